@@ -1,0 +1,90 @@
+"""The secret of a run: the randomness that an attacker must not know."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import secrets
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+BYTES = 16
+TORCH_STATE_WORDS = 624
+TORCH_STATE_OFFSET = 24
+
+
+@dataclass(frozen=True, repr=False)
+class Secret:
+    """128 bits that fix membership, initial weights, batches and noise of a run, by counters.
+
+    Whoever has them can recompute every membership bit and all noise, hence no `repr`, no hash, no log
+    and a file of mode 0600. Every draw comes from (secret, purpose, model, step), so a model is the
+    same alone, in a stack or in another worker, and a resumed run repeats and skips nothing.
+
+    Args:
+        value: 16 bytes.
+        given: whether a person chose it (experiments, tests); such a run protects nobody from that person.
+    """
+
+    value: bytes
+    given: bool
+
+    @classmethod
+    def from_system(cls) -> Secret:
+        return cls(secrets.token_bytes(BYTES), given=False)
+
+    @classmethod
+    def from_text(cls, text: str) -> Secret:
+        return cls(hashlib.blake2b(text.encode(), digest_size=BYTES).digest(), given=True)
+
+    @classmethod
+    def load(cls, path: Path) -> Secret:
+        origin, value = path.read_text().split()
+        return cls(bytes.fromhex(value), given=origin == "given")
+
+    def save(self, path: Path) -> None:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(f"{'given' if self.given else 'system'} {self.value.hex()}\n")
+
+    def __repr__(self) -> str:
+        return f"Secret(given={self.given})"
+
+    def numpy(self, purpose: str, model: int = 0, step: int = 0) -> np.random.Generator:
+        """A counter-based generator: the key is (secret, purpose, model), the counter is the step."""
+        return np.random.Generator(np.random.Philox(key=_key(self.value, purpose, model), counter=[0, 0, 0, step]))
+
+    def torch(self, purpose: str, model: int = 0, step: int = 0) -> torch.Generator:
+        """A CPU generator with a full state from (secret, purpose, model, step).
+
+        `manual_seed` keeps only 32 bits on CPU: few enough to try them all, and to repeat by chance.
+        """
+        import torch
+
+        generator = torch.Generator()
+        state = generator.get_state().numpy()
+        words = hashlib.shake_128(self._message(purpose, model, step)).digest(4 * TORCH_STATE_WORDS)
+        end = TORCH_STATE_OFFSET + 8 * TORCH_STATE_WORDS
+        state[TORCH_STATE_OFFSET:end].view(np.uint64)[:] = np.frombuffer(words, dtype=np.uint32)
+        generator.set_state(torch.from_numpy(state))
+        return generator
+
+    def seal(self, content: bytes) -> str:
+        """A keyed hash (HMAC-SHA256): names private content without letting anyone test a guess about it."""
+        return hmac.new(self.value, content, hashlib.sha256).hexdigest()
+
+    def _message(self, purpose: str, model: int, step: int) -> bytes:
+        return self.value + f"{purpose}/{model}/{step}".encode()
+
+
+@lru_cache(maxsize=4096)
+def _key(value: bytes, purpose: str, model: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{purpose}/{model}".encode(), key=value, digest_size=16).digest())
