@@ -1,0 +1,4 @@
+"""What is trained and released."""
+
+RESULTS_VERSION = 1
+"""Part of every run's name; raised when a change makes the same configuration give other models."""

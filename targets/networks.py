@@ -2,34 +2,84 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
+GROUP_SIZE = 8
 
 
-def activation(name: str) -> nn.Module:
+def activation_class(name: str) -> type[nn.Module]:
     if name not in ACTIVATIONS:
         raise ValueError(f"network.activation={name} is unknown; choose one of {', '.join(ACTIVATIONS)}")
-    return ACTIVATIONS[name]()
+    return ACTIVATIONS[name]
+
+
+def check_widths(key: str, widths: Sequence[int]) -> None:
+    if any(width < 1 for width in widths):
+        raise ValueError(f"{key}={list(widths)} has an empty layer; every width must be at least 1")
 
 
 class MLP(nn.Sequential):
-    """Dense layers with an activation between them; no hidden layer makes it a linear model."""
+    """Dense layers with an activation between them; without a hidden layer it is the linear model.
+
+    Args:
+        shape: shape of one record, flattened on the way in.
+        classes: number of logits.
+        hidden: widths of the hidden layers.
+        activation: relu, tanh, gelu or silu.
+    """
 
     def __init__(self, *, shape: Sequence[int], classes: int, hidden: Sequence[int] = (), activation: str = "relu"):
-        if any(width < 1 for width in hidden):
-            raise ValueError(f"network.hidden={list(hidden)} has an empty layer; every width must be at least 1")
+        check_widths("network.hidden", hidden)
         widths = [math.prod(shape), *hidden, classes]
         layers: list[nn.Module] = []
-        for inputs, outputs in zip(widths, widths[1:], strict=False):
-            layers += [nn.Linear(inputs, outputs), globals()["activation"](activation)]
+        for inputs, outputs in itertools.pairwise(widths):
+            layers += [nn.Linear(inputs, outputs), activation_class(activation)()]
         super().__init__(*layers[:-1])
         self.record_dimensions = len(shape)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... classes"]:
         return super().forward(x.flatten(start_dim=x.ndim - self.record_dimensions))
+
+
+class CNN(nn.Sequential):
+    """Blocks of convolution, group norm, activation and pooling, then one dense layer.
+
+    Group norm instead of batch norm, so that no layer mixes records and the network may be trained with DP-SGD.
+
+    Args:
+        shape: (channels, height, width) of one record.
+        classes: number of logits.
+        channels: width of every block; each block halves height and width.
+        activation: relu, tanh, gelu or silu.
+    """
+
+    def __init__(
+        self, *, shape: Sequence[int], classes: int, channels: Sequence[int] = (16, 32), activation: str = "relu"
+    ):
+        if len(shape) != 3:
+            raise ValueError(
+                f"network=cnn needs records of shape (channels, height, width), not {tuple(shape)}; use mlp"
+            )
+        check_widths("network.channels", channels)
+        planes, height, width = shape
+        if min(height, width) < 2 ** len(channels):
+            raise ValueError(
+                f"network.channels={list(channels)} halves {height}×{width} images {len(channels)} times; "
+                f"use at most {int(math.log2(min(height, width)))} blocks"
+            )
+        layers: list[nn.Module] = []
+        for outputs in channels:
+            layers += [
+                nn.Conv2d(planes, outputs, kernel_size=3, padding=1),
+                nn.GroupNorm(math.gcd(outputs, max(1, outputs // GROUP_SIZE)), outputs),
+                activation_class(activation)(),
+                nn.MaxPool2d(2),
+            ]
+            planes, height, width = outputs, height // 2, width // 2
+        super().__init__(*layers, nn.Flatten(), nn.Linear(planes * height * width, classes))

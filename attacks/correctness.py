@@ -1,0 +1,22 @@
+"""The gap attack: who is classified correctly is called a member."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.base import Attack, ThreatModel, View
+
+
+class Correctness(Attack):
+    """Score 1 where the predicted class is the true one, else 0 (Yeom et al. 2018, section 3.2).
+
+    It needs a single label per record, so no masking of confidences stops it: its balanced accuracy at threshold 1 is
+    exactly ½ + (train accuracy − test accuracy)/2. An attack that does worse sees masked outputs, not protection.
+    """
+
+    name = "correctness"
+    threat = ThreatModel(outputs="label")
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        return view.correct[:, :, 0].astype(np.float64)

@@ -1,0 +1,49 @@
+"""What the shadows of each target say about each record, for all targets of a fleet at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Per target and record, over its shadows on one side (trained on the record, or not).
+
+    Args:
+        count: number of shadows.
+        mean: their mean, NaN without a shadow.
+        squares: sum of their squared deviations from that mean, 0 without a shadow.
+    """
+
+    count: Float[np.ndarray, "targets records"]
+    mean: Float[np.ndarray, "targets records"]
+    squares: Float[np.ndarray, "targets records"]
+
+
+def leave_one_out(
+    values: Float[np.ndarray, "models records"],
+    side: Bool[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "targets models"],
+) -> Moments:
+    """Moments of `values` over the models on a side, the target's own group left out.
+
+    A product with the 0/1 matrix `others` sums over a target's shadows only. Unlike "all minus own" nothing of the
+    target is ever added and taken away again, so its value cannot leak through rounding.
+
+    Args:
+        values: a signal.
+        side: which models count for a record: `membership` (IN) or its negation (OUT).
+        others: `View.others`.
+    """
+    shadows = others.astype(np.float64)
+    count = shadows @ side
+    # Any common shift leaves the moments as they are; near the mean, squares do not cancel.
+    shift = np.where(side, values, 0.0).sum(axis=0) / np.maximum(side.sum(axis=0), 1)
+    deviations = np.where(side, values - shift, 0.0)
+    with np.errstate(invalid="ignore"):
+        mean = shadows @ deviations / count
+    squares = shadows @ deviations**2 - np.where(count > 0, count * mean**2, 0.0)
+    return Moments(count, shift + mean, np.maximum(squares, 0.0))

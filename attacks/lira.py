@@ -1,0 +1,104 @@
+"""LiRA: is the record's log-odds more likely under models that trained on it than under models that did not?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.special import gammaln
+
+from attacks.base import Attack, ThreatModel, View
+from attacks.leave_one_out import Moments, leave_one_out
+
+PRIOR = 4.0  # ν: how many models' worth of evidence the pooled variance weighs
+LEAST_PER_RECORD = 8  # models a side below which a variance of their own is mostly noise
+LEAST_VARIANCE = 1e-12  # what float32 signals resolve; equal signals would divide by zero
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiRA(Attack):
+    """The likelihood ratio attack (Carlini et al. 2022, sections 4 and 5), with the target left out of every fit.
+
+    It compares a record with itself: its log-odds φ under the target against φ under the shadows that did (IN) and did
+    not (OUT) train on it. Hard records then no longer hide behind easy ones, which finds members at low false positive
+    rates. Online: log p(φ; IN) − log p(φ; OUT). Offline, without IN: the one-sided z = (φ − μ_OUT)/σ_OUT itself; a cdf
+    of it saturates into ties, a two-sided density would call records with unusually *low* φ members.
+
+    Args:
+        online: whether shadows that trained on the record are used.
+        variance: "shrunk": each record's variance, drawn towards the pooled one by ν = 4 models' worth of evidence, and
+            scored by the Student-t predictive of that posterior; "fixed": the variance pooled within records;
+            "per_record": each record's own, no score below 8 models a side.
+
+    Raises:
+        ValueError: if `variance` is none of the three.
+    """
+
+    online: bool = True
+    variance: Literal["shrunk", "fixed", "per_record"] = "shrunk"
+
+    def __post_init__(self) -> None:
+        if self.variance not in ("shrunk", "fixed", "per_record"):
+            raise ValueError(f"variance={self.variance} is unknown; choose shrunk, fixed or per_record")
+
+    @property
+    def name(self) -> str:
+        return "lira" if self.online else "lira_offline"
+
+    @property
+    def threat(self) -> ThreatModel:
+        return ThreatModel(outputs="probabilities", shadows="online" if self.online else "offline")
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        queries = np.moveaxis(view.log_odds, -1, 0)
+        return np.mean([self._score_query(phi, view.membership, view.others) for phi in queries], axis=0)
+
+    def _score_query(
+        self,
+        phi: Float[np.ndarray, "models records"],
+        membership: Bool[np.ndarray, "models records"],
+        others: Bool[np.ndarray, "models models"],
+    ) -> Float[np.ndarray, "models records"]:
+        outside = leave_one_out(phi, ~membership, others)
+        if not self.online:
+            return (phi - outside.mean) / self._scale(outside, _pooled(outside))
+        inside = leave_one_out(phi, membership, others)
+        pooled_in, pooled_out = _pooled(inside, outside), _pooled(outside, inside)
+        return self._log_density(phi, inside, pooled_in) - self._log_density(phi, outside, pooled_out)
+
+    def _scale(self, shadows: Moments, pooled: Float[np.ndarray, "targets 1"]) -> Float[np.ndarray, "(targets _ )"]:
+        """The standard deviation that a further model's φ is expected to have."""
+        count, squares = shadows.count, shadows.squares
+        if self.variance == "fixed":
+            variance = pooled
+        elif self.variance == "per_record":
+            variance = np.where(count < LEAST_PER_RECORD, np.nan, squares / np.maximum(count - 1, 1))
+        else:
+            posterior = (PRIOR * pooled + squares) / np.maximum(PRIOR + count - 1, 1)
+            variance = posterior * (1 + 1 / np.maximum(count, 1))
+        return np.sqrt(np.maximum(variance, LEAST_VARIANCE))
+
+    def _log_density(
+        self, phi: Float[np.ndarray, "models records"], shadows: Moments, pooled: Float[np.ndarray, "targets 1"]
+    ) -> Float[np.ndarray, "models records"]:
+        """Up to a constant that IN and OUT share."""
+        scale = self._scale(shadows, pooled)
+        z = (phi - shadows.mean) / scale
+        if self.variance != "shrunk":
+            return -np.log(scale) - z**2 / 2
+        freedom = PRIOR + shadows.count - 1
+        peak = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - np.log(freedom) / 2
+        return peak - np.log(scale) - (freedom + 1) / 2 * np.log1p(z**2 / freedom)
+
+
+def _pooled(*sides: Moments) -> Float[np.ndarray, "targets 1"]:
+    """Variance within records, pooled over all of them; of the first side that has two models on any record, else 1."""
+    variance = np.full((len(sides[0].count), 1), np.nan)
+    for side in sides:
+        freedom = np.maximum(side.count - 1, 0).sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            own = side.squares.sum(axis=1, keepdims=True) / freedom
+        variance = np.where(np.isnan(variance), own, variance)
+    return np.where(np.isnan(variance), 1.0, variance)

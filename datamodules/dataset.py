@@ -1,0 +1,89 @@
+"""A data set ready for training: loaded, roles dealt out, turned into numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from jaxtyping import Float32, Int64
+
+from datamodules.columns import UnfittedColumns
+from datamodules.preprocessing import Preprocessing
+from datamodules.records import Records, Source
+from datamodules.split import Roles, Split
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """What targets, defenses and the evaluation work on.
+
+    Args:
+        name: part of a run's folder.
+        x: inputs, in memory or memory-mapped.
+        y: labels, 0..C−1.
+        classes: the C words that the labels stand for.
+        split: the role of each record.
+        preprocessing: from raw rows to `x`; it travels with the release.
+        fingerprint: of the raw content, for cache keys; never to be published.
+        published: the checksum by which public data are known, or None for private data.
+    """
+
+    name: str
+    x: Float32[np.ndarray, "records *shape"]
+    y: Int64[np.ndarray, " records"]
+    classes: tuple[str, ...]
+    split: Split
+    preprocessing: Preprocessing
+    fingerprint: str
+    published: str | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one record's input."""
+        return self.preprocessing.shape
+
+
+def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
+    """Loads the records, deals out their roles by the public seed, and fits the preprocessing.
+
+    Statistics come from reference records if there are any. Otherwise they come from the pool, and the statement
+    names them as not covered by ε (`Dataset.preprocessing.not_covered`).
+    """
+    records = source.load()
+    split = roles.draw(len(records.labels), records.persons, seed)
+    preprocessing = _fit(records, split)
+    return Dataset(
+        name=records.name,
+        x=preprocessing(records.rows),
+        y=records.labels,
+        classes=records.classes,
+        split=split,
+        preprocessing=preprocessing,
+        fingerprint=records.fingerprint(),
+        published=records.published,
+    )
+
+
+def from_config(config: Mapping[str, Any]) -> Dataset:
+    """The data set of a run's configuration (`data`, `split`, `seed`), loaded once per process."""
+    return _load(json.dumps([config["data"], config["split"], config["seed"]]))
+
+
+@lru_cache(maxsize=2)
+def _load(settings: str) -> Dataset:
+    data, split, seed = json.loads(settings)
+    return prepare(instantiate(data), Roles(**split), seed)
+
+
+def _fit(records: Records, split: Split) -> Preprocessing:
+    if not isinstance(records.preprocessing, UnfittedColumns):
+        return records.preprocessing
+    table: Any = records.rows
+    if len(split.reference):
+        return records.preprocessing.fit(table.iloc[split.reference], "reference")
+    return records.preprocessing.fit(table.iloc[split.pool], "private")

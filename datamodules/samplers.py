@@ -1,0 +1,87 @@
+"""Which records a step sees, for one model or for a whole stack: shuffling and Poisson."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from datamodules.arithmetic import Arithmetic
+from datamodules.secret import Secret
+
+Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]]
+
+
+class Sampler:
+    """Yields one step at a time: record indices (models, batch) and a mask that marks the real rows.
+
+    Models differ in size, so rows are padded; a padded row has mask False and must get zero weight.
+    What model k sees depends on (secret, k) only, never on its neighbors in the stack.
+
+    Args:
+        members: for every model of the stack, the indices of the records that it may train on.
+        models: the models' numbers in the fleet.
+        arithmetic: the public numbers of the fleet.
+    """
+
+    poisson: bool
+
+    def __init__(
+        self, members: Sequence[Int64[np.ndarray, "_"]], models: Sequence[int], arithmetic: Arithmetic, secret: Secret
+    ):
+        self.members, self.models, self.secret = members, models, secret
+        self.sampling_rate, self.public_size, self.steps = (
+            arithmetic.sampling_rate,
+            arithmetic.size,
+            arithmetic.steps,
+        )
+        self.steps_per_epoch = arithmetic.steps_per_epoch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[Step]:
+        raise NotImplementedError
+
+
+class Shuffling(Sampler):
+    """Cuts every model's permutation into the same number of nearly equal parts (sampling without replacement)."""
+
+    poisson = False
+
+    def __iter__(self) -> Iterator[Step]:
+        parts = [
+            np.array_split(self.secret.numpy("batches", k, self.epoch).permutation(members), self.steps_per_epoch)
+            for k, members in zip(self.models, self.members, strict=True)
+        ]
+        for step in zip(*parts, strict=True):
+            yield pad(step)
+
+
+class Poisson(Sampler):
+    """Takes every member into a step with probability q, independently: what the accountant of DP-SGD assumes."""
+
+    poisson = True
+
+    def __iter__(self) -> Iterator[Step]:
+        for step in range(self.epoch * self.steps_per_epoch, (self.epoch + 1) * self.steps_per_epoch):
+            yield pad([self._draw(k, members, step) for k, members in zip(self.models, self.members, strict=True)])
+
+    def _draw(self, model: int, members: Int64[np.ndarray, "_"], step: int) -> Int64[np.ndarray, "_"]:
+        return members[self.secret.numpy("batches", model, step).random(len(members)) < self.sampling_rate]
+
+
+def pad(parts: Sequence[Int64[np.ndarray, "_"]]) -> Step:
+    width = max(map(len, parts))
+    index = np.zeros((len(parts), width), dtype=np.int64)
+    mask = np.zeros((len(parts), width), dtype=bool)
+    for row, part in enumerate(parts):
+        index[row, : len(part)] = part
+        mask[row, : len(part)] = True
+    return index, mask

@@ -1,0 +1,65 @@
+"""What a defense is: one file that overrides only what it changes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from numpy import ndarray
+from pytorch_lightning import Callback
+from torch import Tensor, nn
+
+from datamodules.loaders import Batch
+from datamodules.samplers import Sampler, Shuffling
+from datamodules.split import Split
+from targets.fleet import Fitter, Fleet
+from targets.statement import Statement
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defense:
+    """Trains as usual; a subclass overrides what it changes.
+
+    Args:
+        trainer: the trainer's settings that this defense needs otherwise (epochs, batch_size, optimizer).
+    """
+
+    separable: ClassVar[bool] = True
+    """Whether a record's loss depends on that record alone (DP-SGD demands it)."""
+    stackable: ClassVar[bool] = True
+    """Whether it may be trained with a leading model axis."""
+    roles: ClassVar[frozenset[str]] = frozenset()
+    """The split's roles it trains or tunes on; their records never serve as an attack's non-members."""
+    sampler: ClassVar[type[Sampler]] = Shuffling
+    """How a step's records are chosen."""
+
+    trainer: Mapping[str, Any] | None = None
+
+    @property
+    def strength(self) -> float | None:
+        """The value that a sweep varies, for axes and tables; None if there is nothing to vary."""
+        return None
+
+    def network(self, network: nn.Module) -> nn.Module:
+        """Changes the architecture before training."""
+        return network
+
+    def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        """The loss of every record, shape (*models, batch): cross-entropy."""
+        losses = F.cross_entropy(logits.flatten(end_dim=-2), batch.y.flatten(), reduction="none")
+        return losses.view(batch.y.shape)
+
+    def callbacks(self) -> list[Callback]:
+        """Lightning callbacks of one fit."""
+        return []
+
+    def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        """Trains one model per row of `membership`; a defense of several stages calls `fitter.train` several times."""
+        return fitter.train(split, membership)
+
+    def statement(self, fleet: Fleet) -> Statement:
+        """The privacy claim of a fleet."""
+        return Statement.none()

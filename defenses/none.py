@@ -1,0 +1,9 @@
+"""No defense: the point that every other is compared with."""
+
+from __future__ import annotations
+
+from defenses.base import Defense
+
+
+class NoDefense(Defense):
+    """Plain training. What leaks here is what a defense is to prevent."""

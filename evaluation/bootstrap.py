@@ -1,0 +1,170 @@
+"""A fleet's value is the mean of each model's own; its interval resamples models and records alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from evaluation.metrics import Estimate, Ranking, Roc
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Bootstrap:
+    """The two-way percentile bootstrap.
+
+    Models share records and records share models, so (model, record) pairs are far from independent. Resampling records
+    only covers 72–86 % at nominal 95 %, models only 89–94 %, both 96–97 %.
+
+    Args:
+        replicates: number of resamples.
+        alpha: one minus the confidence level.
+        seed: public; the same seed gives the same interval.
+        groups: models that are drawn together, such as two of complementary membership; default: each by itself.
+        persons: records that are drawn together, having one fate; default: each by itself.
+
+    Raises:
+        ValueError: if `replicates` or `alpha` is out of range.
+    """
+
+    replicates: int = 150
+    alpha: float = 0.05
+    seed: int = 0
+    groups: Int[np.ndarray, "models"] | None = None
+    persons: Int[np.ndarray, "records"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.replicates < 2:
+            raise ValueError(f"replicates={self.replicates} show no spread; choose at least 2, better 150")
+        if not 0 < self.alpha < 1:
+            raise ValueError(f"alpha={self.alpha} is no error rate; choose a value between 0 and 1, such as 0.05")
+
+    def weights(
+        self, models: int, records: int
+    ) -> Iterator[tuple[Float[np.ndarray, "models"], Float[np.ndarray, "records"]]]:
+        """How often each model and each record is drawn, one pair a replicate."""
+        rng = np.random.default_rng(self.seed)
+        for _ in range(self.replicates):
+            yield _draw(rng, models, self.groups), _draw(rng, records, self.persons)
+
+    def interval(self, replicated: Float[np.ndarray, "replicates"]) -> tuple[float, float]:
+        """The percentiles of what the replicates gave; NaN where none gave a value."""
+        seen = replicated[~np.isnan(replicated)]
+        if len(seen) == 0:
+            return float("nan"), float("nan")
+        low, high = np.quantile(seen, [self.alpha / 2, 1 - self.alpha / 2])
+        return float(low), float(high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetMetrics:
+    """What an attack reaches against a fleet.
+
+    Args:
+        estimates: by metric: the mean over models, with its interval.
+        per_model: by metric: each model's own value, NaN where it has none.
+        members: how many members were scored, for each model.
+        nonmembers: likewise.
+        dropped: how many records had no score.
+    """
+
+    estimates: dict[str, Estimate]
+    per_model: dict[str, Float[np.ndarray, "models"]]
+    members: Int[np.ndarray, "models"]
+    nonmembers: Int[np.ndarray, "models"]
+    dropped: Int[np.ndarray, "models"]
+
+
+def fleet_metrics(
+    scores: Float[np.ndarray, "models records"],
+    membership: Bool[np.ndarray, "models records"],
+    metrics: Mapping[str, Callable[[Roc], float]],
+    bootstrap: Bootstrap | None = None,
+) -> FleetMetrics:
+    """Several metrics of every model of a fleet, averaged over models, with two-way intervals.
+
+    Scores are sorted once; a replicate only weighs them anew. For a class, pass its columns; for the interval of a
+    single model given that model, pass its row.
+
+    Args:
+        scores: higher = more likely a member; NaN is dropped and counted.
+        membership: which model was trained on which record.
+        metrics: by name, such as `{"auc": Roc.auc, "tpr@0.01": lambda roc: roc.tpr_at(0.01)}`.
+        bootstrap: how to resample.
+
+    Raises:
+        ValueError: if scores and membership differ in shape.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    if scores.ndim != 2 or scores.shape != membership.shape:
+        raise ValueError(
+            f"scores.shape={scores.shape} and membership.shape={membership.shape} must be (models, records)"
+        )
+    models, records = scores.shape
+    rankings = [Ranking(*row) for row in zip(scores, membership, strict=True)]
+
+    def measure(model: int, weights: Float[np.ndarray, "records"] | None = None) -> list[float]:
+        roc = rankings[model].roc(weights)
+        return [metric(roc) for metric in metrics.values()]
+
+    values = np.full((models, len(metrics)), np.nan)
+    complete = [model for model in range(models) if rankings[model].complete]
+    for model in complete:
+        values[model] = measure(model)
+
+    replicated = np.full((bootstrap.replicates, len(metrics)), np.nan)
+    for replicate, (model_weights, record_weights) in enumerate(bootstrap.weights(models, records)):
+        drawn = [model for model in complete if model_weights[model] > 0]
+        if drawn:
+            measured = np.array([measure(model, record_weights) for model in drawn])
+            replicated[replicate] = _mean(measured, model_weights[drawn])
+
+    means = _mean(values, np.ones(models))
+    scored = np.array([len(ranking.order) for ranking in rankings])
+    nonmembers = np.array([ranking.nonmembers for ranking in rankings])
+    return FleetMetrics(
+        estimates={
+            name: Estimate(float(means[i]), *bootstrap.interval(replicated[:, i])) for i, name in enumerate(metrics)
+        },
+        per_model={name: values[:, i] for i, name in enumerate(metrics)},
+        members=scored - nonmembers,
+        nonmembers=nonmembers,
+        dropped=records - scored,
+    )
+
+
+def fleet_mean(values: Float[np.ndarray, "models records"], bootstrap: Bootstrap | None = None) -> Estimate:
+    """The mean over models of each model's mean over records, such as test accuracy, with a two-way interval.
+
+    Args:
+        values: one for each model and record, such as 1 where it is classified correctly; NaN does not count.
+        bootstrap: how to resample.
+    """
+    bootstrap = bootstrap or Bootstrap()
+    counted = ~np.isnan(values)
+    filled = np.where(counted, values, 0.0)
+
+    def mean(model_weights: Float[np.ndarray, "models"], record_weights: Float[np.ndarray, "records"]) -> float:
+        with np.errstate(invalid="ignore"):
+            own = (filled @ record_weights) / (counted @ record_weights)
+        return float(_mean(own[:, None], model_weights)[0])
+
+    models, records = values.shape
+    replicated = np.array([mean(*weights) for weights in bootstrap.weights(models, records)])
+    return Estimate(mean(np.ones(models), np.ones(records)), *bootstrap.interval(replicated))
+
+
+def _draw(rng: np.random.Generator, size: int, units: Int[np.ndarray, "size"] | None) -> Float[np.ndarray, "size"]:
+    """How often each of `size` things is drawn, when as many units as there are get drawn with replacement."""
+    unit = np.arange(size) if units is None else np.unique(units, return_inverse=True)[1]
+    count = int(unit.max()) + 1
+    return np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)[unit]
+
+
+def _mean(values: Float[np.ndarray, "models metrics"], weights: Float[np.ndarray, "models"]) -> np.ndarray:
+    """Weighted mean over the models that have a value; NaN where none has."""
+    counted = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return weights @ np.where(counted, values, 0.0) / (weights @ counted)

@@ -1,0 +1,128 @@
+"""What was measured on one run: tidy rows, ROC curves, the claim, and what could not be measured."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from targets.statement import Statement
+
+COLUMNS = (
+    "run", "data", "network", "defense", "guard", "seed", "epsilon", "delta", "strength",
+    "model", "attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers",
+)  # fmt: skip
+FPRS = (0.01, 0.001)
+AUC = "auc"
+
+
+def tpr_at(fpr: float) -> str:
+    """The name of a metric, such as `tpr@1%fpr`."""
+    return f"tpr@{100 * fpr:g}%fpr"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One measured number.
+
+    Args:
+        metric: `auc`, `tpr@1%fpr`, …, or of utility `test_accuracy`, `train_accuracy`.
+        value: None where it cannot be resolved (an FPR below one false positive).
+        low: lower end of the 95 % interval, None where there is none.
+        high: its upper end.
+        attack: empty for utility.
+        access: label_only, black_box or white_box; empty for utility.
+        model: an index, or `all` for the mean over the fleet.
+        group: `all`, or a part of the records such as `class=3`.
+        members: members scored, summed over models for `all`.
+        nonmembers: the same of non-members.
+    """
+
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    attack: str = ""
+    access: str = ""
+    model: int | str = "all"
+    group: str = "all"
+    members: int | None = None
+    nonmembers: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """One run's measurements.
+
+    Args:
+        run: folder name of the run.
+        folder: the run's folder, for commands.
+        models: size of the fleet.
+        strength: the value that a sweep varies.
+        config: the run's whole configuration, as plain values.
+        statement: the claim.
+        rows: the numbers.
+        roc: for each attack a pair (FPRs, mean TPRs over the fleet), both rising.
+        skipped: for each attack that could not run, the reason.
+    """
+
+    run: str
+    folder: str
+    data: str
+    network: str
+    defense: str
+    guard: str
+    seed: int
+    models: int
+    strength: float | None
+    config: Mapping[str, Any]
+    statement: Statement
+    rows: Sequence[Row]
+    roc: Mapping[str, tuple[Sequence[float], Sequence[float]]]
+    skipped: Mapping[str, str]
+
+    def get(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row:
+        """The one row with this metric.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        for row in self.rows:
+            if (row.metric, row.attack, row.group, row.model) == (metric, attack, group, model):
+                return row
+        raise KeyError(f"{self.run} has no {metric} of attack={attack} group={group} model={model}")
+
+    @property
+    def attacks(self) -> list[str]:
+        return list(self.roc)
+
+    @property
+    def strongest(self) -> str:
+        """The attack with the highest TPR at 1 % FPR; the highest AUC decides where that cannot be resolved."""
+
+        def power(attack: str) -> tuple[float, float]:
+            tpr = self.get(tpr_at(FPRS[0]), attack=attack).value
+            return (-1.0 if tpr is None else tpr, self.get(AUC, attack=attack).value or 0.0)
+
+        return max(self.attacks, key=power)
+
+    @property
+    def epsilon(self) -> float | None:
+        """ε of the statement: inf if only clipped, None without a guarantee."""
+        return self.statement.epsilon
+
+    def tidy(self) -> list[dict[str, Any]]:
+        """The rows with what they belong to, by `COLUMNS`."""
+        common = {
+            "run": self.run, "data": self.data, "network": self.network, "defense": self.defense, "guard": self.guard,
+            "seed": self.seed, "epsilon": self.epsilon, "delta": self.statement.delta, "strength": self.strength,
+        }  # fmt: skip
+        return [{name: {**common, **asdict(row)}[name] for name in COLUMNS} for row in self.rows]
+
+    def label(self) -> str:
+        """The defense with its strength, for tables: `l2 0.001`, `dp_sgd ε=8`."""
+        if self.defense == "dp_sgd" and self.epsilon is not None:
+            return f"dp_sgd ε={'∞' if math.isinf(self.epsilon) else f'{self.epsilon:.3g}'}"
+        name = self.defense if self.guard == "none" else f"{self.defense} + {self.guard}"
+        return name if self.strength is None else f"{name} {self.strength:g}"

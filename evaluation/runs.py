@@ -1,0 +1,157 @@
+"""Run folders: what a fleet leaves on disk, and when it may be used again."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jaxtyping import Bool
+
+from datamodules.dataset import Dataset, from_config
+from datamodules.secret import Secret
+from datamodules.split import Membership
+from targets import RESULTS_VERSION
+from targets.statement import Statement
+
+IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")
+"""The keys that decide what a model learns. More models, other workers or another guard extend the same run."""
+PLACES = ("root", "path")
+"""Where data lies decides nothing: its content is hashed instead."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder `runs/<data>/<network>-<defense>-<hash>` with one data set, network and defense."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], dataset: Dataset) -> Run:
+        """The run that a configuration and the content of its data name."""
+        name = f"{config['names']['network']}-{config['names']['defense']}-{identity(config, dataset)}"
+        return cls(Path(config["runs"]) / dataset.name / name)
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text())
+        return loaded
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        return from_config(self.config)
+
+    @cached_property
+    def statement(self) -> Statement:
+        return Statement.from_json(json.loads((self.folder / "statement.json").read_text()))
+
+    @property
+    def secret(self) -> Secret:
+        return Secret.load(self.folder / "private" / "secret")
+
+    def models(self) -> list[int]:
+        """The models that are there, from 0 on without a gap."""
+        there = {int(path.stem) for path in (self.folder / "models").glob("*.safetensors")}
+        return [k for k in range(len(there)) if k in there]
+
+    def missing(self, wanted: int) -> list[int]:
+        return [k for k in range(wanted) if not (self.folder / "models" / f"{k}.safetensors").exists()]
+
+    def membership(self) -> Bool[np.ndarray, "models pool"]:
+        """Which model was trained on which pool record: recomputed from the secret, never stored."""
+        return Membership(**self.config["membership"]).draw(self.dataset.split, self.models(), self.secret)
+
+    def groups(self) -> np.ndarray:
+        """Which models are left out together."""
+        return Membership(**self.config["membership"]).groups(self.models())
+
+    def create(self, config: Mapping[str, Any], secret: str | None) -> None:
+        """Makes the folder with its configuration and secret; an existing one is kept as it is.
+
+        Raises:
+            ValueError: if the run exists with another secret than the one given.
+        """
+        private = self.folder / "private"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        private.mkdir(mode=0o700, exist_ok=True)
+        given = Secret.from_text(str(secret)) if secret is not None else None
+        if (private / "secret").exists():
+            if given is not None and given != self.secret:
+                raise ValueError(f"secret=… differs from the one that {self.folder} was made with; remove that folder")
+        else:
+            (given or Secret.from_system()).save(private / "secret")
+        public = {key: value for key, value in config.items() if key in (*IDENTITY, "names", "fleet")}
+        write(self.folder / "config.yaml", yaml.safe_dump(public, sort_keys=False))
+
+    def complete(self, statement: Mapping[str, Any] | None, models: int) -> None:
+        """Says that all wanted models are there."""
+        if statement is not None:
+            write_json(self.folder / "statement.json", statement)
+        (self.folder / "FAILED").unlink(missing_ok=True)
+        write_json(self.folder / "complete.json", {"models": models})
+
+    def is_complete(self) -> bool:
+        return (self.folder / "complete.json").exists()
+
+    def fail(self, reason: str) -> None:
+        """Leaves the reason behind; a run without a single model leaves nothing else."""
+        if not self.models():
+            shutil.rmtree(self.folder / "models", ignore_errors=True)
+            shutil.rmtree(self.folder / "private", ignore_errors=True)
+        (self.folder / "FAILED").write_text(reason + "\n")
+
+    @contextmanager
+    def lock(self) -> Iterator[bool]:
+        """Whether this process may work on the run; another one that does excludes it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
+    """Eight hexadecimal digits over everything that decides what the models learn."""
+    settings = {key: config[key] for key in IDENTITY}
+    settings["data"] = {key: value for key, value in config["data"].items() if key not in PLACES}
+    text = json.dumps([canonical(settings), dataset.fingerprint, RESULTS_VERSION], sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def canonical(value: Any) -> Any:
+    """Plain values in which 1 and 1.0 agree, as do a list and a tuple."""
+    if isinstance(value, Mapping):
+        return {str(key): canonical(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [canonical(item) for item in value]
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value) if math.isfinite(value) else str(value)
+    return value
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def write(path: Path, text: str) -> None:
+    """Writes to a temporary name, then renames: a reader sees the old file or the new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.rename(path)

@@ -1,0 +1,78 @@
+"""A sweep as the union of several grids, with one progress line and one summary."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from omegaconf import DictConfig
+
+from commandline import SOME_FAILED, one_line
+
+
+@dataclass
+class GridsConf:
+    _target_: str = "hydra_plugins.grids.GridsSweeper"
+    max_batch_size: int | None = None
+    params: dict[str, str] | None = None
+    grids: list[str] = field(default_factory=list)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="grids", node=GridsConf, provider="palisade")
+
+
+class GridsSweeper(BasicSweeper):
+    """Runs several products one after the other: one product cannot hold defenses with different parameters.
+
+    Args:
+        grids: one product a line, such as `defense=l2 defense.weight_decay=1e-4,1e-3`; what stands on the command
+            line is added to every line.
+    """
+
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None, grids: Sequence[str]):
+        super().__init__(max_batch_size, params)
+        self.grids = grids
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.hydra_context is not None and self.launcher is not None and self.config is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        jobs: list[list[str]] = []
+        for grid in self.grids or [""]:
+            overrides = parser.parse_overrides([*self._parse_config(), *grid.split(), *arguments])
+            jobs += self.split_arguments(overrides, None)[0]
+        configs = [self.hydra_context.config_loader.load_sweep_config(self.config, job) for job in jobs]
+        first = configs[0]
+        if first.get("plan"):
+            from evaluation.plan import show
+
+            show([job.return_value for job in self.launcher.launch(jobs, initial_job_idx=0)])
+            return None
+
+        from targets.progress import Progress
+
+        with Progress(Path(first.runs) / ".progress", total(configs)) as progress:
+            jobs_done = self.launcher.launch(jobs, initial_job_idx=0)
+        summarize(jobs_done, progress.started)
+        return jobs_done
+
+
+def total(configs: Sequence[DictConfig]) -> int:
+    """The number of models of a whole sweep."""
+    return sum(config.fleet.models for config in configs)
+
+
+def summarize(jobs: Sequence[JobReturn], started: float) -> None:
+    """Prints what became of every run, and exits with 1 if some failed."""
+    outcomes = Counter("failed" if job.status == JobStatus.FAILED else job.return_value["status"] for job in jobs)
+    for job in jobs:
+        if job.status == JobStatus.FAILED:
+            print(f"failed: {' '.join(job.overrides)}: {one_line(job._return_value)}")
+    done = outcomes["trained"] + outcomes["cached"]
+    print(f"{done} done, {outcomes['failed']} failed, {outcomes['skipped']} skipped")
+    if outcomes["failed"]:
+        raise SystemExit(SOME_FAILED)

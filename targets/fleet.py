@@ -1,0 +1,138 @@
+"""Fleets: the K models of a run, trained with Lightning one at a time or as stacks."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from datamodules.arithmetic import Arithmetic
+from datamodules.dataset import Dataset
+from datamodules.loaders import Gather, training_loader
+from datamodules.secret import Secret
+from datamodules.split import Split
+from targets.module import Target
+from targets.recipe import Recipe
+from targets.stacks import stack, unstack
+
+if TYPE_CHECKING:
+    from defenses.base import Defense
+
+PREDICTION_BATCH = 4096
+logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+
+
+class Fleet:
+    """Trained models of one recipe.
+
+    Args:
+        network: a network of their architecture; its own weights do not matter.
+        states: one `state_dict` per model.
+        callbacks: the Lightning callbacks that took part, with what they recorded.
+    """
+
+    def __init__(self, network: nn.Module, states: Sequence[dict[str, Tensor]], callbacks: Sequence[pl.Callback] = ()):
+        self.network, self.states, self.callbacks = network, states, callbacks
+
+    def __len__(self) -> int:
+        return len(self.states)
+
+    def predict(self, x: Float[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records classes"]:
+        """Logits of every model for every record, in evaluation mode."""
+        self.network.eval()
+        logits = []
+        with torch.inference_mode():
+            for state in self.states:
+                self.network.load_state_dict(state)
+                parts = [
+                    self.network(torch.from_numpy(np.ascontiguousarray(x[start : start + PREDICTION_BATCH])))
+                    for start in range(0, len(x), PREDICTION_BATCH)
+                ]
+                logits.append(torch.cat(parts).numpy())
+        return np.stack(logits)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitter:
+    """The only place where a Lightning `Trainer` exists.
+
+    Args:
+        dataset: inputs and labels.
+        make_network: makes a network for (shape, classes).
+        recipe: how to train.
+        defense: whose hooks take part.
+        secret: fixes initial weights, batches and noise.
+        models: the numbers, in the fleet, of the models to train: one per row of the membership.
+        size: the public size N.
+        at_once: how many models are trained as one stack.
+    """
+
+    dataset: Dataset
+    make_network: Callable[..., nn.Module]
+    recipe: Recipe
+    defense: Defense
+    secret: Secret
+    models: Sequence[int]
+    size: int
+    at_once: int
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        return self.recipe.arithmetic(self.size)
+
+    def train(self, split: Split, membership: Bool[np.ndarray, "models pool"]) -> Fleet:
+        """Trains one model per row of `membership` on the pool records that the row marks."""
+        states: list[dict[str, Tensor]] = []
+        callbacks: list[pl.Callback] = []
+        for start in range(0, len(self.models), self.at_once):
+            rows = slice(start, start + self.at_once)
+            members = [split.pool[row] for row in membership[rows]]
+            trained, taking_part = self._train_together(self.models[rows], members)
+            states += trained
+            callbacks += taking_part
+        return Fleet(self.initial_network(self.models[0]), states, callbacks)
+
+    def initial_network(self, model: int) -> nn.Module:
+        """The network before training; its weights depend on (secret, model) only."""
+        with torch.random.fork_rng():
+            torch.set_rng_state(self.secret.torch("weights", model).get_state())
+            return self.defense.network(self.make_network(shape=self.dataset.shape, classes=len(self.dataset.classes)))
+
+    def _train_together(
+        self, models: Sequence[int], members: Sequence[np.ndarray]
+    ) -> tuple[list[dict[str, Tensor]], list[pl.Callback]]:
+        stacked = len(models) > 1
+        networks = [self.initial_network(k) for k in models]
+        network = stack(networks) if stacked else networks[0]
+        sampler = self.defense.sampler(members, models, self.arithmetic, self.secret)
+        module = Target(
+            network,
+            loss=self.defense.loss,
+            optimizer=self.recipe.make_optimizer,
+            loss_divisor=self.arithmetic.sampling_rate * self.size,
+        )
+        callbacks = self.defense.callbacks()
+        with torch.random.fork_rng(), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="pytorch_lightning")  # on hardware and loaders: nothing to act on
+            torch.set_rng_state(self.secret.torch("training", models[0]).get_state())
+            trainer = pl.Trainer(
+                max_epochs=self.recipe.epochs,
+                accelerator="cpu",
+                devices=1,
+                callbacks=callbacks,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+            )
+            trainer.fit(module, training_loader(Gather(self.dataset.x, self.dataset.y, stacked=stacked), sampler))
+        state = {name: value.detach() for name, value in network.state_dict().items()}
+        return unstack(state) if stacked else [state], callbacks

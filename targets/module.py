@@ -1,0 +1,43 @@
+"""The one LightningModule that every target of this project is trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import pytorch_lightning as pl
+from jaxtyping import Float
+from torch import Tensor, nn, optim
+
+from datamodules.loaders import Batch
+
+Loss = Callable[[Tensor, Batch, int], Tensor]
+
+
+class Target(pl.LightningModule):
+    """A classifier, or a stack of them, trained on the sum of its records' losses.
+
+    Args:
+        network: the classifier; with a leading model axis for a stack.
+        loss: (logits, batch, epoch) to losses per record, shape (…, batch).
+        optimizer: makes the optimizer from the parameters.
+        loss_divisor: what a step's summed loss is divided by: the expected batch size q·N, a public number. The
+            realised size of a batch is private.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        loss: Loss,
+        optimizer: Callable[[Iterable[nn.Parameter]], optim.Optimizer],
+        loss_divisor: float,
+    ):
+        super().__init__()
+        self.network, self.loss, self.optimizer, self.loss_divisor = network, loss, optimizer, loss_divisor
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        losses = self.loss(self.network(batch.x), batch, self.current_epoch)
+        return losses.where(batch.mask, 0).sum() / self.loss_divisor
+
+    def configure_optimizers(self) -> optim.Optimizer:
+        return self.optimizer(self.network.parameters())

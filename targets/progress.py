@@ -1,0 +1,84 @@
+"""One progress line for a whole sweep: every finished model appends to a file, the line follows it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import TracebackType
+
+VARIABLE = "PALISADE_PROGRESS"
+PLAIN_INTERVAL = 30.0
+POLL_INTERVAL = 0.2
+
+
+def report(run: str, models: int, *, cached: bool = False) -> None:
+    """Appends that `models` models of a run are ready; one short write, so concurrent processes do not mix."""
+    if (path := os.environ.get(VARIABLE)) is not None:
+        with Path(path).open("a") as file:
+            file.write(f"{run}\t{models}\t{int(cached)}\n")
+
+
+class Progress:
+    """Shows what runs, done/left and the time to go until the block ends; a plain line every 30 s without a terminal.
+
+    Args:
+        path: the file to follow; made new, and named to every process started within.
+        total: how many models the block will make or find.
+    """
+
+    def __init__(self, path: Path, total: int):
+        self.path, self.total = path, total
+        self.done = self.cached = 0
+        self.run = ""
+        self.started = time.monotonic()
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._follow, daemon=True)
+
+    def __enter__(self) -> Progress:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("")
+        os.environ[VARIABLE] = str(self.path.resolve())
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.set()
+        self._thread.join()
+        os.environ.pop(VARIABLE, None)
+        self.path.unlink(missing_ok=True)
+
+    def line(self) -> str:
+        elapsed = time.monotonic() - self.started
+        trained = self.done - self.cached
+        left = self.total - self.done
+        eta = f"about {_clock(elapsed / trained * left)} left" if trained else "estimating"
+        return f"{self.done}/{self.total} models · {_clock(elapsed)} · {eta if left else 'done'} · {self.run}"
+
+    def _read(self) -> None:
+        rows = [line.split("\t") for line in self.path.read_text().splitlines()]
+        self.done = sum(int(models) for _, models, _ in rows)
+        self.cached = sum(int(models) for _, models, cached in rows if cached == "1")
+        self.run = rows[-1][0] if rows else self.run
+
+    def _follow(self) -> None:
+        terminal = sys.stderr.isatty()
+        last = self.started
+        while not self._over.wait(POLL_INTERVAL):
+            self._read()
+            if terminal:
+                print(f"\r\033[K{self.line()}", end="", file=sys.stderr, flush=True)
+            elif time.monotonic() - last >= PLAIN_INTERVAL:
+                last = time.monotonic()
+                print(self.line(), file=sys.stderr, flush=True)
+        self._read()
+        print(f"\r\033[K{self.line()}" if terminal else self.line(), file=sys.stderr, flush=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    return f"{minutes}:{seconds:02d}"

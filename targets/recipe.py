@@ -1,0 +1,42 @@
+"""How the models of a run are trained, and the arithmetic that follows from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from datamodules.arithmetic import Arithmetic
+
+if TYPE_CHECKING:
+    from torch import nn, optim
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """The trainer's settings, the same for every model of a run.
+
+    Args:
+        epochs: passes over a data set of the public size N, at least 1.
+        batch_size: expected records per step, 1 to N.
+        optimizer: a Hydra node (`_target_`, learning rate …) that makes the optimizer from the parameters.
+    """
+
+    epochs: int
+    batch_size: int
+    optimizer: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> Recipe:
+        """The trainer's settings of a run, with what its defense needs otherwise."""
+        return cls(**{**config["trainer"], **(config["defense"].get("trainer") or {})})
+
+    def arithmetic(self, size: int) -> Arithmetic:
+        """The public numbers of training on N = `size` records."""
+        return Arithmetic(size=size, batch_size=self.batch_size, epochs=self.epochs)
+
+    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+        from hydra.utils import instantiate
+
+        made: optim.Optimizer = instantiate(self.optimizer, _partial_=True)(parameters)
+        return made

@@ -1,0 +1,116 @@
+"""The privacy claim that a model carries with it, in full and in one sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+INFINITY = "inf"
+NOT_COVERED = (
+    "the choice of hyperparameters, and of a checkpoint, on private records",
+    "preprocessing statistics that were computed from private records",
+    "other models trained on the same records: m of them cost up to m·ε",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Statement:
+    """What is claimed, how it was accounted for, and what it does not cover.
+
+    Public: it goes into cards and reports, so nothing in it may depend on the private records.
+
+    Args:
+        guarantee: whether anything is claimed at all; without it the other numbers describe the mechanism.
+        epsilon: ε at the planned steps, at most inf; None without differential privacy.
+        delta: δ of the claim.
+        accountant: whose ε it is, "PRV" or "RDP".
+        epsilon_rdp: the looser ε of Rényi accounting, for comparison.
+        neighboring: the relation between the data sets that cannot be told apart.
+        unit: what one step of that relation adds or removes.
+        sampling: how a step's records were chosen.
+        public_size: N, treated as public; the divisor of every step is q·N.
+        sampling_rate: q, the probability that a record takes part in a step.
+        steps_planned: T, what ε is computed for.
+        steps_done: at most T; stopping early does not lower ε.
+        noise_multiplier: σ, the noise's standard deviation over the clipping norm.
+        max_grad_norm: C, the clipping norm of a record's gradient.
+        engine: how the clipped sums were computed.
+        randomness: where the secret came from; never its value.
+        privacy_curve: (ε, δ) pairs, an upper bound on δ(ε).
+        not_covered: what the claim leaves out.
+        warnings: what a reader should know about it.
+    """
+
+    guarantee: bool
+    epsilon: float | None = None
+    delta: float | None = None
+    accountant: str | None = None
+    epsilon_rdp: float | None = None
+    neighboring: str = "add/remove one record"
+    unit: str = "record"
+    sampling: str | None = None
+    public_size: int | None = None
+    sampling_rate: float | None = None
+    steps_planned: int | None = None
+    steps_done: int | None = None
+    noise_multiplier: float | None = None
+    max_grad_norm: float | None = None
+    engine: str | None = None
+    randomness: str | None = None
+    privacy_curve: tuple[tuple[float, float], ...] = ()
+    not_covered: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.guarantee and (self.epsilon is None or self.delta is None or math.isinf(self.epsilon)):
+            raise ValueError(
+                f"epsilon={self.epsilon}, delta={self.delta} guarantee nothing; give both, finite, or guarantee=False"
+            )
+
+    @classmethod
+    def none(cls) -> Statement:
+        """The statement of a defense that proves nothing."""
+        return cls(guarantee=False)
+
+    def sentence(self) -> str:
+        """The claim in plain words, for cards and reports."""
+        if not self.guarantee:
+            clipped = "; gradients were clipped, without noise" if self.noise_multiplier == 0 else ""
+            return f"no formal guarantee{clipped}"
+        # Rounded up: a claim may be understated in protection, never in ε.
+        return (
+            f"(ε = {_round_up(self.epsilon or 0.0)}, δ = {_round_up(self.delta or 0.0)})-differential privacy"
+            f" per {self.unit} ({self.neighboring}), {self.accountant} accountant, {self.sampling} sampling,"
+            f" randomness from the {self.randomness}"
+        )
+
+    def to_json(self) -> str:
+        """Strict JSON; an infinite ε is the string "inf"."""
+        values = {name: INFINITY if value == math.inf else value for name, value in asdict(self).items()}
+        return json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Statement:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: if the text is no statement.
+        """
+        values: dict[str, Any] = json.loads(text)
+        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
+            raise ValueError(f"statement.{unknown[0]} is unknown; it was written by another version, use that one")
+        values = {name: math.inf if value == INFINITY else value for name, value in values.items()}
+        for name in ("not_covered", "warnings"):
+            values[name] = tuple(values.get(name, ()))
+        values["privacy_curve"] = tuple((epsilon, delta) for epsilon, delta in values.get("privacy_curve", ()))
+        return cls(**values)
+
+
+def _round_up(value: float, digits: int = 3) -> str:
+    if value == 0:
+        return "0"
+    unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)
+    rounded = math.ceil(value / unit - 1e-9) * unit
+    return f"{rounded:.{digits}g}"

@@ -1,0 +1,106 @@
+"""The work item of a worker process: some models of one run, from plain configuration to files."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from safetensors.torch import load_file, save_file
+
+from datamodules.dataset import Dataset, from_config
+from datamodules.secret import Secret
+from datamodules.split import Membership
+from targets import progress, stacks
+from targets.fleet import Fitter, Fleet
+from targets.recipe import Recipe
+from targets.statement import Statement
+
+STACK = 8
+"""Models trained at once where stacking pays: more fill the cache, fewer waste the batched products."""
+STACKED_PARAMETERS = 200_000
+"""Above it, on a CPU, one model's products fill the cache by themselves and stacking only costs."""
+
+
+def make_fitter(
+    config: Mapping[str, Any], dataset: Dataset, secret: Secret, models: Sequence[int], size: int
+) -> Fitter:
+    """A fitter for these models by the run's configuration.
+
+    Raises:
+        ValueError: if a stack is asked for (`fleet.at_once`) that network or defense cannot be trained in.
+    """
+    fitter = Fitter(
+        dataset=dataset,
+        make_network=instantiate(config["network"], _partial_=True),
+        recipe=Recipe.of(config),
+        defense=instantiate(config["defense"]),
+        secret=secret,
+        models=models,
+        size=size,
+        at_once=1,
+    )
+    return replace(fitter, at_once=at_once(config["fleet"]["at_once"], fitter))
+
+
+def at_once(wanted: int | str, fitter: Fitter) -> int:
+    """How many models to train as one stack."""
+    network = fitter.initial_network(fitter.models[0])
+    if wanted == "auto":
+        small = sum(p.numel() for p in network.parameters()) <= STACKED_PARAMETERS
+        return STACK if small and fitter.defense.stackable and stacks.unstackable(network) is None else 1
+    if not isinstance(wanted, int) or wanted < 1:
+        raise ValueError(f"fleet.at_once={wanted} is no number of models; choose 1 or more, or auto")
+    if wanted > 1 and not fitter.defense.stackable:
+        raise ValueError(f"fleet.at_once={wanted}: this defense has no stacked form; use fleet.at_once=1")
+    return wanted
+
+
+def chunks(models: Sequence[int], wanted: int | str) -> Iterator[list[int]]:
+    """Cuts a fleet's missing models at fixed boundaries (0–7, 8–15, …), so that a resumed run cuts alike."""
+    size = STACK if wanted == "auto" else int(wanted)
+    for number in sorted({k // size for k in models}):
+        yield [k for k in models if k // size == number]
+
+
+def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequence[int]) -> dict[str, Any]:
+    """Trains some models of a run and writes them, each whole or not at all.
+
+    Returns:
+        The statement of these models as plain values.
+    """
+    dataset = from_config(config)
+    secret = Secret.load(Path(folder) / "private" / "secret")
+    membership = Membership(**config["membership"])
+    fitter = make_fitter(config, dataset, secret, models, membership.public_size(len(dataset.split.pool)))
+    statement: Statement | None = None
+    for start in range(0, len(models), fitter.at_once):
+        part = replace(fitter, models=models[start : start + fitter.at_once])
+        began = time.perf_counter()
+        fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
+        seconds = (time.perf_counter() - began) / len(fleet)
+        for k, state in zip(part.models, fleet.states, strict=True):
+            write_model(Path(folder) / "models", k, state, seconds)
+        progress.report(name, len(fleet))
+        statement = part.defense.statement(fleet) if statement is None else statement
+    assert statement is not None
+    return statement.to_json()
+
+
+def write_model(folder: Path, model: int, state: Mapping[str, Any], seconds: float) -> None:
+    """A model is there whole or not at all: written to a temporary name, then renamed."""
+    folder.mkdir(exist_ok=True)
+    temporary = folder / f"{model}.tmp"
+    save_file(dict(state), temporary, metadata={"seconds": f"{seconds:.3f}"})
+    temporary.rename(folder / f"{model}.safetensors")
+
+
+def load_fleet(config: Mapping[str, Any], dataset: Dataset, folder: Path, models: Sequence[int]) -> Fleet:
+    """The trained models of a run, read from its folder."""
+    secret = Secret.load(folder / "private" / "secret")
+    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, models, size=len(dataset.split.pool))
+    states = [load_file(folder / "models" / f"{k}.safetensors") for k in models]
+    return Fleet(fitter.initial_network(models[0]), states)

@@ -1,0 +1,108 @@
+"""Train a run, a sweep (-m) or a release (ship=<run>)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig
+
+from commandline import call, one_line
+
+
+@hydra.main(version_base="1.3", config_path="conf", config_name="train")
+def main(config: DictConfig) -> dict[str, Any] | None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    chosen = HydraConfig.get().runtime.choices
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    settings["names"] = {group: chosen[group] for group in ("network", "defense")}
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return train(settings)  # the sweep shows the progress line, failures and the summary
+    call(lambda: one(settings))
+
+
+def one(settings: dict[str, Any]) -> None:
+    """A single run, plan or release, and what it prints."""
+    from targets.progress import Progress
+
+    if settings["ship"] is not None:
+        print(release(settings))
+    elif settings["plan"]:
+        from evaluation.plan import show
+
+        show([train(settings)])
+    else:
+        with Progress(Path(settings["runs"]) / ".progress", settings["fleet"]["models"]):
+            outcome = train(settings)
+        print(f"{outcome['status']}: {outcome['folder']}")
+
+
+def train(settings: dict[str, Any]) -> dict[str, Any]:
+    """Trains what is missing of one run.
+
+    Returns:
+        The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost.
+    """
+    from datamodules.dataset import from_config
+    from datamodules.split import Membership
+    from evaluation.runs import Run
+    from targets import progress
+    from targets.recipe import Recipe
+
+    if settings["data"] is None:
+        names = ", ".join(sorted(path.stem for path in Path(__file__).with_name("conf").glob("data/*.yaml")))
+        raise ValueError(f"data is not chosen; add data=<name>, one of {names}")
+    dataset = from_config(settings)
+    run = Run.of(settings, dataset)
+    Recipe.of(settings).arithmetic(Membership(**settings["membership"]).public_size(len(dataset.split.pool)))
+    wanted = settings["fleet"]["models"]
+    missing = run.missing(wanted)
+    if settings["plan"]:
+        from evaluation.plan import cost
+
+        return cost(run, settings, dataset, missing)
+    if not missing and run.is_complete():
+        progress.report(run.name, wanted, cached=True)
+        return {"folder": str(run.folder), "status": "cached"}
+    with run.lock() as mine:
+        if not mine:
+            return {"folder": str(run.folder), "status": "skipped"}
+        progress.report(run.name, wanted - len(missing), cached=True)
+        run.create(settings, settings["secret"])
+        try:
+            run.complete(_train_missing(run, settings, missing), wanted)
+        except Exception as error:
+            run.fail(one_line(error))
+            raise
+    return {"folder": str(run.folder), "status": "trained"}
+
+
+def release(settings: dict[str, Any]) -> Path:
+    """Trains the release of the run `ship`; returns its folder."""
+    from datamodules.secret import Secret
+    from evaluation.runs import Run
+    from targets.release import ship
+
+    run = Run.existing(Path(settings["ship"]))
+    secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
+    folder = Path(settings["released"]) / f"{run.dataset.name}-{run.config['names']['network']}-{run.config['names']['defense']}"
+    ship(run.config, run.audit(), secret).save(folder)
+    secret.save(run.folder / "private" / "release_secret")
+    return folder
+
+
+def _train_missing(run: Any, settings: dict[str, Any], missing: list[int]) -> dict[str, Any] | None:
+    from targets import workers
+    from targets.training import chunks, train_models
+
+    items = [(settings, str(run.folder), run.name, models) for models in chunks(missing, settings["fleet"]["at_once"])]
+    statements = list(workers.run(train_models, items, workers.count(settings["fleet"]["workers"])))
+    return statements[0] if statements else None
+
+
+if __name__ == "__main__":
+    call(main)
