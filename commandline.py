@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NoReturn
 
+TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 DONE, SOME_FAILED, BAD_INPUT, CLAIM_VIOLATED, GATE_EXCEEDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
@@ -17,7 +18,6 @@ def call(main: Callable[[], object]) -> NoReturn:
     Bad input is a ValueError, an OSError or an error of Hydra's; anything else is a fault of this program and keeps
     its traceback. `HYDRA_FULL_ERROR=1` keeps it always.
     """
-    verbose = os.environ.get("HYDRA_FULL_ERROR") == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints and exits before the cause gets here
     try:
         main()
@@ -25,7 +25,7 @@ def call(main: Callable[[], object]) -> NoReturn:
         print("interrupted; finished models are kept, the same command goes on from there", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
-        if verbose or not is_bad_input(error):
+        if TRACEBACKS or not is_bad_input(error):
             traceback.print_exc()
             sys.exit(SOME_FAILED)
         print(f"error: {one_line(error)}", file=sys.stderr)
@@ -37,19 +37,26 @@ def is_bad_input(error: BaseException) -> bool:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    return isinstance(innermost(error), (ValueError, OSError, HydraException, OmegaConfBaseException))
+    bad = (ValueError, OSError, HydraException, OmegaConfBaseException)
+    return any(isinstance(cause, bad) for cause in causes(error))
 
 
 def one_line(error: BaseException) -> str:
     """What went wrong, without what it went wrong in."""
-    cause = innermost(error)
+    from omegaconf.errors import OmegaConfBaseException
+
+    chain = list(causes(error))
+    cause = next((cause for cause in reversed(chain) if not isinstance(cause, OmegaConfBaseException)), chain[0])
     text = str(cause)
     if isinstance(cause, OSError) and cause.strerror and cause.filename:
-        text = f"{cause.filename}: {cause.strerror}"
+        text = f"{cause.filename}: {cause.strerror}; choose another place, or mend its permissions"
+    text = text.split("Config search path")[0]  # Hydra adds where it looked
     return " ".join(text.split()) or type(cause).__name__
 
 
-def innermost(error: BaseException) -> BaseException:
-    while error.__cause__ is not None and not type(error.__cause__).__name__.startswith("_Remote"):
-        error = error.__cause__
-    return error
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """An error, what caused it, and so on; a worker's printed traceback is no cause."""
+    cause: BaseException | None = error
+    while cause is not None and type(cause).__name__ != "_RemoteTraceback":
+        yield cause
+        cause = cause.__cause__

@@ -51,15 +51,15 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from datamodules.split import Membership
     from evaluation.runs import Run
     from targets import progress
-    from targets.recipe import Recipe
+    from targets.recipe import FleetSettings, Recipe
 
-    if settings["data"] is None:
+    if settings.get("data") is None:
         names = ", ".join(sorted(path.stem for path in Path(__file__).with_name("conf").glob("data/*.yaml")))
         raise ValueError(f"data is not chosen; add data=<name>, one of {names}")
     dataset = from_config(settings)
     run = Run.of(settings, dataset)
     Recipe.of(settings).arithmetic(Membership(**settings["membership"]).public_size(len(dataset.split.pool)))
-    wanted = settings["fleet"]["models"]
+    wanted = FleetSettings(**settings["fleet"]).models
     missing = run.missing(wanted)
     if settings["plan"]:
         from evaluation.plan import cost
@@ -89,7 +89,8 @@ def release(settings: dict[str, Any]) -> Path:
 
     run = Run.existing(Path(settings["ship"]))
     secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
-    folder = Path(settings["released"]) / f"{run.dataset.name}-{run.config['names']['network']}-{run.config['names']['defense']}"
+    names = run.config["names"]
+    folder = Path(settings["released"]) / f"{run.dataset.name}-{names['network']}-{names['defense']}"
     ship(run.config, run.audit(), secret).save(folder)
     secret.save(run.folder / "private" / "release_secret")
     return folder

@@ -173,7 +173,8 @@ class ThreatModel:
             return None
         needed = "did not train" if self.shadows == "offline" else "did and models that did not train"
         fixed = view.models > 1 and bool((members == members[0]).all())
-        why = "the split is fixed" if fixed else f"models={view.models} leave none beside the target"
+        groups = view.models if view.groups is None else len(np.unique(view.groups))
+        why = "the split is fixed" if fixed else f"models={view.models} in groups={groups} are too few, train more"
         return f"needs models that {needed} on a record; {why}"
 
 

@@ -30,8 +30,8 @@ def leave_one_out(
 ) -> Moments:
     """Moments of `values` over the models on a side, the target's own group left out.
 
-    A product with the 0/1 matrix `others` sums over a target's shadows only. Unlike "all minus own" nothing of the
-    target is ever added and taken away again, so its value cannot leak through rounding.
+    A product with the 0/1 matrix `others` sums over the shadows alone. Unlike "all minus own", it leaves no rounding
+    error behind that depends on the target's membership: such errors would break ties in the attack's favor.
 
     Args:
         values: a signal.
@@ -40,8 +40,7 @@ def leave_one_out(
     """
     shadows = others.astype(np.float64)
     count = shadows @ side
-    # Any common shift leaves the moments as they are; near the mean, squares do not cancel.
-    shift = np.where(side, values, 0.0).sum(axis=0) / np.maximum(side.sum(axis=0), 1)
+    shift = values.mean(axis=0)  # the same whoever trained on the record; near the values, their squares do not cancel
     deviations = np.where(side, values - shift, 0.0)
     with np.errstate(invalid="ignore"):
         mean = shadows @ deviations / count

@@ -61,10 +61,6 @@ class Categorical:
     fill: str | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.categories, str) or any(isinstance(word, bool | float) for word in self.categories):
-            raise ValueError("categories must be a list of words; put yes, no, true, false and 1.0 in quotes")
-        object.__setattr__(self, "categories", tuple(map(str, self.categories)))
-        object.__setattr__(self, "fill", None if self.fill is None else str(self.fill))
         if not self.categories or len(set(self.categories)) < len(self.categories):
             raise ValueError(f"categories={list(self.categories)} must be distinct and at least one")
         if self.fill is not None and self.fill not in self.categories:
@@ -89,7 +85,7 @@ class Categorical:
         import pandas as pd
 
         words = _words(values) if self.fill is None else _words(values).fillna(self.fill)
-        codes = pd.Categorical(words, categories=list(self.categories)).codes  # −1 for an unknown word
+        codes = pd.Index(self.categories).get_indexer(words)  # −1 for an unknown word
         return np.asarray(codes[:, None] == np.arange(self.width), dtype=np.float32)
 
 
@@ -140,7 +136,7 @@ class Columns:
         return {"kind": self.kind, "statistics": self.statistics, "columns": columns}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> Columns:
+    def from_json(cls, content: Any) -> Columns:
         """Reads what `to_json` wrote, or a schema: `{columns: {age: {center: 40, scale: 15}, sex: {categories: […]}}}`.
 
         Raises:
@@ -194,7 +190,11 @@ class UnfittedColumns:
 def _column(name: str, entry: Any) -> Numeric | Categorical:
     try:
         if "categories" in entry:
-            return Categorical(**entry)
+            words = entry["categories"]
+            if not isinstance(words, list | tuple) or any(isinstance(word, bool | float) for word in words):
+                raise ValueError("categories is a list of words; put yes, no, true, false and 1.0 in quotes")
+            fill = None if entry.get("fill") is None else str(entry["fill"])
+            return Categorical(**{**entry, "categories": tuple(map(str, words)), "fill": fill})
         numbers: dict[str, Any] = {key: value if value is None else float(value) for key, value in entry.items()}
         return Numeric(**numbers)
     except (TypeError, ValueError, AttributeError) as error:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 
 from datamodules.loaders import Batch
 from datamodules.samplers import Sampler, Shuffling
+from datamodules.secret import Secret
 from datamodules.split import Split
 from targets.fleet import Fitter, Fleet
 from targets.statement import Statement
@@ -23,8 +23,8 @@ from targets.statement import Statement
 class Defense:
     """Trains as usual; a subclass overrides what it changes.
 
-    Args:
-        trainer: the trainer's settings that this defense needs otherwise (epochs, batch_size, optimizer).
+    Its YAML may hold a node `trainer` besides: the trainer's settings that it needs otherwise (epochs, batch_size,
+    optimizer).
     """
 
     separable: ClassVar[bool] = True
@@ -35,8 +35,6 @@ class Defense:
     """The split's roles it trains or tunes on; their records never serve as an attack's non-members."""
     sampler: ClassVar[type[Sampler]] = Shuffling
     """How a step's records are chosen."""
-
-    trainer: Mapping[str, Any] | None = None
 
     @property
     def strength(self) -> float | None:
@@ -52,8 +50,8 @@ class Defense:
         losses = F.cross_entropy(logits.flatten(end_dim=-2), batch.y.flatten(), reduction="none")
         return losses.view(batch.y.shape)
 
-    def callbacks(self) -> list[Callback]:
-        """Lightning callbacks of one fit."""
+    def callbacks(self, secret: Secret) -> list[Callback]:
+        """Lightning callbacks of one fit; what they draw at random comes from the secret."""
         return []
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:

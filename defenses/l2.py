@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 from torch import optim
 
+from datamodules.secret import Secret
 from defenses.base import Defense
 
 
@@ -35,7 +36,7 @@ class L2(Defense):
     def strength(self) -> float:
         return self.weight_decay
 
-    def callbacks(self) -> list[pl.Callback]:
+    def callbacks(self, secret: Secret) -> list[pl.Callback]:
         return [WeightDecay(self.weight_decay)]
 
 

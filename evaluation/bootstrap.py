@@ -143,8 +143,8 @@ def fleet_mean(values: Float[np.ndarray, "models records"], bootstrap: Bootstrap
         bootstrap: how to resample.
     """
     bootstrap = bootstrap or Bootstrap()
-    counted = ~np.isnan(values)
-    filled = np.where(counted, values, 0.0)
+    counted = (~np.isnan(values)).astype(np.float64)
+    filled = np.nan_to_num(values)
 
     def mean(model_weights: Float[np.ndarray, "models"], record_weights: Float[np.ndarray, "records"]) -> float:
         with np.errstate(invalid="ignore"):

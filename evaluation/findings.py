@@ -5,9 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from targets.statement import Statement
+
+if TYPE_CHECKING:
+    from evaluation.runs import Run
 
 COLUMNS = (
     "run", "data", "network", "defense", "guard", "seed", "epsilon", "delta", "strength",
@@ -81,6 +84,34 @@ class Findings:
     rows: Sequence[Row]
     roc: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     skipped: Mapping[str, str]
+
+    @classmethod
+    def of(cls, run: Run, **measured: Any) -> Findings:
+        """The measurements of a run, with what the run itself says."""
+        config = run.config
+        return cls(
+            run=run.name,
+            folder=str(run.folder),
+            data=run.dataset.name,
+            network=config["names"]["network"],
+            defense=config["names"]["defense"],
+            guard="none",
+            seed=config["seed"],
+            models=len(run.models()),
+            strength=run.strength,
+            config=config,
+            statement=run.statement,
+            **measured,
+        )
+
+    @classmethod
+    def from_json(cls, run: Run, kept: Mapping[str, Any]) -> Findings:
+        """The findings that `to_json` kept in the run's folder."""
+        return cls.of(run, **{**kept, "rows": [Row(**row) for row in kept["rows"]]})
+
+    def to_json(self) -> dict[str, Any]:
+        """What was measured, without what the run itself says."""
+        return {"rows": [asdict(row) for row in self.rows], "roc": dict(self.roc), "skipped": dict(self.skipped)}
 
     def get(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row:
         """The one row with this metric.

@@ -79,8 +79,9 @@ class Ranking:
         self.nonmembers = int((~self.members).sum())
         falling = scores[self.order]
         # How many records each point calls members: none, then one more tie at a time.
-        self.called = np.append(0, 1 + np.flatnonzero(np.append(falling[1:] != falling[:-1], True)))
-        self.thresholds = np.append(np.inf, falling[self.called[1:] - 1])
+        last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True)[: len(falling)])
+        self.called = np.append(0, last + 1)
+        self.thresholds = np.append(np.inf, falling[last])
 
     @property
     def complete(self) -> bool:
@@ -91,7 +92,7 @@ class Ranking:
         """The ROC in which a record counts `weights` times; NaN if members or non-members count nothing."""
         counts = np.ones(len(self.order)) if weights is None else weights[self.order]
         false, true = self._sum(counts), self._sum(counts * self.members)
-        false -= true
+        false -= true  # in place: fresh memory would take longer than the arithmetic
         totals = true[-1], false[-1]
         members, nonmembers = totals if min(totals) > 0 else (np.nan, np.nan)
         true /= members
@@ -99,7 +100,7 @@ class Ranking:
         return Roc(false, true, self.thresholds, self.nonmembers)
 
     def _sum(self, counts: Float[np.ndarray, "scored"]) -> Float[np.ndarray, "points"]:
-        """Cumulative sums at the points; in place above and here, as fresh memory takes longer than the arithmetic."""
+        """Cumulative sums at the points."""
         sums = np.zeros(len(counts) + 1)
         np.cumsum(counts, out=sums[1:])
         return sums if len(self.called) == len(sums) else sums[self.called]

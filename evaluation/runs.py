@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import glob
 import hashlib
 import json
 import math
@@ -42,6 +43,17 @@ class Run:
         name = f"{config['names']['network']}-{config['names']['defense']}-{identity(config, dataset)}"
         return cls(Path(config["runs"]) / dataset.name / name)
 
+    @classmethod
+    def existing(cls, folder: Path) -> Run:
+        """The complete run in a folder.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        if not (run := cls(folder)).is_complete():
+            raise ValueError(f"{folder} is no complete run; give a folder that train.py printed, or train it first")
+        return run
+
     @property
     def name(self) -> str:
         return self.folder.name
@@ -57,16 +69,27 @@ class Run:
 
     @cached_property
     def statement(self) -> Statement:
-        return Statement.from_json(json.loads((self.folder / "statement.json").read_text()))
+        return Statement.from_json(json.dumps(self._summary["statement"]))
+
+    @cached_property
+    def _summary(self) -> dict[str, Any]:
+        loaded: dict[str, Any] = json.loads((self.folder / "summary.json").read_text())
+        return loaded
+
+    @property
+    def strength(self) -> float | None:
+        """The value that a sweep over the defense varies."""
+        value: float | None = self._summary["strength"]
+        return value
 
     @property
     def secret(self) -> Secret:
         return Secret.load(self.folder / "private" / "secret")
 
     def models(self) -> list[int]:
-        """The models that are there, from 0 on without a gap."""
-        there = {int(path.stem) for path in (self.folder / "models").glob("*.safetensors")}
-        return [k for k in range(len(there)) if k in there]
+        """The models of a complete run."""
+        complete: dict[str, int] = json.loads((self.folder / "complete.json").read_text())
+        return list(range(complete["models"]))
 
     def missing(self, wanted: int) -> list[int]:
         return [k for k in range(wanted) if not (self.folder / "models" / f"{k}.safetensors").exists()]
@@ -97,21 +120,22 @@ class Run:
         public = {key: value for key, value in config.items() if key in (*IDENTITY, "names", "fleet")}
         write(self.folder / "config.yaml", yaml.safe_dump(public, sort_keys=False))
 
-    def complete(self, statement: Mapping[str, Any] | None, models: int) -> None:
-        """Says that all wanted models are there."""
-        if statement is not None:
-            write_json(self.folder / "statement.json", statement)
+    def complete(self, summary: Mapping[str, Any] | None, models: int) -> None:
+        """Says that all wanted models are there, with the statement and strength that the workers gave, if any ran."""
+        if summary is not None:
+            write_json(self.folder / "summary.json", summary)
         (self.folder / "FAILED").unlink(missing_ok=True)
-        write_json(self.folder / "complete.json", {"models": models})
+        kept = len(self.models()) if self.is_complete() else 0
+        write_json(self.folder / "complete.json", {"models": max(models, kept)})
 
     def is_complete(self) -> bool:
         return (self.folder / "complete.json").exists()
 
     def fail(self, reason: str) -> None:
         """Leaves the reason behind; a run without a single model leaves nothing else."""
-        if not self.models():
-            shutil.rmtree(self.folder / "models", ignore_errors=True)
-            shutil.rmtree(self.folder / "private", ignore_errors=True)
+        if not any(self.folder.glob("models/*.safetensors")):
+            shutil.rmtree(self.folder)
+            self.folder.mkdir()
         (self.folder / "FAILED").write_text(reason + "\n")
 
     @contextmanager
@@ -125,6 +149,26 @@ class Run:
                 yield False
             else:
                 yield True
+
+
+def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
+    """The complete runs of a data set, or those that a folder or a pattern of folders names.
+
+    Raises:
+        ValueError: if neither is given, or nothing is found.
+    """
+    if pattern is not None:
+        named = sorted(Path(path) for path in glob.glob(pattern))  # noqa: PTH207 (patterns may be absolute)
+        folders = [inner for folder in named for inner in (folder, *sorted(folder.glob("*/")))]
+        wanted = f"runs={pattern}"
+    elif data is not None:
+        folders, wanted = sorted((root / data).glob("*/")), f"data={data}"
+    else:
+        raise ValueError("neither data nor runs is given; add data=<name> or runs=<folder or pattern>")
+    if runs := [run for folder in folders if (run := Run(folder)).is_complete()]:
+        return runs
+    there = ", ".join(sorted(path.name for path in root.glob("*/") if not path.name.startswith("."))) or "nothing"
+    raise ValueError(f"{wanted} has no complete run; {root}/ holds {there}: choose one of them or train first")
 
 
 def identity(config: Mapping[str, Any], dataset: Dataset) -> str:

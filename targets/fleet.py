@@ -119,7 +119,7 @@ class Fitter:
             optimizer=self.recipe.make_optimizer,
             loss_divisor=self.arithmetic.sampling_rate * self.size,
         )
-        callbacks = self.defense.callbacks()
+        callbacks = self.defense.callbacks(self.secret)
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning")  # on hardware and loaders: nothing to act on
             torch.set_rng_state(self.secret.torch("training", models[0]).get_state())

@@ -26,11 +26,12 @@ class Progress:
 
     Args:
         path: the file to follow; made new, and named to every process started within.
-        total: how many models the block will make or find.
+        total: how many models, or other units, the block will make or find.
+        unit: what is counted.
     """
 
-    def __init__(self, path: Path, total: int):
-        self.path, self.total = path, total
+    def __init__(self, path: Path, total: int, unit: str = "models"):
+        self.path, self.total, self.unit = path, total, unit
         self.done = self.cached = 0
         self.run = ""
         self.started = time.monotonic()
@@ -49,6 +50,9 @@ class Progress:
     ) -> None:
         self._over.set()
         self._thread.join()
+        self._read()
+        if error is None:
+            print(f"\r\033[K{self.line()}" if sys.stderr.isatty() else self.line(), file=sys.stderr, flush=True)
         os.environ.pop(VARIABLE, None)
         self.path.unlink(missing_ok=True)
 
@@ -57,7 +61,7 @@ class Progress:
         trained = self.done - self.cached
         left = self.total - self.done
         eta = f"about {_clock(elapsed / trained * left)} left" if trained else "estimating"
-        return f"{self.done}/{self.total} models · {_clock(elapsed)} · {eta if left else 'done'} · {self.run}"
+        return f"{self.done}/{self.total} {self.unit} · {_clock(elapsed)} · {eta if left else 'done'} · {self.run}"
 
     def _read(self) -> None:
         rows = [line.split("\t") for line in self.path.read_text().splitlines()]
@@ -75,8 +79,6 @@ class Progress:
             elif time.monotonic() - last >= PLAIN_INTERVAL:
                 last = time.monotonic()
                 print(self.line(), file=sys.stderr, flush=True)
-        self._read()
-        print(f"\r\033[K{self.line()}" if terminal else self.line(), file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

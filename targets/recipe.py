@@ -13,6 +13,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FleetSettings:
+    """How many models a run has, and how they are made; nothing here changes what a model learns.
+
+    Args:
+        models: K ≥ 1; each is a target once and a shadow for the others.
+        workers: processes of one thread each; auto is one per core under the basic launcher.
+        at_once: models trained as one stack; auto stacks where that is faster.
+
+    Raises:
+        ValueError: if a value is neither a positive whole number nor, where allowed, auto.
+    """
+
+    models: int
+    workers: int | str
+    at_once: int | str
+
+    def __post_init__(self) -> None:
+        for name, value in (("models", self.models), ("workers", self.workers), ("at_once", self.at_once)):
+            number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+            if not number and (name == "models" or value != "auto"):
+                choice = "" if name == "models" else " or auto"
+                raise ValueError(f"fleet.{name}={value} cannot be used; choose a whole number from 1 on{choice}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """The trainer's settings, the same for every model of a run.
 

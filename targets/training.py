@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from hydra.utils import instantiate
 from safetensors.torch import load_file, save_file
 
@@ -37,7 +39,7 @@ def make_fitter(
         dataset=dataset,
         make_network=instantiate(config["network"], _partial_=True),
         recipe=Recipe.of(config),
-        defense=instantiate(config["defense"]),
+        defense=instantiate({key: value for key, value in config["defense"].items() if key != "trainer"}),
         secret=secret,
         models=models,
         size=size,
@@ -52,11 +54,10 @@ def at_once(wanted: int | str, fitter: Fitter) -> int:
     if wanted == "auto":
         small = sum(p.numel() for p in network.parameters()) <= STACKED_PARAMETERS
         return STACK if small and fitter.defense.stackable and stacks.unstackable(network) is None else 1
-    if not isinstance(wanted, int) or wanted < 1:
-        raise ValueError(f"fleet.at_once={wanted} is no number of models; choose 1 or more, or auto")
-    if wanted > 1 and not fitter.defense.stackable:
+    size = int(wanted)
+    if size > 1 and not fitter.defense.stackable:
         raise ValueError(f"fleet.at_once={wanted}: this defense has no stacked form; use fleet.at_once=1")
-    return wanted
+    return size
 
 
 def chunks(models: Sequence[int], wanted: int | str) -> Iterator[list[int]]:
@@ -70,8 +71,9 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
     """Trains some models of a run and writes them, each whole or not at all.
 
     Returns:
-        The statement of these models as plain values.
+        The statement of these models and the defense's strength, as plain values.
     """
+    torch.set_num_threads(1)  # more threads than processes have cores slow everything down many times over
     dataset = from_config(config)
     secret = Secret.load(Path(folder) / "private" / "secret")
     membership = Membership(**config["membership"])
@@ -87,7 +89,7 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
         progress.report(name, len(fleet))
         statement = part.defense.statement(fleet) if statement is None else statement
     assert statement is not None
-    return statement.to_json()
+    return {"statement": json.loads(statement.to_json()), "strength": fitter.defense.strength}
 
 
 def write_model(folder: Path, model: int, state: Mapping[str, Any], seconds: float) -> None:

@@ -6,7 +6,7 @@ import atexit
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from typing import Any, TypeVar
 
@@ -16,30 +16,27 @@ _pool: ProcessPoolExecutor | None = None
 
 
 def count(workers: int | str) -> int:
-    """The number of worker processes that `fleet.workers` means: auto is one per core under the basic launcher."""
-    if workers == "auto":
-        from hydra.core.hydra_config import HydraConfig
+    """The number of worker processes: auto is one per core under the basic launcher, else 1."""
+    if isinstance(workers, int):
+        return workers
+    from hydra.core.hydra_config import HydraConfig
 
-        launcher = HydraConfig.get().launcher._target_ if HydraConfig.initialized() else "BasicLauncher"
-        return len(os.sched_getaffinity(0)) if launcher.endswith("BasicLauncher") else 1
-    if not isinstance(workers, int) or workers < 1:
-        raise ValueError(f"fleet.workers={workers} is no number of processes; choose 1 or more, or auto")
-    return workers
+    launcher = HydraConfig.get().launcher._target_ if HydraConfig.initialized() else "BasicLauncher"
+    return len(os.sched_getaffinity(0)) if launcher.endswith("BasicLauncher") else 1
 
 
-def run(function: Callable[..., Result], items: Iterable[tuple[Any, ...]], workers: int) -> Iterator[Result]:
+def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:
     """Yields the results of `function(*item)` as they come.
 
     Args:
-        function: importable by name; it runs with one thread, since threads of several processes fight for cores.
+        function: importable by name.
         items: arguments, plain values only.
-        workers: number of processes; 1 runs everything here, without a pool.
+        workers: number of processes; 1, or a single item, runs here, without a pool.
     """
-    if workers == 1:
-        _one_thread()
-        yield from (function(*item) for item in items)
+    if min(workers, len(items)) <= 1:
+        yield from (_call(function, item) for item in items)
         return
-    futures: list[Future[Result]] = [_processes(workers).submit(function, *item) for item in items]
+    futures: list[Future[Result]] = [_processes(workers).submit(_call, function, item) for item in items]
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -50,10 +47,20 @@ def run(function: Callable[..., Result], items: Iterable[tuple[Any, ...]], worke
         raise
 
 
+def _call(function: Callable[..., Result], item: tuple[Any, ...]) -> Result:
+    """Raises what went wrong itself: Hydra's wrapping would lose it on the way between processes."""
+    from hydra.errors import InstantiationException
+
+    try:
+        return function(*item)
+    except InstantiationException as error:
+        raise error.__cause__ or error from None
+
+
 def _processes(workers: int) -> ProcessPoolExecutor:
     global _pool
     if _pool is None:
-        os.environ.setdefault("OMP_NUM_THREADS", "1")
+        os.environ["OMP_NUM_THREADS"] = "1"  # threads of several processes fight for cores
         context = multiprocessing.get_context("spawn")
         _pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
         atexit.register(stop)
@@ -61,15 +68,8 @@ def _processes(workers: int) -> ProcessPoolExecutor:
 
 
 def _start() -> None:
-    """Runs once in every worker. Ctrl-C reaches the whole process group; the parent alone answers it."""
+    """Ctrl-C reaches the whole process group; the parent alone answers it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    _one_thread()
-
-
-def _one_thread() -> None:
-    import torch
-
-    torch.set_num_threads(1)
 
 
 def stop() -> None:

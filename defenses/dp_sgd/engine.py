@@ -98,6 +98,15 @@ class Engine:
             records: the batch's shape, (batch,) or (models, batch), which every layer must have seen.
             scale: what the loss was divided by; a record's own gradient is that many times what came back.
         """
+        squares, sums = self.gradients(records)
+        norms = scale * squares.sqrt()
+        # min(1, C/‖g‖) without 0/0 for records that have no gradient; `scale` undoes the loss's division.
+        weights = scale * self.max_grad_norm / norms.clamp(min=self.max_grad_norm)
+        self._write({parameter: total for layer_sums in sums for parameter, total in layer_sums(weights).items()})
+        return norms
+
+    def gradients(self, records: Sequence[int]) -> tuple[Float[Tensor, "*models batch"], list[Sums]]:
+        """Squared norms over all layers, and every layer's way to sum; not finite gradients count as zero."""
         noted = self._noted(tuple(records))
         squares, sums = _joined(noted)
         finite = squares.isfinite()
@@ -105,15 +114,9 @@ class Engine:
             # `where`, not a factor 0: 0 · inf is NaN and would spoil the whole sum.
             for layer in noted:
                 for calls in layer.tape:
-                    calls[:] = [
-                        call.where(finite.view(*finite.shape, *[1] * (call.ndim - finite.ndim)), 0) for call in calls
-                    ]
+                    calls[:] = [call.where(_as_mask(finite, call), 0) for call in calls]
             squares, sums = _joined(noted)
-        norms = scale * squares.sqrt()
-        # min(1, C/‖g‖) without 0/0 for records that have no gradient; `scale` undoes the loss's division.
-        weights = scale * self.max_grad_norm / norms.clamp(min=self.max_grad_norm)
-        self._write({parameter: total for layer_sums in sums for parameter, total in layer_sums(weights).items()})
-        return norms
+        return squares, sums
 
     def clip_nothing(self) -> None:
         """The sum over an empty batch: zeros."""
@@ -147,6 +150,10 @@ class Engine:
             )
         self.complete = True
         return noted
+
+
+def _as_mask(records: Tensor, tensor: Tensor) -> Tensor:
+    return records.view(*records.shape, *[1] * (tensor.ndim - records.ndim))
 
 
 def _joined(noted: list[_Layer]) -> tuple[Tensor, list[Sums]]:

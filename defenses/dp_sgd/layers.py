@@ -97,19 +97,23 @@ def _dense(
         else:
             squares = _square((delta.mT @ activation).flatten(-2))
     if learns_bias:
-        squares = squares + _square(delta.sum(-2))
+        squares = squares + _square(delta[..., 0, :] if positions == 1 else delta.sum(-2))
 
     def sums(weights: Tensor) -> dict[nn.Parameter, Tensor]:
-        weighted = (delta * weights[..., None, None]).flatten(-3, -2)
+        per_position = weights.unsqueeze(-1).expand(*weights.shape, positions).flatten(-2).unsqueeze(-1)
+        inner, outer = activation.flatten(-3, -2), delta.flatten(-3, -2)
         result: dict[nn.Parameter, Tensor] = {}
-        if weight.requires_grad:
-            result[weight] = weighted.mT @ activation.flatten(-3, -2)
+        if weight.requires_grad:  # the weights go onto the narrower factor
+            result[weight] = (
+                outer.mT @ (inner * per_position) if inputs < outputs else (outer * per_position).mT @ inner
+            )
         if learns_bias:
-            result[bias] = weighted.sum(-2)  # type: ignore[index]
+            result[bias] = (outer.mT @ per_position).squeeze(-1)  # type: ignore[index]
         return result
 
     return squares, sums
 
 
 def _square(vectors: Float[Tensor, "*records width"]) -> Float[Tensor, "*records"]:
-    return torch.linalg.vecdot(vectors, vectors)
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return norms.square()

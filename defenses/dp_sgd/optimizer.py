@@ -43,6 +43,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         self.models = models
         self.generators: Sequence[torch.Generator] = ()
         """One per model, set anew before every step that adds noise."""
+        self._flat: Tensor | None = None
 
     def accumulate(self) -> None:
         for p in self.params:
@@ -63,16 +64,17 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         for p in self.params:
             del p.summed_grad
             p.grad = None
-        return self.original_optimizer
+        original: Optimizer = self.original_optimizer
+        return original
 
     def _noise(self) -> list[Tensor]:
         """Noise for every parameter, drawn model by model in the order of the parameters."""
-        first, rows = self.params[0], self.models or 1
-        sizes = [p.numel() // rows for p in self.params]
-        flat = torch.empty(rows, sum(sizes), device=first.device, dtype=first.dtype)
-        for row, generator in zip(flat, self.generators, strict=True):
+        if self._flat is None:
+            first, rows = self.params[0], self.models or 1
+            width = sum(p.numel() for p in self.params) // rows
+            self._flat = torch.empty(rows, width, device=first.device, dtype=first.dtype)
+        for row, generator in zip(self._flat, self.generators, strict=True):
             row.normal_(0.0, self.noise_multiplier * self.max_grad_norm, generator=generator)
-        return [
-            part.view(p.shape) if rows == 1 else part.unflatten(1, p.shape[1:])
-            for p, part in zip(self.params, flat.split(sizes, 1), strict=True)
-        ]
+        sizes = [p.numel() // len(self._flat) for p in self.params]
+        parts = torch.split(self._flat, sizes, dim=1)
+        return [part.view(p.shape) for p, part in zip(self.params, parts, strict=True)]

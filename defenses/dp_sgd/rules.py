@@ -1,0 +1,137 @@
+"""What DP-SGD refuses, and what it warns about: settings under which the claim would be false or misleading."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import optim
+
+from defenses.dp_sgd.calibration import Accounted
+
+VACUOUS = 10.0
+READS_GRADIENTS = ("on_after_backward", "on_before_optimizer_step")
+
+
+class PrivacyWarning(UserWarning):
+    """Training is sound, but its result may be read as more than it is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """The numbers that a claim rests on; a resumed training must have the same.
+
+    Args:
+        noise_multiplier: σ ≥ 0.
+        max_grad_norm: C > 0.
+        sampling_rate: q, 0 to 1.
+        public_size: N ≥ 1.
+        steps: T ≥ 1, planned.
+        delta: δ, 0 to below 1/N.
+    """
+
+    noise_multiplier: float
+    max_grad_norm: float
+    sampling_rate: float
+    public_size: int
+    steps: int
+    delta: float
+
+
+def check_arguments(
+    epsilon: float | None, delta: float | None, noise_multiplier: float | None, max_grad_norm: float
+) -> None:
+    if (epsilon is None) == (noise_multiplier is None):
+        raise ValueError(
+            f"epsilon={epsilon}, noise_multiplier={noise_multiplier}: give exactly one of them; the other follows"
+        )
+    if epsilon is not None and not epsilon > 0:
+        raise ValueError(f"epsilon={epsilon} is not positive; choose a value above 0, or inf for clipping only")
+    if noise_multiplier is not None and not 0 <= noise_multiplier < math.inf:
+        raise ValueError(f"noise_multiplier={noise_multiplier} is no amount of noise; choose a finite value, 0 or more")
+    if not 0 < max_grad_norm < math.inf:
+        raise ValueError(f"max_grad_norm={max_grad_norm} clips nothing; choose a finite value above 0")
+    if delta is not None and not 0 < delta < 1:
+        raise ValueError(f"delta={delta} is not a probability; choose a value between 0 and 1, below 1/N")
+
+
+def check_delta(delta: float, public_size: int) -> None:
+    if delta >= 1 / public_size:
+        raise ValueError(
+            f"delta={delta} is at least 1/N={1 / public_size:.3g}, which allows publishing a record outright;"
+            f" choose below it, for example {public_size**-1.1:.2g}"
+        )
+
+
+def check_trainer(trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    """Refuses settings of the trainer, the module or other callbacks under which the claim would not hold."""
+    if not module.automatic_optimization:
+        raise ValueError("automatic_optimization=False is not supported; let Lightning call backward and step")
+    if trainer.gradient_clip_val:
+        raise ValueError(
+            f"gradient_clip_val={trainer.gradient_clip_val} clips the sum, not the records; remove it and set"
+            " DPSGD(max_grad_norm=…)"
+        )
+    scheduler: Any = next((c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)), None)  # type: ignore[attr-defined]
+    if trainer.accumulate_grad_batches != 1 or (scheduler is not None and scheduler.going_to_accumulate_grad_batches()):
+        raise ValueError(
+            f"accumulate_grad_batches={trainer.accumulate_grad_batches} joins batches that are accounted separately;"
+            " set it to 1 and raise the batch size"
+        )
+    if "16" in str(trainer.precision):
+        raise ValueError(f"precision={trainer.precision} rounds the norms that clipping relies on; use 32-true")
+    if trainer.overfit_batches:
+        raise ValueError(f"overfit_batches={trainer.overfit_batches} repeats the same batches; set it to 0")
+    if trainer.world_size > 1:
+        raise ValueError(f"devices={trainer.world_size}: each process would sample and add noise; use devices=1")
+    for hook in ("configure_gradient_clipping", *READS_GRADIENTS):
+        if is_overridden(hook, module, pl.LightningModule):
+            raise ValueError(f"{type(module).__name__}.{hook} sees gradients before the noise is added; remove it")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        for hook in READS_GRADIENTS:
+            private = type(callback).__module__.startswith("defenses.dp_sgd")
+            if not private and is_overridden(hook, callback, pl.Callback):
+                raise ValueError(
+                    f"callback {type(callback).__name__} reads gradients in {hook}, before noise is added; remove it"
+                )
+
+
+def check_optimizers(optimizers: list[optim.Optimizer]) -> optim.Optimizer:
+    if len(optimizers) != 1:
+        raise ValueError(f"configure_optimizers gives {len(optimizers)} optimizers; DPSGD needs exactly one")
+    if isinstance(optimizers[0], optim.LBFGS):
+        raise ValueError("optimizer=LBFGS evaluates a batch several times per step; use SGD, Adam or another one")
+    return optimizers[0]
+
+
+def check_resumed(now: dict[str, float], before: dict[str, float]) -> None:
+    for name, value in now.items():
+        if before[name] != value:
+            raise ValueError(
+                f"{name}={value} differs from {before[name]} in the checkpoint; resume with that, or train anew"
+            )
+
+
+def cautions(mechanism: Mechanism, accounted: Accounted, trainer: pl.Trainer) -> tuple[str, ...]:
+    """What a reader of the claim should know; says nothing about the records themselves."""
+    found = []
+    if 0 < mechanism.noise_multiplier < 0.5:
+        found.append(f"σ = {mechanism.noise_multiplier:.3g} is below 0.5: most of the claim rests on sampling")
+    if mechanism.sampling_rate > 0.5:
+        found.append(f"q = {mechanism.sampling_rate:.3g} is above 0.5: sampling hides little")
+    if VACUOUS < accounted.epsilon < math.inf:
+        found.append(f"ε = {accounted.epsilon:.3g} is above {VACUOUS:g}: vacuous as a guarantee")
+    if 0 < accounted.epsilon < math.inf and accounted.epsilon_rdp > 1.2 * accounted.epsilon:
+        excess = accounted.epsilon_rdp / accounted.epsilon - 1
+        found.append(f"the RDP accountant's ε is {excess:.0%} larger: name the accountant when you compare")
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, EarlyStopping) or (isinstance(callback, ModelCheckpoint) and callback.monitor):
+            found.append(
+                f"{type(callback).__name__} chooses by {callback.monitor}: if that is measured on private records,"
+                " the choice is not covered by ε"
+            )
+    return tuple(found)

@@ -1,0 +1,170 @@
+"""Which runs may be drawn on one curve, and the points that are drawn."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+import numpy as np
+
+from evaluation.epsilon import tpr_ceiling
+from evaluation.findings import FPRS, Findings, Row, tpr_at
+
+UTILITY = "test_accuracy"
+FPR = FPRS[0]
+MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "fleet", "seed")
+"""Configuration keys that may differ on one curve, with all below them; `defense` holds its overrides of the trainer."""
+PLACE = "data.root"
+"""Where a data set lies says nothing about it."""
+
+
+class Configured(Protocol):
+    """A run or what was found on it."""
+
+    @property
+    def folder(self) -> object: ...
+
+    @property
+    def config(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One run on the curve.
+
+    Args:
+        label: what tells it from the other points of its line, such as `ε=8`.
+        utility: test accuracy with its interval.
+        leakage: TPR at 1 % FPR of the run's strongest attack with its interval.
+    """
+
+    label: str
+    utility: Row
+    leakage: Row
+    findings: Findings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Series:
+    """One line of the curve: a defense through its strengths, in rising order."""
+
+    name: str
+    runs: Sequence[Findings]
+
+    @property
+    def undefended(self) -> bool:
+        return is_undefended(self.runs[0])
+
+    @cached_property
+    def points(self) -> list[Point]:
+        """What can be drawn: not a run whose attacks were all skipped or cannot be resolved at 1 % FPR."""
+        return [point for found in self.runs if (point := _point(found)) is not None]
+
+
+def check_comparable(runs: Sequence[Configured]) -> None:
+    """Refuses runs whose difference would be mistaken for that of their defenses.
+
+    Raises:
+        ValueError: if the runs differ in more than defense, guard, fleet and seed; names the keys.
+    """
+    first = dict(_settings(runs[0].config))
+    for run in runs[1:]:
+        other = dict(_settings(run.config))
+        keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
+        if keys:
+            listed = ", ".join(f"{key}={first.get(key)} and {other.get(key)}" for key in keys)
+            raise ValueError(
+                f"{listed} differ between {runs[0].folder} and {run.folder}; runs on one curve may differ only in"
+                " defense, guard, fleet and seed, choose some with runs=<glob>"
+            )
+
+
+def _settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys that must agree with their values, such as `trainer.optimizer.lr`."""
+    for name, value in config.items():
+        key = prefix + name
+        if key in MAY_DIFFER or key == PLACE:
+            continue
+        if isinstance(value, Mapping):
+            yield from _settings(value, key + ".")
+        else:
+            yield key, value
+
+
+def ordered(findings: Sequence[Findings]) -> list[Findings]:
+    """Undefended first, then by defense, guard and strength: the order of every table and legend."""
+
+    def place(found: Findings) -> tuple[bool, str, str, float, int]:
+        strength = -math.inf if found.strength is None else found.strength
+        return (not is_undefended(found), found.defense, found.guard, strength, found.seed)
+
+    return sorted(findings, key=place)
+
+
+def series(findings: Sequence[Findings]) -> list[Series]:
+    """The lines of the trade-off curve, in the order of `ordered`; repetitions with other seeds have their own.
+
+    Raises:
+        ValueError: if the runs are not comparable.
+    """
+    check_comparable(findings)
+    several = len({found.seed for found in findings}) > 1
+    lines: dict[str, list[Findings]] = {}
+    for found in ordered(findings):
+        lines.setdefault(name(found) + (f" (seed {found.seed})" if several else ""), []).append(found)
+    return [Series(name=line, runs=runs) for line, runs in lines.items()]
+
+
+def _point(found: Findings) -> Point | None:
+    leakage = strongest_row(found, tpr_at(FPR))
+    if leakage is None or leakage.value is None:
+        return None
+    return Point(label=strength_text(found), utility=found.get(UTILITY), leakage=leakage, findings=found)
+
+
+def strongest_row(found: Findings, metric: str) -> Row | None:
+    """The metric of the run's strongest attack; None if every attack was skipped."""
+    return found.get(metric, attack=found.strongest) if found.attacks else None
+
+
+def is_undefended(found: Findings) -> bool:
+    return found.defense == "none" and found.guard == "none"
+
+
+def name(found: Findings) -> str:
+    """The defense without its strength, with the guard on top."""
+    if is_undefended(found):
+        return "undefended"
+    return found.defense if found.guard == "none" else f"{found.defense} + {found.guard}"
+
+
+def strength_text(found: Findings) -> str:
+    """The strength as a label: `ε=8` where ε is stated, `0.001` elsewhere, empty if there is nothing to vary."""
+    if found.epsilon is not None:
+        return f"ε={epsilon_text(found.epsilon)}"
+    return "" if found.strength is None else f"{found.strength:g}"
+
+
+def title(found: Findings) -> str:
+    """A run in a few words, such as `l2 0.001` or `dp_sgd ε=8`."""
+    return f"{name(found)} {strength_text(found)}".strip()
+
+
+def epsilon_text(epsilon: float) -> str:
+    """ε for labels, rounded up: a claim may be understated in protection, never in ε."""
+    if math.isinf(epsilon):
+        return "∞"
+    unit = 1.0 if epsilon >= 10 else 0.1 if epsilon >= 1 else 0.01
+    return f"{round(math.ceil(epsilon / unit - 1e-9) * unit, 2):g}"
+
+
+def ceiling(found: Findings, fpr: np.ndarray) -> np.ndarray | None:
+    """The largest TPR that the run's claim lets any attack reach at each FPR; None without a guarantee."""
+    claim = found.statement
+    if not claim.guarantee:
+        return None
+    curve = claim.privacy_curve or ((claim.epsilon, claim.delta),)
+    return tpr_ceiling(fpr, np.array(curve, dtype=np.float64))

@@ -1,0 +1,53 @@
+"""What a run or a sweep will cost, before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datamodules.dataset import Dataset
+from datamodules.secret import Secret
+from datamodules.split import Membership
+from evaluation.runs import Run
+
+BYTES = 4  # of a float32
+FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
+RATE = 2e10  # FLOP/s of one core on small products
+STEP_SECONDS = 3e-4  # of a step whatever its size
+PRIVATE_FACTOR = 2.0  # DP-SGD against plain training
+
+
+def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Sequence[int]) -> dict[str, Any]:
+    """The models to train of a run, with a rough estimate of time and disk."""
+    from targets import workers
+    from targets.training import make_fitter
+
+    size = Membership(**settings["membership"]).public_size(len(dataset.split.pool))
+    fitter = make_fitter(settings, dataset, Secret.from_text("plan"), models=[0], size=size)
+    parameters = sum(p.numel() for p in fitter.initial_network(0).parameters())
+    arithmetic = fitter.arithmetic
+    seconds = arithmetic.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * arithmetic.batch_size / RATE)
+    seconds *= PRIVATE_FACTOR if fitter.defense.sampler.poisson else 1.0
+    models = settings["fleet"]["models"]
+    answers = models * (len(dataset.split.pool) + len(dataset.split.test)) * len(dataset.classes)
+    return {
+        "folder": str(run.folder),
+        "models": models,
+        "missing": len(missing),
+        "minutes": len(missing) * seconds / workers.count(settings["fleet"]["workers"]) / 60,
+        "megabytes": BYTES * (models * parameters + answers) / 1e6,
+    }
+
+
+def show(costs: Sequence[Mapping[str, Any]]) -> None:
+    """Prints a line per run and the total."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("run", "models", "to train", "about minutes", "about MB", box=None, header_style="bold")
+    total = {key: sum(cost[key] for cost in costs) for key in ("models", "missing", "minutes", "megabytes")}
+    for row in [*costs, {"folder": f"{len(costs)} runs", **total}]:
+        table.add_row(
+            row["folder"], str(row["models"]), str(row["missing"]), f"{row['minutes']:.1f}", f"{row['megabytes']:.1f}"
+        )
+    Console().print(table)

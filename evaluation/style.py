@@ -1,0 +1,73 @@
+"""How all figures look, on a page, in the dark and in print, and how they are written."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from evaluation.curves import Series
+
+INK, MUTED, PAPER = "#1a1d21", "#6b7178", "#ffffff"
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
+"""Okabe & Ito (2008): told apart by the color-blind, and by lightness in print."""
+MARKERS = ("o", "s", "^", "D", "v", "P")
+STYLE = {
+    "figure.dpi": 100, "savefig.dpi": 200, "figure.facecolor": PAPER, "axes.facecolor": "none",
+    "font.size": 10, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "text.color": INK, "axes.edgecolor": MUTED, "axes.labelcolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,
+    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": MUTED, "grid.alpha": 0.18, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "lines.linewidth": 1.6, "lines.markersize": 6, "errorbar.capsize": 2.5,
+    "legend.frameon": False, "legend.fontsize": 9, "svg.hashsalt": "palisade",
+}  # fmt: skip
+
+
+def figure(width: float, height: float) -> Figure:
+    """An empty figure of this size in inches, without pyplot's global state."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made
+
+
+def looks(lines: Sequence[Series]) -> dict[str, tuple[str, str]]:
+    """Color and marker of each line by its name: the undefended star in ink, the others in turn."""
+    defended = [line.name for line in lines if not line.undefended]
+    turns = {name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(defended)}
+    return {line.name: (INK, "*") if line.undefended else turns[line.name] for line in lines}
+
+
+def rates(axis: Axis, ticks: Sequence[float] = (1.0,)) -> None:
+    """A logarithmic axis of rates in percent, with these ticks in every decade."""
+    axis.set_major_locator(LogLocator(subs=ticks))
+    axis.set_minor_formatter(NullFormatter())
+    axis.set_major_formatter(FuncFormatter(percent))
+
+
+def percent(value: float, position: int | None = None) -> str:
+    return f"{100 * value:.4g} %"
+
+
+def save(drawn: Figure, path: Path) -> Path:
+    """Writes a figure, by the name's ending, under a temporary name first: a reader never sees half of it."""
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_bytes(_render(drawn, path.suffix[1:]))
+    return temporary.rename(path)
+
+
+def svg(drawn: Figure) -> str:
+    """A figure as SVG text, the same each time."""
+    return _render(drawn, "svg").decode()
+
+
+def _render(drawn: Figure, form: str) -> bytes:
+    buffer = io.BytesIO()
+    with mpl.rc_context(STYLE):
+        drawn.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else None)
+    return buffer.getvalue()

@@ -1,0 +1,197 @@
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from attacks import LiRA, LossThreshold, View
+from evaluation.bootstrap import Bootstrap, fleet_metrics
+from evaluation.metrics import Roc, roc_auc, tpr_at_fpr
+
+Make = Callable[..., View]
+VARIANCES = ["shrunk", "fixed", "per_record"]
+
+
+def naive(phi: np.ndarray, member: np.ndarray, group: np.ndarray, online: bool, variance: str) -> np.ndarray:
+    """The definition, one target, record and shadow at a time."""
+    models, records = phi.shape
+    scores = np.full((models, records), np.nan)
+    for k in range(models):
+
+        def shadows(x: int, inside: bool, k: int = k) -> np.ndarray:
+            return np.array([phi[j, x] for j in range(models) if group[j] != group[k] and member[j, x] == inside])
+
+        def pool(inside: bool) -> float:
+            sides = [shadows(x, inside) for x in range(records)]
+            freedom = sum(max(len(side) - 1, 0) for side in sides)
+            return (
+                sum(((side - side.mean()) ** 2).sum() for side in sides if len(side)) / freedom if freedom else np.nan
+            )
+
+        pools = {True: np.nan, False: np.nan}
+        if variance != "per_record":
+            pools = {True: pool(True) if online else np.nan, False: pool(False)}
+        for x in range(records):
+            logs, z = {}, np.nan
+            for inside in (True, False):
+                side = shadows(x, inside)
+                n, mean = len(side), side.mean() if len(side) else np.nan
+                pooled = next((p for p in (pools[inside], pools[not inside]) if not np.isnan(p)), 1.0)
+                squares = ((side - mean) ** 2).sum()
+                if variance == "fixed":
+                    spread, density = np.sqrt(pooled), stats.norm()
+                elif variance == "per_record":
+                    spread, density = np.sqrt(squares / (n - 1)) if n >= 8 else np.nan, stats.norm()
+                else:
+                    spread = np.sqrt((4 * pooled + squares) / (3 + n) * (1 + 1 / max(n, 1)))
+                    density = stats.t(3 + n)
+                z = (phi[k, x] - mean) / spread
+                logs[inside] = density.logpdf(z) - np.log(spread)
+            scores[k, x] = logs[True] - logs[False] if online else z
+    return scores
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("variance", VARIANCES)
+@settings(deadline=None, max_examples=10)
+@given(data=st.data())
+def test_equals_the_double_loop(view_of: Make, online: bool, variance: str, data: st.DataObject) -> None:
+    models = 20 if variance == "per_record" else data.draw(st.integers(3, 8))
+    records, queries = data.draw(st.integers(2, 5)), data.draw(st.integers(1, 2))
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    member = rng.random((models, records)) < 0.5
+    group = rng.integers(models, size=models) if data.draw(st.booleans()) else np.arange(models)
+    phi = (
+        3 * rng.standard_normal((models, records, queries))
+        + member[:, :, None]
+        + 5 * rng.standard_normal(records)[:, None]
+    )
+    view, attack = view_of(phi, member, group), LiRA(online=online, variance=variance)  # type: ignore[arg-type]
+    if attack.missing(view) is not None:
+        return
+    expected = np.mean([naive(phi[:, :, q], member, group, online, variance) for q in range(queries)], axis=0)
+    np.testing.assert_allclose(attack.score(view), expected, rtol=1e-7, atol=1e-7)
+
+
+def test_pooled_variance_borrows_the_other_side_and_then_one(view_of: Make) -> None:
+    member = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool)[[0, 2, 3]]  # two models never share an IN record
+    phi = np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 9.0]])
+    found = LiRA(variance="fixed").score(view_of(phi, member))
+    np.testing.assert_allclose(found, naive(phi, member, np.arange(3), True, "fixed"), equal_nan=True)
+    one = LiRA(online=False).score(view_of(phi[:2], np.array([[True, False], [False, False]])))
+    np.testing.assert_allclose(one[0], (phi[0] - phi[1]) / np.sqrt(2), err_msg="one OUT model each: σ = 1")
+
+
+def simulated(seed: int, models: int, records: int, effect: float) -> tuple[np.ndarray, np.ndarray]:
+    """φ of records of different hardness, on which training has an effect of different size."""
+    rng = np.random.default_rng(seed)
+    member = rng.random((models, records)) < 0.5
+    hardness, effects = 3 * rng.standard_normal(records), effect * rng.exponential(size=records)
+    return hardness + rng.standard_normal((models, records)) + effects * member, member
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_a_targets_membership_never_enters_its_scores(view_of: Make, online: bool, variance: str) -> None:
+    phi, member = simulated(0, 20, 50, 1.0)
+    flipped = member.copy()
+    flipped[3] = ~member[3]
+    attack = LiRA(online=online, variance=variance)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(attack.score(view_of(phi, member))[3], attack.score(view_of(phi, flipped))[3])
+
+
+def test_twins_are_left_out_together(view_of: Make) -> None:
+    half, _ = simulated(0, 6, 2000, 0.0)
+    rng = np.random.default_rng(1)
+    first = rng.random((3, 2000)) < 0.5
+    member = np.stack([first, ~first], axis=1).reshape(6, 2000)
+    paired = LiRA().score(view_of(half, member, np.arange(6) // 2))
+    alone = LiRA().score(view_of(half, member))
+    assert np.mean([roc_auc(*row) for row in zip(paired, member, strict=True)]) == pytest.approx(0.5, abs=0.02)
+    assert np.mean([roc_auc(*row) for row in zip(alone, member, strict=True)]) < 0.47, "the twin gives the target away"
+
+
+NULL = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.01)}
+FLEETS = 40
+
+
+def contained(view_of: Make, attack: LiRA, *, own_fit: bool) -> np.ndarray:
+    """How many of the null fleets' intervals contain the guessing level, for AUC and TPR at 1 % FPR."""
+    hits = np.zeros(2, dtype=int)
+    for seed in range(FLEETS):
+        phi, member = simulated(seed, 8, 800, 0.0)
+        view = view_of(phi, member)
+        if own_fit:
+            view.__dict__["others"] = np.ones((8, 8), dtype=bool)
+        found = fleet_metrics(attack.score(view), member, NULL, Bootstrap(replicates=60, seed=seed)).estimates
+        hits += [found["auc"].low <= 0.5 <= found["auc"].high, found["tpr"].low <= 0.01 <= found["tpr"].high]
+    return hits
+
+
+@pytest.mark.parametrize("attack", [LiRA(), LiRA(online=False)])
+def test_null_intervals_contain_guessing(view_of: Make, attack: LiRA) -> None:
+    assert (contained(view_of, attack, own_fit=False) >= 0.9 * FLEETS).all()
+
+
+def test_null_test_catches_a_target_in_its_own_fit(view_of: Make) -> None:
+    assert (contained(view_of, LiRA(), own_fit=True) <= 0.1 * FLEETS).all()
+
+
+@pytest.mark.parametrize("variance", VARIANCES)
+def test_offline_is_one_sided_and_never_saturates(view_of: Make, variance: str) -> None:
+    phi, member = simulated(0, 20, 30, 0.0)
+    scores = []
+    for value in (-60.0, -50.0, 50.0, 60.0):
+        phi[0] = value
+        scores.append(LiRA(online=False, variance=variance).score(view_of(phi, member))[0])  # type: ignore[arg-type]
+    scored = ~np.isnan(scores[0])
+    assert scored.any()
+    assert (np.diff(scores, axis=0)[:, scored] > 0).all()
+
+
+def test_the_stronger_variant_finds_more(view_of: Make) -> None:
+    phi, member = simulated(0, 24, 1500, 2.0)
+    auc = {
+        attack: np.mean([roc_auc(*row) for row in zip(attack.score(view_of(phi, member)), member, strict=True)])
+        for attack in (LossThreshold(), LiRA(online=False), LiRA(variance="fixed"), LiRA())
+    }
+    loss, offline, fixed, shrunk = auc.values()
+    assert loss < offline < fixed
+    assert offline < shrunk
+    assert tpr_at_fpr(LiRA().score(view_of(phi, member))[0], member[0], 0.01) > 0.2
+
+
+def test_records_without_a_side_have_no_score(view_of: Make) -> None:
+    phi, member = simulated(0, 6, 40, 1.0)
+    member[:, 0], member[:, 1], member[:, 2] = True, False, [True, False, False, False, False, False]
+    online = LiRA().score(view_of(phi, member))
+    assert np.isnan(online[:, :2]).all()
+    assert np.isnan(online[0, 2])
+    assert np.isfinite(online[1:, 2]).all()
+    offline = LiRA(online=False).score(view_of(phi, member))
+    assert np.isnan(offline[:, 0]).all()
+    assert np.isfinite(offline[:, 1:3]).all()
+
+
+def test_own_variances_need_eight_models_a_side(view_of: Make) -> None:
+    phi, member = simulated(0, 20, 100, 1.0)
+    scores = LiRA(variance="per_record").score(view_of(phi, member))
+    inside = member.sum(axis=0) - member
+    np.testing.assert_array_equal(np.isnan(scores), (inside < 8) | (19 - inside < 8))
+
+
+def test_saturated_signals_stay_finite_and_tell_nothing(view_of: Make) -> None:
+    _, member = simulated(0, 12, 2000, 0.0)
+    view = view_of(np.full((12, 2000), 103.97), member)
+    found = fleet_metrics(LiRA().score(view), member, NULL, Bootstrap(replicates=60))
+    assert found.dropped.sum() < 100, "only records without IN or without OUT models"
+    assert found.estimates["auc"].low <= 0.5 <= found.estimates["auc"].high
+
+
+def test_names_and_errors() -> None:
+    assert (LiRA().name, LiRA(online=False).name) == ("lira", "lira_offline")
+    assert (LiRA().threat.shadows, LiRA(online=False).threat.shadows) == ("online", "offline")
+    with pytest.raises(ValueError, match="variance=global is unknown; choose shrunk, fixed or per_record"):
+        LiRA(variance="global")  # type: ignore[arg-type]

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+from scipy import stats
+
+from evaluation.bootstrap import Bootstrap, fleet_mean, fleet_metrics
+from evaluation.metrics import Roc, advantage, roc_auc, tpr_at_fpr
+
+METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.1), "advantage": Roc.advantage}
+
+
+def fleet(seed: int, models: int = 8, records: int = 300) -> tuple[np.ndarray, np.ndarray]:
+    """Scores in which models differ in what they leak and records in how hard they are."""
+    rng = np.random.default_rng(seed)
+    member = rng.random((models, records)) < 0.5
+    leak = 1 + 0.3 * rng.standard_normal((models, 1)) + 0.8 * rng.standard_normal(records)
+    return leak * member + rng.standard_normal(records) + rng.standard_normal((models, records)), member
+
+
+def test_value_is_the_mean_of_each_models_own() -> None:
+    scores, member = fleet(0)
+    found = fleet_metrics(scores, member, METRICS, Bootstrap(replicates=5))
+    own = {
+        "auc": [roc_auc(*row) for row in zip(scores, member, strict=True)],
+        "tpr": [tpr_at_fpr(*row, 0.1) for row in zip(scores, member, strict=True)],
+        "advantage": [advantage(*row) for row in zip(scores, member, strict=True)],
+    }
+    for name, values in own.items():
+        np.testing.assert_allclose(found.per_model[name], values)
+        assert found.estimates[name].value == pytest.approx(np.mean(values))
+    np.testing.assert_array_equal(found.members, member.sum(axis=1))
+    np.testing.assert_array_equal(found.nonmembers, (~member).sum(axis=1))
+
+
+def test_interval_equals_a_bootstrap_that_copies_models_and_records() -> None:
+    scores, member = fleet(0, models=4, records=60)
+    bootstrap = Bootstrap(replicates=20, seed=3)
+    values = []
+    for models, records in bootstrap.weights(4, 60):
+        chosen = np.repeat(np.arange(60), records.astype(int))
+        own = [roc_auc(scores[k, chosen], member[k, chosen]) for k in np.repeat(np.arange(4), models.astype(int))]
+        values.append(np.mean(own))
+    found = fleet_metrics(scores, member, {"auc": Roc.auc}, bootstrap).estimates["auc"]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+
+
+def test_intervals_cover_the_truth() -> None:
+    # The area under a difference of normals: 0.3² of models, 0.8² of records that leak, 4 of hardness and noise.
+    truth = stats.norm.cdf(1 / np.sqrt(0.3**2 + 0.8**2 + 4))
+    covered = [
+        low <= truth <= high
+        for _, low, high in (
+            fleet_metrics(*fleet(seed, records=200), {"auc": Roc.auc}, Bootstrap(replicates=50)).estimates["auc"]
+            for seed in range(80)
+        )
+    ]
+    assert np.mean(covered) >= 0.9
+
+
+def test_records_without_a_score_are_dropped_and_counted() -> None:
+    scores, member = fleet(0)
+    scores[2, :100], scores[3] = np.nan, np.nan
+    found = fleet_metrics(scores, member, METRICS, Bootstrap(replicates=5))
+    np.testing.assert_array_equal(found.dropped, [0, 0, 100, 300, 0, 0, 0, 0])
+    assert found.members[2] + found.nonmembers[2] == 200
+    assert found.per_model["auc"][2] == roc_auc(scores[2, 100:], member[2, 100:])
+    assert np.isnan(found.per_model["auc"][3])
+    assert found.estimates["auc"].value == pytest.approx(np.nanmean(found.per_model["auc"]))
+
+
+def test_what_cannot_be_resolved_is_nan_throughout() -> None:
+    scores, member = fleet(0)
+    found = fleet_metrics(scores, member, {"tpr": lambda roc: roc.tpr_at(0.001)}, Bootstrap(replicates=5))
+    assert all(np.isnan(found.estimates["tpr"]))
+    nothing = fleet_metrics(np.full_like(scores, np.nan), member, METRICS, Bootstrap(replicates=5))
+    assert all(np.isnan(value) for estimate in nothing.estimates.values() for value in estimate)
+
+
+def test_a_small_class_may_vanish_from_a_resample() -> None:
+    scores, member = fleet(0, records=3)
+    member[:] = [True, False, False]
+    estimate = fleet_metrics(scores, member, {"auc": Roc.auc}).estimates["auc"]
+    assert estimate.low <= estimate.value <= estimate.high
+
+
+def test_same_seed_same_interval_and_both_ways_are_resampled() -> None:
+    scores, member = fleet(0)
+    first, again, other = (fleet_metrics(scores, member, METRICS, Bootstrap(seed=s)).estimates for s in (0, 0, 1))
+    assert first == again != other
+    for models, records in Bootstrap(replicates=3).weights(8, 300):
+        assert (models.sum(), records.sum()) == (8, 300)
+        assert len(set(models)) > 1 < len(set(records))
+
+
+def test_groups_and_persons_are_drawn_together() -> None:
+    twins, persons = np.array([0, 0, 1, 1, 2, 2]), np.array([7, 7, 3, 7, 3])
+    for models, records in Bootstrap(replicates=10, groups=twins, persons=persons).weights(6, 5):
+        np.testing.assert_array_equal(models[::2], models[1::2])
+        assert len(set(records[[0, 1, 3]])) == len(set(records[[2, 4]])) == 1
+
+
+def test_one_model_alone_has_an_interval_over_its_records() -> None:
+    scores, member = fleet(0)
+    estimate = fleet_metrics(scores[:1], member[:1], {"auc": Roc.auc}).estimates["auc"]
+    assert estimate.low < estimate.value < estimate.high
+
+
+def test_mean_over_a_fleet_with_what_does_not_count() -> None:
+    rng = np.random.default_rng(0)
+    correct, member = (rng.random((6, 500)) < 0.8).astype(float), rng.random((6, 500)) < 0.5
+    accuracy = fleet_mean(correct)
+    assert accuracy.value == pytest.approx(correct.mean())
+    assert 0.75 < accuracy.low < accuracy.value < accuracy.high < 0.85
+    train = fleet_mean(np.where(member, correct, np.nan))
+    assert train.value == pytest.approx(np.mean([correct[k, member[k]].mean() for k in range(6)]))
+
+
+def test_means_cover_the_truth() -> None:
+    covered = []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        values = 0.3 * rng.standard_normal((10, 1)) + rng.standard_normal(50) + rng.standard_normal((10, 50))
+        _, low, high = fleet_mean(values, Bootstrap(replicates=60))
+        covered.append(low <= 0 <= high)
+    assert np.mean(covered) >= 0.9
+
+
+def test_what_cannot_be_resampled_is_refused() -> None:
+    with pytest.raises(ValueError, match="replicates=1 show no spread; choose at least 2, better 150"):
+        Bootstrap(replicates=1)
+    with pytest.raises(ValueError, match="alpha=1 is no error rate; choose a value between 0 and 1"):
+        Bootstrap(alpha=1)
+    with pytest.raises(ValueError, match=r"scores.shape=\(8, 299\) and membership.shape=\(8, 300\)"):
+        fleet_metrics(fleet(0)[0][:, 1:], fleet(0)[1], METRICS)

@@ -1,0 +1,185 @@
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from sklearn.metrics import roc_auc_score, roc_curve
+
+from evaluation.metrics import (
+    Ranking,
+    advantage,
+    balanced_accuracy,
+    clopper_pearson_interval,
+    ppv,
+    roc_auc,
+    roc_points,
+    tpr_at_fpr,
+)
+
+
+def normal(seed: int, members: int, nonmembers: int, effect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    member = np.arange(members + nonmembers) < members
+    return rng.standard_normal(len(member)) + effect * member, member
+
+
+@st.composite
+def scored(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Scores, often tied, of both members and non-members."""
+    n = draw(st.integers(2, 40))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    scores = rng.integers(5, size=n).astype(float) if draw(st.booleans()) else rng.standard_normal(n)
+    member = rng.random(n) < 0.5
+    member[:2] = True, False
+    return scores, member
+
+
+@settings(deadline=None, max_examples=50)
+@given(scored())
+def test_points_and_area_equal_those_of_scikit_learn(data: tuple[np.ndarray, np.ndarray]) -> None:
+    scores, member = data
+    fpr, tpr, thresholds = roc_curve(member, scores, drop_intermediate=False)
+    roc = roc_points(scores, member)
+    np.testing.assert_allclose(roc.fpr, fpr)
+    np.testing.assert_allclose(roc.tpr, tpr)
+    np.testing.assert_array_equal(roc.thresholds, thresholds)
+    assert roc_auc(scores, member) == pytest.approx(roc_auc_score(member, scores))
+    assert advantage(scores, member) == pytest.approx(max(tpr - fpr))
+    assert balanced_accuracy(scores, member) == pytest.approx(max(tpr + 1 - fpr) / 2)
+
+
+@settings(deadline=None, max_examples=50)
+@given(scored(), st.sampled_from([0.05, 0.1, 0.2, 1 / 3, 0.5, 1.0]))
+def test_tpr_is_the_largest_over_thresholds_whose_fpr_is_low_enough(
+    data: tuple[np.ndarray, np.ndarray], fpr: float
+) -> None:
+    scores, member = data
+    best = 0.0
+    for threshold in scores:
+        called = scores >= threshold
+        if called[~member].mean() <= fpr:
+            best = max(best, called[member].mean())
+    found = tpr_at_fpr(scores, member, fpr)
+    if fpr < 1 / (~member).sum():
+        assert np.isnan(found)
+    else:
+        assert found == best
+
+
+@settings(deadline=None, max_examples=25)
+@given(scored(), st.integers(0, 2**32))
+def test_weights_count_like_repeated_records(data: tuple[np.ndarray, np.ndarray], seed: int) -> None:
+    scores, member = data
+    weights = np.random.default_rng(seed).integers(4, size=len(scores))
+    weights[:2] = 1
+    weighted = Ranking(scores, member).roc(weights.astype(float))
+    repeated = roc_points(np.repeat(scores, weights), np.repeat(member, weights))
+    assert weighted.auc() == pytest.approx(repeated.auc())
+    assert weighted.advantage() == pytest.approx(repeated.advantage())
+
+
+def test_ties_move_together() -> None:
+    _, member = normal(0, 50, 50)
+    tied = np.zeros(100)
+    assert roc_auc(tied, member) == 0.5
+    assert tpr_at_fpr(tied, member, 0.1) == 0.0
+    scores = np.where(member, 1.0, 0.0)
+    scores[-1] = 1.0  # one non-member among all members: an attacker cannot have them without it
+    assert tpr_at_fpr(scores, member, 0.02) == 1.0
+    scores[-2] = 1.0
+    assert tpr_at_fpr(scores, member, 0.02) == 0.0
+
+
+def test_the_rate_itself_is_allowed_and_less_cannot_be_resolved() -> None:
+    scores, member = normal(0, 1000, 1000)
+    assert tpr_at_fpr(scores, member, 0.001) == (scores[member] > np.sort(scores[~member])[-2]).mean()
+    assert np.isnan(tpr_at_fpr(scores, member, 0.00099))
+    assert all(np.isnan(tpr_at_fpr(scores, member, 0.00099, interval="band")))
+    assert tpr_at_fpr(scores, member, 1.0) == 1.0
+
+
+def test_infinite_scores_rank() -> None:
+    assert roc_auc(np.array([np.inf, 0.0, -np.inf]), np.array([True, True, False])) == 1.0
+
+
+def test_a_given_threshold_may_show_less_than_the_best() -> None:
+    scores, member = normal(0, 500, 500)
+    called = scores >= 2.0
+    expected = called[member].mean() - called[~member].mean()
+    assert advantage(scores, member, threshold=2.0) == pytest.approx(expected)
+    assert balanced_accuracy(scores, member, threshold=2.0) == pytest.approx(0.5 + expected / 2)
+    assert expected < advantage(scores, member)
+
+
+def test_precision_of_guessing_is_the_prior() -> None:
+    scores, member = normal(0, 20000, 20000, effect=0.0)
+    assert ppv(scores, member, 0.1, fpr=0.2) == pytest.approx(0.1, abs=0.005)
+    scores, member = normal(0, 20000, 20000, effect=9.0)
+    assert ppv(scores, member, 0.01, fpr=0.01) == pytest.approx(0.01 / (0.01 + 0.99 * 0.01), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scores": np.array([0.0, np.nan, np.nan])}, "scores hold 2 NaN; leave records without a score out"),
+        ({"scores": np.zeros(2)}, r"scores.shape=\(2,\) needs one Boolean a score"),
+        ({"scores": np.zeros((1, 3))}, r"scores.shape=\(1, 3\) needs one Boolean a score, for one model"),
+        ({"members": np.array([0, 1, 1])}, r"members=int64 of shape \(3,\)"),
+        ({"members": np.zeros(3, bool)}, "members=0 of n=3; a ROC needs members and non-members"),
+        ({"members": np.ones(3, bool)}, "members=3 of n=3; a ROC needs members and non-members"),
+        ({"fpr": 1.5}, "fpr=1.5 is no rate; choose a value between 0 and 1"),
+        ({"interval": "clopper_pearson"}, "interval=clopper_pearson with threshold=None; .*use interval=band"),
+        ({"interval": "band", "threshold": 1.0}, "interval=band with threshold=1.0; clopper_pearson needs a threshold"),
+        ({"threshold": 1.0}, "interval=None with threshold=1.0; clopper_pearson needs a threshold from other data"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], message: str) -> None:
+    arguments = {"scores": np.arange(3.0), "members": np.array([False, True, True]), "fpr": 1.0} | changes
+    with pytest.raises(ValueError, match=message):
+        tpr_at_fpr(**arguments)
+
+
+def test_a_prior_is_a_share() -> None:
+    with pytest.raises(ValueError, match="prior=0 is no share of members; choose a value between 0 and 1"):
+        ppv(*normal(0, 5, 5), 0)
+
+
+@pytest.mark.parametrize(("successes", "trials"), [(0, 10), (3, 10), (10, 10), (450, 1000)])
+def test_clopper_pearson_equals_scipys_exact_interval(successes: int, trials: int) -> None:
+    expected = stats.binomtest(successes, trials).proportion_ci(0.95, "exact")
+    assert clopper_pearson_interval(successes, trials) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(("members", "nonmembers", "fpr"), [(200, 200, 0.05), (100, 1000, 0.01), (300, 100, 0.01)])
+@pytest.mark.parametrize("interval", ["band", "clopper_pearson"])
+def test_intervals_of_one_model_cover_the_true_rate(members: int, nonmembers: int, fpr: float, interval: Any) -> None:
+    threshold = stats.norm.isf(fpr)
+    truth = stats.norm.sf(threshold - 1.0)
+    options = {"interval": interval, "threshold": threshold if interval == "clopper_pearson" else None}
+    found = [tpr_at_fpr(*normal(seed, members, nonmembers), fpr, **options) for seed in range(1000)]
+    assert np.mean([low <= truth <= high for _, low, high in found]) >= 0.93
+    assert all(low <= value <= high for value, low, high in found)
+
+
+def test_a_threshold_from_the_same_nonmembers_makes_clopper_pearson_too_narrow() -> None:
+    truth, covered = stats.norm.sf(stats.norm.isf(0.05) - 1.0), []
+    for seed in range(300):
+        scores, member = normal(seed, 200, 200)
+        own = np.sort(scores[~member])[-10]
+        _, low, high = tpr_at_fpr(scores, member, 0.05, interval="clopper_pearson", threshold=own)
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) < 0.85
+
+
+def test_the_band_holds_with_ties() -> None:
+    threshold, covered = 2.0, []  # scores are whole numbers: P(score > 2) ≤ 0.05 < P(score ≥ 2)
+    truth = stats.poisson.sf(threshold, 2.0)
+    assert stats.poisson.sf(threshold, 0.8) <= 0.05 < stats.poisson.sf(threshold - 1, 0.8)
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        member = np.arange(400) < 200
+        _, low, high = tpr_at_fpr(rng.poisson(np.where(member, 2.0, 0.8)).astype(float), member, 0.05, interval="band")
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) >= 0.93
