@@ -16,7 +16,7 @@ from evaluation.findings import FPRS, Findings, Row, tpr_at
 UTILITY = "test_accuracy"
 FPR = FPRS[0]
 MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "fleet", "seed")
-"""Configuration keys that may differ on one curve, with all below them; `defense` holds its overrides of the trainer."""
+"""Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
 PLACE = "data.root"
 """Where a data set lies says nothing about it."""
 

@@ -45,7 +45,9 @@ def place(
         avoided: boxes that a label had better not touch, such as lines.
         size: of the font, in points.
     """
-    point = axes.get_figure(root=True).dpi / 72
+    page = axes.get_figure(root=True)
+    assert page is not None
+    point = page.dpi / 72
     frame = axes.get_window_extent().extents
     marks = axes.transData.transform([(label.x, label.y) for label in labels]).reshape(-1, 2)
     crowd = [np.sum(np.hypot(*(marks - mark).T) < 40 * point) for mark in marks]
@@ -57,13 +59,16 @@ def place(
             fontsize=size, color=label.color, zorder=6,
             arrowprops={"arrowstyle": "-", "color": label.color, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4},
         )  # fmt: skip
-        half = box(text).size / 2 + CLEARANCE * point
+        half = np.asarray(box(text).size) / 2 + CLEARANCE * point
         shifts, distances = _candidates(half, point)
         boxes = np.hstack([mark + shifts - half, mark + shifts + half])
         outside = (boxes[:, :2] < frame[:2]).any(axis=1) | (boxes[:, 2:] > frame[2:]).any(axis=1)
-        cost = distances + 1e6 * outside + 1e4 * _overlaps(boxes, forbidden) + 8 * _overlaps(boxes, avoided)
+        # A label that is nearer to another mark would be read as that one's.
+        strange = (_gaps(boxes, marks) < _gaps(boxes, mark[None]) + 2 * point).sum(axis=1) - 1
+        cost = distances + 1e6 * outside + 10 * strange
+        cost += 1e4 * _overlaps(boxes, forbidden) + 8 * _overlaps(boxes, avoided)
         best = int(np.argmin(cost))
-        text.set_position(tuple(shifts[best] / point))
+        text.set_position((shifts[best, 0] / point, shifts[best, 1] / point))
         if distances[best] < LEADER and text.arrow_patch is not None:
             text.arrow_patch.set_visible(False)
         forbidden = np.vstack([forbidden, boxes[best]])
@@ -87,8 +92,16 @@ def _candidates(
     return np.vstack(shifts), np.repeat(RADII, DIRECTIONS)
 
 
+def _gaps(boxes: Float[np.ndarray, "boxes 4"], marks: Float[np.ndarray, "marks 2"]) -> Float[np.ndarray, "boxes marks"]:
+    """How far each mark is from each box, in pixels."""
+    apart = np.maximum(boxes[:, None, :2] - marks[None], marks[None] - boxes[:, None, 2:])
+    gaps: Float[np.ndarray, "boxes marks"] = np.hypot(*np.moveaxis(np.maximum(apart, 0), 2, 0))
+    return gaps
+
+
 def _overlaps(boxes: Float[np.ndarray, "boxes 4"], others: Float[np.ndarray, "others 4"]) -> Float[np.ndarray, "boxes"]:
     """How many of the others each box touches."""
     low = boxes[:, None, :2] < others[None, :, 2:]
     high = boxes[:, None, 2:] > others[None, :, :2]
-    return (low & high).all(axis=2).sum(axis=1).astype(np.float64)
+    touched: Float[np.ndarray, "boxes"] = (low & high).all(axis=2).sum(axis=1).astype(np.float64)
+    return touched

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -63,7 +64,7 @@ def roc(findings: Sequence[Findings]) -> Figure:
         axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.15))
         for line in lines:
             runs = [found for found in line.runs if found.attacks]
-            for found, alpha in zip(runs, np.linspace(1, 0.35, len(runs)), strict=True):
+            for found, alpha in zip(runs, np.linspace(1, 0.45, len(runs)), strict=True):
                 look = {"color": looks(lines)[line.name][0], "alpha": alpha}
                 fpr, tpr = (np.asarray(values, dtype=np.float64) for values in found.roc[found.strongest])
                 label = f"{title(found)} · {found.strongest}"
@@ -140,9 +141,7 @@ def _over_epsilon(accuracy: Axes, leakage: Axes, lines: Sequence[Series]) -> Non
     accuracy.set(ylabel="test accuracy", title="What ε buys")
     leakage.set(xlabel="ε, as stated", ylabel="TPR at 1 % FPR")
     leakage.set_ylim(top=1.3)  # the ceiling is often at 100 %
-    accuracy.legend(
-        *leakage.get_legend_handles_labels(), loc="lower right", ncols=2
-    )  # there is room, and it is for both
+    accuracy.legend(*leakage.get_legend_handles_labels(), loc="lower right", ncols=2)  # for both panels
 
 
 def _epsilon_axis(axes: Axes, stated: Sequence[float], infinity: float) -> None:
@@ -157,10 +156,9 @@ def _epsilon_axis(axes: Axes, stated: Sequence[float], infinity: float) -> None:
         gap = infinity / math.sqrt(infinity / stated[-2])
         frame = axes.get_xaxis_transform()
         axes.plot([gap], [0], transform=frame, color=PAPER, marker="s", ms=5, clip_on=False, zorder=9)
+        stroke: dict[str, Any] = {"color": MUTED, "marker": (2, 0, -20), "ms": 9, "clip_on": False, "zorder": 10}
         for shift in (0.94, 1.06):
-            axes.plot(
-                [gap * shift], [0], transform=frame, color=MUTED, marker=(2, 0, -20), ms=9, clip_on=False, zorder=10
-            )
+            axes.plot([gap * shift], [0], transform=frame, **stroke)
 
 
 def _write(axes: Axes, lines: Sequence[Series], labels: Sequence[Label], lowest: float) -> None:
@@ -170,7 +168,9 @@ def _write(axes: Axes, lines: Sequence[Series], labels: Sequence[Label], lowest:
     page.draw_without_rendering()
     page.set_layout_engine("none")
     to_pixels, size = axes.transData.transform, 4.5 * page.dpi / 72
-    solid, soft = [legend.get_window_extent().extents] if (legend := axes.get_legend()) else [], []
+    legend = axes.get_legend()
+    solid: list[Any] = [] if legend is None else [legend.get_window_extent().extents]
+    soft: list[Any] = []
     for line in lines:
         places = to_pixels(np.column_stack(_places(line, lowest)))
         solid += [np.hstack([place - size, place + size]) for place in places]
@@ -178,7 +178,7 @@ def _write(axes: Axes, lines: Sequence[Series], labels: Sequence[Label], lowest:
             (left, right), (low, high) = _range(point.utility), _range(point.leakage, lowest)
             x, y = _utility(point), _leakage(point, lowest)
             solid += [to_pixels([(x, low), (x, high)]).ravel(), to_pixels([(left, y), (right, y)]).ravel()]
-        for start, end in zip(places[:-1], places[1:], strict=True):
+        for start, end in pairwise(places):
             soft += [np.hstack([at - 1, at + 1]) for at in np.linspace(start, end, 40)]
     boxes: Float[np.ndarray, "boxes 4"] = np.array(solid).reshape(-1, 4)
     boxes[:, 2:] = np.maximum(boxes[:, 2:], boxes[:, :2] + 1)

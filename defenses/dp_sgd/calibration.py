@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -138,9 +139,16 @@ def rdp_epsilon(
         return math.inf
     accountant = RDPAccountant()
     accountant.history = [(noise_multiplier, sampling_rate, steps)]
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "Optimal order is the smallest alpha": the bound holds all the same
+    with _quiet():
         return float(accountant.get_epsilon(delta, alphas=orders and list(orders)))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Opacus's "optimal order is the smallest alpha" and overflow warnings: the bounds hold all the same."""
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _prv_error(rdp: float) -> float:
@@ -151,7 +159,7 @@ def _prv_error(rdp: float) -> float:
 def _composed(noise_multiplier: float, sampling_rate: float, steps: int, error: float, delta_error: float) -> Any:
     accountant = PRVAccountant()
     accountant.history = [(noise_multiplier, sampling_rate, steps)]
-    with np.errstate(all="ignore"):
+    with _quiet():
         return accountant._get_dprv(eps_error=error, delta_error=delta_error)
 
 

@@ -14,9 +14,10 @@ import torch
 
 from datamodules.secret import Secret
 from defenses.dp_sgd import rules
-from defenses.dp_sgd.calibration import accounted, calibrate, privacy_curve, rdp_epsilon
+from defenses.dp_sgd.calibration import Accounted, accounted, calibrate, privacy_curve, rdp_epsilon
 from defenses.dp_sgd.engine import Engine
 from defenses.dp_sgd.optimizer import NoisyOptimizer
+from defenses.dp_sgd.probe import check_separable
 from defenses.dp_sgd.rules import Mechanism, PrivacyWarning
 from defenses.dp_sgd.sampling import PoissonSource, Sampling, batch_shape, poisson_loader, poisson_sampler
 from targets.statement import NOT_COVERED, Statement
@@ -77,8 +78,7 @@ class DPSGD(pl.Callback):
     def statement(self) -> Statement:
         """The whole claim. Its ε is that of the planned steps, since when to stop may depend on the records."""
         mechanism = self._known()
-        key = mechanism.noise_multiplier, mechanism.sampling_rate, mechanism.steps
-        spent = accounted(*key, mechanism.delta)
+        spent = self._accounted()
         given = self.secret is not None and self.secret.given
         return Statement(
             guarantee=math.isfinite(spent.epsilon),
@@ -95,14 +95,14 @@ class DPSGD(pl.Callback):
             max_grad_norm=mechanism.max_grad_norm,
             engine=Engine.name,
             randomness="given secret: no guarantee towards whoever knows it" if given else "operating system",
-            privacy_curve=privacy_curve(*key),
+            privacy_curve=privacy_curve(mechanism.noise_multiplier, mechanism.sampling_rate, mechanism.steps),
             not_covered=NOT_COVERED,
             warnings=self._cautions,
         )
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers; never the secret, with which anyone could take the noise off again."""
-        return {"steps_done": self.steps, **asdict(self._known())}
+        return {} if self._mechanism is None else {"steps_done": self.steps, **asdict(self._mechanism)}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = dict(state_dict)
@@ -112,7 +112,7 @@ class DPSGD(pl.Callback):
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         if stage != "fit":
             return
-        rules.check_trainer(trainer, pl_module)
+        rules.check_trainer(trainer, pl_module, self)
         self.steps, self._mechanism, self._restored = 0, None, None
         self._secret = self.secret or Secret.from_system()
         self._sampling: Sampling | None = None
@@ -127,9 +127,9 @@ class DPSGD(pl.Callback):
         models = self._models()
         stacked = len(models) > 1
         self._dimensions = 2 if stacked else 1
-        self._cautions = rules.cautions(self._mechanism, self._promise(), trainer)
-        if self._unknown is not None:  # a foreign loader: its module is foreign too, as a rule
-            few = trainer.strategy.batch_to_device(self._unknown[[0, 1, 2][: len(self._unknown)]])
+        self._cautions = rules.cautions(self._mechanism, self._accounted(), trainer)
+        if (gather := self._sampled().gather) is not None:
+            few = trainer.strategy.batch_to_device(gather[[0, 1, 2][: len(gather)]])
             self._cautions += tuple(filter(None, [check_separable(pl_module, few)]))
         self._warn(self._cautions)
         self._engine = Engine(pl_module, max_grad_norm=self.max_grad_norm, stacked=stacked)
@@ -193,9 +193,14 @@ class DPSGD(pl.Callback):
             raise ValueError("DPSGD has no claim before a fit has started; call Trainer.fit first")
         return self._mechanism
 
-    def _promise(self) -> Any:
+    def _accounted(self) -> Accounted:
         mechanism = self._known()
         return accounted(mechanism.noise_multiplier, mechanism.sampling_rate, mechanism.steps, mechanism.delta)
+
+    def _sampled(self) -> Sampling:
+        if self._sampling is None:
+            raise ValueError("train_dataloader is missing; DPSGD needs one to sample from")
+        return self._sampling
 
     def _models(self) -> tuple[int, ...]:
         sampled = self._sampling.models if self._sampling else None
@@ -212,6 +217,10 @@ class DPSGD(pl.Callback):
                 models=None if models is None else tuple(models),
             )
             return loader
+        if len(self._models()) > 1:
+            raise ValueError(
+                f"models={list(self._models())} need a loader that samples for each; set sampler.poisson=True"
+            )
         converted, self._sampling = poisson_loader(
             loader, public_size=self.public_size, secret=self._secret, model=self._models()[0], done=lambda: self.steps
         )
@@ -223,8 +232,7 @@ class DPSGD(pl.Callback):
             raise ValueError("max_epochs=-1 without max_steps has no end to account for; set one of them")
         if self._sampling is None:
             trainer.fit_loop.setup_data()
-        assert self._sampling is not None
-        sampling = self._sampling
+        sampling = self._sampled()
         if self.models is not None and sampling.models not in (None, tuple(self.models)):
             raise ValueError(
                 f"models={list(self.models)} are not the sampler's {list(sampling.models or ())}; give the same"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -76,7 +76,7 @@ class Engine:
 
     def attach(self) -> None:
         for layer in self.layers:
-            layer.module.forward = _recording(layer.module, layer.tape)  # type: ignore[method-assign]
+            layer.module.forward = _recording(layer.module, layer.tape)
 
     def detach(self) -> None:
         """Leaves the network as it was."""
@@ -172,15 +172,16 @@ def _recording(module: nn.Module, tape: Tape) -> Callable[..., Tensor]:
 
     def forward(*inputs: Tensor, **keywords: Tensor) -> Tensor:
         if not (module.training and torch.is_grad_enabled()):
-            return original(*inputs, **keywords)
+            return cast(Tensor, original(*inputs, **keywords))
         attached = module._parameters
-        module._parameters = {name: value if value is None else value.detach() for name, value in attached.items()}
+        cut: dict[str, Any] = {name: value if value is None else value.detach() for name, value in attached.items()}
+        module._parameters = cut
         try:
             output = original(*inputs, **keywords)
         finally:
             module._parameters = attached
         activation = next(iter((*inputs, *keywords.values())))
-        return _Record.apply(output, activation, tape, *_trainable(module))
+        return cast(Tensor, _Record.apply(output, activation, tape, *_trainable(module)))  # type: ignore[no-untyped-call]
 
     return forward
 

@@ -67,8 +67,8 @@ def check_delta(delta: float, public_size: int) -> None:
         )
 
 
-def check_trainer(trainer: pl.Trainer, module: pl.LightningModule) -> None:
-    """Refuses settings of the trainer, the module or other callbacks under which the claim would not hold."""
+def check_trainer(trainer: pl.Trainer, module: pl.LightningModule, own: pl.Callback) -> None:
+    """Refuses settings of the trainer, the module or callbacks other than `own` under which no claim would hold."""
     if not module.automatic_optimization:
         raise ValueError("automatic_optimization=False is not supported; let Lightning call backward and step")
     if trainer.gradient_clip_val:
@@ -84,8 +84,8 @@ def check_trainer(trainer: pl.Trainer, module: pl.LightningModule) -> None:
         )
     if "16" in str(trainer.precision):
         raise ValueError(f"precision={trainer.precision} rounds the norms that clipping relies on; use 32-true")
-    if trainer.overfit_batches:
-        raise ValueError(f"overfit_batches={trainer.overfit_batches} repeats the same batches; set it to 0")
+    if overfit := getattr(trainer, "overfit_batches", 0):
+        raise ValueError(f"overfit_batches={overfit} repeats the same batches; set it to 0")
     if trainer.world_size > 1:
         raise ValueError(f"devices={trainer.world_size}: each process would sample and add noise; use devices=1")
     for hook in ("configure_gradient_clipping", *READS_GRADIENTS):
@@ -93,8 +93,7 @@ def check_trainer(trainer: pl.Trainer, module: pl.LightningModule) -> None:
             raise ValueError(f"{type(module).__name__}.{hook} sees gradients before the noise is added; remove it")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         for hook in READS_GRADIENTS:
-            private = type(callback).__module__.startswith("defenses.dp_sgd")
-            if not private and is_overridden(hook, callback, pl.Callback):
+            if callback is not own and is_overridden(hook, callback, pl.Callback):
                 raise ValueError(
                     f"callback {type(callback).__name__} reads gradients in {hook}, before noise is added; remove it"
                 )

@@ -24,14 +24,14 @@ class Sampling:
         public_size: N, treated as public.
         steps: T where the sampler fixes it; otherwise the trainer does.
         models: numbers of the models that the sampler draws for, where it knows them.
-        replaced: whether the user's own sampling was replaced.
+        gather: where the user's own sampling was replaced, what makes batches of their data set.
     """
 
     rate: float
     public_size: int
     steps: int | None = None
     models: tuple[int, ...] | None = None
-    replaced: bool = False
+    gather: Gather | None = None
 
 
 class PoissonSteps(data.Sampler[list[int]]):
@@ -73,7 +73,11 @@ class Gather(data.Dataset[Any]):
     """
 
     def __init__(self, loader: data.DataLoader[Any]):
-        self.dataset, self.collate, self.by_record = loader.dataset, loader.collate_fn, loader.batch_size is not None
+        self.dataset, self.collate = loader.dataset, loader.collate_fn
+        self.by_record = loader.batch_sampler is not None
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
 
     def __getitem__(self, indices: list[int]) -> Any:
         if not indices:
@@ -111,14 +115,14 @@ def check_replaceable(loader: Any) -> int:
             f"dataset={type(loader.dataset).__name__} is iterable, so its records cannot be drawn independently;"
             " give a map-style data set with len() and indices"
         )
-    batches = loader.batch_sampler if loader.batch_size is not None else loader.sampler
+    batches = loader.batch_sampler or loader.sampler
     order = batches.sampler if isinstance(batches, data.BatchSampler) else loader.sampler
     if not isinstance(batches, data.BatchSampler):
         raise ValueError(
             f"sampler={type(batches).__name__} has no batch size; give batch_size= or a torch BatchSampler"
         )
     plain = isinstance(order, data.SequentialSampler) or (
-        isinstance(order, data.RandomSampler) and not order.replacement and order.num_samples == len(loader.dataset)  # type: ignore[arg-type]
+        isinstance(order, data.RandomSampler) and not order.replacement and order.num_samples == len(order.data_source)
     )
     if not plain:
         raise ValueError(
@@ -147,12 +151,13 @@ def poisson_loader(
     size = records if public_size is None else public_size
     if batch_size > size:
         raise ValueError(f"batch_size={batch_size} exceeds N={size}; choose at most {size}")
-    sampling = Sampling(rate=batch_size / size, public_size=size, replaced=True)
+    gather = Gather(loader)
+    sampling = Sampling(rate=batch_size / size, public_size=size, gather=gather)
     steps = PoissonSteps(
         records=records, rate=sampling.rate, steps=math.ceil(size / batch_size), secret=secret, model=model, done=done
     )
     converted = data.DataLoader(
-        Gather(loader),
+        gather,
         sampler=steps,
         batch_size=None,
         collate_fn=_as_is,

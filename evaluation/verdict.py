@@ -1,0 +1,90 @@
+"""What an evaluation found, in sentences that carry their scope."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.curves import FPR, UTILITY, is_undefended, ordered, strongest_row, title
+from evaluation.findings import Findings, tpr_at
+from evaluation.table import percent
+
+TWINS = {"complementary": 2, "fixed": None}
+"""How many models are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """One run in a sentence.
+
+    Args:
+        heading: which run, and why it stands here.
+        leakage: TPR at 1 % FPR, for a large print.
+        utility: test accuracy, likewise.
+        sentence: all of it with its scope.
+    """
+
+    heading: str
+    leakage: str
+    utility: str
+    sentence: str
+
+
+def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
+    """The undefended run and the one in which attacks found least, as far as they are there."""
+    runs = [found for found in ordered(findings) if _leakage(found) is not None]
+    told = [(f"Undefended{_seed(found, findings)}", found) for found in runs if is_undefended(found)]
+    if defended := [found for found in runs if not is_undefended(found)]:
+        best = min(defended, key=lambda found: (_leakage(found), -(found.get(UTILITY).value or 0.0)))
+        told.append((f"Best protected: {title(best)}{_seed(best, findings)}", best))
+    return [
+        Verdict(
+            heading=heading,
+            leakage=percent(strongest_row(found, tpr_at(FPR)), interval=True),
+            utility=percent(found.get(UTILITY)),
+            sentence=sentence(found),
+        )
+        for heading, found in told
+    ]
+
+
+def sentence(found: Findings) -> str:
+    """What the strongest attack finds at 1 % FPR, under which threat model, and against guessing."""
+    row = strongest_row(found, tpr_at(FPR))
+    if row is None or row.value is None:
+        return (
+            f"{_capital(scope(found))}: what attacks find at {100 * FPR:g} % false accusations could not be measured."
+        )
+    told = (
+        f"{_capital(scope(found))}: at {100 * FPR:g} % false accusations the best attack ({found.strongest}) finds"
+        f" {percent(row, interval=True)} of members; guessing finds {100 * FPR:g} %."
+    )
+    if row.low is not None and row.low <= FPR:
+        told += " That is no better than guessing within its interval, which proves nothing about stronger attacks."
+    return told
+
+
+def scope(found: Findings) -> str:
+    """The threat model of the strongest attack, such as `black-box, 15 shadow models that know the defense`."""
+    row = strongest_row(found, tpr_at(FPR))
+    access = row.access.replace("_", "-") if row is not None else "no attack"
+    shadows = _shadows(found)
+    return f"{access}, {shadows} shadow model{'s' * (shadows != 1)} that know the defense" if shadows else access
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _shadows(found: Findings) -> int:
+    own = TWINS.get(found.config["membership"]["how"], 1)
+    return 0 if own is None else found.models - own
+
+
+def _leakage(found: Findings) -> float | None:
+    row = strongest_row(found, tpr_at(FPR))
+    return None if row is None else row.value
+
+
+def _seed(found: Findings, findings: Sequence[Findings]) -> str:
+    return f" (seed {found.seed})" if len({other.seed for other in findings}) > 1 else ""

@@ -1,0 +1,453 @@
+"""DP-SGD under a real `Trainer.fit`, of modules and loaders that know nothing of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from opacus.accountants import RDPAccountant
+from scipy import stats
+from torch import Tensor, nn
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+
+from datamodules.arithmetic import Arithmetic
+from datamodules.loaders import Gather, training_loader
+from datamodules.samplers import Poisson, Shuffling
+from datamodules.secret import Secret
+from defenses.dp_sgd import DPSGD
+from defenses.dp_sgd.optimizer import NoisyOptimizer
+from targets.module import Target
+from targets.stacks import stack, unstack
+
+SECRET = Secret.from_text("test")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class Module(pl.LightningModule):
+    """A user's own module: any attribute names, a schedule that needs the number of steps, logging."""
+
+    def __init__(self, network: nn.Module | None = None, lr: float = 0.5, **settings: Any):
+        super().__init__()
+        self.settings = settings
+        self.my_net = network or nn.Sequential(nn.Linear(8, 16), nn.ReLU(inplace=True), nn.Linear(16, 3))
+        self.lr, self.losses = lr, []
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        loss = nn.functional.cross_entropy(self.my_net(batch[0]), batch[1])
+        self.log("loss", loss)
+        self.losses.append(loss.item())
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=self.lr, momentum=0.9)
+        steps = self.trainer.estimated_stepping_batches
+        return [optimizer], [torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=steps)]
+
+
+class Plain(Module):
+    """Nothing but SGD with learning rate 1, so that an update is the noised sum over q·N."""
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), lr=1.0)
+
+
+def blobs(records: int = 240) -> TensorDataset:
+    x = torch.randn(records, 8, generator=torch.Generator().manual_seed(0))
+    return TensorDataset(x, (x[:, 0] > 0).long() + (x[:, 1] > 0).long())
+
+
+def trainer(*callbacks: pl.Callback, **settings: Any) -> pl.Trainer:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    return pl.Trainer(**{"max_epochs": 3, "accelerator": "cpu", **quiet, **settings}, callbacks=list(callbacks))
+
+
+def fit(callback: DPSGD, module: pl.LightningModule | None = None, loader: Any = None, **settings: Any) -> Any:
+    torch.manual_seed(1)
+    module = module or Module()
+    trainer(callback, **settings).fit(module, loader or DataLoader(blobs(), batch_size=24, shuffle=True))
+    return module
+
+
+def accuracy(module: Any) -> float:
+    x, y = blobs(2000).tensors
+    return float((module.my_net(x).argmax(1) == y).float().mean())
+
+
+# Noise, clipping and sampling: also run against planted faults in test_mutations.py.
+
+
+def check_noise() -> None:
+    """Data without gradient: what moves the weights is noise alone, N(0, σ²C²/(qN)²) a step, and new in each."""
+    weights = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, *_: Any) -> None:
+            weights.append(module.my_net.weight.detach().clone().flatten())
+
+    module = Plain(nn.Linear(300, 120, bias=False))
+    data = TensorDataset(torch.zeros(40, 300), torch.zeros(40, dtype=torch.long))
+    settings = {"noise_multiplier": 1.5, "max_grad_norm": 2.0, "secret": SECRET}
+    torch.manual_seed(1)
+    trainer(DPSGD(**settings), Watch(), max_epochs=1).fit(module, DataLoader(data, batch_size=10))
+    steps = torch.diff(torch.stack(weights), dim=0).double().numpy() * 10 / (1.5 * 2.0)
+    assert len(steps) == 3
+    low, high = stats.chi2.ppf([1e-6, 1 - 1e-6], steps.size)
+    assert low < (steps**2).sum() < high
+    assert stats.kstest(steps.ravel(), "norm").pvalue > 1e-4
+    assert np.abs(np.corrcoef(steps) - np.eye(3)).max() < 0.03
+
+
+def check_clipping() -> None:
+    """Gradients far above C, all in one direction: the update is what N unit records may do, and no more."""
+    module = Plain(nn.Linear(8, 3, bias=False))
+    start = module.my_net.weight.detach().clone()
+    data = TensorDataset(1e3 * torch.ones(40, 8), torch.zeros(40, dtype=torch.long))
+    fit(DPSGD(noise_multiplier=0, max_grad_norm=0.3), module, DataLoader(data, batch_size=40), max_epochs=1)
+    assert (module.my_net.weight - start).norm().item() == pytest.approx(0.3, rel=1e-4)
+
+
+def check_poisson() -> None:
+    """Batch sizes vary like a binomial's, an epoch misses and repeats records, and the divisor stays q·N."""
+    seen: list[Tensor] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:
+            seen.append(batch[0][:, 0].detach().clone())
+
+    data = TensorDataset(torch.arange(60.0)[:, None], torch.zeros(60, dtype=torch.long))
+    settings = {"noise_multiplier": 1.0, "secret": SECRET}
+    trainer(DPSGD(**settings), Watch(), max_epochs=40).fit(Plain(nn.Linear(1, 3)), DataLoader(data, 12, shuffle=True))
+    sizes = np.array([len(batch) for batch in seen])
+    assert len(sizes) == 200
+    assert stats.binomtest(int(sizes.sum()), 60 * 200, 0.2).pvalue > 1e-4
+    assert 0.7 < sizes.var() / (60 * 0.2 * 0.8) < 1.4
+    assert len(torch.cat(seen[:5]).unique()) < 60
+    counts = np.bincount(torch.cat(seen).int().numpy(), minlength=60)
+    assert stats.chisquare(counts).pvalue > 1e-4
+
+
+def test_noise() -> None:
+    check_noise()
+
+
+def test_clipping() -> None:
+    check_clipping()
+
+
+def test_poisson() -> None:
+    check_poisson()
+
+
+# The claim.
+
+
+def test_epsilon_is_that_of_opacus() -> None:
+    callback = DPSGD(noise_multiplier=1.1, delta=1e-4)
+    fit(callback)
+    opacus = RDPAccountant()
+    opacus.history = [(1.1, 24 / 240, 30)]
+    assert callback.epsilon() == opacus.get_epsilon(1e-4)
+    assert callback.statement.epsilon_rdp == callback.epsilon()
+    assert callback.statement.epsilon < callback.epsilon()
+
+
+def test_statement_of_a_calibrated_fit() -> None:
+    callback = DPSGD(epsilon=8, max_grad_norm=0.5)
+    module = fit(callback)
+    statement = callback.statement
+    assert 0.99 * 8 <= statement.epsilon <= 8 and statement.accountant == "PRV" and statement.guarantee
+    assert statement.delta == 240**-1.1 and statement.public_size == 240 and statement.sampling_rate == 0.1
+    assert statement.steps_planned == statement.steps_done == callback.steps == 30
+    assert statement.max_grad_norm == 0.5 and statement.randomness == "operating system"
+    assert json.loads(statement.to_json())["sampling"] == "Poisson"
+    assert accuracy(module) > 0.4
+
+
+def test_statement_names_a_given_secret() -> None:
+    callback = DPSGD(noise_multiplier=0.0, secret=SECRET)
+    fit(callback, max_epochs=1)
+    assert callback.statement.randomness == "given secret: no guarantee towards whoever knows it"
+    assert not callback.statement.guarantee and callback.statement.epsilon == math.inf
+
+
+def test_overwhelming_noise_destroys_accuracy() -> None:
+    assert accuracy(fit(DPSGD(noise_multiplier=1000.0, secret=SECRET))) < 0.6
+    assert accuracy(fit(DPSGD(epsilon=math.inf, secret=SECRET))) > 0.75
+
+
+def test_no_claim_before_a_fit() -> None:
+    with pytest.raises(ValueError, match=r"DPSGD has no claim before a fit has started; call Trainer.fit first"):
+        DPSGD(epsilon=1).epsilon()
+
+
+def test_early_stop_keeps_the_planned_claim() -> None:
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            trainer.should_stop = trainer.global_step >= 12
+
+    callback = DPSGD(noise_multiplier=1.0)
+    trainer(callback, Stop(), min_epochs=0).fit(Module(), DataLoader(blobs(), batch_size=24))
+    statement = callback.statement
+    assert statement.steps_done < statement.steps_planned == 30
+    assert callback.epsilon() < statement.epsilon
+
+
+# The module, the loader and the trainer stay what they were.
+
+
+def test_module_is_what_it_was() -> None:
+    module = Module()
+    names, attributes = list(module.state_dict()), set(vars(module))
+    during: list[Any] = []
+
+    class Watch(pl.Callback):
+        def on_train_batch_end(self, trainer: Any, module: Any, *_: Any) -> None:
+            during.append((type(module), list(module.state_dict())))
+
+    data = DataLoader(blobs(), batch_size=24)
+    run = trainer(DPSGD(noise_multiplier=1.0), Watch(), max_epochs=1)
+    run.fit(module, data)
+    assert all(kind is Module and state == names for kind, state in during)
+    assert set(vars(module)) == attributes
+    assert not any("forward" in vars(layer) for layer in module.modules())
+    assert not any(hasattr(parameter, "summed_grad") for parameter in module.parameters())
+    assert not isinstance(run.strategy.optimizers[0], NoisyOptimizer)
+    assert not hasattr(run.fit_loop._data_source, "convert")
+
+
+def test_two_fits_in_a_row() -> None:
+    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    first, second = fit(callback), fit(callback)
+    assert callback.steps == 30
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_new_noise_for_every_fit_without_a_given_secret() -> None:
+    callback = DPSGD(noise_multiplier=1.0)
+    assert not torch.equal(fit(callback).my_net[0].weight, fit(callback).my_net[0].weight)
+
+
+def test_detached_after_an_exception() -> None:
+    class Fail(pl.Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            raise RuntimeError("stop")
+
+    module = Module()
+    with pytest.raises(RuntimeError, match="stop"):
+        trainer(DPSGD(noise_multiplier=1.0), Fail()).fit(module, DataLoader(blobs(), batch_size=24))
+    assert "training_step" not in vars(module) and "forward" not in vars(module.my_net[0])
+
+
+@pytest.mark.parametrize("stop_at", [10, 13])
+def test_interrupted_and_resumed_equals_uninterrupted(stop_at: int, tmp_path: Path) -> None:
+    class Interrupt(pl.Callback):
+        def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == stop_at:
+                trainer.save_checkpoint(tmp_path / "last.ckpt")
+                raise RuntimeError("power failure")
+
+    whole = fit(one := DPSGD(noise_multiplier=1.0, secret=SECRET))
+    torch.manual_seed(1)
+    with pytest.raises(RuntimeError, match="power failure"):
+        trainer(DPSGD(noise_multiplier=1.0, secret=SECRET), Interrupt()).fit(Module(), DataLoader(blobs(), 24))
+    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert SECRET.value.hex() not in repr(checkpoint)
+    resumed, two = Module(), DPSGD(noise_multiplier=1.0, secret=SECRET)
+    trainer(two).fit(resumed, DataLoader(blobs(), 24), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    assert two.steps == one.steps == 30 and two.epsilon() == one.epsilon()
+    for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        (
+            {"noise_multiplier": 2.0},
+            "noise_multiplier=2.0 differs from 1.0 in the checkpoint; resume with that, or train",
+        ),
+        ({"max_grad_norm": 2.0}, "max_grad_norm=2.0 differs from 1.0 in the checkpoint"),
+        ({"public_size": 480}, "sampling_rate=0.05 differs from 0.1 in the checkpoint"),
+    ],
+)
+def test_refuses_to_resume_with_another_mechanism(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
+    data = DataLoader(blobs(), 24)
+    run = trainer(DPSGD(noise_multiplier=1.0), max_epochs=1)
+    run.fit(Module(), data)
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    with pytest.raises(ValueError, match=message):
+        trainer(DPSGD(**{"noise_multiplier": 1.0, **changed}), max_epochs=1).fit(
+            Module(), data, ckpt_path=tmp_path / "one.ckpt", weights_only=True
+        )
+
+
+def test_refuses_to_resume_what_was_not_accounted_for(tmp_path: Path) -> None:
+    run = trainer(max_epochs=1)
+    run.fit(Module(), DataLoader(blobs(), 24))
+    run.save_checkpoint(tmp_path / "plain.ckpt")
+    with pytest.raises(ValueError, match="holds no accountant's state; its steps are unaccounted for, train anew"):
+        trainer(DPSGD(noise_multiplier=1.0)).fit(Module(), DataLoader(blobs(), 24), ckpt_path=tmp_path / "plain.ckpt")
+
+
+# Loaders.
+
+
+@pytest.mark.parametrize(
+    "loader",
+    [
+        lambda: DataLoader(blobs(), batch_size=24, shuffle=True),
+        lambda: DataLoader(blobs(), batch_sampler=BatchSampler(RandomSampler(blobs()), 24, drop_last=False)),
+        lambda: DataLoader(blobs(), sampler=BatchSampler(RandomSampler(blobs()), 24, False), batch_size=None),
+        lambda: DataLoader(blobs(), batch_size=24, num_workers=1),
+    ],
+    ids=["shuffled", "batch sampler", "index-batched", "worker"],
+)
+def test_any_map_style_loader_samples_the_same(loader: Any) -> None:
+    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    module = fit(callback, loader=loader(), max_epochs=1)
+    assert callback.statement.sampling_rate == 0.1 and callback.steps == 10
+    reference = fit(DPSGD(noise_multiplier=1.0, secret=SECRET), max_epochs=1)
+    assert torch.equal(module.my_net[0].weight, reference.my_net[0].weight)
+
+
+def test_empty_batches_step_with_noise_only() -> None:
+    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    module = fit(callback, loader=DataLoader(blobs(6), batch_size=1), max_epochs=20)
+    assert callback.steps == 120 and len(module.losses) < 120 and np.isfinite(module.losses).all()
+
+
+def test_public_size_sets_rate_divisor_and_steps() -> None:
+    callback = DPSGD(noise_multiplier=1.0, public_size=480)
+    fit(callback, max_epochs=1)
+    assert callback.statement.sampling_rate == 0.05 and callback.steps == 20
+
+
+class Arrays:
+    """A fleet of this project: its own sampler, loader and module."""
+
+    x = blobs().tensors[0].numpy()
+    y = blobs().tensors[1].numpy()
+    arithmetic = Arithmetic(size=120, batch_size=12, epochs=10)
+
+    def train(
+        self, models: list[int], sigma: float, sampler: Any = Poisson, **settings: Any
+    ) -> tuple[list[Any], DPSGD]:
+        networks = []
+        for k in models:
+            torch.manual_seed(k)
+            networks.append(nn.Sequential(nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 3)))
+        stacked = len(models) > 1
+        network = stack(networks) if stacked else networks[0]
+        members = [np.random.default_rng(k).permutation(240)[: 100 + 10 * k] for k in models]
+        module = Target(
+            network,
+            loss=lambda z, batch, epoch: nn.functional.cross_entropy(
+                z.flatten(0, -2), batch.y.flatten(), reduction="none"
+            ).view(batch.y.shape),
+            optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.01),
+            loss_divisor=12.0,
+        )
+        callback = DPSGD(**{"noise_multiplier": sigma, "secret": SECRET, **settings})
+        loader = training_loader(
+            Gather(self.x, self.y, stacked=stacked), sampler(members, models, self.arithmetic, SECRET)
+        )
+        trainer(callback, max_epochs=10).fit(module, loader)
+        state = network.state_dict()
+        return (unstack(state) if stacked else [state]), callback
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.0])
+def test_model_is_the_same_alone_and_in_a_stack(sigma: float) -> None:
+    together, callback = Arrays().train([3, 4, 7], sigma)
+    assert callback.steps == 100 and callback.statement.public_size == 120
+    for k, state in zip([3, 4, 7], together, strict=True):
+        (alone,), _ = Arrays().train([k], sigma)
+        for name, value in alone.items():
+            torch.testing.assert_close(state[name], value, atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(together[0]["0.weight"] - together[1]["0.weight"], torch.zeros(16, 8), atol=1e-2)
+
+
+def test_fleet_calibrates_for_the_samplers_steps() -> None:
+    _, callback = Arrays().train([0], 0.0, noise_multiplier=None, epsilon=4)
+    statement = callback.statement
+    assert 0.99 * 4 <= statement.epsilon <= 4 and statement.steps_planned == 100 and statement.sampling_rate == 0.1
+    assert statement.delta == Arrays.arithmetic.delta
+
+
+def test_refuses_a_sampler_that_shuffles_in_a_stack() -> None:
+    with pytest.raises(
+        ValueError, match=r"models=\[0, 1\] need a loader that samples for each; set sampler.poisson=True"
+    ):
+        Arrays().train([0, 1], 1.0, sampler=Shuffling, models=[0, 1])
+
+
+def test_refuses_numbers_that_are_not_the_samplers() -> None:
+    with pytest.raises(ValueError, match=r"models=\[5\] are not the sampler's \[0\]; give the same"):
+        Arrays().train([0], 1.0, models=[5])
+
+
+def test_refuses_more_steps_than_the_sampler_plans() -> None:
+    sampler = Poisson([np.arange(100)], [0], Arrays.arithmetic, SECRET)
+    loader = training_loader(Gather(Arrays.x, Arrays.y, stacked=False), sampler)
+    with pytest.raises(ValueError, match="max_steps=110 exceeds the sampler's T=100; train at most that long"):
+        trainer(DPSGD(noise_multiplier=1.0), max_epochs=11).fit(Module(), loader)
+
+
+# Warnings.
+
+
+@pytest.mark.parametrize(
+    ("settings", "module", "message"),
+    [
+        ({"noise_multiplier": 0.4}, None, "σ = 0.4 is below 0.5: most of the claim rests on sampling"),
+        ({"noise_multiplier": 0.5}, None, "ε = .* is above 10: vacuous as a guarantee"),
+        ({"noise_multiplier": 2.0}, None, r"the RDP accountant's ε is \d+% larger: name the accountant"),
+        ({"noise_multiplier": 0.0}, lambda: Module(lr=0.0), "the weights did not move; check the learning rate"),
+        (
+            {"noise_multiplier": 1.0, "max_grad_norm": 1e3},
+            None,
+            r"0.0% of the gradients were clipped; choose max_grad_norm",
+        ),
+    ],
+)
+def test_warnings(settings: Any, module: Any, message: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        with pytest.warns(UserWarning, match=message):
+            fit(DPSGD(secret=SECRET, **settings), module and module())
+
+
+def test_warns_of_a_large_sampling_rate() -> None:
+    with pytest.warns(UserWarning, match=r"q = 0.6 is above 0.5: sampling hides little"):
+        fit(DPSGD(noise_multiplier=5.0), loader=DataLoader(blobs(), batch_size=144), max_epochs=1)
+
+
+def test_warns_of_choices_on_validation_data() -> None:
+    class Validated(Module):
+        def validation_step(self, batch: Any, batch_idx: int) -> None:
+            self.log("val", nn.functional.cross_entropy(self.my_net(batch[0]), batch[1]))
+
+    data = DataLoader(blobs(), batch_size=24)
+    callback = DPSGD(noise_multiplier=1.0)
+    with pytest.warns(UserWarning, match="EarlyStopping chooses by val: if that is measured on private records"):
+        trainer(callback, pl.callbacks.EarlyStopping("val"), max_epochs=1).fit(Validated(), data, data)
+    assert any("EarlyStopping" in warning for warning in callback.statement.warnings)
+
+
+def test_data_dependent_warnings_stay_out_of_the_statement() -> None:
+    callback = DPSGD(noise_multiplier=1.0, max_grad_norm=1e3)
+    fit(callback, max_epochs=1)
+    assert not any("clipped" in warning for warning in callback.statement.warnings)
