@@ -32,7 +32,7 @@ class Gather(Dataset[Batch]):
     """
 
     def __init__(self, x: Float[np.ndarray, "records ..."], y: Int64[np.ndarray, " records"], *, stacked: bool):
-        self.x, self.y, self.stacked = x, torch.from_numpy(y), stacked
+        self.x, self.y, self.stacked = x, torch.tensor(y), stacked
 
     def __getitem__(self, step: Step) -> Batch:
         index, mask = step if self.stacked else (step[0][0], step[1][0])

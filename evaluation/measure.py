@@ -69,19 +69,24 @@ def _key(run: Run, attacks: Mapping[str, Any]) -> str:
 
 
 def measure(run: Run, attacks: Sequence[Attack]) -> Findings:
+    """Attacks a run; the records of each class are looked at with its strongest attack."""
     seen = view(run)
     bootstrap = Bootstrap(seed=run.config["seed"], groups=run.groups(), persons=run.dataset.split.persons)
     rows = list(utility(run, seen, bootstrap))
-    roc: dict[str, tuple[list[float], list[float]]] = {}
+    scores: dict[Attack, Float[np.ndarray, "models records"]] = {}
     skipped: dict[str, str] = {}
     for attack in attacks:
         if (reason := attack.missing(seen)) is not None:
             skipped[attack.name] = reason
             continue
-        scores = attack.score(seen)
-        rows += leakage(attack, scores, seen, bootstrap)
-        roc[attack.name] = mean_roc(scores, seen.membership)
-    return Findings.of(run, rows=rows, roc=roc, skipped=skipped)
+        scores[attack] = attack.score(seen)
+        rows += leakage(attack, scores[attack], seen, bootstrap)
+    roc = {attack.name: mean_roc(scores[attack], seen.membership) for attack in scores}
+    findings = Findings.of(run, rows=rows, roc=roc, skipped=skipped)
+    for attack in scores:
+        if attack.name == findings.strongest:
+            rows += leakage_of_classes(attack, scores[attack], seen, bootstrap)
+    return findings
 
 
 def utility(run: Run, seen: View, bootstrap: Bootstrap) -> Iterator[Row]:
@@ -100,14 +105,20 @@ def utility(run: Run, seen: View, bootstrap: Bootstrap) -> Iterator[Row]:
 def leakage(
     attack: Attack, scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
 ) -> Iterator[Row]:
-    """The attack's metrics: of the fleet, of each model, and of the records of each class."""
-    named: Mapping[str, Any] = {"attack": attack.name, "access": attack.threat.access}
+    """The attack's metrics, of the fleet and of each model."""
+    named = _named(attack)
     whole = fleet_metrics(scores, seen.membership, METRICS, bootstrap)
     yield from _fleet_rows(whole, named)
     for metric, values in whole.per_model.items():
         for model, value in enumerate(values):
             counts = {"members": int(whole.members[model]), "nonmembers": int(whole.nonmembers[model])}
             yield Row(metric=metric, model=model, value=_number(value), **counts, **named)
+
+
+def leakage_of_classes(
+    attack: Attack, scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
+) -> Iterator[Row]:
+    """The attack's metrics on the records of each class: a mean over all hides a class that is exposed."""
     for label in np.unique(seen.labels):
         of_class = seen.labels == label
         drawn = Bootstrap(
@@ -116,7 +127,7 @@ def leakage(
             persons=None if bootstrap.persons is None else bootstrap.persons[of_class],
         )
         part = fleet_metrics(scores[:, of_class], seen.membership[:, of_class], METRICS, drawn)
-        yield from _fleet_rows(part, {**named, "group": f"class={label}"})
+        yield from _fleet_rows(part, {**_named(attack), "group": f"class={label}"})
 
 
 def mean_roc(
@@ -128,6 +139,10 @@ def mean_roc(
     fprs = np.geomspace(1 / min(roc.nonmembers for roc in rocs), 1, ROC_POINTS)
     tprs = np.mean([[roc.tpr_at(min(fpr, 1.0)) for fpr in fprs] for roc in rocs], axis=0)
     return fprs.tolist(), tprs.tolist()
+
+
+def _named(attack: Attack) -> dict[str, str]:
+    return {"attack": attack.name, "access": attack.threat.access}
 
 
 def _fleet_rows(part: FleetMetrics, named: Mapping[str, Any]) -> Iterator[Row]:

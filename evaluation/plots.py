@@ -23,6 +23,7 @@ from evaluation.style import INK, MUTED, PAPER, STYLE, figure, looks, percent, r
 LOWEST_FPR = 1e-4
 LABEL_SIZE = 8.5
 STAR = 13
+APART = 1.3  # ε closer than this factor share a tick
 GUESSING: dict[str, Any] = {"color": MUTED, "lw": 1.1, "ls": (0, (1, 2))}
 CEILING: dict[str, Any] = {"lw": 1.2, "ls": (0, (5, 2))}
 
@@ -77,7 +78,8 @@ def roc(findings: Sequence[Findings]) -> Figure:
         rates(axes.yaxis)
         axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title="Each run's strongest attack")
         keys = [curve for _, curve in sorted(drawn, key=lambda pair: -pair[0])]
-        keys += [Line2D([], [], color=INK, label="ceiling that ε proves", **CEILING)]
+        if any(str(curve.get_label()).startswith("_ceiling") for curve in axes.lines):
+            keys += [Line2D([], [], color=INK, label="ceiling that ε proves", **CEILING)]
         keys += [Line2D([], [], label="guessing", **GUESSING)]
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
     return made
@@ -106,6 +108,8 @@ def _curve(axes: Axes, lines: Sequence[Series]) -> None:
     axes.margins(x=0.08)
     axes.text(0.99, 0.015, "better ↘", transform=axes.transAxes, ha="right", va="bottom", color=MUTED, fontsize=9)
     axes.legend(loc="upper left")
+    if not leakages:
+        axes.text(0.5, 0.5, "no run can be resolved at 1 % FPR", transform=axes.transAxes, ha="center")
     _write(axes, lines, labels, lowest)
 
 
@@ -123,9 +127,9 @@ def _over_epsilon(accuracy: Axes, leakage: Axes, lines: Sequence[Series]) -> Non
         style: dict[str, Any] = {"color": color, "marker": marker, "mec": PAPER, "mew": 0.8, "zorder": 4}
         accuracy.plot(x, [_utility(point) for point in points], **style)
         leakage.plot(x, [_leakage(point, lowest) for point in points], label=line.name, **style)
-        for place_, point in zip(x, points, strict=True):
-            accuracy.errorbar(place_, _utility(point), _ends(point.utility), color=color, lw=1.1)
-            leakage.errorbar(place_, _leakage(point, lowest), _ends(point.leakage, lowest), color=color, lw=1.1)
+        for at, point in zip(x, points, strict=True):
+            accuracy.errorbar(at, _utility(point), _ends(point.utility), color=color, lw=1.1)
+            leakage.errorbar(at, _leakage(point, lowest), _ends(point.leakage, lowest), color=color, lw=1.1)
         limits = [(e, ceiling(p.findings, np.array([FPR]))) for e, p in zip(x, points, strict=True)]
         proven = [(e, limit.item()) for e, limit in limits if limit is not None]
         if proven:
@@ -141,16 +145,20 @@ def _over_epsilon(accuracy: Axes, leakage: Axes, lines: Sequence[Series]) -> Non
     accuracy.set(ylabel="test accuracy", title="What ε buys")
     leakage.set(xlabel="ε, as stated", ylabel="TPR at 1 % FPR")
     leakage.set_ylim(top=1.3)  # the ceiling is often at 100 %
-    accuracy.legend(*leakage.get_legend_handles_labels(), loc="lower right", ncols=2)  # for both panels
+    keys = {str(key.get_label()): key for key in leakage.get_legend_handles_labels()[0]}  # each once, for both panels
+    accuracy.legend(handles=list(keys.values()), loc="lower right", ncols=2)
 
 
 def _epsilon_axis(axes: Axes, stated: Sequence[float], infinity: float) -> None:
     """A logarithmic axis whose right end is broken for ε = ∞."""
-    places = [min(epsilon, infinity) for epsilon in stated]
+    ticks: dict[float, str] = {}
+    for epsilon in reversed(stated):
+        if not ticks or min(epsilon, infinity) * APART <= min(ticks):
+            ticks[min(epsilon, infinity)] = epsilon_text(epsilon)
     axes.set_xscale("log")
-    axes.set_xlim(places[0] / 1.6, places[-1] * 1.6)
-    axes.xaxis.set_major_locator(FixedLocator(places))
-    axes.xaxis.set_major_formatter(FixedFormatter([epsilon_text(epsilon) for epsilon in stated]))
+    axes.set_xlim(stated[0] / 1.6, max(ticks) * 1.6)
+    axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+    axes.xaxis.set_major_formatter(FixedFormatter(list(ticks.values())))
     axes.xaxis.set_minor_locator(NullLocator())
     if math.isinf(stated[-1]):
         gap = infinity / math.sqrt(infinity / stated[-2])

@@ -79,8 +79,8 @@ class Run:
     @property
     def strength(self) -> float | None:
         """The value that a sweep over the defense varies."""
-        value: float | None = self._summary["strength"]
-        return value
+        value: str | None = self._summary["strength"]
+        return None if value is None else float(value)
 
     @property
     def secret(self) -> Secret:
@@ -127,6 +127,16 @@ class Run:
         (self.folder / "FAILED").unlink(missing_ok=True)
         kept = len(self.models()) if self.is_complete() else 0
         write_json(self.folder / "complete.json", {"models": max(models, kept)})
+
+    def audit(self) -> list[dict[str, Any]]:
+        """What attacks found on the whole fleet, if it was evaluated: numbers that may be published with a release."""
+        path = self.folder / "metrics.json"
+        rows = json.loads(path.read_text())["findings"]["rows"] if path.exists() else []
+        return [
+            {name: row[name] for name in ("attack", "access", "metric", "value", "low", "high")}
+            for row in rows
+            if row["attack"] and row["model"] == row["group"] == "all"
+        ]
 
     def is_complete(self) -> bool:
         return (self.folder / "complete.json").exists()

@@ -50,14 +50,13 @@ def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
 
 def sentence(found: Findings) -> str:
     """What the strongest attack finds at 1 % FPR, under which threat model, and against guessing."""
-    row = strongest_row(found, tpr_at(FPR))
+    row, where = strongest_row(found, tpr_at(FPR)), scope(found)
+    told = f"{where[0].upper()}{where[1:]}: at {100 * FPR:g} % false accusations"
     if row is None or row.value is None:
-        return (
-            f"{_capital(scope(found))}: what attacks find at {100 * FPR:g} % false accusations could not be measured."
-        )
-    told = (
-        f"{_capital(scope(found))}: at {100 * FPR:g} % false accusations the best attack ({found.strongest}) finds"
-        f" {percent(row, interval=True)} of members; guessing finds {100 * FPR:g} %."
+        return f"{told} it cannot be measured what attacks find."
+    told += (
+        f" the best attack ({found.strongest}) finds {percent(row, interval=True)} of members;"
+        f" guessing finds {100 * FPR:g} %."
     )
     if row.low is not None and row.low <= FPR:
         told += " That is no better than guessing within its interval, which proves nothing about stronger attacks."
@@ -70,10 +69,6 @@ def scope(found: Findings) -> str:
     access = row.access.replace("_", "-") if row is not None else "no attack"
     shadows = _shadows(found)
     return f"{access}, {shadows} shadow model{'s' * (shadows != 1)} that know the defense" if shadows else access
-
-
-def _capital(text: str) -> str:
-    return text[0].upper() + text[1:]
 
 
 def _shadows(found: Findings) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -23,7 +24,7 @@ from datamodules.secret import Secret
 from datamodules.split import Membership
 from targets.fleet import Fleet
 from targets.networks import CNN, MLP
-from targets.statement import Statement
+from targets.statement import INFINITY, Statement
 from targets.training import make_fitter
 
 NETWORKS: dict[str, type[nn.Module]] = {"targets.networks.MLP": MLP, "targets.networks.CNN": CNN}
@@ -49,7 +50,7 @@ class Release:
 
     @property
     def statement(self) -> Statement:
-        return Statement.from_json(self.card["statement"])
+        return Statement.from_json(json.dumps(self.card["statement"]))
 
     @property
     def classes(self) -> Sequence[str]:
@@ -131,6 +132,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
     )
     fleet: Fleet = fitter.defense.fit(fitter, dataset.split, everything.draw(dataset.split, [0], secret))
     fleet.network.load_state_dict(fleet.states[0])
+    claim = fitter.defense.statement(fleet).leaving_out(dataset.preprocessing.not_covered)
     target, *settings = config["network"].items()
     card = {
         "data": {
@@ -143,11 +145,11 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
         "network": {"name": target[1], "settings": dict(settings)},
         "defense": {
             "name": config["names"]["defense"],
-            **{k: v for k, v in config["defense"].items() if k != "_target_"},
+            **{k: INFINITY if v == math.inf else v for k, v in config["defense"].items() if k != "_target_"},
         },
         "recipe": asdict(fitter.recipe),
         "preprocessing": dataset.preprocessing.to_json(),
-        "statement": fitter.defense.statement(fleet).also_not_covered(dataset.preprocessing.not_covered).to_json(),
+        "statement": json.loads(claim.to_json()),
         "cost": COST_NOTE,
         "audit": {"note": AUDIT_NOTE, "results": list(audit)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("palisade", *LIBRARIES)}},

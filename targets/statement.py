@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 INFINITY = "inf"
 NOT_COVERED = (
     "the choice of hyperparameters, and of a checkpoint, on private records",
-    "preprocessing statistics that were computed from private records",
     "other models trained on the same records: m of them cost up to m·ε",
 )
 
@@ -73,6 +72,10 @@ class Statement:
     def none(cls) -> Statement:
         """The statement of a defense that proves nothing."""
         return cls(guarantee=False)
+
+    def leaving_out(self, reason: str | None) -> Statement:
+        """The same claim, with one thing more that it does not cover, if there is one."""
+        return self if reason is None else replace(self, not_covered=(*self.not_covered, reason))
 
     def sentence(self) -> str:
         """The claim in plain words, for cards and reports."""

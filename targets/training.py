@@ -89,7 +89,11 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
         progress.report(name, len(fleet))
         statement = part.defense.statement(fleet) if statement is None else statement
     assert statement is not None
-    return {"statement": json.loads(statement.to_json()), "strength": fitter.defense.strength}
+    strength = fitter.defense.strength
+    return {
+        "statement": json.loads(statement.leaving_out(dataset.preprocessing.not_covered).to_json()),
+        "strength": None if strength is None else str(strength),  # JSON knows no infinity
+    }
 
 
 def write_model(folder: Path, model: int, state: Mapping[str, Any], seconds: float) -> None:

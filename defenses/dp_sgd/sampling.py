@@ -85,7 +85,7 @@ class Gather(data.Dataset[Any]):
         return self.collate([self.dataset[i] for i in indices] if self.by_record else self.dataset[indices])
 
 
-class PoissonSource(_DataLoaderSource):  # type: ignore[misc]
+class PoissonSource(_DataLoaderSource):
     """Lightning's source of the training loader, converting what it yields, as late as Lightning asks for it."""
 
     def __init__(self, source: _DataLoaderSource, convert: Callable[[Any], Any]):
@@ -115,7 +115,7 @@ def check_replaceable(loader: Any) -> int:
             f"dataset={type(loader.dataset).__name__} is iterable, so its records cannot be drawn independently;"
             " give a map-style data set with len() and indices"
         )
-    batches = loader.batch_sampler or loader.sampler
+    batches = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     order = batches.sampler if isinstance(batches, data.BatchSampler) else loader.sampler
     if not isinstance(batches, data.BatchSampler):
         raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,12 @@ def gdp_delta(epsilon: float, mu: float) -> float:
 
 def claim(epsilon: float) -> Statement:
     """The statement of DP-SGD at this ε, with a privacy curve that a Gaussian mechanism has."""
-    described = {"sampling": "Poisson", "public_size": MEMBERS, "sampling_rate": 0.2, "steps_planned": 200}
+    described: dict[str, Any] = {
+        "sampling": "Poisson",
+        "public_size": MEMBERS,
+        "sampling_rate": 0.2,
+        "steps_planned": 200,
+    }
     described |= {"steps_done": 200, "max_grad_norm": 1.0, "engine": "ghost", "randomness": "operating system"}
     if math.isinf(epsilon):
         return Statement(guarantee=False, epsilon=epsilon, noise_multiplier=0.0, **described)
@@ -42,7 +48,7 @@ def claim(epsilon: float) -> Statement:
 
 def finding(
     defense: str = "none", *, accuracy: float = 0.97, separation: float = 0.9, strength: float | None = None,
-    statement: Statement | None = None, nonmembers: int = NONMEMBERS, **changed: object,
+    statement: Statement | None = None, nonmembers: int = NONMEMBERS, **changed: Any,
 ) -> Findings:  # fmt: skip
     """One run whose strongest attack separates members by this many standard deviations."""
     rows = [
@@ -54,17 +60,17 @@ def finding(
     fprs = np.geomspace(1 / nonmembers, 1, 121)
     for attack, (access, share) in ATTACKS.items():
         mu = share * separation
-        named = {"attack": attack, "access": access}
+        named: dict[str, Any] = {"attack": attack, "access": access}
         values: dict[str, float | None] = {AUC: float(norm.cdf(mu / math.sqrt(2)))}
         values |= {tpr_at(f): float(norm.cdf(norm.ppf(f) + mu)) if f * nonmembers >= 1 else None for f in FPRS}
         for metric, value in values.items():
-            counts = {"members": MODELS * MEMBERS, "nonmembers": MODELS * nonmembers}
+            counts: dict[str, Any] = {"members": MODELS * MEMBERS, "nonmembers": MODELS * nonmembers}
             spread = 0.0 if value is None else 0.12 * value * (1 - value) + 0.002
             low, high = (None, None) if value is None else (value - spread, value + spread)
             rows.append(Row(metric=metric, value=value, low=low, high=high, **counts, **named))
-            one = {"members": MEMBERS, "nonmembers": nonmembers}
+            one: dict[str, Any] = {"members": MEMBERS, "nonmembers": nonmembers}
             rows += [Row(metric=metric, value=value, model=k, **one, **named) for k in range(MODELS)]
-            tenth = {"members": MODELS * MEMBERS // 10, "nonmembers": MODELS * nonmembers // 10}
+            tenth: dict[str, Any] = {"members": MODELS * MEMBERS // 10, "nonmembers": MODELS * nonmembers // 10}
             rows.append(Row(metric=metric, value=value, low=low, high=high, group="class=3", **tenth, **named))
         roc[attack] = (fprs.tolist(), norm.cdf(norm.ppf(fprs) + mu).tolist())
     setting: dict[str, object] = {"name": defense}
@@ -84,12 +90,12 @@ def finding(
         "fleet": {"models": MODELS},
     }
     run = f"mlp-{defense}-{strength}"
-    described: dict[str, object] = {
+    described: dict[str, Any] = {
         "run": run, "folder": f"runs/digits/{run}", "data": "digits", "network": "mlp", "defense": defense,
         "guard": "none", "seed": 0, "models": MODELS, "strength": strength, "config": config,
         "statement": statement or Statement.none(), "rows": rows, "roc": roc, "skipped": {},
     }  # fmt: skip
-    return Findings(**{**described, **changed})  # type: ignore[arg-type]
+    return Findings(**{**described, **changed})
 
 
 @pytest.fixture

@@ -183,3 +183,11 @@ def test_the_band_holds_with_ties() -> None:
         _, low, high = tpr_at_fpr(rng.poisson(np.where(member, 2.0, 0.8)).astype(float), member, 0.05, interval="band")
         covered.append(low <= truth <= high)
     assert np.mean(covered) >= 0.93
+
+
+def test_the_ends_of_the_band_do_not_split_ties() -> None:
+    scores, member = np.tile(np.arange(100.0), 2), np.arange(200) < 100  # each member ties with one non-member
+    least, most = (int(stats.binom.ppf(level, 100, 0.05)) for level in (0.0125, 0.9875))
+    _, low, high = tpr_at_fpr(scores, member, 0.05, interval="band")
+    assert low == clopper_pearson_interval(least - 1, 100, 0.025)[0]
+    assert high == clopper_pearson_interval(most + 1, 100, 0.025)[1]

@@ -38,8 +38,10 @@ def test_equals_opacus(rate: float, sigma: float, steps: int) -> None:
     assert spent.epsilon == pytest.approx(prv.get_epsilon(1e-5, eps_error=calibration._prv_error(spent.epsilon_rdp)))
 
 
-@pytest.mark.parametrize("epsilon", [0.1, 1.0, 8.0, 64.0, 512.0])
-@pytest.mark.parametrize(("rate", "steps"), [(0.0891, 360), (0.05, 20)])
+@pytest.mark.parametrize(
+    ("epsilon", "rate", "steps"),
+    [(0.1, 0.0891, 360), (1.0, 0.05, 20), (8.0, 0.0891, 360), (64.0, 0.05, 20), (512.0, 0.05, 20)],
+)
 def test_calibrated_noise_spends_what_was_asked_for(epsilon: float, rate: float, steps: int) -> None:
     started = time.process_time()
     sigma = calibrate(epsilon, 1e-4, rate, steps)

@@ -1,0 +1,142 @@
+"""The report as a page for people: every value escaped, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+
+from evaluation.curves import FPR, is_undefended, ordered, title
+from evaluation.findings import AUC, FPRS, Findings, tpr_at
+from evaluation.flags import flags
+from evaluation.style import INK, MUTED, PAPER
+from evaluation.table import HEADINGS, NOTHING, cells, percent
+
+NUMBERS = ("attack", "AUC", "TPR@1%FPR", "TPR@0.1%FPR", "members / non-members")
+DESCRIBED = {
+    "noise_multiplier": "noise multiplier σ", "max_grad_norm": "clipping norm C", "sampling": "sampling",
+    "sampling_rate": "sampling rate q", "public_size": "public size N", "steps_planned": "steps planned",
+    "steps_done": "steps done", "accountant": "accountant", "epsilon_rdp": "ε by Rényi accounting",
+    "neighboring": "neighboring relation", "unit": "unit of privacy", "randomness": "randomness",
+    "engine": "engine of clipping",
+}  # fmt: skip
+"""What of a statement is told, in which words."""
+
+
+def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """The page: one file that needs nothing else, no network and no script.
+
+    Args:
+        findings: of comparable runs.
+        content: what report.json holds.
+        figures: SVG by name, to be shown inline.
+    """
+    runs = ordered(findings)
+    private = [found for found in runs if found.epsilon is not None]
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize=_unbroken,
+    )  # fmt: skip
+    return environment.get_template("report.html.j2").render(
+        **content,
+        headings=[heading.replace(" ", "\u00a0").replace("\n", " ") for heading in HEADINGS],
+        table=[(is_undefended(found), cells(found)) for found in runs],
+        figures=figures,
+        numbers=NUMBERS,
+        leakage=[(title(found), _numbers(found)) for found in runs],
+        claims=[(title(found), found.statement) for found in private],
+        facts=_facts(private),
+        unproven=[title(found) for found in runs if found.epsilon is None],
+        meanings=_meanings(runs),
+        not_covered=_not_covered(runs),
+        guarantees=sum(found.statement.guarantee for found in private),
+        skipped=_reasons(runs),
+        fpr=f"{100 * FPR:g} %",
+        shared=yaml.safe_dump(_without(runs[0].config), sort_keys=False, allow_unicode=True),
+        settings=[(title(found), found.run, _setting(found)) for found in runs],
+    )
+
+
+def _numbers(found: Findings) -> list[tuple[str, ...]]:
+    """A run's attacks, by `NUMBERS`."""
+    told = []
+    for attack in found.attacks:
+        auc, *tprs = (found.get(metric, attack=attack) for metric in (AUC, *map(tpr_at, FPRS)))
+        interval = _plain(auc.value, auc.low, auc.high)
+        scored = f"{auc.members:,} / {auc.nonmembers:,}"
+        told.append((attack, interval, *(percent(tpr, interval=True) for tpr in tprs), scored))
+    return told
+
+
+def _plain(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}–{high:.3f}]"
+
+
+def _facts(private: Sequence[Findings]) -> list[tuple[str, list[str]]]:
+    """What the mechanisms were: for each thing that is known of any run, its value for every run."""
+    values = {words: [getattr(found.statement, name) for found in private] for name, words in DESCRIBED.items()}
+    return [
+        (words, [NOTHING if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
+        for words, row in values.items()
+        if any(value is not None for value in row)
+    ]
+
+
+def _meanings(runs: Sequence[Findings]) -> dict[str, dict[str, list[str]]]:
+    """For each flag its sentences, each with the runs it is about."""
+    meanings: dict[str, dict[str, list[str]]] = {}
+    for found in runs:
+        for flag in flags(found):
+            meanings.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(found))
+    return meanings
+
+
+def _not_covered(runs: Sequence[Findings]) -> list[tuple[tuple[str, ...], list[str]]]:
+    """What the claims leave out, each list once, with the runs whose claim it is."""
+    lists: dict[tuple[str, ...], list[str]] = {}
+    for found in runs:
+        if found.statement.not_covered:
+            lists.setdefault(found.statement.not_covered, []).append(title(found))
+    return list(lists.items())
+
+
+def _reasons(runs: Sequence[Findings]) -> list[tuple[str, str, list[str]]]:
+    """For each skipped attack and reason the runs."""
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for found in runs:
+        for attack, reason in found.skipped.items():
+            reasons.setdefault((attack, reason), []).append(title(found))
+    return [(attack, reason, titles) for (attack, reason), titles in reasons.items()]
+
+
+def _without(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What the runs share."""
+    return {key: value for key, value in config.items() if key not in ("defense", "guard", "names", "fleet", "seed")}
+
+
+def _setting(found: Findings) -> str:
+    own = {key: found.config[key] for key in ("defense", "guard", "seed") if key in found.config}
+    text: str = yaml.safe_dump(own, sort_keys=False, allow_unicode=True, default_flow_style=None)
+    return text.strip()
+
+
+def _unbroken(value: Any) -> Any:
+    """Keeps a number and its percent sign on one line."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
+
+
+def inline(drawing: str, prefix: str) -> str:
+    """An SVG file as a part of a page: without its header, with ids of its own and the page's colors."""
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r' xmlns(:\w+)?="[^"]*"', "", drawing)
+    drawing = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing)
+    for color, variable in ((INK, "ink"), (MUTED, "muted"), (PAPER, "paper")):
+        drawing = drawing.replace(color, f"var(--{variable})")
+    return drawing

@@ -1,0 +1,62 @@
+"""Noise: same for a model alone and in a stack, independent between parameters, scaled by q·N."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from datamodules.secret import Secret
+from defenses.dp_sgd.optimizer import NoisyOptimizer
+
+SECRET = Secret.from_text("test")
+
+
+def noisy(shapes: list[tuple[int, ...]], models: list[int] | None, **settings: float) -> list[nn.Parameter]:
+    """Parameters after one step of SGD with learning rate 1 on zero sums."""
+    parameters = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    optimizer = NoisyOptimizer(
+        torch.optim.SGD(parameters, lr=1.0),
+        **{"noise_multiplier": 2.0, "max_grad_norm": 0.5, "expected_batch_size": 4.0, **settings},
+        models=models and len(models),
+    )
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    optimizer.generators = [SECRET.torch("noise", k, 5) for k in models or [7]]
+    optimizer.step()
+    return parameters
+
+
+def test_standard_deviation_is_sigma_times_c_over_expected_batch_size() -> None:
+    one, other = noisy([(200, 300), (60_000,)], None)
+    assert np.std(one.detach().numpy()) == pytest.approx(2.0 * 0.5 / 4, rel=0.02)
+    both = np.corrcoef(one.detach().flatten(), other.detach())
+    assert abs(both[0, 1]) < 0.02
+
+
+def test_same_noise_alone_and_in_a_stack() -> None:
+    stacked = noisy([(3, 4, 5), (3, 6)], [2, 7, 9])
+    alone = noisy([(4, 5), (6,)], None)
+    for whole, single in zip(stacked, alone, strict=True):
+        assert torch.equal(whole[1], single)
+        assert not torch.equal(whole[0], single)
+
+
+def test_no_noise_draws_nothing() -> None:
+    generator = SECRET.torch("noise", 7, 5)
+    before = generator.get_state()
+    (parameter,) = noisy([(4,)], None, noise_multiplier=0.0)
+    assert torch.equal(parameter, torch.zeros(4))
+    assert torch.equal(generator.get_state(), before)
+
+
+def test_zero_grad_leaves_no_gradient_that_might_not_be_clipped() -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = NoisyOptimizer(
+        torch.optim.SGD([parameter], lr=1.0), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=1.0
+    )
+    parameter.grad = torch.ones(3)
+    optimizer.zero_grad(set_to_none=False)
+    assert parameter.grad is None
+    assert optimizer.release() is optimizer.original_optimizer and not hasattr(parameter, "summed_grad")

@@ -1,0 +1,186 @@
+"""Every refusal of settings, by its text."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
+
+from defenses.dp_sgd import DPSGD
+from defenses.dp_sgd.rules import check_optimizers, check_trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+DATA = TensorDataset(torch.randn(20, 3), torch.zeros(20, dtype=torch.long))
+
+
+class Module(pl.LightningModule):
+    def __init__(self, optimizer: Any = torch.optim.SGD) -> None:
+        super().__init__()
+        self.layer, self.optimizer = nn.Linear(3, 2), optimizer
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
+        return nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return self.optimizer(self.parameters(), lr=0.1)
+
+
+class Manual(Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+
+
+class Skipping(Module):
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
+        return None if batch_idx else super().training_step(batch, batch_idx)
+
+
+class OwnClipping(Module):
+    def configure_gradient_clipping(self, *inputs: Any, **keywords: Any) -> None: ...
+
+
+class BatchNorm(Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm1d(3)
+
+
+class GradientLogger(pl.Callback):
+    def on_before_optimizer_step(self, *inputs: Any) -> None: ...
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(DATA)
+
+
+def fit(module: Any = None, loader: Any = None, callbacks: Any = (), dpsgd: Any = None, **settings: Any) -> None:
+    quiet = {
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+    }
+    callback = DPSGD(**(dpsgd or {"noise_multiplier": 1.0}))
+    trainer = pl.Trainer(
+        **{"max_epochs": 1, "accelerator": "cpu", **quiet, **settings}, callbacks=[callback, *callbacks]
+    )
+    trainer.fit(module or Module(), DataLoader(DATA, batch_size=5) if loader is None else loader)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "epsilon=None, noise_multiplier=None: give exactly one of them; the other follows"),
+        ({"epsilon": 1, "noise_multiplier": 1.0}, "epsilon=1, noise_multiplier=1.0: give exactly one of them"),
+        ({"epsilon": 0}, "epsilon=0 is not positive; choose a value above 0, or inf for clipping only"),
+        ({"epsilon": float("nan")}, "epsilon=nan is not positive"),
+        ({"noise_multiplier": -1.0}, "noise_multiplier=-1.0 is no amount of noise; choose a finite value, 0 or more"),
+        ({"epsilon": 1, "max_grad_norm": 0}, "max_grad_norm=0 clips nothing; choose a finite value above 0"),
+        ({"epsilon": 1, "delta": 1.5}, "delta=1.5 is not a probability; choose a value between 0 and 1, below 1/N"),
+    ],
+)
+def test_arguments(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        DPSGD(**settings)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"dpsgd": {"epsilon": 1, "delta": 0.05}},
+            r"delta=0.05 is at least 1/N=0.05.*choose below it, for example 0.037",
+        ),
+        ({"gradient_clip_val": 1.0}, r"gradient_clip_val=1.0 clips the sum, not the records; remove it and set DPSGD"),
+        (
+            {"accumulate_grad_batches": 2},
+            "accumulate_grad_batches=2 joins batches that are accounted separately; set it",
+        ),
+        (
+            {"callbacks": [pl.callbacks.GradientAccumulationScheduler({0: 2})]},
+            "accumulate_grad_batches=.* joins batches that are accounted separately",
+        ),
+        ({"precision": "bf16-mixed"}, "precision=bf16-mixed rounds the norms that clipping relies on; use 32-true"),
+        ({"overfit_batches": 1}, "overfit_batches=1 repeats the same batches; set it to 0"),
+        ({"max_epochs": -1}, "max_epochs=-1 without max_steps has no end to account for; set one of them"),
+        (
+            {"callbacks": [GradientLogger()]},
+            "callback GradientLogger reads gradients in on_before_optimizer_step, before",
+        ),
+        ({"module": OwnClipping()}, "OwnClipping.configure_gradient_clipping sees gradients before the noise is added"),
+        ({"module": Manual()}, "automatic_optimization=False is not supported; let Lightning call backward and step"),
+        ({"module": Module(torch.optim.LBFGS)}, "optimizer=LBFGS evaluates a batch several times per step; use SGD"),
+        ({"module": Skipping()}, "training_step returned None; a step may not depend on the records, return the loss"),
+        (
+            {"module": BatchNorm()},
+            r"layer norm \(BatchNorm1d\) mixes the records of a batch; replace it with nn.GroupNorm",
+        ),
+    ],
+)
+def test_trainer_and_module(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(**settings)
+
+
+def test_more_than_one_optimizer() -> None:
+    made = [torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1) for _ in range(2)]
+    with pytest.raises(ValueError, match="configure_optimizers gives 2 optimizers; DPSGD needs exactly one"):
+        check_optimizers(made)
+
+
+def test_more_than_one_process() -> None:
+    trainer: Any = SimpleNamespace(
+        world_size=2, gradient_clip_val=None, callbacks=[], accumulate_grad_batches=1, precision="32-true"
+    )
+    with pytest.raises(ValueError, match="devices=2: each process would sample and add noise; use devices=1"):
+        check_trainer(trainer, Module(), pl.Callback())
+
+
+class Numbers(torch.utils.data.Sampler[int]):
+    def __iter__(self) -> Any:
+        return iter(range(20))
+
+
+@pytest.mark.parametrize(
+    ("loader", "message"),
+    [
+        (
+            DataLoader(Stream(), batch_size=5),
+            "dataset=Stream is iterable, so its records cannot be drawn independently",
+        ),
+        (
+            DataLoader(DATA, batch_size=5, sampler=WeightedRandomSampler([1.0] * 20, 20)),
+            "sampler=WeightedRandomSampler would be replaced by Poisson sampling over the whole data set; use shuffle",
+        ),
+        (
+            DataLoader(DATA, batch_size=5, sampler=RandomSampler(DATA, replacement=True)),
+            "sampler=RandomSampler would be replaced by Poisson sampling",
+        ),
+        (DataLoader(DATA, batch_size=None, sampler=Numbers()), "sampler=Numbers has no batch size; give batch_size="),
+        (DataLoader(DATA, batch_size=5, drop_last=True), "drop_last=True means nothing under Poisson sampling; set"),
+        (DataLoader(DATA, batch_size=30), "batch_size=30 exceeds N=20; choose at most 20"),
+        ([DataLoader(DATA), DataLoader(DATA)], "train_dataloader=list cannot be sampled; give one torch DataLoader"),
+    ],
+)
+def test_loaders(loader: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit(loader=loader)
+
+
+def test_batches_without_tensors() -> None:
+    class Words(torch.utils.data.Dataset[str]):
+        def __len__(self) -> int:
+            return 4
+
+        def __getitem__(self, index: int) -> str:
+            return "word"
+
+    with pytest.raises(ValueError, match="batch=list holds no tensor to count records in; make its collate function"):
+        fit(loader=DataLoader(Words(), batch_size=2))

@@ -1,0 +1,125 @@
+"""Which runs share a curve, and in which order their points stand."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from evaluation.curves import ceiling, check_comparable, epsilon_text, ordered, series, strength_text, title
+from evaluation.epsilon import tpr_ceiling
+from evaluation.findings import Findings
+
+
+def changed(found: Findings, **keys: object) -> Findings:
+    """The same run with other configuration keys, dots for nesting."""
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in found.config.items()}
+    for key, value in keys.items():
+        group, _, name = key.rpartition("__")
+        (config[group] if group else config)[name] = value
+    return replace(found, config=config)
+
+
+def test_a_sweep_over_defenses_is_comparable(sweep: list[Findings]) -> None:
+    check_comparable(sweep)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"seed": 7},
+        {"fleet__models": 64},
+        {"guard": {"name": "topk"}},
+        {"names__defense": "l2"},
+        {"defense__trainer": {"epochs": 999}},
+        {"data__root": "elsewhere"},
+    ],
+)
+def test_what_may_differ(make_findings: Callable[..., Findings], keys: dict[str, object]) -> None:
+    found = make_findings()
+    check_comparable([found, changed(found, **keys)])
+
+
+def test_other_keys_are_named_with_their_values_and_the_remedy(make_findings: Callable[..., Findings]) -> None:
+    found = make_findings()
+    other = replace(changed(found, trainer__epochs=80, split__pool=0.5), folder="runs/digits/other")
+    with pytest.raises(ValueError) as error:
+        check_comparable([found, found, other])
+    assert str(error.value) == (
+        "split.pool=0.7 and 0.5, trainer.epochs=40 and 80 differ between runs/digits/mlp-none-None and"
+        " runs/digits/other; runs on one curve may differ only in defense, guard, fleet and seed, choose some with"
+        " runs=<glob>"
+    )
+
+
+@pytest.mark.parametrize("key", ["names__network", "data__name", "membership__share", "network__hidden"])
+def test_network_data_and_membership_must_agree(make_findings: Callable[..., Findings], key: str) -> None:
+    found = make_findings()
+    with pytest.raises(ValueError, match=key.replace("__", r"\.")):
+        series([found, changed(found, **{key: "another"})])
+
+
+def test_a_key_that_only_one_run_has_differs(make_findings: Callable[..., Findings]) -> None:
+    found = make_findings()
+    with pytest.raises(ValueError, match=r"trainer\.clip=None and 1"):
+        check_comparable([found, changed(found, trainer__clip=1)])
+
+
+def test_the_undefended_run_comes_first_then_strengths_rise(sweep: list[Findings]) -> None:
+    lines = series(sweep)
+    assert [line.name for line in lines] == ["undefended", "dp_sgd", "l2"]
+    assert lines[0].undefended and not lines[1].undefended
+    assert [point.label for point in lines[1].points] == ["ε=1", "ε=4", "ε=16", "ε=64", "ε=256", "ε=∞"]
+    assert [point.label for point in lines[2].points] == ["0.0001", "0.001", "0.01"]
+    assert lines[0].points[0].label == ""
+    assert ordered(reversed(sweep)) == ordered(sweep)  # type: ignore[arg-type]
+
+
+def test_a_point_is_the_strongest_attack(sweep: list[Findings]) -> None:
+    for line in series(sweep):
+        for point in line.points:
+            tprs = [row.value for row in point.findings.rows if row.metric == "tpr@1%fpr" and row.group == "all"]
+            assert point.leakage.value == max(tpr for tpr in tprs if tpr is not None)
+
+
+def test_guards_and_seeds_have_lines_of_their_own(make_findings: Callable[..., Findings]) -> None:
+    runs = [make_findings(), make_findings(guard="topk"), make_findings(seed=1)]
+    assert [line.name for line in series(runs)] == [
+        "undefended (seed 0)",
+        "undefended (seed 1)",
+        "none + topk (seed 0)",
+    ]
+
+
+def test_what_cannot_be_resolved_has_no_point(make_findings: Callable[..., Findings]) -> None:
+    (line,) = series([make_findings(nonmembers=50)])
+    assert len(line.runs) == 1 and line.points == []
+    (line,) = series([make_findings(roc={}, skipped={"lira": "models=1"})])
+    assert line.points == []
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [(0.997, "1"), (0.0531, "0.06"), (3.988, "4"), (1.01, "1.1"), (15.95, "16"), (255.2, "256"), (math.inf, "∞")],
+)
+def test_epsilon_is_rounded_up(epsilon: float, text: str) -> None:
+    assert epsilon_text(epsilon) == text
+
+
+def test_titles(sweep: list[Findings]) -> None:
+    assert {title(found) for found in sweep} >= {"undefended", "dp_sgd ε=∞", "dp_sgd ε=4", "l2 0.0001"}
+    assert strength_text(ordered(sweep)[0]) == ""
+
+
+def test_ceilings_are_those_of_the_claim(sweep: list[Findings]) -> None:
+    fpr = np.array([0.001, 0.01, 0.1])
+    undefended, strong, *_ = ordered(sweep)
+    assert ceiling(undefended, fpr) is None
+    assert ceiling(ordered(sweep)[6], fpr) is None  # clipped only
+    np.testing.assert_array_equal(ceiling(strong, fpr), tpr_ceiling(fpr, np.array(strong.statement.privacy_curve)))
+    bare = replace(strong, statement=replace(strong.statement, privacy_curve=()))
+    one_point = np.array([[bare.statement.epsilon, bare.statement.delta]])
+    np.testing.assert_array_equal(ceiling(bare, fpr), tpr_ceiling(fpr, one_point))

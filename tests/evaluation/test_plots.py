@@ -1,0 +1,190 @@
+"""The figures hold the marks that a reader expects, and no label hides another."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Annotation
+
+from evaluation.curves import FPR, ceiling, ordered, series
+from evaluation.findings import Findings
+from evaluation.placement import box
+from evaluation.plots import roc, tradeoff
+from evaluation.style import INK, looks, save, svg
+
+
+@pytest.fixture(scope="module")
+def curve(sweep: list[Findings]) -> Figure:
+    return tradeoff(sweep)
+
+
+@pytest.fixture(scope="module")
+def rates(sweep: list[Findings]) -> Figure:
+    return roc(sweep)
+
+
+def line(axes: Axes, label: str) -> np.ndarray:
+    """The points of the line with this label."""
+    (found,) = [line for line in axes.lines if line.get_label() == label]
+    return np.asarray(found.get_xydata())
+
+
+def labels(axes: Axes) -> list[Annotation]:
+    return [text for text in axes.texts if isinstance(text, Annotation)]
+
+
+def legend(axes: Axes) -> list[str]:
+    shown = axes.get_legend()
+    assert shown is not None
+    return [text.get_text() for text in shown.get_texts()]
+
+
+def test_left_panel_has_a_line_per_defense_and_the_guessing_level(curve: Figure, sweep: list[Findings]) -> None:
+    axes = curve.axes[0]
+    assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
+    assert legend(axes) == ["undefended", "dp_sgd", "l2", "guessing"]
+    assert set(line(axes, "guessing")[:, 1]) == {FPR}
+    for drawn in series(sweep):
+        expected = [(point.utility.value, point.leakage.value) for point in drawn.points]
+        np.testing.assert_array_equal(line(axes, drawn.name), expected)
+    (star,) = [line for line in axes.lines if line.get_label() == "undefended"]
+    assert (star.get_marker(), star.get_color()) == ("*", INK)
+
+
+def test_intervals_are_drawn(curve: Figure, sweep: list[Findings]) -> None:
+    axes = curve.axes[0]
+    bars = np.vstack([segment for bar in axes.containers for part in bar[2] for segment in part.get_segments()])
+    for drawn in series(sweep):
+        for point in drawn.points:
+            for end in (point.leakage.low, point.leakage.high):
+                assert np.isclose(bars, (point.utility.value, end)).all(axis=1).any()
+
+
+def test_every_strength_is_labelled_once(curve: Figure) -> None:
+    texts = sorted(text.get_text() for text in labels(curve.axes[0]))
+    assert texts == sorted(["ε=1", "ε=4", "ε=16", "ε=64", "ε=256", "ε=∞", "0.0001", "0.001", "0.01"])
+
+
+def crowded(make_findings: Callable[..., Findings]) -> list[Findings]:
+    """Twelve runs that lie almost on top of each other."""
+    return [
+        make_findings("l2", accuracy=0.9 + 0.001 * i, separation=0.5 + 0.01 * i, strength=10.0**-i) for i in range(12)
+    ]
+
+
+@pytest.mark.parametrize("which", ["sweep", "crowded"])
+def test_labels_overlap_neither_each_other_nor_marks_nor_legend(
+    which: str, sweep: list[Findings], make_findings: Callable[..., Findings]
+) -> None:
+    figure = tradeoff(sweep if which == "sweep" else crowded(make_findings))
+    axes = figure.axes[0]
+    figure.draw_without_rendering()
+    boxes = [box(text) for text in labels(axes)]
+    assert len(boxes) >= 9
+    for one, other in itertools.combinations(boxes, 2):
+        assert not one.overlaps(other)
+    shown = axes.get_legend()
+    assert shown is not None
+    marks = [point for drawn in axes.lines if drawn.get_marker() in "os*" for point in drawn.get_xydata()]  # type: ignore[union-attr]
+    for label in boxes:
+        assert not label.overlaps(shown.get_window_extent())
+        assert not any(label.contains(*axes.transData.transform(mark)) for mark in marks)
+        assert axes.get_window_extent().fully_containsx(label.x0) and axes.get_window_extent().fully_containsx(label.x1)
+
+
+def test_right_panels_show_accuracy_leakage_and_ceiling_over_epsilon(curve: Figure, sweep: list[Findings]) -> None:
+    _, accuracy, leakage = curve.axes
+    assert accuracy.get_xscale() == leakage.get_xscale() == leakage.get_yscale() == "log"
+    assert accuracy.get_yscale() == "linear"
+    private = [found for found in ordered(sweep) if found.epsilon is not None]
+    proven = [found for found in private if found.statement.guarantee]
+    limits = [(found.epsilon, ceiling(found, np.array([FPR]))) for found in proven]
+    np.testing.assert_allclose(
+        line(leakage, "ceiling that ε proves"), [(e, x.item()) for e, x in limits if x is not None]
+    )
+    measured = line(leakage, "dp_sgd")
+    assert len(measured) == len(private) and (np.diff(measured[:, 0]) > 0).all()
+    assert [text.get_text() for text in leakage.get_xticklabels()][::-1] == ["1", "4", "16", "64", "256", "∞"]
+    assert set(legend(accuracy)) == {"dp_sgd", "ceiling that ε proves", "undefended", "guessing"}
+
+
+def test_without_a_guarantee_there_is_one_panel(make_findings: Callable[..., Findings]) -> None:
+    assert len(tradeoff([make_findings(), make_findings("l2", strength=0.1)]).axes) == 1
+
+
+@pytest.mark.parametrize("changes", [{"nonmembers": 50}, {"roc": {}}])
+def test_what_cannot_be_resolved_is_said(make_findings: Callable[..., Findings], changes: dict[str, object]) -> None:
+    figure = tradeoff([make_findings(**changes)])
+    assert "no run can be resolved at 1 % FPR" in [text.get_text() for text in figure.axes[0].texts]
+    roc([make_findings(**changes)])
+
+
+def test_a_tpr_of_zero_stays_on_the_page(make_findings: Callable[..., Findings]) -> None:
+    found = make_findings()
+    rows = [replace(row, value=0.0, low=0.0, high=0.0) if row.metric.startswith("tpr") else row for row in found.rows]
+    axes = tradeoff([replace(found, rows=rows)]).axes[0]
+    assert line(axes, "undefended")[0, 1] == axes.get_ylim()[0]
+
+
+def test_roc_is_logarithmic_and_starts_at_one_false_positive(rates: Figure, sweep: list[Findings]) -> None:
+    (axes,) = rates.axes
+    assert axes.get_xscale() == axes.get_yscale() == "log"
+    assert axes.get_xlim()[0] == pytest.approx(1 / 628)
+    for found in sweep:
+        fpr, tpr = found.roc[found.strongest]
+        assert any(np.array_equal(drawn.get_xydata(), np.column_stack([fpr, tpr])) for drawn in axes.lines)  # type: ignore[arg-type]
+    guessing = line(axes, "_guessing")
+    np.testing.assert_array_equal(guessing[:, 0], guessing[:, 1])
+    strong = next(found for found in sweep if found.strength == 1)
+    limit = line(axes, "_ceiling of dp_sgd ε=1")
+    np.testing.assert_array_equal(limit[:, 1], ceiling(strong, limit[:, 0]))
+    assert legend(axes)[0] == "undefended · lira"
+    assert legend(axes)[-2:] == ["ceiling that ε proves", "guessing"]
+    assert len(legend(axes)) == len(sweep) + 2
+
+
+def test_roc_without_a_claim_has_no_ceiling(make_findings: Callable[..., Findings]) -> None:
+    assert legend(roc([make_findings()]).axes[0]) == ["undefended · lira", "guessing"]
+
+
+def test_lines_differ_in_color_and_marker(sweep: list[Findings]) -> None:
+    drawn = looks(series(sweep)).values()
+    assert len({color for color, _ in drawn}) == len({marker for _, marker in drawn}) == len(drawn)
+
+
+def test_files_are_whole_and_the_same_each_time(curve: Figure, tmp_path: Path) -> None:
+    assert save(curve, tmp_path / "tradeoff.png").read_bytes().startswith(b"\x89PNG")
+    assert svg(curve) == svg(curve)
+    assert svg(curve).rstrip().endswith("</svg>")
+    assert [path.name for path in tmp_path.iterdir()] == ["tradeoff.png"]
+
+
+def test_a_failed_drawing_leaves_the_earlier_file(
+    curve: Figure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tradeoff.png"
+    path.write_bytes(b"earlier")
+    whole = Path.write_bytes
+
+    def torn(self: Path, data: bytes) -> int:
+        whole(self, data[:100])
+        raise OSError(28, "no space")
+
+    monkeypatch.setattr(Path, "write_bytes", torn)
+    with pytest.raises(OSError, match="no space"):
+        save(curve, path)
+    assert path.read_bytes() == b"earlier"
+
+
+def test_the_style_of_others_is_untouched(sweep: list[Findings]) -> None:
+    before = dict(mpl.rcParams)
+    tradeoff(sweep[:1])
+    assert dict(mpl.rcParams) == before

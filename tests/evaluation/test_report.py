@@ -1,0 +1,198 @@
+"""The report: self-contained, escaped, and the same numbers as the rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from evaluation.findings import COLUMNS, Findings
+from evaluation.page import inline
+from evaluation.report import FILES, summary, tidy_csv, write
+from evaluation.style import INK
+
+COMMAND = "python evaluate.py data=digits name='a<b'"
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Page(HTMLParser):
+    """Checks that tags nest, and gathers what tests ask for."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture(scope="module")
+def written(sweep: list[Findings], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("reports") / "new" / "digits"
+    skipped = [
+        replace(found, skipped={"population": "needs population records; the split has none"}) for found in sweep
+    ]
+    assert write(skipped, folder, COMMAND) == [folder / name for name in FILES]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def html(written: Path) -> str:
+    return (written / "report.html").read_text()
+
+
+def test_all_files_and_nothing_half_written(written: Path) -> None:
+    assert sorted(path.name for path in written.iterdir()) == sorted(FILES)
+
+
+def test_the_page_is_self_contained(html: str) -> None:
+    tags = Page(html).tags
+    assert not re.search("https?://", html)
+    assert not any(tag in ("script", "link", "iframe", "object") for tag, _ in tags)
+    assert "@import" not in html
+    for _, attributes in tags:
+        for name in ("src", "href", "xlink:href"):
+            assert (attributes.get(name) or "#").startswith(("#", "data:"))
+
+
+def test_the_page_has_a_language_headers_and_alternatives(html: str) -> None:
+    tags = Page(html).tags
+    assert ("html", {"lang": "en"}) in tags
+    assert all("scope" in attributes for tag, attributes in tags if tag == "th")
+    pictures = [attributes for _, attributes in tags if attributes.get("role") == "img"]
+    assert len(pictures) == 2 and all(len(attributes["aria-label"] or "") > 40 for attributes in pictures)
+    assert sum(tag == "svg" for tag, _ in tags) == 2
+    for feature in ("prefers-color-scheme: dark", "@media print"):
+        assert feature in html
+
+
+def test_ids_of_the_page_are_its_own(html: str) -> None:
+    tags = Page(html).tags
+    ids = [attributes["id"] for _, attributes in tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    links = re.findall(r'(?:href="#|url\(#)([^")]+)', html)
+    assert links and set(links) <= set(ids)
+
+
+def test_the_verdict_has_its_scope(html: str) -> None:
+    text = html.replace("\u00a0", " ")
+    sentence = r"Black-box, 15 shadow models that know the defense: at 1 % false accusations the best attack \(lira\)"
+    assert (
+        len(re.findall(sentence + r" finds \d+\.\d % \[\d+\.\d–\d+\.\d\] of members; guessing finds 1 %\.", text)) == 2
+    )
+    assert "<h3>Undefended</h3>" in text and "<h3>Best protected: dp_sgd ε=1</h3>" in text
+    assert "no better than guessing within its interval, which proves nothing" in text
+    assert "Scope: internal." in text
+
+
+@pytest.mark.parametrize(
+    ("how", "models", "words"),
+    [
+        ("bernoulli", 16, "black-box, 15 shadow models that know the defense"),
+        ("bernoulli", 2, "black-box, 1 shadow model that know"),
+        ("complementary", 16, "black-box, 14 shadow models"),
+        ("fixed", 16, "black-box: at 1 %"),
+    ],
+)
+def test_shadows_are_counted_without_the_target(
+    make_findings: Callable[..., Findings], how: str, models: int, words: str
+) -> None:
+    found = make_findings(models=models)
+    found = replace(found, config={**found.config, "membership": {"how": how}})
+    (verdict,) = summary([found], "")["verdicts"]
+    assert words.lower() in verdict["sentence"].lower()
+
+
+def test_the_best_protected_is_where_attacks_find_least(make_findings: Callable[..., Findings]) -> None:
+    runs = [make_findings("l2", strength=x, separation=s) for x, s in ((0.1, 0.4), (0.2, 0.2), (0.3, 0.3))]
+    assert [verdict["heading"] for verdict in summary(runs, "")["verdicts"]] == ["Best protected: l2 0.2"]
+
+
+def test_claims_flags_and_skipped_attacks_are_told(html: str) -> None:
+    assert "(ε = 3.99, δ = 0.000834)-differential privacy per record (add/remove one record)" in html
+    assert "no formal guarantee; gradients were clipped, without noise" in html
+    assert "m of them cost up to m·ε" in html
+    assert "needs population records; the split has none" in html and "(all runs)" in html
+    assert "excludes hardly any attack" in html and "one false positive among 628 non-members" in html
+    assert "python evaluate.py data=digits name=&#39;a&lt;b&#39;" in html
+
+
+def test_a_hostile_name_is_text(make_findings: Callable[..., Findings], tmp_path: Path) -> None:
+    hostile = "<script>alert(1)</script>"
+    found = make_findings(data=hostile, skipped={hostile: hostile}, guard=hostile)
+    write([found], tmp_path, hostile)
+    html = (tmp_path / "report.html").read_text()
+    assert "<script" not in html and "&lt;script&gt;" in html
+    Page(html)
+
+
+def test_json_is_strict_and_holds_the_rows(written: Path, sweep: list[Findings]) -> None:
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    content = json.loads((written / "report.json").read_text(), parse_constant=refuse)
+    assert content["scope"] == "internal" and content["command"] == COMMAND
+    runs = {run["run"]: run for run in content["runs"]}
+    for found in sweep:
+        run = runs[found.run]
+        assert run["rows"] == [vars(row) for row in found.rows]
+        assert run["statement"]["sentence"] == found.statement.sentence()
+        expected = "inf" if found.epsilon == math.inf else found.epsilon
+        assert run["statement"]["epsilon"] == expected
+
+
+def test_csv_has_the_columns_and_round_trips(written: Path, sweep: list[Findings]) -> None:
+    lines = list(csv.DictReader(io.StringIO((written / "results.csv").read_text())))
+    assert tuple(lines[0]) == COLUMNS
+    rows = [row for found in sweep for row in found.tidy()]
+    assert len(lines) == len(rows)
+    texts = {tuple(line.values()) for line in lines}
+    for row in rows:
+        assert tuple("" if row[name] is None else str(row[name]) for name in COLUMNS) in texts
+    assert {line["epsilon"] for line in lines if line["strength"] == "inf"} == {"inf"}
+    assert {line["epsilon"] for line in lines if line["defense"] in ("none", "l2")} == {""}
+    assert {line["attack"] for line in lines if line["metric"] == "test_accuracy"} == {""}
+    assert any(line["group"] == "class=3" for line in lines) and any(line["model"] == "15" for line in lines)
+
+
+def test_csv_quotes_what_needs_it(make_findings: Callable[..., Findings]) -> None:
+    text = tidy_csv([make_findings(data='a,"b"\nc')])
+    assert next(csv.DictReader(io.StringIO(text)))["data"] == 'a,"b"\nc'
+
+
+def test_runs_that_differ_write_nothing(sweep: list[Findings], tmp_path: Path) -> None:
+    other = replace(sweep[0], config={**sweep[0].config, "trainer": {"epochs": 3}})
+    with pytest.raises(ValueError, match=r"trainer\.epochs=40 and 3"):
+        write([sweep[1], other], tmp_path / "report", COMMAND)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unresolved_runs_still_have_a_report(make_findings: Callable[..., Findings], tmp_path: Path) -> None:
+    write([make_findings(nonmembers=50), make_findings("l2", strength=0.1, roc={})], tmp_path, COMMAND)
+    html = (tmp_path / "report.html").read_text().replace("\u00a0", " ")
+    assert "No attack could be measured at 1 % false accusations" in html
+    Page(html)
+
+
+def test_inline_figures_take_the_page_colors() -> None:
+    drawing = f'<?xml?><svg xmlns="x"><metadata>m</metadata><g id="a" fill="{INK}" clip-path="url(#a)"/></svg>'
+    assert inline(drawing, "p") == '<svg><g id="p-a" fill="var(--ink)" clip-path="url(#p-a)"/></svg>'

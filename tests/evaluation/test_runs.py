@@ -1,0 +1,134 @@
+"""Run folders: the same settings meet the same run, anything else does not, and nothing is half there."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from datamodules.dataset import from_config
+from evaluation.runs import Run, canonical, find, identity
+from train import train
+
+TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
+
+
+def name(settings) -> str:
+    return identity(settings, from_config(settings))
+
+
+@pytest.mark.parametrize("same", ["fleet.models=5", "fleet.workers=2", "fleet.at_once=1", "secret=x", "plan=true"])
+def test_settings_that_do_not_change_a_model_do_not_change_the_run(compose, same):
+    assert name(compose(*TINY)) == name(compose(*TINY, same))
+
+
+@pytest.mark.parametrize(
+    "other",
+    ["trainer.epochs=2", "seed=1", "split.pool=0.6", "membership.share=0.4", "network.hidden=[64]", "defense=l2",
+     "trainer.optimizer.lr=0.5", "data=breast_cancer"],
+)  # fmt: skip
+def test_settings_that_change_a_model_change_the_run(compose, other):
+    assert name(compose(*TINY)) != name(compose(*TINY, other))
+
+
+def test_one_and_one_point_zero_agree():
+    assert canonical({"a": 1, "b": [True, 2]}) == canonical({"a": 1.0, "b": (True, 2.0)})
+    assert canonical(True) is True and canonical(float("inf")) == "inf"
+
+
+def test_changed_data_never_meet_an_old_run(compose, tmp_path):
+    path, rng = tmp_path / "mine.npz", np.random.default_rng(0)
+    x, y = rng.random((40, 3), dtype=np.float32), np.arange(40) % 2
+    names = []
+    for value in (0.25, 0.5):
+        x[7, 1] = value
+        np.savez(path, x=x, y=y)
+        from datamodules import dataset
+
+        dataset._load.cache_clear()
+        names.append(name(compose("data=npz", f"data.path={path}")))
+    assert names[0] != names[1]
+
+
+def test_place_of_the_data_does_not_change_the_run(compose, tmp_path):
+    x, y = np.random.default_rng(0).random((40, 3), dtype=np.float32), np.arange(40) % 2
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        np.savez(tmp_path / folder / "mine.npz", x=x, y=y)
+    one, other = (name(compose("data=npz", f"data.path={tmp_path}/{folder}/mine.npz")) for folder in ("a", "b"))
+    assert one == other
+
+
+def test_secret_is_private_and_membership_is_recomputed_from_it(compose):
+    run = Run(Path(train(compose(*TINY))["folder"]))
+    private = run.folder / "private"
+    assert stat.S_IMODE(private.stat().st_mode) == 0o700
+    assert stat.S_IMODE((private / "secret").stat().st_mode) == 0o600
+    hidden = run.secret.value.hex()
+    others = [path for path in run.folder.rglob("*") if path.is_file() and path.parent != private]
+    assert others and not any(hidden in path.read_bytes().decode("latin1") for path in others)
+    membership = run.membership()
+    assert membership.shape == (2, len(run.dataset.split.pool)) and 0.4 < membership.mean() < 0.6
+
+
+def test_another_given_secret_is_refused(compose):
+    train(compose(*TINY, "secret=one"))
+    with pytest.raises(ValueError, match=r"secret=… differs from the one that .* was made with; remove that folder"):
+        train(compose(*TINY, "secret=two", "fleet.models=3"))
+
+
+def test_only_missing_models_are_trained(compose):
+    settings = compose(*TINY, "fleet.models=3", "fleet.at_once=1", "secret=s")
+    run = Run(Path(train(settings)["folder"]))
+    before = {path.name: path.read_bytes() for path in (run.folder / "models").iterdir()}
+    (run.folder / "models" / "1.safetensors").unlink()
+    (run.folder / "complete.json").unlink()
+    assert train(settings)["status"] == "trained"
+    after = {path.name: path.read_bytes() for path in (run.folder / "models").iterdir()}
+    assert before.keys() == after.keys()
+    weights = {name: content[content.index(b"}}") :] for name, content in after.items()}  # behind the timing
+    assert weights == {name: content[content.index(b"}}") :] for name, content in before.items()}
+    assert train(settings)["status"] == "cached"
+
+
+def test_failed_run_leaves_the_reason_and_nothing_else(compose):
+    settings = compose(*TINY, "network.hidden=[0]")
+    run = Run.of(settings, from_config(settings))
+    with pytest.raises(ValueError, match="has an empty layer"):
+        train(settings)
+    assert [path.name for path in run.folder.iterdir()] == ["FAILED"]
+    assert "network.hidden=[0] has an empty layer" in (run.folder / "FAILED").read_text()
+    assert not run.is_complete()
+
+
+def test_run_that_another_process_holds_is_skipped(compose):
+    settings = compose(*TINY)
+    run = Run.of(settings, from_config(settings))
+    with run.lock() as mine:
+        assert mine
+        assert train(settings)["status"] == "skipped"
+
+
+def test_runs_are_found_by_data_folder_or_pattern(compose, tmp_path):
+    runs = tmp_path / "runs"
+    one = Path(train(compose(*TINY))["folder"])
+    other = Path(train(compose(*TINY, "seed=1"))["folder"])
+    assert {run.folder for run in find(runs, "digits", None)} == {one, other}
+    assert [run.folder for run in find(runs, None, str(one))] == [one]
+    assert {run.folder for run in find(runs, None, str(runs / "*"))} == {one, other}
+    with pytest.raises(ValueError, match=r"data=wine has no complete run; .* holds digits: choose one of them"):
+        find(runs, "wine", None)
+    with pytest.raises(ValueError, match="neither data nor runs is given"):
+        find(runs, None, None)
+    with pytest.raises(ValueError, match="is no complete run; give a folder that train.py printed"):
+        Run.existing(tmp_path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_place_that_cannot_be_written_is_an_error(compose, tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError):
+        train(compose(*TINY))

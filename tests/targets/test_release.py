@@ -1,0 +1,98 @@
+"""What leaves the building: usable on raw rows, with a card, and without a trace of the secret."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from torch import nn
+
+from datamodules.dataset import from_config
+from datamodules.secret import Secret
+from targets.release import Release, ship
+
+SMALL = ["trainer.epochs=3", "fleet.models=1"]
+AUDIT = [{"attack": "lira", "metric": "auc", "value": 0.6, "low": 0.5, "high": 0.7}]
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    color = rng.choice(["red", "green"], 400)
+    size = rng.normal(size=400)
+    frame = pd.DataFrame({"color": color, "size": size, "verdict": np.where((color == "red") ^ (size > 0), "yes", "no")})
+    frame.to_csv(tmp_path / "things.csv", index=False)
+    return tmp_path / "things.csv"
+
+
+def test_release_predicts_words_from_raw_rows(compose, table, tmp_path):
+    config = compose("data=csv", f"data.path={table}", "data.label=verdict", "trainer.epochs=60", "fleet.models=1")
+    ship(config, AUDIT, Secret.from_text("s")).save(tmp_path / "released")
+    release = Release.load(tmp_path / "released")
+    frame = pd.read_csv(table)
+    predicted = release.predict(frame[["color", "size"]])
+    assert set(predicted) <= {"yes", "no"}
+    assert (np.array(predicted) == frame["verdict"]).mean() > 0.9
+    probabilities = release.predict_proba(frame)
+    assert probabilities.shape == (400, 2) and np.allclose(probabilities.sum(axis=1), 1, atol=1e-5)
+
+
+def test_card_tells_the_claim_the_audit_and_what_is_not_covered(compose, table, tmp_path):
+    config = compose("data=csv", f"data.path={table}", "data.label=verdict", "defense=dp_sgd")
+    config["defense"]["trainer"]["epochs"] = 2
+    ship(config, AUDIT, Secret.from_text("s")).save(tmp_path / "released")
+    card = json.loads((tmp_path / "released" / "card.json").read_text())
+    statement = card["statement"]
+    assert statement["guarantee"] and 7.9 <= statement["epsilon"] <= 8
+    assert statement["public_size"] == 280 and statement["delta"] == pytest.approx(280**-1.1)
+    assert "given secret" in statement["randomness"]
+    assert any("taken from the pool without noise" in sentence for sentence in statement["not_covered"])
+    assert card["audit"]["results"] == AUDIT and "not this" in card["audit"]["note"]
+    assert "m releases" in card["cost"]
+
+
+def test_card_of_private_data_holds_neither_secret_nor_plain_hash(compose, table, tmp_path):
+    config = compose("data=csv", f"data.path={table}", "data.label=verdict", *SMALL)
+    secret = Secret.from_system()
+    ship(config, AUDIT, secret).save(tmp_path / "released")
+    public = (tmp_path / "released" / "card.json").read_text()
+    fingerprint = from_config(config).fingerprint
+    assert secret.value.hex() not in public and fingerprint not in public
+    assert json.loads(public)["data"]["checksum"] == f"hmac-sha256:{secret.seal(fingerprint.encode())}"
+
+
+def test_card_of_published_data_holds_the_published_checksum(compose):
+    config = compose("data=digits", *SMALL)
+    card = ship(config, [], Secret.from_text("s")).card
+    assert card["data"]["checksum"] == from_config(config).published
+
+
+def test_second_release_to_the_same_place_is_refused(compose, tmp_path):
+    release = ship(compose("data=digits", *SMALL), [], Secret.from_text("s"))
+    release.save(tmp_path / "released")
+    with pytest.raises(ValueError, match="every further release costs privacy anew"):
+        release.save(tmp_path / "released")
+
+
+class Own(nn.Sequential):
+    def __init__(self, *, shape, classes, width):
+        super().__init__(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))
+
+
+def test_own_network_is_given_by_the_caller(compose, tmp_path):
+    config = compose("data=digits", *SMALL)
+    config["network"] = {"_target_": f"{Own.__module__}.Own", "width": 7}
+    ship(config, [], Secret.from_text("s")).save(tmp_path / "released")
+    with pytest.raises(ValueError, match=r"network=test_release.Own is not one of .*; give its class as network="):
+        Release.load(tmp_path / "released")
+    release = Release.load(tmp_path / "released", network=Own)
+    assert isinstance(release.network, Own)
+    assert len(release.predict(np.zeros((3, 1, 8, 8)))) == 3
+
+
+def test_folder_without_a_release_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"holds no card.json; give the folder that ship=<run> printed"):
+        Release.load(tmp_path)

@@ -1,0 +1,57 @@
+"""The privacy claim survives JSON and says what it is."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+
+from targets.statement import Statement
+
+CLAIM = Statement(
+    guarantee=True,
+    epsilon=7.9691,
+    delta=2.1e-4,
+    accountant="PRV",
+    sampling="Poisson",
+    noise_multiplier=1.1,
+    randomness="operating system",
+    privacy_curve=((0.0, 0.5), (1.0, 0.25)),
+    not_covered=("tuning",),
+    warnings=("q is large",),
+)
+
+
+def test_round_trip_through_strict_json() -> None:
+    for statement in (CLAIM, Statement.none(), Statement(guarantee=False, epsilon=math.inf, epsilon_rdp=math.inf)):
+        text = statement.to_json()
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+        assert Statement.from_json(text) == statement
+
+
+def test_sentence_rounds_epsilon_up() -> None:
+    assert CLAIM.sentence() == (
+        "(ε = 7.97, δ = 0.00021)-differential privacy per record (add/remove one record), PRV accountant,"
+        " Poisson sampling, randomness from the operating system"
+    )
+    for epsilon in (0.12345, 3.0, 7.961, 99.91, 511.2, 1234.5):
+        shown = Statement(guarantee=True, epsilon=epsilon, delta=1e-5).sentence().split(" = ")[1].split(",")[0]
+        assert epsilon <= float(shown) <= 1.01 * epsilon
+
+
+def test_sentence_without_a_guarantee() -> None:
+    assert Statement.none().sentence() == "no formal guarantee"
+    clipped = Statement(guarantee=False, epsilon=math.inf, noise_multiplier=0.0)
+    assert clipped.sentence() == "no formal guarantee; gradients were clipped, without noise"
+
+
+@pytest.mark.parametrize("epsilon", [None, math.inf])
+def test_refuses_a_guarantee_of_nothing(epsilon: float | None) -> None:
+    with pytest.raises(ValueError, match=r"guarantee nothing; give both, finite, or guarantee=False"):
+        Statement(guarantee=True, epsilon=epsilon, delta=1e-5)
+
+
+def test_refuses_unknown_fields() -> None:
+    with pytest.raises(ValueError, match=r"statement.zeta is unknown; it was written by another version, use that one"):
+        Statement.from_json('{"guarantee": false, "zeta": 1}')

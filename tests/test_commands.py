@@ -1,0 +1,208 @@
+"""Both commands as a user calls them: real processes, real files, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from targets.release import Release
+
+ROOT = Path(__file__).parent.parent
+
+
+def call(*words: str, folder: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    script, *arguments = words
+    return subprocess.run(
+        [sys.executable, *(["-X", "importtime"] if environment else []), str(ROOT / script), *arguments],
+        cwd=folder,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def imported(done: subprocess.CompletedProcess[str]) -> set[str]:
+    return {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory) -> Path:
+    """A folder in which the smoke sweep was trained and evaluated."""
+    folder = tmp_path_factory.mktemp("swept")
+    trained = call("train.py", "-m", "experiment=smoke", folder=folder)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.splitlines() == ["2 done, 0 failed, 0 skipped"]
+    assert "8/8 models" in trained.stderr
+    evaluated = call("evaluate.py", "data=digits", folder=folder)
+    assert evaluated.returncode == 0, evaluated.stderr
+    (folder / "printed").write_text(evaluated.stdout)
+    return folder
+
+
+def test_evaluation_prints_the_table_and_the_files(swept):
+    printed = (swept / "printed").read_text()
+    for word in ("defense", "test accuracy", "AUC", "TPR@1%FPR", "TPR@0.1%FPR", "flags", "none", "dp_sgd"):
+        assert word in printed
+    for name in ("results.csv", "tradeoff.png", "tradeoff.svg", "roc.png", "report.html", "report.json"):
+        assert f"reports/digits/{name}" in printed
+        assert (swept / "reports" / "digits" / name).stat().st_size > 0
+
+
+def test_results_are_tidy(swept):
+    with (swept / "reports" / "digits" / "results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    columns = "run data network defense guard seed epsilon delta strength model attack access group metric value low high"
+    assert list(rows[0]) == [*columns.split(), "members", "nonmembers"]
+    assert {row["defense"] for row in rows} == {"none", "dp_sgd"}
+    assert {row["attack"] for row in rows} == {"", "correctness", "loss", "lira", "lira_offline"}
+    assert {row["model"] for row in rows} == {"all", "0", "1", "2", "3"}
+    assert {row["metric"] for row in rows if not row["attack"]} == {"test_accuracy", "train_accuracy"}
+    private = [float(row["epsilon"]) for row in rows if row["defense"] == "dp_sgd"]
+    assert all(7.92 <= epsilon <= 8 for epsilon in private)
+    assert all(row["epsilon"] == "" for row in rows if row["defense"] == "none")
+    fleet = {row["metric"]: row for row in rows if row["model"] == row["group"] == "all" and row["attack"] == "lira"}
+    assert float(fleet["auc"]["low"]) <= float(fleet["auc"]["value"]) <= float(fleet["auc"]["high"])
+
+
+def test_cached_commands_import_neither_torch_nor_lightning(swept):
+    trained = call("train.py", "-m", "experiment=smoke", folder=swept, environment={"importtime": "1"})
+    evaluated = call("evaluate.py", "data=digits", folder=swept, environment={"importtime": "1"})
+    for done in (trained, evaluated):
+        assert done.returncode == 0
+        names = imported(done)
+        assert "hydra.main" in names
+        assert not {name for name in names if name.split(".")[0] in ("torch", "pytorch_lightning", "opacus")}
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_help_imports_no_torch(script, tmp_path):
+    done = call(script, "--help", folder=tmp_path, environment={"importtime": "1"})
+    assert done.returncode == 0 and "data" in done.stdout
+    assert "hydra.main" in imported(done) and "torch" not in imported(done)
+
+
+def test_plan_trains_nothing(tmp_path):
+    done = call("train.py", "-m", "experiment=quickstart", "plan=true", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "10 runs" in done.stdout and "160" in done.stdout
+    assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("config.yaml"))
+
+
+def test_shipped_run_is_a_release_anyone_can_use(swept):
+    (run,) = (swept / "runs" / "digits").glob("mlp-dp_sgd-*")
+    done = call("train.py", f"ship={run}", folder=swept)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "released/digits-mlp-dp_sgd"
+    release = Release.load(swept / "released" / "digits-mlp-dp_sgd")
+    assert release.statement.guarantee and release.statement.randomness == "operating system"
+    assert release.statement.public_size == 1258  # the whole pool
+    audited = {row["attack"] for row in release.card["audit"]["results"]}
+    assert audited == {"correctness", "loss", "lira", "lira_offline"}
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    predicted = np.array(release.predict(images[:500]))
+    assert (predicted == labels[:500].astype(str)).mean() > 0.3  # five epochs at ε = 8
+    again = call("train.py", f"ship={run}", folder=swept)
+    assert again.returncode == 2 and "every further release costs privacy anew" in again.stderr
+
+
+def test_nothing_public_lets_anyone_recompute_who_was_trained_on(swept):
+    from evaluation.runs import Run
+
+    (run,) = (Run(folder) for folder in (swept / "runs" / "digits").glob("mlp-dp_sgd-*"))
+    public = [path for path in (swept / "released").rglob("*") if path.is_file()]
+    assert {path.name for path in public} == {"model.safetensors", "card.json"}
+    content = b"".join(path.read_bytes() for path in public).decode("latin1")
+    hidden = [run.secret.value.hex(), (run.folder / "private" / "release_secret").read_text().split()[1], run.name]
+    hidden += [str(count) for count in run.membership().sum(axis=1) if count > 99]
+    numbers = [word.strip(' ",') for word in content.split()]
+    assert not [secret for secret in hidden if secret in content or secret in numbers]
+
+
+def test_sweep_goes_on_after_a_failed_run(tmp_path):
+    tiny = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1"]
+    done = call("train.py", "-m", *tiny, "trainer.batch_size=64,5000", folder=tmp_path)
+    assert done.returncode == 1
+    assert "1 done, 1 failed, 0 skipped" in done.stdout
+    assert "trainer.batch_size=5000 exceeds N=629; choose at most 629" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+def test_illegal_key_stops_a_sweep_before_its_first_run(tmp_path):
+    done = call("train.py", "-m", "experiment=smoke", "nonsense=1", folder=tmp_path)
+    assert done.returncode == 2 and "nonsense" in done.stderr
+    assert not (tmp_path / "runs" / "digits").exists()
+
+
+TRAIN = ("train.py", "fleet.models=1", "fleet.workers=1")
+BAD = {
+    "no data": ((*TRAIN,), "data is not chosen; add data=<name>, one of breast_cancer, csv, digits, location30, npz"),
+    "unknown data": ((*TRAIN, "data=nope"), "Could not find 'data/nope' Available options in 'data':"),
+    "unknown defense": ((*TRAIN, "data=digits", "defense=nope"), "Could not find 'defense/nope'"),
+    "unknown key": ((*TRAIN, "data=digits", "nope=1"), "Could not override 'nope'"),
+    "batch above N": ((*TRAIN, "data=digits", "trainer.batch_size=700"), "batch_size=700 exceeds N=629; choose at most 629"),
+    "no models": ((*TRAIN, "data=digits", "fleet.models=0"), "fleet.models=0 cannot be used; choose a whole number from 1"),
+    "missing file": ((*TRAIN, "data=npz", "data.path=nowhere.npz"), "nowhere.npz"),
+    "corrupted file": ((*TRAIN, "data=npz", "data.path=corrupt.npz"), "corrupt.npz"),
+    "NaN": ((*TRAIN, "data=npz", "data.path=nan.npz"), "x has 1 NaN"),
+    "labels": ((*TRAIN, "data=npz", "data.path=labels.npz"), "labels from 1 to 2"),
+    "not writable": ((*TRAIN, "data=digits", "runs=/proc/runs"), "/proc/runs: No such file or directory; choose another place"),
+    "epsilon": ((*TRAIN, "data=digits", "defense=dp_sgd", "defense.epsilon=0"), "epsilon=0 is not positive"),
+    "delta": ((*TRAIN, "data=digits", "defense=dp_sgd", "defense.delta=0.01"), "delta=0.01"),
+    "batch norm": (
+        (*TRAIN, "data=digits", "defense=dp_sgd", "network={_target_: own_network.Normed}"),
+        "(BatchNorm1d) mixes the records of a batch",
+    ),
+    "no such runs": (("evaluate.py", "data=digits"), "has no complete run; runs/ holds nothing"),
+    "neither": (("evaluate.py",), "neither data nor runs is given; add data=<name> or runs=<folder or pattern>"),
+    "no run to ship": (("train.py", "ship=runs/nothing"), "runs/nothing is no complete run"),
+}  # fmt: skip
+OWN_NETWORK = """
+from torch import nn
+
+class Normed(nn.Sequential):
+    def __init__(self, *, shape, classes):
+        super().__init__(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, classes))
+"""
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
+    rng = np.random.default_rng(0)
+    x, y = rng.random((60, 4)), np.arange(60) % 2
+    np.savez(tmp_path / "labels.npz", x=x, y=y + 1)
+    np.savez(tmp_path / "nan.npz", x=np.where(np.arange(240).reshape(60, 4) == 7, np.nan, x), y=y)
+    (tmp_path / "corrupt.npz").write_bytes((tmp_path / "nan.npz").read_bytes()[:500])
+    (tmp_path / "own_network.py").write_text(OWN_NETWORK)
+    words, message = BAD[case]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / words[0]), *words[1:]],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1
+    assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("secret"))
+
+
+def test_runs_that_differ_in_more_than_the_defense_are_refused(swept):
+    call("train.py", "data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=2", "split.pool=0.5", folder=swept)
+    done = call("evaluate.py", "data=digits", folder=swept)
+    assert done.returncode == 2
+    assert "trainer.epochs" in done.stderr and "split.pool" in done.stderr and "runs=" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    report = json.loads((swept / "reports" / "digits" / "report.json").read_text())
+    assert report  # the earlier report is untouched
