@@ -34,24 +34,29 @@ def call(main: Callable[[], object]) -> NoReturn:
 
 
 def is_bad_input(error: BaseException) -> bool:
-    from hydra.errors import HydraException
-    from omegaconf.errors import OmegaConfBaseException
-
-    bad = (ValueError, OSError, HydraException, OmegaConfBaseException)
-    return any(isinstance(cause, bad) for cause in causes(error))
+    return any(True for _ in bad_inputs(error))
 
 
 def one_line(error: BaseException) -> str:
     """What went wrong, without what it went wrong in."""
-    from omegaconf.errors import OmegaConfBaseException
-
-    chain = list(causes(error))
-    cause = next((cause for cause in reversed(chain) if not isinstance(cause, OmegaConfBaseException)), chain[0])
+    cause = [error, *bad_inputs(error)][-1]
     text = str(cause)
     if isinstance(cause, OSError) and cause.strerror and cause.filename:
         text = f"{cause.filename}: {cause.strerror}; choose another place, or mend its permissions"
     text = text.split("Config search path")[0]  # Hydra adds where it looked
     return " ".join(text.split()) or type(cause).__name__
+
+
+def bad_inputs(error: BaseException) -> Iterator[BaseException]:
+    """The errors, from the outermost in, that a user can mend; Hydra's words for OmegaConf's errors are the clearer."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    for cause in causes(error):
+        if isinstance(cause, HydraException) or (
+            isinstance(cause, (ValueError, OSError)) and not isinstance(cause, OmegaConfBaseException)
+        ):
+            yield cause
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from targets.statement import Statement
@@ -111,7 +110,7 @@ class Findings:
 
     def to_json(self) -> dict[str, Any]:
         """What was measured, without what the run itself says."""
-        return {"rows": [asdict(row) for row in self.rows], "roc": dict(self.roc), "skipped": dict(self.skipped)}
+        return {"rows": [vars(row) for row in self.rows], "roc": dict(self.roc), "skipped": dict(self.skipped)}
 
     def get(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row:
         """The one row with this metric.
@@ -130,7 +129,11 @@ class Findings:
 
     @property
     def strongest(self) -> str:
-        """The attack with the highest TPR at 1 % FPR; the highest AUC decides where that cannot be resolved."""
+        """The attack with the highest TPR at 1 % FPR; the highest AUC decides where that cannot be resolved.
+
+        Raises:
+            ValueError: if all attacks were skipped.
+        """
 
         def power(attack: str) -> tuple[float, float]:
             tpr = self.get(tpr_at(FPRS[0]), attack=attack).value
@@ -149,11 +152,8 @@ class Findings:
             "run": self.run, "data": self.data, "network": self.network, "defense": self.defense, "guard": self.guard,
             "seed": self.seed, "epsilon": self.epsilon, "delta": self.statement.delta, "strength": self.strength,
         }  # fmt: skip
-        return [{name: {**common, **asdict(row)}[name] for name in COLUMNS} for row in self.rows]
-
-    def label(self) -> str:
-        """The defense with its strength, for tables: `l2 0.001`, `dp_sgd ε=8`."""
-        if self.defense == "dp_sgd" and self.epsilon is not None:
-            return f"dp_sgd ε={'∞' if math.isinf(self.epsilon) else f'{self.epsilon:.3g}'}"
-        name = self.defense if self.guard == "none" else f"{self.defense} + {self.guard}"
-        return name if self.strength is None else f"{name} {self.strength:g}"
+        tidied = []
+        for row in self.rows:
+            values = {**common, **vars(row)}
+            tidied.append({name: values[name] for name in COLUMNS})
+        return tidied

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
+from evaluation.findings import AUC, FPRS, Findings, tpr_at
 
 FEW = 5
 """Expected false positives below which a threshold rests on a handful of records."""
@@ -33,12 +33,11 @@ def flags(found: Findings) -> list[Flag]:
 
 def unresolvable(found: Findings) -> Iterator[Flag]:
     for fpr in FPRS:
-        tprs = [found.get(tpr_at(fpr), attack=attack) for attack in found.attacks]
-        if any(tpr.value is None for tpr in tprs):
+        if any(found.get(tpr_at(fpr), attack=attack).value is None for attack in found.attacks):
             yield Flag(
                 f"{100 * fpr:g}% unresolved",
-                f"The TPR at {100 * fpr:g} % FPR cannot be measured: one false positive among"
-                f" {_nonmembers(tprs, found):.0f} non-members per model is already more. It takes {1 / fpr:.0f}.",
+                f"The TPR at {100 * fpr:g} % FPR cannot be measured: a single false positive is already a larger share"
+                f" of a model's non-members. It takes {1 / fpr:.0f} of them.",
             )
 
 
@@ -47,11 +46,12 @@ def few_false_positives(found: Findings) -> Iterator[Flag]:
         tprs = [found.get(tpr_at(fpr), attack=attack) for attack in found.attacks]
         if not tprs or any(tpr.value is None for tpr in tprs):
             continue
-        if (expected := fpr * _nonmembers(tprs, found)) < FEW:
+        # Each model has its own threshold, hence the non-members of one model count.
+        if fpr * min(tpr.nonmembers or 0 for tpr in tprs) / found.models < FEW:
             yield Flag(
                 f"{100 * fpr:g}% coarse",
-                f"The TPR at {100 * fpr:g} % FPR rests on {expected:.1f} expected false positives per model: read its"
-                f" interval, not its value. Above {FEW / fpr:.0f} non-members this note goes away.",
+                f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives per model: read its"
+                f" interval, not its value. It takes {FEW / fpr:.0f} non-members.",
             )
 
 
@@ -77,8 +77,3 @@ def vacuous(found: Findings) -> Iterator[Flag]:
 
 CHECKS: tuple[Callable[[Findings], Iterable[Flag]], ...] = (unresolvable, few_false_positives, inverted, vacuous)
 """Every flag there is; a new one is a function and an entry here."""
-
-
-def _nonmembers(rows: list[Row], found: Findings) -> float:
-    """Non-members per model: the fewest of any attack, since each model has its own threshold."""
-    return min(row.nonmembers or 0 for row in rows) / found.models

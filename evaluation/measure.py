@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from evaluation.runs import Run, canonical, write_json
 from evaluation.signals import answers, view
 from targets import progress, workers
 
-METRICS = {
+METRICS: Mapping[str, Callable[[Roc], float]] = {
     AUC: Roc.auc,
     **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
     "balanced_accuracy": Roc.balanced_accuracy,
@@ -111,8 +111,14 @@ def leakage(
     yield from _fleet_rows(whole, named)
     for metric, values in whole.per_model.items():
         for model, value in enumerate(values):
-            counts = {"members": int(whole.members[model]), "nonmembers": int(whole.nonmembers[model])}
-            yield Row(metric=metric, model=model, value=_number(value), **counts, **named)
+            yield Row(
+                metric=metric,
+                model=model,
+                value=_number(value),
+                members=int(whole.members[model]),
+                nonmembers=int(whole.nonmembers[model]),
+                **named,
+            )
 
 
 def leakage_of_classes(
@@ -141,17 +147,17 @@ def mean_roc(
     return fprs.tolist(), tprs.tolist()
 
 
-def _named(attack: Attack) -> dict[str, str]:
+def _named(attack: Attack) -> dict[str, Any]:
     return {"attack": attack.name, "access": attack.threat.access}
 
 
 def _fleet_rows(part: FleetMetrics, named: Mapping[str, Any]) -> Iterator[Row]:
-    counts = {"members": int(part.members.sum()), "nonmembers": int(part.nonmembers.sum())}
+    members, nonmembers = int(part.members.sum()), int(part.nonmembers.sum())
     for metric, estimate in part.estimates.items():
-        yield Row(metric=metric, **_estimate(estimate), **counts, **named)
+        yield Row(metric=metric, members=members, nonmembers=nonmembers, **_estimate(estimate), **named)
 
 
-def _estimate(estimate: Estimate) -> dict[str, float | None]:
+def _estimate(estimate: Estimate) -> dict[str, Any]:
     return {name: _number(value) for name, value in estimate._asdict().items()}
 
 

@@ -66,7 +66,7 @@ def place(
         # A label that is nearer to another mark would be read as that one's.
         strange = (_gaps(boxes, marks) < _gaps(boxes, mark[None]) + 2 * point).sum(axis=1) - 1
         cost = distances + 1e6 * outside + 10 * strange
-        cost += 1e4 * _overlaps(boxes, forbidden) 
+        cost += 1e4 * _overlaps(boxes, forbidden) + 8 * _overlaps(boxes, avoided)
         best = int(np.argmin(cost))
         text.set_position((shifts[best, 0] / point, shifts[best, 1] / point))
         if distances[best] < LEADER and text.arrow_patch is not None:

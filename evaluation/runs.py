@@ -207,5 +207,5 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 def write(path: Path, text: str) -> None:
     """Writes to a temporary name, then renames: a reader sees the old file or the new one."""
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
+    temporary.write_text(text, encoding="utf-8")
     temporary.rename(path)

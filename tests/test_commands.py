@@ -59,8 +59,8 @@ def test_evaluation_prints_the_table_and_the_files(swept):
 def test_results_are_tidy(swept):
     with (swept / "reports" / "digits" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    columns = "run data network defense guard seed epsilon delta strength model attack access group metric value low high"
-    assert list(rows[0]) == [*columns.split(), "members", "nonmembers"]
+    columns = "run data network defense guard seed epsilon delta strength model attack access group metric"
+    assert list(rows[0]) == [*columns.split(), "value", "low", "high", "members", "nonmembers"]
     assert {row["defense"] for row in rows} == {"none", "dp_sgd"}
     assert {row["attack"] for row in rows} == {"", "correctness", "loss", "lira", "lira_offline"}
     assert {row["model"] for row in rows} == {"all", "0", "1", "2", "3"}
@@ -123,9 +123,19 @@ def test_nothing_public_lets_anyone_recompute_who_was_trained_on(swept):
     assert {path.name for path in public} == {"model.safetensors", "card.json"}
     content = b"".join(path.read_bytes() for path in public).decode("latin1")
     hidden = [run.secret.value.hex(), (run.folder / "private" / "release_secret").read_text().split()[1], run.name]
-    hidden += [str(count) for count in run.membership().sum(axis=1) if count > 99]
-    numbers = [word.strip(' ",') for word in content.split()]
-    assert not [secret for secret in hidden if secret in content or secret in numbers]
+    assert not [secret for secret in hidden if secret in content]
+    card = json.loads((swept / "released" / "digits-mlp-dp_sgd" / "card.json").read_text())
+    realized = {int(count) for count in run.membership().sum(axis=1)} - {run.config["split"]["pool"]}
+    assert not realized & set(numbers(card))
+
+
+def numbers(content: object) -> list[float]:
+    """All numbers in nested plain values."""
+    if isinstance(content, dict):
+        content = list(content.values())
+    if isinstance(content, list):
+        return [number for part in content for number in numbers(part)]
+    return [content] if isinstance(content, int | float) else []
 
 
 def test_sweep_goes_on_after_a_failed_run(tmp_path):
@@ -149,18 +159,22 @@ BAD = {
     "unknown data": ((*TRAIN, "data=nope"), "Could not find 'data/nope' Available options in 'data':"),
     "unknown defense": ((*TRAIN, "data=digits", "defense=nope"), "Could not find 'defense/nope'"),
     "unknown key": ((*TRAIN, "data=digits", "nope=1"), "Could not override 'nope'"),
-    "batch above N": ((*TRAIN, "data=digits", "trainer.batch_size=700"), "batch_size=700 exceeds N=629; choose at most 629"),
-    "no models": ((*TRAIN, "data=digits", "fleet.models=0"), "fleet.models=0 cannot be used; choose a whole number from 1"),
+    "batch above N": ((*TRAIN, "data=digits", "trainer.batch_size=700"), "=700 exceeds N=629; choose at most 629"),
+    "no models": ((*TRAIN, "data=digits", "fleet.models=0"), "fleet.models=0 cannot be used; choose a whole"),
     "missing file": ((*TRAIN, "data=npz", "data.path=nowhere.npz"), "nowhere.npz"),
     "corrupted file": ((*TRAIN, "data=npz", "data.path=corrupt.npz"), "corrupt.npz"),
-    "NaN": ((*TRAIN, "data=npz", "data.path=nan.npz"), "x has 1 NaN"),
+    "NaN": ((*TRAIN, "data=npz", "data.path=nan.npz"), "x has NaN or infinite values"),
     "labels": ((*TRAIN, "data=npz", "data.path=labels.npz"), "labels from 1 to 2"),
-    "not writable": ((*TRAIN, "data=digits", "runs=/proc/runs"), "/proc/runs: No such file or directory; choose another place"),
+    "not writable": ((*TRAIN, "data=digits", "runs=/proc/runs"), "/proc/runs: No such file or directory; choose"),
     "epsilon": ((*TRAIN, "data=digits", "defense=dp_sgd", "defense.epsilon=0"), "epsilon=0 is not positive"),
     "delta": ((*TRAIN, "data=digits", "defense=dp_sgd", "defense.delta=0.01"), "delta=0.01"),
     "batch norm": (
-        (*TRAIN, "data=digits", "defense=dp_sgd", "network={_target_: own_network.Normed}"),
+        (*TRAIN, "data=digits", "defense=dp_sgd", "network=own", "network._target_=own_network.Normed"),
         "(BatchNorm1d) mixes the records of a batch",
+    ),
+    "own network": (
+        (*TRAIN, "data=digits", "network._target_=own_network.Normed"),
+        "got an unexpected keyword argument 'hidden'; choose network=own for a class with other arguments",
     ),
     "no such runs": (("evaluate.py", "data=digits"), "has no complete run; runs/ holds nothing"),
     "neither": (("evaluate.py",), "neither data nor runs is given; add data=<name> or runs=<folder or pattern>"),
@@ -199,7 +213,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
 
 
 def test_runs_that_differ_in_more_than_the_defense_are_refused(swept):
-    call("train.py", "data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=2", "split.pool=0.5", folder=swept)
+    other = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=2", "split.pool=0.5"]
+    call("train.py", *other, folder=swept)
     done = call("evaluate.py", "data=digits", folder=swept)
     assert done.returncode == 2
     assert "trainer.epochs" in done.stderr and "split.pool" in done.stderr and "runs=" in done.stderr

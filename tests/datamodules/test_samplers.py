@@ -40,7 +40,8 @@ def test_a_model_sees_the_same_alone_and_beside_others(kind):
     together = steps(kind(members, [4, 9], arithmetic, SECRET), 1)
     alone = steps(kind(members[1:], [9], arithmetic, SECRET), 1)
     assert all(np.array_equal(both[1], one[0]) for both, one in zip(together, alone, strict=True))
-    assert not all(np.array_equal(a[0], b[0]) for a, b in zip(alone, steps(kind(members[1:], [9], arithmetic, SECRET), 0)))
+    earlier = steps(kind(members[1:], [9], arithmetic, SECRET), 0)
+    assert not all(np.array_equal(one[0], other[0]) for one, other in zip(alone, earlier, strict=True))
 
 
 def test_poisson_takes_every_member_with_probability_q_independently():

@@ -45,8 +45,8 @@ def test_small_fprs_need_nonmembers_per_model(
 
 def test_sentences_say_the_numbers(make_findings: Callable[..., Findings]) -> None:
     unresolved, coarse = flags(make_findings(nonmembers=200))
-    assert "0.1 % FPR cannot be measured: one false positive among 200 non-members" in unresolved.sentence
-    assert "rests on 2.0 expected false positives per model" in coarse.sentence
+    assert "0.1 % FPR cannot be measured" in unresolved.sentence and "It takes 1000" in unresolved.sentence
+    assert "1 % FPR rests on fewer than 5" in coarse.sentence and "It takes 500 non-members" in coarse.sentence
 
 
 @pytest.mark.parametrize(("value", "high", "flagged"), [(0.4, 0.45, True), (0.4, 0.5, False), (0.49, 0.52, False)])

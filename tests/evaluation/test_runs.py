@@ -123,7 +123,7 @@ def test_runs_are_found_by_data_folder_or_pattern(compose, tmp_path):
         find(runs, "wine", None)
     with pytest.raises(ValueError, match="neither data nor runs is given"):
         find(runs, None, None)
-    with pytest.raises(ValueError, match="is no complete run; give a folder that train.py printed"):
+    with pytest.raises(ValueError, match=r"is no complete run; give a folder that train.py printed"):
         Run.existing(tmp_path)
 
 

@@ -82,7 +82,7 @@ def test_training_learns_and_prediction_agrees_with_the_network(compose):
 
 def test_networks_without_a_stacked_form_are_refused_in_a_stack(compose):
     settings = compose("data=digits", "network=cnn")
-    with pytest.raises(ValueError, match=r"fleet.at_once=4: layer 0 \(Conv2d\) has no stacked form; use fleet.at_once=1"):
+    with pytest.raises(ValueError, match=r"at_once=4: layer 0 \(Conv2d\) has no stacked form; use fleet.at_once=1"):
         fit(settings, [0, 1, 2, 3], at_once=4)
 
 

@@ -23,7 +23,8 @@ def table(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     color = rng.choice(["red", "green"], 400)
     size = rng.normal(size=400)
-    frame = pd.DataFrame({"color": color, "size": size, "verdict": np.where((color == "red") ^ (size > 0), "yes", "no")})
+    verdict = np.where((color == "red") ^ (size > 0), "yes", "no")
+    frame = pd.DataFrame({"color": color, "size": size, "verdict": verdict})
     frame.to_csv(tmp_path / "things.csv", index=False)
     return tmp_path / "things.csv"
 

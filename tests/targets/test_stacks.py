@@ -45,5 +45,5 @@ def test_state_names_stay_and_models_come_out_again():
 
 def test_layer_without_a_stacked_form_is_named():
     networks = [CNN(shape=(1, 8, 8), classes=2, channels=[8]) for _ in range(2)]
-    with pytest.raises(ValueError, match=r"fleet.at_once=2: layer 0 \(Conv2d\) has no stacked form; use fleet.at_once=1"):
+    with pytest.raises(ValueError, match=r"at_once=2: layer 0 \(Conv2d\) has no stacked form; use fleet.at_once=1"):
         stack(networks)
