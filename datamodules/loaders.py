@@ -19,7 +19,7 @@ class Batch(NamedTuple):
     x: Float[Tensor, "*models batch ..."]
     y: Int64[Tensor, "*models batch"]
     mask: Bool[Tensor, "*models batch"]
-    index: Int64[Tensor, "*models batch"]
+    records: Int64[Tensor, "*models batch"]
 
 
 class Gather(Dataset[Batch]):

@@ -18,11 +18,12 @@ class StackedLinear(nn.Module):
     Shapes: weight (models, outputs, inputs) and bias (models, outputs); input (models, batch, inputs).
     """
 
-    def __init__(self, layers: Sequence[nn.Linear]):
+    def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()
-        self.weight = nn.Parameter(torch.stack([layer.weight.detach() for layer in layers]))
-        biased = layers[0].bias is not None
-        self.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers])) if biased else None
+        states = [layer.state_dict() for layer in layers]
+        self.weight = nn.Parameter(torch.stack([state["weight"] for state in states]))
+        biased = "bias" in states[0]
+        self.bias = nn.Parameter(torch.stack([state["bias"] for state in states])) if biased else None
 
     def forward(self, x: Float[Tensor, "models batch inputs"]) -> Float[Tensor, "models batch outputs"]:
         if self.bias is None:
