@@ -1,4 +1,5 @@
-# PIP_ARGS reaches pip: PIP_ARGS="--index-url …" for a mirror, or torch's CPU index where the pinned torch would be CUDA's.
+# PIP_ARGS reaches pip, such as an extra index with the CPU build of the pinned torch (see the README).
+# ROOT is the folder of Location30 for `make figures`; without it the data are downloaded.
 PIP_ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
@@ -11,7 +12,10 @@ demo: .venv/.installed
 	$(BIN)/python evaluate.py data=digits
 
 test: .venv/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2
+
+figures: .venv/.installed
+	$(BIN)/python docs/figures.py $(ROOT)
 
 check: .venv/.dev
 	$(BIN)/ruff check .

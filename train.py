@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 
 from commandline import call, one_line
+
+if TYPE_CHECKING:
+    from evaluation.runs import Run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -74,7 +77,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         progress.report(run.name, wanted - len(missing), cached=True)
         run.create(settings, settings["secret"])
         try:
-            run.complete(_train_missing(run, settings, missing), wanted)
+            train_missing(run, settings, missing)
+            run.complete(wanted)
         except Exception as error:
             run.fail(one_line(error))
             raise
@@ -96,13 +100,14 @@ def release(settings: dict[str, Any]) -> Path:
     return folder
 
 
-def _train_missing(run: Any, settings: dict[str, Any], missing: list[int]) -> dict[str, Any] | None:
+def train_missing(run: Run, settings: dict[str, Any], missing: list[int]) -> None:
     from targets import workers
     from targets.training import chunks, train_models
 
-    items = [(settings, str(run.folder), run.name, models) for models in chunks(missing, settings["fleet"]["at_once"])]
-    statements = list(workers.run(train_models, items, workers.count(settings["fleet"]["workers"])))
-    return statements[0] if statements else None
+    parts = chunks(missing, settings["fleet"]["at_once"])
+    items = [(settings, str(run.folder), run.name, models) for models in parts]
+    for _ in workers.run(train_models, items, workers.count(settings["fleet"]["workers"])):
+        pass  # files are all that workers leave
 
 
 if __name__ == "__main__":

@@ -17,9 +17,10 @@ from attacks import Attack, View
 from evaluation.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from evaluation.metrics import Estimate, Ranking, Roc
-from evaluation.runs import Run, canonical, write_json
+from evaluation.runs import Run, canonical
 from evaluation.signals import answers, view
 from targets import progress, workers
+from targets.files import write_json
 
 METRICS: Mapping[str, Callable[[Roc], float]] = {
     AUC: Roc.auc,

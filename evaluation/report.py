@@ -16,9 +16,9 @@ from evaluation.curves import ordered, title
 from evaluation.findings import COLUMNS, Findings
 from evaluation.flags import flags
 from evaluation.page import inline, render
-from evaluation.runs import write as write_text
 from evaluation.style import save, svg
 from evaluation.verdict import verdicts
+from targets.files import write as write_text
 
 SCOPE = "internal"
 FILES = ("results.csv", "tradeoff.png", "report.html", "tradeoff.svg", "roc.png", "report.json")

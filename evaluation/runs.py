@@ -23,6 +23,7 @@ from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
 from datamodules.split import Membership
 from targets import RESULTS_VERSION
+from targets.files import write, write_json
 from targets.statement import Statement
 
 IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")
@@ -69,7 +70,7 @@ class Run:
 
     @cached_property
     def statement(self) -> Statement:
-        return Statement.from_json(json.dumps(self._summary["statement"]))
+        return Statement.from_json(self._summary["statement"])
 
     @cached_property
     def _summary(self) -> dict[str, Any]:
@@ -111,6 +112,7 @@ class Run:
         private = self.folder / "private"
         self.folder.mkdir(parents=True, exist_ok=True)
         private.mkdir(mode=0o700, exist_ok=True)
+        (self.folder / "models").mkdir(exist_ok=True)
         given = Secret.from_text(str(secret)) if secret is not None else None
         if (private / "secret").exists():
             if given is not None and given != self.secret:
@@ -120,10 +122,8 @@ class Run:
         public = {key: value for key, value in config.items() if key in (*IDENTITY, "names", "fleet")}
         write(self.folder / "config.yaml", yaml.safe_dump(public, sort_keys=False))
 
-    def complete(self, summary: Mapping[str, Any] | None, models: int) -> None:
-        """Says that all wanted models are there, with the statement and strength that the workers gave, if any ran."""
-        if summary is not None:
-            write_json(self.folder / "summary.json", summary)
+    def complete(self, models: int) -> None:
+        """Says that all wanted models are there."""
         (self.folder / "FAILED").unlink(missing_ok=True)
         kept = len(self.models()) if self.is_complete() else 0
         write_json(self.folder / "complete.json", {"models": max(models, kept)})
@@ -198,14 +198,3 @@ def canonical(value: Any) -> Any:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value) if math.isfinite(value) else str(value)
     return value
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
-
-
-def write(path: Path, text: str) -> None:
-    """Writes to a temporary name, then renames: a reader sees the old file or the new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.rename(path)

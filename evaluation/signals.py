@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Float
 
 from attacks import View
 from evaluation.runs import Run
+from targets.files import replacing
 
 GUARD = "none"
 
@@ -30,9 +29,8 @@ def answers(run: Run, role: str) -> Float[np.ndarray, "models records classes"]:
     if path.exists() and len(kept := np.load(path, mmap_mode="r")) == len(models):
         return kept
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp.npy")
-    np.save(temporary, query(run, models, run.dataset.x[getattr(run.dataset.split, role)]))
-    Path(temporary).rename(path)
+    with replacing(path) as temporary:
+        np.save(temporary, query(run, models, run.dataset.x[getattr(run.dataset.split, role)]))
     return np.load(path, mmap_mode="r")
 
 

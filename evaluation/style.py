@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from evaluation.curves import Series
+from targets.files import replacing
 
 INK, MUTED, PAPER = "#1a1d21", "#6b7178", "#ffffff"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
@@ -55,11 +56,10 @@ def percent(value: float, position: int | None = None) -> str:
     return f"{100 * value:.4g} %"
 
 
-def save(drawn: Figure, path: Path) -> Path:
-    """Writes a figure, by the name's ending, under a temporary name first: a reader never sees half of it."""
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_bytes(_render(drawn, path.suffix[1:]))
-    return temporary.rename(path)
+def save(drawn: Figure, path: Path) -> None:
+    """Writes a figure, in the format that the name ends with."""
+    with replacing(path) as temporary:
+        temporary.write_bytes(_render(drawn, path.suffix[1:]))
 
 
 def svg(drawn: Figure) -> str:

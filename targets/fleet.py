@@ -138,5 +138,4 @@ class Fitter:
                 enable_model_summary=False,
             )
             trainer.fit(module, training_loader(Gather(self.dataset.x, self.dataset.y, stacked=stacked), sampler))
-        state = {name: value.detach() for name, value in network.state_dict().items()}
-        return unstack(state) if stacked else [state], callbacks
+        return unstack(network) if stacked else [network.state_dict()], callbacks

@@ -50,7 +50,7 @@ class Release:
 
     @property
     def statement(self) -> Statement:
-        return Statement.from_json(json.dumps(self.card["statement"]))
+        return Statement.from_json(self.card["statement"])
 
     @property
     def classes(self) -> Sequence[str]:
@@ -149,7 +149,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
         },
         "recipe": asdict(fitter.recipe),
         "preprocessing": dataset.preprocessing.to_json(),
-        "statement": json.loads(claim.to_json()),
+        "statement": claim.to_json(),
         "cost": COST_NOTE,
         "audit": {"note": AUDIT_NOTE, "results": list(audit)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("palisade", *LIBRARIES)}},

@@ -15,20 +15,21 @@ STATELESS = (nn.ReLU, nn.Tanh, nn.GELU, nn.SiLU, nn.Identity)
 class StackedLinear(nn.Module):
     """K linear layers side by side, one batched product for all of them.
 
-    Shapes: weight (models, outputs, inputs) and bias (models, outputs); input (models, batch, inputs).
+    The weight is kept transposed, (models, inputs, outputs): batched products and their gradients then need no copies.
+    Other shapes: bias (models, outputs); input (models, batch, inputs).
     """
 
     def __init__(self, layers: Sequence[nn.Module]):
         super().__init__()
         states = [layer.state_dict() for layer in layers]
-        self.weight = nn.Parameter(torch.stack([state["weight"] for state in states]))
+        self.weight = nn.Parameter(torch.stack([state["weight"].mT for state in states]))
         biased = "bias" in states[0]
         self.bias = nn.Parameter(torch.stack([state["bias"] for state in states])) if biased else None
 
     def forward(self, x: Float[Tensor, "models batch inputs"]) -> Float[Tensor, "models batch outputs"]:
         if self.bias is None:
-            return x @ self.weight.mT
-        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight.mT)
+            return x @ self.weight
+        return torch.baddbmm(self.bias.unsqueeze(1), x, self.weight)
 
 
 def unstackable(network: nn.Module) -> str | None:
@@ -55,7 +56,17 @@ def stack(networks: Sequence[nn.Module]) -> nn.Module:
     return stacked
 
 
-def unstack(state: dict[str, Tensor]) -> list[dict[str, Tensor]]:
-    """The `state_dict`s of the single models in a stack's `state_dict`."""
+def transposed(network: nn.Module) -> set[Tensor]:
+    """The parameters whose last two axes stand the other way round than in a single model."""
+    return {layer.weight for layer in network.modules() if isinstance(layer, StackedLinear)}
+
+
+def unstack(stacked: nn.Module) -> list[dict[str, Tensor]]:
+    """The `state_dict`s of the single models in a stack."""
+    turned = transposed(stacked)
+    state = {name: (p.mT if p in turned else p).detach() for name, p in stacked.named_parameters()}
     models = len(next(iter(state.values())))
-    return [{name: value[k].clone() for name, value in state.items()} for k in range(models)]
+    return [
+        {name: value[k].clone(memory_format=torch.contiguous_format) for name, value in state.items()}
+        for k in range(models)
+    ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
@@ -89,22 +89,20 @@ class Statement:
             f" randomness from the {self.randomness}"
         )
 
-    def to_json(self) -> str:
-        """Strict JSON; an infinite ε is the string "inf"."""
-        values = {name: INFINITY if value == math.inf else value for name, value in asdict(self).items()}
-        return json.dumps(values, indent=2, allow_nan=False, ensure_ascii=False)
+    def to_json(self) -> dict[str, Any]:
+        """Plain values for strict JSON; an infinite ε is the string "inf"."""
+        return {name: INFINITY if value == math.inf else value for name, value in asdict(self).items()}
 
     @classmethod
-    def from_json(cls, text: str) -> Statement:
+    def from_json(cls, content: Mapping[str, Any]) -> Statement:
         """Reads what `to_json` wrote.
 
         Raises:
-            ValueError: if the text is no statement.
+            ValueError: if the content is no statement.
         """
-        values: dict[str, Any] = json.loads(text)
-        if unknown := sorted(set(values) - {field.name for field in fields(cls)}):
+        if unknown := sorted(set(content) - {field.name for field in fields(cls)}):
             raise ValueError(f"statement.{unknown[0]} is unknown; it was written by another version, use that one")
-        values = {name: math.inf if value == INFINITY else value for name, value in values.items()}
+        values: dict[str, Any] = {name: math.inf if value == INFINITY else value for name, value in content.items()}
         for name in ("not_covered", "warnings"):
             values[name] = tuple(values.get(name, ()))
         values["privacy_curve"] = tuple((epsilon, delta) for epsilon, delta in values.get("privacy_curve", ()))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +15,9 @@ from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
 from datamodules.split import Membership
 from targets import progress, stacks
+from targets.files import replacing, write_json
 from targets.fleet import Fitter, Fleet
 from targets.recipe import Recipe
-from targets.statement import Statement
 
 STACK = 8
 """Models trained at once where stacking pays: more fill the cache, fewer waste the batched products."""
@@ -67,41 +65,27 @@ def chunks(models: Sequence[int], wanted: int | str) -> Iterator[list[int]]:
         yield [k for k in models if k // size == number]
 
 
-def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequence[int]) -> dict[str, Any]:
+def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequence[int]) -> None:
     """Trains some models of a run and writes them, each whole or not at all.
 
-    Returns:
-        The statement of these models and the defense's strength, as plain values.
+    Before the first of them it writes `summary.json`: the statement and the defense's strength.
     """
     torch.set_num_threads(1)  # more threads than processes have cores slow everything down many times over
     dataset = from_config(config)
     secret = Secret.load(Path(folder) / "private" / "secret")
     membership = Membership(**config["membership"])
     fitter = make_fitter(config, dataset, secret, models, membership.public_size(len(dataset.split.pool)))
-    statement: Statement | None = None
     for start in range(0, len(models), fitter.at_once):
         part = replace(fitter, models=models[start : start + fitter.at_once])
-        began = time.perf_counter()
         fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
-        seconds = (time.perf_counter() - began) / len(fleet)
+        statement = fitter.defense.statement(fleet).leaving_out(dataset.preprocessing.not_covered)
+        strength = fitter.defense.strength
+        summary = {"statement": statement.to_json(), "strength": None if strength is None else str(strength)}
+        write_json(Path(folder) / "summary.json", summary)  # the strength as text: JSON knows no infinity
         for k, state in zip(part.models, fleet.states, strict=True):
-            write_model(Path(folder) / "models", k, state, seconds)
+            with replacing(Path(folder) / "models" / f"{k}.safetensors") as temporary:
+                save_file(state, temporary)
         progress.report(name, len(fleet))
-        statement = part.defense.statement(fleet) if statement is None else statement
-    assert statement is not None
-    strength = fitter.defense.strength
-    return {
-        "statement": json.loads(statement.leaving_out(dataset.preprocessing.not_covered).to_json()),
-        "strength": None if strength is None else str(strength),  # JSON knows no infinity
-    }
-
-
-def write_model(folder: Path, model: int, state: Mapping[str, Any], seconds: float) -> None:
-    """A model is there whole or not at all: written to a temporary name, then renamed."""
-    folder.mkdir(exist_ok=True)
-    temporary = folder / f"{model}.tmp"
-    save_file(dict(state), temporary, metadata={"seconds": f"{seconds:.3f}"})
-    temporary.rename(folder / f"{model}.safetensors")
 
 
 def load_fleet(config: Mapping[str, Any], dataset: Dataset, folder: Path, models: Sequence[int]) -> Fleet:

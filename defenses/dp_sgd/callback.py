@@ -20,6 +20,7 @@ from defenses.dp_sgd.optimizer import NoisyOptimizer
 from defenses.dp_sgd.probe import check_separable
 from defenses.dp_sgd.rules import Mechanism, PrivacyWarning
 from defenses.dp_sgd.sampling import PoissonSource, Sampling, batch_shape, poisson_loader, poisson_sampler
+from targets.stacks import transposed
 from targets.statement import NOT_COVERED, Statement
 
 
@@ -141,6 +142,7 @@ class DPSGD(pl.Callback):
             max_grad_norm=self.max_grad_norm,
             expected_batch_size=expected,
             models=len(models) if stacked else None,
+            transposed=transposed(pl_module),
         )
         self._optimizer.attach_step_hook(self._count)
         trainer.strategy.optimizers = [self._optimizer]

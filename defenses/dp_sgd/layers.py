@@ -103,12 +103,14 @@ def _dense(
         per_position = weights.unsqueeze(-1).expand(*weights.shape, positions).flatten(-2).unsqueeze(-1)
         inner, outer = activation.flatten(-3, -2), delta.flatten(-3, -2)
         result: dict[nn.Parameter, Tensor] = {}
-        if weight.requires_grad:  # the weights go onto the narrower factor
-            result[weight] = (
-                outer.mT @ (inner * per_position) if inputs < outputs else (outer * per_position).mT @ inner
-            )
         if learns_bias:
             result[bias] = (outer.mT @ per_position).squeeze(-1)  # type: ignore[index]
+        if weight.requires_grad:
+            if inputs < outputs:  # the weights go onto the narrower factor
+                inner = inner * per_position
+            else:
+                outer = outer * per_position
+            result[weight] = inner.mT @ outer if isinstance(layer, StackedLinear) else outer.mT @ inner
         return result
 
     return squares, sums

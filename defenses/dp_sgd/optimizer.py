@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from opacus.optimizers import DPOptimizerFastGradientClipping
@@ -23,6 +23,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         max_grad_norm: C.
         expected_batch_size: q·N.
         models: how many models the leading axis of every parameter holds; None if there is no such axis.
+        transposed: parameters of a stack with their last two axes the other way round than in a single model.
     """
 
     def __init__(
@@ -33,6 +34,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         max_grad_norm: float,
         expected_batch_size: float,
         models: int | None = None,
+        transposed: Collection[Tensor] = (),
     ):
         super().__init__(
             optimizer,
@@ -40,7 +42,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
             max_grad_norm=max_grad_norm,
             expected_batch_size=expected_batch_size,
         )
-        self.models = models
+        self.models, self.transposed = models, transposed
         self.generators: Sequence[torch.Generator] = ()
         """One per model, set anew before every step that adds noise."""
         self._flat: Tensor | None = None
@@ -77,4 +79,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
             row.normal_(0.0, self.noise_multiplier * self.max_grad_norm, generator=generator)
         sizes = [p.numel() // len(self._flat) for p in self.params]
         parts = torch.split(self._flat, sizes, dim=1)
-        return [part.view(p.shape) for p, part in zip(self.params, parts, strict=True)]
+        return [
+            part.view(p.mT.shape).mT if p in self.transposed else part.view(p.shape)
+            for p, part in zip(self.params, parts, strict=True)
+        ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from targets.networks import CNN, MLP
-from targets.stacks import stack, unstack
+from targets.stacks import stack, transposed, unstack
 
 
 @settings(deadline=None, max_examples=25)
@@ -26,21 +26,23 @@ def test_stacked_outputs_and_gradients_equal_those_of_each_model(models, records
     outputs = stacked(x)
     assert outputs.shape == (models, records, 4)
     outputs.square().sum().backward()
-    gradients = unstack({name: p.grad for name, p in stacked.named_parameters()})
+    turned = transposed(stacked)
+    gradients = {name: p.grad.mT if p in turned else p.grad for name, p in stacked.named_parameters()}
     for k, network in enumerate(networks):
         alone = network(x[k])
         torch.testing.assert_close(outputs[k], alone)
         alone.square().sum().backward()
         for name, p in network.named_parameters():
-            torch.testing.assert_close(gradients[k][name], p.grad)
+            torch.testing.assert_close(gradients[name][k], p.grad)
 
 
 def test_state_names_stay_and_models_come_out_again():
     networks = [MLP(shape=(3,), classes=2, hidden=[4]) for _ in range(3)]
-    state = stack(networks).state_dict()
-    assert list(state) == list(networks[0].state_dict())
-    for network, alone in zip(networks, unstack(state), strict=True):
+    stacked = stack(networks)
+    assert list(stacked.state_dict()) == list(networks[0].state_dict())
+    for network, alone in zip(networks, unstack(stacked), strict=True):
         assert all(torch.equal(value, alone[name]) for name, value in network.state_dict().items())
+        assert all(value.is_contiguous() for value in alone.values())  # as safetensors asks for
 
 
 def test_layer_without_a_stacked_form_is_named():

@@ -13,13 +13,16 @@ from defenses.dp_sgd.optimizer import NoisyOptimizer
 SECRET = Secret.from_text("test")
 
 
-def noisy(shapes: list[tuple[int, ...]], models: list[int] | None, **settings: float) -> list[nn.Parameter]:
+def noisy(
+    shapes: list[tuple[int, ...]], models: list[int] | None, turned: int | None = None, **settings: float
+) -> list[nn.Parameter]:
     """Parameters after one step of SGD with learning rate 1 on zero sums."""
     parameters = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
     optimizer = NoisyOptimizer(
         torch.optim.SGD(parameters, lr=1.0),
         **{"noise_multiplier": 2.0, "max_grad_norm": 0.5, "expected_batch_size": 4.0, **settings},
         models=models and len(models),
+        transposed=() if turned is None else {parameters[turned]},
     )
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
@@ -36,9 +39,9 @@ def test_standard_deviation_is_sigma_times_c_over_expected_batch_size() -> None:
 
 
 def test_same_noise_alone_and_in_a_stack() -> None:
-    stacked = noisy([(3, 4, 5), (3, 6)], [2, 7, 9])
+    weight, bias = noisy([(3, 5, 4), (3, 6)], [2, 7, 9], turned=0)
     alone = noisy([(4, 5), (6,)], None)
-    for whole, single in zip(stacked, alone, strict=True):
+    for whole, single in zip([weight.mT, bias], alone, strict=True):
         assert torch.equal(whole[1], single)
         assert not torch.equal(whole[0], single)
 

@@ -1,0 +1,67 @@
+"""Regenerates the README's picture and table from Location30: `make figures [ROOT=<folder of the data>]`.
+
+The runs stay in runs/, so a second call only draws.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+REPORT = ROOT / "reports" / "location30"
+BEGIN, END = "<!-- location30: made by `make figures` -->", "<!-- end -->"
+
+
+def main() -> None:
+    where = [f"data.root={root}" for root in sys.argv[1:]]
+    for command in (
+        ["train.py", "-m", "experiment=location30", "secret=figures", *where],
+        ["evaluate.py", "data=location30"],
+    ):
+        subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
+    shutil.copy(REPORT / "tradeoff.png", ROOT / "docs" / "img" / "location30.png")
+    readme = ROOT / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    _, after = rest.split(END)
+    readme.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
+
+
+def table() -> str:
+    """What results.csv says of the fleets, in Markdown."""
+    with (REPORT / "results.csv").open(encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["model"] == row["group"] == "all"]
+    runs = list(dict.fromkeys(row["run"] for row in rows))
+    lines = [
+        "| defense | test accuracy | strongest attack | AUC | TPR at 1 % FPR | TPR at 0.1 % FPR |",
+        "|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        found = {(row["attack"], row["metric"]): row for row in rows if row["run"] == run}
+        attacks = dict.fromkeys(attack for attack, _ in found if attack)
+        best = max(attacks, key=lambda attack: float(found[attack, "tpr@1%fpr"]["value"]))
+        auc, coarse, fine = (found[best, metric] for metric in ("auc", "tpr@1%fpr", "tpr@0.1%fpr"))
+        interval = f"{percent(coarse['value'])} [{percent(coarse['low'])}–{percent(coarse['high'])}]"
+        accuracy = percent(found["", "test_accuracy"]["value"])
+        lines.append(
+            f"| {name(auc)} | {accuracy} | {best} | {float(auc['value']):.3f} | {interval} | {percent(fine['value'])} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def name(row: dict[str, str]) -> str:
+    if row["defense"] == "dp_sgd":
+        epsilon = float(row["strength"])
+        return "dp_sgd, clipping only" if epsilon == float("inf") else f"dp_sgd, ε = {epsilon:g}"
+    return f"{row['defense']} {row['strength']}".strip()
+
+
+def percent(value: str) -> str:
+    return f"{100 * float(value):.1f} %" if value else "–"
+
+
+if __name__ == "__main__":
+    main()

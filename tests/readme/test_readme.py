@@ -1,0 +1,68 @@
+"""Every command of the README, in the README's order, on data small enough for a test."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SMALL = ["fleet.models=4", "trainer.epochs=5"]
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```bash\n(.*?)```", README, flags=re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def smaller(command: str, folder: Path) -> str:
+    """The command on the smoke sweep's size."""
+    command = command.replace("experiment=quickstart", "experiment=smoke").replace(" fleet.models=16", "")
+    if "ship=" in command:
+        (run,) = (folder / "runs" / "digits").glob("mlp-dp_sgd-*")
+        return command.replace("runs/digits/mlp-dp_sgd-<hash>", str(run.relative_to(folder)))
+    if "train.py" in command and "experiment=" not in command:
+        private = ["defense.trainer.epochs=5"] if "defense=dp_sgd" in command else []
+        return " ".join([command, *SMALL, *private])
+    return command
+
+
+def test_every_command_works(tmp_path):
+    rng = np.random.default_rng(0)
+    people = pd.DataFrame(
+        {
+            "patient_id": np.repeat(np.arange(100), 3),
+            "age": np.where(rng.random(300) < 0.1, np.nan, rng.integers(18, 90, 300)),
+            "sex": rng.choice(["f", "m"], 300),
+            "income": rng.choice(["low", "high"], 300),
+        }
+    )
+    people.to_csv(tmp_path / "people.csv", index=False)
+    np.savez(tmp_path / "mine.npz", x=rng.random((300, 6), dtype=np.float32), y=np.arange(300) % 3)
+    assert len(commands()) == 9
+    for command in commands():
+        words = smaller(command, tmp_path).replace("'", "").split()
+        assert words[0] == "python"
+        done = subprocess.run(
+            [sys.executable, str(ROOT / words[1]), *words[2:]],
+            cwd=tmp_path,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=200,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stderr}"
+    assert (tmp_path / "reports" / "only_private" / "report.html").exists()
+
+
+def test_picture_and_table_are_there():
+    for image in re.findall(r"!\[.*?\]\((.*?)\)", README):
+        assert (ROOT / image).exists()
+    rows = [line for line in README.splitlines() if line.startswith(("| none", "| l2", "| dp_sgd"))]
+    assert len(rows) == 10
