@@ -35,10 +35,8 @@ def table() -> str:
     with (REPORT / "results.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == row["group"] == "all"]
     runs = list(dict.fromkeys(row["run"] for row in rows))
-    lines = [
-        "| defense | test accuracy | strongest attack | AUC | TPR at 1 % FPR | TPR at 0.1 % FPR |",
-        "|---|---|---|---|---|---|",
-    ]
+    headings = ("defense", "test accuracy", "strongest attack", "AUC", "TPR at 1 % FPR", "TPR at 0.1 % FPR")
+    lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for run in runs:
         found = {(row["attack"], row["metric"]): row for row in rows if row["run"] == run}
         attacks = dict.fromkeys(attack for attack, _ in found if attack)

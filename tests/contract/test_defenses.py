@@ -57,7 +57,7 @@ def test_same_secret_gives_the_same_models_and_a_statement(compose, name):
 def test_works_in_a_stack_as_well_as_alone(compose, name):
     settings = compose("data=digits", f"defense={name}")
     if not make(settings).stackable:
-        with pytest.raises(ValueError, match="has no stacked form; use fleet.at_once=1"):
+        with pytest.raises(ValueError, match=r"has no stacked form; use fleet\.at_once=1"):
             fit(settings, [0, 1], at_once=2)
         return
     (stacked, _), (alone, _) = fit(settings, [0, 1], at_once=2), fit(settings, [1], at_once=1)

@@ -29,7 +29,7 @@ def test_several_workers_run_in_processes_of_their_own():
     pool = workers._pool
     list(workers.run(square, [(1,), (2,)], 2))
     assert workers._pool is pool
-    with pytest.raises(ValueError, match="^defense.weight_decay=-1 must be above 0"):
+    with pytest.raises(ValueError, match=r"^defense\.weight_decay=-1 must be above 0"):
         list(workers.run(square, [(-1,), (2,)], 2))
     assert workers._pool is None
     workers.stop()
