@@ -42,7 +42,8 @@ def table() -> str:
         attacks = dict.fromkeys(attack for attack, _ in found if attack)
         best = max(attacks, key=lambda attack: float(found[attack, "tpr@1%fpr"]["value"]))
         auc, coarse, fine = (found[best, metric] for metric in ("auc", "tpr@1%fpr", "tpr@0.1%fpr"))
-        interval = f"{percent(coarse['value'])} [{percent(coarse['low'])}–{percent(coarse['high'])}]"
+        low, high = (100 * float(coarse[end]) for end in ("low", "high"))
+        interval = f"{percent(coarse['value'])} [{low:.1f}–{high:.1f}]"
         accuracy = percent(found["", "test_accuracy"]["value"])
         lines.append(
             f"| {name(auc)} | {accuracy} | {best} | {float(auc['value']):.3f} | {interval} | {percent(fine['value'])} |"
