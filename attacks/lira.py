@@ -68,7 +68,7 @@ class LiRA(Attack):
         pooled_in, pooled_out = _pooled(inside, outside), _pooled(outside, inside)
         return self._log_density(phi, inside, pooled_in) - self._log_density(phi, outside, pooled_out)
 
-    def _scale(self, shadows: Moments, pooled: Float[np.ndarray, "targets 1"]) -> Float[np.ndarray, "(targets _ )"]:
+    def _scale(self, shadows: Moments, pooled: Float[np.ndarray, "targets 1"]) -> Float[np.ndarray, "targets #records"]:
         """The standard deviation that a further model's φ is expected to have."""
         count, squares = shadows.count, shadows.squares
         if self.variance == "fixed":

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -21,6 +21,7 @@ PLACE = "data.root"
 """Where a data set lies says nothing about it."""
 
 
+@runtime_checkable
 class Configured(Protocol):
     """A run or what was found on it."""
 

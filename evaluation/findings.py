@@ -106,7 +106,9 @@ class Findings:
     @classmethod
     def from_json(cls, run: Run, kept: Mapping[str, Any]) -> Findings:
         """The findings that `to_json` kept in the run's folder."""
-        return cls.of(run, **{**kept, "rows": [Row(**row) for row in kept["rows"]]})
+        rows = [Row(**row) for row in kept["rows"]]
+        roc = {attack: (fprs, tprs) for attack, (fprs, tprs) in kept["roc"].items()}
+        return cls.of(run, rows=rows, roc=roc, skipped=kept["skipped"])
 
     def to_json(self) -> dict[str, Any]:
         """What was measured, without what the run itself says."""

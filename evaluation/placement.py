@@ -32,8 +32,8 @@ class Label:
 def place(
     axes: Axes,
     labels: Sequence[Label],
-    forbidden: Float[np.ndarray, "boxes 4"],
-    avoided: Float[np.ndarray, "boxes 4"],
+    forbidden: Float[np.ndarray, "forbidden 4"],
+    avoided: Float[np.ndarray, "avoided 4"],
     size: float,
 ) -> list[Annotation]:
     """Writes each label at the nearest free place, the most crowded marks first.

@@ -54,8 +54,10 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
     def add_noise(self) -> None:
         if self.noise_multiplier == 0:
             return
-        for p, noise in zip(self.params, self._noise(), strict=True):
-            p.grad.add_(noise)
+        for k, generator in zip(range(self.models or 1), self.generators, strict=True):
+            for p, noise in zip(self.params, self._noise(generator), strict=True):
+                gradient = p.grad if self.models is None else p.grad[k]
+                gradient.add_(noise)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Always to None: a gradient that is there before clipping is then known not to be clipped."""
@@ -69,17 +71,15 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
         original: Optimizer = self.original_optimizer
         return original
 
-    def _noise(self) -> list[Tensor]:
-        """Noise for every parameter, drawn model by model in the order of the parameters."""
+    def _noise(self, generator: torch.Generator) -> list[Tensor]:
+        """One model's noise for every parameter; one model at a time stays in the cache."""
         if self._flat is None:
-            first, rows = self.params[0], self.models or 1
-            width = sum(p.numel() for p in self.params) // rows
-            self._flat = torch.empty(rows, width, device=first.device, dtype=first.dtype)
-        for row, generator in zip(self._flat, self.generators, strict=True):
-            row.normal_(0.0, self.noise_multiplier * self.max_grad_norm, generator=generator)
-        sizes = [p.numel() // len(self._flat) for p in self.params]
-        parts = torch.split(self._flat, sizes, dim=1)
+            width = sum(p.numel() for p in self.params) // (self.models or 1)
+            self._flat = self.params[0].new_empty(width)
+        self._flat.normal_(0.0, self.noise_multiplier * self.max_grad_norm, generator=generator)
+        shapes = [p.shape if self.models is None else p.shape[1:] for p in self.params]
+        parts = self._flat.split([shape.numel() for shape in shapes])
         return [
-            part.view(p.mT.shape).mT if p in self.transposed else part.view(p.shape)
-            for p, part in zip(self.params, parts, strict=True)
+            part.view(shape[::-1]).mT if p in self.transposed else part.view(shape)
+            for p, shape, part in zip(self.params, shapes, parts, strict=True)
         ]

@@ -21,7 +21,7 @@ def no_noise(patch: Patch) -> None:
 
 def half_the_noise(patch: Patch) -> None:
     drawn = optimizer.NoisyOptimizer._noise
-    patch.setattr(optimizer.NoisyOptimizer, "_noise", lambda self: [noise / 2 for noise in drawn(self)])
+    patch.setattr(optimizer.NoisyOptimizer, "_noise", lambda self, generator: [z / 2 for z in drawn(self, generator)])
 
 
 def the_same_noise_in_every_step(patch: Patch) -> None:
