@@ -52,11 +52,10 @@ def bad_inputs(error: BaseException) -> Iterator[BaseException]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    for cause in causes(error):
-        if isinstance(cause, HydraException) or (
-            isinstance(cause, (ValueError, OSError)) and not isinstance(cause, OmegaConfBaseException)
-        ):
-            yield cause
+    kinds = (ValueError, OSError, HydraException, OmegaConfBaseException)
+    mendable = [cause for cause in causes(error) if isinstance(cause, kinds)]
+    clear = [cause for cause in mendable if not isinstance(cause, OmegaConfBaseException)]
+    yield from clear or mendable
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

@@ -11,6 +11,7 @@ import hydra
 from omegaconf import DictConfig
 
 from commandline import call
+from datamodules.records import name_of
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -29,18 +30,26 @@ def evaluate(settings: dict[str, Any]) -> None:
     from evaluation.runs import find
     from evaluation.table import show
 
+    for key in ("attack", "root", "reports"):
+        if not settings.get(key):
+            raise ValueError(f"{key}={settings.get(key)} is empty; leave it out for the default")
     runs = find(Path(settings["root"]), data_name(settings.get("data")), settings["runs"])
     check_comparable(runs)
+    folder = Path(settings["reports"]) / (settings["name"] or runs[0].dataset.name)
+    folder.mkdir(parents=True, exist_ok=True)
     findings = findings_of(runs, settings["attack"])
     show(findings)
-    folder = Path(settings["reports"]) / (settings["name"] or findings[0].data)
     for path in write(findings, folder, settings["command"]):
         print(path)
 
 
 def data_name(data: dict[str, Any] | None) -> str | None:
     """The folder of a data set's runs: its name, or that of its file."""
-    return None if data is None else data["name"] or Path(data["path"]).stem
+    if data is None:
+        return None
+    if data.get("path") == "???" and data["name"] is None:
+        raise ValueError("data.path is not given; add it, or data.name, or name the runs with runs=<folder or pattern>")
+    return data["name"] or name_of(data["path"])
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ def one(settings: dict[str, Any]) -> None:
     """A single run, plan or release, and what it prints."""
     from targets.progress import Progress
 
+    check_groups(settings)
     if settings["ship"] is not None:
         print(release(settings))
     elif settings["plan"]:
@@ -39,7 +40,7 @@ def one(settings: dict[str, Any]) -> None:
 
         show([train(settings)])
     else:
-        with Progress(Path(settings["runs"]) / ".progress", settings["fleet"]["models"]):
+        with Progress(Path(settings["runs"]), settings["fleet"]["models"]):
             outcome = train(settings)
         print(f"{outcome['status']}: {outcome['folder']}")
 
@@ -56,12 +57,16 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from targets import progress
     from targets.recipe import FleetSettings, Recipe
 
+    check_groups(settings)
     if settings.get("data") is None:
         names = ", ".join(sorted(path.stem for path in Path(__file__).with_name("conf").glob("data/*.yaml")))
         raise ValueError(f"data is not chosen; add data=<name>, one of {names}")
+    if missing_keys := [key for key, value in settings["data"].items() if value == "???"]:
+        raise ValueError(f"data.{missing_keys[0]} is not given; add data.{missing_keys[0]}=<value>")
     dataset = from_config(settings)
     run = Run.of(settings, dataset)
     Recipe.of(settings).arithmetic(Membership(**settings["membership"]).public_size(len(dataset.split.pool)))
+    run.check_secret(settings["secret"])
     wanted = FleetSettings(**settings["fleet"]).models
     missing = run.missing(wanted)
     if settings["plan"]:
@@ -75,7 +80,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         if not mine:
             return {"folder": str(run.folder), "status": "skipped"}
         progress.report(run.name, wanted - len(missing), cached=True)
-        run.create(settings, settings["secret"])
+        run.create(settings, settings["secret"], dataset)
         try:
             train_missing(run, settings, missing)
             run.complete(wanted)
@@ -85,18 +90,25 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     return {"folder": str(run.folder), "status": "trained"}
 
 
+def check_groups(settings: dict[str, Any]) -> None:
+    for group in ("fleet", "membership", "network", "defense", "trainer"):
+        if not isinstance(settings[group], dict):
+            raise ValueError(f"{group}={settings[group]} is no group of settings; leave it out, or set its keys")
+
+
 def release(settings: dict[str, Any]) -> Path:
     """Trains the release of the run `ship`; returns its folder."""
     from datamodules.secret import Secret
     from evaluation.runs import Run
-    from targets.release import ship
+    from targets.release import check_unreleased, ship
 
     run = Run.existing(Path(settings["ship"]))
     secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
     names = run.config["names"]
     folder = Path(settings["released"]) / f"{run.dataset.name}-{names['network']}-{names['defense']}"
-    ship(run.config, run.audit(), secret).save(folder)
+    check_unreleased(folder)
     secret.save(run.folder / "private" / "release_secret")
+    ship(run.config, run.audit(), secret).save(folder)
     return folder
 
 

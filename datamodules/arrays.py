@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from datamodules.preprocessing import Scale, check_finite
-from datamodules.records import Records
+from datamodules.records import Records, name_of
 
 KEYS = ("x", "y", "persons")
 
@@ -52,7 +52,7 @@ class Arrays:
         check_finite(f"data.path={self.path}: x", x)
         labels = self._labels(y, len(x))
         return Records(
-            name=self.name or path.stem,
+            name=self.name or name_of(path),
             rows=x,
             labels=labels,
             classes=tuple(str(number) for number in range(labels.max() + 1)),

@@ -71,6 +71,11 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
 
 def from_config(config: Mapping[str, Any]) -> Dataset:
     """The data set of a run's configuration (`data`, `split`, `seed`), loaded once per process."""
+    seed = config["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed={seed} is no seed; choose a whole number from 0 on")
+    if not isinstance(config["split"], Mapping):
+        raise ValueError(f"split={config['split']} has no roles; leave it out, or set split.pool, split.test …")
     return _load(json.dumps([config["data"], config["split"], config["seed"]]))
 
 

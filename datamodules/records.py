@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
@@ -16,6 +17,11 @@ from datamodules.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+def name_of(path: Path | str) -> str:
+    """The name of a data set that has none of its own: that of its file, without endings."""
+    return Path(path).name.split(".")[0]
 
 
 @runtime_checkable

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from datamodules.columns import Categorical, Columns, UnfittedColumns
-from datamodules.records import Records
+from datamodules.records import Records, name_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +73,7 @@ class Table:
         self._check_missing(rows)
         classes = _in_order(frame[self.label].unique())
         return Records(
-            name=self.name or Path(self.path).name.split(".")[0],
+            name=self.name or name_of(self.path),
             rows=rows,
             labels=frame[self.label].map({word: label for label, word in enumerate(classes)}).to_numpy(dtype=np.int64),
             classes=classes,

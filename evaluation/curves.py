@@ -163,9 +163,9 @@ def epsilon_text(epsilon: float) -> str:
 
 
 def ceiling(found: Findings, fpr: np.ndarray) -> np.ndarray | None:
-    """The largest TPR that the run's claim lets any attack reach at each FPR; None without a guarantee."""
+    """The largest TPR that the run's claim lets any attack reach at each FPR; None where it bounds none."""
     claim = found.statement
-    if not claim.guarantee:
+    if not (claim.guarantee and found.bounded):
         return None
     curve = claim.privacy_curve or ((claim.epsilon, claim.delta),)
     return tpr_ceiling(fpr, np.array(curve, dtype=np.float64))

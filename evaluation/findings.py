@@ -67,6 +67,8 @@ class Findings:
         rows: the numbers.
         roc: for each attack a pair (FPRs, mean TPRs over the fleet), both rising.
         skipped: for each attack that could not run, the reason.
+        bounded: whether ε bounds these attacks. It is about one record more or less: where a whole person's records
+            come and go together, or one record's membership moves another's, attacks may exceed what ε allows for.
     """
 
     run: str
@@ -83,6 +85,7 @@ class Findings:
     rows: Sequence[Row]
     roc: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     skipped: Mapping[str, str]
+    bounded: bool = True
 
     @classmethod
     def of(cls, run: Run, **measured: Any) -> Findings:
@@ -100,6 +103,7 @@ class Findings:
             strength=run.strength,
             config=config,
             statement=run.statement,
+            bounded=config["membership"]["how"] == "bernoulli" and run.dataset.split.persons is None,
             **measured,
         )
 

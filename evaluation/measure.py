@@ -16,15 +16,18 @@ from jaxtyping import Bool, Float
 from attacks import Attack, View
 from evaluation.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
-from evaluation.metrics import Estimate, Ranking, Roc
+from evaluation.metrics import Estimate, Ranking, Roc, tpr_at_fpr
 from evaluation.runs import Run, canonical
 from evaluation.signals import answers, view
 from targets import progress, workers
 from targets.files import write_json
 
+PRIORS = (0.01, 0.1, 0.5)
+"""Shares of members among all whom an attacker may suspect."""
 METRICS: Mapping[str, Callable[[Roc], float]] = {
     AUC: Roc.auc,
     **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
+    **{f"ppv@{100 * prior:g}%prior": partial(Roc.ppv, prior=prior, fpr=FPRS[0]) for prior in PRIORS},
     "balanced_accuracy": Roc.balanced_accuracy,
     "advantage": Roc.advantage,
 }
@@ -42,7 +45,7 @@ def findings_of(runs: Sequence[Run], attacks: Mapping[str, Any]) -> list[Finding
     """
     missing = [run for run in runs if kept(run, attacks) is None]
     if missing:
-        with progress.Progress(missing[0].folder.parent / ".progress", len(missing), "runs attacked"):
+        with progress.Progress(missing[0].folder.parent, len(missing), "runs attacked"):
             items = [(str(run.folder), attacks) for run in missing]
             list(workers.run(measure_and_keep, items, workers.count("auto")))
     return [found for run in runs if (found := kept(run, attacks)) is not None]
@@ -52,7 +55,10 @@ def measure_and_keep(folder: str, attacks: Mapping[str, Any]) -> None:
     """The work item of a process: one run."""
     run = Run(Path(folder))
     findings = measure(run, [instantiate(attack) for attack in attacks.values()])
-    write_json(run.folder / "metrics.json", {"key": _key(run, attacks), "findings": findings.to_json()})
+    write_json(
+        run.folder / "metrics.json",
+        {"key": _key(run, attacks), "models": len(run.models()), "findings": findings.to_json()},
+    )
     progress.report(run.name, 1)
 
 
@@ -80,7 +86,11 @@ def measure(run: Run, attacks: Sequence[Attack]) -> Findings:
         if (reason := attack.missing(seen)) is not None:
             skipped[attack.name] = reason
             continue
-        scores[attack] = attack.score(seen)
+        found = attack.score(seen)
+        if not all(Ranking(*row).complete for row in zip(found, seen.membership, strict=True)):
+            skipped[attack.name] = "gives some model no score for both a member and a non-member; train more models"
+            continue
+        scores[attack] = found
         rows += leakage(attack, scores[attack], seen, bootstrap)
     roc = {attack.name: mean_roc(scores[attack], seen.membership) for attack in scores}
     findings = Findings.of(run, rows=rows, roc=roc, skipped=skipped)
@@ -109,7 +119,13 @@ def leakage(
     """The attack's metrics, of the fleet and of each model."""
     named = _named(attack)
     whole = fleet_metrics(scores, seen.membership, METRICS, bootstrap)
+    if seen.models == 1:  # resampling records says nothing on a threshold taken from these very non-members
+        for fpr in FPRS:
+            scored = ~np.isnan(scores[0])
+            band = tpr_at_fpr(scores[0, scored], seen.membership[0, scored], fpr, interval="band")
+            whole.estimates[tpr_at(fpr)] = band
     yield from _fleet_rows(whole, named)
+    yield Row(metric="unscored", value=float(whole.dropped.mean() / scores.shape[1]), **named)
     for metric, values in whole.per_model.items():
         for model, value in enumerate(values):
             yield Row(
@@ -141,8 +157,7 @@ def mean_roc(
     scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
 ) -> tuple[list[float], list[float]]:
     """The mean over models of the TPR at each FPR, on a logarithmic grid from one false positive on."""
-    rankings = [ranking for row in zip(scores, membership, strict=True) if (ranking := Ranking(*row)).complete]
-    rocs = [ranking.roc() for ranking in rankings]
+    rocs = [Ranking(*row).roc() for row in zip(scores, membership, strict=True)]
     fprs = np.geomspace(1 / min(roc.nonmembers for roc in rocs), 1, ROC_POINTS)
     tprs = np.mean([[roc.tpr_at(min(fpr, 1.0)) for fpr in fprs] for roc in rocs], axis=0)
     return fprs.tolist(), tprs.tolist()
@@ -155,7 +170,10 @@ def _named(attack: Attack) -> dict[str, Any]:
 def _fleet_rows(part: FleetMetrics, named: Mapping[str, Any]) -> Iterator[Row]:
     members, nonmembers = int(part.members.sum()), int(part.nonmembers.sum())
     for metric, estimate in part.estimates.items():
-        yield Row(metric=metric, members=members, nonmembers=nonmembers, **_estimate(estimate), **named)
+        # A mean over only the models that can resolve an FPR would be of another fleet.
+        resolved = not np.isnan(part.per_model[metric]).any()
+        numbers = _estimate(estimate) if resolved else {"value": None}
+        yield Row(metric=metric, members=members, nonmembers=nonmembers, **numbers, **named)
 
 
 def _estimate(estimate: Estimate) -> dict[str, Any]:

@@ -28,8 +28,9 @@ from targets.statement import Statement
 
 IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")
 """The keys that decide what a model learns. More models, other workers or another guard extend the same run."""
-PLACES = ("root", "path")
+PLACES = ("root", "path", "schema")
 """Where data lies decides nothing: its content is hashed instead."""
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,17 @@ class Run:
 
     @cached_property
     def dataset(self) -> Dataset:
-        return from_config(self.config)
+        """The data that the models were trained on.
+
+        Raises:
+            ValueError: if the data have changed since.
+        """
+        loaded = from_config(self.config)
+        if self.secret.seal(loaded.fingerprint.encode()) != (self.folder / "private" / "data").read_text():
+            raise ValueError(
+                f"the data of {self.folder} have changed since its models were trained; bring them back, or train anew"
+            )
+        return loaded
 
     @cached_property
     def statement(self) -> Statement:
@@ -103,22 +114,22 @@ class Run:
         """Which models are left out together."""
         return Membership(**self.config["membership"]).groups(self.models())
 
-    def create(self, config: Mapping[str, Any], secret: str | None) -> None:
-        """Makes the folder with its configuration and secret; an existing one is kept as it is.
+    def check_secret(self, secret: str | None) -> None:
+        """Raises ValueError if the run exists with another secret than the one given."""
+        path = self.folder / "private" / "secret"
+        if secret is not None and path.exists() and Secret.load(path) != Secret.from_text(str(secret)):
+            raise ValueError(f"secret=… differs from the one that {self.folder} was made with; remove that folder")
 
-        Raises:
-            ValueError: if the run exists with another secret than the one given.
-        """
+    def create(self, config: Mapping[str, Any], secret: str | None, dataset: Dataset) -> None:
+        """Makes the folder with its configuration and secret; an existing one is kept as it is."""
         private = self.folder / "private"
         self.folder.mkdir(parents=True, exist_ok=True)
         private.mkdir(mode=0o700, exist_ok=True)
         (self.folder / "models").mkdir(exist_ok=True)
-        given = Secret.from_text(str(secret)) if secret is not None else None
-        if (private / "secret").exists():
-            if given is not None and given != self.secret:
-                raise ValueError(f"secret=… differs from the one that {self.folder} was made with; remove that folder")
-        else:
-            (given or Secret.from_system()).save(private / "secret")
+        if not (private / "secret").exists():
+            (Secret.from_system() if secret is None else Secret.from_text(str(secret))).save(private / "secret")
+            write(private / "data", self.secret.seal(dataset.fingerprint.encode()))
+        config = {**config, "data": {key: absolute(key, value) for key, value in config["data"].items()}}
         public = {key: value for key, value in config.items() if key in (*IDENTITY, "names", "fleet")}
         write(self.folder / "config.yaml", yaml.safe_dump(public, sort_keys=False))
 
@@ -131,10 +142,15 @@ class Run:
     def audit(self) -> list[dict[str, Any]]:
         """What attacks found on the whole fleet, if it was evaluated: numbers that may be published with a release."""
         path = self.folder / "metrics.json"
-        rows = json.loads(path.read_text())["findings"]["rows"] if path.exists() else []
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        if kept.get("models") != len(self.models()):
+            return []
+        names, numbers = ("attack", "access", "metric"), ("value", "low", "high")
         return [
-            {name: row[name] for name in ("attack", "access", "metric", "value", "low", "high")}
-            for row in rows
+            {name: row[name] for name in names}
+            # Three digits: exact ratios would give away how many records of the pool were members.
+            | {name: None if row[name] is None else round(row[name], 3) for name in numbers}
+            for row in kept["findings"]["rows"]
             if row["attack"] and row["model"] == row["group"] == "all"
         ]
 
@@ -143,16 +159,19 @@ class Run:
 
     def fail(self, reason: str) -> None:
         """Leaves the reason behind; a run without a single model leaves nothing else."""
-        if not any(self.folder.glob("models/*.safetensors")):
-            shutil.rmtree(self.folder)
-            self.folder.mkdir()
+        if not any(self.folder.glob("models/[0-9]*.safetensors")):
+            for path in self.folder.iterdir():
+                if path.is_dir():
+                    shutil.rmtree(path)
+                elif path.name != LOCK:
+                    path.unlink()
         (self.folder / "FAILED").write_text(reason + "\n")
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
         """Whether this process may work on the run; another one that does excludes it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / ".lock").open("w") as file:
+        with (self.folder / LOCK).open("w") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
@@ -187,6 +206,11 @@ def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
     settings["data"] = {key: value for key, value in config["data"].items() if key not in PLACES}
     text = json.dumps([canonical(settings), dataset.fingerprint, RESULTS_VERSION], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def absolute(key: str, value: Any) -> Any:
+    """Places in full, so that a run finds its data from any folder."""
+    return str(Path(value).resolve()) if key in PLACES and value is not None else value
 
 
 def canonical(value: Any) -> Any:

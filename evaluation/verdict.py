@@ -12,6 +12,9 @@ from evaluation.table import percent
 TWINS = {"complementary": 2, "fixed": None}
 """How many models are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
 
+AFFORDABLE = 0.05
+NEARLY = f"within {100 * AFFORDABLE:g} points of the best accuracy"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
@@ -31,12 +34,16 @@ class Verdict:
 
 
 def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
-    """The undefended run and the one in which attacks found least, as far as they are there."""
+    """The undefended run, the one in which attacks found least, and the same among those nearly as useful as any."""
     runs = [found for found in ordered(findings) if _leakage(found) is not None]
     told = [(f"Undefended{_seed(found, findings)}", found) for found in runs if is_undefended(found)]
-    if defended := [found for found in runs if not is_undefended(found)]:
-        best = min(defended, key=lambda found: (_leakage(found), -(found.get(UTILITY).value or 0.0)))
-        told.append((f"Best protected: {title(best)}{_seed(best, findings)}", best))
+    defended = [found for found in runs if not is_undefended(found)]
+    useful = [found for found in defended if _utility(found) >= max(map(_utility, runs)) - AFFORDABLE]
+    for heading, candidates in (("Best protected", defended), (f"Best protected {NEARLY}", useful)):
+        if candidates:
+            best = min(candidates, key=lambda found: (_leakage(found), -_utility(found)))
+            if best not in [found for _, found in told]:
+                told.append((f"{heading}: {title(best)}{_seed(best, findings)}", best))
     return [
         Verdict(
             heading=heading,
@@ -74,6 +81,10 @@ def scope(found: Findings) -> str:
 def _shadows(found: Findings) -> int:
     own = TWINS.get(found.config["membership"]["how"], 1)
     return 0 if own is None else found.models - own
+
+
+def _utility(found: Findings) -> float:
+    return found.get(UTILITY).value or 0.0
 
 
 def _leakage(found: Findings) -> float | None:

@@ -55,7 +55,7 @@ class GridsSweeper(BasicSweeper):
 
         from targets.progress import Progress
 
-        with Progress(Path(first.runs) / ".progress", total(configs)) as progress:
+        with Progress(Path(first.runs), total(configs)) as progress:
             jobs_done = self.launcher.launch(jobs, initial_job_idx=0)
         summarize(jobs_done, progress.started)
         return jobs_done

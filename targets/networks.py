@@ -20,8 +20,8 @@ def activation_class(name: str) -> type[nn.Module]:
 
 
 def check_widths(key: str, widths: Sequence[int]) -> None:
-    if any(width < 1 for width in widths):
-        raise ValueError(f"{key}={list(widths)} has an empty layer; every width must be at least 1")
+    if not isinstance(widths, Sequence) or not all(isinstance(width, int) and width >= 1 for width in widths):
+        raise ValueError(f"{key}={widths} is no list of widths; give whole numbers from 1 on, such as [128,64]")
 
 
 class MLP(nn.Sequential):

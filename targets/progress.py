@@ -25,13 +25,13 @@ class Progress:
     """Shows what runs, done/left and the time to go until the block ends; a plain line every 30 s without a terminal.
 
     Args:
-        path: the file to follow; made new, and named to every process started within.
+        folder: where the file to follow is made; every process started within is told its name.
         total: how many models, or other units, the block will make or find.
         unit: what is counted.
     """
 
-    def __init__(self, path: Path, total: int, unit: str = "models"):
-        self.path, self.total, self.unit = path, total, unit
+    def __init__(self, folder: Path, total: int, unit: str = "models"):
+        self.path, self.total, self.unit = folder / f".progress-{os.getpid()}", total, unit
         self.done = self.cached = 0
         self.run = ""
         self.started = time.monotonic()
@@ -64,7 +64,7 @@ class Progress:
         return f"{self.done}/{self.total} {self.unit} · {_clock(elapsed)} · {eta if left else 'done'} · {self.run}"
 
     def _read(self) -> None:
-        rows = [line.split("\t") for line in self.path.read_text().splitlines()]
+        rows = [line.split("\t") for line in self.path.read_text().splitlines() if line.endswith(("0", "1"))]
         self.done = sum(int(models) for _, models, _ in rows)
         self.cached = sum(int(models) for _, models, cached in rows if cached == "1")
         self.run = rows[-1][0] if rows else self.run

@@ -51,6 +51,13 @@ class Recipe:
     batch_size: int
     optimizer: Mapping[str, Any]
 
+    def __post_init__(self) -> None:
+        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise ValueError(f"trainer.{name}={value} is no count; choose a whole number from 1 on")
+        if not isinstance(self.optimizer, Mapping) or "_target_" not in self.optimizer:
+            raise ValueError(f"trainer.optimizer={self.optimizer} has no _target_; name one, such as torch.optim.Adam")
+
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Recipe:
         """The trainer's settings of a run, with what its defense needs otherwise."""
@@ -63,5 +70,9 @@ class Recipe:
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
         from hydra.utils import instantiate
 
-        made: optim.Optimizer = instantiate(self.optimizer, _partial_=True)(parameters)
+        make = instantiate(self.optimizer, _partial_=True)
+        try:
+            made: optim.Optimizer = make(parameters)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"trainer.optimizer: {error}; mend the setting, or remove it") from error
         return made

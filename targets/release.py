@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
@@ -25,7 +26,7 @@ from datamodules.split import Membership
 from targets.fleet import Fleet
 from targets.networks import CNN, MLP
 from targets.statement import INFINITY, Statement
-from targets.training import make_fitter
+from targets.training import complete_statement, make_fitter
 
 NETWORKS: dict[str, type[nn.Module]] = {"targets.networks.MLP": MLP, "targets.networks.CNN": CNN}
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
@@ -74,13 +75,10 @@ class Release:
         Raises:
             ValueError: if there is a release already.
         """
-        if folder.exists():
-            raise ValueError(
-                f"{folder} is there already and every further release costs privacy anew; "
-                "remove it, or choose another place with released=<folder>"
-            )
-        temporary = folder.with_name(f".{folder.name}.tmp")
-        temporary.mkdir(parents=True)
+        check_unreleased(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        temporary.chmod(0o755)
         save_file(
             {name: value.contiguous() for name, value in self.network.state_dict().items()},
             temporary / "model.safetensors",
@@ -113,6 +111,15 @@ class Release:
         return cls(module, preprocessing.from_json(card["preprocessing"]), card)
 
 
+def check_unreleased(folder: Path) -> None:
+    """Raises ValueError if there is a release already."""
+    if folder.exists():
+        raise ValueError(
+            f"{folder} is there already and every further release costs privacy anew; "
+            "remove it, or choose another place with released=<folder>"
+        )
+
+
 def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: Secret) -> Release:
     """Trains a release: one model on the whole pool by a run's recipe, with N = pool and σ calibrated anew.
 
@@ -132,7 +139,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
     )
     fleet: Fleet = fitter.defense.fit(fitter, dataset.split, everything.draw(dataset.split, [0], secret))
     fleet.network.load_state_dict(fleet.states[0])
-    claim = fitter.defense.statement(fleet).leaving_out(dataset.preprocessing.not_covered)
+    claim = complete_statement(fitter, fleet)
     target, *settings = config["network"].items()
     card = {
         "data": {

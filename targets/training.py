@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from hydra.utils import instantiate
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from datamodules.dataset import Dataset, from_config
@@ -18,6 +19,7 @@ from targets import progress, stacks
 from targets.files import replacing, write_json
 from targets.fleet import Fitter, Fleet
 from targets.recipe import Recipe
+from targets.statement import Statement
 
 STACK = 8
 """Models trained at once where stacking pays: more fill the cache, fewer waste the batched products."""
@@ -78,7 +80,8 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
     for start in range(0, len(models), fitter.at_once):
         part = replace(fitter, models=models[start : start + fitter.at_once])
         fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
-        statement = fitter.defense.statement(fleet).leaving_out(dataset.preprocessing.not_covered)
+        check_finite(part.models, fleet)
+        statement = complete_statement(fitter, fleet)
         strength = fitter.defense.strength
         summary = {"statement": statement.to_json(), "strength": None if strength is None else str(strength)}
         write_json(Path(folder) / "summary.json", summary)  # the strength as text: JSON knows no infinity
@@ -88,9 +91,30 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
         progress.report(name, len(fleet))
 
 
+def check_finite(models: Sequence[int], fleet: Fleet) -> None:
+    """Raises ValueError for the first model that diverged."""
+    for k, state in zip(models, fleet.states, strict=True):
+        if not all(value.isfinite().all() for value in state.values()):
+            raise ValueError(f"model {k} diverged: its weights are not finite; lower trainer.optimizer.lr")
+
+
+def complete_statement(fitter: Fitter, fleet: Fleet) -> Statement:
+    """The defense's claim with what the data leave out of it."""
+    persons = (
+        "persons with several records: ε holds for one record" if fitter.dataset.split.persons is not None else None
+    )
+    statement = fitter.defense.statement(fleet)
+    return statement.leaving_out(fitter.dataset.preprocessing.not_covered).leaving_out(persons)
+
+
 def load_fleet(config: Mapping[str, Any], dataset: Dataset, folder: Path, models: Sequence[int]) -> Fleet:
     """The trained models of a run, read from its folder."""
     secret = Secret.load(folder / "private" / "secret")
     fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, models, size=len(dataset.split.pool))
-    states = [load_file(folder / "models" / f"{k}.safetensors") for k in models]
+    states = []
+    for path in (folder / "models" / f"{k}.safetensors" for k in models):
+        try:
+            states.append(load_file(path))
+        except SafetensorError as error:
+            raise ValueError(f"{path} is damaged ({error}); remove it and complete.json, and train again") from error
     return Fleet(fitter.initial_network(models[0]), states)

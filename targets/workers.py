@@ -48,13 +48,15 @@ def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], worke
 
 
 def _call(function: Callable[..., Result], item: tuple[Any, ...]) -> Result:
-    """Raises what went wrong itself: Hydra's wrapping would lose it on the way between processes."""
+    """Raises what went wrong itself, as a bad input where a setting is: Hydra's wrapping is lost between processes."""
     from hydra.errors import InstantiationException
 
     try:
         return function(*item)
     except InstantiationException as error:
-        raise error.__cause__ or error from None
+        if isinstance(error.__cause__, (ValueError, OSError)):
+            raise error.__cause__ from None
+        raise ValueError(" ".join(str(error).split())) from None
 
 
 def _processes(workers: int) -> ProcessPoolExecutor:

@@ -143,7 +143,7 @@ def test_sweep_goes_on_after_a_failed_run(tmp_path):
     done = call("train.py", "-m", *tiny, "trainer.batch_size=64,5000", folder=tmp_path)
     assert done.returncode == 1
     assert "1 done, 1 failed, 0 skipped" in done.stdout
-    assert "trainer.batch_size=5000 exceeds N=629; choose at most 629" in done.stdout
+    assert "batch_size=5000 exceeds N=629; choose at most 629" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
 
 
@@ -176,6 +176,24 @@ BAD = {
         (*TRAIN, "data=digits", "network._target_=own_network.Normed"),
         "got an unexpected keyword argument 'hidden'; choose network=own for a class with other arguments",
     ),
+    "no path": ((*TRAIN, "data=npz"), "data.path is not given; add data.path=<value>"),
+    "no label": ((*TRAIN, "data=csv", "data.path=a.csv"), "data.label is not given; add data.label=<value>"),
+    "seed": ((*TRAIN, "data=digits", "seed=1.5"), "seed=1.5 is no seed; choose a whole number from 0 on"),
+    "batch size": ((*TRAIN, "data=digits", "trainer.batch_size=abc"), "trainer.batch_size=abc is no count"),
+    "epochs": ((*TRAIN, "data=digits", "trainer.epochs=null"), "trainer.epochs=None is no count"),
+    "optimizer": ((*TRAIN, "data=digits", "trainer.optimizer=null"), "trainer.optimizer=None has no _target_"),
+    "learning rate": ((*TRAIN, "data=digits", "trainer.optimizer.lr=abc"), "trainer.optimizer: "),
+    "no optimizer": ((*TRAIN, "data=digits", "trainer.optimizer._target_=torch.No"), "torch.No"),
+    "no split": ((*TRAIN, "data=digits", "split=null"), "split=None has no roles; leave it out"),
+    "no fleet": ((*TRAIN, "data=digits", "fleet=null"), "fleet=None is no group of settings; leave it out"),
+    "widths": ((*TRAIN, "data=digits", "network.hidden=3"), "network.hidden=3 is no list of widths"),
+    "no network": ((*TRAIN, "data=digits", "network._target_=torch.nn.Nope"), "torch.nn.Nope"),
+    "diverged": (
+        (*TRAIN, "data=digits", "trainer.optimizer.lr=1e30", "trainer.epochs=2"),
+        "model 0 diverged: its weights are not finite; lower trainer.optimizer.lr",
+    ),
+    "no attack": (("evaluate.py", "data=digits", "attack=[]"), "is empty; leave it out for the default"),
+    "no file named": (("evaluate.py", "data=csv"), "data.path is not given; add it, or data.name, or name the runs"),
     "no such runs": (("evaluate.py", "data=digits"), "has no complete run; runs/ holds nothing"),
     "neither": (("evaluate.py",), "neither data nor runs is given; add data=<name> or runs=<folder or pattern>"),
     "no run to ship": (("train.py", "ship=runs/nothing"), "runs/nothing is no complete run"),

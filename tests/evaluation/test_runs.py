@@ -9,8 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from datamodules import dataset
 from datamodules.dataset import from_config
+from evaluation.measure import findings_of
 from evaluation.runs import Run, canonical, find, identity
+from evaluation.signals import answers
 from train import train
 
 TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
@@ -46,8 +49,6 @@ def test_changed_data_never_meet_an_old_run(compose, tmp_path):
     for value in (0.25, 0.5):
         x[7, 1] = value
         np.savez(path, x=x, y=y)
-        from datamodules import dataset
-
         dataset._load.cache_clear()
         names.append(name(compose("data=npz", f"data.path={path}")))
     assert names[0] != names[1]
@@ -74,10 +75,44 @@ def test_secret_is_private_and_membership_is_recomputed_from_it(compose):
     assert membership.shape == (2, len(run.dataset.split.pool)) and 0.4 < membership.mean() < 0.6
 
 
-def test_another_given_secret_is_refused(compose):
+@pytest.mark.parametrize("models", [2, 3])
+def test_another_given_secret_is_refused(compose, models):
     train(compose(*TINY, "secret=one"))
     with pytest.raises(ValueError, match=r"secret=… differs from the one that .* was made with; remove that folder"):
-        train(compose(*TINY, "secret=two", "fleet.models=3"))
+        train(compose(*TINY, "secret=two", f"fleet.models={models}"))
+
+
+def test_data_that_changed_after_training_are_refused(compose, tmp_path):
+    path, rng = tmp_path / "mine.npz", np.random.default_rng(0)
+    x, y = rng.random((90, 3), dtype=np.float32), np.arange(90) % 2
+    np.savez(path, x=x, y=y)
+    small = ["data=npz", f"data.path={path}", "trainer.batch_size=8", *TINY[1:]]
+    folder = Path(train(compose(*small))["folder"])
+    assert Run(folder).dataset.name == "mine"
+    np.savez(path, x=x[::-1], y=y)
+    dataset._load.cache_clear()
+    with pytest.raises(ValueError, match=r"the data of .* have changed since its models were trained; bring them back"):
+        _ = Run(folder).dataset
+
+
+def test_damaged_model_is_named(compose):
+    run = Run(Path(train(compose(*TINY))["folder"]))
+    path = run.folder / "models" / "1.safetensors"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(ValueError, match=r"1\.safetensors is damaged .*; remove it and complete.json, and train again"):
+        answers(run, "test")
+
+
+def test_audit_is_that_of_the_whole_fleet_and_hides_exact_counts(compose):
+    settings = compose(*TINY, "fleet.models=3")
+    run = Run(Path(train(settings)["folder"]))
+    assert run.audit() == []
+    list(findings_of([run], {"loss": {"_target_": "attacks.LossThreshold"}}))
+    audit = run.audit()
+    assert {row["metric"] for row in audit} >= {"auc", "tpr@1%fpr", "ppv@10%prior", "unscored"}
+    assert all(row["value"] is None or row["value"] == round(row["value"], 3) for row in audit)
+    train(compose(*TINY, "fleet.models=4"))
+    assert run.audit() == []
 
 
 def test_only_missing_models_are_trained(compose):
@@ -95,10 +130,10 @@ def test_only_missing_models_are_trained(compose):
 def test_failed_run_leaves_the_reason_and_nothing_else(compose):
     settings = compose(*TINY, "network.hidden=[0]")
     run = Run.of(settings, from_config(settings))
-    with pytest.raises(ValueError, match="has an empty layer"):
+    with pytest.raises(ValueError, match="is no list of widths"):
         train(settings)
-    assert [path.name for path in run.folder.iterdir()] == ["FAILED"]
-    assert "network.hidden=[0] has an empty layer" in (run.folder / "FAILED").read_text()
+    assert {path.name for path in run.folder.iterdir()} == {"FAILED", ".lock"}
+    assert "network.hidden=[0] is no list of widths" in (run.folder / "FAILED").read_text()
     assert not run.is_complete()
 
 

@@ -10,7 +10,7 @@ from targets.progress import PLAIN_INTERVAL, Progress
 
 
 def test_line_counts_what_was_reported_and_estimates_from_what_was_trained(tmp_path, capfd):
-    with Progress(tmp_path / "new" / "progress", total=10) as line:
+    with Progress(tmp_path / "new", total=10) as line:
         progress.report("one", 4, cached=True)
         progress.report("two", 2)
         line.started = time.monotonic() - 60
@@ -23,7 +23,7 @@ def test_line_counts_what_was_reported_and_estimates_from_what_was_trained(tmp_p
 def test_plain_line_every_interval_without_a_terminal(tmp_path, capfd, monkeypatch):
     assert PLAIN_INTERVAL == 30
     monkeypatch.setattr(progress, "PLAIN_INTERVAL", 0.3)
-    with Progress(tmp_path / "progress", total=1):
+    with Progress(tmp_path, total=1):
         time.sleep(0.8)
     lines = capfd.readouterr().err.splitlines()
     assert 2 <= len(lines) <= 4 and all(line.startswith("0/1 models · 0:00") for line in lines)
@@ -31,7 +31,7 @@ def test_plain_line_every_interval_without_a_terminal(tmp_path, capfd, monkeypat
 
 def test_nothing_is_said_after_an_error(tmp_path, capfd):
     try:
-        with Progress(tmp_path / "progress", total=1):
+        with Progress(tmp_path, total=1):
             raise KeyError
     except KeyError:
         pass
