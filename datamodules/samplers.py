@@ -74,7 +74,12 @@ class Poisson(Sampler):
             yield pad([self._draw(k, members, step) for k, members in zip(self.models, self.members, strict=True)])
 
     def _draw(self, model: int, members: Int64[np.ndarray, "_"], step: int) -> Int64[np.ndarray, "_"]:
-        return members[self.secret.numpy("batches", model, step).random(len(members)) < self.sampling_rate]
+        return members[poisson_mask(self.secret, model, step, records=len(members), rate=self.sampling_rate)]
+
+
+def poisson_mask(secret: Secret, model: int, step: int, *, records: int, rate: float) -> Bool[np.ndarray, "records"]:
+    """Which records take part in a step: each with probability q, independently, rounded down to 2^-32."""
+    return secret.bits("batches", model, step, count=records) < int(rate * 2**32)
 
 
 def pad(parts: Sequence[Int64[np.ndarray, "_"]]) -> Step:

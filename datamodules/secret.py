@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms
+from jaxtyping import UInt32
 
 if TYPE_CHECKING:
     import torch
@@ -60,7 +62,24 @@ class Secret:
 
     def numpy(self, purpose: str, model: int = 0, step: int = 0) -> np.random.Generator:
         """A counter-based generator: the key is (secret, purpose, model), the counter is the step."""
-        return np.random.Generator(np.random.Philox(key=_key(self.value, purpose, model), counter=[0, 0, 0, step]))
+        key = int.from_bytes(_key(self.value, purpose, model, 16))
+        return np.random.Generator(np.random.Philox(key=key, counter=[0, 0, 0, step]))
+
+    def bits(self, purpose: str, model: int = 0, step: int = 0, *, count: int) -> UInt32[np.ndarray, "count"]:
+        """A ChaCha20 keystream (RFC 8439): the key is (secret, purpose, model), the nonce is the step.
+
+        Who sees some of it learns nothing about the rest, unlike with Philox or the Mersenne Twister; it is
+        for what a privacy claim rests on, noise and sampling. The array is read-only.
+
+        Args:
+            purpose: names the use; every use has its own stream.
+            model: the model's number in the fleet.
+            step: 0 ≤ step < 2^96.
+            count: how many 32-bit words; steps stay disjoint up to 2^36.
+        """
+        nonce = bytes(4) + step.to_bytes(12, "little")  # the first four bytes count blocks
+        cipher = Cipher(algorithms.ChaCha20(_key(self.value, purpose, model, 32), nonce), mode=None)
+        return np.frombuffer(cipher.encryptor().update(_zeros(4 * count)), dtype="<u4")
 
     def torch(self, purpose: str, model: int = 0, step: int = 0) -> torch.Generator:
         """A CPU generator with a full state from (secret, purpose, model, step).
@@ -86,5 +105,11 @@ class Secret:
 
 
 @lru_cache(maxsize=4096)
-def _key(value: bytes, purpose: str, model: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{purpose}/{model}".encode(), key=value, digest_size=16).digest())
+def _key(value: bytes, purpose: str, model: int, size: int) -> bytes:
+    return hashlib.blake2b(f"{purpose}/{model}".encode(), key=value, digest_size=size).digest()
+
+
+@lru_cache(maxsize=64)
+def _zeros(size: int) -> bytes:
+    """What a keystream is read off: the same few sizes again and again."""
+    return bytes(size)

@@ -168,7 +168,9 @@ class DPSGD(pl.Callback):
             self._clipped += float((norms > self.max_grad_norm).sum())
             self._seen += float((norms > 0).sum())
         if self._optimizer.noise_multiplier > 0:
-            self._optimizer.generators = [self._secret.torch("noise", k, self.steps) for k in self._models()]
+            self._optimizer.bits = [
+                functools.partial(self._secret.bits, "noise", k, self.steps) for k in self._models()
+            ]
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         unmoved = all(torch.equal(a, b) for a, b in zip(self._start, self._engine.parameters, strict=True))

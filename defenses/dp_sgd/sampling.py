@@ -12,6 +12,7 @@ from pytorch_lightning.trainer.connectors.data_connector import _DataLoaderSourc
 from torch import Tensor
 from torch.utils import data
 
+from datamodules.samplers import poisson_mask
 from datamodules.secret import Secret
 
 
@@ -61,8 +62,8 @@ class PoissonSteps(data.Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         first = self.done()
         for step in range(first, first + self.steps):
-            chance = self.secret.numpy("batches", self.model, step).random(self.records)
-            yield np.flatnonzero(chance < self.rate).tolist()
+            taken = poisson_mask(self.secret, self.model, step, records=self.records, rate=self.rate)
+            yield np.flatnonzero(taken).tolist()
 
 
 class Gather(data.Dataset[Any]):

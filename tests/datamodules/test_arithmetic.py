@@ -22,9 +22,9 @@ def test_a_batch_may_be_everything():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"batch_size": 5000}, r"^trainer.batch_size=5000 exceeds N=2000; choose at most 2000$"),
-        ({"batch_size": 0}, r"^trainer.batch_size=0 is not positive; choose 1 to 2000$"),
-        ({"epochs": 0}, r"^trainer.epochs=0 trains nothing; choose at least 1$"),
+        ({"batch_size": 5000}, r"^batch_size=5000 exceeds N=2000; choose at most 2000$"),
+        ({"batch_size": 0}, r"^batch_size=0 is not positive; choose 1 to 2000$"),
+        ({"epochs": 0}, r"^epochs=0 trains nothing; choose at least 1$"),
         ({"size": 0}, r"^N=0 leaves nothing to train on; raise split.pool or membership.share$"),
     ],
 )

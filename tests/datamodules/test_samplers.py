@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from datamodules.arithmetic import Arithmetic
-from datamodules.samplers import Poisson, Shuffling
+from datamodules.samplers import Poisson, Shuffling, poisson_mask
 from datamodules.secret import Secret
 
 SECRET = Secret.from_text("samplers")
@@ -60,6 +60,14 @@ def test_poisson_takes_every_member_with_probability_q_independently():
     assert chisquare(observed, np.append(expected[middle], 4000 - expected[middle].sum())).pvalue > 1e-3
     pairs = np.corrcoef(taken[:-1].ravel(), taken[1:].ravel())[0, 1]
     assert abs(pairs) < 5 / np.sqrt(taken.size)
+
+
+def test_poisson_mask_at_the_ends_of_the_rate():
+    assert poisson_mask(SECRET, 0, 0, records=10_000, rate=1.0).all()
+    assert not poisson_mask(SECRET, 0, 0, records=10_000, rate=0.0).any()
+    bits = SECRET.bits("batches", 3, 7, count=1000)
+    rate = float(bits[5]) / 2**32
+    assert np.array_equal(poisson_mask(SECRET, 3, 7, records=1000, rate=rate), bits / 2**32 < rate)
 
 
 def test_poisson_tells_the_accountant_its_numbers():

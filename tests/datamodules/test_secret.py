@@ -1,8 +1,12 @@
 import stat
+import subprocess
+import sys
 
 import numpy as np
 import pytest
+from scipy.stats import chisquare
 
+from datamodules import secret as module
 from datamodules.secret import Secret
 
 
@@ -32,6 +36,42 @@ def test_torch_draws_depend_on_the_same(secret):
 def test_steps_of_one_stream_do_not_overlap(secret):
     first, second = (secret.numpy("noise", 0, step).integers(2**63, size=10_000) for step in (0, 1))
     assert not np.intersect1d(first, second).size
+
+
+@pytest.mark.parametrize(
+    ("step", "keystream"),
+    [  # RFC 8439, appendix A.1, vectors 1 and 5: a key of zeros, block 0
+        (0, "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"),
+        (2 << 88, "c2c64d378cd536374ae204b9ef933fcd1a8b2288b3dfa49672ab765b54ee27c7"),
+    ],
+)
+def test_bits_are_the_published_keystream(secret, monkeypatch, step, keystream):
+    monkeypatch.setattr(module, "_key", lambda *_: bytes(32))
+    assert secret.bits("noise", 0, step, count=8).tobytes().hex() == keystream
+
+
+def test_bits_depend_on_purpose_model_and_step_only(secret):
+    keys = [("noise", 0, 0), ("noise", 0, 1), ("noise", 1, 0), ("batches", 0, 0), ("noise", 0, 2**32)]
+    draws = [secret.bits(*key, count=20_000) for key in keys]
+    draws.append(Secret.from_text("other").bits(*keys[0], count=20_000))
+    assert np.abs(np.corrcoef(draws) - np.eye(len(draws))).max() < 5 / np.sqrt(20_000)
+    blocks = np.concatenate(draws).reshape(-1, 4)  # 128 bits each: a repeat means overlapping streams
+    assert len(np.unique(blocks, axis=0)) == len(blocks)
+    assert np.array_equal(secret.bits(*keys[1], count=100), draws[1][:100])
+    with pytest.raises(OverflowError):
+        secret.bits("noise", 0, -1, count=1)
+
+
+def test_bits_are_uniform(secret):
+    bits = secret.bits("noise", count=2**20)
+    assert bits.dtype == np.uint32 and bits.shape == (2**20,)
+    for shift in (0, 8, 16, 24):
+        assert chisquare(np.bincount(bits >> shift & 255, minlength=256)).pvalue > 1e-4
+
+
+def test_import_stays_light():
+    code = "import sys, datamodules.secret; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 @pytest.mark.parametrize("secret", [Secret.from_text("test"), Secret.from_system()])

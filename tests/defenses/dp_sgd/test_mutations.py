@@ -10,6 +10,7 @@ import torch
 from test_callback import check_clipping, check_noise, check_poisson
 
 from defenses.dp_sgd import callback, engine, optimizer, sampling
+from defenses.dp_sgd.gaussian import gaussian
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Patch = pytest.MonkeyPatch
@@ -21,12 +22,21 @@ def no_noise(patch: Patch) -> None:
 
 def half_the_noise(patch: Patch) -> None:
     drawn = optimizer.NoisyOptimizer._noise
-    patch.setattr(optimizer.NoisyOptimizer, "_noise", lambda self, generator: [z / 2 for z in drawn(self, generator)])
+    patch.setattr(optimizer.NoisyOptimizer, "_noise", lambda self, draw: [z / 2 for z in drawn(self, draw)])
 
 
 def the_same_noise_in_every_step(patch: Patch) -> None:
-    torch_generator = callback.Secret.torch
-    patch.setattr(callback.Secret, "torch", lambda self, purpose, k, t: torch_generator(self, purpose, k, 0))
+    bits = callback.Secret.bits
+    patch.setattr(callback.Secret, "bits", lambda self, purpose, k, t, *, count: bits(self, purpose, k, 0, count=count))
+
+
+def the_same_noise_twice_in_a_step(patch: Patch) -> None:
+    def halved(bits: Any, out: Any, *, scale: float) -> Any:
+        gaussian(bits[: len(bits) // 2], out[: len(bits) // 2], scale=scale)
+        out[len(bits) // 2 :] = out[: len(bits) // 2]
+        return out
+
+    patch.setattr(optimizer, "gaussian", halved)
 
 
 def double_clipping_norm(patch: Patch) -> None:
@@ -76,6 +86,7 @@ def rate_from_the_wrong_size(patch: Patch) -> None:
         (no_noise, check_noise),
         (half_the_noise, check_noise),
         (the_same_noise_in_every_step, check_noise),
+        (the_same_noise_twice_in_a_step, check_noise),
         (double_clipping_norm, check_clipping),
         (no_clipping, check_clipping),
         (clipping_after_averaging, check_clipping),

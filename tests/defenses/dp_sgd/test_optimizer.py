@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -14,10 +17,14 @@ SECRET = Secret.from_text("test")
 
 
 def noisy(
-    shapes: list[tuple[int, ...]], models: list[int] | None, turned: int | None = None, **settings: float
+    shapes: list[tuple[int, ...]],
+    models: list[int] | None,
+    turned: int | None = None,
+    dtype: Any = torch.float32,
+    **settings: float,
 ) -> list[nn.Parameter]:
     """Parameters after one step of SGD with learning rate 1 on zero sums."""
-    parameters = [nn.Parameter(torch.zeros(shape)) for shape in shapes]
+    parameters = [nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape in shapes]
     optimizer = NoisyOptimizer(
         torch.optim.SGD(parameters, lr=1.0),
         **{"noise_multiplier": 2.0, "max_grad_norm": 0.5, "expected_batch_size": 4.0, **settings},
@@ -26,7 +33,7 @@ def noisy(
     )
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.generators = [SECRET.torch("noise", k, 5) for k in models or [7]]
+    optimizer.bits = [functools.partial(SECRET.bits, "noise", k, 5) for k in models or [7]]
     optimizer.step()
     return parameters
 
@@ -46,12 +53,20 @@ def test_same_noise_alone_and_in_a_stack() -> None:
         assert not torch.equal(whole[0], single)
 
 
-def test_no_noise_draws_nothing() -> None:
-    generator = SECRET.torch("noise", 7, 5)
-    before = generator.get_state()
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_parameters_of_other_precision_get_the_same_noise(dtype: torch.dtype) -> None:
+    (plain,), (other,) = noisy([(5,)], None), noisy([(5,)], None, dtype=dtype)
+    assert other.dtype == dtype and other.abs().min() > 0
+    torch.testing.assert_close(other.float(), plain, rtol=1e-2, atol=0)
+
+
+def test_no_noise_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def drawn(*_: Any, count: int) -> None:
+        raise AssertionError("bits were drawn")
+
+    monkeypatch.setattr(Secret, "bits", drawn)
     (parameter,) = noisy([(4,)], None, noise_multiplier=0.0)
     assert torch.equal(parameter, torch.zeros(4))
-    assert torch.equal(generator.get_state(), before)
 
 
 def test_zero_grad_leaves_no_gradient_that_might_not_be_clipped() -> None:

@@ -1,0 +1,25 @@
+"""The same configuration gives the same models, or RESULTS_VERSION says that it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from targets import RESULTS_VERSION
+from train import train
+
+GOLDEN = {"none": (0.0, 0.0), "dp_sgd": (0.0, 0.0)}
+TINY = ["data=digits", "fleet.models=2", "fleet.workers=1", "trainer.epochs=3", "secret=golden"]
+
+
+@pytest.mark.parametrize("defense", GOLDEN)
+def test_numbers_change_only_with_the_version(compose, defense):
+    """On a failure that is meant: raise RESULTS_VERSION in targets/__init__.py, so that no old run is taken for new."""
+    private = ["defense.trainer.epochs=3"] if defense == "dp_sgd" else []
+    folder = Path(train(compose(*TINY, f"defense={defense}", *private))["folder"])
+    states = [load_file(folder / "models" / f"{k}.safetensors") for k in range(2)]
+    norms = tuple(float(sum(value.double().square().sum() for value in state.values())) for state in states)
+    assert RESULTS_VERSION == 1
+    assert norms == pytest.approx(GOLDEN[defense], rel=1e-3)
