@@ -16,7 +16,7 @@ def gaussian(
     Noise protects as far as nobody can predict it, so it is made from a cryptographic stream. Uniforms of 24 bits
     cut the tails at 5.9 standard deviations, as PyTorch's own `normal_` in float32 does. The gaps between
     floating-point numbers still tell something about the sum beneath the noise (Mironov 2012, "On Significance of
-    the Least Significant Bits for Differential Privacy", section 4); that is not mitigated.
+    the Least Significant Bits for Differential Privacy"); that is not mitigated.
 
     Args:
         bits: uniform and independent; an even number of words.

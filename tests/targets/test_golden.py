@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from targets import RESULTS_VERSION
 from train import train
 
-GOLDEN = {"none": (0.0, 0.0), "dp_sgd": (0.0, 0.0)}
+GOLDEN = {"none": (99.6901, 98.4513), "dp_sgd": (48.3956, 48.5797)}
 TINY = ["data=digits", "fleet.models=2", "fleet.workers=1", "trainer.epochs=3", "secret=golden"]
 
 
