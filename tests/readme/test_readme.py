@@ -45,7 +45,7 @@ def test_every_command_works(tmp_path):
     )
     people.to_csv(tmp_path / "people.csv", index=False)
     np.savez(tmp_path / "mine.npz", x=rng.random((300, 6), dtype=np.float32), y=np.arange(300) % 3)
-    assert len(commands()) == 9
+    assert len(commands()) == 8
     for command in commands():
         words = smaller(command, tmp_path).replace("'", "").split()
         assert words[0] == "python"
