@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from datamodules.secret import Secret
 Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]]
 
 
-class Sampler:
+class Sampler(ABC):
     """Yields one step at a time: record indices (models, batch) and a mask that marks the real rows.
 
     Models differ in size, so rows are padded; a padded row has mask False and must get zero weight.
@@ -46,8 +47,8 @@ class Sampler:
     def __len__(self) -> int:
         return self.steps_per_epoch
 
-    def __iter__(self) -> Iterator[Step]:
-        raise NotImplementedError
+    @abstractmethod
+    def __iter__(self) -> Iterator[Step]: ...
 
 
 class Shuffling(Sampler):
