@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from datamodules.preprocessing import Scale, check_finite
+from datamodules.preprocessing import Scale
 from datamodules.records import Records, name_of
+from datamodules.rows import check_finite
 
 KEYS = ("x", "y", "persons")
 

@@ -10,11 +10,12 @@ from typing import Any
 
 import numpy as np
 from hydra.utils import instantiate
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Int64, Shaped
 
 from datamodules.columns import UnfittedColumns
 from datamodules.preprocessing import Preprocessing
 from datamodules.records import Records, Source
+from datamodules.scattering import Scattering
 from datamodules.split import Roles, Split
 
 
@@ -24,7 +25,7 @@ class Dataset:
 
     Args:
         name: part of a run's folder.
-        x: inputs, in memory or memory-mapped.
+        x: inputs, numbers or the numbers of words, in memory or memory-mapped.
         y: labels, 0..C−1.
         classes: the C words that the labels stand for.
         split: the role of each record.
@@ -34,7 +35,7 @@ class Dataset:
     """
 
     name: str
-    x: Float32[np.ndarray, "records *shape"]
+    x: Float32[np.ndarray, "records *shape"] | Int64[np.ndarray, "records *shape"]
     y: Int64[np.ndarray, " records"]
     classes: tuple[str, ...]
     split: Split
@@ -55,16 +56,17 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
     names them as not covered by ε (`Dataset.preprocessing.not_covered`).
     """
     records = source.load()
-    split = roles.draw(len(records.labels), records.persons, seed)
+    split = roles.draw(len(records.labels), records.persons, seed, records.published_test)
     preprocessing = _fit(records, split)
+    fingerprint = records.fingerprint()
     return Dataset(
         name=records.name,
-        x=preprocessing(records.rows),
+        x=_inputs(records, preprocessing, fingerprint),
         y=records.labels,
         classes=records.classes,
         split=split,
         preprocessing=preprocessing,
-        fingerprint=records.fingerprint(),
+        fingerprint=fingerprint,
         published=records.published,
     )
 
@@ -92,3 +94,11 @@ def _fit(records: Records, split: Split) -> Preprocessing:
     if len(split.reference):
         return records.preprocessing.fit(table.iloc[split.reference], "reference")
     return records.preprocessing.fit(table.iloc[split.pool], "private")
+
+
+def _inputs(records: Records, preprocessing: Preprocessing, fingerprint: str) -> Shaped[np.ndarray, "records ..."]:
+    """Slow features of public records are kept between runs; those of private ones never reach a shared cache."""
+    rows: Any = records.rows
+    if isinstance(preprocessing, Scattering) and records.published is not None:
+        return preprocessing.kept(rows, fingerprint)
+    return preprocessing(rows)

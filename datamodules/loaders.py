@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Bool, Int64, Real
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,7 +16,7 @@ from datamodules.samplers import Sampler, Step
 class Batch(NamedTuple):
     """One step's records; a leading model axis is there when a stack is trained."""
 
-    x: Float[Tensor, "*models batch ..."]
+    x: Real[Tensor, "*models batch ..."]
     y: Int64[Tensor, "*models batch"]
     mask: Bool[Tensor, "*models batch"]
     records: Int64[Tensor, "*models batch"]
@@ -31,7 +31,7 @@ class Gather(Dataset[Batch]):
         stacked: whether to keep the sampler's model axis.
     """
 
-    def __init__(self, x: Float[np.ndarray, "records ..."], y: Int64[np.ndarray, " records"], *, stacked: bool):
+    def __init__(self, x: Real[np.ndarray, "records ..."], y: Int64[np.ndarray, " records"], *, stacked: bool):
         self.x, self.y, self.stacked = x, torch.tensor(y), stacked
 
     def __getitem__(self, step: Step) -> Batch:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import tarfile
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from datamodules.preprocessing import Scale
+from datamodules.published import PublishedFile
 from datamodules.records import Records
 
 FILE = "dataset_location.tgz"
@@ -44,14 +43,7 @@ class Location30:
             ValueError: if the file is not the published one.
             OSError: if it cannot be downloaded.
         """
-        path = Path(self.root or "", FILE).expanduser()
-        content = path.read_bytes() if self.root and path.is_file() else _download().read_bytes()
-        checksum = hashlib.sha256(content).hexdigest()
-        if checksum != SHA256:
-            raise ValueError(
-                f"{path} has sha256 {checksum[:12]}…, the published file has {SHA256[:12]}…; "
-                "delete it, and set data.root=null to download it afresh"
-            )
+        content = PublishedFile(name=FILE, checksum=f"sha256:{SHA256}", url=URL).read(self.root)
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
             table = np.loadtxt(archive.extractfile(MEMBER) or [], delimiter=",", quotechar='"', dtype=np.uint8)
         return Records(
@@ -62,17 +54,3 @@ class Location30:
             published=f"sha256:{SHA256}",
             preprocessing=Scale(shape=(FEATURES,)),
         )
-
-
-def _download() -> Path:
-    import pooch
-    import requests
-
-    pooch.get_logger().setLevel("WARNING")
-    try:
-        return Path(pooch.retrieve(URL, known_hash=f"sha256:{SHA256}", fname=FILE, path=pooch.os_cache("palisade")))
-    except requests.RequestException as error:
-        reason = f"no answer from {URL} ({type(error).__name__})"
-    except (ValueError, OSError) as error:  # pooch's word for another checksum, or a cache that cannot be written
-        reason = f"{URL} is not the published file, or cannot be stored ({type(error).__name__})"
-    raise OSError(f"{FILE}: {reason}; put the file into a folder and set data.root=<folder>")

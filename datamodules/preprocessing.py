@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
-from jaxtyping import Float32, Shaped
+from jaxtyping import Float32, Float64, Shaped
 
 from datamodules.columns import Columns
-
-CHUNK = 4096  # records looked at together, so that a memory-mapped array never enters memory as a whole
+from datamodules.rows import CHUNK, shaped
+from datamodules.scattering import Scattering
+from datamodules.tokens import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,7 @@ class Scale:
 
     Args:
         shape: of one record.
-        shift: one number, or one for each value of a record in C order.
+        shift: one number, one for each channel (the first axis), or one for each value of a record in C order.
         factor: likewise.
     """
 
@@ -34,9 +35,9 @@ class Scale:
 
     def __post_init__(self) -> None:
         for name, values in (("shift", self.shift), ("factor", self.factor)):
-            if len(values) not in (1, math.prod(self.shape)):
+            if len(values) not in (allowed := sorted({1, self.shape[0], math.prod(self.shape)})):
                 raise ValueError(
-                    f"{name} has {len(values)} values; shape={self.shape} needs 1 or {math.prod(self.shape)}"
+                    f"{name} has {len(values)} values; shape={self.shape} needs {' or '.join(map(str, allowed))}"
                 )
 
     def __call__(self, rows: Shaped[np.ndarray, "records ..."]) -> Float32[np.ndarray, "records *shape"]:
@@ -45,18 +46,19 @@ class Scale:
         Raises:
             ValueError: for rows of another shape, with text, or with values that are not finite.
         """
-        rows = np.asarray(rows)
-        if math.prod(rows.shape[1:]) != math.prod(self.shape) or rows.ndim < 2:
-            expected = ", ".join(map(str, self.shape))
-            raise ValueError(
-                f"rows have shape {rows.shape} but the network expects (records, {expected}); reshape them"
-            )
-        check_finite("rows", rows)
-        rows = rows.reshape(-1, *self.shape)
+        rows = shaped(rows, self.shape)
         if self.shift == (0.0,) and self.factor == (1.0,):
             return np.asarray(rows, dtype=np.float32)  # no copy of float32: memory-mapped rows stay on disk
-        flat = (rows.reshape(len(rows), -1) - np.array(self.shift)) * np.array(self.factor)
-        return np.asarray(flat.reshape(rows.shape), dtype=np.float32)
+        shift, factor = self._broadcast(self.shift), self._broadcast(self.factor)
+        inputs = np.empty(rows.shape, dtype=np.float32)
+        for start in range(0, len(rows), CHUNK):
+            inputs[start : start + CHUNK] = (rows[start : start + CHUNK] - shift) * factor
+        return inputs
+
+    def _broadcast(self, values: tuple[float, ...]) -> Float64[np.ndarray, "..."]:
+        """In the shape of a record, or one that NumPy stretches to it."""
+        per_value = len(values) == math.prod(self.shape)
+        return np.array(values).reshape(self.shape if per_value else (len(values), *[1] * (len(self.shape) - 1)))
 
     def to_json(self) -> dict[str, Any]:
         return {"kind": self.kind, "shape": list(self.shape), "shift": list(self.shift), "factor": list(self.factor)}
@@ -66,7 +68,8 @@ class Scale:
         return cls(**{name: tuple(content[name]) for name in ("shape", "shift", "factor")})
 
 
-Preprocessing = Scale | Columns
+Preprocessing = Scale | Columns | Scattering | Tokens
+KINDS: Mapping[Any, type[Preprocessing]] = {made.kind: made for made in (Scale, Columns, Scattering, Tokens)}
 
 
 def from_json(content: Mapping[str, Any]) -> Preprocessing:
@@ -75,21 +78,9 @@ def from_json(content: Mapping[str, Any]) -> Preprocessing:
     Raises:
         ValueError: if the kind is not in the closed list, or its description is incomplete.
     """
-    kinds: dict[Any, type[Scale] | type[Columns]] = {"scale": Scale, "columns": Columns}
-    if content.get("kind") not in kinds:
-        raise ValueError(f"preprocessing.kind={content.get('kind')} is unknown; choose one of {', '.join(kinds)}")
+    if content.get("kind") not in KINDS:
+        raise ValueError(f"preprocessing.kind={content.get('kind')} is unknown; choose one of {', '.join(KINDS)}")
     try:
-        return kinds[content["kind"]].from_json(content)
+        return KINDS[content["kind"]].from_json(content)
     except (KeyError, TypeError) as error:
         raise ValueError(f"preprocessing of kind {content['kind']} is incomplete ({error}); write it afresh") from None
-
-
-def check_finite(name: str, rows: Shaped[np.ndarray, "records ..."]) -> None:
-    """Raises ValueError if rows are no numbers, or become NaN or infinite as float32."""
-    if rows.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has dtype {rows.dtype}; only numbers are possible")
-    for start in range(0, len(rows), CHUNK):
-        with np.errstate(over="ignore"):
-            wrong = np.count_nonzero(~np.isfinite(rows[start : start + CHUNK].astype(np.float32)))
-        if wrong:
-            raise ValueError(f"{name} has NaN or infinite values (float32); remove or replace them")

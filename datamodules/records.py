@@ -44,6 +44,7 @@ class Records:
         published: the checksum by which public data are known; None for private data, since anyone could test
             a guess about them against their checksum.
         preprocessing: complete, or still to be fitted on records that it may use.
+        published_test: indices of the records that the publisher set apart for testing, or None.
 
     Raises:
         ValueError: if the name is no folder name, or a class has fewer than 2 records.
@@ -56,6 +57,7 @@ class Records:
     persons: Int64[np.ndarray, " records"] | None = None
     published: str | None = None
     preprocessing: Preprocessing | UnfittedColumns
+    published_test: Int64[np.ndarray, " test"] | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"\w[\w .+-]*", self.name):

@@ -10,6 +10,7 @@ from jaxtyping import Bool, Int64
 
 from datamodules.arithmetic import Arithmetic
 from datamodules.secret import Secret
+from datamodules.units import Groups, SingleRecords, Units
 
 Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]]
 
@@ -66,21 +67,47 @@ class Shuffling(Sampler):
 
 
 class Poisson(Sampler):
-    """Takes every member into a step with probability q, independently: what the accountant of DP-SGD assumes."""
+    """Takes every member into a step with probability q, independently: what the accountant of DP-SGD assumes.
+
+    Args:
+        persons: of every record of the data set, if persons are to be sampled and protected as a whole.
+        records_per_person: records of a person that take part in a step, at most.
+    """
 
     poisson = True
 
+    def __init__(
+        self,
+        members: Sequence[Int64[np.ndarray, "_"]],
+        models: Sequence[int],
+        arithmetic: Arithmetic,
+        secret: Secret,
+        *,
+        persons: Int64[np.ndarray, " records"] | None = None,
+        records_per_person: int = 1,
+    ):
+        super().__init__(members, models, arithmetic, secret)
+        self.units: list[Units] = [
+            SingleRecords(records=len(records))
+            if persons is None
+            else Groups(persons[records], records_per_group=records_per_person, secret=secret, name="person")
+            for records in members
+        ]
+        self.unit, self.rows_per_unit = self.units[0].name, self.units[0].rows_per_unit
+
     def __iter__(self) -> Iterator[Step]:
         for step in range(self.epoch * self.steps_per_epoch, (self.epoch + 1) * self.steps_per_epoch):
-            yield pad([self._draw(k, members, step) for k, members in zip(self.models, self.members, strict=True)])
+            yield pad([self._draw(position, step) for position in range(len(self.models))])
 
-    def _draw(self, model: int, members: Int64[np.ndarray, "_"], step: int) -> Int64[np.ndarray, "_"]:
-        return members[poisson_mask(self.secret, model, step, records=len(members), rate=self.sampling_rate)]
+    def _draw(self, position: int, step: int) -> Int64[np.ndarray, "_"]:
+        model, units = self.models[position], self.units[position]
+        taken = poisson_mask(self.secret, model, step, units=len(units), rate=self.sampling_rate)
+        return self.members[position][units.rows(np.flatnonzero(taken), model, step)]
 
 
-def poisson_mask(secret: Secret, model: int, step: int, *, records: int, rate: float) -> Bool[np.ndarray, "records"]:
-    """Which records take part in a step: each with probability q, independently, rounded down to 2^-32."""
-    return secret.bits("batches", model, step, count=records) < int(rate * 2**32)
+def poisson_mask(secret: Secret, model: int, step: int, *, units: int, rate: float) -> Bool[np.ndarray, "units"]:
+    """Which units of privacy take part in a step: each with probability q, independently, rounded down to 2^-32."""
+    return secret.bits("batches", model, step, count=units) < int(rate * 2**32)
 
 
 def pad(parts: Sequence[Int64[np.ndarray, "_"]]) -> Step:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Int64
 from datamodules.secret import Secret
 
 ROLES = ("pool", "validation", "reference", "population", "test")
+PUBLISHED = "published"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,7 +80,8 @@ class Roles:
         validation: see `Split`.
         reference: see `Split`.
         population: see `Split`.
-        test: None takes the rest.
+        test: None takes the rest; `published` takes the records that the publisher set apart for testing, and the
+            shares of the other roles are then of the remaining ones.
 
     Raises:
         ValueError: if a value is neither a share nor a count, or if shares exceed 1.
@@ -89,7 +91,7 @@ class Roles:
     validation: float = 0
     reference: float = 0
     population: float = 0
-    test: float | None = None
+    test: float | Literal["published"] | None = None
 
     def __post_init__(self) -> None:
         for role, value in self._given():
@@ -102,24 +104,42 @@ class Roles:
         if sum(shares) > 1 + 1e-9:
             raise ValueError(f"split: the shares sum to {sum(shares):g} and exceed 1; lower split.pool={self.pool:g}")
 
-    def draw(self, records: int, persons: Int64[np.ndarray, " records"] | None, seed: int) -> Split:
+    def draw(
+        self,
+        records: int,
+        persons: Int64[np.ndarray, " records"] | None,
+        seed: int,
+        published_test: Int64[np.ndarray, " test"] | None = None,
+    ) -> Split:
         """Deals the records out by the public `seed`; all records of one person get one role.
 
         Args:
             records: how many there are.
             persons: the person of each record, or None.
             seed: public; it decides nothing that an attacker must not know.
+            published_test: the records that the publisher set apart for testing, if it did.
 
         Raises:
             ValueError: if the data has too few records, or if a role that was asked for gets none.
         """
-        units, unit = (records, np.arange(records)) if persons is None else _persons(persons)
+        if self.test != PUBLISHED:
+            return Split(**self._deal(np.arange(records), persons, seed), record_persons=persons)
+        if published_test is None:
+            raise ValueError(f"split.test={PUBLISHED} but the data name no test records; set split.test=null")
+        rest = np.setdiff1d(np.arange(records), published_test)
+        dealt = self._deal(rest, None if persons is None else persons[rest], seed)
+        return Split(**{**dealt, "test": published_test}, record_persons=persons)
+
+    def _deal(
+        self, records: Int64[np.ndarray, " records"], persons: Int64[np.ndarray, " records"] | None, seed: int
+    ) -> dict[str, Int64[np.ndarray, "_"]]:
+        units, unit = (len(records), np.arange(len(records))) if persons is None else _persons(persons)
         noun = "records" if persons is None else "persons"
         wanted = {role: value * units if value <= 1 else value for role, value in self._given()}
         if sum(wanted.values()) > units + 0.5:
             asked = ", ".join(f"split.{role}={value:g}" for role, value in self._given() if value)
             raise ValueError(f"{asked} take {sum(wanted.values()):g} of {units} {noun}; lower one of them")
-        wanted.setdefault("test", units - sum(wanted.values()))
+        wanted.setdefault("test", 0 if self.test == PUBLISHED else units - sum(wanted.values()))
 
         # Whole numbers from cumulated shares: a share is off by less than one, a count not at all.
         ends = [math.floor(total + 0.5) for total in np.cumsum([wanted[role] for role in ROLES])]
@@ -129,15 +149,14 @@ class Roles:
             role_of_unit[order[start:end]] = number
             self._check(ROLES[number], end - start, units, noun)
         role = role_of_unit[unit]
-        indices = {name: np.flatnonzero(role == number) for number, name in enumerate(ROLES)}
-        return Split(**indices, record_persons=persons)
+        return {name: records[role == number] for number, name in enumerate(ROLES)}
 
     def _given(self) -> list[tuple[str, float]]:
         values = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        return [(role, value) for role, value in values if value is not None]
+        return [(role, value) for role, value in values if value is not None and value != PUBLISHED]
 
     def _check(self, role: str, count: int, units: int, noun: str) -> None:
-        if count:
+        if count or (role == "test" and self.test == PUBLISHED):
             return
         if role == "test":
             raise ValueError(f"split: 0 of {units} {noun} are left for test; lower split.pool={self.pool:g}")

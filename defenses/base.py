@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 from pytorch_lightning import Callback
 from torch import Tensor, nn
@@ -33,13 +34,21 @@ class Defense:
     """Whether it may be trained with a leading model axis."""
     roles: ClassVar[frozenset[str]] = frozenset()
     """The split's roles it trains or tunes on; their records never serve as an attack's non-members."""
-    sampler: ClassVar[type[Sampler]] = Shuffling
-    """How a step's records are chosen."""
 
     @property
     def strength(self) -> float | None:
         """The value that a sweep varies, for axes and tables; None if there is nothing to vary."""
         return None
+
+    def units(self, split: Split) -> int:
+        """How many of what the public size N counts the pool holds: records, or persons where they are the unit."""
+        return len(split.pool)
+
+    def sampler(
+        self, members: Sequence[Int64[ndarray, "_"]], models: Sequence[int], fitter: Fitter, split: Split
+    ) -> Sampler:
+        """How a step's records are chosen from those that each model may train on."""
+        return Shuffling(members, models, fitter.arithmetic, fitter.secret)
 
     def network(self, network: nn.Module) -> nn.Module:
         """Changes the architecture before training."""
@@ -53,6 +62,10 @@ class Defense:
     def callbacks(self, secret: Secret) -> list[Callback]:
         """Lightning callbacks of one fit; what they draw at random comes from the secret."""
         return []
+
+    def for_release(self) -> Defense:
+        """The same defense with what a release needs besides."""
+        return self
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
         """Trains one model per row of `membership`; a defense of several stages calls `fitter.train` several times."""

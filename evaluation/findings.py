@@ -103,7 +103,8 @@ class Findings:
             strength=run.strength,
             config=config,
             statement=run.statement,
-            bounded=config["membership"]["how"] == "bernoulli" and run.dataset.split.persons is None,
+            bounded=config["membership"]["how"] == "bernoulli"
+            and (run.dataset.split.persons is None or run.statement.unit == "person"),
             **measured,
         )
 

@@ -22,12 +22,13 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
     from targets import workers
     from targets.training import make_fitter
 
-    size = Membership(**settings["membership"]).public_size(len(dataset.split.pool))
-    fitter = make_fitter(settings, dataset, Secret.from_text("plan"), models=[0], size=size)
+    membership = Membership(**settings["membership"])
+    fitter = make_fitter(settings, dataset, Secret.from_text("plan"), models=[0], membership=membership)
+    sampler = fitter.defense.sampler([dataset.split.pool], [0], fitter, dataset.split)
     parameters = sum(p.numel() for p in fitter.initial_network(0).parameters())
     arithmetic = fitter.arithmetic
     seconds = arithmetic.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * arithmetic.batch_size / RATE)
-    seconds *= PRIVATE_FACTOR if fitter.defense.sampler.poisson else 1.0
+    seconds *= PRIVATE_FACTOR if sampler.poisson else 1.0
     models = settings["fleet"]["models"]
     answers = models * (len(dataset.split.pool) + len(dataset.split.test)) * len(dataset.classes)
     return {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Real
 
 from attacks import View
 from evaluation.runs import Run
@@ -35,7 +35,7 @@ def answers(run: Run, role: str) -> Float[np.ndarray, "models records classes"]:
 
 
 def query(
-    run: Run, models: list[int], x: Float[np.ndarray, "records ..."]
+    run: Run, models: list[int], x: Real[np.ndarray, "records ..."]
 ) -> Float[np.ndarray, "models records classes"]:
     from targets.training import load_fleet
 

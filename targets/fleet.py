@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
 from datamodules.arithmetic import Arithmetic
@@ -45,7 +45,7 @@ class Fleet:
     def __len__(self) -> int:
         return len(self.states)
 
-    def predict(self, x: Float[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records classes"]:
+    def predict(self, x: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records classes"]:
         """Logits of every model for every record, in evaluation mode."""
         self.network.eval()
         logits = []
@@ -95,7 +95,7 @@ class Fitter:
         for start in range(0, len(self.models), self.at_once):
             rows = slice(start, start + self.at_once)
             members = [split.pool[row] for row in membership[rows]]
-            trained, taking_part = self._train_together(self.models[rows], members)
+            trained, taking_part = self._train_together(self.models[rows], members, split)
             states += trained
             callbacks += taking_part
         return Fleet(self.initial_network(self.models[0]), states, callbacks)
@@ -111,12 +111,12 @@ class Fitter:
             return self.defense.network(network)
 
     def _train_together(
-        self, models: Sequence[int], members: Sequence[np.ndarray]
+        self, models: Sequence[int], members: Sequence[np.ndarray], split: Split
     ) -> tuple[list[dict[str, Tensor]], list[pl.Callback]]:
         stacked = len(models) > 1
         networks = [self.initial_network(k) for k in models]
         network = stack(networks) if stacked else networks[0]
-        sampler = self.defense.sampler(members, models, self.arithmetic, self.secret)
+        sampler = self.defense.sampler(members, models, self, split)
         module = Target(
             network,
             loss=self.defense.loss,

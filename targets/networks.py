@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from jaxtyping import Float
+from jaxtyping import Float, Real
 from torch import Tensor, nn
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
@@ -22,6 +22,11 @@ def activation_class(name: str) -> type[nn.Module]:
 def check_widths(key: str, widths: Sequence[int]) -> None:
     if not isinstance(widths, Sequence) or not all(isinstance(width, int) and width >= 1 for width in widths):
         raise ValueError(f"{key}={widths} is no list of widths; give whole numbers from 1 on, such as [128,64]")
+
+
+def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:
+    """Group norm with about eight channels a group, the last resort being one group of all."""
+    return nn.GroupNorm(math.gcd(channels, max(1, channels // GROUP_SIZE)), channels, affine=affine)
 
 
 class MLP(nn.Sequential):
@@ -43,8 +48,12 @@ class MLP(nn.Sequential):
         super().__init__(*layers[:-1])
         self.record_dimensions = len(shape)
 
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "... classes"]:
-        return super().forward(x.flatten(start_dim=x.ndim - self.record_dimensions))
+    def forward(self, x: Real[Tensor, "..."]) -> Float[Tensor, "... classes"]:
+        if not x.is_floating_point():
+            raise ValueError(
+                "network=mlp or linear reads numbers, not words; use transformer (depth=0: a bag of words)"
+            )
+        return super().forward(x.flatten(start_dim=x.ndim - self.record_dimensions))  # type: ignore[no-untyped-call]
 
 
 class CNN(nn.Sequential):
@@ -64,7 +73,8 @@ class CNN(nn.Sequential):
     ):
         if len(shape) != 3:
             raise ValueError(
-                f"network=cnn needs records of shape (channels, height, width), not {tuple(shape)}; use mlp"
+                f"network=cnn needs records of shape (channels, height, width), not {tuple(shape)}; "
+                "use mlp, or transformer for texts"
             )
         check_widths("network.channels", channels)
         planes, height, width = shape
@@ -77,7 +87,7 @@ class CNN(nn.Sequential):
         for outputs in channels:
             layers += [
                 nn.Conv2d(planes, outputs, kernel_size=3, padding=1),
-                nn.GroupNorm(math.gcd(outputs, max(1, outputs // GROUP_SIZE)), outputs),
+                group_norm(outputs),
                 activation_class(activation)(),
                 nn.MaxPool2d(2),
             ]

@@ -7,7 +7,7 @@ import math
 import platform
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from targets.fleet import Fleet
 from targets.networks import CNN, MLP
 from targets.statement import INFINITY, Statement
 from targets.training import complete_statement, make_fitter
+from targets.transformer import Transformer
 
-NETWORKS: dict[str, type[nn.Module]] = {"targets.networks.MLP": MLP, "targets.networks.CNN": CNN}
+NETWORKS: dict[str, type[nn.Module]] = {f"{made.__module__}.{made.__name__}": made for made in (MLP, CNN, Transformer)}
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 AUDIT_NOTE = (
     "Measured by attacking a fleet of models trained by the same recipe on random parts of the same pool, not this "
@@ -59,7 +60,7 @@ class Release:
         return classes
 
     def predict_proba(self, rows: Any) -> Float[np.ndarray, "records classes"]:
-        """Probability of each class for raw rows: an array (records, …), or a table with the training columns."""
+        """Probability of each class for raw rows: an array (records, …), a table of the training columns, or texts."""
         inputs = torch.from_numpy(self.preprocessing(rows))
         with torch.inference_mode():
             probabilities: np.ndarray = self.network(inputs).softmax(dim=-1).numpy()
@@ -135,8 +136,9 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
         dataset,
         secret,
         models=[0],
-        size=everything.public_size(len(dataset.split.pool)),
+        membership=everything,
     )
+    fitter = replace(fitter, defense=fitter.defense.for_release())
     fleet: Fleet = fitter.defense.fit(fitter, dataset.split, everything.draw(dataset.split, [0], secret))
     fleet.network.load_state_dict(fleet.states[0])
     claim = complete_statement(fitter, fleet)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 INFINITY = "inf"
@@ -26,20 +26,26 @@ class Statement:
         delta: δ of the claim.
         accountant: whose ε it is, "PRV" or "RDP".
         epsilon_rdp: the looser ε of Rényi accounting, for comparison.
+        epsilon_spent: ε after the steps that were done, which is no guarantee where the records decided when to stop.
         neighboring: the relation between the data sets that cannot be told apart.
-        unit: what one step of that relation adds or removes.
+        unit: what one step of that relation adds or removes: record or group.
+        rows_per_unit: rows that a unit brings into a step, clipped together: the bound on records per group, or copies.
         sampling: how a step's records were chosen.
         public_size: N, treated as public; the divisor of every step is q·N.
         sampling_rate: q, the probability that a record takes part in a step.
         steps_planned: T, what ε is computed for.
         steps_done: at most T; stopping early does not lower ε.
         noise_multiplier: σ, the noise's standard deviation over the clipping norm.
-        max_grad_norm: C, the clipping norm of a record's gradient.
+        max_grad_norm: C, the clipping norm of a record's gradient; the first one if it adapts.
+        clipping: how gradients are clipped.
         engine: how the clipped sums were computed.
         randomness: where the secret came from; never its value.
+        noise: how noise is made from it.
+        tuning_runs: trainings on the same records that the hyperparameters were chosen by.
         privacy_curve: (ε, δ) pairs, an upper bound on δ(ε).
         not_covered: what the claim leaves out.
         warnings: what a reader should know about it.
+        versions: of the libraries that took part.
     """
 
     guarantee: bool
@@ -47,8 +53,10 @@ class Statement:
     delta: float | None = None
     accountant: str | None = None
     epsilon_rdp: float | None = None
+    epsilon_spent: float | None = None
     neighboring: str = "add/remove one record"
     unit: str = "record"
+    rows_per_unit: int | None = None
     sampling: str | None = None
     public_size: int | None = None
     sampling_rate: float | None = None
@@ -56,11 +64,15 @@ class Statement:
     steps_done: int | None = None
     noise_multiplier: float | None = None
     max_grad_norm: float | None = None
+    clipping: str | None = None
     engine: str | None = None
     randomness: str | None = None
+    noise: str | None = None
+    tuning_runs: int = 0
     privacy_curve: tuple[tuple[float, float], ...] = ()
     not_covered: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    versions: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.guarantee and (self.epsilon is None or self.delta is None or math.isinf(self.epsilon)):
@@ -83,11 +95,22 @@ class Statement:
             clipped = "; gradients were clipped, without noise" if self.noise_multiplier == 0 else ""
             return f"no formal guarantee{clipped}"
         # Rounded up: a claim may be understated in protection, never in ε.
-        return (
-            f"(ε = {_round_up(self.epsilon or 0.0)}, δ = {_round_up(self.delta or 0.0)})-differential privacy"
+        epsilon, delta = self.epsilon or 0.0, _round_up(self.delta or 0.0)
+        claim = (
+            f"(ε = {_round_up(epsilon)}, δ = {delta})-differential privacy"
             f" per {self.unit} ({self.neighboring}), {self.accountant} accountant, {self.sampling} sampling,"
             f" randomness from the {self.randomness}"
         )
+        if self.tuning_runs:
+            runs = self.tuning_runs + 1
+            together = f"ε = {_round_up(runs * epsilon)}, δ = {_round_up(runs * (self.delta or 0.0))}"
+            claim += f"; {runs} trainings on the same records, tuning included, cost {together} by adding up"
+        if (self.steps_done or 0) < (self.steps_planned or 0):
+            claim += (
+                f"; stopped after {self.steps_done} of {self.steps_planned} steps:"
+                f" ε = {_round_up(self.epsilon_spent or 0.0)} was spent, which is not a guarantee"
+            )
+        return claim
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for strict JSON; an infinite ε is the string "inf"."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hydra.utils import instantiate
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
@@ -21,6 +22,9 @@ from targets.fleet import Fitter, Fleet
 from targets.recipe import Recipe
 from targets.statement import Statement
 
+if TYPE_CHECKING:
+    from defenses.base import Defense
+
 STACK = 8
 """Models trained at once where stacking pays: more fill the cache, fewer waste the batched products."""
 STACKED_PARAMETERS = 200_000
@@ -28,21 +32,29 @@ STACKED_PARAMETERS = 200_000
 
 
 def make_fitter(
-    config: Mapping[str, Any], dataset: Dataset, secret: Secret, models: Sequence[int], size: int
+    config: Mapping[str, Any], dataset: Dataset, secret: Secret, models: Sequence[int], membership: Membership
 ) -> Fitter:
     """A fitter for these models by the run's configuration.
+
+    Args:
+        config: of the run.
+        dataset: its data.
+        secret: its secret.
+        models: their numbers in the fleet.
+        membership: decides the public size N.
 
     Raises:
         ValueError: if a stack is asked for (`fleet.at_once`) that network or defense cannot be trained in.
     """
+    defense: Defense = instantiate({key: value for key, value in config["defense"].items() if key != "trainer"})
     fitter = Fitter(
         dataset=dataset,
         make_network=instantiate(config["network"], _partial_=True),
         recipe=Recipe.of(config),
-        defense=instantiate({key: value for key, value in config["defense"].items() if key != "trainer"}),
+        defense=defense,
         secret=secret,
         models=models,
-        size=size,
+        size=membership.public_size(defense.units(dataset.split)),
         at_once=1,
     )
     return replace(fitter, at_once=at_once(config["fleet"]["at_once"], fitter))
@@ -53,7 +65,10 @@ def at_once(wanted: int | str, fitter: Fitter) -> int:
     network = fitter.initial_network(fitter.models[0])
     if wanted == "auto":
         small = sum(p.numel() for p in network.parameters()) <= STACKED_PARAMETERS
-        return STACK if small and fitter.defense.stackable and stacks.unstackable(network) is None else 1
+        # Convolutions side by side take longer than one after the other.
+        learning = [layer for layer in network.modules() if list(layer.parameters(recurse=False))]
+        gains = small and all(isinstance(layer, nn.Linear) for layer in learning)
+        return STACK if gains and fitter.defense.stackable and stacks.unstackable(network) is None else 1
     size = int(wanted)
     if size > 1 and not fitter.defense.stackable:
         raise ValueError(f"fleet.at_once={wanted}: this defense has no stacked form; use fleet.at_once=1")
@@ -76,7 +91,7 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
     dataset = from_config(config)
     secret = Secret.load(Path(folder) / "private" / "secret")
     membership = Membership(**config["membership"])
-    fitter = make_fitter(config, dataset, secret, models, membership.public_size(len(dataset.split.pool)))
+    fitter = make_fitter(config, dataset, secret, models, membership)
     for start in range(0, len(models), fitter.at_once):
         part = replace(fitter, models=models[start : start + fitter.at_once])
         fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
@@ -100,17 +115,17 @@ def check_finite(models: Sequence[int], fleet: Fleet) -> None:
 
 def complete_statement(fitter: Fitter, fleet: Fleet) -> Statement:
     """The defense's claim with what the data leave out of it."""
-    persons = (
-        "persons with several records: ε holds for one record" if fitter.dataset.split.persons is not None else None
-    )
     statement = fitter.defense.statement(fleet)
+    named = fitter.dataset.split.persons is not None and statement.unit == "record"
+    persons = "persons with several records: ε holds for one record" if named else None
     return statement.leaving_out(fitter.dataset.preprocessing.not_covered).leaving_out(persons)
 
 
 def load_fleet(config: Mapping[str, Any], dataset: Dataset, folder: Path, models: Sequence[int]) -> Fleet:
     """The trained models of a run, read from its folder."""
     secret = Secret.load(folder / "private" / "secret")
-    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, models, size=len(dataset.split.pool))
+    membership = Membership(**config["membership"])
+    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, models, membership)
     states = []
     for path in (folder / "models" / f"{k}.safetensors" for k in models):
         try:

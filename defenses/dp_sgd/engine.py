@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from defenses.dp_sgd.clipping import Flat
 from defenses.dp_sgd.layers import Gradients, Sums, Tape, gradients
 
 
@@ -27,12 +28,12 @@ class _Layer:
 class _Record(torch.autograd.Function):
     """The identity on a layer's output; its backward notes the output gradient.
 
-    The parameters are inputs so that the output requires a gradient; they get none. The activation is saved
+    A parameter is an input so that the output requires a gradient; it gets none. The activation is saved
     through autograd, which refuses an activation that was changed in place afterwards.
     """
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, activation: Tensor, tape: Tape, *parameters: Tensor) -> Tensor:
+    def forward(ctx: Any, output: Tensor, activation: Tensor, tape: Tape, parameter: Tensor | None) -> Tensor:
         ctx.save_for_backward(activation)
         ctx.tape = tape
         ctx.mark_dirty(output)
@@ -44,7 +45,7 @@ class _Record(torch.autograd.Function):
         activations, output_gradients = ctx.tape
         activations.append(activation.detach())
         output_gradients.append(deltas[0].detach())
-        return (deltas[0], *[None] * (len(ctx.needs_input_grad) - 1))
+        return deltas[0], None, None, None
 
 
 class Engine:
@@ -57,8 +58,9 @@ class Engine:
 
     Args:
         network: the module to train; every trainable parameter must belong to a layer with a known gradient.
-        max_grad_norm: C > 0, over all layers of a model together.
+        clipping: what scales the gradients down; None sums them as they are.
         stacked: whether tensors lead with a model axis: parameters (models, …), activations (models, batch, …).
+        rows_per_unit: how many rows of a batch, side by side, are clipped as one.
 
     Raises:
         ValueError: for layers that mix records or whose per-record gradient is unknown.
@@ -66,13 +68,16 @@ class Engine:
 
     name = "book-keeping"
 
-    def __init__(self, network: nn.Module, *, max_grad_norm: float, stacked: bool = False):
-        self.max_grad_norm, self.stacked = max_grad_norm, stacked
+    def __init__(
+        self, network: nn.Module, *, clipping: Flat | None = None, stacked: bool = False, rows_per_unit: int = 1
+    ):
+        self.clipping, self.stacked, self.rows_per_unit = clipping, stacked, rows_per_unit
         self.layers = list(_layers(network, stacked))
         if not self.layers:
             raise ValueError(f"{type(network).__name__} has no trainable parameter; unfreeze a layer")
         self.parameters = [parameter for layer in self.layers for parameter in _trainable(layer.module)]
         self.complete = False
+        self._sums: dict[nn.Parameter, Tensor] = {}
 
     def attach(self) -> None:
         for layer in self.layers:
@@ -82,34 +87,33 @@ class Engine:
         """Leaves the network as it was."""
         for layer in self.layers:
             layer.module.__dict__.pop("forward", None)
-        self.clear()
-
-    def clear(self) -> None:
-        for layer in self.layers:
-            layer.tape[0].clear()
-            layer.tape[1].clear()
+        self._forget()
 
     def clip(self, records: Sequence[int], scale: float) -> Float[Tensor, "*models batch"]:
-        """Turns what the backward pass noted into clipped sums in `p.grad`; returns the norms before clipping.
+        """Adds the clipped gradients that the backward pass noted to the sum; returns the norms before clipping.
 
         A record whose gradient is not finite contributes nothing.
 
         Args:
-            records: the batch's shape, (batch,) or (models, batch), which every layer must have seen.
+            records: the batch's shape in units of privacy, (batch,) or (models, batch).
             scale: what the loss was divided by; a record's own gradient is that many times what came back.
         """
         squares, sums = self.gradients(records)
-        norms = scale * squares.sqrt()
-        # min(1, C/‖g‖) without 0/0 for records that have no gradient; `scale` undoes the loss's division.
-        weights = scale * self.max_grad_norm / norms.clamp(min=self.max_grad_norm)
-        self._write({parameter: total for layer_sums in sums for parameter, total in layer_sums(weights).items()})
+        squares *= scale**2
+        norms = squares.sum(0).sqrt()
+        factors = torch.ones_like(norms) if self.clipping is None else self.clipping.factors(norms, squares)
+        weights = scale * factors  # undoes the loss's division
+        for number, layer_sums in enumerate(sums):
+            for parameter, total in layer_sums(weights[number] if weights.ndim > norms.ndim else weights).items():
+                self._sums[parameter] = self._sums[parameter] + total if parameter in self._sums else total
+        self._clear()
         return norms
 
-    def gradients(self, records: Sequence[int]) -> tuple[Float[Tensor, "*models batch"], list[Sums]]:
-        """Squared norms over all layers, and every layer's way to sum; not finite gradients count as zero."""
+    def gradients(self, records: Sequence[int]) -> tuple[Float[Tensor, "layers *models batch"], list[Sums]]:
+        """Squared norms per layer, and every layer's way to sum; gradients that are not finite count as zero."""
         noted = self._noted(tuple(records))
         squares, sums = _joined(noted)
-        finite = squares.isfinite()
+        finite = squares.sum(0).isfinite()
         if not finite.all():
             # `where`, not a factor 0: 0 · inf is NaN and would spoil the whole sum.
             for layer in noted:
@@ -118,17 +122,24 @@ class Engine:
             squares, sums = _joined(noted)
         return squares, sums
 
-    def clip_nothing(self) -> None:
-        """The sum over an empty batch: zeros."""
-        self._write({})
-
-    def _write(self, sums: dict[nn.Parameter, Tensor]) -> None:
+    def write(self) -> None:
+        """Puts the sum in `p.grad`, zeros where there was nothing to add, and begins a new one."""
         for parameter in self.parameters:
-            parameter.grad = sums[parameter] if parameter in sums else torch.zeros_like(parameter)
-        self.clear()
+            parameter.grad = self._sums[parameter] if parameter in self._sums else torch.zeros_like(parameter)
+        self._forget()
+
+    def _forget(self) -> None:
+        self._sums.clear()
+        self._clear()
+
+    def _clear(self) -> None:
+        for layer in self.layers:
+            layer.tape[0].clear()
+            layer.tape[1].clear()
 
     def _noted(self, records: tuple[int, ...]) -> list[_Layer]:
         """The layers that took part, after checking that what they noted is what clipping needs."""
+        rows = (*records[:-1], records[-1] * self.rows_per_unit)
         for layer in self.layers:
             if any(parameter.grad is not None for parameter in _trainable(layer.module)):
                 raise ValueError(
@@ -136,10 +147,10 @@ class Engine:
                     " its forward, in evaluation mode, or not zeroed; call the layer itself, in training mode"
                 )
             for tensor in itertools.chain(*layer.tape):
-                if tuple(tensor.shape[: len(records)]) != records:
+                if tuple(tensor.shape[: len(rows)]) != rows:
                     raise ValueError(
                         f"layer {layer.title} saw a tensor of shape {tuple(tensor.shape)} in a batch of"
-                        f" {' × '.join(map(str, records))} records; keep the batch dimension first in every layer"
+                        f" {' × '.join(map(str, rows))} records; keep the batch dimension first in every layer"
                     )
         noted = [layer for layer in self.layers if layer.tape[1]]
         if not self.complete and len(noted) < len(self.layers):
@@ -149,7 +160,14 @@ class Engine:
                 " requires_grad_(False)"
             )
         self.complete = True
+        if self.rows_per_unit > 1:  # rows of one unit add up like calls of a layer
+            for calls in itertools.chain(*(layer.tape for layer in noted)):
+                calls[:] = [row for call in calls for row in self._unbound(call, records)]
         return noted
+
+    def _unbound(self, call: Tensor, records: tuple[int, ...]) -> tuple[Tensor, ...]:
+        axis = len(records) - 1
+        return call.reshape(*records, self.rows_per_unit, *call.shape[axis + 1 :]).unbind(axis + 1)
 
 
 def _as_mask(records: Tensor, tensor: Tensor) -> Tensor:
@@ -157,9 +175,9 @@ def _as_mask(records: Tensor, tensor: Tensor) -> Tensor:
 
 
 def _joined(noted: list[_Layer]) -> tuple[Tensor, list[Sums]]:
-    """Squared norms over all layers, and every layer's way to sum."""
+    """Squared norms per layer, and every layer's way to sum."""
     found = [layer.gradients(layer.module, layer.tape) for layer in noted]
-    return torch.stack([squares for squares, _ in found]).sum(0), [sums for _, sums in found]
+    return torch.stack([squares for squares, _ in found]), [sums for _, sums in found]
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -173,15 +191,15 @@ def _recording(module: nn.Module, tape: Tape) -> Callable[..., Tensor]:
     def forward(*inputs: Tensor, **keywords: Tensor) -> Tensor:
         if not (module.training and torch.is_grad_enabled()):
             return cast(Tensor, original(*inputs, **keywords))
-        attached = module._parameters
-        cut: dict[str, Any] = {name: value if value is None else value.detach() for name, value in attached.items()}
-        module._parameters = cut
+        attached, state = module._parameters, module.__dict__  # not by `Module.__setattr__`, which is slow
+        state["_parameters"] = {name: value if value is None else value.detach() for name, value in attached.items()}
         try:
             output = original(*inputs, **keywords)
         finally:
-            module._parameters = attached
+            state["_parameters"] = attached
         activation = next(iter((*inputs, *keywords.values())))
-        return cast(Tensor, _Record.apply(output, activation, tape, *_trainable(module)))  # type: ignore[no-untyped-call]
+        learning = next((value for value in attached.values() if value is not None and value.requires_grad), None)
+        return cast(Tensor, _Record.apply(output, activation, tape, learning))  # type: ignore[no-untyped-call]
 
     return forward
 
@@ -196,7 +214,9 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
     for name, module in network.named_modules():
         title = f"{name or 'itself'} ({type(module).__name__})"
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(f"layer {title} mixes the records of a batch; replace it with nn.GroupNorm")
+            raise ValueError(
+                f"layer {title} mixes the records of a batch; replace it with nn.GroupNorm, as DPSGD(fix=True) does"
+            )
         if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
             raise ValueError(f"layer {title} keeps statistics of the records; set track_running_stats=False")
         if isinstance(module, nn.MultiheadAttention):

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from defenses.dp_sgd.batches import batch_shape, part
 from defenses.dp_sgd.engine import Engine
-from defenses.dp_sgd.sampling import batch_shape, first_records
 
 TOLERANCE = 1e-3
 
@@ -36,6 +36,10 @@ def check_separable(module: pl.LightningModule, batch: Any) -> str | None:
     probed = copy.deepcopy(module, {id(trainer): trainer})
     for name in ("log", "log_dict"):
         setattr(probed, name, lambda *_, **__: None)
+    if not module.automatic_optimization:
+        probed.__dict__["manual_backward"] = Tensor.backward
+        for name in ("optimizers", "lr_schedulers", "clip_gradients", "toggle_optimizer", "untoggle_optimizer"):
+            probed.__dict__[name] = _Idle
     for layer in probed.modules():
         if isinstance(layer, nn.modules.dropout._DropoutNd):
             layer.eval()
@@ -43,7 +47,7 @@ def check_separable(module: pl.LightningModule, batch: Any) -> str | None:
     try:
         among = _first_gradient(probed, batch, records, seed=0)
         again = _first_gradient(probed, batch, records, seed=1)
-        alone = _first_gradient(probed, first_records(batch, 1, of=records), 1, seed=0)
+        alone = _first_gradient(probed, part(batch, 0, 1, of=(records,)), 1, seed=0)
     except Exception as error:  # the user's own code, called out of its turn
         return f"the loss could not be checked for coupled records ({type(error).__name__} in training_step)"
     for name, buffer in probed.named_buffers():
@@ -63,15 +67,26 @@ def check_separable(module: pl.LightningModule, batch: Any) -> str | None:
     )
 
 
+class _Idle:
+    """Stands for an optimizer or a schedule that does nothing."""
+
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return _Idle
+
+
 def _first_gradient(module: pl.LightningModule, batch: Any, records: int, seed: int) -> Tensor:
-    engine = Engine(module, max_grad_norm=1.0)
+    engine = Engine(module)
     inputs = (batch, 0)[: len(inspect.signature(module.training_step).parameters)]
     engine.attach()
     try:
         with torch.random.fork_rng(), torch.enable_grad():
             torch.manual_seed(seed)
             loss: Any = module.training_step(*inputs)
-            (loss["loss"] if isinstance(loss, dict) else loss).backward()
+            if module.automatic_optimization:
+                (loss["loss"] if isinstance(loss, dict) else loss).backward()
         _, sums = engine.gradients((records,))
         divisor = getattr(module, "loss_divisor", None) or records
         first = torch.zeros(records, device=engine.parameters[0].device, dtype=engine.parameters[0].dtype)

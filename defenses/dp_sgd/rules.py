@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import math
-from dataclasses import dataclass
 from typing import Any
 
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import optim
 
 from defenses.dp_sgd.calibration import Accounted
+from defenses.dp_sgd.clipping import CLIPPINGS
+from defenses.dp_sgd.mechanism import Mechanism
 
 VACUOUS = 10.0
 READS_GRADIENTS = ("on_after_backward", "on_before_optimizer_step")
@@ -21,29 +24,12 @@ class PrivacyWarning(UserWarning):
     """Training is sound, but its result may be read as more than it is."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Mechanism:
-    """The numbers that a claim rests on; a resumed training must have the same.
-
-    Args:
-        noise_multiplier: σ ≥ 0.
-        max_grad_norm: C > 0.
-        sampling_rate: q, 0 to 1.
-        public_size: N ≥ 1.
-        steps: T ≥ 1, planned.
-        delta: δ, 0 to below 1/N.
-    """
-
-    noise_multiplier: float
-    max_grad_norm: float
-    sampling_rate: float
-    public_size: int
-    steps: int
-    delta: float
-
-
 def check_arguments(
-    epsilon: float | None, delta: float | None, noise_multiplier: float | None, max_grad_norm: float
+    epsilon: float | None,
+    delta: float | None,
+    noise_multiplier: float | None,
+    max_grad_norm: float,
+    clipping: str,
 ) -> None:
     if (epsilon is None) == (noise_multiplier is None):
         raise ValueError(
@@ -55,22 +41,27 @@ def check_arguments(
         raise ValueError(f"noise_multiplier={noise_multiplier} is no amount of noise; choose a finite value, 0 or more")
     if not 0 < max_grad_norm < math.inf:
         raise ValueError(f"max_grad_norm={max_grad_norm} clips nothing; choose a finite value above 0")
+    if clipping not in CLIPPINGS:
+        raise ValueError(f"clipping={clipping} is unknown; choose one of {', '.join(CLIPPINGS)}")
     if delta is not None and not 0 < delta < 1:
         raise ValueError(f"delta={delta} is not a probability; choose a value between 0 and 1, below 1/N")
 
 
-def check_delta(delta: float, public_size: int) -> None:
-    if delta >= 1 / public_size:
-        raise ValueError(
-            f"delta={delta} is at least 1/N={1 / public_size:.3g}, which allows publishing a record outright;"
-            f" choose below it, for example {public_size**-1.1:.2g}"
-        )
+def check_counts(**counts: int | None) -> None:
+    for name, value in counts.items():
+        if value is not None and value < 1:
+            raise ValueError(f"{name}={value} is no count; choose a whole number from 1 on")
 
 
-def check_trainer(trainer: pl.Trainer, module: pl.LightningModule, own: pl.Callback) -> None:
+def check_trainer(
+    trainer: pl.Trainer, module: pl.LightningModule, own: pl.Callback, max_physical_batch: int | None
+) -> None:
     """Refuses settings of the trainer, the module or callbacks other than `own` under which no claim would hold."""
-    if not module.automatic_optimization:
-        raise ValueError("automatic_optimization=False is not supported; let Lightning call backward and step")
+    if max_physical_batch is not None and not module.automatic_optimization:
+        raise ValueError(
+            f"max_physical_batch={max_physical_batch} cannot part a batch under automatic_optimization=False; leave it"
+            " out, or let Lightning call backward and step"
+        )
     if trainer.gradient_clip_val:
         raise ValueError(
             f"gradient_clip_val={trainer.gradient_clip_val} clips the sum, not the records; remove it and set"
@@ -86,8 +77,10 @@ def check_trainer(trainer: pl.Trainer, module: pl.LightningModule, own: pl.Callb
         raise ValueError(f"precision={trainer.precision} rounds the norms that clipping relies on; use 32-true")
     if overfit := getattr(trainer, "overfit_batches", 0):
         raise ValueError(f"overfit_batches={overfit} repeats the same batches; set it to 0")
-    if trainer.world_size > 1:
-        raise ValueError(f"devices={trainer.world_size}: each process would sample and add noise; use devices=1")
+    if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
+        raise ValueError(f"strategy={type(trainer.strategy).__name__} parts the network or its gradients; use ddp")
+    if "dataloader_iter" in inspect.signature(module.training_step).parameters:
+        raise ValueError("training_step(dataloader_iter) fetches batches by itself; take a batch instead")
     for hook in ("configure_gradient_clipping", *READS_GRADIENTS):
         if is_overridden(hook, module, pl.LightningModule):
             raise ValueError(f"{type(module).__name__}.{hook} sees gradients before the noise is added; remove it")

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pytorch_lightning.trainer.connectors.data_connector import _DataLoaderSource
-from torch import Tensor
 from torch.utils import data
 
 from datamodules.samplers import poisson_mask
 from datamodules.secret import Secret
+from datamodules.units import Units
+from defenses.dp_sgd.batches import part
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Sampling:
     """What the accountant must know about a loader.
 
     Args:
-        rate: q, the probability that a record takes part in a step.
-        public_size: N, treated as public.
+        rate: q, the probability that a unit of privacy takes part in a step.
+        public_size: N, how many units there are, treated as public.
+        unit: what a unit is: record, person or group.
+        rows_per_unit: how many rows of a batch, side by side, are one unit.
         steps: T where the sampler fixes it; otherwise the trainer does.
         models: numbers of the models that the sampler draws for, where it knows them.
         gather: where the user's own sampling was replaced, what makes batches of their data set.
@@ -30,31 +33,48 @@ class Sampling:
 
     rate: float
     public_size: int
+    unit: str = "record"
+    rows_per_unit: int = 1
     steps: int | None = None
     models: tuple[int, ...] | None = None
     gather: Gather | None = None
 
 
-class PoissonSteps(data.Sampler[list[int]]):
-    """Draws every record into a step with probability q, independently; a step may be empty.
+class PoissonSteps(data.DistributedSampler[list[int]]):
+    """Draws every unit of privacy into a step with probability q, independently; a step may be empty.
 
     Step t is a function of (secret, t) and an epoch begins at the first step that is not accounted for, so a resume
-    in the middle of an epoch repeats and skips nothing.
+    in the middle of an epoch repeats and skips nothing. Of several processes each takes its share of the same step;
+    as a `DistributedSampler` it is left alone by Lightning, which would hand whole steps to different processes.
 
     Args:
-        records: size of the data set.
+        units: what is drawn.
         rate: q.
         steps: steps per epoch, from public numbers alone.
         secret: whose "batches" counter is drawn from.
         model: the model's number.
         done: returns how many steps are accounted for.
+        rank: of this process.
+        world_size: number of processes.
     """
 
     poisson = True
 
-    def __init__(self, *, records: int, rate: float, steps: int, secret: Secret, model: int, done: Callable[[], int]):
-        self.records, self.rate, self.steps = records, rate, steps
+    def __init__(
+        self,
+        *,
+        units: Units,
+        rate: float,
+        steps: int,
+        secret: Secret,
+        model: int,
+        done: Callable[[], int],
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.units, self.rate, self.steps = units, rate, steps
         self.secret, self.model, self.done = secret, model, done
+        self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
         return self.steps
@@ -62,8 +82,9 @@ class PoissonSteps(data.Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         first = self.done()
         for step in range(first, first + self.steps):
-            taken = poisson_mask(self.secret, self.model, step, records=self.records, rate=self.rate)
-            yield np.flatnonzero(taken).tolist()
+            taken = poisson_mask(self.secret, self.model, step, units=len(self.units), rate=self.rate)
+            share = np.flatnonzero(taken)[self.rank :: self.world_size]
+            yield self.units.rows(share, self.model, step).tolist()
 
 
 class Gather(data.Dataset[Any]):
@@ -82,7 +103,7 @@ class Gather(data.Dataset[Any]):
 
     def __getitem__(self, indices: list[int]) -> Any:
         if not indices:
-            return first_records(self[[0]], 0, of=1)
+            return part(self[[0]], 0, 0, of=(1,))
         return self.collate([self.dataset[i] for i in indices] if self.by_record else self.dataset[indices])
 
 
@@ -95,12 +116,6 @@ class PoissonSource(_DataLoaderSource):
 
     def dataloader(self) -> Any:
         return self.convert(super().dataloader())
-
-
-def poisson_sampler(loader: Any) -> Any:
-    """The loader's sampler if it already samples Poisson and says so, otherwise None."""
-    sampler = getattr(loader, "sampler", None)
-    return sampler if getattr(sampler, "poisson", False) else None
 
 
 def check_replaceable(loader: Any) -> int:
@@ -136,29 +151,59 @@ def check_replaceable(loader: Any) -> int:
 
 
 def poisson_loader(
-    loader: data.DataLoader[Any], *, public_size: int | None, secret: Secret, model: int, done: Callable[[], int]
-) -> tuple[data.DataLoader[Any], Sampling]:
-    """The loader with Poisson sampling at q = B/N and ⌈N/B⌉ steps per epoch in place of its own.
+    loader: Any,
+    *,
+    units: Callable[[int], Units],
+    public_size: int | None,
+    secret: Secret,
+    models: Sequence[int],
+    done: Callable[[], int],
+    rank: int,
+    world_size: int,
+) -> tuple[Any, Sampling]:
+    """The loader with Poisson sampling at q = B/N and ⌈N/B⌉ steps per epoch, unless that is what it does already.
 
     Args:
-        loader: the user's, with batch size B.
-        public_size: N; the data set's size, then treated as public, if None.
+        loader: the user's, with batch size B: the units expected in a step, over all processes together.
+        units: makes the units of privacy for a number of records.
+        public_size: N; the number of units, then treated as public, if None.
         secret: fixes the draws.
-        model: the model's number.
+        models: the models' numbers; several need a loader that samples for each.
         done: returns how many steps are accounted for.
+        rank: of this process.
+        world_size: number of processes.
     """
+    sampler = getattr(loader, "sampler", None)
+    if getattr(sampler, "poisson", False):
+        if world_size > 1:
+            raise ValueError(f"sampler={type(sampler).__name__} samples for one process; use devices=1")
+        return loader, _sampling_of(sampler)
+    if len(models) > 1:
+        raise ValueError(f"models={list(models)} need a loader that samples for each; set sampler.poisson=True")
     batch_size = check_replaceable(loader)
-    records = len(loader.dataset)  # type: ignore[arg-type]
-    size = records if public_size is None else public_size
+    made = units(len(loader.dataset))
+    size = len(made) if public_size is None else public_size
     if batch_size > size:
         raise ValueError(f"batch_size={batch_size} exceeds N={size}; choose at most {size}")
-    gather = Gather(loader)
-    sampling = Sampling(rate=batch_size / size, public_size=size, gather=gather)
+    sampling = Sampling(
+        rate=batch_size / size,
+        public_size=size,
+        unit=made.name,
+        rows_per_unit=made.rows_per_unit,
+        gather=Gather(loader),
+    )
     steps = PoissonSteps(
-        records=records, rate=sampling.rate, steps=math.ceil(size / batch_size), secret=secret, model=model, done=done
+        units=made,
+        rate=sampling.rate,
+        steps=math.ceil(size / batch_size),
+        secret=secret,
+        model=models[0],
+        done=done,
+        rank=rank,
+        world_size=world_size,
     )
     converted = data.DataLoader(
-        gather,
+        sampling.gather,  # type: ignore[arg-type]
         sampler=steps,
         batch_size=None,
         collate_fn=_as_is,
@@ -173,48 +218,17 @@ def poisson_loader(
     return converted, sampling
 
 
-def batch_shape(batch: Any, dimensions: int) -> tuple[int, ...]:
-    """(batch,) or (models, batch), read from the first tensor.
-
-    Raises:
-        ValueError: if there is no such tensor.
-    """
-    for leaf in _leaves(batch):
-        if isinstance(leaf, Tensor) and leaf.ndim >= dimensions:
-            return tuple(leaf.shape[:dimensions])
-    raise ValueError(f"batch={type(batch).__name__} holds no tensor to count records in; make its collate function")
-
-
-def first_records(batch: Any, count: int, *, of: int) -> Any:
-    """The batch cut down to its first `count` of `of` records."""
-    if isinstance(batch, Tensor):
-        return batch[:count] if batch.ndim and len(batch) == of else batch
-    if isinstance(batch, dict):
-        return type(batch)({key: first_records(value, count, of=of) for key, value in batch.items()})
-    if dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        parts = {
-            field.name: first_records(getattr(batch, field.name), count, of=of) for field in dataclasses.fields(batch)
-        }
-        return dataclasses.replace(batch, **parts)
-    if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(first_records(value, count, of=of) for value in batch))
-    if isinstance(batch, (list, tuple)):
-        return type(batch)(first_records(value, count, of=of) for value in batch)
-    return batch
-
-
-def _leaves(batch: Any) -> Iterator[Any]:
-    if isinstance(batch, dict):
-        parts = list(batch.values())
-    elif dataclasses.is_dataclass(batch) and not isinstance(batch, type):
-        parts = [getattr(batch, field.name) for field in dataclasses.fields(batch)]
-    elif isinstance(batch, (list, tuple)):
-        parts = list(batch)
-    else:
-        yield batch
-        return
-    for part in parts:
-        yield from _leaves(part)
+def _sampling_of(sampler: Any) -> Sampling:
+    """What a Poisson sampler says about itself."""
+    models = getattr(sampler, "models", None)
+    return Sampling(
+        rate=sampler.sampling_rate,
+        public_size=sampler.public_size,
+        unit=getattr(sampler, "unit", "record"),
+        rows_per_unit=getattr(sampler, "rows_per_unit", 1),
+        steps=sampler.steps,
+        models=None if models is None else tuple(models),
+    )
 
 
 def _as_is(batch: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,13 +12,49 @@ from hydra import initialize_config_dir
 from hydra.utils import instantiate
 
 from attacks import Attack, View
+from datamodules.dataset import Dataset, from_config
 from datamodules.records import Source
+from datamodules.secret import Secret
+from datamodules.split import Membership
+from targets.fleet import Fleet
+from targets.training import make_fitter
 
 CONF = Path(__file__).parents[2] / "conf"
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 def names(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+TOGETHER = [
+    *(("linear", "digits"), ("mlp", "breast_cancer"), ("cnn", "digits"), ("mlp", "csv"), ("mlp", "npz")),
+    *(("mlp", "location30"), ("cnn", "mnist"), ("cnn", "fashion_mnist"), ("transformer", "sst2")),
+    pytest.param("cnn", "cifar10", marks=pytest.mark.slow),  # half a minute to decompress
+]
+"""Every network with data that it is for, and every data set; scattering features are tested with the images."""
+
+
+def small(data: str, folder: Path) -> list[str]:
+    """Overrides for a small pool of a data set; skips the test where its files are not at hand."""
+    overrides = [f"data={data}", "split.pool=200", "split.test=100", "trainer.epochs=1"]
+    if data in ("digits", "breast_cancer"):
+        return overrides
+    if data in ("csv", "npz"):
+        rng = np.random.default_rng(0)
+        x, y = rng.normal(size=(300, 4)), rng.integers(0, 2, 300)
+        np.savez(folder / "own.npz", x=x, y=y)
+        np.savetxt(folder / "own.csv", np.c_[x, y], delimiter=",", header="a,b,c,d,label", comments="")
+        return [*overrides, f"data.path={folder}/own.{data}", *(["data.label=label"] if data == "csv" else [])]
+    if not (SHARED / data).is_dir():
+        pytest.skip(f"no {data} under ../shared/data")
+    return [*overrides, f"data.root={SHARED / data}"]
+
+
+def trained(settings: dict[str, Any]) -> tuple[Fleet, Dataset]:
+    dataset, secret, membership = from_config(settings), Secret.from_text("contract"), Membership()
+    fitter = make_fitter(settings, dataset, secret, [0], membership)
+    return fitter.train(dataset.split, membership.draw(dataset.split, [0], secret)), dataset
 
 
 @pytest.mark.parametrize("experiment", names("experiment"))
@@ -32,13 +69,33 @@ def test_data_sources_compose(compose, data):
     assert isinstance(instantiate(compose(f"data={data}", *given)["data"]), Source)
 
 
-@pytest.mark.parametrize("network", [name for name in names("network") if name != "own"])
-def test_networks_answer(compose, network):
-    import torch
+@pytest.mark.parametrize(("network", "data"), TOGETHER)
+def test_networks_and_data_train_a_step(compose, tmp_path, network, data):
+    fleet, dataset = trained(compose(f"network={network}", *small(data, tmp_path)))
+    assert fleet.predict(dataset.x[dataset.split.test[:3]]).shape == (1, 3, len(dataset.classes))
 
-    settings = compose("data=digits", f"network={network}")
-    made = instantiate(settings["network"], shape=(1, 8, 8), classes=10)
-    assert made(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+
+def test_no_network_and_no_data_set_is_left_out():
+    pairs = [getattr(pair, "values", pair) for pair in TOGETHER]
+    assert {network for network, _ in pairs} == set(names("network")) - {"own"}
+    assert {data for _, data in pairs} == {name for name in names("data") if not name.endswith("_scattering")}
+
+
+@pytest.mark.parametrize(
+    ("network", "data", "message"),
+    [
+        ("mlp", "sst2", "network=mlp or linear reads numbers, not words; use transformer"),
+        ("linear", "sst2", "network=mlp or linear reads numbers, not words; use transformer"),
+        ("cnn", "sst2", r"not \(64,\); use mlp, or transformer for texts"),
+        ("transformer", "digits", "network=transformer reads words, not numbers; use cnn for images, mlp for tables"),
+        ("transformer", "breast_cancer", "network=transformer reads words, not numbers; use cnn for images, mlp for"),
+        ("cnn", "breast_cancer", r"not \(30,\); use mlp"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_in_one_line(compose, tmp_path, network, data, message):
+    with pytest.raises(ValueError, match=message) as error:
+        trained(compose(f"network={network}", *small(data, tmp_path)))
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("attack", names("attack"))

@@ -30,7 +30,7 @@ def fit(settings, models, at_once):
     settings["defense"].setdefault("trainer", {})["epochs"] = 1
     dataset, secret, membership = from_config(settings), Secret.from_text("contract"), Membership()
     settings = {**settings, "fleet": {"at_once": at_once}}
-    fitter = make_fitter(settings, dataset, secret, models, membership.public_size(len(dataset.split.pool)))
+    fitter = make_fitter(settings, dataset, secret, models, membership)
     fleet = fitter.defense.fit(fitter, dataset.split, membership.draw(dataset.split, models, secret))
     return fleet, fitter.defense.statement(fleet)
 

@@ -130,13 +130,22 @@ def test_a_description_has_columns(content):
         Scale(shape=(2, 3)),
         Scale(shape=(2, 3), factor=(1 / 3,)),
         Scale(shape=(6,), shift=(0.0, 1.0, 2.0, 3.0, 4.0, 0.1)),
+        Scale(shape=(2, 3), shift=(0.0, 1.0, 2.0, 3.0, 4.0, 0.1), factor=(0.5,)),
     ],
 )
 def test_scale_is_affine_and_survives_json(scale):
     rows = np.random.default_rng(0).normal(size=(5, 6))
     expected = (rows - np.array(scale.shift)) * np.array(scale.factor)
-    np.testing.assert_allclose(scale(rows), expected.reshape(-1, *scale.shape), rtol=1e-6)
+    np.testing.assert_allclose(scale(rows), expected.reshape(-1, *scale.shape), rtol=1e-6, atol=1e-7)
     assert np.array_equal(scale(rows), again(scale)(rows)) and again(scale) == scale
+
+
+def test_scale_takes_a_number_for_each_channel():
+    scale = Scale(shape=(2, 1, 3), shift=(1.0, 2.0), factor=(0.5, 10.0))
+    rows = np.arange(5000 * 6, dtype=np.uint16).reshape(-1, 2, 1, 3)
+    expected = np.stack([(rows[:, 0] - 1.0) * 0.5, (rows[:, 1] - 2.0) * 10], axis=1)
+    assert scale(rows).dtype == np.float32 and np.array_equal(scale(rows), expected)
+    assert again(scale) == scale
 
 
 def test_numbers_that_need_no_scaling_are_not_copied():
@@ -162,7 +171,9 @@ def test_scale_refuses(rows, message):
 def test_wrong_cards():
     with pytest.raises(ValueError, match=r"^shift has 2 values; shape=\(3,\) needs 1 or 3$"):
         Scale(shape=(3,), shift=(1, 2))
-    with pytest.raises(ValueError, match=r"^preprocessing.kind=pickle is unknown; choose one of scale, columns$"):
+    with pytest.raises(ValueError, match=r"^factor has 3 values; shape=\(2, 4\) needs 1 or 2 or 8$"):
+        Scale(shape=(2, 4), factor=(1, 2, 3))
+    with pytest.raises(ValueError, match=r"^preprocessing.kind=pickle is unknown; choose one of scale, columns, "):
         from_json({"kind": "pickle"})
     with pytest.raises(ValueError, match=r"^preprocessing of kind scale is incomplete \('shift'\); write it afresh$"):
         from_json({"kind": "scale", "shape": [3]})

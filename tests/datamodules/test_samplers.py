@@ -63,11 +63,11 @@ def test_poisson_takes_every_member_with_probability_q_independently():
 
 
 def test_poisson_mask_at_the_ends_of_the_rate():
-    assert poisson_mask(SECRET, 0, 0, records=10_000, rate=1.0).all()
-    assert not poisson_mask(SECRET, 0, 0, records=10_000, rate=0.0).any()
+    assert poisson_mask(SECRET, 0, 0, units=10_000, rate=1.0).all()
+    assert not poisson_mask(SECRET, 0, 0, units=10_000, rate=0.0).any()
     bits = SECRET.bits("batches", 3, 7, count=1000)
     rate = float(bits[5]) / 2**32
-    assert np.array_equal(poisson_mask(SECRET, 3, 7, records=1000, rate=rate), bits / 2**32 < rate)
+    assert np.array_equal(poisson_mask(SECRET, 3, 7, units=1000, rate=rate), bits / 2**32 < rate)
 
 
 def test_poisson_tells_the_accountant_its_numbers():

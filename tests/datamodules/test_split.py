@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -70,12 +72,48 @@ def test_test_records_may_be_limited():
     assert (len(split.pool), len(split.test)) == (50, 10)
 
 
+@given(roles_and_data())
+@settings(deadline=None, max_examples=25)
+def test_the_published_test_part_is_kept_and_the_rest_dealt_as_if_alone(case):
+    roles, count, _, seed = case
+    test = np.random.default_rng(seed).permutation(count)[: count // 4]
+    rest = np.setdiff1d(np.arange(count), test)
+    split = replace(roles, test="published").draw(count, None, seed, test)
+    assert split.test.tolist() == sorted(test.tolist())
+    alone = roles.draw(len(rest), None, seed)
+    for role in ROLES[:4]:
+        assert np.array_equal(getattr(split, role), rest[getattr(alone, role)])
+
+
+def test_everything_but_the_published_test_part_may_be_the_pool():
+    split = Roles(pool=1, test="published").draw(100, None, 0, np.arange(80, 100))
+    assert split.pool.tolist() == list(range(80)) and split.test.tolist() == list(range(80, 100))
+    few = Roles(pool=10, test="published").draw(100, None, 0, np.arange(80, 100))
+    assert (len(few.pool), len(few.test)) == (10, 20)
+
+
+def test_persons_of_the_published_test_part_are_in_no_other_role():
+    persons = np.arange(100) // 2
+    split = Roles(pool=0.5, test="published").draw(100, persons, 0, np.arange(80, 100))
+    assert len(split.pool) == 40
+    with pytest.raises(ValueError, match=r"^split: \d+ persons have two roles"):
+        Roles(pool=1, test="published").draw(100, persons, 0, np.arange(79, 100))
+
+
+def test_a_published_test_part_changes_nothing_unless_asked_for():
+    asked, not_asked = Roles().draw(100, None, 0, np.arange(20)), Roles().draw(100, None, 0)
+    assert all(np.array_equal(getattr(asked, role), getattr(not_asked, role)) for role in ROLES)
+    with pytest.raises(ValueError, match=r"^split.test=published but the data name no test records; set split.test=nu"):
+        Roles(test="published").draw(100, None, 0)
+
+
 @pytest.mark.parametrize(
     ("roles", "message"),
     [
         ({"pool": -0.1}, r"^split.pool=-0.1 is neither a share nor a count; choose 0 to 1, or a whole number above 1$"),
         ({"reference": 1.5}, r"^split.reference=1.5 is neither"),
         ({"test": float("nan")}, r"^split.test=nan is neither"),
+        ({"test": "all"}, r"^split.test=all is neither a share nor a count; choose 0 to 1, or a whole number above 1$"),
         ({"pool": "most"}, r"^split.pool=most is neither"),
         ({"pool": 0.7, "reference": 0.4}, r"^split: the shares sum to 1.1 and exceed 1; lower split.pool=0.7$"),
     ],

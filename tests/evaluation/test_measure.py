@@ -111,3 +111,26 @@ def test_membership_comes_from_the_secret_and_not_from_the_seed(compose, tmp_pat
     one = trained(compose, "fleet.models=2").membership()
     elsewhere = compose(*SMALL[:3], "fleet.models=2", "secret=another", runs=tmp_path / "elsewhere")
     assert (one != Run(Path(train(elsewhere)["folder"])).membership()).mean() > 0.3
+
+
+def test_epsilon_about_persons_bounds_their_leakage(compose, tmp_path):
+    rng = np.random.default_rng(0)
+    who = np.repeat(np.arange(80), rng.integers(1, 9, 80))
+    columns = {"y": rng.integers(0, 2, len(who)), "a": rng.normal(size=len(who)), "who": who}
+    pd.DataFrame(columns).to_csv(tmp_path / "people.csv", index=False)
+    own = ["data=csv", f"data.path={tmp_path}/people.csv", "data.label=y", "data.person=who", "fleet.models=4"]
+    private = [
+        "defense=dp_sgd",
+        "defense.records_per_person=3",
+        "defense.trainer.epochs=2",
+        "defense.trainer.batch_size=8",
+    ]
+    run = trained(compose, *own, *private)
+    persons = len(np.unique(run.dataset.split.persons))
+    statement = run.statement
+    assert statement.unit == "person" and statement.neighboring == "add/remove one person"
+    assert statement.rows_per_unit == 3 and statement.public_size == round(persons / 2)
+    assert statement.sampling_rate == 8 / statement.public_size
+    assert not any("persons with several records" in sentence for sentence in statement.not_covered)
+    (found,) = findings_of([run], ATTACKS)
+    assert found.bounded

@@ -23,8 +23,7 @@ def fit(settings, models, at_once):
     dataset = from_config(settings)
     secret = Secret.from_text("fleet")
     membership = Membership(**settings["membership"])
-    size = membership.public_size(len(dataset.split.pool))
-    fitter = make_fitter({**settings, "fleet": {"at_once": at_once}}, dataset, secret, models, size)
+    fitter = make_fitter({**settings, "fleet": {"at_once": at_once}}, dataset, secret, models, membership)
     return fitter.defense.fit(fitter, dataset.split, membership.draw(dataset.split, models, secret))
 
 
@@ -80,10 +79,12 @@ def test_training_learns_and_prediction_agrees_with_the_network(compose):
         assert np.allclose(network(torch.from_numpy(dataset.x[test])).numpy(), logits[1], atol=1e-5)
 
 
-def test_networks_without_a_stacked_form_are_refused_in_a_stack(compose):
+def test_convolutions_are_stacked_only_when_asked_for(compose):
     settings = compose("data=digits", "network=cnn")
-    with pytest.raises(ValueError, match=r"at_once=4: layer 0 \(Conv2d\) has no stacked form; use fleet.at_once=1"):
-        fit(settings, [0, 1, 2, 3], at_once=4)
+    dataset, secret = from_config(settings), Secret.from_text("fleet")
+    for wanted, expected in (("auto", 1), (4, 4)):
+        config = {**settings, "fleet": {"at_once": wanted}}
+        assert make_fitter(config, dataset, secret, [0, 1], Membership()).at_once == expected
 
 
 def test_small_convolutional_network_trains_with_every_defense(compose):

@@ -251,25 +251,58 @@ def test_detached_after_an_exception() -> None:
     assert "training_step" not in vars(module) and "forward" not in vars(module.my_net[0])
 
 
-@pytest.mark.parametrize("stop_at", [10, 13])
-def test_interrupted_and_resumed_equals_uninterrupted(stop_at: int, tmp_path: Path) -> None:
+def check_resume(folder: Path, stop_at: int = 13, **settings: Any) -> None:
+    """Interrupted, within an epoch or at its end, and resumed: weights, ε and steps of the uninterrupted training."""
+
     class Interrupt(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
             if trainer.global_step == stop_at:
-                trainer.save_checkpoint(tmp_path / "last.ckpt")
+                trainer.save_checkpoint(folder / "last.ckpt")
                 raise RuntimeError("power failure")
 
-    whole = fit(one := DPSGD(noise_multiplier=1.0, secret=SECRET))
+    settings = {"noise_multiplier": 1.0, "secret": SECRET, **settings}
+    whole = fit(one := DPSGD(**settings))
     torch.manual_seed(1)
     with pytest.raises(RuntimeError, match="power failure"):
-        trainer(DPSGD(noise_multiplier=1.0, secret=SECRET), Interrupt()).fit(Module(), DataLoader(blobs(), 24))
-    checkpoint = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        trainer(DPSGD(**settings), Interrupt()).fit(Module(), DataLoader(blobs(), 24))
+    checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
     assert SECRET.value.hex() not in repr(checkpoint)
-    resumed, two = Module(), DPSGD(noise_multiplier=1.0, secret=SECRET)
-    trainer(two).fit(resumed, DataLoader(blobs(), 24), ckpt_path=tmp_path / "last.ckpt", weights_only=True)
+    resumed, two = Module(), DPSGD(**settings)
+    trainer(two).fit(resumed, DataLoader(blobs(), 24), ckpt_path=folder / "last.ckpt", weights_only=True)
     assert two.steps == one.steps == 30 and two.epsilon() == one.epsilon()
     for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize(
+    ("stop_at", "settings"), [(10, {}), (13, {}), (13, {"clipping": "adaptive", "max_physical_batch": 9})]
+)
+def test_interrupted_and_resumed_equals_uninterrupted(stop_at: int, settings: Any, tmp_path: Path) -> None:
+    check_resume(tmp_path, stop_at, **settings)
+
+
+def test_lightning_itself_refuses_to_resume_without_the_callback(tmp_path: Path) -> None:
+    data = DataLoader(blobs(), 24)
+    run = trainer(DPSGD(noise_multiplier=1.0), max_epochs=1)
+    run.fit(Module(), data)
+    run.save_checkpoint(tmp_path / "one.ckpt")
+    with pytest.raises(KeyError, match="Trying to restore optimizer state"):
+        trainer(max_epochs=2).fit(Module(), data, ckpt_path=tmp_path / "one.ckpt", weights_only=True)
+    Module().load_state_dict(torch.load(tmp_path / "one.ckpt", weights_only=True)["state_dict"])  # for inference
+
+
+@pytest.mark.parametrize("clipping", ["per_layer", "automatic", "adaptive"])
+def test_other_ways_of_clipping_train(clipping: str) -> None:
+    callback = DPSGD(epsilon=30, max_grad_norm=0.5, clipping=clipping, secret=SECRET)
+    assert accuracy(fit(callback, max_epochs=12)) > 0.6
+    assert callback.statement.clipping == clipping and 0.99 * 30 <= callback.statement.epsilon <= 30
+
+
+def test_adaptive_clipping_noises_gradients_more_and_follows_the_norms() -> None:
+    callback = DPSGD(noise_multiplier=1.0, max_grad_norm=50.0, clipping="adaptive", secret=SECRET)
+    fit(callback, max_epochs=20)
+    assert callback._step.gradient_noise > 1.0 == callback.statement.noise_multiplier
+    assert callback._step.clipping.bounds[0] < 5.0 and callback.statement.max_grad_norm == 50.0
 
 
 @pytest.mark.parametrize(
@@ -327,6 +360,40 @@ def test_empty_batches_step_with_noise_only() -> None:
     callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
     module = fit(callback, loader=DataLoader(blobs(6), batch_size=1), max_epochs=20)
     assert callback.steps == 120 and len(module.losses) < 120 and np.isfinite(module.losses).all()
+
+
+def test_rate_is_the_batch_size_over_the_records_whatever_the_remainder() -> None:
+    callback = DPSGD(noise_multiplier=1.0)
+    fit(callback, loader=DataLoader(blobs(100), batch_size=30), max_epochs=1)
+    assert callback.statement.sampling_rate == 0.3 and callback.steps == 4
+
+
+@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "Adadelta"])
+def test_any_optimizer(optimizer: str) -> None:
+    class Own(Module):
+        def configure_optimizers(self) -> Any:
+            return getattr(torch.optim, optimizer)(self.parameters(), lr=0.01)
+
+    torch.manual_seed(1)
+    module = Own()
+    start = module.my_net[0].weight.detach().clone()
+    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    fit(callback, module, max_epochs=1)
+    assert callback.steps == 10 and not torch.equal(module.my_net[0].weight, start)
+
+
+def test_a_record_that_is_not_finite_does_not_stop_the_others() -> None:
+    data = blobs()
+    data.tensors[0][7] = math.inf
+    module = fit(DPSGD(noise_multiplier=0.5, secret=SECRET), loader=DataLoader(data, 24), max_epochs=12)
+    assert all(parameter.isfinite().all() for parameter in module.parameters()) and accuracy(module) > 0.6
+
+
+def test_private_parts_of_lightning_that_this_rests_on() -> None:
+    from pytorch_lightning.trainer.connectors.data_connector import _DataLoaderSource
+
+    assert isinstance(trainer().fit_loop._data_source, _DataLoaderSource)
+    assert {"instance", "name"} <= set(vars(_DataLoaderSource(None, "")))
 
 
 def test_public_size_sets_rate_divisor_and_steps() -> None:

@@ -13,6 +13,7 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
+from defenses.dp_sgd.clipping import Flat
 from defenses.dp_sgd.engine import Engine
 from targets.stacks import stack, unstack
 
@@ -35,12 +36,13 @@ def oracle(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP) -> tupl
 
 
 def clipped(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP) -> tuple[dict[str, Tensor], Tensor]:
-    engine = Engine(network, max_grad_norm=clip)
+    engine = Engine(network, clipping=Flat(clip))
     engine.attach()
     logits = network(x)
     positions = logits.shape[1:-1].numel()
     loss(logits.flatten(0, -2), y.repeat_interleave(positions)).backward()
     norms = engine.clip((len(x),), scale=len(x))
+    engine.write()
     engine.detach()
     return {name: parameter.grad for name, parameter in network.named_parameters()}, norms
 
@@ -147,11 +149,12 @@ def test_stack_equals_each_model_alone_and_padding_counts_for_nothing(models: in
     x, y = torch.randn(models, batch, 4), torch.randint(0, 3, (models, batch))
     mask = torch.ones(models, batch, dtype=torch.bool)
     mask[0, -1] = False
-    engine = Engine(stacked, max_grad_norm=CLIP, stacked=True)
+    engine = Engine(stacked, clipping=Flat(CLIP), stacked=True)
     engine.attach()
     losses = loss(stacked(x).flatten(0, 1), y.flatten(), reduction="none").view(models, batch)
     (losses.where(mask, 0).sum() / 6).backward()
     norms = engine.clip((models, batch), scale=6)
+    engine.write()
     for k, network in enumerate(networks):
         expected, alone = oracle(network, x[k, mask[k]], y[k, mask[k]]) if mask[k].any() else ({}, torch.zeros(0))
         torch.testing.assert_close(norms[k, mask[k]], alone)
@@ -169,10 +172,11 @@ def test_equals_opacus_hooks(models: int) -> None:
         found = [clipped(copy.deepcopy(networks[0]), x[0], y[0])[0]]
     else:
         stacked = stack(networks)
-        engine = Engine(stacked, max_grad_norm=CLIP, stacked=True)
+        engine = Engine(stacked, clipping=Flat(CLIP), stacked=True)
         engine.attach()
         (loss(stacked(x).flatten(0, 1), y.flatten(), reduction="sum") / 16).backward()
         engine.clip((models, 16), scale=16)
+        engine.write()
         found = gradients(stacked)
     for k, network in enumerate(networks):
         wrapped = GradSampleModule(network, loss_reduction="mean")
@@ -200,10 +204,11 @@ def test_sensitivity_is_the_clipping_norm() -> None:
 
 def test_records_without_gradient_do_not_divide_zero_by_zero() -> None:
     network = nn.Linear(3, 2)
-    engine = Engine(network, max_grad_norm=CLIP)
+    engine = Engine(network, clipping=Flat(CLIP))
     engine.attach()
     (network(torch.randn(2, 3)) * 0).sum().backward()
     assert torch.equal(engine.clip((2,), scale=1), torch.zeros(2))
+    engine.write()
     assert torch.equal(network.weight.grad, torch.zeros(2, 3))
 
 
@@ -221,13 +226,14 @@ def test_record_that_is_not_finite_counts_for_nothing(bad: float) -> None:
 
 def test_empty_batch_gives_zeros() -> None:
     network = nn.Linear(3, 2)
-    engine = Engine(network, max_grad_norm=1)
-    engine.clip_nothing()
+    engine = Engine(network, clipping=Flat(1))
+    engine.write()
     assert torch.equal(network.weight.grad, torch.zeros(2, 3))
     engine.attach()
     network.zero_grad()
     network(torch.zeros(0, 3)).sum().backward()
     assert engine.clip((0,), scale=1).shape == (0,)
+    engine.write()
     assert torch.equal(network.bias.grad, torch.zeros(2))
 
 
@@ -236,7 +242,7 @@ def test_network_is_what_it_was() -> None:
     before, kind = list(network.state_dict()), type(network[0])
     attributes = set(vars(network[0]))
     x = torch.randn(2, 3)
-    engine = Engine(network, max_grad_norm=1)
+    engine = Engine(network, clipping=Flat(1))
     engine.attach()
     assert list(network.state_dict()) == before and type(network[0]) is kind
     engine.detach()
@@ -247,7 +253,7 @@ def test_network_is_what_it_was() -> None:
 
 def test_evaluation_mode_is_left_alone() -> None:
     network = nn.Linear(3, 2)
-    engine = Engine(network, max_grad_norm=1)
+    engine = Engine(network, clipping=Flat(1))
     engine.attach()
     network.eval()(torch.randn(2, 3)).sum().backward()
     assert not engine.layers[0].tape[0]
@@ -291,17 +297,17 @@ class Doubled(nn.Linear):
 )
 def test_refusals(network: nn.Module, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Engine(network, max_grad_norm=1)
+        Engine(network, clipping=Flat(1))
 
 
 def test_stack_refuses_layers_without_a_stacked_form() -> None:
     with pytest.raises(ValueError, match=r"layer itself \(LayerNorm\) .* is unknown in a stack"):
-        Engine(nn.LayerNorm(3), max_grad_norm=1, stacked=True)
+        Engine(nn.LayerNorm(3), clipping=Flat(1), stacked=True)
 
 
 def test_refuses_an_unused_layer() -> None:
     network = nn.Sequential(nn.Linear(3, 2), nn.Linear(3, 2))
-    engine = Engine(network, max_grad_norm=1)
+    engine = Engine(network, clipping=Flat(1))
     engine.attach()
     network[0](torch.randn(2, 3)).sum().backward()
     with pytest.raises(ValueError, match=r"layer 1 \(Linear\) is trainable but the loss does not depend on it; use it"):
@@ -310,7 +316,7 @@ def test_refuses_an_unused_layer() -> None:
 
 def test_refuses_weights_used_outside_the_layer() -> None:
     network = nn.Linear(3, 2)
-    engine = Engine(network, max_grad_norm=1)
+    engine = Engine(network, clipping=Flat(1))
     engine.attach()
     (network(torch.randn(2, 3)).sum() + network.weight.square().sum()).backward()
     with pytest.raises(ValueError, match=r"layer itself \(Linear\) has a gradient that no record was clipped for"):
@@ -319,7 +325,7 @@ def test_refuses_weights_used_outside_the_layer() -> None:
 
 def test_refuses_a_batch_dimension_that_is_not_first() -> None:
     network = nn.Linear(3, 2)
-    engine = Engine(network, max_grad_norm=1)
+    engine = Engine(network, clipping=Flat(1))
     engine.attach()
     network(torch.randn(4, 5, 3).flatten(0, 1)).sum().backward()
     with pytest.raises(ValueError, match=r"saw a tensor of shape \(20, 3\) in a batch of 4 records; keep the batch"):
@@ -328,7 +334,7 @@ def test_refuses_a_batch_dimension_that_is_not_first() -> None:
 
 def test_refuses_an_activation_that_was_changed_in_place() -> None:
     network = nn.Linear(3, 3)
-    Engine(network, max_grad_norm=1).attach()
+    Engine(network, clipping=Flat(1)).attach()
     x = torch.randn(2, 3)
     out = network(x)
     x.add_(1)

@@ -3,59 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from test_callback import check_clipping, check_noise, check_poisson
+from test_averaging import check_averaging
+from test_callback import check_clipping, check_noise, check_poisson, check_resume
+from test_distributed import check_two_processes
+from test_physical import check_micro_batches
+from torch.optim.swa_utils import AveragedModel
 
-from defenses.dp_sgd import callback, engine, optimizer, sampling
-from defenses.dp_sgd.gaussian import gaussian
+from defenses.dp_sgd import callback, clipping, engine, noise, optimizer, sampling, step
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Patch = pytest.MonkeyPatch
 
 
 def no_noise(patch: Patch) -> None:
-    patch.setattr(optimizer.NoisyOptimizer, "add_noise", lambda self: None)
+    patch.setattr(noise.NoiseSource, "fill", lambda self, out, **_: out.fill(0))
 
 
 def half_the_noise(patch: Patch) -> None:
-    drawn = optimizer.NoisyOptimizer._noise
-    patch.setattr(optimizer.NoisyOptimizer, "_noise", lambda self, draw: [z / 2 for z in drawn(self, draw)])
+    fill = noise.NoiseSource.fill
+    patch.setattr(
+        noise.NoiseSource, "fill", lambda self, out, *, scale, **rest: fill(self, out, scale=scale / 2, **rest)
+    )
 
 
 def the_same_noise_in_every_step(patch: Patch) -> None:
-    bits = callback.Secret.bits
-    patch.setattr(callback.Secret, "bits", lambda self, purpose, k, t, *, count: bits(self, purpose, k, 0, count=count))
+    fill = noise.NoiseSource.fill
+    patch.setattr(noise.NoiseSource, "fill", lambda self, out, *, step, **rest: fill(self, out, step=0, **rest))
 
 
 def the_same_noise_twice_in_a_step(patch: Patch) -> None:
-    def halved(bits: Any, out: Any, *, scale: float) -> Any:
-        gaussian(bits[: len(bits) // 2], out[: len(bits) // 2], scale=scale)
-        out[len(bits) // 2 :] = out[: len(bits) // 2]
-        return out
+    fill = noise.NoiseSource.fill
 
-    patch.setattr(optimizer, "gaussian", halved)
+    def halved(self: Any, out: Any, **rest: Any) -> None:
+        fill(self, out[: len(out) // 2], **rest)
+        out[len(out) // 2 :] = out[: len(out) // 2]
+
+    patch.setattr(noise.NoiseSource, "fill", halved)
 
 
 def double_clipping_norm(patch: Patch) -> None:
-    made = engine.Engine.__init__
-
-    def init(self: Any, network: Any, *, max_grad_norm: float, stacked: bool = False) -> None:
-        made(self, network, max_grad_norm=2 * max_grad_norm, stacked=stacked)
-
-    patch.setattr(engine.Engine, "__init__", init)
+    factors = clipping.Flat.factors
+    patch.setattr(clipping.Flat, "factors", lambda self, norms, layers: factors(self, norms / 2, layers))
 
 
 def no_clipping(patch: Patch) -> None:
-    clip = engine.Engine.clip
-
-    def unclipped(self: Any, records: Any, scale: float) -> Any:
-        self.max_grad_norm = 1e12
-        return clip(self, records, scale)
-
-    patch.setattr(engine.Engine, "clip", unclipped)
+    patch.setattr(clipping.Flat, "factors", lambda self, norms, layers: torch.ones_like(norms))
 
 
 def clipping_after_averaging(patch: Patch) -> None:
@@ -65,8 +62,8 @@ def clipping_after_averaging(patch: Patch) -> None:
 
 def shuffling_for_poisson(patch: Patch) -> None:
     def shuffled(self: Any) -> Any:
-        size = round(self.rate * self.records)
-        return iter(torch.randperm(self.records).view(-1, size).tolist())
+        size = round(self.rate * len(self.units))
+        return iter(torch.randperm(len(self.units)).view(-1, size).tolist())
 
     patch.setattr(sampling.PoissonSteps, "__iter__", shuffled)
 
@@ -78,6 +75,48 @@ def rate_from_the_wrong_size(patch: Patch) -> None:
         drawn(self, rate=rate * 0.8, **rest)
 
     patch.setattr(sampling.PoissonSteps, "__init__", init)
+
+
+def noise_per_part(patch: Patch) -> None:
+    release = step.PrivateStep.release
+
+    def released(self: Any) -> None:
+        scale, parts = self.gradient_noise, len(self.journal._norms)
+        self.gradient_noise = scale * max(parts, 1) ** 0.5
+        release(self)
+        self.gradient_noise = scale
+
+    patch.setattr(step.PrivateStep, "release", released)
+
+
+def accountant_not_restored(patch: Patch) -> None:
+    patch.setattr(callback.DPSGD, "_resume", lambda self, step, trainer: None)
+
+
+def averages_before_noise(patch: Patch) -> None:
+    add, update, clean = optimizer.NoisyOptimizer.add_noise, AveragedModel.update_parameters, {}
+
+    def add_noise(self: Any) -> None:
+        clean.update({p: p.detach() - p.grad / self.expected_batch_size for p in self.params})
+        add(self)
+
+    def update_parameters(self: Any, module: Any) -> None:
+        noised = [p.detach().clone() for p in module.parameters()]
+        for p in module.parameters():
+            p.data = clean[p]
+        update(self, module)
+        for p, value in zip(module.parameters(), noised, strict=True):
+            p.data = value
+
+    patch.setattr(optimizer.NoisyOptimizer, "add_noise", add_noise)
+    patch.setattr(AveragedModel, "update_parameters", update_parameters)
+
+
+NOISE_IN_EVERY_PROCESS = """
+from defenses.dp_sgd import step
+made = step.PrivateStep.__init__
+step.PrivateStep.__init__ = lambda self, *given, adds_noise, **named: made(self, *given, adds_noise=True, **named)
+"""
 
 
 @pytest.mark.parametrize(
@@ -92,6 +131,8 @@ def rate_from_the_wrong_size(patch: Patch) -> None:
         (clipping_after_averaging, check_clipping),
         (shuffling_for_poisson, check_poisson),
         (rate_from_the_wrong_size, check_poisson),
+        (noise_per_part, check_micro_batches),
+        (averages_before_noise, check_averaging),
     ],
 )
 def test_planted_fault_is_noticed(
@@ -100,3 +141,14 @@ def test_planted_fault_is_noticed(
     plant(monkeypatch)
     with pytest.raises(AssertionError):
         check()
+
+
+def test_forgotten_accountant_is_noticed(monkeypatch: Patch, tmp_path: Path) -> None:
+    accountant_not_restored(monkeypatch)
+    with pytest.raises(AssertionError):
+        check_resume(tmp_path)
+
+
+def test_noise_in_every_process_is_noticed(tmp_path: Path) -> None:
+    with pytest.raises(AssertionError):
+        check_two_processes(tmp_path, planted=NOISE_IN_EVERY_PROCESS)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from datamodules.secret import Secret
+from defenses.dp_sgd.noise import NoiseSource
 from defenses.dp_sgd.optimizer import NoisyOptimizer
 
 SECRET = Secret.from_text("test")
@@ -21,19 +22,21 @@ def noisy(
     models: list[int] | None,
     turned: int | None = None,
     dtype: Any = torch.float32,
-    **settings: float,
+    sigma: float = 2.0,
 ) -> list[nn.Parameter]:
     """Parameters after one step of SGD with learning rate 1 on zero sums."""
     parameters = [nn.Parameter(torch.zeros(shape, dtype=dtype)) for shape in shapes]
     optimizer = NoisyOptimizer(
         torch.optim.SGD(parameters, lr=1.0),
-        **{"noise_multiplier": 2.0, "max_grad_norm": 0.5, "expected_batch_size": 4.0, **settings},
+        expected_batch_size=4.0,
         models=models and len(models),
         transposed=() if turned is None else {parameters[turned]},
     )
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    optimizer.bits = [functools.partial(SECRET.bits, "noise", k, 5) for k in models or [7]]
+    optimizer.hold()
+    source = NoiseSource(secret=SECRET, secure=False)
+    optimizer.noise = [functools.partial(source.fill, model=k, step=5, scale=sigma * 0.5) for k in models or [7]]
     optimizer.step()
     return parameters
 
@@ -60,20 +63,26 @@ def test_parameters_of_other_precision_get_the_same_noise(dtype: torch.dtype) ->
     torch.testing.assert_close(other.float(), plain, rtol=1e-2, atol=0)
 
 
-def test_no_noise_draws_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    def drawn(*_: Any, count: int) -> None:
-        raise AssertionError("bits were drawn")
+def test_refuses_to_step_without_clipped_gradients() -> None:
+    optimizer = NoisyOptimizer(torch.optim.SGD([nn.Parameter(torch.zeros(3))], lr=1.0), expected_batch_size=1.0)
+    with pytest.raises(ValueError, match=r"found no clipped gradients; call self.manual_backward\(loss\) before it"):
+        optimizer.step()
 
-    monkeypatch.setattr(Secret, "bits", drawn)
-    (parameter,) = noisy([(4,)], None, noise_multiplier=0.0)
-    assert torch.equal(parameter, torch.zeros(4))
+
+@pytest.mark.parametrize("change", [lambda p: p.grad.mul_(2), lambda p: setattr(p, "grad", p.grad * 2)])
+def test_refuses_gradients_changed_after_clipping(change: Any) -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    optimizer = NoisyOptimizer(torch.optim.SGD([parameter], lr=1.0), expected_batch_size=1.0)
+    parameter.grad = torch.ones(3)
+    optimizer.hold()
+    change(parameter)
+    with pytest.raises(ValueError, match="gradients were changed after clipping and before the noise; remove what"):
+        optimizer.step()
 
 
 def test_zero_grad_leaves_no_gradient_that_might_not_be_clipped() -> None:
     parameter = nn.Parameter(torch.zeros(3))
-    optimizer = NoisyOptimizer(
-        torch.optim.SGD([parameter], lr=1.0), noise_multiplier=1.0, max_grad_norm=1.0, expected_batch_size=1.0
-    )
+    optimizer = NoisyOptimizer(torch.optim.SGD([parameter], lr=1.0), expected_batch_size=1.0)
     parameter.grad = torch.ones(3)
     optimizer.zero_grad(set_to_none=False)
     assert parameter.grad is None

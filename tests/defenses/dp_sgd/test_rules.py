@@ -36,6 +36,11 @@ class Manual(Module):
         self.automatic_optimization = False
 
 
+class Fetching(Module):
+    def training_step(self, dataloader_iter: Any) -> Any:  # type: ignore[override]
+        raise AssertionError("never called")
+
+
 class Skipping(Module):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor | None:
         return None if batch_idx else super().training_step(batch, batch_idx)
@@ -83,6 +88,13 @@ def fit(module: Any = None, loader: Any = None, callbacks: Any = (), dpsgd: Any 
         ({"epsilon": float("nan")}, "epsilon=nan is not positive"),
         ({"noise_multiplier": -1.0}, "noise_multiplier=-1.0 is no amount of noise; choose a finite value, 0 or more"),
         ({"epsilon": 1, "max_grad_norm": 0}, "max_grad_norm=0 clips nothing; choose a finite value above 0"),
+        (
+            {"epsilon": 1, "clipping": "soft"},
+            "clipping=soft is unknown; choose one of flat, per_layer, automatic, adap",
+        ),
+        ({"epsilon": 1, "max_physical_batch": 0}, "max_physical_batch=0 is no count; choose a whole number from 1 on"),
+        ({"epsilon": 1, "augmentations": 0}, "augmentations=0 is no count"),
+        ({"epsilon": 1, "records_per_group": -1}, "records_per_group=-1 is no count"),
         ({"epsilon": 1, "delta": 1.5}, "delta=1.5 is not a probability; choose a value between 0 and 1, below 1/N"),
     ],
 )
@@ -115,7 +127,11 @@ def test_arguments(settings: dict[str, Any], message: str) -> None:
             "callback GradientLogger reads gradients in on_before_optimizer_step, before",
         ),
         ({"module": OwnClipping()}, "OwnClipping.configure_gradient_clipping sees gradients before the noise is added"),
-        ({"module": Manual()}, "automatic_optimization=False is not supported; let Lightning call backward and step"),
+        (
+            {"module": Manual(), "dpsgd": {"noise_multiplier": 1.0, "max_physical_batch": 4}},
+            "max_physical_batch=4 cannot part a batch under automatic_optimization=False; leave it out",
+        ),
+        ({"module": Fetching()}, r"training_step\(dataloader_iter\) fetches batches by itself; take a batch instead"),
         ({"module": Module(torch.optim.LBFGS)}, "optimizer=LBFGS evaluates a batch several times per step; use SGD"),
         ({"module": Skipping()}, "training_step returned None; a step may not depend on the records, return the loss"),
         (
@@ -135,12 +151,12 @@ def test_more_than_one_optimizer() -> None:
         check_optimizers(made)
 
 
-def test_more_than_one_process() -> None:
+def test_processes_that_part_the_network() -> None:
     trainer: Any = SimpleNamespace(
-        world_size=2, gradient_clip_val=None, callbacks=[], accumulate_grad_batches=1, precision="32-true"
+        world_size=2, gradient_clip_val=None, callbacks=[], accumulate_grad_batches=1, precision="32-true", strategy=""
     )
-    with pytest.raises(ValueError, match="devices=2: each process would sample and add noise; use devices=1"):
-        check_trainer(trainer, Module(), pl.Callback())
+    with pytest.raises(ValueError, match="strategy=str parts the network or its gradients; use ddp"):
+        check_trainer(trainer, Module(), pl.Callback(), None)
 
 
 class Numbers(torch.utils.data.Sampler[int]):

@@ -1,4 +1,4 @@
-"""Poisson steps by counters, and batches of any form cut to any size."""
+"""Poisson steps by counters, and batches of any form cut into parts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from datamodules.secret import Secret
-from defenses.dp_sgd.sampling import Gather, PoissonSteps, batch_shape, first_records
+from datamodules.units import SingleRecords
+from defenses.dp_sgd.batches import batch_shape, part
+from defenses.dp_sgd.sampling import Gather, PoissonSteps
 
 SECRET = Secret.from_text("test")
 Pair = namedtuple("Pair", ["x", "y"])
@@ -23,9 +25,9 @@ class Both:
     y: Any
 
 
-def steps(done: int, model: int = 0) -> list[list[int]]:
-    settings: Any = {"records": 50, "rate": 0.1, "steps": 6, "secret": SECRET, "model": model}
-    return list(PoissonSteps(**settings, done=lambda: done))
+def steps(done: int, model: int = 0, **settings: Any) -> list[list[int]]:
+    units = SingleRecords(records=50)
+    return list(PoissonSteps(units=units, rate=0.1, steps=6, secret=SECRET, model=model, done=lambda: done, **settings))
 
 
 def test_step_depends_on_secret_model_and_counter_only() -> None:
@@ -33,6 +35,11 @@ def test_step_depends_on_secret_model_and_counter_only() -> None:
     assert steps(0) == steps(0)
     assert steps(0)[4:] == steps(4)[:2]
     assert steps(0) != steps(0, model=1)
+
+
+def test_processes_share_the_step_of_one() -> None:
+    shares = [steps(0, rank=rank, world_size=2) for rank in (0, 1)]
+    assert [sorted(one + other) for one, other in zip(*shares, strict=True)] == steps(0)
 
 
 @pytest.mark.parametrize(
@@ -48,12 +55,17 @@ def test_step_depends_on_secret_model_and_counter_only() -> None:
 def test_batches_of_any_form(form: Any) -> None:
     batch = form([torch.arange(12).view(3, 4), torch.arange(3)])
     assert batch_shape(batch, 1) == (3,) and batch_shape(batch, 2) == (3, 4)
-    cut = first_records(batch, 1, of=3)
+    cut = part(batch, 1, 2, of=(3,))
     assert type(cut) is type(batch) and batch_shape(cut, 2) == (1, 4)
+
+
+def test_part_of_a_stack_and_of_what_is_no_record() -> None:
+    x, weight, name = part([torch.arange(12).view(2, 6), torch.ones(6), "name"], 1, 3, of=(2, 6))
+    assert x.tolist() == [[1, 2], [7, 8]] and weight.shape == (6,) and name == "name"
 
 
 def test_empty_batch_has_the_form_of_a_full_one() -> None:
     gather = Gather(DataLoader(TensorDataset(torch.ones(4, 2), torch.zeros(4)), batch_size=2))
-    assert [part.shape for part in gather[[]]] == [(0, 2), (0,)]
-    assert [part.shape for part in gather[[3, 1]]] == [(2, 2), (2,)]
+    assert [tensor.shape for tensor in gather[[]]] == [(0, 2), (0,)]
+    assert [tensor.shape for tensor in gather[[3, 1]]] == [(2, 2), (2,)]
     assert len(gather) == 4

@@ -1,0 +1,213 @@
+"""What a step of DP-SGD costs: this project's callback and Opacus's modes against plain SGD on the same network.
+
+    python benchmarks/dp_speed.py
+
+Every process computes on one thread. All contestants get the same batches of exactly B records: plain SGD and this
+project through the same LightningModule, loader and Trainer, Opacus through the loop of its own tutorials, which spares
+it Lightning's part. Every round runs each contestant once, so that a machine that slows down slows all of them; ratios
+are medians over the rounds. CPU time leaves out what else the machine does. Memory is a fresh process's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+os.environ["OMP_NUM_THREADS"] = "1"
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from opacus import PrivacyEngine
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from datamodules.secret import Secret
+from defenses.dp_sgd import DPSGD
+from targets.networks import CNN, MLP
+from targets.transformer import Transformer
+
+WARM_UP, FEW = 3, 3  # steps that do not count; steps that suffice where one takes seconds
+WORDS = 8192
+NETWORKS: dict[str, tuple[tuple[int, ...], Callable[..., nn.Module]]] = {
+    "MLP": ((600,), partial(MLP, classes=100, hidden=(1024, 512, 256, 128))),
+    "CNN": ((1, 28, 28), partial(CNN, classes=10)),
+    "transformer": ((64,), partial(Transformer, classes=2, buckets=WORDS)),
+}
+"""The shape of a record, and what makes the network."""
+
+
+class Case(NamedTuple):
+    """A network, a batch size and what is to be reached: our ratio to plain SGD, and to each of Opacus's modes."""
+
+    network: str
+    batch: int
+    steps: int
+    at_most: float | None
+    faster: Mapping[str, float | None]
+
+    def __str__(self) -> str:
+        return f"{self.network}, batch {self.batch}"
+
+    def batches(self) -> list[tuple[Tensor, Tensor]]:
+        """One per step, a few over and over."""
+        x = torch.rand(4, self.batch, *NETWORKS[self.network][0])
+        x = (WORDS * x).long() if self.network == "transformer" else x
+        return [(x[t % 4], torch.arange(self.batch) % 2) for t in range(WARM_UP + self.steps)]
+
+    def make(self) -> nn.Module:
+        shape, network = NETWORKS[self.network]
+        return network(shape=shape)
+
+    def contestants(self) -> dict[str, Callable[[Case], Any]]:
+        modes = {f"Opacus {mode}": partial(opacus, mode=mode) for mode in self.faster}
+        return {"plain SGD": partial(lightning, private=False), "ours": partial(lightning, private=True), **modes}
+
+
+CASES = [
+    Case("MLP", 256, 30, 1.35, {"ghost": 1.5, "hooks": 30}),
+    Case("MLP", 2048, 8, 1.15, {"ghost": 1.5}),  # hooks would hold 11 GB of gradients
+    Case("CNN", 256, 10, 1.5, {"ghost": 1, "hooks": 1, "functorch": 1, "ew": 1}),
+    Case("transformer", 256, 6, None, {"ghost": None, "hooks": None}),
+]
+MEMORY_AT_MOST = 1.3
+
+
+class Steps(list[int]):
+    """Says that it samples Poisson, so that the callback leaves the batches as they are."""
+
+    poisson, sampling_rate = True, 1e-3
+
+    def __init__(self, case: Case):
+        self.steps, self.public_size = WARM_UP + case.steps, round(case.batch / self.sampling_rate)
+        super().__init__(range(self.steps))
+
+
+class Classifier(pl.LightningModule):
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.network(batch[0]), batch[1])
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Clock(pl.Callback):
+    """Notes wall and CPU time whenever a step starts."""
+
+    def __init__(self) -> None:
+        self.starts: list[tuple[float, float]] = []
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        self.starts.append((time.perf_counter(), time.process_time()))
+
+    def milliseconds(self) -> Any:
+        """Of the median step, wall and CPU."""
+        return 1000 * np.median(np.diff(self.starts[WARM_UP:], axis=0), axis=0)
+
+
+def lightning(case: Case, *, private: bool) -> Any:
+    clock = Clock()
+    loader: Any = DataLoader(case.batches(), sampler=Steps(case), batch_size=None)  # type: ignore[arg-type]
+    dp = DPSGD(noise_multiplier=1.0, max_grad_norm=1.0, secret=Secret.from_text("benchmark"))
+    quiet: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[clock, dp] if private else [clock], **quiet)
+    trainer.fit(Classifier(case.make()), loader)
+    return clock.milliseconds()
+
+
+def opacus(case: Case, *, mode: str) -> Any:
+    clock, network, loss = Clock(), case.make(), nn.CrossEntropyLoss()
+    for layer in network.modules():
+        if isinstance(layer, nn.Embedding):  # ghost clipping fails on expanded indices
+            layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    made: Any = PrivacyEngine().make_private(
+        module=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.01),
+        criterion=loss,
+        data_loader=DataLoader(range(1000 * case.batch), batch_size=case.batch),  # type: ignore[arg-type]
+        noise_multiplier=1.0,
+        max_grad_norm=1.0,
+        poisson_sampling=False,
+        grad_sample_mode=mode,
+    )
+    model, optimizer, criterion = made[0], made[1], made[2] if mode == "ghost" else loss
+    for x, y in case.batches()[: None if mode == "ghost" else WARM_UP + FEW]:
+        clock.on_train_batch_start()
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+    return clock.milliseconds()
+
+
+def compare(case: Case, rounds: int) -> None:
+    contestants = case.contestants()
+    spent = np.array([[run(case) for run in contestants.values()] for _ in range(rounds)])
+    to_plain, to_ours = (np.median(spent / spent[:, i : i + 1], axis=0) for i in (0, 1))
+    for i, name in enumerate(contestants):
+        mode = name.removeprefix("Opacus ")
+        limit, rule = (
+            (case.at_most, "at most") if name == "ours" else (case.faster.get(mode), "ours faster by at least")
+        )
+        to_reach = "" if limit is None else f"{rule} {limit:g}"
+        factor = f"{to_ours[i, 1]:9.2f}" if mode in case.faster else " " * 9
+        wall, cpu = np.median(spent[:, i], axis=0)
+        title = f"{str(case) if i == 0 else '':24s}{name:17s}{wall:9.1f}{cpu:9.1f}"
+        print(f"{title}{to_plain[i, 0]:9.2f}{to_plain[i, 1]:9.2f}{factor}   {to_reach}", flush=True)
+
+
+def peak() -> float:
+    """MiB; the kernel's `ru_maxrss` would include the parent's."""
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
+
+
+def memory(case: Case) -> None:
+    """Plain SGD's peak and ours, each measured by this file in a process of its own."""
+    found = []
+    for name in ("plain SGD", "ours"):
+        command = [sys.executable, __file__, "--only", str(case), name]
+        found.append([float(value) for value in subprocess.check_output(command, text=True).split()[-2:]])
+    (imports, plain), (_, ours) = found
+    above = f"{plain - imports:.0f} and {ours - imports:.0f} MiB above the imports"
+    print(f"{case!s:41s}{plain:9.0f}{ours:9.0f}{ours / plain:18.2f}   at most {MEMORY_AT_MOST} ({above})")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
+    if arguments.only:
+        before, (wanted, name) = peak(), arguments.only
+        case = next(case for case in CASES if str(case) == wanted)
+        case.contestants()[name](case)
+        print(before, peak())
+        return
+    print(f"one thread, {arguments.rounds} rounds, load {os.getloadavg()[0]:.1f}")
+    print(f"{'':41s}{'ms per step':>18s}{'to plain SGD':>18s}{'to ours':>9s}   to reach, by CPU time")
+    print(f"{'':41s}{'wall':>9s}{'CPU':>9s}{'wall':>9s}{'CPU':>9s}{'CPU':>9s}")
+    for case in CASES:
+        compare(case, arguments.rounds)
+    print(f"{'peak memory in MiB':41s}{'plain':>9s}{'ours':>9s}{'to plain SGD':>18s}")
+    for case in CASES[:2]:
+        memory(case)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""How per-record gradients are scaled down, so that no record moves the sum by more than C."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+SMOOTHING = 0.01
+QUANTILE = 0.5
+LEARNING_RATE = 0.2
+COUNT_NOISE = 1 / 20
+
+
+class Flat:
+    """min(1, C/‖g‖) over all layers together (Abadi et al. 2016, section 3.1).
+
+    Args:
+        max_grad_norm: C > 0.
+        models: how many models are trained at once.
+    """
+
+    def __init__(self, max_grad_norm: float, *, models: int = 1):
+        self.bounds = [float(max_grad_norm)] * models
+        """What a record can move the sum by in this step, one number per model."""
+
+    def factors(
+        self, norms: Float[Tensor, "*models batch"], layers: Float[Tensor, "layers *models batch"]
+    ) -> Float[Tensor, "*#layers *models batch"]:
+        """What every record's gradient is multiplied by.
+
+        Args:
+            norms: of the whole gradients.
+            layers: squared norms of the layers' parts.
+        """
+        # min(1, C/‖g‖) without 0/0 for records that have no gradient.
+        bound = self._bound(norms)
+        return bound / norms.clamp(min=bound) if isinstance(bound, float) else bound / norms.maximum(bound)
+
+    def gradient_noise(self, noise_multiplier: float, expected_batch_size: float) -> float:
+        """The σ for the gradients that spends what the accountant is told."""
+        return noise_multiplier
+
+    def observe(self, norms: Float[Tensor, "*models batch"]) -> None:
+        """Sees the norms before clipping, one physical batch at a time."""
+
+    def adapt(self, normal: Callable[[int], float], reduce: Callable[[Tensor], object] | None) -> None:
+        """Called once a step, after the noise was added.
+
+        Args:
+            normal: model's position to a standard normal number of this step.
+            reduce: sums a tensor over processes, in place.
+        """
+
+    def _bound(self, norms: Tensor) -> float | Tensor:
+        if len(set(self.bounds)) == 1:
+            return self.bounds[0]
+        return norms.new_tensor(self.bounds).unsqueeze(-1)
+
+
+class PerLayer(Flat):
+    """Every one of L layers is clipped to C/√L by itself, so that together they stay within C.
+
+    One large layer then does not silence the others (McMahan et al. 2018, "Learning Differentially Private Recurrent
+    Language Models", section 3.3).
+    """
+
+    def factors(self, norms: Tensor, layers: Tensor) -> Tensor:
+        bound = self.bounds[0] / math.sqrt(len(layers))
+        return bound / layers.sqrt().clamp(min=bound)
+
+
+class Automatic(Flat):
+    """C/(‖g‖ + 0.01): every gradient is normalized, and C becomes part of the learning rate.
+
+    Bu et al. 2023, "Automatic Clipping: Differentially Private Deep Learning Made Easier and Stronger", section 3.
+    """
+
+    def factors(self, norms: Tensor, layers: Tensor) -> Tensor:
+        return self.bounds[0] / (norms + SMOOTHING)
+
+
+class Adaptive(Flat):
+    """C follows the median of the norms, found out from a noisy count in every step.
+
+    Andrew et al. 2021, "Differentially Private Learning with Adaptive Clipping", algorithm 1, with its constants:
+    geometric updates at rate 0.2, count noise of a twentieth of the expected batch. The count is paid for by more
+    noise on the gradients (theorem 1); the claim stays that of σ.
+
+    Args:
+        max_grad_norm: C of the first step.
+        models: how many models are trained at once.
+    """
+
+    def __init__(self, max_grad_norm: float, *, models: int = 1):
+        super().__init__(max_grad_norm, models=models)
+        self.count_noise, self.expected = 0.0, 1.0
+        self._count: Tensor = torch.zeros(models, dtype=torch.float64)
+
+    def gradient_noise(self, noise_multiplier: float, expected_batch_size: float) -> float:
+        self.expected = expected_batch_size
+        if noise_multiplier == 0:
+            return 0.0
+        # At least σ, or the count alone would spend more than the claim allows.
+        self.count_noise = max(COUNT_NOISE * expected_batch_size, noise_multiplier)
+        return float((noise_multiplier**-2 - (2 * self.count_noise) ** -2) ** -0.5)
+
+    def observe(self, norms: Tensor) -> None:
+        # ½ for a record below C and −½ for one above: sensitivity ½. Padded rows have no gradient and count nothing.
+        signs = torch.where(norms <= self._bound(norms), 0.5, -0.5).where(norms > 0, 0.0)
+        self._count += signs.sum(-1).cpu().view(-1)
+
+    def adapt(self, normal: Callable[[int], float], reduce: Callable[[Tensor], object] | None) -> None:
+        if reduce is not None:
+            reduce(self._count)
+        for k, count in enumerate(self._count.tolist()):
+            below = 0.5 + (count + self.count_noise * normal(k)) / self.expected
+            self.bounds[k] *= math.exp(-LEARNING_RATE * (below - QUANTILE))
+        self._count.zero_()
+
+
+CLIPPINGS: dict[str, type[Flat]] = {"flat": Flat, "per_layer": PerLayer, "automatic": Automatic, "adaptive": Adaptive}

@@ -1,0 +1,53 @@
+"""Squared norms and weighted sums of per-record gradients, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
+from defenses.dp_sgd.layers.convolution import convolution_gradients
+from defenses.dp_sgd.layers.dense import dense_gradients
+from defenses.dp_sgd.layers.embedding import embedding_gradients
+from defenses.dp_sgd.layers.normalization import norm_gradients
+from defenses.dp_sgd.layers.sampled import GRAD_SAMPLERS, sampled_gradients
+from defenses.dp_sgd.layers.tape import Gradients, Sums, Tape
+from targets.stacks import StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
+from targets.stacks.embedding import plain
+from targets.stacks.normalization import INSTANCE_NORMS
+
+__all__ = ["GRAD_SAMPLERS", "Gradients", "Sums", "Tape", "gradients"]
+
+SINGLE: Mapping[type[nn.Module], Callable[[Any, Tape], Gradients]] = {
+    nn.Linear: dense_gradients,
+    **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), convolution_gradients),
+    nn.Embedding: embedding_gradients,
+    **dict.fromkeys((nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *INSTANCE_NORMS), norm_gradients),
+}
+STACKED: Mapping[type[nn.Module], Callable[[Any, Tape], Gradients]] = {
+    StackedLinear: dense_gradients,
+    StackedConvolution: convolution_gradients,
+    StackedEmbedding: embedding_gradients,
+    StackedNorm: norm_gradients,
+}
+FORWARD = ("forward", "_conv_forward")
+"""What a subclass inherits if it computes what its base computes."""
+
+
+def gradients(layer: nn.Module, stacked: bool) -> Callable[[nn.Module, Tape], Gradients] | None:
+    """How the per-record gradients of a layer are found, or None if no way is known.
+
+    A subclass counts as its base as long as it inherits the forward pass; otherwise its gradient is unknown.
+    """
+    if isinstance(layer, nn.EmbeddingBag) or (isinstance(layer, nn.Embedding) and not plain(layer)):
+        return None
+    known = STACKED if stacked else SINGLE
+    for base in type(layer).__mro__:
+        if any(getattr(type(layer), name, None) is not getattr(base, name, None) for name in FORWARD):
+            return None
+        if base in known:  # other parameters, as of a weight norm, have other gradients
+            return known[base] if {"weight", "bias"}.issuperset(layer._parameters) else None
+        if base in GRAD_SAMPLERS and not stacked:
+            return sampled_gradients
+    return None

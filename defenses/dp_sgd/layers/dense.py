@@ -1,0 +1,60 @@
+"""Per-record gradients of linear layers, single and stacked."""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from defenses.dp_sgd.layers.tape import Gradients, Tape, ghost_norms, ghost_pays, learning, squared_norms, weighted_sum
+from targets.stacks import StackedLinear
+
+
+def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
+    """Per-record gradients are not materialized unless that is cheaper.
+
+    With one position, ‖g‖² = ‖δ‖²(‖a‖² + 1); with few of them the ghost norm. The weighted sum of gradients is one
+    product (book-keeping; Bu et al. 2023).
+    """
+    weight, bias, stacked = learning(layer.weight), learning(layer.bias), isinstance(layer, StackedLinear)
+    activation, delta = (_positions(calls, records=2 if stacked else 1) for calls in tape)
+    positions, inputs, outputs = activation.shape[-2], activation.shape[-1], delta.shape[-1]
+    summed = delta[..., 0, :] if positions == 1 else delta.sum(-2)
+    squares = delta.new_zeros(delta.shape[:-2])
+    kept: Tensor | None = None
+    if weight is not None:
+        if positions == 1:
+            squares = squared_norms(activation[..., 0, :]) * squared_norms(summed)
+        elif ghost_pays(positions, inputs * outputs):
+            squares = ghost_norms(activation, delta)
+        else:
+            samples = activation.mT @ delta if stacked else delta.mT @ activation
+            squares = squared_norms(samples.flatten(-2))
+            if inputs * outputs <= positions * (inputs + outputs):  # no more than the tape itself
+                kept = samples
+    if bias is not None:
+        squares = squares + squared_norms(summed)
+
+    def sums(weights: Tensor) -> dict[nn.Parameter, Tensor]:
+        result: dict[nn.Parameter, Tensor] = {}
+        if bias is not None:
+            result[bias] = (summed.mT @ weights.unsqueeze(-1)).squeeze(-1)
+        if weight is not None and kept is not None:
+            result[weight] = weighted_sum(weights, kept).view_as(weight)
+        elif weight is not None:
+            inner, outer = activation.flatten(-3, -2), delta.flatten(-3, -2)
+            per_position = weights.unsqueeze(-1).expand(*weights.shape, positions).flatten(-2).unsqueeze(-1)
+            if inputs < outputs:  # the weights go onto the narrower factor
+                inner = inner * per_position
+            else:
+                outer = outer * per_position
+            result[weight] = inner.mT @ outer if stacked else outer.mT @ inner
+        return result
+
+    return squares, sums
+
+
+def _positions(calls: list[Tensor], records: int) -> Float[Tensor, "*models batch positions width"]:
+    """All calls and sequence positions of a record on one axis: a layer called twice adds up like a longer sequence."""
+    joined = [call.reshape(*call.shape[:records], call.shape[records:-1].numel(), call.shape[-1]) for call in calls]
+    return joined[0] if len(joined) == 1 else torch.cat(joined, dim=records)

@@ -1,0 +1,62 @@
+"""What a layer notes in a step, and what is made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+Tape = tuple[list[Tensor], list[Tensor]]
+"""A layer's inputs and output gradients, one of each per call in the forward pass."""
+Sums = Callable[[Tensor], dict[nn.Parameter, Tensor]]
+"""From one weight per record to the weighted sum of the records' gradients."""
+Gradients = tuple[Float[Tensor, "*models batch"], Sums]
+"""The squared norm of every record's gradient, and the way to sum them."""
+GRAM_COST = 4
+"""How many times as dear a product is in a Gram matrix, a gradient being of use for the sum too; measured on a CPU."""
+
+
+def learning(parameter: Tensor | None) -> nn.Parameter | None:
+    """The parameter, if there is one and it is not frozen."""
+    return parameter if isinstance(parameter, nn.Parameter) and parameter.requires_grad else None
+
+
+def materialized(samples: Mapping[nn.Parameter, Float[Tensor, "*models batch ..."]], axes: int) -> Gradients:
+    """Norms and sums of per-record gradients that are all there.
+
+    Args:
+        samples: per parameter; after the records' axes come those of a single model's parameter.
+        axes: how many axes number the records: 1 for (batch,), 2 for (models, batch).
+    """
+    squares = torch.stack([squared_norms(sample.flatten(axes)) for sample in samples.values()]).sum(0)
+
+    def sums(weights: Tensor) -> dict[nn.Parameter, Tensor]:
+        return {parameter: weighted_sum(weights, sample).view_as(parameter) for parameter, sample in samples.items()}
+
+    return squares, sums
+
+
+def weighted_sum(
+    weights: Float[Tensor, "*models batch"], samples: Float[Tensor, "*models batch ..."]
+) -> Float[Tensor, "*models size"]:
+    return (weights.unsqueeze(-2) @ samples.flatten(weights.ndim)).squeeze(-2)
+
+
+def squared_norms(vectors: Float[Tensor, "*records width"]) -> Float[Tensor, "*records"]:
+    norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
+    return norms.square()
+
+
+def ghost_pays(positions: int, size: int) -> bool:
+    """Whether two Gram matrices of T positions cost less than a gradient of `size` weights per record."""
+    return 2 * GRAM_COST * positions**2 < size
+
+
+def ghost_norms(
+    activation: Float[Tensor, "*records positions inputs"], delta: Float[Tensor, "*records positions outputs"]
+) -> Float[Tensor, "*records"]:
+    """‖Σ_t δ_t a_tᵀ‖² = ⟨a aᵀ, δ δᵀ⟩ (Li et al. 2022, section 4), without the gradient itself."""
+    # Rounding may take a tiny norm below zero.
+    return ((activation @ activation.mT) * (delta @ delta.mT)).sum((-2, -1)).clamp(min=0)

@@ -1,0 +1,143 @@
+"""The mechanism that a claim is about, and the claim."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+
+from defenses.dp_sgd.calibration import Accounted, accounted, calibrate, privacy_curve, rdp_epsilon
+from defenses.dp_sgd.engine import Engine
+from defenses.dp_sgd.sampling import Sampling
+from targets.statement import NOT_COVERED, Statement
+
+LIBRARIES = ("opacus", "pytorch-lightning", "torch")
+LOGS = "logged loss, clipped fraction and gradient norms: they are computed from the private records"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mechanism:
+    """The numbers that a claim rests on; a resumed training must have the same.
+
+    Args:
+        noise_multiplier: σ ≥ 0.
+        max_grad_norm: C > 0; with adaptive clipping that of the first step.
+        clipping: flat, per_layer, automatic or adaptive.
+        sampling_rate: q, 0 to 1.
+        public_size: N ≥ 1, in units.
+        unit: record or group.
+        rows_per_unit: rows that a unit brings into a step.
+        steps: T ≥ 1, planned.
+        delta: δ, 0 to below 1/N.
+    """
+
+    noise_multiplier: float
+    max_grad_norm: float
+    clipping: str
+    sampling_rate: float
+    public_size: int
+    unit: str
+    rows_per_unit: int
+    steps: int
+    delta: float
+
+    @property
+    def expected_batch_size(self) -> float:
+        """q·N, what every step is divided by."""
+        return self.sampling_rate * self.public_size
+
+    def accounted(self) -> Accounted:
+        return accounted(self.noise_multiplier, self.sampling_rate, self.steps, self.delta)
+
+    def spent(self, steps: int) -> float:
+        """ε after so many steps, by Rényi accounting."""
+        return rdp_epsilon(self.noise_multiplier, self.sampling_rate, steps, self.delta)
+
+    def statement(
+        self, *, steps_done: int, randomness: str, noise: str, tuning_runs: int, warnings: tuple[str, ...]
+    ) -> Statement:
+        """The whole claim. Its ε is that of the planned steps, since when to stop may depend on the records."""
+        planned = self.accounted()
+        values = asdict(self)
+        rows, unit = values.pop("rows_per_unit"), values.pop("unit")
+        return Statement(
+            **{"steps_planned" if name == "steps" else name: value for name, value in values.items()},
+            guarantee=math.isfinite(planned.epsilon),
+            epsilon=planned.epsilon,
+            accountant=planned.accountant,
+            epsilon_rdp=planned.epsilon_rdp,
+            epsilon_spent=self.spent(steps_done),
+            neighboring=f"add/remove one {unit}",
+            unit=unit,
+            rows_per_unit=rows,
+            sampling="Poisson",
+            steps_done=steps_done,
+            engine=Engine.name,
+            randomness=randomness,
+            noise=noise,
+            tuning_runs=tuning_runs,
+            privacy_curve=privacy_curve(self.noise_multiplier, self.sampling_rate, self.steps),
+            not_covered=(*NOT_COVERED, LOGS),
+            warnings=warnings,
+            versions={name: version(name) for name in LIBRARIES},
+        )
+
+
+def check_delta(delta: float, public_size: int) -> None:
+    if delta >= 1 / public_size:
+        raise ValueError(
+            f"delta={delta} is at least 1/N={1 / public_size:.3g}, which allows publishing a record outright;"
+            f" choose below it, for example {public_size**-1.1:.2g}"
+        )
+
+
+def plan(
+    sampling: Sampling,
+    *,
+    steps: float,
+    models: Sequence[int] | None,
+    epsilon: float | None,
+    delta: float | None,
+    noise_multiplier: float | None,
+    max_grad_norm: float,
+    clipping: str,
+) -> Mechanism:
+    """The mechanism of a fit, before its first step.
+
+    Args:
+        sampling: how its loader draws.
+        steps: what the trainer plans; the sampler's T, which is not less, takes precedence.
+        models: the models' numbers, where they are known beforehand.
+        epsilon: what σ is calibrated for if `noise_multiplier` is None.
+        delta: δ; N^−1.1 if None.
+        noise_multiplier: σ.
+        max_grad_norm: C.
+        clipping: how gradients are clipped.
+
+    Raises:
+        ValueError: if the steps have no end, or go beyond the sampler's, or if δ allows to publish a record.
+    """
+    if models is not None and sampling.models not in (None, tuple(models)):
+        raise ValueError(f"models={list(models)} are not the sampler's {list(sampling.models or ())}; give the same")
+    if math.isinf(steps):
+        raise ValueError("max_epochs=-1 without max_steps has no end to account for; set one of them")
+    if sampling.steps is not None and steps > sampling.steps:
+        raise ValueError(f"max_steps={steps} exceeds the sampler's T={sampling.steps}; train at most that long")
+    planned = int(sampling.steps or steps)
+    delta = float(sampling.public_size**-1.1) if delta is None else delta
+    check_delta(delta, sampling.public_size)
+    if noise_multiplier is None:
+        assert epsilon is not None
+        noise_multiplier = calibrate(epsilon, delta, sampling.rate, planned)
+    return Mechanism(
+        noise_multiplier=float(noise_multiplier),
+        max_grad_norm=float(max_grad_norm),
+        clipping=clipping,
+        sampling_rate=sampling.rate,
+        public_size=sampling.public_size,
+        unit=sampling.unit,
+        rows_per_unit=sampling.rows_per_unit,
+        steps=planned,
+        delta=delta,
+    )
