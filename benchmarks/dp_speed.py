@@ -38,49 +38,44 @@ from targets.networks import CNN, MLP
 from targets.transformer import Transformer
 
 WARM_UP, FEW = 3, 3  # steps that do not count; steps that suffice where one takes seconds
-WORDS = 8192
-NETWORKS: dict[str, tuple[tuple[int, ...], Callable[..., nn.Module]]] = {
-    "MLP": ((600,), partial(MLP, classes=100, hidden=(1024, 512, 256, 128))),
-    "CNN": ((1, 28, 28), partial(CNN, classes=10)),
-    "transformer": ((64,), partial(Transformer, classes=2, buckets=WORDS)),
-}
-"""The shape of a record, and what makes the network."""
 
 
 class Case(NamedTuple):
-    """A network, a batch size and what is to be reached: our ratio to plain SGD, and to each of Opacus's modes."""
+    """A network, the shape of its batches, the steps of a fit, and what our ratios are to reach.
 
-    network: str
-    batch: int
+    `at_most` is that to plain SGD; `faster` holds those to Opacus's modes.
+    """
+
+    name: str
+    network: Callable[[], nn.Module]
+    shape: tuple[int, ...]
     steps: int
     at_most: float | None
     faster: Mapping[str, float | None]
 
-    def __str__(self) -> str:
-        return f"{self.network}, batch {self.batch}"
-
     def batches(self) -> list[tuple[Tensor, Tensor]]:
         """One per step, a few over and over."""
-        x = torch.rand(4, self.batch, *NETWORKS[self.network][0])
-        x = (WORDS * x).long() if self.network == "transformer" else x
-        return [(x[t % 4], torch.arange(self.batch) % 2) for t in range(WARM_UP + self.steps)]
-
-    def make(self) -> nn.Module:
-        shape, network = NETWORKS[self.network]
-        return network(shape=shape)
+        x = torch.rand(4, *self.shape)
+        x = (8192 * x).long() if self.network is transformer else x
+        return [(x[t % 4], torch.arange(self.shape[0]) % 2) for t in range(WARM_UP + self.steps)]
 
     def contestants(self) -> dict[str, Callable[[Case], Any]]:
         modes = {f"Opacus {mode}": partial(opacus, mode=mode) for mode in self.faster}
         return {"plain SGD": partial(lightning, private=False), "ours": partial(lightning, private=True), **modes}
 
 
+mlp = partial(MLP, shape=(600,), classes=100, hidden=(1024, 512, 256, 128))
+cnn = partial(CNN, shape=(1, 28, 28), classes=10)
+transformer = partial(Transformer, shape=(64,), classes=2, buckets=8192)
 CASES = [
-    Case("MLP", 256, 30, 1.35, {"ghost": 1.5, "hooks": 30}),
-    Case("MLP", 2048, 8, 1.15, {"ghost": 1.5}),  # hooks would hold 11 GB of gradients
-    Case("CNN", 256, 10, 1.5, {"ghost": 1, "hooks": 1, "functorch": 1, "ew": 1}),
-    Case("transformer", 256, 6, None, {"ghost": None, "hooks": None}),
+    Case("MLP, batch 256", mlp, (256, 600), 30, 1.35, {"ghost": 1.5, "hooks": 30}),
+    Case("MLP, batch 2048", mlp, (2048, 600), 8, 1.15, {"ghost": 1.5}),  # hooks would hold 11 GB of gradients
+    Case("CNN, batch 256", cnn, (256, 1, 28, 28), 10, 1.5, {"ghost": 1, "hooks": 1, "functorch": 1, "ew": 1}),
+    Case("transformer, batch 256", transformer, (256, 64), 6, None, {"ghost": None, "hooks": None}),
 ]
 MEMORY_AT_MOST = 1.3
+PRIVACY: Any = {"noise_multiplier": 1.0, "max_grad_norm": 1.0}
+QUIET: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
 class Steps(list[int]):
@@ -89,7 +84,7 @@ class Steps(list[int]):
     poisson, sampling_rate = True, 1e-3
 
     def __init__(self, case: Case):
-        self.steps, self.public_size = WARM_UP + case.steps, round(case.batch / self.sampling_rate)
+        self.steps, self.public_size = WARM_UP + case.steps, 1000 * case.shape[0]
         super().__init__(range(self.steps))
 
 
@@ -122,15 +117,14 @@ class Clock(pl.Callback):
 def lightning(case: Case, *, private: bool) -> Any:
     clock = Clock()
     loader: Any = DataLoader(case.batches(), sampler=Steps(case), batch_size=None)  # type: ignore[arg-type]
-    dp = DPSGD(noise_multiplier=1.0, max_grad_norm=1.0, secret=Secret.from_text("benchmark"))
-    quiet: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
-    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[clock, dp] if private else [clock], **quiet)
-    trainer.fit(Classifier(case.make()), loader)
+    dp = DPSGD(**PRIVACY, secret=Secret.from_text("benchmark"))
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[clock, dp] if private else [clock], **QUIET)
+    trainer.fit(Classifier(case.network()), loader)
     return clock.milliseconds()
 
 
 def opacus(case: Case, *, mode: str) -> Any:
-    clock, network, loss = Clock(), case.make(), nn.CrossEntropyLoss()
+    clock, network, loss = Clock(), case.network(), nn.CrossEntropyLoss()
     for layer in network.modules():
         if isinstance(layer, nn.Embedding):  # ghost clipping fails on expanded indices
             layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
@@ -138,11 +132,8 @@ def opacus(case: Case, *, mode: str) -> Any:
         module=network,
         optimizer=torch.optim.SGD(network.parameters(), lr=0.01),
         criterion=loss,
-        data_loader=DataLoader(range(1000 * case.batch), batch_size=case.batch),  # type: ignore[arg-type]
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        poisson_sampling=False,
-        grad_sample_mode=mode,
+        data_loader=DataLoader(range(1000 * case.shape[0]), batch_size=case.shape[0]),  # type: ignore[arg-type]
+        **PRIVACY | {"poisson_sampling": False, "grad_sample_mode": mode},
     )
     model, optimizer, criterion = made[0], made[1], made[2] if mode == "ghost" else loss
     for x, y in case.batches()[: None if mode == "ghost" else WARM_UP + FEW]:
@@ -158,15 +149,11 @@ def compare(case: Case, rounds: int) -> None:
     spent = np.array([[run(case) for run in contestants.values()] for _ in range(rounds)])
     to_plain, to_ours = (np.median(spent / spent[:, i : i + 1], axis=0) for i in (0, 1))
     for i, name in enumerate(contestants):
-        mode = name.removeprefix("Opacus ")
-        limit, rule = (
-            (case.at_most, "at most") if name == "ours" else (case.faster.get(mode), "ours faster by at least")
-        )
-        to_reach = "" if limit is None else f"{rule} {limit:g}"
-        factor = f"{to_ours[i, 1]:9.2f}" if mode in case.faster else " " * 9
-        wall, cpu = np.median(spent[:, i], axis=0)
-        title = f"{str(case) if i == 0 else '':24s}{name:17s}{wall:9.1f}{cpu:9.1f}"
-        print(f"{title}{to_plain[i, 0]:9.2f}{to_plain[i, 1]:9.2f}{factor}   {to_reach}", flush=True)
+        mode, (wall, cpu) = name.removeprefix("Opacus "), np.median(spent[:, i], axis=0)
+        limit, rule = (case.at_most, "at most") if i == 1 else (case.faster.get(mode), "ours faster by")
+        factor, to_reach = (f"{to_ours[i, 1]:.2f}" if i > 1 else "", f"{rule} {limit:g}" if limit else "")
+        print(f"{case.name if i == 0 else '':24s}{name:17s}{wall:9.1f}{cpu:9.1f}", end="")
+        print(f"{to_plain[i, 0]:9.2f}{to_plain[i, 1]:9.2f}{factor:>9s}   {to_reach}", flush=True)
 
 
 def peak() -> float:
@@ -176,13 +163,11 @@ def peak() -> float:
 
 def memory(case: Case) -> None:
     """Plain SGD's peak and ours, each measured by this file in a process of its own."""
-    found = []
-    for name in ("plain SGD", "ours"):
-        command = [sys.executable, __file__, "--only", str(case), name]
-        found.append([float(value) for value in subprocess.check_output(command, text=True).split()[-2:]])
-    (imports, plain), (_, ours) = found
+    commands = [[sys.executable, __file__, "--only", case.name, name] for name in ("plain SGD", "ours")]
+    outputs = [subprocess.check_output(command, text=True).split() for command in commands]
+    (imports, plain), (_, ours) = (map(float, output[-2:]) for output in outputs)
     above = f"{plain - imports:.0f} and {ours - imports:.0f} MiB above the imports"
-    print(f"{case!s:41s}{plain:9.0f}{ours:9.0f}{ours / plain:18.2f}   at most {MEMORY_AT_MOST} ({above})")
+    print(f"{case.name:41s}{plain:9.0f}{ours:9.0f}{ours / plain:18.2f}   at most {MEMORY_AT_MOST} ({above})")
 
 
 def main() -> None:
@@ -195,7 +180,7 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     if arguments.only:
         before, (wanted, name) = peak(), arguments.only
-        case = next(case for case in CASES if str(case) == wanted)
+        case = next(case for case in CASES if case.name == wanted)
         case.contestants()[name](case)
         print(before, peak())
         return

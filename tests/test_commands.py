@@ -155,7 +155,7 @@ def test_illegal_key_stops_a_sweep_before_its_first_run(tmp_path):
 
 TRAIN = ("train.py", "fleet.models=1", "fleet.workers=1")
 BAD = {
-    "no data": ((*TRAIN,), "data is not chosen; add data=<name>, one of breast_cancer, csv, digits, location30, npz"),
+    "no data": ((*TRAIN,), "data is not chosen; add data=<name>, one of breast_cancer, cifar10, csv, digits, fashion"),
     "unknown data": ((*TRAIN, "data=nope"), "Could not find 'data/nope' Available options in 'data':"),
     "unknown defense": ((*TRAIN, "data=digits", "defense=nope"), "Could not find 'defense/nope'"),
     "unknown key": ((*TRAIN, "data=digits", "nope=1"), "Could not override 'nope'"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -106,14 +106,7 @@ class DPSGD(pl.Callback):
     @property
     def statement(self) -> Statement:
         """The whole claim. Its ε is that of the planned steps, since when to stop may depend on the records."""
-        given = self.secret is not None and self.secret.given
-        return self._started.mechanism.statement(
-            steps_done=self.steps,
-            randomness="given secret: no guarantee towards whoever knows it" if given else "operating system",
-            noise=self._noise.description,
-            tuning_runs=self.tuning_runs,
-            warnings=self._cautions,
-        )
+        return replace(self._claim(), privacy_curve=self._started.mechanism.privacy_curve())
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers; never the secret, with which anyone could take the noise off again."""
@@ -217,12 +210,12 @@ class DPSGD(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._detach()
         self._warn(self._started.journal.warnings())
-        rank_zero_info(self.statement.sentence())
+        rank_zero_info(self._claim().sentence())
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._detach()
         if self._step is not None:
-            rank_zero_info(self.statement.sentence())
+            rank_zero_info(self._claim().sentence())
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._detach()
@@ -231,6 +224,16 @@ class DPSGD(pl.Callback):
         """Module, optimizer and loader as they were."""
         while self._undo:
             self._undo.pop()()
+
+    def _claim(self) -> Statement:
+        given = self.secret is not None and self.secret.given
+        return self._started.mechanism.claim(
+            steps_done=self.steps,
+            randomness="given secret: no guarantee towards whoever knows it" if given else "operating system",
+            noise=self._noise.description,
+            tuning_runs=self.tuning_runs,
+            warnings=self._cautions,
+        )
 
     @property
     def _started(self) -> PrivateStep:

@@ -54,10 +54,14 @@ class Mechanism:
         """ε after so many steps, by Rényi accounting."""
         return rdp_epsilon(self.noise_multiplier, self.sampling_rate, steps, self.delta)
 
-    def statement(
+    def privacy_curve(self) -> tuple[tuple[float, float], ...]:
+        """(ε, δ) pairs, an upper bound on δ(ε) of the planned steps."""
+        return privacy_curve(self.noise_multiplier, self.sampling_rate, self.steps)
+
+    def claim(
         self, *, steps_done: int, randomness: str, noise: str, tuning_runs: int, warnings: tuple[str, ...]
     ) -> Statement:
-        """The whole claim. Its ε is that of the planned steps, since when to stop may depend on the records."""
+        """What is claimed, without the privacy curve, which takes a second to compute."""
         planned = self.accounted()
         values = asdict(self)
         rows, unit = values.pop("rows_per_unit"), values.pop("unit")
@@ -77,7 +81,6 @@ class Mechanism:
             randomness=randomness,
             noise=noise,
             tuning_runs=tuning_runs,
-            privacy_curve=privacy_curve(self.noise_multiplier, self.sampling_rate, self.steps),
             not_covered=(*NOT_COVERED, LOGS),
             warnings=warnings,
             versions={name: version(name) for name in LIBRARIES},
