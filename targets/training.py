@@ -11,7 +11,6 @@ import torch
 from hydra.utils import instantiate
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
@@ -19,6 +18,7 @@ from datamodules.split import Membership
 from targets import progress, stacks
 from targets.files import replacing, write_json
 from targets.fleet import Fitter, Fleet
+from targets.networks import MLP
 from targets.recipe import Recipe
 from targets.statement import Statement
 
@@ -65,9 +65,8 @@ def at_once(wanted: int | str, fitter: Fitter) -> int:
     network = fitter.initial_network(fitter.models[0])
     if wanted == "auto":
         small = sum(p.numel() for p in network.parameters()) <= STACKED_PARAMETERS
-        # Convolutions side by side take longer than one after the other.
-        learning = [layer for layer in network.modules() if list(layer.parameters(recurse=False))]
-        gains = small and all(isinstance(layer, nn.Linear) for layer in learning)
+        # Convolutions side by side take longer than one after the other, and an own forward may count axes.
+        gains = small and isinstance(network, MLP)
         return STACK if gains and fitter.defense.stackable and stacks.unstackable(network) is None else 1
     size = int(wanted)
     if size > 1 and not fitter.defense.stackable:

@@ -33,9 +33,11 @@ class _Record(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, output: Tensor, activation: Tensor, tape: Tape, parameter: Tensor | None) -> Tensor:
+    def forward(
+        ctx: Any, output: Tensor, activation: Tensor, tape: Tape, shape: torch.Size, parameter: Tensor | None
+    ) -> Tensor:
         ctx.save_for_backward(activation)
-        ctx.tape = tape
+        ctx.tape, ctx.shape = tape, shape
         ctx.mark_dirty(output)
         return output
 
@@ -44,8 +46,8 @@ class _Record(torch.autograd.Function):
         (activation,) = ctx.saved_tensors
         activations, output_gradients = ctx.tape
         activations.append(activation.detach())
-        output_gradients.append(deltas[0].detach())
-        return deltas[0], None, None, None
+        output_gradients.append(deltas[0].detach().reshape(ctx.shape))
+        return deltas[0], None, None, None, None
 
 
 class Engine:
@@ -199,7 +201,12 @@ def _recording(module: nn.Module, tape: Tape) -> Callable[..., Tensor]:
             state["_parameters"] = attached
         activation = next(iter((*inputs, *keywords.values())))
         learning = next((value for value in attached.values() if value is not None and value.requires_grad), None)
-        return cast(Tensor, _Record.apply(output, activation, tape, learning))  # type: ignore[no-untyped-call]
+        # The product of a sequence is a view; noted on what it is a view of, autograd copies nothing.
+        base = output._base
+        if base is None or base.numel() != output.numel() or not (base.is_contiguous() and output.is_contiguous()):
+            base = output
+        noted: Tensor = _Record.apply(base, activation, tape, output.shape, learning)  # type: ignore[no-untyped-call]
+        return noted if base is output else noted.view(output.shape)
 
     return forward
 

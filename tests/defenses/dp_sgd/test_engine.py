@@ -123,6 +123,15 @@ def test_in_place_activation_and_frozen_layer() -> None:
         torch.testing.assert_close(found[name], value)
 
 
+def test_in_place_activation_after_a_sequence() -> None:
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(inplace=True), nn.Linear(8, 3))
+    plain = nn.Sequential(network[0], nn.ReLU(), network[2])
+    x, y = torch.randn(3, 5, 4), torch.randint(0, 3, (3,))
+    expected, _ = oracle(plain, x, y)
+    found, _ = clipped(network, x, y)
+    torch.testing.assert_close(found, expected)
+
+
 def oracle_of_trainable(network: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
     weights = {name: parameter.detach() for name, parameter in network.named_parameters() if parameter.requires_grad}
     samples = vmap(grad(lambda w, x, y: loss(functional_call(network, w, x[None]), y[None])), (None, 0, 0))(
