@@ -10,7 +10,7 @@ from typing import Any
 INFINITY = "inf"
 NOT_COVERED = (
     "the choice of hyperparameters, and of a checkpoint, on private records",
-    "other models trained on the same records: m of them cost up to m·ε",
+    "other models trained on the same records, and earlier trainings of this one: m of them cost up to m·ε",
 )
 
 

@@ -22,8 +22,22 @@ def batch_shape(batch: Any, dimensions: int) -> tuple[int, ...]:
 
 
 def part(batch: Any, start: int, stop: int, *, of: tuple[int, ...]) -> Any:
-    """The batch of records `start` to `stop`; what does not lead with the batch's shape `of` stays as it is."""
-    return _map(batch, lambda leaf: leaf.narrow(len(of) - 1, start, stop - start) if _leads(leaf, of) else leaf)
+    """The batch of records `start` to `stop`; what is not there for every record stays as it is.
+
+    That is every tensor that leads with the batch's shape `of`, and every list as long that holds other things.
+    """
+    if _lists_records(batch, of):
+        return batch[start:stop]
+    if not isinstance(batch, Tensor):
+        return _map(batch, lambda value: part(value, start, stop, of=of))
+    return batch.narrow(len(of) - 1, start, stop - start) if _leads(batch, of) else batch
+
+
+def _lists_records(batch: Any, shape: tuple[int, ...]) -> bool:
+    if not isinstance(batch, (list, tuple)) or len(shape) > 1 or len(batch) != shape[0]:
+        return False
+    tensors = [leaf for leaf in _leaves(batch) if isinstance(leaf, Tensor)]
+    return not tensors or not all(_leads(tensor, shape) for tensor in tensors)
 
 
 def _leads(leaf: Any, shape: tuple[int, ...]) -> bool:
@@ -31,16 +45,17 @@ def _leads(leaf: Any, shape: tuple[int, ...]) -> bool:
 
 
 def _map(batch: Any, change: Callable[[Any], Any]) -> Any:
+    """The same container with changed contents; a leaf stays as it is."""
     if isinstance(batch, dict):
-        return type(batch)({key: _map(value, change) for key, value in batch.items()})
+        return type(batch)({key: change(value) for key, value in batch.items()})
     if _is_record(batch):
-        parts = {field.name: _map(getattr(batch, field.name), change) for field in dataclasses.fields(batch)}
+        parts = {field.name: change(getattr(batch, field.name)) for field in dataclasses.fields(batch)}
         return dataclasses.replace(batch, **parts)
     if isinstance(batch, tuple) and hasattr(batch, "_fields"):
-        return type(batch)(*(_map(value, change) for value in batch))
+        return type(batch)(*map(change, batch))
     if isinstance(batch, (list, tuple)):
-        return type(batch)(_map(value, change) for value in batch)
-    return change(batch)
+        return type(batch)(map(change, batch))
+    return batch
 
 
 def _leaves(batch: Any) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -14,6 +14,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from datamodules.secret import Secret
 from datamodules.units import units_of
 from defenses.dp_sgd import rules
+from defenses.dp_sgd.engine import replace_attribute
 from defenses.dp_sgd.group_norm import replace_batch_norms
 from defenses.dp_sgd.mechanism import Mechanism, plan
 from defenses.dp_sgd.noise import NoiseSource
@@ -110,13 +111,7 @@ class DPSGD(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers; never the secret, with which anyone could take the noise off again."""
-        if self._step is None:
-            return {}
-        return {
-            "steps_done": self.steps,
-            "bounds": list(self._step.clipping.bounds),
-            **asdict(self._step.mechanism),
-        }
+        return {} if self._step is None else self._step.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = dict(state_dict)
@@ -152,11 +147,14 @@ class DPSGD(pl.Callback):
         self._undo.append(lambda: setattr(trainer.fit_loop, "_data_source", source))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        rules.check_start(trainer, resumed=self._restored is not None)
         mechanism, sampling = self._plan(trainer)
         self._cautions = rules.cautions(mechanism, mechanism.accounted(), trainer)
         if (gather := sampling.gather) is not None:
-            few = trainer.strategy.batch_to_device(gather[[0, 1, 2][: len(gather)]])
-            self._cautions += tuple(filter(None, [check_separable(pl_module, few)]))
+            unchecked = check_separable(
+                pl_module, lambda records: trainer.strategy.batch_to_device(gather[records]), len(gather)
+            )
+            self._cautions += () if unchecked is None else (unchecked,)
         self._warn(self._cautions)
         step = self._step = PrivateStep(
             pl_module,
@@ -167,7 +165,8 @@ class DPSGD(pl.Callback):
             processes=trainer.world_size,
             adds_noise=trainer.is_global_zero,
         )
-        self._resume(step, trainer)
+        if self._restored is not None:
+            step.restore(self._restored)
         trainer.strategy.optimizers = [step.optimizer]
         self._undo.append(lambda: setattr(trainer.strategy, "optimizers", [step.optimizer.release()]))
         if trainer.world_size > 1:  # it would wait for gradients that never come; the optimizer sums instead
@@ -181,18 +180,23 @@ class DPSGD(pl.Callback):
             at_once=self.max_physical_batch,
             clip=step.clip,
             begin=step.optimizer.zero_grad,
+            clear=step.engine.clear,
         )
-        pl_module.training_step = (  # type: ignore[method-assign]
+        training_step = (
             self._physical.automatic()
             if pl_module.automatic_optimization
-            else self._physical.manual(step=functools.partial(step.alone, pl_module), steps=lambda: step.done)
+            else self._physical.manual(step=functools.partial(step.alone, pl_module))
         )
-        self._undo.append(lambda: pl_module.__dict__.pop("training_step"))
+        self._undo.append(replace_attribute(pl_module, "training_step", training_step))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        self._before = self.steps
         self._started.journal.begin_step()
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
+        self._started.engine.clear()  # of backward passes that were not for the step, as for adversarial examples
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         step = self._started
@@ -203,6 +207,7 @@ class DPSGD(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        rules.check_steps(self.steps - self._before)
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.steps % every == 0:
             pl_module.log_dict({"epsilon": self.epsilon(), **self._started.journal.metrics()})
@@ -210,6 +215,7 @@ class DPSGD(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._detach()
         self._warn(self._started.journal.warnings())
+        self._warn(rules.check_end(self.steps, self._started.mechanism.steps))
         rank_zero_info(self._claim().sentence())
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
@@ -247,6 +253,7 @@ class DPSGD(pl.Callback):
 
     def _convert(self, loader: Any, *, rank: int, world_size: int) -> Any:
         """Poisson sampling in place of the loader's own, unless that is what it does."""
+        known = self._sampling
         converted, self._sampling = poisson_loader(
             loader,
             units=functools.partial(
@@ -266,6 +273,7 @@ class DPSGD(pl.Callback):
         if converted is loader and (self.groups is not None or self.augmentations > 1):
             name = type(loader.sampler).__name__
             raise ValueError(f"sampler={name} draws records by itself; leave out groups and augmentations")
+        rules.check_reloaded(known, self._sampling)
         return converted
 
     def _plan(self, trainer: pl.Trainer) -> tuple[Mechanism, Sampling]:
@@ -284,15 +292,6 @@ class DPSGD(pl.Callback):
             clipping=self.clipping,
         )
         return mechanism, self._sampling
-
-    def _resume(self, step: PrivateStep, trainer: pl.Trainer) -> None:
-        if self._restored is not None:
-            rules.check_resumed(asdict(step.mechanism), self._restored)
-            step.done, step.clipping.bounds = self._restored["steps_done"], list(self._restored["bounds"])
-        elif trainer.ckpt_path is not None:
-            raise ValueError(
-                f"ckpt_path={trainer.ckpt_path} holds no accountant's state; its steps are unaccounted for, train anew"
-            )
 
     def _warn(self, messages: Sequence[str]) -> None:
         for message in messages:

@@ -43,6 +43,8 @@ class _Record(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *deltas: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise ValueError("training_step differentiates a gradient (create_graph=True); no record's share is known")
         (activation,) = ctx.saved_tensors
         activations, output_gradients = ctx.tape
         activations.append(activation.detach())
@@ -80,15 +82,16 @@ class Engine:
         self.parameters = [parameter for layer in self.layers for parameter in _trainable(layer.module)]
         self.complete = False
         self._sums: dict[nn.Parameter, Tensor] = {}
+        self._undo: list[Callable[[], object]] = []
 
     def attach(self) -> None:
         for layer in self.layers:
-            layer.module.forward = _recording(layer.module, layer.tape)
+            self._undo.append(replace_attribute(layer.module, "forward", _recording(layer.module, layer.tape)))
 
     def detach(self) -> None:
         """Leaves the network as it was."""
-        for layer in self.layers:
-            layer.module.__dict__.pop("forward", None)
+        while self._undo:
+            self._undo.pop()()
         self._forget()
 
     def clip(self, records: Sequence[int], scale: float) -> Float[Tensor, "*models batch"]:
@@ -108,7 +111,7 @@ class Engine:
         for number, layer_sums in enumerate(sums):
             for parameter, total in layer_sums(weights[number] if weights.ndim > norms.ndim else weights).items():
                 self._sums[parameter] = self._sums[parameter] + total if parameter in self._sums else total
-        self._clear()
+        self.clear()
         return norms
 
     def gradients(self, records: Sequence[int]) -> tuple[Float[Tensor, "layers *models batch"], list[Sums]]:
@@ -132,9 +135,10 @@ class Engine:
 
     def _forget(self) -> None:
         self._sums.clear()
-        self._clear()
+        self.clear()
 
-    def _clear(self) -> None:
+    def clear(self) -> None:
+        """Forgets what was noted since the last `clip`."""
         for layer in self.layers:
             layer.tape[0].clear()
             layer.tape[1].clear()
@@ -170,6 +174,13 @@ class Engine:
     def _unbound(self, call: Tensor, records: tuple[int, ...]) -> tuple[Tensor, ...]:
         axis = len(records) - 1
         return call.reshape(*records, self.rows_per_unit, *call.shape[axis + 1 :]).unbind(axis + 1)
+
+
+def replace_attribute(module: nn.Module, name: str, value: Any) -> Callable[[], object]:
+    """Sets an attribute on the instance; returns what makes the instance as it was."""
+    before = module.__dict__.get(name)
+    module.__dict__[name] = value
+    return lambda: module.__dict__.pop(name) if before is None else module.__dict__.update({name: before})
 
 
 def _as_mask(records: Tensor, tensor: Tensor) -> Tensor:
@@ -229,7 +240,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
         if isinstance(module, nn.MultiheadAttention):
             raise ValueError(
                 f"layer {title} bypasses its projections' forward, so that no record would be clipped;"
-                " use opacus.layers.DPMultiheadAttention or attention made of nn.Linear"
+                " use opacus.layers.DPMultiheadAttention(…, batch_first=True) or attention made of nn.Linear"
             )
         if not (parameters := _trainable(module)):
             continue
@@ -240,6 +251,8 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
                 " requires_grad_(False)"
             )
         for parameter in parameters:
+            if parameter._backward_hooks:
+                raise ValueError(f"layer {title} has a parameter with a hook, which sees no gradient; remove the hook")
             if parameter in owners:
                 raise ValueError(f"layer {title} shares a parameter with {owners[parameter]}; give each its own copy")
             owners[parameter] = title

@@ -77,7 +77,7 @@ class NoisyOptimizer(DPOptimizerFastGradientClipping):  # type: ignore[misc]
     def release(self) -> Optimizer:
         """The user's optimizer again, with nothing left on its parameters."""
         for p in self.params:
-            del p.summed_grad
+            p.__dict__.pop("summed_grad", None)
             p.grad = None
         original: Optimizer = self.original_optimizer
         return original

@@ -25,6 +25,7 @@ class PhysicalBatches:
         at_once: rows of a part, at most; None for whole batches.
         clip: called with each part's shape after its backward pass, except the last, which Lightning runs.
         begin: called before the first of several backward passes.
+        clear: called before every backward pass that Lightning does not run.
     """
 
     def __init__(
@@ -36,8 +37,10 @@ class PhysicalBatches:
         at_once: int | None,
         clip: Callable[[tuple[int, ...]], None],
         begin: Callable[[], None],
+        clear: Callable[[], None],
     ):
-        self.training_step, self.dimensions, self.clip, self.begin = training_step, dimensions, clip, begin
+        self.training_step, self.dimensions = training_step, dimensions
+        self.clip, self.begin, self.clear = clip, begin, clear
         self.at_once = None if at_once is None else max(at_once // unit_rows, 1) * unit_rows
         self.rows: tuple[int, ...] = ()
         """The shape of the part whose backward pass comes next."""
@@ -67,18 +70,18 @@ class PhysicalBatches:
                         "training_step returned None; a step may not depend on the records, return the loss"
                     )
                 if stop < whole[-1]:
+                    self.clear()
                     (loss["loss"] if isinstance(loss, dict) else loss).backward()
                     self.clip(self.rows)
             return loss
 
         return training_step
 
-    def manual(self, *, step: Callable[[], object], steps: Callable[[], int]) -> Callable[..., Any]:
+    def manual(self, *, step: Callable[[], object]) -> Callable[..., Any]:
         """For a training_step that calls backward and step itself.
 
         Args:
             step: takes a step with noise alone.
-            steps: how many steps were taken so far.
         """
 
         @functools.wraps(self.training_step)
@@ -86,10 +89,6 @@ class PhysicalBatches:
             self.rows = batch_shape(batch, self.dimensions)
             if self.empty:
                 return step()
-            before = steps()
-            outputs = self.training_step(batch, *rest)
-            if (taken := steps() - before) != 1:
-                raise ValueError(f"training_step took {taken} optimizer steps; take exactly one for every batch")
-            return outputs
+            return self.training_step(batch, *rest)
 
         return training_step

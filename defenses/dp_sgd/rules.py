@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,6 +17,7 @@ from torch import optim
 from defenses.dp_sgd.calibration import Accounted
 from defenses.dp_sgd.clipping import CLIPPINGS
 from defenses.dp_sgd.mechanism import Mechanism
+from defenses.dp_sgd.sampling import Sampling
 
 VACUOUS = 10.0
 READS_GRADIENTS = ("on_after_backward", "on_before_optimizer_step")
@@ -95,17 +98,51 @@ def check_trainer(
 def check_optimizers(optimizers: list[optim.Optimizer]) -> optim.Optimizer:
     if len(optimizers) != 1:
         raise ValueError(f"configure_optimizers gives {len(optimizers)} optimizers; DPSGD needs exactly one")
-    if isinstance(optimizers[0], optim.LBFGS):
-        raise ValueError("optimizer=LBFGS evaluates a batch several times per step; use SGD, Adam or another one")
+    closure = inspect.signature(type(optimizers[0]).step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        name = type(optimizers[0]).__name__
+        raise ValueError(f"optimizer={name} evaluates a batch several times per step; use SGD, Adam or another one")
     return optimizers[0]
 
 
-def check_resumed(now: dict[str, float], before: dict[str, float]) -> None:
+def check_start(trainer: pl.Trainer, *, resumed: bool) -> None:
+    if trainer.ckpt_path is not None and not resumed:
+        raise ValueError(
+            f"ckpt_path={trainer.ckpt_path} holds no accountant's state; its steps are unaccounted for, train anew"
+        )
+    if trainer.ckpt_path is None and trainer.global_step:
+        raise ValueError(
+            f"global_step={trainer.global_step}: this trainer's earlier steps would not be accounted for; make a new"
+            " Trainer, or resume with ckpt_path="
+        )
+
+
+def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
     for name, value in now.items():
-        if before[name] != value:
+        if before.get(name) != value:
             raise ValueError(
-                f"{name}={value} differs from {before[name]} in the checkpoint; resume with that, or train anew"
+                f"{name}={value} differs from {before.get(name)} in the checkpoint; resume with that, or train anew"
             )
+
+
+def check_reloaded(before: Sampling | None, now: Sampling) -> None:
+    if before is not None and replace(before, gather=None) != replace(now, gather=None):
+        raise ValueError(
+            f"q={now.rate:.3g}, N={now.public_size} of the reloaded train_dataloader differ from q={before.rate:.3g},"
+            f" N={before.public_size}; keep its batch size and its number of records"
+        )
+
+
+def check_steps(taken: int) -> None:
+    if taken != 1:
+        raise ValueError(f"training_step took {taken} optimizer steps; take exactly one for every batch")
+
+
+def check_end(done: int, planned: int) -> list[str]:
+    """What to say of a training that ended before its plan."""
+    if done == planned:
+        return []
+    return [f"stopped after {done} of {planned} steps: ε stays that of the plan; set max_steps to stop there by plan"]
 
 
 def cautions(mechanism: Mechanism, accounted: Accounted, trainer: pl.Trainer) -> tuple[str, ...]:

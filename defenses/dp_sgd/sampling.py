@@ -140,6 +140,7 @@ def check_replaceable(loader: Any) -> int:
     plain = isinstance(order, data.SequentialSampler) or (
         isinstance(order, data.RandomSampler) and not order.replacement and order.num_samples == len(order.data_source)
     )
+    plain = plain and len(getattr(order, "data_source", ())) == len(loader.dataset)  # type: ignore[arg-type]
     if not plain:
         raise ValueError(
             f"sampler={type(order).__name__} would be replaced by Poisson sampling over the whole data set;"

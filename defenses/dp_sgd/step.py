@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import pytorch_lightning as pl
@@ -16,6 +17,7 @@ from defenses.dp_sgd.journal import Journal
 from defenses.dp_sgd.mechanism import Mechanism
 from defenses.dp_sgd.noise import NoiseSource
 from defenses.dp_sgd.optimizer import NoisyOptimizer
+from defenses.dp_sgd.rules import check_resumed
 from targets.stacks import transposed
 
 
@@ -62,6 +64,16 @@ class PrivateStep:
         self.optimizer.attach_step_hook(self._count)
         self.divisor = getattr(module, "loss_divisor", None)
         self.journal = Journal(self.engine.parameters)
+        self._check_parameters()
+
+    def state(self) -> dict[str, Any]:
+        """Plain numbers, enough to go on from."""
+        return {"steps_done": self.done, "bounds": list(self.clipping.bounds), **asdict(self.mechanism)}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state` said, if it is the same mechanism."""
+        check_resumed(asdict(self.mechanism), state)
+        self.done, self.clipping.bounds = state["steps_done"], list(state["bounds"])
 
     def clip(self, rows: tuple[int, ...]) -> None:
         """Adds a physical batch of shape (batch,) or (models, batch), whose backward pass is done, to the sum."""
@@ -73,6 +85,7 @@ class PrivateStep:
 
     def release(self) -> None:
         """Leaves the sum, and what draws its noise, to the optimizer."""
+        self._check_parameters()
         self.engine.write()
         self.optimizer.hold()
         if self.gradient_noise > 0 and self.adds_noise:
@@ -87,6 +100,13 @@ class PrivateStep:
         optimizer: Any = module.optimizers()
         optimizer.step()
         optimizer.zero_grad()
+
+    def _check_parameters(self) -> None:
+        if set(self.optimizer.params) != set(self.engine.parameters):
+            raise ValueError(
+                "the optimizer's trainable parameters are not the module's; freeze before the fit what is not trained"
+                " (requires_grad_(False)), and make what is trained a parameter of the module"
+            )
 
     def _count(self, optimizer: Any) -> None:
         if self.done >= self.mechanism.steps:

@@ -14,6 +14,8 @@ Sums = Callable[[Tensor], dict[nn.Parameter, Tensor]]
 """From one weight per record to the weighted sum of the records' gradients."""
 Gradients = tuple[Float[Tensor, "*models batch"], Sums]
 """The squared norm of every record's gradient, and the way to sum them."""
+ROUNDING = 8
+"""Units in the last place by which the product of two Gram matrices may be off, of the largest it can be."""
 GRAM_COST = 4
 """How many times as dear a product is in a Gram matrix, a gradient being of use for the sum too; measured on a CPU."""
 
@@ -58,5 +60,8 @@ def ghost_norms(
     activation: Float[Tensor, "*records positions inputs"], delta: Float[Tensor, "*records positions outputs"]
 ) -> Float[Tensor, "*records"]:
     """‖Σ_t δ_t a_tᵀ‖² = ⟨a aᵀ, δ δᵀ⟩ (Li et al. 2022, section 4), without the gradient itself."""
-    # Rounding may take a tiny norm below zero.
-    return ((activation @ activation.mT) * (delta @ delta.mT)).sum((-2, -1)).clamp(min=0)
+    inner, outer = activation @ activation.mT, delta @ delta.mT
+    # Where large positions cancel, rounding hides a norm that clipping must see: its bound is added, not left out.
+    reach = (inner.diagonal(dim1=-2, dim2=-1) * outer.diagonal(dim1=-2, dim2=-1)).sqrt().sum(-1)
+    squares: Tensor = (inner * outer).sum((-2, -1)).clamp(min=0)
+    return squares + ROUNDING * torch.finfo(squares.dtype).eps * reach.square()

@@ -356,6 +356,24 @@ def test_any_map_style_loader_samples_the_same(loader: Any) -> None:
     assert torch.equal(module.my_net[0].weight, reference.my_net[0].weight)
 
 
+def test_backward_passes_that_are_not_for_the_step_leave_nothing() -> None:
+    """Adversarial examples need the gradient of the input; what layers note then is not the step's."""
+
+    class Adversarial(Plain):
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+            x = batch[0].clone().requires_grad_()
+            (slope,) = torch.autograd.grad(nn.functional.cross_entropy(self.my_net(x), batch[1], reduction="sum"), x)
+            return nn.functional.cross_entropy(self.my_net(batch[0] + 0.1 * slope.sign()), batch[1])
+
+    def trained(*callbacks: pl.Callback) -> Tensor:
+        torch.manual_seed(1)
+        module = Adversarial()
+        trainer(*callbacks, max_epochs=1).fit(module, DataLoader(blobs(24), batch_size=24))
+        return module.my_net[0].weight.detach()
+
+    torch.testing.assert_close(trained(DPSGD(noise_multiplier=0, max_grad_norm=1e6)), trained())
+
+
 def test_empty_batches_step_with_noise_only() -> None:
     callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
     module = fit(callback, loader=DataLoader(blobs(6), batch_size=1), max_epochs=20)

@@ -211,6 +211,27 @@ def test_sensitivity_is_the_clipping_norm() -> None:
     torch.testing.assert_close(difference, torch.tensor(CLIP))
 
 
+@pytest.mark.parametrize("positions", [4, 24])
+def test_norms_that_cancel_are_not_taken_for_small(positions: int) -> None:
+    """Large positions that cancel: in float32 their Gram matrices hide the norm that is left."""
+    torch.set_default_dtype(torch.float32)
+    layer = nn.Linear(512, 512)
+    engine = Engine(layer, clipping=Flat(CLIP))
+    engine.attach()
+    x = 3e3 * torch.randn(1, 1, 512).expand(8, positions, 512) + 0.03 * torch.randn(8, positions, 512)
+    sign = torch.ones(positions)
+    sign[1::2] = -1
+    (layer(x) * sign[:, None] * torch.randn(8, 1, 512)).sum().backward()
+    sums = torch.zeros(512, 512)
+    for record in range(8):
+        squares, all_sums = engine.gradients((8,))
+        alone = torch.zeros(8)
+        alone[record] = 1
+        sums = all_sums[0](alone)[layer.weight]
+        factor = float(engine.clipping.factors(squares.sum(0).sqrt(), squares)[record])
+        assert factor * float(sums.double().norm()) <= CLIP * (1 + 1e-3)
+
+
 def test_records_without_gradient_do_not_divide_zero_by_zero() -> None:
     network = nn.Linear(3, 2)
     engine = Engine(network, clipping=Flat(CLIP))
@@ -321,6 +342,31 @@ def test_refuses_an_unused_layer() -> None:
     network[0](torch.randn(2, 3)).sum().backward()
     with pytest.raises(ValueError, match=r"layer 1 \(Linear\) is trainable but the loss does not depend on it; use it"):
         engine.clip((2,), scale=1)
+
+
+def test_refuses_hooks_on_parameters() -> None:
+    network = nn.Linear(3, 2)
+    network.weight.register_hook(lambda gradient: gradient * 2)
+    with pytest.raises(ValueError, match="has a parameter with a hook, which sees no gradient; remove the hook"):
+        Engine(network)
+
+
+def test_refuses_gradients_of_gradients() -> None:
+    network = nn.Linear(3, 2)
+    Engine(network).attach()
+    x = torch.randn(2, 3, requires_grad=True)
+    with pytest.raises(ValueError, match="training_step differentiates a gradient"):
+        torch.autograd.grad(network(x).sum(), x, create_graph=True)
+
+
+def test_leaves_a_forward_that_was_there() -> None:
+    network = nn.Linear(3, 2)
+    own = network.forward
+    network.forward = own
+    engine = Engine(network)
+    engine.attach()
+    engine.detach()
+    assert network.__dict__["forward"] is own
 
 
 def test_refuses_weights_used_outside_the_layer() -> None:

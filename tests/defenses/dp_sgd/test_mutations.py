@@ -14,7 +14,7 @@ from test_distributed import check_two_processes
 from test_physical import check_micro_batches
 from torch.optim.swa_utils import AveragedModel
 
-from defenses.dp_sgd import callback, clipping, engine, noise, optimizer, sampling, step
+from defenses.dp_sgd import clipping, engine, noise, optimizer, sampling, step
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Patch = pytest.MonkeyPatch
@@ -90,7 +90,7 @@ def noise_per_part(patch: Patch) -> None:
 
 
 def accountant_not_restored(patch: Patch) -> None:
-    patch.setattr(callback.DPSGD, "_resume", lambda self, step, trainer: None)
+    patch.setattr(step.PrivateStep, "restore", lambda self, state: None)
 
 
 def averages_before_noise(patch: Patch) -> None:

@@ -9,7 +9,14 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, TensorDataset, WeightedRandomSampler
+from torch.utils.data import (
+    DataLoader,
+    DistributedSampler,
+    IterableDataset,
+    RandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+)
 
 from defenses.dp_sgd import DPSGD
 from defenses.dp_sgd.rules import check_optimizers, check_trainer
@@ -39,6 +46,42 @@ class Manual(Module):
 class Fetching(Module):
     def training_step(self, dataloader_iter: Any) -> Any:  # type: ignore[override]
         raise AssertionError("never called")
+
+
+class Outside(Module):
+    """Trains a tensor that is no parameter of the module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plain = [nn.Parameter(torch.zeros(2))]
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.layer(batch[0]) + self.plain[0], batch[1])
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([*self.parameters(), *self.plain], lr=0.1)
+
+
+class Unfreezing(Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.more = nn.Linear(2, 2).requires_grad_(False)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        return nn.functional.cross_entropy(self.more(self.layer(batch[0])), batch[1])
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        self.more.requires_grad_(batch_idx > 1)
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD([*self.layer.parameters(), *self.more.parameters()], lr=0.1)
+
+
+class Reloading(Module):
+    """Other batch sizes in later epochs."""
+
+    def train_dataloader(self) -> Any:
+        return DataLoader(DATA, batch_size=5 + 5 * self.current_epoch)
 
 
 class Skipping(Module):
@@ -133,6 +176,8 @@ def test_arguments(settings: dict[str, Any], message: str) -> None:
         ),
         ({"module": Fetching()}, r"training_step\(dataloader_iter\) fetches batches by itself; take a batch instead"),
         ({"module": Module(torch.optim.LBFGS)}, "optimizer=LBFGS evaluates a batch several times per step; use SGD"),
+        ({"module": Outside()}, "the optimizer's trainable parameters are not the module's; freeze before the fit"),
+        ({"module": Unfreezing()}, "the optimizer's trainable parameters are not the module's; freeze before the fit"),
         ({"module": Skipping()}, "training_step returned None; a step may not depend on the records, return the loss"),
         (
             {"module": BatchNorm()},
@@ -172,6 +217,14 @@ class Numbers(torch.utils.data.Sampler[int]):
             "dataset=Stream is iterable, so its records cannot be drawn independently",
         ),
         (
+            DataLoader(DATA, batch_size=5, sampler=RandomSampler(range(10))),
+            "sampler=RandomSampler would be replaced by Poisson sampling over the whole data set; use shuffle",
+        ),
+        (
+            DataLoader(DATA, batch_size=5, sampler=DistributedSampler(DATA, num_replicas=2, rank=0)),
+            "sampler=DistributedSampler would be replaced by Poisson sampling over the whole data set",
+        ),
+        (
             DataLoader(DATA, batch_size=5, sampler=WeightedRandomSampler([1.0] * 20, 20)),
             "sampler=WeightedRandomSampler would be replaced by Poisson sampling over the whole data set; use shuffle",
         ),
@@ -200,3 +253,42 @@ def test_batches_without_tensors() -> None:
 
     with pytest.raises(ValueError, match="batch=list holds no tensor to count records in; make its collate function"):
         fit(loader=DataLoader(Words(), batch_size=2))
+
+
+def test_other_sampling_after_a_reload() -> None:
+    quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        callbacks=[DPSGD(noise_multiplier=1.0)],
+        max_epochs=2,
+        reload_dataloaders_every_n_epochs=1,
+        accelerator="cpu",
+        **quiet,
+    )
+    with pytest.raises(
+        ValueError, match=r"q=0\.5, N=20 of the reloaded train_dataloader differ from q=0\.25, N=20; keep"
+    ):
+        trainer.fit(Reloading())
+
+
+def test_a_second_fit_of_the_same_trainer() -> None:
+    quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(callbacks=[DPSGD(noise_multiplier=1.0)], max_epochs=1, accelerator="cpu", **quiet)
+    module = Module()
+    trainer.fit(module, DataLoader(DATA, batch_size=5))
+    trainer.fit_loop.max_epochs = 2
+    with pytest.raises(
+        ValueError, match="global_step=4: this trainer's earlier steps would not be accounted for; make"
+    ):
+        trainer.fit(module, DataLoader(DATA, batch_size=5))
+
+
+def test_an_optimizer_step_that_is_left_out() -> None:
+    class Lazy(Module):
+        def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+            if batch_idx == 1:
+                optimizer_closure()
+            else:
+                super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+
+    with pytest.raises(ValueError, match="training_step took 0 optimizer steps; take exactly one for every batch"):
+        fit(Lazy())

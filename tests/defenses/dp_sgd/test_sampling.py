@@ -64,6 +64,14 @@ def test_part_of_a_stack_and_of_what_is_no_record() -> None:
     assert x.tolist() == [[1, 2], [7, 8]] and weight.shape == (6,) and name == "name"
 
 
+def test_part_of_records_that_are_no_tensors() -> None:
+    targets = [{"boxes": torch.ones(number + 1, 4)} for number in range(5)]
+    x, cut = part((torch.arange(5), targets), 1, 3, of=(5,))
+    assert x.tolist() == [1, 2] and [id(target) for target in cut] == [id(target) for target in targets[1:3]]
+    pair = part((torch.arange(2), torch.arange(2)), 0, 1, of=(2,))  # two tensors are not two records
+    assert [tensor.tolist() for tensor in pair] == [[0], [0]]
+
+
 def test_empty_batch_has_the_form_of_a_full_one() -> None:
     gather = Gather(DataLoader(TensorDataset(torch.ones(4, 2), torch.zeros(4)), batch_size=2))
     assert [tensor.shape for tensor in gather[[]]] == [(0, 2), (0,)]
