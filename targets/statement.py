@@ -29,7 +29,8 @@ class Statement:
         epsilon_spent: ε after the steps that were done, which is no guarantee where the records decided when to stop.
         neighboring: the relation between the data sets that cannot be told apart.
         unit: what one step of that relation adds or removes: record or group.
-        rows_per_unit: rows that a unit brings into a step, clipped together: the bound on records per group, or copies.
+        records_per_unit: records of a unit that take part in a step, at most; 1 if records are the unit.
+        augmentations: rows of each of these records, averaged before clipping.
         sampling: how a step's records were chosen.
         public_size: N, treated as public; the divisor of every step is q·N.
         sampling_rate: q, the probability that a record takes part in a step.
@@ -56,7 +57,8 @@ class Statement:
     epsilon_spent: float | None = None
     neighboring: str = "add/remove one record"
     unit: str = "record"
-    rows_per_unit: int | None = None
+    records_per_unit: int | None = None
+    augmentations: int | None = None
     sampling: str | None = None
     public_size: int | None = None
     sampling_rate: float | None = None

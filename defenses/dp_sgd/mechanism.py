@@ -28,6 +28,7 @@ class Mechanism:
         public_size: N ≥ 1, in units.
         unit: record or group.
         rows_per_unit: rows that a unit brings into a step.
+        augmentations: how many of these are the same record.
         steps: T ≥ 1, planned.
         delta: δ, 0 to below 1/N.
     """
@@ -39,6 +40,7 @@ class Mechanism:
     public_size: int
     unit: str
     rows_per_unit: int
+    augmentations: int
     steps: int
     delta: float
 
@@ -74,7 +76,7 @@ class Mechanism:
             epsilon_spent=self.spent(steps_done),
             neighboring=f"add/remove one {unit}",
             unit=unit,
-            rows_per_unit=rows,
+            records_per_unit=rows // self.augmentations,
             sampling="Poisson",
             steps_done=steps_done,
             engine=Engine.name,
@@ -141,6 +143,7 @@ def plan(
         public_size=sampling.public_size,
         unit=sampling.unit,
         rows_per_unit=sampling.rows_per_unit,
+        augmentations=sampling.augmentations,
         steps=planned,
         delta=delta,
     )

@@ -26,6 +26,7 @@ class Sampling:
         public_size: N, how many units there are, treated as public.
         unit: what a unit is: record, person or group.
         rows_per_unit: how many rows of a batch, side by side, are one unit.
+        augmentations: how many of these are the same record.
         steps: T where the sampler fixes it; otherwise the trainer does.
         models: numbers of the models that the sampler draws for, where it knows them.
         gather: where the user's own sampling was replaced, what makes batches of their data set.
@@ -35,6 +36,7 @@ class Sampling:
     public_size: int
     unit: str = "record"
     rows_per_unit: int = 1
+    augmentations: int = 1
     steps: int | None = None
     models: tuple[int, ...] | None = None
     gather: Gather | None = None
@@ -191,6 +193,7 @@ def poisson_loader(
         public_size=size,
         unit=made.name,
         rows_per_unit=made.rows_per_unit,
+        augmentations=made.augmentations,
         gather=Gather(loader),
     )
     steps = PoissonSteps(

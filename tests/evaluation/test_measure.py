@@ -129,7 +129,7 @@ def test_epsilon_about_persons_bounds_their_leakage(compose, tmp_path):
     persons = len(np.unique(run.dataset.split.persons))
     statement = run.statement
     assert statement.unit == "person" and statement.neighboring == "add/remove one person"
-    assert statement.rows_per_unit == 3 and statement.public_size == round(persons / 2)
+    assert statement.records_per_unit == 3 and statement.public_size == round(persons / 2)
     assert statement.sampling_rate == 8 / statement.public_size
     assert not any("persons with several records" in sentence for sentence in statement.not_covered)
     (found,) = findings_of([run], ATTACKS)

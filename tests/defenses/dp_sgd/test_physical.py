@@ -83,7 +83,7 @@ def test_augmentations_are_averaged_before_clipping(at_once: int | None) -> None
             noise_multiplier=0, max_grad_norm=clip, augmentations=2, max_physical_batch=at_once, secret=SECRET
         )
         fit(callback, module, DataLoader(Shifted(), batch_size=40), max_epochs=1)
-        assert callback.statement.rows_per_unit == 2
+        assert callback.statement.augmentations == 2 and callback.statement.records_per_unit == 1
         return float((weights(module) - start).norm())
 
     norm = 1.5 * 8**0.5
@@ -114,7 +114,7 @@ def test_statement_of_groups() -> None:
     fit(callback)
     statement = callback.statement
     assert statement.unit == "group" and statement.neighboring == "add/remove one group"
-    assert statement.public_size == 60 and statement.sampling_rate == 24 / 60 and statement.rows_per_unit == 3
+    assert statement.public_size == 60 and statement.sampling_rate == 24 / 60 and statement.records_per_unit == 3
     assert statement.delta == 60**-1.1 and "per group (add/remove one group)" in statement.sentence()
 
 
