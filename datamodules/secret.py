@@ -6,6 +6,7 @@ import hashlib
 import hmac
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,9 @@ from jaxtyping import UInt32
 
 if TYPE_CHECKING:
     import torch
+
+Stream = Callable[[UInt32[np.ndarray, "count"]], object]
+"""Overwrites an array with the next words of a keystream."""
 
 BYTES = 16
 TORCH_STATE_WORDS = 624
@@ -69,7 +73,7 @@ class Secret:
         """A ChaCha20 keystream (RFC 8439): the key is (secret, purpose, model), the nonce is the step.
 
         Who sees some of it learns nothing about the rest, unlike with Philox or the Mersenne Twister; it is
-        for what a privacy claim rests on, noise and sampling. The array is read-only.
+        for what a privacy claim rests on, noise and sampling.
 
         Args:
             purpose: names the use; every use has its own stream.
@@ -77,9 +81,15 @@ class Secret:
             step: 0 ≤ step < 2^96.
             count: how many 32-bit words; steps stay disjoint up to 2^36.
         """
+        words = np.empty(count, dtype="<u4")
+        self.stream(purpose, model, step)(words)
+        return words
+
+    def stream(self, purpose: str, model: int = 0, step: int = 0) -> Stream:
+        """The same words piece by piece: every call overwrites an array with those that follow."""
         nonce = bytes(4) + step.to_bytes(12, "little")  # the first four bytes count blocks
-        cipher = Cipher(algorithms.ChaCha20(_key(self.value, purpose, model, 32), nonce), mode=None)
-        return np.frombuffer(cipher.encryptor().update(_zeros(4 * count)), dtype="<u4")
+        cipher = Cipher(algorithms.ChaCha20(_key(self.value, purpose, model, 32), nonce), mode=None).encryptor()
+        return lambda words: cipher.update_into(_zeros(words.nbytes), words.view(np.uint8).data)
 
     def torch(self, purpose: str, model: int = 0, step: int = 0) -> torch.Generator:
         """A CPU generator with a full state from (secret, purpose, model, step).

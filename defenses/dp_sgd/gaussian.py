@@ -5,14 +5,16 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from jaxtyping import Float32, UInt32
+from jaxtyping import Float32
+
+from datamodules.secret import Stream
 
 BLOCK = 2**16
 """How many numbers are made at a time: few enough that they stay in the cache."""
 
 
 def gaussian(
-    bits: UInt32[np.ndarray, "words"], out: Float32[np.ndarray, "count"], *, scale: float, summands: int = 1
+    draw: Stream, out: Float32[np.ndarray, "count"], *, scale: float, summands: int = 1
 ) -> Float32[np.ndarray, "count"]:
     """Fills `out` with independent N(0, scale²): sums of Box–Muller transforms.
 
@@ -29,26 +31,24 @@ def gaussian(
     Differentially Private Libraries and How to Fix It") and the time that a step takes.
 
     Args:
-        bits: uniform and independent; summands · count words.
+        draw: overwrites arrays with uniform and independent words.
         out: overwritten; of even length, since normal numbers come in pairs.
         scale: standard deviation > 0.
         summands: how many normal numbers each of these is the sum of, divided by its root.
     """
-    words = bits.view(np.int32)  # signed integers convert faster
     spare = np.empty(min(BLOCK, len(out)), dtype=np.float32)
     for start in range(0, len(out), BLOCK):
         block = out[start : start + BLOCK]
-        for number, drawn in enumerate(words[summands * start :][: summands * len(block)].reshape(summands, -1)):
-            target = spare[: len(block)] if number else block
-            target[:] = drawn
-            _box_muller(target, variance=scale**2 / summands)
-            if number:
-                block += target
+        _box_muller(draw, block, variance=scale**2 / summands)
+        for _ in range(1, summands):
+            block += _box_muller(draw, spare[: len(block)], variance=scale**2 / summands)
     return out
 
 
-def _box_muller(values: Float32[np.ndarray, "count"], variance: float) -> None:
-    """Turns numbers that are uniform between ±2^31 into normal ones, in place."""
+def _box_muller(draw: Stream, values: Float32[np.ndarray, "count"], variance: float) -> Float32[np.ndarray, "count"]:
+    """Overwrites `values` with independent N(0, variance)."""
+    draw(values.view(np.uint32))
+    values[:] = values.view(np.int32)  # uniform between ±2^31; signed integers convert faster
     radius, angle = values[: len(values) // 2], values[len(values) // 2 :]
     radius *= np.float32(2.0**-31)
     radius *= radius
@@ -61,3 +61,4 @@ def _box_muller(values: Float32[np.ndarray, "count"], variance: float) -> None:
     np.sin(angle, out=angle)
     angle *= radius
     radius *= cosine
+    return values

@@ -33,9 +33,8 @@ class NoiseSource:
         self, out: Float32[np.ndarray, "count"], *, model: int, step: int, scale: float, purpose: str = "noise"
     ) -> None:
         """Overwrites `out`, of even length, with N(0, scale²)."""
-        summands = SUMMANDS if self.secure else 1
-        bits = self.secret.bits(purpose, model, step, count=summands * len(out))
-        gaussian(bits, out, scale=scale, summands=summands)
+        stream = self.secret.stream(purpose, model, step)
+        gaussian(stream, out, scale=scale, summands=SUMMANDS if self.secure else 1)
 
     def normal(self, purpose: str, model: int, step: int) -> float:
         """One number from N(0, 1)."""

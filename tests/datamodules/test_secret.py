@@ -62,6 +62,13 @@ def test_bits_depend_on_purpose_model_and_step_only(secret):
         secret.bits("noise", 0, -1, count=1)
 
 
+def test_a_stream_is_the_same_words_in_pieces_of_any_length(secret):
+    stream, pieces = secret.stream("noise", 3, 5), [np.empty(count, dtype=np.uint32) for count in (1, 0, 17, 82)]
+    for piece in pieces:
+        stream(piece)
+    np.testing.assert_array_equal(np.concatenate(pieces), secret.bits("noise", 3, 5, count=100))
+
+
 def test_bits_are_uniform(secret):
     bits = secret.bits("noise", count=2**20)
     assert bits.dtype == np.uint32 and bits.shape == (2**20,)

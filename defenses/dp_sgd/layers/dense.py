@@ -20,11 +20,12 @@ def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
     activation, delta = (_positions(calls, records=2 if stacked else 1) for calls in tape)
     positions, inputs, outputs = activation.shape[-2], activation.shape[-1], delta.shape[-1]
     summed = delta[..., 0, :] if positions == 1 else delta.sum(-2)
-    squares = delta.new_zeros(delta.shape[:-2])
+    of_bias = squared_norms(summed)
+    squares = torch.zeros_like(of_bias)
     kept: Tensor | None = None
     if weight is not None:
         if positions == 1:
-            squares = squared_norms(activation[..., 0, :]) * squared_norms(summed)
+            squares = squared_norms(activation[..., 0, :]) * of_bias
         elif ghost_pays(positions, inputs * outputs):
             squares = ghost_norms(activation, delta)
         else:
@@ -33,7 +34,7 @@ def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
             if inputs * outputs <= positions * (inputs + outputs):  # no more than the tape itself
                 kept = samples
     if bias is not None:
-        squares = squares + squared_norms(summed)
+        squares = squares + of_bias
 
     def sums(weights: Tensor) -> dict[nn.Parameter, Tensor]:
         result: dict[nn.Parameter, Tensor] = {}

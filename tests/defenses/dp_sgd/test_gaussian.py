@@ -17,8 +17,14 @@ NOTHING = 2**31
 
 
 def normal(bits: np.ndarray, scale: float = 1.0, summands: int = 1) -> np.ndarray:
+    remaining = bits
+
+    def draw(words: np.ndarray) -> None:
+        nonlocal remaining
+        words[:], remaining = remaining[: len(words)], remaining[len(words) :]
+
     out = np.full(len(bits) // summands, np.nan, np.float32)
-    return gaussian(bits, out, scale=scale, summands=summands).astype(float)
+    return gaussian(draw, out, scale=scale, summands=summands).astype(float)
 
 
 def draw(model: int = 0, step: int = 0, purpose: str = "noise", scale: float = 1.0, summands: int = 1) -> np.ndarray:

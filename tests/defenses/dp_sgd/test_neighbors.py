@@ -52,13 +52,13 @@ def test_one_record_moves_the_noised_sum_by_at_most_c(clipping: str) -> None:
 def test_what_is_public_does_not_tell_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps, draws of noise, the statement and the checkpoint's numbers are the same."""
     drawn: list[Any] = []
-    bits = Secret.bits
+    stream = Secret.stream
 
-    def recorded(self: Secret, purpose: str, model: int = 0, step: int = 0, *, count: int) -> Any:
-        drawn.append((purpose, model, step, count if purpose != "batches" else None))
-        return bits(self, purpose, model, step, count=count)
+    def recorded(self: Secret, purpose: str, model: int = 0, step: int = 0) -> Any:
+        drawn.append((purpose, model, step))
+        return stream(self, purpose, model, step)
 
-    monkeypatch.setattr(Secret, "bits", recorded)
+    monkeypatch.setattr(Secret, "stream", recorded)
     seen = []
     for records in (40, 41):
         drawn.clear()
