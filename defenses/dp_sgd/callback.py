@@ -101,7 +101,7 @@ class DPSGD(pl.Callback):
         return 0 if self._step is None else self._step.done
 
     def epsilon(self) -> float:
-        """ε spent so far, by Rényi accounting; until the planned steps are done it is no guarantee."""
+        """ε spent so far, at `delta`; until the planned steps are done it is no guarantee."""
         return self._started.mechanism.spent(self.steps)
 
     @property
