@@ -37,7 +37,7 @@ class Flat:
             layers: squared norms of the layers' parts.
         """
         # min(1, C/‖g‖) without 0/0 for records that have no gradient.
-        bound = self._bound(norms)
+        bound = self.bound(norms)
         return bound / norms.clamp(min=bound) if isinstance(bound, float) else bound / norms.maximum(bound)
 
     def gradient_noise(self, noise_multiplier: float, expected_batch_size: float) -> float:
@@ -55,7 +55,8 @@ class Flat:
             reduce: sums a tensor over processes, in place.
         """
 
-    def _bound(self, norms: Tensor) -> float | Tensor:
+    def bound(self, norms: Float[Tensor, "*models batch"]) -> float | Tensor:
+        """`bounds` in a form that compares with norms of this shape."""
         if len(set(self.bounds)) == 1:
             return self.bounds[0]
         return norms.new_tensor(self.bounds).unsqueeze(-1)
@@ -110,7 +111,7 @@ class Adaptive(Flat):
 
     def observe(self, norms: Tensor) -> None:
         # ½ for a record below C and −½ for one above: sensitivity ½. Padded rows have no gradient and count nothing.
-        signs = torch.where(norms <= self._bound(norms), 0.5, -0.5).where(norms > 0, 0.0)
+        signs = torch.where(norms <= self.bound(norms), 0.5, -0.5).where(norms > 0, 0.0)
         self._count += signs.sum(-1).cpu().view(-1)
 
     def adapt(self, normal: Callable[[int], float], reduce: Callable[[Tensor], object] | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -29,10 +29,8 @@ class Journal:
         self._above.clear()
         self._norms.clear()
 
-    def note(self, norms: Float[Tensor, "*models batch"], bounds: list[float]) -> None:
-        """Takes in the norms before clipping; padded rows have none."""
-        limit = norms.new_tensor(bounds).unsqueeze(-1) if norms.ndim > 1 else bounds[0]
-        above = norms > limit
+    def note(self, norms: Float[Tensor, "*models batch"], above: Bool[Tensor, "*models batch"]) -> None:
+        """Takes in the norms before clipping, and which are above their bound; padded rows have none."""
         self.clipped += int(above.sum())
         self.seen += int((norms > 0).sum())
         self._above.append(above)

@@ -81,7 +81,7 @@ class PrivateStep:
         units = (*rows[:-1], rows[-1] // unit_rows)
         norms = self.engine.clip(units, scale=self.divisor / unit_rows if self.divisor else units[-1])
         self.clipping.observe(norms)
-        self.journal.note(norms, self.clipping.bounds)
+        self.journal.note(norms, norms > self.clipping.bound(norms))
 
     def release(self) -> None:
         """Leaves the sum, and what draws its noise, to the optimizer."""

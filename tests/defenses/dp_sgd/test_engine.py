@@ -17,6 +17,7 @@ from defenses.dp_sgd.clipping import Flat
 from defenses.dp_sgd.engine import Engine
 from targets.stacks import stack, unstack
 
+pytestmark = pytest.mark.usefixtures("double")
 CLIP = 0.7
 loss = nn.functional.cross_entropy
 
@@ -53,14 +54,6 @@ def check(network: nn.Module, x: Tensor, classes: int) -> None:
     found, found_norms = clipped(copy.deepcopy(network), x, y)
     torch.testing.assert_close(found_norms, norms)
     torch.testing.assert_close(found, expected)
-
-
-@pytest.fixture(autouse=True)
-def double() -> None:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 @settings(deadline=None, max_examples=25)

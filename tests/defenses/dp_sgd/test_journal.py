@@ -34,11 +34,11 @@ def test_logs_epsilon_clipped_fraction_and_quantiles(tmp_path: Path) -> None:
 
 def test_metrics_of_a_step_in_parts() -> None:
     journal = Journal([torch.zeros(1)])
-    journal.note(torch.tensor([9.0]), [1.0])
+    journal.note(norms := torch.tensor([9.0]), norms > 1)
     journal.begin_step()
     assert journal.metrics() == {}
-    journal.note(torch.tensor([0.5, 2.0]), [1.0])
-    journal.note(torch.tensor([3.0, 0.0]), [1.0])  # a padded row has no gradient
+    journal.note(norms := torch.tensor([0.5, 2.0]), norms > 1)
+    journal.note(norms := torch.tensor([3.0, 0.0]), norms > 1)  # a padded row has no gradient
     metrics = journal.metrics()
     assert metrics["clipped_fraction"] == pytest.approx(2 / 3)
     assert metrics["gradient_norm_q10"] == pytest.approx(np.quantile([0.5, 2.0, 3.0], 0.1))

@@ -19,6 +19,7 @@ from defenses.dp_sgd.layers import gradients
 from defenses.dp_sgd.layers.tape import ghost_norms
 from targets.stacks import StackedLinear, stack
 
+pytestmark = pytest.mark.usefixtures("double")
 CLIP = 0.7
 MODELS = 2
 Make = Callable[[], nn.Module]
@@ -76,14 +77,6 @@ def check(make: Make, inputs: Sequence[Tensor]) -> None:
 def strided(*shape: int, calls: int) -> list[Tensor]:
     """Inputs that lie between one another in memory, as the copies of a record do."""
     return list(torch.randn(*shape[:2], calls, *shape[2:]).unbind(2))
-
-
-@pytest.fixture(autouse=True)
-def double() -> None:
-    torch.set_default_dtype(torch.float64)
-    torch.manual_seed(0)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 batches = st.integers(0, 3)
