@@ -9,7 +9,7 @@ export OMP_NUM_THREADS := 1
 
 demo: .venv/.installed
 	$(BIN)/python train.py -m experiment=quickstart
-	$(BIN)/python evaluate.py data=digits
+	$(BIN)/python evaluate.py data=digits attack=quick
 
 test: .venv/.dev
 	$(BIN)/python -m pytest -n 2

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
 from omegaconf import DictConfig
 
-from commandline import call
+from commandline import CLAIM_VIOLATED, call
 from datamodules.records import name_of
+
+if TYPE_CHECKING:
+    from evaluation.method import Method
+    from evaluation.runs import Run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -24,22 +29,48 @@ def main(config: DictConfig) -> None:
 
 
 def evaluate(settings: dict[str, Any]) -> None:
+    from evaluation.method import Method
+    from evaluation.runs import find
+
+    for key in ("attack", "threat", "root", "reports"):
+        if not settings.get(key):
+            raise ValueError(f"{key}={settings.get(key)} is empty; leave it out for the default")
+    method = Method(attacks=settings["attack"], threat=settings["threat"], queries=settings["queries"])
+    runs = find(Path(settings["root"]), data_name(settings.get("data")), settings["runs"])
+    folder = Path(settings["reports"]) / (settings["name"] or runs[0].dataset.name)
+    if settings.get("study"):
+        study(settings["study"], runs, method, folder)
+    else:
+        report(runs, method, folder, settings["command"])
+
+
+def report(runs: Sequence[Run], method: Method, folder: Path, command: str) -> None:
+    """Attacks comparable runs, prints the table and writes the report; exits with 3 if a claim is violated."""
+    from evaluation.claims import violations
     from evaluation.curves import check_comparable
     from evaluation.measure import findings_of
     from evaluation.report import write
-    from evaluation.runs import find
     from evaluation.table import show
 
-    for key in ("attack", "root", "reports"):
-        if not settings.get(key):
-            raise ValueError(f"{key}={settings.get(key)} is empty; leave it out for the default")
-    runs = find(Path(settings["root"]), data_name(settings.get("data")), settings["runs"])
     check_comparable(runs)
-    folder = Path(settings["reports"]) / (settings["name"] or runs[0].dataset.name)
     folder.mkdir(parents=True, exist_ok=True)
-    findings = findings_of(runs, settings["attack"])
+    findings = findings_of(runs, method)
     show(findings)
-    for path in write(findings, folder, settings["command"]):
+    for path in write(findings, folder, command):
+        print(path)
+    if violations(findings):
+        raise SystemExit(CLAIM_VIOLATED)
+
+
+def study(settings: dict[str, Any], runs: Sequence[Run], method: Method, folder: Path) -> None:
+    """Attacks runs under several settings, prints the table and writes it."""
+    from evaluation.studies import study_table, write_study
+    from evaluation.study_runs import run_study
+    from evaluation.table import console_for
+
+    rows = run_study(settings, runs, method)
+    console_for().print(study_table(rows))
+    for path in write_study(rows, folder / settings["name"]):
         print(path)
 
 

@@ -22,7 +22,7 @@ def main(config: DictConfig) -> dict[str, Any] | None:
 
     chosen = HydraConfig.get().runtime.choices
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    settings["names"] = {group: chosen[group] for group in ("network", "defense")}
+    settings["names"] = {group: chosen[group] for group in ("network", "defense", "canary")}
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train(settings)  # the sweep shows the progress line, failures and the summary
     call(lambda: one(settings))
@@ -55,6 +55,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from datamodules.split import Membership
     from evaluation.runs import Run
     from targets import progress
+    from targets.checkpoints import checkpoint_epochs
     from targets.recipe import FleetSettings, Recipe
 
     check_groups(settings)
@@ -65,10 +66,12 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"data.{missing_keys[0]} is not given; add data.{missing_keys[0]}=<value>")
     dataset = from_config(settings)
     run = Run.of(settings, dataset)
-    Recipe.of(settings).arithmetic(Membership(**settings["membership"]).public_size(len(dataset.split.pool)))
+    membership, split, recipe = Membership(**settings["membership"]), dataset.split, Recipe.of(settings)
+    recipe.arithmetic(membership.public_size(len(split.pool), len(split.canaries)))
     run.check_secret(settings["secret"])
-    wanted = FleetSettings(**settings["fleet"]).models
-    missing = run.missing(wanted)
+    fleet = FleetSettings(**settings["fleet"])
+    wanted = fleet.models
+    missing = run.missing(wanted, checkpoint_epochs(recipe.epochs, fleet.keep_checkpoints))
     if settings["plan"]:
         from evaluation.plan import cost
 
@@ -103,6 +106,8 @@ def release(settings: dict[str, Any]) -> Path:
     from targets.release import check_unreleased, ship
 
     run = Run.existing(Path(settings["ship"]))
+    if run.config.get("canary"):
+        raise ValueError(f"ship={run.folder} has canaries, which no release may be trained on; ship a run without them")
     secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
     names = run.config["names"]
     folder = Path(settings["released"]) / f"{run.dataset.name}-{names['network']}-{names['defense']}"

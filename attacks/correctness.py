@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from attacks.base import Attack, ThreatModel, View
+from attacks.base import Attack
+from attacks.threat import ThreatModel
+from attacks.view import View
 
 
 class Correctness(Attack):

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
+LEAST_VARIANCE = 1e-12
+"""What float32 signals resolve; equal signals would divide by zero."""
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -46,3 +49,14 @@ def leave_one_out(
         mean = shadows @ deviations / count
     squares = shadows @ deviations**2 - np.where(count > 0, count * mean**2, 0.0)
     return Moments(count, shift + mean, np.maximum(squares, 0.0))
+
+
+def pooled_variance(*sides: Moments) -> Float[np.ndarray, "targets 1"]:
+    """Variance within records, pooled over all of them; of the first side that has two models on any record, else 1."""
+    variance = np.full((len(sides[0].count), 1), np.nan)
+    for side in sides:
+        freedom = np.maximum(side.count - 1, 0).sum(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore"):
+            own = side.squares.sum(axis=1, keepdims=True) / freedom
+        variance = np.where(np.isnan(variance), own, variance)
+    return np.where(np.isnan(variance), 1.0, variance)

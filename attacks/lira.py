@@ -9,12 +9,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import gammaln
 
-from attacks.base import Attack, ThreatModel, View
-from attacks.leave_one_out import Moments, leave_one_out
+from attacks.base import Attack
+from attacks.leave_one_out import LEAST_VARIANCE, Moments, leave_one_out, pooled_variance
+from attacks.lira_reference import reference_scores
+from attacks.threat import ThreatModel
+from attacks.view import View
 
 PRIOR = 4.0  # ν: how many models' worth of evidence the pooled variance weighs
 LEAST_PER_RECORD = 8  # models a side below which a variance of their own is mostly noise
-LEAST_VARIANCE = 1e-12  # what float32 signals resolve; equal signals would divide by zero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,17 +33,22 @@ class LiRA(Attack):
         variance: "shrunk": each record's variance, drawn towards the pooled one by ν = 4 models' worth of evidence, and
             scored by the Student-t predictive of that posterior; "fixed": the variance pooled within records;
             "per_record": each record's own, no score below 8 models a side.
+        compat: "carlini" computes what the paper's own code does (`lira_reference`), for comparison with published
+            numbers only: it is weaker. With its own variances if "per_record", otherwise with its fixed one.
 
     Raises:
-        ValueError: if `variance` is none of the three.
+        ValueError: if `variance` or `compat` is unknown.
     """
 
     online: bool = True
     variance: Literal["shrunk", "fixed", "per_record"] = "shrunk"
+    compat: Literal["carlini"] | None = None
 
     def __post_init__(self) -> None:
         if self.variance not in ("shrunk", "fixed", "per_record"):
             raise ValueError(f"variance={self.variance} is unknown; choose shrunk, fixed or per_record")
+        if self.compat not in (None, "carlini"):
+            raise ValueError(f"compat={self.compat} is unknown; choose carlini, or null for this project's LiRA")
 
     @property
     def name(self) -> str:
@@ -49,9 +56,12 @@ class LiRA(Attack):
 
     @property
     def threat(self) -> ThreatModel:
-        return ThreatModel(outputs="probabilities", shadows="online" if self.online else "offline")
+        return ThreatModel(outputs="top-k", shadows="online" if self.online else "offline", queries=None)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        if self.compat is not None:
+            own = self.variance == "per_record"
+            return reference_scores(view.log_odds, view.membership, view.others, online=self.online, per_record=own)
         queries = np.moveaxis(view.log_odds, -1, 0)
         return np.mean([self._score_query(phi, view.membership, view.others) for phi in queries], axis=0)
 
@@ -63,9 +73,9 @@ class LiRA(Attack):
     ) -> Float[np.ndarray, "models records"]:
         outside = leave_one_out(phi, ~membership, others)
         if not self.online:
-            return (phi - outside.mean) / self._scale(outside, _pooled(outside))
+            return (phi - outside.mean) / self._scale(outside, pooled_variance(outside))
         inside = leave_one_out(phi, membership, others)
-        pooled_in, pooled_out = _pooled(inside, outside), _pooled(outside, inside)
+        pooled_in, pooled_out = pooled_variance(inside, outside), pooled_variance(outside, inside)
         return self._log_density(phi, inside, pooled_in) - self._log_density(phi, outside, pooled_out)
 
     def _scale(self, shadows: Moments, pooled: Float[np.ndarray, "targets 1"]) -> Float[np.ndarray, "targets #records"]:
@@ -91,14 +101,3 @@ class LiRA(Attack):
         freedom = PRIOR + shadows.count - 1
         peak = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - np.log(freedom) / 2
         return peak - np.log(scale) - (freedom + 1) / 2 * np.log1p(z**2 / freedom)
-
-
-def _pooled(*sides: Moments) -> Float[np.ndarray, "targets 1"]:
-    """Variance within records, pooled over all of them; of the first side that has two models on any record, else 1."""
-    variance = np.full((len(sides[0].count), 1), np.nan)
-    for side in sides:
-        freedom = np.maximum(side.count - 1, 0).sum(axis=1, keepdims=True)
-        with np.errstate(invalid="ignore"):
-            own = side.squares.sum(axis=1, keepdims=True) / freedom
-        variance = np.where(np.isnan(variance), own, variance)
-    return np.where(np.isnan(variance), 1.0, variance)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from attacks.base import Attack, ThreatModel, View
+from attacks.class_thresholds import Threshold
+from attacks.view import View
 
 
-class LossThreshold(Attack):
+class LossThreshold(Threshold):
     """Score −loss (Yeom et al. 2018, section 3.3).
 
     Training lowers the loss of members more than that of others. One threshold for all records cannot tell an easy
@@ -16,7 +17,6 @@ class LossThreshold(Attack):
     """
 
     name = "loss"
-    threat = ThreatModel(outputs="probabilities")
 
-    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+    def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
         return -view.loss[:, :, 0]

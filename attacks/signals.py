@@ -1,4 +1,4 @@
-"""What one query tells about a record: log-odds from logits or from probabilities, in float64."""
+"""What one query tells about a record: signals from logits or from probabilities, in float64."""
 
 from __future__ import annotations
 
@@ -6,9 +6,13 @@ from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.special import log_softmax
+
+Signal = Callable[[Float[np.ndarray, "records classes"], Int[np.ndarray, "records"]], Float[np.ndarray, "records"]]
 
 # The smallest float32 above zero: a probability that was rounded to zero counts as this much, which keeps φ finite.
 SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+LEAST_IN_LOG = 1e-30  # what logarithms of the entropies are cut off at (Song & Mittal 2021, section 3.2)
 
 
 def log_odds_of_logits(
@@ -21,17 +25,49 @@ def log_odds_of_logits(
 
 
 def log_odds_of_probabilities(
+    probabilities: Float[np.ndarray, "records classes"], labels: Int[np.ndarray, "records"], least: float = SMALLEST
+) -> Float[np.ndarray, "records"]:
+    """φ = log p_y − log Σ_{j≠y} p_j; never by 1 − p_y, which float32 turns into zero for a well-fitted record.
+
+    Args:
+        probabilities: as released.
+        labels: the true classes.
+        least: what a zero counts as.
+    """
+    own, others = _split(probabilities, labels, fill=0.0)
+    return np.log(np.maximum(own, least)) - np.log(np.maximum(others.sum(axis=1), least))
+
+
+def entropy(
+    probabilities: Float[np.ndarray, "records classes"], labels: Int[np.ndarray, "records"] | None = None
+) -> Float[np.ndarray, "records"]:
+    """−Σ p_i log p_i in nats; the true class plays no part."""
+    p = probabilities.astype(np.float64)
+    return -(p * np.log(np.maximum(p, LEAST_IN_LOG))).sum(axis=1)
+
+
+def modified_entropy(
     probabilities: Float[np.ndarray, "records classes"], labels: Int[np.ndarray, "records"]
 ) -> Float[np.ndarray, "records"]:
-    """φ = log p_y − log Σ_{j≠y} p_j; never by 1 − p_y, which float32 turns into zero for a well-fitted record."""
+    """−(1 − p_y) log p_y − Σ_{i≠y} p_i log(1 − p_i): low only where the model is sure of the *true* class.
+
+    Song & Mittal 2021, "Systematic Evaluation of Privacy Risks of Machine Learning Models", equation 8.
+    """
     own, others = _split(probabilities, labels, fill=0.0)
-    return np.log(np.maximum(own, SMALLEST)) - np.log(np.maximum(others.sum(axis=1), SMALLEST))
+    missed = np.minimum(others.sum(axis=1), 1.0)  # 1 − p_y, which float32 would turn into zero
+    kept = np.log(np.maximum(1 - others, LEAST_IN_LOG))
+    return -missed * np.log(np.maximum(own, LEAST_IN_LOG)) - (others * kept).sum(axis=1)
+
+
+def log_confidence_of_logits(
+    logits: Float[np.ndarray, "records classes"], labels: Int[np.ndarray, "records"], temperature: float = 1.0
+) -> Float[np.ndarray, "records"]:
+    """log p_y of softmax(z / T)."""
+    return log_softmax(logits.astype(np.float64) / temperature, axis=1)[np.arange(len(labels)), labels]
 
 
 def each_query(
-    signal: Callable[[np.ndarray, np.ndarray], np.ndarray],
-    outputs: Float[np.ndarray, "models records queries classes"],
-    labels: Int[np.ndarray, "records"],
+    signal: Signal, outputs: Float[np.ndarray, "models records queries classes"], labels: Int[np.ndarray, "records"]
 ) -> Float[np.ndarray, "models records queries"]:
     """A signal of every model and query; one block at a time, since the outputs may be larger than the memory."""
     values = np.empty(outputs.shape[:3])

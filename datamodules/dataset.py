@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 from hydra.utils import instantiate
 from jaxtyping import Float32, Int64, Shaped
 
+from datamodules.canaries import Canaries
 from datamodules.columns import UnfittedColumns
 from datamodules.preprocessing import Preprocessing
 from datamodules.records import Records, Source
@@ -71,20 +72,27 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
     )
 
 
+def with_canaries(dataset: Dataset, canaries: Canaries, seed: int) -> Dataset:
+    """The same data set with canaries in its pool; its fingerprint stays that of the records they are made from."""
+    x, y, split = canaries.plant(dataset.x, dataset.y, dataset.split, classes=len(dataset.classes), seed=seed)
+    return replace(dataset, x=x, y=y, split=split)
+
+
 def from_config(config: Mapping[str, Any]) -> Dataset:
-    """The data set of a run's configuration (`data`, `split`, `seed`), loaded once per process."""
+    """The data set of a run's configuration (`data`, `split`, `seed`, `canary`), loaded once per process."""
     seed = config["seed"]
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ValueError(f"seed={seed} is no seed; choose a whole number from 0 on")
     if not isinstance(config["split"], Mapping):
         raise ValueError(f"split={config['split']} has no roles; leave it out, or set split.pool, split.test …")
-    return _load(json.dumps([config["data"], config["split"], config["seed"]]))
+    return _load(json.dumps([config["data"], config["split"], config["seed"], config.get("canary") or {}]))
 
 
 @lru_cache(maxsize=2)
 def _load(settings: str) -> Dataset:
-    data, split, seed = json.loads(settings)
-    return prepare(instantiate(data), Roles(**split), seed)
+    data, split, seed, canary = json.loads(settings)
+    dataset = prepare(instantiate(data), Roles(**split), seed)
+    return with_canaries(dataset, Canaries(**canary), seed) if canary else dataset
 
 
 def _fit(records: Records, split: Split) -> Preprocessing:

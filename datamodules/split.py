@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
@@ -29,9 +29,11 @@ class Split:
         population: the attacker's own non-members.
         test: utility only.
         record_persons: the person of every record of the data set, or None if records are the unit of privacy.
+        canaries: pool records made to be vulnerable. If there are any, only their membership is random, and only
+            they are attacked; all other pool records are trained on.
 
     Raises:
-        ValueError: if two roles share a record or a person.
+        ValueError: if two roles share a record or a person, or a canary is not in the pool.
     """
 
     pool: Int64[np.ndarray, " pool"]
@@ -40,10 +42,13 @@ class Split:
     population: Int64[np.ndarray, " population"]
     test: Int64[np.ndarray, " test"]
     record_persons: Int64[np.ndarray, " records"] | None = None
+    canaries: Int64[np.ndarray, " canaries"] = field(default_factory=lambda: np.array([], dtype=np.int64))
 
     def __post_init__(self) -> None:
-        for role in ROLES:
-            object.__setattr__(self, role, np.sort(np.asarray(getattr(self, role), dtype=np.int64)))
+        for name in (*ROLES, "canaries"):
+            object.__setattr__(self, name, np.sort(np.asarray(getattr(self, name), dtype=np.int64)))
+        if astray := len(np.setdiff1d(self.canaries, self.pool)):
+            raise ValueError(f"split.canaries: {astray} are not in the pool; add them to it")
         members = [getattr(self, role) for role in ROLES]
         if _repeats(members):
             raise ValueError(f"split: {_repeats(members)} records have two roles; roles must be disjoint")
@@ -56,6 +61,16 @@ class Split:
     def persons(self) -> Int64[np.ndarray, " pool"] | None:
         """The person of each pool record, or None."""
         return None if self.record_persons is None else self.record_persons[self.pool]
+
+    @property
+    def audited(self) -> Int64[np.ndarray, " audited"]:
+        """The records whose membership is random: the canaries if there are any, else the whole pool."""
+        return self.canaries if len(self.canaries) else self.pool
+
+    @property
+    def is_audited(self) -> Bool[np.ndarray, " pool"]:
+        """Which pool records are audited."""
+        return np.isin(self.pool, self.audited)
 
     def require(self, role: str, *, who: str) -> None:
         """Raises ValueError if `role` is empty, with the share that `who` (such as `defense=distillation`) needs."""
@@ -194,19 +209,43 @@ class Membership:
             raise ValueError(f"membership.share={self.share:g} is not a probability; choose it between 0 and 1")
 
     def draw(self, split: Split, models: Sequence[int], secret: Secret) -> Bool[np.ndarray, "models pool"]:
-        """The members of the models asked for; a row depends on the secret and the model's own index only."""
-        units, unit = (len(split.pool), slice(None)) if split.persons is None else _persons(split.persons)
-        rows = [self._row(units, model, secret) for model in models]
-        return np.array(rows, dtype=bool).reshape(len(models), units)[:, unit]
+        """The members of the models asked for; a row depends on the secret and the model's own index only.
 
-    def public_size(self, pool: int) -> int:
-        """N = round(p · pool): known to everybody beforehand, unlike the number of a model's members."""
-        return round(self.share * pool)
+        Raises:
+            ValueError: if there are canaries whose memberships would not be independent.
+        """
+        self._check_canaries(len(split.canaries))
+        audited, persons = split.is_audited, split.persons
+        units, unit = (len(split.audited), slice(None)) if persons is None else _persons(persons[audited])
+        drawn = [self._row(units, model, secret) for model in models]
+        rows = np.ones((len(models), len(split.pool)), dtype=bool)
+        rows[:, audited] = np.array(drawn, dtype=bool).reshape(len(models), units)[:, unit]
+        return rows
+
+    def public_size(self, pool: int, canaries: int = 0) -> int:
+        """N = round(p · pool): known to everybody beforehand, unlike the number of a model's members.
+
+        Args:
+            pool: how many records the pool has, or persons where they are the unit.
+            canaries: how many of them are canaries; the others then count in full.
+
+        Raises:
+            ValueError: if there are canaries whose memberships would not be independent.
+        """
+        self._check_canaries(canaries)
+        audited = canaries or pool
+        return pool - audited + round(self.share * audited)
 
     def groups(self, models: Sequence[int]) -> Int64[np.ndarray, " models"]:
         """Models of one group are left out together: a twin knows its complement's membership by heart."""
         indices = np.asarray(models, dtype=np.int64)
         return indices // 2 if self.how == "complementary" else indices
+
+    def _check_canaries(self, canaries: int) -> None:
+        if canaries and self.how != "bernoulli":
+            raise ValueError(
+                f"membership.how={self.how}: canaries need independent memberships; use bernoulli, or canary=none"
+            )
 
     def _row(self, units: int, model: int, secret: Secret) -> Bool[np.ndarray, " units"]:
         if self.how == "fixed":

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from evaluation.metrics import Estimate, Ranking, Roc
+from evaluation.intervals import Estimate
+from evaluation.roc import Ranking, Roc
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,9 +105,10 @@ def fleet_metrics(
         )
     models, records = scores.shape
     rankings = [Ranking(*row) for row in zip(scores, membership, strict=True)]
+    workspace = np.empty((2, records + 1))
 
     def measure(model: int, weights: Float[np.ndarray, "records"] | None = None) -> list[float]:
-        roc = rankings[model].roc(weights)
+        roc = rankings[model].roc(weights, workspace)
         return [metric(roc) for metric in metrics.values()]
 
     values = np.full((models, len(metrics)), np.nan)

@@ -15,7 +15,7 @@ from evaluation.findings import FPRS, Findings, Row, tpr_at
 
 UTILITY = "test_accuracy"
 FPR = FPRS[0]
-MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "fleet", "seed")
+MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "seed")
 """Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
 PLACE = "data.root"
 """Where a data set lies says nothing about it."""
@@ -50,14 +50,25 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line of the curve: a defense through its strengths, in rising order."""
+    """One line of the curve: a defense through its strengths, in rising order.
+
+    Args:
+        name: of the line.
+        defense: the same for the fleet that is attacked on all records and those attacked on canaries alone.
+        runs: at least one.
+    """
 
     name: str
+    defense: str
     runs: Sequence[Findings]
 
     @property
     def undefended(self) -> bool:
         return is_undefended(self.runs[0])
+
+    @property
+    def canary(self) -> str:
+        return self.runs[0].canary
 
     @cached_property
     def points(self) -> list[Point]:
@@ -69,54 +80,60 @@ def check_comparable(runs: Sequence[Configured]) -> None:
     """Refuses runs whose difference would be mistaken for that of their defenses.
 
     Raises:
-        ValueError: if the runs differ in more than defense, guard, fleet and seed; names the keys.
+        ValueError: if the runs differ in more than defense, guard, canaries, fleet and seed; names the keys.
     """
-    first = dict(_settings(runs[0].config))
+    first = dict(must_agree(runs[0].config))
     for run in runs[1:]:
-        other = dict(_settings(run.config))
+        other = dict(must_agree(run.config))
         keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
         if keys:
             listed = ", ".join(f"{key}={first.get(key)} and {other.get(key)}" for key in keys)
             raise ValueError(
                 f"{listed} differ between {runs[0].folder} and {run.folder}; runs on one curve may differ only in"
-                " defense, guard, fleet and seed, choose some with runs=<glob>"
+                " defense, guard, canary, fleet and seed, choose some with runs=<glob>"
             )
 
 
-def _settings(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys that must agree with their values, such as `trainer.optimizer.lr`."""
+def must_agree(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The keys that must agree on one curve with their values, such as `trainer.optimizer.lr`."""
     for name, value in config.items():
         key = prefix + name
         if key in MAY_DIFFER or key == PLACE:
             continue
         if isinstance(value, Mapping):
-            yield from _settings(value, key + ".")
+            yield from must_agree(value, key + ".")
         else:
             yield key, value
 
 
 def ordered(findings: Sequence[Findings]) -> list[Findings]:
-    """Undefended first, then by defense, guard and strength: the order of every table and legend."""
+    """Undefended first, then by defense, guard and strength, canaries below: the order of every table and legend."""
 
-    def place(found: Findings) -> tuple[bool, str, str, float, int]:
+    def place(found: Findings) -> tuple[bool, str, str, float, int, bool, str]:
         strength = -math.inf if found.strength is None else found.strength
-        return (not is_undefended(found), found.defense, found.guard, strength, found.seed)
+        fleet = (not is_undefended(found), found.defense, found.guard, strength, found.seed)
+        return (*fleet, has_canaries(found), found.canary)
 
     return sorted(findings, key=place)
 
 
 def series(findings: Sequence[Findings]) -> list[Series]:
-    """The lines of the trade-off curve, in the order of `ordered`; repetitions with other seeds have their own.
+    """The lines of the trade-off curve in the order of `ordered`; each seed and kind of canaries has its own.
 
     Raises:
         ValueError: if the runs are not comparable.
     """
     check_comparable(findings)
     several = len({found.seed for found in findings}) > 1
-    lines: dict[str, list[Findings]] = {}
+    lines: dict[str, dict[str, list[Findings]]] = {}
     for found in ordered(findings):
-        lines.setdefault(name(found) + (f" (seed {found.seed})" if several else ""), []).append(found)
-    return [Series(name=line, runs=runs) for line, runs in lines.items()]
+        defense = name(found) + (f" (seed {found.seed})" if several else "")
+        lines.setdefault(defense, {}).setdefault(canary_text(found), []).append(found)
+    return [
+        Series(name=defense + canaries, defense=defense, runs=runs)
+        for defense, fleets in lines.items()
+        for canaries, runs in sorted(fleets.items())
+    ]
 
 
 def _point(found: Findings) -> Point | None:
@@ -149,9 +166,24 @@ def strength_text(found: Findings) -> str:
     return "" if found.strength is None else f"{found.strength:g}"
 
 
-def title(found: Findings) -> str:
-    """A run in a few words, such as `l2 0.001` or `dp_sgd ε=8`."""
+def setting(found: Findings) -> str:
+    """The defense with its strength, such as `l2 0.001` or `dp_sgd ε=8`; a fleet with canaries shares it."""
     return f"{name(found)} {strength_text(found)}".strip()
+
+
+def title(found: Findings) -> str:
+    """A run in a few words, such as `dp_sgd ε=8` or `dp_sgd ε=8 with label_noise canaries`."""
+    return setting(found) + canary_text(found)
+
+
+def has_canaries(found: Findings) -> bool:
+    """Whether only canaries were scored, rather than all records that a model may be trained on."""
+    return found.canary != "none"
+
+
+def canary_text(found: Findings) -> str:
+    """What a title adds where only canaries were scored."""
+    return f" with {found.canary} canaries" if has_canaries(found) else ""
 
 
 def epsilon_text(epsilon: float) -> str:

@@ -1,11 +1,191 @@
-"""What a claimed (ε, δ) means for attacks."""
+"""What an attack proves about ε, and what a claimed (ε, δ) means for attacks.
+
+Each bound holds with probability 1 − alpha (or 1 − p) for the add/remove relation, δ being that of the claim. A low one
+proves nothing: a stronger attack may find more. What a perfect attack would prove with the same counts is the ceiling.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 from jaxtyping import Float
+from scipy.optimize import brentq
+from scipy.special import bdtrc, expit, gammaln, log_expit, log_ndtr, ndtr, ndtri
+
+from evaluation.intervals import upper_limit
 
 LARGEST_EXPONENT = 700.0  # e^ε overflows above; the bound is far above 1 there already
+PRECISION = 1e-6  # of a bound on ε
+
+
+def clopper_pearson(tp: int, members: int, fp: int, nonmembers: int, delta: float = 0.0, alpha: float = 0.05) -> float:
+    """The least ε that both error rates of an attack at one threshold allow for.
+
+    (ε, δ) bounds the attack in both directions (Kairouz et al. 2015, theorem 2.1); the two error rates are bounded by
+    Clopper & Pearson (1934), each at alpha/2 (Jagielski et al. 2020, section 4). Valid for independent trials at a
+    threshold from other data: one record fixed beforehand, over retrained models. The records of one model share it,
+    and the bound is then indicative only; the largest over several thresholds is not even that.
+
+    Args:
+        tp: members called members.
+        members: how many there are.
+        fp: non-members called members.
+        nonmembers: how many there are.
+        delta: of the claim, in [0, 1).
+        alpha: one minus the confidence level.
+
+    Raises:
+        ValueError: if a count, `delta` or `alpha` is out of range.
+    """
+    return float(epsilon_of_rates(*_error_rates(tp, members, fp, nonmembers, delta, alpha), delta))
+
+
+def gdp(tp: int, members: int, fp: int, nonmembers: int, delta: float, alpha: float = 0.05) -> float:
+    """The ε at δ of the least Gaussian mechanism that allows for the attack's error rates.
+
+    One threshold then tells about the whole trade-off curve: μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR) (Nasr et al. 2023, section 5),
+    which no attack below chance makes positive. Assumes a Gaussian-shaped mechanism, and what `clopper_pearson` does.
+
+    Args:
+        tp: members called members.
+        members: how many there are.
+        fp: non-members called members.
+        nonmembers: how many there are.
+        delta: of the claim; a Gaussian mechanism has no finite ε at 0, where any leak gives infinity.
+        alpha: one minus the confidence level.
+
+    Raises:
+        ValueError: as `clopper_pearson`.
+    """
+    fnr, fpr = _error_rates(tp, members, fp, nonmembers, delta, alpha)
+    return gaussian_epsilon(max(float(-ndtri(fpr) - ndtri(fnr)), 0.0), delta)
+
+
+def one_run(canaries: int, guesses: int, correct: int, delta: float, p: float = 0.05) -> float:
+    """The largest ε at which so many right guesses about one model would be a surprise.
+
+    Valid for a single training run, if each canary was included with probability ½ independently, and how many are
+    guessed was fixed beforehand (Steinke, Nasr & Jagielski 2023, theorem 5.2).
+
+    Args:
+        canaries: records whose inclusion was drawn.
+        guesses: how many of them are guessed to be in or out.
+        correct: how many guesses are right.
+        delta: of the claim, in [0, 1); it costs 2·canaries·delta/guesses and more.
+        p: probability of exceeding the true ε.
+
+    Raises:
+        ValueError: if counts are not correct ≤ guesses ≤ canaries, or `delta` or `p` is out of range.
+    """
+    _check_guesses(canaries, guesses, correct, delta, p)
+    if correct == 0:
+        return 0.0
+    fewer = np.arange(correct - 1.0, -1.0, -1.0)
+    ways = gammaln(guesses + 1) - gammaln(fewer + 1) - gammaln(guesses - fewer + 1)
+
+    def surprising(epsilon: float) -> bool:
+        chance = float(bdtrc(correct - 1, guesses, expit(epsilon)))
+        if delta > 0:
+            # δ may turn some of the less lucky outcomes into this one.
+            outcomes = np.exp(ways + fewer * epsilon + guesses * log_expit(-epsilon))
+            chance += 2 * canaries * delta * float(np.max(np.cumsum(outcomes) / np.arange(1, correct + 1)))
+        return chance <= p
+
+    return _largest(surprising)
+
+
+def one_run_fdp(canaries: int, guesses: int, correct: int, delta: float, p: float = 0.05) -> float:
+    """As `one_run`, for a Gaussian mechanism: the whole trade-off curve is put to the test, which finds far more.
+
+    The recursion bounds how likely each number of right guesses is (Mahloujifar, Melis & Chaudhuri 2024, algorithm 1).
+    Assumes a Gaussian-shaped mechanism, and what `one_run` does.
+
+    Args:
+        canaries: records whose inclusion was drawn.
+        guesses: how many of them are guessed to be in or out.
+        correct: how many guesses are right.
+        delta: of the claim; at 0 any leak gives infinity, as for `gdp`.
+        p: probability of exceeding the true ε.
+
+    Raises:
+        ValueError: as `one_run`.
+    """
+    _check_guesses(canaries, guesses, correct, delta, p)
+    if correct == 0:
+        return 0.0
+
+    def surprising(mu: float) -> bool:
+        right, wrong = p * correct / canaries, p * (guesses - correct) / canaries
+        for count in range(correct - 1, -1, -1):
+            raised = float(ndtr(ndtri(right) - mu))
+            if raised <= wrong:
+                break  # from here on nothing moves any more
+            right = min(1.0, right + count / (guesses - count) * (raised - wrong))
+            wrong = raised
+            if right + wrong > guesses / canaries:
+                return True
+        return right + wrong > guesses / canaries
+
+    return gaussian_epsilon(_largest(surprising), delta)
+
+
+def epsilon_of_rates(
+    fnr: Float[np.ndarray, "*attacks"] | float, fpr: Float[np.ndarray, "*attacks"] | float, delta: float
+) -> Float[np.ndarray, "*attacks"]:
+    """The least ε at δ that allows for attacks with these error rates, neither of them 0."""
+    return np.asarray(np.log(np.maximum(np.maximum((1 - fnr - delta) / fpr, (1 - fpr - delta) / fnr), 1.0)))
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """ε(δ) of a μ-Gaussian mechanism (Dong et al. 2022, corollary 2.13); infinite at δ = 0 unless μ = 0."""
+
+    def excess(epsilon: float) -> float:
+        return float(ndtr(mu / 2 - epsilon / mu) - math.exp(epsilon + log_ndtr(-mu / 2 - epsilon / mu))) - delta
+
+    if mu == 0 or excess(0.0) <= 0:
+        return 0.0
+    if delta == 0:
+        return math.inf
+    # Φ(μ/2 − ε/μ) alone is δ there, and δ(ε) is less.
+    return float(brentq(excess, 0.0, mu * (mu / 2 - ndtri(delta)), xtol=PRECISION))
+
+
+def _largest(surprising: Callable[[float], bool]) -> float:
+    """The largest value that is still surprising, to `PRECISION`; 0 if 0 itself is not."""
+    low, high = 0.0, 1.0
+    if not surprising(low):
+        return low
+    while surprising(high):
+        low, high = high, 2 * high
+    while high - low > PRECISION:
+        middle = (low + high) / 2
+        low, high = (middle, high) if surprising(middle) else (low, middle)
+    return low
+
+
+def _error_rates(tp: int, members: int, fp: int, nonmembers: int, delta: float, alpha: float) -> tuple[float, float]:
+    """The largest FNR and FPR that the counts allow for, each at alpha/2."""
+    for name, count, total_name, total in (("tp", tp, "members", members), ("fp", fp, "nonmembers", nonmembers)):
+        if not 0 <= count <= total or total == 0:
+            raise ValueError(f"{name}={count} of {total_name}={total}; pass a count from 0 to its total, at least 1")
+    _check_errors(delta, "alpha", alpha)
+    return float(upper_limit(members - tp, members, alpha / 2)), float(upper_limit(fp, nonmembers, alpha / 2))
+
+
+def _check_guesses(canaries: int, guesses: int, correct: int, delta: float, p: float) -> None:
+    if not 0 <= correct <= guesses <= canaries:
+        counts = f"canaries={canaries}, guesses={guesses}, correct={correct}"
+        raise ValueError(f"{counts}; guess each canary at most once and count the right guesses among them")
+    _check_errors(delta, "p", p)
+
+
+def _check_errors(delta: float, name: str, rate: float) -> None:
+    if not 0 <= delta < 1:
+        raise ValueError(f"delta={delta} is no failure probability; choose 0 or more and below 1, as in the claim")
+    if not 0 < rate < 1:
+        raise ValueError(f"{name}={rate} is no error rate; choose a value between 0 and 1, such as 0.05")
 
 
 def tpr_ceiling(fpr: Float[np.ndarray, "rates"], curve: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "rates"]:

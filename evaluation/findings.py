@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from targets.statement import Statement
@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from evaluation.runs import Run
 
 COLUMNS = (
-    "run", "data", "network", "defense", "guard", "seed", "epsilon", "delta", "strength",
-    "model", "attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers",
+    "run", "data", "network", "defense", "guard", "canary", "seed", "epsilon", "delta", "strength",
+    "released", "model", "attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers",
 )  # fmt: skip
+MEASURED = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
+"""What is kept of findings besides their rows."""
 FPRS = (0.01, 0.001)
 AUC = "auc"
 
@@ -22,6 +24,16 @@ AUC = "auc"
 def tpr_at(fpr: float) -> str:
     """The name of a metric, such as `tpr@1%fpr`."""
     return f"tpr@{100 * fpr:g}%fpr"
+
+
+def tnr_at(fnr: float) -> str:
+    """The name of a metric, such as `tnr@1%fnr`."""
+    return f"tnr@{100 * fnr:g}%fnr"
+
+
+def tied_at(fpr: float) -> str:
+    """The name of a metric, such as `tied@1%fpr`."""
+    return f"tied@{100 * fpr:g}%fpr"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,6 +79,14 @@ class Findings:
         rows: the numbers.
         roc: for each attack a pair (FPRs, mean TPRs over the fleet), both rising.
         skipped: for each attack that could not run, the reason.
+        needs: for each attack its threat model in words (`text`), the queries a record that it declares (`declared`,
+            None: as many as there are) and those it made (`measured`).
+        canary: the kind of the canaries that alone were scored, or `none`.
+        threat: what the attackers were granted: label_only, black_box or white_box.
+        released: the level of the answers that they saw, such as `logits` or `top-3`.
+        audit: lower bounds on ε of model 0 by one attack that was fixed beforehand: its name (`attack`), `delta`, the
+            counts `canaries`, `guesses`, `correct`, and `bounds` with their `ceilings` by method; empty if none.
+        exposed: how exposed single records are.
         bounded: whether ε bounds these attacks. It is about one record more or less: where a whole person's records
             come and go together, or one record's membership moves another's, attacks may exceed what ε allows for.
     """
@@ -85,6 +105,12 @@ class Findings:
     rows: Sequence[Row]
     roc: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     skipped: Mapping[str, str]
+    needs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    canary: str = "none"
+    threat: str = "black_box"
+    released: str = "logits"
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    exposed: Mapping[str, Any] = field(default_factory=dict)
     bounded: bool = True
 
     @classmethod
@@ -98,6 +124,7 @@ class Findings:
             network=config["names"]["network"],
             defense=config["names"]["defense"],
             guard="none",
+            canary=config["names"].get("canary", "none"),
             seed=config["seed"],
             models=len(run.models()),
             strength=run.strength,
@@ -113,11 +140,12 @@ class Findings:
         """The findings that `to_json` kept in the run's folder."""
         rows = [Row(**row) for row in kept["rows"]]
         roc = {attack: (fprs, tprs) for attack, (fprs, tprs) in kept["roc"].items()}
-        return cls.of(run, rows=rows, roc=roc, skipped=kept["skipped"])
+        return cls.of(run, **{**kept, "rows": rows, "roc": roc})
 
     def to_json(self) -> dict[str, Any]:
         """What was measured, without what the run itself says."""
-        return {"rows": [vars(row) for row in self.rows], "roc": dict(self.roc), "skipped": dict(self.skipped)}
+        measured = {name: getattr(self, name) for name in MEASURED}
+        return {**measured, "rows": [vars(row) for row in self.rows]}
 
     def get(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row:
         """The one row with this metric.
@@ -157,7 +185,8 @@ class Findings:
         """The rows with what they belong to, by `COLUMNS`."""
         common = {
             "run": self.run, "data": self.data, "network": self.network, "defense": self.defense, "guard": self.guard,
-            "seed": self.seed, "epsilon": self.epsilon, "delta": self.statement.delta, "strength": self.strength,
+            "canary": self.canary, "seed": self.seed, "epsilon": self.epsilon, "delta": self.statement.delta,
+            "strength": self.strength, "released": self.released,
         }  # fmt: skip
         tidied = []
         for row in self.rows:

@@ -1,113 +1,51 @@
-"""How well scores tell members from non-members: the ROC of one model and what is read off it."""
+"""How well scores tell members from non-members, of one model; fleets are measured in `evaluation.bootstrap`.
+
+Every metric gives an interval on request, too. `interval="band"` counts that the threshold comes from the very scores
+that are measured. `interval="clopper_pearson"` is narrower and honest only at a `threshold` that comes from other data,
+such as `evaluation.thresholds` gives; records with score ≥ threshold are called members. Both take records as
+independent, given the model.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, overload
+from typing import Literal, overload
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
-from scipy.stats import beta, binom
+from jaxtyping import Bool, Float
+
+from evaluation.intervals import (
+    Called,
+    Estimate,
+    RocBand,
+    advantage_band,
+    auc_interval,
+    roc_band,
+    tpr_band,
+)
+from evaluation.roc import Ranking, Roc, check_rate, precision
+
+__all__ = [
+    "Estimate", "Ranking", "Roc", "RocBand", "advantage", "balanced_accuracy", "ppv", "roc_auc", "roc_points",
+    "tnr_at_fnr", "tpr_at_fpr",
+]  # fmt: skip
+
+Scores = Float[np.ndarray, "records"]
+Members = Bool[np.ndarray, "records"]
+Interval = Literal["band", "clopper_pearson"]
 
 
-class Estimate(NamedTuple):
-    """A value with its confidence interval."""
-
-    value: float
-    low: float
-    high: float
+@overload
+def roc_points(scores: Scores, members: Members) -> Roc: ...
 
 
-@dataclass(frozen=True)
-class Roc:
-    """The points (FPR, TPR) that the rule "member if score ≥ threshold" reaches, from (0, 0) to (1, 1).
-
-    Ties move together and nothing is interpolated: an attacker cannot split records of equal score.
-
-    Args:
-        fpr: share of non-members that are called members, rising.
-        tpr: share of members that are.
-        thresholds: falling, from infinity.
-        nonmembers: how many there are; they limit the FPRs that can be resolved.
-    """
-
-    fpr: Float[np.ndarray, "points"]
-    tpr: Float[np.ndarray, "points"]
-    thresholds: Float[np.ndarray, "points"]
-    nonmembers: int
-
-    def auc(self) -> float:
-        """Area under the curve: how often a random member scores above a random non-member, ties half."""
-        return float(np.trapezoid(self.tpr, self.fpr))
-
-    def tpr_at(self, fpr: float) -> float:
-        """The largest TPR whose FPR is at most `fpr`; NaN below 1/nonmembers, which the data cannot resolve."""
-        if not 0 <= fpr <= 1:
-            raise ValueError(f"fpr={fpr} is no rate; choose a value between 0 and 1")
-        if fpr < 1 / self.nonmembers:
-            return float("nan")
-        return float(self.tpr[np.searchsorted(self.fpr, fpr, side="right") - 1])
-
-    def advantage(self) -> float:
-        """max(TPR − FPR), at the best threshold in hindsight."""
-        return float(np.max(self.tpr - self.fpr))
-
-    def balanced_accuracy(self) -> float:
-        """½ + advantage/2."""
-        return 0.5 + self.advantage() / 2
-
-    def ppv(self, prior: float, fpr: float) -> float:
-        """Share of true members among those called members, where `prior` of all records are and FPR is `fpr`."""
-        if not 0 < prior < 1:
-            raise ValueError(f"prior={prior} is no share of members; choose a value between 0 and 1, both excluded")
-        found = prior * self.tpr_at(fpr)
-        return found / (found + (1 - prior) * fpr)
+@overload
+def roc_points(scores: Scores, members: Members, *, interval: Literal["band"], alpha: float = 0.05) -> RocBand: ...
 
 
-class Ranking:
-    """Scores sorted once; the ROC for any weights of the records then costs two cumulative sums.
-
-    Args:
-        scores: higher = more likely a member; NaN is left out, for the caller to count or refuse.
-        members: which records the model was trained on.
-    """
-
-    def __init__(self, scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"]):
-        scored = np.flatnonzero(~np.isnan(scores))
-        self.order: Int[np.ndarray, "scored"] = scored[np.argsort(-scores[scored])]
-        self.members = members[self.order]
-        self.nonmembers = int((~self.members).sum())
-        falling = scores[self.order]
-        # How many records each point calls members: none, then one more tie at a time.
-        last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True)[: len(falling)])
-        self.called = np.append(0, last + 1)
-        self.thresholds = np.append(np.inf, falling[last])
-
-    @property
-    def complete(self) -> bool:
-        """Whether there are members and non-members."""
-        return 0 < self.nonmembers < len(self.members)
-
-    def roc(self, weights: Float[np.ndarray, "records"] | None = None) -> Roc:
-        """The ROC in which a record counts `weights` times; NaN if members or non-members count nothing."""
-        counts = np.ones(len(self.order)) if weights is None else weights[self.order]
-        false, true = self._sum(counts), self._sum(counts * self.members)
-        false -= true  # in place: fresh memory would take longer than the arithmetic
-        totals = true[-1], false[-1]
-        members, nonmembers = totals if min(totals) > 0 else (np.nan, np.nan)
-        true /= members
-        false /= nonmembers
-        return Roc(false, true, self.thresholds, self.nonmembers)
-
-    def _sum(self, counts: Float[np.ndarray, "scored"]) -> Float[np.ndarray, "points"]:
-        """Cumulative sums at the points."""
-        sums = np.zeros(len(counts) + 1)
-        np.cumsum(counts, out=sums[1:])
-        return sums if len(self.called) == len(sums) else sums[self.called]
-
-
-def roc_points(scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"]) -> Roc:
-    """All points of the ROC of one model.
+def roc_points(
+    scores: Scores, members: Members, *, interval: Literal["band"] | None = None, alpha: float = 0.05
+) -> Roc | RocBand:
+    """All points of the ROC of one model, or a band that holds all of the true one at confidence 1 − alpha.
 
     Raises:
         ValueError: if scores and members differ in shape, a score is NaN, or there is no member or no non-member.
@@ -119,39 +57,47 @@ def roc_points(scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "
         raise ValueError(f"scores hold {missing} NaN; leave records without a score out, and say how many")
     if not 0 < members.sum() < len(members):
         raise ValueError(f"members={members.sum()} of n={len(members)}; a ROC needs members and non-members")
-    return Ranking(scores, members).roc()
-
-
-def roc_auc(scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"]) -> float:
-    """Area under the ROC of one model; 0.5 is guessing."""
-    return roc_points(scores, members).auc()
+    check_interval(interval, None, alpha)
+    roc = Ranking(scores, members).roc()
+    return roc if interval is None else roc_band(roc, alpha)
 
 
 @overload
-def tpr_at_fpr(scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"], fpr: float) -> float: ...
+def roc_auc(scores: Scores, members: Members) -> float: ...
 
 
 @overload
-def tpr_at_fpr(
-    scores: Float[np.ndarray, "records"],
-    members: Bool[np.ndarray, "records"],
-    fpr: float,
-    *,
-    interval: Literal["band", "clopper_pearson"],
-    threshold: float | None = None,
-    alpha: float = 0.05,
-) -> Estimate: ...
+def roc_auc(scores: Scores, members: Members, *, interval: Literal["band"], alpha: float = 0.05) -> Estimate: ...
 
 
-def tpr_at_fpr(
-    scores: Float[np.ndarray, "records"],
-    members: Bool[np.ndarray, "records"],
-    fpr: float,
-    *,
-    interval: Literal["band", "clopper_pearson"] | None = None,
-    threshold: float | None = None,
-    alpha: float = 0.05,
+def roc_auc(
+    scores: Scores, members: Members, *, interval: Literal["band"] | None = None, alpha: float = 0.05
 ) -> float | Estimate:
+    """Area under the ROC of one model: how often a random member outscores a random non-member; 0.5 is guessing.
+
+    Raises:
+        ValueError: as `roc_points`.
+    """
+    check_interval(interval, None, alpha)
+    value = roc_points(scores, members).auc()
+    return value if interval is None else Estimate(value, *auc_interval(scores[members], scores[~members], alpha))
+
+
+@overload
+def tpr_at_fpr(scores: Scores, members: Members, fpr: float) -> float: ...
+
+
+@overload
+def tpr_at_fpr(
+    scores: Scores, members: Members, fpr: float, *,
+    interval: Interval, threshold: float | None = None, alpha: float = 0.05,
+) -> Estimate: ...  # fmt: skip
+
+
+def tpr_at_fpr(
+    scores: Scores, members: Members, fpr: float, *,
+    interval: Interval | None = None, threshold: float | None = None, alpha: float = 0.05,
+) -> float | Estimate:  # fmt: skip
     """The share of members found while at most `fpr` of non-members are accused, of one model.
 
     An average over all records hides the few that are exposed; at a low FPR they are what is left (Carlini et al. 2022,
@@ -161,9 +107,7 @@ def tpr_at_fpr(
         scores: higher = more likely a member.
         members: which records the model was trained on.
         fpr: in [0, 1]; below 1/nonmembers the data cannot resolve it and the value is NaN.
-        interval: "band" also counts that the threshold is uncertain, being taken from these non-members: its interval
-            from order statistics, and Clopper–Pearson at both ends, each at alpha/2. "clopper_pearson" alone is
-            honest only at a `threshold` that comes from other data, which then vouch for the FPR.
+        interval: "band", or "clopper_pearson" at a `threshold` from other data, which then vouch for the FPR.
         threshold: records with score ≥ threshold are called members.
         alpha: one minus the confidence level.
 
@@ -172,60 +116,155 @@ def tpr_at_fpr(
     """
     roc = roc_points(scores, members)
     value = roc.tpr_at(fpr)
-    if (interval == "clopper_pearson") != (threshold is not None):
-        rule = "clopper_pearson needs a threshold from other data, any other choice takes none"
-        raise ValueError(f"interval={interval} with threshold={threshold}; {rule}, use interval=band without one")
-    if interval is None:
-        return value
+    check_interval(interval, threshold, alpha)
     if threshold is not None:
-        found = int((scores[members] >= threshold).sum())
-        return Estimate(found / int(members.sum()), *clopper_pearson_interval(found, int(members.sum()), alpha))
-    return Estimate(value, *_band(scores[members], scores[~members], fpr, alpha))
+        called = Called.at(scores, members, threshold)
+        return Estimate(called.tpr, *called.tpr_interval(alpha))
+    return value if interval is None else Estimate(value, *tpr_band(roc, fpr, alpha))
+
+
+@overload
+def tnr_at_fnr(scores: Scores, members: Members, fnr: float) -> float: ...
+
+
+@overload
+def tnr_at_fnr(
+    scores: Scores, members: Members, fnr: float, *,
+    interval: Interval, threshold: float | None = None, alpha: float = 0.05,
+) -> Estimate: ...  # fmt: skip
+
+
+def tnr_at_fnr(
+    scores: Scores, members: Members, fnr: float, *,
+    interval: Interval | None = None, threshold: float | None = None, alpha: float = 0.05,
+) -> float | Estimate:  # fmt: skip
+    """The share of non-members cleared while at most `fnr` of members are: `tpr_at_fpr` of the opposite question.
+
+    Args:
+        scores: higher = more likely a member.
+        members: which records the model was trained on.
+        fnr: in [0, 1]; below 1/members the value is NaN.
+        interval: as for `tpr_at_fpr`.
+        threshold: records with score ≤ threshold are called non-members.
+        alpha: one minus the confidence level.
+
+    Raises:
+        ValueError: as `tpr_at_fpr`.
+    """
+    check_rate("fnr", fnr)
+    check_interval(interval, threshold, alpha)
+    if interval is None:
+        return roc_points(scores, members).tnr_at(fnr)
+    mirrored = None if threshold is None else -threshold
+    return tpr_at_fpr(-scores, ~members, fnr, interval=interval, threshold=mirrored, alpha=alpha)
+
+
+@overload
+def advantage(scores: Scores, members: Members, *, threshold: float | None = None) -> float: ...
+
+
+@overload
+def advantage(
+    scores: Scores, members: Members, *, interval: Interval, threshold: float | None = None, alpha: float = 0.05
+) -> Estimate: ...
 
 
 def advantage(
-    scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"], *, threshold: float | None = None
-) -> float:
-    """TPR − FPR of one model at `threshold`, or at the best one in hindsight, which flatters the attack a little."""
+    scores: Scores, members: Members, *,
+    interval: Interval | None = None, threshold: float | None = None, alpha: float = 0.05,
+) -> float | Estimate:  # fmt: skip
+    """TPR − FPR of one model at `threshold`, or at the best one in hindsight, which flatters the attack a little.
+
+    Raises:
+        ValueError: as `roc_points`, or if `interval` and `threshold` do not fit.
+    """
     roc = roc_points(scores, members)
-    if threshold is None:
-        return roc.advantage()
-    called = scores >= threshold
-    return float(called[members].mean() - called[~members].mean())
+    if interval is not None:
+        check_interval(interval, threshold, alpha)
+    if threshold is not None:
+        estimate = Called.at(scores, members, threshold).advantage(alpha)
+    else:
+        estimate = Estimate(roc.advantage(), *advantage_band(roc, alpha))
+    return estimate.value if interval is None else estimate
+
+
+@overload
+def balanced_accuracy(scores: Scores, members: Members, *, threshold: float | None = None) -> float: ...
+
+
+@overload
+def balanced_accuracy(
+    scores: Scores, members: Members, *, interval: Interval, threshold: float | None = None, alpha: float = 0.05
+) -> Estimate: ...
 
 
 def balanced_accuracy(
-    scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"], *, threshold: float | None = None
-) -> float:
-    """½ + advantage/2 of one model: the accuracy where half of the records are members."""
-    return 0.5 + advantage(scores, members, threshold=threshold) / 2
+    scores: Scores, members: Members, *,
+    interval: Interval | None = None, threshold: float | None = None, alpha: float = 0.05,
+) -> float | Estimate:  # fmt: skip
+    """½ + advantage/2 of one model: the accuracy where half of the records are members.
+
+    Raises:
+        ValueError: as `advantage`.
+    """
+    if interval is None:
+        return 0.5 + advantage(scores, members, threshold=threshold) / 2
+    found = advantage(scores, members, interval=interval, threshold=threshold, alpha=alpha)
+    return Estimate(*(0.5 + value / 2 for value in found))
+
+
+@overload
+def ppv(
+    scores: Scores, members: Members, prior: float, *, fpr: float = 0.01, threshold: float | None = None
+) -> float: ...
+
+
+@overload
+def ppv(
+    scores: Scores, members: Members, prior: float, *,
+    interval: Interval, fpr: float = 0.01, threshold: float | None = None, alpha: float = 0.05,
+) -> Estimate: ...  # fmt: skip
 
 
 def ppv(
-    scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"], prior: float, *, fpr: float = 0.01
-) -> float:
-    """Precision of one model's accusations at `fpr`, where a share `prior` of all records are members."""
-    return roc_points(scores, members).ppv(prior, fpr)
+    scores: Scores, members: Members, prior: float, *,
+    interval: Interval | None = None, fpr: float = 0.01, threshold: float | None = None, alpha: float = 0.05,
+) -> float | Estimate:  # fmt: skip
+    """Precision of one model's accusations where a share `prior` of all records are members.
+
+    Args:
+        scores: higher = more likely a member.
+        members: which records the model was trained on.
+        prior: between 0 and 1, both excluded; an attacker who suspects many more people than were trained on has a low
+            one, and needs a lower FPR still.
+        interval: "band", or "clopper_pearson" at a `threshold`.
+        fpr: share of non-members accused, counted in full; at a `threshold` it is measured instead.
+        threshold: from other data; records with score ≥ threshold are called members.
+        alpha: one minus the confidence level.
+
+    Raises:
+        ValueError: as `advantage`, or if `prior` or `fpr` is out of range.
+    """
+    roc = roc_points(scores, members)
+    if interval is not None:
+        check_interval(interval, threshold, alpha)
+    if threshold is not None:
+        estimate = Called.at(scores, members, threshold).ppv(prior, alpha)
+    elif roc.tpr_at(fpr) == 0:
+        estimate = Estimate(np.nan, np.nan, np.nan)  # nobody is called
+    else:
+        # Precision rises with the TPR, so the ends of the one are those of the other.
+        tprs = roc.tpr_at(fpr), *tpr_band(roc, fpr, alpha)
+        estimate = Estimate(*(precision(tpr, fpr, prior) for tpr in tprs))
+    return estimate.value if interval is None else estimate
 
 
-def clopper_pearson_interval(successes: int, trials: int, alpha: float = 0.05) -> tuple[float, float]:
-    """The exact interval of a binomial share at confidence 1 − alpha (Clopper & Pearson 1934)."""
-    low = beta.ppf(alpha / 2, successes, trials - successes + 1) if successes > 0 else 0.0
-    high = beta.ppf(1 - alpha / 2, successes + 1, trials - successes) if successes < trials else 1.0
-    return float(low), float(high)
-
-
-def _band(
-    members: Float[np.ndarray, "members"], nonmembers: Float[np.ndarray, "nonmembers"], fpr: float, alpha: float
-) -> tuple[float, float]:
-    """An interval of the TPR at the unknown threshold that a share `fpr` of all non-members exceeds."""
-    n, falling = len(nonmembers), -np.sort(-nonmembers)
-    if fpr < 1 / n:
-        return float("nan"), float("nan")
-    least, most = (int(binom.ppf(level, n, fpr)) for level in (alpha / 4, 1 - alpha / 4))
-    # With probability 1 − alpha/2 between `least` and `most` of the n lie above that threshold.
-    strict = int((members > falling[least - 1]).sum()) if least > 0 else 0
-    loose = int((members >= falling[most]).sum()) if most < n else len(members)
-    low, _ = clopper_pearson_interval(strict, len(members), alpha / 2)
-    _, high = clopper_pearson_interval(loose, len(members), alpha / 2)
-    return low, high
+def check_interval(interval: Interval | None, threshold: float | None, alpha: float) -> None:
+    """Raises ValueError unless the kind of interval, the threshold and alpha fit."""
+    if (interval == "clopper_pearson") != (threshold is not None):
+        rule = "clopper_pearson needs a threshold from other data, any other choice takes none"
+        raise ValueError(f"interval={interval} with threshold={threshold}; {rule}, use interval=band without one")
+    if interval not in (None, "band", "clopper_pearson"):
+        raise ValueError(f"interval={interval} is unknown; choose band or clopper_pearson")
+    if not 0 < alpha < 1:
+        raise ValueError(f"alpha={alpha} is no error rate; choose a value between 0 and 1, such as 0.05")

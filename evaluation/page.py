@@ -10,13 +10,17 @@ from typing import Any
 import jinja2
 import yaml
 
-from evaluation.curves import FPR, is_undefended, ordered, title
+from evaluation.claims import violations
+from evaluation.curves import FPR, ordered, title
 from evaluation.findings import AUC, FPRS, Findings, tpr_at
-from evaluation.flags import flags
+from evaluation.flags import VIOLATED, flags
+from evaluation.sections import BOUNDS, compared, evidence, exposed
 from evaluation.style import INK, MUTED, PAPER
-from evaluation.table import HEADINGS, NOTHING, cells, percent
+from evaluation.table import HEADINGS, NOTHING, WORDS, lines, percent, skips
 
-NUMBERS = ("attack", "AUC", "TPR@1%FPR", "TPR@0.1%FPR", "members / non-members")
+NUMBERS = (
+    "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",
+)  # fmt: skip
 DESCRIBED = {
     "noise_multiplier": "noise multiplier σ", "max_grad_norm": "clipping norm C", "sampling": "sampling",
     "sampling_rate": "sampling rate q", "public_size": "public size N", "steps_planned": "steps planned",
@@ -25,6 +29,8 @@ DESCRIBED = {
     "engine": "engine of clipping",
 }  # fmt: skip
 """What of a statement is told, in which words."""
+OWN = ("defense", "guard", "canary", "seed")
+"""Parts of a configuration in which runs on one curve may differ."""
 
 
 def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
@@ -44,7 +50,8 @@ def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Ma
     return environment.get_template("report.html.j2").render(
         **content,
         headings=[heading.replace(" ", "\u00a0").replace("\n", " ") for heading in HEADINGS],
-        table=[(is_undefended(found), cells(found)) for found in runs],
+        words=(*WORDS, "needs"),
+        table=lines(runs),
         figures=figures,
         numbers=NUMBERS,
         leakage=[(title(found), _numbers(found)) for found in runs],
@@ -54,7 +61,11 @@ def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Ma
         meanings=_meanings(runs),
         not_covered=_not_covered(runs),
         guarantees=sum(found.statement.guarantee for found in private),
-        skipped=_reasons(runs),
+        skipped=skips(runs),
+        evidence=evidence(runs),
+        bounds=list(BOUNDS.values()),
+        compared=compared(runs),
+        exposed=exposed(runs),
         fpr=f"{100 * FPR:g} %",
         shared=yaml.safe_dump(_without(runs[0].config), sort_keys=False, allow_unicode=True),
         settings=[(title(found), found.run, _setting(found)) for found in runs],
@@ -68,8 +79,17 @@ def _numbers(found: Findings) -> list[tuple[str, ...]]:
         auc, *tprs = (found.get(metric, attack=attack) for metric in (AUC, *map(tpr_at, FPRS)))
         interval = _plain(auc.value, auc.low, auc.high)
         scored = f"{auc.members:,} / {auc.nonmembers:,}"
-        told.append((attack, interval, *(percent(tpr, interval=True) for tpr in tprs), scored))
+        rates = [percent(tpr, interval=True) for tpr in tprs]
+        told.append((attack, *_needs(found, attack), interval, *rates, scored))
     return told
+
+
+def _needs(found: Findings, attack: str) -> tuple[str, str]:
+    """What an attack needs, and how many queries a record it declares and makes."""
+    if (needs := found.needs.get(attack)) is None:
+        return NOTHING, NOTHING
+    declared = "all" if needs["declared"] is None else needs["declared"]
+    return needs["text"], f"{declared} / {needs['measured']:,.4g}"
 
 
 def _plain(value: float | None, low: float | None, high: float | None) -> str:
@@ -89,12 +109,13 @@ def _facts(private: Sequence[Findings]) -> list[tuple[str, list[str]]]:
 
 
 def _meanings(runs: Sequence[Findings]) -> dict[str, dict[str, list[str]]]:
-    """For each flag its sentences, each with the runs it is about."""
+    """For each flag its sentences, each with the runs it is about; what must stop a release first."""
     meanings: dict[str, dict[str, list[str]]] = {}
+    violated = violations(runs)
     for found in runs:
-        for flag in flags(found):
+        for flag in flags(found, violated):
             meanings.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(found))
-    return meanings
+    return dict(sorted(meanings.items(), key=lambda meaning: meaning[0] != VIOLATED))
 
 
 def _not_covered(runs: Sequence[Findings]) -> list[tuple[tuple[str, ...], list[str]]]:
@@ -106,22 +127,13 @@ def _not_covered(runs: Sequence[Findings]) -> list[tuple[tuple[str, ...], list[s
     return list(lists.items())
 
 
-def _reasons(runs: Sequence[Findings]) -> list[tuple[str, str, list[str]]]:
-    """For each skipped attack and reason the runs."""
-    reasons: dict[tuple[str, str], list[str]] = {}
-    for found in runs:
-        for attack, reason in found.skipped.items():
-            reasons.setdefault((attack, reason), []).append(title(found))
-    return [(attack, reason, titles) for (attack, reason), titles in reasons.items()]
-
-
 def _without(config: Mapping[str, Any]) -> dict[str, Any]:
     """What the runs share."""
-    return {key: value for key, value in config.items() if key not in ("defense", "guard", "names", "fleet", "seed")}
+    return {key: value for key, value in config.items() if key not in (*OWN, "names", "fleet")}
 
 
 def _setting(found: Findings) -> str:
-    own = {key: found.config[key] for key in ("defense", "guard", "seed") if key in found.config}
+    own = {key: found.config[key] for key in OWN if found.config.get(key) is not None}
     text: str = yaml.safe_dump(own, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return text.strip()
 

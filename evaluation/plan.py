@@ -36,7 +36,7 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
         "models": models,
         "missing": len(missing),
         "minutes": len(missing) * seconds / workers.count(settings["fleet"]["workers"]) / 60,
-        "megabytes": BYTES * (models * parameters + answers) / 1e6,
+        "megabytes": BYTES * (models * parameters * (1 + settings["fleet"]["keep_checkpoints"]) + answers) / 1e6,
     }
 
 

@@ -11,23 +11,26 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluation import plots
+from evaluation.claims import Violation, violations
 from evaluation.curves import ordered, title
+from evaluation.exposure import exposed_csv
+from evaluation.exposure_plot import exposure
 from evaluation.findings import COLUMNS, Findings
-from evaluation.flags import flags
+from evaluation.flags import VIOLATED, flags
 from evaluation.page import inline, render
+from evaluation.plots import tradeoff
+from evaluation.roc_plot import roc
 from evaluation.style import save, svg
 from evaluation.verdict import verdicts
 from targets.files import write as write_text
 
 SCOPE = "internal"
-FILES = ("results.csv", "tradeoff.png", "report.html", "tradeoff.svg", "roc.png", "report.json")
 
 
 def write(findings: Sequence[Findings], folder: Path, command: str) -> list[Path]:
-    """Writes results.csv, figures and report of comparable runs, each file whole or not at all.
+    """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
 
-    The report's scope is internal: its numbers were measured on private records.
+    The report's scope is internal: its numbers were measured on private records, and some of these are named.
 
     Args:
         findings: of at least one run.
@@ -35,23 +38,26 @@ def write(findings: Sequence[Findings], folder: Path, command: str) -> list[Path
         command: what was called, for whoever wants to repeat it.
 
     Returns:
-        The files, the most wanted first.
+        The files, each figure as PNG; an SVG of it stands beside.
 
     Raises:
         ValueError: if the runs are not comparable.
     """
-    tradeoff, roc = plots.tradeoff(findings), plots.roc(findings)
+    figures = {"tradeoff": tradeoff(findings), "roc": roc(findings)}
+    texts = {"results.csv": tidy_csv(findings)}
+    if any(found.exposed for found in findings):
+        figures["exposure"] = exposure(findings)
+        texts["exposed.csv"] = exposed_csv(findings)
     content = summary(findings, command)
-    drawing = svg(tradeoff)
-    figures = {"tradeoff": inline(drawing, "tradeoff"), "roc": inline(svg(roc), "roc")}
-    page = render(findings, content, figures)
+    drawings = {name: svg(figure) for name, figure in figures.items()}
+    texts["report.html"] = render(findings, content, {name: inline(text, name) for name, text in drawings.items()})
+    texts["report.json"] = _strict_json(content)
     folder.mkdir(parents=True, exist_ok=True)
-    texts = {"results.csv": tidy_csv(findings), "report.html": page, "report.json": _strict_json(content)}
-    for name, text in {**texts, "tradeoff.svg": drawing}.items():
+    for name, text in {**texts, **{f"{name}.svg": text for name, text in drawings.items()}}.items():
         write_text(folder / name, text)
-    save(tradeoff, folder / "tradeoff.png")
-    save(roc, folder / "roc.png")
-    return [folder / name for name in FILES]
+    for name, figure in figures.items():
+        save(figure, folder / f"{name}.png")
+    return [folder / name for name in (*texts, *(f"{name}.png" for name in figures))]
 
 
 def tidy_csv(findings: Sequence[Findings]) -> str:
@@ -72,17 +78,21 @@ def summary(findings: Sequence[Findings], command: str) -> dict[str, Any]:
         "network": findings[0].network,
         "command": command,
         "verdicts": [asdict(verdict) for verdict in verdicts(findings)],
-        "runs": [_run(found) for found in ordered(findings)],
+        "runs": [_run(found, violations(findings)) for found in ordered(findings)],
     }
 
 
-def _run(found: Findings) -> dict[str, Any]:
+def _run(found: Findings, violated: Sequence[Violation]) -> dict[str, Any]:
+    flagged = flags(found, violated)
     return {
         "run": found.run,
         "title": title(found),
         "folder": found.folder,
         "defense": found.defense,
         "guard": found.guard,
+        "canary": found.canary,
+        "threat": found.threat,
+        "released": found.released,
         "strength": found.strength,
         "seed": found.seed,
         "models": found.models,
@@ -90,7 +100,10 @@ def _run(found: Findings) -> dict[str, Any]:
         "rows": [vars(row) for row in found.rows],
         "roc": {attack: {"fpr": list(fpr), "tpr": list(tpr)} for attack, (fpr, tpr) in found.roc.items()},
         "statement": {**asdict(found.statement), "sentence": found.statement.sentence()},
-        "flags": [asdict(flag) for flag in flags(found)],
+        "needs": dict(found.needs),
+        "audit": dict(found.audit),
+        "violated": any(flag.name == VIOLATED for flag in flagged),
+        "flags": [asdict(flag) for flag in flagged],
         "skipped": dict(found.skipped),
         "config": found.config,
     }

@@ -8,7 +8,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,11 +23,13 @@ from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
 from datamodules.split import Membership
 from targets import RESULTS_VERSION
+from targets.checkpoints import kept_epochs, weights_path
 from targets.files import write, write_json
 from targets.statement import Statement
 
 IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")
-"""The keys that decide what a model learns. More models, other workers or another guard extend the same run."""
+"""The keys that decide what a model learns, with `canary` if there are any. More models, other workers or another guard
+extend the same run."""
 PLACES = ("root", "path", "schema")
 """Where data lies decides nothing: its content is hashed instead."""
 LOCK = ".lock"
@@ -35,15 +37,17 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Run:
-    """A folder `runs/<data>/<network>-<defense>-<hash>` with one data set, network and defense."""
+    """A folder `runs/<data>/<network>-<defense>[-<canary>]-<hash>`: one data set, network, defense, kind of canary."""
 
     folder: Path
 
     @classmethod
     def of(cls, config: Mapping[str, Any], dataset: Dataset) -> Run:
         """The run that a configuration and the content of its data name."""
-        name = f"{config['names']['network']}-{config['names']['defense']}-{identity(config, dataset)}"
-        return cls(Path(config["runs"]) / dataset.name / name)
+        parts = [config["names"]["network"], config["names"]["defense"], identity(config, dataset)]
+        if canary := config.get("canary"):
+            parts.insert(2, canary["kind"])
+        return cls(Path(config["runs"]) / dataset.name / "-".join(parts))
 
     @classmethod
     def existing(cls, folder: Path) -> Run:
@@ -103,8 +107,14 @@ class Run:
         complete: dict[str, int] = json.loads((self.folder / "complete.json").read_text())
         return list(range(complete["models"]))
 
-    def missing(self, wanted: int) -> list[int]:
-        return [k for k in range(wanted) if not (self.folder / "models" / f"{k}.safetensors").exists()]
+    def missing(self, wanted: int, checkpoints: Sequence[int] = ()) -> list[int]:
+        """The models to train: their final weights, or those after an epoch of `checkpoints`, are not there."""
+        epochs = (*checkpoints, None)
+        return [k for k in range(wanted) if not all(weights_path(self.folder, k, epoch).exists() for epoch in epochs)]
+
+    def checkpoints(self) -> list[int]:
+        """The epochs after which the weights of all models were kept."""
+        return kept_epochs(self.folder, self.models())
 
     def membership(self) -> Bool[np.ndarray, "models pool"]:
         """Which model was trained on which pool record: recomputed from the secret, never stored."""
@@ -130,7 +140,7 @@ class Run:
             (Secret.from_system() if secret is None else Secret.from_text(str(secret))).save(private / "secret")
             write(private / "data", self.secret.seal(dataset.fingerprint.encode()))
         config = {**config, "data": {key: absolute(key, value) for key, value in config["data"].items()}}
-        public = {key: value for key, value in config.items() if key in (*IDENTITY, "names", "fleet")}
+        public = {key: value for key, value in config.items() if key in (*decisive(config), "names", "fleet")}
         write(self.folder / "config.yaml", yaml.safe_dump(public, sort_keys=False))
 
     def complete(self, models: int) -> None:
@@ -202,10 +212,15 @@ def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
 
 def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
     """Eight hexadecimal digits over everything that decides what the models learn."""
-    settings = {key: config[key] for key in IDENTITY}
+    settings = {key: config[key] for key in decisive(config)}
     settings["data"] = {key: value for key, value in config["data"].items() if key not in PLACES}
     text = json.dumps([canonical(settings), dataset.fingerprint, RESULTS_VERSION], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
+
+
+def decisive(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The keys of a configuration that decide what its models learn."""
+    return (*IDENTITY, "canary") if config.get("canary") else IDENTITY
 
 
 def absolute(key: str, value: Any) -> Any:

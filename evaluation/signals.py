@@ -2,41 +2,126 @@
 
 from __future__ import annotations
 
-import numpy as np
-from jaxtyping import Float, Real
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING
 
-from attacks import View
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from attacks import ThreatModel, View
+from evaluation.augmentations import augmented
+from evaluation.grant import Grant
 from evaluation.runs import Run
 from targets.files import replacing
 
+if TYPE_CHECKING:
+    from targets.fleet import Fleet
+
 GUARD = "none"
+PLAIN = ("plain",)
+SIGNALS_VERSION = 1
+"""Part of what kept signals are known by; raised when a change makes the same models give others."""
 
 
-def view(run: Run) -> View:
-    """What an attacker sees of a run: every model's logits for every pool record, labels, and who is a member."""
+def view(
+    run: Run, grant: Grant | None = None, queries: Sequence[str] = PLAIN, threats: Sequence[ThreatModel] = ()
+) -> View:
+    """What attackers see of a run: every model's answers for every audited record, and who is a member.
+
+    Args:
+        run: a complete run.
+        grant: what they are granted.
+        queries: how each record is put to the models, by `evaluation.augmentations`.
+        threats: what attacks need; gradients and checkpoints are read only where one of them does.
+    """
+    grant, models = grant or Grant(), cache(lambda: fleet(run))
+    data, split = run.dataset, run.dataset.split
+    pool = answers(run, "pool", queries)
+    given = grant.released(pool[:, split.is_audited] if len(split.canaries) else pool)
+    if len(split.population):
+        population = grant.released(answers(run, "population"))
+        given |= {f"population_{name}": released for name, released in population.items()}
+        given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
+    if grant.weights:
+        given |= inner_signals(run, threats)
+    top_k = grant.top_k if grant.top_k is not None and grant.top_k < len(data.classes) else None
     return View(
-        logits=answers(run, "pool"),
-        labels=run.dataset.y[run.dataset.split.pool],
-        membership=run.membership(),
+        labels=data.y[split.audited],
+        membership=run.membership()[:, split.is_audited],
         groups=run.groups(),
+        persons=None if split.persons is None else split.persons[split.is_audited],
+        features=data.x[split.audited],
+        query=lambda model, x: grant.answer(models().one(model).predict(x)[0]),
+        top_k=top_k,
+        **given,
     )
 
 
-def answers(run: Run, role: str) -> Float[np.ndarray, "models records classes"]:
-    """Logits of all models for the records of a role, float32 as released, memory-mapped from the run's folder."""
-    path = run.folder / "signals" / GUARD / f"{role}.npy"
-    models = run.models()
-    if path.exists() and len(kept := np.load(path, mmap_mode="r")) == len(models):
-        return kept
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as temporary:
-        np.save(temporary, query(run, models, run.dataset.x[getattr(run.dataset.split, role)]))
+def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
+    """What only weights and checkpoints tell, as far as attacks need it."""
+    from evaluation.white_box import trajectory, white_box
+
+    found: dict[str, np.ndarray] = {}
+    if any(threat.gradients for threat in threats):
+        measured = cache(partial(white_box, run))  # one pass over the models gives all of them
+
+        def one(name: str) -> np.ndarray:
+            return measured()[name]
+
+        for name in ("gradient_norms", "activation_norms", "alignment"):
+            found[name] = cached(run, f"white_box/{name}", partial(one, name))
+    if any(threat.checkpoints for threat in threats) and run.checkpoints():
+        found["trajectory"] = cached(run, "white_box/trajectory", partial(trajectory, run))
+    return found
+
+
+def answers(
+    run: Run, role: str, queries: Sequence[str] = PLAIN
+) -> Float[np.ndarray, "models records *queries classes"]:
+    """Logits of all models for the records of a role, float32 as released, memory-mapped from the run's folder.
+
+    Args:
+        run: a complete run.
+        role: of the split.
+        queries: how each record is put to the models; a single one gives no query axis.
+    """
+    x = run.dataset.x[getattr(run.dataset.split, role)]
+
+    def ask(name: str) -> np.ndarray:
+        return fleet(run).predict(augmented(name, x))
+
+    kept = [cached(run, f"{GUARD}/{role}-{name}", partial(ask, name)) for name in queries]
+    return kept[0] if len(kept) == 1 else np.stack(kept, axis=2)
+
+
+def fleet(run: Run) -> Fleet:
+    """The models of a run."""
+    from targets.training import load_fleet
+
+    return load_fleet(run.config, run.dataset, run.folder, run.models())
+
+
+def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
+    """An array of a run, made once and memory-mapped; made anew when the run's models are others than they were."""
+    folder = run.folder / "signals" / name
+    path = folder / f"{stamp(run)}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            np.save(temporary, make())
+        for stale in folder.glob("*.npy"):
+            if stale != path and not stale.name.startswith("."):
+                stale.unlink()
     return np.load(path, mmap_mode="r")
 
 
-def query(
-    run: Run, models: list[int], x: Real[np.ndarray, "records ..."]
-) -> Float[np.ndarray, "models records classes"]:
-    from targets.training import load_fleet
-
-    return load_fleet(run.config, run.dataset, run.folder, models).predict(x)
+def stamp(run: Run) -> str:
+    """Names the very models of a run, and how they are asked: a digest of their files."""
+    digest = hashlib.blake2b(bytes([SIGNALS_VERSION]), digest_size=8)
+    for k in run.models():
+        for path in sorted((run.folder / "models").glob(f"{k}.*")):
+            digest.update(path.name.encode())
+            digest.update(hashlib.blake2b(path.read_bytes()).digest())
+    return digest.hexdigest()

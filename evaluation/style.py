@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from evaluation.curves import Series
+from evaluation.findings import Findings
 from targets.files import replacing
 
 INK, MUTED, PAPER = "#1a1d21", "#6b7178", "#ffffff"
+VIOLATED = "#c0182b"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito (2008): told apart by the color-blind, and by lightness in print."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
+STROKES = ((0, (3, 1.2, 1, 1.2)), (0, (1, 1)), (0, (4, 1.2)), (0, (6, 1.2, 1, 1.2, 1, 1.2)))
+"""Of lines through canary fleets, a kind each."""
+GUESSING: dict[str, Any] = {"color": MUTED, "lw": 1.1, "ls": (0, (1, 2))}
+CEILING: dict[str, Any] = {"lw": 1.2, "ls": (0, (5, 2))}
 STYLE: Any = {
     "figure.dpi": 100, "savefig.dpi": 200, "figure.facecolor": PAPER, "axes.facecolor": "none",
     "font.size": 10, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -38,11 +46,42 @@ def figure(width: float, height: float) -> Figure:
     return made
 
 
-def looks(lines: Sequence[Series]) -> dict[str, tuple[str, str]]:
-    """Color and marker of each line by its name: the undefended star in ink, the others in turn."""
-    defended = [line.name for line in lines if not line.undefended]
+@dataclass(frozen=True)
+class Look:
+    """How a line and its marks are drawn; hollow where only canaries were scored."""
+
+    color: str
+    marker: str
+    stroke: Any = "-"
+    hollow: bool = False
+
+    @property
+    def line(self) -> dict[str, Any]:
+        """For matplotlib, without marks."""
+        return {"color": self.color, "ls": self.stroke}
+
+    @property
+    def marks(self) -> dict[str, Any]:
+        """The line with its marks."""
+        face, edge, width = (PAPER, self.color, 1.3) if self.hollow else (self.color, PAPER, 0.8)
+        return {**self.line, "marker": self.marker, "mfc": face, "mec": edge, "mew": width}
+
+
+def looks(lines: Sequence[Series]) -> dict[str, Look]:
+    """The look of each line by its name: a color a defense, the undefended star in ink; a stroke a kind of canary."""
+    defended = list(dict.fromkeys(line.defense for line in lines if not line.undefended))
     turns = {name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(defended)}
-    return {line.name: (INK, "*") if line.undefended else turns[line.name] for line in lines}
+    kinds = sorted({line.canary for line in lines} - {"none"})
+    strokes = {kind: STROKES[i % len(STROKES)] for i, kind in enumerate(kinds)}
+    return {
+        line.name: Look(*turns.get(line.defense, (INK, "*")), strokes.get(line.canary, "-"), line.canary in strokes)
+        for line in lines
+    }
+
+
+def fading(runs: Sequence[Findings]) -> list[tuple[Findings, float]]:
+    """The runs of a line, each with its opacity."""
+    return list(zip(runs, np.linspace(1, 0.45, len(runs)).tolist(), strict=True))
 
 
 def rates(axis: Axis, ticks: Sequence[float] = (1.0,)) -> None:

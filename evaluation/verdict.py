@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.curves import FPR, UTILITY, is_undefended, ordered, strongest_row, title
+from evaluation.curves import FPR, UTILITY, canary_text, has_canaries, is_undefended, ordered, strongest_row, title
 from evaluation.findings import Findings, tpr_at
 from evaluation.table import percent
 
@@ -33,10 +33,16 @@ class Verdict:
     sentence: str
 
 
-def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
-    """The undefended run, the one in which attacks found least, and the same among those nearly as useful as any."""
-    runs = [found for found in ordered(findings) if _leakage(found) is not None]
-    told = [(f"Undefended{_seed(found, findings)}", found) for found in runs if is_undefended(found)]
+def chosen(findings: Sequence[Findings]) -> list[tuple[str, Findings]]:
+    """The undefended run, the one in which attacks found least, and the same among those nearly as useful as any.
+
+    Each with its heading. Fleets with canaries are told beside these, and stand here only where there is nothing else.
+    """
+    measured = [found for found in ordered(findings) if _leakage(found) is not None]
+    runs = [found for found in measured if not has_canaries(found)] or measured
+    told = [
+        (f"Undefended{canary_text(found)}{_seed(found, findings)}", found) for found in runs if is_undefended(found)
+    ]
     defended = [found for found in runs if not is_undefended(found)]
     useful = [found for found in defended if _utility(found) >= max(map(_utility, runs)) - AFFORDABLE]
     for heading, candidates in (("Best protected", defended), (f"Best protected {NEARLY}", useful)):
@@ -44,6 +50,11 @@ def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
             best = min(candidates, key=lambda found: (_leakage(found), -_utility(found)))
             if best not in [found for _, found in told]:
                 told.append((f"{heading}: {title(best)}{_seed(best, findings)}", best))
+    return told
+
+
+def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
+    """A verdict on each of the chosen runs."""
     return [
         Verdict(
             heading=heading,
@@ -51,7 +62,7 @@ def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
             utility=percent(found.get(UTILITY)),
             sentence=sentence(found),
         )
-        for heading, found in told
+        for heading, found in chosen(findings)
     ]
 
 

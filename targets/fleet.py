@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,14 +19,17 @@ from datamodules.dataset import Dataset
 from datamodules.loaders import Gather, training_loader
 from datamodules.secret import Secret
 from datamodules.split import Split
+from targets.checkpoints import checkpoint_epochs
 from targets.module import Target
 from targets.recipe import Recipe
+from targets.snapshots import Snapshots
 from targets.stacks import stack, unstack
 
 if TYPE_CHECKING:
     from defenses.base import Defense
 
 PREDICTION_BATCH = 4096
+State = dict[str, Tensor]
 logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
@@ -37,13 +40,25 @@ class Fleet:
         network: a network of their architecture; its own weights do not matter.
         states: one `state_dict` per model.
         callbacks: the Lightning callbacks that took part, with what they recorded.
+        checkpoints: for each model the `state_dict`s from before the end of training, by epoch.
     """
 
-    def __init__(self, network: nn.Module, states: Sequence[dict[str, Tensor]], callbacks: Sequence[pl.Callback] = ()):
+    def __init__(
+        self,
+        network: nn.Module,
+        states: Sequence[State],
+        callbacks: Sequence[pl.Callback] = (),
+        checkpoints: Sequence[Mapping[int, State]] | None = None,
+    ):
         self.network, self.states, self.callbacks = network, states, callbacks
+        self.checkpoints = [{} for _ in states] if checkpoints is None else checkpoints
 
     def __len__(self) -> int:
         return len(self.states)
+
+    def one(self, position: int) -> Fleet:
+        """The fleet of a single one of these models."""
+        return Fleet(self.network, [self.states[position]])
 
     def predict(self, x: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records classes"]:
         """Logits of every model for every record, in evaluation mode."""
@@ -73,6 +88,7 @@ class Fitter:
         models: the numbers, in the fleet, of the models to train: one per row of the membership.
         size: the public size N.
         at_once: how many models are trained as one stack.
+        keep_checkpoints: how many models from before the end of training are kept of each, evenly over the epochs.
     """
 
     dataset: Dataset
@@ -83,6 +99,7 @@ class Fitter:
     models: Sequence[int]
     size: int
     at_once: int
+    keep_checkpoints: int = 0
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -90,15 +107,17 @@ class Fitter:
 
     def train(self, split: Split, membership: Bool[np.ndarray, "models pool"]) -> Fleet:
         """Trains one model per row of `membership` on the pool records that the row marks."""
-        states: list[dict[str, Tensor]] = []
+        states: list[State] = []
         callbacks: list[pl.Callback] = []
+        checkpoints: list[Mapping[int, State]] = []
         for start in range(0, len(self.models), self.at_once):
             rows = slice(start, start + self.at_once)
             members = [split.pool[row] for row in membership[rows]]
-            trained, taking_part = self._train_together(self.models[rows], members, split)
+            trained, taking_part, snapshots = self._train_together(self.models[rows], members, split)
             states += trained
             callbacks += taking_part
-        return Fleet(self.initial_network(self.models[0]), states, callbacks)
+            checkpoints += snapshots.of_models(trained)
+        return Fleet(self.initial_network(self.models[0]), states, callbacks, checkpoints)
 
     def initial_network(self, model: int) -> nn.Module:
         """The network before training; its weights depend on (secret, model) only."""
@@ -112,7 +131,7 @@ class Fitter:
 
     def _train_together(
         self, models: Sequence[int], members: Sequence[np.ndarray], split: Split
-    ) -> tuple[list[dict[str, Tensor]], list[pl.Callback]]:
+    ) -> tuple[list[State], list[pl.Callback], Snapshots]:
         stacked = len(models) > 1
         networks = [self.initial_network(k) for k in models]
         network = stack(networks) if stacked else networks[0]
@@ -124,6 +143,13 @@ class Fitter:
             loss_divisor=self.arithmetic.sampling_rate * self.size,
         )
         callbacks = self.defense.callbacks(self.secret)
+
+        def weights() -> list[State]:
+            if stacked:
+                return unstack(network)
+            return [{name: value.detach().clone() for name, value in network.state_dict().items()}]
+
+        snapshots = Snapshots(checkpoint_epochs(self.recipe.epochs, self.keep_checkpoints), weights)
         with torch.random.fork_rng(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="pytorch_lightning")  # on hardware and loaders: nothing to act on
             torch.set_rng_state(self.secret.torch("training", models[0]).get_state())
@@ -131,11 +157,11 @@ class Fitter:
                 max_epochs=self.recipe.epochs,
                 accelerator="cpu",
                 devices=1,
-                callbacks=callbacks,
+                callbacks=[*callbacks, snapshots],
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
             trainer.fit(module, training_loader(Gather(self.dataset.x, self.dataset.y, stacked=stacked), sampler))
-        return unstack(network) if stacked else [network.state_dict()], callbacks
+        return weights(), callbacks, snapshots

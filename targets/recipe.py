@@ -20,14 +20,16 @@ class FleetSettings:
         models: K ≥ 1; each is a target once and a shadow for the others.
         workers: processes of one thread each; auto is one per core under the basic launcher.
         at_once: models trained as one stack; auto stacks where that is faster.
+        keep_checkpoints: how many models from before the end of training are kept of each, evenly over the epochs.
 
     Raises:
-        ValueError: if a value is neither a positive whole number nor, where allowed, auto.
+        ValueError: if a value is neither a whole number in range nor, where allowed, auto.
     """
 
     models: int
     workers: int | str
     at_once: int | str
+    keep_checkpoints: int = 0
 
     def __post_init__(self) -> None:
         for name, value in (("models", self.models), ("workers", self.workers), ("at_once", self.at_once)):
@@ -35,6 +37,9 @@ class FleetSettings:
             if not number and (name == "models" or value != "auto"):
                 choice = "" if name == "models" else " or auto"
                 raise ValueError(f"fleet.{name}={value} cannot be used; choose a whole number from 1 on{choice}")
+        kept = self.keep_checkpoints
+        if not isinstance(kept, int) or isinstance(kept, bool) or kept < 0:
+            raise ValueError(f"fleet.keep_checkpoints={kept} is no count; choose a whole number from 0 on")
 
 
 @dataclass(frozen=True, kw_only=True)

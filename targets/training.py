@@ -16,6 +16,7 @@ from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
 from datamodules.split import Membership
 from targets import progress, stacks
+from targets.checkpoints import weights_path
 from targets.files import replacing, write_json
 from targets.fleet import Fitter, Fleet
 from targets.networks import MLP
@@ -54,8 +55,9 @@ def make_fitter(
         defense=defense,
         secret=secret,
         models=models,
-        size=membership.public_size(defense.units(dataset.split)),
+        size=membership.public_size(defense.units(dataset.split), len(dataset.split.canaries)),
         at_once=1,
+        keep_checkpoints=config["fleet"].get("keep_checkpoints", 0),
     )
     return replace(fitter, at_once=at_once(config["fleet"]["at_once"], fitter))
 
@@ -99,9 +101,10 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
         strength = fitter.defense.strength
         summary = {"statement": statement.to_json(), "strength": None if strength is None else str(strength)}
         write_json(Path(folder) / "summary.json", summary)  # the strength as text: JSON knows no infinity
-        for k, state in zip(part.models, fleet.states, strict=True):
-            with replacing(Path(folder) / "models" / f"{k}.safetensors") as temporary:
-                save_file(state, temporary)
+        for k, state, checkpoints in zip(part.models, fleet.states, fleet.checkpoints, strict=True):
+            for epoch, weights in (*checkpoints.items(), (None, state)):
+                with replacing(weights_path(Path(folder), k, epoch)) as temporary:
+                    save_file(weights, temporary)
         progress.report(name, len(fleet))
 
 
@@ -120,13 +123,25 @@ def complete_statement(fitter: Fitter, fleet: Fleet) -> Statement:
     return statement.leaving_out(fitter.dataset.preprocessing.not_covered).leaving_out(persons)
 
 
-def load_fleet(config: Mapping[str, Any], dataset: Dataset, folder: Path, models: Sequence[int]) -> Fleet:
-    """The trained models of a run, read from its folder."""
+def load_fleet(
+    config: Mapping[str, Any], dataset: Dataset, folder: Path, models: Sequence[int], epoch: int | None = None
+) -> Fleet:
+    """The models of a run, read from its folder.
+
+    Args:
+        config: of the run.
+        dataset: its data.
+        folder: its folder.
+        models: their numbers in the fleet.
+        epoch: after which epoch, one of those that were kept (`kept_epochs`); 0: before training; None: at its end.
+    """
     secret = Secret.load(folder / "private" / "secret")
     membership = Membership(**config["membership"])
     fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, models, membership)
+    if epoch == 0:
+        return Fleet(fitter.initial_network(models[0]), [fitter.initial_network(k).state_dict() for k in models])
     states = []
-    for path in (folder / "models" / f"{k}.safetensors" for k in models):
+    for path in (weights_path(folder, k, epoch) for k in models):
         try:
             states.append(load_file(path))
         except SafetensorError as error:

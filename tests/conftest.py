@@ -34,7 +34,7 @@ def compose(tmp_path: Path) -> Callable[..., dict[str, Any]]:
         with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
             config = hydra_compose("train", overrides=[f"runs={runs}", *overrides], return_hydra_config=True)
         chosen = config.hydra.runtime.choices
-        names = {group: chosen[group] for group in ("network", "defense")}
+        names = {group: chosen[group] for group in ("network", "defense", "canary")}
         with open_dict(config):
             del config["hydra"]
         settings: Any = OmegaConf.to_container(config, resolve=True)

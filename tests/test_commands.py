@@ -11,10 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from targets.release import Release
 
 ROOT = Path(__file__).parent.parent
+STANDARD = set(yaml.safe_load((ROOT / "conf" / "attack" / "standard.yaml").read_text())["defaults"])
 
 
 def call(*words: str, folder: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -49,9 +51,9 @@ def swept(tmp_path_factory) -> Path:
 
 def test_evaluation_prints_the_table_and_the_files(swept):
     printed = (swept / "printed").read_text()
-    for word in ("defense", "test accuracy", "AUC", "TPR@1%FPR", "TPR@0.1%FPR", "flags", "none", "dp_sgd"):
+    for word in ("defense", "ε lower", "accuracy", "AUC", "TPR at 1% FPR", "0.1% FPR", "flags", "none", "dp_sgd"):
         assert word in printed
-    for name in ("results.csv", "tradeoff.png", "tradeoff.svg", "roc.png", "report.html", "report.json"):
+    for name in ("results.csv", "exposed.csv", "tradeoff.png", "roc.png", "exposure.png", "report.html", "report.json"):
         assert f"reports/digits/{name}" in printed
         assert (swept / "reports" / "digits" / name).stat().st_size > 0
 
@@ -59,10 +61,12 @@ def test_evaluation_prints_the_table_and_the_files(swept):
 def test_results_are_tidy(swept):
     with (swept / "reports" / "digits" / "results.csv").open() as file:
         rows = list(csv.DictReader(file))
-    columns = "run data network defense guard seed epsilon delta strength model attack access group metric"
+    columns = (
+        "run data network defense guard canary seed epsilon delta strength released model attack access group metric"
+    )
     assert list(rows[0]) == [*columns.split(), "value", "low", "high", "members", "nonmembers"]
     assert {row["defense"] for row in rows} == {"none", "dp_sgd"}
-    assert {row["attack"] for row in rows} == {"", "correctness", "loss", "lira", "lira_offline"}
+    assert {row["attack"] for row in rows} == {"", *STANDARD}
     assert {row["model"] for row in rows} == {"all", "0", "1", "2", "3"}
     assert {row["metric"] for row in rows if not row["attack"]} == {"test_accuracy", "train_accuracy"}
     private = [float(row["epsilon"]) for row in rows if row["defense"] == "dp_sgd"]
@@ -105,7 +109,7 @@ def test_shipped_run_is_a_release_anyone_can_use(swept):
     assert release.statement.guarantee and release.statement.randomness == "operating system"
     assert release.statement.public_size == 1258  # the whole pool
     audited = {row["attack"] for row in release.card["audit"]["results"]}
-    assert audited == {"correctness", "loss", "lira", "lira_offline"}
+    assert audited == STANDARD
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)

@@ -195,3 +195,82 @@ def test_names_and_errors() -> None:
     assert (LiRA().threat.shadows, LiRA(online=False).threat.shadows) == ("online", "offline")
     with pytest.raises(ValueError, match="variance=global is unknown; choose shrunk, fixed or per_record"):
         LiRA(variance="global")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="compat=jax is unknown; choose carlini, or null for this project's LiRA"):
+        LiRA(compat="jax")  # type: ignore[arg-type]
+
+
+def reference(phi: np.ndarray, member: np.ndarray, group: np.ndarray, online: bool, per_record: bool) -> np.ndarray:
+    """What the authors' code computes, target by target and record by record."""
+    models, records, queries = phi.shape
+    scores = np.full((models, records), np.nan)
+    for k in range(models):
+        shadow = group != group[k]
+        pooled = phi[member & shadow[:, None]] if online else phi[~member & shadow[:, None]]
+        for x in range(records):
+            logs: dict[bool, list[float]] = {True: [], False: []}
+            for q, inside in np.ndindex(queries, 2):
+                side = phi[shadow & (member[:, x] == bool(inside)), x, q]
+                if len(side):
+                    spread = side.std() if per_record else pooled.std()
+                    logs[bool(inside)].append(stats.norm.logpdf(phi[k, x, q], np.median(side), spread + 1e-30))
+            if logs[False] and (logs[True] or not online):
+                scores[k, x] = (np.mean(logs[True]) if online else 0) - np.mean(logs[False])
+    return scores + (0 if online else -np.log(2 * np.pi) / 2)
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("per_record", [True, False])
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 2**32), st.booleans())
+def test_compat_equals_what_the_authors_compute(
+    view_of: Make, online: bool, per_record: bool, seed: int, grouped: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    member = np.stack([rng.permutation([True] * 5 + [False] * 4) for _ in range(6)], axis=1)
+    group = rng.integers(9, size=9) if grouped else np.arange(9)
+    phi = 3 * rng.standard_normal((9, 6, 2)) + member[:, :, None] + 5 * rng.standard_normal(6)[:, None]
+    attack = LiRA(online=online, variance="per_record" if per_record else "shrunk", compat="carlini")
+    view = view_of(phi, member, group)
+    if attack.missing(view) is None:
+        found, expected = attack.score(view), reference(phi, member, group, online, per_record)
+        common = np.abs(expected) < 1e10  # with a single shadow a side the authors divide by 1e-30
+        np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
+        np.testing.assert_allclose(found[common], expected[common], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("variance", ["fixed", "per_record"])
+def test_compat_leaves_the_target_out(view_of: Make, online: bool, variance: str) -> None:
+    phi, member = simulated(0, 20, 50, 1.0)
+    flipped = member.copy()
+    flipped[3] = ~member[3]
+    attack = LiRA(online=online, variance=variance, compat="carlini")  # type: ignore[arg-type]
+    np.testing.assert_array_equal(attack.score(view_of(phi, member))[3], attack.score(view_of(phi, flipped))[3])
+
+
+def mean_auc(attack: LiRA, view: View) -> float:
+    return float(np.mean([roc_auc(*row) for row in zip(attack.score(view), view.membership, strict=True)]))
+
+
+def test_compat_is_two_sided_offline_and_loses_by_it(view_of: Make) -> None:
+    phi, member = simulated(0, 24, 1500, 2.0)
+    compat = LiRA(online=False, compat="carlini")
+    assert mean_auc(compat, view_of(phi, member)) < mean_auc(LiRA(online=False), view_of(phi, member)) - 0.05
+    phi[0] = -60.0
+    lowest = compat.score(view_of(phi, member))[0]
+    phi[0] = -50.0
+    assert (lowest > compat.score(view_of(phi, member))[0]).all(), "the lower φ, the more of a member"
+
+
+def test_compat_mixes_in_the_spread_between_records(view_of: Make) -> None:
+    phi, member = simulated(0, 24, 1500, 2.0)
+    far = 100 * (np.arange(1500) % 2)
+    scores = [LiRA(compat="carlini").score(view_of(phi + shift, member)) for shift in (0, far)]
+    assert np.abs(scores[1]).mean() < 0.1 * np.abs(scores[0]).mean()
+    np.testing.assert_allclose(LiRA().score(view_of(phi, member)), LiRA().score(view_of(phi + far, member)))
+
+
+def test_statistics_are_in_float64(view_of: Make) -> None:
+    phi, member = simulated(0, 12, 200, 1.0)
+    far = LiRA().score(view_of(phi + 2.0**20, member))  # where float32 resolves an eighth
+    np.testing.assert_allclose(far, LiRA().score(view_of(phi, member)), rtol=1e-6, atol=1e-6)

@@ -211,6 +211,45 @@ def test_public_size_is_known_beforehand():
     assert Membership(share=0.3).public_size(401) == 120
 
 
+def with_canaries(split, count):
+    return replace(split, canaries=split.pool[:count])
+
+
+@given(count=st.integers(1, 399), share=st.floats(0.1, 0.9), people=st.booleans())
+@settings(deadline=None, max_examples=25)
+def test_only_the_membership_of_canaries_is_random(count, share, people):
+    plain = replace(PEOPLE, record_persons=np.arange(500)) if people else POOL  # a canary is a person of its own
+    split, membership = with_canaries(plain, count), Membership(share=share)
+    assert split.audited.tolist() == split.canaries.tolist() and split.is_audited.sum() == count
+    rows = membership.draw(split, range(3), SECRET)
+    assert rows.shape == (3, len(split.pool)) and rows[:, ~split.is_audited].all()
+    coins = [SECRET.numpy("membership", model).random(count) < share for model in range(3)]
+    assert np.array_equal(rows[:, split.is_audited], coins)
+    assert membership.public_size(len(split.pool), count) == len(split.pool) - count + round(share * count)
+
+
+def test_canaries_are_independent_fair_coins():
+    split = with_canaries(POOL, 40)
+    rows = Membership().draw(split, range(400), SECRET)[:, split.is_audited]
+    assert rows.mean() == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / rows.size))
+    assert np.abs(np.corrcoef(rows.T) - np.eye(40)).max() < 0.25
+
+
+def test_without_canaries_the_whole_pool_is_audited():
+    assert np.array_equal(POOL.audited, POOL.pool) and POOL.is_audited.all() and not len(POOL.canaries)
+    coins = [SECRET.numpy("membership", model).random(400) < 0.5 for model in (0, 3)]
+    assert np.array_equal(Membership().draw(POOL, [0, 3], SECRET), coins)
+
+
+@pytest.mark.parametrize("how", ["complementary", "fixed"])
+def test_canaries_need_independent_memberships(how):
+    message = rf"^membership.how={how}: canaries need independent memberships; use bernoulli, or canary=none$"
+    with pytest.raises(ValueError, match=message):
+        Membership(how=how).draw(with_canaries(POOL, 3), [0], SECRET)
+    with pytest.raises(ValueError, match=message):
+        Membership(how=how).public_size(400, 3)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

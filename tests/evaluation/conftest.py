@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
+from evaluation import epsilon
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from targets.statement import NOT_COVERED, Statement
 
@@ -46,11 +49,46 @@ def claim(epsilon: float) -> Statement:
     )  # fmt: skip
 
 
+@cache
+def guessed(separation: float, members: int, nonmembers: int, delta: float) -> dict[str, Any]:
+    """Lower bounds on ε by an attack that guesses as well as the separation allows."""
+    canaries, side = members + nonmembers, (members + nonmembers) // 10
+    share = float(norm.cdf(norm.ppf(0.1) + separation))
+    tp, fp = round(share * members), round(0.1 * nonmembers)
+    right = round(2 * side * share / (share + 0.1))
+
+    def bounds(tp: int, fp: int, correct: int) -> dict[str, float]:
+        return {
+            "one_run": epsilon.one_run(canaries, 2 * side, correct, delta),
+            "one_run_fdp": epsilon.one_run_fdp(canaries, 2 * side, correct, delta),
+            "gdp": epsilon.gdp(tp, members, fp, nonmembers, delta),
+            "clopper_pearson": epsilon.clopper_pearson(tp, members, fp, nonmembers, delta),
+        }
+
+    counts: dict[str, Any] = {"canaries": canaries, "guesses": 2 * side, "correct": right}
+    measured, perfect = bounds(tp, fp, right), bounds(members, 0, 2 * side)
+    return {"attack": "loss", "delta": delta, **counts, "bounds": measured, "ceilings": perfect}
+
+
+def exposure(separation: float, records: int) -> dict[str, Any]:
+    """Records of which a few are far more exposed than the others."""
+    rng = np.random.default_rng(0)
+    models = rng.binomial(MODELS, 0.5, records)
+    mu = separation * rng.lognormal(-0.5, 1.0, records)
+    found = rng.binomial(models, norm.cdf(norm.ppf(0.01) + mu))
+    content = {"record": rng.permutation(1797)[:records], "label": rng.integers(10, size=records)}
+    return {name: values.tolist() for name, values in content.items()} | {
+        "models": models.tolist(), "found": found.tolist(), "auc": norm.cdf(mu / math.sqrt(2)).tolist(),
+    }  # fmt: skip
+
+
 def finding(
     defense: str = "none", *, accuracy: float = 0.97, separation: float = 0.9, strength: float | None = None,
-    statement: Statement | None = None, nonmembers: int = NONMEMBERS, **changed: Any,
+    statement: Statement | None = None, nonmembers: int = NONMEMBERS, canary: str = "none", fitted: float = 0.98,
+    **changed: Any,
 ) -> Findings:  # fmt: skip
     """One run whose strongest attack separates members by this many standard deviations."""
+    members = MEMBERS if canary == "none" else nonmembers
     rows = [
         Row(metric="test_accuracy", value=accuracy, low=accuracy - 0.008, high=accuracy + 0.008),
         Row(metric="train_accuracy", value=min(1.0, accuracy + 0.03 * separation)),
@@ -64,15 +102,17 @@ def finding(
         values: dict[str, float | None] = {AUC: float(norm.cdf(mu / math.sqrt(2)))}
         values |= {tpr_at(f): float(norm.cdf(norm.ppf(f) + mu)) if f * nonmembers >= 1 else None for f in FPRS}
         for metric, value in values.items():
-            counts: dict[str, Any] = {"members": MODELS * MEMBERS, "nonmembers": MODELS * nonmembers}
+            counts: dict[str, Any] = {"members": MODELS * members, "nonmembers": MODELS * nonmembers}
             spread = 0.0 if value is None else 0.12 * value * (1 - value) + 0.002
             low, high = (None, None) if value is None else (value - spread, value + spread)
             rows.append(Row(metric=metric, value=value, low=low, high=high, **counts, **named))
-            one: dict[str, Any] = {"members": MEMBERS, "nonmembers": nonmembers}
+            one: dict[str, Any] = {"members": members, "nonmembers": nonmembers}
             rows += [Row(metric=metric, value=value, model=k, **one, **named) for k in range(MODELS)]
-            tenth: dict[str, Any] = {"members": MODELS * MEMBERS // 10, "nonmembers": MODELS * nonmembers // 10}
+            tenth: dict[str, Any] = {"members": MODELS * members // 10, "nonmembers": MODELS * nonmembers // 10}
             rows.append(Row(metric=metric, value=value, low=low, high=high, group="class=3", **tenth, **named))
         roc[attack] = (fprs.tolist(), norm.cdf(norm.ppf(fprs) + mu).tolist())
+    if canary != "none":
+        rows.append(Row(metric="canaries_fitted", value=fitted))
     setting: dict[str, object] = {"name": defense}
     if strength is not None:
         setting["epsilon" if defense == "dp_sgd" else "strength"] = strength
@@ -86,14 +126,23 @@ def finding(
         "split": {"pool": 0.7},
         "membership": {"how": "bernoulli", "share": 0.5},
         "seed": 0,
-        "names": {"network": "mlp", "defense": defense},
+        "names": {"network": "mlp", "defense": defense, "canary": canary},
         "fleet": {"models": MODELS},
     }
-    run = f"mlp-{defense}-{strength}"
+    if canary != "none":
+        config["canary"] = {"kind": canary, "count": 500}
+    run = f"mlp-{defense}-{strength}" + ("" if canary == "none" else f"-{canary}")
+    claimed = statement or Statement.none()
+    needs: dict[str, dict[str, Any]] = {attack: {"declared": 1, "measured": 1.0} for attack in ATTACKS}
+    for attack, text in zip(ATTACKS, ("label", "top-k", "top-k", "top-k"), strict=True):
+        shadows = {"lira": ", shadows (IN and OUT)", "lira_offline": ", shadows (OUT)"}.get(attack, "")
+        needs[attack] |= {"text": f"{text}, true label{shadows}", "declared": None if shadows else 1}
     described: dict[str, Any] = {
         "run": run, "folder": f"runs/digits/{run}", "data": "digits", "network": "mlp", "defense": defense,
         "guard": "none", "seed": 0, "models": MODELS, "strength": strength, "config": config,
-        "statement": statement or Statement.none(), "rows": rows, "roc": roc, "skipped": {},
+        "statement": claimed, "rows": rows, "roc": roc, "skipped": {}, "needs": needs, "canary": canary,
+        "audit": guessed(0.7 * separation, members, nonmembers, claimed.delta or DELTA),
+        "exposed": exposure(separation, members + nonmembers),
     }  # fmt: skip
     return Findings(**{**described, **changed})
 
@@ -102,6 +151,22 @@ def finding(
 def make_findings() -> Callable[..., Findings]:
     """Makes the findings of one run."""
     return finding
+
+
+@pytest.fixture
+def make_violated() -> Callable[..., Findings]:
+    """Makes the findings of a DP-SGD run on whose model 0 nearly all guesses are right: no small ε allows that."""
+
+    def made(strength: float = 1.0, **changed: Any) -> Findings:
+        counts: dict[str, Any] = {"canaries": 500, "guesses": 100, "correct": 99}
+        audit = guessed(1.0, MEMBERS, NONMEMBERS, DELTA) | counts | {"delta": 1e-5}
+        bounds = {**audit["bounds"], "one_run": epsilon.one_run(500, 100, 99, 1e-5)}
+        ceilings = {**audit["ceilings"], "one_run": epsilon.one_run(500, 100, 100, 1e-5)}
+        stated = replace(claim(strength), delta=1e-5)
+        audit |= {"bounds": bounds, "ceilings": ceilings}
+        return finding("dp_sgd", **{"strength": strength, "statement": stated, "audit": audit, **changed})
+
+    return made
 
 
 @pytest.fixture(scope="session")
@@ -114,4 +179,17 @@ def sweep() -> list[Findings]:
         *(finding("l2", accuracy=a, separation=s, strength=x) for x, a, s in l2),
         *(finding("dp_sgd", accuracy=a, separation=s, strength=x, statement=claim(x)) for x, a, s in dp),
         finding(),
+    ]
+
+
+@pytest.fixture(scope="session")
+def canaries() -> list[Findings]:
+    """Fleets of which only canaries were scored, beside three runs of the sweep."""
+    dp = {"strength": 4, "statement": claim(4)}
+    small: dict[str, Any] = {"nonmembers": 251}
+    return [
+        finding(canary="label_noise", accuracy=0.96, separation=3.4, **small),
+        finding(canary="ood", accuracy=0.962, separation=2.1, fitted=0.31, **small),
+        finding("dp_sgd", canary="label_noise", accuracy=0.92, separation=0.3, **dp, **small),
+        finding("l2", canary="label_noise", accuracy=0.965, separation=2.9, strength=1e-3, **small),
     ]

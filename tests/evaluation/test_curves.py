@@ -9,9 +9,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.curves import ceiling, check_comparable, epsilon_text, ordered, series, strength_text, title
+from evaluation.curves import ceiling, check_comparable, epsilon_text, ordered, series, setting, strength_text, title
 from evaluation.epsilon import tpr_ceiling
 from evaluation.findings import Findings
+from evaluation.style import looks
 
 
 def changed(found: Findings, **keys: object) -> Findings:
@@ -33,6 +34,7 @@ def test_a_sweep_over_defenses_is_comparable(sweep: list[Findings]) -> None:
         {"seed": 7},
         {"fleet__models": 64},
         {"guard": {"name": "topk"}},
+        {"canary": {"kind": "ood", "count": 500}, "names__canary": "ood"},
         {"names__defense": "l2"},
         {"defense__trainer": {"epochs": 999}},
         {"data__root": "elsewhere"},
@@ -50,8 +52,8 @@ def test_other_keys_are_named_with_their_values_and_the_remedy(make_findings: Ca
         check_comparable([found, found, other])
     assert str(error.value) == (
         "split.pool=0.7 and 0.5, trainer.epochs=40 and 80 differ between runs/digits/mlp-none-None and"
-        " runs/digits/other; runs on one curve may differ only in defense, guard, fleet and seed, choose some with"
-        " runs=<glob>"
+        " runs/digits/other; runs on one curve may differ only in defense, guard, canary, fleet and seed, choose some"
+        " with runs=<glob>"
     )
 
 
@@ -92,6 +94,32 @@ def test_guards_and_seeds_have_lines_of_their_own(make_findings: Callable[..., F
         "undefended (seed 1)",
         "none + topk (seed 0)",
     ]
+
+
+def test_canaries_have_lines_beside_those_of_their_defense(sweep: list[Findings], canaries: list[Findings]) -> None:
+    lines = series([*canaries, *sweep])
+    assert [(line.name, line.defense, line.canary) for line in lines] == [
+        ("undefended", "undefended", "none"),
+        ("undefended with label_noise canaries", "undefended", "label_noise"),
+        ("undefended with ood canaries", "undefended", "ood"),
+        ("dp_sgd", "dp_sgd", "none"),
+        ("dp_sgd with label_noise canaries", "dp_sgd", "label_noise"),
+        ("l2", "l2", "none"),
+        ("l2 with label_noise canaries", "l2", "label_noise"),
+    ]
+    drawn = looks(lines)
+    for line in lines:
+        look, plain = drawn[line.name], drawn[line.defense]
+        assert (look.color, look.marker) == (plain.color, plain.marker)
+        assert look.hollow == (line.canary != "none") and (look.stroke == "-") == (line.canary == "none")
+    assert drawn[lines[1].name].stroke != drawn[lines[2].name].stroke
+
+
+def test_runs_with_canaries_follow_the_run_without(sweep: list[Findings], canaries: list[Findings]) -> None:
+    titles = [title(found) for found in ordered([*canaries, *sweep])]
+    assert titles[:3] == ["undefended", "undefended with label_noise canaries", "undefended with ood canaries"]
+    assert titles[titles.index("dp_sgd ε=4") + 1] == "dp_sgd ε=4 with label_noise canaries"
+    assert setting(canaries[2]) == "dp_sgd ε=4"
 
 
 def test_what_cannot_be_resolved_has_no_point(make_findings: Callable[..., Findings]) -> None:

@@ -8,7 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from attacks import Correctness, LossThreshold, View
+from evaluation.audit import guess
+from evaluation.bootstrap import Bootstrap, fleet_metrics
+from evaluation.leakage import accuracy_at_shadow_threshold, leakage, tied_share
 from evaluation.measure import findings_of
+from evaluation.method import BLACK_BOX, Method
+from evaluation.metrics import Roc
 from evaluation.runs import Run
 from evaluation.signals import answers, view
 from train import train
@@ -19,6 +25,8 @@ ATTACKS = {
     "lira": {"_target_": "attacks.LiRA", "online": True},
     "lira_offline": {"_target_": "attacks.LiRA", "online": False},
 }
+METHOD = Method(attacks=ATTACKS)
+CORRECTNESS = {"audit": {"_target_": "attacks.Correctness"}}
 
 
 def trained(compose, *overrides) -> Run:
@@ -30,13 +38,13 @@ def test_twin_of_a_target_is_no_shadow(compose):
     seen = view(run)
     assert (seen.membership[0::2] ^ seen.membership[1::2]).all()
     assert not seen.others[0, 1] and not seen.others[3, 2] and seen.others[0, 2:].all()
-    (found,) = findings_of([run], ATTACKS)
+    (found,) = findings_of([run], METHOD)
     assert found.attacks == ["loss", "lira", "lira_offline"] and not found.bounded
 
 
 def test_fixed_split_skips_what_needs_shadows_and_says_why(compose):
     run = trained(compose, "membership.how=fixed", "fleet.models=3")
-    (found,) = findings_of([run], ATTACKS)
+    (found,) = findings_of([run], METHOD)
     assert found.attacks == ["loss"] and not found.bounded
     assert set(found.skipped) == {"lira", "lira_offline"}
     assert all("the split is fixed" in reason for reason in found.skipped.values())
@@ -44,14 +52,14 @@ def test_fixed_split_skips_what_needs_shadows_and_says_why(compose):
 
 def test_attack_without_scores_is_skipped_with_the_reason(compose):
     run = trained(compose, "fleet.models=4")
-    (found,) = findings_of([run], {**ATTACKS, "lira": {**ATTACKS["lira"], "variance": "per_record"}})
+    (found,) = findings_of([run], Method(attacks={**ATTACKS, "lira": {**ATTACKS["lira"], "variance": "per_record"}}))
     assert found.skipped == {"lira": "gives some model no score for both a member and a non-member; train more models"}
     assert found.bounded
 
 
 def test_single_model_gets_the_band_and_no_shadows(compose):
     run = trained(compose, "fleet.models=1")
-    (found,) = findings_of([run], ATTACKS)
+    (found,) = findings_of([run], METHOD)
     assert found.attacks == ["loss"] and set(found.skipped) == {"lira", "lira_offline"}
     row = found.get("tpr@1%fpr", attack="loss")
     assert row.low < row.value < row.high and row.high - row.low > 0.01
@@ -59,7 +67,7 @@ def test_single_model_gets_the_band_and_no_shadows(compose):
 
 def test_unresolvable_rate_has_no_value(compose):
     run = trained(compose, "fleet.models=4")
-    (found,) = findings_of([run], ATTACKS)
+    (found,) = findings_of([run], METHOD)
     assert found.get("tpr@0.1%fpr", attack="loss").value is None
     assert found.get("unscored", attack="loss").value == 0
     assert 0 < found.get("unscored", attack="lira").value < 0.9  # few shadows: some records lack a side
@@ -67,15 +75,15 @@ def test_unresolvable_rate_has_no_value(compose):
 
 def test_kept_findings_are_those_of_the_same_models_and_attacks(compose):
     run = trained(compose, "fleet.models=3")
-    (first,) = findings_of([run], ATTACKS)
+    (first,) = findings_of([run], METHOD)
     when = (run.folder / "metrics.json").stat().st_mtime_ns
-    assert findings_of([run], ATTACKS)[0].rows == first.rows
+    assert findings_of([run], METHOD)[0].rows == first.rows
     assert (run.folder / "metrics.json").stat().st_mtime_ns == when
     other = {**ATTACKS, "lira": {**ATTACKS["lira"], "variance": "fixed"}}
-    assert findings_of([run], other)[0].get("auc", attack="lira") != first.get("auc", attack="lira")
+    assert findings_of([run], Method(attacks=other))[0].get("auc", attack="lira") != first.get("auc", attack="lira")
     extended = trained(compose, "fleet.models=4")
     assert extended.folder == run.folder
-    assert findings_of([extended], ATTACKS)[0].models == 4
+    assert findings_of([extended], METHOD)[0].models == 4
     assert answers(extended, "pool").shape[0] == 4
 
 
@@ -85,7 +93,7 @@ def test_signals_are_the_models_own_answers_on_the_pool(compose):
     assert seen.logits.shape == (2, len(run.dataset.split.pool), 10) and seen.logits.dtype == np.float32
     assert (seen.logits.argmax(-1) == labels).mean() > 0.3
     assert np.array_equal(seen.labels, labels)
-    accuracy = findings_of([run], ATTACKS)[0].get("test_accuracy")
+    accuracy = findings_of([run], METHOD)[0].get("test_accuracy")
     test = answers(run, "test").argmax(-1) == run.dataset.y[run.dataset.split.test]
     assert accuracy.value == pytest.approx(test.mean()) and accuracy.low <= accuracy.value <= accuracy.high
 
@@ -102,7 +110,7 @@ def test_persons_share_a_fate_and_epsilon_does_not_bound_their_leakage(compose, 
     membership, persons = run.membership(), run.dataset.split.persons
     for person in np.unique(persons):
         assert (membership[:, persons == person].all(axis=1) | ~membership[:, persons == person].any(axis=1)).all()
-    (found,) = findings_of([run], ATTACKS)
+    (found,) = findings_of([run], METHOD)
     assert not found.bounded
     assert any("persons with several records" in sentence for sentence in run.statement.not_covered)
 
@@ -132,5 +140,68 @@ def test_epsilon_about_persons_bounds_their_leakage(compose, tmp_path):
     assert statement.records_per_unit == 3 and statement.public_size == round(persons / 2)
     assert statement.sampling_rate == 8 / statement.public_size
     assert not any("persons with several records" in sentence for sentence in statement.not_covered)
-    (found,) = findings_of([run], ATTACKS)
+    (found,) = findings_of([run], METHOD)
     assert found.bounded
+
+
+def test_only_canaries_are_attacked_and_they_bound_epsilon(compose):
+    run = trained(compose, "canary=label_noise", "canary.count=60", "fleet.models=4")
+    seen, split = view(run), run.dataset.split
+    assert seen.records == 60 and (seen.labels == run.dataset.y[split.canaries]).all()
+    assert (run.membership()[:, ~split.is_audited]).all() and not run.membership()[:, split.is_audited].all()
+    np.testing.assert_array_equal(seen.membership, run.membership()[:, split.is_audited])
+    (found,) = findings_of([run], METHOD)
+    assert found.canary == "label_noise" and found.bounded
+    assert found.get("auc", attack="loss").members + found.get("auc", attack="loss").nonmembers == 4 * 60
+    assert 0 <= found.get("canaries_fitted").value < 0.5, "two epochs fit no wrong label"
+    assert found.get("train_accuracy").value > 0.5, "of all that a model was trained on, not of the canaries alone"
+    assert (found.audit["attack"], found.audit["canaries"], found.audit["guesses"]) == ("loss", 60, 12)
+    assert found.audit["delta"] == pytest.approx((len(split.pool) - 60 + 30) ** -1.1)
+    assert set(found.audit["bounds"]) == set(found.audit["ceilings"]) and found.audit["bounds"]["one_run"] < 1
+
+
+@pytest.mark.parametrize("how", ["membership.how=fixed", "membership.how=complementary", "membership.share=0.4"])
+def test_no_bound_on_epsilon_without_independent_coins(compose, how):
+    (found,) = findings_of([trained(compose, how, "fleet.models=2")], METHOD)
+    assert found.audit == {}
+
+
+def test_guesses_are_those_on_model_0_by_the_attack_fixed_beforehand(compose):
+    run = trained(compose, "fleet.models=3")
+    (found,) = findings_of([run], METHOD)
+    seen = view(run)
+    counted = guess(LossThreshold().score(seen)[0], seen.membership[0], 0.1)
+    assert found.audit["correct"] == pytest.approx(counted.correct, abs=3)
+    (label_only,) = findings_of([run], Method(attacks=ATTACKS, threat={**BLACK_BOX, "outputs": "label", **CORRECTNESS}))
+    assert label_only.audit["attack"] == "correctness" and label_only.audit != found.audit
+    assert label_only.skipped.keys() == ATTACKS.keys() and (label_only.threat, label_only.released) == (
+        "label_only",
+        "label",
+    )
+
+
+def test_what_attacks_need_and_ask_is_kept(compose):
+    (found,) = findings_of([trained(compose, "fleet.models=3")], METHOD)
+    assert found.needs["lira"] == {"text": "top-k, true label, shadows (IN and OUT)", "declared": None, "measured": 1}
+    assert found.exposed and len(found.exposed["record"]) == len(view(trained(compose, "fleet.models=3")).labels)
+
+
+def test_threshold_of_an_attacker_does_not_look_at_its_target():
+    rng = np.random.default_rng(0)
+    membership = rng.random((6, 300)) < 0.5
+    view_of_noise = View(logits=rng.normal(size=(6, 300, 2)), labels=np.zeros(300, dtype=int), membership=membership)
+    noise = rng.normal(size=(6, 300))
+    honest = accuracy_at_shadow_threshold(noise, view_of_noise, Bootstrap(replicates=100))
+    assert honest.low < 0.5 < honest.high
+    hindsight = fleet_metrics(noise, membership, {"b": Roc.balanced_accuracy}, Bootstrap(replicates=100))
+    assert hindsight.estimates["b"].low > 0.5, "the best threshold in hindsight finds leakage in noise"
+    rows = {row.metric: row for row in leakage(Correctness(), noise, view_of_noise, Bootstrap(replicates=10))}
+    for metric in ("balanced_accuracy", "advantage"):
+        assert rows[metric].value > 0 and rows[metric].low is rows[metric].high is None, "so it has no interval"
+
+
+def test_ties_at_the_threshold_are_counted():
+    membership = np.array([[True] * 50 + [False] * 100])
+    scores = np.concatenate([np.full(50, 2.0), np.full(30, 2.0), np.arange(70) / 100.0])[None]
+    assert tied_share(scores, membership) == pytest.approx(0.3)
+    assert tied_share(np.arange(150.0)[None], membership) == pytest.approx(0.01)

@@ -17,13 +17,19 @@ from matplotlib.text import Annotation
 from evaluation.curves import FPR, ceiling, ordered, series
 from evaluation.findings import Findings
 from evaluation.placement import box
-from evaluation.plots import roc, tradeoff
-from evaluation.style import INK, looks, save, svg
+from evaluation.plots import tradeoff
+from evaluation.roc_plot import roc
+from evaluation.style import INK, PAPER, VIOLATED, looks, save, svg
 
 
 @pytest.fixture(scope="module")
 def curve(sweep: list[Findings]) -> Figure:
     return tradeoff(sweep)
+
+
+@pytest.fixture(scope="module")
+def with_canaries(sweep: list[Findings], canaries: list[Findings]) -> Figure:
+    return tradeoff([*sweep, *canaries])
 
 
 @pytest.fixture(scope="module")
@@ -80,11 +86,12 @@ def crowded(make_findings: Callable[..., Findings]) -> list[Findings]:
     ]
 
 
-@pytest.mark.parametrize("which", ["sweep", "crowded"])
+@pytest.mark.parametrize("which", ["sweep", "crowded", "canaries"])
 def test_labels_overlap_neither_each_other_nor_marks_nor_legend(
-    which: str, sweep: list[Findings], make_findings: Callable[..., Findings]
+    which: str, curve: Figure, with_canaries: Figure, make_findings: Callable[..., Findings]
 ) -> None:
-    figure = tradeoff(sweep if which == "sweep" else crowded(make_findings))
+    drawn = {"sweep": curve, "canaries": with_canaries}
+    figure = drawn[which] if which in drawn else tradeoff(crowded(make_findings))
     axes = figure.axes[0]
     figure.draw_without_rendering()
     boxes = [box(text) for text in labels(axes)]
@@ -101,7 +108,7 @@ def test_labels_overlap_neither_each_other_nor_marks_nor_legend(
 
 
 def test_right_panels_show_accuracy_leakage_and_ceiling_over_epsilon(curve: Figure, sweep: list[Findings]) -> None:
-    _, accuracy, leakage = curve.axes
+    _, accuracy, leakage, _ = curve.axes
     assert accuracy.get_xscale() == leakage.get_xscale() == leakage.get_yscale() == "log"
     assert accuracy.get_yscale() == "linear"
     private = [found for found in ordered(sweep) if found.epsilon is not None]
@@ -110,10 +117,48 @@ def test_right_panels_show_accuracy_leakage_and_ceiling_over_epsilon(curve: Figu
     np.testing.assert_allclose(
         line(leakage, "ceiling that ε proves"), [(e, x.item()) for e, x in limits if x is not None]
     )
-    measured = line(leakage, "dp_sgd")
-    assert len(measured) == len(private) and (np.diff(measured[:, 0]) > 0).all()
-    assert [text.get_text() for text in leakage.get_xticklabels()][::-1] == ["1", "4", "16", "64", "256", "∞"]
-    assert set(legend(accuracy)) == {"dp_sgd", "ceiling that ε proves", "undefended", "guessing"}
+    tprs = [found.get("tpr@1%fpr", attack=found.strongest).value for found in private]
+    (measured,) = [one.get_xdata() for one in leakage.lines if np.array_equal(one.get_ydata(), tprs)]
+    assert (np.diff(np.asarray(measured)) > 0).all()
+    assert [text.get_text() for text in curve.axes[3].get_xticklabels()][::-1] == ["1", "4", "16", "64", "256", "∞"]
+    assert legend(accuracy) == ["ceiling that ε proves", "undefended", "guessing"]
+
+
+def test_the_lowest_panel_compares_lower_bounds_with_the_claim(curve: Figure, sweep: list[Findings]) -> None:
+    bounds = curve.axes[3]
+    assert legend(bounds) == ["claimed ε", "ceiling of a perfect attack"]
+    claimed = line(bounds, "claimed ε")
+    np.testing.assert_array_equal(claimed[:, 0], claimed[:, 1])
+    private = [found for found in ordered(sweep) if found.epsilon is not None]
+    drawn = [np.asarray(one.get_ydata()) for one in bounds.lines]
+    for kind in ("bounds", "ceilings"):
+        expected = [found.audit[kind]["one_run"] for found in private]
+        assert any(np.array_equal(values, expected) for values in drawn)
+    assert not [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED]
+
+
+def test_a_violated_claim_is_ringed(make_violated: Callable[..., Findings], sweep: list[Findings]) -> None:
+    found = make_violated()
+    bounds = tradeoff([*sweep[-1:], found]).axes[3]
+    (ring,) = [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED]
+    assert ring.get_xydata().tolist() == [[found.epsilon, found.audit["bounds"]["one_run"]]]  # type: ignore[union-attr]
+    assert legend(bounds)[-1] == "claim violated"
+
+
+def test_without_bounds_there_is_no_panel_of_them(sweep: list[Findings]) -> None:
+    assert len(tradeoff([replace(found, audit={}) for found in sweep]).axes) == 3
+
+
+def test_canaries_are_hollow_and_dashed(with_canaries: Figure) -> None:
+    axes = with_canaries.axes[0]
+    drawn = {str(one.get_label()): one for one in axes.lines}
+    plain, hollow = drawn["l2"], drawn["l2 with label_noise canaries"]
+    assert (plain.get_color(), plain.get_marker()) == (hollow.get_color(), hollow.get_marker())
+    assert plain.get_markerfacecolor() == plain.get_color() and hollow.get_markerfacecolor() == PAPER
+    assert (plain.get_linestyle(), hollow.get_linestyle()) == ("-", "--")
+    # Canaries train other models, so the undefended level is that of the run without.
+    levels = [one for one in with_canaries.axes[1].lines if one.get_color() == INK]
+    assert len(levels) == 1
 
 
 def test_without_a_guarantee_there_is_one_panel(make_findings: Callable[..., Findings]) -> None:
@@ -157,7 +202,7 @@ def test_roc_without_a_claim_has_no_ceiling(make_findings: Callable[..., Finding
 
 def test_lines_differ_in_color_and_marker(sweep: list[Findings]) -> None:
     drawn = looks(series(sweep)).values()
-    assert len({color for color, _ in drawn}) == len({marker for _, marker in drawn}) == len(drawn)
+    assert len({look.color for look in drawn}) == len({look.marker for look in drawn}) == len(drawn)
 
 
 def test_files_are_whole_and_the_same_each_time(curve: Figure, tmp_path: Path) -> None:

@@ -14,12 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from evaluation.exposure import Exposure
 from evaluation.findings import COLUMNS, Findings
-from evaluation.page import inline
-from evaluation.report import FILES, summary, tidy_csv, write
+from evaluation.page import inline, render
+from evaluation.report import summary, tidy_csv, write
+from evaluation.sections import BOUNDS
 from evaluation.style import INK
 
 COMMAND = "python evaluate.py data=digits name='a<b'"
+FIGURES = ("tradeoff", "roc", "exposure")
+FILES = (
+    "results.csv", "exposed.csv", "report.html", "report.json", "tradeoff.png", "roc.png", "exposure.png",
+)  # fmt: skip
+WEIGHTS = "needs the weights; threat=white_box grants them"
 VOID = {"meta", "br", "hr", "img", "link", "input"}
 
 
@@ -45,12 +52,16 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
+def page(findings: list[Findings]) -> str:
+    """The report without its figures, which take long to draw."""
+    return render(findings, summary(findings, COMMAND), {"tradeoff": "", "roc": ""})
+
+
 @pytest.fixture(scope="module")
-def written(sweep: list[Findings], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(sweep: list[Findings], canaries: list[Findings], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports") / "new" / "digits"
-    skipped = [
-        replace(found, skipped={"population": "needs population records; the split has none"}) for found in sweep
-    ]
+    reasons = {"population": "needs population records; the split has none", "one": WEIGHTS, "other": WEIGHTS}
+    skipped = [replace(found, skipped=reasons) for found in [*sweep, *canaries]]
     assert write(skipped, folder, COMMAND) == [folder / name for name in FILES]
     return folder
 
@@ -61,7 +72,15 @@ def html(written: Path) -> str:
 
 
 def test_all_files_and_nothing_half_written(written: Path) -> None:
-    assert sorted(path.name for path in written.iterdir()) == sorted(FILES)
+    assert sorted(path.name for path in written.iterdir()) == sorted([*FILES, *(f"{name}.svg" for name in FIGURES)])
+
+
+def test_what_was_not_measured_is_left_out(make_findings: Callable[..., Findings], tmp_path: Path) -> None:
+    paths = write([make_findings(exposed={}, audit={}, needs={})], tmp_path, COMMAND)
+    assert not any("expos" in path.name for path in [*paths, *tmp_path.iterdir()])
+    html = (tmp_path / "report.html").read_text()
+    assert 'id="exposure"' not in html and 'id="evidence"' not in html and 'id="canaries"' not in html
+    Page(html)
 
 
 def test_the_page_is_self_contained(html: str) -> None:
@@ -79,8 +98,8 @@ def test_the_page_has_a_language_headers_and_alternatives(html: str) -> None:
     assert ("html", {"lang": "en"}) in tags
     assert all("scope" in attributes for tag, attributes in tags if tag == "th")
     pictures = [attributes for _, attributes in tags if attributes.get("role") == "img"]
-    assert len(pictures) == 2 and all(len(attributes["aria-label"] or "") > 40 for attributes in pictures)
-    assert sum(tag == "svg" for tag, _ in tags) == 2
+    assert len(pictures) == 3 and all(len(attributes["aria-label"] or "") > 40 for attributes in pictures)
+    assert sum(tag == "svg" for tag, _ in tags) == 3
     for feature in ("prefers-color-scheme: dark", "@media print"):
         assert feature in html
 
@@ -132,8 +151,61 @@ def test_claims_flags_and_skipped_attacks_are_told(html: str) -> None:
     assert "no formal guarantee; gradients were clipped, without noise" in html
     assert "m of them cost up to m·ε" in html
     assert "needs population records; the split has none" in html and "(all runs)" in html
+    assert html.count(WEIGHTS) == 1 and "<dt>one, other</dt>" in html
     assert "excludes hardly any attack" in html and "a single false positive is already a larger share" in html
     assert "python evaluate.py data=digits name=&#39;a&lt;b&#39;" in html
+
+
+def test_every_attack_tells_what_it_needs(html: str) -> None:
+    assert '<td class="needs">top-k, true label, shadows (IN and OUT)</td>' in html
+    assert '<td class="number">all / 1</td>' in html and '<td class="number">1 / 1</td>' in html
+
+
+def test_both_numbers_of_each_defense_tried_on_canaries(html: str) -> None:
+    section = html[html.index('id="canaries"') : html.index('id="roc"')].replace("\u00a0", " ")
+    rows = re.findall(r"<tr><th scope=\"row\">(.*?)</th>(.*?)</tr>", section)
+    values = {name: re.findall(r"<td.*?>(.*?)</td>", cells) for name, cells in rows}
+    assert list(values) == ["undefended", "dp_sgd ε=4", "l2 0.001"]
+    assert [values["undefended"][i] for i in (1, 3, 4, 5)] == ["0.738", "0.992", "98.0 %", "label_noise"]
+    assert values["undefended"][0].startswith("7.7 %") and values["undefended"][2].startswith("85.9 %")
+
+
+def test_verdicts_are_about_all_records(html: str, canaries: list[Findings]) -> None:
+    section = html[html.index('id="verdict"') : html.index('id="curve"')]
+    assert "canaries" not in section
+    alone = summary(canaries, "")["verdicts"]
+    assert [verdict["heading"] for verdict in alone][:2] == [
+        "Undefended with label_noise canaries",
+        "Undefended with ood canaries",
+    ]
+
+
+def test_the_most_exposed_records_are_named(html: str, sweep: list[Findings]) -> None:
+    section = html[html.index('id="exposure"') : html.index('id="attacks"')]
+    exposed = Exposure.from_json(sweep[-1].exposed)
+    trained = int((exposed.models > 0).sum())
+    assert f"{exposed.mostly_found:,} of {trained:,} records are found (lira) in more than" in section
+    for i in exposed.order[:10]:
+        assert f'<td class="number">{exposed.record[i]}</td><td class="number">{exposed.label[i]}</td>' in section
+    assert section.count("<tbody>") == 3 and section.count("<tr>") == 3 * 11
+
+
+def test_claims_stand_beside_bounds_and_ceilings(html: str) -> None:
+    section = html[html.index('id="evidence"') : html.index('id="statements"')]
+    assert section.count('class="card"') == 6  # five ε of the sweep and a fleet with canaries
+    for words, assumption in BOUNDS.values():
+        assert section.count(f'<th scope="row">{words}</th>') == 6 and assumption.replace("&", "&amp;") in section
+    assert "A low bound proves nothing:" in section and "not even a perfect attack could refute this claim" in section
+    assert "violated" not in section
+
+
+def test_a_violated_claim_cannot_be_overlooked(make_violated: Callable[..., Findings]) -> None:
+    html = page([make_violated()])
+    assert '<p class="alarm"><strong>Claim violated: dp_sgd ε=1.</strong>' in html
+    assert '<tr class="violated">' in html and '<div class="card violated">' in html
+    assert '<dt class="alarmed">CLAIM VIOLATED</dt>' in html
+    assert [run["violated"] for run in summary([make_violated()], "")["runs"]] == [True]
+    Page(html)
 
 
 def test_a_hostile_name_is_text(make_findings: Callable[..., Findings], tmp_path: Path) -> None:
@@ -160,10 +232,10 @@ def test_json_is_strict_and_holds_the_rows(written: Path, sweep: list[Findings])
         assert run["statement"]["epsilon"] == expected
 
 
-def test_csv_has_the_columns_and_round_trips(written: Path, sweep: list[Findings]) -> None:
+def test_csv_has_the_columns_and_round_trips(written: Path, sweep: list[Findings], canaries: list[Findings]) -> None:
     lines = list(csv.DictReader(io.StringIO((written / "results.csv").read_text())))
     assert tuple(lines[0]) == COLUMNS
-    rows = [row for found in sweep for row in found.tidy()]
+    rows = [row for found in [*sweep, *canaries] for row in found.tidy()]
     assert len(lines) == len(rows)
     texts = {tuple(line.values()) for line in lines}
     for row in rows:
@@ -186,9 +258,8 @@ def test_runs_that_differ_write_nothing(sweep: list[Findings], tmp_path: Path) -
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unresolved_runs_still_have_a_report(make_findings: Callable[..., Findings], tmp_path: Path) -> None:
-    write([make_findings(nonmembers=50), make_findings("l2", strength=0.1, roc={})], tmp_path, COMMAND)
-    html = (tmp_path / "report.html").read_text().replace("\u00a0", " ")
+def test_unresolved_runs_still_have_a_report(make_findings: Callable[..., Findings]) -> None:
+    html = page([make_findings(nonmembers=50), make_findings("l2", strength=0.1, roc={})]).replace("\u00a0", " ")
     assert "No attack could be measured at 1 % false accusations" in html
     Page(html)
 

@@ -12,6 +12,7 @@ import pytest
 from datamodules import dataset
 from datamodules.dataset import from_config
 from evaluation.measure import findings_of
+from evaluation.method import Method
 from evaluation.runs import Run, canonical, find, identity
 from evaluation.signals import answers
 from train import train
@@ -107,7 +108,7 @@ def test_audit_is_that_of_the_whole_fleet_and_hides_exact_counts(compose):
     settings = compose(*TINY, "fleet.models=3")
     run = Run(Path(train(settings)["folder"]))
     assert run.audit() == []
-    list(findings_of([run], {"loss": {"_target_": "attacks.LossThreshold"}}))
+    list(findings_of([run], Method(attacks={"loss": {"_target_": "attacks.LossThreshold"}})))
     audit = run.audit()
     assert {row["metric"] for row in audit} >= {"auc", "tpr@1%fpr", "ppv@10%prior", "unscored"}
     assert all(row["value"] is None or row["value"] == round(row["value"], 3) for row in audit)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable
 
+import pytest
+
 from evaluation.findings import Findings
-from evaluation.table import WIDTH, cells, show
+from evaluation.table import WIDTH, Skip, bound_text, cells, lines, show, skips
 
 
 def printed(findings: list[Findings]) -> list[str]:
@@ -32,7 +35,7 @@ def test_plain_and_narrow_where_no_terminal_is(sweep: list[Findings]) -> None:
 
 def test_headings_and_flags(sweep: list[Findings]) -> None:
     text = "\n".join(printed(sweep))
-    for heading in ("defense", "ε", "test accuracy", "AUC", "TPR@1%FPR", "[95 % interval]", "TPR@0.1%FPR", "flags"):
+    for heading in ("defense", "ε lower", "accuracy", "AUC", "TPR at 1% FPR", "[95 % interval]", "0.1% FPR", "flags"):
         assert heading in text
     assert text.count("0.1% unresolved: The TPR at 0.1 %") == 1
     assert text.count("ε vacuous: ε is above 10") == 1
@@ -45,16 +48,74 @@ def test_cells(make_findings: Callable[..., Findings]) -> None:
     auc = found.get("auc", attack="lira")
     assert tpr.value and tpr.low and tpr.high and fine.value and auc.value
     interval = f"{100 * tpr.value:.1f} % [{100 * tpr.low:.1f}–{100 * tpr.high:.1f}]"
-    assert cells(found) == (
-        "l2 0.01", "–", "91.2 %", "lira", f"{auc.value:.3f}", interval, f"{100 * fine.value:.1f} %", "",
+    bound = bound_text(found, "one_run")
+    assert cells(found, "a flag") == (
+        "l2 0.01", "–", bound, "91.2 %", "lira", f"{auc.value:.3f}", interval, f"{100 * fine.value:.1f} %", "a flag",
     )  # fmt: skip
 
 
 def test_what_could_not_be_measured_is_no_number(make_findings: Callable[..., Findings]) -> None:
-    assert cells(make_findings(nonmembers=50))[5:7] == ("–", "–")
-    assert cells(make_findings(roc={}))[3:7] == ("all skipped", "–", "–", "–")
+    assert cells(make_findings(nonmembers=50, audit={}), "")[2:8] == ("–", "97.0 %", "lira", "0.738", "–", "–")
+    assert cells(make_findings(roc={}), "")[4:8] == ("all skipped", "–", "–", "–")
+
+
+@pytest.mark.parametrize(
+    ("bound", "ceiling", "text"),
+    [(0.3199, 4.06, "0.31 (≤ 4.1)"), (0.0, 1.0, "0.00 (≤ 1.0)"), (2.0, math.inf, "2.00 (≤ ∞)")],
+)
+def test_bounds_are_rounded_down(
+    make_findings: Callable[..., Findings], bound: float, ceiling: float, text: str
+) -> None:
+    found = make_findings(audit={"bounds": {"gdp": bound}, "ceilings": {"gdp": ceiling}})
+    assert bound_text(found, "gdp") == text
+
+
+def test_canaries_stand_under_their_defense(sweep: list[Findings], canaries: list[Findings]) -> None:
+    told = [(line.cells[0], line.kind) for line in lines([*canaries, *sweep])]
+    assert told[:3] == [
+        ("none", "undefended"),
+        ("  label_noise canaries", "undefended"),
+        ("  ood canaries", "undefended"),
+    ]
+    assert told.index(("  label_noise canaries", "")) == 5  # under dp_sgd at ε = 4
+    assert [line.cells[0] for line in lines(canaries)][2:] == [
+        "dp_sgd\n  label_noise canaries",
+        "l2 0.001\n  label_noise canaries",
+    ]
+    assert all(len(line) <= WIDTH for line in printed([*canaries, *sweep]))
+
+
+def test_a_violated_claim_is_told_run_by_run(make_violated: Callable[..., Findings]) -> None:
+    runs = [make_violated(), make_violated(strength=0.5, run="another")]
+    assert [line.kind for line in lines(runs)] == ["violated", "violated"]
+    text = "\n".join(printed(runs))
+    assert "CLAIM VIOLATED, dp_sgd ε=0.5: ε is above" in text and "CLAIM VIOLATED, dp_sgd ε=1: ε is above" in text
+
+
+def test_violations_are_red_in_a_terminal(
+    make_violated: Callable[..., Findings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    file = io.StringIO()
+    show([make_violated()], file)
+    assert "\x1b[1;31m" in file.getvalue()
+
+
+def test_a_reason_is_told_once_with_its_attacks(make_findings: Callable[..., Findings]) -> None:
+    weights = "needs the weights; threat=white_box grants them"
+    runs = [
+        make_findings(skipped={"gradient_norm": weights, "white_box": weights}),
+        make_findings("l2", strength=0.1, skipped={"gradient_norm": weights, "white_box": weights, "rmia": "why"}),
+    ]
+    assert skips(runs) == [
+        Skip(("gradient_norm", "white_box"), weights, ("undefended", "l2 0.1")),
+        Skip(("rmia",), "why", ("l2 0.1",)),
+    ]
+    text = printed(runs)
+    assert f"skipped gradient_norm, white_box: {weights}" in text and "skipped rmia: why (1 of 2 runs)" in text
 
 
 def test_guards_are_named_and_markup_is_text(make_findings: Callable[..., Findings]) -> None:
-    assert cells(make_findings(guard="top[bold]k"))[0] == "none + top[bold]k"
+    assert cells(make_findings(guard="top[bold]k"), "")[0] == "none + top[bold]k"
     assert "top[bold]k" in "\n".join(printed([make_findings(guard="top[bold]k")]))

@@ -1,12 +1,16 @@
-"""The ten lines of docs/dp_sgd.md run as they stand."""
+"""The code of docs/dp_sgd.md and docs/attacks.md runs as it stands."""
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -49,3 +53,44 @@ def test_every_setting_is_explained():
     named = set(inspect.signature(DPSGD.__init__).parameters) - {"self", "models"}
     table = PAGE.read_text(encoding="utf-8").split("## Settings")[1].split("## Pitfalls")[0]
     assert all(f"`{name}`" in table for name in named)
+
+
+ATTACKS = Path(__file__).parents[2] / "docs" / "attacks.md"
+
+
+def test_attacks_from_a_notebook(capsys):
+    rng = np.random.default_rng(0)
+    membership = rng.random((8, 200)) < 0.5
+    logits = rng.normal(size=(8, 200, 3)) + 4 * membership[:, :, None] * [1, 0, 0]
+    given = {"logits": logits, "labels": np.zeros(200, dtype=int), "membership": membership}
+    (code,) = re.findall(r"```python\n(.*?)```", ATTACKS.read_text(encoding="utf-8"), re.DOTALL)
+    exec(compile(code, str(ATTACKS), "exec"), given)
+    printed = capsys.readouterr().out
+    assert "Lower bounds on ε" in printed and "Estimate(value=" in printed
+
+
+def test_every_attack_is_in_the_table():
+    conf = Path(__file__).parents[2] / "conf" / "attack"
+    keys = {path.stem for path in conf.glob("*.yaml")} - {"quick", "standard", "full"}
+    table = ATTACKS.read_text(encoding="utf-8").split("## The suite")[1].split("##")[0]
+    assert keys == set(
+        re.findall(r"`([a-z_]+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if "|" in line))
+    )
+
+
+def test_every_command_of_the_attacks_page_works(tmp_path):
+    text = ATTACKS.read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) == 8
+    small = ["fleet.models=4", "trainer.epochs=5"]
+    for command in [f"python train.py data=digits {' '.join(small)}", *commands]:
+        _, script, *arguments = shlex.split(command)
+        if script == "train.py" and small[0] not in arguments:
+            arguments += small + (["defense.trainer.epochs=5"] if "defense=dp_sgd" in arguments else [])
+        if "attack=full" in arguments:
+            arguments = [*arguments, "attack.boundary.budget=60"]
+        done = subprocess.run(
+            [sys.executable, str(PAGE.parents[1] / script), *arguments],
+            cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, f"{command}\n{done.stderr}"

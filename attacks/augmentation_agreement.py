@@ -1,0 +1,28 @@
+"""Augmentation agreement: how many of a record's augmented copies are still classified correctly?"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.base import Attack
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+
+class AugmentationAgreement(Attack):
+    """Score: share of a record's queries, itself and its augmented copies, that are given the true class.
+
+    Choquette-Choo et al. 2021, "Label-Only Membership Inference Attacks", section 3. A model trained with these
+    augmentations has fitted the members' copies as well, and answers alike only for them; labels are all it takes.
+    """
+
+    name = "augmentation_agreement"
+    threat = ThreatModel(queries=None)
+
+    def missing(self, view: View) -> str | None:
+        alone = "needs augmented copies of the records; set queries=[plain,mirrored,left]"
+        return super().missing(view) or (alone if view.queries < 2 else None)
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        return view.correct.mean(axis=2)

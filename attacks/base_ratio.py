@@ -1,0 +1,43 @@
+"""BASE: is the target surer of the record than models are expected to be?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.base import Attack
+from attacks.expected_confidence import expected_online, log_ratio
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+
+@dataclass(frozen=True, kw_only=True)
+class BASE(Attack):
+    """Score log p(x; θ) − log p̄(x) (Lassila et al. 2025, "Practical Bayes-Optimal Membership Inference Attacks").
+
+    Dividing by p̄ = ½(mean_IN + mean_OUT), the confidence expected of a model that may or may not have been trained on
+    the record, tells memorized records from easy ones. It fits a mean and no variance, hence it is strong with very few
+    shadows. It ranks records as online RMIA does, with neither population nor ties.
+
+    Args:
+        temperature: of the softmax, above 0; 2 is the value published for Purchase100. Fixed before labels are seen.
+
+    Raises:
+        ValueError: if `temperature` is not positive.
+    """
+
+    temperature: float = 2.0
+
+    name = "base"
+    threat = ThreatModel(outputs="top-k", shadows="online")
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature} is not positive; choose 2, or 1 for the plain softmax")
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        log_p = view.log_confidence(self.temperature)[:, :, 0]
+        log_p = log_p - log_p.max(axis=0)  # the ratio stays as it is, and no record's probabilities all vanish
+        return log_ratio(log_p, expected_online(np.exp(log_p), view.membership, view.others))

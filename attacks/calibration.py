@@ -1,0 +1,26 @@
+"""Difficulty calibration: how much lower is the loss than a record as hard as this one makes expect?"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.base import Attack
+from attacks.leave_one_out import leave_one_out
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+
+class Calibration(Attack):
+    """Score mean loss over the OUT models − loss under the target (Watson et al. 2022).
+
+    The simplest way to keep easy non-members from being called members. As losses have no common scale, a few records
+    that other models happen to misjudge badly can top the ranking; LiRA and `Reference` compare on the scale of φ.
+    """
+
+    name = "calibration"
+    threat = ThreatModel(outputs="top-k", shadows="offline")
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        loss = view.loss[:, :, 0]
+        return leave_one_out(loss, ~view.membership, view.others).mean - loss

@@ -1,0 +1,22 @@
+"""The confidence threshold: what the model is sure of was probably in its training set."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.class_thresholds import Threshold
+from attacks.view import View
+
+
+class Confidence(Threshold):
+    """Score p_y, the probability of the true class (Song & Mittal 2021, section 3.2).
+
+    It ranks as the loss does, and every learnt threshold decides alike; only how far a record lies from its class's
+    threshold is measured otherwise. Beyond φ ≈ 37 all records tie at 1, where the loss still tells them apart.
+    """
+
+    name = "confidence"
+
+    def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
+        return np.exp(-view.loss[:, :, 0])

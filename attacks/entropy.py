@@ -1,0 +1,29 @@
+"""The entropy threshold: an answer without doubt is called a member's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.class_thresholds import Threshold
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+
+class Entropy(Threshold):
+    """Score −entropy of the answer (Salem et al. 2019; Song & Mittal 2021, section 3.2).
+
+    It needs no true class, unless thresholds are per class. The price: a record that is surely *misclassified*, which
+    a member hardly ever is, looks like one.
+    """
+
+    name = "entropy"
+
+    @property
+    def threat(self) -> ThreatModel:
+        return replace(super().threat, label=self.per_class)
+
+    def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
+        return -view.entropy[:, :, 0]

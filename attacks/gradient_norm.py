@@ -1,0 +1,25 @@
+"""The gradient norm: what a model has fitted pulls at its weights no more."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.base import Attack
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+
+class GradientNorm(Attack):
+    """Score −‖∂loss/∂θ‖ over all layers (Nasr et al. 2019, section 3).
+
+    Training ends where the gradients of members are small. As the loss threshold it compares records with each other,
+    so that easy non-members look like members.
+    """
+
+    name = "gradient_norm"
+    threat = ThreatModel(gradients=True)
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        assert view.gradient_norms is not None
+        return -np.stack([np.linalg.norm(layers.astype(np.float64), axis=-1) for layers in view.gradient_norms])

@@ -1,0 +1,29 @@
+"""The modified entropy threshold: an answer without doubt about the true class is called a member's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.class_thresholds import Threshold
+from attacks.view import View
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModifiedEntropy(Threshold):
+    """Score −modified entropy, as published with a threshold for each class (Song & Mittal 2021, section 3.2).
+
+    Unlike entropy it is low only where the model is sure of the true class, and it uses how the other classes share
+    the rest, which the loss does not.
+
+    Args:
+        per_class: as in `Threshold`.
+    """
+
+    name = "modified_entropy"
+    per_class: bool = True
+
+    def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
+        return -view.modified_entropy[:, :, 0]

@@ -1,0 +1,39 @@
+"""Attack-P: is the record's loss low among records that the model has certainly not seen?"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.base import Attack
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+
+class Population(Attack):
+    """Score the share of the population with a larger loss under the target (Ye et al. 2022, Attack P).
+
+    It ranks exactly as the loss does, but says what an accusation is worth: 1 − score is a p-value, so whoever accuses
+    where it is at most f is wrong about a share f of non-members, to within 1/(n + 1) of n population records. A
+    shadow is not needed, the population is: members among it would make all others look like non-members.
+
+    Records between the same two population losses tie, all below the smallest one in particular; their own order
+    then decides, by less than one step of the share.
+    """
+
+    name = "population"
+    threat = ThreatModel(outputs="top-k", population=True)
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        assert view.population is not None
+        pairs = zip(view.loss[:, :, 0], view.population.loss[:, :, 0], strict=True)
+        return np.stack([_share_above(loss, population) for loss, population in pairs])
+
+
+def _share_above(
+    loss: Float[np.ndarray, "records"], population: Float[np.ndarray, "population"]
+) -> Float[np.ndarray, "records"]:
+    """(Population records with a larger loss + a fraction that breaks ties) / (n + 1)."""
+    larger = len(population) - np.searchsorted(np.sort(population), loss, side="right")
+    distinct, rank = np.unique(loss, return_inverse=True)
+    return (larger + 1 - (rank + 1) / (len(distinct) + 1)) / (len(population) + 1)

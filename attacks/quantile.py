@@ -1,0 +1,74 @@
+"""Quantile regression: is the record fitted better than non-members like it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int, Real
+from sklearn.decomposition import PCA
+from sklearn.kernel_approximation import Nystroem
+from sklearn.linear_model import RidgeCV
+
+from attacks.base import Attack
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+LEAST_POPULATION = 20  # records; of fewer, a regression learns nothing
+COMPONENTS = 32  # principal components of the records
+LANDMARKS = 500  # population records that a record is compared with
+WIDTH = 0.5  # exponent of the kernel between records at unit distance; another class is two squared units away
+PENALTIES = np.logspace(-2, 3, 11)
+LEAST_ERROR = 0.01  # of the φ's own spread: what smaller errors count as, before taking logarithms
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantile(Attack):
+    """Score (φ − μ(x, y))/σ(x, y): the level of the quantile that a record's log-odds reach among non-members like it.
+
+    Bertran et al. 2023, "Scalable Membership Inference Attacks via Quantile Regression", section 3, in its Gaussian
+    form: the mean and the spread of φ given the record are learnt on the population alone, by kernel ridge regression.
+    Hard records then no longer hide behind easy ones, though not one shadow model is trained.
+
+    Args:
+        seed: of the population records that others are compared with.
+    """
+
+    seed: int = 0
+
+    name = "quantile"
+    threat = ThreatModel(outputs="top-k", population=True, features=True)
+
+    def missing(self, view: View) -> str | None:
+        if (reason := super().missing(view)) is not None:
+            return reason
+        if view.population_features is None:
+            return "needs the population records themselves; pass population_features"
+        if (size := len(view.population_features)) < LEAST_POPULATION:
+            return f"needs population records to regress on; population={size} is below {LEAST_POPULATION}, take more"
+        return None
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        population, known, records = view.population, view.population_features, view.features
+        assert population is not None and known is not None and records is not None
+        reduction = PCA(min(COMPONENTS, known[0].size, len(known)), random_state=self.seed).fit(_flat(known))
+        unit = max(np.sqrt(reduction.explained_variance_.sum()), 1e-12)
+        kernel = Nystroem(gamma=WIDTH, n_components=min(LANDMARKS, len(known)), random_state=self.seed)
+
+        def described(x: Real[np.ndarray, "n *shape"], labels: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n d"]:
+            return np.hstack([reduction.transform(_flat(x)) / unit, np.equal.outer(labels, np.arange(view.classes))])
+
+        fitted_on = kernel.fit_transform(described(known, population.labels))
+        seen = kernel.transform(described(records, view.labels))
+        phi = population.log_odds[:, :, 0].T
+        mean = RidgeCV(PENALTIES, alpha_per_target=True, store_cv_results=True).fit(fitted_on, phi)
+        errors = np.sqrt(mean.cv_results_)  # of each population record, by a regression without it
+        best = mean.cv_results_.mean(axis=0).argmin(axis=-1)
+        error = np.take_along_axis(errors, best[None, :, None], axis=-1)[:, :, 0]
+        floor = np.maximum(LEAST_ERROR * phi.std(axis=0), 1e-12)
+        spread = RidgeCV(PENALTIES, alpha_per_target=True).fit(fitted_on, np.log(error + floor))
+        return (view.log_odds[:, :, 0] - mean.predict(seen).T) / np.exp(spread.predict(seen).T)
+
+
+def _flat(x: Real[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n d"]:
+    return x.reshape(len(x), -1).astype(np.float32)

@@ -1,0 +1,37 @@
+"""Attack-R: is the record's loss lower than under models that did not train on it?"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float
+
+from attacks.base import Attack
+from attacks.leave_one_out import LEAST_VARIANCE, leave_one_out, pooled_variance
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+
+class Reference(Attack):
+    """Score the share of OUT models under which the record's loss is larger (Ye et al. 2022, Attack R).
+
+    A record is compared with itself, which cancels how hard it is. With k models the raw share has k + 1 levels and
+    cannot accuse below a false positive rate of 1/(k + 1). So the steps are smoothed on the log-odds scale, where a
+    larger φ is a lower loss: each OUT model counts by Student's t₂ distribution function of (φ − φ_out)/σ, with σ the
+    spread within records, pooled over all of them. Its tails fall so slowly that confident records never tie, one OUT
+    model is enough, and unlike in offline LiRA a record's φ may have any shape.
+    """
+
+    name = "reference"
+    threat = ThreatModel(outputs="top-k", shadows="offline")
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        phi, outside = view.log_odds[:, :, 0], ~view.membership
+        moments = leave_one_out(phi, outside, view.others)
+        variances = np.maximum(pooled_variance(moments), LEAST_VARIANCE)
+        smoothed = np.empty_like(phi)
+        for target, (shadows, variance) in enumerate(zip(view.others, variances, strict=True)):
+            above = phi[target] - phi[shadows]
+            above /= np.sqrt(2 * variance + above**2)  # from −1 to 1: t₂'s distribution function is (1 + this)/2
+            smoothed[target] = np.einsum("mr,mr->r", above, outside[shadows])
+        with np.errstate(invalid="ignore"):
+            return (1 + smoothed / moments.count) / 2

@@ -1,0 +1,125 @@
+"""RMIA: does the target favor the record more than it favors records that it cannot have been trained on?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float
+from scipy.stats import rankdata
+
+from attacks.base import Attack
+from attacks.expected_confidence import expected_offline, expected_online, log_ratio, mean_confidence
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+CANDIDATES = np.arange(11) / 10  # values of a that are tried
+UNTUNED = 0.3  # a where too few shadows are left to try any; the one that Privacy Meter falls back on
+RECORDS_TO_TUNE = 10_000  # tell the candidates apart; more only take time
+LEAST = 1e-12  # what an estimated probability is clipped at
+
+
+@dataclass(frozen=True, kw_only=True)
+class RMIA(Attack):
+    """The relative membership inference attack (Zarifzadeh et al. 2024, "Low-Cost High-Power Membership Inference").
+
+    The ratio r(x) = p(x; θ)/p̄(x) compares the target's confidence with the one expected of a model; the score is the
+    share of population records z with r(x)/r(z) > γ. Being relative to non-members of the very target, the score is a
+    false positive rate that needs no further calibration, if no population record is a member. Scores are multiples of
+    one over the size of the population; ties are broken by log r(x), within a quarter of that step.
+
+    Online: p̄ = ½(mean_IN + mean_OUT). Offline, and always for z: p̄ = ½[(1 + a) mean_OUT + 1 − a]. If the only shadow
+    was trained on x, its p gives the missing p_OUT as (p + a − 1)/a, which a = 0 leaves undefined.
+
+    Args:
+        online: whether shadows that trained on the record are used.
+        temperature: of the softmax, above 0. With γ fixed before labels are seen; 2 and 2 were published for Purchase.
+        gamma: γ, how much more the record must be favored, at least 1.
+        offline_a: a in [0, 1]. None tunes it for each target by attacking another model with the remaining ones.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    online: bool = True
+    temperature: float = 2.0
+    gamma: float = 2.0
+    offline_a: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature} is not positive; choose 2, or 1 for the plain softmax")
+        if not self.gamma >= 1:
+            raise ValueError(f"gamma={self.gamma} is below 1; choose 1 or more, such as 2")
+        if self.offline_a is not None and not 0 <= self.offline_a <= 1:
+            raise ValueError(f"offline_a={self.offline_a} is outside 0..1; choose a value in it, or null to tune it")
+
+    @property
+    def name(self) -> str:
+        return "rmia" if self.online else "rmia_offline"
+
+    @property
+    def threat(self) -> ThreatModel:
+        return ThreatModel(outputs="top-k", shadows="online" if self.online else "offline", population=True)
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        assert view.population is not None
+        log_p, log_p_z = (seen.log_confidence(self.temperature)[:, :, 0] for seen in (view, view.population))
+        p, membership, others = np.exp(log_p), view.membership, view.others
+        a = _tuned(log_p, membership, others) if self.offline_a is None else np.full((view.models, 1), self.offline_a)
+        if self.online:
+            expected = expected_online(p, membership, others)
+        else:
+            expected = expected_offline(_outside(p, membership, others, a), a)
+        everywhere_out = np.ones((view.models, 1), dtype=bool)
+        ratios_z = log_ratio(log_p_z, expected_offline(mean_confidence(np.exp(log_p_z), everywhere_out, others), a))
+        return np.stack([self._share(*ratios) for ratios in zip(log_ratio(log_p, expected), ratios_z, strict=True)])
+
+    def _share(
+        self, log_ratios: Float[np.ndarray, "records"], population: Float[np.ndarray, "population"]
+    ) -> Float[np.ndarray, "records"]:
+        """The share of the population that the target favors less by more than γ; ties follow the ratio itself."""
+        below = np.searchsorted(np.sort(population), log_ratios - np.log(self.gamma), side="left")
+        return (below + np.arctan(log_ratios) / (2 * np.pi)) / len(population)
+
+
+def _outside(
+    p: Float[np.ndarray, "models records"],
+    membership: Bool[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "models models"],
+    a: Float[np.ndarray, "models 1"],
+) -> Float[np.ndarray, "models records"]:
+    """mean_OUT; where the only shadow there is was IN, what its p says of p_OUT; else NaN."""
+    outside = mean_confidence(p, ~membership, others)
+    single = others.sum(axis=1) == 1
+    if single.any():
+        shadow = others[single].argmax(axis=1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            inverted = np.where(a[single] > 0, np.clip((p[shadow] + a[single] - 1) / a[single], LEAST, 1), np.nan)
+        outside[single] = np.where(membership[shadow], inverted, outside[single])
+    return outside
+
+
+def _tuned(
+    log_p: Float[np.ndarray, "models records"],
+    membership: Bool[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "models models"],
+) -> Float[np.ndarray, "models 1"]:
+    """For each target the a with the best AUC of an offline attack on its next shadow by those that both have.
+
+    Neither the target's outputs nor its membership play a part.
+    """
+    tried = slice(None, None, max(1, log_p.shape[1] // RECORDS_TO_TUNE))
+    log_p, membership = log_p[:, tried], membership[:, tried]
+    models = len(others)
+    following = (np.arange(models)[:, None] + np.arange(1, models)) % models
+    stand_ins = following[np.arange(models), np.take_along_axis(others, following, axis=1).argmax(axis=1)]
+    outside = mean_confidence(np.exp(log_p), ~membership, others & others[stand_ins])
+    best = np.full((models, 1), UNTUNED)
+    for target, stand_in in enumerate(stand_ins):
+        scored = ~np.isnan(outside[target])
+        members = membership[stand_in, scored]
+        if 0 < members.sum() < len(members):
+            ratios = log_ratio(log_p[stand_in, scored], expected_offline(outside[target, scored], CANDIDATES[:, None]))
+            best[target] = CANDIDATES[rankdata(ratios, axis=1)[:, members].sum(axis=1).argmax()]  # that of the AUCs
+    return best

@@ -1,0 +1,44 @@
+"""The shadow classifier: a classifier learns from shadow models what answers about members look like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from attacks.answer_features import answer_features
+from attacks.base import Attack
+from attacks.cross_fitting import cross_fit
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+
+@dataclass(frozen=True, kw_only=True)
+class ShadowClassifier(Attack):
+    """Score: log-odds of membership by a classifier per class, fitted on shadows (Shokri et al. 2017, section V).
+
+    It finds members by the shape of the whole answer, so hiding the loss alone does not stop it. It compares records
+    with each other, not with themselves, and so calls easy records members.
+
+    Args:
+        seed: of the (model, record) pairs that the classifiers are fitted on.
+    """
+
+    seed: int = 0
+
+    name = "shadow_classifier"
+    threat = ThreatModel(outputs="top-k", shadows="online")
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        return cross_fit(
+            answer_features(view),
+            view.membership,
+            view.others,
+            lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
+            labels=view.labels,
+            seed=self.seed,
+        )

@@ -1,0 +1,106 @@
+"""What an attack needs, declared before it sees anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from attacks.outputs import LEVELS, Level
+from attacks.view import View
+
+Shadows = Literal["none", "offline", "online"]
+Access = Literal["label_only", "black_box", "white_box"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """What an attack needs. On a view that grants less it is skipped with the reason, never silently dropped.
+
+    Args:
+        outputs: the least output level, "label" < "top-k" < "probabilities" < "logits".
+        label: whether the attacker must know a record's true class.
+        shadows: other models of the fleet: "none", "offline" (that did not train on the record) or "online" (both).
+            They are made by the very recipe of the target: such an attacker knows the defense.
+        population: whether the attacker needs records of its own, on which no model was trained.
+        known_members: whether it knows of some records whether the target was trained on them.
+        features: whether it uses the records themselves, not only the answers to them.
+        free_queries: whether it asks about inputs of its own choice.
+        queries: queries a record; None: as many as the view holds.
+        gradients: whether it holds the weights and with them gradients and activations.
+        checkpoints: whether it holds models from before the end of training.
+    """
+
+    outputs: Level = "label"
+    label: bool = True
+    shadows: Shadows = "none"
+    population: bool = False
+    known_members: bool = False
+    features: bool = False
+    free_queries: bool = False
+    queries: int | None = 1
+    gradients: bool = False
+    checkpoints: bool = False
+
+    @property
+    def weights(self) -> bool:
+        return self.gradients or self.checkpoints
+
+    @property
+    def knows_defense(self) -> bool:
+        return self.shadows != "none"
+
+    @property
+    def access(self) -> Access:
+        if self.weights:
+            return "white_box"
+        return "label_only" if self.outputs == "label" else "black_box"
+
+    def describe(self) -> str:
+        """In a few words, such as `probabilities, true label, shadows (IN and OUT)`."""
+        shadows = {"none": "", "offline": "shadows (OUT)", "online": "shadows (IN and OUT)"}[self.shadows]
+        words = {
+            self.outputs: not self.weights,
+            "weights": self.gradients,
+            "checkpoints": self.checkpoints,
+            "true label": self.label,
+            shadows: self.knows_defense,
+            "population": self.population,
+            "known members": self.known_members,
+            "records": self.features,
+            "queries of its choice": self.free_queries,
+        }
+        return ", ".join(word for word, needed in words.items() if needed)
+
+    def missing(self, view: View) -> str | None:
+        """The reason why an attack with these needs is skipped on this view, None if it can run."""
+        if self.gradients and view.gradient_norms is None:
+            return "needs the weights; threat=white_box grants them"
+        if self.checkpoints and view.trajectory is None:
+            return "needs checkpoints; train with fleet.keep_checkpoints=4 and grant them with threat=white_box"
+        if (least := LEVELS.index(self.outputs)) > LEVELS.index(view.outputs):
+            released = "labels" if view.outputs == "label" else view.outputs
+            return f"needs {' or '.join(reversed(LEVELS[least:]))}; only {released} are released"
+        if self.population and view.population is None:
+            return "needs population records; the split has none, set split.population=0.1"
+        if self.features and view.features is None:
+            return "needs the records themselves; the view holds only answers"
+        if self.free_queries and view.query is None:
+            return "needs to query the models with inputs of its choice; the view holds only answers"
+        if not self.free_queries and self.queries is not None and self.queries > view.queries:
+            return f"needs queries={self.queries} a record; the view holds {view.queries}"
+        return None if self.shadows == "none" else self._missing_shadows(view)
+
+    def _missing_shadows(self, view: View) -> str | None:
+        others, members = view.others.astype(np.float32), view.membership
+        scored = others @ ~members > 0
+        if self.shadows == "online":
+            scored &= others @ members > 0
+        if scored[members].any() and scored[~members].any():
+            return None
+        needed = "did not train" if self.shadows == "offline" else "did and models that did not train"
+        fixed = view.models > 1 and bool((members == members[0]).all())
+        groups = view.models if view.groups is None else len(np.unique(view.groups))
+        why = "the split is fixed" if fixed else f"models={view.models} in groups={groups} are too few, train more"
+        return f"needs models that {needed} on a record; {why}"

@@ -1,0 +1,46 @@
+"""The loss trajectory: how a record was learnt, not only how well."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from attacks.base import Attack
+from attacks.cross_fitting import cross_fit
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+LEAST = 1e-30  # of a loss: one that float32 rounded to 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trajectory(Attack):
+    """Score: log-odds of membership by a classifier on a record's losses over training (Liu et al. 2022, section 4).
+
+    Two records of the same final loss differ in how they came to it: a non-member is soon as well known as it will
+    ever be, a hard member goes on being learnt. The paper distils the target to guess its past; here the kept
+    checkpoints are that past, which makes the attacker a stronger one.
+
+    Args:
+        seed: of the (model, record) pairs that the classifier is fitted on.
+    """
+
+    seed: int = 0
+
+    name = "trajectory"
+    threat = ThreatModel(shadows="online", checkpoints=True)
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        assert view.trajectory is not None
+        losses = np.maximum(view.trajectory, LEAST, dtype=np.float64)
+        log_odds = -losses - np.log(-np.expm1(-losses))  # φ, as loss = log(1 + e^−φ)
+        return cross_fit(
+            log_odds,
+            view.membership,
+            view.others,
+            lambda: HistGradientBoostingClassifier(max_leaf_nodes=15, early_stopping=False, random_state=self.seed),
+            seed=self.seed,
+        )

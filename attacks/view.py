@@ -1,0 +1,121 @@
+"""What an attacker is granted: the answers of a fleet on the audited records, and what else the setting gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Real, Shaped
+
+from attacks.outputs import Outputs
+
+WHITE_BOX = ("gradient_norms", "activation_norms", "alignment", "trajectory")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class View(Outputs):
+    """The answers of a fleet on the audited records, with what else an attacker may hold.
+
+    Every model is a target once and a shadow for the others otherwise.
+
+    Args:
+        membership: which model was trained on which record.
+        population_logits: answers on the attacker's own records, on which no model was trained; as those on the
+            audited records, logits, probabilities or predictions.
+        population_probabilities: likewise.
+        population_predictions: likewise.
+        population_labels: the true classes of those records.
+        features: the audited records themselves, as the models take them.
+        population_features: the attacker's own records.
+        query: `query(model, x)` asks a model about inputs of the attacker's choice, at the level of what is released:
+            (n, classes), or (n,) labels.
+        gradient_norms: ‖∂loss/∂θ‖ of each record in each layer.
+        activation_norms: the norm of each layer's output.
+        alignment: inner product of each record's gradient with the path from the initial to the final weights; high
+            where training moved the weights as this record would have them.
+        trajectory: the loss of each record at the kept checkpoints, the last one at the end of training.
+        groups: models of one group are left out together: of two models with complementary membership, one gives the
+            other's membership away. Default: each model by itself.
+        persons: records of one person share a fate, hence are never used to find each other out. Default: each record
+            by itself.
+
+    Raises:
+        ValueError: if shapes disagree, a label is out of range, or an output is NaN, infinite or no probability.
+    """
+
+    membership: Bool[np.ndarray, "models records"]
+    population_logits: Float[np.ndarray, "models population *queries classes"] | None = None
+    population_probabilities: Float[np.ndarray, "models population *queries classes"] | None = None
+    population_predictions: Int[np.ndarray, "models population *queries"] | None = None
+    population_labels: Int[np.ndarray, "population"] | None = None
+    features: Real[np.ndarray, "records *shape"] | None = None
+    population_features: Real[np.ndarray, "population *shape"] | None = None
+    query: Callable[[int, np.ndarray], np.ndarray] | None = None
+    gradient_norms: Float[np.ndarray, "models records layers"] | None = None
+    activation_norms: Float[np.ndarray, "models records layers"] | None = None
+    alignment: Float[np.ndarray, "models records"] | None = None
+    trajectory: Float[np.ndarray, "models records checkpoints"] | None = None
+    groups: Int[np.ndarray, "models"] | None = None
+    persons: Int[np.ndarray, "records"] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.membership.ndim != 2 or self.membership.dtype != np.bool_:
+            held = f"{self.membership.dtype} of shape {self.membership.shape}"
+            raise ValueError(f"membership={held}; pass a Boolean array (models, records)")
+        expected = (self.models, self.records)
+        for name in ("membership", *WHITE_BOX):
+            if (given := getattr(self, name)) is not None and given.shape[:2] != expected:
+                raise ValueError(f"{name}.shape={given.shape} disagrees with the outputs; expected {expected} first")
+        for name, count, noun in (
+            ("groups", self.models, "models"),
+            ("persons", self.records, "records"),
+            ("features", self.records, "records"),
+        ):
+            if (given := getattr(self, name)) is not None and len(given) != count:
+                raise ValueError(f"{name}.shape={given.shape}; pass one of the {name} for each of the {count} {noun}")
+        self._check_population()
+
+    def _check_population(self) -> None:
+        answers = [self.population_logits, self.population_probabilities, self.population_predictions]
+        if (self.population_labels is None) != all(answer is None for answer in answers):
+            raise ValueError("population answers and population_labels belong together; pass both or none")
+        if (population := self.population) is None:
+            if self.population_features is not None:
+                raise ValueError("population_features without answers tell nothing; pass population_labels and answers")
+            return
+        if (population.models, population.outputs) != (self.models, self.outputs):
+            held = f"{population.outputs} of {population.models} models"
+            raise ValueError(f"population={held}; expected {self.outputs} of {self.models} models, as on the records")
+        if self.population_features is not None and len(self.population_features) != population.records:
+            held = str(self.population_features.shape)
+            raise ValueError(f"population_features.shape={held}; pass one row for each of {population.records} labels")
+
+    @cached_property
+    def population(self) -> Outputs | None:
+        """The answers on the attacker's own records, on which no model was trained."""
+        if self.population_labels is None:
+            return None
+        return Outputs(
+            labels=self.population_labels,
+            logits=self.population_logits,
+            probabilities=self.population_probabilities,
+            predictions=self.population_predictions,
+            top_k=self.top_k,
+        )
+
+    @cached_property
+    def others(self) -> Bool[np.ndarray, "models models"]:
+        """Row k marks the shadows of target k: all models but those of its own group."""
+        groups = np.arange(self.models) if self.groups is None else self.groups
+        others: np.ndarray = groups[:, None] != groups
+        others.flags.writeable = False
+        return others
+
+    def predict(self, model: int, x: Real[np.ndarray, "n *shape"]) -> Int[np.ndarray, "n"]:
+        """The classes that a model predicts for inputs of the attacker's choice."""
+        assert self.query is not None
+        answers: Shaped[np.ndarray, "..."] = self.query(model, x)
+        return answers if answers.ndim == 1 else answers.argmax(axis=-1)

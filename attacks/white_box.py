@@ -1,0 +1,53 @@
+"""The white-box classifier: gradients and activations in every layer, as shadow models taught it to read them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from sklearn.ensemble import HistGradientBoostingClassifier
+
+from attacks.base import Attack
+from attacks.cross_fitting import cross_fit
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+LEAST = 1e-12  # of a norm: a saturated layer has none, and its logarithm would be −∞
+
+
+@dataclass(frozen=True, kw_only=True)
+class WhiteBox(Attack):
+    """Score: log-odds of membership by a classifier fitted on shadows (Nasr et al. 2019, sections 3 and 4).
+
+    It sees the norms of each layer's gradient and output besides φ and the loss. What training fits is told apart from
+    what is easy by where in the network the loss still pulls, which no restriction of the outputs hides from those who
+    hold the weights. Boosted trees take the place of the paper's neural network: they need no tuning.
+
+    Args:
+        seed: of the (model, record) pairs that the classifier is fitted on.
+    """
+
+    seed: int = 0
+
+    name = "white_box"
+    threat = ThreatModel(outputs="top-k", shadows="online", gradients=True)
+
+    def missing(self, view: View) -> str | None:
+        """The reason why this attack is skipped on this view, None if it can run."""
+        if view.activation_norms is None:
+            return "needs the norms of activations; threat=white_box grants them"
+        return super().missing(view)
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        assert view.gradient_norms is not None
+        assert view.activation_norms is not None
+        logarithms = [np.log(np.maximum(norms, LEAST)) for norms in (view.gradient_norms, view.activation_norms)]
+        features = np.concatenate([*logarithms, view.log_odds, view.loss], axis=-1)
+        return cross_fit(
+            features,
+            view.membership,
+            view.others,
+            lambda: HistGradientBoostingClassifier(max_leaf_nodes=15, early_stopping=False, random_state=self.seed),
+            seed=self.seed,
+        )

@@ -1,0 +1,168 @@
+"""Attacks on Location30 by how many shadows they have, which shows what each variant is worth.
+
+    python benchmarks/attacks_location30.py [--root FOLDER] [--runs FOLDER]
+
+The fleet is that of `experiment=location30` without a defense, 48 models, trained once. Every model is a target. For
+each target and record exactly k models that were trained on the record (IN) and k that were not (OUT) are drawn among
+the others; the rows of the view that an attack then gets are the target and 2k such draws, in random order. A row
+answers about the population as one other model does, always the same. Records with fewer than k models on a side are
+left out at that k. AUC, the mean over targets. With one model a side, RMIA has none left to tune a on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+from hydra import compose, initialize_config_dir
+from jaxtyping import Bool, Float, Int
+from omegaconf import OmegaConf, open_dict
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from attacks import BASE, RMIA, Attack, LiRA, View  # noqa: E402
+from evaluation.metrics import roc_auc  # noqa: E402
+from evaluation.runs import Run  # noqa: E402
+from evaluation.signals import answers  # noqa: E402
+from train import train  # noqa: E402
+
+MODELS = 48
+SHADOWS = (1, 2, 4, 8, 16)  # a side
+TOLERANCE = 0.002
+TWO_SIDED, ONE_SIDED, SHRUNK = "LiRA offline, two-sided", "LiRA offline, one-sided", "LiRA shrunk"
+ATTACKS: dict[str, Attack] = {
+    TWO_SIDED: LiRA(online=False, compat="carlini"),
+    ONE_SIDED: LiRA(online=False),
+    "RMIA offline": RMIA(online=False),
+    "RMIA online": RMIA(),
+    "BASE": BASE(),
+    "LiRA fixed": LiRA(variance="fixed"),
+    "LiRA per record": LiRA(variance="per_record"),
+    SHRUNK: LiRA(),
+}
+CLAIMS = (
+    *((TWO_SIDED, "<", ONE_SIDED), (ONE_SIDED, "<", "RMIA offline"), ("RMIA offline", "≤", "RMIA online")),
+    *(
+        ("RMIA online", "≈", "BASE"),
+        ("BASE", "≈", SHRUNK),
+        ("LiRA fixed", "≤", SHRUNK),
+        ("LiRA per record", "≤", SHRUNK),
+    ),
+)
+AT_ONE = {"RMIA online": 0.94, "BASE": 0.94}  # what one model a side must reach
+
+
+def fleet(root: str | None, runs: str) -> View:
+    """What an attacker sees of the 48 models."""
+    overrides = ["experiment=location30", f"fleet.models={MODELS}", "secret=attacks", f"runs={runs}"]
+    overrides += [] if root is None else [f"data.root={Path(root).resolve()}"]
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        config = compose("train", overrides=overrides, return_hydra_config=True)
+    names = {group: config.hydra.runtime.choices[group] for group in ("network", "defense", "canary")}
+    with open_dict(config):
+        del config["hydra"]
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    run = Run(Path(train({**settings, "names": names})["folder"]))
+    return View(
+        logits=answers(run, "pool"),
+        labels=run.dataset.y[run.dataset.split.pool],
+        membership=run.membership(),
+        population_logits=answers(run, "population"),
+        population_labels=run.dataset.y[run.dataset.split.population],
+    )
+
+
+def drawn(
+    rng: np.random.Generator, membership: Bool[np.ndarray, "models records"], target: int, k: int
+) -> tuple[Int[np.ndarray, "shadows kept"], Int[np.ndarray, "kept"]]:
+    """For each record k IN and k OUT models in random order, and which records have as many."""
+    others = np.delete(np.arange(len(membership)), target)
+    member = membership[others]
+    kept = np.flatnonzero((member.sum(axis=0) >= k) & ((~member).sum(axis=0) >= k))
+    shuffled = rng.permuted(np.broadcast_to(others[:, None], (len(others), len(kept))), axis=0)
+    inside_first = np.argsort(~membership[shuffled, kept], axis=0, kind="stable")
+    both_ends = np.concatenate([inside_first[:k], inside_first[-k:]])
+    return rng.permuted(np.take_along_axis(shuffled, both_ends, axis=0), axis=0), kept
+
+
+def small_view(seen: View, rng: np.random.Generator, target: int, k: int) -> View:
+    """The target in row 0, then its 2k shadows of each record."""
+    shadows, kept = drawn(rng, seen.membership, target, k)
+    rows = np.concatenate([np.full((1, len(kept)), target), shadows])
+    stand_ins = np.concatenate([[target], np.delete(np.arange(seen.models), target)[: 2 * k]])
+    assert seen.logits is not None and seen.population_logits is not None
+    return View(
+        logits=seen.logits[rows, kept],
+        labels=seen.labels[kept],
+        membership=seen.membership[rows, kept],
+        population_logits=seen.population_logits[stand_ins],
+        population_labels=seen.population_labels,
+    )
+
+
+def auc_by_attack(seen: View, k: int) -> dict[str, Float[np.ndarray, "targets"]]:
+    """AUC against each target, of the attacks that can do with k models a side."""
+    rng = np.random.default_rng(k)
+    found: dict[str, list[float]] = {}
+    for target in range(seen.models):
+        small = small_view(seen, rng, target, k)
+        for name, attack in ATTACKS.items():
+            scores = attack.score(small)[0]
+            if not np.isnan(scores).any():
+                found.setdefault(name, []).append(roc_auc(scores, small.membership[0]))
+    return {name: np.array(values) for name, values in found.items()}
+
+
+def holds(left: float, relation: str, right: float) -> bool:
+    """Whether a claimed order holds; `≤` and `≈` to the tolerance."""
+    return {
+        "<": left < right,
+        "≤": left <= right + TOLERANCE,
+        "≈": abs(left - right) <= TOLERANCE,
+    }[relation]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--root", help="folder that holds dataset_location.tgz; downloaded without it")
+    parser.add_argument("--runs", default="runs", help="where runs are kept")
+    arguments = parser.parse_args()
+    seen = fleet(arguments.root, arguments.runs)
+    measured = {k: auc_by_attack(seen, k) for k in SHADOWS}
+    mean = {k: {name: float(values.mean()) for name, values in found.items()} for k, found in measured.items()}
+
+    table = Table("AUC", *(f"k = {k}" for k in SHADOWS), box=None, header_style="bold")
+    for name in ATTACKS:
+        table.add_row(name, *(f"{mean[k][name]:.4f}" if name in mean[k] else "" for k in SHADOWS))
+    claims = Table("claim", *(f"k = {k}" for k in SHADOWS), box=None, header_style="bold")
+    failures = 0
+    for left, relation, right in CLAIMS:
+        cells = []
+        for k in SHADOWS:
+            if left not in mean[k]:
+                cells.append("")
+                continue
+            held = holds(mean[k][left], relation, mean[k][right])
+            failures += not held
+            cells.append(f"{'yes' if held else 'NO'} {mean[k][right] - mean[k][left]:+.4f}")
+        claims.add_row(f"{left} {relation} {right}", *cells)
+    for name, least in AT_ONE.items():
+        held = mean[1][name] >= least
+        failures += not held
+        claims.add_row(f"{name} ≥ {least}", f"{'yes' if held else 'NO'} {mean[1][name] - least:+.4f}")
+    console = Console(width=120)
+    console.print(table, "", claims)
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,66 @@
+"""Whether a stated ε has been disproved: the only finding on ε that may fail an evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from evaluation.epsilon import one_run
+from evaluation.findings import Findings
+
+LEVEL = 0.05
+"""How often an evaluation may call true claims violated, all its claims together."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Violation:
+    """A run whose stated ε is refuted.
+
+    Args:
+        found: the run's findings.
+        bound: ε is larger than this.
+        level: the probability of such guesses, had the claim been true, is at most this.
+    """
+
+    found: Findings
+    bound: float
+    level: float
+
+
+def violations(findings: Sequence[Findings]) -> list[Violation]:
+    """The runs whose claim is disproved by the guesses on model 0 (Steinke, Nasr & Jagielski 2023, theorem 5.2).
+
+    One model, fixed beforehand, and one bound, which assumes nothing about the mechanism: other bounds are shown, but
+    the largest of several would refute true claims too often.
+
+    Args:
+        findings: of all runs that are judged together; each claim is tested at 0.05 over the number of claims.
+    """
+    level = level_of(findings)
+    bounds = [(found, _bound(found, level)) for found in findings if is_tested(found) and found.audit]
+    return [
+        Violation(found=found, bound=bound, level=level)
+        for found, bound in bounds
+        if bound > (found.statement.epsilon or 0.0)
+    ]
+
+
+def is_tested(found: Findings) -> bool:
+    """Whether there is a claim, and it is about what the attacks do."""
+    return found.statement.guarantee and found.bounded
+
+
+def level_of(findings: Sequence[Findings]) -> float:
+    """The level at which each claim is tested."""
+    return LEVEL / max(sum(map(is_tested, findings)), 1)
+
+
+def is_refutable(found: Findings, level: float) -> bool:
+    """Whether a perfect attack would disprove the run's claim: with few guesses or a large δ none can."""
+    perfect = replace(found, audit={**found.audit, "correct": found.audit["guesses"]})
+    return _bound(perfect, level) > (found.statement.epsilon or 0.0)
+
+
+def _bound(found: Findings, level: float) -> float:
+    audit, delta = found.audit, found.statement.delta or 0.0
+    return one_run(audit["canaries"], audit["guesses"], audit["correct"], delta, level)

@@ -1,0 +1,155 @@
+"""Exposure of single records: an average over all of them hides those that an attacker finds again and again."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.stats import beta
+
+from evaluation.findings import FPRS, Findings
+from evaluation.roc import Ranking
+
+FPR = FPRS[0]
+MOSTLY = 0.5
+"""Above this exposure a record is found in most of the models that were trained on it."""
+COLUMNS = ("run", "record", "class", "exposure", "low", "high", "models", "auc")
+DIGITS = 6
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Exposure:
+    """In how many of the models trained on it each record is found, while 1 % of the non-members are accused.
+
+    Args:
+        record: indices in the data set.
+        label: classes of the records.
+        models: how many models were trained on the record, scored it and can resolve an FPR of 1 %.
+        found: in how many of them its score reaches the model's threshold at 1 % FPR.
+        auc: how often a model trained on the record scores it above one that was not, ties half; NaN if one of these is
+            missing.
+    """
+
+    record: Int[np.ndarray, "records"]
+    label: Int[np.ndarray, "records"]
+    models: Int[np.ndarray, "records"]
+    found: Int[np.ndarray, "records"]
+    auc: Float[np.ndarray, "records"]
+
+    @classmethod
+    def of(
+        cls,
+        scores: Float[np.ndarray, "models records"],
+        membership: Bool[np.ndarray, "models records"],
+        labels: Int[np.ndarray, "records"],
+        records: Int[np.ndarray, "records"],
+    ) -> Exposure:
+        """The exposure of each record to one attack on a fleet.
+
+        Args:
+            scores: higher = more likely a member; NaN where no score exists.
+            membership: which model was trained on which record.
+            labels: classes of the records.
+            records: their indices in the data set.
+        """
+        resolved = np.zeros(scores.shape, dtype=np.bool_)
+        called = np.zeros(scores.shape, dtype=np.bool_)
+        for model, (row, members) in enumerate(zip(scores, membership, strict=True)):
+            ranking = Ranking(row, members)
+            if not ranking.complete or np.isnan(tpr := (roc := ranking.roc()).tpr_at(FPR)):
+                continue
+            resolved[model] = members & ~np.isnan(row)
+            if tpr > 0:
+                # Several thresholds may reach this TPR; which of them makes no difference to the members found.
+                called[model] = row >= roc.thresholds[np.searchsorted(roc.tpr, tpr)]
+        return cls(
+            record=np.asarray(records),
+            label=np.asarray(labels),
+            models=resolved.sum(axis=0),
+            found=(resolved & called).sum(axis=0),
+            auc=_auc(scores, membership),
+        )
+
+    @cached_property
+    def value(self) -> Float[np.ndarray, "records"]:
+        """The share of the models in which a record is found; NaN if no model was trained on it."""
+        return np.where(self.models > 0, self.found / np.maximum(self.models, 1), np.nan)
+
+    @cached_property
+    def low(self) -> Float[np.ndarray, "records"]:
+        """Lower ends of 95 % Clopper–Pearson intervals: the membership of one record varies independently."""
+        ends = beta.ppf(0.025, np.maximum(self.found, 1), self.models - self.found + 1)
+        return np.where(self.models > 0, np.where(self.found > 0, ends, 0.0), np.nan)
+
+    @cached_property
+    def high(self) -> Float[np.ndarray, "records"]:
+        """Upper ends of these intervals."""
+        ends = beta.ppf(0.975, self.found + 1, np.maximum(self.models - self.found, 1))
+        return np.where(self.models > 0, np.where(self.found < self.models, ends, 1.0), np.nan)
+
+    @cached_property
+    def order(self) -> Int[np.ndarray, "records"]:
+        """The most exposed first; of equals the one that more models vouch for, then the higher AUC."""
+        rates = (self.auc, self.low, self.value)
+        return np.lexsort((self.record, *(-np.nan_to_num(rate, nan=-1.0) for rate in rates)))
+
+    @property
+    def mostly_found(self) -> int:
+        """How many records are found in more than half of their models."""
+        return int((self.value > MOSTLY).sum())
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists by name; an AUC that does not exist is None."""
+        lists = {field.name: getattr(self, field.name).tolist() for field in fields(self)}
+        return lists | {"auc": [None if np.isnan(auc) else round(auc, DIGITS) for auc in lists["auc"]]}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Exposure:
+        """Reads what `to_json` made."""
+        counts = {name: np.array(content[name], dtype=np.int64) for name in ("record", "label", "models", "found")}
+        return cls(auc=np.array(content["auc"], dtype=np.float64), **counts)
+
+
+def exposures(findings: Sequence[Findings]) -> list[tuple[Findings, Exposure]]:
+    """The runs of which it is known how exposed single records are."""
+    return [(found, Exposure.from_json(found.exposed)) for found in findings if found.exposed]
+
+
+def exposed_csv(findings: Sequence[Findings]) -> str:
+    """Every record of every run by `COLUMNS`, the most exposed first. Private: it names records."""
+    buffer = io.StringIO()
+    table = csv.writer(buffer, lineterminator="\n")
+    table.writerow(COLUMNS)
+    lines = [line for found, exposure in exposures(findings) for line in _lines(found.run, exposure)]
+    table.writerows(line for _, line in sorted(lines, key=lambda line: line[0]))
+    return buffer.getvalue()
+
+
+def _lines(run: str, exposure: Exposure) -> Iterator[tuple[tuple[float, float], tuple[str | int, ...]]]:
+    """The lines of a run in its order, each after what it is sorted by among all runs."""
+    rates = (exposure.value, exposure.low, exposure.high, exposure.auc)
+    for i in exposure.order:
+        value, low, high, auc = ("" if np.isnan(rate[i]) else f"{rate[i]:.{DIGITS}g}" for rate in rates)
+        place = float(value or -1), float(low or -1)
+        named = run, int(exposure.record[i]), int(exposure.label[i])
+        yield (-place[0], -place[1]), (*named, value, low, high, int(exposure.models[i]), auc)
+
+
+def _auc(
+    scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
+) -> Float[np.ndarray, "records"]:
+    """How often, of each record, a score of an IN model exceeds that of an OUT model; NaN scores take no part."""
+    scored = ~np.isnan(scores)
+    outside = scored & ~membership
+    wins = np.zeros(scores.shape[1])
+    for row, inside in zip(scores, scored & membership, strict=True):
+        above = ((row > scores) & outside).sum(axis=0) + 0.5 * ((row == scores) & outside).sum(axis=0)
+        wins += np.where(inside, above, 0.0)
+    pairs = (scored & membership).sum(axis=0) * outside.sum(axis=0)
+    return np.where(pairs > 0, wins / np.maximum(pairs, 1), np.nan)

@@ -1,0 +1,129 @@
+"""What one attack reaches on a fleet, as rows: on all records, on each class, model by model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from attacks import Attack, View
+from attacks.shadow_thresholds import shadow_thresholds
+from evaluation.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
+from evaluation.findings import AUC, FPRS, Row, tied_at, tnr_at, tpr_at
+from evaluation.metrics import Estimate, Ranking, Roc, tpr_at_fpr
+
+PRIORS = (0.01, 0.1, 0.5)
+"""Shares of members among all whom an attacker may suspect."""
+METRICS: Mapping[str, Callable[[Roc], float]] = {
+    AUC: Roc.auc,
+    **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
+    **{f"ppv@{100 * prior:g}%prior": partial(Roc.ppv, prior=prior, fpr=FPRS[0]) for prior in PRIORS},
+    tnr_at(FPRS[0]): partial(Roc.tnr_at, fnr=FPRS[0]),
+    "balanced_accuracy": Roc.balanced_accuracy,
+    "advantage": Roc.advantage,
+}
+HINDSIGHT = ("balanced_accuracy", "advantage")
+"""At the best threshold for the very records: resampling adds to what the choice flatters, and excludes guessing."""
+AT_SHADOWS = "balanced_accuracy@shadow_threshold"
+"""At the threshold that is best on the other models: what an attacker reaches, not the best in hindsight."""
+ROC_POINTS = 121
+
+
+def leakage(
+    attack: Attack, scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
+) -> Iterator[Row]:
+    """The attack's metrics, of the fleet and of each model."""
+    named = _named(attack)
+    whole = fleet_metrics(scores, seen.membership, METRICS, bootstrap)
+    # Resampling records says nothing on one model's threshold, which is taken from these very non-members.
+    if seen.models == 1 and (seen.persons is None or len(np.unique(seen.persons)) == seen.records):
+        scored = ~np.isnan(scores[0])
+        for fpr in FPRS:
+            band = tpr_at_fpr(scores[0, scored], seen.membership[0, scored], fpr, interval="band")
+            whole.estimates[tpr_at(fpr)] = band
+    yield from _fleet_rows(whole, named)
+    yield Row(metric="unscored", value=float(whole.dropped.mean() / scores.shape[1]), **named)
+    yield Row(metric=tied_at(FPRS[0]), value=tied_share(scores, seen.membership), **named)
+    accuracy = accuracy_at_shadow_threshold(scores, seen, bootstrap)
+    yield Row(metric=AT_SHADOWS, **numbers(accuracy), **named)
+    for metric, values in whole.per_model.items():
+        for model, value in enumerate(values):
+            yield Row(
+                metric=metric,
+                model=model,
+                value=_number(value),
+                members=int(whole.members[model]),
+                nonmembers=int(whole.nonmembers[model]),
+                **named,
+            )
+
+
+def tied_share(scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]) -> float:
+    """Share of non-members that tie with the first score beyond 1 % FPR, in the worst model: a threshold jumps over."""
+    rocs = [Ranking(*row).roc() for row in zip(scores, membership, strict=True)]
+    return max(float(np.diff(roc.fpr)[np.searchsorted(roc.fpr[1:], FPRS[0], side="right") :][:1].sum()) for roc in rocs)
+
+
+def accuracy_at_shadow_threshold(
+    scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
+) -> Estimate:
+    """Mean over models of the balanced accuracy at a threshold that was chosen on all others."""
+    thresholds = shadow_thresholds(scores, seen.membership, seen.others)
+    right = np.where(seen.membership, scores >= thresholds[:, None], scores < thresholds[:, None]).astype(np.float64)
+    scored = ~np.isnan(scores) & ~np.isnan(thresholds)[:, None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inside, outside = ((scored & side).sum(axis=1, keepdims=True) for side in (seen.membership, ~seen.membership))
+        balance = (inside + outside) / (2 * np.where(seen.membership, inside, outside))  # both sides count alike
+    return fleet_mean(np.where(scored, right * balance, np.nan), bootstrap)
+
+
+def leakage_of_classes(
+    attack: Attack, scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
+) -> Iterator[Row]:
+    """The attack's metrics on the records of each class: a mean over all hides a class that is exposed."""
+    for label in np.unique(seen.labels):
+        of_class = seen.labels == label
+        drawn = Bootstrap(
+            seed=bootstrap.seed,
+            groups=bootstrap.groups,
+            persons=None if bootstrap.persons is None else bootstrap.persons[of_class],
+        )
+        part = fleet_metrics(scores[:, of_class], seen.membership[:, of_class], METRICS, drawn)
+        yield from _fleet_rows(part, {**_named(attack), "group": f"class={label}"})
+
+
+def mean_roc(
+    scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
+) -> tuple[list[float], list[float]]:
+    """The mean over models of the TPR at each FPR, on a logarithmic grid from one false positive on."""
+    rocs = [Ranking(*row).roc() for row in zip(scores, membership, strict=True)]
+    fprs = np.geomspace(1 / min(roc.nonmembers for roc in rocs), 1, ROC_POINTS)
+    tprs = np.mean([[roc.tpr_at(min(fpr, 1.0)) for fpr in fprs] for roc in rocs], axis=0)
+    return fprs.tolist(), tprs.tolist()
+
+
+def _named(attack: Attack) -> dict[str, Any]:
+    return {"attack": attack.name, "access": attack.threat.access}
+
+
+def _fleet_rows(part: FleetMetrics, named: Mapping[str, Any]) -> Iterator[Row]:
+    members, nonmembers = int(part.members.sum()), int(part.nonmembers.sum())
+    for metric, estimate in part.estimates.items():
+        # A mean over only the models that can resolve an FPR would be of another fleet.
+        resolved = not np.isnan(part.per_model[metric]).any()
+        found = numbers(estimate) if resolved else {"value": None}
+        if metric in HINDSIGHT:
+            found |= {"low": None, "high": None}
+        yield Row(metric=metric, members=members, nonmembers=nonmembers, **found, **named)
+
+
+def numbers(estimate: Estimate) -> dict[str, Any]:
+    """A value with its interval, as fields of a row."""
+    return {name: _number(value) for name, value in estimate._asdict().items()}
+
+
+def _number(value: float) -> float | None:
+    return None if np.isnan(value) else float(value)

@@ -1,0 +1,78 @@
+"""How runs are attacked: plain settings that travel to other processes and name what is kept."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from hydra.utils import instantiate
+
+from attacks import Attack
+from evaluation.augmentations import AUGMENTATIONS
+from evaluation.grant import Grant
+from evaluation.runs import Run, canonical
+from evaluation.signals import PLAIN, stamp
+
+METHOD_VERSION = 2
+"""Part of what kept findings are known by; raised when a change makes the same models give other numbers."""
+
+BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "attacks.LossThreshold"}, "guesses": 0.1}
+"""What `conf/threat/black_box.yaml` says."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """Which attacks, with what grant.
+
+    Args:
+        attacks: for each attack the Hydra node that makes it.
+        threat: the settings of a `Grant`; under `audit` the Hydra node of the attack whose guesses bound ε from below,
+            and under `guesses` the share of records guessed at either end. Both are fixed beforehand, since a bound of
+            the best of several would need a correction.
+        queries: how each record is put to the models.
+
+    Raises:
+        ValueError: if a way to put a record is unknown, or the audit would know what it guesses.
+    """
+
+    attacks: Mapping[str, Any]
+    threat: Mapping[str, Any] = field(default_factory=lambda: BLACK_BOX)
+    queries: Sequence[str] = PLAIN
+
+    def __post_init__(self) -> None:
+        if not self.queries or (unknown := sorted(set(self.queries) - set(AUGMENTATIONS))):
+            named = unknown[0] if self.queries else "[]"
+            raise ValueError(f"queries={named} is unknown; choose of {', '.join(AUGMENTATIONS)}")
+        if self.queries[0] != "plain":
+            raise ValueError(f"queries={list(self.queries)} starts with a perturbed copy; put plain first")
+        if not isinstance(self.guesses, int | float) or not 0 < self.guesses <= 0.5:
+            raise ValueError(f"threat.guesses={self.guesses} is no share at either end; choose above 0, at most 0.5")
+        if self.audit.threat.known_members:
+            raise ValueError(f"threat.audit={self.audit.name} knows some of the bits that it guesses; choose another")
+
+    @cached_property
+    def grant(self) -> Grant:
+        return Grant(**{name: value for name, value in self.threat.items() if name not in ("audit", "guesses")})
+
+    @property
+    def guesses(self) -> float:
+        """Share of the records that are guessed to be members, and again non-members, for the bounds on ε."""
+        share: float = self.threat["guesses"]
+        return share
+
+    @cached_property
+    def audit(self) -> Attack:
+        made: Attack = instantiate(self.threat["audit"])
+        return made
+
+    def make_attacks(self) -> list[Attack]:
+        return [instantiate(node) for node in self.attacks.values()]
+
+    def key(self, run: Run) -> str:
+        """Names these settings on the very models of a run."""
+        text = json.dumps([canonical(asdict(self)), stamp(run), METHOD_VERSION], sort_keys=True)
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

@@ -1,0 +1,139 @@
+"""What a stated ε buys: accuracy, leakage and the measured lower bound over ε, for the trade-off figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+
+from evaluation.claims import violations
+from evaluation.curves import FPR, Point, Series, ceiling, epsilon_text
+from evaluation.findings import Findings
+from evaluation.marks import ends, leakage, scale, utility
+from evaluation.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
+
+APART = 1.3  # ε closer than this factor share a tick
+BOUND = "one_run"
+"""The bound on ε that assumes nothing about the mechanism."""
+
+
+def has_claims(lines: Sequence[Series]) -> bool:
+    """Whether there is anything to draw over ε."""
+    return any(point.findings.statement.guarantee for line in lines for point in line.points)
+
+
+def has_bounds(lines: Sequence[Series]) -> bool:
+    """Whether lower bounds on a stated ε were measured."""
+    return any(found.epsilon is not None and found.audit for line in lines for found in line.runs)
+
+
+class OverEpsilon:
+    """Panels that share an axis of ε, as stated, broken before ∞."""
+
+    def __init__(self, lines: Sequence[Series]):
+        self.lines = lines
+        self.looks = looks(lines)
+        self.violated = [violation.found.run for violation in violations([run for line in lines for run in line.runs])]
+        self.private = [line for line in lines if any(found.epsilon is not None for found in line.runs)]
+        epsilons = {found.epsilon for line in lines for found in line.runs if found.epsilon is not None}
+        self.stated = sorted(epsilons)
+        self.infinity = self.stated[-1 if math.isfinite(self.stated[-1]) else -2] * 5
+
+    def accuracy(self, axes: Axes) -> None:
+        """Test accuracy, with the undefended one."""
+        for line in self.private:
+            points = self._points(line)
+            x, look = [self._x(point.findings) for point in points], self.looks[line.name]
+            axes.plot(x, [utility(point) for point in points], zorder=4, **look.marks)
+            for at, point in zip(x, points, strict=True):
+                axes.errorbar(at, utility(point), ends(point.utility), color=look.color, lw=1.1)
+        for point in self._undefended():
+            axes.axhline(utility(point), color=INK, lw=1, zorder=1.5)
+        self._axis(axes)
+        axes.yaxis.set_major_formatter(FuncFormatter(percent))
+        axes.set(ylabel="test accuracy", title="What ε buys")
+
+    def leakage(self, axes: Axes) -> list[Artist]:
+        """TPR at 1 % FPR under the ceiling that ε proves; returns the keys of a legend, for where there is room."""
+        lowest = scale(axes, self.lines)
+        for line in self.private:
+            points = self._points(line)
+            x, look = [self._x(point.findings) for point in points], self.looks[line.name]
+            axes.plot(x, [leakage(point, lowest) for point in points], zorder=4, **look.marks)
+            for at, point in zip(x, points, strict=True):
+                axes.errorbar(at, leakage(point, lowest), ends(point.leakage, lowest), color=look.color, lw=1.1)
+        proven = {
+            self._x(point.findings): limit.item()
+            for line in self.private
+            for point in line.points
+            if (limit := ceiling(point.findings, np.array([FPR]))) is not None
+        }
+        if proven:
+            axes.plot(*zip(*sorted(proven.items()), strict=True), color=INK, label="ceiling that ε proves", **CEILING)
+        for point in self._undefended():
+            axes.axhline(leakage(point, lowest), color=INK, lw=1, zorder=1.5, label="undefended")
+        axes.axhline(FPR, label="guessing", **GUESSING)
+        self._axis(axes)
+        axes.set(ylabel="TPR at 1 % FPR")
+        axes.set_ylim(top=1.3)  # the ceiling is often at 100 %
+        return _keys(axes)
+
+    def bounds(self, axes: Axes) -> None:
+        """The lower bound on ε that guesses prove, below what is claimed, and how high a perfect attack would reach."""
+        reach = 0.0
+        for line in self.private:
+            runs = [found for found in line.runs if found.epsilon is not None and found.audit]
+            x, look = [self._x(found) for found in runs], self.looks[line.name]
+            measured = [found.audit["bounds"][BOUND] for found in runs]
+            perfect = [found.audit["ceilings"][BOUND] for found in runs]
+            axes.plot(x, measured, zorder=4, **look.marks)
+            axes.plot(x, perfect, color=look.color, zorder=2, **CEILING)
+            for at, bound, found in zip(x, measured, runs, strict=True):
+                if found.run in self.violated:
+                    axes.plot(at, bound, "o", ms=14, mfc="none", mec=VIOLATED, mew=1.6, label="claim violated")
+            reach = max([reach, *measured, *perfect])
+        self._axis(axes)
+        claimed = np.geomspace(axes.get_xlim()[0], max(e for e in self.stated if math.isfinite(e)), 200)
+        axes.plot([], [], color=MUTED, label="ceiling of a perfect attack", **CEILING)
+        axes.plot(claimed, claimed, color=INK, lw=1.2, label="claimed ε")
+        axes.set_ylim(-0.04 * reach, 1.25 * reach)
+        axes.set(ylabel="ε, lower bound")
+        axes.legend(handles=_keys(axes)[::-1], loc="upper right")
+
+    def _points(self, line: Series) -> list[Point]:
+        return [point for point in line.points if point.findings.epsilon is not None]
+
+    def _undefended(self) -> list[Point]:
+        return [p for line in self.lines if line.undefended and line.canary == "none" for p in line.points]
+
+    def _x(self, found: Findings) -> float:
+        return min(found.epsilon or 0.0, self.infinity)
+
+    def _axis(self, axes: Axes) -> None:
+        """A logarithmic axis whose right end is broken for ε = ∞."""
+        ticks: dict[float, str] = {}
+        for epsilon in reversed(self.stated):
+            if not ticks or min(epsilon, self.infinity) * APART <= min(ticks):
+                ticks[min(epsilon, self.infinity)] = epsilon_text(epsilon)
+        axes.set_xscale("log")
+        axes.set_xlim(self.stated[0] / 1.6, max(ticks) * 1.6)
+        axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+        axes.xaxis.set_major_formatter(FixedFormatter(list(ticks.values())))
+        axes.xaxis.set_minor_locator(NullLocator())
+        if math.isinf(self.stated[-1]):
+            gap = self.infinity / math.sqrt(self.infinity / self.stated[-2])
+            frame = axes.get_xaxis_transform()
+            axes.plot([gap], [0], transform=frame, color=PAPER, marker="s", ms=5, clip_on=False, zorder=9)
+            stroke: dict[str, Any] = {"color": MUTED, "marker": (2, 0, -20), "ms": 9, "clip_on": False, "zorder": 10}
+            for shift in (0.94, 1.06):
+                axes.plot([gap * shift], [0], transform=frame, **stroke)
+
+
+def _keys(axes: Axes) -> list[Artist]:
+    """For a legend, each label once."""
+    return list({str(key.get_label()): key for key in axes.get_legend_handles_labels()[0]}.values())

@@ -1,0 +1,53 @@
+"""The ROC figure: how many members attacks find at few false accusations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from evaluation.curves import FPR, ceiling, series, title
+from evaluation.findings import Findings
+from evaluation.style import CEILING, GUESSING, INK, STYLE, fading, figure, looks, rates
+
+LOWEST_FPR = 1e-4
+
+
+def roc(findings: Sequence[Findings]) -> Figure:
+    """The ROC of each run's strongest attack, under the ceiling that its claim proves.
+
+    Raises:
+        ValueError: if the runs are not comparable.
+    """
+    lines = series(findings)
+    starts = [found.roc[found.strongest][0][0] for found in findings if found.attacks]
+    lowest = max(LOWEST_FPR, min((start for start in starts if start > 0), default=LOWEST_FPR))
+    grid = np.geomspace(lowest, 1, 200)
+    drawn: list[tuple[float, Line2D]] = []
+    with mpl.rc_context(STYLE):
+        made = figure(9.4, 5.2)
+        axes = made.subplots()
+        axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.15))
+        for line in lines:
+            look = looks(lines)[line.name]
+            for found, alpha in fading([found for found in line.runs if found.attacks]):
+                fpr, tpr = (np.asarray(values, dtype=np.float64) for values in found.roc[found.strongest])
+                shown, label = np.where(tpr > 0, tpr, np.nan), f"{title(found)} · {found.strongest}"
+                (curve,) = axes.plot(fpr, shown, label=label, zorder=3, alpha=alpha, **look.line)
+                drawn.append((float(np.interp(FPR, fpr, tpr)), curve))
+                if (limit := ceiling(found, grid)) is not None and limit[0] < 1:
+                    label = f"_ceiling of {title(found)}"
+                    axes.plot(grid, limit, label=label, alpha=alpha, color=look.color, **CEILING)
+        axes.plot(grid, grid, label="_guessing", **GUESSING)
+        rates(axes.xaxis)
+        rates(axes.yaxis)
+        axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title="Each run's strongest attack")
+        keys = [curve for _, curve in sorted(drawn, key=lambda pair: -pair[0])]
+        if any(str(curve.get_label()).startswith("_ceiling") for curve in axes.lines):
+            keys += [Line2D([], [], color=INK, label="ceiling that ε proves", **CEILING)]
+        keys += [Line2D([], [], label="guessing", **GUESSING)]
+        axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
+    return made

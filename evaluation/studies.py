@@ -1,0 +1,153 @@
+"""Studies: the same targets attacked under several settings, such as output levels or sources of shadows."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from rich import box
+from rich.table import Table
+
+from evaluation.curves import must_agree, title
+from evaluation.findings import AUC, FPRS, Findings, tpr_at
+from evaluation.style import save, svg
+from targets.files import write
+
+TPR = tpr_at(FPRS[0])
+METRICS = (AUC, *(tpr_at(fpr) for fpr in FPRS))
+NOTHING = "–"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRow:
+    """One number of a study.
+
+    Args:
+        target: the run that was attacked, in a few words.
+        setting: what was varied, such as `top-3` or the run that the shadows are from.
+        attack: which one.
+        metric: `auc`, `tpr@1%fpr` or `tpr@0.1%fpr`, the mean over the fleet.
+        value: None where the attack was skipped or the metric cannot be resolved.
+        low: lower end of the 95 % interval, None where there is none.
+        high: its upper end.
+    """
+
+    target: str
+    setting: str
+    attack: str
+    metric: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """The rows of a study, by what they are about."""
+
+    rows: Sequence[StudyRow]
+
+    @property
+    def targets(self) -> list[str]:
+        return list(dict.fromkeys(row.target for row in self.rows))
+
+    @property
+    def settings(self) -> list[str]:
+        return list(dict.fromkeys(row.setting for row in self.rows))
+
+    def attacks(self, target: str) -> list[str]:
+        return list(dict.fromkeys(row.attack for row in self.rows if row.target == target))
+
+    def value(self, target: str, setting: str, attack: str, metric: str) -> float | None:
+        """One number; None where there is none."""
+        wanted = (target, setting, attack, metric)
+        found = (row for row in self.rows if (row.target, row.setting, row.attack, row.metric) == wanted)
+        row = next(found, None)
+        return None if row is None else row.value
+
+    def strongest(self, target: str, setting: str) -> str | None:
+        """The attack with the highest TPR at 1 % FPR, then AUC; None if all were skipped."""
+
+        def power(attack: str) -> tuple[float, float]:
+            tpr, auc = (self.value(target, setting, attack, metric) for metric in (TPR, AUC))
+            return -1.0 if tpr is None else tpr, -1.0 if auc is None else auc
+
+        ran = [attack for attack in self.attacks(target) if self.value(target, setting, attack, AUC) is not None]
+        return max(ran, key=power, default=None)
+
+
+def study_rows(found: Findings, *, target: str, setting: str) -> list[StudyRow]:
+    """What a study keeps of one run under one setting; skipped attacks have no values."""
+    measured = [
+        StudyRow(target=target, setting=setting, attack=row.attack, metric=row.metric, value=row.value,
+                 low=row.low, high=row.high)
+        for row in found.rows
+        if row.attack and row.metric in METRICS and row.model == row.group == "all"
+    ]  # fmt: skip
+    skipped = [
+        StudyRow(target=target, setting=setting, attack=attack, metric=metric, value=None)
+        for attack in found.skipped
+        for metric in METRICS
+    ]
+    return measured + skipped
+
+
+def labels(findings: Sequence[Findings]) -> list[str]:
+    """For each run its defense, and the settings in which it differs from most of the others."""
+    settings = [
+        {"seed": found.seed} | {key: value for key, value in must_agree(found.config) if not key.startswith("network.")}
+        for found in findings
+    ]
+    keys = sorted({key for values in settings for key in values})
+    usual = {key: Counter(str(values.get(key)) for values in settings).most_common(1)[0][0] for key in keys}
+    return [
+        ", ".join(
+            [title(found)]
+            + [f"{key.removeprefix('names.')}={values.get(key)}" for key in keys if str(values.get(key)) != usual[key]]
+        )
+        for found, values in zip(findings, settings, strict=True)
+    ]
+
+
+def study_table(rows: Sequence[StudyRow]) -> Table:
+    """For each target and setting the strongest attack, and of every attack TPR at 1 % FPR and AUC."""
+    study = Study(rows)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table.caption, table.caption_justify = "TPR at 1 % FPR · AUC; on top the strongest attack", "left"
+    for heading in ("target, attack", *study.settings):
+        first = not table.columns
+        table.add_column(heading, justify="left" if first else "right", no_wrap=first, overflow="fold")
+    for target in study.targets:
+        best = [study.strongest(target, setting) or "all skipped" for setting in study.settings]
+        table.add_row(target, *best, style="bold")
+        for attack in study.attacks(target):
+            table.add_row(f"  {attack}", *(cell(study, target, setting, attack) for setting in study.settings))
+    return table
+
+
+def cell(study: Study, target: str, setting: str, attack: str, between: str = " · ") -> str:
+    """TPR at 1 % FPR and AUC of an attack, a dash where it was skipped."""
+    tpr, auc = (study.value(target, setting, attack, metric) for metric in (TPR, AUC))
+    if auc is None:
+        return NOTHING
+    return f"{NOTHING if tpr is None else f'{100 * tpr:.1f} %'}{between}{auc:.3f}"
+
+
+def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
+    """Writes study.csv, study.png and study.svg into a folder, each file whole or not at all."""
+    from evaluation.study_plot import study as drawn
+
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, [field.name for field in fields(StudyRow)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    figure = drawn(Study(rows))
+    write(folder / "study.csv", buffer.getvalue())
+    write(folder / "study.svg", svg(figure))
+    save(figure, folder / "study.png")
+    return [folder / "study.csv", folder / "study.png"]

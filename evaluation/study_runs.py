@@ -1,0 +1,66 @@
+"""Measures a study: runs attacked at several output levels, or with shadows from each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from evaluation.findings import Findings
+from evaluation.grant import Grant
+from evaluation.measure import measure
+from evaluation.method import Method
+from evaluation.mismatch import same_secret
+from evaluation.runs import Run
+from evaluation.studies import StudyRow, labels, study_rows
+from targets import progress, workers
+
+
+def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> list[StudyRow]:
+    """The rows of a study.
+
+    Args:
+        study: its settings, as in `conf/study`.
+        runs: complete runs of one data set.
+        method: how they are attacked otherwise.
+
+    Raises:
+        ValueError: if shadows of another run cannot stand in.
+    """
+    items: list[tuple[Run, str, Run | None, Method]]
+    if study["name"] == "output_levels":
+        fixed = {name: method.threat[name] for name in ("audit", "guesses")}
+        levels = {Grant(**level).level: {**level, **fixed} for level in study["levels"]}
+        items = [(run, name, None, replace(method, threat=level)) for run in runs for name, level in levels.items()]
+    else:
+        runs = [
+            run for run in runs if not len(run.dataset.split.canaries)
+        ] or runs  # others are not about the same records
+        check_strangers(runs)
+        items = [(run, source.name, source, method) for run in runs for source in runs]
+    with progress.Progress(runs[0].folder.parent, len(items), "settings attacked"):
+        work = [(place, *item) for place, item in enumerate(items)]
+        measured = dict(workers.run(attacked, work, workers.count("auto")))
+    found = [measured[place] for place in range(len(items))]  # workers finish in any order
+    first = {run.name: result for (run, *_), result in zip(reversed(items), reversed(found), strict=True)}
+    titles = dict(zip(first, labels(list(first.values())), strict=True))
+    return [
+        row
+        for (run, setting, *_), result in zip(items, found, strict=True)
+        for row in study_rows(result, target=titles[run.name], setting=titles.get(setting, setting))
+    ]
+
+
+def attacked(place: int, run: Run, setting: str, source: Run | None, method: Method) -> tuple[int, Findings]:
+    """The work item of a process: one run under one setting."""
+    findings = measure(run, method, None if source in (None, run) else source)
+    progress.report(run.name, 1)
+    return place, findings
+
+
+def check_strangers(runs: Sequence[Run]) -> None:
+    """Raises ValueError if two runs have one secret, and with it the same members."""
+    for position, run in enumerate(runs):
+        for other in runs[:position]:
+            if run.secret == other.secret:
+                raise ValueError(same_secret(str(run.folder), str(other.folder)))

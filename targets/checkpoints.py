@@ -1,0 +1,39 @@
+"""Which models from before the end of training are kept, and the files in which all weights of a run lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+
+def checkpoint_epochs(epochs: int, count: int) -> list[int]:
+    """The epochs after which weights are kept: evenly over the training, its end not among them.
+
+    Args:
+        epochs: of the training, E.
+        count: how many models are kept, below E.
+
+    Raises:
+        ValueError: if there are fewer epochs.
+    """
+    if count >= epochs:
+        raise ValueError(
+            f"fleet.keep_checkpoints={count} exceeds the {epochs - 1} epochs before the last; "
+            f"choose at most {epochs - 1}"
+        )
+    return [epochs * i // (count + 1) for i in range(1, count + 1)]
+
+
+def weights_path(folder: Path, model: int, epoch: int | None = None) -> Path:
+    """The file of a model's weights after an epoch, None for the end of training."""
+    return folder / "models" / (f"{model}.safetensors" if epoch is None else f"{model}.epoch{epoch}.safetensors")
+
+
+def kept_epochs(folder: Path, models: Sequence[int]) -> list[int]:
+    """The epochs after which the weights of all these models of a run were kept, in order."""
+    kept = [set(_epochs(folder.glob(f"models/{model}.epoch*.safetensors"))) for model in models]
+    return sorted(set.intersection(*kept))
+
+
+def _epochs(paths: Iterable[Path]) -> Iterable[int]:
+    return (int(path.suffixes[0].removeprefix(".epoch")) for path in paths)

@@ -1,0 +1,166 @@
+"""Every attack of `conf/attack`: no target in its own fit, no false alarm, and it finds who is easily found."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+
+from attacks import Attack, View
+from evaluation.metrics import roc_auc
+
+CONF = Path(__file__).parents[2] / "conf"
+LISTS = ("quick", "standard", "full")
+NAMES = sorted(path.stem for path in (CONF / "attack").glob("*.yaml") if path.stem not in LISTS)
+MODELS, RECORDS, POPULATION, FEATURES, CLASSES = 12, 150, 120, 4, 3
+FEW = {"boundary": {"budget": 60}}
+"""Settings that make an attack quick."""
+
+
+def chosen(*names: str) -> dict[str, Any]:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return dict(compose("evaluate", overrides=[f"attack=[{','.join(names)}]"]).attack)
+
+
+def made(name: str) -> Attack:
+    attack: Attack = instantiate(chosen(name)[name], **FEW.get(name, {}))
+    return attack
+
+
+class Memorizers:
+    """Kernel classifiers: each remembers its members, which pull their surroundings to their class by `effect`."""
+
+    def __init__(self, seed: int, effect: float):
+        rng = np.random.default_rng(seed)
+        self.x = rng.normal(size=(RECORDS + POPULATION, FEATURES)).astype(np.float32)
+        self.y = (self.x @ rng.normal(size=(FEATURES, CLASSES)) + rng.normal(size=CLASSES)).argmax(axis=1)
+        wrong = rng.random(len(self.y)) < 0.3
+        self.y = np.where(wrong, rng.integers(CLASSES, size=len(self.y)), self.y)
+        self.weights = rng.normal(size=(MODELS, FEATURES, CLASSES))
+        self.members = rng.random((MODELS, RECORDS)) < 0.5
+        self.effect, self.rng = effect, rng
+
+    def __call__(self, model: int, x: np.ndarray) -> np.ndarray:
+        inside, own = self.x[:RECORDS][self.members[model]], self.y[:RECORDS][self.members[model]]
+        distance = ((x[:, None] - inside) ** 2).sum(axis=-1)
+        pull = np.exp(-4 * distance) @ np.eye(CLASSES)[own]
+        return (x @ self.weights[model] + self.effect * pull).astype(np.float32)
+
+    def view(self) -> View:
+        answers = np.stack([self(model, self.x) for model in range(MODELS)])
+        queries = np.stack([answers, *(answers + self.rng.normal(0, 0.3, answers.shape) for _ in range(2))], axis=2)
+        audited, population = queries[:, :RECORDS].astype(np.float32), queries[:, RECORDS:].astype(np.float32)
+        view = View(
+            logits=audited, labels=self.y[:RECORDS], membership=self.members, features=self.x[:RECORDS],
+            population_logits=population, population_labels=self.y[RECORDS:], population_features=self.x[RECORDS:],
+            query=self,
+        )  # fmt: skip
+        layers = view.loss[:, :, :1] * [1.0, 2.0] + self.rng.normal(0, 0.1, (MODELS, RECORDS, 2)) ** 2
+        return replace(
+            view,
+            gradient_norms=layers,
+            activation_norms=self.rng.random((MODELS, RECORDS, 2)) + 0.1,
+            alignment=self.effect * self.members + self.rng.normal(size=self.members.shape),
+            trajectory=view.loss[:, :, :1] + self.rng.random((MODELS, RECORDS, 3)) * [1.0, 0.5, 0.0],
+        )
+
+
+def mean_auc(scores: np.ndarray, members: np.ndarray) -> float:
+    scored = [~np.isnan(row) for row in scores]
+    return float(np.mean([roc_auc(s[k], m[k]) for s, m, k in zip(scores, members, scored, strict=True)]))
+
+
+@pytest.fixture(scope="module")
+def leaky() -> View:
+    return Memorizers(0, effect=5.0).view()
+
+
+@pytest.fixture(scope="module")
+def silent() -> View:
+    return Memorizers(1, effect=0.0).view()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_key_is_the_name_and_the_lists_hold_it(name: str) -> None:
+    node = chosen(name)
+    assert list(node) == [name] and made(name).name == name
+    assert name in chosen("full")
+
+
+def test_lists_grow() -> None:
+    quick, standard, full = (list(chosen(name)) for name in LISTS)
+    assert set(quick) < set(standard) < set(full) == set(NAMES)
+    for name in standard:
+        threat = made(name).threat
+        assert not threat.weights and (threat.queries in (1, None) or threat.outputs == "label"), name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_finds_who_is_easily_found(name: str, leaky: View) -> None:
+    attack = made(name)
+    scored = attack.run(leaky)
+    assert scored.scores.dtype == np.float64 and scored.scores.shape == leaky.membership.shape
+    assert not np.isinf(scored.scores).any()
+    assert mean_auc(scored.scores, leaky.membership) > 0.55
+    np.testing.assert_array_equal(scored.scores, made(name).score(leaky), err_msg="the same view, other scores")
+    if attack.threat.queries is not None:
+        assert scored.queries <= attack.threat.queries
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_raises_no_false_alarm(name: str, silent: View) -> None:
+    auc = mean_auc(made(name).score(silent), silent.membership)
+    assert abs(auc - 0.5) < 4 * np.sqrt(1 / 12 / (MODELS * RECORDS / 4)), "pure noise tells members apart"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_targets_membership_never_enters_its_scores(name: str, leaky: View) -> None:
+    attack = made(name)
+    if attack.threat.known_members:
+        pytest.skip("knows some of the target's members by declaration")
+    flipped = leaky.membership.copy()
+    flipped[3] = ~flipped[3]
+    other = replace(leaky, membership=flipped)
+    np.testing.assert_array_equal(attack.score(other)[3], attack.score(leaky)[3])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_group_is_left_out_together(name: str, leaky: View) -> None:
+    attack = made(name)
+    if attack.threat.known_members:
+        pytest.skip("knows some of the target's members by declaration")
+    paired = replace(leaky, groups=np.arange(MODELS) // 2)
+    flipped = leaky.membership.copy()
+    flipped[2:4] = ~flipped[2:4]
+    np.testing.assert_array_equal(attack.score(replace(paired, membership=flipped))[2:4], attack.score(paired)[2:4])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_runs_at_the_least_level_that_it_declares(name: str, leaky: View) -> None:
+    attack = made(name)
+    p = np.exp(leaky.logits - np.logaddexp.reduce(leaky.logits, axis=-1, keepdims=True))
+    q = np.exp(leaky.population_logits - np.logaddexp.reduce(leaky.population_logits, axis=-1, keepdims=True))
+    forms = {
+        "logits": {},
+        "probabilities": {"probabilities": p, "population_probabilities": q},
+        "label": {"predictions": leaky.logits.argmax(-1), "population_predictions": leaky.population_logits.argmax(-1)},
+    }  # fmt: skip
+    forms["top-k"] = {**forms["probabilities"], "top_k": 2}
+    least = forms[attack.threat.outputs]
+    blank = {} if attack.threat.outputs == "logits" else {"logits": None, "population_logits": None}
+    given = replace(leaky, **{**blank, **least})
+    if attack.threat.outputs == "label" and leaky.query is not None:
+        given = replace(given, query=lambda model, x: leaky.query(model, x).argmax(-1))
+    assert mean_auc(attack.score(given), leaky.membership) > 0.53
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_mapped_answers_give_the_same(name: str, leaky: View, tmp_path: Path) -> None:
+    np.save(tmp_path / "logits.npy", leaky.logits)
+    mapped = replace(leaky, logits=np.load(tmp_path / "logits.npy", mmap_mode="r"))
+    np.testing.assert_array_equal(made(name).score(mapped), made(name).score(leaky))

@@ -1,0 +1,161 @@
+"""Exposure of single records, against a naive double loop."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from matplotlib.axes import Axes
+from scipy.stats import binom, binomtest
+from sklearn.metrics import roc_auc_score
+
+from evaluation.exposure import COLUMNS, Exposure, exposed_csv
+from evaluation.exposure_plot import GRID, exposure
+from evaluation.findings import Findings
+from evaluation.metrics import roc_points
+
+
+def fleet(seed: int, models: int = 12, records: int = 260, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Scores whose records differ in how exposed they are, and memberships."""
+    rng = np.random.default_rng(seed)
+    membership = rng.random((models, records)) < 0.5
+    scores = rng.normal(size=(models, records)) + membership * rng.exponential(2, records)
+    return (scores.round() if ties else scores), membership
+
+
+def measured(scores: np.ndarray, membership: np.ndarray) -> Exposure:
+    records = scores.shape[1]
+    return Exposure.of(scores, membership, np.arange(records) % 3, np.arange(records) + 1000)
+
+
+@settings(deadline=None, max_examples=10)
+@given(seed=st.integers(0, 10**6), ties=st.booleans(), missing=st.booleans())
+def test_equals_a_double_loop(seed: int, ties: bool, missing: bool) -> None:
+    scores, membership = fleet(seed, ties=ties)
+    if missing:
+        scores[np.random.default_rng(seed).random(scores.shape) < 0.1] = np.nan
+    exposed = measured(scores, membership)
+    found, models = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
+    for row, members in zip(scores, membership, strict=True):
+        scored = ~np.isnan(row)
+        outside = np.sort(row[scored & ~members])[::-1]
+        # Ties move together: the threshold lies above the first non-member that may not be accused.
+        allowed = int(0.01 * len(outside) + 1e-9)
+        for record in np.flatnonzero(scored & members):
+            models[record] += len(outside) >= 100
+            found[record] += len(outside) >= 100 and row[record] > outside[allowed]
+    np.testing.assert_array_equal(exposed.models, models)
+    np.testing.assert_array_equal(exposed.found, found)
+
+
+def test_agrees_with_the_tpr_of_each_model() -> None:
+    scores, membership = fleet(1)
+    exposed = measured(scores, membership)
+    tprs = [
+        roc_points(row, members).tpr_at(0.01) * members.sum() for row, members in zip(scores, membership, strict=True)
+    ]
+    assert exposed.found.sum() == pytest.approx(sum(tprs))
+
+
+def test_intervals_and_aucs_are_those_of_the_libraries() -> None:
+    scores, membership = fleet(2, ties=True)
+    exposed = measured(scores, membership)
+    for record in range(0, 260, 7):
+        interval = binomtest(int(exposed.found[record]), int(exposed.models[record])).proportion_ci(method="exact")
+        assert (exposed.low[record], exposed.high[record]) == pytest.approx((interval.low, interval.high))
+        assert exposed.auc[record] == pytest.approx(roc_auc_score(membership[:, record], scores[:, record]))
+
+
+def test_infinite_scores_are_no_thresholds() -> None:
+    scores, membership = fleet(3)
+    scores[0, ~membership[0]] = np.inf
+    scores[0, np.flatnonzero(membership[0])[:5]] = np.inf
+    exposed = measured(scores[:1], membership[:1])
+    assert exposed.found.sum() == 0
+
+
+def test_what_cannot_be_known_is_missing() -> None:
+    scores, membership = fleet(4, models=3)
+    membership[:, 0], membership[:, 1], scores[:, 2] = False, True, np.nan
+    exposed = measured(scores, membership)
+    assert exposed.models[[0, 2]].tolist() == [0, 0]
+    assert np.isnan([*exposed.value[[0, 2]], *exposed.low[[0, 2]], *exposed.high[[0, 2]], *exposed.auc[:3]]).all()
+    few = measured(scores[:, :80], membership[:, :80])
+    assert (few.models == 0).all() and few.mostly_found == 0  # below 100 non-members 1 % cannot be resolved
+    alone = measured(scores[:1], np.ones((1, 260), dtype=np.bool_))
+    assert (alone.models == 0).all()
+
+
+def test_the_most_exposed_come_first() -> None:
+    exposed = Exposure(
+        record=np.array([5, 6, 7, 8, 9]),
+        label=np.zeros(5, dtype=np.int64),
+        models=np.array([2, 8, 8, 0, 4]),
+        found=np.array([2, 8, 4, 0, 2]),
+        auc=np.array([0.9, 0.8, 0.7, np.nan, 0.95]),
+    )
+    assert exposed.record[exposed.order].tolist() == [6, 5, 7, 9, 8]
+    assert exposed.mostly_found == 2  # half is not more than half
+
+
+def test_json_brings_it_back() -> None:
+    scores, membership = fleet(5, models=3)
+    exposed = measured(scores, membership)
+    again = Exposure.from_json(json.loads(json.dumps(exposed.to_json(), allow_nan=False)))
+    for name in ("record", "label", "models", "found"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(exposed, name))
+    np.testing.assert_allclose(again.auc, exposed.auc, atol=1e-6)
+
+
+def test_csv_holds_every_record_once_the_most_exposed_first(make_findings: Callable[..., Findings]) -> None:
+    runs = [make_findings(), make_findings("l2", strength=0.1, separation=0.4)]
+    lines = list(csv.DictReader(io.StringIO(exposed_csv(runs))))
+    assert tuple(lines[0]) == COLUMNS and len(lines) == 2 * 1258
+    values = [float(line["exposure"] or -1) for line in lines]
+    assert values == sorted(values, reverse=True)
+    assert len({(line["run"], line["record"]) for line in lines}) == len(lines)
+    record = Exposure.from_json(runs[0].exposed)
+    top = record.order[0]
+    assert lines[0]["run"] == runs[0].run and lines[0]["record"] == str(record.record[top])
+    assert lines[0]["class"] == str(record.label[top]) and lines[0]["models"] == str(record.models[top])
+    assert exposed_csv([make_findings(exposed={})]) == ",".join(COLUMNS) + "\n"
+
+
+def line(axes: Axes, label: str) -> np.ndarray:
+    (found,) = [line for line in axes.lines if line.get_label() == label]
+    return np.asarray(found.get_xydata())
+
+
+def test_the_plot_counts_records_above_each_share(sweep: list[Findings], canaries: list[Findings]) -> None:
+    (axes,) = exposure([*sweep, *canaries]).axes
+    for found in (sweep[-1], canaries[0]):
+        exposed = Exposure.from_json(found.exposed)
+        label = "undefended" if found.canary == "none" else "undefended with label_noise canaries"
+        drawn = line(axes, label)
+        for at in (50, 199, 200, 320, 399):
+            counted = int((exposed.value >= GRID[at] - 1e-9).sum())
+            assert drawn[at, 1] == counted if counted else np.isnan(drawn[at, 1])
+    legend = axes.get_legend()
+    assert legend is not None
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert len(texts) == len(sweep) + len(canaries) + 1 and texts[-1] == "guessing"
+
+
+def test_guessing_is_the_binomial_of_each_record(make_findings: Callable[..., Findings]) -> None:
+    found = make_findings()
+    models = Exposure.from_json(found.exposed).models
+    (axes,) = exposure([found]).axes
+    (guessing,) = [line.get_ydata() for line in axes.lines if line.get_label() not in ("undefended",)][:1]
+    expected = sum(float(binom.sf(np.ceil(0.25 * m - 1e-9) - 1, m, 0.01)) for m in models if m)
+    assert np.asarray(guessing)[99] == pytest.approx(expected)
+
+
+def test_nothing_to_draw_is_said(make_findings: Callable[..., Findings]) -> None:
+    with pytest.raises(ValueError, match="findings hold no exposure of single records; evaluate the runs anew"):
+        exposure([make_findings(exposed={})])

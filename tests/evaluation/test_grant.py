@@ -1,0 +1,70 @@
+"""What is granted of the answers: levels from little to much, each as it would be released."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.special import softmax
+
+from evaluation.grant import Grant
+
+LOGITS = np.random.default_rng(0).normal(0, 3, (2, 40, 5)).astype(np.float32)
+
+
+def test_levels_by_name():
+    (logits,) = Grant().released(LOGITS).items()
+    assert logits[0] == "logits" and logits[1] is LOGITS
+    (labels,) = Grant(outputs="label").released(LOGITS).items()
+    assert labels[0] == "predictions" and (labels[1] == LOGITS.argmax(-1)).all()
+    (soft,) = Grant(outputs="probabilities").released(LOGITS).items()
+    assert soft[0] == "probabilities" and soft[1].dtype == np.float32
+    np.testing.assert_allclose(soft[1], softmax(LOGITS.astype(float), axis=-1), rtol=1e-5)
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(1, 5), st.integers(0, 4))
+def test_top_k_and_rounding_show_no_more_than_they_should(k: int, decimals: int):
+    shown = Grant(outputs="probabilities", top_k=k).released(LOGITS)["probabilities"]
+    full = softmax(LOGITS, axis=-1)
+    assert ((shown > 0).sum(-1) == k).all()
+    np.testing.assert_array_equal(shown.argmax(-1), full.argmax(-1))
+    np.testing.assert_array_equal(shown[shown > 0], full[shown > 0])
+    rounded = Grant(outputs="probabilities", decimals=decimals).released(LOGITS)["probabilities"]
+    np.testing.assert_allclose(rounded * 10**decimals, (rounded * 10**decimals).round(), atol=1e-3)
+
+
+def test_a_query_returns_what_is_released():
+    assert Grant(outputs="label").answer(LOGITS[0]).shape == (40,)
+    assert Grant(outputs="probabilities").answer(LOGITS[0]).shape == (40, 5)
+
+
+@pytest.mark.parametrize(
+    ("grant", "access", "level"),
+    [
+        (Grant(), "black_box", "logits"),
+        (Grant(outputs="label"), "label_only", "label"),
+        (Grant(weights=True), "white_box", "logits"),
+        (Grant(outputs="probabilities"), "black_box", "probabilities"),
+        (Grant(outputs="probabilities", decimals=2), "black_box", "probabilities, 2 decimals"),
+        (Grant(outputs="probabilities", top_k=3, decimals=1), "black_box", "top-3, 1 decimals"),
+    ],
+)
+def test_names(grant: Grant, access: str, level: str):
+    assert (grant.access, grant.level) == (access, level)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"outputs": "all"}, "threat.outputs=all is unknown; choose label, probabilities or logits"),
+        ({"top_k": 3}, "threat.top_k=3 restricts probabilities; set threat.outputs=probabilities"),
+        ({"outputs": "probabilities", "top_k": 0}, "threat.top_k=0 is no count; choose a whole number from 1 on"),
+        ({"outputs": "probabilities", "decimals": -1}, "threat.decimals=-1 is no count; choose a whole number from 0"),
+        ({"outputs": "probabilities", "decimals": 1.5}, "threat.decimals=1.5 is no count"),
+    ],
+)
+def test_what_cannot_be_granted(settings: dict, message: str):
+    with pytest.raises(ValueError, match=message):
+        Grant(**settings)

@@ -1,0 +1,103 @@
+"""Signals of a run: asked once, kept as long as the models are the same, in as many ways as were asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attacks import LossThreshold, ThreatModel
+from evaluation.augmentations import AUGMENTATIONS, augmented
+from evaluation.grant import Grant
+from evaluation.runs import Run
+from evaluation.signals import answers, stamp, view
+from targets.training import load_fleet
+from train import train
+
+SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "fleet.models=2", "secret=signals"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, request) -> Run:
+    return trained(tmp_path_factory.mktemp("signals"))
+
+
+def trained(folder: Path, *overrides: str) -> Run:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    conf = str(Path(__file__).parents[2] / "conf")
+    with initialize_config_dir(conf, version_base="1.3"):
+        config = OmegaConf.to_container(compose("train", overrides=[f"runs={folder}", *SMALL, *overrides]))
+    return Run(Path(train({**config, "names": {"network": "mlp", "defense": "none"}})["folder"]))
+
+
+def test_answers_are_the_models_own(run: Run):
+    pool = run.dataset.split.pool
+    expected = load_fleet(run.config, run.dataset, run.folder, run.models()).predict(run.dataset.x[pool])
+    kept = answers(run, "pool")
+    assert isinstance(kept, np.memmap) and kept.dtype == np.float32
+    np.testing.assert_array_equal(kept, expected)
+
+
+def test_signals_of_other_models_are_never_used(run: Run):
+    """Whoever trains again in the same folder, with another secret or another defense, gets fresh signals."""
+    before, named = np.array(answers(run, "test")), stamp(run)
+    files = sorted((run.folder / "models").glob("[01].safetensors"))
+    contents = [file.read_bytes() for file in files]
+    try:
+        for file, content in zip(files, reversed(contents), strict=True):
+            file.write_bytes(content)
+        assert stamp(run) != named
+        np.testing.assert_array_equal(answers(run, "test"), before[::-1])
+        assert len(list((run.folder / "signals" / "none" / "test-plain").glob("*.npy"))) == 1
+    finally:
+        for file, content in zip(files, contents, strict=True):
+            file.write_bytes(content)
+
+
+def test_every_way_of_asking_is_a_query(run: Run):
+    seen = view(run, queries=("plain", "mirrored", "up"))
+    assert seen.queries == 3
+    np.testing.assert_array_equal(seen.logits[:, :, 0], answers(run, "pool"))
+    x = run.dataset.x[run.dataset.split.pool]
+    fleet = load_fleet(run.config, run.dataset, run.folder, run.models())
+    np.testing.assert_array_equal(seen.logits[:, :, 1], fleet.predict(x[..., ::-1]))
+    assert LossThreshold().run(seen).queries == 1
+
+
+def test_augmentations_keep_an_images_content():
+    x = np.random.default_rng(0).random((3, 1, 4, 5))
+    for name in AUGMENTATIONS:
+        moved = augmented(name, x)
+        assert moved.shape == x.shape and np.isclose(np.sort(moved.ravel()), np.sort(x.ravel())).all()
+    np.testing.assert_array_equal(augmented("down", augmented("up", x)), x)
+    with pytest.raises(ValueError, match="queries=rotated is unknown; choose of plain, mirrored"):
+        augmented("rotated", x)
+    with pytest.raises(ValueError, match=r"queries=mirrored turns images, not records of shape \(4,\); use queries="):
+        augmented("mirrored", x[:, 0, 0, :4])
+
+
+def test_an_attacker_may_ask_what_it_likes(run: Run):
+    seen = view(run, Grant(outputs="label"))
+    x = np.zeros((5, *run.dataset.shape), dtype=np.float32)
+    assert seen.outputs == "label" and seen.predict(1, x).shape == (5,)
+    np.testing.assert_array_equal(seen.predict(1, seen.features), seen.predictions[1])
+
+
+def test_the_population_is_disjoint_from_whoever_is_audited(run: Run):
+    split = run.dataset.split
+    seen = view(run)
+    assert seen.population is not None and seen.population.records == len(split.population) > 0
+    assert not np.intersect1d(split.population, split.audited).size
+    np.testing.assert_array_equal(seen.population_features, run.dataset.x[split.population])
+
+
+def test_weights_are_read_only_where_granted_and_needed(run: Run):
+    white, nothing = [ThreatModel(gradients=True)], [ThreatModel()]
+    assert view(run, Grant(), threats=white).gradient_norms is None
+    assert view(run, Grant(weights=True), threats=nothing).gradient_norms is None
+    seen = view(run, Grant(weights=True), threats=white)
+    assert seen.gradient_norms.shape[:2] == seen.alignment.shape == seen.membership.shape
+    assert seen.activation_norms.shape == seen.gradient_norms.shape

@@ -1,0 +1,108 @@
+"""White-box signals of a run that was trained, against plain loops over its models."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+
+from attacks import Alignment, GradientNorm, Trajectory, View, WhiteBox
+from datamodules.split import Membership
+from evaluation.metrics import roc_auc
+from evaluation.runs import Run
+from evaluation.white_box import trajectory, white_box
+from targets.training import load_fleet, make_fitter
+from train import train
+
+MODELS = 3
+SETTINGS = ["data=digits", "trainer.epochs=3", "split.pool=0.1", "trainer.batch_size=16", f"fleet.models={MODELS}"]
+SETTINGS += ["fleet.workers=1", "secret=s", "network.hidden=[16]"]
+
+
+@pytest.fixture
+def make(compose):
+    def made(*overrides: str) -> Run:
+        return Run(Path(train(compose(*SETTINGS, *overrides))["folder"]))
+
+    return made
+
+
+def weights(run: Run, model: int) -> list[dict[str, torch.Tensor]]:
+    """Initial, kept and final weights."""
+    fitter = make_fitter(run.config, run.dataset, run.secret, [model], Membership())
+    kept = [run.folder / "models" / f"{model}.epoch{epoch}.safetensors" for epoch in run.checkpoints()]
+    paths = [*kept, run.folder / "models" / f"{model}.safetensors"]
+    return [fitter.initial_network(model).state_dict(), *(load_file(path) for path in paths)]
+
+
+def network_of(run: Run, state: dict[str, torch.Tensor]) -> torch.nn.Module:
+    network = make_fitter(run.config, run.dataset, run.secret, [0], Membership()).initial_network(0)
+    network.load_state_dict(state)
+    return network.eval()
+
+
+def test_signals_equal_plain_loops(make):
+    run = make("fleet.keep_checkpoints=2")
+    pool = run.dataset.split.pool
+    x, y = torch.from_numpy(run.dataset.x[pool]), torch.from_numpy(run.dataset.y[pool])
+    found, losses = white_box(run), trajectory(run)
+    assert found["gradient_norms"].shape == found["activation_norms"].shape == (MODELS, len(pool), 2)
+    assert losses.shape == (MODELS, len(pool), 3)
+    assert {array.dtype for array in (*found.values(), losses)} == {np.dtype(np.float32)}
+    model, records = 1, range(4)
+    path = weights(run, model)
+    for position, state in enumerate(path[1:]):
+        expected = F.cross_entropy(network_of(run, state)(x), y, reduction="none").detach().numpy()
+        np.testing.assert_allclose(losses[model, :, position], expected, rtol=1e-3, atol=1e-6)
+    for i in records:
+        total = 0.0
+        for start, end in itertools.pairwise(path):
+            network = network_of(run, start)
+            F.cross_entropy(network(x[i : i + 1]), y[i : i + 1]).backward()
+            gradient = {name: p.grad for name, p in network.named_parameters()}
+            length = torch.cat([(end[name] - start[name]).flatten() for name in gradient]).norm()
+            total -= sum(float((gradient[name] * (end[name] - start[name])).sum()) for name in gradient) / length
+        assert found["alignment"][model, i] == pytest.approx(float(total), rel=1e-3, abs=1e-5)
+        network = network_of(run, path[-1])
+        F.cross_entropy(network(x[i : i + 1]), y[i : i + 1]).backward()
+        last = network[2]
+        norm = (last.weight.grad.square().sum() + last.bias.grad.square().sum()).sqrt()
+        assert found["gradient_norms"][model, i, 1] == pytest.approx(float(norm), rel=1e-3, abs=1e-6)
+
+
+def test_without_checkpoints_there_is_the_way_from_start_to_end(make):
+    run = make()
+    assert run.checkpoints() == [] and trajectory(run).shape[2] == 1
+    assert np.isfinite(white_box(run)["alignment"]).all()
+
+
+def test_only_audited_records_are_looked_at(make):
+    run = make("canary=label_noise", "canary.count=20")
+    assert {array.shape[:2] for array in white_box(run).values()} == {(MODELS, 20)}
+    assert trajectory(run).shape == (MODELS, 20, 1)
+
+
+def test_members_of_an_overfit_fleet_are_found(make):
+    run = make("fleet.keep_checkpoints=2", "fleet.models=6", "trainer.epochs=60", "canary=label_noise",
+               "canary.count=100")  # fmt: skip
+    split, signals = run.dataset.split, white_box(run) | {"trajectory": trajectory(run)}
+    shown = {"labels": run.dataset.y[split.audited], "membership": run.membership()[:, split.is_audited], **signals}
+    view = View(
+        logits=load_fleet(run.config, run.dataset, run.folder, run.models()).predict(run.dataset.x[split.audited]),
+        **shown,
+    )
+    for attack in (GradientNorm(), WhiteBox(), Trajectory(), Alignment()):
+        scores = attack.score(view)
+        assert np.mean([roc_auc(*row) for row in zip(scores, view.membership, strict=True)]) > 0.7, attack.name
+
+
+def test_the_referee_imports_no_torch():
+    code = "import sys, evaluation.white_box; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0
