@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator
 from typing import NoReturn
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+NO_SETTING = (
+    "It is no setting of what was chosen; choose that first, such as canary=label_noise for canary.count"
+    " or attack=lira for attack.lira.variance"
+)
 DONE, SOME_FAILED, BAD_INPUT, CLAIM_VIOLATED, GATE_EXCEEDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
@@ -44,6 +49,7 @@ def one_line(error: BaseException) -> str:
     if isinstance(cause, OSError) and cause.strerror and cause.filename:
         text = f"{cause.filename}: {cause.strerror}; choose another place, or mend its permissions"
     text = text.split("Config search path")[0]  # Hydra adds where it looked
+    text = re.sub(r"To append to your config use \+\S+", NO_SETTING, text)
     return " ".join(text.split()) or type(cause).__name__
 
 

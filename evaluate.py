@@ -34,7 +34,7 @@ def evaluate(settings: dict[str, Any]) -> None:
 
     for key in ("attack", "threat", "root", "reports"):
         if not settings.get(key):
-            raise ValueError(f"{key}={settings.get(key)} is empty; leave it out for the default")
+            raise ValueError(f"{key} is empty; leave it out for the default")
     method = Method(attacks=settings["attack"], threat=settings["threat"], queries=settings["queries"])
     runs = find(Path(settings["root"]), data_name(settings.get("data")), settings["runs"])
     folder = Path(settings["reports"]) / (settings["name"] or runs[0].dataset.name)

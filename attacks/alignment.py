@@ -9,6 +9,8 @@ from attacks.base import Attack
 from attacks.threat import ThreatModel
 from attacks.view import View
 
+CHECKPOINTS = "needs checkpoints; train with fleet.keep_checkpoints=9 and grant them with threat=white_box"
+
 
 class Alignment(Attack):
     """Score: how well a record's descent direction agrees with the way that training went.
@@ -25,7 +27,7 @@ class Alignment(Attack):
 
     def missing(self, view: View) -> str | None:
         """The reason why this attack is skipped on this view, None if it can run."""
-        return None if view.alignment is not None else "needs the weights at both ends; threat=white_box grants them"
+        return None if view.alignment is not None else CHECKPOINTS
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.alignment is not None

@@ -47,6 +47,8 @@ class LiRA(Attack):
     def __post_init__(self) -> None:
         if self.variance not in ("shrunk", "fixed", "per_record"):
             raise ValueError(f"variance={self.variance} is unknown; choose shrunk, fixed or per_record")
+        if not isinstance(self.online, bool):
+            raise ValueError(f"online={self.online} is neither true nor false; choose one")
         if self.compat not in (None, "carlini"):
             raise ValueError(f"compat={self.compat} is unknown; choose carlini, or null for this project's LiRA")
 

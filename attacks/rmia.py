@@ -47,6 +47,8 @@ class RMIA(Attack):
     offline_a: float | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.online, bool):
+            raise ValueError(f"online={self.online} is neither true nor false; choose one")
         if not self.temperature > 0:
             raise ValueError(f"temperature={self.temperature} is not positive; choose 2, or 1 for the plain softmax")
         if not self.gamma >= 1:

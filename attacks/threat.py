@@ -78,7 +78,7 @@ class ThreatModel:
         if self.gradients and view.gradient_norms is None:
             return "needs the weights; threat=white_box grants them"
         if self.checkpoints and view.trajectory is None:
-            return "needs checkpoints; train with fleet.keep_checkpoints=4 and grant them with threat=white_box"
+            return "needs checkpoints; train with fleet.keep_checkpoints=9 and grant them with threat=white_box"
         if (least := LEVELS.index(self.outputs)) > LEVELS.index(view.outputs):
             released = "labels" if view.outputs == "label" else view.outputs
             return f"needs {' or '.join(reversed(LEVELS[least:]))}; only {released} are released"
@@ -102,5 +102,6 @@ class ThreatModel:
         needed = "did not train" if self.shadows == "offline" else "did and models that did not train"
         fixed = view.models > 1 and bool((members == members[0]).all())
         groups = view.models if view.groups is None else len(np.unique(view.groups))
-        why = "the split is fixed" if fixed else f"models={view.models} in groups={groups} are too few, train more"
+        named = "" if groups == view.models else f" in groups={groups}"
+        why = "the split is fixed" if fixed else f"models={view.models}{named} are too few, train more"
         return f"needs models that {needed} on a record; {why}"

@@ -95,8 +95,8 @@ class Exposure:
 
     @cached_property
     def order(self) -> Int[np.ndarray, "records"]:
-        """The most exposed first; of equals the one that more models vouch for, then the higher AUC."""
-        rates = (self.auc, self.low, self.value)
+        """The most exposed first: by lower end, so that 1 of 1 models comes after 8 of 8, then exposure, then AUC."""
+        rates = (self.auc, self.value, self.low)
         return np.lexsort((self.record, *(-np.nan_to_num(rate, nan=-1.0) for rate in rates)))
 
     @property
@@ -131,14 +131,14 @@ def exposed_csv(findings: Sequence[Findings]) -> str:
     return buffer.getvalue()
 
 
-def _lines(run: str, exposure: Exposure) -> Iterator[tuple[tuple[float, float], tuple[str | int, ...]]]:
+def _lines(run: str, exposure: Exposure) -> Iterator[tuple[tuple[float, ...], tuple[str | int, ...]]]:
     """The lines of a run in its order, each after what it is sorted by among all runs."""
     rates = (exposure.value, exposure.low, exposure.high, exposure.auc)
     for i in exposure.order:
         value, low, high, auc = ("" if np.isnan(rate[i]) else f"{rate[i]:.{DIGITS}g}" for rate in rates)
-        place = float(value or -1), float(low or -1)
+        place = tuple(-float(rate or -1) for rate in (low, value, auc))
         named = run, int(exposure.record[i]), int(exposure.label[i])
-        yield (-place[0], -place[1]), (*named, value, low, high, int(exposure.models[i]), auc)
+        yield place, (*named, value, low, high, int(exposure.models[i]), auc)
 
 
 def _auc(

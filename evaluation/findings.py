@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from targets.statement import Statement
 
@@ -15,6 +15,7 @@ COLUMNS = (
     "run", "data", "network", "defense", "guard", "canary", "seed", "epsilon", "delta", "strength",
     "released", "model", "attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers",
 )  # fmt: skip
+Name = TypeVar("Name")
 MEASURED = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
 """What is kept of findings besides their rows."""
 FPRS = (0.01, 0.001)
@@ -63,6 +64,16 @@ class Row:
     group: str = "all"
     members: int | None = None
     nonmembers: int | None = None
+
+
+def most_powerful(powers: Mapping[Name, tuple[float | None, float | None]]) -> Name:
+    """The name with the highest TPR at a low FPR; by AUC where that is not resolved for all of them.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    resolved = all(tpr is not None for tpr, _ in powers.values())
+    return max(powers, key=lambda name: tuple(power or 0.0 for power in powers[name][not resolved :]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,17 +175,24 @@ class Findings:
 
     @property
     def strongest(self) -> str:
-        """The attack with the highest TPR at 1 % FPR; the highest AUC decides where that cannot be resolved.
+        """The attack with the highest TPR at 1 % FPR; the highest AUC decides where not all can resolve that.
+
+        An attack on a sample of the records is left out, unless all are: the sample may be an easy one.
 
         Raises:
             ValueError: if all attacks were skipped.
         """
+        most = [attack for attack in self.attacks if self._unscored(attack) <= 0.5]
+        candidates = most or self.attacks
+        powers = {
+            attack: (self.get(tpr_at(FPRS[0]), attack=attack).value, self.get(AUC, attack=attack).value)
+            for attack in candidates
+        }
+        return most_powerful(powers)
 
-        def power(attack: str) -> tuple[float, float]:
-            tpr = self.get(tpr_at(FPRS[0]), attack=attack).value
-            return (-1.0 if tpr is None else tpr, self.get(AUC, attack=attack).value or 0.0)
-
-        return max(self.attacks, key=power)
+    def _unscored(self, attack: str) -> float:
+        shares = (row.value for row in self.rows if (row.metric, row.attack) == ("unscored", attack))
+        return next(shares, None) or 0.0
 
     @property
     def epsilon(self) -> float | None:

@@ -52,11 +52,13 @@ def _violated(violation: Violation) -> Flag:
 
 def unresolvable(found: Findings) -> Iterator[Flag]:
     for fpr in FPRS:
-        if any(found.get(tpr_at(fpr), attack=attack).value is None for attack in found.attacks):
+        unresolved = [attack for attack in found.attacks if found.get(tpr_at(fpr), attack=attack).value is None]
+        if unresolved:
+            which = "" if len(unresolved) == len(found.attacks) else f" for {', '.join(unresolved)}"
             yield Flag(
                 f"{100 * fpr:g}% unresolved",
-                f"The TPR at {100 * fpr:g} % FPR cannot be measured: a single false positive is already a larger share"
-                f" of a model's non-members. It takes {1 / fpr:.0f} of them.",
+                f"The TPR at {100 * fpr:g} % FPR cannot be measured{which}: one false positive is already more than that"
+                f" share of a model's non-members. It takes {1 / fpr:.0f} of them.",
             )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from attacks import Attack, View
+from attacks import Attack, LossThreshold, View
 from datamodules.split import Membership
 from evaluation.audit import audit_records
 from evaluation.bootstrap import Bootstrap, fleet_mean
@@ -128,9 +128,11 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, guesses: float) -> dict[
     """Lower bounds on ε of model 0, from guesses at who was in its training set; empty where they would be invalid.
 
     The bounds need memberships drawn independently with probability ½, hence neither a fixed split nor persons with
-    several records.
+    several records. Where the auditor cannot run, as without checkpoints, the loss takes its place.
     """
     membership = Membership(**run.config["membership"])
+    if auditor.missing(seen) is not None:
+        auditor = LossThreshold()
     if (membership.how, membership.share) != ("bernoulli", 0.5) or auditor.missing(seen) is not None:
         return {}
     if seen.persons is not None and len(np.unique(seen.persons)) < seen.records:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from attacks import Attack
@@ -44,13 +45,18 @@ class Method:
     queries: Sequence[str] = PLAIN
 
     def __post_init__(self) -> None:
-        if not self.queries or (unknown := sorted(set(self.queries) - set(AUGMENTATIONS))):
-            named = unknown[0] if self.queries else "[]"
-            raise ValueError(f"queries={named} is unknown; choose of {', '.join(AUGMENTATIONS)}")
+        if isinstance(self.queries, str) or not self.queries or len(set(self.queries)) < len(self.queries):
+            raise ValueError(f"queries={self.queries} is no list of different ways; choose such as [plain,mirrored]")
+        if unknown := sorted(set(self.queries) - set(AUGMENTATIONS)):
+            raise ValueError(f"queries={unknown[0]} is unknown; choose of {', '.join(AUGMENTATIONS)}")
         if self.queries[0] != "plain":
             raise ValueError(f"queries={list(self.queries)} starts with a perturbed copy; put plain first")
+        if not isinstance(self.threat.get("audit"), Mapping):
+            held = self.threat.get("audit")
+            raise ValueError(f"threat.audit={held} is no attack; set threat.audit._target_=attacks.<class>")
         if not isinstance(self.guesses, int | float) or not 0 < self.guesses <= 0.5:
             raise ValueError(f"threat.guesses={self.guesses} is no share at either end; choose above 0, at most 0.5")
+        self.make_attacks()  # wrong settings are refused before anything is measured
         if self.audit.threat.known_members:
             raise ValueError(f"threat.audit={self.audit.name} knows some of the bits that it guesses; choose another")
 
@@ -66,13 +72,27 @@ class Method:
 
     @cached_property
     def audit(self) -> Attack:
-        made: Attack = instantiate(self.threat["audit"])
-        return made
+        return _made("threat.audit", self.threat["audit"])
 
     def make_attacks(self) -> list[Attack]:
-        return [instantiate(node) for node in self.attacks.values()]
+        """The attacks.
+
+        Raises:
+            ValueError: if a setting of one is wrong; names it in full.
+        """
+        return [_made(f"attack.{key}", node) for key, node in self.attacks.items()]
 
     def key(self, run: Run) -> str:
         """Names these settings on the very models of a run."""
         text = json.dumps([canonical(asdict(self)), stamp(run), METHOD_VERSION], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _made(name: str, node: Mapping[str, Any]) -> Attack:
+    try:
+        made: Attack = instantiate(node)
+    except InstantiationException as error:
+        if isinstance(error.__cause__, ValueError):
+            raise ValueError(f"{name}.{error.__cause__}") from error
+        raise ValueError(f"{name}: {node.get('_target_')} is no attack with such settings; mend _target_") from error
+    return made

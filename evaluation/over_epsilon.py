@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation, Transform
 
 from evaluation.claims import violations
 from evaluation.curves import FPR, Point, Series, ceiling, epsilon_text
@@ -18,6 +19,8 @@ from evaluation.marks import ends, leakage, scale, utility
 from evaluation.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
 
 APART = 1.3  # ε closer than this factor share a tick
+BESIDE, WIDEST = 6.0, 18.0  # lines of the same ε stand this many points beside each other, all within so many
+NEAR = 2.0  # a claim up to so many times what was measured is brought onto the panel
 BOUND = "one_run"
 """The bound on ε that assumes nothing about the mechanism."""
 
@@ -43,15 +46,21 @@ class OverEpsilon:
         epsilons = {found.epsilon for line in lines for found in line.runs if found.epsilon is not None}
         self.stated = sorted(epsilons)
         self.infinity = self.stated[-1 if math.isfinite(self.stated[-1]) else -2] * 5
+        self.claims = [epsilon for epsilon in self.stated if math.isfinite(epsilon)]
 
     def accuracy(self, axes: Axes) -> None:
         """Test accuracy, with the undefended one."""
         for line in self.private:
             points = self._points(line)
-            x, look = [self._x(point.findings) for point in points], self.looks[line.name]
-            axes.plot(x, [utility(point) for point in points], zorder=4, **look.marks)
+            x, look, beside = (
+                [self._x(point.findings) for point in points],
+                self.looks[line.name],
+                self._beside(line, axes),
+            )
+            axes.plot(x, [utility(point) for point in points], zorder=4, transform=beside, **look.marks)
             for at, point in zip(x, points, strict=True):
-                axes.errorbar(at, utility(point), ends(point.utility), color=look.color, lw=1.1)
+                bar = ends(point.utility)
+                axes.errorbar(at, utility(point), bar, color=look.color, lw=1.1, transform=beside)
         for point in self._undefended():
             axes.axhline(utility(point), color=INK, lw=1, zorder=1.5)
         self._axis(axes)
@@ -63,10 +72,15 @@ class OverEpsilon:
         lowest = scale(axes, self.lines)
         for line in self.private:
             points = self._points(line)
-            x, look = [self._x(point.findings) for point in points], self.looks[line.name]
-            axes.plot(x, [leakage(point, lowest) for point in points], zorder=4, **look.marks)
+            x, look, beside = (
+                [self._x(point.findings) for point in points],
+                self.looks[line.name],
+                self._beside(line, axes),
+            )
+            axes.plot(x, [leakage(point, lowest) for point in points], zorder=4, transform=beside, **look.marks)
             for at, point in zip(x, points, strict=True):
-                axes.errorbar(at, leakage(point, lowest), ends(point.leakage, lowest), color=look.color, lw=1.1)
+                bar = ends(point.leakage, lowest)
+                axes.errorbar(at, leakage(point, lowest), bar, color=look.color, lw=1.1, transform=beside)
         proven = {
             self._x(point.findings): limit.item()
             for line in self.private
@@ -74,7 +88,9 @@ class OverEpsilon:
             if (limit := ceiling(point.findings, np.array([FPR]))) is not None
         }
         if proven:
-            axes.plot(*zip(*sorted(proven.items()), strict=True), color=INK, label="ceiling that ε proves", **CEILING)
+            stated, limits = zip(*sorted(proven.items()), strict=True)
+            axes.plot(stated, limits, color=INK, label="ceiling that ε proves", **CEILING)
+            axes.plot(stated, limits, "_", color=INK, ms=26, mew=1.4)  # a line through one point has no length
         for point in self._undefended():
             axes.axhline(leakage(point, lowest), color=INK, lw=1, zorder=1.5, label="undefended")
         axes.axhline(FPR, label="guessing", **GUESSING)
@@ -88,20 +104,25 @@ class OverEpsilon:
         reach = 0.0
         for line in self.private:
             runs = [found for found in line.runs if found.epsilon is not None and found.audit]
-            x, look = [self._x(found) for found in runs], self.looks[line.name]
+            x, look, beside = [self._x(found) for found in runs], self.looks[line.name], self._beside(line, axes)
             measured = [found.audit["bounds"][BOUND] for found in runs]
             perfect = [found.audit["ceilings"][BOUND] for found in runs]
-            axes.plot(x, measured, zorder=4, **look.marks)
-            axes.plot(x, perfect, color=look.color, zorder=2, **CEILING)
+            axes.plot(x, measured, zorder=4, transform=beside, **look.marks)
+            axes.plot(x, perfect, color=look.color, zorder=2, transform=beside, **CEILING)
+            axes.plot(x, perfect, "_", color=look.color, zorder=2, ms=16, mew=1.4, transform=beside)
             for at, bound, found in zip(x, measured, runs, strict=True):
                 if found.run in self.violated:
-                    axes.plot(at, bound, "o", ms=14, mfc="none", mec=VIOLATED, mew=1.6, label="claim violated")
-            reach = max([reach, *measured, *perfect])
+                    ring: dict[str, Any] = {"ms": 14, "mfc": "none", "mec": VIOLATED, "mew": 1.6, "transform": beside}
+                    axes.plot(at, bound, "o", label="claim violated", **ring)
+            reach = max([reach, *(value for value in (*measured, *perfect) if math.isfinite(value))])
         self._axis(axes)
-        claimed = np.geomspace(axes.get_xlim()[0], max(e for e in self.stated if math.isfinite(e)), 200)
+        right = self.claims[-1] if self.claims != self.stated else axes.get_xlim()[1]
+        claimed = np.geomspace(axes.get_xlim()[0], right, 200)
+        top = 1.25 * max([reach, *(claim for claim in self.claims if claim <= NEAR * reach)])
+        above = " (above this panel)" if self.claims[0] > top else ""
         axes.plot([], [], color=MUTED, label="ceiling of a perfect attack", **CEILING)
-        axes.plot(claimed, claimed, color=INK, lw=1.2, label="claimed ε")
-        axes.set_ylim(-0.04 * reach, 1.25 * reach)
+        axes.plot(claimed, claimed, color=INK, lw=1.2, label=f"claimed ε{above}")
+        axes.set_ylim(-0.04 * top, top)
         axes.set(ylabel="ε, lower bound")
         axes.legend(handles=_keys(axes)[::-1], loc="upper right")
 
@@ -113,6 +134,14 @@ class OverEpsilon:
 
     def _x(self, found: Findings) -> float:
         return min(found.epsilon or 0.0, self.infinity)
+
+    def _beside(self, line: Series, axes: Axes) -> Transform:
+        """Where a line is drawn: lines of the same ε, such as with and without canaries, hide each other otherwise."""
+        others = len(self.private) - 1
+        points = min(BESIDE, WIDEST / max(others, 1)) * (self.private.index(line) - others / 2)
+        page = axes.get_figure(root=True)
+        assert page is not None
+        return axes.transData + ScaledTranslation(points / 72, 0, page.dpi_scale_trans)
 
     def _axis(self, axes: Axes) -> None:
         """A logarithmic axis whose right end is broken for ε = ∞."""

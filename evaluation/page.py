@@ -88,7 +88,7 @@ def _needs(found: Findings, attack: str) -> tuple[str, str]:
     """What an attack needs, and how many queries a record it declares and makes."""
     if (needs := found.needs.get(attack)) is None:
         return NOTHING, NOTHING
-    declared = "all" if needs["declared"] is None else needs["declared"]
+    declared = "any" if needs["declared"] is None else needs["declared"]
     return needs["text"], f"{declared} / {needs['measured']:,.4g}"
 
 

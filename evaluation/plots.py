@@ -61,14 +61,15 @@ def _over_epsilon(panels: dict[str, Axes], lines: Sequence[Series]) -> None:
 def _curve(axes: Axes, lines: Sequence[Series]) -> None:
     """Left panel: a line per defense; lower right is better."""
     look = looks(lines)
-    points = [point for line in lines for point in line.points]
+    drawn, points = [line for line in lines if line.points], [point for line in lines for point in line.points]
     lowest = scale(axes, lines)
     axes.set_ylim(top=min(1.0, 4 * max([FPR, *(span(point.leakage)[1] for point in points)])))  # room for the legend
     labels = []
-    for line in lines:
+    for line in drawn:
+        star = line.undefended and line.canary == "none"
         axes.plot(
-            *places(line, lowest), label=line.name, zorder=5 if line.undefended else 4,
-            ms=STAR if line.undefended else 6, **look[line.name].marks,
+            *places(line, lowest), label=line.name, zorder=5 if line.undefended else 4, ms=STAR if star else 7,
+            **look[line.name].marks,
         )  # fmt: skip
         for point in line.points:
             x, y, color = utility(point), leakage(point, lowest), look[line.name].color
@@ -80,10 +81,14 @@ def _curve(axes: Axes, lines: Sequence[Series]) -> None:
     axes.set(xlabel="test accuracy", ylabel="members found (TPR) at 1 % FPR", title="What protection costs")
     axes.margins(x=0.08)
     axes.text(0.99, 0.015, "better ↘", transform=axes.transAxes, ha="right", va="bottom", color=MUTED, fontsize=9)
-    axes.legend(loc="upper left")
+    runs = sum(len(line.runs) for line in lines)
     if not points:
-        axes.text(0.5, 0.5, "no run can be resolved at 1 % FPR", transform=axes.transAxes, ha="center")
-    _write(axes, lines, labels, lowest)
+        axes.set(xlim=(0, 1), ylim=(lowest, 1))
+        axes.text(0.5, 0.5, "no run can be resolved at 1 % FPR", transform=axes.transAxes, ha="center", va="center")
+    elif len(points) < runs:
+        axes.plot([], [], " ", label=f"{runs - len(points)} of {runs} runs cannot be resolved")
+    axes.legend(loc="upper left")
+    _write(axes, drawn, labels, lowest)
 
 
 def _write(axes: Axes, lines: Sequence[Series], labels: Sequence[Label], lowest: float) -> None:

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from evaluation.curves import FPR, ceiling, series, title
 from evaluation.findings import Findings
-from evaluation.style import CEILING, GUESSING, INK, STYLE, fading, figure, looks, rates
+from evaluation.style import CEILING, GUESSING, MUTED, STYLE, fading, figure, looks, rates
 
 LOWEST_FPR = 1e-4
 
@@ -36,7 +36,7 @@ def roc(findings: Sequence[Findings]) -> Figure:
             for found, alpha in fading([found for found in line.runs if found.attacks]):
                 fpr, tpr = (np.asarray(values, dtype=np.float64) for values in found.roc[found.strongest])
                 shown, label = np.where(tpr > 0, tpr, np.nan), f"{title(found)} · {found.strongest}"
-                (curve,) = axes.plot(fpr, shown, label=label, zorder=3, alpha=alpha, **look.line)
+                (curve,) = axes.plot(fpr, shown, label=label, zorder=3, alpha=alpha, **look.curve)
                 drawn.append((float(np.interp(FPR, fpr, tpr)), curve))
                 if (limit := ceiling(found, grid)) is not None and limit[0] < 1:
                     label = f"_ceiling of {title(found)}"
@@ -47,7 +47,7 @@ def roc(findings: Sequence[Findings]) -> Figure:
         axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title="Each run's strongest attack")
         keys = [curve for _, curve in sorted(drawn, key=lambda pair: -pair[0])]
         if any(str(curve.get_label()).startswith("_ceiling") for curve in axes.lines):
-            keys += [Line2D([], [], color=INK, label="ceiling that ε proves", **CEILING)]
+            keys += [Line2D([], [], color=MUTED, label="ceiling that ε proves (color of the run)", **CEILING)]
         keys += [Line2D([], [], label="guessing", **GUESSING)]
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
     return made

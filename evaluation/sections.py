@@ -152,9 +152,5 @@ def _value(found: Findings, metric: str) -> float:
     return -1.0 if row is None or row.value is None else row.value
 
 
-def _tpr(found: Findings | None) -> str:
-    return NOTHING if found is None else percent(strongest_row(found, tpr_at(FPR)), interval=True)
-
-
 def _auc(found: Findings | None) -> str:
     return NOTHING if found is None or not found.attacks else f"{_value(found, AUC):.3f}"

@@ -70,7 +70,8 @@ def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndar
         def one(name: str) -> np.ndarray:
             return measured()[name]
 
-        for name in ("gradient_norms", "activation_norms", "alignment"):
+        followed = ["alignment"] if run.checkpoints() else []  # both ends alone tell less than the loss does
+        for name in ("gradient_norms", "activation_norms", *followed):
             found[name] = cached(run, f"white_box/{name}", partial(one, name))
     if any(threat.checkpoints for threat in threats) and run.checkpoints():
         found["trajectory"] = cached(run, "white_box/trajectory", partial(trajectory, run))

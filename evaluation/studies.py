@@ -8,9 +8,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from rich import box
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from evaluation.curves import must_agree, title
 from evaluation.findings import AUC, FPRS, Findings, tpr_at
@@ -28,21 +31,25 @@ class StudyRow:
 
     Args:
         target: the run that was attacked, in a few words.
-        setting: what was varied, such as `top-3` or the run that the shadows are from.
+        varied: what differs between settings: `released`, or `shadows from` which run.
+        setting: one of these, such as `top-3`.
         attack: which one.
         metric: `auc`, `tpr@1%fpr` or `tpr@0.1%fpr`, the mean over the fleet.
         value: None where the attack was skipped or the metric cannot be resolved.
         low: lower end of the 95 % interval, None where there is none.
         high: its upper end.
+        note: why the attack was skipped, empty otherwise.
     """
 
     target: str
+    varied: str
     setting: str
     attack: str
     metric: str
     value: float | None
     low: float | None = None
     high: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -58,6 +65,10 @@ class Study:
     @property
     def settings(self) -> list[str]:
         return list(dict.fromkeys(row.setting for row in self.rows))
+
+    @property
+    def varied(self) -> str:
+        return self.rows[0].varied
 
     def attacks(self, target: str) -> list[str]:
         return list(dict.fromkeys(row.attack for row in self.rows if row.target == target))
@@ -79,18 +90,29 @@ class Study:
         ran = [attack for attack in self.attacks(target) if self.value(target, setting, attack, AUC) is not None]
         return max(ran, key=power, default=None)
 
+    def skips(self) -> list[tuple[list[str], str, list[str]]]:
+        """Each reason why attacks were skipped once: these, the reason, and the settings."""
+        reasons: dict[str, list[StudyRow]] = {}
+        for row in self.rows:
+            if row.note:
+                reasons.setdefault(row.note, []).append(row)
+        return [
+            (list(dict.fromkeys(row.attack for row in rows)), note, list(dict.fromkeys(row.setting for row in rows)))
+            for note, rows in reasons.items()
+        ]
 
-def study_rows(found: Findings, *, target: str, setting: str) -> list[StudyRow]:
-    """What a study keeps of one run under one setting; skipped attacks have no values."""
+
+def study_rows(found: Findings, *, target: str, varied: str, setting: str) -> list[StudyRow]:
+    """What a study keeps of one run under one setting; skipped attacks have no values, but a note."""
+    named: dict[str, Any] = {"target": target, "varied": varied, "setting": setting}
     measured = [
-        StudyRow(target=target, setting=setting, attack=row.attack, metric=row.metric, value=row.value,
-                 low=row.low, high=row.high)
+        StudyRow(attack=row.attack, metric=row.metric, value=row.value, low=row.low, high=row.high, **named)
         for row in found.rows
         if row.attack and row.metric in METRICS and row.model == row.group == "all"
-    ]  # fmt: skip
+    ]
     skipped = [
-        StudyRow(target=target, setting=setting, attack=attack, metric=metric, value=None)
-        for attack in found.skipped
+        StudyRow(attack=attack, metric=metric, value=None, note=reason, **named)
+        for attack, reason in found.skipped.items()
         for metric in METRICS
     ]
     return measured + skipped
@@ -113,12 +135,12 @@ def labels(findings: Sequence[Findings]) -> list[str]:
     ]
 
 
-def study_table(rows: Sequence[StudyRow]) -> Table:
-    """For each target and setting the strongest attack, and of every attack TPR at 1 % FPR and AUC."""
+def study_table(rows: Sequence[StudyRow]) -> Group:
+    """Of each target and setting the strongest attack, TPR at 1 % FPR and AUC of every attack, and why some were skipped."""
     study = Study(rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.caption, table.caption_justify = "TPR at 1 % FPR · AUC; on top the strongest attack", "left"
-    for heading in ("target, attack", *study.settings):
+    for heading in (f"target ↓, {study.varied} →", *study.settings):
         first = not table.columns
         table.add_column(heading, justify="left" if first else "right", no_wrap=first, overflow="fold")
     for target in study.targets:
@@ -126,7 +148,11 @@ def study_table(rows: Sequence[StudyRow]) -> Table:
         table.add_row(target, *best, style="bold")
         for attack in study.attacks(target):
             table.add_row(f"  {attack}", *(cell(study, target, setting, attack) for setting in study.settings))
-    return table
+    told = []
+    for attacks, reason, settings in study.skips():
+        where = "" if settings == study.settings else f" ({study.varied} {'; '.join(settings)})"
+        told.append(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
+    return Group(table, *told)
 
 
 def cell(study: Study, target: str, setting: str, attack: str, between: str = " · ") -> str:

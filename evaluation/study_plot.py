@@ -43,6 +43,8 @@ def study(results: Study) -> Figure:
         _map(lower, results.attacks(first), settings, single)
         upper.set_title("Strongest attack: TPR at 1 % FPR · AUC")
         lower.set_title(f"Every attack on {first}")
+        for axes, down in ((upper, "target ↓"), (lower, "attack ↓")):
+            axes.set(xlabel=f"{results.varied} →", ylabel=down)
     return made
 
 

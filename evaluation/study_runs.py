@@ -25,17 +25,22 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
         method: how they are attacked otherwise.
 
     Raises:
-        ValueError: if shadows of another run cannot stand in.
+        ValueError: if no level is listed, or there is no other run whose shadows can stand in.
     """
     items: list[tuple[Run, str, Run | None, Method]]
     if study["name"] == "output_levels":
+        varied = "released"
+        if not study["levels"]:
+            raise ValueError(f"study.levels={study['levels']} is empty; list at least one level")
         fixed = {name: method.threat[name] for name in ("audit", "guesses")}
         levels = {Grant(**level).level: {**level, **fixed} for level in study["levels"]}
         items = [(run, name, None, replace(method, threat=level)) for run in runs for name, level in levels.items()]
     else:
+        varied = "shadows from"
         runs = [
             run for run in runs if not len(run.dataset.split.canaries)
         ] or runs  # others are not about the same records
+        check_several(runs)
         check_strangers(runs)
         items = [(run, source.name, source, method) for run in runs for source in runs]
     with progress.Progress(runs[0].folder.parent, len(items), "settings attacked"):
@@ -47,7 +52,7 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     return [
         row
         for (run, setting, *_), result in zip(items, found, strict=True)
-        for row in study_rows(result, target=titles[run.name], setting=titles.get(setting, setting))
+        for row in study_rows(result, target=titles[run.name], varied=varied, setting=titles.get(setting, setting))
     ]
 
 
@@ -56,6 +61,15 @@ def attacked(place: int, run: Run, setting: str, source: Run | None, method: Met
     findings = measure(run, method, None if source in (None, run) else source)
     progress.report(run.name, 1)
     return place, findings
+
+
+def check_several(runs: Sequence[Run]) -> None:
+    """Raises ValueError if there is no other run that shadows could be from."""
+    if len(runs) < 2:
+        raise ValueError(
+            f"study=shadow_mismatch needs two runs or more, found {len(runs)}; train them with"
+            " experiment=shadow_mismatch"
+        )
 
 
 def check_strangers(runs: Sequence[Run]) -> None:

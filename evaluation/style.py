@@ -24,10 +24,15 @@ VIOLATED = "#c0182b"
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito (2008): told apart by the color-blind, and by lightness in print."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
-STROKES = ((0, (3, 1.2, 1, 1.2)), (0, (1, 1)), (0, (4, 1.2)), (0, (6, 1.2, 1, 1.2, 1, 1.2)))
-"""Of lines through canary fleets, a kind each."""
+CANARIES: tuple[tuple[str, Any], ...] = (
+    ("X", (0, (3, 1.2, 1, 1.2))),
+    ("p", (0, (1, 1))),
+    (">", (0, (1, 1, 1, 2.5))),
+    ("d", (0, (6, 1.2, 1, 1.2, 1, 1.2))),
+)
+"""Marker and stroke of lines through canary fleets, a kind each; none is dashed as ceilings are."""
 GUESSING: dict[str, Any] = {"color": MUTED, "lw": 1.1, "ls": (0, (1, 2))}
-CEILING: dict[str, Any] = {"lw": 1.2, "ls": (0, (5, 2))}
+CEILING: dict[str, Any] = {"lw": 1.1, "ls": (0, (7, 4))}
 STYLE: Any = {
     "figure.dpi": 100, "savefig.dpi": 200, "figure.facecolor": PAPER, "axes.facecolor": "none",
     "font.size": 10, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
@@ -66,17 +71,24 @@ class Look:
         face, edge, width = (PAPER, self.color, 1.3) if self.hollow else (self.color, PAPER, 0.8)
         return {**self.line, "marker": self.marker, "mfc": face, "mec": edge, "mew": width}
 
+    @property
+    def curve(self) -> dict[str, Any]:
+        """For a curve through many points: a few marks, and only where they tell canaries apart."""
+        return {**self.marks, "ms": 5, "markevery": 0.15} if self.hollow else self.line
+
 
 def looks(lines: Sequence[Series]) -> dict[str, Look]:
-    """The look of each line by its name: a color a defense, the undefended star in ink; a stroke a kind of canary."""
+    """The look of each line by its name: a color a defense, the undefended in ink; marker and stroke a kind of canary."""
     defended = list(dict.fromkeys(line.defense for line in lines if not line.undefended))
     turns = {name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(defended)}
     kinds = sorted({line.canary for line in lines} - {"none"})
-    strokes = {kind: STROKES[i % len(STROKES)] for i, kind in enumerate(kinds)}
-    return {
-        line.name: Look(*turns.get(line.defense, (INK, "*")), strokes.get(line.canary, "-"), line.canary in strokes)
-        for line in lines
-    }
+    drawn = {kind: CANARIES[i % len(CANARIES)] for i, kind in enumerate(kinds)}
+    told = {}
+    for line in lines:
+        color, own = turns.get(line.defense, (INK, "*"))
+        marker, stroke = drawn.get(line.canary, (own, "-"))
+        told[line.name] = Look(color, marker, stroke, hollow=line.canary in drawn)
+    return told
 
 
 def fading(runs: Sequence[Findings]) -> list[tuple[Findings, float]]:

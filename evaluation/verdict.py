@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.claims import Violation, violations
 from evaluation.curves import FPR, UTILITY, canary_text, has_canaries, is_undefended, ordered, strongest_row, title
-from evaluation.findings import Findings, tpr_at
-from evaluation.table import percent
+from evaluation.findings import AUC, Findings, tpr_at
+from evaluation.flags import VIOLATED, flags
+from evaluation.table import NOTHING, percent
 
 TWINS = {"complementary": 2, "fixed": None}
 """How many models are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
@@ -22,28 +24,36 @@ class Verdict:
 
     Args:
         heading: which run, and why it stands here.
-        leakage: TPR at 1 % FPR, for a large print.
+        refuted: whether its claim is.
+        measure: what tells the leakage: members found at 1 % FPR, or AUC where that cannot be resolved.
+        leakage: its value, for a large print.
         utility: test accuracy, likewise.
         sentence: all of it with its scope.
     """
 
     heading: str
+    refuted: bool
+    measure: str
     leakage: str
     utility: str
     sentence: str
 
 
 def chosen(findings: Sequence[Findings]) -> list[tuple[str, Findings]]:
-    """The undefended run, the one in which attacks found least, and the same among those nearly as useful as any.
+    """Runs whose claim is refuted, the undefended one, where attacks found least, and the same among the useful.
 
-    Each with its heading. Fleets with canaries are told beside these, and stand here only where there is nothing else.
+    Each with its heading; useful are those nearly as accurate as any. Fleets with canaries are told beside these, and
+    stand here only where there is nothing else. AUC decides where no run can be resolved at 1 % FPR.
     """
-    measured = [found for found in ordered(findings) if _leakage(found) is not None]
-    runs = [found for found in measured if not has_canaries(found)] or measured
-    told = [
+    refuted = {violation.found.run: violation.found for violation in violations(findings)}
+    told = [(f"Claim refuted: {title(found)}{_seed(found, findings)}", found) for found in refuted.values()]
+    attacked = [found for found in ordered(findings) if found.attacks]
+    runs = [found for found in attacked if not has_canaries(found)] or attacked
+    told += [
         (f"Undefended{canary_text(found)}{_seed(found, findings)}", found) for found in runs if is_undefended(found)
     ]
-    defended = [found for found in runs if not is_undefended(found)]
+    sound = [found for found in runs if not is_undefended(found) and found.run not in refuted]
+    defended = [found for found in sound if _is_resolved(found)] or sound
     useful = [found for found in defended if _utility(found) >= max(map(_utility, runs)) - AFFORDABLE]
     for heading, candidates in (("Best protected", defended), (f"Best protected {NEARLY}", useful)):
         if candidates:
@@ -55,28 +65,39 @@ def chosen(findings: Sequence[Findings]) -> list[tuple[str, Findings]]:
 
 def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
     """A verdict on each of the chosen runs."""
+    violated = {violation.found.run: violation for violation in violations(findings)}
     return [
         Verdict(
             heading=heading,
-            leakage=percent(strongest_row(found, tpr_at(FPR)), interval=True),
+            refuted=found.run in violated,
+            measure=f"members found at {100 * FPR:g} % FPR" if _is_resolved(found) else AUC.upper(),
+            leakage=percent(strongest_row(found, tpr_at(FPR)), interval=True) if _is_resolved(found) else _auc(found),
             utility=percent(found.get(UTILITY)),
-            sentence=sentence(found),
+            sentence=_refutation(found, violated) + sentence(found),
         )
         for heading, found in chosen(findings)
     ]
 
 
 def sentence(found: Findings) -> str:
-    """What the strongest attack finds at 1 % FPR, under which threat model, and against guessing."""
+    """What the strongest attack finds at 1 % FPR, or else its AUC, under which threat model, and against guessing."""
     row, where = strongest_row(found, tpr_at(FPR)), scope(found)
     told = f"{where[0].upper()}{where[1:]}: at {100 * FPR:g} % false accusations"
-    if row is None or row.value is None:
+    if row is None:
         return f"{told} it cannot be measured what attacks find."
-    told += (
-        f" the best attack ({found.strongest}) finds {percent(row, interval=True)} of members;"
-        f" guessing finds {100 * FPR:g} %."
-    )
-    if row.low is not None and row.low <= FPR:
+    guessing = FPR
+    if row.value is None:
+        row, guessing = found.get(AUC, attack=found.strongest), 0.5
+        told += (
+            f" it cannot be measured what attacks find. The best attack ({found.strongest}) ranks members"
+            f" above non-members with an AUC of {_auc(found)}; guessing has 0.5."
+        )
+    else:
+        told += (
+            f" the best attack ({found.strongest}) finds {percent(row, interval=True)} of members;"
+            f" guessing finds {100 * FPR:g} %."
+        )
+    if row.low is not None and row.low <= guessing:
         told += " That is no better than guessing within its interval, which proves nothing about stronger attacks."
     return told
 
@@ -98,9 +119,29 @@ def _utility(found: Findings) -> float:
     return found.get(UTILITY).value or 0.0
 
 
-def _leakage(found: Findings) -> float | None:
+def _refutation(found: Findings, violated: Mapping[str, Violation]) -> str:
+    """What comes before all else, empty if the claim stands."""
+    if found.run not in violated:
+        return ""
+    (reason,) = [flag.sentence for flag in flags(found, [violated[found.run]]) if flag.name == VIOLATED]
+    return f"The claim of {title(found)} is refuted: {reason} "
+
+
+def _is_resolved(found: Findings) -> bool:
     row = strongest_row(found, tpr_at(FPR))
-    return None if row is None else row.value
+    return row is not None and row.value is not None
+
+
+def _leakage(found: Findings) -> float:
+    row = strongest_row(found, tpr_at(FPR) if _is_resolved(found) else AUC)
+    return 0.0 if row is None else row.value or 0.0
+
+
+def _auc(found: Findings) -> str:
+    row = found.get(AUC, attack=found.strongest)
+    if row.value is None:
+        return NOTHING
+    return f"{row.value:.3f}" + ("" if row.low is None or row.high is None else f" [{row.low:.3f}–{row.high:.3f}]")
 
 
 def _seed(found: Findings, findings: Sequence[Findings]) -> str:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from attacks import Alignment, View
+from attacks.alignment import CHECKPOINTS
 
 
 def view(alignment: np.ndarray | None) -> View:
@@ -22,6 +23,6 @@ def test_score_is_the_alignment_of_whoever_holds_the_weights() -> None:
 
 
 def test_weights_are_needed() -> None:
-    assert Alignment().missing(view(None)) == "needs the weights at both ends; threat=white_box grants them"
+    assert Alignment().missing(view(None)) == CHECKPOINTS
     with pytest.raises(ValueError, match="attack=alignment needs the weights at both ends; threat=white_box grants"):
         Alignment().score(view(None))

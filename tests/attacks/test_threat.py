@@ -45,7 +45,7 @@ FIXED = np.tile(MEMBERSHIP[0], (MODELS, 1))
         (
             ThreatModel(checkpoints=True),
             view(),
-            "needs checkpoints; train with fleet.keep_checkpoints=4 and grant them with threat=white_box",
+            "needs checkpoints; train with fleet.keep_checkpoints=9 and grant them with threat=white_box",
         ),
         (ThreatModel(features=True), view(), "needs the records themselves; the view holds only answers"),
         (
@@ -75,7 +75,7 @@ FIXED = np.tile(MEMBERSHIP[0], (MODELS, 1))
         (
             ThreatModel(shadows="offline"),
             view(membership=MEMBERSHIP[:1], logits=LOGITS[:1]),
-            "needs models that did not train on a record; models=1 in groups=1 are too few, train more",
+            "needs models that did not train on a record; models=1 are too few, train more",
         ),
         (
             ThreatModel(shadows="online"),

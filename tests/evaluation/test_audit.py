@@ -73,7 +73,7 @@ def test_bounds_are_those_of_the_counts_and_no_attack_beats_the_ceiling() -> Non
     assert audit.ceilings["one_run"] == one_run(m, r, r, 1e-5)
     assert audit.ceilings["gdp"] == gdp(200, 200, 0, 200, 1e-5)
     assert audit.ceilings["clopper_pearson"] == clopper_pearson(200, 200, 0, 200, 1e-5)
-    perfect = audit_scores(inside + 100, outside, delta=1e-5)
+    perfect = audit_scores(np.ones(400), np.zeros(400), delta=1e-5)
     assert perfect.bounds == perfect.ceilings == audit.ceilings
     assert all(audit.bounds[method] <= audit.ceilings[method] for method in METHODS)
 

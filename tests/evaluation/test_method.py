@@ -22,7 +22,21 @@ def test_travels_to_other_processes_as_plain_settings():
     ("settings", "message"),
     [
         ({"queries": ["turned"]}, "queries=turned is unknown; choose of plain, mirrored"),
-        ({"queries": []}, r"queries=\[\] is unknown; choose of plain"),
+        ({"queries": []}, r"queries=\[\] is no list of different ways; choose such as \[plain,mirrored\]"),
+        ({"queries": "plain"}, r"queries=plain is no list of different ways"),
+        ({"queries": ["plain", "plain"]}, r"queries=\['plain', 'plain'\] is no list of different ways"),
+        (
+            {"attacks": {"lira": {"_target_": "attacks.LiRA", "variance": "none"}}},
+            "attack.lira.variance=none is unknown; choose shrunk, fixed or per_record",
+        ),
+        (
+            {"attacks": {"mine": {"_target_": "attacks.Nonsense"}}},
+            "attack.mine: attacks.Nonsense is no attack with such settings; mend _target_",
+        ),
+        (
+            {"threat": {**BLACK_BOX, "audit": "lira"}},
+            "threat.audit=lira is no attack; set threat.audit._target_=attacks.<class>",
+        ),
         ({"queries": ["up", "plain"]}, r"queries=\['up', 'plain'\] starts with a perturbed copy; put plain first"),
         (
             {"threat": {**BLACK_BOX, "guesses": 0.6}},
@@ -36,4 +50,4 @@ def test_travels_to_other_processes_as_plain_settings():
 )
 def test_what_would_mean_nothing(settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        Method(attacks=LOSS, **settings)
+        Method(**{"attacks": LOSS, **settings})

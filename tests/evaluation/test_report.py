@@ -152,7 +152,7 @@ def test_claims_flags_and_skipped_attacks_are_told(html: str) -> None:
     assert "m of them cost up to m·ε" in html
     assert "needs population records; the split has none" in html and "(all runs)" in html
     assert html.count(WEIGHTS) == 1 and "<dt>one, other</dt>" in html
-    assert "excludes hardly any attack" in html and "a single false positive is already a larger share" in html
+    assert "excludes hardly any attack" in html and "one false positive is already more than that" in html
     assert "python evaluate.py data=digits name=&#39;a&lt;b&#39;" in html
 
 

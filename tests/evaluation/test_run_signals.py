@@ -99,5 +99,5 @@ def test_weights_are_read_only_where_granted_and_needed(run: Run):
     assert view(run, Grant(), threats=white).gradient_norms is None
     assert view(run, Grant(weights=True), threats=nothing).gradient_norms is None
     seen = view(run, Grant(weights=True), threats=white)
-    assert seen.gradient_norms.shape[:2] == seen.alignment.shape == seen.membership.shape
+    assert seen.gradient_norms.shape[:2] == seen.membership.shape and seen.alignment is None, "no checkpoints"
     assert seen.activation_norms.shape == seen.gradient_norms.shape
