@@ -57,8 +57,8 @@ def unresolvable(found: Findings) -> Iterator[Flag]:
             which = "" if len(unresolved) == len(found.attacks) else f" for {', '.join(unresolved)}"
             yield Flag(
                 f"{100 * fpr:g}% unresolved",
-                f"The TPR at {100 * fpr:g} % FPR cannot be measured{which}: one false positive is already more than that"
-                f" share of a model's non-members. It takes {1 / fpr:.0f} of them.",
+                f"The TPR at {100 * fpr:g} % FPR cannot be measured{which}: one false positive is already more than"
+                f" that share of a model's non-members. It takes {1 / fpr:.0f} of them.",
             )
 
 

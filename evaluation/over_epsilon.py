@@ -15,12 +15,13 @@ from matplotlib.transforms import ScaledTranslation, Transform
 from evaluation.claims import violations
 from evaluation.curves import FPR, Point, Series, ceiling, epsilon_text
 from evaluation.findings import Findings
-from evaluation.marks import ends, leakage, scale, utility
+from evaluation.marks import ends, leakage, scale, span, utility
 from evaluation.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
 
 APART = 1.3  # ε closer than this factor share a tick
-BESIDE, WIDEST = 6.0, 18.0  # lines of the same ε stand this many points beside each other, all within so many
-NEAR = 2.0  # a claim up to so many times what was measured is brought onto the panel
+BESIDE, WIDEST = 8.0, 24.0  # lines of the same ε stand this many points beside each other, all within so many
+WIDER = 1.3  # ceilings go on by this factor of ε
+NEAR = 4.0  # the smallest claim is brought onto the panel of bounds, unless it is more than so many times these
 BOUND = "one_run"
 """The bound on ε that assumes nothing about the mechanism."""
 
@@ -52,17 +53,16 @@ class OverEpsilon:
         """Test accuracy, with the undefended one."""
         for line in self.private:
             points = self._points(line)
-            x, look, beside = (
-                [self._x(point.findings) for point in points],
-                self.looks[line.name],
-                self._beside(line, axes),
-            )
+            x = [self._x(point.findings) for point in points]
+            look, beside = self.looks[line.name], self._beside(line, axes)
             axes.plot(x, [utility(point) for point in points], zorder=4, transform=beside, **look.marks)
             for at, point in zip(x, points, strict=True):
                 bar = ends(point.utility)
                 axes.errorbar(at, utility(point), bar, color=look.color, lw=1.1, transform=beside)
+            axes.update_datalim([(at, end) for at, point in zip(x, points, strict=True) for end in span(point.utility)])
         for point in self._undefended():
             axes.axhline(utility(point), color=INK, lw=1, zorder=1.5)
+        axes.autoscale_view()  # what stands beside its ε does not count by itself
         self._axis(axes)
         axes.yaxis.set_major_formatter(FuncFormatter(percent))
         axes.set(ylabel="test accuracy", title="What ε buys")
@@ -72,11 +72,8 @@ class OverEpsilon:
         lowest = scale(axes, self.lines)
         for line in self.private:
             points = self._points(line)
-            x, look, beside = (
-                [self._x(point.findings) for point in points],
-                self.looks[line.name],
-                self._beside(line, axes),
-            )
+            x = [self._x(point.findings) for point in points]
+            look, beside = self.looks[line.name], self._beside(line, axes)
             axes.plot(x, [leakage(point, lowest) for point in points], zorder=4, transform=beside, **look.marks)
             for at, point in zip(x, points, strict=True):
                 bar = ends(point.leakage, lowest)
@@ -89,8 +86,7 @@ class OverEpsilon:
         }
         if proven:
             stated, limits = zip(*sorted(proven.items()), strict=True)
-            axes.plot(stated, limits, color=INK, label="ceiling that ε proves", **CEILING)
-            axes.plot(stated, limits, "_", color=INK, ms=26, mew=1.4)  # a line through one point has no length
+            axes.plot(*_wider(stated, limits), color=INK, label="ceiling that ε proves", **CEILING)
         for point in self._undefended():
             axes.axhline(leakage(point, lowest), color=INK, lw=1, zorder=1.5, label="undefended")
         axes.axhline(FPR, label="guessing", **GUESSING)
@@ -104,12 +100,12 @@ class OverEpsilon:
         reach = 0.0
         for line in self.private:
             runs = [found for found in line.runs if found.epsilon is not None and found.audit]
-            x, look, beside = [self._x(found) for found in runs], self.looks[line.name], self._beside(line, axes)
+            x = [self._x(found) for found in runs]
+            look, beside = self.looks[line.name], self._beside(line, axes)
             measured = [found.audit["bounds"][BOUND] for found in runs]
             perfect = [found.audit["ceilings"][BOUND] for found in runs]
             axes.plot(x, measured, zorder=4, transform=beside, **look.marks)
-            axes.plot(x, perfect, color=look.color, zorder=2, transform=beside, **CEILING)
-            axes.plot(x, perfect, "_", color=look.color, zorder=2, ms=16, mew=1.4, transform=beside)
+            axes.plot(*_wider(x, perfect), color=look.color, zorder=2, **CEILING)
             for at, bound, found in zip(x, measured, runs, strict=True):
                 if found.run in self.violated:
                     ring: dict[str, Any] = {"ms": 14, "mfc": "none", "mec": VIOLATED, "mew": 1.6, "transform": beside}
@@ -118,8 +114,9 @@ class OverEpsilon:
         self._axis(axes)
         right = self.claims[-1] if self.claims != self.stated else axes.get_xlim()[1]
         claimed = np.geomspace(axes.get_xlim()[0], right, 200)
-        top = 1.25 * max([reach, *(claim for claim in self.claims if claim <= NEAR * reach)])
-        above = " (above this panel)" if self.claims[0] > top else ""
+        near = self.claims[0] <= NEAR * reach
+        top = max(1.6 * reach, 1.1 * self.claims[0]) if near else 1.6 * reach
+        above = "" if near else " (above this panel)"
         axes.plot([], [], color=MUTED, label="ceiling of a perfect attack", **CEILING)
         axes.plot(claimed, claimed, color=INK, lw=1.2, label=f"claimed ε{above}")
         axes.set_ylim(-0.04 * top, top)
@@ -161,6 +158,11 @@ class OverEpsilon:
             stroke: dict[str, Any] = {"color": MUTED, "marker": (2, 0, -20), "ms": 9, "clip_on": False, "zorder": 10}
             for shift in (0.94, 1.06):
                 axes.plot([gap * shift], [0], transform=frame, **stroke)
+
+
+def _wider(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """A line that begins before its first point and ends after its last: through a single one it would not show."""
+    return ([x[0] / WIDER, *x, x[-1] * WIDER], [y[0], *y, y[-1]]) if x else ([], [])
 
 
 def _keys(axes: Axes) -> list[Artist]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from evaluation.claims import is_refutable, level_of, violations
 from evaluation.curves import FPR, epsilon_text, has_canaries, ordered, setting, strongest_row, title
 from evaluation.exposure import Exposure
-from evaluation.findings import AUC, Findings, tpr_at
+from evaluation.findings import AUC, Findings, most_powerful, tpr_at
 from evaluation.table import NOTHING, bound_text, percent
 from evaluation.verdict import chosen
 
@@ -92,7 +92,8 @@ def compared(findings: Sequence[Findings]) -> list[Compared]:
         if not canaries:
             continue
         population = next((found for found in runs if not has_canaries(found)), None)
-        strongest = max(canaries, key=lambda found: (_value(found, tpr_at(FPR)), _value(found, AUC)))
+        powers = {i: (_value(found, tpr_at(FPR)), _value(found, AUC)) for i, found in enumerate(canaries)}
+        strongest = canaries[most_powerful(powers)]
         told.append(
             Compared(
                 defense=defense,
@@ -147,10 +148,11 @@ def exposed(findings: Sequence[Findings]) -> list[Exposed]:
     return told
 
 
-def _value(found: Findings, metric: str) -> float:
+def _value(found: Findings, metric: str) -> float | None:
     row = strongest_row(found, metric)
-    return -1.0 if row is None or row.value is None else row.value
+    return None if row is None else row.value
 
 
 def _auc(found: Findings | None) -> str:
-    return NOTHING if found is None or not found.attacks else f"{_value(found, AUC):.3f}"
+    value = None if found is None else _value(found, AUC)
+    return NOTHING if value is None else f"{value:.3f}"

@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluation.curves import must_agree, title
-from evaluation.findings import AUC, FPRS, Findings, tpr_at
+from evaluation.findings import AUC, FPRS, Findings, most_powerful, tpr_at
 from evaluation.style import save, svg
 from targets.files import write
 
@@ -81,14 +81,13 @@ class Study:
         return None if row is None else row.value
 
     def strongest(self, target: str, setting: str) -> str | None:
-        """The attack with the highest TPR at 1 % FPR, then AUC; None if all were skipped."""
-
-        def power(attack: str) -> tuple[float, float]:
-            tpr, auc = (self.value(target, setting, attack, metric) for metric in (TPR, AUC))
-            return -1.0 if tpr is None else tpr, -1.0 if auc is None else auc
-
+        """The most powerful attack; None if all were skipped."""
         ran = [attack for attack in self.attacks(target) if self.value(target, setting, attack, AUC) is not None]
-        return max(ran, key=power, default=None)
+        powers = {
+            attack: (self.value(target, setting, attack, TPR), self.value(target, setting, attack, AUC))
+            for attack in ran
+        }
+        return most_powerful(powers) if powers else None
 
     def skips(self) -> list[tuple[list[str], str, list[str]]]:
         """Each reason why attacks were skipped once: these, the reason, and the settings."""
@@ -96,10 +95,12 @@ class Study:
         for row in self.rows:
             if row.note:
                 reasons.setdefault(row.note, []).append(row)
-        return [
-            (list(dict.fromkeys(row.attack for row in rows)), note, list(dict.fromkeys(row.setting for row in rows)))
-            for note, rows in reasons.items()
-        ]
+        told = []
+        for note, rows in reasons.items():
+            among = {row.setting for row in rows}
+            attacks = list(dict.fromkeys(row.attack for row in rows))
+            told.append((attacks, note, [setting for setting in self.settings if setting in among]))
+        return told
 
 
 def study_rows(found: Findings, *, target: str, varied: str, setting: str) -> list[StudyRow]:
@@ -136,7 +137,7 @@ def labels(findings: Sequence[Findings]) -> list[str]:
 
 
 def study_table(rows: Sequence[StudyRow]) -> Group:
-    """Of each target and setting the strongest attack, TPR at 1 % FPR and AUC of every attack, and why some were skipped."""
+    """For each target and setting the strongest attack, TPR at 1 % FPR and AUC of all, and why some were skipped."""
     study = Study(rows)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.caption, table.caption_justify = "TPR at 1 % FPR · AUC; on top the strongest attack", "left"

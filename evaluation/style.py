@@ -25,7 +25,7 @@ COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 """Okabe & Ito (2008): told apart by the color-blind, and by lightness in print."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 CANARIES: tuple[tuple[str, Any], ...] = (
-    ("X", (0, (3, 1.2, 1, 1.2))),
+    ("<", (0, (3, 1.2, 1, 1.2))),
     ("p", (0, (1, 1))),
     (">", (0, (1, 1, 1, 2.5))),
     ("d", (0, (6, 1.2, 1, 1.2, 1, 1.2))),
@@ -78,7 +78,7 @@ class Look:
 
 
 def looks(lines: Sequence[Series]) -> dict[str, Look]:
-    """The look of each line by its name: a color a defense, the undefended in ink; marker and stroke a kind of canary."""
+    """The look of each line by its name: a color a defense, undefended in ink; marker and stroke a kind of canary."""
     defended = list(dict.fromkeys(line.defense for line in lines if not line.undefended))
     turns = {name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(defended)}
     kinds = sorted({line.canary for line in lines} - {"none"})

@@ -24,5 +24,5 @@ def test_score_is_the_alignment_of_whoever_holds_the_weights() -> None:
 
 def test_weights_are_needed() -> None:
     assert Alignment().missing(view(None)) == CHECKPOINTS
-    with pytest.raises(ValueError, match="attack=alignment needs the weights at both ends; threat=white_box grants"):
+    with pytest.raises(ValueError, match="attack=alignment needs checkpoints; train with"):
         Alignment().score(view(None))

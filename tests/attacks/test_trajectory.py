@@ -60,6 +60,6 @@ def test_losses_beyond_float32_stay_finite() -> None:
 
 def test_what_it_needs() -> None:
     assert Trajectory().missing(view(0, 1.0)) is None
-    expected = "needs checkpoints; train with fleet.keep_checkpoints=4 and grant them with threat=white_box"
+    expected = "needs checkpoints; train with fleet.keep_checkpoints=9 and grant them with threat=white_box"
     assert Trajectory().missing(view(0, 1.0, trajectory=None)) == expected
     assert (Trajectory().name, Trajectory().threat.access) == ("trajectory", "white_box")

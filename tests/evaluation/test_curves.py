@@ -110,7 +110,7 @@ def test_canaries_have_lines_beside_those_of_their_defense(sweep: list[Findings]
     drawn = looks(lines)
     for line in lines:
         look, plain = drawn[line.name], drawn[line.defense]
-        assert (look.color, look.marker) == (plain.color, plain.marker)
+        assert look.color == plain.color and (look.marker == plain.marker) == (line.canary == "none")
         assert look.hollow == (line.canary != "none") and (look.stroke == "-") == (line.canary == "none")
     assert drawn[lines[1].name].stroke != drawn[lines[2].name].stroke
 

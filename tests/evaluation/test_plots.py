@@ -6,6 +6,7 @@ import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,7 +20,8 @@ from evaluation.findings import Findings
 from evaluation.placement import box
 from evaluation.plots import tradeoff
 from evaluation.roc_plot import roc
-from evaluation.style import INK, PAPER, VIOLATED, looks, save, svg
+from evaluation.style import CANARIES, CEILING, INK, MARKERS, PAPER, VIOLATED, looks, save, svg
+from targets.statement import Statement
 
 
 @pytest.fixture(scope="module")
@@ -109,14 +111,16 @@ def test_labels_overlap_neither_each_other_nor_marks_nor_legend(
 
 def test_right_panels_show_accuracy_leakage_and_ceiling_over_epsilon(curve: Figure, sweep: list[Findings]) -> None:
     _, accuracy, leakage, _ = curve.axes
+    ends = [found.get("test_accuracy") for found in sweep if found.epsilon is not None]
+    assert accuracy.get_ylim()[0] < min(row.low or 0 for row in ends) < max(row.high or 1 for row in ends) < 1
     assert accuracy.get_xscale() == leakage.get_xscale() == leakage.get_yscale() == "log"
     assert accuracy.get_yscale() == "linear"
     private = [found for found in ordered(sweep) if found.epsilon is not None]
     proven = [found for found in private if found.statement.guarantee]
     limits = [(found.epsilon, ceiling(found, np.array([FPR]))) for found in proven]
-    np.testing.assert_allclose(
-        line(leakage, "ceiling that ε proves"), [(e, x.item()) for e, x in limits if x is not None]
-    )
+    drawn = line(leakage, "ceiling that ε proves")
+    np.testing.assert_allclose(drawn[1:-1], [(e, x.item()) for e, x in limits if x is not None])
+    np.testing.assert_allclose(drawn[[0, -1]], drawn[[1, -2]] * [[1 / 1.3, 1], [1.3, 1]])
     tprs = [found.get("tpr@1%fpr", attack=found.strongest).value for found in private]
     (measured,) = [one.get_xdata() for one in leakage.lines if np.array_equal(one.get_ydata(), tprs)]
     assert (np.diff(np.asarray(measured)) > 0).all()
@@ -133,7 +137,7 @@ def test_the_lowest_panel_compares_lower_bounds_with_the_claim(curve: Figure, sw
     drawn = [np.asarray(one.get_ydata()) for one in bounds.lines]
     for kind in ("bounds", "ceilings"):
         expected = [found.audit[kind]["one_run"] for found in private]
-        assert any(np.array_equal(values, expected) for values in drawn)
+        assert any(np.array_equal(values[1:-1] if kind == "ceilings" else values, expected) for values in drawn)
     assert not [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED]
 
 
@@ -145,6 +149,40 @@ def test_a_violated_claim_is_ringed(make_violated: Callable[..., Findings], swee
     assert legend(bounds)[-1] == "claim violated"
 
 
+def test_claims_and_ceilings_of_a_single_epsilon_show(sweep: list[Findings]) -> None:
+    (found,) = [found for found in sweep if found.strength == 4]
+    figure = tradeoff([sweep[-1], found])
+    figure.draw_without_rendering()
+    _, _, leakage, bounds = figure.axes
+    limit = ceiling(found, np.array([FPR]))
+    assert limit is not None
+    expected = {leakage: limit.item(), bounds: found.audit["ceilings"]["one_run"]}
+    for axes, value in expected.items():
+        (level,) = [one.get_xdata() for one in axes.lines if np.array_equal(one.get_ydata(), [value] * 3)]
+        assert level[0] < found.epsilon < level[2]  # type: ignore[index, operator]
+    claimed = line(bounds, "claimed ε")
+    assert claimed[0, 0] < 4 < claimed[-1, 0] and bounds.get_ylim()[1] > 4
+
+
+def test_a_claim_far_above_the_bounds_is_said_to_be_there(make_findings: Callable[..., Findings]) -> None:
+    statement = Statement(guarantee=True, epsilon=64.0, delta=1e-5, accountant="PRV")
+    bounds = tradeoff([make_findings("dp_sgd", strength=64, statement=statement)]).axes[3]
+    assert "claimed ε (above this panel)" in legend(bounds)
+
+
+def test_marks_of_one_epsilon_stand_beside_each_other(make_findings: Callable[..., Findings]) -> None:
+    statement = Statement(guarantee=True, epsilon=4.0, delta=1e-5, accountant="PRV")
+    shared: dict[str, Any] = {"strength": 4, "statement": statement}
+    runs = [make_findings("dp_sgd", **shared), make_findings("dp_sgd", canary="ood", **shared)]
+    figure = tradeoff(runs)
+    figure.draw_without_rendering()
+    for axes in figure.axes[1:]:
+        marks = [one for one in axes.lines if one.get_marker() in "o<"]
+        assert [one.get_xdata().tolist() for one in marks] == [[4], [4]]  # type: ignore[union-attr]
+        first, second = (one.get_transform().transform(one.get_xydata())[0, 0] for one in marks)
+        assert second - first == pytest.approx(8 / 72 * figure.dpi)
+
+
 def test_without_bounds_there_is_no_panel_of_them(sweep: list[Findings]) -> None:
     assert len(tradeoff([replace(found, audit={}) for found in sweep]).axes) == 3
 
@@ -153,7 +191,9 @@ def test_canaries_are_hollow_and_dashed(with_canaries: Figure) -> None:
     axes = with_canaries.axes[0]
     drawn = {str(one.get_label()): one for one in axes.lines}
     plain, hollow = drawn["l2"], drawn["l2 with label_noise canaries"]
-    assert (plain.get_color(), plain.get_marker()) == (hollow.get_color(), hollow.get_marker())
+    assert plain.get_color() == hollow.get_color() and plain.get_marker() != hollow.get_marker()
+    assert drawn["undefended with label_noise canaries"].get_marker() == hollow.get_marker()
+    assert drawn["undefended with ood canaries"].get_marker() != hollow.get_marker()
     assert plain.get_markerfacecolor() == plain.get_color() and hollow.get_markerfacecolor() == PAPER
     assert (plain.get_linestyle(), hollow.get_linestyle()) == ("-", "--")
     # Canaries train other models, so the undefended level is that of the run without.
@@ -168,8 +208,23 @@ def test_without_a_guarantee_there_is_one_panel(make_findings: Callable[..., Fin
 @pytest.mark.parametrize("changes", [{"nonmembers": 50}, {"roc": {}}])
 def test_what_cannot_be_resolved_is_said(make_findings: Callable[..., Findings], changes: dict[str, object]) -> None:
     figure = tradeoff([make_findings(**changes)])
-    assert "no run can be resolved at 1 % FPR" in [text.get_text() for text in figure.axes[0].texts]
+    axes = figure.axes[0]
+    assert "no run can be resolved at 1 % FPR" in [text.get_text() for text in axes.texts]
+    assert axes.get_xlim() == (0, 1) and legend(axes) == ["guessing"]
     roc([make_findings(**changes)])
+
+
+def test_the_legend_holds_only_what_is_drawn(make_findings: Callable[..., Findings]) -> None:
+    few = [make_findings(canary=kind, nonmembers=50) for kind in ("clean", "ood")]
+    axes = tradeoff([make_findings(), *few]).axes[0]
+    assert legend(axes) == ["undefended", "guessing", "2 of 3 runs cannot be resolved"]
+
+
+def test_no_line_of_canaries_looks_like_a_ceiling() -> None:
+    assert len({marker for marker, _ in CANARIES} | set(MARKERS)) == len(CANARIES) + len(MARKERS)
+    for _, (_, dashes) in CANARIES:
+        assert max(dashes) < 7 or len(dashes) > 2  # long plain dashes are those of ceilings
+    assert CEILING["ls"][1] == (7, 4)
 
 
 def test_a_tpr_of_zero_stays_on_the_page(make_findings: Callable[..., Findings]) -> None:
@@ -192,7 +247,7 @@ def test_roc_is_logarithmic_and_starts_at_one_false_positive(rates: Figure, swee
     limit = line(axes, "_ceiling of dp_sgd ε=1")
     np.testing.assert_array_equal(limit[:, 1], ceiling(strong, limit[:, 0]))
     assert legend(axes)[0] == "undefended · lira"
-    assert legend(axes)[-2:] == ["ceiling that ε proves", "guessing"]
+    assert legend(axes)[-2:] == ["ceiling that ε proves (color of the run)", "guessing"]
     assert len(legend(axes)) == len(sweep) + 2
 
 

@@ -152,13 +152,13 @@ def test_claims_flags_and_skipped_attacks_are_told(html: str) -> None:
     assert "m of them cost up to m·ε" in html
     assert "needs population records; the split has none" in html and "(all runs)" in html
     assert html.count(WEIGHTS) == 1 and "<dt>one, other</dt>" in html
-    assert "excludes hardly any attack" in html and "one false positive is already more than that" in html
+    assert "excludes hardly any attack" in html and "one false positive is already more than" in html
     assert "python evaluate.py data=digits name=&#39;a&lt;b&#39;" in html
 
 
 def test_every_attack_tells_what_it_needs(html: str) -> None:
     assert '<td class="needs">top-k, true label, shadows (IN and OUT)</td>' in html
-    assert '<td class="number">all / 1</td>' in html and '<td class="number">1 / 1</td>' in html
+    assert '<td class="number">any / 1</td>' in html and '<td class="number">1 / 1</td>' in html
 
 
 def test_both_numbers_of_each_defense_tried_on_canaries(html: str) -> None:
@@ -199,12 +199,25 @@ def test_claims_stand_beside_bounds_and_ceilings(html: str) -> None:
     assert "violated" not in section
 
 
-def test_a_violated_claim_cannot_be_overlooked(make_violated: Callable[..., Findings]) -> None:
+def test_a_violated_claim_cannot_be_overlooked(
+    make_findings: Callable[..., Findings], make_violated: Callable[..., Findings]
+) -> None:
     html = page([make_violated()])
     assert '<p class="alarm"><strong>Claim violated: dp_sgd ε=1.</strong>' in html
     assert '<tr class="violated">' in html and '<div class="card violated">' in html
     assert '<dt class="alarmed">CLAIM VIOLATED</dt>' in html
-    assert [run["violated"] for run in summary([make_violated()], "")["runs"]] == [True]
+    weak = make_findings("l2", strength=0.1, separation=2.0)  # leaks more than those that must not be released
+    content = summary([make_findings(), weak, make_violated(), make_violated(2.0)], "")
+    assert [run["violated"] for run in content["runs"]] == [False, True, True, False]
+    headings = [verdict["heading"] for verdict in content["verdicts"]]
+    assert headings == [
+        "Claim refuted: dp_sgd ε=1",
+        "Claim refuted: dp_sgd ε=2",
+        "Undefended",
+        "Best protected: l2 0.1",
+    ]
+    assert [verdict["refuted"] for verdict in content["verdicts"]] == [True, True, False, False]
+    assert content["verdicts"][0]["sentence"].startswith("The claim of dp_sgd ε=1 is refuted: ε is above ")
     Page(html)
 
 
@@ -260,8 +273,23 @@ def test_runs_that_differ_write_nothing(sweep: list[Findings], tmp_path: Path) -
 
 def test_unresolved_runs_still_have_a_report(make_findings: Callable[..., Findings]) -> None:
     html = page([make_findings(nonmembers=50), make_findings("l2", strength=0.1, roc={})]).replace("\u00a0", " ")
-    assert "No attack could be measured at 1 % false accusations" in html
+    assert "<dt>AUC</dt><dd>0.738 [0.713–0.763]</dd>" in html
+    told = (
+        "at 1 % false accusations it cannot be measured what attacks find. The best attack (lira) ranks members above"
+    )
+    assert f"{told} non-members with an AUC of 0.738 [0.713–0.763]; guessing has 0.5." in html
     Page(html)
+    none = page([make_findings(roc={}), make_findings("l2", strength=0.1, roc={})])
+    assert "No attack could run; the reasons stand under" in none
+    Page(none)
+
+
+def test_auc_decides_where_no_run_can_be_resolved(make_findings: Callable[..., Findings]) -> None:
+    few = [make_findings("l2", strength=x, separation=s, nonmembers=50) for x, s in ((0.1, 0.4), (0.2, 0.2))]
+    assert [verdict["heading"] for verdict in summary(few, "")["verdicts"]] == ["Best protected: l2 0.2"]
+    # Beside a run that can be resolved the others are not comparable.
+    runs = [*few, make_findings("l2", strength=0.3, separation=0.9)]
+    assert [verdict["heading"] for verdict in summary(runs, "")["verdicts"]] == ["Best protected: l2 0.3"]
 
 
 def test_inline_figures_take_the_page_colors() -> None:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,11 @@ from rich.console import Console
 from attacks import LiRA, View
 from evaluation.findings import Findings, Row
 from evaluation.grant import Grant
+from evaluation.method import Method
 from evaluation.mismatch import mismatch_view, same_secret
 from evaluation.studies import Study, StudyRow, labels, study_rows, study_table, write_study
 from evaluation.study_plot import study
+from evaluation.study_runs import run_study
 
 CONF = Path(__file__).parents[2] / "conf"
 LEVELS = ("logits", "top-3", "label")
@@ -36,7 +39,7 @@ def rows(make_findings: Callable[..., Findings]) -> list[StudyRow]:
                 skipped = {attack: "only labels are released" for attack in ("loss", "lira", "lira_offline")}
                 kept = [row for row in found.rows if row.attack in ("", "correctness")]
                 found = replace(found, roc={"correctness": found.roc["correctness"]}, rows=kept, skipped=skipped)
-            told += study_rows(found, target=target, setting=level)
+            told += study_rows(found, target=target, varied="released", setting=level)
     return told
 
 
@@ -49,8 +52,8 @@ def printed(rows: list[StudyRow]) -> str:
 
 def test_rows_are_the_fleet_s_metrics(make_findings: Callable[..., Findings]) -> None:
     found = make_findings()
-    kept = study_rows(found, target="t", setting="s")
-    assert {(row.target, row.setting) for row in kept} == {("t", "s")}
+    kept = study_rows(found, target="t", varied="v", setting="s")
+    assert {(row.target, row.varied, row.setting, row.note) for row in kept} == {("t", "v", "s", "")}
     assert {(row.attack, row.metric) for row in kept} == {
         (attack, metric) for attack in found.attacks for metric in ("auc", "tpr@1%fpr", "tpr@0.1%fpr")
     }
@@ -61,7 +64,7 @@ def test_rows_are_the_fleet_s_metrics(make_findings: Callable[..., Findings]) ->
 
 def test_the_table_has_a_column_a_setting_and_the_strongest_attack_on_top(rows: list[StudyRow]) -> None:
     lines = [line.split() for line in printed(rows).splitlines() if line.strip()]
-    assert lines[0] == ["target,", "attack", *LEVELS]
+    assert lines[0] == ["target", "↓,", "released", "→", *LEVELS]
     assert lines[2] == ["undefended", "lira", "lira", "correctness"]
     first = Study(rows)
     tpr, auc = (first.value("undefended", "logits", "lira", metric) for metric in ("tpr@1%fpr", "auc"))
@@ -71,9 +74,17 @@ def test_the_table_has_a_column_a_setting_and_the_strongest_attack_on_top(rows: 
     assert [line[0] for line in lines[3:7]] == ["correctness", "loss", "lira", "lira_offline"]
 
 
+def test_each_reason_for_a_dash_stands_below_once(rows: list[StudyRow]) -> None:
+    text = printed(rows)
+    assert text.count("only labels are released") == 1
+    assert text.rstrip().endswith("skipped loss, lira, lira_offline: only labels are released (released label)")
+    everywhere = [row for row in rows if row.setting == "label"]
+    assert printed(everywhere).rstrip().endswith("skipped loss, lira, lira_offline: only labels are released")
+
+
 def test_the_strongest_has_the_highest_tpr_then_auc() -> None:
     def of(attack: str, tpr: float | None, auc: float | None) -> list[StudyRow]:
-        named: dict[str, Any] = {"target": "t", "setting": "s", "attack": attack}
+        named: dict[str, Any] = {"target": "t", "varied": "v", "setting": "s", "attack": attack}
         return [StudyRow(metric="tpr@1%fpr", value=tpr, **named), StudyRow(metric="auc", value=auc, **named)]
 
     assert Study([*of("a", 0.2, 0.6), *of("b", 0.3, 0.5)]).strongest("t", "s") == "b"
@@ -87,10 +98,12 @@ def test_files_hold_every_row(rows: list[StudyRow], tmp_path: Path) -> None:
     assert [path.name for path in paths] == ["study.csv", "study.png"]
     assert (tmp_path / "new" / "study.svg").exists()
     lines = list(csv.DictReader(io.StringIO(paths[0].read_text())))
-    assert list(lines[0]) == ["target", "setting", "attack", "metric", "value", "low", "high"]
+    assert {line["note"] for line in lines if line["setting"] == "label"} == {"", "only labels are released"}
+    assert list(lines[0]) == ["target", "varied", "setting", "attack", "metric", "value", "low", "high", "note"]
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows, strict=True):
         assert line["value"] == ("" if row.value is None else str(row.value))
+        assert line["note"] == row.note
     assert paths[1].read_bytes().startswith(b"\x89PNG")
 
 
@@ -102,6 +115,8 @@ def test_the_figure_has_a_cell_for_every_target_attack_and_setting(rows: list[St
     assert len(targets.texts) == 2 * 3 and len(attacks.texts) == 4 * 3
     assert [text.get_text() for text in attacks.texts].count("–") == 3
     assert targets.texts[2].get_text().endswith("correctness")
+    assert [axes.get_xlabel() for axes in (targets, attacks)] == ["released →"] * 2
+    assert [axes.get_ylabel() for axes in (targets, attacks)] == ["target ↓", "attack ↓"]
 
 
 def test_runs_are_told_apart_by_what_differs(make_findings: Callable[..., Findings]) -> None:
@@ -185,6 +200,24 @@ def test_one_secret_is_refused_in_words() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"name": "output_levels", "levels": []}, "study.levels=[] is empty; list at least one level"),
+        (
+            {"name": "shadow_mismatch"},
+            "study=shadow_mismatch needs two runs or more, found 1; train them with experiment=shadow_mismatch",
+        ),
+    ],
+)
+def test_a_study_of_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
+    split = SimpleNamespace(canaries=[])
+    run: Any = SimpleNamespace(dataset=SimpleNamespace(split=split))
+    with pytest.raises(ValueError) as error:
+        run_study(settings, [run], Method(attacks={}))
+    assert str(error.value) == message
+
+
 def test_levels_fall_from_logits_to_labels() -> None:
     levels = yaml.safe_load((CONF / "study" / "output_levels.yaml").read_text())["levels"]
     grants = [Grant(**level) for level in levels]
@@ -200,4 +233,4 @@ def test_levels_fall_from_logits_to_labels() -> None:
 def test_rows_of_single_models_and_classes_are_left_out(make_findings: Callable[..., Findings]) -> None:
     found = make_findings()
     found = replace(found, rows=[*found.rows, Row(metric="auc", value=0.9, attack="lira", group="class=7")])
-    assert all(row.value != 0.9 for row in study_rows(found, target="t", setting="s"))
+    assert all(row.value != 0.9 for row in study_rows(found, target="t", varied="v", setting="s"))

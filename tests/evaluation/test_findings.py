@@ -1,0 +1,27 @@
+"""Which attack stands for a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from evaluation.findings import Findings, Row, most_powerful
+
+
+def test_auc_decides_unless_all_resolve_the_low_rate():
+    assert most_powerful({"loss": (0.14, 0.82), "base": (0.2, 0.7)}) == "base"
+    assert most_powerful({"loss": (0.14, 0.82), "base": (None, 0.92)}) == "base"
+    assert most_powerful({"loss": (0.14, 0.82), "base": (0.14, 0.92)}) == "base"
+    with pytest.raises(ValueError):
+        most_powerful({})
+
+
+def test_an_attack_on_a_sample_of_the_records_does_not_stand_for_the_run(make_findings: Callable[..., Findings]):
+    found = make_findings()
+    assert found.strongest == "lira"
+    sampled = [Row(metric="unscored", attack="lira", access="black_box", value=0.6)]
+    assert replace(found, rows=[*found.rows, *sampled]).strongest == "lira_offline"
+    all_sampled = [Row(metric="unscored", attack=attack, access="black_box", value=0.6) for attack in found.attacks]
+    assert replace(found, rows=[*found.rows, *all_sampled]).strongest == "lira"
