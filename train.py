@@ -13,6 +13,9 @@ from commandline import call, one_line
 if TYPE_CHECKING:
     from evaluation.runs import Run
 
+NAMED = ("network", "defense", "canary")
+"""Groups whose chosen option is kept by its name."""
+
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> dict[str, Any] | None:
@@ -22,10 +25,24 @@ def main(config: DictConfig) -> dict[str, Any] | None:
 
     chosen = HydraConfig.get().runtime.choices
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    settings["names"] = {group: chosen[group] for group in ("network", "defense", "canary")}
+    settings["names"] = {group: chosen[group] for group in NAMED}
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train(settings)  # the sweep shows the progress line, failures and the summary
     call(lambda: one(settings))
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    """What `python train.py <overrides>` composes, as plain values: for `train`, from a program."""
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf, open_dict
+
+    with initialize_config_dir(str(Path(__file__).parent.resolve() / "conf"), version_base="1.3"):
+        config = compose("train", overrides=list(overrides), return_hydra_config=True)
+    names = {group: config.hydra.runtime.choices[group] for group in NAMED}
+    with open_dict(config):
+        del config["hydra"]
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    return {**settings, "names": names}
 
 
 def one(settings: dict[str, Any]) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
-from sklearn.ensemble import HistGradientBoostingClassifier
 
 from attacks.base import Attack
-from attacks.cross_fitting import cross_fit
+from attacks.cross_fitting import boosted_trees, cross_fit
 from attacks.threat import ThreatModel
 from attacks.view import View
 
@@ -41,6 +41,6 @@ class Trajectory(Attack):
             log_odds,
             view.membership,
             view.others,
-            lambda: HistGradientBoostingClassifier(max_leaf_nodes=15, early_stopping=False, random_state=self.seed),
+            partial(boosted_trees, self.seed),
             seed=self.seed,
         )

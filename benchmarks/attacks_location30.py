@@ -15,14 +15,11 @@ import argparse
 import os
 import sys
 from pathlib import Path
-from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
-from hydra import compose, initialize_config_dir
 from jaxtyping import Bool, Float, Int
-from omegaconf import OmegaConf, open_dict
 from rich.console import Console
 from rich.table import Table
 
@@ -33,7 +30,7 @@ from attacks import BASE, RMIA, Attack, LiRA, View  # noqa: E402
 from evaluation.metrics import roc_auc  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
 from evaluation.signals import answers  # noqa: E402
-from train import train  # noqa: E402
+from train import composed, train  # noqa: E402
 
 MODELS = 48
 SHADOWS = (1, 2, 4, 8, 16)  # a side
@@ -65,13 +62,7 @@ def fleet(root: str | None, runs: str) -> View:
     """What an attacker sees of the 48 models."""
     overrides = ["experiment=location30", f"fleet.models={MODELS}", "secret=attacks", f"runs={runs}"]
     overrides += [] if root is None else [f"data.root={Path(root).resolve()}"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", overrides=overrides, return_hydra_config=True)
-    names = {group: config.hydra.runtime.choices[group] for group in ("network", "defense", "canary")}
-    with open_dict(config):
-        del config["hydra"]
-    settings: Any = OmegaConf.to_container(config, resolve=True)
-    run = Run(Path(train({**settings, "names": names})["folder"]))
+    run = Run(Path(train(composed(*overrides))["folder"]))
     return View(
         logits=answers(run, "pool"),
         labels=run.dataset.y[run.dataset.split.pool],

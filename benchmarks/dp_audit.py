@@ -26,8 +26,6 @@ from unittest.mock import patch
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
 from rich.console import Console
 from rich.table import Table
 
@@ -40,7 +38,7 @@ from evaluation.epsilon import one_run  # noqa: E402
 from evaluation.grant import Grant  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
 from evaluation.signals import view  # noqa: E402
-from train import train  # noqa: E402
+from train import composed, train  # noqa: E402
 
 GUESSED = 0.1  # share of the canaries that are guessed, at each end
 CONFIDENCE = 0.05  # p: how often a true claim may be contradicted
@@ -83,13 +81,7 @@ def settings_of(case: Case, root: str | None, runs: Path) -> dict[str, Any]:
         overrides.append(f"fleet.keep_checkpoints={CHECKPOINTS}")
     if root is not None:
         overrides.append(f"data.root={Path(root, 'location30').resolve()}")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", overrides=overrides, return_hydra_config=True)
-    names = {group: config.hydra.runtime.choices[group] for group in ("network", "defense", "canary")}
-    with open_dict(config):
-        del config["hydra"]
-    settings: Any = OmegaConf.to_container(config, resolve=True)
-    return {**settings, "names": names}
+    return composed(*overrides)
 
 
 def trained(case: Case, root: str | None, folder: Path) -> Run:

@@ -16,8 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
 from rich.console import Console
 from rich.table import Table
 
@@ -27,7 +25,7 @@ sys.path.insert(0, str(ROOT))
 from datamodules.dataset import from_config  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
 from evaluation.signals import answers  # noqa: E402
-from train import train  # noqa: E402
+from train import composed, train  # noqa: E402
 
 
 class Goal(NamedTuple):
@@ -53,13 +51,7 @@ def settings_of(goal: Goal, root: str | None) -> dict[str, Any]:
     overrides = [f"experiment={goal.experiment}", f"defense.epsilon={goal.epsilon}", "secret=utility"]
     if root is not None:
         overrides.append(f"data.root={Path(root, goal.data).resolve()}")
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        config = compose("train", overrides=overrides, return_hydra_config=True)
-    names = {group: config.hydra.runtime.choices[group] for group in ("network", "defense")}
-    with open_dict(config):
-        del config["hydra"]
-    settings: Any = OmegaConf.to_container(config, resolve=True)
-    return {**settings, "names": names}
+    return composed(*overrides)
 
 
 def measured(settings: dict[str, Any]) -> tuple[list[float], float, Run]:

@@ -20,8 +20,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -31,6 +29,7 @@ sys.path.insert(0, str(ROOT))
 from datamodules.secret import Secret  # noqa: E402
 from targets import workers  # noqa: E402
 from targets.training import chunks, train_models  # noqa: E402
+from train import composed  # noqa: E402
 
 RECORDS, FEATURES, HIDDEN, CLASSES, MODELS = 4000, 446, 128, 30, 32
 FLOP_PER_RECORD = 2 * (2 * FEATURES * HIDDEN + 3 * HIDDEN * CLASSES)  # no gradient for the inputs
@@ -57,9 +56,7 @@ def write_data(folder: Path) -> Path:
 
 def settings_of(data: Path, *overrides: str) -> dict[str, Any]:
     fixed = ["data=npz", f"data.path={data}", f"split.pool={RECORDS}", f"fleet.models={MODELS}"]
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-        settings: Any = OmegaConf.to_container(compose("train", overrides=[*fixed, *overrides]), resolve=True)
-    return {**settings, "names": {}}
+    return composed(*fixed, "split.population=0", *overrides)
 
 
 def ours(settings: dict[str, Any], models: int = MODELS) -> float:

@@ -63,7 +63,7 @@ def _curve(axes: Axes, lines: Sequence[Series]) -> None:
     look = looks(lines)
     drawn, points = [line for line in lines if line.points], [point for line in lines for point in line.points]
     lowest = scale(axes, lines)
-    axes.set_ylim(top=min(1.0, 4 * max([FPR, *(span(point.leakage)[1] for point in points)])))  # room for the legend
+    axes.set_ylim(top=min(1.3, 4 * max([FPR, *(span(point.leakage)[1] for point in points)])))  # room for the legend
     labels = []
     for line in drawn:
         star = line.undefended and line.canary == "none"

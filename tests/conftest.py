@@ -26,18 +26,6 @@ def one_thread() -> None:
 @pytest.fixture
 def compose(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Composes the configuration of `train.py` with overrides, as plain values; runs go to a temporary folder."""
-    from hydra import compose as hydra_compose
-    from hydra import initialize_config_dir
-    from omegaconf import OmegaConf, open_dict
+    from train import composed
 
-    def composed(*overrides: str, runs: Path = tmp_path / "runs") -> dict[str, Any]:
-        with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
-            config = hydra_compose("train", overrides=[f"runs={runs}", *overrides], return_hydra_config=True)
-        chosen = config.hydra.runtime.choices
-        names = {group: chosen[group] for group in ("network", "defense", "canary")}
-        with open_dict(config):
-            del config["hydra"]
-        settings: Any = OmegaConf.to_container(config, resolve=True)
-        return {**settings, "names": names}
-
-    return composed
+    return lambda *overrides, runs=tmp_path / "runs": composed(f"runs={runs}", *overrides)

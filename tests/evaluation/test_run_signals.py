@@ -13,7 +13,7 @@ from evaluation.grant import Grant
 from evaluation.runs import Run
 from evaluation.signals import answers, stamp, view
 from targets.training import load_fleet
-from train import train
+from train import composed, train
 
 SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "fleet.models=2", "secret=signals"]
 
@@ -24,13 +24,7 @@ def run(tmp_path_factory, request) -> Run:
 
 
 def trained(folder: Path, *overrides: str) -> Run:
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    conf = str(Path(__file__).parents[2] / "conf")
-    with initialize_config_dir(conf, version_base="1.3"):
-        config = OmegaConf.to_container(compose("train", overrides=[f"runs={folder}", *SMALL, *overrides]))
-    return Run(Path(train({**config, "names": {"network": "mlp", "defense": "none"}})["folder"]))
+    return Run(Path(train(composed(f"runs={folder}", *SMALL, *overrides))["folder"]))
 
 
 def test_answers_are_the_models_own(run: Run):
