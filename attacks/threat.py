@@ -61,7 +61,7 @@ class ThreatModel:
         """In a few words, such as `probabilities, true label, shadows (IN and OUT)`."""
         shadows = {"none": "", "offline": "shadows (OUT)", "online": "shadows (IN and OUT)"}[self.shadows]
         words = {
-            self.outputs: not self.weights,
+            "predicted label" if self.outputs == "label" else self.outputs: not self.weights,
             "weights": self.gradients,
             "checkpoints": self.checkpoints,
             "true label": self.label,

@@ -97,13 +97,13 @@ def test_access_follows_from_the_threat() -> None:
 
 
 def test_a_threat_model_says_what_it_needs() -> None:
-    assert Correctness().threat.describe() == "label, true label"
+    assert Correctness().threat.describe() == "predicted label, true label"
     assert LiRA().threat.describe() == "top-k, true label, shadows (IN and OUT)"
     assert LiRA().threat.knows_defense and not LossThreshold().threat.knows_defense
     white = ThreatModel(gradients=True, checkpoints=True, label=False, known_members=True)
     assert white.describe() == "weights, checkpoints, known members"
     greedy = ThreatModel(shadows="offline", population=True, features=True, free_queries=True, queries=9)
-    wanted = "label, true label, shadows (OUT), population, records, queries of its choice"
+    wanted = "predicted label, true label, shadows (OUT), population, records, queries of its choice"
     assert greedy.describe() == wanted
 
 
