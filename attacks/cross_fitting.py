@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -14,6 +14,7 @@ MOST_PAIRS = 20_000  # (model, record) pairs that a classifier is fitted on; mor
 LEAST_PAIRS = 200  # below, a class has no classifier of its own
 
 
+@runtime_checkable
 class Classifier(Protocol):
     """What is needed of a scikit-learn classifier or pipeline; the decision is the log-odds of class 1."""
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 COLUMNS = (
     "run", "data", "network", "defense", "guard", "canary", "seed", "epsilon", "delta", "strength",
     "released", "model", "attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers",
+    "queries_declared", "queries_made",
 )  # fmt: skip
 Name = TypeVar("Name")
 MEASURED = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
@@ -208,6 +209,8 @@ class Findings:
         }  # fmt: skip
         tidied = []
         for row in self.rows:
-            values = {**common, **vars(row)}
+            queries = self.needs.get(row.attack, {})
+            asked = {"queries_declared": queries.get("declared"), "queries_made": queries.get("measured")}
+            values = {**common, **vars(row), **asked}
             tidied.append({name: values[name] for name in COLUMNS})
         return tidied

@@ -16,6 +16,7 @@ import yaml
 from targets.release import Release
 
 ROOT = Path(__file__).parent.parent
+QUERIES = ("queries_declared", "queries_made")
 STANDARD = set(yaml.safe_load((ROOT / "conf" / "attack" / "standard.yaml").read_text())["defaults"])
 
 
@@ -64,7 +65,7 @@ def test_results_are_tidy(swept):
     columns = (
         "run data network defense guard canary seed epsilon delta strength released model attack access group metric"
     )
-    assert list(rows[0]) == [*columns.split(), "value", "low", "high", "members", "nonmembers"]
+    assert list(rows[0]) == [*columns.split(), "value", "low", "high", "members", "nonmembers", *QUERIES]
     assert {row["defense"] for row in rows} == {"none", "dp_sgd"}
     assert {row["attack"] for row in rows} == {"", *STANDARD}
     assert {row["model"] for row in rows} == {"all", "0", "1", "2", "3"}
@@ -72,6 +73,7 @@ def test_results_are_tidy(swept):
     private = [float(row["epsilon"]) for row in rows if row["defense"] == "dp_sgd"]
     assert all(7.92 <= epsilon <= 8 for epsilon in private)
     assert all(row["epsilon"] == "" for row in rows if row["defense"] == "none")
+    assert {row["queries_made"] for row in rows if row["attack"] == "noise_agreement"} == {"65.0"}
     fleet = {row["metric"]: row for row in rows if row["model"] == row["group"] == "all" and row["attack"] == "lira"}
     assert float(fleet["auc"]["low"]) <= float(fleet["auc"]["value"]) <= float(fleet["auc"]["high"])
 

@@ -82,11 +82,13 @@ def test_every_command_of_the_attacks_page_works(tmp_path):
     text = ATTACKS.read_text(encoding="utf-8")
     commands = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
     assert len(commands) == 8
-    small = ["fleet.models=4", "trainer.epochs=5"]
+    small = ["fleet.models=4", "trainer.epochs=10"]
     for command in [f"python train.py data=digits {' '.join(small)}", *commands]:
         _, script, *arguments = shlex.split(command)
         if script == "train.py" and small[0] not in arguments:
             arguments += small + (["defense.trainer.epochs=5"] if "defense=dp_sgd" in arguments else [])
+        if script == "evaluate.py" and not any(argument.startswith("attack=") for argument in arguments):
+            arguments.append("attack=quick")
         if "attack=full" in arguments:
             arguments = [*arguments, "attack.boundary.budget=60"]
         done = subprocess.run(
