@@ -38,14 +38,14 @@ def expected_online(
 
 
 def expected_offline(
-    outside: Float[np.ndarray, "*#targets records"], a: float | Float[np.ndarray, "*#targets 1"]
-) -> Float[np.ndarray, "*#targets records"]:
+    outside: Float[np.ndarray, "... records"], a: float | Float[np.ndarray, "... 1"]
+) -> Float[np.ndarray, "... records"]:
     """p̄ = ½[(1 + a) mean_OUT + 1 − a], which takes mean_IN to be 1 − a + a · mean_OUT."""
     return ((1 + a) * outside + 1 - a) / 2
 
 
 def log_ratio(
-    log_p: Float[np.ndarray, "*targets records"], expected: Float[np.ndarray, "*targets records"]
-) -> Float[np.ndarray, "*targets records"]:
+    log_p: Float[np.ndarray, "... records"], expected: Float[np.ndarray, "... records"]
+) -> Float[np.ndarray, "... records"]:
     """log p/p̄."""
     return log_p - np.log(np.maximum(expected, SMALLEST))
