@@ -35,13 +35,23 @@ def evaluate(settings: dict[str, Any]) -> None:
     for key in ("attack", "threat", "root", "reports"):
         if not settings.get(key):
             raise ValueError(f"{key} is empty; leave it out for the default")
-    method = Method(attacks=settings["attack"], threat=settings["threat"], queries=settings["queries"])
+    method = Method(
+        attacks=settings["attack"], threat=settings["threat"], queries=settings["queries"], adaptive=all_attacks()
+    )
     runs = find(Path(settings["root"]), data_name(settings.get("data")), settings["runs"])
     folder = Path(settings["reports"]) / (settings["name"] or runs[0].dataset.name)
     if settings.get("study"):
         study(settings["study"], runs, method, folder)
     else:
         report(runs, method, folder, settings["command"])
+
+
+def all_attacks() -> dict[str, Any]:
+    """The nodes of `conf/attack`, for what defenses and guards ask for beyond the attacks that were chosen."""
+    import yaml
+
+    files = (yaml.safe_load(path.read_text()) for path in Path(__file__).parent.glob("conf/attack/*.yaml"))
+    return {name: node for file in files for name, node in file.items() if name != "defaults"}
 
 
 def report(runs: Sequence[Run], method: Method, folder: Path, command: str) -> None:

@@ -106,6 +106,10 @@ class Secret:
         generator.set_state(torch.from_numpy(state))
         return generator
 
+    def stage(self, name: str) -> Secret:
+        """The secret of one stage of a defense: whatever is drawn there has nothing in common with other stages."""
+        return Secret(hashlib.blake2b(name.encode(), key=self.value, digest_size=BYTES).digest(), given=self.given)
+
     def seal(self, content: bytes) -> str:
         """A keyed hash (HMAC-SHA256): names private content without letting anyone test a guess about it."""
         return hmac.new(self.value, content, hashlib.sha256).hexdigest()

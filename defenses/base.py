@@ -12,9 +12,9 @@ from numpy import ndarray
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 
+from datamodules.draws import Draws
 from datamodules.loaders import Batch
 from datamodules.samplers import Sampler, Shuffling
-from datamodules.secret import Secret
 from datamodules.split import Split
 from targets.fleet import Fitter, Fleet
 from targets.statement import Statement
@@ -30,10 +30,22 @@ class Defense:
 
     separable: ClassVar[bool] = True
     """Whether a record's loss depends on that record alone (DP-SGD demands it)."""
-    stackable: ClassVar[bool] = True
-    """Whether it may be trained with a leading model axis."""
-    roles: ClassVar[frozenset[str]] = frozenset()
-    """The split's roles it trains or tunes on; their records never serve as an attack's non-members."""
+    staged: ClassVar[bool] = False
+    """Whether `fit` trains several times. A defense of one stage can be the base of another, by its hooks alone."""
+    attacks: ClassVar[tuple[str, ...]] = ()
+    """Attacks (of `conf/attack`) that know how to get around it: every evaluation runs them."""
+    canaries: ClassVar[tuple[str, ...]] = ()
+    """Kinds of canaries that it protects least: an evaluation without them says so."""
+
+    @property
+    def stackable(self) -> bool:
+        """Whether it may be trained with a leading model axis."""
+        return True
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The split's roles it trains or tunes on; their records never serve as an attack's non-members."""
+        return frozenset()
 
     @property
     def strength(self) -> float | None:
@@ -54,13 +66,23 @@ class Defense:
         """Changes the architecture before training."""
         return network
 
+    def inputs(self, batch: Batch, draws: Draws) -> Batch:
+        """What a step trains on instead of its records, such as changed copies of them."""
+        return batch
+
     def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
-        """The loss of every record, shape (*models, batch): cross-entropy."""
-        losses = F.cross_entropy(logits.flatten(end_dim=-2), batch.y.flatten(), reduction="none")
+        """The loss of every record, shape (*models, batch): cross-entropy with its class, or soft labels if given."""
+        labels = batch.y.flatten() if batch.targets is None else batch.targets.flatten(end_dim=-2)
+        losses = F.cross_entropy(logits.flatten(end_dim=-2), labels, reduction="none")
         return losses.view(batch.y.shape)
 
-    def callbacks(self, secret: Secret) -> list[Callback]:
-        """Lightning callbacks of one fit; what they draw at random comes from the secret."""
+    def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
+        """Lightning callbacks of one fit.
+
+        Args:
+            fitter: of the models that are trained together; what callbacks draw at random comes from its secret.
+            split: the roles of the records.
+        """
         return []
 
     def for_release(self) -> Defense:

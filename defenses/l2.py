@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import pytorch_lightning as pl
-import torch
-from torch import optim
+from pytorch_lightning import Callback
 
-from datamodules.secret import Secret
+from datamodules.split import Split
 from defenses.base import Defense
+from defenses.penalty import Penalty
+from targets.fleet import Fitter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +36,5 @@ class L2(Defense):
     def strength(self) -> float:
         return self.weight_decay
 
-    def callbacks(self, secret: Secret) -> list[pl.Callback]:
-        return [WeightDecay(self.weight_decay)]
-
-
-class WeightDecay(pl.Callback):
-    """Adds the gradient of λ/2·‖θ‖² to what the loss gave."""
-
-    def __init__(self, weight_decay: float):
-        self.weight_decay = weight_decay
-
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: optim.Optimizer
-    ) -> None:
-        parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        gradients = [p.grad for p in parameters]
-        torch._foreach_add_(gradients, parameters, alpha=self.weight_decay)
+    def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
+        return [Penalty(self.weight_decay, slope=lambda weights: weights)]

@@ -6,8 +6,12 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Shaped
 from scipy.special import softmax
+
+from targets.guards import Guard, Level, NoGuard
+
+LEVELS = ("label", "probabilities", "logits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,18 +52,30 @@ class Grant:
     @property
     def level(self) -> str:
         """In a few words, such as `probabilities, 2 decimals` or `top-3`."""
-        if self.outputs != "probabilities":
-            return self.outputs
-        shown = "probabilities" if self.top_k is None else f"top-{self.top_k}"
+        return self.behind(NoGuard())
+
+    def behind(self, guard: Guard) -> str:
+        """What attackers see of models behind a guard, in the same words: no more than either lets out."""
+        outputs = self._least(guard.level)
+        if outputs != "probabilities":
+            return outputs
+        held_back = [k for k in (self.top_k, guard.top_k) if k is not None]
+        shown = f"top-{min(held_back)}" if held_back else "probabilities"
         return shown if self.decimals is None else f"{shown}, {self.decimals} decimals"
 
-    def released(self, logits: Float[np.ndarray, "*shape classes"]) -> dict[str, Any]:
-        """Logits as they are released: one of `logits`, `probabilities` and `predictions`, by name."""
-        if self.outputs == "logits":
-            return {"logits": logits}
-        if self.outputs == "label":
-            return {"predictions": logits.argmax(axis=-1)}
-        probabilities = softmax(logits, axis=-1)
+    def released(self, answers: Shaped[np.ndarray, "*shape"], level: Level = "logits") -> dict[str, Any]:
+        """Answers as attackers see them: one of `logits`, `probabilities` and `predictions`, by name.
+
+        Args:
+            answers: logits or probabilities, (…, classes), or classes.
+            level: which of these: what a guard lets out.
+        """
+        outputs = self._least(level)
+        if outputs == "logits":
+            return {"logits": answers}
+        if outputs == "label":
+            return {"predictions": answers if level == "label" else answers.argmax(axis=-1)}
+        probabilities = softmax(answers, axis=-1) if level == "logits" else np.asarray(answers)
         if self.top_k is not None and self.top_k < probabilities.shape[-1]:
             least = np.partition(probabilities, -self.top_k, axis=-1)[..., [-self.top_k]]
             probabilities = np.where(probabilities >= least, probabilities, 0.0).astype(probabilities.dtype)
@@ -67,7 +83,10 @@ class Grant:
             probabilities = probabilities.round(self.decimals)
         return {"probabilities": probabilities}
 
-    def answer(self, logits: Float[np.ndarray, "n classes"]) -> np.ndarray:
+    def answer(self, answers: Shaped[np.ndarray, "n *classes"], level: Level = "logits") -> np.ndarray:
         """What a query with n inputs returns."""
-        (answer,) = self.released(logits).values()
+        (answer,) = self.released(answers, level).values()
         return np.asarray(answer)
+
+    def _least(self, level: Level) -> Level:
+        return min(self.outputs, level, key=LEVELS.index)

@@ -22,7 +22,7 @@ from evaluation.method import Method
 from evaluation.metrics import Ranking
 from evaluation.mismatch import mismatch_view
 from evaluation.runs import Run
-from evaluation.signals import answers, view
+from evaluation.signals import predictions, view
 from targets import progress, workers
 from targets.files import write_json
 from targets.recipe import Recipe
@@ -33,23 +33,22 @@ def findings_of(runs: Sequence[Run], method: Method) -> list[Findings]:
     missing = [run for run in runs if kept(run, method) is None]
     if missing:
         with progress.Progress(missing[0].folder.parent, len(missing), "runs attacked"):
-            items = [(str(run.folder), method) for run in missing]
+            items = [(run.folder, run.guard, method) for run in missing]
             list(workers.run(measure_and_keep, items, workers.count("auto")))
     return [found for run in runs if (found := kept(run, method)) is not None]
 
 
-def measure_and_keep(folder: str, method: Method) -> None:
+def measure_and_keep(folder: Path, guard: str, method: Method) -> None:
     """The work item of a process: one run."""
-    run = Run(Path(folder))
+    run = Run(folder, guard)
     measured = {"key": method.key(run), "models": len(run.models())}  # before others may extend the run
-    write_json(run.folder / "metrics.json", {**measured, "findings": measure(run, method).to_json()})
+    write_json(run.metrics, {**measured, "findings": measure(run, method).to_json()})
     progress.report(run.name, 1)
 
 
 def kept(run: Run, method: Method) -> Findings | None:
     """The findings of this method on these very models, if they are there."""
-    path = run.folder / "metrics.json"
-    if not path.exists() or (content := json.loads(path.read_text()))["key"] != method.key(run):
+    if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != method.key(run):
         return None
     return Findings.from_json(run, content["findings"])
 
@@ -62,7 +61,7 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
         method: how they are attacked.
         source: another run whose models are the shadows, instead of the run's own.
     """
-    attacks, auditor = method.make_attacks(), method.audit
+    attacks, auditor = method.attacks_on(run), method.audit
     threats = [attack.threat for attack in (*attacks, auditor)]
     seen = view(run, method.grant, method.queries, threats)
     given = seen if source is None else mismatch_view(seen, view(source, method.grant, method.queries, threats))
@@ -92,7 +91,7 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
         skipped=skipped,
         needs=needs,
         threat=method.grant.access,
-        released=method.grant.level,
+        released=method.grant.behind(run.made_guard),
         audit=lower_bounds(run, auditor, seen, method.guesses),
     )
     for attack in scores:
@@ -108,8 +107,8 @@ def utility(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
     """Accuracy on test records and on each model's own members; whether canaries were learnt at all."""
     data, split = run.dataset, run.dataset.split
     membership = run.membership()
-    test = (answers(run, "test").argmax(axis=-1) == data.y[split.test]).astype(np.float64)
-    pool = (answers(run, "pool").argmax(axis=-1) == data.y[split.pool]).astype(np.float64)
+    test = (predictions(run, "test") == data.y[split.test]).astype(np.float64)
+    pool = (predictions(run, "pool") == data.y[split.pool]).astype(np.float64)
     # Test records and the fixed part of a canary run are not the audited records: no persons group them.
     alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
     members = np.where(membership, pool, np.nan)

@@ -35,6 +35,7 @@ class Method:
             and under `guesses` the share of records guessed at either end. Both are fixed beforehand, since a bound of
             the best of several would need a correction.
         queries: how each record is put to the models.
+        adaptive: the nodes of attacks that a run's defense or guard may ask for, by name.
 
     Raises:
         ValueError: if a way to put a record is unknown, or the audit would know what it guesses.
@@ -43,6 +44,7 @@ class Method:
     attacks: Mapping[str, Any]
     threat: Mapping[str, Any] = field(default_factory=lambda: BLACK_BOX)
     queries: Sequence[str] = PLAIN
+    adaptive: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if isinstance(self.queries, str) or not self.queries or len(set(self.queries)) < len(self.queries):
@@ -82,9 +84,25 @@ class Method:
         """
         return [_made(f"attack.{key}", node) for key, node in self.attacks.items()]
 
+    def nodes_on(self, run: Run) -> dict[str, Any]:
+        """The nodes of the attacks on a run: those chosen, and those that know its defense and its guard.
+
+        Raises:
+            ValueError: if a defense or guard asks for an attack that there is not.
+        """
+        if unknown := [name for name in run.attacks if name not in {*self.attacks, *self.adaptive}]:
+            raise ValueError(f"attack={unknown[0]}, which {run.folder} asks for, is unknown; add conf/attack/<it>.yaml")
+        return {**self.attacks, **{name: self.adaptive[name] for name in run.attacks if name not in self.attacks}}
+
+    def attacks_on(self, run: Run) -> list[Attack]:
+        """The attacks on a run."""
+        return [_made(f"attack.{key}", node) for key, node in self.nodes_on(run).items()]
+
     def key(self, run: Run) -> str:
         """Names these settings on the very models of a run."""
-        text = json.dumps([canonical(asdict(self)), stamp(run), METHOD_VERSION], sort_keys=True)
+        settings = {**asdict(self), "attacks": self.nodes_on(run)}
+        del settings["adaptive"]
+        text = json.dumps([canonical(settings), stamp(run), METHOD_VERSION], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

@@ -25,6 +25,8 @@ from datamodules.split import Membership
 from targets import RESULTS_VERSION
 from targets.checkpoints import kept_epochs, weights_path
 from targets.files import write, write_json
+from targets.guards import Guard, NoGuard
+from targets.guards.registry import guard_folder, guards_of, registered
 from targets.statement import Statement
 
 IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")
@@ -37,9 +39,15 @@ LOCK = ".lock"
 
 @dataclass(frozen=True)
 class Run:
-    """A folder `runs/<data>/<network>-<defense>[-<canary>]-<hash>`: one data set, network, defense, kind of canary."""
+    """A folder `runs/<data>/<network>-<defense>[-<canary>]-<hash>`: one data set, network, defense, kind of canary.
+
+    Args:
+        folder: where its models are.
+        guard: the label of the guard that stands before them.
+    """
 
     folder: Path
+    guard: str = NoGuard.name
 
     @classmethod
     def of(cls, config: Mapping[str, Any], dataset: Dataset) -> Run:
@@ -62,7 +70,11 @@ class Run:
 
     @property
     def name(self) -> str:
-        return self.folder.name
+        return self.folder.name + ("" if self.guard == NoGuard.name else f"+{self.guard}")
+
+    @cached_property
+    def made_guard(self) -> Guard:
+        return registered(self.folder, self.guard)
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -97,6 +109,22 @@ class Run:
         """The value that a sweep over the defense varies."""
         value: str | None = self._summary["strength"]
         return None if value is None else float(value)
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """The attacks that know how to get around its defense or its guard."""
+        return tuple(dict.fromkeys((*self._summary.get("attacks", ()), *self.made_guard.attacks)))
+
+    @property
+    def canaries(self) -> tuple[str, ...]:
+        """The kinds of canaries that its defense protects least."""
+        return tuple(self._summary.get("canaries", ()))
+
+    @property
+    def metrics(self) -> Path:
+        """The file of what was measured."""
+        own = self.guard == NoGuard.name
+        return (self.folder if own else guard_folder(self.folder, self.guard)) / "metrics.json"
 
     @property
     def secret(self) -> Secret:
@@ -141,6 +169,7 @@ class Run:
             write(private / "data", self.secret.seal(dataset.fingerprint.encode()))
         config = {**config, "data": {key: absolute(key, value) for key, value in config["data"].items()}}
         public = {key: value for key, value in config.items() if key in (*decisive(config), "names", "fleet")}
+        public["names"] = {group: name for group, name in config["names"].items() if group != "guard"}
         write(self.folder / "config.yaml", yaml.safe_dump(public, sort_keys=False))
 
     def complete(self, models: int) -> None:
@@ -151,8 +180,7 @@ class Run:
 
     def audit(self) -> list[dict[str, Any]]:
         """What attacks found on the whole fleet, if it was evaluated: numbers that may be published with a release."""
-        path = self.folder / "metrics.json"
-        kept = json.loads(path.read_text()) if path.exists() else {}
+        kept = json.loads(self.metrics.read_text()) if self.metrics.exists() else {}
         if kept.get("models") != len(self.models()):
             return []
         names, numbers = ("attack", "access", "metric"), ("value", "low", "high")
@@ -191,7 +219,7 @@ class Run:
 
 
 def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
-    """The complete runs of a data set, or those that a folder or a pattern of folders names.
+    """The complete runs of a data set, or those that a folder or a pattern of folders names, once for each guard.
 
     Raises:
         ValueError: if neither is given, or nothing is found.
@@ -204,7 +232,8 @@ def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
         folders, wanted = sorted((root / data).glob("*/")), f"data={data}"
     else:
         raise ValueError("neither data nor runs is given; add data=<name> or runs=<folder or pattern>")
-    if runs := [run for folder in folders if (run := Run(folder)).is_complete()]:
+    complete = [folder for folder in folders if Run(folder).is_complete()]
+    if runs := [Run(folder, guard) for folder in complete for guard in guards_of(folder)]:
         return runs
     there = ", ".join(sorted(path.name for path in root.glob("*/") if not path.name.startswith("."))) or "nothing"
     raise ValueError(f"{wanted} has no complete run; {root}/ holds {there}: choose one of them or train first")

@@ -8,18 +8,19 @@ from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Int64, Shaped
 
 from attacks import ThreatModel, View
 from evaluation.augmentations import augmented
 from evaluation.grant import Grant
 from evaluation.runs import Run
 from targets.files import replacing
+from targets.guards.registry import guard_folder
 
 if TYPE_CHECKING:
     from targets.fleet import Fleet
+    from targets.guards.guarded import Guarded
 
-GUARD = "none"
 PLAIN = ("plain",)
 SIGNALS_VERSION = 1
 """Part of what kept signals are known by; raised when a change makes the same models give others."""
@@ -36,25 +37,25 @@ def view(
         queries: how each record is put to the models, by `evaluation.augmentations`.
         threats: what attacks need; gradients and checkpoints are read only where one of them does.
     """
-    grant, models = grant or Grant(), cache(lambda: fleet(run))
+    grant, models, guard = grant or Grant(), cache(lambda: guarded(run)), run.made_guard
     data, split = run.dataset, run.dataset.split
     pool = answers(run, "pool", queries)
-    given = grant.released(pool[:, split.is_audited] if len(split.canaries) else pool)
+    given = grant.released(pool[:, split.is_audited] if len(split.canaries) else pool, guard.level)
     if len(split.population):
-        population = grant.released(answers(run, "population"))
+        population = grant.released(answers(run, "population"), guard.level)
         given |= {f"population_{name}": released for name, released in population.items()}
         given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
     if grant.weights:
         given |= inner_signals(run, threats)
-    top_k = grant.top_k if grant.top_k is not None and grant.top_k < len(data.classes) else None
+    held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
     return View(
         labels=data.y[split.audited],
         membership=run.membership()[:, split.is_audited],
         groups=run.groups(),
         persons=None if split.persons is None else split.persons[split.is_audited],
         features=data.x[split.audited],
-        query=lambda model, x: grant.answer(models().one(model).predict(x)[0]),
-        top_k=top_k,
+        query=lambda model, x: grant.answer(models().one(model).predict(x)[0], guard.level),
+        top_k=min(held_back, default=None),
         **given,
     )
 
@@ -80,8 +81,10 @@ def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndar
 
 def answers(
     run: Run, role: str, queries: Sequence[str] = PLAIN
-) -> Float[np.ndarray, "models records *queries classes"]:
-    """Logits of all models for the records of a role, float32 as released, memory-mapped from the run's folder.
+) -> Shaped[np.ndarray, "models records *queries_classes"]:
+    """What all models answer for the records of a role behind the run's guard, memory-mapped from the run's folder.
+
+    Float32 logits or probabilities, or classes, as the guard lets out.
 
     Args:
         run: a complete run.
@@ -89,12 +92,28 @@ def answers(
         queries: how each record is put to the models; a single one gives no query axis.
     """
     x = run.dataset.x[getattr(run.dataset.split, role)]
+    plain = Run(run.folder)
 
     def ask(name: str) -> np.ndarray:
-        return fleet(run).predict(augmented(name, x))
+        if run.guard == plain.guard:
+            return fleet(run).predict(augmented(name, x))
+        return guarded(run).predict(augmented(name, x), answers(plain, role, [name]))
 
-    kept = [cached(run, f"{GUARD}/{role}-{name}", partial(ask, name)) for name in queries]
+    kept = [cached(run, f"{run.guard}/{role}-{name}", partial(ask, name)) for name in queries]
     return kept[0] if len(kept) == 1 else np.stack(kept, axis=2)
+
+
+def predictions(run: Run, role: str) -> Int64[np.ndarray, "models records"]:
+    """The classes that all models predict for the records of a role, behind the run's guard."""
+    given = answers(run, role)
+    return np.asarray(given) if run.made_guard.level == "label" else given.argmax(axis=-1)
+
+
+def guarded(run: Run) -> Guarded:
+    """The models of a run behind its guard."""
+    from targets.guarding import load_guarded
+
+    return load_guarded(run.config, run.dataset, run.folder, run.models(), run.guard)
 
 
 def fleet(run: Run) -> Fleet:
@@ -119,10 +138,12 @@ def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -
 
 
 def stamp(run: Run) -> str:
-    """Names the very models of a run, and how they are asked: a digest of their files."""
+    """Names the very models of a run, its guard, and how they are asked: a digest of their files."""
     digest = hashlib.blake2b(bytes([SIGNALS_VERSION]), digest_size=8)
     for k in run.models():
         for path in sorted((run.folder / "models").glob(f"{k}.*")):
             digest.update(path.name.encode())
             digest.update(hashlib.blake2b(path.read_bytes()).digest())
+    for path in sorted(guard_folder(run.folder, run.guard).glob("*.safetensors")):
+        digest.update(path.name.encode() + hashlib.blake2b(path.read_bytes()).digest())
     return digest.hexdigest()

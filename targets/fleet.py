@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from jaxtyping import Bool, Float, Real
+from jaxtyping import Bool, Float, Float32, Real
 from torch import Tensor, nn
 
 from datamodules.arithmetic import Arithmetic
 from datamodules.dataset import Dataset
+from datamodules.draws import Draws
 from datamodules.loaders import Gather, training_loader
 from datamodules.secret import Secret
 from datamodules.split import Split
@@ -41,6 +42,7 @@ class Fleet:
         states: one `state_dict` per model.
         callbacks: the Lightning callbacks that took part, with what they recorded.
         checkpoints: for each model the `state_dict`s from before the end of training, by epoch.
+        stages: the fleets that came before these models in a defense of several stages, by name.
     """
 
     def __init__(
@@ -49,8 +51,9 @@ class Fleet:
         states: Sequence[State],
         callbacks: Sequence[pl.Callback] = (),
         checkpoints: Sequence[Mapping[int, State]] | None = None,
+        stages: Mapping[str, Fleet] | None = None,
     ):
-        self.network, self.states, self.callbacks = network, states, callbacks
+        self.network, self.states, self.callbacks, self.stages = network, states, callbacks, stages or {}
         self.checkpoints = [{} for _ in states] if checkpoints is None else checkpoints
 
     def __len__(self) -> int:
@@ -89,6 +92,7 @@ class Fitter:
         size: the public size N.
         at_once: how many models are trained as one stack.
         keep_checkpoints: how many models from before the end of training are kept of each, evenly over the epochs.
+        base_recipes: how the base of the defense is trained, that base's own base, and so on.
     """
 
     dataset: Dataset
@@ -100,20 +104,50 @@ class Fitter:
     size: int
     at_once: int
     keep_checkpoints: int = 0
+    base_recipes: tuple[Recipe, ...] = ()
+
+    @property
+    def base(self) -> Fitter:
+        """Trains the same models under the base of the defense, by that base's recipe."""
+        base: Defense = getattr(self.defense, "base")  # noqa: B009 (only composed defenses have one)
+        return replace(self, defense=base, recipe=self.base_recipes[0], base_recipes=self.base_recipes[1:])
+
+    def stage(self, name: str, **changes: Any) -> Fitter:
+        """A fitter of models that come before the last ones of a defense: with other random numbers.
+
+        Args:
+            name: of the stage, different for each.
+            changes: fields that differ, such as `models` and `size`.
+        """
+        return replace(self, secret=self.secret.stage(name), keep_checkpoints=0, **changes)
 
     @property
     def arithmetic(self) -> Arithmetic:
         return self.recipe.arithmetic(self.size)
 
-    def train(self, split: Split, membership: Bool[np.ndarray, "models pool"]) -> Fleet:
-        """Trains one model per row of `membership` on the pool records that the row marks."""
+    def train(
+        self,
+        split: Split,
+        membership: Bool[np.ndarray, "models pool"],
+        *,
+        soft_labels: Float32[np.ndarray, "models records classes"] | None = None,
+    ) -> Fleet:
+        """Trains one model per row of `membership` on the pool records that the row marks.
+
+        Args:
+            split: the roles of the records; a stage on other records than the pool's takes these as its pool.
+            membership: who trains on what.
+            soft_labels: for each model and record of the data set the probabilities to learn, instead of its class.
+        """
         states: list[State] = []
         callbacks: list[pl.Callback] = []
         checkpoints: list[Mapping[int, State]] = []
         for start in range(0, len(self.models), self.at_once):
             rows = slice(start, start + self.at_once)
             members = [split.pool[row] for row in membership[rows]]
-            trained, taking_part, snapshots = self._train_together(self.models[rows], members, split)
+            together = replace(self, models=self.models[rows])
+            taught = None if soft_labels is None else soft_labels[rows]
+            trained, taking_part, snapshots = together._train_together(members, split, taught)
             states += trained
             callbacks += taking_part
             checkpoints += snapshots.of_models(trained)
@@ -130,19 +164,23 @@ class Fitter:
             return self.defense.network(network)
 
     def _train_together(
-        self, models: Sequence[int], members: Sequence[np.ndarray], split: Split
+        self, members: Sequence[np.ndarray], split: Split, soft_labels: np.ndarray | None
     ) -> tuple[list[State], list[pl.Callback], Snapshots]:
+        models = self.models
         stacked = len(models) > 1
         networks = [self.initial_network(k) for k in models]
         network = stack(networks) if stacked else networks[0]
         sampler = self.defense.sampler(members, models, self, split)
         module = Target(
             network,
+            inputs=lambda batch, step: self.defense.inputs(
+                batch, Draws(secret=self.secret, models=models, step=step, stacked=stacked)
+            ),
             loss=self.defense.loss,
             optimizer=self.recipe.make_optimizer,
             loss_divisor=self.arithmetic.sampling_rate * self.size,
         )
-        callbacks = self.defense.callbacks(self.secret)
+        callbacks = self.defense.callbacks(self, split)
 
         def weights() -> list[State]:
             if stacked:
@@ -163,5 +201,6 @@ class Fitter:
                 enable_progress_bar=False,
                 enable_model_summary=False,
             )
-            trainer.fit(module, training_loader(Gather(self.dataset.x, self.dataset.y, stacked=stacked), sampler))
+            gather = Gather(self.dataset.x, self.dataset.y, stacked=stacked, soft_labels=soft_labels)
+            trainer.fit(module, training_loader(gather, sampler))
         return weights(), callbacks, snapshots

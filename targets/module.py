@@ -11,6 +11,7 @@ from torch import Tensor, nn, optim
 from datamodules.loaders import Batch
 
 Loss = Callable[[Tensor, Batch, int], Tensor]
+Inputs = Callable[[Batch, int], Batch]
 
 
 class Target(pl.LightningModule):
@@ -18,6 +19,7 @@ class Target(pl.LightningModule):
 
     Args:
         network: the classifier; with a leading model axis for a stack.
+        inputs: (batch, step) to the batch that is trained on.
         loss: (logits, batch, epoch) to losses per record, shape (…, batch).
         optimizer: makes the optimizer from the parameters.
         loss_divisor: what a step's summed loss is divided by: the expected batch size q·N, a public number. The
@@ -28,12 +30,17 @@ class Target(pl.LightningModule):
         self,
         network: nn.Module,
         *,
+        inputs: Inputs,
         loss: Loss,
         optimizer: Callable[[Iterable[nn.Parameter]], optim.Optimizer],
         loss_divisor: float,
     ):
         super().__init__()
-        self.network, self.loss, self.optimizer, self.loss_divisor = network, loss, optimizer, loss_divisor
+        self.network, self.inputs, self.loss = network, inputs, loss
+        self.optimizer, self.loss_divisor = optimizer, loss_divisor
+
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        return self.inputs(batch, self.trainer.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         losses = self.loss(self.network(batch.x), batch, self.current_epoch)

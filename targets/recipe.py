@@ -68,6 +68,15 @@ class Recipe:
         """The trainer's settings of a run, with what its defense needs otherwise."""
         return cls(**{**config["trainer"], **(config["defense"].get("trainer") or {})})
 
+    @classmethod
+    def of_bases(cls, config: Mapping[str, Any]) -> tuple[Recipe, ...]:
+        """The same for the base of the defense, that base's own base, and so on."""
+        base = config["defense"].get("base")
+        if base is None:
+            return ()
+        inner = {**config, "defense": base}
+        return (cls.of(inner), *cls.of_bases(inner))
+
     def arithmetic(self, size: int) -> Arithmetic:
         """The public numbers of training on N = `size` records."""
         return Arithmetic(size=size, batch_size=self.batch_size, epochs=self.epochs)

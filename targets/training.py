@@ -47,7 +47,9 @@ def make_fitter(
     Raises:
         ValueError: if a stack is asked for (`fleet.at_once`) that network or defense cannot be trained in.
     """
-    defense: Defense = instantiate({key: value for key, value in config["defense"].items() if key != "trainer"})
+    defense: Defense = instantiate(without_trainer(config["defense"]))
+    for role in sorted(defense.roles):
+        dataset.split.require(role, who=f"defense={config['names']['defense']}")
     fitter = Fitter(
         dataset=dataset,
         make_network=instantiate(config["network"], _partial_=True),
@@ -58,8 +60,15 @@ def make_fitter(
         size=membership.public_size(defense.units(dataset.split), len(dataset.split.canaries)),
         at_once=1,
         keep_checkpoints=config["fleet"].get("keep_checkpoints", 0),
+        base_recipes=Recipe.of_bases(config),
     )
     return replace(fitter, at_once=at_once(config["fleet"]["at_once"], fitter))
+
+
+def without_trainer(defense: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a defense and of its base without those of their trainers, which the recipes hold."""
+    settings = {key: value for key, value in defense.items() if key != "trainer"}
+    return settings | ({"base": without_trainer(defense["base"])} if "base" in defense else {})
 
 
 def at_once(wanted: int | str, fitter: Fitter) -> int:
@@ -99,8 +108,13 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
         check_finite(part.models, fleet)
         statement = complete_statement(fitter, fleet)
         strength = fitter.defense.strength
-        summary = {"statement": statement.to_json(), "strength": None if strength is None else str(strength)}
-        write_json(Path(folder) / "summary.json", summary)  # the strength as text: JSON knows no infinity
+        summary = {
+            "statement": statement.to_json(),
+            "strength": None if strength is None else str(strength),  # as text: JSON knows no infinity
+            "attacks": list(fitter.defense.attacks),
+            "canaries": list(fitter.defense.canaries),
+        }
+        write_json(Path(folder) / "summary.json", summary)
         for k, state, checkpoints in zip(part.models, fleet.states, fleet.checkpoints, strict=True):
             for epoch, weights in (*checkpoints.items(), (None, state)):
                 with replacing(weights_path(Path(folder), k, epoch)) as temporary:

@@ -78,7 +78,7 @@ def test_training_that_ends_early_keeps_its_end(compose, monkeypatch):
         def on_train_epoch_end(self, trainer, pl_module):
             trainer.should_stop = trainer.current_epoch == 1
 
-    monkeypatch.setattr(NoDefense, "callbacks", lambda self, secret: [Stop()])
+    monkeypatch.setattr(NoDefense, "callbacks", lambda self, fitter, split: [Stop()])
     fleet = fit(compose(*SMALL), [0], 1, 2)
     assert not same(fleet.checkpoints[0][1], fleet.states[0], 1e-3)
     assert same(fleet.checkpoints[0][3], fleet.states[0])

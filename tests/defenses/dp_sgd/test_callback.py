@@ -436,6 +436,7 @@ class Arrays:
         members = [np.random.default_rng(k).permutation(240)[: 100 + 10 * k] for k in fleet]
         module = Target(
             network,
+            inputs=lambda batch, step: batch,
             loss=lambda z, batch, epoch: nn.functional.cross_entropy(
                 z.flatten(0, -2), batch.y.flatten(), reduction="none"
             ).view(batch.y.shape),

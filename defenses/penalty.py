@@ -1,0 +1,32 @@
+"""Penalties on the weights: their gradients, added before every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, optim
+
+Slope = Callable[[list[Tensor]], Sequence[Tensor]]
+
+
+class Penalty(pl.Callback):
+    """Adds λ times the gradient of a penalty on the weights to what the loss gave.
+
+    Unlike an optimizer's own weight decay it is the same penalty under every optimizer.
+
+    Args:
+        weight: λ.
+        slope: the weights to the penalty's gradient with respect to each.
+    """
+
+    def __init__(self, weight: float, slope: Slope):
+        self.weight, self.slope = weight, slope
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: optim.Optimizer
+    ) -> None:
+        weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        with torch.no_grad():
+            torch._foreach_add_([p.grad for p in weights], list(self.slope(weights)), alpha=self.weight)

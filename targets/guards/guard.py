@@ -1,0 +1,99 @@
+"""What stands between a model and whoever queries it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
+
+import numpy as np
+from jaxtyping import Float32, Int64, Real, Shaped
+
+from datamodules.split import Split
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from targets.fleet import Fitter, Fleet
+
+Level = Literal["label", "probabilities", "logits"]
+
+
+class Query(NamedTuple):
+    """Some inputs, what the model says about them, and what a guard may use to answer.
+
+    Args:
+        x: the inputs.
+        logits: of the model.
+        state: what the guard learned about this model.
+        ask: gives the model's logits for other inputs.
+    """
+
+    x: Real[np.ndarray, "records ..."]
+    logits: Float32[np.ndarray, "records classes"]
+    state: Mapping[str, Tensor]
+    ask: Callable[[Real[np.ndarray, "n ..."]], Float32[np.ndarray, "n classes"]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guard(ABC):
+    """Changes a model's answers, not the model: it goes on any trained run, and adds nothing to ε.
+
+    An answer is a fixed function of the query: an attacker who repeats one could average fresh randomness away. What
+    a guard draws at random must come from the query and from what `fit` drew from the secret.
+
+    Shadows stand behind the same guard as the target, each with one fitted to itself.
+    """
+
+    name: ClassVar[str]
+    """Its key in `conf/guard`."""
+    level: ClassVar[Level] = "probabilities"
+    """What it lets out: logits, probabilities (unless they are held back, of all classes), or a class alone."""
+    keeps_label: ClassVar[bool] = True
+    """Whether the predicted class is always that of the model."""
+    attacks: ClassVar[tuple[str, ...]] = ()
+    """Attacks (of `conf/attack`) that know how to get around it: every evaluation runs them."""
+
+    @property
+    def roles(self) -> frozenset[str]:
+        """The split's roles that it is fitted on."""
+        return frozenset()
+
+    @property
+    def strength(self) -> float | None:
+        """The value that a sweep varies, for axes and tables; None if there is nothing to vary."""
+        return None
+
+    @property
+    def top_k(self) -> int | None:
+        """How many probabilities are let out, the largest; None: all."""
+        return None
+
+    def fit(
+        self, model: Fleet, members: Int64[np.ndarray, " members"], fitter: Fitter, split: Split
+    ) -> dict[str, Tensor]:
+        """What it must know of a model, as tensors; nothing by default.
+
+        Args:
+            model: a fleet of this one.
+            members: the records that it was trained on.
+            fitter: of this model, with data, secret and the model's number.
+            split: the roles of the records.
+        """
+        return {}
+
+    @abstractmethod
+    def answer(self, query: Query) -> Shaped[np.ndarray, "records *classes"]:
+        """Float32 logits or probabilities of every class, or int64 classes, by `level`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoGuard(Guard):
+    """Whoever queries the model sees its logits."""
+
+    name = "none"
+    level = "logits"
+
+    def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        return query.logits

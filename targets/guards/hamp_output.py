@@ -1,0 +1,68 @@
+"""HAMP's output step: every answer wears the confidences of a random input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from scipy.special import ndtri
+
+from datamodules.split import Split
+from datamodules.tokens import Tokens
+from targets.guards.guard import Guard, Query
+from targets.guards.keyed import KEY, draw_key, generators
+from targets.guards.probabilities import predicting, probabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from targets.fleet import Fitter, Fleet
+
+VALUES = "values"
+NORMAL_VALUES = 256
+LOOKED_AT = 1000  # records that show whether inputs are 0 and 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class HAMPOutput(Guard):
+    """The sorted probabilities of a random input, dealt out by the ranks of the query's own ones.
+
+    So a confidence tells nothing about the record but the order of its classes (Chen & Pattabiraman 2024, "Overconfidence
+    is a Dangerous Thing", section 4.3); what the labels give away stays. The random input belongs to the query: a fresh
+    one each time would show by what it has in common.
+
+    Its values are drawn from what is public about the inputs: 0 and 1 where there are no others, any word where they are
+    words, otherwise a standard normal distribution, since numbers are scaled to about that.
+    """
+
+    name = "hamp_output"
+    attacks = ("correctness", "noise_agreement")
+
+    def fit(
+        self, model: Fleet, members: Int64[np.ndarray, " members"], fitter: Fitter, split: Split
+    ) -> dict[str, Tensor]:
+        """The key of the random inputs, and the values that are drawn from."""
+        import torch  # slow to import; reading a guard needs none of it
+
+        return {KEY: draw_key(self.name, fitter), VALUES: torch.from_numpy(_values(fitter))}
+
+    def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        if not len(query.x):
+            return probabilities(query.logits)
+        values, shape = query.state[VALUES].numpy(), query.x.shape[1:]
+        drawn = [values[rng.integers(len(values), size=shape)] for rng in generators(query.x, query.state)]
+        confidences = np.sort(probabilities(query.ask(np.stack(drawn))), axis=-1)
+        ranks = query.logits.argsort(axis=-1, kind="stable").argsort(axis=-1)
+        return predicting(query.logits.argmax(axis=-1), np.take_along_axis(confidences, ranks, axis=-1))
+
+
+def _values(fitter: Fitter) -> np.ndarray:
+    """What a number of an input may be; each is as likely as any other."""
+    preprocessing, x = fitter.dataset.preprocessing, fitter.dataset.x[:LOOKED_AT]
+    if isinstance(preprocessing, Tokens):
+        return np.arange(preprocessing.buckets)
+    if ((x == 0) | (x == 1)).all():
+        return np.array([0, 1], dtype=x.dtype)
+    return ndtri((np.arange(NORMAL_VALUES) + 0.5) / NORMAL_VALUES).astype(x.dtype)

@@ -1,0 +1,26 @@
+"""Label only: the predicted class and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int64
+
+from targets.guards.guard import Guard, Query
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelOnly(Guard):
+    """The predicted class alone.
+
+    It leaves what errors and the distance to the decision boundary tell (Choquette-Choo et al. 2021, "Label-Only
+    Membership Inference Attacks"): an attacker pays with queries for what it hides.
+    """
+
+    name = "label_only"
+    level = "label"
+    attacks = ("correctness", "noise_agreement")
+
+    def answer(self, query: Query) -> Int64[np.ndarray, " records"]:
+        return query.logits.argmax(axis=-1)

@@ -1,0 +1,80 @@
+"""Which guards a run has, and the files they leave in its folder; nothing here needs torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+
+from targets.files import write_json
+from targets.guards.guard import Guard, NoGuard
+
+GUARDS: dict[str, type[Guard]] = {guard.name: guard for guard in (NoGuard,)}
+"""Every guard there is, by its name: a card names one of them, and reading a card runs no other code."""
+
+
+def make_guard(config: Mapping[str, Any]) -> Guard:
+    """The guard of a configuration.
+
+    Raises:
+        ValueError: if it is none of this project's.
+    """
+    guard: Guard = instantiate(config["guard"])
+    if type(guard) not in GUARDS.values():
+        raise ValueError(
+            f"guard._target_={config['guard'].get('_target_')} is not one of {', '.join(GUARDS)}; a guard is part of"
+            " what is released, choose one of these"
+        )
+    return guard
+
+
+def label(guard: Guard) -> str:
+    """The guard with its settings in one word, such as `none` or `top_k-1f3a02`: names its folder in a run."""
+    if not (settings := asdict(guard)):
+        return guard.name
+    digest = hashlib.blake2b(json.dumps(settings, sort_keys=True).encode(), digest_size=3).hexdigest()
+    return f"{guard.name}-{digest}"
+
+
+def guard_folder(folder: Path, guard: str) -> Path:
+    """Where a run keeps a guard, by its label."""
+    return folder / "guards" / guard
+
+
+def register(folder: Path, guard: Guard) -> None:
+    """Says in the folder of a run that its models are also released behind this guard."""
+    content = {"name": guard.name, "settings": asdict(guard)}
+    path = guard_folder(folder, label(guard))
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "guard.json", content)
+
+
+def registered(folder: Path, guard: str) -> Guard:
+    """The guard of a run that has this label."""
+    path = guard_folder(folder, guard) / "guard.json"
+    if not path.exists():
+        return GUARDS[guard]()
+    content = json.loads(path.read_text())
+    return GUARDS[content["name"]](**content["settings"])
+
+
+def state_path(folder: Path, guard: str, model: int) -> Path:
+    """The file of what a guard learned about a model."""
+    return guard_folder(folder, guard) / f"{model}.safetensors"
+
+
+def unfitted(folder: Path, guard: Guard, models: Sequence[int]) -> list[int]:
+    """The models that a guard has not been fitted to."""
+    if type(guard).fit is Guard.fit:
+        return []
+    return [k for k in models if not state_path(folder, label(guard), k).exists()]
+
+
+def guards_of(folder: Path) -> list[str]:
+    """The labels of the guards that a run is released behind; `none` if nothing is said."""
+    return sorted(path.parent.name for path in folder.glob("guards/*/guard.json")) or [NoGuard.name]

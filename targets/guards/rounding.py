@@ -1,0 +1,43 @@
+"""Rounding: probabilities to a few decimals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from targets.guards.guard import Guard, Query
+from targets.guards.probabilities import probabilities
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rounding(Guard):
+    """Probabilities to so many decimals: an answer need not sum to 1, and the largest may be one of several.
+
+    It hides only what is below the last digit (Shokri et al. 2017, section VIII): a probability of 0.99 and one of
+    0.6 still look different.
+
+    Args:
+        decimals: at least 0.
+
+    Raises:
+        ValueError: if it is no such number.
+    """
+
+    decimals: int
+
+    name = "rounding"
+    keeps_label = False
+    attacks = ("correctness", "noise_agreement")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.decimals, int) or isinstance(self.decimals, bool) or self.decimals < 0:
+            raise ValueError(f"guard.decimals={self.decimals} is no count of digits; choose a whole number from 0 on")
+
+    @property
+    def strength(self) -> float:
+        return self.decimals
+
+    def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        return probabilities(query.logits).round(self.decimals)

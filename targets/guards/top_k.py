@@ -1,0 +1,49 @@
+"""The top k: only the largest probabilities are let out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float32
+
+from targets.guards.guard import Guard, Query
+from targets.guards.probabilities import probabilities
+
+
+@dataclass(frozen=True, kw_only=True)
+class TopK(Guard):
+    """The k largest probabilities; all others read 0, so that an answer need not sum to 1.
+
+    What is left out tells little about members: the largest probability is the one that training raises (Shokri et
+    al. 2017, section VIII, found its top 3 as telling as the whole vector).
+
+    Args:
+        k: how many, at least 1.
+
+    Raises:
+        ValueError: if k is no such number.
+    """
+
+    k: int
+
+    name = "topk"
+    attacks = ("correctness", "noise_agreement")
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
+            raise ValueError(f"guard.k={self.k} is no count of classes; choose a whole number from 1 on")
+
+    @property
+    def strength(self) -> float:
+        return self.k
+
+    @property
+    def top_k(self) -> int:
+        return self.k
+
+    def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        given = probabilities(query.logits)
+        left_out = np.argsort(-given, axis=-1, kind="stable")[:, self.k :]
+        np.put_along_axis(given, left_out, 0, axis=-1)
+        return given
