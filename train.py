@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ from commandline import call, one_line
 if TYPE_CHECKING:
     from evaluation.runs import Run
 
-NAMED = ("network", "defense", "canary")
+NAMED = ("network", "guard", "defense", "canary")
 """Groups whose chosen option is kept by its name."""
 
 
@@ -25,7 +26,7 @@ def main(config: DictConfig) -> dict[str, Any] | None:
 
     chosen = HydraConfig.get().runtime.choices
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    settings["names"] = {group: chosen[group] for group in NAMED}
+    settings["names"] = names(chosen, settings)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train(settings)  # the sweep shows the progress line, failures and the summary
     call(lambda: one(settings))
@@ -38,15 +39,23 @@ def composed(*overrides: str) -> dict[str, Any]:
 
     with initialize_config_dir(str(Path(__file__).parent.resolve() / "conf"), version_base="1.3"):
         config = compose("train", overrides=list(overrides), return_hydra_config=True)
-    names = {group: config.hydra.runtime.choices[group] for group in NAMED}
+    chosen = config.hydra.runtime.choices
     with open_dict(config):
         del config["hydra"]
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    return {**settings, "names": names}
+    return {**settings, "names": names(chosen, settings)}
+
+
+def names(chosen: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
+    """The chosen options by name; an alias that only brings a guard, such as defense=memguard, is no defense."""
+    named = {group: chosen[group] for group in NAMED}
+    plain = settings["defense"] == {"_target_": "defenses.none.NoDefense"}
+    return named | ({"defense": "none"} if plain else {})
 
 
 def one(settings: dict[str, Any]) -> None:
     """A single run, plan or release, and what it prints."""
+    from evaluation.tuning import trainings
     from targets.progress import Progress
 
     check_groups(settings)
@@ -57,7 +66,7 @@ def one(settings: dict[str, Any]) -> None:
 
         show([train(settings)])
     else:
-        with Progress(Path(settings["runs"]), settings["fleet"]["models"]):
+        with Progress(Path(settings["runs"]), trainings(settings)):
             outcome = train(settings)
         print(f"{outcome['status']}: {outcome['folder']}")
 
@@ -73,6 +82,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from evaluation.runs import Run
     from targets import progress
     from targets.checkpoints import checkpoint_epochs
+    from targets.guards.registry import guards_of, label, make_guard, register, unfitted
     from targets.recipe import FleetSettings, Recipe
 
     check_groups(settings)
@@ -82,10 +92,22 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     if missing_keys := [key for key, value in settings["data"].items() if value == "???"]:
         raise ValueError(f"data.{missing_keys[0]} is not given; add data.{missing_keys[0]}=<value>")
     dataset = from_config(settings)
+    if settings.get("tuning"):
+        from evaluation.trials import Trials
+
+        trials = Trials.of(settings, dataset)
+        if trials.missing and settings["plan"]:
+            return trials.cost()
+        if not trials.train():
+            return {"folder": str(Run.of(settings, dataset).folder), "status": "skipped"}
+        settings = trials.chosen()
     run = Run.of(settings, dataset)
     membership, split, recipe = Membership(**settings["membership"]), dataset.split, Recipe.of(settings)
     recipe.arithmetic(membership.public_size(len(split.pool), len(split.canaries)))
     run.check_secret(settings["secret"])
+    guard = make_guard(settings)
+    for role in sorted(guard.roles):
+        split.require(role, who=f"guard={guard.name}")
     fleet = FleetSettings(**settings["fleet"])
     wanted = fleet.models
     missing = run.missing(wanted, checkpoint_epochs(recipe.epochs, fleet.keep_checkpoints))
@@ -93,7 +115,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         from evaluation.plan import cost
 
         return cost(run, settings, dataset, missing)
-    if not missing and run.is_complete():
+    unguarded = unfitted(run.folder, guard, range(wanted))
+    if not missing and not unguarded and run.is_complete() and label(guard) in guards_of(run.folder):
         progress.report(run.name, wanted, cached=True)
         return {"folder": str(run.folder), "status": "cached"}
     with run.lock() as mine:
@@ -103,6 +126,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         run.create(settings, settings["secret"], dataset)
         try:
             train_missing(run, settings, missing)
+            fit_missing(run, settings, unguarded)
+            register(run.folder, guard)
             run.complete(wanted)
         except Exception as error:
             run.fail(one_line(error))
@@ -111,26 +136,29 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_groups(settings: dict[str, Any]) -> None:
-    for group in ("fleet", "membership", "network", "defense", "trainer"):
+    for group in ("fleet", "membership", "network", "defense", "guard", "trainer"):
         if not isinstance(settings[group], dict):
             raise ValueError(f"{group}={settings[group]} is no group of settings; leave it out, or set its keys")
 
 
 def release(settings: dict[str, Any]) -> Path:
-    """Trains the release of the run `ship`; returns its folder."""
+    """Trains the release of the run `ship` behind the guard that was chosen; returns its folder."""
     from datamodules.secret import Secret
     from evaluation.runs import Run
+    from targets.guards.registry import label, make_guard
     from targets.release import check_unreleased, ship
 
     run = Run.existing(Path(settings["ship"]))
     if run.config.get("canary"):
         raise ValueError(f"ship={run.folder} has canaries, which no release may be trained on; ship a run without them")
     secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
-    names = run.config["names"]
-    folder = Path(settings["released"]) / f"{run.dataset.name}-{names['network']}-{names['defense']}"
+    guard, named = make_guard(settings), run.config["names"]
+    parts = [run.dataset.name, named["network"], named["defense"], *([] if guard.name == "none" else [guard.name])]
+    folder = Path(settings["released"]) / "-".join(parts)
     check_unreleased(folder)
     secret.save(run.folder / "private" / "release_secret")
-    ship(run.config, run.audit(), secret).save(folder)
+    config = {**run.config, "guard": settings["guard"], "release": settings["release"]}
+    ship(config, Run(run.folder, label(guard)).audit(), secret).save(folder)
     return folder
 
 
@@ -142,6 +170,17 @@ def train_missing(run: Run, settings: dict[str, Any], missing: list[int]) -> Non
     items = [(settings, str(run.folder), run.name, models) for models in parts]
     for _ in workers.run(train_models, items, workers.count(settings["fleet"]["workers"])):
         pass  # files are all that workers leave
+
+
+def fit_missing(run: Run, settings: dict[str, Any], models: list[int]) -> None:
+    from targets import workers
+
+    if models:
+        from targets.guarding import fit_guards
+
+        items = [(settings, str(run.folder), [k]) for k in models]
+        for _ in workers.run(fit_guards, items, workers.count(settings["fleet"]["workers"])):
+            pass
 
 
 if __name__ == "__main__":

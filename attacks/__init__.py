@@ -14,6 +14,7 @@ from attacks.known_members import KnownMembers
 from attacks.lira import LiRA
 from attacks.loss import LossThreshold
 from attacks.modified_entropy import ModifiedEntropy
+from attacks.negated_classifier import NegatedClassifier
 from attacks.noise_agreement import NoiseAgreement
 from attacks.population import Population
 from attacks.quantile import Quantile
@@ -41,6 +42,7 @@ __all__ = [
     "LiRA",
     "LossThreshold",
     "ModifiedEntropy",
+    "NegatedClassifier",
     "NoiseAgreement",
     "Population",
     "Quantile",

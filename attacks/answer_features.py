@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from attacks.view import View
+from attacks.outputs import Outputs
 
 TOP = 10  # sorted probabilities that are looked at; the tail beyond tells little more
 LEAST = 1e-6  # what smaller probabilities count as: how far they are rounded tells of the release, not of membership
 
 
-def answer_features(view: View) -> Float[np.ndarray, "models records d"]:
+def answer_features(view: Outputs) -> Float[np.ndarray, "models records d"]:
     """Log-odds, correctness, modified entropy, and the logarithms of the largest probabilities, sorted.
 
     Sorting makes the answers of all classes alike (Shokri et al. 2017, section V; Salem et al. 2019, section III).

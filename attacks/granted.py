@@ -39,7 +39,8 @@ DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = 
         ),
     ),
     "features": (lambda threat: threat.features, ("features", "population_features")),
-    "free_queries": (lambda threat: threat.free_queries, ("query",)),
+    "free_queries": (lambda threat: threat.free_queries, ("query", "query_label")),
+    "unguarded_shadows": (lambda threat: threat.unguarded_shadows, ("unguarded_logits",)),
     "gradients": (lambda threat: threat.gradients, ("gradient_norms", "activation_norms", "alignment")),
     "checkpoints": (lambda threat: threat.checkpoints, ("trajectory", "alignment")),
 }
@@ -107,6 +108,7 @@ class Meter:
             "log_confidence": self._log_confidence,
             "probabilities_of": self._probabilities_of,
             "query": self._query,
+            "query_label": self._query,
         }
         return counted.get(name, value)
 
@@ -134,5 +136,7 @@ class Meter:
     def _query(self, model: int, x: Real[np.ndarray, "n *shape"]) -> Shaped[np.ndarray, "n *classes"]:
         assert isinstance(self.given, View) and self.given.query is not None
         self.asked += len(x)
-        answers = np.asarray(self.given.query(model, x))
-        return answers.argmax(axis=-1) if self.threat.outputs == "label" and answers.ndim > 1 else answers
+        if self.threat.outputs != "label":
+            return np.asarray(self.given.query(model, x))
+        answers = np.asarray((self.given.query_label or self.given.query)(model, x))
+        return answers.argmax(axis=-1) if answers.ndim > 1 else answers

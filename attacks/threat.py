@@ -28,6 +28,7 @@ class ThreatModel:
         features: whether it uses the records themselves, not only the answers to them.
         free_queries: whether it asks about inputs of its own choice.
         queries: queries a record; None: as many as the view holds.
+        unguarded_shadows: whether it looks at its shadows without the guard that stands before them.
         gradients: whether it holds the weights and with them gradients and activations.
         checkpoints: whether it holds models from before the end of training.
     """
@@ -40,6 +41,7 @@ class ThreatModel:
     features: bool = False
     free_queries: bool = False
     queries: int | None = 1
+    unguarded_shadows: bool = False
     gradients: bool = False
     checkpoints: bool = False
 
@@ -66,6 +68,7 @@ class ThreatModel:
             "checkpoints": self.checkpoints,
             "true label": self.label,
             shadows: self.knows_defense,
+            "shadows without guard": self.unguarded_shadows,
             "population": self.population,
             "known members": self.known_members,
             "records": self.features,
@@ -82,6 +85,8 @@ class ThreatModel:
         if (least := LEVELS.index(self.outputs)) > LEVELS.index(view.outputs):
             released = "labels" if view.outputs == "label" else view.outputs
             return f"needs {' or '.join(reversed(LEVELS[least:]))}; only {released} are released"
+        if self.unguarded_shadows and view.unguarded_logits is None:
+            return "needs a guard to look behind; train the run again with guard=<name>"
         if self.population and view.population is None:
             return "needs population records; the split has none, set split.population=0.1"
         if self.features and view.features is None:

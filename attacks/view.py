@@ -31,11 +31,15 @@ class View(Outputs):
         population_features: the attacker's own records.
         query: `query(model, x)` asks a model about inputs of the attacker's choice, at the level of what is released:
             (n, classes), or (n,) labels.
+        query_label: `query` for the predicted class alone, for those who look at nothing else: whole answers may take a
+            guard long.
         gradient_norms: ‖∂loss/∂θ‖ of each record in each layer.
         activation_norms: the norm of each layer's output.
         alignment: inner product of each record's gradient with the path from the initial to the final weights; high
             where training moved the weights as this record would have them.
         trajectory: the loss of each record at the kept checkpoints, the last one at the end of training.
+        unguarded_logits: what the models answer without the guard that stands before them. A shadow's belong to the
+            attacker who trained it; the target's own are nobody's to see.
         groups: models of one group are left out together: of two models with complementary membership, one gives the
             other's membership away. Default: each model by itself.
         persons: records of one person share a fate, hence are never used to find each other out. Default: each record
@@ -53,10 +57,12 @@ class View(Outputs):
     features: Real[np.ndarray, "records *shape"] | None = None
     population_features: Real[np.ndarray, "population *shape"] | None = None
     query: Callable[[int, np.ndarray], np.ndarray] | None = None
+    query_label: Callable[[int, np.ndarray], np.ndarray] | None = None
     gradient_norms: Float[np.ndarray, "models records layers"] | None = None
     activation_norms: Float[np.ndarray, "models records layers"] | None = None
     alignment: Float[np.ndarray, "models records"] | None = None
     trajectory: Float[np.ndarray, "models records checkpoints"] | None = None
+    unguarded_logits: Float[np.ndarray, "models records classes"] | None = None
     groups: Int[np.ndarray, "models"] | None = None
     persons: Int[np.ndarray, "records"] | None = None
 
@@ -66,7 +72,7 @@ class View(Outputs):
             held = f"{self.membership.dtype} of shape {self.membership.shape}"
             raise ValueError(f"membership={held}; pass a Boolean array (models, records)")
         expected = (self.models, self.records)
-        for name in ("membership", *WHITE_BOX):
+        for name in ("membership", "unguarded_logits", *WHITE_BOX):
             if (given := getattr(self, name)) is not None and given.shape[:2] != expected:
                 raise ValueError(f"{name}.shape={given.shape} disagrees with the outputs; expected {expected} first")
         for name, count, noun in (

@@ -43,6 +43,11 @@ class Defense:
         return True
 
     @property
+    def cost(self) -> float:
+        """How long a model takes to train, roughly, as a multiple of plain training: for plans."""
+        return 1.0
+
+    @property
     def roles(self) -> frozenset[str]:
         """The split's roles it trains or tunes on; their records never serve as an attack's non-members."""
         return frozenset()

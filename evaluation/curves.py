@@ -12,6 +12,7 @@ import numpy as np
 
 from evaluation.epsilon import tpr_ceiling
 from evaluation.findings import FPRS, Findings, Row, tpr_at
+from evaluation.titles import canary_text, has_canaries, is_undefended, line_name, varying
 
 UTILITY = "test_accuracy"
 FPR = FPRS[0]
@@ -37,7 +38,7 @@ class Point:
     """One run on the curve.
 
     Args:
-        label: what tells it from the other points of its line, such as `ε=8`.
+        label: what tells it from the other points of its line, such as `ε=8`, or `0.001 + 3` with that of the guard.
         utility: test accuracy with its interval.
         leakage: TPR at 1 % FPR of the run's strongest attack with its interval.
     """
@@ -50,7 +51,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Series:
-    """One line of the curve: a defense through its strengths, in rising order.
+    """One line of the curve: a defense and a guard through their strengths, in rising order.
 
     Args:
         name: of the line.
@@ -73,7 +74,8 @@ class Series:
     @cached_property
     def points(self) -> list[Point]:
         """What can be drawn: not a run whose attacks were all skipped or cannot be resolved at 1 % FPR."""
-        return [point for found in self.runs if (point := _point(found)) is not None]
+        labelled = zip(self.runs, varying(self.runs), strict=True)
+        return [point for found, label in labelled if (point := _point(found, label)) is not None]
 
 
 def check_comparable(runs: Sequence[Configured]) -> None:
@@ -107,11 +109,11 @@ def must_agree(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
 
 
 def ordered(findings: Sequence[Findings]) -> list[Findings]:
-    """Undefended first, then by defense, guard and strength, canaries below: the order of every table and legend."""
+    """Undefended first, then by defense, guard and their strengths, canaries below: as in every table and legend."""
 
-    def place(found: Findings) -> tuple[bool, str, str, float, int, bool, str]:
-        strength = -math.inf if found.strength is None else found.strength
-        fleet = (not is_undefended(found), found.defense, found.guard, strength, found.seed)
+    def place(found: Findings) -> tuple[bool, str, str, float, float, int, bool, str]:
+        strength, of_guard = (-math.inf if s is None else s for s in (found.strength, found.guard_strength))
+        fleet = (not is_undefended(found), found.defense, found.guard, strength, of_guard, found.seed)
         return (*fleet, has_canaries(found), found.canary)
 
     return sorted(findings, key=place)
@@ -127,7 +129,7 @@ def series(findings: Sequence[Findings]) -> list[Series]:
     several = len({found.seed for found in findings}) > 1
     lines: dict[str, dict[str, list[Findings]]] = {}
     for found in ordered(findings):
-        defense = name(found) + (f" (seed {found.seed})" if several else "")
+        defense = line_name(found) + (f" (seed {found.seed})" if several else "")
         lines.setdefault(defense, {}).setdefault(canary_text(found), []).append(found)
     return [
         Series(name=defense + canaries, defense=defense, runs=runs)
@@ -136,62 +138,16 @@ def series(findings: Sequence[Findings]) -> list[Series]:
     ]
 
 
-def _point(found: Findings) -> Point | None:
+def _point(found: Findings, label: str) -> Point | None:
     leakage = strongest_row(found, tpr_at(FPR))
     if leakage is None or leakage.value is None:
         return None
-    return Point(label=strength_text(found), utility=found.get(UTILITY), leakage=leakage, findings=found)
+    return Point(label=label, utility=found.get(UTILITY), leakage=leakage, findings=found)
 
 
 def strongest_row(found: Findings, metric: str) -> Row | None:
     """The metric of the run's strongest attack; None if every attack was skipped."""
     return found.get(metric, attack=found.strongest) if found.attacks else None
-
-
-def is_undefended(found: Findings) -> bool:
-    return found.defense == "none" and found.guard == "none"
-
-
-def name(found: Findings) -> str:
-    """The defense without its strength, with the guard on top."""
-    if is_undefended(found):
-        return "undefended"
-    return found.defense if found.guard == "none" else f"{found.defense} + {found.guard}"
-
-
-def strength_text(found: Findings) -> str:
-    """The strength as a label: `ε=8` where ε is stated, `0.001` elsewhere, empty if there is nothing to vary."""
-    if found.epsilon is not None:
-        return f"ε={epsilon_text(found.epsilon)}"
-    return "" if found.strength is None else f"{found.strength:g}"
-
-
-def setting(found: Findings) -> str:
-    """The defense with its strength, such as `l2 0.001` or `dp_sgd ε=8`; a fleet with canaries shares it."""
-    return f"{name(found)} {strength_text(found)}".strip()
-
-
-def title(found: Findings) -> str:
-    """A run in a few words, such as `dp_sgd ε=8` or `dp_sgd ε=8 with label_noise canaries`."""
-    return setting(found) + canary_text(found)
-
-
-def has_canaries(found: Findings) -> bool:
-    """Whether only canaries were scored, rather than all records that a model may be trained on."""
-    return found.canary != "none"
-
-
-def canary_text(found: Findings) -> str:
-    """What a title adds where only canaries were scored."""
-    return f" with {found.canary} canaries" if has_canaries(found) else ""
-
-
-def epsilon_text(epsilon: float) -> str:
-    """ε for labels, rounded up: a claim may be understated in protection, never in ε."""
-    if math.isinf(epsilon):
-        return "∞"
-    unit = 1.0 if epsilon >= 10 else 0.1 if epsilon >= 1 else 0.01
-    return f"{round(math.ceil(epsilon / unit - 1e-9) * unit, 2):g}"
 
 
 def ceiling(found: Findings, fpr: np.ndarray) -> np.ndarray | None:

@@ -11,10 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from scipy.stats import binom
 
-from evaluation.curves import series, title
+from evaluation.choice import readable
+from evaluation.curves import series
 from evaluation.exposure import FPR, MOSTLY, Exposure, exposures
 from evaluation.findings import Findings
 from evaluation.style import GUESSING, MUTED, STYLE, fading, figure, looks, percent
+from evaluation.titles import title
 
 GRID = np.linspace(0, 1, 401)[1:]
 
@@ -25,7 +27,7 @@ def exposure(findings: Sequence[Findings]) -> Figure:
     Raises:
         ValueError: if the runs are not comparable, or of none it is known how exposed its records are.
     """
-    lines = series(findings)
+    lines = readable(series(findings))
     known = {found.run: exposed for found, exposed in exposures(findings)}
     if not known:
         raise ValueError("findings hold no exposure of single records; evaluate the runs anew")

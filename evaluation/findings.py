@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from evaluation.titles import defense_name
 from targets.statement import Statement
 
 if TYPE_CHECKING:
@@ -13,8 +15,8 @@ if TYPE_CHECKING:
 
 COLUMNS = (
     "run", "data", "network", "defense", "guard", "canary", "seed", "epsilon", "delta", "strength",
-    "released", "model", "attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers",
-    "queries_declared", "queries_made",
+    "guard_strength", "released", "model", "attack", "access", "group", "metric", "value", "low", "high", "members",
+    "nonmembers", "queries_declared", "queries_made",
 )  # fmt: skip
 Name = TypeVar("Name")
 MEASURED = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
@@ -82,10 +84,12 @@ class Findings:
     """One run's measurements.
 
     Args:
-        run: folder name of the run.
+        run: folder name of the run, with its guard.
         folder: the run's folder, for commands.
+        defense: with the one it builds on, such as `selena(dp_sgd)`.
+        guard: what stands before the models, or `none`.
         models: size of the fleet.
-        strength: the value that a sweep varies.
+        strength: the value that a sweep over the defense varies.
         config: the run's whole configuration, as plain values.
         statement: the claim.
         rows: the numbers.
@@ -101,6 +105,8 @@ class Findings:
         exposed: how exposed single records are.
         bounded: whether ε bounds these attacks. It is about one record more or less: where a whole person's records
             come and go together, or one record's membership moves another's, attacks may exceed what ε allows for.
+        guard_strength: the value that a sweep over the guard varies.
+        canaries: the kinds of canaries that its defense protects least.
     """
 
     run: str
@@ -124,6 +130,8 @@ class Findings:
     audit: Mapping[str, Any] = field(default_factory=dict)
     exposed: Mapping[str, Any] = field(default_factory=dict)
     bounded: bool = True
+    guard_strength: float | None = None
+    canaries: Sequence[str] = ()
 
     @classmethod
     def of(cls, run: Run, **measured: Any) -> Findings:
@@ -134,12 +142,14 @@ class Findings:
             folder=str(run.folder),
             data=run.dataset.name,
             network=config["names"]["network"],
-            defense=config["names"]["defense"],
-            guard="none",
+            defense=defense_name(config),
+            guard=run.made_guard.name,
+            guard_strength=run.made_guard.strength,
             canary=config["names"].get("canary", "none"),
             seed=config["seed"],
             models=len(run.models()),
             strength=run.strength,
+            canaries=run.canaries,
             config=config,
             statement=run.statement,
             bounded=config["membership"]["how"] == "bernoulli"
@@ -165,16 +175,23 @@ class Findings:
         Raises:
             KeyError: if there is none.
         """
-        for row in self.rows:
-            if (row.metric, row.attack, row.group, row.model) == (metric, attack, group, model):
-                return row
-        raise KeyError(f"{self.run} has no {metric} of attack={attack} group={group} model={model}")
+        if (row := self.find(metric, attack=attack, group=group, model=model)) is None:
+            raise KeyError(f"{self.run} has no {metric} of attack={attack} group={group} model={model}")
+        return row
+
+    def find(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row | None:
+        """The same, or None."""
+        return self._named.get((metric, attack, group, model))
+
+    @cached_property
+    def _named(self) -> dict[tuple[str, str, str, int | str], Row]:
+        return {(row.metric, row.attack, row.group, row.model): row for row in self.rows}
 
     @property
     def attacks(self) -> list[str]:
         return list(self.roc)
 
-    @property
+    @cached_property
     def strongest(self) -> str:
         """The attack with the highest TPR at 1 % FPR; the highest AUC decides where not all can resolve that.
 
@@ -192,8 +209,8 @@ class Findings:
         return most_powerful(powers)
 
     def _unscored(self, attack: str) -> float:
-        shares = (row.value for row in self.rows if (row.metric, row.attack) == ("unscored", attack))
-        return next(shares, None) or 0.0
+        row = self.find("unscored", attack=attack)
+        return (row and row.value) or 0.0
 
     @property
     def epsilon(self) -> float | None:
@@ -205,7 +222,7 @@ class Findings:
         common = {
             "run": self.run, "data": self.data, "network": self.network, "defense": self.defense, "guard": self.guard,
             "canary": self.canary, "seed": self.seed, "epsilon": self.epsilon, "delta": self.statement.delta,
-            "strength": self.strength, "released": self.released,
+            "strength": self.strength, "guard_strength": self.guard_strength, "released": self.released,
         }  # fmt: skip
         tidied = []
         for row in self.rows:

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
-from evaluation.claims import Violation
-from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
+from evaluation.adaptive_canaries import unadapted
+from evaluation.claims import Violation, violations
+from evaluation.curves import ordered
+from evaluation.dominance import dominated
+from evaluation.duplicates import duplicated
+from evaluation.findings import AUC, FPRS, Findings, tpr_at
+from evaluation.flag import Flag
+from evaluation.linear_baseline import below_linear
+from evaluation.masking import masked
+from evaluation.ties import tied
+from evaluation.titles import title
 
 VIOLATED = "CLAIM VIOLATED"
 FEW = 5
@@ -16,30 +24,26 @@ VACUOUS = 10
 
 FITTED = 0.5
 """Share of canaries that must have been learned: one that was not tells nothing about memorization."""
-TIED = 0.05
-"""Share of non-members that may stand at the threshold itself: they cannot be split."""
 
 
-@dataclass(frozen=True)
-class Flag:
-    """A warning about one run.
-
-    Args:
-        name: for the table.
-        sentence: the same in plain words, for the report.
-    """
-
-    name: str
-    sentence: str
+def flags(found: Findings, together: Sequence[Findings]) -> list[Flag]:
+    """All flags of a run, given all runs that are judged together, itself among them."""
+    refuted = [refutation(violation) for violation in violations(together) if violation.found.run == found.run]
+    own = [flag for check in OF_A_RUN for flag in check(found)]
+    return refuted + own + [flag for check in AMONG_RUNS for flag in check(found, together)]
 
 
-def flags(found: Findings, violations: Sequence[Violation]) -> list[Flag]:
-    """All flags of a run, given the violations among all runs that are judged together."""
-    violated = [_violated(violation) for violation in violations if violation.found.run == found.run]
-    return violated + [flag for check in CHECKS for flag in check(found)]
+def meanings(findings: Sequence[Findings]) -> dict[str, dict[str, list[str]]]:
+    """For each flag its sentences, each with the titles of the runs it is about; what must stop a release first."""
+    told: dict[str, dict[str, list[str]]] = {}
+    for found in ordered(findings):
+        for flag in flags(found, findings):
+            told.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(found))
+    return dict(sorted(told.items(), key=lambda meaning: meaning[0] != VIOLATED))
 
 
-def _violated(violation: Violation) -> Flag:
+def refutation(violation: Violation) -> Flag:
+    """The flag of a run whose claim is refuted."""
     found, audit = violation.found, violation.found.audit
     return Flag(
         VIOLATED,
@@ -96,55 +100,26 @@ def vacuous(found: Findings) -> Iterator[Flag]:
         )
 
 
-def masked(found: Findings) -> Iterator[Flag]:
-    by_labels, by_scores = (_aucs(found, access) for access in ("label_only", "black_box"))
-    if not by_labels or not by_scores:
-        return
-    labels, scores = (max(rows, key=lambda row: row.value or 0.0) for rows in (by_labels, by_scores))
-    if labels.low is not None and labels.low > max(row.high or 1.0 for row in by_scores):
+def unfitted(found: Findings) -> Iterator[Flag]:
+    row = found.find("canaries_fitted")
+    if row is not None and (row.value or 0.0) < FITTED:
         yield Flag(
-            "masked, not protected",
-            f"{labels.attack}, which sees predicted labels alone, has an AUC of {labels.value:.3f}; the best attack on"
-            f" scores, {scores.attack}, reaches {scores.value:.3f}. The defense hides the scores while the models still"
-            " leak: judge it by the label-only attack.",
+            "canaries unfitted",
+            f"Only {100 * (row.value or 0.0):.0f} % of the canaries are predicted as trained by most models that"
+            " were trained on them. A record leaks less while it is not learned, so these canaries understate what"
+            " the model can memorize: train longer, or choose another kind.",
         )
 
 
-def unfitted(found: Findings) -> Iterator[Flag]:
-    for row in found.rows:
-        if (row.metric, row.model, row.group) == ("canaries_fitted", "all", "all") and (row.value or 0.0) < FITTED:
-            yield Flag(
-                "canaries unfitted",
-                f"Only {100 * (row.value or 0.0):.0f} % of the canaries are predicted as trained by most models that"
-                " were trained on them. A record leaks less while it is not learned, so these canaries understate what"
-                " the model can memorize: train longer, or choose another kind.",
-            )
-
-
-def tied(found: Findings) -> Iterator[Flag]:
-    for row in found.rows:
-        if (row.metric, row.model, row.group) != ("tied@1%fpr", "all", "all") or (row.value or 0.0) <= TIED:
-            continue
-        if row.attack == found.strongest:
-            yield Flag(
-                "many ties at 1%",
-                f"{100 * (row.value or 0.0):.0f} % of the non-members have the very score at which {row.attack} stops"
-                " at 1 % FPR. Ties cannot be split, so the TPR is that of a smaller FPR: read the AUC beside it.",
-            )
-
-
-def _aucs(found: Findings, access: str) -> list[Row]:
-    rows = [found.get(AUC, attack=attack) for attack in found.attacks]
-    return [row for row in rows if row.access == access and row.value is not None]
-
-
-CHECKS: tuple[Callable[[Findings], Iterable[Flag]], ...] = (
+OF_A_RUN: tuple[Callable[[Findings], Iterable[Flag]], ...] = (
     unresolvable,
     few_false_positives,
     inverted,
     vacuous,
-    masked,
+    below_linear,
+    duplicated,
     unfitted,
     tied,
 )
-"""Every flag there is; a new one is a function and an entry here."""
+AMONG_RUNS: tuple[Callable[[Findings, Sequence[Findings]], Iterable[Flag]], ...] = (masked, dominated, unadapted)
+"""With these every flag there is; a new one is a function and an entry here or above."""

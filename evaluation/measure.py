@@ -15,9 +15,11 @@ from attacks import Attack, LossThreshold, View
 from datamodules.split import Membership
 from evaluation.audit import audit_records
 from evaluation.bootstrap import Bootstrap, fleet_mean
+from evaluation.duplicates import DUPLICATES, duplicated_share
 from evaluation.exposure import Exposure
 from evaluation.findings import Findings, Row
 from evaluation.leakage import leakage, leakage_of_classes, mean_roc, numbers
+from evaluation.linear_baseline import LINEAR, linear_accuracy
 from evaluation.method import Method
 from evaluation.metrics import Ranking
 from evaluation.mismatch import mismatch_view
@@ -66,7 +68,7 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
     seen = view(run, method.grant, method.queries, threats)
     given = seen if source is None else mismatch_view(seen, view(source, method.grant, method.queries, threats))
     bootstrap = Bootstrap(seed=run.config["seed"], groups=seen.groups, persons=seen.persons)
-    rows = list(utility(run, bootstrap))
+    rows = [*utility(run, bootstrap), *of_data(run)]
     scores: dict[Attack, Float[np.ndarray, "models records"]] = {}
     skipped: dict[str, str] = {}
     needs: dict[str, dict[str, Any]] = {}
@@ -121,6 +123,15 @@ def utility(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
         canaries = members[:, split.is_audited]
         trained_on = ~np.isnan(canaries).all(axis=0)
         yield Row(metric="canaries_fitted", value=float((np.nanmean(canaries[:, trained_on], axis=0) > 0.5).mean()))
+
+
+def of_data(run: Run) -> Iterator[Row]:
+    """What the run's data alone say: how many records have copies, and how accurate a linear model is."""
+    data, membership = run.dataset, Membership(**run.config["membership"])
+    yield Row(metric=DUPLICATES, value=duplicated_share(data))
+    size = membership.public_size(len(data.split.pool), len(data.split.canaries))
+    if (accuracy := linear_accuracy(data, size, run.config["seed"])) is not None:
+        yield Row(metric=LINEAR, value=accuracy)
 
 
 def lower_bounds(run: Run, auditor: Attack, seen: View, guesses: float) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from evaluation.grant import Grant
 from evaluation.runs import Run, canonical
 from evaluation.signals import PLAIN, stamp
 
-METHOD_VERSION = 2
+METHOD_VERSION = 3
 """Part of what kept findings are known by; raised when a change makes the same models give other numbers."""
 
 BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "attacks.LossThreshold"}, "guesses": 0.1}

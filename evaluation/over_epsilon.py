@@ -13,12 +13,13 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullL
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from evaluation.claims import violations
-from evaluation.curves import FPR, Point, Series, ceiling, epsilon_text
+from evaluation.curves import FPR, Point, Series, ceiling
 from evaluation.findings import Findings
 from evaluation.marks import ends, leakage, scale, span, utility
 from evaluation.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
+from evaluation.titles import epsilon_text
 
-APART = 1.3  # ε closer than this factor share a tick
+APART = 1.8  # ε closer than this factor share a tick
 BESIDE, WIDEST = 8.0, 24.0  # lines of the same ε stand this many points beside each other, all within so many
 WIDER = 1.3  # ceilings go on by this factor of ε
 NEAR = 4.0  # the smallest claim is brought onto the panel of bounds, unless it is more than so many times these
@@ -78,15 +79,14 @@ class OverEpsilon:
             for at, point in zip(x, points, strict=True):
                 bar = ends(point.leakage, lowest)
                 axes.errorbar(at, leakage(point, lowest), bar, color=look.color, lw=1.1, transform=beside)
-        proven = {
-            self._x(point.findings): limit.item()
-            for line in self.private
-            for point in line.points
-            if (limit := ceiling(point.findings, np.array([FPR]))) is not None
-        }
-        if proven:
-            stated, limits = zip(*sorted(proven.items()), strict=True)
-            axes.plot(*_wider(stated, limits), color=INK, label="ceiling that ε proves", **CEILING)
+        proven = self._proven()
+        several = len(proven) > 1
+        for color, limits in proven.items():
+            stated = sorted(limits)
+            own: dict[str, Any] = {"color": color} if several else {"color": INK, "label": "ceiling that ε proves"}
+            axes.plot(*_wider(stated, [limits[x] for x in stated]), **own, **CEILING)
+        if several:
+            axes.plot([], [], color=MUTED, label="ceiling that ε proves (color of the defense)", **CEILING)
         for point in self._undefended():
             axes.axhline(leakage(point, lowest), color=INK, lw=1, zorder=1.5, label="undefended")
         axes.axhline(FPR, label="guessing", **GUESSING)
@@ -125,6 +125,15 @@ class OverEpsilon:
 
     def _points(self, line: Series) -> list[Point]:
         return [point for point in line.points if point.findings.epsilon is not None]
+
+    def _proven(self) -> dict[str, dict[float, float]]:
+        """By the color of each defense the largest TPR that its ε allow: others may state the same ε at another δ."""
+        limits: dict[str, dict[float, float]] = {}
+        for line in self.private:
+            for point in line.points:
+                if (limit := ceiling(point.findings, np.array([FPR]))) is not None:
+                    limits.setdefault(self.looks[line.name].color, {})[self._x(point.findings)] = limit.item()
+        return limits
 
     def _undefended(self) -> list[Point]:
         return [p for line in self.lines if line.undefended and line.canary == "none" for p in line.points]

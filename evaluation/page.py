@@ -10,18 +10,21 @@ from typing import Any
 import jinja2
 import yaml
 
-from evaluation.claims import violations
-from evaluation.curves import FPR, ordered, title
+from evaluation.choice import are_many
+from evaluation.curves import FPR, ordered, series
 from evaluation.findings import AUC, FPRS, Findings, tpr_at
-from evaluation.flags import VIOLATED, flags
+from evaluation.flags import meanings
+from evaluation.frontier import has_frontier
 from evaluation.sections import BOUNDS, compared, evidence, exposed
 from evaluation.style import INK, MUTED, PAPER
-from evaluation.table import HEADINGS, NOTHING, WORDS, lines, percent, skips
+from evaluation.table import HEADINGS, NOTHING, WORDS, attack_text, lines, percent, skips
+from evaluation.titles import line_name, title
 
 NUMBERS = (
     "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",
 )  # fmt: skip
 DESCRIBED = {
+    "mechanism": "mechanism",
     "noise_multiplier": "noise multiplier σ", "max_grad_norm": "clipping norm C", "sampling": "sampling",
     "sampling_rate": "sampling rate q", "public_size": "public size N", "steps_planned": "steps planned",
     "steps_done": "steps done", "accountant": "accountant", "epsilon_rdp": "ε by Rényi accounting",
@@ -57,8 +60,11 @@ def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Ma
         leakage=[(title(found), _numbers(found)) for found in runs],
         claims=[(title(found), found.statement) for found in private],
         facts=_facts(private),
-        unproven=[title(found) for found in runs if found.epsilon is None],
-        meanings=_meanings(runs),
+        unproven=list(dict.fromkeys(line_name(found) for found in runs if found.epsilon is None)),
+        guarded=list(dict.fromkeys(line_name(found) for found in runs if found.guard != "none")),
+        frontier=has_frontier(series(runs)),
+        one_each=are_many(series(runs)),
+        meanings=meanings(runs),
         not_covered=_not_covered(runs),
         guarantees=sum(found.statement.guarantee for found in private),
         skipped=skips(runs),
@@ -80,7 +86,7 @@ def _numbers(found: Findings) -> list[tuple[str, ...]]:
         interval = _plain(auc.value, auc.low, auc.high)
         scored = f"{auc.members:,} / {auc.nonmembers:,}"
         rates = [percent(tpr, interval=True) for tpr in tprs]
-        told.append((attack, *_needs(found, attack), interval, *rates, scored))
+        told.append((attack_text(found, attack), *_needs(found, attack), interval, *rates, scored))
     return told
 
 
@@ -108,16 +114,6 @@ def _facts(private: Sequence[Findings]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _meanings(runs: Sequence[Findings]) -> dict[str, dict[str, list[str]]]:
-    """For each flag its sentences, each with the runs it is about; what must stop a release first."""
-    meanings: dict[str, dict[str, list[str]]] = {}
-    violated = violations(runs)
-    for found in runs:
-        for flag in flags(found, violated):
-            meanings.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(found))
-    return dict(sorted(meanings.items(), key=lambda meaning: meaning[0] != VIOLATED))
-
-
 def _not_covered(runs: Sequence[Findings]) -> list[tuple[tuple[str, ...], list[str]]]:
     """What the claims leave out, each list once, with the runs whose claim it is."""
     lists: dict[tuple[str, ...], list[str]] = {}
@@ -134,6 +130,8 @@ def _without(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _setting(found: Findings) -> str:
     own = {key: found.config[key] for key in OWN if found.config.get(key) is not None}
+    if found.guard != "none":
+        own["guard"] = {"name": found.guard, "strength": found.guard_strength}
     text: str = yaml.safe_dump(own, sort_keys=False, allow_unicode=True, default_flow_style=None)
     return text.strip()
 

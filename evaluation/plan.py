@@ -13,8 +13,8 @@ from evaluation.runs import Run
 BYTES = 4  # of a float32
 FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
 RATE = 2e10  # FLOP/s of one core on small products
+TUNED = "<tuned>"  # stands for settings that nobody knows before they are chosen
 STEP_SECONDS = 3e-4  # of a step whatever its size
-PRIVATE_FACTOR = 2.0  # DP-SGD against plain training
 
 
 def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Sequence[int]) -> dict[str, Any]:
@@ -24,11 +24,10 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
 
     membership = Membership(**settings["membership"])
     fitter = make_fitter(settings, dataset, Secret.from_text("plan"), models=[0], membership=membership)
-    sampler = fitter.defense.sampler([dataset.split.pool], [0], fitter, dataset.split)
     parameters = sum(p.numel() for p in fitter.initial_network(0).parameters())
     arithmetic = fitter.arithmetic
     seconds = arithmetic.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * arithmetic.batch_size / RATE)
-    seconds *= PRIVATE_FACTOR if sampler.poisson else 1.0
+    seconds *= fitter.defense.cost
     models = settings["fleet"]["models"]
     answers = models * (len(dataset.split.pool) + len(dataset.split.test)) * len(dataset.classes)
     return {
@@ -41,9 +40,11 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
 
 
 def show(costs: Sequence[Mapping[str, Any]]) -> None:
-    """Prints a line per run and the total."""
+    """Prints a line per run and the total; a run that several guards stand before is trained once."""
     from rich.console import Console
     from rich.table import Table
+
+    costs = [cost for place, cost in enumerate(costs) if TUNED in cost["folder"] or cost not in costs[:place]]
 
     table = Table("run", "models", "to train", "about minutes", "about MB", box=None, header_style="bold")
     total = {key: sum(cost[key] for cost in costs) for key in ("models", "missing", "minutes", "megabytes")}

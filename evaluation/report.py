@@ -11,16 +11,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from evaluation.claims import Violation, violations
-from evaluation.curves import ordered, title
+from evaluation.curves import ordered
 from evaluation.exposure import exposed_csv
 from evaluation.exposure_plot import exposure
 from evaluation.findings import COLUMNS, Findings
+from evaluation.flag import Flag
 from evaluation.flags import VIOLATED, flags
 from evaluation.page import inline, render
 from evaluation.plots import tradeoff
 from evaluation.roc_plot import roc
 from evaluation.style import save, svg
+from evaluation.titles import title
 from evaluation.verdict import verdicts
 from targets.files import write as write_text
 
@@ -78,12 +79,11 @@ def summary(findings: Sequence[Findings], command: str) -> dict[str, Any]:
         "network": findings[0].network,
         "command": command,
         "verdicts": [asdict(verdict) for verdict in verdicts(findings)],
-        "runs": [_run(found, violations(findings)) for found in ordered(findings)],
+        "runs": [_run(found, flags(found, findings)) for found in ordered(findings)],
     }
 
 
-def _run(found: Findings, violated: Sequence[Violation]) -> dict[str, Any]:
-    flagged = flags(found, violated)
+def _run(found: Findings, flagged: Sequence[Flag]) -> dict[str, Any]:
     return {
         "run": found.run,
         "title": title(found),
@@ -94,6 +94,7 @@ def _run(found: Findings, violated: Sequence[Violation]) -> dict[str, Any]:
         "threat": found.threat,
         "released": found.released,
         "strength": found.strength,
+        "guard_strength": found.guard_strength,
         "seed": found.seed,
         "models": found.models,
         "strongest": found.strongest if found.attacks else None,

@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from evaluation.curves import FPR, ceiling, series, title
+from evaluation.choice import are_many, readable
+from evaluation.curves import FPR, ceiling, series
 from evaluation.findings import Findings
 from evaluation.style import CEILING, GUESSING, MUTED, STYLE, fading, figure, looks, rates
+from evaluation.titles import title
 
 LOWEST_FPR = 1e-4
 
@@ -22,7 +24,8 @@ def roc(findings: Sequence[Findings]) -> Figure:
     Raises:
         ValueError: if the runs are not comparable.
     """
-    lines = series(findings)
+    every = series(findings)
+    lines = readable(every)
     starts = [found.roc[found.strongest][0][0] for found in findings if found.attacks]
     lowest = max(LOWEST_FPR, min((start for start in starts if start > 0), default=LOWEST_FPR))
     grid = np.geomspace(lowest, 1, 200)
@@ -41,10 +44,11 @@ def roc(findings: Sequence[Findings]) -> Figure:
                 if (limit := ceiling(found, grid)) is not None and limit[0] < 1:
                     label = f"_ceiling of {title(found)}"
                     axes.plot(grid, limit, label=label, alpha=alpha, color=look.color, **CEILING)
+        which = "one run of each defense" if are_many(every) else "each run"
         axes.plot(grid, grid, label="_guessing", **GUESSING)
         rates(axes.xaxis)
         rates(axes.yaxis)
-        axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title="Each run's strongest attack")
+        axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title=f"Strongest attack on {which}")
         keys = [curve for _, curve in sorted(drawn, key=lambda pair: -pair[0])]
         if any(str(curve.get_label()).startswith("_ceiling") for curve in axes.lines):
             keys += [Line2D([], [], color=MUTED, label="ceiling that ε proves (color of the run)", **CEILING)]

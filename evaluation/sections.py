@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from evaluation.choice import chosen
 from evaluation.claims import is_refutable, level_of, violations
-from evaluation.curves import FPR, epsilon_text, has_canaries, ordered, setting, strongest_row, title
+from evaluation.curves import FPR, ordered, strongest_row
 from evaluation.exposure import Exposure
 from evaluation.findings import AUC, Findings, most_powerful, tpr_at
 from evaluation.table import NOTHING, bound_text, percent
-from evaluation.verdict import chosen
+from evaluation.titles import epsilon_text, has_canaries, setting, title
 
 BOUNDS = {
     "one_run": (

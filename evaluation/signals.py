@@ -15,6 +15,7 @@ from evaluation.augmentations import augmented
 from evaluation.grant import Grant
 from evaluation.runs import Run
 from targets.files import replacing
+from targets.guards import NoGuard
 from targets.guards.registry import guard_folder
 
 if TYPE_CHECKING:
@@ -40,13 +41,18 @@ def view(
     grant, models, guard = grant or Grant(), cache(lambda: guarded(run)), run.made_guard
     data, split = run.dataset, run.dataset.split
     pool = answers(run, "pool", queries)
-    given = grant.released(pool[:, split.is_audited] if len(split.canaries) else pool, guard.level)
+    audited = split.is_audited if len(split.canaries) else slice(None)
+    given = grant.released(pool[:, audited], guard.level)
+    if not isinstance(guard, NoGuard):
+        given["unguarded_logits"] = answers(Run(run.folder), "pool")[:, audited]
     if len(split.population):
         population = grant.released(answers(run, "population"), guard.level)
         given |= {f"population_{name}": released for name, released in population.items()}
         given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
     if grant.weights:
         given |= inner_signals(run, threats)
+    if guard.keeps_label and grant.decimals is None:
+        given["query_label"] = lambda model, x: models().fleet.one(model).predict(x)[0].argmax(axis=-1)
     held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
     return View(
         labels=data.y[split.audited],

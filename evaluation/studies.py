@@ -15,13 +15,17 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from evaluation.curves import must_agree, title
+from evaluation.curves import must_agree
 from evaluation.findings import AUC, FPRS, Findings, most_powerful, tpr_at
 from evaluation.style import save, svg
+from evaluation.titles import title
 from targets.files import write
 
 TPR = tpr_at(FPRS[0])
 METRICS = (AUC, *(tpr_at(fpr) for fpr in FPRS))
+UTILITY = ("test_accuracy", "train_accuracy")
+GAP = "accuracy_gap"
+"""Accuracy on members less that on non-members."""
 NOTHING = "–"
 
 
@@ -31,10 +35,10 @@ class StudyRow:
 
     Args:
         target: the run that was attacked, in a few words.
-        varied: what differs between settings: `released`, or `shadows from` which run.
+        varied: what differs between settings: `released`, `shadows from` which run, or a factor such as `epochs`.
         setting: one of these, such as `top-3`.
-        attack: which one.
-        metric: `auc`, `tpr@1%fpr` or `tpr@0.1%fpr`, the mean over the fleet.
+        attack: which one; empty for accuracies.
+        metric: `auc`, `tpr@1%fpr` or `tpr@0.1%fpr`, the mean over the fleet, or an accuracy.
         value: None where the attack was skipped or the metric cannot be resolved.
         low: lower end of the 95 % interval, None where there is none.
         high: its upper end.
@@ -64,20 +68,37 @@ class Study:
 
     @property
     def settings(self) -> list[str]:
-        return list(dict.fromkeys(row.setting for row in self.rows))
+        """In order of appearance; numbers rise."""
+        named = list(dict.fromkeys(row.setting for row in self.rows))
+        return sorted(named, key=float) if all(map(_is_number, named)) else named
 
     @property
     def varied(self) -> str:
         return self.rows[0].varied
 
+    @property
+    def parts(self) -> list[Study]:
+        """One for each thing that is varied."""
+        names = dict.fromkeys(row.varied for row in self.rows)
+        return [Study([row for row in self.rows if row.varied == name]) for name in names]
+
+    @property
+    def numeric(self) -> bool:
+        """Whether its settings are numbers, over which curves can be drawn."""
+        return all(map(_is_number, self.settings))
+
     def attacks(self, target: str) -> list[str]:
-        return list(dict.fromkeys(row.attack for row in self.rows if row.target == target))
+        return list(dict.fromkeys(row.attack for row in self.rows if row.target == target and row.attack))
+
+    def row(self, target: str, setting: str, attack: str, metric: str) -> StudyRow | None:
+        """One number with its interval; None where it was not measured."""
+        wanted = (target, setting, attack, metric)
+        found = (row for row in self.rows if (row.target, row.setting, row.attack, row.metric) == wanted)
+        return next(found, None)
 
     def value(self, target: str, setting: str, attack: str, metric: str) -> float | None:
         """One number; None where there is none."""
-        wanted = (target, setting, attack, metric)
-        found = (row for row in self.rows if (row.target, row.setting, row.attack, row.metric) == wanted)
-        row = next(found, None)
+        row = self.row(target, setting, attack, metric)
         return None if row is None else row.value
 
     def strongest(self, target: str, setting: str) -> str | None:
@@ -101,6 +122,10 @@ class Study:
             attacks = list(dict.fromkeys(row.attack for row in rows))
             told.append((attacks, note, [setting for setting in self.settings if setting in among]))
         return told
+
+
+def _is_number(setting: str) -> bool:
+    return setting.replace(".", "", 1).isdigit()
 
 
 def study_rows(found: Findings, *, target: str, varied: str, setting: str) -> list[StudyRow]:
@@ -138,7 +163,10 @@ def labels(findings: Sequence[Findings]) -> list[str]:
 
 def study_table(rows: Sequence[StudyRow]) -> Group:
     """For each target and setting the strongest attack, TPR at 1 % FPR and AUC of all, and why some were skipped."""
-    study = Study(rows)
+    return Group(*(part for study in Study(rows).parts for part in _tables(study)))
+
+
+def _tables(study: Study) -> list[Table | Text]:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
     table.caption, table.caption_justify = "TPR at 1 % FPR · AUC; on top the strongest attack", "left"
     for heading in (f"target ↓, {study.varied} →", *study.settings):
@@ -147,13 +175,16 @@ def study_table(rows: Sequence[StudyRow]) -> Group:
     for target in study.targets:
         best = [study.strongest(target, setting) or "all skipped" for setting in study.settings]
         table.add_row(target, *best, style="bold")
+        gaps = [study.value(target, setting, "", GAP) for setting in study.settings]
+        if any(gap is not None for gap in gaps):
+            table.add_row("  accuracy gap", *(NOTHING if gap is None else f"{100 * gap:.1f} %" for gap in gaps))
         for attack in study.attacks(target):
             table.add_row(f"  {attack}", *(cell(study, target, setting, attack) for setting in study.settings))
     told = []
     for attacks, reason, settings in study.skips():
         where = "" if settings == study.settings else f" ({study.varied} {'; '.join(settings)})"
         told.append(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
-    return Group(table, *told)
+    return [table, *told]
 
 
 def cell(study: Study, target: str, setting: str, attack: str, between: str = " · ") -> str:
@@ -166,14 +197,15 @@ def cell(study: Study, target: str, setting: str, attack: str, between: str = " 
 
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     """Writes study.csv, study.png and study.svg into a folder, each file whole or not at all."""
-    from evaluation.study_plot import study as drawn
+    from evaluation import factor_plot, study_plot
 
+    study = Study(rows)
     buffer = io.StringIO()
     table = csv.DictWriter(buffer, [field.name for field in fields(StudyRow)], lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
     folder.mkdir(parents=True, exist_ok=True)
-    figure = drawn(Study(rows))
+    figure = factor_plot.factors(study) if study.numeric else study_plot.study(study)
     write(folder / "study.csv", buffer.getvalue())
     write(folder / "study.svg", svg(figure))
     save(figure, folder / "study.png")

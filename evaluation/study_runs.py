@@ -1,4 +1,4 @@
-"""Measures a study: runs attacked at several output levels, or with shadows from each other."""
+"""Measures a study: runs attacked at several output levels, with shadows from each other, or over a factor."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from evaluation.grant import Grant
 from evaluation.measure import measure
 from evaluation.method import Method
 from evaluation.mismatch import same_secret
+from evaluation.risk_factors import risk_rows
 from evaluation.runs import Run
 from evaluation.studies import StudyRow, labels, study_rows
 from targets import progress, workers
@@ -25,8 +26,10 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
         method: how they are attacked otherwise.
 
     Raises:
-        ValueError: if no level is listed, or there is no other run whose shadows can stand in.
+        ValueError: if no level is listed, no other run's shadows can stand in, or no two runs differ in a factor alone.
     """
+    if study["name"] == "risk_factors":
+        return risk_rows(runs, method)
     items: list[tuple[Run, str, Run | None, Method]]
     if study["name"] == "output_levels":
         varied = "released"

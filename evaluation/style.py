@@ -21,9 +21,12 @@ from targets.files import replacing
 
 INK, MUTED, PAPER = "#1a1d21", "#6b7178", "#ffffff"
 VIOLATED = "#c0182b"
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""Okabe & Ito (2008): told apart by the color-blind, and by lightness in print."""
-MARKERS = ("o", "s", "^", "D", "v", "P")
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#8a8a1f", "#44318d")
+"""Okabe & Ito (2008): told apart by the color-blind, and by lightness in print; then three of Tol's (2021), darker."""
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+"""One fewer than colors: no two lines share both before there are 72."""
+AGAIN = (0, (4, 1.2))
+"""Stroke of a line whose color is an earlier one's."""
 CANARIES: tuple[tuple[str, Any], ...] = (
     ("<", (0, (3, 1.2, 1, 1.2))),
     ("p", (0, (1, 1))),
@@ -73,20 +76,23 @@ class Look:
 
     @property
     def curve(self) -> dict[str, Any]:
-        """For a curve through many points: a few marks, and only where they tell canaries apart."""
-        return {**self.marks, "ms": 5, "markevery": 0.15} if self.hollow else self.line
+        """For a curve through many points: a few marks, and only where color and stroke alone do not tell it."""
+        return self.line if self.stroke == "-" else {**self.marks, "ms": 5, "markevery": 0.15}
 
 
 def looks(lines: Sequence[Series]) -> dict[str, Look]:
     """The look of each line by its name: a color a defense, undefended in ink; marker and stroke a kind of canary."""
     defended = list(dict.fromkeys(line.defense for line in lines if not line.undefended))
-    turns = {name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]) for i, name in enumerate(defended)}
+    turns: dict[str, tuple[str, str, Any]] = {
+        name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], "-" if i < len(COLORS) else AGAIN)
+        for i, name in enumerate(defended)
+    }
     kinds = sorted({line.canary for line in lines} - {"none"})
     drawn = {kind: CANARIES[i % len(CANARIES)] for i, kind in enumerate(kinds)}
     told = {}
     for line in lines:
-        color, own = turns.get(line.defense, (INK, "*"))
-        marker, stroke = drawn.get(line.canary, (own, "-"))
+        color, *own = turns.get(line.defense, (INK, "*", "-"))
+        marker, stroke = drawn.get(line.canary, own)
         told[line.name] = Look(color, marker, stroke, hollow=line.canary in drawn)
     return told
 

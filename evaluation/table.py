@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TextIO
 
 from rich import box
@@ -13,35 +13,38 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluation.claims import violations
-from evaluation.curves import (
-    UTILITY,
-    epsilon_text,
-    has_canaries,
-    is_undefended,
-    ordered,
-    setting,
-    strongest_row,
-    title,
-)
+from evaluation.curves import UTILITY, ordered, strongest_row
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
-from evaluation.flags import VIOLATED, flags
+from evaluation.flags import VIOLATED, flags, meanings, refutation
+from evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
 
 WIDTH = 120
 NOTHING = "–"
+IF_LEAKED = "if the weights leak"
+"""What is said of attacks that hold the weights where a guard keeps these back."""
 HEADINGS = (
     "defense", "ε", "ε lower\nbound", "test\naccuracy", "attack", "AUC", "TPR at 1% FPR\n[95 % interval]",
     "TPR at\n0.1% FPR", "flags",
 )  # fmt: skip
 WORDS = ("defense", "attack", "flags")
 """Headings of columns that hold no numbers."""
+UNBROKEN = ("defense", "flags")
+"""Columns whose words are not broken."""
 STYLES = {"violated": "bold red", "undefended": "bold", "": None}
 
 
 class Line(NamedTuple):
-    """One run's line: its cells by `HEADINGS`, and whether it is `violated`, `undefended` or neither."""
+    """One run's line: its cells by `HEADINGS`.
+
+    Args:
+        kind: `violated`, `undefended` or neither.
+        cells: by heading.
+        opens: whether another defense, or the same behind another guard, begins here.
+    """
 
     kind: str
     cells: tuple[str, ...]
+    opens: bool = False
 
 
 class Skip(NamedTuple):
@@ -64,38 +67,63 @@ def show(findings: Sequence[Findings], file: TextIO | None = None) -> None:
     """Prints each run with its strongest attack, what the flags mean and what was skipped; plain without a terminal."""
     console = console_for(file)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    for heading in HEADINGS:
-        words = heading in WORDS
-        table.add_column(heading, justify="left" if words else "right", no_wrap=not words, overflow="fold")
-    for line in lines(findings):
-        table.add_row(*line.cells, style=STYLES[line.kind])
+    told = lines(findings)
+    columns = [(name, values) for name, *values in zip(HEADINGS, *(line.cells for line in told), strict=True)]
+    # A column without a number has nothing to say, and others need its place.
+    shown = [name for name, values in columns if set(values) != {NOTHING}]
+    for name, values in columns:
+        if name in shown:
+            words = name in WORDS
+            least = max(len(word) for value in values for word in (*value.split(), "")) if name in UNBROKEN else None
+            table.add_column(
+                name, justify="left" if words else "right", no_wrap=not words, overflow="fold", min_width=least
+            )
+    for line in told:
+        if line.opens:
+            table.add_section()
+        cells = [cell for name, cell in zip(HEADINGS, line.cells, strict=True) if name in shown]
+        table.add_row(*cells, style=STYLES[line.kind])
     console.print(table)
-    violated = violations(findings)
-    for violation in violated:
-        told = f"{VIOLATED}, {title(violation.found)}: "
-        console.print(Text.assemble((told, "bold red"), flags(violation.found, violated)[0].sentence))
-    meanings = {flag.name: flag.sentence for found in ordered(findings) for flag in flags(found, ())}
-    for name, sentence in meanings.items():
-        console.print(Text.assemble((f"{name}: ", "yellow"), sentence))
+    for violation in violations(findings):
+        whose = f"{VIOLATED}, {title(violation.found)}: "
+        console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
+    for flag, sentences in meanings(findings).items():
+        if flag != VIOLATED:
+            console.print(_meaning(flag, sentences, len(findings)))
     for attacks, reason, titles in skips(findings):
         where = "" if len(titles) == len(findings) else f" ({len(titles)} of {len(findings)} runs)"
         console.print(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
 
 
+def _meaning(flag: str, sentences: Mapping[str, Sequence[str]], runs: int) -> Text:
+    """A flag in words; where it says something else of each run, what it says of the first."""
+    (sentence, titles), *others = sentences.items()
+    where = f" ({titles[0]})" if others else ""
+    if not others and len(titles) == runs > 1:
+        where = " (all runs)"
+    more = f" The report tells the same of {len(others)} more." if others else ""
+    return Text.assemble((f"{flag}{where}: ", "yellow"), sentence + more)
+
+
 def lines(findings: Sequence[Findings]) -> list[Line]:
-    """A line a run; that of a fleet with canaries stands under that of the same defense without."""
-    violated = violations(findings)
-    false = {violation.found.run for violation in violated}
+    """A line a run; that of a fleet with canaries stands under that of the same defense without.
+
+    Flags that all runs have stand on no line.
+    """
+    false = {violation.found.run for violation in violations(findings)}
+    flagged = [[flag.name for flag in flags(found, findings)] for found in ordered(findings)]
+    shared = set[str].intersection(*map(set, flagged)) if len(flagged) > 1 else set()
     told: list[Line] = []
-    above = None
-    for found in ordered(findings):
-        first, *others = cells(found, "\n".join(dict.fromkeys(flag.name for flag in flags(found, violated))))
-        place = setting(found), found.seed
+    above: tuple[str, str, int] | None = None
+    for found, own in zip(ordered(findings), flagged, strict=True):
+        first, *others = cells(found, "\n".join(flag for flag in dict.fromkeys(own) if flag not in shared))
+        place = line_name(found), setting(found), found.seed
         if has_canaries(found):
             first = ("" if place == above else f"{first}\n") + f"  {found.canary} canaries"
+        opens = above is not None and above[0] != place[0]
         above = place
         kind = "violated" if found.run in false else "undefended" if is_undefended(found) else ""
-        told.append(Line(kind, (first, *others)))
+        told.append(Line(kind, (first, *others), opens))
     return told
 
 
@@ -104,11 +132,11 @@ def cells(found: Findings, flagged: str) -> tuple[str, ...]:
     coarse, fine = (strongest_row(found, tpr_at(fpr)) for fpr in FPRS)
     auc = strongest_row(found, AUC)
     return (
-        _defense(found),
+        brief(found),
         NOTHING if found.epsilon is None else epsilon_text(found.epsilon),
         bound_text(found, "one_run"),
         percent(found.get(UTILITY)),
-        found.strongest if found.attacks else "all skipped",
+        attack_text(found, found.strongest) if found.attacks else "all skipped",
         NOTHING if auc is None or auc.value is None else f"{auc.value:.3f}",
         percent(coarse, interval=True),
         percent(fine),
@@ -128,6 +156,16 @@ def skips(findings: Sequence[Findings]) -> list[Skip]:
     return [Skip(tuple(attacks), reason, titles) for (reason, titles), attacks in together.items()]
 
 
+def attack_text(found: Findings, attack: str) -> str:
+    """An attack's name, with what must happen first if it needs weights that a guard keeps back."""
+    return f"{attack}\n{IF_LEAKED}" if if_leaked(found, found.get(AUC, attack=attack)) else attack
+
+
+def if_leaked(found: Findings, row: Row) -> bool:
+    """Whether a number is about weights that are not released: there is a guard for answers only."""
+    return found.guard != "none" and row.access == "white_box"
+
+
 def bound_text(found: Findings, method: str) -> str:
     """A lower bound on ε, rounded down, and the ceiling that a perfect attack would reach: `0.31 (≤ 4.1)`."""
     if not found.audit:
@@ -145,9 +183,3 @@ def percent(row: Row | None, *, interval: bool = False) -> str:
     if not interval or row.low is None or row.high is None:
         return value
     return f"{value} [{100 * row.low:.1f}–{100 * row.high:.1f}]"
-
-
-def _defense(found: Findings) -> str:
-    """The defense with its strength, unless that is the ε of the next column."""
-    name = found.defense if found.guard == "none" else f"{found.defense} + {found.guard}"
-    return name if found.strength is None or found.epsilon is not None else f"{name} {found.strength:g}"

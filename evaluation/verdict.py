@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.choice import chosen, is_resolved, passed_over, seed_text
 from evaluation.claims import Violation, violations
-from evaluation.curves import FPR, UTILITY, canary_text, has_canaries, is_undefended, ordered, strongest_row, title
+from evaluation.curves import FPR, UTILITY, strongest_row
 from evaluation.findings import AUC, Findings, tpr_at
-from evaluation.flags import VIOLATED, flags
-from evaluation.table import NOTHING, percent
+from evaluation.flags import refutation
+from evaluation.masking import masked
+from evaluation.table import IF_LEAKED, NOTHING, if_leaked, percent
+from evaluation.titles import is_undefended, title
 
 TWINS = {"complementary": 2, "fixed": None}
 """How many models are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
-
-AFFORDABLE = 0.05
-NEARLY = f"within {100 * AFFORDABLE:g} points of the best accuracy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,44 +39,24 @@ class Verdict:
     sentence: str
 
 
-def chosen(findings: Sequence[Findings]) -> list[tuple[str, Findings]]:
-    """Runs whose claim is refuted, the undefended one, where attacks found least, and the same among the useful.
-
-    Each with its heading; useful are those nearly as accurate as any. Fleets with canaries are told beside these, and
-    stand here only where there is nothing else. AUC decides where no run can be resolved at 1 % FPR.
-    """
-    refuted = {violation.found.run: violation.found for violation in violations(findings)}
-    told = [(f"Claim refuted: {title(found)}{_seed(found, findings)}", found) for found in refuted.values()]
-    attacked = [found for found in ordered(findings) if found.attacks]
-    runs = [found for found in attacked if not has_canaries(found)] or attacked
-    told += [
-        (f"Undefended{canary_text(found)}{_seed(found, findings)}", found) for found in runs if is_undefended(found)
-    ]
-    sound = [found for found in runs if not is_undefended(found) and found.run not in refuted]
-    defended = [found for found in sound if _is_resolved(found)] or sound
-    useful = [found for found in defended if _utility(found) >= max(map(_utility, runs)) - AFFORDABLE]
-    for heading, candidates in (("Best protected", defended), (f"Best protected {NEARLY}", useful)):
-        if candidates:
-            best = min(candidates, key=lambda found: (_leakage(found), -_utility(found)))
-            if best not in [found for _, found in told]:
-                told.append((f"{heading}: {title(best)}{_seed(best, findings)}", best))
-    return told
-
-
 def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
     """A verdict on each of the chosen runs."""
     violated = {violation.found.run: violation for violation in violations(findings)}
-    return [
-        Verdict(
-            heading=heading,
-            refuted=found.run in violated,
-            measure=f"members found at {100 * FPR:g} % FPR" if _is_resolved(found) else AUC.upper(),
-            leakage=percent(strongest_row(found, tpr_at(FPR)), interval=True) if _is_resolved(found) else _auc(found),
-            utility=percent(found.get(UTILITY)),
-            sentence=_refutation(found, violated) + sentence(found),
+    told = []
+    for heading, found in chosen(findings):
+        resolved = is_resolved(found)
+        measured = percent(strongest_row(found, tpr_at(FPR)), interval=True) if resolved else _auc(found)
+        told.append(
+            Verdict(
+                heading=heading,
+                refuted=found.run in violated,
+                measure=f"members found at {100 * FPR:g} % FPR" if resolved else AUC.upper(),
+                leakage=measured,
+                utility=percent(found.get(UTILITY)),
+                sentence=_refutation(found, violated) + sentence(found) + _masks(found, findings),
+            )
         )
-        for heading, found in chosen(findings)
-    ]
+    return told
 
 
 def sentence(found: Findings) -> str:
@@ -86,7 +66,7 @@ def sentence(found: Findings) -> str:
     if row is None:
         return f"{told} it cannot be measured what attacks find."
     guessing = FPR
-    if row.value is None:
+    if not is_resolved(found):
         row, guessing = found.get(AUC, attack=found.strongest), 0.5
         told += (
             f" it cannot be measured what attacks find. The best attack ({found.strongest}) ranks members"
@@ -106,6 +86,8 @@ def scope(found: Findings) -> str:
     """The threat model of the strongest attack, such as `black-box, 15 shadow models that know the defense`."""
     row = strongest_row(found, tpr_at(FPR))
     access = row.access.replace("_", "-") if row is not None else "no attack"
+    if row is not None and if_leaked(found, row):
+        access += f" ({IF_LEAKED})"
     shadows = _shadows(found)
     return f"{access}, {shadows} shadow model{'s' * (shadows != 1)} that know the defense" if shadows else access
 
@@ -115,26 +97,22 @@ def _shadows(found: Findings) -> int:
     return 0 if own is None else found.models - own
 
 
-def _utility(found: Findings) -> float:
-    return found.get(UTILITY).value or 0.0
-
-
 def _refutation(found: Findings, violated: Mapping[str, Violation]) -> str:
     """What comes before all else, empty if the claim stands."""
     if found.run not in violated:
         return ""
-    (reason,) = [flag.sentence for flag in flags(found, [violated[found.run]]) if flag.name == VIOLATED]
-    return f"The claim of {title(found)} is refuted: {reason} "
+    return f"The claim of {title(found)} is refuted: {refutation(violated[found.run]).sentence} "
 
 
-def _is_resolved(found: Findings) -> bool:
-    row = strongest_row(found, tpr_at(FPR))
-    return row is not None and row.value is not None
-
-
-def _leakage(found: Findings) -> float:
-    row = strongest_row(found, tpr_at(FPR) if _is_resolved(found) else AUC)
-    return 0.0 if row is None else row.value or 0.0
+def _masks(found: Findings, findings: Sequence[Findings]) -> str:
+    """That the run only masks what it leaks, or that others which do were passed over for it."""
+    if own := list(masked(found, findings)):
+        return f" Masked, not protected: {own[0].sentence}"
+    others = [] if is_undefended(found) else passed_over(found, findings)
+    if not others:
+        return ""
+    listed = ", ".join(f"{title(other)}{seed_text(other, findings)}" for other in others)
+    return f" Passed over, since what looks like less leakage is only masked: {listed}."
 
 
 def _auc(found: Findings) -> str:
@@ -142,7 +120,3 @@ def _auc(found: Findings) -> str:
     if row.value is None:
         return NOTHING
     return f"{row.value:.3f}" + ("" if row.low is None or row.high is None else f" [{row.low:.3f}–{row.high:.3f}]")
-
-
-def _seed(found: Findings, findings: Sequence[Findings]) -> str:
-    return f" (seed {found.seed})" if len({other.seed for other in findings}) > 1 else ""

@@ -13,6 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from commandline import SOME_FAILED, one_line
+from evaluation.tuning import trainings
 
 
 @dataclass
@@ -62,8 +63,8 @@ class GridsSweeper(BasicSweeper):
 
 
 def total(configs: Sequence[DictConfig]) -> int:
-    """The number of models of a whole sweep."""
-    return sum(config.fleet.models for config in configs)
+    """The number of models of a whole sweep, trials included."""
+    return sum(trainings(config) for config in configs)
 
 
 def summarize(jobs: Sequence[JobReturn], started: float) -> None:

@@ -28,7 +28,9 @@ def fit_guards(config: Mapping[str, Any], folder: str, models: Sequence[int]) ->
         fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, [k], membership)
         members = dataset.split.pool[membership.draw(dataset.split, [k], secret)[0]]
         state = guard.fit(load_fleet(config, dataset, Path(folder), [k]), members, fitter, dataset.split)
-        with replacing(state_path(Path(folder), label(guard), k)) as temporary:
+        path = state_path(Path(folder), label(guard), k)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
             save_file(state, temporary)
 
 

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Float64, Real
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from datamodules import preprocessing
 from datamodules.dataset import from_config
@@ -24,6 +24,9 @@ from datamodules.preprocessing import Preprocessing
 from datamodules.secret import Secret
 from datamodules.split import Membership
 from targets.fleet import Fleet
+from targets.guards import GUARDS, Aggregate, Guard, NoGuard, Query
+from targets.guards.probabilities import probabilities
+from targets.guards.registry import make_guard
 from targets.networks import CNN, MLP
 from targets.statement import INFINITY, Statement
 from targets.training import complete_statement, make_fitter
@@ -35,20 +38,35 @@ AUDIT_NOTE = (
     "Measured by attacking a fleet of models trained by the same recipe on random parts of the same pool, not this "
     "model itself, which was trained on the whole pool. A weak attack is no proof of privacy."
 )
+ACCESS = ("api", "weights")
+GUARD_NOTE = (
+    "It stands between the model and those who query it, hence exists only while nobody else holds these files; if the "
+    "weights leak, it protects nothing. It adds nothing to the statement."
+)
 COST_NOTE = "The statement covers this one release; m releases from the same records cost up to m times its ε."
 
 
 class Release:
-    """A trained model with its preprocessing and its card. Loading one runs no code from its files.
+    """A trained model with its preprocessing, its guard and its card. Loading one runs no code from its files.
 
     Args:
         network: the trained network.
         preprocessing: turns raw rows into inputs.
         card: plain values: classes, recipe, statement, audit.
+        guard: what stands before the model.
+        state: what the guard learned about the model.
     """
 
-    def __init__(self, network: nn.Module, preprocessing: Preprocessing, card: Mapping[str, Any]):
+    def __init__(
+        self,
+        network: nn.Module,
+        preprocessing: Preprocessing,
+        card: Mapping[str, Any],
+        guard: Guard | None = None,
+        state: Mapping[str, Tensor] | None = None,
+    ):
         self.network, self.preprocessing, self.card = network.eval(), preprocessing, card
+        self.guard, self.state = guard or NoGuard(), state or {}
 
     @property
     def statement(self) -> Statement:
@@ -60,18 +78,51 @@ class Release:
         return classes
 
     def predict_proba(self, rows: Any) -> Float[np.ndarray, "records classes"]:
-        """Probability of each class for raw rows: an array (records, …), a table of the training columns, or texts."""
-        inputs = torch.from_numpy(self.preprocessing(rows))
-        with torch.inference_mode():
-            probabilities: np.ndarray = self.network(inputs).softmax(dim=-1).numpy()
-        return probabilities
+        """Probability of each class for raw rows: an array (records, …), a table of the training columns, or texts.
+
+        A guard may hold some of them back, which then read 0.
+
+        Raises:
+            ValueError: if the guard releases no probabilities.
+        """
+        if self.guard.level == "label":
+            instead = "counts" if isinstance(self.guard, Aggregate) else "predict"
+            raise ValueError(f"guard={self.guard.name} releases no probabilities; call {instead} instead")
+        answers = self.guard.answer(self._query(rows))
+        return probabilities(answers) if self.guard.level == "logits" else answers
 
     def predict(self, rows: Any) -> list[str]:
-        """The most likely class of each raw row, in the words of the data set."""
-        return [self.classes[k] for k in self.predict_proba(rows).argmax(axis=-1)]
+        """The most likely class of each raw row, in the words of the data set.
+
+        Raises:
+            ValueError: if the guard answers about groups only.
+        """
+        if isinstance(self.guard, Aggregate):
+            raise ValueError(f"guard={self.guard.name} releases no answers about single rows; call counts instead")
+        answers = self.guard.answer(self._query(rows))
+        return [self.classes[k] for k in (answers if self.guard.level == "label" else answers.argmax(axis=-1))]
+
+    def counts(self, rows: Any) -> Float64[np.ndarray, " classes"]:
+        """How many of the raw rows fall into each class, with noise: all that an aggregating release answers.
+
+        Raises:
+            ValueError: if this release does not aggregate, or the rows are too few.
+        """
+        if not isinstance(self.guard, Aggregate):
+            raise ValueError(f"guard={self.guard.name} adds no noise to counts; call predict instead")
+        return self.guard.counts(self._query(rows))
+
+    def _query(self, rows: Any) -> Query:
+        inputs = self.preprocessing(rows)
+        return Query(inputs, self._logits(inputs), self.state, self._logits)
+
+    def _logits(self, inputs: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "records classes"]:
+        with torch.inference_mode():
+            logits: np.ndarray = self.network(torch.from_numpy(inputs)).numpy()
+        return logits
 
     def save(self, folder: Path) -> None:
-        """Writes `model.safetensors` and `card.json`: both or nothing.
+        """Writes `model.safetensors`, `card.json` and, if the guard learned anything, `guard.safetensors`, or nothing.
 
         Raises:
             ValueError: if there is a release already.
@@ -84,6 +135,8 @@ class Release:
             {name: value.contiguous() for name, value in self.network.state_dict().items()},
             temporary / "model.safetensors",
         )
+        if self.state:
+            save_file(dict(self.state), temporary / "guard.safetensors")
         (temporary / "card.json").write_text(json.dumps(self.card, indent=2, allow_nan=False) + "\n")
         temporary.rename(folder)
 
@@ -96,7 +149,7 @@ class Release:
             network: the class of an own network; those of this project are found by their name.
 
         Raises:
-            ValueError: if the card names a network that is not this project's and none was given.
+            ValueError: if the card names a network that is not this project's and none was given, or such a guard.
             FileNotFoundError: if there is no release.
         """
         folder = Path(folder)
@@ -109,7 +162,9 @@ class Release:
             raise ValueError(f"network={name} is not one of {', '.join(NETWORKS)}; give its class as network=")
         module = make(shape=card["data"]["shape"], classes=len(card["data"]["classes"]), **settings)
         module.load_state_dict(load_file(folder / "model.safetensors"))
-        return cls(module, preprocessing.from_json(card["preprocessing"]), card)
+        guarded = folder / "guard.safetensors"
+        state = load_file(guarded) if guarded.exists() else {}
+        return cls(module, preprocessing.from_json(card["preprocessing"]), card, _guard_of(card["guard"]), state)
 
 
 def check_unreleased(folder: Path) -> None:
@@ -121,15 +176,33 @@ def check_unreleased(folder: Path) -> None:
         )
 
 
+def _guard_of(content: Mapping[str, Any]) -> Guard:
+    if (make := GUARDS.get(content["name"])) is None:
+        raise ValueError(f"guard={content['name']} is not one of {', '.join(GUARDS)}; use the version that wrote it")
+    return make(**content["settings"])
+
+
 def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: Secret) -> Release:
     """Trains a release: one model on the whole pool by a run's recipe, with N = pool and σ calibrated anew.
 
     Args:
-        config: the run's configuration.
+        config: the run's configuration; `guard` puts a guard before the model, and `release.access` says who will hold
+            the files: nobody else (api, the default) or whoever asks for them (weights).
         audit: what was measured on the run's fleet, one mapping per number.
-        secret: fixes initial weights, batches and noise of this one model.
+        secret: fixes initial weights, batches and noise of this one model, and the key of its guard.
+
+    Raises:
+        ValueError: if the weights were to be handed out beside a guard, or `release.access` is unknown.
     """
+    guard, access = make_guard(config) if "guard" in config else NoGuard(), access_of(config)
+    if access == "weights" and not isinstance(guard, NoGuard):
+        raise ValueError(
+            f"release.access=weights hands out what guard={guard.name} stands before; use release.access=api, or"
+            " guard=none"
+        )
     dataset = from_config(config)
+    for role in sorted(guard.roles):
+        dataset.split.require(role, who=f"guard={guard.name}")
     everything = Membership(how="fixed", share=1.0)
     fitter = make_fitter(
         {**config, "fleet": {"at_once": 1}},
@@ -140,9 +213,11 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
     )
     fitter = replace(fitter, defense=fitter.defense.for_release())
     fleet: Fleet = fitter.defense.fit(fitter, dataset.split, everything.draw(dataset.split, [0], secret))
+    state = guard.fit(fleet, dataset.split.pool, fitter, dataset.split)
     fleet.network.load_state_dict(fleet.states[0])
     claim = complete_statement(fitter, fleet)
     target, *settings = config["network"].items()
+    note = None if isinstance(guard, NoGuard) else GUARD_NOTE
     card = {
         "data": {
             "name": dataset.name,
@@ -154,8 +229,10 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
         "network": {"name": target[1], "settings": dict(settings)},
         "defense": {
             "name": config["names"]["defense"],
-            **{k: INFINITY if v == math.inf else v for k, v in config["defense"].items() if k != "_target_"},
+            **{key: _plain(value) for key, value in config["defense"].items() if key != "_target_"},
         },
+        "guard": {"name": guard.name, "settings": asdict(guard), "note": note},
+        "access": access,
         "recipe": asdict(fitter.recipe),
         "preprocessing": dataset.preprocessing.to_json(),
         "statement": claim.to_json(),
@@ -163,4 +240,23 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
         "audit": {"note": AUDIT_NOTE, "results": list(audit)},
         "versions": {"python": platform.python_version(), **{name: version(name) for name in ("palisade", *LIBRARIES)}},
     }
-    return Release(fleet.network, dataset.preprocessing, card)
+    return Release(fleet.network, dataset.preprocessing, card, guard, state)
+
+
+def _plain(value: Any) -> Any:
+    """The same for strict JSON, which knows no infinity."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return INFINITY if value == math.inf else value
+
+
+def access_of(config: Mapping[str, Any]) -> str:
+    """Who will hold the files of a release.
+
+    Raises:
+        ValueError: if `release.access` is unknown.
+    """
+    access: str = (config.get("release") or {}).get("access", "api")
+    if access not in ACCESS:
+        raise ValueError(f"release.access={access} is unknown; choose {' or '.join(ACCESS)}")
+    return access

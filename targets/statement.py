@@ -31,12 +31,13 @@ class Statement:
         unit: what one step of that relation adds or removes: record or group.
         records_per_unit: records of a unit that take part in a step, at most; 1 if records are the unit.
         augmentations: rows of each of these records, averaged before clipping.
+        mechanism: what was done with noise, where it is not one training with DP-SGD: votes, or several trainings.
         sampling: how a step's records were chosen.
         public_size: N, treated as public; the divisor of every step is q·N.
         sampling_rate: q, the probability that a record takes part in a step.
         steps_planned: T, what ε is computed for.
         steps_done: at most T; stopping early does not lower ε.
-        noise_multiplier: σ, the noise's standard deviation over the clipping norm.
+        noise_multiplier: σ, the noise's standard deviation over the clipping norm; of votes, in votes.
         max_grad_norm: C, the clipping norm of a record's gradient; the first one if it adapts.
         clipping: how gradients are clipped.
         engine: how the clipped sums were computed.
@@ -59,6 +60,7 @@ class Statement:
     unit: str = "record"
     records_per_unit: int | None = None
     augmentations: int | None = None
+    mechanism: str | None = None
     sampling: str | None = None
     public_size: int | None = None
     sampling_rate: float | None = None
@@ -98,10 +100,11 @@ class Statement:
             return f"no formal guarantee{clipped}"
         # Rounded up: a claim may be understated in protection, never in ε.
         epsilon, delta = self.epsilon or 0.0, _round_up(self.delta or 0.0)
+        sampling = None if self.sampling is None else f"{self.sampling} sampling"
+        how = [f"{self.accountant} accountant", self.mechanism, sampling, f"randomness from the {self.randomness}"]
         claim = (
-            f"(ε = {_round_up(epsilon)}, δ = {delta})-differential privacy"
-            f" per {self.unit} ({self.neighboring}), {self.accountant} accountant, {self.sampling} sampling,"
-            f" randomness from the {self.randomness}"
+            f"(ε = {_round_up(epsilon)}, δ = {delta})-differential privacy per {self.unit} ({self.neighboring}), "
+            + ", ".join(part for part in how if part is not None)
         )
         if self.tuning_runs:
             runs = self.tuning_runs + 1

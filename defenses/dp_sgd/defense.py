@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 
+from datamodules.draws import Draws
+from datamodules.loaders import Batch
 from datamodules.samplers import Poisson
-from datamodules.secret import Secret
 from datamodules.split import Split
 from defenses.base import Defense
+from defenses.dp_sgd.bases import check_base, check_callbacks
 from defenses.dp_sgd.callback import DPSGD
 from defenses.dp_sgd.rules import PrivacyWarning, check_arguments, check_counts
+from defenses.none import NoDefense
 from targets.fleet import Fitter, Fleet
 from targets.statement import Statement
 
@@ -27,7 +30,7 @@ from targets.statement import Statement
 class DPSGDDefense(Defense):
     """Clips every record's gradient and adds noise, so that no record moves the weights by much (Abadi et al. 2016).
 
-    The only defense here that proves something: an ε that bounds every attack, known or not.
+    It proves an ε that bounds every attack, known or not.
 
     Args:
         epsilon: ε > 0 that the noise is calibrated for; inf clips without noise and guarantees nothing.
@@ -39,9 +42,11 @@ class DPSGDDefense(Defense):
         records_per_person: records of a person that take part in a step, at most, where the data name persons; ε then
             holds for a person with all records. None: ε holds for one record.
         secure_rng: whether noise is drawn against floating-point attacks; a release always is.
+        tuning_runs: trainings on the same records that the settings were chosen by; ε does not cover the choice.
+        base: whose inputs, loss and network are trained privately; see `bases.py` for what it may be.
 
     Raises:
-        ValueError: if a value is out of range.
+        ValueError: if a value is out of range, or if ε would not hold for the base.
     """
 
     epsilon: float
@@ -51,10 +56,25 @@ class DPSGDDefense(Defense):
     weight_averaging: bool = False
     records_per_person: int | None = None
     secure_rng: bool = False
+    tuning_runs: int = 0
+    base: Defense = field(default_factory=NoDefense)
 
     def __post_init__(self) -> None:
         check_arguments(self.epsilon, self.delta, None, self.max_grad_norm, self.clipping)
         check_counts(records_per_person=self.records_per_person)
+        if self.tuning_runs < 0:
+            raise ValueError(f"tuning_runs={self.tuning_runs} is no count; choose a whole number from 0 on")
+        if isinstance(self.base, DPSGDDefense):
+            raise ValueError("defense.base=dp_sgd is what it would be the base of; choose another base, or none")
+        check_base(self.base)
+
+    @property
+    def stackable(self) -> bool:
+        return self.base.stackable
+
+    @property
+    def cost(self) -> float:
+        return 2 * self.base.cost
 
     @property
     def strength(self) -> float:
@@ -76,16 +96,29 @@ class DPSGDDefense(Defense):
             records_per_person=self.records_per_person or 1,
         )
 
-    def callbacks(self, secret: Secret) -> list[Callback]:
+    def network(self, network: nn.Module) -> nn.Module:
+        return self.base.network(network)
+
+    def inputs(self, batch: Batch, draws: Draws) -> Batch:
+        return self.base.inputs(batch, draws)
+
+    def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        return self.base.loss(logits, batch, epoch)
+
+    def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
         dp_sgd = DPSGD(
             epsilon=self.epsilon,
             delta=self.delta,
             max_grad_norm=self.max_grad_norm,
             clipping=self.clipping,
             secure_rng=self.secure_rng,
-            secret=secret,
+            tuning_runs=self.tuning_runs,
+            secret=fitter.secret,
         )
-        return [dp_sgd, WeightAveraging(avg_fn=_average)] if self.weight_averaging else [dp_sgd]
+        base = self.base.callbacks(fitter, split)
+        check_callbacks(self.base, base)
+        averaging = [WeightAveraging(avg_fn=_average)] if self.weight_averaging else []
+        return [*base, dp_sgd, *averaging]
 
     def for_release(self) -> DPSGDDefense:
         return replace(self, secure_rng=True)

@@ -1,69 +1,93 @@
-"""MemGuard's first phase: noise on logits after which the discriminator can only guess."""
+"""MemGuard's first phase: noise on logits that changes the discriminator's mind and keeps the predicted class."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Mapping
 
+import numpy as np
 import torch
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
+
+from targets.guards.discriminator import log_odds, slope
 
 STEPS = 300
 STEP = 0.1  # of logits, whatever the length of the gradient
 LABEL_WEIGHT = 10.0  # c₂
-DISTORTION_WEIGHTS = tuple(10.0**power for power in range(-1, 6))  # c₃, until one fails
+DISTORTION_WEIGHTS = tuple(10.0**power for power in range(-1, 6))  # c₃, until the search fails
 UNDECIDED = 1e-5  # |h − ½| that is as good as a guess
 GRID = 2.0**-24
-"""Logits are kept on a grid, so that rounding in products, which depends on the batch, never adds up."""
+"""Logits stay on a grid, so that the rounding of products, which depends on the batch, never adds up."""
+AT_ONCE = 1024  # queries; more fill the cache
 
-LogOdds = Callable[[Float64[Tensor, "records classes"]], Float64[Tensor, " records"]]
+Weights = Mapping[str, Tensor]
 
 
-def with_noise(logits: Float64[Tensor, "records classes"], log_odds: LogOdds) -> Float64[Tensor, "records classes"]:
-    """z + e for every query, or z where no noise was found (Jia et al. 2019, algorithm 1).
+def with_noise(
+    logits: Float32[np.ndarray, "records classes"], weights: Weights
+) -> tuple[Float64[np.ndarray, "records classes"], Bool[np.ndarray, " records"]]:
+    """Logits with noise, and for which of them h is nearer to ½ than it was.
 
-    Of the e that change the discriminator's mind and keep the predicted class, it is the one found with the largest
-    weight on distortion.
+    Of the noise that was found for a query it is that with the largest weight on distortion (Jia et al. 2019,
+    algorithm 1); none where there is none.
 
     Args:
-        logits: z of the queries.
-        log_odds: the discriminator, of probabilities.
+        logits: of the queries.
+        weights: of the discriminator h, in double precision.
     """
-    found = (logits / GRID).round() * GRID
-    before = log_odds(logits.softmax(dim=-1))
+    parts = [_one_batch(part, weights) for part in torch.split(torch.tensor(logits, dtype=torch.float64), AT_ONCE)]
+    noisy, nearer = (torch.cat(pieces).numpy() for pieces in zip(*parts, strict=True))
+    return noisy, nearer
+
+
+def _one_batch(
+    logits: Float64[Tensor, "records classes"], weights: Weights
+) -> tuple[Float64[Tensor, "records classes"], Bool[Tensor, " records"]]:
+    start = _on_grid(logits)
+    found, before = start.clone(), log_odds(start.softmax(dim=-1), weights)
     searched = torch.nonzero((before.sigmoid() - 0.5).abs() > UNDECIDED).flatten()
-    start = found.clone()
-    for weight in DISTORTION_WEIGHTS:
-        noisy, changed = _search(start[searched], before[searched] > 0, log_odds, weight)
+    for distortion_weight in DISTORTION_WEIGHTS:
+        noisy, changed = _search(start[searched], before[searched] > 0, weights, distortion_weight)
         searched = searched[changed]
         found[searched] = noisy[changed]
-    return found
-    
+    return found, log_odds(found.softmax(dim=-1), weights).abs() < before.abs()
+
 
 def _search(
-    start: Float64[Tensor, "records classes"], member: Bool[Tensor, " records"], log_odds: LogOdds, weight: float
+    start: Float64[Tensor, "records classes"], member: Bool[Tensor, " records"], weights: Weights, c3: float
 ) -> tuple[Float64[Tensor, "records classes"], Bool[Tensor, " records"]]:
-    """Steps down the loss until the discriminator changes its mind; which queries it did so for."""
-    label, origin = start.argmax(dim=-1), start.softmax(dim=-1)
-    at, changed = start.clone(), torch.zeros_like(member)
-    left = torch.arange(len(start))
-    for _ in range(STEPS - 1):
+    """Steps down the loss until h changes its mind and the predicted class is the same; which queries it did so for."""
+    found, changed = start.clone(), torch.zeros_like(member)
+    left, z, label, origin = torch.arange(len(start)), start, start.argmax(dim=-1, keepdim=True), start.softmax(dim=-1)
+    for _ in range(STEPS):
         if not len(left):
             break
-        z = at[left].requires_grad_()
-        gradient, = torch.autograd.grad(_loss(z, label[left], origin[left], log_odds, weight).sum(), z)
-        length = gradient.norm(dim=-1, keepdim=True)
-        step = STEP * gradient / length.clamp(min=1e-30)
-        at[left] = ((z.detach() - step) / GRID).round() * GRID
-        done = (log_odds(at[left].softmax(dim=-1)) > 0) != member[left]
-        done &= at[left].argmax(dim=-1) == label[left]
-        changed[left[done]] = True
-        left = left[~done]
-    return at, changed
+        odds, gradient = _slope(z, label, origin, weights, c3)
+        moved = _on_grid(z - STEP * gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1e-30))
+        done = ((odds > 0) != member[left]) & (z.argmax(dim=-1) == label.squeeze(-1))
+        if done.any():
+            found[left[done]], changed[left[done]] = z[done], True
+            left, moved, label, origin = (part[~done] for part in (left, moved, label, origin))
+        z = moved
+    return found, changed
 
 
-def _loss(z, label, origin, log_odds, weight):
+def _slope(
+    z: Float64[Tensor, "records classes"],
+    label: Int64[Tensor, " records 1"],
+    origin: Float64[Tensor, "records classes"],
+    weights: Weights,
+    c3: float,
+) -> tuple[Float64[Tensor, " records"], Float64[Tensor, "records classes"]]:
+    """logit h at z, and the gradient of |logit h| + c₂·relu(max_{j≠ŷ} z_j − z_ŷ) + c₃·‖softmax(z) − origin‖₁."""
     p = z.softmax(dim=-1)
-    own = z.gather(-1, label[:, None]).squeeze(-1)
-    other = z.scatter(-1, label[:, None], -torch.inf).amax(dim=-1)
-    return log_odds(p).abs() + LABEL_WEIGHT * (other - own).relu() + weight * (p - origin).abs().sum(dim=-1)
+    odds, of_odds = slope(p, weights)
+    of_p = odds.sign()[:, None] * of_odds + c3 * (p - origin).sign()
+    of_z = p * (of_p - (p * of_p).sum(dim=-1, keepdim=True))
+    other, rival = z.scatter(-1, label, -torch.inf).max(dim=-1, keepdim=True)
+    overtaken = LABEL_WEIGHT * (other > z.gather(-1, label)).to(z)
+    return odds, of_z.scatter_add_(-1, rival, overtaken).scatter_add_(-1, label, -overtaken)
+
+
+def _on_grid(z: Float64[Tensor, "records classes"]) -> Float64[Tensor, "records classes"]:
+    return (z / GRID).round() * GRID

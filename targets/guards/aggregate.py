@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from datamodules.split import Split
-from targets.guards.guard import Guard, Query
+from targets.guards.guard import Guard, Query, is_number, is_whole
 from targets.guards.keyed import DIGEST_BYTES, KEY, digests, draw_key, generator
 
 if TYPE_CHECKING:
@@ -44,9 +45,9 @@ class Aggregate(Guard):
     attacks = ("correctness", "noise_agreement")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 2:
+        if not is_whole(self.k) or self.k < 2:
             raise ValueError(f"guard.k={self.k} is no group of inputs; choose a whole number from 2 on")
-        if isinstance(self.noise, bool) or not 0 < self.noise < float("inf"):
+        if not is_number(self.noise) or not 0 < self.noise < math.inf:
             raise ValueError(f"guard.noise={self.noise} is no standard deviation of counts; choose a number above 0")
 
     @property

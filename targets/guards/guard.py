@@ -20,6 +20,16 @@ if TYPE_CHECKING:
 Level = Literal["label", "probabilities", "logits"]
 
 
+def is_number(value: object) -> bool:
+    """Whether a setting is a number at all."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_whole(value: object) -> bool:
+    """Whether a setting is a whole number."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
 class Query(NamedTuple):
     """Some inputs, what the model says about them, and what a guard may use to answer.
 

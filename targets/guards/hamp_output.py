@@ -29,11 +29,11 @@ LOOKED_AT = 1000  # records that show whether inputs are 0 and 1
 class HAMPOutput(Guard):
     """The sorted probabilities of a random input, dealt out by the ranks of the query's own ones.
 
-    So a confidence tells nothing about the record but the order of its classes (Chen & Pattabiraman 2024, "Overconfidence
-    is a Dangerous Thing", section 4.3); what the labels give away stays. The random input belongs to the query: a fresh
-    one each time would show by what it has in common.
+    So an answer tells nothing about a record but the order of its classes (Chen & Pattabiraman 2024, "Overconfidence is
+    a Dangerous Thing", the modification at testing time); what labels give away stays. The random input belongs to the
+    query, so that asking again tells nothing new.
 
-    Its values are drawn from what is public about the inputs: 0 and 1 where there are no others, any word where they are
+    It is drawn from what is public about inputs: zeros and ones where there is nothing else, any words where they are
     words, otherwise a standard normal distribution, since numbers are scaled to about that.
     """
 

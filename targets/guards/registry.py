@@ -12,9 +12,18 @@ from typing import Any
 from hydra.utils import instantiate
 
 from targets.files import write_json
+from targets.guards.aggregate import Aggregate
 from targets.guards.guard import Guard, NoGuard
+from targets.guards.hamp_output import HAMPOutput
+from targets.guards.label_only import LabelOnly
+from targets.guards.memguard import MemGuard
+from targets.guards.rounding import Rounding
+from targets.guards.temperature import Temperature
+from targets.guards.top_k import TopK
 
-GUARDS: dict[str, type[Guard]] = {guard.name: guard for guard in (NoGuard,)}
+GUARDS: dict[str, type[Guard]] = {
+    guard.name: guard for guard in (NoGuard, MemGuard, HAMPOutput, TopK, Rounding, Temperature, LabelOnly, Aggregate)
+}
 """Every guard there is, by its name: a card names one of them, and reading a card runs no other code."""
 
 
@@ -47,7 +56,9 @@ def guard_folder(folder: Path, guard: str) -> Path:
 
 
 def register(folder: Path, guard: Guard) -> None:
-    """Says in the folder of a run that its models are also released behind this guard."""
+    """Says in the folder of a run that its models also stand behind this guard; without any they do anyway."""
+    if isinstance(guard, NoGuard):
+        return
     content = {"name": guard.name, "settings": asdict(guard)}
     path = guard_folder(folder, label(guard))
     path.mkdir(parents=True, exist_ok=True)
@@ -76,5 +87,5 @@ def unfitted(folder: Path, guard: Guard, models: Sequence[int]) -> list[int]:
 
 
 def guards_of(folder: Path) -> list[str]:
-    """The labels of the guards that a run is released behind; `none` if nothing is said."""
-    return sorted(path.parent.name for path in folder.glob("guards/*/guard.json")) or [NoGuard.name]
+    """The labels of the guards before a run, `none` first: what they hide is seen beside what they let out."""
+    return [NoGuard.name, *sorted(path.parent.name for path in folder.glob("guards/*/guard.json"))]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from targets.guards.guard import Guard, Query
+from targets.guards.guard import Guard, Query, is_whole
 from targets.guards.probabilities import probabilities
 
 
@@ -32,7 +32,7 @@ class Rounding(Guard):
     attacks = ("correctness", "noise_agreement")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.decimals, int) or isinstance(self.decimals, bool) or self.decimals < 0:
+        if not is_whole(self.decimals) or self.decimals < 0:
             raise ValueError(f"guard.decimals={self.decimals} is no count of digits; choose a whole number from 0 on")
 
     @property

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from targets.guards.guard import Guard, Query
+from targets.guards.guard import Guard, Query, is_number
 from targets.guards.probabilities import probabilities
 
 
@@ -32,7 +32,7 @@ class Temperature(Guard):
     attacks = ("correctness", "noise_agreement")
 
     def __post_init__(self) -> None:
-        if isinstance(self.temperature, bool) or not 0 < self.temperature < math.inf:
+        if not is_number(self.temperature) or not 0 < self.temperature < math.inf:
             raise ValueError(f"guard.temperature={self.temperature} must be above 0 and finite; use guard=none for 1")
 
     @property

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from targets.guards.guard import Guard, Query
+from targets.guards.guard import Guard, Query, is_whole
 from targets.guards.probabilities import probabilities
 
 
@@ -31,7 +31,7 @@ class TopK(Guard):
     attacks = ("correctness", "noise_agreement")
 
     def __post_init__(self) -> None:
-        if not isinstance(self.k, int) or isinstance(self.k, bool) or self.k < 1:
+        if not is_whole(self.k) or self.k < 1:
             raise ValueError(f"guard.k={self.k} is no count of classes; choose a whole number from 1 on")
 
     @property

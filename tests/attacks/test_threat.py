@@ -7,6 +7,7 @@ import pytest
 from scipy.special import softmax
 
 from attacks import Attack, Correctness, LiRA, LossThreshold, ThreatModel, View
+from attacks.granted import Granted
 
 RNG = np.random.default_rng(0)
 MODELS, RECORDS, CLASSES = 4, 30, 3
@@ -217,3 +218,17 @@ def test_an_attack_is_held_to_its_contract() -> None:
         Broken().score(view())
     with pytest.raises(ValueError, match="attack=loss needs logits or probabilities or top-k; only labels are"):
         LossThreshold().score(hard())
+
+
+def test_who_looks_at_labels_alone_asks_for_nothing_else() -> None:
+    def refused(model: int, x: np.ndarray) -> np.ndarray:
+        raise AssertionError("whole answers may take a guard long")
+
+    given = view(query=refused, query_label=lambda model, x: np.full(len(x), model))
+    seen = Granted(given, ThreatModel(free_queries=True))
+    np.testing.assert_array_equal(seen.predict(2, np.zeros((5, 3))), np.full(5, 2))
+    assert seen.meter.asked == 5, "still counted"
+    with pytest.raises(AssertionError, match="take a guard long"):
+        Granted(given, ThreatModel(outputs="logits", free_queries=True)).query(0, np.zeros((5, 3)))
+    with pytest.raises(ValueError, match=r"view\.query_label is beyond .*; declare free_queries"):
+        _ = Granted(given, ThreatModel()).query_label

@@ -65,6 +65,7 @@ class Memorizers:
             view,
             gradient_norms=layers,
             activation_norms=self.rng.random((MODELS, RECORDS, 2)) + 0.1,
+            unguarded_logits=view.logits[:, :, 0],
             alignment=self.effect * self.members + self.rng.normal(size=self.members.shape),
             trajectory=view.loss[:, :, :1] + self.rng.random((MODELS, RECORDS, 3)) * [1.0, 0.5, 0.0],
         )

@@ -85,7 +85,7 @@ def exposure(separation: float, records: int) -> dict[str, Any]:
 def finding(
     defense: str = "none", *, accuracy: float = 0.97, separation: float = 0.9, strength: float | None = None,
     statement: Statement | None = None, nonmembers: int = NONMEMBERS, canary: str = "none", fitted: float = 0.98,
-    **changed: Any,
+    guard: str = "none", guard_strength: float | None = None, **changed: Any,
 ) -> Findings:  # fmt: skip
     """One run whose strongest attack separates members by this many standard deviations."""
     members = MEMBERS if canary == "none" else nonmembers
@@ -131,15 +131,17 @@ def finding(
     }
     if canary != "none":
         config["canary"] = {"kind": canary, "count": 500}
-    run = f"mlp-{defense}-{strength}" + ("" if canary == "none" else f"-{canary}")
+    folder = f"mlp-{defense}-{strength}" + ("" if canary == "none" else f"-{canary}")
+    run = folder + (f"+{guard}-{guard_strength}" if guard != "none" else "")
     claimed = statement or Statement.none()
     needs: dict[str, dict[str, Any]] = {attack: {"declared": 1, "measured": 1.0} for attack in ATTACKS}
     for attack, text in zip(ATTACKS, ("label", "top-k", "top-k", "top-k"), strict=True):
         shadows = {"lira": ", shadows (IN and OUT)", "lira_offline": ", shadows (OUT)"}.get(attack, "")
         needs[attack] |= {"text": f"{text}, true label{shadows}", "declared": None if shadows else 1}
     described: dict[str, Any] = {
-        "run": run, "folder": f"runs/digits/{run}", "data": "digits", "network": "mlp", "defense": defense,
-        "guard": "none", "seed": 0, "models": MODELS, "strength": strength, "config": config,
+        "run": run, "folder": f"runs/digits/{folder}", "data": "digits", "network": "mlp", "defense": defense,
+        "guard": guard, "guard_strength": guard_strength, "seed": 0, "models": MODELS, "strength": strength,
+        "config": config,
         "statement": claimed, "rows": rows, "roc": roc, "skipped": {}, "needs": needs, "canary": canary,
         "audit": guessed(0.7 * separation, members, nonmembers, claimed.delta or DELTA),
         "exposed": exposure(separation, members + nonmembers),
@@ -180,6 +182,64 @@ def sweep() -> list[Findings]:
         *(finding("dp_sgd", accuracy=a, separation=s, strength=x, statement=claim(x)) for x, a, s in dp),
         finding(),
     ]
+
+
+TRADES: dict[str, tuple[tuple[float, float, float], ...]] = {
+    "l1": ((1e-5, 0.595, 1.05), (1e-4, 0.582, 0.84), (1e-3, 0.47, 0.42)),
+    "l2": ((1e-4, 0.604, 1.10), (1e-3, 0.608, 0.92), (1e-2, 0.571, 0.60)),
+    "dropout": ((0.2, 0.613, 1.02), (0.5, 0.617, 0.83), (0.8, 0.59, 0.55)),
+    "early_stopping": ((5, 0.598, 0.62), (10, 0.609, 0.71), (20, 0.607, 0.95)),
+    "label_smoothing": ((0.1, 0.606, 1.15), (0.3, 0.611, 1.20), (0.5, 0.602, 1.16)),
+    "mixup": ((0.2, 0.612, 1.12), (0.5, 0.616, 1.05), (1.0, 0.609, 0.98)),
+    "relaxloss": ((0.5, 0.601, 0.75), (1.0, 0.588, 0.52), (1.5, 0.552, 0.38)),
+    "ccl": ((0.1, 0.597, 0.9), (0.5, 0.583, 0.7), (1.0, 0.56, 0.57)),
+    "hamp": ((0.2, 0.602, 0.84), (0.5, 0.594, 0.66), (0.8, 0.573, 0.5)),
+    "adversarial_regularization": ((0.5, 0.586, 0.74), (1.0, 0.569, 0.58), (2.0, 0.531, 0.41)),
+    "distillation": ((1.0, 0.561, 0.31), (2.0, 0.555, 0.27), (4.0, 0.537, 0.21)),
+    "selena": ((5, 0.583, 0.38), (10, 0.589, 0.33), (25, 0.593, 0.29)),
+}
+"""Of each defense three strengths, with accuracy and what attacks separate: about what small tables give."""
+BEHIND: dict[str, tuple[tuple[float | None, float], ...]] = {
+    "memguard": ((None, 0.6),), "topk": ((1, 0.8), (3, 0.95), (5, 1.05)), "rounding": ((1, 0.93), (2, 1.1), (3, 1.16)),
+    "temperature": ((2, 1.15), (5, 1.1), (20, 1.0)),
+}  # fmt: skip
+
+
+def behind(bare: Findings, guard: str, strength: float | None, separation: float) -> Findings:
+    """The same models behind a guard that keeps every label, with what attacks on scores separate then."""
+    found = finding(
+        bare.defense, strength=bare.strength, separation=separation, accuracy=bare.get("test_accuracy").value or 0.0,
+        guard=guard, guard_strength=strength, folder=bare.folder,
+    )  # fmt: skip
+    by_scores = [row for row in found.rows if row.access != "label_only"]
+    return replace(found, rows=[*by_scores, *(row for row in bare.rows if row.access == "label_only")])
+
+
+@pytest.fixture
+def make_guarded() -> Callable[..., Findings]:
+    """Puts a guard before the models of another run."""
+    return behind
+
+
+@pytest.fixture(scope="session")
+def many() -> list[Findings]:
+    """Eighteen lines: what a comparison of all defenses shows."""
+    dp = [(1, 0.31, 0.03), (4, 0.47, 0.10), (16, 0.545, 0.19), (64, 0.571, 0.30), (256, 0.583, 0.41)]
+    dp.append((math.inf, 0.588, 0.52))
+    pate = [(100, 1.914, 0.38, 0.02), (40, 5.378, 0.45, 0.06), (20, 14.2, 0.49, 0.10)]
+    told: list[Findings] = [finding(accuracy=0.603, separation=1.18)]
+    for defense, points in TRADES.items():
+        told += [finding(defense, strength=x, accuracy=a, separation=s) for x, a, s in points]
+    for guard, answers in BEHIND.items():
+        told += [behind(told[0], guard, strength, separation) for strength, separation in answers]
+    told += [finding("dp_sgd", strength=x, accuracy=a, separation=s, statement=claim(x)) for x, a, s in dp]
+    for strength, stated, accuracy, separation in pate:
+        statement = Statement(guarantee=True, epsilon=stated, delta=1e-5, accountant="RDP", not_covered=NOT_COVERED)
+        told.append(finding("pate", strength=strength, accuracy=accuracy, separation=separation, statement=statement))
+    for stated, accuracy, separation in ((16, 0.49, 0.1), (64, 0.532, 0.17)):
+        own = {"run": f"mlp-selena-{stated}", "folder": f"runs/digits/mlp-selena-{stated}", "statement": claim(stated)}
+        told.append(finding("selena(dp_sgd)", strength=10, accuracy=accuracy, separation=separation, **own))
+    return told
 
 
 @pytest.fixture(scope="session")

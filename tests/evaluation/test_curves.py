@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from evaluation.curves import ceiling, check_comparable, epsilon_text, ordered, series, setting, strength_text, title
+from evaluation.curves import ceiling, check_comparable, ordered, series
 from evaluation.epsilon import tpr_ceiling
 from evaluation.findings import Findings
 from evaluation.style import looks
+from evaluation.titles import setting, title
 
 
 def changed(found: Findings, **keys: object) -> Findings:
@@ -96,6 +96,33 @@ def test_guards_and_seeds_have_lines_of_their_own(make_findings: Callable[..., F
     ]
 
 
+def test_a_guard_extends_the_line_of_its_defense(make_findings: Callable[..., Findings]) -> None:
+    runs = [make_findings("l2", strength=x, guard="topk", guard_strength=k) for x in (0.1, 0.01) for k in (3, 1)]
+    (line,) = series(runs)
+    assert line.name == line.defense == "l2 + topk"
+    assert [point.label for point in line.points] == ["0.01 + 1", "0.01 + 3", "0.1 + 1", "0.1 + 3"]
+    assert [point.label for point in series(runs[:2])[0].points] == ["1", "3"]  # the other does not vary
+
+
+def test_views_of_one_run_are_comparable_and_differ_in_looks(
+    make_findings: Callable[..., Findings], make_guarded: Callable[..., Findings]
+) -> None:
+    bare = make_findings()
+    guarded = make_guarded(bare, "topk", 3, 0.5)
+    assert guarded.config == bare.config and guarded.folder == bare.folder and guarded.run != bare.run
+    undefended, behind = series([guarded, bare])
+    drawn = looks([undefended, behind])
+    assert (undefended.name, behind.name) == ("undefended", "none + topk")
+    assert drawn["undefended"].color != drawn["none + topk"].color
+
+
+@pytest.mark.parametrize("role", ["reference", "validation"])
+def test_other_roles_must_agree_as_well(make_findings: Callable[..., Findings], role: str) -> None:
+    found = make_findings()
+    with pytest.raises(ValueError, match=rf"split\.{role}=None and 0\.1"):
+        check_comparable([found, changed(found, **{f"split__{role}": 0.1})])
+
+
 def test_canaries_have_lines_beside_those_of_their_defense(sweep: list[Findings], canaries: list[Findings]) -> None:
     lines = series([*canaries, *sweep])
     assert [(line.name, line.defense, line.canary) for line in lines] == [
@@ -127,19 +154,6 @@ def test_what_cannot_be_resolved_has_no_point(make_findings: Callable[..., Findi
     assert len(line.runs) == 1 and line.points == []
     (line,) = series([make_findings(roc={}, skipped={"lira": "models=1"})])
     assert line.points == []
-
-
-@pytest.mark.parametrize(
-    ("epsilon", "text"),
-    [(0.997, "1"), (0.0531, "0.06"), (3.988, "4"), (1.01, "1.1"), (15.95, "16"), (255.2, "256"), (math.inf, "∞")],
-)
-def test_epsilon_is_rounded_up(epsilon: float, text: str) -> None:
-    assert epsilon_text(epsilon) == text
-
-
-def test_titles(sweep: list[Findings]) -> None:
-    assert {title(found) for found in sweep} >= {"undefended", "dp_sgd ε=∞", "dp_sgd ε=4", "l2 0.0001"}
-    assert strength_text(ordered(sweep)[0]) == ""
 
 
 def test_ceilings_are_those_of_the_claim(sweep: list[Findings]) -> None:

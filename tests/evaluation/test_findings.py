@@ -25,3 +25,9 @@ def test_an_attack_on_a_sample_of_the_records_does_not_stand_for_the_run(make_fi
     assert replace(found, rows=[*found.rows, *sampled]).strongest == "lira_offline"
     all_sampled = [Row(metric="unscored", attack=attack, access="black_box", value=0.6) for attack in found.attacks]
     assert replace(found, rows=[*found.rows, *all_sampled]).strongest == "lira"
+
+
+def test_rows_tell_the_strength_of_defense_and_guard(make_findings: Callable[..., Findings]):
+    found = make_findings("l2", strength=0.1, guard="topk", guard_strength=3)
+    (row, *_) = found.tidy()
+    assert [row[name] for name in ("defense", "strength", "guard", "guard_strength")] == ["l2", 0.1, "topk", 3]

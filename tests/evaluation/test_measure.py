@@ -11,7 +11,10 @@ import pytest
 from attacks import Correctness, LossThreshold, View
 from evaluation.audit import guess
 from evaluation.bootstrap import Bootstrap, fleet_metrics
+from evaluation.duplicates import DUPLICATES
+from evaluation.flags import flags
 from evaluation.leakage import accuracy_at_shadow_threshold, leakage, tied_share
+from evaluation.linear_baseline import LINEAR
 from evaluation.measure import findings_of
 from evaluation.method import BLACK_BOX, Method
 from evaluation.metrics import Roc
@@ -85,6 +88,15 @@ def test_kept_findings_are_those_of_the_same_models_and_attacks(compose):
     assert extended.folder == run.folder
     assert findings_of([extended], METHOD)[0].models == 4
     assert answers(extended, "pool").shape[0] == 4
+
+
+def test_what_the_data_alone_say_is_measured_once(compose):
+    run = trained(compose, "fleet.models=2")
+    (found,) = findings_of([run], METHOD)
+    of_data = {row.metric: row.value for row in found.rows if row.metric in (DUPLICATES, LINEAR)}
+    assert of_data[DUPLICATES] == 0 and of_data[LINEAR] > 0.9
+    assert (found.defense, found.canaries, found.guard_strength) == ("none", (), None)
+    assert "below a linear model" in [flag.name for flag in flags(found, [found])]  # two epochs teach little
 
 
 def test_signals_are_the_models_own_answers_on_the_pool(compose):

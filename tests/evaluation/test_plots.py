@@ -17,10 +17,11 @@ from matplotlib.text import Annotation
 
 from evaluation.curves import FPR, ceiling, ordered, series
 from evaluation.findings import Findings
+from evaluation.frontier import frontier
 from evaluation.placement import box
 from evaluation.plots import tradeoff
 from evaluation.roc_plot import roc
-from evaluation.style import CANARIES, CEILING, INK, MARKERS, PAPER, VIOLATED, looks, save, svg
+from evaluation.style import AGAIN, CANARIES, CEILING, COLORS, INK, MARKERS, PAPER, VIOLATED, looks, save, svg
 from targets.statement import Statement
 
 
@@ -32,6 +33,11 @@ def curve(sweep: list[Findings]) -> Figure:
 @pytest.fixture(scope="module")
 def with_canaries(sweep: list[Findings], canaries: list[Findings]) -> Figure:
     return tradeoff([*sweep, *canaries])
+
+
+@pytest.fixture(scope="module")
+def crowd(many: list[Findings]) -> Figure:
+    return tradeoff(many)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +64,7 @@ def legend(axes: Axes) -> list[str]:
 def test_left_panel_has_a_line_per_defense_and_the_guessing_level(curve: Figure, sweep: list[Findings]) -> None:
     axes = curve.axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
-    assert legend(axes) == ["undefended", "dp_sgd", "l2", "guessing"]
+    assert legend(axes) == ["undefended", "dp_sgd", "l2", "frontier", "guessing"]
     assert set(line(axes, "guessing")[:, 1]) == {FPR}
     for drawn in series(sweep):
         expected = [(point.utility.value, point.leakage.value) for point in drawn.points]
@@ -214,6 +220,68 @@ def test_what_cannot_be_resolved_is_said(make_findings: Callable[..., Findings],
     roc([make_findings(**changes)])
 
 
+def test_many_lines_have_a_second_panel_and_a_legend_below(crowd: Figure, many: list[Findings]) -> None:
+    whole, near, accuracy, leakage, bounds = crowd.axes
+    assert whole.get_legend() is None and near.get_title(loc="left") == "Within 5 points of the best accuracy"
+    (below,) = crowd.legends
+    names = [text.get_text() for text in below.get_texts()]
+    assert names[:-3] == [drawn.name for drawn in series(many)]
+    assert names[-3:] == ["frontier", "guessing", "ceiling that ε proves (color of the defense)"]
+    left, right = near.get_xlim()
+    for drawn in series(many):
+        shown = line(near, drawn.name)
+        np.testing.assert_array_equal(shown, line(whole, drawn.name))
+    best = max(found.get("test_accuracy").value or 0.0 for found in many)
+    assert best - 0.06 < left < best - 0.05 and best < right < best + 0.02
+    assert all(axes.get_xlabel() == "ε, as stated" for axes in (accuracy, leakage, bounds))
+
+
+def test_of_many_lines_the_ends_are_labeled_once_and_overlap_nothing(crowd: Figure, many: list[Findings]) -> None:
+    crowd.draw_without_rendering()
+    whole, near, *_ = crowd.axes
+    texts = [text.get_text() for axes in (whole, near) for text in labels(axes)]
+    ends = [point.label for drawn in series(many) for point in {0: drawn.points[0], 1: drawn.points[-1]}.values()]
+    assert sorted(texts) == sorted(label for label in ends if label)
+    for axes in (whole, near):
+        boxes = [box(text) for text in labels(axes)]
+        assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
+
+
+def test_the_frontier_is_a_pale_line(crowd: Figure, many: list[Findings]) -> None:
+    drawn = line(crowd.axes[0], "frontier")
+    expected = [(point.utility.value, point.leakage.value) for point in frontier(series(many))]
+    np.testing.assert_array_equal(drawn, expected)
+    assert (np.diff(drawn, axis=0) > 0).all()
+
+
+def test_without_a_claim_many_lines_have_two_panels(many: list[Findings]) -> None:
+    assert len(tradeoff([found for found in many if found.epsilon is None]).axes) == 2
+
+
+def test_each_defense_has_a_ceiling_of_its_own(make_findings: Callable[..., Findings]) -> None:
+    one, other = (Statement(guarantee=True, epsilon=4.0, delta=d, accountant="RDP") for d in (1e-5, 0.1))
+    runs = [make_findings("dp_sgd", strength=4, statement=one), make_findings("pate", strength=100, statement=other)]
+    leakage = tradeoff(runs).axes[2]
+    drawn = {str(one.get_color()): one for one in leakage.lines if one.get_linestyle() == "--" and len(one.get_xdata())}
+    expected = {looks(series(runs))[found.defense].color: ceiling(found, np.array([FPR])) for found in runs}
+    assert len(expected) == 2
+    for color, limit in expected.items():
+        assert limit is not None and set(np.asarray(drawn[color].get_ydata())) == {limit.item()}
+
+
+def test_of_many_runs_the_roc_shows_one_of_each_line(many: list[Findings]) -> None:
+    (axes,) = roc(many).axes
+    assert len(legend(axes)) == len(series(many)) + 2
+    assert axes.get_title(loc="left") == "Strongest attack on one run of each defense"
+    assert "dp_sgd ε=64 · lira" in legend(axes) and "dp_sgd ε=1 · lira" not in legend(axes)
+
+
+def test_no_two_lines_look_alike(many: list[Findings]) -> None:
+    drawn = list(looks(series(many)).values())
+    assert len({(look.color, look.marker) for look in drawn}) == len(drawn) == 20
+    assert len({(look.color, look.stroke) for look in drawn[: 2 * len(COLORS)]}) == 2 * len(COLORS)
+
+
 def test_the_legend_holds_only_what_is_drawn(make_findings: Callable[..., Findings]) -> None:
     few = [make_findings(canary=kind, nonmembers=50) for kind in ("clean", "ood")]
     axes = tradeoff([make_findings(), *few]).axes[0]
@@ -222,7 +290,7 @@ def test_the_legend_holds_only_what_is_drawn(make_findings: Callable[..., Findin
 
 def test_no_line_of_canaries_looks_like_a_ceiling() -> None:
     assert len({marker for marker, _ in CANARIES} | set(MARKERS)) == len(CANARIES) + len(MARKERS)
-    for _, (_, dashes) in CANARIES:
+    for dashes in [AGAIN[1], *(dashes for _, (_, dashes) in CANARIES)]:
         assert max(dashes) < 7 or len(dashes) > 2  # long plain dashes are those of ceilings
     assert CEILING["ls"][1] == (7, 4)
 

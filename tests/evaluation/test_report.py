@@ -190,6 +190,38 @@ def test_the_most_exposed_records_are_named(html: str, sweep: list[Findings]) ->
     assert section.count("<tbody>") == 3 and section.count("<tr>") == 3 * 11
 
 
+def test_a_guard_is_explained(make_findings: Callable[..., Findings], make_guarded: Callable[..., Findings]) -> None:
+    bare = make_findings(separation=1.2)
+    runs = [bare, make_guarded(bare, "memguard", None, 0.7), make_guarded(bare, "topk", 3, 1.1)]
+    html = page(runs)
+    told = " ".join(html.split())
+    assert "<strong>Guards:</strong> none + memguard, none + topk. A guard changes a model&#8217;s answers" in told
+    assert "adds nothing to ε" in told and "protects nobody once the weights leak" in told
+    assert "<strong>No formal guarantee:</strong> undefended, none + memguard, none + topk." in told
+    assert "<dt>masked, not protected</dt>" in told and "judge them without it" in told
+    assert "guard: {name: topk, strength: 3}" in html and "guard: {name: memguard, strength: null}" in html
+    assert "Guards:" not in page([bare])
+    Page(html)
+
+
+def test_white_box_results_behind_a_guard_hold_if_the_weights_leak(make_findings: Callable[..., Findings]) -> None:
+    found = make_findings(guard="memguard")
+    rows = [replace(row, access="white_box") if row.attack == "lira" else row for row in found.rows]
+    html = page([replace(found, rows=rows)])
+    assert '<td class="attack">lira\nif the weights leak</td>' in html
+    assert '<th scope="row">lira\nif the weights leak</th>' in html and '<th scope="row">loss</th>' in html
+    assert "White-box (if the weights leak), 15 shadow models" in html
+    assert "if the weights leak" not in page([replace(make_findings(), rows=rows)])
+
+
+def test_the_page_of_many_runs(many: list[Findings], make_findings: Callable[..., Findings]) -> None:
+    html = page(many)
+    Page(html)
+    assert "pale line is the frontier" in html and "one of each defense is drawn" in html.replace("\n", " ")
+    assert '<tr class=" opens">' in html and "Passed over, since what looks like less leakage" not in html
+    assert "frontier" not in page([make_findings()]) and "one of each defense" not in page([make_findings()])
+
+
 def test_claims_stand_beside_bounds_and_ceilings(html: str) -> None:
     section = html[html.index('id="evidence"') : html.index('id="statements"')]
     assert section.count('class="card"') == 6  # five ε of the sweep and a fleet with canaries

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -35,9 +36,10 @@ def test_plain_and_narrow_where_no_terminal_is(sweep: list[Findings]) -> None:
 
 def test_headings_and_flags(sweep: list[Findings]) -> None:
     text = "\n".join(printed(sweep))
-    for heading in ("defense", "ε lower", "accuracy", "AUC", "TPR at 1% FPR", "[95 % interval]", "0.1% FPR", "flags"):
+    for heading in ("defense", "ε lower", "accuracy", "AUC", "TPR at 1% FPR", "[95 % interval]", "flags"):
         assert heading in text
-    assert text.count("0.1% unresolved: The TPR at 0.1 %") == 1
+    assert "0.1% FPR" not in text  # no run can resolve it
+    assert text.count("0.1% unresolved (all runs): The TPR at 0.1 %") == 1
     assert text.count("ε vacuous: ε is above 10") == 1
 
 
@@ -114,6 +116,42 @@ def test_a_reason_is_told_once_with_its_attacks(make_findings: Callable[..., Fin
     ]
     text = printed(runs)
     assert f"skipped gradient_norm, white_box: {weights}" in text and "skipped rmia: why (1 of 2 runs)" in text
+
+
+def test_flags_that_all_runs_have_stand_below_alone(make_findings: Callable[..., Findings]) -> None:
+    alike = [make_findings(), make_findings("l2", strength=0.1)]
+    assert [line.cells[-1] for line in lines(alike)] == ["", ""]
+    assert [line.cells[-1] for line in lines([*alike, make_findings("l1", nonmembers=10_000)])] == [
+        "0.1% unresolved", "", "0.1% unresolved",
+    ]  # fmt: skip
+    assert lines(alike[:1])[0].cells[-1] == "0.1% unresolved"  # of a single run there is nothing to share
+
+
+def test_what_a_flag_says_of_each_run_is_told_of_the_first(many: list[Findings]) -> None:
+    told = " ".join(printed(many)).replace("  ", " ")
+    assert "dominated by DP-SGD (adversarial_regularization 0.5): dp_sgd ε=∞ is at least as accurate" in told
+    assert "The report tells the same of" in told and told.count("is at least as accurate") == 1
+
+
+def test_another_defense_or_guard_opens_a_block(many: list[Findings]) -> None:
+    opening = [line.cells[0] for line in lines(many) if line.opens]
+    assert {"dp_sgd", "none + memguard", "none + topk 1", "pate 20", "selena(dp_sgd) 10"} <= set(opening)
+    assert "none" not in opening and "none + topk 3" not in opening and len(opening) == 19
+
+
+def test_many_runs_stay_readable(many: list[Findings]) -> None:
+    text = printed(many)
+    assert all(len(line) <= WIDTH for line in text)
+    for word in ("adversarial_regularization", "none + temperature 20", "dominated by", "protected", "lira"):
+        assert any(word in line for line in text)
+
+
+def test_what_needs_weights_behind_a_guard_says_so(make_findings: Callable[..., Findings]) -> None:
+    found = make_findings(guard="topk", guard_strength=3)
+    held = [replace(row, access="white_box") if row.attack == "lira" else row for row in found.rows]
+    assert cells(replace(found, rows=held), "")[4] == "lira\nif the weights leak"
+    assert cells(found, "")[4] == "lira"
+    assert cells(replace(make_findings(), rows=held), "")[4] == "lira"
 
 
 def test_guards_are_named_and_markup_is_text(make_findings: Callable[..., Findings]) -> None:

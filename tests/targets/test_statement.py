@@ -55,3 +55,19 @@ def test_refuses_a_guarantee_of_nothing(epsilon: float | None) -> None:
 def test_refuses_unknown_fields() -> None:
     with pytest.raises(ValueError, match=r"statement.zeta is unknown; it was written by another version, use that one"):
         Statement.from_json({"guarantee": False, "zeta": 1})
+
+
+def test_sentence_names_the_mechanism_where_it_is_not_one_training() -> None:
+    votes = Statement(
+        guarantee=True,
+        epsilon=5.378,
+        delta=1e-5,
+        accountant="RDP",
+        mechanism="1000 noisy votes with σ = 40 of 250 teachers",
+        randomness="operating system",
+    )
+    assert votes.sentence() == (
+        "(ε = 5.38, δ = 1e-05)-differential privacy per record (add/remove one record), RDP accountant,"
+        " 1000 noisy votes with σ = 40 of 250 teachers, randomness from the operating system"
+    )
+    assert Statement.from_json(votes.to_json()) == votes

@@ -1,0 +1,68 @@
+"""Defenses that stand on another one, their base."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+from datamodules.split import Split
+from defenses.base import Defense
+from targets.fleet import Fitter
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed(Defense):
+    """Trains its first stage under another defense, and whatever follows from there.
+
+    Args:
+        base: the other defense; `NoDefense` for none. What it needs and how it is attacked, this one inherits.
+
+    Raises:
+        ValueError: if the base is no defense.
+    """
+
+    staged = True
+    base: Defense
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.base, Defense):
+            raise ValueError(f"defense.base={self.base} is no defense; choose one with defense@defense.base=<name>")
+
+    @property
+    def stackable(self) -> bool:
+        return self.base.stackable
+
+    @property
+    def cost(self) -> float:
+        return self.base.cost
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return self.base.roles
+
+    @property
+    def attacks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.base.attacks
+
+    @property
+    def canaries(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.base.canaries
+
+    def units(self, split: Split) -> int:
+        return self.base.units(split)
+
+    def for_release(self) -> Self:
+        return replace(self, base=self.base.for_release())
+
+
+def check_batch(fitter: Fitter, *, of: str, remedy: str) -> None:
+    """Raises ValueError if a stage has fewer records than a batch.
+
+    Args:
+        fitter: of the stage.
+        of: whose records these are.
+        remedy: what gives them more.
+    """
+    batch_size, size = fitter.recipe.batch_size, fitter.size
+    if batch_size > size:
+        raise ValueError(f"batch_size={batch_size} exceeds the {size} records of {of}; choose at most {size}, {remedy}")

@@ -1,0 +1,120 @@
+"""Deduplication: of several like records a model sees one, whatever defense it is then trained under."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64, Real
+from numpy import ndarray
+from torch import nn
+
+from datamodules.dataset import Dataset
+from datamodules.split import Split
+from defenses.composed import Composed
+from targets.fleet import Fitter, Fleet
+from targets.statement import Statement
+
+BLOCK = 1024
+UNSTABLE = "records were removed by similarity: one record less may bring others back, so the base's ε does not hold"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deduplication(Composed):
+    """Removes repeated records from each model's members before the base trains, keeping the first by index.
+
+    What is there ten times is learned ten times as well, and leaks accordingly (Lee et al. 2022, "Deduplicating
+    Training Data Makes Language Models Better"; Kandpal et al. 2022, "Deduplicating Training Data Mitigates Privacy
+    Risks in Language Models").
+
+    Exact duplicates agree in every byte of input and label, and in the person where the data name persons. Removing
+    them is 1-stable: when a kept record leaves, its next copy takes its place, with the same content, so the contents
+    that the base is trained on change by one record at most and the base's ε stays. (Were labels not compared, a copy
+    with another label could take the place, which is a change of two.) By similarity one record may hold back several
+    that differ, and no ε survives.
+
+    How many were removed is as private as membership: `kept` tells it to who has that, no statement does.
+
+    Args:
+        base: what trains on the records that are left.
+        threshold: cosine similarity of inputs, above 0 and at most 1, from which a record counts as a duplicate of
+            one that was kept, whatever its label; None: exact duplicates only.
+
+    Raises:
+        ValueError: if the threshold is out of range, or records are texts, whose inputs have no cosine.
+    """
+
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.threshold is not None and not 0 < self.threshold <= 1:
+            raise ValueError(
+                f"defense.threshold={self.threshold} is no similarity; choose above 0 and at most 1, or null for exact"
+                " duplicates"
+            )
+
+    @property
+    def strength(self) -> float | None:
+        return self.base.strength if self.threshold is None else self.threshold
+
+    def network(self, network: nn.Module) -> nn.Module:
+        return self.base.network(network)
+
+    def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        return self.base.fit(fitter.base, split, self.kept(fitter.dataset, split, membership))
+
+    def statement(self, fleet: Fleet) -> Statement:
+        claim = self.base.statement(fleet)
+        if self.threshold is None or not claim.guarantee:
+            return claim
+        return Statement(guarantee=False, warnings=(UNSTABLE,))
+
+    def kept(
+        self, dataset: Dataset, split: Split, membership: Bool[ndarray, "models pool"]
+    ) -> Bool[ndarray, "models pool"]:
+        """The membership without duplicates, each model by itself: what is left is what the base trains on."""
+        kept = np.zeros_like(membership)
+        contents = None if self.threshold is not None else first_alike(dataset, split)
+        for row, left in zip(membership, kept, strict=True):
+            members = np.flatnonzero(row)
+            if contents is None:
+                assert self.threshold is not None
+                left[members[unlike(dataset.x[split.pool[members]], self.threshold)]] = True
+            else:
+                left[members[np.unique(contents[members], return_index=True)[1]]] = True
+        return kept
+
+
+def first_alike(dataset: Dataset, split: Split) -> Int64[ndarray, " pool"]:
+    """For each pool record the position of the first with the same content."""
+    persons = np.zeros(len(split.pool), dtype=np.int64) if split.persons is None else split.persons
+    labels = np.stack([dataset.y[split.pool], persons], axis=1)
+    first: dict[bytes, int] = {}
+    return np.array(
+        [
+            first.setdefault(hashlib.blake2b(dataset.x[record].tobytes() + label.tobytes()).digest(), position)
+            for position, (record, label) in enumerate(zip(split.pool, labels, strict=True))
+        ]
+    )
+
+
+def unlike(x: Real[ndarray, "records ..."], threshold: float) -> Int64[ndarray, " kept"]:
+    """The records that are kept if each, in order, goes that is too similar to one kept before it.
+
+    Raises:
+        ValueError: if inputs are numbers of words.
+    """
+    if not np.issubdtype(x.dtype, np.floating):
+        raise ValueError(f"defense.threshold={threshold} compares numbers, not words; use null for exact duplicates")
+    rows = x.reshape(len(x), -1)
+    rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
+    kept = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(rows), BLOCK):
+        block = rows[start : start + BLOCK]
+        candidates = ~(block @ rows[:start][kept[:start]].T >= threshold).any(axis=1)
+        within = block @ block.T >= threshold
+        for i in np.flatnonzero(candidates):
+            kept[start + i] = not (within[i, :i] & kept[start : start + i]).any()
+    return np.flatnonzero(kept)

@@ -1,0 +1,98 @@
+"""Distillation for membership privacy: a student learns a teacher's answers to public records."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Bool, Float, Float32
+from numpy import ndarray
+from scipy.special import log_softmax, softmax
+from torch import Tensor
+
+from datamodules.loaders import Batch
+from datamodules.split import Split
+from defenses.composed import Composed, check_batch
+from defenses.reference import PUBLIC, check_count, reference_as_pool
+from targets.fleet import Fitter, Fleet
+from targets.statement import Statement
+
+TEACHER = "teacher"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distillation(Composed):
+    """Trains a teacher on the members and a student, which alone is released, on the teacher's answers to reference
+    records (DMP: Shejwalkar & Houmansadr 2021).
+
+    The student never sees a member. What it knows of them has passed through answers about other records, and tells
+    the less the surer the teacher is of these: hence those with the lowest entropy are selected. The classes of the
+    reference records are not used. After a private teacher all of this is post-processing: its ε is the student's.
+
+    Args:
+        base: how the teacher is trained.
+        temperature: T > 0 of the teacher's answers softmax(z/T), and of the student's while it learns them.
+        records: how many reference records the student is trained on; None for all.
+
+    Raises:
+        ValueError: if a value is out of range.
+    """
+
+    temperature: float
+    records: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.temperature < math.inf:
+            raise ValueError(f"defense.temperature={self.temperature} is out of range; choose a finite value above 0")
+        if self.records is not None and (not isinstance(self.records, int) or self.records < 1):
+            raise ValueError(f"defense.records={self.records} is no count; choose a whole number from 1 on, or null")
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return self.base.roles | {"reference"}
+
+    @property
+    def cost(self) -> float:
+        return self.base.cost + 1
+
+    @property
+    def strength(self) -> float:
+        """T: a higher one passes on more of the teacher. How many `records` are few depends on how many there are."""
+        return self.temperature
+
+    def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        """T²·cross-entropy at temperature T; T² keeps the gradient's size (Hinton et al. 2015, section 2)."""
+        return self.temperature**2 * super().loss(logits / self.temperature, batch, epoch)
+
+    def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        count = check_count(split, "records", self.records)
+        student = replace(fitter, size=count)
+        check_batch(student, of="the student", remedy="or raise split.reference or defense.records")
+        student_split = reference_as_pool(split)
+        teacher = self.base.fit(fitter.base.stage(TEACHER), split, membership)
+        answers = teacher.predict(fitter.dataset.x[student_split.pool])
+        labels = np.zeros((len(answers), len(fitter.dataset.y), answers.shape[-1]), dtype=np.float32)
+        labels[:, student_split.pool] = softmax(answers / self.temperature, axis=-1)
+        fleet = student.train(student_split, surest(answers, count), soft_labels=labels)
+        fleet.stages = {TEACHER: teacher}
+        return fleet
+
+    def statement(self, fleet: Fleet) -> Statement:
+        claim = self.base.statement(fleet.stages[TEACHER])
+        return claim.leaving_out(PUBLIC) if claim.guarantee else claim
+
+
+def surest(answers: Float32[ndarray, "models records classes"], count: int) -> Bool[ndarray, "models records"]:
+    """For each model the `count` records whose predicted probabilities have the lowest entropy.
+
+    Args:
+        answers: logits.
+        count: up to the number of records.
+    """
+    logarithms = log_softmax(answers.astype(np.float64), axis=-1)
+    entropies = -(np.exp(logarithms) * logarithms).sum(axis=-1)
+    selected = np.zeros(entropies.shape, dtype=bool)
+    np.put_along_axis(selected, entropies.argsort(axis=-1, kind="stable")[:, :count], True, axis=-1)
+    return selected

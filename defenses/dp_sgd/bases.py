@@ -1,0 +1,47 @@
+"""Which defenses can be trained with DP-SGD: those that treat records one by one, before gradients are clipped."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pytorch_lightning import Callback
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from defenses.base import Defense
+from defenses.dp_sgd.rules import READS_GRADIENTS
+
+
+def check_base(base: Defense) -> None:
+    """Raises ValueError, naming the base, if clipping would bound nothing or ε would not cover what the base does."""
+    if not base.separable:
+        raise ValueError(
+            f"{_named(base)} mixes records in its loss, so clipping bounds nothing; choose a base that does not, or"
+            " none"
+        )
+    if base.staged:
+        raise ValueError(
+            f"{_named(base)} trains in stages; let DP-SGD be the base of them: defense@defense.base=dp_sgd"
+        )
+    if base.roles:
+        raise ValueError(
+            f"{_named(base)} looks at {' and '.join(sorted(base.roles))} records, which ε would not cover; choose a"
+            " base that does not, or none"
+        )
+    for hook in ("fit", "sampler", "units"):
+        if getattr(type(base), hook) is not getattr(Defense, hook):
+            raise ValueError(f"{_named(base)} has its own {hook}, which DP-SGD replaces; choose another base, or none")
+
+
+def check_callbacks(base: Defense, callbacks: Sequence[Callback]) -> None:
+    """Raises ValueError if one of the base's callbacks sees gradients before the noise is added."""
+    for callback in callbacks:
+        for hook in READS_GRADIENTS:
+            if is_overridden(hook, callback, Callback):
+                raise ValueError(
+                    f"{_named(base)} changes gradients in {hook}, which clipping and noise are then not about; choose"
+                    " another base, or none"
+                )
+
+
+def _named(base: Defense) -> str:
+    return f"defense.base={type(base).__module__.rpartition('.')[2]}"  # a defense is one file of its name

@@ -1,0 +1,130 @@
+"""Early stopping: the weights from before the network learns single records by heart."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytorch_lightning as pl
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from datamodules.split import Split
+from defenses.base import Defense
+from targets.fleet import PREDICTION_BATCH, Fitter
+
+
+@dataclass(frozen=True, kw_only=True)
+class EarlyStopping(Defense):
+    """Ends training when the validation loss no longer falls, or after some epochs; the recipe is otherwise the same.
+
+    Members are fitted closer with every epoch, so fewer leak less, and leakage is a curve over epochs (Song & Mittal
+    2021, section 4.3.2). Nothing is guaranteed, and the validation records that choose the epoch leave a trace.
+
+    Args:
+        patience: epochs in a row without a new lowest validation loss, after which a model is done; its best weights
+            are kept.
+        epochs: instead of patience, exactly so many; needs no validation records.
+
+    Raises:
+        ValueError: if a value is no count, none is given, or the trainer has fewer epochs.
+    """
+
+    patience: int | None = None
+    epochs: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in (("patience", self.patience), ("epochs", self.epochs)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                raise ValueError(f"defense.{name}={value} is no count; choose a whole number from 1 on")
+        if self.patience is None and self.epochs is None:
+            raise ValueError("defense.patience=null and defense.epochs=null never stop; set one of them")
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return frozenset({"validation"} if self.epochs is None else ())
+
+    @property
+    def strength(self) -> float | None:
+        return self.patience if self.epochs is None else self.epochs
+
+    def callbacks(self, fitter: Fitter, split: Split) -> list[pl.Callback]:
+        if self.epochs is None:
+            assert self.patience is not None
+            return [BestWeights(self.patience, fitter, split)]
+        if self.epochs > (planned := fitter.recipe.epochs):
+            raise ValueError(f"defense.epochs={self.epochs} exceeds trainer.epochs={planned}; choose at most {planned}")
+        return [LastEpoch(self.epochs)]
+
+
+class LastEpoch(pl.Callback):
+    """Ends training after some epochs, without a change to those before.
+
+    Args:
+        epochs: how many.
+    """
+
+    def __init__(self, epochs: int):
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
+
+
+class BestWeights(pl.Callback):
+    """Leaves every model, of a stack too, with the weights of its own lowest validation loss.
+
+    A model that is done has these weights at the end of every further epoch, though the stack trains on: so it is the
+    same as alone, in its checkpoints too.
+
+    Args:
+        patience: epochs in a row without a new lowest loss, after which a model is done.
+        fitter: of the models that are trained together.
+        split: its validation records are looked at.
+    """
+
+    def __init__(self, patience: int, fitter: Fitter, split: Split):
+        self.patience, self.stacked = patience, len(fitter.models) > 1
+        self.x = torch.from_numpy(fitter.dataset.x[split.validation])
+        self.y = torch.from_numpy(fitter.dataset.y[split.validation])
+        self.lowest = torch.full([len(fitter.models)], torch.inf)
+        self.waited = torch.zeros(len(fitter.models), dtype=torch.int64)
+        self.best: list[Tensor] = []
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        network: nn.Module = pl_module.network  # type: ignore[assignment]
+        self.best = self.best or [weights.clone() for weights in self._weights(network)]
+        losses = self._losses(network)
+        better = (losses < self.lowest) & (self.waited < self.patience)
+        for best, weights in zip(self.best, self._weights(network), strict=True):
+            best[better] = weights[better]
+        self.lowest = losses.where(better, self.lowest)
+        self.waited = torch.where(better, 0, self.waited + 1)
+        done = self.waited >= self.patience
+        self._put_back(network, done)
+        trainer.should_stop = bool(done.all())
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._put_back(pl_module.network, torch.ones_like(self.waited, dtype=torch.bool))  # type: ignore[arg-type]
+
+    def _put_back(self, network: nn.Module, models: Bool[Tensor, " models"]) -> None:
+        for best, weights in zip(self.best, self._weights(network), strict=True):
+            weights[models] = best[models]
+
+    def _weights(self, network: nn.Module) -> list[Float[Tensor, "models ..."]]:
+        """Views of all parameters and buffers with a leading model axis; what is written there is in the network."""
+        tensors = [tensor.detach() for tensor in (*network.parameters(), *network.buffers())]
+        return tensors if self.stacked else [tensor.unsqueeze(0) for tensor in tensors]
+
+    def _losses(self, network: nn.Module) -> Float[Tensor, " models"]:
+        """The mean cross-entropy of every model on the validation records, in evaluation mode."""
+        network.eval()
+        models, total = len(self.lowest), torch.zeros(len(self.lowest))
+        with torch.no_grad():
+            for x, y in zip(*(torch.split(part, PREDICTION_BATCH) for part in (self.x, self.y)), strict=True):
+                logits = network(x.expand(models, *x.shape)) if self.stacked else network(x).unsqueeze(0)
+                losses = F.cross_entropy(logits.flatten(end_dim=1), y.repeat(models), reduction="none")
+                total += losses.view(models, -1).sum(dim=1)
+        network.train()
+        return total / len(self.y)

@@ -1,0 +1,40 @@
+"""L1 regularization: weights that a few records need stay at zero."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pytorch_lightning import Callback
+
+from datamodules.split import Split
+from defenses.base import Defense
+from defenses.penalty import Penalty
+from targets.fleet import Fitter
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1(Defense):
+    """Adds λ·‖θ‖₁ to the loss, by its subgradient λ·sign(θ), which is 0 where a weight is 0.
+
+    Like L2 it leaves less room to memorize in, and guarantees nothing (Tibshirani 1996, section 2).
+
+    Args:
+        weight: λ > 0.
+
+    Raises:
+        ValueError: if λ is not positive.
+    """
+
+    weight: float
+
+    def __post_init__(self) -> None:
+        if not self.weight > 0:
+            raise ValueError(f"defense.weight={self.weight} must be above 0; use defense=none for 0")
+
+    @property
+    def strength(self) -> float:
+        return self.weight
+
+    def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
+        return [Penalty(self.weight, slope=torch._foreach_sign)]

@@ -1,0 +1,64 @@
+"""Mixup: training on mixtures of two records instead of records."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from datamodules.draws import Draws
+from datamodules.loaders import Batch
+from defenses.base import Defense
+from defenses.soft_labels import soft_labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mixup(Defense):
+    """Trains on λ·(x, y) + (1 − λ)·(x', y'), λ ~ Beta(α, α) once a step (Zhang et al. 2018, section 2).
+
+    x' is a random other record of the step. No record is seen as it is, yet each leaves its trace: mixup is known to
+    leak more than plain training on tables (Kaya & Dumitras 2021, section 5) and serves as a negative control.
+
+    Args:
+        alpha: α > 0; large values mix half and half, small ones hardly.
+
+    Raises:
+        ValueError: if α is not positive, or if the records are texts.
+    """
+
+    separable = False
+    alpha: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"defense.alpha={self.alpha} must be above 0 and finite; use defense=none for 0")
+
+    @property
+    def strength(self) -> float:
+        return self.alpha
+
+    def inputs(self, batch: Batch, draws: Draws) -> Batch:
+        if not batch.x.is_floating_point():
+            raise ValueError("defense=mixup mixes numbers, not words; choose another defense for texts")
+        # Padded rows sort last, so that real ones are shuffled among themselves.
+        keys = draws("mixup partners", lambda rng: rng.random(batch.mask.shape[-1]))
+        partner = keys.where(batch.mask, math.inf).argsort(dim=-1)
+        share = draws("mixup share", lambda rng: rng.beta(self.alpha, self.alpha, size=1).astype(np.float32))
+
+        def mixed(values: Tensor) -> Tensor:
+            model = torch.arange(len(values)).unsqueeze(1)
+            partners = values[model, partner] if draws.stacked else values[partner]
+            return partners.lerp(values, share.view(*share.shape, *[1] * (values.ndim - share.ndim)))
+
+        return batch._replace(x=mixed(batch.x), targets=mixed(soft_labels(batch)))
+
+    def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        if batch.targets is not None:  # mixed before it was known how many classes there are
+            absent = logits.shape[-1] - batch.targets.shape[-1]
+            batch = batch._replace(targets=F.pad(batch.targets, (0, absent)))
+        return super().loss(logits, batch, epoch)

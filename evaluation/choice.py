@@ -1,0 +1,108 @@
+"""Which runs stand for an evaluation, and which for a defense, where not all can be shown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from evaluation.claims import violations
+from evaluation.curves import FPR, UTILITY, Series, ordered, strongest_row
+from evaluation.findings import AUC, Findings, tpr_at
+from evaluation.masking import masked
+from evaluation.ties import is_tied
+from evaluation.titles import canary_text, has_canaries, is_undefended, title
+
+AFFORDABLE = 0.05
+MANY = 16
+"""More runs than a legend can name."""
+NEARLY = f"within {100 * AFFORDABLE:g} points of the best accuracy"
+
+
+def chosen(findings: Sequence[Findings]) -> list[tuple[str, Findings]]:
+    """Runs whose claim is refuted, the undefended one, where attacks found least, and the same among the useful.
+
+    Each with its heading; useful are those nearly as accurate as any. Fleets with canaries are told beside these, and
+    stand here only where there is nothing else; so are runs that mask what they leak, with a heading that says so. AUC
+    decides where no run can be resolved at 1 % FPR.
+    """
+    refuted = {violation.found.run: violation.found for violation in violations(findings)}
+    told = [(f"Claim refuted: {title(found)}{seed_text(found, findings)}", found) for found in refuted.values()]
+    runs = _comparable(findings)
+    told += [
+        (f"Undefended{canary_text(found)}{seed_text(found, findings)}", found) for found in runs if is_undefended(found)
+    ]
+    sound = [found for found in runs if not is_undefended(found) and found.run not in refuted]
+    defended = [found for found in sound if is_resolved(found)] or sound
+    protected = [found for found in defended if not is_masked(found, findings)] or defended
+    useful = [found for found in protected if accuracy(found) >= max(map(accuracy, runs)) - AFFORDABLE]
+    for heading, candidates in (("Best protected", protected), (f"Best protected {NEARLY}", useful)):
+        if candidates:
+            best = least_leaking(candidates)
+            though = ", though only masked" * is_masked(best, findings)
+            if best not in [found for _, found in told]:
+                told.append((f"{heading}{though}: {title(best)}{seed_text(best, findings)}", best))
+    return told
+
+
+def passed_over(best: Findings, findings: Sequence[Findings]) -> list[Findings]:
+    """The runs that look better protected than this one, and only mask what they leak."""
+    runs = [found for found in _comparable(findings) if is_resolved(found) == is_resolved(best)]
+    return [found for found in runs if leaking(found) < leaking(best) and is_masked(found, findings)]
+
+
+def readable(lines: Sequence[Series]) -> Sequence[Series]:
+    """All runs if a legend can name them, otherwise one of each line.
+
+    That is where attacks find least among the runs of the line that are nearly as accurate as any run; its most
+    accurate one where none is.
+    """
+    if not are_many(lines):
+        return lines
+    most = max(accuracy(found) for line in lines for found in line.runs)
+    return [replace(line, runs=[_best(line.runs, most)]) for line in lines]
+
+
+def are_many(lines: Sequence[Series]) -> bool:
+    """Whether figures with a legend of runs show only one of each line."""
+    return sum(len(line.runs) for line in lines) > MANY
+
+
+def _best(runs: Sequence[Findings], most: float) -> Findings:
+    attacked = [found for found in runs if found.attacks] or runs
+    useful = [found for found in attacked if accuracy(found) >= most - AFFORDABLE]
+    return least_leaking(useful) if useful else max(attacked, key=accuracy)
+
+
+def least_leaking(findings: Sequence[Findings]) -> Findings:
+    return min(findings, key=lambda found: (leaking(found), -accuracy(found)))
+
+
+def accuracy(found: Findings) -> float:
+    return found.get(UTILITY).value or 0.0
+
+
+def leaking(found: Findings) -> float:
+    """TPR at 1 % FPR of the run's strongest attack, or its AUC where that cannot be resolved."""
+    row = strongest_row(found, tpr_at(FPR) if is_resolved(found) else AUC)
+    return 0.0 if row is None else row.value or 0.0
+
+
+def is_resolved(found: Findings) -> bool:
+    """Whether the TPR at 1 % FPR says how much leaks: neither too few non-members nor too many of one score."""
+    row = strongest_row(found, tpr_at(FPR))
+    return row is not None and row.value is not None and not is_tied(found)
+
+
+def is_masked(found: Findings, together: Sequence[Findings]) -> bool:
+    return any(masked(found, together))
+
+
+def seed_text(found: Findings, findings: Sequence[Findings]) -> str:
+    """What tells a run from those of other seeds, if there are any."""
+    return f" (seed {found.seed})" if len({other.seed for other in findings}) > 1 else ""
+
+
+def _comparable(findings: Sequence[Findings]) -> list[Findings]:
+    """The attacked runs on all records, or else those on canaries."""
+    attacked = [found for found in ordered(findings) if found.attacks]
+    return [found for found in attacked if not has_canaries(found)] or attacked

@@ -1,0 +1,66 @@
+"""Whether DP-SGD does better than a defense that proves nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from evaluation.claims import violations
+from evaluation.curves import FPR, UTILITY, strongest_row
+from evaluation.findings import Findings, tpr_at
+from evaluation.flag import Flag
+from evaluation.ties import is_tied
+from evaluation.titles import is_undefended, setting
+
+DP_SGD = "dp_sgd"
+
+
+def dominated(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
+    """A defense without ε, where some DP-SGD run is at least as accurate and leaks less.
+
+    At least as accurate: in mean test accuracy, measured on the same test records. Leaks less: the intervals of TPR at
+    1 % FPR, each of the run's strongest attack, do not touch. Clipping without noise counts as DP-SGD: it shows what
+    private training costs, though it proves nothing.
+    """
+    if is_undefended(found) or found.epsilon is not None:
+        return
+    refuted = {violation.found.run for violation in violations(together)}
+    better = [other for other in together if other.run not in refuted and _dominates(other, found)]
+    if not better:
+        return
+    best = min(better, key=lambda other: other.epsilon or 0.0)
+    proof = "It has a guarantee besides." if best.statement.guarantee else "It proves nothing either."
+    yield Flag(
+        "dominated by DP-SGD",
+        f"{setting(best)} is at least as accurate ({100 * _accuracy(best):.1f} % against"
+        f" {100 * _accuracy(found):.1f} %), and attacks find fewer members at {100 * FPR:g} % FPR"
+        f" ({100 * _leakage(best):.1f} % against {100 * _leakage(found):.1f} %). {proof}",
+    )
+
+
+def _dominates(other: Findings, found: Findings) -> bool:
+    if not (_is_dp_sgd(other) and _is_measured_alike(other, found)) or is_tied(other):
+        return False
+    its, own = (strongest_row(run, tpr_at(FPR)) for run in (other, found))
+    if its is None or own is None or its.high is None or own.low is None:
+        return False
+    return _accuracy(other) >= _accuracy(found) and its.high < own.low
+
+
+def _is_dp_sgd(found: Findings) -> bool:
+    """Private training alone: what a guard hides would not be its merit."""
+    return found.defense.partition("(")[0] == DP_SGD and found.epsilon is not None and found.guard == "none"
+
+
+def _is_measured_alike(other: Findings, found: Findings) -> bool:
+    """Attacked on the same records, with at least as many shadow models."""
+    same = ("seed", "canary", "threat")
+    return other.models >= found.models and all(getattr(other, name) == getattr(found, name) for name in same)
+
+
+def _accuracy(found: Findings) -> float:
+    return found.get(UTILITY).value or 0.0
+
+
+def _leakage(found: Findings) -> float:
+    row = strongest_row(found, tpr_at(FPR))
+    return (row and row.value) or 0.0

@@ -1,0 +1,42 @@
+"""The best that can be had: no run is more accurate and leaks less."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation.choice import is_masked, is_resolved
+from evaluation.claims import violations
+from evaluation.curves import Point, Series
+from evaluation.titles import has_canaries
+
+FEWEST = 3
+"""Lines from which on the frontier is no line of the figure already."""
+
+
+def has_frontier(lines: Sequence[Series]) -> bool:
+    """Whether a figure shows it."""
+    return sum(line.canary == "none" for line in lines) >= FEWEST and len(frontier(lines)) > 1
+
+
+def frontier(lines: Sequence[Series]) -> list[Point]:
+    """The points of the frontier, accuracy and leakage rising.
+
+    Runs that mask what they leak, whose claim is refuted or whose TPR does not say how much leaks are no part of it,
+    nor are fleets with canaries, of which other records were attacked.
+    """
+    findings = [found for line in lines for found in line.runs]
+    refuted = {violation.found.run for violation in violations(findings)}
+    points = [
+        point
+        for line in lines
+        for point in line.points
+        if is_resolved(point.findings)
+        and not has_canaries(point.findings)
+        and point.findings.run not in refuted
+        and not is_masked(point.findings, findings)
+    ]
+    best: list[Point] = []
+    for point in sorted(points, key=lambda point: (point.leakage.value, -(point.utility.value or 0.0))):
+        if not best or (point.utility.value or 0.0) > (best[-1].utility.value or 0.0):
+            best.append(point)
+    return best

@@ -1,0 +1,94 @@
+"""Whether a defense hides what its models still tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from evaluation.findings import AUC, Findings, Row
+from evaluation.flag import Flag
+from evaluation.titles import is_undefended
+
+MASKED = "masked, not protected"
+MOST = 0.5
+"""The share of what scores tell beyond labels that a mask hides at least; to hold back a few decimals is none."""
+
+
+def masked(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
+    """Label-only attacks show what attacks on scores miss, in one of two ways.
+
+    The best of them has a larger AUC than every attack on scores, beyond both intervals; not so where that holds of the
+    undefended run as well, whose scores nothing hides: then the attacks on scores are weak ones.
+
+    Or, behind a guard: the best attack on scores has a smaller AUC than the same attacks have on the same models
+    without it, beyond both intervals and by most of what scores tell beyond labels; and the best label-only attack does
+    better than guessing, and not worse than without the guard, both beyond intervals. The second way is needed since an
+    attack on scores whose shadow models stand behind the guard as well learns from hidden scores what labels tell: it
+    is never below them.
+    """
+    labels, scores = _best(found, "label_only"), _best(found, "black_box")
+    if labels is None or scores is None or is_undefended(found):
+        return
+    if _labels_tell_more(found) and not any(map(_labels_tell_more, _undefended(found, together))):
+        yield Flag(
+            MASKED,
+            f"{labels.attack}, which sees predicted labels alone, has an AUC of {labels.value:.3f}; the best attack on"
+            f" scores, {scores.attack}, reaches {scores.value:.3f}. The defense hides the scores while the models still"
+            " leak: judge it by the label-only attack.",
+        )
+    elif (bare := _without_guard(found, together)) is not None and (before := _hidden(found, bare)) is not None:
+        yield Flag(
+            MASKED,
+            f"Behind {found.guard} the best attack on scores, {scores.attack}, has an AUC of {scores.value:.3f}; on the"
+            f" same models without it {before.attack} reaches {before.value:.3f}. {labels.attack}, which sees"
+            f" predicted labels alone, finds as much as before ({labels.value:.3f}). The guard hides what the models"
+            " still tell: judge them without it.",
+        )
+
+
+def _labels_tell_more(found: Findings) -> bool:
+    labels, scores = _best(found, "label_only"), _aucs(found, "black_box")
+    return labels is not None and bool(scores) and all(_below(row, labels) for row in scores)
+
+
+def _undefended(found: Findings, together: Sequence[Findings]) -> list[Findings]:
+    """What attacks find on the same records where nothing is hidden."""
+    fleet = (found.seed, found.canary)
+    return [other for other in together if is_undefended(other) and (other.seed, other.canary) == fleet]
+
+
+def _hidden(found: Findings, bare: Findings) -> Row | None:
+    """What scores told without the guard, if it took most of that beyond labels, and left what labels tell."""
+    labels, scores = _best(found, "label_only"), _best(found, "black_box")
+    labels_before, scores_before = (_best(bare, access, found.attacks) for access in ("label_only", "black_box"))
+    if labels is None or scores is None or labels_before is None or scores_before is None:
+        return None
+    hidden, beyond_labels = (_value(scores_before) - _value(row) for row in (scores, labels))
+    leaking = labels.low is not None and labels.low > 0.5 and not _below(labels, labels_before)
+    masks = leaking and _below(scores, scores_before) and hidden > MOST * beyond_labels
+    return scores_before if masks else None
+
+
+def _without_guard(found: Findings, together: Sequence[Findings]) -> Findings | None:
+    """The same models as everybody sees them who gets around the guard."""
+    if found.guard == "none":
+        return None
+    return next((other for other in together if (other.folder, other.guard) == (found.folder, "none")), None)
+
+
+def _best(found: Findings, access: str, attacks: Sequence[str] | None = None) -> Row | None:
+    """The largest AUC of the attacks that need this access, and ran on another run as well if that is given."""
+    return max(_aucs(found, access, attacks), key=_value, default=None)
+
+
+def _aucs(found: Findings, access: str, attacks: Sequence[str] | None = None) -> list[Row]:
+    rows = [found.get(AUC, attack=attack) for attack in found.attacks if attacks is None or attack in attacks]
+    return [row for row in rows if row.access == access and row.value is not None]
+
+
+def _below(one: Row, other: Row) -> bool:
+    """Whether a value is smaller beyond both intervals."""
+    return one.high is not None and other.low is not None and one.high < other.low
+
+
+def _value(row: Row) -> float:
+    return row.value or 0.0

@@ -1,0 +1,148 @@
+"""Which factors raise leakage: runs that differ in one of width, records and epochs, and in nothing else."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from datamodules.split import Membership
+from evaluation.findings import AUC, Findings
+from evaluation.measure import findings_of
+from evaluation.method import Method
+from evaluation.runs import Run
+from evaluation.studies import GAP, UTILITY, StudyRow, study_rows
+from evaluation.titles import title
+from targets.recipe import Recipe
+
+WIDTH, RECORDS, EPOCHS = "network width", "training records", "epochs"
+FACTORS = {
+    WIDTH: ("network.hidden", "network.channels", "network.width"),
+    RECORDS: ("split.pool", "membership.share"),
+    EPOCHS: ("trainer.epochs", "defense.trainer.epochs"),
+}
+"""The settings that each factor stands for."""
+CORRECTNESS = "correctness"
+DECIDE_NOTHING = ("data.root", "data.path", "fleet.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """Runs that differ in one factor alone.
+
+    Args:
+        factor: which one.
+        runs: by its value, rising; at least two.
+        shared: the settings in which they agree.
+    """
+
+    factor: str
+    runs: Mapping[float, Run]
+    shared: Mapping[str, Any]
+
+
+def risk_rows(runs: Sequence[Run], method: Method) -> list[StudyRow]:
+    """Leakage and accuracy over each factor.
+
+    Args:
+        runs: complete runs of one data set; those that differ from all others in more than a factor are left out.
+        method: how they are attacked.
+
+    Raises:
+        ValueError: if no two runs differ in one factor alone.
+    """
+    drawn = lines(runs)
+    wanted = {(run.folder, run.guard): run for line in drawn for run in line.runs.values()}
+    found = dict(zip(wanted, findings_of(list(wanted.values()), method), strict=True))
+    measured = [{value: found[run.folder, run.guard] for value, run in line.runs.items()} for line in drawn]
+    rows = []
+    for line, findings, target in zip(drawn, measured, targets(drawn, measured), strict=True):
+        for value, one in findings.items():
+            named = {"target": target, "varied": line.factor, "setting": f"{value:g}"}
+            rows += [*study_rows(one, **named), *accuracies(one, **named)]
+    return rows
+
+
+def lines(runs: Sequence[Run]) -> list[Line]:
+    """All runs that differ in one factor alone, by factor."""
+    made = []
+    for factor, keys in FACTORS.items():
+        alike: dict[str, dict[float, Run]] = defaultdict(dict)
+        shared: dict[str, dict[str, Any]] = {}
+        for run in runs:
+            if (value := _values(run)[factor]) is not None:
+                settings = {key: held for key, held in _settings(run).items() if key not in keys}
+                group = str(sorted(settings.items()))
+                alike[group].setdefault(value, run)
+                shared[group] = settings
+        made += [
+            Line(factor=factor, runs=dict(sorted(group.items())), shared=shared[name])
+            for name, group in alike.items()
+            if len(group) > 1
+        ]
+    if not made:
+        raise ValueError(
+            f"study=risk_factors found no two of {len(runs)} runs that differ in {WIDTH}, {RECORDS} or {EPOCHS} alone;"
+            " train them with experiment=risk_factors"
+        )
+    return made
+
+
+def targets(drawn: Sequence[Line], measured: Sequence[Mapping[float, Findings]]) -> list[str]:
+    """For each line its defense, and the settings that tell it from others of its factor with this defense."""
+    names = [title(next(iter(findings.values()))) for findings in measured]
+    told = []
+    for line, name in zip(drawn, names, strict=True):
+        same = [
+            other.shared
+            for other, its_name in zip(drawn, names, strict=True)
+            if (other.factor, its_name) == (line.factor, name)
+        ]
+        keys = [key for key in line.shared if len({str(shared.get(key)) for shared in same}) > 1]
+        told.append(", ".join([name, *(f"{key}={line.shared[key]}" for key in keys)]))
+    return told
+
+
+def accuracies(found: Findings, **named: Any) -> list[StudyRow]:
+    """Test and train accuracy, and the gap that overfitting opens.
+
+    The gap is that between each model's members and its non-members in the pool, which the correctness attack measures
+    with one interval over models and records: AUC = ½ + gap/2. Test records would be others for every size of the pool.
+    """
+    rows = [
+        StudyRow(attack="", metric=row.metric, value=row.value, low=row.low, high=row.high, **named)
+        for row in map(found.get, UTILITY)
+    ]
+    if CORRECTNESS not in found.attacks:
+        return rows
+    auc = found.get(AUC, attack=CORRECTNESS)
+    value, low, high = (None if end is None else 2 * end - 1 for end in (auc.value, auc.low, auc.high))
+    return [*rows, StudyRow(attack="", metric=GAP, value=value, low=low, high=high, **named)]
+
+
+def _values(run: Run) -> dict[str, float | None]:
+    """Each factor's value in a run; no width where the network has none of its own."""
+    network, split = run.config["network"], run.dataset.split
+    widths = next((network[key] for key in ("hidden", "channels", "width") if network.get(key)), None)
+    size = Membership(**run.config["membership"]).public_size(len(split.pool), len(split.canaries))
+    return {
+        WIDTH: max(widths) if isinstance(widths, Sequence) else widths,
+        RECORDS: size,
+        EPOCHS: Recipe.of(run.config).epochs,
+    }
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    """What decides a run, by keys such as `trainer.epochs`; two networks of one width may differ in depth."""
+    widths = run.config["network"].get("hidden") or run.config["network"].get("channels") or ()
+    flat = dict(_flat({**run.config, "guard": run.guard, "depth": len(widths)}))
+    return {key: value for key, value in flat.items() if not key.startswith(DECIDE_NOTHING)}
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

@@ -1,0 +1,31 @@
+"""Scores that cannot be split: a threshold jumps over them, and a TPR of 0 beyond it is no sign of protection."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from evaluation.findings import FPRS, Findings, tied_at
+from evaluation.flag import Flag
+
+TIED = 0.05
+"""Share of non-members that may stand at the threshold itself."""
+
+
+def tied(found: Findings) -> Iterator[Flag]:
+    """Too many non-members tie at the threshold of the strongest attack."""
+    if is_tied(found):
+        yield Flag(
+            "many ties at 1%",
+            f"{100 * _share(found):.0f} % of the non-members have the very score at which {found.strongest} stops"
+            " at 1 % FPR. Ties cannot be split, so the TPR is that of a smaller FPR: read the AUC beside it.",
+        )
+
+
+def is_tied(found: Findings) -> bool:
+    """Whether the run's TPR at 1 % FPR is that of a much smaller one, as of attacks on labels alone."""
+    return bool(found.attacks) and _share(found) > TIED
+
+
+def _share(found: Findings) -> float:
+    row = found.find(tied_at(FPRS[0]), attack=found.strongest)
+    return (row and row.value) or 0.0

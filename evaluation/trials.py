@@ -1,0 +1,200 @@
+"""Trials: small runs by which settings are chosen on validation records."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.errors import HydraException
+
+from commandline import one_line
+from datamodules.dataset import Dataset, from_config
+from evaluation.runs import Run
+from evaluation.tuning import Tuning, with_values
+from targets import progress, workers
+from targets.files import write_json
+
+TRIALS = ".trials"
+"""Where trials are kept, out of sight of whoever looks for the runs of a data set."""
+COUNTED = "tuning_runs"
+"""The setting of a defense that says how many trainings it was tuned by, for its statement."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A small run with some of the settings to try.
+
+    Args:
+        point: these settings.
+        settings: all settings of the run.
+        run: where it is kept.
+    """
+
+    point: Mapping[str, Any]
+    settings: Mapping[str, Any]
+    run: Run
+
+    @property
+    def models(self) -> int:
+        count: int = self.settings["fleet"]["models"]
+        return count
+
+    @property
+    def accuracy(self) -> float | None:
+        """Mean accuracy of its models on validation records; None if they could not be trained."""
+        path = _result(self.run)
+        return json.loads(path.read_text())["accuracy"] if path.exists() else None
+
+    @property
+    def failed(self) -> str | None:
+        """Why its models could not be trained, such as a learning rate that makes them diverge."""
+        path = self.run.folder / "FAILED"
+        return path.read_text().strip() if path.exists() else None
+
+    @property
+    def is_over(self) -> bool:
+        return self.accuracy is not None or self.failed is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trials:
+    """The trials that a run is tuned by.
+
+    Its models, shadows included, are then trained with the settings that were best on average over trial models, on
+    other random halves of the pool: the choice is one of the run, not of a model. No ε covers it; the statement
+    counts the trainings (Papernot & Steinke 2022, "Hyperparameter Tuning with Rényi Differential Privacy").
+
+    Args:
+        settings: of the run, as `train.composed` gives them.
+        dataset: its data.
+        trials: one a combination.
+    """
+
+    settings: Mapping[str, Any]
+    dataset: Dataset
+    trials: Sequence[Trial]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any], dataset: Dataset) -> Trials:
+        """The trials of a configuration with `tuning`.
+
+        Raises:
+            ValueError: if there are no validation records, or a setting to try is unknown.
+        """
+        dataset.split.require("validation", who="tuning")
+        tuning = Tuning(**settings["tuning"])
+        secret = None if settings["secret"] is None else f"{settings['secret']}/trial"
+        small = {
+            **settings,
+            "tuning": None,
+            "secret": secret,
+            "runs": str(Path(settings["runs"]) / TRIALS),
+            "fleet": {**settings["fleet"], "models": tuning.models, "keep_checkpoints": 0},
+        }
+        changed = [(point, with_values(small, point)) for point in tuning.points]
+        trials = [Trial(point=point, settings=each, run=Run.of(each, dataset)) for point, each in changed]
+        for trial in trials:
+            trial.run.check_secret(secret)
+        return cls(settings=settings, dataset=dataset, trials=trials)
+
+    @property
+    def missing(self) -> list[Trial]:
+        return [trial for trial in self.trials if not trial.is_over]
+
+    @property
+    def trainings(self) -> int:
+        return sum(trial.models for trial in self.trials)
+
+    def train(self) -> bool:
+        """Trains what is missing; False if another process is at it."""
+        missing = self.missing
+        for trial in self.trials:
+            if trial not in missing:
+                progress.report(trial.run.name, trial.models, cached=True)
+        with ExitStack() as locks:
+            if not all([locks.enter_context(trial.run.lock()) for trial in missing]):
+                return False
+            for trial in missing:
+                trial.run.create(trial.settings, trial.settings["secret"], self.dataset)
+            items = [(trial.settings, str(trial.run.folder)) for trial in missing]
+            list(workers.run(try_out, items, workers.count(self.settings["fleet"]["workers"])))
+        return True
+
+    def chosen(self) -> dict[str, Any]:
+        """The run's settings with the values of the most accurate trial, the first of several; says which.
+
+        Raises:
+            ValueError: if no trial could be trained.
+        """
+        best = max(self.trials, key=lambda trial: -1.0 if trial.accuracy is None else trial.accuracy)
+        failed = [trial.failed for trial in self.trials if trial.accuracy is None]
+        if best.accuracy is None:
+            raise ValueError(f"tuning: all {len(failed)} trials failed, the first with: {failed[0]}")
+        line = (
+            f"{self._name(best)}: {_told(best.point)}; best of {len(self.trials)} trials ({self.trainings} trainings),"
+        )
+        line += f" validation accuracy {best.accuracy:.3f}" + (f"; {len(failed)} failed: {failed[0]}" if failed else "")
+        if sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)  # in place of the progress line
+        print(line, flush=True)
+        tuned = {**with_values(self.settings, best.point), "tuning": None}
+        if COUNTED in tuned["defense"]:
+            tuned["defense"][COUNTED] = self.trainings
+        return tuned
+
+    def cost(self) -> dict[str, Any]:
+        """What trials and fleet will cost: the fleet as much as with the slowest of the settings to try."""
+        from evaluation.plan import TUNED, cost
+
+        fleets = []
+        for trial in self.trials:
+            settings = with_values(self.settings, trial.point)
+            run = Run.of(settings, self.dataset)
+            fleets.append(cost(run, settings, self.dataset, range(settings["fleet"]["models"])))
+        slowest = max(fleets, key=lambda fleet: fleet["minutes"])
+        tried = [
+            cost(trial.run, trial.settings, self.dataset, [] if trial.is_over else range(trial.models))
+            for trial in self.trials
+        ]
+        together = {key: slowest[key] + sum(trial[key] for trial in tried) for key in slowest if key != "folder"}
+        folder = Path(slowest["folder"])
+        return {"folder": str(folder.with_name(f"{folder.name.rpartition('-')[0]}-{TUNED}")), **together}
+
+    def _name(self, trial: Trial) -> str:
+        strength = trial.run.strength
+        return f"tuned {self.settings['names']['defense']}" + ("" if strength is None else f" {strength:g}")
+
+
+def try_out(settings: Mapping[str, Any], folder: str) -> None:
+    """The work item of a process: one trial, from plain settings to its accuracy.
+
+    Settings that no model can be trained with, such as a learning rate that makes it diverge, lose; that they do is
+    kept, so that they are not tried again.
+    """
+    from targets.training import chunks, load_fleet, train_models
+
+    run, models = Run(Path(folder)), range(settings["fleet"]["models"])
+    try:
+        for part in chunks(run.missing(len(models)), settings["fleet"]["at_once"]):
+            train_models(settings, folder, run.name, part)
+    except (ValueError, HydraException) as error:
+        progress.report(run.name, len(run.missing(len(models))))
+        run.fail(one_line(error))
+        return
+    data = from_config(settings)
+    validation = data.split.validation
+    predicted = load_fleet(settings, data, run.folder, models).predict(data.x[validation]).argmax(axis=-1)
+    write_json(_result(run), {"accuracy": float((predicted == data.y[validation]).mean())})
+
+
+def _result(run: Run) -> Path:
+    return run.folder / "validation.json"
+
+
+def _told(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key.split('.')[-1]}={value}" for key, value in point.items())

@@ -1,0 +1,87 @@
+"""Tuning: which settings are tried before a fleet is trained with the best of them."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+MAY_TUNE = ("network", "defense", "trainer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """A search for settings by the accuracy that they give on validation records.
+
+    Args:
+        models: trained in each trial, at least 1; their mean accuracy decides.
+        grid: the values to try, nested like the settings themselves; every combination is a trial.
+
+    Raises:
+        ValueError: if there is nothing to try, or nothing that may be tuned.
+    """
+
+    models: int
+    grid: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.models, int) or isinstance(self.models, bool) or self.models < 1:
+            raise ValueError(f"tuning.models={self.models} cannot be used; choose a whole number from 1 on")
+        if not self.values:
+            raise ValueError("tuning.grid is empty; list values to try, such as tuning.grid.defense.max_grad_norm=[1]")
+        for key, listed in self.values.items():
+            if key.split(".")[0] not in MAY_TUNE:
+                raise ValueError(f"tuning.grid.{key} cannot be tuned; list settings of {', '.join(MAY_TUNE)}")
+            if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
+                raise ValueError(f"tuning.grid.{key}={listed} lists nothing to try; give a list, such as [0.1,1]")
+
+    @cached_property
+    def values(self) -> dict[str, Any]:
+        """The values to try of each setting, such as `defense.max_grad_norm`."""
+        return dict(_flat(self.grid))
+
+    @property
+    def points(self) -> list[dict[str, Any]]:
+        """Every combination."""
+        return [dict(zip(self.values, chosen, strict=True)) for chosen in itertools.product(*self.values.values())]
+
+    @property
+    def trainings(self) -> int:
+        """How many models are trained in all trials: each record may be in all of them."""
+        return self.models * len(self.points)
+
+
+def trainings(config: Mapping[str, Any]) -> int:
+    """How many models a configuration trains: its fleet, and the trials that it is tuned by."""
+    fleet: int = config["fleet"]["models"]
+    return fleet + (Tuning(**config["tuning"]).trainings if config.get("tuning") else 0)
+
+
+def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of settings with other values of some of them.
+
+    Raises:
+        ValueError: if one is unknown.
+    """
+    made: dict[str, Any] = copy.deepcopy(dict(settings))
+    for key, value in point.items():
+        node: Any = made
+        *path, last = key.split(".")
+        for name in path:
+            node = node.get(name) if isinstance(node, dict) else None
+        if not isinstance(node, dict) or last not in node:
+            chosen = made["names"].get(path[0], "of your own") if path else "nothing"
+            raise ValueError(f"tuning.grid.{key} is no setting of {path[0]}={chosen}; remove it, or choose another")
+        node[last] = value
+    return made
+
+
+def _flat(grid: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in grid.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value

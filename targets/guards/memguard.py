@@ -1,0 +1,93 @@
+"""MemGuard: noise on an answer that makes a membership classifier guess."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from datamodules.split import Split
+from targets.guards.guard import Guard, Query, is_number
+from targets.guards.keyed import KEY, draw_key, generators
+from targets.guards.probabilities import probabilities
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from targets.fleet import Fitter, Fleet
+
+DISCRIMINATOR = "discriminator."
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemGuard(Guard):
+    """Adversarial noise against attacks that classify answers (Jia et al. 2019, "MemGuard", section 4).
+
+    A discriminator h learns to tell the model's members from reference records by their sorted probabilities. For a
+    query, the least noise is looked for after which h would change its mind while the predicted class stays. It is
+    published with the probability that keeps the expected distortion within a budget, and only where h is nearer to a
+    guess with it. That coin belongs to the query, since the mean over fresh ones would show the answer without noise;
+    so does the noise, to the rounding of the model's own logits.
+
+    It hides nothing that labels tell (the gap attack), nor anything from attackers who train on guarded answers (Song &
+    Mittal 2021, section 5.2), and h changing its mind is itself a sign (`negated_classifier`).
+
+    Args:
+        budget: expected L1 distortion of a probability vector, above 0; at 2 nothing is held back.
+
+    Raises:
+        ValueError: if the budget is no such number.
+    """
+
+    budget: float
+
+    name = "memguard"
+    attacks = ("correctness", "noise_agreement", "negated_classifier")
+
+    def __post_init__(self) -> None:
+        if not is_number(self.budget) or not 0 < self.budget <= 2:
+            raise ValueError(
+                f"guard.budget={self.budget} is no L1 distance of probabilities; choose above 0, at most 2 (no limit)"
+            )
+
+    @property
+    def roles(self) -> frozenset[str]:
+        return frozenset({"reference"})
+
+    @property
+    def strength(self) -> float:
+        return self.budget
+
+    def fit(
+        self, model: Fleet, members: Int64[np.ndarray, " members"], fitter: Fitter, split: Split
+    ) -> dict[str, Tensor]:
+        """The discriminator's weights and the key of the coins.
+
+        Raises:
+            ValueError: if there are no members or no reference records.
+        """
+        from targets.guards import discriminator  # slow to import, as torch is; reading a guard needs neither
+
+        split.require("reference", who="guard=memguard")
+        x = fitter.dataset.x
+        inside, outside = (model.predict(x[records])[0] for records in (members, split.reference))
+        weights = discriminator.fit(inside, outside, fitter.secret, fitter.models[0])
+        named = {DISCRIMINATOR + name: weight for name, weight in weights.items()}
+        return {KEY: draw_key(self.name, fitter), **named}
+
+    def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        from targets.guards import adversarial_noise
+
+        weights = {
+            name.removeprefix(DISCRIMINATOR): weight.double()
+            for name, weight in query.state.items()
+            if name.startswith(DISCRIMINATOR)
+        }
+        noisy, nearer = adversarial_noise.with_noise(query.logits, weights)
+        plain, changed = probabilities(query.logits), probabilities(noisy)
+        distortion = np.abs(changed.astype(np.float64) - plain).sum(axis=-1)
+        coin = np.array([rng.random() for rng in generators(query.x, query.state)])
+        published = nearer & (coin * distortion < self.budget)
+        return np.where(published[:, None], changed, plain)

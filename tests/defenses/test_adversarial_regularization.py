@@ -1,0 +1,254 @@
+"""Adversarial regularization: the attacker learns from the right records, counts in the loss, and may not be dead."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import roc_auc_score
+from torch import nn
+
+from datamodules.dataset import Dataset, from_config
+from datamodules.loaders import Batch
+from datamodules.secret import Secret
+from datamodules.split import Membership, Split
+from defenses.adversarial_regularization import AdversarialRegularization, Adversary
+from defenses.inference_attacker import InferenceAttacker
+from targets.fleet import Fleet
+from targets.module import Target
+from targets.training import make_fitter
+
+LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"
+location30 = pytest.mark.skipif(not LOCATION30.is_dir(), reason="no location30 under ../shared/data")
+SECRET = Secret.from_text("adversarial")
+SMALL = ["data=digits", "network.hidden=[32]", "split.pool=0.4", "split.reference=0.2", "trainer.epochs=4"]
+
+SMALL_LOCATION30 = [
+    *("data=location30", f"data.root={LOCATION30}", "split.pool=1000", "split.reference=1000"),
+    *("network.hidden=[64]", "trainer.epochs=20", "trainer.optimizer.lr=2e-3"),
+]
+
+
+def fit(compose, *overrides: str) -> tuple[Fleet, Adversary, Dataset, np.ndarray]:
+    """Model 0, its adversary, the data, and the records it was trained on."""
+    config = compose("defense=adversarial_regularization", "defense.warm_up=1", *overrides)
+    dataset, membership = from_config(config), Membership()
+    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, SECRET, [0], membership)
+    members = membership.draw(dataset.split, [0], SECRET)
+    fleet = fitter.defense.fit(fitter, dataset.split, members)
+    adversary = next(callback for callback in fleet.callbacks if isinstance(callback, Adversary))
+    return fleet, adversary, dataset, dataset.split.pool[members[0]]
+
+
+def test_attacker_sees_the_true_class_and_the_others_in_any_order():
+    attacker = InferenceAttacker(4, SECRET, 0)
+    logits, y = torch.tensor([[2.0, 1.0, 0.0, -1.0]]), torch.tensor([1])
+    belief = attacker.belief(logits, y)
+    assert 0 < belief.item() < 1
+    torch.testing.assert_close(attacker.belief(logits[:, [3, 1, 2, 0]], y), belief)
+    assert attacker.belief(logits, torch.tensor([0])).item() != pytest.approx(belief.item(), abs=1e-4)
+
+
+def test_attackers_weights_come_from_the_secret_and_disturb_nothing():
+    state = torch.random.get_rng_state()
+    one, again, other = (InferenceAttacker(4, SECRET, model).state_dict() for model in (0, 0, 1))
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert all(torch.equal(value, again[name]) for name, value in one.items())
+    assert not torch.equal(one["label.0.weight"], other["label.0.weight"])
+
+
+@settings(deadline=None, max_examples=25)
+@given(seed=st.integers(0, 1000), members=st.integers(1, 20), others=st.integers(1, 20))
+def test_auc_is_that_of_scikit_learn(seed, members, others):
+    torch.manual_seed(seed)
+    logits = torch.randn(members + others, 3).round()  # ties
+    y, member = torch.randint(3, (len(logits),)), torch.randperm(len(logits)) < members
+    attacker = InferenceAttacker(3, SECRET, 0)
+    expected = roc_auc_score(member, attacker(logits, y).detach())
+    assert attacker.auc(logits, y, member) == pytest.approx(expected)
+
+
+def test_sensitivity_is_the_largest_derivative():
+    torch.manual_seed(0)
+    attacker, logits, y = InferenceAttacker(3, SECRET, 0).double(), torch.randn(5, 3).double(), torch.randint(3, (5,))
+    slopes = [
+        float((attacker.belief(logits + h, y) - attacker.belief(logits - h, y)).abs().max() / 2e-6)
+        for h in 1e-6 * torch.eye(15).double().view(15, 5, 3)
+    ]
+    assert attacker.sensitivity(logits, y) == pytest.approx(max(slopes), rel=1e-4)
+
+
+def started(warm_up: int, weight: float = 2.0) -> tuple[Adversary, Target, Any]:
+    """An adversary of a fit that is about to begin: records 0–39 are the pool, 0–19 the members, 40–59 reference."""
+    rng = np.random.default_rng(0)
+    dataset: Any = SimpleNamespace(
+        x=rng.normal(size=(60, 4)).astype(np.float32), y=rng.integers(3, size=60), classes=["a", "b", "c"]
+    )
+    nobody = np.array([], dtype=np.int64)
+    split = Split(
+        pool=np.arange(40), validation=nobody, reference=np.arange(40, 60), population=nobody, test=nobody
+    )  # fmt: skip
+    recipe = SimpleNamespace(epochs=6, batch_size=5)
+    arithmetic = SimpleNamespace(steps_per_epoch=4)
+    fitter: Any = SimpleNamespace(dataset=dataset, secret=SECRET, models=[0], recipe=recipe, arithmetic=arithmetic)
+    (adversary,) = AdversarialRegularization(weight=weight, warm_up=warm_up).callbacks(fitter, split)
+    plain = AdversarialRegularization(weight=weight, warm_up=warm_up).loss
+    module = Target(nn.Linear(4, 3), inputs=None, loss=plain, optimizer=None, loss_divisor=5.0)
+    trainer: Any = SimpleNamespace(
+        train_dataloader=SimpleNamespace(sampler=SimpleNamespace(members=[np.arange(20)])),
+        current_epoch=warm_up, global_step=0,
+    )  # fmt: skip
+    adversary.on_train_start(trainer, module)
+    return adversary, module, trainer
+
+
+def test_loss_is_cross_entropy_plus_the_weighted_belief_after_the_warm_up():
+    adversary, module, _ = started(warm_up=2, weight=3.0)
+    logits, y = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
+    batch = Batch(torch.zeros(4, 4), y, torch.tensor([True, True, True, False]), torch.arange(4))
+    plain = F.cross_entropy(logits, y, reduction="none")
+    torch.testing.assert_close(module.loss(logits, batch, 1), plain)
+    regularized = plain + 3 * (adversary.attacker(logits, y).sigmoid() - 0.5)
+    torch.testing.assert_close(module.loss(logits, batch, 2), regularized)
+
+
+def test_more_than_half_of_the_epochs_are_never_warm_up():
+    assert started(warm_up=2)[0].warm_up == 2 and started(warm_up=50)[0].warm_up == 3
+
+
+def test_attacker_learns_alone_and_beside_the_model_from_members_and_reference_records(monkeypatch):
+    adversary, module, trainer = started(warm_up=3)
+    learnt: list[tuple[np.ndarray, np.ndarray]] = []
+    seen: list[np.ndarray] = []
+    predict = Adversary._predict
+    monkeypatch.setattr(Adversary, "_predict", lambda self, records: (seen.append(records), predict(self, records))[1])
+    monkeypatch.setattr(
+        InferenceAttacker, "learn", lambda self, logits, y, member: learnt.append((seen[-1], member.numpy()))
+    )
+    adversary.on_train_epoch_start(trainer, module)
+    assert len(learnt) == 3 * 4
+    records = torch.arange(20)
+    batch = Batch(torch.zeros(20, 4), torch.zeros(20, dtype=torch.int64), records < 18, records)
+    adversary.on_train_batch_start(trainer, module, batch, 0)
+    assert len(learnt) == 3 * 4 + 1
+    beside = learnt[-1][0][learnt[-1][1]]
+    assert set(beside) == set(range(18)) - set(adversary.held_out)  # a padded row is no record of the step
+    for records, member in learnt:
+        assert (records[member] < 20).all() and (records[~member] >= 40).all()
+        assert member.sum() == (~member).sum() and not set(records) & set(adversary.held_out)
+    assert len({tuple(records) for records, _ in learnt}) == len(learnt)
+
+
+def test_what_is_held_out_is_a_tenth_of_both():
+    adversary, _, _ = started(warm_up=1)
+    held_out, member = adversary.held_out, adversary.held_out_member.numpy()
+    assert (
+        (held_out[member] < 20).all()
+        and (held_out[~member] >= 40).all()
+        and member.tolist() == [True] * 2 + [False] * 2
+    )
+    assert len({*held_out, *adversary.members, *adversary.reference}) == 40
+
+
+def test_attacker_finds_a_model_that_knows_its_members_by_heart():
+    adversary, module, trainer = started(warm_up=3)
+    adversary.x = 5 * np.eye(4, dtype=np.float32)[adversary.y.numpy()] * (np.arange(60) < 20)[:, None]
+    module.network = adversary.network = nn.Linear(4, 3, bias=False)
+    module.network.weight.data = torch.eye(3, 4)
+    batch = Batch(torch.zeros(20, 4), adversary.y[:20], torch.ones(20, dtype=torch.bool), torch.arange(20))
+    for _ in range(20):
+        adversary.on_train_epoch_start(trainer, module)
+        adversary.on_train_batch_start(trainer, module, batch, 0)
+    module.log = lambda *_: None
+    adversary.on_train_epoch_end(trainer, module)
+    assert adversary.auc == 1
+    beliefs = adversary.attacker.belief(adversary._predict(np.arange(60)), adversary.y)
+    assert (beliefs[:20] > 0.6).all() and (beliefs[20:] < 0.4).all()
+    adversary.on_train_end(trainer, module)
+
+
+def test_a_dead_attacker_is_an_error(compose, monkeypatch):
+    def die(self, logits, y, member):
+        with torch.no_grad():
+            self.joined[-1].weight.zero_()
+
+    monkeypatch.setattr(InferenceAttacker, "learn", die)
+    with pytest.raises(
+        ValueError, match=r"defense\.weight=1 protects nothing: the attacker of model 0 is dead"
+    ) as error:
+        fit(compose, *SMALL, "defense.weight=1")
+    assert "\n" not in str(error.value) and str(error.value).endswith("or change defense.warm_up")
+
+
+def test_collapse_is_an_error():
+    adversary, module, trainer = started(warm_up=1, weight=50)
+    adversary.y[:20] = torch.arange(20) % 3
+    module.network.weight.data.zero_()
+    with pytest.raises(
+        ValueError, match=r"defense\.weight=50 made model 0 collapse: it is right about 3\d% of its own"
+    ):
+        adversary.on_train_end(trainer, module)
+    module.network = adversary.network = nn.Linear(4, 3)
+    adversary.x[:20] = np.eye(4)[adversary.y[:20]]
+    module.network.weight.data = torch.eye(3, 4)
+    adversary.on_train_end(trainer, module)
+
+
+@location30
+def test_too_large_a_weight_collapses_location30(compose):
+    with pytest.raises(ValueError, match=r"defense\.weight=50 made model 0 collapse: it is right about") as error:
+        fit(compose, *SMALL_LOCATION30, "defense.weight=50")
+    assert "\n" not in str(error.value) and str(error.value).endswith("; lower it, or train longer")
+
+
+@location30
+def test_members_get_harder_to_tell_on_location30(compose):
+    aucs, accuracies, adversaries = [], [], []
+    for weight in (1e-6, 3):
+        fleet, adversary, dataset, members = fit(compose, *SMALL_LOCATION30, f"defense.weight={weight}")
+        z = torch.from_numpy(fleet.predict(dataset.x)[0])
+        losses = F.cross_entropy(z, torch.tensor(dataset.y), reduction="none").numpy()
+        others = np.setdiff1d(dataset.split.pool, members)
+        labels = np.r_[np.ones(len(members)), np.zeros(len(others))]
+        aucs.append(roc_auc_score(labels, -losses[np.r_[members, others]]))
+        accuracies.append(float((z.argmax(dim=1).numpy() == dataset.y)[dataset.split.test].mean()))
+        adversaries.append(adversary)
+        logits, y = adversary._predict(adversary.held_out), adversary.y[adversary.held_out]
+        signals = adversary.attacker(logits, y).detach()
+        assert adversary.auc == pytest.approx(roc_auc_score(adversary.held_out_member, signals))
+    assert aucs[1] < aucs[0] - 0.05 and accuracies[1] > accuracies[0] - 0.1
+    assert adversaries[0].auc > 0.7  # with next to no weight the model overfits, and the attacker must see that
+
+
+def test_reference_records_are_needed(compose):
+    message = (
+        "split.reference=0 but defense=adversarial_regularization needs reference records; set split.reference=0.1"
+    )
+    with pytest.raises(ValueError, match=message):
+        fit(compose, *SMALL, "split.reference=0")
+
+
+@pytest.mark.parametrize("weight", [0, -1.0, float("inf"), float("nan")])
+def test_weight_is_positive_and_finite(weight):
+    message = rf"defense\.weight={weight} must be above 0 and finite; use defense=none for 0"
+    with pytest.raises(ValueError, match=message):
+        AdversarialRegularization(weight=weight, warm_up=5)
+
+
+@pytest.mark.parametrize("warm_up", [-1, 0.5, True, None])
+def test_warm_up_is_a_count(warm_up):
+    message = rf"defense\.warm_up={warm_up} is no count; choose a whole number from 0 on"
+    with pytest.raises(ValueError, match=message):
+        AdversarialRegularization(weight=1, warm_up=warm_up)
+
+
+def test_declares_what_it_is():
+    defense = AdversarialRegularization(weight=2, warm_up=5)
+    assert not defense.separable and not defense.stackable and defense.roles == {"reference"} and defense.strength == 2

@@ -1,0 +1,70 @@
+"""Which runs stand for an evaluation: never one that only masks what it leaks, unless it is said."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from evaluation.choice import are_many, chosen, passed_over, readable
+from evaluation.curves import series
+from evaluation.findings import Findings
+from evaluation.verdict import verdicts
+
+
+@pytest.fixture
+def bare(make_findings: Callable[..., Findings]) -> Findings:
+    return make_findings(separation=1.2)
+
+
+@pytest.fixture
+def masking(bare: Findings, make_guarded: Callable[..., Findings]) -> Findings:
+    """Behind a guard that leaves label-only attacks as they are."""
+    return make_guarded(bare, "memguard", None, 0.75)
+
+
+def test_a_mask_is_passed_over_and_the_verdict_says_so(
+    make_findings: Callable[..., Findings], bare: Findings, masking: Findings
+) -> None:
+    l2 = make_findings("l2", strength=0.1, separation=0.9)
+    findings = [bare, masking, l2]
+    assert chosen(findings) == [("Undefended", bare), ("Best protected: l2 0.1", l2)]
+    undefended, best = verdicts(findings)
+    assert best.sentence.endswith("what looks like less leakage is only masked: none + memguard.")
+    assert "masked" not in undefended.sentence
+    assert passed_over(l2, findings) == [masking]
+
+
+def test_a_mask_that_finds_more_than_the_best_is_not_mentioned(
+    make_findings: Callable[..., Findings], bare: Findings, masking: Findings
+) -> None:
+    findings = [bare, masking, make_findings("l2", strength=0.1, separation=0.1)]
+    assert "masked" not in verdicts(findings)[1].sentence
+
+
+def test_a_mask_alone_is_called_one(bare: Findings, masking: Findings) -> None:
+    findings = [bare, masking]
+    headings = [heading for heading, _ in chosen(findings)]
+    assert headings == ["Undefended", "Best protected, though only masked: none + memguard"]
+    best = verdicts(findings)[1]
+    assert "Masked, not protected: Behind memguard the best attack on scores, lira," in best.sentence
+
+
+def test_few_runs_are_all_shown(sweep: list[Findings]) -> None:
+    lines = series(sweep)
+    assert not are_many(lines) and readable(lines) == lines
+
+
+def test_of_many_runs_each_line_keeps_its_best_affordable_one(many: list[Findings]) -> None:
+    lines = series(many)
+    shown = {line.name: line.runs for line in readable(lines)}
+    assert are_many(lines) and list(shown) == [line.name for line in lines]
+    assert all(len(runs) == 1 for runs in shown.values())
+    # The best accuracy is 61.7 %: at ε = 16 and below DP-SGD is not within five points of it.
+    assert [shown[name][0].strength for name in ("dp_sgd", "l2", "selena", "distillation")] == [64, 0.01, 25, 1.0]
+    assert shown["pate"][0].strength == 20  # none is near, so the most accurate one
+
+
+def test_a_line_without_attacks_stays(many: list[Findings], make_findings: Callable[..., Findings]) -> None:
+    lines = series([*many, make_findings("zero", roc={})])
+    assert readable(lines)[-1].name == "zero"

@@ -1,0 +1,46 @@
+"""A threshold that jumps over ties is flagged, and its TPR stands for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from evaluation.choice import chosen
+from evaluation.curves import series
+from evaluation.findings import Findings, Row
+from evaluation.frontier import frontier
+from evaluation.ties import is_tied, tied
+from evaluation.titles import title
+from evaluation.verdict import verdicts
+
+
+def with_ties(found: Findings, attack: str, share: float) -> Findings:
+    return replace(found, rows=[*found.rows, Row(metric="tied@1%fpr", value=share, attack=attack)])
+
+
+@pytest.mark.parametrize(
+    ("attack", "share", "flagged"), [("lira", 0.2, True), ("lira", 0.05, False), ("correctness", 0.9, False)]
+)
+def test_ties_count_for_the_strongest_attack(
+    make_findings: Callable[..., Findings], attack: str, share: float, flagged: bool
+) -> None:
+    found = with_ties(make_findings(), attack, share)
+    told = list(tied(found))
+    assert is_tied(found) == flagged and [flag.name for flag in told] == (["many ties at 1%"] if flagged else [])
+    assert not flagged or "20 % of the non-members" in told[0].sentence
+
+
+def test_a_run_without_attacks_has_none(make_findings: Callable[..., Findings]) -> None:
+    assert not is_tied(make_findings(roc={}))
+
+
+def test_labels_alone_are_not_best_protected_for_their_ties(make_findings: Callable[..., Findings]) -> None:
+    labels = with_ties(make_findings(guard="label_only", separation=0.0), "correctness", 0.7)
+    l2 = make_findings("l2", strength=0.1, separation=0.5)
+    assert [heading for heading, _ in chosen([labels, l2])] == ["Best protected: l2 0.1"]
+    assert [title(point.findings) for point in frontier(series([labels, l2]))] == ["l2 0.1"]
+    (alone,) = verdicts([labels])
+    assert alone.heading == "Best protected: none + label_only" and alone.measure == "AUC"
+    assert "it cannot be measured what attacks find. The best attack (correctness) ranks" in alone.sentence

@@ -1,0 +1,85 @@
+"""How runs are called: no two settings by the same name, and never a smaller ε than is claimed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from evaluation.curves import ordered
+from evaluation.findings import Findings
+from evaluation.titles import brief, defense_name, epsilon_text, line_name, setting, title
+from targets.statement import Statement
+
+
+def stated(epsilon: float) -> Statement:
+    return Statement(guarantee=True, epsilon=epsilon, delta=1e-5, accountant="RDP")
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "text"),
+    [(0.997, "1"), (0.0531, "0.06"), (3.988, "4"), (1.01, "1.1"), (15.95, "16"), (255.2, "256"), (math.inf, "∞")],
+)
+def test_epsilon_is_rounded_up(epsilon: float, text: str) -> None:
+    assert epsilon_text(epsilon) == text
+
+
+def test_titles(sweep: list[Findings]) -> None:
+    assert {title(found) for found in sweep} >= {"undefended", "dp_sgd ε=∞", "dp_sgd ε=4", "l2 0.0001"}
+    assert title(ordered(sweep)[0]) == "undefended"
+
+
+def test_no_two_runs_of_a_comparison_have_one_title(many: list[Findings]) -> None:
+    assert len({title(found) for found in many}) == len(many)
+
+
+@pytest.mark.parametrize(
+    ("defense", "own", "expected"),
+    [
+        ("none", {"guard": "memguard"}, ("none + memguard", "none + memguard", "none + memguard")),
+        ("none", {"guard": "topk", "guard_strength": 3}, ("none + topk", "none + topk 3", "none + topk 3")),
+        (
+            "l2",
+            {"strength": 0.001, "guard": "topk", "guard_strength": 3},
+            ("l2 + topk", "l2 0.001 + topk 3", "l2 0.001 + topk 3"),
+        ),
+        (
+            "dp_sgd",
+            {"strength": 8, "statement": stated(7.98), "guard": "topk", "guard_strength": 3},
+            ("dp_sgd + topk", "dp_sgd ε=8 + topk 3", "dp_sgd + topk 3"),
+        ),
+        ("pate", {"strength": 100, "statement": stated(1.914)}, ("pate", "pate 100, ε=2", "pate 100")),
+        ("pate(l2)", {"statement": stated(8)}, ("pate(l2)", "pate(l2) ε=8", "pate(l2)")),
+    ],
+)  # fmt: skip
+def test_guards_and_epsilon_in_names(
+    make_findings: Callable[..., Findings], defense: str, own: dict[str, Any], expected: tuple[str, str, str]
+) -> None:
+    found = make_findings(defense, **own)
+    assert (line_name(found), setting(found), brief(found)) == expected
+
+
+def test_runs_that_state_the_same_epsilon_are_told_apart(make_findings: Callable[..., Findings]) -> None:
+    runs = [make_findings("selena(dp_sgd)", strength=k, statement=stated(8)) for k in (5, 10)]
+    assert [title(found) for found in runs] == ["selena(dp_sgd) 5, ε=8", "selena(dp_sgd) 10, ε=8"]
+
+
+DP = {"_target_": "defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
+
+
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        (None, "selena"),
+        ({"_target_": "defenses.none.NoDefense"}, "selena"),
+        (DP, "selena(dp_sgd)"),
+        ({"_target_": "defenses.label_smoothing.LabelSmoothing"}, "selena(label_smoothing)"),
+        ({"_target_": "ours.quantized.Quantized", "base": DP}, "selena(quantized(dp_sgd))"),
+        ({**DP, "base": {"_target_": "defenses.none.NoDefense"}}, "selena(dp_sgd)"),
+    ],
+)
+def test_a_composed_defense_names_its_base(base: dict[str, Any] | None, expected: str) -> None:
+    defense = {"_target_": "defenses.selena.Selena"} | ({} if base is None else {"base": base})
+    assert defense_name({"defense": defense, "names": {"defense": "selena"}}) == expected

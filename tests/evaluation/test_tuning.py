@@ -1,0 +1,266 @@
+"""Tuning: what is tried, what is chosen, what is said about it, and that nobody mistakes a trial for a run."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evaluation.runs import Run, find
+from evaluation.trials import TRIALS, Trials, try_out
+from evaluation.tuning import Tuning, trainings, with_values
+from train import train
+
+Compose = Callable[..., dict[str, Any]]
+SMALL = (
+    *("data=digits", "network=linear", "split.pool=200", "split.validation=100", "split.population=0"),
+    *("fleet.models=2", "fleet.workers=1", "trainer.epochs=2"),
+)
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def tuning(models: int = 1, **grid: Any) -> dict[str, Any]:
+    return {"models": models, "grid": {"trainer": {"optimizer": {"lr": [1e-6, 0.05]}}} | grid}
+
+
+def trial_folders(settings: dict[str, Any]) -> list[Path]:
+    return sorted((Path(settings["runs"]) / TRIALS / "digits").glob("*/"))
+
+
+def optimizer_of(folder: str | Path) -> dict[str, Any]:
+    config: dict[str, Any] = yaml.safe_load((Path(folder) / "config.yaml").read_text())
+    return config["trainer"]["optimizer"]
+
+
+@pytest.fixture
+def tuned(compose: Compose) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The settings of a tuned run, and what became of it."""
+    settings = {**compose(*SMALL), "tuning": tuning()}
+    return settings, train(settings)
+
+
+def test_every_combination_is_tried_the_last_setting_fastest() -> None:
+    plan = Tuning(models=3, grid={"defense": {"a": [1, 2], "trainer": {"b": [0.1, 0.2]}}})
+    assert [tuple(point.values()) for point in plan.points] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
+    assert list(plan.points[0]) == ["defense.a", "defense.trainer.b"]
+    assert plan.trainings == 12
+
+
+@pytest.mark.parametrize(
+    ("models", "grid", "message"),
+    [
+        (0, {"defense": {"a": [1]}}, "tuning.models=0 cannot be used; choose a whole number from 1 on"),
+        (True, {"defense": {"a": [1]}}, "tuning.models=True cannot be used"),
+        (1, {}, "tuning.grid is empty; list values to try, such as tuning.grid.defense.max_grad_norm=[1]"),
+        (1, {"defense": {"trainer": {}}}, "tuning.grid is empty"),
+        (1, {"defense": {"a": 3}}, "tuning.grid.defense.a=3 lists nothing to try; give a list, such as [0.1,1]"),
+        (1, {"defense": {"a": []}}, "tuning.grid.defense.a=[] lists nothing to try"),
+        (1, {"defense": {"a": "1,2"}}, "tuning.grid.defense.a=1,2 lists nothing to try"),
+        (1, {"seed": [0, 1]}, "tuning.grid.seed cannot be tuned; list settings of network, defense, trainer"),
+        (1, {"split": {"pool": [9]}}, "tuning.grid.split.pool cannot be tuned"),
+    ],
+)
+def test_nothing_to_try_is_refused(models: int, grid: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)) as error:
+        Tuning(models=models, grid=grid)
+    assert "\n" not in str(error.value)
+
+
+def test_values_go_into_a_copy() -> None:
+    settings: dict[str, Any] = {"defense": {"trainer": {"lr": 1}}, "names": {"defense": "dp_sgd"}}
+    assert with_values(settings, {"defense.trainer.lr": 2})["defense"]["trainer"]["lr"] == 2
+    assert settings["defense"]["trainer"]["lr"] == 1
+
+
+@pytest.mark.parametrize("key", ["defense.max_grad_nrm", "defense.trainer.lr.scale", "defense.epsilon.x"])
+def test_unknown_settings_are_refused(key: str) -> None:
+    settings: dict[str, Any] = {"defense": {"trainer": {"lr": 1}}, "names": {"defense": "l2"}}
+    with pytest.raises(ValueError) as error:
+        with_values(settings, {key: 1})
+    assert str(error.value) == f"tuning.grid.{key} is no setting of defense=l2; remove it, or choose another"
+
+
+def test_dp_sgd_alone_has_the_settings_of_its_tuning(compose: Compose) -> None:
+    point = Tuning(**compose("data=digits", "tuning=dp_sgd")["tuning"]).points[0]
+    assert {key.split(".")[-1] for key in point} == {"lr", "batch_size", "epochs", "max_grad_norm"}
+    assert with_values(compose("data=digits", "defense=dp_sgd"), point)
+    with pytest.raises(ValueError, match=r"tuning\.grid\.defense\.max_grad_norm is no setting of defense=none"):
+        with_values(compose("data=digits"), point)
+
+
+def test_the_progress_line_counts_trials(compose: Compose) -> None:
+    assert trainings(compose("data=digits", "fleet.models=5")) == 5
+    settings = compose("data=digits", "defense=dp_sgd", "tuning=dp_sgd", "fleet.models=5")
+    plan = Tuning(**settings["tuning"])
+    assert trainings(settings) == 5 + plan.models * len(plan.points)
+
+
+def test_the_best_on_validation_records_is_trained(compose: Compose, capsys: Any) -> None:
+    settings = {**compose(*SMALL), "tuning": tuning(models=2)}
+    outcome = train(settings)
+    assert outcome["status"] == "trained"
+    assert optimizer_of(outcome["folder"])["lr"] == 0.05
+    told = {
+        optimizer_of(folder)["lr"]: json.loads((folder / "validation.json").read_text())["accuracy"]
+        for folder in trial_folders(settings)
+    }
+    assert told[0.05] > told[1e-6] + 0.2
+    line = f"tuned none: lr=0.05; best of 2 trials (4 trainings), validation accuracy {told[0.05]:.3f}"
+    assert capsys.readouterr().out.splitlines() == [line]
+
+
+def test_accuracy_is_that_of_the_trial_s_models_on_validation_records(
+    tuned: tuple[dict[str, Any], dict[str, Any]],
+) -> None:
+    from datamodules.dataset import from_config
+    from targets.training import load_fleet
+
+    settings, _ = tuned
+    folder = trial_folders(settings)[0]
+    config = Run(folder).config
+    data = from_config(config)
+    records = data.split.validation
+    predicted = load_fleet(config, data, folder, [0]).predict(data.x[records]).argmax(axis=-1)
+    expected = (predicted == data.y[records]).mean()
+    assert json.loads((folder / "validation.json").read_text())["accuracy"] == expected
+
+
+def test_trials_are_no_runs(tuned: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    settings, outcome = tuned
+    runs = Path(settings["runs"])
+    assert [run.folder for run in find(runs, "digits", None)] == [Path(outcome["folder"])]
+    assert len(trial_folders(settings)) == 2
+    with pytest.raises(ValueError, match="holds digits: choose one"):
+        find(runs, "elsewhere", None)
+
+
+def test_the_same_command_again_trains_nothing(tuned: tuple[dict[str, Any], dict[str, Any]], monkeypatch: Any) -> None:
+    settings, outcome = tuned
+    monkeypatch.setattr("evaluation.trials.try_out", pytest.fail)
+    monkeypatch.setattr("targets.training.train_models", pytest.fail)
+    assert train(settings) == {"folder": outcome["folder"], "status": "cached"}
+
+
+def test_another_value_alone_is_tried(tuned: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    settings, outcome = tuned
+    before = {folder: (folder / "validation.json").stat().st_mtime_ns for folder in trial_folders(settings)}
+    wider = {**settings, "tuning": {"models": 1, "grid": {"trainer": {"optimizer": {"lr": [1e-6, 0.05, 1e-7]}}}}}
+    assert train(wider)["folder"] == outcome["folder"]
+    after = {folder: (folder / "validation.json").stat().st_mtime_ns for folder in trial_folders(settings)}
+    assert len(after) == 3 and before.items() < after.items()
+
+
+def test_an_ordinary_run_with_the_chosen_values_is_the_same_run(
+    tuned: tuple[dict[str, Any], dict[str, Any]], compose: Compose
+) -> None:
+    _, outcome = tuned
+    assert train(compose(*SMALL, "trainer.optimizer.lr=0.05"))["status"] == "cached"
+    assert "tuning" not in yaml.safe_load((Path(outcome["folder"]) / "config.yaml").read_text())
+
+
+def test_trials_have_secrets_of_their_own(compose: Compose) -> None:
+    settings = {**compose(*SMALL, "secret=given"), "tuning": tuning()}
+    run = Run(Path(train(settings)["folder"]))
+    trials = [Run(folder).secret for folder in trial_folders(settings)]
+    assert trials[0] == trials[1] != run.secret
+    with pytest.raises(ValueError, match=r"secret=… differs from the one that .*\.trials.* was made with"):
+        train({**settings, "secret": "another"})
+
+
+def test_settings_that_no_model_can_be_trained_with_lose_and_are_not_tried_again(
+    compose: Compose, capsys: Any, monkeypatch: Any
+) -> None:
+    grid = {"optimizer": {"lr": [math.nan, 0.05]}, "batch_size": [5000, 64]}
+    settings = {**compose(*SMALL), "tuning": {"models": 1, "grid": {"trainer": grid}}}
+    outcome = train(settings)
+    assert optimizer_of(outcome["folder"])["lr"] == 0.05
+    assert "; 3 failed: batch_size=5000 exceeds N=100; choose at most 100" in capsys.readouterr().out
+    monkeypatch.setattr("evaluation.trials.try_out", pytest.fail)
+    assert train(settings)["status"] == "cached"
+
+
+def test_all_failing_is_an_error(compose: Compose) -> None:
+    settings = {**compose(*SMALL), "tuning": {"models": 1, "grid": {"trainer": {"batch_size": [4000, 5000]}}}}
+    with pytest.raises(ValueError) as error:
+        train(settings)
+    assert str(error.value) == (
+        "tuning: all 2 trials failed, the first with: batch_size=4000 exceeds N=100; choose at most 100"
+    )
+    assert not find_models(settings)
+
+
+def find_models(settings: dict[str, Any]) -> list[Path]:
+    return list(Path(settings["runs"]).rglob("*.safetensors"))
+
+
+def test_the_first_of_several_best_is_chosen(compose: Compose, monkeypatch: Any) -> None:
+    def tie(settings: dict[str, Any], folder: str) -> None:
+        (Path(folder) / "validation.json").write_text('{"accuracy": 0.5}')
+        (Path(folder) / "summary.json").write_text('{"strength": "inf"}')
+
+    monkeypatch.setattr("evaluation.trials.try_out", tie)
+    settings = {**compose(*SMALL), "tuning": tuning()}
+    assert optimizer_of(train(settings)["folder"])["lr"] == 1e-6
+
+
+def test_no_validation_records_are_refused(compose: Compose) -> None:
+    settings = {**compose(*SMALL, "split.validation=0"), "tuning": tuning()}
+    with pytest.raises(ValueError, match=r"split\.validation=0 but tuning needs validation records; set split\.val"):
+        train(settings)
+
+
+def test_a_plan_counts_trials_and_trains_nothing(compose: Compose) -> None:
+    settings = {**compose(*SMALL, "plan=true"), "tuning": tuning(models=3)}
+    cost = train(settings)
+    assert (cost["models"], cost["missing"]) == (2 + 6, 2 + 6)
+    assert cost["folder"].endswith("digits/linear-none-<tuned>") and cost["minutes"] > 0
+    assert not Path(settings["runs"]).exists()
+
+
+def test_a_plan_after_the_trials_is_that_of_the_run(tuned: tuple[dict[str, Any], dict[str, Any]]) -> None:
+    settings, outcome = tuned
+    cost = train({**settings, "plan": True})
+    assert (cost["folder"], cost["models"], cost["missing"]) == (outcome["folder"], 2, 0)
+
+
+def test_a_trial_that_another_process_is_at_skips_the_run(compose: Compose) -> None:
+    from datamodules.dataset import from_config
+
+    settings = {**compose(*SMALL), "tuning": tuning()}
+    trial = Trials.of(settings, from_config(settings)).trials[1]
+    with trial.run.lock() as mine:
+        assert mine
+        assert train(settings)["status"] == "skipped"
+    assert train(settings)["status"] == "trained"
+
+
+def test_the_statement_counts_the_trainings(compose: Compose) -> None:
+    private = ("defense=dp_sgd", "tuning=dp_sgd", "defense.epsilon=8", "fleet.models=1", "tuning.models=1")
+    grid = "tuning.grid.defense"
+    few = (f"{grid}.max_grad_norm=[1]", f"{grid}.trainer.epochs=[1]", f"{grid}.trainer.batch_size=[64]")
+    settings = compose(*SMALL, *private, *few, f"{grid}.trainer.optimizer.lr=[0.1]")
+    run = Run(Path(train(settings)["folder"]))
+    assert run.config["defense"]["tuning_runs"] == run.statement.tuning_runs == 1
+    assert "2 trainings on the same records, tuning included" in run.statement.sentence()
+    assert {Run(folder).statement.tuning_runs for folder in trial_folders(settings)} == {0}
+
+
+def test_a_trial_is_resumed(compose: Compose) -> None:
+    from datamodules.dataset import from_config
+
+    settings = {**compose(*SMALL, "fleet.at_once=1"), "tuning": tuning(models=2)}
+    trial = Trials.of(settings, from_config(settings)).trials[0]
+    trial.run.create(trial.settings, None, from_config(settings))
+    try_out(trial.settings, str(trial.run.folder))
+    first, second = (trial.run.folder / "models" / f"{k}.safetensors" for k in (0, 1))
+    (trial.run.folder / "validation.json").unlink()
+    second.unlink()
+    made = first.stat().st_mtime_ns
+    train(settings)
+    assert second.exists() and first.stat().st_mtime_ns == made

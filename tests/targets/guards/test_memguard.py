@@ -1,0 +1,162 @@
+"""MemGuard: the noise of the published algorithm, the probability of the second phase, and a coin of the query."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from datamodules.secret import Secret
+from targets.guards import MemGuard, Query, adversarial_noise, discriminator
+from targets.guards.keyed import KEY
+from targets.guards.memguard import DISCRIMINATOR
+from targets.guards.probabilities import probabilities
+
+CLASSES, SECRET = 6, Secret.from_text("memguard")
+
+
+def logits_of(count: int, lead: float, seed: int) -> np.ndarray:
+    """Answers that prefer one class by about `lead`."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(count, CLASSES))
+    logits[np.arange(count), rng.integers(CLASSES, size=count)] += lead + rng.normal(size=count)
+    return logits.astype(np.float32)
+
+
+MEMBERS, REFERENCE = logits_of(300, 5, 0), logits_of(200, 3, 1)
+
+
+@pytest.fixture(autouse=True)
+def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adversarial_noise, "STEPS", 50)
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, torch.Tensor]:
+    learned = discriminator.fit(MEMBERS, REFERENCE, SECRET, 0)
+    return {name: weight.double() for name, weight in learned.items()}
+
+
+def state_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    key = torch.arange(32, dtype=torch.uint8)
+    return {KEY: key, **{DISCRIMINATOR + name: weight.float() for name, weight in weights.items()}}
+
+
+def softmax(logits: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(logits).double().softmax(dim=-1)
+
+
+def test_discriminator_takes_the_surer_answers_for_members(weights: dict[str, torch.Tensor]) -> None:
+    inside = discriminator.log_odds(softmax(logits_of(500, 5, 2)), weights)
+    outside = discriminator.log_odds(softmax(logits_of(500, 3, 3)), weights)
+    assert (inside > 0).double().mean() > 0.7 and (outside < 0).double().mean() > 0.7, "neither side outweighs"
+
+
+def test_discriminator_knows_no_order_of_classes(weights: dict[str, torch.Tensor]) -> None:
+    p = softmax(MEMBERS)
+    shuffled = p[:, torch.randperm(CLASSES)]
+    torch.testing.assert_close(discriminator.log_odds(shuffled, weights), discriminator.log_odds(p, weights))
+
+
+def objective(
+    z: torch.Tensor, z0: torch.Tensor, weights: dict[str, torch.Tensor], c3: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """logit h, and the sum that MemGuard minimizes, of one query, as the paper has it."""
+    label = z0.argmax()
+    others = torch.cat([z[:label], z[label + 1 :]])
+    odds = discriminator.log_odds(z.softmax(-1)[None], weights)[0]
+    distortion = (z.softmax(-1) - z0.softmax(-1)).abs().sum()
+    return odds, odds.abs() + 10 * F.relu(others.max() - z[label]) + c3 * distortion
+
+
+def test_gradients_are_those_of_autograd(weights: dict[str, torch.Tensor]) -> None:
+    start = torch.from_numpy(MEMBERS[:20]).double()
+    z = start + torch.randn(20, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4
+    label = start.argmax(dim=-1, keepdim=True)
+    assert (z.argmax(dim=-1, keepdim=True) != label).any(), "some classes have overtaken the label"
+    odds, gradient = adversarial_noise._slope(z, label, start.softmax(dim=-1), weights, 3.0)
+    for row, at in enumerate(z):
+        at = at.requires_grad_()
+        expected, loss = objective(at, start[row], weights, 3.0)
+        torch.testing.assert_close(odds[row], expected)
+        torch.testing.assert_close(gradient[row], torch.autograd.grad(loss, at)[0])
+
+
+def naive_noise(z0: torch.Tensor, weights: dict[str, torch.Tensor]) -> torch.Tensor:
+    """One query by algorithm 1 of Jia et al. 2019: c₃ grows until no noise is found, the last one that was is taken."""
+    found, before = z0, objective(z0, z0, weights, 0)[0]
+    c3 = 0.1
+    while c3 <= 1e5:
+        z, flipped = z0, False
+        for _ in range(adversarial_noise.STEPS - 1):
+            z = z.detach().requires_grad_()
+            (gradient,) = torch.autograd.grad(objective(z, z0, weights, c3)[1], z)
+            z = torch.round((z - 0.1 * gradient / gradient.norm()) * 2**24) / 2**24
+            flipped = bool(objective(z, z0, weights, 0)[0] * before <= 0 and z.argmax() == z0.argmax())
+            if flipped:
+                break
+        if not flipped:
+            break
+        found, c3 = z.detach(), 10 * c3
+    return found
+
+
+def test_noise_is_that_of_the_published_algorithm(
+    weights: dict[str, torch.Tensor],
+) -> None:
+    logits = np.concatenate([MEMBERS[:6], REFERENCE[:6]])
+    noisy, nearer = adversarial_noise.with_noise(logits, weights)
+    for row, z0 in enumerate(torch.from_numpy(logits).double()):
+        np.testing.assert_allclose(noisy[row], naive_noise(z0, weights), atol=1e-6)
+    assert nearer.sum() > 6, "noise was found for most"
+
+
+def test_noise_changes_the_discriminators_mind_and_never_the_label(weights: dict[str, torch.Tensor]) -> None:
+    logits = np.concatenate([MEMBERS, REFERENCE])
+    noisy, nearer = adversarial_noise.with_noise(logits, weights)
+    before = discriminator.log_odds(softmax(logits), weights).numpy()
+    after = discriminator.log_odds(torch.from_numpy(noisy).softmax(-1), weights).numpy()
+    moved = (np.abs(noisy - logits) > 1e-6).any(axis=1)
+    assert moved.mean() > 0.7
+    assert ((before > 0) != (after > 0))[moved].all()
+    assert (nearer == (np.abs(after) < np.abs(before)))[moved].all() and not nearer[~moved].any()
+    np.testing.assert_array_equal(noisy.argmax(axis=-1), logits.argmax(axis=-1))
+
+
+def test_noise_is_published_with_the_probability_that_keeps_the_budget(weights: dict[str, torch.Tensor]) -> None:
+    budget, state = 0.2, state_of(weights)
+    logits = np.repeat(MEMBERS[:8], 500, axis=0)
+    x = np.random.default_rng(0).normal(size=(len(logits), 3)).astype(np.float32)
+    answers = MemGuard(budget=budget).answer(Query(x, logits, state, lambda x: x))
+    noisy, nearer = adversarial_noise.with_noise(logits[::500], weights)
+    distortion = np.abs(probabilities(noisy) - probabilities(logits[::500])).sum(axis=1)
+    expected = np.where(nearer, np.minimum(1, budget / distortion), 0)
+    published = (answers != probabilities(logits)).any(axis=1).reshape(8, 500).mean(axis=1)
+    assert ((expected > 0.05) & (expected < 0.95)).any(), "some are published now and then"
+    np.testing.assert_allclose(published, expected, atol=4 * 0.5 / np.sqrt(500))
+
+
+def test_no_limit_publishes_all_noise_that_brings_it_nearer_to_a_guess(weights: dict[str, torch.Tensor]) -> None:
+    x = np.arange(len(MEMBERS), dtype=np.float32)[:, None]
+    answers = MemGuard(budget=2).answer(Query(x, MEMBERS, state_of(weights), lambda x: x))
+    noisy, nearer = adversarial_noise.with_noise(MEMBERS, weights)
+    np.testing.assert_array_equal(answers[nearer], probabilities(noisy)[nearer])
+    np.testing.assert_array_equal(answers[~nearer], probabilities(MEMBERS)[~nearer])
+
+
+def test_many_queries_at_once_are_as_many_alone(weights: dict[str, torch.Tensor]) -> None:
+    logits = np.resize(np.concatenate([MEMBERS, REFERENCE]), (adversarial_noise.AT_ONCE + 500, CLASSES))
+    noisy, _ = adversarial_noise.with_noise(logits, weights)
+    some = np.random.default_rng(0).permutation(len(logits))[:333]
+    np.testing.assert_array_equal(adversarial_noise.with_noise(logits[some], weights)[0], noisy[some])
+
+
+def test_memory_mapped_answers_are_left_as_they_are(weights: dict[str, torch.Tensor]) -> None:
+    logits = MEMBERS[:5].copy()
+    logits.flags.writeable = False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        adversarial_noise.with_noise(logits, weights)

@@ -1,0 +1,126 @@
+"""Guarded releases: the guard travels with the model, answers as it did, and says what it cannot do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from datamodules.secret import Secret
+from targets.guards import adversarial_noise, discriminator
+from targets.guards.probabilities import probabilities
+from targets.release import GUARD_NOTE, Release, ship
+
+IMAGES = load_digits().images[:60, None]
+
+
+@pytest.fixture(autouse=True)
+def short_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adversarial_noise, "STEPS", 40)
+    monkeypatch.setattr(discriminator, "MOST_STEPS", 50)
+
+
+@pytest.fixture
+def released(compose, tmp_path):
+    def make(*overrides: str) -> Release:
+        small = ("data=digits", "network.hidden=[]", "trainer.epochs=1", "split.reference=0.1")
+        ship(compose(*small, *overrides), [], Secret.from_text("s")).save(tmp_path / "released")
+        return Release.load(tmp_path / "released")
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("guard", "settings"),
+    [
+        ("memguard", {"budget": 1.0}),
+        ("hamp_output", {}),
+        ("topk", {"k": 3}),
+        ("rounding", {"decimals": 2}),
+        ("temperature", {"temperature": 5.0}),
+    ],
+)
+def test_probabilities_go_through_the_guard(released, tmp_path: Path, guard: str, settings: dict[str, float]) -> None:
+    release = released(f"guard={guard}")
+    card = json.loads((tmp_path / "released" / "card.json").read_text())
+    assert card["guard"] == {"name": guard, "settings": settings, "note": GUARD_NOTE} and card["access"] == "api"
+    assert "if the weights leak, it protects nothing" in GUARD_NOTE
+    assert (tmp_path / "released" / "guard.safetensors").exists() == (guard in ("memguard", "hamp_output"))
+    shown = release.predict_proba(IMAGES)
+    plain = Release(release.network, release.preprocessing, release.card).predict_proba(IMAGES)
+    assert shown.shape == plain.shape and np.abs(shown - plain).max() > 1e-3
+    np.testing.assert_allclose(release.predict_proba(IMAGES[::-1]), shown[::-1], rtol=1e-4, atol=1e-6)
+    if guard == "topk":
+        assert ((shown > 0).sum(axis=1) == 3).all()
+    if release.guard.keeps_label:
+        assert release.predict(IMAGES) == [release.classes[k] for k in plain.argmax(axis=1)]
+
+
+def test_without_a_guard_probabilities_are_the_models(released, tmp_path: Path) -> None:
+    release = released()
+    assert release.card["guard"] == {"name": "none", "settings": {}, "note": None}
+    assert {path.name for path in (tmp_path / "released").iterdir()} == {"card.json", "model.safetensors"}
+    inputs = release.preprocessing(IMAGES)
+    np.testing.assert_array_equal(release.predict_proba(IMAGES), probabilities(release._logits(inputs)))
+    with pytest.raises(ValueError, match="guard=none adds no noise to counts; call predict instead"):
+        release.counts(IMAGES)
+
+
+def test_label_only_gives_labels(released) -> None:
+    release = released("guard=label_only")
+    plain = Release(release.network, release.preprocessing, release.card)
+    assert release.predict(IMAGES) == plain.predict(IMAGES)
+    with pytest.raises(ValueError, match="guard=label_only releases no probabilities; call predict instead"):
+        release.predict_proba(IMAGES)
+
+
+def test_aggregate_gives_noisy_counts_of_groups(released) -> None:
+    release = released("guard=aggregate")
+    plain = Release(release.network, release.preprocessing, release.card).predict(IMAGES)
+    counts = release.counts(IMAGES)
+    exact = np.array([plain.count(name) for name in release.classes])
+    assert counts.shape == exact.shape and 0 < np.abs(counts - exact).max() < 10
+    np.testing.assert_array_equal(release.counts(IMAGES[::-1]), counts)
+    with pytest.raises(ValueError, match=r"guard\.k=10: a query about 3 inputs is refused"):
+        release.counts(IMAGES[:3])
+    with pytest.raises(ValueError, match="guard=aggregate releases no answers about single rows; call counts instead"):
+        release.predict(IMAGES)
+    with pytest.raises(ValueError, match="guard=aggregate releases no probabilities; call counts instead"):
+        release.predict_proba(IMAGES)
+
+
+def test_guard_adds_nothing_to_the_statement(released) -> None:
+    assert not released("guard=aggregate").statement.guarantee
+
+
+def test_weights_are_not_handed_out_beside_a_guard(compose) -> None:
+    config = compose("data=digits", "guard=topk")
+    config["release"] = {"access": "weights"}
+    with pytest.raises(ValueError, match=r"release\.access=weights hands out what guard=topk stands before; use rel"):
+        ship(config, [], Secret.from_text("s"))
+    config["release"] = {"access": "everybody"}
+    with pytest.raises(ValueError, match=r"release\.access=everybody is unknown; choose api or weights"):
+        ship(config, [], Secret.from_text("s"))
+
+
+def test_handed_out_weights_are_on_the_card(compose) -> None:
+    config = compose("data=digits", "network.hidden=[]", "trainer.epochs=1")
+    config["release"] = {"access": "weights"}
+    assert ship(config, [], Secret.from_text("s")).card["access"] == "weights"
+
+
+def test_guard_without_its_role_is_refused(compose) -> None:
+    with pytest.raises(ValueError, match=r"split\.reference=0 but guard=memguard needs reference records"):
+        ship(compose("data=digits", "guard=memguard"), [], Secret.from_text("s"))
+
+
+def test_unknown_guard_on_a_card_runs_no_code(released, tmp_path: Path) -> None:
+    released("guard=topk")
+    path = tmp_path / "released" / "card.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "guard": {"name": "os.system", "settings": {"command": "true"}}}))
+    with pytest.raises(ValueError, match=r"guard=os\.system is not one of none, memguard, .*; use the version that"):
+        Release.load(tmp_path / "released")

@@ -1,0 +1,84 @@
+"""Every line of every experiment composes, and makes a defense, a guard, canaries and trials, without training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.utils import instantiate
+
+from datamodules.canaries import Canaries
+from datamodules.split import Roles
+from defenses.base import Defense
+from evaluation.tuning import Tuning, with_values
+from targets.guards.registry import make_guard
+from targets.recipe import FleetSettings, Recipe
+from targets.training import without_trainer
+
+CONF = Path(__file__).parents[1] / "conf"
+
+
+def grids(experiment: str) -> list[str]:
+    content = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text())
+    lines: list[str] = content.get("hydra", {}).get("sweeper", {}).get("grids", [""])
+    return lines
+
+
+LINES = [(path.stem, line) for path in sorted((CONF / "experiment").glob("*.yaml")) for line in grids(path.stem)]
+
+
+def jobs(line: str) -> list[list[str]]:
+    """The overrides of each run of a line, as the sweeper splits them."""
+    split: list[list[list[str]]] = BasicSweeper.split_arguments(
+        OverridesParser.create().parse_overrides(line.split()), None
+    )
+    return split[0]
+
+
+def check(settings: dict[str, Any]) -> None:
+    assert isinstance(instantiate(without_trainer(settings["defense"])), Defense)
+    make_guard(settings)
+    Roles(**settings["split"])
+    FleetSettings(**settings["fleet"])
+    Recipe.of(settings)
+    Recipe.of_bases(settings)
+    if settings.get("canary"):
+        Canaries(**settings["canary"])
+    if settings.get("tuning"):
+        for point in Tuning(**settings["tuning"]).points:
+            Recipe.of(with_values(settings, point))
+
+
+@pytest.mark.parametrize(("experiment", "line"), LINES)
+def test_every_line_makes_what_it_names(compose, experiment, line):
+    split = jobs(line)
+    for job in (split[0], split[-1])[: len(split)]:
+        check(compose(f"experiment={experiment}", *job))
+
+
+COMPARED = {path.stem for path in (CONF / "defense").glob("*.yaml")}
+GUARDS = {path.stem for path in (CONF / "guard").glob("*.yaml")}
+
+
+def named(group: str, lines: list[str]) -> set[str]:
+    words = [word.removeprefix(f"{group}=") for line in lines for word in line.split() if word.startswith(f"{group}=")]
+    return {name for word in words for name in word.split(",")}
+
+
+def test_the_comparison_leaves_no_defense_and_no_guard_out():
+    lines = grids("defense_comparison")
+    aliases = named("guard", lines) & COMPARED
+    assert named("defense", lines) == COMPARED - aliases
+    assert named("guard", lines) == GUARDS - {"none"}
+
+
+def test_the_comparison_and_its_baseline_are_about_the_same_records(compose):
+    one, other = (compose(f"experiment={name}") for name in ("defense_comparison", "dp_tuned"))
+    for key in ("split", "trainer", "network", "membership", "seed"):
+        assert one[key] == other[key]
+    tuned = [line for line in grids("dp_tuned") if "tuning=dp_sgd" in line]
+    assert tuned and set(tuned) <= set(grids("defense_comparison"))

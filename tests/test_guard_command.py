@@ -1,0 +1,152 @@
+"""Guards on a trained run: fitted to every model without training one anew, and met by every query."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from evaluate import all_attacks
+from evaluation.grant import Grant
+from evaluation.measure import findings_of
+from evaluation.method import Method
+from evaluation.runs import Run, find
+from evaluation.signals import answers, view
+from targets.guarding import load_guarded
+from targets.guards import Query, adversarial_noise, discriminator
+from targets.guards.registry import guards_of, label, make_guard
+from train import composed, train
+
+MODELS = 3
+SMALL = ("data=digits", "network.hidden=[]", "trainer.epochs=1", "split.reference=0.1", "split.pool=200")
+FLEET = (*SMALL, "fleet.workers=1", "secret=guards")
+ALL = ("memguard", "hamp_output", "topk", "rounding", "temperature", "label_only", "aggregate")
+
+
+def trained(runs: Path, *overrides: str, models: int = MODELS) -> dict[str, str]:
+    return train(composed(f"runs={runs}", f"fleet.models={models}", *FLEET, *overrides))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short_searches() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adversarial_noise, "STEPS", 40)
+        patch.setattr(discriminator, "MOST_STEPS", 100)
+        yield
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs")
+    trained(folder)
+    for guard in ALL:
+        assert trained(folder, f"guard={guard}")["status"] == "trained"
+    return folder
+
+
+@pytest.fixture(params=ALL)
+def run(runs: Path, request) -> Run:
+    return behind(runs, request.param)
+
+
+def behind(runs: Path, guard: str) -> Run:
+    """The run behind a guard, with the settings of its YAML."""
+    return Run(next((runs / "digits").glob("*/")), label(make_guard(composed(f"guard={guard}"))))
+
+
+def test_a_guard_trains_no_model_anew(runs: Path) -> None:
+    (folder,) = (runs / "digits").glob("*/")
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("models/*")}
+    assert len(before) == MODELS
+    assert trained(runs, "guard=memguard")["status"] == "cached"
+    assert trained(runs, "defense=memguard") == {"folder": str(folder), "status": "cached"}, "another name for it"
+    assert trained(runs, "guard=topk", "guard.k=5") == {"folder": str(folder), "status": "trained"}
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("models/*")} == before
+    assert len([name for name in guards_of(folder) if name.startswith("topk-")]) == 2
+    assert {"none", "hamp_output", "label_only"} < set(guards_of(folder))
+
+
+def test_every_model_stands_behind_its_own_guard(run: Run) -> None:
+    """Shadows without the guard, or behind that of another model, would not be what the target is."""
+    plain, seen = Run(run.folder), view(run)
+    data, split = run.dataset, run.dataset.split
+    held = load_guarded(run.config, data, run.folder, run.models(), run.guard)
+    for role, given in (("pool", seen), ("population", seen.population)):
+        x, logits = data.x[getattr(split, role)], answers(plain, role)
+        shown = given.predictions if held.guard.level == "label" else given.probabilities
+        for k in range(MODELS):
+            ask = held.fleet.one(k).predict
+            expected = held.guard.answer(Query(x, np.array(logits[k]), held.states[k], lambda x, ask=ask: ask(x)[0]))
+            np.testing.assert_allclose(shown[k], expected, rtol=1e-5, atol=1e-7)
+            if role == "pool":
+                np.testing.assert_allclose(seen.query(k, x[:40]), expected[:40], rtol=1e-4, atol=1e-6)
+    if "key" in held.states[0]:
+        assert len({bytes(state["key"].numpy()) for state in held.states}) == MODELS, "each has its own key"
+
+
+def test_guarded_answers_are_not_the_models_own(run: Run) -> None:
+    logits = np.array(answers(Run(run.folder), "pool"))
+    for k, shown in enumerate(answers(run, "pool")):
+        if run.made_guard.level == "probabilities":
+            exact = np.exp(logits[k] - np.logaddexp.reduce(logits[k], axis=1, keepdims=True))
+            assert np.abs(shown - exact).max() > 1e-3
+        else:
+            assert shown.shape == logits[k].shape[:1]
+
+
+def test_members_and_reference_play_their_parts_in_memguard(runs: Path) -> None:
+    """Swapped, the discriminator would be a mirror image, and its noise none the worse for its looks."""
+    found = behind(runs, "memguard")
+    split, secret = found.dataset.split, found.secret
+    members = split.pool[found.membership()[1]]
+    held = load_guarded(found.config, found.dataset, found.folder, found.models(), found.guard)
+    inside, outside = (held.fleet.one(1).predict(found.dataset.x[part])[0] for part in (members, split.reference))
+    weights = discriminator.fit(inside, outside, secret, 1)
+    for name, weight in weights.items():
+        np.testing.assert_array_equal(held.states[1][f"discriminator.{name}"], weight)
+
+
+def test_shadows_are_known_without_their_guard_and_only_then(runs: Path) -> None:
+    guarded = behind(runs, "label_only")
+    seen = view(guarded, Grant(outputs="label"))
+    np.testing.assert_array_equal(seen.unguarded_logits, answers(Run(guarded.folder), "pool"))
+    assert view(Run(guarded.folder)).unguarded_logits is None
+
+
+def test_evaluation_shows_a_run_once_for_each_guard(runs: Path) -> None:
+    names = ("none", "memguard", "label_only")
+    assert {run.guard for run in find(runs, "digits", None)} >= {behind(runs, name).guard for name in names}
+    chosen = [behind(runs, name) for name in names]
+    known = all_attacks()
+    adaptive = {**known, "noise_agreement": {**known["noise_agreement"], "copies": 1}}
+    method = Method(attacks={"loss": {"_target_": "attacks.LossThreshold"}}, adaptive=adaptive)
+    found = {one.guard: one for one in findings_of(chosen, method)}
+    assert set(found) == {"none", "memguard", "label_only"}
+    assert found["memguard"].attacks == ["loss", "correctness", "noise_agreement", "negated_classifier"]
+    assert found["memguard"].released == "probabilities" and found["label_only"].released == "label"
+    assert "only labels are released" in found["label_only"].skipped["loss"]
+    accuracy = {name: one.get("test_accuracy").value for name, one in found.items()}
+    assert len(set(accuracy.values())) == 1, "the labels are the model's"
+    for run in chosen:
+        assert run.metrics.exists()
+        assert (run.metrics.parent.name == run.guard) == (run.guard != "none")
+
+
+def test_more_models_get_the_guard_they_lack(tmp_path: Path) -> None:
+    trained(tmp_path, "guard=memguard", models=1)
+    folder = Path(trained(tmp_path, models=2)["folder"])
+    name = label(make_guard(composed("guard=memguard")))
+    with pytest.raises(ValueError, match=r"guard=memguard of .* is fitted to 1 of 2 models; train the run again with"):
+        view(Run(folder, name))
+    assert trained(tmp_path, "guard=memguard", models=2)["status"] == "trained"
+    assert view(Run(folder, name)).models == 2
+    first = (folder / "guards" / name / "0.safetensors").stat().st_mtime_ns
+    assert trained(tmp_path, "guard=memguard", models=2)["status"] == "cached"
+    assert (folder / "guards" / name / "0.safetensors").stat().st_mtime_ns == first
+
+
+def test_a_guard_without_its_role_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"split\.reference=0 but guard=memguard needs reference records; set split"):
+        train(composed(f"runs={tmp_path}", *FLEET, "split.reference=0", "fleet.models=1", "guard=memguard"))
