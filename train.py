@@ -13,6 +13,7 @@ from commandline import call, one_line
 
 if TYPE_CHECKING:
     from evaluation.runs import Run
+    from targets.guards import Guard
 
 NAMED = ("network", "guard", "defense", "canary")
 """Groups whose chosen option is kept by its name."""
@@ -82,7 +83,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from evaluation.runs import Run
     from targets import progress
     from targets.checkpoints import checkpoint_epochs
-    from targets.guards.registry import guards_of, label, make_guard, register, unfitted
+    from targets.guards.registry import guards_of, label, make_guard, register, registered, unfitted
     from targets.recipe import FleetSettings, Recipe
 
     check_groups(settings)
@@ -115,7 +116,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         from evaluation.plan import cost
 
         return cost(run, settings, dataset, missing)
-    unguarded = unfitted(run.folder, guard, range(wanted))
+    guards = [guard, *(registered(run.folder, other) for other in guards_of(run.folder) if other != label(guard))]
+    unguarded = [(each, k) for each in guards for k in unfitted(run.folder, each, range(wanted))]
     if not missing and not unguarded and run.is_complete() and label(guard) in guards_of(run.folder):
         progress.report(run.name, wanted, cached=True)
         return {"folder": str(run.folder), "status": "cached"}
@@ -145,7 +147,7 @@ def release(settings: dict[str, Any]) -> Path:
     """Trains the release of the run `ship` behind the guard that was chosen; returns its folder."""
     from datamodules.secret import Secret
     from evaluation.runs import Run
-    from targets.guards.registry import label, make_guard
+    from targets.guards.registry import GUARDS, label, make_guard
     from targets.release import check_unreleased, ship
 
     run = Run.existing(Path(settings["ship"]))
@@ -153,9 +155,11 @@ def release(settings: dict[str, Any]) -> Path:
         raise ValueError(f"ship={run.folder} has canaries, which no release may be trained on; ship a run without them")
     secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
     guard, named = make_guard(settings), run.config["names"]
-    parts = [run.dataset.name, named["network"], named["defense"], *([] if guard.name == "none" else [guard.name])]
-    folder = Path(settings["released"]) / "-".join(parts)
-    check_unreleased(folder)
+    released = Path(settings["released"]) / f"{run.dataset.name}-{named['network']}-{named['defense']}"
+    others = [released.with_name(f"{released.name}-{name}") for name in GUARDS if name != "none"]
+    for place in (released, *others):
+        check_unreleased(place)  # the same records behind another guard are a further release
+    folder = released if guard.name == "none" else released.with_name(f"{released.name}-{guard.name}")
     secret.save(run.folder / "private" / "release_secret")
     config = {**run.config, "guard": settings["guard"], "release": settings["release"]}
     ship(config, Run(run.folder, label(guard)).audit(), secret).save(folder)
@@ -172,14 +176,14 @@ def train_missing(run: Run, settings: dict[str, Any], missing: list[int]) -> Non
         pass  # files are all that workers leave
 
 
-def fit_missing(run: Run, settings: dict[str, Any], models: list[int]) -> None:
+def fit_missing(run: Run, settings: dict[str, Any], unguarded: list[tuple[Guard, int]]) -> None:
     from targets import workers
 
-    if models:
-        from targets.guarding import fit_guards
+    if unguarded:
+        from targets.guarding import fit_guard
 
-        items = [(settings, str(run.folder), [k]) for k in models]
-        for _ in workers.run(fit_guards, items, workers.count(settings["fleet"]["workers"])):
+        items = [(settings, str(run.folder), guard, [k]) for guard, k in unguarded]
+        for _ in workers.run(fit_guard, items, workers.count(settings["fleet"]["workers"])):
             pass
 
 

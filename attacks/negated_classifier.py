@@ -5,18 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
-from sklearn.linear_model import LogisticRegression
+from jaxtyping import Bool, Float, Int
+from scipy.special import logit, softmax
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.neural_network import MLPClassifier
 
-from attacks.answer_features import answer_features
 from attacks.base import Attack
-from attacks.cross_fitting import MOST_PAIRS, Classifier, folds
-from attacks.outputs import Outputs
+from attacks.cross_fitting import MOST_PAIRS, folds
 from attacks.threat import ThreatModel
 from attacks.view import View
+
+LEAST = 1e-12  # keeps the log-odds of a sure classifier finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,46 +23,49 @@ class NegatedClassifier(Attack):
     """Score: log-odds by a classifier of membership that learnt from unguarded shadows, negated where that pays.
 
     MemGuard adds noise until a classifier of its own changes its mind (Jia et al. 2019, section 4.2). So the attacker
-    trains one as the guard does, on shadows as they are, asks it about guarded answers, and sees on the guarded
-    shadows whether it is mistaken more often than not: then the opposite of what it says is the better guess.
+    trains one as the guard does, a small network on sorted probabilities, on shadows as they are; asks it about guarded
+    answers; and sees on the guarded shadows whether it is mistaken more often than not. Then the opposite of what it
+    says is the better guess.
 
     The models of a fold are scored by a classifier, and with a sign, that come from the models of the other folds.
 
     Args:
-        seed: of the (model, record) pairs that the classifiers are fitted on.
+        seed: of the (model, record) pairs that the classifiers are fitted on, and of their initial weights.
     """
 
     seed: int = 0
 
     name = "negated_classifier"
-    threat = ThreatModel(outputs="top-k", shadows="online", unguarded_shadows=True)
+    threat = ThreatModel(outputs="top-k", label=False, shadows="online", unguarded_shadows=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        unguarded = answer_features(Outputs(labels=view.labels, logits=view.unguarded_logits))
-        guarded = answer_features(view)
         scores = np.full(view.membership.shape, np.nan)
         for fold in folds(view.others):
             shadows = np.setdiff1d(np.arange(view.models), fold)
-            members = view.membership[shadows]
-            if members.all() or not members.any():
+            if view.membership[shadows].all() or not view.membership[shadows].any():
                 continue
-            fitted = self._fitted(unguarded[shadows], members)
-            skill = np.mean([
-                roc_auc_score(member, fitted.decision_function(answers))
-                for member, answers in zip(members, guarded[shadows], strict=True)
-                if member.any() and not member.all()
-            ])  # fmt: skip
+            fitted = self._fitted(view, shadows)
+            skill = np.mean([_skill(_log_odds(fitted, view, model), view.membership[model]) for model in shadows])
             for model in fold:
-                scores[model] = fitted.decision_function(guarded[model]) * (-1 if skill < 0.5 else 1)
+                scores[model] = _log_odds(fitted, view, model) * (-1 if skill < 0.5 else 1)
         return scores
 
-    def _fitted(
-        self, features: Float[np.ndarray, "shadows records d"], members: Bool[np.ndarray, "shadows records"]
-    ) -> Classifier:
-        pairs = np.random.default_rng(self.seed).permutation(members.size)[:MOST_PAIRS]
-        models, records = np.unravel_index(pairs, members.shape)
-        classifier: Classifier = make_pipeline(
-            StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000)
-        )
-        classifier.fit(features[models, records], members[models, records])
-        return classifier
+    def _fitted(self, view: View, shadows: Int[np.ndarray, "shadows"]) -> MLPClassifier:
+        assert view.unguarded_logits is not None
+        chosen = np.random.default_rng(self.seed).permutation(len(shadows) * view.records)[:MOST_PAIRS]
+        of_shadow, record = np.unravel_index(np.sort(chosen), (len(shadows), view.records))
+        model = shadows[of_shadow]
+        answers = np.sort(softmax(view.unguarded_logits[model, record].astype(np.float64), axis=-1), axis=-1)
+        made = MLPClassifier((64, 32), tol=1e-3, n_iter_no_change=5, random_state=self.seed)
+        return made.fit(answers, view.membership[model, record])
+
+
+def _log_odds(classifier: MLPClassifier, view: View, model: int) -> Float[np.ndarray, "records"]:
+    """What a classifier says about the guarded answers of a model."""
+    member = classifier.predict_proba(np.sort(view.probabilities_of(model), axis=-1))[:, 1]
+    return logit(np.clip(member, LEAST, 1 - LEAST))
+
+
+def _skill(scores: Float[np.ndarray, "records"], member: Bool[np.ndarray, "records"]) -> float:
+    """The AUC on a model, ½ where it was trained on all records or on none."""
+    return float(roc_auc_score(member, scores)) if member.any() and not member.all() else 0.5

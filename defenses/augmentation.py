@@ -57,8 +57,8 @@ class Augmentation(Defense):
 
     @property
     def attacks(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Labels alone, over copies like those that were trained on."""
-        return ("augmentation_agreement",) if self.kind == "crop_flip" else ("noise_agreement",)
+        """Labels alone, over copies like those that were trained on; shifted ones need `queries=[plain,mirrored,…]`."""
+        return ("noise_agreement", *(["augmentation_agreement"] if self.kind == "crop_flip" else []))
 
     @property
     def strength(self) -> float:

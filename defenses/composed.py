@@ -55,6 +55,16 @@ class Composed(Defense):
         return replace(self, base=self.base.for_release())
 
 
+def check_epochs(fitter: Fitter) -> None:
+    """Raises ValueError if checkpoints are wanted, and the base that trains the last stage has other epochs."""
+    own, base = fitter.recipe.epochs, fitter.base.recipe.epochs
+    if fitter.keep_checkpoints and own != base:
+        raise ValueError(
+            f"trainer.epochs={own} differs from the {base} of defense.base, which trains what is released; set it to"
+            f" {base} to keep checkpoints"
+        )
+
+
 def check_batch(fitter: Fitter, *, of: str, remedy: str) -> None:
     """Raises ValueError if a stage has fewer records than a batch.
 

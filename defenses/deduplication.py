@@ -12,7 +12,7 @@ from torch import nn
 
 from datamodules.dataset import Dataset
 from datamodules.split import Split
-from defenses.composed import Composed
+from defenses.composed import Composed, check_epochs
 from targets.fleet import Fitter, Fleet
 from targets.statement import Statement
 
@@ -63,6 +63,7 @@ class Deduplication(Composed):
         return self.base.network(network)
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        check_epochs(fitter)
         return self.base.fit(fitter.base, split, self.kept(fitter.dataset, split, membership))
 
     def statement(self, fleet: Fleet) -> Statement:

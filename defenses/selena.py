@@ -14,7 +14,7 @@ from torch import nn
 from datamodules.loaders import Batch
 from datamodules.split import Split
 from defenses.base import Defense
-from defenses.composed import Composed, check_batch
+from defenses.composed import Composed, check_batch, check_epochs
 from defenses.composition import Trainings, composed
 from defenses.dp_sgd.rules import PrivacyWarning
 from defenses.partition import Ensembles
@@ -81,14 +81,10 @@ class Selena(Composed):
         return self.base.network(network)
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        check_epochs(fitter)
         plan = Ensembles.of(
             fitter.base, SUB_MODELS, split, parts=self.sub_models, seen_by=self.sub_models - self.left_out
         )
-        if fitter.keep_checkpoints and fitter.base.recipe.epochs != fitter.recipe.epochs:
-            raise ValueError(
-                f"trainer.epochs={fitter.recipe.epochs} differs from the base's {fitter.base.recipe.epochs}, by which"
-                " the student is trained; set it to that to keep checkpoints"
-            )
         check_batch(plan.fitter, of="a sub-model", remedy="or lower defense.left_out")
         sub_models = self.base.fit(plan.fitter, split, plan.membership(membership))
         x, y = fitter.dataset.x, fitter.dataset.y

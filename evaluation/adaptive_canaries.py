@@ -7,12 +7,17 @@ from collections.abc import Iterator, Sequence
 from evaluation.findings import Findings
 from evaluation.flag import Flag
 
-SAME = ("defense", "guard", "strength", "guard_strength", "seed")
+SAME = ("defense", "guard", "guard_strength", "seed")
 
 
 def unadapted(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
     """Canaries that a defense names are missing: no run of it, at this strength, was trained on them."""
-    alike = [other for other in together if all(getattr(other, name) == getattr(found, name) for name in SAME)]
+    alike = [
+        other
+        for other in together
+        if all(getattr(other, name) == getattr(found, name) for name in SAME)
+        and other.config["defense"] == found.config["defense"]
+    ]
     for kind in found.canaries:
         if kind not in {other.canary for other in alike}:
             yield Flag(

@@ -46,8 +46,8 @@ def violations(findings: Sequence[Findings]) -> list[Violation]:
 
 
 def is_tested(found: Findings) -> bool:
-    """Whether there is a claim, and it is about what the attacks do."""
-    return found.statement.guarantee and found.bounded
+    """Whether there is a claim, it is about what the attacks do, and not tested once more behind a guard."""
+    return found.statement.guarantee and found.bounded and found.guard == "none"
 
 
 def level_of(findings: Sequence[Findings]) -> float:

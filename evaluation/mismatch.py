@@ -31,7 +31,7 @@ def mismatch_view(targets: View, shadows: View) -> View:
     own = np.arange(shadows.models) if shadows.groups is None else np.unique(shadows.groups, return_inverse=True)[1]
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(targets, name), getattr(shadows, name)])
-        for name in ("membership", *ANSWERS, *(f"population_{answer}" for answer in ANSWERS))
+        for name in ("membership", *ANSWERS, *(f"population_{answer}" for answer in ANSWERS), "unguarded_logits")
         if getattr(targets, name) is not None
     }
 

@@ -97,7 +97,7 @@ class Run:
 
     @cached_property
     def statement(self) -> Statement:
-        return Statement.from_json(self._summary["statement"])
+        return self.made_guard.behind(Statement.from_json(self._summary["statement"]))
 
     @cached_property
     def _summary(self) -> dict[str, Any]:

@@ -71,6 +71,7 @@ def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndar
     from evaluation.white_box import trajectory, white_box
 
     found: dict[str, np.ndarray] = {}
+    run = Run(run.folder)  # weights are behind no guard
     if any(threat.gradients for threat in threats):
         measured = cache(partial(white_box, run))  # one pass over the models gives all of them
 

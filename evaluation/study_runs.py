@@ -43,9 +43,11 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
         runs = [
             run for run in runs if not len(run.dataset.split.canaries)
         ] or runs  # others are not about the same records
-        check_several(runs)
-        check_strangers(runs)
-        items = [(run, source.name, source, method) for run in runs for source in runs]
+        folders = [Run(folder) for folder in dict.fromkeys(run.folder for run in runs)]
+        check_several(folders)
+        check_strangers(folders)
+        # What stands behind different guards answers at different levels.
+        items = [(run, source.name, source, method) for run in runs for source in runs if run.guard == source.guard]
     with progress.Progress(runs[0].folder.parent, len(items), "settings attacked"):
         work = [(place, *item) for place, item in enumerate(items)]
         measured = dict(workers.run(attacked, work, workers.count("auto")))

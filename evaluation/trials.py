@@ -143,8 +143,11 @@ class Trials:
             print("\r\033[K", end="", file=sys.stderr, flush=True)  # in place of the progress line
         print(line, flush=True)
         tuned = {**with_values(self.settings, best.point), "tuning": None}
-        if COUNTED in tuned["defense"]:
-            tuned["defense"][COUNTED] = self.trainings
+        defense: Any = tuned["defense"]
+        while isinstance(defense, dict):  # of several stages, it is the base that is private
+            if COUNTED in defense:
+                defense[COUNTED] += self.trainings
+            defense = defense.get("base")
         return tuned
 
     def cost(self) -> dict[str, Any]:

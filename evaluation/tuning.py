@@ -10,6 +10,8 @@ from functools import cached_property
 from typing import Any
 
 MAY_TUNE = ("network", "defense", "trainer")
+CLAIMED = ("epsilon", "delta", "noise_multiplier", "queries")
+"""What decides ε: trials that differ in it do not cost what the chosen one does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,10 @@ class Tuning:
         for key, listed in self.values.items():
             if key.split(".")[0] not in MAY_TUNE:
                 raise ValueError(f"tuning.grid.{key} cannot be tuned; list settings of {', '.join(MAY_TUNE)}")
+            if key.split(".")[-1] in CLAIMED:
+                raise ValueError(
+                    f"tuning.grid.{key} decides what is claimed and cannot be tuned; sweep over it instead"
+                )
             if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
                 raise ValueError(f"tuning.grid.{key}={listed} lists nothing to try; give a list, such as [0.1,1]")
 

@@ -15,14 +15,14 @@ from datamodules.split import Membership
 from targets.files import replacing
 from targets.guards.guard import Guard
 from targets.guards.guarded import Guarded
-from targets.guards.registry import label, make_guard, registered, state_path, unfitted
+from targets.guards.registry import label, registered, state_path, unfitted
 from targets.training import load_fleet, make_fitter
 
 
-def fit_guards(config: Mapping[str, Any], folder: str, models: Sequence[int]) -> None:
-    """The work item of a process: fits the guard of a configuration to some models of a run."""
+def fit_guard(config: Mapping[str, Any], folder: str, guard: Guard, models: Sequence[int]) -> None:
+    """The work item of a process: fits a guard to some models of a run."""
     torch.set_num_threads(1)
-    guard, dataset = make_guard(config), from_config(config)
+    dataset = from_config(config)
     secret, membership = Secret.load(Path(folder) / "private" / "secret"), Membership(**config["membership"])
     for k in models:
         fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, [k], membership)

@@ -41,7 +41,7 @@ AUDIT_NOTE = (
 ACCESS = ("api", "weights")
 GUARD_NOTE = (
     "It stands between the model and those who query it, hence exists only while nobody else holds these files; if the "
-    "weights leak, it protects nothing. It adds nothing to the statement."
+    "weights leak, it protects nothing. The statement is about its answers."
 )
 COST_NOTE = "The statement covers this one release; m releases from the same records cost up to m times its ε."
 
@@ -215,7 +215,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
     fleet: Fleet = fitter.defense.fit(fitter, dataset.split, everything.draw(dataset.split, [0], secret))
     state = guard.fit(fleet, dataset.split.pool, fitter, dataset.split)
     fleet.network.load_state_dict(fleet.states[0])
-    claim = complete_statement(fitter, fleet)
+    claim = guard.behind(complete_statement(fitter, fleet))
     target, *settings = config["network"].items()
     note = None if isinstance(guard, NoGuard) else GUARD_NOTE
     card = {
@@ -234,6 +234,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
         "guard": {"name": guard.name, "settings": asdict(guard), "note": note},
         "access": access,
         "recipe": asdict(fitter.recipe),
+        "base_recipes": [asdict(recipe) for recipe in fitter.base_recipes],
         "preprocessing": dataset.preprocessing.to_json(),
         "statement": claim.to_json(),
         "cost": COST_NOTE,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from evaluate import all_attacks
+from evaluation.augmentations import augmented
 from evaluation.grant import Grant
 from evaluation.measure import findings_of
 from evaluation.method import Method
 from evaluation.runs import Run, find
-from evaluation.signals import answers, view
+from evaluation.signals import answers, predictions, view
+from evaluation.study_runs import run_study
 from targets.guarding import load_guarded
 from targets.guards import Query, adversarial_noise, discriminator
 from targets.guards.registry import guards_of, label, make_guard
@@ -49,6 +52,11 @@ def runs(tmp_path_factory) -> Path:
 @pytest.fixture(params=ALL)
 def run(runs: Path, request) -> Run:
     return behind(runs, request.param)
+
+
+def cheap(known: dict[str, Any]) -> dict[str, Any]:
+    """The attacks, with fewer queries."""
+    return {**known, "noise_agreement": {**known["noise_agreement"], "copies": 1}}
 
 
 def behind(runs: Path, guard: str) -> Run:
@@ -119,9 +127,7 @@ def test_evaluation_shows_a_run_once_for_each_guard(runs: Path) -> None:
     names = ("none", "memguard", "label_only")
     assert {run.guard for run in find(runs, "digits", None)} >= {behind(runs, name).guard for name in names}
     chosen = [behind(runs, name) for name in names]
-    known = all_attacks()
-    adaptive = {**known, "noise_agreement": {**known["noise_agreement"], "copies": 1}}
-    method = Method(attacks={"loss": {"_target_": "attacks.LossThreshold"}}, adaptive=adaptive)
+    method = Method(attacks={"loss": {"_target_": "attacks.LossThreshold"}}, adaptive=cheap(all_attacks()))
     found = {one.guard: one for one in findings_of(chosen, method)}
     assert set(found) == {"none", "memguard", "label_only"}
     assert found["memguard"].attacks == ["loss", "correctness", "noise_agreement", "negated_classifier"]
@@ -135,16 +141,51 @@ def test_evaluation_shows_a_run_once_for_each_guard(runs: Path) -> None:
 
 
 def test_more_models_get_the_guard_they_lack(tmp_path: Path) -> None:
-    trained(tmp_path, "guard=memguard", models=1)
-    folder = Path(trained(tmp_path, models=2)["folder"])
+    folder = Path(trained(tmp_path, "guard=memguard", models=1)["folder"])
     name = label(make_guard(composed("guard=memguard")))
+    first = (folder / "guards" / name / "0.safetensors").stat().st_mtime_ns
+    assert trained(tmp_path, models=2)["status"] == "trained", "whatever guard is chosen now"
+    assert view(Run(folder, name)).models == 2
+    (folder / "guards" / name / "1.safetensors").unlink()
     with pytest.raises(ValueError, match=r"guard=memguard of .* is fitted to 1 of 2 models; train the run again with"):
         view(Run(folder, name))
     assert trained(tmp_path, "guard=memguard", models=2)["status"] == "trained"
-    assert view(Run(folder, name)).models == 2
-    first = (folder / "guards" / name / "0.safetensors").stat().st_mtime_ns
     assert trained(tmp_path, "guard=memguard", models=2)["status"] == "cached"
     assert (folder / "guards" / name / "0.safetensors").stat().st_mtime_ns == first
+
+
+def test_canaries_accuracy_and_several_queries_are_answered_by_the_guard(tmp_path: Path) -> None:
+    """Aggregate changes classes, so what reads the bare models shows."""
+    noisy = ("guard=aggregate", "guard.k=2", "guard.noise=4", "canary=label_noise", "canary.count=50")
+    settings = composed(f"runs={tmp_path}", f"fleet.models={MODELS}", *FLEET, *noisy)
+    found = Run(Path(train(settings)["folder"]), label(make_guard(settings)))
+    data, held = found.dataset, load_guarded(found.config, found.dataset, found.folder, found.models(), found.guard)
+    test = data.x[data.split.test]
+    np.testing.assert_array_equal(predictions(found, "test"), held.predict(test))
+    assert (predictions(found, "test") != predictions(Run(found.folder), "test")).any()
+    queries = ("plain", "mirrored")
+    seen = view(found, queries=queries)
+    canaries = data.x[data.split.canaries]
+    expected = np.stack([held.predict(augmented(name, canaries)) for name in queries], axis=2)
+    np.testing.assert_array_equal(seen.predictions, expected)
+    assert seen.unguarded_logits.shape[:2] == (MODELS, 50)
+
+
+def test_memguard_refuses_students_of_its_non_members(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="guard=memguard takes reference records for non-members, and Distillation"):
+        trained(tmp_path, "guard=memguard", "defense=distillation", models=1)
+
+
+def test_shadows_of_another_run_stand_behind_the_same_guard(tmp_path: Path) -> None:
+    folders = [
+        Path(train(composed(f"runs={tmp_path}", "fleet.models=3", *SMALL, *more, guard, "fleet.workers=1"))["folder"])
+        for more in (["secret=a"], ["secret=b", "defense=l2"])
+        for guard in ("guard=none", "guard=label_only")
+    ]
+    chosen = [Run(folder, guard) for folder in folders[::2] for guard in guards_of(folder)]
+    method = Method(attacks={"correctness": {"_target_": "attacks.Correctness"}}, adaptive=cheap(all_attacks()))
+    rows = run_study({"name": "shadow_mismatch"}, chosen, method)
+    assert len({(row.target, row.setting) for row in rows}) == 8, "each with two runs' shadows behind its own guard"
 
 
 def test_a_guard_without_its_role_is_refused(tmp_path: Path) -> None:

@@ -44,4 +44,5 @@ def check_callbacks(base: Defense, callbacks: Sequence[Callback]) -> None:
 
 
 def _named(base: Defense) -> str:
-    return f"defense.base={type(base).__module__.rpartition('.')[2]}"  # a defense is one file of its name
+    *_, package, file = type(base).__module__.split(".")  # a defense is one file of its name, or a package
+    return f"defense.base={package if file == 'defense' else file}"

@@ -64,9 +64,11 @@ class DPSGDDefense(Defense):
         check_counts(records_per_person=self.records_per_person)
         if self.tuning_runs < 0:
             raise ValueError(f"tuning_runs={self.tuning_runs} is no count; choose a whole number from 0 on")
-        if isinstance(self.base, DPSGDDefense):
-            raise ValueError("defense.base=dp_sgd is what it would be the base of; choose another base, or none")
         check_base(self.base)
+
+    @property
+    def attacks(self) -> tuple[str, ...]:  # type: ignore[override]
+        return self.base.attacks
 
     @property
     def stackable(self) -> bool:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Real, Shaped
 
 from datamodules.split import Split
+from targets.statement import Statement
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,7 +49,9 @@ class Query(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Guard(ABC):
-    """Changes a model's answers, not the model: it goes on any trained run, and adds nothing to ε.
+    """Changes a model's answers, not the model: it goes on any trained run.
+
+    It adds nothing to ε, unless it was fitted on members.
 
     An answer is a fixed function of the query: an attacker who repeats one could average fresh randomness away. What
     a guard draws at random must come from the query and from what `fit` drew from the secret.
@@ -62,6 +65,8 @@ class Guard(ABC):
     """What it lets out: logits, probabilities (unless they are held back, of all classes), or a class alone."""
     keeps_label: ClassVar[bool] = True
     """Whether the predicted class is always that of the model."""
+    uses_members: ClassVar[bool] = False
+    """Whether `fit` looks at the records that the model was trained on: its answers then tell more than the model."""
     attacks: ClassVar[tuple[str, ...]] = ()
     """Attacks (of `conf/attack`) that know how to get around it: every evaluation runs them."""
 
@@ -92,6 +97,13 @@ class Guard(ABC):
             split: the roles of the records.
         """
         return {}
+
+    def behind(self, claim: Statement) -> Statement:
+        """What is claimed of answers, given the claim of the model: the same, unless the guard has seen members."""
+        if not (self.uses_members and claim.guarantee):
+            return claim
+        unseen = f"guard={self.name} was fitted on members without noise, so the model's own guarantee does not hold"
+        return Statement(guarantee=False, warnings=(unseen,))
 
     @abstractmethod
     def answer(self, query: Query) -> Shaped[np.ndarray, "records *classes"]:

@@ -44,6 +44,7 @@ class MemGuard(Guard):
     budget: float
 
     name = "memguard"
+    uses_members = True
     attacks = ("correctness", "noise_agreement", "negated_classifier")
 
     def __post_init__(self) -> None:
@@ -66,11 +67,17 @@ class MemGuard(Guard):
         """The discriminator's weights and the key of the coins.
 
         Raises:
-            ValueError: if there are no members or no reference records.
+            ValueError: if there are no members or no reference records, or the model was trained on these.
         """
         from targets.guards import discriminator  # slow to import, as torch is; reading a guard needs neither
 
         split.require("reference", who="guard=memguard")
+        if fitter.defense.staged and "reference" in fitter.defense.roles:
+            name = type(fitter.defense).__name__
+            raise ValueError(
+                f"guard=memguard takes reference records for non-members, and {name} trains on them; choose another"
+                " guard"
+            )
         x = fitter.dataset.x
         inside, outside = (model.predict(x[records])[0] for records in (members, split.reference))
         weights = discriminator.fit(inside, outside, fitter.secret, fitter.models[0])

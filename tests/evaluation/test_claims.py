@@ -61,12 +61,13 @@ def test_only_the_one_run_bound_fails(make_violated: Callable[..., Findings]) ->
     assert violations([found]) == []
 
 
-@pytest.mark.parametrize("why", ["no claim", "not about these attacks", "no audit"])
+@pytest.mark.parametrize("why", ["no claim", "not about these attacks", "behind a guard", "no audit"])
 def test_what_is_not_tested(make_violated: Callable[..., Findings], why: str) -> None:
     found = make_violated()
     other = {
         "no claim": replace(found, statement=replace(found.statement, guarantee=False)),
         "not about these attacks": replace(found, bounded=False),
+        "behind a guard": replace(found, guard="topk"),
         "no audit": replace(found, audit={}),
     }[why]
     assert violations([other]) == []

@@ -72,6 +72,12 @@ def test_nothing_to_try_is_refused(models: int, grid: dict[str, Any], message: s
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("key", ["epsilon", "delta", "noise_multiplier", "queries"])
+def test_what_is_claimed_is_not_tuned(key: str) -> None:
+    with pytest.raises(ValueError, match=rf"tuning\.grid\.defense\.{key} decides what is claimed and cannot be tuned"):
+        Tuning(models=1, grid={"defense": {key: [1, 2]}})
+
+
 def test_values_go_into_a_copy() -> None:
     settings: dict[str, Any] = {"defense": {"trainer": {"lr": 1}}, "names": {"defense": "dp_sgd"}}
     assert with_values(settings, {"defense.trainer.lr": 2})["defense"]["trainer"]["lr"] == 2

@@ -10,9 +10,11 @@ import pytest
 from sklearn.datasets import load_digits
 
 from datamodules.secret import Secret
-from targets.guards import adversarial_noise, discriminator
+from targets.guards import GUARDS, adversarial_noise, discriminator
 from targets.guards.probabilities import probabilities
+from targets.guards.registry import make_guard
 from targets.release import GUARD_NOTE, Release, ship
+from targets.statement import Statement
 
 IMAGES = load_digits().images[:60, None]
 
@@ -92,8 +94,20 @@ def test_aggregate_gives_noisy_counts_of_groups(released) -> None:
         release.predict_proba(IMAGES)
 
 
-def test_guard_adds_nothing_to_the_statement(released) -> None:
-    assert not released("guard=aggregate").statement.guarantee
+PRIVATE = Statement(guarantee=True, epsilon=8.0, delta=1e-5, accountant="PRV")
+
+
+@pytest.mark.parametrize("name", sorted(GUARDS))
+def test_claim_holds_behind_a_guard_that_saw_no_members(compose, name: str) -> None:
+    guard = make_guard(compose(f"guard={name}"))
+    assert (guard.behind(PRIVATE) == PRIVATE) == (name != "memguard")
+    assert guard.behind(Statement.none()) == Statement.none()
+
+
+def test_card_of_a_guard_that_saw_members_claims_nothing(released) -> None:
+    private = ("defense=dp_sgd", "defense.trainer.epochs=1", "split.reference=0.1")
+    behind = released("guard=memguard", *private).statement
+    assert not behind.guarantee and "guard=memguard was fitted on members without noise" in behind.warnings[0]
 
 
 def test_weights_are_not_handed_out_beside_a_guard(compose) -> None:
