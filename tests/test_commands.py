@@ -70,7 +70,8 @@ def test_results_are_tidy(swept):
     assert {row["defense"] for row in rows} == {"none", "dp_sgd"}
     assert {row["attack"] for row in rows} == {"", *STANDARD}
     assert {row["model"] for row in rows} == {"all", "0", "1", "2", "3"}
-    assert {row["metric"] for row in rows if not row["attack"]} == {"test_accuracy", "train_accuracy"}
+    of_no_attack = {"test_accuracy", "train_accuracy", "linear_test_accuracy", "duplicates"}
+    assert {row["metric"] for row in rows if not row["attack"]} == of_no_attack
     private = [float(row["epsilon"]) for row in rows if row["defense"] == "dp_sgd"]
     assert all(7.92 <= epsilon <= 8 for epsilon in private)
     assert all(row["epsilon"] == "" for row in rows if row["defense"] == "none")
