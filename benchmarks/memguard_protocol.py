@@ -3,7 +3,7 @@
     python benchmarks/memguard_protocol.py [--root FOLDER] [--runs FOLDER]
 
 The network, 446-1024-512-256-128-30 with ReLU and Glorot's initial weights, and its training, plain SGD with batches of
-64 for 200 epochs, are those of MemGuard's published code, but for the learning rate: at its 0.01 (0.001 at the end) the
+64 for 200 epochs, are those of MemGuard's published code, but for the learning rate: at its 0.01 the
 fleet's test accuracy is 0.587 on this split, while 0.60 was published for one model on another; 0.2 comes up to that.
 Every model of a fleet is trained on each of 2,000 records with probability ½, hence on about 1,000; 1,000 other records
 are the reference of the guard, the rest is for testing. Thresholds are one for each class, learnt on the other models

@@ -1,4 +1,4 @@
-"""The code of docs/dp_sgd.md and docs/attacks.md runs as it stands."""
+"""What docs/dp_sgd.md, docs/attacks.md and docs/defenses.md say runs as it stands."""
 
 from __future__ import annotations
 
@@ -78,21 +78,51 @@ def test_every_attack_is_in_the_table():
     )
 
 
+def commands_of(page: Path) -> list[list[str]]:
+    """The words of every command of a page."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
+
+
+def run(folder: Path, script: str, *arguments: str) -> None:
+    done = subprocess.run(
+        [sys.executable, str(PAGE.parents[1] / script), *arguments],
+        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{script} {shlex.join(arguments)}\n{done.stderr}"
+
+
 def test_every_command_of_the_attacks_page_works(tmp_path):
-    text = ATTACKS.read_text(encoding="utf-8")
-    commands = [line for block in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) for line in block.splitlines()]
+    commands = commands_of(ATTACKS)
     assert len(commands) == 8
     small = ["fleet.models=4", "trainer.epochs=10"]
-    for command in [f"python train.py data=digits {' '.join(small)}", *commands]:
-        _, script, *arguments = shlex.split(command)
+    for command in [["python", "train.py", "data=digits", *small], *commands]:
+        _, script, *arguments = command
         if script == "train.py" and small[0] not in arguments:
             arguments += small + (["defense.trainer.epochs=5"] if "defense=dp_sgd" in arguments else [])
         if script == "evaluate.py" and not any(argument.startswith("attack=") for argument in arguments):
             arguments.append("attack=quick")
         if "attack=full" in arguments:
             arguments = [*arguments, "attack.boundary.budget=60"]
-        done = subprocess.run(
-            [sys.executable, str(PAGE.parents[1] / script), *arguments],
-            cwd=tmp_path, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-        )  # fmt: skip
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        run(tmp_path, script, *arguments)
+
+
+DEFENSES = Path(__file__).parents[2] / "docs" / "defenses.md"
+
+
+@pytest.mark.parametrize(("group", "section"), [("defense", "## Training"), ("guard", "## Guards")])
+def test_every_defense_and_guard_is_in_a_table(group, section):
+    files = (Path(__file__).parents[2] / "conf" / group).glob("*.yaml")
+    aliases = {"memguard"} if group == "defense" else set()
+    table = DEFENSES.read_text(encoding="utf-8").split(section)[1].split("\n## ")[0]
+    first = "\n".join(line.split("|")[1] for line in table.splitlines() if line.startswith("| `"))
+    assert set(re.findall(r"`(\w+)`", first)) == {path.stem for path in files} - aliases
+
+
+def test_every_command_of_the_defenses_page_works(tmp_path):
+    commands = commands_of(DEFENSES)
+    assert len(commands) == 5
+    for _, script, *arguments in commands:
+        small = ["fleet.models=3", "trainer.epochs=3"] if script == "train.py" else ["attack=quick"]
+        private = ["defense.base.trainer.epochs=3"] if "defense@defense.base=dp_sgd" in arguments else []
+        run(tmp_path, script, *arguments, *small, *private)

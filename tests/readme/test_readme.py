@@ -29,6 +29,7 @@ def smaller(command: str, folder: Path) -> str:
         (run,) = (folder / "runs" / "digits").glob("mlp-dp_sgd-" + 8 * "[0-9a-f]")
         return command.replace("runs/digits/mlp-dp_sgd-<hash>", str(run.relative_to(folder)))
     if "train.py" in command and "experiment=" not in command:
+        command = command.replace("defense.epochs=10", "defense.epochs=3")
         private = ["defense.trainer.epochs=5"] if "defense=dp_sgd" in command else []
         return " ".join([command, *SMALL, *private])
     return command
