@@ -13,6 +13,8 @@ from defenses.dp_sgd.rules import READS_GRADIENTS
 
 def check_base(base: Defense) -> None:
     """Raises ValueError, naming the base, if clipping would bound nothing or ε would not cover what the base does."""
+    if _named(base) == "defense.base=dp_sgd":
+        raise ValueError("defense.base=dp_sgd is what it would be the base of; choose another base, or none")
     if not base.separable:
         raise ValueError(
             f"{_named(base)} mixes records in its loss, so clipping bounds nothing; choose a base that does not, or"
@@ -44,5 +46,5 @@ def check_callbacks(base: Defense, callbacks: Sequence[Callback]) -> None:
 
 
 def _named(base: Defense) -> str:
-    *_, package, file = type(base).__module__.split(".")  # a defense is one file of its name, or a package
-    return f"defense.base={package if file == 'defense' else file}"
+    path = type(base).__module__.removesuffix(".defense")  # a defense is one file of its name, or a package
+    return f"defense.base={path.rpartition('.')[2]}"

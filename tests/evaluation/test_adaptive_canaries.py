@@ -34,7 +34,13 @@ def test_defenses_that_name_none_are_not_flagged(sweep: list[Findings]) -> None:
 
 @pytest.mark.parametrize(
     "own",
-    [{"strength": 25}, {"seed": 1}, {"canary": "ood"}, {"defense": "hamp"}, {"guard": "topk"}],
+    [
+        {"config": {"defense": {"sub_models": 25}}},
+        {"seed": 1},
+        {"canary": "ood"},
+        {"defense": "hamp"},
+        {"guard": "topk"},
+    ],
 )
 def test_canaries_of_another_run_do_not_count(selena: Callable[..., Findings], own: dict[str, object]) -> None:
     found, other = selena(), replace(selena(canary="near_duplicate"), **own)

@@ -212,7 +212,7 @@ def test_one_secret_is_refused_in_words() -> None:
 )
 def test_a_study_of_nothing_is_refused(settings: dict[str, Any], message: str) -> None:
     split = SimpleNamespace(canaries=[])
-    run: Any = SimpleNamespace(dataset=SimpleNamespace(split=split))
+    run: Any = SimpleNamespace(dataset=SimpleNamespace(split=split), folder=Path("runs/digits/alone"))
     with pytest.raises(ValueError) as error:
         run_study(settings, [run], Method(attacks={}))
     assert str(error.value) == message
