@@ -32,10 +32,16 @@ class Defense:
     """Whether a record's loss depends on that record alone (DP-SGD demands it)."""
     staged: ClassVar[bool] = False
     """Whether `fit` trains several times. A defense of one stage can be the base of another, by its hooks alone."""
-    attacks: ClassVar[tuple[str, ...]] = ()
-    """Attacks (of `conf/attack`) that know how to get around it: every evaluation runs them."""
-    canaries: ClassVar[tuple[str, ...]] = ()
-    """Kinds of canaries that it protects least: an evaluation without them says so."""
+
+    @property
+    def attacks(self) -> tuple[str, ...]:
+        """Attacks (of `conf/attack`) that know how to get around it: every evaluation runs them."""
+        return ()
+
+    @property
+    def canaries(self) -> tuple[str, ...]:
+        """Kinds of canaries that it protects least: an evaluation without them says so."""
+        return ()
 
     @property
     def stackable(self) -> bool:

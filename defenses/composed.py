@@ -41,11 +41,11 @@ class Composed(Defense):
         return self.base.roles
 
     @property
-    def attacks(self) -> tuple[str, ...]:  # type: ignore[override]
+    def attacks(self) -> tuple[str, ...]:
         return self.base.attacks
 
     @property
-    def canaries(self) -> tuple[str, ...]:  # type: ignore[override]
+    def canaries(self) -> tuple[str, ...]:
         return self.base.canaries
 
     def units(self, split: Split) -> int:

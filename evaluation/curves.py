@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
@@ -12,6 +12,7 @@ import numpy as np
 
 from evaluation.epsilon import tpr_ceiling
 from evaluation.findings import FPRS, Findings, Row, tpr_at
+from evaluation.settings import flat
 from evaluation.titles import canary_text, has_canaries, is_undefended, line_name, varying
 
 UTILITY = "test_accuracy"
@@ -84,9 +85,9 @@ def check_comparable(runs: Sequence[Configured]) -> None:
     Raises:
         ValueError: if the runs differ in more than defense, guard, canaries, fleet and seed; names the keys.
     """
-    first = dict(must_agree(runs[0].config))
+    first = must_agree(runs[0].config)
     for run in runs[1:]:
-        other = dict(must_agree(run.config))
+        other = must_agree(run.config)
         keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
         if keys:
             listed = ", ".join(f"{key}={first.get(key)} and {other.get(key)}" for key in keys)
@@ -96,16 +97,10 @@ def check_comparable(runs: Sequence[Configured]) -> None:
             )
 
 
-def must_agree(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that must agree on one curve with their values, such as `trainer.optimizer.lr`."""
-    for name, value in config.items():
-        key = prefix + name
-        if key in MAY_DIFFER or key == PLACE:
-            continue
-        if isinstance(value, Mapping):
-            yield from must_agree(value, key + ".")
-        else:
-            yield key, value
+    free = tuple(f"{key}." for key in (*MAY_DIFFER, PLACE))
+    return {key: value for key, value in flat(config) if not f"{key}.".startswith(free)}
 
 
 def ordered(findings: Sequence[Findings]) -> list[Findings]:

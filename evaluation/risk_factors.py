@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from evaluation.findings import AUC, Findings
 from evaluation.measure import findings_of
 from evaluation.method import Method
 from evaluation.runs import Run
+from evaluation.settings import flat
 from evaluation.studies import GAP, UTILITY, StudyRow, study_rows
 from evaluation.titles import title
 from targets.recipe import Recipe
@@ -136,13 +137,5 @@ def _values(run: Run) -> dict[str, float | None]:
 def _settings(run: Run) -> dict[str, Any]:
     """What decides a run, by keys such as `trainer.epochs`; two networks of one width may differ in depth."""
     widths = run.config["network"].get("hidden") or run.config["network"].get("channels") or ()
-    flat = dict(_flat({**run.config, "guard": run.guard, "depth": len(widths)}))
-    return {key: value for key, value in flat.items() if not key.startswith(DECIDE_NOTHING)}
-
-
-def _flat(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in config.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+    settings = flat({**run.config, "guard": run.guard, "depth": len(widths)})
+    return {key: value for key, value in settings if not key.startswith(DECIDE_NOTHING)}

@@ -147,7 +147,8 @@ def study_rows(found: Findings, *, target: str, varied: str, setting: str) -> li
 def labels(findings: Sequence[Findings]) -> list[str]:
     """For each run its defense, and the settings in which it differs from most of the others."""
     settings = [
-        {"seed": found.seed} | {key: value for key, value in must_agree(found.config) if not key.startswith("network.")}
+        {"seed": found.seed}
+        | {key: value for key, value in must_agree(found.config).items() if not key.startswith("network.")}
         for found in findings
     ]
     keys = sorted({key for values in settings for key in values})

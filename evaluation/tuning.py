@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+
+from evaluation.settings import flat
 
 MAY_TUNE = ("network", "defense", "trainer")
 CLAIMED = ("epsilon", "delta", "noise_multiplier", "queries")
@@ -47,7 +49,7 @@ class Tuning:
     @cached_property
     def values(self) -> dict[str, Any]:
         """The values to try of each setting, such as `defense.max_grad_norm`."""
-        return dict(_flat(self.grid))
+        return dict(flat(self.grid))
 
     @property
     def points(self) -> list[dict[str, Any]]:
@@ -83,11 +85,3 @@ def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[s
             raise ValueError(f"tuning.grid.{key} is no setting of {path[0]}={chosen}; remove it, or choose another")
         node[last] = value
     return made
-
-
-def _flat(grid: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in grid.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value

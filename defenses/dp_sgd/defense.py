@@ -67,7 +67,7 @@ class DPSGDDefense(Defense):
         check_base(self.base)
 
     @property
-    def attacks(self) -> tuple[str, ...]:  # type: ignore[override]
+    def attacks(self) -> tuple[str, ...]:
         return self.base.attacks
 
     @property

@@ -42,7 +42,6 @@ class Aggregate(Guard):
     name = "aggregate"
     level = "label"
     keeps_label = False
-    attacks = ("correctness", "noise_agreement")
 
     def __post_init__(self) -> None:
         if not is_whole(self.k) or self.k < 2:

@@ -67,8 +67,8 @@ class Guard(ABC):
     """Whether the predicted class is always that of the model."""
     uses_members: ClassVar[bool] = False
     """Whether `fit` looks at the records that the model was trained on: its answers then tell more than the model."""
-    attacks: ClassVar[tuple[str, ...]] = ()
-    """Attacks (of `conf/attack`) that know how to get around it: every evaluation runs them."""
+    attacks: ClassVar[tuple[str, ...]] = ("correctness", "noise_agreement")
+    """Attacks (of `conf/attack`) that know how to get around it, those on labels alone: every evaluation runs them."""
 
     @property
     def roles(self) -> frozenset[str]:
@@ -116,6 +116,7 @@ class NoGuard(Guard):
 
     name = "none"
     level = "logits"
+    attacks = ()
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
         return query.logits

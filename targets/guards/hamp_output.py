@@ -38,7 +38,6 @@ class HAMPOutput(Guard):
     """
 
     name = "hamp_output"
-    attacks = ("correctness", "noise_agreement")
 
     def fit(
         self, model: Fleet, members: Int64[np.ndarray, " members"], fitter: Fitter, split: Split

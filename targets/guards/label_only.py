@@ -20,7 +20,6 @@ class LabelOnly(Guard):
 
     name = "label_only"
     level = "label"
-    attacks = ("correctness", "noise_agreement")
 
     def answer(self, query: Query) -> Int64[np.ndarray, " records"]:
         return query.logits.argmax(axis=-1)

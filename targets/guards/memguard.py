@@ -45,7 +45,7 @@ class MemGuard(Guard):
 
     name = "memguard"
     uses_members = True
-    attacks = ("correctness", "noise_agreement", "negated_classifier")
+    attacks = (*Guard.attacks, "negated_classifier")
 
     def __post_init__(self) -> None:
         if not is_number(self.budget) or not 0 < self.budget <= 2:

@@ -29,7 +29,6 @@ class Rounding(Guard):
 
     name = "rounding"
     keeps_label = False
-    attacks = ("correctness", "noise_agreement")
 
     def __post_init__(self) -> None:
         if not is_whole(self.decimals) or self.decimals < 0:

@@ -29,7 +29,6 @@ class Temperature(Guard):
     temperature: float
 
     name = "temperature"
-    attacks = ("correctness", "noise_agreement")
 
     def __post_init__(self) -> None:
         if not is_number(self.temperature) or not 0 < self.temperature < math.inf:

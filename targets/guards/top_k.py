@@ -28,7 +28,6 @@ class TopK(Guard):
     k: int
 
     name = "topk"
-    attacks = ("correctness", "noise_agreement")
 
     def __post_init__(self) -> None:
         if not is_whole(self.k) or self.k < 1:

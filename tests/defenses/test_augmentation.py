@@ -11,14 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from datamodules.dataset import from_config
 from datamodules.draws import Draws
 from datamodules.loaders import Batch
 from datamodules.secret import Secret
-from datamodules.split import Membership
 from defenses.augmentation import Augmentation
 from targets.networks import MLP
-from targets.training import make_fitter
 
 
 def draws(step=0, models=(0,), stacked=False) -> Draws:
@@ -95,11 +92,10 @@ def test_model_in_a_stack_sees_the_copies_it_sees_alone(kind, amount):
         assert not torch.equal(defense.inputs(batch_of(x[0]), other).x, first)
 
 
-def test_nothing_is_augmented_after_training(compose):
+def test_nothing_is_augmented_after_training(compose, fitting):
     config = compose("data=digits", "trainer.epochs=2", "defense=augmentation", "defense.amount=0.5")
-    dataset, secret = from_config(config), Secret.from_text("a")
-    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, [0], Membership())
-    fleet = fitter.defense.fit(fitter, dataset.split, Membership().draw(dataset.split, [0], secret))
+    job = fitting(config, [0])
+    dataset, fleet = job.dataset, job.fit()
     plain = MLP(shape=dataset.shape, classes=10, hidden=[128])
     plain.load_state_dict(fleet.states[0])
     x = dataset.x[dataset.split.test]

@@ -11,12 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.dataset import from_config
 from datamodules.loaders import Batch
-from datamodules.secret import Secret
-from datamodules.split import Membership
 from defenses.ccl import ConvexConcave
-from targets.training import make_fitter
 
 LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"
 SMALL = [
@@ -67,16 +63,15 @@ def test_hard_members_fall_behind(alpha, spreads):
 
 
 @pytest.mark.skipif(not LOCATION30.is_dir(), reason="no location30 under ../shared/data")
-def test_members_losses_spread_on_location30(compose):
+def test_members_losses_spread_on_location30(compose, fitting):
     variances, accuracies = [], []
     for alpha in (0.99, 0.5):
         config = compose(*SMALL, "defense=ccl", f"defense.alpha={alpha}")
-        dataset, secret, membership = from_config(config), Secret.from_text("ccl"), Membership()
-        fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, [0], membership)
-        members = membership.draw(dataset.split, [0], secret)
-        z = fitter.defense.fit(fitter, dataset.split, members).predict(dataset.x)[0].astype(np.float64)
+        job = fitting(config, [0])
+        dataset, members = job.dataset, job.split.pool[job.membership[0]]
+        z = job.fit().predict(dataset.x)[0].astype(np.float64)
         losses = np.logaddexp.reduce(z, axis=1) - z[np.arange(len(z)), dataset.y]
-        variances.append(losses[dataset.split.pool[members[0]]].var())
+        variances.append(losses[members].var())
         accuracies.append((z.argmax(axis=1) == dataset.y)[dataset.split.test].mean())
     assert variances[1] > 10 * variances[0]
     assert accuracies[1] > accuracies[0] - 0.08

@@ -48,17 +48,6 @@ def test_student_sees_the_surest_reference_records_with_the_teacher_s_answers(co
                 assert watched.taught[model][record] == pytest.approx(softmax(answer / 3.0), abs=1e-5)
 
 
-def test_classes_of_reference_records_are_not_used(compose, fitting) -> None:
-    states = []
-    for shift in (0, 1):
-        job = fitting(compose(*SMALL), [0])
-        y = job.dataset.y.copy()
-        y[job.split.reference] = (y[job.split.reference] + shift) % 10
-        job.fitter = replace(job.fitter, dataset=replace(job.dataset, y=y))
-        states.append(job.fit().states[0])
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-
-
 def test_loss_is_cross_entropy_at_the_temperature() -> None:
     logits, y = torch.tensor([[[2.0, 0.0, -1.0]], [[0.5, 0.5, 3.0]]]), torch.zeros(2, 1, dtype=torch.int64)
     targets = torch.tensor([[[0.7, 0.2, 0.1]], [[0.1, 0.1, 0.8]]])

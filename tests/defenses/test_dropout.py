@@ -39,12 +39,6 @@ def start(network: nn.Module, given: Draws | None) -> nn.Module:
     return network
 
 
-def fit(settings, models, at_once):
-    dataset, secret = from_config(settings), Secret.from_text("dropout")
-    fitter = make_fitter({**settings, "fleet": {"at_once": at_once}}, dataset, secret, models, Membership())
-    return fitter.defense.fit(fitter, dataset.split, Membership().draw(dataset.split, models, secret))
-
-
 @pytest.mark.parametrize("name", NETWORKS)
 def test_stands_after_every_activation_and_keeps_names_and_outputs(name):
     make, x, activations = NETWORKS[name]
@@ -111,28 +105,28 @@ def test_shared_activations_are_dropped_in_every_place():
     assert network[1].number != network[3].number
 
 
-def test_fleet_is_stacked_and_trained_alike(compose):
+def test_fleet_is_stacked_and_trained_alike(compose, fitting):
     settings = compose("data=digits", "trainer.epochs=5", "defense=dropout", "network.hidden=[32,16]")
     dataset = from_config(settings)
     fitter = make_fitter({**settings, "fleet": {"at_once": 1}}, dataset, Secret.from_text("d"), [0], Membership())
     assert at_once("auto", fitter) == 8
-    stacked, alone = fit(settings, [2, 3], 2), fit(settings, [3], 1)
+    stacked, alone = fitting(settings, [2, 3], 2).fit(), fitting(settings, [3], 1).fit()
     for name, value in alone.states[0].items():
         torch.testing.assert_close(value, stacked.states[1][name], atol=1e-5, rtol=0)
     network = MLP(shape=dataset.shape, classes=10, hidden=[32, 16])
     network.load_state_dict(alone.states[0])
     x = dataset.x[dataset.split.test]
     torch.testing.assert_close(torch.from_numpy(alone.predict(x)[0]), network(torch.from_numpy(x)).detach())
-    plain = fit({**settings, "defense": {"_target_": "defenses.none.NoDefense"}}, [3], 1)
+    plain = fitting({**settings, "defense": {"_target_": "defenses.none.NoDefense"}}, [3], 1).fit()
     assert not torch.allclose(plain.states[0]["0.weight"], alone.states[0]["0.weight"], atol=1e-3)
 
 
 @pytest.mark.parametrize(("models", "stacked"), [([4], False), ([4, 6], True)])
-def test_every_step_has_random_numbers_of_its_own_until_training_ends(compose, monkeypatch, models, stacked):
+def test_every_step_has_random_numbers_of_its_own_until_training_ends(compose, fitting, monkeypatch, models, stacked):
     started = []
     monkeypatch.setattr(DroppedOut, "start", lambda self, given: started.append(given) or setattr(self, "draws", given))
     monkeypatch.setattr(DroppedOut, "calls", 0, raising=False)
-    fit(compose("data=digits", "trainer.epochs=2", "defense=dropout"), models, len(models))
+    fitting(compose("data=digits", "trainer.epochs=2", "defense=dropout"), models, len(models)).fit()
     steps = [given for given in started if given is not None]
     assert [given.step for given in steps] == list(range(20))  # two epochs of ⌈629/64⌉
     assert all((given.models, given.stacked) == (models, stacked) for given in steps) and started[-1] is None

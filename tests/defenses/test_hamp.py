@@ -10,12 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from datamodules.dataset import from_config
 from datamodules.loaders import Batch
-from datamodules.secret import Secret
-from datamodules.split import Membership
 from defenses.hamp import HAMP, confidence
-from targets.training import make_fitter
 
 
 def batch_of(y: torch.Tensor) -> Batch:
@@ -57,17 +53,15 @@ def test_is_least_at_the_soft_label():
     assert logits.grad[0, 0] > 0  # descent lowers the true class
 
 
-def test_members_get_no_surer_than_their_labels(compose):
+def test_members_get_no_surer_than_their_labels(compose, fitting):
     sure = {}
     for entropy in (0.2, 0.8):
         config = compose("data=digits", "trainer.epochs=12", "defense=hamp", f"defense.entropy={entropy}")
-        dataset, secret, membership = from_config(config), Secret.from_text("hamp"), Membership()
-        fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, [0], membership)
-        members = membership.draw(dataset.split, [0], secret)
-        logits = torch.from_numpy(fitter.defense.fit(fitter, dataset.split, members).predict(dataset.x)[0])
-        trained = dataset.split.pool[members[0]]
-        assert (logits.argmax(dim=1)[trained] == torch.tensor(dataset.y[trained])).float().mean() > 0.97
-        sure[entropy] = float(logits[trained].softmax(dim=1).max(dim=1).values.mean())
+        job = fitting(config, [0])
+        dataset, members = job.dataset, job.split.pool[job.membership[0]]
+        logits = torch.from_numpy(job.fit().predict(dataset.x)[0])
+        assert (logits.argmax(dim=1)[members] == torch.tensor(dataset.y[members])).float().mean() > 0.97
+        sure[entropy] = float(logits[members].softmax(dim=1).max(dim=1).values.mean())
     assert sure[0.2] == pytest.approx(confidence(0.2, 10), abs=0.12)
     assert sure[0.8] == pytest.approx(confidence(0.8, 10), abs=0.12)
 

@@ -127,17 +127,6 @@ def test_student_sees_answered_queries_with_their_noisy_labels(compose, fitting)
     assert claim.epsilon == pytest.approx(watched.votes.epsilon(100, 1e-4))
 
 
-def test_classes_of_reference_records_are_not_used(compose, fitting) -> None:
-    states = []
-    for shift in (0, 1):
-        job = fitting(compose(*SMALL), [0])
-        y = job.dataset.y.copy()
-        y[job.split.reference] = (y[job.split.reference] + shift) % 10
-        job.fitter = replace(job.fitter, dataset=replace(job.dataset, y=y))
-        states.append(job.fit().states[0])
-    assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
-
-
 def test_statement_says_what_was_voted_on(compose, fitting) -> None:
     job = fitting(compose(*SMALL), [0])
     claim = job.defense.statement(job.fit())

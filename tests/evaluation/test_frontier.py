@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from evaluation.curves import series
@@ -13,12 +13,10 @@ from evaluation.frontier import frontier, has_frontier
 from evaluation.titles import title
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=8))
-def test_as_a_double_loop_finds(values: list[tuple[int, int]]) -> None:
-    from conftest import finding
-
-    runs = [finding("l2", strength=i, accuracy=a / 10, separation=s / 10) for i, (a, s) in enumerate(values)]
+def test_as_a_double_loop_finds(make_findings: Callable[..., Findings], values: list[tuple[int, int]]) -> None:
+    runs = [make_findings("l2", strength=i, accuracy=a / 10, separation=s / 10) for i, (a, s) in enumerate(values)]
     beaten = {(a, s) for a, s in values if any(b >= a and t <= s and (b, t) != (a, s) for b, t in values)}
     found = [values[int(point.findings.strength or 0)] for point in frontier(series(runs))]
     assert set(found) == set(values) - beaten and len(found) == len(set(found))
