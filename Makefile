@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test figures check
+.PHONY: demo test figures forget check
 
 demo: .venv/.installed
 	$(BIN)/python train.py -m experiment=quickstart
@@ -16,6 +16,10 @@ test: .venv/.dev
 
 figures: .venv/.installed
 	$(BIN)/python docs/figures.py $(ROOT)
+	$(BIN)/python docs/screenshots.py
+
+forget: .venv/.installed
+	$(BIN)/python -m evaluation.forget run=$(run)
 
 check: .venv/.dev
 	$(BIN)/ruff check .
@@ -28,5 +32,5 @@ check: .venv/.dev
 	touch $@
 
 .venv/.dev: .venv/.installed
-	$(BIN)/pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev,sweep,track]'
 	touch $@

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -14,20 +15,25 @@ NO_SETTING = (
     "It is no setting of what was chosen; choose that first, such as canary=label_noise for canary.count"
     " or attack=lira for attack.lira.variance"
 )
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+ROOM = "make room, and the same command goes on from there"
+NO_MEMORY = "can't allocate memory"
+"""What PyTorch says where NumPy raises MemoryError."""
 DONE, SOME_FAILED, BAD_INPUT, CLAIM_VIOLATED, GATE_EXCEEDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 def call(main: Callable[[], object]) -> NoReturn:
     """Runs a command and exits: 0 done, 1 some runs failed, 2 bad input in one line, 130 interrupted.
 
-    Bad input is a ValueError, an OSError or an error of Hydra's; anything else is a fault of this program and keeps
-    its traceback. `HYDRA_FULL_ERROR=1` keeps it always.
+    Bad input is a ValueError, an OSError, too little memory or an error of Hydra's; anything else is a fault of this
+    program and keeps its traceback. `HYDRA_FULL_ERROR=1` keeps it always.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints and exits before the cause gets here
     try:
         main()
-    except KeyboardInterrupt:
-        print("interrupted; finished models are kept, the same command goes on from there", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        done = str(interrupt) or "what is done is kept"
+        print(f"interrupted: {done}; the same command goes on from there", file=sys.stderr)
         sys.exit(INTERRUPTED)
     except Exception as error:
         if TRACEBACKS or not is_bad_input(error):
@@ -47,7 +53,10 @@ def one_line(error: BaseException) -> str:
     cause = [error, *bad_inputs(error)][-1]
     text = str(cause)
     if isinstance(cause, OSError) and cause.strerror and cause.filename:
-        text = f"{cause.filename}: {cause.strerror}; choose another place, or mend its permissions"
+        remedy = ROOM if cause.errno in FULL else "choose another place, or mend its permissions"
+        text = f"{cause.filename}: {cause.strerror}; {remedy}"
+    if isinstance(cause, MemoryError) or NO_MEMORY in text:
+        text = f"not enough memory ({text}); choose a smaller network, batch or data set"
     text = text.split("Config search path")[0]  # Hydra adds where it looked
     text = re.sub(r"To append to your config use \+\S+", NO_SETTING, text)
     return " ".join(text.split()) or type(cause).__name__
@@ -58,8 +67,8 @@ def bad_inputs(error: BaseException) -> Iterator[BaseException]:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    kinds = (ValueError, OSError, HydraException, OmegaConfBaseException)
-    mendable = [cause for cause in causes(error) if isinstance(cause, kinds)]
+    kinds = (ValueError, OSError, MemoryError, HydraException, OmegaConfBaseException)
+    mendable = [cause for cause in causes(error) if isinstance(cause, kinds) or NO_MEMORY in str(cause)]
     clear = [cause for cause in mendable if not isinstance(cause, OmegaConfBaseException)]
     yield from clear or mendable
 

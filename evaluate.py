@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig
 
-from commandline import CLAIM_VIOLATED, call
+from commandline import CLAIM_VIOLATED, GATE_EXCEEDED, SOME_FAILED, call
 from datamodules.records import name_of
 
 if TYPE_CHECKING:
@@ -29,21 +29,36 @@ def main(config: DictConfig) -> None:
 
 
 def evaluate(settings: dict[str, Any]) -> None:
+    from evaluation.given import check_given
+    from evaluation.limit import refuse_limits
     from evaluation.method import Method
     from evaluation.runs import find
+    from evaluation.scope import check_scope_of
+    from targets import progress
 
-    for key in ("attack", "threat", "root", "reports"):
-        if not settings.get(key):
-            raise ValueError(f"{key} is empty; leave it out for the default")
+    if settings["quiet"]:
+        progress.silence()
+    check_given(settings)
+    check_scope_of(settings)
     method = Method(
-        attacks=settings["attack"], threat=settings["threat"], queries=settings["queries"], adaptive=all_attacks()
-    )
+        attacks=settings["attack"], threat=settings["threat"], queries=settings["queries"], adaptive=all_attacks(),
+        utility=settings["utility"], slices=(settings.get("data") or {}).get("slices") or None,
+    )  # fmt: skip
+    if settings.get("audit"):
+        audit(settings, method)
+        return
+    for instead in ("search", "study"):
+        if settings.get(instead):
+            refuse_limits(settings, f"{instead}=…")
+    if settings.get("search"):
+        search(settings, method)
+        return
     runs = find(Path(settings["root"]), data_name(settings.get("data")), settings["runs"])
     folder = Path(settings["reports"]) / (settings["name"] or runs[0].dataset.name)
     if settings.get("study"):
         study(settings["study"], runs, method, folder)
     else:
-        report(runs, method, folder, settings["command"])
+        report(runs, method, folder, settings)
 
 
 def all_attacks() -> dict[str, Any]:
@@ -54,22 +69,50 @@ def all_attacks() -> dict[str, Any]:
     return {name: node for file in files for name, node in file.items() if name != "defaults"}
 
 
-def report(runs: Sequence[Run], method: Method, folder: Path, command: str) -> None:
-    """Attacks comparable runs, prints the table and writes the report; exits with 3 if a claim is violated."""
+def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str, Any]) -> None:
+    """Attacks comparable runs, prints the table and writes the report; tells which keep the limits that were asked for.
+
+    Exits with 3 if a claim is violated, with 4 if no run can be chosen or one does not pass the gate.
+    """
     from evaluation.claims import violations
     from evaluation.curves import check_comparable
+    from evaluation.gate import gate
+    from evaluation.limit import Limit
     from evaluation.measure import findings_of
+    from evaluation.recommendation import recommend
+    from evaluation.releases import releases
     from evaluation.report import write
+    from evaluation.scope import PUBLIC
     from evaluation.table import show
 
+    scope = settings["report"]["scope"]
+    asked = [(judge, Limit.asked(name, settings)) for name, judge in (("choose", recommend), ("gate", gate))]
     check_comparable(runs)
     folder.mkdir(parents=True, exist_ok=True)
     findings = findings_of(runs, method)
     show(findings)
-    for path in write(findings, folder, command):
+    shipped = releases(runs, Path(settings["released"]))
+    place = folder / PUBLIC if scope == PUBLIC else folder  # apart from what earlier calls left for insiders
+    for path in write(findings, place, settings["command"], scope=scope, releases=shipped):
         print(path)
+    kept = True
+    for judge, limit in asked:
+        if limit is not None:
+            lines, found = judge(findings, limit)
+            print("", *lines, sep="\n")
+            kept &= bool(found)
     if violations(findings):
         raise SystemExit(CLAIM_VIOLATED)
+    if not kept:
+        raise SystemExit(GATE_EXCEEDED)
+
+
+def audit(settings: dict[str, Any], method: Method) -> None:
+    """Audits what was trained already; exits with 4 if it does not pass the gate."""
+    from evaluation.audit_command import audit
+
+    if not audit(settings, method):
+        raise SystemExit(GATE_EXCEEDED)
 
 
 def study(settings: dict[str, Any], runs: Sequence[Run], method: Method, folder: Path) -> None:
@@ -84,13 +127,46 @@ def study(settings: dict[str, Any], runs: Sequence[Run], method: Method, folder:
         print(path)
 
 
+def search(settings: dict[str, Any], method: Method) -> None:
+    """Trains and attacks runs that may lie on the frontier, prints it and writes what was tried; exits with 1 if some
+    failed, with 3 if a claim is violated."""
+    from hydra.core.global_hydra import GlobalHydra
+
+    from evaluation.claims import violations
+    from evaluation.search import Search
+    from evaluation.search_runs import run_search
+    from evaluation.search_table import SELECTED, frontier_table, write_search
+    from evaluation.table import console_for
+    from train import composed, train
+
+    wanted, data = Search(**settings["search"]), settings.get("data")
+    if (name := data_name(data)) is None:
+        raise ValueError(f"search={wanted.name} needs data; add data=<name>")
+    GlobalHydra.instance().clear()  # runs are composed from the settings of another command
+
+    def compose(*overrides: str) -> dict[str, Any]:
+        return {**composed(f"runs={settings['root']}", *overrides), "data": data}
+
+    folder = Path(settings["reports"]) / (settings["name"] or name) / wanted.name
+    searched = run_search(wanted, method, folder, compose, train)
+    console_for().print(frontier_table(searched))
+    print(SELECTED)
+    for path in write_search(searched, folder):
+        print(path)
+    print(f"{len(searched.trials) - searched.failed} done, {searched.failed} failed")
+    if violations(searched.findings):
+        raise SystemExit(CLAIM_VIOLATED)
+    if searched.failed:
+        raise SystemExit(SOME_FAILED)
+
+
 def data_name(data: dict[str, Any] | None) -> str | None:
     """The folder of a data set's runs: its name, or that of its file."""
     if data is None:
         return None
-    if data.get("path") == "???" and data["name"] is None:
+    if data.get("path", "???") == "???" and data.get("name") is None:
         raise ValueError("data.path is not given; add it, or data.name, or name the runs with runs=<folder or pattern>")
-    return data["name"] or name_of(data["path"])
+    return data.get("name") or name_of(data["path"])
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ def main(config: DictConfig) -> dict[str, Any] | None:
     chosen = HydraConfig.get().runtime.choices
     settings: Any = OmegaConf.to_container(config, resolve=True)
     settings["names"] = names(chosen, settings)
+    settings = with_own_network(settings, HydraConfig.get().overrides.task)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train(settings)  # the sweep shows the progress line, failures and the summary
     call(lambda: one(settings))
@@ -44,7 +45,7 @@ def composed(*overrides: str) -> dict[str, Any]:
     with open_dict(config):
         del config["hydra"]
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    return {**settings, "names": names(chosen, settings)}
+    return with_own_network({**settings, "names": names(chosen, settings)}, overrides)
 
 
 def names(chosen: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
@@ -54,12 +55,24 @@ def names(chosen: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, s
     return named | ({"defense": "none"} if plain else {})
 
 
+def with_own_network(settings: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """`network._target_=my_package.MyNet` alone is `network=own`: settings of the network it replaces are left out."""
+    given = {override.lstrip("+").partition("=")[0] for override in overrides}
+    if "network._target_" not in given or settings["names"]["network"] == "own":
+        return settings
+    kept = tuple(key.split(".")[1] for key in given if key.startswith("network."))
+    network = {key: value for key, value in settings["network"].items() if key in kept}
+    return {**settings, "network": network, "names": {**settings["names"], "network": "own"}}
+
+
 def one(settings: dict[str, Any]) -> None:
     """A single run, plan or release, and what it prints."""
     from evaluation.tuning import trainings
-    from targets.progress import Progress
+    from targets import progress
 
     check_groups(settings)
+    if settings["quiet"]:
+        progress.silence()
     if settings["ship"] is not None:
         print(release(settings))
     elif settings["plan"]:
@@ -67,7 +80,7 @@ def one(settings: dict[str, Any]) -> None:
 
         show([train(settings)])
     else:
-        with Progress(Path(settings["runs"]), trainings(settings)):
+        with progress.Progress(Path(settings["runs"]), trainings(settings)):
             outcome = train(settings)
         print(f"{outcome['status']}: {outcome['folder']}")
 
@@ -79,15 +92,18 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost.
     """
     from datamodules.dataset import from_config
+    from datamodules.settings import check_numbers, made
     from datamodules.split import Membership
     from evaluation.runs import Run
     from targets import progress
     from targets.checkpoints import checkpoint_epochs
-    from targets.guards.registry import guards_of, label, make_guard, register, registered, unfitted
+    from targets.guards.registry import guards_of, label, make_guard, register
     from targets.recipe import FleetSettings, Recipe
+    from targets.run_log import RunLog
 
     check_groups(settings)
-    if settings.get("data") is None:
+    check_numbers({key: value for key, value in settings.items() if key != "tuning"})  # a trial may fail
+    if not isinstance(settings.get("data"), dict):
         names = ", ".join(sorted(path.stem for path in Path(__file__).with_name("conf").glob("data/*.yaml")))
         raise ValueError(f"data is not chosen; add data=<name>, one of {names}")
     if missing_keys := [key for key, value in settings["data"].items() if value == "???"]:
@@ -103,50 +119,75 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
             return {"folder": str(Run.of(settings, dataset).folder), "status": "skipped"}
         settings = trials.chosen()
     run = Run.of(settings, dataset)
-    membership, split, recipe = Membership(**settings["membership"]), dataset.split, Recipe.of(settings)
+    membership = made(Membership, "membership", settings["membership"])
+    split, recipe = dataset.split, Recipe.of(settings)
     recipe.arithmetic(membership.public_size(len(split.pool), len(split.canaries)))
     run.check_secret(settings["secret"])
     guard = make_guard(settings)
     for role in sorted(guard.roles):
         split.require(role, who=f"guard={guard.name}")
-    fleet = FleetSettings(**settings["fleet"])
-    wanted = fleet.models
-    missing = run.missing(wanted, checkpoint_epochs(recipe.epochs, fleet.keep_checkpoints))
+    fleet = made(FleetSettings, "fleet", settings["fleet"])
+    wanted, checkpoints = fleet.models, checkpoint_epochs(recipe.epochs, fleet.keep_checkpoints)
+    missing, unguarded = run.missing(wanted, checkpoints), unfitted_of(run, guard, wanted)
     if settings["plan"]:
         from evaluation.plan import cost
 
         return cost(run, settings, dataset, missing)
-    guards = [guard, *(registered(run.folder, other) for other in guards_of(run.folder) if other != label(guard))]
-    unguarded = [(each, k) for each in guards for k in unfitted(run.folder, each, range(wanted))]
     if not missing and not unguarded and run.is_complete() and label(guard) in guards_of(run.folder):
         progress.report(run.name, wanted, cached=True)
+        run.describe(settings)
         return {"folder": str(run.folder), "status": "cached"}
     with run.lock() as mine:
         if not mine:
             return {"folder": str(run.folder), "status": "skipped"}
-        progress.report(run.name, wanted - len(missing), cached=True)
-        run.create(settings, settings["secret"], dataset)
+        log = RunLog(folder=run.folder, verbose=settings["verbose"])
         try:
-            train_missing(run, settings, missing)
-            fit_missing(run, settings, unguarded)
-            register(run.folder, guard)
-            run.complete(wanted)
+            run.create(settings, settings["secret"], dataset)
+            # Anew: another process may have worked on it until now, or have been killed while it wrote.
+            missing, unguarded = run.missing(wanted, checkpoints), unfitted_of(run, guard, wanted)
+            progress.report(run.name, wanted - len(missing), cached=True)
+            log.start(wanted, len(missing))
+            with log.timed("complete"):
+                train_missing(run, settings, missing)
+                fit_missing(run, settings, unguarded)
+                register(run.folder, guard)
+                run.complete(wanted)
         except Exception as error:
             run.fail(one_line(error))
+            log.add("failed; the reason is in FAILED")
             raise
     return {"folder": str(run.folder), "status": "trained"}
 
 
+def unfitted_of(run: Run, guard: Guard, wanted: int) -> list[tuple[Guard, int]]:
+    """Every guard of a run, this one included, with each model that it is still to be fitted to."""
+    from targets.guards.registry import guards_of, label, registered, unfitted
+
+    guards = [guard, *(registered(run.folder, other) for other in guards_of(run.folder) if other != label(guard))]
+    return [(each, k) for each in guards for k in unfitted(run.folder, each, range(wanted))]
+
+
 def check_groups(settings: dict[str, Any]) -> None:
+    """Raises ValueError for a single value in the place of a group, whatever the group is for."""
+    from datamodules.settings import check_group
+
+    if settings["quiet"] and settings["verbose"]:
+        raise ValueError("quiet=true and verbose=true say the opposite; leave one of them out")
     for group in ("fleet", "membership", "network", "defense", "guard", "trainer"):
-        if not isinstance(settings[group], dict):
-            raise ValueError(f"{group}={settings[group]} is no group of settings; leave it out, or set its keys")
+        check_group(group, settings[group])
+    for group in (group for group in ("tuning", "canary") if settings.get(group)):
+        check_group(group, settings[group])
+    key, node = "defense", settings["defense"]
+    while node.get("base") is not None:
+        key, node = f"{key}.base", node["base"]
+        check_group(key, node)
 
 
 def release(settings: dict[str, Any]) -> Path:
     """Trains the release of the run `ship` behind the guard that was chosen; returns its folder."""
     from datamodules.secret import Secret
     from evaluation.runs import Run
+    from targets.files import replacing
     from targets.guards.registry import GUARDS, label, make_guard
     from targets.release import check_unreleased, ship
 
@@ -160,8 +201,9 @@ def release(settings: dict[str, Any]) -> Path:
     for place in (released, *others):
         check_unreleased(place)  # the same records behind another guard are a further release
     folder = released if guard.name == "none" else released.with_name(f"{released.name}-{guard.name}")
-    secret.save(run.folder / "private" / "release_secret")
-    config = {**run.config, "guard": settings["guard"], "release": settings["release"]}
+    with replacing(run.folder / "private" / "release_secret") as temporary:
+        secret.save(temporary)
+    config = {**run.config, **{key: settings[key] for key in ("guard", "release", "verbose")}}
     ship(config, Run(run.folder, label(guard)).audit(), secret).save(folder)
     return folder
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
+from datamodules.array_files import read_arrays
+from datamodules.places import place
 from datamodules.preprocessing import Scale
 from datamodules.records import Records, name_of
 from datamodules.rows import check_finite
+from datamodules.slices import Slices, check_columns
 
 KEYS = ("x", "y", "persons")
+SLICE = "slice_"
+"""What the key of a slice begins with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,11 +30,19 @@ class Arrays:
         path: an `.npz` file with the keys `x` (records, ...), `y` (records,), and optionally `persons` (records,),
             numbers or words that name the person behind each record. Or a folder with `x.npy`, `y.npy` and
             optionally `persons.npy`: then x is memory-mapped and may be larger than memory (if it is float32).
+        slices: names of groups by which results are read: `sex` is the key `slice_sex` (records,), numbers or words.
         name: of the data set; None takes the name of the file or folder.
+
+    Raises:
+        ValueError: if slices are no list.
     """
 
     path: str
+    slices: Sequence[str] = ()
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        check_columns(self.slices)
 
     def load(self) -> Records:
         """Rows x, labels y that must be 0..C−1 with every number occurring.
@@ -40,8 +51,7 @@ class Arrays:
             FileNotFoundError: if there is nothing at `path`.
             ValueError: if the content cannot be read or is no classification task.
         """
-        path = Path(self.path).expanduser()
-        arrays = self._read(path)
+        arrays = self._read(KEYS)
         for key in ("x", "y"):
             if key not in arrays:
                 raise ValueError(f"data.path={self.path} has no {key}; save x (records, ...) and y (records,)")
@@ -52,39 +62,48 @@ class Arrays:
             )
         check_finite(f"data.path={self.path}: x", x)
         labels = self._labels(y, len(x))
+        self._slices(len(x))  # what is wrong with them is said before anything is trained
         return Records(
-            name=self.name or name_of(path),
+            name=self.name or name_of(self.path),
             rows=x,
             labels=labels,
             classes=tuple(str(number) for number in range(labels.max() + 1)),
-            persons=self._persons(arrays["persons"], len(x)) if "persons" in arrays else None,
+            persons=None if "persons" not in arrays else self._named("persons", arrays["persons"], len(x))[1],
             preprocessing=Scale(shape=x.shape[1:]),
         )
 
-    def _read(self, path: Path) -> dict[str, np.ndarray]:
+    def read_slices(self) -> Slices:
+        """The arrays of the slices.
+
+        Raises:
+            ValueError: if one is absent, names no group for each record, or names too many.
+        """
+        return self._slices(len(self._read(("y",))["y"]))
+
+    def _slices(self, records: int) -> Slices:
+        keys = {name: f"{SLICE}{name}" for name in self.slices}
+        arrays = self._read(tuple(keys.values()))
+        words = {}
+        for name, key in keys.items():
+            if key not in arrays:
+                raise ValueError(f"data.slices={name}: data.path={self.path} has no {key}; save one word a record")
+            groups, of_record = self._named(key, arrays[key], records)
+            words[name] = groups.astype(str)[of_record]
+        return Slices(words=words)
+
+    def _read(self, keys: Sequence[str]) -> dict[str, np.ndarray]:
+        path = place("data.path", self.path)
         if not path.exists():
             raise FileNotFoundError(
                 f"data.path={self.path} does not exist; give an .npz file or a folder of .npy files"
             )
         try:
-            if path.is_dir():
-                files = {key: path / f"{key}.npy" for key in KEYS}
-                return {
-                    key: np.asarray(np.load(file, mmap_mode="r" if key == "x" else None))
-                    for key, file in files.items()
-                    if file.exists()
-                }
-            archive = np.load(path)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("it is one array, not an archive")
-            with archive:
-                return {key: archive[key] for key in KEYS if key in archive}
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            if "allow_pickle" in str(error):
-                reason, remedy = "it holds Python objects, and reading them could run code", "save numbers only"
-            else:
-                reason, remedy = " ".join(str(error).split()), "write it afresh with numpy.savez(path, x=x, y=y)"
-            raise ValueError(f"data.path={self.path} cannot be read: {reason}; {remedy}") from None
+            return read_arrays(path, keys, mapped=("x",))
+        except (OSError, ValueError) as error:
+            remedy = "write it afresh with numpy.savez(path, x=x, y=y)"
+            if "Python objects" in str(error):
+                remedy = "save numbers only"
+            raise ValueError(f"data.path={self.path} cannot be read: {error}; {remedy}") from None
 
     def _labels(self, y: Shaped[np.ndarray, "..."], records: int) -> Int64[np.ndarray, " records"]:
         if y.shape != (records,):
@@ -103,10 +122,14 @@ class Arrays:
             )
         return y.astype(np.int64)
 
-    def _persons(self, persons: Shaped[np.ndarray, "..."], records: int) -> Int64[np.ndarray, " records"]:
-        if persons.shape != (records,) or persons.dtype.kind not in "iuUS":
+    def _named(
+        self, key: str, words: Shaped[np.ndarray, "..."], records: int
+    ) -> tuple[Shaped[np.ndarray, " words"], Int64[np.ndarray, " records"]]:
+        """The different words of an array, and which of them each record has."""
+        if words.shape != (records,) or words.dtype.kind not in "iuUS":
             raise ValueError(
-                f"data.path={self.path}: persons has shape {persons.shape} and dtype {persons.dtype}; "
+                f"data.path={self.path}: {key} has shape {words.shape} and dtype {words.dtype}; "
                 f"save ({records},) whole numbers or words"
             )
-        return np.unique(persons, return_inverse=True)[1].astype(np.int64)
+        distinct, of_record = np.unique(words, return_inverse=True)
+        return distinct, of_record.astype(np.int64)

@@ -111,7 +111,7 @@ class Canaries:
     count: int = 500
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
             raise ValueError(f"canary.kind={self.kind} is unknown; choose one of {', '.join(KINDS)}")
         if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
             raise ValueError(f"canary.count={self.count} is no count; choose a whole number from 1 on")

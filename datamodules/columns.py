@@ -50,7 +50,13 @@ class Numeric:
         numbers = _numbers(name, values)
         if self.fill is not None:
             numbers = np.where(np.isnan(numbers), self.fill, numbers)
-        return ((numbers - self.center) / self.scale).astype(np.float32)[:, None]
+        with np.errstate(over="ignore"):
+            inputs = ((numbers - self.center) / self.scale).astype(np.float32)
+        if np.isinf(inputs).any():
+            raise ValueError(
+                f"column {name} exceeds float32 with center={self.center:g}, scale={self.scale:g}; choose other ones"
+            )
+        return inputs[:, None]
 
 
 @dataclass(frozen=True, kw_only=True)

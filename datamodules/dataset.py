@@ -17,6 +17,7 @@ from datamodules.columns import UnfittedColumns
 from datamodules.preprocessing import Preprocessing
 from datamodules.records import Records, Source
 from datamodules.scattering import Scattering
+from datamodules.settings import made
 from datamodules.split import Roles, Split
 
 
@@ -91,8 +92,8 @@ def from_config(config: Mapping[str, Any]) -> Dataset:
 @lru_cache(maxsize=2)
 def _load(settings: str) -> Dataset:
     data, split, seed, canary = json.loads(settings)
-    dataset = prepare(instantiate(data), Roles(**split), seed)
-    return with_canaries(dataset, Canaries(**canary), seed) if canary else dataset
+    dataset = prepare(instantiate(data), made(Roles, "split", split), seed)
+    return with_canaries(dataset, made(Canaries, "canary", canary), seed) if canary else dataset
 
 
 def _fit(records: Records, split: Split) -> Preprocessing:

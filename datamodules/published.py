@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import lzma
 from dataclasses import dataclass
 from pathlib import Path
+
+from datamodules.decompression import BROKEN, opened
+from datamodules.places import place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +37,9 @@ class PublishedFile:
         """
         path = self._path(root)
         try:
-            content = lzma.decompress(path.read_bytes()) if path.name == f"{self._base}.xz" else path.read_bytes()
-        except lzma.LZMAError as error:
+            with opened(path) if path.name == f"{self._base}.xz" else path.open("rb") as file:
+                content = file.read()
+        except (*BROKEN, ValueError) as error:
             raise ValueError(f"{path} is no .xz file ({error}); delete it, and set data.root=null") from None
         algorithm, published = self.checksum.split(":")
         if (found := hashlib.new(algorithm, content).hexdigest()) != published:
@@ -52,7 +55,7 @@ class PublishedFile:
 
     def _path(self, root: str | None) -> Path:
         if root is not None:
-            stored = Path(root, self.name).expanduser()
+            stored = place("data.root", root) / self.name
             for path in (stored, stored.with_name(f"{stored.name}.xz")):
                 if path.is_file():
                     return path

@@ -60,8 +60,10 @@ class Records:
     published_test: Int64[np.ndarray, " test"] | None = None
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"\w[\w .+-]*", self.name):
-            raise ValueError(f"data.name={self.name} is no folder name; use letters, digits and any of - _ . +")
+        if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w .+-]{0,99}", self.name):
+            raise ValueError(
+                f"data.name={self.name} is no folder name; use letters, digits and any of - _ . +, at most 100"
+            )
         if len(self.classes) < 2:
             raise ValueError(f"data {self.name}: the only class is {self.classes[0]}; at least 2 classes are needed")
         counts = np.bincount(self.labels, minlength=len(self.classes))

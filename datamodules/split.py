@@ -109,6 +109,9 @@ class Roles:
     test: float | Literal["published"] | None = None
 
     def __post_init__(self) -> None:
+        for role in ROLES[:-1]:
+            if getattr(self, role) is None:
+                raise ValueError(f"split.{role}=None gives no number; set split.{role}=0, or only split.test=null")
         for role, value in self._given():
             number = isinstance(value, int | float) and 0 <= value < math.inf
             if not number or (value > 1 and value % 1):
@@ -203,6 +206,8 @@ class Membership:
     def __post_init__(self) -> None:
         if self.how not in ("bernoulli", "complementary", "fixed"):
             raise ValueError(f"membership.how={self.how} is unknown; choose bernoulli, complementary or fixed")
+        if not isinstance(self.share, int | float):
+            raise ValueError(f"membership.share={self.share} is no number; choose it between 0 and 1")
         if self.how == "complementary" and self.share != 0.5:
             raise ValueError(f"membership.share={self.share:g}: complementary models halve the pool; set it to 0.5")
         if not 0 < self.share < 1 and not (self.how == "fixed" and self.share == 1):

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import lzma
 import warnings
-import zipfile
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from datamodules.columns import Categorical, Columns, UnfittedColumns
+from datamodules.decompression import BROKEN, opened
+from datamodules.places import place
 from datamodules.records import Records, name_of
+from datamodules.slices import NO_WORD, Slices, check_columns
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,16 +28,18 @@ class Table:
     """A CSV file with a header, UTF-8, separated by commas.
 
     Args:
-        path: of the file; it may be compressed (.gz, .xz, …).
+        path: of the file; it may be compressed (.gz, .bz2, .xz, or .zip with one file).
         label: the column to predict; its words become the classes.
         person: the column that names the person behind each row; then a person, not a row, is the unit of privacy.
         missing: `impute` fills a missing value with the column's mean or most frequent word; `error` refuses it.
         schema: a YAML or JSON file that describes the columns to use (`Columns.from_json`), so that no number of the
             preprocessing comes from the data. None takes all columns and fits them.
+        slices: columns by whose words results are read, of rare ones too; whether a model learns from them is not
+            decided here. A column of numbers needs another one beside it that says the band of each.
         name: of the data set; None takes the name of the file.
 
     Raises:
-        ValueError: if `missing` is unknown, or one column is to be both label and person.
+        ValueError: if `missing` is unknown, one column is to be both label and person, or slices are no list.
     """
 
     path: str
@@ -46,9 +47,11 @@ class Table:
     person: str | None = None
     missing: Literal["error", "impute"] = "error"
     schema: str | None = None
+    slices: Sequence[str] = ()
     name: str | None = None
 
     def __post_init__(self) -> None:
+        check_columns(self.slices)
         if self.missing not in ("error", "impute"):
             raise ValueError(f"data.missing={self.missing} is unknown; choose error or impute")
         if self.label == self.person:
@@ -63,6 +66,8 @@ class Table:
         """
         schema = None if self.schema is None else _read_schema(self.schema)
         self._check_header()
+        if self.slices:
+            self.read_slices()  # what is wrong with them is said before anything is trained
         named = [name for name in (self.label, self.person) if name is not None]
         coded = [name for name, column in schema.columns.items() if isinstance(column, Categorical)] if schema else []
         frame = self._read(dtype=dict.fromkeys([*named, *coded], str))  # 007 is a word here, not the number 7
@@ -81,28 +86,39 @@ class Table:
             preprocessing=schema or self._unfitted(rows),
         )
 
+    def read_slices(self) -> Slices:
+        """The slice columns as they stand in the file.
+
+        Raises:
+            ValueError: if there is no such column, or it has too many different words.
+        """
+        self._check_header()
+        frame = self._read(dtype=str, usecols=list(self.slices))
+        return Slices(words={name: frame[name].fillna(NO_WORD).to_numpy(dtype=str) for name in self.slices})
+
     def _check_header(self) -> None:
         header = self._read(header=None, nrows=1, dtype=str, keep_default_na=False, na_values=[]).iloc[0].tolist()
         if "" in header:
             raise ValueError(f"data.path={self.path}: column {header.index('') + 1} has no name; name or remove it")
         if twice := sorted({name for name in header if header.count(name) > 1}):
             raise ValueError(f"data.path={self.path} has two columns {twice[0]}; rename one of them")
-        for key, name in (("label", self.label), ("person", self.person)):
+        named = (("label", self.label), ("person", self.person), *(("slices", name) for name in self.slices))
+        for key, name in named:
             if name is not None and name not in header:
                 raise ValueError(f"data.{key}={name} is no column of {self.path}; choose one of {', '.join(header)}")
 
     def _read(self, **options: Any) -> pd.DataFrame:
         import pandas as pd
 
-        path = Path(self.path).expanduser()
+        path = place("data.path", self.path)
         if not path.is_file():
             raise FileNotFoundError(f"data.path={self.path} is no file; give a CSV file")
         defaults = {"skipinitialspace": True, "index_col": False, "low_memory": False}
         missing = {"keep_default_na": False, "na_values": MISSING}
         try:
-            with warnings.catch_warnings():
+            with opened(path) as file, warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)  # rows longer than the header would be cut
-                frame = pd.read_csv(path, **(defaults | missing | options))
+                frame = pd.read_csv(file, **(defaults | missing | options))
         except UnicodeDecodeError as error:
             raise ValueError(
                 f"data.path={self.path} is not UTF-8 ({error.reason} at byte {error.start}); "
@@ -110,7 +126,7 @@ class Table:
             ) from None
         except pd.errors.EmptyDataError:
             raise ValueError(f"data.path={self.path} is empty; give a header and at least 4 rows") from None
-        except (ValueError, OSError, EOFError, pd.errors.ParserWarning, *BROKEN) as error:
+        except (ValueError, OSError, pd.errors.ParserWarning, *BROKEN) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"data.path={self.path} cannot be read: {reason}; every row needs as many values as the header"
@@ -139,13 +155,10 @@ class Table:
         return UnfittedColumns(numeric=numeric, categorical=categorical, missing=self.missing)
 
 
-BROKEN = (zlib.error, lzma.LZMAError, zipfile.BadZipFile)
-
-
 def _read_schema(name: str) -> Columns:
     import yaml
 
-    path = Path(name).expanduser()
+    path = place("data.schema", name)
     if not path.is_file():
         raise FileNotFoundError(f"data.schema={name} is no file; give a YAML or JSON file")
     try:

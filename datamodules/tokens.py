@@ -25,8 +25,8 @@ class Tokens:
     (Weinberger et al. 2009, "Feature Hashing for Large Scale Multitask Learning", section 2).
 
     Args:
-        length: words of a text that are used, at least 1: what is longer is cut, what is shorter is padded.
-        buckets: how many numbers there are, at least 2; number 0 is the padding.
+        length: words of a text that are used, 1 to 65,536: what is longer is cut, what is shorter is padded.
+        buckets: how many numbers there are, 2 to 2^32, which is as many as the hash has; number 0 is the padding.
 
     Raises:
         ValueError: if a number is out of range.
@@ -39,10 +39,10 @@ class Tokens:
     buckets: int = 8192
 
     def __post_init__(self) -> None:
-        for name, least in (("length", 1), ("buckets", 2)):
+        for name, least, most in (("length", 1, 2**16), ("buckets", 2, 2**32)):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"data.{name}={value} is no count; choose a whole number from {least} on")
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"data.{name}={value} is no count; choose a whole number from {least} to {most}")
 
     @property
     def shape(self) -> tuple[int, ...]:

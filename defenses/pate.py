@@ -57,7 +57,7 @@ class PATE(Defense):
 
     def __post_init__(self) -> None:
         for name, value, least in (("teachers", self.teachers, 2), ("queries", self.queries, 1)):
-            if value is not None and (not isinstance(value, int) or value < least):
+            if (value is not None or name == "teachers") and (not isinstance(value, int) or value < least):
                 raise ValueError(f"defense.{name}={value} is no count; choose a whole number from {least} on")
         if self.delta is not None and not 0 < self.delta < 1:
             raise ValueError(f"defense.delta={self.delta} is not a probability; choose a value above 0 and below 1/N")

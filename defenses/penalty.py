@@ -29,4 +29,4 @@ class Penalty(pl.Callback):
     ) -> None:
         weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         with torch.no_grad():
-            torch._foreach_add_([p.grad for p in weights], list(self.slope(weights)), alpha=self.weight)
+            torch._foreach_add_([p.grad for p in weights], list(self.slope(weights)), alpha=float(self.weight))

@@ -6,22 +6,21 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from evaluation.claims import violations
-from evaluation.curves import FPR, UTILITY, Series, ordered, strongest_row
+from evaluation.curves import FPR, Series, ordered, strongest_row
 from evaluation.findings import AUC, Findings, tpr_at
 from evaluation.masking import masked
 from evaluation.ties import is_tied
 from evaluation.titles import canary_text, has_canaries, is_undefended, title
+from evaluation.utility import AFFORDABLE, worth
 
-AFFORDABLE = 0.05
 MANY = 16
 """More runs than a legend can name."""
-NEARLY = f"within {100 * AFFORDABLE:g} points of the best accuracy"
 
 
 def chosen(findings: Sequence[Findings]) -> list[tuple[str, Findings]]:
     """Runs whose claim is refuted, the undefended one, where attacks found least, and the same among the useful.
 
-    Each with its heading; useful are those nearly as accurate as any. Fleets with canaries are told beside these, and
+    Each with its heading; useful are those nearly as useful as any. Fleets with canaries are told beside these, and
     stand here only where there is nothing else; so are runs that mask what they leak, with a heading that says so. AUC
     decides where no run can be resolved at 1 % FPR.
     """
@@ -34,8 +33,9 @@ def chosen(findings: Sequence[Findings]) -> list[tuple[str, Findings]]:
     sound = [found for found in runs if not is_undefended(found) and found.run not in refuted]
     defended = [found for found in sound if is_resolved(found)] or sound
     protected = [found for found in defended if not is_masked(found, findings)] or defended
-    useful = [found for found in protected if accuracy(found) >= max(map(accuracy, runs)) - AFFORDABLE]
-    for heading, candidates in (("Best protected", protected), (f"Best protected {NEARLY}", useful)):
+    useful = [found for found in protected if worth(found) >= max(map(worth, runs)) - AFFORDABLE]
+    nearly = f"Best protected {findings[0].utility.nearly}"
+    for heading, candidates in (("Best protected", protected), (nearly, useful)):
         if candidates:
             best = least_leaking(candidates)
             though = ", though only masked" * is_masked(best, findings)
@@ -53,12 +53,12 @@ def passed_over(best: Findings, findings: Sequence[Findings]) -> list[Findings]:
 def readable(lines: Sequence[Series]) -> Sequence[Series]:
     """All runs if a legend can name them, otherwise one of each line.
 
-    That is where attacks find least among the runs of the line that are nearly as accurate as any run; its most
-    accurate one where none is.
+    That is where attacks find least among the runs of the line that are nearly as useful as any run; its most
+    useful one where none is.
     """
     if not are_many(lines):
         return lines
-    most = max(accuracy(found) for line in lines for found in line.runs)
+    most = max(worth(found) for line in lines for found in line.runs)
     return [replace(line, runs=[_best(line.runs, most)]) for line in lines]
 
 
@@ -69,16 +69,12 @@ def are_many(lines: Sequence[Series]) -> bool:
 
 def _best(runs: Sequence[Findings], most: float) -> Findings:
     attacked = [found for found in runs if found.attacks] or runs
-    useful = [found for found in attacked if accuracy(found) >= most - AFFORDABLE]
-    return least_leaking(useful) if useful else max(attacked, key=accuracy)
+    useful = [found for found in attacked if worth(found) >= most - AFFORDABLE]
+    return least_leaking(useful) if useful else max(attacked, key=worth)
 
 
 def least_leaking(findings: Sequence[Findings]) -> Findings:
-    return min(findings, key=lambda found: (leaking(found), -accuracy(found)))
-
-
-def accuracy(found: Findings) -> float:
-    return found.get(UTILITY).value or 0.0
+    return min(findings, key=lambda found: (leaking(found), -worth(found)))
 
 
 def leaking(found: Findings) -> float:

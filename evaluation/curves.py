@@ -15,12 +15,11 @@ from evaluation.findings import FPRS, Findings, Row, tpr_at
 from evaluation.settings import flat
 from evaluation.titles import canary_text, has_canaries, is_undefended, line_name, varying
 
-UTILITY = "test_accuracy"
 FPR = FPRS[0]
 MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "seed")
 """Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
-PLACE = "data.root"
-"""Where a data set lies says nothing about it."""
+OUTSIDE = ("data.root", "data.slices")
+"""Where a data set lies, and by which columns results are read, says nothing about what was learned."""
 
 
 @runtime_checkable
@@ -40,7 +39,7 @@ class Point:
 
     Args:
         label: what tells it from the other points of its line, such as `ε=8`, or `0.001 + 3` with that of the guard.
-        utility: test accuracy with its interval.
+        utility: the measure that results are read by, with its interval.
         leakage: TPR at 1 % FPR of the run's strongest attack with its interval.
     """
 
@@ -74,7 +73,8 @@ class Series:
 
     @cached_property
     def points(self) -> list[Point]:
-        """What can be drawn: not a run whose attacks were all skipped or cannot be resolved at 1 % FPR."""
+        """What can be drawn: not a run whose attacks were all skipped or cannot be resolved at 1 % FPR, nor one whose
+        answers do not allow the utility that was chosen."""
         labelled = zip(self.runs, varying(self.runs), strict=True)
         return [point for found, label in labelled if (point := _point(found, label)) is not None]
 
@@ -99,7 +99,7 @@ def check_comparable(runs: Sequence[Configured]) -> None:
 
 def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that must agree on one curve with their values, such as `trainer.optimizer.lr`."""
-    free = tuple(f"{key}." for key in (*MAY_DIFFER, PLACE))
+    free = tuple(f"{key}." for key in (*MAY_DIFFER, *OUTSIDE))
     return {key: value for key, value in flat(config) if not f"{key}.".startswith(free)}
 
 
@@ -134,10 +134,10 @@ def series(findings: Sequence[Findings]) -> list[Series]:
 
 
 def _point(found: Findings, label: str) -> Point | None:
-    leakage = strongest_row(found, tpr_at(FPR))
-    if leakage is None or leakage.value is None:
+    leakage, utility = strongest_row(found, tpr_at(FPR)), found.get(found.utility.metric)
+    if leakage is None or leakage.value is None or utility.value is None:
         return None
-    return Point(label=label, utility=found.get(UTILITY), leakage=leakage, findings=found)
+    return Point(label=label, utility=utility, leakage=leakage, findings=found)
 
 
 def strongest_row(found: Findings, metric: str) -> Row | None:

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 from evaluation.claims import violations
-from evaluation.curves import FPR, UTILITY, strongest_row
+from evaluation.curves import FPR, strongest_row
 from evaluation.findings import Findings, tpr_at
 from evaluation.flag import Flag
 from evaluation.ties import is_tied
 from evaluation.titles import is_undefended, setting
+from evaluation.utility import worth
 
 DP_SGD = "dp_sgd"
 
 
 def dominated(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
-    """A defense without ε, where some DP-SGD run is at least as accurate and leaks less.
+    """A defense without ε, where some DP-SGD run is at least as useful and leaks less.
 
-    At least as accurate: in mean test accuracy, measured on the same test records. Leaks less: the intervals of TPR at
+    At least as useful: by the measure that was chosen, on the same test records. Leaks less: the intervals of TPR at
     1 % FPR, each of the run's strongest attack, do not touch. Clipping without noise counts as DP-SGD: it shows what
     private training costs, though it proves nothing.
     """
@@ -31,8 +33,8 @@ def dominated(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
     proof = "It has a guarantee besides." if best.statement.guarantee else "It proves nothing either."
     yield Flag(
         "dominated by DP-SGD",
-        f"{setting(best)} is at least as accurate ({100 * _accuracy(best):.1f} % against"
-        f" {100 * _accuracy(found):.1f} %), and attacks find fewer members at {100 * FPR:g} % FPR"
+        f"{setting(best)} is at least as useful ({_useful(best)} against {_useful(found)} {found.utility.words}), and"
+        f" attacks find fewer members at {100 * FPR:g} % FPR"
         f" ({100 * _leakage(best):.1f} % against {100 * _leakage(found):.1f} %). {proof}",
     )
 
@@ -43,7 +45,7 @@ def _dominates(other: Findings, found: Findings) -> bool:
     its, own = (strongest_row(run, tpr_at(FPR)) for run in (other, found))
     if its is None or own is None or its.high is None or own.low is None:
         return False
-    return _accuracy(other) >= _accuracy(found) and its.high < own.low
+    return worth(other) >= worth(found) > -math.inf and its.high < own.low
 
 
 def _is_dp_sgd(found: Findings) -> bool:
@@ -57,8 +59,8 @@ def _is_measured_alike(other: Findings, found: Findings) -> bool:
     return other.models >= found.models and all(getattr(other, name) == getattr(found, name) for name in same)
 
 
-def _accuracy(found: Findings) -> float:
-    return found.get(UTILITY).value or 0.0
+def _useful(found: Findings) -> str:
+    return found.utility.text(found.get(found.utility.metric))
 
 
 def _leakage(found: Findings) -> float:

@@ -78,6 +78,12 @@ def one_run(canaries: int, guesses: int, correct: int, delta: float, p: float = 
 
     Raises:
         ValueError: if counts are not correct ≤ guesses ≤ canaries, or `delta` or `p` is out of range.
+
+    Example:
+        >>> round(one_run(canaries=1000, guesses=100, correct=90, delta=1e-5), 2)
+        1.63
+        >>> one_run(canaries=1000, guesses=100, correct=50, delta=1e-5)  # as many as by tossing coins
+        0.0
     """
     _check_guesses(canaries, guesses, correct, delta, p)
     if correct == 0:
@@ -201,6 +207,12 @@ def tpr_ceiling(fpr: Float[np.ndarray, "rates"], curve: Float[np.ndarray, "point
 
     Raises:
         ValueError: if a rate is outside [0, 1] or the curve has no rows of ε ≥ 0 and δ in [0, 1].
+
+    Example:
+        At ε = 1 no attack that accuses 1 % of the non-members finds more than 2.7 % of the members.
+
+        >>> tpr_ceiling(np.array([0.01]), np.array([[1.0, 0.0]])).round(3).tolist()
+        [0.027]
     """
     fpr, curve = np.asarray(fpr, dtype=np.float64), np.asarray(curve, dtype=np.float64)
     if not ((fpr >= 0) & (fpr <= 1)).all():

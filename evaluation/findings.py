@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from evaluation.data_facts import data_facts
 from evaluation.titles import defense_name
+from evaluation.utility import ACCURACY, Utility
 from targets.statement import Statement
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ class Row:
     """One measured number.
 
     Args:
-        metric: `auc`, `tpr@1%fpr`, …, or of utility `test_accuracy`, `train_accuracy`.
+        metric: `auc`, `tpr@1%fpr`, …, or of utility `test_accuracy`, `test_log_loss`, …
         value: None where it cannot be resolved (an FPR below one false positive).
         low: lower end of the 95 % interval, None where there is none.
         high: its upper end.
@@ -107,6 +109,8 @@ class Findings:
             come and go together, or one record's membership moves another's, attacks may exceed what ε allows for.
         guard_strength: the value that a sweep over the guard varies.
         canaries: the kinds of canaries that its defense protects least.
+        utility: the measure that these results are read by; the rows hold all of them.
+        dataset: what `data_facts` tells of the data; empty where nothing but outputs is known.
     """
 
     run: str
@@ -132,6 +136,8 @@ class Findings:
     bounded: bool = True
     guard_strength: float | None = None
     canaries: Sequence[str] = ()
+    utility: Utility = ACCURACY
+    dataset: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def of(cls, run: Run, **measured: Any) -> Findings:
@@ -150,6 +156,7 @@ class Findings:
             models=len(run.models()),
             strength=run.strength,
             canaries=run.canaries,
+            dataset=data_facts(run),
             config=config,
             statement=run.statement,
             bounded=config["membership"]["how"] == "bernoulli"
@@ -158,11 +165,11 @@ class Findings:
         )
 
     @classmethod
-    def from_json(cls, run: Run, kept: Mapping[str, Any]) -> Findings:
+    def from_json(cls, run: Run, kept: Mapping[str, Any], utility: Utility = ACCURACY) -> Findings:
         """The findings that `to_json` kept in the run's folder."""
         rows = [Row(**row) for row in kept["rows"]]
         roc = {attack: (fprs, tprs) for attack, (fprs, tprs) in kept["roc"].items()}
-        return cls.of(run, **{**kept, "rows": rows, "roc": roc})
+        return cls.of(run, **{**kept, "rows": rows, "roc": roc}, utility=utility)
 
     def to_json(self) -> dict[str, Any]:
         """What was measured, without what the run itself says."""

@@ -1,4 +1,4 @@
-"""The best that can be had: no run is more accurate and leaks less."""
+"""The best that can be had: no run is more useful and leaks less."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from evaluation.choice import is_masked, is_resolved
 from evaluation.claims import violations
 from evaluation.curves import Point, Series
 from evaluation.titles import has_canaries
+from evaluation.utility import worth
 
 FEWEST = 3
 """Lines from which on the frontier is no line of the figure already."""
@@ -19,7 +20,7 @@ def has_frontier(lines: Sequence[Series]) -> bool:
 
 
 def frontier(lines: Sequence[Series]) -> list[Point]:
-    """The points of the frontier, accuracy and leakage rising.
+    """The points of the frontier, utility and leakage rising.
 
     Runs that mask what they leak, whose claim is refuted or whose TPR does not say how much leaks are no part of it,
     nor are fleets with canaries, of which other records were attacked.
@@ -36,7 +37,7 @@ def frontier(lines: Sequence[Series]) -> list[Point]:
         and not is_masked(point.findings, findings)
     ]
     best: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.leakage.value, -(point.utility.value or 0.0))):
-        if not best or (point.utility.value or 0.0) > (best[-1].utility.value or 0.0):
+    for point in sorted(points, key=lambda point: (point.leakage.value, -worth(point.findings))):
+        if not best or worth(point.findings) > worth(best[-1].findings):
             best.append(point)
     return best

@@ -1,8 +1,9 @@
-"""What one attack reaches on a fleet, as rows: on all records, on each class, model by model."""
+"""What one attack reaches on a fleet, as rows: on all records, on each group, model by model."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -30,6 +31,8 @@ HINDSIGHT = ("balanced_accuracy", "advantage")
 AT_SHADOWS = "balanced_accuracy@shadow_threshold"
 """At the threshold that is best on the other models: what an attacker reaches, not the best in hindsight."""
 ROC_POINTS = 121
+LEAST = 10
+"""Records of either side from which on a group of them says something."""
 
 
 def leakage(
@@ -80,19 +83,27 @@ def accuracy_at_shadow_threshold(
     return fleet_mean(np.where(scored, right * balance, np.nan), bootstrap)
 
 
-def leakage_of_classes(
-    attack: Attack, scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
-) -> Iterator[Row]:
-    """The attack's metrics on the records of each class: a mean over all hides a class that is exposed."""
-    for label in np.unique(seen.labels):
-        of_class = seen.labels == label
-        drawn = Bootstrap(
-            seed=bootstrap.seed,
-            groups=bootstrap.groups,
-            persons=None if bootstrap.persons is None else bootstrap.persons[of_class],
-        )
-        part = fleet_metrics(scores[:, of_class], seen.membership[:, of_class], METRICS, drawn)
-        yield from _fleet_rows(part, {**_named(attack), "group": f"class={label}"})
+def leakage_of_groups(
+    attack: Attack, scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap,
+    groups: Iterable[tuple[str, Bool[np.ndarray, "records"]]],
+) -> Iterator[Row]:  # fmt: skip
+    """The attack's metrics on the records of each group: a mean over all hides a group that is exposed.
+
+    A group of fewer than 10 members or non-members a model has rows without a value.
+
+    Args:
+        attack: that gave the scores.
+        scores: of all records.
+        seen: what they came from.
+        bootstrap: how all records are resampled.
+        groups: such as `class=3`, and which records belong to it.
+    """
+    for group, inside in groups:
+        drawn = replace(bootstrap, persons=None if bootstrap.persons is None else bootstrap.persons[inside])
+        part = fleet_metrics(scores[:, inside], seen.membership[:, inside], METRICS, drawn)
+        enough = min(part.members.mean(), part.nonmembers.mean()) >= LEAST
+        for row in _fleet_rows(part, {**_named(attack), "group": group}):
+            yield row if enough else replace(row, value=None, low=None, high=None)
 
 
 def mean_roc(

@@ -11,9 +11,9 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from datamodules.dataset import Dataset
-from evaluation.curves import UTILITY
 from evaluation.findings import Findings
 from evaluation.flag import Flag
+from evaluation.utility import ACCURACY
 
 LINEAR = "linear_test_accuracy"
 """The name of the metric."""
@@ -43,7 +43,7 @@ def linear_accuracy(dataset: Dataset, size: int, seed: int) -> float | None:
 
 def below_linear(found: Findings) -> Iterator[Flag]:
     """The run's accuracy is below that of a linear model beyond its interval."""
-    own, row = found.get(UTILITY), found.find(LINEAR)
+    own, row = found.get(ACCURACY.metric), found.find(LINEAR)
     if row is not None and own.high is not None and own.high < (row.value or 0.0):
         yield Flag(
             "below a linear model",

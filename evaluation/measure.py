@@ -12,19 +12,21 @@ import numpy as np
 from jaxtyping import Float
 
 from attacks import Attack, LossThreshold, View
+from datamodules.slices import NO_SLICES
 from datamodules.split import Membership
 from evaluation.audit import audit_records
-from evaluation.bootstrap import Bootstrap, fleet_mean
+from evaluation.bootstrap import Bootstrap
 from evaluation.duplicates import DUPLICATES, duplicated_share
 from evaluation.exposure import Exposure
 from evaluation.findings import Findings, Row
-from evaluation.leakage import leakage, leakage_of_classes, mean_roc, numbers
+from evaluation.leakage import leakage, leakage_of_groups, mean_roc
 from evaluation.linear_baseline import LINEAR, linear_accuracy
 from evaluation.method import Method
 from evaluation.metrics import Ranking
 from evaluation.mismatch import mismatch_view
 from evaluation.runs import Run
-from evaluation.signals import predictions, view
+from evaluation.signals import view
+from evaluation.usefulness import groups, usefulness
 from targets import progress, workers
 from targets.files import write_json
 from targets.recipe import Recipe
@@ -52,11 +54,11 @@ def kept(run: Run, method: Method) -> Findings | None:
     """The findings of this method on these very models, if they are there."""
     if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != method.key(run):
         return None
-    return Findings.from_json(run, content["findings"])
+    return Findings.from_json(run, content["findings"], method.read_by)
 
 
 def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
-    """Attacks a run; the strongest attack is also looked at by class and by record.
+    """Attacks a run; the strongest attack is also looked at by class, by slice and by record.
 
     Args:
         run: whose models are the targets.
@@ -68,7 +70,8 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
     seen = view(run, method.grant, method.queries, threats)
     given = seen if source is None else mismatch_view(seen, view(source, method.grant, method.queries, threats))
     bootstrap = Bootstrap(seed=run.config["seed"], groups=seen.groups, persons=seen.persons)
-    rows = [*utility(run, bootstrap), *of_data(run)]
+    slices = method.slices_of(run)
+    rows = [*usefulness(run, bootstrap, slices), *of_data(run)]
     scores: dict[Attack, Float[np.ndarray, "models records"]] = {}
     skipped: dict[str, str] = {}
     needs: dict[str, dict[str, Any]] = {}
@@ -98,31 +101,14 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
     )
     for attack in scores:
         if attack.name == findings.strongest:
-            classes = leakage_of_classes(attack, scores[attack], seen, bootstrap)
+            split = run.dataset.split
+            sliced = NO_SLICES if len(split.canaries) else slices  # a canary is nobody's record
+            parts = groups(run.dataset, split.audited, sliced)
+            of_groups = leakage_of_groups(attack, scores[attack], seen, bootstrap, parts)
             exposure = Exposure.of(scores[attack], seen.membership, seen.labels, run.dataset.split.audited)
             resolved = exposure.to_json() if exposure.models.any() else {}
-            return replace(findings, rows=[*rows, *classes], exposed=resolved)
+            return replace(findings, rows=[*rows, *of_groups], exposed=resolved)
     return findings
-
-
-def utility(run: Run, bootstrap: Bootstrap) -> Iterator[Row]:
-    """Accuracy on test records and on each model's own members; whether canaries were learnt at all."""
-    data, split = run.dataset, run.dataset.split
-    membership = run.membership()
-    test = (predictions(run, "test") == data.y[split.test]).astype(np.float64)
-    pool = (predictions(run, "pool") == data.y[split.pool]).astype(np.float64)
-    # Test records and the fixed part of a canary run are not the audited records: no persons group them.
-    alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
-    members = np.where(membership, pool, np.nan)
-    for metric, correct in (("test_accuracy", test), ("train_accuracy", members)):
-        drawn = bootstrap if metric == "train_accuracy" and not len(split.canaries) else alone
-        yield Row(metric=metric, **numbers(fleet_mean(correct, drawn)))
-        for model, value in enumerate(np.nanmean(correct, axis=1)):
-            yield Row(metric=metric, model=model, value=float(value))
-    if len(split.canaries):
-        canaries = members[:, split.is_audited]
-        trained_on = ~np.isnan(canaries).all(axis=0)
-        yield Row(metric="canaries_fitted", value=float((np.nanmean(canaries[:, trained_on], axis=0) > 0.5).mean()))
 
 
 def of_data(run: Run) -> Iterator[Row]:

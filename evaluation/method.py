@@ -13,12 +13,14 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from attacks import Attack
+from datamodules.slices import Slices
 from evaluation.augmentations import AUGMENTATIONS
 from evaluation.grant import Grant
 from evaluation.runs import Run, canonical
 from evaluation.signals import PLAIN, stamp
+from evaluation.utility import ACCURACY, Utility
 
-METHOD_VERSION = 3
+METHOD_VERSION = 4
 """Part of what kept findings are known by; raised when a change makes the same models give other numbers."""
 
 BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "attacks.LossThreshold"}, "guesses": 0.1}
@@ -36,20 +38,25 @@ class Method:
             the best of several would need a correction.
         queries: how each record is put to the models.
         adaptive: the nodes of attacks that a run's defense or guard may ask for, by name.
+        utility: the measure that results are read by; all are taken.
+        slices: columns by which results are read as well; None: those that the run was trained with.
 
     Raises:
-        ValueError: if a way to put a record is unknown, or the audit would know what it guesses.
+        ValueError: if a way to put a record or a utility is unknown, or the audit would know what it guesses.
     """
 
     attacks: Mapping[str, Any]
     threat: Mapping[str, Any] = field(default_factory=lambda: BLACK_BOX)
     queries: Sequence[str] = PLAIN
     adaptive: Mapping[str, Any] = field(default_factory=dict)
+    utility: str = ACCURACY.name
+    slices: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.queries, str) or not self.queries or len(set(self.queries)) < len(self.queries):
+        listed = isinstance(self.queries, Sequence) and not isinstance(self.queries, str)
+        if not listed or not self.queries or len(set(map(str, self.queries))) < len(self.queries):
             raise ValueError(f"queries={self.queries} is no list of different ways; choose such as [plain,mirrored]")
-        if unknown := sorted(set(self.queries) - set(AUGMENTATIONS)):
+        if unknown := [query for query in self.queries if query not in list(AUGMENTATIONS)]:
             raise ValueError(f"queries={unknown[0]} is unknown; choose of {', '.join(AUGMENTATIONS)}")
         if self.queries[0] != "plain":
             raise ValueError(f"queries={list(self.queries)} starts with a perturbed copy; put plain first")
@@ -58,6 +65,7 @@ class Method:
             raise ValueError(f"threat.audit={held} is no attack; set threat.audit._target_=attacks.<class>")
         if not isinstance(self.guesses, int | float) or not 0 < self.guesses <= 0.5:
             raise ValueError(f"threat.guesses={self.guesses} is no share at either end; choose above 0, at most 0.5")
+        Utility.named(self.utility)
         self.make_attacks()  # wrong settings are refused before anything is measured
         if self.audit.threat.known_members:
             raise ValueError(f"threat.audit={self.audit.name} knows some of the bits that it guesses; choose another")
@@ -75,6 +83,15 @@ class Method:
     @cached_property
     def audit(self) -> Attack:
         return _made("threat.audit", self.threat["audit"])
+
+    @property
+    def read_by(self) -> Utility:
+        """How useful runs are is read by this."""
+        return Utility.named(self.utility)
+
+    def slices_of(self, run: Run) -> Slices:
+        """The groups of a run's records by which its results are read."""
+        return Slices.of(run.config["data"], self.slices)
 
     def make_attacks(self) -> list[Attack]:
         """The attacks.
@@ -101,8 +118,9 @@ class Method:
     def key(self, run: Run) -> str:
         """Names these settings on the very models of a run."""
         settings = {**asdict(self), "attacks": self.nodes_on(run)}
-        del settings["adaptive"]
-        text = json.dumps([canonical(settings), stamp(run), METHOD_VERSION], sort_keys=True)
+        for name in ("adaptive", "utility", "slices"):
+            del settings[name]
+        text = json.dumps([canonical(settings), stamp(run), self.slices_of(run).digest, METHOD_VERSION], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 

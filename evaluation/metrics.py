@@ -113,6 +113,16 @@ def tpr_at_fpr(
 
     Raises:
         ValueError: as `roc_points`, for an `fpr` outside [0, 1], or if `interval` and `threshold` do not fit.
+
+    Example:
+        Two of three members stand above all but one of four non-members.
+
+        >>> scores = np.array([9.0, 7.0, 2.0, 8.0, 3.0, 1.0, 0.0])
+        >>> members = np.array([True, True, True, False, False, False, False])
+        >>> round(tpr_at_fpr(scores, members, fpr=0.25), 3)
+        0.667
+        >>> tpr_at_fpr(scores, members, fpr=0.01)  # takes 100 non-members
+        nan
     """
     roc = roc_points(scores, members)
     value = roc.tpr_at(fpr)

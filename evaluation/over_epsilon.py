@@ -1,4 +1,4 @@
-"""What a stated ε buys: accuracy, leakage and the measured lower bound over ε, for the trade-off figure."""
+"""What a stated ε buys: utility, leakage and the measured lower bound over ε, for the trade-off figure."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class OverEpsilon:
         self.claims = [epsilon for epsilon in self.stated if math.isfinite(epsilon)]
 
     def accuracy(self, axes: Axes) -> None:
-        """Test accuracy, with the undefended one."""
+        """Utility, with that of the undefended run."""
         for line in self.private:
             points = self._points(line)
             x = [self._x(point.findings) for point in points]
@@ -65,8 +65,10 @@ class OverEpsilon:
             axes.axhline(utility(point), color=INK, lw=1, zorder=1.5)
         axes.autoscale_view()  # what stands beside its ε does not count by itself
         self._axis(axes)
-        axes.yaxis.set_major_formatter(FuncFormatter(percent))
-        axes.set(ylabel="test accuracy", title="What ε buys")
+        shown = self.lines[0].runs[0].utility
+        if shown.is_rate:
+            axes.yaxis.set_major_formatter(FuncFormatter(percent))
+        axes.set(ylabel=shown.axis, title="What ε buys")
 
     def leakage(self, axes: Axes) -> list[Artist]:
         """TPR at 1 % FPR under the ceiling that ε proves; returns the keys of a legend, for where there is room."""

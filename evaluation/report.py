@@ -7,7 +7,6 @@ import io
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,41 +14,50 @@ from evaluation.curves import ordered
 from evaluation.exposure import exposed_csv
 from evaluation.exposure_plot import exposure
 from evaluation.findings import COLUMNS, Findings
-from evaluation.flag import Flag
-from evaluation.flags import VIOLATED, flags
 from evaluation.page import inline, render
 from evaluation.plots import tradeoff
 from evaluation.roc_plot import roc
+from evaluation.scope import INTERNAL, PUBLIC, checked_scope, public_command, published
 from evaluation.style import save, svg
-from evaluation.titles import title
-from evaluation.verdict import verdicts
+from evaluation.summary import summary
 from targets.files import write as write_text
 
-SCOPE = "internal"
 
-
-def write(findings: Sequence[Findings], folder: Path, command: str) -> list[Path]:
+def write(
+    findings: Sequence[Findings],
+    folder: Path,
+    command: str,
+    *,
+    scope: str = INTERNAL,
+    releases: Mapping[str, str] | None = None,
+) -> list[Path]:
     """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
-
-    The report's scope is internal: its numbers were measured on private records, and some of these are named.
 
     Args:
         findings: of at least one run.
         folder: where to; made if it is missing.
         command: what was called, for whoever wants to repeat it.
+        scope: `internal`, or `public`: then what names records or counts members is left out.
+        releases: of runs, by name, the folder of the release that was trained by the same recipe.
 
     Returns:
         The files, each figure as PNG; an SVG of it stands beside.
 
     Raises:
-        ValueError: if the runs are not comparable.
+        ValueError: if the runs are not comparable, or the scope is unknown.
     """
+    checked_scope(scope)
+    shipped = dict(releases or {})
+    if scope == PUBLIC:
+        runs, findings = ordered(findings), published(findings)
+        shipped = {new.run: shipped[old.run] for old, new in zip(runs, findings, strict=True) if old.run in shipped}
+        command = public_command(command)
     figures = {"tradeoff": tradeoff(findings), "roc": roc(findings)}
     texts = {"results.csv": tidy_csv(findings)}
     if any(found.exposed for found in findings):
         figures["exposure"] = exposure(findings)
         texts["exposed.csv"] = exposed_csv(findings)
-    content = summary(findings, command)
+    content = summary(findings, command, results=texts["results.csv"], scope=scope, releases=shipped)
     drawings = {name: svg(figure) for name, figure in figures.items()}
     texts["report.html"] = render(findings, content, {name: inline(text, name) for name, text in drawings.items()})
     texts["report.json"] = _strict_json(content)
@@ -69,45 +77,6 @@ def tidy_csv(findings: Sequence[Findings]) -> str:
     for found in ordered(findings):
         table.writerows(found.tidy())
     return buffer.getvalue()
-
-
-def summary(findings: Sequence[Findings], command: str) -> dict[str, Any]:
-    """What report.json holds and report.html tells."""
-    return {
-        "scope": SCOPE,
-        "data": findings[0].data,
-        "network": findings[0].network,
-        "command": command,
-        "verdicts": [asdict(verdict) for verdict in verdicts(findings)],
-        "runs": [_run(found, flags(found, findings)) for found in ordered(findings)],
-    }
-
-
-def _run(found: Findings, flagged: Sequence[Flag]) -> dict[str, Any]:
-    return {
-        "run": found.run,
-        "title": title(found),
-        "folder": found.folder,
-        "defense": found.defense,
-        "guard": found.guard,
-        "canary": found.canary,
-        "threat": found.threat,
-        "released": found.released,
-        "strength": found.strength,
-        "guard_strength": found.guard_strength,
-        "seed": found.seed,
-        "models": found.models,
-        "strongest": found.strongest if found.attacks else None,
-        "rows": [vars(row) for row in found.rows],
-        "roc": {attack: {"fpr": list(fpr), "tpr": list(tpr)} for attack, (fpr, tpr) in found.roc.items()},
-        "statement": {**asdict(found.statement), "sentence": found.statement.sentence()},
-        "needs": dict(found.needs),
-        "audit": dict(found.audit),
-        "violated": any(flag.name == VIOLATED for flag in flagged),
-        "flags": [asdict(flag) for flag in flagged],
-        "skipped": dict(found.skipped),
-        "config": found.config,
-    }
 
 
 def _strict_json(content: Mapping[str, Any]) -> str:

@@ -9,7 +9,7 @@ import json
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,10 +23,11 @@ from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
 from datamodules.split import Membership
 from targets import RESULTS_VERSION
-from targets.checkpoints import kept_epochs, weights_path
-from targets.files import write, write_json
+from targets.checkpoints import discard_partly_written, kept_epochs, weights_path
+from targets.files import replacing, write, write_json
 from targets.guards import Guard, NoGuard
 from targets.guards.registry import guard_folder, guards_of, registered
+from targets.run_log import FILE as LOG
 from targets.statement import Statement
 
 IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")
@@ -34,6 +35,8 @@ IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "see
 extend the same run."""
 PLACES = ("root", "path", "schema")
 """Where data lies decides nothing: its content is hashed instead."""
+READ_BY = "slices"
+"""The key of data that decides only how results are read."""
 LOCK = ".lock"
 
 
@@ -159,14 +162,21 @@ class Run:
             raise ValueError(f"secret=… differs from the one that {self.folder} was made with; remove that folder")
 
     def create(self, config: Mapping[str, Any], secret: str | None, dataset: Dataset) -> None:
-        """Makes the folder with its configuration and secret; an existing one is kept as it is."""
+        """Makes the folder with its configuration and secret; an existing one is kept, without what is half written."""
         private = self.folder / "private"
         self.folder.mkdir(parents=True, exist_ok=True)
         private.mkdir(mode=0o700, exist_ok=True)
         (self.folder / "models").mkdir(exist_ok=True)
+        discard_partly_written(self.folder)
         if not (private / "secret").exists():
-            (Secret.from_system() if secret is None else Secret.from_text(str(secret))).save(private / "secret")
+            with replacing(private / "secret") as temporary:
+                (Secret.from_system() if secret is None else Secret.from_text(str(secret))).save(temporary)
+        if not (private / "data").exists():
             write(private / "data", self.secret.seal(dataset.fingerprint.encode()))
+        self.describe(config)
+
+    def describe(self, config: Mapping[str, Any]) -> None:
+        """Keeps the configuration; of one that names the same run, columns to read results by may be others."""
         config = {**config, "data": {key: absolute(key, value) for key, value in config["data"].items()}}
         public = {key: value for key, value in config.items() if key in (*decisive(config), "names", "fleet")}
         public["names"] = {group: name for group, name in config["names"].items() if group != "guard"}
@@ -196,14 +206,15 @@ class Run:
         return (self.folder / "complete.json").exists()
 
     def fail(self, reason: str) -> None:
-        """Leaves the reason behind; a run without a single model leaves nothing else."""
+        """Leaves the reason behind, if the disk has room; a run without a single model leaves but its log beside it."""
         if not any(self.folder.glob("models/[0-9]*.safetensors")):
             for path in self.folder.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path.name != LOCK:
+                elif path.name not in (LOCK, LOG):
                     path.unlink()
-        (self.folder / "FAILED").write_text(reason + "\n")
+        with suppress(OSError):
+            write(self.folder / "FAILED", reason + "\n")
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
@@ -242,7 +253,7 @@ def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
 def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
     """Eight hexadecimal digits over everything that decides what the models learn."""
     settings = {key: config[key] for key in decisive(config)}
-    settings["data"] = {key: value for key, value in config["data"].items() if key not in PLACES}
+    settings["data"] = {key: value for key, value in config["data"].items() if key not in (*PLACES, READ_BY)}
     text = json.dumps([canonical(settings), dataset.fingerprint, RESULTS_VERSION], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 
 from evaluation.choice import chosen
 from evaluation.claims import is_refutable, level_of, violations
-from evaluation.curves import FPR, ordered, strongest_row
+from evaluation.curves import FPR, ordered, series, strongest_row
 from evaluation.exposure import Exposure
 from evaluation.findings import AUC, Findings, most_powerful, tpr_at
+from evaluation.frontier import frontier
+from evaluation.scope import INTERNAL
 from evaluation.table import NOTHING, bound_text, percent
 from evaluation.titles import epsilon_text, has_canaries, setting, title
 
@@ -39,7 +41,7 @@ MOST = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What guesses prove about a claimed ε."""
+    """What guesses prove about a claimed ε; how many of them are right is told inside only."""
 
     title: str
     violated: bool
@@ -48,11 +50,11 @@ class Evidence:
     attack: str
     canaries: int
     guesses: int
-    correct: int
+    correct: int | None
     bounds: Sequence[tuple[str, str]]
 
 
-def evidence(findings: Sequence[Findings]) -> list[Evidence]:
+def evidence(findings: Sequence[Findings], scope: str = INTERNAL) -> list[Evidence]:
     """Lower bounds for every run that states a guarantee and was audited."""
     false, level = {violation.found.run for violation in violations(findings)}, level_of(findings)
     return [
@@ -62,7 +64,8 @@ def evidence(findings: Sequence[Findings]) -> list[Evidence]:
             refutable=is_refutable(found, level),
             claimed=epsilon_text(found.epsilon or 0.0),
             bounds=[(words, bound_text(found, method)) for method, (words, _) in BOUNDS.items()],
-            **{name: found.audit[name] for name in ("attack", "canaries", "guesses", "correct")},
+            correct=found.audit["correct"] if scope == INTERNAL else None,
+            **{name: found.audit[name] for name in ("attack", "canaries", "guesses")},
         )
         for found in ordered(findings)
         if found.statement.guarantee and found.audit
@@ -147,6 +150,11 @@ def exposed(findings: Sequence[Findings]) -> list[Exposed]:
             )
         )
     return told
+
+
+def pareto(findings: Sequence[Findings]) -> list[str]:
+    """The runs that no other one beats in utility and leakage at once, leakage rising."""
+    return [title(point.findings) for point in frontier(series(findings))]
 
 
 def _value(found: Findings, metric: str) -> float | None:

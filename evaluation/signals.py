@@ -136,8 +136,9 @@ def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -
     path = folder / f"{stamp(run)}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
+        made = make()
         with replacing(path) as temporary:
-            np.save(temporary, make())
+            np.save(temporary, made)
         for stale in folder.glob("*.npy"):
             if stale != path and not stale.name.startswith("."):
                 stale.unlink()

@@ -13,19 +13,16 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluation.claims import violations
-from evaluation.curves import UTILITY, ordered, strongest_row
+from evaluation.curves import ordered, strongest_row
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from evaluation.flags import VIOLATED, flags, meanings, refutation
 from evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
+from evaluation.utility import CALIBRATION, Utility
 
 WIDTH = 120
 NOTHING = "–"
 IF_LEAKED = "if the weights leak"
 """What is said of attacks that hold the weights where a guard keeps these back."""
-HEADINGS = (
-    "defense", "ε", "ε lower\nbound", "test\naccuracy", "attack", "AUC", "TPR at 1% FPR\n[95 % interval]",
-    "TPR at\n0.1% FPR", "flags",
-)  # fmt: skip
 WORDS = ("defense", "attack", "flags")
 """Headings of columns that hold no numbers."""
 UNBROKEN = ("defense", "flags")
@@ -33,8 +30,16 @@ UNBROKEN = ("defense", "flags")
 STYLES = {"violated": "bold red", "undefended": "bold", "": None}
 
 
+def headings(utility: Utility) -> tuple[str, ...]:
+    """Of the columns of a table of runs."""
+    return (
+        "defense", "ε", "ε lower\nbound", utility.words.replace(" ", "\n", 1), "calibration\nerror", "attack", "AUC",
+        "TPR at 1% FPR\n[95 % interval]", "TPR at\n0.1% FPR", "flags",
+    )  # fmt: skip
+
+
 class Line(NamedTuple):
-    """One run's line: its cells by `HEADINGS`.
+    """One run's line: its cells by `headings`.
 
     Args:
         kind: `violated`, `undefended` or neither.
@@ -67,8 +72,8 @@ def show(findings: Sequence[Findings], file: TextIO | None = None) -> None:
     """Prints each run with its strongest attack, what the flags mean and what was skipped; plain without a terminal."""
     console = console_for(file)
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
-    told = lines(findings)
-    columns = [(name, values) for name, *values in zip(HEADINGS, *(line.cells for line in told), strict=True)]
+    told, named = lines(findings), headings(findings[0].utility)
+    columns = [(name, values) for name, *values in zip(named, *(line.cells for line in told), strict=True)]
     # A column without a number has nothing to say, and others need its place.
     shown = [name for name, values in columns if set(values) != {NOTHING}]
     for name, values in columns:
@@ -81,7 +86,7 @@ def show(findings: Sequence[Findings], file: TextIO | None = None) -> None:
     for line in told:
         if line.opens:
             table.add_section()
-        cells = [cell for name, cell in zip(HEADINGS, line.cells, strict=True) if name in shown]
+        cells = [cell for name, cell in zip(named, line.cells, strict=True) if name in shown]
         table.add_row(*cells, style=STYLES[line.kind])
     console.print(table)
     for violation in violations(findings):
@@ -128,14 +133,15 @@ def lines(findings: Sequence[Findings]) -> list[Line]:
 
 
 def cells(found: Findings, flagged: str) -> tuple[str, ...]:
-    """One run's values by `HEADINGS`."""
+    """One run's values by `headings`."""
     coarse, fine = (strongest_row(found, tpr_at(fpr)) for fpr in FPRS)
     auc = strongest_row(found, AUC)
     return (
         brief(found),
         NOTHING if found.epsilon is None else epsilon_text(found.epsilon),
         bound_text(found, "one_run"),
-        percent(found.get(UTILITY)),
+        found.utility.text(found.get(found.utility.metric)),
+        percent(found.find(CALIBRATION)),
         attack_text(found, found.strongest) if found.attacks else "all skipped",
         NOTHING if auc is None or auc.value is None else f"{auc.value:.3f}",
         percent(coarse, interval=True),

@@ -88,7 +88,11 @@ def canary_text(found: Findings) -> str:
 
 
 def epsilon_text(epsilon: float) -> str:
-    """ε for labels, rounded up: a claim may be understated in protection, never in ε."""
+    """ε for labels, rounded up: a claim may be understated in protection, never in ε.
+
+    >>> epsilon_text(7.921), epsilon_text(31.2), epsilon_text(math.inf)
+    ('8', '32', '∞')
+    """
     if math.isinf(epsilon):
         return "∞"
     unit = 1.0 if epsilon >= 10 else 0.1 if epsilon >= 1 else 0.01

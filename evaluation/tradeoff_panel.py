@@ -11,12 +11,12 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from evaluation.choice import AFFORDABLE, NEARLY
 from evaluation.curves import FPR, Series
 from evaluation.frontier import frontier, has_frontier
 from evaluation.marks import ends, leakage, places, scale, span, utility
 from evaluation.placement import Label, place
 from evaluation.style import GUESSING, INK, MUTED, looks, percent
+from evaluation.utility import AFFORDABLE, worth
 
 LABEL_SIZE = 8.5
 STAR = 13
@@ -55,8 +55,11 @@ def draw(axes: Axes, lines: Sequence[Series], *, pale: bool = False) -> list[Lab
         best = frontier(lines)
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER)
     axes.axhline(FPR, label="guessing", **GUESSING)
-    axes.xaxis.set_major_formatter(FuncFormatter(percent))
-    axes.set(xlabel="test accuracy", ylabel="members found (TPR) at 1 % FPR", title="What protection costs")
+    shown = lines[0].runs[0].utility
+    if shown.is_rate:
+        axes.xaxis.set_major_formatter(FuncFormatter(percent))
+    axes.xaxis.set_inverted(not shown.higher_is_better)  # to the right is more useful, whatever the measure
+    axes.set(xlabel=shown.axis, ylabel="members found (TPR) at 1 % FPR", title="What protection costs")
     axes.margins(x=0.08)
     axes.text(0.99, 0.015, "better ↘", transform=axes.transAxes, ha="right", va="bottom", color=MUTED, fontsize=9)
     runs = sum(len(line.runs) for line in lines)
@@ -71,18 +74,20 @@ def draw(axes: Axes, lines: Sequence[Series], *, pale: bool = False) -> list[Lab
 def focus(
     whole: Axes, near: Axes, labels: Mapping[Axes, list[Label]], lines: Sequence[Series]
 ) -> dict[Axes, list[Label]]:
-    """Narrows a second panel to the runs nearly as accurate as any; returns the labels of each, no mark having two."""
+    """Narrows a second panel to the runs nearly as useful as any; returns the labels of each, no mark having two."""
     points = [point for line in lines for point in line.points]
     if not points:
         return dict(labels)
-    least = max(map(utility, points)) - AFFORDABLE
-    useful = [point for point in points if utility(point) >= least]
+    read_by = points[0].findings.utility
+    best = max(worth(point.findings) for point in points)
+    least, sign = best - AFFORDABLE, 1 if read_by.higher_is_better else -1
+    useful = [point for point in points if worth(point.findings) >= least]
     rates = np.array([span(point.leakage, whole.get_ylim()[0]) for point in useful])
-    near.set(xlim=(least - 0.003, max(map(utility, useful)) + 0.009), ylim=(rates.min() / 1.15, rates.max() * 1.15))
-    near.set(title=NEARLY.capitalize(), ylabel="")
+    near.set(xlim=(sign * (least - 0.003), sign * (best + 0.009)), ylim=(rates.min() / 1.15, rates.max() * 1.15))
+    near.set(title=f"{read_by.nearly[0].upper()}{read_by.nearly[1:]}", ylabel="")
     return {
-        whole: [label for label in labels[whole] if label.x < least],
-        near: [label for label in labels[near] if label.x >= least],
+        whole: [label for label in labels[whole] if sign * label.x < least],
+        near: [label for label in labels[near] if sign * label.x >= least],
     }
 
 

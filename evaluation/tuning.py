@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from datamodules.settings import check_numbers, made
 from evaluation.settings import flat
+from targets.recipe import FleetSettings
 
 MAY_TUNE = ("network", "defense", "trainer")
 CLAIMED = ("epsilon", "delta", "noise_multiplier", "queries")
@@ -34,17 +36,21 @@ class Tuning:
     def __post_init__(self) -> None:
         if not isinstance(self.models, int) or isinstance(self.models, bool) or self.models < 1:
             raise ValueError(f"tuning.models={self.models} cannot be used; choose a whole number from 1 on")
-        if not self.values:
+        check_numbers({"tuning.models": self.models})
+        if not isinstance(self.grid, Mapping) or not self.values:
             raise ValueError("tuning.grid is empty; list values to try, such as tuning.grid.defense.max_grad_norm=[1]")
         for key, listed in self.values.items():
             if key.split(".")[0] not in MAY_TUNE:
                 raise ValueError(f"tuning.grid.{key} cannot be tuned; list settings of {', '.join(MAY_TUNE)}")
+            if "." not in str(key):
+                raise ValueError(f"tuning.grid.{key} is no single setting; list values of one, such as {key}.lr=[0.1]")
             if key.split(".")[-1] in CLAIMED:
                 raise ValueError(
                     f"tuning.grid.{key} decides what is claimed and cannot be tuned; sweep over it instead"
                 )
             if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
                 raise ValueError(f"tuning.grid.{key}={listed} lists nothing to try; give a list, such as [0.1,1]")
+            check_numbers({f"tuning.grid.{key}": [value for value in listed if value == value]})  # NaN loses as a trial
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -64,8 +70,8 @@ class Tuning:
 
 def trainings(config: Mapping[str, Any]) -> int:
     """How many models a configuration trains: its fleet, and the trials that it is tuned by."""
-    fleet: int = config["fleet"]["models"]
-    return fleet + (Tuning(**config["tuning"]).trainings if config.get("tuning") else 0)
+    fleet = made(FleetSettings, "fleet", config["fleet"])
+    return fleet.models + (made(Tuning, "tuning", config["tuning"]).trainings if config.get("tuning") else 0)
 
 
 def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:

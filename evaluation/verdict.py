@@ -7,15 +7,13 @@ from dataclasses import dataclass
 
 from evaluation.choice import chosen, is_resolved, passed_over, seed_text
 from evaluation.claims import Violation, violations
-from evaluation.curves import FPR, UTILITY, strongest_row
+from evaluation.curves import FPR, strongest_row
 from evaluation.findings import AUC, Findings, tpr_at
 from evaluation.flags import refutation
+from evaluation.game import shadows_of
 from evaluation.masking import masked
 from evaluation.table import IF_LEAKED, NOTHING, if_leaked, percent
 from evaluation.titles import is_undefended, title
-
-TWINS = {"complementary": 2, "fixed": None}
-"""How many models are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,7 @@ class Verdict:
         refuted: whether its claim is.
         measure: what tells the leakage: members found at 1 % FPR, or AUC where that cannot be resolved.
         leakage: its value, for a large print.
-        utility: test accuracy, likewise.
+        utility: its value, likewise.
         sentence: all of it with its scope.
     """
 
@@ -52,7 +50,7 @@ def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
                 refuted=found.run in violated,
                 measure=f"members found at {100 * FPR:g} % FPR" if resolved else AUC.upper(),
                 leakage=measured,
-                utility=percent(found.get(UTILITY)),
+                utility=found.utility.text(found.get(found.utility.metric), interval=True),
                 sentence=_refutation(found, violated) + sentence(found) + _masks(found, findings),
             )
         )
@@ -88,13 +86,8 @@ def scope(found: Findings) -> str:
     access = row.access.replace("_", "-") if row is not None else "no attack"
     if row is not None and if_leaked(found, row):
         access += f" ({IF_LEAKED})"
-    shadows = _shadows(found)
+    shadows = shadows_of(found)
     return f"{access}, {shadows} shadow model{'s' * (shadows != 1)} that know the defense" if shadows else access
-
-
-def _shadows(found: Findings) -> int:
-    own = TWINS.get(found.config["membership"]["how"], 1)
-    return 0 if own is None else found.models - own
 
 
 def _refutation(found: Findings, violated: Mapping[str, Violation]) -> str:

@@ -54,11 +54,13 @@ class GridsSweeper(BasicSweeper):
             show([job.return_value for job in self.launcher.launch(jobs, initial_job_idx=0)])
             return None
 
-        from targets.progress import Progress
+        from targets import progress
 
-        with Progress(Path(first.runs), total(configs)) as progress:
+        if first.quiet:
+            progress.silence()
+        with progress.Progress(Path(first.runs), total(configs)):
             jobs_done = self.launcher.launch(jobs, initial_job_idx=0)
-        summarize(jobs_done, progress.started)
+        summarize(jobs_done)
         return jobs_done
 
 
@@ -67,7 +69,7 @@ def total(configs: Sequence[DictConfig]) -> int:
     return sum(trainings(config) for config in configs)
 
 
-def summarize(jobs: Sequence[JobReturn], started: float) -> None:
+def summarize(jobs: Sequence[JobReturn]) -> None:
     """Prints what became of every run, and exits with 1 if some failed."""
     outcomes = Counter("failed" if job.status == JobStatus.FAILED else job.return_value["status"] for job in jobs)
     for job in jobs:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+from targets.files import write
+
+JOURNAL = ".together"
 
 
 def checkpoint_epochs(epochs: int, count: int) -> list[int]:
@@ -33,6 +38,29 @@ def kept_epochs(folder: Path, models: Sequence[int]) -> list[int]:
     """The epochs after which the weights of all these models of a run were kept, in order."""
     kept = [set(_epochs(folder.glob(f"models/{model}.epoch*.safetensors"))) for model in models]
     return sorted(set.intersection(*kept))
+
+
+@contextmanager
+def written_together(folder: Path, models: Sequence[int]) -> Iterator[None]:
+    """A journal while the files of a stack are written: the rest of a stack would be trained to other roundings.
+
+    Args:
+        folder: of the run.
+        models: that were trained as one stack.
+    """
+    journal = folder / "models" / f"{JOURNAL}-{models[0]}-{models[-1]}"
+    write(journal, " ".join(map(str, models)))
+    yield
+    journal.unlink()
+
+
+def discard_partly_written(folder: Path) -> None:
+    """Removes the models of stacks whose writing was cut short, so that each of them is trained as a whole again."""
+    for journal in folder.glob(f"models/{JOURNAL}-*"):
+        for model in journal.read_text().split():
+            for path in folder.glob(f"models/{model}.*"):
+                path.unlink()
+        journal.unlink()
 
 
 def _epochs(paths: Iterable[Path]) -> Iterable[int]:

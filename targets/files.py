@@ -2,23 +2,43 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+PART = ".part"
+"""What the names of unfinished files begin with; process and host follow, so that a dead writer's are known."""
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it when the block ends well: a reader sees the old file or the new."""
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    """A temporary name beside `path`, renamed to it when the block ends well: a reader sees the old file or the new.
+
+    Args:
+        path: in a folder that exists; what killed processes left behind there is removed.
+
+    Raises:
+        OSError: if the disk is full; names `path`.
+    """
+    remove_stale(path.parent)
+    temporary = temporary_path(path)
     try:
         yield temporary
+        _to_disk(temporary)
         temporary.replace(path)
+    except OSError as error:
+        if error.filename not in (None, str(temporary)):
+            raise
+        number = error.errno or errno.ENOSPC  # NumPy tells of a full disk in words alone
+        raise OSError(number, os.strerror(number), str(path)) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def write(path: Path, text: str) -> None:
@@ -28,3 +48,29 @@ def write(path: Path, text: str) -> None:
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
     write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def temporary_path(path: Path) -> Path:
+    """The name under which this process writes what is to become `path`; it keeps its ending."""
+    return path.with_name(f"{PART}-{os.getpid()}-{socket.gethostname()}-{path.name}")
+
+
+def remove_stale(folder: Path) -> None:
+    """Removes the temporary files in a folder that processes of this machine left behind when they were killed."""
+    for path in folder.glob(f"{PART}-*-{socket.gethostname()}-*"):
+        if not _is_alive(int(path.name.split("-")[1])):
+            path.unlink(missing_ok=True)
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno != errno.ESRCH
+    return True
+
+
+def _to_disk(path: Path) -> None:
+    """Content before name: after a power cut a renamed file is never empty."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())

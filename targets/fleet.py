@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
+import signal
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -20,18 +19,19 @@ from datamodules.draws import Draws
 from datamodules.loaders import Gather, training_loader
 from datamodules.secret import Secret
 from datamodules.split import Split
+from targets import notices
 from targets.checkpoints import checkpoint_epochs
 from targets.module import Target
 from targets.recipe import Recipe
 from targets.snapshots import Snapshots
 from targets.stacks import stack, unstack
+from targets.tracking import Tracker
 
 if TYPE_CHECKING:
     from defenses.base import Defense
 
 PREDICTION_BATCH = 4096
 State = dict[str, Tensor]
-logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
 
 
 class Fleet:
@@ -93,6 +93,8 @@ class Fitter:
         at_once: how many models are trained as one stack.
         keep_checkpoints: how many models from before the end of training are kept of each, evenly over the epochs.
         base_recipes: how the base of the defense is trained, that base's own base, and so on.
+        tracker: follows the training of each model.
+        verbose: whether Lightning shows its bars and notices.
     """
 
     dataset: Dataset
@@ -105,6 +107,8 @@ class Fitter:
     at_once: int
     keep_checkpoints: int = 0
     base_recipes: tuple[Recipe, ...] = ()
+    tracker: Tracker | None = None
+    verbose: bool = False
 
     @property
     def base(self) -> Fitter:
@@ -119,7 +123,7 @@ class Fitter:
             name: of the stage, different for each.
             changes: fields that differ, such as `models` and `size`.
         """
-        return replace(self, secret=self.secret.stage(name), keep_checkpoints=0, **changes)
+        return replace(self, secret=self.secret.stage(name), keep_checkpoints=0, tracker=None, **changes)
 
     @property
     def arithmetic(self) -> Arithmetic:
@@ -188,19 +192,29 @@ class Fitter:
             return [{name: value.detach().clone() for name, value in network.state_dict().items()}]
 
         snapshots = Snapshots(checkpoint_epochs(self.recipe.epochs, self.keep_checkpoints), weights)
-        with torch.random.fork_rng(), warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="pytorch_lightning")  # on hardware and loaders: nothing to act on
+        following: list[pl.Callback] = []
+        if self.tracker is not None:
+
+            def predict(x: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records classes"]:
+                return Fleet(self.initial_network(models[0]), weights()).predict(x)
+
+            following.append(self.tracker.follow(models, predict, members, self.dataset))
+        with torch.random.fork_rng(), notices.of_libraries(self.verbose):
             torch.set_rng_state(self.secret.torch("training", models[0]).get_state())
             trainer = pl.Trainer(
                 max_epochs=self.recipe.epochs,
                 accelerator="cpu",
                 devices=1,
-                callbacks=[*callbacks, snapshots],
+                callbacks=[*callbacks, snapshots, *following],
                 logger=False,
                 enable_checkpointing=False,
-                enable_progress_bar=False,
-                enable_model_summary=False,
+                enable_progress_bar=self.verbose,
+                enable_model_summary=self.verbose,
             )
             gather = Gather(self.dataset.x, self.dataset.y, stacked=stacked, soft_labels=soft_labels)
-            trainer.fit(module, training_loader(gather, sampler))
+            try:
+                trainer.fit(module, training_loader(gather, sampler))
+            except SystemExit as interrupt:  # Lightning's answer to Ctrl-C, which it then ignores
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                raise KeyboardInterrupt from interrupt
         return weights(), callbacks, snapshots

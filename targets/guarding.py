@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
@@ -31,7 +31,7 @@ def fit_guard(config: Mapping[str, Any], folder: str, guard: Guard, models: Sequ
         path = state_path(Path(folder), label(guard), k)
         path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
-            save_file(state, temporary)
+            temporary.write_bytes(save(state))
 
 
 def load_guarded(

@@ -6,19 +6,30 @@ import os
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
+
+from targets.files import remove_stale, temporary_path
 
 VARIABLE = "PALISADE_PROGRESS"
 PLAIN_INTERVAL = 30.0
 POLL_INTERVAL = 0.2
 
+_silent = False
+
 
 def report(run: str, models: int, *, cached: bool = False) -> None:
     """Appends that `models` models of a run are ready; one short write, so concurrent processes do not mix."""
     if (path := os.environ.get(VARIABLE)) is not None:
-        with Path(path).open("a") as file:
+        with suppress(OSError), Path(path).open("a") as file:  # a full disk stops the line, not the models
             file.write(f"{run}\t{models}\t{int(cached)}\n")
+
+
+def silence() -> None:
+    """Lines of this process are not shown from now on: `quiet=true`."""
+    global _silent
+    _silent = True
 
 
 class Progress:
@@ -31,7 +42,7 @@ class Progress:
     """
 
     def __init__(self, folder: Path, total: int, unit: str = "models"):
-        self.path, self.total, self.unit = folder / f".progress-{os.getpid()}", total, unit
+        self.path, self.total, self.unit = temporary_path(folder / "progress"), total, unit
         self.done = self.cached = 0
         self.run = ""
         self.started = time.monotonic()
@@ -40,6 +51,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        remove_stale(self.path.parent)
         self.path.write_text("")
         os.environ[VARIABLE] = str(self.path.resolve())
         self._thread.start()
@@ -52,7 +64,11 @@ class Progress:
         self._thread.join()
         self._read()
         if error is None:
-            print(f"\r\033[K{self.line()}" if sys.stderr.isatty() else self.line(), file=sys.stderr, flush=True)
+            self._show(end="\n")
+        elif sys.stderr.isatty():
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        if isinstance(error, KeyboardInterrupt):
+            error.args = (f"{self.done} of {self.total} {self.unit} are done",)  # for the command's last line
         os.environ.pop(VARIABLE, None)
         self.path.unlink(missing_ok=True)
 
@@ -70,15 +86,19 @@ class Progress:
         self.run = rows[-1][0] if rows else self.run
 
     def _follow(self) -> None:
-        terminal = sys.stderr.isatty()
         last = self.started
         while not self._over.wait(POLL_INTERVAL):
             self._read()
-            if terminal:
-                print(f"\r\033[K{self.line()}", end="", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                self._show(end="")
             elif time.monotonic() - last >= PLAIN_INTERVAL:
                 last = time.monotonic()
-                print(self.line(), file=sys.stderr, flush=True)
+                self._show(end="\n")
+
+    def _show(self, end: str) -> None:
+        if not _silent:
+            clear = "\r\033[K" if sys.stderr.isatty() else ""
+            print(f"{clear}{self.line()}", end=end, file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

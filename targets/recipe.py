@@ -7,9 +7,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from datamodules.arithmetic import Arithmetic
+from datamodules.settings import check_group, made
 
 if TYPE_CHECKING:
     from torch import nn, optim
+
+
+MAX_MODELS, MAX_WORKERS, MAX_EPOCHS = 100_000, 1024, 1_000_000
+"""Beyond any use: a number above is a slip, such as a learning rate in the wrong place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,8 +22,8 @@ class FleetSettings:
     """How many models a run has, and how they are made; nothing here changes what a model learns.
 
     Args:
-        models: K ≥ 1; each is a target once and a shadow for the others.
-        workers: processes of one thread each; auto is one per core under the basic launcher.
+        models: K, 1 to 100,000; each is a target once and a shadow for the others.
+        workers: processes of one thread each, at most 1,024; auto is one per core under the basic launcher.
         at_once: models trained as one stack; auto stacks where that is faster.
         keep_checkpoints: how many models from before the end of training are kept of each, evenly over the epochs.
 
@@ -32,11 +37,13 @@ class FleetSettings:
     keep_checkpoints: int = 0
 
     def __post_init__(self) -> None:
-        for name, value in (("models", self.models), ("workers", self.workers), ("at_once", self.at_once)):
-            number = isinstance(value, int) and not isinstance(value, bool) and value >= 1
+        limits = {"models": MAX_MODELS, "workers": MAX_WORKERS, "at_once": MAX_MODELS}
+        for name, most in limits.items():
+            value = getattr(self, name)
+            number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
             if not number and (name == "models" or value != "auto"):
-                choice = "" if name == "models" else " or auto"
-                raise ValueError(f"fleet.{name}={value} cannot be used; choose a whole number from 1 on{choice}")
+                choice = "" if name == "models" else ", or auto"
+                raise ValueError(f"fleet.{name}={value} cannot be used; choose a whole number from 1 to {most}{choice}")
         kept = self.keep_checkpoints
         if not isinstance(kept, int) or isinstance(kept, bool) or kept < 0:
             raise ValueError(f"fleet.keep_checkpoints={kept} is no count; choose a whole number from 0 on")
@@ -47,7 +54,7 @@ class Recipe:
     """The trainer's settings, the same for every model of a run.
 
     Args:
-        epochs: passes over a data set of the public size N, at least 1.
+        epochs: passes over a data set of the public size N, 1 to 1,000,000.
         batch_size: expected records per step, 1 to N.
         optimizer: a Hydra node (`_target_`, learning rate …) that makes the optimizer from the parameters.
     """
@@ -60,13 +67,17 @@ class Recipe:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise ValueError(f"trainer.{name}={value} is no count; choose a whole number from 1 on")
+        if self.epochs > MAX_EPOCHS:
+            raise ValueError(f"trainer.epochs={self.epochs} never ends; choose at most {MAX_EPOCHS}")
         if not isinstance(self.optimizer, Mapping) or "_target_" not in self.optimizer:
             raise ValueError(f"trainer.optimizer={self.optimizer} has no _target_; name one, such as torch.optim.Adam")
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> Recipe:
         """The trainer's settings of a run, with what its defense needs otherwise."""
-        return cls(**{**config["trainer"], **(config["defense"].get("trainer") or {})})
+        own = config["defense"].get("trainer") or {}
+        check_group("defense.trainer", own)
+        return made(cls, "trainer", {**config["trainer"], **own})
 
     @classmethod
     def of_bases(cls, config: Mapping[str, Any]) -> tuple[Recipe, ...]:

@@ -23,16 +23,14 @@ from datamodules.dataset import from_config
 from datamodules.preprocessing import Preprocessing
 from datamodules.secret import Secret
 from datamodules.split import Membership
+from targets.card import blaming, guard_of, network_of, read_card
 from targets.fleet import Fleet
-from targets.guards import GUARDS, Aggregate, Guard, NoGuard, Query
+from targets.guards import Aggregate, Guard, NoGuard, Query
 from targets.guards.probabilities import probabilities
 from targets.guards.registry import make_guard
-from targets.networks import CNN, MLP
 from targets.statement import INFINITY, Statement
 from targets.training import complete_statement, make_fitter
-from targets.transformer import Transformer
 
-NETWORKS: dict[str, type[nn.Module]] = {f"{made.__module__}.{made.__name__}": made for made in (MLP, CNN, Transformer)}
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 AUDIT_NOTE = (
     "Measured by attacking a fleet of models trained by the same recipe on random parts of the same pool, not this "
@@ -149,22 +147,21 @@ class Release:
             network: the class of an own network; those of this project are found by their name.
 
         Raises:
-            ValueError: if the card names a network that is not this project's and none was given, or such a guard.
+            ValueError: if a file is damaged, or the card names a network or guard that is not this project's, or does
+                not fit the weights.
             FileNotFoundError: if there is no release.
         """
         folder = Path(folder)
-        if not (folder / "card.json").exists():
-            raise FileNotFoundError(f"{folder} holds no card.json; give the folder that ship=<run> printed")
-        card = json.loads((folder / "card.json").read_text())
-        name, settings = card["network"]["name"], card["network"]["settings"]
-        make = network or NETWORKS.get(name)
-        if make is None:
-            raise ValueError(f"network={name} is not one of {', '.join(NETWORKS)}; give its class as network=")
-        module = make(shape=card["data"]["shape"], classes=len(card["data"]["classes"]), **settings)
-        module.load_state_dict(load_file(folder / "model.safetensors"))
-        guarded = folder / "guard.safetensors"
-        state = load_file(guarded) if guarded.exists() else {}
-        return cls(module, preprocessing.from_json(card["preprocessing"]), card, _guard_of(card["guard"]), state)
+        card = read_card(folder)
+        weights, guarded = folder / "model.safetensors", folder / "guard.safetensors"
+        with blaming(folder):
+            step = preprocessing.from_json(card["preprocessing"])
+            Statement.from_json(card["statement"])
+            module = network_of(card, network, load_file(weights))
+            guard, state = guard_of(card["guard"]), load_file(guarded) if guarded.exists() else {}
+            if list(step.shape) != card["data"]["shape"]:
+                raise ValueError(f"its preprocessing makes {list(step.shape)} of a row, not {card['data']['shape']}")
+        return cls(module, step, card, guard, state)
 
 
 def check_unreleased(folder: Path) -> None:
@@ -174,12 +171,6 @@ def check_unreleased(folder: Path) -> None:
             f"{folder} is there already and every further release costs privacy anew; "
             "remove it, or choose another place with released=<folder>"
         )
-
-
-def _guard_of(content: Mapping[str, Any]) -> Guard:
-    if (make := GUARDS.get(content["name"])) is None:
-        raise ValueError(f"guard={content['name']} is not one of {', '.join(GUARDS)}; use the version that wrote it")
-    return make(**content["settings"])
 
 
 def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: Secret) -> Release:

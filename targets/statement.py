@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 INFINITY = "inf"
+NUMBERS = ("int", "int | None", "float | None")
+"""Types of fields that a card may fill with numbers alone."""
 NOT_COVERED = (
     "the choice of hyperparameters, and of a checkpoint, on private records",
     "other models trained on the same records, and earlier trainings of this one: m of them cost up to m·ε",
@@ -130,6 +132,10 @@ class Statement:
         """
         if unknown := sorted(set(content) - {field.name for field in fields(cls)}):
             raise ValueError(f"statement.{unknown[0]} is unknown; it was written by another version, use that one")
+        for name in (name for name, kind in cls.__annotations__.items() if kind in NUMBERS):
+            value = content.get(name)
+            if not (isinstance(value, int | float) or value is None or value == INFINITY):
+                raise ValueError(f"statement.{name}={value!r} is no number; get the card anew")
         values: dict[str, Any] = {name: math.inf if value == INFINITY else value for name, value in content.items()}
         for name in ("not_covered", "warnings"):
             values[name] = tuple(values.get(name, ()))

@@ -10,18 +10,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from hydra.utils import instantiate
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 
 from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
 from datamodules.split import Membership
 from targets import progress, stacks
-from targets.checkpoints import weights_path
+from targets.checkpoints import weights_path, written_together
 from targets.files import replacing, write_json
 from targets.fleet import Fitter, Fleet
 from targets.networks import MLP
 from targets.recipe import Recipe
+from targets.run_log import RunLog
 from targets.statement import Statement
+from targets.tracking import Tracker
 
 if TYPE_CHECKING:
     from defenses.base import Defense
@@ -61,6 +63,7 @@ def make_fitter(
         at_once=1,
         keep_checkpoints=config["fleet"].get("keep_checkpoints", 0),
         base_recipes=Recipe.of_bases(config),
+        verbose=config.get("verbose", False),
     )
     return replace(fitter, at_once=at_once(config["fleet"]["at_once"], fitter))
 
@@ -93,7 +96,7 @@ def chunks(models: Sequence[int], wanted: int | str) -> Iterator[list[int]]:
 
 
 def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequence[int]) -> None:
-    """Trains some models of a run and writes them, each whole or not at all.
+    """Trains some models of a run and writes them, those of a stack all or none.
 
     Before the first of them it writes `summary.json`: the statement and the defense's strength.
     """
@@ -102,9 +105,12 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
     secret = Secret.load(Path(folder) / "private" / "secret")
     membership = Membership(**config["membership"])
     fitter = make_fitter(config, dataset, secret, models, membership)
+    fitter = replace(fitter, tracker=Tracker.of(config, Path(folder)))
+    log = RunLog(folder=Path(folder), verbose=fitter.verbose)
     for start in range(0, len(models), fitter.at_once):
         part = replace(fitter, models=models[start : start + fitter.at_once])
-        fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
+        with log.timed(f"models {', '.join(map(str, part.models))} trained"):
+            fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
         check_finite(part.models, fleet)
         statement = complete_statement(fitter, fleet)
         strength = fitter.defense.strength
@@ -115,10 +121,11 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
             "canaries": list(fitter.defense.canaries),
         }
         write_json(Path(folder) / "summary.json", summary)
-        for k, state, checkpoints in zip(part.models, fleet.states, fleet.checkpoints, strict=True):
-            for epoch, weights in (*checkpoints.items(), (None, state)):
-                with replacing(weights_path(Path(folder), k, epoch)) as temporary:
-                    save_file(weights, temporary)
+        with written_together(Path(folder), part.models):
+            for k, state, checkpoints in zip(part.models, fleet.states, fleet.checkpoints, strict=True):
+                for epoch, weights in (*checkpoints.items(), (None, state)):
+                    with replacing(weights_path(Path(folder), k, epoch)) as temporary:
+                        temporary.write_bytes(save(weights))
         progress.report(name, len(fleet))
 
 

@@ -87,9 +87,13 @@ class Transformer(nn.Module):
     ):
         if buckets is None or len(shape) != 1:
             raise ValueError(NOT_WORDS)
-        for name, value, least in (("width", width, 1), ("depth", depth, 0), ("heads", heads, 1)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"network.{name}={value} is no count; choose a whole number from {least} on")
+        for name, value, least, most in (
+            ("width", width, 1, 2**16),
+            ("depth", depth, 0, 1000),
+            ("heads", heads, 1, width),
+        ):
+            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+                raise ValueError(f"network.{name}={value} is no count; choose a whole number from {least} to {most}")
         if width % heads:
             raise ValueError(
                 f"network.width={width} is no multiple of heads={heads}; choose {heads * (width // heads + 1)}"

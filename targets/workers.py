@@ -6,22 +6,39 @@ import atexit
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+
+LOST = (
+    "a worker process was killed, most likely for lack of memory; choose fewer fleet.workers or a smaller"
+    " trainer.batch_size"
+)
 
 _pool: ProcessPoolExecutor | None = None
 
 
 def count(workers: int | str) -> int:
-    """The number of worker processes: auto is one per core under the basic launcher, else 1."""
-    if isinstance(workers, int):
-        return workers
+    """The number of worker processes: auto is one per core under the basic launcher, else 1.
+
+    Raises:
+        ValueError: if several are asked for under joblib, whose own processes can start none.
+    """
     from hydra.core.hydra_config import HydraConfig
 
     launcher = HydraConfig.get().launcher._target_ if HydraConfig.initialized() else "BasicLauncher"
+    if isinstance(workers, int):
+        if workers > 1 and launcher.endswith("JoblibLauncher"):
+            raise ValueError(
+                f"fleet.workers={workers} cannot be had under hydra/launcher=joblib; leave it out, and choose"
+                " hydra.launcher.n_jobs"
+            )
+        return workers
     return len(os.sched_getaffinity(0)) if launcher.endswith("BasicLauncher") else 1
 
 
@@ -40,10 +57,12 @@ def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], worke
     try:
         for future in as_completed(futures):
             yield future.result()
-    except BaseException:
+    except BaseException as error:
         for future in futures:
             future.cancel()
         stop()
+        if isinstance(error, BrokenProcessPool):
+            raise ChildProcessError(LOST) from error
         raise
 
 
@@ -70,8 +89,17 @@ def _processes(workers: int) -> ProcessPoolExecutor:
 
 
 def _start() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone answers it."""
+    """Ctrl-C reaches the whole process group; the parent alone answers it. No worker outlives its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot tell its workers, which would wait for work forever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
 
 
 def stop() -> None:

@@ -70,7 +70,8 @@ def test_results_are_tidy(swept):
     assert {row["defense"] for row in rows} == {"none", "dp_sgd"}
     assert {row["attack"] for row in rows} == {"", *STANDARD}
     assert {row["model"] for row in rows} == {"all", "0", "1", "2", "3"}
-    of_no_attack = {"test_accuracy", "train_accuracy", "linear_test_accuracy", "duplicates"}
+    useful = ("accuracy", "balanced_accuracy", "roc_auc", "log_loss", "calibration_error")
+    of_no_attack = {*(f"test_{name}" for name in useful), "train_accuracy", "linear_test_accuracy", "duplicates"}
     assert {row["metric"] for row in rows if not row["attack"]} == of_no_attack
     private = [float(row["epsilon"]) for row in rows if row["defense"] == "dp_sgd"]
     assert all(7.92 <= epsilon <= 8 for epsilon in private)
@@ -181,7 +182,7 @@ BAD = {
         "(BatchNorm1d) mixes the records of a batch",
     ),
     "own network": (
-        (*TRAIN, "data=digits", "network._target_=own_network.Normed"),
+        (*TRAIN, "data=digits", "network._target_=own_network.Normed", "network.hidden=[3]"),
         "got an unexpected keyword argument 'hidden'; choose network=own for a class with other arguments",
     ),
     "no path": ((*TRAIN, "data=npz"), "data.path is not given; add data.path=<value>"),

@@ -100,6 +100,6 @@ def test_other_files(tmp_path):
 def test_a_name_is_a_folder_name(tmp_path):
     save(tmp_path, x=X, y=Y)
     with pytest.raises(
-        ValueError, match=r"^data.name=../up is no folder name; use letters, digits and any of - _ \. \+$"
+        ValueError, match=r"^data.name=../up is no folder name; use letters, digits and any of - _ \. \+, at most 100$"
     ):
         Arrays(path=str(tmp_path / "my.npz"), name="../up").load()

@@ -219,6 +219,7 @@ def with_canaries(split, count):
 @settings(deadline=None, max_examples=25)
 def test_only_the_membership_of_canaries_is_random(count, share, people):
     plain = replace(PEOPLE, record_persons=np.arange(500)) if people else POOL  # a canary is a person of its own
+    count = min(count, len(plain.pool))
     split, membership = with_canaries(plain, count), Membership(share=share)
     assert split.audited.tolist() == split.canaries.tolist() and split.is_audited.sum() == count
     rows = membership.draw(split, range(3), SECRET)

@@ -79,10 +79,10 @@ def test_wrong_rows(rows, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"length": 0}, "^data.length=0 is no count; choose a whole number from 1 on$"),
-        ({"length": True}, "^data.length=True is no count; choose a whole number from 1 on$"),
-        ({"buckets": 1}, "^data.buckets=1 is no count; choose a whole number from 2 on$"),
-        ({"buckets": 10.5}, "^data.buckets=10.5 is no count; choose a whole number from 2 on$"),
+        ({"length": 0}, "^data.length=0 is no count; choose a whole number from 1 to 65536$"),
+        ({"length": True}, "^data.length=True is no count; choose a whole number from 1 to 65536$"),
+        ({"buckets": 1}, "^data.buckets=1 is no count; choose a whole number from 2 to 4294967296$"),
+        ({"buckets": 10.5}, "^data.buckets=10.5 is no count; choose a whole number from 2 to 4294967296$"),
     ],
 )
 def test_wrong_settings(settings, message):

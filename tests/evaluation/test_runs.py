@@ -11,10 +11,13 @@ import pytest
 
 from datamodules import dataset
 from datamodules.dataset import from_config
+from datamodules.secret import Secret
 from evaluation.measure import findings_of
 from evaluation.method import Method
 from evaluation.runs import Run, canonical, find, identity
 from evaluation.signals import answers
+from targets import RESULTS_VERSION
+from targets.files import temporary_path
 from train import train
 
 TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
@@ -53,6 +56,19 @@ def test_changed_data_never_meet_an_old_run(compose, tmp_path):
         dataset._load.cache_clear()
         names.append(name(compose("data=npz", f"data.path={path}")))
     assert names[0] != names[1]
+
+
+def test_one_byte_of_the_data_or_another_version_of_results_is_another_run(compose, tmp_path, monkeypatch):
+    path, x = tmp_path / "mine.npz", np.random.default_rng(0).random((40, 3), dtype=np.float32)
+    settings, names = compose("data=npz", f"data.path={path}"), []
+    for bit in (0, 0, 1):
+        x.view(np.uint8)[7, 1] ^= bit
+        np.savez(path, x=x, y=np.arange(40) % 2)
+        dataset._load.cache_clear()
+        names.append(name(settings))
+    monkeypatch.setattr("evaluation.runs.RESULTS_VERSION", RESULTS_VERSION + 1)
+    names.append(name(settings))
+    assert names[0] == names[1] and len({*names}) == 3
 
 
 def test_place_of_the_data_does_not_change_the_run(compose, tmp_path):
@@ -128,12 +144,33 @@ def test_only_missing_models_are_trained(compose):
     assert train(settings)["status"] == "cached"
 
 
+def test_run_that_was_killed_while_it_was_made_is_made(compose):
+    """A secret without the seal of the data, or half a secret, must not stand in the way of all that comes."""
+    settings = compose(*TINY)
+    run = Run.of(settings, from_config(settings))
+    (run.folder / "private").mkdir(parents=True)
+    Secret.from_text("kept").save(run.folder / "private" / "secret")
+    (run.folder / "private" / temporary_path(Path("secret"))).write_text("sys")
+    train(settings)
+    assert run.secret == Secret.from_text("kept") and Run(run.folder).dataset.name == "digits"
+
+
+def test_run_that_another_process_finished_in_the_meantime_is_not_trained_again(compose, monkeypatch):
+    settings = compose(*TINY, "secret=s")
+    folder = Path(train(settings)["folder"])
+    before = {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()}
+    seen = iter([[0, 1]])  # as if it had been looked at before the other process was done
+    monkeypatch.setattr(Run, "missing", lambda self, *args, true=Run.missing: next(seen, None) or true(self, *args))
+    train(settings)
+    assert {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()} == before
+
+
 def test_failed_run_leaves_the_reason_and_nothing_else(compose):
     settings = compose(*TINY, "network.hidden=[0]")
     run = Run.of(settings, from_config(settings))
     with pytest.raises(ValueError, match="is no list of widths"):
         train(settings)
-    assert {path.name for path in run.folder.iterdir()} == {"FAILED", ".lock"}
+    assert {path.name for path in run.folder.iterdir()} == {"FAILED", ".lock", "train.log"}
     assert "network.hidden=[0] is no list of widths" in (run.folder / "FAILED").read_text()
     assert not run.is_complete()
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import time
 
+import pytest
+
 from targets import progress
+from targets.files import temporary_path
 from targets.progress import PLAIN_INTERVAL, Progress
 
 
@@ -27,6 +30,24 @@ def test_plain_line_every_interval_without_a_terminal(tmp_path, capfd, monkeypat
         time.sleep(0.8)
     lines = capfd.readouterr().err.splitlines()
     assert 2 <= len(lines) <= 4 and all(line.startswith("0/1 models · 0:00") for line in lines)
+
+
+def test_interrupt_carries_how_much_is_done_and_quiet_says_nothing(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(progress, "_silent", False)
+    progress.silence()
+    with pytest.raises(KeyboardInterrupt, match=r"^2 of 3 models are done$"), Progress(tmp_path, total=3):
+        progress.report("run", 2)
+        raise KeyboardInterrupt
+    with Progress(tmp_path, total=0):
+        pass
+    assert capfd.readouterr().err == ""
+
+
+def test_files_of_killed_commands_are_removed(tmp_path):
+    progress_of_the_dead = tmp_path / temporary_path(tmp_path / "progress").name.replace(str(os.getpid()), "999999999")
+    progress_of_the_dead.write_text("run\t1\t0\n")
+    with Progress(tmp_path, total=1):
+        assert not progress_of_the_dead.exists()
 
 
 def test_nothing_is_said_after_an_error(tmp_path, capfd):

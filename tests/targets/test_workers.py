@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +39,16 @@ def test_several_workers_run_in_processes_of_their_own():
 def test_count_is_given_or_one_per_core():
     assert workers.count(3) == 3
     assert workers.count("auto") == len(os.sched_getaffinity(0))
+
+
+def test_joblib_has_processes_enough(monkeypatch):
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher", reason="needs the extra `sweep`")
+    from hydra import compose, initialize_config_dir
+    from hydra.core.hydra_config import HydraConfig
+
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+        config = compose("train", overrides=["hydra/launcher=joblib"], return_hydra_config=True)
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
+    assert workers.count("auto") == workers.count(1) == 1
+    with pytest.raises(ValueError, match=r"^fleet\.workers=2 cannot be had under hydra/launcher=joblib; leave it out"):
+        workers.count(2)

@@ -1,0 +1,60 @@
+"""Settings as plain values: what is wrong with them whatever they are for, and the dataclasses that check the rest."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, Field, fields
+from typing import Any, TypeVar
+
+Made = TypeVar("Made")
+MOST_FLOAT, MOST_INT = 3.4e38, 2**63 - 1
+"""What float32 and a 64-bit integer hold."""
+
+
+def made(kind: type[Made], group: str, settings: Any) -> Made:
+    """The dataclass that holds a group of settings.
+
+    Args:
+        kind: the dataclass.
+        group: where the settings stand in the configuration, such as `fleet`.
+        settings: what was given.
+
+    Raises:
+        ValueError: if it is no group, or a key of it is unknown or not given.
+    """
+    check_group(group, settings)
+    known: dict[str, Field[Any]] = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    if unknown := [key for key in settings if key not in known]:
+        raise ValueError(f"{group}.{unknown[0]} is no setting; remove it, or choose one of {', '.join(known)}")
+    needed = [key for key, field in known.items() if field.default is field.default_factory is MISSING]
+    if absent := [key for key in needed if key not in settings]:
+        raise ValueError(f"{group}.{absent[0]} is not given; add {group}.{absent[0]}=<value>")
+    return kind(**settings)
+
+
+def check_group(key: str, value: Any) -> None:
+    """Raises ValueError if what should hold settings is a single value."""
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{key}={value} is no group of settings; leave it out, or set its keys")
+
+
+def check_numbers(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError for a setting that is NaN, or beyond what arithmetic holds; infinity may have a meaning."""
+    for key, value in _numbers("", settings):
+        if math.isnan(value):
+            raise ValueError(f"{key}={value} is not a number; give one")
+        most = MOST_FLOAT if isinstance(value, float) else MOST_INT
+        if abs(value) > most and not math.isinf(value):
+            raise ValueError(f"{key}={value:.3g} is too large for any use; choose at most {most:.3g}")
+
+
+def _numbers(key: str, value: Any) -> Iterator[tuple[str, int | float]]:
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _numbers(f"{key}.{name}" if key else str(name), inner)
+    elif isinstance(value, list | tuple):
+        for inner in value:
+            yield from _numbers(key, inner)
+    elif isinstance(value, int | float):
+        yield key, value

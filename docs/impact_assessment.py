@@ -1,0 +1,106 @@
+"""Fills a data protection impact assessment from a report, for one run, and leaves blank what a person must judge.
+
+    python docs/impact_assessment.py reports/digits/report.json [run]
+
+Writes impact_assessment.md beside the report; one that is there already is kept, since somebody may have filled it in.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from commandline import call
+
+HERE = Path(__file__).parent
+MOST_EXPOSED = 3
+BLANK = "\\_\\_\\_\\_\\_\\_\\_\\_"
+
+
+def main() -> None:
+    if len(sys.argv) not in (2, 3):
+        raise ValueError("report.json is not given; call python docs/impact_assessment.py reports/<name>/report.json")
+    report = Path(sys.argv[1])
+    filled = report.with_name("impact_assessment.md")
+    if filled.exists():
+        raise ValueError(f"{filled} is there already; move it away, since it may have been filled in by hand")
+    content = read(report)
+    filled.write_text(assessment(content, chosen(content, sys.argv[2:])), encoding="utf-8")
+    print(filled)
+
+
+def read(report: Path) -> dict[str, Any]:
+    """The content of a report.json."""
+    try:
+        content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
+        content["runs"], content["reproduce"], content["released"]
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
+        raise ValueError(f"{report} is no report.json of evaluate.py; run that again") from None
+    return content
+
+
+def chosen(content: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
+    """The run that is assessed: by its title or folder, or the only one."""
+    runs = content["runs"]
+    found = [run for run in runs if not names or names[0] in (run["title"], run["run"])]
+    if len(found) != 1:
+        named = f"run={names[0]} is not in the report" if names else f"the report holds {len(runs)} runs"
+        raise ValueError(f"{named}; add one of {', '.join(repr(run['title']) for run in runs)}")
+    return found[0]
+
+
+def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
+    """The filled page."""
+    rows = {(row["attack"], row["metric"]): row for row in run["rows"] if row["model"] == row["group"] == "all"}
+    bare = [other for other in content["runs"] if other["defense"] == other["guard"] == other["canary"] == "none"]
+    measure = content["utility"]
+    utility = f"test_{measure['name']}"
+    parts = [
+        row
+        for row in run["rows"]
+        if row["metric"] == "tpr@1%fpr" and row["group"] != "all" and row["model"] == "all" and row["value"] is not None
+    ]
+    page = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page.filters |= {"percent": percent, "number": number}
+    return page.get_template("impact_assessment.md.j2").render(
+        content=content,
+        run=run,
+        facts=content["released"]["facts"],
+        measure=measure,
+        utility=rows.get(("", utility)),
+        undefended=[row for other in bare for row in other["rows"] if _is_fleet(row, utility)][:1],
+        show=percent if measure["is_rate"] else number,
+        found={metric: rows.get((run["strongest"], metric)) for metric in ("tpr@1%fpr", "tpr@0.1%fpr", "auc")},
+        groups=sorted(parts, key=lambda row: -row["value"])[:MOST_EXPOSED],
+        blank=BLANK,
+    )
+
+
+def percent(row: Mapping[str, Any] | None) -> str:
+    """A rate with its interval."""
+    return _text(row, 100, 1, " %")
+
+
+def number(row: Mapping[str, Any] | None) -> str:
+    """Any other number with its interval."""
+    return _text(row, 1, 3, "")
+
+
+def _text(row: Mapping[str, Any] | None, factor: int, digits: int, unit: str) -> str:
+    if row is None or row["value"] is None:
+        return "could not be measured"
+    value, *ends = (None if row[key] is None else f"{factor * row[key]:.{digits}f}" for key in ("value", "low", "high"))
+    return f"{value}{unit}" + ("" if None in ends else f" (95 % interval {ends[0]} to {ends[1]})")
+
+
+def _is_fleet(row: Mapping[str, Any], metric: str) -> bool:
+    return (row["metric"], row["attack"], row["model"], row["group"]) == (metric, "", "all", "all")
+
+
+if __name__ == "__main__":
+    call(main)

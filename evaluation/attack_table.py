@@ -1,0 +1,51 @@
+"""Every attack on every run, for the report: what it needs, what it finds, and of how many records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from evaluation.choice import chosen
+from evaluation.curves import ordered
+from evaluation.findings import AUC, FPRS, Findings, tpr_at
+from evaluation.table import NOTHING, attack_text, percent
+from evaluation.titles import title
+
+NUMBERS = (
+    "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",
+)  # fmt: skip
+
+Lines = list[tuple[str, list[tuple[str, ...]]]]
+"""For each run its title, and its attacks by `NUMBERS`."""
+
+
+def attack_tables(findings: Sequence[Findings]) -> tuple[Lines, Lines]:
+    """The attacks on the runs that the verdict is about, and those on all others, to be looked up."""
+    first = [found.run for _, found in chosen(findings)]
+    runs = [found for found in ordered(findings) if found.attacks]
+    told = {found.run: (title(found), _numbers(found)) for found in runs}
+    return [told[run] for run in first if run in told], [told[run] for run in told if run not in first]
+
+
+def _numbers(found: Findings) -> list[tuple[str, ...]]:
+    told = []
+    for attack in found.attacks:
+        auc, *tprs = (found.get(metric, attack=attack) for metric in (AUC, *map(tpr_at, FPRS)))
+        interval = _plain(auc.value, auc.low, auc.high)
+        scored = NOTHING if auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}"
+        rates = [percent(tpr, interval=True) for tpr in tprs]
+        told.append((attack_text(found, attack), *_needs(found, attack), interval, *rates, scored))
+    return told
+
+
+def _needs(found: Findings, attack: str) -> tuple[str, str]:
+    """What an attack needs, and how many queries a record it declares and makes."""
+    if (needs := found.needs.get(attack)) is None:
+        return NOTHING, NOTHING
+    declared = "any" if needs["declared"] is None else needs["declared"]
+    return needs["text"], f"{declared} / {needs['measured']:,.4g}"
+
+
+def _plain(value: float | None, low: float | None, high: float | None) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}–{high:.3f}]"

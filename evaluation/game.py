@@ -1,0 +1,107 @@
+"""The membership game in plain words, and what the attackers in it are granted and denied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from evaluation.curves import FPR
+from evaluation.findings import Findings
+from evaluation.titles import has_canaries, line_name
+
+TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
+"""How many models are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """One thing that attackers may or may not use.
+
+    Args:
+        what: in a few words.
+        granted: whether they have it.
+        words: how much of it, or what would grant it.
+    """
+
+    what: str
+    granted: bool
+    words: str
+
+
+def game(found: Findings) -> list[str]:
+    """How a run is attacked, sentence by sentence."""
+    who = "person" if found.statement.unit == "person" or found.dataset.get("persons") else "record"
+    audited = f"{found.canary} canary" if has_canaries(found) else who
+    told = {
+        "fixed": ["The same records are used to train every model; all others of the pool are left out."],
+        "complementary": [
+            f"For every {audited} a coin is tossed. Heads, and it is used to train the first model of a pair; tails,"
+            " the second."
+        ],
+    }.get(_how(found), [f"For every model and every {audited} a coin is tossed: is it used for training, or left out?"])
+    if who == "person" and not has_canaries(found):
+        told.append("All records of one person share that fate.")
+    return [
+        *told,
+        "The attacker is shown a record, gets what is granted below, and says how sure it is that the record was used.",
+        "If it was, it has been found; if it was not, it has been falsely accused.",
+        f"Attackers are compared where they accuse {100 * FPR:g} % of the records that were left out: guessing then"
+        f" finds {100 * FPR:g} % of those that were used, and whatever is found beyond that has leaked from the model.",
+    ]
+
+
+def grants(findings: Sequence[Findings]) -> list[Grant]:
+    """What the attackers on these runs may use, and what they may not."""
+    first = findings[0]
+    population = first.dataset.get("roles", {}).get("population", 0)
+    shadows = sorted({count for found in findings if (count := shadows_of(found))})
+    weights = first.threat == "white_box"
+    return [
+        Grant(what="answers of the model", granted=True, words=_answers(findings)),
+        Grant(what="the record and its true class", granted=True, words="they know whom they ask about"),
+        Grant(what="queries with inputs of their choice", granted=True, words="each attack tells how many it made"),
+        Grant(
+            what="shadow models by the very same recipe",
+            granted=bool(shadows),
+            words=f"{' or '.join(map(str, shadows))} for each model; they know the defense and the guard, and hold half"
+            " of the records"
+            if shadows
+            else "there are none: train more models, on memberships that differ",
+        ),
+        Grant(
+            what="other records, on which no model was trained",
+            granted=bool(population),
+            words=f"{population:,}" if population else "split.population=0.1 sets some apart",
+        ),
+        Grant(
+            what="the weights of the model",
+            granted=weights,
+            words="as if they were published, or leaked" if weights else "threat=white_box grants them",
+        ),
+        Grant(
+            what="the secret of a run",
+            granted=False,
+            words="who was drawn, initial weights, order of batches, and noise",
+        ),
+    ]
+
+
+def shadows_of(found: Findings) -> int:
+    """How many other models an attacker on one of the models may look at."""
+    own = TWINS.get(_how(found), 1)
+    return 0 if own is None else found.models - own
+
+
+def _how(found: Findings) -> str:
+    how: str = found.config.get("membership", {}).get("how", "fixed")
+    return how
+
+
+def _answers(findings: Sequence[Findings]) -> str:
+    """What the models answer; where guards differ, by guard."""
+    levels: dict[str, list[str]] = {}
+    for found in findings:
+        levels.setdefault(found.released, []).append(line_name(found))
+    if len(levels) == 1:
+        return next(iter(levels))
+    return "; ".join(f"{level} ({', '.join(dict.fromkeys(names))})" for level, names in levels.items())

@@ -1,0 +1,33 @@
+"""What must hold of the settings of an evaluation before any of them is used."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from datamodules.places import place
+from datamodules.settings import check_group, check_numbers
+
+NEEDED = ("attack", "threat", "root", "reports", "released")
+GROUPS = ("attack", "threat", "report", "choose", "gate")
+OPTIONAL = ("data", "study", "audit", "search")
+PLACES = ("runs", "root", "reports", "released", "name")
+
+
+def check_given(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError for a setting that is empty, or of a kind that nothing can be done with."""
+    for key in NEEDED:
+        if not settings.get(key):
+            raise ValueError(f"{key} is empty; leave it out for the default")
+    check_numbers(settings)
+    for key in (*GROUPS, *(key for key in OPTIONAL if settings.get(key) is not None)):
+        check_group(key, settings[key])
+    for name, node in settings["attack"].items():
+        check_group(f"attack.{name}", node)
+    if (data := settings.get("data")) is not None:
+        if not data.keys() & {"name", "path"}:
+            raise ValueError(f"data={dict(data)} names no data set; choose data=<name>")
+        for key in (key for key in ("name", "path") if data.get(key) is not None):
+            place(f"data.{key}", data[key])
+    for key in (key for key in PLACES if settings.get(key) is not None):
+        place(key, settings[key])

@@ -1,0 +1,129 @@
+"""How much may leak at most, and whether a run is known to keep it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from evaluation.claims import violations
+from evaluation.findings import FPRS, Findings, Row, tied_at, tpr_at
+from evaluation.masking import masked
+from evaluation.table import percent
+from evaluation.ties import TIED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limit:
+    """The largest share of members that attacks may find.
+
+    It is compared with the upper end of the 95 % interval: a run keeps it where its measurement excludes more, not
+    where its value happens to lie below.
+
+    Args:
+        name: of the settings, for errors.
+        max_tpr: the limit, above `fpr` (an attack that guesses finds `fpr`) and at most 1.
+        fpr: the share of non-members that are accused, 0.01 or 0.001; None: 0.01.
+
+    Raises:
+        ValueError: if no run could keep it, or every run would, or it is not measured at this FPR.
+
+    Example:
+        >>> str(Limit(name="gate", max_tpr=0.05))
+        'at most 5 % of members found at 1 % FPR'
+    """
+
+    name: str
+    max_tpr: float | None = None
+    fpr: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.at not in FPRS:
+            measured = " or ".join(f"{fpr:g}" for fpr in FPRS)
+            raise ValueError(f"{self.name}.fpr={self.fpr} is not measured; choose {measured}")
+        if self.max_tpr is None:
+            raise ValueError(f"{self.name}.fpr={self.fpr} limits nothing; add {self.name}.max_tpr=<share of members>")
+        is_number = isinstance(self.max_tpr, int | float) and not isinstance(self.max_tpr, bool)
+        if not (is_number and self.at < self.max_tpr <= 1):
+            raise ValueError(
+                f"{self.name}.max_tpr={self.max_tpr} is no share above {self.name}.fpr={self.at}, which guessing finds,"
+                " and at most 1; choose such as 0.05 for 5 % of members"
+            )
+
+    @classmethod
+    def asked(cls, name: str, settings: Mapping[str, Any]) -> Limit | None:
+        """The limit of this name in the settings of `evaluate.py`; None if it was not asked for."""
+        given = settings[name]
+        if not isinstance(given, Mapping):
+            raise ValueError(f"{name}={given} is no group of settings; give {name}.max_tpr=<share of members>")
+        return None if set(given.values()) == {None} else cls(name=name, **given)
+
+    @property
+    def at(self) -> float:
+        """The FPR."""
+        return FPRS[0] if self.fpr is None else self.fpr
+
+    @property
+    def most(self) -> float:
+        return self.max_tpr or 1.0
+
+    def __str__(self) -> str:
+        return f"at most {100 * self.most:g} % of members found at {100 * self.at:g} % FPR"
+
+    def highest(self, found: Findings) -> Row | None:
+        """The TPR of the attack with the largest upper limit; None unless all are resolved at this FPR.
+
+        An attack on a sample of the records counts only where there is no other: the sample may be an easy one.
+        """
+        sampled = [attack for attack in found.attacks if _value(found.find("unscored", attack=attack)) > 0.5]
+        attacks = [attack for attack in found.attacks if attack not in sampled] or found.attacks
+        rows = [found.get(tpr_at(self.at), attack=attack) for attack in attacks]
+        return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
+
+    def objection(self, found: Findings, together: Sequence[Findings]) -> str | None:
+        """Why a run is not known to keep the limit; None if it keeps it.
+
+        Args:
+            found: of the run.
+            together: of all runs that are judged together.
+        """
+        if found.run in {violation.found.run for violation in violations(together)}:
+            return "its claim is refuted"
+        if not found.attacks:
+            return "every attack was skipped, so nothing was measured"
+        row = self.highest(found)
+        if row is None:
+            return (
+                f"{100 * self.at:g} % FPR cannot be resolved: it takes {1 / self.at:.0f} non-members a model, that is"
+                " more records"
+            )
+        if upper(row) > self.most:
+            return f"{found_text(row)} may be more"
+        if _value(found.find(tied_at(FPRS[0]), attack=row.attack)) > TIED:
+            return f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR"
+        if any(masked(found, together)):
+            return "it masks what it leaks: labels alone tell more than these attacks on scores find"
+        return None
+
+
+def refuse_limits(settings: Mapping[str, Any], what: str) -> None:
+    """Raises ValueError if a limit was asked for where no runs are judged, rather than pass it over."""
+    for name in ("choose", "gate"):
+        if Limit.asked(name, settings) is not None:
+            raise ValueError(f"{name}.max_tpr judges runs, not {what}; call evaluate.py without {what} for it")
+
+
+def upper(row: Row) -> float:
+    """The upper end of the interval; 1 where there is none."""
+    return 1.0 if row.high is None else row.high
+
+
+def found_text(row: Row | None) -> str:
+    """What was measured, such as `3.1 % [2.4–3.9] by lira`."""
+    if row is None:
+        return "nothing measured"
+    return f"{percent(row, interval=True)} by {row.attack}"
+
+
+def _value(row: Row | None) -> float:
+    return (row and row.value) or 0.0

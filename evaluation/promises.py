@@ -1,0 +1,54 @@
+"""What the runs of a report promise: their claims, how these came about, and what they leave out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from evaluation.curves import ordered
+from evaluation.findings import Findings
+from evaluation.table import NOTHING
+from evaluation.titles import line_name, title
+
+DESCRIBED = {
+    "mechanism": "mechanism",
+    "noise_multiplier": "noise multiplier σ", "max_grad_norm": "clipping norm C", "sampling": "sampling",
+    "sampling_rate": "sampling rate q", "public_size": "public size N", "steps_planned": "steps planned",
+    "steps_done": "steps done", "accountant": "accountant", "epsilon_rdp": "ε by Rényi accounting",
+    "neighboring": "neighboring relation", "unit": "unit of privacy", "randomness": "randomness",
+    "engine": "engine of clipping",
+}  # fmt: skip
+"""What of a statement is told, in which words."""
+
+
+def promises(findings: Sequence[Findings]) -> dict[str, Any]:
+    """The parts of the page that tell of claims, by the names that it has for them."""
+    runs = ordered(findings)
+    private = [found for found in runs if found.epsilon is not None]
+    return {
+        "claims": [(title(found), found.statement) for found in private],
+        "facts": _facts(private),
+        "unproven": list(dict.fromkeys(line_name(found) for found in runs if found.epsilon is None)),
+        "guarded": list(dict.fromkeys(line_name(found) for found in runs if found.guard != "none")),
+        "not_covered": _not_covered(runs),
+        "guarantees": sum(found.statement.guarantee for found in private),
+    }
+
+
+def _facts(private: Sequence[Findings]) -> list[tuple[str, list[str]]]:
+    """What the mechanisms were: for each thing that is known of any run, its value for every run."""
+    values = {words: [getattr(found.statement, name) for found in private] for name, words in DESCRIBED.items()}
+    return [
+        (words, [NOTHING if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
+        for words, row in values.items()
+        if any(value is not None for value in row)
+    ]
+
+
+def _not_covered(runs: Sequence[Findings]) -> list[tuple[tuple[str, ...], list[str]]]:
+    """What the claims leave out, each list once, with the runs whose claim it is."""
+    lists: dict[tuple[str, ...], list[str]] = {}
+    for found in runs:
+        if found.statement.guarantee and found.statement.not_covered:
+            lists.setdefault(found.statement.not_covered, []).append(title(found))
+    return list(lists.items())

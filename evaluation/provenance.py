@@ -1,0 +1,63 @@
+"""How to make a report again: the command, the configuration, the versions of the software, and hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import yaml
+
+from evaluation.curves import ordered
+from evaluation.findings import Findings
+from evaluation.method import METHOD_VERSION
+from evaluation.titles import title
+from targets import RESULTS_VERSION
+
+LIBRARIES = ("palisade", "torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
+OWN = ("defense", "guard", "canary", "seed")
+"""Parts of a configuration in which runs on one curve may differ."""
+
+
+def provenance(findings: Sequence[Findings], command: str, results: str) -> dict[str, Any]:
+    """What report.json holds and the end of report.html tells.
+
+    Args:
+        findings: of comparable runs.
+        command: what was called.
+        results: the text of results.csv.
+    """
+    runs = ordered(findings)
+    return {
+        "command": command,
+        "shared": {key: value for key, value in runs[0].config.items() if key not in (*OWN, "names", "fleet")},
+        "runs": [
+            {
+                "title": title(found),
+                "run": found.run,
+                "data": found.dataset.get("checksum", ""),
+                "setting": _setting(found),
+            }
+            for found in runs
+        ],
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "results_version": RESULTS_VERSION,
+        "method_version": METHOD_VERSION,
+        "sha256": {"results.csv": hashlib.sha256(results.encode()).hexdigest()},
+    }
+
+
+def as_yaml(content: Mapping[str, Any], *, flow: bool = False) -> str:
+    """Settings as they stand in a configuration file; in as few lines as possible with `flow`."""
+    style = None if flow else False
+    text: str = yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, default_flow_style=style)
+    return text.strip()
+
+
+def _setting(found: Findings) -> dict[str, Any]:
+    own = {key: found.config[key] for key in OWN if found.config.get(key) is not None}
+    if found.guard != "none":
+        own["guard"] = {"name": found.guard, "strength": found.guard_strength}
+    return own

@@ -1,0 +1,61 @@
+"""Which releases were trained by the recipe of a run: the models that these numbers were measured for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datamodules.split import Membership
+from evaluation.runs import Run, canonical
+from targets.recipe import Recipe
+
+EVERYTHING = Membership(how="fixed", share=1.0)
+"""Releases are trained on the whole pool."""
+
+
+def releases(runs: Sequence[Run], folder: Path) -> dict[str, str]:
+    """For each run that has one, by its name, the folder of the release in which the same data and recipe went.
+
+    Args:
+        runs: those that are evaluated.
+        folder: where releases are kept.
+    """
+    cards = {str(path.parent): _told(path) for path in sorted(folder.glob("*/card.json"))}
+    wanted = {run.name: _recipe(run) for run in runs if not run.config.get("canary")}
+    return {run: place for run, recipe in wanted.items() for place, told in cards.items() if told == recipe}
+
+
+def _recipe(run: Run) -> Any:
+    config, split = run.config, run.dataset.split
+    units = split.pool if run.statement.unit != "person" or split.persons is None else np.unique(split.persons)
+    network = dict(config["network"])
+    defense = {**config["defense"], "name": config["names"]["defense"]}
+    del defense["_target_"]
+    recipe = {
+        "data": [run.dataset.name, EVERYTHING.public_size(len(units))],
+        "network": {"name": network.pop("_target_"), "settings": network},
+        "defense": defense,
+        "guard": {"name": run.made_guard.name, "settings": asdict(run.made_guard)},
+        "recipe": asdict(Recipe.of(config)),
+    }
+    return canonical(recipe)
+
+
+def _told(path: Path) -> Any:
+    """The same of a release's card; None where the file is another thing."""
+    try:
+        card = json.loads(path.read_text())
+    except ValueError:
+        return None
+    if not isinstance(card, dict):
+        return None
+    told = {name: card.get(name) for name in ("network", "defense", "recipe")}
+    data, guard = card.get("data", {}), card.get("guard", {})
+    told["data"] = [data.get("name"), data.get("records")]
+    told["guard"] = {name: guard.get(name) for name in ("name", "settings")}
+    return canonical(told)

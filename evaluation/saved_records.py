@@ -1,0 +1,150 @@
+"""Saved records: labeled inputs, or a model's answers about them, as an audit finds them in a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from datamodules.array_files import read_arrays
+from datamodules.decompression import BROKEN, opened
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ANSWERS = ("logits", "probabilities", "predictions")
+OTHER_NAMES = {"x": "features", "y": "labels"}
+"""What `data=npz` calls them."""
+LEAST = 10
+"""Records on a side; fewer tell nothing."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SavedRecords:
+    """Labeled records of a file.
+
+    Args:
+        name: the setting that named the file, such as `members=in.npz`, for errors.
+        labels: the true classes, as numbers or words.
+        rows: the records themselves, as numbers or as a table; None where only answers were saved.
+        answers: what a model answered, under one of `logits`, `probabilities` and `predictions`; empty if it is to be
+            asked.
+    """
+
+    name: str
+    labels: Shaped[np.ndarray, "records"]
+    rows: np.ndarray | pd.DataFrame | None
+    answers: Mapping[str, np.ndarray]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def numbered(self, classes: Sequence[str] | None) -> Int64[np.ndarray, "records"]:
+        """The labels as numbers from 0.
+
+        Args:
+            classes: the words that they stand for; None where the labels are these numbers.
+
+        Raises:
+            ValueError: if a label is neither a class nor a number of one.
+        """
+        if self.labels.dtype.kind == "i":
+            return self.labels.astype(np.int64)
+        if classes is not None:
+            words = {word: number for number, word in enumerate(classes)}
+            if unknown := sorted(set(self.labels.tolist()) - set(words)):
+                raise ValueError(f"{self.name}: label {unknown[0]} is no class; choose of {', '.join(classes)}")
+            return np.array([words[label] for label in self.labels.tolist()], dtype=np.int64)
+        if not all(label.isdecimal() for label in self.labels.tolist()):
+            raise ValueError(f"{self.name}: labels are words, and nothing says in which order; number them from 0")
+        return self.labels.astype(np.int64)
+
+
+def read(setting: str, path: str, label: str | None = None) -> SavedRecords:
+    """Reads labeled records from an .npz or a .csv file; no code of the file runs.
+
+    Args:
+        setting: that names the file, for errors.
+        path: of the file.
+        label: the column of a CSV file that holds the true class.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read, or lacks something.
+    """
+    name = f"{setting}={path}"
+    if not (file := Path(path).expanduser()).is_file():
+        raise FileNotFoundError(f"{name} is no file; give an .npz or a .csv file")
+    if file.suffix == ".csv":
+        return _of_table(name, file, label)
+    arrays = _arrays(name, file)
+    arrays = {OTHER_NAMES.get(key, key): values for key, values in arrays.items()}
+    if "labels" not in arrays:
+        raise ValueError(f"{name} has no labels; save the true class of each record as labels, numbered from 0")
+    labels = arrays["labels"]
+    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
+        held = f"{labels.dtype} of shape {labels.shape}"
+        raise ValueError(f"{name}: labels are {held}; save one whole number for each record")
+    answers = {key: arrays[key] for key in ANSWERS if key in arrays}
+    for key in ("features", *answers):
+        if key in arrays and (arrays[key].ndim == 0 or len(arrays[key]) != len(labels)):
+            raise ValueError(
+                f"{name}: {key} have shape {arrays[key].shape}; there are {len(labels)} labels, save as many"
+            )
+    if len(answers) > 1:
+        raise ValueError(f"{name} holds {' and '.join(answers)}; save the one that is released")
+    if "features" in arrays and arrays["features"].ndim < 2:
+        raise ValueError(f"{name}: features have shape {arrays['features'].shape}; save (records, …)")
+    if labels.dtype.kind == "u":
+        labels = labels.astype(np.int64)
+    return SavedRecords(name=name, labels=labels, rows=_finite(name, arrays.get("features")), answers=answers)
+
+
+def enough(saved: SavedRecords, least: int = LEAST) -> SavedRecords:
+    """The records, if there are enough of them.
+
+    Raises:
+        ValueError: if not.
+    """
+    if len(saved) < least:
+        raise ValueError(f"{saved.name} holds {len(saved)} records; give at least {least}")
+    return saved
+
+
+def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:
+    try:
+        return read_arrays(file, [*ANSWERS, *OTHER_NAMES, *OTHER_NAMES.values()])
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{name} cannot be read: {reason}; write it with numpy.savez(path, logits=…, labels=…)"
+        ) from None
+
+
+def _of_table(name: str, file: Path, label: str | None) -> SavedRecords:
+    import pandas as pd
+
+    if label is None:
+        raise ValueError(f"{name} is a table; name the column of the true class with label=<column>")
+    try:
+        with opened(file) as content:
+            table = pd.read_csv(content, dtype={label: str}, skipinitialspace=True, index_col=False)
+    except (ValueError, OSError, *BROKEN) as error:
+        raise ValueError(f"{name} cannot be read: {' '.join(str(error).split())}; give UTF-8 with a header") from None
+    if label not in table:
+        raise ValueError(f"label={label} is no column of {file}; choose one of {', '.join(map(str, table.columns))}")
+    if missing := int(table[label].isna().sum()):
+        raise ValueError(f"{name}: {label} has no value in {missing} rows; fill them, or remove these rows")
+    return SavedRecords(name=name, labels=table.pop(label).to_numpy(dtype=str), rows=table, answers={})
+
+
+def _finite(name: str, rows: Any) -> Any:
+    if rows is not None and rows.dtype.kind not in "biuf":
+        raise ValueError(f"{name}: features are {rows.dtype}; save numbers")
+    if rows is not None and rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        raise ValueError(f"{name}: features hold NaN or infinity; remove these records or fill them")
+    return rows

@@ -1,0 +1,129 @@
+"""What a report may tell to whom: everything inside, and outside nothing that names a record or counts members."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from evaluation.curves import ordered
+from evaluation.findings import Findings, Row
+from evaluation.runs import PLACES
+
+INTERNAL, PUBLIC = "internal", "public"
+NOTES: Mapping[str, str] = {
+    INTERNAL: "These numbers were measured on private records and depend on them; no guarantee covers the report"
+    " itself. Do not publish it.",
+    PUBLIC: "Left out: which records are exposed, plots and tables of single records, accuracy on members, values of"
+    " single models, how many members each model really had (numbers of members are expected ones), groups of fewer"
+    " than 100 records, folders of runs and any other hash of private data. Numbers are rounded to three digits. They"
+    " were still measured on private records, and no guarantee covers the report itself.",
+}
+"""What is said of each scope."""
+WITHHELD = ("train_accuracy",)
+"""Metrics that are about members alone."""
+FEWEST = 100
+"""Records of a group from which on its numbers say little about any one of them."""
+DIGITS = 3
+STARTS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
+"""Where a published ROC may begin: one false positive would tell how many non-members a model has."""
+PRIVATE = ("runs", "root", "reports", "released", *(f"data.{place}" for place in PLACES))
+"""Keys of a command that name places, or runs by a hash of their data."""
+
+
+def check_scope_of(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError if there is no such `report.scope`, or what is written instead of a report is for insiders."""
+    scope = checked_scope(settings["report"].get("scope"))
+    for instead in ("audit", "study", "search"):
+        if scope == PUBLIC and settings.get(instead):
+            raise ValueError(f"report.scope={scope} but {instead}=… writes for insiders only; leave report.scope out")
+
+
+def checked_scope(scope: Any) -> str:
+    """The scope, if there is one of this name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if not isinstance(scope, str) or scope not in NOTES:
+        raise ValueError(f"report.scope={scope} is unknown; choose {' or '.join(NOTES)}")
+    return scope
+
+
+def published(findings: Sequence[Findings]) -> list[Findings]:
+    """The same runs without what only those may see who may see the records.
+
+    Run folders carry a hash of private data and get numbers instead.
+    """
+    runs = ordered(findings)
+    numbers = {folder: number for number, folder in enumerate(dict.fromkeys(found.folder for found in runs), 1)}
+    return [_published(found, f"{numbers[found.folder]}-{found.network}-{found.defense}") for found in runs]
+
+
+def public_command(command: str) -> str:
+    """A command without places and names of runs."""
+    words = shlex.split(command)
+    return shlex.join(word for word in words if word.partition("=")[0] not in PRIVATE)
+
+
+def _published(found: Findings, folder: str) -> Findings:
+    data = {key: value for key, value in found.config.get("data", {}).items() if key not in PLACES}
+    large = _large_groups(found)
+    told = [row for row in found.rows if row.model == "all" and row.metric not in WITHHELD and row.group in large]
+    return replace(
+        found,
+        run=folder + found.run.removeprefix(Path(found.folder).name),
+        folder=folder,
+        config={**found.config, "data": data},
+        rows=[_rounded(row, found) for row in told],
+        roc={attack: _resampled(*curve) for attack, curve in found.roc.items()},
+        audit=_floored(found.audit),
+        exposed={},
+    )
+
+
+def _large_groups(found: Findings) -> set[str]:
+    """Groups of so many attacked records that numbers say little about any one of them; how many test records there
+    are does not count."""
+    attacked = [row for row in found.rows if row.attack and row.members is not None and row.nonmembers is not None]
+    sizes = {row.group: (row.members or 0) + (row.nonmembers or 0) for row in attacked if row.model == "all"}
+    return {"all", *(group for group, size in sizes.items() if size >= FEWEST * found.models)}
+
+
+def _rounded(row: Row, found: Findings) -> Row:
+    value, low, high = (None if end is None else round(end, DIGITS) for end in (row.value, row.low, row.high))
+    members, nonmembers = _expected(row, found)
+    return replace(row, value=value, low=low, high=high, members=members, nonmembers=nonmembers)
+
+
+def _expected(row: Row, found: Findings) -> tuple[int | None, int | None]:
+    """As many members as the share of the draw makes them, of all that were scored."""
+    if row.members is None or row.nonmembers is None:
+        return None, None
+    share = found.config.get("membership", {}).get("share", 0.5)
+    scored = row.members + row.nonmembers
+    return round(share * scored), scored - round(share * scored)
+
+
+def _resampled(fpr: Sequence[float], tpr: Sequence[float]) -> tuple[list[float], list[float]]:
+    """A ROC at false positive rates that depend on no count."""
+    start = next((start for start in STARTS if start >= min(fpr)), 1.0)
+    grid = np.geomspace(start, 1, len(fpr))
+    return grid.tolist(), [round(value, DIGITS) for value in np.interp(grid, fpr, tpr).tolist()]
+
+
+def _floored(audit: Mapping[str, Any]) -> dict[str, Any]:
+    """Bounds as precisely as a reader needs them; rounded down they are still bounds."""
+    if not audit:
+        return {}
+    bounds = {name: _down(bound) for name, bound in audit["bounds"].items()}
+    return {**audit, "bounds": bounds}
+
+
+def _down(bound: float) -> float:
+    return bound if math.isinf(bound) else math.floor(100 * bound) / 100

@@ -1,0 +1,64 @@
+"""What each run costs: its utility, and how much of it is lost against the undefended one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from evaluation.curves import ordered
+from evaluation.findings import Findings, Row
+from evaluation.table import percent
+from evaluation.titles import has_canaries, is_undefended, title
+from evaluation.utility import CALIBRATION, NOTHING
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The utility of a run.
+
+    Args:
+        title: of the run.
+        utility: its value with its interval.
+        loss: what the undefended run of the same seed is better by; a dash where there is none, or this is it.
+        calibration: how far its probabilities are from how often they are right; a dash where there are none.
+    """
+
+    title: str
+    utility: str
+    loss: str
+    calibration: str
+
+
+def costs(findings: Sequence[Findings]) -> list[Cost]:
+    """The utility of every run, and its loss."""
+    bare = {found.seed: found for found in findings if is_undefended(found) and not has_canaries(found)}
+    return [
+        Cost(
+            title=title(found),
+            utility=found.utility.text(found.find(found.utility.metric), interval=True),
+            loss=_loss(found, bare.get(found.seed)),
+            calibration=percent(found.find(CALIBRATION)),
+        )
+        for found in ordered(findings)
+    ]
+
+
+def _loss(found: Findings, bare: Findings | None) -> str:
+    """The difference, with an interval as if both were measured on other records, which makes it wide at worst."""
+    if bare is None or bare is found:
+        return NOTHING
+    own, its = (run.find(found.utility.metric) for run in (found, bare))
+    if own is None or its is None or own.value is None or its.value is None:
+        return NOTHING
+    lost = found.utility.worth(its.value) - found.utility.worth(own.value)
+    factor, digits, unit = (100, 1, " points") if found.utility.is_rate else (1, 3, "")
+    told = f"{factor * lost:.{digits}f}"
+    if (own_half := _half(own)) is not None and (its_half := _half(its)) is not None:
+        half = math.hypot(own_half, its_half)
+        told += f" [{factor * (lost - half):.{digits}f} to {factor * (lost + half):.{digits}f}]"
+    return f"{told}{unit}".replace("-", "−")
+
+
+def _half(row: Row) -> float | None:
+    return None if row.low is None or row.high is None else (row.high - row.low) / 2

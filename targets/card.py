@@ -1,0 +1,94 @@
+"""Reading the card of a release that anybody may have written: names from closed lists, and no code."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from targets.guards import GUARDS, Guard
+from targets.networks import CNN, MLP
+from targets.transformer import Transformer
+
+NETWORKS: dict[str, type[nn.Module]] = {f"{made.__module__}.{made.__name__}": made for made in (MLP, CNN, Transformer)}
+CARD_BYTES = 2**26
+MALFORMED = (
+    *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, RuntimeError),
+    *(MemoryError, SafetensorError),
+)
+"""What a file that is no release makes its readers raise."""
+
+
+@contextmanager
+def blaming(path: Path) -> Iterator[None]:
+    """Turns whatever a file that is no release makes its readers raise into one line that names it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read: {_shortened(error)}") from error
+    except MALFORMED as error:
+        raise ValueError(f"{path} is damaged ({type(error).__name__}: {_shortened(error)}); get it anew") from error
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The card of a release, whoever wrote it: plain values.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no card.
+    """
+    path = folder / "card.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no card.json; give the folder that ship=<run> printed")
+    with blaming(path):
+        if (size := path.stat().st_size) > CARD_BYTES:
+            raise ValueError(f"it has {size} bytes, more than {CARD_BYTES}")
+        card = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(card, dict) or not isinstance(card["data"], dict):
+            raise ValueError("it is no card")
+        classes, shape = card["data"]["classes"], card["data"]["shape"]
+        if not isinstance(classes, list) or not classes or not all(isinstance(word, str) for word in classes):
+            raise ValueError("data.classes is no list of words")
+        if not isinstance(shape, list) or not shape or not all(type(length) is int and length > 0 for length in shape):
+            raise ValueError("data.shape is no list of lengths")
+    return card
+
+
+def network_of(
+    card: Mapping[str, Any], network: Callable[..., nn.Module] | None, weights: Mapping[str, Tensor]
+) -> nn.Module:
+    """The network that a card names, with its weights; takes no memory before the card and the weights agree."""
+    name, settings = card["network"]["name"], card["network"]["settings"]
+    make = network or NETWORKS.get(name)
+    if make is None:
+        raise ValueError(f"network={name} is not one of {', '.join(NETWORKS)}; give its class as network=")
+    arguments = {**settings, "shape": card["data"]["shape"], "classes": len(card["data"]["classes"])}
+    if network is None:
+        with torch.device("meta"):
+            wanted = make(**arguments).state_dict()
+        if _kinds(wanted) != _kinds(weights):
+            raise ValueError(f"its weights are not those of {name} with {settings}")
+    module = make(**arguments)
+    module.load_state_dict(weights)
+    return module
+
+
+def _kinds(weights: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.dtype]]:
+    return {key: (value.shape, value.dtype) for key, value in weights.items()}
+
+
+def guard_of(content: Mapping[str, Any]) -> Guard:
+    """The guard that a card names, without what it learned about the model."""
+    if (make := GUARDS.get(content["name"])) is None:
+        raise ValueError(f"guard={content['name']} is not one of {', '.join(GUARDS)}; use the version that wrote it")
+    return make(**content["settings"])
+
+
+def _shortened(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]

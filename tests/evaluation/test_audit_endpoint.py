@@ -1,0 +1,170 @@
+"""An endpoint is asked over a real connection, never the same twice, and says in one line what went wrong."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from types import ModuleType
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+from evaluation.answer_log import AnswerLog
+from evaluation.endpoint import Endpoint
+
+ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
+
+
+class Service(BaseHTTPRequestHandler):
+    """Answers as KServe does: the two features are the probabilities."""
+
+    asked: ClassVar[list[list[float]]] = []
+    behavior = "answers"
+
+    def do_POST(self):
+        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
+        if self.behavior == "slow":
+            time.sleep(0.5)
+        if self.behavior == "fails late" and len(self.asked) >= 4:
+            self.send_error(503)
+            return
+        if self.behavior == "busy":
+            self.send_error(429)
+            return
+        self.asked.extend(given)
+        answers = {"words": ["yes"] * len(given), "few": given[:-1], "ragged": [[1.0], *given[1:]]}
+        body = json.dumps({"predictions": answers.get(self.behavior, given)})
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"<html>" if self.behavior == "html" else body.encode())
+
+    def log_message(self, *words):
+        pass
+
+
+@pytest.fixture
+def service():
+    Service.asked, Service.behavior = [], "answers"
+    server = HTTPServer(("127.0.0.1", 0), Service)
+    Thread(target=server.serve_forever, daemon=True).start()
+    yield Service, f"http://127.0.0.1:{server.server_port}/predict"
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_url_is_asked_once_for_each_input(service, tmp_path):
+    calls, url = service
+    model = Endpoint(endpoint=url, batch=4).open(tmp_path)
+    np.testing.assert_allclose(model.ask(np.concatenate([ROWS, ROWS[:3]])), np.concatenate([ROWS, ROWS[:3]]))
+    assert len(calls.asked) == 10
+    again = Endpoint(endpoint=url, batch=4).open(tmp_path)
+    np.testing.assert_allclose(again.ask(ROWS), ROWS)
+    assert len(calls.asked) == 10
+    (log,) = tmp_path.glob("answers-*.jsonl")
+    assert log.stat().st_mode & 0o777 == 0o600
+
+
+def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path):
+    calls, url = service
+    calls.behavior = "fails late"
+    with pytest.raises(ValueError, match=r"answered HTTP 503 .*; answers so far are kept, the same command goes on"):
+        Endpoint(endpoint=url, batch=2).open(tmp_path).ask(ROWS)
+    assert len(calls.asked) == 4
+    (log,) = tmp_path.glob("answers-*.jsonl")
+    log.write_bytes(log.read_bytes() + b'{"input": "torn')  # killed while it wrote
+    calls.behavior = "answers"
+    np.testing.assert_allclose(Endpoint(endpoint=url, batch=2).open(tmp_path).ask(ROWS), ROWS)
+    assert sorted(calls.asked) == sorted(ROWS.astype(float).tolist())
+    assert len(log.read_text().splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    ("behavior", "message"),
+    [
+        ("busy", "answered HTTP 429 .*, ask more slowly with rate="),
+        ("slow", r"does not answer: no answer in timeout=0\.1 s; answers so far are kept"),
+        ("html", r'answered no JSON \{"predictions": \[…\]\}; put such a service before it'),
+        ("words", "answered 10 queries with .*; expected finite probabilities of each"),
+        ("few", "answered 10 queries with float64 of shape \\(9, 2\\)"),
+        ("ragged", "answered 10 queries with "),
+    ],
+)
+def test_what_an_endpoint_does_wrong_is_said_in_one_line(service, tmp_path, behavior, message):
+    calls, url = service
+    calls.behavior = behavior
+    with pytest.raises(ValueError, match=message) as error:
+        Endpoint(endpoint=url, timeout=0.1 if behavior == "slow" else 10.0).open(tmp_path).ask(ROWS)
+    assert "\n" not in str(error.value)
+    assert [path.read_text() for path in tmp_path.glob("answers-*.jsonl")] == [""]
+
+
+def test_nobody_listens(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"endpoint=http://127\.0\.0\.1:9/ does not answer: .*; answers so far are kept"
+    ):
+        Endpoint(endpoint="http://127.0.0.1:9/").open(tmp_path).ask(ROWS)
+
+
+@pytest.fixture
+def function(monkeypatch):
+    asked = []
+
+    def predict(x):
+        asked.append(len(x))
+        return x
+
+    module = ModuleType("my_package")
+    module.predict = predict
+    monkeypatch.setitem(sys.modules, "my_package", module)
+    return asked
+
+
+def test_a_budget_is_never_exceeded(function, tmp_path):
+    endpoint = Endpoint(endpoint="my_package.predict", batch=5, budget=12)
+    assert endpoint.open(tmp_path).ask(ROWS).shape == (10, 2)
+    with pytest.raises(
+        ValueError, match="budget=12 is spent: 10 answers are there and 10 more are needed; raise it to 20"
+    ):
+        endpoint.open(tmp_path).ask(ROWS + 1)
+    assert function == [5, 5]
+
+
+def test_a_rate_is_kept(function, tmp_path):
+    started = time.monotonic()
+    Endpoint(endpoint="my_package.predict", batch=2, rate=20).open(tmp_path).ask(ROWS)
+    assert time.monotonic() - started >= 5 / 20
+
+
+def test_answers_of_one_endpoint_are_not_those_of_another(function, tmp_path):
+    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+    Endpoint(endpoint="my_package.predict", answers="logits").open(tmp_path).ask(ROWS)
+    assert function == [10, 10]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"budget": 0}, "budget=0 is no count of queries; choose a whole number from 1 on"),
+        ({"batch": 1.5}, r"batch=1\.5 is no count"),
+        ({"rate": -1}, "rate=-1 is no positive number"),
+        ({"timeout": 0}, "timeout=0 is no positive number"),
+    ],
+)
+def test_settings_are_checked(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Endpoint(endpoint="a.b", **settings)
+
+
+def test_no_such_function(tmp_path):
+    with pytest.raises(ValueError, match=r"endpoint=nowhere\.predict is no URL and no Python function"):
+        Endpoint(endpoint="nowhere.predict").open(tmp_path)
+
+
+def test_a_log_of_something_else_is_refused(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"input": "a", "answer": [1]}\nhello\n')
+    with pytest.raises(ValueError, match="line 2 is no answer; remove the file to ask anew"):
+        AnswerLog(tmp_path / "log.jsonl")

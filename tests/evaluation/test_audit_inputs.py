@@ -1,0 +1,136 @@
+"""What an audit reads: files of labeled records, and what is no such thing."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from evaluation.answered_records import answered, check_alike
+from evaluation.grant import Grant
+from evaluation.saved_records import enough, read
+
+LABELS = np.arange(20) % 3
+LOGITS = np.random.default_rng(0).normal(size=(20, 3))
+PROBABILITIES = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+CUT = {"outputs": "probabilities"}
+
+
+def saved(folder, **arrays):
+    np.savez(folder / "in.npz", **arrays)
+    return read("members", str(folder / "in.npz"))
+
+
+def told(folder, grant=None, **arrays):
+    return answered(saved(folder, **arrays), None, grant or Grant())
+
+
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [("logits", LOGITS), ("probabilities", PROBABILITIES), ("predictions", LOGITS.argmax(axis=1))],
+)
+def test_saved_answers_are_read(tmp_path, name, answers):
+    found = told(tmp_path, **{name: answers}, labels=LABELS)
+    assert (found.level, len(found)) == (name, 20)
+    np.testing.assert_array_equal(found.correct, LOGITS.argmax(axis=1) == LABELS)
+
+
+def test_arrays_as_data_npz_names_them(tmp_path):
+    found = saved(tmp_path, x=LOGITS, y=LABELS)
+    np.testing.assert_array_equal(found.rows, LOGITS)
+    np.testing.assert_array_equal(found.numbered(None), LABELS)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"logits": LOGITS}, "has no labels; save the true class"),
+        ({"labels": LABELS}, "holds no answers; save logits, probabilities or predictions"),
+        ({"labels": LABELS, "logits": LOGITS, "predictions": LABELS}, "holds logits and predictions; save the one"),
+        ({"labels": LABELS.astype(float), "logits": LOGITS}, "labels are float64 of shape"),
+        ({"labels": LABELS, "logits": LOGITS[:7]}, "there are 20 labels, save as many"),
+        ({"labels": LABELS, "logits": LOGITS[:, :1]}, "a classifier has at least 2 classes"),
+        ({"labels": LABELS, "logits": LOGITS[:, :, None]}, r"expected \(records, classes\) numbers"),
+        ({"labels": LABELS, "logits": LOGITS * [1, np.nan, 1]}, "hold NaN or infinity; remove these records"),
+        ({"labels": LABELS + 1, "logits": LOGITS}, r"labels=1\.\.3; they must be from 0 on and at most 2"),
+        ({"labels": LABELS - 1, "predictions": LABELS}, r"labels=-1\.\.1; they must be from 0 on$"),
+        ({"labels": LABELS, "predictions": LOGITS}, r"expected \(records,\) whole numbers"),
+        ({"labels": LABELS, "probabilities": LOGITS}, "they lie in 0..1, or save them as logits"),
+        ({"labels": LABELS, "probabilities": PROBABILITIES / 2}, "of 20 records do not sum to 1, such as 0.5"),
+        ({"labels": LABELS.astype(object), "logits": LOGITS}, "reading them could run code"),
+        ({"labels": LABELS.astype(str), "logits": np.array(["a"] * 20)}, "logits are <U1"),
+        ({"labels": np.array(["a", "b"] * 10), "logits": LOGITS}, "labels are words, and nothing says in which order"),
+        ({"labels": LABELS, "features": LABELS, "logits": LOGITS}, r"save \(records, …\)"),
+        ({"labels": LABELS, "features": LOGITS * np.inf, "logits": LOGITS}, "features hold NaN or infinity"),
+        ({"labels": LABELS, "features": LOGITS.astype(str), "logits": LOGITS}, "features are <U32; save numbers"),
+    ],
+)
+def test_wrong_files_are_refused_in_one_line(tmp_path, arrays, message):
+    with pytest.raises(ValueError, match=message) as error, np.errstate(invalid="ignore"):
+        told(tmp_path, **arrays)
+    assert "\n" not in str(error.value) and "in.npz" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("cut", "grant"),
+    [
+        (PROBABILITIES * (LOGITS.max(axis=1, keepdims=True) == LOGITS), {"top_k": 1}),
+        (PROBABILITIES.round(1), {"decimals": 1}),
+    ],
+)
+def test_cut_probabilities_are_believed_if_somebody_says_how(tmp_path, cut, grant):
+    arrays = {"probabilities": cut, "labels": LABELS}
+    with pytest.raises(ValueError, match=r"do not sum to 1.*threat\.top_k=3 or threat\.decimals=1"):
+        told(tmp_path, **arrays)
+    assert len(told(tmp_path, Grant(**CUT, **grant), **arrays)) == 20
+
+
+def test_no_file_and_half_a_file(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"members=no\.npz is no file; give an \.npz or a \.csv file"):
+        read("members", "no.npz")
+    np.savez(tmp_path / "in.npz", logits=LOGITS, labels=LABELS)
+    (tmp_path / "half.npz").write_bytes((tmp_path / "in.npz").read_bytes()[:300])
+    with pytest.raises(ValueError, match=r"half\.npz cannot be read: .*; write it with numpy\.savez"):
+        read("members", str(tmp_path / "half.npz"))
+
+
+def test_too_few_records(tmp_path):
+    with pytest.raises(ValueError, match="holds 3 records; give at least 10"):
+        enough(saved(tmp_path, logits=LOGITS[:3], labels=LABELS[:3]))
+
+
+def test_both_sides_come_from_one_model(tmp_path):
+    one = told(tmp_path, logits=LOGITS, labels=LABELS)
+    for other, message in (
+        (told(tmp_path, predictions=LABELS, labels=LABELS), "holds predictions and .* logits; save the same of both"),
+        (
+            told(tmp_path, logits=np.c_[LOGITS, LOGITS], labels=LABELS),
+            "has 6 classes and .* 3; both must come from one",
+        ),
+        (told(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS), "only one of .* holds features"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_alike([one, other])
+    wide = told(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS)
+    narrow = told(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS[:, :2])
+    with pytest.raises(ValueError, match=r"have shape \(2,\) and of .* \(3,\); save both as the model takes them"):
+        check_alike([wide, narrow])
+
+
+def test_tables_need_the_column_of_the_label(tmp_path):
+    path = tmp_path / "in.csv"
+    path.write_text("age,diagnosis\n40,ill\n50,well\n")
+    found = read("records", str(path), "diagnosis")
+    np.testing.assert_array_equal(found.numbered(("well", "ill")), [1, 0])
+    assert list(found.rows) == ["age"]
+    with pytest.raises(ValueError, match="label ill is no class; choose of a, b"):
+        found.numbered(("a", "b"))
+    with pytest.raises(ValueError, match="is a table; name the column of the true class with label=<column>"):
+        read("records", str(path))
+    with pytest.raises(ValueError, match=r"label=income is no column of .*; choose one of age, diagnosis"):
+        read("records", str(path), "income")
+    path.write_text("age,diagnosis\n40,\n")
+    with pytest.raises(ValueError, match="diagnosis has no value in 1 rows"):
+        read("records", str(path), "diagnosis")
+    path.write_bytes(b"age,diagnosis\n40,\xff\n")
+    with pytest.raises(ValueError, match="give UTF-8 with a header"):
+        read("records", str(path), "diagnosis")

@@ -1,0 +1,205 @@
+"""What an audit measures: numbers that are right, flags that speak up, a page that stands alone."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from attacks import Confidence, Correctness, KnownMembers, LiRA, LossThreshold, ModifiedEntropy, Population, Quantile
+from evaluation.answered_records import AnsweredRecords, view_of
+from evaluation.asked_records import ask_records
+from evaluation.asked_report import asked_content, asked_page
+from evaluation.audit_flags import flags, verdict
+from evaluation.audit_gate import judge
+from evaluation.audit_report import audit_page, content
+from evaluation.audit_table import show
+from evaluation.audited import BLIND, audited
+from evaluation.blind_baseline import blind_scores
+from evaluation.findings import AUC
+from evaluation.grant import Grant
+from evaluation.limit import Limit
+
+ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
+
+
+def side(seed, count=600, fit=0.0, shift=0.0, level="logits", known=True):
+    """Records that a model fits better than others by `fit`, and that differ from others by `shift`."""
+    rng = np.random.default_rng(seed)
+    labels, features = rng.integers(3, size=count), rng.normal(size=(count, 4)) + shift
+    logits = rng.normal(size=(count, 3))
+    logits[np.arange(count), labels] += 1 + fit
+    answers = logits.argmax(axis=1) if level == "predictions" else logits
+    return AnsweredRecords(
+        name=f"side{seed}=x.npz", labels=labels, level=level, answers=answers, features=features if known else None
+    )
+
+
+def audit(one, other, population=None, attacks=ATTACKS, **named):
+    return audited(view_of(one, other, population, Grant()), attacks, **named)
+
+
+@pytest.fixture(scope="module")
+def leaking():
+    return audit(side(0, fit=3.0), side(1))
+
+
+@pytest.fixture(scope="module")
+def silent():
+    return audit(side(0), side(1))
+
+
+def test_attacks_without_shadows_run_and_the_others_say_what_they_need(leaking):
+    assert leaking.attacks == ["correctness", "loss", "confidence", "modified_entropy", "known_members"]
+    assert leaking.skipped == {
+        "lira": "needs shadow models, trained by the same recipe on other records; train a fleet of them with train.py",
+        "population": "needs non-members of the attacker's own; give further ones as population=<file>",
+    }
+
+
+def test_numbers_are_those_of_the_scores(leaking):
+    gap = leaking.get("accuracy", group="members").value - leaking.get("accuracy", group="nonmembers").value
+    assert leaking.get("balanced_accuracy", "correctness").value == pytest.approx(0.5 + gap / 2)
+    auc = leaking.get(AUC, "loss")
+    scores, members = leaking.scores["loss"], leaking.members
+    assert auc.value == pytest.approx((scores[members][:, None] > scores[~members][None]).mean())
+    assert auc.low < auc.value < auc.high and (auc.members, auc.nonmembers) == (600, 600)
+    assert {row.group for row in leaking.rows} == {"all", "members", "nonmembers", "class=0", "class=1", "class=2"}
+
+
+def test_leakage_is_told_from_none(leaking, silent):
+    assert leaking.get(AUC, leaking.strongest).low > 0.7
+    assert all(silent.get(AUC, attack).low < 0.5 < silent.get(AUC, attack).high for attack in silent.attacks)
+    assert "no better than guessing" in verdict(silent)[0] and "no better than guessing" not in verdict(leaking)[0]
+    assert "Attacks with shadow models were not run" in verdict(leaking)[0]
+
+
+def test_a_population_lets_two_more_attacks_run():
+    found = audit(side(0, 150, fit=2.0), side(1, 150), side(2, 100), [Population(), Quantile()])
+    assert found.attacks == ["population", "quantile"] and not found.skipped
+    assert found.get(AUC, "quantile").low > 0.6
+
+
+def test_nobody_is_fooled_by_records_that_differ_by_themselves(silent):
+    assert not [flag for flag in flags(silent) if flag.name == "different records"]
+    found = audit(side(0, shift=1.0), side(1))
+    (flag,) = [flag for flag in flags(found) if flag.name == "different records"]
+    assert "never asks the model" in flag.sentence
+    assert verdict(found)[0].startswith("Members and non-members differ by themselves")
+    assert found.get(AUC, "blind_baseline").low > 0.6
+
+
+def test_classes_alone_are_compared_where_records_are_unknown():
+    one, other = side(0, known=False), side(1, known=False)
+    rare = other.part(other.labels > 0)
+    assert {flag.name for flag in flags(audit(one, other, attacks=ATTACKS[:2]))} >= {"records unknown"}
+    assert "different records" in {flag.name for flag in flags(audit(one, rare, attacks=ATTACKS[:2]))}
+
+
+def test_blind_scores_hold_their_level():
+    rng = np.random.default_rng(0)
+    for seed in range(3):
+        one, other = side(seed, 200), side(seed + 50, 200)
+        members = np.arange(400) < 200
+        labels, features = np.r_[one.labels, other.labels], np.r_[one.features, other.features]
+        order = rng.permutation(400)
+        scores = blind_scores(features[order], labels[order], members[order])
+        assert abs((scores[members[order]][:, None] > scores[~members[order]][None]).mean() - 0.5) < 0.12
+
+
+def test_every_flag_speaks_up(leaking):
+    names = {flag.name for flag in flags(replace(leaking, shared=4))}
+    assert names == {"shared records", "0.1% unresolved"}
+    few = audit(side(0, 90, fit=3.0), side(1, 90), attacks=ATTACKS[:2])
+    assert {"1% unresolved", "0.1% unresolved"} <= {flag.name for flag in flags(few)}
+    some = audit(side(0, 300, fit=3.0), side(1, 300), attacks=ATTACKS[:2])
+    assert "1% coarse" in {flag.name for flag in flags(some)}
+    swapped = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
+    assert any("Are the two files swapped?" in flag.sentence for flag in flags(swapped))
+    labels = audit(side(0, fit=3.0, level="predictions"), side(1, level="predictions"))
+    assert labels.attacks == ["correctness"] and "needs" in labels.skipped["loss"]
+    assert "many ties at 1%" in {flag.name for flag in flags(labels)}
+    noise = np.random.default_rng(5).normal(size=1200)
+    hidden = replace(leaking, rows=[replace(row, value=0.5, low=0.47, high=0.53) if row.access == "black_box" else row
+                                    for row in leaking.rows], scores={**leaking.scores, "loss": noise})  # fmt: skip
+    assert "masked, not protected" in {flag.name for flag in flags(hidden)}
+
+
+@pytest.mark.parametrize(
+    ("found", "limit", "line", "passed"),
+    [
+        ("silent", 0.2, "kept: ", True),
+        ("leaking", 0.2, "EXCEEDED: ", False),
+        ("shared", 0.2, "EXCEEDED: the audit is flagged: shared records", False),
+        ("none", 0.2, "EXCEEDED: every attack was skipped", False),
+    ],
+)
+def test_gate(leaking, silent, found, limit, line, passed):
+    given = {"silent": silent, "leaking": leaking, "shared": replace(silent, shared=3)}
+    given["none"] = replace(silent, scores={BLIND: silent.scores[BLIND]})
+    scores = {name: values for name, values in given[found].scores.items() if name != "correctness"}  # it ties
+    told, kept = judge(replace(given[found], scores=scores), Limit(name="gate", max_tpr=limit))
+    assert line in told and kept == passed
+    unresolved = judge(given[found], Limit(name="gate", max_tpr=limit, fpr=0.001))
+    assert not unresolved[1]
+
+
+def test_the_page_stands_alone_and_agrees_with_the_files(leaking, tmp_path, capsys):
+    page = audit_page(leaking, "saved answers", "python evaluate.py audit=outputs 'members=<b>.npz'")
+    paths = page.write(tmp_path / "report", content(leaking))
+    assert [path.name for path in paths] == ["report.html", "report.json", "results.csv", "figure.png"]
+    html = paths[0].read_text()
+    for word in ("Scope: internal", "Verdict", "blind baseline", "Skipped", "&lt;b&gt;.npz", "By class", "<svg"):
+        assert word in html
+    assert "http" not in html.replace("http://www.w3.org", "") and "<script" not in html
+    told = json.loads(paths[1].read_text())
+    rows = list(csv.DictReader(io.StringIO(paths[2].read_text())))
+    assert len(rows) == len(told["rows"]) == len(leaking.rows) and told["strongest"] == leaking.strongest
+    show(page)
+    printed = capsys.readouterr().out
+    assert "blind baseline" in printed and "skipped lira: needs shadow models" in printed
+
+
+def test_used_records_are_named_and_others_are_not(tmp_path):
+    used, unused, others = side(0, 60, fit=6.0), side(7, 60), side(2, 1500)
+    found = ask_records(view_of(used, others, None, Grant()), LossThreshold(), 0.05)
+    assert found.all_together.p < 1e-6 and (found.benjamini_hochberg <= 0.05).sum() > 20
+    loss = np.log(np.exp(used.answers).sum(axis=1)) - used.answers[np.arange(60), used.labels]  # in the file's order
+    np.testing.assert_allclose(found.scores, -loss, rtol=1e-6, atol=1e-9)
+    assert (np.diff(found.p[np.argsort(loss)]) >= 0).all()
+    assert (found.holm >= found.benjamini_hochberg).all() and (found.benjamini_hochberg >= found.p).all()
+    silent = ask_records(view_of(unused, others, None, Grant()), LossThreshold(), 0.05)
+    assert silent.all_together.p > 0.05 and not (silent.holm <= 0.05).any()
+    assert "no more than chance explains" in silent.sentences()[0]
+    paths = asked_page(found, "what", "command").write(tmp_path, asked_content(found))
+    html, rows = paths[0].read_text(), list(csv.DictReader(io.StringIO(paths[2].read_text())))
+    assert "Were these records used?" in html and "A large p-value proves nothing" in html
+    assert len(rows) == 60 and [int(row["row"]) for row in rows] == list(range(60))
+    np.testing.assert_array_equal([int(row["label"]) for row in rows], used.labels)
+
+
+def test_what_makes_p_values_doubtful_is_flagged():
+    seen = view_of(side(0, 60, shift=1.5), side(1, 60), None, Grant())
+    assert {flag.name for flag in ask_records(seen, LossThreshold(), 0.05).flags} == {
+        "different records",
+        "too few non-members",
+    }
+    unknown = view_of(side(0, 1, known=False), side(1, 60, known=False), None, Grant())
+    assert {flag.name for flag in ask_records(unknown, LossThreshold(), 0.05).flags} == {"records unknown"}
+
+
+@pytest.mark.parametrize(
+    ("attack", "alpha", "message"),
+    [
+        (LossThreshold(), 0.9, r"alpha=0\.9 is no error rate; choose above 0 and below 0\.5"),
+        (KnownMembers(), 0.05, r"threat\.audit=known_members is told which records are in question"),
+        (LiRA(), 0.05, r"threat\.audit=lira needs shadow models, .*, or choose another attack"),
+    ],
+)
+def test_what_cannot_score_records_in_question(attack, alpha, message):
+    with pytest.raises(ValueError, match=message):
+        ask_records(view_of(side(0, 20), side(1, 60), None, Grant()), attack, alpha)

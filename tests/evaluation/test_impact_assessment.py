@@ -1,0 +1,99 @@
+"""The impact assessment holds what a report says of one run, and blanks for everything else."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.findings import Findings
+from evaluation.report import _strict_json
+from evaluation.summary import summary
+
+ROOT = Path(__file__).parents[2]
+FACTS: dict[str, Any] = {
+    "records": 1797, "persons": 600, "classes": ["0", "1"], "roles": {}, "canaries": 0, "published": False,
+    "checksum": "hmac-sha256:00ff",
+}  # fmt: skip
+
+
+@pytest.fixture
+def report(sweep: Sequence[Findings], tmp_path: Path) -> Path:
+    content = json.loads(_strict_json(summary(sweep, "python evaluate.py data=digits")))
+    content["released"]["facts"] = FACTS
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    return tmp_path / "report.json"
+
+
+def called(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: object) -> tuple[int, str]:
+    """The exit code of the command, and what it printed."""
+    monkeypatch.setattr(sys, "argv", ["impact_assessment.py", *map(str, words)])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(ROOT / "docs" / "impact_assessment.py"), run_name="__main__")
+    printed = capsys.readouterr()
+    return int(stopped.value.code or 0), printed.out + printed.err
+
+
+def test_it_is_filled_for_one_run(report: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    code, printed = called(monkeypatch, capsys, report, "dp_sgd ε=4")
+    assert code == 0 and printed.strip() == str(report.with_name("impact_assessment.md"))
+    page = report.with_name("impact_assessment.md").read_text(encoding="utf-8")
+    for told in (
+        "# Data protection impact assessment: dp_sgd ε=4 on digits", "1,797 records of 600 persons, 2 classes",
+        "Test accuracy: **91.0 % (95 % interval 90.2 to 91.8)**; without protection 97.0 %", "hmac-sha256:00ff",
+        "the strongest attack tried, lira, reaches", "at 1 % false accusations: **1.4 % (95 % interval 1.0 to 1.7)**",
+        "at 0.1 % false accusations: could not be measured", "differential privacy per record", "Not covered by it:",
+        "- class=3: 1.4 %", "python evaluate.py data=digits", "Internal: it holds",
+    ):  # fmt: skip
+        assert told in page, told
+    assert page.count("\\_\\_") > 15, "blanks"
+    assert "{{" not in page and "{%" not in page and "None" not in page
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert [heading[3] for heading in headings] == list("1234567")
+
+
+def test_a_run_without_claim_and_one_with_infinite_epsilon(
+    report: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    for name in ("undefended", "dp_sgd ε=∞"):
+        assert called(monkeypatch, capsys, report, name)[0] == 0
+        page = report.with_name("impact_assessment.md")
+        assert "What is proven: no formal guarantee" in page.read_text(encoding="utf-8")
+        page.unlink()
+
+
+def test_what_was_filled_in_is_kept(report: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    page = report.with_name("impact_assessment.md")
+    page.write_text("signed")
+    code, printed = called(monkeypatch, capsys, report, "undefended")
+    assert code == 2 and printed.startswith(f"error: {page} is there already; move it away, since it may have been fil")
+    assert page.read_text() == "signed"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "error: the report holds 10 runs; add one of 'undefended', 'dp_sgd ε=1', "),
+        (("l3",), "error: run=l3 is not in the report; add one of 'undefended', "),
+    ],
+)
+def test_one_run_must_be_named(
+    report: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, words: tuple[str, ...], message: str
+) -> None:
+    code, printed = called(monkeypatch, capsys, report, *words)
+    assert code == 2 and printed.startswith(message)
+
+
+def test_what_is_no_report_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for content in (b"{}", b"[]", b"no json", b"\xff\xfe"):
+        (tmp_path / "report.json").write_bytes(content)
+        code, printed = called(monkeypatch, capsys, tmp_path / "report.json")
+        assert code == 2 and "report.json is no report.json of evaluate.py; run that again" in printed
+    assert called(monkeypatch, capsys)[1].startswith("error: report.json is not given; call python docs/impact_assessm")
+    code, printed = called(monkeypatch, capsys, tmp_path / "nothing.json")
+    assert code == 2 and "nothing.json" in printed and not (tmp_path / "impact_assessment.md").exists()

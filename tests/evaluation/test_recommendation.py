@@ -1,0 +1,80 @@
+"""The run that is chosen is the most useful of those that are known to keep a limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from evaluation.findings import Findings
+from evaluation.limit import Limit
+from evaluation.recommendation import recommend, ship_command
+from evaluation.utility import UTILITIES
+from targets.guards import TopK
+from targets.guards.registry import label, register
+
+Make = Callable[..., Findings]
+FIVE = Limit(name="choose", max_tpr=0.05)
+
+
+def test_the_most_useful_of_those_that_keep_it(make_findings: Make) -> None:
+    runs = [
+        make_findings(accuracy=0.97, separation=0.9),
+        make_findings("l2", strength=0.1, accuracy=0.93, separation=0.2),
+        make_findings("l2", strength=0.2, accuracy=0.91, separation=0.1),
+    ]
+    lines, best = recommend(runs, FIVE)
+    assert best is runs[1]
+    assert lines[0] == "choose: at most 5 % of members found at 1 % FPR"
+    assert lines[1].startswith("l2 0.1 (mlp-l2-0.1): test accuracy 93.0 % [92.2–93.8], 1.7 % [1.3–2.1] by lira")
+    assert "flatters" in lines[2]
+    assert lines[3] == "to ship it: python train.py ship=runs/digits/mlp-l2-0.1"
+    assert lines[4:] == ["not undefended (mlp-none-None): 7.7 % [6.6–8.7] by lira may be more"]
+
+
+def test_none_keeps_it_and_which_comes_nearest(make_findings: Make) -> None:
+    lines, best = recommend([make_findings(separation=0.9), make_findings("l2", strength=1.0, separation=0.7)], FIVE)
+    assert best is None
+    assert lines[1] == "none of 2 runs keeps it; l2 1 comes nearest, with 5.2 % [4.4–6.0] by lira"
+    assert not any("ship=" in line for line in lines)
+
+
+def test_where_nothing_is_measured_none_comes_nearest(make_findings: Make) -> None:
+    lines, best = recommend([make_findings()], Limit(name="choose", fpr=0.001, max_tpr=0.05))
+    assert best is None and lines[1] == "none of 1 runs keeps it"
+    assert "cannot be resolved" in lines[2]
+
+
+def test_masks_refuted_claims_and_canaries_do_not_qualify(
+    make_findings: Make, make_guarded: Make, make_violated: Make
+) -> None:
+    bare = make_findings(separation=1.2)
+    runs = [
+        bare,
+        make_guarded(bare, "memguard", None, 0.3),
+        make_violated(accuracy=0.99, separation=0.1),
+        make_findings("l1", strength=1, canary="ood", accuracy=0.99, separation=0.0),
+    ]
+    lines, best = recommend(runs, Limit(name="choose", max_tpr=0.1))
+    assert best is None
+    told = "\n".join(lines)
+    for reason in ("it masks what it leaks", "its claim is refuted", "only its canaries were attacked"):
+        assert reason in told
+
+
+def test_utility_is_the_one_that_was_chosen(make_findings: Make) -> None:
+    runs = [make_findings("l2", strength=s, separation=0.1) for s in (1.0, 2.0)]
+    for found, loss in zip(runs, (0.2, 0.4), strict=True):
+        found.rows.append(replace(found.rows[0], metric="test_log_loss", value=loss, low=loss, high=loss))
+    lines, best = recommend([replace(found, utility=UTILITIES["log_loss"]) for found in runs], FIVE)
+    assert best is not None and best.strength == 1.0, "less is better"
+    assert "test log loss 0.200" in lines[1]
+    lines, best = recommend([replace(runs[0], utility=UTILITIES["roc_auc"])], FIVE)
+    assert best is None and "its test ROC AUC cannot be measured" in lines[2]
+
+
+def test_the_command_brings_the_guard(make_findings: Make, tmp_path: Path) -> None:
+    guard = TopK(k=3)
+    register(tmp_path / "mlp-none-0", guard)
+    found = make_findings(guard="topk", run=f"mlp-none-0+{label(guard)}", folder=str(tmp_path / "mlp-none-0"))
+    assert ship_command(found) == f"python train.py ship={tmp_path}/mlp-none-0 guard=topk guard.k=3"

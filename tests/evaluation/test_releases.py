@@ -1,0 +1,86 @@
+"""The report knows the release of a run, and a public one keeps what a real run would give away."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose as composed_of
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+
+import evaluate
+from evaluation.releases import releases
+from evaluation.runs import Run
+from train import composed, release, train
+
+ROOT = Path(__file__).parents[2]
+SMALL = ("data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1", "secret=released")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("released")
+
+
+@pytest.fixture(scope="module")
+def run(place: Path) -> Run:
+    """A small run with a release."""
+    made = Run(Path(train(composed(f"runs={place / 'runs'}", *SMALL))["folder"]))
+    release(composed(f"ship={made.folder}", f"released={place / 'released'}", "secret=shipped"))
+    return made
+
+
+def evaluated(place: Path, *overrides: str) -> dict[str, Any]:
+    """What report.json holds after `evaluate.py` with these overrides."""
+    words = ["data=digits", "attack=loss", f"root={place / 'runs'}", f"reports={place / 'reports'}", *overrides]
+    with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
+        settings: Any = OmegaConf.to_container(composed_of("evaluate", overrides=words), resolve=True)
+    evaluate.evaluate({**settings, "command": "python evaluate.py " + " ".join(words)})
+    folder = place / "reports" / "digits" / ("public" if "report.scope=public" in overrides else "")
+    told: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return told
+
+
+def test_a_release_is_known_by_data_and_recipe(run: Run, place: Path) -> None:
+    assert releases([run], place / "released") == {run.name: str(place / "released" / "digits-mlp-none")}
+    longer = Run(Path(train(composed(f"runs={place / 'longer'}", *SMALL, "trainer.epochs=2"))["folder"]))
+    smaller = Run(Path(train(composed(f"runs={place / 'smaller'}", *SMALL, "split.pool=0.5"))["folder"]))
+    assert releases([longer, smaller], place / "released") == {}
+    assert releases([run], place / "nothing") == {}
+
+
+def test_other_cards_are_passed_over(run: Run, tmp_path: Path) -> None:
+    for name, text in (("broken", "{"), ("list", "[]"), ("foreign", '{"model": "other"}')):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "card.json").write_text(text)
+    assert releases([run], tmp_path) == {}
+
+
+def test_the_report_tells_of_it(run: Run, place: Path) -> None:
+    released = place / "released"
+    told = evaluated(place, f"released={released}")
+    assert told["released"]["releases"] == {"undefended": str(released / "digits-mlp-none")}
+    facts = told["released"]["facts"]
+    assert facts["records"] == 1797 and sum(facts["roles"].values()) == 1797 and facts["roles"]["pool"] == 1258
+    assert facts["published"] and facts["checksum"].startswith("sha256:")
+
+
+def test_a_public_report_stands_apart(run: Run, place: Path) -> None:
+    evaluated(place)
+    told = evaluated(place, "report.scope=public")
+    folder = place / "reports" / "digits" / "public"
+    assert told["scope"] == "public" and not list(folder.glob("expos*"))
+    assert (folder.parent / "exposed.csv").exists()
+    secretive = re.compile(f"{run.folder.name[-8:]}|{re.escape(str(place))}")
+    for path in folder.iterdir():
+        assert path.suffix == ".png" or not secretive.search(path.read_text()), path.name
+
+
+def test_a_wrong_scope_stops_before_anything_is_attacked(run: Run, place: Path) -> None:
+    with pytest.raises(ValueError, match=r"^report\.scope=everyone is unknown; choose internal or public$"):
+        evaluated(place, "report.scope=everyone", "name=never")
+    assert not (place / "reports" / "never").exists()

@@ -1,0 +1,120 @@
+"""A public report tells the same, and nothing that names a record, counts members or hashes private data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from evaluation.findings import Findings
+from evaluation.report import write
+from evaluation.scope import check_scope_of, public_command, published
+
+SECRETIVE = "python evaluate.py data=csv data.path=/home/me/p.csv runs=runs/p/mlp-none-0a1b2c3d 'attack=[lira, rmia]'"
+
+
+@pytest.fixture
+def private(make_findings: Callable[..., Findings], make_guarded: Callable[..., Findings]) -> list[Findings]:
+    """Two runs and one of them behind a guard, with hashes of private data and odd numbers of members."""
+
+    def named(found: Findings, digest: str) -> Findings:
+        rows = [replace(row, members=row.members and row.members + 77) for row in found.rows]
+        data = {**found.config["data"], "path": "/home/me/p.csv"}
+        folder, guard = f"runs/p/mlp-{found.defense}-{digest}", found.guard
+        run = f"mlp-{found.defense}-{digest}" + f"+{guard}" * (guard != "none")
+        return replace(found, run=run, folder=folder, rows=rows, config={**found.config, "data": data})
+
+    bare, l2 = make_findings(), make_findings("l2", strength=0.1, separation=0.4)
+    guarded = make_guarded(bare, "topk", 3, 0.8)
+    return [named(bare, "0a1b2c3d"), named(l2, "4e5f6a7b"), named(guarded, "0a1b2c3d")]
+
+
+@pytest.fixture
+def files(private: list[Findings], tmp_path: Path) -> dict[str, str]:
+    write(private, tmp_path, SECRETIVE, scope="public", releases={private[1].run: "released/p-mlp-l2"})
+    return {path.name: path.read_text() for path in tmp_path.iterdir() if path.suffix != ".png"}
+
+
+def test_single_records_have_no_file_plot_or_table(files: dict[str, str]) -> None:
+    assert sorted(files) == ["report.html", "report.json", "results.csv", "roc.svg", "tradeoff.svg"]
+    assert 'id="exposure"' not in files["report.html"] and json.loads(files["report.json"])["exposed"] == []
+
+
+def test_no_hash_of_private_data_and_no_place_is_named(files: dict[str, str]) -> None:
+    for name, text in files.items():
+        assert not re.search("0a1b2c3d|4e5f6a7b|/home/me|p\\.csv", text), name
+    content = json.loads(files["report.json"])
+    assert [run["run"] for run in content["runs"]] == ["1-mlp-none", "2-mlp-l2", "1-mlp-none+topk"]
+    assert content["released"]["releases"] == {"l2 0.1": "released/p-mlp-l2"}
+
+
+def test_numbers_of_members_are_expected_ones(files: dict[str, str], private: list[Findings]) -> None:
+    content = json.loads(files["report.json"])
+    rows = [row for run in content["runs"] for row in run["rows"]]
+    realised = {row.members for found in private for row in found.rows}
+    assert all(row["members"] is None or abs(row["members"] - row["nonmembers"]) <= 1 for row in rows)
+    assert {row["model"] for row in rows} == {"all"} and not {
+        row["members"] for row in rows if row["members"]
+    } & realised
+    assert "train_accuracy" not in {row["metric"] for row in rows}
+    assert all(round(row[key], 3) == row[key] for row in rows for key in ("value", "low", "high") if row[key])
+    assert all("correct" not in run["audit"] for run in content["runs"])
+
+
+def test_curves_tell_no_count(private: list[Findings]) -> None:
+    for found in published(private):
+        for fpr, tpr in found.roc.values():
+            assert f"{fpr[0]:.6g}" in ("0.002", "0.005") and fpr[-1] == pytest.approx(1)
+            assert all(round(value, 3) == value for value in tpr)
+
+
+def test_small_groups_are_left_out(make_findings: Callable[..., Findings]) -> None:
+    large = make_findings()
+    small = replace(
+        large, rows=[replace(row, members=40, nonmembers=40) if row.group != "all" else row for row in large.rows]
+    )
+    groups = [{row.group for row in found.rows} for found in published([large, replace(small, folder="other")])]
+    assert groups == [{"all", "class=3"}, {"all"}]
+
+
+def test_the_scope_says_what_is_missing(files: dict[str, str]) -> None:
+    html = files["report.html"]
+    assert "<strong>Scope: public.</strong> Left out: which records are exposed" in html
+    assert "Members / non-members: expected" in html and "Do not publish" not in html
+
+
+def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Findings], tmp_path: Path) -> None:
+    told = []
+    for scope in ("internal", "public"):
+        write(private, tmp_path / scope, SECRETIVE, scope=scope)
+        content = json.loads((tmp_path / scope / "report.json").read_text())
+        flags = [[flag["name"] for flag in run["flags"]] for run in content["runs"]]
+        told.append((flags, [verdict["heading"] for verdict in content["verdicts"]]))
+    assert told[0] == told[1] and any(told[0][0])
+
+
+def test_an_unknown_scope_is_refused(private: list[Findings], tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^report\.scope=open is unknown; choose internal or public$"):
+        write(private, tmp_path / "none", SECRETIVE, scope="open")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("report", [{}, {"scope": ["public"]}, {"scope": None}])
+def test_settings_without_a_scope_are_refused(report: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"^report\.scope=.* is unknown; choose internal or public$"):
+        check_scope_of({"report": report})
+
+
+@pytest.mark.parametrize("instead", ["audit", "study", "search"])
+def test_what_is_for_insiders_is_not_called_public(instead: str) -> None:
+    with pytest.raises(ValueError, match=f"^report.scope=public but {instead}=… writes for insiders only; leave"):
+        check_scope_of({"report": {"scope": "public"}, instead: {"name": "x"}})
+    check_scope_of({"report": {"scope": "internal"}, instead: {"name": "x"}})
+
+
+def test_a_command_keeps_what_is_no_place() -> None:
+    assert public_command(SECRETIVE) == "python evaluate.py data=csv 'attack=[lira, rmia]'"

@@ -1,0 +1,78 @@
+"""What a search may vary is checked before anything is trained, and proposed within its ranges."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from omegaconf import OmegaConf
+
+from evaluation.search_space import Range, Space
+from train import composed
+
+SPACE: dict[str, Any] = {
+    "l2": {"weight_decay": {"low": 1e-5, "high": 1e-1, "log": True}},
+    "early_stopping": {"epochs": {"low": 2, "high": 9}},
+    "dp_sgd": {"trainer": {"optimizer": {"lr": [0.1, 1.0]}}},
+}
+
+
+def test_proposals_stay_in_their_ranges() -> None:
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    told = [Space(SPACE).suggest(study.ask()) for _ in range(60)]
+    by_defense = {defense: [words[1:] for words in told if words[0] == f"defense={defense}"] for defense in SPACE}
+    assert all(by_defense.values())
+    values = {key: [float(words[0].partition("=")[2]) for words in by_defense[key]] for key in SPACE}
+    assert all(1e-5 <= value <= 1e-1 for value in values["l2"]) and min(values["l2"]) < 1e-3, "orders of magnitude"
+    assert all(value == float(f"{value:.3g}") for value in values["l2"])
+    assert set(values["early_stopping"]) <= set(range(2, 10))
+    assert {words[0] for words in by_defense["early_stopping"]} <= {f"defense.epochs={k}" for k in range(2, 10)}
+    assert {words[0] for words in by_defense["dp_sgd"]} == {f"defense.trainer.optimizer.lr={lr}" for lr in (0.1, 1.0)}
+
+
+def test_one_point_of_each_defense_shows_whether_its_settings_exist() -> None:
+    assert list(Space(SPACE).corners()) == [
+        ["defense=l2", "defense.weight_decay=1e-05"],
+        ["defense=early_stopping", "defense.epochs=2"],
+        ["defense=dp_sgd", "defense.trainer.optimizer.lr=0.1"],
+    ]
+
+
+def test_the_space_that_comes_with_the_search_exists() -> None:
+    search = OmegaConf.load(Path(__file__).parents[2] / "conf" / "search" / "frontier.yaml")
+    corners = list(Space(OmegaConf.to_container(search)["space"]).corners())
+    assert len(corners) == 4
+    for corner in corners:
+        assert composed(*corner)["names"]["defense"] == corner[0].partition("=")[2]
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({}, r"^search\.space is empty; name defenses, such as search\.space\.l2\.weight_decay=\[0\.001,0\.01\]$"),
+        ({"none": {}}, r"^search\.space\.none varies nothing; .* remove it with ~search\.space\.none$"),
+        (
+            {"l2": {"weight_decay": 1}},
+            r"^search\.space\.l2\.weight_decay=1 lists nothing to try; give a range, or a li",
+        ),
+        ({"l2": {"weight_decay": []}}, r"^search\.space\.l2\.weight_decay=\[\] lists nothing to try"),
+        ({"l2": {"a": {"low": 1}}}, r"^search\.space\.l2\.a has low; a range has low, high and, if wanted, log$"),
+        ({"l2": {"a": {"low": 1, "high": 2, "step": 1}}}, r"^search\.space\.l2\.a has low, high, step; a range has"),
+        ({"l2": {"a": {"low": 2, "high": 1}}}, r"^search\.space\.l2\.a=\{low: 2, high: 1\} is no range; give finite n"),
+        ({"l2": {"a": {"low": 0.0, "high": 1, "log": True}}}, r"and, with log, above 0$"),
+        ({"l2": {"a": {"low": "x", "high": 1}}}, r"is no range"),
+        ({"l2": {"a": {"low": 1, "high": float("inf")}}}, r"is no range"),
+        ({"l2": {"a": {"low": float("nan"), "high": 1.0}}}, r"is no range"),
+    ],
+)
+def test_what_cannot_be_searched_is_refused(space: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Space(space)
+
+
+def test_whole_numbers_are_proposed_where_both_ends_are() -> None:
+    trial = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0)).ask()
+    assert isinstance(Range(name="a", low=1, high=9).suggest(trial, "a"), int)
+    assert not isinstance(Range(name="b", low=1.0, high=9).suggest(trial, "b"), int)

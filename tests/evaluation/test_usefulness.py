@@ -1,0 +1,102 @@
+"""Utility of real runs: all measures at once, by class and slice, through the guard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from evaluation.bootstrap import Bootstrap
+from evaluation.findings import Row
+from evaluation.measure import measure
+from evaluation.method import Method
+from evaluation.runs import Run
+from evaluation.signals import answers
+from evaluation.usefulness import METRICS, usefulness
+from evaluation.utility import CALIBRATION, UTILITIES
+from train import train
+
+ATTACKS = {"loss": {"_target_": "attacks.LossThreshold"}}
+METHOD = Method(attacks=ATTACKS)
+Compose = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def people(tmp_path: Path) -> list[str]:
+    """A table with a rare class, two sexes and one person of a third ward."""
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=900), "sex": rng.choice(["f", "m"], 900)})
+    frame["ward"] = np.where(np.arange(900) == 7, "closed", "open")
+    frame["y"] = np.where(frame["a"] + rng.normal(size=900) > 1.5, "yes", "no")
+    frame.to_csv(tmp_path / "people.csv", index=False)
+    small = ["fleet.models=3", "fleet.workers=1", "trainer.epochs=3", "secret=useful"]
+    return ["data=csv", f"data.path={tmp_path}/people.csv", "data.label=y", *small]
+
+
+def trained(settings: dict[str, Any]) -> Run:
+    return Run(Path(train(settings)["folder"]))
+
+
+def rows(run: Run) -> dict[tuple[str, str, int | str], Row]:
+    """What is measured of utility, without any attack."""
+    found = usefulness(run, Bootstrap(replicates=50), METHOD.slices_of(run))
+    return {(row.metric, row.group, row.model): row for row in found}
+
+
+def test_all_measures_with_intervals_and_each_models_own(compose: Compose, people: list[str]) -> None:
+    found = rows(trained(compose(*people)))
+    for metric in METRICS:
+        row, own = found[metric, "all", "all"], [found[metric, "all", k].value for k in range(3)]
+        assert row.low <= row.value <= row.high and row.value == pytest.approx(np.mean(own))
+    assert found["test_roc_auc", "all", "all"].value > 0.6 and found["train_accuracy", "all", "all"].value > 0.5
+
+
+def test_slices_are_read_anew_without_training_anew(compose: Compose, people: list[str]) -> None:
+    run = trained(compose(*people))
+    plain = METHOD.key(run)
+    again = train(compose(*people, "data.slices=[sex,ward]"))
+    assert again["status"] == "cached" and again["folder"] == str(run.folder)
+    sliced, chosen = METHOD.key(Run(run.folder)), Method(attacks=ATTACKS, slices=["sex"]).key(Run(run.folder))
+    assert len({plain, sliced, chosen}) == 3, "findings are measured anew"
+    assert Method(attacks=ATTACKS, utility="roc_auc").key(Run(run.folder)) == sliced, "they hold every measure already"
+
+
+def test_a_slice_is_measured_on_its_records_alone(compose: Compose, people: list[str]) -> None:
+    run = trained(compose(*people, "data.slices=[sex,ward]"))
+    found = measure(run, METHOD)
+    split = run.dataset.split
+    female = pd.read_csv(run.config["data"]["path"])["sex"].to_numpy() == "f"
+    right = answers(run, "test").argmax(axis=-1) == run.dataset.y[split.test]
+    row = found.get("test_accuracy", group="sex=f")
+    assert row.value == pytest.approx(right[:, female[split.test]].mean()) and row.low < row.value < row.high
+    assert row.nonmembers == 3 * female[split.test].sum()
+    leaked = found.get("auc", attack="loss", group="sex=f")
+    assert leaked.members == run.membership()[:, female[split.pool]].sum() and leaked.value is not None
+    few = [row for row in found.rows if row.group == "ward=closed"]
+    assert few and all(row.value is row.low is row.high is None for row in few), "too few records to tell"
+
+
+def test_canaries_belong_to_no_slice(compose: Compose, people: list[str]) -> None:
+    run = trained(compose(*people, "data.slices=[sex]", "canary=label_noise", "canary.count=60"))
+    found = measure(run, METHOD)
+    assert {row.group for row in found.rows if row.attack} == {"all", "class=0", "class=1"}
+    assert found.get("test_accuracy", group="sex=f").value is not None
+
+
+def test_behind_a_guard_that_lets_out_labels_only(compose: Compose, people: list[str]) -> None:
+    run = trained(compose(*people, "guard=label_only"))
+    bare, guarded = rows(run), rows(Run(run.folder, "label_only"))
+    for metric in ("test_accuracy", "test_balanced_accuracy"):
+        assert guarded[metric, "all", "all"] == bare[metric, "all", "all"]
+    for metric in ("test_log_loss", "test_roc_auc", CALIBRATION):
+        assert guarded[metric, "all", "all"].value is None and bare[metric, "all", "all"].value is not None
+
+
+def test_unknown_measure() -> None:
+    assert Method(attacks=ATTACKS, utility="log_loss").read_by is UTILITIES["log_loss"]
+    with pytest.raises(ValueError, match="utility=auc is unknown; choose one of accuracy, balanced_accuracy, roc_auc"):
+        Method(attacks=ATTACKS, utility="auc")

@@ -1,0 +1,45 @@
+"""What protection costs: the difference to the undefended run of the same seed, in the words of the measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from evaluation.findings import Findings, Row
+from evaluation.utility import CALIBRATION, Utility
+from evaluation.utility_loss import costs
+
+
+def test_loss_in_points_with_an_interval(make_findings: Callable[..., Findings]) -> None:
+    bare, dp, l2 = (
+        make_findings(name, accuracy=a, strength=s)
+        for name, a, s in (("none", 0.9, None), ("dp_sgd", 0.8, 4.0), ("l2", 0.92, 0.1))
+    )
+    told = {cost.title: cost for cost in costs([dp, l2, bare])}
+    assert told["undefended"].loss == "–" and told["undefended"].utility == "90.0 % [89.2–90.8]"
+    # Each interval reaches 0.8 points to either side: together √2 · 0.8.
+    assert told["dp_sgd 4"].loss == "10.0 [8.9 to 11.1] points"
+    assert told["l2 0.1"].loss == "−2.0 [−3.1 to −0.9] points"
+
+
+def test_less_is_better_where_the_measure_says_so(make_findings: Callable[..., Findings]) -> None:
+    loss = Utility.named("log_loss")
+
+    def measured(name: str, value: float, strength: float | None) -> Findings:
+        found = make_findings(name, strength=strength)
+        rows = [*found.rows, Row(metric=loss.metric, value=value), Row(metric=CALIBRATION, value=0.031)]
+        return replace(found, rows=rows, utility=loss)
+
+    bare, other = costs([measured("none", 0.4, None), measured("l2", 0.45, 0.1)])
+    assert (bare.utility, bare.loss, bare.calibration) == ("0.400", "–", "3.1 %")
+    assert (other.utility, other.loss) == ("0.450", "0.050")
+
+
+def test_without_a_baseline_or_a_value_there_is_a_dash(make_findings: Callable[..., Findings]) -> None:
+    l2, canaries = make_findings("l2", strength=0.1), make_findings(canary="ood")
+    assert [cost.loss for cost in costs([l2, canaries])] == ["–", "–"]
+    other_seed = replace(make_findings(), seed=1)
+    assert [cost.loss for cost in costs([l2, other_seed])] == ["–", "–"]
+    blind = replace(l2, rows=[replace(row, value=None, low=None, high=None) for row in l2.rows])
+    assert [(cost.utility, cost.loss) for cost in costs([make_findings(), blind])][1] == ("–", "–")
+    assert costs([l2])[0].calibration == "–"

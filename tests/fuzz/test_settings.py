@@ -1,0 +1,185 @@
+"""Hostile settings: whatever stands in a configuration, it is refused in one line or works, and damages no run."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from commandline import is_bad_input, one_line
+from evaluate import evaluate
+from evaluation.settings import flat
+from train import composed, train
+
+CONF = Path(__file__).parents[2] / "conf"
+SMALL = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "secret=fuzz"]
+ROLES = ["split.pool=200", "split.validation=50", "split.reference=200"]
+EDGES = [-1, 0, 1, 10**30, 1e308, float("nan"), float("inf"), float("-inf"), "abc", "", None, True, "???", "../../etc"]
+NESTED = [[], [1, -2], ["a"], {}, {"a": 1}, {"_target_": "os.system"}]
+FUZZ = settings(
+    max_examples=120, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
+)
+hostile = (
+    st.sampled_from([*EDGES, *NESTED])
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=20)
+    | st.recursive(
+        st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=2),
+        max_leaves=4,
+    )
+)
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+CHOSEN = {
+    f"{group}={name}": [f"{group}={name}", *(["canary.count=20"] if group == "canary" and name != "none" else [])]
+    for group in ("network", "defense", "guard", "canary")
+    for name in choices(group)
+    if name != "own"
+} | {"tuning=dp_sgd": ["defense=dp_sgd", "tuning=dp_sgd"], "": []}
+
+
+def with_value(node: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    """The same settings with another value of one of them."""
+    made: dict[str, Any] = copy.deepcopy(dict(node))
+    *path, last = key.split(".")
+    inner = made
+    for name in path:
+        inner = inner[name]
+    inner[last] = value
+    return made
+
+
+def keys_of(node: Mapping[str, Any], group: str) -> list[str]:
+    """The settings of a group, single ones and the groups below it."""
+    single = [key for key, _ in flat(node)]
+    groups = {key.rpartition(".")[0] for key in single} - {""}
+    return [key for key in (*single, *sorted(groups)) if not group or key == group or key.startswith(f"{group}.")]
+
+
+def refuses_in_one_line(command: Any) -> bool:
+    """Whether a command refuses its settings as bad input; any other error is raised again."""
+    try:
+        command()
+    except Exception as error:
+        if not is_bad_input(error):
+            raise
+        line = one_line(error)
+        assert "\n" not in line and 10 < len(line) < 2000
+        return True
+    return False
+
+
+def content(folder: Path) -> str:
+    """A hash of all files and their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        digest.update(str(path).encode() + (path.read_bytes() if path.is_file() else b""))
+    return digest.hexdigest()
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory) -> Path:
+    """A folder with one complete run."""
+    folder = tmp_path_factory.mktemp("fuzz") / "runs"
+    train(composed(*SMALL, *ROLES, f"runs={folder}"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def composed_once(runs) -> dict[str, dict[str, Any]]:
+    return {name: composed(*SMALL, *ROLES, f"runs={runs}", "plan=true", *given) for name, given in CHOSEN.items()}
+
+
+@pytest.mark.parametrize("group", ["", "network", "defense", "guard", "canary", "tuning"])
+def test_hostile_settings_are_refused_or_planned(composed_once, runs, group):
+    before = content(runs)
+    named = [name for name in composed_once if name.partition("=")[0] == group]
+    cases = [(name, key) for name in named for key in keys_of(composed_once[name], group)]
+    cases = [(name, key) for name, key in cases if key not in ("plan", "runs", "ship") and not key.startswith("names")]
+    refused = []
+
+    @FUZZ
+    @given(st.sampled_from(cases), hostile)
+    def run(case: tuple[str, str], value: Any) -> None:
+        name, key = case
+        refused.append(refuses_in_one_line(lambda: train(with_value(composed_once[name], key, value))))
+
+    run()
+    assert sum(refused) > 20
+    assert content(runs) == before
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("plan", [True, False])
+def test_every_setting_with_every_hostile_value(composed_once, tmp_path, name, plan):
+    node = {**composed_once[name], "plan": plan, "runs": str(tmp_path)}
+    endless = ("epochs", "models", "workers", "sub_models", "teachers", "depth", "width")
+    for key in keys_of(node, name.partition("=")[0]):
+        for value in (*EDGES, *NESTED):
+            if not (key.startswith("names") or key in ("plan", "runs", "ship") or key.split(".")[-1] in endless):
+                refuses_in_one_line(lambda key=key, value=value: train(with_value(node, key, value)))
+
+
+@pytest.fixture(scope="module")
+def evaluation() -> dict[str, Any]:
+    from hydra import compose, initialize_config_dir
+    from omegaconf import OmegaConf
+
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("evaluate", ["data=digits", "attack=full"])
+    made: Any = OmegaConf.to_container(config, resolve=True)
+    return {**made, "command": "python evaluate.py"}
+
+
+def test_hostile_settings_of_the_evaluation_are_refused(evaluation, tmp_path):
+    """There is no run: whatever is said, it must be refused, for one reason or another."""
+    node = {**evaluation, "root": str(tmp_path / "none"), "reports": str(tmp_path / "reports")}
+    cases = [key for key in keys_of(node, "") if key not in ("command", "reports", "root")]
+
+    @settings(FUZZ, max_examples=60)
+    @given(st.sampled_from(cases), hostile)
+    def run(key: str, value: Any) -> None:
+        assert refuses_in_one_line(lambda: evaluate(with_value(node, key, value)))
+
+    run()
+    assert not (tmp_path / "reports").exists()
+
+
+LATE = {
+    "learning rate": ["trainer.optimizer.lr=1e300"],
+    "layers": ["network.hidden=[1000000000000]"],
+    "optimizer": ["trainer.optimizer._target_=builtins.print"],
+    "own network": ["network._target_=os.system"],
+    "guard": ["guard._target_=os.system"],
+    "weight": ["defense=l2", "defense.weight_decay=1e300"],
+    "temperature": ["defense=distillation", "split.reference=0.1", "defense.temperature=1e300"],
+    "epsilon": ["defense=dp_sgd", "defense.epsilon=1e-300"],
+    "clipping": ["defense=dp_sgd", "defense.max_grad_norm=nan"],
+    "groups": ["+split.nope=1"],
+    "absent": ["~fleet.models"],
+    "secret": ["secret=other"],
+}
+"""What shows only when a model is made or trained, as it is written on a command line."""
+
+
+@pytest.mark.parametrize("case", LATE)
+def test_what_shows_late_leaves_earlier_runs_alone(runs, case):
+    (kept,) = (path.parent for path in runs.glob("digits/*/complete.json"))
+    before = content(kept)
+    assert refuses_in_one_line(lambda: train(composed(*SMALL, *ROLES, f"runs={runs}", *LATE[case])))
+    assert content(kept) == before
+    for path in (runs / "digits").iterdir():
+        assert path == kept or {inner.name for inner in path.iterdir()} <= {"FAILED", ".lock", "train.log"}

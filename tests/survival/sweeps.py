@@ -1,0 +1,43 @@
+"""A sweep for processes that are killed, and what it leaves; these import it by this name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from evaluation.measure import findings_of
+from evaluation.method import Method
+from evaluation.report import tidy_csv
+from evaluation.runs import find
+from targets.checkpoints import JOURNAL
+from targets.files import PART
+from targets.run_log import FILE as LOG
+from train import composed, train
+
+SMALL = ("data=digits", "fleet.models=4", "fleet.at_once=2", "fleet.workers=1", "trainer.epochs=2", "secret=survival")
+PRIVATE = ("defense=dp_sgd", "defense.epsilon=600", "defense.trainer.epochs=2")  # above 512 calibration takes no time
+SETTINGS = (composed(*SMALL), composed(*SMALL, *PRIVATE))
+ATTACKS = {"loss": {"_target_": "attacks.LossThreshold"}, "lira": {"_target_": "attacks.LiRA"}}
+
+
+def sweep(runs: Path) -> None:
+    """Trains two runs of two stacks each, one of them with noise."""
+    for settings in SETTINGS:
+        train({**settings, "runs": str(runs)})
+
+
+def attack(runs: Path) -> None:
+    """Attacks all of them, one after the other, in this process."""
+    for run in find(runs, "digits", None):
+        findings_of([run], Method(attacks=ATTACKS))
+
+
+def results(runs: Path) -> str:
+    """What `results.csv` would hold."""
+    return tidy_csv([findings_of([run], Method(attacks=ATTACKS))[0] for run in find(runs, "digits", None)])
+
+
+def content(runs: Path) -> dict[str, bytes]:
+    """Everything that a sweep leaves, by its place, except for times; nothing may be half written."""
+    files = {str(path.relative_to(runs)): path for path in runs.rglob("*") if path.is_file()}
+    assert not [name for name in files if PART in name or JOURNAL in name]
+    return {name: path.read_bytes() for name, path in files.items() if path.name not in (LOG, ".lock")}

@@ -1,0 +1,89 @@
+"""A full disk: one line, nothing damaged, and with room the same command goes on."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sweeps import SETTINGS, content, sweep
+
+from commandline import is_bad_input, one_line
+from evaluation.runs import Run
+from train import train
+
+ROOM = "; make room, and the same command goes on from there"
+
+
+@contextmanager
+def files_of_at_most(size: int) -> Iterator[None]:
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def refused(runs: Path) -> str:
+    with pytest.raises(OSError) as full:
+        train({**SETTINGS[0], "runs": str(runs)})
+    assert is_bad_input(full.value)
+    return one_line(full.value)
+
+
+def test_model_that_finds_no_room_is_named_and_trained_later(undisturbed, tmp_path):
+    runs = tmp_path / "runs"
+    with files_of_at_most(8192):
+        said = refused(runs)
+    assert said.endswith(f"/models/0.safetensors: File too large{ROOM}")
+    (folder,) = (runs / "digits").iterdir()
+    assert (folder / "FAILED").read_text() == said + "\n" and not Run(folder).is_complete()
+    sweep(runs)
+    assert content(runs) == content(undisturbed)
+
+
+def test_models_that_are_there_stay(undisturbed, tmp_path):
+    runs = tmp_path / "runs"
+    shutil.copytree(undisturbed, runs)
+    folder = next((runs / "digits").glob("mlp-none-*"))
+    (folder / "complete.json").unlink()
+    for k in (2, 3):
+        (folder / "models" / f"{k}.safetensors").unlink()
+    kept = {path.name: path.read_bytes() for path in (folder / "models").iterdir()}
+    with files_of_at_most(8192):
+        assert "2.safetensors" in refused(runs)
+    assert {name: (folder / "models" / name).read_bytes() for name in kept} == kept
+    sweep(runs)
+    assert content(runs) == content(undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
+    """A disk of a given size in memory, which may grow."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+
+    def mount(size: str) -> Path:
+        again = ["remount,"] if os.path.ismount(disk) else [""]
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"{again[0]}size={size}", "tmpfs", disk], check=False)
+        if done.returncode:
+            pytest.skip("this process may not mount a disk")
+        return disk
+
+    yield mount
+    if os.path.ismount(disk):
+        subprocess.run(["umount", disk], check=True)
+
+
+def test_full_disk(undisturbed, small_disk):
+    runs = small_disk("100k") / "runs"
+    assert refused(runs).endswith(f": No space left on device{ROOM}")
+    small_disk("10m")
+    sweep(runs)
+    assert content(runs) == content(undisturbed)

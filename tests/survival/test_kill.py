@@ -1,0 +1,127 @@
+"""Whatever the moment at which a sweep is killed, the same command again leaves what it would have left."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import save
+from sweeps import SETTINGS, attack, content, results, sweep
+from torch import Tensor
+
+from evaluation.runs import Run
+from targets import training
+from targets.checkpoints import JOURNAL, discard_partly_written, written_together
+from targets.files import temporary_path
+from train import train
+
+Start = Callable[..., BaseProcess]
+
+
+def moments(count: int, until: float) -> list[float]:
+    """Seeded random moments, in seconds."""
+    return sorted(np.random.default_rng(6).uniform(0, until, count))
+
+
+@pytest.fixture(scope="module")
+def seconds(processes, tmp_path_factory, undisturbed: Path) -> float:
+    """How long the sweep takes, now that the fork server is there."""
+    started = time.monotonic()
+    process = processes.Process(target=sweep, args=(tmp_path_factory.mktemp("timed") / "runs",))
+    process.start()
+    process.join()
+    return time.monotonic() - started
+
+
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.slow)])
+def test_killed_sweep_ends_as_if_nobody_had_killed_it(count, seconds, undisturbed, tmp_path, start: Start):
+    cut_short = 0
+    for moment in moments(count, seconds):
+        runs = tmp_path / f"{moment:.3f}"
+        killed = start(sweep, runs)
+        time.sleep(moment)
+        killed.kill()
+        killed.join()
+        cut_short += killed.exitcode != 0
+        again = start(sweep, runs)
+        again.join()
+        assert again.exitcode == 0
+        assert content(runs) == content(undisturbed)
+    assert cut_short > count // 2
+
+
+def test_killed_again_and_again(seconds, undisturbed, tmp_path, start: Start):
+    for moment in moments(3, seconds / 2):
+        killed = start(sweep, tmp_path / "runs")
+        time.sleep(moment)
+        killed.kill()
+        killed.join()
+    start(sweep, tmp_path / "runs").join()
+    assert content(tmp_path / "runs") == content(undisturbed)
+
+
+def test_two_processes_share_a_sweep(undisturbed, tmp_path, start: Start):
+    both = [start(sweep, tmp_path / "runs") for _ in range(2)]
+    for process in both:
+        process.join()
+        assert process.exitcode == 0
+    assert content(tmp_path / "runs") == content(undisturbed)
+
+
+def test_killed_evaluation_ends_with_the_same_results(undisturbed, tmp_path, start: Start):
+    wanted, runs = tmp_path / "wanted", tmp_path / "runs"
+    for copy in (wanted, runs):
+        shutil.copytree(undisturbed, copy)
+    started = time.monotonic()
+    start(attack, wanted).join()
+    for moment in moments(3, time.monotonic() - started):
+        killed = start(attack, runs)
+        time.sleep(moment)
+        killed.kill()
+        killed.join()
+    again = start(attack, runs)
+    again.join()
+    assert again.exitcode == 0
+    lines = results(runs).splitlines()
+    assert lines == results(wanted).splitlines() and len(lines) > 100
+    assert content(runs).keys() == content(wanted).keys()
+
+
+def test_stack_of_which_some_models_were_written_is_trained_as_a_whole(undisturbed, tmp_path, start: Start):
+    shutil.copytree(undisturbed, tmp_path / "runs")
+    folder = next((tmp_path / "runs" / "digits").glob("mlp-none-*"))
+    (folder / "complete.json").unlink()
+    with pytest.raises(KeyError), written_together(folder, [2, 3]):
+        (folder / "models" / "3.safetensors").unlink()
+        raise KeyError  # where the process would have been killed
+    half = temporary_path(folder / "models" / "3.safetensors")
+    half.with_name(half.name.replace(half.name.split("-")[1], "999999999")).write_bytes(b"half")
+    (folder / "models" / "2.safetensors").write_bytes(b"rounded otherwise")
+    start(sweep, tmp_path / "runs").join()
+    assert content(tmp_path / "runs") == content(undisturbed)
+
+
+def test_journal_stands_while_a_stack_is_written(tmp_path, monkeypatch):
+    def spy(weights: dict[str, Tensor]) -> bytes:
+        journals.extend(path.name for path in tmp_path.rglob(f"{JOURNAL}*"))
+        return save(weights)
+
+    journals: list[str] = []
+    monkeypatch.setattr(training, "save", spy)
+    train({**SETTINGS[0], "runs": str(tmp_path)})
+    assert journals == [f"{JOURNAL}-0-1"] * 2 + [f"{JOURNAL}-2-3"] * 2
+    assert not list(tmp_path.rglob(f"{JOURNAL}*"))
+
+
+def test_models_of_whole_stacks_are_kept(undisturbed, tmp_path):
+    shutil.copytree(undisturbed, tmp_path / "runs")
+    run = Run(next((tmp_path / "runs" / "digits").glob("mlp-none-*")))
+    with written_together(run.folder, [2, 3]):
+        pass
+    discard_partly_written(run.folder)
+    assert run.missing(4) == []

@@ -1,0 +1,80 @@
+"""A file is there whole or not at all, and what a killed process left behind goes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from commandline import one_line
+from targets.files import PART, replacing, temporary_path, write, write_json
+
+
+def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise KeyError
+    assert path.read_text() == '{\n  "a": 1\n}\n' and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"a": float("nan")})
+    assert path.read_text() == '{\n  "a": 1\n}\n'
+
+
+def test_ending_is_kept_for_those_who_look_at_it(tmp_path):
+    with replacing(tmp_path / "a.npy") as temporary:
+        np.save(temporary, np.arange(3))
+    assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]
+
+
+def test_temporary_files_of_the_dead_are_removed_and_those_of_the_living_are_not(tmp_path):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    own = temporary_path(tmp_path / "other.txt")
+    stale = own.with_name(own.name.replace(str(os.getpid()), dead.stdout.strip(), 1))
+    parent = own.with_name(own.name.replace(str(os.getpid()), str(os.getppid()), 1))
+    elsewhere = tmp_path / f"{PART}-{dead.stdout.strip()}-another_host-other.txt"
+    for path in (own, stale, parent, elsewhere):
+        path.write_text("half")
+    write(tmp_path / "a.txt", "whole")
+    assert {path.name for path in tmp_path.iterdir()} == {"a.txt", own.name, parent.name, elsewhere.name}
+
+
+@pytest.fixture
+def no_room():
+    """Files of this process cannot grow beyond 16 KiB."""
+    _, hard = before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (16384, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    "writes",
+    [
+        lambda path: path.write_bytes(bytes(20000)),
+        lambda path: np.save(path, np.zeros(20000)),
+    ],
+    ids=["bytes", "array"],
+)
+def test_full_disk_is_one_line_and_keeps_the_old_file(tmp_path, no_room, writes):
+    path = tmp_path / "a.npy"
+    write(path, "old")
+    with pytest.raises(OSError) as full, replacing(path) as temporary:
+        writes(temporary)
+    assert one_line(full.value).startswith(f"{path}: ")
+    assert one_line(full.value).endswith("; make room, and the same command goes on from there")
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_folder_is_named(tmp_path: Path):
+    with pytest.raises(FileNotFoundError) as missing:
+        write(tmp_path / "none" / "a.txt", "")
+    assert one_line(missing.value) == (
+        f"{tmp_path}/none/a.txt: No such file or directory; choose another place, or mend its permissions"
+    )

@@ -1,0 +1,205 @@
+"""`evaluate.py audit=…` as a user calls it: saved answers, a model file, an endpoint, records in question."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+from hydra import compose as composed
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
+
+from evaluate import evaluate
+
+ROOT = Path(__file__).parent.parent
+
+
+def call(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-X", "importtime", str(ROOT / "evaluate.py"), *arguments],
+        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200,
+    )  # fmt: skip
+
+
+def run(*overrides: str) -> None:
+    """The same in this process."""
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        settings = OmegaConf.to_container(composed("evaluate", list(overrides)), resolve=True)
+    evaluate({**settings, "command": "python evaluate.py " + " ".join(overrides)})
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Answers of a model that fits members better, with the records themselves; a package that asks it."""
+    rng = np.random.default_rng(0)
+    monkeypatch.chdir(tmp_path)
+    weights = rng.normal(size=(4, 3))
+    for name, fit, count in (("in", 2.0, 150), ("out", 0.0, 250), ("more", 0.0, 150)):
+        labels, features = rng.integers(3, size=count), rng.normal(size=(count, 4)).astype(np.float32)
+        logits = features @ weights
+        logits[np.arange(count), labels] += fit * rng.exponential(size=count)
+        np.savez(f"{name}.npz", logits=logits, labels=labels, features=features)
+        np.savez(f"{name}_records.npz", features=features, labels=labels)
+    module = ModuleType("my_package")
+    module.asked = []
+
+    def predict(x):
+        module.asked.extend(x)
+        return np.exp(x @ weights) / np.exp(x @ weights).sum(axis=1, keepdims=True)
+
+    module.predict = predict
+    monkeypatch.setitem(sys.modules, "my_package", module)
+    return tmp_path
+
+
+SIDES = ("members=in.npz", "nonmembers=out.npz")
+RECORDS = ("members=in_records.npz", "nonmembers=out_records.npz")
+
+
+def test_saved_answers_without_torch(files):
+    done = call("audit=outputs", *SIDES, "attack=quick", folder=files)
+    assert done.returncode == 0, done.stderr
+    assert "blind baseline" in done.stdout and "reports/audit_outputs/report.html" in done.stdout
+    assert "skipped lira, base: needs shadow models" in done.stdout
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "numpy" in imported and not imported & {"torch", "pytorch_lightning", "opacus"}
+    told = json.loads((files / "reports" / "audit_outputs" / "report.json").read_text())
+    assert told["command"] == "python evaluate.py audit=outputs members=in.npz nonmembers=out.npz attack=quick"
+    assert told["members"] == 150 and told["scope"] == "internal"
+
+
+def test_errors_take_one_line_and_exit_with_2(files):
+    done = call("audit=outputs", "members=in.npz", folder=files)
+    assert done.returncode == 2 and done.stdout == ""
+    (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert line == "error: nonmembers is not given; add nonmembers=<file.npz or file.csv>"
+
+
+def test_a_model_file(files, monkeypatch):
+    from safetensors.torch import save_file
+    from torch import nn
+
+    sys.modules["my_package"].MyNet = lambda inputs: nn.Linear(inputs, 3)
+    save_file(nn.Linear(4, 3).state_dict(), "mine.safetensors")
+    named = ("model=mine.safetensors", "network._target_=my_package.MyNet", "+network.inputs=4", "name=mine")
+    run("audit=model", *named, *RECORDS, "population=more_records.npz", "attack=[loss,population,boundary]",
+        "attack.boundary.records=4", "attack.boundary.budget=60")  # fmt: skip
+    told = json.loads(Path("reports/mine/report.json").read_text())
+    assert set(told["needs"]) == {"loss", "population", "boundary"} and told["what"].startswith(
+        "model mine.safetensors"
+    )
+
+
+def test_an_endpoint_is_asked_once(files):
+    given = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss")
+    with pytest.raises(ValueError, match="budget=200 is spent: 150 answers are there and 250 more are needed"):
+        run(*given, "budget=200")
+    asked = sys.modules["my_package"].asked
+    assert len(asked) == 150
+    run(*given, "budget=400")
+    run(*given, "budget=400")
+    assert len(asked) == 400
+    assert "endpoint my_package.predict" in Path("reports/audit_endpoint/report.html").read_text()
+
+
+def test_records_in_question_from_saved_answers_and_from_an_endpoint(files):
+    run("audit=records", "records=in.npz", "nonmembers=out.npz")
+    with Path("reports/audit_records/results.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert (
+        len(rows) == 150
+        and float(json.loads(Path("reports/audit_records/report.json").read_text())["all_together"]["p"]) < 1e-6
+    )
+    np.testing.assert_array_equal([int(row["label"]) for row in rows], np.load("in.npz")["labels"])
+    run(
+        "audit=records",
+        "records=more_records.npz",
+        "nonmembers=out_records.npz",
+        "endpoint=my_package.predict",
+        "name=b",
+    )
+    assert json.loads(Path("reports/b/report.json").read_text())["all_together"]["p"] > 0.01
+
+
+def test_labels_alone(files):
+    for name in ("in", "out"):
+        saved = np.load(f"{name}.npz")
+        np.savez(f"{name}_labels.npz", predictions=saved["logits"].argmax(axis=1), labels=saved["labels"])
+    run("audit=outputs", "members=in_labels.npz", "nonmembers=out_labels.npz", "threat=label_only", "attack=quick")
+    told = json.loads(Path("reports/audit_outputs/report.json").read_text())
+    assert told["released"] == "label" and list(told["needs"]) == ["correctness"]
+
+
+def test_the_gate_exits_with_4(files, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        run("audit=outputs", *SIDES, "attack=loss", "gate.max_tpr=0.05")
+    assert stopped.value.code == 4 and "EXCEEDED" in capsys.readouterr().out
+    run("audit=outputs", *SIDES, "attack=loss", "gate.max_tpr=1.0")
+    assert "kept: " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (
+            ("audit=outputs", "members=in.npz", "nonmembers=in.npz"),
+            "hold the same records; give records that it was not",
+        ),
+        (("audit=outputs", *RECORDS), "in_records.npz holds no answers; save logits"),
+        (("audit=records", "records=in.npz", "nonmembers=in.npz"), "holds 150 of the records in question; remove them"),
+        (("audit=records", "nonmembers=in.npz"), "records is not given; add records="),
+        (("audit=model", *RECORDS), "model is not given; add model=<what to ask>"),
+        (("audit=endpoint", *RECORDS), "endpoint is not given; add endpoint=<what to ask>"),
+        (("audit=model", "model=a.pt2", "release=b", *RECORDS), "release and model are both given; audit one model"),
+        (("audit=endpoint", "endpoint=my_package.predict", "members=a.npz", "nonmembers=out.npz"), "a.npz is no file"),
+        (("audit=outputs", *SIDES, "choose.max_tpr=0.1"), r"choose\.max_tpr has nothing to judge in audit=outputs"),
+        (("audit=records", "records=in.npz", "nonmembers=out.npz", "gate.max_tpr=0.1"), r"gate\.max_tpr has nothing"),
+        (
+            ("audit=outputs", *SIDES, "report.scope=public"),
+            r"report\.scope=public but audit=… writes for insiders only",
+        ),
+    ],
+)
+def test_what_cannot_be_audited(files, overrides, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        run(*overrides)
+    assert "\n" not in str(error.value)
+
+
+def test_every_command_of_the_page_works(files, compose):
+    import pandas as pd
+    from safetensors.torch import save_file
+    from torch import nn
+
+    from datamodules.secret import Secret
+    from targets.release import ship
+
+    sys.modules["my_package"].MyNet = lambda inputs: nn.Linear(inputs, 3)
+    save_file(nn.Linear(4, 3).state_dict(), "mine.safetensors")
+    rng = np.random.default_rng(0)
+    people = pd.DataFrame({"age": rng.normal(size=200), "sex": rng.choice(["f", "m"], 200)})
+    people["diagnosis"] = np.where(people["age"] > 0, "ill", "well")
+    for name, part in (("visits", people[:120]), ("mine", people[:20]), ("others", people[120:])):
+        part.to_csv(f"{name}.csv", index=False)
+    given = ["data=csv", "data.path=visits.csv", "data.label=diagnosis", "trainer.epochs=2", "fleet.models=1"]
+    ship(compose(*given), [], Secret.from_text("s")).save(files / "released" / "visits")
+    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert len(commands) == 4
+    for command in commands:
+        python, script, *words = command.split()
+        assert (python, script) == ("python", "evaluate.py")
+        run(*words, *([] if "audit=records" in words else ["attack=quick"]))
+    assert {path.name for path in (files / "reports").iterdir()} == {
+        f"audit_{kind}" for kind in ("outputs", "model", "endpoint", "records")
+    }
+    told = json.loads(Path("reports/audit_records/report.json").read_text())
+    assert told["records"] == 20 and told["nonmembers"] == 80 and told["what"].startswith("release released/visits")

@@ -1,0 +1,37 @@
+"""Every example runs as it stands, from a folder of its own, and says what it is there to show."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
+SHOWN = {
+    "bare_arrays": ["depth 2, lira: AUC", "Lower bounds on ε"],
+    "own_csv": ["balanced", "dp_sgd", "age_band=65+", "sex=f", "reports/visits/report.html"],
+    "own_lightning_module": ["undefended: ", "DP-SGD: ", "proven: (ε = "],
+    "own_network": ["runs/digits/own-none-", "reports/digits/report.html"],
+    "own_npz": ["none + label_only", "reports/embeddings/report.html"],
+}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example_runs_and_shows_what_it_is_for(name: str, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "examples" / f"{name}.py")],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stdout.splitlines()) > 3
+    for words in SHOWN.get(name, []):
+        assert words in done.stdout, done.stdout
