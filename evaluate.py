@@ -32,8 +32,8 @@ def evaluate(settings: dict[str, Any]) -> None:
     from evaluation.given import check_given
     from evaluation.limit import refuse_limits
     from evaluation.method import Method
+    from evaluation.report.scope import check_scope_of
     from evaluation.runs import find
-    from evaluation.scope import check_scope_of
     from targets import progress
 
     if settings["quiet"]:
@@ -80,9 +80,9 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     from evaluation.limit import Limit
     from evaluation.measure import findings_of
     from evaluation.recommendation import recommend
-    from evaluation.releases import releases
-    from evaluation.report import write
-    from evaluation.scope import PUBLIC
+    from evaluation.report.releases import releases
+    from evaluation.report.scope import PUBLIC
+    from evaluation.report.writing import write
     from evaluation.table import show
 
     scope = settings["report"]["scope"]
@@ -109,7 +109,7 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
 
 def audit(settings: dict[str, Any], method: Method) -> None:
     """Audits what was trained already; exits with 4 if it does not pass the gate."""
-    from evaluation.audit_command import audit
+    from evaluation.audits.command import audit
 
     if not audit(settings, method):
         raise SystemExit(GATE_EXCEEDED)
@@ -133,9 +133,9 @@ def search(settings: dict[str, Any], method: Method) -> None:
     from hydra.core.global_hydra import GlobalHydra
 
     from evaluation.claims import violations
-    from evaluation.search import Search
-    from evaluation.search_runs import run_search
-    from evaluation.search_table import SELECTED, frontier_table, write_search
+    from evaluation.search.frontier_search import Search
+    from evaluation.search.runs import run_search
+    from evaluation.search.table import SELECTED, frontier_table, write_search
     from evaluation.table import console_for
     from train import composed, train
 

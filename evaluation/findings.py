@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evaluation.data_facts import data_facts
+from evaluation.report.data_facts import data_facts
 from evaluation.titles import defense_name
 from evaluation.utility import ACCURACY, Utility
 from targets.statement import Statement

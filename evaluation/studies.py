@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from evaluation.curves import must_agree
+from evaluation.figures.style import save, svg
 from evaluation.findings import AUC, FPRS, Findings, most_powerful, tpr_at
-from evaluation.style import save, svg
 from evaluation.titles import title
 from targets.files import write
 
@@ -198,7 +198,7 @@ def cell(study: Study, target: str, setting: str, attack: str, between: str = " 
 
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     """Writes study.csv, study.png and study.svg into a folder, each file whole or not at all."""
-    from evaluation import factor_plot, study_plot
+    from evaluation.figures import factor_plot, study_plot
 
     study = Study(rows)
     buffer = io.StringIO()

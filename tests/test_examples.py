@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 SHOWN = {
+    "audit_endpoint": ["asked about 100 records"],
+    "audit_outputs": ["blind baseline", "All 50 records together"],
     "bare_arrays": ["depth 2, lira: AUC", "Lower bounds on ε"],
     "own_csv": ["balanced", "dp_sgd", "age_band=65+", "sex=f", "reports/visits/report.html"],
     "own_lightning_module": ["undefended: ", "DP-SGD: ", "proven: (ε = "],
@@ -33,5 +35,5 @@ def test_example_runs_and_shows_what_it_is_for(name: str, tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stdout.splitlines()) > 3
-    for words in SHOWN.get(name, []):
+    for words in SHOWN[name]:
         assert words in done.stdout, done.stdout

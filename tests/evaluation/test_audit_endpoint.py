@@ -13,8 +13,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from evaluation.answer_log import AnswerLog
-from evaluation.endpoint import Endpoint
+from evaluation.audits.answer_log import AnswerLog
+from evaluation.audits.endpoint import Endpoint
 
 ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
 

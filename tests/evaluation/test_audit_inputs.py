@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.answered_records import answered, check_alike
+from evaluation.audits.answered_records import answered, check_alike
+from evaluation.audits.saved_records import enough, read
 from evaluation.grant import Grant
-from evaluation.saved_records import enough, read
 
 LABELS = np.arange(20) % 3
 LOGITS = np.random.default_rng(0).normal(size=(20, 3))

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 
 from attacks import Confidence, Correctness, KnownMembers, LiRA, LossThreshold, ModifiedEntropy, Population, Quantile
-from evaluation.answered_records import AnsweredRecords, view_of
-from evaluation.asked_records import ask_records
-from evaluation.asked_report import asked_content, asked_page
-from evaluation.audit_flags import flags, verdict
-from evaluation.audit_gate import judge
-from evaluation.audit_report import audit_page, content
-from evaluation.audit_table import show
-from evaluation.audited import BLIND, audited
-from evaluation.blind_baseline import blind_scores
+from evaluation.audits.answered_records import AnsweredRecords, view_of
+from evaluation.audits.asked_records import ask_records
+from evaluation.audits.asked_report import asked_content, asked_page
+from evaluation.audits.audited import BLIND, audited
+from evaluation.audits.blind_baseline import blind_scores
+from evaluation.audits.flags import flags, verdict
+from evaluation.audits.gate import judge
+from evaluation.audits.report import audit_page, content
+from evaluation.audits.table import show
 from evaluation.findings import AUC
 from evaluation.grant import Grant
 from evaluation.limit import Limit

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from datamodules.secret import Secret
-from evaluation.audited_model import numbers, of_file, of_release
+from evaluation.audits.audited_model import numbers, of_file, of_release
 from targets.release import ship
 
 X = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)

@@ -9,7 +9,7 @@ import pytest
 
 from docs.browser import Browser, find
 from evaluation.findings import Findings
-from evaluation.report import write
+from evaluation.report.writing import write
 
 pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium is installed; Debian's package is chromium")
 

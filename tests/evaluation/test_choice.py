@@ -9,7 +9,7 @@ import pytest
 from evaluation.choice import are_many, chosen, passed_over, readable
 from evaluation.curves import series
 from evaluation.findings import Findings
-from evaluation.verdict import verdicts
+from evaluation.report.verdict import verdicts
 
 
 @pytest.fixture

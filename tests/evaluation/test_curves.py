@@ -10,8 +10,8 @@ import pytest
 
 from evaluation.curves import ceiling, check_comparable, ordered, series
 from evaluation.epsilon import tpr_ceiling
+from evaluation.figures.style import looks
 from evaluation.findings import Findings
-from evaluation.style import looks
 from evaluation.titles import setting, title
 
 

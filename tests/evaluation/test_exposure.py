@@ -16,7 +16,7 @@ from scipy.stats import binom, binomtest
 from sklearn.metrics import roc_auc_score
 
 from evaluation.exposure import COLUMNS, Exposure, exposed_csv
-from evaluation.exposure_plot import GRID, exposure
+from evaluation.figures.exposure_plot import GRID, exposure
 from evaluation.findings import Findings
 from evaluation.metrics import roc_points
 

@@ -13,7 +13,7 @@ import pytest
 
 from evaluation.findings import Findings, tied_at
 from evaluation.method import Method
-from evaluation.search import FAILED, RUN, Search, explore, objectives
+from evaluation.search.frontier_search import FAILED, RUN, Search, explore, objectives
 from evaluation.utility import UTILITIES
 
 Make = Callable[..., Findings]

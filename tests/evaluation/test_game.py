@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from evaluation.findings import Findings
-from evaluation.game import game, grants, shadows_of
+from evaluation.report.game import game, grants, shadows_of
 from targets.statement import Statement
 
 

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from evaluation.findings import Findings
-from evaluation.report import _strict_json
-from evaluation.summary import summary
+from evaluation.report.summary import summary
+from evaluation.report.writing import _strict_json
 
 ROOT = Path(__file__).parents[2]
 FACTS: dict[str, Any] = {

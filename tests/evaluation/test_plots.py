@@ -17,12 +17,12 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from evaluation.curves import FPR, ceiling, ordered, series
+from evaluation.figures.placement import box
+from evaluation.figures.plots import tradeoff
+from evaluation.figures.roc_plot import roc
+from evaluation.figures.style import AGAIN, CANARIES, CEILING, COLORS, INK, MARKERS, PAPER, VIOLATED, looks, save, svg
 from evaluation.findings import Findings
 from evaluation.frontier import frontier
-from evaluation.placement import box
-from evaluation.plots import tradeoff
-from evaluation.roc_plot import roc
-from evaluation.style import AGAIN, CANARIES, CEILING, COLORS, INK, MARKERS, PAPER, VIOLATED, looks, save, svg
 from targets.statement import Statement
 
 

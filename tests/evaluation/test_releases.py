@@ -13,7 +13,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 import evaluate
-from evaluation.releases import releases
+from evaluation.report.releases import releases
 from evaluation.runs import Run
 from train import composed, release, train
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from evaluation.exposure import Exposure
+from evaluation.figures.style import INK
 from evaluation.findings import COLUMNS, Findings
 from evaluation.method import METHOD_VERSION
-from evaluation.page import inline, render
-from evaluation.report import tidy_csv, write
-from evaluation.sections import BOUNDS
-from evaluation.style import INK
-from evaluation.summary import summary
+from evaluation.report.page import inline, render
+from evaluation.report.sections import BOUNDS
+from evaluation.report.summary import summary
+from evaluation.report.writing import tidy_csv, write
 from targets import RESULTS_VERSION
 
 COMMAND = "python evaluate.py data=digits name='a<b'"

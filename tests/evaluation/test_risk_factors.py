@@ -16,13 +16,13 @@ from matplotlib.colors import to_hex
 from rich.console import Console
 
 from evaluation import risk_factors
-from evaluation.factor_plot import factors
+from evaluation.figures.factor_plot import factors
+from evaluation.figures.style import INK
 from evaluation.findings import Findings
 from evaluation.method import Method
 from evaluation.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
 from evaluation.studies import GAP, Study, study_table, write_study
 from evaluation.study_runs import run_study
-from evaluation.style import INK
 
 
 def run(width: int | list[int] = 64, pool: int = 400, epochs: int = 40, defense: str = "none", **changed: Any) -> Any:

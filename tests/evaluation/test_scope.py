@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.findings import Findings
-from evaluation.report import write
-from evaluation.scope import check_scope_of, public_command, published
+from evaluation.report.scope import check_scope_of, public_command, published
+from evaluation.report.writing import write
 
 SECRETIVE = "python evaluate.py data=csv data.path=/home/me/p.csv runs=runs/p/mlp-none-0a1b2c3d 'attack=[lira, rmia]'"
 

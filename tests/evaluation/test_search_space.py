@@ -9,7 +9,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
-from evaluation.search_space import Range, Space
+from evaluation.search.space import Range, Space
 from train import composed
 
 SPACE: dict[str, Any] = {

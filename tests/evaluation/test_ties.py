@@ -11,9 +11,9 @@ from evaluation.choice import chosen
 from evaluation.curves import series
 from evaluation.findings import Findings, Row
 from evaluation.frontier import frontier
+from evaluation.report.verdict import verdicts
 from evaluation.ties import is_tied, tied
 from evaluation.titles import title
-from evaluation.verdict import verdicts
 
 
 def with_ties(found: Findings, attack: str, share: float) -> Findings:

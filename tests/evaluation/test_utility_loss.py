@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from evaluation.findings import Findings, Row
+from evaluation.report.utility_loss import costs
 from evaluation.utility import CALIBRATION, Utility
-from evaluation.utility_loss import costs
 
 
 def test_loss_in_points_with_an_interval(make_findings: Callable[..., Findings]) -> None:

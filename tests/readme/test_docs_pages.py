@@ -118,7 +118,7 @@ def test_every_page_leads_somewhere() -> None:
 def flags_of_the_code() -> set[str]:
     """The names of all flags: the first argument of every `Flag(…)`."""
     names: set[str] = set()
-    for path in sorted((ROOT / "evaluation").glob("*.py")):
+    for path in sorted((ROOT / "evaluation").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         constants = {
             target.id: node.value.value

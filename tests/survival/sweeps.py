@@ -6,7 +6,7 @@ from pathlib import Path
 
 from evaluation.measure import findings_of
 from evaluation.method import Method
-from evaluation.report import tidy_csv
+from evaluation.report.writing import tidy_csv
 from evaluation.runs import find
 from targets.checkpoints import JOURNAL
 from targets.files import PART

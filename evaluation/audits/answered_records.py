@@ -1,0 +1,183 @@
+"""Labeled records with a model's answers about them, and the view that attackers have of both sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from attacks import View
+from evaluation.audits.audited_model import AuditedModel
+from evaluation.audits.saved_records import SavedRecords
+from evaluation.grant import Grant
+from targets.guards import Level
+
+ROUNDED = 0.005
+"""What rounding to two decimals moves a probability at most; that of many classes adds up."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnsweredRecords:
+    """What a model answered about labeled records.
+
+    Args:
+        name: where they come from, for errors.
+        labels: the true classes, from 0.
+        level: `logits`, `probabilities` or `predictions`.
+        answers: (records, classes) scores, or (records,) classes.
+        features: the records as numbers, where they are known.
+    """
+
+    name: str
+    labels: Int64[np.ndarray, "records"]
+    level: str
+    answers: Shaped[np.ndarray, "records *classes"]
+    features: Shaped[np.ndarray, "records ..."] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    @property
+    def correct(self) -> Shaped[np.ndarray, "records"]:
+        """Whether the predicted class is the true one."""
+        predicted = self.answers if self.level == "predictions" else self.answers.argmax(axis=1)
+        return np.asarray(predicted == self.labels)
+
+    def part(self, chosen: Any) -> AnsweredRecords:
+        """The chosen records."""
+        features = None if self.features is None else self.features[chosen]
+        kept = {"labels": self.labels[chosen], "answers": self.answers[chosen], "features": features}
+        return AnsweredRecords(name=self.name, level=self.level, **kept)
+
+
+def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> AnsweredRecords:
+    """Saved records with the answers that were saved with them, or that a model gives now.
+
+    Args:
+        saved: what stands in a file.
+        model: that is asked; None where answers were saved.
+        grant: what attackers see; cuts that it names are believed.
+
+    Raises:
+        ValueError: if there are neither records nor answers, or the answers are none.
+    """
+    if model is None:
+        if not saved.answers:
+            raise ValueError(
+                f"{saved.name} holds no answers; save logits, probabilities or predictions, or name a model"
+            )
+        ((level, answers),) = saved.answers.items()
+        labels, features = saved.numbered(None), saved.rows
+    else:
+        if saved.rows is None:
+            raise ValueError(
+                f"{saved.name} holds no features to ask about; save them as features, or use audit=outputs"
+            )
+        labels = saved.numbered(model.classes)
+        level, answers, features = model.answers, np.asarray(model.ask(saved.rows)), model.inputs(saved.rows)
+    known = None if features is None else np.asarray(features)
+    found = AnsweredRecords(name=saved.name, labels=labels, level=level, answers=answers, features=known)
+    _check(found)
+    if level == "probabilities" and not (model is not None and model.is_guarded):
+        _check_sums(found, grant)
+    return found
+
+
+def _check(found: AnsweredRecords) -> None:
+    name, answers = f"{found.name}: {found.level}", found.answers
+    hard = found.level == "predictions"
+    if answers.ndim != (1 if hard else 2) or answers.dtype.kind not in ("iu" if hard else "fiu"):
+        form = "(records,) whole numbers" if hard else "(records, classes) numbers"
+        raise ValueError(f"{name} are {answers.dtype} of shape {answers.shape}; expected {form}")
+    if not hard and answers.shape[1] < 2:
+        raise ValueError(
+            f"{name} have shape {answers.shape}; a classifier has at least 2 classes, give a score for each"
+        )
+    if not np.isfinite(answers).all():
+        raise ValueError(f"{name} hold NaN or infinity; remove these records, and say how many they were")
+    if found.labels.min() < 0 or (not hard and found.labels.max() >= answers.shape[1]):
+        most = "" if hard else f" and at most {answers.shape[1] - 1}"
+        raise ValueError(
+            f"{found.name}: labels={found.labels.min()}..{found.labels.max()}; they must be from 0 on{most}"
+        )
+    if found.level == "probabilities" and (answers.min() < 0 or answers.max() > 1 + 1e-5):
+        raise ValueError(f"{name} span {answers.min():g}..{answers.max():g}; they lie in 0..1, or save them as logits")
+
+
+def _check_sums(found: AnsweredRecords, grant: Grant) -> None:
+    answers = found.answers
+    off = ROUNDED if grant.decimals is None else 0.5 * 0.1**grant.decimals
+    sums = answers.sum(axis=1, dtype=np.float64)
+    low = np.inf if grant.top_k is not None else off * answers.shape[1] + 1e-6
+    wrong = (sums < 1 - low) | (sums > 1 + off * answers.shape[1] + 1e-6)
+    if wrong.any():
+        such = f"{wrong.sum()} records do not sum to 1, such as {sums[wrong][0]:.3g}"
+        raise ValueError(
+            f"{found.name}: probabilities of {such}; save all of them, or say how they were cut:"
+            " threat.outputs=probabilities with threat.top_k=3 or threat.decimals=1"
+        )
+
+
+def check_alike(sides: Sequence[AnsweredRecords]) -> None:
+    """Raises ValueError unless all answers and records are of one kind and shape."""
+    first = sides[0]
+    for side in sides[1:]:
+        if side.level != first.level:
+            raise ValueError(f"{side.name} holds {side.level} and {first.name} {first.level}; save the same of both")
+        if side.answers.shape[1:] != first.answers.shape[1:]:
+            classes = f"{side.answers.shape[1]} classes and {first.name} {first.answers.shape[1]}"
+            raise ValueError(f"{side.name} has {classes}; both must come from one model")
+        if (side.features is None) != (first.features is None):
+            raise ValueError(f"only one of {first.name} and {side.name} holds features; save them in both or in none")
+        if (
+            side.features is not None
+            and first.features is not None
+            and side.features.shape[1:] != first.features.shape[1:]
+        ):
+            shapes = f"{side.features.shape[1:]} and of {first.name} {first.features.shape[1:]}"
+            raise ValueError(f"features of {side.name} have shape {shapes}; save both as the model takes them")
+
+
+def order_of(records: int) -> Int64[np.ndarray, "records"]:
+    """The places in both files, members first, of the records of a view: an order that tells nothing."""
+    return np.random.default_rng(0).permutation(records)
+
+
+def view_of(
+    members: AnsweredRecords,
+    nonmembers: AnsweredRecords,
+    population: AnsweredRecords | None,
+    grant: Grant,
+    model: AuditedModel | None = None,
+) -> View:
+    """What attackers see of one model: answers about both sides, in the order of `order_of`.
+
+    Args:
+        members: records that the model was trained on.
+        nonmembers: records that it was not.
+        population: further non-members, which attackers hold.
+        grant: what they are granted.
+        model: that they may ask about inputs of their choice.
+    """
+    order = order_of(len(members) + len(nonmembers))
+
+    def both(name: str) -> np.ndarray:
+        return np.concatenate([getattr(members, name), getattr(nonmembers, name)])[order]
+
+    level = cast(Level, "label" if members.level == "predictions" else members.level)
+    given: dict[str, Any] = grant.released(both("answers")[None], level)
+    if members.features is not None:
+        given["features"] = both("features")
+    if population is not None:
+        told = grant.released(population.answers[None], level)
+        given |= {f"population_{name}": answers for name, answers in told.items()}
+        given |= {"population_labels": population.labels, "population_features": population.features}
+    if model is not None and model.takes_inputs:
+        given["query"] = lambda _, x: grant.answer(np.asarray(model.ask(x)), level)
+    classes = members.answers.shape[-1] if "probabilities" in given else 0
+    shown = [k for k in (grant.top_k, None if model is None else model.top_k) if k is not None and k < classes]
+    membership = (order < len(members))[None]
+    return View(labels=both("labels"), membership=membership, top_k=min(shown, default=None), **given)

@@ -1,0 +1,147 @@
+"""Were these records used? What is found about each of them, and about all together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from attacks import Attack, View
+from evaluation.audits.answered_records import order_of
+from evaluation.audits.audited import lacking, measures
+from evaluation.audits.blind_baseline import blind_scores
+from evaluation.audits.flags import number
+from evaluation.audits.saved_records import LEAST
+from evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
+from evaluation.findings import AUC
+from evaluation.flag import Flag
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AskedRecords:
+    """What is found about records in question.
+
+    Args:
+        attack: what scored them, fixed beforehand.
+        needs: what it needs, in words.
+        labels: the true classes.
+        scores: higher = more likely used.
+        p: p-values, one for each record.
+        nonmembers: how many records these are taken against.
+        all_together: the test of all records.
+        alpha: up to which p-values name a record.
+        flags: why not to believe it.
+    """
+
+    attack: str
+    needs: str
+    labels: Int[np.ndarray, "records"]
+    scores: Float[np.ndarray, "records"]
+    p: Float[np.ndarray, "records"]
+    nonmembers: int
+    all_together: FileTest
+    alpha: float
+    flags: tuple[Flag, ...]
+
+    @property
+    def benjamini_hochberg(self) -> Float[np.ndarray, "records"]:
+        return benjamini_hochberg(self.p)
+
+    @property
+    def holm(self) -> Float[np.ndarray, "records"]:
+        return holm(self.p)
+
+    @property
+    def least(self) -> float:
+        """The smallest p-value that so many non-members allow."""
+        return 1 / (self.nonmembers + 1)
+
+    def sentences(self) -> list[str]:
+        """What was found, in plain words."""
+        count, p = len(self.p), self.all_together.p
+        bh, strict = (int((adjusted <= self.alpha).sum()) for adjusted in (self.benjamini_hochberg, self.holm))
+        verdict = "more than chance explains" if p <= self.alpha else "no more than chance explains"
+        return [
+            f"All {count:,} records together: p = {_p(p)} ({self.all_together.how}). The model fits them better than"
+            f" the {self.nonmembers:,} non-members by {verdict}.",
+            f"One by one: {bh:,} of {count:,} are named (Benjamini–Hochberg: of those named, at most"
+            f" {100 * self.alpha:g} % are expected to be wrong); {strict:,} withstand the stricter correction (Holm:"
+            f" with {100 * (1 - self.alpha):g} % confidence, not one of them is wrong).",
+        ]
+
+
+def ask_records(view: View, attack: Attack, alpha: float) -> AskedRecords:
+    """Tests records against non-members.
+
+    Args:
+        view: of one model, by `view_of`; what counts as members are the records in question.
+        attack: that scores them, fixed beforehand: the best of several would need a correction.
+        alpha: how often a record that was not used may be named.
+
+    Raises:
+        ValueError: if the attack cannot run, or would be told which records are in question.
+    """
+    if not 0 < alpha < 0.5:
+        raise ValueError(f"alpha={alpha} is no error rate; choose above 0 and below 0.5, such as 0.05")
+    if attack.threat.known_members:
+        raise ValueError(
+            f"threat.audit={attack.name} is told which records are in question; choose such as LossThreshold"
+        )
+    if (reason := lacking(attack, view)) is not None:
+        raise ValueError(f"threat.audit={attack.name} {reason}, or choose another attack")
+    asked, scores = view.membership[0], attack.score(view)[0]
+    as_in_file = np.flatnonzero(asked)[np.argsort(order_of(view.records)[asked])]
+    if np.isnan(scores).any():
+        raise ValueError(f"threat.audit={attack.name} scores only some of the records; choose another attack")
+    p = p_values(scores[as_in_file], scores[~asked])
+    return AskedRecords(
+        attack=attack.name,
+        needs=attack.threat.describe(),
+        labels=view.labels[as_in_file],
+        scores=scores[as_in_file],
+        p=p,
+        nonmembers=int((~asked).sum()),
+        all_together=of_all(scores[asked], scores[~asked]),
+        alpha=alpha,
+        flags=tuple(_flags(view, alpha)),
+    )
+
+
+def _flags(view: View, alpha: float) -> list[Flag]:
+    asked = view.membership[0]
+    count, nonmembers = int(asked.sum()), int((~asked).sum())
+    told = []
+    if min(count, nonmembers) >= LEAST:
+        blind, *_ = measures(blind_scores(view.features, view.labels, asked), asked)
+        assert blind.metric == AUC
+        if blind.low is not None and blind.low > 0.5:
+            told.append(
+                Flag(
+                    "different records",
+                    "A classifier that never asks the model tells the records in question from the non-members, with an"
+                    f" AUC of {number(blind)}; ½ is guessing. The p-values do not"
+                    " hold then: take non-members from the same source and time.",
+                )
+            )
+    if view.features is None:
+        told.append(
+            Flag(
+                "records unknown",
+                "The files hold answers only, so that nobody can check whether the records in question and the"
+                " non-members are alike but for their use. The p-values hold only if they are.",
+            )
+        )
+    if 1 / (nonmembers + 1) > alpha / count:
+        told.append(
+            Flag(
+                "too few non-members",
+                f"No p-value can be below 1/{nonmembers + 1}, which is too much for Holm's correction of {count:,}"
+                f" records at {100 * alpha:g} %. It takes {int(np.ceil(count / alpha)) - 1:,} non-members.",
+            )
+        )
+    return told
+
+
+def _p(p: float) -> str:
+    return f"{p:.4f}" if p >= 1e-4 else f"{p:.1e}"

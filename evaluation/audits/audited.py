@@ -1,0 +1,161 @@
+"""What attacks find on one model that is there already: no shadow models, intervals over records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from attacks import Attack, View
+from attacks.class_thresholds import Threshold
+from evaluation.audits.blind_baseline import blind_scores
+from evaluation.findings import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
+from evaluation.intervals import clopper_pearson_interval
+from evaluation.leakage import PRIORS, tied_share
+from evaluation.metrics import advantage, balanced_accuracy, ppv, roc_auc, tnr_at_fnr, tpr_at_fpr
+
+BLIND = "blind_baseline"
+"""Stands where an attack's name does; it never asks the model."""
+LEAST_OF_CLASS = 20
+"""Members and non-members of a class that is looked at alone."""
+Scores = Float[np.ndarray, "records"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Audited:
+    """What attacks find on one model.
+
+    Args:
+        rows: the numbers.
+        scores: of each attack, and of the blind baseline.
+        members: which records the model was trained on.
+        skipped: for each attack that could not run, what it would need.
+        needs: for each attack that ran, what it needs in words.
+        released: the level of the answers that were seen.
+        features: whether the records themselves were known.
+        shared: records that are among members and non-members alike; None where that cannot be told.
+    """
+
+    rows: Sequence[Row]
+    scores: Mapping[str, Scores]
+    members: Bool[np.ndarray, "records"]
+    skipped: Mapping[str, str]
+    needs: Mapping[str, str]
+    released: str
+    features: bool
+    shared: int | None = None
+
+    @property
+    def attacks(self) -> list[str]:
+        return [attack for attack in self.scores if attack != BLIND]
+
+    @cached_property
+    def strongest(self) -> str | None:
+        """The attack with the highest TPR at 1 % FPR, among those that score most records; None if none could run."""
+        most = [name for name in self.attacks if np.isnan(self.scores[name]).mean() <= 0.5] or self.attacks
+        powers = {name: (self.get(tpr_at(FPRS[0]), name).value, self.get(AUC, name).value) for name in most}
+        return most_powerful(powers) if powers else None
+
+    def get(self, metric: str, attack: str = "", group: str = "all") -> Row:
+        """The row with this metric.
+
+        Raises:
+            StopIteration: if there is none.
+        """
+        return next(row for row in self.rows if (row.metric, row.attack, row.group) == (metric, attack, group))
+
+
+def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None) -> Audited:
+    """Runs the attacks that one model allows for.
+
+    Args:
+        view: of one model.
+        attacks: those that were chosen; thresholds for each class, which only shadow models could teach, become one.
+        shared: records on both sides.
+    """
+    members = view.membership[0]
+    rows = [*_accuracy(view)]
+    scores: dict[str, Scores] = {}
+    skipped: dict[str, str] = {}
+    needs: dict[str, str] = {}
+    for attack in map(without_shadows, attacks):
+        if (reason := lacking(attack, view)) is not None:
+            skipped[attack.name] = reason
+            continue
+        found = attack.score(view)[0]
+        scored = members[~np.isnan(found)]
+        if min(scored.sum(), (~scored).sum()) < 2:
+            skipped[attack.name] = "gives too few records a score; give more records"
+            continue
+        scores[attack.name], needs[attack.name] = found, attack.threat.describe()
+        rows += measures(found, members, attack=attack.name, access=attack.threat.access)
+    scores[BLIND] = blind_scores(view.features, view.labels, members)
+    rows += measures(scores[BLIND], members, attack=BLIND)
+    told = Audited(
+        rows=rows, scores=scores, members=members, skipped=skipped, needs=needs, released=view.outputs,
+        features=view.features is not None, shared=shared,
+    )  # fmt: skip
+    if (strongest := told.strongest) is None:
+        return told
+    access = told.get(AUC, strongest).access
+    for label in np.unique(view.labels):
+        own = (view.labels == label) & ~np.isnan(scores[strongest])
+        if min(members[own].sum(), (~members[own]).sum()) >= LEAST_OF_CLASS:
+            named = {"attack": strongest, "access": access, "group": f"class={label}"}
+            rows += measures(scores[strongest][own], members[own], **named)
+    return replace(told, rows=rows)
+
+
+def without_shadows(attack: Attack) -> Attack:
+    """The attack as one model allows for."""
+    return replace(attack, per_class=False) if isinstance(attack, Threshold) and attack.per_class else attack
+
+
+def lacking(attack: Attack, view: View) -> str | None:
+    """What an attack would need beyond one model's answers, None if it can run."""
+    threat = attack.threat
+    if (reason := attack.missing(view)) is None:
+        return None
+    if threat.weights:
+        return "needs gradients or checkpoints; train the model with train.py, then grant threat=white_box"
+    if threat.knows_defense:
+        return "needs shadow models, trained by the same recipe on other records; train a fleet of them with train.py"
+    if threat.population and view.population is None:
+        return "needs non-members of the attacker's own; give further ones as population=<file>"
+    return reason
+
+
+def measures(scores: Scores, members: Bool[np.ndarray, "records"], **named: Any) -> Iterator[Row]:
+    """One attack's numbers, each with its interval over records."""
+    scored = ~np.isnan(scores)
+    scores, members = scores[scored], members[scored]
+    named |= {"members": int(members.sum()), "nonmembers": int((~members).sum())}
+    band: Any = {"interval": "band"}
+    estimates = {
+        AUC: roc_auc(scores, members, **band),
+        **{tpr_at(fpr): tpr_at_fpr(scores, members, fpr, **band) for fpr in FPRS},
+        **{f"ppv@{100 * prior:g}%prior": ppv(scores, members, prior, **band) for prior in PRIORS},
+        tnr_at(FPRS[0]): tnr_at_fnr(scores, members, FPRS[0], **band),
+        "balanced_accuracy": balanced_accuracy(scores, members, **band),
+        "advantage": advantage(scores, members, **band),
+    }
+    for metric, estimate in estimates.items():
+        value, low, high = (None if np.isnan(number) else float(number) for number in estimate)
+        yield Row(metric=metric, value=value, low=low, high=high, **named)
+
+
+def tied(found: Audited, attack: str) -> float:
+    """Share of non-members that have the very score at which 1 % FPR is reached."""
+    return tied_share(found.scores[attack][None], found.members[None])
+
+
+def _accuracy(view: View) -> Iterator[Row]:
+    """How often the model is right, about members and about others: the gap is what the weakest attack sees."""
+    right, members = view.correct[0, :, 0], view.membership[0]
+    for group, side in (("members", members), ("nonmembers", ~members)):
+        low, high = clopper_pearson_interval(int(right[side].sum()), int(side.sum()))
+        yield Row(metric="accuracy", group=group, value=float(right[side].mean()), low=low, high=high)

@@ -1,0 +1,145 @@
+"""An endpoint: a function or a URL that is asked as little as possible, and never the same twice."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import pkgutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from evaluation.audits.answer_log import AnswerLog, name_of_input
+from evaluation.audits.audited_model import Answers, AuditedModel, numbers
+
+Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
+KEPT = "answers so far are kept, the same command goes on from there"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """How an endpoint is asked.
+
+    A URL gets `{"instances": […]}` by POST and must return `{"predictions": […]}`, one answer for each instance, as
+    TensorFlow Serving and KServe do. A function gets an array (n, …) and returns n answers.
+
+    Args:
+        endpoint: a URL, or the dotted name of a function.
+        answers: what it returns for each.
+        budget: queries at most, those of earlier calls counted; None: no limit.
+        batch: queries in one call.
+        rate: calls a second at most; None: no limit.
+        timeout: seconds until a URL must have answered.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    endpoint: str
+    answers: Answers = "probabilities"
+    budget: int | None = None
+    batch: int = 32
+    rate: float | None = None
+    timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        for name in ("budget", "batch"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ValueError(f"{name}={value} is no count of queries; choose a whole number from 1 on")
+        for name in ("rate", "timeout"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int | float) or not value > 0):
+                raise ValueError(f"{name}={value} is no positive number; choose such as 10")
+
+    @property
+    def is_url(self) -> bool:
+        return self.endpoint.startswith(("http://", "https://"))
+
+    def open(self, folder: Path) -> AuditedModel:
+        """The endpoint as an audit asks it; answers are kept in a file of this folder, one for each endpoint."""
+        name = hashlib.blake2b(f"{self.endpoint} {self.answers}".encode(), digest_size=4).hexdigest()
+        log = AnswerLog(folder / f"answers-{name}.jsonl")
+        asked = self._post if self.is_url else _function(self.endpoint)
+
+        def ask(rows: Any) -> Shaped[np.ndarray, "records *classes"]:
+            return self._ask(asked, log, numbers(rows))
+
+        return AuditedModel(name=f"endpoint {self.endpoint}", answers=self.answers, ask=ask, inputs=numbers)
+
+    def _ask(self, asked: Asked, log: AnswerLog, rows: Shaped[np.ndarray, "records ..."]) -> np.ndarray:
+        names = [name_of_input(row) for row in rows]
+        missing = log.missing(names)
+        if self.budget is not None and len(log) + len(missing) > self.budget:
+            raise ValueError(
+                f"budget={self.budget} is spent: {len(log)} answers are there and {len(missing)} more are needed;"
+                f" raise it to {len(log) + len(missing)}, or give fewer records"
+            )
+        for start in range(0, len(missing), self.batch):
+            began = time.monotonic()
+            places = missing[start : start + self.batch]
+            log.add([names[place] for place in places], self._checked(asked(rows[places]), len(places)))
+            if self.rate is not None:
+                time.sleep(max(0.0, 1 / self.rate - (time.monotonic() - began)))
+        try:
+            return np.array(log.of(names))
+        except ValueError:
+            raise ValueError(
+                f"endpoint={self.endpoint} gave answers of several lengths; it must score all classes"
+            ) from None
+
+    def _checked(self, answers: Any, count: int) -> list[Any]:
+        """Answers as plain numbers, before any of them is kept."""
+        try:
+            told = np.asarray(answers)
+        except ValueError:
+            told = np.empty(0)
+        depth, kinds = (1, "iu") if self.answers == "predictions" else (2, "fiu")
+        if told.ndim != depth or len(told) != count or told.dtype.kind not in kinds or not np.isfinite(told).all():
+            shape = f"{told.dtype} of shape {told.shape}"
+            raise ValueError(
+                f"endpoint={self.endpoint} answered {count} queries with {shape}; expected finite {self.answers} of"
+                " each, or set answers=logits|probabilities|predictions"
+            )
+        plain: list[Any] = told.tolist()
+        return plain
+
+    def _post(self, rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
+        body = json.dumps({"instances": rows.tolist()}).encode()
+        request = urllib.request.Request(self.endpoint, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                answers: Sequence[Any] = json.loads(response.read())["predictions"]
+        except urllib.error.HTTPError as error:
+            slower = ", ask more slowly with rate=<calls a second>" if error.code == 429 else ""
+            raise ValueError(
+                f"endpoint={self.endpoint} answered HTTP {error.code} {error.reason}{slower}; {KEPT}"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                reason = f"no answer in timeout={self.timeout:g} s"
+            raise ValueError(f"endpoint={self.endpoint} does not answer: {reason}; {KEPT}") from None
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(
+                f'endpoint={self.endpoint} answered no JSON {{"predictions": […]}}; put such a service before it'
+            ) from None
+        return answers
+
+
+def _function(name: str) -> Asked:
+    try:
+        made: Asked = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"endpoint={name} is no URL and no Python function ({error}); give my_package.predict"
+        ) from None
+    return made

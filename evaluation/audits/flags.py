@@ -1,0 +1,145 @@
+"""When the audit of one model should not be believed, or not be believed too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from evaluation.audits.audited import Audited, tied
+from evaluation.findings import AUC, FPRS, Row, tpr_at
+from evaluation.flag import Flag
+from evaluation.table import NOTHING, percent
+from evaluation.ties import TIED
+
+FEW = 5
+"""Expected false positives below which a threshold rests on a handful of records."""
+
+
+def flags(found: Audited) -> list[Flag]:
+    """All flags of an audit."""
+    return [flag for check in CHECKS for flag in check(found)]
+
+
+def other_distribution(found: Audited) -> Iterator[Flag]:
+    """Members and non-members differ by themselves."""
+    blind = found.get(AUC, "blind_baseline")
+    what = "the records alone" if found.features else "the classes alone"
+    if blind.low is not None and blind.low > 0.5:
+        yield Flag(
+            "different records",
+            f"A classifier that sees {what} and never asks the model tells members from non-members with an AUC of"
+            f" {number(blind)}; ½ is guessing. The two come from different"
+            " distributions, and attacks may only be seeing that: what stands here is no measure of leakage. Take"
+            " non-members from the same source and time as the members, drawn at random.",
+        )
+
+
+def unchecked(found: Audited) -> Iterator[Flag]:
+    """Whether they differ cannot be told."""
+    if not found.features:
+        yield Flag(
+            "records unknown",
+            "The files hold answers only, so that nobody can check whether members and non-members come from one"
+            " distribution. If they do not, what is measured is that difference. Save the records as features.",
+        )
+
+
+def shared_records(found: Audited) -> Iterator[Flag]:
+    """A record is on both sides."""
+    if found.shared:
+        yield Flag(
+            "shared records",
+            f"{found.shared} records are among members and non-members alike: whoever is called wrong there may be"
+            " right. Attacks look weaker than they are; remove these records from the non-members.",
+        )
+
+
+def few_nonmembers(found: Audited) -> Iterator[Flag]:
+    """A low FPR rests on too few records."""
+    nonmembers = int((~found.members).sum())
+    for fpr in FPRS:
+        if fpr * nonmembers < 1:
+            yield Flag(
+                f"{100 * fpr:g}% unresolved",
+                f"The TPR at {100 * fpr:g} % FPR cannot be measured: one false positive is already more than that share"
+                f" of {nonmembers:,} non-members. It takes {1 / fpr:.0f}.",
+            )
+        elif fpr * nonmembers < FEW:
+            yield Flag(
+                f"{100 * fpr:g}% coarse",
+                f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives: read its interval,"
+                f" not its value. It takes {FEW / fpr:.0f} non-members.",
+            )
+
+
+def inverted(found: Audited) -> Iterator[Flag]:
+    """Members look less like members than others do."""
+    for attack in found.attacks:
+        auc = found.get(AUC, attack)
+        if auc.high is not None and auc.high < 0.5:
+            yield Flag(
+                "AUC<½",
+                f"The AUC of {attack} is {auc.value:.3f}, below ½ beyond its interval: members rank below non-members."
+                " Its inverse would find them, so this is no sign of protection. Are the two files swapped?",
+            )
+
+
+def ties(found: Audited) -> Iterator[Flag]:
+    """The strongest attack's threshold jumps over many records."""
+    if found.strongest is not None and (share := tied(found, found.strongest)) > TIED:
+        yield Flag(
+            "many ties at 1%",
+            f"{100 * share:.0f} % of the non-members have the very score at which {found.strongest} stops at 1 % FPR."
+            " Ties cannot be split, so the TPR is that of a smaller FPR: read the AUC beside it.",
+        )
+
+
+def masked(found: Audited) -> Iterator[Flag]:
+    """Labels alone tell more than scores do."""
+    rows = [found.get(AUC, attack) for attack in found.attacks]
+    labels = max((row for row in rows if row.access == "label_only"), key=lambda row: row.value or 0, default=None)
+    scores = max((row for row in rows if row.access == "black_box"), key=lambda row: row.value or 0, default=None)
+    if labels is None or scores is None or labels.low is None or scores.high is None or scores.high >= labels.low:
+        return
+    yield Flag(
+        "masked, not protected",
+        f"{labels.attack}, which sees predicted labels alone, has an AUC of {labels.value:.3f}; the best attack on"
+        f" scores, {scores.attack}, reaches {scores.value:.3f}. The scores hide what the model still tells: judge it by"
+        " the label-only attack.",
+    )
+
+
+CHECKS: tuple[Callable[[Audited], Iterator[Flag]], ...] = (
+    other_distribution,
+    unchecked,
+    shared_records,
+    few_nonmembers,
+    inverted,
+    ties,
+    masked,
+)
+
+
+def verdict(found: Audited) -> list[str]:
+    """What the strongest attack finds, with its scope."""
+    if found.strongest is None:
+        return ["No attack could run; what each would need stands under “Skipped”."]
+    row, auc = found.get(tpr_at(FPRS[0]), found.strongest), found.get(AUC, found.strongest)
+    access = auc.access.replace("_", "-").capitalize()
+    told = f"{access}, one model, no shadow models: the best attack ({found.strongest})"
+    if row.value is not None and not any(ties(found)):
+        found_at = percent(row, interval=True)
+        told += f" finds {found_at} of members at 1 % false accusations, where guessing finds 1 %, and"
+    told += f" has an AUC of {number(auc)}, where guessing has 0.5."
+    if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
+        told += " That is no better than guessing within its intervals, which proves nothing about stronger attacks."
+    sentences = [f"{told} Attacks with shadow models were not run and usually find more."]
+    if any(other_distribution(found)):
+        sentences.insert(0, "Members and non-members differ by themselves, so what follows is no measure of leakage.")
+    return sentences
+
+
+def number(row: Row) -> str:
+    """A number with its interval."""
+    if row.value is None or row.low is None or row.high is None:
+        return NOTHING
+    return f"{row.value:.3f} [{row.low:.3f}–{row.high:.3f}]"

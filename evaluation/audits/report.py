@@ -1,0 +1,124 @@
+"""What the audit of one model tells people: in tables, sentences and a figure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from evaluation.audits.audited import BLIND, Audited
+from evaluation.audits.flags import flags, number, verdict
+from evaluation.audits.page import Page, Table
+from evaluation.audits.plot import audit_roc
+from evaluation.findings import AUC, FPRS, tpr_at
+from evaluation.table import percent
+
+COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
+"""Of results.csv, named as in that of runs."""
+MEANING = (
+    "Only this model was asked, on these records. Members must be records that it was trained on, and non-members"
+    " records from the same source that it was not; if they differ in anything else, that difference is measured, not"
+    " leakage.",
+    "Intervals are 95 %, over records, for this one model; another training on other records may leak more or less."
+    " They do not count that the strongest attack was chosen after the fact.",
+    "An attacker who trains shadow models, or knows more, finds more. A weak result is no proof of privacy.",
+    "There is no bound on ε here: it takes records of which a coin decided whether they were trained on (canaries).",
+)
+
+
+def audit_page(found: Audited, what: str, command: str) -> Page:
+    """The page.
+
+    Args:
+        found: what was measured.
+        what: was audited, in a sentence.
+        command: what was called.
+    """
+    return Page(
+        title="Audit of a trained model",
+        what=what,
+        verdict=verdict(found),
+        meaning=MEANING,
+        figure=audit_roc(found),
+        figure_heading="Few false accusations",
+        figure_label="ROC of the strongest attack and of the blind baseline, both axes logarithmic, with a 95 % band"
+        " and the diagonal of guessing. The numbers stand in the table of attacks.",
+        caption="An accusation only harms if it can be trusted, so the left end counts. The closer to the dotted"
+        " diagonal, the less an attacker learns. Where the blind baseline, which never asks the model, rises above it"
+        " too, members and non-members differ by themselves. The band holds all of the true curve with 95 %"
+        " confidence.",
+        tables=_tables(found),
+        flags=flags(found),
+        skipped=found.skipped,
+        rows=[{name: getattr(row, name) for name in COLUMNS} for row in found.rows],
+        command=command,
+    )
+
+
+def content(found: Audited) -> dict[str, Any]:
+    """What report.json holds beside the words."""
+    return {
+        "released": found.released,
+        "members": int(found.members.sum()),
+        "nonmembers": int((~found.members).sum()),
+        "strongest": found.strongest,
+        "needs": dict(found.needs),
+        "rows": [{name: getattr(row, name) for name in COLUMNS} for row in found.rows],
+    }
+
+
+def _tables(found: Audited) -> list[Table]:
+    rates = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in FPRS))
+    attacks = [(name, found.needs[name], *_cells(found, name)) for name in found.attacks]
+    blind = "records and true label" if found.features else "true label"
+    attacks.append(("blind baseline", f"{blind}, never the model", *_cells(found, BLIND)))
+    tables = [
+        Table(
+            heading="Every attack",
+            caption="TPR at 1% FPR: members found while 1 % of the non-members are accused. Brackets: 95 % intervals.",
+            columns=("attack", "needs", *rates),
+            numeric=rates,
+            lines=attacks,
+        )
+    ]
+    if found.strongest is not None:
+        groups = [row.group for row in found.rows if row.metric == AUC and row.group != "all"]
+        lines = [
+            (group, *_cells(found, found.strongest, group), f"{row.members:,} / {row.nonmembers:,}")
+            for group in groups
+            if (row := found.get(AUC, found.strongest, group))
+        ]
+        if lines:
+            caption = f"{found.strongest} on the records of one class: a mean over all hides a class that is exposed."
+            columns = ("class", *rates, "members / non-members")
+            tables.append(Table(heading="By class", caption=caption, columns=columns, numeric=columns[1:], lines=lines))
+        priors = [row for row in found.rows if row.attack == found.strongest and row.metric.startswith("ppv@")]
+        tables.append(
+            Table(
+                heading="What an accusation is worth",
+                caption=f"Share of those called members by {found.strongest} at 1 % FPR who are, by how many of all"
+                " whom an attacker suspects are members.",
+                columns=("members among the suspected", "accusations that are right"),
+                numeric=("accusations that are right",),
+                lines=[
+                    (row.metric.split("@")[1].replace("%prior", " %"), percent(row, interval=True))
+                    for row in priors
+                    if row.group == "all"
+                ],
+            )
+        )
+    accuracies = [(side, percent(found.get("accuracy", "", side), interval=True)) for side in ("members", "nonmembers")]
+    caption = "The gap is what anybody sees who asks for predicted labels alone."
+    tables.append(
+        Table(
+            heading="Accuracy",
+            caption=caption,
+            columns=("records", "accuracy"),
+            numeric=("accuracy",),
+            lines=[(side.replace("non", "non-"), value) for side, value in accuracies],
+        )
+    )
+    return tables
+
+
+def _cells(found: Audited, attack: str, group: str = "all") -> tuple[str, ...]:
+    tprs = (percent(found.get(tpr_at(fpr), attack, group), interval=True) for fpr in FPRS)
+    return (number(found.get(AUC, attack, group)), *tprs)

@@ -1,0 +1,1 @@
+"""The figures, all in one style."""

@@ -1,0 +1,181 @@
+"""What a stated ε buys: utility, leakage and the measured lower bound over ε, for the trade-off figure."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+from matplotlib.transforms import ScaledTranslation, Transform
+
+from evaluation.claims import violations
+from evaluation.curves import FPR, Point, Series, ceiling
+from evaluation.figures.marks import ends, leakage, scale, span, utility
+from evaluation.figures.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
+from evaluation.findings import Findings
+from evaluation.titles import epsilon_text
+
+APART = 1.8  # ε closer than this factor share a tick
+BESIDE, WIDEST = 8.0, 24.0  # lines of the same ε stand this many points beside each other, all within so many
+WIDER = 1.3  # ceilings go on by this factor of ε
+NEAR = 4.0  # the smallest claim is brought onto the panel of bounds, unless it is more than so many times these
+BOUND = "one_run"
+"""The bound on ε that assumes nothing about the mechanism."""
+
+
+def has_claims(lines: Sequence[Series]) -> bool:
+    """Whether there is anything to draw over ε."""
+    return any(point.findings.statement.guarantee for line in lines for point in line.points)
+
+
+def has_bounds(lines: Sequence[Series]) -> bool:
+    """Whether lower bounds on a stated ε were measured."""
+    return any(found.epsilon is not None and found.audit for line in lines for found in line.runs)
+
+
+class OverEpsilon:
+    """Panels that share an axis of ε, as stated, broken before ∞."""
+
+    def __init__(self, lines: Sequence[Series]):
+        self.lines = lines
+        self.looks = looks(lines)
+        self.violated = [violation.found.run for violation in violations([run for line in lines for run in line.runs])]
+        self.private = [line for line in lines if any(found.epsilon is not None for found in line.runs)]
+        epsilons = {found.epsilon for line in lines for found in line.runs if found.epsilon is not None}
+        self.stated = sorted(epsilons)
+        self.infinity = self.stated[-1 if math.isfinite(self.stated[-1]) else -2] * 5
+        self.claims = [epsilon for epsilon in self.stated if math.isfinite(epsilon)]
+
+    def accuracy(self, axes: Axes) -> None:
+        """Utility, with that of the undefended run."""
+        for line in self.private:
+            points = self._points(line)
+            x = [self._x(point.findings) for point in points]
+            look, beside = self.looks[line.name], self._beside(line, axes)
+            axes.plot(x, [utility(point) for point in points], zorder=4, transform=beside, **look.marks)
+            for at, point in zip(x, points, strict=True):
+                bar = ends(point.utility)
+                axes.errorbar(at, utility(point), bar, color=look.color, lw=1.1, transform=beside)
+            axes.update_datalim([(at, end) for at, point in zip(x, points, strict=True) for end in span(point.utility)])
+        for point in self._undefended():
+            axes.axhline(utility(point), color=INK, lw=1, zorder=1.5)
+        axes.autoscale_view()  # what stands beside its ε does not count by itself
+        self._axis(axes)
+        shown = self.lines[0].runs[0].utility
+        if shown.is_rate:
+            axes.yaxis.set_major_formatter(FuncFormatter(percent))
+        axes.set(ylabel=shown.axis, title="What ε buys")
+
+    def leakage(self, axes: Axes) -> list[Artist]:
+        """TPR at 1 % FPR under the ceiling that ε proves; returns the keys of a legend, for where there is room."""
+        lowest = scale(axes, self.lines)
+        for line in self.private:
+            points = self._points(line)
+            x = [self._x(point.findings) for point in points]
+            look, beside = self.looks[line.name], self._beside(line, axes)
+            axes.plot(x, [leakage(point, lowest) for point in points], zorder=4, transform=beside, **look.marks)
+            for at, point in zip(x, points, strict=True):
+                bar = ends(point.leakage, lowest)
+                axes.errorbar(at, leakage(point, lowest), bar, color=look.color, lw=1.1, transform=beside)
+        proven = self._proven()
+        several = len(proven) > 1
+        for color, limits in proven.items():
+            stated = sorted(limits)
+            own: dict[str, Any] = {"color": color} if several else {"color": INK, "label": "ceiling that ε proves"}
+            axes.plot(*_wider(stated, [limits[x] for x in stated]), **own, **CEILING)
+        if several:
+            axes.plot([], [], color=MUTED, label="ceiling that ε proves (color of the defense)", **CEILING)
+        for point in self._undefended():
+            axes.axhline(leakage(point, lowest), color=INK, lw=1, zorder=1.5, label="undefended")
+        axes.axhline(FPR, label="guessing", **GUESSING)
+        self._axis(axes)
+        axes.set(ylabel="TPR at 1 % FPR")
+        axes.set_ylim(top=1.3)  # the ceiling is often at 100 %
+        return _keys(axes)
+
+    def bounds(self, axes: Axes) -> None:
+        """The lower bound on ε that guesses prove, below what is claimed, and how high a perfect attack would reach."""
+        reach = 0.0
+        for line in self.private:
+            runs = [found for found in line.runs if found.epsilon is not None and found.audit]
+            x = [self._x(found) for found in runs]
+            look, beside = self.looks[line.name], self._beside(line, axes)
+            measured = [found.audit["bounds"][BOUND] for found in runs]
+            perfect = [found.audit["ceilings"][BOUND] for found in runs]
+            axes.plot(x, measured, zorder=4, transform=beside, **look.marks)
+            axes.plot(*_wider(x, perfect), color=look.color, zorder=2, **CEILING)
+            for at, bound, found in zip(x, measured, runs, strict=True):
+                if found.run in self.violated:
+                    ring: dict[str, Any] = {"ms": 14, "mfc": "none", "mec": VIOLATED, "mew": 1.6, "transform": beside}
+                    axes.plot(at, bound, "o", label="claim violated", **ring)
+            reach = max([reach, *(value for value in (*measured, *perfect) if math.isfinite(value))])
+        self._axis(axes)
+        right = self.claims[-1] if self.claims != self.stated else axes.get_xlim()[1]
+        claimed = np.geomspace(axes.get_xlim()[0], right, 200)
+        near = self.claims[0] <= NEAR * reach
+        top = max(1.6 * reach, 1.1 * self.claims[0]) if near else 1.6 * reach
+        above = "" if near else " (above this panel)"
+        axes.plot([], [], color=MUTED, label="ceiling of a perfect attack", **CEILING)
+        axes.plot(claimed, claimed, color=INK, lw=1.2, label=f"claimed ε{above}")
+        axes.set_ylim(-0.04 * top, top)
+        axes.set(ylabel="ε, lower bound")
+        axes.legend(handles=_keys(axes)[::-1], loc="upper right")
+
+    def _points(self, line: Series) -> list[Point]:
+        return [point for point in line.points if point.findings.epsilon is not None]
+
+    def _proven(self) -> dict[str, dict[float, float]]:
+        """By the color of each defense the largest TPR that its ε allow: others may state the same ε at another δ."""
+        limits: dict[str, dict[float, float]] = {}
+        for line in self.private:
+            for point in line.points:
+                if (limit := ceiling(point.findings, np.array([FPR]))) is not None:
+                    limits.setdefault(self.looks[line.name].color, {})[self._x(point.findings)] = limit.item()
+        return limits
+
+    def _undefended(self) -> list[Point]:
+        return [p for line in self.lines if line.undefended and line.canary == "none" for p in line.points]
+
+    def _x(self, found: Findings) -> float:
+        return min(found.epsilon or 0.0, self.infinity)
+
+    def _beside(self, line: Series, axes: Axes) -> Transform:
+        """Where a line is drawn: lines of the same ε, such as with and without canaries, hide each other otherwise."""
+        others = len(self.private) - 1
+        points = min(BESIDE, WIDEST / max(others, 1)) * (self.private.index(line) - others / 2)
+        page = axes.get_figure(root=True)
+        assert page is not None
+        return axes.transData + ScaledTranslation(points / 72, 0, page.dpi_scale_trans)
+
+    def _axis(self, axes: Axes) -> None:
+        """A logarithmic axis whose right end is broken for ε = ∞."""
+        ticks: dict[float, str] = {}
+        for epsilon in reversed(self.stated):
+            if not ticks or min(epsilon, self.infinity) * APART <= min(ticks):
+                ticks[min(epsilon, self.infinity)] = epsilon_text(epsilon)
+        axes.set_xscale("log")
+        axes.set_xlim(self.stated[0] / 1.6, max(ticks) * 1.6)
+        axes.xaxis.set_major_locator(FixedLocator(list(ticks)))
+        axes.xaxis.set_major_formatter(FixedFormatter(list(ticks.values())))
+        axes.xaxis.set_minor_locator(NullLocator())
+        if math.isinf(self.stated[-1]):
+            gap = self.infinity / math.sqrt(self.infinity / self.stated[-2])
+            frame = axes.get_xaxis_transform()
+            axes.plot([gap], [0], transform=frame, color=PAPER, marker="s", ms=5, clip_on=False, zorder=9)
+            stroke: dict[str, Any] = {"color": MUTED, "marker": (2, 0, -20), "ms": 9, "clip_on": False, "zorder": 10}
+            for shift in (0.94, 1.06):
+                axes.plot([gap * shift], [0], transform=frame, **stroke)
+
+
+def _wider(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
+    """A line that begins before its first point and ends after its last: through a single one it would not show."""
+    return ([x[0] / WIDER, *x, x[-1] * WIDER], [y[0], *y, y[-1]]) if x else ([], [])
+
+
+def _keys(axes: Axes) -> list[Artist]:
+    """For a legend, each label once."""
+    return list({str(key.get_label()): key for key in axes.get_legend_handles_labels()[0]}.values())

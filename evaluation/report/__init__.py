@@ -1,0 +1,1 @@
+"""The report: what an evaluation tells people, and programs."""

@@ -1,0 +1,101 @@
+"""The report as a page for people: every value escaped, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from evaluation.choice import are_many
+from evaluation.curves import FPR, ordered, series
+from evaluation.figures.style import INK, MUTED, PAPER
+from evaluation.findings import Findings
+from evaluation.flags import meanings
+from evaluation.frontier import has_frontier
+from evaluation.report.attack_table import NUMBERS, attack_tables
+from evaluation.report.promises import promises
+from evaluation.report.provenance import as_yaml
+from evaluation.report.sections import BOUNDS
+from evaluation.table import NOTHING, WORDS, headings, lines
+from evaluation.titles import canary_text, has_canaries, setting
+
+TEXTS = (*WORDS, "needs")
+"""Headings of columns that hold no numbers."""
+
+
+def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+    """The page: one file that needs nothing else, and whose only script is its own, which sorts tables.
+
+    Args:
+        findings: of comparable runs.
+        content: what report.json holds.
+        figures: SVG by name, to be shown inline.
+    """
+    runs = ordered(findings)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True, finalize=_unbroken,
+    )  # fmt: skip
+    script = environment.get_template("report.js.j2").render()
+    names, table = _table_of_runs(runs)
+    return environment.get_template("report.html.j2").render(
+        **content,
+        **promises(runs),
+        words=TEXTS,
+        contents_of=_contents,
+        script=script,
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        figures=figures,
+        fpr=f"{100 * FPR:g} %",
+        attacks=attack_tables(runs),
+        numbers=NUMBERS,
+        headings=names,
+        table=table,
+        frontier=has_frontier(series(runs)),
+        one_each=are_many(series(runs)),
+        meanings=meanings(runs),
+        bounds=list(BOUNDS.values()),
+        as_yaml=as_yaml,
+    )
+
+
+def _table_of_runs(runs: Sequence[Findings]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Headings, and for each run the kind of its line and its cells; a column in which nothing stands is left out."""
+    told = [
+        # Sorted by another column, a fleet with canaries no longer stands under the one that it belongs to.
+        line._replace(cells=(setting(found) + canary_text(found), *line.cells[1:])) if has_canaries(found) else line
+        for found, line in zip(runs, lines(runs), strict=True)
+    ]
+    columns = dict(zip(headings(runs[0].utility), zip(*(line.cells for line in told), strict=True), strict=True))
+    shown = [name for name, cells in columns.items() if set(cells) != {NOTHING}]
+    rows = zip(*(columns[name] for name in shown), strict=True)
+    kinds = [line.kind + " opens" * line.opens for line in told]
+    return [name.replace("\n", " ") for name in shown], [
+        (kind, list(row)) for kind, row in zip(kinds, rows, strict=True)
+    ]
+
+
+def _contents(body: str) -> list[tuple[str, str]]:
+    """The sections of a page, by id and heading."""
+    return re.findall(r'<h2 id="(.+?)">(.+?)</h2>', body)
+
+
+def _unbroken(value: Any) -> Any:
+    """Keeps a number and its percent sign on one line."""
+    return value.replace(" %", "\u00a0%") if type(value) is str else value
+
+
+def inline(drawing: str, prefix: str) -> str:
+    """An SVG file as a part of a page: without its header, with ids of its own and the page's colors."""
+    drawing = drawing[drawing.index("<svg") :]
+    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
+    drawing = re.sub(r' xmlns(:\w+)?="[^"]*"', "", drawing)
+    drawing = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing)
+    for color, variable in ((INK, "ink"), (MUTED, "muted"), (PAPER, "paper")):
+        drawing = drawing.replace(color, f"var(--{variable})")
+    return drawing

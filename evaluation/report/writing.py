@@ -1,0 +1,94 @@
+"""Writes an evaluation: tidy numbers for programs, figures, and a report for people."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from evaluation.curves import ordered
+from evaluation.exposure import exposed_csv
+from evaluation.figures.exposure_plot import exposure
+from evaluation.figures.plots import tradeoff
+from evaluation.figures.roc_plot import roc
+from evaluation.figures.style import save, svg
+from evaluation.findings import COLUMNS, Findings
+from evaluation.report.page import inline, render
+from evaluation.report.scope import INTERNAL, PUBLIC, checked_scope, public_command, published
+from evaluation.report.summary import summary
+from targets.files import write as write_text
+
+
+def write(
+    findings: Sequence[Findings],
+    folder: Path,
+    command: str,
+    *,
+    scope: str = INTERNAL,
+    releases: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
+
+    Args:
+        findings: of at least one run.
+        folder: where to; made if it is missing.
+        command: what was called, for whoever wants to repeat it.
+        scope: `internal`, or `public`: then what names records or counts members is left out.
+        releases: of runs, by name, the folder of the release that was trained by the same recipe.
+
+    Returns:
+        The files, each figure as PNG; an SVG of it stands beside.
+
+    Raises:
+        ValueError: if the runs are not comparable, or the scope is unknown.
+    """
+    checked_scope(scope)
+    shipped = dict(releases or {})
+    if scope == PUBLIC:
+        runs, findings = ordered(findings), published(findings)
+        shipped = {new.run: shipped[old.run] for old, new in zip(runs, findings, strict=True) if old.run in shipped}
+        command = public_command(command)
+    figures = {"tradeoff": tradeoff(findings), "roc": roc(findings)}
+    texts = {"results.csv": tidy_csv(findings)}
+    if any(found.exposed for found in findings):
+        figures["exposure"] = exposure(findings)
+        texts["exposed.csv"] = exposed_csv(findings)
+    content = summary(findings, command, results=texts["results.csv"], scope=scope, releases=shipped)
+    drawings = {name: svg(figure) for name, figure in figures.items()}
+    texts["report.html"] = render(findings, content, {name: inline(text, name) for name, text in drawings.items()})
+    texts["report.json"] = _strict_json(content)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in {**texts, **{f"{name}.svg": text for name, text in drawings.items()}}.items():
+        write_text(folder / name, text)
+    for name, figure in figures.items():
+        save(figure, folder / f"{name}.png")
+    return [folder / name for name in (*texts, *(f"{name}.png" for name in figures))]
+
+
+def tidy_csv(findings: Sequence[Findings]) -> str:
+    """Every number of every run by `COLUMNS`; an infinite ε is `inf`, what is missing is empty."""
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for found in ordered(findings):
+        table.writerows(found.tidy())
+    return buffer.getvalue()
+
+
+def _strict_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """Plain values in which infinity is the text "inf"."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value

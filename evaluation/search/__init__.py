@@ -1,0 +1,1 @@
+"""A search over defenses for the frontier of utility and leakage."""

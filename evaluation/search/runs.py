@@ -1,0 +1,81 @@
+"""The runs of a search: trained and attacked like any other, and the frontier among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from evaluation.curves import series
+from evaluation.findings import Findings
+from evaluation.frontier import frontier
+from evaluation.measure import findings_of
+from evaluation.method import Method
+from evaluation.runs import Run
+from evaluation.search.frontier_search import FAILED, GUARD, RUN, Search, explore
+from evaluation.search.space import Space
+from targets.guards.registry import label, make_guard
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """What a search found.
+
+    Args:
+        trials: all that are over.
+        findings: of the undefended run and of all that could be measured, each once.
+    """
+
+    trials: Sequence[FrozenTrial]
+    findings: Sequence[Findings]
+
+    @property
+    def failed(self) -> int:
+        return sum(FAILED in trial.user_attrs for trial in self.trials)
+
+    @cached_property
+    def frontier(self) -> list[Findings]:
+        """The runs that no other beats, utility and leakage rising."""
+        return [point.findings for point in frontier(series(self.findings))]
+
+
+def run_search(
+    search: Search,
+    method: Method,
+    folder: Path,
+    compose: Callable[..., dict[str, Any]],
+    train: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+) -> Searched:
+    """Searches, and goes on where an earlier call stopped.
+
+    The undefended run is trained first and stands beside the trials: it shows what protection costs.
+
+    Args:
+        search: what is searched.
+        method: how runs are attacked.
+        folder: where trials are kept.
+        compose: makes of settings those of a run, as `train.composed` does.
+        train: trains what is missing of such a run, and says in which folder.
+    """
+    for corner in Space(search.space).corners():
+        compose(*search.shared, *corner)  # a setting that does not exist is refused before anything is trained
+
+    def attempt(settings: Sequence[str]) -> tuple[str, Findings]:
+        config = compose(*search.shared, *settings)
+        done = train(config)
+        if done["status"] == "skipped":
+            raise ValueError(f"{done['folder']} is being trained by another process")
+        guard = label(make_guard(config))
+        (found,) = findings_of([Run(Path(done["folder"]), guard)], method)
+        return guard, found
+
+    guard, undefended = attempt([])
+    trials = explore(search, folder, search.study_name(undefended.run, method), attempt)
+    tried = [Run(Path(trial.user_attrs[RUN]), trial.user_attrs[GUARD]) for trial in trials if RUN in trial.user_attrs]
+    runs = dict.fromkeys([Run(Path(undefended.folder), guard), *tried])
+    return Searched(trials=trials, findings=findings_of([run for run in runs if run.is_complete()], method))
