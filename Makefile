@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/python evaluate.py data=digits attack=quick
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadscope
 
 figures: .venv/.installed
 	$(BIN)/python docs/figures.py $(ROOT)

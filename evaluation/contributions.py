@@ -78,7 +78,7 @@ def area(probabilities: Probabilities, labels: Labels) -> Values:
     return total / len(classes)
 
 
-def below(scores: Values, others: Values) -> Values:
+def below(scores: Values, others: Float[np.ndarray, "others"]) -> Values:
     """The share of the others that each score exceeds, ties half."""
     ordered = np.sort(others)
     counts: Values = np.searchsorted(ordered, scores) + np.searchsorted(ordered, scores, side="right")

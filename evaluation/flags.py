@@ -47,8 +47,8 @@ def refutation(violation: Violation) -> Flag:
     found, audit = violation.found, violation.found.audit
     return Flag(
         VIOLATED,
-        f"ε is above {violation.bound:.2f}, not {found.epsilon:.4g} as claimed: {audit['correct']} of"
-        f" {audit['guesses']} guesses about who was in the training set of model 0 are right, which a true claim allows"
+        f"ε is above {violation.bound:.2f}, not {found.epsilon:.4g} as claimed: so many"
+        f" of {audit['guesses']} guesses about who was in the training set of model 0 are right as a true claim allows"
         f" with a probability of at most {violation.level:.2g}. Something in noise, clipping, sampling or accounting is"
         " wrong: do not release this model.",
     )

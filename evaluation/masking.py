@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TypeGuard
 
 from evaluation.findings import AUC, Findings, Row
 from evaluation.flag import Flag
@@ -47,7 +48,12 @@ def masked(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
 
 def _labels_tell_more(found: Findings) -> bool:
     labels, scores = _best(found, "label_only"), _aucs(found, "black_box")
-    return labels is not None and bool(scores) and all(_below(row, labels) for row in scores)
+    return _leaking(labels) and bool(scores) and all(_below(row, labels) for row in scores)
+
+
+def _leaking(row: Row | None) -> TypeGuard[Row]:
+    """Whether an attack ranks members above others beyond its interval."""
+    return row is not None and row.low is not None and row.low > 0.5
 
 
 def _undefended(found: Findings, together: Sequence[Findings]) -> list[Findings]:
@@ -63,7 +69,7 @@ def _hidden(found: Findings, bare: Findings) -> Row | None:
     if labels is None or scores is None or labels_before is None or scores_before is None:
         return None
     hidden, beyond_labels = (_value(scores_before) - _value(row) for row in (scores, labels))
-    leaking = labels.low is not None and labels.low > 0.5 and not _below(labels, labels_before)
+    leaking = _leaking(labels) and not _below(labels, labels_before)
     masks = leaking and _below(scores, scores_before) and hidden > MOST * beyond_labels
     return scores_before if masks else None
 

@@ -42,7 +42,7 @@ class Utility:
         Raises:
             ValueError: if there is none.
         """
-        if name not in UTILITIES:
+        if not isinstance(name, str) or name not in UTILITIES:
             raise ValueError(f"utility={name} is unknown; choose one of {', '.join(UTILITIES)}")
         return UTILITIES[name]
 

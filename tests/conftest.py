@@ -23,6 +23,12 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def one_line_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands called in this process ask Hydra for whole errors; later ones must not inherit that as a wish."""
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+
 @pytest.fixture
 def compose(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Composes the configuration of `train.py` with overrides, as plain values; runs go to a temporary folder."""

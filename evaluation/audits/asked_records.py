@@ -82,7 +82,7 @@ def ask_records(view: View, attack: Attack, alpha: float) -> AskedRecords:
     Raises:
         ValueError: if the attack cannot run, or would be told which records are in question.
     """
-    if not 0 < alpha < 0.5:
+    if not (isinstance(alpha, int | float) and 0 < alpha < 0.5):
         raise ValueError(f"alpha={alpha} is no error rate; choose above 0 and below 0.5, such as 0.05")
     if attack.threat.known_members:
         raise ValueError(

@@ -87,9 +87,8 @@ def shared_rows(one: AnsweredRecords, other: AnsweredRecords) -> int:
         known = (
             side.features if side.features is not None else side.answers if side.level == "logits" else side.answers[:0]
         )
-        return [
-            np.ascontiguousarray(row).tobytes() + bytes(label) for row, label in zip(known, side.labels, strict=False)
-        ]
+        numbers = np.asarray(known, dtype=np.float64) + 0.0  # whatever the type they were saved in; −0 is 0
+        return [row.tobytes() + bytes(label) for row, label in zip(numbers, side.labels, strict=False)]
 
     there = set(rows(one))
     return sum(row in there for row in rows(other))

@@ -51,6 +51,8 @@ class Endpoint:
     timeout: float = 30.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.endpoint, str):
+            raise ValueError(f"endpoint={self.endpoint} is no text; give http://… or my_package.predict")
         for name in ("budget", "batch"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -128,7 +130,7 @@ class Endpoint:
             if isinstance(reason, TimeoutError):
                 reason = f"no answer in timeout={self.timeout:g} s"
             raise ValueError(f"endpoint={self.endpoint} does not answer: {reason}; {KEPT}") from None
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
                 f'endpoint={self.endpoint} answered no JSON {{"predictions": […]}}; put such a service before it'
             ) from None
@@ -142,4 +144,6 @@ def _function(name: str) -> Asked:
         raise ValueError(
             f"endpoint={name} is no URL and no Python function ({error}); give my_package.predict"
         ) from None
+    if not callable(made):
+        raise ValueError(f"endpoint={name} is no function; give one that takes rows, such as my_package.predict")
     return made

@@ -98,7 +98,9 @@ def masked(found: Audited) -> Iterator[Flag]:
     rows = [found.get(AUC, attack) for attack in found.attacks]
     labels = max((row for row in rows if row.access == "label_only"), key=lambda row: row.value or 0, default=None)
     scores = max((row for row in rows if row.access == "black_box"), key=lambda row: row.value or 0, default=None)
-    if labels is None or scores is None or labels.low is None or scores.high is None or scores.high >= labels.low:
+    if labels is None or scores is None or labels.low is None or scores.high is None:
+        return
+    if labels.low <= max(scores.high, 0.5):
         return
     yield Flag(
         "masked, not protected",

@@ -50,12 +50,12 @@ def _told(path: Path) -> Any:
     """The same of a release's card; None where the file is another thing."""
     try:
         card = json.loads(path.read_text())
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
-    if not isinstance(card, dict):
+    data, guard = (card.get(name) if isinstance(card, dict) else None for name in ("data", "guard"))
+    if not (isinstance(data, dict) and isinstance(guard, dict)):
         return None
     told = {name: card.get(name) for name in ("network", "defense", "recipe")}
-    data, guard = card.get("data", {}), card.get("guard", {})
     told["data"] = [data.get("name"), data.get("records")]
     told["guard"] = {name: guard.get(name) for name in ("name", "settings")}
     return canonical(told)

@@ -32,7 +32,7 @@ FEWEST = 100
 DIGITS = 3
 STARTS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
 """Where a published ROC may begin: one false positive would tell how many non-members a model has."""
-PRIVATE = ("runs", "root", "reports", "released", *(f"data.{place}" for place in PLACES))
+PRIVATE = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACES))
 """Keys of a command that name places, or runs by a hash of their data."""
 
 
@@ -68,7 +68,7 @@ def published(findings: Sequence[Findings]) -> list[Findings]:
 def public_command(command: str) -> str:
     """A command without places and names of runs."""
     words = shlex.split(command)
-    return shlex.join(word for word in words if word.partition("=")[0] not in PRIVATE)
+    return shlex.join(word for word in words if word.lstrip("+~").partition("=")[0] not in PRIVATE)
 
 
 def _published(found: Findings, folder: str) -> Findings:

@@ -40,7 +40,7 @@ class Service(BaseHTTPRequestHandler):
         body = json.dumps({"predictions": answers.get(self.behavior, given)})
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(b"<html>" if self.behavior == "html" else body.encode())
+        self.wfile.write({"html": b"<html>", "deep": b"[" * 10**5}.get(self.behavior, body.encode()))
 
     def log_message(self, *words):
         pass
@@ -88,6 +88,7 @@ def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path)
         ("busy", "answered HTTP 429 .*, ask more slowly with rate="),
         ("slow", r"does not answer: no answer in timeout=0\.1 s; answers so far are kept"),
         ("html", r'answered no JSON \{"predictions": \[…\]\}; put such a service before it'),
+        ("deep", r'answered no JSON \{"predictions": \[…\]\}; put such a service before it'),
         ("words", "answered 10 queries with .*; expected finite probabilities of each"),
         ("few", "answered 10 queries with float64 of shape \\(9, 2\\)"),
         ("ragged", "answered 10 queries with "),
@@ -152,16 +153,22 @@ def test_answers_of_one_endpoint_are_not_those_of_another(function, tmp_path):
         ({"batch": 1.5}, r"batch=1\.5 is no count"),
         ({"rate": -1}, "rate=-1 is no positive number"),
         ({"timeout": 0}, "timeout=0 is no positive number"),
+        ({"endpoint": 5}, r"endpoint=5 is no text; give http://… or my_package\.predict"),
     ],
 )
 def test_settings_are_checked(settings, message):
     with pytest.raises(ValueError, match=message):
-        Endpoint(endpoint="a.b", **settings)
+        Endpoint(**{"endpoint": "a.b", **settings})
 
 
 def test_no_such_function(tmp_path):
     with pytest.raises(ValueError, match=r"endpoint=nowhere\.predict is no URL and no Python function"):
         Endpoint(endpoint="nowhere.predict").open(tmp_path)
+
+
+def test_what_cannot_be_called_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"endpoint=json is no function; give one that takes rows, such as my_package"):
+        Endpoint(endpoint="json").open(tmp_path)
 
 
 def test_a_log_of_something_else_is_refused(tmp_path):

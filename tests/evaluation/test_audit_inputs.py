@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.audits.answered_records import answered, check_alike
+from evaluation.audits.answered_records import AnsweredRecords, answered, check_alike
+from evaluation.audits.command import shared_rows
 from evaluation.audits.saved_records import enough, read
 from evaluation.grant import Grant
 
@@ -134,3 +135,19 @@ def test_tables_need_the_column_of_the_label(tmp_path):
     path.write_bytes(b"age,diagnosis\n40,\xff\n")
     with pytest.raises(ValueError, match="give UTF-8 with a header"):
         read("records", str(path), "diagnosis")
+
+
+@pytest.mark.parametrize("known", ["features", "logits"])
+def test_records_of_both_sides_are_found_however_they_were_saved(known):
+    def side(values, labels):
+        answers = values if known == "logits" else labels
+        level = "logits" if known == "logits" else "predictions"
+        features = values if known == "features" else None
+        return AnsweredRecords(name="x", labels=labels, level=level, answers=answers, features=features)
+
+    values = np.zeros((6, 2), dtype=np.float32)
+    values[:, 1] = np.arange(1, 7)
+    labels = np.arange(6) % 2
+    other = np.r_[-values.astype(np.float64)[:2], np.where(values == 0, -0.0, values)[2:].astype(np.float64)]
+    assert shared_rows(side(values, labels), side(other, labels)) == 4
+    assert shared_rows(side(values, labels), side(other, 1 - labels)) == 0

@@ -136,13 +136,16 @@ def test_every_flag_speaks_up(leaking):
         ("leaking", 0.2, "EXCEEDED: ", False),
         ("shared", 0.2, "EXCEEDED: the audit is flagged: shared records", False),
         ("none", 0.2, "EXCEEDED: every attack was skipped", False),
+        ("swapped", 0.2, "EXCEEDED: members rank below non-members in every attack; are the two files swapped?", False),
+        ("labels", 0.2, "EXCEEDED: the scores of every attack tie at the threshold", False),
     ],
 )
 def test_gate(leaking, silent, found, limit, line, passed):
     given = {"silent": silent, "leaking": leaking, "shared": replace(silent, shared=3)}
     given["none"] = replace(silent, scores={BLIND: silent.scores[BLIND]})
-    scores = {name: values for name, values in given[found].scores.items() if name != "correctness"}  # it ties
-    told, kept = judge(replace(given[found], scores=scores), Limit(name="gate", max_tpr=limit))
+    given["swapped"] = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
+    given["labels"] = audit(side(0, level="predictions"), side(1, level="predictions"), attacks=ATTACKS[:1])
+    told, kept = judge(given[found], Limit(name="gate", max_tpr=limit))
     assert line in told and kept == passed
     unresolved = judge(given[found], Limit(name="gate", max_tpr=limit, fpr=0.001))
     assert not unresolved[1]

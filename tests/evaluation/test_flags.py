@@ -76,7 +76,7 @@ def test_a_violated_claim_comes_first_with_its_numbers(make_violated: Callable[.
     assert [violation.found.run for violation in judged] == [found.run]
     first, *_ = flags(found, [found, other])
     assert first.name == "CLAIM VIOLATED"
-    assert "not 0.997 as claimed: 99 of 100 guesses" in first.sentence and "at most 0.025" in first.sentence
+    assert "not 0.997 as claimed: so many of 100 guesses" in first.sentence and "at most 0.025" in first.sentence
     assert f"ε is above {judged[0].bound:.2f}" in first.sentence and "do not release" in first.sentence
     assert "CLAIM VIOLATED" not in names(other, found)
 

@@ -67,6 +67,11 @@ def test_one_attack_on_scores_that_keeps_up_is_enough(make_findings: Callable[..
     assert not list(masked(found, [found]))
 
 
+def test_labels_that_tell_nothing_are_no_sign_of_a_mask(make_findings: Callable[..., Findings]) -> None:
+    found = with_aucs(make_findings("hamp"), {"correctness": 0.45, "loss": 0.4, "lira": 0.4, "lira_offline": 0.4})
+    assert not list(masked(found, [found]))
+
+
 def test_weak_attacks_on_scores_are_no_mask(make_findings: Callable[..., Findings]) -> None:
     undefended = answers(make_findings(), labels=0.75, scores=0.6)
     found = answers(make_findings("l2", strength=0.1), labels=0.7, scores=0.55)

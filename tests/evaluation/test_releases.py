@@ -54,7 +54,9 @@ def test_a_release_is_known_by_data_and_recipe(run: Run, place: Path) -> None:
 
 
 def test_other_cards_are_passed_over(run: Run, tmp_path: Path) -> None:
-    for name, text in (("broken", "{"), ("list", "[]"), ("foreign", '{"model": "other"}')):
+    texts = ("{", "[]", '{"model": "other"}', '{"data": []}', '{"data": {}, "guard": 5}', "[" * 10**5)
+    for number, text in enumerate(texts):
+        name = str(number)
         (tmp_path / name).mkdir()
         (tmp_path / name / "card.json").write_text(text)
     assert releases([run], tmp_path) == {}

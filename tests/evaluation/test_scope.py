@@ -118,3 +118,5 @@ def test_what_is_for_insiders_is_not_called_public(instead: str) -> None:
 
 def test_a_command_keeps_what_is_no_place() -> None:
     assert public_command(SECRETIVE) == "python evaluate.py data=csv 'attack=[lira, rmia]'"
+    prefixed = SECRETIVE.replace(" data.path", " +data.path").replace(" runs=", " ++runs=") + " ++root=/home/me ~runs"
+    assert public_command(prefixed) == "python evaluate.py data=csv 'attack=[lira, rmia]'"

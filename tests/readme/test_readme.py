@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from commandline import GATE_EXCEEDED
+
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = ["fleet.models=4", "trainer.epochs=5"]
@@ -47,7 +49,9 @@ def test_every_command_works(tmp_path):
     )
     people.to_csv(tmp_path / "people.csv", index=False)
     np.savez(tmp_path / "mine.npz", x=rng.random((300, 6), dtype=np.float32), y=np.arange(300) % 3)
-    assert len(commands()) == 15
+    for name in ("in", "out"):
+        np.savez(tmp_path / f"{name}.npz", probabilities=rng.dirichlet([1, 1, 1], 200), labels=np.arange(200) % 3)
+    assert len(commands()) == 18
     for command in commands():
         words = smaller(command, tmp_path).replace("'", "").split()
         assert words[0] == "python"
@@ -59,7 +63,8 @@ def test_every_command_works(tmp_path):
             text=True,
             timeout=200,
         )
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
+        ends = (0, GATE_EXCEEDED) if "max_tpr" in command else (0,)  # fleets this small resolve little
+        assert done.returncode in ends, f"{command}\n{done.stderr}"
     assert (tmp_path / "reports" / "only_private" / "report.html").exists()
 
 
