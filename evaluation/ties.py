@@ -14,11 +14,16 @@ TIED = 0.05
 def tied(found: Findings) -> Iterator[Flag]:
     """Too many non-members tie at the threshold of the strongest attack."""
     if is_tied(found):
-        yield Flag(
-            "many ties at 1%",
-            f"{100 * _share(found):.0f} % of the non-members have the very score at which {found.strongest} stops"
-            " at 1 % FPR. Ties cannot be split, so the TPR is that of a smaller FPR: read the AUC beside it.",
-        )
+        yield ties_of(found.strongest, _share(found))
+
+
+def ties_of(attack: str, share: float) -> Flag:
+    """The flag of an attack at whose threshold this share of the non-members ties."""
+    return Flag(
+        "many ties at 1%",
+        f"{100 * share:.0f} % of the non-members have the very score at which {attack} stops at 1 % FPR. Ties cannot be"
+        " split, so the TPR is that of a smaller FPR: read the AUC beside it.",
+    )
 
 
 def is_tied(found: Findings) -> bool:

@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from evaluation.audits.audited import Audited, tied
 from evaluation.findings import AUC, FPRS, Row, tpr_at
 from evaluation.flag import Flag
+from evaluation.flags import FEW
 from evaluation.table import NOTHING, percent
-from evaluation.ties import TIED
-
-FEW = 5
-"""Expected false positives below which a threshold rests on a handful of records."""
+from evaluation.ties import TIED, ties_of
 
 
 def flags(found: Audited) -> list[Flag]:
@@ -86,11 +84,7 @@ def inverted(found: Audited) -> Iterator[Flag]:
 def ties(found: Audited) -> Iterator[Flag]:
     """The strongest attack's threshold jumps over many records."""
     if found.strongest is not None and (share := tied(found, found.strongest)) > TIED:
-        yield Flag(
-            "many ties at 1%",
-            f"{100 * share:.0f} % of the non-members have the very score at which {found.strongest} stops at 1 % FPR."
-            " Ties cannot be split, so the TPR is that of a smaller FPR: read the AUC beside it.",
-        )
+        yield ties_of(found.strongest, share)
 
 
 def masked(found: Audited) -> Iterator[Flag]:
