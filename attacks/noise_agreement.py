@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Real
+from jaxtyping import Bool, Float, Int, Real
 from sklearn.metrics import roc_auc_score
 
 from attacks.base import Attack
@@ -14,6 +14,8 @@ from attacks.threat import ThreatModel
 from attacks.view import View
 
 BATCH = 4096  # inputs a query; more would need more memory, not less time
+TRIAL = 500
+"""How many records are disturbed at every strength, to choose one for all others."""
 
 Disturb = Callable[[Real[np.ndarray, "n *shape"], float, np.random.Generator], Real[np.ndarray, "n *shape"]]
 
@@ -26,12 +28,12 @@ class NoiseAgreement(Attack):
     "Label-Only Membership Inference Attacks", section 3; Li & Zhang 2021): hiding every confidence does not hide them.
     Features that are all 0 or 1 are flipped, whole numbers (tokens) are replaced by those of another record, all
     others get Gaussian noise. Every model is shown the same copies; the strength that separates members of the other
-    models best is taken for a target.
+    models best, on a random part of the records, is taken for a target.
 
     Args:
         strengths: to choose from: the probability that a feature is flipped or replaced, the noise in standard
             deviations of each feature; each in (0, 1].
-        copies: of each strength and record, at least 1; queries a record are 1 + strengths · copies.
+        copies: of each strength and record, at least 1; queries a record are 1 + strengths · copies at most.
         seed: of the noise.
 
     Raises:
@@ -57,34 +59,53 @@ class NoiseAgreement(Attack):
         return ThreatModel(shadows="online", features=True, free_queries=True, queries=queries)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        agreement = self._agreement(view)
-        skill = np.array([[_auc(row) for row in zip(at, view.membership, strict=True)] for at in agreement])
-        known = ~np.isnan(skill)
-        shadows = view.others.astype(np.float64)
-        with np.errstate(invalid="ignore"):
-            on_shadows = np.where(known, skill, 0) @ shadows / (known @ shadows)
-        best = np.argmax(np.nan_to_num(on_shadows), axis=0)
-        chosen: Float[np.ndarray, "models records"] = agreement[best, np.arange(view.models)]
-        return chosen
+        every = np.ones((len(self.strengths), view.models), dtype=bool)
+        drawn = np.random.default_rng(self.seed).permutation(view.records)
+        trial, rest = np.sort(drawn[:TRIAL]), np.sort(drawn[TRIAL:])
+        tried = self._agreement(view, trial, every)
+        best = _best(tried, view.membership[:, trial], view.others)
+        models = np.arange(view.models)
+        scores = np.empty((view.models, view.records))
+        scores[:, trial] = tried[best, models]
+        scores[:, rest] = self._agreement(view, rest, np.arange(len(every))[:, None] == best)[best, models]
+        return scores
 
-    def _agreement(self, view: View) -> Float[np.ndarray, "strengths models records"]:
-        """The share of each record's answers that are right, at each strength."""
+    def _agreement(
+        self, view: View, records: Int[np.ndarray, "n"], asked: Bool[np.ndarray, "strengths models"]
+    ) -> Float[np.ndarray, "strengths models n"]:
+        """The share of each record's answers that are right, at the strengths at which a model is asked."""
         features = view.features
         assert features is not None
         disturb = _kind(features)
-        right = np.empty((len(self.strengths), view.models, view.records))
+        right = np.full((*asked.shape, len(records)), np.nan)
         size = max(1, BATCH // self.copies)
-        for start in range(0, view.records, size):
+        for start in range(0, len(records), size):
             batch = slice(start, start + size)
-            rows, labels = np.asarray(features[batch]), view.labels[batch]
-            rng = np.random.default_rng((self.seed, start))
+            rows, labels = np.asarray(features[records[batch]]), view.labels[records[batch]]
+            rng = np.random.default_rng((self.seed, int(records[start])))
             right[:, :, batch] = [view.predict(model, rows) == labels for model in range(view.models)]
             for at, strength in enumerate(self.strengths):
+                if not asked[at].any():
+                    continue
                 copies = disturb(np.repeat(rows, self.copies, axis=0), strength, rng)
-                for model in range(view.models):
+                for model in np.flatnonzero(asked[at]):
                     answers = view.predict(model, copies).reshape(len(rows), self.copies)
                     right[at, model, batch] += (answers == labels[:, None]).sum(axis=1)
         return right / (1 + self.copies)
+
+
+def _best(
+    agreement: Float[np.ndarray, "strengths models n"],
+    membership: Bool[np.ndarray, "models n"],
+    others: Bool[np.ndarray, "models models"],
+) -> Int[np.ndarray, "models"]:
+    """For each target the strength that separates members of the other models best."""
+    skill = np.array([[_auc(row) for row in zip(at, membership, strict=True)] for at in agreement])
+    known = ~np.isnan(skill)
+    shadows = others.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        on_shadows = np.where(known, skill, 0) @ shadows / (known @ shadows)
+    return np.argmax(np.nan_to_num(on_shadows), axis=0)
 
 
 def _kind(features: Real[np.ndarray, "records *shape"]) -> Disturb:

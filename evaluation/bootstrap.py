@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from evaluation.intervals import Estimate
+from evaluation.intervals import Estimate, clopper_pearson_interval
 from evaluation.roc import Ranking, Roc
 
 
@@ -50,13 +50,31 @@ class Bootstrap:
         for _ in range(self.replicates):
             yield _draw(rng, models, self.groups), _draw(rng, records, self.persons)
 
-    def interval(self, replicated: Float[np.ndarray, "replicates"]) -> tuple[float, float]:
-        """The percentiles of what the replicates gave; NaN where none gave a value."""
-        seen = replicated[~np.isnan(replicated)]
-        if len(seen) == 0:
+    def interval(
+        self, replicated: Float[np.ndarray, "replicates"], *seen: Bool[np.ndarray, "models records"]
+    ) -> tuple[float, float]:
+        """The percentiles of what the replicates gave; NaN where none gave a value.
+
+        Where they all give 0 or 1, no resample can show what other records would: there the exact binomial interval
+        stands, of as many trials as different records, or persons, were seen.
+
+        Args:
+            replicated: a value each, of a measure in [0, 1] if any is 0 or 1 throughout.
+            seen: which records of which model the value rests on; of several, such as members and non-members, the
+                fewest count.
+        """
+        given = replicated[~np.isnan(replicated)]
+        if len(given) == 0:
             return float("nan"), float("nan")
-        low, high = np.quantile(seen, [self.alpha / 2, 1 - self.alpha / 2])
+        low, high = np.quantile(given, [self.alpha / 2, 1 - self.alpha / 2])
+        if low == high and low in (0, 1):
+            trials = min(self._units(side.any(axis=0)) for side in seen)
+            return clopper_pearson_interval(low * trials, trials, self.alpha)
         return float(low), float(high)
+
+    def _units(self, counted: Bool[np.ndarray, "records"]) -> int:
+        """How many records, or persons, are among those that count."""
+        return int(counted.sum()) if self.persons is None else len(np.unique(self.persons[counted]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,9 +144,12 @@ def fleet_metrics(
     means = _mean(values, np.ones(models))
     scored = np.array([len(ranking.order) for ranking in rankings])
     nonmembers = np.array([ranking.nonmembers for ranking in rankings])
+    known = ~np.isnan(scores)
+    sides = membership & known, ~membership & known
     return FleetMetrics(
         estimates={
-            name: Estimate(float(means[i]), *bootstrap.interval(replicated[:, i])) for i, name in enumerate(metrics)
+            name: Estimate(float(means[i]), *bootstrap.interval(replicated[:, i], *sides))
+            for i, name in enumerate(metrics)
         },
         per_model={name: values[:, i] for i, name in enumerate(metrics)},
         members=scored - nonmembers,
@@ -155,7 +176,7 @@ def fleet_mean(values: Float[np.ndarray, "models records"], bootstrap: Bootstrap
 
     models, records = values.shape
     replicated = np.array([mean(*weights) for weights in bootstrap.weights(models, records)])
-    return Estimate(mean(np.ones(models), np.ones(records)), *bootstrap.interval(replicated))
+    return Estimate(mean(np.ones(models), np.ones(records)), *bootstrap.interval(replicated, counted > 0))
 
 
 def _draw(rng: np.random.Generator, size: int, units: Int[np.ndarray, "size"] | None) -> Float[np.ndarray, "size"]:

@@ -76,7 +76,8 @@ def test_results_are_tidy(swept):
     private = [float(row["epsilon"]) for row in rows if row["defense"] == "dp_sgd"]
     assert all(7.92 <= epsilon <= 8 for epsilon in private)
     assert all(row["epsilon"] == "" for row in rows if row["defense"] == "none")
-    assert {row["queries_made"] for row in rows if row["attack"] == "noise_agreement"} == {"65.0"}
+    asked = {float(row["queries_made"]) for row in rows if row["attack"] == "noise_agreement"}
+    assert 17 < min(asked) <= max(asked) <= 65
     fleet = {row["metric"]: row for row in rows if row["model"] == row["group"] == "all" and row["attack"] == "lira"}
     assert float(fleet["auc"]["low"]) <= float(fleet["auc"]["value"]) <= float(fleet["auc"]["high"])
 

@@ -81,12 +81,31 @@ def test_asks_no_more_than_it_declares() -> None:
     assert fleet.asked - before == 7 * MODELS * RECORDS
 
 
+def test_most_records_are_asked_at_the_chosen_strength_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Scores are those of a trial on all records, wherever noise comes from the same place."""
+    monkeypatch.setattr("attacks.noise_agreement._kind", lambda features: lambda x, strength, rng: x + strength)
+    whole, fleet = NoiseAgreement(strengths=(0.1, 0.5, 0.9), copies=3), Neighbors()
+    view, expected = fleet.view(), whole.score(fleet.view())
+    monkeypatch.setattr("attacks.noise_agreement.TRIAL", 150)
+    before = fleet.asked
+    found = whole.run(view)
+    assert fleet.asked - before == MODELS * (RECORDS + 9 * 150 + 3 * 50)
+    assert found.queries == (fleet.asked - before) / (MODELS * RECORDS) < whole.threat.queries
+    same = (found.scores == expected).all(axis=1)
+    assert same.mean() >= 0.5, "others may choose another strength"
+    monkeypatch.setattr("attacks.noise_agreement.TRIAL", 50)
+    with monkeypatch.context() as patched:
+        patched.setattr("attacks.noise_agreement._best", lambda *trial: np.zeros(MODELS, int))
+        alone = NoiseAgreement(strengths=(0.1,), copies=3).score(view)
+        np.testing.assert_array_equal(whole.score(view), alone)
+
+
 def test_the_strength_is_chosen_on_the_shadows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two strengths, the first works for model 0 only, the second for all others only."""
     view = Neighbors().view()
     agreement = np.random.default_rng(0).random((2, MODELS, RECORDS))
     agreement[0, 0], agreement[1, 1:] = view.membership[0], view.membership[1:]
-    monkeypatch.setattr(NoiseAgreement, "_agreement", lambda self, view: agreement)
+    monkeypatch.setattr(NoiseAgreement, "_agreement", lambda self, view, records, asked: agreement[:, :, records])
     np.testing.assert_array_equal(NoiseAgreement(strengths=(0.1, 0.5)).score(view), agreement[1])
 
 
@@ -96,7 +115,7 @@ def test_a_target_has_no_part_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> 
     agreement = np.random.default_rng(0).random((2, MODELS, RECORDS))
     agreement[0, 0] = view.membership[0]
     agreement[1, 1:] += 0.05 * view.membership[1:]
-    monkeypatch.setattr(NoiseAgreement, "_agreement", lambda self, view: agreement)
+    monkeypatch.setattr(NoiseAgreement, "_agreement", lambda self, view, records, asked: agreement[:, :, records])
     np.testing.assert_array_equal(NoiseAgreement(strengths=(0.1, 0.5)).score(view)[0], agreement[1, 0])
 
 

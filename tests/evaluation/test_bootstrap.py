@@ -131,6 +131,25 @@ def test_one_model_alone_has_an_interval_over_its_records() -> None:
     assert estimate.low < estimate.value < estimate.high
 
 
+def test_all_or_nothing_leaves_as_much_open_as_its_records_do() -> None:
+    """No resample of ten right answers shows a wrong one, of which one in three might still be."""
+    right = np.ones((6, 10))
+    assert fleet_mean(right).value == 1
+    assert fleet_mean(right)[1:] == pytest.approx(stats.binomtest(10, 10).proportion_ci()[:])
+    assert fleet_mean(1 - right)[1:] == pytest.approx(stats.binomtest(0, 10).proportion_ci()[:])
+    of_five = Bootstrap(persons=np.arange(10) // 2)
+    assert fleet_mean(right, of_five)[1:] == pytest.approx(stats.binomtest(5, 5).proportion_ci()[:])
+    right[:, 7:] = np.nan
+    assert fleet_mean(right)[1:] == pytest.approx(stats.binomtest(7, 7).proportion_ci()[:])
+
+    members = np.arange(40) < 30
+    found = fleet_metrics(np.stack([members, members]).astype(float), np.stack([members, members]), METRICS)
+    assert found.estimates["auc"] == pytest.approx((1, *stats.binomtest(10, 10).proportion_ci()))
+    constant = fleet_metrics(np.zeros((2, 40)), np.stack([members, members]), METRICS)
+    assert constant.estimates["tpr"] == pytest.approx((0, *stats.binomtest(0, 10).proportion_ci()))
+    assert constant.estimates["auc"][:] == (0.5, 0.5, 0.5)
+
+
 def test_mean_over_a_fleet_with_what_does_not_count() -> None:
     rng = np.random.default_rng(0)
     correct, member = (rng.random((6, 500)) < 0.8).astype(float), rng.random((6, 500)) < 0.5
