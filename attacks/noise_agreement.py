@@ -88,7 +88,7 @@ class NoiseAgreement(Attack):
                 if not asked[at].any():
                     continue
                 copies = disturb(np.repeat(rows, self.copies, axis=0), strength, rng)
-                for model in np.flatnonzero(asked[at]):
+                for model in np.flatnonzero(asked[at]).tolist():
                     answers = view.predict(model, copies).reshape(len(rows), self.copies)
                     right[at, model, batch] += (answers == labels[:, None]).sum(axis=1)
         return right / (1 + self.copies)

@@ -68,7 +68,7 @@ class Bootstrap:
             return float("nan"), float("nan")
         low, high = np.quantile(given, [self.alpha / 2, 1 - self.alpha / 2])
         if low == high and low in (0, 1):
-            trials = min(self._units(side.any(axis=0)) for side in seen)
+            trials = min(self._units(np.asarray(side.any(axis=0))) for side in seen)
             return clopper_pearson_interval(low * trials, trials, self.alpha)
         return float(low), float(high)
 
