@@ -12,7 +12,7 @@ demo: .venv/.installed
 	$(BIN)/python evaluate.py data=digits attack=quick
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadscope
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
 
 figures: .venv/.installed
 	$(BIN)/python docs/figures.py $(ROOT)

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from commands import call
 
 from targets.release import Release
 
@@ -20,10 +21,11 @@ QUERIES = ("queries_declared", "queries_made")
 STANDARD = set(yaml.safe_load((ROOT / "conf" / "attack" / "standard.yaml").read_text())["defaults"])
 
 
-def call(*words: str, folder: Path, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+def importing(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Calls a command in a new interpreter, which tells on stderr what it imports."""
     script, *arguments = words
     return subprocess.run(
-        [sys.executable, *(["-X", "importtime"] if environment else []), str(ROOT / script), *arguments],
+        [sys.executable, "-X", "importtime", str(ROOT / script), *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
@@ -83,8 +85,8 @@ def test_results_are_tidy(swept):
 
 
 def test_cached_commands_import_neither_torch_nor_lightning(swept):
-    trained = call("train.py", "-m", "experiment=smoke", folder=swept, environment={"importtime": "1"})
-    evaluated = call("evaluate.py", "data=digits", folder=swept, environment={"importtime": "1"})
+    trained = importing("train.py", "-m", "experiment=smoke", folder=swept)
+    evaluated = importing("evaluate.py", "data=digits", folder=swept)
     for done in (trained, evaluated):
         assert done.returncode == 0
         names = imported(done)
@@ -94,7 +96,7 @@ def test_cached_commands_import_neither_torch_nor_lightning(swept):
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
 def test_help_imports_no_torch(script, tmp_path):
-    done = call(script, "--help", folder=tmp_path, environment={"importtime": "1"})
+    done = importing(script, "--help", folder=tmp_path)
     assert done.returncode == 0 and "data" in done.stdout
     assert "hydra.main" in imported(done) and "torch" not in imported(done)
 
@@ -226,14 +228,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
     (tmp_path / "corrupt.npz").write_bytes((tmp_path / "nan.npz").read_bytes()[:500])
     (tmp_path / "own_network.py").write_text(OWN_NETWORK)
     words, message = BAD[case]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / words[0]), *words[1:]],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}:{tmp_path}"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    done = call(*words, folder=tmp_path, path=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr
     assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) == 1

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from commands import call
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -85,10 +84,7 @@ def commands_of(page: Path) -> list[list[str]]:
 
 
 def run(folder: Path, script: str, *arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(PAGE.parents[1] / script), *arguments],
-        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = call(script, *arguments, folder=folder)
     assert done.returncode == 0, f"{script} {shlex.join(arguments)}\n{done.stderr}"
 
 
