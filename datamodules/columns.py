@@ -155,7 +155,9 @@ class Columns:
         ):
             raise ValueError("there is no list of columns; write `columns:` with an entry for each of them")
         columns = {str(name): _column(str(name), entry or {}) for name, entry in content["columns"].items()}
-        return cls(columns=columns, statistics=content.get("statistics", "schema"))
+        if (statistics := content.get("statistics", "schema")) not in ("schema", "reference", "private"):
+            raise ValueError(f"statistics={statistics} is unknown; leave it out, or write schema, reference or private")
+        return cls(columns=columns, statistics=statistics)
 
 
 @dataclass(frozen=True, kw_only=True)

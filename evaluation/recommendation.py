@@ -27,7 +27,13 @@ def recommend(findings: Sequence[Findings], limit: Limit) -> tuple[list[str], Fi
 
     Returns:
         The lines, and the run; None if none keeps the limit. The lines then name the one that comes nearest.
+
+    Raises:
+        ValueError: if the utility can be measured on none of the runs.
     """
+    if all(math.isinf(worth(found)) for found in findings):
+        name = findings[0].utility.name
+        raise ValueError(f"utility={name} cannot be measured on any of these runs; choose another, such as accuracy")
     objections = {found.run: _objection(found, findings, limit) for found in findings}
     fit = [found for found in ordered(findings) if objections[found.run] is None]
     best = max(fit, key=worth, default=None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -41,6 +42,23 @@ def replacing(path: Path) -> Iterator[Path]:
             temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def creating(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, renamed to it when the block ends well, otherwise removed.
+
+    Args:
+        folder: that is not there yet, in one that exists.
+    """
+    remove_stale(folder.parent)
+    temporary = temporary_path(folder)
+    temporary.mkdir()
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def write(path: Path, text: str) -> None:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
@@ -56,10 +74,10 @@ def temporary_path(path: Path) -> Path:
 
 
 def remove_stale(folder: Path) -> None:
-    """Removes the temporary files in a folder that processes of this machine left behind when they were killed."""
+    """Removes the temporary files and folders that processes of this machine left in a folder when they were killed."""
     for path in folder.glob(f"{PART}-*-{socket.gethostname()}-*"):
         if not _is_alive(int(path.name.split("-")[1])):
-            path.unlink(missing_ok=True)
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 def _is_alive(process: int) -> bool:

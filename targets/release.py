@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import platform
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -24,6 +23,7 @@ from datamodules.preprocessing import Preprocessing
 from datamodules.secret import Secret
 from datamodules.split import Membership
 from targets.card import blaming, guard_of, network_of, read_card
+from targets.files import creating
 from targets.fleet import Fleet
 from targets.guards import Aggregate, Guard, NoGuard, Query
 from targets.guards.probabilities import probabilities
@@ -127,16 +127,12 @@ class Release:
         """
         check_unreleased(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        temporary.chmod(0o755)
-        save_file(
-            {name: value.contiguous() for name, value in self.network.state_dict().items()},
-            temporary / "model.safetensors",
-        )
-        if self.state:
-            save_file(dict(self.state), temporary / "guard.safetensors")
-        (temporary / "card.json").write_text(json.dumps(self.card, indent=2, allow_nan=False) + "\n")
-        temporary.rename(folder)
+        with creating(folder) as temporary:
+            weights = {name: value.contiguous() for name, value in self.network.state_dict().items()}
+            save_file(weights, temporary / "model.safetensors")
+            if self.state:
+                save_file(dict(self.state), temporary / "guard.safetensors")
+            (temporary / "card.json").write_text(json.dumps(self.card, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, folder: Path | str, network: Callable[..., nn.Module] | None = None) -> Release:

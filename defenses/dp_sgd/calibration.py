@@ -123,7 +123,8 @@ def privacy_curve(noise_multiplier: float, sampling_rate: float, steps: int) -> 
     if rdp <= PRV_LIMIT:
         error, delta_error = _prv_error(rdp), CURVE_DELTA / 10
         loss = _composed(noise_multiplier, sampling_rate, steps, error, delta_error)
-        prv = np.array([loss.compute_delta_estimate(point - error) for point in grid]) + delta_error
+        with _quiet():
+            prv = np.array([loss.compute_delta_estimate(point - error) for point in grid]) + delta_error
         # A failed composition gives no number; the Rényi bound then stands alone.
         delta = np.fmin(delta, np.where(prv >= 0, prv, np.nan))
     return tuple(zip(grid.tolist(), delta.clip(0, 1).tolist(), strict=True))

@@ -36,7 +36,10 @@ class AnswerLog:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 entry = json.loads(line)
-                self._known[entry["input"]] = entry["answer"]
+                given = entry["answer"]
+                if self._known and (len(given) if isinstance(given, list) else None) != self.width:
+                    raise ValueError("of another length than those before")
+                self._known[entry["input"]] = given
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{path}: line {number} is no answer; remove the file to ask anew") from None
         if len(whole) < len(content):
@@ -44,6 +47,12 @@ class AnswerLog:
 
     def __len__(self) -> int:
         return len(self._known)
+
+    @property
+    def width(self) -> int | None:
+        """How many classes an answer scores; None before the first, and where answers are classes."""
+        first = next(iter(self._known.values()), None)
+        return len(first) if isinstance(first, list) else None
 
     def missing(self, names: Sequence[str]) -> list[int]:
         """The first place of each name that has no answer yet."""

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,11 @@ from jaxtyping import Shaped
 
 from evaluation.audits.answer_log import AnswerLog, name_of_input
 from evaluation.audits.audited_model import Answers, AuditedModel, numbers
+from targets import progress
 
 Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
+ANSWER_BYTES = 2**26
+"""Longer answers to a batch are refused unread."""
 KEPT = "answers so far are kept, the same command goes on from there"
 
 
@@ -85,20 +89,22 @@ class Endpoint:
                 f"budget={self.budget} is spent: {len(log)} answers are there and {len(missing)} more are needed;"
                 f" raise it to {len(log) + len(missing)}, or give fewer records"
             )
+        with progress.Progress(log.path.parent, len(missing), "queries answered") if missing else nullcontext():
+            self._ask_missing(asked, log, rows, names, missing)
+        return np.array(log.of(names))
+
+    def _ask_missing(
+        self, asked: Asked, log: AnswerLog, rows: np.ndarray, names: Sequence[str], missing: Sequence[int]
+    ) -> None:
         for start in range(0, len(missing), self.batch):
             began = time.monotonic()
             places = missing[start : start + self.batch]
-            log.add([names[place] for place in places], self._checked(asked(rows[places]), len(places)))
+            log.add([names[place] for place in places], self._checked(asked(rows[places]), len(places), log.width))
+            progress.report(self.endpoint, len(places))
             if self.rate is not None:
                 time.sleep(max(0.0, 1 / self.rate - (time.monotonic() - began)))
-        try:
-            return np.array(log.of(names))
-        except ValueError:
-            raise ValueError(
-                f"endpoint={self.endpoint} gave answers of several lengths; it must score all classes"
-            ) from None
 
-    def _checked(self, answers: Any, count: int) -> list[Any]:
+    def _checked(self, answers: Any, count: int, width: int | None) -> list[Any]:
         """Answers as plain numbers, before any of them is kept."""
         try:
             told = np.asarray(answers)
@@ -111,6 +117,11 @@ class Endpoint:
                 f"endpoint={self.endpoint} answered {count} queries with {shape}; expected finite {self.answers} of"
                 " each, or set answers=logits|probabilities|predictions"
             )
+        if width is not None and told.ndim == 2 and told.shape[1] != width:
+            raise ValueError(
+                f"endpoint={self.endpoint} scored {width} classes before and {told.shape[1]} now; it must score all"
+                f" classes of every record. {KEPT[0].upper()}{KEPT[1:]}"
+            )
         plain: list[Any] = told.tolist()
         return plain
 
@@ -119,7 +130,7 @@ class Endpoint:
         request = urllib.request.Request(self.endpoint, body, {"Content-Type": "application/json"})
         try:
             with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                answers: Sequence[Any] = json.loads(response.read())["predictions"]
+                content = response.read(ANSWER_BYTES + 1)
         except urllib.error.HTTPError as error:
             slower = ", ask more slowly with rate=<calls a second>" if error.code == 429 else ""
             raise ValueError(
@@ -130,6 +141,13 @@ class Endpoint:
             if isinstance(reason, TimeoutError):
                 reason = f"no answer in timeout={self.timeout:g} s"
             raise ValueError(f"endpoint={self.endpoint} does not answer: {reason}; {KEPT}") from None
+        if len(content) > ANSWER_BYTES:
+            raise ValueError(
+                f"endpoint={self.endpoint} answered {len(rows)} queries with more than {ANSWER_BYTES} bytes; ask fewer"
+                f" at once with batch=<queries>. {KEPT[0].upper()}{KEPT[1:]}"
+            )
+        try:
+            answers: Sequence[Any] = json.loads(content)["predictions"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
                 f'endpoint={self.endpoint} answered no JSON {{"predictions": […]}}; put such a service before it'
@@ -146,4 +164,12 @@ def _function(name: str) -> Asked:
         ) from None
     if not callable(made):
         raise ValueError(f"endpoint={name} is no function; give one that takes rows, such as my_package.predict")
-    return made
+
+    def ask(rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
+        try:
+            return made(rows)
+        except Exception as error:
+            kind = f"{rows.dtype} of shape {rows.shape}"
+            raise ValueError(f"endpoint={name} was given {kind} and raised {error!r}; {KEPT}") from error
+
+    return ask

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from evaluation.figures.style import save, svg
 from evaluation.flag import Flag
-from evaluation.report.page import inline
+from evaluation.report.page import inline, script
 from targets.files import write as write_text
 from targets.files import write_json
 
@@ -101,6 +101,7 @@ class Page:
         )  # fmt: skip
         html = environment.get_template("audit.html.j2").render(
             **{**vars(self), "figure": inline(drawing, "figure"), "skipped": by_reason(self.skipped)},
+            **script(),
             alarms=ALARMS,
             versions=versions,
         )

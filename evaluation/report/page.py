@@ -41,15 +41,13 @@ def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Ma
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_unbroken,
     )  # fmt: skip
-    script = environment.get_template("report.js.j2").render()
     names, table = _table_of_runs(runs)
     return environment.get_template("report.html.j2").render(
         **content,
         **promises(runs),
         words=TEXTS,
         contents_of=_contents,
-        script=script,
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        **script(),
         figures=figures,
         fpr=f"{100 * FPR:g} %",
         attacks=attack_tables(runs),
@@ -88,6 +86,12 @@ def _contents(body: str) -> list[tuple[str, str]]:
 def _unbroken(value: Any) -> Any:
     """Keeps a number and its percent sign on one line."""
     return value.replace(" %", "\u00a0%") if type(value) is str else value
+
+
+def script() -> dict[str, str]:
+    """The only script of a page, and the hash by which the page lets no other run."""
+    text = (Path(__file__).parent / "report.js").read_text(encoding="utf-8")
+    return {"script": text, "script_hash": base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
 
 
 def inline(drawing: str, prefix: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from datamodules.secret import Secret
 from datamodules.split import Membership
 from evaluation.runs import Run, canonical
 from targets.recipe import Recipe
@@ -20,6 +21,9 @@ EVERYTHING = Membership(how="fixed", share=1.0)
 
 def releases(runs: Sequence[Run], folder: Path) -> dict[str, str]:
     """For each run that has one, by its name, the folder of the release in which the same data and recipe went.
+
+    Private data are known by a hash that is keyed with the secret of the release, which the run keeps: of several
+    releases of a run, the last is found.
 
     Args:
         runs: those that are evaluated.
@@ -37,13 +41,21 @@ def _recipe(run: Run) -> Any:
     defense = {**config["defense"], "name": config["names"]["defense"]}
     del defense["_target_"]
     recipe = {
-        "data": [run.dataset.name, EVERYTHING.public_size(len(units))],
+        "data": [run.dataset.name, EVERYTHING.public_size(len(units)), _checksum(run)],
         "network": {"name": network.pop("_target_"), "settings": network},
         "defense": defense,
         "guard": {"name": run.made_guard.name, "settings": asdict(run.made_guard)},
         "recipe": asdict(Recipe.of(config)),
     }
     return canonical(recipe)
+
+
+def _checksum(run: Run) -> str | None:
+    """What the card of a release says of these data; None if they are private and nothing was released."""
+    kept = run.folder / "private" / "release_secret"
+    if run.dataset.published or not kept.exists():
+        return run.dataset.published
+    return f"hmac-sha256:{Secret.load(kept).seal(run.dataset.fingerprint.encode())}"
 
 
 def _told(path: Path) -> Any:
@@ -56,6 +68,6 @@ def _told(path: Path) -> Any:
     if not (isinstance(data, dict) and isinstance(guard, dict)):
         return None
     told = {name: card.get(name) for name in ("network", "defense", "recipe")}
-    told["data"] = [data.get("name"), data.get("records")]
+    told["data"] = [data.get("name"), data.get("records"), data.get("checksum")]
     told["guard"] = {name: guard.get(name) for name in ("name", "settings")}
     return canonical(told)

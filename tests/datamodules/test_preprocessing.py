@@ -118,6 +118,13 @@ def test_a_wrong_description_names_its_column(entry, message):
         Columns.from_json({"columns": {"x": entry}})
 
 
+def test_where_numbers_come_from_is_one_of_three():
+    with pytest.raises(
+        ValueError, match=r"^statistics=public is unknown; leave it out, or write schema, reference or p"
+    ):
+        Columns.from_json({"columns": {"x": None}, "statistics": "public"})
+
+
 @pytest.mark.parametrize("content", [None, [], {}, {"columns": []}, {"columns": {}}])
 def test_a_description_has_columns(content):
     with pytest.raises(ValueError, match=r"^there is no list of columns; write `columns:`"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from types import ModuleType
@@ -14,7 +15,7 @@ import numpy as np
 import pytest
 
 from evaluation.audits.answer_log import AnswerLog
-from evaluation.audits.endpoint import Endpoint
+from evaluation.audits.endpoint import ANSWER_BYTES, Endpoint
 
 ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
 
@@ -36,11 +37,15 @@ class Service(BaseHTTPRequestHandler):
             self.send_error(429)
             return
         self.asked.extend(given)
+        if self.behavior == "other classes":
+            given = [[*row, 0.0] for row in given] if len(self.asked) > 4 else given
         answers = {"words": ["yes"] * len(given), "few": given[:-1], "ragged": [[1.0], *given[1:]]}
         body = json.dumps({"predictions": answers.get(self.behavior, given)})
         self.send_response(200)
         self.end_headers()
-        self.wfile.write({"html": b"<html>", "deep": b"[" * 10**5}.get(self.behavior, body.encode()))
+        bodies = {"html": b"<html>", "deep": b"[" * 10**5, "endless": b" " * (ANSWER_BYTES + 1)}
+        with suppress(ConnectionError):
+            self.wfile.write(bodies.get(self.behavior, body.encode()))
 
     def log_message(self, *words):
         pass
@@ -92,6 +97,7 @@ def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path)
         ("words", "answered 10 queries with .*; expected finite probabilities of each"),
         ("few", "answered 10 queries with float64 of shape \\(9, 2\\)"),
         ("ragged", "answered 10 queries with "),
+        ("endless", "answered 10 queries with more than 67108864 bytes; ask fewer at once with batch=<queries>"),
     ],
 )
 def test_what_an_endpoint_does_wrong_is_said_in_one_line(service, tmp_path, behavior, message):
@@ -101,6 +107,25 @@ def test_what_an_endpoint_does_wrong_is_said_in_one_line(service, tmp_path, beha
         Endpoint(endpoint=url, timeout=0.1 if behavior == "slow" else 10.0).open(tmp_path).ask(ROWS)
     assert "\n" not in str(error.value)
     assert [path.read_text() for path in tmp_path.glob("answers-*.jsonl")] == [""]
+
+
+def test_answers_of_another_length_are_never_kept(service, tmp_path):
+    calls, url = service
+    calls.behavior = "other classes"
+    with pytest.raises(ValueError, match="scored 2 classes before and 3 now; it must score all classes of every"):
+        Endpoint(endpoint=url, batch=4).open(tmp_path).ask(ROWS)
+    (log,) = tmp_path.glob("answers-*.jsonl")
+    assert len(log.read_text().splitlines()) == 4
+    log.write_text(log.read_text() + '{"input": "a", "answer": [0.1, 0.2, 0.7]}\n')
+    with pytest.raises(ValueError, match="line 5 is no answer"):
+        AnswerLog(log)
+
+
+def test_progress_is_shown(service, tmp_path, capsys):
+    Endpoint(endpoint=service[1], batch=4).open(tmp_path).ask(ROWS)
+    assert "10/10 queries answered" in capsys.readouterr().err
+    Endpoint(endpoint=service[1], batch=4).open(tmp_path).ask(ROWS)
+    assert capsys.readouterr().err == "", "nothing was left to ask"
 
 
 def test_nobody_listens(tmp_path):
@@ -164,6 +189,17 @@ def test_settings_are_checked(settings, message):
 def test_no_such_function(tmp_path):
     with pytest.raises(ValueError, match=r"endpoint=nowhere\.predict is no URL and no Python function"):
         Endpoint(endpoint="nowhere.predict").open(tmp_path)
+
+
+def test_what_a_function_raises_is_told_with_what_it_was_given(function, monkeypatch, tmp_path):
+    def fails(x):
+        raise KeyError("weights")
+
+    monkeypatch.setattr(sys.modules["my_package"], "predict", fails)
+    with pytest.raises(
+        ValueError, match=r"was given float32 of shape \(10, 2\) and raised KeyError\('weights'\); answers so far"
+    ):
+        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
 
 
 def test_what_cannot_be_called_is_refused(tmp_path):

@@ -158,7 +158,8 @@ def test_the_page_stands_alone_and_agrees_with_the_files(leaking, tmp_path, caps
     html = paths[0].read_text()
     for word in ("Scope: internal", "Verdict", "blind baseline", "Skipped", "&lt;b&gt;.npz", "By class", "<svg"):
         assert word in html
-    assert "http" not in html.replace("http://www.w3.org", "") and "<script" not in html
+    assert "http:" not in html.replace("http://www.w3.org", "") and "https:" not in html
+    assert html.count("<script") == 1 and "default-src 'none'" in html
     told = json.loads(paths[1].read_text())
     rows = list(csv.DictReader(io.StringIO(paths[2].read_text())))
     assert len(rows) == len(told["rows"]) == len(leaking.rows) and told["strongest"] == leaking.strongest

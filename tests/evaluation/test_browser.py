@@ -106,6 +106,14 @@ def test_nothing_hangs_over_the_edge(browser: Browser, medium: str, scheme: str,
     browser.show()
 
 
+def test_what_is_folded_is_printed(browser: Browser) -> None:
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = browser.run(folded)
+    assert before > 0
+    assert browser.run(f"dispatchEvent(new Event('beforeprint')), {folded}") == 0
+    assert browser.run(f"dispatchEvent(new Event('afterprint')), {folded}") == before
+
+
 def test_dark_mode_is_dark_and_print_is_not(browser: Browser) -> None:
     color = "getComputedStyle(document.body).backgroundColor"
     told = []

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from evaluation.findings import Findings
 from evaluation.limit import Limit
 from evaluation.recommendation import recommend, ship_command
@@ -45,6 +47,12 @@ def test_where_nothing_is_measured_none_comes_nearest(make_findings: Make) -> No
     assert "cannot be resolved" in lines[2]
 
 
+def test_a_utility_that_no_run_can_have_is_no_choice(make_findings: Make) -> None:
+    run = replace(make_findings(), utility=UTILITIES["roc_auc"])
+    with pytest.raises(ValueError, match=r"^utility=roc_auc cannot be measured on any of these runs; choose another"):
+        recommend([run], FIVE)
+
+
 def test_masks_refuted_claims_and_canaries_do_not_qualify(
     make_findings: Make, make_guarded: Make, make_violated: Make
 ) -> None:
@@ -69,8 +77,9 @@ def test_utility_is_the_one_that_was_chosen(make_findings: Make) -> None:
     lines, best = recommend([replace(found, utility=UTILITIES["log_loss"]) for found in runs], FIVE)
     assert best is not None and best.strength == 1.0, "less is better"
     assert "test log loss 0.200" in lines[1]
-    lines, best = recommend([replace(runs[0], utility=UTILITIES["roc_auc"])], FIVE)
-    assert best is None and "its test ROC AUC cannot be measured" in lines[2]
+    both = [replace(found, utility=UTILITIES["log_loss"]) for found in (make_findings(separation=0.1), runs[0])]
+    lines, best = recommend(both, FIVE)
+    assert best is both[1] and any("its test log loss cannot be measured" in line for line in lines)
 
 
 def test_the_command_brings_the_guard(make_findings: Make, tmp_path: Path) -> None:

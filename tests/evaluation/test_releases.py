@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hydra import compose as composed_of
 from hydra import initialize_config_dir
@@ -51,6 +52,21 @@ def test_a_release_is_known_by_data_and_recipe(run: Run, place: Path) -> None:
     smaller = Run(Path(train(composed(f"runs={place / 'smaller'}", *SMALL, "split.pool=0.5"))["folder"]))
     assert releases([longer, smaller], place / "released") == {}
     assert releases([run], place / "nothing") == {}
+
+
+def test_private_data_of_the_same_name_and_size_are_told_apart(tmp_path: Path) -> None:
+    runs = []
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+        rng = np.random.default_rng(number)
+        np.savez(tmp_path / str(number) / "mine.npz", x=rng.random((200, 3)), y=np.arange(200) % 2)
+        words = (f"data.path={tmp_path / str(number) / 'mine.npz'}", *(word for word in SMALL if "data=" not in word))
+        runs.append(Run(Path(train(composed(f"runs={tmp_path / 'runs'}", "data=npz", *words))["folder"])))
+        release(composed(f"ship={runs[-1].folder}", f"released={tmp_path / f'released{number}'}"))
+    assert runs[0].folder != runs[1].folder
+    for number, run in enumerate(runs):
+        folder = tmp_path / f"released{number}"
+        assert releases(runs, folder) == {run.name: str(folder / "mine-mlp-none")}
 
 
 def test_other_cards_are_passed_over(run: Run, tmp_path: Path) -> None:

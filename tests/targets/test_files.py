@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from commandline import one_line
-from targets.files import PART, replacing, temporary_path, write, write_json
+from targets.files import PART, creating, replacing, temporary_path, write, write_json
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -43,6 +43,23 @@ def test_temporary_files_of_the_dead_are_removed_and_those_of_the_living_are_not
         path.write_text("half")
     write(tmp_path / "a.txt", "whole")
     assert {path.name for path in tmp_path.iterdir()} == {"a.txt", own.name, parent.name, elsewhere.name}
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    with pytest.raises(KeyError), creating(tmp_path / "a") as temporary:
+        (temporary / "card.json").write_text("half")
+        raise KeyError
+    assert list(tmp_path.iterdir()) == []
+    left = temporary_path(tmp_path / "a")
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    stale = left.with_name(left.name.replace(str(os.getpid()), dead.stdout.strip(), 1))
+    stale.mkdir()
+    (stale / "card.json").write_text("half")
+    with creating(tmp_path / "a") as temporary:
+        (temporary / "card.json").write_text("whole")
+        assert not (tmp_path / "a").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+    assert (tmp_path / "a" / "card.json").read_text() == "whole"
 
 
 @pytest.fixture

@@ -29,3 +29,11 @@ for (const table of document.querySelectorAll("table.sortable")) {
     });
   });
 }
+let unfolded = [];
+addEventListener("beforeprint", () => {
+  unfolded = [...document.querySelectorAll("details:not([open])")];
+  for (const folded of unfolded) folded.open = true;
+});
+addEventListener("afterprint", () => {
+  for (const opened of unfolded) opened.open = false;
+});
