@@ -127,7 +127,11 @@ def verdict(found: Audited) -> list[str]:
         told += f" finds {found_at} of members at 1 % false accusations, where guessing finds 1 %, and"
     told += f" has an AUC of {number(auc)}, where guessing has 0.5."
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
-        told += " That is no better than guessing within its intervals, which proves nothing about stronger attacks."
+        highest = max((found.get(AUC, attack) for attack in found.attacks), key=lambda other: other.value or 0.0)
+        if (highest.low or 0.0) > 0.5:
+            told += f" Of the {len(found.attacks)} attacks, {highest.attack} has the highest AUC: {number(highest)}."
+        else:
+            told += " That is no better than guessing within its intervals, which proves nothing about stronger attacks."
     sentences = [f"{told} Attacks with shadow models were not run and usually find more."]
     if any(other_distribution(found)):
         sentences.insert(0, "Members and non-members differ by themselves, so what follows is no measure of leakage.")

@@ -78,6 +78,14 @@ def test_leakage_is_told_from_none(leaking, silent):
     assert "Attacks with shadow models were not run" in verdict(leaking)[0]
 
 
+def test_chance_is_not_claimed_where_another_attack_does_better():
+    """At 1 % FPR a few records decide which attack finds most, here one whose AUC may be that of guessing."""
+    told = audit(side(20, 150, fit=0.25), side(21, 150))
+    assert told.strongest == "known_members" and told.get(AUC, "loss").low > 0.5
+    assert "no better than guessing" not in verdict(told)[0]
+    assert "Of the 5 attacks, loss has the highest AUC: 0.585 [0.517–0.650]." in verdict(told)[0]
+
+
 def test_a_population_lets_two_more_attacks_run():
     found = audit(side(0, 150, fit=2.0), side(1, 150), side(2, 100), [Population(), Quantile()])
     assert found.attacks == ["population", "quantile"] and not found.skipped
