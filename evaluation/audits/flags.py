@@ -131,7 +131,7 @@ def verdict(found: Audited) -> list[str]:
         if (highest.low or 0.0) > 0.5:
             told += f" Of the {len(found.attacks)} attacks, {highest.attack} has the highest AUC: {number(highest)}."
         else:
-            told += " That is no better than guessing within its intervals, which proves nothing about stronger attacks."
+            told += " That is no better than guessing within its intervals; it proves nothing about stronger attacks."
     sentences = [f"{told} Attacks with shadow models were not run and usually find more."]
     if any(other_distribution(found)):
         sentences.insert(0, "Members and non-members differ by themselves, so what follows is no measure of leakage.")

@@ -79,7 +79,7 @@ def test_leakage_is_told_from_none(leaking, silent):
 
 
 def test_chance_is_not_claimed_where_another_attack_does_better():
-    """At 1 % FPR a few records decide which attack finds most, here one whose AUC may be that of guessing."""
+    """At 1 % FPR few records decide which attack finds most: here one whose AUC may be that of guessing."""
     told = audit(side(20, 150, fit=0.25), side(21, 150))
     assert told.strongest == "known_members" and told.get(AUC, "loss").low > 0.5
     assert "no better than guessing" not in verdict(told)[0]
