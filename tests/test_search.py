@@ -10,8 +10,8 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
+import commands
 import pytest
 
 pytest.importorskip("optuna", reason="search needs the extra sweep")
@@ -24,17 +24,19 @@ SEARCH = [
 ]  # fmt: skip
 
 
-def call(folder: Path, *overrides: str, wait: bool = True, flags: Sequence[str] = ()) -> Any:
-    words = [word for word in SEARCH[1:] if word != "data=digits" or "~data" not in overrides]
-    process = subprocess.Popen(
-        [sys.executable, *flags, str(ROOT / SEARCH[0]), *words, *overrides],
+def call(folder: Path, *overrides: str) -> commands.Ended:
+    return commands.call(
+        *(word for word in SEARCH if word != "data=digits" or "~data" not in overrides), *overrides, folder=folder
+    )
+
+
+def start(folder: Path, *overrides: str, flags: Sequence[str] = ()) -> subprocess.Popen[str]:
+    """The same in a new interpreter."""
+    return subprocess.Popen(
+        [sys.executable, *flags, str(ROOT / SEARCH[0]), *SEARCH[1:], *overrides],
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    if not wait:
-        return process
-    out, error = process.communicate(timeout=300)
-    return process.returncode, out, error
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
@@ -46,7 +48,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, str]]:
     """A folder in which a search was killed in its first trial, and called again."""
     folder = tmp_path_factory.mktemp("search")
-    killed = call(folder, "search.trials=2", wait=False)
+    killed = start(folder, "search.trials=2")
     for _ in range(1200):  # until the first trial's models are being trained: the second run of the folder
         if len(list((folder / "runs").glob("digits/*/config.yaml"))) == 2 or killed.poll() is not None:
             break
@@ -74,8 +76,9 @@ def test_every_trial_is_an_ordinary_run(searched: tuple[Path, str]) -> None:
 def test_the_same_command_repeats_nothing(searched: tuple[Path, str]) -> None:
     folder, _ = searched
     before, runs = rows(folder), sorted(folder.glob("runs/digits/*"))
-    code, out, error = call(folder, "search.trials=2", flags=["-X", "importtime"])
-    assert code == 0 and "trial " not in out
+    process = start(folder, "search.trials=2", flags=["-X", "importtime"])
+    out, error = process.communicate(timeout=300)
+    assert process.returncode == 0 and "trial " not in out
     imported = {line.split("|")[-1].strip() for line in error.splitlines()}
     assert "optuna" in imported and not {"torch", "pytorch_lightning"} & imported, "nothing is trained"
     assert rows(folder) == before and sorted(folder.glob("runs/digits/*")) == runs

@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import commands
 import numpy as np
 import pytest
 from sweeps import content
@@ -49,15 +50,16 @@ def not_progress(error: str) -> list[str]:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the smoke sweep was trained; nothing but the progress was said."""
     folder = tmp_path_factory.mktemp("smoke")
-    output, error = call(folder, *SMOKE)
-    assert output == "2 done, 0 failed, 0 skipped\n" and not_progress(error) == []
-    assert error.splitlines()[-1].startswith("4/4 models · ")
+    trained = commands.call(*SMOKE, folder=folder)
+    assert trained.returncode == 0 and trained.stdout == "2 done, 0 failed, 0 skipped\n"
+    assert not_progress(trained.stderr) == [] and trained.stderr.splitlines()[-1].startswith("4/4 models · ")
     return folder
 
 
 def test_attacks_say_nothing_but_the_progress(smoke):
-    _, error = call(smoke, "evaluate.py", "data=digits", "attack=quick")
-    assert not_progress(error) == [] and "2/2 runs attacked · " in error
+    attacked = commands.call("evaluate.py", "data=digits", "attack=quick", folder=smoke)
+    assert attacked.returncode == 0, attacked.stderr
+    assert not_progress(attacked.stderr) == [] and "2/2 runs attacked · " in attacked.stderr
     assert pickles(smoke) == []
 
 
@@ -92,13 +94,11 @@ def pickles(folder: Path) -> list[Path]:
 
 def test_commands_of_the_page_on_long_runs(tmp_path):
     page = (ROOT / "docs" / "long_runs.md").read_text(encoding="utf-8")
-    commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
-    assert [f"hydra/launcher={name}" in line for name, line in zip(LAUNCHERS, commands[1:], strict=True)] == [
-        True,
-        True,
-    ]
+    told = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert [f"hydra/launcher={name}" in line for name, line in zip(LAUNCHERS, told[1:], strict=True)] == [True, True]
     pytest.importorskip("tensorboard", reason="needs the extra `track`")
-    call(tmp_path, *shlex.split(commands[0])[1:], "fleet.models=1", "trainer.epochs=1")
+    small = ("fleet.models=1", "trainer.epochs=1")
+    assert commands.call(*shlex.split(told[0])[1:], *small, folder=tmp_path).returncode == 0
     assert list(tmp_path.rglob("tensorboard/0/events*"))
 
 
