@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from datamodules.places import place
@@ -31,3 +32,5 @@ def check_given(settings: Mapping[str, Any]) -> None:
             place(f"data.{key}", data[key])
     for key in (key for key in PLACES if settings.get(key) is not None):
         place(key, settings[key])
+    if (name := settings.get("name")) is not None and (name == ".." or Path(name).name != name):
+        raise ValueError(f"name={name} is no name of a folder in {settings['reports']}; choose one without /")

@@ -206,6 +206,8 @@ BAD = {
     ),
     "no attack": (("evaluate.py", "data=digits", "attack=[]"), "is empty; leave it out for the default"),
     "no file named": (("evaluate.py", "data=csv"), "data.path is not given; add it, or data.name, or name the runs"),
+    "elsewhere": (("evaluate.py", "data=digits", "name=../a"), "name=../a is no name of a folder in reports; choose one"),
+    "the folder above": (("evaluate.py", "data=digits", "name=.."), "name=.. is no name of a folder in reports; choose"),
     "no such runs": (("evaluate.py", "data=digits"), "has no complete run; runs/ holds nothing"),
     "neither": (("evaluate.py",), "neither data nor runs is given; add data=<name> or runs=<folder or pattern>"),
     "no run to ship": (("train.py", "ship=runs/nothing"), "runs/nothing is no complete run"),
