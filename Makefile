@@ -28,9 +28,9 @@ check: .venv/.dev
 
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/pip install -q $(PIP_ARGS) -c constraints.txt -e .
+	$(BIN)/pip install -q --no-compile $(PIP_ARGS) -c constraints.txt -e .
 	touch $@
 
 .venv/.dev: .venv/.installed
-	$(BIN)/pip install -q $(PIP_ARGS) -c constraints.txt -e '.[dev,sweep,track]'
+	$(BIN)/pip install -q --no-compile $(PIP_ARGS) -c constraints.txt -e '.[dev,sweep,track]'
 	touch $@

@@ -1,7 +1,8 @@
 """Both commands as a user calls them, without the seconds that imports take.
 
 The same files run as `__main__` in a process of their own, with its own folder, streams and exit code. It is a fork of
-a server that has torch, Lightning and Opacus already, and starts no worker processes unless it is told to.
+a server that has torch, Lightning and Opacus already, and starts no worker processes unless it is told to; what it
+calls by `subprocess.run`, as examples do, is a fork as well.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
@@ -24,6 +27,9 @@ PRELOADED = (
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(list(PRELOADED))
+
+
+NEW = subprocess.run
 
 
 class Ended(NamedTuple):
@@ -43,11 +49,11 @@ def fork(function: Callable[..., object], *arguments: object) -> BaseProcess:
     return process
 
 
-def call(script: str, *words: str, folder: Path, path: Path | None = None, timeout: float = 300) -> Ended:
+def call(script: str | Path, *words: str, folder: Path, path: Path | None = None, timeout: float = 300) -> Ended:
     """Runs `python script words` in a folder.
 
     Args:
-        script: in the root of the project.
+        script: a file, by its place in the project.
         words: its arguments.
         folder: where it is called.
         path: what `PYTHONPATH` holds.
@@ -71,11 +77,38 @@ def _main(script: str, words: tuple[str, ...], folder: str, path: Path | None, s
     from targets import workers
 
     for descriptor, stream in enumerate(streams, start=1):
-        os.dup2(os.open(stream, os.O_CREAT | os.O_WRONLY), descriptor)
+        os.dup2(os.open(stream, os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)
     os.chdir(folder)
+    asked = workers.count
+    workers.count = lambda number: 1 if number == "auto" else asked(number)
+    subprocess.run = _python
+    _run(script, words, path)
+
+
+def _run(script: str, words: Sequence[str], path: Path | str | None) -> None:
     if path is not None:
         sys.path.insert(0, str(path))
     sys.argv = [script, *words]
-    asked = workers.count
-    workers.count = lambda number: 1 if number == "auto" else asked(number)
     runpy.run_path(script, run_name="__main__")
+
+
+def _python(command: Sequence[Any], check: bool, env: Mapping[str, str] | None = None) -> None:
+    """In the place of `subprocess.run`: what a script calls is a fork of it."""
+    if threading.active_count() > 1:  # a fork inherits the locks of other threads, and none who would open them
+        NEW(command, check=check, env=env)
+        return
+    _, script, *words = map(str, command)
+    sys.stdout.flush()
+    if (child := os.fork()) == 0:
+        code = 1
+        try:
+            _run(script, words, (env or {}).get("PYTHONPATH"))
+        except SystemExit as ended:
+            code = int(ended.code or 0)
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if check and code != 0:
+        raise subprocess.CalledProcessError(code, command)
