@@ -27,9 +27,7 @@ PRELOADED = (
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(list(PRELOADED))
-
-
-NEW = subprocess.run
+INTERPRETER = subprocess.run
 
 
 class Ended(NamedTuple):
@@ -95,7 +93,7 @@ def _run(script: str, words: Sequence[str], path: Path | str | None) -> None:
 def _python(command: Sequence[Any], check: bool, env: Mapping[str, str] | None = None) -> None:
     """In the place of `subprocess.run`: what a script calls is a fork of it."""
     if threading.active_count() > 1:  # a fork inherits the locks of other threads, and none who would open them
-        NEW(command, check=check, env=env)
+        INTERPRETER(command, check=check, env=env)
         return
     _, script, *words = map(str, command)
     sys.stdout.flush()
