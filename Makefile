@@ -19,7 +19,7 @@ figures: .venv/.installed
 	$(BIN)/python docs/screenshots.py
 
 forget: .venv/.installed
-	$(BIN)/python -m evaluation.forget run=$(run)
+	$(BIN)/python -m evaluation.forget $(foreach name,run root reports released,$(if $($(name)),"$(name)=$($(name))"))
 
 check: .venv/.dev
 	$(BIN)/ruff check .

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import errno
 import os
 import re
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,11 +25,13 @@ DONE, SOME_FAILED, BAD_INPUT, CLAIM_VIOLATED, GATE_EXCEEDED, INTERRUPTED = 0, 1,
 
 
 def call(main: Callable[[], object]) -> NoReturn:
-    """Runs a command and exits: 0 done, 1 some runs failed, 2 bad input in one line, 130 interrupted.
+    """Runs a command and exits: 0 done, 1 some runs failed, 2 bad input in one line, 130 interrupted or stopped.
 
     Bad input is a ValueError, an OSError, too little memory or an error of Hydra's; anything else is a fault of this
     program and keeps its traceback. `HYDRA_FULL_ERROR=1` keeps it always.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that stops a job: as Ctrl-C
+    argparse.ArgumentParser.error = _refuse  # type: ignore[assignment, method-assign]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints and exits before the cause gets here
     try:
         main()
@@ -44,6 +48,10 @@ def call(main: Callable[[], object]) -> NoReturn:
     sys.exit(DONE)
 
 
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    raise ValueError(f"{message}; options such as -m stand before all settings")
+
+
 def is_bad_input(error: BaseException) -> bool:
     return any(True for _ in bad_inputs(error))
 
@@ -57,6 +65,8 @@ def one_line(error: BaseException) -> str:
         text = f"{cause.filename}: {cause.strerror}; {remedy}"
     if isinstance(cause, MemoryError) or NO_MEMORY in text:
         text = f"not enough memory ({text}); choose a smaller network, batch or data set"
+    if is_of_hydra(cause):
+        text = f"the settings cannot be composed ({text}); give a group one of its names, such as data=digits"
     text = text.split("Config search path")[0]  # Hydra adds where it looked
     text = re.sub(r"To append to your config use \+\S+", NO_SETTING, text)
     return " ".join(text.split()) or type(cause).__name__
@@ -68,9 +78,18 @@ def bad_inputs(error: BaseException) -> Iterator[BaseException]:
     from omegaconf.errors import OmegaConfBaseException
 
     kinds = (ValueError, OSError, MemoryError, HydraException, OmegaConfBaseException)
-    mendable = [cause for cause in causes(error) if isinstance(cause, kinds) or NO_MEMORY in str(cause)]
+    mendable = [
+        cause for cause in causes(error) if isinstance(cause, kinds) or NO_MEMORY in str(cause) or is_of_hydra(cause)
+    ]
     clear = [cause for cause in mendable if not isinstance(cause, OmegaConfBaseException)]
     yield from clear or mendable
+
+
+def is_of_hydra(error: BaseException) -> bool:
+    """Whether Hydra stumbled in its own code, as it does over a number where a name is due."""
+    innermost = list(traceback.walk_tb(error.__traceback__))[-1:]
+    own = any(str(frame.f_globals.get("__name__")).startswith("hydra.") for frame, _ in innermost)
+    return own and isinstance(error, (TypeError, AttributeError, AssertionError))
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:

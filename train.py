@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 NAMED = ("network", "guard", "defense", "canary")
 """Groups whose chosen option is kept by its name."""
+SHIPPING = ("ship", "guard", "release", "released", "secret", "quiet", "verbose")
+"""Settings that a release takes; all others are those of its run."""
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -31,7 +33,7 @@ def main(config: DictConfig) -> dict[str, Any] | None:
     settings = with_own_network(settings, HydraConfig.get().overrides.task)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train(settings)  # the sweep shows the progress line, failures and the summary
-    call(lambda: one(settings))
+    call(lambda: one(settings, HydraConfig.get().overrides.task, HydraConfig.get().sweeper.get("grids") or ()))
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -65,15 +67,27 @@ def with_own_network(settings: dict[str, Any], overrides: Sequence[str]) -> dict
     return {**settings, "network": network, "names": {**settings["names"], "network": "own"}}
 
 
-def one(settings: dict[str, Any]) -> None:
-    """A single run, plan or release, and what it prints."""
+def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence[str] = ()) -> None:
+    """A single run, plan or release, and what it prints.
+
+    Args:
+        settings: of the run.
+        overrides: what was given on the command line.
+        grids: what a sweep would have trained.
+
+    Raises:
+        ValueError: if something was given that a single run, or a release, does not use.
+    """
     from evaluation.tuning import trainings
     from targets import progress
 
     check_groups(settings)
     if settings["quiet"]:
         progress.silence()
+    if grids:
+        raise ValueError(f"this experiment is a sweep of {len(grids)} grids; put -m before the settings to train it")
     if settings["ship"] is not None:
+        check_shipped(settings, overrides)
         print(release(settings))
     elif settings["plan"]:
         from evaluation.plan import show
@@ -121,9 +135,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     run = Run.of(settings, dataset)
     membership = made(Membership, "membership", settings["membership"])
     split, recipe = dataset.split, Recipe.of(settings)
-    recipe.arithmetic(membership.public_size(len(split.pool), len(split.canaries)))
     run.check_secret(settings["secret"])
     guard = make_guard(settings)
+    check_guard(guard, len(dataset.classes))
     for role in sorted(guard.roles):
         split.require(role, who=f"guard={guard.name}")
     fleet = made(FleetSettings, "fleet", settings["fleet"])
@@ -137,6 +151,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         progress.report(run.name, wanted, cached=True)
         run.describe(settings)
         return {"folder": str(run.folder), "status": "cached"}
+    from targets.training import try_out  # here alone: a run that is cached needs no torch
+
+    try_out(settings, dataset, membership)
     with run.lock() as mine:
         if not mine:
             return {"folder": str(run.folder), "status": "skipped"}
@@ -169,8 +186,9 @@ def unfitted_of(run: Run, guard: Guard, wanted: int) -> list[tuple[Guard, int]]:
 
 def check_groups(settings: dict[str, Any]) -> None:
     """Raises ValueError for a single value in the place of a group, whatever the group is for."""
-    from datamodules.settings import check_group
+    from datamodules.settings import check_group, check_switches
 
+    check_switches(settings, ("plan", "quiet", "verbose"))
     if settings["quiet"] and settings["verbose"]:
         raise ValueError("quiet=true and verbose=true say the opposite; leave one of them out")
     for group in ("fleet", "membership", "network", "defense", "guard", "trainer"):
@@ -181,6 +199,22 @@ def check_groups(settings: dict[str, Any]) -> None:
     while node.get("base") is not None:
         key, node = f"{key}.base", node["base"]
         check_group(key, node)
+
+
+def check_shipped(settings: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Raises ValueError for a setting beside `ship=<run>` that the release would not have."""
+    keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
+    if unused := [key for key in keys if key.partition(".")[0] not in SHIPPING]:
+        raise ValueError(
+            f"{unused[0]} changes nothing about ship={settings['ship']}, which is trained as its run was; leave it out,"
+            " or train a run with it and ship that"
+        )
+
+
+def check_guard(guard: Guard, classes: int) -> None:
+    """Raises ValueError for a guard that would hold nothing back."""
+    if guard.top_k is not None and guard.top_k >= classes:
+        raise ValueError(f"guard.k={guard.top_k} lets out all {classes} classes; choose at most {classes - 1}")
 
 
 def release(settings: dict[str, Any]) -> Path:
@@ -196,6 +230,7 @@ def release(settings: dict[str, Any]) -> Path:
         raise ValueError(f"ship={run.folder} has canaries, which no release may be trained on; ship a run without them")
     secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
     guard, named = make_guard(settings), run.config["names"]
+    check_guard(guard, len(run.dataset.classes))
     released = Path(settings["released"]) / f"{run.dataset.name}-{named['network']}-{named['defense']}"
     others = [released.with_name(f"{released.name}-{name}") for name in GUARDS if name != "none"]
     for place in (released, *others):

@@ -38,8 +38,14 @@ class Numeric:
         numbers = _numbers(name, values)
         present = numbers[~np.isnan(numbers)]
         binary = np.isin(present, (0, 1)).all()
-        center, scale = (0.0, 1.0) if binary else (float(present.mean()), float(present.std()) or 1.0)
-        fill = float(np.round(present.mean())) if binary else center
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean, deviation = float(present.mean()), float(present.std())
+        if not (math.isfinite(mean) and math.isfinite(deviation)):
+            raise ValueError(
+                f"column {name} has values up to {np.abs(present).max():g}, too large to add up; correct it"
+            )
+        center, scale = (0.0, 1.0) if binary else (mean, deviation or 1.0)
+        fill = float(np.round(mean)) if binary else center
         return cls(center=center, scale=scale, fill=fill if missing == "impute" else None)
 
     @property

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from typing import Any, TypeVar
 
@@ -33,10 +34,29 @@ def made(kind: type[Made], group: str, settings: Any) -> Made:
     return kind(**settings)
 
 
+@contextmanager
+def named_in_full(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
+    """Puts the group before the setting that a ValueError begins with: the last of several groups that hold it."""
+    try:
+        yield
+    except ValueError as error:
+        setting = str(error).partition("=")[0]
+        if not (holding := [group for group, settings in groups.items() if setting in settings]):
+            raise
+        raise ValueError(f"{holding[-1]}.{error}") from None
+
+
 def check_group(key: str, value: Any) -> None:
     """Raises ValueError if what should hold settings is a single value."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{key}={value} is no group of settings; leave it out, or set its keys")
+
+
+def check_switches(settings: Mapping[str, Any], keys: Iterable[str]) -> None:
+    """Raises ValueError for one of these settings that is neither true nor false."""
+    for key in keys:
+        if not isinstance(settings[key], bool):
+            raise ValueError(f"{key}={settings[key]} is neither true nor false; choose one of them")
 
 
 def check_numbers(settings: Mapping[str, Any]) -> None:

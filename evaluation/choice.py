@@ -38,10 +38,17 @@ def chosen(findings: Sequence[Findings]) -> list[tuple[str, Findings]]:
     for heading, candidates in (("Best protected", protected), (nearly, useful)):
         if candidates:
             best = least_leaking(candidates)
-            though = ", though only masked" * is_masked(best, findings)
+            though = ", though only masked" * is_masked(best, findings) or _though(best, runs)
             if best not in [found for _, found in told]:
                 told.append((f"{heading}{though}: {title(best)}{seed_text(best, findings)}", best))
     return told
+
+
+def _though(best: Findings, runs: Sequence[Findings]) -> str:
+    """What a heading must add where the undefended models of the same seed leak as little."""
+    bare = [found for found in runs if is_undefended(found) and found.seed == best.seed]
+    alike = any(is_resolved(found) == is_resolved(best) and leaking(found) <= leaking(best) for found in bare)
+    return ", though no less was found than undefended" * alike
 
 
 def passed_over(best: Findings, findings: Sequence[Findings]) -> list[Findings]:

@@ -1,6 +1,7 @@
 """Forgetting a run: everything that it holds of the records goes, and nothing half removed looks complete.
 
-`make forget run=runs/digits/mlp-none-1a2b3c4d`, or `python -m evaluation.forget run=<folder> [root=runs]`.
+`make forget run=runs/digits/mlp-none-1a2b3c4d`, or `python -m evaluation.forget run=<folder>`; `root=`, `reports=` and
+`released=` say where else than in `runs/`, `reports/` and `released/` runs, reports and releases are kept.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from evaluation.tuning import CLAIMED, MAY_TUNE
 
 FORGOTTEN = ".forgotten-"
 """What the name of a run begins with while it is being removed."""
+PLACES = {"root": "runs", "reports": "reports", "released": "released"}
+"""Where runs, reports and releases are kept unless a setting names another folder."""
 SHARED = ("data", "split", "membership", "seed", "names", "canary")
 """What a run has in common with the trials that it was tuned by."""
 
 
-def forget(folder: Path, root: Path) -> str:
+def forget(folder: Path, root: Path, reports: Path, released: Path) -> str:
     """Removes a run: its models, signals and findings, its secret, and the trials that it was tuned by.
 
     First it stops being complete, then its folder gets another name, then it is removed, the secret before all else:
@@ -33,6 +36,8 @@ def forget(folder: Path, root: Path) -> str:
     Args:
         folder: of the run.
         root: where runs are kept; nothing elsewhere is removed.
+        reports: where reports are kept; those that name the run are told.
+        released: where releases are kept; those of the run are told.
 
     Returns:
         One line: what was removed, and what remains elsewhere.
@@ -41,19 +46,17 @@ def forget(folder: Path, root: Path) -> str:
         ValueError: if the folder is no run of `root`, or another process is at work on it.
     """
     check_inside(folder, root)
-    started = folder.with_name(f"{FORGOTTEN}{folder.name}")
-    if not is_run(folder) and not started.is_dir():
+    if not is_run(folder) and not started(folder).is_dir():
         raise ValueError(f"run={folder} is no run; give a folder that train.py printed")
-    remains, trials = [], []
-    if is_run(folder):
-        remains = list(elsewhere(Run(folder)))
-        trials = [trial for trial in trials_of(Run(folder), root) if is_run(trial)]
-    held = sum(1 for each in (folder, started, *trials) for _ in each.glob("models/[0-9]*.safetensors"))
+    trials = trials_of(Run(folder), root) if is_run(folder) else []
+    remains = [*releases_of(folder, released), *naming([each.name for each in (folder, *trials)], reports)]
+    held = sum(1 for each in (folder, started(folder), *trials) for _ in each.glob("models/[0-9]*.safetensors"))
     for each in (*trials, folder):  # the run last: it knows which trials are its own
         _remove(each)
     tuned = f" and {len(trials)} trials" if trials else ""
-    rest = f"; what remains elsewhere: {', '.join(remains)}" if remains else "; nothing else names it"
-    return f"removed {folder}{tuned}: {held} models, signals, findings, secret and log{rest}"
+    nothing = f"nothing under {reports} and {released} names it"
+    rest = f"what remains elsewhere: {', '.join(remains)}" if remains else nothing
+    return f"removed {folder}{tuned}: {held} models, signals, findings, secret and log; {rest}"
 
 
 def check_inside(folder: Path, root: Path) -> None:
@@ -79,29 +82,41 @@ def trials_of(run: Run, root: Path) -> list[Path]:
     return [each for each in folders if is_run(each) and _comparable(_config(each)) == _comparable(config)]
 
 
-def elsewhere(run: Run) -> Iterator[str]:
-    """What was made from a run and is kept in other places."""
-    if (run.folder / "private" / "release_secret").exists():
-        yield "the release trained by its recipe (released/), which others may have copied"
-    for name in ("report.json", "results.csv", "exposed.csv"):
-        for path in sorted(Path("reports").glob(f"*/{name}")):
-            if run.folder.name in path.read_text(encoding="utf-8", errors="replace"):
-                yield str(path)
+def releases_of(folder: Path, released: Path) -> Iterator[str]:
+    """The release that was trained by a run's recipe, with its place if it is still there."""
+    if any((each / "private" / "release_secret").exists() for each in (folder, started(folder))):
+        # As train.py calls it; a guard's name may follow.
+        name = f"{folder.resolve().parent.name}-{folder.name.rpartition('-')[0]}"
+        places = [str(path) for path in sorted(released.glob("*/")) if f"{path.name}-".startswith(f"{name}-")]
+        where = ", ".join(places) or f"not in {released}"
+        yield f"the release trained by its recipe ({where}), which others may have copied"
+
+
+def naming(names: Sequence[str], reports: Path) -> list[str]:
+    """The files of reports, searches and studies in which one of some runs is named."""
+    wanted = [name.encode() for name in names]
+    files = [path for path in sorted(reports.rglob("*")) if path.is_file()]
+    return [str(path) for path in files if any(name in path.read_bytes() for name in wanted)]
+
+
+def started(folder: Path) -> Path:
+    """What a run is called while it is being removed."""
+    return folder.with_name(f"{FORGOTTEN}{folder.name}")
 
 
 def _remove(folder: Path) -> None:
-    started = folder.with_name(f"{FORGOTTEN}{folder.name}")
-    if started.is_dir():
-        shutil.rmtree(started)
+    begun = started(folder)
+    if begun.is_dir():
+        shutil.rmtree(begun)
     if not folder.is_dir():
         return
     with Run(folder).lock() as mine:
         if not mine:
             raise ValueError(f"run={folder} is in use by another process; wait until it has ended, or stop it")
         (folder / "complete.json").unlink(missing_ok=True)
-        folder.rename(started)
-    (started / "private" / "secret").unlink(missing_ok=True)
-    shutil.rmtree(started)
+        folder.rename(begun)
+    (begun / "private" / "secret").unlink(missing_ok=True)
+    shutil.rmtree(begun)
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -128,17 +143,17 @@ def _claimed(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(words: Sequence[str]) -> None:
-    """The command `forget run=<folder> [root=runs]`.
+    """The command `forget run=<folder>`, with any of `PLACES`.
 
     Raises:
         ValueError: for other words.
     """
     given = dict(word.partition("=")[::2] for word in words)
-    if not given.get("run") or set(given) - {"run", "root"}:
+    if not given.get("run") or set(given) - {"run", *PLACES}:
         raise ValueError(
             f"{' '.join(words) or 'nothing'} names no run; use make forget run=<folder that train.py printed>"
         )
-    print(forget(Path(given["run"]), Path(given.get("root") or "runs")))
+    print(forget(Path(given["run"]), *(Path(given.get(name) or usual) for name, usual in PLACES.items())))
 
 
 if __name__ == "__main__":

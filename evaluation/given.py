@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.places import place
-from datamodules.settings import check_group, check_numbers
+from datamodules.settings import check_group, check_numbers, check_switches
 
 NEEDED = ("attack", "threat", "root", "reports", "released")
 GROUPS = ("attack", "threat", "report", "choose", "gate")
@@ -21,6 +21,7 @@ def check_given(settings: Mapping[str, Any]) -> None:
         if not settings.get(key):
             raise ValueError(f"{key} is empty; leave it out for the default")
     check_numbers(settings)
+    check_switches(settings, ("quiet",))
     for key in (*GROUPS, *(key for key in OPTIONAL if settings.get(key) is not None)):
         check_group(key, settings[key])
     for name, node in settings["attack"].items():

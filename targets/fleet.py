@@ -161,10 +161,7 @@ class Fitter:
         """The network before training; its weights depend on (secret, model) only."""
         with torch.random.fork_rng():
             torch.set_rng_state(self.secret.torch("weights", model).get_state())
-            try:
-                network = self.make_network(shape=self.dataset.shape, classes=len(self.dataset.classes))
-            except TypeError as error:  # a key that the class does not know, or none for an argument that it needs
-                raise ValueError(f"network: {error}; choose network=own for a class with other arguments") from error
+            network = self.make_network(shape=self.dataset.shape, classes=len(self.dataset.classes))
             return self.defense.network(network)
 
     def _train_together(

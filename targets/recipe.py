@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from datamodules.arithmetic import Arithmetic
-from datamodules.settings import check_group, made
+from datamodules.settings import check_group, made, named_in_full
+from targets.named import found
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -66,27 +67,27 @@ class Recipe:
     def __post_init__(self) -> None:
         for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"trainer.{name}={value} is no count; choose a whole number from 1 on")
+                raise ValueError(f"{name}={value} is no count; choose a whole number from 1 on")
         if self.epochs > MAX_EPOCHS:
-            raise ValueError(f"trainer.epochs={self.epochs} never ends; choose at most {MAX_EPOCHS}")
+            raise ValueError(f"epochs={self.epochs} never ends; choose at most {MAX_EPOCHS}")
         if not isinstance(self.optimizer, Mapping) or "_target_" not in self.optimizer:
-            raise ValueError(f"trainer.optimizer={self.optimizer} has no _target_; name one, such as torch.optim.Adam")
+            raise ValueError(f"optimizer={self.optimizer} has no _target_; name one, such as torch.optim.Adam")
 
     @classmethod
-    def of(cls, config: Mapping[str, Any]) -> Recipe:
-        """The trainer's settings of a run, with what its defense needs otherwise."""
-        own = config["defense"].get("trainer") or {}
-        check_group("defense.trainer", own)
-        return made(cls, "trainer", {**config["trainer"], **own})
+    def of(cls, config: Mapping[str, Any], key: str = "defense") -> Recipe:
+        """The trainer's settings of a run, with what its defense, which stands at `key`, needs otherwise."""
+        groups = trainers(config, key)
+        with named_in_full(groups):
+            return made(cls, "trainer", {name: value for group in groups.values() for name, value in group.items()})
 
     @classmethod
-    def of_bases(cls, config: Mapping[str, Any]) -> tuple[Recipe, ...]:
+    def of_bases(cls, config: Mapping[str, Any], key: str = "defense") -> tuple[Recipe, ...]:
         """The same for the base of the defense, that base's own base, and so on."""
         base = config["defense"].get("base")
         if base is None:
             return ()
-        inner = {**config, "defense": base}
-        return (cls.of(inner), *cls.of_bases(inner))
+        inner, key = {**config, "defense": base}, f"{key}.base"
+        return (cls.of(inner, key), *cls.of_bases(inner, key))
 
     def arithmetic(self, size: int) -> Arithmetic:
         """The public numbers of training on N = `size` records."""
@@ -94,10 +95,24 @@ class Recipe:
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
         from hydra.utils import instantiate
+        from torch import optim
 
+        name = self.optimizer["_target_"]
+        found("trainer.optimizer._target_", name)
         make = instantiate(self.optimizer, _partial_=True)
         try:
-            made: optim.Optimizer = make(parameters)
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"trainer.optimizer: {error}; mend the setting, or remove it") from error
-        return made
+            optimizer = make(parameters)
+        except Exception as error:  # whatever the class raises: it may be the user's
+            raise ValueError(f"trainer.optimizer: {error}; mend the setting, or remove it") from None
+        if not isinstance(optimizer, optim.Optimizer):
+            raise ValueError(
+                f"trainer.optimizer._target_={name} makes no optimizer; name one, such as torch.optim.Adam"
+            )
+        return optimizer
+
+
+def trainers(config: Mapping[str, Any], key: str = "defense") -> dict[str, Mapping[str, Any]]:
+    """Where the trainer's settings stand: those of the run, and those that its defense at `key` puts in their place."""
+    own = config["defense"].get("trainer") or {}
+    check_group(f"{key}.trainer", own)
+    return {"trainer": config["trainer"], f"{key}.trainer": own}

@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from hydra.utils import instantiate
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
+from datamodules.settings import named_in_full
 from datamodules.split import Membership
 from targets import progress, stacks
 from targets.checkpoints import weights_path, written_together
 from targets.files import replacing, write_json
 from targets.fleet import Fitter, Fleet
+from targets.named import make_defense
+from targets.network_maker import NetworkMaker
 from targets.networks import MLP
-from targets.recipe import Recipe
+from targets.recipe import Recipe, trainers
 from targets.run_log import RunLog
 from targets.statement import Statement
 from targets.tracking import Tracker
-
-if TYPE_CHECKING:
-    from defenses.base import Defense
 
 STACK = 8
 """Models trained at once where stacking pays: more fill the cache, fewer waste the batched products."""
@@ -47,19 +46,24 @@ def make_fitter(
         membership: decides the public size N.
 
     Raises:
-        ValueError: if a stack is asked for (`fleet.at_once`) that network or defense cannot be trained in.
+        ValueError: if network, defense or batch size cannot be used, or a stack is asked for (`fleet.at_once`) that the
+            defense cannot be trained in.
     """
-    defense: Defense = instantiate(without_trainer(config["defense"]))
+    defense = make_defense(config["defense"])
     for role in sorted(defense.roles):
         dataset.split.require(role, who=f"defense={config['names']['defense']}")
+    recipe = Recipe.of(config)
+    size = membership.public_size(defense.units(dataset.split), len(dataset.split.canaries))
+    with named_in_full(trainers(config)):
+        recipe.arithmetic(size)
     fitter = Fitter(
         dataset=dataset,
-        make_network=instantiate(config["network"], _partial_=True),
-        recipe=Recipe.of(config),
+        make_network=NetworkMaker(config["network"]),
+        recipe=recipe,
         defense=defense,
         secret=secret,
         models=models,
-        size=membership.public_size(defense.units(dataset.split), len(dataset.split.canaries)),
+        size=size,
         at_once=1,
         keep_checkpoints=config["fleet"].get("keep_checkpoints", 0),
         base_recipes=Recipe.of_bases(config),
@@ -68,10 +72,15 @@ def make_fitter(
     return replace(fitter, at_once=at_once(config["fleet"]["at_once"], fitter))
 
 
-def without_trainer(defense: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a defense and of its base without those of their trainers, which the recipes hold."""
-    settings = {key: value for key, value in defense.items() if key != "trainer"}
-    return settings | ({"base": without_trainer(defense["base"])} if "base" in defense else {})
+def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership) -> None:
+    """Makes once what a run is trained with, and trains nothing: so that what cannot be used is told in seconds.
+
+    Raises:
+        ValueError: if network, defense, optimizer or batch size cannot be used.
+    """
+    fitter = make_fitter(config, dataset, Secret.from_text("tried"), models=[0], membership=membership)
+    NetworkMaker(config["network"]).try_out(dataset)
+    fitter.recipe.make_optimizer(fitter.initial_network(0).parameters())
 
 
 def at_once(wanted: int | str, fitter: Fitter) -> int:

@@ -76,6 +76,8 @@ def _call(function: Callable[..., Result], item: tuple[Any, ...]) -> Result:
         if isinstance(error.__cause__, (ValueError, OSError)):
             raise error.__cause__ from None
         raise ValueError(" ".join(str(error).split())) from None
+    except SystemExit as ended:  # of an own network: with exit code 0 the command would end as if all were done
+        raise ValueError(f"code of this run called sys.exit({ended.code}); let it raise an error instead") from ended
 
 
 def _processes(workers: int) -> ProcessPoolExecutor:

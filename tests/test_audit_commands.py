@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from commands import call as quick
 from hydra import compose as composed
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
@@ -98,16 +100,55 @@ def test_a_model_file(files, monkeypatch):
     )
 
 
-def test_an_endpoint_is_asked_once(files):
+def test_an_endpoint_is_asked_once(files, capsys):
     given = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss")
-    with pytest.raises(ValueError, match="budget=200 is spent: 150 answers are there and 250 more are needed"):
+    with pytest.raises(ValueError, match="budget=200 is too small: 0 answers are there and 400 more are needed"):
         run(*given, "budget=200")
     asked = sys.modules["my_package"].asked
-    assert len(asked) == 150
+    assert len(asked) == 0
     run(*given, "budget=400")
+    capsys.readouterr()
     run(*given, "budget=400")
-    assert len(asked) == 400
-    assert "endpoint my_package.predict" in Path("reports/audit_endpoint/report.html").read_text()
+    assert len(asked) == 404
+    page = Path("reports/audit_endpoint/report.html").read_text()
+    kept = "400 of 400 answers about records are those that an earlier audit kept; 4 of them were asked for again"
+    assert "endpoint my_package.predict" in page and kept in page
+    assert kept in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_gate_does_not_judge_what_was_there_before(files, monkeypatch):
+    given = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss", "gate.max_tpr=0.99")
+    run(*given)
+    leaking = sys.modules["my_package"].predict
+    monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: leaking(2 * x))
+    with pytest.raises(ValueError, match="the model behind it has changed, or it answers at random; remove reports/"):
+        run(*given)
+
+
+def test_an_attack_that_the_budget_does_not_suffice_for_is_skipped(files, capsys):
+    attack = ("attack=[loss,boundary]", "attack.boundary.records=4", "attack.boundary.budget=60")
+    run("audit=endpoint", "endpoint=my_package.predict", *RECORDS, *attack, "budget=450")
+    told = json.loads(Path("reports/audit_endpoint/report.json").read_text())
+    assert told["skipped"] == {
+        "boundary": "needs up to 60 queries a record; the budget of queries is spent, raise it with budget=<queries>:"
+        " answers so far are kept"
+    }
+    assert set(told["needs"]) == {"loss"} and len(sys.modules["my_package"].asked) <= 450
+    assert len(capsys.readouterr().err.splitlines()) == 1, "of progress"
+
+
+def test_code_that_ends_the_process_passes_no_gate(files):
+    (files / "ending.py").write_text("import sys\n\n\ndef predict(x):\n    sys.exit(0)\n")
+    (files / "leaving.py").write_text("raise SystemExit\n")
+    for name, code in (("ending.predict", 0), ("leaving.predict", None)):
+        done = quick(
+            "evaluate.py", "audit=endpoint", f"endpoint={name}", *RECORDS, "gate.max_tpr=1.0", folder=files, path=files
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert (
+            done.stderr
+            == f"error: audit=endpoint asked code that called sys.exit({code}); let it raise an error instead\n"
+        )
 
 
 def test_records_in_question_from_saved_answers_and_from_an_endpoint(files):
@@ -138,6 +179,18 @@ def test_labels_alone(files):
     assert told["released"] == "label" and list(told["needs"]) == ["correctness"]
 
 
+@pytest.mark.parametrize("level", ["probabilities", "predictions"])
+def test_one_file_is_no_two_sides_whatever_it_holds(files, level):
+    logits = np.load("in.npz")["logits"]
+    told = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    answers = told if level == "probabilities" else told.argmax(axis=1)
+    np.savez("one.npz", labels=np.load("in.npz")["labels"], **{level: answers})
+    (files / "link.npz").symlink_to("one.npz")
+    for words in (("audit=outputs", "members=one.npz", "gate.max_tpr=0.05"), ("audit=records", "records=one.npz")):
+        with pytest.raises(ValueError, match=r"=one\.npz and nonmembers=link\.npz hold the same records; give each"):
+            run(*words, "nonmembers=link.npz")
+
+
 def test_the_gate_exits_with_4(files, capsys):
     with pytest.raises(SystemExit) as stopped:
         run("audit=outputs", *SIDES, "attack=loss", "gate.max_tpr=0.05")
@@ -149,12 +202,15 @@ def test_the_gate_exits_with_4(files, capsys):
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (
-            ("audit=outputs", "members=in.npz", "nonmembers=in.npz"),
-            "hold the same records; give records that it was not",
-        ),
+        (("audit=outputs", "members=in.npz", "nonmembers=in.npz"), "hold the same records; give each records of its"),
+        (("audit=outputs", "members=in.npz", "nonmembers=copied.npz"), "hold the same records; give each records of"),
+        (("audit=outputs", *SIDES, "population=./out.npz"), "hold the same records; give each records of its own: n"),
         (("audit=outputs", *RECORDS), "in_records.npz holds no answers; save logits"),
-        (("audit=records", "records=in.npz", "nonmembers=in.npz"), "holds 150 of the records in question; remove them"),
+        (("audit=records", "records=in.npz", "nonmembers=in.npz"), "hold the same records; give each records of its"),
+        (
+            ("audit=records", "records=in.npz", "nonmembers=mixed.npz"),
+            "holds 150 of the records in question; remove th",
+        ),
         (("audit=records", "nonmembers=in.npz"), "records is not given; add records="),
         (("audit=model", *RECORDS), "model is not given; add model=<what to ask>"),
         (("audit=endpoint", *RECORDS), "endpoint is not given; add endpoint=<what to ask>"),
@@ -169,6 +225,9 @@ def test_the_gate_exits_with_4(files, capsys):
     ],
 )
 def test_what_cannot_be_audited(files, overrides, message):
+    saved = [np.load(name) for name in ("in.npz", "out.npz")]
+    np.savez("mixed.npz", **{key: np.concatenate([one[key] for one in saved]) for key in saved[0]})
+    shutil.copy("in.npz", "copied.npz")
     with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
         run(*overrides)
     assert "\n" not in str(error.value)

@@ -110,6 +110,10 @@ def test_plan_trains_nothing(tmp_path):
 
 def test_shipped_run_is_a_release_anyone_can_use(swept):
     (run,) = (swept / "runs" / "digits").glob("mlp-dp_sgd-*")
+    for unused in ("plan=true", "defense=none"):
+        refused = call("train.py", f"ship={run}", unused, folder=swept)
+        assert refused.returncode == 2 and not (swept / "released").exists()
+        assert f"{unused.partition('=')[0]} changes nothing about ship={run}, which is trained as" in refused.stderr
     done = call("train.py", f"ship={run}", folder=swept)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "released/digits-mlp-dp_sgd"
@@ -186,7 +190,7 @@ BAD = {
     ),
     "own network": (
         (*TRAIN, "data=digits", "network._target_=own_network.Normed", "network.hidden=[3]"),
-        "got an unexpected keyword argument 'hidden'; choose network=own for a class with other arguments",
+        "got an unexpected keyword argument 'hidden'; mend it or its settings: it gets shape, classes and what +",
     ),
     "no path": ((*TRAIN, "data=npz"), "data.path is not given; add data.path=<value>"),
     "no label": ((*TRAIN, "data=csv", "data.path=a.csv"), "data.label is not given; add data.label=<value>"),
@@ -208,6 +212,12 @@ BAD = {
     "no file named": (("evaluate.py", "data=csv"), "data.path is not given; add it, or data.name, or name the runs"),
     "elsewhere": (("evaluate.py", "data=digits", "name=../a"), "name=../a is no name of a folder in reports;"),
     "the folder above": (("evaluate.py", "data=digits", "name=.."), "name=.. is no name of a folder in reports;"),
+    "sweep without -m": (("train.py", "experiment=smoke"), "is a sweep of 2 grids; put -m before the settings"),
+    "neither quiet nor loud": (("train.py", "data=digits", "quiet=5"), "quiet=5 is neither true nor false; choose one"),
+    "quiet evaluation": (("evaluate.py", "data=digits", "quiet=maybe"), "quiet=maybe is neither true nor false;"),
+    "guard of nothing": (
+        ("train.py", "data=digits", "guard=topk", "guard.k=10"), "guard.k=10 lets out all 10 classes; choose at most 9",
+    ),
     "no such runs": (("evaluate.py", "data=digits"), "has no complete run; runs/ holds nothing"),
     "neither": (("evaluate.py",), "neither data nor runs is given; add data=<name> or runs=<folder or pattern>"),
     "no run to ship": (("train.py", "ship=runs/nothing"), "runs/nothing is no complete run"),

@@ -9,15 +9,14 @@ import pytest
 import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.utils import instantiate
 
 from datamodules.canaries import Canaries
 from datamodules.split import Roles
 from defenses.base import Defense
 from evaluation.tuning import Tuning, with_values
 from targets.guards.registry import make_guard
+from targets.named import make_defense
 from targets.recipe import FleetSettings, Recipe
-from targets.training import without_trainer
 
 CONF = Path(__file__).parents[1] / "conf"
 
@@ -40,7 +39,7 @@ def jobs(line: str) -> list[list[str]]:
 
 
 def check(settings: dict[str, Any]) -> None:
-    assert isinstance(instantiate(without_trainer(settings["defense"])), Defense)
+    assert isinstance(make_defense(settings["defense"]), Defense)
     make_guard(settings)
     Roles(**settings["split"])
     FleetSettings(**settings["fleet"])

@@ -1,11 +1,13 @@
-"""A network of one's own is named by its class alone, or by `network=own`, and gets only what was set for it."""
+"""A network of one's own is named by its class alone, gets only what was set for it, and is tried before training."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import call
 
 Compose = Callable[..., dict[str, Any]]
 OWN = "network._target_=my_package.MyNet"
@@ -33,3 +35,63 @@ def test_other_networks_keep_their_settings(compose: Compose) -> None:
     settings = compose("data=digits", "network.hidden=[32]")
     assert settings["network"] == {"_target_": "targets.networks.MLP", "hidden": [32], "activation": "relu"}
     assert settings["names"]["network"] == "mlp"
+
+
+NETWORKS = """
+import sys
+from torch import nn
+
+class Mine(nn.Sequential):
+    def __init__(self, shape, classes, inputs=64, outputs=10):
+        super().__init__(nn.Flatten(), nn.Linear(inputs, outputs))
+
+class Pair(Mine):
+    def forward(self, x):
+        return super().forward(x), x
+
+class Raising(Mine):
+    def __init__(self, shape, classes):
+        raise KeyError("width")
+
+class Leaving(Mine):
+    def __init__(self, shape, classes):
+        sys.exit(0)
+
+def nothing(shape, classes):
+    return None
+"""
+GIVEN = "given float32 (2, 1, 8, 8), "
+REFUSED = {
+    "inputs": ("networks.Mine +network.inputs=63", f"{GIVEN}raised RuntimeError: mat1 and mat2 shapes cannot be"),
+    "outputs": ("networks.Mine +network.outputs=4", f"{GIVEN}returned float32 (2, 4); it must return logits (2, 10)"),
+    "private": ("networks.Mine +network.outputs=4 defense=dp_sgd", "returned float32 (2, 4); it must return logits"),
+    "pair": ("networks.Pair", f"{GIVEN}returned a tuple; it must return logits (2, 10)"),
+    "raising": ("networks.Raising", "given shape=(1, 8, 8), classes=10, raised KeyError: 'width'; mend it or its"),
+    "leaving": ("networks.Leaving", "raised SystemExit: 0; mend it or its settings"),
+    "setting": (
+        "networks.Mine +network.depth=1",
+        "unexpected keyword argument 'depth'; mend it or its settings: it gets",
+    ),
+    "arguments": (
+        "torch.nn.Linear network=own",
+        "unexpected keyword argument 'shape'; mend it or its settings: it gets",
+    ),
+    "nothing": ("networks.nothing", "makes no network but None; name a class of torch.nn.Module"),
+    "nowhere": (
+        "nowhere.Net",
+        "cannot be imported (ModuleNotFoundError: No module named 'nowhere'); give such as my_pa",
+    ),
+    "no class": ("networks.NETWORKS", "cannot be imported (AttributeError: module 'networks' has no attribute 'NETWO"),
+    "no call": ("networks.__name__", "network._target_=networks.__name__ is no class; give such as my_package.MyClass"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_cannot_be_trained_is_refused_before_the_run_is_made(tmp_path: Path, case: str) -> None:
+    (tmp_path / "networks.py").write_text(NETWORKS)
+    words, message = REFUSED[case]
+    network, *others = words.split()
+    done = call("train.py", "data=digits", f"network._target_={network}", *others, folder=tmp_path, path=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: network._target_={network}") and message in done.stderr
+    assert done.stderr.count("\n") == 1 and not (tmp_path / "runs" / "digits").exists()

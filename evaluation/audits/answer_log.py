@@ -1,4 +1,4 @@
-"""What an endpoint answered, kept line by line: an audit that was killed asks nothing twice."""
+"""What an endpoint answered, kept line by line, so that an audit that was killed can go on."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ class AnswerLog:
                 self._known[entry["input"]] = given
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{path}: line {number} is no answer; remove the file to ask anew") from None
+        self.kept = frozenset(self._known)  # of earlier audits
         if len(whole) < len(content):
             os.truncate(path, len(whole))
 

@@ -72,18 +72,26 @@ def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> A
         ((level, answers),) = saved.answers.items()
         labels, features = saved.numbered(None), saved.rows
     else:
-        if saved.rows is None:
-            raise ValueError(
-                f"{saved.name} holds no features to ask about; save them as features, or use audit=outputs"
-            )
-        labels = saved.numbered(model.classes)
-        level, answers, features = model.answers, np.asarray(model.ask(saved.rows)), model.inputs(saved.rows)
+        rows, labels = askable(saved, model), saved.numbered(model.classes)
+        level, answers, features = model.answers, np.asarray(model.ask(rows)), model.inputs(rows)
     known = None if features is None else np.asarray(features)
     found = AnsweredRecords(name=saved.name, labels=labels, level=level, answers=answers, features=known)
     _check(found)
     if level == "probabilities" and not (model is not None and model.is_guarded):
         _check_sums(found, grant)
     return found
+
+
+def askable(saved: SavedRecords, model: AuditedModel) -> Any:
+    """The rows about which a model is asked.
+
+    Raises:
+        ValueError: if there are none, or their labels are no classes of the model.
+    """
+    if saved.rows is None:
+        raise ValueError(f"{saved.name} holds no features to ask about; save them as features, or use audit=outputs")
+    saved.numbered(model.classes)
+    return saved.rows
 
 
 def _check(found: AnsweredRecords) -> None:

@@ -11,9 +11,9 @@ from attacks import Attack, View
 from evaluation.audits.answered_records import order_of
 from evaluation.audits.audited import lacking, measures
 from evaluation.audits.blind_baseline import blind_scores
-from evaluation.audits.flags import number
 from evaluation.audits.saved_records import LEAST
 from evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
+from evaluation.chance import auc_text
 from evaluation.findings import AUC
 from evaluation.flag import Flag
 
@@ -120,7 +120,7 @@ def _flags(view: View, alpha: float) -> list[Flag]:
                 Flag(
                     "different records",
                     "A classifier that never asks the model tells the records in question from the non-members, with an"
-                    f" AUC of {number(blind)}; ½ is guessing. The p-values do not"
+                    f" AUC of {auc_text(blind)}; ½ is guessing. The p-values do not"
                     " hold then: take non-members from the same source and time.",
                 )
             )

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 
 from attacks import Attack, View
 from attacks.class_thresholds import Threshold
+from evaluation.audits.asking import BudgetSpentError
 from evaluation.audits.blind_baseline import blind_scores
 from evaluation.findings import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
 from evaluation.intervals import clopper_pearson_interval
@@ -22,6 +23,7 @@ BLIND = "blind_baseline"
 """Stands where an attack's name does; it never asks the model."""
 LEAST_OF_CLASS = 20
 """Members and non-members of a class that is looked at alone."""
+SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
 Scores = Float[np.ndarray, "records"]
 
 
@@ -86,7 +88,11 @@ def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None)
         if (reason := lacking(attack, view)) is not None:
             skipped[attack.name] = reason
             continue
-        found = attack.score(view)[0]
+        try:
+            found = attack.score(view)[0]
+        except BudgetSpentError:
+            skipped[attack.name] = f"needs up to {attack.threat.queries} queries a record; {SPENT}"
+            continue
         scored = members[~np.isnan(found)]
         if min(scored.sum(), (~scored).sum()) < 2:
             skipped[attack.name] = "gives too few records a score; give more records"

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from jaxtyping import Shaped
+
+from targets.named import found
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 Answers = Literal["logits", "probabilities", "predictions"]
 BATCH = 256
+CLASS = "network._target_"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -34,6 +36,8 @@ class AuditedModel:
         takes_inputs: whether `ask` takes inputs of an attacker's choice, not only rows.
         is_guarded: whether a guard of this project changes the answers, which then need not sum to 1.
         top_k: how many probabilities that guard shows; None: all.
+        prepare: told beforehand of all rows that are surely asked about, side by side; returns what to say of the
+            answers.
     """
 
     name: str
@@ -44,6 +48,7 @@ class AuditedModel:
     takes_inputs: bool = True
     is_guarded: bool = False
     top_k: int | None = None
+    prepare: Callable[[Sequence[Any]], list[str]] = lambda _: []
 
 
 def numbers(rows: np.ndarray | pd.DataFrame) -> Shaped[np.ndarray, "records ..."]:
@@ -76,7 +81,7 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
     from targets.release import Release
 
     own = network.get("_target_")
-    release = Release.load(folder, network=_class(own) if own else None)
+    release = Release.load(folder, network=found(CLASS, own) if own else None)
     classes = tuple(release.classes)
     if isinstance(release.guard, Aggregate):
         raise ValueError(f"release={folder} answers about groups only; there are no answers about records to audit")
@@ -136,7 +141,7 @@ def _weighted(path: str, file: Path, network: Mapping[str, Any]) -> nn.Module:
 
     if not network.get("_target_"):
         raise ValueError(f"model={path} holds weights alone; name their class with network._target_=my_package.MyNet")
-    make = _class(network["_target_"])
+    make = found(CLASS, network["_target_"])
     try:
         module = make(**{name: value for name, value in network.items() if name != "_target_"})
         module.load_state_dict(load_file(file))
@@ -146,14 +151,6 @@ def _weighted(path: str, file: Path, network: Mapping[str, Any]) -> nn.Module:
             f"model={path}: {reason}; give the class that was saved, with +network.<its settings>"
         ) from None
     return module.eval()
-
-
-def _class(name: str) -> Callable[..., nn.Module]:
-    try:
-        made: Callable[..., nn.Module] = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"network._target_={name} is no class ({error}); give such as my_package.MyNet") from None
-    return made
 
 
 def _exported(path: str, file: Path) -> tuple[nn.Module, int | None, torch.dtype | None]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from evaluation.audits.answered_records import AnsweredRecords, answered, check_alike, view_of
+from evaluation.audits.answered_records import AnsweredRecords, answered, askable, check_alike, view_of
 from evaluation.audits.asked_records import ask_records
 from evaluation.audits.asked_report import asked_content, asked_page
 from evaluation.audits.audited import audited
@@ -21,6 +23,9 @@ from evaluation.audits.table import show
 from evaluation.limit import Limit
 from evaluation.method import Method
 
+COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"
+SATURATED = 1 - 1e-6
+"""Probabilities from here on are those of many records."""
 ENDPOINT = ("endpoint", "budget", "batch", "rate", "timeout")
 
 
@@ -34,7 +39,17 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
     Raises:
         ValueError: if a file, a model or a setting is wrong.
     """
-    kind, gate = settings["audit"]["name"], Limit.asked("gate", settings)
+    kind = settings["audit"]["name"]
+    try:
+        return _audit(kind, settings, method)
+    except SystemExit as ended:  # with exit code 0 it would pass a gate
+        raise ValueError(
+            f"audit={kind} asked code that called sys.exit({ended.code}); let it raise an error instead"
+        ) from ended
+
+
+def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
+    gate = Limit.asked("gate", settings)
     if Limit.asked("choose", settings) is not None or (gate is not None and kind == "records"):
         wrong = "gate" if gate is not None else "choose"
         raise ValueError(f"{wrong}.max_tpr has nothing to judge in audit={kind}; leave it out")
@@ -46,6 +61,10 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
     enough(sides["nonmembers"])
     if settings["population"]:
         sides["population"] = enough(_read("population", settings))
+    for side, copy in combinations(sides.values(), 2):
+        if side.is_copy_of(copy):
+            raise ValueError(f"{side.name} and {copy.name} {COPIES}")
+    reused = [] if model is None else model.prepare([askable(saved, model) for saved in sides.values()])
     found = {key: answered(saved, model, method.grant) for key, saved in sides.items()}
     check_alike(list(found.values()))
     one, other, population = found[questioned], found["nonmembers"], found.get("population")
@@ -62,11 +81,10 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
         page, told = asked_page(asked, what, settings["command"]), asked_content(asked)
     else:
         if shared == len(other):
-            raise ValueError(
-                f"{one.name} and {other.name} hold the same records; give records that it was not trained on"
-            )
+            raise ValueError(f"{one.name} and {other.name} {COPIES}")
         measured = audited(seen, method.make_attacks(), shared=shared)
         page, told = audit_page(measured, what, settings["command"]), content(measured)
+    page = replace(page, verdict=[*page.verdict, *reused])
     show(page)
     for path in page.write(folder, told):
         print(path)
@@ -78,17 +96,20 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
 
 
 def shared_rows(one: AnsweredRecords, other: AnsweredRecords) -> int:
-    """How many records of the other side this side holds too, known by their features or else by their logits.
+    """How many records of the other side this side holds too, known by their features or else by their answers.
 
-    Other answers are alike for records that are not: None of them count.
+    Predicted classes are alike for records that are not, and so are probabilities of 0 and 1: none of them count. Nor
+    do any probabilities if records of one side share them, as those of a tree or rounded ones do.
     """
 
     def rows(side: AnsweredRecords) -> list[bytes]:
-        known = (
-            side.features if side.features is not None else side.answers if side.level == "logits" else side.answers[:0]
-        )
+        known = side.answers if side.features is None else side.features
         numbers = np.asarray(known, dtype=np.float64) + 0.0  # whatever the type they were saved in; −0 is 0
-        return [row.tobytes() + bytes(label) for row, label in zip(numbers, side.labels, strict=False)]
+        told = np.full(len(side), side.features is not None or side.level != "predictions")
+        if side.features is None and side.level == "probabilities":
+            told = numbers.max(axis=1) < SATURATED
+            told &= len(np.unique(numbers[told], axis=0)) == told.sum()
+        return [row.tobytes() + bytes(label) for row, label in zip(numbers[told], side.labels[told], strict=True)]
 
     there = set(rows(one))
     return sum(row in there for row in rows(other))

@@ -1,4 +1,4 @@
-"""An endpoint: a function or a URL that is asked as little as possible, and never the same twice."""
+"""An endpoint: a function or a URL, and how a batch is put to it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import hashlib
 import http.client
 import json
 import pkgutil
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from evaluation.audits.answer_log import AnswerLog, name_of_input
+from evaluation.audits.answer_log import AnswerLog
+from evaluation.audits.asking import Asking
 from evaluation.audits.audited_model import Answers, AuditedModel, numbers
-from targets import progress
 
 Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
 ANSWER_BYTES = 2**26
@@ -76,54 +74,11 @@ class Endpoint:
         log = AnswerLog(folder / f"answers-{name}.jsonl")
         asked = self._post if self.is_url else _function(self.endpoint)
 
-        def ask(rows: Any) -> Shaped[np.ndarray, "records *classes"]:
-            return self._ask(asked, log, numbers(rows))
-
-        return AuditedModel(name=f"endpoint {self.endpoint}", answers=self.answers, ask=ask, inputs=numbers)
-
-    def _ask(self, asked: Asked, log: AnswerLog, rows: Shaped[np.ndarray, "records ..."]) -> np.ndarray:
-        names = [name_of_input(row) for row in rows]
-        missing = log.missing(names)
-        if self.budget is not None and len(log) + len(missing) > self.budget:
-            raise ValueError(
-                f"budget={self.budget} is spent: {len(log)} answers are there and {len(missing)} more are needed;"
-                f" raise it to {len(log) + len(missing)}, or give fewer records"
-            )
-        with progress.Progress(log.path.parent, len(missing), "queries answered") if missing else nullcontext():
-            self._ask_missing(asked, log, rows, names, missing)
-        return np.array(log.of(names))
-
-    def _ask_missing(
-        self, asked: Asked, log: AnswerLog, rows: np.ndarray, names: Sequence[str], missing: Sequence[int]
-    ) -> None:
-        for start in range(0, len(missing), self.batch):
-            began = time.monotonic()
-            places = missing[start : start + self.batch]
-            log.add([names[place] for place in places], self._checked(asked(rows[places]), len(places), log.width))
-            progress.report(self.endpoint, len(places))
-            if self.rate is not None:
-                time.sleep(max(0.0, 1 / self.rate - (time.monotonic() - began)))
-
-    def _checked(self, answers: Any, count: int, width: int | None) -> list[Any]:
-        """Answers as plain numbers, before any of them is kept."""
-        try:
-            told = np.asarray(answers)
-        except ValueError:
-            told = np.empty(0)
-        depth, kinds = (1, "iu") if self.answers == "predictions" else (2, "fiu")
-        if told.ndim != depth or len(told) != count or told.dtype.kind not in kinds or not np.isfinite(told).all():
-            shape = f"{told.dtype} of shape {told.shape}"
-            raise ValueError(
-                f"endpoint={self.endpoint} answered {count} queries with {shape}; expected finite {self.answers} of"
-                " each, or set answers=logits|probabilities|predictions"
-            )
-        if width is not None and told.ndim == 2 and told.shape[1] != width:
-            raise ValueError(
-                f"endpoint={self.endpoint} scored {width} classes before and {told.shape[1]} now; it must score all"
-                f" classes of every record. {KEPT[0].upper()}{KEPT[1:]}"
-            )
-        plain: list[Any] = told.tolist()
-        return plain
+        asking = Asking(self, asked, log)
+        return AuditedModel(
+            name=f"endpoint {self.endpoint}", answers=self.answers, ask=asking.ask, inputs=numbers,
+            prepare=asking.prepare,
+        )  # fmt: skip
 
     def _post(self, rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
         body = json.dumps({"instances": rows.tolist()}).encode()

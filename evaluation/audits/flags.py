@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 from evaluation.audits.audited import Audited, tied
-from evaluation.findings import AUC, FPRS, Row, tpr_at
+from evaluation.chance import against_chance, auc_text
+from evaluation.findings import AUC, FPRS, tpr_at
 from evaluation.flag import Flag
 from evaluation.flags import FEW
-from evaluation.table import NOTHING, percent
+from evaluation.table import percent
 from evaluation.ties import TIED, ties_of
 
 
@@ -25,7 +26,7 @@ def other_distribution(found: Audited) -> Iterator[Flag]:
         yield Flag(
             "different records",
             f"A classifier that sees {what} and never asks the model tells members from non-members with an AUC of"
-            f" {number(blind)}; ½ is guessing. The two come from different"
+            f" {auc_text(blind)}; ½ is guessing. The two come from different"
             " distributions, and attacks may only be seeing that: what stands here is no measure of leakage. Take"
             " non-members from the same source and time as the members, drawn at random.",
         )
@@ -125,21 +126,10 @@ def verdict(found: Audited) -> list[str]:
     if row.value is not None and not any(ties(found)):
         found_at = percent(row, interval=True)
         told += f" finds {found_at} of members at 1 % false accusations, where guessing finds 1 %, and"
-    told += f" has an AUC of {number(auc)}, where guessing has 0.5."
+    told += f" has an AUC of {auc_text(auc)}, where guessing has 0.5."
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
-        highest = max((found.get(AUC, attack) for attack in found.attacks), key=lambda other: other.value or 0.0)
-        if (highest.low or 0.0) > 0.5:
-            told += f" Of the {len(found.attacks)} attacks, {highest.attack} has the highest AUC: {number(highest)}."
-        else:
-            told += " That is no better than guessing within its intervals; it proves nothing about stronger attacks."
+        told += against_chance(found, found.strongest)
     sentences = [f"{told} Attacks with shadow models were not run and usually find more."]
     if any(other_distribution(found)):
         sentences.insert(0, "Members and non-members differ by themselves, so what follows is no measure of leakage.")
     return sentences
-
-
-def number(row: Row) -> str:
-    """A number with its interval."""
-    if row.value is None or row.low is None or row.high is None:
-        return NOTHING
-    return f"{row.value:.3f} [{row.low:.3f}–{row.high:.3f}]"

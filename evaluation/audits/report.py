@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.audits.audited import BLIND, Audited
-from evaluation.audits.flags import flags, number, verdict
+from evaluation.audits.flags import flags, verdict
 from evaluation.audits.page import Page, Table
 from evaluation.audits.plot import audit_roc
+from evaluation.chance import auc_text
 from evaluation.findings import AUC, FPRS, tpr_at
 from evaluation.table import percent
 
@@ -121,4 +122,4 @@ def _tables(found: Audited) -> list[Table]:
 
 def _cells(found: Audited, attack: str, group: str = "all") -> tuple[str, ...]:
     tprs = (percent(found.get(tpr_at(fpr), attack, group), interval=True) for fpr in FPRS)
-    return (number(found.get(AUC, attack, group)), *tprs)
+    return (auc_text(found.get(AUC, attack, group)), *tprs)

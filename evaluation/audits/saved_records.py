@@ -43,6 +43,15 @@ class SavedRecords:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def is_copy_of(self, other: SavedRecords) -> bool:
+        """Whether both hold the same, however their files are called."""
+        return (
+            np.array_equal(self.labels, other.labels)
+            and _equal(self.rows, other.rows)
+            and self.answers.keys() == other.answers.keys()
+            and all(np.array_equal(answers, other.answers[level]) for level, answers in self.answers.items())
+        )
+
     def numbered(self, classes: Sequence[str] | None) -> Int64[np.ndarray, "records"]:
         """The labels as numbers from 0.
 
@@ -113,6 +122,11 @@ def enough(saved: SavedRecords, least: int = LEAST) -> SavedRecords:
     if len(saved) < least:
         raise ValueError(f"{saved.name} holds {len(saved)} records; give at least {least}")
     return saved
+
+
+def _equal(one: Any, other: Any) -> bool:
+    """Whether rows are equal; in tables, so are cells without a value."""
+    return bool(one.equals(other)) if hasattr(one, "equals") else np.array_equal(one, other)
 
 
 def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:

@@ -14,6 +14,7 @@ import numpy as np
 from evaluation.curves import ordered
 from evaluation.findings import Findings, Row
 from evaluation.runs import PLACES
+from evaluation.titles import has_canaries
 
 INTERNAL, PUBLIC = "internal", "public"
 NOTES: Mapping[str, str] = {
@@ -73,41 +74,49 @@ def public_command(command: str) -> str:
 
 def _published(found: Findings, folder: str) -> Findings:
     data = {key: value for key, value in found.config.get("data", {}).items() if key not in PLACES}
-    large = _large_groups(found)
+    sizes = _sizes(found)
+    large = {"all", *(group for group, size in sizes.items() if size >= FEWEST * found.models)}
     told = [row for row in found.rows if row.model == "all" and row.metric not in WITHHELD and row.group in large]
     return replace(
         found,
         run=folder + found.run.removeprefix(Path(found.folder).name),
         folder=folder,
         config={**found.config, "data": data},
-        rows=[_rounded(row, found) for row in told],
+        rows=[_rounded(row, found, sizes.get(row.group)) for row in told],
         roc={attack: _resampled(*curve) for attack, curve in found.roc.items()},
         audit=_floored(found.audit),
         exposed={},
     )
 
 
-def _large_groups(found: Findings) -> set[str]:
-    """Groups of so many attacked records that numbers say little about any one of them; how many test records there
-    are does not count."""
-    attacked = [row for row in found.rows if row.attack and row.members is not None and row.nonmembers is not None]
-    sizes = {row.group: (row.members or 0) + (row.nonmembers or 0) for row in attacked if row.model == "all"}
-    return {"all", *(group for group, size in sizes.items() if size >= FEWEST * found.models)}
+def _sizes(found: Findings) -> dict[str, int]:
+    """How many pairs of a model and a record each group has, test records not counted.
+
+    An attack that needs several shadows scores fewer of them, and how many the draw decides: the most of any attack.
+    """
+    sizes: dict[str, int] = {}
+    if not has_canaries(found) and "roles" in found.dataset:
+        sizes["all"] = found.models * found.dataset["roles"]["pool"]
+    for row in found.rows:
+        if row.attack and row.model == "all" and row.members is not None and row.nonmembers is not None:
+            sizes[row.group] = max(sizes.get(row.group, 0), row.members + row.nonmembers)
+    return sizes
 
 
-def _rounded(row: Row, found: Findings) -> Row:
+def _rounded(row: Row, found: Findings, size: int | None) -> Row:
     value, low, high = (None if end is None else round(end, DIGITS) for end in (row.value, row.low, row.high))
-    members, nonmembers = _expected(row, found)
+    if row.metric == "unscored" and value is not None:
+        value = math.ceil(10 * value) / 10  # how many records have shadows of both kinds depends on the draw
+    members, nonmembers = _expected(row, found, size)
     return replace(row, value=value, low=low, high=high, members=members, nonmembers=nonmembers)
 
 
-def _expected(row: Row, found: Findings) -> tuple[int | None, int | None]:
-    """As many members as the share of the draw makes them, of all that were scored."""
-    if row.members is None or row.nonmembers is None:
+def _expected(row: Row, found: Findings, size: int | None) -> tuple[int | None, int | None]:
+    """As many members as the share of the draw makes them, of all that there are."""
+    if row.members is None or row.nonmembers is None or size is None:
         return None, None
     share = found.config.get("membership", {}).get("share", 0.5)
-    scored = row.members + row.nonmembers
-    return round(share * scored), scored - round(share * scored)
+    return round(share * size), size - round(share * size)
 
 
 def _resampled(fpr: Sequence[float], tpr: Sequence[float]) -> tuple[list[float], list[float]]:

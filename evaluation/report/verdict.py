@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from evaluation.chance import against_chance, auc_text
 from evaluation.choice import chosen, is_resolved, passed_over, seed_text
 from evaluation.claims import Violation, violations
 from evaluation.curves import FPR, strongest_row
@@ -12,7 +13,7 @@ from evaluation.findings import AUC, Findings, tpr_at
 from evaluation.flags import refutation
 from evaluation.masking import masked
 from evaluation.report.game import shadows_of
-from evaluation.table import IF_LEAKED, NOTHING, if_leaked, percent
+from evaluation.table import IF_LEAKED, if_leaked, percent
 from evaluation.titles import is_undefended, title
 
 
@@ -75,9 +76,7 @@ def sentence(found: Findings) -> str:
             f" the best attack ({found.strongest}) finds {percent(row, interval=True)} of members;"
             f" guessing finds {100 * FPR:g} %."
         )
-    if row.low is not None and row.low <= guessing:
-        told += " That is no better than guessing within its interval, which proves nothing about stronger attacks."
-    return told
+    return told + (against_chance(found, found.strongest or "") if row.low is not None and row.low <= guessing else "")
 
 
 def scope(found: Findings) -> str:
@@ -109,7 +108,4 @@ def _masks(found: Findings, findings: Sequence[Findings]) -> str:
 
 
 def _auc(found: Findings) -> str:
-    row = found.get(AUC, attack=found.strongest)
-    if row.value is None:
-        return NOTHING
-    return f"{row.value:.3f}" + ("" if row.low is None or row.high is None else f" [{row.low:.3f}–{row.high:.3f}]")
+    return auc_text(found.get(AUC, attack=found.strongest))

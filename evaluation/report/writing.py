@@ -50,7 +50,8 @@ def write(
     shipped = dict(releases or {})
     if scope == PUBLIC:
         runs, findings = ordered(findings), published(findings)
-        shipped = {new.run: shipped[old.run] for old, new in zip(runs, findings, strict=True) if old.run in shipped}
+        pairs = zip(runs, findings, strict=True)
+        shipped = {new.run: Path(shipped[old.run]).name for old, new in pairs if old.run in shipped}
         command = public_command(command)
     figures = {"tradeoff": tradeoff(findings), "roc": roc(findings)}
     texts = {"results.csv": tidy_csv(findings)}

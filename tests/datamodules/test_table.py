@@ -149,3 +149,13 @@ def test_wrong_settings(tmp_path):
         Table(path="nowhere.csv", label="b").load()
     with pytest.raises(FileNotFoundError, match=r"^data.schema=nowhere.yaml is no file; give a YAML or JSON file$"):
         save(tmp_path, schema="nowhere.yaml").load()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", ["1e308", "1e200"])
+def test_values_too_large_to_add_up_are_refused_without_a_warning(tmp_path, value):
+    source = save(tmp_path, "a,y\n" + f"{value},p\n-{value},q\n" * 45, label="y")
+    with pytest.raises(
+        ValueError, match=rf"^column a has values up to {value[0]}e\+{value[2:]}, too large to add up; cor"
+    ):
+        prepare(source, Roles(), seed=0)

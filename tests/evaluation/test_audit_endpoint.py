@@ -66,11 +66,13 @@ def test_a_url_is_asked_once_for_each_input(service, tmp_path):
     model = Endpoint(endpoint=url, batch=4).open(tmp_path)
     np.testing.assert_allclose(model.ask(np.concatenate([ROWS, ROWS[:3]])), np.concatenate([ROWS, ROWS[:3]]))
     assert len(calls.asked) == 10
-    again = Endpoint(endpoint=url, batch=4).open(tmp_path)
-    np.testing.assert_allclose(again.ask(ROWS), ROWS)
-    assert len(calls.asked) == 10
+    calls.asked.clear()
+    again = Endpoint(endpoint=url, batch=3).open(tmp_path)
+    np.testing.assert_allclose(np.concatenate([again.ask(ROWS[:6]), again.ask(ROWS)]), np.concatenate([ROWS[:6], ROWS]))
+    uncertain = sorted(ROWS[:6].astype(float).tolist(), key=max)[:4]
+    assert sorted(calls.asked) == sorted(uncertain), "to compare, once"
     (log,) = tmp_path.glob("answers-*.jsonl")
-    assert log.stat().st_mode & 0o777 == 0o600
+    assert log.stat().st_mode & 0o777 == 0o600 and len(log.read_text().splitlines()) == 10
 
 
 def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path):
@@ -83,7 +85,9 @@ def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path)
     log.write_bytes(log.read_bytes() + b'{"input": "torn')  # killed while it wrote
     calls.behavior = "answers"
     np.testing.assert_allclose(Endpoint(endpoint=url, batch=2).open(tmp_path).ask(ROWS), ROWS)
-    assert sorted(calls.asked) == sorted(ROWS.astype(float).tolist())
+    first = calls.asked[:4]
+    assert sorted(calls.asked[4:8]) == sorted(first), "to compare"
+    assert sorted(first + calls.asked[8:]) == sorted(ROWS.astype(float).tolist())
     assert len(log.read_text().splitlines()) == 10
 
 
@@ -112,7 +116,10 @@ def test_what_an_endpoint_does_wrong_is_said_in_one_line(service, tmp_path, beha
 def test_answers_of_another_length_are_never_kept(service, tmp_path):
     calls, url = service
     calls.behavior = "other classes"
-    with pytest.raises(ValueError, match="scored 2 classes before and 3 now; it must score all classes of every"):
+    with pytest.raises(
+        ValueError,
+        match=r"scored 2 classes before and 3 now; .* every record\. If another model answers now, remove .*\.jsonl$",
+    ):
         Endpoint(endpoint=url, batch=4).open(tmp_path).ask(ROWS)
     (log,) = tmp_path.glob("answers-*.jsonl")
     assert len(log.read_text().splitlines()) == 4
@@ -121,11 +128,19 @@ def test_answers_of_another_length_are_never_kept(service, tmp_path):
         AnswerLog(log)
 
 
-def test_progress_is_shown(service, tmp_path, capsys):
-    Endpoint(endpoint=service[1], batch=4).open(tmp_path).ask(ROWS)
-    assert "10/10 queries answered" in capsys.readouterr().err
-    Endpoint(endpoint=service[1], batch=4).open(tmp_path).ask(ROWS)
-    assert capsys.readouterr().err == "", "nothing was left to ask"
+def test_one_progress_line_is_shown_for_the_records_and_kept_answers_are_told(service, tmp_path, capsys):
+    calls, _ = service
+    model = Endpoint(endpoint=service[1], batch=4).open(tmp_path)
+    assert model.prepare([ROWS[:6], ROWS[6:]]) == []
+    assert "10/10 queries answered" in (shown := capsys.readouterr().err) and len(shown.splitlines()) == 1
+    model.ask(ROWS + 1)
+    assert capsys.readouterr().err == "", "queries of an attack"
+    again = Endpoint(endpoint=service[1], batch=4).open(tmp_path)
+    assert again.prepare([ROWS[:6], ROWS[6:], ROWS + 2]) == [
+        "10 of 20 answers about records are those that an earlier audit kept; 4 of them were asked for again and are"
+        " the same."
+    ]
+    assert len(calls.asked) == 34 and "10/10 queries answered" in capsys.readouterr().err
 
 
 def test_nobody_listens(tmp_path):
@@ -151,18 +166,44 @@ def function(monkeypatch):
 
 def test_a_budget_is_never_exceeded(function, tmp_path):
     endpoint = Endpoint(endpoint="my_package.predict", batch=5, budget=12)
-    assert endpoint.open(tmp_path).ask(ROWS).shape == (10, 2)
+    with pytest.raises(ValueError, match="budget=12 is too small: 0 answers are there and 20 more are needed"):
+        endpoint.open(tmp_path).prepare([ROWS, ROWS + 1])
+    assert function == [], "what cannot suffice is not spent"
+    model = endpoint.open(tmp_path)
+    assert model.ask(ROWS).shape == (10, 2)
     with pytest.raises(
-        ValueError, match="budget=12 is spent: 10 answers are there and 10 more are needed; raise it to 20"
+        ValueError, match="budget=12 is too small: 10 answers are there and 10 more are needed; raise it to 20"
     ):
-        endpoint.open(tmp_path).ask(ROWS + 1)
+        model.ask(ROWS + 1)
     assert function == [5, 5]
+    endpoint.open(tmp_path).ask(np.concatenate([ROWS, ROWS[:2] + 1]))
+    assert function == [5, 5, 4, 2], "what is asked again to compare is not counted"
+
+
+@pytest.mark.parametrize("change", [lambda x: 1 - x, lambda x: x + np.random.default_rng().normal(0, 0.1, x.shape)])
+def test_kept_answers_of_another_model_are_not_used(function, monkeypatch, tmp_path, change):
+    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+    monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: x + 1e-4)
+    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+    monkeypatch.setattr(sys.modules["my_package"], "predict", change)
+    with pytest.raises(ValueError, match=r"the model behind it has changed, or it answers at random; remove .*jsonl"):
+        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+
+
+def test_kept_classes_of_another_model_are_not_used(function, monkeypatch, tmp_path):
+    endpoint = Endpoint(endpoint="my_package.predict", answers="predictions")
+    for _ in range(2):
+        monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: (x[:, 0] > 0.5).astype(int))
+        endpoint.open(tmp_path).ask(ROWS)
+    monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: (x[:, 0] <= 0.5).astype(int))
+    with pytest.raises(ValueError, match="answers otherwise than when its answers were kept"):
+        endpoint.open(tmp_path).ask(ROWS)
 
 
 def test_a_rate_is_kept(function, tmp_path):
     started = time.monotonic()
     Endpoint(endpoint="my_package.predict", batch=2, rate=20).open(tmp_path).ask(ROWS)
-    assert time.monotonic() - started >= 5 / 20
+    assert time.monotonic() - started >= 4 / 20
 
 
 def test_answers_of_one_endpoint_are_not_those_of_another(function, tmp_path):

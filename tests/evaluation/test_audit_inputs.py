@@ -137,17 +137,41 @@ def test_tables_need_the_column_of_the_label(tmp_path):
         read("records", str(path), "diagnosis")
 
 
-@pytest.mark.parametrize("known", ["features", "logits"])
+@pytest.mark.parametrize("known", ["features", "logits", "probabilities"])
 def test_records_of_both_sides_are_found_however_they_were_saved(known):
     def side(values, labels):
-        answers = values if known == "logits" else labels
-        level = "logits" if known == "logits" else "predictions"
+        answers, level = (labels, "predictions") if known == "features" else (values, known)
         features = values if known == "features" else None
         return AnsweredRecords(name="x", labels=labels, level=level, answers=answers, features=features)
 
     values = np.zeros((6, 2), dtype=np.float32)
-    values[:, 1] = np.arange(1, 7)
+    values[:, 1] = np.arange(1, 7) / 10
     labels = np.arange(6) % 2
     other = np.r_[-values.astype(np.float64)[:2], np.where(values == 0, -0.0, values)[2:].astype(np.float64)]
     assert shared_rows(side(values, labels), side(other, labels)) == 4
     assert shared_rows(side(values, labels), side(other, 1 - labels)) == 0
+
+
+def test_answers_that_many_records_have_tell_no_records():
+    def side(answers, level="probabilities"):
+        labels = np.zeros(len(answers), dtype=np.int64)
+        return AnsweredRecords(name="x", labels=labels, level=level, answers=answers)
+
+    sure = np.array([[1.0, 0.0], [1 - 1e-9, 1e-9], [0.7, 0.3], [0.6, 0.4]])
+    assert shared_rows(side(sure), side(sure)) == 2
+    for level, answers in (("predictions", np.zeros(4, dtype=np.int64)), ("probabilities", sure[[0, 1, 2, 2, 3]])):
+        assert shared_rows(side(answers, level), side(answers, level)) == 0
+
+
+def test_copies_of_a_file_are_known(tmp_path):
+    def file(**changes):
+        return saved(tmp_path, **{"probabilities": PROBABILITIES, "labels": LABELS, "features": LOGITS, **changes})
+
+    assert file().is_copy_of(file())
+    for changes in ({"labels": LABELS[::-1]}, {"features": -LOGITS}, {"probabilities": PROBABILITIES[::-1]}):
+        assert not file().is_copy_of(file(**changes))
+    assert not file().is_copy_of(saved(tmp_path, features=LOGITS, labels=LABELS))
+    (tmp_path / "in.csv").write_text("age,diagnosis\n40,ill\n,well\n")
+    tables = [read("records", str(tmp_path / "in.csv"), "diagnosis") for _ in range(2)]
+    assert tables[0].is_copy_of(tables[1]), "though a cell has no value"
+    assert not tables[0].is_copy_of(file())

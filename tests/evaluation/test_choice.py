@@ -42,6 +42,15 @@ def test_a_mask_that_finds_more_than_the_best_is_not_mentioned(
     assert "masked" not in verdicts(findings)[1].sentence
 
 
+def test_what_leaks_as_much_as_without_a_defense_is_not_called_protected(
+    make_findings: Callable[..., Findings], bare: Findings
+) -> None:
+    worse = make_findings("l2", strength=0.1, separation=2.0)
+    assert [heading for heading, _ in chosen([bare, worse])] == [
+        "Undefended", "Best protected, though no less was found than undefended: l2 0.1",
+    ]  # fmt: skip
+
+
 def test_a_mask_alone_is_called_one(bare: Findings, masking: Findings) -> None:
     findings = [bare, masking]
     headings = [heading for heading, _ in chosen(findings)]

@@ -15,6 +15,7 @@ from evaluation.runs import Run, find
 from train import train
 
 ROOT = Path(__file__).parents[2]
+REPORTS, RELEASED = Path("reports"), Path("released")
 TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
 
 
@@ -33,16 +34,33 @@ def content(folder: Path) -> dict[str, bytes]:
 def test_run_is_gone_and_the_others_are_as_they_were(runs):
     gone, kept = sorted((runs / "digits").iterdir())
     before = content(kept)
-    reports = runs.parent / "reports" / "digits"
-    reports.mkdir(parents=True)
-    (reports / "exposed.csv").write_text(f"run,record\n{gone.name},7\n")
-    (reports / "results.csv").write_text(f"run\n{kept.name}\n")
-    line = forget(gone, runs)
+    line = forget(gone, runs, REPORTS, RELEASED)
     assert line == (
-        f"removed {gone}: 2 models, signals, findings, secret and log;"
-        " what remains elsewhere: reports/digits/exposed.csv"
+        f"removed {gone}: 2 models, signals, findings, secret and log; nothing under reports and released names it"
     )
     assert list((runs / "digits").iterdir()) == [kept] and content(kept) == before
+
+
+def test_reports_that_name_the_run_are_told_wherever_they_are(runs):
+    gone, kept = sorted((runs / "digits").iterdir())
+    told = ["digits/report.html", "digits/exposed.csv", "digits/frontier/study.db", "digits/frontier/trials.csv"]
+    for name in (*told, "digits/results.csv"):
+        path = runs.parent / "elsewhere" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"\xff" + (kept if name.endswith("results.csv") else gone).name.encode() + b"\0")
+    assert forget(gone, runs, Path("elsewhere"), RELEASED).endswith(
+        f"what remains elsewhere: {', '.join(f'elsewhere/{name}' for name in sorted(told))}"
+    )
+
+
+def test_what_remains_is_told_too_when_removing_goes_on(runs):
+    one = min((runs / "digits").iterdir())
+    (one / "private" / "release_secret").write_text("system 00")
+    one.rename(one.with_name(f"{FORGOTTEN}{one.name}"))
+    REPORTS.mkdir()
+    (REPORTS / "report.html").write_text(one.name)
+    line = forget(one, runs, REPORTS, RELEASED)
+    assert "the release trained by its recipe" in line and line.endswith(", reports/report.html")
 
 
 def test_trials_of_a_tuned_run_go_with_it(compose, runs):
@@ -53,7 +71,7 @@ def test_trials_of_a_tuned_run_go_with_it(compose, runs):
     other = shutil.copytree(trial, trial.with_name("of-another-claim"))
     text = (other / "config.yaml").read_text()
     (other / "config.yaml").write_text(text.replace("epsilon: .inf", "epsilon: 64"))
-    assert "and 1 trials: 3 models" in forget(tuned, runs)
+    assert "and 1 trials: 3 models" in forget(tuned, runs, REPORTS, RELEASED)
     assert [path.name for path in trial.parent.iterdir()] == ["of-another-claim"]
 
 
@@ -67,10 +85,10 @@ def test_kill_in_between_leaves_nothing_that_looks_complete(runs, monkeypatch, k
     target = Path if killed_at == "rename" else shutil
     monkeypatch.setattr(target, killed_at, kill)
     with pytest.raises(KeyboardInterrupt):
-        forget(gone, runs)
+        forget(gone, runs, REPORTS, RELEASED)
     monkeypatch.undo()
     assert [run.folder for run in find(runs, "digits", None)] == [kept]
-    assert "removed" in forget(gone, runs)
+    assert "removed" in forget(gone, runs, REPORTS, RELEASED)
     assert list((runs / "digits").iterdir()) == [kept]
     assert not list(runs.rglob(f"{FORGOTTEN}*"))
 
@@ -83,10 +101,10 @@ def test_what_is_no_run_is_refused(runs, tmp_path):
     (runs / "digits" / "link").symlink_to(moved)
     for folder in (runs, runs / "digits", runs / "digits" / "link", moved, runs / "digits" / ".." / "..", Path("/")):
         with pytest.raises(ValueError, match=r"does not lie in .*/<data>/; give root=<folder of runs>"):
-            forget(folder, runs)
+            forget(folder, runs, REPORTS, RELEASED)
     for name in ("notes", "nowhere"):
         with pytest.raises(ValueError, match=r"is no run; give a folder that train.py printed$"):
-            forget(runs / "digits" / name, runs)
+            forget(runs / "digits" / name, runs, REPORTS, RELEASED)
     assert moved.is_dir() and one.is_dir() and (runs / "digits" / "notes").is_dir()
 
 
@@ -94,20 +112,26 @@ def test_run_that_is_being_trained_is_refused(runs):
     one = min((runs / "digits").iterdir())
     before = content(one)
     with Run(one).lock(), pytest.raises(ValueError, match="is in use by another process; wait until it has ended"):
-        forget(one, runs)
+        forget(one, runs, REPORTS, RELEASED)
     assert content(one) == before
 
 
 def test_damaged_configuration_keeps_no_run_alive(runs):
     one = min((runs / "digits").iterdir())
     (one / "config.yaml").write_text("a: [")
-    assert "removed" in forget(one, runs) and not one.exists()
+    assert "removed" in forget(one, runs, REPORTS, RELEASED) and not one.exists()
 
 
 def test_release_that_remains_is_named(runs):
     one = min((runs / "digits").iterdir())
     (one / "private" / "release_secret").write_text("system 00")
-    assert "the release trained by its recipe (released/), which others may have copied" in forget(one, runs)
+    for name in ("digits-mlp-none", "digits-mlp-none-label", "digits-mlp-l2"):
+        (Path("shipped") / name).mkdir(parents=True)
+    twin = shutil.copytree(one, one.with_name("mlp-none-1a2b3c4d"))
+    places = "shipped/digits-mlp-none, shipped/digits-mlp-none-label"
+    for run, released, where in ((one, Path("shipped"), places), (twin, RELEASED, "not in released")):
+        line = forget(run, runs, REPORTS, released)
+        assert f"the release trained by its recipe ({where}), which others may have copied" in line
 
 
 @pytest.mark.parametrize("words", [[], ["run="], ["nonsense"], ["run=a", "force=true"]])
@@ -117,10 +141,17 @@ def test_other_words_are_refused(words):
 
 
 def test_command_removes_a_run_in_one_line(runs):
-    one = min((runs / "digits").iterdir())
-    done = subprocess.run(
-        [sys.executable, "-m", forgetting.__name__, f"run={one}"],
-        cwd=runs.parent, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0 and done.stdout.startswith("removed ") and not one.exists()
-    assert len((done.stdout + done.stderr).splitlines()) == 1
+    one, other = sorted((runs / "digits").iterdir())
+    Path("told").mkdir()
+    (Path("told") / "report.html").write_text(other.name)
+    python = f"{sys.executable} -m {forgetting.__name__} "
+    for run, words in ((one, ()), (other, ("reports=told", f"root={runs}", "released=shipped"))):
+        made = ["make", "-sn", "-o", ".venv/.installed", "-f", str(ROOT / "Makefile"), "forget", f"run={run}", *words]
+        recipe = subprocess.run(made, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(
+            recipe.replace(".venv/bin/python -m evaluation.forget ", python), shell=True, cwd=runs.parent,
+            env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+        )  # fmt: skip
+        assert done.returncode == 0 and done.stdout.startswith("removed ") and not run.exists()
+        assert ("told/report.html" if words else "nothing under reports and released names it") in done.stdout
+        assert len((done.stdout + done.stderr).splitlines()) == 1

@@ -319,7 +319,7 @@ def test_a_violated_claim_cannot_be_overlooked(
         "Claim refuted: dp_sgd ε=1",
         "Claim refuted: dp_sgd ε=2",
         "Undefended",
-        "Best protected: l2 0.1",
+        "Best protected, though no less was found than undefended: l2 0.1",
     ]
     assert [verdict["refuted"] for verdict in content["verdicts"]] == [True, True, False, False]
     assert content["verdicts"][0]["sentence"].startswith("The claim of dp_sgd ε=1 is refuted: ε is above ")

@@ -110,14 +110,15 @@ def test_slurm_composes(tmp_path):
     assert "partition: cpu" in output and "submitit_folder: ${hydra.sweep.dir}/.submitit/%j" in output
 
 
-def test_interrupt_of_a_training_in_this_process_is_one_line(tmp_path):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_of_a_training_in_this_process_is_one_line(sent, tmp_path):
     """Lightning turns Ctrl-C into an exit with 1, without a word."""
     process = start(tmp_path, "train.py", "data=digits", "fleet.models=1", "trainer.epochs=100000")
     end = time.monotonic() + 120
     while not list(tmp_path.rglob("train.log")) and time.monotonic() < end:
         time.sleep(0.1)
     time.sleep(3)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, sent)
     output, error = process.communicate(timeout=120)
     assert (process.returncode, output) == (130, "")
     assert error == "interrupted: 0 of 1 models are done; the same command goes on from there\n"

@@ -14,7 +14,8 @@ from datamodules.split import Membership
 from defenses.base import Defense
 from defenses.dp_sgd.defense import DPSGDDefense
 from defenses.none import NoDefense
-from targets.training import make_fitter, without_trainer
+from targets.named import make_defense
+from targets.training import make_fitter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +77,9 @@ def test_base_is_trained_by_its_own_recipe(compose):
 
 
 def test_trainers_of_all_bases_are_left_to_the_recipes():
-    settings = {"a": 1, "trainer": {}, "base": {"b": 2, "trainer": {}, "base": {"c": 3, "trainer": {}}}}
-    assert without_trainer(settings) == {"a": 1, "base": {"b": 2, "base": {"c": 3}}}
+    base = {"_target_": f"{__name__}.Composed", "base": {"_target_": "defenses.none.NoDefense", "trainer": {}}}
+    composed = {"_target_": f"{__name__}.Composed", "base": {**base, "trainer": {}}, "trainer": {}}
+    assert make_defense(composed) == Composed(base=Composed(base=NoDefense()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,10 @@ def square(value: int) -> tuple[int, int]:
     return value * value, os.getpid()
 
 
+def leave(value: int) -> None:
+    raise SystemExit(value)
+
+
 def test_one_worker_or_one_item_runs_here():
     assert list(workers.run(square, [(2,), (3,)], 1)) == [(4, os.getpid()), (9, os.getpid())]
     assert list(workers.run(square, [(2,)], 8)) == [(4, os.getpid())]
@@ -33,6 +37,9 @@ def test_several_workers_run_in_processes_of_their_own():
     with pytest.raises(ValueError, match=r"^defense\.weight_decay=-1 must be above 0"):
         list(workers.run(square, [(-1,), (2,)], 2))
     assert workers._pool is None
+    for items in ([(0,)], [(0,), (0,)]):
+        with pytest.raises(ValueError, match=r"^code of this run called sys\.exit\(0\); let it raise an error instead"):
+            list(workers.run(leave, items, 2))
     workers.stop()
 
 

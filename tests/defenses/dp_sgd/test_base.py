@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from torch import nn
 
 from datamodules.dataset import from_config
@@ -18,8 +17,9 @@ from defenses.base import Defense
 from defenses.dp_sgd import DPSGDDefense
 from defenses.none import NoDefense
 from targets.fleet import Fleet
+from targets.named import make_defense
 from targets.statement import Statement
-from targets.training import make_fitter, without_trainer
+from targets.training import make_fitter
 
 SMALL = ["data=digits", "network.hidden=[16]", "defense=dp_sgd", "defense.trainer.epochs=2"]
 REFUSED = {
@@ -65,7 +65,7 @@ def same(one: Fleet, other: Fleet) -> bool:
 
 
 def test_none_is_the_base_unless_another_is_chosen(compose):
-    assert instantiate(without_trainer(compose(*SMALL)["defense"])) == DPSGDDefense(epsilon=8)
+    assert make_defense(compose(*SMALL)["defense"]) == DPSGDDefense(epsilon=8)
     assert DPSGDDefense(epsilon=8).base == NoDefense()
 
 

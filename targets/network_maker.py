@@ -1,0 +1,89 @@
+"""Networks made as a configuration says; one of a user's own is tried before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from torch import Tensor, nn
+
+from datamodules.dataset import Dataset
+from targets.named import found
+
+LONGEST = 300  # letters of a reason: some of torch's go on for pages
+
+
+@dataclass(frozen=True)
+class NetworkMaker:
+    """Makes networks for (shape, classes).
+
+    Args:
+        settings: `_target_` names the class, the rest are arguments of it.
+    """
+
+    settings: Mapping[str, Any]
+
+    def __call__(self, *, shape: Sequence[int], classes: int) -> nn.Module:
+        """A network with new weights.
+
+        Raises:
+            ValueError: if the class cannot be imported or made, or is none of networks.
+        """
+        own = {key: value for key, value in self.settings.items() if key != "_target_"}
+        given = ", ".join(f"{key}={value}" for key, value in {"shape": tuple(shape), "classes": classes, **own}.items())
+        remedy = "mend it or its settings: it gets shape, classes and what +network.<setting>=<value> adds"
+        make = self._make
+        with self._telling(given, remedy):
+            network = make(shape=shape, classes=classes)
+        if not isinstance(network, nn.Module):
+            raise ValueError(f"{self._name} makes no network but {network!r}; name a class of torch.nn.Module")
+        return network
+
+    def try_out(self, dataset: Dataset) -> None:
+        """Has a network, thrown away afterwards, answer two records.
+
+        Raises:
+            ValueError: if there is no answer, or it is not one float for each record and class.
+        """
+        records, wanted = torch.from_numpy(np.ascontiguousarray(dataset.x[:2])), (2, len(dataset.classes))
+        remedy = f"it must return logits {wanted}"
+        with torch.random.fork_rng(), torch.no_grad():
+            network = self(shape=dataset.shape, classes=len(dataset.classes)).eval()
+            with self._telling(_shape(records), remedy):
+                answer = network(records)
+        if not isinstance(answer, Tensor) or not answer.is_floating_point() or answer.shape != wanted:
+            raise ValueError(f"{self._name}, given {_shape(records)}, returned {_shape(answer)}; {remedy}")
+
+    @property
+    def _name(self) -> str:
+        return f"network._target_={self.settings.get('_target_')}"
+
+    @cached_property
+    def _make(self) -> Callable[..., Any]:
+        found("network._target_", self.settings.get("_target_"))
+        make: Callable[..., Any] = instantiate(dict(self.settings), _partial_=True)
+        return make
+
+    @contextmanager
+    def _telling(self, given: str, remedy: str) -> Iterator[None]:
+        """Tells in one line whatever a network raises; those of this project say themselves what is wrong."""
+        try:
+            yield
+        except (Exception, SystemExit) as error:
+            if isinstance(error, ValueError) and self.settings["_target_"].startswith("targets."):
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+            raise ValueError(f"{self._name}, given {given}, raised {reason}; {remedy}")  # noqa: B904
+
+
+def _shape(answer: object) -> str:
+    """What a network takes or gives, in a few words."""
+    if not isinstance(answer, Tensor):
+        return f"a {type(answer).__name__}"
+    return f"{str(answer.dtype).removeprefix('torch.')} {tuple(answer.shape)}"

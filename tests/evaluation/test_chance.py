@@ -1,0 +1,52 @@
+"""Chance is claimed only where no attack does better over all records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from evaluation.chance import against_chance
+from evaluation.findings import AUC, Findings, tpr_at
+from evaluation.report.verdict import sentence
+
+NOTHING_FOUND = " That is no better than guessing within its interval, which proves nothing about stronger attacks."
+
+
+@pytest.fixture
+def measured(make_findings: Callable[..., Findings]) -> Callable[..., Findings]:
+    """A run of which few members are found at 1 % FPR, with the AUC of each attack as given, ± 0.02."""
+
+    def made(**aucs: float) -> Findings:
+        rows = []
+        for row in make_findings(separation=0.02).rows:
+            if row.metric == AUC and row.model == row.group == "all":
+                value = aucs.get(row.attack, 0.5)
+                row = replace(row, value=value, low=value - 0.02, high=value + 0.02)
+            elif row.metric == tpr_at(0.01) and row.model == row.group == "all":
+                value = 0.015 if row.attack == "lira" else 0.01
+                row = replace(row, value=value, low=0.005, high=0.03)
+            rows.append(row)
+        return replace(make_findings(separation=0.02), rows=rows)
+
+    return made
+
+
+def test_nothing_is_called_nothing(measured: Callable[..., Findings]) -> None:
+    found = measured(lira=0.51)
+    assert found.strongest == "lira"
+    assert against_chance(found, "lira") == NOTHING_FOUND and sentence(found).endswith(NOTHING_FOUND)
+
+
+def test_its_own_auc_is_told_where_that_excludes_guessing(measured: Callable[..., Findings]) -> None:
+    told = sentence(measured(lira=0.56))
+    assert "no better than guessing" not in told
+    assert told.endswith("does better than guessing: its AUC is 0.560 [0.540–0.580]; guessing has 0.5.")
+
+
+def test_another_attack_is_named_where_its_auc_does(measured: Callable[..., Findings]) -> None:
+    found = measured(loss=0.55)
+    assert against_chance(found, "lira") == (
+        f" Of the {len(found.attacks)} attacks, loss has the highest AUC: 0.550 [0.530–0.570]."
+    )

@@ -1,0 +1,74 @@
+"""Defenses and optimizers by the class that a configuration names."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from datamodules.settings import named_in_full
+from targets.named import make_defense
+from targets.recipe import Recipe
+
+DP_SGD = {"_target_": "defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_target_": "builtins.print"}, r"^defense\._target_=builtins\.print is no defense; choose one by name, or a"),
+        ({"_target_": "nowhere.Mine"}, r"^defense\._target_=nowhere\.Mine cannot be imported \(ModuleNotFoundError"),
+        ({}, r"^defense\._target_=None cannot be imported"),
+        ({**DP_SGD, "wat": 1}, r"^defense\.wat is no setting; remove it, or choose one of epsilon, delta"),
+        ({**DP_SGD, "epsilon": 0}, r"^defense\.epsilon=0 is not positive; choose"),
+        (
+            {**DP_SGD, "epsilon": "abc"},
+            r"^defense has a value of another kind than it takes \('>' not supported .*; mend",
+        ),
+        (
+            {"_target_": "defenses.selena.Selena", "base": {**DP_SGD, "epsilon": 0}},
+            r"^defense\.base\.epsilon=0 is not positive",
+        ),
+    ],
+)
+def test_settings_of_a_defense_are_refused_by_their_keys(node, message):
+    with pytest.raises(ValueError, match=message):
+        make_defense(node)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "message"),
+    [
+        (
+            {"_target_": "torch.optim.Nope"},
+            r"^trainer\.optimizer\._target_=torch\.optim\.Nope cannot be imported \(Attr",
+        ),
+        ({"_target_": "builtins.list"}, r"^trainer\.optimizer\._target_=builtins\.list makes no optimizer; name one"),
+        (
+            {"_target_": "torch.optim.SGD", "lr": -1},
+            r"^trainer\.optimizer: Invalid learning rate: -1; mend the setting",
+        ),
+        ({"_target_": "torch.optim.SGD", "wat": 1}, r"^trainer\.optimizer: .*'wat'; mend the setting"),
+    ],
+)
+def test_what_makes_no_optimizer_is_refused(optimizer, message):
+    recipe = Recipe(epochs=1, batch_size=1, optimizer=optimizer)
+    with pytest.raises(ValueError, match=message):
+        recipe.make_optimizer([torch.nn.Parameter(torch.zeros(1))])
+
+
+def test_settings_of_the_trainer_are_named_where_they_stand(compose):
+    private = compose("data=digits", "defense=dp_sgd", "defense.trainer.epochs=0")
+    with pytest.raises(ValueError, match=r"^defense\.trainer\.epochs=0 is no count"):
+        Recipe.of(private)
+    with pytest.raises(ValueError, match=r"^trainer\.epochs=0 is no count"):
+        Recipe.of(compose("data=digits", "trainer.epochs=0"))
+    composed = compose(
+        "data=digits", "defense=selena", "defense@defense.base=dp_sgd", "defense.base.trainer.batch_size=0"
+    )
+    with pytest.raises(ValueError, match=r"^defense\.base\.trainer\.batch_size=0 is no count"):
+        Recipe.of_bases(composed)
+
+
+def test_other_errors_are_left_as_they_are():
+    with pytest.raises(ValueError, match=r"^rate=1 is too much$"), named_in_full({"defense": {"epsilon": 1}}):
+        raise ValueError("rate=1 is too much")
