@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from evaluation.findings import AUC, Row
 from evaluation.table import NOTHING
 
 
+@runtime_checkable
 class Measured(Protocol):
     """What attacks found, on a fleet or on one model."""
 

@@ -166,12 +166,12 @@ def test_run_that_another_process_finished_in_the_meantime_is_not_trained_again(
 
 
 def test_failed_run_leaves_the_reason_and_nothing_else(compose):
-    settings = compose(*TINY, "network.hidden=[0]")
+    settings = compose(*TINY, "trainer.optimizer.lr=1e30")
     run = Run.of(settings, from_config(settings))
-    with pytest.raises(ValueError, match="is no list of widths"):
+    with pytest.raises(ValueError, match="model 0 diverged"):
         train(settings)
     assert {path.name for path in run.folder.iterdir()} == {"FAILED", ".lock", "train.log"}
-    assert "network.hidden=[0] is no list of widths" in (run.folder / "FAILED").read_text()
+    assert "model 0 diverged: its weights are not finite" in (run.folder / "FAILED").read_text()
     assert not run.is_complete()
 
 

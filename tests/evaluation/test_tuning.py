@@ -186,7 +186,7 @@ def test_settings_that_no_model_can_be_trained_with_lose_and_are_not_tried_again
     settings = {**compose(*SMALL), "tuning": {"models": 1, "grid": {"trainer": grid}}}
     outcome = train(settings)
     assert optimizer_of(outcome["folder"])["lr"] == 0.05
-    assert "; 3 failed: batch_size=5000 exceeds N=100; choose at most 100" in capsys.readouterr().out
+    assert "; 3 failed: trainer.batch_size=5000 exceeds N=100; choose at most 100" in capsys.readouterr().out
     monkeypatch.setattr("evaluation.trials.try_out", pytest.fail)
     assert train(settings)["status"] == "cached"
 
@@ -196,7 +196,7 @@ def test_all_failing_is_an_error(compose: Compose) -> None:
     with pytest.raises(ValueError) as error:
         train(settings)
     assert str(error.value) == (
-        "tuning: all 2 trials failed, the first with: batch_size=4000 exceeds N=100; choose at most 100"
+        "tuning: all 2 trials failed, the first with: trainer.batch_size=4000 exceeds N=100; choose at most 100"
     )
     assert not find_models(settings)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import fork
 from safetensors.torch import save
 from sweeps import SETTINGS, attack, content, results, sweep
 from torch import Tensor
@@ -29,12 +30,10 @@ def moments(count: int, until: float) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def seconds(processes, tmp_path_factory, undisturbed: Path) -> float:
+def seconds(tmp_path_factory, undisturbed: Path) -> float:
     """How long the sweep takes, now that the fork server is there."""
     started = time.monotonic()
-    process = processes.Process(target=sweep, args=(tmp_path_factory.mktemp("timed") / "runs",))
-    process.start()
-    process.join()
+    fork(sweep, tmp_path_factory.mktemp("timed") / "runs").join()
     return time.monotonic() - started
 
 

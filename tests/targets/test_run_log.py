@@ -37,8 +37,8 @@ def test_verbose_shows_the_same_lines_and_lightnings_own(compose, capfd):
 
 
 def test_failure_is_logged_and_the_log_kept(compose):
-    settings = compose(*TINY, "network.hidden=[0]")
-    with pytest.raises(ValueError, match="is no list of widths"):
+    settings = compose(*TINY, "trainer.optimizer.lr=1e30")
+    with pytest.raises(ValueError, match="model 0 diverged"):
         train(settings)
     (folder,) = (Path(settings["runs"]) / "digits").iterdir()
     assert lines(folder)[-1] == "failed; the reason is in FAILED"
