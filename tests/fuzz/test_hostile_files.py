@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from refusal import refusal
 
-from commandline import is_bad_input, one_line
 from datamodules.arrays import Arrays
 from datamodules.dataset import prepare
 from datamodules.decompression import opened
@@ -60,15 +60,7 @@ def lying(shape: Any, kind: str = "<f8", rest: bytes = b"") -> bytes:
 
 def outcome(load: Callable[[], object]) -> str | None:
     """The one line in which something is refused, None if it is read."""
-    try:
-        load()
-    except Exception as error:
-        if not is_bad_input(error):
-            raise
-        line = one_line(error)
-        assert "\n" not in line and 10 < len(line) < 1500
-        return line
-    return None
+    return refusal(load, longest=1500)
 
 
 def read(source: Any) -> Callable[[], object]:
