@@ -31,6 +31,7 @@ def main(config: DictConfig) -> dict[str, Any] | None:
     settings: Any = OmegaConf.to_container(config, resolve=True)
     settings["names"] = names(chosen, settings)
     settings = with_own_network(settings, HydraConfig.get().overrides.task)
+    warn_of_unused(settings, HydraConfig.get().overrides.task)
     if HydraConfig.get().mode == RunMode.MULTIRUN:
         return train(settings)  # the sweep shows the progress line, failures and the summary
     call(lambda: one(settings, HydraConfig.get().overrides.task, HydraConfig.get().sweeper.get("grids") or ()))
@@ -65,6 +66,25 @@ def with_own_network(settings: dict[str, Any], overrides: Sequence[str]) -> dict
     kept = tuple(key.split(".")[1] for key in given if key.startswith("network."))
     network = {key: value for key, value in settings["network"].items() if key in kept}
     return {**settings, "network": network, "names": {**settings["names"], "network": "own"}}
+
+
+def warn_of_unused(settings: Mapping[str, Any], overrides: Sequence[str]) -> None:
+    """Warns of settings of the trainer that the defense puts others in the place of: they change nothing."""
+    import warnings
+
+    from targets.notices import in_one_line
+
+    defense = settings["defense"]
+    own = (defense.get("trainer") or {}) if isinstance(defense, Mapping) else {}
+    for override in overrides:
+        group, _, key = override.lstrip("+").partition("=")[0].partition(".")
+        if group == "trainer" and key.partition(".")[0] in own:
+            with in_one_line():
+                warnings.warn(
+                    f"{override} changes nothing: defense={settings['names']['defense']} has its own, set"
+                    f" defense.trainer.{key}",
+                    stacklevel=1,
+                )
 
 
 def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence[str] = ()) -> None:

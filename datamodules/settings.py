@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
@@ -40,7 +41,7 @@ def named_in_full(groups: Mapping[str, Mapping[str, Any]]) -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        setting = str(error).partition("=")[0]
+        setting = re.split(r"\W", str(error), maxsplit=1)[0]
         if not (holding := [group for group, settings in groups.items() if setting in settings]):
             raise
         raise ValueError(f"{holding[-1]}.{error}") from None

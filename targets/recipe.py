@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -81,13 +81,10 @@ class Recipe:
             return made(cls, "trainer", {name: value for group in groups.values() for name, value in group.items()})
 
     @classmethod
-    def of_bases(cls, config: Mapping[str, Any], key: str = "defense") -> tuple[Recipe, ...]:
+    def of_bases(cls, config: Mapping[str, Any]) -> tuple[Recipe, ...]:
         """The same for the base of the defense, that base's own base, and so on."""
-        base = config["defense"].get("base")
-        if base is None:
-            return ()
-        inner, key = {**config, "defense": base}, f"{key}.base"
-        return (cls.of(inner, key), *cls.of_bases(inner, key))
+        _, *bases = stages(config)
+        return tuple(cls.of(*stage) for stage in bases)
 
     def arithmetic(self, size: int) -> Arithmetic:
         """The public numbers of training on N = `size` records."""
@@ -98,17 +95,22 @@ class Recipe:
         from torch import optim
 
         name = self.optimizer["_target_"]
-        found("trainer.optimizer._target_", name)
+        found("optimizer._target_", name)
         make = instantiate(self.optimizer, _partial_=True)
         try:
             optimizer = make(parameters)
         except Exception as error:  # whatever the class raises: it may be the user's
-            raise ValueError(f"trainer.optimizer: {error}; mend the setting, or remove it") from None
+            raise ValueError(f"optimizer: {error}; mend the setting, or remove it") from None
         if not isinstance(optimizer, optim.Optimizer):
-            raise ValueError(
-                f"trainer.optimizer._target_={name} makes no optimizer; name one, such as torch.optim.Adam"
-            )
+            raise ValueError(f"optimizer._target_={name} makes no optimizer; name one, such as torch.optim.Adam")
         return optimizer
+
+
+def stages(config: Mapping[str, Any], key: str = "defense") -> Iterator[tuple[Mapping[str, Any], str]]:
+    """The configuration with its defense, which stands at `key`, then with the base of that, and so on; and the key."""
+    yield config, key
+    if (base := config["defense"].get("base")) is not None:
+        yield from stages({**config, "defense": base}, f"{key}.base")
 
 
 def trainers(config: Mapping[str, Any], key: str = "defense") -> dict[str, Mapping[str, Any]]:

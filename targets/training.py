@@ -22,7 +22,7 @@ from targets.fleet import Fitter, Fleet
 from targets.named import make_defense
 from targets.network_maker import NetworkMaker
 from targets.networks import MLP
-from targets.recipe import Recipe, trainers
+from targets.recipe import Recipe, stages, trainers
 from targets.run_log import RunLog
 from targets.statement import Statement
 from targets.tracking import Tracker
@@ -80,7 +80,9 @@ def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership)
     """
     fitter = make_fitter(config, dataset, Secret.from_text("tried"), models=[0], membership=membership)
     NetworkMaker(config["network"]).try_out(dataset)
-    fitter.recipe.make_optimizer(fitter.initial_network(0).parameters())
+    for stage, recipe in zip(stages(config), (fitter.recipe, *fitter.base_recipes), strict=True):
+        with named_in_full(trainers(*stage)):
+            recipe.make_optimizer(fitter.initial_network(0).parameters())
 
 
 def at_once(wanted: int | str, fitter: Fitter) -> int:

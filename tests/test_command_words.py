@@ -18,7 +18,7 @@ WORDS = {
         "invalid choice: 'wat' (choose from 'job', 'hydra', 'all')",
     ),
     "batch": (
-        ("train.py", "data=digits", "defense=dp_sgd", "split.pool=0.1", "trainer.batch_size=32"),
+        ("train.py", "data=digits", "defense=dp_sgd", "split.pool=0.1"),
         "defense.trainer.batch_size=128 exceeds N=90; choose at most 90",
     ),
     "plain batch": (
@@ -27,7 +27,18 @@ WORDS = {
     ),
     "optimizer": (
         ("train.py", "data=digits", "trainer.optimizer._target_=torch.optim.Nope"),
-        "trainer.optimizer._target_=torch.optim.Nope cannot be imported",
+        "error: trainer.optimizer._target_=torch.optim.Nope cannot be imported",
+    ),
+    "optimizer of a defense": (
+        ("train.py", "data=digits", "defense=dp_sgd", "defense.trainer.optimizer.lr=-1"),
+        "error: defense.trainer.optimizer: Invalid learning rate: -1; mend the setting",
+    ),
+    "optimizer of a base": (
+        (
+            *("train.py", "data=digits", "defense=selena", "defense@defense.base=dp_sgd"),
+            "defense.base.trainer.optimizer._target_=builtins.list",
+        ),
+        "error: defense.base.trainer.optimizer: list() takes no keyword arguments; mend the setting",
     ),
 }
 
@@ -39,3 +50,11 @@ def test_one_line(tmp_path: Path, case: str) -> None:
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1
     assert not (tmp_path / "runs" / "digits").exists()
+
+
+@pytest.mark.parametrize("defense", ["l2", "dp_sgd"])
+def test_a_setting_that_the_defense_has_otherwise_is_told(tmp_path: Path, defense: str) -> None:
+    done = call("train.py", "data=digits", f"defense={defense}", "trainer.epochs=3", "plan=true", folder=tmp_path)
+    assert done.returncode == 0
+    own = "warning: trainer.epochs=3 changes nothing: defense=dp_sgd has its own, set defense.trainer.epochs\n"
+    assert done.stderr == ("" if defense == "l2" else own)

@@ -40,14 +40,14 @@ def test_settings_of_a_defense_are_refused_by_their_keys(node, message):
     [
         (
             {"_target_": "torch.optim.Nope"},
-            r"^trainer\.optimizer\._target_=torch\.optim\.Nope cannot be imported \(Attr",
+            r"^optimizer\._target_=torch\.optim\.Nope cannot be imported \(Attr",
         ),
-        ({"_target_": "builtins.list"}, r"^trainer\.optimizer\._target_=builtins\.list makes no optimizer; name one"),
+        ({"_target_": "builtins.list"}, r"^optimizer\._target_=builtins\.list makes no optimizer; name one"),
         (
             {"_target_": "torch.optim.SGD", "lr": -1},
-            r"^trainer\.optimizer: Invalid learning rate: -1; mend the setting",
+            r"^optimizer: Invalid learning rate: -1; mend the setting",
         ),
-        ({"_target_": "torch.optim.SGD", "wat": 1}, r"^trainer\.optimizer: .*'wat'; mend the setting"),
+        ({"_target_": "torch.optim.SGD", "wat": 1}, r"^optimizer: .*'wat'; mend the setting"),
     ],
 )
 def test_what_makes_no_optimizer_is_refused(optimizer, message):
