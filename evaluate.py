@@ -30,7 +30,7 @@ def main(config: DictConfig) -> None:
 
 def evaluate(settings: dict[str, Any]) -> None:
     from evaluation.given import check_given
-    from evaluation.limit import refuse_limits
+    from evaluation.limits.limit import refuse_limits
     from evaluation.method import Method
     from evaluation.report.scope import check_scope_of
     from evaluation.runs import find
@@ -76,10 +76,10 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     """
     from evaluation.claims import violations
     from evaluation.curves import check_comparable
-    from evaluation.gate import gate
-    from evaluation.limit import Limit
-    from evaluation.measure import findings_of
-    from evaluation.recommendation import recommend
+    from evaluation.limits.gate import gate
+    from evaluation.limits.limit import Limit
+    from evaluation.limits.recommendation import recommend
+    from evaluation.measuring.measure import findings_of
     from evaluation.report.releases import releases
     from evaluation.report.scope import PUBLIC
     from evaluation.report.writing import write
@@ -117,8 +117,8 @@ def audit(settings: dict[str, Any], method: Method) -> None:
 
 def study(settings: dict[str, Any], runs: Sequence[Run], method: Method, folder: Path) -> None:
     """Attacks runs under several settings, prints the table and writes it."""
-    from evaluation.studies import study_table, write_study
-    from evaluation.study_runs import run_study
+    from evaluation.studies.studies import study_table, write_study
+    from evaluation.studies.study_runs import run_study
     from evaluation.table import console_for
 
     rows = run_study(settings, runs, method)

@@ -29,8 +29,8 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import attacks
-from evaluation.bootstrap import Bootstrap, fleet_metrics
-from evaluation.leakage import METRICS
+from evaluation.measuring.leakage import METRICS
+from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 
 MODELS, RECORDS, POPULATION, CLASSES, REPLICATES = 64, 50_000, 5_000, 10, 150
 ATTACKS: dict[str, Callable[[], attacks.Attack]] = {

@@ -27,9 +27,9 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from attacks import BASE, RMIA, Attack, LiRA, View  # noqa: E402
-from evaluation.metrics import roc_auc  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
-from evaluation.signals import answers  # noqa: E402
+from evaluation.signals.signals import answers  # noqa: E402
+from evaluation.statistics.metrics import roc_auc  # noqa: E402
 from train import composed, train  # noqa: E402
 
 MODELS = 48

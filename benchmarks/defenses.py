@@ -34,12 +34,12 @@ sys.path.insert(0, str(ROOT))
 from commandline import one_line  # noqa: E402
 from evaluate import all_attacks  # noqa: E402
 from evaluation.findings import AUC, FPRS, Findings, tpr_at  # noqa: E402
-from evaluation.flags import flags  # noqa: E402
-from evaluation.masking import MASKED  # noqa: E402
-from evaluation.measure import findings_of  # noqa: E402
+from evaluation.flags.flags import flags  # noqa: E402
+from evaluation.flags.masking import MASKED  # noqa: E402
+from evaluation.measuring.measure import findings_of  # noqa: E402
 from evaluation.method import Method  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
-from evaluation.signals import predictions  # noqa: E402
+from evaluation.signals.signals import predictions  # noqa: E402
 from evaluation.titles import title  # noqa: E402
 from evaluation.tuning import trainings  # noqa: E402
 from targets import workers  # noqa: E402

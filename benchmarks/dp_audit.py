@@ -34,10 +34,10 @@ sys.path.insert(0, str(ROOT))
 
 from attacks import Alignment, Attack, LossThreshold  # noqa: E402
 from defenses.dp_sgd.noise import NoiseSource  # noqa: E402
-from evaluation.epsilon import one_run  # noqa: E402
-from evaluation.grant import Grant  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
-from evaluation.signals import view  # noqa: E402
+from evaluation.signals.grant import Grant  # noqa: E402
+from evaluation.signals.signals import view  # noqa: E402
+from evaluation.statistics.epsilon import one_run  # noqa: E402
 from train import composed, train  # noqa: E402
 
 GUESSED = 0.1  # share of the canaries that are guessed, at each end

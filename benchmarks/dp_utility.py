@@ -24,7 +24,7 @@ sys.path.insert(0, str(ROOT))
 
 from datamodules.dataset import from_config  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
-from evaluation.signals import answers  # noqa: E402
+from evaluation.signals.signals import answers  # noqa: E402
 from train import composed, train  # noqa: E402
 
 

@@ -40,9 +40,9 @@ from attacks import (  # noqa: E402
     NegatedClassifier,
     ShadowClassifier,
 )
-from evaluation.metrics import roc_auc  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
-from evaluation.signals import predictions, view  # noqa: E402
+from evaluation.signals.signals import predictions, view  # noqa: E402
+from evaluation.statistics.metrics import roc_auc  # noqa: E402
 from targets.guards.registry import label, make_guard  # noqa: E402
 from targets.networks import MLP  # noqa: E402
 from train import composed, train  # noqa: E402

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from evaluation import epsilon
-from evaluation.intervals import Called, Estimate, upper_limit
-from evaluation.metrics import Scores, advantage, balanced_accuracy, roc_auc, roc_points, tpr_at_fpr
+from evaluation.statistics import epsilon
+from evaluation.statistics.intervals import Called, Estimate, upper_limit
+from evaluation.statistics.metrics import Scores, advantage, balanced_accuracy, roc_auc, roc_points, tpr_at_fpr
 
 FPRS = (0.01, 0.001)
 ASSUMPTIONS = {

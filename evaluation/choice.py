@@ -8,8 +8,8 @@ from dataclasses import replace
 from evaluation.claims import violations
 from evaluation.curves import FPR, Series, ordered, strongest_row
 from evaluation.findings import AUC, Findings, tpr_at
-from evaluation.masking import masked
-from evaluation.ties import is_tied
+from evaluation.flags.masking import masked
+from evaluation.flags.ties import is_tied
 from evaluation.titles import canary_text, has_canaries, is_undefended, title
 from evaluation.utility import AFFORDABLE, worth
 

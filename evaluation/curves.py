@@ -10,9 +10,9 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from evaluation.epsilon import tpr_ceiling
 from evaluation.findings import FPRS, Findings, Row, tpr_at
 from evaluation.settings import flat
+from evaluation.statistics.epsilon import tpr_ceiling
 from evaluation.titles import canary_text, has_canaries, is_undefended, line_name, varying
 
 FPR = FPRS[0]

@@ -14,10 +14,10 @@ from hydra.utils import instantiate
 
 from attacks import Attack
 from datamodules.slices import Slices
-from evaluation.augmentations import AUGMENTATIONS
-from evaluation.grant import Grant
 from evaluation.runs import Run, canonical
-from evaluation.signals import PLAIN, stamp
+from evaluation.signals.augmentations import AUGMENTATIONS
+from evaluation.signals.grant import Grant
+from evaluation.signals.signals import PLAIN, stamp
 from evaluation.utility import ACCURACY, Utility
 
 METHOD_VERSION = 5

@@ -15,7 +15,7 @@ from rich.text import Text
 from evaluation.claims import violations
 from evaluation.curves import ordered, strongest_row
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
-from evaluation.flags import VIOLATED, flags, meanings, refutation
+from evaluation.flags.flags import VIOLATED, flags, meanings, refutation
 from evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
 from evaluation.utility import CALIBRATION, Utility
 

@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
-    "train", "evaluate", "targets.training", "defenses.dp_sgd", "evaluation.measure", "evaluation.report.writing",
-    "evaluation.figures.plots", "matplotlib.pyplot",
+    "train", "evaluate", "targets.training", "defenses.dp_sgd", "evaluation.measuring.measure",
+    "evaluation.report.writing", "evaluation.figures.plots", "matplotlib.pyplot",
 )  # fmt: skip
 
 FORKS = multiprocessing.get_context("forkserver")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from evaluate import all_attacks
-from evaluation.augmentations import augmented
-from evaluation.grant import Grant
-from evaluation.measure import findings_of
+from evaluation.measuring.measure import findings_of
 from evaluation.method import Method
 from evaluation.runs import Run, find
-from evaluation.signals import answers, predictions, view
-from evaluation.study_runs import run_study
+from evaluation.signals.augmentations import augmented
+from evaluation.signals.grant import Grant
+from evaluation.signals.signals import answers, predictions, view
+from evaluation.studies.study_runs import run_study
 from targets.guarding import load_guarded
 from targets.guards import Query, adversarial_noise, discriminator
 from targets.guards.registry import guards_of, label, make_guard

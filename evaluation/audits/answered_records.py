@@ -12,7 +12,7 @@ from jaxtyping import Int64, Shaped
 from attacks import View
 from evaluation.audits.audited_model import AuditedModel
 from evaluation.audits.saved_records import SavedRecords
-from evaluation.grant import Grant
+from evaluation.signals.grant import Grant
 from targets.guards import Level
 
 ROUNDED = 0.005

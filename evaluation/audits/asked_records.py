@@ -15,7 +15,7 @@ from evaluation.audits.saved_records import LEAST
 from evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
 from evaluation.chance import auc_text
 from evaluation.findings import AUC
-from evaluation.flag import Flag
+from evaluation.flags.flag import Flag
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

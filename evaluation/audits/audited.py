@@ -15,9 +15,9 @@ from attacks.class_thresholds import Threshold
 from evaluation.audits.asking import BudgetSpentError
 from evaluation.audits.blind_baseline import blind_scores
 from evaluation.findings import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
-from evaluation.intervals import clopper_pearson_interval
-from evaluation.leakage import PRIORS, tied_share
-from evaluation.metrics import advantage, balanced_accuracy, ppv, roc_auc, tnr_at_fnr, tpr_at_fpr
+from evaluation.measuring.leakage import PRIORS, tied_share
+from evaluation.statistics.intervals import clopper_pearson_interval
+from evaluation.statistics.metrics import advantage, balanced_accuracy, ppv, roc_auc, tnr_at_fnr, tpr_at_fpr
 
 BLIND = "blind_baseline"
 """Stands where an attack's name does; it never asks the model."""

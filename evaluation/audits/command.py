@@ -20,7 +20,7 @@ from evaluation.audits.gate import judge
 from evaluation.audits.report import audit_page, content
 from evaluation.audits.saved_records import LEAST, SavedRecords, enough, read
 from evaluation.audits.table import show
-from evaluation.limit import Limit
+from evaluation.limits.limit import Limit
 from evaluation.method import Method
 
 COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterator
 from evaluation.audits.audited import Audited, tied
 from evaluation.chance import against_chance, auc_text
 from evaluation.findings import AUC, FPRS, tpr_at
-from evaluation.flag import Flag
-from evaluation.flags import FEW
+from evaluation.flags.flag import Flag
+from evaluation.flags.flags import FEW
+from evaluation.flags.ties import TIED, ties_of
 from evaluation.table import percent
-from evaluation.ties import TIED, ties_of
 
 
 def flags(found: Audited) -> list[Flag]:

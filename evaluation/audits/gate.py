@@ -5,8 +5,8 @@ from __future__ import annotations
 from evaluation.audits.audited import Audited, tied
 from evaluation.audits.flags import inverted, masked, shared_records
 from evaluation.findings import tpr_at
-from evaluation.limit import Limit, found_text, upper
-from evaluation.ties import TIED
+from evaluation.flags.ties import TIED
+from evaluation.limits.limit import Limit, found_text, upper
 
 
 def judge(found: Audited, limit: Limit) -> tuple[str, bool]:

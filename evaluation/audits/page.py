@@ -15,7 +15,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from evaluation.figures.style import save, svg
-from evaluation.flag import Flag
+from evaluation.flags.flag import Flag
 from evaluation.report.page import inline, script
 from targets.files import write as write_text
 from targets.files import write_json

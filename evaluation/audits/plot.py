@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from evaluation.audits.audited import BLIND, Audited
 from evaluation.figures.style import COLORS, GUESSING, MUTED, STYLE, figure, rates
-from evaluation.metrics import roc_points
+from evaluation.statistics.metrics import roc_points
 
 
 def audit_roc(found: Audited) -> Figure:

@@ -13,9 +13,9 @@ from scipy.stats import binom
 
 from evaluation.choice import readable
 from evaluation.curves import series
-from evaluation.exposure import FPR, MOSTLY, Exposure, exposures
 from evaluation.figures.style import GUESSING, MUTED, STYLE, fading, figure, looks, percent
 from evaluation.findings import Findings
+from evaluation.measuring.exposure import FPR, MOSTLY, Exposure, exposures
 from evaluation.titles import title
 
 GRID = np.linspace(0, 1, 401)[1:]

@@ -13,7 +13,7 @@ from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from evaluation.figures.style import COLORS, GUESSING, INK, MARKERS, STYLE, figure, percent
 from evaluation.findings import AUC, FPRS
-from evaluation.studies import GAP, TPR, Study, StudyRow
+from evaluation.studies.studies import GAP, TPR, Study, StudyRow
 
 SHOWN = {TPR: ("TPR at 1 % FPR", FPRS[0]), AUC: ("AUC", 0.5), GAP: ("Accuracy on members − on non-members", 0.0)}
 """What is drawn: its name, and its value where nothing leaks."""

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from evaluation.figures.style import COLORS, INK, PAPER, STYLE, figure
 from evaluation.findings import FPRS
-from evaluation.studies import TPR, Study, cell
+from evaluation.studies.studies import TPR, Study, cell
 
 SHADES = LinearSegmentedColormap.from_list("found", ["#f1f4f8", COLORS[0]])
 """One hue from light to dark: told apart by the color-blind, and in print."""

@@ -15,7 +15,7 @@ from evaluation.choice import are_many
 from evaluation.curves import FPR, ordered, series
 from evaluation.figures.style import INK, MUTED, PAPER
 from evaluation.findings import Findings
-from evaluation.flags import meanings
+from evaluation.flags.flags import meanings
 from evaluation.frontier import has_frontier
 from evaluation.report.attack_table import NUMBERS, attack_tables
 from evaluation.report.promises import promises

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from evaluation.choice import chosen
 from evaluation.claims import is_refutable, level_of, violations
 from evaluation.curves import FPR, ordered, series, strongest_row
-from evaluation.exposure import Exposure
 from evaluation.findings import AUC, Findings, most_powerful, tpr_at
 from evaluation.frontier import frontier
+from evaluation.measuring.exposure import Exposure
 from evaluation.report.scope import INTERNAL
 from evaluation.table import NOTHING, bound_text, percent
 from evaluation.titles import epsilon_text, has_canaries, setting, title

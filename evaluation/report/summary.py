@@ -8,8 +8,8 @@ from typing import Any
 
 from evaluation.curves import ordered
 from evaluation.findings import Findings
-from evaluation.flag import Flag
-from evaluation.flags import VIOLATED, flags
+from evaluation.flags.flag import Flag
+from evaluation.flags.flags import VIOLATED, flags
 from evaluation.groups import groups
 from evaluation.report.game import game, grants
 from evaluation.report.glossary import GLOSSARY

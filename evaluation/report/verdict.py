@@ -10,8 +10,8 @@ from evaluation.choice import chosen, is_resolved, passed_over, seed_text
 from evaluation.claims import Violation, violations
 from evaluation.curves import FPR, strongest_row
 from evaluation.findings import AUC, Findings, tpr_at
-from evaluation.flags import refutation
-from evaluation.masking import masked
+from evaluation.flags.flags import refutation
+from evaluation.flags.masking import masked
 from evaluation.report.game import shadows_of
 from evaluation.table import IF_LEAKED, if_leaked, percent
 from evaluation.titles import is_undefended, title

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from evaluation.curves import ordered
-from evaluation.exposure import exposed_csv
 from evaluation.figures.exposure_plot import exposure
 from evaluation.figures.plots import tradeoff
 from evaluation.figures.roc_plot import roc
 from evaluation.figures.style import save, svg
 from evaluation.findings import COLUMNS, Findings
+from evaluation.measuring.exposure import exposed_csv
 from evaluation.report.page import inline, render
 from evaluation.report.scope import INTERNAL, PUBLIC, checked_scope, public_command, published
 from evaluation.report.summary import summary

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from commandline import one_line
 from evaluation.curves import FPR, strongest_row
 from evaluation.findings import Findings, tpr_at
-from evaluation.limit import Limit, found_text
+from evaluation.limits.limit import Limit, found_text
 from evaluation.method import METHOD_VERSION, Method
 from evaluation.runs import canonical
 from evaluation.search.space import Space

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from evaluation.curves import series
 from evaluation.findings import Findings
 from evaluation.frontier import frontier
-from evaluation.measure import findings_of
+from evaluation.measuring.measure import findings_of
 from evaluation.method import Method
 from evaluation.runs import Run
 from evaluation.search.frontier_search import FAILED, GUARD, RUN, Search, explore

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from attacks import AugmentationAgreement, Correctness, View
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 
 def test_counts_the_right_answers() -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks import BASE, LossThreshold, View
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 Make = Callable[..., View]
 

@@ -8,7 +8,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from attacks import Boundary, Correctness, View
 from attacks.boundary import _leap, hop_skip_jump
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 Query = Callable[[int, np.ndarray], np.ndarray]
 

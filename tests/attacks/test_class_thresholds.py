@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from attacks import Confidence, Entropy, LossThreshold, ModifiedEntropy, View
 from attacks.class_thresholds import Threshold, class_thresholds
-from evaluation.metrics import balanced_accuracy, roc_auc, tpr_at_fpr
+from evaluation.statistics.metrics import balanced_accuracy, roc_auc, tpr_at_fpr
 
 THRESHOLDS = (LossThreshold, Confidence, Entropy, ModifiedEntropy)
 

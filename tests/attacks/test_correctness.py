@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from attacks import Correctness, View
-from evaluation.metrics import balanced_accuracy
+from evaluation.statistics.metrics import balanced_accuracy
 
 
 @pytest.mark.parametrize("queries", [(), (3,)])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
 from attacks.cross_fitting import FOLDS, LEAST_PAIRS, MOST_PAIRS, cross_fit, folds
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 
 class MeanDifference:

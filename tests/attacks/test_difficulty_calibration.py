@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks import Calibration, LossThreshold, View
-from evaluation.metrics import roc_auc, tpr_at_fpr
+from evaluation.statistics.metrics import roc_auc, tpr_at_fpr
 
 Make = Callable[..., View]
 

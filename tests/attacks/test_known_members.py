@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attacks import KnownMembers, View
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 
 def simulated(seed: int, effect: float, models: int = 4, records: int = 800) -> View:

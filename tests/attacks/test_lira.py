@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from attacks import LiRA, LossThreshold, View
-from evaluation.bootstrap import Bootstrap, fleet_metrics
-from evaluation.metrics import Roc, roc_auc, tpr_at_fpr
+from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from evaluation.statistics.metrics import Roc, roc_auc, tpr_at_fpr
 
 Make = Callable[..., View]
 VARIANCES = ["shrunk", "fixed", "per_record"]

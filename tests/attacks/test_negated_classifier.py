@@ -5,7 +5,7 @@ import pytest
 
 from attacks import LossThreshold, NegatedClassifier, ThreatModel, View
 from attacks.granted import Granted
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 MODELS, RECORDS, CLASSES = 8, 300, 4
 GUARD_NEEDED = "needs a guard to look behind; train the run again with guard=<name>"

@@ -6,7 +6,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from attacks import Correctness, NoiseAgreement, View
 from attacks.noise_agreement import _kind
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 MODELS, RECORDS, FEATURES = 8, 200, 6
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from attacks import LossThreshold, Quantile, View
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 RECORDS, POPULATION = 400, 600
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from attacks import LossThreshold, Reference, View
-from evaluation.metrics import roc_auc, tpr_at_fpr
+from evaluation.statistics.metrics import roc_auc, tpr_at_fpr
 
 Make = Callable[..., View]
 

@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from attacks import BASE, RMIA, View
 from attacks.rmia import CANDIDATES, UNTUNED
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 
 def view_of(phi: np.ndarray, member: np.ndarray, population: np.ndarray, groups: np.ndarray | None = None) -> View:

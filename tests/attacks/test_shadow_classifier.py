@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from attacks import LossThreshold, ShadowClassifier, View
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 
 def simulated(seed: int, effect: float, models: int = 10, records: int = 600) -> View:

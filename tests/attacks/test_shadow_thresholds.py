@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attacks.shadow_thresholds import shadow_thresholds
-from evaluation.metrics import balanced_accuracy
+from evaluation.statistics.metrics import balanced_accuracy
 
 ALL_OTHERS = ~np.eye(5, dtype=bool)
 

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
 from attacks import Attack, View
-from evaluation.metrics import roc_auc
+from evaluation.statistics.metrics import roc_auc
 
 CONF = Path(__file__).parents[2] / "conf"
 LISTS = ("quick", "standard", "full")

@@ -13,8 +13,8 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from evaluation import epsilon
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
+from evaluation.statistics import epsilon
 from targets.statement import NOT_COVERED, Statement
 
 MODELS, MEMBERS, NONMEMBERS = 16, 630, 628

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.adaptive_canaries import unadapted
 from evaluation.findings import Findings
+from evaluation.flags.adaptive_canaries import unadapted
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ from scipy.stats import binom
 
 from evaluation import audit_scores
 from evaluation.audit import Guesses, guess, held_out_calls
-from evaluation.epsilon import clopper_pearson, epsilon_of_rates, gdp, one_run, one_run_fdp
-from evaluation.intervals import upper_limit
-from evaluation.metrics import roc_auc, roc_points, tpr_at_fpr
+from evaluation.statistics.epsilon import clopper_pearson, epsilon_of_rates, gdp, one_run, one_run_fdp
+from evaluation.statistics.intervals import upper_limit
+from evaluation.statistics.metrics import roc_auc, roc_points, tpr_at_fpr
 
 RUNS = 200
 METHODS = ["one_run", "one_run_fdp", "gdp", "clopper_pearson"]

@@ -8,7 +8,7 @@ import pytest
 from evaluation.audits.answered_records import AnsweredRecords, answered, check_alike
 from evaluation.audits.command import shared_rows
 from evaluation.audits.saved_records import enough, read
-from evaluation.grant import Grant
+from evaluation.signals.grant import Grant
 
 LABELS = np.arange(20) % 3
 LOGITS = np.random.default_rng(0).normal(size=(20, 3))

@@ -21,8 +21,8 @@ from evaluation.audits.gate import judge
 from evaluation.audits.report import audit_page, content
 from evaluation.audits.table import show
 from evaluation.findings import AUC
-from evaluation.grant import Grant
-from evaluation.limit import Limit
+from evaluation.limits.limit import Limit
+from evaluation.signals.grant import Grant
 
 ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
 

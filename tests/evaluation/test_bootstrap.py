@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation.bootstrap import Bootstrap, fleet_mean, fleet_metrics
-from evaluation.metrics import Ranking, Roc, advantage, roc_auc, tpr_at_fpr
+from evaluation.statistics.bootstrap import Bootstrap, fleet_mean, fleet_metrics
+from evaluation.statistics.metrics import Ranking, Roc, advantage, roc_auc, tpr_at_fpr
 
 METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.1), "advantage": Roc.advantage}
 

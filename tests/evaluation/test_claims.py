@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from evaluation.claims import is_refutable, level_of, violations
-from evaluation.epsilon import one_run
 from evaluation.findings import Findings
+from evaluation.statistics.epsilon import one_run
 
 
 def with_correct(found: Findings, correct: int) -> Findings:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from evaluation.curves import ceiling, check_comparable, ordered, series
-from evaluation.epsilon import tpr_ceiling
 from evaluation.figures.style import looks
 from evaluation.findings import Findings
+from evaluation.statistics.epsilon import tpr_ceiling
 from evaluation.titles import setting, title
 
 

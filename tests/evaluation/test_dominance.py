@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.dominance import dominated
 from evaluation.findings import Findings, Row
+from evaluation.flags.dominance import dominated
 from targets.statement import Statement
 
 CLIPPED = Statement(guarantee=False, epsilon=math.inf, noise_multiplier=0.0)

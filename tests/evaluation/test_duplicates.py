@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from datamodules.dataset import Dataset
 from datamodules.split import Split
-from evaluation.duplicates import DUPLICATES, duplicated, duplicated_share
 from evaluation.findings import Findings, Row
+from evaluation.flags.duplicates import DUPLICATES, duplicated, duplicated_share
 
 NOBODY = np.array([], dtype=np.int64)
 

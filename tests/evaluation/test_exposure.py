@@ -15,10 +15,10 @@ from matplotlib.axes import Axes
 from scipy.stats import binom, binomtest
 from sklearn.metrics import roc_auc_score
 
-from evaluation.exposure import COLUMNS, Exposure, exposed_csv
 from evaluation.figures.exposure_plot import GRID, exposure
 from evaluation.findings import Findings
-from evaluation.metrics import roc_points
+from evaluation.measuring.exposure import COLUMNS, Exposure, exposed_csv
+from evaluation.statistics.metrics import roc_points
 
 
 def fleet(seed: int, models: int = 12, records: int = 260, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:

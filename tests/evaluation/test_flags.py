@@ -9,7 +9,7 @@ import pytest
 
 from evaluation.claims import violations
 from evaluation.findings import AUC, Findings
-from evaluation.flags import flags, meanings
+from evaluation.flags.flags import flags, meanings
 
 
 def names(found: Findings, *others: Findings) -> list[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from evaluation.findings import Findings
-from evaluation.gate import gate
-from evaluation.limit import Limit
+from evaluation.limits.gate import gate
+from evaluation.limits.limit import Limit
 
 FIVE = Limit(name="gate", max_tpr=0.05)
 

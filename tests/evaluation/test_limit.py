@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from evaluation.findings import Findings, tied_at, tpr_at
-from evaluation.limit import Limit
+from evaluation.limits.limit import Limit
 
 Make = Callable[..., Findings]
 

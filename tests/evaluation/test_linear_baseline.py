@@ -13,7 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from datamodules.dataset import Dataset
 from datamodules.split import Split
 from evaluation.findings import Findings, Row
-from evaluation.linear_baseline import LINEAR, below_linear, linear_accuracy
+from evaluation.flags.linear_baseline import LINEAR, below_linear, linear_accuracy
 
 NOBODY = np.array([], dtype=np.int64)
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from evaluation.findings import AUC, Findings
-from evaluation.masking import MASKED, masked
+from evaluation.flags.masking import MASKED, masked
 
 SPREAD = 0.02
 SCORES = ("loss", "lira", "lira_offline")

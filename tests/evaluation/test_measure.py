@@ -10,16 +10,16 @@ import pytest
 
 from attacks import Correctness, LossThreshold, View
 from evaluation.audit import guess
-from evaluation.bootstrap import Bootstrap, fleet_metrics
-from evaluation.duplicates import DUPLICATES
-from evaluation.flags import flags
-from evaluation.leakage import accuracy_at_shadow_threshold, leakage, tied_share
-from evaluation.linear_baseline import LINEAR
-from evaluation.measure import findings_of
+from evaluation.flags.duplicates import DUPLICATES
+from evaluation.flags.flags import flags
+from evaluation.flags.linear_baseline import LINEAR
+from evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, tied_share
+from evaluation.measuring.measure import findings_of
 from evaluation.method import BLACK_BOX, Method
-from evaluation.metrics import Roc
 from evaluation.runs import Run
-from evaluation.signals import answers, view
+from evaluation.signals.signals import answers, view
+from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from evaluation.statistics.metrics import Roc
 from train import train
 
 SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "secret=measured"]

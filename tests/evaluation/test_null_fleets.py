@@ -7,8 +7,8 @@ import pytest
 
 from attacks import BASE, Attack, Correctness, LiRA, LossThreshold, View
 from evaluation.audit import audit_records
-from evaluation.bootstrap import Bootstrap, fleet_metrics
-from evaluation.metrics import Roc
+from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from evaluation.statistics.metrics import Roc
 
 FLEETS, MODELS, RECORDS, FPR = 200, 6, 300, 0.05
 METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(FPR)}

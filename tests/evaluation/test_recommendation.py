@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from evaluation.findings import Findings
-from evaluation.limit import Limit
-from evaluation.recommendation import recommend, ship_command
+from evaluation.limits.limit import Limit
+from evaluation.limits.recommendation import recommend, ship_command
 from evaluation.utility import UTILITIES
 from targets.guards import TopK
 from targets.guards.registry import label, register

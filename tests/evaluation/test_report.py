@@ -16,9 +16,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.exposure import Exposure
 from evaluation.figures.style import INK
 from evaluation.findings import COLUMNS, Findings
+from evaluation.measuring.exposure import Exposure
 from evaluation.method import METHOD_VERSION
 from evaluation.report.page import inline, render
 from evaluation.report.sections import BOUNDS

@@ -15,14 +15,14 @@ import pytest
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from evaluation import risk_factors
 from evaluation.figures.factor_plot import factors
 from evaluation.figures.style import INK
 from evaluation.findings import Findings
 from evaluation.method import Method
-from evaluation.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
-from evaluation.studies import GAP, Study, study_table, write_study
-from evaluation.study_runs import run_study
+from evaluation.studies import risk_factors
+from evaluation.studies.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
+from evaluation.studies.studies import GAP, Study, study_table, write_study
+from evaluation.studies.study_runs import run_study
 
 
 def run(width: int | list[int] = 64, pool: int = 400, epochs: int = 40, defense: str = "none", **changed: Any) -> Any:

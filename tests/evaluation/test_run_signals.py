@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from attacks import LossThreshold, ThreatModel
-from evaluation.augmentations import AUGMENTATIONS, augmented
-from evaluation.grant import Grant
 from evaluation.runs import Run
-from evaluation.signals import answers, stamp, view
+from evaluation.signals.augmentations import AUGMENTATIONS, augmented
+from evaluation.signals.grant import Grant
+from evaluation.signals.signals import answers, stamp, view
 from targets.training import load_fleet
 from train import composed, train
 

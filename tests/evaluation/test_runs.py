@@ -12,10 +12,10 @@ import pytest
 from datamodules import dataset
 from datamodules.dataset import from_config
 from datamodules.secret import Secret
-from evaluation.measure import findings_of
+from evaluation.measuring.measure import findings_of
 from evaluation.method import Method
 from evaluation.runs import Run, canonical, find, identity
-from evaluation.signals import answers
+from evaluation.signals.signals import answers
 from targets import RESULTS_VERSION
 from targets.files import temporary_path
 from train import train

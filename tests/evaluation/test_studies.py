@@ -18,11 +18,11 @@ from rich.console import Console
 from attacks import LiRA, View
 from evaluation.figures.study_plot import study
 from evaluation.findings import Findings, Row
-from evaluation.grant import Grant
 from evaluation.method import Method
-from evaluation.mismatch import mismatch_view, same_secret
-from evaluation.studies import Study, StudyRow, labels, study_rows, study_table, write_study
-from evaluation.study_runs import run_study
+from evaluation.signals.grant import Grant
+from evaluation.studies.mismatch import mismatch_view, same_secret
+from evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_table, write_study
+from evaluation.studies.study_runs import run_study
 
 CONF = Path(__file__).parents[2] / "conf"
 LEVELS = ("logits", "top-3", "label")

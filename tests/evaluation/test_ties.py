@@ -10,9 +10,9 @@ import pytest
 from evaluation.choice import chosen
 from evaluation.curves import series
 from evaluation.findings import Findings, Row
+from evaluation.flags.ties import is_tied, tied
 from evaluation.frontier import frontier
 from evaluation.report.verdict import verdicts
-from evaluation.ties import is_tied, tied
 from evaluation.titles import title
 
 

@@ -10,13 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.bootstrap import Bootstrap
 from evaluation.findings import Row
-from evaluation.measure import measure
+from evaluation.measuring.measure import measure
+from evaluation.measuring.usefulness import METRICS, usefulness
 from evaluation.method import Method
 from evaluation.runs import Run
-from evaluation.signals import answers
-from evaluation.usefulness import METRICS, usefulness
+from evaluation.signals.signals import answers
+from evaluation.statistics.bootstrap import Bootstrap
 from evaluation.utility import CALIBRATION, UTILITIES
 from train import train
 

@@ -11,9 +11,9 @@ import pytest
 
 from evaluation.choice import chosen
 from evaluation.curves import series
-from evaluation.dominance import dominated
 from evaluation.figures.plots import tradeoff
 from evaluation.findings import Findings, Row
+from evaluation.flags.dominance import dominated
 from evaluation.frontier import frontier
 from evaluation.table import cells, show
 from evaluation.utility import ACCURACY, CALIBRATION, UTILITIES, Utility, worth

@@ -15,9 +15,9 @@ from safetensors.torch import load_file
 
 from attacks import Alignment, GradientNorm, Trajectory, View, WhiteBox
 from datamodules.split import Membership
-from evaluation.metrics import roc_auc
 from evaluation.runs import Run
-from evaluation.white_box import trajectory, white_box
+from evaluation.signals.white_box import trajectory, white_box
+from evaluation.statistics.metrics import roc_auc
 from targets.training import load_fleet, make_fitter
 from train import train
 
@@ -104,5 +104,5 @@ def test_members_of_an_overfit_fleet_are_found(make):
 
 
 def test_the_referee_imports_no_torch():
-    code = "import sys, evaluation.white_box; sys.exit('torch' in sys.modules)"
+    code = "import sys, evaluation.signals.white_box; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

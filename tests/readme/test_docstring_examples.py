@@ -25,4 +25,4 @@ def test_examples(name: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {"evaluation.metrics", "evaluation.epsilon", "evaluation.limit"} <= set(MODULES)
+    assert {"evaluation.statistics.metrics", "evaluation.statistics.epsilon", "evaluation.limits.limit"} <= set(MODULES)

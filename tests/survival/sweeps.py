@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.measure import findings_of
+from evaluation.measuring.measure import findings_of
 from evaluation.method import Method
 from evaluation.report.writing import tidy_csv
 from evaluation.runs import find

@@ -42,7 +42,7 @@ def test_each_model_has_its_own_numbers_and_the_same_weights(compose, tmp_path, 
 def test_numbers_are_those_of_the_trained_model(compose):
     """The last ones are those of the weights that are kept."""
     from evaluation.runs import Run
-    from evaluation.signals import answers
+    from evaluation.signals.signals import answers
 
     run = Run(Path(train(compose(*TINY, *CSV))["folder"]))
     data, member = run.dataset, run.membership()[1]

@@ -2,51 +2,53 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from test_callback import SECRET, Plain, blobs, fit
+from commands import fork
+from test_callback import SECRET, Plain, blobs, fit, trainer
 from torch.utils.data import DataLoader
 
 from defenses.dp_sgd import DPSGD
 
-TESTS = Path(__file__).parent
-SCRIPT = """
-import sys, warnings
-import torch
-sys.path.insert(0, {tests!r})
-warnings.filterwarnings("ignore")
-from test_callback import DPSGD, SECRET, Plain, DataLoader, blobs, trainer
-{planted}
-torch.set_num_threads(1)
-torch.manual_seed(1)
-module = Plain()
-callback = DPSGD(**{settings}, secret=SECRET if {given} else None)
-run = trainer(callback, strategy="ddp", devices=2, max_epochs=2, use_distributed_sampler={given})
-run.fit(module, DataLoader(blobs(), batch_size=24, shuffle=True))
-torch.save(
-    {{"state": module.state_dict(), "epsilon": callback.epsilon(), "steps": callback.steps}},
-    {folder!r} + f"/{{run.global_rank}}.pt",
-)
-"""
+
+class Keep(pl.Callback):
+    """Keeps what a process holds at the end."""
+
+    def __init__(self, folder: Path, callback: DPSGD):
+        self.folder, self.callback = folder, callback
+
+    def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        kept = {"state": module.state_dict(), "epsilon": self.callback.epsilon(), "steps": self.callback.steps}
+        torch.save(kept, self.folder / f"{trainer.global_rank}.pt")
 
 
-def train_in_two_processes(folder: Path, planted: str = "", given: bool = True, **settings: Any) -> list[Any]:
-    script = folder / "script.py"
-    values = {"tests": str(TESTS), "planted": planted, "settings": settings, "given": given, "folder": str(folder)}
-    script.write_text(SCRIPT.format(**values))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr[-2000:]
+def train(folder: Path, planted: Callable[[], None] | None, given: bool, settings: dict[str, Any]) -> None:
+    if planted is not None:
+        planted()
+    torch.set_num_threads(1)
+    torch.manual_seed(1)
+    callback = DPSGD(**settings, secret=SECRET if given else None)
+    two: Any = {"strategy": "ddp_fork", "devices": 2, "max_epochs": 2, "use_distributed_sampler": given}
+    run = trainer(callback, Keep(folder, callback), **two)
+    run.fit(Plain(), DataLoader(blobs(), batch_size=24, shuffle=True))
+
+
+def train_in_two_processes(
+    folder: Path, planted: Callable[[], None] | None = None, given: bool = True, **settings: Any
+) -> list[Any]:
+    process = fork(train, folder, planted, given, settings)
+    process.join(120)
+    if process.exitcode != 0:
+        raise RuntimeError(f"the training ended with {process.exitcode}")
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
-def check_two_processes(folder: Path, planted: str = "") -> None:
+def check_two_processes(folder: Path, planted: Callable[[], None] | None = None) -> None:
     settings: Any = {"noise_multiplier": 1.0, "max_grad_norm": 0.5, "clipping": "adaptive"}
     first, second = train_in_two_processes(folder, planted, **settings)
     torch.manual_seed(1)

@@ -112,11 +112,9 @@ def averages_before_noise(patch: Patch) -> None:
     patch.setattr(AveragedModel, "update_parameters", update_parameters)
 
 
-NOISE_IN_EVERY_PROCESS = """
-from defenses.dp_sgd import step
-made = step.PrivateStep.__init__
-step.PrivateStep.__init__ = lambda self, *given, adds_noise, **named: made(self, *given, adds_noise=True, **named)
-"""
+def noise_in_every_process() -> None:
+    made = step.PrivateStep.__init__
+    step.PrivateStep.__init__ = lambda self, *given, adds_noise, **named: made(self, *given, adds_noise=True, **named)
 
 
 @pytest.mark.parametrize(
@@ -151,4 +149,4 @@ def test_forgotten_accountant_is_noticed(monkeypatch: Patch, tmp_path: Path) -> 
 
 def test_noise_in_every_process_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(AssertionError):
-        check_two_processes(tmp_path, planted=NOISE_IN_EVERY_PROCESS)
+        check_two_processes(tmp_path, planted=noise_in_every_process)

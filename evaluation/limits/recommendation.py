@@ -10,7 +10,7 @@ from pathlib import Path
 
 from evaluation.curves import ordered
 from evaluation.findings import Findings
-from evaluation.limit import Limit, found_text, upper
+from evaluation.limits.limit import Limit, found_text, upper
 from evaluation.titles import has_canaries, title
 from evaluation.utility import worth
 from targets.guards.registry import registered

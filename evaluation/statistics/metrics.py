@@ -1,4 +1,4 @@
-"""How well scores tell members from non-members, of one model; fleets are measured in `evaluation.bootstrap`.
+"""How well scores tell members from non-members, of one model; fleets are measured in `bootstrap`.
 
 Every metric gives an interval on request, too. `interval="band"` counts that the threshold comes from the very scores
 that are measured. `interval="clopper_pearson"` is narrower and honest only at a `threshold` that comes from other data,
@@ -13,7 +13,7 @@ from typing import Literal, overload
 import numpy as np
 from jaxtyping import Bool, Float
 
-from evaluation.intervals import (
+from evaluation.statistics.intervals import (
     Called,
     Estimate,
     RocBand,
@@ -22,7 +22,7 @@ from evaluation.intervals import (
     roc_band,
     tpr_band,
 )
-from evaluation.roc import Ranking, Roc, check_rate, precision
+from evaluation.statistics.roc import Ranking, Roc, check_rate, precision
 
 __all__ = [
     "Estimate", "Ranking", "Roc", "RocBand", "advantage", "balanced_accuracy", "ppv", "roc_auc", "roc_points",

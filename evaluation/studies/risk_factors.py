@@ -9,11 +9,11 @@ from typing import Any
 
 from datamodules.split import Membership
 from evaluation.findings import AUC, Findings
-from evaluation.measure import findings_of
+from evaluation.measuring.measure import findings_of
 from evaluation.method import Method
 from evaluation.runs import Run
 from evaluation.settings import flat
-from evaluation.studies import GAP, UTILITY, StudyRow, study_rows
+from evaluation.studies.studies import GAP, UTILITY, StudyRow, study_rows
 from evaluation.titles import title
 from targets.recipe import Recipe
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import Any
 
 from evaluation.findings import Findings
-from evaluation.grant import Grant
-from evaluation.measure import measure
+from evaluation.measuring.measure import measure
 from evaluation.method import Method
-from evaluation.mismatch import same_secret
-from evaluation.risk_factors import risk_rows
 from evaluation.runs import Run
-from evaluation.studies import StudyRow, labels, study_rows
+from evaluation.signals.grant import Grant
+from evaluation.studies.mismatch import same_secret
+from evaluation.studies.risk_factors import risk_rows
+from evaluation.studies.studies import StudyRow, labels, study_rows
 from targets import progress, workers
 
 

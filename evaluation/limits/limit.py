@@ -8,9 +8,9 @@ from typing import Any
 
 from evaluation.claims import violations
 from evaluation.findings import FPRS, Findings, Row, tied_at, tpr_at
-from evaluation.masking import masked
+from evaluation.flags.masking import masked
+from evaluation.flags.ties import TIED
 from evaluation.table import percent
-from evaluation.ties import TIED
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from evaluation.claims import violations
 from evaluation.curves import FPR, strongest_row
 from evaluation.findings import Findings, tpr_at
-from evaluation.flag import Flag
-from evaluation.ties import is_tied
+from evaluation.flags.flag import Flag
+from evaluation.flags.ties import is_tied
 from evaluation.titles import is_undefended, setting
 from evaluation.utility import worth
 

@@ -15,18 +15,18 @@ from attacks import Attack, LossThreshold, View
 from datamodules.slices import NO_SLICES
 from datamodules.split import Membership
 from evaluation.audit import audit_records
-from evaluation.bootstrap import Bootstrap
-from evaluation.duplicates import DUPLICATES, duplicated_share
-from evaluation.exposure import Exposure
 from evaluation.findings import Findings, Row
-from evaluation.leakage import leakage, leakage_of_groups, mean_roc
-from evaluation.linear_baseline import LINEAR, linear_accuracy
+from evaluation.flags.duplicates import DUPLICATES, duplicated_share
+from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
+from evaluation.measuring.exposure import Exposure
+from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc
+from evaluation.measuring.usefulness import groups, usefulness
 from evaluation.method import Method
-from evaluation.metrics import Ranking
-from evaluation.mismatch import mismatch_view
 from evaluation.runs import Run
-from evaluation.signals import view
-from evaluation.usefulness import groups, usefulness
+from evaluation.signals.signals import view
+from evaluation.statistics.bootstrap import Bootstrap
+from evaluation.statistics.metrics import Ranking
+from evaluation.studies.mismatch import mismatch_view
 from targets import progress, workers
 from targets.files import write_json
 from targets.recipe import Recipe

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from attacks import ThreatModel, View
-from evaluation.augmentations import augmented
-from evaluation.grant import Grant
 from evaluation.runs import Run
+from evaluation.signals.augmentations import augmented
+from evaluation.signals.grant import Grant
 from targets.files import replacing
 from targets.guards import NoGuard
 from targets.guards.registry import guard_folder
@@ -35,7 +35,7 @@ def view(
     Args:
         run: a complete run.
         grant: what they are granted.
-        queries: how each record is put to the models, by `evaluation.augmentations`.
+        queries: how each record is put to the models, by `evaluation.signals.augmentations`.
         threats: what attacks need; gradients and checkpoints are read only where one of them does.
     """
     grant, models, guard = grant or Grant(), cache(lambda: guarded(run)), run.made_guard
@@ -68,7 +68,7 @@ def view(
 
 def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
     """What only weights and checkpoints tell, as far as attacks need it."""
-    from evaluation.white_box import trajectory, white_box
+    from evaluation.signals.white_box import trajectory, white_box
 
     found: dict[str, np.ndarray] = {}
     run = Run(run.folder)  # weights are behind no guard

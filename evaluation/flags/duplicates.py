@@ -10,7 +10,7 @@ import numpy as np
 
 from datamodules.dataset import Dataset
 from evaluation.findings import Findings
-from evaluation.flag import Flag
+from evaluation.flags.flag import Flag
 
 DUPLICATES = "duplicates"
 """The name of the metric."""

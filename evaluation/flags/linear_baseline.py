@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from datamodules.dataset import Dataset
 from evaluation.findings import Findings
-from evaluation.flag import Flag
+from evaluation.flags.flag import Flag
 from evaluation.utility import ACCURACY
 
 LINEAR = "linear_test_accuracy"

@@ -9,12 +9,12 @@ from jaxtyping import Bool, Float, Int64, Shaped
 
 from datamodules.dataset import Dataset
 from datamodules.slices import Slices
-from evaluation.bootstrap import Bootstrap, fleet_mean
-from evaluation.contributions import measures
 from evaluation.findings import Row
-from evaluation.leakage import LEAST, numbers
+from evaluation.measuring.contributions import measures
+from evaluation.measuring.leakage import LEAST, numbers
 from evaluation.runs import Run
-from evaluation.signals import answers, predictions
+from evaluation.signals.signals import answers, predictions
+from evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from evaluation.utility import CALIBRATION, UTILITIES
 
 TRAIN = "train_accuracy"

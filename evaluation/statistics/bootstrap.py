@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from evaluation.intervals import Estimate, clopper_pearson_interval
-from evaluation.roc import Ranking, Roc
+from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from evaluation.statistics.roc import Ranking, Roc
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

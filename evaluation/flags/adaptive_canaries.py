@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from evaluation.findings import Findings
-from evaluation.flag import Flag
+from evaluation.flags.flag import Flag
 
 SAME = ("defense", "guard", "guard_strength", "seed")
 

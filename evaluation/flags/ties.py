@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from evaluation.findings import FPRS, Findings, tied_at
-from evaluation.flag import Flag
+from evaluation.flags.flag import Flag
 
 TIED = 0.05
 """Share of non-members that may stand at the threshold itself."""

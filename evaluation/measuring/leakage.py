@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float
 
 from attacks import Attack, View
 from attacks.shadow_thresholds import shadow_thresholds
-from evaluation.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
 from evaluation.findings import AUC, FPRS, Row, tied_at, tnr_at, tpr_at
-from evaluation.metrics import Estimate, Ranking, Roc, tpr_at_fpr
+from evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
+from evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_at_fpr
 
 PRIORS = (0.01, 0.1, 0.5)
 """Shares of members among all whom an attacker may suspect."""

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import beta
 
 from evaluation.findings import FPRS, Findings
-from evaluation.roc import Ranking
+from evaluation.statistics.roc import Ranking
 
 FPR = FPRS[0]
 MOSTLY = 0.5

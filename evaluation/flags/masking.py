@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
 from evaluation.findings import AUC, Findings, Row
-from evaluation.flag import Flag
+from evaluation.flags.flag import Flag
 from evaluation.titles import is_undefended
 
 MASKED = "masked, not protected"

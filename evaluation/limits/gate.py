@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from evaluation.curves import ordered
 from evaluation.findings import Findings
-from evaluation.limit import Limit, found_text
+from evaluation.limits.limit import Limit, found_text
 from evaluation.titles import title
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from evaluation.adaptive_canaries import unadapted
 from evaluation.claims import Violation, violations
 from evaluation.curves import ordered
-from evaluation.dominance import dominated
-from evaluation.duplicates import duplicated
 from evaluation.findings import AUC, FPRS, Findings, tpr_at
-from evaluation.flag import Flag
-from evaluation.linear_baseline import below_linear
-from evaluation.masking import masked
-from evaluation.ties import tied
+from evaluation.flags.adaptive_canaries import unadapted
+from evaluation.flags.dominance import dominated
+from evaluation.flags.duplicates import duplicated
+from evaluation.flags.flag import Flag
+from evaluation.flags.linear_baseline import below_linear
+from evaluation.flags.masking import masked
+from evaluation.flags.ties import tied
 from evaluation.titles import title
 
 VIOLATED = "CLAIM VIOLATED"

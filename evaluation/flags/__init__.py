@@ -1,0 +1,1 @@
+"""Reasons not to believe a result, each in a file of its own."""

@@ -1,0 +1,1 @@
+"""Numbers from arrays of scores: rates, intervals, lower bounds on ε. No run, no model, no file."""

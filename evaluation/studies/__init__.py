@@ -1,0 +1,1 @@
+"""The same targets under several settings: output levels, sources of shadows, factors of risk."""
