@@ -83,14 +83,14 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     from evaluation.report.releases import releases
     from evaluation.report.scope import PUBLIC
     from evaluation.report.writing import write
-    from evaluation.table import show
+    from evaluation.table import show_findings
 
     scope = settings["report"]["scope"]
     asked = [(judge, Limit.asked(name, settings)) for name, judge in (("choose", recommend), ("gate", gate))]
     check_comparable(runs)
     folder.mkdir(parents=True, exist_ok=True)
     findings = findings_of(runs, method)
-    show(findings)
+    show_findings(findings)
     shipped = releases(runs, Path(settings["released"]))
     place = folder / PUBLIC if scope == PUBLIC else folder  # apart from what earlier calls left for insiders
     for path in write(findings, place, settings["command"], scope=scope, releases=shipped):
@@ -117,12 +117,12 @@ def audit(settings: dict[str, Any], method: Method) -> None:
 
 def study(settings: dict[str, Any], runs: Sequence[Run], method: Method, folder: Path) -> None:
     """Attacks runs under several settings, prints the table and writes it."""
-    from evaluation.studies.studies import study_table, write_study
+    from evaluation.studies.studies import study_tables, write_study
     from evaluation.studies.study_runs import run_study
-    from evaluation.table import console_for
+    from evaluation.terminal import console_for, show
 
     rows = run_study(settings, runs, method)
-    console_for().print(study_table(rows))
+    show(console_for(), *study_tables(rows))
     for path in write_study(rows, folder / settings["name"]):
         print(path)
 
@@ -136,7 +136,7 @@ def search(settings: dict[str, Any], method: Method) -> None:
     from evaluation.search.frontier_search import Search
     from evaluation.search.runs import run_search
     from evaluation.search.table import SELECTED, frontier_table, write_search
-    from evaluation.table import console_for
+    from evaluation.terminal import console_for, show
     from train import composed, train
 
     wanted, data = Search(**settings["search"]), settings.get("data")
@@ -149,8 +149,7 @@ def search(settings: dict[str, Any], method: Method) -> None:
 
     folder = Path(settings["reports"]) / (settings["name"] or name) / wanted.name
     searched = run_search(wanted, method, folder, compose, train)
-    console_for().print(frontier_table(searched))
-    print(SELECTED)
+    show(console_for(), frontier_table(searched), SELECTED)
     for path in write_search(searched, folder):
         print(path)
     print(f"{len(searched.trials) - searched.failed} done, {searched.failed} failed")

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TextIO
 
-from rich import box
-from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from evaluation.claims import violations
 from evaluation.curves import ordered, strongest_row
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from evaluation.flags.flags import VIOLATED, flags, meanings, refutation
+from evaluation.terminal import console_for, empty_table, show
 from evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
 from evaluation.utility import CALIBRATION, Utility
 
-WIDTH = 120
 NOTHING = "–"
 IF_LEAKED = "if the weights leak"
 """What is said of attacks that hold the weights where a guard keeps these back."""
 WORDS = ("defense", "attack", "flags")
-"""Headings of columns that hold no numbers."""
-UNBROKEN = ("defense", "flags")
-"""Columns whose words are not broken."""
+"""Headings of columns that hold no numbers: cells of these, and no others, may take several lines."""
 STYLES = {"violated": "bold red", "undefended": "bold", "": None}
 
 
@@ -60,35 +54,23 @@ class Skip(NamedTuple):
     titles: tuple[str, ...]
 
 
-def console_for(file: TextIO | None = None) -> Console:
-    """Where tables are printed, of a fixed width where there is no terminal."""
-    console = Console(file=file or sys.stdout, highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = WIDTH
-    return console
-
-
-def show(findings: Sequence[Findings], file: TextIO | None = None) -> None:
+def show_findings(findings: Sequence[Findings], file: TextIO | None = None) -> None:
     """Prints each run with its strongest attack, what the flags mean and what was skipped; plain without a terminal."""
     console = console_for(file)
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = empty_table()
     told, named = lines(findings), headings(findings[0].utility)
     columns = [(name, values) for name, *values in zip(named, *(line.cells for line in told), strict=True)]
     # A column without a number has nothing to say, and others need its place.
     shown = [name for name, values in columns if set(values) != {NOTHING}]
-    for name, values in columns:
-        if name in shown:
-            words = name in WORDS
-            least = max(len(word) for value in values for word in (*value.split(), "")) if name in UNBROKEN else None
-            table.add_column(
-                name, justify="left" if words else "right", no_wrap=not words, overflow="fold", min_width=least
-            )
+    for name in shown:
+        words = name in WORDS
+        table.add_column(name, justify="left" if words else "right", no_wrap=not words)
     for line in told:
         if line.opens:
             table.add_section()
         cells = [cell for name, cell in zip(named, line.cells, strict=True) if name in shown]
         table.add_row(*cells, style=STYLES[line.kind])
-    console.print(table)
+    show(console, table)
     for violation in violations(findings):
         whose = f"{VIOLATED}, {title(violation.found)}: "
         console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))

@@ -19,7 +19,7 @@ from evaluation.audits.endpoint import Endpoint
 from evaluation.audits.gate import judge
 from evaluation.audits.report import audit_page, content
 from evaluation.audits.saved_records import LEAST, SavedRecords, enough, read
-from evaluation.audits.table import show
+from evaluation.audits.table import show_page
 from evaluation.limits.limit import Limit
 from evaluation.method import Method
 
@@ -85,7 +85,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
         measured = audited(seen, method.make_attacks(), shared=shared)
         page, told = audit_page(measured, what, settings["command"]), content(measured)
     page = replace(page, verdict=[*page.verdict, *reused])
-    show(page)
+    show_page(page)
     for path in page.write(folder, told):
         print(path)
     if kind == "records" or gate is None:

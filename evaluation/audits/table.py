@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from rich import box
-from rich.table import Table
 from rich.text import Text
 
 from evaluation.audits.page import Page, by_reason
-from evaluation.table import console_for
+from evaluation.terminal import console_for, empty_table, show
 
 
-def show(page: Page, file: TextIO | None = None, lines: int = 20) -> None:
+def show_page(page: Page, file: TextIO | None = None, lines: int = 20) -> None:
     """Prints the first table, the verdict, what the flags mean and what was skipped.
 
     Args:
@@ -21,15 +19,13 @@ def show(page: Page, file: TextIO | None = None, lines: int = 20) -> None:
         lines: of the table at most.
     """
     console, told = console_for(file), page.tables[0]
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = empty_table()
     for name in told.columns:
         numeric = name in told.numeric
-        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric, overflow="fold")
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
     for line in told.lines[:lines]:
         table.add_row(*line)
-    console.print(table)
-    for sentence in page.verdict:
-        console.print(sentence)
+    show(console, table, *page.verdict)
     for flag in page.flags:
         console.print(Text.assemble((f"{flag.name}: ", "yellow"), flag.sentence))
     for reason, names in by_reason(page.skipped).items():

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from evaluation.curves import FPR, strongest_row
@@ -18,6 +17,7 @@ from evaluation.findings import tpr_at
 from evaluation.search.frontier_search import FAILED, RUN, SETTINGS
 from evaluation.search.runs import Searched
 from evaluation.table import percent
+from evaluation.terminal import empty_table
 from evaluation.titles import title
 from targets.files import write
 
@@ -31,10 +31,10 @@ SELECTED = (
 
 def frontier_table(searched: Searched) -> Table:
     """The frontier, utility and leakage rising."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = empty_table()
     measure = searched.findings[0].utility
     for heading in ("frontier", measure.words, f"TPR at {100 * FPR:g} % FPR", "attack", "run"):
-        table.add_column(heading, overflow="fold")
+        table.add_column(heading)
     for found in searched.frontier:
         leaking = percent(strongest_row(found, tpr_at(FPR)), interval=True)
         utility = measure.text(found.find(measure.metric), interval=True)

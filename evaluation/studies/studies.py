@@ -10,14 +10,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from rich import box
-from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
 from evaluation.curves import must_agree
 from evaluation.figures.style import save, svg
 from evaluation.findings import AUC, FPRS, Findings, most_powerful, tpr_at
+from evaluation.terminal import empty_table
 from evaluation.titles import title
 from targets.files import write
 
@@ -162,17 +161,17 @@ def labels(findings: Sequence[Findings]) -> list[str]:
     ]
 
 
-def study_table(rows: Sequence[StudyRow]) -> Group:
+def study_tables(rows: Sequence[StudyRow]) -> list[Table | Text]:
     """For each target and setting the strongest attack, TPR at 1 % FPR and AUC of all, and why some were skipped."""
-    return Group(*(part for study in Study(rows).parts for part in _tables(study)))
+    return [part for study in Study(rows).parts for part in _tables(study)]
 
 
 def _tables(study: Study) -> list[Table | Text]:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
+    table = empty_table()
     table.caption, table.caption_justify = "TPR at 1 % FPR · AUC; on top the strongest attack", "left"
     for heading in (f"target ↓, {study.varied} →", *study.settings):
         first = not table.columns
-        table.add_column(heading, justify="left" if first else "right", no_wrap=first, overflow="fold")
+        table.add_column(heading, justify="left" if first else "right", no_wrap=first)
     for target in study.targets:
         best = [study.strongest(target, setting) or "all skipped" for setting in study.settings]
         table.add_row(target, *best, style="bold")

@@ -19,7 +19,7 @@ from evaluation.audits.blind_baseline import blind_scores
 from evaluation.audits.flags import flags, verdict
 from evaluation.audits.gate import judge
 from evaluation.audits.report import audit_page, content
-from evaluation.audits.table import show
+from evaluation.audits.table import show_page
 from evaluation.findings import AUC
 from evaluation.limits.limit import Limit
 from evaluation.signals.grant import Grant
@@ -171,7 +171,7 @@ def test_the_page_stands_alone_and_agrees_with_the_files(leaking, tmp_path, caps
     told = json.loads(paths[1].read_text())
     rows = list(csv.DictReader(io.StringIO(paths[2].read_text())))
     assert len(rows) == len(told["rows"]) == len(leaking.rows) and told["strongest"] == leaking.strongest
-    show(page)
+    show_page(page)
     printed = capsys.readouterr().out
     assert "blind baseline" in printed and "skipped lira: needs shadow models" in printed
 

@@ -21,8 +21,9 @@ from evaluation.findings import Findings
 from evaluation.method import Method
 from evaluation.studies import risk_factors
 from evaluation.studies.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
-from evaluation.studies.studies import GAP, Study, study_table, write_study
+from evaluation.studies.studies import GAP, Study, study_tables, write_study
 from evaluation.studies.study_runs import run_study
+from evaluation.terminal import show
 
 
 def run(width: int | list[int] = 64, pool: int = 400, epochs: int = 40, defense: str = "none", **changed: Any) -> Any:
@@ -149,7 +150,7 @@ def test_accuracies_need_no_attack(make_findings: Callable[..., Findings]) -> No
 
 def test_a_table_for_each_factor(measured: Callable[[list[Any]], list[Any]]) -> None:
     console = Console(file=io.StringIO(), width=120)
-    console.print(study_table(measured([run(width=8), *CENTER])))
+    show(console, *study_tables(measured([run(width=8), *CENTER])))
     assert isinstance(console.file, io.StringIO)
     text = [line.split() for line in console.file.getvalue().splitlines()]
     headings = [line for line in text if line[:2] == ["target", "↓,"]]

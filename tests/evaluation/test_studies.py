@@ -21,8 +21,9 @@ from evaluation.findings import Findings, Row
 from evaluation.method import Method
 from evaluation.signals.grant import Grant
 from evaluation.studies.mismatch import mismatch_view, same_secret
-from evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_table, write_study
+from evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_tables, write_study
 from evaluation.studies.study_runs import run_study
+from evaluation.terminal import show
 
 CONF = Path(__file__).parents[2] / "conf"
 LEVELS = ("logits", "top-3", "label")
@@ -45,7 +46,7 @@ def rows(make_findings: Callable[..., Findings]) -> list[StudyRow]:
 
 def printed(rows: list[StudyRow]) -> str:
     console = Console(file=io.StringIO(), width=120)
-    console.print(study_table(rows))
+    show(console, *study_tables(rows))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

@@ -10,12 +10,13 @@ from dataclasses import replace
 import pytest
 
 from evaluation.findings import Findings
-from evaluation.table import WIDTH, Skip, bound_text, cells, lines, show, skips
+from evaluation.table import Skip, bound_text, cells, lines, show_findings, skips
+from evaluation.terminal import WIDTH
 
 
 def printed(findings: list[Findings]) -> list[str]:
     file = io.StringIO()
-    show(findings, file)
+    show_findings(findings, file)
     return file.getvalue().splitlines()
 
 
@@ -32,6 +33,14 @@ def test_plain_and_narrow_where_no_terminal_is(sweep: list[Findings]) -> None:
     lines = printed(sweep)
     assert all(len(line) <= WIDTH for line in lines)
     assert "\x1b" not in "".join(lines)
+
+
+def test_no_word_is_cropped_where_names_are_long(sweep: list[Findings], make_findings: Callable[..., Findings]) -> None:
+    name = "a_defense_of_ones_own_" * 4
+    narrow, wide = printed(sweep), printed([*sweep, make_findings(name, accuracy=0.9, separation=0.5)])
+    assert any(name in line for line in wide)
+    flagged = [len([line for line in lines if line.rstrip().endswith(" ε vacuous")]) for lines in (narrow, wide)]
+    assert flagged[0] == flagged[1] > 0
 
 
 def test_headings_and_flags(sweep: list[Findings]) -> None:
@@ -101,7 +110,7 @@ def test_violations_are_red_in_a_terminal(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     file = io.StringIO()
-    show([make_violated()], file)
+    show_findings([make_violated()], file)
     assert "\x1b[1;31m" in file.getvalue()
 
 
