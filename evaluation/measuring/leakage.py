@@ -15,10 +15,11 @@ from attacks.shadow_thresholds import shadow_thresholds
 from evaluation.findings import AUC, FPRS, Row, tied_at, tnr_at, tpr_at
 from evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
 from evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_at_fpr
+from evaluation.statistics.roc import Measured
 
 PRIORS = (0.01, 0.1, 0.5)
 """Shares of members among all whom an attacker may suspect."""
-METRICS: Mapping[str, Callable[[Roc], float]] = {
+METRICS: Mapping[str, Callable[[Roc], Measured]] = {
     AUC: Roc.auc,
     **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
     **{f"ppv@{100 * prior:g}%prior": partial(Roc.ppv, prior=prior, fpr=FPRS[0]) for prior in PRIORS},

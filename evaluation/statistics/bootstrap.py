@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
-from evaluation.statistics.roc import Ranking, Roc
+from evaluation.statistics.roc import Measured, Ranking, Roc
+
+AT_ONCE = 2**17
+"""Weights that are worked on together: as many as a processor's caches hold."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,7 +103,7 @@ class FleetMetrics:
 def fleet_metrics(
     scores: Float[np.ndarray, "models records"],
     membership: Bool[np.ndarray, "models records"],
-    metrics: Mapping[str, Callable[[Roc], float]],
+    metrics: Mapping[str, Callable[[Roc], Measured]],
     bootstrap: Bootstrap | None = None,
 ) -> FleetMetrics:
     """Several metrics of every model of a fleet, averaged over models, with two-way intervals.
@@ -123,23 +127,34 @@ def fleet_metrics(
         )
     models, records = scores.shape
     rankings = [Ranking(*row) for row in zip(scores, membership, strict=True)]
-    workspace = np.empty((2, records + 1))
+    at_once = max(1, AT_ONCE // (records + 1))
+    workspace = np.empty((2, at_once, records + 1))
 
-    def measure(model: int, weights: Float[np.ndarray, "records"] | None = None) -> list[float]:
-        roc = rankings[model].roc(weights, workspace)
-        return [metric(roc) for metric in metrics.values()]
+    def measure(
+        model: int, weights: Float[np.ndarray, "replicates records"]
+    ) -> Float[np.ndarray, "metrics replicates"]:
+        roc = rankings[model].roc(weights, workspace[:, : len(weights)])
+        return np.array([metric(roc) for metric in metrics.values()])
 
     values = np.full((models, len(metrics)), np.nan)
-    complete = [model for model in range(models) if rankings[model].complete]
-    for model in complete:
-        values[model] = measure(model)
+    complete = np.array([ranking.complete for ranking in rankings])
+    for model in np.flatnonzero(complete):
+        values[model] = measure(int(model), np.ones((1, records)))[:, 0]
 
-    replicated = np.full((bootstrap.replicates, len(metrics)), np.nan)
-    for replicate, (model_weights, record_weights) in enumerate(bootstrap.weights(models, records)):
-        drawn = [model for model in complete if model_weights[model] > 0]
-        if drawn:
-            measured = np.array([measure(model, record_weights) for model in drawn])
-            replicated[replicate] = _mean(measured, model_weights[drawn])
+    means_of_replicates: list[np.ndarray] = []
+    draws = bootstrap.weights(models, records)
+    while some := list(islice(draws, at_once)):
+        model_weights, record_weights = map(np.array, zip(*some, strict=True))
+        measured = np.full((len(some), models, len(metrics)), np.nan)
+        counts = (model_weights > 0) & complete
+        for model in np.flatnonzero(counts.any(axis=0)):
+            drawn = counts[:, model]
+            measured[drawn, model] = measure(int(model), record_weights[drawn]).T
+        means_of_replicates += [
+            _mean(own[drawn], weights[drawn])
+            for own, weights, drawn in zip(measured, model_weights, counts, strict=True)
+        ]
+    replicated = np.array(means_of_replicates)
 
     means = _mean(values, np.ones(models))
     scored = np.array([len(ranking.order) for ranking in rankings])

@@ -77,8 +77,8 @@ class Called(NamedTuple):
     def ppv(self, prior: float, alpha: float) -> Estimate:
         """Precision, likewise; NaN where nobody is called a member."""
         (least, most), (few, many) = self.tpr_interval(alpha / 2), self.fpr_interval(alpha / 2)
-        value = precision(self.tpr, self.fpr, prior)
-        return Estimate(value, precision(least, many, prior), precision(most, few, prior))
+        rates = (self.tpr, self.fpr), (least, many), (most, few)
+        return Estimate(*(float(precision(*rate, prior)) for rate in rates))
 
 
 def tpr_band(roc: Roc, fpr: float, alpha: float) -> tuple[float, float]:

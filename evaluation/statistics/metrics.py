@@ -79,7 +79,7 @@ def roc_auc(
         ValueError: as `roc_points`.
     """
     check_interval(interval, None, alpha)
-    value = roc_points(scores, members).auc()
+    value = float(roc_points(scores, members).auc())
     return value if interval is None else Estimate(value, *auc_interval(scores[members], scores[~members], alpha))
 
 
@@ -125,7 +125,7 @@ def tpr_at_fpr(
         nan
     """
     roc = roc_points(scores, members)
-    value = roc.tpr_at(fpr)
+    value = float(roc.tpr_at(fpr))
     check_interval(interval, threshold, alpha)
     if threshold is not None:
         called = Called.at(scores, members, threshold)
@@ -164,7 +164,7 @@ def tnr_at_fnr(
     check_rate("fnr", fnr)
     check_interval(interval, threshold, alpha)
     if interval is None:
-        return roc_points(scores, members).tnr_at(fnr)
+        return float(roc_points(scores, members).tnr_at(fnr))
     mirrored = None if threshold is None else -threshold
     return tpr_at_fpr(-scores, ~members, fnr, interval=interval, threshold=mirrored, alpha=alpha)
 
@@ -194,7 +194,7 @@ def advantage(
     if threshold is not None:
         estimate = Called.at(scores, members, threshold).advantage(alpha)
     else:
-        estimate = Estimate(roc.advantage(), *advantage_band(roc, alpha))
+        estimate = Estimate(float(roc.advantage()), *advantage_band(roc, alpha))
     return estimate.value if interval is None else estimate
 
 
@@ -265,7 +265,7 @@ def ppv(
     else:
         # Precision rises with the TPR, so the ends of the one are those of the other.
         tprs = roc.tpr_at(fpr), *tpr_band(roc, fpr, alpha)
-        estimate = Estimate(*(precision(tpr, fpr, prior) for tpr in tprs))
+        estimate = Estimate(*(float(precision(tpr, fpr, prior)) for tpr in tprs))
     return estimate.value if interval is None else estimate
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+Measured = np.ndarray | np.floating[Any]
+"""A number; of several ROCs an array of as many."""
 ROUNDING = 1e-12
 """Relative; far above rounding and far below one record, so that `k/n ≤ rate` holds where it does on paper."""
 
@@ -16,7 +19,8 @@ ROUNDING = 1e-12
 class Roc:
     """The points that the rule "member if score ≥ threshold" reaches, from nobody accused to everybody.
 
-    Ties move together and nothing is interpolated: an attacker cannot split records of equal score.
+    Ties move together and nothing is interpolated: an attacker cannot split records of equal score. Where records were
+    weighed in several ways, an axis for these comes first, here and in whatever is measured.
 
     Args:
         false: how many non-members are called members, rising; counted by weight.
@@ -26,70 +30,80 @@ class Roc:
         nonmembers: likewise for FPRs.
     """
 
-    false: Float[np.ndarray, "points"]
-    true: Float[np.ndarray, "points"]
+    false: Float[np.ndarray, "*weighings points"]
+    true: Float[np.ndarray, "*weighings points"]
     thresholds: Float[np.ndarray, "points"]
     members: int
     nonmembers: int
 
     @cached_property
-    def fpr(self) -> Float[np.ndarray, "points"]:
+    def fpr(self) -> Float[np.ndarray, "*weighings points"]:
         """The share of non-members that are called members; NaN if they weigh nothing."""
-        return self.false / self._totals[0]
+        return self.false / self._totals[0][..., None]
 
     @cached_property
-    def tpr(self) -> Float[np.ndarray, "points"]:
+    def tpr(self) -> Float[np.ndarray, "*weighings points"]:
         """The share of members that are called members; NaN if they weigh nothing."""
-        return self.true / self._totals[1]
+        return self.true / self._totals[1][..., None]
 
-    def auc(self) -> float:
+    def auc(self) -> Measured:
         """Area under the curve: how often a random member scores above a random non-member, ties half."""
         # Sum of Δfalse · mean true, twice and telescoped: two products of whole numbers, exact and without copies.
-        twice = self.false[1:] @ self.true[:-1] - self.false[:-1] @ self.true[1:]
+        twice = np.einsum("...p,...p->...", self.false[..., 1:], self.true[..., :-1])
+        twice = twice - np.einsum("...p,...p->...", self.false[..., :-1], self.true[..., 1:])
         false, true = self._totals
-        return float(0.5 + twice / (2 * false * true))
+        return 0.5 + twice / (2 * false * true)
 
-    def tpr_at(self, fpr: float) -> float:
+    def tpr_at(self, fpr: float) -> Measured:
         """The largest TPR whose FPR is at most `fpr`; NaN below 1/nonmembers, which the data cannot resolve."""
         check_rate("fpr", fpr)
         false, true = self._totals
-        if fpr < 1 / self.nonmembers or np.isnan(false * true):
-            return float("nan")
-        return float(self.true[np.searchsorted(self.false, fpr * false * (1 + ROUNDING), side="right") - 1] / true)
+        if fpr < 1 / self.nonmembers:
+            return np.full_like(true, np.nan)
+        within = (self.false <= (fpr * false * (1 + ROUNDING))[..., None]).sum(axis=-1)
+        return np.where(np.isnan(false * true), np.nan, _at(self.true, within - 1) / true)
 
-    def tnr_at(self, fnr: float) -> float:
+    def tnr_at(self, fnr: float) -> Measured:
         """The largest TNR whose FNR is at most `fnr`: who is cleared while few members are; NaN below 1/members."""
         check_rate("fnr", fnr)
         false, true = self._totals
-        if fnr < 1 / self.members or np.isnan(false * true):
-            return float("nan")
-        return float((false - self.false[np.searchsorted(self.true, (1 - fnr) * true * (1 - ROUNDING))]) / false)
+        if fnr < 1 / self.members:
+            return np.full_like(true, np.nan)
+        short = (self.true < ((1 - fnr) * true * (1 - ROUNDING))[..., None]).sum(axis=-1)
+        return np.where(np.isnan(false * true), np.nan, (false - _at(self.false, short)) / false)
 
-    def advantage(self) -> float:
+    def advantage(self) -> Measured:
         """max(TPR − FPR), at the best threshold in hindsight."""
         return self._advantage
 
-    def balanced_accuracy(self) -> float:
+    def balanced_accuracy(self) -> Measured:
         """½ + advantage/2."""
         return 0.5 + self._advantage / 2
 
-    def ppv(self, prior: float, fpr: float) -> float:
+    def ppv(self, prior: float, fpr: float) -> Measured:
         """Share of true members among those called members, where `prior` of all records are and FPR is `fpr`.
 
         The FPR counts in full even if ties keep the attack below it; NaN if they keep it from calling anybody.
         """
         tpr = self.tpr_at(fpr)
-        return precision(tpr, fpr, prior) if tpr > 0 else float("nan")
+        return np.where(np.asarray(tpr) > 0, precision(tpr, fpr, prior), np.nan)
 
     @cached_property
-    def _totals(self) -> tuple[float, float]:
+    def _totals(self) -> tuple[Float[np.ndarray, "*weighings"], Float[np.ndarray, "*weighings"]]:
         """Weight of non-members and of members, NaN for none: a resample may miss them."""
-        return float(self.false[-1]) or np.nan, float(self.true[-1]) or np.nan
+        false, true = (np.where(side[..., -1] == 0, np.nan, side[..., -1]) for side in (self.false, self.true))
+        return false, true
 
     @cached_property
-    def _advantage(self) -> float:
+    def _advantage(self) -> Measured:
         false, true = self._totals
-        return float(np.max(self.true * false - self.false * true) / (false * true))
+        beyond = np.max(self.true * false[..., None] - self.false * true[..., None], axis=-1)
+        return np.asarray(beyond / (false * true))
+
+
+def _at(counts: Float[np.ndarray, "*weighings points"], points: Int[np.ndarray, "*weighings"]) -> np.ndarray:
+    """The count of each weighing at its own point."""
+    return np.take_along_axis(counts, np.asarray(points)[..., None], axis=-1)[..., 0]
 
 
 class Ranking:
@@ -119,8 +133,8 @@ class Ranking:
 
     def roc(
         self,
-        weights: Float[np.ndarray, "records"] | None = None,
-        workspace: Float[np.ndarray, "2 records_and_one"] | None = None,
+        weights: Float[np.ndarray, "*weighings records"] | None = None,
+        workspace: Float[np.ndarray, "2 *weighings records_and_one"] | None = None,
     ) -> Roc:
         """The ROC in which a record counts `weights` times.
 
@@ -129,22 +143,23 @@ class Ranking:
             workspace: memory that the ROC may live in until the next call; fresh memory takes longer than the sums.
         """
         size = len(self.order) + 1
-        called, true = np.empty((2, size)) if workspace is None else workspace[:, :size]
-        called[0] = true[0] = 0.0
+        ways = () if weights is None else weights.shape[:-1]
+        called, true = np.empty((2, *ways, size)) if workspace is None else workspace[..., :size]
+        called[..., 0] = true[..., 0] = 0.0
         if weights is None:
-            called[1:] = 1.0
-        else:
-            np.take(weights, self.order, out=called[1:], mode="clip")  # "raise" would copy; the order is in range
-        np.multiply(called[1:], self.members, out=true[1:])
-        np.cumsum(called, out=called)
-        np.cumsum(true, out=true)
+            called[..., 1:] = 1.0
+        else:  # "raise" would copy; the order is in range
+            np.take(weights, self.order, axis=-1, out=called[..., 1:], mode="clip")
+        np.multiply(called[..., 1:], self.members, out=true[..., 1:])
+        np.cumsum(called, axis=-1, out=called)
+        np.cumsum(true, axis=-1, out=true)
         if len(self.called) < size:
-            called, true = called[self.called], true[self.called]
+            called, true = called[..., self.called], true[..., self.called]
         false = np.subtract(called, true, out=called)
         return Roc(false, true, self.thresholds, len(self.members) - self.nonmembers, self.nonmembers)
 
 
-def precision(tpr: float, fpr: float, prior: float) -> float:
+def precision(tpr: Measured | float, fpr: float, prior: float) -> Measured:
     """Share of true members among those called members, where `prior` of all records are; NaN if nobody is called.
 
     Raises:
@@ -152,8 +167,8 @@ def precision(tpr: float, fpr: float, prior: float) -> float:
     """
     if not 0 < prior < 1:
         raise ValueError(f"prior={prior} is no share of members; choose a value between 0 and 1, both excluded")
-    found, accused = prior * tpr, (1 - prior) * fpr
-    return found / (found + accused) if found + accused != 0 else float("nan")
+    found, accused = prior * np.asarray(tpr, dtype=np.float64), (1 - prior) * fpr
+    return found / np.where(found + accused == 0, np.nan, found + accused)
 
 
 def check_rate(name: str, rate: float) -> None:

@@ -2,6 +2,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from evaluation.measuring.leakage import METRICS as LEAKAGE
+from evaluation.statistics import bootstrap
 from evaluation.statistics.bootstrap import Bootstrap, fleet_mean, fleet_metrics
 from evaluation.statistics.metrics import Ranking, Roc, advantage, roc_auc, tpr_at_fpr
 
@@ -107,6 +109,30 @@ def test_a_roc_lives_in_its_workspace_until_the_next() -> None:
     assert np.shares_memory(reused.true, workspace)
     ranking.roc(workspace=workspace)
     assert fresh.auc() != Roc(reused.false, reused.true, reused.thresholds, reused.members, reused.nonmembers).auc()
+
+
+def test_several_weighings_together_give_what_each_gives_alone() -> None:
+    rng = np.random.default_rng(0)
+    scores, member = rng.integers(12, size=200).astype(float), rng.random(200) < 0.5
+    scores[:7] = np.nan
+    weights = rng.integers(3, size=(5, 200)).astype(float)
+    weights[3, member] = 0.0  # a resample that misses one side
+    ranking = Ranking(scores, member)
+    for metric in LEAKAGE.values():
+        together = np.asarray(metric(ranking.roc(weights)))
+        alone = [metric(ranking.roc(own)) for own in weights]
+        np.testing.assert_array_equal(together, alone)
+        assert np.isnan(together[3])
+
+
+def test_replicates_are_the_same_however_many_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores, member = fleet(0, models=3, records=40)
+    found = []
+    for at_once in (1, 7 * 41, 10**6):
+        monkeypatch.setattr(bootstrap, "AT_ONCE", at_once)
+        found.append(fleet_metrics(scores, member, LEAKAGE, Bootstrap(replicates=20)).estimates)
+    np.testing.assert_array_equal(*(list(one.values()) for one in found[:2]))
+    np.testing.assert_array_equal(*(list(one.values()) for one in found[1:]))
 
 
 def test_same_seed_same_interval_and_both_ways_are_resampled() -> None:
