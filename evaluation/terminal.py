@@ -26,17 +26,26 @@ def empty_table() -> Table:
 
 
 def show(console: Console, *parts: Table | Text | str) -> None:
-    """Prints one after the other; a console too narrow for the words of a table is taken to be wider."""
+    """Prints one after the other; a table whose words need more room than the console has stands out beyond it."""
     for part in parts:
+        width = console.width
         if isinstance(part, Table):
-            console.width = max(console.width, _fitted(part))
+            console.width = max(width, _fitted(part, width))
         console.print(part)
+        console.width = width
 
 
-def _fitted(table: Table) -> int:
-    """How wide a table must be for its words, after no column of it can be narrower than its own."""
-    for column in table.columns:
-        texts = [str(text) for text in (column.header, *column.cells)]
-        words = [word for text in texts for word in (text.splitlines() if column.no_wrap else text.split())]
-        column.min_width = max(map(len, words), default=0)
-    return 1 + sum((column.min_width or 0) + 2 for column in table.columns)  # a space, and the line between columns
+def _fitted(table: Table, room: int) -> int:
+    """How wide a table is after each of its columns holds its longest word, and those on the left what else fits."""
+    spaces = 2 * len(table.columns)  # between columns, and at both ends
+    texts = [[str(text) for text in (column.header, *column.cells)] for column in table.columns]
+    natural = [max(len(line) for text in own for line in text.splitlines() or [""]) for own in texts]
+    least = [
+        most if column.no_wrap else max(len(word) for text in own for word in text.split() or [""])
+        for column, own, most in zip(table.columns, texts, natural, strict=True)
+    ]
+    spare = max(room - spaces - sum(least), 0)
+    for column, fewest, most in zip(table.columns, least, natural, strict=True):
+        column.width = min(most, fewest + spare)
+        spare -= column.width - fewest
+    return spaces + sum(column.width or 0 for column in table.columns)
