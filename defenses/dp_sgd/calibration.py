@@ -12,6 +12,10 @@ from typing import Any
 
 import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
+from opacus.accountants.analysis import rdp as renyi
+
+# Opacus sums the same series anew for every question about the same q and σ, some milliseconds an order.
+renyi._compute_log_a = lru_cache(maxsize=8192)(renyi._compute_log_a)
 
 PRV_LIMIT = 1500.0
 """Above this Rényi ε, RDP alone: its looseness no longer matters, and the composition's domain grows with it."""
@@ -206,10 +210,8 @@ def _rdp_noise_multiplier(epsilon: float, delta: float, sampling_rate: float, st
 
 def _rdp_deltas(noise_multiplier: float, sampling_rate: float, steps: int, epsilon: Any) -> Any:
     """δ(ε) from Rényi divergences (Canonne, Kamath & Steinke 2020, proposition 12)."""
-    from opacus.accountants.analysis.rdp import compute_rdp
-
     orders = np.array(RDPAccountant.DEFAULT_ALPHAS)
     with np.errstate(all="ignore"):
-        divergence = compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=steps, orders=orders)
+        divergence = renyi.compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=steps, orders=orders)
         log_delta = (orders - 1) * (divergence - epsilon[:, None]) + orders * np.log1p(-1 / orders) - np.log(orders - 1)
         return np.exp(np.minimum(np.nanmin(log_delta, axis=1), 0.0))

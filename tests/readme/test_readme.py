@@ -14,6 +14,7 @@ from commandline import GATE_EXCEEDED
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SMALL = ["fleet.models=4", "trainer.epochs=5"]
+FEW = "split.pool=300"
 
 
 def commands() -> list[str]:
@@ -23,7 +24,7 @@ def commands() -> list[str]:
 
 def smaller(command: str, folder: Path) -> str:
     """The command on the smoke sweep's size."""
-    command = command.replace("experiment=quickstart", "experiment=smoke").replace(" fleet.models=16", "")
+    command = command.replace("experiment=quickstart", "experiment=smoke data=digits").replace(" fleet.models=16", "")
     command = command.replace("experiment=defense_comparison", "experiment=smoke")  # its 73 runs compose in a test
     if "ship=" in command:
         (run,) = (folder / "runs" / "digits").glob("mlp-dp_sgd-" + 8 * "[0-9a-f]")
@@ -31,8 +32,8 @@ def smaller(command: str, folder: Path) -> str:
     if "train.py" in command and "experiment=" not in command:
         command = command.replace("defense.epochs=10", "defense.epochs=3")
         private = ["defense.trainer.epochs=5"] if "defense=dp_sgd" in command else []
-        return " ".join([command, *SMALL, *private])
-    return command
+        command = " ".join([command, *SMALL, *private])
+    return f"{command} {FEW}" if "train.py" in command and "data=digits" in command else command
 
 
 def test_every_command_works(tmp_path):
