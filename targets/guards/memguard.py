@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64
 from datamodules.split import Split
 from targets.guards.guard import Guard, Query, is_number
 from targets.guards.keyed import KEY, draw_key, generators
-from targets.guards.probabilities import probabilities
+from targets.guards.probabilities import predicting, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,7 +93,8 @@ class MemGuard(Guard):
             if name.startswith(DISCRIMINATOR)
         }
         noisy, nearer = adversarial_noise.with_noise(query.logits, weights)
-        plain, changed = probabilities(query.logits), probabilities(noisy)
+        # Logits closer than the noise's grid may have become equal.
+        plain, changed = probabilities(query.logits), predicting(query.logits.argmax(axis=-1), probabilities(noisy))
         distortion = np.abs(changed.astype(np.float64) - plain).sum(axis=-1)
         coin = np.array([rng.random() for rng in generators(query.x, query.state)])
         published = nearer & (coin * distortion < self.budget)
