@@ -91,7 +91,7 @@ def run(folder: Path, script: str, *arguments: str) -> None:
 def test_every_command_of_the_attacks_page_works(tmp_path):
     commands = commands_of(ATTACKS)
     assert len(commands) == 8
-    small = ["fleet.models=4", "trainer.epochs=10"]
+    small = ["fleet.models=4", "trainer.epochs=10", "split.pool=300"]
     for command in [["python", "train.py", "data=digits", *small], *commands]:
         _, script, *arguments = command
         if script == "train.py" and small[0] not in arguments:
