@@ -101,7 +101,7 @@ class Roc:
         return np.asarray(beyond / (false * true))
 
 
-def _at(counts: Float[np.ndarray, "*weighings points"], points: Int[np.ndarray, "*weighings"]) -> np.ndarray:
+def _at(counts: Float[np.ndarray, "*weighings points"], points: np.ndarray | np.integer[Any]) -> Measured:
     """The count of each weighing at its own point."""
     return np.take_along_axis(counts, np.asarray(points)[..., None], axis=-1)[..., 0]
 

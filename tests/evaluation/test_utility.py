@@ -15,7 +15,7 @@ from evaluation.figures.plots import tradeoff
 from evaluation.findings import Findings, Row
 from evaluation.flags.dominance import dominated
 from evaluation.frontier import frontier
-from evaluation.table import cells, show
+from evaluation.table import cells, show_findings
 from evaluation.utility import ACCURACY, CALIBRATION, UTILITIES, Utility, worth
 
 LOG_LOSS, AUC = UTILITIES["log_loss"], UTILITIES["roc_auc"]
@@ -75,7 +75,7 @@ def test_the_chosen_measure_decides_what_is_useful(by_log_loss: Sequence[Finding
 
 def test_table_tells_the_chosen_measure_and_calibration(by_log_loss: Sequence[Findings]) -> None:
     file = io.StringIO()
-    show(by_log_loss, file)
+    show_findings(by_log_loss, file)
     text = file.getvalue()
     assert "log loss" in text and "calibration" in text and "0.320" in text and "3.1 %" in text
     assert "accuracy" not in text and "97.0 %" not in text

@@ -75,9 +75,8 @@ def test_launchers_leave_the_same_and_keep_pickles_to_their_scratch(launcher, sm
     plugin = f"hydra_{launcher.split('_')[0]}_launcher"
     if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
         pytest.skip("needs the extra `sweep`")
-    done = commands.call(*SMOKE, f"hydra/launcher={launcher}", folder=tmp_path)
-    assert done.returncode == 0 and done.stdout == "2 done, 0 failed, 0 skipped\n", done.stderr
-    assert not_progress(done.stderr) == []
+    output, error = call(tmp_path, *SMOKE, f"hydra/launcher={launcher}")
+    assert output == "2 done, 0 failed, 0 skipped\n" and not_progress(error) == []
     found = pickles(tmp_path)
     assert not [path for path in found if tmp_path / "runs" / ".sweep" not in path.parents]
     assert bool(found) == (launcher == "submitit_local")
