@@ -117,7 +117,7 @@ class OverEpsilon:
         right = self.claims[-1] if self.claims != self.stated else axes.get_xlim()[1]
         claimed = np.geomspace(axes.get_xlim()[0], right, 200)
         near = self.claims[0] <= NEAR * reach
-        top = max(1.6 * reach, 1.1 * self.claims[0]) if near else 1.6 * reach
+        top = (max(1.6 * reach, 1.1 * self.claims[0]) if near else 1.6 * reach) or 1.0  # nothing can be proven
         above = "" if near else " (above this panel)"
         axes.plot([], [], color=MUTED, label="ceiling of a perfect attack", **CEILING)
         axes.plot(claimed, claimed, color=INK, lw=1.2, label=f"claimed ε{above}")

@@ -177,6 +177,15 @@ def test_a_claim_far_above_the_bounds_is_said_to_be_there(make_findings: Callabl
     assert "claimed ε (above this panel)" in legend(bounds)
 
 
+@pytest.mark.filterwarnings("error")
+def test_bounds_that_nothing_could_raise_are_drawn_at_zero(make_findings: Callable[..., Findings]) -> None:
+    statement = Statement(guarantee=True, epsilon=8.0, delta=1e-5, accountant="PRV")
+    found = make_findings("dp_sgd", strength=8, statement=statement)
+    nothing = dict.fromkeys(found.audit["bounds"], 0.0)
+    bounds = tradeoff([replace(found, audit=found.audit | {"bounds": nothing, "ceilings": nothing})]).axes[3]
+    assert bounds.get_ylabel() == "ε, lower bound" and bounds.get_ylim()[1] > 0
+
+
 def test_marks_of_one_epsilon_stand_beside_each_other(make_findings: Callable[..., Findings]) -> None:
     statement = Statement(guarantee=True, epsilon=4.0, delta=1e-5, accountant="PRV")
     shared: dict[str, Any] = {"strength": 4, "statement": statement}
