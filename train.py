@@ -110,9 +110,9 @@ def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence
         check_shipped(settings, overrides)
         print(release(settings))
     elif settings["plan"]:
-        from evaluation.plan import show
+        from evaluation.plan import show_costs
 
-        show([train(settings)])
+        show_costs([train(settings)])
     else:
         with progress.Progress(Path(settings["runs"]), trainings(settings)):
             outcome = train(settings)

@@ -40,7 +40,7 @@ class AdversarialRegularization(Defense):
         ValueError: if a value is out of range; in training, if the model collapses or h is dead.
     """
 
-    separable, stackable, cost = False, False, 2.0
+    separable, stackable, cost = False, False, 10.0
     roles = frozenset({"reference"})
     attacks = ("modified_entropy", "lira")
     weight: float

@@ -39,17 +39,17 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
     }
 
 
-def show(costs: Sequence[Mapping[str, Any]]) -> None:
+def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
     """Prints a line per run and the total; a run that several guards stand before is trained once."""
-    from rich.console import Console
-    from rich.table import Table
+    from evaluation.terminal import console_for, empty_table, show
 
     costs = [cost for place, cost in enumerate(costs) if TUNED in cost["folder"] or cost not in costs[:place]]
-
-    table = Table("run", "models", "to train", "about minutes", "about MB", box=None, header_style="bold")
+    table = empty_table()
+    for place, heading in enumerate(("run", "models", "to train", "about minutes", "about MB")):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     total = {key: sum(cost[key] for cost in costs) for key in ("models", "missing", "minutes", "megabytes")}
     for row in [*costs, {"folder": f"{len(costs)} runs", **total}]:
         table.add_row(
             row["folder"], str(row["models"]), str(row["missing"]), f"{row['minutes']:.1f}", f"{row['megabytes']:.1f}"
         )
-    Console().print(table)
+    show(console_for(), table)

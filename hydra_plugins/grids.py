@@ -49,9 +49,9 @@ class GridsSweeper(BasicSweeper):
         configs = [self.hydra_context.config_loader.load_sweep_config(self.config, job) for job in jobs]
         first = configs[0]
         if first.get("plan"):
-            from evaluation.plan import show
+            from evaluation.plan import show_costs
 
-            show([job.return_value for job in self.launcher.launch(jobs, initial_job_idx=0)])
+            show_costs([job.return_value for job in self.launcher.launch(jobs, initial_job_idx=0)])
             return None
 
         from targets import progress
