@@ -25,7 +25,7 @@ def commands() -> list[str]:
 def smaller(command: str, folder: Path) -> str:
     """The command on the smoke sweep's size."""
     command = command.replace("experiment=quickstart", "experiment=smoke data=digits").replace(" fleet.models=16", "")
-    command = command.replace("experiment=defense_comparison", "experiment=smoke")  # its 73 runs compose in a test
+    command = command.replace("experiment=defense_comparison", "experiment=smoke")  # its runs compose in a test
     if "ship=" in command:
         (run,) = (folder / "runs" / "digits").glob("mlp-dp_sgd-" + 8 * "[0-9a-f]")
         return command.replace("runs/digits/mlp-dp_sgd-<hash>", str(run.relative_to(folder)))
