@@ -128,4 +128,5 @@ def _render(drawn: Figure, form: str) -> bytes:
     buffer = io.BytesIO()
     with mpl.rc_context(STYLE):
         drawn.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else None)
+    drawn.set_layout_engine("none")  # laid out once, whatever the format
     return buffer.getvalue()
