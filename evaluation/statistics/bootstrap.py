@@ -127,7 +127,7 @@ def fleet_metrics(
         )
     models, records = scores.shape
     rankings = [Ranking(*row) for row in zip(scores, membership, strict=True)]
-    at_once = max(1, AT_ONCE // (records + 1))
+    at_once = min(bootstrap.replicates, max(1, AT_ONCE // (records + 1)))
     workspace = np.empty((2, at_once, records + 1))
 
     def measure(
