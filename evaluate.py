@@ -132,6 +132,7 @@ def search(settings: dict[str, Any], method: Method) -> None:
     failed, with 3 if a claim is violated."""
     from hydra.core.global_hydra import GlobalHydra
 
+    from datamodules.settings import made
     from evaluation.claims import violations
     from evaluation.search.frontier_search import Search
     from evaluation.search.runs import run_search
@@ -139,7 +140,7 @@ def search(settings: dict[str, Any], method: Method) -> None:
     from evaluation.terminal import console_for, show
     from train import composed, train
 
-    wanted, data = Search(**settings["search"]), settings.get("data")
+    wanted, data = made(Search, "search", settings["search"]), settings.get("data")
     if (name := data_name(data)) is None:
         raise ValueError(f"search={wanted.name} needs data; add data=<name>")
     GlobalHydra.instance().clear()  # runs are composed from the settings of another command
@@ -163,7 +164,7 @@ def data_name(data: dict[str, Any] | None) -> str | None:
     """The folder of a data set's runs: its name, or that of its file."""
     if data is None:
         return None
-    if data.get("path", "???") == "???" and data.get("name") is None:
+    if data.get("path", "???") == "???" and not data.get("name"):
         raise ValueError("data.path is not given; add it, or data.name, or name the runs with runs=<folder or pattern>")
     return data.get("name") or name_of(data["path"])
 

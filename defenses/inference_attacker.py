@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple, cast
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
 from datamodules.secret import Secret
+from targets.stacks import stack
 
-LEARNING_RATE = 1e-3
+
+class Shown(NamedTuple):
+    """What is shown to the attackers of several models: as many records to each, of which some are padding."""
+
+    records: Int64[np.ndarray, "models records"]
+    member: Bool[Tensor, "models records"]
+    real: Bool[Tensor, "models records"]
+
+    @classmethod
+    def of(cls, members: Sequence[Int64[np.ndarray, "_"]], others: Sequence[Int64[np.ndarray, "_"]]) -> Shown:
+        """Members and others of each model."""
+        together = [np.concatenate(pair) for pair in zip(members, others, strict=True)]
+        longest = max(map(len, together))
+        records = np.stack([np.pad(records, (0, longest - len(records))) for records in together])
+        place = torch.arange(longest)
+        member, real = (torch.stack([place < len(part) for part in parts]) for parts in (members, together))
+        return cls(records, member, real)
 
 
 class InferenceAttacker(nn.Module):
@@ -32,40 +53,52 @@ class InferenceAttacker(nn.Module):
             self.prediction = nn.Sequential(nn.Linear(classes, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
             self.label = nn.Sequential(nn.Linear(classes, 64), nn.ReLU())
             self.joined = nn.Sequential(nn.Linear(128, 64), nn.ReLU(), nn.Linear(64, 1))
-        self.optimizer = torch.optim.Adam(self.parameters(), lr=LEARNING_RATE)
 
-    def forward(self, logits: Float[Tensor, "batch classes"], y: Int64[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    @classmethod
+    def side_by_side(cls, classes: int, secret: Secret, models: Sequence[int]) -> InferenceAttacker:
+        """The attackers of several models as one, with a leading model axis."""
+        return cast("InferenceAttacker", stack([cls(classes, secret, model) for model in models]))
+
+    def forward(
+        self, logits: Float[Tensor, "*models batch classes"], y: Int64[Tensor, "*models batch"]
+    ) -> Float[Tensor, "*models batch"]:
         classes = logits.shape[-1]
         label, p = F.one_hot(y, classes), logits.softmax(dim=-1)
         true = p.gather(-1, y.unsqueeze(-1))
-        others = p.masked_fill(label.bool(), -1).sort(dim=-1, descending=True).values[:, : classes - 1]
+        others = p.masked_fill(label.bool(), -1).sort(dim=-1, descending=True).values[..., : classes - 1]
         branches = [self.prediction(torch.cat([true, others], dim=-1)), self.label(label.to(p.dtype))]
         joined: Tensor = self.joined(torch.cat(branches, dim=-1))
         return joined.squeeze(-1)
 
-    def belief(self, logits: Float[Tensor, "batch classes"], y: Int64[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    def belief(
+        self, logits: Float[Tensor, "*models batch classes"], y: Int64[Tensor, "*models batch"]
+    ) -> Float[Tensor, "*models batch"]:
         """The probability that it gives to membership."""
         return self(logits, y).sigmoid()
 
-    def learn(
-        self, logits: Float[Tensor, "batch classes"], y: Int64[Tensor, " batch"], member: Bool[Tensor, " batch"]
-    ) -> None:
-        """One step of Adam on the cross-entropy between membership and belief."""
-        self.optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(self(logits, y), member.float()).backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+    def loss(
+        self, logits: Float[Tensor, "models batch classes"], y: Int64[Tensor, "models batch"], shown: Shown
+    ) -> Float[Tensor, ""]:
+        """Cross-entropy between membership and belief: its mean over the records of a model, summed over models."""
+        losses = F.binary_cross_entropy_with_logits(self(logits, y), shown.member.float(), reduction="none")
+        return (losses.where(shown.real, 0).sum(dim=-1) / shown.real.sum(dim=-1).clamp(min=1)).sum()
 
-    def auc(
-        self, logits: Float[Tensor, "batch classes"], y: Int64[Tensor, " batch"], member: Bool[Tensor, " batch"]
-    ) -> float:
+    def aucs(
+        self, logits: Float[Tensor, "models batch classes"], y: Int64[Tensor, "models batch"], shown: Shown
+    ) -> Float[Tensor, " models"]:
         """How well it tells members from others: the probability that a member gets the larger belief."""
         with torch.no_grad():
             signals = self(logits, y)
-        ahead = signals[member].unsqueeze(1) - signals[~member]
-        return float((ahead > 0).float().mean() + (ahead == 0).float().mean() / 2)
+        ahead = [
+            of_one[member].unsqueeze(1) - of_one[real & ~member]
+            for of_one, member, real in zip(signals, shown.member, shown.real, strict=True)
+        ]
+        return torch.stack([(by > 0).float().mean() + (by == 0).float().mean() / 2 for by in ahead])
 
-    def sensitivity(self, logits: Float[Tensor, "batch classes"], y: Int64[Tensor, " batch"]) -> float:
+    def sensitivity(
+        self, logits: Float[Tensor, "models batch classes"], y: Int64[Tensor, "models batch"]
+    ) -> Float[Tensor, " models"]:
         """The largest derivative of a belief by a logit of f; where it is 0, f learns nothing from this attacker."""
         logits = logits.detach().requires_grad_()
         (gradient,) = torch.autograd.grad(self.belief(logits, y).sum(), logits)
-        return float(gradient.abs().max())
+        return gradient.abs().amax(dim=(1, 2))

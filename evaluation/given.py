@@ -33,5 +33,10 @@ def check_given(settings: Mapping[str, Any]) -> None:
             place(f"data.{key}", data[key])
     for key in (key for key in PLACES if settings.get(key) is not None):
         place(key, settings[key])
-    if (name := settings.get("name")) is not None and (name == ".." or Path(name).name != name):
-        raise ValueError(f"name={name} is no name of a folder in {settings['reports']}; choose one without /")
+    for key, group in (("name", settings), ("search.name", settings.get("search") or {})):
+        if (name := group.get("name")) is not None and not is_folder_name(name):
+            raise ValueError(f"{key}={name} is no name of a folder in {settings['reports']}; choose one without /")
+
+
+def is_folder_name(name: Any) -> bool:
+    return isinstance(name, str) and name not in ("", "..") and Path(name).name == name

@@ -13,6 +13,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
 from attacks import Attack
+from datamodules.settings import made
 from datamodules.slices import Slices
 from evaluation.runs import Run, canonical
 from evaluation.signals.augmentations import AUGMENTATIONS
@@ -72,7 +73,8 @@ class Method:
 
     @cached_property
     def grant(self) -> Grant:
-        return Grant(**{name: value for name, value in self.threat.items() if name not in ("audit", "guesses")})
+        given = {name: value for name, value in self.threat.items() if name not in ("audit", "guesses")}
+        return made(Grant, "threat", given)
 
     @property
     def guesses(self) -> float:

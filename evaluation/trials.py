@@ -14,6 +14,7 @@ from hydra.errors import HydraException
 
 from commandline import one_line
 from datamodules.dataset import Dataset, from_config
+from datamodules.settings import made
 from evaluation.runs import Run
 from evaluation.tuning import Tuning, with_values
 from targets import progress, workers
@@ -87,7 +88,7 @@ class Trials:
             ValueError: if there are no validation records, or a setting to try is unknown.
         """
         dataset.split.require("validation", who="tuning")
-        tuning = Tuning(**settings["tuning"])
+        tuning = made(Tuning, "tuning", settings["tuning"])
         secret = None if settings["secret"] is None else f"{settings['secret']}/trial"
         small = {
             **settings,

@@ -53,7 +53,8 @@ def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], worke
     if min(workers, len(items)) <= 1:
         yield from (_call(function, item) for item in items)
         return
-    futures: list[Future[Result]] = [_processes(workers).submit(_call, function, item) for item in items]
+    pool = _processes(workers, function.__module__)
+    futures: list[Future[Result]] = [pool.submit(_call, function, item) for item in items]
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -80,11 +81,12 @@ def _call(function: Callable[..., Result], item: tuple[Any, ...]) -> Result:
         raise ValueError(f"code of this run called sys.exit({ended.code}); let it raise an error instead") from ended
 
 
-def _processes(workers: int) -> ProcessPoolExecutor:
+def _processes(workers: int, module: str) -> ProcessPoolExecutor:
     global _pool
     if _pool is None:
         os.environ["OMP_NUM_THREADS"] = "1"  # threads of several processes fight for cores
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["__main__", module])  # torch is imported once, not by every process
         _pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
         atexit.register(stop)
     return _pool

@@ -27,6 +27,7 @@ PRELOADED = (
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(list(PRELOADED))
+os.environ["PYTHONPATH"] = str(ROOT)  # the server starts with no other path than that of its environment
 INTERPRETER = subprocess.run
 
 
@@ -40,8 +41,6 @@ class Ended(NamedTuple):
 
 def fork(function: Callable[..., object], *arguments: object) -> BaseProcess:
     """Starts an importable function in a process of its own."""
-    # The server starts with no other path than that of its environment.
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), *(path for path in sys.path if path.startswith(str(ROOT)))])
     process = FORKS.Process(target=function, args=arguments)
     process.start()
     return process

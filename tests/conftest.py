@@ -6,6 +6,7 @@ import copy
 import os
 import sys
 from collections.abc import Callable, Iterator
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,12 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+
+def pytest_collection_finish() -> None:
+    """Starts the server that commands are forks of, before worker processes of the project start it with less."""
+    if "commands" in sys.modules:
+        forkserver.ensure_running()
 
 
 @pytest.fixture(autouse=True, scope="session")

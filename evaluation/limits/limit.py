@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from datamodules.settings import made
 from evaluation.claims import violations
 from evaluation.findings import FPRS, Findings, Row, tied_at, tpr_at
 from evaluation.flags.masking import masked
@@ -56,7 +57,7 @@ class Limit:
         given = settings[name]
         if not isinstance(given, Mapping):
             raise ValueError(f"{name}={given} is no group of settings; give {name}.max_tpr=<share of members>")
-        return None if set(given.values()) == {None} else cls(name=name, **given)
+        return None if all(value is None for value in given.values()) else made(cls, name, {**given, "name": name})
 
     @property
     def at(self) -> float:

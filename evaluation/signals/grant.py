@@ -36,6 +36,8 @@ class Grant:
     def __post_init__(self) -> None:
         if self.outputs not in ("label", "probabilities", "logits"):
             raise ValueError(f"threat.outputs={self.outputs} is unknown; choose label, probabilities or logits")
+        if not isinstance(self.weights, bool):
+            raise ValueError(f"threat.weights={self.weights} is neither true nor false; choose one of them")
         for name, value, least in (("decimals", self.decimals, 0), ("top_k", self.top_k, 1)):
             if value is None:
                 continue

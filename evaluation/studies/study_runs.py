@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+from datamodules.settings import made
 from evaluation.findings import Findings
 from evaluation.measuring.measure import measure
 from evaluation.method import Method
@@ -15,6 +16,40 @@ from evaluation.studies.mismatch import same_secret
 from evaluation.studies.risk_factors import risk_rows
 from evaluation.studies.studies import StudyRow, labels, study_rows
 from targets import progress, workers
+
+STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What `conf/study` says of a study.
+
+    Args:
+        name: one of `STUDIES`.
+        levels: of `output_levels`: for each level the settings of a `Grant`.
+
+    Raises:
+        ValueError: if the name is unknown, or no level is listed.
+    """
+
+    name: str
+    levels: Any = None
+
+    def __post_init__(self) -> None:
+        if self.name not in STUDIES:
+            raise ValueError(f"study.name={self.name} is unknown; choose study={' or study='.join(STUDIES)}")
+        listed = isinstance(self.levels, Sequence) and not isinstance(self.levels, str) and len(self.levels) > 0
+        if self.name == "output_levels" and not listed:
+            raise ValueError(f"study.levels={self.levels} lists no level; give a list, such as [{{outputs: label}}]")
+
+    @property
+    def grants(self) -> list[Grant]:
+        """The levels.
+
+        Raises:
+            ValueError: if one is not to be had.
+        """
+        return [made(Grant, f"study.levels.{place}", level) for place, level in enumerate(self.levels)]
 
 
 def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> list[StudyRow]:
@@ -28,15 +63,14 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     Raises:
         ValueError: if no level is listed, no other run's shadows can stand in, or no two runs differ in a factor alone.
     """
-    if study["name"] == "risk_factors":
+    asked = made(Study, "study", study)
+    if asked.name == "risk_factors":
         return risk_rows(runs, method)
     items: list[tuple[Run, str, Run | None, Method]]
-    if study["name"] == "output_levels":
+    if asked.name == "output_levels":
         varied = "released"
-        if not study["levels"]:
-            raise ValueError(f"study.levels={study['levels']} is empty; list at least one level")
         fixed = {name: method.threat[name] for name in ("audit", "guesses")}
-        levels = {Grant(**level).level: {**level, **fixed} for level in study["levels"]}
+        levels = {level.level: {**asdict(level), **fixed} for level in asked.grants}
         items = [(run, name, None, replace(method, threat=level)) for run in runs for name, level in levels.items()]
     else:
         varied = "shadows from"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from targets.guards.discriminator import log_odds, slope
 
-STEPS = 300
+STEPS = 100
 STEP = 0.1  # of logits, whatever the length of the gradient
 LABEL_WEIGHT = 10.0  # c₂
 DISTORTION_WEIGHTS = tuple(10.0**power for power in range(-1, 6))  # c₃, until the search fails

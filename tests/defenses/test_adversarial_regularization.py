@@ -19,8 +19,9 @@ from datamodules.dataset import Dataset, from_config
 from datamodules.loaders import Batch
 from datamodules.secret import Secret
 from datamodules.split import Membership, Split
-from defenses.adversarial_regularization import AdversarialRegularization, Adversary
-from defenses.inference_attacker import InferenceAttacker
+from defenses.adversarial_regularization import AdversarialRegularization
+from defenses.adversary import Adversary
+from defenses.inference_attacker import InferenceAttacker, Shown
 from targets.fleet import Fleet
 from targets.module import Target
 from targets.training import make_fitter
@@ -68,21 +69,28 @@ def test_attackers_weights_come_from_the_secret_and_disturb_nothing():
 @given(seed=st.integers(0, 1000), members=st.integers(1, 20), others=st.integers(1, 20))
 def test_auc_is_that_of_scikit_learn(seed, members, others):
     torch.manual_seed(seed)
-    logits = torch.randn(members + others, 3).round()  # ties
-    y, member = torch.randint(3, (len(logits),)), torch.randperm(len(logits)) < members
-    attacker = InferenceAttacker(3, SECRET, 0)
-    expected = roc_auc_score(member, attacker(logits, y).detach())
-    assert attacker.auc(logits, y, member) == pytest.approx(expected)
+    logits = torch.randn(22, 3).round()  # ties
+    y = torch.randint(3, (len(logits),))
+    shown = Shown.of([np.arange(members), np.arange(members + 1)], [np.arange(others), np.arange(others + 2)])
+    assert shown.real.sum(dim=-1).tolist() == [members + others, members + others + 3]
+    logits, y = logits[shown.records], y[shown.records]
+    attacker = InferenceAttacker.side_by_side(3, SECRET, [0, 1])
+    signals = attacker(logits, y).detach()
+    expected = [roc_auc_score(shown.member[k][real], signals[k][real]) for k, real in enumerate(shown.real)]
+    assert attacker.aucs(logits, y, shown).tolist() == pytest.approx(expected)
 
 
 def test_sensitivity_is_the_largest_derivative():
     torch.manual_seed(0)
-    attacker, logits, y = InferenceAttacker(3, SECRET, 0).double(), torch.randn(5, 3).double(), torch.randint(3, (5,))
+    attacker = InferenceAttacker.side_by_side(3, SECRET, [0, 1]).double()
+    logits, y = torch.randn(2, 5, 3).double(), torch.randint(3, (2, 5))
     slopes = [
-        float((attacker.belief(logits + h, y) - attacker.belief(logits - h, y)).abs().max() / 2e-6)
-        for h in 1e-6 * torch.eye(15).double().view(15, 5, 3)
+        (attacker.belief(logits + h, y) - attacker.belief(logits - h, y)).abs().amax(dim=1) / 2e-6
+        for h in 1e-6 * torch.eye(15).double().view(15, 1, 5, 3)
     ]
-    assert attacker.sensitivity(logits, y) == pytest.approx(max(slopes), rel=1e-4)
+    torch.testing.assert_close(
+        attacker.sensitivity(logits, y), torch.stack(slopes).amax(dim=0).detach(), rtol=1e-4, atol=0
+    )
 
 
 def started(warm_up: int, weight: float = 2.0) -> tuple[Adversary, Target, Any]:
@@ -115,7 +123,7 @@ def test_loss_is_cross_entropy_plus_the_weighted_belief_after_the_warm_up():
     batch = Batch(torch.zeros(4, 4), y, torch.tensor([True, True, True, False]), torch.arange(4))
     plain = F.cross_entropy(logits, y, reduction="none")
     torch.testing.assert_close(module.loss(logits, batch, 1), plain)
-    regularized = plain + 3 * (adversary.attacker(logits, y).sigmoid() - 0.5)
+    regularized = plain + 3 * (adversary.attacker(logits[None], y[None])[0].sigmoid() - 0.5)
     torch.testing.assert_close(module.loss(logits, batch, 2), regularized)
 
 
@@ -126,12 +134,15 @@ def test_more_than_half_of_the_epochs_are_never_warm_up():
 def test_attacker_learns_alone_and_beside_the_model_from_members_and_reference_records(monkeypatch):
     adversary, module, trainer = started(warm_up=3)
     learnt: list[tuple[np.ndarray, np.ndarray]] = []
-    seen: list[np.ndarray] = []
-    predict = Adversary._predict
-    monkeypatch.setattr(Adversary, "_predict", lambda self, records: (seen.append(records), predict(self, records))[1])
-    monkeypatch.setattr(
-        InferenceAttacker, "learn", lambda self, logits, y, member: learnt.append((seen[-1], member.numpy()))
-    )
+    loss = InferenceAttacker.loss
+
+    def noted(self, logits, y, shown):
+        torch.testing.assert_close(logits, adversary._predict(shown.records))
+        assert shown.real.all() and torch.equal(y, adversary.y[shown.records])
+        learnt.append((shown.records[0], shown.member[0].numpy()))
+        return loss(self, logits, y, shown)
+
+    monkeypatch.setattr(InferenceAttacker, "loss", noted)
     adversary.on_train_epoch_start(trainer, module)
     assert len(learnt) == 3 * 4
     records = torch.arange(20)
@@ -139,22 +150,22 @@ def test_attacker_learns_alone_and_beside_the_model_from_members_and_reference_r
     adversary.on_train_batch_start(trainer, module, batch, 0)
     assert len(learnt) == 3 * 4 + 1
     beside = learnt[-1][0][learnt[-1][1]]
-    assert set(beside) == set(range(18)) - set(adversary.held_out)  # a padded row is no record of the step
+    assert set(beside) == set(range(18)) - set(adversary.held_out.records[0])  # a padded row is no record of the step
     for records, member in learnt:
         assert (records[member] < 20).all() and (records[~member] >= 40).all()
-        assert member.sum() == (~member).sum() and not set(records) & set(adversary.held_out)
+        assert member.sum() == (~member).sum() and not set(records) & set(adversary.held_out.records[0])
     assert len({tuple(records) for records, _ in learnt}) == len(learnt)
 
 
 def test_what_is_held_out_is_a_tenth_of_both():
     adversary, _, _ = started(warm_up=1)
-    held_out, member = adversary.held_out, adversary.held_out_member.numpy()
+    held_out, member = adversary.held_out.records[0], adversary.held_out.member[0].numpy()
     assert (
         (held_out[member] < 20).all()
         and (held_out[~member] >= 40).all()
         and member.tolist() == [True] * 2 + [False] * 2
     )
-    assert len({*held_out, *adversary.members, *adversary.reference}) == 40
+    assert len({*held_out, *adversary.members[0], *adversary.reference[0]}) == 40
 
 
 def test_attacker_finds_a_model_that_knows_its_members_by_heart():
@@ -168,18 +179,18 @@ def test_attacker_finds_a_model_that_knows_its_members_by_heart():
         adversary.on_train_batch_start(trainer, module, batch, 0)
     module.log = lambda *_: None
     adversary.on_train_epoch_end(trainer, module)
-    assert adversary.auc == 1
-    beliefs = adversary.attacker.belief(adversary._predict(np.arange(60)), adversary.y)
+    assert adversary.aucs.tolist() == [1]
+    (beliefs,) = adversary.attacker.belief(adversary._predict(np.arange(60)[None]), adversary.y[None])
     assert (beliefs[:20] > 0.6).all() and (beliefs[20:] < 0.4).all()
     adversary.on_train_end(trainer, module)
 
 
 def test_a_dead_attacker_is_an_error(compose, monkeypatch):
-    def die(self, logits, y, member):
+    def die(self, members, rngs):
         with torch.no_grad():
-            self.joined[-1].weight.zero_()
+            self.attacker.joined[-1].weight.zero_()
 
-    monkeypatch.setattr(InferenceAttacker, "learn", die)
+    monkeypatch.setattr(Adversary, "_learn", die)
     with pytest.raises(
         ValueError, match=r"defense\.weight=1 protects nothing: the attacker of model 0 is dead"
     ) as error:
@@ -220,11 +231,11 @@ def test_members_get_harder_to_tell_on_location30(compose):
         aucs.append(roc_auc_score(labels, -losses[np.r_[members, others]]))
         accuracies.append(float((z.argmax(dim=1).numpy() == dataset.y)[dataset.split.test].mean()))
         adversaries.append(adversary)
-        logits, y = adversary._predict(adversary.held_out), adversary.y[adversary.held_out]
-        signals = adversary.attacker(logits, y).detach()
-        assert adversary.auc == pytest.approx(roc_auc_score(adversary.held_out_member, signals))
+        held_out, member, _ = adversary.held_out
+        signals = adversary.attacker(adversary._predict(held_out), adversary.y[held_out]).detach()
+        assert adversary.aucs.tolist() == pytest.approx([roc_auc_score(member[0], signals[0])])
     assert aucs[1] < aucs[0] - 0.05 and accuracies[1] > accuracies[0] - 0.1
-    assert adversaries[0].auc > 0.7  # with next to no weight the model overfits, and the attacker must see that
+    assert adversaries[0].aucs > 0.7  # with next to no weight the model overfits, and the attacker must see that
 
 
 def test_reference_records_are_needed(compose):
@@ -251,4 +262,4 @@ def test_warm_up_is_a_count(warm_up):
 
 def test_declares_what_it_is():
     defense = AdversarialRegularization(weight=2, warm_up=5)
-    assert not defense.separable and not defense.stackable and defense.roles == {"reference"} and defense.strength == 2
+    assert not defense.separable and defense.stackable and defense.roles == {"reference"} and defense.strength == 2

@@ -204,7 +204,10 @@ def test_one_secret_is_refused_in_words() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"name": "output_levels", "levels": []}, "study.levels=[] is empty; list at least one level"),
+        (
+            {"name": "output_levels", "levels": []},
+            "study.levels=[] lists no level; give a list, such as [{outputs: label}]",
+        ),
         (
             {"name": "shadow_mismatch"},
             "study=shadow_mismatch needs two runs or more, found 1; train them with experiment=shadow_mismatch",

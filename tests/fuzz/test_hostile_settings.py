@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusal import refusal
 
+from commandline import GATE_EXCEEDED
 from evaluate import evaluate
 from evaluation.settings import flat
 from train import composed, train
@@ -90,15 +92,15 @@ def runs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def composed_once(runs) -> dict[str, dict[str, Any]]:
+def chosen(runs) -> dict[str, dict[str, Any]]:
     return {name: composed(*SMALL, *ROLES, f"runs={runs}", "plan=true", *given) for name, given in CHOSEN.items()}
 
 
 @pytest.mark.parametrize("group", ["", "network", "defense", "guard", "canary", "tuning"])
-def test_hostile_settings_are_refused_or_planned(composed_once, runs, group):
+def test_hostile_settings_are_refused_or_planned(chosen, runs, group):
     before = content(runs)
-    named = [name for name in composed_once if name.partition("=")[0] == group]
-    cases = [(name, key) for name in named for key in keys_of(composed_once[name], group)]
+    named = [name for name in chosen if name.partition("=")[0] == group]
+    cases = [(name, key) for name in named for key in keys_of(chosen[name], group)]
     cases = [(name, key) for name, key in cases if key not in ("plan", "runs", "ship") and not key.startswith("names")]
     refused = []
 
@@ -106,7 +108,7 @@ def test_hostile_settings_are_refused_or_planned(composed_once, runs, group):
     @given(st.sampled_from(cases), hostile)
     def run(case: tuple[str, str], value: Any) -> None:
         name, key = case
-        refused.append(refuses_in_one_line(lambda: train(with_value(composed_once[name], key, value))))
+        refused.append(refuses_in_one_line(lambda: train(with_value(chosen[name], key, value))))
 
     run()
     assert sum(refused) > 20
@@ -116,8 +118,8 @@ def test_hostile_settings_are_refused_or_planned(composed_once, runs, group):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CHOSEN)
 @pytest.mark.parametrize("plan", [True, False])
-def test_every_setting_with_every_hostile_value(composed_once, tmp_path, name, plan):
-    node = {**composed_once[name], "plan": plan, "runs": str(tmp_path)}
+def test_every_setting_with_every_hostile_value(chosen, tmp_path, name, plan):
+    node = {**chosen[name], "plan": plan, "runs": str(tmp_path)}
     endless = ("epochs", "models", "workers", "sub_models", "teachers", "depth", "width")
     for key in keys_of(node, name.partition("=")[0]):
         for value in (*EDGES, *NESTED):
@@ -134,6 +136,31 @@ def evaluation() -> dict[str, Any]:
         config = compose("evaluate", ["data=digits", "attack=full"])
     made: Any = OmegaConf.to_container(config, resolve=True)
     return {**made, "command": "python evaluate.py"}
+
+
+@pytest.mark.parametrize("group", ["threat", "choose", "gate", "study", "search"])
+def test_unknown_settings_of_the_evaluation_are_refused_by_name(evaluation, runs, tmp_path, group):
+    files = {"study": "output_levels", "search": "frontier"}
+    given = yaml.safe_load((CONF / group / f"{files[group]}.yaml").read_text()) if group in files else evaluation[group]
+    node = {**evaluation, "root": str(runs), "reports": str(tmp_path / "reports"), group: given}
+    told = refusal(lambda: evaluate(with_value(node, f"{group}.zzz", 1)), longest=2000)
+    assert told is not None and f"{group}.zzz is no setting; remove it, or choose one of" in told
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("group", ["threat", "choose", "gate"])
+def test_every_hostile_limit_or_grant_is_refused_or_judged(evaluation, runs, tmp_path, group):
+    """With a run to attack: what comes before it in the command hides nothing."""
+    attack = {"loss": evaluation["attack"]["loss"]}
+    node = {**evaluation, "attack": attack, "root": str(runs), "reports": str(tmp_path / "reports")}
+    refused = 0
+    for key in keys_of(node, group):
+        for value in (*EDGES, *NESTED):
+            try:
+                refused += refuses_in_one_line(lambda key=key, value=value: evaluate(with_value(node, key, value)))
+            except SystemExit as ended:
+                assert ended.code == GATE_EXCEEDED
+    assert refused > 20
 
 
 def test_hostile_settings_of_the_evaluation_are_refused(evaluation, tmp_path):
