@@ -12,6 +12,8 @@ from typing import Any, TypeVar
 Made = TypeVar("Made")
 MOST_FLOAT, MOST_INT = 3.4e38, 2**63 - 1
 """What float32 and a 64-bit integer hold."""
+NUMBER = re.compile(r"(int|float)( \| None)?")
+"""The annotation of a setting that is a number."""
 
 
 def made(kind: type[Made], group: str, settings: Any) -> Made:
@@ -23,12 +25,15 @@ def made(kind: type[Made], group: str, settings: Any) -> Made:
         settings: what was given.
 
     Raises:
-        ValueError: if it is no group, or a key of it is unknown or not given.
+        ValueError: if it is no group, a key of it is unknown or not given, or true or false stands for a number.
     """
     check_group(group, settings)
     known: dict[str, Field[Any]] = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     if unknown := [key for key in settings if key not in known]:
         raise ValueError(f"{group}.{unknown[0]} is no setting; remove it, or choose one of {', '.join(known)}")
+    for key, value in settings.items():
+        if isinstance(value, bool) and NUMBER.fullmatch(str(known[key].type)):
+            raise ValueError(f"{group}.{key}={value} is no number; give one")
     needed = [key for key, field in known.items() if field.default is field.default_factory is MISSING]
     if absent := [key for key in needed if key not in settings]:
         raise ValueError(f"{group}.{absent[0]} is not given; add {group}.{absent[0]}=<value>")

@@ -1,3 +1,5 @@
+from __future__ import annotations
+
 from dataclasses import dataclass
 
 import pytest
@@ -25,6 +27,7 @@ def test_a_group_becomes_its_dataclass():
         (5, r"^pair=5 is no group of settings"),
         ({"first": 1, "third": 3}, r"^pair\.third is no setting; remove it, or choose one of first, second$"),
         ({"second": 1}, r"^pair\.first is not given; add pair\.first=<value>$"),
+        ({"first": True}, r"^pair\.first=True is no number; give one$"),
     ],
 )
 def test_what_is_no_group_is_refused(given, message):
