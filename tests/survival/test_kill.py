@@ -39,19 +39,20 @@ def seconds(tmp_path_factory, undisturbed: Path) -> float:
 
 @pytest.mark.parametrize("count", [2, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_sweep_ends_as_if_nobody_had_killed_it(count, seconds, undisturbed, tmp_path, start: Start):
-    cut_short = 0
     for moment in moments(count, seconds):
-        runs = tmp_path / f"{moment:.3f}"
-        killed = start(sweep, runs)
-        time.sleep(moment)
-        killed.kill()
-        killed.join()
-        cut_short += killed.exitcode != 0
+        while True:
+            runs = tmp_path / f"{moment:.3f}"
+            killed = start(sweep, runs)
+            time.sleep(moment)
+            killed.kill()
+            killed.join()
+            if killed.exitcode != 0:
+                break
+            moment /= 2  # it ended first: a busy machine is faster now than when the sweep was timed
         again = start(sweep, runs)
         again.join()
         assert again.exitcode == 0
         assert content(runs) == content(undisturbed)
-    assert cut_short >= count // 2
 
 
 def test_killed_again_and_again(seconds, undisturbed, tmp_path, start: Start):
