@@ -42,7 +42,6 @@ from evaluation.runs import Run  # noqa: E402
 from evaluation.signals.signals import predictions  # noqa: E402
 from evaluation.titles import title  # noqa: E402
 from evaluation.tuning import trainings  # noqa: E402
-from targets import workers  # noqa: E402
 from targets.guards.registry import label, make_guard  # noqa: E402
 from targets.progress import Progress  # noqa: E402
 from train import composed, train  # noqa: E402
@@ -99,7 +98,6 @@ def trained(wanted: Sequence[dict[str, Any]], folder: str) -> tuple[dict[int, li
                 runs.setdefault(settings["seed"], []).append(run)
             except Exception as error:
                 failures.append(f"{settings['names']['defense']}: {one_line(error)}")
-    workers.stop()  # new ones follow the next progress line
     return runs, failures
 
 

@@ -54,7 +54,8 @@ def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], worke
         yield from (_call(function, item) for item in items)
         return
     pool = _processes(workers, function.__module__)
-    futures: list[Future[Result]] = [pool.submit(_call, function, item) for item in items]
+    environment = dict(os.environ)  # as it is now: forks have that in which their server was started
+    futures: list[Future[Result]] = [pool.submit(_work, environment, function, item) for item in items]
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -65,6 +66,12 @@ def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], worke
         if isinstance(error, BrokenProcessPool):
             raise ChildProcessError(LOST) from error
         raise
+
+
+def _work(environment: dict[str, str], function: Callable[..., Result], item: tuple[Any, ...]) -> Result:
+    os.environ.clear()
+    os.environ.update(environment)
+    return _call(function, item)
 
 
 def _call(function: Callable[..., Result], item: tuple[Any, ...]) -> Result:

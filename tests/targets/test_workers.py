@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from targets import workers
+from targets import progress, workers
+from targets.progress import Progress
 
 
 def square(value: int) -> tuple[int, int]:
@@ -41,6 +42,20 @@ def test_several_workers_run_in_processes_of_their_own():
         with pytest.raises(ValueError, match=r"^code of this run called sys\.exit\(0\); let it raise an error instead"):
             list(workers.run(leave, items, 2))
     workers.stop()
+
+
+def test_every_progress_line_counts_what_workers_report(tmp_path, capfd):
+    for unit in ("models", "runs attacked"):  # the same processes, and those of a new pool of the same server
+        with Progress(tmp_path, total=2, unit=unit):
+            list(workers.run(progress.report, [("run", 1), ("run", 1)], 2))
+    workers.stop()
+    with Progress(tmp_path, total=2):
+        list(workers.run(progress.report, [("run", 1), ("run", 1)], 2))
+    list(workers.run(progress.report, [("run", 1), ("run", 1)], 2))  # no line, no file
+    workers.stop()
+    lines = capfd.readouterr().err.splitlines()
+    assert [line.split(" · ")[0] for line in lines] == ["2/2 models", "2/2 runs attacked", "2/2 models"]
+    assert not list(tmp_path.iterdir())
 
 
 def test_count_is_given_or_one_per_core():
