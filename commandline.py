@@ -17,6 +17,8 @@ NO_SETTING = (
     "It is no setting of what was chosen; choose that first, such as canary=label_noise for canary.count"
     " or attack=lira for attack.lira.variance"
 )
+NO_MERGE = "Error merging override"
+"""What Hydra says where something stands for a whole group that is no option of it."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 ROOM = "make room, and the same command goes on from there"
 NO_MEMORY = "can't allocate memory"
@@ -67,6 +69,8 @@ def one_line(error: BaseException) -> str:
         text = f"not enough memory ({text}); choose a smaller network, batch or data set"
     if is_of_hydra(cause):
         text = f"the settings cannot be composed ({text}); give a group one of its names, such as data=digits"
+    if text.startswith(NO_MERGE):
+        text = f"{text}: these settings have no other options; set single ones, such as fleet.models=64"
     text = text.split("Config search path")[0]  # Hydra adds where it looked
     text = re.sub(r"To append to your config use \+\S+", NO_SETTING, text)
     return " ".join(text.split()) or type(cause).__name__

@@ -25,16 +25,22 @@ SHIPPING = ("ship", "guard", "release", "released", "secret", "quiet", "verbose"
 def main(config: DictConfig) -> dict[str, Any] | None:
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
+
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        return train(given(config))  # the sweep shows the progress line, failures and the summary
+    call(lambda: one(given(config), HydraConfig.get().overrides.task, HydraConfig.get().sweeper.get("grids") or ()))
+
+
+def given(config: DictConfig) -> dict[str, Any]:
+    """The settings of this job as plain values, with warnings of those that change nothing."""
+    from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf
 
-    chosen = HydraConfig.get().runtime.choices
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    settings["names"] = names(chosen, settings)
+    settings["names"] = names(HydraConfig.get().runtime.choices, settings)
     settings = with_own_network(settings, HydraConfig.get().overrides.task)
     warn_of_unused(settings, HydraConfig.get().overrides.task)
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return train(settings)  # the sweep shows the progress line, failures and the summary
-    call(lambda: one(settings, HydraConfig.get().overrides.task, HydraConfig.get().sweeper.get("grids") or ()))
+    return settings
 
 
 def composed(*overrides: str) -> dict[str, Any]:
@@ -53,6 +59,8 @@ def composed(*overrides: str) -> dict[str, Any]:
 
 def names(chosen: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
     """The chosen options by name; an alias that only brings a guard, such as defense=memguard, is no defense."""
+    if absent := [group for group in NAMED if group not in chosen]:
+        raise ValueError(f"{absent[0]}=[] chooses nothing; leave it out, or give one name")
     named = {group: chosen[group] for group in NAMED}
     plain = settings["defense"] == {"_target_": "defenses.none.NoDefense"}
     return named | ({"defense": "none"} if plain else {})
@@ -212,7 +220,7 @@ def check_groups(settings: dict[str, Any]) -> None:
     if settings["quiet"] and settings["verbose"]:
         raise ValueError("quiet=true and verbose=true say the opposite; leave one of them out")
     for group in ("fleet", "membership", "network", "defense", "guard", "trainer"):
-        check_group(group, settings[group])
+        check_group(group, settings.get(group))  # trainer=[] leaves none
     for group in (group for group in ("tuning", "canary") if settings.get(group)):
         check_group(group, settings[group])
     key, node = "defense", settings["defense"]

@@ -11,7 +11,7 @@ from datamodules.settings import check_group, check_numbers, check_switches
 
 NEEDED = ("attack", "threat", "root", "reports", "released")
 GROUPS = ("attack", "threat", "report", "choose", "gate")
-OPTIONAL = ("data", "study", "audit", "search")
+OPTIONAL = ("data", "network", "study", "audit", "search")
 PLACES = ("runs", "root", "reports", "released", "name")
 
 
@@ -33,8 +33,11 @@ def check_given(settings: Mapping[str, Any]) -> None:
             place(f"data.{key}", data[key])
     for key in (key for key in PLACES if settings.get(key) is not None):
         place(key, settings[key])
-    for key, group in (("name", settings), ("search.name", settings.get("search") or {})):
-        if (name := group.get("name")) is not None and not is_folder_name(name):
+    named = {"name": settings["name"]} if settings.get("name") is not None else {}
+    if (search := settings.get("search")) is not None:
+        named["search.name"] = search.get("name")
+    for key, name in named.items():
+        if not is_folder_name(name):
             raise ValueError(f"{key}={name} is no name of a folder in {settings['reports']}; choose one without /")
 
 

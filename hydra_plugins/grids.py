@@ -12,7 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from commandline import SOME_FAILED, one_line
+from commandline import SOME_FAILED, is_bad_input, one_line
 from evaluation.tuning import trainings
 
 
@@ -51,7 +51,7 @@ class GridsSweeper(BasicSweeper):
         if first.get("plan"):
             from evaluation.plan import show_costs
 
-            show_costs([job.return_value for job in self.launcher.launch(jobs, initial_job_idx=0)])
+            show_costs([costs(job) for job in self.launcher.launch(jobs, initial_job_idx=0)])
             return None
 
         from targets import progress
@@ -67,6 +67,17 @@ class GridsSweeper(BasicSweeper):
 def total(configs: Sequence[DictConfig]) -> int:
     """The number of models of a whole sweep, trials included."""
     return sum(trainings(config) for config in configs)
+
+
+def costs(job: JobReturn) -> Any:
+    """What a run costs.
+
+    Raises:
+        ValueError: if its settings are wrong.
+    """
+    if job.status == JobStatus.FAILED and is_bad_input(job._return_value):
+        raise ValueError(f"{' '.join(job.overrides)}: {one_line(job._return_value)}")
+    return job.return_value
 
 
 def summarize(jobs: Sequence[JobReturn]) -> None:

@@ -85,6 +85,13 @@ def test_errors_take_one_line_and_exit_with_2(files):
     assert line == "error: nonmembers is not given; add nonmembers=<file.npz or file.csv>"
 
 
+def test_what_is_no_audit_is_refused(files):
+    with pytest.raises(
+        ValueError, match=r"^audit\.name=abc is no audit; choose one of audit=outputs\|model\|endpoint\|r"
+    ):
+        run("audit=outputs", *SIDES, "audit.name=abc")
+
+
 def test_a_model_file(files, monkeypatch):
     from safetensors.torch import save_file
     from torch import nn

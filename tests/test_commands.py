@@ -108,16 +108,23 @@ def test_plan_trains_nothing(tmp_path):
     assert not list(tmp_path.rglob("*.safetensors")) and not list(tmp_path.rglob("config.yaml"))
 
 
-def test_shipped_run_is_a_release_anyone_can_use(swept):
+@pytest.fixture(scope="module")
+def shipped(swept: Path) -> Path:
+    """What came of shipping the run with DP-SGD."""
     (run,) = (swept / "runs" / "digits").glob("mlp-dp_sgd-*")
-    for unused in ("plan=true", "defense=none"):
-        refused = call("train.py", f"ship={run}", unused, folder=swept)
-        assert refused.returncode == 2 and not (swept / "released").exists()
-        assert f"{unused.partition('=')[0]} changes nothing about ship={run}, which is trained as" in refused.stderr
     done = call("train.py", f"ship={run}", folder=swept)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "released/digits-mlp-dp_sgd"
-    release = Release.load(swept / "released" / "digits-mlp-dp_sgd")
+    return swept / done.stdout.strip()
+
+
+def test_shipped_run_is_a_release_anyone_can_use(swept, shipped):
+    (run,) = (swept / "runs" / "digits").glob("mlp-dp_sgd-*")
+    for unused in ("plan=true", "defense=none"):
+        refused = call("train.py", f"ship={run}", unused, "released=elsewhere", folder=swept)
+        assert refused.returncode == 2 and not (swept / "elsewhere").exists()
+        assert f"{unused.partition('=')[0]} changes nothing about ship={run}, which is trained as" in refused.stderr
+    assert shipped == swept / "released" / "digits-mlp-dp_sgd"
+    release = Release.load(shipped)
     assert release.statement.guarantee and release.statement.randomness == "operating system"
     assert release.statement.public_size == 1258  # the whole pool
     audited = {row["attack"] for row in release.card["audit"]["results"]}
@@ -131,11 +138,11 @@ def test_shipped_run_is_a_release_anyone_can_use(swept):
     assert again.returncode == 2 and "every further release costs privacy anew" in again.stderr
 
 
-def test_nothing_public_lets_anyone_recompute_who_was_trained_on(swept):
+def test_nothing_public_lets_anyone_recompute_who_was_trained_on(swept, shipped):
     from evaluation.runs import Run
 
     (run,) = (Run(folder) for folder in (swept / "runs" / "digits").glob("mlp-dp_sgd-*"))
-    public = [path for path in (swept / "released").rglob("*") if path.is_file()]
+    public = [path for path in shipped.rglob("*") if path.is_file()]
     assert {path.name for path in public} == {"model.safetensors", "card.json"}
     content = b"".join(path.read_bytes() for path in public).decode("latin1")
     hidden = [run.secret.value.hex(), (run.folder / "private" / "release_secret").read_text().split()[1], run.name]
@@ -202,6 +209,13 @@ BAD = {
     "no optimizer": ((*TRAIN, "data=digits", "trainer.optimizer._target_=torch.No"), "torch.No"),
     "no split": ((*TRAIN, "data=digits", "split=null"), "split=None has no roles; leave it out"),
     "no fleet": ((*TRAIN, "data=digits", "fleet=null"), "fleet=None is no group of settings; leave it out"),
+    "fleet of nothing": ((*TRAIN, "data=digits", "fleet=[]"), "Error merging override fleet=[]: these settings have n"),
+    "trainer of nothing": ((*TRAIN, "data=digits", "trainer=[]"), "trainer=None is no group of settings; leave it out"),
+    "network of nothing": ((*TRAIN, "data=digits", "network=[]"), "network=[] chooses nothing; leave it out, or"),
+    "plan of a sweep": (
+        ("train.py", "-m", "data=digits", "fleet.models=-1,8", "plan=true"),
+        "data=digits fleet.models=-1 plan=True: fleet.models=-1 cannot be used; choose a whole number from 1 to 100000",
+    ),
     "widths": ((*TRAIN, "data=digits", "network.hidden=3"), "network.hidden=3 is no list of widths"),
     "no network": ((*TRAIN, "data=digits", "network._target_=torch.nn.Nope"), "torch.nn.Nope"),
     "diverged": (

@@ -99,6 +99,7 @@ def test_failed_trials_keep_their_reason_and_exit_with_1(searched: tuple[Path, s
     [
         (["+search.space.l1.strength=[1]"], "defense.strength"),
         (["~data"], "error: search=frontier needs data; add data=<name>"),
+        (["search.name=null"], "error: search.name=None is no name of a folder in reports; choose one without /"),
         (["search.name=../a"], "error: search.name=../a is no name of a folder in reports; choose one without /"),
     ],
 )

@@ -26,6 +26,7 @@ from evaluation.method import Method
 COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"
 SATURATED = 1 - 1e-6
 """Probabilities from here on are those of many records."""
+KINDS = ("outputs", "model", "endpoint", "records")
 ENDPOINT = ("endpoint", "budget", "batch", "rate", "timeout")
 
 
@@ -39,7 +40,8 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
     Raises:
         ValueError: if a file, a model or a setting is wrong.
     """
-    kind = settings["audit"]["name"]
+    if (kind := settings["audit"].get("name")) not in KINDS:
+        raise ValueError(f"audit.name={kind} is no audit; choose one of audit={'|'.join(KINDS)}")
     try:
         return _audit(kind, settings, method)
     except SystemExit as ended:  # with exit code 0 it would pass a gate

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from datamodules.settings import check_switches
+
 if TYPE_CHECKING:
     from optuna.trial import Trial
 
@@ -34,6 +36,7 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
+        check_switches({f"{self.name}.log": self.log}, [f"{self.name}.log"])
         numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (self.low, self.high))
         if not numbers or not self.low < self.high < float("inf") or (self.log and self.low <= 0):
             raise ValueError(

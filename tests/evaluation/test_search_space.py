@@ -62,6 +62,7 @@ def test_the_space_that_comes_with_the_search_exists() -> None:
         ({"l2": {"a": {"low": 1, "high": 2, "step": 1}}}, r"^search\.space\.l2\.a has low, high, step; a range has"),
         ({"l2": {"a": {"low": 2, "high": 1}}}, r"^search\.space\.l2\.a=\{low: 2, high: 1\} is no range; give finite n"),
         ({"l2": {"a": {"low": 0.0, "high": 1, "log": True}}}, r"and, with log, above 0$"),
+        ({"l2": {"a": {"low": 1, "high": 2, "log": "yes"}}}, r"^search\.space\.l2\.a\.log=yes is neither true nor f"),
         ({"l2": {"a": {"low": "x", "high": 1}}}, r"is no range"),
         ({"l2": {"a": {"low": 1, "high": float("inf")}}}, r"is no range"),
         ({"l2": {"a": {"low": float("nan"), "high": 1.0}}}, r"is no range"),
