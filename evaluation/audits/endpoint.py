@@ -55,14 +55,15 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not isinstance(self.endpoint, str):
             raise ValueError(f"endpoint={self.endpoint} is no text; give http://… or my_package.predict")
-        for name in ("budget", "batch"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ValueError(f"{name}={value} is no count of queries; choose a whole number from 1 on")
-        for name in ("rate", "timeout"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int | float) or not value > 0):
-                raise ValueError(f"{name}={value} is no positive number; choose such as 10")
+        for name in ("budget", "batch", "rate", "timeout"):
+            value, counted = getattr(self, name), name in ("budget", "batch")
+            if value is None and name in ("budget", "rate"):
+                continue
+            if not isinstance(value, int if counted else int | float) or isinstance(value, bool) or not value > 0:
+                kind, example = (
+                    ("count of queries", "a whole number from 1 on") if counted else ("positive number", "such as 10")
+                )
+                raise ValueError(f"{name}={value} is no {kind}; choose {example}")
 
     @property
     def is_url(self) -> bool:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from targets.guards.guarded import Guarded
 
 PLAIN = ("plain",)
-SIGNALS_VERSION = 2
+SIGNALS_VERSION = 3
 """Part of what kept signals are known by; raised when a change makes the same models give others."""
 
 

@@ -217,8 +217,11 @@ def test_answers_of_one_endpoint_are_not_those_of_another(function, tmp_path):
     [
         ({"budget": 0}, "budget=0 is no count of queries; choose a whole number from 1 on"),
         ({"batch": 1.5}, r"batch=1\.5 is no count"),
+        ({"batch": None}, r"batch=None is no count"),
+        ({"batch": True}, r"batch=True is no count"),
         ({"rate": -1}, "rate=-1 is no positive number"),
         ({"timeout": 0}, "timeout=0 is no positive number"),
+        ({"timeout": None}, "timeout=None is no positive number; choose such as 10"),
         ({"endpoint": 5}, r"endpoint=5 is no text; give http://… or my_package\.predict"),
     ],
 )
