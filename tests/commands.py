@@ -10,6 +10,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 import threading
@@ -68,6 +69,11 @@ def call(script: str | Path, *words: str, folder: Path, path: Path | None = None
             process.join()
             raise TimeoutError(f"{script} {' '.join(words)}: not done after {timeout:g} s\n{streams[1].read_text()}")
         return Ended(process.exitcode, *(stream.read_text(encoding="utf-8") for stream in streams))
+
+
+def hear_interrupts() -> None:
+    """For a new process: shells ignore Ctrl-C for what runs behind them."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _main(script: str, words: tuple[str, ...], folder: str, path: Path | None, streams: list[str]) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commands import hear_interrupts
 
 from targets.workers import LOST
 
@@ -47,6 +48,7 @@ def parent(tmp_path: Path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_interrupts,
     )
     wait_for(lambda: all((tmp_path / str(k)).exists() and (tmp_path / str(k)).read_text() for k in range(3)))
     yield process
