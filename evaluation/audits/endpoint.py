@@ -55,15 +55,17 @@ class Endpoint:
     def __post_init__(self) -> None:
         if not isinstance(self.endpoint, str):
             raise ValueError(f"endpoint={self.endpoint} is no text; give http://… or my_package.predict")
-        for name in ("budget", "batch", "rate", "timeout"):
-            value, counted = getattr(self, name), name in ("budget", "batch")
-            if value is None and name in ("budget", "rate"):
-                continue
-            if not isinstance(value, int if counted else int | float) or isinstance(value, bool) or not value > 0:
-                kind, example = (
-                    ("count of queries", "a whole number from 1 on") if counted else ("positive number", "such as 10")
+        given = {name: getattr(self, name) for name in ("batch", "budget", "rate", "timeout")}
+        given = {name: value for name, value in given.items() if value is not None or name in ("batch", "timeout")}
+        for name, value in given.items():
+            whole = name in ("batch", "budget")
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
+                rule = (
+                    "count of queries; choose a whole number from 1 on"
+                    if whole
+                    else "positive number; choose such as 10"
                 )
-                raise ValueError(f"{name}={value} is no {kind}; choose {example}")
+                raise ValueError(f"{name}={value} is no {rule}")
 
     @property
     def is_url(self) -> bool:
