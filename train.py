@@ -139,6 +139,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from evaluation.runs import Run
     from targets import progress
     from targets.checkpoints import checkpoint_epochs
+    from targets.files import write_json
     from targets.guards.registry import guards_of, label, make_guard, register
     from targets.recipe import FleetSettings, Recipe
     from targets.run_log import RunLog
@@ -179,15 +180,17 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         progress.report(run.name, wanted, cached=True)
         run.describe(settings)
         return {"folder": str(run.folder), "status": "cached"}
-    from targets.training import try_out  # here alone: a run that is cached needs no torch
+    from targets.training import SETTLED, try_out  # here alone: a run that is cached needs no torch
 
-    try_out(settings, dataset, membership)
+    settled = None if (run.folder / SETTLED).exists() else try_out(settings, dataset, membership)
     with run.lock() as mine:
         if not mine:
             return {"folder": str(run.folder), "status": "skipped"}
         log = RunLog(folder=run.folder, verbose=settings["verbose"])
         try:
             run.create(settings, settings["secret"], dataset)
+            if settled is not None:
+                write_json(run.folder / SETTLED, dict(settled))
             # Anew: another process may have worked on it until now, or have been killed while it wrote.
             missing, unguarded = run.missing(wanted, checkpoints), unfitted_of(run, guard, wanted)
             progress.report(run.name, wanted - len(missing), cached=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -31,10 +32,13 @@ class Draws:
     models: Sequence[int]
     step: int
     stacked: bool
+    count: ClassVar[int] = 0
+    """Draws of this process so far: whether something was random at all."""
 
     def __call__(
         self, purpose: str, draw: Callable[[np.random.Generator], Shaped[np.ndarray, "*shape"]]
     ) -> Shaped[Tensor, "*models *shape"]:
         """What `draw` makes of each model's generator; every purpose has generators of its own."""
+        Draws.count += 1
         drawn = [torch.from_numpy(draw(self.secret.numpy(purpose, model, self.step))) for model in self.models]
         return torch.stack(drawn) if self.stacked else drawn[0]

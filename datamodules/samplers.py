@@ -94,15 +94,34 @@ class Poisson(Sampler):
             for records in members
         ]
         self.unit, self.rows_per_unit = self.units[0].name, self.units[0].rows_per_unit
+        self.secrets = [secret for _ in models]
+
+    def rekey(self, secrets: Sequence[Secret]) -> None:
+        """Draws by other secrets from now on, one for every model."""
+        self.secrets = list(secrets)
+        for units, secret in zip(self.units, secrets, strict=True):
+            if isinstance(units, Groups):
+                units.secret = secret
+
+    def first(self, units: int, number: int) -> Step:
+        """A step of so many units of every model, at most, chosen by its secret."""
+        taken = [
+            np.sort(secret.numpy("check", k, number).permutation(len(own))[: min(units, *map(len, self.units))])
+            for k, secret, own in zip(self.models, self.secrets, self.units, strict=True)
+        ]
+        return pad([self._rows(position, chosen, 0) for position, chosen in enumerate(taken)])
 
     def __iter__(self) -> Iterator[Step]:
         for step in range(self.epoch * self.steps_per_epoch, (self.epoch + 1) * self.steps_per_epoch):
             yield pad([self._draw(position, step) for position in range(len(self.models))])
 
     def _draw(self, position: int, step: int) -> Int64[np.ndarray, "_"]:
-        model, units = self.models[position], self.units[position]
-        taken = poisson_mask(self.secret, model, step, units=len(units), rate=self.sampling_rate)
-        return self.members[position][units.rows(np.flatnonzero(taken), model, step)]
+        model, secret, units = self.models[position], self.secrets[position], len(self.units[position])
+        taken = poisson_mask(secret, model, step, units=units, rate=self.sampling_rate)
+        return self._rows(position, np.flatnonzero(taken), step)
+
+    def _rows(self, position: int, taken: Int64[np.ndarray, "_"], step: int) -> Int64[np.ndarray, "_"]:
+        return self.members[position][self.units[position].rows(taken, self.models[position], step)]
 
 
 def poisson_mask(secret: Secret, model: int, step: int, *, units: int, rate: float) -> Bool[np.ndarray, "units"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -99,6 +99,18 @@ class Defense:
     def for_release(self) -> Defense:
         """The same defense with what a release needs besides."""
         return self
+
+    def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
+        """What has to be settled once for all models of a run, before the first: texts, which may follow the records.
+
+        Raises:
+            ValueError: if the defense cannot be used with this network or these records.
+        """
+        return {}
+
+    def slowdown(self, network: nn.Module, settled: Mapping[str, str]) -> float:
+        """By how much this network makes training slower than `cost` says: for plans."""
+        return 1.0
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
         """Trains one model per row of `membership`; a defense of several stages calls `fitter.train` several times."""

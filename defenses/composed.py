@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Self
+
+from jaxtyping import Bool
+from numpy import ndarray
+from torch import nn
 
 from datamodules.split import Split
 from defenses.base import Defense
@@ -50,6 +55,12 @@ class Composed(Defense):
 
     def units(self, split: Split) -> int:
         return self.base.units(split)
+
+    def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
+        return self.base.settle(fitter.base, split, membership)
+
+    def slowdown(self, network: nn.Module, settled: Mapping[str, str]) -> float:
+        return self.base.slowdown(network, settled)
 
     def for_release(self) -> Self:
         return replace(self, base=self.base.for_release())

@@ -20,14 +20,15 @@ STEP_SECONDS = 3e-4  # of a step whatever its size
 def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Sequence[int]) -> dict[str, Any]:
     """The models to train of a run, with a rough estimate of time and disk."""
     from targets import workers
-    from targets.training import make_fitter
+    from targets.training import make_fitter, settled
 
     membership = Membership(**settings["membership"])
     fitter = make_fitter(settings, dataset, Secret.from_text("plan"), models=[0], membership=membership)
-    parameters = sum(p.numel() for p in fitter.initial_network(0).parameters())
+    network = fitter.initial_network(0)
+    parameters = sum(p.numel() for p in network.parameters())
     arithmetic = fitter.arithmetic
     seconds = arithmetic.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * arithmetic.batch_size / RATE)
-    seconds *= fitter.defense.cost
+    seconds *= fitter.defense.cost * fitter.defense.slowdown(network, settled(run.folder))
     models = settings["fleet"]["models"]
     answers = models * (len(dataset.split.pool) + len(dataset.split.test)) * len(dataset.classes)
     return {

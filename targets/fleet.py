@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -95,6 +95,9 @@ class Fitter:
         base_recipes: how the base of the defense is trained, that base's own base, and so on.
         tracker: follows the training of each model.
         verbose: whether Lightning shows its bars and notices.
+        purpose: what the models are for, a run or a release; part of the key of their noise.
+        settled: what the defense settled for the whole run.
+        dry: whether training ends before its first step.
     """
 
     dataset: Dataset
@@ -109,6 +112,9 @@ class Fitter:
     base_recipes: tuple[Recipe, ...] = ()
     tracker: Tracker | None = None
     verbose: bool = False
+    purpose: str = "run"
+    settled: Mapping[str, str] = field(default_factory=dict)
+    dry: bool = False
 
     @property
     def base(self) -> Fitter:
@@ -200,6 +206,7 @@ class Fitter:
             torch.set_rng_state(self.secret.torch("training", models[0]).get_state())
             trainer = pl.Trainer(
                 max_epochs=self.recipe.epochs,
+                max_steps=0 if self.dry else -1,
                 accelerator="cpu",
                 devices=1,
                 callbacks=[*callbacks, snapshots, *following],

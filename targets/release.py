@@ -29,7 +29,7 @@ from targets.guards import Aggregate, Guard, NoGuard, Query
 from targets.guards.probabilities import probabilities
 from targets.guards.registry import make_guard
 from targets.statement import INFINITY, Statement
-from targets.training import complete_statement, make_fitter
+from targets.training import complete_statement, make_fitter, recipe_digest
 
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 AUDIT_NOTE = (
@@ -198,7 +198,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
         models=[0],
         membership=everything,
     )
-    fitter = replace(fitter, defense=fitter.defense.for_release())
+    fitter = replace(fitter, defense=fitter.defense.for_release(), purpose=f"release {recipe_digest(config)}")
     fleet: Fleet = fitter.defense.fit(fitter, dataset.split, everything.draw(dataset.split, [0], secret))
     state = guard.fit(fleet, dataset.split.pool, fitter, dataset.split)
     fleet.network.load_state_dict(fleet.states[0])

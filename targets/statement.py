@@ -11,8 +11,8 @@ INFINITY = "inf"
 NUMBERS = ("int", "int | None", "float | None")
 """Types of fields that a card may fill with numbers alone."""
 NOT_COVERED = (
-    "the choice of hyperparameters, and of a checkpoint, on private records",
-    "other models trained on the same records, and earlier trainings of this one: m of them cost up to m·ε",
+    "the choice of hyperparameters, of a checkpoint, and of when to stop, on private records",
+    "other models trained on the same records, and earlier trainings of this one: m of them cost up to m·ε and m·δ",
 )
 
 
@@ -47,6 +47,7 @@ class Statement:
         noise: how noise is made from it.
         tuning_runs: trainings on the same records that the hyperparameters were chosen by.
         privacy_curve: (ε, δ) pairs, an upper bound on δ(ε).
+        withdrawn: why nothing is claimed although ε was accounted for.
         not_covered: what the claim leaves out.
         warnings: what a reader should know about it.
         versions: of the libraries that took part.
@@ -76,6 +77,7 @@ class Statement:
     noise: str | None = None
     tuning_runs: int = 0
     privacy_curve: tuple[tuple[float, float], ...] = ()
+    withdrawn: str | None = None
     not_covered: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -99,7 +101,8 @@ class Statement:
         """The claim in plain words, for cards and reports."""
         if not self.guarantee:
             clipped = "; gradients were clipped, without noise" if self.noise_multiplier == 0 else ""
-            return f"no formal guarantee{clipped}"
+            why = f": {self.withdrawn}" if self.withdrawn else ""
+            return f"no formal guarantee{why}{clipped}"
         # Rounded up: a claim may be understated in protection, never in ε.
         epsilon, delta = self.epsilon or 0.0, _round_up(self.delta or 0.0)
         sampling = None if self.sampling is None else f"{self.sampling} sampling"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,8 @@ from targets.run_log import RunLog
 from targets.statement import Statement
 from targets.tracking import Tracker
 
+SETTLED = Path("private") / "settled.json"
+"""Where a run keeps what its defense settled before its first model; it may follow from the records."""
 STACK = 8
 """Models trained at once where stacking pays: more fill the cache, fewer waste the batched products."""
 STACKED_PARAMETERS = 200_000
@@ -34,7 +38,12 @@ STACKED_PARAMETERS = 200_000
 
 
 def make_fitter(
-    config: Mapping[str, Any], dataset: Dataset, secret: Secret, models: Sequence[int], membership: Membership
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    secret: Secret,
+    models: Sequence[int],
+    membership: Membership,
+    settled: Mapping[str, str] | None = None,
 ) -> Fitter:
     """A fitter for these models by the run's configuration.
 
@@ -44,6 +53,7 @@ def make_fitter(
         secret: its secret.
         models: their numbers in the fleet.
         membership: decides the public size N.
+        settled: what the defense settled for the run before.
 
     Raises:
         ValueError: if network, defense or batch size cannot be used, or a stack is asked for (`fleet.at_once`) that the
@@ -68,12 +78,17 @@ def make_fitter(
         keep_checkpoints=config["fleet"].get("keep_checkpoints", 0),
         base_recipes=Recipe.of_bases(config),
         verbose=config.get("verbose", False),
+        purpose=f"run {recipe_digest(config)}",
+        settled=settled or {},
     )
     return replace(fitter, at_once=at_once(config["fleet"]["at_once"], fitter))
 
 
-def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership) -> None:
+def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership) -> Mapping[str, str]:
     """Makes once what a run is trained with, and trains nothing: so that what cannot be used is told in seconds.
+
+    Returns:
+        What the defense settles for all models of the run (`SETTLED`).
 
     Raises:
         ValueError: if network, defense, optimizer or batch size cannot be used.
@@ -83,6 +98,21 @@ def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership)
     for stage, recipe in zip(stages(config), (fitter.recipe, *fitter.base_recipes), strict=True):
         with named_in_full(trainers(*stage)):
             recipe.make_optimizer(fitter.initial_network(0).parameters())
+    fitter = replace(fitter, at_once=1)
+    return fitter.defense.settle(fitter, dataset.split, membership.draw(dataset.split, [0], fitter.secret))
+
+
+def settled(folder: Path) -> Mapping[str, str]:
+    """What was settled for a run, if anything was."""
+    path = folder / SETTLED
+    kept: Mapping[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    return kept
+
+
+def recipe_digest(config: Mapping[str, Any]) -> str:
+    """A hash of all settings that say how the models of a run are trained, and of none of its data."""
+    recipe = {key: config[key] for key in ("network", "defense", "trainer")}
+    return hashlib.blake2b(json.dumps(recipe, sort_keys=True, default=str).encode(), digest_size=8).hexdigest()
 
 
 def at_once(wanted: int | str, fitter: Fitter) -> int:
@@ -92,7 +122,8 @@ def at_once(wanted: int | str, fitter: Fitter) -> int:
         small = sum(p.numel() for p in network.parameters()) <= STACKED_PARAMETERS
         # Convolutions side by side take longer than one after the other, and an own forward may count axes.
         gains = small and isinstance(network, MLP)
-        return STACK if gains and fitter.defense.stackable and stacks.unstackable(network) is None else 1
+        stackable = fitter.defense.stackable and fitter.settled.get("per_record", "fast") == "fast"
+        return STACK if gains and stackable and stacks.unstackable(network) is None else 1
     size = int(wanted)
     if size > 1 and not fitter.defense.stackable:
         raise ValueError(f"fleet.at_once={wanted}: this defense has no stacked form; use fleet.at_once=1")
@@ -115,7 +146,7 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
     dataset = from_config(config)
     secret = Secret.load(Path(folder) / "private" / "secret")
     membership = Membership(**config["membership"])
-    fitter = make_fitter(config, dataset, secret, models, membership)
+    fitter = make_fitter(config, dataset, secret, models, membership, settled(Path(folder)))
     fitter = replace(fitter, tracker=Tracker.of(config, Path(folder)))
     log = RunLog(folder=Path(folder), verbose=fitter.verbose)
     for start in range(0, len(models), fitter.at_once):

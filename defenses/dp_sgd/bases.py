@@ -4,11 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import pytorch_lightning as pl
 from pytorch_lightning import Callback
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
+from defenses.augmentation import Augmentation
 from defenses.base import Defense
+from defenses.ccl import ConvexConcave
 from defenses.dp_sgd.rules import READS_GRADIENTS
+from defenses.dropout import Dropout, DroppedOut
+from defenses.hamp import HAMP
+from defenses.label_smoothing import LabelSmoothing
+from defenses.none import NoDefense
+from targets.module import Target
+from targets.networks import CNN, MLP
+from targets.stacks import Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
+from targets.transformer import Transformer
+
+NETWORKS = (MLP, CNN, Transformer)
+BASES = (NoDefense, LabelSmoothing, Dropout, Augmentation, HAMP, ConvexConcave)
+LAYERS = (DroppedOut, Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm)
+"""What this project's suite shows to leave records alone, in every step."""
 
 
 def check_base(base: Defense) -> None:
@@ -48,3 +64,14 @@ def check_callbacks(base: Defense, callbacks: Sequence[Callback]) -> None:
 def _named(base: Defense) -> str:
     path = type(base).__module__.removesuffix(".defense")  # a defense is one file of its name, or a package
     return f"defense.base={path.rpartition('.')[2]}"
+
+
+def is_own(module: pl.LightningModule, base: Defense) -> bool:
+    """Whether network and loss are this project's own, to the type: no subclass, and no forward put on an instance."""
+    if type(module) is not Target or type(base) not in BASES or type(module.network) not in NETWORKS:
+        return False
+    inner = list(module.network.modules())[1:]
+    known = all(
+        type(layer) in LAYERS or type(layer).__module__.startswith(("torch.nn.", "targets.")) for layer in inner
+    )
+    return known and not any("forward" in vars(layer) for layer in module.modules())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,15 +15,23 @@ from pytorch_lightning.utilities import rank_zero_info
 from datamodules.secret import Secret
 from datamodules.units import units_of
 from defenses.dp_sgd import rules
-from defenses.dp_sgd.engine import replace_attribute
+from defenses.dp_sgd.alone import Alone, RecordByRecord
+from defenses.dp_sgd.checks import Checks, Pace
+from defenses.dp_sgd.choice import Choice, Chooser
+from defenses.dp_sgd.clipping import CLIPPINGS
+from defenses.dp_sgd.engine import Engine, LayerError, replace_attribute
 from defenses.dp_sgd.group_norm import replace_batch_norms
+from defenses.dp_sgd.keys import fit_secret, identities
 from defenses.dp_sgd.mechanism import Mechanism, plan
-from defenses.dp_sgd.noise import NoiseSource
+from defenses.dp_sgd.mixing import refuse_mixing_layers
+from defenses.dp_sgd.noise import core_is_idle
 from defenses.dp_sgd.physical import PhysicalBatches
-from defenses.dp_sgd.probe import check_separable
+from defenses.dp_sgd.rehearsal import Rehearsal
 from defenses.dp_sgd.rules import PrivacyWarning
 from defenses.dp_sgd.sampling import PoissonSource, Sampling, poisson_loader
 from defenses.dp_sgd.step import PrivateStep
+from defenses.dp_sgd.watch import Watch
+from targets.stacks import transposed
 from targets.statement import Statement
 
 SEALED = "dp_sgd_optimizer_states"
@@ -34,7 +43,8 @@ class DPSGD(pl.Callback):
 
     Samples records Poisson, clips every record's gradient to C, adds noise N(0, σ²C²) to the sum and divides by q·N, so
     that the trained weights say little about any one record. Module, optimizer and loader are as they were when the
-    fit ends. A training loader whose sampler has `poisson = True` (with `sampling_rate`, `public_size`, `steps`) is
+    fit ends. Modules whose layers are all known are trained in one backward pass of the batch, and watched; any other
+    record by record. A training loader whose sampler has `poisson = True` (with `sampling_rate`, `public_size`, `steps`) is
     used as it is; the sampling of any other is replaced, its batch size B being the records expected in a step, of all
     processes together. The loss must be the mean over the batch, unless the module has an attribute `loss_divisor`:
     then it is a sum over records divided by that.
@@ -46,6 +56,11 @@ class DPSGD(pl.Callback):
         noise_multiplier: σ ≥ 0, noise over clipping norm.
         max_grad_norm: C > 0.
         clipping: "flat", "per_layer", "automatic" or "adaptive"; see `clipping.py`.
+        per_record: how a record's gradient is computed: "fast", in one backward pass of the batch; "functional" or
+            "alone", each record as a batch of its own; or the fastest of these that is right, "auto"; see `choice.py`.
+        unchecked: whether to train where nothing can show that records are not coupled. Then nothing is guaranteed.
+        monitor_is_public: whether what schedules, early stopping and checkpoints choose by is measured on public
+            records; without that they are refused.
         max_physical_batch: rows that go through the network at once, at most; None for whole batches.
         augmentations: rows of each record in a step, averaged before clipping.
         groups: the group of every record, where a group is to be protected as a whole; N then counts groups.
@@ -70,6 +85,9 @@ class DPSGD(pl.Callback):
         noise_multiplier: float | None = None,
         max_grad_norm: float = 1.0,
         clipping: str = "flat",
+        per_record: str = "auto",
+        unchecked: bool = False,
+        monitor_is_public: bool = False,
         max_physical_batch: int | None = None,
         augmentations: int = 1,
         groups: Sequence[Any] | None = None,
@@ -81,7 +99,7 @@ class DPSGD(pl.Callback):
         secret: Secret | None = None,
         models: Sequence[int] | None = None,
     ):
-        rules.check_arguments(epsilon, delta, noise_multiplier, max_grad_norm, clipping)
+        rules.check_arguments(epsilon, delta, noise_multiplier, max_grad_norm, clipping, per_record)
         rules.check_counts(
             max_physical_batch=max_physical_batch, augmentations=augmentations, records_per_group=records_per_group
         )
@@ -90,7 +108,9 @@ class DPSGD(pl.Callback):
         self.augmentations, self.groups, self.records_per_group = augmentations, groups, records_per_group
         self.public_size, self.fix, self.secure_rng, self.tuning_runs = public_size, fix, secure_rng, tuning_runs
         self.secret, self.models = secret, models
+        self.per_record, self.unchecked, self.monitor_is_public = per_record, unchecked, monitor_is_public
         self._step: PrivateStep | None = None
+        self._earlier: tuple[Mechanism, ...] = ()
         self._cautions: tuple[str, ...] = ()
         self._restored: dict[str, Any] | None = None
         self._undo: list[Callable[[], object]] = []
@@ -111,7 +131,7 @@ class DPSGD(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers; never the secret, with which anyone could take the noise off again."""
-        return {} if self._step is None else self._step.state()
+        return {} if self._step is None else {**self._step.state(), "fits": self._identities}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = dict(state_dict)
@@ -119,6 +139,11 @@ class DPSGD(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        if self._step is not None and self._step.pending:
+            raise ValueError(
+                "a checkpoint between backward pass and optimizer step would be resumed with another"
+                " gradient; save it before or after the step"
+            )
         if "optimizer_states" in checkpoint:
             checkpoint[SEALED] = checkpoint.pop("optimizer_states")
 
@@ -136,85 +161,97 @@ class DPSGD(pl.Callback):
         if self.fix:
             replace_batch_norms(pl_module)
         rules.check_trainer(trainer, pl_module, self, self.max_physical_batch)
+        self._remember()
         self._step = self._restored = None
         self._secret = trainer.strategy.broadcast(self.secret or Secret.from_system())  # one for all processes
-        self._noise = NoiseSource(secret=self._secret, secure=self.secure_rng)
         self._sampling: Sampling | None = None
         # Before configure_optimizers, which may ask for the number of steps.
         source = trainer.fit_loop._data_source
-        convert = functools.partial(self._convert, rank=trainer.global_rank, world_size=trainer.world_size)
+        to_device = trainer.strategy.batch_to_device
+
+        def transfer(batch: Any) -> Any:
+            batch = trainer.precision_plugin.convert_input(batch)
+            return to_device(pl_module._on_before_batch_transfer(batch, dataloader_idx=0), dataloader_idx=0)
+
+        convert = functools.partial(
+            self._convert,
+            transfer=transfer,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+        )
         trainer.fit_loop._data_source = PoissonSource(source, convert)
         self._undo.append(lambda: setattr(trainer.fit_loop, "_data_source", source))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         rules.check_start(trainer, resumed=self._restored is not None)
+        rules.check_choices(trainer, monitor_is_public=self.monitor_is_public)
+        rules.check_precision(pl_module)
         mechanism, sampling = self._plan(trainer)
         self._cautions = rules.cautions(mechanism, mechanism.accounted(), trainer)
-        if (gather := sampling.gather) is not None:
-            unchecked = check_separable(
-                pl_module, lambda records: trainer.strategy.batch_to_device(gather[records]), len(gather)
-            )
-            self._cautions += () if unchecked is None else (unchecked,)
         self._warn(self._cautions)
+        optimizer = rules.check_optimizers(trainer.strategy.optimizers)
+        self._undo.append(refuse_mixing_layers(pl_module))
+        secrets = self._secrets(pl_module, optimizer, mechanism, sampling)
+        iter(trainer.fit_loop._data_fetcher)  # type: ignore[call-overload] # worker processes may have drawn by other keys
+        chooser = self._chooser(pl_module, mechanism, sampling, secrets)
+        self.choice = self._choose(chooser)
+        clipped = chooser.make(self.choice.way)
         step = self._step = PrivateStep(
             pl_module,
-            rules.check_optimizers(trainer.strategy.optimizers),
+            optimizer,
             mechanism,
-            self._noise,
+            clipped,
+            secrets,
             self._models(),
+            secure=self.secure_rng,
+            ahead=self._ahead(),
             processes=trainer.world_size,
             adds_noise=trainer.is_global_zero,
         )
+        self._watch = self._watching(trainer, chooser, step)
         if self._restored is not None:
-            step.restore(self._restored)
-        trainer.strategy.optimizers = [step.optimizer]
-        self._undo.append(lambda: setattr(trainer.strategy, "optimizers", [step.optimizer.release()]))
-        if trainer.world_size > 1:  # it would wait for gradients that never come; the optimizer sums instead
+            step.restore(self._restored, may_continue=self.target_epsilon is None)
+        clipped.attach()
+        self._undo += [clipped.detach, step.attach()]
+        if trainer.world_size > 1:  # it would wait for gradients that never come; the step sums instead
             trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr]
-        step.engine.attach()
-        self._undo.append(step.engine.detach)
-        self._physical = PhysicalBatches(
-            pl_module.training_step,
-            dimensions=step.dimensions,
-            unit_rows=mechanism.rows_per_unit,
-            at_once=self.max_physical_batch,
-            clip=step.clip,
-            begin=step.optimizer.zero_grad,
-            clear=step.engine.clear,
-        )
-        training_step = (
-            self._physical.automatic()
-            if pl_module.automatic_optimization
-            else self._physical.manual(step=functools.partial(step.alone, pl_module))
-        )
-        self._undo.append(replace_attribute(pl_module, "training_step", training_step))
+        self._warn(self._watch.start())
+        self._undo.append(replace_attribute(pl_module, "training_step", self._training_step(pl_module, step)))
+        to_device = trainer.strategy.batch_to_device
+
+        def arrive(batch: Any, *inputs: Any, **keywords: Any) -> Any:
+            batch = to_device(batch, *inputs, **keywords)
+            self._watch.arrived(batch, self.steps)
+            return batch
+
+        self._undo.append(replace_attribute(trainer.strategy, "batch_to_device", arrive))
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._before = self.steps
-        self._started.journal.begin_step()
+        self._index = batch_idx
+        self._watch.records.advance()
+        self._started.begin()
+        self._warn(self._watch.begin(self.steps, batch_idx))
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
-        self._started.engine.clear()  # of backward passes that were not for the step, as for adversarial examples
+        self._clear()
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        step = self._started
-        if not self._physical.empty:
-            step.clip(self._physical.rows)
-        step.release()
+        self._write(self._physical)
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        rules.check_steps(self.steps - self._before)
+        self._started.end()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.steps % every == 0:
             pl_module.log_dict({"epsilon": self.epsilon(), **self._started.journal.metrics()})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._detach()
-        self._warn(self._started.journal.warnings())
+        self._watch.end()
+        self._warn(self._started.warnings())
         self._warn(rules.check_end(self.steps, self._started.mechanism.steps))
         rank_zero_info(self._claim().sentence())
 
@@ -226,19 +263,48 @@ class DPSGD(pl.Callback):
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._detach()
 
+    # What a fleet of this project does otherwise.
+
+    purpose = "fit"
+    """What the noise is for; part of its key."""
+
+    def _choose(self, chooser: Chooser) -> Choice:
+        choice = chooser.choose()
+        if choice.way != "fast" and self.per_record == "auto":
+            rank_zero_info(f"per_record={choice.way}: {choice.reason}")
+        return choice
+
+    def _exempt(self, module: pl.LightningModule) -> bool:
+        """Whether nothing but this project's own code takes part, of which the first check says all."""
+        return False
+
+    def _ahead(self) -> bool:
+        """Whether a thread may draw noise ahead."""
+        return core_is_idle()
+
+    # Parts of `on_fit_start`.
+
     def _detach(self) -> None:
         """Module, optimizer and loader as they were."""
         while self._undo:
             self._undo.pop()()
 
+    def _remember(self) -> None:
+        """An earlier fit with this callback, on the same records for all it knows, counts in every later claim."""
+        if self._step is not None and self._step.done:
+            self._earlier += (replace(self._step.mechanism, steps=self._step.done),)
+
     def _claim(self) -> Statement:
-        given = self.secret is not None and self.secret.given
-        return self._started.mechanism.claim(
+        step = self._started
+        return step.mechanism.claim(
             steps_done=self.steps,
-            randomness="given secret: no guarantee towards whoever knows it" if given else "operating system",
-            noise=self._noise.description,
+            given_secret=self.secret is not None and self.secret.given,
+            noise=step.sources[0].description,
             tuning_runs=self.tuning_runs,
             warnings=self._cautions,
+            missed=None if self._watch.exempt else self._watch.pace.missed(),
+            unchecked=self.unchecked,
+            earlier=self._earlier,
         )
 
     @property
@@ -251,7 +317,7 @@ class DPSGD(pl.Callback):
         sampled = self._sampling.models if self._sampling else None
         return tuple(self.models) if self.models is not None else sampled or (0,)
 
-    def _convert(self, loader: Any, *, rank: int, world_size: int) -> Any:
+    def _convert(self, loader: Any, *, transfer: Callable[[Any], Any], rank: int, world_size: int) -> Any:
         """Poisson sampling in place of the loader's own, unless that is what it does."""
         known = self._sampling
         converted, self._sampling = poisson_loader(
@@ -267,14 +333,24 @@ class DPSGD(pl.Callback):
             secret=self._secret,
             models=self._models(),
             done=lambda: self.steps,
+            transfer=transfer,
             rank=rank,
             world_size=world_size,
         )
-        if converted is loader and (self.groups is not None or self.augmentations > 1):
+        if getattr(loader.sampler, "poisson", False) and (self.groups is not None or self.augmentations > 1):
             name = type(loader.sampler).__name__
             raise ValueError(f"sampler={name} draws records by itself; leave out groups and augmentations")
         rules.check_reloaded(known, self._sampling)
+        if known is not None and self._step is not None:
+            self._follow(self._sampling)
         return converted
+
+    def _follow(self, sampling: Sampling) -> None:
+        """Has the draws of a loader follow the keys of this fit, and the watch its records."""
+        if sampling.rekey is not None:
+            sampling.rekey([source.secret for source in self._started.sources])
+        if sampling.records is not None:
+            self._watch.follow(sampling.records)
 
     def _plan(self, trainer: pl.Trainer) -> tuple[Mechanism, Sampling]:
         if self._sampling is None:
@@ -292,6 +368,139 @@ class DPSGD(pl.Callback):
             clipping=self.clipping,
         )
         return mechanism, self._sampling
+
+    def _secrets(
+        self, module: pl.LightningModule, optimizer: Any, mechanism: Mechanism, sampling: Sampling
+    ) -> list[Secret]:
+        """Those of this fit, which batches and noise follow."""
+        restored = (self._restored or {}).get("fits")
+        self._identities: list[str] = restored or identities(
+            module,
+            optimizer,
+            mechanism,
+            purpose=self.purpose,
+            models=self._models(),
+            transposed=transposed(module),
+        )
+        secrets = [fit_secret(self._secret, identity) for identity in self._identities]
+        if sampling.rekey is not None:
+            sampling.rekey(secrets)
+        return secrets
+
+    def _chooser(
+        self,
+        module: pl.LightningModule,
+        mechanism: Mechanism,
+        sampling: Sampling,
+        secrets: Sequence[Secret],
+    ) -> Chooser:
+        records, models = sampling.records, self._models()
+        assert records is not None
+        rehearsal = Rehearsal(module, module.training_step)
+        clipping = CLIPPINGS[mechanism.clipping](mechanism.max_grad_norm, models=len(models))
+        checks = Checks(
+            rehearsal,
+            records,
+            mechanism,
+            bounds=lambda: clipping.bounds,
+            divisor=getattr(module, "loss_divisor", None),
+            models=len(models),
+        )
+        return Chooser(
+            module,
+            self.per_record,
+            rehearsal=rehearsal,
+            records=records,
+            checks=checks,
+            clipping=clipping,
+            secrets=secrets,
+            models=models,
+            unchecked=self.unchecked,
+        )
+
+    def _watching(self, trainer: pl.Trainer, chooser: Chooser, step: PrivateStep) -> Watch:
+        mechanism = step.mechanism
+        pace = Pace(
+            parameters=sum(p.numel() for p in step.clipped.parameters) // len(self._models()),
+            batch_size=mechanism.expected_batch_size,
+            steps=mechanism.steps,
+            steps_per_epoch=math.ceil(1 / mechanism.sampling_rate),
+            dropout=chooser.draws,
+        )
+        return Watch(
+            chooser.module,
+            chooser,
+            step.clipped,
+            pace,
+            exempt=self._exempt(trainer.lightning_module),
+            unchecked=self.unchecked,
+            hooked=rules.batch_callbacks(trainer, self),
+        )
+
+    def _training_step(self, module: pl.LightningModule, step: PrivateStep) -> Callable[..., Any]:
+        """What stands in for the user's training_step."""
+        self._physical: PhysicalBatches | None = None
+        if isinstance(step.clipped, Alone):
+            return RecordByRecord(
+                step.clipped,
+                module.training_step,
+                number=lambda: self.steps,
+                observe=step.observe,
+                check=self._check_batch,
+            ).automatic()
+        self._physical = PhysicalBatches(
+            module.training_step,
+            dimensions=2 if step.stacked else 1,
+            unit_rows=step.mechanism.rows_per_unit,
+            at_once=self.max_physical_batch,
+            clip=self._clip,
+            clear=self._clear,
+            check=self._check_batch,
+        )
+        if module.automatic_optimization:
+            return self._physical.automatic()
+        return self._physical.manual(step=functools.partial(self._step_without_records, module))
+
+    def _check_batch(self, batch: Any) -> None:
+        """Where training_step gets a batch, after all hooks."""
+        self._watch.records.check_rows(batch, 2 if self._started.stacked else 1)
+        self._watch.reached(batch)
+
+    def _clear(self) -> None:
+        """Before a backward pass: nothing is left of passes that were not for the step, as for adversarial examples."""
+        self._started.clear_gradients()
+        if isinstance(self._started.clipped, Engine):
+            self._started.clipped.clear()
+
+    def _clip(self, rows: tuple[int, ...]) -> None:
+        """Adds the part of a batch whose backward pass is done, of shape (batch,) or (models, batch), to the sum."""
+        step, engine = self._started, self._started.clipped
+        assert isinstance(engine, Engine)
+        per_unit = step.mechanism.rows_per_unit
+        units = (*rows[:-1], rows[-1] // per_unit)
+        divisor = getattr(self._watch.module, "loss_divisor", None)
+        try:
+            step.observe(engine.clip(units, scale=divisor / per_unit if divisor else units[-1]))
+        except LayerError as error:
+            raise ValueError(f"{error}; or set per_record=alone") from error
+
+    def _write(self, physical: PhysicalBatches | None) -> None:
+        """After the backward pass of a batch, whatever was left of it to clip included."""
+        step = self._started
+        if physical is not None and not physical.empty:
+            if not step.written:
+                self._watch.gradient_ready(self.steps, self._index, physical.rows[-1], physical.whole[-1])
+            self._clip(physical.rows)
+        step.write()
+        self._warn(self._watch.written(self.steps))
+
+    def _step_without_records(self, module: pl.LightningModule) -> None:
+        """A step of manual optimization whose batch is empty: noise, without the user's code."""
+        self._started.clear_gradients()
+        self._write(None)
+        optimizer: Any = module.optimizers()
+        optimizer.step()
+        optimizer.zero_grad()
 
     def _warn(self, messages: Sequence[str]) -> None:
         for message in messages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,6 +20,8 @@ from datamodules.split import Split
 from defenses.base import Defense
 from defenses.dp_sgd.bases import check_base, check_callbacks
 from defenses.dp_sgd.callback import DPSGD
+from defenses.dp_sgd.choice import slowdown
+from defenses.dp_sgd.fleets import SHARED, OfFleet, settled
 from defenses.dp_sgd.rules import PrivacyWarning, check_arguments, check_counts
 from defenses.none import NoDefense
 from targets.fleet import Fitter, Fleet
@@ -43,6 +45,7 @@ class DPSGDDefense(Defense):
             holds for a person with all records. None: ε holds for one record.
         secure_rng: whether noise is drawn against floating-point attacks; a release always is.
         tuning_runs: trainings on the same records that the settings were chosen by; ε does not cover the choice.
+        per_record: how a record's gradient is computed: auto, fast, functional or alone; settled once for a run.
         base: whose inputs, loss and network are trained privately; see `bases.py` for what it may be.
 
     Raises:
@@ -57,10 +60,11 @@ class DPSGDDefense(Defense):
     records_per_person: int | None = None
     secure_rng: bool = False
     tuning_runs: int = 0
+    per_record: str = "auto"
     base: Defense = field(default_factory=NoDefense)
 
     def __post_init__(self) -> None:
-        check_arguments(self.epsilon, self.delta, None, self.max_grad_norm, self.clipping)
+        check_arguments(self.epsilon, self.delta, None, self.max_grad_norm, self.clipping, self.per_record)
         check_counts(records_per_person=self.records_per_person)
         if self.tuning_runs < 0:
             raise ValueError(f"tuning_runs={self.tuning_runs} is no count; choose a whole number from 0 on")
@@ -72,7 +76,7 @@ class DPSGDDefense(Defense):
 
     @property
     def stackable(self) -> bool:
-        return self.base.stackable
+        return self.base.stackable and self.per_record in ("auto", "fast")
 
     @property
     def cost(self) -> float:
@@ -108,19 +112,18 @@ class DPSGDDefense(Defense):
         return self.base.loss(logits, batch, epoch)
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
-        dp_sgd = DPSGD(
-            epsilon=self.epsilon,
-            delta=self.delta,
-            max_grad_norm=self.max_grad_norm,
-            clipping=self.clipping,
-            secure_rng=self.secure_rng,
-            tuning_runs=self.tuning_runs,
-            secret=fitter.secret,
-        )
+        shared = {name: getattr(self, name) for name in SHARED}
+        dp_sgd = OfFleet(fitter, self.base, epsilon=self.epsilon, **shared)
         base = self.base.callbacks(fitter, split)
         check_callbacks(self.base, base)
         averaging = [WeightAveraging(avg_fn=_average)] if self.weight_averaging else []
         return [*base, dp_sgd, *averaging]
+
+    def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
+        return settled(self.fit(replace(fitter, models=fitter.models[:1], dry=True), split, membership[:1]))
+
+    def slowdown(self, network: nn.Module, settled: Mapping[str, str]) -> float:
+        return slowdown(network, settled.get("per_record", self.per_record))
 
     def for_release(self) -> DPSGDDefense:
         return replace(self, secure_rng=True)

@@ -1,28 +1,42 @@
-"""Per-record clipping in one backward pass, on a network that stays what it is."""
+"""The fast way to per-record gradients: one backward pass of the batch, on a network that stays what it is."""
 
 from __future__ import annotations
 
+import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from defenses.dp_sgd.clipping import Flat
+from defenses.dp_sgd.gradients import ClippedSum, Refused
 from defenses.dp_sgd.layers import Gradients, Sums, Tape, gradients
+from defenses.dp_sgd.layers.dense import dense_gradients
+from defenses.dp_sgd.layers.embedding import embedding_gradients
+from defenses.dp_sgd.layers.tied import tied_gradients
 
 
-@dataclass(kw_only=True)
+class LayerError(Refused):
+    """A layer whose per-record gradient book-keeping does not know; records by themselves can still train it."""
+
+
+@dataclass(kw_only=True, eq=False)
 class _Layer:
-    """A layer with trainable parameters of its own, and what it saw in this step."""
+    """A layer with trainable parameters of its own, or two that share their weight, and what they saw in this step."""
 
     title: str
-    module: nn.Module
-    gradients: Callable[[nn.Module, Tape], Gradients]
-    tape: Tape
+    modules: tuple[nn.Module, ...]
+    gradients: Callable[[Sequence[Tape]], Gradients]
+    tapes: list[Tape]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return list(dict.fromkeys(parameter for module in self.modules for parameter in _trainable(module)))
 
 
 class _Record(torch.autograd.Function):
@@ -44,7 +58,7 @@ class _Record(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *deltas: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise ValueError("training_step differentiates a gradient (create_graph=True); no record's share is known")
+            raise LayerError("training_step differentiates a gradient (create_graph=True)")
         (activation,) = ctx.saved_tensors
         activations, output_gradients = ctx.tape
         activations.append(activation.detach())
@@ -52,47 +66,106 @@ class _Record(torch.autograd.Function):
         return deltas[0], None, None, None, None
 
 
-class Engine:
-    """Leaves the sum of clipped per-record gradients in `p.grad` after one backward pass.
+@dataclass(frozen=True)
+class Notes:
+    """What the layers noted in one backward pass: norms and weighted sums of its records' gradients follow from it.
+
+    Args:
+        of_layers: for every layer that took part, its tapes; every tensor leads with the units of privacy,
+            (batch, ...) or (models, batch, ...).
+        axis: of the batch, 0 or, behind a model axis, 1.
+    """
+
+    of_layers: Mapping[_Layer, Sequence[Tape]]
+    axis: int
+
+    def gradients(self) -> tuple[Float[Tensor, "layers *models batch"], list[Sums]]:
+        """Squared norms per layer, and every layer's way to sum."""
+        both = [layer.gradients(tapes) for layer, tapes in self.of_layers.items()]
+        return torch.stack([squares for squares, _ in both]), [sums for _, sums in both]
+
+    def total(self, weights: Float[Tensor, "*#layers *models batch"]) -> dict[nn.Parameter, Tensor]:
+        """Sum of the gradients, each times its weight, which may differ by layer."""
+        _, sums = self.gradients()
+        alike = weights.ndim == self.axis + 1
+        parts = [layer_sums(weights if alike else weights[number]) for number, layer_sums in enumerate(sums)]
+        return {parameter: value for part in parts for parameter, value in part.items()}
+
+    def one(self, column: int) -> Notes:
+        """Those of a single unit, in every model of a stack."""
+        return self._changed(lambda call: call.narrow(self.axis, column, 1))
+
+    def where(self, records: Bool[Tensor, "*models batch"]) -> Notes:
+        """With zeros for all other records: `where`, not a factor 0, since 0 · inf is NaN and would spoil the sum."""
+        return self._changed(
+            lambda call: call.where(records.view(*records.shape, *[1] * (call.ndim - records.ndim)), 0)
+        )
+
+    def difference(self, other: Notes, scale: float | Tensor, other_scale: float | Tensor) -> Notes:
+        """Notes in double precision whose gradients are scale · these − other_scale · the others', record by record.
+
+        A scale that differs by record has the shape of the records.
+        """
+        parts: dict[_Layer, Sequence[Tape]] = {}
+        for layer in dict.fromkeys([*self.of_layers, *other.of_layers]):
+            one, two = (
+                [_double(tape, by) for tape in notes.of_layers.get(layer, [([], [])] * len(layer.modules))]
+                for notes, by in ((self, scale), (other, -other_scale))
+            )
+            parts[layer] = [(a[0] + b[0], a[1] + b[1]) for a, b in zip(one, two, strict=True)]
+        return Notes(parts, self.axis)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Notes:
+        return Notes(
+            {
+                layer: [([*map(change, a)], [*map(change, d)]) for a, d in tapes]
+                for layer, tapes in self.of_layers.items()
+            },
+            self.axis,
+        )
+
+
+class Engine(ClippedSum):
+    """Book-keeping: the clipped sum of per-record gradients from one backward pass of the whole batch.
 
     While attached, a layer's forward runs with its parameters cut off from autograd and notes (activation,
-    output gradient); `clip` makes norms and sums of these (book-keeping: Bu et al. 2023, "Differentially Private
-    Optimization on Large Model at Small Cost"). One record then moves the sum by at most C, which is what the noise
-    is measured against. Class, attributes and `state_dict` names of the network stay.
+    output gradient); `clip` makes norms and sums of these (Bu et al. 2023, "Differentially Private Optimization on
+    Large Model at Small Cost"). Class, attributes and `state_dict` names of the network stay. That a record's notes
+    depend on that record alone is an assumption here, which `checks.py` watches.
 
     Args:
         network: the module to train; every trainable parameter must belong to a layer with a known gradient.
         clipping: what scales the gradients down; None sums them as they are.
-        stacked: whether tensors lead with a model axis: parameters (models, …), activations (models, batch, …).
+        stacked: whether tensors lead with a model axis: parameters (models, ...), activations (models, batch, ...).
         rows_per_unit: how many rows of a batch, side by side, are clipped as one.
 
     Raises:
-        ValueError: for layers that mix records or whose per-record gradient is unknown.
+        LayerError: for layers whose per-record gradient is unknown.
     """
 
-    name = "book-keeping"
+    way = "fast"
 
     def __init__(
         self, network: nn.Module, *, clipping: Flat | None = None, stacked: bool = False, rows_per_unit: int = 1
     ):
-        self.clipping, self.stacked, self.rows_per_unit = clipping, stacked, rows_per_unit
         self.layers = list(_layers(network, stacked))
-        if not self.layers:
-            raise ValueError(f"{type(network).__name__} has no trainable parameter; unfreeze a layer")
-        self.parameters = [parameter for layer in self.layers for parameter in _trainable(layer.module)]
+        super().__init__(network, clipping)
+        self.stacked, self.rows_per_unit = stacked, rows_per_unit
         self.complete = False
-        self._sums: dict[nn.Parameter, Tensor] = {}
+        self.recording = True
         self._undo: list[Callable[[], object]] = []
 
     def attach(self) -> None:
         for layer in self.layers:
-            self._undo.append(replace_attribute(layer.module, "forward", _recording(layer.module, layer.tape)))
+            for module, tape in zip(layer.modules, layer.tapes, strict=True):
+                self._undo.append(replace_attribute(module, "forward", self._recording(module, tape)))
 
     def detach(self) -> None:
         """Leaves the network as it was."""
         while self._undo:
             self._undo.pop()()
-        self._forget()
+        self.clear()
+        super().detach()
 
     def clip(self, records: Sequence[int], scale: float) -> Float[Tensor, "*models batch"]:
         """Adds the clipped gradients that the backward pass noted to the sum; returns the norms before clipping.
@@ -103,77 +176,106 @@ class Engine:
             records: the batch's shape in units of privacy, (batch,) or (models, batch).
             scale: what the loss was divided by; a record's own gradient is that many times what came back.
         """
-        squares, sums = self.gradients(records)
-        squares *= scale**2
-        norms = squares.sum(0).sqrt()
-        factors = torch.ones_like(norms) if self.clipping is None else self.clipping.factors(norms, squares)
-        weights = scale * factors  # undoes the loss's division
-        for number, layer_sums in enumerate(sums):
-            for parameter, total in layer_sums(weights[number] if weights.ndim > norms.ndim else weights).items():
-                self._sums[parameter] = self._sums[parameter] + total if parameter in self._sums else total
+        with full_precision():
+            notes = self.notes(records)
+            squares, sums = notes.gradients()
+            finite = squares.sum(0).isfinite()
+            if not finite.all():
+                squares, sums = notes.where(finite).gradients()
+            norms, factors = self.factors(squares * scale**2)
+            weights = scale * factors  # undoes the loss's division
+            for number, layer_sums in enumerate(sums):
+                self.add(layer_sums(weights[number] if weights.ndim > norms.ndim else weights))
         self.clear()
         return norms
 
-    def gradients(self, records: Sequence[int]) -> tuple[Float[Tensor, "layers *models batch"], list[Sums]]:
-        """Squared norms per layer, and every layer's way to sum; gradients that are not finite count as zero."""
-        noted = self._noted(tuple(records))
-        squares, sums = _joined(noted)
-        finite = squares.sum(0).isfinite()
-        if not finite.all():
-            # `where`, not a factor 0: 0 · inf is NaN and would spoil the whole sum.
-            for layer in noted:
-                for calls in layer.tape:
-                    calls[:] = [call.where(_as_mask(finite, call), 0) for call in calls]
-            squares, sums = _joined(noted)
-        return squares, sums
+    def notes(self, records: Sequence[int]) -> Notes:
+        """The notes of the last backward pass, after checking that they are what clipping needs.
 
-    def write(self) -> None:
-        """Puts the sum in `p.grad`, zeros where there was nothing to add, and begins a new one."""
-        for parameter in self.parameters:
-            parameter.grad = self._sums[parameter] if parameter in self._sums else torch.zeros_like(parameter)
-        self._forget()
-
-    def _forget(self) -> None:
-        self._sums.clear()
-        self.clear()
-
-    def clear(self) -> None:
-        """Forgets what was noted since the last `clip`."""
-        for layer in self.layers:
-            layer.tape[0].clear()
-            layer.tape[1].clear()
-
-    def _noted(self, records: tuple[int, ...]) -> list[_Layer]:
-        """The layers that took part, after checking that what they noted is what clipping needs."""
+        Raises:
+            LayerError: if a layer's weights were used elsewhere, or a layer did not see one row for each record.
+            ValueError: if the loss does not depend on a layer.
+        """
+        records = tuple(records)
         rows = (*records[:-1], records[-1] * self.rows_per_unit)
         for layer in self.layers:
-            if any(parameter.grad is not None for parameter in _trainable(layer.module)):
-                raise ValueError(
+            if any(parameter.grad is not None for parameter in layer.parameters):
+                raise LayerError(
                     f"layer {layer.title} has a gradient that no record was clipped for: its weights were used outside"
                     " its forward, in evaluation mode, or not zeroed; call the layer itself, in training mode"
                 )
-            for tensor in itertools.chain(*layer.tape):
+            for tensor in itertools.chain(*itertools.chain(*layer.tapes)):
                 if tuple(tensor.shape[: len(rows)]) != rows:
-                    raise ValueError(
+                    raise LayerError(
                         f"layer {layer.title} saw a tensor of shape {tuple(tensor.shape)} in a batch of"
                         f" {' × '.join(map(str, rows))} records; keep the batch dimension first in every layer"
                     )
-        noted = [layer for layer in self.layers if layer.tape[1]]
-        if not self.complete and len(noted) < len(self.layers):
-            unused = next(layer for layer in self.layers if not layer.tape[1])
+        seen = [layer for layer in self.layers if any(deltas for _, deltas in layer.tapes)]
+        if not self.complete and len(seen) < len(self.layers):
+            unused = next(layer for layer in self.layers if layer not in seen)
             raise ValueError(
                 f"layer {unused.title} is trainable but the loss does not depend on it; use it or freeze it with"
                 " requires_grad_(False)"
             )
         self.complete = True
-        if self.rows_per_unit > 1:  # rows of one unit add up like calls of a layer
-            for calls in itertools.chain(*(layer.tape for layer in noted)):
-                calls[:] = [row for call in calls for row in self._unbound(call, records)]
-        return noted
+        return Notes(
+            {layer: [self._by_unit(tape, records) for tape in layer.tapes] for layer in seen}, len(records) - 1
+        )
 
-    def _unbound(self, call: Tensor, records: tuple[int, ...]) -> tuple[Tensor, ...]:
+    def clear(self) -> None:
+        """Forgets what was noted since the last `clip`."""
+        for layer in self.layers:
+            for calls in itertools.chain(*layer.tapes):
+                calls.clear()
+
+    @contextmanager
+    def aside(self, *, recording: bool = True) -> Iterator[None]:
+        """Within, backward passes that are not the step's; what the step noted is there again afterwards."""
+        held = [(calls, list(calls)) for layer in self.layers for calls in itertools.chain(*layer.tapes)]
+        before, self.recording = (self.recording, self.complete), recording
+        self.clear()
+        try:
+            yield
+        finally:
+            self.recording, self.complete = before
+            for calls, values in held:
+                calls[:] = values
+
+    def _by_unit(self, tape: Tape, records: tuple[int, ...]) -> Tape:
+        """Rows of one unit add up like calls of a layer."""
+        if self.rows_per_unit == 1:
+            return tape[0][:], tape[1][:]
         axis = len(records) - 1
-        return call.reshape(*records, self.rows_per_unit, *call.shape[axis + 1 :]).unbind(axis + 1)
+
+        def parted(call: Tensor) -> tuple[Tensor, ...]:
+            return call.reshape(*records, self.rows_per_unit, *call.shape[axis + 1 :]).unbind(axis + 1)
+
+        activations, deltas = ([row for call in calls for row in parted(call)] for calls in tape)
+        return activations, deltas
+
+    def _recording(self, module: nn.Module, tape: Tape) -> Callable[..., Tensor]:
+        """The layer's forward, with parameters cut off from autograd and the output's gradient noted."""
+        original = module.forward
+
+        def forward(*inputs: Tensor, **keywords: Tensor) -> Tensor:
+            if not (self.recording and module.training and torch.is_grad_enabled()):
+                return cast(Tensor, original(*inputs, **keywords))
+            attached, state = module._parameters, module.__dict__  # not by `Module.__setattr__`, which is slow
+            state["_parameters"] = {name: None if value is None else value.detach() for name, value in attached.items()}
+            try:
+                output = original(*inputs, **keywords)
+            finally:
+                state["_parameters"] = attached
+            activation = next(iter((*inputs, *keywords.values())))
+            learning = next((value for value in attached.values() if value is not None and value.requires_grad), None)
+            # The product of a sequence is a view; noted on what it is a view of, autograd copies nothing.
+            base = output._base
+            if base is None or base.numel() != output.numel() or not (base.is_contiguous() and output.is_contiguous()):
+                base = output
+            noted: Tensor = _Record.apply(base, activation, tape, output.shape, learning)  # type: ignore[no-untyped-call]
+            return noted if base is output else noted.view(output.shape)
+
+        return forward
 
 
 def replace_attribute(module: nn.Module, name: str, value: Any) -> Callable[[], object]:
@@ -183,77 +285,83 @@ def replace_attribute(module: nn.Module, name: str, value: Any) -> Callable[[], 
     return lambda: module.__dict__.pop(name) if before is None else module.__dict__.update({name: before})
 
 
-def _as_mask(records: Tensor, tensor: Tensor) -> Tensor:
-    return records.view(*records.shape, *[1] * (tensor.ndim - records.ndim))
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Products in full float32, whatever the user allows for the network: norms and sums are what the claim rests on."""
+    before = torch.get_float32_matmul_precision()
+    if before != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        yield
+    finally:
+        if before != "highest":
+            torch.set_float32_matmul_precision(before)
 
 
-def _joined(noted: list[_Layer]) -> tuple[Tensor, list[Sums]]:
-    """Squared norms per layer, and every layer's way to sum."""
-    found = [layer.gradients(layer.module, layer.tape) for layer in noted]
-    return torch.stack([squares for squares, _ in found]), [sums for _, sums in found]
+def _double(tape: Tape, scale: float | Tensor) -> Tape:
+    """The same in double precision, output gradients times `scale`."""
+    activations = [call.double() if call.is_floating_point() else call for call in tape[0]]
+    return activations, [_like(scale, call) * call.double() for call in tape[1]]
+
+
+def _like(scale: float | Tensor, call: Tensor) -> float | Tensor:
+    return scale.view(*scale.shape, *[1] * (call.ndim - scale.ndim)) if isinstance(scale, Tensor) else scale
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in module.parameters(recurse=False) if parameter.requires_grad]
 
 
-def _recording(module: nn.Module, tape: Tape) -> Callable[..., Tensor]:
-    """The layer's forward, with parameters cut off from autograd and the output's gradient noted."""
-    original = module.forward
-
-    def forward(*inputs: Tensor, **keywords: Tensor) -> Tensor:
-        if not (module.training and torch.is_grad_enabled()):
-            return cast(Tensor, original(*inputs, **keywords))
-        attached, state = module._parameters, module.__dict__  # not by `Module.__setattr__`, which is slow
-        state["_parameters"] = {name: value if value is None else value.detach() for name, value in attached.items()}
-        try:
-            output = original(*inputs, **keywords)
-        finally:
-            state["_parameters"] = attached
-        activation = next(iter((*inputs, *keywords.values())))
-        learning = next((value for value in attached.values() if value is not None and value.requires_grad), None)
-        # The product of a sequence is a view; noted on what it is a view of, autograd copies nothing.
-        base = output._base
-        if base is None or base.numel() != output.numel() or not (base.is_contiguous() and output.is_contiguous()):
-            base = output
-        noted: Tensor = _Record.apply(base, activation, tape, output.shape, learning)  # type: ignore[no-untyped-call]
-        return noted if base is output else noted.view(output.shape)
-
-    return forward
-
-
 def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
-    """Every layer with trainable parameters of its own.
+    """Every layer with trainable parameters of its own; an embedding and an output layer may share one weight.
 
     Raises:
-        ValueError: naming the first layer that DP-SGD cannot train, and what to do about it.
+        LayerError: naming the first layer whose per-record gradient is unknown.
     """
-    owners: dict[nn.Parameter, str] = {}
+    owners: dict[nn.Parameter, _Layer] = {}
+    layers: list[_Layer] = []
     for name, module in network.named_modules():
         title = f"{name or 'itself'} ({type(module).__name__})"
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ValueError(
-                f"layer {title} mixes the records of a batch; replace it with nn.GroupNorm, as DPSGD(fix=True) does"
-            )
-        if isinstance(module, nn.modules.instancenorm._InstanceNorm) and module.track_running_stats:
-            raise ValueError(f"layer {title} keeps statistics of the records; set track_running_stats=False")
-        if isinstance(module, nn.MultiheadAttention):
-            raise ValueError(
-                f"layer {title} bypasses its projections' forward, so that no record would be clipped;"
-                " use opacus.layers.DPMultiheadAttention(…, batch_first=True) or attention made of nn.Linear"
-            )
+        if isinstance(module, nn.MultiheadAttention) and any(p.requires_grad for p in module.parameters()):
+            raise LayerError(f"layer {title} bypasses its projections' forward")
         if not (parameters := _trainable(module)):
             continue
-        if (found := gradients(module, stacked)) is None:
-            raise ValueError(
-                f"layer {title} has parameters whose gradient per record is unknown"
-                f"{' in a stack' if stacked else ''}; use layers that Opacus knows, or freeze it with"
-                " requires_grad_(False)"
+        if (known := gradients(module, stacked)) is None:
+            raise LayerError(
+                f"layer {title} has parameters whose gradient per record is unknown{' in a stack' if stacked else ''}"
             )
         for parameter in parameters:
             if parameter._backward_hooks:
-                raise ValueError(f"layer {title} has a parameter with a hook, which sees no gradient; remove the hook")
-            if parameter in owners:
-                raise ValueError(f"layer {title} shares a parameter with {owners[parameter]}; give each its own copy")
-            owners[parameter] = title
-        yield _Layer(title=title, module=module, gradients=found, tape=([], []))
+                raise LayerError(f"layer {title} has a parameter with a hook, which sees no gradient")
+        layer = _Layer(
+            title=title,
+            modules=(module,),
+            gradients=lambda tapes, module=module, known=known: known(module, tapes[0]),  # type: ignore[misc]
+            tapes=[([], [])],
+        )
+        shared = [parameter for parameter in parameters if parameter in owners]
+        if shared:
+            other = owners[shared[0]]
+            pair = sorted([*other.modules, module], key=lambda each: isinstance(each, nn.Linear))
+            if stacked or [type(each) for each in pair] != [nn.Embedding, nn.Linear]:
+                raise LayerError(f"layer {title} shares a parameter with {other.title}")
+            layer = _Layer(
+                title=f"{other.title} and {title}",
+                modules=tuple(pair),
+                gradients=functools.partial(_tied, *pair),
+                tapes=[([], []), ([], [])],
+            )
+            layers.remove(other)
+        layers.append(layer)
+        owners |= dict.fromkeys(layer.parameters, layer)
+    yield from layers
+
+
+def _tied(embedding: nn.Embedding, linear: nn.Linear, tapes: Sequence[Tape]) -> Gradients:
+    """Of an embedding and an output layer with one weight; where the loss reaches only one of them, its own."""
+    looked_up, projected = tapes
+    if not projected[1]:
+        return embedding_gradients(embedding, looked_up)
+    return (
+        tied_gradients(embedding, linear, looked_up, projected) if looked_up[1] else dense_gradients(linear, projected)
+    )

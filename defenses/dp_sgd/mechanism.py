@@ -8,12 +8,25 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
 from defenses.dp_sgd.calibration import Accounted, accounted, calibrate, privacy_curve, rdp_epsilon
-from defenses.dp_sgd.engine import Engine
 from defenses.dp_sgd.sampling import Sampling
 from targets.statement import NOT_COVERED, Statement
 
 LIBRARIES = ("opacus", "pytorch-lightning", "torch")
 LOGS = "logged loss, clipped fraction and gradient norms: they are computed from the private records"
+ENDED = (
+    "a training that ended early or with an error, or changed its way of computing gradients: that it did may depend on"
+    " the records"
+)
+MADE_OF_OTHERS = (
+    "records that the data set makes of other records (pairs, windows, partners), or repeats under another index: nothing"
+    " can find these in general"
+)
+MISSED = "couplings of records that seldom show: one that shows in 1 % of batches is missed with a chance of {:.0%}"
+GIVEN_SECRET = (
+    "given secret: no guarantee towards whoever knows it, nor, if it is used again for other records, towards anyone who"
+    " holds two models made with it"
+)
+UNCHECKED = "nothing has shown that records are not coupled (unchecked=True)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,10 +62,11 @@ class Mechanism:
         """q·N, what every step is divided by."""
         return self.sampling_rate * self.public_size
 
-    def accounted(self) -> Accounted:
+    def accounted(self, earlier: Sequence[Mechanism] = ()) -> Accounted:
+        """ε of all planned steps, and of trainings before."""
         return accounted(self.noise_multiplier, self.sampling_rate, self.steps, self.delta)
 
-    def spent(self, steps: int) -> float:
+    def spent(self, steps: int, earlier: Sequence[Mechanism] = ()) -> float:
         """ε after so many steps: by Rényi accounting, which is quick, and never more than all of them cost."""
         rdp = rdp_epsilon(self.noise_multiplier, self.sampling_rate, steps, self.delta)
         return min(rdp, self.accounted().epsilon)
@@ -62,39 +76,66 @@ class Mechanism:
         return privacy_curve(self.noise_multiplier, self.sampling_rate, self.steps)
 
     def claim(
-        self, *, steps_done: int, randomness: str, noise: str, tuning_runs: int, warnings: tuple[str, ...]
+        self,
+        *,
+        steps_done: int,
+        given_secret: bool,
+        noise: str,
+        tuning_runs: int,
+        warnings: tuple[str, ...],
+        missed: float | None,
+        unchecked: bool,
+        earlier: Sequence[Mechanism],
     ) -> Statement:
-        """What is claimed, without the privacy curve, which takes a second to compute."""
-        planned = self.accounted()
+        """What is claimed, without the privacy curve, which takes a second to compute.
+
+        Args:
+            steps_done: of the planned ones.
+            given_secret: whether a person chose the secret.
+            noise: how it is made.
+            tuning_runs: trainings on the same records that the hyperparameters were chosen by.
+            warnings: what a reader should know.
+            missed: chance of missing a coupling that shows in 1 % of batches; None where nothing is left to chance.
+            unchecked: whether nothing was to show that records are not coupled.
+            earlier: trainings before this one that the claim has to cover too.
+        """
+        planned = self.accounted(earlier)
         values = asdict(self)
         rows, unit = values.pop("rows_per_unit"), values.pop("unit")
+        seldom = () if missed is None else (MISSED.format(missed),)
+        together = f"{len(earlier) + 1} trainings with this callback, added up" if earlier else None
         return Statement(
             **{"steps_planned" if name == "steps" else name: value for name, value in values.items()},
-            guarantee=math.isfinite(planned.epsilon),
+            guarantee=math.isfinite(planned.epsilon) and not unchecked,
+            withdrawn=UNCHECKED if unchecked else None,
             epsilon=planned.epsilon,
             accountant=planned.accountant,
             epsilon_rdp=planned.epsilon_rdp,
-            epsilon_spent=self.spent(steps_done),
+            epsilon_spent=self.spent(steps_done, earlier),
             neighboring=f"add/remove one {unit}",
             unit=unit,
             records_per_unit=rows // self.augmentations,
+            mechanism=together,
             sampling="Poisson",
             steps_done=steps_done,
-            engine=Engine.name,
-            randomness=randomness,
+            engine="per-record clipping",
+            randomness=GIVEN_SECRET if given_secret else "operating system",
             noise=noise,
             tuning_runs=tuning_runs,
-            not_covered=(*NOT_COVERED, LOGS),
+            not_covered=(*NOT_COVERED, LOGS, ENDED, MADE_OF_OTHERS, *seldom),
             warnings=warnings,
             versions={name: version(name) for name in LIBRARIES},
         )
 
 
-def check_delta(delta: float, public_size: int) -> None:
-    if delta >= 1 / public_size:
+def check_delta(delta: float, public_size: int, records: int | None = None) -> None:
+    """Raises ValueError if δ allows publishing one of the records, of which there may be more than the public N."""
+    size = max(public_size, records or 0)
+    if delta >= 1 / size:
+        whose = "1/N" if size == public_size else "1/n for the n records there are"
         raise ValueError(
-            f"delta={delta} is at least 1/N={1 / public_size:.3g}, which allows publishing a record outright;"
-            f" choose below it, for example {public_size**-1.1:.2g}"
+            f"delta={delta:.3g} is at least {whose}={1 / size:.3g}, which allows publishing a record outright;"
+            f" choose below it, for example {size**-1.1:.2g}"
         )
 
 
@@ -132,7 +173,7 @@ def plan(
         raise ValueError(f"max_steps={steps} exceeds the sampler's T={sampling.steps}; train at most that long")
     planned = int(sampling.steps or steps)
     delta = float(sampling.public_size**-1.1) if delta is None else delta
-    check_delta(delta, sampling.public_size)
+    check_delta(delta, sampling.public_size, sampling.records_there)
     if noise_multiplier is None:
         assert epsilon is not None
         noise_multiplier = calibrate(epsilon, delta, sampling.rate, planned)

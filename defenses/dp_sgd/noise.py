@@ -1,11 +1,16 @@
-"""Where noise comes from: a cryptographic stream, by counters."""
+"""Where noise comes from: a cryptographic stream, by counters, and one draw for all parameters of a model."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float32
+from torch import Tensor
 
 from datamodules.secret import Secret
 from defenses.dp_sgd.gaussian import gaussian
@@ -41,3 +46,62 @@ class NoiseSource:
         pair = np.empty(2, dtype=np.float32)
         self.fill(pair, model=model, step=step, scale=1.0, purpose=purpose)
         return float(pair[0])
+
+
+class ParameterNoise:
+    """A model's noise of a step for every parameter, from one flat draw.
+
+    One draw is faster than one for each parameter, and gives a model the same noise alone and in a stack. Where a core
+    is idle, a thread draws that of the next step ahead; being a function of (secret, model, step) it is the same.
+
+    Args:
+        parameters: shape (...) each, or (models, ...) in a stack.
+        stacked: whether they lead with a model axis.
+        transposed: parameters of a stack with their last two axes the other way round than in a single model.
+        ahead: whether a thread may draw ahead.
+    """
+
+    def __init__(
+        self, parameters: Sequence[Tensor], *, stacked: bool, transposed: Collection[Tensor] = (), ahead: bool = False
+    ):
+        self.shapes = [p.shape[1:] if stacked else p.shape for p in parameters]
+        self.turned = [p in transposed for p in parameters]
+        self._flat = self._buffer()
+        self._next: tuple[tuple[NoiseSource, int, int, float], Float32[np.ndarray, "count"], Future[None]] | None = None
+        self._thread = ThreadPoolExecutor(1, "noise") if ahead else None
+
+    def draw(self, source: NoiseSource, *, model: int, step: int, scale: float) -> list[Tensor]:
+        """N(0, scale²) in the shapes of a single model's parameters; the next draw but one overwrites it."""
+        drawn, self._next = self._next, None
+        if drawn is not None:
+            drawn[2].result()
+        if drawn is not None and drawn[0] == (source, model, step, scale):
+            self._flat, spare = drawn[1], self._flat
+        else:
+            source.fill(self._flat, model=model, step=step, scale=scale)
+            spare = self._buffer() if drawn is None else drawn[1]
+        if self._thread is not None:
+            future = self._thread.submit(source.fill, spare, model=model, step=step + 1, scale=scale)
+            self._next = ((source, model, step + 1, scale), spare, future)
+        flat = torch.from_numpy(self._flat)[: sum(shape.numel() for shape in self.shapes)]
+        parts = flat.split_with_sizes([shape.numel() for shape in self.shapes])
+        return [
+            part.view(shape[::-1]).mT if turned else part.view(shape)
+            for shape, turned, part in zip(self.shapes, self.turned, parts, strict=True)
+        ]
+
+    def close(self) -> None:
+        """Ends the thread."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+            self._thread = self._next = None
+
+    def _buffer(self) -> Float32[np.ndarray, "count"]:
+        size = sum(shape.numel() for shape in self.shapes)
+        return np.empty(size + size % 2, dtype=np.float32)  # normals come in pairs
+
+
+def core_is_idle() -> bool:
+    """Whether this process computes on fewer cores than it may use."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return torch.get_num_threads() < allowed

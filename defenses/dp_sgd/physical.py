@@ -24,8 +24,8 @@ class PhysicalBatches:
         unit_rows: rows of a batch, side by side, that may not be parted.
         at_once: rows of a part, at most; None for whole batches.
         clip: called with each part's shape after its backward pass, except the last, which Lightning runs.
-        begin: called before the first of several backward passes.
         clear: called before every backward pass that Lightning does not run.
+        check: raises if a batch has not the rows that were asked for.
     """
 
     def __init__(
@@ -36,14 +36,16 @@ class PhysicalBatches:
         unit_rows: int,
         at_once: int | None,
         clip: Callable[[tuple[int, ...]], None],
-        begin: Callable[[], None],
         clear: Callable[[], None],
+        check: Callable[[Any], object],
     ):
         self.training_step, self.dimensions = training_step, dimensions
-        self.clip, self.begin, self.clear = clip, begin, clear
+        self.clip, self.clear, self.check = clip, clear, check
         self.at_once = None if at_once is None else max(at_once // unit_rows, 1) * unit_rows
         self.rows: tuple[int, ...] = ()
         """The shape of the part whose backward pass comes next."""
+        self.whole: tuple[int, ...] = ()
+        """That of the batch."""
 
     @property
     def empty(self) -> bool:
@@ -54,12 +56,11 @@ class PhysicalBatches:
 
         @functools.wraps(self.training_step)
         def training_step(batch: Any, *rest: Any) -> Any:
-            self.rows = whole = batch_shape(batch, self.dimensions)
+            self.check(batch)
+            self.rows = self.whole = whole = batch_shape(batch, self.dimensions)
             if self.empty:
                 return torch.zeros((), requires_grad=True)
             at_once = self.at_once or whole[-1]
-            if whole[-1] > at_once:
-                self.begin()
             for start in range(0, whole[-1], at_once):
                 stop = min(start + at_once, whole[-1])
                 self.rows = (*whole[:-1], stop - start)
@@ -86,7 +87,8 @@ class PhysicalBatches:
 
         @functools.wraps(self.training_step)
         def training_step(batch: Any, *rest: Any) -> Any:
-            self.rows = batch_shape(batch, self.dimensions)
+            self.check(batch)
+            self.rows = self.whole = batch_shape(batch, self.dimensions)
             if self.empty:
                 return step()
             return self.training_step(batch, *rest)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import EarlyStopping, GradientAccumulationScheduler, ModelCheckpoint
+import torch
+from pytorch_lightning.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
-from torch import optim
+from torch import nn, optim
 
 from defenses.dp_sgd.calibration import Accounted
 from defenses.dp_sgd.clipping import CLIPPINGS
+from defenses.dp_sgd.gradients import WAYS
 from defenses.dp_sgd.mechanism import Mechanism
 from defenses.dp_sgd.sampling import Sampling
 
@@ -33,7 +34,10 @@ def check_arguments(
     noise_multiplier: float | None,
     max_grad_norm: float,
     clipping: str,
+    per_record: str = "auto",
 ) -> None:
+    if per_record not in WAYS:
+        raise ValueError(f"per_record={per_record} is unknown; choose one of {', '.join(WAYS)}")
     if (epsilon is None) == (noise_multiplier is None):
         raise ValueError(
             f"epsilon={epsilon}, noise_multiplier={noise_multiplier}: give exactly one of them; the other follows"
@@ -65,6 +69,12 @@ def check_trainer(
             f"max_physical_batch={max_physical_batch} cannot part a batch under automatic_optimization=False; leave it"
             " out, or let Lightning call backward and step"
         )
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, LearningRateFinder | BatchSizeFinder):
+            raise ValueError(
+                f"{type(callback).__name__} (Tuner.lr_find, Tuner.scale_batch_size) trains without noise, and no ε counts"
+                " it; remove it, and choose the setting on public records"
+            )
     if trainer.gradient_clip_val:
         raise ValueError(
             f"gradient_clip_val={trainer.gradient_clip_val} clips the sum, not the records; remove it and set"
@@ -95,6 +105,51 @@ def check_trainer(
                 )
 
 
+def check_precision(module: nn.Module) -> None:
+    for name, parameter in module.named_parameters():
+        if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"parameter {name} is trained in {kind}, which rounds the norms that clipping relies on; use module.float()"
+            )
+
+
+def check_choices(trainer: pl.Trainer, *, monitor_is_public: bool) -> None:
+    if monitor_is_public:
+        return
+    for what, monitor in monitored(trainer):
+        raise ValueError(
+            f"{what} chooses by {monitor}: if that is measured on private records, the choice gives them away without"
+            " noise; remove it, or set monitor_is_public=True if it is measured on public ones"
+        )
+
+
+def monitored(trainer: pl.Trainer) -> list[tuple[str, str]]:
+    """What chooses by a logged metric during training, and by which."""
+    schedules = [
+        (type(config.scheduler).__name__, str(config.monitor))
+        for config in trainer.lr_scheduler_configs
+        if config.reduce_on_plateau
+    ]
+    callbacks = [
+        (type(callback).__name__, callback.monitor)
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if isinstance(getattr(callback, "monitor", None), str)
+    ]
+    return schedules + callbacks
+
+
+def batch_callbacks(trainer: pl.Trainer, own: pl.Callback) -> list[pl.Callback]:
+    """The user's callbacks that see a batch before training_step does."""
+    return [
+        callback
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        if callback is not own
+        and not type(callback).__module__.startswith("pytorch_lightning.")
+        and is_overridden("on_train_batch_start", callback, pl.Callback)
+    ]
+
+
 def check_optimizers(optimizers: list[optim.Optimizer]) -> optim.Optimizer:
     if len(optimizers) != 1:
         raise ValueError(f"configure_optimizers gives {len(optimizers)} optimizers; DPSGD needs exactly one")
@@ -117,8 +172,16 @@ def check_start(trainer: pl.Trainer, *, resumed: bool) -> None:
         )
 
 
-def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
+def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any], *, may_continue: bool) -> None:
     for name, value in now.items():
+        if name == "steps" and value > before.get(name, value):
+            if may_continue:
+                continue
+            raise ValueError(
+                f"steps={value} differs from {before.get(name)} in the checkpoint, which the noise was calibrated for;"
+                f" train on with noise_multiplier={before.get('noise_multiplier'):.6g} instead of epsilon=, which accounts"
+                " for all steps, or resume with the same steps"
+            )
         if before.get(name) != value:
             raise ValueError(
                 f"{name}={value} differs from {before.get(name)} in the checkpoint; resume with that, or train anew"
@@ -126,7 +189,7 @@ def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any]) -> None:
 
 
 def check_reloaded(before: Sampling | None, now: Sampling) -> None:
-    if before is not None and replace(before, gather=None) != replace(now, gather=None):
+    if before is not None and before != now:
         raise ValueError(
             f"q={now.rate:.3g}, N={now.public_size} of the reloaded train_dataloader differ from q={before.rate:.3g},"
             f" N={before.public_size}; keep its batch size and its number of records"
@@ -157,10 +220,6 @@ def cautions(mechanism: Mechanism, accounted: Accounted, trainer: pl.Trainer) ->
     if 0 < accounted.epsilon < math.inf and accounted.epsilon_rdp > 1.2 * accounted.epsilon:
         excess = accounted.epsilon_rdp / accounted.epsilon - 1
         found.append(f"the RDP accountant's ε is {excess:.0%} larger: name the accountant when you compare")
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        if isinstance(callback, EarlyStopping) or (isinstance(callback, ModelCheckpoint) and callback.monitor):
-            found.append(
-                f"{type(callback).__name__} chooses by {callback.monitor}: if that is measured on private records,"
-                " the choice is not covered by ε"
-            )
+    for what, monitor in monitored(trainer):
+        found.append(f"{what} chooses by {monitor}, which is stated to be measured on public records")
     return tuple(found)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from pytorch_lightning.trainer.connectors.data_connector import _DataLoaderSource
 from torch.utils import data
 
-from datamodules.samplers import poisson_mask
+from datamodules.samplers import Poisson, poisson_mask
 from datamodules.secret import Secret
-from datamodules.units import Units
+from datamodules.units import Groups, Units
 from defenses.dp_sgd.batches import part
+from defenses.dp_sgd.records import Drawn, Records, foreign_steps
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,9 +30,11 @@ class Sampling:
         unit: what a unit is: record, person or group.
         rows_per_unit: how many rows of a batch, side by side, are one unit.
         augmentations: how many of these are the same record.
+        records_there: how many units there are, which is private.
         steps: T where the sampler fixes it; otherwise the trainer does.
         models: numbers of the models that the sampler draws for, where it knows them.
-        gather: where the user's own sampling was replaced, what makes batches of their data set.
+        records: makes batches of some of the records.
+        rekey: has the draws follow other secrets, one for every model; None where a foreign sampler draws.
     """
 
     rate: float
@@ -37,9 +42,11 @@ class Sampling:
     unit: str = "record"
     rows_per_unit: int = 1
     augmentations: int = 1
+    records_there: int | None = field(default=None, compare=False)
     steps: int | None = None
     models: tuple[int, ...] | None = None
-    gather: Gather | None = None
+    records: Records | None = field(default=None, compare=False)
+    rekey: Callable[[Sequence[Secret]], object] | None = field(default=None, compare=False)
 
 
 class PoissonSteps(data.DistributedSampler[list[int]]):
@@ -77,16 +84,31 @@ class PoissonSteps(data.DistributedSampler[list[int]]):
         self.units, self.rate, self.steps = units, rate, steps
         self.secret, self.model, self.done = secret, model, done
         self.rank, self.world_size = rank, world_size
+        self.waiting: deque[list[int]] = deque()
 
     def __len__(self) -> int:
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
+        self.waiting.clear()
         first = self.done()
         for step in range(first, first + self.steps):
             taken = poisson_mask(self.secret, self.model, step, units=len(self.units), rate=self.rate)
             share = np.flatnonzero(taken)[self.rank :: self.world_size]
-            yield self.units.rows(share, self.model, step).tolist()
+            rows = self.units.rows(share, self.model, step).tolist()
+            self.waiting.append(rows)
+            yield rows
+
+    def rekey(self, secrets: Sequence[Secret]) -> None:
+        """Draws by another secret from now on."""
+        (self.secret,) = secrets
+        if isinstance(self.units, Groups):
+            self.units.secret = self.secret
+
+    def first(self, units: int, number: int) -> list[int]:
+        """Rows of so many units, at most, chosen by the secret."""
+        order = self.secret.numpy("check", self.model, number).permutation(len(self.units))
+        return self.units.rows(np.sort(order[:units]), self.model, 0).tolist()
 
 
 class Gather(data.Dataset[Any]):
@@ -161,6 +183,7 @@ def poisson_loader(
     secret: Secret,
     models: Sequence[int],
     done: Callable[[], int],
+    transfer: Callable[[Any], Any],
     rank: int,
     world_size: int,
 ) -> tuple[Any, Sampling]:
@@ -173,6 +196,7 @@ def poisson_loader(
         secret: fixes the draws.
         models: the models' numbers; several need a loader that samples for each.
         done: returns how many steps are accounted for.
+        transfer: puts a batch on the device and runs the user's hooks for that.
         rank: of this process.
         world_size: number of processes.
     """
@@ -180,25 +204,18 @@ def poisson_loader(
     if getattr(sampler, "poisson", False):
         if world_size > 1:
             raise ValueError(f"sampler={type(sampler).__name__} samples for one process; use devices=1")
-        return loader, _sampling_of(sampler)
+        return _foreign(loader, transfer)
     if len(models) > 1:
         raise ValueError(f"models={list(models)} need a loader that samples for each; set sampler.poisson=True")
     batch_size = check_replaceable(loader)
     made = units(len(loader.dataset))
+    check_repeats(loader.dataset, made)
     size = len(made) if public_size is None else public_size
     if batch_size > size:
         raise ValueError(f"batch_size={batch_size} exceeds N={size}; choose at most {size}")
-    sampling = Sampling(
-        rate=batch_size / size,
-        public_size=size,
-        unit=made.name,
-        rows_per_unit=made.rows_per_unit,
-        augmentations=made.augmentations,
-        gather=Gather(loader),
-    )
     steps = PoissonSteps(
         units=made,
-        rate=sampling.rate,
+        rate=batch_size / size,
         steps=math.ceil(size / batch_size),
         secret=secret,
         model=models[0],
@@ -206,8 +223,25 @@ def poisson_loader(
         rank=rank,
         world_size=world_size,
     )
+    gather = Gather(loader)
+    sampling = Sampling(
+        rate=steps.rate,
+        public_size=size,
+        records_there=len(made),
+        unit=made.name,
+        rows_per_unit=made.rows_per_unit,
+        augmentations=made.augmentations,
+        records=Records(
+            gather.__getitem__,
+            transfer=transfer,
+            rows_per_unit=made.rows_per_unit,
+            waiting=steps.waiting,
+            first=steps.first,
+        ),
+        rekey=steps.rekey,
+    )
     converted = data.DataLoader(
-        sampling.gather,  # type: ignore[arg-type]
+        gather,  # type: ignore[arg-type]
         sampler=steps,
         batch_size=None,
         collate_fn=_as_is,
@@ -222,17 +256,79 @@ def poisson_loader(
     return converted, sampling
 
 
-def _sampling_of(sampler: Any) -> Sampling:
-    """What a Poisson sampler says about itself."""
-    models = getattr(sampler, "models", None)
-    return Sampling(
+def _foreign(loader: data.DataLoader[Any], transfer: Callable[[Any], Any]) -> tuple[data.DataLoader[Any], Sampling]:
+    """A loader that samples Poisson by itself, with what its sampler says about itself."""
+    sampler: Any = loader.sampler
+    drawn = Drawn(sampler)
+    noted = copy.copy(loader)
+    noted.__dict__["sampler"] = drawn  # which DataLoader itself sets only once
+    models, own = getattr(sampler, "models", None), isinstance(sampler, Poisson)
+    rows_per_unit = getattr(sampler, "rows_per_unit", 1)
+
+    def first(units: int, number: int) -> Any:
+        if own:
+            return sampler.first(units, number)
+        steps = foreign_steps(sampler)
+        if getattr(sampler, "rows_per_index", None) is not None:
+            return steps[0]
+        return [index for step in steps for index in step][: units * rows_per_unit]
+
+    records = Records(
+        lambda step: loader.collate_fn(loader.dataset[step]),
+        transfer=transfer,
+        rows_per_unit=rows_per_unit,
+        waiting=drawn.waiting,
+        first=first,
+        rows_per_index=getattr(sampler, "rows_per_index", None),
+    )
+    return noted, Sampling(
         rate=sampler.sampling_rate,
         public_size=sampler.public_size,
         unit=getattr(sampler, "unit", "record"),
-        rows_per_unit=getattr(sampler, "rows_per_unit", 1),
+        rows_per_unit=rows_per_unit,
         steps=sampler.steps,
         models=None if models is None else tuple(models),
+        records=records,
+        rekey=sampler.rekey if own else None,
     )
+
+
+def check_repeats(dataset: Any, units: Units) -> None:
+    """Refuses a data set that names a record several times: it would take part with several times the probability.
+
+    Repeats within one group are the group's own affair. Only `Subset` and `ConcatDataset` can be looked into.
+
+    Raises:
+        ValueError: with the number of repeats.
+    """
+    parts = _origins(dataset, np.arange(len(dataset)))
+    bases = np.concatenate([np.full(len(indices), place) for place, (_, indices) in enumerate(parts.values())])
+    named = np.concatenate([indices for _, indices in parts.values()])
+    if parts and isinstance(units, Groups):
+        return  # a unit is a group, which may hold a record as often as it likes
+    repeats = len(named) - len(np.unique(bases * (named.max(initial=0) + 1) + named))
+    if repeats:
+        raise ValueError(
+            f"dataset={type(dataset).__name__} names {repeats} records a second time or more often, so that ε would not"
+            " hold for them; name each once (Subset.indices without repeats, a data set once in ConcatDataset), or"
+            " protect all copies together with groups="
+        )
+
+
+def _origins(dataset: Any, positions: Any) -> dict[int, tuple[Any, Any]]:
+    """Which records of which underlying data sets stand at the positions of a data set, by the data set's id."""
+    if isinstance(dataset, data.Subset):
+        return _origins(dataset.dataset, np.asarray(dataset.indices)[positions])
+    if not isinstance(dataset, data.ConcatDataset):
+        return {id(dataset): (dataset, positions)}
+    ends = np.array([0, *dataset.cumulative_sizes])
+    place = np.searchsorted(ends, positions, side="right") - 1
+    together: dict[int, tuple[Any, Any]] = {}
+    for number, inner in enumerate(dataset.datasets):
+        for key, (base, indices) in _origins(inner, (positions - ends[number])[place == number]).items():
+            before = together[key][1] if key in together else np.empty(0, dtype=np.int64)
+            together[key] = base, np.concatenate([before, indices])
+    return together
 
 
 def _as_is(batch: Any) -> Any:

@@ -1,115 +1,212 @@
-"""One step of DP-SGD: clipped sums of physical batches, then noise, then the count of what was spent."""
+"""One step of DP-SGD: clipped sum, noise, division by q·N, and the count of what was spent, before anyone sees it."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from defenses.dp_sgd.clipping import CLIPPINGS
-from defenses.dp_sgd.engine import Engine
+from datamodules.secret import Secret
+from defenses.dp_sgd.gradients import ClippedSum
 from defenses.dp_sgd.journal import Journal
 from defenses.dp_sgd.mechanism import Mechanism
-from defenses.dp_sgd.noise import NoiseSource
-from defenses.dp_sgd.optimizer import NoisyOptimizer
+from defenses.dp_sgd.noise import NoiseSource, ParameterNoise
 from defenses.dp_sgd.rules import check_resumed
 from targets.stacks import transposed
 
 
 class PrivateStep:
-    """What happens between the backward pass and the user's optimizer.
+    """What happens between the clipped sum and the user's optimizer, which is the user's own, unwrapped.
+
+    `write` puts the noised mean into `p.grad` and counts the step, so that nothing which reads `p.grad` afterwards
+    (the optimizer, hooks, logging) sees anything else; whatever it does with it is post-processing.
 
     Args:
         module: the user's.
         optimizer: its only optimizer.
         mechanism: what every step has to follow.
-        noise: where noise comes from.
+        clipped: the sum of clipped gradients.
+        secrets: of this fit, one for every model.
         models: numbers of the models that are trained; several mean a stack.
+        secure: whether noise is drawn against floating-point attacks.
+        ahead: whether a thread may draw noise ahead.
         processes: how many train together.
         adds_noise: whether this process does; one of them must.
     """
 
     def __init__(
         self,
-        module: pl.LightningModule,
-        optimizer: torch.optim.Optimizer,
+        module: nn.Module,
+        optimizer: Optimizer,
         mechanism: Mechanism,
-        noise: NoiseSource,
+        clipped: ClippedSum,
+        secrets: Sequence[Secret],
         models: Sequence[int],
         *,
+        secure: bool,
+        ahead: bool,
         processes: int,
         adds_noise: bool,
     ):
-        self.mechanism, self.noise, self.models, self.adds_noise = mechanism, noise, models, adds_noise
-        stacked = len(models) > 1
-        self.dimensions = 2 if stacked else 1
+        assert clipped.clipping is not None
+        self.mechanism, self.optimizer, self.clipped, self.clipping = mechanism, optimizer, clipped, clipped.clipping
+        self.models, self.adds_noise = models, adds_noise
+        self.stacked = len(models) > 1
         self.done = 0
-        """Steps accounted for so far."""
-        self.clipping = CLIPPINGS[mechanism.clipping](mechanism.max_grad_norm, models=len(models))
+        """Steps accounted for so far: batches whose noised mean was written."""
         self.gradient_noise = self.clipping.gradient_noise(mechanism.noise_multiplier, mechanism.expected_batch_size)
-        self.engine = Engine(module, clipping=self.clipping, stacked=stacked, rows_per_unit=mechanism.rows_per_unit)
-        self.reduce: Callable[[Tensor], object] | None = torch.distributed.all_reduce if processes > 1 else None
-        self.optimizer = NoisyOptimizer(
-            optimizer,
-            expected_batch_size=mechanism.expected_batch_size,
-            models=len(models) if stacked else None,
+        self.sources = [NoiseSource(secret=secret, secure=secure) for secret in secrets]
+        self.noise = ParameterNoise(
+            clipped.parameters,
+            stacked=self.stacked,
             transposed=transposed(module),
-            reduce=self.reduce,
+            ahead=ahead and not self.stacked and adds_noise and self.gradient_noise > 0,
         )
-        self.optimizer.attach_step_hook(self._count)
-        self.divisor = getattr(module, "loss_divisor", None)
-        self.journal = Journal(self.engine.parameters)
+        self.reduce: Callable[[Tensor], object] | None = torch.distributed.all_reduce if processes > 1 else None
+        self.journal = Journal(clipped.parameters)
+        self.written, self.stepped = False, 0
+        self._released: list[Tensor] = []
+        self._settings: Any = None
+        self._settings_moved = False
         self._check_parameters()
+
+    @property
+    def pending(self) -> bool:
+        """Whether a gradient was written that no optimizer step has used yet."""
+        return self.written and not self.stepped
+
+    def attach(self) -> Callable[[], object]:
+        """Watches the optimizer's steps; returns what ends that."""
+        handle = self.optimizer.register_step_pre_hook(self._before_step)
+
+        def detach() -> None:
+            handle.remove()
+            self.noise.close()
+            for parameter in self.clipped.parameters:
+                parameter.grad = None
+
+        return detach
 
     def state(self) -> dict[str, Any]:
         """Plain numbers, enough to go on from."""
         return {"steps_done": self.done, "bounds": list(self.clipping.bounds), **asdict(self.mechanism)}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state` said, if it is the same mechanism."""
-        check_resumed(asdict(self.mechanism), state)
+    def restore(self, state: Mapping[str, Any], *, may_continue: bool) -> None:
+        """Goes on from what `state` said, if it is the same mechanism.
+
+        Args:
+            state: of the checkpoint.
+            may_continue: whether more steps may follow than were planned: where σ was not calibrated for them.
+        """
+        check_resumed(asdict(self.mechanism), state, may_continue=may_continue)
         self.done, self.clipping.bounds = state["steps_done"], list(state["bounds"])
 
-    def clip(self, rows: tuple[int, ...]) -> None:
-        """Adds a physical batch of shape (batch,) or (models, batch), whose backward pass is done, to the sum."""
-        unit_rows = self.mechanism.rows_per_unit
-        units = (*rows[:-1], rows[-1] // unit_rows)
-        norms = self.engine.clip(units, scale=self.divisor / unit_rows if self.divisor else units[-1])
+    def begin(self) -> None:
+        """Before a batch."""
+        self.written, self.stepped, self._released = False, 0, []
+        self._settings = self._optimizer_settings()
+        self.journal.begin_step()
+
+    def clear_gradients(self) -> None:
+        """Before the batch's backward pass: a gradient that is there after it is then known to come from it."""
+        if not self.written:
+            for parameter in self.clipped.parameters:
+                parameter.grad = None
+
+    def observe(self, norms: Tensor) -> None:
+        """Takes in the norms of a part of the batch, before clipping."""
         self.clipping.observe(norms)
         self.journal.note(norms, norms > self.clipping.bound(norms))
 
-    def release(self) -> None:
-        """Leaves the sum, and what draws its noise, to the optimizer."""
-        self._check_parameters()
-        self.engine.write()
-        self.optimizer.hold()
-        if self.gradient_noise > 0 and self.adds_noise:
-            self.optimizer.noise = [
-                functools.partial(self.noise.fill, model=k, step=self.done, scale=self.gradient_noise * bound)
-                for k, bound in zip(self.models, self.clipping.bounds, strict=True)
-            ]
+    def write(self) -> None:
+        """Leaves the noised mean in `p.grad` and counts the step.
 
-    def alone(self, module: pl.LightningModule) -> None:
-        """A step of manual optimization whose batch is empty: noise, without the user's code."""
-        self.release()
-        optimizer: Any = module.optimizers()
-        optimizer.step()
-        optimizer.zero_grad()
+        Raises:
+            ValueError: for a second time in one batch, beyond the planned steps, or if other parameters are trained.
+        """
+        if self.written:
+            raise ValueError(
+                "training_step ran a second backward pass for one batch, which would spend ε twice (as sharpness-aware"
+                " minimization does); run one backward pass for every batch"
+            )
+        if self.done >= self.mechanism.steps:
+            raise ValueError(f"step {self.done + 1} exceeds the T={self.mechanism.steps} planned steps; train anew")
+        self._check_parameters()
+        sums = self.clipped.take()
+        if self.gradient_noise > 0 and self.adds_noise:
+            self._add_noise(sums)
+        for total in sums:
+            if self.reduce is not None:
+                self.reduce(total)
+            total /= self.mechanism.expected_batch_size  # q·N: the realised size of a batch is private
+        for parameter, total in zip(self.clipped.parameters, sums, strict=True):
+            parameter.grad = total
+        if self.gradient_noise == 0:  # nothing hides what is done to the sum, so nothing may be
+            self._released = [total.clone() for total in sums]
+        self.clipping.adapt(lambda k: self.sources[k].normal("clipping", self.models[k], self.done), self.reduce)
+        self.written, self.done = True, self.done + 1
+
+    def end(self) -> None:
+        """After a batch.
+
+        Raises:
+            ValueError: if the batch wrote nothing: whether ε is spent may not depend on the records.
+        """
+        if not self.written:
+            raise ValueError("training_step ran no backward pass for a batch; run exactly one for every batch")
+
+    def _add_noise(self, sums: Sequence[Tensor]) -> None:
+        for k, (source, model, bound) in enumerate(zip(self.sources, self.models, self.clipping.bounds, strict=True)):
+            drawn = self.noise.draw(source, model=model, step=self.done, scale=self.gradient_noise * bound)
+            for total, noise in zip(sums, drawn, strict=True):
+                (total[k] if self.stacked else total).add_(noise.to(total.device))
+
+    def _before_step(self, optimizer: Optimizer, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """Checks the step; Lightning's closure, which runs the backward pass, comes first."""
+        closure = keywords.get("closure", inputs[1] if len(inputs) > 1 else None)  # the first is the optimizer
+        if closure is None:
+            return self._check_step()
+
+        def checked() -> Any:
+            loss = closure()
+            self._check_step()
+            return loss
+
+        return (optimizer,), {**keywords, "closure": checked}
+
+    def _check_step(self) -> None:
+        if not self.written:
+            raise ValueError("optimizer.step() found no clipped gradients; call self.manual_backward(loss) before it")
+        self.stepped += 1
+        if self.stepped > 1:
+            raise ValueError(f"training_step took {self.stepped} optimizer steps; take exactly one for every batch")
+        self._settings_moved = self._settings_moved or self._optimizer_settings() != self._settings
+        for parameter, released in zip(self.clipped.parameters, self._released, strict=False):
+            if parameter.grad is None or not torch.equal(parameter.grad, released):
+                raise ValueError(
+                    "gradients were changed after clipping and there is no noise (σ = 0) to hide by how much; remove"
+                    " what changes them"
+                )
+
+    def warnings(self) -> list[str]:
+        """What the whole fit gives reason for."""
+        moved = (
+            "the optimizer's settings changed within a batch: where the step size follows the loss, ε does not cover what"
+            " it tells"
+        )
+        return [*self.journal.warnings(), *([moved] if self._settings_moved else [])]
+
+    def _optimizer_settings(self) -> list[list[Any]]:
+        return [[v for name, v in group.items() if name != "params"] for group in self.optimizer.param_groups]
 
     def _check_parameters(self) -> None:
-        if set(self.optimizer.params) != set(self.engine.parameters):
+        trained = {p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad}
+        if trained != set(self.clipped.parameters):
             raise ValueError(
                 "the optimizer's trainable parameters are not the module's; freeze before the fit what is not trained"
                 " (requires_grad_(False)), and make what is trained a parameter of the module"
             )
-
-    def _count(self, optimizer: Any) -> None:
-        if self.done >= self.mechanism.steps:
-            raise ValueError(f"step {self.done + 1} exceeds the T={self.mechanism.steps} planned steps; train anew")
-        self.clipping.adapt(lambda k: self.noise.normal("clipping", self.models[k], self.done), self.reduce)
-        self.done += 1

@@ -31,7 +31,7 @@ def embedding_gradients(layer: nn.Embedding | StackedEmbedding, tape: Tape) -> G
 
     def sums(weights: Tensor) -> dict[nn.Parameter, Tensor]:
         weighted = rows * weights.flatten()[record].unsqueeze(1)
-        total = torch.zeros_like(weight).view(-1, width)
+        total = weighted.new_zeros(weight.shape).view(-1, width)
         return {weight: total.index_add_(0, record // batch * vocabulary + token, weighted).view_as(weight)}
 
     return squares.view(models_and_batch), sums

@@ -21,7 +21,6 @@ from datamodules.loaders import Gather, training_loader
 from datamodules.samplers import Poisson, Shuffling
 from datamodules.secret import Secret
 from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.optimizer import NoisyOptimizer
 from targets.module import Target
 from targets.stacks import stack, unstack
 
@@ -177,7 +176,9 @@ def test_statement_of_a_calibrated_fit() -> None:
 def test_statement_names_a_given_secret() -> None:
     callback = DPSGD(noise_multiplier=0.0, secret=SECRET)
     fit(callback, max_epochs=1)
-    assert callback.statement.randomness == "given secret: no guarantee towards whoever knows it"
+    randomness = callback.statement.randomness
+    assert randomness.startswith("given secret: no guarantee towards whoever knows it")
+    assert randomness.endswith("towards anyone who holds two models made with it")
     assert not callback.statement.guarantee and callback.statement.epsilon == math.inf
 
 
@@ -222,7 +223,8 @@ def test_module_is_what_it_was() -> None:
     assert set(vars(module)) - {"_hparams"} == attributes  # which Lightning itself adds
     assert not any("forward" in vars(layer) for layer in module.modules())
     assert not any(hasattr(parameter, "summed_grad") for parameter in module.parameters())
-    assert not isinstance(run.strategy.optimizers[0], NoisyOptimizer)
+    assert not run.strategy.optimizers[0]._optimizer_step_pre_hooks
+    assert all(parameter.grad is None for parameter in module.parameters())
     assert not hasattr(run.fit_loop._data_source, "convert")
 
 
@@ -531,16 +533,32 @@ def test_warns_of_a_large_sampling_rate() -> None:
         fit(DPSGD(noise_multiplier=5.0), loader=DataLoader(blobs(), batch_size=144), max_epochs=1)
 
 
-def test_warns_of_choices_on_validation_data() -> None:
-    class Validated(Module):
-        def validation_step(self, batch: Any, batch_idx: int) -> None:
-            self.log("val", nn.functional.cross_entropy(self.my_net(batch[0]), batch[1]))
+class Validated(Module):
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val", nn.functional.cross_entropy(self.my_net(batch[0]), batch[1]))
 
+
+class Plateau(Module):
+    def configure_optimizers(self) -> Any:
+        optimizer = torch.optim.SGD(self.parameters(), lr=0.1)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "monitor": "loss"}}
+
+
+@pytest.mark.parametrize(
+    ("kind", "callbacks", "message"),
+    [
+        (Validated, [pl.callbacks.EarlyStopping("val")], "EarlyStopping chooses by val"),
+        (Plateau, [], "ReduceLROnPlateau chooses by loss"),
+    ],
+)
+def test_choices_by_a_metric_need_a_word_that_it_is_public(kind: Any, callbacks: Any, message: str) -> None:
     data = DataLoader(blobs(), batch_size=24)
-    callback = DPSGD(noise_multiplier=1.0)
-    with pytest.warns(UserWarning, match="EarlyStopping chooses by val: if that is measured on private records"):
-        trainer(callback, pl.callbacks.EarlyStopping("val"), max_epochs=1).fit(Validated(), data, data)
-    assert any("EarlyStopping" in warning for warning in callback.statement.warnings)
+    with pytest.raises(ValueError, match=f"{message}: if that is measured on private .* set monitor_is_public=True"):
+        trainer(DPSGD(noise_multiplier=1.0), *callbacks, max_epochs=1).fit(kind(), data, data)
+    callback = DPSGD(noise_multiplier=1.0, monitor_is_public=True)
+    trainer(callback, *callbacks, max_epochs=1).fit(kind(), data, data)
+    assert any(f"{message}, which is stated to be measured on public" in line for line in callback.statement.warnings)
 
 
 def test_data_dependent_warnings_stay_out_of_the_statement() -> None:

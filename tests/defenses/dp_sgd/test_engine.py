@@ -36,6 +36,12 @@ def oracle(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP) -> tupl
     return {name: torch.einsum("b,b...->...", factor, g) for name, g in samples.items()}, norms
 
 
+def write(engine: Engine) -> None:
+    """The sum into `p.grad`."""
+    for parameter, total in zip(engine.parameters, engine.take(), strict=True):
+        parameter.grad = total
+
+
 def clipped(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP) -> tuple[dict[str, Tensor], Tensor]:
     engine = Engine(network, clipping=Flat(clip))
     engine.attach()
@@ -43,7 +49,7 @@ def clipped(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP) -> tup
     positions = logits.shape[1:-1].numel()
     loss(logits.flatten(0, -2), y.repeat_interleave(positions)).backward()
     norms = engine.clip((len(x),), scale=len(x))
-    engine.write()
+    write(engine)
     engine.detach()
     return {name: parameter.grad for name, parameter in network.named_parameters()}, norms
 
@@ -156,7 +162,7 @@ def test_stack_equals_each_model_alone_and_padding_counts_for_nothing(models: in
     losses = loss(stacked(x).flatten(0, 1), y.flatten(), reduction="none").view(models, batch)
     (losses.where(mask, 0).sum() / 6).backward()
     norms = engine.clip((models, batch), scale=6)
-    engine.write()
+    write(engine)
     for k, network in enumerate(networks):
         expected, alone = oracle(network, x[k, mask[k]], y[k, mask[k]]) if mask[k].any() else ({}, torch.zeros(0))
         torch.testing.assert_close(norms[k, mask[k]], alone)
@@ -178,7 +184,7 @@ def test_equals_opacus_hooks(models: int) -> None:
         engine.attach()
         (loss(stacked(x).flatten(0, 1), y.flatten(), reduction="sum") / 16).backward()
         engine.clip((models, 16), scale=16)
-        engine.write()
+        write(engine)
         found = gradients(stacked)
     for k, network in enumerate(networks):
         wrapped = GradSampleModule(network, loss_reduction="mean")
@@ -217,7 +223,7 @@ def test_norms_that_cancel_are_not_taken_for_small(positions: int) -> None:
     (layer(x) * sign[:, None] * torch.randn(8, 1, 512)).sum().backward()
     sums = torch.zeros(512, 512)
     for record in range(8):
-        squares, all_sums = engine.gradients((8,))
+        squares, all_sums = engine.notes((8,)).gradients()
         alone = torch.zeros(8)
         alone[record] = 1
         sums = all_sums[0](alone)[layer.weight]
@@ -231,7 +237,7 @@ def test_records_without_gradient_do_not_divide_zero_by_zero() -> None:
     engine.attach()
     (network(torch.randn(2, 3)) * 0).sum().backward()
     assert torch.equal(engine.clip((2,), scale=1), torch.zeros(2))
-    engine.write()
+    write(engine)
     assert torch.equal(network.weight.grad, torch.zeros(2, 3))
 
 
@@ -250,13 +256,13 @@ def test_record_that_is_not_finite_counts_for_nothing(bad: float) -> None:
 def test_empty_batch_gives_zeros() -> None:
     network = nn.Linear(3, 2)
     engine = Engine(network, clipping=Flat(1))
-    engine.write()
+    write(engine)
     assert torch.equal(network.weight.grad, torch.zeros(2, 3))
     engine.attach()
     network.zero_grad()
     network(torch.zeros(0, 3)).sum().backward()
     assert engine.clip((0,), scale=1).shape == (0,)
-    engine.write()
+    write(engine)
     assert torch.equal(network.bias.grad, torch.zeros(2))
 
 
@@ -279,7 +285,7 @@ def test_evaluation_mode_is_left_alone() -> None:
     engine = Engine(network, clipping=Flat(1))
     engine.attach()
     network.eval()(torch.randn(2, 3)).sum().backward()
-    assert not engine.layers[0].tape[0]
+    assert not engine.layers[0].tapes[0][0]
 
 
 class Tied(nn.Module):
@@ -303,17 +309,10 @@ class Doubled(nn.Linear):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (
-            nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)),
-            r"layer 1 \(BatchNorm1d\) mixes.*replace it with nn.GroupNorm",
-        ),
-        (
-            nn.Sequential(nn.InstanceNorm1d(3, track_running_stats=True)),
-            r"layer 0 \(InstanceNorm1d\).*track_running_stats=False",
-        ),
-        (nn.TransformerEncoderLayer(4, 2), r"layer self_attn \(MultiheadAttention\) bypasses.*DPMultiheadAttention"),
-        (Tied(), r"layer two \(Linear\) shares a parameter with one \(Linear\); give each its own copy"),
-        (Own(), r"layer itself \(Own\) has parameters whose gradient per record is unknown; use layers that Opacus"),
+        (nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3)), r"layer 1 \(BatchNorm1d\) has parameters whose gradient"),
+        (nn.TransformerEncoderLayer(4, 2), r"layer self_attn \(MultiheadAttention\) bypasses its projections' forward"),
+        (Tied(), r"layer two \(Linear\) shares a parameter with one \(Linear\)"),
+        (Own(), r"layer itself \(Own\) has parameters whose gradient per record is unknown"),
         (nn.Sequential(Doubled(3, 3)), r"layer 0 \(Doubled\) has parameters whose gradient per record is unknown"),
         (nn.ReLU(), r"ReLU has no trainable parameter; unfreeze a layer"),
     ],
@@ -340,7 +339,7 @@ def test_refuses_an_unused_layer() -> None:
 def test_refuses_hooks_on_parameters() -> None:
     network = nn.Linear(3, 2)
     network.weight.register_hook(lambda gradient: gradient * 2)
-    with pytest.raises(ValueError, match="has a parameter with a hook, which sees no gradient; remove the hook"):
+    with pytest.raises(ValueError, match="has a parameter with a hook, which sees no gradient"):
         Engine(network)
 
 

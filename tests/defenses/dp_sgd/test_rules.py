@@ -96,7 +96,7 @@ class OwnClipping(Module):
 class BatchNorm(Module):
     def __init__(self) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm1d(3)
+        self.layer = nn.Sequential(nn.BatchNorm1d(3), nn.Linear(3, 2))  # type: ignore[assignment]
 
 
 class GradientLogger(pl.Callback):
@@ -181,7 +181,7 @@ def test_arguments(settings: dict[str, Any], message: str) -> None:
         ({"module": Skipping()}, "training_step returned None; a step may not depend on the records, return the loss"),
         (
             {"module": BatchNorm()},
-            r"layer norm \(BatchNorm1d\) mixes the records of a batch; replace it with nn.GroupNorm",
+            r"layer layer.0 \(BatchNorm1d\) mixes the records of a batch; replace it with nn.GroupNorm",
         ),
     ],
 )
@@ -282,7 +282,7 @@ def test_a_second_fit_of_the_same_trainer() -> None:
         trainer.fit(module, DataLoader(DATA, batch_size=5))
 
 
-def test_an_optimizer_step_that_is_left_out() -> None:
+def test_a_gradient_counts_whether_or_not_a_step_follows() -> None:
     class Lazy(Module):
         def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
             if batch_idx == 1:
@@ -290,5 +290,4 @@ def test_an_optimizer_step_that_is_left_out() -> None:
             else:
                 super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
-    with pytest.raises(ValueError, match="training_step took 0 optimizer steps; take exactly one for every batch"):
-        fit(Lazy())
+    fit(Lazy())

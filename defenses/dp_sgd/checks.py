@@ -1,0 +1,367 @@
+"""Checks of the fast way: a record's gradient in company is that of the record alone."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from datamodules.secret import Secret
+from defenses.dp_sgd.batches import map_tensors
+from defenses.dp_sgd.engine import Engine, Notes
+from defenses.dp_sgd.mechanism import Mechanism
+from defenses.dp_sgd.records import Records
+from defenses.dp_sgd.rehearsal import SEED, Rehearsal
+
+RECORD_TOLERANCE = 1e-5
+"""Of the difference of a record's gradients in company and alone, over max(C, norm): what float32 rounds."""
+SUM_TOLERANCE = 1e-3
+"""Of the difference of the clipped sums of a real batch, over C."""
+LOSS_TOLERANCE = 1e-4
+"""Relative, of a batch's loss and the mean of its records' losses."""
+SEEN_BY_AUTOGRAD = 4
+"""Records whose gradients alone are compared with plain autograd's besides: nothing of book-keeping is in these."""
+JITTER = 0.05
+"""Standard deviations by which weights are moved where losses must agree elsewhere too."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Outcome of one comparison.
+
+    Args:
+        alike: whether every record's gradient, and the clipped sum, are what they are alone.
+        losses: of the batch, and of its records alone, where all were compared.
+        random: whether the module draws random numbers besides dropout; no loss can be compared then.
+    """
+
+    alike: bool
+    losses: tuple[float, list[float]] | None = None
+    random: bool = False
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Between a unit's two gradients.
+
+    Args:
+        alike: whether it is no more than rounding.
+        clipped_at_most: a bound on its norm after clipping.
+        clipped: the difference of the clipped gradients; None for zero.
+    """
+
+    alike: bool
+    clipped_at_most: float
+    clipped: Callable[[], Notes] | None
+
+
+class Checks:
+    """Compares batches with their records alone, on the module as it is at that moment.
+
+    Dropout is off in both passes. Where a module draws other random numbers, a record is compared in its own row of
+    batches of the same size and seed, among other companions.
+
+    Args:
+        rehearsal: of the user's training_step.
+        records: makes batches of some records.
+        mechanism: has C and the expected batch size.
+        bounds: C of every model, as it is now.
+        divisor: what the module's loss is divided by; None for a mean.
+        models: how many are trained together.
+    """
+
+    def __init__(
+        self,
+        rehearsal: Rehearsal,
+        records: Records,
+        mechanism: Mechanism,
+        *,
+        bounds: Callable[[], Sequence[float]],
+        divisor: float | None,
+        models: int = 1,
+    ):
+        self.rehearsal, self.records, self.mechanism, self.bounds = rehearsal, records, mechanism, bounds
+        self.divisor, self.models = divisor, models
+
+    def compare(self, engine: Engine, step: Any, columns: Sequence[int], *, index: int = 0) -> Compared:
+        """Every unit in some columns of a step, in company and alone.
+
+        Args:
+            engine: attached to the module.
+            step: the company.
+            columns: units that are compared, of every model of a stack.
+            index: of the batch, as training_step gets it.
+
+        Raises:
+            LayerError: if book-keeping cannot be used.
+            StepFailed: if the user's code raises.
+        """
+        with self.rehearsal.session(dropout=False), engine.aside():
+            loss, company = self._pass(engine, step, index)
+            if self.rehearsal.drew:
+                return Compared(self._among_others(engine, step, columns, company, index), random=True)
+            return self._to_alone(engine, step, columns, company, loss, index)
+
+    def step_alike(self, engine: Engine, step: Any, company: Notes, column: int, *, units: int, index: int) -> bool:
+        """Whether a unit's gradient, as the step itself noted it, is that of the unit alone.
+
+        For modules that draw no random numbers.
+
+        Args:
+            engine: attached to the module.
+            step: that the batch came from.
+            company: the step's notes on this unit.
+            column: the unit's place in the step.
+            units: by how many the step's loss was divided.
+            index: of the batch.
+        """
+        with self.rehearsal.session(dropout=False), engine.aside():
+            _, alone = self._pass(engine, self.records.some(step, [column]), index)
+            return self._difference(company, _norms(company, self._scale(units)), units, alone).alike
+
+    def losses_alike(self, step: Any, columns: Sequence[int]) -> bool | None:
+        """Whether the batch's loss is the mean of its records' losses, here and at weights near by; None if random."""
+        step = self.records.some(step, columns) if self.records.separable else step
+        units = range(self.records.units(step))
+        with self.rehearsal.session(dropout=False):
+            weights = [p for p in self.rehearsal.module.parameters() if p.requires_grad]
+            before = [p.detach().clone() for p in weights]
+            for jitter in (0.0, JITTER):
+                self.rehearsal.put_back()
+                self._move(weights, before, jitter)
+                self.rehearsal.rebase()
+                whole = float(self.rehearsal.loss(lambda: self.records.batch(step), seed=SEED))
+                if self.rehearsal.drew:
+                    return None
+                each = [
+                    float(self.rehearsal.loss(functools.partial(self.records.batch, single), seed=SEED))
+                    for single in (self.records.some(step, [unit]) for unit in units)
+                ]
+                if not self.is_mean(whole, each):
+                    return False
+        return True
+
+    def is_mean(self, whole: float, each: Sequence[float]) -> bool:
+        """Whether a batch's loss is what its records' losses say."""
+        expected = sum(each) if self.divisor else float(np.mean(each))
+        return _near(whole, expected, each)
+
+    def is_sum(self, whole: float, each: Sequence[float]) -> bool:
+        return not self.divisor and len(each) > 1 and _near(whole, sum(each), each)
+
+    def in_double(self, step: Any, columns: Sequence[int], *, index: int = 0) -> bool:
+        """The comparison in double precision, on a copy: whether a difference was rounding alone."""
+        module = self.rehearsal.module
+        trainer = module.__dict__.get("_trainer")
+        try:
+            copied = copy.deepcopy(module, {id(trainer): trainer}).double()
+            for layer in copied.modules():
+                layer.__dict__.pop("forward", None)
+            copied.__dict__.pop("training_step", None)
+            own: Any = self.rehearsal.training_step
+            if getattr(own, "__self__", None) is not module:
+                return False
+            rehearsal = Rehearsal(copied, types.MethodType(own.__func__, copied))
+            rehearsal.callbacks = self.rehearsal.callbacks
+            transfer = self.records.transfer
+
+            def in_double(batch: Any) -> Any:
+                return map_tensors(transfer(batch), lambda t: t.double() if t.is_floating_point() else t)
+
+            records = copy.copy(self.records)
+            records.transfer = in_double
+            checks = Checks(
+                rehearsal, records, self.mechanism, bounds=self.bounds, divisor=self.divisor, models=self.models
+            )
+            engine = Engine(copied, stacked=self.models > 1, rows_per_unit=records.rows_per_unit)
+            engine.attach()
+            return checks.compare(engine, step, columns, index=index).alike
+        except Exception:  # of a copy, or of code that knows one precision only: nothing is shown then
+            return False
+
+    def _to_alone(
+        self, engine: Engine, step: Any, columns: Sequence[int], company: Notes, loss: Tensor, index: int
+    ) -> Compared:
+        units = self.records.units(step)
+        norms = _norms(company, self._scale(units))
+        losses, differences, alike = [], [], True
+        for place, column in enumerate(columns):
+            single = self.records.some(step, [column])
+            one, alone = self._pass(engine, single, index)
+            losses.append(float(one))
+            own = norms.narrow(-1, column, 1)
+            differences.append(self._difference(company.one(column), own, units, alone))
+            if place < SEEN_BY_AUTOGRAD:
+                alike = alike and self._as_autograd(engine, single, alone, index)
+        tolerance = SUM_TOLERANCE * min(self.bounds()) * min(1.0, len(columns) / self.mechanism.expected_batch_size)
+        if sum(each.clipped_at_most for each in differences) > tolerance:  # what they are off by may cancel
+            alike = alike and _norm_of_sum(differences) <= tolerance
+        alike = alike and all(each.alike for each in differences)
+        return Compared(alike, (float(loss), losses) if len(columns) == units else None)
+
+    def _among_others(self, engine: Engine, step: Any, columns: Sequence[int], company: Notes, index: int) -> bool:
+        """Every other row with another record in it, then the rows between."""
+        units = self.records.units(step)
+        if units < 2 or not self.records.separable:
+            return True
+        norms = _norms(company, self._scale(units))
+        for kept in (0, 1):
+            mixed = [unit if unit % 2 == kept else (unit + 1) % units for unit in range(units)]
+            _, again = self._pass(engine, self.records.some(step, mixed), index)
+            for column in (column for column in columns if column % 2 == kept and mixed[column] == column):
+                own = norms.narrow(-1, column, 1)
+                if not self._difference(company.one(column), own, units, again.one(column), units).alike:
+                    return False
+        return True
+
+    def _pass(self, engine: Engine, step: Any, index: int) -> tuple[Tensor, Notes]:
+        """Loss and notes of a batch."""
+
+        def backward(loss: Tensor) -> None:
+            engine.clear()
+            loss.backward()  # type: ignore[no-untyped-call]
+
+        loss = self.rehearsal.loss(lambda: self.records.batch(step), seed=SEED, backward=backward, index=index)
+        units = self.records.units(step)
+        engine.complete = True  # a record alone need not reach every layer
+        notes = engine.notes((self.models, units) if self.models > 1 else (units,))
+        engine.clear()
+        return loss, notes
+
+    def _difference(self, company: Notes, norms: Tensor, units: int, alone: Notes, alone_units: int = 1) -> Difference:
+        """Of a unit's gradient in company, whose norms are known, and alone."""
+        scale, alone_scale = self._scale(units), self._scale(alone_units)
+        alone_norms = _norms(alone, alone_scale)
+        bounds = norms.new_tensor(self.bounds()).view(norms.shape)
+        if not (norms.isfinite().all() and alone_norms.isfinite().all()):  # counts as zero, both times
+            return Difference(bool((norms.isfinite() == alone_norms.isfinite()).all()), 0.0, None)
+        off = _norms(company.difference(alone, scale, alone_scale), 1.0)
+        weight, alone_weight = (bounds / each.maximum(bounds) for each in (norms, alone_norms))
+        clipped = weight * off + (weight - alone_weight).abs() * alone_norms
+        return Difference(
+            bool((off <= RECORD_TOLERANCE * norms.maximum(alone_norms).maximum(bounds)).all()),
+            float(clipped.max()),
+            lambda: company.difference(alone, scale * weight, alone_scale * alone_weight),
+        )
+
+    def _as_autograd(self, engine: Engine, single: Any, alone: Notes, index: int) -> bool:
+        """Whether book-keeping's gradient of a unit alone is plain autograd's."""
+        of_loss: list[tuple[Tensor | None, ...]] = []
+        with engine.aside(recording=False):
+            self.rehearsal.loss(
+                lambda: self.records.batch(single),
+                seed=SEED,
+                backward=lambda loss: of_loss.append(torch.autograd.grad(loss, engine.parameters, allow_unused=True)),
+                index=index,
+            )
+        shape = (self.models, 1) if self.models > 1 else (1,)
+        total = alone.total(engine.parameters[0].new_ones(shape))
+        squared = reference = 0.0
+        for parameter, gradient in zip(engine.parameters, of_loss[0], strict=True):
+            zero = torch.zeros_like(parameter)
+            plain = zero if gradient is None else gradient
+            squared += float((total.get(parameter, zero) - plain).double().square().sum())
+            reference += float(plain.double().square().sum())
+        floor = min(self.bounds()) / self._scale(1)
+        return not squared**0.5 > 10 * RECORD_TOLERANCE * max(reference**0.5, floor)
+
+    def _scale(self, units: int) -> float:
+        """A unit's gradient is that many times what comes back from a batch of so many."""
+        return self.divisor / self.records.rows_per_unit if self.divisor else float(units)
+
+    @staticmethod
+    @torch.no_grad()
+    def _move(weights: Sequence[Tensor], before: Sequence[Tensor], jitter: float) -> None:
+        generator = torch.Generator().manual_seed(SEED)
+        for parameter, value in zip(weights, before, strict=True):
+            spread = float(value.double().std()) if value.numel() > 1 else 0.0
+            noise = torch.randn(value.shape, generator=generator).to(value)
+            parameter.data.copy_(value + jitter * max(spread, 0.1) * noise if jitter else value)
+
+
+class Pace:
+    """How often the checks run, from public numbers alone, so that they cost a few per cent of the training.
+
+    Args:
+        parameters: that are trained.
+        batch_size: expected.
+        steps: T.
+        steps_per_epoch: of a pass over N records.
+        dropout: whether the module has dropout, so that a check needs a pass of its own.
+    """
+
+    def __init__(self, *, parameters: int, batch_size: float, steps: int, steps_per_epoch: int, dropout: bool):
+        self.steps_per_epoch = max(steps_per_epoch, 1)
+        self.epochs = -(-steps // self.steps_per_epoch)
+        cost = alone_cost(parameters, batch_size)
+        self.every = max(1, round((cost + (0.8 if dropout else 0.0)) / STEP_BUDGET))
+        self.steps = steps
+        self.cost = cost
+
+    def records(self, epoch: int) -> int:
+        """Records that are compared before an epoch: many at 1, 2, 4, 8, …, few at the others."""
+        if epoch & (epoch - 1) == 0:
+            affordable = EPOCH_BUDGET * self.steps_per_epoch * max(epoch / 2, 1) / self.cost
+            return int(min(MANY, affordable))
+        return int(min(FEW, EPOCH_BUDGET * self.steps_per_epoch / self.cost))
+
+    def due(self, step: int) -> bool:
+        return step % self.every == self.every - 1
+
+    def missed(self, share: float = 0.01) -> float:
+        """Chance that a coupling which shows in that share of batches is never seen."""
+        looks = 1 + sum(self.records(epoch) > 1 for epoch in range(1, self.epochs)) + self.steps // self.every
+        return float((1 - share) ** looks)
+
+
+MANY, FEW = 128, 8
+STEP_BUDGET, EPOCH_BUDGET = 0.03, 0.015
+"""Share of the training's time that checks in steps and before epochs may take."""
+COSTS: dict[int, dict[int, float]] = {
+    10_000: {16: 0.6, 64: 0.5, 256: 0.35, 1024: 0.15, 4096: 0.06},
+    100_000: {16: 0.6, 64: 0.45, 256: 0.25, 1024: 0.1, 4096: 0.03},
+    1_000_000: {16: 0.35, 64: 0.2, 256: 0.1, 1024: 0.03, 4096: 0.01},
+    10_000_000: {16: 0.3, 64: 0.2, 256: 0.1, 1024: 0.03, 4096: 0.01},
+}
+"""Time of a record alone over that of a step, by parameters and batch size; from `benchmarks/dp_speed.py`."""
+
+
+def alone_cost(parameters: int, batch_size: float) -> float:
+    """The entry of the table that is nearest and not cheaper."""
+    row = COSTS[max((size for size in COSTS if size <= parameters), default=min(COSTS))]
+    return row[max((size for size in row if size <= batch_size), default=min(row))]
+
+
+def chosen(secret: Secret, step: int, units: int) -> int:
+    """The unit of a step that is looked at: a function of the secret, so that nobody can build around it."""
+    return int(secret.numpy("watched", step=step).integers(units))
+
+
+def _norms(notes: Notes, scale: float) -> Float[Tensor, "*models units"]:
+    if not notes.of_layers:
+        return torch.zeros(1)
+    return scale * notes.gradients()[0].double().sum(0).sqrt()
+
+
+def _norm_of_sum(differences: Sequence[Difference]) -> float:
+    total: dict[Any, Tensor] = {}
+    for clipped in (each.clipped for each in differences if each.clipped is not None):
+        notes = clipped()
+        deltas = next(deltas for tapes in notes.of_layers.values() for _, deltas in tapes if deltas)
+        for parameter, value in notes.total(deltas[0].new_ones(deltas[0].shape[: notes.axis + 1])).items():
+            total[parameter] = total[parameter] + value if parameter in total else value
+    return float(sum(value.double().square().sum() for value in total.values()) ** 0.5)
+
+
+def _near(one: float, other: float, each: Sequence[float]) -> bool:
+    if not (np.isfinite(one) and np.isfinite(other)):
+        return not np.isfinite(one) and not np.isfinite(other)
+    return abs(one - other) <= LOSS_TOLERANCE * max(abs(one), float(np.abs(each).mean()), 1e-12)

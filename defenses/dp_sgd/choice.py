@@ -1,0 +1,215 @@
+"""Which way to per-record gradients a module is trained: fast, functional, or every record alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from datamodules.secret import Secret
+from defenses.dp_sgd.alone import Alone, Functional
+from defenses.dp_sgd.checks import MANY, Checks, Compared
+from defenses.dp_sgd.clipping import Flat
+from defenses.dp_sgd.diversity import CANDIDATES, diverse
+from defenses.dp_sgd.engine import Engine, LayerError
+from defenses.dp_sgd.gradients import ClippedSum
+from defenses.dp_sgd.records import Records
+from defenses.dp_sgd.rehearsal import Rehearsal, StepFailed
+
+FUNCTIONAL_PARAMETERS = 100_000
+"""Trainable parameters above which vectorized gradients cost more than records one by one (`benchmarks/dp_speed.py`)."""
+SLOWDOWN = {"fast": 1.0, "functional": 8.0, "alone": 30.0}
+"""Time of a training each way, over that of the fast one; for plans."""
+FEW_UNITS = 4
+"""Units that vectorized gradients are tried on."""
+COUPLED = (
+    "training_step couples records: {how}, so clipping bounds nothing; use a loss that is a mean over records, or choose"
+    " per_record=alone, under which every record is a batch of its own: weights of classes, negatives from the batch and"
+    " statistics of the batch then lose their meaning"
+)
+SUMMED = "training_step returns the sum of the records' losses; return their mean, or set loss_divisor on the module"
+DRAWING = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
+BY_LOSSES = "a batch's loss is not the mean of its records' losses"
+BY_GRADIENTS = "a record's gradient changes with the others in its batch"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """How a module is trained. It depends on records: for the terminal and `private/` alone.
+
+    Args:
+        way: fast, functional or alone.
+        reason: in one line.
+        checked: whether records were compared; only `unchecked=True` goes on without.
+    """
+
+    way: str
+    reason: str
+    checked: bool = True
+
+
+class Chooser:
+    """Finds the fastest way that is right for a module, or says why there is none.
+
+    Args:
+        module: the user's.
+        wanted: auto, fast, functional or alone.
+        rehearsal: of its training_step.
+        records: of the fit.
+        checks: compare batches with their records alone.
+        clipping: what scales gradients down.
+        secrets: of this fit, one for every model.
+        models: their numbers.
+        unchecked: whether to go on where the check cannot run.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        wanted: str,
+        *,
+        rehearsal: Rehearsal,
+        records: Records,
+        checks: Checks,
+        clipping: Flat,
+        secrets: Sequence[Secret],
+        models: Sequence[int],
+        unchecked: bool,
+    ):
+        self.module, self.wanted, self.rehearsal, self.records, self.checks = module, wanted, rehearsal, records, checks
+        self.clipping, self.secrets, self.models, self.unchecked = clipping, secrets, models, unchecked
+        self.draws = any(isinstance(layer, DRAWING) and layer.training for layer in module.modules())
+        """Whether the module draws random numbers in training, so that a step's own pass cannot be compared."""
+
+    def make(self, way: str) -> ClippedSum:
+        """What computes the gradients in a way that is chosen already."""
+        if way == "fast":
+            rows = self.records.rows_per_unit
+            return Engine(self.module, clipping=self.clipping, stacked=len(self.models) > 1, rows_per_unit=rows)
+        self._check_single(way)
+        kind = Functional if way == "functional" else Alone
+        return kind(
+            self.module,
+            self.clipping,
+            rehearsal=self.rehearsal,
+            records=self.records,
+            secret=self.secrets[0],
+            model=self.models[0],
+        )
+
+    def choose(self) -> Choice:
+        """The way, after the first check.
+
+        Raises:
+            ValueError: if no way is right: the loss couples records, the check cannot run, or the way that is wanted is
+                not right.
+        """
+        step = self.first(0)
+        self.records.check_rows(self.records.batch(step), 2 if len(self.models) > 1 else 1, of=step)
+        if self.wanted in ("auto", "fast"):
+            choice = self._fast(step)
+            if choice.way == "fast":
+                return choice
+            if self.wanted == "fast":
+                raise ValueError(f"per_record=fast: {choice.reason}; choose per_record=auto, or alone")
+            reason = choice.reason
+        else:
+            reason = f"per_record={self.wanted} was chosen"
+        if self.wanted in ("auto", "fast"):
+            self._check_losses(step)
+        self._check_single("alone")
+        few = (
+            self.records.some(step, range(min(FEW_UNITS, self.records.units(step)))) if self.records.separable else step
+        )
+        parameters = sum(p.numel() for p in self.module.parameters() if p.requires_grad)
+        wants = self.wanted == "functional" or (self.wanted == "auto" and parameters <= FUNCTIONAL_PARAMETERS)
+        if wants:
+            functional = self.make("functional")
+            assert isinstance(functional, Functional)
+            if functional.tried(few):
+                return Choice("functional", reason)
+            reason += "; torch.func cannot compute it"
+        return Choice("alone", reason)
+
+    def first(self, number: int) -> Any:
+        """A company of records that differ: all of a step whose records nobody can name, else up to 128."""
+        step = self.records.first(CANDIDATES, number)
+        if not self.records.separable:
+            return step
+        return self.records.some(step, diverse(self.records, step, MANY, 2 if len(self.models) > 1 else 1))
+
+    def _fast(self, step: Any) -> Choice:
+        try:
+            engine = self.make("fast")
+        except LayerError as error:
+            return Choice("alone", str(error))
+        assert isinstance(engine, Engine)
+        columns = range(min(MANY, self.records.units(step)))
+        engine.attach()
+        try:
+            compared = self.checks.compare(engine, step, columns)
+        except LayerError as error:
+            return Choice("alone", str(error))
+        except StepFailed as error:
+            if self.unchecked:
+                return Choice("fast", "nothing could be checked", checked=False)
+            raise ValueError(
+                f"training_step raised {type(error.__cause__).__name__} on a batch of one record or of a few, so nothing"
+                " shows that its records are not coupled; make it take batches of any size, or set unchecked=True, which"
+                " gives up the guarantee"
+            ) from error.__cause__
+        finally:
+            engine.detach()
+        self.draws = self.draws or compared.random
+        if compared.alike or self.checks.in_double(step, columns):
+            return Choice(
+                "fast", "every trainable layer is known, and records alone have the gradients they have in company"
+            )
+        self._check_coupled(step, columns, compared)
+        return Choice("alone", "a layer mixes records: their gradients differ in company although their losses do not")
+
+    def _check_coupled(self, step: Any, columns: Sequence[int], compared: Compared) -> None:
+        """Raises ValueError where not a layer but the loss is what couples records."""
+        if compared.losses is None:  # random, or too many records to tell
+            raise ValueError(COUPLED.format(how=BY_GRADIENTS))
+        if self.checks.is_sum(*compared.losses):
+            raise ValueError(SUMMED)
+        if not self.checks.is_mean(*compared.losses) or self.checks.losses_alike(step, columns) is False:
+            raise ValueError(COUPLED.format(how=f"{BY_GRADIENTS}, and {BY_LOSSES}"))
+
+    def _check_losses(self, step: Any) -> None:
+        """Raises ValueError where records alone would be trained on another loss than the user's."""
+        columns = range(min(MANY, self.records.units(step)))
+        try:
+            alike = self.checks.losses_alike(step, columns)
+        except StepFailed as error:
+            raise ValueError(
+                f"training_step raised {type(error.__cause__).__name__} on a batch of one record or of a few; this module"
+                " is trained record by record: where squeeze() drops the batch dimension, say which dimension is meant, as"
+                " squeeze(-1) does"
+            ) from error.__cause__
+        if alike is False:
+            raise ValueError(COUPLED.format(how=BY_LOSSES))
+
+    def _check_single(self, way: str) -> None:
+        if len(self.models) > 1:
+            raise ValueError(f"per_record={way} trains one model at a time, not a stack; set fleet.at_once=1")
+        if not getattr(self.module, "automatic_optimization", True):
+            raise ValueError(
+                f"automatic_optimization=False leaves no place for per_record={way}, which this module needs or asks for;"
+                " let Lightning call backward and step"
+            )
+
+
+def slowdown(network: nn.Module, way: str) -> float:
+    """Time of a training over that of the fast way, as far as a network's layers tell before loss and records do."""
+    if way == "auto":
+        try:
+            Engine(network)
+            way = "fast"
+        except LayerError:
+            parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
+            way = "functional" if parameters <= FUNCTIONAL_PARAMETERS else "alone"
+    return SLOWDOWN[way]

@@ -1,0 +1,49 @@
+"""DP-SGD of this project's fleets: the callback with what a run settled once, instead of once for every model."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pytorch_lightning import LightningModule
+
+from defenses.base import Defense
+from defenses.dp_sgd.bases import is_own
+from defenses.dp_sgd.callback import DPSGD
+from defenses.dp_sgd.choice import Choice, Chooser
+from targets.fleet import Fitter, Fleet
+
+SHARED = ("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs")
+"""Settings that defense and callback have under one name."""
+
+
+class OfFleet(DPSGD):
+    """The callback for models of this project.
+
+    Args:
+        fitter: of the models.
+        base: whose loss they are trained on.
+        epsilon: ε that the noise is calibrated for, unless no step will be taken.
+        settings: of the callback.
+    """
+
+    def __init__(self, fitter: Fitter, base: Defense, *, epsilon: float, **settings: Any):
+        amount: Any = {"noise_multiplier": 1.0} if fitter.dry else {"epsilon": epsilon}
+        super().__init__(**amount, secret=fitter.secret, **settings)
+        self.settled, self.base, self.purpose = fitter.settled, base, fitter.purpose
+
+    def _choose(self, chooser: Chooser) -> Choice:
+        if way := self.settled.get("per_record"):
+            return Choice(way, self.settled["reason"])
+        return super()._choose(chooser)
+
+    def _exempt(self, module: LightningModule) -> bool:
+        return is_own(module, self.base)
+
+    def _ahead(self) -> bool:
+        return False  # the other cores have models of their own
+
+
+def settled(fleet: Fleet) -> dict[str, str]:
+    """How gradients are computed, as the fit of a fleet chose it."""
+    choice = next(callback.choice for callback in fleet.callbacks if isinstance(callback, DPSGD))
+    return {"per_record": choice.way, "reason": choice.reason}

@@ -1,0 +1,5 @@
+"""Placeholder."""
+
+
+def tied_gradients(*_):
+    raise NotImplementedError

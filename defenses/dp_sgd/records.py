@@ -1,0 +1,179 @@
+"""The records of a fit, as batches of any of them: how a step's batch is made again without the other records."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from defenses.dp_sgd.batches import batch_shape, leaves, part
+
+WHOLE_STEPS = 16
+"""Steps of a foreign sampler that the records for a first look are taken from, at most."""
+
+
+class Part(NamedTuple):
+    """Rows side by side of a step whose records nobody can name."""
+
+    step: Any
+    columns: tuple[int, ...]
+
+
+class Drawn:
+    """A foreign Poisson sampler whose steps can be asked for when their batch arrives.
+
+    Args:
+        sampler: yields a step at a time.
+    """
+
+    poisson = True
+
+    def __init__(self, sampler: Any):
+        self.sampler = sampler
+        self.waiting: deque[Any] = deque()
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "sampler":  # while it is being copied
+            raise AttributeError(name)
+        return getattr(self.sampler, name)
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[Any]:
+        self.waiting.clear()
+        for step in self.sampler:
+            self.waiting.append(step)
+            yield step
+
+
+class Records:
+    """Makes batches of some units of privacy as the loader makes whole steps.
+
+    A step is what the sampler yields: indices, those of one unit side by side; indices and mask of every model of a
+    stack (`datamodules.samplers.Step`); or anything else that the data set turns into a batch of as many rows as the
+    sampler declares (`rows_per_index`).
+
+    Args:
+        make: turns a step into a collated batch.
+        transfer: puts a batch on the device and runs the user's hooks for that.
+        rows_per_unit: rows of a unit.
+        waiting: steps whose batch has not arrived yet.
+        rows_per_index: rows that the data set makes of an index.
+        first: yields steps whose units stand for all, at least once.
+        units: how many there are, where that is known.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[Any], Any],
+        *,
+        transfer: Callable[[Any], Any],
+        rows_per_unit: int,
+        waiting: deque[Any],
+        first: Callable[[int, int], Any],
+        rows_per_index: int | None = None,
+    ):
+        self.make, self.transfer, self.rows_per_unit = make, transfer, rows_per_unit
+        self.waiting, self.first, self.rows_per_index = waiting, first, rows_per_index
+        self.step: Any = None
+        """The step whose batch is being trained on."""
+
+    def advance(self) -> None:
+        """The next batch has arrived."""
+        self.step = self.waiting.popleft() if self.waiting else None
+
+    @property
+    def separable(self) -> bool:
+        """Whether the records of a step are made one by one, or only whole batches that can be parted."""
+        return self.rows_per_index is None
+
+    def rows(self, step: Any) -> int:
+        """Rows that its batch must lead with.
+
+        Raises:
+            ValueError: if the sampler says neither which records nor how many rows it means.
+        """
+        if _is_stack_step(step):
+            return int(step[0].shape[1])
+        indices = len(step) if isinstance(step, Sequence | np.ndarray | Tensor) and not isinstance(step, str) else None
+        if self.rows_per_index is not None:
+            return self.rows_per_index * (1 if indices is None else indices)
+        if indices is None:
+            raise ValueError(
+                f"the Poisson sampler yields {type(step).__name__}, which names no records; yield arrays of indices, or"
+                " declare rows_per_index on it"
+            )
+        return indices
+
+    def units(self, step: Any) -> int:
+        """Units of privacy in a step, for every model of a stack."""
+        return self.rows(step) // self.rows_per_unit
+
+    def some(self, step: Any, units: Sequence[int]) -> Any:
+        """The step of those units alone."""
+        columns = [unit * self.rows_per_unit + row for unit in units for row in range(self.rows_per_unit)]
+        if _is_stack_step(step):
+            return step[0][:, columns], step[1][:, columns]
+        if self.rows_per_index is not None:
+            return Part(step, tuple(columns))
+        return [step[column] for column in columns] if isinstance(step, list | tuple) else step[columns]
+
+    def batch(self, step: Any) -> Any:
+        """The batch of a step, as training_step gets it."""
+        return self.transfer(self.collated(step))
+
+    def collated(self, step: Any) -> Any:
+        """The batch before any hook of the user's."""
+        if not isinstance(step, Part):
+            return self.make(step)
+        first, last = step.columns[0], step.columns[-1]
+        return part(self.make(step.step), first, last + 1, of=(self.rows(step.step),))
+
+    def check_rows(self, batch: Any, dimensions: int, of: Any = None) -> None:
+        """Checks that a batch, of the step that is being trained on unless another is given, has the rows asked for.
+
+        Raises:
+            ValueError: if it leads with another number.
+        """
+        step = self.step if of is None else of
+        if step is None:
+            return
+        wanted, there = self.rows(step), batch_shape(batch, dimensions)[-1]
+        if there != wanted:
+            raise ValueError(
+                f"a batch leads with {there} rows where the sampler asked for {wanted}, so that a record counts more than"
+                " once or not at all; let collate_fn and batch hooks make one row of every record, and set"
+                " DPSGD(augmentations=…) for several views of one, groups= for several records of a person"
+            )
+
+
+def digest(batch: Any) -> int:
+    """63 bits of the content of a batch: what random numbers of a record are keyed by, so that no others matter."""
+    state = hashlib.blake2b(digest_size=8)
+    for leaf in leaves(batch):
+        if isinstance(leaf, Tensor):
+            state.update(np.ascontiguousarray(leaf.detach().cpu().numpy()).tobytes())
+        else:
+            state.update(repr(leaf).encode())
+    return int.from_bytes(state.digest()) >> 1
+
+
+def foreign_steps(sampler: Any) -> list[Any]:
+    """Some steps of a copy of a foreign sampler, which itself stays where it is."""
+    try:
+        copied = copy.deepcopy(sampler)
+    except Exception:  # whatever an object raises that cannot be copied
+        copied = sampler
+    return list(itertools.islice(iter(copied), WHOLE_STEPS))
+
+
+def _is_stack_step(step: Any) -> bool:
+    pair = isinstance(step, tuple) and len(step) == 2
+    return pair and all(isinstance(each, np.ndarray) and each.ndim == 2 for each in step)

@@ -1,0 +1,253 @@
+"""Runs of the user's training_step out of turn, which leave no trace."""
+
+from __future__ import annotations
+
+import inspect
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor, nn
+
+from datamodules.draws import Draws
+from defenses.dp_sgd.gradients import Refused
+from defenses.dp_sgd.state import ModuleState, Saved
+
+SEED = 0x5EED
+"""Of random numbers where both sides of a comparison need the same."""
+
+
+class StepFailed(ValueError):
+    """The user's own code raised an error out of its turn; `__cause__` has it."""
+
+
+class Rehearsal:
+    """The user's training_step, on batches of choice.
+
+    Logging does nothing, random numbers come from a seed, gradients that are there are put aside, and afterwards state
+    and random numbers are as they were. Hooks of the module that see a batch before `training_step` run too, since they
+    may change it, and those of callbacks that were seen to change one.
+
+    Args:
+        module: the user's.
+        training_step: its own.
+    """
+
+    def __init__(self, module: pl.LightningModule, training_step: Callable[..., Any]):
+        self.module, self.training_step = module, training_step
+        self.callbacks: Sequence[pl.Callback] = ()
+        """Those whose hooks change batches."""
+        self.state = ModuleState(module)
+        self.inputs = len(inspect.signature(training_step).parameters)
+        self._saved: Saved | None = None
+        self._sign: Any = None
+        self.drew = False
+        """Whether the last run drew random numbers."""
+        self._losses: list[Tensor] = []
+        self._stand_ins: list[nn.Parameter] = []
+        self._backward: Callable[[Tensor], object] | None = None
+
+    @contextmanager
+    def session(self, *, dropout: bool = True) -> Iterator[None]:
+        """Within, `loss` and `step` may be called.
+
+        Args:
+            dropout: whether dropout layers drop.
+        """
+        parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in parameters]
+        dropouts = [layer for layer in self.module.modules() if isinstance(layer, nn.modules.dropout._DropoutNd)]
+        modes = [(each, each.training) for each in self.module.modules()]
+        for parameter in parameters:
+            parameter.grad = None
+        with kept_random(), self._stubs():
+            self.rebase()
+            origin = self._saved
+            assert origin is not None
+            try:
+                for layer in () if dropout else dropouts:
+                    layer.training = False
+                yield
+            finally:
+                origin.restore()
+                self._saved = None
+                for each, was in modes:
+                    each.training = was
+                for parameter in self.module.parameters():
+                    parameter.grad = None
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient
+
+    def loss(
+        self,
+        make: Callable[[], Any],
+        *,
+        seed: int,
+        backward: Callable[[Tensor], object] | None = None,
+        index: int = 0,
+        fresh: bool = True,
+    ) -> Tensor:
+        """The loss of a batch.
+
+        Args:
+            make: makes the batch as training_step gets it.
+            seed: of all random numbers, in `make` too.
+            backward: called with the loss, where manual optimization would run the backward pass; None for none.
+            index: of the batch.
+            fresh: whether from the state that was there when the session began, or from what has become of it.
+
+        Raises:
+            StepFailed: if the user's code raises.
+        """
+        if fresh:
+            self.restore()
+        return self._run(make, seed, backward, index)[0]
+
+    def step(self, make: Callable[[], Any], *, seed: int, index: int = 0) -> None:
+        """A whole step without an optimizer, with all hooks of batch and epoch that the module has."""
+        self.put_back()
+        self._hook("on_train_epoch_start")
+        loss, batch = self._run(make, seed, lambda loss: loss.backward(), index)
+        self._hook("on_train_batch_end", {"loss": loss.detach()}, batch, index)
+        self._hook("on_train_epoch_end")
+
+    def restore(self) -> None:
+        """Puts back the state of the session's beginning, unless nothing changed it."""
+        if self._signed() != self._sign:
+            self.put_back()
+
+    def put_back(self) -> None:
+        """The same whatever the cheap marks say."""
+        assert self._saved is not None
+        self._saved.restore()
+        self._sign = self._signed()
+
+    def rebase(self) -> None:
+        """Takes the state of now, such as weights that were moved, for that of the session's beginning."""
+        self._saved, self._sign = self.state.save(), self._signed()
+
+    def check_unchanged(self) -> None:
+        """Raises ValueError if the runs changed what only `.data` can change unseen."""
+        self.restore()
+        assert self._saved is not None
+        if (name := self._saved.changed()) is not None:
+            raise ValueError(
+                f"training_step changes {name} of the module in place through .data, so that records would meet in it;"
+                " leave it alone, or change it in a way that does not depend on the records"
+            )
+
+    def _signed(self) -> Any:
+        return self.state.sign(), self.state.weights_sign()
+
+    def _run(
+        self, make: Callable[[], Any], seed: int, backward: Callable[[Tensor], object] | None, index: int
+    ) -> tuple[Tensor, Any]:
+        seed_all(seed)
+        self._losses, self._backward, self._stand_ins = [], backward, []
+        before = random_state()
+        batch = make()
+        with _told():
+            for callback in self.callbacks:
+                callback.on_train_batch_start(self.module.trainer, self.module, batch, index)
+            self._hook("on_train_batch_start", batch, index)
+            with torch.enable_grad():
+                output = self.training_step(*(batch, index)[: self.inputs])
+        self.drew = random_state() != before
+        for parameter in self._stand_ins:
+            parameter.grad = None
+        if not self.module.automatic_optimization:
+            if not self._losses:
+                raise ValueError("training_step ran no backward pass; call self.manual_backward(loss) in it, once")
+            return sum(self._losses, start=torch.zeros(())), batch
+        if output is None:
+            raise ValueError("training_step returned None; a step may not depend on the records, return the loss")
+        loss: Tensor = output["loss"] if isinstance(output, dict) else output
+        if backward is not None:
+            backward(loss)
+        return loss.detach(), batch
+
+    def _hook(self, name: str, *inputs: Any) -> None:
+        """Calls a hook of the module if it has one of its own."""
+        if is_overridden(name, self.module, pl.LightningModule):
+            with _told():
+                getattr(self.module, name)(*inputs)
+
+    def _manual_backward(self, loss: Tensor, *inputs: Any, **keywords: Any) -> None:
+        self._losses.append(loss.detach())
+        if self._backward is not None:
+            self._backward(loss)
+        for parameter in self.module.parameters():
+            if parameter.requires_grad and parameter.grad is None:  # user code may look at it
+                parameter.grad = torch.zeros_like(parameter)
+                self._stand_ins.append(parameter)
+
+    @contextmanager
+    def _stubs(self) -> Iterator[None]:
+        stubs: dict[str, Any] = dict.fromkeys(("log", "log_dict"), lambda *_, **__: None)
+        if not self.module.automatic_optimization:
+            stubs["manual_backward"] = self._manual_backward
+            for name in ("optimizers", "lr_schedulers", "clip_gradients", "toggle_optimizer", "untoggle_optimizer"):
+                stubs[name] = _Idle
+        held, before = self.module.__dict__, {name: self.module.__dict__.get(name) for name in stubs}
+        held.update(stubs)
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                held.pop(name)
+                if value is not None:
+                    held[name] = value
+
+
+class _Idle:
+    """Stands for an optimizer or a schedule that does nothing."""
+
+    def __init__(self, *_: Any, **__: Any):
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return _Idle
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    try:
+        yield
+    except Refused:
+        raise
+    except Exception as error:
+        raise StepFailed(type(error).__name__) from error
+
+
+def random_state() -> tuple[Any, ...]:
+    """All of torch's, NumPy's and Python's random numbers, in a form that can be compared."""
+    name, words, *rest = np.random.get_state()  # noqa: NPY002
+    accelerators = (
+        [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []
+    )
+    own = torch.get_rng_state().numpy().tobytes(), name, words.tobytes(), *rest, random.getstate(), *accelerators
+    return *own, Draws.count
+
+
+def seed_all(seed: int) -> None:
+    """Torch's, NumPy's and Python's random numbers from a seed of 63 bits."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    random.seed(seed)
+
+
+@contextmanager
+def kept_random() -> Iterator[None]:
+    """Leaves all random numbers afterwards as they were."""
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002

@@ -1,0 +1,274 @@
+"""The state of a module: buffers, frozen parameters, weights and attributes, to be compared and put back."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import types
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric, MetricCollection
+
+REPLACED = ("training_step", "forward", "log", "log_dict", "manual_backward", "optimizers", "lr_schedulers")
+"""Attributes that this package puts on an instance for a while."""
+INTERNAL = frozenset((*vars(pl.LightningModule()), *vars(nn.Module()), *REPLACED))
+LIBRARIES = ("torch", "pytorch_lightning", "lightning", "torchmetrics", "numpy", "builtins")
+DEPTH = 8
+"""Levels of containers and objects within each other that are looked at."""
+
+
+class ModuleState:
+    """State of a module tree.
+
+    Metrics of torchmetrics and what Lightning and torch keep for themselves are put back like everything else, but
+    never compared: they change with every batch, and no gradient depends on them.
+
+    Args:
+        module: the user's.
+    """
+
+    def __init__(self, module: nn.Module):
+        self.module = module
+        ignored = {
+            inner
+            for metric in module.modules()
+            if isinstance(metric, Metric | MetricCollection)
+            for inner in metric.modules()
+        }
+        self._modules = [(name, each, each not in ignored) for name, each in module.named_modules()]
+        self._watched = [
+            (name, vars(each))
+            for name, each, compared in self._modules
+            if compared and type(each).__module__.partition(".")[0] != "torch"  # whose attributes are settings
+        ]
+
+    @property
+    def _fixed(self) -> list[tuple[str, Tensor]]:
+        return list(self._tensors(trainable=False))
+
+    @property
+    def _weights(self) -> list[Tensor]:
+        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+
+    def _attributes(self) -> Iterator[tuple[str, Any]]:
+        for prefix, held in self._watched:
+            for name, value in held.items():
+                if name not in INTERNAL:
+                    yield f"{prefix}.{name}" if prefix else name, value
+
+    def sign(self, ignored: Collection[str] = ()) -> dict[str, Any]:
+        """A cheap mark of each value but the ignored ones, which changes with it; not by what torch counts not (`.data`)."""
+        marks = {name: _sign(value) for name, value in self._attributes() if name not in ignored}
+        marks.update((name, _sign(tensor)) for name, tensor in self._fixed if name not in ignored)
+        return marks
+
+    def weights_sign(self) -> tuple[Any, ...]:
+        """The same of the trainable weights."""
+        return tuple(map(_sign, self._weights))
+
+    def values(self, ignored: Collection[str] = ()) -> dict[str, Any]:
+        """Copies of all numbers, texts and tensors, by the name of the parameter, buffer or attribute they belong to."""
+        tensors = [*self._fixed, *((name, p) for name, p in self.module.named_parameters() if p.requires_grad)]
+        values: dict[str, Any] = {
+            name: {"": tensor.detach().clone()} for name, tensor in tensors if name not in ignored
+        }
+        for name, value in self._attributes():
+            if name not in ignored:
+                values[name] = dict(_leaves("", value, set(), DEPTH))
+        return values
+
+    def digests(self) -> dict[str, bytes]:
+        """Hashes of frozen parameters and buffers, which `.data` cannot change unseen."""
+        return {
+            name: hashlib.blake2b(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).digest()
+            for name, tensor in self._fixed
+        }
+
+    def lasting(self, name: str) -> bool:
+        """Whether it is a parameter or goes into `state_dict`, hence into what is released."""
+        return name in self.module.state_dict() or name in dict(self.module.named_parameters())
+
+    def save(self) -> Saved:
+        """All of it, to be put back."""
+        tensors = [*self._tensors(trainable=False), *self._tensors(trainable=True)]
+        return Saved(
+            tensors=tensors,
+            buffers=[each._buffers for _, each, _ in self._modules],
+            holders=[vars(each) for _, each, _ in self._modules],
+            keep=[self.module, *(each for _, each, _ in self._modules), *self.module.parameters()],
+        )
+
+    def _tensors(self, *, trainable: bool) -> Iterator[tuple[str, Tensor]]:
+        """Parameters that are trained; or those that are not, and buffers."""
+        for prefix, each, compared in self._modules:
+            if not compared and not trainable:
+                continue
+            for name, parameter in each._parameters.items():
+                if parameter is not None and parameter.requires_grad == trainable:
+                    yield f"{prefix}.{name}".lstrip("."), parameter
+            for name, buffer in each._buffers.items():
+                if buffer is not None and not trainable:
+                    yield f"{prefix}.{name}".lstrip("."), buffer
+
+
+class Saved:
+    """A state that can be put back, again and again.
+
+    What cannot be copied (locks, files, generators) stays as it is.
+
+    Args:
+        tensors: whose values are kept, by name.
+        buffers: the dictionaries that hold buffers.
+        holders: dictionaries of attributes.
+        keep: objects that copies refer to as they are.
+    """
+
+    def __init__(
+        self,
+        tensors: Sequence[tuple[str, Tensor]],
+        buffers: Sequence[dict[str, Tensor | None]],
+        holders: Sequence[dict[str, Any]],
+        keep: Sequence[object],
+    ):
+        self._keep = {id(each): each for each in keep}
+        self._tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in tensors]
+        self._buffers = [(held, dict(held)) for held in buffers]
+        self._holders = [
+            (held, {name: (value, self._copy(value)) for name, value in held.items() if name not in INTERNAL})
+            for held in holders
+        ]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        for held, before in self._buffers:
+            held.clear()
+            held.update(before)
+        for _, tensor, value in self._tensors:
+            tensor.data.copy_(value)
+        for held, before in self._holders:
+            for name in [name for name in held if name not in INTERNAL and name not in before]:
+                del held[name]
+            for name, (value, copied) in before.items():
+                held[name] = self._put_back(value, copied)
+
+    def changed(self) -> str | None:
+        """A tensor whose value is no longer the same."""
+        different = (name for name, tensor, value in self._tensors if not _same(tensor.detach(), value))
+        return next(different, None)
+
+    def _copy(self, value: Any) -> Any:
+        if _is_plain(value):
+            return value
+        if isinstance(value, Tensor):
+            return value.detach().clone()
+        try:
+            return copy.deepcopy(value, dict(self._keep))
+        except Exception:  # whatever an object raises that cannot be copied
+            return value
+
+    def _put_back(self, value: Any, copied: Any) -> Any:
+        """The same object with the values that it had."""
+        if _is_plain(value) or copied is value:
+            return value
+        if isinstance(value, Tensor):
+            value.data.copy_(copied)
+            return value
+        again = self._copy(copied)
+        if isinstance(value, list):
+            value[:] = again
+        elif isinstance(value, deque):
+            value.clear()
+            value.extend(again)
+        elif isinstance(value, dict | set):
+            value.clear()
+            value.update(again)
+        elif _is_own(value):
+            vars(value).clear()
+            vars(value).update(vars(again))
+        else:
+            return again
+        return value
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Names of what is not the same in two sets of values."""
+    names = dict.fromkeys([*one, *other])
+    return [name for name in names if name not in one or name not in other or not _alike(one[name], other[name])]
+
+
+def _alike(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    return one.keys() == other.keys() and all(_same(one[name], other[name]) for name in one)
+
+
+def _leaves(prefix: str, value: Any, seen: set[int], depth: int) -> Iterator[tuple[str, Any]]:
+    """Numbers, texts and copies of tensors within a value, by name."""
+    if _is_plain(value):
+        yield prefix, value
+    elif isinstance(value, nn.Parameter | pl.Trainer) or depth == 0:
+        return  # parameters have names of their own
+    elif isinstance(value, nn.Module):
+        for name, tensor in value.state_dict().items():  # one that is no submodule, as in a plain list
+            yield f"{prefix}.{name}", tensor.detach().clone()
+    elif isinstance(value, Tensor):
+        yield prefix, value.detach().clone()
+    elif isinstance(value, np.ndarray):
+        yield prefix, value.copy()
+    elif isinstance(value, np.generic):
+        yield prefix, value
+    elif id(value) not in seen:
+        seen.add(id(value))
+        parts: Mapping[Any, Any] = {}
+        if isinstance(value, Mapping):
+            parts = value
+        elif isinstance(value, list | tuple | deque | set | frozenset):
+            yield f"{prefix} (length)", len(value)
+            parts = dict(enumerate(value))
+        elif _is_own(value):
+            parts = vars(value)
+        for name, part in parts.items():
+            yield from _leaves(f"{prefix}.{name}".lstrip("."), part, seen, depth - 1)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | complex | str | bytes)
+
+
+def _is_own(value: Any) -> bool:
+    """Whether it is an object of the user's, whose attributes are state."""
+    kinds = (type, types.FunctionType, types.MethodType, types.ModuleType)
+    return (
+        hasattr(value, "__dict__")
+        and not isinstance(value, kinds)
+        and type(value).__module__.partition(".")[0] not in LIBRARIES
+    )
+
+
+def _sign(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return id(value), None if value.is_inference() else value._version
+    if isinstance(value, list | deque) and value:
+        return id(value), len(value), _sign(value[-1])
+    if isinstance(value, dict | set | list | deque):
+        return id(value), len(value)
+    if _is_own(value) and not isinstance(value, nn.Module):
+        return id(value), *map(id, vars(value).values())
+    return id(value)
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        if one.shape != other.shape or one.dtype != other.dtype:
+            return False
+        both_nan = one.isnan() & other.isnan() if one.is_floating_point() else torch.zeros_like(one, dtype=torch.bool)
+        return bool(((one == other) | both_nan).all())
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return np.array_equal(one, other, equal_nan=one.dtype.kind in "fc")
+    if type(one) is not type(other):
+        return False
+    return bool(one == other) or (one != one and other != other)

@@ -1,0 +1,341 @@
+"""What is looked at during a fit: that records stay uncoupled, and that nothing is learned beside the noise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from defenses.dp_sgd.batches import leaves
+from defenses.dp_sgd.checks import MANY, Pace, chosen
+from defenses.dp_sgd.choice import Chooser
+from defenses.dp_sgd.engine import Engine, LayerError
+from defenses.dp_sgd.gradients import ClippedSum
+from defenses.dp_sgd.records import Records, digest
+from defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed
+from defenses.dp_sgd.state import ModuleState, differing
+
+ROUNDING = 1e-6
+"""Relative difference of gradients that depend on nothing that differs."""
+COUPLED_LATER = (
+    "training_step couples records from some step on: a record's gradient changes with the others in its batch, so"
+    " clipping bounds nothing; end that, or set per_record=alone"
+)
+NOT_COMPARED = (
+    "training_step raised {kind} on a batch of one record or of a few, so nothing shows that its records are not coupled;"
+    " make it take batches of any size, or set unchecked=True, which gives up the guarantee"
+)
+
+
+class StateWatch:
+    """Finds values beside the trained weights that follow the records: these reach the model, or its file, without noise.
+
+    Equal after two different batches of different sizes are counters and clocks; torchmetrics, the optimizer and
+    Lightning are left alone. What differs is an error if it goes into `state_dict` or if gradients depend on it, and
+    else a caution.
+
+    Args:
+        rehearsal: of the user's training_step.
+        records: makes batches of some records.
+        parameters: that are trained.
+    """
+
+    def __init__(self, rehearsal: Rehearsal, records: Records, clipped: ClippedSum):
+        self.rehearsal, self.records, self.clipped = rehearsal, records, clipped
+        self.state: ModuleState = rehearsal.state
+        self.settled: set[str] = set()
+        """Names of what may change."""
+        self._digests = self.state.digests()
+        self._signs: dict[str, Any] = {}
+        self._weights: tuple[Any, ...] = ()
+        self._held: list[torch.Tensor] = []
+
+    def look(self, step: Any) -> list[str]:
+        """Compares the state after two different batches; returns cautions.
+
+        Args:
+            step: of two units or more, which the batches are made of.
+
+        Raises:
+            ValueError: if something is learned without noise.
+        """
+        units = self.records.units(step)
+        cut = max(1, units // 3)
+        if units < 2:
+            return []
+        one, other = (self.records.some(step, range(*part)) for part in ((0, cut), (cut, units)))
+        recording = self.clipped.aside(recording=False) if isinstance(self.clipped, Engine) else None
+        if recording is not None:
+            with recording:
+                return self._look(one, other)
+        return self._look(one, other)
+
+    def _look(self, one: Any, other: Any) -> list[str]:
+        cautions = []
+        with self.rehearsal.session(dropout=False):
+            start = self.state.values()
+            after = []
+            gradients = []
+            for step in (one, other):
+                self.rehearsal.step(functools.partial(self.records.batch, step), seed=SEED)
+                after.append(self.state.values())
+                gradients.append(self._gradient(other))
+            self.settled |= set(differing(start, after[0])) & set(differing(start, after[1]))
+            follows = differing(*after)
+            if lasting := [name for name in follows if self.state.lasting(name)]:
+                raise ValueError(
+                    f"{lasting[0]} is set from the records without noise and goes into state_dict; ε does not cover it,"
+                    " remove it or keep it fixed"
+                )
+            if follows and not _equal(*gradients):
+                raise ValueError(
+                    f"{follows[0]} of the module follows the records without noise, and training_step reads it: records"
+                    " are coupled over the steps; remove it"
+                )
+            cautions = [
+                f"{name} of the module follows the records, and ε does not cover it: it is not read in training; do not"
+                " release it"
+                for name in follows
+            ]
+            self.settled |= set(follows)
+        return cautions
+
+    def begin(self, *, thorough: bool) -> list[str]:
+        """Before a batch; returns names that changed since the last one's gradient was written."""
+        changed = self._changed()
+        self._weights = self.state.weights_sign()
+        self._held = [p.detach().clone() for p in self.clipped.parameters] if thorough else []
+        return changed
+
+    def written(self) -> list[str]:
+        """When the gradient is written; returns names that changed since the batch began.
+
+        Raises:
+            ValueError: if trained weights changed, which only the optimizer may change, from the noised gradient.
+        """
+        moved = self.state.weights_sign() != self._weights
+        if not moved and self._held:
+            moved = any(not torch.equal(a, b) for a, b in zip(self._held, self.clipped.parameters, strict=True))
+        if moved:
+            raise ValueError(
+                "training_step changes trained weights by itself, without noise; leave them to the optimizer"
+            )
+        return self._changed()
+
+    def unseen(self) -> str | None:
+        """A frozen parameter or buffer that was changed through `.data`, where only its values show it."""
+        digests = self.state.digests()
+        return next(
+            (
+                name
+                for name, value in digests.items()
+                if name not in self.settled and self._digests.get(name, value) != value
+            ),
+            None,
+        )
+
+    def settle(self, names: Sequence[str]) -> list[str]:
+        """Names that no rehearsal explains: errors if they last, else cautions.
+
+        Raises:
+            ValueError: if one goes into `state_dict`.
+        """
+        for name in names:
+            if self.state.lasting(name):
+                raise ValueError(
+                    f"{name} changed while nothing but noised gradients may change the module; ε does not cover it, keep"
+                    " it fixed"
+                )
+        self.settled |= set(names)
+        return [
+            f"{name} of the module changed during training; if it follows the records, ε does not cover it"
+            for name in names
+        ]
+
+    def _changed(self) -> list[str]:
+        signs, before = self.state.sign(self.settled), self._signs
+        self._signs = signs
+        if signs == before or not before:
+            return []
+        names = dict.fromkeys([*before, *signs])
+        return [name for name in names if before.get(name) != signs.get(name) and name not in self.settled]
+
+    def _gradient(self, step: Any) -> list[torch.Tensor]:
+        """Of a batch, from the state as it has become."""
+        of_loss: list[Any] = []
+        parameters = self.clipped.parameters
+        self.rehearsal.loss(
+            lambda: self.records.batch(step),
+            seed=SEED,
+            backward=lambda loss: of_loss.append(torch.autograd.grad(loss, parameters, allow_unused=True)),
+            fresh=False,
+        )
+        return [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, of_loss[0], strict=True)]
+
+
+class Watch:
+    """All checks of a fit after its first.
+
+    Args:
+        module: the user's.
+        chooser: chose the way.
+        clipped: computes the gradients.
+        pace: when.
+        exempt: whether module, loss and loader are this project's own, of which the first check says all.
+        unchecked: whether to go on where a check cannot run.
+        hooked: callbacks that see a batch before training_step does, and may change it.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        chooser: Chooser,
+        clipped: ClippedSum,
+        pace: Pace,
+        *,
+        exempt: bool,
+        unchecked: bool,
+        hooked: Sequence[pl.Callback],
+    ):
+        self.module, self.chooser, self.clipped, self.pace = module, chooser, clipped, pace
+        self.exempt, self.unchecked = exempt, unchecked
+        self.checks, self.records, self.rehearsal = chooser.checks, chooser.records, chooser.rehearsal
+        self.state = StateWatch(self.rehearsal, self.records, clipped)
+        self.hooked = hooked
+        self._seal: tuple[list[Any], int | None] | None = None
+
+    def follow(self, records: Records) -> None:
+        """Another loader's records from now on."""
+        for user in (self, self.chooser, self.checks, self.state, self.clipped):
+            if hasattr(user, "records"):
+                user.records = records
+
+    def arrived(self, batch: Any, done: int) -> None:
+        """Notes a batch before hooks that callbacks have on it."""
+        self._seal = None if self.exempt else self._sealed(batch, thorough=done == 0 or self.pace.due(done))
+
+    def reached(self, batch: Any) -> None:
+        """Where training_step gets the batch: if callbacks changed it, they take part in all checks, made anew."""
+        if self._seal is None or self._seal == self._sealed(batch, thorough=self._seal[1] is not None):
+            return
+        if self.hooked and not self.rehearsal.callbacks:
+            self.rehearsal.callbacks = self.hooked
+            if isinstance(self.clipped, Engine):
+                step = self.chooser.first(0)
+                self._compare(step, range(min(MANY, self.records.units(step))), 0)
+
+    @staticmethod
+    def _sealed(batch: Any, *, thorough: bool) -> tuple[list[Any], int | None]:
+        versions = [(id(leaf), leaf._version) for leaf in leaves(batch) if isinstance(leaf, torch.Tensor)]
+        return versions, digest(batch) if thorough else None
+
+    def start(self) -> list[str]:
+        """The first look at the state; returns cautions."""
+        return self._look(0)
+
+    def begin(self, done: int, index: int) -> list[str]:
+        """Before a batch; returns cautions."""
+        if self.exempt:
+            return []
+        cautions = self._explain(self.state.begin(thorough=self.pace.due(done)), done)
+        epoch, within = divmod(done, self.pace.steps_per_epoch)
+        if within == 0 and epoch > 0:
+            self._before_epoch(epoch, index)
+        return cautions
+
+    def gradient_ready(self, done: int, index: int, rows: int, whole: int) -> None:
+        """After the backward pass, before the sum is written: one record of the batch, alone.
+
+        Args:
+            done: steps before this one.
+            index: of the batch.
+            rows: of the part whose backward pass it was.
+            whole: rows of the batch.
+        """
+        if self.exempt or not self.pace.due(done) or not isinstance(self.clipped, Engine) or self.records.step is None:
+            return
+        units, per_unit = rows // self.records.rows_per_unit, self.records.rows_per_unit
+        if units == 0:
+            return
+        place = chosen(self.chooser.secrets[0], done, units)
+        column, step = (whole - rows) // per_unit + place, self.records.step
+        if self.chooser.draws:
+            return self._compare(step, [column], index)
+        company = self.clipped.notes((self.checks.models, units) if self.checks.models > 1 else (units,)).one(place)
+        self._judge(
+            lambda: self.checks.step_alike(self.clipped, step, company, column, units=units, index=index),
+            step,
+            [column],
+            index,
+        )
+
+    def written(self, done: int) -> list[str]:
+        """When the gradient is written; returns cautions."""
+        return [] if self.exempt else self._explain(self.state.written(), done)
+
+    def end(self) -> None:
+        """At the end of the fit.
+
+        Raises:
+            ValueError: if something was learned without noise.
+        """
+        if not self.exempt and (name := self.state.unseen()) is not None:
+            self.state.settle([name])
+
+    def _before_epoch(self, epoch: int, index: int) -> None:
+        if (name := self.state.unseen()) is not None:
+            self.state.settle([name])
+        count = self.pace.records(epoch)
+        if count < 2 or not isinstance(self.clipped, Engine):
+            return
+        step = self.chooser.first(epoch)
+        columns = list(range(min(count, self.records.units(step))))
+        if self.records.separable:
+            step = self.records.some(step, columns)
+        if epoch & (epoch - 1) == 0:
+            self._look(epoch)
+        self._compare(step, columns, index)
+
+    def _compare(self, step: Any, columns: Sequence[int], index: int) -> None:
+        engine = self.clipped
+        assert isinstance(engine, Engine)
+        self._judge(lambda: self.checks.compare(engine, step, columns, index=index).alike, step, columns, index)
+
+    def _judge(self, alike: Callable[[], bool], step: Any, columns: Sequence[int], index: int) -> None:
+        """Raises ValueError where records turn out to be coupled, or nothing can be compared."""
+        try:
+            if alike() or self.checks.in_double(step, columns, index=index):
+                return
+        except LayerError as error:
+            raise ValueError(f"{error}; or set per_record=alone") from error
+        except StepFailed as error:
+            if self.unchecked:
+                return
+            raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
+        raise ValueError(COUPLED_LATER)
+
+    def _look(self, number: int) -> list[str]:
+        try:
+            return self.state.look(self.chooser.first(number))
+        except StepFailed as error:
+            if self.unchecked:
+                return []
+            raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
+
+    def _explain(self, names: list[str], done: int) -> list[str]:
+        """What changed is compared after two batches, as at the start; what that does not show is named."""
+        if not names:
+            return []
+        cautions = self._look(done)
+        return cautions + self.state.settle([name for name in names if name not in self.state.settled])
+
+
+def _equal(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
+    """Whether two gradients agree to rounding."""
+    pairs = list(zip(one, other, strict=True))
+    off = sum(float((a - b).double().square().sum()) for a, b in pairs)
+    return not off > ROUNDING**2 * sum(float(a.double().square().sum()) for a, _ in pairs)
