@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int64, Real
 
-from defenses.composition import rdp_epsilon
+from defenses.dp_sgd.accounting import Phase, rdp_epsilon
 from defenses.dp_sgd.noise import NoiseSource
 from targets.fleet import Fleet
 
@@ -63,10 +63,10 @@ class NoisyVotes:
 
         Every query is paid for as if it were answered: how many are depends on the records.
         """
-        history = [(self.noise_multiplier / math.sqrt(2), 1.0, queries)]
+        history = [Phase(self.noise_multiplier / math.sqrt(2), 1.0, queries)]
         if self.threshold_noise_multiplier is not None:
-            history.append((self.threshold_noise_multiplier, 1.0, queries))
-        return rdp_epsilon(history, delta)
+            history.append(Phase(self.threshold_noise_multiplier, 1.0, queries))
+        return rdp_epsilon(tuple(history), delta)
 
     def answers(
         self, votes: Real[np.ndarray, "queries classes"], noise: NoiseSource, model: int

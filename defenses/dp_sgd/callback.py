@@ -15,6 +15,7 @@ from pytorch_lightning.utilities import rank_zero_info
 from datamodules.secret import Secret
 from datamodules.units import units_of
 from defenses.dp_sgd import rules
+from defenses.dp_sgd.accounting import History
 from defenses.dp_sgd.alone import Alone, RecordByRecord
 from defenses.dp_sgd.checks import Checks, Pace
 from defenses.dp_sgd.choice import Choice, Chooser
@@ -110,7 +111,7 @@ class DPSGD(pl.Callback):
         self.secret, self.models = secret, models
         self.per_record, self.unchecked, self.monitor_is_public = per_record, unchecked, monitor_is_public
         self._step: PrivateStep | None = None
-        self._earlier: tuple[Mechanism, ...] = ()
+        self._earlier: History = ()
         self._cautions: tuple[str, ...] = ()
         self._restored: dict[str, Any] | None = None
         self._undo: list[Callable[[], object]] = []
@@ -122,12 +123,12 @@ class DPSGD(pl.Callback):
 
     def epsilon(self) -> float:
         """ε spent so far, at `delta`; until the planned steps are done it is no guarantee."""
-        return self._started.mechanism.spent(self.steps)
+        return self._started.mechanism.spent(self.steps, self._earlier)
 
     @property
     def statement(self) -> Statement:
         """The whole claim. Its ε is that of the planned steps, since when to stop may depend on the records."""
-        return replace(self._claim(), privacy_curve=self._started.mechanism.privacy_curve())
+        return replace(self._claim(), privacy_curve=self._started.mechanism.privacy_curve(self._earlier))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers; never the secret, with which anyone could take the noise off again."""
@@ -292,7 +293,7 @@ class DPSGD(pl.Callback):
     def _remember(self) -> None:
         """An earlier fit with this callback, on the same records for all it knows, counts in every later claim."""
         if self._step is not None and self._step.done:
-            self._earlier += (replace(self._step.mechanism, steps=self._step.done),)
+            self._earlier += self._step.mechanism.history(self.steps)
 
     def _claim(self) -> Statement:
         step = self._started

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
-from defenses.dp_sgd.calibration import Accounted, accounted, calibrate, privacy_curve, rdp_epsilon
+from defenses.dp_sgd.accounting import Accounted, History, Phase, accounted, calibrate, privacy_curve, rdp_epsilon
 from defenses.dp_sgd.sampling import Sampling
 from targets.statement import NOT_COVERED, Statement
 
@@ -62,18 +62,21 @@ class Mechanism:
         """q·N, what every step is divided by."""
         return self.sampling_rate * self.public_size
 
-    def accounted(self, earlier: Sequence[Mechanism] = ()) -> Accounted:
+    def history(self, steps: int | None = None, earlier: History = ()) -> History:
+        """All planned steps, or so many of them, and those of trainings before."""
+        return (*earlier, Phase(self.noise_multiplier, self.sampling_rate, self.steps if steps is None else steps))
+
+    def accounted(self, earlier: History = ()) -> Accounted:
         """ε of all planned steps, and of trainings before."""
-        return accounted(self.noise_multiplier, self.sampling_rate, self.steps, self.delta)
+        return accounted(self.history(earlier=earlier), self.delta)
 
-    def spent(self, steps: int, earlier: Sequence[Mechanism] = ()) -> float:
+    def spent(self, steps: int, earlier: History = ()) -> float:
         """ε after so many steps: by Rényi accounting, which is quick, and never more than all of them cost."""
-        rdp = rdp_epsilon(self.noise_multiplier, self.sampling_rate, steps, self.delta)
-        return min(rdp, self.accounted().epsilon)
+        return min(rdp_epsilon(self.history(steps, earlier), self.delta), self.accounted(earlier).epsilon)
 
-    def privacy_curve(self) -> tuple[tuple[float, float], ...]:
+    def privacy_curve(self, earlier: History = ()) -> tuple[tuple[float, float], ...]:
         """(ε, δ) pairs, an upper bound on δ(ε) of the planned steps."""
-        return privacy_curve(self.noise_multiplier, self.sampling_rate, self.steps)
+        return privacy_curve(self.history(earlier=earlier))
 
     def claim(
         self,
@@ -85,7 +88,7 @@ class Mechanism:
         warnings: tuple[str, ...],
         missed: float | None,
         unchecked: bool,
-        earlier: Sequence[Mechanism],
+        earlier: History,
     ) -> Statement:
         """What is claimed, without the privacy curve, which takes a second to compute.
 

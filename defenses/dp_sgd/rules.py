@@ -14,7 +14,7 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn, optim
 
-from defenses.dp_sgd.calibration import Accounted
+from defenses.dp_sgd.accounting import Accounted
 from defenses.dp_sgd.clipping import CLIPPINGS
 from defenses.dp_sgd.gradients import WAYS
 from defenses.dp_sgd.mechanism import Mechanism

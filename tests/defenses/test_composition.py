@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import pytest
-from opacus.accountants import PRVAccountant, RDPAccountant
 
-from defenses.composition import Trainings, composed, composed_epsilon, rdp_epsilon
+from defenses.composition import Trainings, composed
+from defenses.dp_sgd.accounting import Phase, accounted
 from targets.statement import Statement
 
 DELTA = 1e-5
@@ -40,19 +40,10 @@ def both() -> Statement:
     return composed([of(3, claim(1.2)), of(1, claim(0.9, 0.02, 150), "the student")])
 
 
-def test_equals_opacus_stepping_through_everything(both: Statement) -> None:
-    for accountant, epsilon in ((PRVAccountant(), both.epsilon), (RDPAccountant(), both.epsilon_rdp)):
-        for _ in range(3 * 100):
-            accountant.step(noise_multiplier=1.2, sample_rate=0.05)
-        for _ in range(150):
-            accountant.step(noise_multiplier=0.9, sample_rate=0.02)
-        assert accountant.get_epsilon(DELTA) == pytest.approx(epsilon, rel=0.01)
-    assert (both.accountant, both.delta) == ("PRV", DELTA)
-
-
-def test_costs_more_than_each_and_less_than_the_sum(both: Statement) -> None:
-    parts = [composed_epsilon([step], DELTA)[0] for step in ((1.2, 0.05, 300), (0.9, 0.02, 150))]
-    assert both.epsilon is not None and max(parts) < both.epsilon < sum(parts)
+def test_costs_what_all_steps_together_cost(both: Statement) -> None:
+    spent = accounted((Phase(1.2, 0.05, 3 * 100), Phase(0.9, 0.02, 150)), DELTA)
+    assert (both.epsilon, both.accountant, both.epsilon_rdp) == (spent.epsilon, "PRV", spent.epsilon_rdp)
+    assert both.delta == DELTA and both.guarantee
 
 
 def test_says_what_was_composed_and_drops_the_numbers_of_one_training(both: Statement) -> None:
@@ -76,14 +67,3 @@ def test_a_training_without_noise_leaves_no_guarantee() -> None:
 def test_a_training_that_proves_nothing_leaves_no_guarantee() -> None:
     assert composed([of(3, Statement.none()), of(1, claim(1.0))]) == Statement.none()
     assert composed([of(3, claim(1.0)), of(1, Statement.none())]) == Statement.none()
-
-
-def test_large_epsilon_is_left_to_renyi_accounting() -> None:
-    history = [(0.5, 0.1, 5000)]
-    epsilon, accountant, rdp = composed_epsilon(history, DELTA)
-    assert accountant == "RDP" and epsilon == rdp == rdp_epsilon(history, DELTA) > 100
-
-
-def test_small_epsilon_is_never_negative() -> None:
-    epsilon, _, rdp = composed_epsilon([(500.0, 0.001, 1)], DELTA)
-    assert 0 <= epsilon <= rdp

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defenses.dp_sgd.calibration import accounted
+from defenses.dp_sgd.accounting import Phase, accounted
 from defenses.dp_sgd.clipping import CLIPPINGS, Adaptive, Flat, PerLayer
 
 
@@ -76,7 +76,7 @@ def test_adaptive_count_is_paid_for(expected: float) -> None:
     gradients = clipping.gradient_noise(sigma, expected)
     assert gradients > sigma and clipping.count_noise >= sigma
     assert gradients**-2 + (2 * clipping.count_noise) ** -2 == pytest.approx(sigma**-2)
-    assert accounted(gradients, 1.0, 1, 1e-5).epsilon < accounted(sigma, 1.0, 1, 1e-5).epsilon
+    assert accounted((Phase(gradients, 1.0, 1),), 1e-5).epsilon < accounted((Phase(sigma, 1.0, 1),), 1e-5).epsilon
 
 
 def test_adaptive_count_is_noised_and_summed_over_processes() -> None:

@@ -1,4 +1,4 @@
-"""How much noise a claim needs, and what a given amount of noise proves."""
+"""Accounting of Poisson-sampled Gaussian steps: the ε of a history, its privacy curve, and the σ that an ε asks for."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from opacus.accountants import PRVAccountant, RDPAccountant
@@ -19,6 +19,10 @@ renyi._compute_log_a = lru_cache(maxsize=8192)(renyi._compute_log_a)
 
 PRV_LIMIT = 1500.0
 """Above this Rényi ε, RDP alone: its looseness no longer matters, and the composition's domain grows with it."""
+PRV_MIN_DELTA = 1e-12
+"""Below this δ, RDP alone: tails that small are lost in the rounding of probabilities near 1."""
+ROUNDING_PER_STEP = 4 * float(np.finfo(np.float64).eps)
+"""Probability by which a tail may be off for every step composed in floats; measured for T from 1 to 10^6: 2.3 eps."""
 FEW_ORDERS = (1.1, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 63)
 """Rényi orders for the search's starting point, where a few per cent do not matter but the time does."""
 CLOSE_ENOUGH = 0.992
@@ -29,9 +33,27 @@ CURVE_END = 30.0
 CURVE_DELTA = 1e-9
 
 
+class Phase(NamedTuple):
+    """Steps with the same noise at the same sampling rate.
+
+    Args:
+        noise_multiplier: σ ≥ 0; 0 proves nothing.
+        sampling_rate: q, 0 to 1, of Poisson sampling; 1 is the Gaussian mechanism on all records.
+        steps: T ≥ 0.
+    """
+
+    noise_multiplier: float
+    sampling_rate: float
+    steps: int
+
+
+History = tuple[Phase, ...]
+"""All steps that a record may take part in, of one training or of several, in any order."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accounted:
-    """What T steps with noise σ at rate q prove, at δ.
+    """What a history proves, at δ.
 
     Args:
         epsilon: the smaller of the upper bounds at hand.
@@ -46,22 +68,22 @@ class Accounted:
 
 
 @lru_cache(maxsize=1024)
-def accounted(noise_multiplier: float, sampling_rate: float, steps: int, delta: float) -> Accounted:
+def accounted(history: History, delta: float) -> Accounted:
     """The ε of DP-SGD by numerical composition (Gopi, Lee & Wutschitz 2021), with the Rényi bound beside it.
 
-    The ε includes the composition's own error term, so it is an upper bound. The central limit (GDP)
-    accountant is not offered: it understates (3.72 for a true 6.71).
+    The ε includes the composition's own error terms, so it is an upper bound, also of trainings each of which uses what
+    those before it gave (adaptive composition). The central limit (GDP) accountant is not offered: it understates (3.72
+    for a true 6.71).
 
     Args:
-        noise_multiplier: σ ≥ 0; 0 proves nothing (ε = inf).
-        sampling_rate: q, 0 to 1.
-        steps: T ≥ 0; 0 costs nothing.
+        history: without steps it costs nothing, and without noise it proves nothing (ε = inf).
         delta: δ, 0 to 1.
     """
-    if steps == 0:
+    history = _merged(history)
+    if not history:
         return Accounted(epsilon=0.0, accountant="PRV", epsilon_rdp=0.0, delta=delta)
-    rdp = rdp_epsilon(noise_multiplier, sampling_rate, steps, delta)
-    prv = _prv_epsilon(noise_multiplier, sampling_rate, steps, delta, rdp)
+    rdp = rdp_epsilon(history, delta)
+    prv = _prv_epsilon(history, delta, rdp)
     # The two coincide up to PRV's error term where it matters least; the smaller of two upper bounds is one.
     name, epsilon = ("PRV", prv) if prv <= rdp else ("RDP", rdp)
     return Accounted(epsilon=epsilon, accountant=name, epsilon_rdp=rdp, delta=delta)
@@ -81,7 +103,7 @@ def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) ->
         steps: T ≥ 1.
 
     Raises:
-        ValueError: if ε or δ is out of range.
+        ValueError: if ε or δ is out of range, or ε below what accounting tells from nothing at this δ.
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon={epsilon} is not positive; choose a value above 0, or inf for clipping only")
@@ -91,10 +113,15 @@ def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) ->
         return 0.0
 
     def spent(noise_multiplier: float) -> float:
-        return accounted(noise_multiplier, sampling_rate, steps, delta).epsilon
+        return accounted((Phase(noise_multiplier, sampling_rate, steps),), delta).epsilon
 
     enough = _rdp_noise_multiplier(epsilon, delta, sampling_rate, steps)
     while spent(enough) > epsilon:
+        if spent(2 * enough) > max(epsilon, 0.999 * spent(enough)):  # both accountants have an ε that no noise lowers
+            raise ValueError(
+                f"epsilon={epsilon} cannot be accounted for at delta={delta}: however much noise there is, the bound"
+                f" stays at {spent(enough):.2g}; choose a larger epsilon or delta"
+            )
         enough *= 2
     too_little = enough * 0.9
     while spent(too_little) <= epsilon:
@@ -112,21 +139,24 @@ def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) ->
 
 
 @lru_cache(maxsize=64)
-def privacy_curve(noise_multiplier: float, sampling_rate: float, steps: int) -> tuple[tuple[float, float], ...]:
+def privacy_curve(history: History) -> tuple[tuple[float, float], ...]:
     """An upper bound on δ(ε) for ε from 0 up, which bounds every attack's TPR at every FPR.
 
     Returns:
-        (ε, δ) pairs; none for σ = 0, which bounds nothing.
+        (ε, δ) pairs, (0, 0) alone without steps; none if a step has no noise, which bounds nothing.
     """
-    if noise_multiplier == 0:
+    history = _merged(history)
+    if not history:
+        return ((0.0, 0.0),)
+    if any(phase.noise_multiplier == 0 for phase in history):
         return ()
-    end = min(rdp_epsilon(noise_multiplier, sampling_rate, steps, CURVE_DELTA), CURVE_END)
+    end = min(rdp_epsilon(history, CURVE_DELTA), CURVE_END)
     grid = np.linspace(0, end, CURVE_POINTS)
-    delta = _rdp_deltas(noise_multiplier, sampling_rate, steps, grid)
-    rdp = rdp_epsilon(noise_multiplier, sampling_rate, steps, 1e-6)
-    if rdp <= PRV_LIMIT:
-        error, delta_error = _prv_error(rdp), CURVE_DELTA / 10
-        loss = _composed(noise_multiplier, sampling_rate, steps, error, delta_error)
+    delta = _rdp_deltas(history, grid)
+    rdp = rdp_epsilon(history, 1e-6)
+    error, delta_error = _prv_error(rdp), max(CURVE_DELTA / 10, _rounding(history))
+    loss = _composed(history, error, delta_error) if rdp <= PRV_LIMIT else None
+    if loss is not None:
         with _quiet():
             prv = np.array([loss.compute_delta_estimate(point - error) for point in grid]) + delta_error
         # A failed composition gives no number; the Rényi bound then stands alone.
@@ -134,18 +164,31 @@ def privacy_curve(noise_multiplier: float, sampling_rate: float, steps: int) -> 
     return tuple(zip(grid.tolist(), delta.clip(0, 1).tolist(), strict=True))
 
 
-def rdp_epsilon(
-    noise_multiplier: float, sampling_rate: float, steps: int, delta: float, orders: Sequence[float] | None = None
-) -> float:
-    """ε by Rényi accounting: fast enough to be shown during training."""
-    if steps == 0:
+def rdp_epsilon(history: History, delta: float, orders: Sequence[float] | None = None) -> float:
+    """ε by Rényi accounting (Mironov 2017): fast enough to be shown during training.
+
+    Args:
+        history: without steps it costs nothing; one step without noise costs inf.
+        delta: δ, 0 to 1.
+        orders: Rényi orders above 1; Opacus's if None.
+    """
+    history = _merged(history)
+    if not history:
         return 0.0
-    if noise_multiplier == 0:
+    if any(phase.noise_multiplier == 0 for phase in history):
         return math.inf
     accountant = RDPAccountant()
-    accountant.history = [(noise_multiplier, sampling_rate, steps)]
+    accountant.history = list(history)
     with _quiet():
         return float(accountant.get_epsilon(delta, alphas=orders and list(orders)))
+
+
+def _merged(history: History) -> History:
+    """One phase for all steps of the same noise and rate: numerical composition takes as long as there are phases."""
+    steps: dict[tuple[float, float], int] = {}
+    for noise_multiplier, sampling_rate, number in history:
+        steps[noise_multiplier, sampling_rate] = steps.get((noise_multiplier, sampling_rate), 0) + number
+    return tuple(Phase(*kind, number) for kind, number in steps.items() if number)
 
 
 @contextmanager
@@ -161,21 +204,33 @@ def _prv_error(rdp: float) -> float:
     return min(0.01 * rdp, max(0.01, 0.002 * rdp))
 
 
-def _composed(noise_multiplier: float, sampling_rate: float, steps: int, error: float, delta_error: float) -> Any:
+def _rounding(history: History) -> float:
+    """By how much a tail of the composed privacy loss may be off, as a probability."""
+    return ROUNDING_PER_STEP * sum(phase.steps for phase in history)
+
+
+def _composed(history: History, error: float, delta_error: float) -> Any:
+    """The distribution of the privacy loss on a mesh, or None where it cannot be discretized."""
     accountant = PRVAccountant()
-    accountant.history = [(noise_multiplier, sampling_rate, steps)]
-    with _quiet():
-        return accountant._get_dprv(eps_error=error, delta_error=delta_error)
-
-
-def _prv_epsilon(noise_multiplier: float, sampling_rate: float, steps: int, delta: float, rdp: float) -> float:
-    """Opacus's `PRVAccountant.get_epsilon` without its overflow where the privacy loss exceeds 709."""
-    if not rdp <= PRV_LIMIT:
-        return math.inf
-    error, delta_error = _prv_error(rdp), delta / 1000
+    accountant.history = list(history)
     try:
-        composed = _composed(noise_multiplier, sampling_rate, steps, error, delta_error)
-    except RuntimeError:  # "Discrete mean differs significantly from continuous mean": RDP stands alone
+        with _quiet():
+            return accountant._get_dprv(eps_error=error, delta_error=delta_error)
+    except RuntimeError:  # "Discrete mean differs significantly from continuous mean"
+        return None
+
+
+def _prv_epsilon(history: History, delta: float, rdp: float) -> float:
+    """Opacus's `PRVAccountant.get_epsilon` without its overflow where the privacy loss exceeds 709.
+
+    Returns:
+        inf where composition fails, or where δ is so small that rounding could hide it: RDP stands alone.
+    """
+    error, delta_error = _prv_error(rdp), max(delta / 1000, _rounding(history))
+    if not rdp <= PRV_LIMIT or delta < PRV_MIN_DELTA or delta_error > delta / 10:
+        return math.inf
+    composed = _composed(history, error, delta_error)
+    if composed is None:
         return math.inf
     loss, mass, target = composed.domain.ts, composed.pmf, delta - delta_error
 
@@ -197,7 +252,7 @@ def _rdp_noise_multiplier(epsilon: float, delta: float, sampling_rate: float, st
     """About the σ that Rényi accounting asks for; 20 where it cannot reach a small ε at all."""
 
     def spent(noise_multiplier: float) -> float:
-        return rdp_epsilon(noise_multiplier, sampling_rate, steps, delta, orders=FEW_ORDERS)
+        return rdp_epsilon((Phase(noise_multiplier, sampling_rate, steps),), delta, orders=FEW_ORDERS)
 
     low, high = 0.01, 1000.0
     if spent(high) > epsilon:
@@ -208,10 +263,13 @@ def _rdp_noise_multiplier(epsilon: float, delta: float, sampling_rate: float, st
     return high
 
 
-def _rdp_deltas(noise_multiplier: float, sampling_rate: float, steps: int, epsilon: Any) -> Any:
+def _rdp_deltas(history: History, epsilon: Any) -> Any:
     """δ(ε) from Rényi divergences (Canonne, Kamath & Steinke 2020, proposition 12)."""
     orders = np.array(RDPAccountant.DEFAULT_ALPHAS)
     with np.errstate(all="ignore"):
-        divergence = renyi.compute_rdp(q=sampling_rate, noise_multiplier=noise_multiplier, steps=steps, orders=orders)
+        divergence = sum(
+            renyi.compute_rdp(q=rate, noise_multiplier=sigma, steps=steps, orders=orders)
+            for sigma, rate, steps in history
+        )
         log_delta = (orders - 1) * (divergence - epsilon[:, None]) + orders * np.log1p(-1 / orders) - np.log(orders - 1)
         return np.exp(np.minimum(np.nanmin(log_delta, axis=1), 0.0))
