@@ -114,10 +114,8 @@ class DPSGDDefense(Defense):
     def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
         shared = {name: getattr(self, name) for name in SHARED}
         dp_sgd = OfFleet(fitter, self.base, epsilon=self.epsilon, **shared)
-        base = self.base.callbacks(fitter, split)
-        check_callbacks(self.base, base)
-        averaging = [WeightAveraging(avg_fn=_average)] if self.weight_averaging else []
-        return [*base, dp_sgd, *averaging]
+        check_callbacks(self.base, base := self.base.callbacks(fitter, split))
+        return [*base, dp_sgd, *([WeightAveraging(avg_fn=_average)] if self.weight_averaging else [])]
 
     def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
         return settled(self.fit(replace(fitter, models=fitter.models[:1], dry=True), split, membership[:1]))

@@ -14,7 +14,7 @@ from test_distributed import check_two_processes
 from test_physical import check_micro_batches
 from torch.optim.swa_utils import AveragedModel
 
-from defenses.dp_sgd import clipping, engine, noise, optimizer, sampling, step
+from defenses.dp_sgd import clipping, engine, noise, sampling, step
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Patch = pytest.MonkeyPatch
@@ -78,27 +78,28 @@ def rate_from_the_wrong_size(patch: Patch) -> None:
 
 
 def noise_per_part(patch: Patch) -> None:
-    release = step.PrivateStep.release
+    write = step.PrivateStep.write
 
-    def released(self: Any) -> None:
+    def written(self: Any) -> None:
         scale, parts = self.gradient_noise, len(self.journal._norms)
         self.gradient_noise = scale * max(parts, 1) ** 0.5
-        release(self)
+        write(self)
         self.gradient_noise = scale
 
-    patch.setattr(step.PrivateStep, "release", released)
+    patch.setattr(step.PrivateStep, "write", written)
 
 
 def accountant_not_restored(patch: Patch) -> None:
-    patch.setattr(step.PrivateStep, "restore", lambda self, state: None)
+    patch.setattr(step.PrivateStep, "restore", lambda self, state, may_continue: None)
 
 
 def averages_before_noise(patch: Patch) -> None:
-    add, update, clean = optimizer.NoisyOptimizer.add_noise, AveragedModel.update_parameters, {}
+    add, update, clean = step.PrivateStep._add_noise, AveragedModel.update_parameters, {}
 
-    def add_noise(self: Any) -> None:
-        clean.update({p: p.detach() - p.grad / self.expected_batch_size for p in self.params})
-        add(self)
+    def add_noise(self: Any, sums: Any) -> None:
+        pairs = zip(self.clipped.parameters, sums, strict=True)
+        clean.update({p: p.detach() - total / self.mechanism.expected_batch_size for p, total in pairs})
+        add(self, sums)
 
     def update_parameters(self: Any, module: Any) -> None:
         noised = [p.detach().clone() for p in module.parameters()]
@@ -108,7 +109,7 @@ def averages_before_noise(patch: Patch) -> None:
         for p, value in zip(module.parameters(), noised, strict=True):
             p.data = value
 
-    patch.setattr(optimizer.NoisyOptimizer, "add_noise", add_noise)
+    patch.setattr(step.PrivateStep, "_add_noise", add_noise)
     patch.setattr(AveragedModel, "update_parameters", update_parameters)
 
 
