@@ -41,7 +41,9 @@ GUARD_NOTE = (
     "It stands between the model and those who query it, hence exists only while nobody else holds these files; if the "
     "weights leak, it protects nothing. The statement is about its answers."
 )
-COST_NOTE = "The statement covers this one release; m releases from the same records cost up to m times its ε."
+COST_NOTE = (
+    "The statement covers this one release; m releases from the same records cost up to m times its ε and m times its δ."
+)
 
 
 class Release:

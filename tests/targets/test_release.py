@@ -52,7 +52,7 @@ def test_card_tells_the_claim_the_audit_and_what_is_not_covered(compose, table, 
     assert "given secret" in statement["randomness"]
     assert any("taken from the pool without noise" in sentence for sentence in statement["not_covered"])
     assert card["audit"]["results"] == AUDIT and "not this" in card["audit"]["note"]
-    assert "m releases" in card["cost"]
+    assert "m releases" in card["cost"] and "m times its ε and m times its δ" in card["cost"]
 
 
 def test_card_of_private_data_holds_neither_secret_nor_plain_hash(compose, table, tmp_path):
