@@ -1,7 +1,7 @@
 """The columns of a table as a network's inputs: standardized numbers and one-hot words.
 
-The numbers and words in here are part of what is released. A schema says nothing about the training records, and
-statistics of reference records say nothing that was not public; statistics of the pool do say something.
+The numbers and words in here are part of what is released. A schema says nothing about the records; statistics of the
+pool do, and so do those of reference records, unless these are public.
 """
 
 from __future__ import annotations
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_CATEGORIES = 1000
+SOURCES = {
+    "schema": None,
+    "reference": "reference records without noise, ε does not cover them; use a schema (data.schema)",
+    "private": "the pool without noise, ε does not cover them; use a schema (data.schema), or reference records"
+    " (split.reference=0.1) that are public",
+}
+"""Where statistics come from, in words for a statement; None where they tell nothing about records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,12 +127,11 @@ class Columns:
 
     @property
     def not_covered(self) -> str | None:
-        """What a privacy statement must say about these numbers, or None if they tell nothing."""
-        if self.statistics != "private":
-            return None
-        return (
-            "the preprocessing: its means, deviations, categories and fill values were taken from the pool without "
-            "noise, ε does not cover them; use reference records (split.reference=0.1) or a schema (data.schema)"
+        """What the statement of a model of private records must say of these numbers, or None if they tell nothing."""
+        source = SOURCES[self.statistics]
+        return source and (
+            "the preprocessing: which columns hold numbers was read off all records, and means, deviations, categories"
+            f" and fill values were taken from {source}"
         )
 
     def __call__(self, rows: pd.DataFrame) -> Float32[np.ndarray, "records inputs"]:

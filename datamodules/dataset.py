@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -19,6 +19,10 @@ from datamodules.records import Records, Source
 from datamodules.scattering import Scattering
 from datamodules.settings import made
 from datamodules.split import Roles, Split
+
+COUNTS = "how many records and classes there are, and the shape of a record: treated as public"
+WORDS = "the words of the classes: read off the private records; a file that numbers its classes 0, 1, … holds none"
+REFERENCE = "reference records: they come from the same private file as the pool, and are used without noise"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,12 +54,31 @@ class Dataset:
         """Of one record's input."""
         return self.preprocessing.shape
 
+    def not_covered(self, roles: Collection[str]) -> tuple[str, ...]:
+        """What of private records goes beside a model without noise, so that no claim about the model covers it.
+
+        Published records give away nothing that anyone lacks.
+
+        Args:
+            roles: the split's roles that a defense trains or tunes on, besides the pool.
+        """
+        if self.published is not None:
+            return ()
+        numbered = self.classes == tuple(map(str, range(len(self.classes))))
+        reasons = (
+            COUNTS,
+            None if numbered else WORDS,
+            self.preprocessing.not_covered,
+            REFERENCE if "reference" in roles else None,
+        )
+        return tuple(reason for reason in reasons if reason is not None)
+
 
 def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
     """Loads the records, deals out their roles by the public seed, and fits the preprocessing.
 
-    Statistics come from reference records if there are any. Otherwise they come from the pool, and the statement
-    names them as not covered by ε (`Dataset.preprocessing.not_covered`).
+    Statistics come from reference records if there are any, otherwise from the pool; of a private file, the statement
+    names either as not covered by ε (`Dataset.not_covered`).
     """
     records = source.load()
     split = roles.draw(len(records.labels), records.persons, seed, records.published_test)

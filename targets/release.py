@@ -36,13 +36,18 @@ AUDIT_NOTE = (
     "Measured by attacking a fleet of models trained by the same recipe on random parts of the same pool, not this "
     "model itself, which was trained on the whole pool. A weak attack is no proof of privacy."
 )
+AUDIT_NOT_COVERED = (
+    "the audit on the card: it was measured on the private records, which rounding its numbers to three digits does not"
+    " hide"
+)
 ACCESS = ("api", "weights")
 GUARD_NOTE = (
     "It stands between the model and those who query it, hence exists only while nobody else holds these files; if the "
     "weights leak, it protects nothing. The statement is about its answers."
 )
 COST_NOTE = (
-    "The statement covers this one release; m releases from the same records cost up to m times its ε and m times its δ."
+    "The statement covers this one release; m releases from the same records cost up to m times its ε and m times"
+    " its δ."
 )
 
 
@@ -205,6 +210,8 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
     state = guard.fit(fleet, dataset.split.pool, fitter, dataset.split)
     fleet.network.load_state_dict(fleet.states[0])
     claim = guard.behind(complete_statement(fitter, fleet))
+    if audit and dataset.published is None:
+        claim = claim.leaving_out(AUDIT_NOT_COVERED)
     target, *settings = config["network"].items()
     note = None if isinstance(guard, NoGuard) else GUARD_NOTE
     card = {

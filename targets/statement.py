@@ -93,9 +93,9 @@ class Statement:
         """The statement of a defense that proves nothing."""
         return cls(guarantee=False)
 
-    def leaving_out(self, reason: str | None) -> Statement:
-        """The same claim, with one thing more that it does not cover, if there is one."""
-        return self if reason is None else replace(self, not_covered=(*self.not_covered, reason))
+    def leaving_out(self, *reasons: str | None) -> Statement:
+        """The same claim, with more that it does not cover; None is nothing."""
+        return replace(self, not_covered=(*self.not_covered, *(reason for reason in reasons if reason is not None)))
 
     def sentence(self) -> str:
         """The claim in plain words, for cards and reports."""

@@ -183,7 +183,7 @@ def complete_statement(fitter: Fitter, fleet: Fleet) -> Statement:
     statement = fitter.defense.statement(fleet)
     named = fitter.dataset.split.persons is not None and statement.unit == "record"
     persons = "persons with several records: ε holds for one record" if named else None
-    return statement.leaving_out(fitter.dataset.preprocessing.not_covered).leaving_out(persons)
+    return statement.leaving_out(*fitter.dataset.not_covered(fitter.defense.roles), persons)
 
 
 def load_fleet(

@@ -21,11 +21,17 @@ NOTES: Mapping[str, str] = {
     INTERNAL: "These numbers were measured on private records and depend on them; no guarantee covers the report"
     " itself. Do not publish it.",
     PUBLIC: "Left out: which records are exposed, plots and tables of single records, accuracy on members, values of"
-    " single models, how many members each model really had (numbers of members are expected ones), groups of fewer"
-    " than 100 records, folders of runs and any other hash of private data. Numbers are rounded to three digits. They"
-    " were still measured on private records, and no guarantee covers the report itself.",
+    " single models, how many members each model really had (numbers of members are expected ones), how many records a"
+    " class or slice of private data has, groups of fewer than 100 records, folders of runs and any other hash of"
+    " private data. Numbers are rounded to three digits. They were still measured on private records, and no guarantee"
+    " covers the report itself.",
 }
 """What is said of each scope."""
+NOT_COVERED = (
+    "the report: its numbers were measured on private records, which rounding does not hide, and the words of its"
+    " slices were read off them"
+)
+"""What the claims of a public report on private data leave out besides."""
 WITHHELD = ("train_accuracy",)
 """Metrics that are about members alone."""
 FEWEST = 100
@@ -77,8 +83,12 @@ def _published(found: Findings, folder: str) -> Findings:
     sizes = _sizes(found)
     large = {"all", *(group for group, size in sizes.items() if size >= FEWEST * found.models)}
     told = [row for row in found.rows if row.model == "all" and row.metric not in WITHHELD and row.group in large]
+    private = not found.dataset.get("published")
+    if private:
+        sizes = {group: size for group, size in sizes.items() if group == "all"}  # classes and slices are not counted
     return replace(
         found,
+        statement=found.statement.leaving_out(NOT_COVERED if private else None),
         run=folder + found.run.removeprefix(Path(found.folder).name),
         folder=folder,
         config={**found.config, "data": data},

@@ -103,7 +103,7 @@ class Guard(ABC):
         if not (self.uses_members and claim.guarantee):
             return claim
         unseen = f"guard={self.name} was fitted on members without noise, so the model's own guarantee does not hold"
-        return Statement(guarantee=False, warnings=(unseen,))
+        return Statement(guarantee=False, not_covered=claim.not_covered, warnings=(unseen,))
 
     @abstractmethod
     def answer(self, query: Query) -> Shaped[np.ndarray, "records *classes"]:

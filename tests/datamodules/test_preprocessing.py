@@ -68,9 +68,9 @@ def test_a_constant_column_stays_finite():
     assert columns(pd.DataFrame({"a": [7, 8]})).tolist() == [[0], [1]]
 
 
-def test_only_private_statistics_are_named():
-    assert "ε does not cover" in UNFITTED.fit(PEOPLE, "private").not_covered
-    assert UNFITTED.fit(PEOPLE, "reference").not_covered is None
+def test_statistics_of_records_are_named():
+    assert "taken from the pool without noise, ε does not cover them" in UNFITTED.fit(PEOPLE, "private").not_covered
+    assert "taken from reference records without noise" in UNFITTED.fit(PEOPLE, "reference").not_covered
     assert Columns.from_json({"columns": {"age": None}}).not_covered is None
     assert Scale(shape=(3,)).not_covered is None
 

@@ -32,7 +32,7 @@ def test_words_persons_and_numbers(tmp_path):
     assert np.array_equal(dataset.x[:, 2], [k % 2 == 0 for k in range(90)])
     reference = dataset.x[dataset.split.reference]
     np.testing.assert_allclose([reference[:, 0].mean(), reference[:, 0].std()], [0, 1], atol=1e-5)
-    assert dataset.preprocessing.statistics == "reference" and dataset.preprocessing.not_covered is None
+    assert dataset.preprocessing.statistics == "reference"
     persons = np.arange(90) // 3
     assert len(set(persons[dataset.split.pool]) & set(persons[dataset.split.test])) == 0
 
@@ -41,7 +41,7 @@ def test_without_reference_records_the_pool_is_used_and_named(tmp_path):
     dataset = prepare(save(tmp_path, person="patient"), Roles(), seed=0)
     age = dataset.x[dataset.split.pool, 0]
     np.testing.assert_allclose([age.mean(), age.std()], [0, 1], atol=1e-5)
-    assert dataset.preprocessing.statistics == "private" and "ε does not cover" in dataset.preprocessing.not_covered
+    assert dataset.preprocessing.statistics == "private"
 
 
 def test_missing_values(tmp_path):
@@ -65,7 +65,7 @@ def test_a_schema_keeps_the_data_out_of_the_preprocessing(tmp_path, suffix):
     schema.write_text(json.dumps({"columns": columns}))
     text = TEXT.replace("p0,20,male,0", "p0,20,male,")
     dataset = prepare(save(tmp_path, text, schema=str(schema), missing="impute"), Roles(), seed=0)
-    assert dataset.preprocessing.statistics == "schema" and dataset.preprocessing.not_covered is None
+    assert dataset.preprocessing.statistics == "schema"
     expected = [[(20 + k % 50 - 40) / 20, *np.eye(3)[k % 3]] for k in range(90)]
     np.testing.assert_allclose(dataset.x, expected, atol=1e-6)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from evaluation.findings import Findings
-from evaluation.report.scope import check_scope_of, public_command, published
+from evaluation.report.scope import NOT_COVERED, check_scope_of, public_command, published
 from evaluation.report.writing import write
 
 SECRETIVE = "python evaluate.py data=csv data.path=/home/me/p.csv runs=runs/p/mlp-none-0a1b2c3d 'attack=[lira, rmia]'"
@@ -70,6 +70,23 @@ def test_curves_tell_no_count(private: list[Findings]) -> None:
         for fpr, tpr in found.roc.values():
             assert f"{fpr[0]:.6g}" in ("0.002", "0.005") and fpr[-1] == pytest.approx(1)
             assert all(round(value, 3) == value for value in tpr)
+
+
+def test_classes_of_private_data_are_not_counted(private: list[Findings], files: dict[str, str]) -> None:
+    counts = {row.members + row.nonmembers for found in private for row in found.rows if row.group == "class=3"}
+    rows = [row for run in json.loads(files["report.json"])["runs"] for row in run["rows"] if row["group"] != "all"]
+    assert rows and {row["members"] for row in rows} == {row["nonmembers"] for row in rows} == {None}
+    assert not any(str(count // 2) in text for count in counts for name, text in files.items() if name.endswith("csv"))
+    assert "members / non-members</th>" in files["report.html"].split('id="groups"')[0]
+    assert "members / non-members</th>" not in files["report.html"].split('id="groups"')[1].split("</section>")[0]
+    public = [replace(found, dataset={**found.dataset, "published": True}) for found in private]
+    assert {row.members for row in published(public)[0].rows if row.group == "class=3"} != {None}
+
+
+def test_the_claims_leave_the_report_out(private: list[Findings]) -> None:
+    assert all(NOT_COVERED in found.statement.not_covered for found in published(private))
+    public = [replace(found, dataset={**found.dataset, "published": True}) for found in private]
+    assert not any(NOT_COVERED in found.statement.not_covered for found in published(public))
 
 
 def test_small_groups_are_left_out(make_findings: Callable[..., Findings]) -> None:

@@ -194,6 +194,23 @@ def test_no_public_number_counts_the_members_that_a_model_really_has(public):
     assert realized & set(numbers(inside))
 
 
+def test_no_public_number_counts_a_class(public):
+    dataset = public.run.dataset
+    told = {name: set(numbers(json.loads(content))) for name, content in public.files.items() if name.endswith(".json")}
+    told |= {
+        name: {float(cell) for cell in re.findall(r"(?<![\w.])\d+(?![\w.])", content.decode())}
+        for name, content in public.files.items()
+        if name.endswith(".csv")
+    }
+    counts = set(np.bincount(dataset.y[dataset.split.pool]).tolist())
+    counts |= {MODELS * count for count in counts}
+    counts |= {count // 2 for count in counts} | {count - count // 2 for count in counts}
+    assert not {name: counts & held for name, held in told.items() if counts & held}
+    inside = [json.loads(content) for name, content in public.internal.items() if name.endswith("report.json")]
+    scored = [row for run in inside[0]["runs"] for row in run["rows"] if row["group"] == "class=1" and row["attack"]]
+    assert {row["members"] + row["nonmembers"] for row in scored} <= counts, "inside they are counted"
+
+
 def test_no_public_file_lists_records(public):
     assert not [name for name in public.files if "expos" in Path(name).name]
     assert [name for name in public.internal if name.endswith("exposed.csv")]

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from datamodules.dataset import from_config
+from datamodules.dataset import COUNTS, REFERENCE, WORDS, from_config
 from datamodules.secret import Secret
-from targets.release import Release, ship
+from targets.release import AUDIT_NOT_COVERED, Release, ship
 
 SMALL = ["trainer.epochs=3", "fleet.models=1"]
 AUDIT = [{"attack": "lira", "metric": "auc", "value": 0.6, "low": 0.5, "high": 0.7}]
@@ -50,6 +50,7 @@ def test_card_tells_the_claim_the_audit_and_what_is_not_covered(compose, table, 
     assert statement["guarantee"] and 7.9 <= statement["epsilon"] <= 8
     assert statement["public_size"] == 280 and statement["delta"] == pytest.approx(280**-1.1)
     assert "given secret" in statement["randomness"]
+    assert {COUNTS, WORDS, AUDIT_NOT_COVERED} < set(statement["not_covered"])
     assert any("taken from the pool without noise" in sentence for sentence in statement["not_covered"])
     assert card["audit"]["results"] == AUDIT and "not this" in card["audit"]["note"]
     assert "m releases" in card["cost"] and "m times its ε and m times its δ" in card["cost"]
@@ -67,8 +68,37 @@ def test_card_of_private_data_holds_neither_secret_nor_plain_hash(compose, table
 
 def test_card_of_published_data_holds_the_published_checksum(compose):
     config = compose("data=digits", *SMALL)
-    card = ship(config, [], Secret.from_text("s")).card
+    card = ship(config, AUDIT, Secret.from_text("s")).card
     assert card["data"]["checksum"] == from_config(config).published
+    assert card["statement"]["not_covered"] == (), "anyone has the records themselves"
+
+
+@pytest.mark.parametrize("described", [False, True])
+def test_card_holds_no_word_or_number_of_private_records_that_it_does_not_name(compose, tmp_path, described):
+    rng = np.random.default_rng(1)
+    frame = pd.DataFrame({"place": rng.choice(["Quellstadt", "Wiesental"], 200), "dose": rng.normal(731.5, 3, 200)})
+    frame["outcome"] = rng.integers(2, size=200) if described else rng.choice(["relapsed", "cured"], 200)
+    frame.to_csv(tmp_path / "p.csv", index=False)
+    schema = {"columns": {"place": {"categories": ["elsewhere"]}, "dose": {"center": 500, "scale": 100}}}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    given = [f"data.path={tmp_path}/p.csv", "data.label=outcome", "network.hidden=[]"]
+    given += [f"data.schema={tmp_path}/schema.json"] if described else []
+    ship(compose("data=csv", *given, *SMALL), [], Secret.from_text("s")).save(tmp_path / "released")
+    card = json.loads((tmp_path / "released" / "card.json").read_text())
+    named = set(card["statement"].pop("not_covered"))
+    held = {word for word in ("Quellstadt", "relapsed", "cured", "731.") if word in json.dumps(card)}
+    if described:
+        assert held == set() and named == {COUNTS}
+    else:
+        assert held == {"Quellstadt", "relapsed", "cured", "731."} and {COUNTS, WORDS} < named and len(named) == 3
+
+
+def test_card_of_a_student_names_the_private_reference_records(compose, table, tmp_path):
+    given = ["defense=distillation", "defense@defense.base=dp_sgd", "split.reference=0.1", "trainer.batch_size=16"]
+    config = compose("data=csv", f"data.path={table}", "data.label=verdict", *SMALL, *given)
+    claim = ship(config, [], Secret.from_text("s")).statement
+    assert claim.guarantee and REFERENCE in claim.not_covered
+    assert any("taken from reference records" in sentence for sentence in claim.not_covered)
 
 
 def test_second_release_to_the_same_place_is_refused(compose, tmp_path):
