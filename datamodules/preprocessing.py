@@ -40,6 +40,11 @@ class Scale:
                     f"{name} has {len(values)} values; shape={self.shape} needs {' or '.join(map(str, allowed))}"
                 )
 
+    @property
+    def is_identity(self) -> bool:
+        """Whether numbers stay as they are."""
+        return self.shift == (0.0,) and self.factor == (1.0,)
+
     def __call__(self, rows: Shaped[np.ndarray, "records ..."]) -> Float32[np.ndarray, "records *shape"]:
         """The inputs of raw rows (records, *shape), or flattened ones.
 
@@ -47,15 +52,15 @@ class Scale:
             ValueError: for rows of another shape, with text, or with values that are not finite.
         """
         rows = shaped(rows, self.shape)
-        if self.shift == (0.0,) and self.factor == (1.0,):
+        if self.is_identity:
             return np.asarray(rows, dtype=np.float32)  # no copy of float32: memory-mapped rows stay on disk
-        shift, factor = self._broadcast(self.shift), self._broadcast(self.factor)
+        shift, factor = self.broadcast(self.shift), self.broadcast(self.factor)
         inputs = np.empty(rows.shape, dtype=np.float32)
         for start in range(0, len(rows), CHUNK):
             inputs[start : start + CHUNK] = (rows[start : start + CHUNK] - shift) * factor
         return inputs
 
-    def _broadcast(self, values: tuple[float, ...]) -> Float64[np.ndarray, "..."]:
+    def broadcast(self, values: tuple[float, ...]) -> Float64[np.ndarray, "..."]:
         """In the shape of a record, or one that NumPy stretches to it."""
         per_value = len(values) == math.prod(self.shape)
         return np.array(values).reshape(self.shape if per_value else (len(values), *[1] * (len(self.shape) - 1)))

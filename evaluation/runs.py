@@ -100,7 +100,7 @@ class Run:
 
     @cached_property
     def statement(self) -> Statement:
-        return self.made_guard.behind(Statement.from_json(self._summary["statement"]))
+        return self.made_guard.behind(Statement.from_json(self._summary["statement"]), self.dataset)
 
     @cached_property
     def _summary(self) -> dict[str, Any]:

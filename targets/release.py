@@ -209,11 +209,11 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
     fleet: Fleet = fitter.defense.fit(fitter, dataset.split, everything.draw(dataset.split, [0], secret))
     state = guard.fit(fleet, dataset.split.pool, fitter, dataset.split)
     fleet.network.load_state_dict(fleet.states[0])
-    claim = guard.behind(complete_statement(fitter, fleet))
+    claim = guard.behind(complete_statement(fitter, fleet), dataset)
     if audit and dataset.published is None:
         claim = claim.leaving_out(AUDIT_NOT_COVERED)
     target, *settings = config["network"].items()
-    note = None if isinstance(guard, NoGuard) else GUARD_NOTE
+    note = None if isinstance(guard, NoGuard) else " ".join(filter(None, (GUARD_NOTE, guard.note)))
     card = {
         "data": {
             "name": dataset.name,

@@ -19,7 +19,7 @@ from evaluation.signals.signals import answers, predictions, view
 from evaluation.studies.study_runs import run_study
 from targets.guarding import load_guarded
 from targets.guards import Query, adversarial_noise, discriminator
-from targets.guards.registry import guards_of, label, make_guard
+from targets.guards.registry import guards_of, label, make_guard, state_path
 from train import composed, train
 
 MODELS = 3
@@ -143,15 +143,15 @@ def test_evaluation_shows_a_run_once_for_each_guard(runs: Path) -> None:
 def test_more_models_get_the_guard_they_lack(tmp_path: Path) -> None:
     folder = Path(trained(tmp_path, "guard=memguard", models=1)["folder"])
     name = label(make_guard(composed("guard=memguard")))
-    first = (folder / "guards" / name / "0.safetensors").stat().st_mtime_ns
+    first = state_path(folder, name, 0).stat().st_mtime_ns
     assert trained(tmp_path, models=2)["status"] == "trained", "whatever guard is chosen now"
     assert view(Run(folder, name)).models == 2
-    (folder / "guards" / name / "1.safetensors").unlink()
+    state_path(folder, name, 1).unlink()
     with pytest.raises(ValueError, match=r"guard=memguard of .* is fitted to 1 of 2 models; train the run again with"):
         view(Run(folder, name))
     assert trained(tmp_path, "guard=memguard", models=2)["status"] == "trained"
     assert trained(tmp_path, "guard=memguard", models=2)["status"] == "cached"
-    assert (folder / "guards" / name / "0.safetensors").stat().st_mtime_ns == first
+    assert state_path(folder, name, 0).stat().st_mtime_ns == first
 
 
 def test_canaries_accuracy_and_several_queries_are_answered_by_the_guard(tmp_path: Path) -> None:

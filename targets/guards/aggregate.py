@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from datamodules.dataset import Dataset
 from datamodules.split import Split
+from targets.guards import grid, keyed
 from targets.guards.guard import Guard, Query, is_number, is_whole
-from targets.guards.keyed import DIGEST_BYTES, KEY, digests, draw_key, generator
+from targets.guards.keyed import DIGEST_BYTES, digests, generator
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +28,12 @@ class Aggregate(Guard):
 
     A group may hold one record k times, which is the best that an attacker can ask about that record: attacks meet the
     class that such an answer points to. So it hides confidences as `label_only` does, and single labels only where
-    the noise is large against k. The noise belongs to the group: the same inputs, in any order, get the same counts.
+    the noise is large against k.
+
+    The noise belongs to the group, each input in its cell of a grid (`grid`): the same inputs, in any order and with
+    any last bits, get the same noise. That is no differential privacy, and a mean still finds the counts: an input that
+    is changed by one step of the grid in a feature that does not matter has noise of its own, and so has every other
+    group that holds it. Whoever may ask hundreds of questions meets no noise: limit how many.
 
     Args:
         k: inputs a query, at least 2.
@@ -42,6 +49,11 @@ class Aggregate(Guard):
     name = "aggregate"
     level = "label"
     keeps_label = False
+    note = (
+        "Its noise is the same for inputs that differ by less than 1/64 of what they vary by, and is no differential"
+        " privacy: the mean over questions that differ by more, or about other groups with the same input, comes near"
+        " the exact counts. Limit how many questions anyone may ask."
+    )
 
     def __post_init__(self) -> None:
         if not is_whole(self.k) or self.k < 2:
@@ -56,8 +68,11 @@ class Aggregate(Guard):
     def fit(
         self, model: Fleet, members: Int64[np.ndarray, " members"], fitter: Fitter, split: Split
     ) -> dict[str, Tensor]:
-        """The key of the noise."""
-        return {KEY: draw_key(self.name, fitter)}
+        """Key and grid of the noise."""
+        return keyed.fit(self.name, fitter, split)
+
+    def not_covered(self, dataset: Dataset) -> str | None:
+        return grid.not_covered(dataset)
 
     def counts(self, query: Query) -> Float64[np.ndarray, " classes"]:
         """Noisy numbers of the inputs that fall into each class.

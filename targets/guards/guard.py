@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64, Real, Shaped
 
+from datamodules.dataset import Dataset
 from datamodules.split import Split
 from targets.statement import Statement
 
@@ -54,7 +55,8 @@ class Guard(ABC):
     It adds nothing to ε, unless it was fitted on members.
 
     An answer is a fixed function of the query: an attacker who repeats one could average fresh randomness away. What
-    a guard draws at random must come from the query and from what `fit` drew from the secret.
+    a guard draws at random must come from the query, on a grid that last bits do not matter to, and from what `fit`
+    drew from the secret.
 
     Shadows stand behind the same guard as the target, each with one fitted to itself.
     """
@@ -69,6 +71,8 @@ class Guard(ABC):
     """Whether `fit` looks at the records that the model was trained on: its answers then tell more than the model."""
     attacks: ClassVar[tuple[str, ...]] = ("correctness", "noise_agreement")
     """Attacks (of `conf/attack`) that know how to get around it, those on labels alone: every evaluation runs them."""
+    note: ClassVar[str | None] = None
+    """What a card must say of it besides what holds of every guard."""
 
     @property
     def roles(self) -> frozenset[str]:
@@ -98,12 +102,22 @@ class Guard(ABC):
         """
         return {}
 
-    def behind(self, claim: Statement) -> Statement:
-        """What is claimed of answers, given the claim of the model: the same, unless the guard has seen members."""
+    def behind(self, claim: Statement, dataset: Dataset) -> Statement:
+        """What is claimed of answers, given the claim of the model: as much, unless the guard has seen members.
+
+        Args:
+            claim: of the model.
+            dataset: that it was trained on.
+        """
+        claim = claim.leaving_out(self.not_covered(dataset))
         if not (self.uses_members and claim.guarantee):
             return claim
         unseen = f"guard={self.name} was fitted on members without noise, so the model's own guarantee does not hold"
         return Statement(guarantee=False, not_covered=claim.not_covered, warnings=(unseen,))
+
+    def not_covered(self, dataset: Dataset) -> str | None:
+        """What of private records its state tells without noise, for the statement; None if nothing."""
+        return None
 
     @abstractmethod
     def answer(self, query: Query) -> Shaped[np.ndarray, "records *classes"]:

@@ -9,10 +9,12 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from scipy.special import ndtri
 
+from datamodules.dataset import Dataset
 from datamodules.split import Split
 from datamodules.tokens import Tokens
+from targets.guards import grid, keyed
 from targets.guards.guard import Guard, Query
-from targets.guards.keyed import KEY, draw_key, generators
+from targets.guards.keyed import generators
 from targets.guards.probabilities import predicting, probabilities
 
 if TYPE_CHECKING:
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 VALUES = "values"
 NORMAL_VALUES = 256
 LOOKED_AT = 1000  # records that show whether inputs are 0 and 1
+BINARY = "the guard: whether inputs are zeros and ones was read off the private records"
+"""What a statement says of the values that are drawn from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +46,15 @@ class HAMPOutput(Guard):
     def fit(
         self, model: Fleet, members: Int64[np.ndarray, " members"], fitter: Fitter, split: Split
     ) -> dict[str, Tensor]:
-        """The key of the random inputs, and the values that are drawn from."""
+        """Key and grid of the random inputs, and the values that are drawn from."""
         import torch  # slow to import; reading a guard needs none of it
 
-        return {KEY: draw_key(self.name, fitter), VALUES: torch.from_numpy(_values(fitter))}
+        return {**keyed.fit(self.name, fitter, split), VALUES: torch.from_numpy(_values(fitter))}
+
+    def not_covered(self, dataset: Dataset) -> str | None:
+        if dataset.published is not None or isinstance(dataset.preprocessing, Tokens):
+            return None
+        return "; ".join(filter(None, (BINARY, grid.not_covered(dataset))))
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
         if not len(query.x):

@@ -9,29 +9,40 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Real
 
+from datamodules.rows import CHUNK
+from datamodules.split import Split
+from targets.guards import grid
+
 if TYPE_CHECKING:
     from torch import Tensor
 
     from targets.fleet import Fitter
 
 KEY = "key"
-"""Under which name a guard's state holds the key that `draw_key` drew."""
+"""Under which name a guard's state holds the key of what it draws."""
 KEY_WORDS = 8
 DIGEST_BYTES = 16
 
 
-def draw_key(purpose: str, fitter: Fitter) -> Tensor:
-    """256 bits from the secret of the model's run: without them nobody can tell what a guard draws for a query."""
+def fit(purpose: str, fitter: Fitter, split: Split) -> dict[str, Tensor]:
+    """What a guard needs to draw something for a query: the grid of inputs, and a key.
+
+    The key is 256 bits from the secret of the model's run: without them nobody can tell what is drawn.
+    """
     import torch  # slow to import; guards that are only read need none of it
 
     words = fitter.secret.bits(f"guard/{purpose}", fitter.models[0], count=KEY_WORDS)
-    return torch.from_numpy(words.view(np.uint8).copy())
+    return {KEY: torch.from_numpy(words.view(np.uint8).copy()), **grid.fit(fitter.dataset, split)}
 
 
 def digests(x: Real[np.ndarray, "records ..."], state: Mapping[str, Tensor]) -> list[bytes]:
-    """A keyed hash of each input, whatever stands beside it in the batch."""
+    """A keyed hash of each input on the grid, whatever stands beside it in the batch."""
     key = state[KEY].numpy().tobytes()
-    return [hashlib.blake2b(row.tobytes(), key=key, digest_size=DIGEST_BYTES).digest() for row in _canonical(x)]
+    return [
+        hashlib.blake2b(row.tobytes(), key=key, digest_size=DIGEST_BYTES).digest()
+        for start in range(0, len(x), CHUNK)
+        for row in _canonical(x[start : start + CHUNK], state)
+    ]
 
 
 def generator(digest: bytes) -> np.random.Generator:
@@ -44,7 +55,6 @@ def generators(x: Real[np.ndarray, "records ..."], state: Mapping[str, Tensor]) 
     return map(generator, digests(x, state))
 
 
-def _canonical(x: Real[np.ndarray, "records ..."]) -> Real[np.ndarray, "records ..."]:
-    """Equal inputs as equal bytes: of one type, and with a single zero."""
-    exact = np.issubdtype(x.dtype, np.integer)
-    return np.ascontiguousarray(x, dtype=np.int64) if exact else np.ascontiguousarray(x, dtype=np.float32) + 0.0
+def _canonical(x: Real[np.ndarray, "records ..."], state: Mapping[str, Tensor]) -> Real[np.ndarray, "records ..."]:
+    """Inputs that get the same randomness as the same values of one type: whole numbers, or points of the grid."""
+    return x.astype(np.int64) if np.issubdtype(x.dtype, np.integer) else grid.snapped(x, state)

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from datamodules.dataset import Dataset
 from datamodules.split import Split
+from targets.guards import grid, keyed
 from targets.guards.guard import Guard, Query, is_number
-from targets.guards.keyed import KEY, draw_key, generators
+from targets.guards.keyed import generators
 from targets.guards.probabilities import predicting, probabilities
 
 if TYPE_CHECKING:
@@ -28,8 +30,9 @@ class MemGuard(Guard):
     A discriminator h learns to tell the model's members from reference records by their sorted probabilities. For a
     query, the least noise is looked for after which h would change its mind while the predicted class stays. It is
     published with the probability that keeps the expected distortion within a budget, and only where h is nearer to a
-    guess with it. That coin belongs to the query, since the mean over fresh ones would show the answer without noise;
-    so does the noise, to the rounding of the model's own logits.
+    guess with it. That coin belongs to the query, since fresh ones would show the answer with and without noise; so
+    does the noise, to the rounding of the model's own logits. It belongs to all inputs in one cell of a grid (`grid`):
+    changes of last bits toss no other coin, a change by one step of the grid does.
 
     It hides nothing that labels tell (the gap attack), nor anything from attackers who train on guarded answers (Song &
     Mittal 2021, section 5.2), and h changing its mind is itself a sign (`negated_classifier`).
@@ -64,7 +67,7 @@ class MemGuard(Guard):
     def fit(
         self, model: Fleet, members: Int64[np.ndarray, " members"], fitter: Fitter, split: Split
     ) -> dict[str, Tensor]:
-        """The discriminator's weights and the key of the coins.
+        """The discriminator's weights, and key and grid of the coins.
 
         Raises:
             ValueError: if there are no members or no reference records, or the model was trained on these.
@@ -82,7 +85,10 @@ class MemGuard(Guard):
         inside, outside = (model.predict(x[records])[0] for records in (members, split.reference))
         weights = discriminator.fit(inside, outside, fitter.secret, fitter.models[0])
         named = {DISCRIMINATOR + name: weight for name, weight in weights.items()}
-        return {KEY: draw_key(self.name, fitter), **named}
+        return {**keyed.fit(self.name, fitter, split), **named}
+
+    def not_covered(self, dataset: Dataset) -> str | None:
+        return grid.not_covered(dataset)
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
         from targets.guards import adversarial_noise

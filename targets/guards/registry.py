@@ -25,6 +25,8 @@ GUARDS: dict[str, type[Guard]] = {
     guard.name: guard for guard in (NoGuard, MemGuard, HAMPOutput, TopK, Rounding, Temperature, LabelOnly, Aggregate)
 }
 """Every guard there is, by its name: a card names one of them, and reading a card runs no other code."""
+STATE_VERSION = 2
+"""Part of the files of what guards learned; raised when a guard learns other things, so that runs fit theirs anew."""
 
 
 def make_guard(config: Mapping[str, Any]) -> Guard:
@@ -76,7 +78,7 @@ def registered(folder: Path, guard: str) -> Guard:
 
 def state_path(folder: Path, guard: str, model: int) -> Path:
     """The file of what a guard learned about a model."""
-    return guard_folder(folder, guard) / f"{model}.safetensors"
+    return guard_folder(folder, guard) / f"{model}.{STATE_VERSION}.safetensors"
 
 
 def unfitted(folder: Path, guard: Guard, models: Sequence[int]) -> list[int]:

@@ -120,6 +120,14 @@ def test_the_same_query_gets_the_same_answer(fitted: Fitted) -> None:
         np.testing.assert_allclose(fitted.answer(at), expected[at], rtol=1e-5, atol=1e-7)
 
 
+def test_last_bits_of_inputs_draw_nothing_new(fitted: Fitted) -> None:
+    """No model notices them, so fresh randomness for each of them could be averaged away as well."""
+    for towards in (-9, 9):
+        near = np.nextafter(fitted.x, np.float32(towards))
+        answers = fitted.guard.answer(Query(near, fitted.logits, fitted.state, fitted.ask))
+        np.testing.assert_array_equal(answers, fitted.answer(EVERY))
+
+
 def test_what_was_learned_depends_on_the_secret_alone(fitted: Fitted) -> None:
     again, other = fit(fitted.guard.name), fit(fitted.guard.name, secret="another")
     assert again.state.keys() == fitted.state.keys()

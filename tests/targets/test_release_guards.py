@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from datamodules.dataset import from_config
 from datamodules.secret import Secret
-from targets.guards import GUARDS, adversarial_noise, discriminator
+from targets.guards import GUARDS, adversarial_noise, discriminator, grid
 from targets.guards.probabilities import probabilities
 from targets.guards.registry import make_guard
 from targets.release import GUARD_NOTE, Release, ship
@@ -99,9 +100,30 @@ PRIVATE = Statement(guarantee=True, epsilon=8.0, delta=1e-5, accountant="PRV")
 
 @pytest.mark.parametrize("name", sorted(GUARDS))
 def test_claim_holds_behind_a_guard_that_saw_no_members(compose, name: str) -> None:
-    guard = make_guard(compose(f"guard={name}"))
-    assert (guard.behind(PRIVATE) == PRIVATE) == (name != "memguard")
-    assert guard.behind(Statement.none()) == Statement.none()
+    guard, digits = make_guard(compose(f"guard={name}")), from_config(compose("data=digits"))
+    assert (guard.behind(PRIVATE, digits) == PRIVATE) == (name != "memguard")
+    assert guard.behind(Statement.none(), digits) == Statement.none()
+
+
+def test_card_names_what_a_guard_took_from_private_records(compose, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "mine.npz", x=rng.normal(size=(300, 4)), y=rng.integers(2, size=300))
+    given = ("data=npz", f"data.path={tmp_path}/mine.npz", "network.hidden=[]", "trainer.epochs=1")
+    cards = [ship(compose(*given, f"guard={name}"), [], Secret.from_text("s")) for name in ("none", "aggregate")]
+    named = [set(card.statement.not_covered) for card in cards]
+    assert named[1] - named[0] == {grid.not_covered(from_config(compose(*given)))} and grid.STEP in cards[1].state
+
+
+def test_aggregate_says_what_its_noise_cannot_do(released, tmp_path: Path) -> None:
+    released("guard=aggregate")
+    note = json.loads((tmp_path / "released" / "card.json").read_text())["guard"]["note"]
+    assert note.startswith(GUARD_NOTE) and "no differential privacy" in note
+
+
+def test_raw_rows_that_differ_in_last_bits_get_the_same_counts(released) -> None:
+    release = released("guard=aggregate")
+    near = np.nextafter(IMAGES, 99)
+    np.testing.assert_array_equal(release.counts(near), release.counts(IMAGES))
 
 
 def test_card_of_a_guard_that_saw_members_claims_nothing(released) -> None:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
 
 from targets.guards import Aggregate, Query
-from targets.guards.keyed import KEY
 
-STATE = {KEY: torch.arange(32, dtype=torch.uint8)}
+Ask = Callable[[np.ndarray], Query]
 RNG = np.random.default_rng(0)
 X, LOGITS = RNG.normal(size=(500, 4)).astype(np.float32), RNG.normal(size=(500, 3)).astype(np.float32)
 
 
-def query(at: np.ndarray) -> Query:
-    return Query(X[at], LOGITS[at], STATE, lambda x: x)
+@pytest.fixture
+def query(keyed_state: dict[str, torch.Tensor]) -> Ask:
+    """Asks about some of the records."""
+    return lambda at: Query(X[at], LOGITS[at], keyed_state, lambda x: x)
 
 
-def test_counts_are_those_of_the_classes_with_noise_of_the_given_size() -> None:
+def test_counts_are_those_of_the_classes_with_noise_of_the_given_size(query: Ask) -> None:
     guard, exact, noise = Aggregate(k=20, noise=3.0), [], []
     for start in range(0, 400):
         at = np.arange(start, start + 20)
@@ -29,14 +32,14 @@ def test_counts_are_those_of_the_classes_with_noise_of_the_given_size() -> None:
     assert abs(np.corrcoef(np.ravel(noise), np.ravel(exact))[0, 1]) < 0.12
 
 
-def test_the_same_group_in_any_order_gets_the_same_noise() -> None:
+def test_the_same_group_in_any_order_gets_the_same_noise(query: Ask) -> None:
     guard, at = Aggregate(k=10, noise=2.0), np.arange(30)
     counts = guard.counts(query(at))
     np.testing.assert_array_equal(guard.counts(query(RNG.permutation(at))), counts)
     assert not np.array_equal(guard.counts(query(at[:-1])) % 1, counts % 1), "another group, other noise"
 
 
-def test_a_record_alone_is_a_group_of_its_copies() -> None:
+def test_a_record_alone_is_a_group_of_its_copies(query: Ask) -> None:
     guard = Aggregate(k=3, noise=4.0)
     answers = guard.answer(query(np.arange(100)))
     groups = [guard.counts(query(np.full(3, record))).argmax() for record in range(100)]
@@ -44,6 +47,38 @@ def test_a_record_alone_is_a_group_of_its_copies() -> None:
     assert 0.3 < (answers == LOGITS[:100].argmax(axis=1)).mean() < 0.9
 
 
-def test_too_small_a_group_is_refused() -> None:
+def test_too_small_a_group_is_refused(query: Ask) -> None:
     with pytest.raises(ValueError, match=r"guard\.k=10: a query about 9 inputs is refused; ask about at least k"):
         Aggregate(k=10, noise=1.0).counts(query(np.arange(9)))
+
+
+def recovered(query: Ask, changes: Callable[[np.ndarray], np.ndarray]) -> tuple[float, int]:
+    """The mean count of 400 answers about one record, asked ten times and changed each time; how many differ."""
+    guard, (x, logits, state, ask) = Aggregate(k=10, noise=4.0), query(np.full(10, 7))
+    label, answers = logits[0].argmax(), []
+    for _ in range(400):
+        answers.append(guard.counts(Query(changes(x), logits, state, ask))[label])
+    return float(np.mean(answers)), len(set(answers))
+
+
+def test_changes_of_last_bits_average_nothing_away(query: Ask) -> None:
+    """The attack that keys by the very bytes of inputs let through: to 0.2 of the count at noise 4."""
+
+    def last_bits(x: np.ndarray) -> np.ndarray:
+        bits = x.view(np.int32) + RNG.integers(-8, 9, size=x.shape, dtype=np.int32)
+        return bits.view(np.float32)
+
+    mean, different = recovered(query, last_bits)
+    asked_once = Aggregate(k=10, noise=4.0).counts(query(np.full(10, 7)))[LOGITS[7].argmax()]
+    assert different == 1 and mean == pytest.approx(asked_once) and abs(mean - 10) > 1
+
+
+def test_whole_steps_of_the_grid_still_average(query: Ask) -> None:
+    """What remains, as the card says: no guard by noise on a query withstands questions that differ."""
+
+    def steps(x: np.ndarray) -> np.ndarray:
+        return x + RNG.integers(-40, 41, size=x.shape).astype(np.float32) / 64
+
+    mean, different = recovered(query, steps)
+    assert different == 400 and abs(mean - 10) < 4 * 4 / np.sqrt(400)
+    assert "no differential privacy" in (Aggregate.note or "") and "Limit how many questions" in (Aggregate.note or "")

@@ -12,16 +12,15 @@ from datamodules.preprocessing import Scale
 from datamodules.tokens import Tokens
 from targets.guards import HAMPOutput, Query
 from targets.guards.hamp_output import VALUES, _values
-from targets.guards.keyed import KEY
 from targets.guards.probabilities import probabilities
 
 RNG = np.random.default_rng(0)
-STATE = {KEY: torch.arange(32, dtype=torch.uint8), VALUES: torch.tensor([0.0, 1.0])}
+VALUES_OF = {VALUES: torch.tensor([0.0, 1.0])}
 WEIGHTS = RNG.normal(size=(12, 5)).astype(np.float32)
 X = RNG.integers(2, size=(40, 12)).astype(np.float32)
 
 
-def test_ranks_are_the_querys_and_values_a_random_inputs() -> None:
+def test_ranks_are_the_querys_and_values_a_random_inputs(keyed_state: dict[str, torch.Tensor]) -> None:
     asked = []
 
     def ask(x: np.ndarray) -> np.ndarray:
@@ -29,7 +28,7 @@ def test_ranks_are_the_querys_and_values_a_random_inputs() -> None:
         return x @ WEIGHTS
 
     logits = 3 * X @ WEIGHTS
-    answers = HAMPOutput().answer(Query(X, logits, STATE, ask))
+    answers = HAMPOutput().answer(Query(X, logits, keyed_state | VALUES_OF, ask))
     (drawn,) = asked
     assert drawn.shape == X.shape and set(np.unique(drawn)) == {0, 1} and 0.4 < drawn.mean() < 0.6
     assert len(np.unique(drawn, axis=0)) > 30, "each query has its own"
@@ -37,9 +36,10 @@ def test_ranks_are_the_querys_and_values_a_random_inputs() -> None:
     np.testing.assert_allclose(np.sort(answers), np.sort(probabilities(drawn @ WEIGHTS)))
 
 
-def test_confidence_tells_nothing_but_the_order() -> None:
+def test_confidence_tells_nothing_but_the_order(keyed_state: dict[str, torch.Tensor]) -> None:
     sure, unsure = X @ WEIGHTS, 0.1 * X @ WEIGHTS
-    same = [HAMPOutput().answer(Query(X, logits, STATE, lambda x: x @ WEIGHTS)) for logits in (sure, unsure)]
+    state = keyed_state | VALUES_OF
+    same = [HAMPOutput().answer(Query(X, logits, state, lambda x: x @ WEIGHTS)) for logits in (sure, unsure)]
     np.testing.assert_array_equal(*same)
 
 

@@ -3,31 +3,59 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
+from targets.guards.grid import STEP
 from targets.guards.keyed import KEY, digests, generators
 
-ONE, OTHER = ({KEY: torch.full((32,), value, dtype=torch.uint8)} for value in (1, 2))
+State = dict[str, torch.Tensor]
 X = np.random.default_rng(0).normal(size=(50, 2, 3)).astype(np.float32)
 
 
-def test_a_digest_depends_on_the_input_and_the_key_alone() -> None:
-    found = digests(X, ONE)
+def test_a_digest_depends_on_the_input_and_the_key_alone(keyed_state: State) -> None:
+    found, other = digests(X, keyed_state), {**keyed_state, KEY: torch.full((32,), 2, dtype=torch.uint8)}
     assert len(set(found)) == len(X)
-    assert digests(X[::-1], ONE) == found[::-1] and digests(X[7:8], ONE) == found[7:8]
-    assert not set(found) & set(digests(X, OTHER))
+    assert digests(X[::-1], keyed_state) == found[::-1] and digests(X[7:8], keyed_state) == found[7:8]
+    assert not set(found) & set(digests(X, other))
 
 
-def test_equal_inputs_are_equal_however_they_are_written() -> None:
+def test_many_inputs_are_hashed_like_one(keyed_state: State) -> None:
+    many = np.random.default_rng(1).normal(size=(600, 3)).astype(np.float32)
+    assert digests(many, keyed_state) == [digests(many[k : k + 1], keyed_state)[0] for k in range(600)]
+    assert digests(many[:0], keyed_state) == []
+
+
+def test_last_bits_change_no_digest_and_a_step_does(keyed_state: State) -> None:
+    on_grid = np.rint(64 * X) / 64
+    for changed in (np.nextafter(X, np.float32(9)), np.nextafter(X, np.float32(-9)), X + np.float32(1e-6)):
+        assert digests(changed, keyed_state) == digests(X, keyed_state)
+    one = on_grid.copy()
+    one[:, 0, 0] += 1 / 64
+    assert not set(digests(one, keyed_state)) & set(digests(on_grid, keyed_state))
+
+
+def test_whole_numbers_need_no_grid_and_others_do(keyed_state: State) -> None:
+    bare = {name: value for name, value in keyed_state.items() if name != STEP}
+    words = np.array([[3, 5]])
+    assert digests(words, bare) == digests(words, keyed_state)
+    with pytest.raises(
+        ValueError, match="the guard's state holds no grid of inputs; it was written by another version"
+    ):
+        digests(X, bare)
+
+
+def test_equal_inputs_are_equal_however_they_are_written(keyed_state: State) -> None:
     bits = np.array([[0.0, -0.0, 1.0]], dtype=np.float32)
     written = (bits, bits.astype(np.float64), np.abs(bits), np.asfortranarray(bits))
-    assert len({digests(x, ONE)[0] for x in written}) == 1
+    assert len({digests(x, keyed_state)[0] for x in written}) == 1
     words = np.array([[3, 5]])
-    assert digests(words, ONE) == digests(words.astype(np.int32), ONE) != digests(words + 1, ONE)
+    same, other = words.astype(np.int32), words + 1
+    assert digests(words, keyed_state) == digests(same, keyed_state) != digests(other, keyed_state)
 
 
-def test_draws_look_independent() -> None:
+def test_draws_look_independent(keyed_state: State) -> None:
     x = np.arange(4000, dtype=np.float32)[:, None]
-    drawn = np.array([rng.random() for rng in generators(x, ONE)])
+    drawn = np.array([rng.random() for rng in generators(x, keyed_state)])
     assert abs(drawn.mean() - 0.5) < 4 / np.sqrt(12 * 4000)
     assert abs(np.corrcoef(drawn[:-1], drawn[1:])[0, 1]) < 4 / np.sqrt(4000)

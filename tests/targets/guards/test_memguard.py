@@ -11,10 +11,10 @@ import torch.nn.functional as F
 
 from datamodules.secret import Secret
 from targets.guards import MemGuard, Query, adversarial_noise, discriminator
-from targets.guards.keyed import KEY
 from targets.guards.memguard import DISCRIMINATOR
 from targets.guards.probabilities import probabilities
 
+Weights = dict[str, torch.Tensor]
 CLASSES, SECRET = 6, Secret.from_text("memguard")
 
 
@@ -40,9 +40,9 @@ def weights() -> dict[str, torch.Tensor]:
     return {name: weight.double() for name, weight in learned.items()}
 
 
-def state_of(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    key = torch.arange(32, dtype=torch.uint8)
-    return {KEY: key, **{DISCRIMINATOR + name: weight.float() for name, weight in weights.items()}}
+@pytest.fixture(scope="module")
+def state(weights: dict[str, torch.Tensor], keyed_state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {**keyed_state, **{DISCRIMINATOR + name: weight.float() for name, weight in weights.items()}}
 
 
 def softmax(logits: np.ndarray) -> torch.Tensor:
@@ -144,8 +144,8 @@ def test_noise_changes_the_discriminators_mind_and_never_the_label(weights: dict
     np.testing.assert_array_equal(noisy.argmax(axis=-1), logits.argmax(axis=-1))
 
 
-def test_noise_is_published_with_the_probability_that_keeps_the_budget(weights: dict[str, torch.Tensor]) -> None:
-    budget, state = 0.2, state_of(weights)
+def test_noise_is_published_with_the_probability_that_keeps_the_budget(weights: Weights, state: Weights) -> None:
+    budget = 0.2
     logits = np.repeat(MEMBERS[:8], 500, axis=0)
     x = np.random.default_rng(0).normal(size=(len(logits), 3)).astype(np.float32)
     answers = MemGuard(budget=budget).answer(Query(x, logits, state, lambda x: x))
@@ -157,9 +157,24 @@ def test_noise_is_published_with_the_probability_that_keeps_the_budget(weights: 
     np.testing.assert_allclose(published, expected, atol=4 * 0.5 / np.sqrt(500))
 
 
-def test_no_limit_publishes_all_noise_that_brings_it_nearer_to_a_guess(weights: dict[str, torch.Tensor]) -> None:
+def test_changes_of_last_bits_toss_no_other_coin(weights: Weights, state: Weights) -> None:
+    """Otherwise some of the answers to one record would come without the noise."""
+    noisy, nearer = adversarial_noise.with_noise(MEMBERS, weights)
+    distortion = np.abs(probabilities(noisy) - probabilities(MEMBERS)).sum(axis=1)
+    far = int(np.argmax(nearer * distortion))
+    logits, guard = np.resize(MEMBERS[far], (400, CLASSES)), MemGuard(budget=float(distortion[far]) / 2)
+    record = np.random.default_rng(5).normal(size=(1, 20)).astype(np.float32)
+    bits = record.view(np.int32) + np.random.default_rng(6).integers(-8, 9, size=(400, 20), dtype=np.int32)
+    answers = guard.answer(Query(bits.view(np.float32), logits, state, lambda x: x))
+    assert len(np.unique(answers, axis=0)) == 1
+    steps = record + np.arange(400, dtype=np.float32)[:, None] / 64
+    answers = guard.answer(Query(steps, logits, state, lambda x: x))
+    assert len(np.unique(answers, axis=0)) == 2, "whole steps toss others"
+
+
+def test_no_limit_publishes_all_noise_that_brings_it_nearer_to_a_guess(weights: Weights, state: Weights) -> None:
     x = np.arange(len(MEMBERS), dtype=np.float32)[:, None]
-    answers = MemGuard(budget=2).answer(Query(x, MEMBERS, state_of(weights), lambda x: x))
+    answers = MemGuard(budget=2).answer(Query(x, MEMBERS, state, lambda x: x))
     noisy, nearer = adversarial_noise.with_noise(MEMBERS, weights)
     np.testing.assert_array_equal(answers[nearer], probabilities(noisy)[nearer])
     np.testing.assert_array_equal(answers[~nearer], probabilities(MEMBERS)[~nearer])
