@@ -136,6 +136,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from datamodules.dataset import from_config
     from datamodules.settings import check_numbers, made
     from datamodules.split import Membership
+    from evaluation.reach import Reach
     from evaluation.runs import Run
     from targets import progress
     from targets.checkpoints import checkpoint_epochs
@@ -183,6 +184,8 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from targets.training import SETTLED, try_out  # here alone: a run that is cached needs no torch
 
     settled = None if (run.folder / SETTLED).exists() else try_out(settings, dataset, membership)
+    if missing and (reach := Reach.planned(settings, dataset)) is not None:
+        progress.say(reach.sentence())
     with run.lock() as mine:
         if not mine:
             return {"folder": str(run.folder), "status": "skipped"}

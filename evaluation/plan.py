@@ -1,24 +1,28 @@
-"""What a run or a sweep will cost, before anything is trained."""
+"""What a run or a sweep will cost, and what its audits can refute, before anything is trained."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from datamodules.dataset import Dataset
 from datamodules.secret import Secret
 from datamodules.split import Membership
+from evaluation.claims import LEVEL
+from evaluation.reach import Reach, states_epsilon
 from evaluation.runs import Run
 
 BYTES = 4  # of a float32
 FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
 RATE = 2e10  # FLOP/s of one core on small products
+COSTS = ("models", "missing", "minutes", "megabytes")  # what adds up over runs
 TUNED = "<tuned>"  # stands for settings that nobody knows before they are chosen
 STEP_SECONDS = 3e-4  # of a step whatever its size
 
 
 def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Sequence[int]) -> dict[str, Any]:
-    """The models to train of a run, with a rough estimate of time and disk."""
+    """The models to train of a run, time and disk by a rough estimate, and the reach of an audit with its canaries."""
     from targets import workers
     from targets.training import make_fitter, settled
 
@@ -37,20 +41,31 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
         "missing": len(missing),
         "minutes": len(missing) * seconds / workers.count(settings["fleet"]["workers"]) / 60,
         "megabytes": BYTES * (models * parameters * (1 + settings["fleet"]["keep_checkpoints"]) + answers) / 1e6,
+        "claims": states_epsilon(settings),
+        "reach": Reach.planned(settings, dataset),
     }
 
 
 def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
-    """Prints a line per run and the total; a run that several guards stand before is trained once."""
+    """Prints a line per run, the total, and what audits can refute if all these runs are evaluated together.
+
+    A run that several guards stand before is trained once.
+    """
     from evaluation.terminal import console_for, empty_table, show
 
     costs = [cost for place, cost in enumerate(costs) if TUNED in cost["folder"] or cost not in costs[:place]]
     table = empty_table()
     for place, heading in enumerate(("run", "models", "to train", "about minutes", "about MB")):
         table.add_column(heading, justify="right" if place else "left", no_wrap=True)
-    total = {key: sum(cost[key] for cost in costs) for key in ("models", "missing", "minutes", "megabytes")}
+    total = {key: sum(cost[key] for cost in costs) for key in COSTS}
     for row in [*costs, {"folder": f"{len(costs)} runs", **total}]:
         table.add_row(
             row["folder"], str(row["models"]), str(row["missing"]), f"{row['minutes']:.1f}", f"{row['megabytes']:.1f}"
         )
-    show(console_for(), table)
+    console = console_for()
+    show(console, table)
+    level = LEVEL / max(sum(cost["claims"] for cost in costs), 1)
+    for cost in costs:
+        if (reach := cost["reach"]) is not None:
+            whose = "" if len(costs) == 1 else f"{Path(cost['folder']).name}: "
+            console.print(f"{whose}{reach.sentence(level)}", highlight=False, soft_wrap=True)

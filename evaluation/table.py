@@ -8,10 +8,11 @@ from typing import NamedTuple, TextIO
 
 from rich.text import Text
 
-from evaluation.claims import violations
+from evaluation.claims import is_tested, level_of, violations
 from evaluation.curves import ordered, strongest_row
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from evaluation.flags.flags import VIOLATED, flags, meanings, refutation
+from evaluation.reach import Reach
 from evaluation.terminal import console_for, empty_table, show
 from evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
 from evaluation.utility import CALIBRATION, Utility
@@ -55,7 +56,8 @@ class Skip(NamedTuple):
 
 
 def show_findings(findings: Sequence[Findings], file: TextIO | None = None) -> None:
-    """Prints each run with its strongest attack, what the flags mean and what was skipped; plain without a terminal."""
+    """Prints each run with its strongest attack, which claims its canaries can refute, what the flags mean and what was
+    skipped; plain without a terminal."""
     console = console_for(file)
     table = empty_table()
     told, named = lines(findings), headings(findings[0].utility)
@@ -74,6 +76,8 @@ def show_findings(findings: Sequence[Findings], file: TextIO | None = None) -> N
     for violation in violations(findings):
         whose = f"{VIOLATED}, {title(violation.found)}: "
         console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
+    for whose, sentence in reaches(findings):
+        console.print(Text.assemble((f"{whose}: ", "dim"), sentence))
     for flag, sentences in meanings(findings).items():
         if flag != VIOLATED:
             console.print(_meaning(flag, sentences, len(findings)))
@@ -142,6 +146,13 @@ def skips(findings: Sequence[Findings]) -> list[Skip]:
     for (attack, reason), titles in where.items():
         together.setdefault((reason, tuple(titles)), []).append(attack)
     return [Skip(tuple(attacks), reason, titles) for (reason, titles), attacks in together.items()]
+
+
+def reaches(findings: Sequence[Findings]) -> list[tuple[str, str]]:
+    """For each claim that was tested with canaries its run, and which claims that can refute at all."""
+    tested = [found for found in ordered(findings) if is_tested(found) and found.audit and has_canaries(found)]
+    level = level_of(findings)
+    return [(title(found), Reach.measured(found).sentence(level)) for found in tested]
 
 
 def attack_text(found: Findings, attack: str) -> str:

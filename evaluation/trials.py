@@ -153,7 +153,7 @@ class Trials:
 
     def cost(self) -> dict[str, Any]:
         """What trials and fleet will cost: the fleet as much as with the slowest of the settings to try."""
-        from evaluation.plan import TUNED, cost
+        from evaluation.plan import COSTS, TUNED, cost
 
         fleets = []
         for trial in self.trials:
@@ -165,9 +165,10 @@ class Trials:
             cost(trial.run, trial.settings, self.dataset, [] if trial.is_over else range(trial.models))
             for trial in self.trials
         ]
-        together = {key: slowest[key] + sum(trial[key] for trial in tried) for key in slowest if key != "folder"}
+        together = {key: slowest[key] + sum(trial[key] for trial in tried) for key in COSTS}
         folder = Path(slowest["folder"])
-        return {"folder": str(folder.with_name(f"{folder.name.rpartition('-')[0]}-{TUNED}")), **together}
+        named = folder.with_name(f"{folder.name.rpartition('-')[0]}-{TUNED}")
+        return {**slowest, **together, "folder": str(named)}  # trials claim nothing by themselves
 
     def _name(self, trial: Trial) -> str:
         strength = trial.run.strength

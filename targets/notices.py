@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+from targets import progress
 
 NOTHING_TO_ACT_ON = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
@@ -40,8 +41,7 @@ def in_one_line(also: Callable[[str], None] = lambda line: None) -> Iterator[Non
 
     def tell(message: Warning | str, *place: object, **more: object) -> None:
         line = f"warning: {' '.join(str(message).split())}"
-        clear = "\r\033[K" if sys.stderr.isatty() else ""  # the progress line may stand there
-        print(f"{clear}{line}", file=sys.stderr, flush=True)
+        progress.say(line)
         also(line)
 
     with warnings.catch_warnings():

@@ -26,6 +26,12 @@ def report(run: str, models: int, *, cached: bool = False) -> None:
             file.write(f"{run}\t{models}\t{int(cached)}\n")
 
 
+def say(line: str) -> None:
+    """Prints a line on stderr, in the place of the progress line if that stands there."""
+    clear = "\r\033[K" if sys.stderr.isatty() else ""
+    print(f"{clear}{line}", file=sys.stderr, flush=True)
+
+
 def silence() -> None:
     """Lines of this process are not shown from now on: `quiet=true`."""
     global _silent

@@ -17,7 +17,12 @@ from scipy.special import bdtrc, expit, gammaln, log_expit, log_ndtr, ndtr, ndtr
 from evaluation.statistics.intervals import upper_limit
 
 LARGEST_EXPONENT = 700.0  # e^ε overflows above; the bound is far above 1 there already
+SMALLEST = math.exp(-LARGEST_EXPONENT)
 PRECISION = 1e-6  # of a bound on ε
+MOST_CANARIES = 1_000_000
+"""Above it `canaries_needed` names no number: nobody plants as many."""
+ENOUGH = 4
+"""With so many times the canaries that are needed without δ, what δ adds is all that is left, and more do not help."""
 
 
 def clopper_pearson(tp: int, members: int, fp: int, nonmembers: int, delta: float = 0.0, alpha: float = 0.05) -> float:
@@ -88,18 +93,56 @@ def one_run(canaries: int, guesses: int, correct: int, delta: float, p: float = 
     _check_guesses(canaries, guesses, correct, delta, p)
     if correct == 0:
         return 0.0
-    fewer = np.arange(correct - 1.0, -1.0, -1.0)
-    ways = gammaln(guesses + 1) - gammaln(fewer + 1) - gammaln(guesses - fewer + 1)
+    return _largest(lambda epsilon: _chance(canaries, guesses, correct, delta, epsilon) <= p)
 
-    def surprising(epsilon: float) -> bool:
-        chance = float(bdtrc(correct - 1, guesses, expit(epsilon)))
-        if delta > 0:
-            # δ may turn some of the less lucky outcomes into this one.
-            outcomes = np.exp(ways + fewer * epsilon + guesses * log_expit(-epsilon))
-            chance += 2 * canaries * delta * float(np.max(np.cumsum(outcomes) / np.arange(1, correct + 1)))
-        return chance <= p
 
-    return _largest(surprising)
+def canaries_needed(epsilon: float, share: float, delta: float, p: float = 0.05) -> int | None:
+    """The least number of canaries with which `one_run` exceeds ε if all guesses are right.
+
+    Without δ it takes q^r ≤ p for r guesses, q = e^ε/(1 + e^ε) being the chance of a right one. What δ adds to that
+    grows as fast as the number of canaries does: where δ is too large, no number suffices.
+
+    Args:
+        epsilon: that is to be refuted, above 0.
+        share: of the canaries, guessed at either end, in (0, 0.5].
+        delta: of the claim, in [0, 1).
+        p: probability of exceeding the true ε.
+
+    Returns:
+        None if no number suffices, or none up to a million.
+
+    Example:
+        >>> canaries_needed(epsilon=4, share=0.1, delta=0), canaries_needed(epsilon=8, share=0.1, delta=1e-4)
+        (830, None)
+    """
+    surprise = max(-float(log_expit(epsilon)), SMALLEST)  # of a right guess
+    least = math.ceil(-0.5 * math.log(p) / surprise)  # guesses at either end, if δ were 0
+    most = min(ENOUGH * least, math.floor(share * MOST_CANARIES))
+
+    def suffices(each: int) -> bool:
+        return _chance(math.ceil(each / share), 2 * each, 2 * each, delta, epsilon) <= p
+
+    too_few, each = least - 1, least
+    while each <= most and not suffices(each):
+        too_few, each = each, each + max(1, each // 20)
+    if each > most:
+        return None
+    while each - too_few > 1:
+        middle = (too_few + each) // 2
+        too_few, each = (too_few, middle) if suffices(middle) else (middle, each)
+    return math.ceil(each / share)
+
+
+def _chance(canaries: int, guesses: int, correct: int, delta: float, epsilon: float) -> float:
+    """How likely so many right guesses are at most, if (ε, δ) is true (Steinke, Nasr & Jagielski 2023, theorem 5.2)."""
+    chance = float(bdtrc(correct - 1, guesses, expit(epsilon)))
+    if delta > 0:
+        # δ may turn some of the less lucky outcomes into this one.
+        fewer = np.arange(correct - 1.0, -1.0, -1.0)
+        ways = gammaln(guesses + 1) - gammaln(fewer + 1) - gammaln(guesses - fewer + 1)
+        outcomes = np.exp(ways + fewer * epsilon + guesses * log_expit(-epsilon))
+        chance += 2 * canaries * delta * float(np.max(np.cumsum(outcomes) / np.arange(1, correct + 1)))
+    return chance
 
 
 def one_run_fdp(canaries: int, guesses: int, correct: int, delta: float, p: float = 0.05) -> float:

@@ -1,0 +1,94 @@
+"""Which claims an audit can refute at all: known before anything is trained."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from datamodules.dataset import Dataset
+from datamodules.settings import made
+from datamodules.split import Membership
+from evaluation.claims import LEVEL
+from evaluation.findings import Findings
+from evaluation.statistics.epsilon import canaries_needed, one_run
+from evaluation.titles import epsilon_text
+
+SHARE = 0.1
+"""Of the canaries, guessed at either end unless `threat.guesses` says otherwise."""
+MORE = 0.4
+"""A share that leaves enough canaries between both ends: by chance one in ten more of them may be in than out."""
+ROUNDING = 1e-9  # of a share of a count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """What the guesses of an audit refute if all of them are right.
+
+    Args:
+        epsilon: ε that is claimed.
+        delta: δ of the claim.
+        canaries: how many there are.
+        share: of the canaries, guessed at either end.
+        drawn: whether their membership is drawn with probability ½, without which guesses prove nothing about ε.
+    """
+
+    epsilon: float
+    delta: float
+    canaries: int
+    share: float = SHARE
+    drawn: bool = True
+
+    @classmethod
+    def planned(cls, settings: Mapping[str, Any], dataset: Dataset) -> Reach | None:
+        """The reach of the audit of a run that is to be trained; None without canaries, or if it claims no ε."""
+        from targets.named import make_defense
+        from targets.recipe import Recipe
+
+        node, split = settings["defense"], dataset.split
+        if not len(split.canaries) or not states_epsilon(settings):
+            return None
+        membership = made(Membership, "membership", settings["membership"])
+        size = membership.public_size(make_defense(node).units(split), len(split.canaries))
+        delta = node.get("delta") or Recipe.of(settings).arithmetic(size).delta
+        drawn = membership.share == 0.5
+        return cls(epsilon=node["epsilon"], delta=delta, canaries=len(split.canaries), drawn=drawn)
+
+    @classmethod
+    def measured(cls, found: Findings) -> Reach:
+        """The reach of the audit of a run with a claim."""
+        claim, audit = found.statement, found.audit
+        share = audit["guesses"] / 2 / audit["canaries"] or SHARE
+        return cls(epsilon=claim.epsilon or 0.0, delta=claim.delta or 0.0, canaries=audit["canaries"], share=share)
+
+    def ceiling(self, level: float = LEVEL) -> float:
+        """The lower bound on ε that a perfect attack proves, which is wrong with a probability of at most `level`."""
+        guesses = 2 * int(self.share * self.canaries + ROUNDING)
+        return one_run(self.canaries, guesses, guesses, self.delta, level) if self.drawn else 0.0
+
+    def sentence(self, level: float = LEVEL) -> str:
+        """Which claims can be refuted, and what it takes where that of the run cannot."""
+        ceiling = self.ceiling(level)
+        claims = f"claims up to ε = {math.floor(10 * ceiling) / 10}" if ceiling >= 0.1 else "no claim"
+        told = f"this audit can refute {claims}"
+        if ceiling > self.epsilon:
+            return told
+        return f"{told}; ε = {epsilon_text(self.epsilon)} takes {self._needed(level)}"
+
+    def _needed(self, level: float) -> str:
+        if not self.drawn:
+            return "membership.share=0.5"
+        enough = replace(self, share=max(self.share, MORE)).ceiling(level) > self.epsilon
+        more = f", or threat.guesses={MORE}" if enough else ""
+        if count := canaries_needed(self.epsilon, self.share, self.delta, level):
+            return f"at least {count:,} canaries{more}"
+        if count := canaries_needed(self.epsilon, self.share, 0.0, level):
+            return f"at least {count:,} canaries and a smaller δ than {self.delta:.2g}{more}"
+        return "more than a million canaries"
+
+
+def states_epsilon(settings: Mapping[str, Any]) -> bool:
+    """Whether a run's defense is set up by an ε that it then claims: infinity is clipping alone."""
+    epsilon = settings["defense"].get("epsilon")
+    return epsilon is not None and not math.isinf(epsilon)
