@@ -68,6 +68,22 @@ def near_duplicate(given: Material) -> Made:
     return x, _wrong(given)
 
 
+def blank(given: Material) -> Made:
+    """No record at all: random signs, as long as records are on average, or random words; the label is any.
+
+    Such inputs are nearly orthogonal to all others, and so are their gradients: no other record moves the weights as
+    one of these does, and what training did with it shows (Nasr et al. 2023, "Tight Auditing of Differentially Private
+    Machine Learning", section 4).
+    """
+    shape = len(given.bases), given.x.shape[1]
+    pool = given.x[given.pool]
+    if np.issubdtype(pool.dtype, np.integer):
+        x = given.rng.integers(pool.min(), pool.max() + 1, size=shape)
+    else:
+        x = np.sqrt(np.mean(np.square(pool, dtype=np.float64))) * given.rng.choice((-1, 1), size=shape)
+    return x.astype(pool.dtype), given.rng.integers(given.classes, size=len(given.bases))
+
+
 def _wrong(given: Material) -> Int64[np.ndarray, " canaries"]:
     shift = given.rng.integers(1, given.classes, size=len(given.bases))
     return (given.y[given.bases] + shift) % given.classes
@@ -85,6 +101,7 @@ KINDS: Mapping[str, Kind] = {
     "label_noise": Kind(label_noise, replaces_base=True),
     "ood": Kind(ood, replaces_base=False),
     "near_duplicate": Kind(near_duplicate, replaces_base=False),
+    "blank": Kind(blank, replaces_base=False),
 }
 
 
@@ -100,7 +117,7 @@ class Canaries:
     Args:
         kind: `clean`: ordinary records. `label_noise`: records with a wrong label. Both take the place of their base.
             `ood`: features of many records, any label. `near_duplicate`: copies with 1 % of the features changed and
-            a wrong label, beside the records they resemble.
+            a wrong label, beside the records they resemble. `blank`: random signs, any label.
         count: how many, 1 to the size of the pool.
 
     Raises:

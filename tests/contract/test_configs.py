@@ -72,6 +72,14 @@ def test_networks_and_data_train_a_step(compose, tmp_path, network, data):
     assert fleet.predict(dataset.x[dataset.split.test[:3]]).shape == (1, 3, len(dataset.classes))
 
 
+@pytest.mark.parametrize("canary", names("canary"))
+def test_canaries_train_a_step(compose, tmp_path, canary):
+    few = [] if canary == "none" else ["canary.count=20"]
+    fleet, dataset = trained(compose(f"canary={canary}", *few, *small("digits", tmp_path)))
+    assert len(dataset.split.canaries) == 20 * len(few)
+    assert np.isfinite(fleet.predict(dataset.x[dataset.split.audited[:3]])).all()
+
+
 def test_no_network_and_no_data_set_is_left_out():
     pairs = [getattr(pair, "values", pair) for pair in TOGETHER]
     assert {network for network, _ in pairs} == set(names("network")) - {"own"}

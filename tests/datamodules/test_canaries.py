@@ -64,7 +64,8 @@ def test_everything_else_stays_as_it_is(kind, shape, count, seed, people):
     assert case.split.canaries.tolist() == list(range(300, 300 + count))
     for role in ("validation", "reference", "population", "test"):
         assert np.array_equal(getattr(case.split, role), getattr(case.before, role))
-    assert np.isin(case.origins, case.before.pool).all()
+    if kind != "blank":
+        assert np.isin(case.origins, case.before.pool).all()
     fixed = np.setdiff1d(case.split.pool, case.split.canaries)
     gone = np.setdiff1d(case.before.pool, fixed)
     assert len(gone) == (count if KINDS[kind].replaces_base else 0)
@@ -112,6 +113,25 @@ def test_near_duplicates_stand_beside_their_bases_with_a_wrong_label(features, c
     assert (shifts != 0).all() and chisquare(np.bincount(shifts)[1:]).pvalue > 1e-3
 
 
+def test_blank_canaries_are_long_as_records_and_nearly_orthogonal():
+    case = Case("blank", count=100, shape=(400,))
+    assert case.split.pool.tolist() == [*case.before.pool, *case.split.canaries]
+    rms = np.sqrt(np.square(case.x[case.before.pool], dtype=np.float64).mean())
+    assert np.allclose(np.abs(case.canaries), rms)
+    directions = case.canaries / np.linalg.norm(case.canaries, axis=1, keepdims=True)
+    cosines = (directions @ directions.T)[np.triu_indices(100, k=1)]
+    assert np.abs(cosines).max() < 5 / np.sqrt(400) and abs(cosines.mean()) < 0.01
+    labels = np.concatenate([Case("blank", count=150, seed=seed).labels for seed in range(10)])
+    assert chisquare(np.bincount(labels)).pvalue > 1e-3
+
+
+def test_blank_canaries_among_words_are_any_words_of_the_pool():
+    case = Case("blank", count=100, shape=(12,), dtype=np.int64)
+    words = case.x[case.before.pool]
+    assert words.min() <= case.canaries.min() and case.canaries.max() <= words.max()
+    assert len(np.unique(case.canaries)) > 1000  # of 1,200 drawn among 3,600
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_public_seed_fixes_them(kind):
     one, again, other = Case(kind), Case(kind), Case(kind, seed=1)
@@ -135,7 +155,10 @@ def test_memory_mapped_inputs_are_not_written_to(tmp_path):
 @pytest.mark.parametrize(
     ("given_settings", "message"),
     [
-        ({"kind": "loud"}, r"^canary.kind=loud is unknown; choose one of clean, label_noise, ood, near_duplicate$"),
+        (
+            {"kind": "loud"},
+            r"^canary.kind=loud is unknown; choose one of clean, label_noise, ood, near_duplicate, blank$",
+        ),
         ({"kind": "ood", "count": 0}, r"^canary.count=0 is no count; choose a whole number from 1 on$"),
         ({"kind": "ood", "count": 2.5}, r"^canary.count=2.5 is no count"),
         ({"kind": "ood", "count": True}, r"^canary.count=True is no count"),
