@@ -26,6 +26,7 @@ from evaluation.statistics.epsilon import MOST_CANARIES, canaries_needed, one_ru
 from evaluation.table import reaches, show_findings
 from train import one, train
 
+ROOT = Path(__file__).parents[2]
 PRIVATE = ["data=digits", "defense=dp_sgd"]
 README = [*PRIVATE, "canary=label_noise", "canary.count=200"]
 """What the README trains, at ε = 8."""
@@ -145,6 +146,32 @@ def test_what_was_foretold_is_what_an_audit_can_show(compose: Callable[..., Any]
     assert foretold.ceiling() == Reach.measured(found).ceiling()
     right = {**found.audit, "correct": found.audit["guesses"]}
     assert violations([replace(found, audit=right)]) == []  # not even these
+
+
+BLANK = ["canary=blank", "canary.count=1000", "defense.epsilon=4"]
+
+
+@pytest.mark.parametrize(("more", "share", "reaches"), [([], 0.1, "3.3"), (BLANK, 0.1, "3.9"), (BLANK, 0.4, "5.3")])
+def test_the_recipes_reach_what_the_documents_say(
+    compose: Callable[..., Any], more: list[str], share: float, reaches: str
+) -> None:
+    root = ROOT.parent / "shared" / "data" / "location30"
+    if not root.is_dir():
+        pytest.skip("no location30 under ../shared/data")
+    settings = compose("experiment=dp_audit", f"data.root={root}", *more)
+    planned = Reach.planned(settings, from_config(settings))
+    assert planned is not None
+    reach = replace(planned, share=share)
+    assert reach.sentence().startswith(f"this audit can refute claims up to ε = {reaches}")
+    assert (reach.ceiling() > reach.epsilon) == (reaches != "3.9")
+    if reaches != "3.9":
+        for page in ("README.md", "docs/attacks.md", "conf/experiment/dp_audit.yaml"):
+            assert reaches in (ROOT / page).read_text(encoding="utf-8")
+
+
+def test_the_documents_quote_what_is_said() -> None:
+    assert SENTENCE in (ROOT / "docs" / "attacks.md").read_text(encoding="utf-8")
+    assert "up to ε = 2.2" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def test_table_and_report_say_so_of_canaries(canaries: list[Findings], make_violated: Callable[..., Findings]) -> None:
