@@ -91,6 +91,18 @@ class Secret:
         cipher = Cipher(algorithms.ChaCha20(_key(self.value, purpose, model, 32), nonce), mode=None).encryptor()
         return lambda words: cipher.update_into(_zeros(words.nbytes), words.view(np.uint8).data)
 
+    def digest(self, purpose: str, model: int, step: int, *, content: bytes) -> bytes:
+        """16 bytes from (secret, purpose, model, step) and a content: the key of a stream of what bears that content.
+
+        Args:
+            purpose: names the use; every use has its own digests.
+            model: the model's number in the fleet.
+            step: 0 ≤ step < 2^96.
+            content: any.
+        """
+        key = _key(self.value, purpose, model, 32)
+        return hashlib.blake2b(step.to_bytes(12, "little") + content, key=key, digest_size=16).digest()
+
     def torch(self, purpose: str, model: int = 0, step: int = 0) -> torch.Generator:
         """A CPU generator with a full state from (secret, purpose, model, step).
 

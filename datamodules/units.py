@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
@@ -71,6 +72,9 @@ class Groups:
     fewer repeats them as evenly as possible (user-level sampling: Charles et al. 2024, "Fine-Tuning Large Language
     Models with User-Level Differential Privacy", section 3).
 
+    Which records those are is a function of the secret, the model, the step and the group's own value: neighboring data
+    sets, one of which lacks a group, take the same records of all others, and so does any number of processes.
+
     Args:
         groups: the group of every record, any values that can be compared.
         records_per_group: the bound, 1 or more.
@@ -85,6 +89,7 @@ class Groups:
         distinct, group = np.unique(np.asarray(groups), return_inverse=True)
         self.count, self.records_per_group, self.augmentations = len(distinct), records_per_group, augmentations
         self.secret, self.name = secret, name
+        self.digests = [_digest(value) for value in distinct.tolist()]
         order = np.argsort(group, kind="stable")
         self.members = np.split(order, np.searchsorted(group[order], np.arange(1, self.count)))
 
@@ -96,9 +101,22 @@ class Groups:
         return self.count
 
     def rows(self, taken: Int64[np.ndarray, " taken"], model: int, step: int) -> Int64[np.ndarray, " rows"]:
-        draw = self.secret.numpy("group", model, step)
-        chosen = [np.resize(draw.permutation(self.members[group]), self.records_per_group) for group in taken]
+        philox = np.random.Philox(key=0)
+        draw, state = np.random.Generator(philox), philox.state
+        chosen = []
+        for group in taken:
+            key = self.secret.digest("group", model, step, content=self.digests[group])
+            state["state"]["key"] = np.frombuffer(key, dtype="<u8")
+            philox.state = state  # as in a new generator, which would take several times as long
+            chosen.append(np.resize(draw.permutation(self.members[group]), self.records_per_group))
         return np.repeat(np.array(chosen, dtype=np.int64).ravel(), self.augmentations)
+
+
+def _digest(group: Any) -> bytes:
+    """The name of a group by its value alone: integers are floats as soon as another group's value is one."""
+    if isinstance(group, bool) or (isinstance(group, float) and group.is_integer()):
+        group = int(group)
+    return hashlib.blake2b(str(group).encode(errors="surrogatepass"), digest_size=16).digest()
 
 
 def units_of(
