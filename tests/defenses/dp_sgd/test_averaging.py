@@ -88,3 +88,13 @@ def test_groups_keep_features_alive(layer: nn.Module, inputs: tuple[int, ...], g
     outputs = new(torch.randn(inputs))
     assert (outputs.flatten(1).std(dim=1) > 0.5).all()
     assert new.weight is None if not layer.affine else bool((new.weight == 2).all())
+
+
+def test_frozen_batch_norms_stay_and_frozen_parameters_stay_frozen() -> None:
+    frozen, half = nn.BatchNorm1d(16).requires_grad_(False).eval(), nn.BatchNorm1d(16)
+    half.bias.requires_grad_(False)
+    network = nn.Sequential(frozen, half, nn.BatchNorm1d(16), nn.BatchNorm1d(16, affine=False))
+    assert replace_batch_norms(network) == ["1", "2", "3"]
+    assert network[0] is frozen and not network[0].training
+    flags = [[parameter.requires_grad for parameter in layer.parameters()] for layer in network]
+    assert flags == [[False, False], [True, False], [True, True], []]
