@@ -426,7 +426,7 @@ class DPSGD(pl.Callback):
             batch_size=mechanism.expected_batch_size,
             steps=mechanism.steps,
             steps_per_epoch=math.ceil(1 / mechanism.sampling_rate),
-            dropout=chooser.draws,
+            drawing=chooser.draws,
         )
         return Watch(
             chooser.module,

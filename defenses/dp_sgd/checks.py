@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
 import types
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -163,6 +164,7 @@ class Checks:
         trainer = module.__dict__.get("_trainer")
         try:
             copied = copy.deepcopy(module, {id(trainer): trainer}).double()
+            copied.__dict__["_trainer"] = trainer  # which Lightning leaves out of copies
             for layer in copied.modules():
                 layer.__dict__.pop("forward", None)
             copied.__dict__.pop("training_step", None)
@@ -288,43 +290,45 @@ class Checks:
 
 
 class Pace:
-    """How often the checks run, from public numbers alone, so that they cost a few per cent of the training.
+    """How often the checks run, from public numbers alone, so that they cost a few per cent of a long training.
 
     Args:
-        parameters: that are trained.
+        parameters: that are trained, of one model.
         batch_size: expected.
         steps: T.
         steps_per_epoch: of a pass over N records.
-        dropout: whether the module has dropout, so that a check needs a pass of its own.
+        drawing: whether the module draws random numbers, so that a check in a step needs a pass of its own.
     """
 
-    def __init__(self, *, parameters: int, batch_size: float, steps: int, steps_per_epoch: int, dropout: bool):
-        self.steps_per_epoch = max(steps_per_epoch, 1)
+    def __init__(self, *, parameters: int, batch_size: float, steps: int, steps_per_epoch: int, drawing: bool):
+        self.steps, self.steps_per_epoch = steps, max(steps_per_epoch, 1)
         self.epochs = -(-steps // self.steps_per_epoch)
-        cost = alone_cost(parameters, batch_size)
-        self.every = max(1, round((cost + (0.8 if dropout else 0.0)) / STEP_BUDGET))
-        self.steps = steps
-        self.cost = cost
+        self.cost = alone_cost(parameters, batch_size)
+        self.every = max(1, math.ceil((self.cost + (1.0 if drawing else 0.0)) / STEP_BUDGET))
 
     def records(self, epoch: int) -> int:
         """Records that are compared before an epoch: many at 1, 2, 4, 8, …, few at the others."""
+        steps = max(self.steps, LONG)
         if epoch & (epoch - 1) == 0:
-            affordable = EPOCH_BUDGET * self.steps_per_epoch * max(epoch / 2, 1) / self.cost
-            return int(min(MANY, affordable))
-        return int(min(FEW, EPOCH_BUDGET * self.steps_per_epoch / self.cost))
+            return int(min(MANY, EPOCH_BUDGET * steps / self.cost / (self.epochs - 1).bit_length()))
+        return int(min(FEW, EPOCH_BUDGET * steps / self.cost / self.epochs))
 
     def due(self, step: int) -> bool:
-        return step % self.every == self.every - 1
+        """Whether a record of this step is compared: each of the first, then every k-th."""
+        return step < FIRST_STEPS or step % self.every == 0
 
     def missed(self, share: float = 0.01) -> float:
         """Chance that a coupling which shows in that share of batches is never seen."""
-        looks = 1 + sum(self.records(epoch) > 1 for epoch in range(1, self.epochs)) + self.steps // self.every
-        return float((1 - share) ** looks)
+        steps = min(self.steps, FIRST_STEPS) + max(0, self.steps - FIRST_STEPS) // self.every
+        epochs = sum(self.records(epoch) > 1 for epoch in range(1, self.epochs))
+        return float((1 - share) ** (1 + epochs + steps))
 
 
 MANY, FEW = 128, 8
-STEP_BUDGET, EPOCH_BUDGET = 0.03, 0.015
-"""Share of the training's time that checks in steps and before epochs may take."""
+LONG, FIRST_STEPS = 400, 16
+"""Steps from which on a training is long; shorter ones are looked at as much. Steps that are all looked at."""
+STEP_BUDGET, EPOCH_BUDGET = 0.025, 0.02
+"""Share of a long training's time that checks in steps, and before epochs, may take."""
 COSTS: dict[int, dict[int, float]] = {
     10_000: {16: 0.6, 64: 0.5, 256: 0.35, 1024: 0.15, 4096: 0.06},
     100_000: {16: 0.6, 64: 0.45, 256: 0.25, 1024: 0.1, 4096: 0.03},
