@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -230,7 +231,8 @@ def random_state() -> tuple[Any, ...]:
     accelerators = (
         [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []
     )
-    own = torch.get_rng_state().numpy().tobytes(), name, words.tobytes(), *rest, random.getstate(), *accelerators
+    stored = torch.get_rng_state().untyped_storage()  # `numpy()` fails within torch.func
+    own = ctypes.string_at(stored.data_ptr(), stored.nbytes()), name, words.tobytes(), *rest, random.getstate(), *accelerators
     return *own, Draws.count
 
 
