@@ -95,9 +95,8 @@ class Alone(ClippedSum):
             )
         except StepFailed as error:
             raise ValueError(
-                f"training_step fails on a batch of one record ({type(error.__cause__).__name__}), and"
-                " per_record=alone gives it every record by itself; where squeeze() drops the batch dimension, say which"
-                " dimension is meant, as squeeze(-1) does"
+                f"training_step fails on a batch of one record ({type(error.__cause__).__name__}), which is all that"
+                " per_record=alone gives it; where squeeze() drops the batch dimension, use squeeze(-1)"
             ) from error.__cause__
         found = zip(self.parameters, *of_loss, strict=True)
         return loss, [torch.zeros_like(p) if g is None else g * self.scale for p, g in found]

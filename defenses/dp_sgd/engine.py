@@ -278,16 +278,17 @@ class Engine(ClippedSum):
         return forward
 
 
-def replace_attribute(module: nn.Module, name: str, value: Any) -> Callable[[], object]:
+def replace_attribute(module: object, name: str, value: Any) -> Callable[[], object]:
     """Sets an attribute on the instance; returns what makes the instance as it was."""
-    before = module.__dict__.get(name)
-    module.__dict__[name] = value
-    return lambda: module.__dict__.pop(name) if before is None else module.__dict__.update({name: before})
+    own = vars(module)
+    before = own.get(name)
+    own[name] = value
+    return lambda: own.pop(name) if before is None else own.update({name: before})
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Products in full float32, whatever the user allows for the network: norms and sums are what the claim rests on."""
+    """Products in full float32, whatever the user allows for the network: the claim rests on norms and sums."""
     before = torch.get_float32_matmul_precision()
     if before != "highest":
         torch.set_float32_matmul_precision("highest")
@@ -301,11 +302,13 @@ def full_precision() -> Iterator[None]:
 def _double(tape: Tape, scale: float | Tensor) -> Tape:
     """The same in double precision, output gradients times `scale`."""
     activations = [call.double() if call.is_floating_point() else call for call in tape[0]]
-    return activations, [_like(scale, call) * call.double() for call in tape[1]]
+    scales = [_like(scale, call) if isinstance(scale, Tensor) else scale for call in tape[1]]
+    return activations, [by * call.double() for by, call in zip(scales, tape[1], strict=True)]
 
 
-def _like(scale: float | Tensor, call: Tensor) -> float | Tensor:
-    return scale.view(*scale.shape, *[1] * (call.ndim - scale.ndim)) if isinstance(scale, Tensor) else scale
+def _like(by_record: Tensor, call: Tensor) -> Tensor:
+    """One value for each record, in a form that goes with what a layer noted of all of them."""
+    return by_record.view(*by_record.shape, *[1] * (call.ndim - by_record.ndim))
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
