@@ -19,6 +19,7 @@ from defenses.dp_sgd.gradients import ClippedSum, Refused
 from defenses.dp_sgd.layers import Gradients, Sums, Tape, gradients
 from defenses.dp_sgd.layers.dense import dense_gradients
 from defenses.dp_sgd.layers.embedding import embedding_gradients
+from defenses.dp_sgd.layers.tape import joined_positions, learning, squared_norms
 from defenses.dp_sgd.layers.tied import tied_gradients
 
 
