@@ -491,9 +491,8 @@ class DPSGD(pl.Callback):
     def _write(self, physical: PhysicalBatches | None) -> None:
         """After the backward pass of a batch, whatever was left of it to clip included."""
         step = self._started
-        if physical is not None and not physical.empty:
-            if not step.written:
-                self._watch.gradient_ready(self.steps, self._index, physical.rows[-1], physical.whole[-1])
+        if physical is not None and not physical.empty and not step.written:
+            self._watch.gradient_ready(self.steps, self._index, physical.rows[-1], physical.whole[-1])
             self._clip(physical.rows)
         step.write()
         self._warn(self._watch.written(self.steps))
