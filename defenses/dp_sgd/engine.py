@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from defenses.dp_sgd.gradients import ClippedSum, Refused
 from defenses.dp_sgd.layers import Gradients, Sums, Tape, gradients
 from defenses.dp_sgd.layers.dense import dense_gradients
 from defenses.dp_sgd.layers.embedding import embedding_gradients
+from defenses.dp_sgd.layers.tape import joined_positions, learning, squared_norms
 from defenses.dp_sgd.layers.tied import tied_gradients
 
 
@@ -321,6 +323,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
     Raises:
         LayerError: naming the first layer whose per-record gradient is unknown.
     """
+    names = Counter(parameter for _, parameter in network.named_parameters(remove_duplicate=False))
     owners: dict[nn.Parameter, _Layer] = {}
     layers: list[_Layer] = []
     for name, module in network.named_modules():
@@ -339,7 +342,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
         layer = _Layer(
             title=title,
             modules=(module,),
-            gradients=lambda tapes, module=module, known=known: known(module, tapes[0]),  # type: ignore[misc]
+            gradients=functools.partial(_counted, module, known, names[parameters[0]]),
             tapes=[([], [])],
         )
         shared = [parameter for parameter in parameters if parameter in owners]
@@ -351,7 +354,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
             layer = _Layer(
                 title=f"{other.title} and {title}",
                 modules=tuple(pair),
-                gradients=functools.partial(_tied, *pair),
+                gradients=functools.partial(_tied, *pair, names[shared[0]]),
                 tapes=[([], []), ([], [])],
             )
             layers.remove(other)
@@ -360,11 +363,25 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
     yield from layers
 
 
-def _tied(embedding: nn.Embedding, linear: nn.Linear, tapes: Sequence[Tape]) -> Gradients:
+def _counted(
+    module: nn.Module, known: Callable[[nn.Module, Tape], Gradients], names: int, tapes: Sequence[Tape]
+) -> Gradients:
+    """Of one layer, whose parameters count as often as the network holds them."""
+    squares, sums = known(module, tapes[0])
+    return (squares if names == 1 else names * squares), sums
+
+
+def _tied(embedding: nn.Embedding, linear: nn.Linear, names: int, tapes: Sequence[Tape]) -> Gradients:
     """Of an embedding and an output layer with one weight; where the loss reaches only one of them, its own."""
     looked_up, projected = tapes
     if not projected[1]:
-        return embedding_gradients(embedding, looked_up)
-    return (
-        tied_gradients(embedding, linear, looked_up, projected) if looked_up[1] else dense_gradients(linear, projected)
-    )
+        squares, sums = embedding_gradients(embedding, looked_up)
+        return names * squares, sums
+    if looked_up[1]:
+        squares, sums = tied_gradients(embedding, linear, looked_up, projected)
+    else:
+        squares, sums = dense_gradients(linear, projected)
+    once: Tensor | float = 0.0  # the bias has one name
+    if learning(linear.bias) is not None:
+        once = squared_norms(joined_positions(projected[1], records=1).sum(-2))
+    return names * squares - (names - 1) * once, sums
