@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -53,3 +55,15 @@ def test_every_requirement_is_pinned():
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     assert all("==" in line for line in lines) and "torch==2.13.0" in lines
     assert {re.split(r"[<>=\[]", name)[0].lower() for name in wanted} <= pinned
+
+
+def test_the_claim_of_dp_sgd_names_code_and_tests_that_exist():
+    package = importlib.import_module("defenses.dp_sgd")
+    entries = re.findall(r"^    (\S+)\.py (\S+) → (test_\w+\.py)(?: (test_\w+))?$", package.__doc__, re.MULTILINE)
+    assert len(entries) == package.__doc__.count("→") > 30
+    for file, function, test_file, test in entries:
+        value = importlib.import_module(f"defenses.dp_sgd.{file.replace('/', '.')}")
+        for name in function.split("."):
+            value = getattr(value, name)
+        text = (ROOT / "tests" / "defenses" / "dp_sgd" / test_file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in text, (test_file, test)

@@ -95,9 +95,8 @@ class Alone(ClippedSum):
             )
         except StepFailed as error:
             raise ValueError(
-                f"training_step fails on a batch of one record ({type(error.__cause__).__name__}), and"
-                " per_record=alone gives it every record by itself; where squeeze() drops the batch dimension, say which"
-                " dimension is meant, as squeeze(-1) does"
+                f"training_step fails on a batch of one record ({type(error.__cause__).__name__}), which is all that"
+                " per_record=alone gives it; where squeeze() drops the batch dimension, use squeeze(-1)"
             ) from error.__cause__
         found = zip(self.parameters, *of_loss, strict=True)
         return loss, [torch.zeros_like(p) if g is None else g * self.scale for p, g in found]
@@ -112,19 +111,21 @@ class Alone(ClippedSum):
         """Clips and adds; units whose gradient is not finite count as zero."""
         with full_precision():
             flat = [gradient.reshape(len(gradient), -1) for gradient in gradients]
-            of_parameters = torch.stack([torch.linalg.vector_norm(each, dim=1).square() for each in flat])
+            norms = [torch.linalg.vector_norm(each, dim=1) for each in flat]
+            times = [self.names[parameter] for parameter in self.parameters]
+            of_parameters = torch.stack([n * norm.square() for n, norm in zip(times, norms, strict=True)])
             squares = of_parameters.new_zeros(int(self.layer.max()) + 1, len(flat[0]))
             squares = squares.index_add(0, self.layer.to(squares.device), of_parameters)
             finite = squares.sum(0).isfinite()
             squares = squares.where(finite, 0)
-            norms, factors = self.factors(squares)
+            whole, factors = self.factors(squares)
             by_layer = factors.expand(len(squares), -1) if factors.ndim == 1 else factors
             part: dict[nn.Parameter, Tensor] = {}
             for parameter, each, layer in zip(self.parameters, flat, self.layer.tolist(), strict=True):
                 kept = each if finite.all() else each.where(finite.unsqueeze(1), 0)
                 part[parameter] = (by_layer[layer] @ kept).view_as(parameter)
             self.add(part)
-        return norms
+        return whole
 
 
 class Functional(Alone):
@@ -138,7 +139,7 @@ class Functional(Alone):
     def __init__(self, module: nn.Module, clipping: Flat | None, **settings: Any):
         super().__init__(module, clipping, **settings)
         self.chunk = max(1, ELEMENTS // sum(parameter.numel() for parameter in self.parameters))
-        self.names = {f"module.{name}": p for name, p in module.named_parameters() if p.requires_grad}
+        self.weights = {f"module.{name}": p for name, p in module.named_parameters() if p.requires_grad}
         self._wrapped = _Called(module)
 
     def gradients(self, step: Any, *, number: int, index: int = 0) -> Iterator[list[Float[Tensor, "units ..."]]]:
@@ -198,8 +199,8 @@ class Functional(Alone):
 
         stacked = [torch.stack(each) for each in zip(*batches, strict=True)]
         each_record = torch.func.vmap(torch.func.grad(loss_of), in_dims=(None, *[0] * len(stacked)), randomness="error")
-        of_names = each_record({name: p.detach() for name, p in self.names.items()}, *stacked)
-        return [of_names[name].detach() * self.scale for name in self.names]
+        of_names = each_record({name: p.detach() for name, p in self.weights.items()}, *stacked)
+        return [of_names[name].detach() * self.scale for name in self.weights]
 
 
 class _Called(nn.Module):

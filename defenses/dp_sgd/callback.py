@@ -45,9 +45,11 @@ class DPSGD(pl.Callback):
     Samples records Poisson, clips every record's gradient to C, adds noise N(0, σ²C²) to the sum and divides by q·N, so
     that the trained weights say little about any one record. Module, optimizer and loader are as they were when the
     fit ends. Modules whose layers are all known are trained in one backward pass of the batch, and watched; any other
-    record by record. A training loader whose sampler has `poisson = True` (with `sampling_rate`, `public_size`, `steps`) is
-    used as it is; the sampling of any other is replaced, its batch size B being the records expected in a step, of all
-    processes together. The loss must be the mean over the batch, unless the module has an attribute `loss_divisor`:
+    record by record.
+
+    A training loader whose sampler has `poisson = True` (and `sampling_rate`, `public_size`, `steps`) is used as it is;
+    the sampling of any other is replaced, its batch size B being the records expected in a step, of all processes
+    together. The loss must be the mean over the batch, unless the module has an attribute `loss_divisor`:
     then it is a sum over records divided by that.
 
     Args:
@@ -193,7 +195,8 @@ class DPSGD(pl.Callback):
         optimizer = rules.check_optimizers(trainer.strategy.optimizers)
         self._undo.append(refuse_mixing_layers(pl_module))
         secrets = self._secrets(pl_module, optimizer, mechanism, sampling)
-        iter(trainer.fit_loop._data_fetcher)  # type: ignore[call-overload] # worker processes may have drawn by other keys
+        fetcher: Any = trainer.fit_loop._data_fetcher
+        iter(fetcher)  # anew: worker processes may have drawn by other keys already
         chooser = self._chooser(pl_module, mechanism, sampling, secrets)
         self.choice = self._choose(chooser)
         clipped = chooser.make(self.choice.way)

@@ -19,18 +19,23 @@ from defenses.dp_sgd.records import Records
 from defenses.dp_sgd.rehearsal import Rehearsal, StepFailed
 
 FUNCTIONAL_PARAMETERS = 100_000
-"""Trainable parameters above which vectorized gradients cost more than records one by one (`benchmarks/dp_speed.py`)."""
+"""Trained parameters above which vectorized gradients cost more than records one by one (`benchmarks/dp_speed.py`)."""
 SLOWDOWN = {"fast": 1.0, "functional": 8.0, "alone": 30.0}
 """Time of a training each way, over that of the fast one; for plans."""
 FEW_UNITS = 4
 """Units that vectorized gradients are tried on."""
 COUPLED = (
-    "training_step couples records: {how}, so clipping bounds nothing; use a loss that is a mean over records, or choose"
-    " per_record=alone, under which every record is a batch of its own: weights of classes, negatives from the batch and"
-    " statistics of the batch then lose their meaning"
+    "training_step couples records: {how}, so clipping bounds nothing; use a loss that is a mean over records, or"
+    " per_record=alone, which makes every record a batch of its own: class weights, negatives and statistics from the"
+    " batch then lose their meaning"
+)
+NOT_COMPARED = (
+    "training_step raised {kind} on a batch of one record or of a few, so nothing shows that records are not coupled;"
+    " make it take batches of any size, or set unchecked=True, which gives up the guarantee"
 )
 SUMMED = "training_step returns the sum of the records' losses; return their mean, or set loss_divisor on the module"
 DRAWING = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
+"""Layers with random numbers of their own."""
 BY_LOSSES = "a batch's loss is not the mean of its records' losses"
 BY_GRADIENTS = "a record's gradient changes with the others in its batch"
 
@@ -155,11 +160,7 @@ class Chooser:
         except StepFailed as error:
             if self.unchecked:
                 return Choice("fast", "nothing could be checked", checked=False)
-            raise ValueError(
-                f"training_step raised {type(error.__cause__).__name__} on a batch of one record or of a few, so nothing"
-                " shows that its records are not coupled; make it take batches of any size, or set unchecked=True, which"
-                " gives up the guarantee"
-            ) from error.__cause__
+            raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
         finally:
             engine.detach()
         self.draws = self.draws or compared.random
@@ -186,9 +187,8 @@ class Chooser:
             alike = self.checks.losses_alike(step, columns)
         except StepFailed as error:
             raise ValueError(
-                f"training_step raised {type(error.__cause__).__name__} on a batch of one record or of a few; this module"
-                " is trained record by record: where squeeze() drops the batch dimension, say which dimension is meant, as"
-                " squeeze(-1) does"
+                f"training_step raised {type(error.__cause__).__name__} on a batch of one record or of a few, and this"
+                " module is trained record by record; where squeeze() drops the batch dimension, use squeeze(-1)"
             ) from error.__cause__
         if alike is False:
             raise ValueError(COUPLED.format(how=BY_LOSSES))
@@ -198,8 +198,8 @@ class Chooser:
             raise ValueError(f"per_record={way} trains one model at a time, not a stack; set fleet.at_once=1")
         if not getattr(self.module, "automatic_optimization", True):
             raise ValueError(
-                f"automatic_optimization=False leaves no place for per_record={way}, which this module needs or asks for;"
-                " let Lightning call backward and step"
+                f"automatic_optimization=False does not go with per_record={way}, which this module needs; let"
+                " Lightning call backward and step"
             )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from defenses.dp_sgd.gradients import ClippedSum, Refused
 from defenses.dp_sgd.layers import Gradients, Sums, Tape, gradients
 from defenses.dp_sgd.layers.dense import dense_gradients
 from defenses.dp_sgd.layers.embedding import embedding_gradients
+from defenses.dp_sgd.layers.tape import joined_positions, learning, squared_norms
 from defenses.dp_sgd.layers.tied import tied_gradients
 
 
@@ -278,16 +280,17 @@ class Engine(ClippedSum):
         return forward
 
 
-def replace_attribute(module: nn.Module, name: str, value: Any) -> Callable[[], object]:
+def replace_attribute(module: object, name: str, value: Any) -> Callable[[], object]:
     """Sets an attribute on the instance; returns what makes the instance as it was."""
-    before = module.__dict__.get(name)
-    module.__dict__[name] = value
-    return lambda: module.__dict__.pop(name) if before is None else module.__dict__.update({name: before})
+    own = vars(module)
+    before = own.get(name)
+    own[name] = value
+    return lambda: own.pop(name) if before is None else own.update({name: before})
 
 
 @contextmanager
 def full_precision() -> Iterator[None]:
-    """Products in full float32, whatever the user allows for the network: norms and sums are what the claim rests on."""
+    """Products in full float32, whatever the user allows for the network: the claim rests on norms and sums."""
     before = torch.get_float32_matmul_precision()
     if before != "highest":
         torch.set_float32_matmul_precision("highest")
@@ -301,11 +304,13 @@ def full_precision() -> Iterator[None]:
 def _double(tape: Tape, scale: float | Tensor) -> Tape:
     """The same in double precision, output gradients times `scale`."""
     activations = [call.double() if call.is_floating_point() else call for call in tape[0]]
-    return activations, [_like(scale, call) * call.double() for call in tape[1]]
+    scales = [_like(scale, call) if isinstance(scale, Tensor) else scale for call in tape[1]]
+    return activations, [by * call.double() for by, call in zip(scales, tape[1], strict=True)]
 
 
-def _like(scale: float | Tensor, call: Tensor) -> float | Tensor:
-    return scale.view(*scale.shape, *[1] * (call.ndim - scale.ndim)) if isinstance(scale, Tensor) else scale
+def _like(by_record: Tensor, call: Tensor) -> Tensor:
+    """One value for each record, in a form that goes with what a layer noted of all of them."""
+    return by_record.view(*by_record.shape, *[1] * (call.ndim - by_record.ndim))
 
 
 def _trainable(module: nn.Module) -> list[nn.Parameter]:
@@ -318,6 +323,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
     Raises:
         LayerError: naming the first layer whose per-record gradient is unknown.
     """
+    names = Counter(parameter for _, parameter in network.named_parameters(remove_duplicate=False))
     owners: dict[nn.Parameter, _Layer] = {}
     layers: list[_Layer] = []
     for name, module in network.named_modules():
@@ -336,7 +342,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
         layer = _Layer(
             title=title,
             modules=(module,),
-            gradients=lambda tapes, module=module, known=known: known(module, tapes[0]),  # type: ignore[misc]
+            gradients=functools.partial(_counted, module, known, names[parameters[0]]),
             tapes=[([], [])],
         )
         shared = [parameter for parameter in parameters if parameter in owners]
@@ -348,7 +354,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
             layer = _Layer(
                 title=f"{other.title} and {title}",
                 modules=tuple(pair),
-                gradients=functools.partial(_tied, *pair),
+                gradients=functools.partial(_tied, *pair, names[shared[0]]),
                 tapes=[([], []), ([], [])],
             )
             layers.remove(other)
@@ -357,11 +363,25 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
     yield from layers
 
 
-def _tied(embedding: nn.Embedding, linear: nn.Linear, tapes: Sequence[Tape]) -> Gradients:
+def _counted(
+    module: nn.Module, known: Callable[[nn.Module, Tape], Gradients], names: int, tapes: Sequence[Tape]
+) -> Gradients:
+    """Of one layer, whose parameters count as often as the network holds them."""
+    squares, sums = known(module, tapes[0])
+    return (squares if names == 1 else names * squares), sums
+
+
+def _tied(embedding: nn.Embedding, linear: nn.Linear, names: int, tapes: Sequence[Tape]) -> Gradients:
     """Of an embedding and an output layer with one weight; where the loss reaches only one of them, its own."""
     looked_up, projected = tapes
     if not projected[1]:
-        return embedding_gradients(embedding, looked_up)
-    return (
-        tied_gradients(embedding, linear, looked_up, projected) if looked_up[1] else dense_gradients(linear, projected)
-    )
+        squares, sums = embedding_gradients(embedding, looked_up)
+        return names * squares, sums
+    if looked_up[1]:
+        squares, sums = tied_gradients(embedding, linear, looked_up, projected)
+    else:
+        squares, sums = dense_gradients(linear, projected)
+    once: Tensor | float = 0.0  # the bias has one name
+    if learning(linear.bias) is not None:
+        once = squared_norms(joined_positions(projected[1], records=1).sum(-2))
+    return names * squares - (names - 1) * once, sums

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import torch
@@ -22,7 +23,9 @@ WAYS = ("auto", "fast", "functional", "alone")
 class ClippedSum:
     """Adds up clipped gradients of a step's records until they are taken.
 
-    One record moves the sum by at most C, which is what the noise is measured against.
+    One record moves the sum by at most C, which is what the noise is measured against. A parameter that the network
+    holds under several names counts once for each in a gradient's norm: it is `state_dict`, which leaves the building,
+    that moves by at most C.
 
     Args:
         network: whose trainable parameters are meant.
@@ -40,6 +43,8 @@ class ClippedSum:
         if not self.parameters:
             raise ValueError(f"{type(network).__name__} has no trainable parameter; unfreeze a layer")
         self.clipping = clipping
+        self.names = Counter(parameter for _, parameter in network.named_parameters(remove_duplicate=False))
+        """Under how many names the network holds a parameter."""
         self._sums: dict[nn.Parameter, Tensor] = {}
 
     def attach(self) -> None:

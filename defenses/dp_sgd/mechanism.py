@@ -18,13 +18,13 @@ ENDED = (
     " the records"
 )
 MADE_OF_OTHERS = (
-    "records that the data set makes of other records (pairs, windows, partners), or repeats under another index: nothing"
-    " can find these in general"
+    "records that the data set makes of other records (pairs, windows, partners), or repeats under another index, which"
+    " nothing can find in general"
 )
 MISSED = "couplings of records that seldom show: one that shows in 1 % of batches is missed with a chance of {:.0%}"
 GIVEN_SECRET = (
-    "given secret: no guarantee towards whoever knows it, nor, if it is used again for other records, towards anyone who"
-    " holds two models made with it"
+    "given secret: no guarantee towards whoever knows it, nor, where it is used for other records too, towards anyone"
+    " who holds two models made with it"
 )
 UNCHECKED = "nothing has shown that records are not coupled (unchecked=True)"
 

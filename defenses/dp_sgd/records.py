@@ -148,9 +148,9 @@ class Records:
         wanted, there = self.rows(step), batch_shape(batch, dimensions)[-1]
         if there != wanted:
             raise ValueError(
-                f"a batch leads with {there} rows where the sampler asked for {wanted}, so that a record counts more than"
-                " once or not at all; let collate_fn and batch hooks make one row of every record, and set"
-                " DPSGD(augmentations=…) for several views of one, groups= for several records of a person"
+                f"a batch leads with {there} rows where {wanted} were asked for, so that records count more than once"
+                " or not at all; make one row of every record in collate_fn and batch hooks, and set augmentations= for"
+                " several views of a record, groups= for several records of a person"
             )
 
 

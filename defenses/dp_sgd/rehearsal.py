@@ -113,7 +113,7 @@ class Rehearsal:
         """A whole step without an optimizer, with all hooks of batch and epoch that the module has."""
         self.put_back()
         self._hook("on_train_epoch_start")
-        loss, batch = self._run(make, seed, lambda loss: loss.backward(), index)
+        loss, batch = self._run(make, seed, Tensor.backward, index)
         self._hook("on_train_batch_end", {"loss": loss.detach()}, batch, index)
         self._hook("on_train_epoch_end")
 
@@ -227,13 +227,11 @@ def _told() -> Iterator[None]:
 
 def random_state() -> tuple[Any, ...]:
     """All of torch's, NumPy's and Python's random numbers, in a form that can be compared."""
-    name, words, *rest = np.random.get_state()  # noqa: NPY002
-    accelerators = (
-        [state.numpy().tobytes() for state in torch.cuda.get_rng_state_all()] if torch.cuda.is_available() else []
-    )
-    stored = torch.get_rng_state().untyped_storage()  # `numpy()` fails within torch.func
-    own = ctypes.string_at(stored.data_ptr(), stored.nbytes()), name, words.tobytes(), *rest, random.getstate(), *accelerators
-    return *own, Draws.count
+    _, words, *rest = np.random.get_state()  # noqa: NPY002
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+    stores = [state.untyped_storage() for state in (torch.get_rng_state(), *devices)]
+    of_torch = [ctypes.string_at(store.data_ptr(), store.nbytes()) for store in stores]  # `numpy()` fails in torch.func
+    return *of_torch, np.asarray(words).tobytes(), *rest, random.getstate(), Draws.count
 
 
 def seed_all(seed: int) -> None:

@@ -72,8 +72,8 @@ def check_trainer(
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LearningRateFinder | BatchSizeFinder):
             raise ValueError(
-                f"{type(callback).__name__} (Tuner.lr_find, Tuner.scale_batch_size) trains without noise, and no ε counts"
-                " it; remove it, and choose the setting on public records"
+                f"{type(callback).__name__} (Tuner.lr_find, Tuner.scale_batch_size) trains without noise, and no ε"
+                " covers that; remove it, and choose the setting on public records"
             )
     if trainer.gradient_clip_val:
         raise ValueError(
@@ -110,7 +110,8 @@ def check_precision(module: nn.Module) -> None:
         if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
             kind = str(parameter.dtype).removeprefix("torch.")
             raise ValueError(
-                f"parameter {name} is trained in {kind}, which rounds the norms that clipping relies on; use module.float()"
+                f"parameter {name} is trained in {kind}, which rounds the norms that clipping relies on; call"
+                " module.float()"
             )
 
 
@@ -179,8 +180,8 @@ def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any], *, may_cont
                 continue
             raise ValueError(
                 f"steps={value} differs from {before.get(name)} in the checkpoint, which the noise was calibrated for;"
-                f" train on with noise_multiplier={before.get('noise_multiplier'):.6g} instead of epsilon=, which accounts"
-                " for all steps, or resume with the same steps"
+                f" resume with these, or give noise_multiplier={before.get('noise_multiplier'):.6g} and no epsilon="
+                ", which accounts for all steps"
             )
         if before.get(name) != value:
             raise ValueError(

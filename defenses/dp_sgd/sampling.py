@@ -241,7 +241,7 @@ def poisson_loader(
         rekey=steps.rekey,
     )
     converted = data.DataLoader(
-        gather,  # type: ignore[arg-type]
+        gather,
         sampler=steps,
         batch_size=None,
         collate_fn=_as_is,

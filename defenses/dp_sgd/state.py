@@ -63,7 +63,7 @@ class ModuleState:
                     yield f"{prefix}.{name}" if prefix else name, value
 
     def sign(self, ignored: Collection[str] = ()) -> dict[str, Any]:
-        """A cheap mark of each value but the ignored ones, which changes with it; not by what torch counts not (`.data`)."""
+        """A cheap mark of each value but the ignored ones, which changes with it, unless `.data` does it."""
         marks = {name: _sign(value) for name, value in self._attributes() if name not in ignored}
         marks.update((name, _sign(tensor)) for name, tensor in self._fixed if name not in ignored)
         return marks
@@ -73,7 +73,7 @@ class ModuleState:
         return tuple(map(_sign, self._weights))
 
     def values(self, ignored: Collection[str] = ()) -> dict[str, Any]:
-        """Copies of all numbers, texts and tensors, by the name of the parameter, buffer or attribute they belong to."""
+        """Copies of all numbers, texts and tensors, by the parameter, buffer or attribute that they belong to."""
         tensors = [*self._fixed, *((name, p) for name, p in self.module.named_parameters() if p.requires_grad)]
         values: dict[str, Any] = {
             name: {"": tensor.detach().clone()} for name, tensor in tensors if name not in ignored
@@ -86,7 +86,7 @@ class ModuleState:
     def digests(self) -> dict[str, bytes]:
         """Hashes of frozen parameters and buffers, which `.data` cannot change unseen."""
         return {
-            name: hashlib.blake2b(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()).digest()
+            name: hashlib.blake2b(tensor.detach().cpu().contiguous().numpy().tobytes()).digest()
             for name, tensor in self._fixed
         }
 
@@ -146,9 +146,9 @@ class Saved:
 
     @torch.no_grad()
     def restore(self) -> None:
-        for held, before in self._registers:
-            held.clear()
-            held.update(before)
+        for register, there in self._registers:
+            register.clear()
+            register.update(there)
         for _, tensor, value in self._tensors:
             tensor.data.copy_(value)
         for held, before in self._holders:

@@ -195,8 +195,8 @@ class PrivateStep:
     def warnings(self) -> list[str]:
         """What the whole fit gives reason for."""
         moved = (
-            "the optimizer's settings changed within a batch: where the step size follows the loss, ε does not cover what"
-            " it tells"
+            "optimizer settings changed within a batch: where the step size follows the loss, ε does not cover what"
+            " that tells"
         )
         return [*self.journal.warnings(), *([moved] if self._settings_moved else [])]
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from defenses.dp_sgd.batches import leaves
 from defenses.dp_sgd.checks import MANY, Pace, chosen
-from defenses.dp_sgd.choice import Chooser
+from defenses.dp_sgd.choice import NOT_COMPARED, Chooser
 from defenses.dp_sgd.engine import Engine, LayerError
 from defenses.dp_sgd.gradients import ClippedSum
 from defenses.dp_sgd.records import Records, digest
@@ -25,14 +25,10 @@ COUPLED_LATER = (
     "training_step couples records from some step on: a record's gradient changes with the others in its batch, so"
     " clipping bounds nothing; end that, or set per_record=alone"
 )
-NOT_COMPARED = (
-    "training_step raised {kind} on a batch of one record or of a few, so nothing shows that its records are not coupled;"
-    " make it take batches of any size, or set unchecked=True, which gives up the guarantee"
-)
 
 
 class StateWatch:
-    """Finds values beside the trained weights that follow the records: these reach the model, or its file, without noise.
+    """Finds values beside the trained weights that follow the records, and so reach the model without noise.
 
     Equal after two different batches of different sizes are counters and clocks; torchmetrics, the optimizer and
     Lightning are left alone. What differs is an error if it goes into `state_dict` or if gradients depend on it, and
@@ -147,7 +143,7 @@ class StateWatch:
         for name in names:
             if self.state.lasting(name):
                 raise ValueError(
-                    f"{name} changed while nothing but noised gradients may change the module; ε does not cover it, keep"
+                    f"{name} changed, although noised gradients alone may change the module; ε does not cover it, keep"
                     " it fixed"
                 )
         self.settled |= set(names)
@@ -265,9 +261,10 @@ class Watch:
         column, step = (whole - rows) // per_unit + place, self.records.step
         if self.chooser.draws:
             return self._compare(step, [column], index)
-        company = self.clipped.notes((self.checks.models, units) if self.checks.models > 1 else (units,)).one(place)
+        engine = self.clipped
+        company = engine.notes((self.checks.models, units) if self.checks.models > 1 else (units,)).one(place)
         self._judge(
-            lambda: self.checks.step_alike(self.clipped, step, company, column, units=units, index=index),
+            lambda: self.checks.step_alike(engine, step, company, column, units=units, index=index),
             step,
             [column],
             index,

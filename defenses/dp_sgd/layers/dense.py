@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
-from defenses.dp_sgd.layers.tape import Gradients, Tape, ghost_norms, ghost_pays, learning, squared_norms, weighted_sum
+from defenses.dp_sgd.layers.tape import (
+    Gradients,
+    Tape,
+    ghost_norms,
+    ghost_pays,
+    joined_positions,
+    learning,
+    squared_norms,
+    weighted_sum,
+)
 from targets.stacks import StackedLinear
 
 
@@ -17,7 +25,7 @@ def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
     product (book-keeping; Bu et al. 2023).
     """
     weight, bias, stacked = learning(layer.weight), learning(layer.bias), isinstance(layer, StackedLinear)
-    activation, delta = (_positions(calls, records=2 if stacked else 1) for calls in tape)
+    activation, delta = (joined_positions(calls, records=2 if stacked else 1) for calls in tape)
     positions, inputs, outputs = activation.shape[-2], activation.shape[-1], delta.shape[-1]
     summed = delta[..., 0, :] if positions == 1 else delta.sum(-2)
     of_bias = squared_norms(summed)
@@ -53,9 +61,3 @@ def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
         return result
 
     return squares, sums
-
-
-def _positions(calls: list[Tensor], records: int) -> Float[Tensor, "*models batch positions width"]:
-    """All calls and sequence positions of a record on one axis: a layer called twice adds up like a longer sequence."""
-    joined = [call.reshape(*call.shape[:records], call.shape[records:-1].numel(), call.shape[-1]) for call in calls]
-    return joined[0] if len(joined) == 1 else torch.cat(joined, dim=records)

@@ -25,6 +25,12 @@ def learning(parameter: Tensor | None) -> nn.Parameter | None:
     return parameter if isinstance(parameter, nn.Parameter) and parameter.requires_grad else None
 
 
+def joined_positions(calls: list[Tensor], records: int) -> Float[Tensor, "*models batch positions width"]:
+    """All calls and sequence positions of a record on one axis: a layer called twice adds up like a longer sequence."""
+    joined = [call.reshape(*call.shape[:records], call.shape[records:-1].numel(), call.shape[-1]) for call in calls]
+    return joined[0] if len(joined) == 1 else torch.cat(joined, dim=records)
+
+
 def materialized(samples: Mapping[nn.Parameter, Float[Tensor, "*models batch ..."]], axes: int) -> Gradients:
     """Norms and sums of per-record gradients that are all there.
 
