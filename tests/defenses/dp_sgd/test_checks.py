@@ -261,7 +261,7 @@ def test_where_a_layer_mixes_records_they_are_taken_alone() -> None:
 
     choice = Parts(Sorting()).chooser.choose()
     assert choice.way in ("functional", "alone") and "mixes records" in choice.reason
-    with pytest.raises(ValueError, match=r"per_record=fast: .*; choose per_record=auto, or alone"):
+    with pytest.raises(ValueError, match=r"per_record=fast: .*per_record=auto, or alone"):
         Parts(Sorting(), per_record="fast").chooser.choose()
 
 
