@@ -177,8 +177,8 @@ def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any], *, may_cont
     longer = now["steps"] > before.get("steps", now["steps"])
     if longer and not may_continue:  # first, since the noise for more steps differs too
         raise ValueError(
-            f"steps={now['steps']} differs from {before['steps']} in the checkpoint, which the noise was calibrated for;"
-            f" resume with these, or give noise_multiplier={before.get('noise_multiplier')} and no epsilon=, which"
+            f"steps={now['steps']} differs from {before['steps']} in the checkpoint, which the noise was calibrated"
+            f" for; resume with these, or give noise_multiplier={before.get('noise_multiplier')} and no epsilon=, which"
             " accounts for all steps"
         )
     for name, value in now.items():
