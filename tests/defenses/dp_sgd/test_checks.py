@@ -330,6 +330,26 @@ def test_who_is_looked_at_follows_from_the_secret_alone() -> None:
 # During a fit.
 
 
+def check_later_steps() -> None:
+    """Records are coupled from the second step on, of twenty-four."""
+
+    class Late(Base):
+        def training_step(self, batch, batch_idx):
+            logits = self(batch[0])
+            return F.cross_entropy(logits - (self.global_step >= 1) * logits.mean(0), batch[1])
+
+    refused = ""
+    try:
+        fitted(Late, blobs(), size=12, steps=24)
+    except ValueError as error:
+        refused = str(error)
+    assert "couples records from some step on" in refused
+
+
+def test_later_steps_are_looked_at() -> None:
+    check_later_steps()
+
+
 @pytest.mark.parametrize("from_step", [1, 7, 15])
 def test_every_first_step_is_looked_at(from_step: int) -> None:
     class Late(Base):

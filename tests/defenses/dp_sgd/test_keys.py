@@ -10,15 +10,17 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from fit_parts import Parts
 from test_base import SMALL
 from test_callback import SECRET, Plain, blobs, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
+from user_modules import Base
 
 from datamodules.dataset import from_config
 from datamodules.split import Membership
 from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.keys import fit_secret
+from defenses.dp_sgd.keys import fit_secret, identities
 from targets.training import make_fitter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -187,16 +189,16 @@ def test_run_and_release_and_models_share_no_stream(compose: Any) -> None:
     assert float(np.corrcoef(run, release)[0, 1]) < 0.9 < float(np.corrcoef(run, again)[0, 1])
 
 
-def check_model_and_run_are_in_the_key() -> None:
-    from fit_parts import Parts
-
-    from defenses.dp_sgd.keys import identities
-
-    parts = Parts(plain := Plain())
-    optimizer = torch.optim.SGD(plain.parameters(), lr=1.0)
+def check_run_and_model_are_in_the_key() -> None:
+    parts = Parts(Base())
+    optimizer = torch.optim.SGD(parts.module.parameters(), lr=1.0)
     texts = [
-        identities(plain, optimizer, parts.mechanism, purpose=purpose, models=[model])[0]
+        identities(parts.module, optimizer, parts.mechanism, purpose=purpose, models=[model])[0]
         for purpose in ("run", "release")
         for model in (0, 1)
     ]
     assert len({fit_secret(SECRET, text).value for text in texts}) == 4
+
+
+def test_run_and_model_are_in_the_key() -> None:
+    check_run_and_model_are_in_the_key()

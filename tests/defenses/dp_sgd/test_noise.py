@@ -114,6 +114,7 @@ def test_what_was_drawn_stays_while_the_next_is_drawn() -> None:
     assert torch.equal(one, before)
 
 
+@pytest.mark.filterwarnings("ignore")
 def test_the_thread_ends_with_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     """A fit that draws ahead is, to the last bit, one that does not."""
     weights = []
