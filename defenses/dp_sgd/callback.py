@@ -200,7 +200,7 @@ class DPSGD(pl.Callback):
         chooser = self._chooser(pl_module, mechanism, sampling, secrets)
         self.choice = self._choose(chooser)
         clipped = chooser.make(self.choice.way)
-        step = self._step = PrivateStep(
+        step = PrivateStep(
             pl_module,
             optimizer,
             mechanism,
@@ -212,7 +212,7 @@ class DPSGD(pl.Callback):
             processes=trainer.world_size,
             adds_noise=trainer.is_global_zero,
         )
-        self._watch = self._watching(trainer, chooser, step)
+        self._watch, self._step = self._watching(trainer, chooser, step), step
         if self._restored is not None:
             step.restore(self._restored, may_continue=self.target_epsilon is None)
         clipped.attach()

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
+from defenses.dp_sgd.batches import content
+
 REPLACED = ("training_step", "forward", "log", "log_dict", "manual_backward", "optimizers", "lr_schedulers")
 """Attributes that this package puts on an instance for a while."""
 INTERNAL = frozenset((*vars(pl.LightningModule()), *vars(nn.Module()), *REPLACED))
@@ -85,10 +87,7 @@ class ModuleState:
 
     def digests(self) -> dict[str, bytes]:
         """Hashes of frozen parameters and buffers, which `.data` cannot change unseen."""
-        return {
-            name: hashlib.blake2b(tensor.detach().cpu().contiguous().numpy().tobytes()).digest()
-            for name, tensor in self._fixed
-        }
+        return {name: hashlib.blake2b(content(tensor)).digest() for name, tensor in self._fixed}
 
     def lasting(self, name: str) -> bool:
         """Whether it is a parameter or goes into `state_dict`, hence into what is released."""
