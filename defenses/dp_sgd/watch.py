@@ -212,7 +212,7 @@ class Watch:
 
     def arrived(self, batch: Any, done: int) -> None:
         """Notes a batch before hooks that callbacks have on it."""
-        self._seal = None if self.exempt else self._sealed(batch, thorough=done == 0 or self.pace.due(done))
+        self._seal = None if self.exempt else self._sealed(batch, thorough=done == 0)
 
     def reached(self, batch: Any) -> None:
         """Where training_step gets the batch: if callbacks changed it, they take part in all checks, made anew."""
@@ -237,8 +237,9 @@ class Watch:
         """Before a batch; returns cautions."""
         if self.exempt:
             return []
-        cautions = self._explain(self.state.begin(thorough=self.pace.due(done)), done)
         epoch, within = divmod(done, self.pace.steps_per_epoch)
+        thorough = within == 0 and epoch & (epoch - 1) == 0
+        cautions = self._explain(self.state.begin(thorough=thorough), done)
         if within == 0 and epoch > 0:
             self._before_epoch(epoch, index)
         return cautions
@@ -262,7 +263,7 @@ class Watch:
         if self.chooser.draws:
             return self._compare(step, [column], index)
         engine = self.clipped
-        company = engine.notes((self.checks.models, units) if self.checks.models > 1 else (units,)).one(place)
+        company = engine.notes((self.checks.models, units) if self.checks.models > 1 else (units,)).some([place])
         self._judge(
             lambda: self.checks.step_alike(engine, step, company, column, units=units, index=index),
             step,
