@@ -174,6 +174,8 @@ class DPSGD(pl.Callback):
 
         def transfer(batch: Any) -> Any:
             batch = trainer.precision_plugin.convert_input(batch)
+            if rules.transfers_nothing(trainer, pl_module):  # Lightning takes a while to find that out
+                return batch
             return to_device(pl_module._on_before_batch_transfer(batch, dataloader_idx=0), dataloader_idx=0)
 
         convert = functools.partial(

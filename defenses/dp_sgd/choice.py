@@ -85,6 +85,7 @@ class Chooser:
     ):
         self.module, self.wanted, self.rehearsal, self.records, self.checks = module, wanted, rehearsal, records, checks
         self.clipping, self.secrets, self.models, self.unchecked = clipping, secrets, models, unchecked
+        self._first: tuple[Any, Any] | None = None
         self.draws = any(isinstance(layer, DRAWING) and layer.training for layer in module.modules())
         """Whether the module draws random numbers in training, so that a step's own pass cannot be compared."""
 
@@ -140,10 +141,12 @@ class Chooser:
 
     def first(self, number: int) -> Any:
         """A company of records that differ: all of a step whose records nobody can name, else up to 128."""
-        step = self.records.first(CANDIDATES, number)
-        if not self.records.separable:
-            return step
-        return self.records.some(step, diverse(self.records, step, MANY, 2 if len(self.models) > 1 else 1))
+        if self._first is None or self._first[0] != (number, self.records):
+            step = self.records.first(CANDIDATES, number)
+            if self.records.separable:
+                step = self.records.some(step, diverse(self.records, step, MANY, 2 if len(self.models) > 1 else 1))
+            self._first = (number, self.records), step
+        return self._first[1]
 
     def _fast(self, step: Any) -> Choice:
         try:
