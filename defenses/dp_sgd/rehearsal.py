@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -239,7 +240,8 @@ def random_state() -> tuple[Any, ...]:
     """All of torch's, NumPy's and Python's random numbers, in a form that can be compared."""
     _, words, *rest = np.random.get_state()  # noqa: NPY002
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    of_torch = [state.numpy().tobytes() for state in (torch.get_rng_state(), *devices)]
+    stores = [state.untyped_storage() for state in (torch.get_rng_state(), *devices)]
+    of_torch = [ctypes.string_at(store.data_ptr(), store.nbytes()) for store in stores]  # `numpy()` fails in torch.func
     return *of_torch, np.asarray(words).tobytes(), *rest, random.getstate(), Draws.count
 
 

@@ -92,7 +92,7 @@ class ModuleState:
         tensors = [*self._tensors(compared=False), *(self._weights if weights else ())]
         return Saved(
             tensors=tensors,
-            buffers=[each._buffers for _, each, _ in self._modules],
+            registers=[held for _, each, _ in self._modules for held in (each._buffers, each._parameters)],
             holders=[vars(each) for _, each, _ in self._modules],
             keep=[self.module, *(each for _, each, _ in self._modules), *self.module.parameters()],
         )
@@ -113,7 +113,7 @@ class Saved:
 
     Args:
         tensors: whose values are kept, by name.
-        buffers: the dictionaries that hold buffers.
+        registers: the dictionaries that hold buffers and parameters.
         holders: dictionaries of attributes.
         keep: objects that copies refer to as they are.
     """
@@ -121,13 +121,13 @@ class Saved:
     def __init__(
         self,
         tensors: Sequence[tuple[str, Tensor]],
-        buffers: Sequence[dict[str, Tensor | None]],
+        registers: Sequence[dict[str, Any]],
         holders: Sequence[dict[str, Any]],
         keep: Sequence[object],
     ):
         self._keep = {id(each): each for each in keep}
         self._tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in tensors]
-        self._buffers = [(held, dict(held)) for held in buffers]
+        self._registers = [(held, dict(held)) for held in registers]
         self._holders = [
             (held, {name: (value, self._copy(value)) for name, value in held.items() if name not in INTERNAL})
             for held in holders
@@ -135,9 +135,9 @@ class Saved:
 
     @torch.no_grad()
     def restore(self) -> None:
-        for buffers, there in self._buffers:
-            buffers.clear()
-            buffers.update(there)
+        for register, there in self._registers:
+            register.clear()
+            register.update(there)
         for _, tensor, value in self._tensors:
             tensor.data.copy_(value)
         for held, before in self._holders:
