@@ -319,6 +319,17 @@ class Pace:
         self.cost = alone_cost(parameters, batch_size)
         self.every = max(1, math.ceil((self.cost + (1.0 if drawing else 0.0)) / STEP_BUDGET))
 
+    @classmethod
+    def of(cls, mechanism: Mechanism, parameters: Sequence[Tensor], *, models: int, drawing: bool) -> Pace:
+        """Of a fit with this mechanism, which trains these parameters."""
+        return cls(
+            parameters=sum(parameter.numel() for parameter in parameters) // models,
+            batch_size=mechanism.expected_batch_size,
+            steps=mechanism.steps,
+            steps_per_epoch=math.ceil(1 / mechanism.sampling_rate),
+            drawing=drawing,
+        )
+
     def records(self, epoch: int) -> int:
         """Records that are compared before an epoch: many at 1, 2, 4, 8, …, few at the others."""
         steps = max(self.steps, LONG)
@@ -338,7 +349,7 @@ class Pace:
 
 
 MANY, FEW = 128, 8
-LONG, FIRST_STEPS = 400, 8
+LONG, FIRST_STEPS = 400, 16
 """Steps from which on a training is long; shorter ones are looked at as much. Steps that are all looked at."""
 STEP_BUDGET, EPOCH_BUDGET = 0.025, 0.02
 """Share of a long training's time that checks in steps, and before epochs, may take."""

@@ -140,17 +140,6 @@ def monitored(trainer: pl.Trainer) -> list[tuple[str, str]]:
     return schedules + callbacks
 
 
-def transfers_nothing(trainer: pl.Trainer, module: pl.LightningModule) -> bool:
-    """Whether a batch reaches training_step as it is collated: on a CPU, without a hook of module or data module."""
-    hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-    source: Any = getattr(trainer, "datamodule", None)
-    return (
-        module.device.type == "cpu"
-        and not any(is_overridden(hook, module, pl.LightningModule) for hook in hooks)
-        and not (source and any(is_overridden(hook, source, pl.LightningDataModule) for hook in hooks))
-    )
-
-
 def batch_callbacks(trainer: pl.Trainer, own: pl.Callback) -> list[pl.Callback]:
     """The user's callbacks that see a batch before training_step does."""
     return [
