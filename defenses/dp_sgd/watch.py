@@ -8,7 +8,6 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
 from defenses.dp_sgd.batches import leaves
 from defenses.dp_sgd.checks import MANY, Pace, chosen
@@ -177,28 +176,23 @@ class Watch:
     """All checks of a fit after its first.
 
     Args:
-        module: the user's.
         chooser: chose the way.
         clipped: computes the gradients.
         pace: when.
         exempt: whether module, loss and loader are this project's own, of which the first check says all.
-        unchecked: whether to go on where a check cannot run.
         hooked: callbacks that see a batch before training_step does, and may change it.
     """
 
     def __init__(
         self,
-        module: nn.Module,
         chooser: Chooser,
         clipped: ClippedSum,
         pace: Pace,
         *,
         exempt: bool,
-        unchecked: bool,
         hooked: Sequence[pl.Callback],
     ):
-        self.module, self.chooser, self.clipped, self.pace = module, chooser, clipped, pace
-        self.exempt, self.unchecked = exempt, unchecked
+        self.chooser, self.clipped, self.pace, self.exempt = chooser, clipped, pace, exempt
         self.checks, self.records, self.rehearsal = chooser.checks, chooser.records, chooser.rehearsal
         self.state = StateWatch(self.rehearsal, self.records, clipped)
         self.hooked = hooked
@@ -212,7 +206,7 @@ class Watch:
 
     def arrived(self, batch: Any, done: int) -> None:
         """Notes a batch before hooks that callbacks have on it."""
-        self._seal = None if self.exempt else self._sealed(batch, thorough=done == 0 or self.pace.due(done))
+        self._seal = None if self.exempt else self._sealed(batch, thorough=done == 0)
 
     def reached(self, batch: Any) -> None:
         """Where training_step gets the batch: if callbacks changed it, they take part in all checks, made anew."""
@@ -237,8 +231,9 @@ class Watch:
         """Before a batch; returns cautions."""
         if self.exempt:
             return []
-        cautions = self._explain(self.state.begin(thorough=self.pace.due(done)), done)
         epoch, within = divmod(done, self.pace.steps_per_epoch)
+        thorough = within == 0 and epoch & (epoch - 1) == 0
+        cautions = self._explain(self.state.begin(thorough=thorough), done)
         if within == 0 and epoch > 0:
             self._before_epoch(epoch, index)
         return cautions
@@ -262,7 +257,7 @@ class Watch:
         if self.chooser.draws:
             return self._compare(step, [column], index)
         engine = self.clipped
-        company = engine.notes((self.checks.models, units) if self.checks.models > 1 else (units,)).one(place)
+        company = engine.notes((self.checks.models, units) if self.checks.models > 1 else (units,)).some([place])
         self._judge(
             lambda: self.checks.step_alike(engine, step, company, column, units=units, index=index),
             step,
@@ -310,7 +305,7 @@ class Watch:
         except LayerError as error:
             raise ValueError(f"{error}; or set per_record=alone") from error
         except StepFailed as error:
-            if self.unchecked:
+            if self.chooser.unchecked:
                 return
             raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
         raise ValueError(COUPLED_LATER)
@@ -319,7 +314,7 @@ class Watch:
         try:
             return self.state.look(self.chooser.first(number))
         except StepFailed as error:
-            if self.unchecked:
+            if self.chooser.unchecked:
                 return []
             raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
 
