@@ -31,9 +31,10 @@ COUPLED = (
     " per_record=alone, which makes every record a batch of its own: class weights, negatives and statistics from the"
     " batch then lose their meaning"
 )
+UNLESS_UNCHECKED = ", or set unchecked=True, which gives up the guarantee"
 NOT_COMPARED = (
     "training_step raised {kind} on a batch of one record or of a few, so nothing shows that records are not coupled;"
-    " make it take batches of any size, or set unchecked=True, which gives up the guarantee"
+    f" make it take batches of any size{UNLESS_UNCHECKED}"
 )
 SUMMED = "training_step returns the sum of the records' losses; return their mean, or set loss_divisor on the module"
 DRAWING = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
