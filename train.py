@@ -194,6 +194,10 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
             run.create(settings, settings["secret"], dataset)
             if settled is not None:
                 write_json(run.folder / SETTLED, dict(settled))
+                if settled.get("per_record", "fast") != "fast":
+                    progress.say(
+                        f"{run.name}: per_record={settled['per_record']}, which is slower: {settled['reason']}"
+                    )
             # Anew: another process may have worked on it until now, or have been killed while it wrote.
             missing, unguarded = run.missing(wanted, checkpoints), unfitted_of(run, guard, wanted)
             progress.report(run.name, wanted - len(missing), cached=True)

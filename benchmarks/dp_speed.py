@@ -6,6 +6,9 @@ Every process computes on one thread. All contestants get the same batches of ex
 project through the same LightningModule, loader and Trainer, Opacus through the loop of its own tutorials, which spares
 it Lightning's part. Every round runs each contestant once, so that a machine that slows down slows all of them; ratios
 are medians over the rounds. CPU time leaves out what else the machine does. Memory is a fresh process's.
+
+Then whole fits of 400 steps with the checks of the fast way and without, first check and start included; and what the
+ways that take records one by one cost on a network that the fast way could train too.
 """
 
 from __future__ import annotations
@@ -30,10 +33,12 @@ import pytorch_lightning as pl
 import torch
 from opacus import PrivacyEngine
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from datamodules.secret import Secret
 from defenses.dp_sgd import DPSGD
+from defenses.dp_sgd.choice import Choice, Chooser
+from defenses.dp_sgd.watch import Watch
 from targets.networks import CNN, MLP
 from targets.transformer import Transformer
 
@@ -64,6 +69,7 @@ class Case(NamedTuple):
         return {"plain SGD": partial(lightning, private=False), "ours": partial(lightning, private=True), **modes}
 
 
+small = partial(MLP, shape=(64,), classes=10, hidden=(128,))
 mlp = partial(MLP, shape=(600,), classes=100, hidden=(1024, 512, 256, 128))
 cnn = partial(CNN, shape=(1, 28, 28), classes=10)
 transformer = partial(Transformer, shape=(64,), classes=2, buckets=8192)
@@ -74,6 +80,21 @@ CASES = [
     Case("transformer, batch 256", transformer, (256, 64), 6, None, {"ghost": None, "hooks": None}),
 ]
 MEMORY_AT_MOST = 1.3
+FIT_STEPS, FIT_EPOCHS = 400, 20
+FITS: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], float]] = [
+    ("64-128-10, batch 64", small, (64, 64), 1.15),
+    ("MLP, batch 256", mlp, (256, 600), 1.10),
+    ("MLP, batch 2048", mlp, (2048, 600), 1.05),
+]
+"""Name, network, shape of a batch, and what the checks may multiply the CPU time by."""
+WAYS = [
+    ("64-128-10, batch 64", small, (64, 64)),
+    ("64-32-10, batch 64", partial(MLP, shape=(64,), classes=10, hidden=(32,)), (64, 64)),
+    ("600-256-100, batch 64", partial(MLP, shape=(600,), classes=100, hidden=(256,)), (64, 600)),
+    ("MLP, batch 256", mlp, (256, 600)),
+    ("CNN, batch 64", partial(CNN, shape=(1, 28, 28), classes=10), (64, 1, 28, 28)),
+]
+"""Networks that all three ways can train."""
 PRIVACY: Any = {"noise_multiplier": 1.0, "max_grad_norm": 1.0}
 QUIET: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
@@ -84,6 +105,7 @@ class Steps(list[int]):
     poisson, sampling_rate = True, 1e-3
 
     def __init__(self, case: Case):
+        self.rows_per_index = case.shape[0]  # an index is a whole batch
         self.steps, self.public_size = WARM_UP + case.steps, 1000 * case.shape[0]
         super().__init__(range(self.steps))
 
@@ -98,6 +120,16 @@ class Classifier(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+class Unwatched(DPSGD):
+    """The fast way with none of its checks."""
+
+    def _choose(self, chooser: Chooser) -> Choice:
+        return Choice("fast", "unwatched")
+
+    def _exempt(self, module: pl.LightningModule) -> bool:
+        return True
 
 
 class Clock(pl.Callback):
@@ -156,6 +188,59 @@ def compare(case: Case, rounds: int) -> None:
         print(f"{to_plain[i, 0]:9.2f}{to_plain[i, 1]:9.2f}{factor:>9s}   {to_reach}", flush=True)
 
 
+def fit(network: Callable[[], nn.Module], shape: tuple[int, ...], steps: int, dp: DPSGD | None) -> tuple[float, float]:
+    """CPU milliseconds a step of a whole fit, its start included; and those of its median step."""
+    epochs, clock = min(FIT_EPOCHS, steps), Clock()
+    x = torch.rand(shape[0] * steps // epochs, *shape[1:])
+    order: Any = BatchSampler(SequentialSampler(x), shape[0], drop_last=False)
+    loader: Any = DataLoader(Rows(x, torch.arange(len(x)) % 2), sampler=order, batch_size=None)
+    callbacks = [clock] if dp is None else [clock, dp]
+    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=callbacks, **QUIET)
+    module = Classifier(network())
+    start = time.process_time()
+    trainer.fit(module, loader)
+    return 1000 * (time.process_time() - start) / steps, float(clock.milliseconds()[1])
+
+
+class Rows(TensorDataset):
+    """Gathers a whole step at once."""
+
+    def __getitem__(self, index: Any) -> Any:
+        return tuple(tensor[index] for tensor in self.tensors)
+
+
+def watched(rounds: int) -> None:
+    """The fast way with its checks over the same without."""
+    print(f"{'CPU ms a step of 400':41s}{'unwatched':>10s}{'watched':>10s}{'ratio':>9s}")
+    secret, start = Secret.from_text("benchmark"), Watch.start
+    for name, network, shape, at_most in FITS:
+        spent = []
+        for _ in range(rounds):
+            Watch.start = lambda self: []  # type: ignore[method-assign]
+            without, _ = fit(network, shape, FIT_STEPS, Unwatched(**PRIVACY, secret=secret))
+            Watch.start = start  # type: ignore[method-assign]
+            spent.append((without, fit(network, shape, FIT_STEPS, DPSGD(**PRIVACY, secret=secret))[0]))
+        without, with_checks = np.median(spent, axis=0)
+        ratio = np.median([b / a for a, b in spent])
+        print(f"{name:41s}{without:10.2f}{with_checks:10.2f}{ratio:9.2f}   at most {at_most}", flush=True)
+
+
+def ways(rounds: int) -> None:
+    """Records one by one over the fast way and over plain SGD."""
+    print(f"{'CPU ms of a step':41s}{'plain':>8s}{'fast':>8s}{'functional':>11s}{'alone':>9s}   over fast")
+    for name, network, shape in WAYS:
+        spent = []
+        for _ in range(rounds):
+            row = [fit(network, shape, WARM_UP + 2 * FEW, None)[1]]
+            for way in ("fast", "functional", "alone"):
+                row.append(fit(network, shape, WARM_UP + 2 * FEW, DPSGD(**PRIVACY, per_record=way))[1])
+            spent.append(row)
+        plain, fast, functional, alone = np.median(spent, axis=0)
+        title = f"{name}, {sum(p.numel() for p in network().parameters()):,} weights"
+        print(f"{title:41s}{plain:8.1f}{fast:8.1f}{functional:11.1f}{alone:9.1f}", end="")
+        print(f"   {functional / fast:.1f} and {alone / fast:.1f} times", flush=True)
+
+
 def peak() -> float:
     """MiB; the kernel's `ru_maxrss` would include the parent's."""
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) / 1024
@@ -189,6 +274,8 @@ def main() -> None:
     print(f"{'':41s}{'wall':>9s}{'CPU':>9s}{'wall':>9s}{'CPU':>9s}{'CPU':>9s}")
     for case in CASES:
         compare(case, arguments.rounds)
+    watched(max(1, arguments.rounds // 2))
+    ways(max(1, arguments.rounds // 2))
     print(f"{'peak memory in MiB':41s}{'plain':>9s}{'ours':>9s}{'to plain SGD':>18s}")
     for case in CASES[:2]:
         memory(case)

@@ -30,12 +30,12 @@ It is clipped to C; one that is not finite counts as zero:
     clipping.py Flat.factors → test_clipping.py test_clipped_norms_stay_within_the_bound
     engine.py Engine.clip → test_engine.py test_record_that_is_not_finite_counts_for_nothing
     alone.py Alone._add → test_alone.py
-    callback.py DPSGD._clip → test_neighbors.py test_one_record_moves_the_noised_sum_by_at_most_c
+    fit.py PrivateFit._clip → test_neighbors.py test_one_record_moves_the_noised_sum_by_at_most_c
 
 Noise of standard deviation σ·C is added once to the sum of all processes and parts of a batch, where it is written:
     step.py PrivateStep.write → test_step.py
     noise.py ParameterNoise.draw → test_callback.py test_noise
-    callback.py DPSGD._write → test_physical.py test_micro_batches
+    fit.py PrivateFit.backward_done → test_physical.py test_micro_batches
     step.py PrivateStep._add_noise → test_distributed.py test_two_processes_train_what_one_does
 
 Nothing but the noised mean reaches the module; buffers, frozen parameters and attributes follow no record:

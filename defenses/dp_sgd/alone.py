@@ -92,6 +92,7 @@ class Alone(ClippedSum):
                 seed=seed,
                 backward=lambda loss: of_loss.append(torch.autograd.grad(loss, self.parameters, allow_unused=True)),
                 index=index,
+                notice=False,
             )
         except StepFailed as error:
             raise ValueError(

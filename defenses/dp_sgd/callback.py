@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -16,20 +15,16 @@ from datamodules.secret import Secret
 from datamodules.units import units_of
 from defenses.dp_sgd import rules
 from defenses.dp_sgd.accounting import History
-from defenses.dp_sgd.alone import Alone, RecordByRecord
-from defenses.dp_sgd.checks import Checks, Pace
+from defenses.dp_sgd.checks import Pace
 from defenses.dp_sgd.choice import Choice, Chooser
-from defenses.dp_sgd.clipping import CLIPPINGS
-from defenses.dp_sgd.engine import Engine, LayerError, replace_attribute
+from defenses.dp_sgd.fit import PrivateFit
 from defenses.dp_sgd.group_norm import replace_batch_norms
 from defenses.dp_sgd.keys import fit_secret, identities
 from defenses.dp_sgd.mechanism import Mechanism, plan
 from defenses.dp_sgd.mixing import refuse_mixing_layers
 from defenses.dp_sgd.noise import core_is_idle
-from defenses.dp_sgd.physical import PhysicalBatches
-from defenses.dp_sgd.rehearsal import Rehearsal
 from defenses.dp_sgd.rules import PrivacyWarning
-from defenses.dp_sgd.sampling import PoissonSource, Sampling, poisson_loader
+from defenses.dp_sgd.sampling import PoissonSource, Sampling, batch_transfer, poisson_loader
 from defenses.dp_sgd.step import PrivateStep
 from defenses.dp_sgd.watch import Watch
 from targets.stacks import transposed
@@ -112,7 +107,7 @@ class DPSGD(pl.Callback):
         self.public_size, self.fix, self.secure_rng, self.tuning_runs = public_size, fix, secure_rng, tuning_runs
         self.secret, self.models = secret, models
         self.per_record, self.unchecked, self.monitor_is_public = per_record, unchecked, monitor_is_public
-        self._step: PrivateStep | None = None
+        self._fit: PrivateFit | None = None
         self._earlier: History = ()
         self._cautions: tuple[str, ...] = ()
         self._restored: dict[str, Any] | None = None
@@ -121,20 +116,20 @@ class DPSGD(pl.Callback):
     @property
     def steps(self) -> int:
         """Steps accounted for so far."""
-        return 0 if self._step is None else self._step.done
+        return 0 if self._fit is None else self._fit.step.done
 
     def epsilon(self) -> float:
         """ε spent so far, at `delta`; until the planned steps are done it is no guarantee."""
-        return self._started.mechanism.spent(self.steps, self._earlier)
+        return self._started.step.mechanism.spent(self.steps, self._earlier)
 
     @property
     def statement(self) -> Statement:
         """The whole claim. Its ε is that of the planned steps, since when to stop may depend on the records."""
-        return replace(self._claim(), privacy_curve=self._started.mechanism.privacy_curve(self._earlier))
+        return replace(self._claim(), privacy_curve=self._started.step.mechanism.privacy_curve(self._earlier))
 
     def state_dict(self) -> dict[str, Any]:
         """Plain numbers; never the secret, with which anyone could take the noise off again."""
-        return {} if self._step is None else {**self._step.state(), "fits": self._identities}
+        return {} if self._fit is None else {**self._fit.step.state(), "fits": self._identities}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self._restored = dict(state_dict)
@@ -142,7 +137,7 @@ class DPSGD(pl.Callback):
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        if self._step is not None and self._step.pending:
+        if self._fit is not None and self._fit.step.pending:
             raise ValueError(
                 "a checkpoint between backward pass and optimizer step would be resumed with another"
                 " gradient; save it before or after the step"
@@ -165,20 +160,14 @@ class DPSGD(pl.Callback):
             replace_batch_norms(pl_module)
         rules.check_trainer(trainer, pl_module, self, self.max_physical_batch)
         self._remember()
-        self._step = self._restored = None
+        self._fit = self._restored = None
         self._secret = trainer.strategy.broadcast(self.secret or Secret.from_system())  # one for all processes
         self._sampling: Sampling | None = None
         # Before configure_optimizers, which may ask for the number of steps.
         source = trainer.fit_loop._data_source
-        to_device = trainer.strategy.batch_to_device
-
-        def transfer(batch: Any) -> Any:
-            batch = trainer.precision_plugin.convert_input(batch)
-            return to_device(pl_module._on_before_batch_transfer(batch, dataloader_idx=0), dataloader_idx=0)
-
         convert = functools.partial(
             self._convert,
-            transfer=transfer,
+            transfer=batch_transfer(trainer, pl_module),
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
@@ -199,12 +188,11 @@ class DPSGD(pl.Callback):
         iter(fetcher)  # anew: worker processes may have drawn by other keys already
         chooser = self._chooser(pl_module, mechanism, sampling, secrets)
         self.choice = self._choose(chooser)
-        clipped = chooser.make(self.choice.way)
         step = PrivateStep(
             pl_module,
             optimizer,
             mechanism,
-            clipped,
+            chooser.make(self.choice.way),
             secrets,
             self._models(),
             secure=self.secure_rng,
@@ -212,56 +200,51 @@ class DPSGD(pl.Callback):
             processes=trainer.world_size,
             adds_noise=trainer.is_global_zero,
         )
-        self._watch, self._step = self._watching(trainer, chooser, step), step
+        watch = Watch(
+            chooser,
+            step.clipped,
+            Pace.of(mechanism, step.clipped.parameters, models=len(step.models), drawing=chooser.draws),
+            exempt=self._exempt(pl_module),
+            hooked=rules.batch_callbacks(trainer, self),
+        )
+        fit = self._fit = PrivateFit(
+            pl_module, step, watch, max_physical_batch=self.max_physical_batch, warn=self._warn
+        )
         if self._restored is not None:
             step.restore(self._restored, may_continue=self.target_epsilon is None)
-        clipped.attach()
-        self._undo += [clipped.detach, step.attach()]
-        if trainer.world_size > 1:  # it would wait for gradients that never come; the step sums instead
-            trainer.strategy.model.require_backward_grad_sync = False  # type: ignore[union-attr]
-        self._warn(self._watch.start())
-        self._undo.append(replace_attribute(pl_module, "training_step", self._training_step(pl_module, step)))
-        to_device = trainer.strategy.batch_to_device
-
-        def arrive(batch: Any, *inputs: Any, **keywords: Any) -> Any:
-            batch = to_device(batch, *inputs, **keywords)
-            self._watch.arrived(batch, self.steps)
-            return batch
-
-        self._undo.append(replace_attribute(trainer.strategy, "batch_to_device", arrive))
+        self._warn(watch.start())
+        self._undo += fit.attach(trainer)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        self._index = batch_idx
-        self._watch.records.advance()
-        self._started.begin()
-        self._warn(self._watch.begin(self.steps, batch_idx))
+        self._started.begin(batch_idx)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
-        self._clear()
+        self._started.clear()
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._write(self._physical)
+        self._started.backward_done()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._started.end()
+        self._started.step.end()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.steps % every == 0:
-            pl_module.log_dict({"epsilon": self.epsilon(), **self._started.journal.metrics()})
+            pl_module.log_dict({"epsilon": self.epsilon(), **self._started.step.journal.metrics()})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._detach()
-        self._watch.end()
-        self._warn(self._started.warnings())
-        self._warn(rules.check_end(self.steps, self._started.mechanism.steps))
+        fit = self._started
+        fit.watch.end()
+        self._warn(fit.step.warnings())
+        self._warn(rules.check_end(self.steps, fit.step.mechanism.steps))
         rank_zero_info(self._claim().sentence())
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         self._detach()
-        if self._step is not None:
+        if self._fit is not None:
             rank_zero_info(self._claim().sentence())
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
@@ -295,27 +278,27 @@ class DPSGD(pl.Callback):
 
     def _remember(self) -> None:
         """An earlier fit with this callback, on the same records for all it knows, counts in every later claim."""
-        if self._step is not None and self._step.done:
-            self._earlier += self._step.mechanism.history(self.steps)
+        if self._fit is not None and self.steps:
+            self._earlier += self._fit.step.mechanism.history(self.steps)
 
     def _claim(self) -> Statement:
-        step = self._started
+        step, watch = self._started.step, self._started.watch
         return step.mechanism.claim(
             steps_done=self.steps,
             given_secret=self.secret is not None and self.secret.given,
             noise=step.sources[0].description,
             tuning_runs=self.tuning_runs,
             warnings=self._cautions,
-            missed=None if self._watch.exempt else self._watch.pace.missed(),
+            missed=None if watch.exempt else watch.pace.missed(),
             unchecked=self.unchecked,
             earlier=self._earlier,
         )
 
     @property
-    def _started(self) -> PrivateStep:
-        if self._step is None:
+    def _started(self) -> PrivateFit:
+        if self._fit is None:
             raise ValueError("DPSGD has no claim before a fit has started; call Trainer.fit first")
-        return self._step
+        return self._fit
 
     def _models(self) -> tuple[int, ...]:
         sampled = self._sampling.models if self._sampling else None
@@ -345,16 +328,16 @@ class DPSGD(pl.Callback):
             name = type(loader.sampler).__name__
             raise ValueError(f"sampler={name} draws records by itself; leave out groups and augmentations")
         rules.check_reloaded(known, self._sampling)
-        if known is not None and self._step is not None:
+        if known is not None and self._fit is not None:
             self._follow(self._sampling)
         return converted
 
     def _follow(self, sampling: Sampling) -> None:
         """Has the draws of a loader follow the keys of this fit, and the watch its records."""
         if sampling.rekey is not None:
-            sampling.rekey([source.secret for source in self._started.sources])
+            sampling.rekey([source.secret for source in self._started.step.sources])
         if sampling.records is not None:
-            self._watch.follow(sampling.records)
+            self._started.watch.follow(sampling.records)
 
     def _plan(self, trainer: pl.Trainer) -> tuple[Mechanism, Sampling]:
         if self._sampling is None:
@@ -398,112 +381,16 @@ class DPSGD(pl.Callback):
         sampling: Sampling,
         secrets: Sequence[Secret],
     ) -> Chooser:
-        records, models = sampling.records, self._models()
-        assert records is not None
-        rehearsal = Rehearsal(module, module.training_step)
-        clipping = CLIPPINGS[mechanism.clipping](mechanism.max_grad_norm, models=len(models))
-        checks = Checks(
-            rehearsal,
-            records,
-            mechanism,
-            bounds=lambda: clipping.bounds,
-            divisor=getattr(module, "loss_divisor", None),
-            models=len(models),
-        )
-        return Chooser(
+        assert sampling.records is not None
+        return Chooser.of(
             module,
             self.per_record,
-            rehearsal=rehearsal,
-            records=records,
-            checks=checks,
-            clipping=clipping,
+            records=sampling.records,
+            mechanism=mechanism,
             secrets=secrets,
-            models=models,
+            models=self._models(),
             unchecked=self.unchecked,
         )
-
-    def _watching(self, trainer: pl.Trainer, chooser: Chooser, step: PrivateStep) -> Watch:
-        mechanism = step.mechanism
-        pace = Pace(
-            parameters=sum(p.numel() for p in step.clipped.parameters) // len(self._models()),
-            batch_size=mechanism.expected_batch_size,
-            steps=mechanism.steps,
-            steps_per_epoch=math.ceil(1 / mechanism.sampling_rate),
-            drawing=chooser.draws,
-        )
-        return Watch(
-            chooser.module,
-            chooser,
-            step.clipped,
-            pace,
-            exempt=self._exempt(trainer.lightning_module),
-            unchecked=self.unchecked,
-            hooked=rules.batch_callbacks(trainer, self),
-        )
-
-    def _training_step(self, module: pl.LightningModule, step: PrivateStep) -> Callable[..., Any]:
-        """What stands in for the user's training_step."""
-        self._physical: PhysicalBatches | None = None
-        if isinstance(step.clipped, Alone):
-            return RecordByRecord(
-                step.clipped,
-                module.training_step,
-                number=lambda: self.steps,
-                observe=step.observe,
-                check=self._check_batch,
-            ).automatic()
-        self._physical = PhysicalBatches(
-            module.training_step,
-            dimensions=2 if step.stacked else 1,
-            unit_rows=step.mechanism.rows_per_unit,
-            at_once=self.max_physical_batch,
-            clip=self._clip,
-            clear=self._clear,
-            check=self._check_batch,
-        )
-        if module.automatic_optimization:
-            return self._physical.automatic()
-        return self._physical.manual(step=functools.partial(self._step_without_records, module))
-
-    def _check_batch(self, batch: Any) -> None:
-        """Where training_step gets a batch, after all hooks."""
-        self._watch.records.check_rows(batch, 2 if self._started.stacked else 1)
-        self._watch.reached(batch)
-
-    def _clear(self) -> None:
-        """Before a backward pass: nothing is left of passes that were not for the step, as for adversarial examples."""
-        self._started.clear_gradients()
-        if isinstance(self._started.clipped, Engine):
-            self._started.clipped.clear()
-
-    def _clip(self, rows: tuple[int, ...]) -> None:
-        """Adds the part of a batch whose backward pass is done, of shape (batch,) or (models, batch), to the sum."""
-        step, engine = self._started, self._started.clipped
-        assert isinstance(engine, Engine)
-        per_unit = step.mechanism.rows_per_unit
-        units = (*rows[:-1], rows[-1] // per_unit)
-        divisor = getattr(self._watch.module, "loss_divisor", None)
-        try:
-            step.observe(engine.clip(units, scale=divisor / per_unit if divisor else units[-1]))
-        except LayerError as error:
-            raise ValueError(f"{error}; or set per_record=alone") from error
-
-    def _write(self, physical: PhysicalBatches | None) -> None:
-        """After the backward pass of a batch, whatever was left of it to clip included."""
-        step = self._started
-        if physical is not None and not physical.empty and not step.written:
-            self._watch.gradient_ready(self.steps, self._index, physical.rows[-1], physical.whole[-1])
-            self._clip(physical.rows)
-        step.write()
-        self._warn(self._watch.written(self.steps))
-
-    def _step_without_records(self, module: pl.LightningModule) -> None:
-        """A step of manual optimization whose batch is empty: noise, without the user's code."""
-        self._started.clear_gradients()
-        self._write(None)
-        optimizer: Any = module.optimizers()
-        optimizer.step()
-        optimizer.zero_grad()
 
     def _warn(self, messages: Sequence[str]) -> None:
         for message in messages:

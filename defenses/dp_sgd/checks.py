@@ -28,7 +28,7 @@ SUM_TOLERANCE = 1e-3
 """Of the difference of the clipped sums of a real batch, over C."""
 LOSS_TOLERANCE = 1e-4
 """Relative, of a batch's loss and the mean of its records' losses."""
-SEEN_BY_AUTOGRAD = 4
+SEEN_BY_AUTOGRAD = 2
 """Records whose gradients alone are compared with plain autograd's besides: nothing of book-keeping is in these."""
 JITTER = 0.05
 """Standard deviations by which weights are moved where losses must agree elsewhere too."""
@@ -51,12 +51,12 @@ class Compared:
 
 @dataclass(frozen=True)
 class Difference:
-    """Between a unit's two gradients.
+    """Between two gradients of each of some units.
 
     Args:
         alike: whether it is no more than rounding.
-        clipped_at_most: a bound on its norm after clipping.
-        clipped: the difference of the clipped gradients; None for zero.
+        clipped_at_most: a bound on the norm of the sum after clipping.
+        clipped: notes of the difference of the clipped gradients; None where there is no number for it.
     """
 
     alike: bool
@@ -106,7 +106,7 @@ class Checks:
             StepFailed: if the user's code raises.
         """
         with self.rehearsal.session(dropout=False), engine.aside():
-            loss, company = self._pass(engine, step, index)
+            loss, company = self._pass(engine, step, index, notice=True)
             if self.rehearsal.drew:
                 return Compared(self._among_others(engine, step, columns, company, index), random=True)
             return self._to_alone(engine, step, columns, company, loss, index)
@@ -124,7 +124,7 @@ class Checks:
             units: by how many the step's loss was divided.
             index: of the batch.
         """
-        with self.rehearsal.session(dropout=False), engine.aside():
+        with self.rehearsal.session(dropout=False, weights=False), engine.aside():
             _, alone = self._pass(engine, self.records.some(step, [column]), index)
             return self._difference(company, _norms(company, self._scale(units)), units, alone).alike
 
@@ -194,15 +194,23 @@ class Checks:
     ) -> Compared:
         units = self.records.units(step)
         norms = _norms(company, self._scale(units))
-        losses, differences, alike = [], [], True
+        losses, alone, alike = [], [], True
         for place, column in enumerate(columns):
             single = self.records.some(step, [column])
-            one, alone = self._pass(engine, single, index)
+            one, notes = self._pass(engine, single, index)
             losses.append(float(one))
-            own = norms.narrow(-1, column, 1)
-            differences.append(self._difference(company.one(column), own, units, alone))
+            alone.append(notes)
             if place < SEEN_BY_AUTOGRAD:
-                alike = alike and self._as_autograd(engine, single, alone, index)
+                alike = alike and self._as_autograd(engine, single, notes, index)
+        together = Notes.joined(alone)
+        pairs = (
+            [([c], notes) for c, notes in zip(columns, alone, strict=True)]
+            if together is None
+            else [(columns, together)]
+        )
+        differences = [
+            self._difference(company.some(some), norms[..., list(some)], units, notes) for some, notes in pairs
+        ]
         tolerance = SUM_TOLERANCE * min(self.bounds()) * min(1.0, len(columns) / self.mechanism.expected_batch_size)
         if sum(each.clipped_at_most for each in differences) > tolerance:  # what they are off by may cancel
             alike = alike and _norm_of_sum(differences) <= tolerance
@@ -218,20 +226,21 @@ class Checks:
         for kept in (0, 1):
             mixed = [unit if unit % 2 == kept else (unit + 1) % units for unit in range(units)]
             _, again = self._pass(engine, self.records.some(step, mixed), index)
-            for column in (column for column in columns if column % 2 == kept and mixed[column] == column):
-                own = norms.narrow(-1, column, 1)
-                if not self._difference(company.one(column), own, units, again.one(column), units).alike:
-                    return False
+            some = [column for column in columns if column % 2 == kept and mixed[column] == column]
+            if not self._difference(company.some(some), norms[..., some], units, again.some(some), units).alike:
+                return False
         return True
 
-    def _pass(self, engine: Engine, step: Any, index: int) -> tuple[Tensor, Notes]:
-        """Loss and notes of a batch."""
+    def _pass(self, engine: Engine, step: Any, index: int, *, notice: bool = False) -> tuple[Tensor, Notes]:
+        """Loss and notes of a batch; whether it drew random numbers is found out if it is to be noticed."""
 
         def backward(loss: Tensor) -> None:
             engine.clear()
             loss.backward()  # type: ignore[no-untyped-call]
 
-        loss = self.rehearsal.loss(lambda: self.records.batch(step), seed=SEED, backward=backward, index=index)
+        loss = self.rehearsal.loss(
+            lambda: self.records.batch(step), seed=SEED, backward=backward, index=index, notice=notice
+        )
         units = self.records.units(step)
         engine.complete = True  # a record alone need not reach every layer
         notes = engine.notes((self.models, units) if self.models > 1 else (units,))
@@ -239,18 +248,22 @@ class Checks:
         return loss, notes
 
     def _difference(self, company: Notes, norms: Tensor, units: int, alone: Notes, alone_units: int = 1) -> Difference:
-        """Of a unit's gradient in company, whose norms are known, and alone."""
+        """Of units' gradients in company, whose norms are known, and alone."""
         scale, alone_scale = self._scale(units), self._scale(alone_units)
         alone_norms = _norms(alone, alone_scale)
-        bounds = norms.new_tensor(self.bounds()).view(norms.shape)
-        if not (norms.isfinite().all() and alone_norms.isfinite().all()):  # counts as zero, both times
-            return Difference(bool((norms.isfinite() == alone_norms.isfinite()).all()), 0.0, None)
+        bounds = norms.new_tensor(self.bounds()).view(-1, *[1] * (norms.ndim - 1))
+        finite = norms.isfinite() & alone_norms.isfinite()
+        if not finite.all():  # what is not finite counts as zero, both times
+            if not torch.equal(norms.isfinite(), alone_norms.isfinite()):
+                return Difference(False, math.inf, None)
+            company, alone = company.where(finite), alone.where(finite)
+            norms, alone_norms = norms.where(finite, 0), alone_norms.where(finite, 0)
         off = _norms(company.difference(alone, scale, alone_scale), 1.0)
         weight, alone_weight = (bounds / each.maximum(bounds) for each in (norms, alone_norms))
         clipped = weight * off + (weight - alone_weight).abs() * alone_norms
         return Difference(
             bool((off <= RECORD_TOLERANCE * norms.maximum(alone_norms).maximum(bounds)).all()),
-            float(clipped.max()),
+            float(clipped.sum()),
             lambda: company.difference(alone, scale * weight, alone_scale * alone_weight),
         )
 
@@ -306,6 +319,17 @@ class Pace:
         self.cost = alone_cost(parameters, batch_size)
         self.every = max(1, math.ceil((self.cost + (1.0 if drawing else 0.0)) / STEP_BUDGET))
 
+    @classmethod
+    def of(cls, mechanism: Mechanism, parameters: Sequence[Tensor], *, models: int, drawing: bool) -> Pace:
+        """Of a fit with this mechanism, which trains these parameters."""
+        return cls(
+            parameters=sum(parameter.numel() for parameter in parameters) // models,
+            batch_size=mechanism.expected_batch_size,
+            steps=mechanism.steps,
+            steps_per_epoch=math.ceil(1 / mechanism.sampling_rate),
+            drawing=drawing,
+        )
+
     def records(self, epoch: int) -> int:
         """Records that are compared before an epoch: many at 1, 2, 4, 8, …, few at the others."""
         steps = max(self.steps, LONG)
@@ -327,13 +351,13 @@ class Pace:
 MANY, FEW = 128, 8
 LONG, FIRST_STEPS = 400, 16
 """Steps from which on a training is long; shorter ones are looked at as much. Steps that are all looked at."""
-STEP_BUDGET, EPOCH_BUDGET = 0.025, 0.02
+STEP_BUDGET, EPOCH_BUDGET = 0.02, 0.015
 """Share of a long training's time that checks in steps, and before epochs, may take."""
 COSTS: dict[int, dict[int, float]] = {
-    10_000: {16: 0.6, 64: 0.5, 256: 0.35, 1024: 0.15, 4096: 0.06},
-    100_000: {16: 0.6, 64: 0.45, 256: 0.25, 1024: 0.1, 4096: 0.03},
-    1_000_000: {16: 0.35, 64: 0.2, 256: 0.1, 1024: 0.03, 4096: 0.01},
-    10_000_000: {16: 0.3, 64: 0.2, 256: 0.1, 1024: 0.03, 4096: 0.01},
+    10_000: {16: 1.0, 64: 1.0, 256: 0.7, 1024: 0.3, 4096: 0.1},
+    100_000: {16: 1.0, 64: 0.8, 256: 0.5, 1024: 0.2, 4096: 0.05},
+    1_000_000: {16: 0.4, 64: 0.3, 256: 0.2, 1024: 0.05, 4096: 0.015},
+    10_000_000: {16: 0.3, 64: 0.2, 256: 0.15, 1024: 0.04, 4096: 0.01},
 }
 """Time of a record alone over that of a step, by parameters and batch size; from `benchmarks/dp_speed.py`."""
 

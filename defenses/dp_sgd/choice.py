@@ -6,21 +6,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytorch_lightning as pl
 from torch import nn
 
 from datamodules.secret import Secret
 from defenses.dp_sgd.alone import Alone, Functional
 from defenses.dp_sgd.checks import MANY, Checks, Compared
-from defenses.dp_sgd.clipping import Flat
+from defenses.dp_sgd.clipping import CLIPPINGS, Flat
 from defenses.dp_sgd.diversity import CANDIDATES, diverse
 from defenses.dp_sgd.engine import Engine, LayerError
 from defenses.dp_sgd.gradients import ClippedSum
+from defenses.dp_sgd.mechanism import Mechanism
 from defenses.dp_sgd.records import Records
 from defenses.dp_sgd.rehearsal import Rehearsal, StepFailed
 
-FUNCTIONAL_PARAMETERS = 100_000
+FUNCTIONAL_PARAMETERS = 2_000_000
 """Trained parameters above which vectorized gradients cost more than records one by one (`benchmarks/dp_speed.py`)."""
-SLOWDOWN = {"fast": 1.0, "functional": 8.0, "alone": 30.0}
+SLOWDOWN = {"fast": 1.0, "functional": 15.0, "alone": 30.0}
 """Time of a training each way, over that of the fast one; for plans."""
 FEW_UNITS = 4
 """Units that vectorized gradients are tried on."""
@@ -29,9 +31,10 @@ COUPLED = (
     " per_record=alone, which makes every record a batch of its own: class weights, negatives and statistics from the"
     " batch then lose their meaning"
 )
+UNLESS_UNCHECKED = ", or set unchecked=True, which gives up the guarantee"
 NOT_COMPARED = (
     "training_step raised {kind} on a batch of one record or of a few, so nothing shows that records are not coupled;"
-    " make it take batches of any size, or set unchecked=True, which gives up the guarantee"
+    f" make it take batches of any size{UNLESS_UNCHECKED}"
 )
 SUMMED = "training_step returns the sum of the records' losses; return their mean, or set loss_divisor on the module"
 DRAWING = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
@@ -85,8 +88,44 @@ class Chooser:
     ):
         self.module, self.wanted, self.rehearsal, self.records, self.checks = module, wanted, rehearsal, records, checks
         self.clipping, self.secrets, self.models, self.unchecked = clipping, secrets, models, unchecked
+        self._company: tuple[Any, Any] | None = None
         self.draws = any(isinstance(layer, DRAWING) and layer.training for layer in module.modules())
         """Whether the module draws random numbers in training, so that a step's own pass cannot be compared."""
+
+    @classmethod
+    def of(
+        cls,
+        module: pl.LightningModule,
+        wanted: str,
+        *,
+        records: Records,
+        mechanism: Mechanism,
+        secrets: Sequence[Secret],
+        models: Sequence[int],
+        unchecked: bool,
+    ) -> Chooser:
+        """For a fit with this mechanism."""
+        rehearsal = Rehearsal(module, module.training_step)
+        clipping = CLIPPINGS[mechanism.clipping](mechanism.max_grad_norm, models=len(models))
+        checks = Checks(
+            rehearsal,
+            records,
+            mechanism,
+            bounds=lambda: clipping.bounds,
+            divisor=getattr(module, "loss_divisor", None),
+            models=len(models),
+        )
+        return cls(
+            module,
+            wanted,
+            rehearsal=rehearsal,
+            records=records,
+            checks=checks,
+            clipping=clipping,
+            secrets=secrets,
+            models=models,
+            unchecked=unchecked,
+        )
 
     def make(self, way: str) -> ClippedSum:
         """What computes the gradients in a way that is chosen already."""
@@ -111,7 +150,7 @@ class Chooser:
             ValueError: if no way is right: the loss couples records, the check cannot run, or the way that is wanted is
                 not right.
         """
-        step = self.first(0)
+        step = self.company()
         self.records.check_rows(self.records.batch(step), 2 if len(self.models) > 1 else 1, of=step)
         if self.wanted in ("auto", "fast"):
             choice = self._fast(step)
@@ -138,12 +177,20 @@ class Chooser:
             reason += "; torch.func cannot compute it"
         return Choice("alone", reason)
 
-    def first(self, number: int) -> Any:
-        """A company of records that differ: all of a step whose records nobody can name, else up to 128."""
-        step = self.records.first(CANDIDATES, number)
-        if not self.records.separable:
-            return step
-        return self.records.some(step, diverse(self.records, step, MANY, 2 if len(self.models) > 1 else 1))
+    def company(self, number: int = 0, limit: int = MANY) -> Any:
+        """A step of up to so many records that differ; of a step whose records nobody can name, all.
+
+        Args:
+            number: of the look; every look has records of its own.
+            limit: how many.
+        """
+        key = number, limit, self.records
+        if self._company is None or self._company[0] != key:
+            step = self.records.first(min(CANDIDATES, CANDIDATES // MANY * limit), number)
+            if self.records.separable:
+                step = self.records.some(step, diverse(self.records, step, limit, 2 if len(self.models) > 1 else 1))
+            self._company = key, step
+        return self._company[1]
 
     def _fast(self, step: Any) -> Choice:
         try:

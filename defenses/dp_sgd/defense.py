@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -21,8 +20,8 @@ from defenses.base import Defense
 from defenses.dp_sgd.bases import check_base, check_callbacks
 from defenses.dp_sgd.callback import DPSGD
 from defenses.dp_sgd.choice import slowdown
-from defenses.dp_sgd.fleets import SHARED, OfFleet, settled
-from defenses.dp_sgd.rules import PrivacyWarning, check_arguments, check_counts
+from defenses.dp_sgd.fleets import SHARED, OfFleet, in_terms_of_a_run, settled
+from defenses.dp_sgd.rules import check_arguments, check_counts
 from defenses.none import NoDefense
 from targets.fleet import Fitter, Fleet
 from targets.statement import Statement
@@ -127,8 +126,7 @@ class DPSGDDefense(Defense):
         return replace(self, secure_rng=True)
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PrivacyWarning)  # the statement carries them once, not once a model
+        with in_terms_of_a_run():
             return super().fit(fitter, split, membership)
 
     def statement(self, fleet: Fleet) -> Statement:

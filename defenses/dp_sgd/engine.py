@@ -93,9 +93,27 @@ class Notes:
         parts = [layer_sums(weights if alike else weights[number]) for number, layer_sums in enumerate(sums)]
         return {parameter: value for part in parts for parameter, value in part.items()}
 
-    def one(self, column: int) -> Notes:
-        """Those of a single unit, in every model of a stack."""
-        return self._changed(lambda call: call.narrow(self.axis, column, 1))
+    def some(self, columns: Sequence[int]) -> Notes:
+        """Those of some units, in every model of a stack."""
+        chosen = torch.tensor(columns)
+        return self._changed(lambda call: call.index_select(self.axis, chosen.to(call.device)))
+
+    @staticmethod
+    def joined(parts: Sequence[Notes]) -> Notes | None:
+        """Those of several batches as of one; None if they differ in anything but the number of records."""
+        forms = {tuple(call.shape[part.axis + 1 :] for call in part._calls()) for part in parts}
+        if len(forms) != 1 or len({tuple(part.of_layers) for part in parts}) != 1:
+            return None
+        calls = [torch.cat(same, dim=parts[0].axis) for same in zip(*(part._calls() for part in parts), strict=True)]
+        remaining = iter(calls)
+        return parts[0]._changed(lambda _: next(remaining))
+
+    def _calls(self) -> Iterator[Tensor]:
+        """All tensors, in the order in which `_changed` goes through them."""
+        for tapes in self.of_layers.values():
+            for activations, deltas in tapes:
+                yield from activations
+                yield from deltas
 
     def where(self, records: Bool[Tensor, "*models batch"]) -> Notes:
         """With zeros for all other records: `where`, not a factor 0, since 0 · inf is NaN and would spoil the sum."""
@@ -354,7 +372,7 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
             layer = _Layer(
                 title=f"{other.title} and {title}",
                 modules=tuple(pair),
-                gradients=functools.partial(_tied, *pair, names[shared[0]]),
+                gradients=functools.partial(_tied, pair[0], pair[1], names[shared[0]]),
                 tapes=[([], []), ([], [])],
             )
             layers.remove(other)
@@ -371,7 +389,7 @@ def _counted(
     return (squares if names == 1 else names * squares), sums
 
 
-def _tied(embedding: nn.Embedding, linear: nn.Linear, names: int, tapes: Sequence[Tape]) -> Gradients:
+def _tied(embedding: Any, linear: Any, names: int, tapes: Sequence[Tape]) -> Gradients:
     """Of an embedding and an output layer with one weight; where the loss reaches only one of them, its own."""
     looked_up, projected = tapes
     if not projected[1]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pytorch_lightning import LightningModule
@@ -9,7 +12,8 @@ from pytorch_lightning import LightningModule
 from defenses.base import Defense
 from defenses.dp_sgd.bases import is_own
 from defenses.dp_sgd.callback import DPSGD
-from defenses.dp_sgd.choice import Choice, Chooser
+from defenses.dp_sgd.choice import UNLESS_UNCHECKED, Choice, Chooser
+from defenses.dp_sgd.rules import PrivacyWarning
 from targets.fleet import Fitter, Fleet
 
 SHARED = ("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs")
@@ -41,6 +45,18 @@ class OfFleet(DPSGD):
 
     def _ahead(self) -> bool:
         return False  # the other cores have models of their own
+
+
+@contextmanager
+def in_terms_of_a_run() -> Iterator[None]:
+    """Errors name the settings of a run; warnings stand once in the statement, not once a model."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PrivacyWarning)
+            yield
+    except ValueError as error:
+        message = str(error).replace(UNLESS_UNCHECKED, "").replace("per_record=", "defense.per_record=")
+        raise ValueError(message) from None  # commands print the innermost cause
 
 
 def settled(fleet: Fleet) -> dict[str, str]:

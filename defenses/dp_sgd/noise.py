@@ -16,6 +16,8 @@ from datamodules.secret import Secret
 from defenses.dp_sgd.gaussian import gaussian
 
 SUMMANDS = 4
+AHEAD = 300_000
+"""Values below which handing them to a thread takes longer than drawing them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +60,7 @@ class ParameterNoise:
         parameters: shape (...) each, or (models, ...) in a stack.
         stacked: whether they lead with a model axis.
         transposed: parameters of a stack with their last two axes the other way round than in a single model.
-        ahead: whether a thread may draw ahead.
+        ahead: whether a thread may draw ahead, where there is enough to draw.
     """
 
     def __init__(
@@ -68,7 +70,8 @@ class ParameterNoise:
         self.turned = [p in transposed for p in parameters]
         self._flat = self._buffer()
         self._next: tuple[tuple[NoiseSource, int, int, float], Float32[np.ndarray, "count"], Future[None]] | None = None
-        self._thread = ThreadPoolExecutor(1, "noise") if ahead else None
+        many = len(self._flat) >= AHEAD
+        self._thread = ThreadPoolExecutor(1, "noise") if ahead and many else None
 
     def draw(self, source: NoiseSource, *, model: int, step: int, scale: float) -> list[Tensor]:
         """N(0, scale²) in the shapes of a single model's parameters; the next draw but one overwrites it."""

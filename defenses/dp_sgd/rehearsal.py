@@ -46,6 +46,7 @@ class Rehearsal:
         self.state = ModuleState(module)
         self.inputs = len(inspect.signature(training_step).parameters)
         self._saved: Saved | None = None
+        self._with_weights = True
         self._sign: Any = None
         self.drew = False
         """Whether the last run drew random numbers."""
@@ -54,11 +55,12 @@ class Rehearsal:
         self._backward: Callable[[Tensor], object] | None = None
 
     @contextmanager
-    def session(self, *, dropout: bool = True) -> Iterator[None]:
+    def session(self, *, dropout: bool = True, weights: bool = True) -> Iterator[None]:
         """Within, `loss` and `step` may be called.
 
         Args:
             dropout: whether dropout layers drop.
+            weights: whether trained weights are put back too; they need not be where what changes them was refused.
         """
         parameters = [parameter for parameter in self.module.parameters() if parameter.grad is not None]
         gradients = [parameter.grad for parameter in parameters]
@@ -67,6 +69,7 @@ class Rehearsal:
         for parameter in parameters:
             parameter.grad = None
         with kept_random(), self._stubs():
+            self._with_weights = weights
             self.rebase()
             origin = self._saved
             assert origin is not None
@@ -92,6 +95,7 @@ class Rehearsal:
         backward: Callable[[Tensor], object] | None = None,
         index: int = 0,
         fresh: bool = True,
+        notice: bool = True,
     ) -> Tensor:
         """The loss of a batch.
 
@@ -100,6 +104,7 @@ class Rehearsal:
             seed: of all random numbers, in `make` too.
             backward: called with the loss, where manual optimization would run the backward pass; None for none.
             index: of the batch.
+            notice: whether to find out if random numbers were drawn (`drew`).
             fresh: whether from the state that was there when the session began, or from what has become of it.
 
         Raises:
@@ -107,7 +112,7 @@ class Rehearsal:
         """
         if fresh:
             self.restore()
-        return self._run(make, seed, backward, index)[0]
+        return self._run(make, seed, backward, index, notice)[0]
 
     def step(self, make: Callable[[], Any], *, seed: int, index: int = 0) -> None:
         """A whole step without an optimizer, with all hooks of batch and epoch that the module has."""
@@ -130,7 +135,7 @@ class Rehearsal:
 
     def rebase(self) -> None:
         """Takes the state of now, such as weights that were moved, for that of the session's beginning."""
-        self._saved, self._sign = self.state.save(), self._signed()
+        self._saved, self._sign = self.state.save(weights=self._with_weights), self._signed()
 
     def check_unchanged(self) -> None:
         """Raises ValueError if the runs changed what only `.data` can change unseen."""
@@ -146,11 +151,16 @@ class Rehearsal:
         return self.state.sign(), self.state.weights_sign()
 
     def _run(
-        self, make: Callable[[], Any], seed: int, backward: Callable[[Tensor], object] | None, index: int
+        self,
+        make: Callable[[], Any],
+        seed: int,
+        backward: Callable[[Tensor], object] | None,
+        index: int,
+        notice: bool = False,
     ) -> tuple[Tensor, Any]:
         seed_all(seed)
         self._losses, self._backward, self._stand_ins = [], backward, []
-        before = random_state()
+        before = random_state() if notice else None
         batch = make()
         with _told():
             for callback in self.callbacks:
@@ -158,7 +168,8 @@ class Rehearsal:
             self._hook("on_train_batch_start", batch, index)
             with torch.enable_grad():
                 output = self.training_step(*(batch, index)[: self.inputs])
-        self.drew = random_state() != before
+        if notice:
+            self.drew = random_state() != before
         for parameter in self._stand_ins:
             parameter.grad = None
         if not self.module.automatic_optimization:
@@ -236,7 +247,9 @@ def random_state() -> tuple[Any, ...]:
 
 def seed_all(seed: int) -> None:
     """Torch's, NumPy's and Python's random numbers from a seed of 63 bits."""
-    torch.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)  # `torch.manual_seed` asks every kind of device, which takes milliseconds
+    if torch.cuda.is_available():
+        torch.cuda.manual_seed_all(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pytorch_lightning as pl
 from pytorch_lightning.trainer.connectors.data_connector import _DataLoaderSource
+from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils import data
 
 from datamodules.samplers import Poisson, poisson_mask
@@ -140,6 +142,30 @@ class PoissonSource(_DataLoaderSource):
 
     def dataloader(self) -> Any:
         return self.convert(super().dataloader())
+
+
+def batch_transfer(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[Any], Any]:
+    """What Lightning does to a collated batch before training_step gets it, with the user's hooks for that."""
+    to_device = trainer.strategy.batch_to_device
+
+    def transfer(batch: Any) -> Any:
+        batch = trainer.precision_plugin.convert_input(batch)
+        if _transfers_nothing(trainer, module):  # Lightning takes a while to find that out
+            return batch
+        return to_device(module._on_before_batch_transfer(batch, dataloader_idx=0), dataloader_idx=0)
+
+    return transfer
+
+
+def _transfers_nothing(trainer: pl.Trainer, module: pl.LightningModule) -> bool:
+    """Whether a batch reaches training_step as it is collated: on a CPU, without a hook of module or data module."""
+    hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+    source: Any = getattr(trainer, "datamodule", None)
+    return (
+        module.device.type == "cpu"
+        and not any(is_overridden(hook, module, pl.LightningModule) for hook in hooks)
+        and not (source and any(is_overridden(hook, source, pl.LightningDataModule) for hook in hooks))
+    )
 
 
 def check_replaceable(loader: Any) -> int:

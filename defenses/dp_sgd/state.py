@@ -44,19 +44,12 @@ class ModuleState:
             for inner in metric.modules()
         }
         self._modules = [(name, each, each not in ignored) for name, each in module.named_modules()]
+        self._weights = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self._watched = [
             (name, vars(each))
             for name, each, compared in self._modules
             if compared and type(each).__module__.partition(".")[0] != "torch"  # whose attributes are settings
         ]
-
-    @property
-    def _fixed(self) -> list[tuple[str, Tensor]]:
-        return list(self._tensors(trainable=False))
-
-    @property
-    def _weights(self) -> list[Tensor]:
-        return [parameter for parameter in self.module.parameters() if parameter.requires_grad]
 
     def _attributes(self) -> Iterator[tuple[str, Any]]:
         for prefix, held in self._watched:
@@ -67,16 +60,16 @@ class ModuleState:
     def sign(self, ignored: Collection[str] = ()) -> dict[str, Any]:
         """A cheap mark of each value but the ignored ones, which changes with it, unless `.data` does it."""
         marks = {name: _sign(value) for name, value in self._attributes() if name not in ignored}
-        marks.update((name, _sign(tensor)) for name, tensor in self._fixed if name not in ignored)
+        marks.update((name, _sign(tensor)) for name, tensor in self._tensors(compared=True) if name not in ignored)
         return marks
 
     def weights_sign(self) -> tuple[Any, ...]:
         """The same of the trainable weights."""
-        return tuple(map(_sign, self._weights))
+        return tuple((id(parameter), parameter._version) for _, parameter in self._weights)
 
     def values(self, ignored: Collection[str] = ()) -> dict[str, Any]:
         """Copies of all numbers, texts and tensors, by the parameter, buffer or attribute that they belong to."""
-        tensors = [*self._fixed, *((name, p) for name, p in self.module.named_parameters() if p.requires_grad)]
+        tensors = [*self._tensors(compared=True), *self._weights]
         values: dict[str, Any] = {
             name: {"": tensor.detach().clone()} for name, tensor in tensors if name not in ignored
         }
@@ -87,15 +80,15 @@ class ModuleState:
 
     def digests(self) -> dict[str, bytes]:
         """Hashes of frozen parameters and buffers, which `.data` cannot change unseen."""
-        return {name: hashlib.blake2b(content(tensor)).digest() for name, tensor in self._fixed}
+        return {name: hashlib.blake2b(content(tensor)).digest() for name, tensor in self._tensors(compared=True)}
 
     def lasting(self, name: str) -> bool:
         """Whether it is a parameter or goes into `state_dict`, hence into what is released."""
         return name in self.module.state_dict() or name in dict(self.module.named_parameters())
 
-    def save(self) -> Saved:
-        """All of it, to be put back."""
-        tensors = [*self._tensors(trainable=False), *self._tensors(trainable=True)]
+    def save(self, *, weights: bool = True) -> Saved:
+        """All of it, with the trained weights or without, to be put back."""
+        tensors = [*self._tensors(compared=False), *(self._weights if weights else ())]
         return Saved(
             tensors=tensors,
             registers=[held for _, each, _ in self._modules for held in (each._buffers, each._parameters)],
@@ -103,17 +96,13 @@ class ModuleState:
             keep=[self.module, *(each for _, each, _ in self._modules), *self.module.parameters()],
         )
 
-    def _tensors(self, *, trainable: bool) -> Iterator[tuple[str, Tensor]]:
-        """Parameters that are trained; or those that are not, and buffers."""
-        for prefix, each, compared in self._modules:
-            if not compared and not trainable:
-                continue
-            for name, parameter in each._parameters.items():
-                if parameter is not None and parameter.requires_grad == trainable:
-                    yield f"{prefix}.{name}".lstrip("."), parameter
-            for name, buffer in each._buffers.items():
-                if buffer is not None and not trainable:
-                    yield f"{prefix}.{name}".lstrip("."), buffer
+    def _tensors(self, *, compared: bool) -> Iterator[tuple[str, Tensor]]:
+        """Frozen parameters and buffers, without those of metrics if they are to be compared."""
+        for prefix, each, is_compared in self._modules:
+            if is_compared or not compared:
+                for name, tensor in (*each._parameters.items(), *each._buffers.items()):
+                    if tensor is not None and not tensor.requires_grad:
+                        yield f"{prefix}.{name}" if prefix else name, tensor
 
 
 class Saved:

@@ -204,8 +204,8 @@ class PrivateStep:
         return [[v for name, v in group.items() if name != "params"] for group in self.optimizer.param_groups]
 
     def _check_parameters(self) -> None:
-        trained = {p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad}
-        if trained != set(self.clipped.parameters):
+        trained = [p for group in self.optimizer.param_groups for p in group["params"] if p.requires_grad]
+        if len(trained) != len(self.clipped.parameters) or set(trained) != set(self.clipped.parameters):
             raise ValueError(
                 "the optimizer's trainable parameters are not the module's; freeze before the fit what is not trained"
                 " (requires_grad_(False)), and make what is trained a parameter of the module"

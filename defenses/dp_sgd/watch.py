@@ -8,10 +8,9 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from torch import nn
 
 from defenses.dp_sgd.batches import leaves
-from defenses.dp_sgd.checks import MANY, Pace, chosen
+from defenses.dp_sgd.checks import FEW, MANY, Pace, chosen
 from defenses.dp_sgd.choice import NOT_COMPARED, Chooser
 from defenses.dp_sgd.engine import Engine, LayerError
 from defenses.dp_sgd.gradients import ClippedSum
@@ -177,28 +176,23 @@ class Watch:
     """All checks of a fit after its first.
 
     Args:
-        module: the user's.
         chooser: chose the way.
         clipped: computes the gradients.
         pace: when.
         exempt: whether module, loss and loader are this project's own, of which the first check says all.
-        unchecked: whether to go on where a check cannot run.
         hooked: callbacks that see a batch before training_step does, and may change it.
     """
 
     def __init__(
         self,
-        module: nn.Module,
         chooser: Chooser,
         clipped: ClippedSum,
         pace: Pace,
         *,
         exempt: bool,
-        unchecked: bool,
         hooked: Sequence[pl.Callback],
     ):
-        self.module, self.chooser, self.clipped, self.pace = module, chooser, clipped, pace
-        self.exempt, self.unchecked = exempt, unchecked
+        self.chooser, self.clipped, self.pace, self.exempt = chooser, clipped, pace, exempt
         self.checks, self.records, self.rehearsal = chooser.checks, chooser.records, chooser.rehearsal
         self.state = StateWatch(self.rehearsal, self.records, clipped)
         self.hooked = hooked
@@ -212,7 +206,7 @@ class Watch:
 
     def arrived(self, batch: Any, done: int) -> None:
         """Notes a batch before hooks that callbacks have on it."""
-        self._seal = None if self.exempt else self._sealed(batch, thorough=done == 0 or self.pace.due(done))
+        self._seal = None if self.exempt else self._sealed(batch, thorough=done == 0)
 
     def reached(self, batch: Any) -> None:
         """Where training_step gets the batch: if callbacks changed it, they take part in all checks, made anew."""
@@ -221,7 +215,7 @@ class Watch:
         if self.hooked and not self.rehearsal.callbacks:
             self.rehearsal.callbacks = self.hooked
             if isinstance(self.clipped, Engine):
-                step = self.chooser.first(0)
+                step = self.chooser.company()
                 self._compare(step, range(min(MANY, self.records.units(step))), 0)
 
     @staticmethod
@@ -231,14 +225,15 @@ class Watch:
 
     def start(self) -> list[str]:
         """The first look at the state; returns cautions."""
-        return self._look(0)
+        return self._look(self.chooser.company())
 
     def begin(self, done: int, index: int) -> list[str]:
         """Before a batch; returns cautions."""
         if self.exempt:
             return []
-        cautions = self._explain(self.state.begin(thorough=self.pace.due(done)), done)
         epoch, within = divmod(done, self.pace.steps_per_epoch)
+        thorough = within == 0 and epoch & (epoch - 1) == 0
+        cautions = self._explain(self.state.begin(thorough=thorough), done)
         if within == 0 and epoch > 0:
             self._before_epoch(epoch, index)
         return cautions
@@ -262,7 +257,7 @@ class Watch:
         if self.chooser.draws:
             return self._compare(step, [column], index)
         engine = self.clipped
-        company = engine.notes((self.checks.models, units) if self.checks.models > 1 else (units,)).one(place)
+        company = engine.notes((self.checks.models, units) if self.checks.models > 1 else (units,)).some([place])
         self._judge(
             lambda: self.checks.step_alike(engine, step, company, column, units=units, index=index),
             step,
@@ -289,13 +284,10 @@ class Watch:
         count = self.pace.records(epoch)
         if count < 2 or not isinstance(self.clipped, Engine):
             return
-        step = self.chooser.first(epoch)
-        columns = list(range(min(count, self.records.units(step))))
-        if self.records.separable:
-            step = self.records.some(step, columns)
+        step = self.chooser.company(epoch, count)
         if epoch & (epoch - 1) == 0:
-            self._look(epoch)
-        self._compare(step, columns, index)
+            self._look(step)
+        self._compare(step, range(min(count, self.records.units(step))), index)
 
     def _compare(self, step: Any, columns: Sequence[int], index: int) -> None:
         engine = self.clipped
@@ -310,16 +302,16 @@ class Watch:
         except LayerError as error:
             raise ValueError(f"{error}; or set per_record=alone") from error
         except StepFailed as error:
-            if self.unchecked:
+            if self.chooser.unchecked:
                 return
             raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
         raise ValueError(COUPLED_LATER)
 
-    def _look(self, number: int) -> list[str]:
+    def _look(self, step: Any) -> list[str]:
         try:
-            return self.state.look(self.chooser.first(number))
+            return self.state.look(step)
         except StepFailed as error:
-            if self.unchecked:
+            if self.chooser.unchecked:
                 return []
             raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
 
@@ -327,7 +319,7 @@ class Watch:
         """What changed is compared after two batches, as at the start; what that does not show is named."""
         if not names:
             return []
-        cautions = self._look(done)
+        cautions = self._look(self.chooser.company(done, FEW))
         return cautions + self.state.settle([name for name in names if name not in self.state.settled])
 
 

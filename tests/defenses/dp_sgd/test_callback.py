@@ -302,8 +302,8 @@ def test_other_ways_of_clipping_train(clipping: str) -> None:
 def test_adaptive_clipping_noises_gradients_more_and_follows_the_norms() -> None:
     callback = DPSGD(noise_multiplier=1.0, max_grad_norm=50.0, clipping="adaptive", secret=SECRET)
     fit(callback, max_epochs=20)
-    assert callback._step.gradient_noise > 1.0 == callback.statement.noise_multiplier
-    assert callback._step.clipping.bounds[0] < 5.0 and callback.statement.max_grad_norm == 50.0
+    assert callback._fit.step.gradient_noise > 1.0 == callback.statement.noise_multiplier
+    assert callback._fit.step.clipping.bounds[0] < 5.0 and callback.statement.max_grad_norm == 50.0
 
 
 @pytest.mark.parametrize(

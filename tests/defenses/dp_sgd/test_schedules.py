@@ -64,7 +64,7 @@ def test_the_tuner_is_refused_too(find: str) -> None:
     ids=["plateau", "stopping", "stopping by val", "checkpoint", "checkpoint by val"],
 )
 def test_choices_by_a_metric(kind: Any, callback: Any, tmp_path: Path) -> None:
-    more: Any = {"enable_checkpointing": True}
+    more: Any = {"enable_checkpointing": True, "default_root_dir": tmp_path}
 
     def run(**settings: Any) -> DPSGD:
         own = DPSGD(noise_multiplier=1.0, secret=SECRET, **settings)
