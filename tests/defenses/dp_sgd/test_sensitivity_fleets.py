@@ -159,7 +159,7 @@ class Later(Own):
         if not self.training:
             return z
         self.steps += 1
-        return z - z.mean(0) if self.steps > 25 else z
+        return z - z.mean(0) if self.steps > 10 else z
 
 @dataclass(frozen=True, kw_only=True)
 class Centered(Defense):
