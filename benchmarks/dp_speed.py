@@ -33,7 +33,7 @@ import pytorch_lightning as pl
 import torch
 from opacus import PrivacyEngine
 from torch import Tensor, nn
-from torch.utils.data import BatchSampler, DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
 from datamodules.secret import Secret
 from defenses.dp_sgd import DPSGD
@@ -188,18 +188,18 @@ def compare(case: Case, rounds: int) -> None:
         print(f"{to_plain[i, 0]:9.2f}{to_plain[i, 1]:9.2f}{factor:>9s}   {to_reach}", flush=True)
 
 
-def fit(network: Callable[[], nn.Module], shape: tuple[int, ...], steps: int, dp: DPSGD | None) -> float:
-    """CPU milliseconds a step of a whole fit, its start included."""
-    epochs = min(FIT_EPOCHS, steps)
+def fit(network: Callable[[], nn.Module], shape: tuple[int, ...], steps: int, dp: DPSGD | None) -> tuple[float, float]:
+    """CPU milliseconds a step of a whole fit, its start included; and those of its median step."""
+    epochs, clock = min(FIT_EPOCHS, steps), Clock()
     x = torch.rand(shape[0] * steps // epochs, *shape[1:])
-    loader = DataLoader(
-        Rows(x, torch.arange(len(x)) % 2), sampler=BatchSampler(range(len(x)), shape[0], False), batch_size=None
-    )
-    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=[dp] if dp else [], **QUIET)
+    order: Any = BatchSampler(SequentialSampler(x), shape[0], drop_last=False)
+    loader: Any = DataLoader(Rows(x, torch.arange(len(x)) % 2), sampler=order, batch_size=None)
+    callbacks = [clock] if dp is None else [clock, dp]
+    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=callbacks, **QUIET)
     module = Classifier(network())
     start = time.process_time()
     trainer.fit(module, loader)
-    return 1000 * (time.process_time() - start) / steps
+    return 1000 * (time.process_time() - start) / steps, float(clock.milliseconds()[1])
 
 
 class Rows(TensorDataset):
@@ -217,9 +217,9 @@ def watched(rounds: int) -> None:
         spent = []
         for _ in range(rounds):
             Watch.start = lambda self: []  # type: ignore[method-assign]
-            without = fit(network, shape, FIT_STEPS, Unwatched(**PRIVACY, secret=secret))
+            without, _ = fit(network, shape, FIT_STEPS, Unwatched(**PRIVACY, secret=secret))
             Watch.start = start  # type: ignore[method-assign]
-            spent.append((without, fit(network, shape, FIT_STEPS, DPSGD(**PRIVACY, secret=secret))))
+            spent.append((without, fit(network, shape, FIT_STEPS, DPSGD(**PRIVACY, secret=secret))[0]))
         without, with_checks = np.median(spent, axis=0)
         ratio = np.median([b / a for a, b in spent])
         print(f"{name:41s}{without:10.2f}{with_checks:10.2f}{ratio:9.2f}   at most {at_most}", flush=True)
@@ -227,27 +227,18 @@ def watched(rounds: int) -> None:
 
 def ways(rounds: int) -> None:
     """Records one by one over the fast way and over plain SGD."""
-    print(
-        f"{'CPU ms a step':41s}{'plain':>8s}{'fast':>8s}{'functional':>11s}{'alone':>8s}   over fast: functional, alone"
-    )
+    print(f"{'CPU ms of a step':41s}{'plain':>8s}{'fast':>8s}{'functional':>11s}{'alone':>9s}   over fast")
     for name, network, shape in WAYS:
-        spent = np.array(
-            [
-                [fit(network, shape, FEW, None)]
-                + [
-                    fit(network, shape, FEW, DPSGD(**PRIVACY, per_record=way))
-                    for way in ("fast", "functional", "alone")
-                ]
-                for _ in range(rounds)
-            ]
-        )
+        spent = []
+        for _ in range(rounds):
+            row = [fit(network, shape, WARM_UP + 2 * FEW, None)[1]]
+            for way in ("fast", "functional", "alone"):
+                row.append(fit(network, shape, WARM_UP + 2 * FEW, DPSGD(**PRIVACY, per_record=way))[1])
+            spent.append(row)
         plain, fast, functional, alone = np.median(spent, axis=0)
-        over = np.median(spent[:, 2:] / spent[:, 1:2], axis=0)
-        parameters = sum(p.numel() for p in network().parameters())
-        print(
-            f"{f'{name}, {parameters:,} parameters':41s}{plain:8.1f}{fast:8.1f}{functional:11.1f}{alone:8.1f}", end=""
-        )
-        print(f"   {over[0]:.1f}, {over[1]:.1f}", flush=True)
+        title = f"{name}, {sum(p.numel() for p in network().parameters()):,} weights"
+        print(f"{title:41s}{plain:8.1f}{fast:8.1f}{functional:11.1f}{alone:9.1f}", end="")
+        print(f"   {functional / fast:.1f} and {alone / fast:.1f} times", flush=True)
 
 
 def peak() -> float:

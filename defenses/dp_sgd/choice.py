@@ -20,9 +20,9 @@ from defenses.dp_sgd.mechanism import Mechanism
 from defenses.dp_sgd.records import Records
 from defenses.dp_sgd.rehearsal import Rehearsal, StepFailed
 
-FUNCTIONAL_PARAMETERS = 100_000
+FUNCTIONAL_PARAMETERS = 2_000_000
 """Trained parameters above which vectorized gradients cost more than records one by one (`benchmarks/dp_speed.py`)."""
-SLOWDOWN = {"fast": 1.0, "functional": 8.0, "alone": 30.0}
+SLOWDOWN = {"fast": 1.0, "functional": 15.0, "alone": 30.0}
 """Time of a training each way, over that of the fast one; for plans."""
 FEW_UNITS = 4
 """Units that vectorized gradients are tried on."""
@@ -87,7 +87,7 @@ class Chooser:
     ):
         self.module, self.wanted, self.rehearsal, self.records, self.checks = module, wanted, rehearsal, records, checks
         self.clipping, self.secrets, self.models, self.unchecked = clipping, secrets, models, unchecked
-        self._first: tuple[Any, Any] | None = None
+        self._company: tuple[Any, Any] | None = None
         self.draws = any(isinstance(layer, DRAWING) and layer.training for layer in module.modules())
         """Whether the module draws random numbers in training, so that a step's own pass cannot be compared."""
 
@@ -149,7 +149,7 @@ class Chooser:
             ValueError: if no way is right: the loss couples records, the check cannot run, or the way that is wanted is
                 not right.
         """
-        step = self.first(0)
+        step = self.company()
         self.records.check_rows(self.records.batch(step), 2 if len(self.models) > 1 else 1, of=step)
         if self.wanted in ("auto", "fast"):
             choice = self._fast(step)
@@ -176,14 +176,20 @@ class Chooser:
             reason += "; torch.func cannot compute it"
         return Choice("alone", reason)
 
-    def first(self, number: int) -> Any:
-        """A company of records that differ: all of a step whose records nobody can name, else up to 128."""
-        if self._first is None or self._first[0] != (number, self.records):
-            step = self.records.first(CANDIDATES, number)
+    def company(self, number: int = 0, limit: int = MANY) -> Any:
+        """A step of up to so many records that differ; of a step whose records nobody can name, all.
+
+        Args:
+            number: of the look; every look has records of its own.
+            limit: how many.
+        """
+        key = number, limit, self.records
+        if self._company is None or self._company[0] != key:
+            step = self.records.first(min(CANDIDATES, CANDIDATES // MANY * limit), number)
             if self.records.separable:
-                step = self.records.some(step, diverse(self.records, step, MANY, 2 if len(self.models) > 1 else 1))
-            self._first = (number, self.records), step
-        return self._first[1]
+                step = self.records.some(step, diverse(self.records, step, limit, 2 if len(self.models) > 1 else 1))
+            self._company = key, step
+        return self._company[1]
 
     def _fast(self, step: Any) -> Choice:
         try:

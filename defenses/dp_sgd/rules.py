@@ -174,16 +174,15 @@ def check_start(trainer: pl.Trainer, *, resumed: bool) -> None:
 
 
 def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any], *, may_continue: bool) -> None:
+    longer = now["steps"] > before.get("steps", now["steps"])
+    if longer and not may_continue:  # first, since the noise for more steps differs too
+        raise ValueError(
+            f"steps={now['steps']} differs from {before['steps']} in the checkpoint, which the noise was calibrated"
+            f" for; resume with these, or give noise_multiplier={before.get('noise_multiplier')} and no epsilon=, which"
+            " accounts for all steps"
+        )
     for name, value in now.items():
-        if name == "steps" and value > before.get(name, value):
-            if may_continue:
-                continue
-            raise ValueError(
-                f"steps={value} differs from {before.get(name)} in the checkpoint, which the noise was calibrated for;"
-                f" resume with these, or give noise_multiplier={before.get('noise_multiplier'):.6g} and no epsilon="
-                ", which accounts for all steps"
-            )
-        if before.get(name) != value:
+        if before.get(name) != value and not (longer and name == "steps"):
             raise ValueError(
                 f"{name}={value} differs from {before.get(name)} in the checkpoint; resume with that, or train anew"
             )

@@ -297,7 +297,9 @@ def _foreign(loader: data.DataLoader[Any], transfer: Callable[[Any], Any]) -> tu
         steps = foreign_steps(sampler)
         if getattr(sampler, "rows_per_index", None) is not None:
             return steps[0]
-        return [index for step in steps for index in step][: units * rows_per_unit]
+        for step in steps:
+            records.rows(step)  # raises where it names nobody
+        return [int(index) for step in steps for index in step][: units * rows_per_unit]
 
     records = Records(
         lambda step: loader.collate_fn(loader.dataset[step]),
@@ -343,6 +345,7 @@ def check_repeats(dataset: Any, units: Units) -> None:
 
 def _origins(dataset: Any, positions: Any) -> dict[int, tuple[Any, Any]]:
     """Which records of which underlying data sets stand at the positions of a data set, by the data set's id."""
+    positions = np.where(positions < 0, positions + len(dataset), positions)  # -1 is the last one
     if isinstance(dataset, data.Subset):
         return _origins(dataset.dataset, np.asarray(dataset.indices)[positions])
     if not isinstance(dataset, data.ConcatDataset):

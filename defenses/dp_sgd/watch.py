@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 
 from defenses.dp_sgd.batches import leaves
-from defenses.dp_sgd.checks import MANY, Pace, chosen
+from defenses.dp_sgd.checks import FEW, MANY, Pace, chosen
 from defenses.dp_sgd.choice import NOT_COMPARED, Chooser
 from defenses.dp_sgd.engine import Engine, LayerError
 from defenses.dp_sgd.gradients import ClippedSum
@@ -215,7 +215,7 @@ class Watch:
         if self.hooked and not self.rehearsal.callbacks:
             self.rehearsal.callbacks = self.hooked
             if isinstance(self.clipped, Engine):
-                step = self.chooser.first(0)
+                step = self.chooser.company()
                 self._compare(step, range(min(MANY, self.records.units(step))), 0)
 
     @staticmethod
@@ -225,7 +225,7 @@ class Watch:
 
     def start(self) -> list[str]:
         """The first look at the state; returns cautions."""
-        return self._look(0)
+        return self._look(self.chooser.company())
 
     def begin(self, done: int, index: int) -> list[str]:
         """Before a batch; returns cautions."""
@@ -284,13 +284,10 @@ class Watch:
         count = self.pace.records(epoch)
         if count < 2 or not isinstance(self.clipped, Engine):
             return
-        step = self.chooser.first(epoch)
-        columns = list(range(min(count, self.records.units(step))))
-        if self.records.separable:
-            step = self.records.some(step, columns)
+        step = self.chooser.company(epoch, count)
         if epoch & (epoch - 1) == 0:
-            self._look(epoch)
-        self._compare(step, columns, index)
+            self._look(step)
+        self._compare(step, range(min(count, self.records.units(step))), index)
 
     def _compare(self, step: Any, columns: Sequence[int], index: int) -> None:
         engine = self.clipped
@@ -310,9 +307,9 @@ class Watch:
             raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
         raise ValueError(COUPLED_LATER)
 
-    def _look(self, number: int) -> list[str]:
+    def _look(self, step: Any) -> list[str]:
         try:
-            return self.state.look(self.chooser.first(number))
+            return self.state.look(step)
         except StepFailed as error:
             if self.chooser.unchecked:
                 return []
@@ -322,7 +319,7 @@ class Watch:
         """What changed is compared after two batches, as at the start; what that does not show is named."""
         if not names:
             return []
-        cautions = self._look(done)
+        cautions = self._look(self.chooser.company(done, FEW))
         return cautions + self.state.settle([name for name in names if name not in self.state.settled])
 
 

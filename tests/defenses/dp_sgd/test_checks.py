@@ -261,7 +261,7 @@ def test_where_a_layer_mixes_records_they_are_taken_alone() -> None:
 
     choice = Parts(Sorting()).chooser.choose()
     assert choice.way in ("functional", "alone") and "mixes records" in choice.reason
-    with pytest.raises(ValueError, match=r"per_record=fast: .*; choose per_record=auto, or alone"):
+    with pytest.raises(ValueError, match=r"per_record=fast: .*per_record=auto, or alone"):
         Parts(Sorting(), per_record="fast").chooser.choose()
 
 
@@ -328,6 +328,26 @@ def test_who_is_looked_at_follows_from_the_secret_alone() -> None:
 
 
 # During a fit.
+
+
+def check_later_steps() -> None:
+    """Records are coupled from the second step on, of twenty-four."""
+
+    class Late(Base):
+        def training_step(self, batch, batch_idx):
+            logits = self(batch[0])
+            return F.cross_entropy(logits - (self.global_step >= 1) * logits.mean(0), batch[1])
+
+    refused = ""
+    try:
+        fitted(Late, blobs(), size=12, steps=24)
+    except ValueError as error:
+        refused = str(error)
+    assert "couples records from some step on" in refused
+
+
+def test_later_steps_are_looked_at() -> None:
+    check_later_steps()
 
 
 @pytest.mark.parametrize("from_step", [1, 7, 15])

@@ -8,13 +8,18 @@ from typing import Any
 
 import pytest
 import torch
+from test_alone import check_random_numbers_belong_to_a_record, check_state_is_put_back_between_records
 from test_averaging import check_averaging
 from test_callback import check_clipping, check_noise, check_poisson, check_resume
+from test_checks import check_every_record, check_later_steps
 from test_distributed import check_two_processes
+from test_keys import check_other_noise, check_run_and_model_are_in_the_key
 from test_physical import check_micro_batches
+from test_state import check_state_is_watched
+from test_step import check_noise_is_written_with_the_sum
 from torch.optim.swa_utils import AveragedModel
 
-from defenses.dp_sgd import clipping, engine, noise, sampling, step
+from defenses.dp_sgd import checks, clipping, engine, keys, noise, rehearsal, sampling, step, watch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Patch = pytest.MonkeyPatch
@@ -113,6 +118,65 @@ def averages_before_noise(patch: Patch) -> None:
     patch.setattr(AveragedModel, "update_parameters", update_parameters)
 
 
+def check_switched_off(patch: Patch) -> None:
+    patch.setattr(
+        checks.Checks, "compare", lambda self, engine, step, columns, index=0: checks.Compared(True, (0.0, [0.0]))
+    )
+
+
+def only_record_0_compared(patch: Patch) -> None:
+    compare = checks.Checks.compare
+    patch.setattr(
+        checks.Checks,
+        "compare",
+        lambda self, engine, step, columns, index=0: compare(self, engine, step, columns[:1], index=index),
+    )
+
+
+def only_the_first_step_looked_at(patch: Patch) -> None:
+    patch.setattr(checks.Pace, "due", lambda self, step: False)
+    patch.setattr(checks.Pace, "records", lambda self, epoch: 0)
+
+
+def noise_after_the_step(patch: Patch) -> None:
+    """As an optimizer does that wraps the user's: what stands in `p.grad` before is the bare sum."""
+    patch.setattr(step.PrivateStep, "_add_noise", lambda self, sums: None)
+    before = step.PrivateStep._check_step
+
+    def check(self: Any) -> None:
+        before(self)
+        scale = self.gradient_noise * self.clipping.bounds[0] / self.mechanism.expected_batch_size
+        drawn = self.noise.draw(self.sources[0], model=self.models[0], step=self.done, scale=scale)
+        for parameter, value in zip(self.clipped.parameters, drawn, strict=True):
+            parameter.grad += value
+
+    patch.setattr(step.PrivateStep, "_check_step", check)
+
+
+def key_without_the_run(patch: Patch) -> None:
+    dumps = keys.json.dumps
+    patch.setattr(keys.json, "dumps", lambda parts: dumps([part for part in parts if part not in ("run", "release")]))
+
+
+def key_without_the_fit(patch: Patch) -> None:
+    from defenses.dp_sgd import callback
+
+    patch.setattr(callback, "fit_secret", lambda secret, identity: secret)
+
+
+def state_check_off(patch: Patch) -> None:
+    patch.setattr(watch.StateWatch, "_changed", lambda self: [])
+    patch.setattr(watch.StateWatch, "unseen", lambda self: None)
+
+
+def state_not_put_back_between_records(patch: Patch) -> None:
+    patch.setattr(rehearsal.Rehearsal, "restore", lambda self: None)
+
+
+def random_numbers_of_the_running_stream(patch: Patch) -> None:
+    patch.setattr(rehearsal, "seed_all", lambda seed: None)
+
+
 def noise_in_every_process() -> None:
     made = step.PrivateStep.__init__
     step.PrivateStep.__init__ = lambda self, *given, adds_noise, **named: made(self, *given, adds_noise=True, **named)
@@ -132,6 +196,15 @@ def noise_in_every_process() -> None:
         (rate_from_the_wrong_size, check_poisson),
         (noise_per_part, check_micro_batches),
         (averages_before_noise, check_averaging),
+        (check_switched_off, lambda: check_every_record(5)),
+        (only_record_0_compared, lambda: check_every_record(5)),
+        (only_the_first_step_looked_at, check_later_steps),
+        (noise_after_the_step, check_noise_is_written_with_the_sum),
+        (key_without_the_run, check_run_and_model_are_in_the_key),
+        (key_without_the_fit, lambda: check_other_noise(max_grad_norm=2.0)),
+        (state_check_off, check_state_is_watched),
+        (state_not_put_back_between_records, check_state_is_put_back_between_records),
+        (random_numbers_of_the_running_stream, check_random_numbers_belong_to_a_record),
     ],
 )
 def test_planted_fault_is_noticed(

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 from test_callback import SECRET, fit
 
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.noise import NoiseSource
+from defenses.dp_sgd import DPSGD, callback
+from defenses.dp_sgd.noise import NoiseSource, ParameterNoise
 
 
 def drawn(secure: bool, count: int = 100_000, **settings: int) -> np.ndarray:
@@ -39,3 +43,83 @@ def test_the_statement_says_which() -> None:
     fit(secure, max_epochs=1)
     assert plain.statement.noise == "ChaCha20 keystream, Box-Muller"
     assert secure.statement.noise == "ChaCha20 keystream, sums of four Gaussians (secure_rng)"
+
+
+# One draw for all parameters of a model.
+
+
+def parameters(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
+    return [torch.zeros(shape) for shape in shapes]
+
+
+def source(secure: bool = False) -> NoiseSource:
+    return NoiseSource(secret=SECRET, secure=secure)
+
+
+def draws(noise: ParameterNoise, steps: list[int], **settings: Any) -> list[torch.Tensor]:
+    """Flat, of every step."""
+    usual = {"source": source(), "model": 2, "scale": 0.5}
+    drawn = (noise.draw(**{**usual, **settings}, step=step) for step in steps)  # overwritten by the next but one
+    return [torch.cat([part.reshape(-1) for part in parts]).clone() for parts in drawn]
+
+
+def test_parameters_get_parts_of_one_draw_that_have_nothing_in_common() -> None:
+    (one,) = draws(ParameterNoise(parameters((200, 300), (60_000,)), stacked=False), [5])
+    assert float(one.std()) == pytest.approx(0.5, rel=0.02)
+    assert abs(np.corrcoef(one[:60_000], one[60_000:])[0, 1]) < 0.02
+
+
+def test_odd_numbers_of_values_and_none() -> None:
+    assert [len(each) for each in draws(ParameterNoise(parameters((3,), ()), stacked=False), [0, 1])] == [4, 4]
+    (odd,) = draws(ParameterNoise(parameters((3,)), stacked=False), [0])
+    assert torch.equal(odd, draws(ParameterNoise(parameters((3,), ()), stacked=False), [0])[0][:3])
+
+
+def test_same_noise_alone_and_in_a_stack() -> None:
+    weight, bias = torch.zeros(3, 5, 4), torch.zeros(3, 6)
+    stacked = ParameterNoise([weight, bias], stacked=True, transposed={weight})
+    alone = ParameterNoise(parameters((4, 5), (6,)), stacked=False)
+    for model in (2, 7, 9):
+        both = [noise.draw(source(), model=model, step=5, scale=1.0) for noise in (stacked, alone)]
+        assert torch.equal(both[0][0].mT, both[1][0]) and torch.equal(both[0][1], both[1][1])
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("steps", [[0, 1, 2, 3], [5, 6, 9, 10, 2], [3, 3, 4, 3]])
+def test_noise_drawn_ahead_is_that_drawn_in_place(secure: bool, steps: list[int]) -> None:
+    """To the last bit, whatever step comes next."""
+    shapes = [(40, 30), (7,)]
+    settings = {"source": source(secure)}
+    ahead = ParameterNoise(parameters(*shapes), stacked=False, ahead=True)
+    expected = draws(ParameterNoise(parameters(*shapes), stacked=False), steps, **settings)
+    for one, other in zip(expected, draws(ahead, steps, **settings), strict=True):
+        assert torch.equal(one, other)
+    ahead.close()
+
+
+def test_noise_drawn_ahead_for_another_scale_is_not_used() -> None:
+    """As with adaptive clipping, where C of the next step is not known yet."""
+    ahead, plain = (ParameterNoise(parameters((50,)), stacked=False, ahead=ahead) for ahead in (True, False))
+    for step, scale in enumerate([1.0, 0.8, 0.8, 3.0]):
+        (one,), (other,) = (draws(noise, [step], scale=scale) for noise in (ahead, plain))
+        assert torch.equal(one, other)
+    ahead.close()
+
+
+def test_what_was_drawn_stays_while_the_next_is_drawn() -> None:
+    ahead = ParameterNoise(parameters((100_000,)), stacked=False, ahead=True)
+    (one,) = ahead.draw(source(), model=0, step=0, scale=1.0)
+    before = one.clone()
+    ahead.close()  # waits for the thread
+    assert torch.equal(one, before)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_thread_ends_with_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fit that draws ahead is, to the last bit, one that does not."""
+    weights = []
+    for idle in (True, False):
+        monkeypatch.setattr(callback, "core_is_idle", lambda idle=idle: idle)
+        weights.append(torch.cat([p.flatten() for p in fit(DPSGD(noise_multiplier=1.0, secret=SECRET)).parameters()]))
+        assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("noise")]
+    assert torch.equal(*weights)

@@ -159,7 +159,7 @@ STATE: dict[str, Any] = {
 @pytest.mark.parametrize("name", STATE)
 def test_state_that_follows_the_records(name: str) -> None:
     make, steps = STATE[name]
-    with pytest.raises(ValueError, match=r"remove it|keep it fixed|choose per_record=alone"):
+    with pytest.raises(ValueError, match=r"remove it|keep it fixed|per_record=alone"):
         sensitivity(make, blobs(), range(2), clip=0.3, steps=steps)
 
 

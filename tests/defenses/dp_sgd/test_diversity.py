@@ -1,0 +1,103 @@
+"""The company of the first check holds what differs: rare labels, long and empty records, large and small ones."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from defenses.dp_sgd.diversity import diverse
+from defenses.dp_sgd.records import Records
+
+N, LIMIT = 2000, 128
+
+
+def chosen(*tensors: Tensor, limit: int = LIMIT) -> list[int]:
+    records = Records(
+        lambda step: [tensor[step] for tensor in tensors],
+        transfer=lambda batch: batch,
+        rows_per_unit=1,
+        waiting=deque(),
+        first=lambda units, number: list(range(units)),
+    )
+    return diverse(records, list(range(len(tensors[0]))), limit, 1)
+
+
+def inputs() -> Tensor:
+    return torch.randn(N, 6, generator=torch.Generator().manual_seed(0))
+
+
+def labels() -> Tensor:
+    return torch.zeros(N, dtype=torch.long)
+
+
+@pytest.mark.parametrize("record", [0, 1, 777, N - 1])
+def test_a_rare_label(record: int) -> None:
+    y = labels()
+    y[record] = 3
+    assert record in chosen(inputs(), y)
+
+
+@pytest.mark.parametrize("record", [3, 1234])
+@pytest.mark.parametrize("factor", [50.0, 0.0])
+def test_the_largest_and_the_smallest(record: int, factor: float) -> None:
+    x = inputs()
+    x[record] *= factor
+    assert record in chosen(x, labels())
+
+
+@pytest.mark.parametrize("record", [3, 1234])
+@pytest.mark.parametrize("length", [20, 0])
+def test_the_longest_and_the_shortest(record: int, length: int) -> None:
+    mask = torch.zeros(N, 20, dtype=torch.bool)
+    mask[:, :5] = True
+    mask[record] = torch.arange(20) < length
+    assert record in chosen(torch.ones(N, 20, dtype=torch.long), mask)
+    assert record in chosen(mask.long(), labels())
+
+
+def test_every_label_of_many_and_records_at_random_besides() -> None:
+    y = torch.arange(N) % 10
+    y[:20] = torch.arange(10, 30)
+    found = chosen(inputs(), y)
+    assert set(y[found].tolist()) == set(range(30))
+    assert len(found) == len(set(found)) == LIMIT and found == sorted(found)
+    spread = np.histogram(found, bins=8, range=(0, N))[0]
+    assert spread.min() >= LIMIT // 32
+
+
+def test_few_records_are_all_taken() -> None:
+    assert chosen(inputs()[:100], labels()[:100]) == list(range(100))
+
+
+def test_what_is_no_tensor_or_not_a_number() -> None:
+    x = inputs()
+    x[5] = float("nan")
+    assert len(chosen(x, labels())) == LIMIT
+    odd: Any = torch.zeros(())
+    records = Records(
+        lambda step: {"x": x[step], "name": "all", "scale": odd},
+        transfer=lambda batch: batch,
+        rows_per_unit=1,
+        waiting=deque(),
+        first=lambda units, number: [],
+    )
+    assert len(diverse(records, list(range(N)), LIMIT, 1)) == LIMIT
+
+
+def test_records_of_a_stack() -> None:
+    index = np.stack([np.arange(300), np.arange(300)[::-1]])
+    y = torch.zeros(300, dtype=torch.long)
+    y[41] = 1
+    records = Records(
+        lambda step: [y[torch.from_numpy(np.ascontiguousarray(step[0]))]],
+        transfer=lambda batch: batch,
+        rows_per_unit=1,
+        waiting=deque(),
+        first=lambda units, number: [],
+    )
+    assert 41 in diverse(records, (index, np.ones_like(index, dtype=bool)), LIMIT, 2)
