@@ -344,7 +344,7 @@ class Pace:
     def missed(self, share: float = 0.01) -> float:
         """Chance that a coupling which shows in that share of batches is never seen."""
         steps = min(self.steps, FIRST_STEPS) + max(0, self.steps - FIRST_STEPS) // self.every
-        epochs = sum(self.records(epoch) > 1 for epoch in range(1, self.epochs))
+        epochs = sum(self.records(epoch) > 2 for epoch in range(1, self.epochs))
         return float((1 - share) ** (1 + epochs + steps))
 
 

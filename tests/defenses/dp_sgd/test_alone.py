@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from user_modules import SECRET, Base, DroppedOut, blobs, fitted, looped
 
-from defenses.dp_sgd import DPSGD, alone
+from defenses.dp_sgd import DPSGD, alone, choice
 from defenses.dp_sgd.rehearsal import random_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -55,7 +55,9 @@ def test_the_fastest_way_that_is_right(make: Any, data: Any, way: str) -> None:
     assert choice.way == way and choice.checked and "\n" not in choice.reason
 
 
-def test_many_parameters_are_taken_one_by_one() -> None:
+def test_many_parameters_are_taken_one_by_one(monkeypatch) -> None:
+    monkeypatch.setattr(choice, "FUNCTIONAL_PARAMETERS", 100_000)
+
     class Wide(user.Scaled):
         def __init__(self) -> None:
             super().__init__()
