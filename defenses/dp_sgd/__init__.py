@@ -45,7 +45,7 @@ Nothing but the noised mean reaches the module; buffers, frozen parameters and a
     rules.py check_trainer → test_rules.py test_trainer_and_module
 
 A step is counted when its noised mean is written, used or not, over all trainings that continue each other:
-    step.py PrivateStep.write → test_rules.py test_a_gradient_counts_whether_or_not_a_step_follows
+    step.py PrivateStep.write → test_manual.py test_a_gradient_that_no_step_uses_is_spent_all_the_same
     step.py PrivateStep.restore → test_callback.py test_interrupted_and_resumed_equals_uninterrupted
     callback.py DPSGD.on_save_checkpoint → test_step.py test_a_checkpoint_between_write_and_step_is_refused
 

@@ -16,7 +16,7 @@ from defenses.dp_sgd.choice import NOT_COMPARED, Chooser
 from defenses.dp_sgd.engine import Engine, LayerError
 from defenses.dp_sgd.gradients import ClippedSum
 from defenses.dp_sgd.records import Records, digest
-from defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed
+from defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed, kept_random, random_state
 from defenses.dp_sgd.state import ModuleState, differing
 
 ROUNDING = 1e-6
@@ -24,6 +24,12 @@ ROUNDING = 1e-6
 COUPLED_LATER = (
     "training_step couples records from some step on: a record's gradient changes with the others in its batch, so"
     " clipping bounds nothing; end that, or set per_record=alone"
+)
+
+
+DRAWS_IN_DATA = (
+    "the data set draws random numbers for its records: where it takes other records as partners, ε does not hold, and"
+    " nothing can find that"
 )
 
 
@@ -218,8 +224,14 @@ class Watch:
         return versions, digest(batch) if thorough else None
 
     def start(self) -> list[str]:
-        """The first look at the state; returns cautions."""
-        return self._look(self.chooser.company())
+        """The first look at the state, and at the data set; returns cautions."""
+        cautions, step = self._look(self.chooser.company()), self.chooser.company()
+        with kept_random():
+            before = random_state()
+            self.records.collated(step)
+            if random_state() != before:
+                cautions.append(DRAWS_IN_DATA)
+        return cautions
 
     def begin(self, done: int, index: int) -> list[str]:
         """Before a batch; returns cautions."""
