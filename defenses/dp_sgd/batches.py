@@ -8,6 +8,7 @@ from collections import UserDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -53,6 +54,11 @@ def leaves(batch: Any) -> Iterator[Any]:
         return
     for value in parts:
         yield from leaves(value)
+
+
+def content(tensor: Tensor) -> bytes:
+    """The values of a tensor of any precision, NumPy's or not."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _lists_records(batch: Any, shape: tuple[int, ...]) -> bool:

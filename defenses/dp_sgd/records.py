@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from defenses.dp_sgd.batches import batch_shape, leaves, part
+from defenses.dp_sgd.batches import batch_shape, content, leaves, part
 
 WHOLE_STEPS = 16
 """Steps of a foreign sampler that the records for a first look are taken from, at most."""
@@ -160,7 +160,7 @@ def digest(batch: Any) -> int:
     state = hashlib.blake2b(digest_size=8)
     for leaf in leaves(batch):
         if isinstance(leaf, Tensor):
-            state.update(np.ascontiguousarray(leaf.detach().cpu().numpy()).tobytes())
+            state.update(content(leaf))
         else:
             state.update(repr(leaf).encode())
     return int.from_bytes(state.digest()) >> 1

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils import data
 from torchmetrics import Metric, MetricCollection
 
+from defenses.dp_sgd.batches import content
+
 REPLACED = ("training_step", "forward", "log", "log_dict", "manual_backward", "optimizers", "lr_schedulers")
 """Attributes that this package puts on an instance for a while."""
 INTERNAL = frozenset((*vars(pl.LightningModule()), *vars(nn.Module()), *REPLACED))
@@ -82,10 +84,7 @@ class ModuleState:
 
     def digests(self) -> dict[str, bytes]:
         """Hashes of frozen parameters and buffers, which `.data` cannot change unseen."""
-        return {
-            name: hashlib.blake2b(tensor.detach().cpu().contiguous().numpy().tobytes()).digest()
-            for name, tensor in self._tensors(compared=True)
-        }
+        return {name: hashlib.blake2b(content(tensor)).digest() for name, tensor in self._tensors(compared=True)}
 
     def lasting(self, name: str) -> bool:
         """Whether it is a parameter or goes into `state_dict`, hence into what is released."""

@@ -51,13 +51,11 @@ def by_record(module: Any, data: Any) -> Tensor:
     ids=["fast", "scale", "token", "LSTM", "dropout", "noise"],
 )
 def test_the_fastest_way_that_is_right(make: Any, data: Any, way: str) -> None:
-    choice = Parts(make(), data()).chooser.choose()
-    assert choice.way == way and choice.checked and "\n" not in choice.reason
+    chosen = Parts(make(), data()).chooser.choose()
+    assert chosen.way == way and chosen.checked and "\n" not in chosen.reason
 
 
-def test_many_parameters_are_taken_one_by_one(monkeypatch) -> None:
-    monkeypatch.setattr(choice, "FUNCTIONAL_PARAMETERS", 100_000)
-
+def test_many_parameters_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wide(user.Scaled):
         def __init__(self) -> None:
             super().__init__()
@@ -66,9 +64,37 @@ def test_many_parameters_are_taken_one_by_one(monkeypatch) -> None:
         def forward(self, x):
             return super().forward(x) + self.wide(x).mean(1, keepdim=True)
 
+    monkeypatch.setattr(choice, "FUNCTIONAL_PARAMETERS", 100_000)
     assert sum(p.numel() for p in Wide().parameters()) > 100_000
     assert Parts(Wide()).chooser.choose().way == "alone"
     assert Parts(Wide(), per_record="functional").chooser.choose().way == "functional"
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_rounding_of_a_gradient_that_is_zero_is_no_disagreement(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is added to all logits alike has no gradient but rounding."""
+
+    class Shifted(user.Scaled):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shift = nn.Linear(6, 200)
+
+        def forward(self, x):
+            return super().forward(x) + self.shift(x).mean(1, keepdim=True)
+
+    monkeypatch.setattr(alone, "ELEMENTS", chunk * sum(p.numel() for p in Shifted().parameters()))
+    assert Parts(Shifted()).chooser.choose().way == "functional"
+
+
+@pytest.mark.parametrize("chunk", [1, 4])
+def test_vectorized_gradients_that_differ_are_not_used(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Differing(user.Scaled):
+        def training_step(self, batch, batch_idx):
+            within = torch._C._functorch.maybe_get_level(batch[0]) != -1
+            return super().training_step(batch, batch_idx) * (1.01 if within else 1.0)
+
+    monkeypatch.setattr(alone, "ELEMENTS", chunk * sum(p.numel() for p in Differing().parameters()))
+    assert Parts(Differing()).chooser.choose().way == "alone"
 
 
 class Branching(user.Scaled):

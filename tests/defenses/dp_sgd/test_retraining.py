@@ -59,11 +59,13 @@ def score(with_it: bool, per_record: str, model: int = 0) -> float:
 def proven(per_record: str) -> float:
     """ε that the attack proves at 95 %, with a threshold from other models."""
     first, second = (
-        [[score(there, per_record) for _ in range(size)] for there in (True, False)] for size in (10, MODELS)
+        [[score(there, per_record, model) for model in models] for there in (True, False)]
+        for models in (range(10), range(10, 10 + MODELS))
     )
     sign = 1 if np.mean(first[0]) > np.mean(first[1]) else -1
     threshold = sign * (np.mean(first[0]) + np.mean(first[1])) / 2
     called = [int(sum(sign * value > threshold for value in values)) for values in second]
+    assert all(len(set(values)) == MODELS for values in second)  # noise of their own
     return clopper_pearson(called[0], MODELS, called[1], MODELS, DELTA)
 
 

@@ -149,6 +149,17 @@ def test_digests_see_what_marks_do_not() -> None:
     assert {name for name, value in before.items() if state.digests()[name] != value} == {"buffer"}
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16, torch.int64, torch.bool, torch.complex64])
+@pytest.mark.parametrize("shape", [(), (0,), (3, 2)])
+def test_digests_of_every_precision_and_shape(kind: torch.dtype, shape: tuple[int, ...]) -> None:
+    module = Keeping()
+    module.register_buffer("buffer", torch.zeros(shape, dtype=kind))
+    state = ModuleState(module)
+    before = state.digests()
+    module.buffer.data.add_(torch.ones(shape, dtype=kind))
+    assert (state.digests() != before) == (module.buffer.numel() > 0)
+
+
 def test_what_lasts_is_what_goes_into_the_file_or_is_a_parameter() -> None:
     state = ModuleState(Keeping())
     assert state.lasting("buffer") and state.lasting("frozen") and state.lasting("layer.weight")

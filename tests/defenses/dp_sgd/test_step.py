@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from defenses.dp_sgd import DPSGD
+from defenses.dp_sgd import callback as callbacks
 from defenses.dp_sgd.clipping import Flat
 from defenses.dp_sgd.gradients import ClippedSum
 from defenses.dp_sgd.mechanism import Mechanism
@@ -261,3 +262,12 @@ def test_a_default_delta_that_the_records_there_are_make_too_large_is_refused() 
     callback = DPSGD(noise_multiplier=1.0, public_size=120, delta=1e-3)
     fit(callback, loader=DataLoader(blobs(240), batch_size=24), max_epochs=1)
     assert callback.statement.delta == 1e-3
+
+
+def test_an_error_before_the_first_step_keeps_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: Any, **__: Any) -> None:
+        raise RuntimeError("own words")
+
+    monkeypatch.setattr(callbacks, "Watch", failing)
+    with pytest.raises(RuntimeError, match="own words"):
+        fit(DPSGD(noise_multiplier=1.0, secret=SECRET), max_epochs=1)
