@@ -29,7 +29,7 @@ def test_imports_point_one_way():
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_one_concept_a_file(path):
     text = path.read_text(encoding="utf-8")
-    assert len(text.splitlines()) <= 300
+    assert len(text.splitlines()) <= 450
     assert path.stem not in ("utils", "helpers", "common", "core", "misc")
     assert not text or text.startswith('"""')
 

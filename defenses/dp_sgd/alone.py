@@ -17,10 +17,12 @@ from defenses.dp_sgd.clipping import Flat
 from defenses.dp_sgd.engine import full_precision
 from defenses.dp_sgd.gradients import ClippedSum
 from defenses.dp_sgd.records import Records, digest
-from defenses.dp_sgd.rehearsal import Rehearsal, StepFailed, seed_all
+from defenses.dp_sgd.rehearsal import Rehearsal, StepFailed, random_state, seed_all
 
 ELEMENTS = 2**24
 """Numbers of per-record gradients in memory at the same time, at most."""
+VECTORIZED = 0
+"""Seed of what draws no random numbers."""
 AGREES = 1e-4
 """Relative difference to gradients one by one above which vectorized ones are not used."""
 
@@ -175,7 +177,9 @@ class Functional(Alone):
                 parts = list(self.gradients(step, number=0))
             except Exception:  # whatever torch.func or the user's code raise under it
                 return False
-            if self.rehearsal.state.sign() != before or self.rehearsal.drew:
+            drawn = random_state()
+            seed_all(VECTORIZED)
+            if self.rehearsal.state.sign() != before or random_state() != drawn:
                 return False
             found = [torch.cat(each) for each in zip(*parts, strict=True)]
             if len(parts) > 1:  # units of different forms come in another order, but add up to the same
@@ -192,7 +196,9 @@ class Functional(Alone):
 
             def run() -> Tensor:
                 losses: list[Tensor] = []
-                self.rehearsal.loss(lambda: batch, seed=0, backward=losses.append, index=index, fresh=False)
+                self.rehearsal.loss(
+                    lambda: batch, seed=VECTORIZED, backward=losses.append, index=index, fresh=False, notice=False
+                )
                 return losses[0]
 
             loss: Tensor = torch.func.functional_call(self._wrapped, dict(weights), (run,))

@@ -227,7 +227,8 @@ class Checks:
             mixed = [unit if unit % 2 == kept else (unit + 1) % units for unit in range(units)]
             _, again = self._pass(engine, self.records.some(step, mixed), index)
             some = [column for column in columns if column % 2 == kept and mixed[column] == column]
-            if not self._difference(company.some(some), norms[..., some], units, again.some(some), units).alike:
+            pair = company.some(some), again.some(some)
+            if some and not self._difference(pair[0], norms[..., some], units, pair[1], units).alike:
                 return False
         return True
 
@@ -317,7 +318,8 @@ class Pace:
         self.steps, self.steps_per_epoch = steps, max(steps_per_epoch, 1)
         self.epochs = -(-steps // self.steps_per_epoch)
         self.cost = alone_cost(parameters, batch_size)
-        self.every = max(1, math.ceil((self.cost + (1.0 if drawing else 0.0)) / STEP_BUDGET))
+        looks = STEP_BUDGET * max(steps, LONG) / (self.cost + (1.0 if drawing else 0.0))
+        self.every = max(1, math.ceil(steps / looks))
 
     @classmethod
     def of(cls, mechanism: Mechanism, parameters: Sequence[Tensor], *, models: int, drawing: bool) -> Pace:
@@ -334,7 +336,7 @@ class Pace:
         """Records that are compared before an epoch: many at 1, 2, 4, 8, …, few at the others."""
         steps = max(self.steps, LONG)
         if epoch & (epoch - 1) == 0:
-            return int(min(MANY, EPOCH_BUDGET * steps / self.cost / (self.epochs - 1).bit_length()))
+            return int(min(MANY, EPOCH_BUDGET * steps / self.cost / max((self.epochs - 1).bit_length(), 1)))
         return int(min(FEW, EPOCH_BUDGET * steps / self.cost / self.epochs))
 
     def due(self, step: int) -> bool:
@@ -344,7 +346,7 @@ class Pace:
     def missed(self, share: float = 0.01) -> float:
         """Chance that a coupling which shows in that share of batches is never seen."""
         steps = min(self.steps, FIRST_STEPS) + max(0, self.steps - FIRST_STEPS) // self.every
-        epochs = sum(self.records(epoch) > 1 for epoch in range(1, self.epochs))
+        epochs = sum(self.records(epoch) > 2 for epoch in range(1, self.epochs))
         return float((1 - share) ** (1 + epochs + steps))
 
 

@@ -95,7 +95,7 @@ class Notes:
 
     def some(self, columns: Sequence[int]) -> Notes:
         """Those of some units, in every model of a stack."""
-        chosen = torch.tensor(columns)
+        chosen = torch.tensor(columns, dtype=torch.long)
         return self._changed(lambda call: call.index_select(self.axis, chosen.to(call.device)))
 
     @staticmethod

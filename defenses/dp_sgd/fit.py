@@ -71,7 +71,8 @@ class PrivateFit:
         """Before a batch, and before the hooks that module and later callbacks have on it."""
         self._index = index
         self.watch.records.advance()
-        self.step.begin()
+        self.step.begin(index)
+        self.watch.rehearsal.started = True
         self.warn(self.watch.begin(self.step.done, index))
 
     def clear(self) -> None:

@@ -13,6 +13,7 @@ from defenses.base import Defense
 from defenses.dp_sgd.bases import is_own
 from defenses.dp_sgd.callback import DPSGD
 from defenses.dp_sgd.choice import UNLESS_UNCHECKED, Choice, Chooser
+from defenses.dp_sgd.mixing import BY_FIX
 from defenses.dp_sgd.rules import PrivacyWarning
 from targets.fleet import Fitter, Fleet
 
@@ -56,6 +57,7 @@ def in_terms_of_a_run() -> Iterator[None]:
             yield
     except ValueError as error:
         message = str(error).replace(UNLESS_UNCHECKED, "").replace("per_record=", "defense.per_record=")
+        message = message.replace(BY_FIX, "")
         raise ValueError(message) from None  # commands print the innermost cause
 
 

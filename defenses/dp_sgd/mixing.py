@@ -9,6 +9,8 @@ from torch import nn
 
 from defenses.dp_sgd.gradients import Refused
 
+BY_FIX = ", as DPSGD(fix=True) does"
+
 
 def refuse_mixing_layers(network: nn.Module) -> Callable[[], object]:
     """Has every batch norm, and instance norm with running statistics, refuse to run in training mode.
@@ -22,7 +24,7 @@ def refuse_mixing_layers(network: nn.Module) -> Callable[[], object]:
     handles = []
     for name, layer in network.named_modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):
-            how = "mixes the records of a batch; replace it with nn.GroupNorm, as DPSGD(fix=True) does"
+            how = f"mixes the records of a batch; replace it with nn.GroupNorm{BY_FIX}"
         elif isinstance(layer, nn.modules.instancenorm._InstanceNorm) and layer.track_running_stats:
             how = "keeps statistics of the records; set track_running_stats=False"
         else:

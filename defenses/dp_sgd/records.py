@@ -102,15 +102,16 @@ class Records:
         """
         if _is_stack_step(step):
             return int(step[0].shape[1])
-        indices = len(step) if isinstance(step, Sequence | np.ndarray | Tensor) and not isinstance(step, str) else None
+        if isinstance(step, Part):
+            return len(step.columns)
         if self.rows_per_index is not None:
-            return self.rows_per_index * (1 if indices is None else indices)
-        if indices is None:
+            return self.rows_per_index * (len(step) if names_records(step) else 1)
+        if not names_records(step):
             raise ValueError(
                 f"the Poisson sampler yields {type(step).__name__}, which names no records; yield arrays of indices, or"
                 " declare rows_per_index on it"
             )
-        return indices
+        return len(step)
 
     def units(self, step: Any) -> int:
         """Units of privacy in a step, for every model of a stack."""
@@ -172,6 +173,11 @@ def foreign_steps(sampler: Any) -> list[Any]:
     except Exception:  # whatever an object raises that cannot be copied
         copied = sampler
     return list(itertools.islice(iter(copied), WHOLE_STEPS))
+
+
+def names_records(step: Any) -> bool:
+    """Whether a step is a list of indices, and not one thing that stands for a whole batch."""
+    return isinstance(step, Sequence | np.ndarray | Tensor) and not isinstance(step, str)
 
 
 def _is_stack_step(step: Any) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import inspect
 import random
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +47,8 @@ class Rehearsal:
         self._saved: Saved | None = None
         self._with_weights = True
         self._sign: Any = None
+        self.started = False
+        """Whether the user's hooks before the first batch have run."""
         self.drew = False
         """Whether the last run drew random numbers."""
         self._losses: list[Tensor] = []
@@ -68,6 +69,8 @@ class Rehearsal:
         modes = [(each, each.training) for each in self.module.modules()]
         for parameter in parameters:
             parameter.grad = None
+        trainer: Any = self.module.__dict__.get("_trainer")
+        stopping = getattr(trainer, "should_stop", None)
         with kept_random(), self._stubs():
             self._with_weights = weights
             self.rebase()
@@ -76,9 +79,13 @@ class Rehearsal:
             try:
                 for layer in () if dropout else dropouts:
                     layer.training = False
+                for hook in () if self.started else ("on_train_start", "on_train_epoch_start"):
+                    self._hook(hook)  # which may put frozen layers in evaluation mode
                 yield
             finally:
                 origin.restore()
+                if stopping is not None:
+                    trainer.should_stop = stopping
                 self._saved = None
                 for each, was in modes:
                     each.training = was
@@ -240,8 +247,7 @@ def random_state() -> tuple[Any, ...]:
     """All of torch's, NumPy's and Python's random numbers, in a form that can be compared."""
     _, words, *rest = np.random.get_state()  # noqa: NPY002
     devices = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
-    stores = [state.untyped_storage() for state in (torch.get_rng_state(), *devices)]
-    of_torch = [ctypes.string_at(store.data_ptr(), store.nbytes()) for store in stores]  # `numpy()` fails in torch.func
+    of_torch = [state.numpy().tobytes() for state in (torch.get_rng_state(), *devices)]
     return *of_torch, np.asarray(words).tobytes(), *rest, random.getstate(), Draws.count
 
 

@@ -196,11 +196,6 @@ def check_reloaded(before: Sampling | None, now: Sampling) -> None:
         )
 
 
-def check_steps(taken: int) -> None:
-    if taken != 1:
-        raise ValueError(f"training_step took {taken} optimizer steps; take exactly one for every batch")
-
-
 def check_end(done: int, planned: int) -> list[str]:
     """What to say of a training that ended before its plan."""
     if done == planned:

@@ -19,7 +19,7 @@ from datamodules.samplers import Poisson, poisson_mask
 from datamodules.secret import Secret
 from datamodules.units import Groups, Units
 from defenses.dp_sgd.batches import part
-from defenses.dp_sgd.records import Drawn, Records, foreign_steps
+from defenses.dp_sgd.records import Drawn, Records, foreign_steps, names_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,13 +289,16 @@ def _foreign(loader: data.DataLoader[Any], transfer: Callable[[Any], Any]) -> tu
     noted = copy.copy(loader)
     noted.__dict__["sampler"] = drawn  # which DataLoader itself sets only once
     models, own = getattr(sampler, "models", None), isinstance(sampler, Poisson)
-    rows_per_unit = getattr(sampler, "rows_per_unit", 1)
+    rows_per_index = getattr(sampler, "rows_per_index", None)
+    rows_per_unit = getattr(sampler, "rows_per_unit", None) or 1
+    if not hasattr(sampler, "rows_per_unit") and rows_per_index and names_records(foreign_steps(sampler)[0]):
+        rows_per_unit = rows_per_index  # the rows of an index are one unit, unless it stands for a whole batch
 
     def first(units: int, number: int) -> Any:
         if own:
             return sampler.first(units, number)
         steps = foreign_steps(sampler)
-        if getattr(sampler, "rows_per_index", None) is not None:
+        if rows_per_index is not None:
             return steps[0]
         for step in steps:
             records.rows(step)  # raises where it names nobody
@@ -307,7 +310,7 @@ def _foreign(loader: data.DataLoader[Any], transfer: Callable[[Any], Any]) -> tu
         rows_per_unit=rows_per_unit,
         waiting=drawn.waiting,
         first=first,
-        rows_per_index=getattr(sampler, "rows_per_index", None),
+        rows_per_index=rows_per_index,
     )
     return noted, Sampling(
         rate=sampler.sampling_rate,

@@ -13,6 +13,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.utils import data
 from torchmetrics import Metric, MetricCollection
 
 from defenses.dp_sgd.batches import content
@@ -21,6 +22,9 @@ REPLACED = ("training_step", "forward", "log", "log_dict", "manual_backward", "o
 """Attributes that this package puts on an instance for a while."""
 INTERNAL = frozenset((*vars(pl.LightningModule()), *vars(nn.Module()), *REPLACED))
 LIBRARIES = ("torch", "pytorch_lightning", "lightning", "torchmetrics", "numpy", "builtins")
+CONTAINERS = (list, tuple, deque, dict, set, np.ndarray)
+DATA = (data.Dataset, data.DataLoader, pl.LightningDataModule)
+"""Objects that hold records by right, often many, and are no state."""
 DEPTH = 8
 """Levels of containers and objects within each other that are looked at."""
 
@@ -108,7 +112,7 @@ class ModuleState:
 class Saved:
     """A state that can be put back, again and again.
 
-    What cannot be copied (locks, files, generators) stays as it is.
+    What cannot be copied (locks, files, generators), and objects of libraries, stay as they are.
 
     Args:
         tensors: whose values are kept, by name.
@@ -155,6 +159,8 @@ class Saved:
             return value
         if isinstance(value, Tensor):
             return value.detach().clone()
+        if not isinstance(value, CONTAINERS) and not _is_own(value):
+            return value
         try:
             return copy.deepcopy(value, dict(self._keep))
         except Exception:  # whatever an object raises that cannot be copied
@@ -167,8 +173,14 @@ class Saved:
         if isinstance(value, Tensor):
             value.data.copy_(copied)
             return value
+        if isinstance(value, tuple):  # itself fixed, but not what is in it
+            for inner, before in zip(value, copied, strict=True):
+                self._put_back(inner, before)
+            return value
         again = self._copy(copied)
-        if isinstance(value, list):
+        if isinstance(value, np.ndarray):
+            value[...] = again
+        elif isinstance(value, list):
             value[:] = again
         elif isinstance(value, deque):
             value.clear()
@@ -179,8 +191,6 @@ class Saved:
         elif _is_own(value):
             vars(value).clear()
             vars(value).update(vars(again))
-        else:
-            return again
         return value
 
 
@@ -229,7 +239,7 @@ def _is_plain(value: Any) -> bool:
 
 def _is_own(value: Any) -> bool:
     """Whether it is an object of the user's, whose attributes are state."""
-    kinds = (type, types.FunctionType, types.MethodType, types.ModuleType)
+    kinds = (type, types.FunctionType, types.MethodType, types.ModuleType, *DATA)
     return (
         hasattr(value, "__dict__")
         and not isinstance(value, kinds)

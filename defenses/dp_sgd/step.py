@@ -71,6 +71,7 @@ class PrivateStep:
         self.written, self.stepped = False, 0
         self._released: list[Tensor] = []
         self._settings: Any = None
+        self._settings_after: Any = None
         self._settings_moved = False
         self._check_parameters()
 
@@ -105,10 +106,13 @@ class PrivateStep:
         check_resumed(asdict(self.mechanism), state, may_continue=may_continue)
         self.done, self.clipping.bounds = state["steps_done"], list(state["bounds"])
 
-    def begin(self) -> None:
-        """Before a batch."""
+    def begin(self, index: int) -> None:
+        """Before a batch of this number in its epoch."""
         self.written, self.stepped, self._released = False, 0, []
-        self._settings = self._optimizer_settings()
+        settings = self._optimizer_settings()
+        if index > 0 and self._settings_after is not None:  # Lightning's own schedules have stepped before that
+            self._settings_moved = self._settings_moved or settings != self._settings_after
+        self._settings = settings
         self.journal.begin_step()
 
     def clear_gradients(self) -> None:
@@ -156,6 +160,7 @@ class PrivateStep:
         Raises:
             ValueError: if the batch wrote nothing: whether ε is spent may not depend on the records.
         """
+        self._settings_after = self._optimizer_settings()
         if not self.written:
             raise ValueError("training_step ran no backward pass for a batch; run exactly one for every batch")
 
@@ -195,8 +200,8 @@ class PrivateStep:
     def warnings(self) -> list[str]:
         """What the whole fit gives reason for."""
         moved = (
-            "optimizer settings changed within a batch: where the step size follows the loss, ε does not cover what"
-            " that tells"
+            "optimizer settings changed otherwise than by a schedule: where the step size follows the loss, ε does not"
+            " cover what that tells"
         )
         return [*self.journal.warnings(), *([moved] if self._settings_moved else [])]
 

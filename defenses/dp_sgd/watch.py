@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -15,7 +16,7 @@ from defenses.dp_sgd.choice import NOT_COMPARED, Chooser
 from defenses.dp_sgd.engine import Engine, LayerError
 from defenses.dp_sgd.gradients import ClippedSum
 from defenses.dp_sgd.records import Records, digest
-from defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed
+from defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed, kept_random, random_state
 from defenses.dp_sgd.state import ModuleState, differing
 
 ROUNDING = 1e-6
@@ -23,6 +24,12 @@ ROUNDING = 1e-6
 COUPLED_LATER = (
     "training_step couples records from some step on: a record's gradient changes with the others in its batch, so"
     " clipping bounds nothing; end that, or set per_record=alone"
+)
+
+
+DRAWS_IN_DATA = (
+    "the data set draws random numbers for its records: where it takes other records as partners, ε does not hold, and"
+    " nothing can find that"
 )
 
 
@@ -36,7 +43,7 @@ class StateWatch:
     Args:
         rehearsal: of the user's training_step.
         records: makes batches of some records.
-        parameters: that are trained.
+        clipped: computes the gradients.
     """
 
     def __init__(self, rehearsal: Rehearsal, records: Records, clipped: ClippedSum):
@@ -63,18 +70,13 @@ class StateWatch:
         if units < 2:
             return []
         one, other = (self.records.some(step, range(*part)) for part in ((0, cut), (cut, units)))
-        recording = self.clipped.aside(recording=False) if isinstance(self.clipped, Engine) else None
-        if recording is not None:
-            with recording:
-                return self._look(one, other)
-        return self._look(one, other)
+        clipped = self.clipped
+        with clipped.aside(recording=False) if isinstance(clipped, Engine) else nullcontext():
+            return self._look(one, other)
 
     def _look(self, one: Any, other: Any) -> list[str]:
-        cautions = []
         with self.rehearsal.session(dropout=False):
-            start = self.state.values()
-            after = []
-            gradients = []
+            start, after, gradients = self.state.values(), [], []
             for step in (one, other):
                 self.rehearsal.step(functools.partial(self.records.batch, step), seed=SEED)
                 after.append(self.state.values())
@@ -91,13 +93,11 @@ class StateWatch:
                     f"{follows[0]} of the module follows the records without noise, and training_step reads it: records"
                     " are coupled over the steps; remove it"
                 )
-            cautions = [
-                f"{name} of the module follows the records, and ε does not cover it: it is not read in training; do not"
-                " release it"
-                for name in follows
-            ]
             self.settled |= set(follows)
-        return cautions
+        caution = (
+            "of the module follows the records, and ε does not cover it: it is not read in training; do not release it"
+        )
+        return [f"{name} {caution}" for name in follows]
 
     def begin(self, *, thorough: bool) -> list[str]:
         """Before a batch; returns names that changed since the last one's gradient was written."""
@@ -224,8 +224,14 @@ class Watch:
         return versions, digest(batch) if thorough else None
 
     def start(self) -> list[str]:
-        """The first look at the state; returns cautions."""
-        return self._look(self.chooser.company())
+        """The first look at the state, and at the data set; returns cautions."""
+        cautions, step = self._look(self.chooser.company()), self.chooser.company()
+        with kept_random():
+            before = random_state()
+            self.records.collated(step)
+            if random_state() != before:
+                cautions.append(DRAWS_IN_DATA)
+        return cautions
 
     def begin(self, done: int, index: int) -> list[str]:
         """Before a batch; returns cautions."""
@@ -279,15 +285,14 @@ class Watch:
             self.state.settle([name])
 
     def _before_epoch(self, epoch: int, index: int) -> None:
-        if (name := self.state.unseen()) is not None:
-            self.state.settle([name])
-        count = self.pace.records(epoch)
-        if count < 2 or not isinstance(self.clipped, Engine):
-            return
+        count = max(self.pace.records(epoch), 2)
         step = self.chooser.company(epoch, count)
         if epoch & (epoch - 1) == 0:
+            if (name := self.state.unseen()) is not None:
+                self.state.settle([name])
             self._look(step)
-        self._compare(step, range(min(count, self.records.units(step))), index)
+        if isinstance(self.clipped, Engine) and count > 2:
+            self._compare(step, range(min(count, self.records.units(step))), index)
 
     def _compare(self, step: Any, columns: Sequence[int], index: int) -> None:
         engine = self.clipped

@@ -174,6 +174,8 @@ def test_layer_without_a_stacked_form_is_named(network, layer):
     ids=["mlp", "large", "cnn", "transformer", "dropout"],
 )
 def test_auto_stacks_where_that_is_faster(network, expected):
-    fitter = SimpleNamespace(models=[0], initial_network=lambda _: network, defense=SimpleNamespace(stackable=True))
+    fitter = SimpleNamespace(
+        models=[0], initial_network=lambda _: network, defense=SimpleNamespace(stackable=True), settled={}
+    )
     assert at_once("auto", fitter) == expected
     assert at_once(3, fitter) == 3

@@ -57,7 +57,7 @@ def made(
 
 
 def written(step: PrivateStep, *sums: Tensor) -> list[Tensor]:
-    step.begin()
+    step.begin(0)
     step.clipped.add(dict(zip(step.clipped.parameters, sums, strict=False)))
     step.write()
     return [parameter.grad for parameter in step.clipped.parameters]
@@ -132,7 +132,7 @@ def test_a_batch_writes_once_and_steps_once() -> None:
 def test_no_step_before_anything_is_written() -> None:
     step = made(torch.zeros(3))
     step.attach()
-    step.begin()
+    step.begin(0)
     with pytest.raises(ValueError, match=r"no clipped gradients.*manual_backward\(loss\)"):
         step.optimizer.step()
     with pytest.raises(ValueError, match="no backward pass"):
@@ -142,7 +142,7 @@ def test_no_step_before_anything_is_written() -> None:
 def test_a_closure_runs_before_the_step_is_checked() -> None:
     step = made(torch.zeros(3))
     step.attach()
-    step.begin()
+    step.begin(0)
     step.optimizer.step(lambda: step.write())
     assert step.done == 1 and not step.pending
 
@@ -237,7 +237,7 @@ def test_step_sizes_that_follow_the_loss_are_named() -> None:
             self.trainer.optimizers[0].param_groups[0]["lr"] = 0.1 * float(loss)
             return loss
 
-    with pytest.warns(UserWarning, match="settings changed within a batch: .*ε does not cover"):
+    with pytest.warns(UserWarning, match="settings changed otherwise than by a schedule: .*ε does not"):
         fit(DPSGD(noise_multiplier=1.0, secret=SECRET), Polyak(), max_epochs=1)
 
 
