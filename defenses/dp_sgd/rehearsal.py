@@ -77,7 +77,7 @@ class Rehearsal:
             origin = self._saved
             assert origin is not None
             try:
-                for layer in () if dropout else dropouts:
+                for layer in (layer for layer in dropouts if not dropout or layer.p == 0):
                     layer.training = False
                 for hook in () if self.started else ("on_train_start", "on_train_epoch_start"):
                     self._hook(hook)  # which may put frozen layers in evaluation mode
