@@ -104,6 +104,13 @@ class Alone(ClippedSum):
         found = zip(self.parameters, *of_loss, strict=True)
         return loss, [torch.zeros_like(p) if g is None else g * self.scale for p, g in found]
 
+    def by_itself(self, step: Any, *, number: int) -> bool:
+        """Whether a record has the same gradient again after another one was there: nothing outside the module's state
+        passes from one to the next."""
+        with self.rehearsal.session():
+            first, _, again = (self.gradient(step, unit, number=number)[1] for unit in (0, 1, 0))
+        return all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
     def single(self, step: Any, unit: int, *, number: int) -> tuple[Any, int]:
         """The collated batch of one unit, and the seed that belongs to its content."""
         collated = self.records.collated(self.records.some(step, [unit]))
@@ -153,8 +160,10 @@ class Functional(Alone):
             seed_all(seed)
             batch = self.records.transfer(collated)
             tensors = [leaf for leaf in leaves(batch) if isinstance(leaf, Tensor)]
-            others = repr([leaf for leaf in leaves(batch) if not isinstance(leaf, Tensor)])
-            key = others, *((each.shape, each.dtype) for each in tensors)
+            others = [leaf for leaf in leaves(batch) if not isinstance(leaf, Tensor)]
+            if not all(leaf is None or isinstance(leaf, bool | int | float | str) for leaf in others):
+                raise ValueError("a batch holds objects, which cannot be vectorized; set per_record=alone")
+            key = tuple(others), *((each.shape, each.dtype) for each in tensors)
             alike.setdefault(key, []).append(tensors)
             forms.setdefault(key, batch)
             if len(alike[key]) == self.chunk:
@@ -243,6 +252,19 @@ class RecordByRecord:
     ):
         self.clipped, self.training_step, self.number = clipped, training_step, number
         self.observe, self.check = observe, check
+        self._differentiates = False
+
+    def _logged(self, *inputs: Any) -> Any:
+        """The user's training_step on the whole batch; with gradients only where it differentiates by itself."""
+        if not self._differentiates:
+            try:
+                with torch.no_grad():
+                    return self.training_step(*inputs)
+            except RuntimeError as error:
+                if "does not require grad" not in str(error):
+                    raise
+                self._differentiates = True
+        return self.training_step(*inputs)
 
     def automatic(self) -> Callable[..., Any]:
         @functools.wraps(self.training_step)
@@ -252,8 +274,7 @@ class RecordByRecord:
                 return torch.zeros((), requires_grad=True)
             step = self.clipped.records.step
             self.observe(self.clipped.clip(step, number=self.number(), index=rest[0] if rest else 0))
-            with torch.no_grad():
-                output = self.training_step(batch, *rest)
+            output = self._logged(batch, *rest)
             if output is None:
                 raise ValueError("training_step returned None; a step may not depend on the records, return the loss")
             loss = output["loss"] if isinstance(output, dict) else output

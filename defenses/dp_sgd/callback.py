@@ -161,6 +161,7 @@ class DPSGD(pl.Callback):
         rules.check_trainer(trainer, pl_module, self, self.max_physical_batch)
         self._remember()
         self._fit = self._restored = None
+        self._ended = False
         self._secret = trainer.strategy.broadcast(self.secret or Secret.from_system())  # one for all processes
         self._sampling: Sampling | None = None
         # Before configure_optimizers, which may ask for the number of steps.
@@ -229,7 +230,7 @@ class DPSGD(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self._started.step.end()
+        self._started.end()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.steps % every == 0:
             pl_module.log_dict({"epsilon": self.epsilon(), **self._started.step.journal.metrics()})
@@ -237,7 +238,7 @@ class DPSGD(pl.Callback):
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._detach()
         fit = self._started
-        fit.watch.end()
+        self._ended = True
         self._warn(fit.step.warnings())
         self._warn(rules.check_end(self.steps, fit.step.mechanism.steps))
         rank_zero_info(self._claim().sentence())
@@ -249,6 +250,9 @@ class DPSGD(pl.Callback):
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         self._detach()
+        if self._fit is not None and self._ended:  # after the module's own last hooks
+            self._ended = False
+            self._warn(self._fit.watch.end())
 
     # What a fleet of this project does otherwise.
 

@@ -128,6 +128,12 @@ class Checks:
             _, alone = self._pass(engine, self.records.some(step, [column]), index)
             return self._difference(company, _norms(company, self._scale(units)), units, alone).alike
 
+    def draws(self, step: Any) -> bool:
+        """Whether training_step draws random numbers in training, dropout included."""
+        with self.rehearsal.session():
+            self.rehearsal.loss(lambda: self.records.batch(step), seed=SEED)
+            return self.rehearsal.drew
+
     def losses_alike(self, step: Any, columns: Sequence[int]) -> bool | None:
         """Whether the batch's loss is the mean of its records' losses, here and at weights near by; None if random."""
         step = self.records.some(step, columns) if self.records.separable else step

@@ -36,6 +36,10 @@ NOT_COMPARED = (
     "training_step raised {kind} on a batch of one record or of a few, so nothing shows that records are not coupled;"
     f" make it take batches of any size{UNLESS_UNCHECKED}"
 )
+CHAINED = (
+    "a record's gradient changes with the records before it, through something that is no state of the module (a"
+    " global, a class attribute, a closure, collate_fn); end that: no per_record= covers it"
+)
 SUMMED = "training_step returns the sum of the records' losses; return their mean, or set loss_divisor on the module"
 DRAWING = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
 """Layers with random numbers of their own."""
@@ -168,6 +172,10 @@ class Chooser:
             self.records.some(step, range(min(FEW_UNITS, self.records.units(step)))) if self.records.separable else step
         )
         parameters = sum(p.numel() for p in self.module.parameters() if p.requires_grad)
+        clipped = self.make("alone")
+        assert isinstance(clipped, Alone)
+        if self.records.units(step) > 1 and not clipped.by_itself(step, number=0):
+            raise ValueError(CHAINED)
         wants = self.wanted == "functional" or (self.wanted == "auto" and parameters <= FUNCTIONAL_PARAMETERS)
         if wants:
             functional = self.make("functional")
@@ -210,7 +218,7 @@ class Chooser:
             raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
         finally:
             engine.detach()
-        self.draws = self.draws or compared.random
+        self.draws = self.draws or compared.random or self.checks.draws(step)
         if compared.alike or self.checks.in_double(step, columns):
             return Choice(
                 "fast", "every trainable layer is known, and records alone have the gradients they have in company"

@@ -37,6 +37,7 @@ class PrivateFit:
     ):
         self.module, self.step, self.watch, self.warn = module, step, watch, warn
         self.divisor = getattr(module, "loss_divisor", None)
+        step.after_step = watch.after_step
         self._index = 0
         self._physical: PhysicalBatches | None = None
         if isinstance(step.clipped, Engine):
@@ -74,6 +75,11 @@ class PrivateFit:
         self.step.begin(index)
         self.watch.rehearsal.started = True
         self.warn(self.watch.begin(self.step.done, index))
+
+    def end(self) -> None:
+        """After a batch, and before the hook that the module has on that."""
+        self.step.end()
+        self.warn(self.watch.batch_done(self.step.done))
 
     def clear(self) -> None:
         """Before a backward pass: nothing is left of passes that were not for the step, as for adversarial examples."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from defenses.dp_sgd.batches import batch_shape, content, leaves, part
@@ -159,7 +160,11 @@ def digest(batch: Any) -> int:
     """63 bits of the content of a batch: what random numbers of a record are keyed by, so that no others matter."""
     state = hashlib.blake2b(digest_size=8)
     for leaf in leaves(batch):
-        if isinstance(leaf, Tensor):
+        if isinstance(leaf, Tensor) and leaf.layout != torch.strided:
+            leaf = leaf.detach().to_dense()
+        if isinstance(leaf, np.ndarray) and leaf.dtype != object:
+            state.update(np.ascontiguousarray(leaf).tobytes())
+        elif isinstance(leaf, Tensor):
             state.update(content(leaf))
         else:
             state.update(repr(leaf).encode())

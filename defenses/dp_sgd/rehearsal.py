@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -79,9 +79,12 @@ class Rehearsal:
             try:
                 for layer in (layer for layer in dropouts if not dropout or layer.p == 0):
                     layer.training = False
-                for hook in () if self.started else ("on_train_start", "on_train_epoch_start"):
-                    self._hook(hook)  # which may put frozen layers in evaluation mode
-                yield
+                if not self.started:  # hooks that may make attributes, or put frozen layers in evaluation mode
+                    for hook in ("on_fit_start", "on_train_start", "on_train_epoch_start"):
+                        self._hook(hook)
+                    self.rebase()
+                with nullcontext() if dropout else _no_dropout():
+                    yield
             finally:
                 origin.restore()
                 if stopping is not None:
@@ -121,18 +124,52 @@ class Rehearsal:
             self.restore()
         return self._run(make, seed, backward, index, notice)[0]
 
-    def step(self, make: Callable[[], Any], *, seed: int, index: int = 0) -> None:
-        """A whole step without an optimizer, with all hooks of batch and epoch that the module has."""
+    def step(
+        self,
+        make: Callable[[], Any],
+        *,
+        seed: int,
+        index: int = 0,
+        callbacks: Sequence[pl.Callback] = (),
+        last: bool = False,
+    ) -> None:
+        """A whole step without an optimizer, with all hooks of batch and epoch that the module has.
+
+        Args:
+            make: makes the batch.
+            seed: of all random numbers.
+            index: of the batch.
+            callbacks: whose hooks at a batch's start and end run too.
+            last: whether the hooks at the end of a training follow.
+        """
         self.put_back()
+        kept = Saved([], [], [("", vars(callback)) for callback in callbacks], keep=[self.module])
+        before, self.callbacks = self.callbacks, callbacks or self.callbacks
         self._hook("on_train_epoch_start")
         loss, batch = self._run(make, seed, Tensor.backward, index)
-        self._hook("on_train_batch_end", {"loss": loss.detach()}, batch, index)
+        if optimizers := getattr(self.module.__dict__.get("_trainer"), "optimizers", None):
+            self._hook("on_before_zero_grad", optimizers[0])
+        outputs = {"loss": loss.detach()}
+        with _told():
+            for callback in callbacks:
+                callback.on_train_batch_end(self.module.trainer, self.module, outputs, batch, index)
+        self._hook("on_train_batch_end", outputs, batch, index)
         self._hook("on_train_epoch_end")
+        if last:
+            self._hook("on_train_end")
+            self._hook("on_fit_end")
+        self.callbacks = before
+        kept.restore()
 
     def restore(self) -> None:
-        """Puts back the state of the session's beginning, unless nothing changed it."""
-        if self._signed() != self._sign:
+        """Puts back the state of the session's beginning, unless nothing can have changed it."""
+        if self.state.holds_containers or self._signed() != self._sign:
             self.put_back()
+
+    def reset(self, names: Collection[str], to: Saved) -> None:
+        """Puts some attributes back to what they were at another time; the session's end undoes that."""
+        to.restore_some(names)
+        self.rebase()
 
     def put_back(self) -> None:
         """The same whatever the cheap marks say."""
@@ -231,6 +268,21 @@ class _Idle:
 
     def __getattr__(self, name: str) -> Any:
         return _Idle
+
+
+@contextmanager
+def _no_dropout() -> Iterator[None]:
+    """Dropout that is called as a function does nothing."""
+    functions: Any = nn.functional
+    names = [name for name in vars(functions) if "dropout" in name and not name.startswith("_")]
+    before = {name: getattr(functions, name) for name in names}
+    for name in names:
+        setattr(functions, name, lambda input, *_, **__: input)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(functions, name, function)
 
 
 @contextmanager

@@ -141,13 +141,13 @@ def monitored(trainer: pl.Trainer) -> list[tuple[str, str]]:
 
 
 def batch_callbacks(trainer: pl.Trainer, own: pl.Callback) -> list[pl.Callback]:
-    """The user's callbacks that see a batch before training_step does."""
+    """The user's callbacks that see a batch."""
     return [
         callback
         for callback in trainer.callbacks  # type: ignore[attr-defined]
         if callback is not own
         and not type(callback).__module__.startswith("pytorch_lightning.")
-        and is_overridden("on_train_batch_start", callback, pl.Callback)
+        and any(is_overridden(hook, callback, pl.Callback) for hook in ("on_train_batch_start", "on_train_batch_end"))
     ]
 
 

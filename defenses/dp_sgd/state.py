@@ -48,17 +48,17 @@ class ModuleState:
             for inner in metric.modules()
         }
         self._modules = [(name, each, each not in ignored) for name, each in module.named_modules()]
-        self._weights = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        self.weights = [(name, p) for name, p in module.named_parameters() if p.requires_grad]
         self._watched = [
-            (name, vars(each))
+            (name, vars(each), type(each).__module__.partition(".")[0] != "torch")
             for name, each, compared in self._modules
-            if compared and type(each).__module__.partition(".")[0] != "torch"  # whose attributes are settings
+            if compared
         ]
 
     def _attributes(self) -> Iterator[tuple[str, Any]]:
-        for prefix, held in self._watched:
+        for prefix, held, own in self._watched:
             for name, value in held.items():
-                if name not in INTERNAL:
+                if name not in INTERNAL and (own or not name.startswith("_")):  # torch's layers keep caches there
                     yield f"{prefix}.{name}" if prefix else name, value
 
     def sign(self, ignored: Collection[str] = ()) -> dict[str, Any]:
@@ -69,11 +69,11 @@ class ModuleState:
 
     def weights_sign(self) -> tuple[Any, ...]:
         """The same of the trainable weights."""
-        return tuple((id(parameter), parameter._version) for _, parameter in self._weights)
+        return tuple((id(parameter), parameter._version) for _, parameter in self.weights)
 
     def values(self, ignored: Collection[str] = ()) -> dict[str, Any]:
         """Copies of all numbers, texts and tensors, by the parameter, buffer or attribute that they belong to."""
-        tensors = [*self._tensors(compared=True), *self._weights]
+        tensors = [*self._tensors(compared=True), *self.weights]
         values: dict[str, Any] = {
             name: {"": tensor.detach().clone()} for name, tensor in tensors if name not in ignored
         }
@@ -81,6 +81,11 @@ class ModuleState:
             if name not in ignored:
                 values[name] = dict(_leaves("", value, set(), DEPTH))
         return values
+
+    @property
+    def holds_containers(self) -> bool:
+        """Whether an attribute is neither a number nor a tensor, so that what changes in it leaves no cheap mark."""
+        return any(not _is_plain(value) and not isinstance(value, Tensor) for _, value in self._attributes())
 
     def digests(self) -> dict[str, bytes]:
         """Hashes of frozen parameters and buffers, which `.data` cannot change unseen."""
@@ -92,11 +97,11 @@ class ModuleState:
 
     def save(self, *, weights: bool = True) -> Saved:
         """All of it, with the trained weights or without, to be put back."""
-        tensors = [*self._tensors(compared=False), *(self._weights if weights else ())]
+        tensors = [*self._tensors(compared=False), *(self.weights if weights else ())]
         return Saved(
             tensors=tensors,
             registers=[held for _, each, _ in self._modules for held in (each._buffers, each._parameters)],
-            holders=[vars(each) for _, each, _ in self._modules],
+            holders=[(prefix, vars(each)) for prefix, each, _ in self._modules],
             keep=[self.module, *(each for _, each, _ in self._modules), *self.module.parameters()],
         )
 
@@ -117,7 +122,7 @@ class Saved:
     Args:
         tensors: whose values are kept, by name.
         registers: the dictionaries that hold buffers and parameters.
-        holders: dictionaries of attributes.
+        holders: dictionaries of attributes, each with the name of its module.
         keep: objects that copies refer to as they are.
     """
 
@@ -125,15 +130,15 @@ class Saved:
         self,
         tensors: Sequence[tuple[str, Tensor]],
         registers: Sequence[dict[str, Any]],
-        holders: Sequence[dict[str, Any]],
+        holders: Sequence[tuple[str, dict[str, Any]]],
         keep: Sequence[object],
     ):
         self._keep = {id(each): each for each in keep}
         self._tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in tensors]
         self._registers = [(held, dict(held)) for held in registers]
         self._holders = [
-            (held, {name: (value, self._copy(value)) for name, value in held.items() if name not in INTERNAL})
-            for held in holders
+            (prefix, held, {name: (value, self._copy(value)) for name, value in held.items() if name not in INTERNAL})
+            for prefix, held in holders
         ]
 
     @torch.no_grad()
@@ -143,11 +148,24 @@ class Saved:
             register.update(there)
         for _, tensor, value in self._tensors:
             tensor.data.copy_(value)
-        for held, before in self._holders:
+        for _, held, before in self._holders:
             for name in [name for name in held if name not in INTERNAL and name not in before]:
                 del held[name]
             for name, (value, copied) in before.items():
                 held[name] = self._put_back(value, copied)
+
+    @torch.no_grad()
+    def restore_some(self, names: Collection[str]) -> None:
+        """Puts back some attributes and buffers alone, by the names of `ModuleState.values`."""
+        for register, there in self._registers:
+            register.update(there)
+        for name, tensor, value in self._tensors:
+            if name in names:
+                tensor.data.copy_(value)
+        for prefix, held, before in self._holders:
+            for name, (value, copied) in before.items():
+                if (f"{prefix}.{name}" if prefix else name) in names:
+                    held[name] = self._put_back(value, copied)
 
     def changed(self) -> str | None:
         """A tensor whose value is no longer the same."""
@@ -192,6 +210,11 @@ class Saved:
             vars(value).clear()
             vars(value).update(vars(again))
         return value
+
+
+def attributes_sign(value: object) -> tuple[Any, ...]:
+    """A cheap mark of an object's attributes."""
+    return tuple(_sign(each) for each in vars(value).values())
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

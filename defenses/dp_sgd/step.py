@@ -69,6 +69,9 @@ class PrivateStep:
         self.reduce: Callable[[Tensor], object] | None = torch.distributed.all_reduce if processes > 1 else None
         self.journal = Journal(clipped.parameters)
         self.written, self.stepped = False, 0
+        self.after_step: Callable[[], None] = lambda: None
+        """Called when the optimizer has moved the weights."""
+        self._left_out = False
         self._released: list[Tensor] = []
         self._settings: Any = None
         self._settings_after: Any = None
@@ -82,10 +85,14 @@ class PrivateStep:
 
     def attach(self) -> Callable[[], object]:
         """Watches the optimizer's steps; returns what ends that."""
-        handle = self.optimizer.register_step_pre_hook(self._before_step)
+        handles = [
+            self.optimizer.register_step_pre_hook(self._before_step),
+            self.optimizer.register_step_post_hook(lambda *_: self.after_step()),
+        ]
 
         def detach() -> None:
-            handle.remove()
+            for handle in handles:
+                handle.remove()
             self.noise.close()
             for parameter in self.clipped.parameters:
                 parameter.grad = None
@@ -161,6 +168,7 @@ class PrivateStep:
             ValueError: if the batch wrote nothing: whether ε is spent may not depend on the records.
         """
         self._settings_after = self._optimizer_settings()
+        self._left_out = self._left_out or not self.stepped
         if not self.written:
             raise ValueError("training_step ran no backward pass for a batch; run exactly one for every batch")
 
@@ -203,7 +211,9 @@ class PrivateStep:
             "optimizer settings changed otherwise than by a schedule: where the step size follows the loss, ε does not"
             " cover what that tells"
         )
-        return [*self.journal.warnings(), *([moved] if self._settings_moved else [])]
+        left_out = "an optimizer step was left out: where that follows the loss, ε does not cover what it tells"
+        found = [text for text, seen in ((moved, self._settings_moved), (left_out, self._left_out)) if seen]
+        return [*self.journal.warnings(), *found]
 
     def _optimizer_settings(self) -> list[list[Any]]:
         return [[v for name, v in group.items() if name != "params"] for group in self.optimizer.param_groups]

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 
+from defenses.dp_sgd.alone import Alone
 from defenses.dp_sgd.batches import leaves
 from defenses.dp_sgd.checks import FEW, MANY, Pace, chosen
-from defenses.dp_sgd.choice import NOT_COMPARED, Chooser
+from defenses.dp_sgd.choice import CHAINED, NOT_COMPARED, Chooser
 from defenses.dp_sgd.engine import Engine, LayerError
 from defenses.dp_sgd.gradients import ClippedSum
 from defenses.dp_sgd.records import Records, digest
 from defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed, kept_random, random_state
-from defenses.dp_sgd.state import ModuleState, differing
+from defenses.dp_sgd.state import ModuleState, attributes_sign, differing
 
 ROUNDING = 1e-6
 """Relative difference of gradients that depend on nothing that differs."""
+REMEMBERS = (
+    "{what} the records without noise, and training_step reads it: records are coupled over the steps; remove it"
+)
 COUPLED_LATER = (
     "training_step couples records from some step on: a record's gradient changes with the others in its batch, so"
     " clipping bounds nothing; end that, or set per_record=alone"
@@ -31,6 +35,9 @@ DRAWS_IN_DATA = (
     "the data set draws random numbers for its records: where it takes other records as partners, ε does not hold, and"
     " nothing can find that"
 )
+
+
+MOVED_AT_THE_END = "trained weights changed after the last step; if that follows the records, ε does not cover it"
 
 
 class StateWatch:
@@ -51,16 +58,21 @@ class StateWatch:
         self.state: ModuleState = rehearsal.state
         self.settled: set[str] = set()
         """Names of what may change."""
+        self.following: set[str] = set()
+        """Those among them that follow the records, as long as no gradient depends on them."""
+        self._first = self.state.save(weights=False)
         self._digests = self.state.digests()
         self._signs: dict[str, Any] = {}
         self._weights: tuple[Any, ...] = ()
         self._held: list[torch.Tensor] = []
 
-    def look(self, step: Any) -> list[str]:
+    def look(self, step: Any, callbacks: Sequence[pl.Callback] = (), *, last: bool = False) -> list[str]:
         """Compares the state after two different batches; returns cautions.
 
         Args:
             step: of two units or more, which the batches are made of.
+            callbacks: whose hooks take part.
+            last: whether the hooks at the end of a training take part.
 
         Raises:
             ValueError: if something is learned without noise.
@@ -70,15 +82,15 @@ class StateWatch:
         if units < 2:
             return []
         one, other = (self.records.some(step, range(*part)) for part in ((0, cut), (cut, units)))
-        clipped = self.clipped
-        with clipped.aside(recording=False) if isinstance(clipped, Engine) else nullcontext():
-            return self._look(one, other)
+        with self._aside():
+            return self._look(one, other, callbacks, last)
 
-    def _look(self, one: Any, other: Any) -> list[str]:
+    def _look(self, one: Any, other: Any, callbacks: Sequence[pl.Callback], last: bool) -> list[str]:
         with self.rehearsal.session(dropout=False):
             start, after, gradients = self.state.values(), [], []
             for step in (one, other):
-                self.rehearsal.step(functools.partial(self.records.batch, step), seed=SEED)
+                batch = functools.partial(self.records.batch, step)
+                self.rehearsal.step(batch, seed=SEED, callbacks=callbacks, last=last)
                 after.append(self.state.values())
                 gradients.append(self._gradient(other))
             self.settled |= set(differing(start, after[0])) & set(differing(start, after[1]))
@@ -88,20 +100,49 @@ class StateWatch:
                     f"{lasting[0]} is set from the records without noise and goes into state_dict; ε does not cover it,"
                     " remove it or keep it fixed"
                 )
-            if follows and not _equal(*gradients):
-                raise ValueError(
-                    f"{follows[0]} of the module follows the records without noise, and training_step reads it: records"
-                    " are coupled over the steps; remove it"
-                )
+            if not _equal(*gradients):
+                raise ValueError(REMEMBERS.format(what=_named(follows)))
             self.settled |= set(follows)
+            self.following |= set(follows)
         caution = (
             "of the module follows the records, and ε does not cover it: it is not read in training; do not release it"
         )
         return [f"{name} {caution}" for name in follows]
 
+    def unread(self, step: Any) -> None:
+        """Checks that what follows the records still moves no gradient.
+
+        Args:
+            step: of a few units.
+
+        Raises:
+            ValueError: if it does.
+        """
+        if not self.following:
+            return
+        with self._aside(), self.rehearsal.session(dropout=False, weights=False):
+            now = self._gradient(step)
+            self.rehearsal.put_back()
+            self.rehearsal.reset(self.following, to=self._first)
+            if not _equal(now, self._gradient(step)):
+                raise ValueError(REMEMBERS.format(what=_named(sorted(self.following))))
+
+    def _aside(self) -> AbstractContextManager[None]:
+        """Within, plain autograd computes gradients."""
+        return self.clipped.aside(recording=False) if isinstance(self.clipped, Engine) else nullcontext()
+
+    def moved_by_optimizer(self) -> None:
+        """Takes the weights of now for those that the optimizer left."""
+        self._weights = self.state.weights_sign()
+
+    def moved(self) -> list[str]:
+        """Names of the trained weights, if anything but the optimizer moved them."""
+        moved = bool(self._weights) and self.state.weights_sign() != self._weights
+        return [name for name, _ in self.state.weights] if moved else []
+
     def begin(self, *, thorough: bool) -> list[str]:
         """Before a batch; returns names that changed since the last one's gradient was written."""
-        changed = self._changed()
+        changed = self._changed() + self.moved()
         self._weights = self.state.weights_sign()
         self._held = [p.detach().clone() for p in self.clipped.parameters] if thorough else []
         return changed
@@ -125,11 +166,7 @@ class StateWatch:
         """A frozen parameter or buffer that was changed through `.data`, where only its values show it."""
         digests = self.state.digests()
         return next(
-            (
-                name
-                for name, value in digests.items()
-                if name not in self.settled and self._digests.get(name, value) != value
-            ),
+            (name for name, value in digests.items() if name not in self.settled and self._digests.get(name) != value),
             None,
         )
 
@@ -197,6 +234,9 @@ class Watch:
         self.state = StateWatch(self.rehearsal, self.records, clipped)
         self.hooked = hooked
         self._seal: tuple[list[Any], int | None] | None = None
+        self._open = False
+        self._callbacks: dict[pl.Callback, Any] = {}
+        self._remembering: list[pl.Callback] = []
 
     def follow(self, records: Records) -> None:
         """Another loader's records from now on."""
@@ -237,9 +277,17 @@ class Watch:
         """Before a batch; returns cautions."""
         if self.exempt:
             return []
+        if self._open:
+            raise ValueError(
+                "a batch was begun and left out (on_train_batch_start returned -1?); whether a step is taken may not"
+                " follow the records, run one backward pass for every batch"
+            )
+        self._open = True
         epoch, within = divmod(done, self.pace.steps_per_epoch)
         thorough = within == 0 and epoch & (epoch - 1) == 0
-        cautions = self._explain(self.state.begin(thorough=thorough), done)
+        cautions = self._explain(self.state.begin(thorough=thorough) + self._callbacks_changed(), done)
+        if self.pace.due(done) and self.records.step is not None and self.records.units(self.records.step) > 0:
+            self._look_alone(done)
         if within == 0 and epoch > 0:
             self._before_epoch(epoch, index)
         return cautions
@@ -273,16 +321,58 @@ class Watch:
 
     def written(self, done: int) -> list[str]:
         """When the gradient is written; returns cautions."""
+        self._open = False
         return [] if self.exempt else self._explain(self.state.written(), done)
 
-    def end(self) -> None:
-        """At the end of the fit.
+    def after_step(self) -> None:
+        """When the optimizer has moved the weights."""
+        if not self.exempt:
+            self.state.moved_by_optimizer()
+
+    def batch_done(self, done: int) -> list[str]:
+        """After the optimizer's step, and before the module's hook at the batch's end; returns cautions."""
+        return [] if self.exempt else self._explain(self.state.moved(), done)
+
+    def end(self) -> list[str]:
+        """At the end of the fit, after all hooks; returns cautions.
 
         Raises:
             ValueError: if something was learned without noise.
         """
-        if not self.exempt and (name := self.state.unseen()) is not None:
+        if self.exempt:
+            return []
+        if moved := self.state.moved():
+            cautions = self._look(self.chooser.company(self.pace.steps, FEW), self.hooked, last=True)
+            return cautions if set(moved) <= self.state.settled else [*cautions, MOVED_AT_THE_END]
+        if self._open:
+            raise ValueError("the last batch was begun and left out; run one backward pass for every batch")
+        if (name := self.state.unseen()) is not None:
             self.state.settle([name])
+        return []
+
+    def _look_alone(self, done: int) -> None:
+        """A record of the step by itself: nothing that follows the records moves it, nor does the record before it."""
+        step, clipped = self.records.step, self.clipped
+        units = self.records.units(step)
+        place = chosen(self.chooser.secrets[0], done, units)
+        try:
+            self.state.unread(self.records.some(step, [place]))
+            if isinstance(clipped, Alone) and units > 1:
+                pair = self.records.some(step, [place, (place + 1) % units])
+                if not clipped.by_itself(pair, number=done):
+                    raise ValueError(CHAINED)
+        except StepFailed as error:
+            if not self.chooser.unchecked:
+                raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
+
+    def _callbacks_changed(self) -> list[str]:
+        """Names of callbacks whose attributes changed since the last batch; their hooks then take part in the looks."""
+        signs = {callback: attributes_sign(callback) for callback in self.hooked}
+        changed = [callback for callback, sign in signs.items() if self._callbacks.get(callback, sign) != sign]
+        new = [callback for callback in changed if callback not in self._remembering]
+        self._callbacks = signs
+        self._remembering += new
+        return [type(callback).__name__ for callback in new]
 
     def _before_epoch(self, epoch: int, index: int) -> None:
         count = max(self.pace.records(epoch), 2)
@@ -312,9 +402,9 @@ class Watch:
             raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
         raise ValueError(COUPLED_LATER)
 
-    def _look(self, step: Any) -> list[str]:
+    def _look(self, step: Any, callbacks: Sequence[pl.Callback] = (), *, last: bool = False) -> list[str]:
         try:
-            return self.state.look(step)
+            return self.state.look(step, callbacks, last=last)
         except StepFailed as error:
             if self.chooser.unchecked:
                 return []
@@ -324,8 +414,19 @@ class Watch:
         """What changed is compared after two batches, as at the start; what that does not show is named."""
         if not names:
             return []
-        cautions = self._look(self.chooser.company(done, FEW))
-        return cautions + self.state.settle([name for name in names if name not in self.state.settled])
+        callbacks = [each for each in self.hooked if type(each).__name__ in names]
+        cautions = self._look(self.chooser.company(done, FEW), callbacks)
+        if unexplained := [name for name in names if name not in self.state.settled]:
+            cautions += self._look(self.chooser.company(done, FEW), self.hooked)
+            known = {*self.state.settled, *(type(callback).__name__ for callback in callbacks)}
+            cautions += self.state.settle([name for name in unexplained if name not in known])
+        return cautions
+
+
+def _named(names: Sequence[str]) -> str:
+    if not names:
+        return "something outside the module, such as a global or a class attribute, follows"
+    return f"{' or '.join(names)} of the module follows"
 
 
 def _equal(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
