@@ -124,13 +124,23 @@ class Rehearsal:
             self.restore()
         return self._run(make, seed, backward, index, notice)[0]
 
+    @contextmanager
+    def accompanied(self, callbacks: Sequence[pl.Callback]) -> Iterator[None]:
+        """Within, hooks of these callbacks run too; afterwards they are as they were."""
+        kept = Saved([], [], [("", vars(callback)) for callback in callbacks], keep=[self.module])
+        before, self.callbacks = self.callbacks, [*self.callbacks, *(c for c in callbacks if c not in self.callbacks)]
+        try:
+            yield
+        finally:
+            self.callbacks = before
+            kept.restore()
+
     def step(
         self,
         make: Callable[[], Any],
         *,
         seed: int,
         index: int = 0,
-        callbacks: Sequence[pl.Callback] = (),
         last: bool = False,
     ) -> None:
         """A whole step without an optimizer, with all hooks of batch and epoch that the module has.
@@ -139,27 +149,30 @@ class Rehearsal:
             make: makes the batch.
             seed: of all random numbers.
             index: of the batch.
-            callbacks: whose hooks at a batch's start and end run too.
             last: whether the hooks at the end of a training follow.
         """
         self.put_back()
-        kept = Saved([], [], [("", vars(callback)) for callback in callbacks], keep=[self.module])
-        before, self.callbacks = self.callbacks, callbacks or self.callbacks
         self._hook("on_train_epoch_start")
         loss, batch = self._run(make, seed, Tensor.backward, index)
+        self._step_weights()
         if optimizers := getattr(self.module.__dict__.get("_trainer"), "optimizers", None):
             self._hook("on_before_zero_grad", optimizers[0])
         outputs = {"loss": loss.detach()}
         with _told():
-            for callback in callbacks:
+            for callback in self.callbacks:
                 callback.on_train_batch_end(self.module.trainer, self.module, outputs, batch, index)
         self._hook("on_train_batch_end", outputs, batch, index)
         self._hook("on_train_epoch_end")
         if last:
             self._hook("on_train_end")
             self._hook("on_fit_end")
-        self.callbacks = before
-        kept.restore()
+
+    @torch.no_grad()
+    def _step_weights(self) -> None:
+        """Moves the trained weights, always alike, as an optimizer would: hooks that change weights then have to."""
+        generator = torch.Generator().manual_seed(SEED)
+        for _, parameter in self.state.weights:
+            parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator).to(parameter))
 
     def restore(self) -> None:
         """Puts back the state of the session's beginning, unless nothing can have changed it."""

@@ -90,10 +90,12 @@ class StateWatch:
             start, after, gradients = self.state.values(), [], []
             for step in (one, other):
                 batch = functools.partial(self.records.batch, step)
-                self.rehearsal.step(batch, seed=SEED, callbacks=callbacks, last=last)
-                after.append(self.state.values())
-                gradients.append(self._gradient(other))
-            self.settled |= set(differing(start, after[0])) & set(differing(start, after[1]))
+                with self.rehearsal.accompanied(callbacks):
+                    self.rehearsal.step(batch, seed=SEED, last=last)
+                    after.append(self.state.values())
+                    gradients.append(self._gradient(other))
+            changed = set(differing(start, after[0])) & set(differing(start, after[1]))
+            self.settled |= changed - {name for name, _ in self.state.weights}
             follows = differing(*after)
             if lasting := [name for name in follows if self.state.lasting(name)]:
                 raise ValueError(
@@ -134,6 +136,10 @@ class StateWatch:
     def moved_by_optimizer(self) -> None:
         """Takes the weights of now for those that the optimizer left."""
         self._weights = self.state.weights_sign()
+
+    def rebase(self) -> None:
+        """Takes the state of now for what later ones are compared with: looks leave other marks on the same values."""
+        self._weights, self._signs = self.state.weights_sign(), self.state.sign(self.settled)
 
     def moved(self) -> list[str]:
         """Names of the trained weights, if anything but the optimizer moved them."""
@@ -290,6 +296,7 @@ class Watch:
             self._look_alone(done)
         if within == 0 and epoch > 0:
             self._before_epoch(epoch, index)
+        self.state.rebase()
         return cautions
 
     def gradient_ready(self, done: int, index: int, rows: int, whole: int) -> None:
@@ -331,7 +338,7 @@ class Watch:
 
     def batch_done(self, done: int) -> list[str]:
         """After the optimizer's step, and before the module's hook at the batch's end; returns cautions."""
-        return [] if self.exempt else self._explain(self.state.moved(), done)
+        return [] if self.exempt else self.state.settle(self.state.moved())
 
     def end(self) -> list[str]:
         """At the end of the fit, after all hooks; returns cautions.
@@ -341,14 +348,13 @@ class Watch:
         """
         if self.exempt:
             return []
-        if moved := self.state.moved():
-            cautions = self._look(self.chooser.company(self.pace.steps, FEW), self.hooked, last=True)
-            return cautions if set(moved) <= self.state.settled else [*cautions, MOVED_AT_THE_END]
         if self._open:
             raise ValueError("the last batch was begun and left out; run one backward pass for every batch")
         if (name := self.state.unseen()) is not None:
             self.state.settle([name])
-        return []
+        if not self.state.moved():
+            return []
+        return [*self._look(self.chooser.company(self.pace.steps, FEW), self.hooked, last=True), MOVED_AT_THE_END]
 
     def _look_alone(self, done: int) -> None:
         """A record of the step by itself: nothing that follows the records moves it, nor does the record before it."""
@@ -414,6 +420,11 @@ class Watch:
         """What changed is compared after two batches, as at the start; what that does not show is named."""
         if not names:
             return []
+        weights = {name for name, _ in self.state.state.weights}
+        if weights & set(names):  # by hooks, which a look repeats; it raises where that follows the records
+            return self._look(self.chooser.company(done, FEW), self.hooked) + self._explain(
+                [name for name in names if name not in weights], done
+            )
         callbacks = [each for each in self.hooked if type(each).__name__ in names]
         cautions = self._look(self.chooser.company(done, FEW), callbacks)
         if unexplained := [name for name in names if name not in self.state.settled]:

@@ -322,7 +322,8 @@ class AtTheEnd(Kept):
 class Hidden(Kept):
     """By `.data`, in a hook that no rehearsal runs."""
 
-    def on_before_zero_grad(self, optimizer: Any) -> None:
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        scheduler.step()
         self.kept.data.add_(self.b.weight.detach().sum(0))
 
 
