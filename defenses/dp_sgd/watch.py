@@ -383,7 +383,7 @@ class Watch:
     def _before_epoch(self, epoch: int, index: int) -> None:
         count = max(self.pace.records(epoch), 2)
         step = self.chooser.company(epoch, count)
-        if epoch & (epoch - 1) == 0:
+        if epoch & (epoch - 1) == 0 and epoch.bit_length() % 2:  # 1, 4, 16, …: it takes several passes
             if (name := self.state.unseen()) is not None:
                 self.state.settle([name])
             self._look(step)
