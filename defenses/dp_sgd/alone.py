@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from datamodules.secret import Secret
-from defenses.dp_sgd.batches import batch_shape, leaves, map_tensors
+from defenses.dp_sgd.batches import leaves, map_tensors
 from defenses.dp_sgd.clipping import Flat
 from defenses.dp_sgd.engine import full_precision
 from defenses.dp_sgd.gradients import ClippedSum
@@ -239,6 +238,7 @@ class RecordByRecord:
         number: returns the number of the step.
         observe: takes in the norms before clipping.
         check: raises if a batch has not the rows that were asked for.
+        empty: whether a batch holds no record.
     """
 
     def __init__(
@@ -249,9 +249,10 @@ class RecordByRecord:
         number: Callable[[], int],
         observe: Callable[[Tensor], object],
         check: Callable[[Any], object],
+        empty: Callable[[Any], bool],
     ):
         self.clipped, self.training_step, self.number = clipped, training_step, number
-        self.observe, self.check = observe, check
+        self.observe, self.check, self.empty = observe, check, empty
         self._differentiates = False
 
     def _logged(self, *inputs: Any) -> Any:
@@ -270,7 +271,7 @@ class RecordByRecord:
         @functools.wraps(self.training_step)
         def training_step(batch: Any, *rest: Any) -> Any:
             self.check(batch)
-            if math.prod(batch_shape(batch, 1)) == 0:
+            if self.empty(batch):
                 return torch.zeros((), requires_grad=True)
             step = self.clipped.records.step
             self.observe(self.clipped.clip(step, number=self.number(), index=rest[0] if rest else 0))

@@ -9,6 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 
 from defenses.dp_sgd.alone import Alone, RecordByRecord
+from defenses.dp_sgd.batches import batch_shape
 from defenses.dp_sgd.engine import Engine, LayerError, replace_attribute
 from defenses.dp_sgd.physical import PhysicalBatches
 from defenses.dp_sgd.step import PrivateStep
@@ -43,7 +44,7 @@ class PrivateFit:
         if isinstance(step.clipped, Engine):
             self._physical = PhysicalBatches(
                 module.training_step,
-                dimensions=2 if step.stacked else 1,
+                shape=self._shape,
                 unit_rows=step.mechanism.rows_per_unit,
                 at_once=max_physical_batch,
                 clip=self._clip,
@@ -103,11 +104,20 @@ class PrivateFit:
                 number=lambda: self.step.done,
                 observe=self.step.observe,
                 check=self._check,
+                empty=lambda batch: self._shape(batch)[-1] == 0,
             ).automatic()
         assert self._physical is not None
         if self.module.automatic_optimization:
             return self._physical.automatic()
         return self._physical.manual(step=functools.partial(self._step_without_records))
+
+    def _shape(self, batch: Any) -> tuple[int, ...]:
+        """Rows of the batch, as they were asked for."""
+        records = self.watch.records
+        if records.step is None:
+            return batch_shape(batch, 2 if self.step.stacked else 1)
+        rows = records.rows(records.step)
+        return (len(self.step.models), rows) if self.step.stacked else (rows,)
 
     def _check(self, batch: Any) -> None:
         """Where training_step gets a batch, after all hooks."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from defenses.dp_sgd.batches import batch_shape, part
+from defenses.dp_sgd.batches import part
 
 
 class PhysicalBatches:
@@ -20,7 +20,7 @@ class PhysicalBatches:
 
     Args:
         training_step: the user's.
-        dimensions: 1, or 2 if batches lead with a model axis.
+        shape: returns the rows of a batch, (batch,) or (models, batch).
         unit_rows: rows of a batch, side by side, that may not be parted.
         at_once: rows of a part, at most; None for whole batches.
         clip: called with each part's shape after its backward pass, except the last, which Lightning runs.
@@ -32,14 +32,14 @@ class PhysicalBatches:
         self,
         training_step: Callable[..., Any],
         *,
-        dimensions: int,
+        shape: Callable[[Any], tuple[int, ...]],
         unit_rows: int,
         at_once: int | None,
         clip: Callable[[tuple[int, ...]], None],
         clear: Callable[[], None],
         check: Callable[[Any], object],
     ):
-        self.training_step, self.dimensions = training_step, dimensions
+        self.training_step, self.shape = training_step, shape
         self.clip, self.clear, self.check = clip, clear, check
         self.at_once = None if at_once is None else max(at_once // unit_rows, 1) * unit_rows
         self.rows: tuple[int, ...] = ()
@@ -57,7 +57,7 @@ class PhysicalBatches:
         @functools.wraps(self.training_step)
         def training_step(batch: Any, *rest: Any) -> Any:
             self.check(batch)
-            self.rows = self.whole = whole = batch_shape(batch, self.dimensions)
+            self.rows = self.whole = whole = self.shape(batch)
             if self.empty:
                 return torch.zeros((), requires_grad=True)
             at_once = self.at_once or whole[-1]
@@ -88,7 +88,7 @@ class PhysicalBatches:
         @functools.wraps(self.training_step)
         def training_step(batch: Any, *rest: Any) -> Any:
             self.check(batch)
-            self.rows = self.whole = batch_shape(batch, self.dimensions)
+            self.rows = self.whole = self.shape(batch)
             if self.empty:
                 return step()
             return self.training_step(batch, *rest)

@@ -148,7 +148,10 @@ class Records:
         if step is None:
             return
         wanted, there = self.rows(step), batch_shape(batch, dimensions)[-1]
-        if there != wanted:
+        tensors = [leaf for leaf in leaves(batch) if isinstance(leaf, Tensor) and leaf.ndim >= dimensions]
+        leading = {int(leaf.shape[dimensions - 1]) for leaf in tensors}
+        several = any(rows > wanted > 0 and rows % wanted == 0 for rows in leading)
+        if there != wanted and (several or wanted not in leading):  # a constant, or time, may stand first
             raise ValueError(
                 f"a batch leads with {there} rows where {wanted} were asked for, so that records count more than once"
                 " or not at all; make one row of every record in collate_fn and batch hooks, and set augmentations= for"
