@@ -28,6 +28,8 @@ SUM_TOLERANCE = 1e-3
 """Of the difference of the clipped sums of a real batch, over C."""
 LOSS_TOLERANCE = 1e-4
 """Relative, of a batch's loss and the mean of its records' losses."""
+ENOUGH, SCALE = 8, 3.0
+"""Records whose mean loss says something where losses are random; by how many times it may then be off."""
 SEEN_BY_AUTOGRAD = 2
 """Records whose gradients alone are compared with plain autograd's besides: nothing of book-keeping is in these."""
 JITTER = 0.05
@@ -41,7 +43,7 @@ class Compared:
     Args:
         alike: whether every record's gradient, and the clipped sum, are what they are alone.
         losses: of the batch, and of its records alone, where all were compared.
-        random: whether the module draws random numbers besides dropout; no loss can be compared then.
+        random: whether the module draws random numbers besides dropout, so that losses agree in size alone.
     """
 
     alike: bool
@@ -108,7 +110,9 @@ class Checks:
         with self.rehearsal.session(dropout=False), engine.aside():
             loss, company = self._pass(engine, step, index, notice=True)
             if self.rehearsal.drew:
-                return Compared(self._among_others(engine, step, columns, company, index), random=True)
+                each = [float(self._pass(engine, self.records.some(step, [column]), index)[0]) for column in columns]
+                losses = (float(loss), each) if len(columns) == self.records.units(step) >= ENOUGH else None
+                return Compared(self._among_others(engine, step, columns, company, index), losses, random=True)
             return self._to_alone(engine, step, columns, company, loss, index)
 
     def step_alike(self, engine: Engine, step: Any, company: Notes, column: int, *, units: int, index: int) -> bool:
@@ -160,6 +164,11 @@ class Checks:
         """Whether a batch's loss is what its records' losses say."""
         expected = sum(each) if self.divisor else float(np.mean(each))
         return _near(whole, expected, each)
+
+    def is_scaled(self, whole: float, each: Sequence[float]) -> bool:
+        """Whether a batch's loss is of another size than its records' losses say, random as they may be."""
+        expected = sum(each) if self.divisor else float(np.mean(each))
+        return not 1 / SCALE <= abs(whole) / max(abs(expected), 1e-12) <= SCALE
 
     def is_sum(self, whole: float, each: Sequence[float]) -> bool:
         return not self.divisor and len(each) > 1 and _near(whole, sum(each), each)

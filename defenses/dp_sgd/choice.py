@@ -219,6 +219,8 @@ class Chooser:
         finally:
             engine.detach()
         self.draws = self.draws or compared.random or self.checks.draws(step)
+        if compared.random and compared.losses is not None and self.checks.is_scaled(*compared.losses):
+            raise ValueError(COUPLED.format(how="its loss grows with the batch's size"))
         if compared.alike or self.checks.in_double(step, columns):
             return Choice(
                 "fast", "every trainable layer is known, and records alone have the gradients they have in company"
@@ -228,7 +230,7 @@ class Chooser:
 
     def _check_coupled(self, step: Any, columns: Sequence[int], compared: Compared) -> None:
         """Raises ValueError where not a layer but the loss is what couples records."""
-        if compared.losses is None:  # random, or too many records to tell
+        if compared.losses is None or compared.random:  # or too many records to tell
             raise ValueError(COUPLED.format(how=BY_GRADIENTS))
         if self.checks.is_sum(*compared.losses):
             raise ValueError(SUMMED)
