@@ -368,7 +368,7 @@ class Pace:
 MANY, FEW = 128, 8
 LONG, FIRST_STEPS = 400, 16
 """Steps from which on a training is long; shorter ones are looked at as much. Steps that are all looked at."""
-STEP_BUDGET, EPOCH_BUDGET = 0.02, 0.015
+STEP_BUDGET, EPOCH_BUDGET = 0.01, 0.007
 """Share of a long training's time that checks in steps, and before epochs, may take."""
 COSTS: dict[int, dict[int, float]] = {
     10_000: {16: 1.0, 64: 1.0, 256: 0.7, 1024: 0.3, 4096: 0.1},

