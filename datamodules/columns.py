@@ -127,7 +127,7 @@ class Columns:
 
     @property
     def not_covered(self) -> str | None:
-        """What the statement of a model of private records must say of these numbers, or None if they tell nothing."""
+        """Sentence for the statement on statistics of private records; None where there are none."""
         source = SOURCES[self.statistics]
         return source and (
             "the preprocessing: which columns hold numbers was read off all records, and means, deviations, categories"

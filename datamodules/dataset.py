@@ -55,7 +55,7 @@ class Dataset:
         return self.preprocessing.shape
 
     def not_covered(self, roles: Collection[str]) -> tuple[str, ...]:
-        """What of private records goes beside a model without noise, so that no claim about the model covers it.
+        """Facts about private records that are published beside a model without noise, outside its privacy claim.
 
         Published records give away nothing that anyone lacks.
 

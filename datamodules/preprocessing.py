@@ -42,7 +42,7 @@ class Scale:
 
     @property
     def is_identity(self) -> bool:
-        """Whether numbers stay as they are."""
+        """True if numbers are not scaled."""
         return self.shift == (0.0,) and self.factor == (1.0,)
 
     def __call__(self, rows: Shaped[np.ndarray, "records ..."]) -> Float32[np.ndarray, "records *shape"]:

@@ -101,7 +101,7 @@ class Defense:
         return self
 
     def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
-        """What has to be settled once for all models of a run, before the first: texts, which may follow the records.
+        """Decisions for all models of a run, made once before the first; they may depend on the records.
 
         Raises:
             ValueError: if the defense cannot be used with this network or these records.

@@ -53,7 +53,7 @@ History = tuple[Phase, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Accounted:
-    """What a history proves, at δ.
+    """Upper bounds on the ε of a history, at δ.
 
     Args:
         epsilon: the smaller of the upper bounds at hand.

@@ -104,7 +104,7 @@ class Alone(ClippedSum):
         return loss, [torch.zeros_like(p) if g is None else g * self.scale for p, g in found]
 
     def by_itself(self, step: Any, *, number: int) -> bool:
-        """Whether a record has the same gradient again after another one was there: nothing outside the module's state
+        """Equality of a record's gradients before and after another record: nothing outside the module's state
         passes from one to the next."""
         with self.rehearsal.session():
             first, _, again = (self.gradient(step, unit, number=number)[1] for unit in (0, 1, 0))
@@ -138,7 +138,7 @@ class Alone(ClippedSum):
 
 
 class Functional(Alone):
-    """The same gradients in chunks of records, by `torch.func`; only where `tried` says that the module can be.
+    """Per-record gradients vectorized over chunks of records by `torch.func`, for modules that pass `tried`.
 
     Every record is a batch of its own to the user's code here as well, as vmap hides the others.
     """

@@ -55,7 +55,7 @@ def fit(dataset: Dataset, split: Split) -> dict[str, Tensor]:
 
 
 def not_covered(dataset: Dataset) -> str | None:
-    """What the statement of a guarded model of private records must say of the grid, or None if it tells nothing."""
+    """Sentence for the statement on a grid computed from private records; None where it is not."""
     scale = dataset.preprocessing
     if dataset.published is not None or not isinstance(scale, Scale) or not scale.is_identity:
         return None

@@ -116,7 +116,7 @@ class Guard(ABC):
         return Statement(guarantee=False, not_covered=claim.not_covered, warnings=(unseen,))
 
     def not_covered(self, dataset: Dataset) -> str | None:
-        """What of private records its state tells without noise, for the statement; None if nothing."""
+        """Sentence for the statement on private facts in the guard's state; None where there are none."""
         return None
 
     @abstractmethod
