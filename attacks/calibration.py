@@ -14,13 +14,14 @@ from attacks.view import View
 class Calibration(Attack):
     """Score mean loss over the OUT models − loss under the target (Watson et al. 2022).
 
-    The simplest way to keep easy non-members from being called members. As losses have no common scale, a few records
-    that other models happen to misjudge badly can top the ranking; LiRA and `Reference` compare on the scale of φ.
+    The simplest way to keep easy non-members from being called members. Models are brought to one scale beforehand
+    (`signals.standardized`). As losses of different records have no common scale, a few that other models happen to
+    misjudge badly can top the ranking; LiRA and `Reference` compare on the scale of φ.
     """
 
     name = "calibration"
     threat = ThreatModel(outputs="top-k", shadows="offline")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        loss = view.loss[:, :, 0]
+        loss = np.logaddexp(0.0, -view.standardized_log_odds[:, :, 0])
         return leave_one_out(loss, ~view.membership, view.others).mean - loss

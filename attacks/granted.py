@@ -13,8 +13,11 @@ from attacks.outputs import Outputs
 from attacks.threat import ThreatModel
 from attacks.view import View
 
-SIGNALS = ("log_odds", "loss", "entropy", "modified_entropy", "log_confidence", "probabilities_of")
-SIGNALS_OF_QUERIES = ("log_odds", "loss", "entropy", "modified_entropy", "correct")
+SIGNALS = (
+    *("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy"),
+    *("log_confidence", "probabilities_of"),
+)
+SIGNALS_OF_QUERIES = ("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy", "correct")
 ANSWERS: Mapping[str, int] = {"logits": 3, "probabilities": 3, "predictions": 2}
 """How many axes they have without that of queries."""
 DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = {
@@ -25,7 +28,7 @@ DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = 
     ),
     "label": (
         lambda threat: threat.label,
-        ("labels", "correct", "log_odds", "loss", "modified_entropy", "log_confidence"),
+        ("labels", "correct", "log_odds", "standardized_log_odds", "loss", "modified_entropy", "log_confidence"),
     ),
     "shadows or known_members": (
         lambda threat: threat.knows_defense or threat.known_members,

@@ -24,9 +24,10 @@ class LiRA(Attack):
     """The likelihood ratio attack (Carlini et al. 2022, sections 4 and 5), with the target left out of every fit.
 
     It compares a record with itself: its log-odds φ under the target against φ under the shadows that did (IN) and did
-    not (OUT) train on it. Hard records then no longer hide behind easy ones, which finds members at low false positive
-    rates. Online: log p(φ; IN) − log p(φ; OUT). Offline, without IN: the one-sided z = (φ − μ_OUT)/σ_OUT itself; a cdf
-    of it saturates into ties, a two-sided density would call records with unusually *low* φ members.
+    not (OUT) train on it, all models brought to one scale (`signals.standardized`). Hard records then no longer hide
+    behind easy ones, which finds members at low false positive rates. Online: log p(φ; IN) − log p(φ; OUT). Offline,
+    without IN: the one-sided z = (φ − μ_OUT)/σ_OUT itself; a cdf of it saturates into ties, a two-sided density would
+    call records with unusually *low* φ members.
 
     Args:
         online: whether shadows that trained on the record are used.
@@ -64,7 +65,7 @@ class LiRA(Attack):
         if self.compat is not None:
             own = self.variance == "per_record"
             return reference_scores(view.log_odds, view.membership, view.others, online=self.online, per_record=own)
-        queries = np.moveaxis(view.log_odds, -1, 0)
+        queries = np.moveaxis(view.standardized_log_odds, -1, 0)
         return np.mean([self._score_query(phi, view.membership, view.others) for phi in queries], axis=0)
 
     def _score_query(

@@ -87,6 +87,15 @@ class Outputs:
         return self._signal(partial(signals.log_odds_of_probabilities, least=self._least), self._shown)
 
     @cached_property
+    def standardized_log_odds(self) -> Float[np.ndarray, "models records queries"]:
+        """φ on one scale for all models (`signals.standardized`), for attacks that compare models.
+
+        Raises:
+            ValueError: if only labels are released.
+        """
+        return _shared(signals.standardized(self.log_odds))
+
+    @cached_property
     def loss(self) -> Float[np.ndarray, "models records queries"]:
         """Cross-entropy in nats, log(1 + e^−φ)."""
         return _shared(np.logaddexp(0.0, -self.log_odds))

@@ -25,7 +25,7 @@ class Reference(Attack):
     threat = ThreatModel(outputs="top-k", shadows="offline")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        phi, outside = view.log_odds[:, :, 0], ~view.membership
+        phi, outside = view.standardized_log_odds[:, :, 0], ~view.membership
         moments = leave_one_out(phi, outside, view.others)
         variances = np.maximum(pooled_variance(moments), LEAST_VARIANCE)
         smoothed = np.empty_like(phi)

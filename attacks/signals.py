@@ -12,6 +12,10 @@ Signal = Callable[[Float[np.ndarray, "records classes"], Int[np.ndarray, "record
 
 # The smallest float32 above zero: a probability that was rounded to zero counts as this much, which keeps φ finite.
 SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+MIN_RECORDS_TO_STANDARDIZE = 100
+"""Records below which the center and the spread of a model's φ are mostly noise."""
+TAIL = 0.05
+"""Share of a model's φ at either end that counts no more than the quantile where it begins."""
 LEAST_IN_LOG = 1e-30  # what logarithms of the entropies are cut off at (Song & Mittal 2021, section 3.2)
 
 
@@ -64,6 +68,37 @@ def log_confidence_of_logits(
 ) -> Float[np.ndarray, "records"]:
     """log p_y of softmax(z / T)."""
     return log_softmax(logits.astype(np.float64) / temperature, axis=1)[np.arange(len(labels)), labels]
+
+
+def centers_and_spreads(
+    phi: Float[np.ndarray, "models records queries"],
+) -> tuple[Float[np.ndarray, "models queries"], Float[np.ndarray, "models queries"]] | None:
+    """Mean and standard deviation of each model's φ over all records, members or not, winsorized at 5 and 95 %.
+
+    Median and quartiles would jump where members and non-members form two heaps and the quantile falls between them.
+
+    Returns:
+        None where there is nothing to standardize by: fewer than 100 records, or a model without any spread.
+    """
+    if phi.shape[1] < MIN_RECORDS_TO_STANDARDIZE:
+        return None
+    low, high = np.quantile(phi, [TAIL, 1 - TAIL], axis=1, keepdims=True)
+    winsorized = np.clip(phi, low, high)
+    return (winsorized.mean(axis=1), winsorized.std(axis=1)) if (high > low).all() else None
+
+
+def standardized(phi: Float[np.ndarray, "models records queries"]) -> Float[np.ndarray, "models records queries"]:
+    """φ with the center and the spread of every model brought to those of the fleet's median model.
+
+    A record is compared across models: one that is much surer of everything, such as one that diverged, would
+    otherwise set every variance. A model's own answers decide, no membership. As it is where `centers_and_spreads`
+    gives None.
+    """
+    if (measured := centers_and_spreads(phi)) is None:
+        return phi
+    center, spread = measured
+    scale = np.median(spread, axis=0) / spread
+    return (phi - center[:, None]) * scale[:, None] + np.median(center, axis=0)
 
 
 def each_query(

@@ -14,6 +14,7 @@ from evaluation.flags.flag import Flag
 from evaluation.flags.linear_baseline import below_linear
 from evaluation.flags.masking import masked
 from evaluation.flags.ties import tied
+from evaluation.flags.unlike_models import unlike
 from evaluation.titles import title
 
 VIOLATED = "CLAIM VIOLATED"
@@ -120,6 +121,7 @@ OF_A_RUN: tuple[Callable[[Findings], Iterable[Flag]], ...] = (
     duplicated,
     unfitted,
     tied,
+    unlike,
 )
 AMONG_RUNS: tuple[Callable[[Findings, Sequence[Findings]], Iterable[Flag]], ...] = (masked, dominated, unadapted)
 """With these every flag there is; a new one is a function and an entry here or above."""

@@ -18,6 +18,7 @@ from evaluation.audit import audit_records
 from evaluation.findings import Findings, Row
 from evaluation.flags.duplicates import DUPLICATES, duplicated_share
 from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
+from evaluation.flags.unlike_models import spread_rows
 from evaluation.measuring.exposure import Exposure
 from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc
 from evaluation.measuring.usefulness import groups, usefulness
@@ -71,7 +72,7 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
     given = seen if source is None else mismatch_view(seen, view(source, method.grant, method.queries, threats))
     bootstrap = Bootstrap(seed=run.config["seed"], groups=seen.groups, persons=seen.persons)
     slices = method.slices_of(run)
-    rows = [*usefulness(run, bootstrap, slices), *of_data(run)]
+    rows = [*usefulness(run, bootstrap, slices), *of_data(run), *spread_rows(seen)]
     scores: dict[Attack, Float[np.ndarray, "models records"]] = {}
     skipped: dict[str, str] = {}
     needs: dict[str, dict[str, Any]] = {}
