@@ -1,0 +1,147 @@
+"""The strongest attacks by how many shadows they have, and behind each guard.
+
+    python benchmarks/attack_strength.py [--data location30|fashion_mnist|sst2] [--root FOLDER] [--runs FOLDER]
+
+A fleet of 32 undefended models, trained once. With s shadows, it is cut into as many fleets of s + 1 models as there
+are; every model is a target once, and the values are means over all targets. `votes` and noise agreement see predicted
+labels alone. Cascading attacks models 0 and 1 with all 31 shadows and trains 32 further ones for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+from jaxtyping import Int
+from rich.console import Console
+from rich.table import Table
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from attacks import BASE, RMIA, Attack, JointLiRA, LiRA, NoiseAgreement, View, Votes  # noqa: E402
+from evaluation.runs import Run  # noqa: E402
+from evaluation.signals.grant import Grant  # noqa: E402
+from evaluation.signals.signals import view  # noqa: E402
+from evaluation.statistics.metrics import roc_auc, tpr_at_fpr  # noqa: E402
+from targets.guards.registry import guards_of  # noqa: E402
+from train import composed, train  # noqa: E402
+
+MODELS = 32
+SHADOWS = (4, 8, 16, 31)
+FLEETS: Mapping[str, tuple[str, ...]] = {
+    "location30": ("experiment=location30",),
+    "fashion_mnist": (
+        *("data=fashion_mnist", "network=cnn", "split.pool=3000", "split.population=500", "split.reference=500"),
+        *("split.test=1000", "trainer.epochs=20"),
+    ),
+    "sst2": (
+        *("data=sst2", "network=transformer", "network.depth=0", "split.pool=3000", "split.population=500"),
+        *("split.reference=500", "split.test=1000", "trainer.epochs=20"),
+    ),
+}
+GUARDS = ("label_only", "topk", "rounding", "memguard")
+SCORES: Mapping[str, Attack] = {
+    "lira": LiRA(), "base": BASE(), "rmia": RMIA(), "joint_lira": JointLiRA(targets=None),
+}  # fmt: skip
+LABELS: Mapping[str, Attack] = {
+    "noise_agreement, 16 copies": NoiseAgreement(copies=16),
+    "votes, 1 query": Votes(copies=0),
+    "votes, 5 queries": Votes(copies=4),
+    "votes, 17 queries": Votes(copies=16),
+}
+PER_MODEL = (
+    *("membership", "logits", "probabilities", "predictions", "unguarded_logits", "groups"),
+    *("population_logits", "population_probabilities", "population_predictions", "shadow_features"),
+)
+"""Arrays of a view whose first axis is that of models."""
+
+
+def fleet(data: str, root: str | None, runs: str, guard: str = "none") -> Run:
+    """The run of 32 undefended models, with a guard before them."""
+    overrides = [*FLEETS[data], f"fleet.models={MODELS}", "secret=attacks", f"runs={runs}", f"guard={guard}"]
+    overrides += [] if root is None else [f"data.root={Path(root).resolve()}"]
+    return Run(Path(train(composed(*overrides))["folder"]))
+
+
+def of_models(seen: View, models: Int[np.ndarray, "some"]) -> View:
+    """A smaller fleet, as if the others had never been trained."""
+    arrays: dict[str, Any] = {
+        name: value[models] for name in PER_MODEL if (value := getattr(seen, name)) is not None
+    }
+    queries: dict[str, Any] = {
+        name: (lambda model, x, ask=ask: ask(int(models[model]), x))
+        for name in ("query", "query_label")
+        if (ask := getattr(seen, name)) is not None
+    }
+    return replace(seen, **arrays, **queries)
+
+
+def measured(attack: Attack, seen: View, shadows: int) -> tuple[float, float, float, float] | None:
+    """AUC, TPR at 1 % and 0.1 % FPR and seconds a target, the means over all targets; None where it cannot run."""
+    values, start = [], time.perf_counter()
+    for first in range(0, seen.models - shadows, shadows + 1):
+        part = of_models(seen, np.arange(first, first + shadows + 1))
+        if attack.missing(part) is not None:
+            return None
+        for scores, members in zip(attack.score(part), part.membership, strict=True):
+            scored = ~np.isnan(scores)
+            pair = scores[scored], members[scored]
+            values.append([roc_auc(*pair), tpr_at_fpr(*pair, fpr=0.01), tpr_at_fpr(*pair, fpr=0.001)])
+    auc, coarse, fine = np.mean(values, axis=0)
+    return float(auc), float(coarse), float(fine), (time.perf_counter() - start) / len(values)
+
+
+def rows(run: Run, attacks: Mapping[str, Attack], grant: Grant, shadows: tuple[int, ...]) -> Iterator[list[str]]:
+    """A row an attack, with the shadows it had."""
+    for name, attack in attacks.items():
+        seen = view(run, grant, threats=[attack.threat])
+        for count in shadows:
+            if (found := measured(attack, seen, count)) is not None:
+                auc, coarse, fine, seconds = found
+                yield [name, str(count), f"{auc:.3f}", f"{100 * coarse:.1f} %", f"{100 * fine:.1f} %", f"{seconds:.1f}"]
+
+
+def headed(title: str) -> Table:
+    table = Table(title=title, box=None, header_style="bold", title_justify="left")
+    for place, heading in enumerate(("attack", "shadows", "AUC", "TPR at 1 % FPR", "at 0.1 %", "s a target")):
+        table.add_column(heading, justify="right" if place else "left")
+    return table
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", default="location30", choices=FLEETS)
+    parser.add_argument("--root", help="folder of the data set's files; downloaded without it")
+    parser.add_argument("--runs", default="runs", help="where runs are kept")
+    arguments = parser.parse_args()
+    console = Console(width=100)
+    run = fleet(arguments.data, arguments.root, arguments.runs)
+    table = headed(f"{arguments.data}, no guard")
+    for row in rows(run, SCORES, Grant(), SHADOWS):
+        table.add_row(*row)
+    for row in rows(run, LABELS, Grant(outputs="label"), (4, 31)):
+        table.add_row(*row)
+    console.print(table)
+    for guard in GUARDS:
+        fleet(arguments.data, arguments.root, arguments.runs, guard)
+    for label in guards_of(run.folder)[1:]:
+        guarded = Run(run.folder, label)
+        table = headed(f"behind {guarded.made_guard.name}")
+        attacks = LABELS if guarded.made_guard.level == "label" else SCORES
+        for row in rows(guarded, attacks, Grant(), (31,)):
+            table.add_row(*row)
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

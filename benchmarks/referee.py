@@ -1,0 +1,62 @@
+"""How often the referee errs, before and after its statistics were mended: one table of simulated error rates.
+
+    python benchmarks/referee.py [--trials N]
+
+Every row is a case in which an interval, a verdict or a gate claims to be wrong at most so often, simulated where the
+truth is known. "Before" is the rule that stood here until the error was found; its code lives on in these simulations
+alone. Brackets hold 95 % Clopper–Pearson intervals of the rates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+sys.path.insert(0, str(Path(__file__).parent))
+
+import referee_balanced  # noqa: E402
+import referee_exposure  # noqa: E402
+import referee_gate  # noqa: E402
+import referee_noise  # noqa: E402
+import referee_persons  # noqa: E402
+from evaluation.statistics.intervals import clopper_pearson_interval  # noqa: E402
+
+Rows = list[tuple[str, int, int, int]]
+"""Case in words, errors before, errors after, trials."""
+SIMULATIONS: tuple[Callable[[int], Rows], ...] = (
+    referee_noise.rows,
+    referee_exposure.rows,
+    referee_balanced.rows,
+    referee_gate.rows,
+    referee_persons.rows,
+)
+
+
+def rate(errors: int, trials: int) -> str:
+    """An error rate with its interval, such as `.05 [.02–.10]`."""
+    low, high = clopper_pearson_interval(errors, trials)
+    return f"{errors / trials:.3f} [{low:.3f}–{high:.3f}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--trials", type=int, default=200, help="of each case")
+    trials = parser.parse_args().trials
+    table = Table("case", "trials", "wrong before", "wrong now", box=None, header_style="bold")
+    for simulate in SIMULATIONS:
+        for case, before, after, simulated in simulate(trials):
+            table.add_row(case, str(simulated), rate(before, simulated), rate(after, simulated))
+    Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    main()
