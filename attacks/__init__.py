@@ -24,6 +24,7 @@ from attacks.shadow_classifier import ShadowClassifier
 from attacks.threat import ThreatModel
 from attacks.trajectory import Trajectory
 from attacks.view import View
+from attacks.votes import Votes
 from attacks.white_box import WhiteBox
 
 __all__ = [
@@ -51,5 +52,6 @@ __all__ = [
     "ThreatModel",
     "Trajectory",
     "View",
+    "Votes",
     "WhiteBox",
 ]

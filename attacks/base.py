@@ -18,7 +18,7 @@ class Scored(NamedTuple):
 
     Args:
         scores: higher = more likely a member; NaN where no score exists.
-        queries: queries a record that the attack made, on average.
+        queries: queries a record that the attack made, on average over all models, shadows included.
     """
 
     scores: Float[np.ndarray, "models records"]

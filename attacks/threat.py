@@ -62,6 +62,7 @@ class ThreatModel:
     def describe(self) -> str:
         """In a few words, such as `probabilities, true label, shadows (IN and OUT)`."""
         shadows = {"none": "", "offline": "shadows (OUT)", "online": "shadows (IN and OUT)"}[self.shadows]
+        free = "queries of its choice (to shadows too)" if self.knows_defense else "queries of its choice"
         words = {
             "predicted label" if self.outputs == "label" else self.outputs: not self.weights,
             "weights": self.gradients,
@@ -72,7 +73,7 @@ class ThreatModel:
             "population": self.population,
             "known members": self.known_members,
             "records": self.features,
-            "queries of its choice": self.free_queries,
+            free: self.free_queries,
         }
         return ", ".join(word for word, needed in words.items() if needed)
 

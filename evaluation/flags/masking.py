@@ -18,13 +18,14 @@ def masked(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
     """Label-only attacks show what attacks on scores miss, in one of two ways.
 
     The best of them has a larger AUC than every attack on scores, beyond both intervals; not so where that holds of the
-    undefended run as well, whose scores nothing hides: then the attacks on scores are weak ones.
+    undefended run as well, whose scores nothing hides: then the attacks on scores are weak ones, or copies of a record
+    (`Votes`) tell more than the scores of one answer.
 
     Or, behind a guard: the best attack on scores has a smaller AUC than the same attacks have on the same models
     without it, beyond both intervals and by most of what scores tell beyond labels; and the best label-only attack does
     better than guessing, and not worse than without the guard, both beyond intervals. The second way is needed since an
-    attack on scores whose shadow models stand behind the guard as well learns from hidden scores what labels tell: it
-    is never below them.
+    attack on scores whose shadow models stand behind the guard as well learns from hidden scores what one label tells:
+    it is not below that, and below votes on many copies not always beyond intervals.
     """
     labels, scores = _best(found, "label_only"), _best(found, "black_box")
     if labels is None or scores is None or is_undefended(found):

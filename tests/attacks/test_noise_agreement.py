@@ -5,7 +5,6 @@ import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
 from attacks import Correctness, NoiseAgreement, View
-from attacks.noise_agreement import _kind
 from evaluation.statistics.metrics import roc_auc
 
 MODELS, RECORDS, FEATURES = 8, 200, 6
@@ -83,19 +82,22 @@ def test_asks_no_more_than_it_declares() -> None:
 
 def test_most_records_are_asked_at_the_chosen_strength_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores are those of a trial on all records, wherever noise comes from the same place."""
-    monkeypatch.setattr("attacks.noise_agreement._kind", lambda features: lambda x, strength, rng: x + strength)
+    monkeypatch.setattr(
+        "attacks.perturbed_copies.perturbations",
+        lambda features, strengths, moves: [lambda x, rng, at=strength: x + at for strength in strengths],
+    )
     whole, fleet = NoiseAgreement(strengths=(0.1, 0.5, 0.9), copies=3), Neighbors()
     view, expected = fleet.view(), whole.score(fleet.view())
-    monkeypatch.setattr("attacks.noise_agreement.TRIAL", 150)
+    monkeypatch.setattr("attacks.perturbed_copies.TRIAL", 150)
     before = fleet.asked
     found = whole.run(view)
     assert fleet.asked - before == MODELS * (RECORDS + 9 * 150 + 3 * 50)
     assert found.queries == (fleet.asked - before) / (MODELS * RECORDS) < whole.threat.queries
     same = (found.scores == expected).all(axis=1)
     assert same.mean() >= 0.5, "others may choose another strength"
-    monkeypatch.setattr("attacks.noise_agreement.TRIAL", 50)
+    monkeypatch.setattr("attacks.perturbed_copies.TRIAL", 50)
     with monkeypatch.context() as patched:
-        patched.setattr("attacks.noise_agreement._best", lambda *trial: np.zeros(MODELS, int))
+        patched.setattr("attacks.noise_agreement.most_telling", lambda *trial: np.zeros(MODELS, int))
         alone = NoiseAgreement(strengths=(0.1,), copies=3).score(view)
         np.testing.assert_array_equal(whole.score(view), alone)
 
@@ -105,8 +107,8 @@ def test_the_strength_is_chosen_on_the_shadows(monkeypatch: pytest.MonkeyPatch) 
     view = Neighbors().view()
     agreement = np.random.default_rng(0).random((2, MODELS, RECORDS))
     agreement[0, 0], agreement[1, 1:] = view.membership[0], view.membership[1:]
-    monkeypatch.setattr(NoiseAgreement, "_agreement", lambda self, view, records, asked: agreement[:, :, records])
-    np.testing.assert_array_equal(NoiseAgreement(strengths=(0.1, 0.5)).score(view), agreement[1])
+    monkeypatch.setattr(NoiseAgreement, "_votes", lambda self, view, ways, records, asked: agreement[:, :, records])
+    np.testing.assert_array_equal(NoiseAgreement(strengths=(0.1, 0.5)).score(view), agreement[1] / 17)
 
 
 def test_a_target_has_no_part_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -115,8 +117,8 @@ def test_a_target_has_no_part_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> 
     agreement = np.random.default_rng(0).random((2, MODELS, RECORDS))
     agreement[0, 0] = view.membership[0]
     agreement[1, 1:] += 0.05 * view.membership[1:]
-    monkeypatch.setattr(NoiseAgreement, "_agreement", lambda self, view, records, asked: agreement[:, :, records])
-    np.testing.assert_array_equal(NoiseAgreement(strengths=(0.1, 0.5)).score(view)[0], agreement[1, 0])
+    monkeypatch.setattr(NoiseAgreement, "_votes", lambda self, view, ways, records, asked: agreement[:, :, records])
+    np.testing.assert_array_equal(NoiseAgreement(strengths=(0.1, 0.5)).score(view)[0], agreement[1, 0] / 17)
 
 
 def test_a_targets_membership_never_enters_its_scores() -> None:
@@ -127,23 +129,6 @@ def test_a_targets_membership_never_enters_its_scores() -> None:
         member[2:4] = ~member[2:4] if groups is not None else [~member[2], member[3]]
         after = NoiseAgreement(copies=4).score(replace(view, membership=member, groups=groups))
         np.testing.assert_array_equal(before[2], after[2])
-
-
-def test_flips_replaces_or_blurs() -> None:
-    rng = np.random.default_rng(0)
-    bits = (rng.random((2000, 50)) < 0.2).astype(np.float32)
-    flipped = _kind(bits)(bits, 0.1, rng)
-    assert flipped.dtype == bits.dtype and np.isin(flipped, (0, 1)).all()
-    assert (flipped != bits).mean() == pytest.approx(0.1, abs=0.01)
-    tokens = rng.integers(5, 900, size=(2000, 50))
-    tokens[:, 40:] = 0
-    replaced = _kind(tokens)(tokens, 0.1, rng)
-    assert replaced.dtype == tokens.dtype and (replaced[:, 40:] == 0).all() and replaced[:, :40].min() >= 5
-    assert (replaced[:, :40] != tokens[:, :40]).mean() == pytest.approx(0.1, abs=0.01)
-    numbers = (rng.standard_normal((2000, 3)) * [1, 10, 0]).astype(np.float32)
-    blurred = _kind(numbers)(numbers, 0.1, rng)
-    assert blurred.dtype == numbers.dtype
-    np.testing.assert_allclose((blurred - numbers).std(axis=0), [0.1, 1.0, 0.0], rtol=0.1)
 
 
 def test_errors() -> None:

@@ -104,7 +104,7 @@ def test_a_threat_model_says_what_it_needs() -> None:
     white = ThreatModel(gradients=True, checkpoints=True, label=False, known_members=True)
     assert white.describe() == "weights, checkpoints, known members"
     greedy = ThreatModel(shadows="offline", population=True, features=True, free_queries=True, queries=9)
-    wanted = "predicted label, true label, shadows (OUT), population, records, queries of its choice"
+    wanted = "predicted label, true label, shadows (OUT), population, records, queries of its choice (to shadows too)"
     assert greedy.describe() == wanted
 
 
