@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 from evaluation.findings import AUC, Row
+from evaluation.guessing import Searchable, excludes_guessing
 from evaluation.table import NOTHING
 
 
 @runtime_checkable
-class Measured(Protocol):
+class Measured(Searchable, Protocol):
     """What attacks found, on a fleet or on one model."""
 
     @property
@@ -19,7 +20,7 @@ class Measured(Protocol):
 
 
 def against_chance(found: Measured, attack: str) -> str:
-    """A sentence for an attack whose interval at few false accusations holds guessing.
+    """A sentence for an attack whose interval at few false accusations does not exclude guessing.
 
     Few records decide there; over all of them its AUC, or that of another attack, may well exclude guessing.
 
@@ -28,10 +29,10 @@ def against_chance(found: Measured, attack: str) -> str:
         attack: that finds most at few false accusations.
     """
     own = found.get(AUC, attack=attack)
-    if _excludes_guessing(own):
+    if excludes_guessing(found, own):
         return f" Over all records it does better than guessing: its AUC is {auc_text(own)}; guessing has 0.5."
     highest = max((found.get(AUC, attack=name) for name in found.attacks), key=lambda row: row.value or 0.0)
-    if _excludes_guessing(highest):
+    if excludes_guessing(found, highest):
         return f" Of the {len(found.attacks)} attacks, {highest.attack} has the highest AUC: {auc_text(highest)}."
     return " That is no better than guessing within its interval, which proves nothing about stronger attacks."
 
@@ -41,7 +42,3 @@ def auc_text(row: Row) -> str:
     if row.value is None:
         return NOTHING
     return f"{row.value:.3f}" + ("" if row.low is None or row.high is None else f" [{row.low:.3f}–{row.high:.3f}]")
-
-
-def _excludes_guessing(row: Row) -> bool:
-    return row.low is not None and row.low > 0.5

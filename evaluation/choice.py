@@ -10,6 +10,7 @@ from evaluation.curves import FPR, Series, ordered, strongest_row
 from evaluation.findings import AUC, Findings, tpr_at
 from evaluation.flags.masking import masked
 from evaluation.flags.ties import is_tied
+from evaluation.guessing import most_by_luck
 from evaluation.titles import canary_text, has_canaries, is_undefended, title
 from evaluation.utility import AFFORDABLE, worth
 
@@ -85,9 +86,15 @@ def least_leaking(findings: Sequence[Findings]) -> Findings:
 
 
 def leaking(found: Findings) -> float:
-    """TPR at 1 % FPR of the run's strongest attack, or its AUC where that cannot be resolved."""
-    row = strongest_row(found, tpr_at(FPR) if is_resolved(found) else AUC)
-    return 0.0 if row is None else row.value or 0.0
+    """TPR at 1 % FPR of the run's strongest attack, or its AUC where that cannot be resolved.
+
+    Rates that luck explains count alike: which of them is lower says nothing.
+    """
+    resolved = is_resolved(found)
+    row = strongest_row(found, tpr_at(FPR) if resolved else AUC)
+    if row is None or row.value is None:
+        return 0.0
+    return FPR if resolved and row.value <= most_by_luck(found, row) else row.value
 
 
 def is_resolved(found: Findings) -> bool:

@@ -46,6 +46,16 @@ def tied_at(fpr: float) -> str:
     return f"tied@{100 * fpr:g}%fpr"
 
 
+def chance_at(fpr: float) -> str:
+    """The name of the TPR that guessing reaches on average, such as `chance@1%fpr`."""
+    return f"chance@{100 * fpr:g}%fpr"
+
+
+def null_at(fpr: float) -> str:
+    """The name of the largest TPR that luck explains, such as `null@1%fpr`."""
+    return f"null@{100 * fpr:g}%fpr"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Row:
     """One measured number.

@@ -70,6 +70,11 @@ class Audited:
         """
         return next(row for row in self.rows if (row.metric, row.attack, row.group) == (metric, attack, group))
 
+    def find(self, metric: str, *, attack: str = "", group: str = "all") -> Row | None:
+        """The same, or None."""
+        named = (metric, attack, group)
+        return next((row for row in self.rows if (row.metric, row.attack, row.group) == named), None)
+
 
 def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None) -> Audited:
     """Runs the attacks that one model allows for.

@@ -10,6 +10,7 @@ from evaluation.curves import FPR, strongest_row
 from evaluation.findings import Findings, tpr_at
 from evaluation.flags.flag import Flag
 from evaluation.flags.ties import is_tied
+from evaluation.guessing import excludes_guessing
 from evaluation.titles import is_undefended, setting
 from evaluation.utility import worth
 
@@ -20,8 +21,8 @@ def dominated(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
     """A defense without ε, where some DP-SGD run is at least as useful and leaks less.
 
     At least as useful: by the measure that was chosen, on the same test records. Leaks less: the intervals of TPR at
-    1 % FPR, each of the run's strongest attack, do not touch. Clipping without noise counts as DP-SGD: it shows what
-    private training costs, though it proves nothing.
+    1 % FPR, each of the run's strongest attack, do not touch, and the larger is more than luck explains. Clipping
+    without noise counts as DP-SGD: it shows what private training costs, though it proves nothing.
     """
     if is_undefended(found) or found.epsilon is not None:
         return
@@ -45,7 +46,7 @@ def _dominates(other: Findings, found: Findings) -> bool:
     its, own = (strongest_row(run, tpr_at(FPR)) for run in (other, found))
     if its is None or own is None or its.high is None or own.low is None:
         return False
-    return worth(other) >= worth(found) > -math.inf and its.high < own.low
+    return worth(other) >= worth(found) > -math.inf and its.high < own.low and excludes_guessing(found, own)
 
 
 def _is_dp_sgd(found: Findings) -> bool:

@@ -12,6 +12,7 @@ from evaluation.flags.dominance import dominated
 from evaluation.flags.duplicates import duplicated
 from evaluation.flags.flag import Flag
 from evaluation.flags.linear_baseline import below_linear
+from evaluation.flags.luck import explained
 from evaluation.flags.masking import masked
 from evaluation.flags.ties import tied
 from evaluation.flags.unlike_models import unlike
@@ -115,6 +116,7 @@ def unfitted(found: Findings) -> Iterator[Flag]:
 OF_A_RUN: tuple[Callable[[Findings], Iterable[Flag]], ...] = (
     unresolvable,
     few_false_positives,
+    explained,
     inverted,
     vacuous,
     below_linear,

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from evaluation.curves import ordered
 from evaluation.findings import Findings
-from evaluation.limits.limit import Limit, found_text
+from evaluation.limits.limit import Limit
 from evaluation.titles import title
 
 
@@ -19,7 +19,7 @@ def gate(findings: Sequence[Findings], limit: Limit) -> tuple[list[str], bool]:
     lines, passed = [f"gate: {limit}"], True
     for found in ordered(findings):
         objection = limit.objection(found, findings)
-        why = found_text(limit.highest(found)) if objection is None else objection
+        why = limit.measured(found) if objection is None else objection
         lines.append(f"{'kept' if objection is None else 'EXCEEDED'}: {title(found)} ({found.run}): {why}")
         passed &= objection is None
     return lines, passed

@@ -11,6 +11,7 @@ from evaluation.claims import violations
 from evaluation.findings import FPRS, Findings, Row, tied_at, tpr_at
 from evaluation.flags.masking import masked
 from evaluation.flags.ties import TIED
+from evaluation.guessing import excludes_guessing, guessing_level, guessing_text
 from evaluation.table import percent
 
 
@@ -83,6 +84,12 @@ class Limit:
         rows = [found.get(tpr_at(self.at), attack=attack) for attack in attacks]
         return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
 
+    def measured(self, found: Findings) -> str:
+        """The TPR that is compared with the limit, and what guessing finds where that is not excluded."""
+        row = self.highest(found)
+        luck = "" if row is None or excludes_guessing(found, row) else f"; guessing finds {guessing_text(found, row)}"
+        return found_text(row) + luck
+
     def objection(self, found: Findings, together: Sequence[Findings]) -> str | None:
         """Why a run is not known to keep the limit; None if it keeps it.
 
@@ -99,6 +106,11 @@ class Limit:
             return (
                 f"{100 * self.at:g} % FPR cannot be resolved: it takes {1 / self.at:.0f} non-members a model, that is"
                 " more records"
+            )
+        if guessing_level(found, row) >= self.most:
+            return (
+                f"guessing finds {guessing_text(found, row)} of so few non-members, so that no run can be known to keep"
+                " this limit: it takes a larger one, or more records"
             )
         if upper(row) > self.most:
             return f"{found_text(row)} may be more"

@@ -63,7 +63,7 @@ def _objection(found: Findings, together: Sequence[Findings], limit: Limit) -> s
 
 def _told(best: Findings, limit: Limit) -> Iterator[str]:
     utility = best.utility.text(best.find(best.utility.metric), interval=True)
-    yield f"{title(best)} ({best.run}): {best.utility.words} {utility}, {found_text(limit.highest(best))}"
+    yield f"{title(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
     yield SELECTED
     yield f"to ship it: {ship_command(best)}"
 

@@ -21,6 +21,7 @@ from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
 from evaluation.flags.unlike_models import spread_rows
 from evaluation.measuring.exposure import Exposure
 from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
+from evaluation.measuring.luck import luck_of_attacks, luck_of_groups
 from evaluation.measuring.usefulness import groups, usefulness
 from evaluation.method import Method
 from evaluation.runs import Run
@@ -92,6 +93,7 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
             "text": attack.threat.describe(), "declared": attack.threat.queries, "measured": queries,
         }  # fmt: skip
         rows += leakage(attack, found, seen, bootstrap)
+    rows += luck_of_attacks(scores, seen, bootstrap.seed)
     findings = Findings.of(
         run,
         rows=rows,
@@ -106,8 +108,11 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
         if attack.name == findings.strongest:
             split = run.dataset.split
             sliced = NO_SLICES if len(split.canaries) else slices  # a canary is nobody's record
-            parts = groups(run.dataset, split.audited, sliced)
-            of_groups = leakage_of_groups(attack, scores[attack], seen, bootstrap, parts)
+            parts = list(groups(run.dataset, split.audited, sliced))
+            of_groups = [
+                *leakage_of_groups(attack, scores[attack], seen, bootstrap, parts),
+                *luck_of_groups(attack, scores[attack], seen, bootstrap.seed, parts),
+            ]
             exposure = Exposure.of(scores[attack], seen.membership, seen.labels, run.dataset.split.audited)
             resolved = exposure.to_json() if exposure.models.any() else {}
             return replace(findings, rows=[*rows, *of_groups], exposed=resolved)

@@ -12,6 +12,7 @@ from evaluation.curves import FPR, strongest_row
 from evaluation.findings import AUC, Findings, tpr_at
 from evaluation.flags.flags import refutation
 from evaluation.flags.masking import masked
+from evaluation.guessing import excludes_guessing, guessing_text
 from evaluation.report.game import shadows_of
 from evaluation.table import IF_LEAKED, if_leaked, percent
 from evaluation.titles import is_undefended, title
@@ -64,9 +65,8 @@ def sentence(found: Findings) -> str:
     told = f"{where[0].upper()}{where[1:]}: at {100 * FPR:g} % false accusations"
     if row is None:
         return f"{told} it cannot be measured what attacks find."
-    guessing = FPR
     if not is_resolved(found):
-        row, guessing = found.get(AUC, attack=found.strongest), 0.5
+        row = found.get(AUC, attack=found.strongest)
         told += (
             f" it cannot be measured what attacks find. The best attack ({found.strongest}) ranks members"
             f" above non-members with an AUC of {_auc(found)}; guessing has 0.5."
@@ -74,9 +74,10 @@ def sentence(found: Findings) -> str:
     else:
         told += (
             f" the best attack ({found.strongest}) finds {percent(row, interval=True)} of members;"
-            f" guessing finds {100 * FPR:g} %."
+            f" guessing finds {guessing_text(found, row)}."
         )
-    return told + (against_chance(found, found.strongest or "") if row.low is not None and row.low <= guessing else "")
+    unclear = row.low is not None and not excludes_guessing(found, row)
+    return told + (against_chance(found, found.strongest) if unclear else "")
 
 
 def scope(found: Findings) -> str:

@@ -1,0 +1,73 @@
+"""The one rule by which an attack does better than guessing, and what guessing finds, in words and for figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+from evaluation.findings import AUC, FPRS, Findings, Row, chance_at, null_at, tpr_at
+
+HALF = 0.5
+"""The AUC of guessing."""
+
+
+@runtime_checkable
+class Searchable(Protocol):
+    """What attacks found, on a fleet or on one model."""
+
+    def find(self, metric: str, *, attack: str = ..., group: str = ...) -> Row | None: ...
+
+
+def excludes_guessing(found: Searchable, row: Row) -> bool:
+    """Leakage beyond luck: the lower end of the interval lies above all that guessing reaches in 95 of 100 fleets.
+
+    The mean of guessing is no bar: half of all fleets that leak nothing lie above it, and the interval of a TPR that
+    rests on few non-members is too narrow to make up for that.
+
+    Args:
+        found: what attacks found, with what guessing finds.
+        row: a TPR at 1 % or 0.1 % FPR, or an AUC, of an attack on all records or on a group.
+    """
+    return row.low is not None and row.low > most_by_luck(found, row)
+
+
+def most_by_luck(found: Searchable, row: Row) -> float:
+    """The 95 % quantile of guessing, the choice of the strongest attack or group allowed for; of an AUC ½."""
+    if row.metric == AUC:
+        return HALF
+    fpr = _fpr(row)
+    return _value(found.find(null_at(fpr), attack=row.attack, group=row.group), guessing_level(found, row))
+
+
+def guessing_level(found: Searchable, row: Row) -> float:
+    """What guessing finds on average; the FPR itself, or an AUC of ½, where that was not measured."""
+    if row.metric == AUC:
+        return HALF
+    fpr = _fpr(row)
+    return _value(found.find(chance_at(fpr), attack=row.attack, group=row.group), fpr)
+
+
+def guessing_text(found: Searchable, row: Row) -> str:
+    """What guessing finds where this was found, such as `1.5 % (luck explains up to 2.0 %)`."""
+    level, most = guessing_level(found, row), most_by_luck(found, row)
+    return f"{_share(level)} %" + (f" (luck explains up to {_share(most)} %)" if most > level else "")
+
+
+def drawn_level(findings: Iterable[Findings]) -> float:
+    """The height at which a figure of TPRs at 1 % FPR draws guessing: the highest of the runs' strongest attacks."""
+    rows = [(found, found.find(tpr_at(FPRS[0]), attack=found.strongest)) for found in findings if found.attacks]
+    return max([FPRS[0], *(guessing_level(found, row) for found, row in rows if row is not None)])
+
+
+def _fpr(row: Row) -> float:
+    return next(fpr for fpr in FPRS if tpr_at(fpr) == row.metric)
+
+
+def _value(row: Row | None, otherwise: float) -> float:
+    return otherwise if row is None or row.value is None else row.value
+
+
+def _share(rate: float) -> str:
+    """A rate in percent, two digits that count where it is small."""
+    percent = 100 * rate
+    return f"{percent:.1f}".removesuffix(".0") if percent >= 1 else f"{percent:.2g}"
