@@ -29,7 +29,8 @@ class Attack(ABC):
     """A membership inference attack: scores every record for every model, higher = more likely a member.
 
     An attack file holds only its idea: a `name`, a `threat` and `_score`. All models are targets at once; a target's
-    own membership never enters its scores, except for what `threat.known_members` declares.
+    own membership never enters its scores, except for what `threat.known_members` declares. One that is costly may
+    attack a sample of the models only: a row that is NaN throughout says that this model was no target.
     """
 
     @property

@@ -25,6 +25,10 @@ MEASURED = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
 """What is kept of findings besides their rows."""
 FPRS = (0.01, 0.001)
 AUC = "auc"
+TARGETS = "targets"
+"""The name of a metric: how many models an attack on a sample of them had as targets; missing where it had all."""
+LEAST_TARGETS = 4
+"""Targets below which a sample of the models says little on the others."""
 
 
 def tpr_at(fpr: float) -> str:
@@ -202,18 +206,24 @@ class Findings:
     def strongest(self) -> str:
         """The attack with the highest TPR at 1 % FPR; the highest AUC decides where not all can resolve that.
 
-        An attack on a sample of the records is left out, unless all are: the sample may be an easy one.
+        An attack on a sample of the records, or on fewer than 4 of more models, is left out, unless all are: the sample
+        may be an easy one.
 
         Raises:
             ValueError: if all attacks were skipped.
         """
-        most = [attack for attack in self.attacks if self._unscored(attack) <= 0.5]
+        most = [attack for attack in self.attacks if self._unscored(attack) <= 0.5 and not self.on_few(attack)]
         candidates = most or self.attacks
         powers = {
             attack: (self.get(tpr_at(FPRS[0]), attack=attack).value, self.get(AUC, attack=attack).value)
             for attack in candidates
         }
         return most_powerful(powers)
+
+    def on_few(self, attack: str) -> bool:
+        """Whether it attacked so few of the models that no interval over them, and no verdict, rests on it."""
+        row = self.find(TARGETS, attack=attack)
+        return row is not None and (row.value or 0.0) < LEAST_TARGETS
 
     def _unscored(self, attack: str) -> float:
         row = self.find("unscored", attack=attack)

@@ -74,10 +74,12 @@ class Limit:
     def highest(self, found: Findings) -> Row | None:
         """The TPR of the attack with the largest upper limit; None unless all are resolved at this FPR.
 
-        An attack on a sample of the records counts only where there is no other: the sample may be an easy one.
+        An attack on a sample of the records, or on few of the models, counts only where there is no other: the sample
+        may be an easy one.
         """
         sampled = [attack for attack in found.attacks if _value(found.find("unscored", attack=attack)) > 0.5]
-        attacks = [attack for attack in found.attacks if attack not in sampled] or found.attacks
+        most = [attack for attack in found.attacks if attack not in sampled and not found.on_few(attack)]
+        attacks = most or found.attacks
         rows = [found.get(tpr_at(self.at), attack=attack) for attack in attacks]
         return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from attacks import Attack, View
 from attacks.shadow_thresholds import shadow_thresholds
-from evaluation.findings import AUC, FPRS, Row, tied_at, tnr_at, tpr_at
+from evaluation.findings import AUC, FPRS, LEAST_TARGETS, TARGETS, Row, tied_at, tnr_at, tpr_at
 from evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
 from evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_at_fpr
 from evaluation.statistics.roc import Measured
@@ -36,52 +36,65 @@ LEAST = 10
 """Records of either side from which on a group of them says something."""
 
 
+def targets_of(scores: Float[np.ndarray, "models records"]) -> Bool[np.ndarray, "models"]:
+    """The models that were targets: an attack on a sample of them leaves all scores of the others NaN."""
+    targets: np.ndarray = ~np.isnan(scores).all(axis=1)
+    return targets
+
+
 def leakage(
     attack: Attack, scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
 ) -> Iterator[Row]:
-    """The attack's metrics, of the fleet and of each model."""
+    """The attack's metrics, of the fleet and of each model that was a target."""
     named = _named(attack)
-    whole = fleet_metrics(scores, seen.membership, METRICS, bootstrap)
+    targets = targets_of(scores)
+    of_targets, few = _of_targets(bootstrap, targets), is_few(targets)
+    whole = fleet_metrics(scores[targets], seen.membership[targets], METRICS, of_targets)
     # Resampling records says nothing on one model's threshold, which is taken from these very non-members.
     if seen.models == 1 and (seen.persons is None or len(np.unique(seen.persons)) == seen.records):
         scored = ~np.isnan(scores[0])
         for fpr in FPRS:
             band = tpr_at_fpr(scores[0, scored], seen.membership[0, scored], fpr, interval="band")
             whole.estimates[tpr_at(fpr)] = band
-    yield from _fleet_rows(whole, named)
+    for row in _fleet_rows(whole, named):
+        yield replace(row, low=None, high=None) if few else row
+    if not targets.all():
+        yield Row(metric=TARGETS, value=float(targets.sum()), **named)
     yield Row(metric="unscored", value=float(whole.dropped.mean() / scores.shape[1]), **named)
     yield Row(metric=tied_at(FPRS[0]), value=tied_share(scores, seen.membership), **named)
     accuracy = accuracy_at_shadow_threshold(scores, seen, bootstrap)
-    yield Row(metric=AT_SHADOWS, **numbers(accuracy), **named)
+    at_shadows = numbers(accuracy) | ({"low": None, "high": None} if few else {})
+    yield Row(metric=AT_SHADOWS, **at_shadows, **named)
     for metric, values in whole.per_model.items():
-        for model, value in enumerate(values):
+        for place, model in enumerate(np.flatnonzero(targets)):
             yield Row(
                 metric=metric,
-                model=model,
-                value=_number(value),
-                members=int(whole.members[model]),
-                nonmembers=int(whole.nonmembers[model]),
+                model=int(model),
+                value=_number(values[place]),
+                members=int(whole.members[place]),
+                nonmembers=int(whole.nonmembers[place]),
                 **named,
             )
 
 
 def tied_share(scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]) -> float:
     """Share of non-members that tie with the first score beyond 1 % FPR, in the worst model: a threshold jumps over."""
-    rocs = [Ranking(*row).roc() for row in zip(scores, membership, strict=True)]
+    rocs = _rocs(scores, membership)
     return max(float(np.diff(roc.fpr)[np.searchsorted(roc.fpr[1:], FPRS[0], side="right") :][:1].sum()) for roc in rocs)
 
 
 def accuracy_at_shadow_threshold(
     scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
 ) -> Estimate:
-    """Mean over models of the balanced accuracy at a threshold that was chosen on all others."""
+    """Mean over targets of the balanced accuracy at a threshold that was chosen on all others."""
+    targets = targets_of(scores)
     thresholds = shadow_thresholds(scores, seen.membership, seen.others)
     right = np.where(seen.membership, scores >= thresholds[:, None], scores < thresholds[:, None]).astype(np.float64)
     scored = ~np.isnan(scores) & ~np.isnan(thresholds)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
         inside, outside = ((scored & side).sum(axis=1, keepdims=True) for side in (seen.membership, ~seen.membership))
         balance = (inside + outside) / (2 * np.where(seen.membership, inside, outside))  # both sides count alike
-    return fleet_mean(np.where(scored, right * balance, np.nan), bootstrap)
+    return fleet_mean(np.where(scored, right * balance, np.nan)[targets], _of_targets(bootstrap, targets))
 
 
 def leakage_of_groups(
@@ -99,9 +112,11 @@ def leakage_of_groups(
         bootstrap: how all records are resampled.
         groups: such as `class=3`, and which records belong to it.
     """
+    targets = targets_of(scores)
+    of_targets = _of_targets(bootstrap, targets)
     for group, inside in groups:
-        drawn = replace(bootstrap, persons=None if bootstrap.persons is None else bootstrap.persons[inside])
-        part = fleet_metrics(scores[:, inside], seen.membership[:, inside], METRICS, drawn)
+        drawn = replace(of_targets, persons=None if bootstrap.persons is None else bootstrap.persons[inside])
+        part = fleet_metrics(scores[targets][:, inside], seen.membership[targets][:, inside], METRICS, drawn)
         enough = min(part.members.mean(), part.nonmembers.mean()) >= LEAST
         for row in _fleet_rows(part, {**_named(attack), "group": group}):
             yield row if enough else replace(row, value=None, low=None, high=None)
@@ -110,11 +125,27 @@ def leakage_of_groups(
 def mean_roc(
     scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
 ) -> tuple[list[float], list[float]]:
-    """The mean over models of the TPR at each FPR, on a logarithmic grid from one false positive on."""
-    rocs = [Ranking(*row).roc() for row in zip(scores, membership, strict=True)]
+    """The mean over targets of the TPR at each FPR, on a logarithmic grid from one false positive on."""
+    rocs = _rocs(scores, membership)
     fprs = np.geomspace(1 / min(roc.nonmembers for roc in rocs), 1, ROC_POINTS)
     tprs = np.mean([[roc.tpr_at(min(fpr, 1.0)) for fpr in fprs] for roc in rocs], axis=0)
     return fprs.tolist(), tprs.tolist()
+
+
+def is_few(targets: Bool[np.ndarray, "models"]) -> bool:
+    """Too small a sample of the models for an interval over them."""
+    return not targets.all() and int(targets.sum()) < LEAST_TARGETS
+
+
+def _of_targets(bootstrap: Bootstrap, targets: Bool[np.ndarray, "models"]) -> Bootstrap:
+    """Resamples the targets alone."""
+    return replace(bootstrap, groups=None if bootstrap.groups is None else bootstrap.groups[targets])
+
+
+def _rocs(scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]) -> list[Roc]:
+    """The ROC of each target."""
+    targets = targets_of(scores)
+    return [Ranking(*row).roc() for row in zip(scores[targets], membership[targets], strict=True)]
 
 
 def _named(attack: Attack) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from evaluation.findings import Findings, Row
 from evaluation.flags.duplicates import DUPLICATES, duplicated_share
 from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
 from evaluation.measuring.exposure import Exposure
-from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc
+from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
 from evaluation.measuring.usefulness import groups, usefulness
 from evaluation.method import Method
 from evaluation.runs import Run
@@ -81,7 +81,9 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
             continue
         found, queries = attack.run(given)
         found = found[: seen.models]  # targets come before the shadows of another run
-        if not all(Ranking(*row).complete for row in zip(found, seen.membership, strict=True)):
+        targets = targets_of(found)  # an attack on a sample of the models scores no record of the others
+        rows_of_targets = zip(found[targets], seen.membership[targets], strict=True)
+        if not targets.any() or not all(Ranking(*row).complete for row in rows_of_targets):
             skipped[attack.name] = "gives some model no score for both a member and a non-member; train more models"
             continue
         scores[attack] = found

@@ -13,7 +13,7 @@ from evaluation.audit import guess
 from evaluation.flags.duplicates import DUPLICATES
 from evaluation.flags.flags import flags
 from evaluation.flags.linear_baseline import LINEAR
-from evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, tied_share
+from evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share
 from evaluation.measuring.measure import findings_of
 from evaluation.method import BLACK_BOX, Method
 from evaluation.runs import Run
@@ -210,6 +210,26 @@ def test_threshold_of_an_attacker_does_not_look_at_its_target():
     rows = {row.metric: row for row in leakage(Correctness(), noise, view_of_noise, Bootstrap(replicates=10))}
     for metric in ("balanced_accuracy", "advantage"):
         assert rows[metric].value > 0 and rows[metric].low is rows[metric].high is None, "so it has no interval"
+
+
+def test_rows_without_scores_were_no_targets_and_means_leave_them_out():
+    rng = np.random.default_rng(1)
+    membership = rng.random((8, 400)) < 0.5
+    seen = View(logits=rng.normal(size=(8, 400, 2)), labels=np.zeros(400, dtype=int), membership=membership)
+    scores = rng.normal(size=(8, 400)) + membership
+    scores[:, :40] = np.nan
+    for targets, has_interval in ((5, True), (2, False)):
+        sampled = np.where(np.arange(8)[:, None] < targets, scores, np.nan)
+        rows = list(leakage(LossThreshold(), sampled, seen, Bootstrap(replicates=20)))
+        whole = {row.metric: row for row in rows if row.model == "all"}
+        alone = fleet_metrics(scores[:targets], membership[:targets], {"auc": Roc.auc}, Bootstrap(replicates=20))
+        assert whole["auc"].value == pytest.approx(alone.estimates["auc"].value)
+        assert whole["targets"].value == targets and whole["unscored"].value == pytest.approx(0.1)
+        assert all((row.low is not None) == has_interval for row in (whole["auc"], whole["tpr@1%fpr"]))
+        assert (whole["balanced_accuracy@shadow_threshold"].low is not None) == has_interval
+        assert {row.model for row in rows} == {"all", *range(targets)}
+        np.testing.assert_array_equal(mean_roc(sampled, membership), mean_roc(scores[:targets], membership[:targets]))
+    assert "targets" not in {row.metric for row in leakage(LossThreshold(), scores, seen, Bootstrap(replicates=2))}
 
 
 def test_ties_at_the_threshold_are_counted():
