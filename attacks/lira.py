@@ -103,3 +103,18 @@ class LiRA(Attack):
         freedom = PRIOR + shadows.count - 1
         peak = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - np.log(freedom) / 2
         return peak - np.log(scale) - (freedom + 1) / 2 * np.log1p(z**2 / freedom)
+
+
+def lira_scores(
+    phi: Float[np.ndarray, "models records"],
+    membership: Bool[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "models models"],
+) -> Float[np.ndarray, "models records"]:
+    """Online LiRA on any signal that is higher for members; NaN where shadows on a side are missing.
+
+    Args:
+        phi: the signal, on an unbounded scale.
+        membership: which model was trained on which record.
+        others: row k marks the shadows of target k, as `View.others`.
+    """
+    return LiRA()._score_query(phi, membership, others)
