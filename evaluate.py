@@ -55,10 +55,19 @@ def evaluate(settings: dict[str, Any]) -> None:
         return
     runs = find(Path(settings["root"]), data_name(settings.get("data")), settings["runs"])
     folder = Path(settings["reports"]) / (settings["name"] or runs[0].dataset.name)
-    if settings.get("study"):
+    if settings["plan"]:
+        plan(runs, method)
+    elif settings.get("study"):
         study(settings["study"], runs, method, folder)
     else:
         report(runs, method, folder, settings)
+
+
+def plan(runs: Sequence[Run], method: Method) -> None:
+    """Prints what attacks on runs would train besides."""
+    from evaluation.plan import cost_of_attacks, show_costs
+
+    show_costs([cost_of_attacks(run, method.attacks_on(run)) for run in runs])
 
 
 def all_attacks() -> dict[str, Any]:

@@ -6,6 +6,7 @@ from attacks.base import Attack
 from attacks.base_ratio import BASE
 from attacks.boundary import Boundary
 from attacks.calibration import Calibration
+from attacks.cascading import Cascading
 from attacks.confidence import Confidence
 from attacks.correctness import Correctness
 from attacks.entropy import Entropy
@@ -35,6 +36,7 @@ __all__ = [
     "AugmentationAgreement",
     "Boundary",
     "Calibration",
+    "Cascading",
     "Confidence",
     "Correctness",
     "Entropy",

@@ -31,6 +31,7 @@ class ThreatModel:
         unguarded_shadows: whether it looks at its shadows without the guard that stands before them.
         gradients: whether it holds the weights and with them gradients and activations.
         checkpoints: whether it holds models from before the end of training.
+        further_shadows: how many more models it trains by the target's recipe, with memberships of its choice.
     """
 
     outputs: Level = "label"
@@ -44,6 +45,7 @@ class ThreatModel:
     unguarded_shadows: bool = False
     gradients: bool = False
     checkpoints: bool = False
+    further_shadows: int = 0
 
     @property
     def weights(self) -> bool:
@@ -74,6 +76,7 @@ class ThreatModel:
             "known members": self.known_members,
             "records": self.features,
             free: self.free_queries,
+            f"{self.further_shadows} further shadows": self.further_shadows > 0,
         }
         return ", ".join(word for word, needed in words.items() if needed)
 
@@ -94,6 +97,11 @@ class ThreatModel:
             return "needs the records themselves; the view holds only answers"
         if self.free_queries and view.query is None:
             return "needs to query the models with inputs of its choice; the view holds only answers"
+        if self.further_shadows and view.further_shadows is None:
+            return (
+                "needs to train further shadows; evaluate a run with membership.how=bernoulli, without canaries and"
+                " with one record a person"
+            )
         if not self.free_queries and self.queries is not None and self.queries > view.queries:
             return f"needs queries={self.queries} a record; the view holds {view.queries}"
         return None if self.shadows == "none" else self._missing_shadows(view)

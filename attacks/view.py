@@ -38,6 +38,9 @@ class View(Outputs):
         alignment: inner product of each record's gradient with the path from the initial to the final weights; high
             where training moved the weights as this record would have them.
         trajectory: the loss of each record at the kept checkpoints, the last one at the end of training.
+        further_shadows: `further_shadows(target, inside, outside, shadows)` trains so many models by the target's own
+            recipe, all of them on the records `inside`, none on those `outside`, on each of the rest by a coin. Their
+            view of the rest comes back, the target itself before them as a model without members.
         unguarded_logits: what the models answer without the guard that stands before them. A shadow's belong to the
             attacker who trained it; the target's own are nobody's to see.
         groups: models of one group are left out together: of two models with complementary membership, one gives the
@@ -62,6 +65,7 @@ class View(Outputs):
     activation_norms: Float[np.ndarray, "models records layers"] | None = None
     alignment: Float[np.ndarray, "models records"] | None = None
     trajectory: Float[np.ndarray, "models records checkpoints"] | None = None
+    further_shadows: Callable[[int, np.ndarray, np.ndarray, int], View] | None = None
     unguarded_logits: Float[np.ndarray, "models records classes"] | None = None
     groups: Int[np.ndarray, "models"] | None = None
     persons: Int[np.ndarray, "records"] | None = None

@@ -21,7 +21,7 @@ def check_given(settings: Mapping[str, Any]) -> None:
         if not settings.get(key):
             raise ValueError(f"{key} is empty; leave it out for the default")
     check_numbers(settings)
-    check_switches(settings, ("quiet",))
+    check_switches(settings, ("quiet", "plan"))
     for key in (*GROUPS, *(key for key in OPTIONAL if settings.get(key) is not None)):
         check_group(key, settings[key])
     for name, node in settings["attack"].items():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from attacks import Attack
 from datamodules.dataset import Dataset
 from datamodules.secret import Secret
 from datamodules.split import Membership
@@ -44,6 +45,14 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
         "claims": states_epsilon(settings),
         "reach": Reach.planned(settings, dataset),
     }
+
+
+def cost_of_attacks(run: Run, attacks: Sequence[Attack]) -> dict[str, Any]:
+    """What attacks on a run train besides, at most: models that are there already are taken for missing."""
+    models = sum(attack.threat.further_shadows for attack in attacks)
+    settings = {**run.config, "fleet": {**run.config["fleet"], "models": models, "keep_checkpoints": 0}}
+    trained = cost(run, settings, run.dataset, range(models))
+    return {**trained, "folder": f"{run.name}: further shadows", "claims": 0, "reach": None}
 
 
 def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:

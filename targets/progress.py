@@ -32,6 +32,12 @@ def say(line: str) -> None:
     print(f"{clear}{line}", file=sys.stderr, flush=True)
 
 
+def begin(line: str) -> None:
+    """Prints a line on what begins and takes long, as `say` does, unless lines are silenced."""
+    if not _silent:
+        say(line)
+
+
 def silence() -> None:
     """Lines of this process are not shown from now on: `quiet=true`."""
     global _silent

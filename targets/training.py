@@ -163,12 +163,17 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
             "canaries": list(fitter.defense.canaries),
         }
         write_json(Path(folder) / "summary.json", summary)
-        with written_together(Path(folder), part.models):
-            for k, state, checkpoints in zip(part.models, fleet.states, fleet.checkpoints, strict=True):
-                for epoch, weights in (*checkpoints.items(), (None, state)):
-                    with replacing(weights_path(Path(folder), k, epoch)) as temporary:
-                        temporary.write_bytes(save(weights))
+        write_fleet(Path(folder), part.models, fleet)
         progress.report(name, len(fleet))
+
+
+def write_fleet(folder: Path, models: Sequence[int], fleet: Fleet) -> None:
+    """Writes models that were trained together, with their checkpoints: all or none."""
+    with written_together(folder, models):
+        for k, state, checkpoints in zip(models, fleet.states, fleet.checkpoints, strict=True):
+            for epoch, weights in (*checkpoints.items(), (None, state)):
+                with replacing(weights_path(folder, k, epoch)) as temporary:
+                    temporary.write_bytes(save(weights))
 
 
 def check_finite(models: Sequence[int], fleet: Fleet) -> None:

@@ -37,11 +37,23 @@ from targets.recipe import Recipe
 def findings_of(runs: Sequence[Run], method: Method) -> list[Findings]:
     """What attacks find on runs: kept from an earlier call where nothing has changed, otherwise measured."""
     missing = [run for run in runs if kept(run, method) is None]
+    for run in missing:
+        train_shadows_of(run, method)
     if missing:
         with progress.Progress(missing[0].folder.parent, len(missing), "runs attacked"):
             items = [(run.folder, run.guard, method) for run in missing]
             list(workers.run(measure_and_keep, items, workers.count("auto")))
     return [found for run in runs if (found := kept(run, method)) is not None]
+
+
+def train_shadows_of(run: Run, method: Method) -> None:
+    """Trains the further shadows that attacks ask for by all worker processes: within one, a run has but that one."""
+    attacks = [attack for attack in method.attacks_on(run) if attack.threat.further_shadows]
+    if attacks:
+        seen = view(run, method.grant, method.queries, [attack.threat for attack in attacks])
+        for attack in attacks:
+            if attack.missing(seen) is None:
+                attack.run(seen)  # for the files of the models alone
 
 
 def measure_and_keep(folder: Path, guard: str, method: Method) -> None:

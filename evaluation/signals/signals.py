@@ -13,6 +13,7 @@ from jaxtyping import Int64, Shaped
 from attacks import ThreatModel, View
 from evaluation.runs import Run
 from evaluation.signals.augmentations import augmented
+from evaluation.signals.further_shadows import further_shadows
 from evaluation.signals.grant import Grant
 from targets.files import replacing
 from targets.guards import NoGuard
@@ -51,6 +52,8 @@ def view(
         given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
     if grant.weights:
         given |= inner_signals(run, threats)
+    if any(threat.further_shadows for threat in threats):
+        given["further_shadows"] = further_shadows(run, grant, pool if len(queries) == 1 else pool[:, :, 0])
     if guard.keeps_label and grant.decimals is None:
         given["query_label"] = lambda model, x: models().fleet.one(model).predict(x)[0].argmax(axis=-1)
     held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]

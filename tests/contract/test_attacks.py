@@ -18,7 +18,7 @@ CONF = Path(__file__).parents[2] / "conf"
 LISTS = ("quick", "standard", "full")
 NAMES = sorted(path.stem for path in (CONF / "attack").glob("*.yaml") if path.stem not in LISTS)
 MODELS, RECORDS, POPULATION, FEATURES, CLASSES = 12, 150, 120, 4, 3
-FEW = {"boundary": {"budget": 60}}
+FEW = {"boundary": {"budget": 60}, "cascading": {"targets": 12, "shadows": 8}}
 """Settings that make an attack quick."""
 
 
@@ -46,10 +46,22 @@ class Memorizers:
         self.effect, self.rng = effect, rng
 
     def __call__(self, model: int, x: np.ndarray) -> np.ndarray:
-        inside, own = self.x[:RECORDS][self.members[model]], self.y[:RECORDS][self.members[model]]
+        return self.answers(self.weights[model], self.members[model], x)
+
+    def answers(self, weights: np.ndarray, members: np.ndarray, x: np.ndarray) -> np.ndarray:
+        inside, own = self.x[:RECORDS][members], self.y[:RECORDS][members]
         distance = ((x[:, None] - inside) ** 2).sum(axis=-1)
         pull = np.exp(-4 * distance) @ np.eye(CLASSES)[own]
-        return (x @ self.weights[model] + self.effect * pull).astype(np.float32)
+        return (x @ weights + self.effect * pull).astype(np.float32)
+
+    def further_shadows(self, target: int, inside: np.ndarray, outside: np.ndarray, shadows: int) -> View:
+        rng, rest = np.random.default_rng([target, 7]), ~(inside | outside)
+        members = ((rng.random((shadows, RECORDS)) < 0.5) | inside) & ~outside
+        weights = rng.normal(size=(shadows, FEATURES, CLASSES))
+        x = self.x[:RECORDS][rest]
+        answers = [self(target, x), *(self.answers(*one, x) for one in zip(weights, members, strict=True))]
+        membership = np.concatenate([np.zeros((1, rest.sum()), dtype=bool), members[:, rest]])
+        return View(logits=np.stack(answers), labels=self.y[:RECORDS][rest], membership=membership)
 
     def view(self) -> View:
         answers = np.stack([self(model, self.x) for model in range(MODELS)])
@@ -58,7 +70,7 @@ class Memorizers:
         view = View(
             logits=audited, labels=self.y[:RECORDS], membership=self.members, features=self.x[:RECORDS],
             population_logits=population, population_labels=self.y[RECORDS:], population_features=self.x[RECORDS:],
-            query=self,
+            query=self, further_shadows=self.further_shadows,
         )  # fmt: skip
         layers = view.loss[:, :, :1] * [1.0, 2.0] + self.rng.normal(0, 0.1, (MODELS, RECORDS, 2)) ** 2
         return replace(

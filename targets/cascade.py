@@ -1,0 +1,157 @@
+"""Further shadows of a run, for one target each: by its recipe, behind its guard, with some memberships fixed."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import multiprocessing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Bool
+from safetensors.torch import load_file, save
+
+from datamodules.dataset import Dataset, from_config
+from datamodules.secret import Secret
+from datamodules.split import Membership, Split
+from targets import progress, workers
+from targets.checkpoints import discard_partly_written, weights_path
+from targets.files import replacing
+from targets.fleet import Fitter, Fleet
+from targets.guards.guard import Guard
+from targets.guards.guarded import Guarded
+from targets.guards.registry import label, state_path, unfitted
+from targets.training import check_finite, chunks, make_fitter, settled, write_fleet
+
+FOLDER = "cascade"
+ANCHORS = "anchors.npz"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """The shadows of one target whose memberships agree on some records, in `<run>/cascade/<target>/<keyed hash>`.
+
+    Weights, batches and noise come from a secret of the stage's own, memberships of all other records from its coins.
+    N, q, T and σ are those of the run. The folder tells guesses at members apart from the run's public files: only the
+    owner may enter it, and its name is a keyed hash, which nobody can test a guess by.
+
+    Args:
+        run: the folder of the run.
+        name: `<target>/<keyed hash>`.
+    """
+
+    run: Path
+    name: str
+
+    @classmethod
+    def of(cls, run: Path, target: int, inside: Bool[np.ndarray, "pool"], outside: Bool[np.ndarray, "pool"]) -> Stage:
+        """The stage of these anchors, its folder made if it is not there.
+
+        Args:
+            run: the folder of the run.
+            target: the model that is attacked.
+            inside: the records that all shadows train on.
+            outside: those that none trains on.
+        """
+        content = np.packbits(np.stack([inside, outside])).tobytes()
+        digest = Secret.load(run / "private" / "secret").stage(FOLDER).seal(content)[:16]
+        stage = cls(run, f"{target}/{digest}")
+        for folder in (run / FOLDER, stage.folder.parent, stage.folder, stage.folder / "models"):
+            folder.mkdir(mode=0o700, exist_ok=True)
+        if not (stage.folder / ANCHORS).exists():
+            held = io.BytesIO()
+            np.savez(held, inside=inside, outside=outside)
+            with replacing(stage.folder / ANCHORS) as temporary:
+                temporary.touch(mode=0o600)
+                temporary.write_bytes(held.getvalue())
+        return stage
+
+    @property
+    def folder(self) -> Path:
+        return self.run / FOLDER / self.name
+
+    @cached_property
+    def secret(self) -> Secret:
+        return Secret.load(self.run / "private" / "secret").stage(f"{FOLDER} {self.name}")
+
+    def membership(
+        self, config: Mapping[str, Any], split: Split, models: Sequence[int]
+    ) -> Bool[np.ndarray, "models pool"]:
+        """Which shadow is trained on which pool record: coins of the stage, but for the anchors."""
+        rows = Membership(**config["membership"]).draw(split, models, self.secret)
+        with np.load(self.folder / ANCHORS) as anchors:
+            rows[:, anchors["inside"]] = True
+            rows[:, anchors["outside"]] = False
+        return rows
+
+    def fitter(self, config: Mapping[str, Any], dataset: Dataset, models: Sequence[int]) -> Fitter:
+        """Trains shadows as the run's models were trained."""
+        fleet = {**config["fleet"], "keep_checkpoints": 0}
+        membership = Membership(**config["membership"])
+        return make_fitter({**config, "fleet": fleet}, dataset, self.secret, models, membership, settled(self.run))
+
+    def missing(self, guard: Guard, wanted: int) -> list[int]:
+        """The shadows that are still to be trained, or to be put behind the guard."""
+        unguarded = unfitted(self.folder, guard, range(wanted))
+        return [k for k in range(wanted) if k in unguarded or not weights_path(self.folder, k).exists()]
+
+    def train(self, config: Mapping[str, Any], guard: Guard, wanted: int) -> None:
+        """Trains what is missing in the worker processes, one after the other within such a process."""
+        if not self.missing(guard, wanted):
+            return
+        with self._lock():
+            discard_partly_written(self.folder)
+            parts = chunks(self.missing(guard, wanted), config["fleet"]["at_once"])
+            items = [(config, str(self.run), self.name, guard, models) for models in parts]
+            nested = multiprocessing.parent_process() is not None
+            if not nested:
+                progress.begin(
+                    f"{self.run.name}: trains up to {wanted} further shadows of model {self.name.split('/')[0]}"
+                )
+            for _ in workers.run(train_shadows, items, 1 if nested else workers.count("auto")):
+                pass  # files are all that workers leave
+
+    def load(self, config: Mapping[str, Any], dataset: Dataset, guard: Guard, wanted: int) -> Guarded:
+        """The first shadows of the stage, behind the guard."""
+        models = range(wanted)
+        network = self.fitter({**config, "fleet": {"at_once": 1}}, dataset, models).initial_network(0)
+        fleet = Fleet(network, [load_file(weights_path(self.folder, k)) for k in models])
+        fitted = type(guard).fit is not Guard.fit
+        states = [load_file(state_path(self.folder, label(guard), k)) if fitted else {} for k in models]
+        return Guarded(fleet, guard, states)
+
+    @contextmanager
+    def _lock(self) -> Iterator[None]:
+        """Waits for another process that trains the same shadows."""
+        with (self.folder / ".lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
+def train_shadows(config: Mapping[str, Any], run: str, name: str, guard: Guard, models: Sequence[int]) -> None:
+    """The work item of a process: trains some shadows of a stage and fits the guard to each, if it learns anything."""
+    torch.set_num_threads(1)
+    stage, dataset = Stage(Path(run), name), from_config(config)
+    untrained = [k for k in models if not weights_path(stage.folder, k).exists()]
+    if untrained:
+        fitter = stage.fitter(config, dataset, untrained)
+        for start in range(0, len(untrained), fitter.at_once):
+            part = replace(fitter, models=untrained[start : start + fitter.at_once])
+            members = stage.membership(config, dataset.split, part.models)
+            fleet = part.defense.fit(part, dataset.split, members)
+            check_finite(part.models, fleet)
+            write_fleet(stage.folder, part.models, fleet)
+    for k in unfitted(stage.folder, guard, models):
+        fitter = stage.fitter({**config, "fleet": {"at_once": 1}}, dataset, [k])
+        members = dataset.split.pool[stage.membership(config, dataset.split, [k])[0]]
+        one = Fleet(fitter.initial_network(k), [load_file(weights_path(stage.folder, k))])
+        path = state_path(stage.folder, label(guard), k)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(guard.fit(one, members, fitter, dataset.split)))
