@@ -39,6 +39,7 @@ DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = 
         ),
     ),
     "features": (lambda threat: threat.features, ("features", "population_features")),
+    "shadow_features": (lambda threat: threat.shadow_features, ("shadow_features",)),
     "free_queries": (lambda threat: threat.free_queries, ("query", "query_label")),
     "unguarded_shadows": (lambda threat: threat.unguarded_shadows, ("unguarded_logits",)),
     "gradients": (lambda threat: threat.gradients, ("gradient_norms", "activation_norms", "alignment")),
