@@ -11,6 +11,7 @@ from attacks.confidence import Confidence
 from attacks.correctness import Correctness
 from attacks.entropy import Entropy
 from attacks.gradient_norm import GradientNorm
+from attacks.joint_lira import JointLiRA
 from attacks.known_members import KnownMembers
 from attacks.lira import LiRA
 from attacks.loss import LossThreshold
@@ -41,6 +42,7 @@ __all__ = [
     "Correctness",
     "Entropy",
     "GradientNorm",
+    "JointLiRA",
     "KnownMembers",
     "LiRA",
     "LossThreshold",

@@ -42,6 +42,7 @@ DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = 
         ),
     ),
     "features": (lambda threat: threat.features, ("features", "population_features")),
+    "shadow_features": (lambda threat: threat.shadow_features, ("shadow_features",)),
     "free_queries": (lambda threat: threat.free_queries, ("query", "query_label")),
     "further_shadows": (lambda threat: threat.further_shadows > 0, ("further_shadows",)),
     "unguarded_shadows": (lambda threat: threat.unguarded_shadows, ("unguarded_logits",)),

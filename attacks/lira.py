@@ -74,12 +74,22 @@ class LiRA(Attack):
         membership: Bool[np.ndarray, "models records"],
         others: Bool[np.ndarray, "models models"],
     ) -> Float[np.ndarray, "models records"]:
+        if self.online:
+            return self.ratio(phi, phi, membership, others)
         outside = leave_one_out(phi, ~membership, others)
-        if not self.online:
-            return (phi - outside.mean) / self._scale(outside, pooled_variance(outside))
-        inside = leave_one_out(phi, membership, others)
+        return (phi - outside.mean) / self._scale(outside, pooled_variance(outside))
+
+    def ratio(
+        self,
+        own: Float[np.ndarray, "targets records"],
+        phi: Float[np.ndarray, "models records"],
+        membership: Bool[np.ndarray, "models records"],
+        others: Bool[np.ndarray, "targets models"],
+    ) -> Float[np.ndarray, "targets records"]:
+        """The online log-likelihood ratio of the targets' `own` signal against that of their shadows, `phi`."""
+        outside, inside = (leave_one_out(phi, side, others) for side in (~membership, membership))
         pooled_in, pooled_out = pooled_variance(inside, outside), pooled_variance(outside, inside)
-        return self._log_density(phi, inside, pooled_in) - self._log_density(phi, outside, pooled_out)
+        return self._log_density(own, inside, pooled_in) - self._log_density(own, outside, pooled_out)
 
     def _scale(self, shadows: Moments, pooled: Float[np.ndarray, "targets 1"]) -> Float[np.ndarray, "targets #records"]:
         """The standard deviation that a further model's φ is expected to have."""

@@ -26,6 +26,7 @@ class ThreatModel:
         population: whether the attacker needs records of its own, on which no model was trained.
         known_members: whether it knows of some records whether the target was trained on them.
         features: whether it uses the records themselves, not only the answers to them.
+        shadow_features: whether it describes records that are no vectors by the hidden layers of its shadows.
         free_queries: whether it asks about inputs of its own choice.
         queries: queries a record; None: as many as the view holds.
         unguarded_shadows: whether it looks at its shadows without the guard that stands before them.
@@ -40,6 +41,7 @@ class ThreatModel:
     population: bool = False
     known_members: bool = False
     features: bool = False
+    shadow_features: bool = False
     free_queries: bool = False
     queries: int | None = 1
     unguarded_shadows: bool = False
@@ -95,6 +97,8 @@ class ThreatModel:
             return "needs population records; the split has none, set split.population=0.1"
         if self.features and view.features is None:
             return "needs the records themselves; the view holds only answers"
+        if self.shadow_features and view.shadow_features is None and not view.vectors:
+            return "needs the last hidden layer of shadows; the view holds records that are no vectors without it"
         if self.free_queries and view.query is None:
             return "needs to query the models with inputs of its choice; the view holds only answers"
         if self.further_shadows and view.further_shadows is None:

@@ -29,6 +29,8 @@ class View(Outputs):
         population_labels: the true classes of those records.
         features: the audited records themselves, as the models take them.
         population_features: the attacker's own records.
+        shadow_features: what the last hidden layer of the models with the lowest numbers gives for each audited record.
+            A target's own is no shadow's.
         query: `query(model, x)` asks a model about inputs of the attacker's choice, at the level of what is released:
             (n, classes), or (n,) labels.
         query_label: `query` for the predicted class alone, for those who look at nothing else: whole answers may take a
@@ -59,6 +61,7 @@ class View(Outputs):
     population_labels: Int[np.ndarray, "population"] | None = None
     features: Real[np.ndarray, "records *shape"] | None = None
     population_features: Real[np.ndarray, "population *shape"] | None = None
+    shadow_features: Float[np.ndarray, "feature_models records hidden"] | None = None
     query: Callable[[int, np.ndarray], np.ndarray] | None = None
     query_label: Callable[[int, np.ndarray], np.ndarray] | None = None
     gradient_norms: Float[np.ndarray, "models records layers"] | None = None
@@ -86,6 +89,8 @@ class View(Outputs):
         ):
             if (given := getattr(self, name)) is not None and len(given) != count:
                 raise ValueError(f"{name}.shape={given.shape}; pass one of the {name} for each of the {count} {noun}")
+        if (hidden := self.shadow_features) is not None and (hidden.ndim != 3 or hidden.shape[1] != self.records):
+            raise ValueError(f"shadow_features.shape={hidden.shape}; pass (models, {self.records} records, hidden)")
         self._check_population()
 
     def _check_population(self) -> None:
@@ -115,6 +120,11 @@ class View(Outputs):
             predictions=self.population_predictions,
             top_k=self.top_k,
         )
+
+    @property
+    def vectors(self) -> bool:
+        """Whether the records themselves are vectors of numbers: no images, and no texts of token numbers."""
+        return self.features is not None and self.features.ndim == 2 and self.features.dtype.kind == "f"
 
     @cached_property
     def others(self) -> Bool[np.ndarray, "models models"]:

@@ -1,0 +1,151 @@
+"""Joint LiRA: LiRA on what the membership of similar records leaves unexplained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+from scipy.special import expit
+
+from attacks.base import Attack
+from attacks.lira import LiRA
+from attacks.similarity import Similarities, unit
+from attacks.threat import ThreatModel
+from attacks.view import View
+
+RIDGE = 1e-5
+SHARPNESS = 0.8  # LiRA takes its evidence for stronger than it is
+FEATURE_SHADOWS = 4
+AT_ONCE = 2**22  # numbers that are worked on together
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointLiRA(Attack):
+    """LiRA on log-odds that are corrected for the membership of similar records.
+
+    A record is easier where similar ones of its class were trained on. Of the shadows their membership is known: sums
+    of it, weighed by similarity (`Similarities`), are fitted to what φ varies by among the shadows that did (did not)
+    train on a record. The fit is subtracted from the shadows, and from the target with its own memberships as inferred
+    in the round before, plain LiRA at first.
+
+    Similar are records whose features point in one direction: the features themselves if they are vectors of numbers;
+    otherwise the last hidden layer of up to four shadows, each at length 1, one after the other, as hidden layers of
+    different models share no axes.
+
+    Args:
+        targets: how many models are attacked, those with the lowest numbers; None: all. All others are shadows still.
+        rounds: how often the memberships of the target are inferred anew and subtracted.
+
+    Raises:
+        ValueError: if `targets` or `rounds` is no count.
+    """
+
+    targets: int | None = None
+    rounds: int = 2
+
+    def __post_init__(self) -> None:
+        for setting, value in (("targets", self.targets), ("rounds", self.rounds)):
+            no_count = not isinstance(value, int) or isinstance(value, bool) or value < 1
+            if no_count and not (setting == "targets" and value is None):
+                raise ValueError(f"{setting}={value} is no count; choose a whole number from 1 on")
+
+    @property
+    def name(self) -> str:
+        return "joint_lira"
+
+    @property
+    def threat(self) -> ThreatModel:
+        return ThreatModel(outputs="top-k", shadows="online", features=True, shadow_features=True, queries=None)
+
+    def missing(self, view: View) -> str | None:
+        """The reason why it is skipped; also where the shadows of a target give its membership away."""
+        if (reason := super().missing(view)) is not None:
+            return reason
+        if gives_target_away(view.membership, view.others):
+            return "needs models drawn apart; every record is in equally many of them, so shadows give the target away"
+        return None
+
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]:
+        scores = np.full(view.membership.shape, np.nan)
+        alike: dict[tuple[int, ...], list[int]] = {}
+        for target in range(view.models if self.targets is None else min(self.targets, view.models)):
+            alike.setdefault(_feature_shadows(view, target), []).append(target)
+        for shadows, targets in alike.items():
+            features = view.features
+            if not shadows and not view.vectors:
+                continue  # no shadow of this target describes the records
+            if shadows:
+                hidden = [unit(np.asarray(view.shadow_features[k], dtype=np.float32)) for k in shadows]
+                features = np.concatenate(hidden, axis=1)
+            similar = Similarities(features=features, labels=view.labels, persons=view.persons)
+            scores[targets] = self._score_targets(view, np.array(targets), similar)
+        return scores
+
+    def _score_targets(
+        self, view: View, targets: Int[np.ndarray, "targets"], similar: Similarities
+    ) -> Float[np.ndarray, "targets records"]:
+        phi, members, others = view.log_odds.mean(axis=-1), view.membership, view.others[targets]
+        sums = similar.sums(members - 0.5)  # around 0; what is the same in all models cancels in LiRA
+        slopes = within_record_slopes(phi, sums, members, others)
+        scores = LiRA().ratio(phi[targets], phi, members, others)
+        for _ in range(self.rounds):
+            inferred = np.where(np.isnan(scores), 0.0, expit(SHARPNESS * scores) - 0.5)
+            expected = np.einsum("trk,tk->tr", similar.sums(inferred), slopes)
+            for place, target in enumerate(targets):
+                rest = phi.copy()  # whatever is no shadow stays as it is: even what rounding does is to be independent
+                rest[others[place]] -= sums[others[place]] @ slopes[place].astype(np.float32)
+                own = (phi[target] - expected[place])[None]
+                scores[place] = LiRA().ratio(own, rest, members, others[[place]])[0]
+        return scores
+
+
+def within_record_slopes(
+    phi: Float[np.ndarray, "models records"],
+    sums: Float[np.ndarray, "models records kernels"],
+    membership: Bool[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "targets models"],
+) -> Float[np.ndarray, "targets kernels"]:
+    """Least squares of φ on the sums, both as deviations from the mean of a target's shadows on a record and side.
+
+    Args:
+        phi: log-odds.
+        sums: `Similarities.sums` of the membership.
+        membership: which model was trained on which record.
+        others: the shadows of each target.
+    """
+    shadows, (models, records, kernels) = others.astype(np.float64), sums.shape
+    products = np.zeros((models, (kernels + 1) ** 2))
+    of_means = np.zeros((len(others), kernels + 1, kernels + 1))
+    step = max(1, AT_ONCE // (models * (kernels + 1)))
+    for block in (slice(start, start + step) for start in range(0, records, step)):
+        deviations = phi[:, block] - phi[:, block].mean(axis=0)
+        values = np.concatenate([sums[:, block], deviations[..., None]], axis=2, dtype=np.float64)
+        products += (values.transpose(0, 2, 1) @ values).reshape(models, -1)
+        for side in (membership[:, block], ~membership[:, block]):
+            count = np.maximum(shadows @ side, 1)[..., None]
+            total = shadows @ (values * side[..., None]).reshape(models, -1)
+            weighed = total.reshape(*count.shape[:2], -1) / np.sqrt(count)
+            of_means += weighed.transpose(0, 2, 1) @ weighed
+    within = (shadows @ products).reshape(of_means.shape) - of_means
+    within /= (shadows.sum(axis=1) * records)[:, None, None]
+    gram, with_phi = within[:, :-1, :-1], within[:, :-1, -1]
+    scale = np.sqrt(np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0)) + 1e-12
+    even = gram / (scale[:, :, None] * scale[:, None, :]) + RIDGE * np.eye(kernels)
+    slopes: np.ndarray = np.linalg.solve(even, (with_phi / scale)[..., None])[..., 0] / scale
+    return slopes
+
+
+def gives_target_away(
+    membership: Bool[np.ndarray, "models records"], others: Bool[np.ndarray, "targets models"]
+) -> bool:
+    """Whether a record is in as many models as any other, but not as many of a target's shadows."""
+    counts, of_shadows = membership.sum(axis=0), others.astype(np.float32) @ membership
+    return bool((counts == counts[0]).all() and (of_shadows != of_shadows[:, :1]).any())
+
+
+def _feature_shadows(view: View, target: int) -> tuple[int, ...]:
+    """The shadows whose hidden layers describe the records to a target's attacker; none where records are vectors."""
+    if view.shadow_features is None:
+        return ()
+    return tuple(np.flatnonzero(view.others[target][: len(view.shadow_features)])[:FEATURE_SHADOWS].tolist())
