@@ -34,8 +34,8 @@ def masked(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
         yield Flag(
             MASKED,
             f"{labels.attack}, which sees predicted labels alone{_asked(found, labels)}, has an AUC of"
-            f" {labels.value:.3f}; the best attack on scores, {scores.attack}, reaches {scores.value:.3f}. The defense hides the scores while the models still"
-            " leak: judge it by the label-only attack.",
+            f" {labels.value:.3f}; the best attack on scores, {scores.attack}, reaches {scores.value:.3f}. The"
+            " defense hides the scores while the models still leak: judge it by the label-only attack.",
         )
     elif (bare := _without_guard(found, together)) is not None and (before := _hidden(found, bare)) is not None:
         yield Flag(
