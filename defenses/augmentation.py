@@ -58,7 +58,7 @@ class Augmentation(Defense):
     @property
     def attacks(self) -> tuple[str, ...]:
         """Labels alone, over copies like those that were trained on; shifted ones need `queries=[plain,mirrored,…]`."""
-        return ("noise_agreement", *(["augmentation_agreement"] if self.kind == "crop_flip" else []))
+        return ("noise_agreement", "votes", *(["augmentation_agreement"] if self.kind == "crop_flip" else []))
 
     @property
     def strength(self) -> float:

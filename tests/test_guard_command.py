@@ -130,7 +130,9 @@ def test_evaluation_shows_a_run_once_for_each_guard(runs: Path) -> None:
     method = Method(attacks={"loss": {"_target_": "attacks.LossThreshold"}}, adaptive=cheap(all_attacks()))
     found = {one.guard: one for one in findings_of(chosen, method)}
     assert set(found) == {"none", "memguard", "label_only"}
-    assert found["memguard"].attacks == ["loss", "correctness", "noise_agreement", "negated_classifier"]
+    labels_alone = ["correctness", "calibrated_correctness", "noise_agreement", "votes"]
+    assert found["memguard"].attacks == ["loss", *labels_alone, "negated_classifier"]
+    assert found["label_only"].attacks == labels_alone
     assert found["memguard"].released == "probabilities" and found["label_only"].released == "label"
     assert "only labels are released" in found["label_only"].skipped["loss"]
     accuracy = {name: one.get("test_accuracy").value for name, one in found.items()}

@@ -33,17 +33,17 @@ def masked(found: Findings, together: Sequence[Findings]) -> Iterator[Flag]:
     if _labels_tell_more(found) and not any(map(_labels_tell_more, _undefended(found, together))):
         yield Flag(
             MASKED,
-            f"{labels.attack}, which sees predicted labels alone, has an AUC of {labels.value:.3f}; the best attack on"
-            f" scores, {scores.attack}, reaches {scores.value:.3f}. The defense hides the scores while the models still"
-            " leak: judge it by the label-only attack.",
+            f"{labels.attack}, which sees predicted labels alone{_asked(found, labels)}, has an AUC of"
+            f" {labels.value:.3f}; the best attack on scores, {scores.attack}, reaches {scores.value:.3f}. The"
+            " defense hides the scores while the models still leak: judge it by the label-only attack.",
         )
     elif (bare := _without_guard(found, together)) is not None and (before := _hidden(found, bare)) is not None:
         yield Flag(
             MASKED,
             f"Behind {found.guard} the best attack on scores, {scores.attack}, has an AUC of {scores.value:.3f}; on the"
             f" same models without it {before.attack} reaches {before.value:.3f}. {labels.attack}, which sees"
-            f" predicted labels alone, finds as much as before ({labels.value:.3f}). The guard hides what the models"
-            " still tell: judge them without it.",
+            f" predicted labels alone{_asked(found, labels)}, finds as much as before ({labels.value:.3f}). The"
+            " guard hides what the models still tell: judge them without it.",
         )
 
 
@@ -90,6 +90,12 @@ def _best(found: Findings, access: str, attacks: Sequence[str] | None = None) ->
 def _aucs(found: Findings, access: str, attacks: Sequence[str] | None = None) -> list[Row]:
     rows = [found.get(AUC, attack=attack) for attack in found.attacks if attacks is None or attack in attacks]
     return [row for row in rows if row.access == access and row.value is not None]
+
+
+def _asked(found: Findings, row: Row) -> str:
+    """The queries behind a value, where an attack on labels made more of them than those on scores."""
+    queries = found.needs.get(row.attack, {}).get("measured", 1.0)
+    return f" ({queries:.0f} queries a record)" if queries > 1 else ""
 
 
 def _below(one: Row, other: Row) -> bool:

@@ -69,7 +69,7 @@ class Guard(ABC):
     """Whether the predicted class is always that of the model."""
     uses_members: ClassVar[bool] = False
     """Whether `fit` looks at the records that the model was trained on: its answers then tell more than the model."""
-    attacks: ClassVar[tuple[str, ...]] = ("correctness", "noise_agreement")
+    attacks: ClassVar[tuple[str, ...]] = ("correctness", "calibrated_correctness", "noise_agreement", "votes")
     """Attacks (of `conf/attack`) that know how to get around it, those on labels alone: every evaluation runs them."""
     note: ClassVar[str | None] = None
     """What a card must say of it besides what holds of every guard."""

@@ -105,8 +105,8 @@ def test_nothing_is_augmented_after_training(compose, fitting):
 
 
 def test_names_the_attack_that_asks_with_such_copies():
-    assert Augmentation(kind="crop_flip", amount=2).attacks == ("noise_agreement", "augmentation_agreement")
-    assert Augmentation(kind="bits", amount=0.1).attacks == ("noise_agreement",)
+    assert Augmentation(kind="crop_flip", amount=2).attacks == ("noise_agreement", "votes", "augmentation_agreement")
+    assert Augmentation(kind="bits", amount=0.1).attacks == ("noise_agreement", "votes")
     assert Augmentation(kind="bits", amount=0.1).strength == 0.1
 
 

@@ -62,6 +62,14 @@ def test_a_label_only_attack_above_all_others_beyond_intervals(
         assert "correctness" in flag.sentence and "0.750" in flag.sentence and "lira, reaches 0.600" in flag.sentence
 
 
+def test_many_queries_are_said(make_findings: Callable[..., Findings]) -> None:
+    found = answers(make_findings("hamp"), labels=0.75, scores=0.6)
+    (one,) = masked(found, [found])
+    needs = {**found.needs, "correctness": {**found.needs["correctness"], "measured": 17.2}}
+    (many,) = masked(replace(found, needs=needs), [found])
+    assert "queries a record" not in one.sentence and "(17 queries a record)" in many.sentence
+
+
 def test_one_attack_on_scores_that_keeps_up_is_enough(make_findings: Callable[..., Findings]) -> None:
     found = with_aucs(make_findings("hamp"), {"correctness": 0.75, "loss": 0.74, "lira": 0.6, "lira_offline": 0.5})
     assert not list(masked(found, [found]))
