@@ -72,12 +72,13 @@ class JointLiRA(Attack):
         for target in range(view.models if self.targets is None else min(self.targets, view.models)):
             alike.setdefault(_feature_shadows(view, target), []).append(target)
         for shadows, targets in alike.items():
-            features = view.features
+            features, of_shadows = view.features, view.shadow_features
             if not shadows and not view.vectors:
                 continue  # no shadow of this target describes the records
-            if shadows:
-                hidden = [unit(np.asarray(view.shadow_features[k], dtype=np.float32)) for k in shadows]
+            if of_shadows is not None and shadows:
+                hidden = [unit(np.asarray(of_shadows[k], dtype=np.float32)) for k in shadows]
                 features = np.concatenate(hidden, axis=1)
+            assert features is not None
             similar = Similarities(features=features, labels=view.labels, persons=view.persons)
             scores[targets] = self._score_targets(view, np.array(targets), similar)
         return scores
@@ -85,7 +86,7 @@ class JointLiRA(Attack):
     def _score_targets(
         self, view: View, targets: Int[np.ndarray, "targets"], similar: Similarities
     ) -> Float[np.ndarray, "targets records"]:
-        phi, members, others = view.log_odds.mean(axis=-1), view.membership, view.others[targets]
+        phi, members, others = view.standardized_log_odds.mean(axis=-1), view.membership, view.others[targets]
         sums = similar.sums(members - 0.5)  # around 0; what is the same in all models cancels in LiRA
         slopes = within_record_slopes(phi, sums, members, others)
         scores = LiRA().ratio(phi[targets], phi, members, others)

@@ -75,9 +75,7 @@ def fleet(data: str, root: str | None, runs: str, guard: str = "none") -> Run:
 
 def of_models(seen: View, models: Int[np.ndarray, "some"]) -> View:
     """A smaller fleet, as if the others had never been trained."""
-    arrays: dict[str, Any] = {
-        name: value[models] for name in PER_MODEL if (value := getattr(seen, name)) is not None
-    }
+    arrays: dict[str, Any] = {name: value[models] for name in PER_MODEL if (value := getattr(seen, name)) is not None}
     queries: dict[str, Any] = {
         name: (lambda model, x, ask=ask: ask(int(models[model]), x))
         for name in ("query", "query_label")

@@ -23,12 +23,13 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 sys.path.insert(0, str(Path(__file__).parent))
 
-import referee_balanced  # noqa: E402
-import referee_exposure  # noqa: E402
-import referee_gate  # noqa: E402
-import referee_noise  # noqa: E402
-import referee_persons  # noqa: E402
-from evaluation.statistics.intervals import clopper_pearson_interval  # noqa: E402
+import referee_balanced
+import referee_exposure
+import referee_gate
+import referee_noise
+import referee_persons
+
+from evaluation.statistics.intervals import clopper_pearson_interval
 
 Rows = list[tuple[str, int, int, int]]
 """Case in words, errors before, errors after, trials."""
