@@ -123,8 +123,8 @@ class View(Outputs):
 
     @property
     def vectors(self) -> bool:
-        """Whether the records themselves are vectors of numbers: no images, and no texts of token numbers."""
-        return self.features is not None and self.features.ndim == 2 and self.features.dtype.kind == "f"
+        """Whether the records themselves are vectors of numbers."""
+        return self.features is not None and is_vectors(self.features)
 
     @cached_property
     def others(self) -> Bool[np.ndarray, "models models"]:
@@ -139,3 +139,8 @@ class View(Outputs):
         assert self.query is not None
         answers: Shaped[np.ndarray, "..."] = self.query(model, x)
         return answers if answers.ndim == 1 else answers.argmax(axis=-1)
+
+
+def is_vectors(records: Real[np.ndarray, "records *shape"]) -> bool:
+    """Whether records are vectors of numbers: no images, and no texts of token numbers."""
+    return records.ndim == 2 and records.dtype.kind == "f"

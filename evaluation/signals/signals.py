@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from attacks import ThreatModel, View
+from attacks.view import is_vectors
 from evaluation.runs import Run
 from evaluation.signals.augmentations import augmented
 from evaluation.signals.further_shadows import further_shadows
@@ -37,7 +38,8 @@ def view(
         run: a complete run.
         grant: what they are granted.
         queries: how each record is put to the models, by `evaluation.signals.augmentations`.
-        threats: what attacks need; gradients and checkpoints are read only where one of them does.
+        threats: what attacks need; gradients, checkpoints and hidden layers are read only where one
+            of them does.
     """
     grant, models, guard = grant or Grant(), cache(lambda: guarded(run)), run.made_guard
     data, split = run.dataset, run.dataset.split
@@ -50,6 +52,12 @@ def view(
         population = grant.released(answers(run, "population"), guard.level)
         given |= {f"population_{name}": released for name, released in population.items()}
         given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
+    if any(threat.shadow_features for threat in threats) and not is_vectors(data.x):
+        from evaluation.signals.hidden import last_hidden  # of the attacker's own models, without a guard
+
+        plain = Run(run.folder)
+        hidden = cached(plain, "last_hidden", partial(last_hidden, plain))
+        given["shadow_features"] = hidden if hidden.shape[-1] else None
     if grant.weights:
         given |= inner_signals(run, threats)
     if any(threat.further_shadows for threat in threats):

@@ -95,3 +95,13 @@ def test_weights_are_read_only_where_granted_and_needed(run: Run):
     seen = view(run, Grant(weights=True), threats=white)
     assert seen.gradient_norms.shape[:2] == seen.membership.shape and seen.alignment is None, "no checkpoints"
     assert seen.activation_norms.shape == seen.gradient_norms.shape
+
+
+def test_hidden_layers_are_read_only_where_needed_and_lead_to_the_logits(run: Run):
+    assert view(run).shadow_features is None
+    hidden = view(run, threats=[ThreatModel(shadow_features=True)]).shadow_features
+    pool = run.dataset.split.pool
+    for model, state in enumerate(load_fleet(run.config, run.dataset, run.folder, run.models()).states):
+        *_, bias, weight = (value.numpy() for value in state.values())  # by name
+        np.testing.assert_allclose(hidden[model] @ weight.T + bias, answers(run, "pool")[model], atol=1e-4)
+    assert hidden.shape[:2] == (2, len(pool)) and hidden.dtype == np.float32
