@@ -74,9 +74,10 @@ class Cascading(Attack):
             among = lira_scores(phi[shadows], membership[shadows], others[np.ix_(shadows, shadows)])
             anchors = anchors_of(first[target], among, membership[shadows])
             second = np.full(len(first[target]), np.nan)
-            seen = view.further_shadows(target, anchors.inside, anchors.outside, self.shadows)
-            alone = ~np.eye(seen.models, dtype=bool)
-            second[anchors.rest] = lira_scores(seen.log_odds[:, :, 0], seen.membership, alone)[0]
+            if anchors.rest.any():
+                seen = view.further_shadows(target, anchors.inside, anchors.outside, self.shadows)
+                alone = ~np.eye(seen.models, dtype=bool)
+                second[anchors.rest] = lira_scores(seen.log_odds[:, :, 0], seen.membership, alone)[0]
             scores[target] = cascaded(first[target], second, anchors)
         return scores
 
