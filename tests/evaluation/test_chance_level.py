@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -13,14 +14,25 @@ from hypothesis import strategies as st
 from attacks import Attack, View
 from attacks.threat import ThreatModel
 from evaluation.choice import leaking
+from evaluation.figures.plots import tradeoff
 from evaluation.findings import Findings, Row, chance_at, null_at, tpr_at
 from evaluation.flags.flags import flags
-from evaluation.guessing import excludes_guessing, guessing_level, guessing_text, most_by_luck
+from evaluation.groups import groups
+from evaluation.guessing import (
+    drawn_level,
+    excludes_guessing,
+    guessing_level,
+    guessing_range,
+    guessing_text,
+    most_by_luck,
+)
 from evaluation.limits.limit import Limit
 from evaluation.measuring.luck import luck_of_attacks, luck_of_groups
+from evaluation.report.verdict import sentence
 from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from evaluation.statistics.chance import chance_level, explained_by_luck, null_tprs, redraws
 from evaluation.statistics.metrics import tpr_at_fpr
+from evaluation.table import show_findings
 
 FLEETS = 200
 ALLOWED = 0.05
@@ -223,6 +235,22 @@ def with_luck(found: Findings, low: float, value: float = 0.02, level: float = 0
 def make_strongest(found: Findings) -> Findings:
     """The same with its strongest attack alone."""
     return replace(found, roc={found.strongest: found.roc[found.strongest]})
+
+
+def test_figures_table_and_report_tell_the_level(make_findings: Callable[..., Findings]) -> None:
+    lucky = with_luck(make_findings(nonmembers=10_000), low=0.012)
+    level = next(line for line in tradeoff([lucky]).axes[0].lines if line.get_label() == "guessing")
+    assert set(np.asarray(level.get_ydata())) == {0.015} and drawn_level([lucky]) == 0.015
+    printed = io.StringIO()
+    show_findings([lucky], printed)
+    assert "guessing: finds 1.5 % at 1 % FPR on average" in " ".join(printed.getvalue().split())
+    assert "guessing finds 1.5 % (luck explains up to 2 %)." in sentence(lucky)
+    assert "Over all records it does better than guessing" in sentence(lucky)
+    assert guessing_range([make_findings()]) == ""
+    part = {"attack": "lira", "access": "black_box", "group": "class=3"}
+    rows = [Row(metric=chance_at(0.01), value=0.04, **part), Row(metric=null_at(0.01), value=0.1, **part)]
+    (told_of,) = groups([replace(lucky, rows=[*lucky.rows, *rows])])
+    assert told_of.shown[0].guessing == "4 % (luck explains up to 10 %)"
 
 
 def test_every_judge_asks_the_same(make_findings: Callable[..., Findings]) -> None:
