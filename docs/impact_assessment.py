@@ -76,9 +76,15 @@ def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         undefended=[row for other in bare for row in other["rows"] if _is_fleet(row, utility)][:1],
         show=percent if measure["is_rate"] else number,
         found={metric: rows.get((run["strongest"], metric)) for metric in ("tpr@1%fpr", "tpr@0.1%fpr", "auc")},
+        guessing={fpr: _guessing(rows.get((run["strongest"], f"chance@{fpr}%fpr")), fpr) for fpr in ("1", "0.1")},
         groups=sorted(parts, key=lambda row: -row["value"])[:MOST_EXPOSED],
         blank=BLANK,
     )
+
+
+def _guessing(row: Mapping[str, Any] | None, fpr: str) -> str:
+    """What guessing finds on average, in percent; the FPR where that was not measured."""
+    return fpr if row is None or row["value"] is None else f"{100 * row['value']:.2g}"
 
 
 def percent(row: Mapping[str, Any] | None) -> str:

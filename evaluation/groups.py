@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from evaluation.choice import chosen
 from evaluation.curves import FPR
 from evaluation.findings import AUC, Findings, Row, tpr_at
+from evaluation.guessing import guessing_text
 from evaluation.table import NOTHING, percent
 from evaluation.titles import title
 
@@ -23,6 +24,7 @@ class Group:
     Args:
         name: such as `class 3 (income >50K)` or `sex=f`.
         tpr: members found at 1 % FPR, with its interval.
+        guessing: what guessing finds there, and the most that luck explains of any of these groups.
         auc: likewise.
         utility: of the test records in that part; a dash where it was not measured.
         scored: members and non-members, summed over the models.
@@ -30,6 +32,7 @@ class Group:
 
     name: str
     tpr: str
+    guessing: str
     auc: str
     utility: str
     scored: str
@@ -75,14 +78,15 @@ def _by_leakage(found: Findings, names: Sequence[str]) -> list[str]:
 
 
 def _group(found: Findings, name: str) -> Group:
-    auc = _row(found, AUC, name)
+    auc, tpr = (_row(found, metric, name) for metric in (AUC, tpr_at(FPR)))
     interval = auc is not None and auc.low is not None and auc.high is not None
     told = NOTHING if auc is None or auc.value is None else f"{auc.value:.3f}"
     if interval and auc is not None:
         told += f" [{auc.low:.3f}–{auc.high:.3f}]"
     return Group(
         name=_words(found, name),
-        tpr=percent(_row(found, tpr_at(FPR), name), interval=True),
+        tpr=percent(tpr, interval=True),
+        guessing=NOTHING if tpr is None or tpr.value is None else guessing_text(found, tpr),
         auc=told,
         utility=found.utility.text(found.find(found.utility.metric, group=name), interval=True),
         scored=NOTHING if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",

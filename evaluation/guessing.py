@@ -53,6 +53,21 @@ def guessing_text(found: Searchable, row: Row) -> str:
     return f"{_share(level)} %" + (f" (luck explains up to {_share(most)} %)" if most > level else "")
 
 
+def guessing_range(findings: Iterable[Findings]) -> str:
+    """A sentence on what guessing finds at 1 % FPR in these runs; empty where it was not measured."""
+    told = [(found, found.find(tpr_at(FPRS[0]), attack=found.strongest)) for found in findings if found.attacks]
+    rows = [(found, row) for found, row in told if row and found.find(null_at(FPRS[0]), attack=row.attack)]
+    measured = [(found, row) for found, row in rows if row.value is not None]
+    if not measured:
+        return ""
+    level = max(guessing_level(found, row) for found, row in measured)
+    most = max(most_by_luck(found, row) for found, row in measured)
+    return (
+        f"finds {_share(level)} % at {_share(FPRS[0])} % FPR on average, the strongest attack by luck up to"
+        f" {_share(most)} %; what begins above that has leaked"
+    )
+
+
 def drawn_level(findings: Iterable[Findings]) -> float:
     """The height at which a figure of TPRs at 1 % FPR draws guessing: the highest of the runs' strongest attacks."""
     rows = [(found, found.find(tpr_at(FPRS[0]), attack=found.strongest)) for found in findings if found.attacks]

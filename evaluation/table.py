@@ -12,6 +12,7 @@ from evaluation.claims import is_tested, level_of, violations
 from evaluation.curves import ordered, strongest_row
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from evaluation.flags.flags import VIOLATED, flags, meanings, refutation
+from evaluation.guessing import guessing_range
 from evaluation.reach import Reach
 from evaluation.terminal import console_for, empty_table, show
 from evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
@@ -73,6 +74,8 @@ def show_findings(findings: Sequence[Findings], file: TextIO | None = None) -> N
         cells = [cell for name, cell in zip(named, line.cells, strict=True) if name in shown]
         table.add_row(*cells, style=STYLES[line.kind])
     show(console, table)
+    if guessed := guessing_range(findings):
+        console.print(Text.assemble(("guessing: ", "dim"), guessed))
     for violation in violations(findings):
         whose = f"{VIOLATED}, {title(violation.found)}: "
         console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from evaluation.audits.audited import Audited, tied
 from evaluation.chance import against_chance, auc_text
@@ -10,6 +11,7 @@ from evaluation.findings import AUC, FPRS, tpr_at
 from evaluation.flags.flag import Flag
 from evaluation.flags.flags import FEW
 from evaluation.flags.ties import TIED, ties_of
+from evaluation.statistics.chance import chance_level
 from evaluation.table import percent
 
 
@@ -125,7 +127,8 @@ def verdict(found: Audited) -> list[str]:
     told = f"{access}, one model, no shadow models: the best attack ({found.strongest})"
     if row.value is not None and not any(ties(found)):
         found_at = percent(row, interval=True)
-        told += f" finds {found_at} of members at 1 % false accusations, where guessing finds 1 %, and"
+        chance = percent(replace(row, value=chance_level([int((~found.members).sum())], FPRS[0])))
+        told += f" finds {found_at} of members at 1 % false accusations, where guessing finds {chance}, and"
     told += f" has an AUC of {auc_text(auc)}, where guessing has 0.5."
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
         told += against_chance(found, found.strongest)

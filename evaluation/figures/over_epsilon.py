@@ -17,6 +17,7 @@ from evaluation.curves import FPR, Point, Series, ceiling
 from evaluation.figures.marks import ends, leakage, scale, span, utility
 from evaluation.figures.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
 from evaluation.findings import Findings
+from evaluation.guessing import drawn_level
 from evaluation.titles import epsilon_text
 
 APART = 1.8  # ε closer than this factor share a tick
@@ -91,7 +92,7 @@ class OverEpsilon:
             axes.plot([], [], color=MUTED, label="ceiling that ε proves (color of the defense)", **CEILING)
         for point in self._undefended():
             axes.axhline(leakage(point, lowest), color=INK, lw=1, zorder=1.5, label="undefended")
-        axes.axhline(FPR, label="guessing", **GUESSING)
+        axes.axhline(drawn_level(found for line in self.lines for found in line.runs), label="guessing", **GUESSING)
         self._axis(axes)
         axes.set(ylabel="TPR at 1 % FPR")
         axes.set_ylim(top=1.3)  # the ceiling is often at 100 %

@@ -15,6 +15,7 @@ from evaluation.figures.style import GUESSING, STYLE, figure, looks, percent
 from evaluation.figures.tradeoff_panel import FRONTIER, STAR, write
 from evaluation.findings import Findings
 from evaluation.frontier import frontier
+from evaluation.guessing import drawn_level
 from evaluation.titles import setting
 
 PALE = 0.3
@@ -46,7 +47,7 @@ def pareto(findings: Sequence[Findings]) -> Figure:
                     axes.errorbar(x, y, *bars, color=color, lw=1.1, zorder=3)
                     labels.append(Label(x=x, y=y, text=setting(point.findings), color=color))
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER)
-        axes.axhline(FPR, label="guessing", **GUESSING)
+        axes.axhline(drawn_level(findings), label="guessing", **GUESSING)
         measure = findings[0].utility
         if measure.is_rate:
             axes.xaxis.set_major_formatter(FuncFormatter(percent))

@@ -12,7 +12,8 @@ from matplotlib.lines import Line2D
 from evaluation.choice import are_many, readable
 from evaluation.curves import FPR, ceiling, series
 from evaluation.figures.style import CEILING, GUESSING, MUTED, STYLE, fading, figure, looks, rates
-from evaluation.findings import Findings
+from evaluation.findings import AUC, Findings
+from evaluation.statistics.chance import chance_level
 from evaluation.titles import title
 
 LOWEST_FPR = 1e-4
@@ -45,7 +46,8 @@ def roc(findings: Sequence[Findings]) -> Figure:
                     label = f"_ceiling of {title(found)}"
                     axes.plot(grid, limit, label=label, alpha=alpha, color=look.color, **CEILING)
         which = "one run of each defense" if are_many(every) else "each run"
-        axes.plot(grid, grid, label="_guessing", **GUESSING)
+        runs = [found for line in lines for found in line.runs]
+        axes.plot(grid, _guessing(runs, grid), label="_guessing", **GUESSING)
         rates(axes.xaxis)
         rates(axes.yaxis)
         axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title=f"Strongest attack on {which}")
@@ -55,3 +57,14 @@ def roc(findings: Sequence[Findings]) -> Figure:
         keys += [Line2D([], [], label="guessing", **GUESSING)]
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
     return made
+
+
+def _guessing(findings: Sequence[Findings], fpr: np.ndarray) -> np.ndarray:
+    """The TPR that guessing reaches on average: above the diagonal where few non-members set the threshold.
+
+    Of the run whose models have the fewest non-members; the diagonal where they are not counted.
+    """
+    rows = [(found, found.get(AUC, attack=found.strongest)) for found in findings if found.attacks]
+    counts = [row.nonmembers / found.models for found, row in rows if row.nonmembers]
+    levels = np.array([chance_level([round(min(counts))], rate) if counts else rate for rate in fpr])
+    return np.where(np.isnan(levels), fpr, levels)

@@ -16,6 +16,7 @@ from evaluation.figures.marks import ends, leakage, places, scale, span, utility
 from evaluation.figures.placement import Label, place
 from evaluation.figures.style import GUESSING, INK, MUTED, looks, percent
 from evaluation.frontier import frontier, has_frontier
+from evaluation.guessing import drawn_level
 from evaluation.utility import AFFORDABLE, worth
 
 LABEL_SIZE = 8.5
@@ -54,7 +55,7 @@ def draw(axes: Axes, lines: Sequence[Series], *, pale: bool = False) -> list[Lab
     if has_frontier(lines):
         best = frontier(lines)
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER)
-    axes.axhline(FPR, label="guessing", **GUESSING)
+    axes.axhline(drawn_level(found for line in lines for found in line.runs), label="guessing", **GUESSING)
     shown = lines[0].runs[0].utility
     if shown.is_rate:
         axes.xaxis.set_major_formatter(FuncFormatter(percent))

@@ -46,7 +46,8 @@ def game(found: Findings) -> list[str]:
         "The attacker is shown a record, gets what is granted below, and says how sure it is that the record was used.",
         "If it was, it has been found; if it was not, it has been falsely accused.",
         f"Attackers are compared where they accuse {100 * FPR:g} % of the records that were left out: guessing then"
-        f" finds {100 * FPR:g} % of those that were used, and whatever is found beyond that has leaked from the model.",
+        f" finds {100 * FPR:g} % of those that were used, a little more where few were left out, and whatever is found"
+        " beyond what luck explains has leaked from the model.",
     ]
 
 

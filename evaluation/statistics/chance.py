@@ -95,8 +95,8 @@ def explained_by_luck(
     spread = np.sqrt(np.where(known, (replicated - mean) ** 2, 0.0).sum(axis=0) / count)
     beyond = np.where(known & (spread > 0), (replicated - mean) / np.where(spread > 0, spread, 1.0), -np.inf)
     largest = beyond.max(axis=1, initial=-np.inf)
-    factor = float(np.quantile(largest, level, method="higher")) if len(largest) else 0.0
-    most: np.ndarray = np.where(known.any(axis=0), mean + np.where(spread > 0, factor * spread, 0.0), np.nan)
+    factor = max(float(np.quantile(largest, level, method="higher")), 0.0)  # −∞ where nothing varies
+    most: np.ndarray = np.where(known.any(axis=0), mean + factor * spread, np.nan)
     return most
 
 

@@ -23,6 +23,7 @@ from evaluation.figures.roc_plot import roc
 from evaluation.figures.style import AGAIN, CANARIES, CEILING, COLORS, INK, MARKERS, PAPER, VIOLATED, looks, save, svg
 from evaluation.findings import Findings
 from evaluation.frontier import frontier
+from evaluation.statistics.chance import chance_level
 from targets.statement import Statement
 
 
@@ -350,7 +351,7 @@ def test_roc_is_logarithmic_and_starts_at_one_false_positive(rates: Figure, swee
         fpr, tpr = found.roc[found.strongest]
         assert any(np.array_equal(drawn.get_xydata(), np.column_stack([fpr, tpr])) for drawn in axes.lines)  # type: ignore[arg-type]
     guessing = line(axes, "_guessing")
-    np.testing.assert_array_equal(guessing[:, 0], guessing[:, 1])
+    np.testing.assert_allclose(guessing[:, 1], [chance_level([628], max(fpr, 1 / 628)) for fpr in guessing[:, 0]])
     strong = next(found for found in sweep if found.strength == 1)
     limit = line(axes, "_ceiling of dp_sgd ε=1")
     np.testing.assert_array_equal(limit[:, 1], ceiling(strong, limit[:, 0]))
