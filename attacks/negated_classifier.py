@@ -12,6 +12,7 @@ from sklearn.neural_network import MLPClassifier
 
 from attacks.base import Attack
 from attacks.cross_fitting import MOST_PAIRS, folds
+from attacks.signals import bounded
 from attacks.threat import ThreatModel
 from attacks.view import View
 
@@ -55,7 +56,7 @@ class NegatedClassifier(Attack):
         chosen = np.random.default_rng(self.seed).permutation(len(shadows) * view.records)[:MOST_PAIRS]
         of_shadow, record = np.unravel_index(np.sort(chosen), (len(shadows), view.records))
         model = shadows[of_shadow]
-        answers = np.sort(softmax(view.unguarded_logits[model, record].astype(np.float64), axis=-1), axis=-1)
+        answers = np.sort(softmax(bounded(view.unguarded_logits[model, record]), axis=-1), axis=-1)
         made = MLPClassifier((64, 32), tol=1e-3, n_iter_no_change=5, random_state=self.seed)
         return made.fit(answers, view.membership[model, record])
 

@@ -122,12 +122,14 @@ class Outputs:
         if self.logits is not None:
             return self._signal(signal, self._released)
         least = self._least
-        return self._signal(lambda p, labels: signal(np.log(np.maximum(p, least)), labels), self._shown)
+        return self._signal(
+            lambda p, labels: signal(np.log(np.maximum(p.astype(np.float64), least)), labels), self._shown
+        )
 
     def probabilities_of(self, model: int, query: int = 0) -> Float[np.ndarray, "records classes"]:
         """One model's answers to one query as probabilities, float64."""
         answers = self._shown[model, :, query].astype(np.float64)
-        probabilities: np.ndarray = softmax(answers, axis=-1) if self.logits is not None else answers
+        probabilities: np.ndarray = softmax(signals.bounded(answers), axis=-1) if self.logits is not None else answers
         return probabilities
 
     @property
@@ -161,7 +163,7 @@ class Outputs:
     def _of_probabilities(self, signal: signals.Signal) -> Float[np.ndarray, "models records queries"]:
         if self.logits is None:
             return self._signal(signal, self._shown)
-        return self._signal(lambda z, labels: signal(softmax(z.astype(np.float64), axis=-1), labels), self._released)
+        return self._signal(lambda z, labels: signal(softmax(signals.bounded(z), axis=-1), labels), self._released)
 
     def _signal(
         self, signal: signals.Signal, answers: Float[np.ndarray, "models records queries classes"]

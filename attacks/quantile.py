@@ -58,8 +58,9 @@ class Quantile(Attack):
         def described(x: Real[np.ndarray, "n *shape"], labels: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n d"]:
             return np.hstack([reduction.transform(_flat(x)) / unit, np.equal.outer(labels, np.arange(view.classes))])
 
-        fitted_on = kernel.fit_transform(described(known, population.labels))
-        seen = kernel.transform(described(records, view.labels))
+        # In float64, as φ is: a regression on float32 would round φ to it, where large ones overflow.
+        fitted_on = kernel.fit_transform(described(known, population.labels)).astype(np.float64)
+        seen = kernel.transform(described(records, view.labels)).astype(np.float64)
         phi = population.log_odds[:, :, 0].T
         mean = RidgeCV(PENALTIES, alpha_per_target=True, store_cv_results=True).fit(fitted_on, phi)
         errors = np.sqrt(mean.cv_results_)  # of each population record, by a regression without it

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float
-from scipy.stats import rankdata
 
 from attacks.base import Attack
 from attacks.expected_confidence import expected_offline, expected_online, log_ratio, mean_confidence
@@ -14,6 +13,8 @@ from attacks.threat import ThreatModel
 from attacks.view import View
 
 CANDIDATES = np.arange(11) / 10  # values of a that are tried
+LOW_FPR = 0.02  # up to which members are counted to choose a: what a low-FPR attack lives on
+LEAST_NONMEMBERS = 10  # that stand for it at least; of fewer, chance chooses
 UNTUNED = 0.3  # a where too few shadows are left to try any; the one that Privacy Meter falls back on
 RECORDS_TO_TUNE = 10_000  # tell the candidates apart; more only take time
 LEAST = 1e-12  # what an estimated probability is clipped at
@@ -35,7 +36,8 @@ class RMIA(Attack):
         online: whether shadows that trained on the record are used.
         temperature: of the softmax, above 0. With γ fixed before labels are seen; 2 and 2 were published for Purchase.
         gamma: γ, how much more the record must be favored, at least 1.
-        offline_a: a in [0, 1]. None tunes it for each target by attacking another model with the remaining ones.
+        offline_a: a in [0, 1]. None tunes it for each target by attacking another model with the remaining ones: most
+            members above the top 2 % of non-members.
 
     Raises:
         ValueError: if a setting is out of range.
@@ -107,7 +109,9 @@ def _tuned(
     membership: Bool[np.ndarray, "models records"],
     others: Bool[np.ndarray, "models models"],
 ) -> Float[np.ndarray, "models 1"]:
-    """For each target the a with the best AUC of an offline attack on its next shadow by those that both have.
+    """For each target the a with the best partial AUC of an attack on its next shadow by the shadows that both have.
+
+    Partial up to 2 % FPR: the AUC of all is won where nobody would accuse, and asks for a smaller a.
 
     Neither the target's outputs nor its membership play a part.
     """
@@ -123,5 +127,19 @@ def _tuned(
         members = membership[stand_in, scored]
         if 0 < members.sum() < len(members):
             ratios = log_ratio(log_p[stand_in, scored], expected_offline(outside[target, scored], CANDIDATES[:, None]))
-            best[target] = CANDIDATES[rankdata(ratios, axis=1)[:, members].sum(axis=1).argmax()]  # that of the AUCs
+            best[target] = CANDIDATES[_members_above(ratios, members).argmax()]
     return best
+
+
+def _members_above(
+    ratios: Float[np.ndarray, "candidates records"], members: Bool[np.ndarray, "records"]
+) -> Float[np.ndarray, "candidates"]:
+    """How many members rank above each of the highest non-members, summed over these, ties half: a partial AUC."""
+    nonmembers = int((~members).sum())
+    highest = min(nonmembers, max(LEAST_NONMEMBERS, int(np.ceil(LOW_FPR * nonmembers))))
+    inside, outside = np.sort(ratios[:, members], axis=1), np.sort(ratios[:, ~members], axis=1)[:, -highest:]
+    below = [
+        np.searchsorted(own, other, side="left") + np.searchsorted(own, other, side="right")
+        for own, other in zip(inside, outside, strict=True)
+    ]
+    return members.sum() * highest - np.sum(below, axis=1) / 2

@@ -16,14 +16,20 @@ MIN_RECORDS_TO_STANDARDIZE = 100
 """Records below which the center and the spread of a model's φ are mostly noise."""
 TAIL = 0.05
 """Share of a model's φ at either end that counts no more than the quantile where it begins."""
+LARGEST_LOGIT = 1e60  # what larger logits count as: the squares of their squares stay finite in float64
 LEAST_IN_LOG = 1e-30  # what logarithms of the entropies are cut off at (Song & Mittal 2021, section 3.2)
+
+
+def bounded(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Logits in float64, of at most 1e60 in size, so that no signal of finite logits overflows."""
+    return np.clip(logits.astype(np.float64), -LARGEST_LOGIT, LARGEST_LOGIT)
 
 
 def log_odds_of_logits(
     logits: Float[np.ndarray, "records classes"], labels: Int[np.ndarray, "records"]
 ) -> Float[np.ndarray, "records"]:
     """φ = z_y − log Σ_{j≠y} exp z_j."""
-    own, others = _split(logits, labels, fill=-np.inf)
+    own, others = _split(bounded(logits), labels, fill=-np.inf)
     top = others.max(axis=1)
     return own - top - np.log(np.exp(others - top[:, None]).sum(axis=1))
 
@@ -67,7 +73,7 @@ def log_confidence_of_logits(
     logits: Float[np.ndarray, "records classes"], labels: Int[np.ndarray, "records"], temperature: float = 1.0
 ) -> Float[np.ndarray, "records"]:
     """log p_y of softmax(z / T)."""
-    return log_softmax(logits.astype(np.float64) / temperature, axis=1)[np.arange(len(labels)), labels]
+    return log_softmax(bounded(logits) / temperature, axis=1)[np.arange(len(labels)), labels]
 
 
 def centers_and_spreads(

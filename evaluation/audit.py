@@ -21,6 +21,10 @@ ASSUMPTIONS = {
     "Clopper–Pearson": "indicative: the records of one model are no independent trials",
 }
 """Of the bounds, in their order."""
+SIGN = (
+    "Members score lower than the others. Higher must mean more likely a member: if the score is a loss, pass its"
+    " negative; otherwise see whether the two sides are swapped"
+)
 
 
 class Guesses(NamedTuple):
@@ -81,6 +85,8 @@ class Audit:
             bound, ceiling = _bound(self.bounds[method]), f"({_bound(self.ceilings[method])})"
             lines.append(f"  {name:<20}{bound:>7} {ceiling:>9}  {assumption}")
         lines.append(f"{self.counts.correct} of {self.counts.guesses} guesses about who was included are right.")
+        if self.auc.high < 0.5:
+            lines.append(f"{SIGN} (AUC {self.auc.value:.3f}).")
         return "\n".join([*lines, "A low bound proves nothing: a stronger attack may find more."])
 
 

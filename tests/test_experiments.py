@@ -52,6 +52,14 @@ def check(settings: dict[str, Any]) -> None:
             Recipe.of(with_values(settings, point))
 
 
+@pytest.mark.parametrize("experiment", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
+def test_no_sweep_claims_to_run_as_it_stands_without_m(experiment):
+    words = (CONF / "experiment" / f"{experiment}.yaml").read_text().casefold()
+    if grids(experiment) != [""]:
+        assert "# without -m" not in words, "train.py refuses a sweep without -m"
+        assert "without -m" not in words or "hydra.sweeper.grids=[]" in words
+
+
 @pytest.mark.parametrize(("experiment", "line"), LINES)
 def test_every_line_makes_what_it_names(compose, experiment, line):
     split = jobs(line)

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from evaluation import audit_scores
-from evaluation.audit import Guesses, guess, held_out_calls
+from evaluation.audit import SIGN, Guesses, guess, held_out_calls
 from evaluation.statistics.epsilon import clopper_pearson, epsilon_of_rates, gdp, one_run, one_run_fdp
 from evaluation.statistics.intervals import upper_limit
 from evaluation.statistics.metrics import roc_auc, roc_points, tpr_at_fpr
@@ -163,3 +163,11 @@ def test_scores_are_audited_without_torch() -> None:
         "import sys, evaluation; evaluation.audit_scores; assert not {'torch', 'matplotlib', 'pandas'} & {*sys.modules}"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_loss_that_is_passed_as_a_score_gets_a_hint_at_its_sign() -> None:
+    rng = np.random.default_rng(0)
+    loss_in, loss_out = rng.exponential(1.0, 300), rng.exponential(2.0, 300)
+    assert SIGN in str(audit_scores(loss_in, loss_out, seed=0))
+    assert SIGN not in str(audit_scores(-loss_in, -loss_out, seed=0))
+    assert SIGN not in str(audit_scores(loss_out[:150], loss_out[150:], seed=0)), "chance is no wrong sign"

@@ -1,0 +1,109 @@
+"""Answers that are finite but hostile: every attack of `conf/attack` scores them without a warning or an infinity."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from scipy.special import softmax
+
+from attacks import Attack, View
+
+CONF = Path(__file__).parents[2] / "conf"
+LISTS = ("quick", "standard", "full")
+NAMES = sorted(path.stem for path in (CONF / "attack").glob("*.yaml") if path.stem not in LISTS)
+MODELS, RECORDS, POPULATION, FEATURES, CLASSES = 8, 60, 40, 3, 3
+SETTINGS = {"boundary": {"budget": 60}}
+
+
+def attack_of(name: str) -> Attack:
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        node: Any = compose("evaluate", overrides=[f"attack=[{name}]"]).attack[name]
+    attack: Attack = instantiate(node, **SETTINGS.get(name, {}))
+    return attack
+
+
+def plain_view() -> View:
+    """A fleet of linear classifiers that favor their members."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(RECORDS + POPULATION, FEATURES)).astype(np.float32)
+    y, weights = rng.integers(CLASSES, size=len(x)), rng.normal(size=(MODELS, FEATURES, CLASSES))
+    members = rng.random((MODELS, RECORDS)) < 0.5
+    z = np.einsum("nf,mfc->mnc", x, weights)
+    z[:, :RECORDS] += 2 * members[:, :, None] * np.eye(CLASSES)[y[:RECORDS]]
+    z = np.stack([z, z + rng.normal(0, 0.1, z.shape)], axis=2).astype(np.float32)
+    norms = rng.random((MODELS, RECORDS, 2))
+    return View(
+        logits=z[:, :RECORDS], labels=y[:RECORDS], membership=members, features=x[:RECORDS],
+        population_logits=z[:, RECORDS:], population_labels=y[RECORDS:], population_features=x[RECORDS:],
+        query=lambda model, inputs: inputs.reshape(len(inputs), -1) @ weights[model],
+        gradient_norms=norms, activation_norms=norms, alignment=norms[:, :, 0], trajectory=norms,
+        unguarded_logits=z[:, :RECORDS, 0],
+    )  # fmt: skip
+
+
+def with_logits(view: View, change: Any) -> View:
+    changed = {name: change(getattr(view, name)) for name in ("logits", "population_logits", "unguarded_logits")}
+    return replace(view, **changed)
+
+
+def with_probabilities(view: View, change: Any) -> View:
+    told = {
+        f"{who}probabilities": change(softmax(getattr(view, f"{who}logits"), axis=-1)) for who in ("", "population_")
+    }
+    return replace(view, logits=None, population_logits=None, **told)
+
+
+def huge_in_one(size: float) -> Any:
+    """The answers of one model about every third record are of that size."""
+
+    def change(z: np.ndarray) -> np.ndarray:
+        z = z.astype(np.float64)
+        z[0, ::3] = size * np.sign(z[0, ::3])
+        return z
+
+    return change
+
+
+def largest(p: np.ndarray) -> np.ndarray:
+    return np.where(p >= p.max(axis=-1, keepdims=True), p, 0)
+
+
+HOSTILE: dict[str, Any] = {
+    "float16 logits": lambda view: with_logits(view, lambda z: (2000 * z).astype(np.float16)),
+    "float16 probabilities": lambda view: with_probabilities(view, lambda p: (p**40).astype(np.float16)),
+    "logits of 1e30": lambda view: with_logits(view, lambda z: np.float32(1e30) * z),
+    "logits of 1e300": lambda view: with_logits(view, lambda z: 1e300 * z.astype(np.float64)),
+    "one model of 1e30": lambda view: with_logits(view, huge_in_one(1e30)),
+    "one model of 1e308": lambda view: with_logits(view, huge_in_one(1e308)),
+    "logits of zero": lambda view: with_logits(view, np.zeros_like),
+    "constant logits": lambda view: with_logits(view, lambda z: np.full_like(z, 7) + np.arange(CLASSES, dtype=z.dtype)),
+    "probabilities of zero": lambda view: with_probabilities(view, np.zeros_like),
+    "zeros and ones": lambda view: with_probabilities(view, np.round),
+    "top 1": lambda view: replace(with_probabilities(view, largest), top_k=1),
+    "denormal probabilities": lambda view: with_probabilities(view, lambda p: p * np.float32(1e-44)),
+    "all of one class": lambda view: replace(
+        view, logits=None, population_logits=None,
+        predictions=np.zeros(view.logits.shape[:3], dtype=np.int64),
+        population_predictions=np.zeros(view.population_logits.shape[:3], dtype=np.int64),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_warning_and_no_infinity(name: str, hostile: str) -> None:
+    view, attack = HOSTILE[hostile](plain_view()), attack_of(name)
+    if (reason := attack.missing(view)) is not None:
+        pytest.skip(reason)
+    with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"):
+        warnings.simplefilter("error")
+        scores = attack.score(view)
+    assert not np.isinf(scores).any()
+    assert not np.isnan(scores).all(), "no score at all"
