@@ -19,6 +19,7 @@ from evaluation.findings import Findings, Row
 from evaluation.flags.duplicates import DUPLICATES, duplicated_share
 from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
 from evaluation.measuring.exposure import Exposure
+from evaluation.measuring.half_fleets import ASSUMED, over_dispersion
 from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc
 from evaluation.measuring.usefulness import groups, usefulness
 from evaluation.method import Method
@@ -105,7 +106,8 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
             sliced = NO_SLICES if len(split.canaries) else slices  # a canary is nobody's record
             parts = groups(run.dataset, split.audited, sliced)
             of_groups = leakage_of_groups(attack, scores[attack], seen, bootstrap, parts)
-            exposure = Exposure.of(scores[attack], seen.membership, seen.labels, run.dataset.split.audited)
+            spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED
+            exposure = Exposure.of(scores[attack], seen.membership, seen.labels, split.audited, spread)
             resolved = exposure.to_json() if exposure.models.any() else {}
             return replace(findings, rows=[*rows, *of_groups], exposed=resolved)
     return findings
