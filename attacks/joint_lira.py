@@ -94,7 +94,8 @@ class JointLiRA(Attack):
             expected = np.einsum("trk,tk->tr", similar.sums(inferred), slopes)
             for place, target in enumerate(targets):
                 rest = phi.copy()  # whatever is no shadow stays as it is: even what rounding does is to be independent
-                rest[others[place]] -= sums[others[place]] @ slopes[place].astype(np.float32)
+                largest = max(np.abs(slopes[place]).max(), np.finfo(np.float64).tiny)  # may exceed float32's range
+                rest[others[place]] -= largest * (sums[others[place]] @ (slopes[place] / largest).astype(np.float32))
                 own = (phi[target] - expected[place])[None]
                 scores[place] = LiRA().ratio(own, rest, members, others[[place]])[0]
         return scores

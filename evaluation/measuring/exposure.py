@@ -34,6 +34,8 @@ class Exposure:
         found: in how many of them its score reaches the model's threshold at 1 % FPR.
         auc: how often a model trained on the record scores it above one that was not, ties half; NaN if one of these is
             missing.
+        spread: how many times the binomial variance a record's share of models varies over fleets: the targets of one
+            share their shadows, hence are not independent (`half_fleets.over_dispersion`).
     """
 
     record: Int[np.ndarray, "records"]
@@ -41,6 +43,7 @@ class Exposure:
     models: Int[np.ndarray, "records"]
     found: Int[np.ndarray, "records"]
     auc: Float[np.ndarray, "records"]
+    spread: float = 1.0
 
     @classmethod
     def of(
@@ -49,6 +52,7 @@ class Exposure:
         membership: Bool[np.ndarray, "models records"],
         labels: Int[np.ndarray, "records"],
         records: Int[np.ndarray, "records"],
+        spread: float = 1.0,
     ) -> Exposure:
         """The exposure of each record to one attack on a fleet.
 
@@ -57,23 +61,16 @@ class Exposure:
             membership: which model was trained on which record.
             labels: classes of the records.
             records: their indices in the data set.
+            spread: of a record's share of models over fleets, in multiples of the binomial variance.
         """
-        resolved = np.zeros(scores.shape, dtype=np.bool_)
-        called = np.zeros(scores.shape, dtype=np.bool_)
-        for model, (row, members) in enumerate(zip(scores, membership, strict=True)):
-            ranking = Ranking(row, members)
-            if not ranking.complete or np.isnan(tpr := (roc := ranking.roc()).tpr_at(FPR)):
-                continue
-            resolved[model] = members & ~np.isnan(row)
-            if tpr > 0:
-                # Several thresholds may reach this TPR; which of them makes no difference to the members found.
-                called[model] = row >= roc.thresholds[np.searchsorted(roc.tpr, tpr)]
+        models, found = calls(scores, membership)
         return cls(
             record=np.asarray(records),
             label=np.asarray(labels),
-            models=resolved.sum(axis=0),
-            found=(resolved & called).sum(axis=0),
+            models=models,
+            found=found,
             auc=_auc(scores, membership),
+            spread=spread,
         )
 
     @cached_property
@@ -83,15 +80,22 @@ class Exposure:
 
     @cached_property
     def low(self) -> Float[np.ndarray, "records"]:
-        """Lower ends of 95 % Clopper–Pearson intervals: the membership of one record varies independently."""
-        ends = beta.ppf(0.025, np.maximum(self.found, 1), self.models - self.found + 1)
-        return np.where(self.models > 0, np.where(self.found > 0, ends, 0.0), np.nan)
+        """Lower ends of 95 % Clopper–Pearson intervals of as many independent models as these are worth."""
+        found, missed = self._independent
+        ends = beta.ppf(0.025, np.where(found > 0, found, 1.0), missed + 1)
+        return np.where(self.models > 0, np.where(found > 0, ends, 0.0), np.nan)
 
     @cached_property
     def high(self) -> Float[np.ndarray, "records"]:
         """Upper ends of these intervals."""
-        ends = beta.ppf(0.975, self.found + 1, np.maximum(self.models - self.found, 1))
-        return np.where(self.models > 0, np.where(self.found < self.models, ends, 1.0), np.nan)
+        found, missed = self._independent
+        ends = beta.ppf(0.975, found + 1, np.where(missed > 0, missed, 1.0))
+        return np.where(self.models > 0, np.where(missed > 0, ends, 1.0), np.nan)
+
+    @property
+    def _independent(self) -> tuple[Float[np.ndarray, "records"], Float[np.ndarray, "records"]]:
+        """In how many independent models each record would be found, and missed, to be known as well as it is."""
+        return self.found / self.spread, (self.models - self.found) / self.spread
 
     @cached_property
     def order(self) -> Int[np.ndarray, "records"]:
@@ -106,14 +110,37 @@ class Exposure:
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists by name; an AUC that does not exist is None."""
-        lists = {field.name: getattr(self, field.name).tolist() for field in fields(self)}
-        return lists | {"auc": [None if np.isnan(auc) else round(auc, DIGITS) for auc in lists["auc"]]}
+        lists = {field.name: getattr(self, field.name).tolist() for field in fields(self) if field.name != "spread"}
+        rates = [None if np.isnan(auc) else round(auc, DIGITS) for auc in lists["auc"]]
+        return lists | {"auc": rates, "spread": self.spread}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Exposure:
         """Reads what `to_json` made."""
         counts = {name: np.array(content[name], dtype=np.int64) for name in ("record", "label", "models", "found")}
-        return cls(auc=np.array(content["auc"], dtype=np.float64), **counts)
+        return cls(auc=np.array(content["auc"], dtype=np.float64), spread=content.get("spread", 1.0), **counts)
+
+
+def calls(
+    scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
+) -> tuple[Int[np.ndarray, "records"], Int[np.ndarray, "records"]]:
+    """How many models were trained on each record and can resolve an FPR of 1 %, and in how many of them it is found.
+
+    Args:
+        scores: higher = more likely a member; NaN where no score exists.
+        membership: which model was trained on which record.
+    """
+    resolved = np.zeros(scores.shape, dtype=np.bool_)
+    called = np.zeros(scores.shape, dtype=np.bool_)
+    for model, (row, members) in enumerate(zip(scores, membership, strict=True)):
+        ranking = Ranking(row, members)
+        if not ranking.complete or np.isnan(tpr := (roc := ranking.roc()).tpr_at(FPR)):
+            continue
+        resolved[model] = members & ~np.isnan(row)
+        if tpr > 0:
+            # Several thresholds may reach this TPR; which of them makes no difference to the members found.
+            called[model] = row >= roc.thresholds[np.searchsorted(roc.tpr, tpr)]
+    return resolved.sum(axis=0), (resolved & called).sum(axis=0)
 
 
 def exposures(findings: Sequence[Findings]) -> list[tuple[Findings, Exposure]]:

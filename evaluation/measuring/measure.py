@@ -20,6 +20,7 @@ from evaluation.flags.duplicates import DUPLICATES, duplicated_share
 from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
 from evaluation.flags.unlike_models import spread_rows
 from evaluation.measuring.exposure import Exposure
+from evaluation.measuring.half_fleets import ASSUMED, over_dispersion
 from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
 from evaluation.measuring.luck import luck_of_attacks, luck_of_groups
 from evaluation.measuring.usefulness import groups, usefulness
@@ -125,7 +126,8 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
                 *leakage_of_groups(attack, scores[attack], seen, bootstrap, parts),
                 *luck_of_groups(attack, scores[attack], seen, bootstrap.seed, parts),
             ]
-            exposure = Exposure.of(scores[attack], seen.membership, seen.labels, run.dataset.split.audited)
+            spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED
+            exposure = Exposure.of(scores[attack], seen.membership, seen.labels, split.audited, spread)
             resolved = exposure.to_json() if exposure.models.any() else {}
             return replace(findings, rows=[*rows, *of_groups], exposed=resolved)
     return findings

@@ -12,12 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.axes import Axes
+from referee_exposure import Population, misses
+from referee_exposure import measured as measured_by_lira
 from scipy.stats import binom, binomtest
 from sklearn.metrics import roc_auc_score
 
+from attacks import LiRA, LossThreshold, View
 from evaluation.figures.exposure_plot import GRID, exposure
 from evaluation.findings import Findings
 from evaluation.measuring.exposure import COLUMNS, Exposure, exposed_csv
+from evaluation.measuring.half_fleets import ASSUMED, over_dispersion, part_of
 from evaluation.statistics.metrics import roc_points
 
 
@@ -70,6 +74,48 @@ def test_intervals_and_aucs_are_those_of_the_libraries() -> None:
         interval = binomtest(int(exposed.found[record]), int(exposed.models[record])).proportion_ci(method="exact")
         assert (exposed.low[record], exposed.high[record]) == pytest.approx((interval.low, interval.high))
         assert exposed.auc[record] == pytest.approx(roc_auc_score(membership[:, record], scores[:, record]))
+
+
+def test_intervals_cover_the_exposure_in_fresh_fleets() -> None:
+    population = Population(seed=3, records=400)
+    for models in (8, 32):
+        truth = population.truth(models, fresh=480)
+        exposed = [measured_by_lira(population.fleet(models)) for _ in range(3)]
+        missed, total = np.sum([misses(one, truth) for one in exposed], axis=0)
+        assert missed / total < 0.07
+        assert all(1.2 < one.spread < 4 for one in exposed)
+
+
+def test_halves_without_shared_shadows_are_independent() -> None:
+    scores, membership = fleet(6, models=16, records=400)
+    seen = View(labels=np.zeros(400, dtype=np.int64), logits=np.stack([scores, 0 * scores], -1), membership=membership)
+    assert over_dispersion(LossThreshold(), scores, seen) < 1.2
+    few = part_of(seen, slice(0, 6))
+    assert over_dispersion(LossThreshold(), scores[:6], few) == ASSUMED
+
+
+def test_a_part_of_a_fleet_holds_its_own_models() -> None:
+    scores, membership = fleet(7, models=8)
+    seen = View(
+        labels=np.zeros(260, dtype=np.int64),
+        logits=np.stack([scores, 0 * scores], -1),
+        membership=membership,
+        alignment=scores,
+        groups=np.arange(8) // 2,
+        query=lambda model, x: np.full((len(x), 2), model),
+    )
+    part = part_of(seen, slice(1, 8, 2))
+    assert part.models == 4 and part.query is not None and part.alignment is not None and part.groups is not None
+    np.testing.assert_array_equal(part.membership, membership[1::2])
+    np.testing.assert_array_equal(part.alignment, scores[1::2])
+    assert part.groups.tolist() == [0, 1, 2, 3]
+    assert [part.query(model, np.zeros((1, 1)))[0, 0] for model in range(4)] == [1, 3, 5, 7]
+
+
+def test_an_attack_that_no_half_admits_has_the_assumed_spread() -> None:
+    scores, membership = fleet(8, models=8)
+    seen = View(labels=np.zeros(260, dtype=np.int64), logits=np.stack([scores, 0 * scores], -1), membership=membership)
+    assert over_dispersion(LiRA(variance="per_record"), np.full_like(scores, np.nan), seen) == ASSUMED
 
 
 def test_infinite_scores_are_no_thresholds() -> None:
