@@ -10,6 +10,7 @@ from scipy.special import expit
 
 from attacks.base import Attack
 from attacks.lira import LiRA
+from attacks.signals import standardized
 from attacks.similarity import Similarities, unit
 from attacks.threat import ThreatModel
 from attacks.view import View
@@ -85,7 +86,9 @@ class JointLiRA(Attack):
     def _score_targets(
         self, view: View, targets: Int[np.ndarray, "targets"], similar: Similarities
     ) -> Float[np.ndarray, "targets records"]:
-        phi, members, others = view.standardized_log_odds.mean(axis=-1), view.membership, view.others[targets]
+        # Centers stay: how many of a class a model was trained on moves them, which the sums explain.
+        phi = standardized(view.log_odds, recentered=False).mean(axis=-1)
+        members, others = view.membership, view.others[targets]
         sums = similar.sums(members - 0.5)  # around 0; what is the same in all models cancels in LiRA
         slopes = within_record_slopes(phi, sums, members, others)
         scores = LiRA().ratio(phi[targets], phi, members, others)

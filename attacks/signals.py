@@ -93,18 +93,27 @@ def centers_and_spreads(
     return (winsorized.mean(axis=1), winsorized.std(axis=1)) if (high > low).all() else None
 
 
-def standardized(phi: Float[np.ndarray, "models records queries"]) -> Float[np.ndarray, "models records queries"]:
+def standardized(
+    phi: Float[np.ndarray, "models records queries"], *, recentered: bool = True
+) -> Float[np.ndarray, "models records queries"]:
     """φ with the center and the spread of every model brought to those of the fleet's median model.
 
     A record is compared across models: one that is much surer of everything, such as one that diverged, would
     otherwise set every variance. A model's own answers decide, no membership. As it is where `centers_and_spreads`
     gives None.
+
+    Args:
+        phi: log-odds.
+        recentered: whether centers are moved; otherwise only spreads are brought together.
     """
     if (measured := centers_and_spreads(phi)) is None:
         return phi
     center, spread = measured
-    scale = np.median(spread, axis=0) / spread
-    return (phi - center[:, None]) * scale[:, None] + np.median(center, axis=0)
+    scaled = phi * (np.median(spread, axis=0) / spread)[:, None]
+    if not recentered:
+        return scaled
+    own = center * np.median(spread, axis=0) / spread
+    return scaled - own[:, None] + np.median(center, axis=0)
 
 
 def each_query(
