@@ -75,8 +75,10 @@ class JointLiRA(Attack):
             if not shadows and not view.vectors:
                 continue  # no shadow of this target describes the records
             if shadows:
+                assert view.shadow_features is not None
                 hidden = [unit(np.asarray(view.shadow_features[k], dtype=np.float32)) for k in shadows]
                 features = np.concatenate(hidden, axis=1)
+            assert features is not None
             similar = Similarities(features=features, labels=view.labels, persons=view.persons)
             scores[targets] = self._score_targets(view, np.array(targets), similar)
         return scores

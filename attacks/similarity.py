@@ -54,7 +54,7 @@ class Similarities:
         weights = np.ascontiguousarray(weights[:, order], dtype=np.float32)
         sums = np.zeros((*weights.shape, KERNELS), dtype=np.float32)
         edges = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1, append=labels[-1:] + 1))
-        for low, high in itertools.pairwise(edges):
+        for low, high in itertools.pairwise(edges.tolist()):
             for start in range(low, high, self.block):
                 rows = np.arange(start, min(start + self.block, high))
                 own = persons if persons is None else persons[rows, None] == persons
