@@ -22,6 +22,8 @@ def check_given(settings: Mapping[str, Any]) -> None:
             raise ValueError(f"{key} is empty; leave it out for the default")
     check_numbers(settings)
     check_switches(settings, ("quiet", "plan"))
+    if settings["plan"] and (other := next((key for key in ("study", "audit", "search") if settings.get(key)), None)):
+        raise ValueError(f"plan=true counts what attacks on runs train, not {other}=…; leave one of them out")
     for key in (*GROUPS, *(key for key in OPTIONAL if settings.get(key) is not None)):
         check_group(key, settings[key])
     for name, node in settings["attack"].items():

@@ -99,7 +99,7 @@ def test_every_command_of_the_attacks_page_works(tmp_path):
         if script == "evaluate.py" and not any(argument.startswith("attack=") for argument in arguments):
             arguments.append("attack=quick")
         if "attack=full" in arguments:
-            arguments = [*arguments, "attack.boundary.budget=60"]
+            arguments = [*arguments, "attack.boundary.budget=60", "attack.cascading.shadows=4"]
         run(tmp_path, script, *arguments)
 
 

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose as compose_command
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from attacks import Cascading
 from datamodules.secret import Secret
 from datamodules.split import Membership
+from evaluation.given import check_given
 from evaluation.measuring.measure import findings_of
 from evaluation.method import Method
 from evaluation.plan import cost_of_attacks
@@ -149,3 +153,10 @@ def test_a_plan_says_what_attacks_train(trained):
     run = trained()
     cost = cost_of_attacks(run, METHOD.attacks_on(run))
     assert cost["models"] == cost["missing"] == 12 and cost["minutes"] > 0
+
+
+def test_a_plan_of_something_else_is_refused_before_it_trains():
+    with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
+        settings = OmegaConf.to_container(compose_command("evaluate", ["data=digits", "search=frontier", "plan=true"]))
+    with pytest.raises(ValueError, match="plan=true counts what attacks on runs train, not search=…"):
+        check_given(settings)
