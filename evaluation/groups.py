@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from evaluation.choice import chosen
 from evaluation.curves import FPR
-from evaluation.findings import AUC, Findings, Row, tpr_at
+from evaluation.findings import AUC, Findings, Row, chance_at, tpr_at
 from evaluation.guessing import guessing_text
 from evaluation.table import NOTHING, percent
 from evaluation.titles import title
@@ -86,7 +86,7 @@ def _group(found: Findings, name: str) -> Group:
     return Group(
         name=_words(found, name),
         tpr=percent(tpr, interval=True),
-        guessing=NOTHING if tpr is None or tpr.value is None else guessing_text(found, tpr),
+        guessing=NOTHING if tpr is None or _row(found, chance_at(FPR), name) is None else guessing_text(found, tpr),
         auc=told,
         utility=found.utility.text(found.find(found.utility.metric, group=name), interval=True),
         scored=NOTHING if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",

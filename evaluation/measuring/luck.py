@@ -67,5 +67,9 @@ def _rows(
             explained = explained_by_luck(np.column_stack(replicated)).tolist()
             most |= {k: max(value, levels[k]) for k, value in zip(resolved, explained, strict=True)}
         for k, names in enumerate(named):
+            scores, inside = choices[k]
+            scored = ~np.isnan(scores[:, inside])
+            members = int((seen.membership[:, inside] & scored).sum())
+            counts: dict[str, Any] = {"members": members, "nonmembers": int(scored.sum()) - members}
             for metric, value in ((chance_at(fpr), levels[k]), (null_at(fpr), most[k])):
-                yield Row(metric=metric, value=None if np.isnan(value) else float(value), **names)
+                yield Row(metric=metric, value=None if np.isnan(value) else float(value), **counts, **names)

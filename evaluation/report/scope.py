@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from evaluation.curves import ordered
-from evaluation.findings import Findings, Row
+from evaluation.findings import FPRS, Findings, Row, chance_at, null_at
 from evaluation.runs import PLACES
 from evaluation.titles import has_canaries
 
@@ -34,6 +34,8 @@ NOT_COVERED = (
 """What the claims of a public report on private data leave out besides."""
 WITHHELD = ("train_accuracy",)
 """Metrics that are about members alone."""
+COUNTING = tuple(name(fpr) for fpr in FPRS for name in (chance_at, null_at))
+"""What guessing finds follows from the number of non-members, which is not told of a group of private data."""
 FEWEST = 100
 """Records of a group from which on its numbers say little about any one of them."""
 DIGITS = 3
@@ -85,6 +87,7 @@ def _published(found: Findings, folder: str) -> Findings:
     told = [row for row in found.rows if row.model == "all" and row.metric not in WITHHELD and row.group in large]
     private = not found.dataset.get("published")
     if private:
+        told = [row for row in told if row.group == "all" or row.metric not in COUNTING]
         sizes = {group: size for group, size in sizes.items() if group == "all"}  # classes and slices are not counted
     return replace(
         found,
