@@ -76,7 +76,7 @@ class NoiseAgreement(Attack):
         """The share of each record's answers that are right, at the strengths at which a model is asked."""
         features = view.features
         assert features is not None
-        disturb = _kind(features)
+        disturb = disturbance(features)
         right = np.full((*asked.shape, len(records)), np.nan)
         size = max(1, BATCH // self.copies)
         for start in range(0, len(records), size):
@@ -108,7 +108,7 @@ def _best(
     return np.argmax(np.nan_to_num(on_shadows), axis=0)
 
 
-def _kind(features: Real[np.ndarray, "records *shape"]) -> Disturb:
+def disturbance(features: Real[np.ndarray, "records *shape"]) -> Disturb:
     """How records of this kind are disturbed."""
 
     def flip(x: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
