@@ -177,6 +177,26 @@ def test_records_in_question_from_saved_answers_and_from_an_endpoint(files):
     assert json.loads(Path("reports/b/report.json").read_text())["all_together"]["p"] > 0.01
 
 
+def test_how_much_was_used_with_known_members_and_without(files):
+    saved, unused = dict(np.load("in.npz")), dict(np.load("more.npz"))
+    np.savez("half.npz", **{key: np.concatenate([saved[key][:70], unused[key][:70]]) for key in saved})
+    np.savez("known.npz", **{key: values[70:] for key, values in saved.items()})
+    words = ("audit=records", "records=half.npz", "nonmembers=out.npz")
+    run(*words)
+    bounded = json.loads(Path("reports/audit_records/report.json").read_text())["used_share"]
+    assert bounded["value"] is None and bounded["low"] < 0.5 and bounded["high"] == 1.0
+    run(*words, "members=known.npz")
+    told = json.loads(Path("reports/audit_records/report.json").read_text())
+    used = told["used_share"]
+    assert used["known"] == 80 and used["low"] < 0.5 < used["high"] and abs(used["value"] - 0.5) < 0.25
+    assert told["records"] == len(told["rows"]) == 140, "known members are not in question"
+    labels = np.load("half.npz")["labels"]
+    np.testing.assert_array_equal([row["label"] for row in told["rows"]], labels, err_msg="in the order of the file")
+    np.savez("twice.npz", **{key: values[60:] for key, values in saved.items()})
+    with pytest.raises(ValueError, match="share 10 records; remove them from the members"):
+        run(*words, "members=twice.npz")
+
+
 def test_labels_alone(files):
     for name in ("in", "out"):
         saved = np.load(f"{name}.npz")

@@ -53,6 +53,15 @@ class AnsweredRecords:
         return AnsweredRecords(name=self.name, level=self.level, **kept)
 
 
+def joined(one: AnsweredRecords, other: AnsweredRecords) -> AnsweredRecords:
+    """The records of both, in this order."""
+    features = None
+    if one.features is not None and other.features is not None:
+        features = np.concatenate([one.features, other.features])
+    both = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("labels", "answers")}
+    return AnsweredRecords(name=one.name, level=one.level, features=features, **both)
+
+
 def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> AnsweredRecords:
     """Saved records with the answers that were saved with them, or that a model gives now.
 

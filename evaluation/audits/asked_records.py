@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from attacks import Attack, View
 from evaluation.audits.answered_records import order_of
@@ -13,6 +13,7 @@ from evaluation.audits.audited import lacking, measures
 from evaluation.audits.blind_baseline import blind_scores
 from evaluation.audits.saved_records import LEAST
 from evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
+from evaluation.audits.used_share import UsedShare, used_share
 from evaluation.chance import auc_text
 from evaluation.findings import AUC
 from evaluation.flags.flag import Flag
@@ -30,6 +31,7 @@ class AskedRecords:
         p: p-values, one for each record.
         nonmembers: how many records these are taken against.
         all_together: the test of all records.
+        used: how many of the records were used, altogether.
         alpha: up to which p-values name a record.
         flags: why not to believe it.
     """
@@ -41,6 +43,7 @@ class AskedRecords:
     p: Float[np.ndarray, "records"]
     nonmembers: int
     all_together: FileTest
+    used: UsedShare
     alpha: float
     flags: tuple[Flag, ...]
 
@@ -68,16 +71,37 @@ class AskedRecords:
             f"One by one: {bh:,} of {count:,} are named (Benjamini–Hochberg: of those named, at most"
             f" {100 * self.alpha:g} % are expected to be wrong); {strict:,} withstand the stricter correction (Holm:"
             f" with {100 * (1 - self.alpha):g} % confidence, not one of them is wrong).",
+            self._how_much(),
         ]
 
+    def _how_much(self) -> str:
+        used, confidence = self.used, f"with {100 * (1 - self.alpha):g} % confidence"
+        if not used.known:
+            return (
+                f"How much was used: {confidence}, at least {100 * used.low:.1f} % of the records. Nothing bounds it"
+                " from above: how many used records look used is not known. members=<file>, records known to be used"
+                " and otherwise alike, give an estimate."
+            )
+        between = f"between {100 * used.low:.1f} and {100 * used.high:.1f} %"
+        if used.value is None:
+            return (
+                f"How much was used: {between} {confidence}; known members do not look used, so there is no estimate."
+            )
+        return (
+            f"How much was used: an estimated {100 * used.value:.1f} % of the records, {between} {confidence}"
+            f" (debiased by {used.known:,} known members; Tong et al. 2025)."
+        )
 
-def ask_records(view: View, attack: Attack, alpha: float) -> AskedRecords:
+
+def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> AskedRecords:
     """Tests records against non-members.
 
     Args:
-        view: of one model, by `view_of`; what counts as members are the records in question.
+        view: of one model, by `view_of`; what counts as members are the records in question, then those known to be
+            used.
         attack: that scores them, fixed beforehand: the best of several would need a correction.
         alpha: how often a record that was not used may be named.
+        known: how many of the last members are known to be used, and not in question.
 
     Raises:
         ValueError: if the attack cannot run, or would be told which records are in question.
@@ -90,30 +114,34 @@ def ask_records(view: View, attack: Attack, alpha: float) -> AskedRecords:
         )
     if (reason := lacking(attack, view)) is not None:
         raise ValueError(f"threat.audit={attack.name} {reason}, or choose another attack")
-    asked, scores = view.membership[0], attack.score(view)[0]
-    as_in_file = np.flatnonzero(asked)[np.argsort(order_of(view.records)[asked])]
+    place, scores = order_of(view.records), attack.score(view)[0]
+    count = int(view.membership[0].sum()) - known
+    asked, others = place < count, ~view.membership[0]
+    as_in_file = np.flatnonzero(asked)[np.argsort(place[asked])]
     if np.isnan(scores).any():
         raise ValueError(f"threat.audit={attack.name} scores only some of the records; choose another attack")
-    p = p_values(scores[as_in_file], scores[~asked])
+    p = p_values(scores[as_in_file], scores[others])
     return AskedRecords(
         attack=attack.name,
         needs=attack.threat.describe(),
         labels=view.labels[as_in_file],
         scores=scores[as_in_file],
         p=p,
-        nonmembers=int((~asked).sum()),
-        all_together=of_all(scores[asked], scores[~asked]),
+        nonmembers=int(others.sum()),
+        all_together=of_all(scores[asked], scores[others]),
+        used=used_share(scores[asked], scores[others], scores[~asked & ~others] if known else None, alpha=alpha),
         alpha=alpha,
-        flags=tuple(_flags(view, alpha)),
+        flags=tuple(_flags(view, asked, alpha)),
     )
 
 
-def _flags(view: View, alpha: float) -> list[Flag]:
-    asked = view.membership[0]
-    count, nonmembers = int(asked.sum()), int((~asked).sum())
+def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list[Flag]:
+    compared = asked | ~view.membership[0]
+    count, nonmembers = int(asked.sum()), int((~view.membership[0]).sum())
     told = []
     if min(count, nonmembers) >= LEAST:
-        blind, *_ = measures(blind_scores(view.features, view.labels, asked), asked)
+        features = None if view.features is None else view.features[compared]
+        blind, *_ = measures(blind_scores(features, view.labels[compared], asked[compared]), asked[compared])
         assert blind.metric == AUC
         if blind.low is not None and blind.low > 0.5:
             told.append(

@@ -81,6 +81,7 @@ def asked_content(found: AskedRecords) -> dict[str, Any]:
         "nonmembers": found.nonmembers,
         "alpha": found.alpha,
         "all_together": found.all_together._asdict(),
+        "used_share": found.used._asdict(),
         "named": {
             "benjamini_hochberg": int((found.benjamini_hochberg <= found.alpha).sum()),
             "holm": int((found.holm <= found.alpha).sum()),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.audits.answered_records import AnsweredRecords, answered, askable, check_alike, view_of
+from evaluation.audits.answered_records import AnsweredRecords, answered, askable, check_alike, joined, view_of
 from evaluation.audits.asked_records import ask_records
 from evaluation.audits.asked_report import asked_content, asked_page
 from evaluation.audits.audited import audited
@@ -63,6 +63,8 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     enough(sides["nonmembers"])
     if settings["population"]:
         sides["population"] = enough(_read("population", settings))
+    if kind == "records" and settings.get("members"):
+        sides["members"] = enough(_read("members", settings))
     for side, copy in combinations(sides.values(), 2):
         if side.is_copy_of(copy):
             raise ValueError(f"{side.name} and {copy.name} {COPIES}")
@@ -71,7 +73,8 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     check_alike(list(found.values()))
     one, other, population = found[questioned], found["nonmembers"], found.get("population")
     shared = shared_rows(one, other)
-    seen = view_of(one, other, population, method.grant, model)
+    known = found.get("members") if kind == "records" else None
+    seen = view_of(one if known is None else joined(one, known), other, population, method.grant, model)
     whose = "saved answers" if model is None else model.name
     what = f"{whose}: {len(one):,} {questioned}, {len(other):,} non-members, answers: {seen.outputs}."
     if kind == "records":
@@ -79,7 +82,10 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
             raise ValueError(
                 f"{other.name} holds {shared} of the records in question; remove them from the non-members"
             )
-        asked = ask_records(seen, method.audit, settings["alpha"])
+        for beside in () if known is None else (one, other):
+            if known is not None and (twice := shared_rows(beside, known)):
+                raise ValueError(f"{known.name} and {beside.name} share {twice} records; remove them from the members")
+        asked = ask_records(seen, method.audit, settings["alpha"], known=0 if known is None else len(known))
         page, told = asked_page(asked, what, settings["command"]), asked_content(asked)
     else:
         if shared == len(other):

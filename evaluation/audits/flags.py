@@ -80,8 +80,8 @@ def inverted(found: Audited) -> Iterator[Flag]:
             yield Flag(
                 "AUC<½",
                 f"The AUC of {attack} is {auc.value:.3f}, below ½ beyond its interval: members rank below non-members."
-                " Its inverse would find them, so this is no sign of protection. Are the two files swapped, or the"
-                " signs of the logits?",
+                " Its inverse would find them, so this is no sign of protection. Are the two files swapped?"
+                " Or the signs of the logits?",
             )
 
 

@@ -20,6 +20,8 @@ from evaluation.terminal import empty_table
 from evaluation.titles import title
 from targets.files import write
 
+FALSE = "falsely_accused"
+"""The share of records that were never used above a threshold set for 1 % of non-members."""
 TPR = tpr_at(FPRS[0])
 METRICS = (AUC, *(tpr_at(fpr) for fpr in FPRS))
 UTILITY = ("test_accuracy", "train_accuracy")
@@ -163,7 +165,31 @@ def labels(findings: Sequence[Findings]) -> list[str]:
 
 def study_tables(rows: Sequence[StudyRow]) -> list[Table | Text]:
     """For each target and setting the strongest attack, TPR at 1 % FPR and AUC of all, and why some were skipped."""
-    return [part for study in Study(rows).parts for part in _tables(study)]
+    attacked = Study([row for row in rows if row.metric != FALSE])
+    accused = [row for row in rows if row.metric == FALSE and row.value is not None]
+    return [part for study in attacked.parts for part in _tables(study)] + (
+        [_accused(Study(accused))] if accused else []
+    )
+
+
+def _accused(study: Study) -> Table:
+    """The share of each kind of record that each attack accuses falsely, with its interval."""
+    table = empty_table()
+    table.caption = "share falsely accused at a threshold set for 1 % of the run's own non-members [95 %]"
+    table.caption_justify = "left"
+    for heading in ("target ↓, records never used →", *study.settings):
+        table.add_column(heading, justify="right" if table.columns else "left")
+    for target in study.targets:
+        table.add_row(target, style="bold")
+        for attack in study.attacks(target):
+            shown = [study.row(target, kind, attack, FALSE) for kind in study.settings]
+            table.add_row(f"  {attack}", *(NOTHING if row is None else _share(row) for row in shown))
+    return table
+
+
+def _share(row: StudyRow) -> str:
+    assert row.value is not None and row.low is not None and row.high is not None
+    return f"{100 * row.value:.1f} % [{100 * row.low:.1f}–{100 * row.high:.1f}]"
 
 
 def _tables(study: Study) -> list[Table | Text]:
@@ -199,7 +225,7 @@ def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     """Writes study.csv, study.png and study.svg into a folder, each file whole or not at all."""
     from evaluation.figures import factor_plot, study_plot
 
-    study = Study(rows)
+    study = Study([row for row in rows if row.metric != FALSE])
     buffer = io.StringIO()
     table = csv.DictWriter(buffer, [field.name for field in fields(StudyRow)], lineterminator="\n")
     table.writeheader()

@@ -13,8 +13,9 @@ from evaluation.method import Method
 from evaluation.runs import Run
 from evaluation.signals.grant import Grant
 from evaluation.studies.mismatch import same_secret
+from evaluation.studies.never_used import accusations
 from evaluation.studies.risk_factors import risk_rows
-from evaluation.studies.studies import StudyRow, labels, study_rows
+from evaluation.studies.studies import FALSE, StudyRow, labels, study_rows
 from targets import progress, workers
 
 STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
@@ -27,6 +28,7 @@ class Study:
     Args:
         name: one of `STUDIES`.
         levels: of `output_levels`: for each level the settings of a `Grant`.
+        out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused.
 
     Raises:
         ValueError: if the name is unknown, or no level is listed.
@@ -34,6 +36,7 @@ class Study:
 
     name: str
     levels: Any = None
+    out: str | None = None
 
     def __post_init__(self) -> None:
         if self.name not in STUDIES:
@@ -85,12 +88,20 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     with progress.Progress(runs[0].folder.parent, len(items), "settings attacked"):
         work = [(place, *item) for place, item in enumerate(items)]
         measured = dict(workers.run(attacked, work, workers.count("auto")))
-    found = [measured[place] for place in range(len(items))]  # workers finish in any order
-    first = {run.name: result for (run, *_), result in zip(reversed(items), reversed(found), strict=True)}
+    measurements = [measured[place] for place in range(len(items))]  # workers finish in any order
+    first = {run.name: result for (run, *_), result in zip(reversed(items), reversed(measurements), strict=True)}
     titles = dict(zip(first, labels(list(first.values())), strict=True))
-    return [
+    accused = [
+        StudyRow(
+            target=titles[run.name], varied="never used", setting=kind, attack=attack, metric=FALSE, note=note,
+            **({} if found is None else found._asdict()) or {"value": None},
+        )
+        for run in ([] if asked.out is None else runs)
+        for kind, attack, found, note in accusations(run, method, asked.out or "")
+    ]  # fmt: skip
+    return accused + [
         row
-        for (run, setting, *_), result in zip(items, found, strict=True)
+        for (run, setting, *_), result in zip(items, measurements, strict=True)
         for row in study_rows(result, target=titles[run.name], varied=varied, setting=titles.get(setting, setting))
     ]
 
