@@ -20,7 +20,7 @@ from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from evaluation.statistics.roc import Roc
 from targets.statement import Statement
 
-RECORDS = 600
+RECORDS = 2000
 SIZES = (2, 3, 4, 8, 12, 16)
 METRIC = tpr_at(FPRS[0])
 Draw = Callable[[np.random.Generator, int], Float[np.ndarray, "models"]]
@@ -28,7 +28,7 @@ Draw = Callable[[np.random.Generator, int], Float[np.ndarray, "models"]]
 
 def normal(rng: np.random.Generator, models: int) -> Float[np.ndarray, "models"]:
     """TPRs that differ by a normal law."""
-    return np.clip(0.2 + 0.06 * rng.normal(size=models), 0.011, 0.99)
+    return np.clip(0.4 + 0.12 * rng.normal(size=models), 0.011, 0.99)
 
 
 def mixture(rng: np.random.Generator, models: int) -> Float[np.ndarray, "models"]:

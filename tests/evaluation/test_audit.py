@@ -119,7 +119,7 @@ def test_the_summary_says_what_each_bound_assumes() -> None:
     ):
         assert phrase in text
     assert "needs δ" not in text
-    assert "GDP                 needs δ (needs δ)" in str(audit_scores(*normal(0)))
+    assert f"{'GDP, if the mechanism is Gaussian':<45}needs δ (needs δ)" in str(audit_scores(*normal(0)))
     assert max(map(len, text.splitlines())) <= 120
 
 
