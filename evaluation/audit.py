@@ -15,9 +15,9 @@ from evaluation.statistics.metrics import Scores, advantage, balanced_accuracy, 
 
 FPRS = (0.01, 0.001)
 ASSUMPTIONS = {
-    "one run": "valid if each record was included with probability ½, independently",
-    "one run, f-DP": "likewise; assumes a Gaussian-shaped mechanism",
-    "GDP": "assumes a Gaussian-shaped mechanism; indicative",
+    "one run": "valid if each record was in with probability ½, independently",
+    "f-DP, if the mechanism is Gaussian": "one run likewise",
+    "GDP, if the mechanism is Gaussian": "indicative",
     "Clopper–Pearson": "indicative: the records of one model are no independent trials",
 }
 """Of the bounds, in their order."""
@@ -83,7 +83,7 @@ class Audit:
         lines.append(f"Lower bounds on ε at δ = {self.delta:g} (in brackets: what a perfect attack would show)")
         for (name, assumption), method in zip(ASSUMPTIONS.items(), self.bounds, strict=True):
             bound, ceiling = _bound(self.bounds[method]), f"({_bound(self.ceilings[method])})"
-            lines.append(f"  {name:<20}{bound:>7} {ceiling:>9}  {assumption}")
+            lines.append(f"  {name:<36}{bound:>7} {ceiling:>9}  {assumption}")
         lines.append(f"{self.counts.correct} of {self.counts.guesses} guesses about who was included are right.")
         if self.auc.high < 0.5:
             lines.append(f"{SIGN} (AUC {self.auc.value:.3f}).")

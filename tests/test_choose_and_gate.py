@@ -78,9 +78,13 @@ def test_the_gate_tells_of_every_run_and_guard(capsys: Any) -> None:
     assert called("data=digits", "gate.fpr=0.01", "gate.max_tpr=0.9") == 0
     lines = judged(capsys.readouterr().out, "gate: at most 90 % of members found at 1 % FPR")
     assert len(lines) == 4 and all(line.startswith("kept: ") for line in lines[1:])
+    assert all(
+        line.endswith("of 4 models, a kind that is one in 4 is missing with probability 32 %") for line in lines[1:]
+    )
     assert sum("topk" in line for line in lines) == 1
     assert called("data=digits", "gate.max_tpr=0.0101") == GATE_EXCEEDED
-    assert any("EXCEEDED" in line for line in capsys.readouterr().out.splitlines())
+    lines = judged(capsys.readouterr().out, "gate:")
+    assert all(line.startswith(("not decided: ", "EXCEEDED: ")) for line in lines[1:])
 
 
 def test_the_gate_is_about_the_runs_that_are_named(capsys: Any) -> None:

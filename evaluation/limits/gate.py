@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from evaluation.curves import ordered
 from evaluation.findings import Findings
-from evaluation.limits.limit import Limit
+from evaluation.limits.few_models import ENOUGH, unseen
+from evaluation.limits.limit import KEPT, Limit
 from evaluation.titles import title
 
 
@@ -14,12 +15,15 @@ def gate(findings: Sequence[Findings], limit: Limit) -> tuple[list[str], bool]:
     """A line for each run, and whether all of them keep the limit.
 
     What cannot be measured does not pass: an FPR that takes more records, attacks that were all skipped, a claim that
-    is refuted, and scores behind which the models still leak.
+    is refuted, and scores behind which the models still leak. Nor does what too few models leave undecided.
     """
     lines, passed = [f"gate: {limit}"], True
     for found in ordered(findings):
-        objection = limit.objection(found, findings)
-        why = limit.measured(found) if objection is None else objection
-        lines.append(f"{'kept' if objection is None else 'EXCEEDED'}: {title(found)} ({found.run}): {why}")
-        passed &= objection is None
+        word, why = limit.verdict(found, findings)
+        if why is None:
+            why = limit.measured(found)
+            if found.models < ENOUGH:
+                why += f"; {unseen(found.models)}"
+        lines.append(f"{word}: {title(found)} ({found.run}): {why}")
+        passed &= word == KEPT
     return lines, passed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from datamodules.settings import made
 from evaluation.claims import violations
@@ -12,7 +12,22 @@ from evaluation.findings import FPRS, Findings, Row, tied_at, tpr_at
 from evaluation.flags.masking import masked
 from evaluation.flags.ties import TIED
 from evaluation.guessing import excludes_guessing, guessing_level, guessing_text
+from evaluation.limits.few_models import ENOUGH, FEWEST, widened, worst
 from evaluation.table import percent
+
+KEPT, UNDECIDED, EXCEEDED = "kept", "not decided", "EXCEEDED"
+
+
+class Verdict(NamedTuple):
+    """What is known about a run and a limit.
+
+    Args:
+        word: `kept`, `not decided` where more models might tell, or `EXCEEDED`.
+        why: it is not known to be kept; None if it is.
+    """
+
+    word: str
+    why: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,14 +90,17 @@ class Limit:
     def highest(self, found: Findings) -> Row | None:
         """The TPR of the attack with the largest upper limit; None unless all are resolved at this FPR.
 
+        Its interval allows for how much the models differ, which is wider than that of the table where they are few.
         An attack on a sample of the records, or on few of the models, counts only where there is no other: the sample
         may be an easy one.
         """
+        rows = self._rows(found)
+        return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
+
+    def _rows(self, found: Findings) -> list[Row]:
         sampled = [attack for attack in found.attacks if _value(found.find("unscored", attack=attack)) > 0.5]
         most = [attack for attack in found.attacks if attack not in sampled and not found.on_few(attack)]
-        attacks = most or found.attacks
-        rows = [found.get(tpr_at(self.at), attack=attack) for attack in attacks]
-        return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
+        return [widened(found.get(tpr_at(self.at), attack=attack), found) for attack in most or found.attacks]
 
     def measured(self, found: Findings) -> str:
         """The TPR that is compared with the limit, and what guessing finds where that is not excluded."""
@@ -97,27 +115,56 @@ class Limit:
             found: of the run.
             together: of all runs that are judged together.
         """
+        return self.verdict(found, together).why
+
+    def verdict(self, found: Findings, together: Sequence[Findings]) -> Verdict:
+        """Whether a run is known to keep the limit, and why not.
+
+        Args:
+            found: of the run.
+            together: of all runs that are judged together.
+        """
         if found.run in {violation.found.run for violation in violations(together)}:
-            return "its claim is refuted"
+            return Verdict(EXCEEDED, "its claim is refuted")
         if not found.attacks:
-            return "every attack was skipped, so nothing was measured"
+            return Verdict(EXCEEDED, "every attack was skipped, so nothing was measured")
         row = self.highest(found)
         if row is None:
-            return (
+            return Verdict(
+                EXCEEDED,
                 f"{100 * self.at:g} % FPR cannot be resolved: it takes {1 / self.at:.0f} non-members a model, that is"
-                " more records"
+                " more records",
             )
         if guessing_level(found, row) >= self.most:
-            return (
+            return Verdict(
+                EXCEEDED,
                 f"guessing finds {guessing_text(found, row)} of so few non-members, so that no run can be known to keep"
-                " this limit: it takes a larger one, or more records"
+                " this limit: it takes a larger one, or more records",
             )
+        if (leaky := self._leaky(found)) is not None:
+            return Verdict(EXCEEDED, leaky)
+        if found.models < FEWEST and self.most < 1:
+            known = (row.low or 0.0) > self.most
+            few = f"{found_text(row)}, but models={found.models} do not tell how much models differ; train at least"
+            return Verdict(EXCEEDED if known else UNDECIDED, f"{few} {FEWEST}, better fleet.models={ENOUGH}")
         if upper(row) > self.most:
-            return f"{found_text(row)} may be more"
+            may = f"{found_text(row)} may be more"
+            if found.models >= ENOUGH or (row.low or 0.0) > self.most:
+                return Verdict(EXCEEDED, may)
+            return Verdict(UNDECIDED, f"{may}; more models tell, fleet.models={ENOUGH}")
         if _value(found.find(tied_at(FPRS[0]), attack=row.attack)) > TIED:
-            return f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR"
+            return Verdict(EXCEEDED, f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR")
         if any(masked(found, together)):
-            return "it masks what it leaks: labels alone tell more than these attacks on scores find"
+            return Verdict(EXCEEDED, "it masks what it leaks: labels alone tell more than these attacks on scores find")
+        return Verdict(KEPT)
+
+    def _leaky(self, found: Findings) -> str | None:
+        """That one model alone leaks more than the limit, beyond what its records explain: a mean would hide it."""
+        for row in self._rows(found):
+            found_worst = worst(row, found)
+            if found_worst is not None and found_worst[1] > self.most:
+                model = found_worst[0]
+                return f"{percent(model)} by {row.attack} in model {model.model}, which leaks more than the limit"
         return None
 
 

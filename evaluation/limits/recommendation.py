@@ -10,6 +10,7 @@ from pathlib import Path
 
 from evaluation.curves import ordered
 from evaluation.findings import Findings
+from evaluation.limits.few_models import ENOUGH, unseen
 from evaluation.limits.limit import Limit, found_text, upper
 from evaluation.titles import has_canaries, title
 from evaluation.utility import worth
@@ -65,6 +66,8 @@ def _told(best: Findings, limit: Limit) -> Iterator[str]:
     utility = best.utility.text(best.find(best.utility.metric), interval=True)
     yield f"{title(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
     yield SELECTED
+    if best.models < ENOUGH:
+        yield f"{unseen(best.models)}: train fleet.models={ENOUGH} before relying on it"
     yield f"to ship it: {ship_command(best)}"
 
 

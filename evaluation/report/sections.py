@@ -22,11 +22,11 @@ BOUNDS = {
         " (Steinke, Nasr & Jagielski 2023)",
     ),
     "one_run_fdp": (
-        "one run, f-DP",
+        "one run, f-DP, if the mechanism is Gaussian",
         "assumes that the mechanism is a Gaussian one or leaks like it (Mahloujifar, Melis & Chaudhuri 2024)",
     ),
     "gdp": (
-        "GDP",
+        "GDP, if the mechanism is Gaussian",
         "assumes a Gaussian-shaped mechanism, and that the records of one model are independent trials, which they are"
         " not",
     ),

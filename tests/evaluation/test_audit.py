@@ -111,15 +111,15 @@ def test_the_summary_says_what_each_bound_assumes() -> None:
         "AUC                 0.7",
         "TPR at 0.1 % FPR    too few records to tell",
         "Lower bounds on ε at δ = 1e-05",
-        "valid if each record was included with probability ½, independently",
-        "assumes a Gaussian-shaped mechanism",
+        "valid if each record was in with probability ½, independently",
+        "GDP, if the mechanism is Gaussian",
         "indicative: the records of one model are no independent trials",
         "guesses about who was included are right",
         "A low bound proves nothing",
     ):
         assert phrase in text
     assert "needs δ" not in text
-    assert "GDP                 needs δ (needs δ)" in str(audit_scores(*normal(0)))
+    assert f"{'GDP, if the mechanism is Gaussian':<36}needs δ (needs δ)" in str(audit_scores(*normal(0)))
     assert max(map(len, text.splitlines())) <= 120
 
 
