@@ -23,4 +23,4 @@ class Calibration(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         loss = view.loss[:, :, 0]
-        return leave_one_out(loss, ~view.membership, view.others).mean - loss
+        return leave_one_out(loss, ~view.membership, view.others, view.left_out).mean - loss

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from scipy.special import gammaln
 
 from attacks.base import Attack
-from attacks.leave_one_out import LEAST_VARIANCE, Moments, leave_one_out, pooled_variance
+from attacks.leave_one_out import LEAST_VARIANCE, LeftOut, Moments, leave_one_out, pooled_variance
 from attacks.lira_reference import reference_scores
 from attacks.threat import ThreatModel
 from attacks.view import View
@@ -63,20 +63,23 @@ class LiRA(Attack):
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         if self.compat is not None:
             own = self.variance == "per_record"
-            return reference_scores(view.log_odds, view.membership, view.others, online=self.online, per_record=own)
+            given = view.log_odds, view.membership, view.others, view.left_out
+            return reference_scores(*given, online=self.online, per_record=own)
         queries = np.moveaxis(view.log_odds, -1, 0)
-        return np.mean([self._score_query(phi, view.membership, view.others) for phi in queries], axis=0)
+        fleet = view.membership, view.others, view.left_out
+        return np.mean([self._score_query(phi, *fleet) for phi in queries], axis=0)
 
     def _score_query(
         self,
         phi: Float[np.ndarray, "models records"],
         membership: Bool[np.ndarray, "models records"],
         others: Bool[np.ndarray, "models models"],
+        left_out: LeftOut,
     ) -> Float[np.ndarray, "models records"]:
-        outside = leave_one_out(phi, ~membership, others)
+        outside = leave_one_out(phi, ~membership, others, left_out)
         if not self.online:
             return (phi - outside.mean) / self._scale(outside, pooled_variance(outside))
-        inside = leave_one_out(phi, membership, others)
+        inside = leave_one_out(phi, membership, others, left_out)
         pooled_in, pooled_out = pooled_variance(inside, outside), pooled_variance(outside, inside)
         return self._log_density(phi, inside, pooled_in) - self._log_density(phi, outside, pooled_out)
 

@@ -63,11 +63,13 @@ class NoiseAgreement(Attack):
         drawn = np.random.default_rng(self.seed).permutation(view.records)
         trial, rest = np.sort(drawn[:TRIAL]), np.sort(drawn[TRIAL:])
         tried = self._agreement(view, trial, every)
-        best = _best(tried, view.membership[:, trial], view.others)
         models = np.arange(view.models)
         scores = np.empty((view.models, view.records))
-        scores[:, trial] = tried[best, models]
-        scores[:, rest] = self._agreement(view, rest, np.arange(len(every))[:, None] == best)[best, models]
+        for asked, known in view.parts:
+            told, own, others = np.isin(trial, known), np.isin(trial, asked), rest[np.isin(rest, asked)]
+            best = _best(tried[:, :, told], view.membership[:, trial[told]], view.others)
+            scores[:, trial[own]] = tried[best, models][:, own]
+            scores[:, others] = self._agreement(view, others, np.arange(len(every))[:, None] == best)[best, models]
         return scores
 
     def _agreement(

@@ -75,7 +75,7 @@ def accuracy_at_shadow_threshold(
     scores: Float[np.ndarray, "models records"], seen: View, bootstrap: Bootstrap
 ) -> Estimate:
     """Mean over models of the balanced accuracy at a threshold that was chosen on all others."""
-    thresholds = shadow_thresholds(scores, seen.membership, seen.others)
+    thresholds = shadow_thresholds(scores, seen.membership, seen.others, seen.left_out)
     right = np.where(seen.membership, scores >= thresholds[:, None], scores < thresholds[:, None]).astype(np.float64)
     scored = ~np.isnan(scores) & ~np.isnan(thresholds)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):
