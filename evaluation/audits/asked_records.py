@@ -113,7 +113,7 @@ def _flags(view: View, alpha: float) -> list[Flag]:
     count, nonmembers = int(asked.sum()), int((~asked).sum())
     told = []
     if min(count, nonmembers) >= LEAST:
-        blind, *_ = measures(blind_scores(view.features, view.labels, asked), asked)
+        blind, *_ = measures(blind_scores(view.features, view.labels, asked), asked, view.persons)
         assert blind.metric == AUC
         if blind.low is not None and blind.low > 0.5:
             told.append(
