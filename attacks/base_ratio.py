@@ -40,4 +40,4 @@ class BASE(Attack):
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         log_p = view.log_confidence(self.temperature)[:, :, 0]
         log_p = log_p - log_p.max(axis=0)  # the ratio stays as it is, and no record's probabilities all vanish
-        return log_ratio(log_p, expected_online(np.exp(log_p), view.membership, view.others))
+        return log_ratio(log_p, expected_online(np.exp(log_p), view.membership, view.others, view.left_out))

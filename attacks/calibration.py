@@ -24,4 +24,4 @@ class Calibration(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         loss = np.logaddexp(0.0, -view.standardized_log_odds[:, :, 0])
-        return leave_one_out(loss, ~view.membership, view.others).mean - loss
+        return leave_one_out(loss, ~view.membership, view.others, view.left_out).mean - loss

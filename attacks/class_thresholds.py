@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from attacks.base import Attack
+from attacks.leave_one_out import LeftOut
 from attacks.shadow_thresholds import shadow_thresholds
 from attacks.threat import ThreatModel
 from attacks.view import View
@@ -37,7 +38,7 @@ class Threshold(Attack):
         signal = self._signal(view)
         if not self.per_class:
             return signal
-        return signal - class_thresholds(signal, view.labels, view.membership, view.others)
+        return signal - class_thresholds(signal, view.labels, view.membership, view.others, view.left_out)
 
 
 def class_thresholds(
@@ -45,6 +46,7 @@ def class_thresholds(
     labels: Int[np.ndarray, "records"],
     membership: Bool[np.ndarray, "models records"],
     others: Bool[np.ndarray, "models models"],
+    left_out: LeftOut = None,
 ) -> Float[np.ndarray, "models records"]:
     """The threshold of each record's class, for each target learnt on its shadows alone.
 
@@ -56,11 +58,14 @@ def class_thresholds(
         labels: the true classes.
         membership: which model was trained on which record.
         others: `View.others`.
+        left_out: `View.left_out`.
     """
     thresholds = np.empty_like(signal)
     for label in np.unique(labels):
         own = labels == label
-        thresholds[:, own] = shadow_thresholds(signal[:, own], membership[:, own], others)[:, None]
+        kept_out = None if left_out is None else left_out[:, own]
+        thresholds[:, own] = shadow_thresholds(signal[:, own], membership[:, own], others, kept_out)[:, None]
     if (lacking := np.isnan(thresholds)).any():
-        thresholds = np.where(lacking, shadow_thresholds(signal, membership, others)[:, None], thresholds)
+        of_all = shadow_thresholds(signal, membership, others, left_out)
+        thresholds = np.where(lacking, of_all[:, None], thresholds)
     return thresholds

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.ensemble import HistGradientBoostingClassifier
+
+from attacks.view import Parts
 
 FOLDS = 4
 MOST_PAIRS = 20_000  # (model, record) pairs that a classifier is fitted on; more cost time and change little
@@ -35,6 +38,7 @@ def cross_fit(
     classifier: Callable[[], Classifier],
     *,
     labels: Int[np.ndarray, "records"] | None = None,
+    parts: Parts | None = None,
     seed: int = 0,
 ) -> Float[np.ndarray, "models records"]:
     """The log-odds of membership, as a classifier tells that never saw the target.
@@ -49,6 +53,7 @@ def cross_fit(
         others: `View.others`.
         classifier: makes a new, unfitted classifier.
         labels: the classes, for one classifier each; a class with too few pairs is left to one for all of them.
+        parts: `View.parts`: records that are scored, each with those that the classifier may be fitted on; None: all.
         seed: of the drawing of pairs.
 
     Returns:
@@ -57,17 +62,19 @@ def cross_fit(
     scores = np.full(membership.shape, np.nan)
     every = np.arange(membership.shape[1])
     classes = [] if labels is None else [np.flatnonzero(labels == label) for label in np.unique(labels)]
-    for fold in folds(others):
+    for fold, (asked, known) in product(folds(others), parts or [(every, every)]):
         fitting = np.setdiff1d(np.arange(len(membership)), fold)
         for part, records in enumerate([every, *classes]):  # a class's own classifier has the last word
             rng = np.random.default_rng((seed, part))  # not one for all folds: its state would tell of their membership
-            models, chosen = _balanced(membership, fitting, records, rng)
+            models, chosen = _balanced(membership, fitting, np.intersect1d(records, known), rng)
             if len(models) < (LEAST_PAIRS if part else 2):
                 continue
             fitted = classifier()
             fitted.fit(features[models, chosen], membership[models, chosen])
+            if not len(scored := np.intersect1d(records, asked)):
+                continue
             for model in fold:
-                scores[model, records] = fitted.decision_function(features[model, records])
+                scores[model, scored] = fitted.decision_function(features[model, scored])
     return scores
 
 

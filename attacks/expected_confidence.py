@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from attacks.leave_one_out import LeftOut, counts, sums
+
 SMALLEST = float(np.finfo(np.float64).tiny)  # keeps the logarithm of a probability that underflowed finite
 
 
@@ -12,6 +14,7 @@ def mean_confidence(
     p: Float[np.ndarray, "models records"],
     side: Bool[np.ndarray, "models #records"],
     others: Bool[np.ndarray, "targets models"],
+    left_out: LeftOut = None,
 ) -> Float[np.ndarray, "targets records"]:
     """The mean over each target's shadows on a side, NaN where it has none.
 
@@ -21,10 +24,10 @@ def mean_confidence(
         p: the probability of the true class, in [0, 1].
         side: which models count for a record: `membership` (IN) or its negation (OUT).
         others: `View.others`.
+        left_out: `View.left_out`.
     """
-    shadows = others.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        mean: np.ndarray = shadows @ np.where(side, p, 0.0) / (shadows @ side)
+        mean: np.ndarray = sums(np.where(side, p, 0.0), others, left_out) / counts(side, others, left_out)
     return mean
 
 
@@ -32,9 +35,11 @@ def expected_online(
     p: Float[np.ndarray, "models records"],
     membership: Bool[np.ndarray, "models records"],
     others: Bool[np.ndarray, "targets models"],
+    left_out: LeftOut = None,
 ) -> Float[np.ndarray, "targets records"]:
     """p̄ = ½(mean_IN + mean_OUT), NaN where a side has no shadow."""
-    return (mean_confidence(p, membership, others) + mean_confidence(p, ~membership, others)) / 2
+    inside, outside = (mean_confidence(p, side, others, left_out) for side in (membership, ~membership))
+    return (inside + outside) / 2
 
 
 def expected_offline(

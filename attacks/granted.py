@@ -32,7 +32,7 @@ DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = 
     ),
     "shadows or known_members": (
         lambda threat: threat.knows_defense or threat.known_members,
-        ("membership", "others", "groups"),
+        ("membership", "others", "left_out", "parts", "balanced", "groups"),
     ),
     "population": (
         lambda threat: threat.population,

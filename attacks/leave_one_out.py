@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 LEAST_VARIANCE = 1e-12
 """What float32 signals resolve; equal signals would divide by zero."""
+LeftOut = Int[np.ndarray, "targets records"] | None
+"""`View.left_out`: the model that is no shadow of a target on a record, −1 where all are; None: nowhere."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,7 @@ def leave_one_out(
     values: Float[np.ndarray, "models records"],
     side: Bool[np.ndarray, "models records"],
     others: Bool[np.ndarray, "targets models"],
+    left_out: LeftOut = None,
 ) -> Moments:
     """Moments of `values` over the models on a side, the target's own group left out.
 
@@ -40,15 +44,58 @@ def leave_one_out(
         values: a signal.
         side: which models count for a record: `membership` (IN) or its negation (OUT).
         others: `View.others`.
+        left_out: `View.left_out`.
     """
-    shadows = others.astype(np.float64)
-    count = shadows @ side
+    count = counts(side, others, left_out)
     shift = values.mean(axis=0)  # the same whoever trained on the record; near the values, their squares do not cancel
     deviations = np.where(side, values - shift, 0.0)
     with np.errstate(invalid="ignore"):
-        mean = shadows @ deviations / count
-    squares = shadows @ deviations**2 - np.where(count > 0, count * mean**2, 0.0)
+        mean = sums(deviations, others, left_out) / count
+    squares = sums(deviations**2, others, left_out) - np.where(count > 0, count * mean**2, 0.0)
     return Moments(count, shift + mean, np.maximum(squares, 0.0))
+
+
+def sums(
+    values: Float[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "targets models"],
+    left_out: LeftOut = None,
+) -> Float[np.ndarray, "targets records"]:
+    """Sums over each target's shadows.
+
+    A model that is left out is never added, rather than taken off again: that would round by who it was.
+
+    Args:
+        values: to be added.
+        others: `View.others`.
+        left_out: `View.left_out`.
+    """
+    if left_out is None:
+        summed: np.ndarray = others.astype(np.float64) @ values
+        return summed
+    return np.stack([np.where(kept, values, 0.0).sum(axis=0) for kept in shadows(others, left_out)])
+
+
+def counts(
+    side: Bool[np.ndarray, "models #records"],
+    others: Bool[np.ndarray, "targets models"],
+    left_out: LeftOut = None,
+) -> Float[np.ndarray, "targets #records"]:
+    """How many shadows of each target are on a side."""
+    count: np.ndarray = others.astype(np.float64) @ side
+    if left_out is not None:
+        who = np.maximum(left_out, 0)
+        was = np.take_along_axis(others, who, axis=1) & np.take_along_axis(side, who, axis=0)
+        count = count - (was & (left_out >= 0))
+    return count
+
+
+def shadows(
+    others: Bool[np.ndarray, "targets models"], left_out: LeftOut = None
+) -> Iterator[Bool[np.ndarray, "models #records"]]:
+    """For each target the models that are its shadows on each record."""
+    models = np.arange(others.shape[1])[:, None]
+    for target, own in enumerate(others):
+        yield own[:, None] if left_out is None else own[:, None] & (models != left_out[target])
 
 
 def pooled_variance(*sides: Moments) -> Float[np.ndarray, "targets 1"]:

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from scipy.special import gammaln
 
 from attacks.base import Attack
-from attacks.leave_one_out import LEAST_VARIANCE, Moments, leave_one_out, pooled_variance
+from attacks.leave_one_out import LEAST_VARIANCE, LeftOut, Moments, leave_one_out, pooled_variance
 from attacks.lira_reference import reference_scores
 from attacks.threat import ThreatModel
 from attacks.view import View
@@ -64,19 +64,22 @@ class LiRA(Attack):
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         if self.compat is not None:
             own = self.variance == "per_record"
-            return reference_scores(view.log_odds, view.membership, view.others, online=self.online, per_record=own)
+            given = view.log_odds, view.membership, view.others, view.left_out
+            return reference_scores(*given, online=self.online, per_record=own)
         queries = np.moveaxis(view.standardized_log_odds, -1, 0)
-        return np.mean([self._score_query(phi, view.membership, view.others) for phi in queries], axis=0)
+        fleet = view.membership, view.others, view.left_out
+        return np.mean([self._score_query(phi, *fleet) for phi in queries], axis=0)
 
     def _score_query(
         self,
         phi: Float[np.ndarray, "models records"],
         membership: Bool[np.ndarray, "models records"],
         others: Bool[np.ndarray, "models models"],
+        left_out: LeftOut,
     ) -> Float[np.ndarray, "models records"]:
         if self.online:
-            return self.ratio(phi, phi, membership, others)
-        outside = leave_one_out(phi, ~membership, others)
+            return self.ratio(phi, phi, membership, others, left_out)
+        outside = leave_one_out(phi, ~membership, others, left_out)
         return (phi - outside.mean) / self._scale(outside, pooled_variance(outside))
 
     def ratio(
@@ -85,9 +88,10 @@ class LiRA(Attack):
         phi: Float[np.ndarray, "models records"],
         membership: Bool[np.ndarray, "models records"],
         others: Bool[np.ndarray, "targets models"],
+        left_out: LeftOut = None,
     ) -> Float[np.ndarray, "targets records"]:
         """The online log-likelihood ratio of the targets' `own` signal against that of their shadows, `phi`."""
-        outside, inside = (leave_one_out(phi, side, others) for side in (~membership, membership))
+        outside, inside = (leave_one_out(phi, side, others, left_out) for side in (~membership, membership))
         pooled_in, pooled_out = pooled_variance(inside, outside), pooled_variance(outside, inside)
         return self._log_density(own, inside, pooled_in) - self._log_density(own, outside, pooled_out)
 
@@ -120,6 +124,7 @@ def lira_scores(
     phi: Float[np.ndarray, "models records"],
     membership: Bool[np.ndarray, "models records"],
     others: Bool[np.ndarray, "models models"],
+    left_out: LeftOut = None,
 ) -> Float[np.ndarray, "models records"]:
     """Online LiRA on any signal that is higher for members; NaN where shadows on a side are missing.
 
@@ -127,5 +132,6 @@ def lira_scores(
         phi: the signal, on an unbounded scale.
         membership: which model was trained on which record.
         others: row k marks the shadows of target k, as `View.others`.
+        left_out: `View.left_out`.
     """
-    return LiRA()._score_query(phi, membership, others)
+    return LiRA().ratio(phi, phi, membership, others, left_out)

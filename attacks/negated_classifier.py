@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -41,21 +42,24 @@ class NegatedClassifier(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         scores = np.full(view.membership.shape, np.nan)
-        for fold in folds(view.others):
+        for fold, (asked, known) in product(folds(view.others), view.parts):
             shadows = np.setdiff1d(np.arange(view.models), fold)
-            if view.membership[shadows].all() or not view.membership[shadows].any():
+            member = view.membership[np.ix_(shadows, known)]
+            if member.all() or not member.any():
                 continue
-            fitted = self._fitted(view, shadows)
-            skill = np.mean([_skill(_log_odds(fitted, view, model), view.membership[model]) for model in shadows])
+            fitted = self._fitted(view, shadows, known)
+            skills = [_skill(_log_odds(fitted, view, model)[known], view.membership[model, known]) for model in shadows]
             for model in fold:
-                scores[model] = _log_odds(fitted, view, model) * (-1 if skill < 0.5 else 1)
+                scores[model, asked] = _log_odds(fitted, view, model)[asked] * (-1 if np.mean(skills) < 0.5 else 1)
         return scores
 
-    def _fitted(self, view: View, shadows: Int[np.ndarray, "shadows"]) -> MLPClassifier:
+    def _fitted(
+        self, view: View, shadows: Int[np.ndarray, "shadows"], known: Int[np.ndarray, "known"]
+    ) -> MLPClassifier:
         assert view.unguarded_logits is not None
-        chosen = np.random.default_rng(self.seed).permutation(len(shadows) * view.records)[:MOST_PAIRS]
-        of_shadow, record = np.unravel_index(np.sort(chosen), (len(shadows), view.records))
-        model = shadows[of_shadow]
+        chosen = np.random.default_rng(self.seed).permutation(len(shadows) * len(known))[:MOST_PAIRS]
+        of_shadow, of_known = np.unravel_index(np.sort(chosen), (len(shadows), len(known)))
+        model, record = shadows[of_shadow], known[of_known]
         answers = np.sort(softmax(bounded(view.unguarded_logits[model, record]), axis=-1), axis=-1)
         made = MLPClassifier((64, 32), tol=1e-3, n_iter_no_change=5, random_state=self.seed)
         return made.fit(answers, view.membership[model, record])

@@ -90,7 +90,8 @@ class PerturbedCopies(Attack):
         trial, rest = np.sort(drawn[:TRIAL]), np.sort(drawn[TRIAL:])
         votes = np.empty((len(ways), view.models, view.records))
         votes[:, :, trial] = self._votes(view, ways, trial, np.ones(votes.shape[:2], dtype=bool))
-        chosen = choose(votes[:, :, trial], trial)
+        # Of a balanced fleet, whatever is chosen on a target's shadows leans to the opposite of its membership.
+        chosen = np.zeros(view.models, dtype=int) if view.balanced else choose(votes[:, :, trial], trial)
         asked = np.arange(len(ways))[:, None] == chosen
         if calibrated:
             asked = np.broadcast_to(asked.any(axis=1, keepdims=True), asked.shape)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from attacks.base import Attack
-from attacks.leave_one_out import LEAST_VARIANCE, leave_one_out, pooled_variance
+from attacks.leave_one_out import LEAST_VARIANCE, leave_one_out, pooled_variance, shadows
 from attacks.threat import ThreatModel
 from attacks.view import View
 
@@ -26,12 +26,13 @@ class Reference(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         phi, outside = view.standardized_log_odds[:, :, 0], ~view.membership
-        moments = leave_one_out(phi, outside, view.others)
+        moments = leave_one_out(phi, outside, view.others, view.left_out)
         variances = np.maximum(pooled_variance(moments), LEAST_VARIANCE)
         smoothed = np.empty_like(phi)
-        for target, (shadows, variance) in enumerate(zip(view.others, variances, strict=True)):
-            above = phi[target] - phi[shadows]
+        for target, (kept, variance) in enumerate(zip(shadows(view.others, view.left_out), variances, strict=True)):
+            own = view.others[target]
+            above = phi[target] - phi[own]
             above /= np.sqrt(2 * variance + above**2)  # from −1 to 1: t₂'s distribution function is (1 + this)/2
-            smoothed[target] = np.einsum("mr,mr->r", above, outside[shadows])
+            smoothed[target] = np.einsum("mr,mr->r", above, (outside & kept)[own])
         with np.errstate(invalid="ignore"):
             return (1 + smoothed / moments.count) / 2

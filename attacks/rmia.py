@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from attacks.base import Attack
 from attacks.expected_confidence import expected_offline, expected_online, log_ratio, mean_confidence
+from attacks.leave_one_out import LeftOut
 from attacks.threat import ThreatModel
 from attacks.view import View
 
@@ -69,12 +70,14 @@ class RMIA(Attack):
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.population is not None
         log_p, log_p_z = (seen.log_confidence(self.temperature)[:, :, 0] for seen in (view, view.population))
-        p, membership, others = np.exp(log_p), view.membership, view.others
-        a = _tuned(log_p, membership, others) if self.offline_a is None else np.full((view.models, 1), self.offline_a)
+        p, membership, others, left_out = np.exp(log_p), view.membership, view.others, view.left_out
+        a = np.full((view.models, 1), self.offline_a)
+        if self.offline_a is None:
+            a = _tuned(log_p, membership, others, left_out)
         if self.online:
-            expected = expected_online(p, membership, others)
+            expected = expected_online(p, membership, others, left_out)
         else:
-            expected = expected_offline(_outside(p, membership, others, a), a)
+            expected = expected_offline(_outside(p, membership, others, left_out, a), a)
         everywhere_out = np.ones((view.models, 1), dtype=bool)
         ratios_z = log_ratio(log_p_z, expected_offline(mean_confidence(np.exp(log_p_z), everywhere_out, others), a))
         return np.stack([self._share(*ratios) for ratios in zip(log_ratio(log_p, expected), ratios_z, strict=True)])
@@ -91,10 +94,11 @@ def _outside(
     p: Float[np.ndarray, "models records"],
     membership: Bool[np.ndarray, "models records"],
     others: Bool[np.ndarray, "models models"],
+    left_out: LeftOut,
     a: Float[np.ndarray, "models 1"],
 ) -> Float[np.ndarray, "models records"]:
     """mean_OUT; where the only shadow there is was IN, what its p says of p_OUT; else NaN."""
-    outside = mean_confidence(p, ~membership, others)
+    outside = mean_confidence(p, ~membership, others, left_out)
     single = others.sum(axis=1) == 1
     if single.any():
         shadow = others[single].argmax(axis=1)
@@ -108,6 +112,7 @@ def _tuned(
     log_p: Float[np.ndarray, "models records"],
     membership: Bool[np.ndarray, "models records"],
     others: Bool[np.ndarray, "models models"],
+    left_out: LeftOut,
 ) -> Float[np.ndarray, "models 1"]:
     """For each target the a with the best partial AUC of an attack on its next shadow by the shadows that both have.
 
@@ -117,13 +122,16 @@ def _tuned(
     """
     tried = slice(None, None, max(1, log_p.shape[1] // RECORDS_TO_TUNE))
     log_p, membership = log_p[:, tried], membership[:, tried]
+    left_out = None if left_out is None else left_out[:, tried]
     models = len(others)
     following = (np.arange(models)[:, None] + np.arange(1, models)) % models
     stand_ins = following[np.arange(models), np.take_along_axis(others, following, axis=1).argmax(axis=1)]
-    outside = mean_confidence(np.exp(log_p), ~membership, others & others[stand_ins])
+    outside = mean_confidence(np.exp(log_p), ~membership, others & others[stand_ins], left_out)
     best = np.full((models, 1), UNTUNED)
     for target, stand_in in enumerate(stand_ins):
         scored = ~np.isnan(outside[target])
+        if left_out is not None:
+            scored &= left_out[target] != stand_in
         members = membership[stand_in, scored]
         if 0 < members.sum() < len(members):
             ratios = log_ratio(log_p[stand_in, scored], expected_offline(outside[target, scored], CANDIDATES[:, None]))

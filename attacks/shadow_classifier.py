@@ -40,5 +40,6 @@ class ShadowClassifier(Attack):
             view.others,
             lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),
             labels=view.labels,
+            parts=view.parts,
             seed=self.seed,
         )

@@ -7,6 +7,7 @@ from typing import Literal
 
 import numpy as np
 
+from attacks.leave_one_out import counts
 from attacks.outputs import LEVELS, Level
 from attacks.view import View
 
@@ -111,10 +112,12 @@ class ThreatModel:
         return None if self.shadows == "none" else self._missing_shadows(view)
 
     def _missing_shadows(self, view: View) -> str | None:
-        others, members = view.others.astype(np.float32), view.membership
-        scored = others @ ~members > 0
+        members = view.membership
+        if view.balanced and view.left_out is None:
+            return "needs shadows that do not give membership away; every record is in as many models, in such groups"
+        scored = counts(~members, view.others, view.left_out) > 0
         if self.shadows == "online":
-            scored &= others @ members > 0
+            scored &= counts(members, view.others, view.left_out) > 0
         if scored[members].any() and scored[~members].any():
             return None
         needed = "did not train" if self.shadows == "offline" else "did and models that did not train"

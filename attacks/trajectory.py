@@ -42,5 +42,6 @@ class Trajectory(Attack):
             view.membership,
             view.others,
             partial(boosted_trees, self.seed),
+            parts=view.parts,
             seed=self.seed,
         )

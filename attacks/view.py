@@ -11,6 +11,12 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from attacks.outputs import Outputs
 
+SEED = 0
+"""Of the shadows that are left out of a balanced fleet, known to everybody."""
+LEAST_BALANCED = 20
+"""Records, or persons, of which chance does not put every one into as many models."""
+Parts = list[tuple[Int[np.ndarray, "asked"], Int[np.ndarray, "known"]]]
+"""Records that are scored, each time with those that may teach how."""
 WHITE_BOX = ("gradient_norms", "activation_norms", "alignment", "trajectory")
 
 
@@ -133,6 +139,65 @@ class View(Outputs):
         others: np.ndarray = groups[:, None] != groups
         others.flags.writeable = False
         return others
+
+    @cached_property
+    def balanced(self) -> bool:
+        """Whether every record is in as many models, so that a target's shadows, counted, tell its membership.
+
+        Not where groups that are left out whole hold each record in as many models, such as complementary pairs.
+        """
+        total = self.membership.sum(axis=0)
+        if self.records == 0 or self._unit.max() + 1 < LEAST_BALANCED or np.ptp(total) > 0:
+            return False
+        return bool((np.ptp(self._shadows_inside, axis=1) > 0).any())
+
+    @cached_property
+    def left_out(self) -> Int[np.ndarray, "models records"] | None:
+        """For each target and record the model that is no shadow beside the target's own group, −1 where all are.
+
+        Where every record is in exactly c models, a non-member of the target is in c of its shadows, a member in c − 1:
+        their number, hence every spread and every pooled threshold, gives membership away. So one shadow is left out of
+        the side that has one more than it would have otherwise, drawn by a public seed, the same for all records of a
+        person. Then c − 1 are left inside and models − c − 1 outside, whoever the target was trained on. None: nobody
+        is left out, as nothing is balanced, or as groups are that no single model evens out.
+        """
+        inside = self._shadows_inside
+        least, most = inside.min(axis=1, keepdims=True), inside.max(axis=1, keepdims=True)
+        if not self.balanced or (most - least > 1).any():
+            return None
+        place = np.random.default_rng(SEED).random((self.models, self.records), dtype=np.float32)[:, self._unit]
+        left_out = np.full(inside.shape, -1, dtype=np.int32)
+        for target in np.flatnonzero(most > least):
+            side = self.membership == (inside[target] == most[target])
+            candidates = self.others[target][:, None] & side
+            first = np.where(candidates, place, -1.0).argmax(axis=0)
+            left_out[target] = np.where(candidates.any(axis=0), first, -1)
+        left_out.flags.writeable = False
+        return left_out
+
+    @cached_property
+    def parts(self) -> Parts:
+        """Records that are scored, each with those that may teach how: all by all, of a balanced fleet half by half.
+
+        What is fitted on a record's shadows there learns the opposite of the target's membership. Persons stay whole.
+        """
+        every = np.arange(self.records)
+        if not self.balanced:
+            return [(every, every)]
+        half = np.random.default_rng(SEED).permutation(self._unit.max() + 1)[self._unit] % 2
+        return [(np.flatnonzero(half == one), np.flatnonzero(half != one)) for one in (0, 1)]
+
+    @cached_property
+    def _shadows_inside(self) -> Int[np.ndarray, "models records"]:
+        """How many shadows of each target were trained on each record."""
+        inside: np.ndarray = np.rint(self.others.astype(np.float32) @ self.membership).astype(np.int32)
+        return inside
+
+    @cached_property
+    def _unit(self) -> Int[np.ndarray, "records"]:
+        """A number for each person, or for each record."""
+        units = np.arange(self.records) if self.persons is None else np.unique(self.persons, return_inverse=True)[1]
+        return np.asarray(units)
 
     def predict(self, model: int, x: Real[np.ndarray, "n *shape"]) -> Int[np.ndarray, "n"]:
         """The classes that a model predicts for inputs of the attacker's choice."""

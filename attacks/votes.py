@@ -47,7 +47,7 @@ class Votes(PerturbedCopies):
         for strength in np.unique(chosen):
             phi = vote_log_odds(votes[strength], self.copies)
             targets = chosen == strength
-            scores[targets] = lira_scores(phi, view.membership, view.others)[targets]
+            scores[targets] = lira_scores(phi, view.membership, view.others, view.left_out)[targets]
         return scores
 
 

@@ -49,5 +49,6 @@ class WhiteBox(Attack):
             view.membership,
             view.others,
             partial(boosted_trees, self.seed),
+            parts=view.parts,
             seed=self.seed,
         )

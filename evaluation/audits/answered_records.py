@@ -29,6 +29,7 @@ class AnsweredRecords:
         level: `logits`, `probabilities` or `predictions`.
         answers: (records, classes) scores, or (records,) classes.
         features: the records as numbers, where they are known.
+        persons: whose record each one is; None: each another person's.
     """
 
     name: str
@@ -36,6 +37,7 @@ class AnsweredRecords:
     level: str
     answers: Shaped[np.ndarray, "records *classes"]
     features: Shaped[np.ndarray, "records ..."] | None = None
+    persons: Shaped[np.ndarray, "records"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -50,6 +52,7 @@ class AnsweredRecords:
         """The chosen records."""
         features = None if self.features is None else self.features[chosen]
         kept = {"labels": self.labels[chosen], "answers": self.answers[chosen], "features": features}
+        kept["persons"] = None if self.persons is None else self.persons[chosen]
         return AnsweredRecords(name=self.name, level=self.level, **kept)
 
 
@@ -84,7 +87,9 @@ def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> A
         rows, labels = askable(saved, model), saved.numbered(model.classes)
         level, answers, features = model.answers, np.asarray(model.ask(rows)), model.inputs(rows)
     known = None if features is None else np.asarray(features)
-    found = AnsweredRecords(name=saved.name, labels=labels, level=level, answers=answers, features=known)
+    found = AnsweredRecords(
+        name=saved.name, labels=labels, level=level, answers=answers, features=known, persons=saved.persons
+    )
     _check(found)
     if level == "probabilities" and not (model is not None and model.is_guarded):
         _check_sums(found, grant)
@@ -194,7 +199,26 @@ def view_of(
         given |= {"population_labels": population.labels, "population_features": population.features}
     if model is not None and model.takes_inputs:
         given["query"] = lambda _, x: grant.answer(np.asarray(model.ask(x)), level)
+    given["persons"] = _persons(members, nonmembers, order)
     classes = members.answers.shape[-1] if "probabilities" in given else 0
     shown = [k for k in (grant.top_k, None if model is None else model.top_k) if k is not None and k < classes]
     membership = (order < len(members))[None]
     return View(labels=both("labels"), membership=membership, top_k=min(shown, default=None), **given)
+
+
+def _persons(
+    members: AnsweredRecords, nonmembers: AnsweredRecords, order: Int64[np.ndarray, "records"]
+) -> Int64[np.ndarray, "records"] | None:
+    """A number for each person, None where nothing is said about persons."""
+    one, other = members.persons, nonmembers.persons
+    if one is None or other is None:
+        if one is not None or other is not None:
+            raise ValueError(f"only one of {members.name} and {nonmembers.name} holds persons; save them in both")
+        return None
+    if (one.dtype.kind == "U") != (other.dtype.kind == "U"):
+        raise ValueError(f"persons of {members.name} and {nonmembers.name} are words and numbers; save the same kind")
+    if both := len(np.intersect1d(one, other)):
+        raise ValueError(
+            f"{members.name} and {nonmembers.name} hold records of {both} same persons; give each person one side"
+        )
+    return np.unique(np.concatenate([one, other])[order], return_inverse=True)[1].astype(np.int64)

@@ -141,7 +141,9 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
     told = []
     if min(count, nonmembers) >= LEAST:
         features = None if view.features is None else view.features[compared]
-        blind, *_ = measures(blind_scores(features, view.labels[compared], asked[compared]), asked[compared])
+        persons = None if view.persons is None else view.persons[compared]
+        scores = blind_scores(features, view.labels[compared], asked[compared])
+        blind, *_ = measures(scores, asked[compared], persons)
         assert blind.metric == AUC
         if blind.low is not None and blind.low > 0.5:
             told.append(

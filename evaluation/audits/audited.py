@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from attacks import Attack, View
 from attacks.class_thresholds import Threshold
@@ -16,13 +16,17 @@ from evaluation.audits.asking import BudgetSpentError
 from evaluation.audits.blind_baseline import blind_scores
 from evaluation.findings import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
 from evaluation.measuring.leakage import PRIORS, tied_share
-from evaluation.statistics.intervals import clopper_pearson_interval
+from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 from evaluation.statistics.metrics import advantage, balanced_accuracy, ppv, roc_auc, tnr_at_fnr, tpr_at_fpr
+from evaluation.statistics.roc import Measured, Roc
 
 BLIND = "blind_baseline"
 """Stands where an attack's name does; it never asks the model."""
 LEAST_OF_CLASS = 20
 """Members and non-members of a class that is looked at alone."""
+REPLICATES = 1000
+"""Of the bootstrap over persons."""
 SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
 Scores = Float[np.ndarray, "records"]
 
@@ -103,9 +107,9 @@ def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None)
             skipped[attack.name] = "gives too few records a score; give more records"
             continue
         scores[attack.name], needs[attack.name] = found, attack.threat.describe()
-        rows += measures(found, members, attack=attack.name, access=attack.threat.access)
+        rows += measures(found, members, view.persons, attack=attack.name, access=attack.threat.access)
     scores[BLIND] = blind_scores(view.features, view.labels, members)
-    rows += measures(scores[BLIND], members, attack=BLIND)
+    rows += measures(scores[BLIND], members, view.persons, attack=BLIND)
     told = Audited(
         rows=rows, scores=scores, members=members, skipped=skipped, needs=needs, released=view.outputs,
         features=view.features is not None, shared=shared,
@@ -117,7 +121,8 @@ def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None)
         own = (view.labels == label) & ~np.isnan(scores[strongest])
         if min(members[own].sum(), (~members[own]).sum()) >= LEAST_OF_CLASS:
             named = {"attack": strongest, "access": access, "group": f"class={label}"}
-            rows += measures(scores[strongest][own], members[own], **named)
+            persons = None if view.persons is None else view.persons[own]
+            rows += measures(scores[strongest][own], members[own], persons, **named)
     return replace(told, rows=rows)
 
 
@@ -140,10 +145,19 @@ def lacking(attack: Attack, view: View) -> str | None:
     return reason
 
 
-def measures(scores: Scores, members: Bool[np.ndarray, "records"], **named: Any) -> Iterator[Row]:
-    """One attack's numbers, each with its interval over records."""
+def measures(
+    scores: Scores,
+    members: Bool[np.ndarray, "records"],
+    persons: Int[np.ndarray, "records"] | None = None,
+    **named: Any,
+) -> Iterator[Row]:
+    """One attack's numbers, each with its interval over records.
+
+    Where persons have several, AUC and TPR have intervals that draw persons whole, and the other numbers none.
+    """
     scored = ~np.isnan(scores)
     scores, members = scores[scored], members[scored]
+    several = persons is not None and len(np.unique(persons[scored])) < len(scores)
     named |= {"members": int(members.sum()), "nonmembers": int((~members).sum())}
     band: Any = {"interval": "band"}
     estimates = {
@@ -154,9 +168,27 @@ def measures(scores: Scores, members: Bool[np.ndarray, "records"], **named: Any)
         "balanced_accuracy": balanced_accuracy(scores, members, **band),
         "advantage": advantage(scores, members, **band),
     }
+    if several:
+        assert persons is not None
+        drawn = _over_persons(scores, members, persons[scored])
+        unresolved = {name for name, estimate in estimates.items() if np.isnan(estimate.high)}
+        for name, estimate in estimates.items():
+            own = drawn.get(name) if name not in unresolved else None
+            estimates[name] = Estimate(estimate.value, *((own.low, own.high) if own else (np.nan, np.nan)))
     for metric, estimate in estimates.items():
         value, low, high = (None if np.isnan(number) else float(number) for number in estimate)
         yield Row(metric=metric, value=value, low=low, high=high, **named)
+
+
+def _over_persons(
+    scores: Scores, members: Bool[np.ndarray, "records"], persons: Int[np.ndarray, "records"]
+) -> Mapping[str, Estimate]:
+    metrics: dict[str, Callable[[Roc], Measured]] = {
+        AUC: Roc.auc,
+        **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
+    }
+    resampled = Bootstrap(replicates=REPLICATES, persons=persons)
+    return fleet_metrics(scores[None], members[None], metrics, resampled).estimates
 
 
 def tied(found: Audited, attack: str) -> float:

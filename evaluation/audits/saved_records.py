@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ANSWERS = ("logits", "probabilities", "predictions")
+PERSONS = "persons"
 OTHER_NAMES = {"x": "features", "y": "labels"}
 """What `data=npz` calls them."""
 LEAST = 10
@@ -33,12 +34,14 @@ class SavedRecords:
         rows: the records themselves, as numbers or as a table; None where only answers were saved.
         answers: what a model answered, under one of `logits`, `probabilities` and `predictions`; empty if it is to be
             asked.
+        persons: whose record each one is; None: each another person's.
     """
 
     name: str
     labels: Shaped[np.ndarray, "records"]
     rows: np.ndarray | pd.DataFrame | None
     answers: Mapping[str, np.ndarray]
+    persons: Shaped[np.ndarray, "records"] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -99,7 +102,7 @@ def read(setting: str, path: str, label: str | None = None) -> SavedRecords:
         held = f"{labels.dtype} of shape {labels.shape}"
         raise ValueError(f"{name}: labels are {held}; save one whole number for each record")
     answers = {key: arrays[key] for key in ANSWERS if key in arrays}
-    for key in ("features", *answers):
+    for key in ("features", PERSONS, *answers):
         if key in arrays and (arrays[key].ndim == 0 or len(arrays[key]) != len(labels)):
             raise ValueError(
                 f"{name}: {key} have shape {arrays[key].shape}; there are {len(labels)} labels, save as many"
@@ -110,7 +113,12 @@ def read(setting: str, path: str, label: str | None = None) -> SavedRecords:
         raise ValueError(f"{name}: features have shape {arrays['features'].shape}; save (records, …)")
     if labels.dtype.kind == "u":
         labels = labels.astype(np.int64)
-    return SavedRecords(name=name, labels=labels, rows=_finite(name, arrays.get("features")), answers=answers)
+    persons = arrays.get(PERSONS)
+    if persons is not None and (persons.ndim != 1 or persons.dtype.kind not in "iuU"):
+        held = f"{persons.dtype} of shape {persons.shape}"
+        raise ValueError(f"{name}: persons are {held}; save one whole number or word for each record")
+    rows = _finite(name, arrays.get("features"))
+    return SavedRecords(name=name, labels=labels, rows=rows, answers=answers, persons=persons)
 
 
 def enough(saved: SavedRecords, least: int = LEAST) -> SavedRecords:
@@ -131,7 +139,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:
     try:
-        return read_arrays(file, [*ANSWERS, *OTHER_NAMES, *OTHER_NAMES.values()])
+        return read_arrays(file, [*ANSWERS, PERSONS, *OTHER_NAMES, *OTHER_NAMES.values()])
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

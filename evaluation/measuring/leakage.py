@@ -88,7 +88,7 @@ def accuracy_at_shadow_threshold(
 ) -> Estimate:
     """Mean over targets of the balanced accuracy at a threshold that was chosen on all others."""
     targets = targets_of(scores)
-    thresholds = shadow_thresholds(scores, seen.membership, seen.others)
+    thresholds = shadow_thresholds(scores, seen.membership, seen.others, seen.left_out)
     right = np.where(seen.membership, scores >= thresholds[:, None], scores < thresholds[:, None]).astype(np.float64)
     scored = ~np.isnan(scores) & ~np.isnan(thresholds)[:, None]
     with np.errstate(divide="ignore", invalid="ignore"):

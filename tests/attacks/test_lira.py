@@ -103,11 +103,12 @@ def test_a_targets_membership_never_enters_its_scores(view_of: Make, online: boo
 
 
 def test_twins_are_left_out_together(view_of: Make) -> None:
-    half, _ = simulated(0, 6, 2000, 0.0)
+    half, _ = simulated(0, 7, 2000, 0.0)
     rng = np.random.default_rng(1)
     first = rng.random((3, 2000)) < 0.5
-    member = np.stack([first, ~first], axis=1).reshape(6, 2000)
-    paired = LiRA().score(view_of(half, member, np.arange(6) // 2))
+    twins = np.stack([first, ~first], axis=1).reshape(6, 2000)
+    member = np.vstack([twins, rng.random(2000) < 0.5])  # the last one is nobody's twin: records differ in their count
+    paired = LiRA().score(view_of(half, member, np.arange(7) // 2))
     alone = LiRA().score(view_of(half, member))
     assert np.mean([roc_auc(*row) for row in zip(paired, member, strict=True)]) == pytest.approx(0.5, abs=0.02)
     assert np.mean([roc_auc(*row) for row in zip(alone, member, strict=True)]) < 0.47, "the twin gives the target away"

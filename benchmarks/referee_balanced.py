@@ -1,0 +1,58 @@
+"""False alarms on fleets with every record in exactly half of the models, with the count of shadows evened out or not.
+
+python benchmarks/referee_balanced.py
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from attacks import Calibration, LiRA, View  # noqa: E402
+from attacks.leave_one_out import LeftOut  # noqa: E402
+from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics  # noqa: E402
+from evaluation.statistics.roc import Roc  # noqa: E402
+
+RECORDS = 300
+
+
+class Counted(View):
+    """A view whose shadows are all counted, as before they were evened out."""
+
+    balanced = False  # type: ignore[assignment]
+    left_out: LeftOut = None  # type: ignore[assignment]
+
+
+def errs(scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]) -> bool:
+    """Whether the interval of the AUC excludes ½ though nothing leaks."""
+    auc = fleet_metrics(scores, membership, {"auc": Roc.auc}, Bootstrap()).estimates["auc"]
+    return not auc.low <= 0.5 <= auc.high
+
+
+def rows(trials: int) -> list[tuple[str, int, int, int]]:
+    """Case in words, errors before, errors after, trials."""
+    found = []
+    for models in (4, 6, 8):
+        for attack in (LiRA(), Calibration()):
+            wrong = {Counted: 0, View: 0}
+            for trial in range(trials):
+                rng = np.random.default_rng((models, trial))
+                logits = rng.normal(size=(models, RECORDS, 2)) + rng.normal(size=(RECORDS, 2))
+                member = rng.random((models, RECORDS)).argsort(axis=0) < models // 2
+                for kind in wrong:
+                    view = kind(logits=logits, labels=np.zeros(RECORDS, dtype=np.int64), membership=member)
+                    wrong[kind] += errs(attack.score(view), member)
+            case = f"{models} models, every record in {models // 2}: AUC of {attack.name}"
+            found.append((case, wrong[Counted], wrong[View], trials))
+    return found
+
+
+if __name__ == "__main__":
+    for row in rows(20):
+        print(*row, sep="  ")

@@ -1,0 +1,123 @@
+"""Fleets with every record in as many models: a target's shadows, counted, must not tell its membership."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attacks import View
+from attacks.shadow_thresholds import shadow_thresholds
+from tests.contract.test_attacks import NAMES, made, mean_auc
+
+RECORDS, CLASSES, FLEETS = 120, 3, 24
+SLOW = {"boundary", "noise_agreement", "augmentation_agreement", "negated_classifier", "white_box", "trajectory"}
+
+
+def balanced_membership(rng: np.random.Generator, models: int, inside: int, records: int = RECORDS) -> np.ndarray:
+    """Every record in exactly `inside` of the models, drawn at random."""
+    return rng.random((models, records)).argsort(axis=0) < inside
+
+
+def silent_fleet(seed: int, models: int, inside: int, records: int = RECORDS, **given: Any) -> View:
+    """Answers that depend on the record, and never on who was trained on it."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(2 * records, 4)).astype(np.float32)
+    weights, shared = rng.normal(size=(models, 4, CLASSES)), rng.normal(size=(4, CLASSES))
+    labels = (x @ shared + rng.normal(size=(2 * records, CLASSES))).argmax(axis=1)
+
+    def query(model: int, rows: np.ndarray) -> np.ndarray:
+        return (rows @ (2 * shared + 0.5 * weights[model])).astype(np.float32)
+
+    answers = np.stack([query(model, x) for model in range(models)]) + rng.normal(size=(models, 2 * records, CLASSES))
+    answers = np.stack([answers] * 3, axis=2).astype(np.float32)
+    hard = rng.random((1, records, 1))
+    return View(
+        logits=answers[:, :records],
+        labels=labels[:records],
+        membership=balanced_membership(rng, models, inside, records),
+        features=x[:records],
+        population_logits=answers[:, records:],
+        population_labels=labels[records:],
+        population_features=x[records:],
+        query=query,
+        gradient_norms=hard + 0.1 * rng.random((models, records, 2)),
+        activation_norms=rng.random((models, records, 2)) + 0.1,
+        unguarded_logits=answers[:, :records, 0],
+        alignment=rng.normal(size=(models, records)),
+        trajectory=hard + 0.1 * rng.random((models, records, 3)),
+        **given,
+    )
+
+
+def null_auc(name: str, models: int, inside: int) -> tuple[float, float]:
+    """The mean AUC over silent fleets, with its standard error."""
+    fleets = 4 if name in SLOW else FLEETS
+    attack = made(name)
+    aucs = []
+    for seed in range(fleets):
+        view = silent_fleet(seed, models, inside)
+        if attack.missing(view) is None:
+            aucs.append(mean_auc(attack.score(view), view.membership))
+    return float(np.mean(aucs)), float(np.std(aucs, ddof=1) / np.sqrt(fleets))
+
+
+@pytest.mark.parametrize("models", [4, 6, 8])
+@pytest.mark.parametrize("name", NAMES)
+def test_counts_do_not_tell_who_is_a_member(name: str, models: int) -> None:
+    auc, error = null_auc(name, models, models // 2)
+    assert abs(auc - 0.5) < 3 * max(error, 0.002), f"AUC {auc:.3f} ± {error:.3f} on pure noise"
+
+
+@pytest.mark.parametrize(("models", "inside"), [(4, 2), (6, 2), (8, 3), (8, 7)])
+def test_as_many_are_left_inside_whoever_the_target_was_trained_on(models: int, inside: int) -> None:
+    view = silent_fleet(0, models, inside)
+    assert view.balanced and view.left_out is not None
+    for target in range(models):
+        kept = view.others[target][:, None] & (np.arange(models)[:, None] != view.left_out[target])
+        assert (kept.sum(axis=0) == models - 2).all()
+        assert ((kept & view.membership).sum(axis=0) == inside - 1).all()
+    drawn = np.bincount(view.left_out[0], minlength=models)
+    assert drawn[0] == 0 and (drawn[1:] > 0).all(), "the one who is left out is drawn anew for each record"
+
+
+def test_records_of_a_person_leave_out_the_same_model() -> None:
+    rng = np.random.default_rng(0)
+    person = np.arange(RECORDS) // 3
+    view = silent_fleet(0, 6, 3, persons=person)
+    object.__setattr__(view, "membership", balanced_membership(rng, 6, 3, RECORDS // 3)[:, person])
+    assert view.left_out is not None
+    np.testing.assert_array_equal(view.left_out, view.left_out[:, 3 * person])
+    for asked, known in view.parts:
+        assert not set(person[asked]) & set(person[known])
+
+
+def test_other_fleets_are_left_as_they_are() -> None:
+    coins = np.random.default_rng(0).random((6, RECORDS)) < 0.5
+    pairs = np.repeat(coins[:3], 2, axis=0) ^ (np.arange(6) % 2 == 1)[:, None]
+    split = np.repeat(coins[:1], 6, axis=0)
+    for membership, groups in ((coins, None), (pairs, np.arange(6) // 2), (split, None)):
+        view = silent_fleet(0, 6, 3, groups=groups)
+        object.__setattr__(view, "membership", membership)
+        assert not view.balanced and view.left_out is None and len(view.parts) == 1
+
+
+def test_groups_that_no_single_model_evens_out_are_refused() -> None:
+    view = silent_fleet(0, 8, 4, groups=np.arange(8) // 2)
+    assert view.balanced and view.left_out is None
+    missing = made("lira").missing(view)
+    assert missing is not None and "in such groups" in missing
+
+
+def test_thresholds_of_shadows_tell_nothing_either() -> None:
+    """A threshold that all targets share but for who is left out is the worst one for each of them."""
+    gains = []
+    for seed in range(FLEETS):
+        view = silent_fleet(seed, 4, 2)
+        scores = np.tile(np.random.default_rng(seed).normal(size=RECORDS), (4, 1))
+        thresholds = shadow_thresholds(scores, view.membership, view.others, view.left_out)
+        called = scores >= thresholds[:, None]
+        rates = [[called[k, side].mean() for side in (own, ~own)] for k, own in enumerate(view.membership)]
+        gains.append(np.mean(np.subtract(*np.transpose(rates))))
+    assert abs(np.mean(gains)) < 3 * np.std(gains, ddof=1) / np.sqrt(FLEETS)
