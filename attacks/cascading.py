@@ -66,7 +66,7 @@ class Cascading(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.further_shadows is not None
-        phi, membership, others = view.log_odds[:, :, 0], view.membership, view.others
+        phi, membership, others = view.standardized_log_odds[:, :, 0], view.membership, view.others
         first = lira_scores(phi, membership, others)
         scores = np.full(first.shape, np.nan)
         for target in range(min(self.targets, len(phi))):
@@ -77,7 +77,7 @@ class Cascading(Attack):
             if anchors.rest.any():
                 seen = view.further_shadows(target, anchors.inside, anchors.outside, self.shadows)
                 alone = ~np.eye(seen.models, dtype=bool)
-                second[anchors.rest] = lira_scores(seen.log_odds[:, :, 0], seen.membership, alone)[0]
+                second[anchors.rest] = lira_scores(seen.standardized_log_odds[:, :, 0], seen.membership, alone)[0]
             scores[target] = cascaded(first[target], second, anchors)
         return scores
 

@@ -183,10 +183,8 @@ def measures(
 def _over_persons(
     scores: Scores, members: Bool[np.ndarray, "records"], persons: Int[np.ndarray, "records"]
 ) -> Mapping[str, Estimate]:
-    metrics: dict[str, Callable[[Roc], Measured]] = {
-        AUC: Roc.auc,
-        **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
-    }
+    metrics: dict[str, Callable[[Roc], Measured]] = {AUC: Roc.auc}
+    metrics |= {tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS}
     resampled = Bootstrap(replicates=REPLICATES, persons=persons)
     return fleet_metrics(scores[None], members[None], metrics, resampled).estimates
 

@@ -81,7 +81,7 @@ def test_anchors_keep_their_first_score_and_the_rest_the_mean_of_both() -> None:
     scores, first = Cascading(targets=1, shadows=24).score(view)[0], LiRA().score(view)[0]
     ((_, inside, outside),) = fleet.asked
     seen = fleet.further_shadows(0, inside, outside, 24)
-    second = lira_scores(seen.log_odds[:, :, 0], seen.membership, ~np.eye(25, dtype=bool))[0]
+    second = lira_scores(seen.standardized_log_odds[:, :, 0], seen.membership, ~np.eye(25, dtype=bool))[0]
     rest = ~(inside | outside)
     np.testing.assert_array_equal(scores[~rest], first[~rest])
     np.testing.assert_allclose(scores[rest], (first[rest] + second) / 2)
