@@ -73,7 +73,13 @@ def test_results_are_tidy(swept):
     assert {row["attack"] for row in rows} == {"", *STANDARD}
     assert {row["model"] for row in rows} == {"all", "0", "1", "2", "3"}
     useful = ("accuracy", "balanced_accuracy", "roc_auc", "log_loss", "calibration_error")
-    of_no_attack = {*(f"test_{name}" for name in useful), "train_accuracy", "linear_test_accuracy", "duplicates"}
+    of_no_attack = {
+        *(f"test_{name}" for name in useful),
+        "train_accuracy",
+        "linear_test_accuracy",
+        "duplicates",
+        "log_odds_spread",
+    }
     assert {row["metric"] for row in rows if not row["attack"]} == of_no_attack
     private = [float(row["epsilon"]) for row in rows if row["defense"] == "dp_sgd"]
     assert all(7.92 <= epsilon <= 8 for epsilon in private)

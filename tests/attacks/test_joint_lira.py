@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy.special import expit
 
 from attacks import JointLiRA, LiRA, View, joint_lira
+from attacks.lira import lira_scores
 from attacks.similarity import POWERS, Similarities
 from evaluation.statistics.metrics import roc_auc
 
@@ -69,7 +70,7 @@ def naive_scores(view: View, persons: np.ndarray) -> np.ndarray:
         for _ in range(2):
             posterior = np.where(np.isnan(scores[target]), 0.5, expit(0.8 * scores[target]))
             rest[target] = phi[target] - np.einsum("kij,j,k->i", kernels, posterior, slope)
-            scores[target] = LiRA()._score_query(rest, view.membership, view.others)[target]
+            scores[target] = lira_scores(rest, view.membership, view.others)[target]
     return scores
 
 

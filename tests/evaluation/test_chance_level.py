@@ -224,6 +224,8 @@ def with_luck(found: Findings, low: float, value: float = 0.02, level: float = 0
     rows = [
         replace(row, value=value, low=low, high=0.03)
         if (row.metric, row.attack, row.model, row.group) == (tpr_at(0.01), found.strongest, "all", "all")
+        else replace(row, value=value)
+        if (row.metric, row.attack, row.group) == (tpr_at(0.01), found.strongest, "all")
         else row
         for row in found.rows
     ]
