@@ -17,6 +17,7 @@ from attacks.view import View
 from attacks.within_record import within_record_slopes
 
 SHARPNESS = 0.8  # LiRA takes its evidence for stronger than it is
+SPREAD_TOLERANCE = 2.0
 FEATURE_SHADOWS = 4
 
 
@@ -86,8 +87,8 @@ class JointLiRA(Attack):
     def _score_targets(
         self, view: View, targets: Int[np.ndarray, "targets"], similar: Similarities
     ) -> Float[np.ndarray, "targets records"]:
-        # Centers stay: how many of a class a model was trained on moves them, which the sums explain.
-        phi = standardized(view.log_odds, recentered=False).mean(axis=-1)
+        # How many of a class a model was trained on moves all its φ, which the sums explain: only misfits are moved.
+        phi = standardized(view.log_odds, tolerance=SPREAD_TOLERANCE).mean(axis=-1)
         members, others = view.membership, view.others[targets]
         sums = similar.sums(members - 0.5)  # around 0; what is the same in all models cancels in LiRA
         slopes = within_record_slopes(phi, sums, members, others)

@@ -94,7 +94,7 @@ def centers_and_spreads(
 
 
 def standardized(
-    phi: Float[np.ndarray, "models records queries"], *, recentered: bool = True
+    phi: Float[np.ndarray, "models records queries"], *, tolerance: float = 1.0
 ) -> Float[np.ndarray, "models records queries"]:
     """φ with the center and the spread of every model brought to those of the fleet's median model.
 
@@ -104,16 +104,15 @@ def standardized(
 
     Args:
         phi: log-odds.
-        recentered: whether centers are moved; otherwise only spreads are brought together.
+        tolerance: models whose spread is within this factor of the median model's stay as they are, at least 1.
     """
     if (measured := centers_and_spreads(phi)) is None:
         return phi
     center, spread = measured
-    scaled = phi * (np.median(spread, axis=0) / spread)[:, None]
-    if not recentered:
-        return scaled
-    own = center * np.median(spread, axis=0) / spread
-    return scaled - own[:, None] + np.median(center, axis=0)
+    scale = np.median(spread, axis=0) / spread
+    moved = (phi - center[:, None]) * scale[:, None] + np.median(center, axis=0)
+    alike = (scale < tolerance) & (scale > 1 / tolerance)
+    return np.where(alike[:, None], phi, moved)
 
 
 def each_query(
