@@ -14,14 +14,11 @@ import os
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
-from jaxtyping import Int
 from rich.console import Console
 from rich.table import Table
 
@@ -29,6 +26,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 from attacks import BASE, RMIA, Attack, JointLiRA, LiRA, NoiseAgreement, View, Votes  # noqa: E402
+from evaluation.measuring.half_fleets import part_of  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
 from evaluation.signals.grant import Grant  # noqa: E402
 from evaluation.signals.signals import view  # noqa: E402
@@ -59,11 +57,6 @@ LABELS: Mapping[str, Attack] = {
     "votes, 5 queries": Votes(copies=4),
     "votes, 17 queries": Votes(copies=16),
 }
-PER_MODEL = (
-    *("membership", "logits", "probabilities", "predictions", "unguarded_logits", "groups"),
-    *("population_logits", "population_probabilities", "population_predictions", "shadow_features"),
-)
-"""Arrays of a view whose first axis is that of models."""
 
 
 def fleet(data: str, root: str | None, runs: str, guard: str = "none") -> Run:
@@ -73,22 +66,11 @@ def fleet(data: str, root: str | None, runs: str, guard: str = "none") -> Run:
     return Run(Path(train(composed(*overrides))["folder"]))
 
 
-def of_models(seen: View, models: Int[np.ndarray, "some"]) -> View:
-    """A smaller fleet, as if the others had never been trained."""
-    arrays: dict[str, Any] = {name: value[models] for name in PER_MODEL if (value := getattr(seen, name)) is not None}
-    queries: dict[str, Any] = {
-        name: (lambda model, x, ask=ask: ask(int(models[model]), x))
-        for name in ("query", "query_label")
-        if (ask := getattr(seen, name)) is not None
-    }
-    return replace(seen, **arrays, **queries)
-
-
 def measured(attack: Attack, seen: View, shadows: int) -> tuple[float, float, float, float] | None:
     """AUC, TPR at 1 % and 0.1 % FPR and seconds a target, the means over all targets; None where it cannot run."""
     values, start = [], time.perf_counter()
     for first in range(0, seen.models - shadows, shadows + 1):
-        part = of_models(seen, np.arange(first, first + shadows + 1))
+        part = seen if shadows + 1 == seen.models else part_of(seen, slice(first, first + shadows + 1))
         if attack.missing(part) is not None:
             return None
         for scores, members in zip(attack.score(part), part.membership, strict=True):

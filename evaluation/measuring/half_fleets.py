@@ -68,6 +68,8 @@ def part_of(seen: View, models: slice) -> View:
     """
     start, _, step = models.indices(seen.models)
     parts: dict[str, Any] = {name: getattr(seen, name)[models] for name in BY_MODEL if getattr(seen, name) is not None}
+    # Hidden layers are those of the fleet's first models, whichever of them are in this part, and so are its targets.
+    parts |= {"shadow_features": None, "further_shadows": None}
     for name in ("query", "query_label"):
         if (ask := getattr(seen, name)) is not None:
             parts[name] = lambda model, x, ask=ask: ask(start + step * model, x)
