@@ -136,6 +136,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from datamodules.dataset import from_config
     from datamodules.settings import check_numbers, made
     from datamodules.split import Membership
+    from evaluation.guess_shares import checked_share
     from evaluation.reach import Reach
     from evaluation.runs import Run
     from targets import progress
@@ -152,6 +153,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"data is not chosen; add data=<name>, one of {names}")
     if missing_keys := [key for key, value in settings["data"].items() if value == "???"]:
         raise ValueError(f"data.{missing_keys[0]} is not given; add data.{missing_keys[0]}=<value>")
+    guesses = checked_share("guesses", settings["guesses"])
     dataset = from_config(settings)
     if settings.get("tuning"):
         from evaluation.trials import Trials
@@ -166,6 +168,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     membership = made(Membership, "membership", settings["membership"])
     split, recipe = dataset.split, Recipe.of(settings)
     run.check_secret(settings["secret"])
+    run.check_guesses(guesses)
     guard = make_guard(settings)
     check_guard(guard, len(dataset.classes))
     for role in sorted(guard.roles):

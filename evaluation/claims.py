@@ -34,12 +34,13 @@ def violations(findings: Sequence[Findings]) -> list[Violation]:
     the largest of several would refute true claims too often.
 
     Args:
-        findings: of all runs that are judged together; each claim is tested at 0.05 over the number of claims.
+        findings: of all runs that are judged together; each claim is tested at 0.05 over the number of claims, and over
+            the number of shares of guesses that were tried on its run.
     """
     level = level_of(findings)
     bounds = [(found, _bound(found, level)) for found in findings if is_tested(found) and found.audit]
     return [
-        Violation(found=found, bound=bound, level=level)
+        Violation(found=found, bound=bound, level=level / tried(found))
         for found, bound in bounds
         if bound > (found.statement.epsilon or 0.0)
     ]
@@ -51,8 +52,19 @@ def is_tested(found: Findings) -> bool:
 
 
 def level_of(findings: Sequence[Findings]) -> float:
-    """The level at which each claim is tested."""
+    """The level at which each claim is tested, by all shares of guesses that were tried on its run together."""
     return LEVEL / max(sum(map(is_tested, findings)), 1)
+
+
+def tried(found: Findings) -> int:
+    """How many shares of guesses were tried on a run; each is tested at the level of its claim over their number.
+
+    All of them together then refute a true claim with a probability of at most that level (Bonferroni), judged after
+    the last one. Whoever judges after each, and stops at the first refutation, is wrong with at most 1 + 1/2 + … + 1/n
+    times that probability.
+    """
+    count: int = found.audit.get("tried", 1)
+    return count
 
 
 def is_refutable(found: Findings, level: float) -> bool:
@@ -63,4 +75,4 @@ def is_refutable(found: Findings, level: float) -> bool:
 
 def _bound(found: Findings, level: float) -> float:
     audit, delta = found.audit, found.statement.delta or 0.0
-    return one_run(audit["canaries"], audit["guesses"], audit["correct"], delta, level)
+    return one_run(audit["canaries"], audit["guesses"], audit["correct"], delta, level / tried(found))

@@ -16,7 +16,7 @@ from evaluation.statistics.epsilon import tpr_ceiling
 from evaluation.titles import canary_text, has_canaries, is_undefended, line_name, varying
 
 FPR = FPRS[0]
-MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "seed")
+MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed")
 """Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
 OUTSIDE = ("data.root", "data.slices")
 """Where a data set lies, and by which columns results are read, says nothing about what was learned."""

@@ -15,6 +15,7 @@ from hydra.utils import instantiate
 from attacks import Attack
 from datamodules.settings import made
 from datamodules.slices import Slices
+from evaluation.guess_shares import checked_share, shares_tried
 from evaluation.runs import Run, canonical
 from evaluation.signals.augmentations import AUGMENTATIONS
 from evaluation.signals.grant import Grant
@@ -24,7 +25,7 @@ from evaluation.utility import ACCURACY, Utility
 METHOD_VERSION = 7
 """Part of what kept findings are known by; raised when a change makes the same models give other numbers."""
 
-BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "attacks.LossThreshold"}, "guesses": 0.1}
+BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "attacks.LossThreshold"}, "guesses": None}
 """What `conf/threat/black_box.yaml` says."""
 
 
@@ -35,8 +36,8 @@ class Method:
     Args:
         attacks: for each attack the Hydra node that makes it.
         threat: the settings of a `Grant`; under `audit` the Hydra node of the attack whose guesses bound ε from below,
-            and under `guesses` the share of records guessed at either end. Both are fixed beforehand, since a bound of
-            the best of several would need a correction.
+            and under `guesses` the share of records guessed at either end, None for the one that each run recorded.
+            Both are fixed beforehand; what other shares were tried on a run is corrected for.
         queries: how each record is put to the models.
         adaptive: the nodes of attacks that a run's defense or guard may ask for, by name.
         utility: the measure that results are read by; all are taken.
@@ -64,8 +65,8 @@ class Method:
         if not isinstance(self.threat.get("audit"), Mapping):
             held = self.threat.get("audit")
             raise ValueError(f"threat.audit={held} is no attack; set threat.audit._target_=attacks.<class>")
-        if not isinstance(self.guesses, int | float) or not 0 < self.guesses <= 0.5:
-            raise ValueError(f"threat.guesses={self.guesses} is no share at either end; choose above 0, at most 0.5")
+        if (share := self.threat.get("guesses")) is not None:
+            checked_share("threat.guesses", share)
         Utility.named(self.utility)
         self.make_attacks()  # wrong settings are refused before anything is measured
         if self.audit.threat.known_members:
@@ -76,11 +77,10 @@ class Method:
         given = {name: value for name, value in self.threat.items() if name not in ("audit", "guesses")}
         return made(Grant, "threat", given)
 
-    @property
-    def guesses(self) -> float:
-        """Share of the records that are guessed to be members, and again non-members, for the bounds on ε."""
-        share: float = self.threat["guesses"]
-        return share
+    def guesses_on(self, run: Run) -> float:
+        """Share of a run's records that are guessed to be members, and again non-members, for the bounds on ε."""
+        share = self.threat.get("guesses")
+        return run.guesses if share is None else float(share)
 
     @cached_property
     def audit(self) -> Attack:
@@ -122,6 +122,10 @@ class Method:
         settings = {**asdict(self), "attacks": self.nodes_on(run)}
         for name in ("adaptive", "utility", "slices"):
             del settings[name]
+        share = self.guesses_on(run)
+        settings["threat"] = {**self.threat, "guesses": share}
+        if len(tried := shares_tried(run, share)) > 1:
+            settings["shares tried"] = len(tried)
         text = json.dumps([canonical(settings), stamp(run), self.slices_of(run).digest, METHOD_VERSION], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

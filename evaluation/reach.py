@@ -10,13 +10,12 @@ from typing import Any
 from datamodules.dataset import Dataset
 from datamodules.settings import made
 from datamodules.split import Membership
-from evaluation.claims import LEVEL
+from evaluation.claims import LEVEL, tried
 from evaluation.findings import Findings
+from evaluation.guess_shares import SHARE
 from evaluation.statistics.epsilon import canaries_needed, one_run
 from evaluation.titles import epsilon_text
 
-SHARE = 0.1
-"""Of the canaries, guessed at either end unless `threat.guesses` says otherwise."""
 MORE = 0.4
 """A share that leaves enough canaries between both ends: by chance one in ten more of them may be in than out."""
 ROUNDING = 1e-9  # of a share of a count
@@ -24,13 +23,14 @@ ROUNDING = 1e-9  # of a share of a count
 
 @dataclass(frozen=True, kw_only=True)
 class Reach:
-    """What the guesses of an audit refute if all of them are right.
+    """The claims that guesses of an audit refute if all of them are right.
 
     Args:
         epsilon: ε that is claimed.
         delta: δ of the claim.
         canaries: how many there are.
         share: of the canaries, guessed at either end.
+        tried: how many shares were guessed on the run, which share the level.
         drawn: whether their membership is drawn with probability ½, without which guesses prove nothing about ε.
     """
 
@@ -38,6 +38,7 @@ class Reach:
     delta: float
     canaries: int
     share: float = SHARE
+    tried: int = 1
     drawn: bool = True
 
     @classmethod
@@ -53,19 +54,21 @@ class Reach:
         size = membership.public_size(make_defense(node).units(split), len(split.canaries))
         delta = node.get("delta") or Recipe.of(settings).arithmetic(size).delta
         drawn = membership.share == 0.5
-        return cls(epsilon=node["epsilon"], delta=delta, canaries=len(split.canaries), drawn=drawn)
+        share = settings.get("guesses", SHARE)
+        return cls(epsilon=node["epsilon"], delta=delta, canaries=len(split.canaries), share=share, drawn=drawn)
 
     @classmethod
     def measured(cls, found: Findings) -> Reach:
         """The reach of the audit of a run with a claim."""
         claim, audit = found.statement, found.audit
         share = audit["guesses"] / 2 / audit["canaries"] or SHARE
-        return cls(epsilon=claim.epsilon or 0.0, delta=claim.delta or 0.0, canaries=audit["canaries"], share=share)
+        claimed, delta = claim.epsilon or 0.0, claim.delta or 0.0
+        return cls(epsilon=claimed, delta=delta, canaries=audit["canaries"], share=share, tried=tried(found))
 
     def ceiling(self, level: float = LEVEL) -> float:
         """The lower bound on ε that a perfect attack proves, which is wrong with a probability of at most `level`."""
         guesses = 2 * int(self.share * self.canaries + ROUNDING)
-        return one_run(self.canaries, guesses, guesses, self.delta, level) if self.drawn else 0.0
+        return one_run(self.canaries, guesses, guesses, self.delta, level / self.tried) if self.drawn else 0.0
 
     def sentence(self, level: float = LEVEL) -> str:
         """Which claims can be refuted, and what it takes where that of the run cannot."""
@@ -80,7 +83,8 @@ class Reach:
         if not self.drawn:
             return "membership.share=0.5"
         enough = replace(self, share=max(self.share, MORE)).ceiling(level) > self.epsilon
-        more = f", or threat.guesses={MORE}" if enough else ""
+        more = f", or guesses={MORE}" if enough else ""
+        level /= self.tried
         if count := canaries_needed(self.epsilon, self.share, self.delta, level):
             return f"at least {count:,} canaries{more}"
         if count := canaries_needed(self.epsilon, self.share, 0.0, level):

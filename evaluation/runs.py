@@ -22,6 +22,7 @@ from jaxtyping import Bool
 from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
 from datamodules.split import Membership
+from evaluation.guess_shares import SHARE
 from targets import RESULTS_VERSION
 from targets.checkpoints import discard_partly_written, kept_epochs, weights_path
 from targets.files import replacing, write, write_json
@@ -32,7 +33,7 @@ from targets.statement import Statement
 
 IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")
 """The keys that decide what a model learns, with `canary` if there are any. More models, other workers or another guard
-extend the same run."""
+extend the same run, and so does the share that audits guess, which is fixed with the first model."""
 PLACES = ("root", "path", "schema")
 """Where data lies decides nothing: its content is hashed instead."""
 READ_BY = "slices"
@@ -124,6 +125,11 @@ class Run:
         return tuple(self._summary.get("canaries", ()))
 
     @property
+    def guesses(self) -> float:
+        """Share of the canaries, or else records, that audits of it guess at either end: fixed before training."""
+        return float(self.config.get("guesses", SHARE))
+
+    @property
     def metrics(self) -> Path:
         """The file of what was measured."""
         own = self.guard == NoGuard.name
@@ -161,6 +167,14 @@ class Run:
         if secret is not None and path.exists() and Secret.load(path) != Secret.from_text(str(secret)):
             raise ValueError(f"secret=… differs from the one that {self.folder} was made with; remove that folder")
 
+    def check_guesses(self, share: float) -> None:
+        """Raises ValueError if models of the run are there, and audits of it guess another share than the one given."""
+        if self._has_models() and (fixed := Run(self.folder).guesses) != share:
+            raise ValueError(
+                f"guesses={share} differs from {fixed}, which was fixed before {self.folder} was trained; set"
+                f" guesses={fixed}, or evaluate with threat.guesses={share}, which is corrected for"
+            )
+
     def create(self, config: Mapping[str, Any], secret: str | None, dataset: Dataset) -> None:
         """Makes the folder with its configuration and secret; an existing one is kept, without what is half written."""
         private = self.folder / "private"
@@ -176,10 +190,15 @@ class Run:
         self.describe(config)
 
     def describe(self, config: Mapping[str, Any]) -> None:
-        """Keeps the configuration; of one that names the same run, columns to read results by may be others."""
+        """Keeps the configuration; of one that names the same run, columns to read results by may be others.
+
+        The share that audits guess stays as it was when the first model was trained.
+        """
+        share = Run(self.folder).guesses if self._has_models() else config.get("guesses", SHARE)
         config = {**config, "data": {key: absolute(key, value) for key, value in config["data"].items()}}
         public = {key: value for key, value in config.items() if key in (*decisive(config), "names", "fleet")}
         public["names"] = {group: name for group, name in config["names"].items() if group != "guard"}
+        public["guesses"] = float(share)
         write(self.folder / "config.yaml", yaml.safe_dump(public, sort_keys=False))
 
     def complete(self, models: int) -> None:
@@ -207,7 +226,7 @@ class Run:
 
     def fail(self, reason: str) -> None:
         """Leaves the reason behind, if the disk has room; a run without a single model leaves but its log beside it."""
-        if not any(self.folder.glob("models/[0-9]*.safetensors")):
+        if not self._has_models():
             for path in self.folder.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -215,6 +234,9 @@ class Run:
                     path.unlink()
         with suppress(OSError):
             write(self.folder / "FAILED", reason + "\n")
+
+    def _has_models(self) -> bool:
+        return any(self.folder.glob("models/[0-9]*.safetensors"))
 
     @contextmanager
     def lock(self) -> Iterator[bool]:

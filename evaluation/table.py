@@ -8,7 +8,7 @@ from typing import NamedTuple, TextIO
 
 from rich.text import Text
 
-from evaluation.claims import is_tested, level_of, violations
+from evaluation.claims import LEVEL, is_tested, level_of, tried, violations
 from evaluation.curves import ordered, strongest_row
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from evaluation.flags.flags import VIOLATED, flags, meanings, refutation
@@ -79,7 +79,7 @@ def show_findings(findings: Sequence[Findings], file: TextIO | None = None) -> N
     for violation in violations(findings):
         whose = f"{VIOLATED}, {title(violation.found)}: "
         console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
-    for whose, sentence in reaches(findings):
+    for whose, sentence in (*reaches(findings), *corrections(findings)):
         console.print(Text.assemble((f"{whose}: ", "dim"), sentence))
     for flag, sentences in meanings(findings).items():
         if flag != VIOLATED:
@@ -156,6 +156,16 @@ def reaches(findings: Sequence[Findings]) -> list[tuple[str, str]]:
     tested = [found for found in ordered(findings) if is_tested(found) and found.audit and has_canaries(found)]
     level = level_of(findings)
     return [(title(found), Reach.measured(found).sentence(level)) for found in tested]
+
+
+def corrections(findings: Sequence[Findings]) -> list[tuple[str, str]]:
+    """For each run on which several shares of guesses were tried, how many, and at which level its bounds are hence."""
+    told = "{count} shares of guesses were tried, so that each bound on ε is one at p = {level:.2g}, not {most}"
+    return [
+        (title(found), told.format(count=tried(found), level=LEVEL / tried(found), most=LEVEL))
+        for found in ordered(findings)
+        if tried(found) > 1
+    ]
 
 
 def attack_text(found: Findings, attack: str) -> str:

@@ -15,6 +15,7 @@ from hydra.errors import HydraException
 from commandline import one_line
 from datamodules.dataset import Dataset, from_config
 from datamodules.settings import made
+from evaluation.guess_shares import SHARE
 from evaluation.runs import Run
 from evaluation.tuning import Tuning, with_values
 from targets import progress, workers
@@ -94,6 +95,7 @@ class Trials:
             **settings,
             "tuning": None,
             "secret": secret,
+            "guesses": SHARE,  # nobody audits a trial, and runs of all shares have the same ones
             "runs": str(Path(settings["runs"]) / TRIALS),
             "fleet": {**settings["fleet"], "models": tuning.models, "keep_checkpoints": 0},
         }

@@ -15,10 +15,12 @@ from attacks import Attack, LossThreshold, View
 from datamodules.slices import NO_SLICES
 from datamodules.split import Membership
 from evaluation.audit import audit_records
+from evaluation.claims import LEVEL
 from evaluation.findings import Findings, Row
 from evaluation.flags.duplicates import DUPLICATES, duplicated_share
 from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
 from evaluation.flags.unlike_models import spread_rows
+from evaluation.guess_shares import keep_tried, shares_tried
 from evaluation.measuring.exposure import Exposure
 from evaluation.measuring.half_fleets import ASSUMED, over_dispersion
 from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
@@ -115,7 +117,7 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
         needs=needs,
         threat=method.grant.access,
         released=method.grant.behind(run.made_guard),
-        audit=lower_bounds(run, auditor, seen, method.guesses),
+        audit=lower_bounds(run, auditor, seen, method.guesses_on(run)),
     )
     for attack in scores:
         if attack.name == findings.strongest:
@@ -146,7 +148,14 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, guesses: float) -> dict[
     """Lower bounds on ε of model 0, from guesses at who was in its training set; empty where they would be invalid.
 
     The bounds need memberships drawn independently with probability ½, hence neither a fixed split nor persons with
-    several records. Where the auditor cannot run, as without checkpoints, the loss takes its place.
+    several records. Where the auditor cannot run, as without checkpoints, the loss takes its place. Each bound is wrong
+    with a probability of at most 0.05 over the number of shares that were ever guessed about the run.
+
+    Args:
+        run: whose model 0 is audited.
+        auditor: scores the records.
+        seen: what it sees.
+        guesses: share of the records guessed at either end; kept as tried before anything is guessed.
     """
     membership = Membership(**run.config["membership"])
     if auditor.missing(seen) is not None:
@@ -161,5 +170,9 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, guesses: float) -> dict[
         return {}
     size = membership.public_size(len(run.dataset.split.pool), len(run.dataset.split.canaries))
     delta = run.statement.delta or Recipe.of(run.config).arithmetic(size).delta
-    found = audit_records(scores[scored], members[scored], delta=delta, guesses=guesses, seed=run.config["seed"])
-    return {"attack": auditor.name, **found.to_json()}
+    keep_tried(run, guesses)
+    tried = len(shares_tried(run, guesses))
+    found = audit_records(
+        scores[scored], members[scored], delta=delta, guesses=guesses, alpha=LEVEL / tried, seed=run.config["seed"]
+    )
+    return {"attack": auditor.name, "tried": tried, **found.to_json()}

@@ -21,7 +21,7 @@ from evaluation.report.attack_table import NUMBERS, attack_tables
 from evaluation.report.promises import promises
 from evaluation.report.provenance import as_yaml
 from evaluation.report.sections import BOUNDS
-from evaluation.table import NOTHING, WORDS, headings, lines, reaches
+from evaluation.table import NOTHING, WORDS, corrections, headings, lines, reaches
 from evaluation.titles import canary_text, has_canaries, setting
 
 TEXTS = (*WORDS, "needs")
@@ -58,7 +58,7 @@ def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Ma
         one_each=are_many(series(runs)),
         meanings=meanings(runs),
         bounds=list(BOUNDS.values()),
-        reaches=reaches(runs),
+        reaches=[*reaches(runs), *corrections(runs)],
         as_yaml=as_yaml,
     )
 

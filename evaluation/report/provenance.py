@@ -17,7 +17,7 @@ from evaluation.titles import title
 from targets import RESULTS_VERSION
 
 LIBRARIES = ("palisade", "torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
-OWN = ("defense", "guard", "canary", "seed")
+OWN = ("defense", "guard", "canary", "guesses", "seed")
 """Parts of a configuration in which runs on one curve may differ."""
 
 
