@@ -95,6 +95,7 @@ def settings_of(case: Case, root: str | None, runs: Path) -> dict[str, Any]:
     overrides = ["experiment=dp_audit", f"defense.epsilon={case.epsilon}", f"fleet.models={case.models}"]
     overrides += ["fleet.workers=1", "secret=audit", f"runs={runs}"]  # another process would add the noise
     overrides += [f"canary={case.canaries.kind}", f"canary.count={case.canaries.count}"]
+    overrides.append(f"guesses={case.canaries.guessed}")
     overrides.append(f"fleet.keep_checkpoints={case.checkpoints}")
     if root is not None:
         overrides.append(f"data.root={Path(root, 'location30').resolve()}")

@@ -40,7 +40,7 @@ def violations(findings: Sequence[Findings]) -> list[Violation]:
     level = level_of(findings)
     bounds = [(found, _bound(found, level)) for found in findings if is_tested(found) and found.audit]
     return [
-        Violation(found=found, bound=bound, level=level / tried(found))
+        Violation(found=found, bound=bound, level=level / shares_of(found))
         for found, bound in bounds
         if bound > (found.statement.epsilon or 0.0)
     ]
@@ -56,14 +56,14 @@ def level_of(findings: Sequence[Findings]) -> float:
     return LEVEL / max(sum(map(is_tested, findings)), 1)
 
 
-def tried(found: Findings) -> int:
-    """How many shares of guesses were tried on a run; each is tested at the level of its claim over their number.
+def shares_of(found: Findings) -> int:
+    """The number of shares of guesses that were tried on a run: each is tested at the level of the claim over it.
 
     All of them together then refute a true claim with a probability of at most that level (Bonferroni), judged after
     the last one. Whoever judges after each, and stops at the first refutation, is wrong with at most 1 + 1/2 + … + 1/n
     times that probability.
     """
-    count: int = found.audit.get("tried", 1)
+    count: int = found.audit.get("shares", 1)
     return count
 
 
@@ -75,4 +75,4 @@ def is_refutable(found: Findings, level: float) -> bool:
 
 def _bound(found: Findings, level: float) -> float:
     audit, delta = found.audit, found.statement.delta or 0.0
-    return one_run(audit["canaries"], audit["guesses"], audit["correct"], delta, level / tried(found))
+    return one_run(audit["canaries"], audit["guesses"], audit["correct"], delta, level / shares_of(found))

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from evaluation.runs import Run
 
 SHARE = 0.1
-"""Of the canaries, guessed at either end where a run recorded no other."""
+"""Of the canaries, guessed at either end where a run recorded none before it was trained."""
 FOLDER = "guesses"
 """In a run's private folder, an empty file for each share that was tried besides: two evaluations lose none."""
 
@@ -18,7 +18,7 @@ def checked_share(key: str, share: Any) -> float:
 
     Args:
         key: the setting that holds it.
-        share: what was given.
+        share: its value.
 
     Raises:
         ValueError: if it is none.
@@ -30,11 +30,11 @@ def checked_share(key: str, share: Any) -> float:
 
 def shares_tried(run: Run, share: float) -> list[float]:
     """All shares that audits of a run ever guessed, rising: the recorded one, this one, and those tried before."""
-    kept = (run.folder / "private" / FOLDER).glob("*")
-    return sorted({run.guesses, share, *(float(path.name) for path in kept)})
+    files = (run.folder / "private" / FOLDER).glob("[0-9]*")
+    return sorted({run.guesses, share, *(float(path.name) for path in files)})
 
 
-def keep_tried(run: Run, share: float) -> None:
+def record_share(run: Run, share: float) -> None:
     """Leaves behind that audits of a run guess a share, before anybody sees what that shows."""
     if share != run.guesses:
         folder = run.folder / "private" / FOLDER

@@ -124,8 +124,8 @@ class Method:
             del settings[name]
         share = self.guesses_on(run)
         settings["threat"] = {**self.threat, "guesses": share}
-        if len(tried := shares_tried(run, share)) > 1:
-            settings["shares tried"] = len(tried)
+        if (shares := len(shares_tried(run, share))) > 1:
+            settings["shares tried"] = shares
         text = json.dumps([canonical(settings), stamp(run), self.slices_of(run).digest, METHOD_VERSION], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

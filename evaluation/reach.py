@@ -10,7 +10,7 @@ from typing import Any
 from datamodules.dataset import Dataset
 from datamodules.settings import made
 from datamodules.split import Membership
-from evaluation.claims import LEVEL, tried
+from evaluation.claims import LEVEL, shares_of
 from evaluation.findings import Findings
 from evaluation.guess_shares import SHARE
 from evaluation.statistics.epsilon import canaries_needed, one_run
@@ -30,7 +30,7 @@ class Reach:
         delta: δ of the claim.
         canaries: how many there are.
         share: of the canaries, guessed at either end.
-        tried: how many shares were guessed on the run, which share the level.
+        shares: how many of them were guessed on the run, which share the level.
         drawn: whether their membership is drawn with probability ½, without which guesses prove nothing about ε.
     """
 
@@ -38,7 +38,7 @@ class Reach:
     delta: float
     canaries: int
     share: float = SHARE
-    tried: int = 1
+    shares: int = 1
     drawn: bool = True
 
     @classmethod
@@ -63,12 +63,12 @@ class Reach:
         claim, audit = found.statement, found.audit
         share = audit["guesses"] / 2 / audit["canaries"] or SHARE
         claimed, delta = claim.epsilon or 0.0, claim.delta or 0.0
-        return cls(epsilon=claimed, delta=delta, canaries=audit["canaries"], share=share, tried=tried(found))
+        return cls(epsilon=claimed, delta=delta, canaries=audit["canaries"], share=share, shares=shares_of(found))
 
     def ceiling(self, level: float = LEVEL) -> float:
         """The lower bound on ε that a perfect attack proves, which is wrong with a probability of at most `level`."""
         guesses = 2 * int(self.share * self.canaries + ROUNDING)
-        return one_run(self.canaries, guesses, guesses, self.delta, level / self.tried) if self.drawn else 0.0
+        return one_run(self.canaries, guesses, guesses, self.delta, level / self.shares) if self.drawn else 0.0
 
     def sentence(self, level: float = LEVEL) -> str:
         """Which claims can be refuted, and what it takes where that of the run cannot."""
@@ -84,7 +84,7 @@ class Reach:
             return "membership.share=0.5"
         enough = replace(self, share=max(self.share, MORE)).ceiling(level) > self.epsilon
         more = f", or guesses={MORE}" if enough else ""
-        level /= self.tried
+        level /= self.shares
         if count := canaries_needed(self.epsilon, self.share, self.delta, level):
             return f"at least {count:,} canaries{more}"
         if count := canaries_needed(self.epsilon, self.share, 0.0, level):

@@ -126,7 +126,10 @@ class Run:
 
     @property
     def guesses(self) -> float:
-        """Share of the canaries, or else records, that audits of it guess at either end: fixed before training."""
+        """Share of the canaries, or else records, that audits of it guess at either end, as recorded before training.
+
+        Runs from before it was recorded have the one that all had unless an evaluation said otherwise.
+        """
         return float(self.config.get("guesses", SHARE))
 
     @property
@@ -171,7 +174,7 @@ class Run:
         """Raises ValueError if models of the run are there, and audits of it guess another share than the one given."""
         if self._has_models() and (fixed := Run(self.folder).guesses) != share:
             raise ValueError(
-                f"guesses={share} differs from {fixed}, which was fixed before {self.folder} was trained; set"
+                f"guesses={share} comes after {self.folder} was trained, of which audits guess {fixed}; set"
                 f" guesses={fixed}, or evaluate with threat.guesses={share}, which is corrected for"
             )
 
@@ -192,13 +195,15 @@ class Run:
     def describe(self, config: Mapping[str, Any]) -> None:
         """Keeps the configuration; of one that names the same run, columns to read results by may be others.
 
-        The share that audits guess stays as it was when the first model was trained.
+        The share that audits guess stays as it was when the first model was trained; if there was none, as before it
+        was recorded, a later one is none that was fixed beforehand.
         """
-        share = Run(self.folder).guesses if self._has_models() else config.get("guesses", SHARE)
+        fixed = Run(self.folder).config if self._has_models() else config
         config = {**config, "data": {key: absolute(key, value) for key, value in config["data"].items()}}
         public = {key: value for key, value in config.items() if key in (*decisive(config), "names", "fleet")}
         public["names"] = {group: name for group, name in config["names"].items() if group != "guard"}
-        public["guesses"] = float(share)
+        if (share := fixed.get("guesses")) is not None:
+            public["guesses"] = float(share)
         write(self.folder / "config.yaml", yaml.safe_dump(public, sort_keys=False))
 
     def complete(self, models: int) -> None:

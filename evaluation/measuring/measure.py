@@ -20,7 +20,7 @@ from evaluation.findings import Findings, Row
 from evaluation.flags.duplicates import DUPLICATES, duplicated_share
 from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
 from evaluation.flags.unlike_models import spread_rows
-from evaluation.guess_shares import keep_tried, shares_tried
+from evaluation.guess_shares import record_share, shares_tried
 from evaluation.measuring.exposure import Exposure
 from evaluation.measuring.half_fleets import ASSUMED, over_dispersion
 from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
@@ -40,13 +40,16 @@ from targets.recipe import Recipe
 def findings_of(runs: Sequence[Run], method: Method) -> list[Findings]:
     """What attacks find on runs: kept from an earlier call where nothing has changed, otherwise measured."""
     missing = [run for run in runs if kept(run, method) is None]
+    measured: dict[tuple[Path, str], Findings] = {}
     for run in missing:
         train_shadows_of(run, method)
     if missing:
         with progress.Progress(missing[0].folder.parent, len(missing), "runs attacked"):
             items = [(run.folder, run.guard, method) for run in missing]
-            list(workers.run(measure_and_keep, items, workers.count("auto")))
-    return [found for run in runs if (found := kept(run, method)) is not None]
+            measured = dict(workers.run(measure_and_keep, items, workers.count("auto")))
+    # Another evaluation may have put its own in the place of what was just measured.
+    findings = (measured.get((run.folder, run.guard)) or kept(run, method) for run in runs)
+    return [found for found in findings if found is not None]
 
 
 def train_shadows_of(run: Run, method: Method) -> None:
@@ -59,12 +62,15 @@ def train_shadows_of(run: Run, method: Method) -> None:
                 attack.run(seen)  # for the files of the models alone
 
 
-def measure_and_keep(folder: Path, guard: str, method: Method) -> None:
+def measure_and_keep(folder: Path, guard: str, method: Method) -> tuple[tuple[Path, str], Findings]:
     """The work item of a process: one run."""
     run = Run(folder, guard)
     measured = {"key": method.key(run), "models": len(run.models())}  # before others may extend the run
-    write_json(run.metrics, {**measured, "findings": measure(run, method).to_json()})
+    content = {**measured, "findings": measure(run, method).to_json()}
+    write_json(run.metrics, content)
     progress.report(run.name, 1)
+    # As from the file, so that a report is the same whether it was measured for it or before.
+    return (folder, guard), Findings.from_json(run, json.loads(json.dumps(content["findings"])), method.read_by)
 
 
 def kept(run: Run, method: Method) -> Findings | None:
@@ -155,7 +161,7 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, guesses: float) -> dict[
         run: whose model 0 is audited.
         auditor: scores the records.
         seen: what it sees.
-        guesses: share of the records guessed at either end; kept as tried before anything is guessed.
+        guesses: share of the records guessed at either end; recorded before anything is guessed.
     """
     membership = Membership(**run.config["membership"])
     if auditor.missing(seen) is not None:
@@ -170,9 +176,9 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, guesses: float) -> dict[
         return {}
     size = membership.public_size(len(run.dataset.split.pool), len(run.dataset.split.canaries))
     delta = run.statement.delta or Recipe.of(run.config).arithmetic(size).delta
-    keep_tried(run, guesses)
-    tried = len(shares_tried(run, guesses))
+    record_share(run, guesses)
+    shares = len(shares_tried(run, guesses))
     found = audit_records(
-        scores[scored], members[scored], delta=delta, guesses=guesses, alpha=LEVEL / tried, seed=run.config["seed"]
+        scores[scored], members[scored], delta=delta, guesses=guesses, alpha=LEVEL / shares, seed=run.config["seed"]
     )
-    return {"attack": auditor.name, "tried": tried, **found.to_json()}
+    return {"attack": auditor.name, "shares": shares, **found.to_json()}

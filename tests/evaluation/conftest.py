@@ -128,6 +128,7 @@ def finding(
         "seed": 0,
         "names": {"network": "mlp", "defense": defense, "canary": canary},
         "fleet": {"models": MODELS},
+        "guesses": 0.1,
     }
     if canary != "none":
         config["canary"] = {"kind": canary, "count": 500}

@@ -158,10 +158,9 @@ def test_the_recipes_reach_what_the_documents_say(
     root = ROOT.parent / "shared" / "data" / "location30"
     if not root.is_dir():
         pytest.skip("no location30 under ../shared/data")
-    settings = compose("experiment=dp_audit", f"data.root={root}", *more)
-    planned = Reach.planned(settings, from_config(settings))
-    assert planned is not None
-    reach = replace(planned, share=share)
+    settings = compose("experiment=dp_audit", f"data.root={root}", f"guesses={share}", *more)
+    reach = Reach.planned(settings, from_config(settings))
+    assert reach is not None and reach.share == share
     assert reach.sentence().startswith(f"this audit can refute claims up to ε = {reaches}")
     assert (reach.ceiling() > reach.epsilon) == (reaches != "3.9")
     if reaches != "3.9":
