@@ -190,6 +190,7 @@ BAD = {
     "unknown key": ((*TRAIN, "data=digits", "nope=1"), "Could not override 'nope'"),
     "batch above N": ((*TRAIN, "data=digits", "trainer.batch_size=700"), "=700 exceeds N=629; choose at most 629"),
     "no models": ((*TRAIN, "data=digits", "fleet.models=0"), "fleet.models=0 cannot be used; choose a whole"),
+    "no share": ((*TRAIN, "data=digits", "guesses=0.7"), "guesses=0.7 is no share at either end; choose above 0"),
     "missing file": ((*TRAIN, "data=npz", "data.path=nowhere.npz"), "nowhere.npz"),
     "corrupted file": ((*TRAIN, "data=npz", "data.path=corrupt.npz"), "corrupt.npz"),
     "NaN": ((*TRAIN, "data=npz", "data.path=nan.npz"), "x has NaN or infinite values"),
