@@ -17,7 +17,7 @@ from evaluation.figures.roc_plot import roc
 from evaluation.figures.style import save, svg
 from evaluation.findings import COLUMNS, Findings
 from evaluation.measuring.exposure import exposed_csv
-from evaluation.report.outsiders import worst_accusation
+from evaluation.report.outsiders import false_accusations
 from evaluation.report.page import inline, render
 from evaluation.report.scope import INTERNAL, PUBLIC, checked_scope, public_command, published
 from evaluation.report.summary import summary
@@ -50,7 +50,7 @@ def write(
         ValueError: if the runs are not comparable, or the scope is unknown.
     """
     checked_scope(scope)
-    shipped, worst = dict(releases or {}), worst_accusation(study, findings)
+    shipped, accusations = dict(releases or {}), false_accusations(study, findings)
     if scope == PUBLIC:
         runs, findings = ordered(findings), published(findings)
         pairs = zip(runs, findings, strict=True)
@@ -61,7 +61,9 @@ def write(
     if any(found.exposed for found in findings):
         figures["exposure"] = exposure(findings)
         texts["exposed.csv"] = exposed_csv(findings)
-    content = summary(findings, command, results=texts["results.csv"], scope=scope, releases=shipped, worst=worst)
+    content = summary(
+        findings, command, results=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations
+    )
     drawings = {name: svg(figure) for name, figure in figures.items()}
     texts["report.html"] = render(findings, content, {name: inline(text, name) for name, text in drawings.items()})
     texts["report.json"] = _strict_json(content)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,16 +11,13 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from attacks import Attack, View
 from attacks.perturbed_copies import perturbations
-from datamodules.array_files import read_arrays
 from evaluation.method import Method
 from evaluation.runs import Run
 from evaluation.signals.signals import view
 from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from evaluation.studies.outside_records import MAX_PER_KIND, outside_records
 
-OUTSIDER_ROLES = ("test", "population", "reference", "validation")
 THRESHOLD_FPR = 0.01
-MAX_PER_KIND = 500
-"""Records of a kind; more cost time and change little."""
 NEAR_DUPLICATES, CORRUPTED = "near-duplicates of members", "corrupted"
 STRENGTHS = {NEAR_DUPLICATES: 0.02, CORRUPTED: 0.1}
 """How much of a record is perturbed, as by `PerturbedCopies`."""
@@ -44,27 +40,27 @@ class Outsiders:
         features: as the models take them.
         labels: the true classes.
         answers: at the level of what is released.
-        counted: for which model which of them counts; all if None.
+        is_counted: for which model which of them counts; all if None.
     """
 
     features: Real[np.ndarray, "n *shape"]
     labels: Int[np.ndarray, "n"]
     answers: Shaped[np.ndarray, "models n *classes"]
-    counted: Bool[np.ndarray, "models n"] | None = None
+    is_counted: Bool[np.ndarray, "models n"] | None = None
 
     @classmethod
-    def asked(
+    def of(
         cls,
         seen: View,
         features: Real[np.ndarray, "n *shape"],
         labels: Int[np.ndarray, "n"],
-        counted: Bool[np.ndarray, "models n"] | None = None,
+        is_counted: Bool[np.ndarray, "models n"] | None = None,
     ) -> Outsiders:
         """Outsiders about which every model of the view is asked once."""
         query = seen.query
         assert query is not None
         answers = np.stack([query(model, features) for model in range(seen.models)])
-        return cls(features=features, labels=labels, answers=answers, counted=counted)
+        return cls(features=features, labels=labels, answers=answers, is_counted=is_counted)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -82,7 +78,7 @@ def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, 
     Args:
         run: whose models are attacked.
         method: how; only one plain query is asked, and no weights are granted.
-        out: a role of the split, or an .npz file with features and labels of other records.
+        out: a role of the split, or a file of other records (`outside_records`).
 
     Raises:
         ValueError: if there are no such records.
@@ -97,15 +93,15 @@ def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, 
 
 def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
     """The records of `out`, corrupted copies of them, and near-duplicates of members, by kind."""
-    x, y = _records(run, out)
+    x, y = outside_records(run, out)
     audited, rng = seen.features, np.random.default_rng(1)
     assert audited is not None
     chosen = np.sort(np.random.default_rng(0).permutation(seen.records)[:MAX_PER_KIND])
     weak, strong = perturbations(audited, [STRENGTHS[NEAR_DUPLICATES], STRENGTHS[CORRUPTED]], moves=())
     return {
-        out: Outsiders.asked(seen, x, y),
-        CORRUPTED: Outsiders.asked(seen, strong(x, rng), y),
-        NEAR_DUPLICATES: Outsiders.asked(
+        out: Outsiders.of(seen, x, y),
+        CORRUPTED: Outsiders.of(seen, strong(x, rng), y),
+        NEAR_DUPLICATES: Outsiders.of(
             seen, weak(audited[chosen], rng), seen.labels[chosen], seen.membership[:, chosen]
         ),
     }
@@ -130,7 +126,7 @@ def false_positive_rate(attack: Attack, seen: View, outsiders: Outsiders) -> Est
     for model in range(seen.models):
         nonmembers = own[model, ~seen.membership[model]]
         nonmembers = np.sort(nonmembers[~np.isnan(nonmembers)])[::-1]
-        accusable = foreign[model] if outsiders.counted is None else foreign[model, outsiders.counted[model]]
+        accusable = foreign[model] if outsiders.is_counted is None else foreign[model, outsiders.is_counted[model]]
         accusable = accusable[~np.isnan(accusable)]
         above = int(THRESHOLD_FPR * len(nonmembers))
         if len(accusable) and above > 0:
@@ -146,13 +142,11 @@ def scores(
 ) -> tuple[Float[np.ndarray, "models records"], Float[np.ndarray, "models n"]]:
     """Scores of the fleet's own records, and of outsiders.
 
-    Attacks with shadows pool variances and tune settings over all records of a view. So own records are scored without
+    Attacks pool variances, tune settings and break ties over all records of a view. So own records are scored without
     any outsider, and outsiders a few at a time behind the own ones: what is pooled then comes from the run's records.
+    Attacks with queries of their choice ask about all outsiders at once, or they would ask about own records each time.
     """
-    if attack.threat.shadows == "none":
-        both = attack.score(with_outsiders(seen, outsiders))
-        return both[:, : seen.records], both[:, seen.records :]
-    size = max(1, int(SHARE_AT_ONCE * seen.records))
+    size = len(outsiders) if attack.threat.free_queries else max(1, int(SHARE_AT_ONCE * seen.records))
     parts = [attack.score(with_outsiders(seen, batch))[:, seen.records :] for batch in outsiders.batches(size)]
     return attack.score(seen), np.hstack(parts)
 
@@ -184,29 +178,3 @@ def _no_score(attack: Attack, seen: View, kind: str) -> str | None:
         return IS_POPULATION
     without_shadows_of_a_guard = replace(seen, unguarded_logits=None)
     return attack.missing(without_shadows_of_a_guard)
-
-
-def _records(run: Run, out: str) -> tuple[Float[np.ndarray, "n ..."], Int[np.ndarray, "n"]]:
-    data = run.dataset
-    if out in OUTSIDER_ROLES:
-        records: Sequence[int] = getattr(data.split, out)
-        if not len(records):
-            raise ValueError(f"study.out={out} is a role without records; choose another, such as test")
-        drawn = np.random.default_rng(0).permutation(records)[:MAX_PER_KIND]
-        return data.x[drawn], data.y[drawn]
-    if not (file := Path(out).expanduser()).is_file():
-        roles = ", ".join(OUTSIDER_ROLES)
-        raise ValueError(f"study.out={out} is neither a file nor a role; choose {roles} or an .npz file")
-    try:
-        arrays = read_arrays(file, ["features", "labels"])
-    except ValueError as error:
-        raise ValueError(f"study.out={out}: {error}; give an .npz file with features and labels") from None
-    if not {"features", "labels"} <= arrays.keys() or arrays["features"].shape[1:] != data.x.shape[1:]:
-        raise ValueError(f"study.out={out} must hold features as the models take them, {data.x.shape[1:]}, and labels")
-    x, y = arrays["features"], arrays["labels"]
-    if not len(x) or y.shape != (len(x),):
-        raise ValueError(
-            f"study.out={out} holds {len(x)} records and labels of shape {y.shape}; give one label a record"
-        )
-    drawn = np.random.default_rng(0).permutation(len(x))[:MAX_PER_KIND]
-    return x[drawn].astype(data.x.dtype), y[drawn].astype(np.int64)

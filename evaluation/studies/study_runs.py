@@ -14,6 +14,7 @@ from evaluation.runs import Run
 from evaluation.signals.grant import Grant
 from evaluation.studies.mismatch import same_secret
 from evaluation.studies.never_used import accusations
+from evaluation.studies.outside_records import outside_records
 from evaluation.studies.risk_factors import risk_rows
 from evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels, study_rows
 from targets import progress, workers
@@ -28,8 +29,8 @@ class Study:
     Args:
         name: one of `STUDIES`.
         levels: of `output_levels`: for each level the settings of a `Grant`.
-        out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused; then
-            one run is enough.
+        out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused
+            (`outside_records`); then one run is enough.
 
     Raises:
         ValueError: if the name is unknown, or no level is listed.
@@ -84,6 +85,9 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
         folders = [Run(folder) for folder in dict.fromkeys(run.folder for run in runs)]
         if asked.out is None:
             check_several(folders)
+        else:
+            for run in runs:
+                outside_records(run, asked.out)  # what is wrong with them is said before anything is attacked
         check_strangers(folders)
         # What stands behind different guards answers at different levels.
         items = [(run, source.name, source, method) for run in runs for source in runs if run.guard == source.guard]
