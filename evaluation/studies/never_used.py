@@ -20,9 +20,9 @@ from evaluation.studies.outside_records import MAX_PER_KIND, outside_records
 THRESHOLD_FPR = 0.01
 NEAR_DUPLICATES, CORRUPTED = "near-duplicates of members", "corrupted"
 STRENGTHS = {NEAR_DUPLICATES: 0.02, CORRUPTED: 0.1}
-"""How much of a record is perturbed, as by `PerturbedCopies`."""
+"""Strength of the perturbation of a record, as in `PerturbedCopies`."""
 SHARE_AT_ONCE = 0.005
-"""Outsiders among the records of one view: so few move no variance pooled over records, and no tuned setting."""
+"""Share of outsiders among the records of one view, too small to move a pooled variance or a tuned setting."""
 NEEDS_THE_RECORD = (
     "need models trained on the very record, which there are none of, and the near-duplicate's original is another"
     " record; offline attacks can score it"
@@ -76,7 +76,7 @@ def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, 
     """Kind of record, attack, its false positive rate on that kind, and the reason if it has none.
 
     Args:
-        run: whose models are attacked.
+        run: the run whose models are attacked.
         method: how; only one plain query is asked, and no weights are granted.
         out: a role of the split, or a file of other records (`outside_records`).
 
@@ -92,7 +92,7 @@ def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, 
 
 
 def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
-    """The records of `out`, corrupted copies of them, and near-duplicates of members, by kind."""
+    """Records of `out`, corrupted copies of them, and near-duplicates of members, by kind."""
     x, y = outside_records(run, out)
     audited, rng = seen.features, np.random.default_rng(1)
     assert audited is not None
@@ -108,7 +108,7 @@ def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
 
 
 def false_positive_rate(attack: Attack, seen: View, outsiders: Outsiders) -> Estimate | None:
-    """The share of outsiders above the threshold that accuses 1 % of each model's own non-members.
+    """Share of outsiders above the threshold that accuses 1 % of each model's own non-members.
 
     The mean over models. The interval is Clopper and Pearson's, for as many trials as there are records: what several
     models say of one record is no further evidence.
@@ -152,7 +152,7 @@ def scores(
 
 
 def with_outsiders(seen: View, outsiders: Outsiders) -> View:
-    """The view with outsiders behind its own records."""
+    """View with outsiders behind its own records."""
     assert seen.features is not None
     level = {"label": "predictions", "logits": "logits"}.get(seen.outputs, "probabilities")
     more: dict[str, Any] = {level: np.concatenate([getattr(seen, level), outsiders.answers], axis=1)}
@@ -169,7 +169,7 @@ def with_outsiders(seen: View, outsiders: Outsiders) -> View:
 
 
 def _no_score(attack: Attack, seen: View, kind: str) -> str | None:
-    """The reason why an attack has no score of these records, None if it has one."""
+    """Reason why an attack has no score of these records, None if it has one."""
     if attack.threat.shadows == "online":
         return NEEDS_THE_RECORD
     if attack.threat.known_members:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -76,13 +77,12 @@ def test_only_more_than_chance_is_called_less_trustworthy(findings: list[Finding
 
 
 def test_a_report_names_no_file(findings: list[Findings], study: Path, tmp_path: Path) -> None:
-    for scope in ("internal", "public"):
-        write(findings, tmp_path / scope, COMMAND, scope=scope, study=study)
-        for name in ("report.html", "report.json"):
-            text = (tmp_path / scope / name).read_text()
-            assert (
-                "patients.npz" not in text and "somebody" not in text and OF_A_FILE in text and "lira_offline" in text
-            )
+    write(findings, tmp_path, COMMAND, scope="public", study=study)
+    content = summary(findings, COMMAND, accusations=false_accusations(study, findings))
+    texts = [(tmp_path / name).read_text() for name in ("report.html", "report.json")]
+    for text in (*texts, json.dumps(content), render(findings, content, {"tradeoff": "", "roc": ""})):
+        assert "patients.npz" not in text and "somebody" not in text
+        assert OF_A_FILE in text and "lira_offline" in text
 
 
 @pytest.mark.parametrize("missing", ["no study", "no rate", "other runs"])
