@@ -89,7 +89,7 @@ class FalseAccusations:
             f"At worst, of {self.rates} rates measured, {self.worst.attack} on {self.worst.title} wrongly accuses"
             f" {self.worst.share} of {self.worst.kind}. {self.above} of the {self.rates} are above {meant} with"
             f" their whole interval; chance alone explains about {by_chance:.0f}."
-            + (" An accusation of such a record deserves less trust than its threshold says." * self._is_more),
+            + (" An accusation of such a record deserves less trust than its threshold promises." * self._is_more),
         ]
         if self.unable:
             attacks = ", ".join(self.unable)
