@@ -92,6 +92,7 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     from evaluation.report.releases import releases
     from evaluation.report.scope import PUBLIC
     from evaluation.report.writing import write
+    from evaluation.studies.studies import STUDY_CSV
     from evaluation.table import show_findings
 
     scope = settings["report"]["scope"]
@@ -102,7 +103,8 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     show_findings(findings)
     shipped = releases(runs, Path(settings["released"]))
     place = folder / PUBLIC if scope == PUBLIC else folder  # apart from what earlier calls left for insiders
-    for path in write(findings, place, settings["command"], scope=scope, releases=shipped):
+    study = folder / "shadow_mismatch" / STUDY_CSV
+    for path in write(findings, place, settings["command"], scope=scope, releases=shipped, study=study):
         print(path)
     kept = True
     for judge, limit in asked:

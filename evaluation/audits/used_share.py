@@ -1,4 +1,4 @@
-"""How much of a file was used: the share of its records that the model was trained on, with its interval."""
+"""Share of a file's records that the model was trained on, with its interval."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from jaxtyping import Float
 
 from evaluation.statistics.intervals import upper_limit
 
-FPR = 0.05
-"""Of the threshold where nobody knows a member to choose it by."""
+THRESHOLD_FPR = 0.05
+"""False positive rate of the threshold where no member is known to choose it by."""
 
 
 class UsedShare(NamedTuple):
-    """A share of records that were used.
+    """Share of records that were used.
 
     Args:
-        value: None where nothing says how many used records the threshold finds.
+        value: the estimate; None where nothing says how many used records the threshold finds.
         low: lower end of the interval.
         high: its upper end; 1 where there is none.
-        known: members that it was debiased by; 0: none, so that only the lower end is known.
+        known: number of members that it was debiased by; 0: none, so that only the lower end is known.
     """
 
     value: float | None
@@ -37,7 +37,7 @@ def used_share(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> UsedShare:
-    """(Share accused − FPR)/(TPR − FPR), which undoes both errors of an accusation.
+    """Estimate (share accused − FPR)/(TPR − FPR) of the share, which undoes both errors of an accusation.
 
     Tong, Ye, Zarifzadeh & Shokri 2025, "How Much of My Dataset Did You Use? Quantitative Data Usage Inference in
     Machine Learning", section 4, with one threshold for all records. It is chosen on a random half of the known
@@ -57,7 +57,7 @@ def used_share(
     rng = np.random.default_rng(seed)
     tuned_on, others = np.array_split(rng.permutation(nonmembers), 2)
     if members is None:
-        threshold = np.sort(tuned_on)[-max(1, int(FPR * len(tuned_on)))]
+        threshold = np.sort(tuned_on)[-max(1, int(THRESHOLD_FPR * len(tuned_on)))]
         accused, false = (int((side > threshold).sum()) for side in (scores, others))
         fpr = float(upper_limit(false, len(others), alpha / 2))
         fewest = 1 - float(upper_limit(len(scores) - accused, len(scores), alpha / 2))
@@ -77,5 +77,5 @@ def used_share(
 
 
 def _share(accused: float, fpr: float, tpr: float, *, otherwise: float) -> float:
-    """The share between 0 and 1; `otherwise` where accusations tell nothing."""
+    """Share between 0 and 1; `otherwise` where accusations tell nothing."""
     return float(np.clip((accused - fpr) / (tpr - fpr), 0.0, 1.0)) if tpr > fpr else otherwise

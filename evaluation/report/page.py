@@ -18,6 +18,7 @@ from evaluation.findings import Findings
 from evaluation.flags.flags import meanings
 from evaluation.frontier import has_frontier
 from evaluation.report.attack_table import NUMBERS, attack_tables
+from evaluation.report.outsiders import accusation_table
 from evaluation.report.promises import promises
 from evaluation.report.provenance import as_yaml
 from evaluation.report.sections import BOUNDS
@@ -58,7 +59,12 @@ def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Ma
         one_each=are_many(series(runs)),
         meanings=meanings(runs),
         bounds=list(BOUNDS.values()),
+<<<<<<< HEAD
         reaches=[*reaches(runs), *corrections(runs)],
+=======
+        accused=accusation_table(content["never_used"]["rates"]),
+        reaches=reaches(runs),
+>>>>>>> h/outsiders
         as_yaml=as_yaml,
     )
 

@@ -13,6 +13,7 @@ from evaluation.flags.flags import VIOLATED, flags
 from evaluation.groups import groups
 from evaluation.report.game import game, grants
 from evaluation.report.glossary import GLOSSARY
+from evaluation.report.outsiders import FalseAccusations, outsiders
 from evaluation.report.provenance import provenance
 from evaluation.report.scope import INTERNAL, NOTES
 from evaluation.report.sections import compared, evidence, exposed, pareto
@@ -29,6 +30,7 @@ def summary(
     results: str = "",
     scope: str = INTERNAL,
     releases: Mapping[str, str] | None = None,
+    accusations: FalseAccusations | None = None,
 ) -> dict[str, Any]:
     """What report.json holds and report.html tells, in the same order.
 
@@ -38,6 +40,7 @@ def summary(
         results: the text of results.csv, of which a hash is told.
         scope: `internal` or `public`.
         releases: of runs, by name, the folder of the release that was trained by the same recipe.
+        accusations: false positive rates on records that were never used; None if they were not measured.
     """
     runs, shipped = ordered(findings), releases or {}
     return {
@@ -61,6 +64,7 @@ def summary(
         "evidence": _plain(evidence(findings, scope)),
         "pareto": pareto(findings),
         "runs": [_run(found, flags(found, findings), scope) for found in runs],
+        "never_used": outsiders(accusations, command),
         "skipped": [skip._asdict() for skip in skips(findings)],
         "reproduce": provenance(findings, command, results),
         "glossary": dict(GLOSSARY),

@@ -17,6 +17,7 @@ from evaluation.figures.roc_plot import roc
 from evaluation.figures.style import save, svg
 from evaluation.findings import COLUMNS, Findings
 from evaluation.measuring.exposure import exposed_csv
+from evaluation.report.outsiders import false_accusations
 from evaluation.report.page import inline, render
 from evaluation.report.scope import INTERNAL, PUBLIC, checked_scope, public_command, published
 from evaluation.report.summary import summary
@@ -30,6 +31,7 @@ def write(
     *,
     scope: str = INTERNAL,
     releases: Mapping[str, str] | None = None,
+    study: Path | None = None,
 ) -> list[Path]:
     """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
 
@@ -39,6 +41,7 @@ def write(
         command: what was called, for whoever wants to repeat it.
         scope: `internal`, or `public`: then what names records or counts members is left out.
         releases: of runs, by name, the folder of the release that was trained by the same recipe.
+        study: the CSV of a study of records that were never used; missing if none was run.
 
     Returns:
         The files, each figure as PNG; an SVG of it stands beside.
@@ -47,7 +50,7 @@ def write(
         ValueError: if the runs are not comparable, or the scope is unknown.
     """
     checked_scope(scope)
-    shipped = dict(releases or {})
+    shipped, accusations = dict(releases or {}), false_accusations(study, findings)
     if scope == PUBLIC:
         runs, findings = ordered(findings), published(findings)
         pairs = zip(runs, findings, strict=True)
@@ -58,7 +61,9 @@ def write(
     if any(found.exposed for found in findings):
         figures["exposure"] = exposure(findings)
         texts["exposed.csv"] = exposed_csv(findings)
-    content = summary(findings, command, results=texts["results.csv"], scope=scope, releases=shipped)
+    content = summary(
+        findings, command, results=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations
+    )
     drawings = {name: svg(figure) for name, figure in figures.items()}
     texts["report.html"] = render(findings, content, {name: inline(text, name) for name, text in drawings.items()})
     texts["report.json"] = _strict_json(content)

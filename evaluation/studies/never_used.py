@@ -1,130 +1,180 @@
-"""False accusations of records that no model was trained on, though they resemble some or come from elsewhere."""
+"""False positive rates on records outside the fleet that resemble members, or come from another source."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from attacks import Attack, View
 from attacks.perturbed_copies import perturbations
-from datamodules.array_files import read_arrays
 from evaluation.method import Method
 from evaluation.runs import Run
-from evaluation.signals.grant import Grant
 from evaluation.signals.signals import view
 from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from evaluation.studies.outside_records import MAX_PER_KIND, outside_records
 
-ROLES = ("test", "population", "reference", "validation")
-FPR = 0.01
-MOST = 500
-"""Records of a kind; more cost time and change little."""
-STRENGTHS = {"near-duplicates of members": 0.02, "corrupted": 0.1}
-"""How much of a record is disturbed, as by `PerturbedCopies`."""
-ONLINE = "needs models trained on the very record, which there are none of; offline attacks can score it"
+THRESHOLD_FPR = 0.01
+NEAR_DUPLICATES, CORRUPTED = "near-duplicates of members", "corrupted"
+STRENGTHS = {NEAR_DUPLICATES: 0.02, CORRUPTED: 0.1}
+"""Strength of the perturbation of a record, as in `PerturbedCopies`."""
+SHARE_AT_ONCE = 0.005
+"""Share of outsiders among the records of one view, too small to move a pooled variance or a tuned setting."""
+NEEDS_THE_RECORD = (
+    "need models trained on the very record, which there are none of, and the near-duplicate's original is another"
+    " record; offline attacks can score it"
+)
+IS_POPULATION = "hold these very records as their population; choose study.out=test"
+TOLD_MEMBERS = "are told who was used"
+TOO_FEW = f"have fewer than {round(1 / THRESHOLD_FPR)} non-members to set a threshold by; audit more records"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outsiders:
+    """Records on which no model was trained, with the answers of all models.
+
+    Args:
+        features: as the models take them.
+        labels: the true classes.
+        answers: at the level of what is released.
+        is_counted: for which model which of them counts; all if None.
+    """
+
+    features: Real[np.ndarray, "n *shape"]
+    labels: Int[np.ndarray, "n"]
+    answers: Shaped[np.ndarray, "models n *classes"]
+    is_counted: Bool[np.ndarray, "models n"] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        seen: View,
+        features: Real[np.ndarray, "n *shape"],
+        labels: Int[np.ndarray, "n"],
+        is_counted: Bool[np.ndarray, "models n"] | None = None,
+    ) -> Outsiders:
+        """Outsiders about which every model of the view is asked once."""
+        query = seen.query
+        assert query is not None
+        answers = np.stack([query(model, features) for model in range(seen.models)])
+        return cls(features=features, labels=labels, answers=answers, is_counted=is_counted)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batches(self, size: int) -> Iterator[Outsiders]:
+        """Consecutive parts of at most so many records."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Outsiders(features=self.features[part], labels=self.labels[part], answers=self.answers[:, part])
 
 
 def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, Estimate | None, str]]:
-    """For each kind of record and each attack the share falsely accused, or why there is none.
+    """Kind of record, attack, its false positive rate on that kind, and the reason if it has none.
 
     Args:
-        run: whose models are attacked.
+        run: the run whose models are attacked.
         method: how; only one plain query is asked, and no weights are granted.
-        out: a role of the split, or an .npz file with features and labels of other records.
+        out: a role of the split, or a file of other records (`outside_records`).
 
     Raises:
         ValueError: if there are no such records.
     """
-    threat = replace(method.grant, weights=False)
-    seen = view(run, threat)
-    x, y = _records(run, out)
-    chosen = np.sort(np.random.default_rng(0).permutation(seen.records)[:MOST])
-    rng = np.random.default_rng(1)
-    assert seen.features is not None
-    weak, strong = perturbations(seen.features, list(STRENGTHS.values()), moves=())
-    near, corrupted = STRENGTHS
-    kinds = {
-        out: (x, y, None),
-        corrupted: (strong(x, rng), y, None),
-        near: (weak(seen.features[chosen], rng), seen.labels[chosen], seen.membership[:, chosen]),
-    }
-    for kind, (features, labels, originals) in kinds.items():
-        extended = with_outsiders(seen, features, labels, threat)
+    seen = view(run, replace(method.grant, weights=False))
+    for kind, outsiders in outsiders_of(run, seen, out).items():
         for attack in method.attacks_on(run):
-            reason = ONLINE if attack.threat.shadows == "online" else attack.missing(extended)
-            if reason is None and attack.threat.known_members:
-                reason = "is told who was used"
-            found = None if reason else falsely_accused(attack, extended, len(labels), originals)
-            yield kind, attack.name, found, reason or ""
+            reason = _no_score(attack, seen, kind)
+            rate = None if reason else false_positive_rate(attack, seen, outsiders)
+            yield kind, attack.name, rate, reason or (TOO_FEW if rate is None else "")
 
 
-def with_outsiders(
-    seen: View, features: Real[np.ndarray, "n *shape"], labels: Int[np.ndarray, "n"], grant: Grant
-) -> View:
-    """The view with further records behind its own, on which no model was trained."""
-    assert seen.query is not None and seen.features is not None
-    answers = np.stack([seen.query(model, features) for model in range(seen.models)])
+def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
+    """Records of `out`, corrupted copies of them, and near-duplicates of members, by kind."""
+    x, y = outside_records(run, out)
+    audited, rng = seen.features, np.random.default_rng(1)
+    assert audited is not None
+    chosen = np.sort(np.random.default_rng(0).permutation(seen.records)[:MAX_PER_KIND])
+    weak, strong = perturbations(audited, [STRENGTHS[NEAR_DUPLICATES], STRENGTHS[CORRUPTED]], moves=())
+    return {
+        out: Outsiders.of(seen, x, y),
+        CORRUPTED: Outsiders.of(seen, strong(x, rng), y),
+        NEAR_DUPLICATES: Outsiders.of(
+            seen, weak(audited[chosen], rng), seen.labels[chosen], seen.membership[:, chosen]
+        ),
+    }
+
+
+def false_positive_rate(attack: Attack, seen: View, outsiders: Outsiders) -> Estimate | None:
+    """Share of outsiders above the threshold that accuses 1 % of each model's own non-members.
+
+    The mean over models. The interval is Clopper and Pearson's, for as many trials as there are records: what several
+    models say of one record is no further evidence.
+
+    Args:
+        attack: that needs no model trained on the record.
+        seen: the fleet's own records.
+        outsiders: that are accused.
+
+    Returns:
+        None if no model has 100 scored non-members, the least that a threshold at 1 % takes.
+    """
+    own, foreign = scores(attack, seen, outsiders)
+    shares = []
+    for model in range(seen.models):
+        nonmembers = own[model, ~seen.membership[model]]
+        nonmembers = np.sort(nonmembers[~np.isnan(nonmembers)])[::-1]
+        accusable = foreign[model] if outsiders.is_counted is None else foreign[model, outsiders.is_counted[model]]
+        accusable = accusable[~np.isnan(accusable)]
+        above = int(THRESHOLD_FPR * len(nonmembers))
+        if len(accusable) and above > 0:
+            shares.append(float((accusable > nonmembers[above]).mean()))
+    if not shares:
+        return None
+    value = float(np.mean(shares))
+    return Estimate(value, *clopper_pearson_interval(value * len(outsiders), len(outsiders)))
+
+
+def scores(
+    attack: Attack, seen: View, outsiders: Outsiders
+) -> tuple[Float[np.ndarray, "models records"], Float[np.ndarray, "models n"]]:
+    """Scores of the fleet's own records, and of outsiders.
+
+    Attacks pool variances, tune settings and break ties over all records of a view. So own records are scored without
+    any outsider, and outsiders a few at a time behind the own ones: what is pooled then comes from the run's records.
+    Attacks with queries of their choice ask about all outsiders at once, or they would ask about own records each time.
+    """
+    size = len(outsiders) if attack.threat.free_queries else max(1, int(SHARE_AT_ONCE * seen.records))
+    parts = [attack.score(with_outsiders(seen, batch))[:, seen.records :] for batch in outsiders.batches(size)]
+    return attack.score(seen), np.hstack(parts)
+
+
+def with_outsiders(seen: View, outsiders: Outsiders) -> View:
+    """View with outsiders behind its own records."""
+    assert seen.features is not None
     level = {"label": "predictions", "logits": "logits"}.get(seen.outputs, "probabilities")
-    more: dict[str, Any] = {level: np.concatenate([getattr(seen, level), answers], axis=1)}
-    persons = None
+    more: dict[str, Any] = {level: np.concatenate([getattr(seen, level), outsiders.answers], axis=1)}
     if seen.persons is not None:
-        persons = np.concatenate([seen.persons, seen.persons.max() + 1 + np.arange(len(labels))])
-    outside = np.zeros((seen.models, len(labels)), dtype=bool)
+        more["persons"] = np.concatenate([seen.persons, seen.persons.max() + 1 + np.arange(len(outsiders))])
     return replace(
         seen,
-        labels=np.concatenate([seen.labels, labels]),
-        membership=np.hstack([seen.membership, outside]),
-        features=np.concatenate([seen.features, features]),
-        persons=persons,
+        labels=np.concatenate([seen.labels, outsiders.labels]),
+        membership=np.hstack([seen.membership, np.zeros((seen.models, len(outsiders)), dtype=bool)]),
+        features=np.concatenate([seen.features, outsiders.features]),
         unguarded_logits=None,
         **more,
     )
 
 
-def falsely_accused(
-    attack: Attack, extended: View, outsiders: int, counted: Bool[np.ndarray, "models n"] | None = None
-) -> Estimate | None:
-    """The share of outsiders above the threshold that accuses 1 % of each model's own non-members.
-
-    The interval is Clopper and Pearson's, for as many trials as there are records: what several models say of one
-    record is no further evidence.
-
-    Args:
-        attack: that needs no model trained on the record.
-        extended: by `with_outsiders`.
-        outsiders: how many records are not the fleet's own, the last ones.
-        counted: for which model which of them counts; all if None.
-    """
-    scores, shares = attack.score(extended), []
-    for model, row in enumerate(scores):
-        own, foreign = row[:-outsiders], row[-outsiders:]
-        nonmembers = own[~extended.membership[model, :-outsiders]]
-        nonmembers = np.sort(nonmembers[~np.isnan(nonmembers)])[::-1]
-        foreign = foreign if counted is None else foreign[counted[model]]
-        foreign = foreign[~np.isnan(foreign)]
-        if len(foreign) and len(nonmembers):
-            shares.append(float((foreign > nonmembers[int(FPR * len(nonmembers))]).mean()))
-    if not shares:
-        return None
-    value = float(np.mean(shares))
-    return Estimate(value, *clopper_pearson_interval(value * outsiders, outsiders))
-
-
-def _records(run: Run, out: str) -> tuple[Float[np.ndarray, "n ..."], Int[np.ndarray, "n"]]:
-    data = run.dataset
-    if out in ROLES:
-        records: Sequence[int] = getattr(data.split, out)
-        if not len(records):
-            raise ValueError(f"study.out={out} is a role without records; choose another, such as test")
-        drawn = np.random.default_rng(0).permutation(records)[:MOST]
-        return data.x[drawn], data.y[drawn]
-    if not (file := Path(out).expanduser()).is_file():
-        raise ValueError(f"study.out={out} is neither a file nor a role; choose {', '.join(ROLES)} or an .npz file")
-    arrays = read_arrays(file, ["features", "labels"])
-    if not {"features", "labels"} <= arrays.keys() or arrays["features"].shape[1:] != data.x.shape[1:]:
-        raise ValueError(f"study.out={out} must hold features as the models take them, {data.x.shape[1:]}, and labels")
-    return arrays["features"][:MOST].astype(data.x.dtype), arrays["labels"][:MOST].astype(np.int64)
+def _no_score(attack: Attack, seen: View, kind: str) -> str | None:
+    """Reason why an attack has no score of these records, None if it has one."""
+    if attack.threat.shadows == "online":
+        return NEEDS_THE_RECORD
+    if attack.threat.known_members:
+        return TOLD_MEMBERS
+    if attack.threat.population and kind == "population":
+        return IS_POPULATION
+    without_shadows_of_a_guard = replace(seen, unguarded_logits=None)
+    return attack.missing(without_shadows_of_a_guard)

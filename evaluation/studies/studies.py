@@ -20,8 +20,9 @@ from evaluation.terminal import empty_table
 from evaluation.titles import title
 from targets.files import write
 
-FALSE = "falsely_accused"
+FALSELY_ACCUSED = "falsely_accused"
 """The share of records that were never used above a threshold set for 1 % of non-members."""
+STUDY_CSV = "study.csv"
 TPR = tpr_at(FPRS[0])
 METRICS = (AUC, *(tpr_at(fpr) for fpr in FPRS))
 UTILITY = ("test_accuracy", "train_accuracy")
@@ -44,6 +45,7 @@ class StudyRow:
         low: lower end of the 95 % interval, None where there is none.
         high: its upper end.
         note: why the attack was skipped, empty otherwise.
+        run: the name of the target, empty where several are meant.
     """
 
     target: str
@@ -55,6 +57,7 @@ class StudyRow:
     low: float | None = None
     high: float | None = None
     note: str = ""
+    run: str = ""
 
 
 @dataclass(frozen=True)
@@ -165,11 +168,22 @@ def labels(findings: Sequence[Findings]) -> list[str]:
 
 def study_tables(rows: Sequence[StudyRow]) -> list[Table | Text]:
     """For each target and setting the strongest attack, TPR at 1 % FPR and AUC of all, and why some were skipped."""
-    attacked = Study([row for row in rows if row.metric != FALSE])
-    accused = [row for row in rows if row.metric == FALSE and row.value is not None]
-    return [part for study in attacked.parts for part in _tables(study)] + (
-        [_accused(Study(accused))] if accused else []
-    )
+    attacked = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
+    never_used = Study([row for row in rows if row.metric == FALSELY_ACCUSED])
+    return [part for study in attacked.parts for part in _tables(study)] + _accusations(never_used)
+
+
+def _accusations(never_used: Study) -> list[Table | Text]:
+    """False positive rates of each attack on each kind of record, and why some attacks have none."""
+    scored = [row for row in never_used.rows if row.value is not None]
+    reasons = [
+        Text.assemble(
+            (f"cannot score {', '.join(attacks)}: ", "dim"), reason + ("" if whole else f" ({'; '.join(at)})")
+        )
+        for attacks, reason, at in never_used.skips()
+        for whole in [at == never_used.settings]
+    ]
+    return [*([_accused(Study(scored))] if scored else []), *reasons]
 
 
 def _accused(study: Study) -> Table:
@@ -182,7 +196,7 @@ def _accused(study: Study) -> Table:
     for target in study.targets:
         table.add_row(target, style="bold")
         for attack in study.attacks(target):
-            shown = [study.row(target, kind, attack, FALSE) for kind in study.settings]
+            shown = [study.row(target, kind, attack, FALSELY_ACCUSED) for kind in study.settings]
             table.add_row(f"  {attack}", *(NOTHING if row is None else _share(row) for row in shown))
     return table
 
@@ -225,14 +239,14 @@ def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     """Writes study.csv, study.png and study.svg into a folder, each file whole or not at all."""
     from evaluation.figures import factor_plot, study_plot
 
-    study = Study([row for row in rows if row.metric != FALSE])
+    study = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
     buffer = io.StringIO()
     table = csv.DictWriter(buffer, [field.name for field in fields(StudyRow)], lineterminator="\n")
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
     folder.mkdir(parents=True, exist_ok=True)
     figure = factor_plot.factors(study) if study.numeric else study_plot.study(study)
-    write(folder / "study.csv", buffer.getvalue())
+    write(folder / STUDY_CSV, buffer.getvalue())
     write(folder / "study.svg", svg(figure))
     save(figure, folder / "study.png")
-    return [folder / "study.csv", folder / "study.png"]
+    return [folder / STUDY_CSV, folder / "study.png"]

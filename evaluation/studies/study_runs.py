@@ -14,8 +14,9 @@ from evaluation.runs import Run
 from evaluation.signals.grant import Grant
 from evaluation.studies.mismatch import same_secret
 from evaluation.studies.never_used import accusations
+from evaluation.studies.outside_records import outside_records
 from evaluation.studies.risk_factors import risk_rows
-from evaluation.studies.studies import FALSE, StudyRow, labels, study_rows
+from evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels, study_rows
 from targets import progress, workers
 
 STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
@@ -28,7 +29,8 @@ class Study:
     Args:
         name: one of `STUDIES`.
         levels: of `output_levels`: for each level the settings of a `Grant`.
-        out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused.
+        out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused
+            (`outside_records`); then one run is enough.
 
     Raises:
         ValueError: if the name is unknown, or no level is listed.
@@ -81,7 +83,11 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
             run for run in runs if not len(run.dataset.split.canaries)
         ] or runs  # others are not about the same records
         folders = [Run(folder) for folder in dict.fromkeys(run.folder for run in runs)]
-        check_several(folders)
+        if asked.out is None:
+            check_several(folders)
+        else:
+            for run in runs:
+                outside_records(run, asked.out)  # what is wrong with them is said before anything is attacked
         check_strangers(folders)
         # What stands behind different guards answers at different levels.
         items = [(run, source.name, source, method) for run in runs for source in runs if run.guard == source.guard]
@@ -93,11 +99,12 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     titles = dict(zip(first, labels(list(first.values())), strict=True))
     accused = [
         StudyRow(
-            target=titles[run.name], varied="never used", setting=kind, attack=attack, metric=FALSE, note=note,
-            **({} if found is None else found._asdict()) or {"value": None},
+            target=titles[run.name], varied="never used", setting=kind, attack=attack, metric=FALSELY_ACCUSED,
+            note=note, run=run.name, **({"value": None} if rate is None else rate._asdict()),
         )
-        for run in ([] if asked.out is None else runs)
-        for kind, attack, found, note in accusations(run, method, asked.out or "")
+        for run in runs
+        if asked.out is not None
+        for kind, attack, rate, note in accusations(run, method, asked.out)
     ]  # fmt: skip
     return accused + [
         row
@@ -118,7 +125,7 @@ def check_several(runs: Sequence[Run]) -> None:
     if len(runs) < 2:
         raise ValueError(
             f"study=shadow_mismatch needs two runs or more, found {len(runs)}; train them with"
-            " experiment=shadow_mismatch"
+            " experiment=shadow_mismatch, or set study.out=test to accuse records that were never used"
         )
 
 

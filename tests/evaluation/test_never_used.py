@@ -1,42 +1,94 @@
-"""Records that were never used: falsely accused as often as they look like members."""
+"""Records that were never used: falsely accused as often as they look like members, and apart from the fleet's own."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from hydra.utils import instantiate
 
-from attacks import LossThreshold, Reference, View
-from evaluation.signals.grant import Grant
-from evaluation.studies.never_used import falsely_accused, with_outsiders
+from attacks import RMIA, Attack, LossThreshold, Reference, View
+from evaluate import all_attacks
+from evaluation.studies.never_used import NEAR_DUPLICATES, Outsiders, _no_score, false_positive_rate, scores
+
+RECORDS, MODELS = 400, 8
 
 
-def fleet() -> View:
+def answers(model: int, x: np.ndarray) -> np.ndarray:
+    return np.hstack([np.zeros_like(x), x + 0.1 * model])
+
+
+def fleet(records: int = RECORDS, **given: Any) -> View:
+    """Log-odds that are a record's only feature, and 4 more on members."""
     rng = np.random.default_rng(0)
-    members = rng.random((8, 400)) < 0.5
-    phi = rng.normal(size=(8, 400)) + 4 * members
+    members = rng.random((MODELS, records)) < 0.5
+    phi = rng.normal(size=(MODELS, records)) + 4 * members
+    population = rng.normal(size=(MODELS, 60))
     return View(
-        logits=np.stack([np.zeros_like(phi), phi], axis=-1), labels=np.ones(400, dtype=np.int64), membership=members,
-        features=rng.normal(size=(400, 1)), query=lambda model, x: np.hstack([np.zeros_like(x), x]),
+        logits=np.stack([np.zeros_like(phi), phi], axis=-1), labels=np.ones(records, dtype=np.int64),
+        membership=members, features=rng.normal(size=(records, 1)), query=answers,
+        population_logits=np.stack([np.zeros_like(population), population], axis=-1),
+        population_labels=np.ones(60, dtype=np.int64), population_features=rng.normal(size=(60, 1)), **given,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("attack", [LossThreshold(), Reference()])
-def test_members_lookalikes_are_accused_and_ordinary_records_are_not(attack: LossThreshold | Reference) -> None:
-    seen, rng = fleet(), np.random.default_rng(1)
-    for shift, least, most in ((0.0, 0.0, 0.05), (6.0, 0.9, 1.0)):
-        x = rng.normal(size=(300, 1)) + shift
-        if isinstance(attack, Reference) and shift:
-            continue  # all models find them easy: compared with themselves they stand out in none
-        extended = with_outsiders(seen, x, np.ones(300, dtype=np.int64), Grant())
-        assert not extended.membership[:, 400:].any() and extended.records == 700
-        found = falsely_accused(attack, extended, 300)
-        assert found is not None and least <= found.value <= most and found.low <= found.value <= found.high
+def outsiders(seen: View, x: np.ndarray, **given: Any) -> Outsiders:
+    return Outsiders.of(seen, x, np.ones(len(x), dtype=np.int64), **given)
+
+
+@pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0.0, 0.05), (6.0, 0.9, 1.0)])
+def test_members_lookalikes_are_accused_and_ordinary_records_are_not(shift: float, least: float, most: float) -> None:
+    seen, x = fleet(), np.random.default_rng(1).normal(size=(300, 1)) + shift
+    rate = false_positive_rate(LossThreshold(), seen, outsiders(seen, x))
+    assert rate is not None and least <= rate.value <= most and rate.low <= rate.value <= rate.high
+
+
+def test_records_that_all_models_find_easy_stand_out_of_no_shadows() -> None:
+    seen, x = fleet(), np.random.default_rng(1).normal(size=(300, 1)) + 6
+    rate = false_positive_rate(Reference(), seen, outsiders(seen, x))
+    assert rate is not None and rate.value < 0.05
 
 
 def test_only_duplicates_of_members_count() -> None:
     seen = fleet()
     x = np.concatenate([np.full((50, 1), 9.0), np.full((50, 1), -9.0)])
-    extended = with_outsiders(seen, x, np.ones(100, dtype=np.int64), Grant())
-    counted = np.tile(np.arange(100) < 50, (8, 1))
-    accused = [falsely_accused(LossThreshold(), extended, 100, only) for only in (counted, ~counted)]
-    assert [found.value for found in accused if found is not None] == [1.0, 0.0]
+    alike = np.tile(np.arange(100) < 50, (MODELS, 1))
+    accused = [
+        false_positive_rate(LossThreshold(), seen, outsiders(seen, x, is_counted=only)) for only in (alike, ~alike)
+    ]
+    assert [rate.value for rate in accused if rate is not None] == [1.0, 0.0]
+
+
+def test_too_few_non_members_set_no_threshold() -> None:
+    seen = fleet(records=150)
+    assert (~seen.membership).sum(axis=1).max() < 100
+    assert false_positive_rate(LossThreshold(), seen, outsiders(seen, np.zeros((20, 1)))) is None
+
+
+def scorable() -> list[str]:
+    """Attacks of the whole suite that can score outsiders of such a fleet."""
+    made = {name: instantiate(node) for name, node in all_attacks().items()}
+    return [name for name, attack in made.items() if _no_score(attack, fleet(), NEAR_DUPLICATES) is None]
+
+
+@pytest.mark.parametrize("name", scorable())
+def test_outsiders_change_no_score_of_the_fleet_s_own_records(name: str) -> None:
+    """Neither RMIA's tuning nor a pooled variance, however far outside the outsiders are."""
+    attack, seen = instantiate(all_attacks()[name]), fleet()
+    far = outsiders(seen, 50 * np.random.default_rng(2).normal(size=(200, 1)))
+    own, foreign = scores(attack, seen, far)
+    np.testing.assert_allclose(own, attack.score(seen), rtol=0, atol=1e-12)
+    assert foreign.shape == (MODELS, 200) and not np.isnan(foreign).all()
+
+
+def test_the_shadow_attacks_that_tune_and_pool_are_among_these() -> None:
+    assert {"rmia_offline", "lira_offline", "reference", "loss"} <= set(scorable())
+
+
+@pytest.mark.parametrize("attack", [RMIA(online=False), Reference()])
+def test_an_outsider_s_score_hardly_depends_on_the_others(attack: Attack) -> None:
+    seen = fleet()
+    x = np.random.default_rng(3).normal(size=(200, 1))
+    alone, crowd = outsiders(seen, x[:1]), outsiders(seen, np.concatenate([x[:1], 50 * x[1:]]))
+    np.testing.assert_allclose(scores(attack, seen, alone)[1], scores(attack, seen, crowd)[1][:, :1], atol=0.02)

@@ -100,7 +100,7 @@ def test_files_hold_every_row(rows: list[StudyRow], tmp_path: Path) -> None:
     assert (tmp_path / "new" / "study.svg").exists()
     lines = list(csv.DictReader(io.StringIO(paths[0].read_text())))
     assert {line["note"] for line in lines if line["setting"] == "label"} == {"", "only labels are released"}
-    assert list(lines[0]) == ["target", "varied", "setting", "attack", "metric", "value", "low", "high", "note"]
+    assert list(lines[0]) == ["target", "varied", "setting", "attack", "metric", "value", "low", "high", "note", "run"]
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows, strict=True):
         assert line["value"] == ("" if row.value is None else str(row.value))
@@ -210,7 +210,8 @@ def test_one_secret_is_refused_in_words() -> None:
         ),
         (
             {"name": "shadow_mismatch"},
-            "study=shadow_mismatch needs two runs or more, found 1; train them with experiment=shadow_mismatch",
+            "study=shadow_mismatch needs two runs or more, found 1; train them with experiment=shadow_mismatch, or set"
+            " study.out=test to accuse records that were never used",
         ),
     ],
 )

@@ -1,0 +1,187 @@
+"""False accusations of records that no model was trained on, as far as the study of them was run for a report."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from evaluation.curves import FPR, ordered
+from evaluation.findings import AUC, Findings, tpr_at
+from evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, THRESHOLD_FPR
+from evaluation.studies.outside_records import OUTSIDER_ROLES
+from evaluation.studies.studies import FALSELY_ACCUSED
+from evaluation.titles import title
+
+KINDS: Mapping[str, str] = {
+    CORRUPTED: "corrupted copies of records that were never used",
+    NEAR_DUPLICATES: "near-duplicates of members",
+    **{role: f"{role} records" for role in OUTSIDER_ROLES},
+}
+OF_A_FILE = "records of another source"
+"""What records of a file are called: its name and place are nobody's business."""
+STRONGEST_SHOWN = 3
+"""Attacks of a run whose rates a report shows."""
+ABOVE_BY_CHANCE = 0.025
+"""Share of 95 % intervals that lie above the truth."""
+ONLY_OF_A_REPORT = ("report", "gate", "choose", "plan", "attack")
+"""Settings of a command that no study takes, or that it need not repeat."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FalseAccusation:
+    """A false positive rate of one attack on one kind of record.
+
+    Args:
+        title: of the run.
+        attack: its name.
+        kind: of the records, in words.
+        value: the share accused at a threshold set for 1 % of the run's own non-members.
+        low: lower end of its 95 % interval.
+        high: its upper end.
+    """
+
+    title: str
+    attack: str
+    kind: str
+    value: float
+    low: float
+    high: float
+
+    @property
+    def share(self) -> str:
+        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}–{100 * self.high:.1f}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FalseAccusations:
+    """The false positive rates that a study measured on the runs of a report.
+
+    Args:
+        worst: the highest of them.
+        strongest: those of each run's strongest attacks, of the strongest first.
+        rates: how many there are.
+        above: how many have their whole interval above 1 %.
+        unable: attacks that cannot score such records, as they need models trained on the very record.
+        runs: how many of the report's runs the study covered.
+        of: how many runs the report has.
+    """
+
+    worst: FalseAccusation
+    strongest: Sequence[FalseAccusation]
+    rates: int
+    above: int
+    unable: Sequence[str]
+    runs: int
+    of: int
+
+    @property
+    def sentences(self) -> list[str]:
+        """The rates in plain words."""
+        meant, by_chance = f"{100 * THRESHOLD_FPR:g} %", ABOVE_BY_CHANCE * self.rates
+        told = [
+            f"Every rate above is about records like those of the run. At a threshold that wrongly accuses {meant} of"
+            " them, an attack may accuse more of other records that were never used either, such as near-duplicates of"
+            " members, corrupted records or records of another source.",
+            f"At worst, of {self.rates} rates measured, {self.worst.attack} on {self.worst.title} wrongly accuses"
+            f" {self.worst.share} of {self.worst.kind}. {self.above} of the {self.rates} are above {meant} with"
+            f" their whole interval; chance alone explains about {by_chance:.0f}."
+            + (" An accusation of such a record deserves less trust than its threshold promises." * self._is_more),
+        ]
+        if self.unable:
+            attacks = ", ".join(self.unable)
+            told.append(f"Not among them, as they need models trained on the very record: {attacks}.")
+        if self.runs < self.of:
+            told.append(f"{self.runs} of {self.of} runs were put to this test.")
+        return told
+
+    @property
+    def _is_more(self) -> bool:
+        """True if chance does not explain how many rates are above 1 %."""
+        return self.above > 2 * ABOVE_BY_CHANCE * self.rates
+
+
+def false_accusations(study: Path | None, findings: Sequence[Findings]) -> FalseAccusations | None:
+    """The rates that a study measured on the very runs of a report; None if it was not run on any.
+
+    No record is named, and no file.
+
+    Args:
+        study: the `study.csv` of `study=shadow_mismatch`.
+        findings: of the report's runs, under the names of their folders.
+    """
+    if study is None or not study.is_file():
+        return None
+    runs = {found.run: found for found in ordered(findings)}
+    with study.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == FALSELY_ACCUSED and row.get("run") in runs]
+    measured = [row for row in rows if row["value"]]
+    if not measured:
+        return None
+    rates = [_accusation(row, title(runs[row["run"]])) for row in measured]
+    strongest = []
+    for name, found in runs.items():
+        named = dict.fromkeys(row["attack"] for row in measured if row["run"] == name)
+        shown = sorted(named, key=lambda attack: _power(found, attack), reverse=True)[:STRONGEST_SHOWN]
+        of_run = [rate for rate, row in zip(rates, measured, strict=True) if row["run"] == name]
+        strongest += [rate for attack in shown for rate in of_run if rate.attack == attack]
+    return FalseAccusations(
+        worst=max(rates, key=lambda rate: rate.value),
+        strongest=strongest,
+        rates=len(rates),
+        above=sum(rate.low > THRESHOLD_FPR for rate in rates),
+        unable=list(dict.fromkeys(row["attack"] for row in rows if row["note"] == NEEDS_THE_RECORD)),
+        runs=len({row["run"] for row in measured}),
+        of=len(runs),
+    )
+
+
+def outsiders(accusations: FalseAccusations | None, command: str) -> dict[str, Any]:
+    """The part of a report on records that were never used: sentences, and the numbers if there are any.
+
+    Args:
+        accusations: None if the study was not run.
+        command: that wrote the report, as its readers may see it.
+    """
+    if accusations is not None:
+        return {"sentences": accusations.sentences, "command": None, "rates": asdict(accusations)}
+    words = [
+        word for word in shlex.split(command) if word.lstrip("+~").split("=")[0].split(".")[0] not in ONLY_OF_A_REPORT
+    ]
+    return {
+        "sentences": [
+            "How often attacks falsely accuse records that were never used, though these resemble members or come from"
+            " another source, was not measured for these runs. This measures it:"
+        ],
+        "command": shlex.join([*words, "study=shadow_mismatch", "study.out=test"]),
+        "rates": None,
+    }
+
+
+def accusation_table(rates: Mapping[str, Any] | None) -> tuple[list[str], list[tuple[str, ...]]]:
+    """Kinds of record, and for each run and strong attack its title, name and share of each kind.
+
+    Args:
+        rates: those of `outsiders`.
+    """
+    strongest = [] if rates is None else [FalseAccusation(**rate) for rate in rates["strongest"]]
+    kinds = list(dict.fromkeys(rate.kind for rate in strongest))
+    shares = {(rate.title, rate.attack, rate.kind): rate.share for rate in strongest}
+    named = dict.fromkeys((rate.title, rate.attack) for rate in strongest)
+    return kinds, [(*name, *(shares.get((*name, kind), "–") for kind in kinds)) for name in named]
+
+
+def _accusation(row: Mapping[str, str], run: str) -> FalseAccusation:
+    value, low, high = (round(float(row[name]), 3) for name in ("value", "low", "high"))
+    kind = KINDS.get(row["setting"], OF_A_FILE)
+    return FalseAccusation(title=run, attack=row["attack"], kind=kind, value=value, low=low, high=high)
+
+
+def _power(found: Findings, attack: str) -> tuple[float, float]:
+    """How much an attack finds: TPR at a low FPR, then AUC; below all others if the report has none of it."""
+    rows = (found.find(metric, attack=attack) for metric in (tpr_at(FPR), AUC))
+    tpr, auc = (-1.0 if row is None or row.value is None else row.value for row in rows)
+    return tpr, auc

@@ -1,0 +1,187 @@
+"""`study.out`: records that were never used, put to trained models from a role, an .npz file or a table."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from commands import Ended, call
+
+from evaluate import all_attacks
+from evaluation.method import Method
+from evaluation.runs import Run
+from evaluation.studies import study_runs
+from evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
+from evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
+from evaluation.studies.study_runs import run_study
+from train import composed, train
+
+FLEET = (
+    "fleet.models=3",
+    "fleet.workers=1",
+    "network.hidden=[]",
+    "trainer.epochs=1",
+    "secret=outside",
+    "split.pool=400",
+)
+ATTACKS = ("loss", "lira", "rmia_offline")
+
+
+def trained(folder: Path, *words: str) -> Run:
+    return Run(Path(train(composed(f"runs={folder / 'runs'}", *FLEET, *words))["folder"]))
+
+
+def study_of(run: Run, out: str) -> list[StudyRow]:
+    method = Method(attacks={name: all_attacks()[name] for name in ATTACKS})
+    rows = run_study({"name": "shadow_mismatch", "out": out}, [run], method)
+    return [row for row in rows if row.metric == FALSELY_ACCUSED]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("outside")
+
+
+@pytest.fixture(scope="module")
+def digits(folder: Path) -> Run:
+    return trained(folder, "data=digits", "split.population=0.1")
+
+
+@pytest.fixture(scope="module")
+def visits(folder: Path) -> Run:
+    """A table with a column of numbers and one of words."""
+    write_visits(folder / "visits.csv", 1000)
+    return trained(folder, "data=csv", f"data.path={folder / 'visits.csv'}", "data.label=outcome")
+
+
+def write_visits(path: Path, count: int, *, outcomes: tuple[str, str] = ("home", "stay")) -> Path:
+    rng = np.random.default_rng(0)
+    ages, wards = rng.integers(20, 90, count), rng.choice(["north", "south"], count)
+    with path.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["age", "ward", "outcome"])
+        table.writerows(zip(ages, wards, np.where(ages + 20 * rng.normal(size=count) > 55, *outcomes), strict=True))
+    return path
+
+
+def check(rows: list[StudyRow], run: Run, out: str) -> None:
+    """Every attack on every kind of record: a share with its interval, or the reason why there is none."""
+    kinds = (out, CORRUPTED, NEAR_DUPLICATES)
+    assert {(row.setting, row.attack) for row in rows} >= {
+        (kind, attack) for kind in kinds for attack in ("loss", "lira")
+    }
+    for row in rows:
+        assert row.run == run.name and row.varied == "never used"
+        if row.attack == "lira":
+            assert row.value is None and row.note == NEEDS_THE_RECORD
+        if row.attack == "loss":
+            assert row.value is not None and row.low is not None and row.high is not None
+            assert row.low <= row.value <= row.high and not row.note
+
+
+def test_records_of_a_role(digits: Run) -> None:
+    rows = study_of(digits, "test")
+    check(rows, digits, "test")
+    assert all(row.value is not None for row in rows if row.attack == "rmia_offline")
+    (ordinary,) = [row for row in rows if (row.setting, row.attack) == ("test", "loss")]
+    assert ordinary.low is not None and ordinary.low < 0.02, "test records are like the run's own non-members"
+
+
+def test_the_population_is_no_outsider_of_an_attack_that_holds_it(digits: Run) -> None:
+    notes = {row.attack: row.note for row in study_of(digits, "population") if row.setting == "population"}
+    assert not notes["loss"] and "population" in notes["rmia_offline"]
+
+
+def test_records_of_a_file_from_another_source(digits: Run, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    features = rng.random((120, *digits.dataset.shape), dtype=np.float32)
+    np.savez(tmp_path / "noise.npz", features=features, labels=rng.integers(10, size=120))
+    check(study_of(digits, str(tmp_path / "noise.npz")), digits, str(tmp_path / "noise.npz"))
+
+
+def test_records_of_a_file_are_accused_as_those_of_the_role_they_are_from(digits: Run, tmp_path: Path) -> None:
+    data = digits.dataset
+    np.savez(tmp_path / "test.npz", features=data.x[data.split.test], labels=data.y[data.split.test])
+    of_file, of_role = (
+        [row.value for row in study_of(digits, out) if row.setting == out and row.attack == "loss"]
+        for out in (str(tmp_path / "test.npz"), "test")
+    )
+    assert of_file == of_role
+
+
+def test_rows_of_a_table_are_encoded_as_the_run_s_own(visits: Run, tmp_path: Path) -> None:
+    other = write_visits(tmp_path / "other.csv", 150)
+    check(study_of(visits, str(other)), visits, str(other))
+
+
+def saved(path: Path, **arrays: Any) -> str:
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def bad_files(folder: Path, shape: tuple[int, ...]) -> dict[str, str]:
+    """Words of a setting that cannot be meant, each under words of the reason."""
+    labels, features = np.zeros(20, dtype=np.int64), np.zeros((20, *shape), dtype=np.float32)
+    (folder / "broken.npz").write_bytes(b"PK no archive")
+    return {
+        "neither a file nor a role": "tests",
+        "role without records": "reference",
+        "cannot be read": str(folder / "broken.npz"),
+        "has no labels": saved(folder / "labels.npz", features=features),
+        "has no features": saved(folder / "features.npz", labels=labels, logits=np.zeros((20, 10))),
+        "features are (3,)": saved(folder / "shape.npz", features=np.zeros((20, 3)), labels=labels),
+        "label 10 is no class": saved(folder / "class.npz", features=features, labels=labels + 10),
+        "holds no record": saved(folder / "none.npz", features=features[:0], labels=labels[:0]),
+        "NaN": saved(folder / "nan.npz", features=features * np.nan, labels=labels),
+        "is a table": str(write_visits(folder / "table.csv", 20)),
+    }
+
+
+def test_what_models_cannot_take_is_refused(digits: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_runs, "attacked", None)  # it is refused before anything is attacked
+    for reason, out in bad_files(tmp_path, digits.dataset.shape).items():
+        with pytest.raises(ValueError) as error:
+            study_of(digits, out)
+        message = str(error.value)
+        assert message.startswith(f"study.out={out}") and reason in message and "\n" not in message, message
+
+
+def test_a_table_with_other_columns_or_classes_is_refused(visits: Run, tmp_path: Path) -> None:
+    (tmp_path / "columns.csv").write_text("age,outcome\n30,home\n40,stay\n")
+    classes = write_visits(tmp_path / "classes.csv", 20, outcomes=("yes", "no"))
+    for out, reason in ((tmp_path / "columns.csv", "no column ward"), (classes, "is no class")):
+        with pytest.raises(ValueError, match=reason) as error:
+            study_of(visits, str(out))
+        assert str(error.value).startswith(f"study.out={out}")
+
+
+def evaluated(folder: Path, *words: str) -> Ended:
+    return call("evaluate.py", "data=digits", "attack=[loss,lira,rmia_offline]", *words, folder=folder)
+
+
+def test_the_command_prints_and_writes_it_and_the_report_tells(digits: Run, folder: Path) -> None:
+    assert evaluated(folder).returncode == 0
+    report = folder / "reports" / "digits" / "report.json"
+    assert json.loads(report.read_text())["never_used"]["rates"] is None
+    done = evaluated(folder, "study=shadow_mismatch", "study.out=test")
+    assert done.returncode == 0, done.stderr
+    for word in ("never used", "near-duplicates", "corrupted", "cannot score lira"):
+        assert word in done.stdout
+    with (report.parent / "shadow_mismatch" / "study.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["metric"] == FALSELY_ACCUSED]
+    assert {row["run"] for row in rows} == {digits.name} and len(rows) == 3 * len(ATTACKS)
+    assert evaluated(folder).returncode == 0
+    rates = json.loads(report.read_text())["never_used"]["rates"]
+    assert rates["rates"] == 6 and rates["unable"] == ["lira"] and (rates["runs"], rates["of"]) == (1, 1)
+    assert rates["worst"]["value"] == round(max(float(row["value"]) for row in rows if row["value"]), 3)
+    assert rates["worst"]["attack"] in report.with_suffix(".html").read_text()
+
+
+def test_bad_input_of_the_command_is_one_line(digits: Run, folder: Path) -> None:
+    done = evaluated(folder, "study=shadow_mismatch", "study.out=nowhere.npz")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: study.out=nowhere.npz ")
+    assert "Traceback" not in done.stderr
