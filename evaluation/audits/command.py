@@ -8,9 +8,14 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from evaluation.audits.answered_records import AnsweredRecords, answered, askable, check_alike, joined, view_of
+from evaluation.audits.answered_records import (
+    answered,
+    askable,
+    check_alike,
+    joined,
+    shared_rows,
+    view_of,
+)
 from evaluation.audits.asked_records import ask_records
 from evaluation.audits.asked_report import asked_content, asked_page
 from evaluation.audits.audited import audited
@@ -19,13 +24,12 @@ from evaluation.audits.endpoint import Endpoint
 from evaluation.audits.gate import judge
 from evaluation.audits.report import audit_page, content
 from evaluation.audits.saved_records import LEAST, SavedRecords, enough, read
+from evaluation.audits.shadow_files import SHADOW_SIDES, check_apart
 from evaluation.audits.table import show_page
 from evaluation.limits.limit import Limit
 from evaluation.method import Method
 
 COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"
-SATURATED = 1 - 1e-6
-"""Probabilities from here on are those of many records."""
 KINDS = ("outputs", "model", "endpoint", "records")
 ENDPOINT = ("endpoint", "budget", "batch", "rate", "timeout")
 
@@ -65,6 +69,11 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
         sides["population"] = enough(_read("population", settings))
     if kind == "records" and settings.get("members"):
         sides["members"] = enough(_read("members", settings))
+    shadowed = [key for key in SHADOW_SIDES if settings.get(key)]
+    if len(shadowed) == 1:
+        (lacking,) = {*SHADOW_SIDES} - {*shadowed}
+        raise ValueError(f"{shadowed[0]} is given without {lacking}; thresholds take both, add {lacking}=<file.npz>")
+    sides |= {key: enough(_read(key, settings)) for key in shadowed}
     for side, copy in combinations(sides.values(), 2):
         if side.is_copy_of(copy):
             raise ValueError(f"{side.name} and {copy.name} {COPIES}")
@@ -73,6 +82,8 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     check_alike(list(found.values()))
     one, other, population = found[questioned], found["nonmembers"], found.get("population")
     shared = shared_rows(one, other)
+    shadow = [found[key] for key in shadowed]
+    check_apart(shadow, [one, other])
     known = found.get("members") if kind == "records" else None
     seen = view_of(one if known is None else joined(one, known), other, population, method.grant, model)
     whose = "saved answers" if model is None else model.name
@@ -90,7 +101,12 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     else:
         if shared == len(other):
             raise ValueError(f"{one.name} and {other.name} {COPIES}")
-        measured = audited(seen, method.make_attacks(), shared=shared)
+        measured = audited(
+            seen,
+            method.make_attacks(),
+            shared=shared,
+            shadow=view_of(shadow[0], shadow[1], None, method.grant) if shadow else None,
+        )
         page, told = audit_page(measured, what, settings["command"]), content(measured)
     page = replace(page, verdict=[*page.verdict, *reused])
     show_page(page)
@@ -101,26 +117,6 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     line, passed = judge(measured, gate)
     print("", line, sep="\n")
     return passed
-
-
-def shared_rows(one: AnsweredRecords, other: AnsweredRecords) -> int:
-    """How many records of the other side this side holds too, known by their features or else by their answers.
-
-    Predicted classes are alike for records that are not, and so are probabilities of 0 and 1: none of them count. Nor
-    do any probabilities if records of one side share them, as those of a tree or rounded ones do.
-    """
-
-    def rows(side: AnsweredRecords) -> list[bytes]:
-        known = side.answers if side.features is None else side.features
-        numbers = np.asarray(known, dtype=np.float64) + 0.0  # whatever the type they were saved in; −0 is 0
-        told = np.full(len(side), side.features is not None or side.level != "predictions")
-        if side.features is None and side.level == "probabilities":
-            told = numbers.max(axis=1) < SATURATED
-            told &= len(np.unique(numbers[told], axis=0)) == told.sum()
-        return [row.tobytes() + bytes(label) for row, label in zip(numbers[told], side.labels[told], strict=True)]
-
-    there = set(rows(one))
-    return sum(row in there for row in rows(other))
 
 
 def _read(key: str, settings: Mapping[str, Any]) -> SavedRecords:
