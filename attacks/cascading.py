@@ -62,7 +62,8 @@ class Cascading(Attack):
 
     @property
     def threat(self) -> ThreatModel:
-        return ThreatModel(outputs="top-k", shadows="online", further_shadows=self.targets * self.shadows)
+        further = self.targets * self.shadows
+        return ThreatModel(outputs="top-k", shadows="online", further_shadows=further, independent_membership=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.further_shadows is not None

@@ -34,6 +34,7 @@ class ThreatModel:
         gradients: whether it holds the weights and with them gradients and activations.
         checkpoints: whether it holds models from before the end of training.
         further_shadows: how many more models it trains by the target's recipe, with memberships of its choice.
+        independent_membership: whether it builds on memberships that it infers, which counting shadows would mislead.
     """
 
     outputs: Level = "label"
@@ -49,6 +50,7 @@ class ThreatModel:
     gradients: bool = False
     checkpoints: bool = False
     further_shadows: int = 0
+    independent_membership: bool = False
 
     @property
     def weights(self) -> bool:
@@ -113,6 +115,8 @@ class ThreatModel:
 
     def _missing_shadows(self, view: View) -> str | None:
         members = view.membership
+        if self.independent_membership and view.balanced:
+            return "needs memberships drawn independently; nearly every record is in one number of models"
         if view.balanced and view.left_out is None:
             return "needs shadows that do not give membership away; every record is in as many models, in such groups"
         scored = counts(~members, view.others, view.left_out) > 0

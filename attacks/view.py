@@ -14,7 +14,9 @@ from attacks.outputs import Outputs
 SEED = 0
 """Of the shadows that are left out of a balanced fleet, known to everybody."""
 LEAST_BALANCED = 20
-"""Records, or persons, of which chance does not put every one into as many models."""
+"""Records, or persons, of which chance does not put nine in ten into as many models."""
+BALANCED_SHARE = 0.9
+"""Share of the records in one number of models from which on that number is no chance."""
 Parts = list[tuple[Int[np.ndarray, "asked"], Int[np.ndarray, "known"]]]
 """Records that are scored, each time with those that may teach how."""
 WHITE_BOX = ("gradient_norms", "activation_norms", "alignment", "trajectory")
@@ -129,7 +131,7 @@ class View(Outputs):
 
     @property
     def vectors(self) -> bool:
-        """Whether the records themselves are vectors of numbers."""
+        """True where records are vectors of numbers: no images, and no texts of token numbers."""
         return self.features is not None and is_vectors(self.features)
 
     @cached_property
@@ -142,33 +144,38 @@ class View(Outputs):
 
     @cached_property
     def balanced(self) -> bool:
-        """Whether every record is in as many models, so that a target's shadows, counted, tell its membership.
+        """True where nearly all records are in one number of models, so that a target's shadows, counted, tell on it.
 
         Not where groups that are left out whole hold each record in as many models, such as complementary pairs.
         """
-        total = self.membership.sum(axis=0)
-        if self.records == 0 or self._unit.max() + 1 < LEAST_BALANCED or np.ptp(total) > 0:
+        if self.records == 0 or self._unit.max() + 1 < LEAST_BALANCED:
             return False
-        return bool((np.ptp(self._shadows_inside, axis=1) > 0).any())
+        even = self.membership.sum(axis=0) == self._usual_count
+        counts = self._shadows_inside[:, even]
+        return bool(
+            0 < self._usual_count < self.models and even.mean() >= BALANCED_SHARE and np.ptp(counts, axis=1).any()
+        )
 
     @cached_property
     def left_out(self) -> Int[np.ndarray, "models records"] | None:
         """For each target and record the model that is no shadow beside the target's own group, −1 where all are.
 
-        Where every record is in exactly c models, a non-member of the target is in c of its shadows, a member in c − 1:
+        Where records are in exactly c models, a non-member of the target is in c of its shadows, a member in c − 1:
         their number, hence every spread and every pooled threshold, gives membership away. So one shadow is left out of
         the side that has one more than it would have otherwise, drawn by a public seed, the same for all records of a
-        person. Then c − 1 are left inside and models − c − 1 outside, whoever the target was trained on. None: nobody
-        is left out, as nothing is balanced, or as groups are that no single model evens out.
+        person. Then c − 1 are left inside and models − c − 1 outside, whoever the target was trained on. A record in
+        another number of models keeps all shadows unless their number is that of the others. None: nobody is left out,
+        as nothing is balanced, or as groups are that no single model evens out.
         """
-        inside = self._shadows_inside
-        least, most = inside.min(axis=1, keepdims=True), inside.max(axis=1, keepdims=True)
-        if not self.balanced or (most - least > 1).any():
+        inside, usual = self._shadows_inside, self._usual_count
+        even = self.membership.sum(axis=0) == usual
+        if not self.balanced or (usual - inside[:, even] > 1).any():
             return None
         place = np.random.default_rng(SEED).random((self.models, self.records), dtype=np.float32)[:, self._unit]
         left_out = np.full(inside.shape, -1, dtype=np.int32)
-        for target in np.flatnonzero(most > least):
-            side = self.membership == (inside[target] == most[target])
+        for target in range(self.models):
+            more_inside, more_outside = inside[target] == usual, inside[target] == usual - 1
+            side = np.where(more_inside, self.membership, ~self.membership) & (more_inside | more_outside)
             candidates = self.others[target][:, None] & side
             first = np.where(candidates, place, -1.0).argmax(axis=0)
             left_out[target] = np.where(candidates.any(axis=0), first, -1)
@@ -177,15 +184,21 @@ class View(Outputs):
 
     @cached_property
     def parts(self) -> Parts:
-        """Records that are scored, each with those that may teach how: all by all, of a balanced fleet half by half.
+        """Records to score, each time with the records to fit on: all by all, of a balanced fleet half by half.
 
-        What is fitted on a record's shadows there learns the opposite of the target's membership. Persons stay whole.
+        A classifier fitted on a record's shadows would learn the opposite of the target's membership there. Persons
+        stay whole.
         """
         every = np.arange(self.records)
         if not self.balanced:
             return [(every, every)]
         half = np.random.default_rng(SEED).permutation(self._unit.max() + 1)[self._unit] % 2
         return [(np.flatnonzero(half == one), np.flatnonzero(half != one)) for one in (0, 1)]
+
+    @cached_property
+    def _usual_count(self) -> int:
+        """The number of models that most records are in."""
+        return int(np.bincount(self.membership.sum(axis=0)).argmax())
 
     @cached_property
     def _shadows_inside(self) -> Int[np.ndarray, "models records"]:
@@ -207,5 +220,5 @@ class View(Outputs):
 
 
 def is_vectors(records: Real[np.ndarray, "records *shape"]) -> bool:
-    """Whether records are vectors of numbers: no images, and no texts of token numbers."""
+    """True for vectors of numbers: no images, and no texts of token numbers."""
     return records.ndim == 2 and records.dtype.kind == "f"

@@ -25,7 +25,7 @@ from rich.table import Table
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
-from attacks import BASE, RMIA, Attack, JointLiRA, LiRA, NoiseAgreement, View, Votes  # noqa: E402
+from attacks import BASE, RMIA, Attack, Cascading, JointLiRA, LiRA, NoiseAgreement, View, Votes  # noqa: E402
 from evaluation.measuring.half_fleets import part_of  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
 from evaluation.signals.grant import Grant  # noqa: E402
@@ -51,8 +51,9 @@ GUARDS = ("label_only", "rounding", "memguard")
 MORE_GUARDS: Mapping[str, tuple[str, ...]] = {"location30": ("topk",), "fashion_mnist": ("topk",), "sst2": ()}
 """Of two classes, the top three are all."""
 SCORES: Mapping[str, Attack] = {
-    "lira": LiRA(), "base": BASE(), "rmia": RMIA(), "joint_lira": JointLiRA(targets=None),
+    "lira": LiRA(), "base": BASE(), "rmia": RMIA(), "joint_lira": JointLiRA(),
 }  # fmt: skip
+CASCADING: Mapping[str, Attack] = {"cascading, targets 0 and 1": Cascading()}
 LABELS: Mapping[str, Attack] = {
     "noise_agreement, 16 copies": NoiseAgreement(copies=16),
     "votes, 1 query": Votes(copies=0),
@@ -76,7 +77,8 @@ def measured(attack: Attack, seen: View, shadows: int) -> tuple[float, float, fl
         if attack.missing(part) is not None:
             return None
         for scores, members in zip(attack.score(part), part.membership, strict=True):
-            scored = ~np.isnan(scores)
+            if not (scored := ~np.isnan(scores)).any():
+                continue  # no target
             pair = scores[scored], members[scored]
             values.append([roc_auc(*pair), tpr_at_fpr(*pair, fpr=0.01), tpr_at_fpr(*pair, fpr=0.001)])
     auc, coarse, fine = np.mean(values, axis=0)
@@ -110,6 +112,8 @@ def main() -> None:
     run = fleet(arguments.data, arguments.root, arguments.runs)
     table = headed(f"{arguments.data}, no guard")
     for row in rows(run, SCORES, Grant(), SHADOWS):
+        table.add_row(*row)
+    for row in rows(run, CASCADING, Grant(), (MODELS - 1,)):
         table.add_row(*row)
     for row in rows(run, LABELS, Grant(outputs="label"), (4, 31)):
         table.add_row(*row)

@@ -17,7 +17,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.chance import explained_by_luck, null_tprs, redraws
+from evaluation.statistics.chance import null_quantiles, null_tprs, redraws
 
 
 class NoiseCase(NamedTuple):
@@ -62,7 +62,7 @@ def verdicts(case: NoiseCase, seed: int, leak: float = 0.0) -> tuple[bool, bool]
     metrics = {"tpr": lambda roc: roc.tpr_at(case.fpr)}
     found = [fleet_metrics(own, membership, metrics, Bootstrap(seed=seed)).estimates["tpr"] for own in scores]
     exchanged = redraws(case.records, seed=seed)
-    most = explained_by_luck(np.column_stack([null_tprs(own, membership, case.fpr, exchanged) for own in scores]))
+    most = null_quantiles(np.column_stack([null_tprs(own, membership, case.fpr, exchanged) for own in scores]))
     strongest = int(np.argmax([estimate.value for estimate in found]))
     low = found[strongest].low
     return low > case.fpr, low > float(most[strongest])

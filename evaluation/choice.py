@@ -10,7 +10,7 @@ from evaluation.curves import FPR, Series, ordered, strongest_row
 from evaluation.findings import AUC, Findings, tpr_at
 from evaluation.flags.masking import masked
 from evaluation.flags.ties import is_tied
-from evaluation.guessing import most_by_luck
+from evaluation.guessing import null_quantile
 from evaluation.titles import canary_text, has_canaries, is_undefended, title
 from evaluation.utility import AFFORDABLE, worth
 
@@ -94,7 +94,7 @@ def leaking(found: Findings) -> float:
     row = strongest_row(found, tpr_at(FPR) if resolved else AUC)
     if row is None or row.value is None:
         return 0.0
-    return FPR if resolved and row.value <= most_by_luck(found, row) else row.value
+    return FPR if resolved and row.value <= null_quantile(found, row) else row.value
 
 
 def is_resolved(found: Findings) -> bool:

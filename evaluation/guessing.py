@@ -1,4 +1,4 @@
-"""The one rule by which an attack does better than guessing, and what guessing finds, in words and for figures."""
+"""Verdict of leakage beyond guessing, and the chance level beside a TPR in words and figures."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ HALF = 0.5
 
 @runtime_checkable
 class Searchable(Protocol):
-    """What attacks found, on a fleet or on one model."""
+    """Results of attacks on a fleet or on one model, by metric."""
 
     def find(self, metric: str, *, attack: str = ..., group: str = ...) -> Row | None: ...
 
 
 def excludes_guessing(found: Searchable, row: Row) -> bool:
-    """Leakage beyond luck: the lower end of the interval lies above all that guessing reaches in 95 of 100 fleets.
+    """Verdict of leakage: the lower end of the interval lies above the 95 % quantile of the null distribution.
 
-    The mean of guessing is no bar: half of all fleets that leak nothing lie above it, and the interval of a TPR that
-    rests on few non-members is too narrow to make up for that.
+    The mean of the null, the chance level, is no bar: half of all fleets that leak nothing lie above it, and the
+    interval of a TPR that rests on few non-members is too narrow to make up for that.
 
     Args:
         found: what attacks found, with what guessing finds.
         row: a TPR at 1 % or 0.1 % FPR, or an AUC, of an attack on all records or on a group.
     """
-    return row.low is not None and row.low > most_by_luck(found, row)
+    return row.low is not None and row.low > null_quantile(found, row)
 
 
-def most_by_luck(found: Searchable, row: Row) -> float:
-    """The 95 % quantile of guessing, the choice of the strongest attack or group allowed for; of an AUC ½."""
+def null_quantile(found: Searchable, row: Row) -> float:
+    """The null's 95 % quantile, corrected for choosing the strongest attack or group; of an AUC ½."""
     if row.metric == AUC:
         return HALF
     fpr = _fpr(row)
@@ -40,7 +40,7 @@ def most_by_luck(found: Searchable, row: Row) -> float:
 
 
 def guessing_level(found: Searchable, row: Row) -> float:
-    """What guessing finds on average; the FPR itself, or an AUC of ½, where that was not measured."""
+    """Chance level of a metric; the FPR itself where it was not measured, ½ for an AUC."""
     if row.metric == AUC:
         return HALF
     fpr = _fpr(row)
@@ -48,9 +48,9 @@ def guessing_level(found: Searchable, row: Row) -> float:
 
 
 def guessing_text(found: Searchable, row: Row) -> str:
-    """What guessing finds where this was found, such as `1.5 % (luck explains up to 2.0 %)`."""
-    level, most = guessing_level(found, row), most_by_luck(found, row)
-    return f"{_share(level)} %" + (f" (luck explains up to {_share(most)} %)" if most > level else "")
+    """Chance level and null quantile of a TPR in words, such as `1.5 % (luck explains up to 2.0 %)`."""
+    level, quantile = guessing_level(found, row), null_quantile(found, row)
+    return f"{_share(level)} %" + (f" (luck explains up to {_share(quantile)} %)" if quantile > level else "")
 
 
 def guessing_range(findings: Iterable[Findings]) -> str:
@@ -61,10 +61,10 @@ def guessing_range(findings: Iterable[Findings]) -> str:
     if not measured:
         return ""
     level = max(guessing_level(found, row) for found, row in measured)
-    most = max(most_by_luck(found, row) for found, row in measured)
+    quantile = max(null_quantile(found, row) for found, row in measured)
     return (
         f"finds {_share(level)} % at {_share(FPRS[0])} % FPR on average, the strongest attack by luck up to"
-        f" {_share(most)} %; what begins above that has leaked"
+        f" {_share(quantile)} %; what begins above that has leaked"
     )
 
 

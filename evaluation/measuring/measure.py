@@ -22,7 +22,7 @@ from evaluation.flags.unlike_models import spread_rows
 from evaluation.measuring.exposure import Exposure
 from evaluation.measuring.half_fleets import ASSUMED, over_dispersion
 from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
-from evaluation.measuring.luck import luck_of_attacks, luck_of_groups
+from evaluation.measuring.null_rows import null_rows, null_rows_of_groups
 from evaluation.measuring.usefulness import groups, usefulness
 from evaluation.method import Method
 from evaluation.runs import Run
@@ -106,7 +106,7 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
             "text": attack.threat.describe(), "declared": attack.threat.queries, "measured": queries,
         }  # fmt: skip
         rows += leakage(attack, found, seen, bootstrap)
-    rows += luck_of_attacks(scores, seen, bootstrap.seed)
+    rows += null_rows(scores, seen, bootstrap.seed)
     findings = Findings.of(
         run,
         rows=rows,
@@ -124,7 +124,7 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
             parts = list(groups(run.dataset, split.audited, sliced))
             of_groups = [
                 *leakage_of_groups(attack, scores[attack], seen, bootstrap, parts),
-                *luck_of_groups(attack, scores[attack], seen, bootstrap.seed, parts),
+                *null_rows_of_groups(attack, scores[attack], seen, bootstrap.seed, parts),
             ]
             spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED
             exposure = Exposure.of(scores[attack], seen.membership, seen.labels, split.audited, spread)

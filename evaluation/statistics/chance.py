@@ -1,4 +1,4 @@
-"""The TPR that an attack reaches by chance alone: its mean, exactly, and the most that luck explains."""
+"""Null distribution of the TPR at a low FPR: its mean (the chance level), exactly, and its quantiles by redraws."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def chance_level(nonmembers: Sequence[int] | Int[np.ndarray, "models"], fpr: flo
 def redraws(
     records: int, persons: Int[np.ndarray, "records"] | None = None, *, replicates: int = REPLICATES, seed: int = 0
 ) -> Int[np.ndarray, "replicates records"]:
-    """For each record another one whose memberships it gets, in all models at once.
+    """Memberships drawn anew: for each record another one whose memberships it gets, in all models at once.
 
     Attacks that know nothing cannot tell which record had which memberships. Exchanging these draws them anew as they
     were drawn: coins keep their share, complementary models stay complementary, a fixed split stays one.
@@ -57,7 +57,7 @@ def null_tprs(
     fpr: float,
     exchanged: Int[np.ndarray, "replicates records"],
 ) -> Float[np.ndarray, "replicates"]:
-    """The fleet's mean TPR at FPR ≤ f with the same scores, had the memberships fallen otherwise.
+    """Null distribution of the fleet's mean TPR at FPR ≤ f: the same scores, with memberships drawn anew.
 
     Args:
         scores: higher = more likely a member, none from the target's own membership; NaN is left out. Of all records,
@@ -76,10 +76,10 @@ def null_tprs(
     return means
 
 
-def explained_by_luck(
+def null_quantiles(
     replicated: Float[np.ndarray, "replicates choices"], level: float = LEVEL
 ) -> Float[np.ndarray, "choices"]:
-    """For each of several attacks, or groups, the value that luck lets none of them exceed, at probability `level`.
+    """Quantiles of the null distribution for several attacks or groups, corrected for choosing the largest of them.
 
     Whoever reads the largest of several values must allow for the largest by luck. They are compared by how many
     standard deviations they lie above their means, so that a small group does not set the bar of a large one
@@ -106,7 +106,7 @@ def _null_tpr(
     fpr: float,
     exchanged: Int[np.ndarray, "replicates records"],
 ) -> Float[np.ndarray, "replicates"]:
-    """Of one model."""
+    """Null distribution of one model's TPR at FPR ≤ f."""
     scored = np.flatnonzero(~np.isnan(scores))
     order = scored[np.argsort(-scores[scored], kind="stable")]
     falling = scores[order]

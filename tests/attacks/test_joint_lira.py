@@ -164,16 +164,22 @@ def test_a_sample_of_the_targets_gets_the_scores_that_it_gets_among_all():
         JointLiRA(rounds=0)
 
 
+def test_more_records_than_it_has_time_for_are_skipped_with_the_setting_that_admits_them():
+    view = interacting(1, models=4, records=40)
+    assert "attack.joint_lira.records=40" in (JointLiRA(records=39).missing(view) or "")
+    assert JointLiRA(records=40).missing(view) is JointLiRA(records=None).missing(view) is None
+
+
 def test_records_in_equally_many_models_give_the_target_away():
     rng = np.random.default_rng(0)
     balanced = rng.permuted(np.tile([[True], [False]], (4, 50)), axis=0)
     view = replace(drawn(0, 8, 50), membership=balanced)
-    assert "drawn apart" in (JointLiRA().missing(view) or "")
+    assert "drawn independently" in (JointLiRA().missing(view) or "")
     halves = rng.random((4, 50)) < 0.5
     complementary = np.stack([halves, ~halves], axis=1).reshape(8, 50)
     paired = replace(view, membership=complementary, groups=np.arange(8) // 2)
     assert JointLiRA().missing(paired) is None
-    assert "drawn apart" in (JointLiRA().missing(replace(paired, groups=None)) or "")
+    assert "drawn independently" in (JointLiRA().missing(replace(paired, groups=None)) or "")
 
 
 def test_images_are_alike_by_the_hidden_layers_of_four_shadows_and_never_by_the_targets_own():

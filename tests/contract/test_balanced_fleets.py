@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -74,7 +75,22 @@ def null_auc(name: str, models: int, inside: int) -> tuple[float, float]:
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_attacks_that_counts_would_mislead_are_refused(name: str) -> None:
-    assert made(name).missing(silent_fleet(0, 6, 3)) is not None
+    view = silent_fleet(0, 6, 3, further_shadows=lambda *_: None)
+    assert "drawn independently" in (made(name).missing(view) or "")
+    drawn = np.random.default_rng(0).random((6, RECORDS)) < 0.5
+    assert made(name).missing(replace(view, membership=drawn)) is None
+
+
+def test_a_few_records_in_other_numbers_of_models_do_not_undo_the_repair() -> None:
+    aucs = []
+    for seed in range(FLEETS):
+        view = silent_fleet(seed, 6, 3)
+        membership = view.membership.copy()
+        membership[:, :5] = np.random.default_rng(seed).random((6, 5)) < 0.5
+        view = replace(view, membership=membership)
+        assert view.balanced and view.left_out is not None
+        aucs.append(mean_auc(made("lira").score(view), membership))
+    assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / np.sqrt(FLEETS)
 
 
 @pytest.mark.parametrize("models", [4, 6, 8])

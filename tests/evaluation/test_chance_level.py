@@ -24,13 +24,13 @@ from evaluation.guessing import (
     guessing_level,
     guessing_range,
     guessing_text,
-    most_by_luck,
+    null_quantile,
 )
 from evaluation.limits.limit import Limit
-from evaluation.measuring.luck import luck_of_attacks, luck_of_groups
+from evaluation.measuring.null_rows import null_rows, null_rows_of_groups
 from evaluation.report.verdict import sentence
 from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.chance import chance_level, explained_by_luck, null_tprs, redraws
+from evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
 from evaluation.statistics.metrics import tpr_at_fpr
 from evaluation.table import show_findings
 
@@ -67,7 +67,7 @@ class NoiseAttack(Attack):
 def luck(scores: np.ndarray, membership: np.ndarray, seed: int = 0, persons: np.ndarray | None = None) -> list[Row]:
     """What guessing finds with these scores, as a run's measurement tells it."""
     seen = seen_by(membership, persons)
-    return list(luck_of_attacks({NoiseAttack(k): own for k, own in enumerate(scores)}, seen, seed))
+    return list(null_rows({NoiseAttack(k): own for k, own in enumerate(scores)}, seen, seed))
 
 
 def seen_by(membership: np.ndarray, persons: np.ndarray | None = None) -> View:
@@ -179,7 +179,7 @@ def test_a_value_beyond_luck_is_as_rare_as_it_should_be() -> None:
     for seed in range(FLEETS):
         scores, membership = noise(4, 300, seed, attacks=4)
         exchanged = redraws(300, seed=seed, replicates=80)
-        most = explained_by_luck(np.column_stack([null_tprs(own, membership, 0.01, exchanged) for own in scores]))
+        most = null_quantiles(np.column_stack([null_tprs(own, membership, 0.01, exchanged) for own in scores]))
         values = [np.mean([tpr_at_fpr(*row, 0.01) for row in zip(own, membership, strict=True)]) for own in scores]
         exceeded += bool((np.array(values) > most).any())
     assert 0.01 * FLEETS <= exceeded <= ALLOWED * FLEETS + 3 * np.sqrt(ALLOWED * (1 - ALLOWED) * FLEETS), exceeded
@@ -211,7 +211,7 @@ def test_the_choice_among_many_raises_the_bar_and_ties_do_not_lower_it() -> None
 def test_groups_have_their_own_bar() -> None:
     scores, membership = noise(16, 1000, 0)
     small = np.arange(1000) < 300
-    rows = luck_of_groups(NoiseAttack(), scores[0], seen_by(membership), 0, [("few", small), ("many", ~small)])
+    rows = null_rows_of_groups(NoiseAttack(), scores[0], seen_by(membership), 0, [("few", small), ("many", ~small)])
     bars = {(row.group, row.metric): row.value for row in rows}
     assert bars["few", chance_at(0.01)] == chance_level((~membership[:, small]).sum(axis=1), 0.01)
     for group in ("few", "many"):
@@ -260,7 +260,7 @@ def test_every_judge_asks_the_same(make_findings: Callable[..., Findings]) -> No
     leaky = with_luck(make_findings(nonmembers=10_000), low=0.021, value=0.026)
     rows = {name: found.get(tpr_at(0.01), attack="lira") for name, found in (("lucky", lucky), ("leaky", leaky))}
     assert not excludes_guessing(lucky, rows["lucky"]) and excludes_guessing(leaky, rows["leaky"])
-    assert guessing_level(lucky, rows["lucky"]) == 0.015 and most_by_luck(lucky, rows["lucky"]) == 0.02
+    assert guessing_level(lucky, rows["lucky"]) == 0.015 and null_quantile(lucky, rows["lucky"]) == 0.02
     assert guessing_text(lucky, rows["lucky"]) == "1.5 % (luck explains up to 2 %)"
     assert [[flag.name for flag in flags(found, [found])] for found in (lucky, leaky)] == [["1% by luck"], []]
     assert leaking(lucky) == 0.01 and leaking(leaky) == 0.026
@@ -269,3 +269,12 @@ def test_every_judge_asks_the_same(make_findings: Callable[..., Findings]) -> No
     assert limit.objection(lucky, [lucky]) is None
     below = Limit(name="gate", max_tpr=0.014).objection(lucky, [lucky])
     assert below is not None and "guessing finds 1.5 %" in below and "more records" in below
+
+
+def test_an_attack_on_some_of_the_models_has_the_chance_level_of_its_targets() -> None:
+    scores, membership = noise(8, 400, 0)
+    scores[:, 4:] = np.nan
+    rows = {(row.metric, row.attack): row.value for row in luck(scores, membership)}
+    assert rows[chance_at(0.01), "noise 0"] == chance_level((~membership[:4]).sum(axis=1), 0.01)
+    quantile, level = rows[null_at(0.01), "noise 0"], rows[chance_at(0.01), "noise 0"]
+    assert quantile is not None and level is not None and quantile > level

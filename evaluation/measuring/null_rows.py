@@ -1,4 +1,4 @@
-"""What guessing finds, as rows: its mean, and the most that luck explains, of attacks and of groups."""
+"""Null distribution of the TPR at a low FPR as rows: its mean (the chance level) and its 95 % quantile."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from jaxtyping import Bool, Float
 
 from attacks import Attack, View
 from evaluation.findings import FPRS, Row, chance_at, null_at
-from evaluation.statistics.chance import chance_level, explained_by_luck, null_tprs, redraws
+from evaluation.measuring.leakage import targets_of
+from evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
 
 Scores = Float[np.ndarray, "models records"]
 
 
-def luck_of_attacks(scores: Mapping[Attack, Scores], seen: View, seed: int) -> Iterator[Row]:
-    """Of each attack; the most that luck explains allows for all attacks, since the strongest is looked at.
+def null_rows(scores: Mapping[Attack, Scores], seen: View, seed: int) -> Iterator[Row]:
+    """Chance level and null quantile of each attack; the quantile is corrected for choosing the strongest of them.
 
     Args:
         scores: of the attacks that ran.
@@ -28,10 +29,10 @@ def luck_of_attacks(scores: Mapping[Attack, Scores], seen: View, seed: int) -> I
     yield from _rows([(own, everybody) for own in scores.values()], named, seen, seed)
 
 
-def luck_of_groups(
+def null_rows_of_groups(
     attack: Attack, scores: Scores, seen: View, seed: int, groups: Iterable[tuple[str, Bool[np.ndarray, "records"]]]
 ) -> Iterator[Row]:
-    """Of one attack on the records of each group; allows for all groups, since those that leak most are looked at.
+    """Chance level and null quantile of one attack in each group of records, corrected for choosing among the groups.
 
     Args:
         attack: that gave the scores.
@@ -49,27 +50,36 @@ def _rows(
     choices: Sequence[tuple[Scores, Bool[np.ndarray, "records"]]], named: Sequence[Mapping[str, Any]], seen: View,
     seed: int,
 ) -> Iterator[Row]:  # fmt: skip
-    """Of each choice: scores, and the records that count."""
+    """Rows of several attacks or groups, of which the one that leaks most is looked at.
+
+    Args:
+        choices: of each the scores, and which records count; models that were no target take no part.
+        named: the fields of its rows.
+        seen: where the scores come from.
+        seed: public.
+    """
     exchanged = redraws(seen.records, seen.persons, seed=seed)
+    attacked = [targets_of(scores) for scores, _ in choices]
     for fpr in FPRS:
         levels = [
-            chance_level((~seen.membership & ~np.isnan(scores))[:, inside].sum(axis=1), fpr)
-            for scores, inside in choices
+            chance_level((~seen.membership & ~np.isnan(scores))[targets][:, inside].sum(axis=1), fpr)
+            for (scores, inside), targets in zip(choices, attacked, strict=True)
         ]
         resolved = [k for k, level in enumerate(levels) if not np.isnan(level)]
-        most = dict.fromkeys(range(len(choices)), float("nan"))
+        quantiles = dict.fromkeys(range(len(choices)), float("nan"))
         if resolved:
-            chosen = [choices[k] for k in resolved]
+            chosen = [(*choices[k], attacked[k]) for k in resolved]
             replicated = [
-                null_tprs(scores[:, inside], seen.membership, fpr, exchanged[:, inside]) for scores, inside in chosen
+                null_tprs(scores[targets][:, inside], seen.membership[targets], fpr, exchanged[:, inside])
+                for scores, inside, targets in chosen
             ]
-            # Ties keep an attack below the level; what is claimed beyond luck must lie above it all the same.
-            explained = explained_by_luck(np.column_stack(replicated)).tolist()
-            most |= {k: max(value, levels[k]) for k, value in zip(resolved, explained, strict=True)}
+            # Ties keep an attack below the level; a verdict of leakage must lie above it all the same.
+            corrected = null_quantiles(np.column_stack(replicated)).tolist()
+            quantiles |= {k: max(value, levels[k]) for k, value in zip(resolved, corrected, strict=True)}
         for k, names in enumerate(named):
             scores, inside = choices[k]
             scored = ~np.isnan(scores[:, inside])
             members = int((seen.membership[:, inside] & scored).sum())
             counts: dict[str, Any] = {"members": members, "nonmembers": int(scored.sum()) - members}
-            for metric, value in ((chance_at(fpr), levels[k]), (null_at(fpr), most[k])):
+            for metric, value in ((chance_at(fpr), levels[k]), (null_at(fpr), quantiles[k])):
                 yield Row(metric=metric, value=None if np.isnan(value) else float(value), **counts, **names)
