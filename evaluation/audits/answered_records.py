@@ -11,7 +11,7 @@ from jaxtyping import Int64, Shaped
 
 from attacks import View
 from evaluation.audits.audited_model import AuditedModel
-from evaluation.audits.saved_records import SavedRecords
+from evaluation.audits.saved_records import LEAST, SavedRecords
 from evaluation.signals.grant import Grant
 from targets.guards import Level
 
@@ -56,6 +56,11 @@ class AnsweredRecords:
         kept = {"labels": self.labels[chosen], "answers": self.answers[chosen], "features": features}
         kept["persons"] = None if self.persons is None else self.persons[chosen]
         return AnsweredRecords(name=self.name, level=self.level, **kept)
+
+    @property
+    def person_count(self) -> int:
+        """How many persons the records are of; of each another one where nothing is said about persons."""
+        return len(self) if self.persons is None else len(np.unique(self.persons))
 
 
 def joined(one: AnsweredRecords, other: AnsweredRecords) -> AnsweredRecords:
@@ -169,6 +174,21 @@ def check_alike(sides: Sequence[AnsweredRecords]) -> None:
         ):
             shapes = f"{side.features.shape[1:]} and of {first.name} {first.features.shape[1:]}"
             raise ValueError(f"features of {side.name} have shape {shapes}; save both as the model takes them")
+
+
+def counted(side: AnsweredRecords, noun: str) -> str:
+    """How many records a side has, and of how many persons where somebody has several."""
+    persons = side.person_count
+    return f"{len(side):,} {noun}" + (f" of {persons:,} persons" if persons < len(side) else "")
+
+
+def enough_persons(*sides: AnsweredRecords) -> None:
+    """Raises ValueError if a side rests on too few persons for intervals over persons."""
+    for side in sides:
+        if side.person_count < LEAST:
+            raise ValueError(
+                f"{side.name} holds records of {side.person_count} persons; give those of at least {LEAST}"
+            )
 
 
 def shared_rows(one: AnsweredRecords, other: AnsweredRecords) -> int:

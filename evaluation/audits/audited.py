@@ -119,7 +119,7 @@ def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None,
             estimate = accuracy_of(margin, members, view.persons if several else None, REPLICATES)
             counted = {"members": int(members.sum()), "nonmembers": int((~members).sum())}
             rows.append(_row(AT_SHADOWS, estimate, attack=attack.name, access=attack.threat.access, **counted))
-    scores[BLIND] = blind_scores(view.features, view.labels, members)
+    scores[BLIND] = blind_scores(view.features, view.labels, members, view.persons)
     rows += measures(scores[BLIND], members, view.persons, attack=BLIND)
     told = Audited(
         rows=rows, scores=scores, members=members, skipped=skipped, needs=needs, released=view.outputs,
@@ -194,6 +194,11 @@ def measures(
 def has_several(persons: Int[np.ndarray, "records"] | None) -> bool:
     """Whether a person has several records."""
     return persons is not None and len(np.unique(persons)) < len(persons)
+
+
+def units(persons: Int[np.ndarray, "records"] | None, side: Bool[np.ndarray, "records"]) -> int:
+    """How many persons, or records where nothing is said about persons, are on a side."""
+    return int(side.sum()) if persons is None else len(np.unique(persons[side]))
 
 
 def _row(metric: str, estimate: Estimate, **named: Any) -> Row:

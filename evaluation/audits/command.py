@@ -12,6 +12,8 @@ from evaluation.audits.answered_records import (
     answered,
     askable,
     check_alike,
+    counted,
+    enough_persons,
     joined,
     shared_rows,
     view_of,
@@ -24,7 +26,7 @@ from evaluation.audits.endpoint import Endpoint
 from evaluation.audits.gate import judge
 from evaluation.audits.report import audit_page, content
 from evaluation.audits.saved_records import LEAST, SavedRecords, enough, read
-from evaluation.audits.shadow_files import SHADOW_SIDES, check_apart
+from evaluation.audits.shadow_files import check_apart, shadow_sides
 from evaluation.audits.table import show_page
 from evaluation.limits.limit import Limit
 from evaluation.method import Method
@@ -61,6 +63,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
         raise ValueError(f"{wrong}.max_tpr has nothing to judge in audit={kind}; leave it out")
     folder = Path(settings["reports"]) / (settings["name"] or f"audit_{kind}")
     questioned = "records" if kind == "records" else "members"
+    shadowed = shadow_sides(kind, settings)
     model = _model(settings, folder)
     sides = {key: _read(key, settings) for key in (questioned, "nonmembers")}
     enough(sides[questioned], 1 if kind == "records" else LEAST)
@@ -69,10 +72,6 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
         sides["population"] = enough(_read("population", settings))
     if kind == "records" and settings.get("members"):
         sides["members"] = enough(_read("members", settings))
-    shadowed = [key for key in SHADOW_SIDES if settings.get(key)]
-    if len(shadowed) == 1:
-        (lacking,) = {*SHADOW_SIDES} - {*shadowed}
-        raise ValueError(f"{shadowed[0]} is given without {lacking}; thresholds take both, add {lacking}=<file.npz>")
     sides |= {key: enough(_read(key, settings)) for key in shadowed}
     for side, copy in combinations(sides.values(), 2):
         if side.is_copy_of(copy):
@@ -87,7 +86,8 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     known = found.get("members") if kind == "records" else None
     seen = view_of(one if known is None else joined(one, known), other, population, method.grant, model)
     whose = "saved answers" if model is None else model.name
-    what = f"{whose}: {len(one):,} {questioned}, {len(other):,} non-members, answers: {seen.outputs}."
+    counts = f"{counted(one, questioned)}, {counted(other, 'non-members')}"
+    what = f"{whose}: {counts}, answers: {seen.outputs}."
     if kind == "records":
         if shared:
             raise ValueError(
@@ -101,6 +101,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     else:
         if shared == len(other):
             raise ValueError(f"{one.name} and {other.name} {COPIES}")
+        enough_persons(one, other)
         measured = audited(
             seen,
             method.make_attacks(),
@@ -122,7 +123,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
 def _read(key: str, settings: Mapping[str, Any]) -> SavedRecords:
     if (path := settings[key]) in (None, "???"):
         raise ValueError(f"{key} is not given; add {key}=<file.npz or file.csv>")
-    return read(key, str(path), settings.get("label"))
+    return read(key, str(path), settings.get("label"), settings.get("person"))
 
 
 def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:

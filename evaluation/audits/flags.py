@@ -138,9 +138,16 @@ def verdict(found: Audited) -> list[str]:
     unrun = "that learn more from shadow models" if found.shadow_records else "with shadow models"
     told += f" Attacks {unrun} were not run and usually find more."
     sentences = [told, *by_shadow(found)]
+    if found.over_persons:
+        sentences.append("Brackets: 95 % intervals over persons, whose records are drawn together.")
     if any(other_distribution(found)):
         sentences.insert(0, "Members and non-members differ by themselves, so what follows is no measure of leakage.")
     return sentences
+
+
+def over(found: Audited) -> str:
+    """What intervals draw: records, or persons with all of theirs."""
+    return "persons" if found.over_persons else "records"
 
 
 def by_shadow(found: Audited) -> Iterator[str]:

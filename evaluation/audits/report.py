@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.audits.audited import BLIND, Audited
-from evaluation.audits.flags import flags, verdict
+from evaluation.audits.flags import flags, over, verdict
 from evaluation.audits.page import Page, Table
 from evaluation.audits.plot import audit_roc
 from evaluation.chance import auc_text
@@ -16,12 +16,12 @@ from evaluation.table import percent
 COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
 """Of results.csv, named as in that of runs."""
 AT_SHADOWS_HEADING = "balanced accuracy\nby one shadow"
-OVER = {
+INTERVALS = {
     False: "Intervals are 95 %, over records, for this one model",
     True: "Intervals are 95 %, over persons, whose records are drawn together, for this one model; numbers without one"
     " have no interval that holds where a person has several records",
 }
-"""What intervals are over, by whether a person has several records."""
+"""What they are over, by whether a person has several records."""
 
 
 def meaning(found: Audited) -> tuple[str, ...]:
@@ -30,8 +30,8 @@ def meaning(found: Audited) -> tuple[str, ...]:
         "Only this model was asked, on these records. Members must be records that it was trained on, and non-members"
         " records from the same source that it was not; if they differ in anything else, that difference is measured,"
         " not leakage.",
-        f"{OVER[found.over_persons]}; another training on other records may leak more or less. They do not count that"
-        " the strongest attack was chosen after the fact.",
+        f"{INTERVALS[found.over_persons]}; another training on other records may leak more or less. They do not count"
+        " that the strongest attack was chosen after the fact.",
     ]
     if found.shadow_records:
         told.append(
@@ -86,7 +86,7 @@ def content(found: Audited) -> dict[str, Any]:
         "nonmembers": int((~found.members).sum()),
         "strongest": found.strongest,
         "needs": dict(found.needs),
-        "intervals_over": "persons" if found.over_persons else "records",
+        "intervals_over": over(found),
         "shadow_records": found.shadow_records,
         "rows": [{name: getattr(row, name) for name in COLUMNS} for row in found.rows],
     }
@@ -97,7 +97,8 @@ def _tables(found: Audited) -> list[Table]:
     attacks = [(name, found.needs[name], *_cells(found, name)) for name in found.attacks]
     blind = "records and true label" if found.features else "true label"
     attacks.append(("blind baseline", f"{blind}, never the model", *_cells(found, BLIND)))
-    caption = "TPR at 1% FPR: members found while 1 % of the non-members are accused. Brackets: 95 % intervals."
+    caption = "TPR at 1% FPR: members found while 1 % of the non-members are accused. Brackets: 95 % intervals"
+    caption += f" over {over(found)}."
     headings: tuple[str, ...] = rates
     if found.shadow_records:
         named = [*found.attacks, BLIND]

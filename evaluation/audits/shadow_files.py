@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations, product
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -18,6 +19,21 @@ from evaluation.statistics.roc import Roc
 
 SHADOW_SIDES = ("shadow_members", "shadow_nonmembers")
 """Settings that name the files: records that the shadow was trained on, and records that it was not."""
+
+
+def shadow_sides(kind: str, settings: Mapping[str, Any]) -> list[str]:
+    """The settings of shadow files that are set: both or neither.
+
+    Raises:
+        ValueError: if one lacks the other, or the audit takes none.
+    """
+    chosen = [key for key in SHADOW_SIDES if settings.get(key)]
+    if chosen and kind != "outputs":
+        raise ValueError(f"{chosen[0]} holds saved answers, which audit={kind} does not take; use audit=outputs")
+    if len(chosen) == 1:
+        (lacking,) = {*SHADOW_SIDES} - {*chosen}
+        raise ValueError(f"{chosen[0]} is given without {lacking}; thresholds take both, add {lacking}=<file.npz>")
+    return chosen
 
 
 def check_apart(shadow: Sequence[AnsweredRecords], audited: Sequence[AnsweredRecords]) -> None:

@@ -6,12 +6,15 @@ import csv
 import json
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import call
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
+from scipy.stats import binom, norm
 
 from attacks import Confidence, Correctness, KnownMembers, LossThreshold, View
 from datamodules.location30 import Location30
@@ -22,7 +25,7 @@ from evaluation.audits.report import audit_page
 from evaluation.audits.shadow_files import accuracy_of, margins
 from evaluation.measuring.leakage import AT_SHADOWS
 from evaluation.signals.grant import Grant
-from evaluation.statistics.intervals import clopper_pearson_interval
+from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 
 ROOT = Path(__file__).parents[2]
 LOCATION30 = ROOT.parent / "shared" / "data" / "location30"
@@ -139,6 +142,59 @@ def test_table_page_and_json_tell_it(answers: Answers, tmp_path: Path, capsys: p
     assert alone["shadow_records"] == 0 and AT_SHADOWS not in {row["metric"] for row in alone["rows"]}
 
 
+GAPS = (0.5, 1.0, 2.0)
+"""By class, how far members' margins lie above others' on average, in standard deviations."""
+
+
+def simulated(seed: int, side: int, gaps: tuple[float, ...] = GAPS) -> View:
+    """One model's normal margins, members' raised by a gap of their class; so are they all, by thrice the class."""
+    rng = np.random.default_rng(seed)
+    labels, members = rng.integers(3, size=2 * side), np.arange(2 * side) < side
+    logits = np.zeros((2 * side, 3))
+    logits[np.arange(2 * side), labels] = 3 * labels + rng.normal(size=2 * side) + np.array(gaps)[labels] * members
+    return View(logits=logits[None], labels=labels, membership=members[None])
+
+
+def test_the_accuracy_is_that_which_the_law_of_the_margins_gives() -> None:
+    """Of normals a gap apart, the best threshold lies in the middle and tells Φ(gap/2) of both right."""
+    truth = float(np.mean([norm.cdf(gap / 2) for gap in GAPS]))
+    seen, shadow = simulated(0, 20_000), simulated(1, 20_000)
+    row = audited(seen, [Confidence()], shadow=shadow).get(AT_SHADOWS, "confidence")
+    assert row.value == pytest.approx(truth, abs=0.01) and row.low is not None and row.high is not None
+    assert row.low < truth + 0.005 and row.high > truth - 0.005 and row.high - row.low < 0.02
+    alike = np.zeros_like(seen.labels)
+    pooled = margins(Confidence(), replace(seen, labels=alike + 2), replace(shadow, labels=alike + 2))
+    assert pooled is not None, "of one class all, they have one threshold"
+    assert accuracy_of(pooled, seen.membership[0], None, 10).value < truth - 0.05
+
+
+def of_noise(own: bool, trials: int = 60) -> list[Estimate]:
+    """Accuracies where neither model leaks.
+
+    Args:
+        own: whether thresholds are learnt on the very answers that they are applied to.
+        trials: pairs of models.
+    """
+    found = []
+    for trial in range(trials):
+        seen, shadow = (simulated(2 * trial + place, 100, gaps=(0.0, 0.0, 0.0)) for place in (0, 1))
+        margin = margins(Confidence(), seen, seen if own else shadow)
+        assert margin is not None
+        found.append(accuracy_of(margin, seen.membership[0], None, 10))
+    return found
+
+
+def test_a_shadow_finds_nothing_where_nothing_leaks() -> None:
+    found = of_noise(own=False)
+    error = np.sqrt(0.5 * 0.5 / (2 * 100) / len(found))
+    assert abs(np.mean([one.value for one in found]) - 0.5) < 3 * error
+    assert sum(not one.low <= 0.5 <= one.high for one in found) <= binom.ppf(0.999, len(found), 0.05)
+    hindsight = of_noise(own=True)
+    assert np.mean([one.value for one in hindsight]) - 0.5 > 10 * error, (
+        "learnt on the audited answers, they find noise"
+    )
+
+
 def test_intervals_are_clopper_pearson_given_the_shadow() -> None:
     margin, members = np.array([1.0, 0.0, -1.0, 2.0, -3.0]), np.array([True, True, True, False, False])
     estimate = accuracy_of(margin, members, None, replicates=10)
@@ -177,6 +233,16 @@ def test_answers_of_the_audited_model_set_no_threshold() -> None:
         (lambda files: saved(files, "shadow_out", columns=5), "has 5 classes and .* 6; both must come from one model"),
         (lambda files: saved(files, "shadow_out", extra="out"), r"share 180 records; remove them from shadow_non"),
         (lambda files: saved(files, "shadow_out", extra="shadow_in"), r"share 120 records; remove them from shadow_n"),
+        (
+            lambda files: saved(files, "shadow_in", without="labels"),
+            r"shadow_in\.npz has no labels; save the true class",
+        ),
+        (lambda files: saved(files, "shadow_in", without="probabilities"), r"shadow_in\.npz holds no answers; save l"),
+        (
+            lambda files: saved(files, "shadow_in", level="logits"),
+            "holds logits and .* probabilities; save the same of",
+        ),
+        (lambda files: (*SIDES, "audit.name=model", "+model=a.pt2"), r"^shadow_members holds saved answers, which aud"),
     ],
 )
 def test_what_is_no_shadow(
@@ -191,7 +257,13 @@ def test_what_is_no_shadow(
 
 
 def saved(
-    files: Answers, name: str, count: int | None = None, columns: int | None = None, extra: str | None = None
+    files: Answers,
+    name: str,
+    count: int | None = None,
+    columns: int | None = None,
+    extra: str | None = None,
+    level: str = "probabilities",
+    without: str | None = None,
 ) -> tuple[str, ...]:
     """Changes a file on disk; the words of the command stay."""
     probabilities, labels = files[name]
@@ -199,8 +271,24 @@ def saved(
         probabilities, labels = (np.concatenate(pair) for pair in zip(files[name], files[extra], strict=True))
     kept = probabilities[:count, :columns]
     kept = kept if columns is None else kept / kept.sum(axis=1, keepdims=True)
-    np.savez(f"{name}.npz", probabilities=kept, labels=labels[:count])
+    arrays = {level: kept, "labels": labels[:count]}
+    np.savez(f"{name}.npz", **{key: values for key, values in arrays.items() if key != without})
     return SIDES
+
+
+def test_the_command_itself(answers: Answers, tmp_path: Path) -> None:
+    for name, (probabilities, labels) in answers.items():
+        np.savez(tmp_path / f"{name}.npz", probabilities=probabilities, labels=labels)
+    done = call("evaluate.py", "audit=outputs", *SIDES, "attack=modified_entropy", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "At thresholds learnt on one shadow model, modified_entropy has a balanced accuracy" in done.stdout
+    for words, message in (
+        (SIDES[:3], "error: shadow_members is given without shadow_nonmembers; thresholds take both, add shadow_nonm"),
+        (saved(answers, "shadow_out", columns=5), "error: shadow_nonmembers=shadow_out.npz has 5 classes"),
+    ):
+        done = call("evaluate.py", "audit=outputs", *words, "attack=modified_entropy", folder=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(message) and done.stderr.count("\n") == 1, done.stderr
 
 
 def sides(seed: int, per_person: int, fit: float = 0.0) -> tuple[AnsweredRecords, AnsweredRecords]:
