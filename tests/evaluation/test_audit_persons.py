@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 import pandas as pd
 import pytest
+import referee_persons
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
@@ -52,6 +53,14 @@ def misses(known: bool, trials: int = 16) -> int:
 def test_intervals_over_persons_hold_their_level() -> None:
     assert misses(known=True) <= 3
     assert misses(known=False) >= 5, "intervals over records are too narrow"
+
+
+def test_the_simulated_coverage_knows_the_truth() -> None:
+    for gap in (0.0, 1.0):
+        case = referee_persons.PersonCase(10, persons=4000, gap=gap)
+        scores, members, persons = referee_persons.answers(case, seed=0)
+        assert roc_auc(scores, members) == pytest.approx(case.truth, abs=0.02)
+        assert not set(persons[members]) & set(persons[~members]) and members.sum() == 40_000
 
 
 def test_a_person_is_on_one_side() -> None:
