@@ -95,11 +95,34 @@ def rows(run: Run, attacks: Mapping[str, Attack], grant: Grant, shadows: tuple[i
                 yield [name, str(count), f"{auc:.3f}", f"{100 * coarse:.1f} %", f"{100 * fine:.1f} %", f"{seconds:.1f}"]
 
 
-def headed(title: str) -> Table:
-    table = Table(title=title, box=None, header_style="bold", title_justify="left")
-    for place, heading in enumerate(("attack", "shadows", "AUC", "TPR at 1 % FPR", "at 0.1 %", "s a target")):
-        table.add_column(heading, justify="right" if place else "left")
-    return table
+def tables(data: str, root: str | None, runs: str) -> Iterator[tuple[str, list[list[str]]]]:
+    """Title and rows of each table: without a guard, then behind each guard."""
+    run = fleet(data, root, runs)
+    yield (
+        f"{data}, no guard",
+        [
+            *rows(run, SCORES, Grant(), SHADOWS),
+            *rows(run, CASCADING, Grant(), (MODELS - 1,)),
+            *rows(run, LABELS, Grant(outputs="label"), (4, 31)),
+        ],
+    )
+    for guard in (*GUARDS, *MORE_GUARDS[data]):
+        fleet(data, root, runs, guard)
+    for label in guards_of(run.folder)[1:]:
+        guarded = Run(run.folder, label)
+        attacks = LABELS if guarded.made_guard.level == "label" else SCORES
+        yield f"behind {guarded.made_guard.name}", list(rows(guarded, attacks, Grant(), (31,)))
+
+
+def print_tables(console: Console, data: str, root: str | None, runs: str) -> None:
+    """The tables of one data set, each as soon as it is measured."""
+    for title, measured_rows in tables(data, root, runs):
+        table = Table(title=title, box=None, header_style="bold", title_justify="left")
+        for place, heading in enumerate(("attack", "shadows", "AUC", "TPR at 1 % FPR", "at 0.1 %", "s a target")):
+            table.add_column(heading, justify="right" if place else "left")
+        for row in measured_rows:
+            table.add_row(*row)
+        console.print(table)
 
 
 def main() -> None:
@@ -108,25 +131,7 @@ def main() -> None:
     parser.add_argument("--root", help="folder of the data set's files; downloaded without it")
     parser.add_argument("--runs", default="runs", help="where runs are kept")
     arguments = parser.parse_args()
-    console = Console(width=100)
-    run = fleet(arguments.data, arguments.root, arguments.runs)
-    table = headed(f"{arguments.data}, no guard")
-    for row in rows(run, SCORES, Grant(), SHADOWS):
-        table.add_row(*row)
-    for row in rows(run, CASCADING, Grant(), (MODELS - 1,)):
-        table.add_row(*row)
-    for row in rows(run, LABELS, Grant(outputs="label"), (4, 31)):
-        table.add_row(*row)
-    console.print(table)
-    for guard in (*GUARDS, *MORE_GUARDS[arguments.data]):
-        fleet(arguments.data, arguments.root, arguments.runs, guard)
-    for label in guards_of(run.folder)[1:]:
-        guarded = Run(run.folder, label)
-        table = headed(f"behind {guarded.made_guard.name}")
-        attacks = LABELS if guarded.made_guard.level == "label" else SCORES
-        for row in rows(guarded, attacks, Grant(), (31,)):
-            table.add_row(*row)
-        console.print(table)
+    print_tables(Console(width=100), arguments.data, arguments.root, arguments.runs)
 
 
 if __name__ == "__main__":

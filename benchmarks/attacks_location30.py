@@ -7,6 +7,8 @@ each target and record exactly k models that were trained on the record (IN) and
 the others; the rows of the view that an attack then gets are the target and 2k such draws, in random order. A row
 answers about the population as one other model does, always the same. Records with fewer than k models on a side are
 left out at that k. AUC, the mean over targets. With one model a side, RMIA has none left to tune a on.
+
+Before that, the tables of `attack_strength.py` for Location30: the strongest attacks, and behind each guard.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
+
+from attack_strength import print_tables  # noqa: E402
 
 from attacks import BASE, RMIA, Attack, LiRA, View  # noqa: E402
 from evaluation.runs import Run  # noqa: E402
@@ -127,6 +131,8 @@ def main() -> int:
     parser.add_argument("--root", help="folder that holds dataset_location.tgz; downloaded without it")
     parser.add_argument("--runs", default="runs", help="where runs are kept")
     arguments = parser.parse_args()
+    console = Console(width=120)
+    print_tables(console, "location30", arguments.root, arguments.runs)
     seen = fleet(arguments.root, arguments.runs)
     measured = {k: auc_by_attack(seen, k) for k in SHADOWS}
     mean = {k: {name: float(values.mean()) for name, values in found.items()} for k, found in measured.items()}
@@ -150,7 +156,6 @@ def main() -> int:
         held = mean[1][name] >= least
         failures += not held
         claims.add_row(f"{name} ≥ {least}", f"{'yes' if held else 'NO'} {mean[1][name] - least:+.4f}")
-    console = Console(width=120)
     console.print(table, "", claims)
     return 1 if failures else 0
 

@@ -18,6 +18,10 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-golden", action="store_true", help="keep the outputs of now as those of tests/golden")
+
+
 def pytest_collection_finish() -> None:
     """Starts the server that commands are forks of, before worker processes of the project start it with less."""
     if "commands" in sys.modules:
