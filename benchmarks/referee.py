@@ -27,6 +27,7 @@ import referee_balanced
 import referee_exposure
 import referee_gate
 import referee_noise
+import referee_persons
 
 from evaluation.statistics.intervals import clopper_pearson_interval
 
@@ -37,6 +38,7 @@ SIMULATIONS: tuple[Callable[[int], Rows], ...] = (
     referee_exposure.rows,
     referee_balanced.rows,
     referee_gate.rows,
+    referee_persons.rows,
 )
 
 

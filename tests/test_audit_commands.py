@@ -44,7 +44,10 @@ def files(tmp_path, monkeypatch):
     rng = np.random.default_rng(0)
     monkeypatch.chdir(tmp_path)
     weights = rng.normal(size=(4, 3))
-    for name, fit, count in (("in", 2.0, 150), ("out", 0.0, 250), ("more", 0.0, 150)):
+    for name, fit, count in (
+        *(("in", 2.0, 150), ("out", 0.0, 250), ("more", 0.0, 150)),
+        *(("shadow_in", 2.0, 150), ("shadow_out", 0.0, 150)),
+    ):
         labels, features = rng.integers(3, size=count), rng.normal(size=(count, 4)).astype(np.float32)
         logits = features @ weights
         logits[np.arange(count), labels] += fit * rng.exponential(size=count)
@@ -281,13 +284,15 @@ def test_every_command_of_the_page_works(files, compose):
     ship(compose(*given), [], Secret.from_text("s")).save(files / "released" / "visits")
     page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
     commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
-    assert len(commands) == 4
+    assert len(commands) == 5
     for command in commands:
         python, script, *words = command.split()
         assert (python, script) == ("python", "evaluate.py")
         run(*words, *([] if "audit=records" in words else ["attack=quick"]))
     assert {path.name for path in (files / "reports").iterdir()} == {
-        f"audit_{kind}" for kind in ("outputs", "model", "endpoint", "records")
+        "by_shadow",
+        *(f"audit_{kind}" for kind in ("outputs", "model", "endpoint", "records")),
     }
+    assert json.loads(Path("reports/by_shadow/report.json").read_text())["shadow_records"] == 300
     told = json.loads(Path("reports/audit_records/report.json").read_text())
     assert told["records"] == 20 and told["nonmembers"] == 80 and told["what"].startswith("release released/visits")

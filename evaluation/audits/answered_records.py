@@ -11,12 +11,14 @@ from jaxtyping import Int64, Shaped
 
 from attacks import View
 from evaluation.audits.audited_model import AuditedModel
-from evaluation.audits.saved_records import SavedRecords
+from evaluation.audits.saved_records import LEAST, SavedRecords
 from evaluation.signals.grant import Grant
 from targets.guards import Level
 
 ROUNDED = 0.005
 """What rounding to two decimals moves a probability at most; that of many classes adds up."""
+SATURATED = 1 - 1e-6
+"""Probabilities from here on are those of many records."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -55,14 +57,25 @@ class AnsweredRecords:
         kept["persons"] = None if self.persons is None else self.persons[chosen]
         return AnsweredRecords(name=self.name, level=self.level, **kept)
 
+    @property
+    def person_count(self) -> int:
+        """How many persons the records are of; of each another one where nothing is said about persons."""
+        return len(self) if self.persons is None else len(np.unique(self.persons))
+
 
 def joined(one: AnsweredRecords, other: AnsweredRecords) -> AnsweredRecords:
-    """The records of both, in this order."""
-    features = None
+    """The records of both, in this order.
+
+    Raises:
+        ValueError: if only one of them says whose its records are, or they say it in words and in numbers.
+    """
+    features, persons = None, None
     if one.features is not None and other.features is not None:
         features = np.concatenate([one.features, other.features])
+    if (known := _persons_of(one, other)) is not None:
+        persons = np.concatenate(known)
     both = {name: np.concatenate([getattr(one, name), getattr(other, name)]) for name in ("labels", "answers")}
-    return AnsweredRecords(name=one.name, level=one.level, features=features, **both)
+    return AnsweredRecords(name=one.name, level=one.level, features=features, persons=persons, **both)
 
 
 def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> AnsweredRecords:
@@ -163,6 +176,41 @@ def check_alike(sides: Sequence[AnsweredRecords]) -> None:
             raise ValueError(f"features of {side.name} have shape {shapes}; save both as the model takes them")
 
 
+def counted(side: AnsweredRecords, noun: str) -> str:
+    """How many records a side has, and of how many persons where somebody has several."""
+    persons = side.person_count
+    return f"{len(side):,} {noun}" + (f" of {persons:,} persons" if persons < len(side) else "")
+
+
+def enough_persons(*sides: AnsweredRecords) -> None:
+    """Raises ValueError if a side rests on too few persons for intervals over persons."""
+    for side in sides:
+        if side.person_count < LEAST:
+            raise ValueError(
+                f"{side.name} holds records of {side.person_count} persons; give those of at least {LEAST}"
+            )
+
+
+def shared_rows(one: AnsweredRecords, other: AnsweredRecords) -> int:
+    """How many records of the other side this side holds too, known by their features or else by their answers.
+
+    Predicted classes are alike for records that are not, and so are probabilities of 0 and 1: none of them count. Nor
+    do any probabilities if records of one side share them, as those of a tree or rounded ones do.
+    """
+
+    def rows(side: AnsweredRecords) -> list[bytes]:
+        known = side.answers if side.features is None else side.features
+        numbers = np.asarray(known, dtype=np.float64) + 0.0  # whatever the type they were saved in; −0 is 0
+        told = np.full(len(side), side.features is not None or side.level != "predictions")
+        if side.features is None and side.level == "probabilities":
+            told = numbers.max(axis=1) < SATURATED
+            told &= len(np.unique(numbers[told], axis=0)) == told.sum()
+        return [row.tobytes() + bytes(label) for row, label in zip(numbers[told], side.labels[told], strict=True)]
+
+    there = set(rows(one))
+    return sum(row in there for row in rows(other))
+
+
 def order_of(records: int) -> Int64[np.ndarray, "records"]:
     """The places in both files, members first, of the records of a view: an order that tells nothing."""
     return np.random.default_rng(0).permutation(records)
@@ -210,15 +258,23 @@ def _persons(
     members: AnsweredRecords, nonmembers: AnsweredRecords, order: Int64[np.ndarray, "records"]
 ) -> Int64[np.ndarray, "records"] | None:
     """A number for each person, None where nothing is said about persons."""
-    one, other = members.persons, nonmembers.persons
-    if one is None or other is None:
-        if one is not None or other is not None:
-            raise ValueError(f"only one of {members.name} and {nonmembers.name} holds persons; save them in both")
+    if (known := _persons_of(members, nonmembers)) is None:
         return None
-    if (one.dtype.kind == "U") != (other.dtype.kind == "U"):
-        raise ValueError(f"persons of {members.name} and {nonmembers.name} are words and numbers; save the same kind")
-    if both := len(np.intersect1d(one, other)):
+    if both := len(np.intersect1d(*known)):
         raise ValueError(
             f"{members.name} and {nonmembers.name} hold records of {both} same persons; give each person one side"
         )
-    return np.unique(np.concatenate([one, other])[order], return_inverse=True)[1].astype(np.int64)
+    return np.unique(np.concatenate(known)[order], return_inverse=True)[1].astype(np.int64)
+
+
+def _persons_of(
+    one: AnsweredRecords, other: AnsweredRecords
+) -> tuple[Shaped[np.ndarray, "records"], Shaped[np.ndarray, "others"]] | None:
+    """The persons of both, None where nothing is said about persons."""
+    if one.persons is None or other.persons is None:
+        if one.persons is not None or other.persons is not None:
+            raise ValueError(f"only one of {one.name} and {other.name} holds persons; save them in both")
+        return None
+    if (one.persons.dtype.kind == "U") != (other.persons.dtype.kind == "U"):
+        raise ValueError(f"persons of {one.name} and {other.name} are words and numbers; save the same kind")
+    return one.persons, other.persons

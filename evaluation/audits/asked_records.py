@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 from attacks import Attack, View
 from evaluation.audits.answered_records import order_of
-from evaluation.audits.audited import lacking, measures
+from evaluation.audits.audited import has_several, lacking, measures, units
 from evaluation.audits.blind_baseline import blind_scores
 from evaluation.audits.saved_records import LEAST
 from evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
@@ -139,10 +139,10 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
     compared = asked | ~view.membership[0]
     count, nonmembers = int(asked.sum()), int((~view.membership[0]).sum())
     told = []
-    if min(count, nonmembers) >= LEAST:
+    if min(units(view.persons, asked), units(view.persons, ~view.membership[0])) >= LEAST:
         features = None if view.features is None else view.features[compared]
         persons = None if view.persons is None else view.persons[compared]
-        scores = blind_scores(features, view.labels[compared], asked[compared])
+        scores = blind_scores(features, view.labels[compared], asked[compared], persons)
         blind, *_ = measures(scores, asked[compared], persons)
         assert blind.metric == AUC
         if blind.low is not None and blind.low > 0.5:
@@ -160,6 +160,14 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
                 "records unknown",
                 "The files hold answers only, so that nobody can check whether the records in question and the"
                 " non-members are alike but for their use. The p-values hold only if they are.",
+            )
+        )
+    if has_several(view.persons):
+        told.append(
+            Flag(
+                "several records a person",
+                "The p-values take records as independent, and those of one person are not: the test of all records"
+                " and the corrections are too sure. Ask about one record a person.",
             )
         )
     if 1 / (nonmembers + 1) > alpha / count:

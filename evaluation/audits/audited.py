@@ -1,4 +1,4 @@
-"""What attacks find on one model that is there already: no shadow models, intervals over records."""
+"""What attacks find on one model that is there already: at most one shadow model, intervals over records or persons."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from attacks import Attack, View
 from attacks.class_thresholds import Threshold
 from evaluation.audits.asking import BudgetSpentError
 from evaluation.audits.blind_baseline import blind_scores
+from evaluation.audits.shadow_files import accuracy_of, margins
 from evaluation.findings import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
-from evaluation.measuring.leakage import PRIORS, tied_share
+from evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
 from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 from evaluation.statistics.metrics import advantage, balanced_accuracy, ppv, roc_auc, tnr_at_fnr, tpr_at_fpr
@@ -44,6 +45,8 @@ class Audited:
         released: the level of the answers that were seen.
         features: whether the records themselves were known.
         shared: records that are among members and non-members alike; None where that cannot be told.
+        shadow_records: about which a shadow model answered; 0 without one.
+        over_persons: whether intervals draw persons whole, since somebody has several records.
     """
 
     rows: Sequence[Row]
@@ -54,6 +57,8 @@ class Audited:
     released: str
     features: bool
     shared: int | None = None
+    shadow_records: int = 0
+    over_persons: bool = False
 
     @property
     def attacks(self) -> list[str]:
@@ -80,16 +85,18 @@ class Audited:
         return next((row for row in self.rows if (row.metric, row.attack, row.group) == named), None)
 
 
-def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None) -> Audited:
+def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None, shadow: View | None = None) -> Audited:
     """Runs the attacks that one model allows for.
 
     Args:
         view: of one model.
-        attacks: those that were chosen; thresholds for each class, which only shadow models could teach, become one.
+        attacks: those that were chosen. Their scores know one threshold for all classes; those for each class, which
+            only a shadow model can teach, give a balanced accuracy of their own.
         shared: records on both sides.
+        shadow: of one shadow model about records of its own; None: there is none.
     """
-    members = view.membership[0]
-    rows = [*_accuracy(view)]
+    members, several = view.membership[0], has_several(view.persons)
+    rows = [*_accuracy(view, several)]
     scores: dict[str, Scores] = {}
     skipped: dict[str, str] = {}
     needs: dict[str, str] = {}
@@ -108,11 +115,16 @@ def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None)
             continue
         scores[attack.name], needs[attack.name] = found, attack.threat.describe()
         rows += measures(found, members, view.persons, attack=attack.name, access=attack.threat.access)
-    scores[BLIND] = blind_scores(view.features, view.labels, members)
+        if shadow is not None and (margin := margins(attack, view, shadow)) is not None:
+            estimate = accuracy_of(margin, members, view.persons if several else None, REPLICATES)
+            counted = {"members": int(members.sum()), "nonmembers": int((~members).sum())}
+            rows.append(_row(AT_SHADOWS, estimate, attack=attack.name, access=attack.threat.access, **counted))
+    scores[BLIND] = blind_scores(view.features, view.labels, members, view.persons)
     rows += measures(scores[BLIND], members, view.persons, attack=BLIND)
     told = Audited(
         rows=rows, scores=scores, members=members, skipped=skipped, needs=needs, released=view.outputs,
-        features=view.features is not None, shared=shared,
+        features=view.features is not None, shared=shared, shadow_records=0 if shadow is None else shadow.records,
+        over_persons=several,
     )  # fmt: skip
     if (strongest := told.strongest) is None:
         return told
@@ -157,7 +169,7 @@ def measures(
     """
     scored = ~np.isnan(scores)
     scores, members = scores[scored], members[scored]
-    several = persons is not None and len(np.unique(persons[scored])) < len(scores)
+    several = has_several(None if persons is None else persons[scored])
     named |= {"members": int(members.sum()), "nonmembers": int((~members).sum())}
     band: Any = {"interval": "band"}
     estimates = {
@@ -176,8 +188,22 @@ def measures(
             own = drawn.get(name) if name not in unresolved else None
             estimates[name] = Estimate(estimate.value, *((own.low, own.high) if own else (np.nan, np.nan)))
     for metric, estimate in estimates.items():
-        value, low, high = (None if np.isnan(number) else float(number) for number in estimate)
-        yield Row(metric=metric, value=value, low=low, high=high, **named)
+        yield _row(metric, estimate, **named)
+
+
+def has_several(persons: Int[np.ndarray, "records"] | None) -> bool:
+    """Whether a person has several records."""
+    return persons is not None and len(np.unique(persons)) < len(persons)
+
+
+def units(persons: Int[np.ndarray, "records"] | None, side: Bool[np.ndarray, "records"]) -> int:
+    """How many persons, or records where nothing is said about persons, are on a side."""
+    return int(side.sum()) if persons is None else len(np.unique(persons[side]))
+
+
+def _row(metric: str, estimate: Estimate, **named: Any) -> Row:
+    value, low, high = (None if np.isnan(number) else float(number) for number in estimate)
+    return Row(metric=metric, value=value, low=low, high=high, **named)
 
 
 def _over_persons(
@@ -194,9 +220,10 @@ def tied(found: Audited, attack: str) -> float:
     return tied_share(found.scores[attack][None], found.members[None])
 
 
-def _accuracy(view: View) -> Iterator[Row]:
+def _accuracy(view: View, several: bool) -> Iterator[Row]:
     """How often the model is right, about members and about others: the gap is what the weakest attack sees."""
     right, members = view.correct[0, :, 0], view.membership[0]
     for group, side in (("members", members), ("nonmembers", ~members)):
-        low, high = clopper_pearson_interval(int(right[side].sum()), int(side.sum()))
-        yield Row(metric="accuracy", group=group, value=float(right[side].mean()), low=low, high=high)
+        correct, trials = int(right[side].sum()), int(side.sum())
+        low, high = (np.nan, np.nan) if several else clopper_pearson_interval(correct, trials)
+        yield _row("accuracy", Estimate(correct / trials, low, high), group=group)

@@ -19,8 +19,11 @@ def blind_scores(
     features: Shaped[np.ndarray, "records ..."] | None,
     labels: Int[np.ndarray, "records"],
     members: Bool[np.ndarray, "records"],
+    persons: Int[np.ndarray, "records"] | None = None,
 ) -> Float[np.ndarray, "records"]:
     """Scores of a classifier that sees the records and not one answer, each by a fit without that record.
+
+    Where a person has several records, the fit lacks all of them: one's others would give away its side.
 
     Only records of one distribution can be told apart by nothing but the model. Where this classifier succeeds, members
     and non-members differ by themselves, and every attack may only be seeing that difference (Das, Zhang & Tramèr 2024,
@@ -30,6 +33,7 @@ def blind_scores(
         features: the records; None: only their classes are compared.
         labels: the true classes.
         members: which records the model was trained on.
+        persons: whose record each one is, at least 5 persons a side, each on one side; None: each another person's.
 
     Returns:
         Higher = more likely a member; NaN for what exceeds 10,000 records, drawn at random.
@@ -47,7 +51,11 @@ def blind_scores(
     )
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
     scores = np.full(len(labels), np.nan)
-    for fitted_on, scored in folds.split(seen, members[drawn]):
+    unit = np.arange(len(drawn)) if persons is None else persons[drawn]
+    _, first, person = np.unique(unit, return_index=True, return_inverse=True)
+    for _, left_out in folds.split(first, members[drawn][first]):
+        apart = np.isin(person, left_out)
+        fitted_on, scored = np.flatnonzero(~apart), np.flatnonzero(apart)
         told = trees.fit(seen[fitted_on], members[drawn][fitted_on]).decision_function(seen[scored])
         # Ranks: a fold that holds more members leaves fewer to fit on, and would score below the others as a whole.
         scores[drawn[scored]] = rankdata(told) / len(scored)

@@ -8,9 +8,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from evaluation.audits.answered_records import AnsweredRecords, answered, askable, check_alike, joined, view_of
+from evaluation.audits.answered_records import (
+    answered,
+    askable,
+    check_alike,
+    counted,
+    enough_persons,
+    joined,
+    shared_rows,
+    view_of,
+)
 from evaluation.audits.asked_records import ask_records
 from evaluation.audits.asked_report import asked_content, asked_page
 from evaluation.audits.audited import audited
@@ -19,13 +26,12 @@ from evaluation.audits.endpoint import Endpoint
 from evaluation.audits.gate import judge
 from evaluation.audits.report import audit_page, content
 from evaluation.audits.saved_records import LEAST, SavedRecords, enough, read
+from evaluation.audits.shadow_files import check_apart, shadow_sides
 from evaluation.audits.table import show_page
 from evaluation.limits.limit import Limit
 from evaluation.method import Method
 
 COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"
-SATURATED = 1 - 1e-6
-"""Probabilities from here on are those of many records."""
 KINDS = ("outputs", "model", "endpoint", "records")
 ENDPOINT = ("endpoint", "budget", "batch", "rate", "timeout")
 
@@ -57,6 +63,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
         raise ValueError(f"{wrong}.max_tpr has nothing to judge in audit={kind}; leave it out")
     folder = Path(settings["reports"]) / (settings["name"] or f"audit_{kind}")
     questioned = "records" if kind == "records" else "members"
+    shadowed = shadow_sides(kind, settings)
     model = _model(settings, folder)
     sides = {key: _read(key, settings) for key in (questioned, "nonmembers")}
     enough(sides[questioned], 1 if kind == "records" else LEAST)
@@ -65,6 +72,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
         sides["population"] = enough(_read("population", settings))
     if kind == "records" and settings.get("members"):
         sides["members"] = enough(_read("members", settings))
+    sides |= {key: enough(_read(key, settings)) for key in shadowed}
     for side, copy in combinations(sides.values(), 2):
         if side.is_copy_of(copy):
             raise ValueError(f"{side.name} and {copy.name} {COPIES}")
@@ -73,10 +81,13 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     check_alike(list(found.values()))
     one, other, population = found[questioned], found["nonmembers"], found.get("population")
     shared = shared_rows(one, other)
+    shadow = [found[key] for key in shadowed]
+    check_apart(shadow, [one, other])
     known = found.get("members") if kind == "records" else None
     seen = view_of(one if known is None else joined(one, known), other, population, method.grant, model)
     whose = "saved answers" if model is None else model.name
-    what = f"{whose}: {len(one):,} {questioned}, {len(other):,} non-members, answers: {seen.outputs}."
+    counts = f"{counted(one, questioned)}, {counted(other, 'non-members')}"
+    what = f"{whose}: {counts}, answers: {seen.outputs}."
     if kind == "records":
         if shared:
             raise ValueError(
@@ -90,7 +101,13 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     else:
         if shared == len(other):
             raise ValueError(f"{one.name} and {other.name} {COPIES}")
-        measured = audited(seen, method.make_attacks(), shared=shared)
+        enough_persons(one, other)
+        measured = audited(
+            seen,
+            method.make_attacks(),
+            shared=shared,
+            shadow=view_of(shadow[0], shadow[1], None, method.grant) if shadow else None,
+        )
         page, told = audit_page(measured, what, settings["command"]), content(measured)
     page = replace(page, verdict=[*page.verdict, *reused])
     show_page(page)
@@ -103,30 +120,10 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     return passed
 
 
-def shared_rows(one: AnsweredRecords, other: AnsweredRecords) -> int:
-    """How many records of the other side this side holds too, known by their features or else by their answers.
-
-    Predicted classes are alike for records that are not, and so are probabilities of 0 and 1: none of them count. Nor
-    do any probabilities if records of one side share them, as those of a tree or rounded ones do.
-    """
-
-    def rows(side: AnsweredRecords) -> list[bytes]:
-        known = side.answers if side.features is None else side.features
-        numbers = np.asarray(known, dtype=np.float64) + 0.0  # whatever the type they were saved in; −0 is 0
-        told = np.full(len(side), side.features is not None or side.level != "predictions")
-        if side.features is None and side.level == "probabilities":
-            told = numbers.max(axis=1) < SATURATED
-            told &= len(np.unique(numbers[told], axis=0)) == told.sum()
-        return [row.tobytes() + bytes(label) for row, label in zip(numbers[told], side.labels[told], strict=True)]
-
-    there = set(rows(one))
-    return sum(row in there for row in rows(other))
-
-
 def _read(key: str, settings: Mapping[str, Any]) -> SavedRecords:
     if (path := settings[key]) in (None, "???"):
         raise ValueError(f"{key} is not given; add {key}=<file.npz or file.csv>")
-    return read(key, str(path), settings.get("label"))
+    return read(key, str(path), settings.get("label"), settings.get("person"))
 
 
 def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:

@@ -11,6 +11,7 @@ from evaluation.findings import AUC, FPRS, tpr_at
 from evaluation.flags.flag import Flag
 from evaluation.flags.flags import FEW
 from evaluation.flags.ties import TIED, ties_of
+from evaluation.measuring.leakage import AT_SHADOWS
 from evaluation.statistics.chance import chance_level
 from evaluation.table import percent
 
@@ -125,7 +126,8 @@ def verdict(found: Audited) -> list[str]:
         return ["No attack could run; what each would need stands under “Skipped”."]
     row, auc = found.get(tpr_at(FPRS[0]), found.strongest), found.get(AUC, found.strongest)
     access = auc.access.replace("_", "-").capitalize()
-    told = f"{access}, one model, no shadow models: the best attack ({found.strongest})"
+    shadows = "without the shadow model" if found.shadow_records else "no shadow models"
+    told = f"{access}, one model, {shadows}: the best attack ({found.strongest})"
     if row.value is not None and not any(ties(found)):
         found_at = percent(row, interval=True)
         chance = percent(replace(row, value=chance_level([int((~found.members).sum())], FPRS[0])))
@@ -133,7 +135,27 @@ def verdict(found: Audited) -> list[str]:
     told += f" has an AUC of {auc_text(auc)}, where guessing has 0.5."
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
         told += against_chance(found, found.strongest)
-    sentences = [f"{told} Attacks with shadow models were not run and usually find more."]
+    unrun = "that learn more from shadow models" if found.shadow_records else "with shadow models"
+    told += f" Attacks {unrun} were not run and usually find more."
+    sentences = [told, *by_shadow(found)]
+    if found.over_persons:
+        sentences.append("Brackets: 95 % intervals over persons, whose records are drawn together.")
     if any(other_distribution(found)):
         sentences.insert(0, "Members and non-members differ by themselves, so what follows is no measure of leakage.")
     return sentences
+
+
+def over(found: Audited) -> str:
+    """What intervals draw: records, or persons with all of theirs."""
+    return "persons" if found.over_persons else "records"
+
+
+def by_shadow(found: Audited) -> Iterator[str]:
+    """What thresholds that were learnt on a shadow model reach."""
+    learnt = [row for name in found.attacks if (row := found.find(AT_SHADOWS, attack=name)) is not None]
+    if learnt:
+        best = max(learnt, key=lambda row: row.value or 0.0)
+        yield (
+            f"At thresholds learnt on one shadow model, {best.attack} has a balanced accuracy of"
+            f" {percent(best, interval=True)}, the highest of {len(learnt)} attacks; guessing has 50 %."
+        )

@@ -30,7 +30,7 @@ def audit_roc(found: Audited) -> Figure:
             roc = roc_points(found.scores[name][scored], found.members[scored])
             tpr = np.where(roc.tpr > 0, roc.tpr, np.nan)
             axes.plot(np.maximum(roc.fpr, lowest), tpr, drawstyle="steps-post", zorder=3, **look)
-            if name != BLIND:
+            if name != BLIND and not found.over_persons:  # it takes records as independent
                 band = roc_points(found.scores[name][scored], found.members[scored], interval="band")
                 low = np.maximum(band.low, lowest / 10)
                 axes.fill_between(

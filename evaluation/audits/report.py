@@ -5,24 +5,47 @@ from __future__ import annotations
 from typing import Any
 
 from evaluation.audits.audited import BLIND, Audited
-from evaluation.audits.flags import flags, verdict
+from evaluation.audits.flags import flags, over, verdict
 from evaluation.audits.page import Page, Table
 from evaluation.audits.plot import audit_roc
 from evaluation.chance import auc_text
 from evaluation.findings import AUC, FPRS, tpr_at
+from evaluation.measuring.leakage import AT_SHADOWS
 from evaluation.table import percent
 
 COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
 """Of results.csv, named as in that of runs."""
-MEANING = (
-    "Only this model was asked, on these records. Members must be records that it was trained on, and non-members"
-    " records from the same source that it was not; if they differ in anything else, that difference is measured, not"
-    " leakage.",
-    "Intervals are 95 %, over records, for this one model; another training on other records may leak more or less."
-    " They do not count that the strongest attack was chosen after the fact.",
-    "An attacker who trains shadow models, or knows more, finds more. A weak result is no proof of privacy.",
-    "There is no bound on ε here: it takes records of which a coin decided whether they were trained on (canaries).",
-)
+AT_SHADOWS_HEADING = "balanced accuracy\nby one shadow"
+INTERVALS = {
+    False: "Intervals are 95 %, over records, for this one model",
+    True: "Intervals are 95 %, over persons, whose records are drawn together, for this one model; numbers without one"
+    " have no interval that holds where a person has several records",
+}
+"""What they are over, by whether a person has several records."""
+
+
+def meaning(found: Audited) -> tuple[str, ...]:
+    """What the numbers prove, and what not."""
+    told = [
+        "Only this model was asked, on these records. Members must be records that it was trained on, and non-members"
+        " records from the same source that it was not; if they differ in anything else, that difference is measured,"
+        " not leakage.",
+        f"{INTERVALS[found.over_persons]}; another training on other records may leak more or less. They do not count"
+        " that the strongest attack was chosen after the fact.",
+    ]
+    if found.shadow_records:
+        told.append(
+            f"Thresholds for each class were learnt on {found.shadow_records:,} answers of one shadow model about other"
+            " records (Song & Mittal 2021); their interval is given that shadow. AUC and TPR do not use it."
+        )
+    return (
+        *told,
+        "An attacker who trains many shadow models, or knows more, finds more. A weak result is no proof of privacy."
+        if found.shadow_records
+        else "An attacker who trains shadow models, or knows more, finds more. A weak result is no proof of privacy.",
+        "There is no bound on ε here: it takes records of which a coin decided whether they were trained on"
+        " (canaries).",
+    )
 
 
 def audit_page(found: Audited, what: str, command: str) -> Page:
@@ -37,15 +60,16 @@ def audit_page(found: Audited, what: str, command: str) -> Page:
         title="Audit of a trained model",
         what=what,
         verdict=verdict(found),
-        meaning=MEANING,
+        meaning=meaning(found),
         figure=audit_roc(found),
         figure_heading="Few false accusations",
-        figure_label="ROC of the strongest attack and of the blind baseline, both axes logarithmic, with a 95 % band"
-        " and the diagonal of guessing. The numbers stand in the table of attacks.",
+        figure_label="ROC of the strongest attack and of the blind baseline, both axes logarithmic, with"
+        f"{'' if found.over_persons else ' a 95 % band and'} the diagonal of guessing. The numbers stand in the table"
+        " of attacks.",
         caption="An accusation only harms if it can be trusted, so the left end counts. The closer to the dotted"
         " diagonal, the less an attacker learns. Where the blind baseline, which never asks the model, rises above it"
-        " too, members and non-members differ by themselves. The band holds all of the true curve with 95 %"
-        " confidence.",
+        " too, members and non-members differ by themselves."
+        + ("" if found.over_persons else " The band holds all of the true curve with 95 % confidence."),
         tables=_tables(found),
         flags=flags(found),
         skipped=found.skipped,
@@ -62,6 +86,8 @@ def content(found: Audited) -> dict[str, Any]:
         "nonmembers": int((~found.members).sum()),
         "strongest": found.strongest,
         "needs": dict(found.needs),
+        "intervals_over": over(found),
+        "shadow_records": found.shadow_records,
         "rows": [{name: getattr(row, name) for name in COLUMNS} for row in found.rows],
     }
 
@@ -71,12 +97,24 @@ def _tables(found: Audited) -> list[Table]:
     attacks = [(name, found.needs[name], *_cells(found, name)) for name in found.attacks]
     blind = "records and true label" if found.features else "true label"
     attacks.append(("blind baseline", f"{blind}, never the model", *_cells(found, BLIND)))
+    caption = "TPR at 1% FPR: members found while 1 % of the non-members are accused. Brackets: 95 % intervals"
+    caption += f" over {over(found)}."
+    headings: tuple[str, ...] = rates
+    if found.shadow_records:
+        named = [*found.attacks, BLIND]
+        learnt = [percent(found.find(AT_SHADOWS, attack=name), interval=True) for name in named]
+        attacks = [(*line, cell) for line, cell in zip(attacks, learnt, strict=True)]
+        headings = (*rates, AT_SHADOWS_HEADING)
+        caption += (
+            " Balanced accuracy: the mean of the shares of members and of non-members told right, with a threshold for"
+            " each class that was learnt on the shadow model; correctness needs none."
+        )
     tables = [
         Table(
             heading="Every attack",
-            caption="TPR at 1% FPR: members found while 1 % of the non-members are accused. Brackets: 95 % intervals.",
-            columns=("attack", "needs", *rates),
-            numeric=rates,
+            caption=caption,
+            columns=("attack", "needs", *headings),
+            numeric=headings,
             lines=attacks,
         )
     ]

@@ -76,13 +76,14 @@ class SavedRecords:
         return self.labels.astype(np.int64)
 
 
-def read(setting: str, path: str, label: str | None = None) -> SavedRecords:
+def read(setting: str, path: str, label: str | None = None, person: str | None = None) -> SavedRecords:
     """Reads labeled records from an .npz or a .csv file; no code of the file runs.
 
     Args:
         setting: that names the file, for errors.
         path: of the file.
         label: the column of a CSV file that holds the true class.
+        person: the column of a CSV file that says whose record each row is; None: each another person's.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -92,9 +93,11 @@ def read(setting: str, path: str, label: str | None = None) -> SavedRecords:
     if not (file := Path(path).expanduser()).is_file():
         raise FileNotFoundError(f"{name} is no file; give an .npz or a .csv file")
     if file.suffix == ".csv":
-        return _of_table(name, file, label)
+        return _of_table(name, file, label, person)
     arrays = _arrays(name, file)
     arrays = {OTHER_NAMES.get(key, key): values for key, values in arrays.items()}
+    if person is not None and PERSONS not in arrays:
+        raise ValueError(f"person={person} names a column of .csv files, and {name} holds no persons; save them in it")
     if "labels" not in arrays:
         raise ValueError(f"{name} has no labels; save the true class of each record as labels, numbered from 0")
     labels = arrays["labels"]
@@ -147,21 +150,29 @@ def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:
         ) from None
 
 
-def _of_table(name: str, file: Path, label: str | None) -> SavedRecords:
+def _of_table(name: str, file: Path, label: str | None, person: str | None) -> SavedRecords:
     import pandas as pd
 
     if label is None:
         raise ValueError(f"{name} is a table; name the column of the true class with label=<column>")
+    if label == person:
+        raise ValueError(f"person={person} is the label too; name another column, or leave person out")
+    columns = {"label": label} if person is None else {"label": label, "person": person}
     try:
         with opened(file) as content:
-            table = pd.read_csv(content, dtype={label: str}, skipinitialspace=True, index_col=False)
+            table = pd.read_csv(
+                content, dtype=dict.fromkeys(columns.values(), str), skipinitialspace=True, index_col=False
+            )
     except (ValueError, OSError, *BROKEN) as error:
         raise ValueError(f"{name} cannot be read: {' '.join(str(error).split())}; give UTF-8 with a header") from None
-    if label not in table:
-        raise ValueError(f"label={label} is no column of {file}; choose one of {', '.join(map(str, table.columns))}")
-    if missing := int(table[label].isna().sum()):
-        raise ValueError(f"{name}: {label} has no value in {missing} rows; fill them, or remove these rows")
-    return SavedRecords(name=name, labels=table.pop(label).to_numpy(dtype=str), rows=table, answers={})
+    for key, column in columns.items():
+        if column not in table:
+            there = ", ".join(map(str, table.columns))
+            raise ValueError(f"{key}={column} is no column of {file}; choose one of {there}")
+        if missing := int(table[column].isna().sum()):
+            raise ValueError(f"{name}: {column} has no value in {missing} rows; fill them, or remove these rows")
+    words = {key: table.pop(column).to_numpy(dtype=str) for key, column in columns.items()}
+    return SavedRecords(name=name, labels=words["label"], rows=table, answers={}, persons=words.get("person"))
 
 
 def _finite(name: str, rows: Any) -> Any:

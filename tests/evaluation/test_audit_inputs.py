@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evaluation.audits.answered_records import AnsweredRecords, answered, check_alike
-from evaluation.audits.command import shared_rows
+from evaluation.audits.answered_records import AnsweredRecords, answered, check_alike, shared_rows
 from evaluation.audits.saved_records import enough, read
 from evaluation.signals.grant import Grant
 

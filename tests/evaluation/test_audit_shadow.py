@@ -1,0 +1,374 @@
+"""Thresholds learnt on a shadow model's files: as published, against a loop that anyone can read."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from commands import call
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+from scipy.stats import binom, norm
+
+from attacks import Confidence, Correctness, KnownMembers, LossThreshold, View
+from datamodules.location30 import Location30
+from evaluate import evaluate
+from evaluation.audits.answered_records import AnsweredRecords, view_of
+from evaluation.audits.audited import audited
+from evaluation.audits.report import audit_page
+from evaluation.audits.shadow_files import accuracy_of, margins
+from evaluation.measuring.leakage import AT_SHADOWS
+from evaluation.signals.grant import Grant
+from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+
+ROOT = Path(__file__).parents[2]
+LOCATION30 = ROOT.parent / "shared" / "data" / "location30"
+FILES = {"members": "in", "nonmembers": "out", "shadow_members": "shadow_in", "shadow_nonmembers": "shadow_out"}
+SIDES = tuple(f"{setting}={name}.npz" for setting, name in FILES.items())
+ATTACKS = "attack=[correctness,confidence,entropy,modified_entropy]"
+
+VARIABLE = "PALISADE_SONG_MITTAL_ARTEFACT"
+"""Names a clone of the published code of Song & Mittal 2021, with its saved predictions."""
+PUBLISHED = {  # confidence and modified entropy, on Location30
+    "tc_output": (0.763, 0.781),
+    "defense_output": (0.691, 0.688),  # MemGuard
+}
+RANGES = {"in": (0, 1000), "out": (2000, 3000), "shadow_in": (3000, 3500), "shadow_out": (4000, 4500)}
+"""Of the shuffled records, by the published config.ini; the order in which predictions are saved, too."""
+TIES = 0.002  # equally good thresholds: there the first of the file is taken, here the highest
+
+Answers = Mapping[str, tuple[np.ndarray, np.ndarray]]
+"""Probabilities and labels of each file."""
+
+
+def run(*overrides: str) -> None:
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        settings = OmegaConf.to_container(compose("evaluate", list(overrides)), resolve=True)
+    evaluate({**settings, "command": "python evaluate.py " + " ".join(overrides)})
+
+
+def accuracies(answers: Answers, folder: Path, *words: str) -> dict[str, dict[str, str]]:
+    """The rows that the command line writes for these files, by attack."""
+    for name, (probabilities, labels) in answers.items():
+        np.savez(folder / f"{name}.npz", probabilities=probabilities, labels=labels)
+    run("audit=outputs", *SIDES, ATTACKS, *words)
+    with Path("reports/audit_outputs/results.csv").open() as file:
+        return {row["attack"]: row for row in csv.DictReader(file) if row["metric"] == AT_SHADOWS}
+
+
+def signals(probabilities: np.ndarray, label: int) -> dict[str, float]:
+    """By the formulas of the paper, section 3.2, one record at a time."""
+    p = probabilities.astype(np.float64)
+    others = [j for j in range(len(p)) if j != label]
+    modified = -(1 - p[label]) * np.log(p[label]) - sum(p[j] * np.log(1 - p[j]) for j in others)
+    return {"confidence": p[label], "entropy": float((p * np.log(p)).sum()), "modified_entropy": -modified}
+
+
+def best_threshold(members: list[float], nonmembers: list[float]) -> float:
+    """Of equally good ones the highest."""
+    rates = {}
+    for value in (*members, *nonmembers):
+        found = sum(score >= value for score in members) / len(members)
+        spared = sum(score < value for score in nonmembers) / len(nonmembers)
+        rates[value] = round((found + spared) / 2, 12)
+    return max(value for value in rates if rates[value] == max(rates.values()))
+
+
+def by_loops(answers: Answers, attack: str) -> float:
+    """The balanced accuracy on the audited files at thresholds from the shadow's."""
+
+    def of(name: str, label: int | None = None) -> list[tuple[float, int]]:
+        rows = zip(*answers[name], strict=True)
+        return [(signals(row, own)[attack], own) for row, own in rows if label in (None, own)]
+
+    def threshold(label: int) -> float:
+        members, nonmembers = of("shadow_in", label), of("shadow_out", label)
+        if not members or not nonmembers:
+            members, nonmembers = of("shadow_in"), of("shadow_out")
+        return best_threshold([score for score, _ in members], [score for score, _ in nonmembers])
+
+    thresholds = {label: threshold(label) for label in range(6)}
+    found = np.mean([score >= thresholds[label] for score, label in of("in")])
+    spared = np.mean([score < thresholds[label] for score, label in of("out")])
+    return float(found + spared) / 2
+
+
+@pytest.fixture
+def answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Answers:
+    """Classes that are fitted unlike well; of class 5 the shadow has no non-member."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+
+    def of(count: int, fit: float, classes: int) -> tuple[np.ndarray, np.ndarray]:
+        labels = rng.integers(classes, size=count)
+        logits = rng.normal(size=(count, 6))
+        logits[np.arange(count), labels] += labels + fit * rng.exponential(size=count)
+        return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
+
+    return {"in": of(150, 1.0, 6), "out": of(180, 0, 6), "shadow_in": of(120, 1.0, 6), "shadow_out": of(110, 0, 5)}
+
+
+def test_the_command_line_gives_what_loops_give(answers: Answers, tmp_path: Path) -> None:
+    rows = accuracies(answers, tmp_path)
+    assert set(rows) == {"correctness", "confidence", "entropy", "modified_entropy"}
+    for attack in ("confidence", "entropy", "modified_entropy"):
+        assert float(rows[attack]["value"]) == pytest.approx(by_loops(answers, attack), abs=1e-9), attack
+    right = [float(np.mean(answers[side][0].argmax(axis=1) == answers[side][1])) for side in ("in", "out")]
+    assert float(rows["correctness"]["value"]) == pytest.approx(0.5 + (right[0] - right[1]) / 2)
+    assert all(float(row["low"]) < float(row["value"]) < float(row["high"]) for row in rows.values())
+    assert {(row["members"], row["nonmembers"]) for row in rows.values()} == {("150", "180")}
+
+
+def test_table_page_and_json_tell_it(answers: Answers, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = accuracies(answers, tmp_path, "attack=[loss,modified_entropy,known_members]")
+    assert set(rows) == {"loss", "modified_entropy"}, "nothing is learnt of a shadow where there is no threshold"
+    best = max(rows.values(), key=lambda row: float(row["value"]))
+    cell = f"{100 * float(best['value']):.1f} % [{100 * float(best['low']):.1f}–{100 * float(best['high']):.1f}]"
+    printed = capsys.readouterr().out
+    assert "balanced accuracy" in printed and cell in printed
+    page = Path("reports/audit_outputs/report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
+    assert page.count(cell) >= 2, "in the verdict and in the table"
+    told = json.loads(Path("reports/audit_outputs/report.json").read_text())
+    assert told["shadow_records"] == 230 and told["intervals_over"] == "records"
+    assert AT_SHADOWS in {row["metric"] for row in told["rows"]}
+    run("audit=outputs", *SIDES[:2], ATTACKS, "name=alone")
+    alone = json.loads(Path("reports/alone/report.json").read_text())
+    assert alone["shadow_records"] == 0 and AT_SHADOWS not in {row["metric"] for row in alone["rows"]}
+
+
+GAPS = (0.5, 1.0, 2.0)
+"""By class, how far members' margins lie above others' on average, in standard deviations."""
+
+
+def simulated(seed: int, side: int, gaps: tuple[float, ...] = GAPS) -> View:
+    """One model's normal margins, members' raised by a gap of their class; so are they all, by thrice the class."""
+    rng = np.random.default_rng(seed)
+    labels, members = rng.integers(3, size=2 * side), np.arange(2 * side) < side
+    logits = np.zeros((2 * side, 3))
+    logits[np.arange(2 * side), labels] = 3 * labels + rng.normal(size=2 * side) + np.array(gaps)[labels] * members
+    return View(logits=logits[None], labels=labels, membership=members[None])
+
+
+def test_the_accuracy_is_that_which_the_law_of_the_margins_gives() -> None:
+    """Of normals a gap apart, the best threshold lies in the middle and tells Φ(gap/2) of both right."""
+    truth = float(np.mean([norm.cdf(gap / 2) for gap in GAPS]))
+    seen, shadow = simulated(0, 20_000), simulated(1, 20_000)
+    row = audited(seen, [Confidence()], shadow=shadow).get(AT_SHADOWS, "confidence")
+    assert row.value == pytest.approx(truth, abs=0.01) and row.low is not None and row.high is not None
+    assert row.low < truth + 0.005 and row.high > truth - 0.005 and row.high - row.low < 0.02
+    alike = np.zeros_like(seen.labels)
+    pooled = margins(Confidence(), replace(seen, labels=alike + 2), replace(shadow, labels=alike + 2))
+    assert pooled is not None, "of one class all, they have one threshold"
+    assert accuracy_of(pooled, seen.membership[0], None, 10).value < truth - 0.05
+
+
+def of_noise(own: bool, trials: int = 60) -> list[Estimate]:
+    """Accuracies where neither model leaks.
+
+    Args:
+        own: whether thresholds are learnt on the very answers that they are applied to.
+        trials: pairs of models.
+    """
+    found = []
+    for trial in range(trials):
+        seen, shadow = (simulated(2 * trial + place, 100, gaps=(0.0, 0.0, 0.0)) for place in (0, 1))
+        margin = margins(Confidence(), seen, seen if own else shadow)
+        assert margin is not None
+        found.append(accuracy_of(margin, seen.membership[0], None, 10))
+    return found
+
+
+def test_a_shadow_finds_nothing_where_nothing_leaks() -> None:
+    found = of_noise(own=False)
+    error = np.sqrt(0.5 * 0.5 / (2 * 100) / len(found))
+    assert abs(np.mean([one.value for one in found]) - 0.5) < 3 * error
+    assert sum(not one.low <= 0.5 <= one.high for one in found) <= binom.ppf(0.999, len(found), 0.05)
+    hindsight = of_noise(own=True)
+    assert np.mean([one.value for one in hindsight]) - 0.5 > 10 * error, (
+        "learnt on the audited answers, they find noise"
+    )
+
+
+def test_intervals_are_clopper_pearson_given_the_shadow() -> None:
+    margin, members = np.array([1.0, 0.0, -1.0, 2.0, -3.0]), np.array([True, True, True, False, False])
+    estimate = accuracy_of(margin, members, None, replicates=10)
+    assert estimate.value == pytest.approx((2 / 3 + 1 / 2) / 2)
+    (_, tpr_high), (fpr_low, _) = (clopper_pearson_interval(*counts, 0.025) for counts in ((2, 3), (1, 2)))
+    assert estimate.high == pytest.approx(0.5 + (tpr_high - fpr_low) / 2)
+
+
+def test_answers_of_the_audited_model_set_no_threshold() -> None:
+    """Only how its records compare with thresholds depends on them."""
+
+    def seen(seed: int, shift: float = 0.0) -> View:
+        rng = np.random.default_rng(seed)
+        logits = rng.normal(size=(60, 2)) + np.array([shift, 0])
+        labels = np.zeros(60, dtype=np.int64)
+        return View(logits=logits[None], labels=labels, membership=(np.arange(60) < 30)[None])
+
+    for attack in (LossThreshold(), Confidence()):
+        plain, moved = (margins(attack, seen(0, shift), seen(1)) for shift in (0.0, 3.0))
+        scores = [attack.score(seen(0, shift))[0] for shift in (0.0, 3.0)]
+        assert plain is not None and moved is not None
+        np.testing.assert_allclose(moved - plain, scores[1] - scores[0], atol=1e-9)
+    assert margins(KnownMembers(), seen(0), seen(1)) is None
+    gap = margins(Correctness(), seen(0), seen(1))
+    assert gap is not None and set(gap) == {-1.0, 0.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda files: SIDES[:3], r"^shadow_members is given without shadow_nonmembers; .* add shadow_nonmembers="),
+        (lambda files: (*SIDES[:2], SIDES[3]), r"^shadow_nonmembers is given without shadow_members; "),
+        (lambda files: (*SIDES[:3], "shadow_nonmembers=out.npz"), "hold the same records; give each records of its"),
+        (lambda files: (*SIDES[:3], "shadow_nonmembers=no.npz"), r"^shadow_nonmembers=no\.npz is no file"),
+        (lambda files: saved(files, "shadow_out", 9), r"shadow_out\.npz holds 9 records; give at least 10"),
+        (lambda files: saved(files, "shadow_out", columns=5), "has 5 classes and .* 6; both must come from one model"),
+        (lambda files: saved(files, "shadow_out", extra="out"), r"share 180 records; remove them from shadow_non"),
+        (lambda files: saved(files, "shadow_out", extra="shadow_in"), r"share 120 records; remove them from shadow_n"),
+        (
+            lambda files: saved(files, "shadow_in", without="labels"),
+            r"shadow_in\.npz has no labels; save the true class",
+        ),
+        (lambda files: saved(files, "shadow_in", without="probabilities"), r"shadow_in\.npz holds no answers; save l"),
+        (
+            lambda files: saved(files, "shadow_in", level="logits"),
+            "holds logits and .* probabilities; save the same of",
+        ),
+        (lambda files: (*SIDES, "audit.name=model", "+model=a.pt2"), r"^shadow_members holds saved answers, which aud"),
+    ],
+)
+def test_what_is_no_shadow(
+    answers: Answers, tmp_path: Path, change: Callable[[Answers], tuple[str, ...]], message: str
+) -> None:
+    for name, (probabilities, labels) in answers.items():
+        np.savez(tmp_path / f"{name}.npz", probabilities=probabilities, labels=labels)
+    words = change(answers)
+    with pytest.raises((ValueError, FileNotFoundError), match=message) as error:
+        run("audit=outputs", *words, "attack=confidence")
+    assert "\n" not in str(error.value)
+
+
+def saved(
+    files: Answers,
+    name: str,
+    count: int | None = None,
+    columns: int | None = None,
+    extra: str | None = None,
+    level: str = "probabilities",
+    without: str | None = None,
+) -> tuple[str, ...]:
+    """Changes a file on disk; the words of the command stay."""
+    probabilities, labels = files[name]
+    if extra is not None:
+        probabilities, labels = (np.concatenate(pair) for pair in zip(files[name], files[extra], strict=True))
+    kept = probabilities[:count, :columns]
+    kept = kept if columns is None else kept / kept.sum(axis=1, keepdims=True)
+    arrays = {level: kept, "labels": labels[:count]}
+    np.savez(f"{name}.npz", **{key: values for key, values in arrays.items() if key != without})
+    return SIDES
+
+
+def test_the_command_itself(answers: Answers, tmp_path: Path) -> None:
+    for name, (probabilities, labels) in answers.items():
+        np.savez(tmp_path / f"{name}.npz", probabilities=probabilities, labels=labels)
+    done = call("evaluate.py", "audit=outputs", *SIDES, "attack=modified_entropy", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "At thresholds learnt on one shadow model, modified_entropy has a balanced accuracy" in done.stdout
+    for words, message in (
+        (SIDES[:3], "error: shadow_members is given without shadow_nonmembers; thresholds take both, add shadow_nonm"),
+        (saved(answers, "shadow_out", columns=5), "error: shadow_nonmembers=shadow_out.npz has 5 classes"),
+    ):
+        done = call("evaluate.py", "audit=outputs", *words, "attack=modified_entropy", folder=tmp_path)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith(message) and done.stderr.count("\n") == 1, done.stderr
+
+
+def sides(seed: int, per_person: int, fit: float = 0.0) -> tuple[AnsweredRecords, AnsweredRecords]:
+    """Members and non-members whose answers are alike for records of one person."""
+    rng = np.random.default_rng(seed)
+    persons = np.arange(300) // per_person
+
+    def of(whose: np.ndarray, gain: float) -> AnsweredRecords:
+        margin = gain + rng.normal(size=300)[whose - whose.min()] + 0.1 * rng.normal(size=300)
+        logits, labels = np.stack([margin, np.zeros(300)], axis=1), np.zeros(300, dtype=np.int64)
+        return AnsweredRecords(name="side", labels=labels, level="logits", answers=logits, persons=whose)
+
+    return of(persons, fit), of(persons + 300, 0.0)
+
+
+def test_intervals_draw_persons_whole() -> None:
+    found = {}
+    for per_person in (1, 10):
+        views = [view_of(*sides(seed, per_person), None, Grant()) for seed in (0, 1)]
+        found[per_person] = audited(views[0], [LossThreshold()], shadow=views[1])
+    rows = {per_person: one.get(AT_SHADOWS, "loss") for per_person, one in found.items()}
+    widths = {one: (row.high or 0) - (row.low or 0) for one, row in rows.items()}
+    assert widths[10] > 1.3 * widths[1], "ten records of one person are not ten pieces of evidence"
+    pages = {per_person: " ".join(audit_page(one, "x", "y").meaning) for per_person, one in found.items()}
+    assert "over persons" in pages[10] and "over records" not in pages[10]
+    assert "over records" in pages[1] and "over persons" not in pages[1]
+    accuracy = found[10].get("accuracy", group="members")
+    assert accuracy.value is not None and accuracy.low is None, "its interval would take records as independent"
+
+
+@pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no clone of the published predictions")
+@pytest.mark.parametrize("output", PUBLISHED)
+def test_the_published_accuracies_come_out_of_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    rows = accuracies(published(Path(os.environ[VARIABLE]) / "MemGuard", output), tmp_path)
+    found = [float(rows[attack]["value"]) for attack in ("confidence", "modified_entropy")]
+    assert found == pytest.approx(PUBLISHED[output], abs=TIES + 0.0005)
+
+
+def published(folder: Path, output: str) -> Answers:
+    """The published predictions of each file, with the labels of Location30."""
+    shuffled = np.load(folder / "data" / "location" / "shuffle_index.npz")["x"]
+    if (whole := folder / "data" / "location" / "data_complete.npz").is_file():
+        labels = np.load(whole)["y"].astype(np.int64) - 1
+    else:
+        labels = Location30(root=str(LOCATION30)).load().labels
+    told = {}
+    for model, names in (("target", ("in", "out")), ("shadow", ("shadow_in", "shadow_out"))):
+        rows = np.load(folder / "saved_predictions" / f"location_{model}_predictions.npz")[output]
+        for name in names:
+            first, end = RANGES[name]
+            part, rows = rows[: end - first], rows[end - first :]
+            told[name] = (part, labels[shuffled[first:end]])
+        assert len(rows) == 0, f"{model}: {len(rows)} predictions are left"
+    return told
+
+
+def test_reads_the_published_layout(tmp_path: Path, answers: Answers) -> None:
+    """With files of that layout made here, so that the path is known to work where the published ones are not."""
+    rng = np.random.default_rng(0)
+    folder, shuffled, labels = tmp_path / "MemGuard", rng.permutation(5010), rng.integers(6, size=5010)
+    for name in ("data/location", "saved_predictions"):
+        (folder / name).mkdir(parents=True)
+    np.savez(folder / "data/location/shuffle_index.npz", x=shuffled)
+    np.savez(folder / "data/location/data_complete.npz", x=np.zeros((5010, 1)), y=labels + 1.0)
+    wanted = {}
+    for model, names in (("target", ("in", "out")), ("shadow", ("shadow_in", "shadow_out"))):
+        for name in names:
+            own = labels[shuffled[slice(*RANGES[name])]]
+            logits = rng.normal(size=(len(own), 6))
+            logits[np.arange(len(own)), own] += own + name.endswith("in") * rng.exponential(size=len(own))
+            rows = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+            wanted[name] = (rows.astype(np.float32), own)
+        rows = np.concatenate([wanted[name][0] for name in names])
+        np.savez(folder / f"saved_predictions/location_{model}_predictions.npz", tc_output=rows)
+    read = published(folder, "tc_output")
+    for name in FILES.values():
+        for part, expected in zip(read[name], wanted[name], strict=True):
+            np.testing.assert_array_equal(part, expected)
+    rows = accuracies(read, tmp_path)
+    assert float(rows["confidence"]["value"]) > 0.55
