@@ -10,11 +10,13 @@ from jaxtyping import Bool, Float
 
 from attacks.base import Attack
 from attacks.lira import lira_scores
+from attacks.signals import standardized
 from attacks.threat import ThreatModel
 from attacks.view import View
 
 FPR = 0.01  # of the shadows, above whose threshold a record is an IN anchor
 FNR = 0.03  # of the shadows, below whose threshold a record is an OUT anchor
+SPREAD_TOLERANCE = 4.0  # models whose spread on the rest is off by a smaller factor stay as they are
 
 
 class Anchors(NamedTuple):
@@ -78,7 +80,9 @@ class Cascading(Attack):
             if anchors.rest.any():
                 seen = view.further_shadows(target, anchors.inside, anchors.outside, self.shadows)
                 alone = ~np.eye(seen.models, dtype=bool)
-                second[anchors.rest] = lira_scores(seen.standardized_log_odds[:, :, 0], seen.membership, alone)[0]
+                # Chosen by the target's own answers, the rest has another center and spread there than on shadows.
+                rest = standardized(seen.log_odds, tolerance=SPREAD_TOLERANCE)[:, :, 0]
+                second[anchors.rest] = lira_scores(rest, seen.membership, alone)[0]
             scores[target] = cascaded(first[target], second, anchors)
         return scores
 

@@ -59,12 +59,8 @@ def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Ma
         one_each=are_many(series(runs)),
         meanings=meanings(runs),
         bounds=list(BOUNDS.values()),
-<<<<<<< HEAD
-        reaches=[*reaches(runs), *corrections(runs)],
-=======
         accused=accusation_table(content["never_used"]["rates"]),
-        reaches=reaches(runs),
->>>>>>> h/outsiders
+        reaches=[*reaches(runs), *corrections(runs)],
         as_yaml=as_yaml,
     )
 

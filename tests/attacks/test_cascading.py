@@ -81,7 +81,7 @@ def test_anchors_keep_their_first_score_and_the_rest_the_mean_of_both() -> None:
     scores, first = Cascading(targets=1, shadows=24).score(view)[0], LiRA().score(view)[0]
     ((_, inside, outside),) = fleet.asked
     seen = fleet.further_shadows(0, inside, outside, 24)
-    second = lira_scores(seen.standardized_log_odds[:, :, 0], seen.membership, ~np.eye(25, dtype=bool))[0]
+    second = lira_scores(seen.log_odds[:, :, 0], seen.membership, ~np.eye(25, dtype=bool))[0]
     rest = ~(inside | outside)
     np.testing.assert_array_equal(scores[~rest], first[~rest])
     np.testing.assert_allclose(scores[rest], (first[rest] + second) / 2)
@@ -93,6 +93,28 @@ def test_only_targets_are_scored_and_better_than_by_lira() -> None:
     assert not np.isnan(scores[:3]).any() and np.isnan(scores[3:]).all()
     gained = [roc_auc(scores[k], fleet.members[k]) - roc_auc(first[k], fleet.members[k]) for k in range(3)]
     assert min(gained) > 0.01
+
+
+def test_the_rest_is_not_brought_to_the_scale_of_shadows_which_did_not_choose_it() -> None:
+    """LiRA was sure of the records with the highest and lowest φ: what remains is narrower on the target alone."""
+    fleet = Fleet(own=4.0)
+    view = fleet.view()
+    scores, first = Cascading(targets=4).score(view), LiRA().score(view)
+    rest = [~(inside | outside) for _, inside, outside in fleet.asked]
+    second = [2 * scores[k] - first[k] for k in range(4)]
+    assert np.mean([roc_auc(second[k][rest[k]], fleet.members[k][rest[k]]) for k in range(4)]) > 0.96
+
+
+def test_a_further_shadow_that_diverged_does_not_blind_the_second_round() -> None:
+    fleet, honest = Fleet(own=3.0), Cascading(targets=1).score(Fleet(own=3.0).view())[0]
+    view = fleet.view()
+
+    def diverged(*asked: object) -> View:
+        seen = fleet.further_shadows(*asked)  # type: ignore[arg-type]
+        return replace(seen, logits=np.concatenate([seen.logits[:-1], 1e4 * seen.logits[-1:]]))
+
+    scores = Cascading(targets=1).score(replace(view, further_shadows=diverged))[0]
+    assert abs(roc_auc(scores, fleet.members[0]) - roc_auc(honest, fleet.members[0])) < 0.01
 
 
 def check_null(attack: Cascading) -> None:
