@@ -93,8 +93,8 @@ def answers(tmp_path):
 def test_audit(golden, answers, name, words):
     end = ended("evaluate.py", *words, folder=answers, code=4 if "gate.max_tpr=0.05" in words else 0)
     report = answers / "reports" / f"audit_{name}"
-    golden(f"{name}/evaluate.json", printed_of(end.stdout, answers))
-    golden(f"{name}/report.json", json_of(report / "report.json", answers))
-    golden(f"{name}/page.json", page_of(report / "report.html", answers))
+    golden(f"audit_{name}/evaluate.json", printed_of(end.stdout, answers))
+    golden(f"audit_{name}/report.json", json_of(report / "report.json", answers))
+    golden(f"audit_{name}/page.json", page_of(report / "report.html", answers))
     if name == "outputs":
-        golden(f"{name}/results.json", csv_of(report / "results.csv", answers))
+        golden(f"audit_{name}/results.json", csv_of(report / "results.csv", answers))
