@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +15,7 @@ from matplotlib.figure import Figure
 from evaluation.figures.style import save, svg
 from evaluation.flags.flag import Flag
 from evaluation.report.page import inline, script
+from evaluation.report.provenance import versions
 from targets.files import write as write_text
 from targets.files import write_json
 
@@ -24,7 +23,7 @@ ALARMS = ("different records", "masked, not protected", "shared records")
 """Flags without which nothing on the page may be read."""
 PAGES = [Path(__file__).parent, Path(__file__).parents[1] / "report"]
 """Where the page and the style sheet that it shares with the report are."""
-LIBRARIES = ("palisade", "numpy", "scikit-learn", "scipy")
+LIBRARIES = ("numpy", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,11 +86,10 @@ class Page:
             folder: where to.
             content: what report.json holds beside what the page tells.
         """
-        versions = {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}}
         told = {
             "title": self.title, "scope": "internal", "what": self.what, "verdict": list(self.verdict),
             "meaning": list(self.meaning), "flags": [asdict(flag) for flag in self.flags],
-            "skipped": dict(self.skipped), **content, "command": self.command, "versions": versions,
+            "skipped": dict(self.skipped), **content, "command": self.command, "versions": versions(LIBRARIES),
         }  # fmt: skip
         drawing = svg(self.figure)
         environment = jinja2.Environment(
@@ -103,7 +101,7 @@ class Page:
             **{**vars(self), "figure": inline(drawing, "figure"), "skipped": by_reason(self.skipped)},
             **script(),
             alarms=ALARMS,
-            versions=versions,
+            versions=versions(LIBRARIES),
         )
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "report.html", html)

@@ -16,7 +16,7 @@ from evaluation.method import METHOD_VERSION
 from evaluation.titles import title
 from targets import RESULTS_VERSION
 
-LIBRARIES = ("palisade", "torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
+LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
 OWN = ("defense", "guard", "canary", "guesses", "seed")
 """Parts of a configuration in which runs on one curve may differ."""
 
@@ -42,11 +42,16 @@ def provenance(findings: Sequence[Findings], command: str, results: str) -> dict
             }
             for found in runs
         ],
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "versions": versions(LIBRARIES),
         "results_version": RESULTS_VERSION,
         "method_version": METHOD_VERSION,
         "sha256": {"results.csv": hashlib.sha256(results.encode()).hexdigest()},
     }
+
+
+def versions(libraries: Sequence[str]) -> dict[str, str]:
+    """Versions of Python, of this project and of libraries, by their names."""
+    return {"python": platform.python_version(), **{name: version(name) for name in ("palisade", *libraries)}}
 
 
 def as_yaml(content: Mapping[str, Any], *, flow: bool = False) -> str:

@@ -18,6 +18,7 @@ HASHES = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "<digest>"),
     (re.compile(r"-(?=[0-9a-f]*\d)[0-9a-f]{6,8}\b"), "-<hash>"),
 )
+VERSIONS = re.compile(r"(?:[\w-]+ \d+\.\d+\.\d+(?:\+\w+)?(?:, )?){2,}")
 MODULE_PATH = re.compile(
     r"\b(?:palisade\.)?(?:datamodules|data|targets|defenses|attacks|evaluation)(?:\.[a-z_]+)*\.(?=[A-Z])"
 )
@@ -67,6 +68,7 @@ def text(words: str, folder: Path) -> str:
     words = words.replace(str(folder.resolve()), "<folder>").replace(str(folder), "<folder>")
     for pattern, name in HASHES:
         words = pattern.sub(name, words)
+    words = VERSIONS.sub("<versions>", words)
     return MODULE_PATH.sub("", words)
 
 
