@@ -2,7 +2,8 @@
 
 The same files run as `__main__` in a process of their own, with its own folder, streams and exit code. It is a fork of
 a server that has torch, Lightning and Opacus already, and starts no worker processes unless it is told to; what it
-calls by `subprocess.run`, as examples do, is a fork as well.
+calls by `subprocess.run`, as examples do, is a fork as well. `pytest --no-fork` calls them by an interpreter of their
+own, as users do, to find out whether a failure is the fork's.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(list(PRELOADED))
 os.environ["PYTHONPATH"] = str(ROOT)  # the server starts with no other path than that of its environment
 INTERPRETER = subprocess.run
+forking = True  # False with `pytest --no-fork`
 
 
 class Ended(NamedTuple):
@@ -60,6 +62,8 @@ def call(script: str | Path, *words: str, folder: Path, path: Path | None = None
     Raises:
         TimeoutError: if it takes longer; it is killed then.
     """
+    if not forking:
+        return _interpreted(script, words, folder, path, timeout)
     with TemporaryDirectory() as place:
         streams = [Path(place) / name for name in ("stdout", "stderr")]
         process = fork(_main, str(ROOT / script), words, str(folder), path, [str(stream) for stream in streams])
@@ -69,6 +73,19 @@ def call(script: str | Path, *words: str, folder: Path, path: Path | None = None
             process.join()
             raise TimeoutError(f"{script} {' '.join(words)}: not done after {timeout:g} s\n{streams[1].read_text()}")
         return Ended(process.exitcode, *(stream.read_text(encoding="utf-8") for stream in streams))
+
+
+def _interpreted(script: str | Path, words: Sequence[str], folder: Path, path: Path | None, timeout: float) -> Ended:
+    places = [str(path)] if path is not None else []
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*places, str(ROOT)])}
+    try:
+        done = INTERPRETER(
+            [sys.executable, str(ROOT / script), *words],
+            cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{script} {' '.join(words)}: not done after {timeout:g} s\n{error.stderr}") from error
+    return Ended(done.returncode, done.stdout, done.stderr)
 
 
 def hear_interrupts() -> None:

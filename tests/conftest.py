@@ -19,13 +19,26 @@ sys.path.insert(0, str(ROOT))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-fork", action="store_true", help="call commands by an interpreter of their own: slow")
     parser.addoption("--write-golden", action="store_true", help="keep the outputs of now as those of tests/golden")
 
 
-def pytest_collection_finish() -> None:
-    """Starts the server that commands are forks of, before worker processes of the project start it with less."""
-    if "commands" in sys.modules:
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Starts the server that commands are forks of, before worker processes of the project start it with less.
+
+    What its forks print goes nowhere, unless a test sends it somewhere.
+    """
+    if "commands" not in sys.modules:
+        return
+    sys.modules["commands"].forking = not session.config.getoption("--no-fork")
+    kept = [os.dup(stream) for stream in (1, 2)]
+    with Path(os.devnull).open("w") as nowhere:
+        for stream in (1, 2):
+            os.dup2(nowhere.fileno(), stream)
         forkserver.ensure_running()
+        for stream, saved in zip((1, 2), kept, strict=True):
+            os.dup2(saved, stream)
+            os.close(saved)
 
 
 @pytest.fixture(autouse=True, scope="session")
