@@ -97,7 +97,7 @@ class FalseAccusations:
             " members, corrupted records or records of another source.",
             f"At worst, of {self.rates} rates measured, {self.worst.attack} on {self.worst.title} wrongly accuses"
             f" {self.worst.share} of {self.worst.kind}. Of others like the run's own the"
-            f" thresholds accuse {self.expected} on average, as they are set by few. {self.above} of the {self.rates}"
+            f" thresholds accuse {self.expected} on average, as few records set each. {self.above} of the {self.rates}"
             " rates are above that with their whole interval; chance"
             f" alone explains about {by_chance:.0f}."
             + (" An accusation of such a record deserves less trust than its threshold promises." * self._is_more),
