@@ -89,10 +89,12 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     from evaluation.limits.limit import Limit
     from evaluation.limits.recommendation import recommend
     from evaluation.measuring.measure import findings_of
+    from evaluation.report.outsiders import false_accusations
     from evaluation.report.releases import releases
     from evaluation.report.scope import PUBLIC
     from evaluation.report.writing import write
-    from evaluation.studies.studies import STUDY_CSV
+    from evaluation.studies.never_used import keys_of
+    from evaluation.studies.studies import NEVER_USED, STUDY_CSV
     from evaluation.table import show_findings
 
     scope = settings["report"]["scope"]
@@ -103,8 +105,10 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     show_findings(findings)
     shipped = releases(runs, Path(settings["released"]))
     place = folder / PUBLIC if scope == PUBLIC else folder  # apart from what earlier calls left for insiders
-    study = folder / "shadow_mismatch" / STUDY_CSV
-    for path in write(findings, place, settings["command"], scope=scope, releases=shipped, study=study):
+    study = folder / NEVER_USED / STUDY_CSV
+    keys = [key for run in runs for key in keys_of(run, method).values()] if study.is_file() else []
+    measured = false_accusations(study, findings, keys)
+    for path in write(findings, place, settings["command"], scope=scope, releases=shipped, accusations=measured):
         print(path)
     kept = True
     for judge, limit in asked:
@@ -128,13 +132,14 @@ def audit(settings: dict[str, Any], method: Method) -> None:
 
 def study(settings: dict[str, Any], runs: Sequence[Run], method: Method, folder: Path) -> None:
     """Attacks runs under several settings, prints the table and writes it."""
-    from evaluation.studies.studies import study_tables, write_study
+    from evaluation.studies.studies import FALSELY_ACCUSED, NEVER_USED, study_tables, write_study
     from evaluation.studies.study_runs import run_study
     from evaluation.terminal import console_for, show
 
     rows = run_study(settings, runs, method)
     show(console_for(), *study_tables(rows))
-    for path in write_study(rows, folder / settings["name"]):
+    accused = any(row.metric == FALSELY_ACCUSED for row in rows)
+    for path in write_study(rows, folder / (NEVER_USED if accused else settings["name"])):
         print(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ from commands import Ended, call
 from evaluate import all_attacks
 from evaluation.method import Method
 from evaluation.runs import Run
-from evaluation.studies import study_runs
-from evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
+from evaluation.studies import never_used_rows, study_runs
+from evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
 from evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
 from evaluation.studies.study_runs import run_study
 from train import composed, train
@@ -29,6 +30,7 @@ FLEET = (
     "split.pool=400",
 )
 ATTACKS = ("loss", "lira", "rmia_offline")
+METHOD = Method(attacks={name: all_attacks()[name] for name in ATTACKS})
 
 
 def trained(folder: Path, *words: str) -> Run:
@@ -36,9 +38,7 @@ def trained(folder: Path, *words: str) -> Run:
 
 
 def study_of(run: Run, out: str) -> list[StudyRow]:
-    method = Method(attacks={name: all_attacks()[name] for name in ATTACKS})
-    rows = run_study({"name": "shadow_mismatch", "out": out}, [run], method)
-    return [row for row in rows if row.metric == FALSELY_ACCUSED]
+    return run_study({"name": "shadow_mismatch", "out": out}, [run], METHOD)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +58,10 @@ def visits(folder: Path) -> Run:
     return trained(folder, "data=csv", f"data.path={folder / 'visits.csv'}", "data.label=outcome")
 
 
-def write_visits(path: Path, count: int, *, outcomes: tuple[str, str] = ("home", "stay")) -> Path:
-    rng = np.random.default_rng(0)
-    ages, wards = rng.integers(20, 90, count), rng.choice(["north", "south"], count)
+def write_visits(path: Path, count: int, *, seed: int = 0, outcomes: tuple[str, str] = ("home", "stay")) -> Path:
+    """A table in which no row is another's copy."""
+    rng = np.random.default_rng(seed)
+    ages, wards = rng.uniform(20, 90, count).round(5), rng.choice(["north", "south"], count)
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["age", "ward", "outcome"])
@@ -114,8 +115,64 @@ def test_records_of_a_file_are_accused_as_those_of_the_role_they_are_from(digits
 
 
 def test_rows_of_a_table_are_encoded_as_the_run_s_own(visits: Run, tmp_path: Path) -> None:
-    other = write_visits(tmp_path / "other.csv", 150)
+    other = write_visits(tmp_path / "other.csv", 150, seed=1)
     check(study_of(visits, str(other)), visits, str(other))
+
+
+def test_records_of_the_pool_are_no_outsiders(digits: Run, visits: Run, tmp_path: Path) -> None:
+    data = digits.dataset
+    records = np.concatenate([data.split.test[:30], data.split.pool[:7]])
+    mixed = saved(tmp_path / "mixed.npz", features=data.x[records].astype(np.float64), labels=data.y[records])
+    relabeled = saved(
+        tmp_path / "other.npz", features=data.x[data.split.pool[:30]], labels=(data.y[data.split.pool[:30]] + 1) % 10
+    )
+    assert study_of(digits, relabeled), "with other labels they are other records"
+    own = str(write_visits(tmp_path / "own.csv", 1000))
+    for run, out, count in ((digits, mixed, 7), (visits, own, len(visits.dataset.split.pool))):
+        with pytest.raises(ValueError) as error:
+            study_of(run, out)
+        assert str(error.value) == (
+            f"study.out={out}: {count} of its records are in the run's pool, where they may have been trained on;"
+            " remove them"
+        )
+
+
+def test_canaries_set_no_threshold_for_records(digits: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    canaries = trained(tmp_path, "data=digits", "canary=label_noise", "canary.count=100")
+    with pytest.raises(ValueError, match=r"^study\.out=test compares with .* without canary=…$"):
+        run_study({"name": "shadow_mismatch", "out": "test"}, [canaries], METHOD)
+    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, canaries], METHOD)
+    assert {row.run for row in rows} == {digits.name}
+    assert "left out: 1 of 2 runs" in capfd.readouterr().err
+
+
+def test_a_key_changes_with_what_decides_the_rates_and_nothing_else(digits: Run, tmp_path: Path) -> None:
+    keys = keys_of(digits, METHOD)
+    assert set(keys) == set(ATTACKS) and len(set(keys.values())) == len(ATTACKS)
+    alone = keys_of(digits, Method(attacks={"loss": METHOD.attacks["loss"]}))
+    assert alone["loss"] == keys["loss"], "other attacks decide nothing"
+    labels_only = replace(METHOD, threat={**METHOD.threat, "outputs": "label"})
+    others = {
+        "threat": keys_of(digits, labels_only),
+        "secret": keys_of(trained(tmp_path, "data=digits", "split.population=0.1", "secret=another"), METHOD),
+    }
+    extended = trained(tmp_path, "data=digits", "split.population=0.1", "secret=another", "fleet.models=4")
+    assert extended.name == digits.name
+    others["models"] = keys_of(extended, METHOD)
+    every = [key for named in (keys, *others.values()) for key in named.values()]
+    assert len(set(every)) == 4 * len(ATTACKS)
+    assert keys_of(extended, replace(METHOD, threat={**METHOD.threat, "weights": True})) == others["models"]
+
+
+def test_nothing_else_is_measured_and_one_secret_is_enough(
+    digits: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_runs, "attacked", None)
+    twin = trained(tmp_path, "data=digits", "split.population=0.1", "defense=l2")
+    assert twin.secret == digits.secret
+    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, twin], METHOD)
+    assert {row.run for row in rows} == {digits.name, twin.name} and len({row.target for row in rows}) == 2
+    assert {row.metric for row in rows} == {FALSELY_ACCUSED}
 
 
 def saved(path: Path, **arrays: Any) -> str:
@@ -136,13 +193,20 @@ def bad_files(folder: Path, shape: tuple[int, ...]) -> dict[str, str]:
         "features are (3,)": saved(folder / "shape.npz", features=np.zeros((20, 3)), labels=labels),
         "label 10 is no class": saved(folder / "class.npz", features=features, labels=labels + 10),
         "holds no record": saved(folder / "none.npz", features=features[:0], labels=labels[:0]),
+        "label 18446744073709551615 is no class": saved(
+            folder / "unsigned.npz", features=features, labels=labels.astype(np.uint64) - np.uint64(1)
+        ),
+        "hold numbers that float32 cannot": saved(
+            folder / "large.npz", features=np.full((20, *shape), 1e300), labels=labels
+        ),
+        "home of nobody": "~nobodyhere/records.npz",
         "NaN": saved(folder / "nan.npz", features=features * np.nan, labels=labels),
         "is a table": str(write_visits(folder / "table.csv", 20)),
     }
 
 
 def test_what_models_cannot_take_is_refused(digits: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_runs, "attacked", None)  # it is refused before anything is attacked
+    monkeypatch.setattr(never_used_rows, "accused", None)  # it is refused before anything is attacked
     for reason, out in bad_files(tmp_path, digits.dataset.shape).items():
         with pytest.raises(ValueError) as error:
             study_of(digits, out)
@@ -171,7 +235,7 @@ def test_the_command_prints_and_writes_it_and_the_report_tells(digits: Run, fold
     assert done.returncode == 0, done.stderr
     for word in ("never used", "near-duplicates", "corrupted", "cannot score lira"):
         assert word in done.stdout
-    with (report.parent / "shadow_mismatch" / "study.csv").open(newline="") as file:
+    with (report.parent / "never_used" / "study.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == FALSELY_ACCUSED]
     assert {row["run"] for row in rows} == {digits.name} and len(rows) == 3 * len(ATTACKS)
     assert evaluated(folder).returncode == 0
@@ -180,8 +244,18 @@ def test_the_command_prints_and_writes_it_and_the_report_tells(digits: Run, fold
     assert rates["worst"]["value"] == round(max(float(row["value"]) for row in rows if row["value"]), 3)
     assert rates["worst"]["attack"] in report.with_suffix(".html").read_text()
 
+    assert evaluated(folder, "threat=label_only").returncode == 0
+    assert json.loads(report.read_text())["never_used"]["rates"] is None, "they were measured under another threat"
+
 
 def test_bad_input_of_the_command_is_one_line(digits: Run, folder: Path) -> None:
     done = evaluated(folder, "study=shadow_mismatch", "study.out=nowhere.npz")
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: study.out=nowhere.npz ")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("out", [5, True, 1.5, ["a", "b"], {"a": 1}])
+def test_what_names_nothing_is_refused(out: Any) -> None:
+    with pytest.raises(ValueError) as error:
+        run_study({"name": "shadow_mismatch", "out": out}, [], METHOD)
+    assert str(error.value).startswith(f"study.out={out} is neither a file nor a role; choose test, ")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
+from datamodules.places import place
 from targets.named import found
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ def of_file(path: str, network: Mapping[str, Any], answers: Answers) -> AuditedM
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or does not fit the class.
     """
-    file = Path(path).expanduser()
+    file = place("model", path)
     if not file.is_file():
         raise FileNotFoundError(f"model={path} is no file; give a .safetensors or a .pt2 file")
     if file.suffix == ".pt2":

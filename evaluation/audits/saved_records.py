@@ -12,6 +12,8 @@ from jaxtyping import Int64, Shaped
 
 from datamodules.array_files import read_arrays
 from datamodules.decompression import BROKEN, opened
+from datamodules.places import place
+from datamodules.settings import MOST_INT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,10 +89,10 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it cannot be read, or lacks something.
+        ValueError: if it cannot be read, or lacks something, or its path lies in the home of nobody.
     """
     name = f"{setting}={path}"
-    if not (file := Path(path).expanduser()).is_file():
+    if not (file := place(setting, path)).is_file():
         raise FileNotFoundError(f"{name} is no file; give an .npz or a .csv file")
     if file.suffix == ".csv":
         return _of_table(name, file, label, person)
@@ -115,6 +117,8 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
     if "features" in arrays and arrays["features"].ndim < 2:
         raise ValueError(f"{name}: features have shape {arrays['features'].shape}; save (records, …)")
     if labels.dtype.kind == "u":
+        if len(labels) and labels.max() > MOST_INT:
+            raise ValueError(f"{name}: label {labels.max()} is no class; number the classes from 0")
         labels = labels.astype(np.int64)
     persons = arrays.get(PERSONS)
     if persons is not None and (persons.ndim != 1 or persons.dtype.kind not in "iuU"):

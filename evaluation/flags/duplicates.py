@@ -26,7 +26,9 @@ def duplicated_share(dataset: Dataset) -> float:
     """
     split = dataset.split
     owner = split.pool if split.persons is None else split.persons
-    _, content = np.unique([_digest(dataset, record) for record in split.pool.tolist()], return_inverse=True)
+    _, content = np.unique(
+        [content_digest(dataset.x[record], dataset.y[record]) for record in split.pool.tolist()], return_inverse=True
+    )
     owned = np.unique(np.column_stack([content, owner]), axis=0)[:, 0]
     owners = np.bincount(owned)[content]
     return float((owners[split.is_audited] > 1).mean())
@@ -44,7 +46,8 @@ def duplicated(found: Findings) -> Iterator[Flag]:
         )
 
 
-def _digest(dataset: Dataset, record: int) -> bytes:
-    content = hashlib.blake2b(np.ascontiguousarray(dataset.x[record]).tobytes(), digest_size=16)
-    content.update(int(dataset.y[record]).to_bytes(8, "little"))
+def content_digest(row: np.ndarray, label: int) -> bytes:
+    """16 bytes that records share whose input and label are the same."""
+    content = hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16)
+    content.update(int(label).to_bytes(8, "little"))
     return content.digest()

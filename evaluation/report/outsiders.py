@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import csv
+import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,8 @@ from evaluation.curves import FPR, ordered
 from evaluation.findings import AUC, Findings, tpr_at
 from evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, THRESHOLD_FPR
 from evaluation.studies.outside_records import OUTSIDER_ROLES
-from evaluation.studies.studies import FALSELY_ACCUSED
-from evaluation.titles import title
+from evaluation.studies.studies import FALSELY_ACCUSED, percents
+from evaluation.titles import has_canaries, title
 
 KINDS: Mapping[str, str] = {
     CORRUPTED: "corrupted copies of records that were never used",
@@ -27,8 +28,12 @@ STRONGEST_SHOWN = 3
 """Attacks of a run whose rates a report shows."""
 ABOVE_BY_CHANCE = 0.025
 """Share of 95 % intervals that lie above the truth."""
-ONLY_OF_A_REPORT = ("report", "gate", "choose", "plan", "attack")
+ONLY_OF_A_REPORT = ("report", "gate", "choose", "plan")
 """Settings of a command that no study takes, or that it need not repeat."""
+ONLY_CANARIES = (
+    "How often attacks falsely accuse records that were never used cannot be measured here: thresholds are set by"
+    " canaries, to which no other record compares. Fleets without canaries tell it."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,7 @@ class FalseAccusation:
         value: the share accused at a threshold set for 1 % of the run's own non-members.
         low: lower end of its 95 % interval.
         high: its upper end.
+        expected: the share of other records like the run's own that this threshold accuses on average.
     """
 
     title: str
@@ -50,6 +56,7 @@ class FalseAccusation:
     value: float
     low: float
     high: float
+    expected: float
 
     @property
     def share(self) -> str:
@@ -64,16 +71,18 @@ class FalseAccusations:
         worst: the highest of them.
         strongest: those of each run's strongest attacks, of the strongest first.
         rates: how many there are.
-        above: how many have their whole interval above 1 %.
+        above: how many have their whole interval above what is expected of records like the run's own.
+        expected: that share, or the range of it, in words.
         unable: attacks that cannot score such records, as they need models trained on the very record.
         runs: how many of the report's runs the study covered.
-        of: how many runs the report has.
+        of: how many runs the report has that could be: those without canaries.
     """
 
     worst: FalseAccusation
     strongest: Sequence[FalseAccusation]
     rates: int
     above: int
+    expected: str
     unable: Sequence[str]
     runs: int
     of: int
@@ -87,8 +96,10 @@ class FalseAccusations:
             " them, an attack may accuse more of other records that were never used either, such as near-duplicates of"
             " members, corrupted records or records of another source.",
             f"At worst, of {self.rates} rates measured, {self.worst.attack} on {self.worst.title} wrongly accuses"
-            f" {self.worst.share} of {self.worst.kind}. {self.above} of the {self.rates} are above {meant} with"
-            f" their whole interval; chance alone explains about {by_chance:.0f}."
+            f" {self.worst.share} of {self.worst.kind}. Of others like the run's own the"
+            f" thresholds accuse {self.expected} on average, as few records set each. {self.above} of the {self.rates}"
+            " rates are above that with their whole interval; chance"
+            f" alone explains about {by_chance:.0f}."
             + (" An accusation of such a record deserves less trust than its threshold promises." * self._is_more),
         ]
         if self.unable:
@@ -100,28 +111,39 @@ class FalseAccusations:
 
     @property
     def _is_more(self) -> bool:
-        """True if chance does not explain how many rates are above 1 %."""
+        """True if chance does not explain how many rates are above what is expected."""
         return self.above > 2 * ABOVE_BY_CHANCE * self.rates
 
 
-def false_accusations(study: Path | None, findings: Sequence[Findings]) -> FalseAccusations | None:
-    """The rates that a study measured on the very runs of a report; None if it was not run on any.
+def false_accusations(study: Path, findings: Sequence[Findings], keys: Collection[str]) -> FalseAccusations | None:
+    """The rates that a study measured on the very models of a report; None if it was not run on any.
 
     No record is named, and no file.
 
     Args:
-        study: the `study.csv` of `study=shadow_mismatch`.
+        study: the `study.csv` of `study=shadow_mismatch` with `study.out`.
         findings: of the report's runs, under the names of their folders.
+        keys: of the rates that are the report's own (`keys_of`); others were measured on models or under a threat
+            that it is not about.
+
+    Raises:
+        ValueError: if the file does not hold what a study writes.
     """
-    if study is None or not study.is_file():
+    if not study.is_file():
         return None
     runs = {found.run: found for found in ordered(findings)}
-    with study.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"] == FALSELY_ACCUSED and row.get("run") in runs]
-    measured = [row for row in rows if row["value"]]
+    try:
+        with study.open(newline="", encoding="utf-8") as file:
+            rows = [
+                row for row in csv.DictReader(file)
+                if row.get("metric") == FALSELY_ACCUSED and row.get("run") in runs and row.get("key") in keys
+            ]  # fmt: skip
+        measured = [row for row in rows if row["value"]]
+        rates = [_accusation(row, title(runs[row["run"]])) for row in measured]
+    except (ValueError, TypeError, KeyError, csv.Error) as error:
+        raise ValueError(f"{study} is not as a study wrote it ({error}); remove it, and measure anew") from None
     if not measured:
         return None
-    rates = [_accusation(row, title(runs[row["run"]])) for row in measured]
     strongest = []
     for name, found in runs.items():
         named = dict.fromkeys(row["attack"] for row in measured if row["run"] == name)
@@ -132,33 +154,41 @@ def false_accusations(study: Path | None, findings: Sequence[Findings]) -> False
         worst=max(rates, key=lambda rate: rate.value),
         strongest=strongest,
         rates=len(rates),
-        above=sum(rate.low > THRESHOLD_FPR for rate in rates),
+        above=sum(rate.low > rate.expected for rate in rates),
+        expected=percents([rate.expected for rate in rates]),
         unable=list(dict.fromkeys(row["attack"] for row in rows if row["note"] == NEEDS_THE_RECORD)),
         runs=len({row["run"] for row in measured}),
-        of=len(runs),
+        of=sum(not has_canaries(found) for found in runs.values()),
     )
 
 
-def outsiders(accusations: FalseAccusations | None, command: str) -> dict[str, Any]:
+def outsiders(accusations: FalseAccusations | None, findings: Sequence[Findings], command: str) -> dict[str, Any]:
     """The part of a report on records that were never used: sentences, and the numbers if there are any.
 
     Args:
         accusations: None if the study was not run.
+        findings: of the report's runs.
         command: that wrote the report, as its readers may see it.
     """
     if accusations is not None:
         return {"sentences": accusations.sentences, "command": None, "rates": asdict(accusations)}
-    words = [
-        word for word in shlex.split(command) if word.lstrip("+~").split("=")[0].split(".")[0] not in ONLY_OF_A_REPORT
-    ]
+    if all(has_canaries(found) for found in findings):
+        return {"sentences": [ONLY_CANARIES], "command": None, "rates": None}
     return {
         "sentences": [
             "How often attacks falsely accuse records that were never used, though these resemble members or come from"
-            " another source, was not measured for these runs. This measures it:"
+            " another source, was not measured for these models under this threat. This measures it:"
         ],
-        "command": shlex.join([*words, "study=shadow_mismatch", "study.out=test"]),
+        "command": shlex.join([*_of_a_study(shlex.split(command)), "study=shadow_mismatch", "study.out=test"]),
         "rates": None,
     }
+
+
+def _of_a_study(words: Sequence[str]) -> list[str]:
+    """The words of a command that decide rates: attacks are chosen where their settings need it."""
+    keys = [word.lstrip("+~").split("=")[0] for word in words]
+    needless = ONLY_OF_A_REPORT if any(key.startswith("attack.") for key in keys) else (*ONLY_OF_A_REPORT, "attack")
+    return [word for word, key in zip(words, keys, strict=True) if key.split(".")[0] not in needless]
 
 
 def accusation_table(rates: Mapping[str, Any] | None) -> tuple[list[str], list[tuple[str, ...]]]:
@@ -175,9 +205,10 @@ def accusation_table(rates: Mapping[str, Any] | None) -> tuple[list[str], list[t
 
 
 def _accusation(row: Mapping[str, str], run: str) -> FalseAccusation:
-    value, low, high = (round(float(row[name]), 3) for name in ("value", "low", "high"))
-    kind = KINDS.get(row["setting"], OF_A_FILE)
-    return FalseAccusation(title=run, attack=row["attack"], kind=kind, value=value, low=low, high=high)
+    shares = {name: round(float(row[name]), 3) for name in ("value", "low", "high", "expected")}
+    if not all(math.isfinite(share) and 0 <= share <= 1 for share in shares.values()):
+        raise ValueError(f"{shares} are no shares")
+    return FalseAccusation(title=run, attack=row["attack"], kind=KINDS.get(row["setting"], OF_A_FILE), **shares)
 
 
 def _power(found: Findings, attack: str) -> tuple[float, float]:

@@ -64,7 +64,7 @@ def summary(
         "evidence": _plain(evidence(findings, scope)),
         "pareto": pareto(findings),
         "runs": [_run(found, flags(found, findings), scope) for found in runs],
-        "never_used": outsiders(accusations, command),
+        "never_used": outsiders(accusations, findings, command),
         "skipped": [skip._asdict() for skip in skips(findings)],
         "reproduce": provenance(findings, command, results),
         "glossary": dict(GLOSSARY),

@@ -17,7 +17,7 @@ from evaluation.figures.roc_plot import roc
 from evaluation.figures.style import save, svg
 from evaluation.findings import COLUMNS, Findings
 from evaluation.measuring.exposure import exposed_csv
-from evaluation.report.outsiders import false_accusations
+from evaluation.report.outsiders import FalseAccusations
 from evaluation.report.page import inline, render
 from evaluation.report.scope import INTERNAL, PUBLIC, checked_scope, public_command, published
 from evaluation.report.summary import summary
@@ -31,7 +31,7 @@ def write(
     *,
     scope: str = INTERNAL,
     releases: Mapping[str, str] | None = None,
-    study: Path | None = None,
+    accusations: FalseAccusations | None = None,
 ) -> list[Path]:
     """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
 
@@ -41,7 +41,7 @@ def write(
         command: what was called, for whoever wants to repeat it.
         scope: `internal`, or `public`: then what names records or counts members is left out.
         releases: of runs, by name, the folder of the release that was trained by the same recipe.
-        study: the CSV of a study of records that were never used; missing if none was run.
+        accusations: false positive rates on records that were never used; None if they were not measured.
 
     Returns:
         The files, each figure as PNG; an SVG of it stands beside.
@@ -50,7 +50,7 @@ def write(
         ValueError: if the runs are not comparable, or the scope is unknown.
     """
     checked_scope(scope)
-    shipped, accusations = dict(releases or {}), false_accusations(study, findings)
+    shipped = dict(releases or {})
     if scope == PUBLIC:
         runs, findings = ordered(findings), published(findings)
         pairs = zip(runs, findings, strict=True)

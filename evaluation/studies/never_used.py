@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from attacks import Attack, View
 from attacks.perturbed_copies import perturbations
-from evaluation.method import Method
-from evaluation.runs import Run
-from evaluation.signals.signals import view
-from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from evaluation.method import METHOD_VERSION, Method
+from evaluation.runs import Run, canonical
+from evaluation.signals.grant import Grant
+from evaluation.signals.signals import stamp, view
+from evaluation.statistics.intervals import clopper_pearson_interval
 from evaluation.studies.outside_records import MAX_PER_KIND, outside_records
 
 THRESHOLD_FPR = 0.01
@@ -30,6 +33,23 @@ NEEDS_THE_RECORD = (
 IS_POPULATION = "hold these very records as their population; choose study.out=test"
 TOLD_MEMBERS = "are told who was used"
 TOO_FEW = f"have fewer than {round(1 / THRESHOLD_FPR)} non-members to set a threshold by; audit more records"
+
+
+class Rate(NamedTuple):
+    """A false positive rate on outsiders.
+
+    Args:
+        value: the mean over models of the share that is accused.
+        low: lower end of its 95 % interval.
+        high: its upper end.
+        expected: the same mean for records like the run's own non-members. Of n of these the threshold lets k = ⌊n/100⌋
+            exceed it, and it accuses another one with probability (k + 1) / (n + 1), which of few is more than 1 %.
+    """
+
+    value: float
+    low: float
+    high: float
+    expected: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +92,7 @@ class Outsiders:
             yield Outsiders(features=self.features[part], labels=self.labels[part], answers=self.answers[:, part])
 
 
-def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, Estimate | None, str]]:
+def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, Rate | None, str]]:
     """Kind of record, attack, its false positive rate on that kind, and the reason if it has none.
 
     Args:
@@ -83,12 +103,32 @@ def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, 
     Raises:
         ValueError: if there are no such records.
     """
-    seen = view(run, replace(method.grant, weights=False))
+    seen = view(run, _grant(method))
     for kind, outsiders in outsiders_of(run, seen, out).items():
         for attack in method.attacks_on(run):
             reason = _no_score(attack, seen, kind)
             rate = None if reason else false_positive_rate(attack, seen, outsiders)
             yield kind, attack.name, rate, reason or (TOO_FEW if rate is None else "")
+
+
+def keys_of(run: Run, method: Method) -> dict[str, str]:
+    """For each attack a digest of what decides its rates: the very models, its settings, and what is granted.
+
+    Other attacks decide nothing. A new secret and a further model make other models, whose files are digested: neither
+    the secret nor anything that depends on it but these is in the digest.
+    """
+    models, grant = stamp(run), asdict(_grant(method))
+    named = zip(method.attacks_on(run), method.nodes_on(run).values(), strict=True)
+    texts = {
+        attack.name: json.dumps([canonical([run.name, models, node, grant]), METHOD_VERSION], sort_keys=True)
+        for attack, node in named
+    }
+    return {name: hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for name, text in texts.items()}
+
+
+def _grant(method: Method) -> Grant:
+    """What is granted: of weights nothing, which tell of the run's own records only."""
+    return replace(method.grant, weights=False)
 
 
 def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
@@ -107,11 +147,11 @@ def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
     }
 
 
-def false_positive_rate(attack: Attack, seen: View, outsiders: Outsiders) -> Estimate | None:
+def false_positive_rate(attack: Attack, seen: View, outsiders: Outsiders) -> Rate | None:
     """Share of outsiders above the threshold that accuses 1 % of each model's own non-members.
 
-    The mean over models. The interval is Clopper and Pearson's, for as many trials as there are records: what several
-    models say of one record is no further evidence.
+    The mean over models. The interval is Clopper and Pearson's, for as many trials as there are records that count for
+    some model: what several models say of one record is no further evidence.
 
     Args:
         attack: that needs no model trained on the record.
@@ -122,19 +162,22 @@ def false_positive_rate(attack: Attack, seen: View, outsiders: Outsiders) -> Est
         None if no model has 100 scored non-members, the least that a threshold at 1 % takes.
     """
     own, foreign = scores(attack, seen, outsiders)
-    shares = []
+    accusable = ~np.isnan(foreign)
+    if outsiders.is_counted is not None:
+        accusable &= outsiders.is_counted
+    shares, expected, counted = [], [], np.zeros(len(outsiders), dtype=bool)
     for model in range(seen.models):
         nonmembers = own[model, ~seen.membership[model]]
         nonmembers = np.sort(nonmembers[~np.isnan(nonmembers)])[::-1]
-        accusable = foreign[model] if outsiders.is_counted is None else foreign[model, outsiders.is_counted[model]]
-        accusable = accusable[~np.isnan(accusable)]
         above = int(THRESHOLD_FPR * len(nonmembers))
-        if len(accusable) and above > 0:
-            shares.append(float((accusable > nonmembers[above]).mean()))
+        if accusable[model].any() and above > 0:
+            shares.append(float((foreign[model, accusable[model]] > nonmembers[above]).mean()))
+            expected.append((above + 1) / (len(nonmembers) + 1))
+            counted |= accusable[model]
     if not shares:
         return None
-    value = float(np.mean(shares))
-    return Estimate(value, *clopper_pearson_interval(value * len(outsiders), len(outsiders)))
+    value, trials = float(np.mean(shares)), int(counted.sum())
+    return Rate(value, *clopper_pearson_interval(value * trials, trials), float(np.mean(expected)))
 
 
 def scores(

@@ -22,6 +22,8 @@ from targets.files import write
 
 FALSELY_ACCUSED = "falsely_accused"
 """The share of records that were never used above a threshold set for 1 % of non-members."""
+NEVER_USED = "never_used"
+"""The folder of a study of such records: it says nothing of other studies, and takes no place of theirs."""
 STUDY_CSV = "study.csv"
 TPR = tpr_at(FPRS[0])
 METRICS = (AUC, *(tpr_at(fpr) for fpr in FPRS))
@@ -46,6 +48,8 @@ class StudyRow:
         high: its upper end.
         note: why the attack was skipped, empty otherwise.
         run: the name of the target, empty where several are meant.
+        expected: of false accusations, the share of records like the run's own that the threshold accuses.
+        key: of false accusations, what decides them: these very models, what is granted, and the attack's settings.
     """
 
     target: str
@@ -58,6 +62,8 @@ class StudyRow:
     high: float | None = None
     note: str = ""
     run: str = ""
+    expected: float | None = None
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +195,11 @@ def _accusations(never_used: Study) -> list[Table | Text]:
 def _accused(study: Study) -> Table:
     """The share of each kind of record that each attack accuses falsely, with its interval."""
     table = empty_table()
-    table.caption = "share falsely accused at a threshold set for 1 % of the run's own non-members [95 %]"
+    expected = percents([row.expected for row in study.rows if row.expected is not None])
+    table.caption = (
+        "share falsely accused at a threshold set for 1 % of the run's own non-members [95 %];"
+        f" of others like these, it accuses {expected} on average"
+    )
     table.caption_justify = "left"
     for heading in ("target ↓, records never used →", *study.settings):
         table.add_column(heading, justify="right" if table.columns else "left")
@@ -199,6 +209,16 @@ def _accused(study: Study) -> Table:
             shown = [study.row(target, kind, attack, FALSELY_ACCUSED) for kind in study.settings]
             table.add_row(f"  {attack}", *(NOTHING if row is None else _share(row) for row in shown))
     return table
+
+
+def percents(shares: Sequence[float]) -> str:
+    """Shares as one percentage, or as a range of them such as `1.0–1.6 %`.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    ends = dict.fromkeys(f"{100 * end:.1f}" for end in (min(shares), max(shares)))
+    return f"{'–'.join(ends)} %"
 
 
 def _share(row: StudyRow) -> str:
@@ -236,7 +256,7 @@ def cell(study: Study, target: str, setting: str, attack: str, between: str = " 
 
 
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
-    """Writes study.csv, study.png and study.svg into a folder, each file whole or not at all."""
+    """Writes study.csv into a folder, and study.png and study.svg if attacks were varied; each whole or not at all."""
     from evaluation.figures import factor_plot, study_plot
 
     study = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
@@ -245,8 +265,10 @@ def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     table.writeheader()
     table.writerows(asdict(row) for row in rows)
     folder.mkdir(parents=True, exist_ok=True)
-    figure = factor_plot.factors(study) if study.numeric else study_plot.study(study)
     write(folder / STUDY_CSV, buffer.getvalue())
+    if not study.rows:
+        return [folder / STUDY_CSV]
+    figure = factor_plot.factors(study) if study.numeric else study_plot.study(study)
     write(folder / "study.svg", svg(figure))
     save(figure, folder / "study.png")
     return [folder / STUDY_CSV, folder / "study.png"]

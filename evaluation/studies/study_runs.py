@@ -13,10 +13,10 @@ from evaluation.method import Method
 from evaluation.runs import Run
 from evaluation.signals.grant import Grant
 from evaluation.studies.mismatch import same_secret
-from evaluation.studies.never_used import accusations
-from evaluation.studies.outside_records import outside_records
+from evaluation.studies.never_used_rows import never_used_rows
+from evaluation.studies.outside_records import checked_out
 from evaluation.studies.risk_factors import risk_rows
-from evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels, study_rows
+from evaluation.studies.studies import StudyRow, labels, study_rows
 from targets import progress, workers
 
 STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
@@ -30,10 +30,10 @@ class Study:
         name: one of `STUDIES`.
         levels: of `output_levels`: for each level the settings of a `Grant`.
         out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused
-            (`outside_records`); then one run is enough.
+            (`outside_records`); then this alone is measured, and one run is enough.
 
     Raises:
-        ValueError: if the name is unknown, or no level is listed.
+        ValueError: if the name is unknown, no level is listed, or `out` is no name.
     """
 
     name: str
@@ -46,6 +46,8 @@ class Study:
         listed = isinstance(self.levels, Sequence) and not isinstance(self.levels, str) and len(self.levels) > 0
         if self.name == "output_levels" and not listed:
             raise ValueError(f"study.levels={self.levels} lists no level; give a list, such as [{{outputs: label}}]")
+        if self.out is not None:
+            checked_out(self.out)
 
     @property
     def grants(self) -> list[Grant]:
@@ -71,6 +73,8 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     asked = made(Study, "study", study)
     if asked.name == "risk_factors":
         return risk_rows(runs, method)
+    if asked.name == "shadow_mismatch" and asked.out is not None:
+        return never_used_rows(runs, method, asked.out)
     items: list[tuple[Run, str, Run | None, Method]]
     if asked.name == "output_levels":
         varied = "released"
@@ -83,11 +87,7 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
             run for run in runs if not len(run.dataset.split.canaries)
         ] or runs  # others are not about the same records
         folders = [Run(folder) for folder in dict.fromkeys(run.folder for run in runs)]
-        if asked.out is None:
-            check_several(folders)
-        else:
-            for run in runs:
-                outside_records(run, asked.out)  # what is wrong with them is said before anything is attacked
+        check_several(folders)
         check_strangers(folders)
         # What stands behind different guards answers at different levels.
         items = [(run, source.name, source, method) for run in runs for source in runs if run.guard == source.guard]
@@ -97,16 +97,7 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     measurements = [measured[place] for place in range(len(items))]  # workers finish in any order
     first = {run.name: result for (run, *_), result in zip(reversed(items), reversed(measurements), strict=True)}
     titles = dict(zip(first, labels(list(first.values())), strict=True))
-    accused = [
-        StudyRow(
-            target=titles[run.name], varied="never used", setting=kind, attack=attack, metric=FALSELY_ACCUSED,
-            note=note, run=run.name, **({"value": None} if rate is None else rate._asdict()),
-        )
-        for run in runs
-        if asked.out is not None
-        for kind, attack, rate, note in accusations(run, method, asked.out)
-    ]  # fmt: skip
-    return accused + [
+    return [
         row
         for (run, setting, *_), result in zip(items, measurements, strict=True)
         for row in study_rows(result, target=titles[run.name], varied=varied, setting=titles.get(setting, setting))

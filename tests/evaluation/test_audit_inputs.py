@@ -87,6 +87,11 @@ def test_cut_probabilities_are_believed_if_somebody_says_how(tmp_path, cut, gran
 def test_no_file_and_half_a_file(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"members=no\.npz is no file; give an \.npz or a \.csv file"):
         read("members", "no.npz")
+    with pytest.raises(ValueError, match=r"^members=~nobodyhere/in\.npz lies in the home of nobody here; write"):
+        read("members", "~nobodyhere/in.npz")
+    np.savez(tmp_path / "wrapped.npz", logits=LOGITS, labels=LABELS.astype(np.uint64) - np.uint64(10))
+    with pytest.raises(ValueError, match=r"wrapped\.npz: label 1844\d{16} is no class; number the classes from 0"):
+        read("members", str(tmp_path / "wrapped.npz"))
     np.savez(tmp_path / "in.npz", logits=LOGITS, labels=LABELS)
     (tmp_path / "half.npz").write_bytes((tmp_path / "in.npz").read_bytes()[:300])
     with pytest.raises(ValueError, match=r"half\.npz cannot be read: .*; write it with numpy\.savez"):

@@ -60,6 +60,24 @@ def test_only_duplicates_of_members_count() -> None:
     assert [rate.value for rate in accused if rate is not None] == [1.0, 0.0]
 
 
+def test_few_non_members_let_more_through_than_one_percent() -> None:
+    """Of exchangeable records (k + 1) / (n + 1) are above the (k + 1)th largest of n."""
+    seen = fleet(records=400)
+    rate = false_positive_rate(LossThreshold(), seen, outsiders(seen, np.zeros((20, 1))))
+    counts = (~seen.membership).sum(axis=1)
+    assert rate is not None and rate.expected == pytest.approx(np.mean([(n // 100 + 1) / (n + 1) for n in counts]))
+    assert 0.0115 < rate.expected < 0.02
+
+
+def test_only_records_that_count_for_some_model_are_trials() -> None:
+    seen, x = fleet(), np.full((40, 1), -9.0)
+    counts = np.tile(np.arange(40) < 10, (MODELS, 1))
+    counts[0, 10:12] = True
+    some = false_positive_rate(LossThreshold(), seen, outsiders(seen, x, is_counted=counts))
+    alone = false_positive_rate(LossThreshold(), seen, outsiders(seen, x[:12]))
+    assert some == alone and some is not None and some.high == pytest.approx(1 - 0.025 ** (1 / 12))
+
+
 def test_too_few_non_members_set_no_threshold() -> None:
     seen = fleet(records=150)
     assert (~seen.membership).sum(axis=1).max() < 100

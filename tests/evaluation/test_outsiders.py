@@ -24,12 +24,21 @@ KINDS = (FILE, CORRUPTED, NEAR_DUPLICATES)
 OTHER = StudyRow(target="t", varied="shadows from", setting="s", attack="loss", metric="auc", value=0.6)
 
 
-def accused(run: str, attack: str, values: tuple[float | None, ...], note: str = "") -> list[StudyRow]:
-    named: dict[str, Any] = {"target": "t", "varied": "never used", "metric": FALSELY_ACCUSED, "note": note, "run": run}
+KEYS = ("1a2b",)
+
+
+def accused(
+    run: str, attack: str, values: tuple[float | None, ...], note: str = "", *, expected: float = 0.01,
+    key: str = KEYS[0],
+) -> list[StudyRow]:  # fmt: skip
+    """Rates of an attack whose intervals reach from half of each to twice as much."""
+    named: dict[str, Any] = {
+        "target": "t", "varied": "never used", "metric": FALSELY_ACCUSED, "note": note, "run": run, "key": key,
+    }  # fmt: skip
     return [
         StudyRow(
             setting=kind, attack=attack, value=value, low=None if value is None else value / 2,
-            high=None if value is None else 2 * value, **named,
+            high=None if value is None else 2 * value, expected=None if value is None else expected, **named,
         )
         for kind, value in zip(KINDS, values, strict=True)
     ]  # fmt: skip
@@ -54,7 +63,7 @@ def study(tmp_path: Path) -> Path:
 
 
 def test_the_worst_rate_is_that_of_the_report_s_own_runs(findings: list[Findings], study: Path) -> None:
-    rates = false_accusations(study, findings)
+    rates = false_accusations(study, findings, KEYS)
     assert rates is not None
     worst = rates.worst
     assert (worst.attack, worst.kind, worst.value, worst.low, worst.high) == ("loss", OF_A_FILE, 0.25, 0.125, 0.5)
@@ -62,7 +71,7 @@ def test_the_worst_rate_is_that_of_the_report_s_own_runs(findings: list[Findings
 
 
 def test_the_strongest_attacks_come_first(findings: list[Findings], study: Path) -> None:
-    content = outsiders(false_accusations(study, findings), COMMAND)
+    content = outsiders(false_accusations(study, findings, KEYS), findings, COMMAND)
     kinds, rows = accusation_table(content["rates"])
     assert kinds == [OF_A_FILE, "corrupted copies of records that were never used", "near-duplicates of members"]
     assert [row[1] for row in rows] == ["lira_offline", "loss", "correctness"] and len(rows) == STRONGEST_SHOWN
@@ -72,13 +81,69 @@ def test_the_strongest_attacks_come_first(findings: list[Findings], study: Path)
 def test_only_more_than_chance_is_called_less_trustworthy(findings: list[Findings], tmp_path: Path) -> None:
     for value, worse in ((0.04, True), (0.015, False)):
         path = write_study([*accused("mlp-none-1", "loss", (value,) * 3), OTHER], tmp_path / str(value))[0]
-        content = outsiders(false_accusations(path, findings), COMMAND)
+        content = outsiders(false_accusations(path, findings, KEYS), findings, COMMAND)
         assert ("less trust" in " ".join(content["sentences"])) is worse
 
 
+def test_rates_are_compared_with_what_few_non_members_let_through(findings: list[Findings], tmp_path: Path) -> None:
+    rows = [*accused("mlp-none-1", "loss", (0.03,) * 3, expected=0.0196), OTHER]
+    rates = false_accusations(write_study(rows, tmp_path)[0], findings, KEYS)
+    assert rates is not None and rates.above == 0, "1.5 % is above 1 %, but not above 2 %"
+    assert "accuse 2.0 % on average" in rates.sentences[1] and "less trust" not in rates.sentences[1]
+    more = [*accused("mlp-none-1", "loss", (0.06,) * 3, expected=0.0196), *accused("mlp-none-1", "lira", (0.001,) * 3)]
+    rates = false_accusations(write_study([*more, OTHER], tmp_path)[0], findings, KEYS)
+    assert rates is not None and rates.above == 3
+    assert "accuse 1.0–2.0 % on average" in rates.sentences[1] and "less trust" in rates.sentences[1]
+
+
+def test_rates_of_other_models_or_threats_are_not_the_report_s(findings: list[Findings], tmp_path: Path) -> None:
+    other = accused("mlp-none-1", "loss", (0.9,) * 3, key="3c4d")
+    assert false_accusations(write_study([*other, OTHER], tmp_path)[0], findings, KEYS) is None
+    own = accused("mlp-none-1", "entropy", (0.02,) * 3)
+    rates = false_accusations(write_study([*other, *own, OTHER], tmp_path)[0], findings, KEYS)
+    assert rates is not None and (rates.rates, rates.worst.attack) == (3, "entropy")
+
+
+def test_a_study_without_keys_is_nobody_s(findings: list[Findings], study: Path) -> None:
+    head, *lines = study.read_text().splitlines()
+    assert head.endswith(",key")
+    study.write_text("\n".join(line.rpartition(",")[0] for line in (head, *lines)))
+    assert false_accusations(study, findings, KEYS) is None
+
+
+@pytest.mark.parametrize("wrong", ["a lot", "nan", "7"])
+def test_a_broken_study_is_named(wrong: str, findings: list[Findings], study: Path) -> None:
+    study.write_text(study.read_text().replace("0.25", wrong))
+    with pytest.raises(ValueError) as error:
+        false_accusations(study, findings, KEYS)
+    assert str(error.value).startswith(f"{study} is not as a study wrote it")
+    assert str(error.value).endswith("; remove it, and measure anew") and wrong in str(error.value)
+
+
+def test_fleets_with_canaries_get_no_command(make_findings: Callable[..., Findings], tmp_path: Path) -> None:
+    """The study refuses them."""
+    canaries = replace(make_findings(canary="label_noise"), run="mlp-none-label_noise-4")
+    content = summary([canaries], COMMAND)
+    assert content["never_used"]["command"] is None and content["never_used"]["rates"] is None
+    assert "canaries" in content["never_used"]["sentences"][0]
+    html = render([canaries], content, {"tradeoff": "", "roc": ""})
+    assert "study.out" not in html and "Never used and accused" not in html
+    plain = replace(make_findings(), run="mlp-none-1")
+    assert "study.out=test" in summary([plain, canaries], COMMAND)["never_used"]["command"]
+    path = write_study([*accused("mlp-none-1", "loss", (0.01,) * 3), OTHER], tmp_path)[0]
+    rates = false_accusations(path, [plain, canaries], KEYS)
+    assert rates is not None and (rates.runs, rates.of) == (1, 1)
+
+
+def test_the_command_keeps_the_settings_of_attacks(findings: list[Findings]) -> None:
+    words = "attack=full attack.rmia_offline.gamma=2"
+    content = outsiders(None, findings, f"python evaluate.py data=digits {words} plan=false")
+    assert content["command"] == f"python evaluate.py data=digits {words} study=shadow_mismatch study.out=test"
+
+
 def test_a_report_names_no_file(findings: list[Findings], study: Path, tmp_path: Path) -> None:
-    write(findings, tmp_path, COMMAND, scope="public", study=study)
-    content = summary(findings, COMMAND, accusations=false_accusations(study, findings))
+    write(findings, tmp_path, COMMAND, scope="public", accusations=false_accusations(study, findings, KEYS))
+    content = summary(findings, COMMAND, accusations=false_accusations(study, findings, KEYS))
     texts = [(tmp_path / name).read_text() for name in ("report.html", "report.json")]
     for text in (*texts, json.dumps(content), render(findings, content, {"tradeoff": "", "roc": ""})):
         assert "patients.npz" not in text and "somebody" not in text
@@ -93,7 +158,7 @@ def test_what_was_not_measured_is_said_with_the_command(missing: str, findings: 
         "other runs": accused("mlp-gone-3", "loss", (0.9, 0.9, 0.9)),
     }[missing]
     study = tmp_path / "none.csv" if missing == "no study" else write_study([*rows, OTHER], tmp_path)[0]
-    assert false_accusations(study, findings) is None
+    assert false_accusations(study, findings, KEYS) is None
     content = summary(findings, COMMAND)
     assert content["never_used"]["rates"] is None
     command = content["never_used"]["command"]

@@ -100,7 +100,9 @@ def test_files_hold_every_row(rows: list[StudyRow], tmp_path: Path) -> None:
     assert (tmp_path / "new" / "study.svg").exists()
     lines = list(csv.DictReader(io.StringIO(paths[0].read_text())))
     assert {line["note"] for line in lines if line["setting"] == "label"} == {"", "only labels are released"}
-    assert list(lines[0]) == ["target", "varied", "setting", "attack", "metric", "value", "low", "high", "note", "run"]
+    assert list(lines[0]) == [
+        "target", "varied", "setting", "attack", "metric", "value", "low", "high", "note", "run", "expected", "key",
+    ]  # fmt: skip
     assert len(lines) == len(rows)
     for line, row in zip(lines, rows, strict=True):
         assert line["value"] == ("" if row.value is None else str(row.value))
