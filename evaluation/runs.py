@@ -22,7 +22,7 @@ from jaxtyping import Bool
 from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
 from datamodules.split import Membership
-from evaluation.guess_shares import SHARE
+from evaluation.ways import SHARE
 from targets import RESULTS_VERSION
 from targets.checkpoints import discard_partly_written, kept_epochs, weights_path
 from targets.files import replacing, write, write_json
