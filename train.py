@@ -136,9 +136,9 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from datamodules.dataset import from_config
     from datamodules.settings import check_numbers, made
     from datamodules.split import Membership
-    from evaluation.guess_shares import checked_share
     from evaluation.reach import Reach
     from evaluation.runs import Run
+    from evaluation.ways import check_guesses_somebody, checked_share
     from targets import progress
     from targets.checkpoints import checkpoint_epochs
     from targets.files import write_json
@@ -155,6 +155,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"data.{missing_keys[0]} is not given; add data.{missing_keys[0]}=<value>")
     guesses = checked_share("guesses", settings["guesses"])
     dataset = from_config(settings)
+    check_guesses_somebody("guesses", guesses, len(dataset.split.audited))
     if settings.get("tuning"):
         from evaluation.trials import Trials
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from evaluation.statistics import epsilon
 from evaluation.statistics.intervals import Called, Estimate, upper_limit
 from evaluation.statistics.metrics import Scores, advantage, balanced_accuracy, roc_auc, roc_points, tpr_at_fpr
+from evaluation.ways import at_either_end
 
 FPRS = (0.01, 0.001)
 ASSUMPTIONS = {
@@ -173,7 +174,7 @@ def guess(
         raise ValueError(f"guesses={share} is no share at either end; choose a value above 0 and at most 0.5")
     shuffled = np.random.default_rng(seed).permutation(len(scores))
     rising = shuffled[np.argsort(scores[shuffled], kind="stable")]
-    either = int(share * len(scores))
+    either = at_either_end(share, len(scores))
     bottom, top = rising[:either], rising[len(rising) - either :]
     return Guesses(len(scores), 2 * either, int(members[top].sum() + (~members[bottom]).sum()))
 

@@ -35,12 +35,12 @@ def violations(findings: Sequence[Findings]) -> list[Violation]:
 
     Args:
         findings: of all runs that are judged together; each claim is tested at 0.05 over the number of claims, and over
-            the number of shares of guesses that were tried on its run.
+            the number of ways of auditing that were tried on its run.
     """
     level = level_of(findings)
     bounds = [(found, _bound(found, level)) for found in findings if is_tested(found) and found.audit]
     return [
-        Violation(found=found, bound=bound, level=level / shares_of(found))
+        Violation(found=found, bound=bound, level=level / ways_of(found))
         for found, bound in bounds
         if bound > (found.statement.epsilon or 0.0)
     ]
@@ -52,18 +52,18 @@ def is_tested(found: Findings) -> bool:
 
 
 def level_of(findings: Sequence[Findings]) -> float:
-    """The level at which each claim is tested, by all shares of guesses that were tried on its run together."""
+    """The level at which each claim is tested, by all ways of auditing its run that were tried together."""
     return LEVEL / max(sum(map(is_tested, findings)), 1)
 
 
-def shares_of(found: Findings) -> int:
-    """The number of shares of guesses that were tried on a run: each is tested at the level of the claim over it.
+def ways_of(found: Findings) -> int:
+    """The number of ways of auditing a run that were tried: each is tested at the level of the claim over it.
 
     All of them together then refute a true claim with a probability of at most that level (Bonferroni), judged after
     the last one. Whoever judges after each, and stops at the first refutation, is wrong with at most 1 + 1/2 + … + 1/n
     times that probability.
     """
-    count: int = found.audit.get("shares", 1)
+    count: int = found.audit.get("ways", 1)
     return count
 
 
@@ -75,4 +75,4 @@ def is_refutable(found: Findings, level: float) -> bool:
 
 def _bound(found: Findings, level: float) -> float:
     audit, delta = found.audit, found.statement.delta or 0.0
-    return one_run(audit["canaries"], audit["guesses"], audit["correct"], delta, level / shares_of(found))
+    return one_run(audit["canaries"], audit["guesses"], audit["correct"], delta, level / ways_of(found))

@@ -117,7 +117,7 @@ class Findings:
         threat: what the attackers were granted: label_only, black_box or white_box.
         released: the level of the answers that they saw, such as `logits` or `top-3`.
         audit: lower bounds on ε of model 0 by one attack that was fixed beforehand: its name (`attack`), `delta`, the
-            counts `canaries`, `guesses`, `correct`, the number of `shares` of guesses that were tried, and `bounds`
+            counts `canaries`, `guesses`, `correct`, the number of `ways` of auditing that were tried, and `bounds`
             with their `ceilings` by method; empty if none.
         exposed: how exposed single records are.
         bounded: whether ε bounds these attacks. It is about one record more or less: where a whole person's records

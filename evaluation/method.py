@@ -15,12 +15,12 @@ from hydra.utils import instantiate
 from attacks import Attack
 from datamodules.settings import made
 from datamodules.slices import Slices
-from evaluation.guess_shares import checked_share, shares_tried
 from evaluation.runs import Run, canonical
 from evaluation.signals.augmentations import AUGMENTATIONS
 from evaluation.signals.grant import Grant
 from evaluation.signals.signals import PLAIN, stamp
 from evaluation.utility import ACCURACY, Utility
+from evaluation.ways import checked_share, ways_tried
 
 METHOD_VERSION = 8
 """Part of what kept findings are known by; raised when a change makes the same models give other numbers."""
@@ -37,7 +37,7 @@ class Method:
         attacks: for each attack the Hydra node that makes it.
         threat: the settings of a `Grant`; under `audit` the Hydra node of the attack whose guesses bound ε from below,
             and under `guesses` the share of records guessed at either end, None for the one that each run recorded.
-            Both are fixed beforehand; what other shares were tried on a run is corrected for.
+            Both are fixed beforehand; how many other ways were tried on a run is corrected for.
         queries: how each record is put to the models.
         adaptive: the nodes of attacks that a run's defense or guard may ask for, by name.
         utility: the measure that results are read by; all are taken.
@@ -82,6 +82,18 @@ class Method:
         share = self.threat.get("guesses")
         return run.guesses if share is None else float(share)
 
+    def way_on(self, run: Run) -> dict[str, Any]:
+        """The way of auditing a run, as plain values: all that decides whom the bounds on ε guess."""
+        needed = self.audit.threat
+        return {
+            "audit": canonical(self.threat["audit"]),
+            "grant": canonical(asdict(self.grant)),
+            "queries": list(map(str, self.queries)),
+            "guesses": self.guesses_on(run),
+            "shadows": len(run.models()) - 1 if needed.knows_defense else 0,
+            "checkpoints": len(run.checkpoints()) if needed.checkpoints and self.grant.weights else 0,
+        }
+
     @cached_property
     def audit(self) -> Attack:
         return _made("threat.audit", self.threat["audit"])
@@ -124,8 +136,7 @@ class Method:
             del settings[name]
         share = self.guesses_on(run)
         settings["threat"] = {**self.threat, "guesses": share}
-        if (shares := len(shares_tried(run, share))) > 1:
-            settings["shares tried"] = shares
+        settings["ways tried"] = len(ways_tried(run, self.way_on(run)))
         text = json.dumps([canonical(settings), stamp(run), self.slices_of(run).digest, METHOD_VERSION], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 

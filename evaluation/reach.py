@@ -10,15 +10,14 @@ from typing import Any
 from datamodules.dataset import Dataset
 from datamodules.settings import made
 from datamodules.split import Membership
-from evaluation.claims import LEVEL, shares_of
+from evaluation.claims import LEVEL, ways_of
 from evaluation.findings import Findings
-from evaluation.guess_shares import SHARE
 from evaluation.statistics.epsilon import canaries_needed, one_run
 from evaluation.titles import epsilon_text
+from evaluation.ways import SHARE, at_either_end
 
 MORE = 0.4
 """A share that leaves enough canaries between both ends: by chance one in ten more of them may be in than out."""
-ROUNDING = 1e-9  # of a share of a count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +29,7 @@ class Reach:
         delta: δ of the claim.
         canaries: how many there are.
         share: of the canaries, guessed at either end.
-        shares: how many of them were guessed on the run, which share the level.
+        ways: how many ways of auditing the run were tried, which share the level.
         drawn: whether their membership is drawn with probability ½, without which guesses prove nothing about ε.
     """
 
@@ -38,7 +37,7 @@ class Reach:
     delta: float
     canaries: int
     share: float = SHARE
-    shares: int = 1
+    ways: int = 1
     drawn: bool = True
 
     @classmethod
@@ -61,14 +60,14 @@ class Reach:
     def measured(cls, found: Findings) -> Reach:
         """The reach of the audit of a run with a claim."""
         claim, audit = found.statement, found.audit
-        share = audit["guesses"] / 2 / audit["canaries"] or SHARE
+        share = audit["guesses"] / 2 / audit["canaries"]
         claimed, delta = claim.epsilon or 0.0, claim.delta or 0.0
-        return cls(epsilon=claimed, delta=delta, canaries=audit["canaries"], share=share, shares=shares_of(found))
+        return cls(epsilon=claimed, delta=delta, canaries=audit["canaries"], share=share, ways=ways_of(found))
 
     def ceiling(self, level: float = LEVEL) -> float:
         """The lower bound on ε that a perfect attack proves, which is wrong with a probability of at most `level`."""
-        guesses = 2 * int(self.share * self.canaries + ROUNDING)
-        return one_run(self.canaries, guesses, guesses, self.delta, level / self.shares) if self.drawn else 0.0
+        guesses = 2 * at_either_end(self.share, self.canaries)
+        return one_run(self.canaries, guesses, guesses, self.delta, level / self.ways) if self.drawn else 0.0
 
     def sentence(self, level: float = LEVEL) -> str:
         """Which claims can be refuted, and what it takes where that of the run cannot."""
@@ -84,7 +83,7 @@ class Reach:
             return "membership.share=0.5"
         enough = replace(self, share=max(self.share, MORE)).ceiling(level) > self.epsilon
         more = f", or guesses={MORE}" if enough else ""
-        level /= self.shares
+        level /= self.ways
         if count := canaries_needed(self.epsilon, self.share, self.delta, level):
             return f"at least {count:,} canaries{more}"
         if count := canaries_needed(self.epsilon, self.share, 0.0, level):

@@ -22,7 +22,7 @@ from jaxtyping import Bool
 from datamodules.dataset import Dataset, from_config
 from datamodules.secret import Secret
 from datamodules.split import Membership
-from evaluation.guess_shares import SHARE
+from evaluation.ways import SHARE
 from targets import RESULTS_VERSION
 from targets.checkpoints import discard_partly_written, kept_epochs, weights_path
 from targets.files import replacing, write, write_json
@@ -172,7 +172,7 @@ class Run:
 
     def check_guesses(self, share: float) -> None:
         """Raises ValueError if models of the run are there, and audits of it guess another share than the one given."""
-        if self._has_models() and (fixed := Run(self.folder).guesses) != share:
+        if self.has_models() and (fixed := Run(self.folder).guesses) != share:
             raise ValueError(
                 f"guesses={share} comes after {self.folder} was trained, of which audits guess {fixed}; set"
                 f" guesses={fixed}, or evaluate with threat.guesses={share}, which is corrected for"
@@ -198,7 +198,7 @@ class Run:
         The share that audits guess stays as it was when the first model was trained; if there was none, as before it
         was recorded, a later one is none that was fixed beforehand.
         """
-        fixed = Run(self.folder).config if self._has_models() else config
+        fixed = Run(self.folder).config if self.has_models() else config
         config = {**config, "data": {key: absolute(key, value) for key, value in config["data"].items()}}
         public = {key: value for key, value in config.items() if key in (*decisive(config), "names", "fleet")}
         public["names"] = {group: name for group, name in config["names"].items() if group != "guard"}
@@ -231,7 +231,7 @@ class Run:
 
     def fail(self, reason: str) -> None:
         """Leaves the reason behind, if the disk has room; a run without a single model leaves but its log beside it."""
-        if not self._has_models():
+        if not self.has_models():
             for path in self.folder.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
@@ -240,7 +240,8 @@ class Run:
         with suppress(OSError):
             write(self.folder / "FAILED", reason + "\n")
 
-    def _has_models(self) -> bool:
+    def has_models(self) -> bool:
+        """Whether a model of it was trained, and with the first one the share that audits guess was fixed."""
         return any(self.folder.glob("models/[0-9]*.safetensors"))
 
     @contextmanager

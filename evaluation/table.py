@@ -8,21 +8,21 @@ from typing import NamedTuple, TextIO
 
 from rich.text import Text
 
-from evaluation.claims import LEVEL, is_tested, level_of, shares_of, violations
+from evaluation.claims import LEVEL, is_tested, level_of, violations, ways_of
 from evaluation.curves import ordered, strongest_row
 from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from evaluation.flags.flags import VIOLATED, flags, meanings, refutation
-from evaluation.guess_shares import SHARE
 from evaluation.guessing import guessing_range
 from evaluation.reach import Reach
 from evaluation.terminal import console_for, empty_table, show
 from evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
 from evaluation.utility import CALIBRATION, Utility
+from evaluation.ways import SHARE
 
 NOTHING = "–"
 UNRECORDED = (
-    f"no share of guesses was recorded before training: {SHARE} counts as the first, and others that were tried before"
-    " evaluations recorded them are not corrected for"
+    f"no share of guesses was recorded before training: {SHARE} counts as the first, and ways of auditing that were"
+    " tried before evaluations recorded them are not corrected for"
 )
 IF_LEAKED = "if the weights leak"
 """What is said of attacks that hold the weights where a guard keeps these back."""
@@ -164,13 +164,13 @@ def reaches(findings: Sequence[Findings]) -> list[tuple[str, str]]:
 
 
 def corrections(findings: Sequence[Findings]) -> list[tuple[str, str]]:
-    """For each audited run of which not just one share was guessed, fixed before training: what is made of that."""
+    """For each run not audited in one way alone, by a share of guesses fixed before training: what is made of that."""
     sentences = []
     for found in filter(lambda found: found.audit, ordered(findings)):
-        shares = shares_of(found)
-        if shares > 1:
-            level = f"each bound on ε is one at p = {LEVEL}/{shares}, not {LEVEL}"
-            sentences.append((title(found), f"{shares} shares of guesses were tried, so that {level}"))
+        ways = ways_of(found)
+        if ways > 1:
+            level = f"each bound on ε is one at p = {LEVEL}/{ways}, not {LEVEL}"
+            sentences.append((title(found), f"{ways} ways of auditing were tried, so that {level}"))
         if is_tested(found) and "guesses" not in found.config:
             sentences.append((title(found), UNRECORDED))
     return sentences

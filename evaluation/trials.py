@@ -15,9 +15,9 @@ from hydra.errors import HydraException
 from commandline import one_line
 from datamodules.dataset import Dataset, from_config
 from datamodules.settings import made
-from evaluation.guess_shares import SHARE
 from evaluation.runs import Run
 from evaluation.tuning import Tuning, with_values
+from evaluation.ways import SHARE
 from targets import progress, workers
 from targets.files import write_json
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import commands
 import pytest
+import yaml
 
 pytest.importorskip("optuna", reason="search needs the extra sweep")
 
@@ -92,6 +93,17 @@ def test_failed_trials_keep_their_reason_and_exit_with_1(searched: tuple[Path, s
     with (folder / "reports/failing/frontier/trials.csv").open(encoding="utf-8") as file:
         (row,) = csv.DictReader(file)
     assert "weight_decay" in row["failed"] and row["run"] == row["utility"] == ""
+
+
+def test_runs_that_recorded_another_share_of_guesses_are_searched_with_it(tmp_path: Path) -> None:
+    words = ("data=digits", "network=linear", "fleet.models=3", "fleet.workers=1", "trainer.epochs=1", "guesses=0.2")
+    assert commands.call("train.py", *words, folder=tmp_path).returncode == 0
+    code, out, error = call(tmp_path, "search.trials=1")
+    assert code == 0 and "1 done, 0 failed" in out, error
+    shares = {yaml.safe_load(path.read_text())["guesses"] for path in tmp_path.glob("runs/digits/*/config.yaml")}
+    assert shares == {0.2, 0.1}, "the run that was there, and new ones"
+    code, _, error = call(tmp_path, "search.trials=1", "+search.train.guesses=0.3")
+    assert code == 2 and "guesses=0.3 comes after" in error
 
 
 @pytest.mark.parametrize(

@@ -260,11 +260,20 @@ def _persons(
     """A number for each person, None where nothing is said about persons."""
     if (known := _persons_of(members, nonmembers)) is None:
         return None
-    if both := len(np.intersect1d(*known)):
+    if both := shared_persons(members, nonmembers):
         raise ValueError(
             f"{members.name} and {nonmembers.name} hold records of {both} same persons; give each person one side"
         )
     return np.unique(np.concatenate(known)[order], return_inverse=True)[1].astype(np.int64)
+
+
+def shared_persons(one: AnsweredRecords, other: AnsweredRecords) -> int:
+    """How many persons have records on both sides; none is known where a side says nothing about persons."""
+    if one.persons is None or other.persons is None:
+        return 0
+    known = _persons_of(one, other)
+    assert known is not None
+    return len(np.intersect1d(*known))
 
 
 def _persons_of(
@@ -277,4 +286,6 @@ def _persons_of(
         return None
     if (one.persons.dtype.kind == "U") != (other.persons.dtype.kind == "U"):
         raise ValueError(f"persons of {one.name} and {other.name} are words and numbers; save the same kind")
+    if one.persons.dtype.kind != other.persons.dtype.kind:  # together they would be floats, alike for unlike numbers
+        return one.persons.astype(object), other.persons.astype(object)
     return one.persons, other.persons

@@ -123,6 +123,8 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
 def _read(key: str, settings: Mapping[str, Any]) -> SavedRecords:
     if (path := settings[key]) in (None, "???"):
         raise ValueError(f"{key} is not given; add {key}=<file.npz or file.csv>")
+    if settings["audit"]["name"] == "outputs" and str(path).endswith(".csv"):
+        raise ValueError(f"{key}={path} is a table, which holds no answers; save the answers as .npz with `persons`")
     return read(key, str(path), settings.get("label"), settings.get("person"))
 
 

@@ -37,6 +37,7 @@ class SavedRecords:
         answers: what a model answered, under one of `logits`, `probabilities` and `predictions`; empty if it is to be
             asked.
         persons: whose record each one is; None: each another person's.
+        file: that holds them.
     """
 
     name: str
@@ -44,12 +45,18 @@ class SavedRecords:
     rows: np.ndarray | pd.DataFrame | None
     answers: Mapping[str, np.ndarray]
     persons: Shaped[np.ndarray, "records"] | None = None
+    file: Path | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def is_copy_of(self, other: SavedRecords) -> bool:
-        """Whether both hold the same, however their files are called."""
+        """Whether both hold the same, however their files are called.
+
+        Predicted classes alone may be the same of other records, as where all are right: then only one file is one.
+        """
+        if self.rows is None and "predictions" in self.answers:
+            return self.file is not None and other.file is not None and self.file.samefile(other.file)
         return (
             np.array_equal(self.labels, other.labels)
             and _equal(self.rows, other.rows)
@@ -125,7 +132,7 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
         held = f"{persons.dtype} of shape {persons.shape}"
         raise ValueError(f"{name}: persons are {held}; save one whole number or word for each record")
     rows = _finite(name, arrays.get("features"))
-    return SavedRecords(name=name, labels=labels, rows=rows, answers=answers, persons=persons)
+    return SavedRecords(name=name, labels=labels, rows=rows, answers=answers, persons=persons, file=file)
 
 
 def enough(saved: SavedRecords, least: int = LEAST) -> SavedRecords:
@@ -176,7 +183,9 @@ def _of_table(name: str, file: Path, label: str | None, person: str | None) -> S
         if missing := int(table[column].isna().sum()):
             raise ValueError(f"{name}: {column} has no value in {missing} rows; fill them, or remove these rows")
     words = {key: table.pop(column).to_numpy(dtype=str) for key, column in columns.items()}
-    return SavedRecords(name=name, labels=words["label"], rows=table, answers={}, persons=words.get("person"))
+    return SavedRecords(
+        name=name, labels=words["label"], rows=table, answers={}, persons=words.get("person"), file=file
+    )
 
 
 def _finite(name: str, rows: Any) -> Any:

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 from attacks import Attack, Correctness, View
 from attacks.class_thresholds import Threshold, class_thresholds
-from evaluation.audits.answered_records import AnsweredRecords, shared_rows
+from evaluation.audits.answered_records import AnsweredRecords, shared_persons, shared_rows
 from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from evaluation.statistics.intervals import Estimate
 from evaluation.statistics.metrics import balanced_accuracy
@@ -37,10 +37,14 @@ def shadow_sides(kind: str, settings: Mapping[str, Any]) -> list[str]:
 
 
 def check_apart(shadow: Sequence[AnsweredRecords], audited: Sequence[AnsweredRecords]) -> None:
-    """Raises ValueError if a record of the shadow's is on both of its sides, or is audited too."""
+    """Raises ValueError if a record or a person of the shadow's is on both of its sides, or is audited too."""
     for one, other in (*combinations(shadow, 2), *product(audited, shadow)):
         if count := shared_rows(one, other):
             raise ValueError(f"{one.name} and {other.name} share {count} records; remove them from {other.name}")
+        if count := shared_persons(one, other):
+            raise ValueError(
+                f"{one.name} and {other.name} hold records of {count} same persons; remove theirs from {other.name}"
+            )
 
 
 def margins(attack: Attack, view: View, shadow: View) -> Float[np.ndarray, "records"] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ from evaluation.findings import Findings, Row
 from evaluation.flags.duplicates import DUPLICATES, duplicated_share
 from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
 from evaluation.flags.unlike_models import spread_rows
-from evaluation.guess_shares import record_share, shares_tried
 from evaluation.measuring.exposure import Exposure
 from evaluation.measuring.half_fleets import ASSUMED, over_dispersion
 from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
@@ -32,6 +31,7 @@ from evaluation.signals.signals import view
 from evaluation.statistics.bootstrap import Bootstrap
 from evaluation.statistics.metrics import Ranking
 from evaluation.studies.mismatch import mismatch_view
+from evaluation.ways import check_guesses_somebody, record_way
 from targets import progress, workers
 from targets.files import write_json
 from targets.recipe import Recipe
@@ -80,13 +80,14 @@ def kept(run: Run, method: Method) -> Findings | None:
     return Findings.from_json(run, content["findings"], method.read_by)
 
 
-def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
+def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool = True) -> Findings:
     """Attacks a run; the strongest attack is also looked at by class, by slice and by record.
 
     Args:
         run: whose models are the targets.
         method: how they are attacked.
         source: another run whose models are the shadows, instead of the run's own.
+        bounds: whether ε is bounded from below: one way more of auditing the run, for which others pay.
     """
     attacks, auditor = method.attacks_on(run), method.audit
     threats = [attack.threat for attack in (*attacks, auditor)]
@@ -123,7 +124,7 @@ def measure(run: Run, method: Method, source: Run | None = None) -> Findings:
         needs=needs,
         threat=method.grant.access,
         released=method.grant.behind(run.made_guard),
-        audit=lower_bounds(run, auditor, seen, method.guesses_on(run)),
+        audit=lower_bounds(run, auditor, seen, method.way_on(run)) if bounds else {},
     )
     for attack in scores:
         if attack.name == findings.strongest:
@@ -150,18 +151,21 @@ def of_data(run: Run) -> Iterator[Row]:
         yield Row(metric=LINEAR, value=accuracy)
 
 
-def lower_bounds(run: Run, auditor: Attack, seen: View, guesses: float) -> dict[str, Any]:
+def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) -> dict[str, Any]:
     """Lower bounds on ε of model 0, from guesses at who was in its training set; empty where they would be invalid.
 
     The bounds need memberships drawn independently with probability ½, hence neither a fixed split nor persons with
     several records. Where the auditor cannot run, as without checkpoints, the loss takes its place. Each bound is wrong
-    with a probability of at most 0.05 over the number of shares that were ever guessed about the run.
+    with a probability of at most 0.05 over the number of ways in which the run was ever audited.
 
     Args:
         run: whose model 0 is audited.
         auditor: scores the records.
         seen: what it sees.
-        guesses: share of the records guessed at either end; recorded before anything is guessed.
+        way: of auditing the run, as `Method.way_on` tells it; recorded before anything is guessed.
+
+    Raises:
+        ValueError: if it guesses nobody.
     """
     membership = Membership(**run.config["membership"])
     if auditor.missing(seen) is not None:
@@ -176,9 +180,10 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, guesses: float) -> dict[
         return {}
     size = membership.public_size(len(run.dataset.split.pool), len(run.dataset.split.canaries))
     delta = run.statement.delta or Recipe.of(run.config).arithmetic(size).delta
-    record_share(run, guesses)
-    shares = len(shares_tried(run, guesses))
+    guesses = float(way["guesses"])
+    check_guesses_somebody("threat.guesses", guesses, int(scored.sum()))
+    ways = record_way(run, way)
     found = audit_records(
-        scores[scored], members[scored], delta=delta, guesses=guesses, alpha=LEVEL / shares, seed=run.config["seed"]
+        scores[scored], members[scored], delta=delta, guesses=guesses, alpha=LEVEL / ways, seed=run.config["seed"]
     )
-    return {"attack": auditor.name, "shares": shares, **found.to_json()}
+    return {"attack": auditor.name, "ways": ways, **found.to_json()}

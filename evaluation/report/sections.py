@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from evaluation.choice import chosen
-from evaluation.claims import is_refutable, level_of, shares_of, violations
+from evaluation.claims import is_refutable, level_of, violations, ways_of
 from evaluation.curves import FPR, ordered, series, strongest_row
 from evaluation.findings import AUC, Findings, most_powerful, tpr_at
 from evaluation.frontier import frontier
@@ -51,7 +51,7 @@ class Evidence:
     canaries: int
     guesses: int
     correct: int | None
-    shares: int
+    ways: int
     bounds: Sequence[tuple[str, str]]
 
 
@@ -66,7 +66,7 @@ def evidence(findings: Sequence[Findings], scope: str = INTERNAL) -> list[Eviden
             claimed=epsilon_text(found.epsilon or 0.0),
             bounds=[(words, bound_text(found, method)) for method, (words, _) in BOUNDS.items()],
             correct=found.audit["correct"] if scope == INTERNAL else None,
-            shares=shares_of(found),
+            ways=ways_of(found),
             **{name: found.audit[name] for name in ("attack", "canaries", "guesses")},
         )
         for found in ordered(findings)

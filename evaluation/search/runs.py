@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from datamodules.dataset import from_config
 from evaluation.curves import series
 from evaluation.findings import Findings
 from evaluation.frontier import frontier
@@ -67,6 +68,8 @@ def run_search(
 
     def attempt(settings: Sequence[str]) -> tuple[str, Findings]:
         config = compose(*search.shared, *settings)
+        if "guesses" not in search.train:
+            config = with_recorded_share(config)
         done = train(config)
         if done["status"] == "skipped":
             raise ValueError(f"{done['folder']} is being trained by another process")
@@ -79,3 +82,9 @@ def run_search(
     tried = [Run(Path(trial.user_attrs[RUN]), trial.user_attrs[GUARD]) for trial in trials if RUN in trial.user_attrs]
     runs = dict.fromkeys([Run(Path(undefended.folder), guard), *tried])
     return Searched(trials=trials, findings=findings_of([run for run in runs if run.is_complete()], method))
+
+
+def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the share of guesses that their run has recorded, if models of it are there."""
+    run = Run.of(config, from_config(config))
+    return {**config, "guesses": run.guesses} if run.has_models() else config

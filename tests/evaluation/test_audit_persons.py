@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from attacks import LossThreshold
 from evaluate import evaluate
-from evaluation.audits.answered_records import AnsweredRecords, view_of
+from evaluation.audits.answered_records import AnsweredRecords, joined, view_of
 from evaluation.audits.audited import audited
 from evaluation.audits.blind_baseline import blind_scores
 from evaluation.audits.saved_records import read
@@ -68,6 +68,26 @@ def test_a_person_is_on_one_side() -> None:
         view_of(side(0, np.arange(20)), side(1, np.arange(19, 39)), None, Grant())
     with pytest.raises(ValueError, match="only one of side 0 and side 1 holds persons"):
         view_of(side(0, np.arange(20)), side(1, np.arange(20, 40), known=False), None, Grant())
+
+
+HUGE = 2**53
+
+
+def test_numbers_of_persons_lose_no_digit_between_types() -> None:
+    """As floats, odd numbers from 2^53 on are those of their even neighbors, and 2^64 − 1 is no int64."""
+    one, other = HUGE + np.arange(0, 40, 2), HUGE + 1 + np.arange(0, 40, 2)
+    for kinds in (("uint64", "int64"), ("int64", "uint64"), ("uint64", "int8")):
+        apart = other if kinds[1] != "int8" else np.arange(20)
+        members, nonmembers = side(0, one.astype(kinds[0])), side(1, apart.astype(kinds[1]))
+        seen = view_of(members, nonmembers, None, Grant())
+        assert seen.persons is not None and len(np.unique(seen.persons)) == 40
+        both = joined(members, nonmembers)
+        further = side(2, HUGE + 100 + np.arange(20))
+        assert view_of(both, further, None, Grant()).records == 60
+        with pytest.raises(ValueError, match="records of 20 same persons"):
+            view_of(both, side(2, one.astype(kinds[1] if kinds[1] != "int8" else "int64")), None, Grant())
+    largest = np.uint64(2**64 - 1) - np.arange(20, dtype=np.uint64)
+    assert view_of(side(0, largest), side(1, -1 - np.arange(20)), None, Grant()).records == 40
 
 
 def run(*overrides: str) -> None:
@@ -161,6 +181,12 @@ def test_what_names_no_persons(visits: Path, words: tuple[str, ...], message: st
     with pytest.raises(ValueError, match=message) as error:
         run(*ENDPOINT, "attack=loss", *words)
     assert "\n" not in str(error.value)
+
+
+def test_saved_answers_of_persons_are_no_table(visits: Path) -> None:
+    for words in (("members=in.csv", "nonmembers=out.csv"), ("members=in.csv", "nonmembers=out.npz", "+label=ill")):
+        with pytest.raises(ValueError, match=r"^members=in\.csv is a table, .*; save the answers as \.npz with `p"):
+            run("audit=outputs", *words)
 
 
 def test_persons_of_tables_are_words(tmp_path: Path) -> None:

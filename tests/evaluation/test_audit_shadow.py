@@ -276,6 +276,34 @@ def saved(
     return SIDES
 
 
+@pytest.mark.parametrize("place", range(4))
+def test_no_person_of_the_shadow_is_audited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: int) -> None:
+    """Records of theirs all differ: persons alone tell."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    persons = np.arange(4 * 40).reshape(4, 40) // 2
+    for same in (False, True):
+        if same:
+            persons[place, :4] = persons[2 if place < 2 else 5 - place, :4]
+        for name, whose in zip(FILES.values(), persons, strict=True):
+            logits = rng.normal(size=(40, 3))
+            np.savez(f"{name}.npz", logits=logits, labels=rng.integers(3, size=40), persons=whose)
+        if same:
+            with pytest.raises(ValueError, match=r"hold records of 2 same persons; remove theirs from shadow_"):
+                run("audit=outputs", *SIDES, "attack=loss")
+        else:
+            run("audit=outputs", *SIDES, "attack=loss")
+
+
+def test_predicted_classes_that_are_all_right_are_no_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    right = np.arange(60) // 20
+    for name in FILES.values():
+        predictions = np.roll(right, 5) if name.endswith("out") else right
+        np.savez(f"{name}.npz", predictions=predictions, labels=right)
+    run("audit=outputs", *SIDES, "attack=correctness", "threat=label_only")
+
+
 def test_the_command_itself(answers: Answers, tmp_path: Path) -> None:
     for name, (probabilities, labels) in answers.items():
         np.savez(tmp_path / f"{name}.npz", probabilities=probabilities, labels=labels)
