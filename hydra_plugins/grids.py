@@ -76,7 +76,7 @@ def costs(job: JobReturn) -> Any:
         ValueError: if its settings are wrong.
     """
     if job.status == JobStatus.FAILED and is_bad_input(job._return_value):
-        raise ValueError(f"{' '.join(job.overrides)}: {one_line(job._return_value)}")
+        raise ValueError(f"{' '.join(job.overrides or ())}: {one_line(job._return_value)}")
     return job.return_value
 
 
@@ -85,7 +85,7 @@ def summarize(jobs: Sequence[JobReturn]) -> None:
     outcomes = Counter("failed" if job.status == JobStatus.FAILED else job.return_value["status"] for job in jobs)
     for job in jobs:
         if job.status == JobStatus.FAILED:
-            print(f"failed: {' '.join(job.overrides)}: {one_line(job._return_value)}")
+            print(f"failed: {' '.join(job.overrides or ())}: {one_line(job._return_value)}")
     done = outcomes["trained"] + outcomes["cached"]
     print(f"{done} done, {outcomes['failed']} failed, {outcomes['skipped']} skipped")
     if outcomes["failed"]:

@@ -50,7 +50,7 @@ def run_search(
     method: Method,
     folder: Path,
     compose: Callable[..., dict[str, Any]],
-    train: Callable[[Mapping[str, Any]], Mapping[str, Any]],
+    train: Callable[[dict[str, Any]], Mapping[str, Any]],
 ) -> Searched:
     """Searches, and goes on where an earlier call stopped.
 
