@@ -46,7 +46,7 @@ def duplicated(found: Findings) -> Iterator[Flag]:
         )
 
 
-def content_digest(row: np.ndarray, label: int) -> bytes:
+def content_digest(row: np.ndarray, label: int | np.integer) -> bytes:
     """16 bytes that records share whose input and label are the same."""
     content = hashlib.blake2b(np.ascontiguousarray(row).tobytes(), digest_size=16)
     content.update(int(label).to_bytes(8, "little"))
