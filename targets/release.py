@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +20,7 @@ from datamodules.dataset import from_config
 from datamodules.preprocessing import Preprocessing
 from datamodules.secret import Secret
 from datamodules.split import Membership
+from targets import versions
 from targets.card import blaming, guard_of, network_of, read_card
 from targets.files import creating
 from targets.fleet import Fleet
@@ -235,7 +234,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
         "statement": claim.to_json(),
         "cost": COST_NOTE,
         "audit": {"note": AUDIT_NOTE, "results": list(audit)},
-        "versions": {"python": platform.python_version(), **{name: version(name) for name in ("palisade", *LIBRARIES)}},
+        "versions": versions(LIBRARIES),
     }
     return Release(fleet.network, dataset.preprocessing, card, guard, state)
 

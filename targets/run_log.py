@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import platform
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 
-from targets import notices
+from targets import notices, versions
 
 FILE = "train.log"
-LIBRARIES = ("palisade", "torch", "opacus", "pytorch-lightning", "numpy")
+LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +42,8 @@ class RunLog:
             wanted: number of models of the run.
             missing: how many of them are to be trained.
         """
-        versions = ", ".join(f"{name} {version(name)}" for name in LIBRARIES)
-        self.add(f"{missing} of {wanted} models to train; Python {platform.python_version()}, {versions}")
+        software = ", ".join(f"{name} {version}" for name, version in versions(LIBRARIES).items())
+        self.add(f"{missing} of {wanted} models to train; {software}")
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from evaluation.figures.style import save, svg
 from evaluation.flags.flag import Flag
 from evaluation.report.page import inline, script
-from evaluation.report.provenance import versions
+from targets import versions
 from targets.files import write as write_text
 from targets.files import write_json
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from typing import Any
 
 import yaml
@@ -14,7 +12,7 @@ from evaluation.curves import ordered
 from evaluation.findings import Findings
 from evaluation.method import METHOD_VERSION
 from evaluation.titles import title
-from targets import RESULTS_VERSION
+from targets import RESULTS_VERSION, versions
 
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
 OWN = ("defense", "guard", "canary", "guesses", "seed")
@@ -47,11 +45,6 @@ def provenance(findings: Sequence[Findings], command: str, results: str) -> dict
         "method_version": METHOD_VERSION,
         "sha256": {"results.csv": hashlib.sha256(results.encode()).hexdigest()},
     }
-
-
-def versions(libraries: Sequence[str]) -> dict[str, str]:
-    """Versions of Python, of this project and of libraries, by their names."""
-    return {"python": platform.python_version(), **{name: version(name) for name in ("palisade", *libraries)}}
 
 
 def as_yaml(content: Mapping[str, Any], *, flow: bool = False) -> str:

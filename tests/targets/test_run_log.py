@@ -24,7 +24,7 @@ def lines(folder: Path) -> list[str]:
 def test_training_is_logged(compose, capfd):
     folder = Path(train(compose(*TINY, "secret=told_to_nobody"))["folder"])
     first, *then = lines(folder)
-    assert first.startswith("2 of 2 models to train; Python 3.") and all(name in first for name in run_log.LIBRARIES)
+    assert first.startswith("2 of 2 models to train; python 3.") and all(name in first for name in run_log.LIBRARIES)
     assert then == ["models 0 trained in ", "models 1 trained in ", "complete in "]
     assert "told_to_nobody" not in (folder / run_log.FILE).read_text() and capfd.readouterr().err == ""
 
