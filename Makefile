@@ -5,25 +5,32 @@ PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
 
-.PHONY: demo test figures forget check
+.PHONY: demo test test-all figures forget check types
 
 demo: .venv/.installed
 	$(BIN)/python train.py -m experiment=quickstart
 	$(BIN)/python evaluate.py data=digits attack=quick
 
 test: .venv/.dev
-	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20
+
+test-all: .venv/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 -m 'not gpu'
 
 figures: .venv/.installed
 	$(BIN)/python docs/figures.py $(ROOT)
 	$(BIN)/python docs/screenshots.py
 
 forget: .venv/.installed
-	$(BIN)/python -m evaluation.forget $(foreach name,run root reports released,$(if $($(name)),"$(name)=$($(name))"))
+	$(BIN)/python -m palisade.evaluation.forget $(foreach name,run root reports released,$(if $($(name)),"$(name)=$($(name))"))
 
-check: .venv/.dev
+check: .venv/.dev types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: .venv/.dev
+	mkdir -p .typing && ln -sfn .. .typing/palisade
 	$(BIN)/mypy
 
 .venv/.installed: pyproject.toml constraints.txt

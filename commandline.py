@@ -1,4 +1,4 @@
-"""Exit codes and one-line errors of both commands."""
+"""The console command, exit codes and one-line errors."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import argparse
 import errno
 import os
 import re
+import shlex
 import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from typing import NoReturn
 
 TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
@@ -24,6 +26,34 @@ ROOM = "make room, and the same command goes on from there"
 NO_MEMORY = "can't allocate memory"
 """What PyTorch says where NumPy raises MemoryError."""
 DONE, SOME_FAILED, BAD_INPUT, CLAIM_VIOLATED, GATE_EXCEEDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+
+COMMANDS = {"train": "train a run, a sweep or a release", "evaluate": "attack runs, or a model that exists already"}
+
+
+def console() -> NoReturn:
+    """`palisade <command> …`, which equals `python <command>.py …` in a clone."""
+    name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
+    if name in COMMANDS:
+        sys.argv = [f"palisade {name}", *words]
+        import_module(f"palisade.{name}").main()
+        sys.exit(DONE)
+    if name in ("--help", "-h"):
+        lines = [f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()]
+        print("palisade <command> [key=value …]", "", *lines, "", "palisade <command> --help: its settings", sep="\n")
+        sys.exit(DONE)
+    print(f"error: palisade {name} is no command; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
+    sys.exit(BAD_INPUT)
+
+
+def command_line(script: str) -> str:
+    """This command as a shell takes it, for reports that say how they were made.
+
+    Args:
+        script: the entry script in a clone, such as `evaluate.py`.
+    """
+    installed = sys.argv[0].startswith("palisade ")
+    return shlex.join([*(sys.argv[0].split() if installed else ("python", script)), *sys.argv[1:]])
 
 
 def call(main: Callable[[], object]) -> NoReturn:

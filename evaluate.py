@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":  # the clone's folder holds names, such as `evaluate`, that are other people's packages too
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).parent.resolve()]
+
 import hydra
 from omegaconf import DictConfig
 
-from commandline import CLAIM_VIOLATED, GATE_EXCEEDED, SOME_FAILED, call
-from datamodules.records import name_of
+from palisade.commandline import CLAIM_VIOLATED, GATE_EXCEEDED, SOME_FAILED, call, command_line
+from palisade.data.records import name_of
 
 if TYPE_CHECKING:
-    from evaluation.method import Method
-    from evaluation.runs import Run
+    from palisade.evaluation.method import Method
+    from palisade.evaluation.runs import Run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -24,17 +26,17 @@ def main(config: DictConfig) -> None:
     from omegaconf import OmegaConf
 
     settings: Any = OmegaConf.to_container(config, resolve=True)
-    settings["command"] = shlex.join(["python", "evaluate.py", *sys.argv[1:]])
+    settings["command"] = command_line("evaluate.py")
     call(lambda: evaluate(settings))
 
 
 def evaluate(settings: dict[str, Any]) -> None:
-    from evaluation.given import check_given
-    from evaluation.limits.limit import refuse_limits
-    from evaluation.method import Method
-    from evaluation.report.scope import check_scope_of
-    from evaluation.runs import find
-    from targets import progress
+    from palisade.evaluation.given import check_given
+    from palisade.evaluation.limits.limit import refuse_limits
+    from palisade.evaluation.method import Method
+    from palisade.evaluation.report.scope import check_scope_of
+    from palisade.evaluation.runs import find
+    from palisade.targets import progress
 
     if settings["quiet"]:
         progress.silence()
@@ -65,7 +67,7 @@ def evaluate(settings: dict[str, Any]) -> None:
 
 def plan(runs: Sequence[Run], method: Method) -> None:
     """Prints what attacks on runs would train besides."""
-    from evaluation.plan import cost_of_attacks, show_costs
+    from palisade.evaluation.plan import cost_of_attacks, show_costs
 
     show_costs([cost_of_attacks(run, method.attacks_on(run)) for run in runs])
 
@@ -83,19 +85,19 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
 
     Exits with 3 if a claim is violated, with 4 if no run can be chosen or one does not pass the gate.
     """
-    from evaluation.claims import violations
-    from evaluation.curves import check_comparable
-    from evaluation.limits.gate import gate
-    from evaluation.limits.limit import Limit
-    from evaluation.limits.recommendation import recommend
-    from evaluation.measuring.measure import findings_of
-    from evaluation.report.outsiders import false_accusations
-    from evaluation.report.releases import releases
-    from evaluation.report.scope import PUBLIC
-    from evaluation.report.writing import write
-    from evaluation.studies.never_used import keys_of
-    from evaluation.studies.studies import NEVER_USED, STUDY_CSV
-    from evaluation.table import show_findings
+    from palisade.evaluation.claims import violations
+    from palisade.evaluation.curves import check_comparable
+    from palisade.evaluation.limits.gate import gate
+    from palisade.evaluation.limits.limit import Limit
+    from palisade.evaluation.limits.recommendation import recommend
+    from palisade.evaluation.measuring.measure import findings_of
+    from palisade.evaluation.report.outsiders import false_accusations
+    from palisade.evaluation.report.releases import releases
+    from palisade.evaluation.report.scope import PUBLIC
+    from palisade.evaluation.report.writing import write
+    from palisade.evaluation.studies.never_used import keys_of
+    from palisade.evaluation.studies.studies import NEVER_USED, STUDY_CSV
+    from palisade.evaluation.table import show_findings
 
     scope = settings["report"]["scope"]
     asked = [(judge, Limit.asked(name, settings)) for name, judge in (("choose", recommend), ("gate", gate))]
@@ -124,7 +126,7 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
 
 def audit(settings: dict[str, Any], method: Method) -> None:
     """Audits what was trained already; exits with 4 if it does not pass the gate."""
-    from evaluation.audits.command import audit
+    from palisade.evaluation.audits.command import audit
 
     if not audit(settings, method):
         raise SystemExit(GATE_EXCEEDED)
@@ -132,9 +134,9 @@ def audit(settings: dict[str, Any], method: Method) -> None:
 
 def study(settings: dict[str, Any], runs: Sequence[Run], method: Method, folder: Path) -> None:
     """Attacks runs under several settings, prints the table and writes it."""
-    from evaluation.studies.studies import FALSELY_ACCUSED, NEVER_USED, study_tables, write_study
-    from evaluation.studies.study_runs import run_study
-    from evaluation.terminal import console_for, show
+    from palisade.evaluation.studies.studies import FALSELY_ACCUSED, NEVER_USED, study_tables, write_study
+    from palisade.evaluation.studies.study_runs import run_study
+    from palisade.evaluation.terminal import console_for, show
 
     rows = run_study(settings, runs, method)
     show(console_for(), *study_tables(rows))
@@ -148,13 +150,13 @@ def search(settings: dict[str, Any], method: Method) -> None:
     failed, with 3 if a claim is violated."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from datamodules.settings import made
-    from evaluation.claims import violations
-    from evaluation.search.frontier_search import Search
-    from evaluation.search.runs import run_search
-    from evaluation.search.table import SELECTED, frontier_table, write_search
-    from evaluation.terminal import console_for, show
-    from train import composed, train
+    from palisade.data.settings import made
+    from palisade.evaluation.claims import violations
+    from palisade.evaluation.search.frontier_search import Search
+    from palisade.evaluation.search.runs import run_search
+    from palisade.evaluation.search.table import SELECTED, frontier_table, write_search
+    from palisade.evaluation.terminal import console_for, show
+    from palisade.train import composed, train
 
     wanted, data = made(Search, "search", settings["search"]), settings.get("data")
     if (name := data_name(data)) is None:

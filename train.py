@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+if __name__ == "__main__":  # the clone's folder holds names, such as `evaluate`, that are other people's packages too
+    sys.path[:] = [place for place in sys.path if Path(place or ".").resolve() != Path(__file__).parent.resolve()]
+
 import hydra
 from omegaconf import DictConfig
 
-from commandline import call, one_line
+from palisade.commandline import call, one_line
 
 if TYPE_CHECKING:
-    from evaluation.runs import Run
-    from targets.guards import Guard
+    from palisade.evaluation.runs import Run
+    from palisade.targets.guards import Guard
 
 NAMED = ("network", "guard", "defense", "canary")
 """Groups whose chosen option is kept by its name."""
@@ -62,7 +66,7 @@ def names(chosen: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, s
     if absent := [group for group in NAMED if group not in chosen]:
         raise ValueError(f"{absent[0]}=[] chooses nothing; leave it out, or give one name")
     named = {group: chosen[group] for group in NAMED}
-    plain = settings["defense"] == {"_target_": "defenses.none.NoDefense"}
+    plain = settings["defense"] == {"_target_": "palisade.defenses.none.NoDefense"}
     return named | ({"defense": "none"} if plain else {})
 
 
@@ -80,7 +84,7 @@ def warn_of_unused(settings: Mapping[str, Any], overrides: Sequence[str]) -> Non
     """Warns of settings of the trainer that the defense puts others in the place of: they change nothing."""
     import warnings
 
-    from targets.notices import in_one_line
+    from palisade.targets.notices import in_one_line
 
     defense = settings["defense"]
     own = (defense.get("trainer") or {}) if isinstance(defense, Mapping) else {}
@@ -106,8 +110,8 @@ def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence
     Raises:
         ValueError: if something was given that a single run, or a release, does not use.
     """
-    from evaluation.tuning import trainings
-    from targets import progress
+    from palisade.evaluation.tuning import trainings
+    from palisade.targets import progress
 
     check_groups(settings)
     if settings["quiet"]:
@@ -118,7 +122,7 @@ def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence
         check_shipped(settings, overrides)
         print(release(settings))
     elif settings["plan"]:
-        from evaluation.plan import show_costs
+        from palisade.evaluation.plan import show_costs
 
         show_costs([train(settings)])
     else:
@@ -133,18 +137,18 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     Returns:
         The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost.
     """
-    from datamodules.dataset import from_config
-    from datamodules.settings import check_numbers, made
-    from datamodules.split import Membership
-    from evaluation.reach import Reach
-    from evaluation.runs import Run
-    from evaluation.ways import check_guesses_somebody, checked_share
-    from targets import progress
-    from targets.checkpoints import checkpoint_epochs
-    from targets.files import write_json
-    from targets.guards.registry import guards_of, label, make_guard, register
-    from targets.recipe import FleetSettings, Recipe
-    from targets.run_log import RunLog
+    from palisade.data.dataset import from_config
+    from palisade.data.settings import check_numbers, made
+    from palisade.data.split import Membership
+    from palisade.evaluation.reach import Reach
+    from palisade.evaluation.runs import Run
+    from palisade.evaluation.ways import check_guesses_somebody, checked_share
+    from palisade.targets import progress
+    from palisade.targets.checkpoints import checkpoint_epochs
+    from palisade.targets.files import write_json
+    from palisade.targets.guards.registry import guards_of, label, make_guard, register
+    from palisade.targets.recipe import FleetSettings, Recipe
+    from palisade.targets.run_log import RunLog
 
     check_groups(settings)
     check_numbers({key: value for key, value in settings.items() if key != "tuning"})  # a trial may fail
@@ -157,7 +161,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     dataset = from_config(settings)
     check_guesses_somebody("guesses", guesses, len(dataset.split.audited))
     if settings.get("tuning"):
-        from evaluation.trials import Trials
+        from palisade.evaluation.trials import Trials
 
         trials = Trials.of(settings, dataset)
         if trials.missing and settings["plan"]:
@@ -178,14 +182,14 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     wanted, checkpoints = fleet.models, checkpoint_epochs(recipe.epochs, fleet.keep_checkpoints)
     missing, unguarded = run.missing(wanted, checkpoints), unfitted_of(run, guard, wanted)
     if settings["plan"]:
-        from evaluation.plan import cost
+        from palisade.evaluation.plan import cost
 
         return cost(run, settings, dataset, missing)
     if not missing and not unguarded and run.is_complete() and label(guard) in guards_of(run.folder):
         progress.report(run.name, wanted, cached=True)
         run.describe(settings)
         return {"folder": str(run.folder), "status": "cached"}
-    from targets.training import SETTLED, try_out  # here alone: a run that is cached needs no torch
+    from palisade.targets.training import SETTLED, try_out  # here alone: a run that is cached needs no torch
 
     settled = None if (run.folder / SETTLED).exists() else try_out(settings, dataset, membership)
     if missing and (reach := Reach.planned(settings, dataset)) is not None:
@@ -220,7 +224,7 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
 
 def unfitted_of(run: Run, guard: Guard, wanted: int) -> list[tuple[Guard, int]]:
     """Every guard of a run, this one included, with each model that it is still to be fitted to."""
-    from targets.guards.registry import guards_of, label, registered, unfitted
+    from palisade.targets.guards.registry import guards_of, label, registered, unfitted
 
     guards = [guard, *(registered(run.folder, other) for other in guards_of(run.folder) if other != label(guard))]
     return [(each, k) for each in guards for k in unfitted(run.folder, each, range(wanted))]
@@ -228,7 +232,7 @@ def unfitted_of(run: Run, guard: Guard, wanted: int) -> list[tuple[Guard, int]]:
 
 def check_groups(settings: dict[str, Any]) -> None:
     """Raises ValueError for a single value in the place of a group, whatever the group is for."""
-    from datamodules.settings import check_group, check_switches
+    from palisade.data.settings import check_group, check_switches
 
     check_switches(settings, ("plan", "quiet", "verbose"))
     if settings["quiet"] and settings["verbose"]:
@@ -261,11 +265,11 @@ def check_guard(guard: Guard, classes: int) -> None:
 
 def release(settings: dict[str, Any]) -> Path:
     """Trains the release of the run `ship` behind the guard that was chosen; returns its folder."""
-    from datamodules.secret import Secret
-    from evaluation.runs import Run
-    from targets.files import replacing
-    from targets.guards.registry import GUARDS, label, make_guard
-    from targets.release import check_unreleased, ship
+    from palisade.data.secret import Secret
+    from palisade.evaluation.runs import Run
+    from palisade.targets.files import replacing
+    from palisade.targets.guards.registry import GUARDS, label, make_guard
+    from palisade.targets.release import check_unreleased, ship
 
     run = Run.existing(Path(settings["ship"]))
     if run.config.get("canary"):
@@ -286,8 +290,8 @@ def release(settings: dict[str, Any]) -> Path:
 
 
 def train_missing(run: Run, settings: dict[str, Any], missing: list[int]) -> None:
-    from targets import workers
-    from targets.training import chunks, train_models
+    from palisade.targets import workers
+    from palisade.targets.training import chunks, train_models
 
     parts = chunks(missing, settings["fleet"]["at_once"])
     items = [(settings, str(run.folder), run.name, models) for models in parts]
@@ -296,10 +300,10 @@ def train_missing(run: Run, settings: dict[str, Any], missing: list[int]) -> Non
 
 
 def fit_missing(run: Run, settings: dict[str, Any], unguarded: list[tuple[Guard, int]]) -> None:
-    from targets import workers
+    from palisade.targets import workers
 
     if unguarded:
-        from targets.guarding import fit_guard
+        from palisade.targets.guarding import fit_guard
 
         items = [(settings, str(run.folder), guard, [k]) for guard, k in unguarded]
         for _ in workers.run(fit_guard, items, workers.count(settings["fleet"]["workers"])):

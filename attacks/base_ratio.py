@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from attacks.base import Attack
-from attacks.expected_confidence import expected_online, log_ratio
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.expected_confidence import expected_online, log_ratio
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.spatial.distance import cdist
 
-from attacks.base import Attack
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 BATCH = 32  # records that are moved at once; more would need more memory, not less time
 STARTS = 256  # records of other classes among which the nearest is the start

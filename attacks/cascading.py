@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
-from attacks.base import Attack
-from attacks.lira import lira_scores
-from attacks.signals import standardized
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.lira import lira_scores
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.signals import standardized
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 FPR = 0.01  # of the shadows, above whose threshold a record is an IN anchor
 FNR = 0.03  # of the shadows, below whose threshold a record is an OUT anchor

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from attacks.class_thresholds import Threshold
-from attacks.view import View
+from palisade.attacks.parts.class_thresholds import Threshold
+from palisade.attacks.parts.view import View
 
 
 class Confidence(Threshold):

@@ -7,9 +7,9 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from attacks.class_thresholds import Threshold
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.class_thresholds import Threshold
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 
 class Entropy(Threshold):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from attacks.base import Attack
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 
 class GradientNorm(Attack):

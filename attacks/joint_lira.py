@@ -8,13 +8,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import expit
 
-from attacks.base import Attack
-from attacks.lira import LiRA
-from attacks.signals import standardized
-from attacks.similarity import Similarities, unit
-from attacks.threat import ThreatModel
-from attacks.view import View
-from attacks.within_record import within_record_slopes
+from palisade.attacks.lira import LiRA
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.signals import standardized
+from palisade.attacks.parts.similarity import Similarities, unit
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
+from palisade.attacks.parts.within_record import within_record_slopes
 
 SHARPNESS = 0.8  # LiRA takes its evidence for stronger than it is
 SPREAD_TOLERANCE = 2.0

@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from attacks.answer_features import answer_features
-from attacks.base import Attack
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.answer_features import answer_features
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.special import gammaln
 
-from attacks.base import Attack
-from attacks.leave_one_out import LEAST_VARIANCE, LeftOut, Moments, leave_one_out, pooled_variance
-from attacks.lira_reference import reference_scores
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.leave_one_out import LEAST_VARIANCE, LeftOut, Moments, leave_one_out, pooled_variance
+from palisade.attacks.parts.lira_reference import reference_scores
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 PRIOR = 4.0  # ν: how many models' worth of evidence the pooled variance weighs
 LEAST_PER_RECORD = 8  # models a side below which a variance of their own is mostly noise

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from attacks.class_thresholds import Threshold
-from attacks.view import View
+from palisade.attacks.parts.class_thresholds import Threshold
+from palisade.attacks.parts.view import View
 
 
 @dataclass(frozen=True, kw_only=True)

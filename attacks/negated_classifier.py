@@ -11,11 +11,11 @@ from scipy.special import logit, softmax
 from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
-from attacks.base import Attack
-from attacks.cross_fitting import MOST_PAIRS, folds
-from attacks.signals import bounded
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.cross_fitting import MOST_PAIRS, folds
+from palisade.attacks.parts.signals import bounded
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 LEAST = 1e-12  # keeps the log-odds of a sure classifier finite
 

@@ -10,9 +10,9 @@ from sklearn.decomposition import PCA
 from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import RidgeCV
 
-from attacks.base import Attack
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 LEAST_POPULATION = 20  # records; of fewer, a regression learns nothing
 COMPONENTS = 32  # principal components of the records

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from attacks.base import Attack
-from attacks.leave_one_out import LEAST_VARIANCE, leave_one_out, pooled_variance, shadows
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.leave_one_out import LEAST_VARIANCE, leave_one_out, pooled_variance, shadows
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 
 class Reference(Attack):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float
 
-from attacks.base import Attack
-from attacks.expected_confidence import expected_offline, expected_online, log_ratio, mean_confidence
-from attacks.leave_one_out import LeftOut
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.expected_confidence import expected_offline, expected_online, log_ratio, mean_confidence
+from palisade.attacks.parts.leave_one_out import LeftOut
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 CANDIDATES = np.arange(11) / 10  # values of a that are tried
 LOW_FPR = 0.02  # up to which members are counted to choose a: what a low-FPR attack lives on

@@ -10,11 +10,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from attacks.answer_features import answer_features
-from attacks.base import Attack
-from attacks.cross_fitting import cross_fit
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.answer_features import answer_features
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.cross_fitting import cross_fit
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from attacks.lira import lira_scores
-from attacks.perturbed_copies import PerturbedCopies, aucs
-from attacks.view import View
+from palisade.attacks.lira import lira_scores
+from palisade.attacks.parts.perturbed_copies import PerturbedCopies, aucs
+from palisade.attacks.parts.view import View
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float
 
-from attacks.base import Attack
-from attacks.cross_fitting import boosted_trees, cross_fit
-from attacks.threat import ThreatModel
-from attacks.view import View
+from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.cross_fitting import boosted_trees, cross_fit
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
 
 LEAST = 1e-12  # of a norm: a saturated layer has none, and its logarithm would be −∞
 

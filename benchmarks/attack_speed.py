@@ -26,11 +26,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-import attacks
-from evaluation.measuring.leakage import METRICS
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade import attacks
+from palisade.evaluation.measuring.leakage import METRICS
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 
 MODELS, RECORDS, POPULATION, CLASSES, REPLICATES = 64, 50_000, 5_000, 10, 150
 ATTACKS: dict[str, Callable[[], attacks.Attack]] = {

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -22,17 +21,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from attacks import BASE, RMIA, Attack, Cascading, JointLiRA, LiRA, NoiseAgreement, View, Votes  # noqa: E402
-from evaluation.measuring.half_fleets import part_of  # noqa: E402
-from evaluation.runs import Run  # noqa: E402
-from evaluation.signals.grant import Grant  # noqa: E402
-from evaluation.signals.signals import view  # noqa: E402
-from evaluation.statistics.metrics import roc_auc, tpr_at_fpr  # noqa: E402
-from targets.guards.registry import guards_of  # noqa: E402
-from train import composed, train  # noqa: E402
+from palisade.attacks import BASE, RMIA, Attack, Cascading, JointLiRA, LiRA, NoiseAgreement, View, Votes
+from palisade.evaluation.measuring.half_fleets import part_of
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
+from palisade.targets.guards.registry import guards_of
+from palisade.train import composed, train
 
 MODELS = 32
 SHADOWS = (4, 8, 16, 31)

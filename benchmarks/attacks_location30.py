@@ -15,26 +15,21 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
+from attack_strength import print_tables
 from jaxtyping import Bool, Float, Int
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from attack_strength import print_tables  # noqa: E402
-
-from attacks import BASE, RMIA, Attack, LiRA, View  # noqa: E402
-from evaluation.runs import Run  # noqa: E402
-from evaluation.signals.signals import answers  # noqa: E402
-from evaluation.statistics.metrics import roc_auc  # noqa: E402
-from train import composed, train  # noqa: E402
+from palisade.attacks import BASE, RMIA, Attack, LiRA, View
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.signals import answers
+from palisade.evaluation.statistics.metrics import roc_auc
+from palisade.train import composed, train
 
 MODELS = 48
 SHADOWS = (1, 2, 4, 8, 16)  # a side

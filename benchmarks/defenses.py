@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -29,22 +28,21 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 
-from commandline import one_line  # noqa: E402
-from evaluate import all_attacks  # noqa: E402
-from evaluation.findings import AUC, FPRS, Findings, tpr_at  # noqa: E402
-from evaluation.flags.flags import flags  # noqa: E402
-from evaluation.flags.masking import MASKED  # noqa: E402
-from evaluation.measuring.measure import findings_of  # noqa: E402
-from evaluation.method import Method  # noqa: E402
-from evaluation.runs import Run  # noqa: E402
-from evaluation.signals.signals import predictions  # noqa: E402
-from evaluation.titles import title  # noqa: E402
-from evaluation.tuning import trainings  # noqa: E402
-from targets.guards.registry import label, make_guard  # noqa: E402
-from targets.progress import Progress  # noqa: E402
-from train import composed, train  # noqa: E402
+from palisade.commandline import one_line  # noqa: E402
+from palisade.evaluate import all_attacks  # noqa: E402
+from palisade.evaluation.findings import AUC, FPRS, Findings, tpr_at  # noqa: E402
+from palisade.evaluation.flags.flags import flags  # noqa: E402
+from palisade.evaluation.flags.masking import MASKED  # noqa: E402
+from palisade.evaluation.measuring.measure import findings_of  # noqa: E402
+from palisade.evaluation.method import Method  # noqa: E402
+from palisade.evaluation.runs import Run  # noqa: E402
+from palisade.evaluation.signals.signals import predictions  # noqa: E402
+from palisade.evaluation.titles import title  # noqa: E402
+from palisade.evaluation.tuning import trainings  # noqa: E402
+from palisade.targets.guards.registry import label, make_guard  # noqa: E402
+from palisade.targets.progress import Progress  # noqa: E402
+from palisade.train import composed, train  # noqa: E402
 
 EXPERIMENT = "defense_comparison"
 GAP = "correctness"

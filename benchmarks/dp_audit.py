@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -31,16 +30,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from attacks import Alignment, Attack, GradientNorm, LossThreshold  # noqa: E402
-from defenses.dp_sgd.noise import NoiseSource  # noqa: E402
-from evaluation.runs import Run  # noqa: E402
-from evaluation.signals.grant import Grant  # noqa: E402
-from evaluation.signals.signals import view  # noqa: E402
-from evaluation.statistics.epsilon import one_run  # noqa: E402
-from train import composed, train  # noqa: E402
+from palisade.attacks import Alignment, Attack, GradientNorm, LossThreshold
+from palisade.defenses.dp_sgd.noise import NoiseSource
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.statistics.epsilon import one_run
+from palisade.train import composed, train
 
 CONFIDENCE = 0.05  # p: how often a true claim may be contradicted
 

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 os.environ["OMP_NUM_THREADS"] = "1"
-sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import numpy as np
 import pytorch_lightning as pl
@@ -35,12 +34,12 @@ from opacus import PrivacyEngine
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, TensorDataset
 
-from datamodules.secret import Secret
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.choice import Choice, Chooser
-from defenses.dp_sgd.watch import Watch
-from targets.networks import CNN, MLP
-from targets.transformer import Transformer
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd.choice import Choice, Chooser
+from palisade.defenses.dp_sgd.watch import Watch
+from palisade.targets.networks import CNN, MLP
+from palisade.targets.transformer import Transformer
 
 WARM_UP, FEW = 3, 3  # steps that do not count; steps that suffice where one takes seconds
 

@@ -10,7 +10,6 @@ their scattering features, which takes minutes and is not counted in the seconds
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,13 +18,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from datamodules.dataset import from_config  # noqa: E402
-from evaluation.runs import Run  # noqa: E402
-from evaluation.signals.signals import answers  # noqa: E402
-from train import composed, train  # noqa: E402
+from palisade.data.dataset import from_config
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.signals import answers
+from palisade.train import composed, train
 
 
 class Goal(NamedTuple):

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,13 +22,10 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from datamodules.secret import Secret  # noqa: E402
-from targets import workers  # noqa: E402
-from targets.training import chunks, train_models  # noqa: E402
-from train import composed  # noqa: E402
+from palisade.data.secret import Secret
+from palisade.targets import workers
+from palisade.targets.training import chunks, train_models
+from palisade.train import composed
 
 RECORDS, FEATURES, HIDDEN, CLASSES, MODELS = 4000, 446, 128, 30, 32
 FLOP_PER_RECORD = 2 * (2 * FEATURES * HIDDEN + 3 * HIDDEN * CLASSES)  # no gradient for the inputs

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,10 +28,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from attacks import (  # noqa: E402
+from palisade.attacks import (
     Attack,
     Confidence,
     Correctness,
@@ -40,12 +36,12 @@ from attacks import (  # noqa: E402
     NegatedClassifier,
     ShadowClassifier,
 )
-from evaluation.runs import Run  # noqa: E402
-from evaluation.signals.signals import predictions, view  # noqa: E402
-from evaluation.statistics.metrics import roc_auc  # noqa: E402
-from targets.guards.registry import label, make_guard  # noqa: E402
-from targets.networks import MLP  # noqa: E402
-from train import composed, train  # noqa: E402
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.signals import predictions, view
+from palisade.evaluation.statistics.metrics import roc_auc
+from palisade.targets.guards.registry import label, make_guard
+from palisade.targets.networks import MLP
+from palisade.train import composed, train
 
 MODELS = 8
 PROTOCOL = (

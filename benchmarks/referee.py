@@ -11,25 +11,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"
-
-from rich.console import Console
-from rich.table import Table
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-sys.path.insert(0, str(Path(__file__).parent))
 
 import referee_balanced
 import referee_exposure
 import referee_gate
 import referee_noise
 import referee_persons
+from rich.console import Console
+from rich.table import Table
 
-from evaluation.statistics.intervals import clopper_pearson_interval
+from palisade.evaluation.statistics.intervals import clopper_pearson_interval
 
 Rows = list[tuple[str, int, int, int]]
 """Case in words, errors before, errors after, trials."""

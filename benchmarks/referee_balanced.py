@@ -5,19 +5,13 @@ python benchmarks/referee_balanced.py
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 from jaxtyping import Bool, Float
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
-
-from attacks import Calibration, LiRA, View  # noqa: E402
-from attacks.leave_one_out import LeftOut  # noqa: E402
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics  # noqa: E402
-from evaluation.statistics.roc import Roc  # noqa: E402
+from palisade.attacks import Calibration, LiRA, View
+from palisade.attacks.parts.leave_one_out import LeftOut
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.roc import Roc
 
 RECORDS = 300
 

@@ -12,9 +12,9 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from attacks import LiRA, View
-from evaluation.measuring.exposure import Exposure
-from evaluation.measuring.half_fleets import over_dispersion
+from palisade.attacks import LiRA, View
+from palisade.evaluation.measuring.exposure import Exposure
+from palisade.evaluation.measuring.half_fleets import over_dispersion
 
 RECORDS = 600
 SIZES = (8, 16, 32)

@@ -14,11 +14,11 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import norm
 
-from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
-from evaluation.limits.limit import KEPT, Limit, upper
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.roc import Roc
-from targets.statement import Statement
+from palisade.evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
+from palisade.evaluation.limits.limit import KEPT, Limit, upper
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.roc import Roc
+from palisade.targets.statement import Statement
 
 RECORDS = 2000
 SIZES = (2, 3, 4, 8, 12, 16)

@@ -9,15 +9,12 @@ it lies above the 95 % quantile of the null, for the strongest of all attacks.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.chance import null_quantiles, null_tprs, redraws
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.chance import null_quantiles, null_tprs, redraws
 
 
 class NoiseCase(NamedTuple):

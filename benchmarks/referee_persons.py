@@ -11,19 +11,16 @@ they are; it is wider than the bootstrap over records, for it holds for a whole 
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
-from evaluation.audits.audited import REPLICATES, measures
-from evaluation.findings import AUC
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.roc import Roc
+from palisade.evaluation.audits.audited import REPLICATES, measures
+from palisade.evaluation.findings import AUC
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.roc import Roc
 
 OWN = 0.5
 """Share of the variance of scores that is between persons."""

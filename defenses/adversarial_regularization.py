@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pytorch_lightning as pl
 
-from datamodules.split import Split
-from defenses.adversary import Adversary
-from defenses.base import Defense
-from targets.fleet import Fitter
+from palisade.data.split import Split
+from palisade.defenses.parts.adversary import Adversary
+from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Fitter
 
 
 @dataclass(frozen=True, kw_only=True)

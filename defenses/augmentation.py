@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from defenses.base import Defense
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.defenses.parts.base import Defense
 
 Kind = Literal["bits", "gaussian", "crop_flip"]
 

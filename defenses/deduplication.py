@@ -10,11 +10,11 @@ from jaxtyping import Bool, Int64, Real
 from numpy import ndarray
 from torch import nn
 
-from datamodules.dataset import Dataset
-from datamodules.split import Split
-from defenses.composed import Composed, check_epochs
-from targets.fleet import Fitter, Fleet
-from targets.statement import Statement
+from palisade.data.dataset import Dataset
+from palisade.data.split import Split
+from palisade.defenses.parts.composed import Composed, check_epochs
+from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.statement import Statement
 
 BLOCK = 1024
 UNSTABLE = "records were removed by similarity: one record less may bring others back, so the base's ε does not hold"

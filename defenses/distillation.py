@@ -11,12 +11,12 @@ from numpy import ndarray
 from scipy.special import log_softmax, softmax
 from torch import Tensor
 
-from datamodules.loaders import Batch
-from datamodules.split import Split
-from defenses.composed import Composed, check_batch
-from defenses.reference import PUBLIC, check_count, reference_as_pool
-from targets.fleet import Fitter, Fleet
-from targets.statement import Statement
+from palisade.data.loaders import Batch
+from palisade.data.split import Split
+from palisade.defenses.parts.composed import Composed, check_batch
+from palisade.defenses.parts.reference import PUBLIC, check_count, reference_as_pool
+from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.statement import Statement
 
 TEACHER = "teacher"
 

@@ -9,11 +9,11 @@ import pytorch_lightning as pl
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from datamodules.split import Split
-from defenses.base import Defense
-from targets.fleet import Fitter
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.data.split import Split
+from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Fitter
 
 ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid),

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from datamodules.split import Split
-from defenses.base import Defense
-from targets.fleet import PREDICTION_BATCH, Fitter
+from palisade.data.split import Split
+from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import PREDICTION_BATCH, Fitter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,8 +12,8 @@ from scipy.optimize import brentq
 from scipy.special import entr
 from torch import Tensor
 
-from datamodules.loaders import Batch
-from defenses.base import Defense
+from palisade.data.loaders import Batch
+from palisade.defenses.parts.base import Defense
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from pytorch_lightning import Callback
 
-from datamodules.split import Split
-from defenses.base import Defense
-from defenses.penalty import Penalty
-from targets.fleet import Fitter
+from palisade.data.split import Split
+from palisade.defenses.parts.base import Defense
+from palisade.defenses.parts.penalty import Penalty
+from palisade.targets.fleet import Fitter
 
 
 @dataclass(frozen=True, kw_only=True)

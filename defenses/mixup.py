@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from defenses.base import Defense
-from defenses.soft_labels import soft_labels
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.defenses.parts.base import Defense
+from palisade.defenses.parts.soft_labels import soft_labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,16 +10,16 @@ import pytorch_lightning as pl
 from jaxtyping import Bool
 from numpy import ndarray
 
-from datamodules.split import Split
-from defenses.base import Defense
-from defenses.composed import check_batch
-from defenses.dp_sgd.mechanism import LIBRARIES, check_delta
-from defenses.dp_sgd.noise import NoiseSource
-from defenses.partition import Ensembles
-from defenses.reference import PUBLIC, check_count, reference_as_pool
-from defenses.votes import UNANSWERED, NoisyVotes, count_votes
-from targets.fleet import Fitter, Fleet
-from targets.statement import NOT_COVERED, Statement
+from palisade.data.split import Split
+from palisade.defenses.dp_sgd.mechanism import LIBRARIES, check_delta
+from palisade.defenses.dp_sgd.noise import NoiseSource
+from palisade.defenses.parts.base import Defense
+from palisade.defenses.parts.composed import check_batch
+from palisade.defenses.parts.partition import Ensembles
+from palisade.defenses.parts.reference import PUBLIC, check_count, reference_as_pool
+from palisade.defenses.parts.votes import UNANSWERED, NoisyVotes, count_votes
+from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.statement import NOT_COVERED, Statement
 
 TEACHERS = "teachers"
 

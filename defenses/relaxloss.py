@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from datamodules.loaders import Batch
-from defenses.base import Defense
+from palisade.data.loaders import Batch
+from palisade.defenses.parts.base import Defense
 
 
 @dataclass(frozen=True, kw_only=True)

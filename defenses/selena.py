@@ -11,16 +11,16 @@ from jaxtyping import Bool
 from numpy import ndarray
 from torch import nn
 
-from datamodules.loaders import Batch
-from datamodules.split import Split
-from defenses.base import Defense
-from defenses.composed import Composed, check_batch, check_epochs
-from defenses.composition import Trainings, composed
-from defenses.dp_sgd.rules import PrivacyWarning
-from defenses.partition import Ensembles
-from defenses.split_ai import soft_labels
-from targets.fleet import Fitter, Fleet
-from targets.statement import Statement
+from palisade.data.loaders import Batch
+from palisade.data.split import Split
+from palisade.defenses.dp_sgd.rules import PrivacyWarning
+from palisade.defenses.parts.base import Defense
+from palisade.defenses.parts.composed import Composed, check_batch, check_epochs
+from palisade.defenses.parts.composition import Trainings, composed
+from palisade.defenses.parts.partition import Ensembles
+from palisade.defenses.parts.split_ai import soft_labels
+from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.statement import Statement
 
 SUB_MODELS = "sub_models"
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from commandline import call
+from palisade.commandline import call
 
 HERE = Path(__file__).parent
 MOST_EXPOSED = 3

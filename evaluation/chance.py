@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from evaluation.findings import AUC, Row
-from evaluation.guessing import Searchable, excludes_guessing
-from evaluation.table import NOTHING
+from palisade.evaluation.findings import AUC, Row
+from palisade.evaluation.guessing import Searchable, excludes_guessing
+from palisade.evaluation.table import NOTHING
 
 
 @runtime_checkable

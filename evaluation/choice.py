@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from evaluation.claims import violations
-from evaluation.curves import FPR, Series, ordered, strongest_row
-from evaluation.findings import AUC, Findings, tpr_at
-from evaluation.flags.masking import masked
-from evaluation.flags.ties import is_tied
-from evaluation.guessing import null_quantile
-from evaluation.titles import canary_text, has_canaries, is_undefended, title
-from evaluation.utility import AFFORDABLE, worth
+from palisade.evaluation.claims import violations
+from palisade.evaluation.curves import FPR, Series, ordered, strongest_row
+from palisade.evaluation.findings import AUC, Findings, tpr_at
+from palisade.evaluation.flags.masking import masked
+from palisade.evaluation.flags.ties import is_tied
+from palisade.evaluation.guessing import null_quantile
+from palisade.evaluation.titles import canary_text, has_canaries, is_undefended, title
+from palisade.evaluation.utility import AFFORDABLE, worth
 
 MANY = 16
 """More runs than a legend can name."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from evaluation.findings import Findings
-from evaluation.statistics.epsilon import one_run
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.statistics.epsilon import one_run
 
 LEVEL = 0.05
 """How often an evaluation may call true claims violated, all its claims together."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from evaluation.report.data_facts import data_facts
-from evaluation.titles import defense_name
-from evaluation.utility import ACCURACY, Utility
-from targets.statement import Statement
+from palisade.evaluation.report.data_facts import data_facts
+from palisade.evaluation.titles import defense_name
+from palisade.evaluation.utility import ACCURACY, Utility
+from palisade.targets.statement import Statement
 
 if TYPE_CHECKING:
-    from evaluation.runs import Run
+    from palisade.evaluation.runs import Run
 
 COLUMNS = (
     "run", "data", "network", "defense", "guard", "canary", "seed", "epsilon", "delta", "strength",

@@ -1,7 +1,7 @@
 """Forgetting a run: everything that it holds of the records goes, and nothing half removed looks complete.
 
-`make forget run=runs/digits/mlp-none-1a2b3c4d`, or `python -m evaluation.forget run=<folder>`; `root=`, `reports=` and
-`released=` say where else than in `runs/`, `reports/` and `released/` runs, reports and releases are kept.
+`make forget run=runs/digits/mlp-none-1a2b3c4d`, or `python -m palisade.evaluation.forget run=<folder>`; `root=`,
+`reports=` and `released=` say where else than in `runs/`, `reports/` and `released/` they are kept.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from commandline import call
-from evaluation.runs import Run, canonical
-from evaluation.trials import COUNTED, TRIALS
-from evaluation.tuning import CLAIMED, MAY_TUNE
+from palisade.commandline import call
+from palisade.evaluation.runs import Run, canonical
+from palisade.evaluation.trials import COUNTED, TRIALS
+from palisade.evaluation.tuning import CLAIMED, MAY_TUNE
 
 FORGOTTEN = ".forgotten-"
 """What the name of a run begins with while it is being removed."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.choice import is_masked, is_resolved
-from evaluation.claims import violations
-from evaluation.curves import Point, Series
-from evaluation.titles import has_canaries
-from evaluation.utility import worth
+from palisade.evaluation.choice import is_masked, is_resolved
+from palisade.evaluation.claims import violations
+from palisade.evaluation.curves import Point, Series
+from palisade.evaluation.titles import has_canaries
+from palisade.evaluation.utility import worth
 
 FEWEST = 3
 """Lines from which on the frontier is no line of the figure already."""

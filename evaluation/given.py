@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from datamodules.places import place
-from datamodules.settings import check_group, check_numbers, check_switches
+from palisade.data.places import place
+from palisade.data.settings import check_group, check_numbers, check_switches
 
 NEEDED = ("attack", "threat", "root", "reports", "released")
 GROUPS = ("attack", "threat", "report", "choose", "gate")

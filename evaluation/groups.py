@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.choice import chosen
-from evaluation.curves import FPR
-from evaluation.findings import AUC, Findings, Row, chance_at, tpr_at
-from evaluation.guessing import guessing_text
-from evaluation.table import NOTHING, percent
-from evaluation.titles import title
+from palisade.evaluation.choice import chosen
+from palisade.evaluation.curves import FPR
+from palisade.evaluation.findings import AUC, Findings, Row, chance_at, tpr_at
+from palisade.evaluation.guessing import guessing_text
+from palisade.evaluation.table import NOTHING, percent
+from palisade.evaluation.titles import title
 
 MOST = 10
 """Rows of a run that are told; all stand in results.csv."""

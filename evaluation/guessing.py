@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-from evaluation.findings import AUC, FPRS, Findings, Row, chance_at, null_at, tpr_at
+from palisade.evaluation.findings import AUC, FPRS, Findings, Row, chance_at, null_at, tpr_at
 
 HALF = 0.5
 """The AUC of guessing."""

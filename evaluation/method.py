@@ -12,20 +12,20 @@ from typing import Any
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 
-from attacks import Attack
-from datamodules.settings import made
-from datamodules.slices import Slices
-from evaluation.runs import Run, canonical
-from evaluation.signals.augmentations import AUGMENTATIONS
-from evaluation.signals.grant import Grant
-from evaluation.signals.signals import PLAIN, stamp
-from evaluation.utility import ACCURACY, Utility
-from evaluation.ways import checked_share, ways_tried
+from palisade.attacks import Attack
+from palisade.data.settings import made
+from palisade.data.slices import Slices
+from palisade.evaluation.runs import Run, canonical
+from palisade.evaluation.signals.augmentations import AUGMENTATIONS
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.signals import PLAIN, stamp
+from palisade.evaluation.utility import ACCURACY, Utility
+from palisade.evaluation.ways import checked_share, ways_tried
 
 METHOD_VERSION = 8
 """Part of what kept findings are known by; raised when a change makes the same models give other numbers."""
 
-BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "attacks.LossThreshold"}, "guesses": None}
+BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}
 """What `conf/threat/black_box.yaml` says."""
 
 
@@ -64,7 +64,7 @@ class Method:
             raise ValueError(f"queries={list(self.queries)} starts with a perturbed copy; put plain first")
         if not isinstance(self.threat.get("audit"), Mapping):
             held = self.threat.get("audit")
-            raise ValueError(f"threat.audit={held} is no attack; set threat.audit._target_=attacks.<class>")
+            raise ValueError(f"threat.audit={held} is no attack; set threat.audit._target_=palisade.attacks.<class>")
         if (share := self.threat.get("guesses")) is not None:
             checked_share("threat.guesses", share)
         Utility.named(self.utility)

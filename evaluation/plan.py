@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from attacks import Attack
-from datamodules.dataset import Dataset
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from evaluation.claims import LEVEL
-from evaluation.reach import Reach, states_epsilon
-from evaluation.runs import Run
+from palisade.attacks import Attack
+from palisade.data.dataset import Dataset
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.evaluation.claims import LEVEL
+from palisade.evaluation.reach import Reach, states_epsilon
+from palisade.evaluation.runs import Run
 
 BYTES = 4  # of a float32
 FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
@@ -24,8 +24,8 @@ STEP_SECONDS = 3e-4  # of a step whatever its size
 
 def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Sequence[int]) -> dict[str, Any]:
     """The models to train of a run, time and disk by a rough estimate, and the reach of an audit with its canaries."""
-    from targets import workers
-    from targets.training import make_fitter, settled
+    from palisade.targets import workers
+    from palisade.targets.training import make_fitter, settled
 
     membership = Membership(**settings["membership"])
     fitter = make_fitter(settings, dataset, Secret.from_text("plan"), models=[0], membership=membership)
@@ -60,7 +60,7 @@ def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
 
     A run that several guards stand before is trained once.
     """
-    from evaluation.terminal import console_for, empty_table, show
+    from palisade.evaluation.terminal import console_for, empty_table, show
 
     costs = [cost for place, cost in enumerate(costs) if TUNED in cost["folder"] or cost not in costs[:place]]
     table = empty_table()

@@ -7,14 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from datamodules.dataset import Dataset
-from datamodules.settings import made
-from datamodules.split import Membership
-from evaluation.claims import LEVEL, ways_of
-from evaluation.findings import Findings
-from evaluation.statistics.epsilon import canaries_needed, one_run
-from evaluation.titles import epsilon_text
-from evaluation.ways import SHARE, at_either_end
+from palisade.data.dataset import Dataset
+from palisade.data.settings import made
+from palisade.data.split import Membership
+from palisade.evaluation.claims import LEVEL, ways_of
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.statistics.epsilon import canaries_needed, one_run
+from palisade.evaluation.titles import epsilon_text
+from palisade.evaluation.ways import SHARE, at_either_end
 
 MORE = 0.4
 """A share that leaves enough canaries between both ends: by chance one in ten more of them may be in than out."""
@@ -43,8 +43,8 @@ class Reach:
     @classmethod
     def planned(cls, settings: Mapping[str, Any], dataset: Dataset) -> Reach | None:
         """The reach of the audit of a run that is to be trained; None without canaries, or if it claims no ε."""
-        from targets.named import make_defense
-        from targets.recipe import Recipe
+        from palisade.targets.named import make_defense
+        from palisade.targets.recipe import Recipe
 
         node, split = settings["defense"], dataset.split
         if not len(split.canaries) or not states_epsilon(settings):

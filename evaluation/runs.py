@@ -19,21 +19,22 @@ import numpy as np
 import yaml
 from jaxtyping import Bool
 
-from datamodules.dataset import Dataset, from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from evaluation.ways import SHARE
-from targets import RESULTS_VERSION
-from targets.checkpoints import discard_partly_written, kept_epochs, weights_path
-from targets.files import replacing, write, write_json
-from targets.guards import Guard, NoGuard
-from targets.guards.registry import guard_folder, guards_of, registered
-from targets.run_log import FILE as LOG
-from targets.statement import Statement
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.evaluation.ways import SHARE
+from palisade.targets import RESULTS_VERSION
+from palisade.targets.checkpoints import discard_partly_written, kept_epochs, weights_path
+from palisade.targets.files import replacing, write, write_json
+from palisade.targets.guards import Guard, NoGuard
+from palisade.targets.guards.registry import guard_folder, guards_of, registered
+from palisade.targets.run_log import FILE as LOG
+from palisade.targets.statement import Statement
 
 IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")
 """The keys that decide what a model learns, with `canary` if there are any. More models, other workers or another guard
 extend the same run, and so does the share that audits guess, which is fixed with the first model."""
+OLD = "was trained by another version, which trains other models; remove the folder, and train it again"
 PLACES = ("root", "path", "schema")
 """Where data lies decides nothing: its content is hashed instead."""
 READ_BY = "slices"
@@ -70,6 +71,8 @@ class Run:
         """
         if not (run := cls(folder)).is_complete():
             raise ValueError(f"{folder} is no complete run; give a folder that train.py printed, or train it first")
+        if not run.is_current():
+            raise ValueError(f"{folder} {OLD}")
         return run
 
     @property
@@ -210,7 +213,7 @@ class Run:
         """Says that all wanted models are there."""
         (self.folder / "FAILED").unlink(missing_ok=True)
         kept = len(self.models()) if self.is_complete() else 0
-        write_json(self.folder / "complete.json", {"models": max(models, kept)})
+        write_json(self.folder / "complete.json", {"models": max(models, kept), "results_version": RESULTS_VERSION})
 
     def audit(self) -> list[dict[str, Any]]:
         """What attacks found on the whole fleet, if it was evaluated: numbers that may be published with a release."""
@@ -228,6 +231,11 @@ class Run:
 
     def is_complete(self) -> bool:
         return (self.folder / "complete.json").exists()
+
+    def is_current(self) -> bool:
+        """A run whose models this version of the code would train again as they are."""
+        kept = json.loads((self.folder / "complete.json").read_text())
+        return bool(kept.get("results_version") == RESULTS_VERSION)
 
     def fail(self, reason: str) -> None:
         """Leaves the reason behind, if the disk has room; a run without a single model leaves but its log beside it."""
@@ -272,6 +280,8 @@ def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
     else:
         raise ValueError("neither data nor runs is given; add data=<name> or runs=<folder or pattern>")
     complete = [folder for folder in folders if Run(folder).is_complete()]
+    if old := [folder for folder in complete if not Run(folder).is_current()]:
+        raise ValueError(f"{old[0]} {OLD}")
     if runs := [Run(folder, guard) for folder in complete for guard in guards_of(folder)]:
         return runs
     there = ", ".join(sorted(path.name for path in root.glob("*/") if not path.name.startswith("."))) or "nothing"

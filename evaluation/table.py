@@ -8,16 +8,16 @@ from typing import NamedTuple, TextIO
 
 from rich.text import Text
 
-from evaluation.claims import LEVEL, is_tested, level_of, violations, ways_of
-from evaluation.curves import ordered, strongest_row
-from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
-from evaluation.flags.flags import VIOLATED, flags, meanings, refutation
-from evaluation.guessing import guessing_range
-from evaluation.reach import Reach
-from evaluation.terminal import console_for, empty_table, show
-from evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
-from evaluation.utility import CALIBRATION, Utility
-from evaluation.ways import SHARE
+from palisade.evaluation.claims import LEVEL, is_tested, level_of, violations, ways_of
+from palisade.evaluation.curves import ordered, strongest_row
+from palisade.evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
+from palisade.evaluation.flags.flags import VIOLATED, flags, meanings, refutation
+from palisade.evaluation.guessing import guessing_range
+from palisade.evaluation.reach import Reach
+from palisade.evaluation.terminal import console_for, empty_table, show
+from palisade.evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
+from palisade.evaluation.utility import CALIBRATION, Utility
+from palisade.evaluation.ways import SHARE
 
 NOTHING = "–"
 UNRECORDED = (

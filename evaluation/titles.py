@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from evaluation.findings import Findings
+    from palisade.evaluation.findings import Findings
 
 CLOSE = 0.02
 """A stated ε this near to a defense's strength is that strength: calibration stays a little below what is asked for."""

@@ -12,14 +12,14 @@ from typing import Any
 
 from hydra.errors import HydraException
 
-from commandline import one_line
-from datamodules.dataset import Dataset, from_config
-from datamodules.settings import made
-from evaluation.runs import Run
-from evaluation.tuning import Tuning, with_values
-from evaluation.ways import SHARE
-from targets import progress, workers
-from targets.files import write_json
+from palisade.commandline import one_line
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.settings import made
+from palisade.evaluation.runs import Run
+from palisade.evaluation.tuning import Tuning, with_values
+from palisade.evaluation.ways import SHARE
+from palisade.targets import progress, workers
+from palisade.targets.files import write_json
 
 TRIALS = ".trials"
 """Where trials are kept, out of sight of whoever looks for the runs of a data set."""
@@ -155,7 +155,7 @@ class Trials:
 
     def cost(self) -> dict[str, Any]:
         """What trials and fleet will cost: the fleet as much as with the slowest of the settings to try."""
-        from evaluation.plan import COSTS, TUNED, cost
+        from palisade.evaluation.plan import COSTS, TUNED, cost
 
         fleets = []
         for trial in self.trials:
@@ -183,7 +183,7 @@ def try_out(settings: Mapping[str, Any], folder: str) -> None:
     Settings that no model can be trained with, such as a learning rate that makes it diverge, lose; that they do is
     kept, so that they are not tried again.
     """
-    from targets.training import chunks, load_fleet, train_models
+    from palisade.targets.training import chunks, load_fleet, train_models
 
     run, models = Run(Path(folder)), range(settings["fleet"]["models"])
     try:

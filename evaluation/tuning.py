@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from datamodules.settings import check_numbers, made
-from evaluation.settings import flat
-from targets.recipe import FleetSettings
+from palisade.data.settings import check_numbers, made
+from palisade.evaluation.settings import flat
+from palisade.targets.recipe import FleetSettings
 
 MAY_TUNE = ("network", "defense", "trainer")
 CLAIMED = ("epsilon", "delta", "noise_multiplier", "queries")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from evaluation.findings import Findings, Row
+    from palisade.evaluation.findings import Findings, Row
 
 CALIBRATION = "test_calibration_error"
 """The metric that stands beside every utility: how far probabilities are from how often they are right."""

@@ -7,12 +7,12 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from targets.files import write_json
+from palisade.targets.files import write_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from evaluation.runs import Run
+    from palisade.evaluation.runs import Run
 
 SHARE = 0.1
 """Of the canaries, guessed at either end where a run recorded none before it was trained."""

@@ -10,8 +10,8 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.ensemble import RandomForestClassifier
 
-from attacks import LiRA, LossThreshold, View
-from evaluation import audit_scores
+from palisade.attacks import LiRA, LossThreshold, View
+from palisade.evaluation import audit_scores
 
 
 def main() -> None:

@@ -12,9 +12,9 @@ from sklearn.datasets import make_classification
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from attacks import LossThreshold, View
-from defenses.dp_sgd import DPSGD
-from evaluation import audit_scores
+from palisade.attacks import LossThreshold, View
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.evaluation import audit_scores
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 

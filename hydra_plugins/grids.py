@@ -12,8 +12,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from commandline import SOME_FAILED, is_bad_input, one_line
-from evaluation.tuning import trainings
+from palisade.commandline import SOME_FAILED, is_bad_input, one_line
+from palisade.evaluation.tuning import trainings
 
 
 @dataclass
@@ -49,12 +49,12 @@ class GridsSweeper(BasicSweeper):
         configs = [self.hydra_context.config_loader.load_sweep_config(self.config, job) for job in jobs]
         first = configs[0]
         if first.get("plan"):
-            from evaluation.plan import show_costs
+            from palisade.evaluation.plan import show_costs
 
             show_costs([costs(job) for job in self.launcher.launch(jobs, initial_job_idx=0)])
             return None
 
-        from targets import progress
+        from palisade.targets import progress
 
         if first.quiet:
             progress.silence()

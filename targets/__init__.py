@@ -6,7 +6,7 @@ import platform
 from collections.abc import Sequence
 from importlib.metadata import version
 
-RESULTS_VERSION = 3
+RESULTS_VERSION = 4
 """Part of every run's name; raised when a change makes the same configuration give other models."""
 
 
@@ -14,6 +14,6 @@ def versions(libraries: Sequence[str]) -> dict[str, str]:
     """Versions of Python, of this project and of libraries, by their names."""
     return {
         "python": platform.python_version(),
-        "palisade": version("palisade"),
+        "palisade": version("palisade-privacy"),
         **{name: version(name) for name in libraries},
     }

@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from targets.guards import GUARDS, Guard
-from targets.networks import CNN, MLP
-from targets.transformer import Transformer
+from palisade.targets.guards import GUARDS, Guard
+from palisade.targets.networks import CNN, MLP
+from palisade.targets.transformer import Transformer
 
 NETWORKS: dict[str, type[nn.Module]] = {f"{made.__module__}.{made.__name__}": made for made in (MLP, CNN, Transformer)}
 CARD_BYTES = 2**26

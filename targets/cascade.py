@@ -17,17 +17,17 @@ import torch
 from jaxtyping import Bool
 from safetensors.torch import load_file, save
 
-from datamodules.dataset import Dataset, from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership, Split
-from targets import progress, workers
-from targets.checkpoints import discard_partly_written, weights_path
-from targets.files import replacing
-from targets.fleet import Fitter, Fleet
-from targets.guards.guard import Guard
-from targets.guards.guarded import Guarded
-from targets.guards.registry import label, state_path, unfitted
-from targets.training import check_finite, chunks, make_fitter, settled, write_fleet
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership, Split
+from palisade.targets import progress, workers
+from palisade.targets.checkpoints import discard_partly_written, weights_path
+from palisade.targets.files import replacing
+from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.guards.guard import Guard
+from palisade.targets.guards.guarded import Guarded
+from palisade.targets.guards.registry import label, state_path, unfitted
+from palisade.targets.training import check_finite, chunks, make_fitter, settled, write_fleet
 
 FOLDER = "cascade"
 ANCHORS = "anchors.npz"

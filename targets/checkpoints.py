@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from targets.files import write
+from palisade.targets.files import write
 
 JOURNAL = ".together"
 

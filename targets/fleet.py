@@ -13,22 +13,22 @@ import torch
 from jaxtyping import Bool, Float, Float32, Real
 from torch import Tensor, nn
 
-from datamodules.arithmetic import Arithmetic
-from datamodules.dataset import Dataset
-from datamodules.draws import Draws
-from datamodules.loaders import Gather, training_loader
-from datamodules.secret import Secret
-from datamodules.split import Split
-from targets import notices
-from targets.checkpoints import checkpoint_epochs
-from targets.module import Target
-from targets.recipe import Recipe
-from targets.snapshots import Snapshots
-from targets.stacks import stack, unstack
-from targets.tracking import Tracker
+from palisade.data.arithmetic import Arithmetic
+from palisade.data.dataset import Dataset
+from palisade.data.draws import Draws
+from palisade.data.loaders import Gather, training_loader
+from palisade.data.secret import Secret
+from palisade.data.split import Split
+from palisade.targets import notices
+from palisade.targets.checkpoints import checkpoint_epochs
+from palisade.targets.module import Target
+from palisade.targets.recipe import Recipe
+from palisade.targets.snapshots import Snapshots
+from palisade.targets.stacks import stack, unstack
+from palisade.targets.tracking import Tracker
 
 if TYPE_CHECKING:
-    from defenses.base import Defense
+    from palisade.defenses.parts.base import Defense
 
 PREDICTION_BATCH = 4096
 State = dict[str, Tensor]

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save
 
-from datamodules.dataset import Dataset, from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from targets.files import replacing
-from targets.guards.guard import Guard
-from targets.guards.guarded import Guarded
-from targets.guards.registry import label, registered, state_path, unfitted
-from targets.training import load_fleet, make_fitter
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.targets.files import replacing
+from palisade.targets.guards.guard import Guard
+from palisade.targets.guards.guarded import Guarded
+from palisade.targets.guards.registry import label, registered, state_path, unfitted
+from palisade.targets.training import load_fleet, make_fitter
 
 
 def fit_guard(config: Mapping[str, Any], folder: str, guard: Guard, models: Sequence[int]) -> None:

@@ -8,7 +8,7 @@ import pytorch_lightning as pl
 from jaxtyping import Float
 from torch import Tensor, nn, optim
 
-from datamodules.loaders import Batch
+from palisade.data.loaders import Batch
 
 Loss = Callable[[Tensor, Batch, int], Tensor]
 Inputs = Callable[[Batch, int], Batch]

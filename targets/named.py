@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import is_dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from datamodules.settings import made, named_in_full
+from palisade.data.settings import made, named_in_full
 
 if TYPE_CHECKING:
-    from defenses.base import Defense
+    from palisade.defenses.parts.base import Defense
 
 
 def found(key: str, name: Any) -> Callable[..., Any]:
@@ -48,9 +48,7 @@ def make_defense(node: Mapping[str, Any], key: str = "defense") -> Defense:
     name = node.get("_target_")
     kind = found(f"{key}._target_", name)
     if not is_dataclass(kind) or not hasattr(kind, "separable"):  # this package knows defenses by their form alone
-        raise ValueError(
-            f"{key}._target_={name} is no defense; choose one by name, or a subclass of defenses.base.Defense"
-        )
+        raise ValueError(f"{key}._target_={name} is no defense; choose one by name, or a subclass of palisade.Defense")
     settings = {setting: value for setting, value in node.items() if setting not in ("_target_", "trainer")}
     if isinstance(settings.get("base"), Mapping):
         settings["base"] = make_defense(settings["base"], f"{key}.base")

@@ -13,8 +13,8 @@ import torch
 from hydra.utils import instantiate
 from torch import Tensor, nn
 
-from datamodules.dataset import Dataset
-from targets.named import found
+from palisade.data.dataset import Dataset
+from palisade.targets.named import found
 
 LONGEST = 300  # letters of a reason: some of torch's go on for pages
 
@@ -76,7 +76,7 @@ class NetworkMaker:
         try:
             yield
         except (Exception, SystemExit) as error:
-            if isinstance(error, ValueError) and self.settings["_target_"].startswith("targets."):
+            if isinstance(error, ValueError) and self.settings["_target_"].startswith("palisade.targets."):
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
             raise ValueError(f"{self._name}, given {given}, raised {reason}; {remedy}")  # noqa: B904

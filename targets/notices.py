@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from targets import progress
+from palisade.targets import progress
 
 NOTHING_TO_ACT_ON = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch

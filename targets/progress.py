@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
-from targets.files import remove_stale, temporary_path
+from palisade.targets.files import remove_stale, temporary_path
 
 VARIABLE = "PALISADE_PROGRESS"
 PLAIN_INTERVAL = 30.0

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from datamodules.arithmetic import Arithmetic
-from datamodules.settings import check_group, made, named_in_full
-from targets.named import found
+from palisade.data.arithmetic import Arithmetic
+from palisade.data.settings import check_group, made, named_in_full
+from palisade.targets.named import found
 
 if TYPE_CHECKING:
     from torch import nn, optim

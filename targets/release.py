@@ -15,20 +15,20 @@ from jaxtyping import Float, Float64, Real
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from datamodules import preprocessing
-from datamodules.dataset import from_config
-from datamodules.preprocessing import Preprocessing
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from targets import versions
-from targets.card import blaming, guard_of, network_of, read_card
-from targets.files import creating
-from targets.fleet import Fleet
-from targets.guards import Aggregate, Guard, NoGuard, Query
-from targets.guards.probabilities import probabilities
-from targets.guards.registry import make_guard
-from targets.statement import INFINITY, Statement
-from targets.training import complete_statement, make_fitter, recipe_digest
+from palisade.data import preprocessing
+from palisade.data.dataset import from_config
+from palisade.data.preprocessing import Preprocessing
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.targets import versions
+from palisade.targets.card import blaming, guard_of, network_of, read_card
+from palisade.targets.files import creating
+from palisade.targets.fleet import Fleet
+from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
+from palisade.targets.guards.probabilities import probabilities
+from palisade.targets.guards.registry import make_guard
+from palisade.targets.statement import INFINITY, Statement
+from palisade.targets.training import complete_statement, make_fitter, recipe_digest
 
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 AUDIT_NOTE = (

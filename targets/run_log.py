@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-from targets import notices, versions
+from palisade.targets import notices, versions
 
 FILE = "train.log"
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")

@@ -16,7 +16,7 @@ from jaxtyping import Float, Real
 from pytorch_lightning.loggers import Logger
 from torch.nn.functional import cross_entropy
 
-from datamodules.dataset import Dataset
+from palisade.data.dataset import Dataset
 
 Predict = Callable[[Real[np.ndarray, "records ..."]], Float[np.ndarray, "models records classes"]]
 

@@ -13,21 +13,21 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from datamodules.dataset import Dataset, from_config
-from datamodules.secret import Secret
-from datamodules.settings import named_in_full
-from datamodules.split import Membership
-from targets import progress, stacks
-from targets.checkpoints import weights_path, written_together
-from targets.files import replacing, write_json
-from targets.fleet import Fitter, Fleet
-from targets.named import make_defense
-from targets.network_maker import NetworkMaker
-from targets.networks import MLP
-from targets.recipe import Recipe, stages, trainers
-from targets.run_log import RunLog
-from targets.statement import Statement
-from targets.tracking import Tracker
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.secret import Secret
+from palisade.data.settings import named_in_full
+from palisade.data.split import Membership
+from palisade.targets import progress, stacks
+from palisade.targets.checkpoints import weights_path, written_together
+from palisade.targets.files import replacing, write_json
+from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.named import make_defense
+from palisade.targets.network_maker import NetworkMaker
+from palisade.targets.networks import MLP
+from palisade.targets.recipe import Recipe, stages, trainers
+from palisade.targets.run_log import RunLog
+from palisade.targets.statement import Statement
+from palisade.targets.tracking import Tracker
 
 SETTLED = Path("private") / "settled.json"
 """Where a run keeps what its defense settled before its first model; it may follow from the records."""

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
-from datamodules.tokens import PADDING
+from palisade.data.tokens import PADDING
 
 NOT_WORDS = "network=transformer reads words, not numbers; use cnn for images, mlp for tables"
 INITIAL_DEVIATION = 0.1  # of the embeddings: small, so that what is learnt soon outweighs chance

@@ -23,13 +23,12 @@ from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
-    "train", "evaluate", "targets.training", "defenses.dp_sgd", "evaluation.measuring.measure",
-    "evaluation.report.writing", "evaluation.figures.plots", "matplotlib.pyplot",
+    "palisade.targets.training", "palisade.defenses.dp_sgd", "palisade.evaluation.measuring.measure",
+    "palisade.evaluation.report.writing", "palisade.evaluation.figures.plots", "matplotlib.pyplot",
 )  # fmt: skip
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(list(PRELOADED))
-os.environ["PYTHONPATH"] = str(ROOT)  # the server starts with no other path than that of its environment
 INTERPRETER = subprocess.run
 forking = True  # False with `pytest --no-fork`
 
@@ -76,8 +75,7 @@ def call(script: str | Path, *words: str, folder: Path, path: Path | None = None
 
 
 def _interpreted(script: str | Path, words: Sequence[str], folder: Path, path: Path | None, timeout: float) -> Ended:
-    places = [str(path)] if path is not None else []
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*places, str(ROOT)])}
+    environment = {**os.environ, **({} if path is None else {"PYTHONPATH": str(path)})}
     try:
         done = INTERPRETER(
             [sys.executable, str(ROOT / script), *words],
@@ -94,7 +92,7 @@ def hear_interrupts() -> None:
 
 
 def _main(script: str, words: tuple[str, ...], folder: str, path: Path | None, streams: list[str]) -> None:
-    from targets import workers
+    from palisade.targets import workers
 
     for descriptor, stream in enumerate(streams, start=1):
         os.dup2(os.open(stream, os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)

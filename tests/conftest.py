@@ -15,7 +15,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import pytest
 
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -75,6 +74,6 @@ def one_line_errors(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def compose(tmp_path: Path) -> Callable[..., dict[str, Any]]:
     """Composes the configuration of `train.py` with overrides, as plain values; runs go to a temporary folder."""
-    from train import composed
+    from palisade.train import composed
 
     return lambda *overrides, runs=tmp_path / "runs": composed(*overrides) | {"runs": str(runs)}

@@ -19,7 +19,7 @@ from hydra import compose as composed
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from evaluate import evaluate
+from palisade.evaluate import evaluate
 
 ROOT = Path(__file__).parent.parent
 
@@ -270,8 +270,8 @@ def test_every_command_of_the_page_works(files, compose):
     from safetensors.torch import save_file
     from torch import nn
 
-    from datamodules.secret import Secret
-    from targets.release import ship
+    from palisade.data.secret import Secret
+    from palisade.targets.release import ship
 
     sys.modules["my_package"].MyNet = lambda inputs: nn.Linear(inputs, 3)
     save_file(nn.Linear(4, 3).state_dict(), "mine.safetensors")

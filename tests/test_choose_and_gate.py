@@ -11,11 +11,11 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from commandline import CLAIM_VIOLATED, GATE_EXCEEDED
-from evaluate import evaluate
-from evaluation import claims
-from targets import workers
-from train import composed, train
+from palisade.commandline import CLAIM_VIOLATED, GATE_EXCEEDED
+from palisade.evaluate import evaluate
+from palisade.evaluation import claims
+from palisade.targets import workers
+from palisade.train import composed, train
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("data=digits", "fleet.models=4", "network.hidden=[]", "trainer.epochs=2", "secret=gate", "fleet.workers=1")
@@ -62,7 +62,7 @@ def test_the_chosen_run_can_be_shipped_by_what_is_printed(capsys: Any, tmp_path:
     (ship,) = [line for line in lines if "ship=" in line]
     command = ship.partition(": ")[2].split()
     assert command[:2] == ["python", "train.py"]
-    from train import release
+    from palisade.train import release
 
     released = release(composed(*command[2:], f"released={tmp_path}"))
     assert (released / "card.json").exists() or any(released.iterdir())

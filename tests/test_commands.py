@@ -14,7 +14,7 @@ import pytest
 import yaml
 from commands import call
 
-from targets.release import Release
+from palisade.targets.release import Release
 
 ROOT = Path(__file__).parent.parent
 QUERIES = ("queries_declared", "queries_made")
@@ -27,7 +27,7 @@ def importing(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-X", "importtime", str(ROOT / script), *arguments],
         cwd=folder,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,
@@ -145,7 +145,7 @@ def test_shipped_run_is_a_release_anyone_can_use(swept, shipped):
 
 
 def test_nothing_public_lets_anyone_recompute_who_was_trained_on(swept, shipped):
-    from evaluation.runs import Run
+    from palisade.evaluation.runs import Run
 
     (run,) = (Run(folder) for folder in (swept / "runs" / "digits").glob("mlp-dp_sgd-*"))
     public = [path for path in shipped.rglob("*") if path.is_file()]

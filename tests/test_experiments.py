@@ -10,13 +10,13 @@ import yaml
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from datamodules.canaries import Canaries
-from datamodules.split import Roles
-from defenses.base import Defense
-from evaluation.tuning import Tuning, with_values
-from targets.guards.registry import make_guard
-from targets.named import make_defense
-from targets.recipe import FleetSettings, Recipe
+from palisade.data.canaries import Canaries
+from palisade.data.split import Roles
+from palisade.defenses.parts.base import Defense
+from palisade.evaluation.tuning import Tuning, with_values
+from palisade.targets.guards.registry import make_guard
+from palisade.targets.named import make_defense
+from palisade.targets.recipe import FleetSettings, Recipe
 
 CONF = Path(__file__).parents[1] / "conf"
 

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from evaluate import all_attacks
-from evaluation.measuring.measure import findings_of
-from evaluation.method import Method
-from evaluation.runs import Run, find
-from evaluation.signals.augmentations import augmented
-from evaluation.signals.grant import Grant
-from evaluation.signals.signals import answers, predictions, view
-from evaluation.studies.study_runs import run_study
-from targets.guarding import load_guarded
-from targets.guards import Query, adversarial_noise, discriminator
-from targets.guards.registry import guards_of, label, make_guard, state_path
-from train import composed, train
+from palisade.evaluate import all_attacks
+from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run, find
+from palisade.evaluation.signals.augmentations import augmented
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.signals import answers, predictions, view
+from palisade.evaluation.studies.study_runs import run_study
+from palisade.targets.guarding import load_guarded
+from palisade.targets.guards import Query, adversarial_noise, discriminator
+from palisade.targets.guards.registry import guards_of, label, make_guard, state_path
+from palisade.train import composed, train
 
 MODELS = 3
 SMALL = ("data=digits", "network.hidden=[]", "trainer.epochs=1", "split.reference=0.1", "split.pool=200")
@@ -127,7 +127,7 @@ def test_evaluation_shows_a_run_once_for_each_guard(runs: Path) -> None:
     names = ("none", "memguard", "label_only")
     assert {run.guard for run in find(runs, "digits", None)} >= {behind(runs, name).guard for name in names}
     chosen = [behind(runs, name) for name in names]
-    method = Method(attacks={"loss": {"_target_": "attacks.LossThreshold"}}, adaptive=cheap(all_attacks()))
+    method = Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}, adaptive=cheap(all_attacks()))
     found = {one.guard: one for one in findings_of(chosen, method)}
     assert set(found) == {"none", "memguard", "label_only"}
     labels_alone = ["correctness", "calibrated_correctness", "noise_agreement", "votes"]
@@ -185,7 +185,9 @@ def test_shadows_of_another_run_stand_behind_the_same_guard(tmp_path: Path) -> N
         for guard in ("guard=none", "guard=label_only")
     ]
     chosen = [Run(folder, guard) for folder in folders[::2] for guard in guards_of(folder)]
-    method = Method(attacks={"correctness": {"_target_": "attacks.Correctness"}}, adaptive=cheap(all_attacks()))
+    method = Method(
+        attacks={"correctness": {"_target_": "palisade.attacks.Correctness"}}, adaptive=cheap(all_attacks())
+    )
     rows = run_study({"name": "shadow_mismatch"}, chosen, method)
     assert len({(row.target, row.setting) for row in rows}) == 8, "each with two runs' shadows behind its own guard"
 

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from commands import Ended, call
 
-from evaluate import all_attacks
-from evaluation.method import Method
-from evaluation.runs import Run
-from evaluation.studies import never_used_rows, study_runs
-from evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
-from evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
-from evaluation.studies.study_runs import run_study
-from train import composed, train
+from palisade.evaluate import all_attacks
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run
+from palisade.evaluation.studies import never_used_rows, study_runs
+from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
+from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
+from palisade.evaluation.studies.study_runs import run_study
+from palisade.train import composed, train
 
 FLEET = (
     "fleet.models=3",

@@ -33,7 +33,7 @@ def test_nothing_of_the_network_that_it_replaces_is_passed(
 
 def test_other_networks_keep_their_settings(compose: Compose) -> None:
     settings = compose("data=digits", "network.hidden=[32]")
-    assert settings["network"] == {"_target_": "targets.networks.MLP", "hidden": [32], "activation": "relu"}
+    assert settings["network"] == {"_target_": "palisade.targets.networks.MLP", "hidden": [32], "activation": "relu"}
     assert settings["names"]["network"] == "mlp"
 
 

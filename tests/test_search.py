@@ -35,7 +35,7 @@ def start(folder: Path, *overrides: str, flags: Sequence[str] = ()) -> subproces
     """The same in a new interpreter."""
     return subprocess.Popen(
         [sys.executable, *flags, str(ROOT / SEARCH[0]), *SEARCH[1:], *overrides],
-        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
 

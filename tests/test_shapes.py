@@ -18,7 +18,7 @@ COMMANDS = (
 PROGRAM = f"""
 import runpy, sys
 from jaxtyping import install_import_hook
-install_import_hook(['attacks', 'datamodules', 'targets', 'defenses', 'evaluation'], 'test_shapes.checked')
+install_import_hook('palisade', 'test_shapes.checked')
 for command in {COMMANDS!r}:
     sys.argv = command.split()
     try:
@@ -33,7 +33,7 @@ def test_types_hold_from_data_to_report(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}", "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=300,

@@ -69,7 +69,7 @@ What is not covered is said, in words that do not depend on the records:
     rules.py cautions → test_callback.py test_data_dependent_warnings_stay_out_of_the_statement
 """
 
-from defenses.dp_sgd.callback import DPSGD
-from defenses.dp_sgd.defense import DPSGDDefense
+from palisade.defenses.dp_sgd.callback import DPSGD
+from palisade.defenses.dp_sgd.defense import DPSGDDefense
 
 __all__ = ["DPSGD", "DPSGDDefense"]

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from datamodules.secret import Secret
-from defenses.dp_sgd.batches import leaves, map_tensors
-from defenses.dp_sgd.clipping import Flat
-from defenses.dp_sgd.engine import full_precision
-from defenses.dp_sgd.gradients import ClippedSum
-from defenses.dp_sgd.records import Records, digest
-from defenses.dp_sgd.rehearsal import Rehearsal, StepFailed, random_state, seed_all
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd.batches import leaves, map_tensors
+from palisade.defenses.dp_sgd.clipping import Flat
+from palisade.defenses.dp_sgd.engine import full_precision
+from palisade.defenses.dp_sgd.gradients import ClippedSum
+from palisade.defenses.dp_sgd.records import Records, digest
+from palisade.defenses.dp_sgd.rehearsal import Rehearsal, StepFailed, random_state, seed_all
 
 ELEMENTS = 2**24
 """Numbers of per-record gradients in memory at the same time, at most."""

@@ -8,18 +8,18 @@ import pytorch_lightning as pl
 from pytorch_lightning import Callback
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from defenses.augmentation import Augmentation
-from defenses.base import Defense
-from defenses.ccl import ConvexConcave
-from defenses.dp_sgd.rules import READS_GRADIENTS
-from defenses.dropout import Dropout, DroppedOut
-from defenses.hamp import HAMP
-from defenses.label_smoothing import LabelSmoothing
-from defenses.none import NoDefense
-from targets.module import Target
-from targets.networks import CNN, MLP
-from targets.stacks import Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
-from targets.transformer import Transformer
+from palisade.defenses.augmentation import Augmentation
+from palisade.defenses.ccl import ConvexConcave
+from palisade.defenses.dp_sgd.rules import READS_GRADIENTS
+from palisade.defenses.dropout import Dropout, DroppedOut
+from palisade.defenses.hamp import HAMP
+from palisade.defenses.label_smoothing import LabelSmoothing
+from palisade.defenses.none import NoDefense
+from palisade.defenses.parts.base import Defense
+from palisade.targets.module import Target
+from palisade.targets.networks import CNN, MLP
+from palisade.targets.stacks import Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
+from palisade.targets.transformer import Transformer
 
 NETWORKS = (MLP, CNN, Transformer)
 BASES = (NoDefense, LabelSmoothing, Dropout, Augmentation, HAMP, ConvexConcave)
@@ -72,6 +72,7 @@ def is_own(module: pl.LightningModule, base: Defense) -> bool:
         return False
     inner = list(module.network.modules())[1:]
     known = all(
-        type(layer) in LAYERS or type(layer).__module__.startswith(("torch.nn.", "targets.")) for layer in inner
+        type(layer) in LAYERS or type(layer).__module__.startswith(("torch.nn.", "palisade.targets."))
+        for layer in inner
     )
     return known and not any("forward" in vars(layer) for layer in module.modules())

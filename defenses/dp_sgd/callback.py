@@ -11,24 +11,24 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.utilities import rank_zero_info
 
-from datamodules.secret import Secret
-from datamodules.units import units_of
-from defenses.dp_sgd import rules
-from defenses.dp_sgd.accounting import History
-from defenses.dp_sgd.checks import Pace
-from defenses.dp_sgd.choice import Choice, Chooser
-from defenses.dp_sgd.fit import PrivateFit
-from defenses.dp_sgd.group_norm import replace_batch_norms
-from defenses.dp_sgd.keys import fit_secret, identities
-from defenses.dp_sgd.mechanism import Mechanism, plan
-from defenses.dp_sgd.mixing import refuse_mixing_layers
-from defenses.dp_sgd.noise import core_is_idle
-from defenses.dp_sgd.rules import PrivacyWarning
-from defenses.dp_sgd.sampling import PoissonSource, Sampling, batch_transfer, poisson_loader
-from defenses.dp_sgd.step import PrivateStep
-from defenses.dp_sgd.watch import Watch
-from targets.stacks import transposed
-from targets.statement import Statement
+from palisade.data.secret import Secret
+from palisade.data.units import units_of
+from palisade.defenses.dp_sgd import rules
+from palisade.defenses.dp_sgd.accounting import History
+from palisade.defenses.dp_sgd.checks import Pace
+from palisade.defenses.dp_sgd.choice import Choice, Chooser
+from palisade.defenses.dp_sgd.fit import PrivateFit
+from palisade.defenses.dp_sgd.group_norm import replace_batch_norms
+from palisade.defenses.dp_sgd.keys import fit_secret, identities
+from palisade.defenses.dp_sgd.mechanism import Mechanism, plan
+from palisade.defenses.dp_sgd.mixing import refuse_mixing_layers
+from palisade.defenses.dp_sgd.noise import core_is_idle
+from palisade.defenses.dp_sgd.rules import PrivacyWarning
+from palisade.defenses.dp_sgd.sampling import PoissonSource, Sampling, batch_transfer, poisson_loader
+from palisade.defenses.dp_sgd.step import PrivateStep
+from palisade.defenses.dp_sgd.watch import Watch
+from palisade.targets.stacks import transposed
+from palisade.targets.statement import Statement
 
 SEALED = "dp_sgd_optimizer_states"
 """A checkpoint's optimizer states under another name: without this callback Lightning refuses to resume from it."""

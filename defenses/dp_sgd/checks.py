@@ -15,12 +15,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from datamodules.secret import Secret
-from defenses.dp_sgd.batches import map_tensors
-from defenses.dp_sgd.engine import Engine, Notes
-from defenses.dp_sgd.mechanism import Mechanism
-from defenses.dp_sgd.records import Records
-from defenses.dp_sgd.rehearsal import SEED, Rehearsal
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd.batches import map_tensors
+from palisade.defenses.dp_sgd.engine import Engine, Notes
+from palisade.defenses.dp_sgd.mechanism import Mechanism
+from palisade.defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.rehearsal import SEED, Rehearsal
 
 RECORD_TOLERANCE = 1e-5
 """Of the difference of a record's gradients in company and alone, over max(C, norm): what float32 rounds."""

@@ -9,16 +9,16 @@ from typing import Any
 import pytorch_lightning as pl
 from torch import nn
 
-from datamodules.secret import Secret
-from defenses.dp_sgd.alone import Alone, Functional
-from defenses.dp_sgd.checks import MANY, Checks, Compared
-from defenses.dp_sgd.clipping import CLIPPINGS, Flat
-from defenses.dp_sgd.diversity import CANDIDATES, diverse
-from defenses.dp_sgd.engine import Engine, LayerError
-from defenses.dp_sgd.gradients import ClippedSum
-from defenses.dp_sgd.mechanism import Mechanism
-from defenses.dp_sgd.records import Records
-from defenses.dp_sgd.rehearsal import Rehearsal, StepFailed
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd.alone import Alone, Functional
+from palisade.defenses.dp_sgd.checks import MANY, Checks, Compared
+from palisade.defenses.dp_sgd.clipping import CLIPPINGS, Flat
+from palisade.defenses.dp_sgd.diversity import CANDIDATES, diverse
+from palisade.defenses.dp_sgd.engine import Engine, LayerError
+from palisade.defenses.dp_sgd.gradients import ClippedSum
+from palisade.defenses.dp_sgd.mechanism import Mechanism
+from palisade.defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.rehearsal import Rehearsal, StepFailed
 
 FUNCTIONAL_PARAMETERS = 2_000_000
 """Trained parameters above which vectorized gradients cost more than records one by one (`benchmarks/dp_speed.py`)."""

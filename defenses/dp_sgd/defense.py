@@ -12,19 +12,19 @@ from pytorch_lightning import Callback
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from datamodules.samplers import Poisson
-from datamodules.split import Split
-from defenses.base import Defense
-from defenses.dp_sgd.bases import check_base, check_callbacks
-from defenses.dp_sgd.callback import DPSGD
-from defenses.dp_sgd.choice import slowdown
-from defenses.dp_sgd.fleets import SHARED, OfFleet, in_terms_of_a_run, settled
-from defenses.dp_sgd.rules import check_arguments, check_counts
-from defenses.none import NoDefense
-from targets.fleet import Fitter, Fleet
-from targets.statement import Statement
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.data.samplers import Poisson
+from palisade.data.split import Split
+from palisade.defenses.dp_sgd.bases import check_base, check_callbacks
+from palisade.defenses.dp_sgd.callback import DPSGD
+from palisade.defenses.dp_sgd.choice import slowdown
+from palisade.defenses.dp_sgd.fleets import SHARED, OfFleet, in_terms_of_a_run, settled
+from palisade.defenses.dp_sgd.rules import check_arguments, check_counts
+from palisade.defenses.none import NoDefense
+from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.statement import Statement
 
 
 @dataclass(frozen=True, kw_only=True)

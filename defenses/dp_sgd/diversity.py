@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from defenses.dp_sgd.batches import leaves
-from defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.batches import leaves
+from palisade.defenses.dp_sgd.records import Records
 
 CANDIDATES = 2048
 """Units that are looked at, at most."""

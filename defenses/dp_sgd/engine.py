@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from defenses.dp_sgd.clipping import Flat
-from defenses.dp_sgd.gradients import ClippedSum, Refused
-from defenses.dp_sgd.layers import Gradients, Sums, Tape, gradients
-from defenses.dp_sgd.layers.dense import dense_gradients
-from defenses.dp_sgd.layers.embedding import embedding_gradients
-from defenses.dp_sgd.layers.tape import joined_positions, learning, squared_norms
-from defenses.dp_sgd.layers.tied import tied_gradients
+from palisade.defenses.dp_sgd.clipping import Flat
+from palisade.defenses.dp_sgd.gradients import ClippedSum, Refused
+from palisade.defenses.dp_sgd.layers import Gradients, Sums, Tape, gradients
+from palisade.defenses.dp_sgd.layers.dense import dense_gradients
+from palisade.defenses.dp_sgd.layers.embedding import embedding_gradients
+from palisade.defenses.dp_sgd.layers.tape import joined_positions, learning, squared_norms
+from palisade.defenses.dp_sgd.layers.tied import tied_gradients
 
 
 class LayerError(Refused):

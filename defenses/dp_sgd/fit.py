@@ -8,12 +8,12 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from defenses.dp_sgd.alone import Alone, RecordByRecord
-from defenses.dp_sgd.batches import batch_shape
-from defenses.dp_sgd.engine import Engine, LayerError, replace_attribute
-from defenses.dp_sgd.physical import PhysicalBatches
-from defenses.dp_sgd.step import PrivateStep
-from defenses.dp_sgd.watch import Watch
+from palisade.defenses.dp_sgd.alone import Alone, RecordByRecord
+from palisade.defenses.dp_sgd.batches import batch_shape
+from palisade.defenses.dp_sgd.engine import Engine, LayerError, replace_attribute
+from palisade.defenses.dp_sgd.physical import PhysicalBatches
+from palisade.defenses.dp_sgd.step import PrivateStep
+from palisade.defenses.dp_sgd.watch import Watch
 
 
 class PrivateFit:

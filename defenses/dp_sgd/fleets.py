@@ -9,13 +9,13 @@ from typing import Any
 
 from pytorch_lightning import LightningModule
 
-from defenses.base import Defense
-from defenses.dp_sgd.bases import is_own
-from defenses.dp_sgd.callback import DPSGD
-from defenses.dp_sgd.choice import UNLESS_UNCHECKED, Choice, Chooser
-from defenses.dp_sgd.mixing import BY_FIX
-from defenses.dp_sgd.rules import PrivacyWarning
-from targets.fleet import Fitter, Fleet
+from palisade.defenses.dp_sgd.bases import is_own
+from palisade.defenses.dp_sgd.callback import DPSGD
+from palisade.defenses.dp_sgd.choice import UNLESS_UNCHECKED, Choice, Chooser
+from palisade.defenses.dp_sgd.mixing import BY_FIX
+from palisade.defenses.dp_sgd.rules import PrivacyWarning
+from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Fitter, Fleet
 
 SHARED = ("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs")
 """Settings that defense and callback have under one name."""

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from jaxtyping import Float32
 
-from datamodules.secret import Stream
+from palisade.data.secret import Stream
 
 BLOCK = 2**16
 """How many numbers are made at a time: few enough that they stay in the cache."""

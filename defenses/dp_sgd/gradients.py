@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from defenses.dp_sgd.clipping import Flat
+from palisade.defenses.dp_sgd.clipping import Flat
 
 
 class Refused(ValueError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
-from targets.networks import group_norm
+from palisade.targets.networks import group_norm
 
 
 def replace_batch_norms(network: nn.Module) -> list[str]:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Sequence
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from datamodules.secret import BYTES, Secret
-from defenses.dp_sgd.mechanism import Mechanism
+from palisade.data.secret import BYTES, Secret
+from palisade.defenses.dp_sgd.mechanism import Mechanism
 
 
 def identities(

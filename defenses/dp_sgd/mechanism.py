@@ -7,9 +7,17 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 
-from defenses.dp_sgd.accounting import Accounted, History, Phase, accounted, calibrate, privacy_curve, rdp_epsilon
-from defenses.dp_sgd.sampling import Sampling
-from targets.statement import NOT_COVERED, Statement
+from palisade.defenses.dp_sgd.accounting import (
+    Accounted,
+    History,
+    Phase,
+    accounted,
+    calibrate,
+    privacy_curve,
+    rdp_epsilon,
+)
+from palisade.defenses.dp_sgd.sampling import Sampling
+from palisade.targets.statement import NOT_COVERED, Statement
 
 LIBRARIES = ("opacus", "pytorch-lightning", "torch")
 LOGS = "logged loss, clipped fraction and gradient norms: they are computed from the private records"

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from defenses.dp_sgd.gradients import Refused
+from palisade.defenses.dp_sgd.gradients import Refused
 
 BY_FIX = ", as DPSGD(fix=True) does"
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from datamodules.secret import Secret
-from defenses.dp_sgd.gaussian import gaussian
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd.gaussian import gaussian
 
 SUMMANDS = 4
 AHEAD = 300_000

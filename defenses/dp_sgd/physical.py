@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from defenses.dp_sgd.batches import part
+from palisade.defenses.dp_sgd.batches import part
 
 
 class PhysicalBatches:

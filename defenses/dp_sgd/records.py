@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from defenses.dp_sgd.batches import batch_shape, content, leaves, part
+from palisade.defenses.dp_sgd.batches import batch_shape, content, leaves, part
 
 WHOLE_STEPS = 16
 """Steps of a foreign sampler that the records for a first look are taken from, at most."""
@@ -58,7 +58,7 @@ class Records:
     """Makes batches of some units of privacy as the loader makes whole steps.
 
     A step is what the sampler yields: indices, those of one unit side by side; indices and mask of every model of a
-    stack (`datamodules.samplers.Step`); or anything else that the data set turns into a batch of as many rows as the
+    stack (`data.samplers.Step`); or anything else that the data set turns into a batch of as many rows as the
     sampler declares (`rows_per_index`).
 
     Args:

@@ -14,9 +14,9 @@ import torch
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor, nn
 
-from datamodules.draws import Draws
-from defenses.dp_sgd.gradients import Refused
-from defenses.dp_sgd.state import ModuleState, Saved
+from palisade.data.draws import Draws
+from palisade.defenses.dp_sgd.gradients import Refused
+from palisade.defenses.dp_sgd.state import ModuleState, Saved
 
 SEED = 0x5EED
 """Of random numbers where both sides of a comparison need the same."""

@@ -14,11 +14,11 @@ from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn, optim
 
-from defenses.dp_sgd.accounting import Accounted
-from defenses.dp_sgd.clipping import CLIPPINGS
-from defenses.dp_sgd.gradients import WAYS
-from defenses.dp_sgd.mechanism import Mechanism
-from defenses.dp_sgd.sampling import Sampling
+from palisade.defenses.dp_sgd.accounting import Accounted
+from palisade.defenses.dp_sgd.clipping import CLIPPINGS
+from palisade.defenses.dp_sgd.gradients import WAYS
+from palisade.defenses.dp_sgd.mechanism import Mechanism
+from palisade.defenses.dp_sgd.sampling import Sampling
 
 VACUOUS = 10.0
 READS_GRADIENTS = ("on_after_backward", "on_before_optimizer_step")

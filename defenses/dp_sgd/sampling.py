@@ -15,11 +15,11 @@ from pytorch_lightning.trainer.connectors.data_connector import _DataLoaderSourc
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils import data
 
-from datamodules.samplers import Poisson, poisson_mask
-from datamodules.secret import Secret
-from datamodules.units import Groups, Units
-from defenses.dp_sgd.batches import part
-from defenses.dp_sgd.records import Drawn, Records, foreign_steps, names_records
+from palisade.data.samplers import Poisson, poisson_mask
+from palisade.data.secret import Secret
+from palisade.data.units import Groups, Units
+from palisade.defenses.dp_sgd.batches import part
+from palisade.defenses.dp_sgd.records import Drawn, Records, foreign_steps, names_records
 
 
 @dataclass(frozen=True, kw_only=True)

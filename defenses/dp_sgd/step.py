@@ -10,13 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from datamodules.secret import Secret
-from defenses.dp_sgd.gradients import ClippedSum
-from defenses.dp_sgd.journal import Journal
-from defenses.dp_sgd.mechanism import Mechanism
-from defenses.dp_sgd.noise import NoiseSource, ParameterNoise
-from defenses.dp_sgd.rules import check_resumed
-from targets.stacks import transposed
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd.gradients import ClippedSum
+from palisade.defenses.dp_sgd.journal import Journal
+from palisade.defenses.dp_sgd.mechanism import Mechanism
+from palisade.defenses.dp_sgd.noise import NoiseSource, ParameterNoise
+from palisade.defenses.dp_sgd.rules import check_resumed
+from palisade.targets.stacks import transposed
 
 
 class PrivateStep:

@@ -10,15 +10,15 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from defenses.dp_sgd.alone import Alone
-from defenses.dp_sgd.batches import leaves
-from defenses.dp_sgd.checks import FEW, MANY, Pace, chosen
-from defenses.dp_sgd.choice import CHAINED, NOT_COMPARED, Chooser
-from defenses.dp_sgd.engine import Engine, LayerError
-from defenses.dp_sgd.gradients import ClippedSum
-from defenses.dp_sgd.records import Records, digest
-from defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed, kept_random, random_state
-from defenses.dp_sgd.state import ModuleState, attributes_sign, differing
+from palisade.defenses.dp_sgd.alone import Alone
+from palisade.defenses.dp_sgd.batches import leaves
+from palisade.defenses.dp_sgd.checks import FEW, MANY, Pace, chosen
+from palisade.defenses.dp_sgd.choice import CHAINED, NOT_COMPARED, Chooser
+from palisade.defenses.dp_sgd.engine import Engine, LayerError
+from palisade.defenses.dp_sgd.gradients import ClippedSum
+from palisade.defenses.dp_sgd.records import Records, digest
+from palisade.defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed, kept_random, random_state
+from palisade.defenses.dp_sgd.state import ModuleState, attributes_sign, differing
 
 ROUNDING = 1e-6
 """Relative difference of gradients that depend on nothing that differs."""

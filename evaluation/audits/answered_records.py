@@ -9,11 +9,11 @@ from typing import Any, cast
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from attacks import View
-from evaluation.audits.audited_model import AuditedModel
-from evaluation.audits.saved_records import LEAST, SavedRecords
-from evaluation.signals.grant import Grant
-from targets.guards import Level
+from palisade.attacks import View
+from palisade.evaluation.audits.audited_model import AuditedModel
+from palisade.evaluation.audits.saved_records import LEAST, SavedRecords
+from palisade.evaluation.signals.grant import Grant
+from palisade.targets.guards import Level
 
 ROUNDED = 0.005
 """What rounding to two decimals moves a probability at most; that of many classes adds up."""

@@ -7,16 +7,16 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from attacks import Attack, View
-from evaluation.audits.answered_records import order_of
-from evaluation.audits.audited import has_several, lacking, measures, units
-from evaluation.audits.blind_baseline import blind_scores
-from evaluation.audits.saved_records import LEAST
-from evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
-from evaluation.audits.used_share import UsedShare, used_share
-from evaluation.chance import auc_text
-from evaluation.findings import AUC
-from evaluation.flags.flag import Flag
+from palisade.attacks import Attack, View
+from palisade.evaluation.audits.answered_records import order_of
+from palisade.evaluation.audits.audited import has_several, lacking, measures, units
+from palisade.evaluation.audits.blind_baseline import blind_scores
+from palisade.evaluation.audits.saved_records import LEAST
+from palisade.evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
+from palisade.evaluation.audits.used_share import UsedShare, used_share
+from palisade.evaluation.chance import auc_text
+from palisade.evaluation.findings import AUC
+from palisade.evaluation.flags.flag import Flag
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.audits.asked_records import AskedRecords
-from evaluation.audits.page import Page, Table
-from evaluation.audits.plot import p_value_curve
+from palisade.evaluation.audits.asked_records import AskedRecords
+from palisade.evaluation.audits.page import Page, Table
+from palisade.evaluation.audits.plot import p_value_curve
 
 SHOWN = 50
 """Records that the page lists; results.csv holds all."""

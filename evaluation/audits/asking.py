@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Shaped
 
-from evaluation.audits.answer_log import AnswerLog, name_of_input
-from evaluation.audits.audited_model import numbers
-from targets import progress
+from palisade.evaluation.audits.answer_log import AnswerLog, name_of_input
+from palisade.evaluation.audits.audited_model import numbers
+from palisade.targets import progress
 
 if TYPE_CHECKING:
-    from evaluation.audits.endpoint import Asked, Endpoint
+    from palisade.evaluation.audits.endpoint import Asked, Endpoint
 
 AGAIN = 4
 """Kept answers that are asked for again."""

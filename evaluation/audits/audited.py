@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from attacks import Attack, View
-from attacks.class_thresholds import Threshold
-from evaluation.audits.asking import BudgetSpentError
-from evaluation.audits.blind_baseline import blind_scores
-from evaluation.audits.shadow_files import accuracy_of, margins
-from evaluation.findings import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
-from evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
-from evaluation.statistics.metrics import advantage, balanced_accuracy, ppv, roc_auc, tnr_at_fnr, tpr_at_fpr
-from evaluation.statistics.roc import Measured, Roc
+from palisade.attacks import Attack, View
+from palisade.attacks.parts.class_thresholds import Threshold
+from palisade.evaluation.audits.asking import BudgetSpentError
+from palisade.evaluation.audits.blind_baseline import blind_scores
+from palisade.evaluation.audits.shadow_files import accuracy_of, margins
+from palisade.evaluation.findings import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
+from palisade.evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from palisade.evaluation.statistics.metrics import advantage, balanced_accuracy, ppv, roc_auc, tnr_at_fnr, tpr_at_fpr
+from palisade.evaluation.statistics.roc import Measured, Roc
 
 BLIND = "blind_baseline"
 """Stands where an attack's name does; it never asks the model."""

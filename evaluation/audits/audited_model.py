@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from datamodules.places import place
-from targets.named import found
+from palisade.data.places import place
+from palisade.targets.named import found
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,8 +78,8 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
     Raises:
         ValueError: if the release answers about groups only, or its network is unknown.
     """
-    from targets.guards import Aggregate, NoGuard
-    from targets.release import Release
+    from palisade.targets.guards import Aggregate, NoGuard
+    from palisade.targets.release import Release
 
     own = network.get("_target_")
     release = Release.load(folder, network=found(CLASS, own) if own else None)

@@ -8,7 +8,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from evaluation.audits.answered_records import (
+from palisade.evaluation.audits.answered_records import (
     answered,
     askable,
     check_alike,
@@ -18,18 +18,18 @@ from evaluation.audits.answered_records import (
     shared_rows,
     view_of,
 )
-from evaluation.audits.asked_records import ask_records
-from evaluation.audits.asked_report import asked_content, asked_page
-from evaluation.audits.audited import audited
-from evaluation.audits.audited_model import AuditedModel, of_file, of_release
-from evaluation.audits.endpoint import Endpoint
-from evaluation.audits.gate import judge
-from evaluation.audits.report import audit_page, content
-from evaluation.audits.saved_records import LEAST, SavedRecords, enough, read
-from evaluation.audits.shadow_files import check_apart, shadow_sides
-from evaluation.audits.table import show_page
-from evaluation.limits.limit import Limit
-from evaluation.method import Method
+from palisade.evaluation.audits.asked_records import ask_records
+from palisade.evaluation.audits.asked_report import asked_content, asked_page
+from palisade.evaluation.audits.audited import audited
+from palisade.evaluation.audits.audited_model import AuditedModel, of_file, of_release
+from palisade.evaluation.audits.endpoint import Endpoint
+from palisade.evaluation.audits.gate import judge
+from palisade.evaluation.audits.report import audit_page, content
+from palisade.evaluation.audits.saved_records import LEAST, SavedRecords, enough, read
+from palisade.evaluation.audits.shadow_files import check_apart, shadow_sides
+from palisade.evaluation.audits.table import show_page
+from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.method import Method
 
 COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"
 KINDS = ("outputs", "model", "endpoint", "records")

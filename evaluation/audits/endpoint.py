@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from evaluation.audits.answer_log import AnswerLog
-from evaluation.audits.asking import Asking
-from evaluation.audits.audited_model import Answers, AuditedModel, numbers
+from palisade.evaluation.audits.answer_log import AnswerLog
+from palisade.evaluation.audits.asking import Asking
+from palisade.evaluation.audits.audited_model import Answers, AuditedModel, numbers
 
 Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
 ANSWER_BYTES = 2**26

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from evaluation.audits.audited import Audited, tied
-from evaluation.chance import against_chance, auc_text
-from evaluation.findings import AUC, FPRS, tpr_at
-from evaluation.flags.flag import Flag
-from evaluation.flags.flags import FEW
-from evaluation.flags.ties import TIED, ties_of
-from evaluation.measuring.leakage import AT_SHADOWS
-from evaluation.statistics.chance import chance_level
-from evaluation.table import percent
+from palisade.evaluation.audits.audited import Audited, tied
+from palisade.evaluation.chance import against_chance, auc_text
+from palisade.evaluation.findings import AUC, FPRS, tpr_at
+from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.flags.flags import FEW
+from palisade.evaluation.flags.ties import TIED, ties_of
+from palisade.evaluation.measuring.leakage import AT_SHADOWS
+from palisade.evaluation.statistics.chance import chance_level
+from palisade.evaluation.table import percent
 
 
 def flags(found: Audited) -> list[Flag]:

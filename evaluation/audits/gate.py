@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from evaluation.audits.audited import Audited, tied
-from evaluation.audits.flags import inverted, masked, shared_records
-from evaluation.findings import tpr_at
-from evaluation.flags.ties import TIED
-from evaluation.limits.limit import Limit, found_text, upper
+from palisade.evaluation.audits.audited import Audited, tied
+from palisade.evaluation.audits.flags import inverted, masked, shared_records
+from palisade.evaluation.findings import tpr_at
+from palisade.evaluation.flags.ties import TIED
+from palisade.evaluation.limits.limit import Limit, found_text, upper
 
 
 def judge(found: Audited, limit: Limit) -> tuple[str, bool]:

@@ -12,12 +12,12 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from evaluation.figures.style import save, svg
-from evaluation.flags.flag import Flag
-from evaluation.report.page import inline, script
-from targets import versions
-from targets.files import write as write_text
-from targets.files import write_json
+from palisade.evaluation.figures.style import save, svg
+from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.report.page import inline, script
+from palisade.targets import versions
+from palisade.targets.files import write as write_text
+from palisade.targets.files import write_json
 
 ALARMS = ("different records", "masked, not protected", "shared records")
 """Flags without which nothing on the page may be read."""

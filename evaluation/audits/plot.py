@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from evaluation.audits.audited import BLIND, Audited
-from evaluation.figures.style import COLORS, GUESSING, MUTED, STYLE, figure, rates
-from evaluation.statistics.metrics import roc_points
+from palisade.evaluation.audits.audited import BLIND, Audited
+from palisade.evaluation.figures.style import COLORS, GUESSING, MUTED, STYLE, figure, rates
+from palisade.evaluation.statistics.metrics import roc_points
 
 
 def audit_roc(found: Audited) -> Figure:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from evaluation.audits.audited import BLIND, Audited
-from evaluation.audits.flags import flags, over, verdict
-from evaluation.audits.page import Page, Table
-from evaluation.audits.plot import audit_roc
-from evaluation.chance import auc_text
-from evaluation.findings import AUC, FPRS, tpr_at
-from evaluation.measuring.leakage import AT_SHADOWS
-from evaluation.table import percent
+from palisade.evaluation.audits.audited import BLIND, Audited
+from palisade.evaluation.audits.flags import flags, over, verdict
+from palisade.evaluation.audits.page import Page, Table
+from palisade.evaluation.audits.plot import audit_roc
+from palisade.evaluation.chance import auc_text
+from palisade.evaluation.findings import AUC, FPRS, tpr_at
+from palisade.evaluation.measuring.leakage import AT_SHADOWS
+from palisade.evaluation.table import percent
 
 COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
 """Of results.csv, named as in that of runs."""

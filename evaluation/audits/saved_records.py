@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from datamodules.array_files import read_arrays
-from datamodules.decompression import BROKEN, opened
-from datamodules.places import place
-from datamodules.settings import MOST_INT
+from palisade.data.array_files import read_arrays
+from palisade.data.decompression import BROKEN, opened
+from palisade.data.places import place
+from palisade.data.settings import MOST_INT
 
 if TYPE_CHECKING:
     import pandas as pd

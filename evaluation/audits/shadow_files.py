@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from attacks import Attack, Correctness, View
-from attacks.class_thresholds import Threshold, class_thresholds
-from evaluation.audits.answered_records import AnsweredRecords, shared_persons, shared_rows
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.intervals import Estimate
-from evaluation.statistics.metrics import balanced_accuracy
-from evaluation.statistics.roc import Roc
+from palisade.attacks import Attack, Correctness, View
+from palisade.attacks.parts.class_thresholds import Threshold, class_thresholds
+from palisade.evaluation.audits.answered_records import AnsweredRecords, shared_persons, shared_rows
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.intervals import Estimate
+from palisade.evaluation.statistics.metrics import balanced_accuracy
+from palisade.evaluation.statistics.roc import Roc
 
 SHADOW_SIDES = ("shadow_members", "shadow_nonmembers")
 """Settings that name the files: records that the shadow was trained on, and records that it was not."""

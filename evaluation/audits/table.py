@@ -6,8 +6,8 @@ from typing import TextIO
 
 from rich.text import Text
 
-from evaluation.audits.page import Page, by_reason
-from evaluation.terminal import console_for, empty_table, show
+from palisade.evaluation.audits.page import Page, by_reason
+from palisade.evaluation.terminal import console_for, empty_table, show
 
 
 def show_page(page: Page, file: TextIO | None = None, lines: int = 20) -> None:

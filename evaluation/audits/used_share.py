@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from evaluation.statistics.intervals import upper_limit
+from palisade.evaluation.statistics.intervals import upper_limit
 
 THRESHOLD_FPR = 0.05
 """False positive rate of the threshold where no member is known to choose it by."""

@@ -11,12 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from scipy.stats import binom
 
-from evaluation.choice import readable
-from evaluation.curves import series
-from evaluation.figures.style import GUESSING, MUTED, STYLE, fading, figure, looks, percent
-from evaluation.findings import Findings
-from evaluation.measuring.exposure import FPR, MOSTLY, Exposure, exposures
-from evaluation.titles import title
+from palisade.evaluation.choice import readable
+from palisade.evaluation.curves import series
+from palisade.evaluation.figures.style import GUESSING, MUTED, STYLE, fading, figure, looks, percent
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.measuring.exposure import FPR, MOSTLY, Exposure, exposures
+from palisade.evaluation.titles import title
 
 GRID = np.linspace(0, 1, 401)[1:]
 

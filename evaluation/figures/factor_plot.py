@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from evaluation.figures.style import COLORS, GUESSING, INK, MARKERS, STYLE, figure, percent
-from evaluation.findings import AUC, FPRS
-from evaluation.studies.studies import GAP, TPR, Study, StudyRow
+from palisade.evaluation.figures.style import COLORS, GUESSING, INK, MARKERS, STYLE, figure, percent
+from palisade.evaluation.findings import AUC, FPRS
+from palisade.evaluation.studies.studies import GAP, TPR, Study, StudyRow
 
 SHOWN = {TPR: ("TPR at 1 % FPR", FPRS[0]), AUC: ("AUC", 0.5), GAP: ("Accuracy on members − on non-members", 0.0)}
 """What is drawn: its name, and its value where nothing leaks."""

@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from evaluation.curves import FPR, Point, Series
-from evaluation.figures.style import rates
-from evaluation.findings import Row
+from palisade.evaluation.curves import FPR, Point, Series
+from palisade.evaluation.figures.style import rates
+from palisade.evaluation.findings import Row
 
 
 def scale(axes: Axes, lines: Sequence[Series]) -> float:

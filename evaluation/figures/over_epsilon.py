@@ -12,13 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from evaluation.claims import violations
-from evaluation.curves import FPR, Point, Series, ceiling
-from evaluation.figures.marks import ends, leakage, scale, span, utility
-from evaluation.figures.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
-from evaluation.findings import Findings
-from evaluation.guessing import drawn_level
-from evaluation.titles import epsilon_text
+from palisade.evaluation.claims import violations
+from palisade.evaluation.curves import FPR, Point, Series, ceiling
+from palisade.evaluation.figures.marks import ends, leakage, scale, span, utility
+from palisade.evaluation.figures.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.guessing import drawn_level
+from palisade.evaluation.titles import epsilon_text
 
 APART = 1.8  # ε closer than this factor share a tick
 BESIDE, WIDEST = 8.0, 24.0  # lines of the same ε stand this many points beside each other, all within so many

@@ -8,15 +8,15 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from evaluation.curves import FPR, series
-from evaluation.figures.marks import ends, leakage, scale, span, utility
-from evaluation.figures.placement import Label
-from evaluation.figures.style import GUESSING, STYLE, figure, looks, percent
-from evaluation.figures.tradeoff_panel import FRONTIER, STAR, write
-from evaluation.findings import Findings
-from evaluation.frontier import frontier
-from evaluation.guessing import drawn_level
-from evaluation.titles import setting
+from palisade.evaluation.curves import FPR, series
+from palisade.evaluation.figures.marks import ends, leakage, scale, span, utility
+from palisade.evaluation.figures.placement import Label
+from palisade.evaluation.figures.style import GUESSING, STYLE, figure, looks, percent
+from palisade.evaluation.figures.tradeoff_panel import FRONTIER, STAR, write
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.frontier import frontier
+from palisade.evaluation.guessing import drawn_level
+from palisade.evaluation.titles import setting
 
 PALE = 0.3
 """Opacity of a run that another one beats in both."""

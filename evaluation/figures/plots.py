@@ -10,11 +10,11 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from evaluation.curves import Series, series
-from evaluation.figures.over_epsilon import OverEpsilon, has_bounds, has_claims
-from evaluation.figures.style import COLORS, STYLE, figure
-from evaluation.figures.tradeoff_panel import draw, focus, write
-from evaluation.findings import Findings
+from palisade.evaluation.curves import Series, series
+from palisade.evaluation.figures.over_epsilon import OverEpsilon, has_bounds, has_claims
+from palisade.evaluation.figures.style import COLORS, STYLE, figure
+from palisade.evaluation.figures.tradeoff_panel import draw, focus, write
+from palisade.evaluation.findings import Findings
 
 
 def tradeoff(findings: Sequence[Findings]) -> Figure:

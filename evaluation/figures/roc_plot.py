@@ -9,12 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from evaluation.choice import are_many, readable
-from evaluation.curves import FPR, ceiling, series
-from evaluation.figures.style import CEILING, GUESSING, MUTED, STYLE, fading, figure, looks, rates
-from evaluation.findings import AUC, Findings
-from evaluation.statistics.chance import chance_level
-from evaluation.titles import title
+from palisade.evaluation.choice import are_many, readable
+from palisade.evaluation.curves import FPR, ceiling, series
+from palisade.evaluation.figures.style import CEILING, GUESSING, MUTED, STYLE, fading, figure, looks, rates
+from palisade.evaluation.findings import AUC, Findings
+from palisade.evaluation.statistics.chance import chance_level
+from palisade.evaluation.titles import title
 
 LOWEST_FPR = 1e-4
 

@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
-from evaluation.figures.style import COLORS, INK, PAPER, STYLE, figure
-from evaluation.findings import FPRS
-from evaluation.studies.studies import TPR, Study, cell
+from palisade.evaluation.figures.style import COLORS, INK, PAPER, STYLE, figure
+from palisade.evaluation.findings import FPRS
+from palisade.evaluation.studies.studies import TPR, Study, cell
 
 SHADES = LinearSegmentedColormap.from_list("found", ["#f1f4f8", COLORS[0]])
 """One hue from light to dark: told apart by the color-blind, and in print."""

@@ -15,9 +15,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from evaluation.curves import Series
-from evaluation.findings import Findings
-from targets.files import replacing
+from palisade.evaluation.curves import Series
+from palisade.evaluation.findings import Findings
+from palisade.targets.files import replacing
 
 INK, MUTED, PAPER = "#1a1d21", "#6b7178", "#ffffff"
 VIOLATED = "#c0182b"

@@ -11,13 +11,13 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from evaluation.curves import FPR, Series
-from evaluation.figures.marks import ends, leakage, places, scale, span, utility
-from evaluation.figures.placement import Label, place
-from evaluation.figures.style import GUESSING, INK, MUTED, looks, percent
-from evaluation.frontier import frontier, has_frontier
-from evaluation.guessing import drawn_level
-from evaluation.utility import AFFORDABLE, worth
+from palisade.evaluation.curves import FPR, Series
+from palisade.evaluation.figures.marks import ends, leakage, places, scale, span, utility
+from palisade.evaluation.figures.placement import Label, place
+from palisade.evaluation.figures.style import GUESSING, INK, MUTED, looks, percent
+from palisade.evaluation.frontier import frontier, has_frontier
+from palisade.evaluation.guessing import drawn_level
+from palisade.evaluation.utility import AFFORDABLE, worth
 
 LABEL_SIZE = 8.5
 STAR = 13

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from evaluation.findings import Findings
-from evaluation.flags.flag import Flag
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.flags.flag import Flag
 
 SAME = ("defense", "guard", "guard_strength", "seed")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from evaluation.claims import violations
-from evaluation.curves import FPR, strongest_row
-from evaluation.findings import Findings, tpr_at
-from evaluation.flags.flag import Flag
-from evaluation.flags.ties import is_tied
-from evaluation.guessing import excludes_guessing
-from evaluation.titles import is_undefended, setting
-from evaluation.utility import worth
+from palisade.evaluation.claims import violations
+from palisade.evaluation.curves import FPR, strongest_row
+from palisade.evaluation.findings import Findings, tpr_at
+from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.flags.ties import is_tied
+from palisade.evaluation.guessing import excludes_guessing
+from palisade.evaluation.titles import is_undefended, setting
+from palisade.evaluation.utility import worth
 
 DP_SGD = "dp_sgd"
 

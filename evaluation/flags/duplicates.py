@@ -8,9 +8,9 @@ from functools import lru_cache
 
 import numpy as np
 
-from datamodules.dataset import Dataset
-from evaluation.findings import Findings
-from evaluation.flags.flag import Flag
+from palisade.data.dataset import Dataset
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.flags.flag import Flag
 
 DUPLICATES = "duplicates"
 """The name of the metric."""

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from evaluation.claims import Violation, violations
-from evaluation.curves import ordered
-from evaluation.findings import AUC, FPRS, Findings, tpr_at
-from evaluation.flags.adaptive_canaries import unadapted
-from evaluation.flags.dominance import dominated
-from evaluation.flags.duplicates import duplicated
-from evaluation.flags.flag import Flag
-from evaluation.flags.linear_baseline import below_linear
-from evaluation.flags.luck import explained
-from evaluation.flags.masking import masked
-from evaluation.flags.ties import tied
-from evaluation.flags.unlike_models import unlike
-from evaluation.titles import title
+from palisade.evaluation.claims import Violation, violations
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import AUC, FPRS, Findings, tpr_at
+from palisade.evaluation.flags.adaptive_canaries import unadapted
+from palisade.evaluation.flags.dominance import dominated
+from palisade.evaluation.flags.duplicates import duplicated
+from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.flags.linear_baseline import below_linear
+from palisade.evaluation.flags.luck import explained
+from palisade.evaluation.flags.masking import masked
+from palisade.evaluation.flags.ties import tied
+from palisade.evaluation.flags.unlike_models import unlike
+from palisade.evaluation.titles import title
 
 VIOLATED = "CLAIM VIOLATED"
 FEW = 5

@@ -10,10 +10,10 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from datamodules.dataset import Dataset
-from evaluation.findings import Findings
-from evaluation.flags.flag import Flag
-from evaluation.utility import ACCURACY
+from palisade.data.dataset import Dataset
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.utility import ACCURACY
 
 LINEAR = "linear_test_accuracy"
 """The name of the metric."""

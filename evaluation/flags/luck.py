@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evaluation.findings import FPRS, Findings, tpr_at
-from evaluation.flags.flag import Flag
-from evaluation.guessing import excludes_guessing, guessing_text
+from palisade.evaluation.findings import FPRS, Findings, tpr_at
+from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.guessing import excludes_guessing, guessing_text
 
 
 def explained(found: Findings) -> Iterator[Flag]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TypeGuard
 
-from evaluation.findings import AUC, Findings, Row
-from evaluation.flags.flag import Flag
-from evaluation.titles import is_undefended
+from palisade.evaluation.findings import AUC, Findings, Row
+from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.titles import is_undefended
 
 MASKED = "masked, not protected"
 MOST = 0.5

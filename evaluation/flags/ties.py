@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from evaluation.findings import FPRS, Findings, tied_at
-from evaluation.flags.flag import Flag
+from palisade.evaluation.findings import FPRS, Findings, tied_at
+from palisade.evaluation.flags.flag import Flag
 
 TIED = 0.05
 """Share of non-members that may stand at the threshold itself."""

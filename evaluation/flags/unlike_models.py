@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from attacks import View
-from attacks.signals import MIN_RECORDS_TO_STANDARDIZE, centers_and_spreads
-from evaluation.findings import Findings, Row
-from evaluation.flags.flag import Flag
+from palisade.attacks import View
+from palisade.attacks.parts.signals import MIN_RECORDS_TO_STANDARDIZE, centers_and_spreads
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.flags.flag import Flag
 
 SPREAD = "log_odds_spread"
 """The name of the metric: the spread of a model's log-odds over the median model's."""

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import beta, t
 
-from evaluation.findings import Findings, Row
+from palisade.evaluation.findings import Findings, Row
 
 FEWEST = 4
 """Models below which how much they differ is unknown."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.curves import ordered
-from evaluation.findings import Findings
-from evaluation.limits.few_models import ENOUGH, unseen
-from evaluation.limits.limit import KEPT, Limit
-from evaluation.titles import title
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.limits.few_models import ENOUGH, unseen
+from palisade.evaluation.limits.limit import KEPT, Limit
+from palisade.evaluation.titles import title
 
 
 def gate(findings: Sequence[Findings], limit: Limit) -> tuple[list[str], bool]:

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from datamodules.settings import made
-from evaluation.claims import violations
-from evaluation.findings import FPRS, Findings, Row, tied_at, tpr_at
-from evaluation.flags.masking import masked
-from evaluation.flags.ties import TIED
-from evaluation.guessing import excludes_guessing, guessing_level, guessing_text
-from evaluation.limits.few_models import ENOUGH, FEWEST, widened, worst
-from evaluation.table import percent
+from palisade.data.settings import made
+from palisade.evaluation.claims import violations
+from palisade.evaluation.findings import FPRS, Findings, Row, tied_at, tpr_at
+from palisade.evaluation.flags.masking import masked
+from palisade.evaluation.flags.ties import TIED
+from palisade.evaluation.guessing import excludes_guessing, guessing_level, guessing_text
+from palisade.evaluation.limits.few_models import ENOUGH, FEWEST, widened, worst
+from palisade.evaluation.table import percent
 
 KEPT, UNDECIDED, EXCEEDED = "kept", "not decided", "EXCEEDED"
 

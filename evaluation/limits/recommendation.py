@@ -8,13 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from evaluation.curves import ordered
-from evaluation.findings import Findings
-from evaluation.limits.few_models import ENOUGH, unseen
-from evaluation.limits.limit import Limit, found_text, upper
-from evaluation.titles import has_canaries, title
-from evaluation.utility import worth
-from targets.guards.registry import registered
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.limits.few_models import ENOUGH, unseen
+from palisade.evaluation.limits.limit import Limit, found_text, upper
+from palisade.evaluation.titles import has_canaries, title
+from palisade.evaluation.utility import worth
+from palisade.targets.guards.registry import registered
 
 CANARIES = "only its canaries were attacked, and no release may hold any"
 SELECTED = (

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float, Int64, Shaped
 from scipy.special import log_softmax
 
-from evaluation.utility import ACCURACY, CALIBRATION, UTILITIES
+from palisade.evaluation.utility import ACCURACY, CALIBRATION, UTILITIES
 
 BINS = 15
 FULL = 10

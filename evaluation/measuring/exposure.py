@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import beta
 
-from evaluation.findings import FPRS, Findings
-from evaluation.statistics.roc import Ranking
+from palisade.evaluation.findings import FPRS, Findings
+from palisade.evaluation.statistics.roc import Ranking
 
 FPR = FPRS[0]
 MOSTLY = 0.5

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from attacks import Attack, View
-from attacks.view import WHITE_BOX
-from evaluation.measuring.exposure import calls
+from palisade.attacks import Attack, View
+from palisade.attacks.parts.view import WHITE_BOX
+from palisade.evaluation.measuring.exposure import calls
 
 LEAST = 8
 """Models from which on either half has enough shadows to be attacked like the whole."""

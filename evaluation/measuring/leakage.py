@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from attacks import Attack, View
-from attacks.shadow_thresholds import shadow_thresholds
-from evaluation.findings import AUC, FPRS, LEAST_TARGETS, TARGETS, Row, tied_at, tnr_at, tpr_at
-from evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
-from evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_at_fpr
-from evaluation.statistics.roc import Measured
+from palisade.attacks import Attack, View
+from palisade.attacks.parts.shadow_thresholds import shadow_thresholds
+from palisade.evaluation.findings import AUC, FPRS, LEAST_TARGETS, TARGETS, Row, tied_at, tnr_at, tpr_at
+from palisade.evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
+from palisade.evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_at_fpr
+from palisade.evaluation.statistics.roc import Measured
 
 PRIORS = (0.01, 0.1, 0.5)
 """Shares of members among all whom an attacker may suspect."""

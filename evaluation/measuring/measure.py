@@ -11,30 +11,30 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from attacks import Attack, LossThreshold, View
-from datamodules.slices import NO_SLICES
-from datamodules.split import Membership
-from evaluation.audit import audit_records
-from evaluation.claims import LEVEL
-from evaluation.findings import Findings, Row
-from evaluation.flags.duplicates import DUPLICATES, duplicated_share
-from evaluation.flags.linear_baseline import LINEAR, linear_accuracy
-from evaluation.flags.unlike_models import spread_rows
-from evaluation.measuring.exposure import Exposure
-from evaluation.measuring.half_fleets import ASSUMED, over_dispersion
-from evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
-from evaluation.measuring.null_rows import null_rows, null_rows_of_groups
-from evaluation.measuring.usefulness import groups, usefulness
-from evaluation.method import Method
-from evaluation.runs import Run
-from evaluation.signals.signals import view
-from evaluation.statistics.bootstrap import Bootstrap
-from evaluation.statistics.metrics import Ranking
-from evaluation.studies.mismatch import mismatch_view
-from evaluation.ways import check_guesses_somebody, record_way
-from targets import progress, workers
-from targets.files import write_json
-from targets.recipe import Recipe
+from palisade.attacks import Attack, LossThreshold, View
+from palisade.data.slices import NO_SLICES
+from palisade.data.split import Membership
+from palisade.evaluation.audit import audit_records
+from palisade.evaluation.claims import LEVEL
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.flags.duplicates import DUPLICATES, duplicated_share
+from palisade.evaluation.flags.linear_baseline import LINEAR, linear_accuracy
+from palisade.evaluation.flags.unlike_models import spread_rows
+from palisade.evaluation.measuring.exposure import Exposure
+from palisade.evaluation.measuring.half_fleets import ASSUMED, over_dispersion
+from palisade.evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
+from palisade.evaluation.measuring.null_rows import null_rows, null_rows_of_groups
+from palisade.evaluation.measuring.usefulness import groups, usefulness
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.statistics.bootstrap import Bootstrap
+from palisade.evaluation.statistics.metrics import Ranking
+from palisade.evaluation.studies.mismatch import mismatch_view
+from palisade.evaluation.ways import check_guesses_somebody, record_way
+from palisade.targets import progress, workers
+from palisade.targets.files import write_json
+from palisade.targets.recipe import Recipe
 
 
 def findings_of(runs: Sequence[Run], method: Method) -> list[Findings]:

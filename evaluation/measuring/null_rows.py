@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float
 
-from attacks import Attack, View
-from evaluation.findings import FPRS, Row, chance_at, null_at
-from evaluation.measuring.leakage import targets_of
-from evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
+from palisade.attacks import Attack, View
+from palisade.evaluation.findings import FPRS, Row, chance_at, null_at
+from palisade.evaluation.measuring.leakage import targets_of
+from palisade.evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
 
 Scores = Float[np.ndarray, "models records"]
 

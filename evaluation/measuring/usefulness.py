@@ -7,15 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from datamodules.dataset import Dataset
-from datamodules.slices import Slices
-from evaluation.findings import Row
-from evaluation.measuring.contributions import measures
-from evaluation.measuring.leakage import LEAST, numbers
-from evaluation.runs import Run
-from evaluation.signals.signals import answers, predictions
-from evaluation.statistics.bootstrap import Bootstrap, fleet_mean
-from evaluation.utility import CALIBRATION, UTILITIES
+from palisade.data.dataset import Dataset
+from palisade.data.slices import Slices
+from palisade.evaluation.findings import Row
+from palisade.evaluation.measuring.contributions import measures
+from palisade.evaluation.measuring.leakage import LEAST, numbers
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.signals import answers, predictions
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
+from palisade.evaluation.utility import CALIBRATION, UTILITIES
 
 TRAIN = "train_accuracy"
 METRICS = (*(utility.metric for utility in UTILITIES.values()), CALIBRATION)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evaluation.choice import chosen
-from evaluation.curves import ordered
-from evaluation.findings import AUC, FPRS, Findings, tpr_at
-from evaluation.table import NOTHING, attack_text, percent
-from evaluation.titles import title
+from palisade.evaluation.choice import chosen
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import AUC, FPRS, Findings, tpr_at
+from palisade.evaluation.table import NOTHING, attack_text, percent
+from palisade.evaluation.titles import title
 
 NUMBERS = (
     "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from datamodules.split import ROLES
+from palisade.data.split import ROLES
 
 if TYPE_CHECKING:
-    from evaluation.runs import Run
+    from palisade.evaluation.runs import Run
 
 
 def data_facts(run: Run) -> dict[str, Any]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation.curves import FPR
-from evaluation.findings import Findings
-from evaluation.titles import has_canaries, line_name
+from palisade.evaluation.curves import FPR
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.titles import has_canaries, line_name
 
 TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
 """How many models are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""

@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from evaluation.curves import FPR, ordered
-from evaluation.findings import AUC, Findings, tpr_at
-from evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, THRESHOLD_FPR
-from evaluation.studies.outside_records import OUTSIDER_ROLES
-from evaluation.studies.studies import FALSELY_ACCUSED, percents
-from evaluation.titles import has_canaries, title
+from palisade.evaluation.curves import FPR, ordered
+from palisade.evaluation.findings import AUC, Findings, tpr_at
+from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, THRESHOLD_FPR
+from palisade.evaluation.studies.outside_records import OUTSIDER_ROLES
+from palisade.evaluation.studies.studies import FALSELY_ACCUSED, percents
+from palisade.evaluation.titles import has_canaries, title
 
 KINDS: Mapping[str, str] = {
     CORRUPTED: "corrupted copies of records that were never used",

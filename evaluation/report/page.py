@@ -11,19 +11,19 @@ from typing import Any
 
 import jinja2
 
-from evaluation.choice import are_many
-from evaluation.curves import FPR, ordered, series
-from evaluation.figures.style import INK, MUTED, PAPER
-from evaluation.findings import Findings
-from evaluation.flags.flags import meanings
-from evaluation.frontier import has_frontier
-from evaluation.report.attack_table import NUMBERS, attack_tables
-from evaluation.report.outsiders import accusation_table
-from evaluation.report.promises import promises
-from evaluation.report.provenance import as_yaml
-from evaluation.report.sections import BOUNDS
-from evaluation.table import NOTHING, WORDS, corrections, headings, lines, reaches
-from evaluation.titles import canary_text, has_canaries, setting
+from palisade.evaluation.choice import are_many
+from palisade.evaluation.curves import FPR, ordered, series
+from palisade.evaluation.figures.style import INK, MUTED, PAPER
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.flags.flags import meanings
+from palisade.evaluation.frontier import has_frontier
+from palisade.evaluation.report.attack_table import NUMBERS, attack_tables
+from palisade.evaluation.report.outsiders import accusation_table
+from palisade.evaluation.report.promises import promises
+from palisade.evaluation.report.provenance import as_yaml
+from palisade.evaluation.report.sections import BOUNDS
+from palisade.evaluation.table import NOTHING, WORDS, corrections, headings, lines, reaches
+from palisade.evaluation.titles import canary_text, has_canaries, setting
 
 TEXTS = (*WORDS, "needs")
 """Headings of columns that hold no numbers."""

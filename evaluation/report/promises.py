@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.curves import ordered
-from evaluation.findings import Findings
-from evaluation.table import NOTHING
-from evaluation.titles import line_name, title
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.table import NOTHING
+from palisade.evaluation.titles import line_name, title
 
 DESCRIBED = {
     "mechanism": "mechanism",

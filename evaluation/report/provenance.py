@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from evaluation.curves import ordered
-from evaluation.findings import Findings
-from evaluation.method import METHOD_VERSION
-from evaluation.titles import title
-from targets import RESULTS_VERSION, versions
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.method import METHOD_VERSION
+from palisade.evaluation.titles import title
+from palisade.targets import RESULTS_VERSION, versions
 
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
 OWN = ("defense", "guard", "canary", "guesses", "seed")

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from evaluation.runs import Run, canonical
-from targets.recipe import Recipe
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.evaluation.runs import Run, canonical
+from palisade.targets.recipe import Recipe
 
 EVERYTHING = Membership(how="fixed", share=1.0)
 """Releases are trained on the whole pool."""

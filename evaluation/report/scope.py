@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from evaluation.curves import ordered
-from evaluation.findings import FPRS, Findings, Row, chance_at, null_at
-from evaluation.runs import PLACES
-from evaluation.titles import has_canaries
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import FPRS, Findings, Row, chance_at, null_at
+from palisade.evaluation.runs import PLACES
+from palisade.evaluation.titles import has_canaries
 
 INTERNAL, PUBLIC = "internal", "public"
 NOTES: Mapping[str, str] = {

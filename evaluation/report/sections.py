@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.choice import chosen
-from evaluation.claims import is_refutable, level_of, violations, ways_of
-from evaluation.curves import FPR, ordered, series, strongest_row
-from evaluation.findings import AUC, Findings, most_powerful, tpr_at
-from evaluation.frontier import frontier
-from evaluation.measuring.exposure import Exposure
-from evaluation.report.scope import INTERNAL
-from evaluation.table import NOTHING, bound_text, percent
-from evaluation.titles import epsilon_text, has_canaries, setting, title
+from palisade.evaluation.choice import chosen
+from palisade.evaluation.claims import is_refutable, level_of, violations, ways_of
+from palisade.evaluation.curves import FPR, ordered, series, strongest_row
+from palisade.evaluation.findings import AUC, Findings, most_powerful, tpr_at
+from palisade.evaluation.frontier import frontier
+from palisade.evaluation.measuring.exposure import Exposure
+from palisade.evaluation.report.scope import INTERNAL
+from palisade.evaluation.table import NOTHING, bound_text, percent
+from palisade.evaluation.titles import epsilon_text, has_canaries, setting, title
 
 BOUNDS = {
     "one_run": (

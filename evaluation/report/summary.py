@@ -6,21 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from evaluation.curves import ordered
-from evaluation.findings import Findings
-from evaluation.flags.flag import Flag
-from evaluation.flags.flags import VIOLATED, flags
-from evaluation.groups import groups
-from evaluation.report.game import game, grants
-from evaluation.report.glossary import GLOSSARY
-from evaluation.report.outsiders import FalseAccusations, outsiders
-from evaluation.report.provenance import provenance
-from evaluation.report.scope import INTERNAL, NOTES
-from evaluation.report.sections import compared, evidence, exposed, pareto
-from evaluation.report.utility_loss import costs
-from evaluation.report.verdict import verdicts
-from evaluation.table import skips
-from evaluation.titles import title
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.flags.flags import VIOLATED, flags
+from palisade.evaluation.groups import groups
+from palisade.evaluation.report.game import game, grants
+from palisade.evaluation.report.glossary import GLOSSARY
+from palisade.evaluation.report.outsiders import FalseAccusations, outsiders
+from palisade.evaluation.report.provenance import provenance
+from palisade.evaluation.report.scope import INTERNAL, NOTES
+from palisade.evaluation.report.sections import compared, evidence, exposed, pareto
+from palisade.evaluation.report.utility_loss import costs
+from palisade.evaluation.report.verdict import verdicts
+from palisade.evaluation.table import skips
+from palisade.evaluation.titles import title
 
 
 def summary(

@@ -6,11 +6,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from evaluation.curves import ordered
-from evaluation.findings import Findings, Row
-from evaluation.table import percent
-from evaluation.titles import has_canaries, is_undefended, title
-from evaluation.utility import CALIBRATION, NOTHING
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.table import percent
+from palisade.evaluation.titles import has_canaries, is_undefended, title
+from palisade.evaluation.utility import CALIBRATION, NOTHING
 
 
 @dataclass(frozen=True, kw_only=True)

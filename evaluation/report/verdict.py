@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from evaluation.chance import against_chance, auc_text
-from evaluation.choice import chosen, is_resolved, passed_over, seed_text
-from evaluation.claims import Violation, violations
-from evaluation.curves import FPR, strongest_row
-from evaluation.findings import AUC, Findings, tpr_at
-from evaluation.flags.flags import refutation
-from evaluation.flags.masking import masked
-from evaluation.guessing import excludes_guessing, guessing_text
-from evaluation.report.game import shadows_of
-from evaluation.table import IF_LEAKED, if_leaked, percent
-from evaluation.titles import is_undefended, title
+from palisade.evaluation.chance import against_chance, auc_text
+from palisade.evaluation.choice import chosen, is_resolved, passed_over, seed_text
+from palisade.evaluation.claims import Violation, violations
+from palisade.evaluation.curves import FPR, strongest_row
+from palisade.evaluation.findings import AUC, Findings, tpr_at
+from palisade.evaluation.flags.flags import refutation
+from palisade.evaluation.flags.masking import masked
+from palisade.evaluation.guessing import excludes_guessing, guessing_text
+from palisade.evaluation.report.game import shadows_of
+from palisade.evaluation.table import IF_LEAKED, if_leaked, percent
+from palisade.evaluation.titles import is_undefended, title
 
 
 @dataclass(frozen=True, kw_only=True)

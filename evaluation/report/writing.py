@@ -10,18 +10,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from evaluation.curves import ordered
-from evaluation.figures.exposure_plot import exposure
-from evaluation.figures.plots import tradeoff
-from evaluation.figures.roc_plot import roc
-from evaluation.figures.style import save, svg
-from evaluation.findings import COLUMNS, Findings
-from evaluation.measuring.exposure import exposed_csv
-from evaluation.report.outsiders import FalseAccusations
-from evaluation.report.page import inline, render
-from evaluation.report.scope import INTERNAL, PUBLIC, checked_scope, public_command, published
-from evaluation.report.summary import summary
-from targets.files import write as write_text
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.figures.exposure_plot import exposure
+from palisade.evaluation.figures.plots import tradeoff
+from palisade.evaluation.figures.roc_plot import roc
+from palisade.evaluation.figures.style import save, svg
+from palisade.evaluation.findings import COLUMNS, Findings
+from palisade.evaluation.measuring.exposure import exposed_csv
+from palisade.evaluation.report.outsiders import FalseAccusations
+from palisade.evaluation.report.page import inline, render
+from palisade.evaluation.report.scope import INTERNAL, PUBLIC, checked_scope, public_command, published
+from palisade.evaluation.report.summary import summary
+from palisade.targets.files import write as write_text
 
 
 def write(

@@ -12,16 +12,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from commandline import one_line
-from evaluation.curves import FPR, strongest_row
-from evaluation.findings import Findings, tpr_at
-from evaluation.limits.limit import Limit, found_text
-from evaluation.method import METHOD_VERSION, Method
-from evaluation.runs import canonical
-from evaluation.search.space import Space
-from evaluation.settings import flat
-from evaluation.titles import title
-from evaluation.utility import worth
+from palisade.commandline import one_line
+from palisade.evaluation.curves import FPR, strongest_row
+from palisade.evaluation.findings import Findings, tpr_at
+from palisade.evaluation.limits.limit import Limit, found_text
+from palisade.evaluation.method import METHOD_VERSION, Method
+from palisade.evaluation.runs import canonical
+from palisade.evaluation.search.space import Space
+from palisade.evaluation.settings import flat
+from palisade.evaluation.titles import title
+from palisade.evaluation.utility import worth
 
 if TYPE_CHECKING:
     from optuna import Study

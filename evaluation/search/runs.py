@@ -8,16 +8,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datamodules.dataset import from_config
-from evaluation.curves import series
-from evaluation.findings import Findings
-from evaluation.frontier import frontier
-from evaluation.measuring.measure import findings_of
-from evaluation.method import Method
-from evaluation.runs import Run
-from evaluation.search.frontier_search import FAILED, GUARD, RUN, Search, explore
-from evaluation.search.space import Space
-from targets.guards.registry import label, make_guard
+from palisade.data.dataset import from_config
+from palisade.evaluation.curves import series
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.frontier import frontier
+from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run
+from palisade.evaluation.search.frontier_search import FAILED, GUARD, RUN, Search, explore
+from palisade.evaluation.search.space import Space
+from palisade.targets.guards.registry import label, make_guard
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from datamodules.settings import check_switches
+from palisade.data.settings import check_switches
 
 if TYPE_CHECKING:
     from optuna.trial import Trial

@@ -10,16 +10,16 @@ from typing import Any
 
 from rich.table import Table
 
-from evaluation.curves import FPR, strongest_row
-from evaluation.figures.pareto_plot import pareto
-from evaluation.figures.style import save, svg
-from evaluation.findings import tpr_at
-from evaluation.search.frontier_search import FAILED, RUN, SETTINGS
-from evaluation.search.runs import Searched
-from evaluation.table import percent
-from evaluation.terminal import empty_table
-from evaluation.titles import title
-from targets.files import write
+from palisade.evaluation.curves import FPR, strongest_row
+from palisade.evaluation.figures.pareto_plot import pareto
+from palisade.evaluation.figures.style import save, svg
+from palisade.evaluation.findings import tpr_at
+from palisade.evaluation.search.frontier_search import FAILED, RUN, SETTINGS
+from palisade.evaluation.search.runs import Searched
+from palisade.evaluation.table import percent
+from palisade.evaluation.terminal import empty_table
+from palisade.evaluation.titles import title
+from palisade.targets.files import write
 
 COLUMNS = ("trial", "settings", "utility", "tpr", "on_frontier", "run", "seconds", "failed")
 SELECTED = (

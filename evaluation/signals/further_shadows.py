@@ -7,10 +7,10 @@ from collections.abc import Callable
 import numpy as np
 from jaxtyping import Bool, Shaped
 
-from attacks import View
-from datamodules.split import Membership
-from evaluation.runs import Run
-from evaluation.signals.grant import Grant
+from palisade.attacks import View
+from palisade.data.split import Membership
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.grant import Grant
 
 FurtherShadows = Callable[[int, np.ndarray, np.ndarray, int], View]
 
@@ -37,7 +37,7 @@ def further_shadows(
     def train(
         target: int, inside: Bool[np.ndarray, "records"], outside: Bool[np.ndarray, "records"], shadows: int
     ) -> View:
-        from targets.cascade import Stage
+        from palisade.targets.cascade import Stage
 
         stage, rest = Stage.of(run.folder, target, inside, outside), ~(inside | outside)
         stage.train(run.config, guard, shadows)

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Shaped
 from scipy.special import softmax
 
-from targets.guards import Guard, Level, NoGuard
+from palisade.targets.guards import Guard, Level, NoGuard
 
 LEVELS = ("label", "probabilities", "logits")
 

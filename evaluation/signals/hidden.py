@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from evaluation.runs import Run
+from palisade.evaluation.runs import Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -24,7 +24,7 @@ def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"
     """
     import torch
 
-    from targets.training import load_fleet
+    from palisade.targets.training import load_fleet
 
     x = run.dataset.x[run.dataset.split.audited]
     fleet = load_fleet(run.config, run.dataset, run.folder, run.models()[:MODELS])

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from attacks import ThreatModel, View
-from attacks.view import is_vectors
-from evaluation.runs import Run
-from evaluation.signals.augmentations import augmented
-from evaluation.signals.further_shadows import further_shadows
-from evaluation.signals.grant import Grant
-from targets.files import replacing
-from targets.guards import NoGuard
-from targets.guards.registry import guard_folder
+from palisade.attacks import ThreatModel, View
+from palisade.attacks.parts.view import is_vectors
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.augmentations import augmented
+from palisade.evaluation.signals.further_shadows import further_shadows
+from palisade.evaluation.signals.grant import Grant
+from palisade.targets.files import replacing
+from palisade.targets.guards import NoGuard
+from palisade.targets.guards.registry import guard_folder
 
 if TYPE_CHECKING:
-    from targets.fleet import Fleet
-    from targets.guards.guarded import Guarded
+    from palisade.targets.fleet import Fleet
+    from palisade.targets.guards.guarded import Guarded
 
 PLAIN = ("plain",)
 SIGNALS_VERSION = 3
@@ -53,7 +53,7 @@ def view(
         given |= {f"population_{name}": released for name, released in population.items()}
         given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
     if any(threat.shadow_features for threat in threats) and not is_vectors(data.x):
-        from evaluation.signals.hidden import last_hidden  # of the attacker's own models, without a guard
+        from palisade.evaluation.signals.hidden import last_hidden  # of the attacker's own models, without a guard
 
         plain = Run(run.folder)
         hidden = cached(plain, "last_hidden", partial(last_hidden, plain))
@@ -79,7 +79,7 @@ def view(
 
 def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
     """What only weights and checkpoints tell, as far as attacks need it."""
-    from evaluation.signals.white_box import trajectory, white_box
+    from palisade.evaluation.signals.white_box import trajectory, white_box
 
     found: dict[str, np.ndarray] = {}
     run = Run(run.folder)  # weights are behind no guard
@@ -129,14 +129,14 @@ def predictions(run: Run, role: str) -> Int64[np.ndarray, "models records"]:
 
 def guarded(run: Run) -> Guarded:
     """The models of a run behind its guard."""
-    from targets.guarding import load_guarded
+    from palisade.targets.guarding import load_guarded
 
     return load_guarded(run.config, run.dataset, run.folder, run.models(), run.guard)
 
 
 def fleet(run: Run) -> Fleet:
     """The models of a run."""
-    from targets.training import load_fleet
+    from palisade.targets.training import load_fleet
 
     return load_fleet(run.config, run.dataset, run.folder, run.models())
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float, Int64, Real
 
-from attacks.outputs import Outputs
-from evaluation.runs import Run
+from palisade.attacks.parts.outputs import Outputs
+from palisade.evaluation.runs import Run
 
 if TYPE_CHECKING:
-    from targets.fleet import Fleet
+    from palisade.targets.fleet import Fleet
 
 
 def white_box(run: Run) -> dict[str, np.ndarray]:
@@ -22,7 +22,7 @@ def white_box(run: Run) -> dict[str, np.ndarray]:
         `gradient_norms` and `activation_norms`, (models, audited, layers), and `alignment`, (models, audited): see
         `attacks.View`.
     """
-    from targets.gradients import layer_norms
+    from palisade.targets.gradients import layer_norms
 
     x, y = _audited(run)
     final = [_fleet(run, model) for model in run.models()]
@@ -54,7 +54,7 @@ def _alignment(
     middle the sum without the norms would be the fall of the loss over training, which the loss attack sees as well.
     Dividing by the length of a stretch weighs early and late ones alike.
     """
-    from targets.gradients import slopes
+    from palisade.targets.gradients import slopes
 
     path = [_fleet(run, model, epoch) for epoch in (0, *run.checkpoints(), None)]
     total = np.zeros(len(y), dtype=np.float32)
@@ -73,6 +73,6 @@ def _audited(run: Run) -> tuple[Real[np.ndarray, "audited ..."], Int64[np.ndarra
 
 
 def _fleet(run: Run, model: int, epoch: int | None = None) -> Fleet:
-    from targets.training import load_fleet
+    from palisade.targets.training import load_fleet
 
     return load_fleet(run.config, run.dataset, run.folder, [model], epoch)

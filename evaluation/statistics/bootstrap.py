@@ -9,8 +9,8 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
-from evaluation.statistics.roc import Measured, Ranking, Roc
+from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from palisade.evaluation.statistics.roc import Measured, Ranking, Roc
 
 AT_ONCE = 2**17
 """Weights that are worked on together: as many as a processor's caches hold."""

@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from scipy.special import betaincinv
 from scipy.stats import binom, rankdata
 
-from evaluation.statistics.roc import Roc, precision
+from palisade.evaluation.statistics.roc import Roc, precision
 
 BAND_POINTS = 16
 

@@ -13,7 +13,7 @@ from typing import Literal, overload
 import numpy as np
 from jaxtyping import Bool, Float
 
-from evaluation.statistics.intervals import (
+from palisade.evaluation.statistics.intervals import (
     Called,
     Estimate,
     RocBand,
@@ -22,7 +22,7 @@ from evaluation.statistics.intervals import (
     roc_band,
     tpr_band,
 )
-from evaluation.statistics.roc import Ranking, Roc, check_rate, precision
+from palisade.evaluation.statistics.roc import Ranking, Roc, check_rate, precision
 
 __all__ = [
     "Estimate", "Ranking", "Roc", "RocBand", "advantage", "balanced_accuracy", "ppv", "roc_auc", "roc_points",

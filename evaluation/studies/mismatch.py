@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from attacks import View
+from palisade.attacks import View
 
 ANSWERS = ("logits", "probabilities", "predictions")
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from evaluation.findings import Findings
-from evaluation.method import Method
-from evaluation.runs import Run
-from evaluation.studies.never_used import accusations, keys_of
-from evaluation.studies.outside_records import SETTING, outside_records
-from evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels
-from targets import progress, workers
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run
+from palisade.evaluation.studies.never_used import accusations, keys_of
+from palisade.evaluation.studies.outside_records import SETTING, outside_records
+from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels
+from palisade.targets import progress, workers
 
 
 def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[StudyRow]:

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int, Real
 
-from datamodules.dataset import Dataset
-from datamodules.places import place
-from evaluation.audits.saved_records import SavedRecords, read
-from evaluation.flags.duplicates import content_digest
-from evaluation.runs import Run
+from palisade.data.dataset import Dataset
+from palisade.data.places import place
+from palisade.evaluation.audits.saved_records import SavedRecords, read
+from palisade.evaluation.flags.duplicates import content_digest
+from palisade.evaluation.runs import Run
 
 OUTSIDER_ROLES = ("test", "population", "reference", "validation")
 MAX_PER_KIND = 500

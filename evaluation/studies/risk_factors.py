@@ -7,15 +7,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from datamodules.split import Membership
-from evaluation.findings import AUC, Findings
-from evaluation.measuring.measure import findings_of
-from evaluation.method import Method
-from evaluation.runs import Run
-from evaluation.settings import flat
-from evaluation.studies.studies import GAP, UTILITY, StudyRow, study_rows
-from evaluation.titles import title
-from targets.recipe import Recipe
+from palisade.data.split import Membership
+from palisade.evaluation.findings import AUC, Findings
+from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run
+from palisade.evaluation.settings import flat
+from palisade.evaluation.studies.studies import GAP, UTILITY, StudyRow, study_rows
+from palisade.evaluation.titles import title
+from palisade.targets.recipe import Recipe
 
 WIDTH, RECORDS, EPOCHS = "network width", "training records", "epochs"
 FACTORS = {

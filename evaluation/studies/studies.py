@@ -13,12 +13,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from evaluation.curves import must_agree
-from evaluation.figures.style import save, svg
-from evaluation.findings import AUC, FPRS, Findings, most_powerful, tpr_at
-from evaluation.terminal import empty_table
-from evaluation.titles import title
-from targets.files import write
+from palisade.evaluation.curves import must_agree
+from palisade.evaluation.figures.style import save, svg
+from palisade.evaluation.findings import AUC, FPRS, Findings, most_powerful, tpr_at
+from palisade.evaluation.terminal import empty_table
+from palisade.evaluation.titles import title
+from palisade.targets.files import write
 
 FALSELY_ACCUSED = "falsely_accused"
 """The share of records that were never used above a threshold set for 1 % of non-members."""
@@ -257,7 +257,7 @@ def cell(study: Study, target: str, setting: str, attack: str, between: str = " 
 
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     """Writes study.csv into a folder, and study.png and study.svg if attacks were varied; each whole or not at all."""
-    from evaluation.figures import factor_plot, study_plot
+    from palisade.evaluation.figures import factor_plot, study_plot
 
     study = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
     buffer = io.StringIO()

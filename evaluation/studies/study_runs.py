@@ -6,18 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from datamodules.settings import made
-from evaluation.findings import Findings
-from evaluation.measuring.measure import measure
-from evaluation.method import Method
-from evaluation.runs import Run
-from evaluation.signals.grant import Grant
-from evaluation.studies.mismatch import same_secret
-from evaluation.studies.never_used_rows import never_used_rows
-from evaluation.studies.outside_records import checked_out
-from evaluation.studies.risk_factors import risk_rows
-from evaluation.studies.studies import StudyRow, labels, study_rows
-from targets import progress, workers
+from palisade.data.settings import made
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.measuring.measure import measure
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.studies.mismatch import same_secret
+from palisade.evaluation.studies.never_used_rows import never_used_rows
+from palisade.evaluation.studies.outside_records import checked_out
+from palisade.evaluation.studies.risk_factors import risk_rows
+from palisade.evaluation.studies.studies import StudyRow, labels, study_rows
+from palisade.targets import progress, workers
 
 STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
 

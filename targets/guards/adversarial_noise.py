@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Bool, Float32, Float64, Int64
 from torch import Tensor
 
-from targets.guards.discriminator import log_odds, slope
+from palisade.targets.guards.discriminator import log_odds, slope
 
 STEPS = 100
 STEP = 0.1  # of logits, whatever the length of the gradient

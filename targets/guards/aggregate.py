@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from datamodules.dataset import Dataset
-from datamodules.split import Split
-from targets.guards import grid, keyed
-from targets.guards.guard import Guard, Query, is_number, is_whole
-from targets.guards.keyed import DIGEST_BYTES, digests, generator
+from palisade.data.dataset import Dataset
+from palisade.data.split import Split
+from palisade.targets.guards import grid, keyed
+from palisade.targets.guards.guard import Guard, Query, is_number, is_whole
+from palisade.targets.guards.keyed import DIGEST_BYTES, digests, generator
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from targets.fleet import Fitter, Fleet
+    from palisade.targets.fleet import Fitter, Fleet
 
 
 @dataclass(frozen=True, kw_only=True)

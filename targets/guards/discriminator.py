@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Float32
 from torch import Tensor
 
-from datamodules.secret import Secret
+from palisade.data.secret import Secret
 
 HIDDEN = (64, 32)
 EPOCHS = 250  # of the larger side; fewer leave adaptive attackers more to see

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, Float64, Real
 
-from datamodules.dataset import Dataset
-from datamodules.preprocessing import Scale
-from datamodules.split import Split
+from palisade.data.dataset import Dataset
+from palisade.data.preprocessing import Scale
+from palisade.data.split import Split
 
 if TYPE_CHECKING:
     from torch import Tensor

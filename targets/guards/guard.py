@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64, Real, Shaped
 
-from datamodules.dataset import Dataset
-from datamodules.split import Split
-from targets.statement import Statement
+from palisade.data.dataset import Dataset
+from palisade.data.split import Split
+from palisade.targets.statement import Statement
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from targets.fleet import Fitter, Fleet
+    from palisade.targets.fleet import Fitter, Fleet
 
 Level = Literal["label", "probabilities", "logits"]
 

@@ -8,8 +8,8 @@ import numpy as np
 from jaxtyping import Float32, Real, Shaped
 from torch import Tensor
 
-from targets.fleet import Fleet
-from targets.guards.guard import Guard, Query
+from palisade.targets.fleet import Fleet
+from palisade.targets.guards.guard import Guard, Query
 
 
 class Guarded:

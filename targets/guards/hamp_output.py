@@ -9,18 +9,18 @@ import numpy as np
 from jaxtyping import Float32, Int64
 from scipy.special import ndtri
 
-from datamodules.dataset import Dataset
-from datamodules.split import Split
-from datamodules.tokens import Tokens
-from targets.guards import grid, keyed
-from targets.guards.guard import Guard, Query
-from targets.guards.keyed import generators
-from targets.guards.probabilities import predicting, probabilities
+from palisade.data.dataset import Dataset
+from palisade.data.split import Split
+from palisade.data.tokens import Tokens
+from palisade.targets.guards import grid, keyed
+from palisade.targets.guards.guard import Guard, Query
+from palisade.targets.guards.keyed import generators
+from palisade.targets.guards.probabilities import predicting, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from targets.fleet import Fitter, Fleet
+    from palisade.targets.fleet import Fitter, Fleet
 
 VALUES = "values"
 NORMAL_VALUES = 256

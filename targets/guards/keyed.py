@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Real
 
-from datamodules.rows import CHUNK
-from datamodules.split import Split
-from targets.guards import grid
+from palisade.data.rows import CHUNK
+from palisade.data.split import Split
+from palisade.targets.guards import grid
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from targets.fleet import Fitter
+    from palisade.targets.fleet import Fitter
 
 KEY = "key"
 """Under which name a guard's state holds the key of what it draws."""

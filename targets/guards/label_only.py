@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64
 
-from targets.guards.guard import Guard, Query
+from palisade.targets.guards.guard import Guard, Query
 
 
 @dataclass(frozen=True, kw_only=True)

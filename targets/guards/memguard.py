@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from datamodules.dataset import Dataset
-from datamodules.split import Split
-from targets.guards import grid, keyed
-from targets.guards.guard import Guard, Query, is_number
-from targets.guards.keyed import generators
-from targets.guards.probabilities import predicting, probabilities
+from palisade.data.dataset import Dataset
+from palisade.data.split import Split
+from palisade.targets.guards import grid, keyed
+from palisade.targets.guards.guard import Guard, Query, is_number
+from palisade.targets.guards.keyed import generators
+from palisade.targets.guards.probabilities import predicting, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from targets.fleet import Fitter, Fleet
+    from palisade.targets.fleet import Fitter, Fleet
 
 DISCRIMINATOR = "discriminator."
 
@@ -72,7 +72,7 @@ class MemGuard(Guard):
         Raises:
             ValueError: if there are no members or no reference records, or the model was trained on these.
         """
-        from targets.guards import discriminator  # slow to import, as torch is; reading a guard needs neither
+        from palisade.targets.guards import discriminator  # slow to import, as torch is; reading a guard needs neither
 
         split.require("reference", who="guard=memguard")
         if fitter.defense.staged and "reference" in fitter.defense.roles:
@@ -91,7 +91,7 @@ class MemGuard(Guard):
         return grid.not_covered(dataset)
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
-        from targets.guards import adversarial_noise
+        from palisade.targets.guards import adversarial_noise
 
         weights = {
             name.removeprefix(DISCRIMINATOR): weight.double()

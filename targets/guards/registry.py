@@ -11,15 +11,15 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from targets.files import write_json
-from targets.guards.aggregate import Aggregate
-from targets.guards.guard import Guard, NoGuard
-from targets.guards.hamp_output import HAMPOutput
-from targets.guards.label_only import LabelOnly
-from targets.guards.memguard import MemGuard
-from targets.guards.rounding import Rounding
-from targets.guards.temperature import Temperature
-from targets.guards.top_k import TopK
+from palisade.targets.files import write_json
+from palisade.targets.guards.aggregate import Aggregate
+from palisade.targets.guards.guard import Guard, NoGuard
+from palisade.targets.guards.hamp_output import HAMPOutput
+from palisade.targets.guards.label_only import LabelOnly
+from palisade.targets.guards.memguard import MemGuard
+from palisade.targets.guards.rounding import Rounding
+from palisade.targets.guards.temperature import Temperature
+from palisade.targets.guards.top_k import TopK
 
 GUARDS: dict[str, type[Guard]] = {
     guard.name: guard for guard in (NoGuard, MemGuard, HAMPOutput, TopK, Rounding, Temperature, LabelOnly, Aggregate)

@@ -1,11 +1,11 @@
 """Networks with a leading model axis: K models of one architecture, trained at the same time."""
 
-from targets.stacks.convolution import StackedConvolution
-from targets.stacks.dense import StackedLinear
-from targets.stacks.embedding import StackedEmbedding
-from targets.stacks.folded import Folded
-from targets.stacks.normalization import StackedNorm
-from targets.stacks.stacking import stack, transposed, unstack, unstackable
+from palisade.targets.stacks.convolution import StackedConvolution
+from palisade.targets.stacks.dense import StackedLinear
+from palisade.targets.stacks.embedding import StackedEmbedding
+from palisade.targets.stacks.folded import Folded
+from palisade.targets.stacks.normalization import StackedNorm
+from palisade.targets.stacks.stacking import stack, transposed, unstack, unstackable
 
 __all__ = [
     "Folded",

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from targets.stacks.parameters import side_by_side
+from palisade.targets.stacks.parameters import side_by_side
 
 
 class StackedLinear(nn.Module):

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from targets.stacks.parameters import side_by_side
+from palisade.targets.stacks.parameters import side_by_side
 
 
 class StackedEmbedding(nn.Module):

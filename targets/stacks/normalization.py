@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from targets.stacks.parameters import side_by_side
+from palisade.targets.stacks.parameters import side_by_side
 
 INSTANCE_NORMS = (nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d)
 PER_CHANNEL = (nn.GroupNorm, *INSTANCE_NORMS)

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from targets.stacks.convolution import StackedConvolution
-from targets.stacks.dense import StackedLinear
-from targets.stacks.embedding import StackedEmbedding, plain
-from targets.stacks.folded import Folded
-from targets.stacks.normalization import StackedNorm
+from palisade.targets.stacks.convolution import StackedConvolution
+from palisade.targets.stacks.dense import StackedLinear
+from palisade.targets.stacks.embedding import StackedEmbedding, plain
+from palisade.targets.stacks.folded import Folded
+from palisade.targets.stacks.normalization import StackedNorm
 
 Form = Callable[[Sequence[Any]], nn.Module]
 STACKED: Mapping[type[nn.Module], Form] = {

@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from attacks import View
+from palisade.attacks import View
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from attacks import Alignment, View
-from attacks.alignment import CHECKPOINTS
+from palisade.attacks import Alignment, View
+from palisade.attacks.alignment import CHECKPOINTS
 
 
 def view(alignment: np.ndarray | None) -> View:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from attacks import AugmentationAgreement, Correctness, View
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import AugmentationAgreement, Correctness, View
+from palisade.evaluation.statistics.metrics import roc_auc
 
 
 def test_counts_the_right_answers() -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks import BASE, LossThreshold, View
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import BASE, LossThreshold, View
+from palisade.evaluation.statistics.metrics import roc_auc
 
 Make = Callable[..., View]
 

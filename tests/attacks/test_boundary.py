@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from attacks import Boundary, Correctness, View
-from attacks.boundary import _leap, hop_skip_jump
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import Boundary, Correctness, View
+from palisade.attacks.boundary import _leap, hop_skip_jump
+from palisade.evaluation.statistics.metrics import roc_auc
 
 Query = Callable[[int, np.ndarray], np.ndarray]
 

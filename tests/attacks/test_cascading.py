@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from attacks import Cascading, LiRA, View, cascading
-from attacks.lira import lira_scores
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import Cascading, LiRA, View, cascading
+from palisade.attacks.lira import lira_scores
+from palisade.evaluation.statistics.metrics import roc_auc
 
 MODELS, RECORDS, CROWD = 16, 600, 10
 

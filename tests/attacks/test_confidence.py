@@ -3,7 +3,7 @@ from collections.abc import Callable
 import numpy as np
 from scipy.special import softmax
 
-from attacks import Confidence, LossThreshold, View
+from palisade.attacks import Confidence, LossThreshold, View
 
 RNG = np.random.default_rng(0)
 LABELS, MEMBERSHIP = RNG.integers(5, size=40), RNG.random((4, 40)) < 0.5

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from attacks import Correctness, View
-from evaluation.statistics.metrics import balanced_accuracy
+from palisade.attacks import Correctness, View
+from palisade.evaluation.statistics.metrics import balanced_accuracy
 
 
 @pytest.mark.parametrize("queries", [(), (3,)])

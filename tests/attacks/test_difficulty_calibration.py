@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks import Calibration, LossThreshold, View
-from evaluation.statistics.metrics import roc_auc, tpr_at_fpr
+from palisade.attacks import Calibration, LossThreshold, View
+from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
 
 Make = Callable[..., View]
 

@@ -2,7 +2,7 @@ import numpy as np
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from attacks import Entropy, View
+from palisade.attacks import Entropy, View
 
 RNG = np.random.default_rng(0)
 LABELS, MEMBERSHIP = RNG.integers(5, size=40), RNG.random((4, 40)) < 0.5

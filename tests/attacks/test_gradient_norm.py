@@ -1,6 +1,6 @@
 import numpy as np
 
-from attacks import GradientNorm, View
+from palisade.attacks import GradientNorm, View
 
 
 def test_score_is_the_negative_norm_over_all_layers() -> None:

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from attacks import JointLiRA, LiRA, View, joint_lira
-from attacks.lira import lira_scores
-from attacks.similarity import POWERS, Similarities
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import JointLiRA, LiRA, View, joint_lira
+from palisade.attacks.lira import lira_scores
+from palisade.attacks.parts.similarity import POWERS, Similarities
+from palisade.evaluation.statistics.metrics import roc_auc
 
 
 def drawn(seed: int, models: int, records: int, classes: int = 3, clusters: int = 20) -> View:

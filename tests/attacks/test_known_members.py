@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attacks import KnownMembers, View
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import KnownMembers, View
+from palisade.evaluation.statistics.metrics import roc_auc
 
 
 def simulated(seed: int, effect: float, models: int = 4, records: int = 800) -> View:

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from attacks import LiRA, LossThreshold, View
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.metrics import Roc, roc_auc, tpr_at_fpr
+from palisade.attacks import LiRA, LossThreshold, View
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.metrics import Roc, roc_auc, tpr_at_fpr
 
 Make = Callable[..., View]
 VARIANCES = ["shrunk", "fixed", "per_record"]

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from attacks import LossThreshold, View
+from palisade.attacks import LossThreshold, View
 
 
 def test_score_is_the_negative_cross_entropy_of_the_record_itself(view_of: Callable[..., View]) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 from scipy.special import softmax
 
-from attacks import ModifiedEntropy, View
+from palisade.attacks import ModifiedEntropy, View
 
 RNG = np.random.default_rng(0)
 LABELS, MEMBERSHIP = RNG.integers(5, size=40), RNG.random((4, 40)) < 0.5

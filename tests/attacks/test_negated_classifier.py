@@ -3,9 +3,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attacks import LossThreshold, NegatedClassifier, ThreatModel, View
-from attacks.granted import Granted
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import LossThreshold, NegatedClassifier, ThreatModel, View
+from palisade.attacks.parts.granted import Granted
+from palisade.evaluation.statistics.metrics import roc_auc
 
 MODELS, RECORDS, CLASSES = 8, 300, 4
 GUARD_NEEDED = "needs a guard to look behind; train the run again with guard=<name>"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from sklearn.neighbors import KNeighborsClassifier
 
-from attacks import Correctness, NoiseAgreement, View
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import Correctness, NoiseAgreement, View
+from palisade.evaluation.statistics.metrics import roc_auc
 
 MODELS, RECORDS, FEATURES = 8, 200, 6
 
@@ -83,21 +83,21 @@ def test_asks_no_more_than_it_declares() -> None:
 def test_most_records_are_asked_at_the_chosen_strength_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores are those of a trial on all records, wherever noise comes from the same place."""
     monkeypatch.setattr(
-        "attacks.perturbed_copies.perturbations",
+        "palisade.attacks.parts.perturbed_copies.perturbations",
         lambda features, strengths, moves: [lambda x, rng, at=strength: x + at for strength in strengths],
     )
     whole, fleet = NoiseAgreement(strengths=(0.1, 0.5, 0.9), copies=3), Neighbors()
     view, expected = fleet.view(), whole.score(fleet.view())
-    monkeypatch.setattr("attacks.perturbed_copies.TRIAL", 150)
+    monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL", 150)
     before = fleet.asked
     found = whole.run(view)
     assert fleet.asked - before == MODELS * (RECORDS + 9 * 150 + 3 * 50)
     assert found.queries == (fleet.asked - before) / (MODELS * RECORDS) < whole.threat.queries
     same = (found.scores == expected).all(axis=1)
     assert same.mean() >= 0.5, "others may choose another strength"
-    monkeypatch.setattr("attacks.perturbed_copies.TRIAL", 50)
+    monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL", 50)
     with monkeypatch.context() as patched:
-        patched.setattr("attacks.noise_agreement.most_telling", lambda *trial: np.zeros(MODELS, int))
+        patched.setattr("palisade.attacks.noise_agreement.most_telling", lambda *trial: np.zeros(MODELS, int))
         alone = NoiseAgreement(strengths=(0.1,), copies=3).score(view)
         np.testing.assert_array_equal(whole.score(view), alone)
 

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from attacks import LossThreshold, Population, View
+from palisade.attacks import LossThreshold, Population, View
 
 
 def view_of(phi: np.ndarray, population: np.ndarray) -> View:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attacks import LiRA, View
-from evaluation.statistics.metrics import tpr_at_fpr
+from palisade.attacks import LiRA, View
+from palisade.evaluation.statistics.metrics import tpr_at_fpr
 
 VARIABLE = "PALISADE_LIRA_ARTEFACT"
 # TPR at 0.1 % FPR on CIFAR-10, by number of models: that of the README of the reference implementation for 16, of

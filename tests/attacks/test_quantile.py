@@ -3,8 +3,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attacks import LossThreshold, Quantile, View
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import LossThreshold, Quantile, View
+from palisade.evaluation.statistics.metrics import roc_auc
 
 RECORDS, POPULATION = 400, 600
 

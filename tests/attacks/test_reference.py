@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from attacks import LossThreshold, Reference, View
-from evaluation.statistics.metrics import roc_auc, tpr_at_fpr
+from palisade.attacks import LossThreshold, Reference, View
+from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
 
 Make = Callable[..., View]
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks import BASE, RMIA, View
-from attacks.rmia import CANDIDATES, LEAST_NONMEMBERS, UNTUNED
-from evaluation.statistics.metrics import roc_auc, tpr_at_fpr
+from palisade.attacks import BASE, RMIA, View
+from palisade.attacks.rmia import CANDIDATES, LEAST_NONMEMBERS, UNTUNED
+from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
 
 
 def view_of(phi: np.ndarray, member: np.ndarray, population: np.ndarray, groups: np.ndarray | None = None) -> View:
@@ -169,7 +169,7 @@ def test_a_is_tuned_on_the_next_model_without_the_target(monkeypatch: pytest.Mon
     scores = RMIA(online=False).score(view)
     for k, a in enumerate(tuned):
         np.testing.assert_array_equal(scores[k], RMIA(online=False, offline_a=a).score(view)[k])
-    monkeypatch.setattr("attacks.rmia.RECORDS_TO_TUNE", 100)
+    monkeypatch.setattr("palisade.attacks.rmia.RECORDS_TO_TUNE", 100)
     np.testing.assert_array_equal(RMIA(online=False).score(view).shape, scores.shape)
 
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from attacks import LossThreshold, ShadowClassifier, View
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import LossThreshold, ShadowClassifier, View
+from palisade.evaluation.statistics.metrics import roc_auc
 
 
 def simulated(seed: int, effect: float, models: int = 10, records: int = 600) -> View:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attacks import Attack, Calibration, LiRA, Reference, View
-from attacks.signals import centers_and_spreads, standardized
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import Attack, Calibration, LiRA, Reference, View
+from palisade.attacks.parts.signals import centers_and_spreads, standardized
+from palisade.evaluation.statistics.metrics import roc_auc
 
 MODELS, RECORDS, CLASSES = 16, 400, 3
 

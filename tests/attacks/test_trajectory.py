@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from attacks import Trajectory, View
+from palisade.attacks import Trajectory, View
 
 
 def view(seed: int, effect: float, models: int = 8, records: int = 300, **changes: Any) -> View:

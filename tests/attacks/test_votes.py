@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from attacks import Correctness, NoiseAgreement, View, Votes
-from attacks.lira import PRIOR
-from attacks.votes import best_calibrated, vote_log_odds
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import Correctness, NoiseAgreement, View, Votes
+from palisade.attacks.lira import PRIOR
+from palisade.attacks.votes import best_calibrated, vote_log_odds
+from palisade.evaluation.statistics.metrics import roc_auc
 
 MODELS, RECORDS, FEATURES, CLASSES = 16, 240, 8, 4
 
@@ -190,8 +190,8 @@ def test_one_label_asks_for_nothing_more() -> None:
 
 def test_shadows_are_asked_what_the_target_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even those for which another strength was chosen: without their answers at its own nobody would be calibrated."""
-    monkeypatch.setattr("attacks.perturbed_copies.TRIAL", 100)
-    monkeypatch.setattr("attacks.votes.best_calibrated", lambda *trial: np.arange(MODELS) % 2)
+    monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL", 100)
+    monkeypatch.setattr("palisade.attacks.votes.best_calibrated", lambda *trial: np.arange(MODELS) % 2)
     fleet = Memorizers(0)
     view = fleet.view()
     fleet.asked[:] = 0

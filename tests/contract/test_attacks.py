@@ -11,8 +11,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 
-from attacks import Attack, View
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import Attack, View
+from palisade.evaluation.statistics.metrics import roc_auc
 
 CONF = Path(__file__).parents[2] / "conf"
 LISTS = ("quick", "standard", "full")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attacks import View
-from attacks.shadow_thresholds import shadow_thresholds
+from palisade.attacks import View
+from palisade.attacks.parts.shadow_thresholds import shadow_thresholds
 from tests.contract.test_attacks import NAMES, made, mean_auc
 
 RECORDS, CLASSES, FLEETS = 120, 3, 24

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
-from datamodules.dataset import Dataset, from_config
-from datamodules.records import Source
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from targets.fleet import Fleet
-from targets.training import make_fitter
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.records import Source
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.targets.fleet import Fleet
+from palisade.targets.training import make_fitter
 
 CONF = Path(__file__).parents[2] / "conf"
 SHARED = Path(__file__).parents[3] / "shared" / "data"

@@ -13,17 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from datamodules.dataset import Dataset, from_config
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from datamodules.secret import Secret
-from datamodules.split import ROLES, Membership
-from defenses.base import Defense
-from targets.fleet import Fleet
-from targets.named import make_defense
-from targets.statement import Statement
-from targets.training import complete_statement, make_fitter
-from train import composed, train
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.data.secret import Secret
+from palisade.data.split import ROLES, Membership
+from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Fleet
+from palisade.targets.named import make_defense
+from palisade.targets.statement import Statement
+from palisade.targets.training import complete_statement, make_fitter
+from palisade.train import composed, train
 
 CONF = Path(__file__).parents[2] / "conf"
 DEFENSES = sorted(path.stem for path in (CONF / "defense").glob("*.yaml"))

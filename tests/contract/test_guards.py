@@ -14,14 +14,14 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from targets.fleet import Fleet
-from targets.guards import GUARDS, Guard, Query
-from targets.guards.registry import label, make_guard
-from targets.training import make_fitter
-from train import composed
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.targets.fleet import Fleet
+from palisade.targets.guards import GUARDS, Guard, Query
+from palisade.targets.guards.registry import label, make_guard
+from palisade.targets.training import make_fitter
+from palisade.train import composed
 
 ROOT = Path(__file__).parents[2]
 NAMES = sorted(path.stem for path in (ROOT / "conf" / "guard").glob("*.yaml"))
@@ -174,7 +174,7 @@ def test_the_label_is_lost_where_nothing_else_is_said() -> None:
         (["guard=memguard", "guard.budget=abc"], r"guard\.budget=abc is no L1 distance"),
         (["guard=aggregate", "guard.k=1"], r"guard\.k=1 is no group of inputs; choose a whole number from 2 on"),
         (["guard=aggregate", "guard.noise=0"], r"guard\.noise=0 is no standard deviation of counts; choose a number"),
-        (["guard._target_=targets.guards.guarded.Guarded"], "Guarded"),
+        (["guard._target_=palisade.targets.guards.guarded.Guarded"], "Guarded"),
     ],
 )
 def test_wrong_strengths_are_refused(overrides: list[str], message: str) -> None:

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from scipy.special import softmax
 
-from attacks import Attack, View
+from palisade.attacks import Attack, View
 
 CONF = Path(__file__).parents[2] / "conf"
 LISTS = ("quick", "standard", "full")

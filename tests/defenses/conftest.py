@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datamodules.dataset import Dataset, from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from defenses.base import Defense
-from targets.fleet import Fitter, Fleet
-from targets.training import make_fitter
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.training import make_fitter
 
 SECRET = Secret.from_text("defenses")
 
@@ -56,5 +56,5 @@ def fitting() -> type[Fitting]:
 @pytest.fixture
 def known_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     """DP-SGD with σ = 2, whatever ε is asked for: calibration takes seconds, and has tests of its own."""
-    monkeypatch.setattr("defenses.dp_sgd.mechanism.calibrate", lambda *_: 2.0)
-    monkeypatch.setattr("defenses.dp_sgd.mechanism.privacy_curve", lambda *_: ())
+    monkeypatch.setattr("palisade.defenses.dp_sgd.mechanism.calibrate", lambda *_: 2.0)
+    monkeypatch.setattr("palisade.defenses.dp_sgd.mechanism.privacy_curve", lambda *_: ())

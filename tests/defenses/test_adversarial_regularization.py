@@ -15,16 +15,16 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from datamodules.dataset import Dataset, from_config
-from datamodules.loaders import Batch
-from datamodules.secret import Secret
-from datamodules.split import Membership, Split
-from defenses.adversarial_regularization import AdversarialRegularization
-from defenses.adversary import Adversary
-from defenses.inference_attacker import InferenceAttacker, Shown
-from targets.fleet import Fleet
-from targets.module import Target
-from targets.training import make_fitter
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.loaders import Batch
+from palisade.data.secret import Secret
+from palisade.data.split import Membership, Split
+from palisade.defenses.adversarial_regularization import AdversarialRegularization
+from palisade.defenses.parts.adversary import Adversary
+from palisade.defenses.parts.inference_attacker import InferenceAttacker, Shown
+from palisade.targets.fleet import Fleet
+from palisade.targets.module import Target
+from palisade.targets.training import make_fitter
 
 LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"
 location30 = pytest.mark.skipif(not LOCATION30.is_dir(), reason="no location30 under ../shared/data")

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from datamodules.secret import Secret
-from defenses.augmentation import Augmentation
-from targets.networks import MLP
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.data.secret import Secret
+from palisade.defenses.augmentation import Augmentation
+from palisade.targets.networks import MLP
 
 
 def draws(step=0, models=(0,), stacked=False) -> Draws:

@@ -11,8 +11,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.loaders import Batch
-from defenses.ccl import ConvexConcave
+from palisade.data.loaders import Batch
+from palisade.defenses.ccl import ConvexConcave
 
 LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"
 SMALL = [

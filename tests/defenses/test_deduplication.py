@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.dataset import Dataset
-from datamodules.split import Split
-from defenses.deduplication import BLOCK, Deduplication, unlike
-from defenses.l2 import L2
-from defenses.none import NoDefense
-from targets.statement import Statement
+from palisade.data.dataset import Dataset
+from palisade.data.split import Split
+from palisade.defenses.deduplication import BLOCK, Deduplication, unlike
+from palisade.defenses.l2 import L2
+from palisade.defenses.none import NoDefense
+from palisade.targets.statement import Statement
 
 NOBODY = np.array([], dtype=np.int64)
 
@@ -94,7 +94,7 @@ def test_each_model_by_itself() -> None:
 
 @pytest.mark.parametrize("threshold", [0.3, 0.9, 0.99])
 def test_similar_records_go_in_order(threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("defenses.deduplication.BLOCK", 16)
+    monkeypatch.setattr("palisade.defenses.deduplication.BLOCK", 16)
     assert BLOCK > 16
     x = np.random.default_rng(0).normal(size=(100, 2, 2)).astype(np.float32)
     x[7] = 0.0

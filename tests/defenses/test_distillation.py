@@ -11,11 +11,11 @@ import torch
 from scipy.special import softmax
 from scipy.stats import entropy
 
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from defenses.distillation import Distillation, surest
-from defenses.none import NoDefense
-from defenses.reference import reference_as_pool
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.defenses.distillation import Distillation, surest
+from palisade.defenses.none import NoDefense
+from palisade.defenses.parts.reference import reference_as_pool
 
 SMALL = ["data=digits", "network.hidden=[16]", "split.reference=0.15", "trainer.epochs=2", "defense=distillation"]
 

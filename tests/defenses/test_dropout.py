@@ -7,15 +7,15 @@ import torch
 from scipy import stats
 from torch import nn
 
-from datamodules.dataset import from_config
-from datamodules.draws import Draws
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from defenses.dropout import Dropout, DroppedOut
-from targets.networks import CNN, MLP
-from targets.stacks import stack
-from targets.training import at_once, make_fitter
-from targets.transformer import Transformer
+from palisade.data.dataset import from_config
+from palisade.data.draws import Draws
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.defenses.dropout import Dropout, DroppedOut
+from palisade.targets.networks import CNN, MLP
+from palisade.targets.stacks import stack
+from palisade.targets.training import at_once, make_fitter
+from palisade.targets.transformer import Transformer
 
 NETWORKS = {
     "mlp": (lambda: MLP(shape=(6,), classes=3, hidden=[8, 5], activation="tanh"), torch.randn(4, 6), 2),
@@ -117,7 +117,7 @@ def test_fleet_is_stacked_and_trained_alike(compose, fitting):
     network.load_state_dict(alone.states[0])
     x = dataset.x[dataset.split.test]
     torch.testing.assert_close(torch.from_numpy(alone.predict(x)[0]), network(torch.from_numpy(x)).detach())
-    plain = fitting({**settings, "defense": {"_target_": "defenses.none.NoDefense"}}, [3], 1).fit()
+    plain = fitting({**settings, "defense": {"_target_": "palisade.defenses.none.NoDefense"}}, [3], 1).fit()
     assert not torch.allclose(plain.states[0]["0.weight"], alone.states[0]["0.weight"], atol=1e-3)
 
 

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from defenses.early_stopping import BestWeights, EarlyStopping
-from targets.training import check_finite, make_fitter
-from train import composed
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.defenses.early_stopping import BestWeights, EarlyStopping
+from palisade.targets.training import check_finite, make_fitter
+from palisade.train import composed
 
 EPOCHS, PATIENCE, MODELS = 14, 2, [0, 1, 2, 3]
 BASE = ["data=digits", "split.pool=0.2", "split.validation=0.1", "network.hidden=[16]", "trainer.batch_size=32"]

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from datamodules.loaders import Batch
-from defenses.hamp import HAMP, confidence
+from palisade.data.loaders import Batch
+from palisade.defenses.hamp import HAMP, confidence
 
 
 def batch_of(y: torch.Tensor) -> Batch:

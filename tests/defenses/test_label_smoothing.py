@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from datamodules.loaders import Batch
-from defenses.label_smoothing import LabelSmoothing
+from palisade.data.loaders import Batch
+from palisade.defenses.label_smoothing import LabelSmoothing
 
 
 def batch_of(y, targets=None) -> Batch:

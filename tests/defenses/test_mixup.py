@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from datamodules.secret import Secret
-from defenses.mixup import Mixup
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.data.secret import Secret
+from palisade.defenses.mixup import Mixup
 
 
 def draws(step=0, models=(0,), stacked=False) -> Draws:

@@ -12,13 +12,13 @@ import torch
 from opacus.accountants import RDPAccountant
 from scipy import stats
 
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from datamodules.secret import Secret
-from defenses.dp_sgd.noise import NoiseSource
-from defenses.partition import Ensembles
-from defenses.pate import PATE
-from defenses.votes import UNANSWERED, NoisyVotes, count_votes
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd.noise import NoiseSource
+from palisade.defenses.parts.partition import Ensembles
+from palisade.defenses.parts.votes import UNANSWERED, NoisyVotes, count_votes
+from palisade.defenses.pate import PATE
 
 SMALL = [
     *("data=digits", "network.hidden=[16]", "split.reference=0.15", "trainer.epochs=2"),

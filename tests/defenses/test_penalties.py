@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn, optim
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from defenses.l1 import L1
-from defenses.l2 import L2
-from targets.training import make_fitter
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.defenses.l1 import L1
+from palisade.defenses.l2 import L2
+from palisade.targets.training import make_fitter
 
 SGD = ["data=digits", "trainer.epochs=2", "trainer.optimizer={_target_: torch.optim.SGD, lr: 0.1}"]
 

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.loaders import Batch
-from defenses.none import NoDefense
-from defenses.relaxloss import RelaxLoss
+from palisade.data.loaders import Batch
+from palisade.defenses.none import NoDefense
+from palisade.defenses.relaxloss import RelaxLoss
 
 
 def batch_of(y, mask) -> Batch:

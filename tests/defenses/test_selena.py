@@ -13,17 +13,17 @@ from opacus.accountants import PRVAccountant
 from scipy.special import softmax
 from sklearn.metrics import roc_auc_score
 
-from datamodules.draws import Draws
-from datamodules.loaders import Batch
-from defenses.base import Defense
-from defenses.distillation import Distillation
-from defenses.dropout import Dropout
-from defenses.hamp import HAMP
-from defenses.none import NoDefense
-from defenses.partition import dealt_out
-from defenses.selena import Selena
-from defenses.split_ai import soft_labels
-from targets.networks import MLP
+from palisade.data.draws import Draws
+from palisade.data.loaders import Batch
+from palisade.defenses.distillation import Distillation
+from palisade.defenses.dropout import Dropout
+from palisade.defenses.hamp import HAMP
+from palisade.defenses.none import NoDefense
+from palisade.defenses.parts.base import Defense
+from palisade.defenses.parts.partition import dealt_out
+from palisade.defenses.parts.split_ai import soft_labels
+from palisade.defenses.selena import Selena
+from palisade.targets.networks import MLP
 
 LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"
 SMALL = ["data=digits", "defense=selena", "defense.sub_models=3", "defense.left_out=1"]

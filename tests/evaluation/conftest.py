@@ -13,9 +13,9 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
-from evaluation.statistics import epsilon
-from targets.statement import NOT_COVERED, Statement
+from palisade.evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
+from palisade.evaluation.statistics import epsilon
+from palisade.targets.statement import NOT_COVERED, Statement
 
 MODELS, MEMBERS, NONMEMBERS = 16, 630, 628
 DELTA = MEMBERS**-1.1
@@ -119,8 +119,8 @@ def finding(
     if defense == "dp_sgd":
         setting["trainer"] = {"epochs": 40, "batch_size": 128}
     config = {
-        "data": {"_target_": "datamodules.bundled.Digits", "name": "digits"},
-        "network": {"_target_": "targets.networks.MLP", "hidden": [128]},
+        "data": {"_target_": "palisade.data.bundled.Digits", "name": "digits"},
+        "network": {"_target_": "palisade.targets.networks.MLP", "hidden": [128]},
         "defense": setting,
         "trainer": {"epochs": 40, "batch_size": 64, "optimizer": {"lr": 1e-3}},
         "split": {"pool": 0.7},

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.findings import Findings
-from evaluation.flags.adaptive_canaries import unadapted
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.flags.adaptive_canaries import unadapted
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from evaluation import audit_scores
-from evaluation.audit import SIGN, Guesses, guess, held_out_calls
-from evaluation.statistics.epsilon import clopper_pearson, epsilon_of_rates, gdp, one_run, one_run_fdp
-from evaluation.statistics.intervals import upper_limit
-from evaluation.statistics.metrics import roc_auc, roc_points, tpr_at_fpr
+from palisade.evaluation import audit_scores
+from palisade.evaluation.audit import SIGN, Guesses, guess, held_out_calls
+from palisade.evaluation.statistics.epsilon import clopper_pearson, epsilon_of_rates, gdp, one_run, one_run_fdp
+from palisade.evaluation.statistics.intervals import upper_limit
+from palisade.evaluation.statistics.metrics import roc_auc, roc_points, tpr_at_fpr
 
 RUNS = 200
 METHODS = ["one_run", "one_run_fdp", "gdp", "clopper_pearson"]
@@ -159,9 +159,7 @@ def test_what_cannot_be_audited_is_refused(
 
 
 def test_scores_are_audited_without_torch() -> None:
-    code = (
-        "import sys, evaluation; evaluation.audit_scores; assert not {'torch', 'matplotlib', 'pandas'} & {*sys.modules}"
-    )
+    code = "import sys, palisade; palisade.audit_scores; assert not {'torch', 'matplotlib', 'pandas'} & {*sys.modules}"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

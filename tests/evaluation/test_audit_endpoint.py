@@ -14,8 +14,8 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from evaluation.audits.answer_log import AnswerLog
-from evaluation.audits.endpoint import ANSWER_BYTES, Endpoint
+from palisade.evaluation.audits.answer_log import AnswerLog
+from palisade.evaluation.audits.endpoint import ANSWER_BYTES, Endpoint
 
 ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
 

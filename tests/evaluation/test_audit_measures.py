@@ -10,19 +10,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attacks import Confidence, Correctness, KnownMembers, LiRA, LossThreshold, ModifiedEntropy, Population, Quantile
-from evaluation.audits.answered_records import AnsweredRecords, view_of
-from evaluation.audits.asked_records import ask_records
-from evaluation.audits.asked_report import asked_content, asked_page
-from evaluation.audits.audited import BLIND, audited
-from evaluation.audits.blind_baseline import blind_scores
-from evaluation.audits.flags import flags, verdict
-from evaluation.audits.gate import judge
-from evaluation.audits.report import audit_page, content
-from evaluation.audits.table import show_page
-from evaluation.findings import AUC
-from evaluation.limits.limit import Limit
-from evaluation.signals.grant import Grant
+from palisade.attacks import (
+    Confidence,
+    Correctness,
+    KnownMembers,
+    LiRA,
+    LossThreshold,
+    ModifiedEntropy,
+    Population,
+    Quantile,
+)
+from palisade.evaluation.audits.answered_records import AnsweredRecords, view_of
+from palisade.evaluation.audits.asked_records import ask_records
+from palisade.evaluation.audits.asked_report import asked_content, asked_page
+from palisade.evaluation.audits.audited import BLIND, audited
+from palisade.evaluation.audits.blind_baseline import blind_scores
+from palisade.evaluation.audits.flags import flags, verdict
+from palisade.evaluation.audits.gate import judge
+from palisade.evaluation.audits.report import audit_page, content
+from palisade.evaluation.audits.table import show_page
+from palisade.evaluation.findings import AUC
+from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.signals.grant import Grant
 
 ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
 

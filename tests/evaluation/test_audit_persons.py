@@ -15,15 +15,15 @@ import referee_persons
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from attacks import LossThreshold
-from evaluate import evaluate
-from evaluation.audits.answered_records import AnsweredRecords, joined, view_of
-from evaluation.audits.audited import audited
-from evaluation.audits.blind_baseline import blind_scores
-from evaluation.audits.saved_records import read
-from evaluation.findings import AUC
-from evaluation.signals.grant import Grant
-from evaluation.statistics.metrics import roc_auc
+from palisade.attacks import LossThreshold
+from palisade.evaluate import evaluate
+from palisade.evaluation.audits.answered_records import AnsweredRecords, joined, view_of
+from palisade.evaluation.audits.audited import audited
+from palisade.evaluation.audits.blind_baseline import blind_scores
+from palisade.evaluation.audits.saved_records import read
+from palisade.evaluation.findings import AUC
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.statistics.metrics import roc_auc
 
 ROOT = Path(__file__).parents[2]
 ENDPOINT = ("audit=endpoint", "endpoint=my_visits.predict", "members=in.csv", "nonmembers=out.csv", "label=ill")

@@ -16,16 +16,16 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from scipy.stats import binom, norm
 
-from attacks import Confidence, Correctness, KnownMembers, LossThreshold, View
-from datamodules.location30 import Location30
-from evaluate import evaluate
-from evaluation.audits.answered_records import AnsweredRecords, view_of
-from evaluation.audits.audited import audited
-from evaluation.audits.report import audit_page
-from evaluation.audits.shadow_files import accuracy_of, margins
-from evaluation.measuring.leakage import AT_SHADOWS
-from evaluation.signals.grant import Grant
-from evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from palisade.attacks import Confidence, Correctness, KnownMembers, LossThreshold, View
+from palisade.data.location30 import Location30
+from palisade.evaluate import evaluate
+from palisade.evaluation.audits.answered_records import AnsweredRecords, view_of
+from palisade.evaluation.audits.audited import audited
+from palisade.evaluation.audits.report import audit_page
+from palisade.evaluation.audits.shadow_files import accuracy_of, margins
+from palisade.evaluation.measuring.leakage import AT_SHADOWS
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 
 ROOT = Path(__file__).parents[2]
 LOCATION30 = ROOT.parent / "shared" / "data" / "location30"

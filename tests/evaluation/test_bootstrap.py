@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evaluation.measuring.leakage import METRICS as LEAKAGE
-from evaluation.statistics import bootstrap
-from evaluation.statistics.bootstrap import Bootstrap, fleet_mean, fleet_metrics
-from evaluation.statistics.metrics import Ranking, Roc, advantage, roc_auc, tpr_at_fpr
+from palisade.evaluation.measuring.leakage import METRICS as LEAKAGE
+from palisade.evaluation.statistics import bootstrap
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean, fleet_metrics
+from palisade.evaluation.statistics.metrics import Ranking, Roc, advantage, roc_auc, tpr_at_fpr
 
 METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.1), "advantage": Roc.advantage}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from docs.browser import Browser, find
-from evaluation.findings import Findings
-from evaluation.report.writing import write
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.report.writing import write
 
 pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium is installed; Debian's package is chromium")
 

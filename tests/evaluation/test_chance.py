@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.chance import against_chance
-from evaluation.findings import AUC, Findings, tpr_at
-from evaluation.report.verdict import sentence
+from palisade.evaluation.chance import against_chance
+from palisade.evaluation.findings import AUC, Findings, tpr_at
+from palisade.evaluation.report.verdict import sentence
 
 NOTHING_FOUND = " That is no better than guessing within its interval, which proves nothing about stronger attacks."
 

@@ -11,14 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attacks import Attack, View
-from attacks.threat import ThreatModel
-from evaluation.choice import leaking
-from evaluation.figures.plots import tradeoff
-from evaluation.findings import Findings, Row, chance_at, null_at, tpr_at
-from evaluation.flags.flags import flags
-from evaluation.groups import groups
-from evaluation.guessing import (
+from palisade.attacks import Attack, View
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.evaluation.choice import leaking
+from palisade.evaluation.figures.plots import tradeoff
+from palisade.evaluation.findings import Findings, Row, chance_at, null_at, tpr_at
+from palisade.evaluation.flags.flags import flags
+from palisade.evaluation.groups import groups
+from palisade.evaluation.guessing import (
     drawn_level,
     excludes_guessing,
     guessing_level,
@@ -26,13 +26,13 @@ from evaluation.guessing import (
     guessing_text,
     null_quantile,
 )
-from evaluation.limits.limit import Limit
-from evaluation.measuring.null_rows import null_rows, null_rows_of_groups
-from evaluation.report.verdict import sentence
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
-from evaluation.statistics.metrics import tpr_at_fpr
-from evaluation.table import show_findings
+from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.measuring.null_rows import null_rows, null_rows_of_groups
+from palisade.evaluation.report.verdict import sentence
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
+from palisade.evaluation.statistics.metrics import tpr_at_fpr
+from palisade.evaluation.table import show_findings
 
 FLEETS = 200
 ALLOWED = 0.05

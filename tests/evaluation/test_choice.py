@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from evaluation.choice import are_many, chosen, passed_over, readable
-from evaluation.curves import series
-from evaluation.findings import Findings
-from evaluation.report.verdict import verdicts
+from palisade.evaluation.choice import are_many, chosen, passed_over, readable
+from palisade.evaluation.curves import series
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.report.verdict import verdicts
 
 
 @pytest.fixture

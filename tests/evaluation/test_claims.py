@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.claims import is_refutable, level_of, violations
-from evaluation.findings import Findings
-from evaluation.statistics.epsilon import one_run
+from palisade.evaluation.claims import is_refutable, level_of, violations
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.statistics.epsilon import one_run
 
 
 def with_correct(found: Findings, correct: int) -> Findings:

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evaluation.curves import ceiling, check_comparable, ordered, series
-from evaluation.figures.style import looks
-from evaluation.findings import Findings
-from evaluation.statistics.epsilon import tpr_ceiling
-from evaluation.titles import setting, title
+from palisade.evaluation.curves import ceiling, check_comparable, ordered, series
+from palisade.evaluation.figures.style import looks
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.statistics.epsilon import tpr_ceiling
+from palisade.evaluation.titles import setting, title
 
 
 def changed(found: Findings, **keys: object) -> Findings:

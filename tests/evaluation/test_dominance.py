@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from evaluation.findings import Findings, Row
-from evaluation.flags.dominance import dominated
-from targets.statement import Statement
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.flags.dominance import dominated
+from palisade.targets.statement import Statement
 
 CLIPPED = Statement(guarantee=False, epsilon=math.inf, noise_multiplier=0.0)
 PRIVATE = Statement(guarantee=True, epsilon=64.0, delta=1e-5, accountant="PRV")

@@ -9,21 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attacks import Attack, GradientNorm, LossThreshold
-from defenses.dp_sgd.noise import NoiseSource
-from evaluation.audit import guess
-from evaluation.claims import LEVEL, violations
-from evaluation.measuring.measure import measure
-from evaluation.method import Method
-from evaluation.runs import Run
-from evaluation.signals.grant import Grant
-from evaluation.signals.signals import view
-from evaluation.statistics.epsilon import one_run
-from train import train
+from palisade.attacks import Attack, GradientNorm, LossThreshold
+from palisade.defenses.dp_sgd.noise import NoiseSource
+from palisade.evaluation.audit import guess
+from palisade.evaluation.claims import LEVEL, violations
+from palisade.evaluation.measuring.measure import measure
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.statistics.epsilon import one_run
+from palisade.train import train
 
 Compose = Callable[..., dict[str, Any]]
 CLASSES, FEATURES, RECORDS = 50, 400, 1300
-LOSS = {"_target_": "attacks.LossThreshold"}
+LOSS = {"_target_": "palisade.attacks.LossThreshold"}
 GUESSED = 0.4
 
 

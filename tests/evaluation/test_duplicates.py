@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.dataset import Dataset
-from datamodules.split import Split
-from evaluation.findings import Findings, Row
-from evaluation.flags.duplicates import DUPLICATES, duplicated, duplicated_share
+from palisade.data.dataset import Dataset
+from palisade.data.split import Split
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.flags.duplicates import DUPLICATES, duplicated, duplicated_share
 
 NOBODY = np.array([], dtype=np.int64)
 

@@ -8,8 +8,15 @@ from hypothesis import strategies as st
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom, norm
 
-from evaluation.statistics.epsilon import clopper_pearson, gaussian_epsilon, gdp, one_run, one_run_fdp, tpr_ceiling
-from evaluation.statistics.intervals import clopper_pearson_interval
+from palisade.evaluation.statistics.epsilon import (
+    clopper_pearson,
+    gaussian_epsilon,
+    gdp,
+    one_run,
+    one_run_fdp,
+    tpr_ceiling,
+)
+from palisade.evaluation.statistics.intervals import clopper_pearson_interval
 
 RATES = np.array([0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1.0])
 

@@ -17,12 +17,12 @@ from referee_exposure import measured as measured_by_lira
 from scipy.stats import binom, binomtest
 from sklearn.metrics import roc_auc_score
 
-from attacks import LiRA, LossThreshold, View
-from evaluation.figures.exposure_plot import GRID, exposure
-from evaluation.findings import Findings
-from evaluation.measuring.exposure import COLUMNS, Exposure, exposed_csv
-from evaluation.measuring.half_fleets import ASSUMED, over_dispersion, part_of
-from evaluation.statistics.metrics import roc_points
+from palisade.attacks import LiRA, LossThreshold, View
+from palisade.evaluation.figures.exposure_plot import GRID, exposure
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.measuring.exposure import COLUMNS, Exposure, exposed_csv
+from palisade.evaluation.measuring.half_fleets import ASSUMED, over_dispersion, part_of
+from palisade.evaluation.statistics.metrics import roc_points
 
 
 def fleet(seed: int, models: int = 12, records: int = 260, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:

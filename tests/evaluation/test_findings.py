@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.findings import Findings, Row, most_powerful
-from evaluation.limits.limit import Limit
+from palisade.evaluation.findings import Findings, Row, most_powerful
+from palisade.evaluation.limits.limit import Limit
 
 
 def test_auc_decides_unless_all_resolve_the_low_rate():

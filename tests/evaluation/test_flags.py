@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.claims import violations
-from evaluation.findings import AUC, Findings
-from evaluation.flags.flags import flags, meanings
+from palisade.evaluation.claims import violations
+from palisade.evaluation.findings import AUC, Findings
+from palisade.evaluation.flags.flags import flags, meanings
 
 
 def names(found: Findings, *others: Findings) -> list[str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from evaluation import forget as forgetting
-from evaluation.forget import FORGOTTEN, forget, main
-from evaluation.runs import Run, find
-from train import train
+from palisade.evaluation import forget as forgetting
+from palisade.evaluation.forget import FORGOTTEN, forget, main
+from palisade.evaluation.runs import Run, find
+from palisade.train import train
 
 ROOT = Path(__file__).parents[2]
 REPORTS, RELEASED = Path("reports"), Path("released")
@@ -149,7 +149,7 @@ def test_command_removes_a_run_in_one_line(runs):
         made = ["make", "-sn", "-o", ".venv/.installed", "-f", str(ROOT / "Makefile"), "forget", f"run={run}", *words]
         recipe = subprocess.run(made, capture_output=True, text=True, check=True).stdout
         done = subprocess.run(
-            recipe.replace(".venv/bin/python -m evaluation.forget ", python), shell=True, cwd=runs.parent,
+            recipe.replace(".venv/bin/python -m palisade.evaluation.forget ", python), shell=True, cwd=runs.parent,
             env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0 and done.stdout.startswith("removed ") and not run.exists()

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from evaluation.curves import series
-from evaluation.findings import Findings
-from evaluation.frontier import frontier, has_frontier
-from evaluation.titles import title
+from palisade.evaluation.curves import series
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.frontier import frontier, has_frontier
+from palisade.evaluation.titles import title
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])

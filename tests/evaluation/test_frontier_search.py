@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from evaluation.findings import Findings, tied_at
-from evaluation.method import Method
-from evaluation.search.frontier_search import FAILED, RUN, Search, explore, objectives
-from evaluation.utility import UTILITIES
+from palisade.evaluation.findings import Findings, tied_at
+from palisade.evaluation.method import Method
+from palisade.evaluation.search.frontier_search import FAILED, RUN, Search, explore, objectives
+from palisade.evaluation.utility import UTILITIES
 
 Make = Callable[..., Findings]
-LOSS = {"loss": {"_target_": "attacks.LossThreshold"}}
+LOSS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
 L2 = {"l2": {"weight_decay": {"low": 1e-3, "high": 1.0, "log": True}}}
 
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.findings import Findings
-from evaluation.report.game import game, grants, shadows_of
-from targets.statement import Statement
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.report.game import game, grants, shadows_of
+from palisade.targets.statement import Statement
 
 
 @pytest.mark.parametrize(

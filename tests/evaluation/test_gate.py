@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from referee_gate import findings, limit_of, normal
 
-from evaluation.findings import Findings, tpr_at
-from evaluation.limits.gate import gate
-from evaluation.limits.limit import EXCEEDED, KEPT, UNDECIDED, Limit
+from palisade.evaluation.findings import Findings, tpr_at
+from palisade.evaluation.limits.gate import gate
+from palisade.evaluation.limits.limit import EXCEEDED, KEPT, UNDECIDED, Limit
 
 FIVE = Limit(name="gate", max_tpr=0.05)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import softmax
 
-from evaluation.signals.grant import Grant
+from palisade.evaluation.signals.grant import Grant
 
 LOGITS = np.random.default_rng(0).normal(0, 3, (2, 40, 5)).astype(np.float32)
 

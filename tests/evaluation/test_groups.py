@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from evaluation.findings import AUC, Findings, Row, tpr_at
-from evaluation.groups import MOST, groups
+from palisade.evaluation.findings import AUC, Findings, Row, tpr_at
+from palisade.evaluation.groups import MOST, groups
 
 
 def sliced(found: Findings, count: int = 3) -> Findings:

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from evaluation.findings import Findings
-from evaluation.report.summary import summary
-from evaluation.report.writing import _strict_json
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.report.summary import summary
+from palisade.evaluation.report.writing import _strict_json
 
 ROOT = Path(__file__).parents[2]
 FACTS: dict[str, Any] = {

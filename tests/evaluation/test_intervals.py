@@ -6,8 +6,16 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
-from evaluation.statistics.intervals import auc_interval, clopper_pearson_interval
-from evaluation.statistics.metrics import Estimate, advantage, balanced_accuracy, ppv, roc_auc, roc_points, tpr_at_fpr
+from palisade.evaluation.statistics.intervals import auc_interval, clopper_pearson_interval
+from palisade.evaluation.statistics.metrics import (
+    Estimate,
+    advantage,
+    balanced_accuracy,
+    ppv,
+    roc_auc,
+    roc_points,
+    tpr_at_fpr,
+)
 
 Draw = Callable[[int, int, int], tuple[np.ndarray, np.ndarray]]
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.findings import Findings, tied_at, tpr_at
-from evaluation.limits.limit import Limit
+from palisade.evaluation.findings import Findings, tied_at, tpr_at
+from palisade.evaluation.limits.limit import Limit
 
 Make = Callable[..., Findings]
 

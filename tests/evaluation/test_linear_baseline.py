@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from datamodules.dataset import Dataset
-from datamodules.split import Split
-from evaluation.findings import Findings, Row
-from evaluation.flags.linear_baseline import LINEAR, below_linear, linear_accuracy
+from palisade.data.dataset import Dataset
+from palisade.data.split import Split
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.flags.linear_baseline import LINEAR, below_linear, linear_accuracy
 
 NOBODY = np.array([], dtype=np.int64)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from evaluation.findings import AUC, Findings
-from evaluation.flags.masking import MASKED, masked
+from palisade.evaluation.findings import AUC, Findings
+from palisade.evaluation.flags.masking import MASKED, masked
 
 SPREAD = 0.02
 SCORES = ("loss", "lira", "lira_offline")

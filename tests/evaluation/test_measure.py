@@ -8,28 +8,28 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from attacks import Correctness, LossThreshold, View
-from evaluation.audit import guess
-from evaluation.flags.duplicates import DUPLICATES
-from evaluation.flags.flags import flags
-from evaluation.flags.linear_baseline import LINEAR
-from evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share
-from evaluation.measuring.measure import findings_of
-from evaluation.method import BLACK_BOX, Method
-from evaluation.runs import Run
-from evaluation.signals.signals import answers, view
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.metrics import Roc
-from train import train
+from palisade.attacks import Correctness, LossThreshold, View
+from palisade.evaluation.audit import guess
+from palisade.evaluation.flags.duplicates import DUPLICATES
+from palisade.evaluation.flags.flags import flags
+from palisade.evaluation.flags.linear_baseline import LINEAR
+from palisade.evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share
+from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.method import BLACK_BOX, Method
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.signals import answers, view
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.metrics import Roc
+from palisade.train import train
 
 SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "secret=measured"]
 ATTACKS = {
-    "loss": {"_target_": "attacks.LossThreshold"},
-    "lira": {"_target_": "attacks.LiRA", "online": True},
-    "lira_offline": {"_target_": "attacks.LiRA", "online": False},
+    "loss": {"_target_": "palisade.attacks.LossThreshold"},
+    "lira": {"_target_": "palisade.attacks.LiRA", "online": True},
+    "lira_offline": {"_target_": "palisade.attacks.LiRA", "online": False},
 }
 METHOD = Method(attacks=ATTACKS)
-CORRECTNESS = {"audit": {"_target_": "attacks.Correctness"}}
+CORRECTNESS = {"audit": {"_target_": "palisade.attacks.Correctness"}}
 
 
 def trained(compose, *overrides) -> Run:

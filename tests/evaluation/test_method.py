@@ -6,10 +6,10 @@ import pickle
 
 import pytest
 
-from attacks import LossThreshold
-from evaluation.method import BLACK_BOX, Method
+from palisade.attacks import LossThreshold
+from palisade.evaluation.method import BLACK_BOX, Method
 
-LOSS = {"loss": {"_target_": "attacks.LossThreshold"}}
+LOSS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
 
 
 def test_travels_to_other_processes_as_plain_settings():
@@ -26,16 +26,16 @@ def test_travels_to_other_processes_as_plain_settings():
         ({"queries": "plain"}, r"queries=plain is no list of different ways"),
         ({"queries": ["plain", "plain"]}, r"queries=\['plain', 'plain'\] is no list of different ways"),
         (
-            {"attacks": {"lira": {"_target_": "attacks.LiRA", "variance": "none"}}},
+            {"attacks": {"lira": {"_target_": "palisade.attacks.LiRA", "variance": "none"}}},
             "attack.lira.variance=none is unknown; choose shrunk, fixed or per_record",
         ),
         (
-            {"attacks": {"mine": {"_target_": "attacks.Nonsense"}}},
-            "attack.mine: attacks.Nonsense is no attack with such settings; mend _target_",
+            {"attacks": {"mine": {"_target_": "palisade.attacks.Nonsense"}}},
+            "attack.mine: palisade.attacks.Nonsense is no attack with such settings; mend _target_",
         ),
         (
             {"threat": {**BLACK_BOX, "audit": "lira"}},
-            "threat.audit=lira is no attack; set threat.audit._target_=attacks.<class>",
+            "threat.audit=lira is no attack; set threat.audit._target_=palisade.attacks.<class>",
         ),
         ({"queries": ["up", "plain"]}, r"queries=\['up', 'plain'\] starts with a perturbed copy; put plain first"),
         (
@@ -43,7 +43,7 @@ def test_travels_to_other_processes_as_plain_settings():
             "threat.guesses=0.6 is no share at either end; choose above 0, at most 0.5",
         ),
         (
-            {"threat": {**BLACK_BOX, "audit": {"_target_": "attacks.KnownMembers"}}},
+            {"threat": {**BLACK_BOX, "audit": {"_target_": "palisade.attacks.KnownMembers"}}},
             "threat.audit=known_members knows some of the bits that it guesses; choose another",
         ),
     ],

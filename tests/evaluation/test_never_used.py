@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hydra.utils import instantiate
 
-from attacks import RMIA, Attack, LossThreshold, Reference, View
-from evaluate import all_attacks
-from evaluation.studies.never_used import NEAR_DUPLICATES, Outsiders, _no_score, false_positive_rate, scores
+from palisade.attacks import RMIA, Attack, LossThreshold, Reference, View
+from palisade.evaluate import all_attacks
+from palisade.evaluation.studies.never_used import NEAR_DUPLICATES, Outsiders, _no_score, false_positive_rate, scores
 
 RECORDS, MODELS = 400, 8
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attacks import BASE, Attack, Correctness, LiRA, LossThreshold, View
-from evaluation.audit import audit_records
-from evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from evaluation.statistics.metrics import Roc
+from palisade.attacks import BASE, Attack, Correctness, LiRA, LossThreshold, View
+from palisade.evaluation.audit import audit_records
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
+from palisade.evaluation.statistics.metrics import Roc
 
 FLEETS, MODELS, RECORDS, FPR = 200, 6, 300, 0.05
 METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(FPR)}

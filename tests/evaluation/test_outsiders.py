@@ -10,13 +10,19 @@ from typing import Any
 
 import pytest
 
-from evaluation.findings import Findings
-from evaluation.report.outsiders import OF_A_FILE, STRONGEST_SHOWN, accusation_table, false_accusations, outsiders
-from evaluation.report.page import render
-from evaluation.report.summary import summary
-from evaluation.report.writing import write
-from evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
-from evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, write_study
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.report.outsiders import (
+    OF_A_FILE,
+    STRONGEST_SHOWN,
+    accusation_table,
+    false_accusations,
+    outsiders,
+)
+from palisade.evaluation.report.page import render
+from palisade.evaluation.report.summary import summary
+from palisade.evaluation.report.writing import write
+from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
+from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, write_study
 
 COMMAND = "python evaluate.py data=digits attack=full report.scope=public gate.tpr=0.1"
 FILE = "/home/somebody/patients.npz"

@@ -16,15 +16,27 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-from evaluation.curves import FPR, ceiling, ordered, series
-from evaluation.figures.placement import box
-from evaluation.figures.plots import tradeoff
-from evaluation.figures.roc_plot import roc
-from evaluation.figures.style import AGAIN, CANARIES, CEILING, COLORS, INK, MARKERS, PAPER, VIOLATED, looks, save, svg
-from evaluation.findings import Findings
-from evaluation.frontier import frontier
-from evaluation.statistics.chance import chance_level
-from targets.statement import Statement
+from palisade.evaluation.curves import FPR, ceiling, ordered, series
+from palisade.evaluation.figures.placement import box
+from palisade.evaluation.figures.plots import tradeoff
+from palisade.evaluation.figures.roc_plot import roc
+from palisade.evaluation.figures.style import (
+    AGAIN,
+    CANARIES,
+    CEILING,
+    COLORS,
+    INK,
+    MARKERS,
+    PAPER,
+    VIOLATED,
+    looks,
+    save,
+    svg,
+)
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.frontier import frontier
+from palisade.evaluation.statistics.chance import chance_level
+from palisade.targets.statement import Statement
 
 
 @pytest.fixture(scope="module")

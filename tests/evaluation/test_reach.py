@@ -13,18 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datamodules.dataset import from_config
-from evaluation.claims import LEVEL, violations
-from evaluation.findings import Findings
-from evaluation.measuring.measure import measure
-from evaluation.method import Method
-from evaluation.reach import Reach
-from evaluation.report.page import render
-from evaluation.report.summary import summary
-from evaluation.runs import Run
-from evaluation.statistics.epsilon import MOST_CANARIES, canaries_needed, one_run
-from evaluation.table import reaches, show_findings
-from train import one, train
+from palisade.data.dataset import from_config
+from palisade.evaluation.claims import LEVEL, violations
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.measuring.measure import measure
+from palisade.evaluation.method import Method
+from palisade.evaluation.reach import Reach
+from palisade.evaluation.report.page import render
+from palisade.evaluation.report.summary import summary
+from palisade.evaluation.runs import Run
+from palisade.evaluation.statistics.epsilon import MOST_CANARIES, canaries_needed, one_run
+from palisade.evaluation.table import reaches, show_findings
+from palisade.train import one, train
 
 ROOT = Path(__file__).parents[2]
 PRIVATE = ["data=digits", "defense=dp_sgd"]
@@ -117,7 +117,7 @@ def test_the_plan_says_so(compose: Callable[..., Any], capsys: pytest.CaptureFix
 def test_a_plan_of_several_claims_divides_the_level(
     compose: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from evaluation.plan import show_costs
+    from palisade.evaluation.plan import show_costs
 
     ways = [README, [*PRIVATE, "canary=ood"], PRIVATE, ["data=digits", "canary=ood"]]
     show_costs([train(compose(*way, "plan=true")) for way in ways])
@@ -140,7 +140,7 @@ def test_delta_is_that_of_the_claim(compose: Callable[..., Any]) -> None:
 def test_what_was_foretold_is_what_an_audit_can_show(compose: Callable[..., Any]) -> None:
     settings = compose(*README, *FEW)
     run = Run(Path(train(settings)["folder"]))
-    found = measure(run, Method(attacks={"loss": {"_target_": "attacks.LossThreshold"}}))
+    found = measure(run, Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}))
     foretold = Reach.planned(settings, run.dataset)
     assert foretold is not None and found.audit["ceilings"]["one_run"] == foretold.ceiling()
     assert foretold.ceiling() == Reach.measured(found).ceiling()

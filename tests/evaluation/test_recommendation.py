@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.findings import Findings
-from evaluation.limits.limit import Limit
-from evaluation.limits.recommendation import recommend, ship_command
-from evaluation.utility import UTILITIES
-from targets.guards import TopK
-from targets.guards.registry import label, register
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.limits.recommendation import recommend, ship_command
+from palisade.evaluation.utility import UTILITIES
+from palisade.targets.guards import TopK
+from palisade.targets.guards.registry import label, register
 
 Make = Callable[..., Findings]
 FIVE = Limit(name="choose", max_tpr=0.05)

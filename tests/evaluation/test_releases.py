@@ -13,10 +13,10 @@ from hydra import compose as composed_of
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-import evaluate
-from evaluation.report.releases import releases
-from evaluation.runs import Run
-from train import composed, release, train
+from palisade import evaluate
+from palisade.evaluation.report.releases import releases
+from palisade.evaluation.runs import Run
+from palisade.train import composed, release, train
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1", "secret=released")

@@ -16,15 +16,15 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.figures.style import INK
-from evaluation.findings import COLUMNS, Findings
-from evaluation.measuring.exposure import Exposure
-from evaluation.method import METHOD_VERSION
-from evaluation.report.page import inline, render
-from evaluation.report.sections import BOUNDS
-from evaluation.report.summary import summary
-from evaluation.report.writing import tidy_csv, write
-from targets import RESULTS_VERSION
+from palisade.evaluation.figures.style import INK
+from palisade.evaluation.findings import COLUMNS, Findings
+from palisade.evaluation.measuring.exposure import Exposure
+from palisade.evaluation.method import METHOD_VERSION
+from palisade.evaluation.report.page import inline, render
+from palisade.evaluation.report.sections import BOUNDS
+from palisade.evaluation.report.summary import summary
+from palisade.evaluation.report.writing import tidy_csv, write
+from palisade.targets import RESULTS_VERSION
 
 COMMAND = "python evaluate.py data=digits name='a<b'"
 FIGURES = ("tradeoff", "roc", "exposure")

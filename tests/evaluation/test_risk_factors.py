@@ -15,23 +15,26 @@ import pytest
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from evaluation.figures.factor_plot import factors
-from evaluation.figures.style import INK
-from evaluation.findings import Findings
-from evaluation.method import Method
-from evaluation.studies import risk_factors
-from evaluation.studies.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
-from evaluation.studies.studies import GAP, Study, study_tables, write_study
-from evaluation.studies.study_runs import run_study
-from evaluation.terminal import show
+from palisade.evaluation.figures.factor_plot import factors
+from palisade.evaluation.figures.style import INK
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.method import Method
+from palisade.evaluation.studies import risk_factors
+from palisade.evaluation.studies.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
+from palisade.evaluation.studies.studies import GAP, Study, study_tables, write_study
+from palisade.evaluation.studies.study_runs import run_study
+from palisade.evaluation.terminal import show
 
 
 def run(width: int | list[int] = 64, pool: int = 400, epochs: int = 40, defense: str = "none", **changed: Any) -> Any:
     """What a study reads of a run that has no files."""
     config: dict[str, Any] = {
         "data": {"name": "digits", "root": "/somewhere"},
-        "network": {"_target_": "targets.networks.MLP", "hidden": width if isinstance(width, list) else [width]},
-        "defense": {"_target_": f"defenses.{defense}"},
+        "network": {
+            "_target_": "palisade.targets.networks.MLP",
+            "hidden": width if isinstance(width, list) else [width],
+        },
+        "defense": {"_target_": f"palisade.defenses.{defense}"},
         "trainer": {"epochs": epochs, "batch_size": 64, "optimizer": {"_target_": "torch.optim.Adam", "lr": 1e-3}},
         "split": {"pool": pool, "test": 500},
         "membership": {"how": "bernoulli", "share": 0.5},

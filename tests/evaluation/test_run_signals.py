@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attacks import LossThreshold, ThreatModel
-from evaluation.runs import Run
-from evaluation.signals.augmentations import AUGMENTATIONS, augmented
-from evaluation.signals.grant import Grant
-from evaluation.signals.signals import answers, stamp, view
-from targets.training import load_fleet
-from train import composed, train
+from palisade.attacks import LossThreshold, ThreatModel
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.augmentations import AUGMENTATIONS, augmented
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.signals import answers, stamp, view
+from palisade.targets.training import load_fleet
+from palisade.train import composed, train
 
 SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "fleet.models=2", "secret=signals"]
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datamodules import dataset
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from evaluation.measuring.measure import findings_of
-from evaluation.method import Method
-from evaluation.runs import Run, canonical, find, identity
-from evaluation.signals.signals import answers
-from targets import RESULTS_VERSION
-from targets.files import temporary_path
-from train import train
+from palisade.data import dataset
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run, canonical, find, identity
+from palisade.evaluation.signals.signals import answers
+from palisade.targets import RESULTS_VERSION
+from palisade.targets.files import temporary_path
+from palisade.train import train
 
 TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
 
@@ -66,7 +66,7 @@ def test_one_byte_of_the_data_or_another_version_of_results_is_another_run(compo
         np.savez(path, x=x, y=np.arange(40) % 2)
         dataset._load.cache_clear()
         names.append(name(settings))
-    monkeypatch.setattr("evaluation.runs.RESULTS_VERSION", RESULTS_VERSION + 1)
+    monkeypatch.setattr("palisade.evaluation.runs.RESULTS_VERSION", RESULTS_VERSION + 1)
     names.append(name(settings))
     assert names[0] == names[1] and len({*names}) == 3
 
@@ -124,7 +124,7 @@ def test_audit_is_that_of_the_whole_fleet_and_hides_exact_counts(compose):
     settings = compose(*TINY, "fleet.models=3")
     run = Run(Path(train(settings)["folder"]))
     assert run.audit() == []
-    list(findings_of([run], Method(attacks={"loss": {"_target_": "attacks.LossThreshold"}})))
+    list(findings_of([run], Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}})))
     audit = run.audit()
     assert {row["metric"] for row in audit} >= {"auc", "tpr@1%fpr", "ppv@10%prior", "unscored"}
     assert all(row["value"] is None or row["value"] == round(row["value"], 3) for row in audit)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from evaluation.findings import Findings
-from evaluation.report.scope import NOT_COVERED, check_scope_of, public_command, published
-from evaluation.report.writing import write
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.report.scope import NOT_COVERED, check_scope_of, public_command, published
+from palisade.evaluation.report.writing import write
 
 SECRETIVE = "python evaluate.py data=csv data.path=/home/me/p.csv runs=runs/p/mlp-none-0a1b2c3d 'attack=[lira, rmia]'"
 

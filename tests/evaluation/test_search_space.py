@@ -9,8 +9,8 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
-from evaluation.search.space import Range, Space
-from train import composed
+from palisade.evaluation.search.space import Range, Space
+from palisade.train import composed
 
 SPACE: dict[str, Any] = {
     "l2": {"weight_decay": {"low": 1e-5, "high": 1e-1, "log": True}},

@@ -15,15 +15,15 @@ import pytest
 import yaml
 from rich.console import Console
 
-from attacks import LiRA, View
-from evaluation.figures.study_plot import study
-from evaluation.findings import Findings, Row
-from evaluation.method import Method
-from evaluation.signals.grant import Grant
-from evaluation.studies.mismatch import mismatch_view, same_secret
-from evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_tables, write_study
-from evaluation.studies.study_runs import run_study
-from evaluation.terminal import show
+from palisade.attacks import LiRA, View
+from palisade.evaluation.figures.study_plot import study
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.method import Method
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.studies.mismatch import mismatch_view, same_secret
+from palisade.evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_tables, write_study
+from palisade.evaluation.studies.study_runs import run_study
+from palisade.evaluation.terminal import show
 
 CONF = Path(__file__).parents[2] / "conf"
 LEVELS = ("logits", "top-3", "label")

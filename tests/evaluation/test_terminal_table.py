@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.findings import Findings
-from evaluation.table import Skip, bound_text, cells, lines, show_findings, skips
-from evaluation.terminal import WIDTH
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.table import Skip, bound_text, cells, lines, show_findings, skips
+from palisade.evaluation.terminal import WIDTH
 
 
 def printed(findings: list[Findings]) -> list[str]:

@@ -7,13 +7,13 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.choice import chosen
-from evaluation.curves import series
-from evaluation.findings import Findings, Row
-from evaluation.flags.ties import is_tied, tied
-from evaluation.frontier import frontier
-from evaluation.report.verdict import verdicts
-from evaluation.titles import title
+from palisade.evaluation.choice import chosen
+from palisade.evaluation.curves import series
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.flags.ties import is_tied, tied
+from palisade.evaluation.frontier import frontier
+from palisade.evaluation.report.verdict import verdicts
+from palisade.evaluation.titles import title
 
 
 def with_ties(found: Findings, attack: str, share: float) -> Findings:

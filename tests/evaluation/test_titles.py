@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from evaluation.curves import ordered
-from evaluation.findings import Findings
-from evaluation.titles import brief, defense_name, epsilon_text, line_name, setting, title
-from targets.statement import Statement
+from palisade.evaluation.curves import ordered
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.titles import brief, defense_name, epsilon_text, line_name, setting, title
+from palisade.targets.statement import Statement
 
 
 def stated(epsilon: float) -> Statement:
@@ -66,20 +66,20 @@ def test_runs_that_state_the_same_epsilon_are_told_apart(make_findings: Callable
     assert [title(found) for found in runs] == ["selena(dp_sgd) 5, ε=8", "selena(dp_sgd) 10, ε=8"]
 
 
-DP = {"_target_": "defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
+DP = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
 
 
 @pytest.mark.parametrize(
     ("base", "expected"),
     [
         (None, "selena"),
-        ({"_target_": "defenses.none.NoDefense"}, "selena"),
+        ({"_target_": "palisade.defenses.none.NoDefense"}, "selena"),
         (DP, "selena(dp_sgd)"),
-        ({"_target_": "defenses.label_smoothing.LabelSmoothing"}, "selena(label_smoothing)"),
+        ({"_target_": "palisade.defenses.label_smoothing.LabelSmoothing"}, "selena(label_smoothing)"),
         ({"_target_": "ours.quantized.Quantized", "base": DP}, "selena(quantized(dp_sgd))"),
-        ({**DP, "base": {"_target_": "defenses.none.NoDefense"}}, "selena(dp_sgd)"),
+        ({**DP, "base": {"_target_": "palisade.defenses.none.NoDefense"}}, "selena(dp_sgd)"),
     ],
 )
 def test_a_composed_defense_names_its_base(base: dict[str, Any] | None, expected: str) -> None:
-    defense = {"_target_": "defenses.selena.Selena"} | ({} if base is None else {"base": base})
+    defense = {"_target_": "palisade.defenses.selena.Selena"} | ({} if base is None else {"base": base})
     assert defense_name({"defense": defense, "names": {"defense": "selena"}}) == expected

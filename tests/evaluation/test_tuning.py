@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from evaluation.runs import Run, find
-from evaluation.trials import TRIALS, Trials, try_out
-from evaluation.tuning import Tuning, trainings, with_values
-from train import train
+from palisade.evaluation.runs import Run, find
+from palisade.evaluation.trials import TRIALS, Trials, try_out
+from palisade.evaluation.tuning import Tuning, trainings, with_values
+from palisade.train import train
 
 Compose = Callable[..., dict[str, Any]]
 SMALL = (
@@ -124,8 +124,8 @@ def test_the_best_on_validation_records_is_trained(compose: Compose, capsys: Any
 def test_accuracy_is_that_of_the_trial_s_models_on_validation_records(
     tuned: tuple[dict[str, Any], dict[str, Any]],
 ) -> None:
-    from datamodules.dataset import from_config
-    from targets.training import load_fleet
+    from palisade.data.dataset import from_config
+    from palisade.targets.training import load_fleet
 
     settings, _ = tuned
     folder = trial_folders(settings)[0]
@@ -148,8 +148,8 @@ def test_trials_are_no_runs(tuned: tuple[dict[str, Any], dict[str, Any]]) -> Non
 
 def test_the_same_command_again_trains_nothing(tuned: tuple[dict[str, Any], dict[str, Any]], monkeypatch: Any) -> None:
     settings, outcome = tuned
-    monkeypatch.setattr("evaluation.trials.try_out", pytest.fail)
-    monkeypatch.setattr("targets.training.train_models", pytest.fail)
+    monkeypatch.setattr("palisade.evaluation.trials.try_out", pytest.fail)
+    monkeypatch.setattr("palisade.targets.training.train_models", pytest.fail)
     assert train(settings) == {"folder": outcome["folder"], "status": "cached"}
 
 
@@ -187,7 +187,7 @@ def test_settings_that_no_model_can_be_trained_with_lose_and_are_not_tried_again
     outcome = train(settings)
     assert optimizer_of(outcome["folder"])["lr"] == 0.05
     assert "; 3 failed: trainer.batch_size=5000 exceeds N=100; choose at most 100" in capsys.readouterr().out
-    monkeypatch.setattr("evaluation.trials.try_out", pytest.fail)
+    monkeypatch.setattr("palisade.evaluation.trials.try_out", pytest.fail)
     assert train(settings)["status"] == "cached"
 
 
@@ -210,7 +210,7 @@ def test_the_first_of_several_best_is_chosen(compose: Compose, monkeypatch: Any)
         (Path(folder) / "validation.json").write_text('{"accuracy": 0.5}')
         (Path(folder) / "summary.json").write_text('{"strength": "inf"}')
 
-    monkeypatch.setattr("evaluation.trials.try_out", tie)
+    monkeypatch.setattr("palisade.evaluation.trials.try_out", tie)
     settings = {**compose(*SMALL), "tuning": tuning()}
     assert optimizer_of(train(settings)["folder"])["lr"] == 1e-6
 
@@ -236,7 +236,7 @@ def test_a_plan_after_the_trials_is_that_of_the_run(tuned: tuple[dict[str, Any],
 
 
 def test_a_trial_that_another_process_is_at_skips_the_run(compose: Compose) -> None:
-    from datamodules.dataset import from_config
+    from palisade.data.dataset import from_config
 
     settings = {**compose(*SMALL), "tuning": tuning()}
     trial = Trials.of(settings, from_config(settings)).trials[1]
@@ -258,7 +258,7 @@ def test_the_statement_counts_the_trainings(compose: Compose) -> None:
 
 
 def test_a_trial_is_resumed(compose: Compose) -> None:
-    from datamodules.dataset import from_config
+    from palisade.data.dataset import from_config
 
     settings = {**compose(*SMALL, "fleet.at_once=1"), "tuning": tuning(models=2)}
     trial = Trials.of(settings, from_config(settings)).trials[0]

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from attacks import View
-from evaluation.flags.unlike_models import spread_rows, unlike
+from palisade.attacks import View
+from palisade.evaluation.flags.unlike_models import spread_rows, unlike
 from tests.evaluation.conftest import finding
 
 

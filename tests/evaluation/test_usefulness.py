@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.findings import Row
-from evaluation.measuring.measure import measure
-from evaluation.measuring.usefulness import METRICS, usefulness
-from evaluation.method import Method
-from evaluation.runs import Run
-from evaluation.signals.signals import answers
-from evaluation.statistics.bootstrap import Bootstrap
-from evaluation.utility import CALIBRATION, UTILITIES
-from train import train
+from palisade.evaluation.findings import Row
+from palisade.evaluation.measuring.measure import measure
+from palisade.evaluation.measuring.usefulness import METRICS, usefulness
+from palisade.evaluation.method import Method
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.signals import answers
+from palisade.evaluation.statistics.bootstrap import Bootstrap
+from palisade.evaluation.utility import CALIBRATION, UTILITIES
+from palisade.train import train
 
-ATTACKS = {"loss": {"_target_": "attacks.LossThreshold"}}
+ATTACKS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
 METHOD = Method(attacks=ATTACKS)
 Compose = Callable[..., dict[str, Any]]
 

@@ -9,14 +9,14 @@ from dataclasses import replace
 
 import pytest
 
-from evaluation.choice import chosen
-from evaluation.curves import series
-from evaluation.figures.plots import tradeoff
-from evaluation.findings import Findings, Row
-from evaluation.flags.dominance import dominated
-from evaluation.frontier import frontier
-from evaluation.table import cells, show_findings
-from evaluation.utility import ACCURACY, CALIBRATION, UTILITIES, Utility, worth
+from palisade.evaluation.choice import chosen
+from palisade.evaluation.curves import series
+from palisade.evaluation.figures.plots import tradeoff
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.flags.dominance import dominated
+from palisade.evaluation.frontier import frontier
+from palisade.evaluation.table import cells, show_findings
+from palisade.evaluation.utility import ACCURACY, CALIBRATION, UTILITIES, Utility, worth
 
 LOG_LOSS, AUC = UTILITIES["log_loss"], UTILITIES["roc_auc"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from evaluation.findings import Findings, Row
-from evaluation.report.utility_loss import costs
-from evaluation.utility import CALIBRATION, Utility
+from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.report.utility_loss import costs
+from palisade.evaluation.utility import CALIBRATION, Utility
 
 
 def test_loss_in_points_with_an_interval(make_findings: Callable[..., Findings]) -> None:

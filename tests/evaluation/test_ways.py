@@ -12,23 +12,23 @@ from typing import Any
 import pytest
 import yaml
 
-from datamodules.dataset import from_config
-from evaluate import all_attacks
-from evaluation.claims import level_of, violations
-from evaluation.findings import Findings
-from evaluation.measuring import measure as measuring
-from evaluation.measuring.measure import findings_of
-from evaluation.method import BLACK_BOX, Method
-from evaluation.reach import Reach
-from evaluation.report.page import render
-from evaluation.report.summary import summary
-from evaluation.runs import Run
-from evaluation.statistics.epsilon import one_run
-from evaluation.studies.study_runs import run_study
-from evaluation.table import UNRECORDED, corrections, show_findings
-from evaluation.ways import ways_tried
-from targets.guards.registry import guards_of
-from train import train
+from palisade.data.dataset import from_config
+from palisade.evaluate import all_attacks
+from palisade.evaluation.claims import level_of, violations
+from palisade.evaluation.findings import Findings
+from palisade.evaluation.measuring import measure as measuring
+from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.method import BLACK_BOX, Method
+from palisade.evaluation.reach import Reach
+from palisade.evaluation.report.page import render
+from palisade.evaluation.report.summary import summary
+from palisade.evaluation.runs import Run
+from palisade.evaluation.statistics.epsilon import one_run
+from palisade.evaluation.studies.study_runs import run_study
+from palisade.evaluation.table import UNRECORDED, corrections, show_findings
+from palisade.evaluation.ways import ways_tried
+from palisade.targets.guards.registry import guards_of
+from palisade.train import train
 
 Compose = Callable[..., dict[str, Any]]
 WORDS = ["data=digits", "network=linear", "trainer.epochs=1", "canary=label_noise", "canary.count=100"]
@@ -43,7 +43,7 @@ def run(compose: Compose) -> Run:
 
 def method(share: float | None = None, queries: Sequence[str] = ("plain",), **threat: Any) -> Method:
     threat = {**BLACK_BOX, "guesses": share, **threat}
-    loss = {"loss": {"_target_": "attacks.LossThreshold"}}
+    loss = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
     return Method(attacks=loss, threat=threat, queries=queries, adaptive=all_attacks())
 
 
@@ -100,10 +100,10 @@ def test_every_other_share_that_was_tried_lowers_all_bounds(run: Run) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"audit": {"_target_": "attacks.Confidence"}},
-        {"audit": {"_target_": "attacks.Alignment"}, "weights": True},
+        {"audit": {"_target_": "palisade.attacks.Confidence"}},
+        {"audit": {"_target_": "palisade.attacks.Alignment"}, "weights": True},
         {"weights": True},
-        {"audit": {"_target_": "attacks.Correctness"}, "outputs": "label"},
+        {"audit": {"_target_": "palisade.attacks.Correctness"}, "outputs": "label"},
         {"outputs": "probabilities"},
         {"outputs": "probabilities", "decimals": 1},
         {"outputs": "probabilities", "top_k": 3},
@@ -121,7 +121,7 @@ def test_every_other_choice_of_the_auditor_counts(run: Run, other: dict[str, Any
 
 
 def test_the_alignment_is_another_auditor_than_the_loss_that_stood_in_for_it(compose: Compose) -> None:
-    white_box = {"audit": {"_target_": "attacks.Alignment"}, "weights": True}
+    white_box = {"audit": {"_target_": "palisade.attacks.Alignment"}, "weights": True}
     words = (*WORDS, *FEW, "trainer.epochs=2")
     run = Run(Path(train(compose(*words))["folder"]))
     assert audit(run, **white_box)["attack"] == "loss"
@@ -132,7 +132,7 @@ def test_the_alignment_is_another_auditor_than_the_loss_that_stood_in_for_it(com
 
 
 def test_more_shadows_are_another_auditor(compose: Compose, run: Run) -> None:
-    by_shadows = {"audit": {"_target_": "attacks.Calibration"}}
+    by_shadows = {"audit": {"_target_": "palisade.attacks.Calibration"}}
     assert_corrected(audit(run, **by_shadows), 1)
     train(compose(*WORDS, "fleet.models=4", *FEW[1:], "guesses=0.2"))
     assert_corrected(audit(run, **by_shadows), 2)

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-from attacks import Alignment, GradientNorm, Trajectory, View, WhiteBox
-from datamodules.split import Membership
-from evaluation.runs import Run
-from evaluation.signals.white_box import trajectory, white_box
-from evaluation.statistics.metrics import roc_auc
-from targets.training import load_fleet, make_fitter
-from train import train
+from palisade.attacks import Alignment, GradientNorm, Trajectory, View, WhiteBox
+from palisade.data.split import Membership
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.white_box import trajectory, white_box
+from palisade.evaluation.statistics.metrics import roc_auc
+from palisade.targets.training import load_fleet, make_fitter
+from palisade.train import train
 
 MODELS = 3
 SETTINGS = ["data=digits", "trainer.epochs=3", "split.pool=0.1", "trainer.batch_size=16", f"fleet.models={MODELS}"]
@@ -104,5 +104,5 @@ def test_members_of_an_overfit_fleet_are_found(make):
 
 
 def test_the_referee_imports_no_torch():
-    code = "import sys, evaluation.signals.white_box; sys.exit('torch' in sys.modules)"
+    code = "import sys, palisade.evaluation.signals.white_box; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from commandline import is_bad_input, one_line
+from palisade.commandline import is_bad_input, one_line
 
 
 def refusal(command: Callable[[], object], longest: int) -> str | None:

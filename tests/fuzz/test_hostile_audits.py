@@ -16,8 +16,8 @@ from refusal import refusal
 from safetensors.torch import save_file
 from test_hostile_settings import EDGES, NESTED, keys_of, with_value
 
-from commandline import GATE_EXCEEDED
-from evaluate import evaluate
+from palisade.commandline import GATE_EXCEEDED
+from palisade.evaluate import evaluate
 
 CONF = Path(__file__).parents[2] / "conf"
 SIDES = ["members=in.npz", "nonmembers=out.npz"]

@@ -21,14 +21,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusal import refusal
 
-from datamodules.arrays import Arrays
-from datamodules.dataset import prepare
-from datamodules.decompression import opened
-from datamodules.images import MNIST
-from datamodules.location30 import FILE, Location30
-from datamodules.split import Roles
-from datamodules.table import Table
-from datamodules.text import SST2
+from palisade.data.arrays import Arrays
+from palisade.data.dataset import prepare
+from palisade.data.decompression import opened
+from palisade.data.images import MNIST
+from palisade.data.location30 import FILE, Location30
+from palisade.data.split import Roles
+from palisade.data.table import Table
+from palisade.data.text import SST2
 
 FUZZ = settings(
     max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
@@ -154,7 +154,7 @@ def test_names_in_an_archive_lead_nowhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ending", ["npz", "csv.gz", "csv.bz2", "csv.xz", "csv.zip"])
 def test_bombs_are_refused_before_they_unfold(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr("datamodules.decompression.FREE", 2**20)
+    monkeypatch.setattr("palisade.data.decompression.FREE", 2**20)
     path, size = tmp_path / f"bomb.{ending}", 2**24
     if ending == "npz":
         path.write_bytes(archive(zipfile.ZIP_DEFLATED, x=lying((60, size // 60), "|u1", bytes(size)), y=array(Y)))

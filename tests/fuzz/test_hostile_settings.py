@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusal import refusal
 
-from commandline import GATE_EXCEEDED
-from evaluate import evaluate
-from evaluation.settings import flat
-from train import composed, train
+from palisade.commandline import GATE_EXCEEDED
+from palisade.evaluate import evaluate
+from palisade.evaluation.settings import flat
+from palisade.train import composed, train
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "secret=fuzz"]

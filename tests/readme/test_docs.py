@@ -47,7 +47,7 @@ def test_ten_lines(monkeypatch, capsys, tmp_path):
 def test_every_setting_is_explained():
     import inspect
 
-    from defenses.dp_sgd import DPSGD
+    from palisade.defenses.dp_sgd import DPSGD
 
     named = set(inspect.signature(DPSGD.__init__).parameters) - {"self", "models"}
     table = PAGE.read_text(encoding="utf-8").split("## Settings")[1].split("## Pitfalls")[0]

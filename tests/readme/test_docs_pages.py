@@ -19,10 +19,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from commandline import GATE_EXCEEDED
-from evaluate import evaluate
-from targets import workers
-from train import composed, one
+from palisade.commandline import GATE_EXCEEDED
+from palisade.evaluate import evaluate
+from palisade.targets import workers
+from palisade.train import composed, one
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -162,7 +162,7 @@ def test_every_attack_stands_beside_the_grant_that_it_needs() -> None:
 
 
 def test_exit_codes_are_those_of_the_commands() -> None:
-    import commandline
+    from palisade import commandline
 
     codes = {int(code) for code in re.findall(r"^\| (\d) \|", text("reading_the_curve"), re.MULTILINE)}
     named = ("DONE", "SOME_FAILED", "BAD_INPUT", "CLAIM_VIOLATED", "GATE_EXCEEDED")

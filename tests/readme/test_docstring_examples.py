@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("attacks", "datamodules", "defenses", "evaluation", "targets")
+PACKAGES = ("attacks", "data", "defenses", "evaluation", "targets")
 MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    "palisade." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
     for package in PACKAGES
     for path in (ROOT / package).rglob("*.py")
     if ">>> " in path.read_text(encoding="utf-8")
@@ -25,4 +25,8 @@ def test_examples(name: str) -> None:
 
 
 def test_there_are_examples() -> None:
-    assert {"evaluation.statistics.metrics", "evaluation.statistics.epsilon", "evaluation.limits.limit"} <= set(MODULES)
+    assert {
+        "palisade.evaluation.statistics.metrics",
+        "palisade.evaluation.statistics.epsilon",
+        "palisade.evaluation.limits.limit",
+    } <= set(MODULES)

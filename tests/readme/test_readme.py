@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from commands import call
 
-from commandline import GATE_EXCEEDED
+from palisade.commandline import GATE_EXCEEDED
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from datamodules.secret import Secret
-from evaluation.runs import Run
-from targets.release import Release, ship
-from train import composed, train
+from palisade.data.secret import Secret
+from palisade.evaluation.runs import Run
+from palisade.targets.release import Release, ship
+from palisade.train import composed, train
 
 TINY = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "network.hidden=[8]"]
 
@@ -63,7 +63,7 @@ def into(*path: str | int, value: Any) -> Any:
 CARDS = {
     "network from elsewhere": into("network", "name", value="os.system"),
     "network of a module": into("network", "name", value="antigravity.MLP"),
-    "network that is no word": into("network", "name", value=["targets.networks.MLP"]),
+    "network that is no word": into("network", "name", value=["palisade.targets.networks.MLP"]),
     "path as network": into("network", "name", value="../../evil.MLP"),
     "other settings": into("network", "settings", value={"hidden": [8], "evil": 1}),
     "settings that are none": into("network", "settings", value=[1]),
@@ -158,7 +158,7 @@ def test_weights_of_another_network_are_refused(hostile, change):
     else:
         weights[name] = weights[name].t().contiguous() if weights[name].ndim == 2 else weights[name][:-1].clone()
     save_file(weights, folder / "model.safetensors")
-    with pytest.raises(ValueError, match=r"its weights are not those of targets.networks.MLP with"):
+    with pytest.raises(ValueError, match=r"its weights are not those of palisade.targets.networks.MLP with"):
         Release.load(folder)
 
 

@@ -17,12 +17,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from evaluate import evaluate
-from evaluation.runs import Run, identity
-from targets.release import Release
-from train import release, train
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.evaluate import evaluate
+from palisade.evaluation.runs import Run, identity
+from palisade.targets.release import Release
+from palisade.train import release, train
 
 MODELS = 3
 FALSE_ALARM = 1e-6
@@ -43,7 +43,7 @@ def public(tmp_path_factory) -> Public:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from train import composed
+    from palisade.train import composed
 
     folder = tmp_path_factory.mktemp("public")
     rng = np.random.default_rng(3)

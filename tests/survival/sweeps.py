@@ -4,19 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from evaluation.measuring.measure import findings_of
-from evaluation.method import Method
-from evaluation.report.writing import tidy_csv
-from evaluation.runs import find
-from targets.checkpoints import JOURNAL
-from targets.files import PART
-from targets.run_log import FILE as LOG
-from train import composed, train
+from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.method import Method
+from palisade.evaluation.report.writing import tidy_csv
+from palisade.evaluation.runs import find
+from palisade.targets.checkpoints import JOURNAL
+from palisade.targets.files import PART
+from palisade.targets.run_log import FILE as LOG
+from palisade.train import composed, train
 
 SMALL = ("data=digits", "fleet.models=4", "fleet.at_once=2", "fleet.workers=1", "trainer.epochs=2", "secret=survival")
 PRIVATE = ("defense=dp_sgd", "defense.epsilon=600", "defense.trainer.epochs=2")  # above 512 calibration takes no time
 SETTINGS = (composed(*SMALL), composed(*SMALL, *PRIVATE))
-ATTACKS = {"loss": {"_target_": "attacks.LossThreshold"}, "lira": {"_target_": "attacks.LiRA"}}
+ATTACKS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}, "lira": {"_target_": "palisade.attacks.LiRA"}}
 
 
 def sweep(runs: Path) -> None:

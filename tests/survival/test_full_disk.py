@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from sweeps import SETTINGS, content, sweep
 
-from commandline import is_bad_input, one_line
-from evaluation.runs import Run
-from train import train
+from palisade.commandline import is_bad_input, one_line
+from palisade.evaluation.runs import Run
+from palisade.train import train
 
 ROOM = "; make room, and the same command goes on from there"
 

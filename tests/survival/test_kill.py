@@ -15,11 +15,11 @@ from safetensors.torch import save
 from sweeps import SETTINGS, attack, content, results, sweep
 from torch import Tensor
 
-from evaluation.runs import Run
-from targets import training
-from targets.checkpoints import JOURNAL, discard_partly_written, written_together
-from targets.files import temporary_path
-from train import train
+from palisade.evaluation.runs import Run
+from palisade.targets import training
+from palisade.targets.checkpoints import JOURNAL, discard_partly_written, written_together
+from palisade.targets.files import temporary_path
+from palisade.train import train
 
 Start = Callable[..., BaseProcess]
 

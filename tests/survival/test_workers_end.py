@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 from commands import hear_interrupts
 
-from targets.workers import LOST
+from palisade.targets.workers import LOST
 
 ROOT = Path(__file__).parents[2]
 POOL = """
 import sys, time
 from pathlib import Path
-from commandline import call
-from targets import workers
-from targets.progress import Progress, report
+from palisade.commandline import call
+from palisade.targets import workers
+from palisade.targets.progress import Progress, report
 
 def work(k):
     Path(sys.argv[1], str(k)).write_text(str(__import__("os").getpid()))
@@ -43,7 +43,7 @@ def parent(tmp_path: Path):
     (tmp_path / "pool.py").write_text(POOL)
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "pool.py"), str(tmp_path)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -12,30 +12,30 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from attacks import Cascading
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from evaluation.given import check_given
-from evaluation.measuring.measure import findings_of
-from evaluation.method import Method
-from evaluation.plan import cost_of_attacks
-from evaluation.runs import Run
-from evaluation.signals.signals import answers, view
-from targets.cascade import Stage
-from targets.checkpoints import weights_path
-from targets.guards import NoGuard
-from targets.guards.registry import guards_of
-from targets.training import make_fitter
-from train import train
+from palisade.attacks import Cascading
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.evaluation.given import check_given
+from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.method import Method
+from palisade.evaluation.plan import cost_of_attacks
+from palisade.evaluation.runs import Run
+from palisade.evaluation.signals.signals import answers, view
+from palisade.targets.cascade import Stage
+from palisade.targets.checkpoints import weights_path
+from palisade.targets.guards import NoGuard
+from palisade.targets.guards.registry import guards_of
+from palisade.targets.training import make_fitter
+from palisade.train import train
 
 SMALL = ("data=digits", "trainer.epochs=2", "network.hidden=[]", "fleet.workers=1", "secret=cascade")
-ATTACKS = {"cascading": {"_target_": "attacks.Cascading", "targets": 2, "shadows": 6}}
-METHOD = Method(attacks={**ATTACKS, "lira": {"_target_": "attacks.LiRA"}})
+ATTACKS = {"cascading": {"_target_": "palisade.attacks.Cascading", "targets": 2, "shadows": 6}}
+METHOD = Method(attacks={**ATTACKS, "lira": {"_target_": "palisade.attacks.LiRA"}})
 
 
 @pytest.fixture
 def trained(compose, monkeypatch):
-    monkeypatch.setattr("targets.workers.count", lambda workers: 1)
+    monkeypatch.setattr("palisade.targets.workers.count", lambda workers: 1)
     return lambda *overrides: Run(Path(train(compose(*SMALL, "fleet.models=6", *overrides))["folder"]))
 
 
@@ -144,7 +144,7 @@ def test_shadows_stand_behind_the_guard_of_their_target(trained):
 )
 def test_is_skipped_with_the_reason_where_memberships_are_no_independent_coins(trained, overrides):
     (found,) = findings_of(
-        [trained(*overrides)], Method(attacks={**ATTACKS, "loss": {"_target_": "attacks.LossThreshold"}})
+        [trained(*overrides)], Method(attacks={**ATTACKS, "loss": {"_target_": "palisade.attacks.LossThreshold"}})
     )
     assert found.skipped["cascading"].startswith(("needs to train further shadows", "needs models that did"))
 

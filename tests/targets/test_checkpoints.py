@@ -12,15 +12,15 @@ from hypothesis import strategies as st
 from pytorch_lightning import Callback
 from safetensors.torch import load_file
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from defenses.none import NoDefense
-from evaluation.runs import Run
-from targets.checkpoints import checkpoint_epochs
-from targets.recipe import FleetSettings
-from targets.training import load_fleet, make_fitter
-from train import train
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.defenses.none import NoDefense
+from palisade.evaluation.runs import Run
+from palisade.targets.checkpoints import checkpoint_epochs
+from palisade.targets.recipe import FleetSettings
+from palisade.targets.training import load_fleet, make_fitter
+from palisade.train import train
 
 SMALL = ["data=digits", "trainer.epochs=5"]
 PRIVATE = ["defense=dp_sgd", "defense.trainer.epochs=5"]

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from commandline import one_line
-from targets.files import PART, creating, replacing, temporary_path, write, write_json
+from palisade.commandline import one_line
+from palisade.targets.files import PART, creating, replacing, temporary_path, write, write_json
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):

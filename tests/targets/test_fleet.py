@@ -9,12 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from evaluation.runs import Run
-from targets.training import make_fitter
-from train import train
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.evaluation.runs import Run
+from palisade.targets.training import make_fitter
+from palisade.train import train
 
 STEPS_100 = ["data=digits", "trainer.epochs=10", "trainer.batch_size=64"]  # ⌈629/64⌉ = 10 steps an epoch
 

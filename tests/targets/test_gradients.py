@@ -10,10 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from targets import gradients
-from targets.gradients import layer_norms, slopes
-from targets.networks import CNN, MLP
-from targets.transformer import Transformer
+from palisade.targets import gradients
+from palisade.targets.gradients import layer_norms, slopes
+from palisade.targets.networks import CNN, MLP
+from palisade.targets.transformer import Transformer
 
 CLASSES = 3
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from datamodules.settings import named_in_full
-from targets.named import make_defense
-from targets.recipe import Recipe
+from palisade.data.settings import named_in_full
+from palisade.targets.named import make_defense
+from palisade.targets.recipe import Recipe
 
-DP_SGD = {"_target_": "defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
+DP_SGD = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ DP_SGD = {"_target_": "defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
             r"^defense has a value of another kind than it takes \('>' not supported .*; mend",
         ),
         (
-            {"_target_": "defenses.selena.Selena", "base": {**DP_SGD, "epsilon": 0}},
+            {"_target_": "palisade.defenses.selena.Selena", "base": {**DP_SGD, "epsilon": 0}},
             r"^defense\.base\.epsilon=0 is not positive",
         ),
     ],

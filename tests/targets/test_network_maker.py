@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from datamodules.dataset import from_config
-from targets.network_maker import NetworkMaker
+from palisade.data.dataset import from_config
+from palisade.targets.network_maker import NetworkMaker
 
 
 class Watched(nn.Linear):
@@ -36,7 +36,7 @@ class Counting(Watched):
 
 @pytest.fixture(scope="module")
 def dataset():
-    from train import composed
+    from palisade.train import composed
 
     return from_config(composed("data=digits"))
 
@@ -55,7 +55,7 @@ def test_whole_numbers_are_no_logits(dataset):
 
 def test_networks_of_this_project_say_themselves_what_is_wrong():
     with pytest.raises(ValueError, match=r"^network\.hidden=3 is no list of widths"):
-        NetworkMaker({"_target_": "targets.networks.MLP", "hidden": 3})(shape=(3,), classes=2)
+        NetworkMaker({"_target_": "palisade.targets.networks.MLP", "hidden": 3})(shape=(3,), classes=2)
 
 
 def test_the_cause_of_an_error_keeps_its_traceback():

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from targets.networks import CNN, MLP
+from palisade.targets.networks import CNN, MLP
 
 
 def test_mlp_without_hidden_layers_is_linear():

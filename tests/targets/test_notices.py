@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from targets import notices
+from palisade.targets import notices
 
 SAID = (
     "GPU available but not used. You can set it by doing `Trainer(accelerator='gpu')`.",

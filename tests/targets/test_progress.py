@@ -7,9 +7,9 @@ import time
 
 import pytest
 
-from targets import progress
-from targets.files import temporary_path
-from targets.progress import PLAIN_INTERVAL, Progress
+from palisade.targets import progress
+from palisade.targets.files import temporary_path
+from palisade.targets.progress import PLAIN_INTERVAL, Progress
 
 
 def test_line_counts_what_was_reported_and_estimates_from_what_was_trained(tmp_path, capfd):

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from datamodules.dataset import COUNTS, REFERENCE, WORDS, from_config
-from datamodules.secret import Secret
-from targets.release import AUDIT_NOT_COVERED, Release, ship
+from palisade.data.dataset import COUNTS, REFERENCE, WORDS, from_config
+from palisade.data.secret import Secret
+from palisade.targets.release import AUDIT_NOT_COVERED, Release, ship
 
 SMALL = ["trainer.epochs=3", "fleet.models=1"]
 AUDIT = [{"attack": "lira", "metric": "auc", "value": 0.6, "low": 0.5, "high": 0.7}]

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from targets.guards import GUARDS, adversarial_noise, discriminator, grid
-from targets.guards.probabilities import probabilities
-from targets.guards.registry import make_guard
-from targets.release import GUARD_NOTE, Release, ship
-from targets.statement import Statement
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.targets.guards import GUARDS, adversarial_noise, discriminator, grid
+from palisade.targets.guards.probabilities import probabilities
+from palisade.targets.guards.registry import make_guard
+from palisade.targets.release import GUARD_NOTE, Release, ship
+from palisade.targets.statement import Statement
 
 IMAGES = load_digits().images[:60, None]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from targets import run_log
-from targets.run_log import RunLog
-from train import train
+from palisade.targets import run_log
+from palisade.targets.run_log import RunLog
+from palisade.train import train
 
 TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1", "fleet.at_once=1"]
 

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from targets.networks import CNN, MLP
-from targets.stacks import stack, transposed, unstack, unstackable
-from targets.training import STACK, at_once
-from targets.transformer import Transformer
+from palisade.targets.networks import CNN, MLP
+from palisade.targets.stacks import stack, transposed, unstack, unstackable
+from palisade.targets.training import STACK, at_once
+from palisade.targets.transformer import Transformer
 
 
 def check(networks: list[nn.Module], x: Tensor) -> None:

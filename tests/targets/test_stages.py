@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from defenses.base import Defense
-from defenses.dp_sgd.defense import DPSGDDefense
-from defenses.none import NoDefense
-from targets.named import make_defense
-from targets.training import make_fitter
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.defenses.dp_sgd.defense import DPSGDDefense
+from palisade.defenses.none import NoDefense
+from palisade.defenses.parts.base import Defense
+from palisade.targets.named import make_defense
+from palisade.targets.training import make_fitter
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def test_base_is_trained_by_its_own_recipe(compose):
 
 
 def test_trainers_of_all_bases_are_left_to_the_recipes():
-    base = {"_target_": f"{__name__}.Composed", "base": {"_target_": "defenses.none.NoDefense", "trainer": {}}}
+    base = {"_target_": f"{__name__}.Composed", "base": {"_target_": "palisade.defenses.none.NoDefense", "trainer": {}}}
     composed = {"_target_": f"{__name__}.Composed", "base": {**base, "trainer": {}}, "trainer": {}}
     assert make_defense(composed) == Composed(base=Composed(base=NoDefense()))
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from targets.statement import Statement
+from palisade.targets.statement import Statement
 
 CLAIM = Statement(
     guarantee=True,

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from targets.tracking import Tracker
-from train import train
+from palisade.targets.tracking import Tracker
+from palisade.train import train
 
 TINY = ["data=digits", "trainer.epochs=2", "fleet.models=2", "fleet.workers=1", "split.validation=0.1", "secret=s"]
 CSV = ["+logger._target_=pytorch_lightning.loggers.CSVLogger", "+logger.save_dir='{folder}'", "+logger.name=csv",
@@ -41,8 +41,8 @@ def test_each_model_has_its_own_numbers_and_the_same_weights(compose, tmp_path, 
 
 def test_numbers_are_those_of_the_trained_model(compose):
     """The last ones are those of the weights that are kept."""
-    from evaluation.runs import Run
-    from evaluation.signals.signals import answers
+    from palisade.evaluation.runs import Run
+    from palisade.evaluation.signals.signals import answers
 
     run = Run(Path(train(compose(*TINY, *CSV))["folder"]))
     data, member = run.dataset, run.membership()[1]

@@ -13,16 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from datamodules.tokens import Tokens
-from defenses.dp_sgd.clipping import Flat
-from defenses.dp_sgd.engine import Engine
-from targets.release import Release, ship
-from targets.stacks import stack, transposed
-from targets.training import make_fitter
-from targets.transformer import Transformer
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.data.tokens import Tokens
+from palisade.defenses.dp_sgd.clipping import Flat
+from palisade.defenses.dp_sgd.engine import Engine
+from palisade.targets.release import Release, ship
+from palisade.targets.stacks import stack, transposed
+from palisade.targets.training import make_fitter
+from palisade.targets.transformer import Transformer
 
 SST2 = Path(__file__).parents[3] / "shared" / "data" / "sst2"
 real = pytest.mark.skipif(not (SST2 / "dev.tsv").is_file(), reason="dev.tsv is not under ../shared/data/sst2")

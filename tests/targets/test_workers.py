@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from targets import progress, workers
-from targets.progress import Progress
+from palisade.targets import progress, workers
+from palisade.targets.progress import Progress
 
 
 def square(value: int) -> tuple[int, int]:
     if value < 0:
         from hydra.utils import instantiate
 
-        instantiate({"_target_": "defenses.l2.L2", "weight_decay": value})
+        instantiate({"_target_": "palisade.defenses.l2.L2", "weight_decay": value})
     return value * value, os.getpid()
 
 

@@ -7,15 +7,15 @@ from typing import Any
 
 from torch import nn
 
-from defenses.dp_sgd.layers.convolution import convolution_gradients
-from defenses.dp_sgd.layers.dense import dense_gradients
-from defenses.dp_sgd.layers.embedding import embedding_gradients
-from defenses.dp_sgd.layers.normalization import norm_gradients
-from defenses.dp_sgd.layers.sampled import GRAD_SAMPLERS, sampled_gradients
-from defenses.dp_sgd.layers.tape import Gradients, Sums, Tape
-from targets.stacks import StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
-from targets.stacks.embedding import plain
-from targets.stacks.normalization import INSTANCE_NORMS
+from palisade.defenses.dp_sgd.layers.convolution import convolution_gradients
+from palisade.defenses.dp_sgd.layers.dense import dense_gradients
+from palisade.defenses.dp_sgd.layers.embedding import embedding_gradients
+from palisade.defenses.dp_sgd.layers.normalization import norm_gradients
+from palisade.defenses.dp_sgd.layers.sampled import GRAD_SAMPLERS, sampled_gradients
+from palisade.defenses.dp_sgd.layers.tape import Gradients, Sums, Tape
+from palisade.targets.stacks import StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
+from palisade.targets.stacks.embedding import plain
+from palisade.targets.stacks.normalization import INSTANCE_NORMS
 
 __all__ = ["GRAD_SAMPLERS", "Gradients", "Sums", "Tape", "gradients"]
 

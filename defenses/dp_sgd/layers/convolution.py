@@ -11,8 +11,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import grad
 
-from defenses.dp_sgd.layers.tape import Gradients, Tape, ghost_norms, ghost_pays, learning, squared_norms, weighted_sum
-from targets.stacks.convolution import Convolution, StackedConvolution, channels_of_all, padded
+from palisade.defenses.dp_sgd.layers.tape import (
+    Gradients,
+    Tape,
+    ghost_norms,
+    ghost_pays,
+    learning,
+    squared_norms,
+    weighted_sum,
+)
+from palisade.targets.stacks.convolution import Convolution, StackedConvolution, channels_of_all, padded
 
 WEIGHT_GRADIENT: dict[int, Callable[..., Tensor]] = {
     1: grad.conv1d_weight,

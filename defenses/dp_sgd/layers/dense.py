@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from defenses.dp_sgd.layers.tape import (
+from palisade.defenses.dp_sgd.layers.tape import (
     Gradients,
     Tape,
     ghost_norms,
@@ -15,7 +15,7 @@ from defenses.dp_sgd.layers.tape import (
     squared_norms,
     weighted_sum,
 )
-from targets.stacks import StackedLinear
+from palisade.targets.stacks import StackedLinear
 
 
 def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:

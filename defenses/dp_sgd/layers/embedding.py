@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from defenses.dp_sgd.layers.tape import Gradients, Tape, learning, squared_norms
-from targets.stacks import StackedEmbedding
+from palisade.defenses.dp_sgd.layers.tape import Gradients, Tape, learning, squared_norms
+from palisade.targets.stacks import StackedEmbedding
 
 
 def embedding_gradients(layer: nn.Embedding | StackedEmbedding, tape: Tape) -> Gradients:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from defenses.dp_sgd.layers.tape import Gradients, Tape, materialized
-from targets.stacks import StackedNorm
-from targets.stacks.normalization import PER_CHANNEL, normalizing, parameter_shape
+from palisade.defenses.dp_sgd.layers.tape import Gradients, Tape, materialized
+from palisade.targets.stacks import StackedNorm
+from palisade.targets.stacks.normalization import PER_CHANNEL, normalizing, parameter_shape
 
 
 def norm_gradients(layer: nn.Module, tape: Tape) -> Gradients:

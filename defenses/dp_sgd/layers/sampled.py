@@ -8,7 +8,7 @@ from typing import Any
 from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
-from defenses.dp_sgd.layers.tape import Gradients, Tape, materialized
+from palisade.defenses.dp_sgd.layers.tape import Gradients, Tape, materialized
 
 GRAD_SAMPLERS: Mapping[type[nn.Module], Any] = GradSampleModule.GRAD_SAMPLERS
 

@@ -6,9 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from defenses.dp_sgd.layers.dense import dense_gradients
-from defenses.dp_sgd.layers.embedding import embedding_gradients
-from defenses.dp_sgd.layers.tape import ROUNDING, Gradients, Tape, joined_positions, learning
+from palisade.defenses.dp_sgd.layers.dense import dense_gradients
+from palisade.defenses.dp_sgd.layers.embedding import embedding_gradients
+from palisade.defenses.dp_sgd.layers.tape import ROUNDING, Gradients, Tape, joined_positions, learning
 
 
 def tied_gradients(embedding: nn.Embedding, linear: nn.Linear, embedding_tape: Tape, linear_tape: Tape) -> Gradients:

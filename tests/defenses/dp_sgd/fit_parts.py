@@ -8,12 +8,12 @@ from typing import Any
 from torch.utils.data import default_collate
 from user_modules import SECRET, blobs
 
-from defenses.dp_sgd.checks import Checks
-from defenses.dp_sgd.choice import Chooser
-from defenses.dp_sgd.clipping import Flat
-from defenses.dp_sgd.mechanism import Mechanism
-from defenses.dp_sgd.records import Records
-from defenses.dp_sgd.rehearsal import Rehearsal
+from palisade.defenses.dp_sgd.checks import Checks
+from palisade.defenses.dp_sgd.choice import Chooser
+from palisade.defenses.dp_sgd.clipping import Flat
+from palisade.defenses.dp_sgd.mechanism import Mechanism
+from palisade.defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.rehearsal import Rehearsal
 
 
 class Parts:

@@ -12,8 +12,8 @@ from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
 
-from defenses.dp_sgd import accounting
-from defenses.dp_sgd.accounting import History, Phase, accounted, calibrate, privacy_curve, rdp_epsilon
+from palisade.defenses.dp_sgd import accounting
+from palisade.defenses.dp_sgd.accounting import History, Phase, accounted, calibrate, privacy_curve, rdp_epsilon
 
 TABLE = [  # q, σ, steps, RDP, PRV, Google's PLD; δ = 1e-5
     (0.0256, 1.0, 1170, 6.128, 5.581, 5.570),

@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
 from user_modules import SECRET, Base, DroppedOut, blobs, fitted, looped
 
-from defenses.dp_sgd import DPSGD, alone, choice
-from defenses.dp_sgd.rehearsal import random_state
+from palisade.defenses.dp_sgd import DPSGD, alone, choice
+from palisade.defenses.dp_sgd.rehearsal import random_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WAYS = ("functional", "alone")

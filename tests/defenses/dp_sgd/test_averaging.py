@@ -12,8 +12,8 @@ from test_callback import SECRET, Module, Plain, blobs, fit, trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.group_norm import replace_batch_norms
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd.group_norm import replace_batch_norms
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

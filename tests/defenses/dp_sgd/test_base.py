@@ -10,16 +10,16 @@ import torch
 from hydra.errors import InstantiationException
 from torch import nn
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from defenses.base import Defense
-from defenses.dp_sgd import DPSGDDefense
-from defenses.none import NoDefense
-from targets.fleet import Fleet
-from targets.named import make_defense
-from targets.statement import Statement
-from targets.training import make_fitter
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.defenses.dp_sgd import DPSGDDefense
+from palisade.defenses.none import NoDefense
+from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Fleet
+from palisade.targets.named import make_defense
+from palisade.targets.statement import Statement
+from palisade.targets.training import make_fitter
 
 SMALL = ["data=digits", "network.hidden=[16]", "defense=dp_sgd", "defense.trainer.epochs=2"]
 REFUSED = {

@@ -16,13 +16,13 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
-from datamodules.arithmetic import Arithmetic
-from datamodules.loaders import Gather, training_loader
-from datamodules.samplers import Poisson, Shuffling
-from datamodules.secret import Secret
-from defenses.dp_sgd import DPSGD
-from targets.module import Target
-from targets.stacks import stack, unstack
+from palisade.data.arithmetic import Arithmetic
+from palisade.data.loaders import Gather, training_loader
+from palisade.data.samplers import Poisson, Shuffling
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.targets.module import Target
+from palisade.targets.stacks import stack, unstack
 
 SECRET = Secret.from_text("test")
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -17,10 +17,19 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 from user_modules import SECRET, Base, blobs, fitted
 
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.checks import COSTS, EPOCH_BUDGET, FIRST_STEPS, MANY, STEP_BUDGET, Pace, alone_cost, chosen
-from defenses.dp_sgd.rehearsal import random_state
-from targets.networks import CNN
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd.checks import (
+    COSTS,
+    EPOCH_BUDGET,
+    FIRST_STEPS,
+    MANY,
+    STEP_BUDGET,
+    Pace,
+    alone_cost,
+    chosen,
+)
+from palisade.defenses.dp_sgd.rehearsal import random_state
+from palisade.targets.networks import CNN
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from defenses.dp_sgd.accounting import Phase, accounted
-from defenses.dp_sgd.clipping import CLIPPINGS, Adaptive, Flat, PerLayer
+from palisade.defenses.dp_sgd.accounting import Phase, accounted
+from palisade.defenses.dp_sgd.clipping import CLIPPINGS, Adaptive, Flat, PerLayer
 
 
 @settings(deadline=None, max_examples=50)

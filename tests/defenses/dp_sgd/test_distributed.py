@@ -13,7 +13,7 @@ from commands import fork
 from test_callback import SECRET, Plain, blobs, fit, trainer
 from torch.utils.data import DataLoader
 
-from defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd import DPSGD
 
 
 class Keep(pl.Callback):

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from defenses.dp_sgd.diversity import diverse
-from defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.diversity import diverse
+from palisade.defenses.dp_sgd.records import Records
 
 N, LIMIT = 2000, 128
 

@@ -13,9 +13,9 @@ from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from defenses.dp_sgd.clipping import Flat
-from defenses.dp_sgd.engine import Engine
-from targets.stacks import stack, unstack
+from palisade.defenses.dp_sgd.clipping import Flat
+from palisade.defenses.dp_sgd.engine import Engine
+from palisade.targets.stacks import stack, unstack
 
 pytestmark = pytest.mark.usefixtures("double")
 CLIP = 0.7

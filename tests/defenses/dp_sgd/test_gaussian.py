@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from datamodules.secret import Secret
-from defenses.dp_sgd import gaussian as module
-from defenses.dp_sgd.gaussian import BLOCK, gaussian
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd import gaussian as module
+from palisade.defenses.dp_sgd.gaussian import BLOCK, gaussian
 
 SECRET = Secret.from_text("test")
 COUNT = 8 * BLOCK

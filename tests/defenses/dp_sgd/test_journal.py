@@ -15,8 +15,8 @@ from pytorch_lightning.loggers import CSVLogger
 from test_callback import SECRET, Module, blobs, trainer
 from torch.utils.data import DataLoader
 
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.journal import Journal
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd.journal import Journal
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

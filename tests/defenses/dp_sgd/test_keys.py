@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from user_modules import Base
 
-from datamodules.dataset import from_config
-from datamodules.split import Membership
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.keys import fit_secret, identities
-from targets.training import make_fitter
+from palisade.data.dataset import from_config
+from palisade.data.split import Membership
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd.keys import fit_secret, identities
+from palisade.targets.training import make_fitter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 STILL = TensorDataset(torch.zeros(40, 300), torch.zeros(40, dtype=torch.long))

@@ -15,9 +15,9 @@ from opacus.layers.dp_rnn import RNNLinear
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from defenses.dp_sgd.layers import gradients
-from defenses.dp_sgd.layers.tape import ghost_norms
-from targets.stacks import StackedLinear, stack
+from palisade.defenses.dp_sgd.layers import gradients
+from palisade.defenses.dp_sgd.layers.tape import ghost_norms
+from palisade.targets.stacks import StackedLinear, stack
 
 pytestmark = pytest.mark.usefixtures("double")
 CLIP = 0.7
@@ -103,7 +103,7 @@ def test_linear(
     if calls == 2:
         x.append(torch.randn(MODELS, batch, 2, inputs))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("defenses.dp_sgd.layers.tape.GRAM_COST", gram_cost)
+        patch.setattr("palisade.defenses.dp_sgd.layers.tape.GRAM_COST", gram_cost)
         check(lambda: nn.Linear(inputs, outputs, bias=bias), x)
 
 
@@ -140,7 +140,7 @@ def test_convolution(gram_cost: float, data: st.DataObject) -> None:
     else:
         x = [torch.randn(MODELS, batch, inputs, *space), torch.randn(MODELS, batch, inputs, *[n + 1 for n in space])]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("defenses.dp_sgd.layers.tape.GRAM_COST", gram_cost)
+        patch.setattr("palisade.defenses.dp_sgd.layers.tape.GRAM_COST", gram_cost)
         check(make, x)
 
 
@@ -292,7 +292,7 @@ def test_ghost_norms_where_they_are_cheaper(
         return ghost_norms(activation, delta)
 
     for module in ("dense", "convolution"):
-        monkeypatch.setattr(f"defenses.dp_sgd.layers.{module}.ghost_norms", spy)
+        monkeypatch.setattr(f"palisade.defenses.dp_sgd.layers.{module}.ghost_norms", spy)
     layer, x = layer.double(), torch.randn(3, *shape)
     gradients(layer, False)(layer, ([x], noted(layer, [x])))
     assert bool(called) is ghost

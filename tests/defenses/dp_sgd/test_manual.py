@@ -11,7 +11,7 @@ from test_callback import SECRET, Plain, blobs, fit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd import DPSGD
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

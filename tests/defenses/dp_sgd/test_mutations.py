@@ -19,7 +19,7 @@ from test_state import check_state_is_watched
 from test_step import check_noise_is_written_with_the_sum
 from torch.optim.swa_utils import AveragedModel
 
-from defenses.dp_sgd import checks, clipping, engine, keys, noise, rehearsal, sampling, step, watch
+from palisade.defenses.dp_sgd import checks, clipping, engine, keys, noise, rehearsal, sampling, step, watch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Patch = pytest.MonkeyPatch
@@ -159,7 +159,7 @@ def key_without_the_run(patch: Patch) -> None:
 
 
 def key_without_the_fit(patch: Patch) -> None:
-    from defenses.dp_sgd import callback
+    from palisade.defenses.dp_sgd import callback
 
     patch.setattr(callback, "fit_secret", lambda secret, identity: secret)
 

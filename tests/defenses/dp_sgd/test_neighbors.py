@@ -10,8 +10,8 @@ from test_callback import Plain, trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from datamodules.secret import Secret
-from defenses.dp_sgd import DPSGD
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd import DPSGD
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 CLIP = 0.5

@@ -11,8 +11,8 @@ import torch
 from scipy import stats
 from test_callback import SECRET, fit
 
-from defenses.dp_sgd import DPSGD, callback
-from defenses.dp_sgd.noise import NoiseSource, ParameterNoise
+from palisade.defenses.dp_sgd import DPSGD, callback
+from palisade.defenses.dp_sgd.noise import NoiseSource, ParameterNoise
 
 
 def drawn(secure: bool, count: int = 100_000, **settings: int) -> np.ndarray:

@@ -11,8 +11,8 @@ from test_callback import SECRET, Arrays, Module, Plain, blobs, fit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from datamodules.units import Groups
-from defenses.dp_sgd import DPSGD
+from palisade.data.units import Groups
+from palisade.defenses.dp_sgd import DPSGD
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

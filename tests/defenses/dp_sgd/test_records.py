@@ -14,10 +14,10 @@ from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 from user_modules import Base, blobs
 
-from datamodules.units import Groups, SingleRecords
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.records import Drawn, Part, Records, digest
-from defenses.dp_sgd.sampling import check_repeats
+from palisade.data.units import Groups, SingleRecords
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd.records import Drawn, Part, Records, digest
+from palisade.defenses.dp_sgd.sampling import check_repeats
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 X, Y = blobs(24).tensors

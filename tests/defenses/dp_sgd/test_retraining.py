@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from datamodules.secret import Secret
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.checks import Checks, Compared
-from evaluation.statistics.epsilon import clopper_pearson
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd.checks import Checks, Compared
+from palisade.evaluation.statistics.epsilon import clopper_pearson
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 RECORDS, MODELS, DELTA = 64, 60, 1e-3

@@ -18,8 +18,8 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd.rules import check_optimizers, check_trainer
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd.rules import check_optimizers, check_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 DATA = TensorDataset(torch.randn(20, 3), torch.zeros(20, dtype=torch.long))

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from datamodules.secret import Secret
-from datamodules.units import SingleRecords
-from defenses.dp_sgd.sampling import Gather, PoissonSteps
+from palisade.data.secret import Secret
+from palisade.data.units import SingleRecords
+from palisade.defenses.dp_sgd.sampling import Gather, PoissonSteps
 
 SECRET = Secret.from_text("test")
 

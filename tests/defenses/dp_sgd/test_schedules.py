@@ -13,7 +13,7 @@ from pytorch_lightning.tuner import Tuner
 from test_callback import SECRET, Module, Plateau, Validated, blobs, fit, trainer
 from torch.utils.data import DataLoader
 
-from defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd import DPSGD
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

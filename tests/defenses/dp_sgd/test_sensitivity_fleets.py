@@ -13,12 +13,12 @@ from commands import call
 from test_distributed import train_in_two_processes
 from torch import Tensor, nn
 
-from datamodules.dataset import from_config
-from datamodules.secret import Secret
-from datamodules.split import Membership
-from defenses.base import Defense
-from defenses.dp_sgd import DPSGDDefense
-from targets.training import make_fitter
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.defenses.dp_sgd import DPSGDDefense
+from palisade.defenses.parts.base import Defense
+from palisade.targets.training import make_fitter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZE, CLIP = 16, 0.3
@@ -110,8 +110,8 @@ NETWORKS = """
 from dataclasses import dataclass
 import torch
 from torch import nn
-from defenses.base import Defense
-from targets.networks import MLP
+from palisade.defenses.parts.base import Defense
+from palisade.targets.networks import MLP
 
 class Own(nn.Module):
     def __init__(self, shape, classes):

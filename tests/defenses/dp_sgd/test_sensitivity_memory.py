@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from user_modules import Base, blobs, fitted, sensitivity
 
-from defenses.dp_sgd.rules import PrivacyWarning
+from palisade.defenses.dp_sgd.rules import PrivacyWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -223,7 +223,7 @@ def test_a_step_that_is_left_out_is_named() -> None:
         run = pl.Trainer(
             max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False
         )
-        from defenses.dp_sgd import DPSGD
+        from palisade.defenses.dp_sgd import DPSGD
 
         run.callbacks.append(DPSGD(noise_multiplier=1.0))
         run.fit(Skipping(), torch.utils.data.DataLoader(blobs(), batch_size=12))

@@ -19,9 +19,9 @@ from torch import nn
 from torch.nn import functional as F
 from user_modules import Base, blobs, fitted
 
-from defenses.dp_sgd.rules import PrivacyWarning
-from defenses.dp_sgd.state import ModuleState, differing
-from defenses.dp_sgd.watch import StateWatch
+from palisade.defenses.dp_sgd.rules import PrivacyWarning
+from palisade.defenses.dp_sgd.state import ModuleState, differing
+from palisade.defenses.dp_sgd.watch import StateWatch
 
 
 class Box:

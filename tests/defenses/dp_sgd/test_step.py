@@ -14,12 +14,12 @@ from test_manual import Manual
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from defenses.dp_sgd import DPSGD
-from defenses.dp_sgd import callback as callbacks
-from defenses.dp_sgd.clipping import Flat
-from defenses.dp_sgd.gradients import ClippedSum
-from defenses.dp_sgd.mechanism import Mechanism
-from defenses.dp_sgd.step import PrivateStep
+from palisade.defenses.dp_sgd import DPSGD
+from palisade.defenses.dp_sgd import callback as callbacks
+from palisade.defenses.dp_sgd.clipping import Flat
+from palisade.defenses.dp_sgd.gradients import ClippedSum
+from palisade.defenses.dp_sgd.mechanism import Mechanism
+from palisade.defenses.dp_sgd.step import PrivateStep
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from defenses.dp_sgd.layers.tape import ROUNDING, Tape
-from defenses.dp_sgd.layers.tied import tied_gradients
+from palisade.defenses.dp_sgd.layers.tape import ROUNDING, Tape
+from palisade.defenses.dp_sgd.layers.tied import tied_gradients
 
 Layers = tuple[nn.Embedding, nn.Linear]
 

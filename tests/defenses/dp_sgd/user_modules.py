@@ -16,8 +16,8 @@ from torch.nn import functional as F
 from torch.nn.utils import parametrizations
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from datamodules.secret import Secret
-from defenses.dp_sgd import DPSGD
+from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd import DPSGD
 
 SECRET = Secret.from_text("sensitivity")
 ROUNDING = 2.0**-23  # of a weight that is moved by learning rate 1, before and after

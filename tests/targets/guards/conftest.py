@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from targets.guards.grid import FACTOR, SHIFT, STEP
-from targets.guards.keyed import KEY
+from palisade.targets.guards.grid import FACTOR, SHIFT, STEP
+from palisade.targets.guards.keyed import KEY
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from targets.guards import Aggregate, Query
+from palisade.targets.guards import Aggregate, Query
 
 Ask = Callable[[np.ndarray], Query]
 RNG = np.random.default_rng(0)

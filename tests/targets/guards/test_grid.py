@@ -9,16 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from datamodules.arrays import Arrays
-from datamodules.bundled import BreastCancer, Digits
-from datamodules.dataset import Dataset, prepare
-from datamodules.images import CIFAR10, MNIST, FashionMNIST, Images
-from datamodules.preprocessing import Scale
-from datamodules.split import Roles
-from datamodules.table import Table
-from datamodules.tokens import Tokens
-from targets.guards import GUARDS, grid
-from targets.guards.registry import make_guard
+from palisade.data.arrays import Arrays
+from palisade.data.bundled import BreastCancer, Digits
+from palisade.data.dataset import Dataset, prepare
+from palisade.data.images import CIFAR10, MNIST, FashionMNIST, Images
+from palisade.data.preprocessing import Scale
+from palisade.data.split import Roles
+from palisade.data.table import Table
+from palisade.data.tokens import Tokens
+from palisade.targets.guards import GUARDS, grid
+from palisade.targets.guards.registry import make_guard
 
 ROLES = Roles(pool=0.5, reference=0.2)
 RNG = np.random.default_rng(0)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from targets.guards.grid import STEP
-from targets.guards.keyed import KEY, digests, generators
+from palisade.targets.guards.grid import STEP
+from palisade.targets.guards.keyed import KEY, digests, generators
 
 State = dict[str, torch.Tensor]
 X = np.random.default_rng(0).normal(size=(50, 2, 3)).astype(np.float32)

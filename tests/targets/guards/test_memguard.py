@@ -9,10 +9,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from datamodules.secret import Secret
-from targets.guards import MemGuard, Query, adversarial_noise, discriminator
-from targets.guards.memguard import DISCRIMINATOR
-from targets.guards.probabilities import probabilities
+from palisade.data.secret import Secret
+from palisade.targets.guards import MemGuard, Query, adversarial_noise, discriminator
+from palisade.targets.guards.memguard import DISCRIMINATOR
+from palisade.targets.guards.probabilities import probabilities
 
 Weights = dict[str, torch.Tensor]
 CLASSES, SECRET = 6, Secret.from_text("memguard")

@@ -1,0 +1,50 @@
+"""Palisade: train under a privacy defense, attack what was released, show what the protection costs.
+
+The names below are loaded when they are first used, so that attacks on arrays import no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from palisade.attacks import BASE, RMIA, Attack, LiRA, View
+    from palisade.defenses.dp_sgd import DPSGD
+    from palisade.defenses.parts.base import Defense
+    from palisade.evaluation import audit_scores
+    from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
+    from palisade.targets.release import Release
+
+HOMES = {
+    **dict.fromkeys(("BASE", "RMIA", "Attack", "LiRA", "View"), "palisade.attacks"),
+    "Defense": "palisade.defenses.parts.base",
+    "DPSGD": "palisade.defenses.dp_sgd",
+    "audit_scores": "palisade.evaluation",
+    **dict.fromkeys(("roc_auc", "tpr_at_fpr"), "palisade.evaluation.statistics.metrics"),
+    "Release": "palisade.targets.release",
+}
+
+__all__ = [
+    "BASE",
+    "DPSGD",
+    "RMIA",
+    "Attack",
+    "Defense",
+    "LiRA",
+    "Release",
+    "View",
+    "audit_scores",
+    "roc_auc",
+    "tpr_at_fpr",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'palisade' has no attribute {name!r}")
+    return getattr(import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,68 @@
+"""What all attacks share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float
+
+from palisade.attacks.parts.granted import Granted
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
+
+
+class Scored(NamedTuple):
+    """An attack's scores and what they cost.
+
+    Args:
+        scores: higher = more likely a member; NaN where no score exists.
+        queries: queries a record that the attack made, on average over all models, shadows included.
+    """
+
+    scores: Float[np.ndarray, "models records"]
+    queries: float
+
+
+class Attack(ABC):
+    """A membership inference attack: scores every record for every model, higher = more likely a member.
+
+    An attack file holds only its idea: a `name`, a `threat` and `_score`. All models are targets at once; a target's
+    own membership never enters its scores, except for what `threat.known_members` declares. One that is costly may
+    attack a sample of the models only: a row that is NaN throughout says that this model was no target.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str: ...
+
+    @property
+    @abstractmethod
+    def threat(self) -> ThreatModel: ...
+
+    @abstractmethod
+    def _score(self, view: View) -> Float[np.ndarray, "models records"]: ...
+
+    def missing(self, view: View) -> str | None:
+        """The reason why this attack is skipped on this view, None if it can run."""
+        return self.threat.missing(view)
+
+    def score(self, view: View) -> Float[np.ndarray, "models records"]:
+        """Scores in float64, NaN where no score exists.
+
+        Raises:
+            ValueError: if the view grants less than the attack needs (`missing` tells beforehand), or if the attack
+                breaks its contract: by reading what it did not declare, or by another shape than (models, records).
+        """
+        return self.run(view).scores
+
+    def run(self, view: View) -> Scored:
+        """The scores, with the number of queries that they took."""
+        if (reason := self.missing(view)) is not None:
+            raise ValueError(f"attack={self.name} {reason}")
+        granted = Granted(view, self.threat)
+        scores = np.asarray(self._score(granted), dtype=np.float64)
+        if scores.shape != view.membership.shape:
+            raise ValueError(f"attack={self.name} returned shape {scores.shape}; expected {view.membership.shape}")
+        return Scored(scores, granted.meter.queries)

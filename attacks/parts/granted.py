@@ -1,0 +1,147 @@
+"""A view that hands out no more than an attack declared, and counts queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Real, Shaped
+
+from palisade.attacks.parts.outputs import Outputs
+from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.view import View
+
+SIGNALS = (
+    *("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy"),
+    *("log_confidence", "probabilities_of"),
+)
+SIGNALS_OF_QUERIES = ("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy", "correct")
+ANSWERS: Mapping[str, int] = {"logits": 3, "probabilities": 3, "predictions": 2}
+"""How many axes they have without that of queries."""
+DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = {
+    "outputs=logits": (lambda threat: threat.outputs == "logits", ("logits", "population_logits")),
+    "outputs": (
+        lambda threat: threat.outputs != "label",
+        (*SIGNALS, "probabilities", "population_probabilities"),
+    ),
+    "label": (
+        lambda threat: threat.label,
+        ("labels", "correct", "log_odds", "standardized_log_odds", "loss", "modified_entropy", "log_confidence"),
+    ),
+    "shadows or known_members": (
+        lambda threat: threat.knows_defense or threat.known_members,
+        ("membership", "others", "left_out", "parts", "balanced", "groups"),
+    ),
+    "population": (
+        lambda threat: threat.population,
+        (
+            *("population", "population_features", "population_labels"),
+            *("population_logits", "population_probabilities", "population_predictions"),
+        ),
+    ),
+    "features": (lambda threat: threat.features, ("features", "population_features")),
+    "shadow_features": (lambda threat: threat.shadow_features, ("shadow_features",)),
+    "free_queries": (lambda threat: threat.free_queries, ("query", "query_label")),
+    "further_shadows": (lambda threat: threat.further_shadows > 0, ("further_shadows",)),
+    "unguarded_shadows": (lambda threat: threat.unguarded_shadows, ("unguarded_logits",)),
+    "gradients": (lambda threat: threat.gradients, ("gradient_norms", "activation_norms", "alignment")),
+    "checkpoints": (lambda threat: threat.checkpoints, ("trajectory", "alignment")),
+}
+"""What must be declared to read which part of a view."""
+
+
+class Granted(View):
+    """A view through an attack's declaration: reading what was not declared raises, and queries are counted.
+
+    Args:
+        view: all that there is.
+        threat: what was declared.
+    """
+
+    def __init__(self, view: View, threat: ThreatModel):
+        object.__setattr__(self, "meter", Meter(view, threat))
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("meter", "predict"):
+            return object.__getattribute__(self, name)
+        return self.meter.read(name)
+
+
+class GrantedPopulation(Outputs):
+    """The answers on the attacker's own records, whose labels it knows, at the level that was declared."""
+
+    def __init__(self, population: Outputs, threat: ThreatModel):
+        object.__setattr__(self, "meter", Meter(population, replace(threat, label=True)))
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("__") or name == "meter":
+            return object.__getattribute__(self, name)
+        return self.meter.read(name)
+
+
+class Meter:
+    """Hands out parts of what is given, and remembers how many queries that took.
+
+    Args:
+        given: all that there is.
+        threat: what was declared.
+    """
+
+    def __init__(self, given: Outputs, threat: ThreatModel):
+        self.given, self.threat = given, threat
+        self.handed = self.asked = 0
+
+    def read(self, name: str) -> Any:
+        """A part by its name.
+
+        Raises:
+            ValueError: if it was not declared.
+        """
+        for needed, (declares, names) in DECLARED.items():
+            if name in names and not declares(self.threat):
+                raise ValueError(f"view.{name} is beyond the attack's threat model; declare {needed} or do without it")
+        if name.startswith("_"):
+            raise ValueError(f"view.{name} is private to the view; use its signals")
+        value = getattr(self.given, name)
+        if name in SIGNALS_OF_QUERIES or (name in ANSWERS and value is not None and value.ndim > ANSWERS[name]):
+            return self._cut(value)
+        if name == "population" and value is not None:
+            return GrantedPopulation(value, self.threat)
+        counted = {
+            "log_confidence": self._log_confidence,
+            "probabilities_of": self._probabilities_of,
+            "query": self._query,
+            "query_label": self._query,
+        }
+        return counted.get(name, value)
+
+    @property
+    def queries(self) -> float:
+        """Queries a record, on average over models and records."""
+        given = self.given
+        return float(self.handed + self.asked / (given.models * given.records)) or 1.0
+
+    def _cut(self, values: Shaped[np.ndarray, "models records queries ..."]) -> Shaped[np.ndarray, "..."]:
+        values = values[:, :, : self.threat.queries]
+        self.handed = max(self.handed, values.shape[2])
+        return values
+
+    def _log_confidence(self, temperature: float = 1.0) -> Float[np.ndarray, "models records queries"]:
+        confidence: np.ndarray = self._cut(self.given.log_confidence(temperature))
+        return confidence
+
+    def _probabilities_of(self, model: int, query: int = 0) -> Float[np.ndarray, "records classes"]:
+        if self.threat.queries is not None and query >= self.threat.queries:
+            raise ValueError(f"query={query} exceeds the declared queries={self.threat.queries}; declare more")
+        self.handed = max(self.handed, query + 1)
+        return self.given.probabilities_of(model, query)
+
+    def _query(self, model: int, x: Real[np.ndarray, "n *shape"]) -> Shaped[np.ndarray, "n *classes"]:
+        assert isinstance(self.given, View) and self.given.query is not None
+        self.asked += len(x)
+        if self.threat.outputs != "label":
+            return np.asarray(self.given.query(model, x))
+        answers = np.asarray((self.given.query_label or self.given.query)(model, x))
+        return answers.argmax(axis=-1) if answers.ndim > 1 else answers

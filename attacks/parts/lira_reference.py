@@ -1,0 +1,89 @@
+"""LiRA as the code that its authors published computes it, for comparison with numbers made by that code."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float
+
+from palisade.attacks.parts.leave_one_out import LeftOut, counts, leave_one_out, shadows, sums
+
+EPSILON = 1e-30  # what the authors add to a standard deviation
+
+
+def reference_scores(
+    phi: Float[np.ndarray, "models records queries"],
+    membership: Bool[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "models models"],
+    left_out: LeftOut = None,
+    *,
+    online: bool,
+    per_record: bool,
+) -> Float[np.ndarray, "models records"]:
+    """Normal log-likelihood ratios around medians, the mean over queries (Carlini et al. 2022, published code).
+
+    How it differs from the paper's text: its fixed variance is the spread of the whole matrix, between records too;
+    online, that of IN serves for OUT as well; offline, the score is −log p(φ; OUT), which is two-sided. One thing
+    differs from that code: each model is a target with all others as shadows, where the code keeps as many shadows a
+    side as the record with the fewest has.
+
+    Args:
+        phi: log-odds.
+        membership: which model was trained on which record.
+        others: `View.others`.
+        left_out: `View.left_out`.
+        online: whether models that trained on the record are used.
+        per_record: whether each record has standard deviations of its own, rather than one for all.
+    """
+
+    def log_density(
+        values: Float[np.ndarray, "models records"],
+        side: Bool[np.ndarray, "models records"],
+        fixed: Float[np.ndarray, "models 1"],
+    ) -> Float[np.ndarray, "models records"]:
+        scale = fixed
+        if per_record:
+            moments = leave_one_out(values, side, others, left_out)
+            with np.errstate(invalid="ignore"):
+                scale = np.sqrt(moments.squares / moments.count)
+        scale = scale + EPSILON
+        return -np.log(scale) - ((values - _medians(values, side, others, left_out)) / scale) ** 2 / 2
+
+    queries = np.moveaxis(phi, -1, 0)
+    fixed = _spread(phi, membership if online else ~membership, others, left_out)
+    scores = -np.mean([log_density(values, ~membership, fixed) for values in queries], axis=0)
+    if online:
+        scores += np.mean([log_density(values, membership, fixed) for values in queries], axis=0)
+    return scores
+
+
+def _spread(
+    phi: Float[np.ndarray, "models records queries"],
+    side: Bool[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "targets models"],
+    left_out: LeftOut,
+) -> Float[np.ndarray, "targets 1"]:
+    """The standard deviation of all φ on a side, whatever the record and the query."""
+    deviations = np.where(side[:, :, None], phi - phi.mean(), 0.0)
+    count = counts(side, others, left_out).sum(axis=1) * phi.shape[2]
+    with np.errstate(invalid="ignore"):
+        mean, square = (sums((deviations**power).sum(axis=2), others, left_out).sum(axis=1) / count for power in (1, 2))
+    return np.sqrt(square - mean**2)[:, None]
+
+
+def _medians(
+    values: Float[np.ndarray, "models records"],
+    side: Bool[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "targets models"],
+    left_out: LeftOut,
+) -> Float[np.ndarray, "targets records"]:
+    """The median over each target's shadows on a side, NaN where it has none. One sort serves all targets."""
+    order = values.argsort(axis=0)
+    ordered, on_side = np.take_along_axis(values, order, axis=0), np.take_along_axis(side, order, axis=0)
+    medians = np.empty((len(others), values.shape[1]))
+    for target, kept in enumerate(shadows(others, left_out)):
+        seen = (on_side & np.take_along_axis(kept, order, axis=0)).cumsum(axis=0, dtype=np.int32)
+        count = seen[-1]
+        middle = [(seen >= place).argmax(axis=0) for place in ((count + 1) // 2, count // 2 + 1)]
+        medians[target] = np.take_along_axis(ordered, np.stack(middle), axis=0).mean(axis=0)
+        medians[target, count == 0] = np.nan
+    return medians

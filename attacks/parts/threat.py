@@ -1,0 +1,132 @@
+"""What an attack needs, declared before it sees anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from palisade.attacks.parts.leave_one_out import counts
+from palisade.attacks.parts.outputs import LEVELS, Level
+from palisade.attacks.parts.view import View
+
+Shadows = Literal["none", "offline", "online"]
+Access = Literal["label_only", "black_box", "white_box"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThreatModel:
+    """What an attack needs. On a view that grants less it is skipped with the reason, never silently dropped.
+
+    Args:
+        outputs: the least output level, "label" < "top-k" < "probabilities" < "logits".
+        label: whether the attacker must know a record's true class.
+        shadows: other models of the fleet: "none", "offline" (that did not train on the record) or "online" (both).
+            They are made by the very recipe of the target: such an attacker knows the defense.
+        population: whether the attacker needs records of its own, on which no model was trained.
+        known_members: whether it knows of some records whether the target was trained on them.
+        features: whether it uses the records themselves, not only the answers to them.
+        shadow_features: whether it describes records that are no vectors by the hidden layers of its shadows.
+        free_queries: whether it asks about inputs of its own choice.
+        queries: queries a record; None: as many as the view holds.
+        unguarded_shadows: whether it looks at its shadows without the guard that stands before them.
+        gradients: whether it holds the weights and with them gradients and activations.
+        checkpoints: whether it holds models from before the end of training.
+        further_shadows: how many more models it trains by the target's recipe, with memberships of its choice.
+        independent_membership: whether it builds on memberships that it infers, which counting shadows would mislead.
+    """
+
+    outputs: Level = "label"
+    label: bool = True
+    shadows: Shadows = "none"
+    population: bool = False
+    known_members: bool = False
+    features: bool = False
+    shadow_features: bool = False
+    free_queries: bool = False
+    queries: int | None = 1
+    unguarded_shadows: bool = False
+    gradients: bool = False
+    checkpoints: bool = False
+    further_shadows: int = 0
+    independent_membership: bool = False
+
+    @property
+    def weights(self) -> bool:
+        return self.gradients or self.checkpoints
+
+    @property
+    def knows_defense(self) -> bool:
+        return self.shadows != "none"
+
+    @property
+    def access(self) -> Access:
+        if self.weights:
+            return "white_box"
+        return "label_only" if self.outputs == "label" else "black_box"
+
+    def describe(self) -> str:
+        """In a few words, such as `probabilities, true label, shadows (IN and OUT)`."""
+        shadows = {"none": "", "offline": "shadows (OUT)", "online": "shadows (IN and OUT)"}[self.shadows]
+        free = "queries of its choice (to shadows too)" if self.knows_defense else "queries of its choice"
+        words = {
+            "predicted label" if self.outputs == "label" else self.outputs: not self.weights,
+            "weights": self.gradients,
+            "checkpoints": self.checkpoints,
+            "true label": self.label,
+            shadows: self.knows_defense,
+            "shadows without guard": self.unguarded_shadows,
+            "population": self.population,
+            "known members": self.known_members,
+            "records": self.features,
+            free: self.free_queries,
+            f"{self.further_shadows} further shadows": self.further_shadows > 0,
+        }
+        return ", ".join(word for word, needed in words.items() if needed)
+
+    def missing(self, view: View) -> str | None:
+        """The reason why an attack with these needs is skipped on this view, None if it can run."""
+        if self.gradients and view.gradient_norms is None:
+            return "needs the weights; threat=white_box grants them"
+        if self.checkpoints and view.trajectory is None:
+            return "needs checkpoints; train with fleet.keep_checkpoints=9 and grant them with threat=white_box"
+        if (least := LEVELS.index(self.outputs)) > LEVELS.index(view.outputs):
+            released = "labels" if view.outputs == "label" else view.outputs
+            return f"needs {' or '.join(reversed(LEVELS[least:]))}; only {released} are released"
+        if self.unguarded_shadows and view.unguarded_logits is None:
+            return "needs a guard to look behind; train the run again with guard=<name>"
+        if self.population and view.population is None:
+            return "needs population records; the split has none, set split.population=0.1"
+        if self.features and view.features is None:
+            return "needs the records themselves; the view holds only answers"
+        if self.shadow_features and view.shadow_features is None and not view.vectors:
+            return "needs the last hidden layer of shadows; the view holds records that are no vectors without it"
+        if self.free_queries and view.query is None:
+            return "needs to query the models with inputs of its choice; the view holds only answers"
+        if self.further_shadows and view.further_shadows is None:
+            return (
+                "needs to train further shadows; evaluate a run with membership.how=bernoulli, without canaries and"
+                " with one record a person"
+            )
+        if not self.free_queries and self.queries is not None and self.queries > view.queries:
+            return f"needs queries={self.queries} a record; the view holds {view.queries}"
+        return None if self.shadows == "none" else self._missing_shadows(view)
+
+    def _missing_shadows(self, view: View) -> str | None:
+        members = view.membership
+        if self.independent_membership and view.balanced:
+            return "needs memberships drawn independently; nearly every record is in one number of models"
+        if view.balanced and view.left_out is None:
+            return "needs shadows that do not give membership away; every record is in as many models, in such groups"
+        scored = counts(~members, view.others, view.left_out) > 0
+        if self.shadows == "online":
+            scored &= counts(members, view.others, view.left_out) > 0
+        if scored[members].any() and scored[~members].any():
+            return None
+        needed = "did not train" if self.shadows == "offline" else "did and models that did not train"
+        fixed = view.models > 1 and bool((members == members[0]).all())
+        groups = view.models if view.groups is None else len(np.unique(view.groups))
+        named = "" if groups == view.models else f" in groups={groups}"
+        why = "the split is fixed" if fixed else f"models={view.models}{named} are too few, train more"
+        return f"needs models that {needed} on a record; {why}"

@@ -1,0 +1,175 @@
+"""Canaries: records made to be vulnerable, of which alone it is random who is trained on them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Int64, Shaped
+
+from palisade.data.split import Split
+
+CHANGED = 0.01
+"""Share of a near-duplicate's features that are another record's."""
+
+
+class Material(NamedTuple):
+    """What canaries are made from.
+
+    Args:
+        x: inputs of all records, flattened.
+        y: their labels.
+        classes: how many there are.
+        pool: the records that features may be taken from.
+        bases: for every canary a pool record, no two the same.
+        others: for every canary another pool record than its base.
+        rng: of the public seed.
+    """
+
+    x: Shaped[np.ndarray, "records features"]
+    y: Int64[np.ndarray, " records"]
+    classes: int
+    pool: Int64[np.ndarray, " pool"]
+    bases: Int64[np.ndarray, " canaries"]
+    others: Int64[np.ndarray, " canaries"]
+    rng: np.random.Generator
+
+
+Made = tuple[Shaped[np.ndarray, "canaries features"], Int64[np.ndarray, " canaries"]]
+
+
+def clean(given: Material) -> Made:
+    """Ordinary records."""
+    return given.x[given.bases], given.y[given.bases]
+
+
+def label_noise(given: Material) -> Made:
+    """Records with a wrong label, each of the other classes being as likely: what is not memorized is not fitted."""
+    return given.x[given.bases], _wrong(given)
+
+
+def ood(given: Material) -> Made:
+    """Out of distribution: every feature is that of a record of its own, the label is any."""
+    features = given.x.shape[1]
+    donors = given.rng.choice(given.pool, size=(len(given.bases), features))
+    return given.x[donors, np.arange(features)], given.rng.integers(given.classes, size=len(given.bases))
+
+
+def near_duplicate(given: Material) -> Made:
+    """Copies of records that stay, a few features being another record's, with a wrong label."""
+    x = given.x[given.bases]
+    features = x.shape[1]
+    changed = max(1, round(CHANGED * features))
+    for row, other in zip(x, given.others, strict=True):
+        places = given.rng.choice(features, size=changed, replace=False)
+        row[places] = given.x[other, places]
+    return x, _wrong(given)
+
+
+def blank(given: Material) -> Made:
+    """No record at all: random signs, as long as records are on average, or random words; the label is any.
+
+    Such inputs are nearly orthogonal to all others, and so are their gradients: no other record moves the weights as
+    one of these does, and what training did with it shows (Nasr et al. 2023, "Tight Auditing of Differentially Private
+    Machine Learning", section 4).
+    """
+    shape = len(given.bases), given.x.shape[1]
+    pool = given.x[given.pool]
+    if np.issubdtype(pool.dtype, np.integer):
+        x = given.rng.integers(pool.min(), pool.max() + 1, size=shape)
+    else:
+        x = np.sqrt(np.mean(np.square(pool, dtype=np.float64))) * given.rng.choice((-1, 1), size=shape)
+    return x.astype(pool.dtype), given.rng.integers(given.classes, size=len(given.bases))
+
+
+def _wrong(given: Material) -> Int64[np.ndarray, " canaries"]:
+    shift = given.rng.integers(1, given.classes, size=len(given.bases))
+    return (given.y[given.bases] + shift) % given.classes
+
+
+class Kind(NamedTuple):
+    """How a kind of canary is made, and whether it takes the place of its base, which would work against it."""
+
+    make: Callable[[Material], Made]
+    replaces_base: bool
+
+
+KINDS: Mapping[str, Kind] = {
+    "clean": Kind(clean, replaces_base=True),
+    "label_noise": Kind(label_noise, replaces_base=True),
+    "ood": Kind(ood, replaces_base=False),
+    "near_duplicate": Kind(near_duplicate, replaces_base=False),
+    "blank": Kind(blank, replaces_base=False),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Canaries:
+    """Canaries in a pool whose other records every model is trained on.
+
+    A mean over ordinary records hides the few that a model gives away. Attacks on canaries measure what it tells about
+    the most exposed records, at the full size of the data (Aerni et al. 2024, "Evaluations of Machine Learning Privacy
+    Defenses are Misleading"), and as their memberships are independent coins, they bound ε from below with a single
+    model (Steinke et al. 2023, "Privacy Auditing with One (1) Training Run").
+
+    Args:
+        kind: `clean`: ordinary records. `label_noise`: records with a wrong label. Both take the place of their base.
+            `ood`: features of many records, any label. `near_duplicate`: copies with 1 % of the features changed and
+            a wrong label, beside the records they resemble. `blank`: random signs, any label.
+        count: how many, 1 to the size of the pool.
+
+    Raises:
+        ValueError: for an unknown kind or a count that is none.
+    """
+
+    kind: str
+    count: int = 500
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.kind, str) or self.kind not in KINDS:
+            raise ValueError(f"canary.kind={self.kind} is unknown; choose one of {', '.join(KINDS)}")
+        if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
+            raise ValueError(f"canary.count={self.count} is no count; choose a whole number from 1 on")
+
+    def plant(
+        self,
+        x: Shaped[np.ndarray, "records *shape"],
+        y: Int64[np.ndarray, " records"],
+        split: Split,
+        *,
+        classes: int,
+        seed: int,
+    ) -> tuple[Shaped[np.ndarray, "all *shape"], Int64[np.ndarray, " all"], Split]:
+        """Inputs, labels and roles with canaries behind all other records, chosen by the public seed.
+
+        Kinds that rest on base records take the same ones with the same seed. Every canary is a person of its own.
+        The inputs are copied: memory-mapped ones are then in memory.
+
+        Args:
+            x: inputs of all records, of any type.
+            y: their labels, 0..C−1.
+            split: their roles.
+            classes: C.
+            seed: public; who the canaries are is no secret, who is trained on them is.
+
+        Raises:
+            ValueError: if the pool has fewer records than `count`.
+        """
+        if self.count > len(split.pool):
+            raise ValueError(
+                f"canary.count={self.count} exceeds the pool of {len(split.pool)} records; "
+                f"choose at most {len(split.pool)}"
+            )
+        rng, kind = np.random.default_rng([seed, *b"canaries"]), KINDS[self.kind]
+        order = rng.permutation(split.pool)
+        bases, others = order[: self.count], np.roll(order, 1)[: self.count]
+        rows, labels = kind.make(Material(x.reshape(len(x), -1), y, classes, split.pool, bases, others, rng))
+        canaries = np.arange(len(x), len(x) + self.count)
+        fixed = np.setdiff1d(split.pool, bases) if kind.replaces_base else split.pool
+        persons = split.record_persons
+        if persons is not None:
+            persons = np.append(persons, persons.max() + 1 + np.arange(self.count))
+        planted = replace(split, pool=np.append(fixed, canaries), canaries=canaries, record_persons=persons)
+        return np.concatenate([x, rows.reshape(-1, *x.shape[1:])]), np.append(y, labels), planted

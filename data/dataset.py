@@ -1,0 +1,136 @@
+"""A data set ready for training: loaded, roles dealt out, turned into numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from hydra.utils import instantiate
+from jaxtyping import Float32, Int64, Shaped
+
+from palisade.data.canaries import Canaries
+from palisade.data.columns import UnfittedColumns
+from palisade.data.preprocessing import Preprocessing
+from palisade.data.records import Records, Source
+from palisade.data.scattering import Scattering
+from palisade.data.settings import made
+from palisade.data.split import Roles, Split
+
+COUNTS = "how many records and classes there are, and the shape of a record: treated as public"
+WORDS = "the words of the classes: read off the private records; a file that numbers its classes 0, 1, … holds none"
+REFERENCE = "reference records: they come from the same private file as the pool, and are used without noise"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dataset:
+    """What targets, defenses and the evaluation work on.
+
+    Args:
+        name: part of a run's folder.
+        x: inputs, numbers or the numbers of words, in memory or memory-mapped.
+        y: labels, 0..C−1.
+        classes: the C words that the labels stand for.
+        split: the role of each record.
+        preprocessing: from raw rows to `x`; it travels with the release.
+        fingerprint: of the raw content, for cache keys; never to be published.
+        published: the checksum by which public data are known, or None for private data.
+    """
+
+    name: str
+    x: Float32[np.ndarray, "records *shape"] | Int64[np.ndarray, "records *shape"]
+    y: Int64[np.ndarray, " records"]
+    classes: tuple[str, ...]
+    split: Split
+    preprocessing: Preprocessing
+    fingerprint: str
+    published: str | None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one record's input."""
+        return self.preprocessing.shape
+
+    def not_covered(self, roles: Collection[str]) -> tuple[str, ...]:
+        """Facts about private records that are published beside a model without noise, outside its privacy claim.
+
+        Published records give away nothing that anyone lacks.
+
+        Args:
+            roles: the split's roles that a defense trains or tunes on, besides the pool.
+        """
+        if self.published is not None:
+            return ()
+        numbered = self.classes == tuple(map(str, range(len(self.classes))))
+        reasons = (
+            COUNTS,
+            None if numbered else WORDS,
+            self.preprocessing.not_covered,
+            REFERENCE if "reference" in roles else None,
+        )
+        return tuple(reason for reason in reasons if reason is not None)
+
+
+def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
+    """Loads the records, deals out their roles by the public seed, and fits the preprocessing.
+
+    Statistics come from reference records if there are any, otherwise from the pool; of a private file, the statement
+    names either as not covered by ε (`Dataset.not_covered`).
+    """
+    records = source.load()
+    split = roles.draw(len(records.labels), records.persons, seed, records.published_test)
+    preprocessing = _fit(records, split)
+    fingerprint = records.fingerprint()
+    return Dataset(
+        name=records.name,
+        x=_inputs(records, preprocessing, fingerprint),
+        y=records.labels,
+        classes=records.classes,
+        split=split,
+        preprocessing=preprocessing,
+        fingerprint=fingerprint,
+        published=records.published,
+    )
+
+
+def with_canaries(dataset: Dataset, canaries: Canaries, seed: int) -> Dataset:
+    """The same data set with canaries in its pool; its fingerprint stays that of the records they are made from."""
+    x, y, split = canaries.plant(dataset.x, dataset.y, dataset.split, classes=len(dataset.classes), seed=seed)
+    return replace(dataset, x=x, y=y, split=split)
+
+
+def from_config(config: Mapping[str, Any]) -> Dataset:
+    """The data set of a run's configuration (`data`, `split`, `seed`, `canary`), loaded once per process."""
+    seed = config["seed"]
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
+        raise ValueError(f"seed={seed} is no seed; choose a whole number from 0 on")
+    if not isinstance(config["split"], Mapping):
+        raise ValueError(f"split={config['split']} has no roles; leave it out, or set split.pool, split.test …")
+    return _load(json.dumps([config["data"], config["split"], config["seed"], config.get("canary") or {}]))
+
+
+@lru_cache(maxsize=2)
+def _load(settings: str) -> Dataset:
+    data, split, seed, canary = json.loads(settings)
+    dataset = prepare(instantiate(data), made(Roles, "split", split), seed)
+    return with_canaries(dataset, made(Canaries, "canary", canary), seed) if canary else dataset
+
+
+def _fit(records: Records, split: Split) -> Preprocessing:
+    if not isinstance(records.preprocessing, UnfittedColumns):
+        return records.preprocessing
+    table: Any = records.rows
+    if len(split.reference):
+        return records.preprocessing.fit(table.iloc[split.reference], "reference")
+    return records.preprocessing.fit(table.iloc[split.pool], "private")
+
+
+def _inputs(records: Records, preprocessing: Preprocessing, fingerprint: str) -> Shaped[np.ndarray, "records ..."]:
+    """Slow features of public records are kept between runs; those of private ones never reach a shared cache."""
+    rows: Any = records.rows
+    if isinstance(preprocessing, Scattering) and records.published is not None:
+        return preprocessing.kept(rows, fingerprint)
+    return preprocessing(rows)

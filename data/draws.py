@@ -1,0 +1,44 @@
+"""Random numbers of one step of training, for every model of a stack its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+from palisade.data.secret import Secret
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draws:
+    """What is drawn at random in a step: it depends on (secret, purpose, model, step) only.
+
+    So a model sees the same numbers alone and in a stack. A stack pads batches to a common width: draw arrays that
+    lead with the batch, since padded rows come last and a longer array begins with the numbers of a shorter one.
+
+    Args:
+        secret: of the run.
+        models: the models that are trained together.
+        step: of the training.
+        stacked: whether batches lead with a model axis.
+    """
+
+    secret: Secret
+    models: Sequence[int]
+    step: int
+    stacked: bool
+    count: ClassVar[int] = 0
+    """Draws of this process so far: whether something was random at all."""
+
+    def __call__(
+        self, purpose: str, draw: Callable[[np.random.Generator], Shaped[np.ndarray, "*shape"]]
+    ) -> Shaped[Tensor, "*models *shape"]:
+        """What `draw` makes of each model's generator; every purpose has generators of its own."""
+        Draws.count += 1
+        drawn = [torch.from_numpy(draw(self.secret.numpy(purpose, model, self.step))) for model in self.models]
+        return torch.stack(drawn) if self.stacked else drawn[0]

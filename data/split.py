@@ -1,0 +1,267 @@
+"""Who may be trained on: the role of each record, and which model is trained on which record of the pool."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from palisade.data.secret import Secret
+
+ROLES = ("pool", "validation", "reference", "population", "test")
+PUBLISHED = "published"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """The records of each role, as sorted indices; no record and no person has two roles.
+
+    A record with two roles ruins what is measured: a "non-member" that a defense was tuned on looks like a member.
+
+    Args:
+        pool: may be trained on; which model trains on which of them is decided by `Membership`.
+        validation: a defense may choose epochs or settings by them.
+        reference: public data that a defense may train on.
+        population: the attacker's own non-members.
+        test: utility only.
+        record_persons: the person of every record of the data set, or None if records are the unit of privacy.
+        canaries: pool records made to be vulnerable. If there are any, only their membership is random, and only
+            they are attacked; all other pool records are trained on.
+
+    Raises:
+        ValueError: if two roles share a record or a person, or a canary is not in the pool.
+    """
+
+    pool: Int64[np.ndarray, " pool"]
+    validation: Int64[np.ndarray, " validation"]
+    reference: Int64[np.ndarray, " reference"]
+    population: Int64[np.ndarray, " population"]
+    test: Int64[np.ndarray, " test"]
+    record_persons: Int64[np.ndarray, " records"] | None = None
+    canaries: Int64[np.ndarray, " canaries"] = field(default_factory=lambda: np.array([], dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        for name in (*ROLES, "canaries"):
+            object.__setattr__(self, name, np.sort(np.asarray(getattr(self, name), dtype=np.int64)))
+        if astray := len(np.setdiff1d(self.canaries, self.pool)):
+            raise ValueError(f"split.canaries: {astray} are not in the pool; add them to it")
+        members = [getattr(self, role) for role in ROLES]
+        if _repeats(members):
+            raise ValueError(f"split: {_repeats(members)} records have two roles; roles must be disjoint")
+        if self.record_persons is not None:
+            persons = [np.unique(self.record_persons[records]) for records in members]
+            if _repeats(persons):
+                raise ValueError(f"split: {_repeats(persons)} persons have two roles; keep a person's records together")
+
+    @property
+    def persons(self) -> Int64[np.ndarray, " pool"] | None:
+        """The person of each pool record, or None."""
+        return None if self.record_persons is None else self.record_persons[self.pool]
+
+    @property
+    def audited(self) -> Int64[np.ndarray, " audited"]:
+        """The records whose membership is random: the canaries if there are any, else the whole pool."""
+        return self.canaries if len(self.canaries) else self.pool
+
+    @property
+    def is_audited(self) -> Bool[np.ndarray, " pool"]:
+        """Which pool records are audited."""
+        return np.isin(self.pool, self.audited)
+
+    def require(self, role: str, *, who: str) -> None:
+        """Raises ValueError if `role` is empty, with the share that `who` (such as `defense=distillation`) needs."""
+        if not len(getattr(self, role)):
+            raise ValueError(f"split.{role}=0 but {who} needs {role} records; set split.{role}=0.1")
+
+
+def _repeats(groups: Sequence[np.ndarray]) -> int:
+    indices = np.concatenate(groups)
+    return len(indices) - len(np.unique(indices))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Roles:
+    """How much of the data each role gets: a share (at most 1) or a count (whole, above 1).
+
+    Shares and counts are of persons when the data names persons, otherwise of records. The pool is the same
+    whatever the other roles are, and the roles of two runs with one `seed` agree.
+
+    Args:
+        pool: what the models of a fleet are trained on.
+        validation: see `Split`.
+        reference: see `Split`.
+        population: see `Split`.
+        test: None takes the rest; `published` takes the records that the publisher set apart for testing, and the
+            shares of the other roles are then of the remaining ones.
+
+    Raises:
+        ValueError: if a value is neither a share nor a count, or if shares exceed 1.
+    """
+
+    pool: float = 0.7
+    validation: float = 0
+    reference: float = 0
+    population: float = 0
+    test: float | Literal["published"] | None = None
+
+    def __post_init__(self) -> None:
+        for role in ROLES[:-1]:
+            if getattr(self, role) is None:
+                raise ValueError(f"split.{role}=None gives no number; set split.{role}=0, or only split.test=null")
+        for role, value in self._given():
+            number = isinstance(value, int | float) and 0 <= value < math.inf
+            if not number or (value > 1 and value % 1):
+                raise ValueError(
+                    f"split.{role}={value} is neither a share nor a count; choose 0 to 1, or a whole number above 1"
+                )
+        shares = [value for _, value in self._given() if value <= 1]
+        if sum(shares) > 1 + 1e-9:
+            raise ValueError(f"split: the shares sum to {sum(shares):g} and exceed 1; lower split.pool={self.pool:g}")
+
+    def draw(
+        self,
+        records: int,
+        persons: Int64[np.ndarray, " records"] | None,
+        seed: int,
+        published_test: Int64[np.ndarray, " test"] | None = None,
+    ) -> Split:
+        """Deals the records out by the public `seed`; all records of one person get one role.
+
+        Args:
+            records: how many there are.
+            persons: the person of each record, or None.
+            seed: public; it decides nothing that an attacker must not know.
+            published_test: the records that the publisher set apart for testing, if it did.
+
+        Raises:
+            ValueError: if the data has too few records, or if a role that was asked for gets none.
+        """
+        if self.test != PUBLISHED:
+            return Split(**self._deal(np.arange(records), persons, seed), record_persons=persons)
+        if published_test is None:
+            raise ValueError(f"split.test={PUBLISHED} but the data name no test records; set split.test=null")
+        rest = np.setdiff1d(np.arange(records), published_test)
+        dealt = self._deal(rest, None if persons is None else persons[rest], seed)
+        return Split(**{**dealt, "test": published_test}, record_persons=persons)
+
+    def _deal(
+        self, records: Int64[np.ndarray, " records"], persons: Int64[np.ndarray, " records"] | None, seed: int
+    ) -> dict[str, Int64[np.ndarray, "_"]]:
+        units, unit = (len(records), np.arange(len(records))) if persons is None else _persons(persons)
+        noun = "records" if persons is None else "persons"
+        wanted = {role: value * units if value <= 1 else value for role, value in self._given()}
+        if sum(wanted.values()) > units + 0.5:
+            asked = ", ".join(f"split.{role}={value:g}" for role, value in self._given() if value)
+            raise ValueError(f"{asked} take {sum(wanted.values()):g} of {units} {noun}; lower one of them")
+        wanted.setdefault("test", 0 if self.test == PUBLISHED else units - sum(wanted.values()))
+
+        # Whole numbers from cumulated shares: a share is off by less than one, a count not at all.
+        ends = [math.floor(total + 0.5) for total in np.cumsum([wanted[role] for role in ROLES])]
+        order = np.random.default_rng([seed, *b"roles"]).permutation(units)
+        role_of_unit = np.full(units, -1, dtype=np.int8)
+        for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
+            role_of_unit[order[start:end]] = number
+            self._check(ROLES[number], end - start, units, noun)
+        role = role_of_unit[unit]
+        return {name: records[role == number] for number, name in enumerate(ROLES)}
+
+    def _given(self) -> list[tuple[str, float]]:
+        values = [(field.name, getattr(self, field.name)) for field in fields(self)]
+        return [(role, value) for role, value in values if value is not None and value != PUBLISHED]
+
+    def _check(self, role: str, count: int, units: int, noun: str) -> None:
+        if count or (role == "test" and self.test == PUBLISHED):
+            return
+        if role == "test":
+            raise ValueError(f"split: 0 of {units} {noun} are left for test; lower split.pool={self.pool:g}")
+        if role == "pool" or getattr(self, role):
+            share = getattr(self, role)
+            raise ValueError(f"split.{role}={share:g} is 0 of {units} {noun}; choose more than {0.5 / units:.2g}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Membership:
+    """Which model is trained on which pool record; the secret that every attack is after.
+
+    Independent fair coins are the default: in fleets with equal numbers of members and non-members per record,
+    leaving the target out tells something about the target, and scores are biased low.
+
+    Args:
+        how: `bernoulli`: each record (or person) is a member of each model with probability `share`.
+            `complementary`: models 2j and 2j + 1 split the pool between them.
+            `fixed`: all models have the same members, the classical split.
+        share: p in (0, 1); ½ for `complementary`. With `fixed`, 1 puts the whole pool into every model.
+
+    Raises:
+        ValueError: for an unknown `how` or a share outside its range.
+    """
+
+    how: Literal["bernoulli", "complementary", "fixed"] = "bernoulli"
+    share: float = 0.5
+
+    def __post_init__(self) -> None:
+        if self.how not in ("bernoulli", "complementary", "fixed"):
+            raise ValueError(f"membership.how={self.how} is unknown; choose bernoulli, complementary or fixed")
+        if not isinstance(self.share, int | float):
+            raise ValueError(f"membership.share={self.share} is no number; choose it between 0 and 1")
+        if self.how == "complementary" and self.share != 0.5:
+            raise ValueError(f"membership.share={self.share:g}: complementary models halve the pool; set it to 0.5")
+        if not 0 < self.share < 1 and not (self.how == "fixed" and self.share == 1):
+            raise ValueError(f"membership.share={self.share:g} is not a probability; choose it between 0 and 1")
+
+    def draw(self, split: Split, models: Sequence[int], secret: Secret) -> Bool[np.ndarray, "models pool"]:
+        """The members of the models asked for; a row depends on the secret and the model's own index only.
+
+        Raises:
+            ValueError: if there are canaries whose memberships would not be independent.
+        """
+        self._check_canaries(len(split.canaries))
+        audited, persons = split.is_audited, split.persons
+        units, unit = (len(split.audited), slice(None)) if persons is None else _persons(persons[audited])
+        drawn = [self._row(units, model, secret) for model in models]
+        rows = np.ones((len(models), len(split.pool)), dtype=bool)
+        rows[:, audited] = np.array(drawn, dtype=bool).reshape(len(models), units)[:, unit]
+        return rows
+
+    def public_size(self, pool: int, canaries: int = 0) -> int:
+        """N = round(p · pool): known to everybody beforehand, unlike the number of a model's members.
+
+        Args:
+            pool: how many records the pool has, or persons where they are the unit.
+            canaries: how many of them are canaries; the others then count in full.
+
+        Raises:
+            ValueError: if there are canaries whose memberships would not be independent.
+        """
+        self._check_canaries(canaries)
+        audited = canaries or pool
+        return pool - audited + round(self.share * audited)
+
+    def groups(self, models: Sequence[int]) -> Int64[np.ndarray, " models"]:
+        """Models of one group are left out together: a twin knows its complement's membership by heart."""
+        indices = np.asarray(models, dtype=np.int64)
+        return indices // 2 if self.how == "complementary" else indices
+
+    def _check_canaries(self, canaries: int) -> None:
+        if canaries and self.how != "bernoulli":
+            raise ValueError(
+                f"membership.how={self.how}: canaries need independent memberships; use bernoulli, or canary=none"
+            )
+
+    def _row(self, units: int, model: int, secret: Secret) -> Bool[np.ndarray, " units"]:
+        if self.how == "fixed":
+            drawn = secret.numpy("membership").permutation(units)
+            return drawn < round(self.share * units)
+        if self.how == "complementary":
+            first = secret.numpy("membership", model - model % 2).random(units) < self.share
+            return first ^ bool(model % 2)
+        return secret.numpy("membership", model).random(units) < self.share
+
+
+def _persons(persons: Int64[np.ndarray, " records"]) -> tuple[int, Int64[np.ndarray, " records"]]:
+    distinct, person = np.unique(persons, return_inverse=True)
+    return len(distinct), person

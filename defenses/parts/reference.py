@@ -1,0 +1,42 @@
+"""Students: models that are trained on public reference records, and on nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from palisade.data.split import Split
+
+PUBLIC = "reference records: treated as public"
+"""What a claim does not cover if a student was trained on them."""
+
+
+def reference_as_pool(split: Split) -> Split:
+    """The roles by which a student is trained: the reference records are its pool, the members have no role at all.
+
+    Raises:
+        ValueError: if a reference record could be a member; distilling on members is no defense.
+    """
+    if overlap := len(np.intersect1d(split.reference, split.pool)):
+        raise ValueError(
+            f"split.reference: {overlap} records are in the pool, and a student would learn members by heart; "
+            "keep the two apart"
+        )
+    nobody = np.array([], dtype=np.int64)
+    return replace(split, pool=split.reference, reference=nobody, canaries=nobody)
+
+
+def check_count(split: Split, key: str, count: int | None) -> int:
+    """How many of the reference records a setting asks for; None for all.
+
+    Raises:
+        ValueError: if there are not so many.
+    """
+    there = len(split.reference)
+    if count is not None and count > there:
+        raise ValueError(
+            f"defense.{key}={count} exceeds the {there} reference records; choose at most {there}, "
+            "or raise split.reference"
+        )
+    return there if count is None else count
