@@ -22,7 +22,7 @@ figures: .venv/.installed
 	$(BIN)/python docs/screenshots.py
 
 forget: .venv/.installed
-	$(BIN)/python -m palisade.evaluation.forget $(foreach name,run root reports released,$(if $($(name)),"$(name)=$($(name))"))
+	$(BIN)/python -m palisade.targets.forget $(foreach name,run root reports released,$(if $($(name)),"$(name)=$($(name))"))
 
 check: .venv/.dev types
 	$(BIN)/ruff check .

@@ -18,7 +18,7 @@ from palisade.data.records import name_of
 
 if TYPE_CHECKING:
     from palisade.evaluation.method import Method
-    from palisade.evaluation.runs import Run
+    from palisade.targets.run import Run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -27,16 +27,16 @@ def main(config: DictConfig) -> None:
 
     settings: Any = OmegaConf.to_container(config, resolve=True)
     settings["command"] = command_line("evaluate.py")
-    call(lambda: evaluate(settings))
+    call(lambda: evaluate_runs(settings))
 
 
-def evaluate(settings: dict[str, Any]) -> None:
+def evaluate_runs(settings: dict[str, Any]) -> None:
     from palisade.evaluation.given import check_given
     from palisade.evaluation.limits.limit import refuse_limits
     from palisade.evaluation.method import Method
     from palisade.evaluation.report.scope import check_scope_of
-    from palisade.evaluation.runs import find
     from palisade.targets import progress
+    from palisade.targets.run import find
 
     if settings["quiet"]:
         progress.silence()
@@ -156,7 +156,7 @@ def search(settings: dict[str, Any], method: Method) -> None:
     from palisade.evaluation.search.runs import run_search
     from palisade.evaluation.search.table import SELECTED, frontier_table, write_search
     from palisade.evaluation.terminal import console_for, show
-    from palisade.train import composed, train
+    from palisade.train import composed, train_run
 
     wanted, data = made(Search, "search", settings["search"]), settings.get("data")
     if (name := data_name(data)) is None:
@@ -167,7 +167,7 @@ def search(settings: dict[str, Any], method: Method) -> None:
         return {**composed(f"runs={settings['root']}", *overrides), "data": data}
 
     folder = Path(settings["reports"]) / (settings["name"] or name) / wanted.name
-    searched = run_search(wanted, method, folder, compose, train)
+    searched = run_search(wanted, method, folder, compose, train_run)
     show(console_for(), frontier_table(searched), SELECTED)
     for path in write_search(searched, folder):
         print(path)

@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from palisade.commandline import call, one_line
 
 if TYPE_CHECKING:
-    from palisade.evaluation.runs import Run
     from palisade.targets.guards import Guard
+    from palisade.targets.run import Run
 
 NAMED = ("network", "guard", "defense", "canary")
 """Groups whose chosen option is kept by its name."""
@@ -31,7 +31,7 @@ def main(config: DictConfig) -> dict[str, Any] | None:
     from hydra.types import RunMode
 
     if HydraConfig.get().mode == RunMode.MULTIRUN:
-        return train(given(config))  # the sweep shows the progress line, failures and the summary
+        return train_run(given(config))  # the sweep shows the progress line, failures and the summary
     call(lambda: one(given(config), HydraConfig.get().overrides.task, HydraConfig.get().sweeper.get("grids") or ()))
 
 
@@ -110,8 +110,8 @@ def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence
     Raises:
         ValueError: if something was given that a single run, or a release, does not use.
     """
-    from palisade.evaluation.tuning import trainings
     from palisade.targets import progress
+    from palisade.targets.tuning import trainings
 
     check_groups(settings)
     if settings["quiet"]:
@@ -124,14 +124,14 @@ def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence
     elif settings["plan"]:
         from palisade.evaluation.plan import show_costs
 
-        show_costs([train(settings)])
+        show_costs([train_run(settings)])
     else:
         with progress.Progress(Path(settings["runs"]), trainings(settings)):
-            outcome = train(settings)
+            outcome = train_run(settings)
         print(f"{outcome['status']}: {outcome['folder']}")
 
 
-def train(settings: dict[str, Any]) -> dict[str, Any]:
+def train_run(settings: dict[str, Any]) -> dict[str, Any]:
     """Trains what is missing of one run.
 
     Returns:
@@ -141,13 +141,13 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     from palisade.data.settings import check_numbers, made
     from palisade.data.split import Membership
     from palisade.evaluation.reach import Reach
-    from palisade.evaluation.runs import Run
-    from palisade.evaluation.ways import check_guesses_somebody, checked_share
     from palisade.targets import progress
     from palisade.targets.checkpoints import checkpoint_epochs
+    from palisade.targets.config import check_guesses_somebody, checked_share
     from palisade.targets.files import write_json
     from palisade.targets.guards.registry import guards_of, label, make_guard, register
     from palisade.targets.recipe import FleetSettings, Recipe
+    from palisade.targets.run import Run
     from palisade.targets.run_log import RunLog
 
     check_groups(settings)
@@ -161,11 +161,13 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     dataset = from_config(settings)
     check_guesses_somebody("guesses", guesses, len(dataset.split.audited))
     if settings.get("tuning"):
-        from palisade.evaluation.trials import Trials
+        from palisade.targets.trials import Trials
 
         trials = Trials.of(settings, dataset)
         if trials.missing and settings["plan"]:
-            return trials.cost()
+            from palisade.evaluation.plan import with_reach
+
+            return with_reach(trials.cost(), settings, dataset)
         if not trials.train():
             return {"folder": str(Run.of(settings, dataset).folder), "status": "skipped"}
         settings = trials.chosen()
@@ -182,9 +184,10 @@ def train(settings: dict[str, Any]) -> dict[str, Any]:
     wanted, checkpoints = fleet.models, checkpoint_epochs(recipe.epochs, fleet.keep_checkpoints)
     missing, unguarded = run.missing(wanted, checkpoints), unfitted_of(run, guard, wanted)
     if settings["plan"]:
-        from palisade.evaluation.plan import cost
+        from palisade.evaluation.plan import with_reach
+        from palisade.targets.plan import cost
 
-        return cost(run, settings, dataset, missing)
+        return with_reach(cost(run, settings, dataset, missing), settings, dataset)
     if not missing and not unguarded and run.is_complete() and label(guard) in guards_of(run.folder):
         progress.report(run.name, wanted, cached=True)
         run.describe(settings)
@@ -266,10 +269,10 @@ def check_guard(guard: Guard, classes: int) -> None:
 def release(settings: dict[str, Any]) -> Path:
     """Trains the release of the run `ship` behind the guard that was chosen; returns its folder."""
     from palisade.data.secret import Secret
-    from palisade.evaluation.runs import Run
     from palisade.targets.files import replacing
     from palisade.targets.guards.registry import GUARDS, label, make_guard
     from palisade.targets.release import check_unreleased, ship
+    from palisade.targets.run import Run
 
     run = Run.existing(Path(settings["ship"]))
     if run.config.get("canary"):

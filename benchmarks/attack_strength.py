@@ -23,12 +23,12 @@ from rich.table import Table
 
 from palisade.attacks import BASE, RMIA, Attack, Cascading, JointLiRA, LiRA, NoiseAgreement, View, Votes
 from palisade.evaluation.measuring.half_fleets import part_of
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
 from palisade.targets.guards.registry import guards_of
-from palisade.train import composed, train
+from palisade.targets.run import Run
+from palisade.train import composed, train_run
 
 MODELS = 32
 SHADOWS = (4, 8, 16, 31)
@@ -62,7 +62,7 @@ def fleet(data: str, root: str | None, runs: str, guard: str = "none") -> Run:
     """The run of 32 undefended models, with a guard before them."""
     overrides = [*FLEETS[data], f"fleet.models={MODELS}", "secret=attacks", f"runs={runs}", f"guard={guard}"]
     overrides += [] if root is None else [f"data.root={Path(root).resolve()}"]
-    return Run(Path(train(composed(*overrides))["folder"]))
+    return Run(Path(train_run(composed(*overrides))["folder"]))
 
 
 def measured(attack: Attack, seen: View, shadows: int) -> tuple[float, float, float, float] | None:

@@ -26,10 +26,10 @@ from rich.console import Console
 from rich.table import Table
 
 from palisade.attacks import BASE, RMIA, Attack, LiRA, View
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.signals import answers
 from palisade.evaluation.statistics.metrics import roc_auc
-from palisade.train import composed, train
+from palisade.targets.run import Run
+from palisade.train import composed, train_run
 
 MODELS = 48
 SHADOWS = (1, 2, 4, 8, 16)  # a side
@@ -61,7 +61,7 @@ def fleet(root: str | None, runs: str) -> View:
     """What an attacker sees of the 48 models."""
     overrides = ["experiment=location30", f"fleet.models={MODELS}", "secret=attacks", f"runs={runs}"]
     overrides += [] if root is None else [f"data.root={Path(root).resolve()}"]
-    run = Run(Path(train(composed(*overrides))["folder"]))
+    run = Run(Path(train_run(composed(*overrides))["folder"]))
     return View(
         logits=answers(run, "pool"),
         labels=run.dataset.y[run.dataset.split.pool],

@@ -36,13 +36,13 @@ from palisade.evaluation.flags.flags import flags  # noqa: E402
 from palisade.evaluation.flags.masking import MASKED  # noqa: E402
 from palisade.evaluation.measuring.measure import findings_of  # noqa: E402
 from palisade.evaluation.method import Method  # noqa: E402
-from palisade.evaluation.runs import Run  # noqa: E402
 from palisade.evaluation.signals.signals import predictions  # noqa: E402
 from palisade.evaluation.titles import title  # noqa: E402
-from palisade.evaluation.tuning import trainings  # noqa: E402
 from palisade.targets.guards.registry import label, make_guard  # noqa: E402
 from palisade.targets.progress import Progress  # noqa: E402
-from palisade.train import composed, train  # noqa: E402
+from palisade.targets.run import Run  # noqa: E402
+from palisade.targets.tuning import trainings  # noqa: E402
+from palisade.train import composed, train_run  # noqa: E402
 
 EXPERIMENT = "defense_comparison"
 GAP = "correctness"
@@ -92,7 +92,7 @@ def trained(wanted: Sequence[dict[str, Any]], folder: str) -> tuple[dict[int, li
     with Progress(Path(folder), sum(map(trainings, wanted))):
         for settings in wanted:
             try:
-                run = Run(Path(train(settings)["folder"]), label(make_guard(settings)))
+                run = Run(Path(train_run(settings)["folder"]), label(make_guard(settings)))
                 runs.setdefault(settings["seed"], []).append(run)
             except Exception as error:
                 failures.append(f"{settings['names']['defense']}: {one_line(error)}")
@@ -194,7 +194,7 @@ def collapses(arguments: argparse.Namespace) -> tuple[bool, str]:
         *common(arguments, 0), "fleet.models=1", "defense=adversarial_regularization", f"defense.weight={TOO_MUCH}"
     )
     try:
-        train(settings)
+        train_run(settings)
     except ValueError as error:
         return "collapse" in str(error), f"adversarial_regularization {TOO_MUCH}: {error}"
     return False, f"adversarial_regularization {TOO_MUCH}: trained without an error"

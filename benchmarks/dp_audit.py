@@ -32,11 +32,11 @@ from rich.table import Table
 
 from palisade.attacks import Alignment, Attack, GradientNorm, LossThreshold
 from palisade.defenses.dp_sgd.noise import NoiseSource
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.statistics.epsilon import one_run
-from palisade.train import composed, train
+from palisade.targets.run import Run
+from palisade.train import composed, train_run
 
 CONFIDENCE = 0.05  # p: how often a true claim may be contradicted
 
@@ -101,7 +101,7 @@ def settings_of(case: Case, root: str | None, runs: Path) -> dict[str, Any]:
 def trained(case: Case, root: str | None, folder: Path) -> Run:
     settings = settings_of(case, root, folder / ("noise" if case.noise else "silence"))
     with nullcontext() if case.noise else without_noise():
-        return Run(Path(train(settings)["folder"]))
+        return Run(Path(train_run(settings)["folder"]))
 
 
 def right_guesses(run: Run, auditor: Attack, guessed: float) -> tuple[list[int], int, int]:

@@ -19,9 +19,9 @@ from rich.console import Console
 from rich.table import Table
 
 from palisade.data.dataset import from_config
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.signals import answers
-from palisade.train import composed, train
+from palisade.targets.run import Run
+from palisade.train import composed, train_run
 
 
 class Goal(NamedTuple):
@@ -54,7 +54,7 @@ def measured(settings: dict[str, Any]) -> tuple[list[float], float, Run]:
     """Test accuracy (%) of each model, and the seconds that training them took."""
     from_config(settings)  # features that are not there yet
     began = time.perf_counter()
-    run = Run(Path(train(settings)["folder"]))
+    run = Run(Path(train_run(settings)["folder"]))
     seconds = time.perf_counter() - began
     labels = run.dataset.y[run.dataset.split.test]
     correct = answers(run, "test").argmax(axis=-1) == labels

@@ -36,12 +36,12 @@ from palisade.attacks import (
     NegatedClassifier,
     ShadowClassifier,
 )
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.signals import predictions, view
 from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.targets.guards.registry import label, make_guard
 from palisade.targets.networks import MLP
-from palisade.train import composed, train
+from palisade.targets.run import Run
+from palisade.train import composed, train_run
 
 MODELS = 8
 PROTOCOL = (
@@ -81,7 +81,7 @@ def trained(guard: str, root: str | None, runs: str) -> Run:
     overrides = [*PROTOCOL, f"guard={guard}", f"runs={runs}"]
     overrides += [] if root is None else [f"data.root={Path(root).resolve()}"]
     settings = composed(*overrides)
-    return Run(Path(train(settings)["folder"]), label(make_guard(settings)))
+    return Run(Path(train_run(settings)["folder"]), label(make_guard(settings)))
 
 
 def attack_accuracies(run: Run) -> dict[str, Float[np.ndarray, "models"]]:

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 from palisade.evaluation.statistics import epsilon
 from palisade.evaluation.statistics.intervals import Called, Estimate, upper_limit
 from palisade.evaluation.statistics.metrics import Scores, advantage, balanced_accuracy, roc_auc, roc_points, tpr_at_fpr
-from palisade.evaluation.ways import at_either_end
+from palisade.targets.config import at_either_end
 
 FPRS = (0.01, 0.001)
 ASSUMPTIONS = {

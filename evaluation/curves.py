@@ -11,9 +11,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from palisade.evaluation.findings import FPRS, Findings, Row, tpr_at
-from palisade.evaluation.settings import flat
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
 from palisade.evaluation.titles import canary_text, has_canaries, is_undefended, line_name, varying
+from palisade.targets.config import flat
 
 FPR = FPRS[0]
 MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed")

@@ -13,7 +13,7 @@ from palisade.evaluation.utility import ACCURACY, Utility
 from palisade.targets.statement import Statement
 
 if TYPE_CHECKING:
-    from palisade.evaluation.runs import Run
+    from palisade.targets.run import Run
 
 COLUMNS = (
     "run", "data", "network", "defense", "guard", "canary", "seed", "epsilon", "delta", "strength",

@@ -1,4 +1,4 @@
-"""What a run or a sweep will cost, and what its audits can refute, before anything is trained."""
+"""Costs of a run or a sweep, and the claims that its audits can refute, in words, before anything is trained."""
 
 from __future__ import annotations
 
@@ -8,50 +8,23 @@ from typing import Any
 
 from palisade.attacks import Attack
 from palisade.data.dataset import Dataset
-from palisade.data.secret import Secret
-from palisade.data.split import Membership
 from palisade.evaluation.claims import LEVEL
 from palisade.evaluation.reach import Reach, states_epsilon
-from palisade.evaluation.runs import Run
-
-BYTES = 4  # of a float32
-FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
-RATE = 2e10  # FLOP/s of one core on small products
-COSTS = ("models", "missing", "minutes", "megabytes")  # what adds up over runs
-TUNED = "<tuned>"  # stands for settings that nobody knows before they are chosen
-STEP_SECONDS = 3e-4  # of a step whatever its size
+from palisade.targets import plan
+from palisade.targets.plan import COSTS, TUNED
+from palisade.targets.run import Run
 
 
-def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Sequence[int]) -> dict[str, Any]:
-    """The models to train of a run, time and disk by a rough estimate, and the reach of an audit with its canaries."""
-    from palisade.targets import workers
-    from palisade.targets.training import make_fitter, settled
-
-    membership = Membership(**settings["membership"])
-    fitter = make_fitter(settings, dataset, Secret.from_text("plan"), models=[0], membership=membership)
-    network = fitter.initial_network(0)
-    parameters = sum(p.numel() for p in network.parameters())
-    arithmetic = fitter.arithmetic
-    seconds = arithmetic.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * arithmetic.batch_size / RATE)
-    seconds *= fitter.defense.cost * fitter.defense.slowdown(network, settled(run.folder))
-    models = settings["fleet"]["models"]
-    answers = models * (len(dataset.split.pool) + len(dataset.split.test)) * len(dataset.classes)
-    return {
-        "folder": str(run.folder),
-        "models": models,
-        "missing": len(missing),
-        "minutes": len(missing) * seconds / workers.count(settings["fleet"]["workers"]) / 60,
-        "megabytes": BYTES * (models * parameters * (1 + settings["fleet"]["keep_checkpoints"]) + answers) / 1e6,
-        "claims": states_epsilon(settings),
-        "reach": Reach.planned(settings, dataset),
-    }
+def with_reach(costs: Mapping[str, Any], settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """What a run will cost, with the reach of an audit of its canaries."""
+    return {**costs, "claims": states_epsilon(settings), "reach": Reach.planned(settings, dataset)}
 
 
 def cost_of_attacks(run: Run, attacks: Sequence[Attack]) -> dict[str, Any]:
     """What attacks on a run train besides, at most: models that are there already are taken for missing."""
     models = sum(attack.threat.further_shadows for attack in attacks)
     settings = {**run.config, "fleet": {**run.config["fleet"], "models": models, "keep_checkpoints": 0}}
-    trained = cost(run, settings, run.dataset, range(models))
+    trained = plan.cost(run, settings, run.dataset, range(models))
     return {**trained, "folder": f"{run.name}: further shadows", "claims": 0, "reach": None}
 
 

@@ -14,7 +14,7 @@ from palisade.evaluation.claims import LEVEL, ways_of
 from palisade.evaluation.findings import Findings
 from palisade.evaluation.statistics.epsilon import canaries_needed, one_run
 from palisade.evaluation.titles import epsilon_text
-from palisade.evaluation.ways import SHARE, at_either_end
+from palisade.targets.config import SHARE, at_either_end
 
 MORE = 0.4
 """A share that leaves enough canaries between both ends: by chance one in ten more of them may be in than out."""

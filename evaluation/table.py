@@ -17,7 +17,7 @@ from palisade.evaluation.reach import Reach
 from palisade.evaluation.terminal import console_for, empty_table, show
 from palisade.evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
 from palisade.evaluation.utility import CALIBRATION, Utility
-from palisade.evaluation.ways import SHARE
+from palisade.targets.config import SHARE
 
 NOTHING = "–"
 UNRECORDED = (

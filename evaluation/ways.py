@@ -12,40 +12,10 @@ from palisade.targets.files import write_json
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from palisade.evaluation.runs import Run
+    from palisade.targets.run import Run
 
-SHARE = 0.1
-"""Of the canaries, guessed at either end where a run recorded none before it was trained."""
 FOLDER = "ways"
 """In a run's private folder, a file for each way that was tried, named by its digest: two evaluations lose none."""
-ROUNDING = 1e-9  # of a share of a count
-
-
-def checked_share(key: str, share: Any) -> float:
-    """A share of the records that may be guessed at either end, in (0, 0.5].
-
-    Args:
-        key: the setting that holds it.
-        share: its value.
-
-    Raises:
-        ValueError: if it is none.
-    """
-    if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 0.5:
-        raise ValueError(f"{key}={share} is no share at either end; choose above 0, at most 0.5")
-    return float(share)
-
-
-def at_either_end(share: float, records: int) -> int:
-    """How many of the records are guessed to be members, and again non-members."""
-    return int(share * records + ROUNDING)
-
-
-def check_guesses_somebody(key: str, share: float, records: int) -> None:
-    """Raises ValueError for a share of so few records that nobody would be guessed; `key` is its setting."""
-    if not at_either_end(share, records):
-        least = f"choose {key}={-(-10_000 // records) / 10_000:g}, or audit" if records > 1 else "audit"
-        raise ValueError(f"{key}={share:g} of {records} records guesses nobody; {least} more of them")
 
 
 def ways_tried(run: Run, way: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -13,7 +13,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
 from palisade.commandline import SOME_FAILED, is_bad_input, one_line
-from palisade.evaluation.tuning import trainings
+from palisade.targets.tuning import trainings
 
 
 @dataclass

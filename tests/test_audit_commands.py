@@ -19,7 +19,7 @@ from hydra import compose as composed
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
-from palisade.evaluate import evaluate
+from palisade.evaluate import evaluate_runs
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,7 +35,7 @@ def run(*overrides: str) -> None:
     """The same in this process."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(composed("evaluate", list(overrides)), resolve=True)
-    evaluate({**settings, "command": "python evaluate.py " + " ".join(overrides)})
+    evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(overrides)})
 
 
 @pytest.fixture

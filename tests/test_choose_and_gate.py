@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from palisade.commandline import CLAIM_VIOLATED, GATE_EXCEEDED
-from palisade.evaluate import evaluate
+from palisade.evaluate import evaluate_runs
 from palisade.evaluation import claims
 from palisade.targets import workers
-from palisade.train import composed, train
+from palisade.train import composed, train_run
 
 ROOT = Path(__file__).parents[1]
 SMALL = ("data=digits", "fleet.models=4", "network.hidden=[]", "trainer.epochs=2", "secret=gate", "fleet.workers=1")
@@ -28,9 +28,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(workers, "count", lambda workers: 1)
-        train(composed(*SMALL))
-        train(composed(*SMALL, "guard=topk", "guard.k=3"))
-        train(composed(*SMALL, "defense=l2", "defense.weight_decay=0.1"))
+        train_run(composed(*SMALL))
+        train_run(composed(*SMALL, "guard=topk", "guard.k=3"))
+        train_run(composed(*SMALL, "defense=l2", "defense.weight_decay=0.1"))
         yield place
 
 
@@ -45,7 +45,7 @@ def called(*overrides: str) -> int:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings: Any = OmegaConf.to_container(compose("evaluate", overrides=list(words)), resolve=True)
     try:
-        evaluate({**settings, "command": shlex.join(["python", "evaluate.py", *words])})
+        evaluate_runs({**settings, "command": shlex.join(["python", "evaluate.py", *words])})
     except SystemExit as stopped:
         return int(stopped.code or 0)
     return 0

@@ -145,7 +145,7 @@ def test_shipped_run_is_a_release_anyone_can_use(swept, shipped):
 
 
 def test_nothing_public_lets_anyone_recompute_who_was_trained_on(swept, shipped):
-    from palisade.evaluation.runs import Run
+    from palisade.targets.run import Run
 
     (run,) = (Run(folder) for folder in (swept / "runs" / "digits").glob("mlp-dp_sgd-*"))
     public = [path for path in shipped.rglob("*") if path.is_file()]

@@ -12,7 +12,6 @@ import pytest
 from palisade.evaluate import all_attacks
 from palisade.evaluation.measuring.measure import findings_of
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run, find
 from palisade.evaluation.signals.augmentations import augmented
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import answers, predictions, view
@@ -20,7 +19,8 @@ from palisade.evaluation.studies.study_runs import run_study
 from palisade.targets.guarding import load_guarded
 from palisade.targets.guards import Query, adversarial_noise, discriminator
 from palisade.targets.guards.registry import guards_of, label, make_guard, state_path
-from palisade.train import composed, train
+from palisade.targets.run import Run, find
+from palisade.train import composed, train_run
 
 MODELS = 3
 SMALL = ("data=digits", "network.hidden=[]", "trainer.epochs=1", "split.reference=0.1", "split.pool=200")
@@ -29,7 +29,7 @@ ALL = ("memguard", "hamp_output", "topk", "rounding", "temperature", "label_only
 
 
 def trained(runs: Path, *overrides: str, models: int = MODELS) -> dict[str, str]:
-    return train(composed(f"runs={runs}", f"fleet.models={models}", *FLEET, *overrides))
+    return train_run(composed(f"runs={runs}", f"fleet.models={models}", *FLEET, *overrides))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -160,7 +160,7 @@ def test_canaries_accuracy_and_several_queries_are_answered_by_the_guard(tmp_pat
     """Aggregate changes classes, so what reads the bare models shows."""
     noisy = ("guard=aggregate", "guard.k=2", "guard.noise=4", "canary=label_noise", "canary.count=50")
     settings = composed(f"runs={tmp_path}", f"fleet.models={MODELS}", *FLEET, *noisy)
-    found = Run(Path(train(settings)["folder"]), label(make_guard(settings)))
+    found = Run(Path(train_run(settings)["folder"]), label(make_guard(settings)))
     data, held = found.dataset, load_guarded(found.config, found.dataset, found.folder, found.models(), found.guard)
     test = data.x[data.split.test]
     np.testing.assert_array_equal(predictions(found, "test"), held.predict(test))
@@ -179,8 +179,9 @@ def test_memguard_refuses_students_of_its_non_members(tmp_path: Path) -> None:
 
 
 def test_shadows_of_another_run_stand_behind_the_same_guard(tmp_path: Path) -> None:
+    few = (f"runs={tmp_path}", "fleet.models=3", "fleet.workers=1")
     folders = [
-        Path(train(composed(f"runs={tmp_path}", "fleet.models=3", *SMALL, *more, guard, "fleet.workers=1"))["folder"])
+        Path(train_run(composed(*few, *SMALL, *more, guard))["folder"])
         for more in (["secret=a"], ["secret=b", "defense=l2"])
         for guard in ("guard=none", "guard=label_only")
     ]
@@ -194,4 +195,4 @@ def test_shadows_of_another_run_stand_behind_the_same_guard(tmp_path: Path) -> N
 
 def test_a_guard_without_its_role_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"split\.reference=0 but guard=memguard needs reference records; set split"):
-        train(composed(f"runs={tmp_path}", *FLEET, "split.reference=0", "fleet.models=1", "guard=memguard"))
+        train_run(composed(f"runs={tmp_path}", *FLEET, "split.reference=0", "fleet.models=1", "guard=memguard"))

@@ -14,12 +14,12 @@ from commands import Ended, call
 
 from palisade.evaluate import all_attacks
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run
 from palisade.evaluation.studies import never_used_rows, study_runs
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
 from palisade.evaluation.studies.study_runs import run_study
-from palisade.train import composed, train
+from palisade.targets.run import Run
+from palisade.train import composed, train_run
 
 FLEET = (
     "fleet.models=3",
@@ -34,7 +34,7 @@ METHOD = Method(attacks={name: all_attacks()[name] for name in ATTACKS})
 
 
 def trained(folder: Path, *words: str) -> Run:
-    return Run(Path(train(composed(f"runs={folder / 'runs'}", *FLEET, *words))["folder"]))
+    return Run(Path(train_run(composed(f"runs={folder / 'runs'}", *FLEET, *words))["folder"]))
 
 
 def study_of(run: Run, out: str) -> list[StudyRow]:

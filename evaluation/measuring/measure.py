@@ -26,15 +26,16 @@ from palisade.evaluation.measuring.leakage import leakage, leakage_of_groups, me
 from palisade.evaluation.measuring.null_rows import null_rows, null_rows_of_groups
 from palisade.evaluation.measuring.usefulness import groups, usefulness
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.statistics.metrics import Ranking
 from palisade.evaluation.studies.mismatch import mismatch_view
-from palisade.evaluation.ways import check_guesses_somebody, record_way
+from palisade.evaluation.ways import record_way
 from palisade.targets import progress, workers
+from palisade.targets.config import check_guesses_somebody
 from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
+from palisade.targets.run import Run
 
 
 def findings_of(runs: Sequence[Run], method: Method) -> list[Findings]:

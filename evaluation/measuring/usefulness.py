@@ -12,10 +12,10 @@ from palisade.data.slices import Slices
 from palisade.evaluation.findings import Row
 from palisade.evaluation.measuring.contributions import measures
 from palisade.evaluation.measuring.leakage import LEAST, numbers
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.signals import answers, predictions
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.utility import CALIBRATION, UTILITIES
+from palisade.targets.run import Run
 
 TRAIN = "train_accuracy"
 METRICS = (*(utility.metric for utility in UTILITIES.values()), CALIBRATION)

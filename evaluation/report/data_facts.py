@@ -9,7 +9,7 @@ import numpy as np
 from palisade.data.split import ROLES
 
 if TYPE_CHECKING:
-    from palisade.evaluation.runs import Run
+    from palisade.targets.run import Run
 
 
 def data_facts(run: Run) -> dict[str, Any]:

@@ -12,8 +12,8 @@ import numpy as np
 
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
-from palisade.evaluation.runs import Run, canonical
 from palisade.targets.recipe import Recipe
+from palisade.targets.run import Run, canonical
 
 EVERYTHING = Membership(how="fixed", share=1.0)
 """Releases are trained on the whole pool."""

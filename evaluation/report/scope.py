@@ -13,8 +13,8 @@ import numpy as np
 
 from palisade.evaluation.curves import ordered
 from palisade.evaluation.findings import FPRS, Findings, Row, chance_at, null_at
-from palisade.evaluation.runs import PLACES
 from palisade.evaluation.titles import has_canaries
+from palisade.targets.run import PLACES
 
 INTERNAL, PUBLIC = "internal", "public"
 NOTES: Mapping[str, str] = {

@@ -17,11 +17,11 @@ from palisade.evaluation.curves import FPR, strongest_row
 from palisade.evaluation.findings import Findings, tpr_at
 from palisade.evaluation.limits.limit import Limit, found_text
 from palisade.evaluation.method import METHOD_VERSION, Method
-from palisade.evaluation.runs import canonical
 from palisade.evaluation.search.space import Space
-from palisade.evaluation.settings import flat
 from palisade.evaluation.titles import title
 from palisade.evaluation.utility import worth
+from palisade.targets.config import flat
+from palisade.targets.run import canonical
 
 if TYPE_CHECKING:
     from optuna import Study

@@ -14,10 +14,10 @@ from palisade.evaluation.findings import Findings
 from palisade.evaluation.frontier import frontier
 from palisade.evaluation.measuring.measure import findings_of
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run
 from palisade.evaluation.search.frontier_search import FAILED, GUARD, RUN, Search, explore
 from palisade.evaluation.search.space import Space
 from palisade.targets.guards.registry import label, make_guard
+from palisade.targets.run import Run
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

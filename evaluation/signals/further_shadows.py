@@ -9,8 +9,8 @@ from jaxtyping import Bool, Shaped
 
 from palisade.attacks import View
 from palisade.data.split import Membership
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.grant import Grant
+from palisade.targets.run import Run
 
 FurtherShadows = Callable[[int, np.ndarray, np.ndarray, int], View]
 

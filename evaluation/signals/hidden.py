@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Float32
 
-from palisade.evaluation.runs import Run
+from palisade.targets.run import Run
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

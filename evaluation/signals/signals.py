@@ -12,13 +12,13 @@ from jaxtyping import Int64, Shaped
 
 from palisade.attacks import ThreatModel, View
 from palisade.attacks.parts.view import is_vectors
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.augmentations import augmented
 from palisade.evaluation.signals.further_shadows import further_shadows
 from palisade.evaluation.signals.grant import Grant
 from palisade.targets.files import replacing
 from palisade.targets.guards import NoGuard
 from palisade.targets.guards.registry import guard_folder
+from palisade.targets.run import Run
 
 if TYPE_CHECKING:
     from palisade.targets.fleet import Fleet

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int64, Real
 
 from palisade.attacks.parts.outputs import Outputs
-from palisade.evaluation.runs import Run
+from palisade.targets.run import Run
 
 if TYPE_CHECKING:
     from palisade.targets.fleet import Fleet

@@ -14,11 +14,11 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.perturbed_copies import perturbations
 from palisade.evaluation.method import METHOD_VERSION, Method
-from palisade.evaluation.runs import Run, canonical
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import stamp, view
 from palisade.evaluation.statistics.intervals import clopper_pearson_interval
 from palisade.evaluation.studies.outside_records import MAX_PER_KIND, outside_records
+from palisade.targets.run import Run, canonical
 
 THRESHOLD_FPR = 0.01
 NEAR_DUPLICATES, CORRUPTED = "near-duplicates of members", "corrupted"

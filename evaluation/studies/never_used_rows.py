@@ -7,11 +7,11 @@ from typing import Any
 
 from palisade.evaluation.findings import Findings
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run
 from palisade.evaluation.studies.never_used import accusations, keys_of
 from palisade.evaluation.studies.outside_records import SETTING, outside_records
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels
 from palisade.targets import progress, workers
+from palisade.targets.run import Run
 
 
 def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[StudyRow]:

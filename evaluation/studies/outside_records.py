@@ -13,7 +13,7 @@ from palisade.data.dataset import Dataset
 from palisade.data.places import place
 from palisade.evaluation.audits.saved_records import SavedRecords, read
 from palisade.evaluation.flags.duplicates import content_digest
-from palisade.evaluation.runs import Run
+from palisade.targets.run import Run
 
 OUTSIDER_ROLES = ("test", "population", "reference", "validation")
 MAX_PER_KIND = 500

@@ -11,11 +11,11 @@ from palisade.data.split import Membership
 from palisade.evaluation.findings import AUC, Findings
 from palisade.evaluation.measuring.measure import findings_of
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run
-from palisade.evaluation.settings import flat
 from palisade.evaluation.studies.studies import GAP, UTILITY, StudyRow, study_rows
 from palisade.evaluation.titles import title
+from palisade.targets.config import flat
 from palisade.targets.recipe import Recipe
+from palisade.targets.run import Run
 
 WIDTH, RECORDS, EPOCHS = "network width", "training records", "epochs"
 FACTORS = {

@@ -10,7 +10,6 @@ from palisade.data.settings import made
 from palisade.evaluation.findings import Findings
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies.mismatch import same_secret
 from palisade.evaluation.studies.never_used_rows import never_used_rows
@@ -18,6 +17,7 @@ from palisade.evaluation.studies.outside_records import checked_out
 from palisade.evaluation.studies.risk_factors import risk_rows
 from palisade.evaluation.studies.studies import StudyRow, labels, study_rows
 from palisade.targets import progress, workers
+from palisade.targets.run import Run
 
 STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
 

@@ -23,7 +23,7 @@ from palisade.targets.fleet import Fleet
 from palisade.targets.named import make_defense
 from palisade.targets.statement import Statement
 from palisade.targets.training import complete_statement, make_fitter
-from palisade.train import composed, train
+from palisade.train import composed, train_run
 
 CONF = Path(__file__).parents[2] / "conf"
 DEFENSES = sorted(path.stem for path in (CONF / "defense").glob("*.yaml"))
@@ -108,7 +108,7 @@ def test_makes_a_statement(name):
 @every_defense
 def test_target_and_shadows_come_from_one_call_and_the_secret_alone(name, tmp_path):
     fleet = {"models": 2, "workers": 1, "at_once": 1, "keep_checkpoints": 0}
-    folder = Path(train({**settings_of(name), "runs": str(tmp_path), "fleet": fleet})["folder"])
+    folder = Path(train_run({**settings_of(name), "runs": str(tmp_path), "fleet": fleet})["folder"])
     states = [load_file(folder / "models" / f"{k}.safetensors") for k in range(2)]
     same(states[1], alone(name)[0].states[0], tolerance=0)
     assert any(not torch.equal(value, states[1][key]) for key, value in states[0].items())

@@ -16,9 +16,9 @@ from palisade.data.canaries import CHANGED, KINDS, Canaries
 from palisade.data.dataset import from_config, prepare, with_canaries
 from palisade.data.secret import Secret
 from palisade.data.split import Membership, Roles
-from palisade.evaluation.runs import Run, identity
+from palisade.targets.run import Run, identity
 from palisade.targets.training import load_fleet
-from palisade.train import release, train
+from palisade.train import release, train_run
 
 CLASSES = 5
 TINY = ["data=digits", "trainer.epochs=1", "fleet.models=3", "fleet.workers=1"]
@@ -214,7 +214,7 @@ def with_canary(compose):
 def test_a_fleet_is_trained_on_all_but_some_canaries(compose, defense):
     few = ["defense.trainer.epochs=1"] if defense == "dp_sgd" else []
     chosen = compose(*TINY, f"defense={defense}", *few, "canary=label_noise", "canary.count=20")
-    run = Run(Path(train(chosen)["folder"]))
+    run = Run(Path(train_run(chosen)["folder"]))
     assert run.name.startswith(f"mlp-{defense}-label_noise-") and run.config["canary"] == chosen["canary"]
     split, membership = run.dataset.split, run.membership()
     assert len(split.pool) == 1258 and membership.shape == (3, 1258)
@@ -223,14 +223,14 @@ def test_a_fleet_is_trained_on_all_but_some_canaries(compose, defense):
     if defense == "dp_sgd":
         claim = run.statement
         assert claim.public_size == 1238 + 10 and claim.delta == pytest.approx(1248**-1.1)
-    assert train(chosen)["status"] == "cached"
+    assert train_run(chosen)["status"] == "cached"
 
 
 def test_a_canary_is_learnt_by_the_models_that_it_is_a_member_of(compose):
     settings = compose(
         *TINY, "split.pool=300", "trainer.epochs=120", "canary=label_noise", "canary.count=60", "secret=x"
     )
-    run = Run(Path(train(settings)["folder"]))
+    run = Run(Path(train_run(settings)["folder"]))
     fleet, split = load_fleet(run.config, run.dataset, run.folder, run.models()), run.dataset.split
     right = fleet.predict(run.dataset.x[split.canaries]).argmax(axis=-1) == run.dataset.y[split.canaries]
     members = run.membership()[:, split.is_audited]
@@ -238,7 +238,7 @@ def test_a_canary_is_learnt_by_the_models_that_it_is_a_member_of(compose):
 
 
 def test_no_release_is_trained_on_canaries(compose, tmp_path):
-    run = Run(Path(train(compose(*TINY, "canary=ood", "canary.count=5", "guesses=0.2"))["folder"]))
+    run = Run(Path(train_run(compose(*TINY, "canary=ood", "canary.count=5", "guesses=0.2"))["folder"]))
     message = r"^ship=.*-ood-.* has canaries, which no release may be trained on; ship a run without them$"
     shipping = compose(f"ship={run.folder}", f"released={tmp_path}/released")
     with pytest.raises(ValueError, match=message):
@@ -249,7 +249,7 @@ def test_no_release_is_trained_on_canaries(compose, tmp_path):
 @pytest.mark.parametrize("how", ["complementary", "fixed"])
 def test_dependent_memberships_are_refused_before_anything_is_written(compose, tmp_path, how):
     with pytest.raises(ValueError, match=rf"^membership.how={how}: canaries need independent memberships; use bernou"):
-        train(compose(*TINY, "canary=ood", f"membership.how={how}"))
+        train_run(compose(*TINY, "canary=ood", f"membership.how={how}"))
     assert not (tmp_path / "runs").exists()
 
 

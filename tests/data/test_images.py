@@ -15,7 +15,7 @@ from palisade.data.dataset import prepare
 from palisade.data.images import CIFAR10, MNIST, ArraysOnly, FashionMNIST
 from palisade.data.scattering import Scattering
 from palisade.data.split import Roles
-from palisade.train import train
+from palisade.train import train_run
 
 ROOT = Path(__file__).parents[3] / "shared" / "data"
 IDX = {MNIST: ([5, 0, 4, 1, 9], [7, 2, 1, 0, 4]), FashionMNIST: ([9, 0, 0, 3, 0], [9, 2, 1, 1, 6])}
@@ -49,7 +49,7 @@ def test_a_convolutional_network_trains_on_the_published_split(compose):
         *("data=fashion_mnist", f"data.root={ROOT / 'fashion_mnist'}", "network=cnn", "secret=test"),
         *("split.pool=200", "split.test=published", "fleet.models=1", "trainer.epochs=2"),
     )
-    folder = Path(train(settings)["folder"])
+    folder = Path(train_run(settings)["folder"])
     assert load_file(folder / "models" / "0.safetensors")["0.weight"].shape == (16, 1, 3, 3)
 
 
@@ -85,7 +85,7 @@ def test_a_convolutional_network_trains_on_cifar(compose, cifar, one_batch):
         *("data=cifar10", f"data.root={cifar}", "network=cnn", "split.pool=200", "split.test=100", "secret=test"),
         *("fleet.models=1", "trainer.epochs=1"),
     )
-    folder = Path(train(settings)["folder"])
+    folder = Path(train_run(settings)["folder"])
     assert load_file(folder / "models" / "0.safetensors")["0.weight"].shape == (16, 3, 3, 3)
 
 

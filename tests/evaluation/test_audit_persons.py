@@ -16,7 +16,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from palisade.attacks import LossThreshold
-from palisade.evaluate import evaluate
+from palisade.evaluate import evaluate_runs
 from palisade.evaluation.audits.answered_records import AnsweredRecords, joined, view_of
 from palisade.evaluation.audits.audited import audited
 from palisade.evaluation.audits.blind_baseline import blind_scores
@@ -93,7 +93,7 @@ def test_numbers_of_persons_lose_no_digit_between_types() -> None:
 def run(*overrides: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(compose("evaluate", list(overrides)), resolve=True)
-    evaluate({**settings, "command": "python evaluate.py " + " ".join(overrides)})
+    evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(overrides)})
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from scipy.stats import binom, norm
 
 from palisade.attacks import Confidence, Correctness, KnownMembers, LossThreshold, View
 from palisade.data.location30 import Location30
-from palisade.evaluate import evaluate
+from palisade.evaluate import evaluate_runs
 from palisade.evaluation.audits.answered_records import AnsweredRecords, view_of
 from palisade.evaluation.audits.audited import audited
 from palisade.evaluation.audits.report import audit_page
@@ -50,7 +50,7 @@ Answers = Mapping[str, tuple[np.ndarray, np.ndarray]]
 def run(*overrides: str) -> None:
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(compose("evaluate", list(overrides)), resolve=True)
-    evaluate({**settings, "command": "python evaluate.py " + " ".join(overrides)})
+    evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(overrides)})
 
 
 def accuracies(answers: Answers, folder: Path, *words: str) -> dict[str, dict[str, str]]:

@@ -15,11 +15,11 @@ from palisade.evaluation.audit import guess
 from palisade.evaluation.claims import LEVEL, violations
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.statistics.epsilon import one_run
-from palisade.train import train
+from palisade.targets.run import Run
+from palisade.train import train_run
 
 Compose = Callable[..., dict[str, Any]]
 CLASSES, FEATURES, RECORDS = 50, 400, 1300
@@ -52,7 +52,7 @@ def audited(compose: Compose, places: Path, models: int, canary: str = "blank") 
         *("defense.trainer.epochs=60", "defense.trainer.batch_size=500", "defense.trainer.optimizer.lr=1"),
         *("fleet.workers=1", f"fleet.models={models}", "secret=audit"),
     )
-    return Run(Path(train(settings)["folder"]))
+    return Run(Path(train_run(settings)["folder"]))
 
 
 def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:

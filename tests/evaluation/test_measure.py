@@ -16,11 +16,11 @@ from palisade.evaluation.flags.linear_baseline import LINEAR
 from palisade.evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share
 from palisade.evaluation.measuring.measure import findings_of
 from palisade.evaluation.method import BLACK_BOX, Method
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.signals import answers, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.metrics import Roc
-from palisade.train import train
+from palisade.targets.run import Run
+from palisade.train import train_run
 
 SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "secret=measured"]
 ATTACKS = {
@@ -33,7 +33,7 @@ CORRECTNESS = {"audit": {"_target_": "palisade.attacks.Correctness"}}
 
 
 def trained(compose, *overrides) -> Run:
-    return Run(Path(train(compose(*SMALL, *overrides))["folder"]))
+    return Run(Path(train_run(compose(*SMALL, *overrides))["folder"]))
 
 
 def test_twin_of_a_target_is_no_shadow(compose):
@@ -130,7 +130,7 @@ def test_persons_share_a_fate_and_epsilon_does_not_bound_their_leakage(compose, 
 def test_membership_comes_from_the_secret_and_not_from_the_seed(compose, tmp_path):
     one = trained(compose, "fleet.models=2").membership()
     elsewhere = compose(*SMALL[:3], "fleet.models=2", "secret=another", runs=tmp_path / "elsewhere")
-    assert (one != Run(Path(train(elsewhere)["folder"])).membership()).mean() > 0.3
+    assert (one != Run(Path(train_run(elsewhere)["folder"])).membership()).mean() > 0.3
 
 
 def test_epsilon_about_persons_bounds_their_leakage(compose, tmp_path):

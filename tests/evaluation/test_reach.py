@@ -21,10 +21,10 @@ from palisade.evaluation.method import Method
 from palisade.evaluation.reach import Reach
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.summary import summary
-from palisade.evaluation.runs import Run
 from palisade.evaluation.statistics.epsilon import MOST_CANARIES, canaries_needed, one_run
 from palisade.evaluation.table import reaches, show_findings
-from palisade.train import one, train
+from palisade.targets.run import Run
+from palisade.train import one, train_run
 
 ROOT = Path(__file__).parents[2]
 PRIVATE = ["data=digits", "defense=dp_sgd"]
@@ -120,7 +120,7 @@ def test_a_plan_of_several_claims_divides_the_level(
     from palisade.evaluation.plan import show_costs
 
     ways = [README, [*PRIVATE, "canary=ood"], PRIVATE, ["data=digits", "canary=ood"]]
-    show_costs([train(compose(*way, "plan=true")) for way in ways])
+    show_costs([train_run(compose(*way, "plan=true")) for way in ways])
     lines = [line for line in capsys.readouterr().out.splitlines() if "this audit" in line]
     settings = compose(*README)
     reach = Reach.planned(settings, from_config(settings))
@@ -132,14 +132,14 @@ def test_a_plan_of_several_claims_divides_the_level(
 def test_delta_is_that_of_the_claim(compose: Callable[..., Any]) -> None:
     for own in ([], ["defense.delta=1e-6"], ["membership.share=0.4"]):
         settings = compose(*README, *FEW, *own)
-        reach, run = Reach.planned(settings, from_config(settings)), Run(Path(train(settings)["folder"]))
+        reach, run = Reach.planned(settings, from_config(settings)), Run(Path(train_run(settings)["folder"]))
         assert reach is not None and reach.delta == pytest.approx(run.statement.delta, rel=1e-12)
         assert reach.drawn == (own != ["membership.share=0.4"])
 
 
 def test_what_was_foretold_is_what_an_audit_can_show(compose: Callable[..., Any]) -> None:
     settings = compose(*README, *FEW)
-    run = Run(Path(train(settings)["folder"]))
+    run = Run(Path(train_run(settings)["folder"]))
     found = measure(run, Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}))
     foretold = Reach.planned(settings, run.dataset)
     assert foretold is not None and found.audit["ceilings"]["one_run"] == foretold.ceiling()

@@ -15,8 +15,8 @@ from omegaconf import OmegaConf
 
 from palisade import evaluate
 from palisade.evaluation.report.releases import releases
-from palisade.evaluation.runs import Run
-from palisade.train import composed, release, train
+from palisade.targets.run import Run
+from palisade.train import composed, release, train_run
 
 ROOT = Path(__file__).parents[2]
 SMALL = ("data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1", "secret=released")
@@ -30,7 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(place: Path) -> Run:
     """A small run with a release."""
-    made = Run(Path(train(composed(f"runs={place / 'runs'}", *SMALL))["folder"]))
+    made = Run(Path(train_run(composed(f"runs={place / 'runs'}", *SMALL))["folder"]))
     release(composed(f"ship={made.folder}", f"released={place / 'released'}", "secret=shipped"))
     return made
 
@@ -40,7 +40,7 @@ def evaluated(place: Path, *overrides: str) -> dict[str, Any]:
     words = ["data=digits", "attack=loss", f"root={place / 'runs'}", f"reports={place / 'reports'}", *overrides]
     with initialize_config_dir(version_base="1.3", config_dir=str(ROOT / "conf")):
         settings: Any = OmegaConf.to_container(composed_of("evaluate", overrides=words), resolve=True)
-    evaluate.evaluate({**settings, "command": "python evaluate.py " + " ".join(words)})
+    evaluate.evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(words)})
     folder = place / "reports" / "digits" / ("public" if "report.scope=public" in overrides else "")
     told: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return told
@@ -48,8 +48,8 @@ def evaluated(place: Path, *overrides: str) -> dict[str, Any]:
 
 def test_a_release_is_known_by_data_and_recipe(run: Run, place: Path) -> None:
     assert releases([run], place / "released") == {run.name: str(place / "released" / "digits-mlp-none")}
-    longer = Run(Path(train(composed(f"runs={place / 'longer'}", *SMALL, "trainer.epochs=2"))["folder"]))
-    smaller = Run(Path(train(composed(f"runs={place / 'smaller'}", *SMALL, "split.pool=0.5"))["folder"]))
+    longer = Run(Path(train_run(composed(f"runs={place / 'longer'}", *SMALL, "trainer.epochs=2"))["folder"]))
+    smaller = Run(Path(train_run(composed(f"runs={place / 'smaller'}", *SMALL, "split.pool=0.5"))["folder"]))
     assert releases([longer, smaller], place / "released") == {}
     assert releases([run], place / "nothing") == {}
 
@@ -61,7 +61,7 @@ def test_private_data_of_the_same_name_and_size_are_told_apart(tmp_path: Path) -
         rng = np.random.default_rng(number)
         np.savez(tmp_path / str(number) / "mine.npz", x=rng.random((200, 3)), y=np.arange(200) % 2)
         words = (f"data.path={tmp_path / str(number) / 'mine.npz'}", *(word for word in SMALL if "data=" not in word))
-        runs.append(Run(Path(train(composed(f"runs={tmp_path / 'runs'}", "data=npz", *words))["folder"])))
+        runs.append(Run(Path(train_run(composed(f"runs={tmp_path / 'runs'}", "data=npz", *words))["folder"])))
         release(composed(f"ship={runs[-1].folder}", f"released={tmp_path / f'released{number}'}"))
     assert runs[0].folder != runs[1].folder
     for number, run in enumerate(runs):

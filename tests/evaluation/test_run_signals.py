@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from palisade.attacks import LossThreshold, ThreatModel
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.augmentations import AUGMENTATIONS, augmented
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import answers, stamp, view
+from palisade.targets.run import Run
 from palisade.targets.training import load_fleet
-from palisade.train import composed, train
+from palisade.train import composed, train_run
 
 SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "fleet.models=2", "secret=signals"]
 
@@ -24,7 +24,7 @@ def run(tmp_path_factory, request) -> Run:
 
 
 def trained(folder: Path, *overrides: str) -> Run:
-    return Run(Path(train(composed(f"runs={folder}", *SMALL, *overrides))["folder"]))
+    return Run(Path(train_run(composed(f"runs={folder}", *SMALL, *overrides))["folder"]))
 
 
 def test_answers_are_the_models_own(run: Run):

@@ -14,11 +14,11 @@ from palisade.evaluation.findings import Row
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.measuring.usefulness import METRICS, usefulness
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.signals import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.utility import CALIBRATION, UTILITIES
-from palisade.train import train
+from palisade.targets.run import Run
+from palisade.train import train_run
 
 ATTACKS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
 METHOD = Method(attacks=ATTACKS)
@@ -38,7 +38,7 @@ def people(tmp_path: Path) -> list[str]:
 
 
 def trained(settings: dict[str, Any]) -> Run:
-    return Run(Path(train(settings)["folder"]))
+    return Run(Path(train_run(settings)["folder"]))
 
 
 def rows(run: Run) -> dict[tuple[str, str, int | str], Row]:
@@ -58,7 +58,7 @@ def test_all_measures_with_intervals_and_each_models_own(compose: Compose, peopl
 def test_slices_are_read_anew_without_training_anew(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people))
     plain = METHOD.key(run)
-    again = train(compose(*people, "data.slices=[sex,ward]"))
+    again = train_run(compose(*people, "data.slices=[sex,ward]"))
     assert again["status"] == "cached" and again["folder"] == str(run.folder)
     sliced, chosen = METHOD.key(Run(run.folder)), Method(attacks=ATTACKS, slices=["sex"]).key(Run(run.folder))
     assert len({plain, sliced, chosen}) == 3, "findings are measured anew"

@@ -22,13 +22,13 @@ from palisade.evaluation.method import BLACK_BOX, Method
 from palisade.evaluation.reach import Reach
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.summary import summary
-from palisade.evaluation.runs import Run
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.studies.study_runs import run_study
 from palisade.evaluation.table import UNRECORDED, corrections, show_findings
 from palisade.evaluation.ways import ways_tried
 from palisade.targets.guards.registry import guards_of
-from palisade.train import train
+from palisade.targets.run import Run
+from palisade.train import train_run
 
 Compose = Callable[..., dict[str, Any]]
 WORDS = ["data=digits", "network=linear", "trainer.epochs=1", "canary=label_noise", "canary.count=100"]
@@ -38,7 +38,7 @@ FEW = ["fleet.models=2", "fleet.workers=1", "secret=guesses"]
 @pytest.fixture
 def run(compose: Compose) -> Run:
     """Of two models, guesses at 40 of 100 canaries being fixed beforehand."""
-    return Run(Path(train(compose(*WORDS, *FEW, "guesses=0.2"))["folder"]))
+    return Run(Path(train_run(compose(*WORDS, *FEW, "guesses=0.2"))["folder"]))
 
 
 def method(share: float | None = None, queries: Sequence[str] = ("plain",), **threat: Any) -> Method:
@@ -123,9 +123,9 @@ def test_every_other_choice_of_the_auditor_counts(run: Run, other: dict[str, Any
 def test_the_alignment_is_another_auditor_than_the_loss_that_stood_in_for_it(compose: Compose) -> None:
     white_box = {"audit": {"_target_": "palisade.attacks.Alignment"}, "weights": True}
     words = (*WORDS, *FEW, "trainer.epochs=2")
-    run = Run(Path(train(compose(*words))["folder"]))
+    run = Run(Path(train_run(compose(*words))["folder"]))
     assert audit(run, **white_box)["attack"] == "loss"
-    train(compose(*words, "fleet.keep_checkpoints=1"))
+    train_run(compose(*words, "fleet.keep_checkpoints=1"))
     aligned = audit(run, **white_box)
     assert aligned["attack"] == "alignment"
     assert_corrected(aligned, 2)
@@ -134,12 +134,12 @@ def test_the_alignment_is_another_auditor_than_the_loss_that_stood_in_for_it(com
 def test_more_shadows_are_another_auditor(compose: Compose, run: Run) -> None:
     by_shadows = {"audit": {"_target_": "palisade.attacks.Calibration"}}
     assert_corrected(audit(run, **by_shadows), 1)
-    train(compose(*WORDS, "fleet.models=4", *FEW[1:], "guesses=0.2"))
+    train_run(compose(*WORDS, "fleet.models=4", *FEW[1:], "guesses=0.2"))
     assert_corrected(audit(run, **by_shadows), 2)
 
 
 def test_answers_behind_another_guard_are_another_release(compose: Compose, run: Run) -> None:
-    train(compose(*WORDS, *FEW, "guesses=0.2", "guard=rounding"))
+    train_run(compose(*WORDS, *FEW, "guesses=0.2", "guard=rounding"))
     (label,) = set(guards_of(run.folder)) - {"none"}
     assert_corrected(audit(Run(run.folder, label), 0.4), 2)
     assert_corrected(audit(run), 1)
@@ -156,7 +156,7 @@ def test_a_recorded_share_is_not_forgotten_with_the_models(compose: Compose, run
     assert_corrected(audit(run), 1)
     for path in [*(run.folder / "models").iterdir(), run.folder / "complete.json"]:
         path.unlink()
-    train(compose(*WORDS, *FEW, "guesses=0.4"))
+    train_run(compose(*WORDS, *FEW, "guesses=0.4"))
     again = audit(run)
     assert again["guesses"] == 80
     assert_corrected(again, 2)
@@ -183,14 +183,14 @@ def test_a_share_that_guesses_nobody_is_refused_before_it_is_recorded(compose: C
     assert audit(run, 0.01)["ways"] == 2
     few = [*WORDS[:-1], "canary.count=7", *FEW]
     with pytest.raises(ValueError, match=r"^guesses=0.1 of 7 records guesses nobody; choose guesses=0.1429, or"):
-        train(compose(*few))
+        train_run(compose(*few))
     assert not Run.of(compose(*few), from_config(compose(*few))).folder.exists()
-    assert train(compose(*few, "guesses=0.1429"))["status"] == "trained"
+    assert train_run(compose(*few, "guesses=0.1429"))["status"] == "trained"
 
 
 def test_as_many_are_guessed_as_the_reach_foretells(compose: Compose) -> None:
     settings = compose(*WORDS, *FEW, "defense=dp_sgd", "defense.trainer.epochs=1", "guesses=0.29")
-    found = audit(Run(Path(train(settings)["folder"])))
+    found = audit(Run(Path(train_run(settings)["folder"])))
     foretold = Reach.planned(settings, from_config(settings))
     assert foretold is not None and found["guesses"] == 2 * 29, "though 0.29 · 100 is less in floating point"
     assert found["ceilings"]["one_run"] == foretold.ceiling()
@@ -223,15 +223,15 @@ def test_evaluations_at_the_same_time_lose_no_way(run: Run, monkeypatch: pytest.
 
 def test_another_share_for_a_trained_run_is_refused(compose: Compose, run: Run) -> None:
     with pytest.raises(ValueError, match=r"guesses=0.3 comes after .*; set guesses=0.2, or evaluate with threat.gue"):
-        train(compose(*WORDS, "fleet.models=3", *FEW[1:], "guesses=0.3"))
-    assert train(compose(*WORDS, "fleet.models=3", *FEW[1:], "guesses=0.2"))["status"] == "trained"
+        train_run(compose(*WORDS, "fleet.models=3", *FEW[1:], "guesses=0.3"))
+    assert train_run(compose(*WORDS, "fleet.models=3", *FEW[1:], "guesses=0.2"))["status"] == "trained"
     assert Run(run.folder).guesses == 0.2
 
 
 @pytest.mark.parametrize("share", ["0", "0.6", "-0.1", ".nan", "true", "few", "null", "[0.1]", "{a: 1}"])
 def test_what_is_no_share_is_refused_before_training(compose: Compose, tmp_path: Path, share: str) -> None:
     with pytest.raises(ValueError, match=r"^guesses=") as refused:
-        train(compose(*WORDS, *FEW) | {"guesses": yaml.safe_load(share)})
+        train_run(compose(*WORDS, *FEW) | {"guesses": yaml.safe_load(share)})
     assert "\n" not in str(refused.value) and not (tmp_path / "runs").exists()
 
 
@@ -242,8 +242,8 @@ def test_a_run_from_before_the_share_was_recorded_says_so(compose: Compose, run:
     assert audit(run)["guesses"] == 20, "a tenth at either end, as all audits had"
     assert_corrected(audit(run, 0.4), 2)
     with pytest.raises(ValueError, match=r"set guesses=0.1"):
-        train(compose(*WORDS, *FEW, "guesses=0.2"))
-    train(compose(*WORDS, "fleet.models=3", *FEW[1:]))
+        train_run(compose(*WORDS, *FEW, "guesses=0.2"))
+    train_run(compose(*WORDS, "fleet.models=3", *FEW[1:]))
     assert "guesses" not in Run(run.folder).config, "what is named after training was not fixed before it"
 
 

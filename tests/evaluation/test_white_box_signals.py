@@ -15,11 +15,11 @@ from safetensors.torch import load_file
 
 from palisade.attacks import Alignment, GradientNorm, Trajectory, View, WhiteBox
 from palisade.data.split import Membership
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.white_box import trajectory, white_box
 from palisade.evaluation.statistics.metrics import roc_auc
+from palisade.targets.run import Run
 from palisade.targets.training import load_fleet, make_fitter
-from palisade.train import train
+from palisade.train import train_run
 
 MODELS = 3
 SETTINGS = ["data=digits", "trainer.epochs=3", "split.pool=0.1", "trainer.batch_size=16", f"fleet.models={MODELS}"]
@@ -29,7 +29,7 @@ SETTINGS += ["fleet.workers=1", "secret=s", "network.hidden=[16]"]
 @pytest.fixture
 def make(compose):
     def made(*overrides: str) -> Run:
-        return Run(Path(train(compose(*SETTINGS, *overrides))["folder"]))
+        return Run(Path(train_run(compose(*SETTINGS, *overrides))["folder"]))
 
     return made
 

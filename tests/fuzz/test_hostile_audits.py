@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from test_hostile_settings import EDGES, NESTED, keys_of, with_value
 
 from palisade.commandline import GATE_EXCEEDED
-from palisade.evaluate import evaluate
+from palisade.evaluate import evaluate_runs
 
 CONF = Path(__file__).parents[2] / "conf"
 SIDES = ["members=in.npz", "nonmembers=out.npz"]
@@ -61,7 +61,7 @@ def test_every_hostile_setting_of_an_audit_is_refused_or_works(audited, kind):
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("evaluate", AUDITS[kind]), resolve=True)
     node = {**config, "attack": {"loss": config["attack"]["loss"]}, "command": "python evaluate.py"}
-    evaluate(node)
+    evaluate_runs(node)
     kept = {path: path.read_bytes() for path in audited.rglob("*.npz")}
     refused = 0
     for key in keys_of(node, ""):
@@ -90,7 +90,7 @@ def test_every_hostile_setting_of_a_search_is_refused_or_works(tmp_path):
 def refused_or_ended(settings: dict[str, Any], code: int) -> bool:
     """Whether settings are refused; those that are taken may end with an exit code."""
     try:
-        return refusal(lambda: evaluate(settings), longest=2000) is not None
+        return refusal(lambda: evaluate_runs(settings), longest=2000) is not None
     except SystemExit as ended:
         assert ended.code == code
         return False

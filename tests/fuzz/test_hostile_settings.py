@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from refusal import refusal
 
 from palisade.commandline import GATE_EXCEEDED
-from palisade.evaluate import evaluate
-from palisade.evaluation.settings import flat
-from palisade.train import composed, train
+from palisade.evaluate import evaluate_runs
+from palisade.targets.config import flat
+from palisade.train import composed, train_run
 
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "secret=fuzz"]
@@ -87,7 +87,7 @@ def content(folder: Path) -> str:
 def runs(tmp_path_factory) -> Path:
     """A folder with one complete run."""
     folder = tmp_path_factory.mktemp("fuzz") / "runs"
-    train(composed(*SMALL, *ROLES, f"runs={folder}"))
+    train_run(composed(*SMALL, *ROLES, f"runs={folder}"))
     return folder
 
 
@@ -108,7 +108,7 @@ def test_hostile_settings_are_refused_or_planned(chosen, runs, group):
     @given(st.sampled_from(cases), hostile)
     def run(case: tuple[str, str], value: Any) -> None:
         name, key = case
-        refused.append(refuses_in_one_line(lambda: train(with_value(chosen[name], key, value))))
+        refused.append(refuses_in_one_line(lambda: train_run(with_value(chosen[name], key, value))))
 
     run()
     assert sum(refused) > 20
@@ -124,7 +124,7 @@ def test_every_setting_with_every_hostile_value(chosen, tmp_path, name, plan):
     for key in keys_of(node, name.partition("=")[0]):
         for value in (*EDGES, *NESTED):
             if not (key.startswith("names") or key in ("plan", "runs", "ship") or key.split(".")[-1] in endless):
-                refuses_in_one_line(lambda key=key, value=value: train(with_value(node, key, value)))
+                refuses_in_one_line(lambda key=key, value=value: train_run(with_value(node, key, value)))
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +143,7 @@ def test_unknown_settings_of_the_evaluation_are_refused_by_name(evaluation, runs
     files = {"study": "output_levels", "search": "frontier"}
     given = yaml.safe_load((CONF / group / f"{files[group]}.yaml").read_text()) if group in files else evaluation[group]
     node = {**evaluation, "root": str(runs), "reports": str(tmp_path / "reports"), group: given}
-    told = refusal(lambda: evaluate(with_value(node, f"{group}.zzz", 1)), longest=2000)
+    told = refusal(lambda: evaluate_runs(with_value(node, f"{group}.zzz", 1)), longest=2000)
     assert told is not None and f"{group}.zzz is no setting; remove it, or choose one of" in told
 
 
@@ -157,7 +157,7 @@ def test_every_hostile_limit_or_grant_is_refused_or_judged(evaluation, runs, tmp
     for key in keys_of(node, group):
         for value in (*EDGES, *NESTED):
             try:
-                refused += refuses_in_one_line(lambda key=key, value=value: evaluate(with_value(node, key, value)))
+                refused += refuses_in_one_line(lambda key=key, value=value: evaluate_runs(with_value(node, key, value)))
             except SystemExit as ended:
                 assert ended.code == GATE_EXCEEDED
     assert refused > 20
@@ -171,7 +171,7 @@ def test_hostile_settings_of_the_evaluation_are_refused(evaluation, tmp_path):
     @settings(FUZZ, max_examples=60)
     @given(st.sampled_from(cases), hostile)
     def run(key: str, value: Any) -> None:
-        assert refuses_in_one_line(lambda: evaluate(with_value(node, key, value)))
+        assert refuses_in_one_line(lambda: evaluate_runs(with_value(node, key, value)))
 
     run()
     assert not (tmp_path / "reports").exists()
@@ -198,7 +198,7 @@ LATE = {
 def test_what_shows_late_leaves_earlier_runs_alone(runs, case):
     (kept,) = (path.parent for path in runs.glob("digits/*/complete.json"))
     before = content(kept)
-    assert refuses_in_one_line(lambda: train(composed(*SMALL, *ROLES, f"runs={runs}", *LATE[case])))
+    assert refuses_in_one_line(lambda: train_run(composed(*SMALL, *ROLES, f"runs={runs}", *LATE[case])))
     assert content(kept) == before
     for path in (runs / "digits").iterdir():
         assert path == kept or {inner.name for inner in path.iterdir()} <= {"FAILED", ".lock", "train.log"}

@@ -20,7 +20,7 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from palisade.commandline import GATE_EXCEEDED
-from palisade.evaluate import evaluate
+from palisade.evaluate import evaluate_runs
 from palisade.targets import workers
 from palisade.train import composed, one
 
@@ -49,7 +49,7 @@ def evaluated(*overrides: str) -> int:
         config = compose("evaluate", overrides=list(overrides))
     settings: Any = OmegaConf.to_container(config, resolve=True)
     try:
-        evaluate({**settings, "command": shlex.join(["python", "evaluate.py", *overrides])})
+        evaluate_runs({**settings, "command": shlex.join(["python", "evaluate.py", *overrides])})
     except SystemExit as stopped:
         return int(stopped.code or 0)
     return 0

@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from palisade.data.secret import Secret
-from palisade.evaluation.runs import Run
 from palisade.targets.release import Release, ship
-from palisade.train import composed, train
+from palisade.targets.run import Run
+from palisade.train import composed, train_run
 
 TINY = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "network.hidden=[8]"]
 
@@ -203,7 +203,7 @@ def test_honest_release_loads_without_an_import_or_an_evaluation(released):
 def test_private_folder_is_closed_whatever_the_umask(tmp_path, mask):
     before = os.umask(mask)
     try:
-        run = Run(Path(train(composed(*TINY, f"runs={tmp_path}/runs"))["folder"]))
+        run = Run(Path(train_run(composed(*TINY, f"runs={tmp_path}/runs"))["folder"]))
     finally:
         os.umask(before)
     assert stat.S_IMODE((run.folder / "private").stat().st_mode) == 0o700

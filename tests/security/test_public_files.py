@@ -19,10 +19,10 @@ import pytest
 
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
-from palisade.evaluate import evaluate
-from palisade.evaluation.runs import Run, identity
+from palisade.evaluate import evaluate_runs
 from palisade.targets.release import Release
-from palisade.train import release, train
+from palisade.targets.run import Run, identity
+from palisade.train import release, train_run
 
 MODELS = 3
 FALSE_ALARM = 1e-6
@@ -51,14 +51,14 @@ def public(tmp_path_factory) -> Public:
     np.savez(folder / "patients.npz", x=x, y=y)
     places = [f"runs={folder}/runs", f"released={folder}/released"]
     small = ["data=npz", f"data.path={folder}/patients.npz", "trainer.epochs=2", "fleet.workers=1"]
-    run = Run(Path(train(composed(*places, *small, f"fleet.models={MODELS}"))["folder"]))
+    run = Run(Path(train_run(composed(*places, *small, f"fleet.models={MODELS}"))["folder"]))
     conf = str(Path(__file__).parents[2] / "conf")
     for scope in ("internal", "public"):
         with initialize_config_dir(conf, version_base="1.3"):
             given = [f"runs={run.folder}", f"root={folder}/runs", f"reports={folder}/reports", places[1], "attack=loss"]
             config = compose("evaluate", [*given, f"report.scope={scope}"])
         settings: Any = OmegaConf.to_container(config, resolve=True)
-        evaluate({**settings, "command": f"python evaluate.py runs={run.folder} report.scope={scope}"})
+        evaluate_runs({**settings, "command": f"python evaluate.py runs={run.folder} report.scope={scope}"})
         if scope == "internal":
             release(composed(*places, f"ship={run.folder}"))
     reports = folder / "reports" / "patients"

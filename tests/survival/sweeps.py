@@ -7,11 +7,11 @@ from pathlib import Path
 from palisade.evaluation.measuring.measure import findings_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.report.writing import tidy_csv
-from palisade.evaluation.runs import find
 from palisade.targets.checkpoints import JOURNAL
 from palisade.targets.files import PART
+from palisade.targets.run import find
 from palisade.targets.run_log import FILE as LOG
-from palisade.train import composed, train
+from palisade.train import composed, train_run
 
 SMALL = ("data=digits", "fleet.models=4", "fleet.at_once=2", "fleet.workers=1", "trainer.epochs=2", "secret=survival")
 PRIVATE = ("defense=dp_sgd", "defense.epsilon=600", "defense.trainer.epochs=2")  # above 512 calibration takes no time
@@ -22,7 +22,7 @@ ATTACKS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}, "lira": {"_ta
 def sweep(runs: Path) -> None:
     """Trains two runs of two stacks each, one of them with noise."""
     for settings in SETTINGS:
-        train({**settings, "runs": str(runs)})
+        train_run({**settings, "runs": str(runs)})
 
 
 def attack(runs: Path) -> None:

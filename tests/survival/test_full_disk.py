@@ -14,8 +14,8 @@ import pytest
 from sweeps import SETTINGS, content, sweep
 
 from palisade.commandline import is_bad_input, one_line
-from palisade.evaluation.runs import Run
-from palisade.train import train
+from palisade.targets.run import Run
+from palisade.train import train_run
 
 ROOM = "; make room, and the same command goes on from there"
 
@@ -32,7 +32,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 def refused(runs: Path) -> str:
     with pytest.raises(OSError) as full:
-        train({**SETTINGS[0], "runs": str(runs)})
+        train_run({**SETTINGS[0], "runs": str(runs)})
     assert is_bad_input(full.value)
     return one_line(full.value)
 

@@ -15,11 +15,11 @@ from safetensors.torch import save
 from sweeps import SETTINGS, attack, content, results, sweep
 from torch import Tensor
 
-from palisade.evaluation.runs import Run
 from palisade.targets import training
 from palisade.targets.checkpoints import JOURNAL, discard_partly_written, written_together
 from palisade.targets.files import temporary_path
-from palisade.train import train
+from palisade.targets.run import Run
+from palisade.train import train_run
 
 Start = Callable[..., BaseProcess]
 
@@ -113,7 +113,7 @@ def test_journal_stands_while_a_stack_is_written(tmp_path, monkeypatch):
 
     journals: list[str] = []
     monkeypatch.setattr(training, "save", spy)
-    train({**SETTINGS[0], "runs": str(tmp_path)})
+    train_run({**SETTINGS[0], "runs": str(tmp_path)})
     assert journals == [f"{JOURNAL}-0-1"] * 2 + [f"{JOURNAL}-2-3"] * 2
     assert not list(tmp_path.rglob(f"{JOURNAL}*"))
 

@@ -19,14 +19,14 @@ from palisade.evaluation.given import check_given
 from palisade.evaluation.measuring.measure import findings_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.plan import cost_of_attacks
-from palisade.evaluation.runs import Run
 from palisade.evaluation.signals.signals import answers, view
 from palisade.targets.cascade import Stage
 from palisade.targets.checkpoints import weights_path
 from palisade.targets.guards import NoGuard
 from palisade.targets.guards.registry import guards_of
+from palisade.targets.run import Run
 from palisade.targets.training import make_fitter
-from palisade.train import train
+from palisade.train import train_run
 
 SMALL = ("data=digits", "trainer.epochs=2", "network.hidden=[]", "fleet.workers=1", "secret=cascade")
 ATTACKS = {"cascading": {"_target_": "palisade.attacks.Cascading", "targets": 2, "shadows": 6}}
@@ -36,7 +36,7 @@ METHOD = Method(attacks={**ATTACKS, "lira": {"_target_": "palisade.attacks.LiRA"
 @pytest.fixture
 def trained(compose, monkeypatch):
     monkeypatch.setattr("palisade.targets.workers.count", lambda workers: 1)
-    return lambda *overrides: Run(Path(train(compose(*SMALL, "fleet.models=6", *overrides))["folder"]))
+    return lambda *overrides: Run(Path(train_run(compose(*SMALL, "fleet.models=6", *overrides))["folder"]))
 
 
 def anchors(run: Run) -> tuple[np.ndarray, np.ndarray]:

@@ -16,11 +16,11 @@ from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.defenses.none import NoDefense
-from palisade.evaluation.runs import Run
 from palisade.targets.checkpoints import checkpoint_epochs
 from palisade.targets.recipe import FleetSettings
+from palisade.targets.run import Run
 from palisade.targets.training import load_fleet, make_fitter
-from palisade.train import train
+from palisade.train import train_run
 
 SMALL = ["data=digits", "trainer.epochs=5"]
 PRIVATE = ["defense=dp_sgd", "defense.trainer.epochs=5"]
@@ -85,24 +85,24 @@ def test_training_that_ends_early_keeps_its_end(compose, monkeypatch):
 
 
 def test_checkpoints_extend_a_run_by_training_the_same_models_again(compose):
-    first = train(compose(*RUN))
+    first = train_run(compose(*RUN))
     folder = Path(first["folder"])
     run, final = Run(folder), load_file(folder / "models" / "1.safetensors")
     assert run.checkpoints() == [] and run.missing(2) == [] and run.missing(2, [2]) == [0, 1]
-    assert train(compose(*RUN, "fleet.keep_checkpoints=2")) == {**first, "status": "trained"}
+    assert train_run(compose(*RUN, "fleet.keep_checkpoints=2")) == {**first, "status": "trained"}
     assert run.checkpoints() == [1, 3]
     assert {path.name for path in (folder / "models").glob("1.*")} == {
         *("1.epoch1.safetensors", "1.epoch3.safetensors", "1.safetensors")
     }
     assert same(load_file(folder / "models" / "1.safetensors"), final)
     for fewer in ("fleet.keep_checkpoints=2", "fleet.keep_checkpoints=0"):
-        assert train(compose(*RUN, fewer))["status"] == "cached"
+        assert train_run(compose(*RUN, fewer))["status"] == "cached"
     (folder / "models" / "1.epoch3.safetensors").unlink()
     assert run.checkpoints() == [1] and run.missing(2, [1, 3]) == [1]
 
 
 def test_models_are_read_as_they_were_after_an_epoch(compose):
-    run = Run(Path(train(compose(*RUN, "fleet.keep_checkpoints=1"))["folder"]))
+    run = Run(Path(train_run(compose(*RUN, "fleet.keep_checkpoints=1"))["folder"]))
     start, middle, end = (load_fleet(run.config, run.dataset, run.folder, [0, 1], epoch) for epoch in (0, 2, None))
     membership = Membership()
     fitter = make_fitter({**run.config, "fleet": {"at_once": 1}}, run.dataset, run.secret, [0, 1], membership)
@@ -125,5 +125,5 @@ def test_number_of_checkpoints_is_a_count(kept):
 def test_more_checkpoints_than_epochs_are_refused_before_anything_is_made(compose, tmp_path):
     config = compose(*RUN, "fleet.keep_checkpoints=5")
     with pytest.raises(ValueError, match=r"keep_checkpoints=5 exceeds the 4 epochs before the last; choose at most 4"):
-        train(config)
+        train_run(config)
     assert not (tmp_path / "runs").exists()

@@ -12,9 +12,9 @@ from safetensors.torch import load_file
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
-from palisade.evaluation.runs import Run
+from palisade.targets.run import Run
 from palisade.targets.training import make_fitter
-from palisade.train import train
+from palisade.train import train_run
 
 STEPS_100 = ["data=digits", "trainer.epochs=10", "trainer.batch_size=64"]  # ⌈629/64⌉ = 10 steps an epoch
 
@@ -59,7 +59,7 @@ def test_workers_train_the_same_models(compose, tmp_path):
     for workers in (1, 2):
         fleet = ["fleet.models=2", "fleet.at_once=1", f"fleet.workers={workers}", "secret=s"]
         settings = compose(*STEPS_100, *fleet, runs=tmp_path / str(workers))
-        folder = Path(train(settings)["folder"])
+        folder = Path(train_run(settings)["folder"])
         states[workers] = [load_file(folder / "models" / f"{k}.safetensors") for k in range(2)]
     for here, there in zip(*states.values(), strict=True):
         assert difference(here, there) < 1e-5
@@ -97,11 +97,11 @@ def test_small_convolutional_network_trains_with_every_defense(compose):
 
 def test_more_models_extend_a_run(compose):
     small = [*STEPS_100[:1], "trainer.epochs=2", "fleet.workers=1", "secret=s"]
-    first = train(compose(*small, "fleet.models=2"))
+    first = train_run(compose(*small, "fleet.models=2"))
     kept = (Path(first["folder"]) / "models" / "0.safetensors").stat().st_mtime_ns
-    again = train(compose(*small, "fleet.models=3"))
+    again = train_run(compose(*small, "fleet.models=3"))
     assert again == {"folder": first["folder"], "status": "trained"}
     assert Run(Path(first["folder"])).models() == [0, 1, 2]
     assert (Path(first["folder"]) / "models" / "0.safetensors").stat().st_mtime_ns == kept
-    assert train(compose(*small, "fleet.models=2"))["status"] == "cached"
+    assert train_run(compose(*small, "fleet.models=2"))["status"] == "cached"
     assert Run(Path(first["folder"])).models() == [0, 1, 2]

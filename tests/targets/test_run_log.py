@@ -10,7 +10,7 @@ import pytest
 
 from palisade.targets import run_log
 from palisade.targets.run_log import RunLog
-from palisade.train import train
+from palisade.train import train_run
 
 TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1", "fleet.at_once=1"]
 
@@ -22,7 +22,7 @@ def lines(folder: Path) -> list[str]:
 
 
 def test_training_is_logged(compose, capfd):
-    folder = Path(train(compose(*TINY, "secret=told_to_nobody"))["folder"])
+    folder = Path(train_run(compose(*TINY, "secret=told_to_nobody"))["folder"])
     first, *then = lines(folder)
     assert first.startswith("2 of 2 models to train; python 3.") and all(name in first for name in run_log.LIBRARIES)
     assert then == ["models 0 trained in ", "models 1 trained in ", "complete in "]
@@ -30,7 +30,7 @@ def test_training_is_logged(compose, capfd):
 
 
 def test_verbose_shows_the_same_lines_and_lightnings_own(compose, capfd):
-    folder = Path(train(compose(*TINY, "fleet.models=1", "verbose=true"))["folder"])
+    folder = Path(train_run(compose(*TINY, "fleet.models=1", "verbose=true"))["folder"])
     printed = capfd.readouterr()
     assert f"{folder.name}: models 0 trained in " in printed.err
     assert "Epoch 0" in printed.out + printed.err  # Lightning's bar
@@ -39,7 +39,7 @@ def test_verbose_shows_the_same_lines_and_lightnings_own(compose, capfd):
 def test_failure_is_logged_and_the_log_kept(compose):
     settings = compose(*TINY, "trainer.optimizer.lr=1e30")
     with pytest.raises(ValueError, match="model 0 diverged"):
-        train(settings)
+        train_run(settings)
     (folder,) = (Path(settings["runs"]) / "digits").iterdir()
     assert lines(folder)[-1] == "failed; the reason is in FAILED"
 
@@ -57,4 +57,4 @@ def test_log_that_cannot_be_written_stops_nothing(tmp_path):
 
 def test_quiet_and_verbose_exclude_each_other(compose):
     with pytest.raises(ValueError, match=r"^quiet=true and verbose=true say the opposite; leave one of them out$"):
-        train(compose(*TINY, "quiet=true", "verbose=true"))
+        train_run(compose(*TINY, "quiet=true", "verbose=true"))

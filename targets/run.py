@@ -22,9 +22,9 @@ from jaxtyping import Bool
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
-from palisade.evaluation.ways import SHARE
 from palisade.targets import RESULTS_VERSION
 from palisade.targets.checkpoints import discard_partly_written, kept_epochs, weights_path
+from palisade.targets.config import SHARE
 from palisade.targets.files import replacing, write, write_json
 from palisade.targets.guards import Guard, NoGuard
 from palisade.targets.guards.registry import guard_folder, guards_of, registered

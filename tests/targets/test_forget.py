@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from palisade.evaluation import forget as forgetting
-from palisade.evaluation.forget import FORGOTTEN, forget, main
-from palisade.evaluation.runs import Run, find
-from palisade.train import train
+from palisade.targets import forget as forgetting
+from palisade.targets.forget import FORGOTTEN, forget, main
+from palisade.targets.run import Run, find
+from palisade.train import train_run
 
 ROOT = Path(__file__).parents[2]
 REPORTS, RELEASED = Path("reports"), Path("released")
@@ -23,7 +23,7 @@ TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
 def runs(compose, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for seed in (0, 1):
-        train(compose(*TINY, f"seed={seed}"))
+        train_run(compose(*TINY, f"seed={seed}"))
     return tmp_path / "runs"
 
 
@@ -66,7 +66,7 @@ def test_what_remains_is_told_too_when_removing_goes_on(runs):
 def test_trials_of_a_tuned_run_go_with_it(compose, runs):
     small = ["split.validation=100", "tuning.models=1", "defense.trainer.epochs=1", "defense.epsilon=inf"]
     grid = ["~tuning.grid", "+tuning.grid={defense:{trainer:{optimizer:{lr:[0.1]}}}}"]
-    tuned = Path(train(compose(*TINY, "defense=dp_sgd", "tuning=dp_sgd", *small, *grid))["folder"])
+    tuned = Path(train_run(compose(*TINY, "defense=dp_sgd", "tuning=dp_sgd", *small, *grid))["folder"])
     (trial,) = (runs / ".trials" / "digits").iterdir()
     other = shutil.copytree(trial, trial.with_name("of-another-claim"))
     text = (other / "config.yaml").read_text()
@@ -149,7 +149,7 @@ def test_command_removes_a_run_in_one_line(runs):
         made = ["make", "-sn", "-o", ".venv/.installed", "-f", str(ROOT / "Makefile"), "forget", f"run={run}", *words]
         recipe = subprocess.run(made, capture_output=True, text=True, check=True).stdout
         done = subprocess.run(
-            recipe.replace(".venv/bin/python -m palisade.evaluation.forget ", python), shell=True, cwd=runs.parent,
+            recipe.replace(".venv/bin/python -m palisade.targets.forget ", python), shell=True, cwd=runs.parent,
             env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0 and done.stdout.startswith("removed ") and not run.exists()

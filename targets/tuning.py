@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from palisade.data.settings import check_numbers, made
-from palisade.evaluation.settings import flat
+from palisade.targets.config import flat
 from palisade.targets.recipe import FleetSettings
 
 MAY_TUNE = ("network", "defense", "trainer")

@@ -15,11 +15,11 @@ from hydra.errors import HydraException
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.settings import made
-from palisade.evaluation.runs import Run
-from palisade.evaluation.tuning import Tuning, with_values
-from palisade.evaluation.ways import SHARE
 from palisade.targets import progress, workers
+from palisade.targets.config import SHARE
 from palisade.targets.files import write_json
+from palisade.targets.run import Run
+from palisade.targets.tuning import Tuning, with_values
 
 TRIALS = ".trials"
 """Where trials are kept, out of sight of whoever looks for the runs of a data set."""
@@ -155,7 +155,7 @@ class Trials:
 
     def cost(self) -> dict[str, Any]:
         """What trials and fleet will cost: the fleet as much as with the slowest of the settings to try."""
-        from palisade.evaluation.plan import COSTS, TUNED, cost
+        from palisade.targets.plan import COSTS, TUNED, cost
 
         fleets = []
         for trial in self.trials:

@@ -1,6 +1,6 @@
 """Forgetting a run: everything that it holds of the records goes, and nothing half removed looks complete.
 
-`make forget run=runs/digits/mlp-none-1a2b3c4d`, or `python -m palisade.evaluation.forget run=<folder>`; `root=`,
+`make forget run=runs/digits/mlp-none-1a2b3c4d`, or `python -m palisade.targets.forget run=<folder>`; `root=`,
 `reports=` and `released=` say where else than in `runs/`, `reports/` and `released/` they are kept.
 """
 
@@ -15,9 +15,9 @@ from typing import Any
 import yaml
 
 from palisade.commandline import call
-from palisade.evaluation.runs import Run, canonical
-from palisade.evaluation.trials import COUNTED, TRIALS
-from palisade.evaluation.tuning import CLAIMED, MAY_TUNE
+from palisade.targets.run import Run, canonical
+from palisade.targets.trials import COUNTED, TRIALS
+from palisade.targets.tuning import CLAIMED, MAY_TUNE
 
 FORGOTTEN = ".forgotten-"
 """What the name of a run begins with while it is being removed."""

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
-from palisade.evaluation.runs import Run, find
-from palisade.evaluation.trials import TRIALS, Trials, try_out
-from palisade.evaluation.tuning import Tuning, trainings, with_values
-from palisade.train import train
+from palisade.targets.run import Run, find
+from palisade.targets.trials import TRIALS, Trials, try_out
+from palisade.targets.tuning import Tuning, trainings, with_values
+from palisade.train import train_run
 
 Compose = Callable[..., dict[str, Any]]
 SMALL = (
@@ -42,7 +42,7 @@ def optimizer_of(folder: str | Path) -> dict[str, Any]:
 def tuned(compose: Compose) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of a tuned run, and what became of it."""
     settings = {**compose(*SMALL), "tuning": tuning()}
-    return settings, train(settings)
+    return settings, train_run(settings)
 
 
 def test_every_combination_is_tried_the_last_setting_fastest() -> None:
@@ -109,7 +109,7 @@ def test_the_progress_line_counts_trials(compose: Compose) -> None:
 
 def test_the_best_on_validation_records_is_trained(compose: Compose, capsys: Any) -> None:
     settings = {**compose(*SMALL), "tuning": tuning(models=2)}
-    outcome = train(settings)
+    outcome = train_run(settings)
     assert outcome["status"] == "trained"
     assert optimizer_of(outcome["folder"])["lr"] == 0.05
     told = {
@@ -148,16 +148,16 @@ def test_trials_are_no_runs(tuned: tuple[dict[str, Any], dict[str, Any]]) -> Non
 
 def test_the_same_command_again_trains_nothing(tuned: tuple[dict[str, Any], dict[str, Any]], monkeypatch: Any) -> None:
     settings, outcome = tuned
-    monkeypatch.setattr("palisade.evaluation.trials.try_out", pytest.fail)
+    monkeypatch.setattr("palisade.targets.trials.try_out", pytest.fail)
     monkeypatch.setattr("palisade.targets.training.train_models", pytest.fail)
-    assert train(settings) == {"folder": outcome["folder"], "status": "cached"}
+    assert train_run(settings) == {"folder": outcome["folder"], "status": "cached"}
 
 
 def test_another_value_alone_is_tried(tuned: tuple[dict[str, Any], dict[str, Any]]) -> None:
     settings, outcome = tuned
     before = {folder: (folder / "validation.json").stat().st_mtime_ns for folder in trial_folders(settings)}
     wider = {**settings, "tuning": {"models": 1, "grid": {"trainer": {"optimizer": {"lr": [1e-6, 0.05, 1e-7]}}}}}
-    assert train(wider)["folder"] == outcome["folder"]
+    assert train_run(wider)["folder"] == outcome["folder"]
     after = {folder: (folder / "validation.json").stat().st_mtime_ns for folder in trial_folders(settings)}
     assert len(after) == 3 and before.items() < after.items()
 
@@ -166,17 +166,17 @@ def test_an_ordinary_run_with_the_chosen_values_is_the_same_run(
     tuned: tuple[dict[str, Any], dict[str, Any]], compose: Compose
 ) -> None:
     _, outcome = tuned
-    assert train(compose(*SMALL, "trainer.optimizer.lr=0.05"))["status"] == "cached"
+    assert train_run(compose(*SMALL, "trainer.optimizer.lr=0.05"))["status"] == "cached"
     assert "tuning" not in yaml.safe_load((Path(outcome["folder"]) / "config.yaml").read_text())
 
 
 def test_trials_have_secrets_of_their_own(compose: Compose) -> None:
     settings = {**compose(*SMALL, "secret=given"), "tuning": tuning()}
-    run = Run(Path(train(settings)["folder"]))
+    run = Run(Path(train_run(settings)["folder"]))
     trials = [Run(folder).secret for folder in trial_folders(settings)]
     assert trials[0] == trials[1] != run.secret
     with pytest.raises(ValueError, match=r"secret=… differs from the one that .*\.trials.* was made with"):
-        train({**settings, "secret": "another"})
+        train_run({**settings, "secret": "another"})
 
 
 def test_settings_that_no_model_can_be_trained_with_lose_and_are_not_tried_again(
@@ -184,17 +184,17 @@ def test_settings_that_no_model_can_be_trained_with_lose_and_are_not_tried_again
 ) -> None:
     grid = {"optimizer": {"lr": [math.nan, 0.05]}, "batch_size": [5000, 64]}
     settings = {**compose(*SMALL), "tuning": {"models": 1, "grid": {"trainer": grid}}}
-    outcome = train(settings)
+    outcome = train_run(settings)
     assert optimizer_of(outcome["folder"])["lr"] == 0.05
     assert "; 3 failed: trainer.batch_size=5000 exceeds N=100; choose at most 100" in capsys.readouterr().out
-    monkeypatch.setattr("palisade.evaluation.trials.try_out", pytest.fail)
-    assert train(settings)["status"] == "cached"
+    monkeypatch.setattr("palisade.targets.trials.try_out", pytest.fail)
+    assert train_run(settings)["status"] == "cached"
 
 
 def test_all_failing_is_an_error(compose: Compose) -> None:
     settings = {**compose(*SMALL), "tuning": {"models": 1, "grid": {"trainer": {"batch_size": [4000, 5000]}}}}
     with pytest.raises(ValueError) as error:
-        train(settings)
+        train_run(settings)
     assert str(error.value) == (
         "tuning: all 2 trials failed, the first with: trainer.batch_size=4000 exceeds N=100; choose at most 100"
     )
@@ -210,20 +210,20 @@ def test_the_first_of_several_best_is_chosen(compose: Compose, monkeypatch: Any)
         (Path(folder) / "validation.json").write_text('{"accuracy": 0.5}')
         (Path(folder) / "summary.json").write_text('{"strength": "inf"}')
 
-    monkeypatch.setattr("palisade.evaluation.trials.try_out", tie)
+    monkeypatch.setattr("palisade.targets.trials.try_out", tie)
     settings = {**compose(*SMALL), "tuning": tuning()}
-    assert optimizer_of(train(settings)["folder"])["lr"] == 1e-6
+    assert optimizer_of(train_run(settings)["folder"])["lr"] == 1e-6
 
 
 def test_no_validation_records_are_refused(compose: Compose) -> None:
     settings = {**compose(*SMALL, "split.validation=0"), "tuning": tuning()}
     with pytest.raises(ValueError, match=r"split\.validation=0 but tuning needs validation records; set split\.val"):
-        train(settings)
+        train_run(settings)
 
 
 def test_a_plan_counts_trials_and_trains_nothing(compose: Compose) -> None:
     settings = {**compose(*SMALL, "plan=true"), "tuning": tuning(models=3)}
-    cost = train(settings)
+    cost = train_run(settings)
     assert (cost["models"], cost["missing"]) == (2 + 6, 2 + 6)
     assert cost["folder"].endswith("digits/linear-none-<tuned>") and cost["minutes"] > 0
     assert not Path(settings["runs"]).exists()
@@ -231,7 +231,7 @@ def test_a_plan_counts_trials_and_trains_nothing(compose: Compose) -> None:
 
 def test_a_plan_after_the_trials_is_that_of_the_run(tuned: tuple[dict[str, Any], dict[str, Any]]) -> None:
     settings, outcome = tuned
-    cost = train({**settings, "plan": True})
+    cost = train_run({**settings, "plan": True})
     assert (cost["folder"], cost["models"], cost["missing"]) == (outcome["folder"], 2, 0)
 
 
@@ -242,8 +242,8 @@ def test_a_trial_that_another_process_is_at_skips_the_run(compose: Compose) -> N
     trial = Trials.of(settings, from_config(settings)).trials[1]
     with trial.run.lock() as mine:
         assert mine
-        assert train(settings)["status"] == "skipped"
-    assert train(settings)["status"] == "trained"
+        assert train_run(settings)["status"] == "skipped"
+    assert train_run(settings)["status"] == "trained"
 
 
 def test_the_statement_counts_the_trainings(compose: Compose) -> None:
@@ -251,7 +251,7 @@ def test_the_statement_counts_the_trainings(compose: Compose) -> None:
     grid = "tuning.grid.defense"
     few = (f"{grid}.max_grad_norm=[1]", f"{grid}.trainer.epochs=[1]", f"{grid}.trainer.batch_size=[64]")
     settings = compose(*SMALL, *private, *few, f"{grid}.trainer.optimizer.lr=[0.1]")
-    run = Run(Path(train(settings)["folder"]))
+    run = Run(Path(train_run(settings)["folder"]))
     assert run.config["defense"]["tuning_runs"] == run.statement.tuning_runs == 1
     assert "2 trainings on the same records, tuning included" in run.statement.sentence()
     assert {Run(folder).statement.tuning_runs for folder in trial_folders(settings)} == {0}
@@ -268,5 +268,5 @@ def test_a_trial_is_resumed(compose: Compose) -> None:
     (trial.run.folder / "validation.json").unlink()
     second.unlink()
     made = first.stat().st_mtime_ns
-    train(settings)
+    train_run(settings)
     assert second.exists() and first.stat().st_mtime_ns == made

@@ -14,11 +14,11 @@ from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.evaluation.measuring.measure import findings_of
 from palisade.evaluation.method import Method
-from palisade.evaluation.runs import Run, canonical, find, identity
 from palisade.evaluation.signals.signals import answers
 from palisade.targets import RESULTS_VERSION
 from palisade.targets.files import temporary_path
-from palisade.train import train
+from palisade.targets.run import Run, canonical, find, identity
+from palisade.train import train_run
 
 TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
 
@@ -66,7 +66,7 @@ def test_one_byte_of_the_data_or_another_version_of_results_is_another_run(compo
         np.savez(path, x=x, y=np.arange(40) % 2)
         dataset._load.cache_clear()
         names.append(name(settings))
-    monkeypatch.setattr("palisade.evaluation.runs.RESULTS_VERSION", RESULTS_VERSION + 1)
+    monkeypatch.setattr("palisade.targets.run.RESULTS_VERSION", RESULTS_VERSION + 1)
     names.append(name(settings))
     assert names[0] == names[1] and len({*names}) == 3
 
@@ -81,7 +81,7 @@ def test_place_of_the_data_does_not_change_the_run(compose, tmp_path):
 
 
 def test_secret_is_private_and_membership_is_recomputed_from_it(compose):
-    run = Run(Path(train(compose(*TINY))["folder"]))
+    run = Run(Path(train_run(compose(*TINY))["folder"]))
     private = run.folder / "private"
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert stat.S_IMODE((private / "secret").stat().st_mode) == 0o600
@@ -94,9 +94,9 @@ def test_secret_is_private_and_membership_is_recomputed_from_it(compose):
 
 @pytest.mark.parametrize("models", [2, 3])
 def test_another_given_secret_is_refused(compose, models):
-    train(compose(*TINY, "secret=one"))
+    train_run(compose(*TINY, "secret=one"))
     with pytest.raises(ValueError, match=r"secret=… differs from the one that .* was made with; remove that folder"):
-        train(compose(*TINY, "secret=two", f"fleet.models={models}"))
+        train_run(compose(*TINY, "secret=two", f"fleet.models={models}"))
 
 
 def test_data_that_changed_after_training_are_refused(compose, tmp_path):
@@ -104,7 +104,7 @@ def test_data_that_changed_after_training_are_refused(compose, tmp_path):
     x, y = rng.random((90, 3), dtype=np.float32), np.arange(90) % 2
     np.savez(path, x=x, y=y)
     small = ["data=npz", f"data.path={path}", "trainer.batch_size=8", *TINY[1:]]
-    folder = Path(train(compose(*small))["folder"])
+    folder = Path(train_run(compose(*small))["folder"])
     assert Run(folder).dataset.name == "mine"
     np.savez(path, x=x[::-1], y=y)
     dataset._load.cache_clear()
@@ -113,7 +113,7 @@ def test_data_that_changed_after_training_are_refused(compose, tmp_path):
 
 
 def test_damaged_model_is_named(compose):
-    run = Run(Path(train(compose(*TINY))["folder"]))
+    run = Run(Path(train_run(compose(*TINY))["folder"]))
     path = run.folder / "models" / "1.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"1\.safetensors is damaged .*; remove it and complete.json, and train again"):
@@ -122,26 +122,26 @@ def test_damaged_model_is_named(compose):
 
 def test_audit_is_that_of_the_whole_fleet_and_hides_exact_counts(compose):
     settings = compose(*TINY, "fleet.models=3")
-    run = Run(Path(train(settings)["folder"]))
+    run = Run(Path(train_run(settings)["folder"]))
     assert run.audit() == []
     list(findings_of([run], Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}})))
     audit = run.audit()
     assert {row["metric"] for row in audit} >= {"auc", "tpr@1%fpr", "ppv@10%prior", "unscored"}
     assert all(row["value"] is None or row["value"] == round(row["value"], 3) for row in audit)
-    train(compose(*TINY, "fleet.models=4"))
+    train_run(compose(*TINY, "fleet.models=4"))
     assert run.audit() == []
 
 
 def test_only_missing_models_are_trained(compose):
     settings = compose(*TINY, "fleet.models=3", "fleet.at_once=1", "secret=s")
-    run = Run(Path(train(settings)["folder"]))
+    run = Run(Path(train_run(settings)["folder"]))
     before = {path.name: path.read_bytes() for path in (run.folder / "models").iterdir()}
     (run.folder / "models" / "1.safetensors").unlink()
     (run.folder / "complete.json").unlink()
-    assert train(settings)["status"] == "trained"
+    assert train_run(settings)["status"] == "trained"
     after = {path.name: path.read_bytes() for path in (run.folder / "models").iterdir()}
     assert before == after
-    assert train(settings)["status"] == "cached"
+    assert train_run(settings)["status"] == "cached"
 
 
 def test_run_that_was_killed_while_it_was_made_is_made(compose):
@@ -151,17 +151,17 @@ def test_run_that_was_killed_while_it_was_made_is_made(compose):
     (run.folder / "private").mkdir(parents=True)
     Secret.from_text("kept").save(run.folder / "private" / "secret")
     (run.folder / "private" / temporary_path(Path("secret"))).write_text("sys")
-    train(settings)
+    train_run(settings)
     assert run.secret == Secret.from_text("kept") and Run(run.folder).dataset.name == "digits"
 
 
 def test_run_that_another_process_finished_in_the_meantime_is_not_trained_again(compose, monkeypatch):
     settings = compose(*TINY, "secret=s")
-    folder = Path(train(settings)["folder"])
+    folder = Path(train_run(settings)["folder"])
     before = {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()}
     seen = iter([[0, 1]])  # as if it had been looked at before the other process was done
     monkeypatch.setattr(Run, "missing", lambda self, *args, true=Run.missing: next(seen, None) or true(self, *args))
-    train(settings)
+    train_run(settings)
     assert {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()} == before
 
 
@@ -169,7 +169,7 @@ def test_failed_run_leaves_the_reason_and_nothing_else(compose):
     settings = compose(*TINY, "trainer.optimizer.lr=1e30")
     run = Run.of(settings, from_config(settings))
     with pytest.raises(ValueError, match="model 0 diverged"):
-        train(settings)
+        train_run(settings)
     assert {path.name for path in run.folder.iterdir()} == {"FAILED", ".lock", "train.log"}
     assert "model 0 diverged: its weights are not finite" in (run.folder / "FAILED").read_text()
     assert not run.is_complete()
@@ -180,13 +180,13 @@ def test_run_that_another_process_holds_is_skipped(compose):
     run = Run.of(settings, from_config(settings))
     with run.lock() as mine:
         assert mine
-        assert train(settings)["status"] == "skipped"
+        assert train_run(settings)["status"] == "skipped"
 
 
 def test_runs_are_found_by_data_folder_or_pattern(compose, tmp_path):
     runs = tmp_path / "runs"
-    one = Path(train(compose(*TINY))["folder"])
-    other = Path(train(compose(*TINY, "seed=1"))["folder"])
+    one = Path(train_run(compose(*TINY))["folder"])
+    other = Path(train_run(compose(*TINY, "seed=1"))["folder"])
     assert {run.folder for run in find(runs, "digits", None)} == {one, other}
     assert [run.folder for run in find(runs, None, str(one))] == [one]
     assert {run.folder for run in find(runs, None, str(runs / "*"))} == {one, other}
@@ -202,4 +202,4 @@ def test_runs_are_found_by_data_folder_or_pattern(compose, tmp_path):
 def test_place_that_cannot_be_written_is_an_error(compose, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError):
-        train(compose(*TINY))
+        train_run(compose(*TINY))
