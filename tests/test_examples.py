@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from commands import call
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
 SHOWN = {

@@ -60,6 +60,7 @@ def test_no_sweep_claims_to_run_as_it_stands_without_m(experiment):
         assert "without -m" not in words or "hydra.sweeper.grids=[]" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("experiment", "line"), LINES)
 def test_every_line_makes_what_it_names(compose, experiment, line):
     split = jobs(line)

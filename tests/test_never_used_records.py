@@ -21,6 +21,8 @@ from palisade.evaluation.studies.study_runs import run_study
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
+pytestmark = pytest.mark.slow
+
 FLEET = (
     "fleet.models=3",
     "fleet.workers=1",

@@ -15,6 +15,8 @@ import commands
 import pytest
 import yaml
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("optuna", reason="search needs the extra sweep")
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from beartype import BeartypeConf, beartype
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 checked = beartype(conf=BeartypeConf(is_pep484_tower=True))

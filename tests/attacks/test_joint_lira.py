@@ -113,6 +113,7 @@ def mean_auc(scores: np.ndarray, members: np.ndarray) -> float:
     return float(np.mean([roc_auc(s[k], m[k]) for s, m, k in zip(scores, members, known, strict=True)]))
 
 
+@pytest.mark.slow
 def test_what_similar_records_explain_is_told_from_membership():
     view = interacting(1)
     plain, joint = (mean_auc(attack.score(view), view.membership) for attack in (LiRA(), JointLiRA()))

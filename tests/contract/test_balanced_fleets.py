@@ -93,6 +93,7 @@ def test_a_few_records_in_other_numbers_of_models_do_not_undo_the_repair() -> No
     assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / np.sqrt(FLEETS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("models", [4, 6, 8])
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in REFUSED])
 def test_counts_do_not_tell_who_is_a_member(name: str, models: int) -> None:

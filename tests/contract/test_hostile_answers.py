@@ -15,6 +15,8 @@ from scipy.special import softmax
 
 from palisade.attacks import Attack, View
 
+pytestmark = pytest.mark.slow
+
 CONF = Path(__file__).parents[2] / "conf"
 LISTS = ("quick", "standard", "full")
 NAMES = sorted(path.stem for path in (CONF / "attack").glob("*.yaml") if path.stem not in LISTS)

@@ -137,6 +137,7 @@ def test_no_guarantee_without_a_private_base(compose, fitting) -> None:
     assert job.defense.statement(job.fit()).sentence() == "no formal guarantee"
 
 
+@pytest.mark.slow
 def test_leaks_less_than_no_defense(compose, fitting) -> None:
     if not LOCATION30.exists():
         pytest.skip(f"{LOCATION30} is missing")

@@ -50,6 +50,7 @@ def misses(known: bool, trials: int = 16) -> int:
     return missed
 
 
+@pytest.mark.slow
 def test_intervals_over_persons_hold_their_level() -> None:
     assert misses(known=True) <= 3
     assert misses(known=False) >= 5, "intervals over records are too narrow"

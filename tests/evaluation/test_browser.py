@@ -11,7 +11,10 @@ from docs.browser import Browser, find
 from palisade.evaluation.findings import Findings
 from palisade.evaluation.report.writing import write
 
-pytestmark = pytest.mark.skipif(find() is None, reason="no Chromium is installed; Debian's package is chromium")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find() is None, reason="no Chromium is installed; Debian's package is chromium"),
+]
 
 BODY = "document.getElementById('{}').parentElement"
 FIGURES = "[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().height)"

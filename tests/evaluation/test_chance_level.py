@@ -153,6 +153,7 @@ def test_memberships_are_drawn_anew_as_they_were() -> None:
     assert np.array_equal(redraws(50, seed=3), redraws(50, seed=3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("models", "records", "fpr", "fleets", "attacks"),
     [(32, 260, 0.01, 60, 1), (64, 400, 0.01, 40, 1), (32, 4000, 0.001, 10, 1), (16, 400, 0.01, 12, 15)],

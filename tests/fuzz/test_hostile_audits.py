@@ -19,6 +19,8 @@ from test_hostile_settings import EDGES, NESTED, keys_of, with_value
 from palisade.commandline import GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
 
+pytestmark = pytest.mark.slow
+
 CONF = Path(__file__).parents[2] / "conf"
 SIDES = ["members=in.npz", "nonmembers=out.npz"]
 AUDITS = {

@@ -30,6 +30,8 @@ from palisade.data.split import Roles
 from palisade.data.table import Table
 from palisade.data.text import SST2
 
+pytestmark = pytest.mark.slow
+
 FUZZ = settings(
     max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )

@@ -19,6 +19,8 @@ from palisade.evaluate import evaluate_runs
 from palisade.targets.config import flat
 from palisade.train import composed, train_run
 
+pytestmark = pytest.mark.slow
+
 CONF = Path(__file__).parents[2] / "conf"
 SMALL = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "secret=fuzz"]
 ROLES = ["split.pool=200", "split.validation=50", "split.reference=200"]

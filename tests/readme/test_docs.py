@@ -88,6 +88,7 @@ def run(folder: Path, script: str, *arguments: str) -> None:
     assert done.returncode == 0, f"{script} {shlex.join(arguments)}\n{done.stderr}"
 
 
+@pytest.mark.slow
 def test_every_command_of_the_attacks_page_works(tmp_path):
     commands = commands_of(ATTACKS)
     assert len(commands) == 8
@@ -115,6 +116,7 @@ def test_every_defense_and_guard_is_in_a_table(group, section):
     assert set(re.findall(r"`(\w+)`", first)) == {path.stem for path in files} - aliases
 
 
+@pytest.mark.slow
 def test_every_command_of_the_defenses_page_works(tmp_path):
     commands = commands_of(DEFENSES)
     assert len(commands) == 5

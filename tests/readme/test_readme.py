@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 from commands import call
 
 from palisade.commandline import GATE_EXCEEDED
@@ -36,6 +37,7 @@ def smaller(command: str, folder: Path) -> str:
     return f"{command} {FEW}" if "train.py" in command and "data=digits" in command else command
 
 
+@pytest.mark.slow
 def test_every_command_works(tmp_path):
     rng = np.random.default_rng(0)
     people = pd.DataFrame(

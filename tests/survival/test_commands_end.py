@@ -17,6 +17,8 @@ import numpy as np
 import pytest
 from sweeps import content
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 SMOKE = ("train.py", "-m", "experiment=smoke", "fleet.models=2", "fleet.at_once=1", "secret=survival")
 LAUNCHERS = ("joblib", "submitit_local")

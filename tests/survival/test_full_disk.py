@@ -17,6 +17,8 @@ from palisade.commandline import is_bad_input, one_line
 from palisade.targets.run import Run
 from palisade.train import train_run
 
+pytestmark = pytest.mark.slow
+
 ROOM = "; make room, and the same command goes on from there"
 
 

@@ -21,6 +21,8 @@ from palisade.targets.files import temporary_path
 from palisade.targets.run import Run
 from palisade.train import train_run
 
+pytestmark = pytest.mark.slow
+
 Start = Callable[..., BaseProcess]
 
 

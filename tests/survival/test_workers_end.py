@@ -71,7 +71,10 @@ def alive(folder: Path) -> list[int]:
     ]
 
 
-pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes under /proc")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes under /proc"),
+]
 
 
 def test_workers_die_with_a_killed_parent(parent, tmp_path):
