@@ -18,10 +18,12 @@ COMMANDS = (
     "train.py data=digits fleet.models=4 fleet.workers=1 split.pool=300 defense=dp_sgd defense.trainer.epochs=1",
     "evaluate.py data=digits",
 )
-PROGRAM = f"""
+HOOK = """
 import runpy, sys
 from jaxtyping import install_import_hook
 install_import_hook('palisade', 'test_shapes.checked')
+"""
+PROGRAM = f"""{HOOK}
 for command in {COMMANDS!r}:
     sys.argv = command.split()
     try:
@@ -30,16 +32,29 @@ for command in {COMMANDS!r}:
         if ended.code:
             raise
 """
+WRONG = {
+    "palisade.evaluation.statistics.metrics": "roc_auc(np.zeros((2, 2)), np.zeros(2, dtype=bool))",
+    "palisade.attacks.parts.signals": "log_odds_of_logits(np.zeros(3), np.zeros(3, dtype=int))",
+    "palisade.targets.networks": "MLP(shape='4', classes=2)",
+    "palisade.data.split": "Membership(how='bernoulli', share='half')",
+}
+"""A call with a wrong shape or type in a module of each package."""
+
+
+def run(program: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, "-c", program], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
+    )
 
 
 def test_types_hold_from_data_to_report(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "tests"), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+    done = run(PROGRAM, tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "reports" / "digits" / "report.html").exists()
+
+
+@pytest.mark.parametrize("module", WRONG)
+def test_a_wrong_shape_is_noticed(tmp_path, module):
+    done = run(f"{HOOK}\nimport numpy as np\nfrom {module} import *\n{WRONG[module]}", tmp_path)
+    assert done.returncode == 1 and "TypeCheckError" in done.stderr, done.stderr[-3000:]
