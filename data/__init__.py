@@ -1,0 +1,1 @@
+"""Records, their roles, who is trained on what, and where data come from."""

@@ -66,7 +66,7 @@ class Bounded(io.RawIOBase):
         compressed: its size in bytes.
     """
 
-    def __init__(self, stream: BinaryIO, name: str, compressed: int):
+    def __init__(self, stream: BinaryIO, name: str, compressed: int) -> None:
         self.stream, self.name, self.compressed, self.unfolded = stream, name, compressed, 0
 
     def readable(self) -> bool:

@@ -43,7 +43,7 @@ class Gather(Dataset[Batch]):
         *,
         stacked: bool,
         soft_labels: Float32[np.ndarray, "models records classes"] | None = None,
-    ):
+    ) -> None:
         self.x, self.y, self.stacked, self.soft_labels = x, torch.tensor(y), stacked, soft_labels
 
     def __getitem__(self, step: Step) -> Batch:

@@ -31,7 +31,7 @@ class Sampler(ABC):
 
     def __init__(
         self, members: Sequence[Int64[np.ndarray, "_"]], models: Sequence[int], arithmetic: Arithmetic, secret: Secret
-    ):
+    ) -> None:
         self.members, self.models, self.secret = members, models, secret
         self.sampling_rate, self.public_size, self.steps = (
             arithmetic.sampling_rate,
@@ -85,7 +85,7 @@ class Poisson(Sampler):
         *,
         persons: Int64[np.ndarray, " records"] | None = None,
         records_per_person: int = 1,
-    ):
+    ) -> None:
         super().__init__(members, models, arithmetic, secret)
         self.units: list[Units] = [
             SingleRecords(records=len(records))

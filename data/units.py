@@ -85,7 +85,7 @@ class Groups:
 
     def __init__(
         self, groups: Any, *, records_per_group: int, secret: Secret, augmentations: int = 1, name: str = "group"
-    ):
+    ) -> None:
         distinct, group = np.unique(np.asarray(groups), return_inverse=True)
         self.count, self.records_per_group, self.augmentations = len(distinct), records_per_group, augmentations
         self.secret, self.name = secret, name

@@ -1,0 +1,1 @@
+"""Defenses: how models are trained so that they tell less about their records."""

@@ -73,7 +73,7 @@ class DroppedOut(nn.Dropout):
         number: of the layer in its network, for random numbers of its own.
     """
 
-    def __init__(self, activation: nn.Module, rate: float, number: int):
+    def __init__(self, activation: nn.Module, rate: float, number: int) -> None:
         super().__init__(rate)
         self.activation, self.number = activation, number
         self.start(None)
@@ -102,7 +102,7 @@ class Masks(pl.Callback):
         fitter: of the models that are trained together.
     """
 
-    def __init__(self, fitter: Fitter):
+    def __init__(self, fitter: Fitter) -> None:
         self.secret, self.models = fitter.secret, fitter.models
 
     def on_train_batch_start(

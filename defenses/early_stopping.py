@@ -65,7 +65,7 @@ class LastEpoch(pl.Callback):
         epochs: how many.
     """
 
-    def __init__(self, epochs: int):
+    def __init__(self, epochs: int) -> None:
         self.epochs = epochs
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -84,7 +84,7 @@ class BestWeights(pl.Callback):
         split: its validation records are looked at.
     """
 
-    def __init__(self, patience: int, fitter: Fitter, split: Split):
+    def __init__(self, patience: int, fitter: Fitter, split: Split) -> None:
         self.patience, self.stacked = patience, len(fitter.models) > 1
         self.x = torch.from_numpy(fitter.dataset.x[split.validation])
         self.y = torch.from_numpy(fitter.dataset.y[split.validation])

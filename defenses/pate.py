@@ -138,7 +138,7 @@ class PATE(Defense):
 class Claim(pl.Callback):
     """Goes with a fleet and holds its claim."""
 
-    def __init__(self, statement: Statement):
+    def __init__(self, statement: Statement) -> None:
         self.statement = statement
 
 

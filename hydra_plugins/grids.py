@@ -18,6 +18,8 @@ from palisade.targets.tuning import trainings
 
 @dataclass
 class GridsConf:
+    """Settings of the sweeper `grids`: one grid a line."""
+
     _target_: str = "hydra_plugins.grids.GridsSweeper"
     max_batch_size: int | None = None
     params: dict[str, str] | None = None
@@ -35,7 +37,7 @@ class GridsSweeper(BasicSweeper):
             line is added to every line.
     """
 
-    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None, grids: Sequence[str]):
+    def __init__(self, max_batch_size: int | None, params: dict[str, str] | None, grids: Sequence[str]) -> None:
         super().__init__(max_batch_size, params)
         self.grids = grids
 

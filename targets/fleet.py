@@ -52,7 +52,7 @@ class Fleet:
         callbacks: Sequence[pl.Callback] = (),
         checkpoints: Sequence[Mapping[int, State]] | None = None,
         stages: Mapping[str, Fleet] | None = None,
-    ):
+    ) -> None:
         self.network, self.states, self.callbacks, self.stages = network, states, callbacks, stages or {}
         self.checkpoints = [{} for _ in states] if checkpoints is None else checkpoints
 

@@ -34,7 +34,7 @@ class Target(pl.LightningModule):
         loss: Loss,
         optimizer: Callable[[Iterable[nn.Parameter]], optim.Optimizer],
         loss_divisor: float,
-    ):
+    ) -> None:
         super().__init__()
         self.network, self.inputs, self.loss = network, inputs, loss
         self.optimizer, self.loss_divisor = optimizer, loss_divisor

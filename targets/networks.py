@@ -39,7 +39,9 @@ class MLP(nn.Sequential):
         activation: relu, tanh, gelu or silu.
     """
 
-    def __init__(self, *, shape: Sequence[int], classes: int, hidden: Sequence[int] = (), activation: str = "relu"):
+    def __init__(
+        self, *, shape: Sequence[int], classes: int, hidden: Sequence[int] = (), activation: str = "relu"
+    ) -> None:
         check_widths("network.hidden", hidden)
         widths = [math.prod(shape), *hidden, classes]
         layers: list[nn.Module] = []
@@ -70,7 +72,7 @@ class CNN(nn.Sequential):
 
     def __init__(
         self, *, shape: Sequence[int], classes: int, channels: Sequence[int] = (16, 32), activation: str = "relu"
-    ):
+    ) -> None:
         if len(shape) != 3:
             raise ValueError(
                 f"network=cnn needs records of shape (channels, height, width), not {tuple(shape)}; "

@@ -53,7 +53,7 @@ class Progress:
         unit: what is counted.
     """
 
-    def __init__(self, folder: Path, total: int, unit: str = "models"):
+    def __init__(self, folder: Path, total: int, unit: str = "models") -> None:
         self.path, self.total, self.unit = temporary_path(folder / "progress"), total, unit
         self.done = self.cached = 0
         self.run = ""

@@ -68,7 +68,7 @@ class Release:
         card: Mapping[str, Any],
         guard: Guard | None = None,
         state: Mapping[str, Tensor] | None = None,
-    ):
+    ) -> None:
         self.network, self.preprocessing, self.card = network.eval(), preprocessing, card
         self.guard, self.state = guard or NoGuard(), state or {}
 

@@ -21,7 +21,7 @@ class Snapshots(pl.Callback):
         weights: gives copies of the weights of all models that are trained together.
     """
 
-    def __init__(self, epochs: Sequence[int], weights: Callable[[], Weights]):
+    def __init__(self, epochs: Sequence[int], weights: Callable[[], Weights]) -> None:
         self.epochs, self.weights = epochs, weights
         self.taken: dict[int, Weights] = {}
 

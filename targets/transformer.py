@@ -25,7 +25,7 @@ class Attention(nn.Module):
         heads: how many attentions run side by side.
     """
 
-    def __init__(self, *, width: int, heads: int):
+    def __init__(self, *, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.inputs = nn.Linear(width, 3 * width)
@@ -44,7 +44,7 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """Attention and a dense network, each behind a layer norm and added to what came in."""
 
-    def __init__(self, *, width: int, heads: int):
+    def __init__(self, *, width: int, heads: int) -> None:
         super().__init__()
         self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width=width, heads=heads)
         self.mlp_norm = nn.LayerNorm(width)
@@ -84,7 +84,7 @@ class Transformer(nn.Module):
         width: int = 32,
         depth: int = 2,
         heads: int = 4,
-    ):
+    ) -> None:
         if buckets is None or len(shape) != 1:
             raise ValueError(NOT_WORDS)
         for name, value, least, most in (

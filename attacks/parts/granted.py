@@ -60,7 +60,7 @@ class Granted(View):
         threat: what was declared.
     """
 
-    def __init__(self, view: View, threat: ThreatModel):
+    def __init__(self, view: View, threat: ThreatModel) -> None:
         object.__setattr__(self, "meter", Meter(view, threat))
 
     def __getattribute__(self, name: str) -> Any:
@@ -72,7 +72,7 @@ class Granted(View):
 class GrantedPopulation(Outputs):
     """The answers on the attacker's own records, whose labels it knows, at the level that was declared."""
 
-    def __init__(self, population: Outputs, threat: ThreatModel):
+    def __init__(self, population: Outputs, threat: ThreatModel) -> None:
         object.__setattr__(self, "meter", Meter(population, replace(threat, label=True)))
 
     def __getattribute__(self, name: str) -> Any:
@@ -89,7 +89,7 @@ class Meter:
         threat: what was declared.
     """
 
-    def __init__(self, given: Outputs, threat: ThreatModel):
+    def __init__(self, given: Outputs, threat: ThreatModel) -> None:
         self.given, self.threat = given, threat
         self.handed = self.asked = 0
 

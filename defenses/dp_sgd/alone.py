@@ -52,7 +52,7 @@ class Alone(ClippedSum):
         records: Records,
         secret: Secret,
         model: int,
-    ):
+    ) -> None:
         super().__init__(module, clipping)
         self.rehearsal, self.records, self.secret, self.model = rehearsal, records, secret, model
         divisor = getattr(module, "loss_divisor", None)
@@ -145,7 +145,7 @@ class Functional(Alone):
 
     way = "functional"
 
-    def __init__(self, module: nn.Module, clipping: Flat | None, **settings: Any):
+    def __init__(self, module: nn.Module, clipping: Flat | None, **settings: Any) -> None:
         super().__init__(module, clipping, **settings)
         self.chunk = max(1, ELEMENTS // sum(parameter.numel() for parameter in self.parameters))
         self.weights = {f"module.{name}": p for name, p in module.named_parameters() if p.requires_grad}
@@ -221,7 +221,7 @@ class Functional(Alone):
 class _Called(nn.Module):
     """Runs a function with the module's parameters replaced, as `functional_call` does."""
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.module = module
 
@@ -250,7 +250,7 @@ class RecordByRecord:
         observe: Callable[[Tensor], object],
         check: Callable[[Any], object],
         empty: Callable[[Any], bool],
-    ):
+    ) -> None:
         self.clipped, self.training_step, self.number = clipped, training_step, number
         self.observe, self.check, self.empty = observe, check, empty
         self._differentiates = False

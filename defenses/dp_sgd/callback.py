@@ -96,7 +96,7 @@ class DPSGD(pl.Callback):
         tuning_runs: int = 0,
         secret: Secret | None = None,
         models: Sequence[int] | None = None,
-    ):
+    ) -> None:
         rules.check_arguments(epsilon, delta, noise_multiplier, max_grad_norm, clipping, per_record)
         rules.check_counts(
             max_physical_batch=max_physical_batch, augmentations=augmentations, records_per_group=records_per_group

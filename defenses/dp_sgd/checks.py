@@ -90,7 +90,7 @@ class Checks:
         bounds: Callable[[], Sequence[float]],
         divisor: float | None,
         models: int = 1,
-    ):
+    ) -> None:
         self.rehearsal, self.records, self.mechanism, self.bounds = rehearsal, records, mechanism, bounds
         self.divisor, self.models = divisor, models
 
@@ -329,7 +329,7 @@ class Pace:
         drawing: whether the module draws random numbers, so that a check in a step needs a pass of its own.
     """
 
-    def __init__(self, *, parameters: int, batch_size: float, steps: int, steps_per_epoch: int, drawing: bool):
+    def __init__(self, *, parameters: int, batch_size: float, steps: int, steps_per_epoch: int, drawing: bool) -> None:
         self.steps, self.steps_per_epoch = steps, max(steps_per_epoch, 1)
         self.epochs = -(-steps // self.steps_per_epoch)
         self.cost = alone_cost(parameters, batch_size)

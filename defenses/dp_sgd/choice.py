@@ -89,7 +89,7 @@ class Chooser:
         secrets: Sequence[Secret],
         models: Sequence[int],
         unchecked: bool,
-    ):
+    ) -> None:
         self.module, self.wanted, self.rehearsal, self.records, self.checks = module, wanted, rehearsal, records, checks
         self.clipping, self.secrets, self.models, self.unchecked = clipping, secrets, models, unchecked
         self._company: tuple[Any, Any] | None = None

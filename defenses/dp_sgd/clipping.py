@@ -23,7 +23,7 @@ class Flat:
         models: how many models are trained at once.
     """
 
-    def __init__(self, max_grad_norm: float, *, models: int = 1):
+    def __init__(self, max_grad_norm: float, *, models: int = 1) -> None:
         self.bounds = [float(max_grad_norm)] * models
         """What a record can move the sum by in this step, one number per model."""
 
@@ -96,7 +96,7 @@ class Adaptive(Flat):
         models: how many models are trained at once.
     """
 
-    def __init__(self, max_grad_norm: float, *, models: int = 1):
+    def __init__(self, max_grad_norm: float, *, models: int = 1) -> None:
         super().__init__(max_grad_norm, models=models)
         self.count_noise, self.expected = 0.0, 1.0
         self._count: Tensor = torch.zeros(models, dtype=torch.float64)

@@ -167,7 +167,7 @@ class Engine(ClippedSum):
 
     def __init__(
         self, network: nn.Module, *, clipping: Flat | None = None, stacked: bool = False, rows_per_unit: int = 1
-    ):
+    ) -> None:
         self.layers = list(_layers(network, stacked))
         super().__init__(network, clipping)
         self.stacked, self.rows_per_unit = stacked, rows_per_unit

@@ -35,7 +35,7 @@ class PrivateFit:
         *,
         max_physical_batch: int | None,
         warn: Callable[[list[str]], object],
-    ):
+    ) -> None:
         self.module, self.step, self.watch, self.warn = module, step, watch, warn
         self.divisor = getattr(module, "loss_divisor", None)
         step.after_step = watch.after_step

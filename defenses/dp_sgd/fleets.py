@@ -31,7 +31,7 @@ class OfFleet(DPSGD):
         settings: of the callback.
     """
 
-    def __init__(self, fitter: Fitter, base: Defense, *, epsilon: float, **settings: Any):
+    def __init__(self, fitter: Fitter, base: Defense, *, epsilon: float, **settings: Any) -> None:
         amount: Any = {"noise_multiplier": 1.0} if fitter.dry else {"epsilon": epsilon}
         super().__init__(**amount, secret=fitter.secret, **settings)
         self.settled, self.base, self.purpose = fitter.settled, base, fitter.purpose

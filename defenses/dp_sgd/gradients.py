@@ -38,7 +38,7 @@ class ClippedSum:
     way: str
     """How the per-record gradients come about: fast, functional or alone."""
 
-    def __init__(self, network: nn.Module, clipping: Flat | None):
+    def __init__(self, network: nn.Module, clipping: Flat | None) -> None:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         if not self.parameters:
             raise ValueError(f"{type(network).__name__} has no trainable parameter; unfreeze a layer")

@@ -65,7 +65,7 @@ class ParameterNoise:
 
     def __init__(
         self, parameters: Sequence[Tensor], *, stacked: bool, transposed: Collection[Tensor] = (), ahead: bool = False
-    ):
+    ) -> None:
         self.shapes = [p.shape[1:] if stacked else p.shape for p in parameters]
         self.turned = [p in transposed for p in parameters]
         self._flat = self._buffer()

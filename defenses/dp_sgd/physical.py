@@ -38,7 +38,7 @@ class PhysicalBatches:
         clip: Callable[[tuple[int, ...]], None],
         clear: Callable[[], None],
         check: Callable[[Any], object],
-    ):
+    ) -> None:
         self.training_step, self.shape = training_step, shape
         self.clip, self.clear, self.check = clip, clear, check
         self.at_once = None if at_once is None else max(at_once // unit_rows, 1) * unit_rows

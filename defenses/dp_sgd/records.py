@@ -35,7 +35,7 @@ class Drawn:
 
     poisson = True
 
-    def __init__(self, sampler: Any):
+    def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
         self.waiting: deque[Any] = deque()
 
@@ -80,7 +80,7 @@ class Records:
         waiting: deque[Any],
         first: Callable[[int, int], Any],
         rows_per_index: int | None = None,
-    ):
+    ) -> None:
         self.make, self.transfer, self.rows_per_unit = make, transfer, rows_per_unit
         self.waiting, self.first, self.rows_per_index = waiting, first, rows_per_index
         self.step: Any = None

@@ -38,7 +38,7 @@ class Rehearsal:
         training_step: its own.
     """
 
-    def __init__(self, module: pl.LightningModule, training_step: Callable[..., Any]):
+    def __init__(self, module: pl.LightningModule, training_step: Callable[..., Any]) -> None:
         self.module, self.training_step = module, training_step
         self.callbacks: Sequence[pl.Callback] = ()
         """Those whose hooks change batches."""
@@ -276,7 +276,7 @@ class Rehearsal:
 class _Idle:
     """Stands for an optimizer or a schedule that does nothing."""
 
-    def __init__(self, *_: Any, **__: Any):
+    def __init__(self, *_: Any, **__: Any) -> None:
         pass
 
     def __getattr__(self, name: str) -> Any:

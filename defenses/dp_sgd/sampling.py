@@ -82,7 +82,7 @@ class PoissonSteps(data.DistributedSampler[list[int]]):
         done: Callable[[], int],
         rank: int = 0,
         world_size: int = 1,
-    ):
+    ) -> None:
         self.units, self.rate, self.steps = units, rate, steps
         self.secret, self.model, self.done = secret, model, done
         self.rank, self.world_size = rank, world_size
@@ -120,7 +120,7 @@ class Gather(data.Dataset[Any]):
         loader: the user's.
     """
 
-    def __init__(self, loader: data.DataLoader[Any]):
+    def __init__(self, loader: data.DataLoader[Any]) -> None:
         self.dataset, self.collate = loader.dataset, loader.collate_fn
         self.by_record = loader.batch_sampler is not None
 
@@ -136,7 +136,7 @@ class Gather(data.Dataset[Any]):
 class PoissonSource(_DataLoaderSource):
     """Lightning's source of the training loader, converting what it yields, as late as Lightning asks for it."""
 
-    def __init__(self, source: _DataLoaderSource, convert: Callable[[Any], Any]):
+    def __init__(self, source: _DataLoaderSource, convert: Callable[[Any], Any]) -> None:
         super().__init__(source.instance, source.name)
         self.convert = convert
 

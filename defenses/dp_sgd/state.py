@@ -39,7 +39,7 @@ class ModuleState:
         module: the user's.
     """
 
-    def __init__(self, module: nn.Module):
+    def __init__(self, module: nn.Module) -> None:
         self.module = module
         ignored = {
             inner
@@ -132,7 +132,7 @@ class Saved:
         registers: Sequence[dict[str, Any]],
         holders: Sequence[tuple[str, dict[str, Any]]],
         keep: Sequence[object],
-    ):
+    ) -> None:
         self._keep = {id(each): each for each in keep}
         self._tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in tensors]
         self._registers = [(held, dict(held)) for held in registers]

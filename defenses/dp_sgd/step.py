@@ -51,7 +51,7 @@ class PrivateStep:
         ahead: bool,
         processes: int,
         adds_noise: bool,
-    ):
+    ) -> None:
         assert clipped.clipping is not None
         self.mechanism, self.optimizer, self.clipped, self.clipping = mechanism, optimizer, clipped, clipped.clipping
         self.models, self.adds_noise = models, adds_noise

@@ -53,7 +53,7 @@ class StateWatch:
         clipped: computes the gradients.
     """
 
-    def __init__(self, rehearsal: Rehearsal, records: Records, clipped: ClippedSum):
+    def __init__(self, rehearsal: Rehearsal, records: Records, clipped: ClippedSum) -> None:
         self.rehearsal, self.records, self.clipped = rehearsal, records, clipped
         self.state: ModuleState = rehearsal.state
         self.settled: set[str] = set()
@@ -233,7 +233,7 @@ class Watch:
         *,
         exempt: bool,
         hooked: Sequence[pl.Callback],
-    ):
+    ) -> None:
         self.chooser, self.clipped, self.pace, self.exempt = chooser, clipped, pace, exempt
         self.checks, self.records, self.rehearsal = chooser.checks, chooser.records, chooser.rehearsal
         self.state = StateWatch(self.rehearsal, self.records, clipped)

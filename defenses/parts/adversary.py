@@ -36,7 +36,7 @@ class Adversary(pl.Callback):
         split: its reference records are the attackers' non-members.
     """
 
-    def __init__(self, weight: float, warm_up: int, fitter: Fitter, split: Split):
+    def __init__(self, weight: float, warm_up: int, fitter: Fitter, split: Split) -> None:
         self.weight, self.warm_up, self.fitter = weight, min(warm_up, fitter.recipe.epochs // 2), fitter
         self.x, self.y, self.models = fitter.dataset.x, torch.as_tensor(fitter.dataset.y), fitter.models
         self.attacker = InferenceAttacker.side_by_side(len(fitter.dataset.classes), fitter.secret, self.models)

@@ -46,7 +46,7 @@ class InferenceAttacker(nn.Module):
         model: whom it attacks, a number in the fleet.
     """
 
-    def __init__(self, classes: int, secret: Secret, model: int):
+    def __init__(self, classes: int, secret: Secret, model: int) -> None:
         super().__init__()
         with torch.random.fork_rng():
             torch.set_rng_state(secret.torch("attacker weights", model).get_state())

@@ -21,7 +21,7 @@ class Penalty(pl.Callback):
         slope: the weights to the penalty's gradient with respect to each.
     """
 
-    def __init__(self, weight: float, slope: Slope):
+    def __init__(self, weight: float, slope: Slope) -> None:
         self.weight, self.slope = weight, slope
 
     def on_before_optimizer_step(

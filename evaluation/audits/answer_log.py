@@ -26,7 +26,7 @@ class AnswerLog:
         ValueError: if a line before the last is no answer.
     """
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path) -> None:
         self.path = path
         self._known: dict[str, Any] = {}
         path.parent.mkdir(parents=True, exist_ok=True)

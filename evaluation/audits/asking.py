@@ -36,7 +36,7 @@ class Asking:
         log: where answers are kept.
     """
 
-    def __init__(self, endpoint: Endpoint, asked: Asked, log: AnswerLog):
+    def __init__(self, endpoint: Endpoint, asked: Asked, log: AnswerLog) -> None:
         self.endpoint, self.asked, self.log = endpoint, asked, log
         self._compared = 0
         self._next_call = time.monotonic()

@@ -41,7 +41,7 @@ def has_bounds(lines: Sequence[Series]) -> bool:
 class OverEpsilon:
     """Panels that share an axis of ε, as stated, broken before ∞."""
 
-    def __init__(self, lines: Sequence[Series]):
+    def __init__(self, lines: Sequence[Series]) -> None:
         self.lines = lines
         self.looks = looks(lines)
         self.violated = [violation.found.run for violation in violations([run for line in lines for run in line.runs])]

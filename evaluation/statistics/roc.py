@@ -114,7 +114,7 @@ class Ranking:
         members: which records the model was trained on.
     """
 
-    def __init__(self, scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"]):
+    def __init__(self, scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"]) -> None:
         scores = np.asarray(scores, dtype=np.float64)  # −score of unsigned numbers would be a large one
         scored = np.flatnonzero(~np.isnan(scores))
         self.order: Int[np.ndarray, "scored"] = scored[np.argsort(-scores[scored])]

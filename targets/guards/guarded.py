@@ -21,7 +21,7 @@ class Guarded:
         states: what it learned about each of them.
     """
 
-    def __init__(self, fleet: Fleet, guard: Guard, states: Sequence[Mapping[str, Tensor]]):
+    def __init__(self, fleet: Fleet, guard: Guard, states: Sequence[Mapping[str, Tensor]]) -> None:
         self.fleet, self.guard, self.states = fleet, guard, states
 
     def one(self, position: int) -> Guarded:

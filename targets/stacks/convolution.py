@@ -20,7 +20,7 @@ class StackedConvolution(nn.Module):
     Weight (models, outputs, inputs / groups, *kernel), bias (models, outputs); input (models, batch, inputs, *space).
     """
 
-    def __init__(self, layers: Sequence[Convolution]):
+    def __init__(self, layers: Sequence[Convolution]) -> None:
         super().__init__()
         weight = side_by_side(layers, "weight")
         assert weight is not None

@@ -18,7 +18,7 @@ class StackedLinear(nn.Module):
     Other shapes: bias (models, outputs); input (models, batch, ..., inputs).
     """
 
-    def __init__(self, layers: Sequence[nn.Module]):
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
         weight = side_by_side(layers, "weight")
         assert weight is not None

@@ -18,7 +18,7 @@ class StackedEmbedding(nn.Module):
     Weight (models, tokens, width); input (models, batch, ...). The row `padding_idx` is never learnt.
     """
 
-    def __init__(self, layers: Sequence[nn.Embedding]):
+    def __init__(self, layers: Sequence[nn.Embedding]) -> None:
         super().__init__()
         weight = side_by_side(layers, "weight")
         assert weight is not None

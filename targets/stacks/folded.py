@@ -11,7 +11,7 @@ from torch import Tensor, nn
 class Folded(nn.Module):
     """A layer without parameters that sees the records of all models as one batch."""
 
-    def __init__(self, layers: Sequence[nn.Module]):
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
         self.layer = layers[0]
 

@@ -22,7 +22,7 @@ class StackedNorm(nn.Module):
     Weight and bias (models, *shape of a single one's); input (models, batch, ...).
     """
 
-    def __init__(self, layers: Sequence[nn.Module]):
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
         self.weight = side_by_side(layers, "weight")
         self.bias = side_by_side(layers, "bias")
