@@ -86,6 +86,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_what_cannot_be_trained_is_refused_before_the_run_is_made(tmp_path: Path, case: str) -> None:
     (tmp_path / "networks.py").write_text(NETWORKS)

@@ -115,6 +115,7 @@ def test_equals_the_naive_loop(seed: int, models: int, copies: int) -> None:
     np.testing.assert_allclose(scores, naive(votes, copies, member, view.others), atol=1e-8)
 
 
+@pytest.mark.slow
 def test_not_below_what_is_not_calibrated() -> None:
     """Over 20 fleets, beside both other attacks on labels; one label is compared with one label."""
     gain = []

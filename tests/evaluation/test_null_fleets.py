@@ -23,6 +23,7 @@ def fleet(seed: int) -> View:
     return View(logits=logits, labels=rng.integers(3, size=RECORDS), membership=membership)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [Correctness(), LossThreshold(), LiRA(), BASE()], ids=lambda attack: attack.name)
 def test_bounds_are_0_and_intervals_hold_guessing(attack: Attack) -> None:
     proven = dict.fromkeys(("one_run", "one_run_fdp", "gdp", "clopper_pearson"), 0)

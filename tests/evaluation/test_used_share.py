@@ -16,6 +16,7 @@ def simulated(rng: np.random.Generator, share: float, effect: float, records: in
     return [rng.normal(size=records) + effect * used, rng.normal(size=known), rng.normal(size=known) + effect]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("effect", [0.3, 1.5])
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
 def test_the_interval_covers_the_share(share: float, effect: float) -> None:

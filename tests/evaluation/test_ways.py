@@ -97,6 +97,7 @@ def test_every_other_share_that_was_tried_lowers_all_bounds(run: Run) -> None:
     assert shares(run) == [0.05, 0.2, 0.4]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "other",
     [

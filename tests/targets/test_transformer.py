@@ -163,6 +163,7 @@ def test_inputs_that_are_no_words_or_unknown_ones():
 
 
 @real
+@pytest.mark.slow
 @pytest.mark.parametrize("defense", ["none", "dp_sgd"])
 def test_training_on_real_phrases(compose, defense):
     config = compose(*SLICE, f"defense={defense}", "trainer.epochs=2")

@@ -36,6 +36,7 @@ def train(records: int, start: dict[str, Any] | None = None, secret: str = "neig
     return module, callback
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clipping", ["flat", "per_layer", "automatic"])
 def test_one_record_moves_the_noised_sum_by_at_most_c(clipping: str) -> None:
     """From the same weights with the same noise, a record's clipped gradient is the difference."""

@@ -187,6 +187,7 @@ REFUSED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("word", REFUSED)
 def test_what_couples_records_is_refused_before_any_model_is_trained(tmp_path: Path, word: str) -> None:
     (tmp_path / "brought.py").write_text(NETWORKS)

@@ -14,7 +14,7 @@ import pytest
 
 import palisade
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 OWN = {
     "attacks",
     "conf",
