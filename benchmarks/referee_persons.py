@@ -61,7 +61,7 @@ def rows(trials: int) -> list[tuple[str, int, int, int]]:
 
 
 def misses(case: PersonCase, seed: int) -> tuple[bool, bool]:
-    """Whether the intervals before and after exclude the true AUC of one audit."""
+    """Misses of the true AUC in one audit, by the intervals before and after."""
     scores, members, persons = answers(case, seed)
     before = interval(scores, members) if case.band else drawn(scores, members)
     after = interval(scores, members, persons)

@@ -16,7 +16,7 @@ from palisade.targets.run import Run
 
 
 def with_reach(costs: Mapping[str, Any], settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """What a run will cost, with the reach of an audit of its canaries."""
+    """The costs of a run with the reach of an audit of its canaries."""
     return {**costs, "claims": states_epsilon(settings), "reach": Reach.planned(settings, dataset)}
 
 

@@ -39,7 +39,7 @@ def checked_share(key: str, share: Any) -> float:
 
 
 def at_either_end(share: float, records: int) -> int:
-    """How many of the records are guessed to be members, and again non-members."""
+    """Number of records guessed to be members, and as many to be non-members."""
     return int(share * records + ROUNDING)
 
 

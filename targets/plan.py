@@ -1,4 +1,4 @@
-"""What a run will cost in models, minutes and megabytes, before it is trained."""
+"""Costs of a run in models, minutes and megabytes, before it is trained."""
 
 from __future__ import annotations
 

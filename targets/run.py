@@ -249,7 +249,7 @@ class Run:
             write(self.folder / "FAILED", reason + "\n")
 
     def has_models(self) -> bool:
-        """Whether a model of it was trained, and with the first one the share that audits guess was fixed."""
+        """True from the first trained model on, with which the share that audits guess is fixed."""
         return any(self.folder.glob("models/[0-9]*.safetensors"))
 
     @contextmanager

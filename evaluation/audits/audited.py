@@ -1,4 +1,4 @@
-"""What attacks find on one model that is there already: at most one shadow model, intervals over records or persons."""
+"""Leakage of one existing model: at most one shadow model, intervals over records or persons."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Scores = Float[np.ndarray, "records"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Audited:
-    """What attacks find on one model.
+    """Leakage of one model by every attack.
 
     Args:
         rows: the numbers.
@@ -192,7 +192,7 @@ def measures(
 
 
 def has_several(persons: Int[np.ndarray, "records"] | None) -> bool:
-    """Whether a person has several records."""
+    """True where a person has several records."""
     return persons is not None and len(np.unique(persons)) < len(persons)
 
 

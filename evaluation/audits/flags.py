@@ -146,12 +146,12 @@ def verdict(found: Audited) -> list[str]:
 
 
 def over(found: Audited) -> str:
-    """What intervals draw: records, or persons with all of theirs."""
+    """The sampling unit of the intervals: records, or persons with all of theirs."""
     return "persons" if found.over_persons else "records"
 
 
 def by_shadow(found: Audited) -> Iterator[str]:
-    """What thresholds that were learnt on a shadow model reach."""
+    """Balanced accuracy of the thresholds learned on a shadow model, in words."""
     learnt = [row for name in found.attacks if (row := found.find(AT_SHADOWS, attack=name)) is not None]
     if learnt:
         best = max(learnt, key=lambda row: row.value or 0.0)

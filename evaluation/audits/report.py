@@ -21,11 +21,11 @@ INTERVALS = {
     True: "Intervals are 95 %, over persons, whose records are drawn together, for this one model; numbers without one"
     " have no interval that holds where a person has several records",
 }
-"""What they are over, by whether a person has several records."""
+"""The sampling unit of the intervals, by `True` where a person has several records."""
 
 
 def meaning(found: Audited) -> tuple[str, ...]:
-    """What the numbers prove, and what not."""
+    """Meaning and limits of the numbers."""
     told = [
         "Only this model was asked, on these records. Members must be records that it was trained on, and non-members"
         " records from the same source that it was not; if they differ in anything else, that difference is measured,"

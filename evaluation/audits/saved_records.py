@@ -51,7 +51,7 @@ class SavedRecords:
         return len(self.labels)
 
     def is_copy_of(self, other: SavedRecords) -> bool:
-        """Whether both hold the same, however their files are called.
+        """Equality of content, however the files are called.
 
         Predicted classes alone may be the same of other records, as where all are right: then only one file is one.
         """

@@ -48,7 +48,7 @@ def check_apart(shadow: Sequence[AnsweredRecords], audited: Sequence[AnsweredRec
 
 
 def margins(attack: Attack, view: View, shadow: View) -> Float[np.ndarray, "records"] | None:
-    """How far each record's signal lies above the threshold by which it is called a member; 0 is called one.
+    """Each record's signal less the threshold of its class; from 0 on it is called a member.
 
     A threshold for each class, the one with the best balanced accuracy on the shadow's records; a class of which it
     lacks members or non-members takes the one of all classes together (Song & Mittal 2021, section 3.2). The gap attack

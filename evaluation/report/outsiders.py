@@ -23,7 +23,7 @@ KINDS: Mapping[str, str] = {
     **{role: f"{role} records" for role in OUTSIDER_ROLES},
 }
 OF_A_FILE = "records of another source"
-"""What records of a file are called: its name and place are nobody's business."""
+"""Name of the records of a file in reports, which tell neither its name nor its place."""
 STRONGEST_SHOWN = 3
 """Attacks of a run whose rates a report shows."""
 ABOVE_BY_CHANCE = 0.025
@@ -212,7 +212,7 @@ def _accusation(row: Mapping[str, str], run: str) -> FalseAccusation:
 
 
 def _power(found: Findings, attack: str) -> tuple[float, float]:
-    """How much an attack finds: TPR at a low FPR, then AUC; below all others if the report has none of it."""
+    """Strength of an attack: TPR at a low FPR, then AUC; below all others if the report has none of it."""
     rows = (found.find(metric, attack=attack) for metric in (tpr_at(FPR), AUC))
     tpr, auc = (-1.0 if row is None or row.value is None else row.value for row in rows)
     return tpr, auc

@@ -127,7 +127,7 @@ def keys_of(run: Run, method: Method) -> dict[str, str]:
 
 
 def _grant(method: Method) -> Grant:
-    """What is granted: of weights nothing, which tell of the run's own records only."""
+    """The grant without weights, which tell of the run's own records only."""
     return replace(method.grant, weights=False)
 
 

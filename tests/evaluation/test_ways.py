@@ -48,7 +48,7 @@ def method(share: float | None = None, queries: Sequence[str] = ("plain",), **th
 
 
 def audit(run: Run, share: float | None = None, **how: Any) -> dict[str, Any]:
-    """What an evaluation that audits a run in a way finds."""
+    """Findings of an evaluation that audits a run in one way."""
     (found,) = findings_of([Run(run.folder, run.guard)], method(share, **how))
     return dict(found.audit)
 

@@ -58,7 +58,7 @@ def page_of(path: Path, folder: Path) -> list[str]:
 
 
 def printed_of(output: str, folder: Path) -> list[str]:
-    """What a command printed, in paragraphs: width and padding say nothing."""
+    """Printed text in paragraphs: width and padding say nothing."""
     paragraphs = re.split(r"\n\s*\n", PROGRESS.sub("", output).replace("─", ""))
     return [" ".join(text(part, folder).split()) for part in paragraphs if part.strip()]
 

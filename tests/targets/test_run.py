@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from pathlib import Path
@@ -118,6 +119,17 @@ def test_damaged_model_is_named(compose):
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"1\.safetensors is damaged .*; remove it and complete.json, and train again"):
         answers(run, "test")
+
+
+@pytest.mark.parametrize("kept", [{"models": 2}, {"models": 2, "results_version": RESULTS_VERSION - 1}], ids=str)
+def test_a_run_of_another_version_is_refused_in_one_line(compose, tmp_path, kept):
+    run = Run(Path(train_run(compose(*TINY))["folder"]))
+    assert [each.folder for each in find(tmp_path / "runs", "digits", None)] == [run.folder]
+    (run.folder / "complete.json").write_text(json.dumps(kept))
+    for refused in (lambda: find(tmp_path / "runs", "digits", None), lambda: Run.existing(run.folder)):
+        with pytest.raises(ValueError, match="another version") as error:
+            refused()
+        assert run.folder.name in str(error.value) and "\n" not in str(error.value)
 
 
 def test_audit_is_that_of_the_whole_fleet_and_hides_exact_counts(compose):
