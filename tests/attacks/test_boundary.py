@@ -153,9 +153,9 @@ def test_images_are_asked_about_as_images() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="budget=59 is too small for one step; choose at least 60 queries a record"):
+    with pytest.raises(ValueError, match="budget=59"):
         Boundary(budget=59)
-    with pytest.raises(ValueError, match="records=1 are too few; choose at least 2, or null for all"):
+    with pytest.raises(ValueError, match="records=1"):
         Boundary(records=1)
     view, _ = linear(3)
     tokens = replace(view, features=np.ones((60, 3), dtype=int))

@@ -161,7 +161,7 @@ def test_a_sample_of_the_targets_gets_the_scores_that_it_gets_among_all():
     for wrong in (0, 1.5, True):
         with pytest.raises(ValueError, match=r"targets=.* is no count"):
             JointLiRA(targets=wrong)
-    with pytest.raises(ValueError, match="rounds=0 is no count"):
+    with pytest.raises(ValueError, match="rounds=0"):
         JointLiRA(rounds=0)
 
 

@@ -134,7 +134,7 @@ def test_a_targets_membership_never_enters_its_scores() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match=r"strengths=\[0.1, 1.5\]; choose at least one, each above 0 and at most 1"):
         NoiseAgreement(strengths=(0.1, 1.5))
-    with pytest.raises(ValueError, match=r"strengths=\[\]; choose at least one"):
+    with pytest.raises(ValueError, match=r"strengths=\[\]"):
         NoiseAgreement(strengths=())
-    with pytest.raises(ValueError, match="copies=0 is no count; choose a whole number from 1 on"):
+    with pytest.raises(ValueError, match="copies=0"):
         NoiseAgreement(copies=0)

@@ -211,7 +211,7 @@ def test_votes_are_finite_and_symmetric() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match="copies=-1 is no count; choose a whole number from 0 on"):
+    with pytest.raises(ValueError, match="copies=-1"):
         Votes(copies=-1)
-    with pytest.raises(ValueError, match=r"moves=\[0\]; choose whole numbers of pixels from 1 on, or none"):
+    with pytest.raises(ValueError, match=r"moves=\[0\]"):
         Votes(moves=(0,))

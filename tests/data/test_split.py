@@ -103,7 +103,7 @@ def test_persons_of_the_published_test_part_are_in_no_other_role():
 def test_a_published_test_part_changes_nothing_unless_asked_for():
     asked, not_asked = Roles().draw(100, None, 0, np.arange(20)), Roles().draw(100, None, 0)
     assert all(np.array_equal(getattr(asked, role), getattr(not_asked, role)) for role in ROLES)
-    with pytest.raises(ValueError, match=r"^split.test=published but the data name no test records; set split.test=nu"):
+    with pytest.raises(ValueError, match=r"^split.test=published"):
         Roles(test="published").draw(100, None, 0)
 
 
@@ -140,7 +140,7 @@ def test_too_few_records(roles, message):
 
 
 def test_persons_are_counted_as_persons():
-    with pytest.raises(ValueError, match=r"^split.pool=50 take 50 of 10 persons"):
+    with pytest.raises(ValueError, match=r"^split.pool=50"):
         Roles(pool=50).draw(100, np.arange(100) % 10, 0)
 
 

@@ -112,5 +112,5 @@ def test_every_record_of_a_group_is_equally_likely(bound: int) -> None:
 
 
 def test_refuses_groups_of_another_length() -> None:
-    with pytest.raises(ValueError, match="groups=2 values cannot name the groups of 3 records; give one for each"):
+    with pytest.raises(ValueError, match="groups=2"):
         units_of(3, groups=["a", "b"], records_per_group=1, augmentations=1, secret=SECRET)

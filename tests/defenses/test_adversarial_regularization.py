@@ -191,9 +191,7 @@ def test_a_dead_attacker_is_an_error(compose, monkeypatch):
             self.attacker.joined[-1].weight.zero_()
 
     monkeypatch.setattr(Adversary, "_learn", die)
-    with pytest.raises(
-        ValueError, match=r"defense\.weight=1 protects nothing: the attacker of model 0 is dead"
-    ) as error:
+    with pytest.raises(ValueError, match=r"defense\.weight=1") as error:
         fit(compose, *SMALL, "defense.weight=1")
     assert "\n" not in str(error.value) and str(error.value).endswith("or change defense.warm_up")
 
@@ -202,9 +200,7 @@ def test_collapse_is_an_error():
     adversary, module, trainer = started(warm_up=1, weight=50)
     adversary.y[:20] = torch.arange(20) % 3
     module.network.weight.data.zero_()
-    with pytest.raises(
-        ValueError, match=r"defense\.weight=50 made model 0 collapse: it is right about 3\d% of its own"
-    ):
+    with pytest.raises(ValueError, match=r"defense\.weight=50"):
         adversary.on_train_end(trainer, module)
     module.network = adversary.network = nn.Linear(4, 3)
     adversary.x[:20] = np.eye(4)[adversary.y[:20]]
@@ -214,7 +210,7 @@ def test_collapse_is_an_error():
 
 @location30
 def test_too_large_a_weight_collapses_location30(compose):
-    with pytest.raises(ValueError, match=r"defense\.weight=50 made model 0 collapse: it is right about") as error:
+    with pytest.raises(ValueError, match=r"defense\.weight=50") as error:
         fit(compose, *SMALL_LOCATION30, "defense.weight=50")
     assert "\n" not in str(error.value) and str(error.value).endswith("; lower it, or train longer")
 

@@ -153,10 +153,10 @@ def test_takes_over_what_its_base_is() -> None:
 
 @pytest.mark.parametrize("threshold", [0.0, 1.5, -0.1])
 def test_refuses_what_is_no_similarity(threshold: float) -> None:
-    with pytest.raises(ValueError, match=rf"defense\.threshold={threshold} is no similarity; choose above 0"):
+    with pytest.raises(ValueError, match=rf"defense\.threshold={threshold}"):
         Deduplication(base=NoDefense(), threshold=threshold)
 
 
 def test_words_have_no_similarity() -> None:
-    with pytest.raises(ValueError, match=r"defense\.threshold=0\.9 compares numbers, not words; use null for exact"):
+    with pytest.raises(ValueError, match=r"defense\.threshold=0\.9"):
         unlike(np.arange(6).reshape(2, 3), 0.9)

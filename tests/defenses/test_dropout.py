@@ -143,15 +143,13 @@ def test_training_outside_a_fit_is_refused():
     "network", [MLP(shape=(4,), classes=2), Transformer(shape=(5,), classes=3, buckets=9, width=8, depth=0)]
 )
 def test_network_without_activation_is_refused(network):
-    with pytest.raises(
-        ValueError, match=r"defense\.rate=0\.5 drops outputs of activation layers, and this network has"
-    ):
+    with pytest.raises(ValueError, match=r"defense\.rate=0\.5"):
         Dropout(rate=0.5).network(network)
 
 
 @pytest.mark.parametrize("rate", [0, 1, 1.2, -0.5, float("nan")])
 def test_rate_is_a_probability(rate):
-    with pytest.raises(ValueError, match=rf"defense\.rate={rate} must be above 0 and below 1; use defense=none for 0"):
+    with pytest.raises(ValueError, match=rf"defense\.rate={rate}"):
         Dropout(rate=rate)
 
 

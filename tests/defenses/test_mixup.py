@@ -104,7 +104,7 @@ def test_words_are_refused():
 
 @pytest.mark.parametrize("alpha", [0, -1.0, float("inf"), float("nan")])
 def test_alpha_is_positive_and_finite(alpha):
-    with pytest.raises(ValueError, match=rf"defense\.alpha={alpha} must be above 0 and finite; use defense=none for 0"):
+    with pytest.raises(ValueError, match=rf"defense\.alpha={alpha}"):
         Mixup(alpha=alpha)
 
 

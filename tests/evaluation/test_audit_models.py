@@ -76,9 +76,9 @@ def test_an_exported_program_of_any_or_of_a_fixed_batch_size(tmp_path, fixed):
 
 
 def test_what_is_no_model(tmp_path, own):
-    with pytest.raises(FileNotFoundError, match=r"model=none\.pt2 is no file; give a \.safetensors or a \.pt2 file"):
+    with pytest.raises(FileNotFoundError, match=r"model=none\.pt2"):
         of_file("none.pt2", {}, "logits")
-    with pytest.raises(ValueError, match=r"^model=~nobodyhere/a\.pt2 lies in the home of nobody here"):
+    with pytest.raises(ValueError, match=r"^model=~nobodyhere/a\.pt2"):
         of_file("~nobodyhere/a.pt2", {}, "logits")
     for name, message in (
         ("a.pkl", r"is of an unknown kind; save \.safetensors, or \.pt2"),

@@ -197,9 +197,9 @@ def test_means_cover_the_truth() -> None:
 
 
 def test_what_cannot_be_resampled_is_refused() -> None:
-    with pytest.raises(ValueError, match="replicates=1 show no spread; choose at least 2, better 150"):
+    with pytest.raises(ValueError, match="replicates=1"):
         Bootstrap(replicates=1)
-    with pytest.raises(ValueError, match="alpha=1 is no error rate; choose a value between 0 and 1"):
+    with pytest.raises(ValueError, match="alpha=1"):
         Bootstrap(alpha=1)
     with pytest.raises(ValueError, match=r"scores.shape=\(8, 299\) and membership.shape=\(8, 300\)"):
         fleet_metrics(fleet(0)[0][:, 1:], fleet(0)[1], METRICS)

@@ -106,9 +106,7 @@ def test_it_is_there_only_if_it_was_asked_for() -> None:
     unset = {"max_tpr": None, "fpr": None}
     assert Limit.asked("gate", {"gate": unset}) is None
     assert Limit.asked("gate", {"gate": {**unset, "max_tpr": 0.05}}) == limit()
-    with pytest.raises(ValueError, match=r"gate\.fpr=0\.001 limits nothing"):
+    with pytest.raises(ValueError, match=r"gate\.fpr=0\.001"):
         Limit.asked("gate", {"gate": {**unset, "fpr": 0.001}})
-    with pytest.raises(
-        ValueError, match=r"^gate=0\.05 is no group of settings; give gate\.max_tpr=<share of members>$"
-    ):
+    with pytest.raises(ValueError, match=r"^gate=0\.05"):
         Limit.asked("gate", {"gate": 0.05})

@@ -201,7 +201,7 @@ def test_at_a_threshold_non_members_are_cleared_from_it_down() -> None:
     scores, member = normal(0, 400, 300)
     found = tnr_at_fnr(scores, member, 0.1, interval="clopper_pearson", threshold=-0.3)
     assert found.value == (scores[~member] <= -0.3).mean()
-    with pytest.raises(ValueError, match="fnr=2 is no rate; choose a value between 0 and 1"):
+    with pytest.raises(ValueError, match="fnr=2"):
         tnr_at_fnr(scores, member, 2)
 
 
@@ -217,5 +217,5 @@ def test_precision_at_a_threshold_measures_both_rates() -> None:
 
 
 def test_a_prior_is_a_share() -> None:
-    with pytest.raises(ValueError, match="prior=0 is no share of members; choose a value between 0 and 1"):
+    with pytest.raises(ValueError, match="prior=0"):
         ppv(*normal(0, 5, 5), 0)

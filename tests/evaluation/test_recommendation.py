@@ -49,7 +49,7 @@ def test_where_nothing_is_measured_none_comes_nearest(make_findings: Make) -> No
 
 def test_a_utility_that_no_run_can_have_is_no_choice(make_findings: Make) -> None:
     run = replace(make_findings(), utility=UTILITIES["roc_auc"])
-    with pytest.raises(ValueError, match=r"^utility=roc_auc cannot be measured on any of these runs; choose another"):
+    with pytest.raises(ValueError, match=r"^utility=roc_auc"):
         recommend([run], FIVE)
 
 

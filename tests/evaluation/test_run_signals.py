@@ -67,9 +67,9 @@ def test_augmentations_keep_an_images_content():
         moved = augmented(name, x)
         assert moved.shape == x.shape and np.isclose(np.sort(moved.ravel()), np.sort(x.ravel())).all()
     np.testing.assert_array_equal(augmented("down", augmented("up", x)), x)
-    with pytest.raises(ValueError, match="queries=rotated is unknown; choose of plain, mirrored"):
+    with pytest.raises(ValueError, match="queries=rotated"):
         augmented("rotated", x)
-    with pytest.raises(ValueError, match=r"queries=mirrored turns images, not records of shape \(4,\); use queries="):
+    with pytest.raises(ValueError, match=r"queries=mirrored"):
         augmented("mirrored", x[:, 0, 0, :4])
 
 

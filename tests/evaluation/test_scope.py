@@ -115,7 +115,7 @@ def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Findi
 
 
 def test_an_unknown_scope_is_refused(private: list[Findings], tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"^report\.scope=open is unknown; choose internal or public$"):
+    with pytest.raises(ValueError, match=r"^report\.scope=open"):
         write(private, tmp_path / "none", SECRETIVE, scope="open")
     assert list(tmp_path.iterdir()) == []
 
@@ -128,7 +128,7 @@ def test_settings_without_a_scope_are_refused(report: dict[str, object]) -> None
 
 @pytest.mark.parametrize("instead", ["audit", "study", "search"])
 def test_what_is_for_insiders_is_not_called_public(instead: str) -> None:
-    with pytest.raises(ValueError, match=f"^report.scope=public but {instead}=… writes for insiders only; leave"):
+    with pytest.raises(ValueError, match=r"^report.scope=public"):
         check_scope_of({"report": {"scope": "public"}, instead: {"name": "x"}})
     check_scope_of({"report": {"scope": "internal"}, instead: {"name": "x"}})
 

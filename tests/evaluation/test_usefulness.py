@@ -98,5 +98,5 @@ def test_behind_a_guard_that_lets_out_labels_only(compose: Compose, people: list
 
 def test_unknown_measure() -> None:
     assert Method(attacks=ATTACKS, utility="log_loss").read_by is UTILITIES["log_loss"]
-    with pytest.raises(ValueError, match="utility=auc is unknown; choose one of accuracy, balanced_accuracy, roc_auc"):
+    with pytest.raises(ValueError, match="utility=auc"):
         Method(attacks=ATTACKS, utility="auc")

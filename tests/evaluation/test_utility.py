@@ -32,7 +32,7 @@ def test_names_and_unknown_ones() -> None:
         "test_accuracy", "test_balanced_accuracy", "test_roc_auc", "test_log_loss",
     ]  # fmt: skip
     assert Utility.named("accuracy") is ACCURACY
-    with pytest.raises(ValueError, match=r"utility=f1 is unknown; choose one of accuracy, balanced_accuracy, roc_auc"):
+    with pytest.raises(ValueError, match=r"utility=f1"):
         Utility.named("f1")
 
 

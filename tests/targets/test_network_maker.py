@@ -54,7 +54,7 @@ def test_whole_numbers_are_no_logits(dataset):
 
 
 def test_networks_of_this_project_say_themselves_what_is_wrong():
-    with pytest.raises(ValueError, match=r"^network\.hidden=3 is no list of widths"):
+    with pytest.raises(ValueError, match=r"^network\.hidden=3"):
         NetworkMaker({"_target_": "palisade.targets.networks.MLP", "hidden": 3})(shape=(3,), classes=2)
 
 

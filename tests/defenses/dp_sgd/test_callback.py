@@ -479,14 +479,14 @@ def test_refuses_a_sampler_that_shuffles_in_a_stack() -> None:
 
 
 def test_refuses_numbers_that_are_not_the_samplers() -> None:
-    with pytest.raises(ValueError, match=r"models=\[5\] are not the sampler's \[0\]; give the same"):
+    with pytest.raises(ValueError, match=r"models=\[5\]"):
         Arrays().train([0], 1.0, models=[5])
 
 
 def test_refuses_more_steps_than_the_sampler_plans() -> None:
     sampler = Poisson([np.arange(100)], [0], Arrays.arithmetic, SECRET)
     loader = training_loader(Gather(Arrays.x, Arrays.y, stacked=False), sampler)
-    with pytest.raises(ValueError, match="max_steps=110 exceeds the sampler's T=100; train at most that long"):
+    with pytest.raises(ValueError, match="max_steps=110"):
         trainer(DPSGD(noise_multiplier=1.0), max_epochs=11).fit(Module(), loader)
 
 

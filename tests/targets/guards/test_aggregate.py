@@ -48,7 +48,7 @@ def test_a_record_alone_is_a_group_of_its_copies(query: Ask) -> None:
 
 
 def test_too_small_a_group_is_refused(query: Ask) -> None:
-    with pytest.raises(ValueError, match=r"guard\.k=10: a query about 9 inputs is refused; ask about at least k"):
+    with pytest.raises(ValueError, match=r"guard\.k=10"):
         Aggregate(k=10, noise=1.0).counts(query(np.arange(9)))
 
 
