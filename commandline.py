@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import errno
 import os
 import re
@@ -63,7 +62,6 @@ def call(main: Callable[[], object]) -> NoReturn:
     program and keeps its traceback. `HYDRA_FULL_ERROR=1` keeps it always.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that stops a job: as Ctrl-C
-    argparse.ArgumentParser.error = _refuse  # type: ignore[assignment, method-assign]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints and exits before the cause gets here
     try:
         main()
@@ -78,10 +76,6 @@ def call(main: Callable[[], object]) -> NoReturn:
         print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(BAD_INPUT)
     sys.exit(DONE)
-
-
-def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
-    raise ValueError(f"{message}; options such as -m stand before all settings")
 
 
 def is_bad_input(error: BaseException) -> bool:

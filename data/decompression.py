@@ -11,22 +11,16 @@ import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
 
-FREE = 2**30
-"""Bytes that any file may unfold to."""
-RATIO = 200
-"""How many times its own size a larger one may unfold to; tables and images reach 5 to 50."""
+FREE, RATIO = 2**30, 200
+"""Bytes that any file may unfold to; how many times its own size a larger one may. Tables and images reach 5 to 50."""
 BROKEN = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
 """What the readers of the standard library raise for damaged, encrypted or exotic files, besides OSError."""
-
-
-def most(compressed: int) -> int:
-    """How many bytes a file of `compressed` bytes may unfold to."""
-    return max(FREE, RATIO * compressed)
+OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def check_size(name: str, unfolded: int, compressed: int) -> None:
     """Raises ValueError if `compressed` bytes unfold to more than they may."""
-    if unfolded > most(compressed):
+    if unfolded > max(FREE, RATIO * compressed):
         raise ValueError(
             f"{name} unfolds {compressed} bytes to {unfolded} or more, over {RATIO} times as many; if it is what you"
             " expect, decompress it yourself"
@@ -46,38 +40,25 @@ def opened(path: Path) -> BinaryIO:
         raise ValueError(f"{path.name} is an archive of another kind; unpack it, or use .gz, .bz2, .xz or .zip")
     if kind == ".zip":
         with zipfile.ZipFile(path) as archive:
-            if len(archive.namelist()) != 1:
-                raise ValueError(f"{path.name} holds {len(archive.namelist())} files; pack exactly one")
-            return _bounded(archive.open(archive.namelist()[0]), path)
-    openers: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
-    return _bounded(openers[kind](path), path) if kind in openers else path.open("rb")
-
-
-def _bounded(stream: Any, path: Path) -> BinaryIO:
-    return io.BufferedReader(Bounded(stream, path.name, path.stat().st_size), 2**16)  # type: ignore[type-var]
+            if len(names := archive.namelist()) != 1:
+                raise ValueError(f"{path.name} holds {len(names)} files; pack exactly one")
+            return io.BufferedReader(Bounded(archive.open(names[0]), path))
+    return io.BufferedReader(Bounded(OPENERS[kind](path), path)) if kind in OPENERS else path.open("rb")
 
 
 class Bounded(io.RawIOBase):
-    """A stream that ends with an error instead of filling the memory.
+    """A stream that ends with an error instead of filling the memory; it decompresses `path` as it is read."""
 
-    Args:
-        stream: decompresses as it is read.
-        name: of the file, for the error.
-        compressed: its size in bytes.
-    """
-
-    def __init__(self, stream: BinaryIO, name: str, compressed: int) -> None:
-        self.stream, self.name, self.compressed, self.unfolded = stream, name, compressed, 0
+    def __init__(self, stream: Any, path: Path) -> None:
+        self.stream, self.name, self.compressed = stream, path.name, path.stat().st_size
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: bytearray) -> int:  # type: ignore[override]
-        content = self.stream.read(len(buffer))
-        self.unfolded += len(content)
-        check_size(self.name, self.unfolded, self.compressed)
-        buffer[: len(content)] = content
-        return len(content)
+    def readinto(self, buffer: Any) -> int:
+        count: int = self.stream.readinto(buffer)
+        check_size(self.name, self.stream.tell(), self.compressed)
+        return count
 
     def close(self) -> None:
         self.stream.close()

@@ -6,9 +6,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-LONGEST = 4095
-"""Bytes of a path, at most, on Linux."""
-
 
 def place(key: str, value: Any) -> Path:
     """The path that a setting names; `~` is the user's home.
@@ -22,8 +19,6 @@ def place(key: str, value: Any) -> Path:
     """
     if not isinstance(value, str | PathLike) or "\0" in str(value):
         raise ValueError(f"{key}={value!r} is no path; give the name of a file or folder")
-    if len(str(value)) > LONGEST:
-        raise ValueError(f"{key} has {len(str(value))} letters, more than any path; give the name of a file or folder")
     try:
         return Path(value).expanduser()
     except RuntimeError:

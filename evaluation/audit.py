@@ -11,7 +11,14 @@ from jaxtyping import Bool, Float
 
 from palisade.evaluation.statistics import epsilon
 from palisade.evaluation.statistics.intervals import Called, Estimate, upper_limit
-from palisade.evaluation.statistics.metrics import Scores, advantage, balanced_accuracy, roc_auc, roc_points, tpr_at_fpr
+from palisade.evaluation.statistics.metrics import (
+    Scores,
+    accuracy_estimate,
+    advantage_estimate,
+    auc_estimate,
+    roc_points,
+    tpr_estimate,
+)
 from palisade.targets.config import at_either_end
 
 FPRS = (0.01, 0.001)
@@ -141,10 +148,10 @@ def audit_records(
     counts = guess(scores, members, guesses, seed)
     perfect = called._replace(tp=called.members, fp=0), counts._replace(correct=counts.guesses)
     return Audit(
-        auc=roc_auc(scores, members, interval="band", alpha=alpha),
-        tpr={fpr: tpr_at_fpr(scores, members, fpr, interval="band", alpha=alpha) for fpr in FPRS},
-        balanced_accuracy=balanced_accuracy(scores, members, interval="band", alpha=alpha),
-        advantage=advantage(scores, members, interval="band", alpha=alpha),
+        auc=auc_estimate(scores, members, alpha=alpha),
+        tpr={fpr: tpr_estimate(scores, members, fpr, alpha=alpha) for fpr in FPRS},
+        balanced_accuracy=accuracy_estimate(scores, members, alpha=alpha),
+        advantage=advantage_estimate(scores, members, alpha=alpha),
         counts=counts,
         bounds=_bounds(called, counts, delta, alpha),
         ceilings=_bounds(*perfect, delta, alpha),

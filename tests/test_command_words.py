@@ -12,11 +12,6 @@ WORDS = {
     "numbers": (("train.py", "data=[1,2]"), COMPOSED),
     "lists": (("train.py", "data=[[1]]"), COMPOSED),
     "attacks": (("evaluate.py", "attack=[1]"), COMPOSED),
-    "sweep": (("train.py", "runs=x", "-m", "data=digits"), "data=digits; options such as -m stand before all settings"),
-    "option": (
-        ("train.py", "data=digits", "--cfg", "wat"),
-        "invalid choice: 'wat' (choose from 'job', 'hydra', 'all')",
-    ),
     "batch": (
         ("train.py", "data=digits", "defense=dp_sgd", "split.pool=0.1"),
         "defense.trainer.batch_size=128 exceeds N=90; choose at most 90",
@@ -41,6 +36,18 @@ WORDS = {
         "error: defense.base.trainer.optimizer: list() takes no keyword arguments; mend the setting",
     ),
 }
+
+
+OPTIONS = {"data=digits": ("runs=x", "-m", "data=digits"), "--nonsense": ("--nonsense",), "wat": ("--cfg", "wat")}
+"""Of Hydra's own options: the word that is refused, and the words that hold it."""
+
+
+@pytest.mark.parametrize("word", OPTIONS)
+def test_an_option_that_cannot_be_read_is_named_below_the_usage(tmp_path: Path, word: str) -> None:
+    done = call("train.py", *OPTIONS[word], folder=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("usage: train.py ") and word in done.stderr.splitlines()[-1]
+    assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("case", WORDS)

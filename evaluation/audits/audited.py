@@ -19,7 +19,14 @@ from palisade.evaluation.findings import AUC, FPRS, Row, most_powerful, tnr_at, 
 from palisade.evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
-from palisade.evaluation.statistics.metrics import advantage, balanced_accuracy, ppv, roc_auc, tnr_at_fnr, tpr_at_fpr
+from palisade.evaluation.statistics.metrics import (
+    accuracy_estimate,
+    advantage_estimate,
+    auc_estimate,
+    ppv_estimate,
+    tnr_estimate,
+    tpr_estimate,
+)
 from palisade.evaluation.statistics.roc import Measured, Roc
 
 BLIND = "blind_baseline"
@@ -171,14 +178,13 @@ def measures(
     scores, members = scores[scored], members[scored]
     several = has_several(None if persons is None else persons[scored])
     named |= {"members": int(members.sum()), "nonmembers": int((~members).sum())}
-    band: Any = {"interval": "band"}
     estimates = {
-        AUC: roc_auc(scores, members, **band),
-        **{tpr_at(fpr): tpr_at_fpr(scores, members, fpr, **band) for fpr in FPRS},
-        **{f"ppv@{100 * prior:g}%prior": ppv(scores, members, prior, **band) for prior in PRIORS},
-        tnr_at(FPRS[0]): tnr_at_fnr(scores, members, FPRS[0], **band),
-        "balanced_accuracy": balanced_accuracy(scores, members, **band),
-        "advantage": advantage(scores, members, **band),
+        AUC: auc_estimate(scores, members),
+        **{tpr_at(fpr): tpr_estimate(scores, members, fpr) for fpr in FPRS},
+        **{f"ppv@{100 * prior:g}%prior": ppv_estimate(scores, members, prior) for prior in PRIORS},
+        tnr_at(FPRS[0]): tnr_estimate(scores, members, FPRS[0]),
+        "balanced_accuracy": accuracy_estimate(scores, members),
+        "advantage": advantage_estimate(scores, members),
     }
     if several:
         assert persons is not None

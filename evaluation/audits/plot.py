@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from palisade.evaluation.audits.audited import BLIND, Audited
 from palisade.evaluation.figures.style import COLORS, GUESSING, MUTED, STYLE, figure, rates
+from palisade.evaluation.statistics.intervals import roc_band
 from palisade.evaluation.statistics.metrics import roc_points
 
 
@@ -31,7 +32,7 @@ def audit_roc(found: Audited) -> Figure:
             tpr = np.where(roc.tpr > 0, roc.tpr, np.nan)
             axes.plot(np.maximum(roc.fpr, lowest), tpr, drawstyle="steps-post", zorder=3, **look)
             if name != BLIND and not found.over_persons:  # it takes records as independent
-                band = roc_points(found.scores[name][scored], found.members[scored], interval="band")
+                band = roc_band(roc)
                 low = np.maximum(band.low, lowest / 10)
                 axes.fill_between(
                     band.fpr, low, band.high, step="post", color=COLORS[0], alpha=0.15, lw=0, label="95 %"

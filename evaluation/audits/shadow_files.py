@@ -13,8 +13,7 @@ from palisade.attacks import Attack, Correctness, View
 from palisade.attacks.parts.class_thresholds import Threshold, class_thresholds
 from palisade.evaluation.audits.answered_records import AnsweredRecords, shared_persons, shared_rows
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from palisade.evaluation.statistics.intervals import Estimate
-from palisade.evaluation.statistics.metrics import balanced_accuracy
+from palisade.evaluation.statistics.intervals import Called, Estimate
 from palisade.evaluation.statistics.roc import Roc
 
 SHADOW_SIDES = ("shadow_members", "shadow_nonmembers")
@@ -95,7 +94,7 @@ def accuracy_of(
         replicates: of the bootstrap over persons.
     """
     if persons is None:
-        return balanced_accuracy(margin, members, threshold=0.0, interval="clopper_pearson")
+        return Called.at(margin, members, 0.0).balanced_accuracy()
     called = (margin >= 0).astype(np.float64)  # of calls, the AUC is the balanced accuracy
     drawn = Bootstrap(replicates=replicates, persons=persons)
     return fleet_metrics(called[None], members[None], {"accuracy": Roc.auc}, drawn).estimates["accuracy"]

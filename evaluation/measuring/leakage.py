@@ -14,7 +14,7 @@ from palisade.attacks import Attack, View
 from palisade.attacks.parts.shadow_thresholds import shadow_thresholds
 from palisade.evaluation.findings import AUC, FPRS, LEAST_TARGETS, TARGETS, Row, tied_at, tnr_at, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
-from palisade.evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_at_fpr
+from palisade.evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_estimate
 from palisade.evaluation.statistics.roc import Measured
 
 PRIORS = (0.01, 0.1, 0.5)
@@ -54,7 +54,7 @@ def leakage(
     if seen.models == 1 and (seen.persons is None or len(np.unique(seen.persons)) == seen.records):
         scored = ~np.isnan(scores[0])
         for fpr in FPRS:
-            band = tpr_at_fpr(scores[0, scored], seen.membership[0, scored], fpr, interval="band")
+            band = tpr_estimate(scores[0, scored], seen.membership[0, scored], fpr)
             whole.estimates[tpr_at(fpr)] = band
     for row in _fleet_rows(whole, named):
         yield replace(row, low=None, high=None) if few else row

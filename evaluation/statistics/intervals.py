@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from scipy.special import betaincinv
 from scipy.stats import binom, rankdata
 
-from palisade.evaluation.statistics.roc import Roc, precision
+from palisade.evaluation.statistics.roc import Roc
 
 BAND_POINTS = 16
 
@@ -55,30 +55,15 @@ class Called(NamedTuple):
         called, count = scores >= threshold, int(members.sum())
         return cls(int(called[members].sum()), count, int(called[~members].sum()), len(members) - count)
 
-    @property
-    def tpr(self) -> float:
-        return self.tp / self.members
+    def balanced_accuracy(self, alpha: float = 0.05) -> Estimate:
+        """Mean of TPR and TNR, between the ends of both rates' Clopper–Pearson intervals, each at alpha/2.
 
-    @property
-    def fpr(self) -> float:
-        return self.fp / self.nonmembers
-
-    def tpr_interval(self, alpha: float) -> tuple[float, float]:
-        return clopper_pearson_interval(self.tp, self.members, alpha)
-
-    def fpr_interval(self, alpha: float) -> tuple[float, float]:
-        return clopper_pearson_interval(self.fp, self.nonmembers, alpha)
-
-    def advantage(self, alpha: float) -> Estimate:
-        """TPR − FPR, between the ends of both rates' intervals, each at alpha/2."""
-        (least, most), (few, many) = self.tpr_interval(alpha / 2), self.fpr_interval(alpha / 2)
-        return Estimate(self.tpr - self.fpr, least - many, most - few)
-
-    def ppv(self, prior: float, alpha: float) -> Estimate:
-        """Precision, likewise; NaN where nobody is called a member."""
-        (least, most), (few, many) = self.tpr_interval(alpha / 2), self.fpr_interval(alpha / 2)
-        rates = (self.tpr, self.fpr), (least, many), (most, few)
-        return Estimate(*(float(precision(*rate, prior)) for rate in rates))
+        Honest only if the threshold comes from other data than these scores.
+        """
+        tpr, fpr = self.tp / self.members, self.fp / self.nonmembers
+        least, most = clopper_pearson_interval(self.tp, self.members, alpha / 2)
+        few, many = clopper_pearson_interval(self.fp, self.nonmembers, alpha / 2)
+        return Estimate(*(0.5 + gap / 2 for gap in (tpr - fpr, least - many, most - few)))
 
 
 def tpr_band(roc: Roc, fpr: float, alpha: float) -> tuple[float, float]:
@@ -148,7 +133,7 @@ class RocBand:
     high: Float[np.ndarray, "points"]
 
 
-def roc_band(roc: Roc, alpha: float) -> RocBand:
+def roc_band(roc: Roc, alpha: float = 0.05) -> RocBand:
     """`tpr_band` at a fixed geometric grid of FPRs, corrected for their number; a ROC never falls in between.
 
     A band of one width everywhere, as from Kolmogorov–Smirnov (Campbell 1994), says nothing at low FPRs.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palisade.attacks import Correctness, View
-from palisade.evaluation.statistics.metrics import balanced_accuracy
+from palisade.evaluation.statistics.intervals import Called
 
 
 @pytest.mark.parametrize("queries", [(), (3,)])
@@ -16,4 +16,4 @@ def test_balanced_accuracy_is_half_plus_half_the_generalization_gap(queries: tup
     scores = Correctness().score(View(predictions=predictions, labels=labels, membership=membership))
     for score, members, correct in zip(scores, membership, fitted, strict=True):
         gap = correct[members].mean() - correct[~members].mean()
-        assert balanced_accuracy(score, members, threshold=1.0) == 0.5 + gap / 2
+        assert Called.at(score, members, 1.0).balanced_accuracy().value == 0.5 + gap / 2

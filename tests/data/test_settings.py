@@ -7,7 +7,7 @@ import pytest
 from palisade.commandline import is_bad_input, one_line
 from palisade.data.places import place
 from palisade.data.settings import check_numbers, made
-from palisade.targets.recipe import FleetSettings, Recipe
+from palisade.targets.recipe import FleetSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,8 +54,6 @@ def test_places():
     for value in (5, None, ["a"], "a\0b"):
         with pytest.raises(ValueError, match=r"^data\.path=.* is no path; give the name of a file or folder$"):
             place("data.path", value)
-    with pytest.raises(ValueError, match=r"^data\.path has 5000 letters, more than any path"):
-        place("data.path", "a" * 5000)
     with pytest.raises(ValueError, match=r"lies in the home of nobody here; write the path in full$"):
         place("data.path", "~nobody-at-all/x")
 
@@ -66,11 +64,6 @@ def test_fleets_beyond_any_machine_are_refused(name):
         ValueError, match=rf"^fleet\.{name}=1000000 cannot be used; choose a whole number from 1 to \d+"
     ):
         FleetSettings(**({"models": 1, "workers": 1, "at_once": 1} | {name: 10**6}))
-
-
-def test_training_without_an_end_is_refused():
-    with pytest.raises(ValueError, match=r"^epochs=10000000"):
-        Recipe(epochs=10**7, batch_size=1, optimizer={"_target_": "torch.optim.SGD"})
 
 
 @pytest.mark.parametrize("error", [MemoryError("array"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])

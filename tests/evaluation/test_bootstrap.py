@@ -5,7 +5,7 @@ from scipy import stats
 from palisade.evaluation.measuring.leakage import METRICS as LEAKAGE
 from palisade.evaluation.statistics import bootstrap
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean, fleet_metrics
-from palisade.evaluation.statistics.metrics import Ranking, Roc, advantage, roc_auc, tpr_at_fpr
+from palisade.evaluation.statistics.metrics import Ranking, Roc, advantage_estimate, roc_auc, tpr_at_fpr
 
 METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.1), "advantage": Roc.advantage}
 
@@ -24,7 +24,7 @@ def test_value_is_the_mean_of_each_models_own() -> None:
     own = {
         "auc": [roc_auc(*row) for row in zip(scores, member, strict=True)],
         "tpr": [tpr_at_fpr(*row, 0.1) for row in zip(scores, member, strict=True)],
-        "advantage": [advantage(*row) for row in zip(scores, member, strict=True)],
+        "advantage": [advantage_estimate(*row).value for row in zip(scores, member, strict=True)],
     }
     for name, values in own.items():
         np.testing.assert_allclose(found.per_model[name], values)

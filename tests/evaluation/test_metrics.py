@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -9,13 +11,16 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from palisade.evaluation.statistics.metrics import (
     Estimate,
     Ranking,
-    advantage,
-    balanced_accuracy,
-    ppv,
+    Roc,
+    accuracy_estimate,
+    advantage_estimate,
+    auc_estimate,
+    ppv_estimate,
     roc_auc,
     roc_points,
-    tnr_at_fnr,
+    tnr_estimate,
     tpr_at_fpr,
+    tpr_estimate,
 )
 
 
@@ -46,8 +51,8 @@ def test_points_and_area_equal_those_of_scikit_learn(data: tuple[np.ndarray, np.
     np.testing.assert_allclose(roc.tpr, tpr)
     np.testing.assert_array_equal(roc.thresholds, thresholds)
     assert roc_auc(scores, member) == pytest.approx(roc_auc_score(member, scores))
-    assert advantage(scores, member) == pytest.approx(max(tpr - fpr))
-    assert balanced_accuracy(scores, member) == pytest.approx(max(tpr + 1 - fpr) / 2)
+    assert advantage_estimate(scores, member).value == pytest.approx(max(tpr - fpr))
+    assert accuracy_estimate(scores, member).value == pytest.approx(max(tpr + 1 - fpr) / 2)
 
 
 @settings(deadline=None, max_examples=50)
@@ -96,7 +101,7 @@ def test_the_rate_itself_is_allowed_and_less_cannot_be_resolved() -> None:
     scores, member = normal(0, 1000, 1000)
     assert tpr_at_fpr(scores, member, 0.001) == (scores[member] > np.sort(scores[~member])[-2]).mean()
     assert np.isnan(tpr_at_fpr(scores, member, 0.00099))
-    assert all(np.isnan(tpr_at_fpr(scores, member, 0.00099, interval="band")))
+    assert all(np.isnan(tpr_estimate(scores, member, 0.00099)))
     assert tpr_at_fpr(scores, member, 1.0) == 1.0
 
 
@@ -104,20 +109,11 @@ def test_infinite_scores_rank() -> None:
     assert roc_auc(np.array([np.inf, 0.0, -np.inf]), np.array([True, True, False])) == 1.0
 
 
-def test_a_given_threshold_may_show_less_than_the_best() -> None:
-    scores, member = normal(0, 500, 500)
-    called = scores >= 2.0
-    expected = called[member].mean() - called[~member].mean()
-    assert advantage(scores, member, threshold=2.0) == pytest.approx(expected)
-    assert balanced_accuracy(scores, member, threshold=2.0) == pytest.approx(0.5 + expected / 2)
-    assert expected < advantage(scores, member)
-
-
 def test_precision_of_guessing_is_the_prior() -> None:
     scores, member = normal(0, 20000, 20000, effect=0.0)
-    assert ppv(scores, member, 0.1, fpr=0.2) == pytest.approx(0.1, abs=0.005)
+    assert ppv_estimate(scores, member, 0.1, fpr=0.2).value == pytest.approx(0.1, abs=0.005)
     scores, member = normal(0, 20000, 20000, effect=9.0)
-    assert ppv(scores, member, 0.01, fpr=0.01) == pytest.approx(0.01 / (0.01 + 0.99 * 0.01), rel=1e-3)
+    assert ppv_estimate(scores, member, 0.01, fpr=0.01).value == pytest.approx(0.01 / (0.01 + 0.99 * 0.01), rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -130,9 +126,6 @@ def test_precision_of_guessing_is_the_prior() -> None:
         ({"members": np.zeros(3, bool)}, "members=0 of n=3; a ROC needs members and non-members"),
         ({"members": np.ones(3, bool)}, "members=3 of n=3; a ROC needs members and non-members"),
         ({"fpr": 1.5}, "fpr=1.5 is no rate; choose a value between 0 and 1"),
-        ({"interval": "clopper_pearson"}, "interval=clopper_pearson with threshold=None; .*use interval=band"),
-        ({"interval": "band", "threshold": 1.0}, "interval=band with threshold=1.0; clopper_pearson needs a threshold"),
-        ({"threshold": 1.0}, "interval=None with threshold=1.0; clopper_pearson needs a threshold from other data"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -141,50 +134,40 @@ def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], message: st
         tpr_at_fpr(**arguments)
 
 
-INTERVALS = {
-    "tpr": lambda *data, **options: tpr_at_fpr(*data, 0.1, **options),
-    "tnr": lambda *data, **options: tnr_at_fnr(*data, 0.1, **options),
-    "advantage": advantage,
-    "balanced_accuracy": balanced_accuracy,
-    "ppv": lambda *data, **options: ppv(*data, 0.1, fpr=0.1, **options),
+ESTIMATES: dict[str, Callable[..., Estimate]] = {
+    "auc": auc_estimate,
+    "tpr": partial(tpr_estimate, fpr=0.1),
+    "tnr": partial(tnr_estimate, fnr=0.1),
+    "advantage": advantage_estimate,
+    "balanced_accuracy": accuracy_estimate,
+    "ppv": partial(ppv_estimate, prior=0.1, fpr=0.1),
+}
+VALUES = {
+    "auc": Roc.auc,
+    "tpr": partial(Roc.tpr_at, fpr=0.1),
+    "tnr": partial(Roc.tnr_at, fnr=0.1),
+    "advantage": Roc.advantage,
+    "balanced_accuracy": Roc.balanced_accuracy,
+    "ppv": partial(Roc.ppv, prior=0.1, fpr=0.1),
 }
 
 
-@pytest.mark.parametrize("metric", [*INTERVALS, "auc"])
+@pytest.mark.parametrize("metric", ESTIMATES)
 def test_a_band_is_around_the_value(metric: str) -> None:
-    measure = (INTERVALS | {"auc": roc_auc})[metric]
+    measure = ESTIMATES[metric]
     for data in (normal(0, 300, 200), normal(0, 300, 200, effect=9.0), normal(0, 300, 200, effect=0.0)):
-        estimate = measure(*data, interval="band")
-        assert isinstance(estimate, Estimate)
+        estimate = measure(*data)
         assert estimate.low <= estimate.value <= estimate.high
-        wider = measure(*data, interval="band", alpha=0.01)
+        wider = measure(*data, alpha=0.01)
         assert wider.low <= estimate.low
         assert estimate.high <= wider.high
-        assert estimate.value == measure(*data)
+        assert estimate.value == VALUES[metric](roc_points(*data))
 
 
-@pytest.mark.parametrize("metric", ["tpr", "tnr", "advantage", "balanced_accuracy"])
-def test_a_threshold_from_other_data_narrows_the_interval(metric: str) -> None:
-    data = normal(0, 400, 400)
-    at = {"interval": "clopper_pearson", "threshold": -0.3 if metric == "tnr" else 1.3}
-    estimate, band = INTERVALS[metric](*data, **at), INTERVALS[metric](*data, interval="band")
-    assert estimate.low < estimate.value < estimate.high
-    assert estimate.high - estimate.low < band.high - band.low
-
-
-@pytest.mark.parametrize("metric", INTERVALS)
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"interval": "clopper_pearson"}, "interval=clopper_pearson with threshold=None; .*use interval=band"),
-        ({"interval": "band", "threshold": 1.0}, "interval=band with threshold=1.0; clopper_pearson needs a threshold"),
-        ({"interval": "wald"}, "interval=wald is unknown; choose band or clopper_pearson"),
-        ({"interval": "band", "alpha": 0.0}, "alpha=0.0 is no error rate; choose a value between 0 and 1"),
-    ],
-)
-def test_every_interval_is_checked(metric: str, options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        INTERVALS[metric](*normal(0, 50, 50), **options)
+@pytest.mark.parametrize("metric", ESTIMATES)
+def test_confidence_is_checked(metric: str) -> None:
+    with pytest.raises(ValueError, match=r"alpha=0\.0 is no error rate; choose a value between 0 and 1"):
+        ESTIMATES[metric](*normal(0, 50, 50), alpha=0.0)
 
 
 @settings(deadline=None, max_examples=50)
@@ -192,30 +175,15 @@ def test_every_interval_is_checked(metric: str, options: dict[str, Any], message
 def test_clearing_non_members_is_the_opposite_question(data: tuple[np.ndarray, np.ndarray], fnr: float) -> None:
     scores, member = data
     mirrored = tpr_at_fpr(-scores, ~member, fnr)
-    assert tnr_at_fnr(scores, member, fnr) == pytest.approx(mirrored, nan_ok=True)
-    if not np.isnan(mirrored):
-        assert tnr_at_fnr(scores, member, fnr, interval="band").value == mirrored
+    assert roc_points(scores, member).tnr_at(fnr) == pytest.approx(mirrored, nan_ok=True)
+    assert tnr_estimate(scores, member, fnr).value == pytest.approx(mirrored, nan_ok=True)
 
 
-def test_at_a_threshold_non_members_are_cleared_from_it_down() -> None:
-    scores, member = normal(0, 400, 300)
-    found = tnr_at_fnr(scores, member, 0.1, interval="clopper_pearson", threshold=-0.3)
-    assert found.value == (scores[~member] <= -0.3).mean()
-    with pytest.raises(ValueError, match="fnr=2"):
-        tnr_at_fnr(scores, member, 2)
-
-
-def test_precision_at_a_threshold_measures_both_rates() -> None:
-    scores, member = normal(0, 400, 300)
-    tpr, fpr = (scores[member] >= 2).mean(), (scores[~member] >= 2).mean()
-    value, low, high = ppv(scores, member, 0.1, interval="clopper_pearson", threshold=2.0)
-    assert value == pytest.approx(0.1 * tpr / (0.1 * tpr + 0.9 * fpr)) == ppv(scores, member, 0.1, threshold=2.0)
-    assert low < value < high
-    nobody = ppv(scores, member, 0.1, interval="clopper_pearson", threshold=np.inf)
-    assert np.isnan(nobody.value)
-    assert (nobody.low, nobody.high) == (0.0, 1.0)
+def test_a_rate_of_misses_is_a_share() -> None:
+    with pytest.raises(ValueError, match="fnr=2 is no rate; choose a value between 0 and 1"):
+        tnr_estimate(*normal(0, 5, 5), 2)
 
 
 def test_a_prior_is_a_share() -> None:
-    with pytest.raises(ValueError, match="prior=0"):
-        ppv(*normal(0, 5, 5), 0)
+    with pytest.raises(ValueError, match="prior=0 is no share of members; choose a value between 0 and 1"):
+        ppv_estimate(*normal(0, 5, 5), 0, fpr=1.0)

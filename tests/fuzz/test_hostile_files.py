@@ -199,7 +199,7 @@ PLACES = [
     True,
     ["a"],
     {"a": 1},
-    "a" * 5000,
+    "a" * 300,
     "~nobody-at-all/x.npz",
     "loop",
     "pipe",

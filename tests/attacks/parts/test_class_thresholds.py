@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from palisade.attacks import Confidence, Entropy, LossThreshold, ModifiedEntropy, View
 from palisade.attacks.parts.class_thresholds import Threshold, class_thresholds
-from palisade.evaluation.statistics.metrics import balanced_accuracy, roc_auc, tpr_at_fpr
+from palisade.evaluation.statistics.intervals import Called
+from palisade.evaluation.statistics.metrics import accuracy_estimate, roc_auc, tpr_at_fpr
 
 THRESHOLDS = (LossThreshold, Confidence, Entropy, ModifiedEntropy)
 
@@ -70,7 +71,8 @@ def test_zero_is_the_decision_learnt_on_shadows(attack: type[Threshold]) -> None
     thresholds = class_thresholds(raw, view.labels, view.membership, view.others)
     np.testing.assert_array_equal(scores >= 0, raw >= thresholds)
     for score, alone, members in zip(scores, raw, view.membership, strict=True):
-        assert balanced_accuracy(score, members, threshold=0.0) > balanced_accuracy(alone, members) - 0.01
+        at_zero = Called.at(score, members, 0.0).balanced_accuracy().value
+        assert at_zero > accuracy_estimate(alone, members).value - 0.01
     assert auc(scores, view) > auc(raw, view) + 0.02, "classes differ in difficulty"
 
 
@@ -112,7 +114,7 @@ def null_accuracy(*, own_fit: bool) -> np.ndarray:
         if own_fit:
             view.__dict__["others"] = np.ones((3, 3), dtype=bool)
         rows = zip(LossThreshold(per_class=True).score(view), view.membership, strict=True)
-        found.append(np.mean([balanced_accuracy(*row, threshold=0.0) for row in rows]))
+        found.append(np.mean([Called.at(*row, 0.0).balanced_accuracy().value for row in rows]))
     return np.array(found)
 
 

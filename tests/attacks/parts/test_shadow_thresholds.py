@@ -4,7 +4,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palisade.attacks.parts.shadow_thresholds import shadow_thresholds
-from palisade.evaluation.statistics.metrics import balanced_accuracy
+from palisade.evaluation.statistics.intervals import Called
+from palisade.evaluation.statistics.metrics import accuracy_estimate
 
 ALL_OTHERS = ~np.eye(5, dtype=bool)
 
@@ -43,8 +44,8 @@ def test_noise_shows_no_leakage_at_thresholds_of_others_but_in_hindsight() -> No
         scores, member = rng.standard_normal((4, 60)), rng.random((4, 60)) < 0.5
         thresholds = shadow_thresholds(scores, member, ALL_OTHERS[:4, :4])
         rows = zip(scores, member, thresholds, strict=True)
-        own += [balanced_accuracy(*row, threshold=threshold) for *row, threshold in rows]
-        hindsight += [balanced_accuracy(*row) for row in zip(scores, member, strict=True)]
+        own += [Called.at(*row).balanced_accuracy().value for row in rows]
+        hindsight += [accuracy_estimate(*row).value for row in zip(scores, member, strict=True)]
     assert np.mean(own) == pytest.approx(0.5, abs=0.01)
     assert np.mean(hindsight) > 0.55
 
