@@ -69,12 +69,23 @@ def check_trainer(
             f"max_physical_batch={max_physical_batch} cannot part a batch under automatic_optimization=False; leave it"
             " out, or let Lightning call backward and step"
         )
+    _check_tuning(trainer)
+    _check_trainer_settings(trainer)
+    if "dataloader_iter" in inspect.signature(module.training_step).parameters:
+        raise ValueError("training_step(dataloader_iter) fetches batches by itself; take a batch instead")
+    _check_gradient_readers(trainer, module, own)
+
+
+def _check_tuning(trainer: pl.Trainer) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LearningRateFinder | BatchSizeFinder):
             raise ValueError(
                 f"{type(callback).__name__} (Tuner.lr_find, Tuner.scale_batch_size) trains without noise, and no ε"
                 " covers that; remove it, and choose the setting on public records"
             )
+
+
+def _check_trainer_settings(trainer: pl.Trainer) -> None:
     if trainer.gradient_clip_val:
         raise ValueError(
             f"gradient_clip_val={trainer.gradient_clip_val} clips the sum, not the records; remove it and set"
@@ -92,8 +103,9 @@ def check_trainer(
         raise ValueError(f"overfit_batches={overfit} repeats the same batches; set it to 0")
     if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
         raise ValueError(f"strategy={type(trainer.strategy).__name__} parts the network or its gradients; use ddp")
-    if "dataloader_iter" in inspect.signature(module.training_step).parameters:
-        raise ValueError("training_step(dataloader_iter) fetches batches by itself; take a batch instead")
+
+
+def _check_gradient_readers(trainer: pl.Trainer, module: pl.LightningModule, own: pl.Callback) -> None:
     for hook in ("configure_gradient_clipping", *READS_GRADIENTS):
         if is_overridden(hook, module, pl.LightningModule):
             raise ValueError(f"{type(module).__name__}.{hook} sees gradients before the noise is added; remove it")

@@ -22,6 +22,7 @@ REPLACED = ("training_step", "forward", "log", "log_dict", "manual_backward", "o
 """Attributes that this package puts on an instance for a while."""
 INTERNAL = frozenset((*vars(pl.LightningModule()), *vars(nn.Module()), *REPLACED))
 LIBRARIES = ("torch", "pytorch_lightning", "lightning", "torchmetrics", "numpy", "builtins")
+SEQUENCES = (list, tuple, deque, set, frozenset)
 CONTAINERS = (list, tuple, deque, dict, set, np.ndarray)
 DATA = (data.Dataset, data.DataLoader, pl.LightningDataModule)
 """Objects that hold records by right, often many, and are no state."""
@@ -238,22 +239,23 @@ def _leaves(prefix: str, value: Any, seen: set[int], depth: int) -> Iterator[tup
             yield f"{prefix}.{name}", tensor.detach().clone()
     elif isinstance(value, Tensor):
         yield prefix, value.detach().clone()
-    elif isinstance(value, np.ndarray):
+    elif isinstance(value, np.ndarray | np.generic):
         yield prefix, value.copy()
-    elif isinstance(value, np.generic):
-        yield prefix, value
     elif id(value) not in seen:
         seen.add(id(value))
-        parts: Mapping[Any, Any] = {}
-        if isinstance(value, Mapping):
-            parts = value
-        elif isinstance(value, list | tuple | deque | set | frozenset):
+        if isinstance(value, SEQUENCES):
             yield f"{prefix} (length)", len(value)
-            parts = dict(enumerate(value))
-        elif _is_own(value):
-            parts = vars(value)
-        for name, part in parts.items():
+        for name, part in _parts(value).items():
             yield from _leaves(f"{prefix}.{name}".lstrip("."), part, seen, depth - 1)
+
+
+def _parts(value: Any) -> Mapping[Any, Any]:
+    """Entries of a mapping, elements of a sequence or set by position, attributes of a user's object."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, SEQUENCES):
+        return dict(enumerate(value))
+    return vars(value) if _is_own(value) else {}
 
 
 def _is_plain(value: Any) -> bool:
