@@ -152,11 +152,8 @@ class Limit:
             if found.models >= ENOUGH or (row.low or 0.0) > self.most:
                 return Verdict(EXCEEDED, may)
             return Verdict(UNDECIDED, f"{may}; more models tell, fleet.models={ENOUGH}")
-        if _value(found.find(tied_at(FPRS[0]), attack=row.attack)) > TIED:
-            return Verdict(EXCEEDED, f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR")
-        if any(masked(found, together)):
-            return Verdict(EXCEEDED, "it masks what it leaks: labels alone tell more than these attacks on scores find")
-        return Verdict(KEPT)
+        understated = _understated(found, row, together)
+        return Verdict(KEPT) if understated is None else Verdict(EXCEEDED, understated)
 
     def _leaky(self, found: Findings) -> str | None:
         """That one model alone leaks more than the limit, beyond what its records explain: a mean would hide it."""
@@ -185,6 +182,15 @@ def found_text(row: Row | None) -> str:
     if row is None:
         return "nothing measured"
     return f"{percent(row, interval=True)} by {row.attack}"
+
+
+def _understated(found: Findings, row: Row, together: Sequence[Findings]) -> str | None:
+    """The reason why the measured TPR is below what the run leaks; None if there is none."""
+    if _value(found.find(tied_at(FPRS[0]), attack=row.attack)) > TIED:
+        return f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR"
+    if any(masked(found, together)):
+        return "it masks what it leaks: labels alone tell more than these attacks on scores find"
+    return None
 
 
 def _value(row: Row | None) -> float:
