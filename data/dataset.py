@@ -27,7 +27,7 @@ REFERENCE = "reference records: they come from the same private file as the pool
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """What targets, defenses and the evaluation work on.
+    """The data that targets, defenses and the evaluation work on.
 
     Args:
         name: part of a run's folder.
