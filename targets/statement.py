@@ -18,7 +18,7 @@ NOT_COVERED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What is claimed, how it was accounted for, and what it does not cover.
+    """A privacy claim, its accounting, and what it does not cover.
 
     Public: it goes into cards and reports, so nothing in it may depend on the private records.
 
