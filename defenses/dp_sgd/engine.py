@@ -70,7 +70,7 @@ class _Record(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Notes:
-    """What the layers noted in one backward pass: norms and weighted sums of its records' gradients follow from it.
+    """Notes of the layers in one backward pass: norms and weighted sums of its records' gradients follow from them.
 
     Args:
         of_layers: for every layer that took part, its tapes; every tensor leads with the units of privacy,
@@ -176,6 +176,7 @@ class Engine(ClippedSum):
         self._undo: list[Callable[[], object]] = []
 
     def attach(self) -> None:
+        """Puts a forward that notes activations and output gradients in place of each layer's own, until `detach`."""
         for layer in self.layers:
             for module, tape in zip(layer.modules, layer.tapes, strict=True):
                 self._undo.append(replace_attribute(module, "forward", self._recording(module, tape)))

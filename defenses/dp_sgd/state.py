@@ -85,7 +85,7 @@ class ModuleState:
 
     @property
     def holds_containers(self) -> bool:
-        """Whether an attribute is neither a number nor a tensor, so that what changes in it leaves no cheap mark."""
+        """Opacity of an attribute: neither a number nor a tensor, so that changes in it leave no cheap mark."""
         return any(not _is_plain(value) and not isinstance(value, Tensor) for _, value in self._attributes())
 
     def digests(self) -> dict[str, bytes]:
@@ -93,7 +93,7 @@ class ModuleState:
         return {name: hashlib.blake2b(content(tensor)).digest() for name, tensor in self._tensors(compared=True)}
 
     def lasting(self, name: str) -> bool:
-        """Whether it is a parameter or goes into `state_dict`, hence into what is released."""
+        """Test for a part of what is released: a parameter, or an entry of `state_dict`."""
         return name in self.module.state_dict() or name in dict(self.module.named_parameters())
 
     def save(self, *, weights: bool = True) -> Saved:
@@ -144,6 +144,7 @@ class Saved:
 
     @torch.no_grad()
     def restore(self) -> None:
+        """Puts weights, buffers, attributes and registered modules back to what they were."""
         for register, there in self._registers:
             register.clear()
             register.update(there)
@@ -263,7 +264,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_own(value: Any) -> bool:
-    """Whether it is an object of the user's, whose attributes are state."""
+    """Test for an object of the user's, whose attributes are state."""
     kinds = (type, types.FunctionType, types.MethodType, types.ModuleType, *DATA)
     return (
         hasattr(value, "__dict__")
