@@ -1,4 +1,4 @@
-"""What an attack needs, declared before it sees anything."""
+"""Threat models: the needs of an attack, declared before it sees anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Access = Literal["label_only", "black_box", "white_box"]
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """What an attack needs. On a view that grants less it is skipped with the reason, never silently dropped.
+    """Needs of an attack. On a view that grants less it is skipped with the reason, never silently dropped.
 
     Args:
         outputs: the least output level, "label" < "top-k" < "probabilities" < "logits".
@@ -54,14 +54,17 @@ class ThreatModel:
 
     @property
     def weights(self) -> bool:
+        """Need of the model's weights, now or from before the end of training."""
         return self.gradients or self.checkpoints
 
     @property
     def knows_defense(self) -> bool:
+        """Knowledge of the defense, which shadows made by the target's recipe imply."""
         return self.shadows != "none"
 
     @property
     def access(self) -> Access:
+        """The least access to the model that grants all this."""
         if self.weights:
             return "white_box"
         return "label_only" if self.outputs == "label" else "black_box"
