@@ -29,7 +29,7 @@ SIGN = (
 
 
 class Guesses(NamedTuple):
-    """What the one-run bounds count.
+    """Counts of a one-run audit, for its bounds.
 
     Args:
         canaries: records whose inclusion was drawn.
@@ -44,7 +44,7 @@ class Guesses(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What an attack's scores prove about one model; prints as a summary.
+    """One-run audit of a model by an attack's scores; prints as a summary.
 
     Args:
         auc: with its interval, like all metrics.

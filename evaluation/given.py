@@ -1,4 +1,4 @@
-"""What must hold of the settings of an evaluation before any of them is used."""
+"""Checks of an evaluation's settings before any of them is used."""
 
 from __future__ import annotations
 
@@ -52,4 +52,5 @@ def _check_folder_names(settings: Mapping[str, Any]) -> None:
 
 
 def is_folder_name(name: Any) -> bool:
+    """Fitness of a setting as the name of one folder, without a path."""
     return isinstance(name, str) and name not in ("", "..") and Path(name).name == name

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ANSWERS = ("logits", "probabilities", "predictions")
 PERSONS = "persons"
 OTHER_NAMES = {"x": "features", "y": "labels"}
-"""What `data=npz` calls them."""
+"""Names of arrays that `data=npz` uses, with those of an audit."""
 LEAST = 10
 """Records on a side; fewer tell nothing."""
 
@@ -166,7 +166,7 @@ def enough(saved: SavedRecords, least: int = LEAST) -> SavedRecords:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether rows are equal; in tables, so are cells without a value."""
+    """Equality of rows; in tables, cells without a value are equal."""
     return bool(one.equals(other)) if hasattr(one, "equals") else np.array_equal(one, other)
 
 

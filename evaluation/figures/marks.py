@@ -1,4 +1,4 @@
-"""Where a run stands on a figure: how useful it is, what leaks, and the intervals of both."""
+"""Marks of runs on a figure: utility, leakage, and the intervals of both."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ def scale(axes: Axes, lines: Sequence[Series]) -> float:
 
 
 def utility(point: Point) -> float:
+    """The utility of a run on the axis; 0 where there is none."""
     return point.utility.value or 0.0
 
 
 def leakage(point: Point, lowest: float) -> float:
+    """The leakage of a run on the axis, `lowest` at least."""
     return max(point.leakage.value or 0.0, lowest)
 
 
 def places(line: Series, lowest: float) -> tuple[list[float], list[float]]:
+    """Utilities and leakages of all runs of a line, in its order."""
     return [utility(point) for point in line.points], [leakage(point, lowest) for point in line.points]
 
 

@@ -52,21 +52,26 @@ class Called(NamedTuple):
 
     @classmethod
     def at(cls, scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"], threshold: float) -> Called:
+        """Counts of members and non-members whose score is at least the threshold."""
         called, count = scores >= threshold, int(members.sum())
         return cls(int(called[members].sum()), count, int(called[~members].sum()), len(members) - count)
 
     @property
     def tpr(self) -> float:
+        """Share of members that are called members."""
         return self.tp / self.members
 
     @property
     def fpr(self) -> float:
+        """Share of non-members that are called members."""
         return self.fp / self.nonmembers
 
     def tpr_interval(self, alpha: float) -> tuple[float, float]:
+        """Clopper–Pearson interval of the TPR at level 1 − α."""
         return clopper_pearson_interval(self.tp, self.members, alpha)
 
     def fpr_interval(self, alpha: float) -> tuple[float, float]:
+        """Clopper–Pearson interval of the FPR at level 1 − α."""
         return clopper_pearson_interval(self.fp, self.nonmembers, alpha)
 
     def advantage(self, alpha: float) -> Estimate:
