@@ -97,7 +97,7 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
 
 
 def with_canaries(dataset: Dataset, canaries: Canaries, seed: int) -> Dataset:
-    """The same data set with canaries in its pool; its fingerprint stays that of the records they are made from."""
+    """This data set with canaries in its pool; its fingerprint stays that of the records they are made from."""
     x, y, split = canaries.plant(dataset.x, dataset.y, dataset.split, classes=len(dataset.classes), seed=seed)
     return replace(dataset, x=x, y=y, split=split)
 

@@ -90,7 +90,7 @@ class Secret:
         return words
 
     def stream(self, purpose: str, model: int = 0, step: int = 0) -> Stream:
-        """The same words piece by piece: every call overwrites an array with those that follow."""
+        """The words of `bits` piece by piece: every call overwrites an array with those that follow."""
         nonce = bytes(4) + step.to_bytes(12, "little")  # the first four bytes count blocks
         cipher = Cipher(algorithms.ChaCha20(_key(self.value, purpose, model, 32), nonce), mode=None).encryptor()
         return lambda words: cipher.update_into(_zeros(words.nbytes), words.view(np.uint8).data)

@@ -132,7 +132,7 @@ def audit_records(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Audit:
-    """The same of records whose order does not depend on who is a member, so that a fixed seed may break ties."""
+    """Audit of records whose order does not depend on who is a member, so that a fixed seed may break ties."""
     in_scores, out_scores = scores[members], scores[~members]
     if min(len(in_scores), len(out_scores)) < 2:
         passed = f"in_scores={len(in_scores)}, out_scores={len(out_scores)}"

@@ -18,7 +18,7 @@ class Measured(Searchable, Protocol):
         """Names of the attacks that have scores."""
 
     def get(self, metric: str, *, attack: str = ...) -> Row:
-        """The result of this metric; KeyError where there is none."""
+        """The result of this metric, which must have been measured."""
 
 
 def against_chance(found: Measured, attack: str) -> str:

@@ -202,7 +202,7 @@ class Findings:
         return row
 
     def find(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row | None:
-        """The same, or None."""
+        """The one row with this metric, None if there is none."""
         return self._named.get((metric, attack, group, model))
 
     @cached_property

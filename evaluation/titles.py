@@ -75,7 +75,7 @@ def setting(found: Findings) -> str:
 
 
 def brief(found: Findings) -> str:
-    """The same for a table that tells ε in another column, such as `none + topk 3`."""
+    """The defense with its strength for a table that tells ε in another column, such as `none + topk 3`."""
     return _with_guard(f"{found.defense} {Strength.of(found).own}".strip(), found)
 
 

@@ -82,7 +82,7 @@ class Recipe:
 
     @classmethod
     def of_bases(cls, config: Mapping[str, Any]) -> tuple[Recipe, ...]:
-        """The same for the base of the defense, that base's own base, and so on."""
+        """Recipes of the base of the defense, of that base's own base, and so on."""
         _, *bases = stages(config)
         return tuple(cls.of(*stage) for stage in bases)
 

@@ -242,7 +242,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
 
 
 def _plain(value: Any) -> Any:
-    """The same for strict JSON, which knows no infinity."""
+    """A value for strict JSON, which knows no infinity."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return INFINITY if value == math.inf else value

@@ -321,7 +321,7 @@ def full_precision() -> Iterator[None]:
 
 
 def _double(tape: Tape, scale: float | Tensor) -> Tape:
-    """The same in double precision, output gradients times `scale`."""
+    """Notes of a layer in double precision, output gradients times `scale`."""
     activations = [call.double() if call.is_floating_point() else call for call in tape[0]]
     scales = [_like(scale, call) if isinstance(scale, Tensor) else scale for call in tape[1]]
     return activations, [by * call.double() for by, call in zip(scales, tape[1], strict=True)]

@@ -185,7 +185,7 @@ class Rehearsal:
         self.rebase()
 
     def put_back(self) -> None:
-        """The same whatever the cheap marks say."""
+        """Puts back the state of the session's beginning, whatever the cheap marks say."""
         assert self._saved is not None
         self._saved.restore()
         self._sign = self._signed()

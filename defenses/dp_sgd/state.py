@@ -69,7 +69,7 @@ class ModuleState:
         return marks
 
     def weights_sign(self) -> tuple[Any, ...]:
-        """The same of the trainable weights."""
+        """A cheap mark of the trainable weights, which changes with them, unless `.data` does it."""
         return tuple((id(parameter), parameter._version) for _, parameter in self.weights)
 
     def values(self, ignored: Collection[str] = ()) -> dict[str, Any]:
@@ -187,7 +187,7 @@ class Saved:
             return value
 
     def _put_back(self, value: Any, copied: Any) -> Any:
-        """The same object with the values that it had."""
+        """The object itself, with the values that it had."""
         if _is_plain(value) or copied is value:
             return value
         if isinstance(value, Tensor):

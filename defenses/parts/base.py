@@ -97,7 +97,7 @@ class Defense:
         return []
 
     def for_release(self) -> Defense:
-        """The same defense with what a release needs besides."""
+        """This defense with what a release needs besides."""
         return self
 
     def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:

@@ -81,7 +81,7 @@ class Audited:
         return next(row for row in self.rows if (row.metric, row.attack, row.group) == (metric, attack, group))
 
     def find(self, metric: str, *, attack: str = "", group: str = "all") -> Row | None:
-        """The same, or None."""
+        """The row with this metric, None if there is none."""
         named = (metric, attack, group)
         return next((row for row in self.rows if (row.metric, row.attack, row.group) == named), None)
 

@@ -45,7 +45,7 @@ def span(row: Row, lowest: float = 0.0) -> tuple[float, float]:
 
 
 def ends(row: Row, lowest: float = 0.0) -> Float[np.ndarray, "2 1"]:
-    """The same as distances from the value, as matplotlib wants them."""
+    """The ends of the interval as distances from the value, as matplotlib wants them."""
     low, high = span(row, lowest)
     value = max(row.value or 0.0, lowest)
     return np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])

@@ -76,7 +76,7 @@ def _hidden(found: Findings, bare: Findings) -> Row | None:
 
 
 def _without_guard(found: Findings, together: Sequence[Findings]) -> Findings | None:
-    """The same models as everybody sees them who gets around the guard."""
+    """Findings on these models by whoever gets around the guard."""
     if found.guard == "none":
         return None
     return next((other for other in together if (other.folder, other.guard) == (found.folder, "none")), None)

@@ -65,7 +65,7 @@ def checked_scope(scope: Any) -> str:
 
 
 def published(findings: Sequence[Findings]) -> list[Findings]:
-    """The same runs without what only those may see who may see the records.
+    """Copies of the findings without what only those may see who may see the records.
 
     Run folders carry a hash of private data and get numbers instead.
     """
