@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
 def main(config: DictConfig) -> None:
+    """Entry point of `evaluate.py`, with the configuration that Hydra composed."""
     from omegaconf import OmegaConf
 
     settings: Any = OmegaConf.to_container(config, resolve=True)
@@ -31,6 +32,11 @@ def main(config: DictConfig) -> None:
 
 
 def evaluate_runs(settings: dict[str, Any]) -> None:
+    """An evaluation by plain settings, as `main` resolves them: an audit, a search, a plan, a study or a report.
+
+    Raises:
+        ValueError: if a setting is wrong.
+    """
     from palisade.evaluation.given import check_given
     from palisade.evaluation.limits.limit import refuse_limits
     from palisade.evaluation.method import Method

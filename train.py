@@ -131,7 +131,7 @@ def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence
         print(f"{outcome['status']}: {outcome['folder']}")
 
 
-def train_run(settings: dict[str, Any]) -> dict[str, Any]:
+def train_run(settings: dict[str, Any]) -> dict[str, Any]:  # noqa: C901
     """Trains what is missing of one run.
 
     Returns:

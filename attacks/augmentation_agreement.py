@@ -21,6 +21,7 @@ class AugmentationAgreement(Attack):
     threat = ThreatModel(queries=None)
 
     def missing(self, view: View) -> str | None:
+        """The reason why it is skipped: besides its needs, one query a record has no copies to agree."""
         alone = "needs augmented copies of the records; set queries=[plain,mirrored,left]"
         return super().missing(view) or (alone if view.queries < 2 else None)
 

@@ -56,9 +56,11 @@ class Boundary(Attack):
 
     @property
     def threat(self) -> ThreatModel:
+        """Labels alone, with the records and up to `budget` queries of its own choice for each."""
         return ThreatModel(features=True, free_queries=True, queries=self.budget)
 
     def missing(self, view: View) -> str | None:
+        """The reason why it is skipped: besides its needs, tokens cannot be moved by small steps."""
         if (reason := super().missing(view)) is not None:
             return reason
         tokens = view.features is not None and np.issubdtype(view.features.dtype, np.integer)

@@ -27,6 +27,7 @@ class Anchors(NamedTuple):
 
     @property
     def rest(self) -> Bool[np.ndarray, "records"]:
+        """Records that the first round leaves open."""
         return ~(self.inside | self.outside)
 
 
@@ -60,10 +61,12 @@ class Cascading(Attack):
 
     @property
     def name(self) -> str:
+        """`cascading`, its key in `conf/attack`."""
         return "cascading"
 
     @property
     def threat(self) -> ThreatModel:
+        """Scores of IN and OUT shadows, and `shadows` further ones for each of `targets` models."""
         further = self.targets * self.shadows
         return ThreatModel(outputs="top-k", shadows="online", further_shadows=further, independent_membership=True)
 

@@ -23,6 +23,7 @@ class Entropy(Threshold):
 
     @property
     def threat(self) -> ThreatModel:
+        """The needs of a threshold; true classes only where thresholds are set for each class."""
         return replace(super().threat, label=self.per_class)
 
     def _signal(self, view: View) -> Float[np.ndarray, "models records"]:

@@ -56,16 +56,19 @@ class JointLiRA(Attack):
 
     @property
     def name(self) -> str:
+        """`joint_lira`, its key in `conf/attack`."""
         return "joint_lira"
 
     @property
     def threat(self) -> ThreatModel:
+        """Scores of IN and OUT shadows at all queries of the view, and the records, to compare them."""
         return ThreatModel(
             outputs="top-k", shadows="online", features=True, shadow_features=True, queries=None,
             independent_membership=True,
         )  # fmt: skip
 
     def missing(self, view: View) -> str | None:
+        """The reason why it is skipped: besides its needs, more records than `records` to compare in pairs."""
         many = self.records is not None and view.records > self.records
         limit = (
             f"compares every record with every other; set attack.joint_lira.records={view.records}, and take some time"

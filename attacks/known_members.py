@@ -34,6 +34,7 @@ class KnownMembers(Attack):
     threat = ThreatModel(outputs="top-k", known_members=True)
 
     def missing(self, view: View) -> str | None:
+        """The reason why it is skipped: besides its needs, no target with both members and non-members."""
         both = view.membership.any(axis=1) & ~view.membership.all(axis=1)
         needed = "needs members and non-members of a target; audit records of both kinds"
         return super().missing(view) or (None if both.any() else needed)
@@ -51,7 +52,7 @@ class KnownMembers(Attack):
         return scores
 
     def _halves(self, view: View) -> Int[np.ndarray, "records"]:
-        """Which half each record belongs to, the records of one person to the same."""
+        """Half that each record belongs to, the records of one person to the same."""
         _, person = np.unique(np.arange(view.records) if view.persons is None else view.persons, return_inverse=True)
         return np.random.default_rng(self.seed).permutation(person.max() + 1)[person] % 2
 

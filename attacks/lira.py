@@ -55,10 +55,12 @@ class LiRA(Attack):
 
     @property
     def name(self) -> str:
+        """`lira` with IN and OUT shadows, `lira_offline` with OUT shadows alone."""
         return "lira" if self.online else "lira_offline"
 
     @property
     def threat(self) -> ThreatModel:
+        """Scores of shadows, IN and OUT or OUT alone, at all queries of the view."""
         return ThreatModel(outputs="top-k", shadows="online" if self.online else "offline", queries=None)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

@@ -66,7 +66,7 @@ class NegatedClassifier(Attack):
 
 
 def _log_odds(classifier: MLPClassifier, view: View, model: int) -> Float[np.ndarray, "records"]:
-    """What a classifier says about the guarded answers of a model."""
+    """Log-odds of membership by a classifier of the guarded answers of a model."""
     member = classifier.predict_proba(np.sort(view.probabilities_of(model), axis=-1))[:, 1]
     return logit(np.clip(member, LEAST, 1 - LEAST))
 

@@ -40,6 +40,7 @@ class Quantile(Attack):
     threat = ThreatModel(outputs="top-k", population=True, features=True)
 
     def missing(self, view: View) -> str | None:
+        """The reason why it is skipped: besides its needs, too few population records to regress on."""
         if (reason := super().missing(view)) is not None:
             return reason
         if view.population_features is None:

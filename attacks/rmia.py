@@ -61,10 +61,12 @@ class RMIA(Attack):
 
     @property
     def name(self) -> str:
+        """`rmia` with IN and OUT shadows, `rmia_offline` with OUT shadows alone."""
         return "rmia" if self.online else "rmia_offline"
 
     @property
     def threat(self) -> ThreatModel:
+        """Scores of shadows, IN and OUT or OUT alone, on the audited records and on the population."""
         return ThreatModel(outputs="top-k", shadows="online" if self.online else "offline", population=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
@@ -142,7 +144,7 @@ def _tuned(
 def _members_above(
     ratios: Float[np.ndarray, "candidates records"], members: Bool[np.ndarray, "records"]
 ) -> Float[np.ndarray, "candidates"]:
-    """How many members rank above each of the highest non-members, summed over these, ties half: a partial AUC."""
+    """Number of members above each of the highest non-members, summed over these, ties half: a partial AUC."""
     nonmembers = int((~members).sum())
     highest = min(nonmembers, max(LEAST_NONMEMBERS, int(np.ceil(LOW_FPR * nonmembers))))
     inside, outside = np.sort(ratios[:, members], axis=1), np.sort(ratios[:, ~members], axis=1)[:, -highest:]

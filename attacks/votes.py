@@ -36,6 +36,7 @@ class Votes(PerturbedCopies):
 
     @property
     def name(self) -> str:
+        """`votes`; without copies `calibrated_correctness`, one vote a record."""
         return "votes" if self.copies else "calibrated_correctness"
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Arithmetic:
-    """What all models of a run share: sampling rate, steps and δ, computed from the public size N.
+    """Public numbers of a run, for all its models: sampling rate, steps and δ, computed from the public size N.
 
     Membership is random, so models differ in size. If the number of steps or the divisor of a gradient
     followed the realised size, it would tell how many records are members and the claim (ε, δ) for adding or

@@ -17,7 +17,7 @@ from palisade.data.slices import Slices, check_columns
 
 KEYS = ("x", "y", "persons")
 SLICE = "slice_"
-"""What the key of a slice begins with."""
+"""Beginning of the key of a slice."""
 
 
 @dataclass(frozen=True, kw_only=True)

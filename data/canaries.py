@@ -16,7 +16,7 @@ CHANGED = 0.01
 
 
 class Material(NamedTuple):
-    """What canaries are made from.
+    """Material that canaries are made from.
 
     Args:
         x: inputs of all records, flattened.
@@ -90,7 +90,7 @@ def _wrong(given: Material) -> Int64[np.ndarray, " canaries"]:
 
 
 class Kind(NamedTuple):
-    """How a kind of canary is made, and whether it takes the place of its base, which would work against it."""
+    """A kind of canary: its maker, and if it takes the place of its base, which would work against it."""
 
     make: Callable[[Material], Made]
     replaces_base: bool

@@ -24,7 +24,7 @@ SOURCES = {
     "private": "the pool without noise, ε does not cover them; use a schema (data.schema), or reference records"
     " (split.reference=0.1) that are public",
 }
-"""Where statistics come from, in words for a statement; None where they tell nothing about records."""
+"""Sources of statistics, in words for a statement; None where they tell nothing about records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +57,19 @@ class Numeric:
 
     @property
     def width(self) -> int:
+        """Number of inputs of the column: 1."""
         return 1
 
     def encode(self, name: str, values: pd.Series) -> Float32[np.ndarray, "records 1"]:
+        """A column's values, standardized in float32.
+
+        Args:
+            name: of the column, for errors.
+            values: the column as it was read.
+
+        Raises:
+            ValueError: if a value is no number, or exceeds float32 once it is scaled.
+        """
         numbers = _numbers(name, values)
         if self.fill is not None:
             numbers = np.where(np.isnan(numbers), self.fill, numbers)
@@ -98,9 +108,16 @@ class Categorical:
 
     @property
     def width(self) -> int:
+        """Number of inputs of the column: one per category."""
         return len(self.categories)
 
     def encode(self, name: str, values: pd.Series) -> Float32[np.ndarray, "records categories"]:
+        """A column's values, one-hot in float32.
+
+        Args:
+            name: of the column, which no error needs here.
+            values: the column as it was read.
+        """
         import pandas as pd
 
         words = _words(values) if self.fill is None else _words(values).fillna(self.fill)
@@ -123,6 +140,7 @@ class Columns:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of one encoded record: the widths of all columns, summed."""
         return (sum(column.width for column in self.columns.values()),)
 
     @property
@@ -150,6 +168,7 @@ class Columns:
         return np.concatenate([column.encode(name, rows[name]) for name, column in self.columns.items()], axis=1)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values from which a release restores the preprocessing."""
         columns = {name: asdict(column) for name, column in self.columns.items()}
         return {"kind": self.kind, "statistics": self.statistics, "columns": columns}
 
@@ -174,7 +193,7 @@ class Columns:
 
 @dataclass(frozen=True, kw_only=True)
 class UnfittedColumns:
-    """What is known about a table before anyone looks at its values.
+    """Knowledge of a table before anyone looks at its values.
 
     Args:
         numeric: names of the columns of numbers.
@@ -204,6 +223,7 @@ class UnfittedColumns:
         return Columns(columns=columns, statistics=statistics)
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values that enter the fingerprint of the data."""
         return asdict(self)
 
 

@@ -27,7 +27,7 @@ REFERENCE = "reference records: they come from the same private file as the pool
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Dataset:
-    """What targets, defenses and the evaluation work on.
+    """The data that targets, defenses and the evaluation work on.
 
     Args:
         name: part of a run's folder.
@@ -97,7 +97,7 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
 
 
 def with_canaries(dataset: Dataset, canaries: Canaries, seed: int) -> Dataset:
-    """The same data set with canaries in its pool; its fingerprint stays that of the records they are made from."""
+    """This data set with canaries in its pool; its fingerprint stays that of the records they are made from."""
     x, y, split = canaries.plant(dataset.x, dataset.y, dataset.split, classes=len(dataset.classes), seed=seed)
     return replace(dataset, x=x, y=y, split=split)
 

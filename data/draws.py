@@ -16,7 +16,7 @@ from palisade.data.secret import Secret
 
 @dataclass(frozen=True, kw_only=True)
 class Draws:
-    """What is drawn at random in a step: it depends on (secret, purpose, model, step) only.
+    """Random numbers of a step, which depend on (secret, purpose, model, step) only.
 
     So a model sees the same numbers alone and in a stack. A stack pads batches to a common width: draw arrays that
     lead with the batch, since padded rows come last and a longer array begins with the numbers of a shorter one.
@@ -38,7 +38,7 @@ class Draws:
     def __call__(
         self, purpose: str, draw: Callable[[np.random.Generator], Shaped[np.ndarray, "*shape"]]
     ) -> Shaped[Tensor, "*models *shape"]:
-        """What `draw` makes of each model's generator; every purpose has generators of its own."""
+        """Arrays that `draw` makes of each model's generator; every purpose has generators of its own."""
         Draws.count += 1
         drawn = [torch.from_numpy(draw(self.secret.numpy(purpose, model, self.step))) for model in self.models]
         return torch.stack(drawn) if self.stacked else drawn[0]

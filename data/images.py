@@ -86,6 +86,7 @@ class Idx(Images):
     url: ClassVar[str]
 
     def read(self) -> list[tuple[UInt8[np.ndarray, "records channels height width"], Int64[np.ndarray, " records"]]]:
+        """Images and labels of the training file, then of the test file."""
         return [
             (
                 self._array(f"{part}-images-idx3-ubyte.gz")[:, None],
@@ -156,6 +157,7 @@ class CIFAR10(Images):
     }
 
     def read(self) -> list[tuple[UInt8[np.ndarray, "records channels height width"], Int64[np.ndarray, " records"]]]:
+        """Images and labels of the five training batches, then of the test batch."""
         return [self._batch(name) for name in self.checksums]
 
     def _batch(
@@ -175,6 +177,7 @@ class ArraysOnly(pickle.Unpickler):
     """Reads a pickle of plain values and NumPy arrays; a pickle that asks for anything else could run its own code."""
 
     def find_class(self, module: str, name: str) -> Any:
+        """Look-up of a name in the pickle: the few that arrays are made of, ValueError for any other."""
         if (module, name) == ("numpy.core.multiarray", "_reconstruct"):
             return _empty
         if module == "numpy" and name in ("ndarray", "dtype"):
@@ -183,5 +186,5 @@ class ArraysOnly(pickle.Unpickler):
 
 
 def _empty(kind: type, shape: tuple[int, ...], code: Any) -> np.ndarray:
-    """What NumPy's own reconstruction does before the array gets its state."""
+    """The array before its state, as NumPy's own reconstruction makes it."""
     return np.ndarray.__new__(np.ndarray, shape, dtype=np.int8)

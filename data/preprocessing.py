@@ -66,10 +66,12 @@ class Scale:
         return np.array(values).reshape(self.shape if per_value else (len(values), *[1] * (len(self.shape) - 1)))
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values from which a release restores the preprocessing."""
         return {"kind": self.kind, "shape": list(self.shape), "shift": list(self.shift), "factor": list(self.factor)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Scale:
+        """The preprocessing that `to_json` described."""
         return cls(**{name: tuple(content[name]) for name in ("shape", "shift", "factor")})
 
 

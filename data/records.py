@@ -1,4 +1,4 @@
-"""What a source reads: rows as they were written, labels as numbers with their words, persons where named."""
+"""Records of a source: rows as they were written, labels as numbers with their words, persons where named."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def name_of(path: Path | str) -> str:
 
 @runtime_checkable
 class Source(Protocol):
-    """Where records come from: a frozen dataclass with the settings of one file in `conf/data`."""
+    """A source of records: a frozen dataclass with the settings of one file in `conf/data`."""
 
-    def load(self) -> Records: ...
+    def load(self) -> Records:
+        """All records of the data set as raw rows, with labels and, where named, persons."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

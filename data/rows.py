@@ -1,4 +1,4 @@
-"""What raw rows must be before they become inputs: numbers, finite, of the shape that the network expects."""
+"""Requirements on raw rows before they become inputs: numbers, finite, of the shape that the network expects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which records a step sees, for one model or for a whole stack: shuffling and Poisson."""
+"""Samplers of a step's records, for one model or for a whole stack: shuffling and Poisson."""
 
 from __future__ import annotations
 
@@ -125,11 +125,19 @@ class Poisson(Sampler):
 
 
 def poisson_mask(secret: Secret, model: int, step: int, *, units: int, rate: float) -> Bool[np.ndarray, "units"]:
-    """Which units of privacy take part in a step: each with probability q, independently, rounded down to 2^-32."""
+    """Units of privacy that take part in a step: each with probability q, independently, rounded down to 2^-32."""
     return secret.bits("batches", model, step, count=units) < int(rate * 2**32)
 
 
 def pad(parts: Sequence[Int64[np.ndarray, "_"]]) -> Step:
+    """One step of several models of different size.
+
+    Args:
+        parts: for every model, the indices of its records.
+
+    Returns:
+        Indices and mask, both (models, batch), as wide as the largest part; padded rows have index 0 and mask False.
+    """
     width = max(map(len, parts))
     index = np.zeros((len(parts), width), dtype=np.int64)
     mask = np.zeros((len(parts), width), dtype=bool)

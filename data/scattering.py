@@ -97,10 +97,12 @@ class Scattering:
         return np.asarray(np.load(path, mmap_mode="r"))
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values from which a release restores the preprocessing."""
         return {"kind": self.kind, "image": list(self.image)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Scattering:
+        """The preprocessing that `to_json` described."""
         return cls(image=tuple(content["image"]))
 
     def _fill(self, features: Float32[np.ndarray, "records *shape"], rows: Shaped[np.ndarray, "records ..."]) -> None:

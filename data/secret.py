@@ -45,18 +45,22 @@ class Secret:
 
     @classmethod
     def from_system(cls) -> Secret:
+        """A fresh secret from the random source of the operating system."""
         return cls(secrets.token_bytes(BYTES), given=False)
 
     @classmethod
     def from_text(cls, text: str) -> Secret:
+        """The secret of a text: whoever knows the text can recompute the whole run."""
         return cls(hashlib.blake2b(text.encode(), digest_size=BYTES).digest(), given=True)
 
     @classmethod
     def load(cls, path: Path) -> Secret:
+        """The secret that `save` wrote."""
         origin, value = path.read_text().split()
         return cls(bytes.fromhex(value), given=origin == "given")
 
     def save(self, path: Path) -> None:
+        """Writes the secret, readable by its owner alone if the file is new (mode 0600)."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
             file.write(f"{'given' if self.given else 'system'} {self.value.hex()}\n")
@@ -86,7 +90,7 @@ class Secret:
         return words
 
     def stream(self, purpose: str, model: int = 0, step: int = 0) -> Stream:
-        """The same words piece by piece: every call overwrites an array with those that follow."""
+        """The words of `bits` piece by piece: every call overwrites an array with those that follow."""
         nonce = bytes(4) + step.to_bytes(12, "little")  # the first four bytes count blocks
         cipher = Cipher(algorithms.ChaCha20(_key(self.value, purpose, model, 32), nonce), mode=None).encryptor()
         return lambda words: cipher.update_into(_zeros(words.nbytes), words.view(np.uint8).data)
@@ -137,5 +141,5 @@ def _key(value: bytes, purpose: str, model: int, size: int) -> bytes:
 
 @lru_cache(maxsize=64)
 def _zeros(size: int) -> bytes:
-    """What a keystream is read off: the same few sizes again and again."""
+    """Zeros that a keystream is read off: the same few sizes again and again."""
     return bytes(size)

@@ -69,7 +69,7 @@ class Split:
 
     @property
     def is_audited(self) -> Bool[np.ndarray, " pool"]:
-        """Which pool records are audited."""
+        """Pool records that are audited."""
         return np.isin(self.pool, self.audited)
 
     def require(self, role: str, *, who: str) -> None:
@@ -85,7 +85,7 @@ def _repeats(groups: Sequence[np.ndarray]) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Roles:
-    """How much of the data each role gets: a share (at most 1) or a count (whole, above 1).
+    """Size of each role: a share of the data (at most 1) or a count (whole, above 1).
 
     Shares and counts are of persons when the data names persons, otherwise of records. The pool is the same
     whatever the other roles are, and the roles of two runs with one `seed` agree.
@@ -185,7 +185,7 @@ class Roles:
 
 @dataclass(frozen=True, kw_only=True)
 class Membership:
-    """Which model is trained on which pool record; the secret that every attack is after.
+    """Membership of pool records in each model; the secret that every attack is after.
 
     Independent fair coins are the default: in fleets with equal numbers of members and non-members per record,
     leaving the target out tells something about the target, and scores are biased low.

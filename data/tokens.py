@@ -46,6 +46,7 @@ class Tokens:
 
     @property
     def shape(self) -> tuple[int, ...]:
+        """Shape of one record: the number of tokens that each text is cut or padded to."""
         return (self.length,)
 
     def __call__(self, rows: Iterable[str]) -> Int64[np.ndarray, "records length"]:
@@ -62,10 +63,12 @@ class Tokens:
         return inputs
 
     def to_json(self) -> dict[str, Any]:
+        """Plain values from which a release restores the preprocessing."""
         return {"kind": self.kind, **asdict(self)}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Tokens:
+        """The preprocessing that `to_json` described."""
         return cls(**{name: content[name] for name in ("length", "buckets")})
 
     def _bucket(self, word: str) -> int:

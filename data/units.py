@@ -15,20 +15,23 @@ from palisade.data.secret import Secret
 
 @runtime_checkable
 class Units(Protocol):
-    """What DP-SGD samples, clips and protects as one.
+    """The units that DP-SGD samples, clips and protects, each as one.
 
     Every unit brings the same number of rows into a step, whose gradients are averaged before clipping. Then whatever
     a unit consists of, it moves the sum by at most C.
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The unit of the claim in words, such as `record`."""
 
     @property
-    def augmentations(self) -> int: ...
+    def augmentations(self) -> int:
+        """Rows of each record that takes part, which random transforms make different."""
 
     @property
-    def rows_per_unit(self) -> int: ...
+    def rows_per_unit(self) -> int:
+        """Rows that a unit brings into a step, side by side."""
 
     def __len__(self) -> int: ...
 
@@ -52,16 +55,19 @@ class SingleRecords:
 
     @property
     def name(self) -> str:
+        """`record`: the claim holds for a single record."""
         return "record"
 
     @property
     def rows_per_unit(self) -> int:
+        """Rows that a record brings into a step: its augmentations."""
         return self.augmentations
 
     def __len__(self) -> int:
         return self.records
 
     def rows(self, taken: Int64[np.ndarray, " taken"], model: int, step: int) -> Int64[np.ndarray, " rows"]:
+        """Every record that was taken, as many times as it has augmentations."""
         return np.repeat(taken, self.augmentations)
 
 
@@ -95,12 +101,14 @@ class Groups:
 
     @property
     def rows_per_unit(self) -> int:
+        """Rows that a group brings into a step: augmentations of as many records as the bound allows."""
         return self.records_per_group * self.augmentations
 
     def __len__(self) -> int:
         return self.count
 
     def rows(self, taken: Int64[np.ndarray, " taken"], model: int, step: int) -> Int64[np.ndarray, " rows"]:
+        """Records drawn from every group that was taken, each as many times as it has augmentations."""
         philox = np.random.Philox(key=0)
         draw, state = np.random.Generator(philox), philox.state
         chosen = []

@@ -42,8 +42,10 @@ class AdversarialRegularization(Defense):
 
     @property
     def strength(self) -> float:
+        """The weight λ of the attacker's belief in the loss."""
         return self.weight
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[pl.Callback]:
+        """The attacker that learns beside the models, on members and reference records."""
         split.require("reference", who="defense=adversarial_regularization")
         return [Adversary(self.weight, self.warm_up, fitter, split)]

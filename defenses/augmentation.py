@@ -62,9 +62,15 @@ class Augmentation(Defense):
 
     @property
     def strength(self) -> float:
+        """The amount by which records are changed."""
         return self.amount
 
     def inputs(self, batch: Batch, draws: Draws) -> Batch:
+        """The batch with every record changed anew; labels stay.
+
+        Raises:
+            ValueError: if records are texts.
+        """
         if not batch.x.is_floating_point():
             raise ValueError("defense=augmentation changes numbers, not words; choose another defense for texts")
         change: Callable[[Tensor, Draws, int], Tensor] = getattr(self, f"_{self.kind}")

@@ -35,8 +35,10 @@ class ConvexConcave(Defense):
 
     @property
     def strength(self) -> float:
+        """The share α of the cross-entropy in the loss."""
         return self.alpha
 
     def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        """α·CE − (1 − α)·exp(exp(−CE)) of every record."""
         losses = super().loss(logits, batch, epoch)
         return self.alpha * losses - (1 - self.alpha) * losses.neg().exp().exp()

@@ -57,16 +57,20 @@ class Deduplication(Composed):
 
     @property
     def strength(self) -> float | None:
+        """The similarity of duplicates; that of the base where only exact ones are removed."""
         return self.base.strength if self.threshold is None else self.threshold
 
     def network(self, network: nn.Module) -> nn.Module:
+        """The architecture that the base makes of it."""
         return self.base.network(network)
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        """The base's training, on the members that are left without duplicates."""
         check_epochs(fitter)
         return self.base.fit(fitter.base, split, self.kept(fitter.dataset, split, membership))
 
     def statement(self, fleet: Fleet) -> Statement:
+        """The base's claim; no guarantee where similar records are removed, since one then decides over others."""
         claim = self.base.statement(fleet)
         if self.threshold is None or not claim.guarantee:
             return claim

@@ -51,10 +51,12 @@ class Distillation(Composed):
 
     @property
     def roles(self) -> frozenset[str]:
+        """Those of the teacher's defense, and the reference records that the student learns from."""
         return self.base.roles | {"reference"}
 
     @property
     def cost(self) -> float:
+        """The teacher's cost, and one plain training for the student."""
         return self.base.cost + 1
 
     @property
@@ -67,6 +69,7 @@ class Distillation(Composed):
         return self.temperature**2 * super().loss(logits / self.temperature, batch, epoch)
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        """Students, trained on the reference records that their teachers are surest about."""
         count = check_count(split, "records", self.records)
         student = replace(fitter, size=count)
         check_batch(student, of="the student", remedy="or raise split.reference or defense.records")
@@ -80,6 +83,7 @@ class Distillation(Composed):
         return fleet
 
     def statement(self, fleet: Fleet) -> Statement:
+        """The teacher's claim, which the student inherits; it leaves out the reference records."""
         claim = self.base.statement(fleet.stages[TEACHER])
         return claim.leaving_out(PUBLIC) if claim.guarantee else claim
 

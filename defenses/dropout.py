@@ -43,9 +43,15 @@ class Dropout(Defense):
 
     @property
     def strength(self) -> float:
+        """The probability p that an output is dropped."""
         return self.rate
 
     def network(self, network: nn.Module) -> nn.Module:
+        """The network with dropout after every activation layer; names of parameters stay.
+
+        Raises:
+            ValueError: if it has no activation layer.
+        """
         places = [
             (name, layer)
             for name, layer in network.named_modules(remove_duplicate=False)
@@ -61,6 +67,7 @@ class Dropout(Defense):
         return network
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[pl.Callback]:
+        """The source of each step's masks."""
         return [Masks(fitter)]
 
 
@@ -83,6 +90,11 @@ class DroppedOut(nn.Dropout):
         self.draws, self.calls = draws, 0
 
     def forward(self, x: Float[Tensor, "*models batch ..."]) -> Float[Tensor, "*models batch ..."]:
+        """Activations; in training, each is 0 with probability p and otherwise 1/(1 − p) times as large.
+
+        Raises:
+            ValueError: in training outside a fit, which draws the masks.
+        """
         y: Tensor = self.activation(x)
         if not self.training:
             return y
@@ -108,10 +120,12 @@ class Masks(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
+        """Lightning's hook before a step: the random numbers of the step for every layer."""
         stacked = len(self.models) > 1
         self._start(pl_module, Draws(secret=self.secret, models=self.models, step=trainer.global_step, stacked=stacked))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after training: takes the random numbers away."""
         self._start(pl_module, None)
 
     def _start(self, module: nn.Module, draws: Draws | None) -> None:

@@ -43,13 +43,20 @@ class EarlyStopping(Defense):
 
     @property
     def roles(self) -> frozenset[str]:
+        """The validation records, unless the number of epochs is fixed."""
         return frozenset({"validation"} if self.epochs is None else ())
 
     @property
     def strength(self) -> float | None:
+        """The fixed number of epochs, or else the patience in epochs."""
         return self.patience if self.epochs is None else self.epochs
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[pl.Callback]:
+        """The rule that ends training.
+
+        Raises:
+            ValueError: if the fixed number exceeds the epochs of the recipe.
+        """
         if self.epochs is None:
             assert self.patience is not None
             return [BestWeights(self.patience, fitter, split)]
@@ -69,6 +76,7 @@ class LastEpoch(pl.Callback):
         self.epochs = epochs
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after an epoch: ends training after the last one."""
         trainer.should_stop = trainer.current_epoch + 1 >= self.epochs
 
 
@@ -93,6 +101,7 @@ class BestWeights(pl.Callback):
         self.best: list[Tensor] = []
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after an epoch: keeps each model's best weights, and ends once all lost patience."""
         network: nn.Module = pl_module.network  # type: ignore[assignment]
         self.best = self.best or [weights.clone() for weights in self._weights(network)]
         losses = self._losses(network)
@@ -106,6 +115,7 @@ class BestWeights(pl.Callback):
         trainer.should_stop = bool(done.all())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after training: puts every model's best weights back."""
         self._put_back(pl_module.network, torch.ones_like(self.waited, dtype=torch.bool))  # type: ignore[arg-type]
 
     def _put_back(self, network: nn.Module, models: Bool[Tensor, " models"]) -> None:

@@ -48,9 +48,11 @@ class HAMP(Defense):
 
     @property
     def strength(self) -> float:
+        """Entropy of the soft labels, as a share of the largest possible."""
         return self.entropy
 
     def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        """KL(soft label ‖ prediction) − α·H(prediction) of every record, in nats."""
         classes = logits.shape[-1]
         p = confidence(self.entropy, classes)
         targets = F.one_hot(batch.y, classes) * (p - (1 - p) / (classes - 1)) + (1 - p) / (classes - 1)
@@ -61,7 +63,7 @@ class HAMP(Defense):
 
 @cache
 def confidence(entropy: float, classes: int) -> float:
-    """What the true class of a soft label gets so that its entropy is `entropy`·log(classes), to 1e-12."""
+    """Share of the true class in a soft label whose entropy is `entropy`·log(classes), to 1e-12."""
 
     def excess(p: float) -> float:
         return float(entr(p) + entr(1 - p) + (1 - p) * math.log(classes - 1) - entropy * math.log(classes))

@@ -34,7 +34,9 @@ class L1(Defense):
 
     @property
     def strength(self) -> float:
+        """The weight λ of the penalty."""
         return self.weight
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
+        """The penalty, whose gradient is λ·sign(θ)."""
         return [Penalty(self.weight, slope=torch._foreach_sign)]

@@ -34,7 +34,9 @@ class L2(Defense):
 
     @property
     def strength(self) -> float:
+        """The weight λ of the penalty."""
         return self.weight_decay
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
+        """The penalty, whose gradient is λ·θ."""
         return [Penalty(self.weight_decay, slope=lambda weights: weights)]

@@ -34,9 +34,11 @@ class LabelSmoothing(Defense):
 
     @property
     def strength(self) -> float:
+        """The share a of a label that all classes get."""
         return self.amount
 
     def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        """Cross-entropy of every record with its smoothed label."""
         classes = logits.shape[-1]
         smoothed = (1 - self.amount) * soft_labels(batch, classes) + self.amount / classes
         return super().loss(logits, batch._replace(targets=smoothed), epoch)

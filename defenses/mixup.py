@@ -40,9 +40,15 @@ class Mixup(Defense):
 
     @property
     def strength(self) -> float:
+        """The parameter α of the Beta distribution that shares are drawn from."""
         return self.alpha
 
     def inputs(self, batch: Batch, draws: Draws) -> Batch:
+        """Mixtures of every record with a random one of its batch; labels are mixed by the same share.
+
+        Raises:
+            ValueError: if records are texts.
+        """
         if not batch.x.is_floating_point():
             raise ValueError("defense=mixup mixes numbers, not words; choose another defense for texts")
         # Padded rows sort last, so that real ones are shuffled among themselves.
@@ -58,6 +64,7 @@ class Mixup(Defense):
         return batch._replace(x=mixed(batch.x), targets=mixed(soft_labels(batch)))
 
     def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        """Cross-entropy of every mixture with its mixed label."""
         if batch.targets is not None:  # mixed before it was known how many classes there are
             absent = logits.shape[-1] - batch.targets.shape[-1]
             batch = batch._replace(targets=F.pad(batch.targets, (0, absent)))

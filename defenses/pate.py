@@ -65,6 +65,7 @@ class PATE(Defense):
 
     @property
     def roles(self) -> frozenset[str]:
+        """The reference records that are voted on."""
         return frozenset({"reference"})
 
     @property
@@ -74,6 +75,7 @@ class PATE(Defense):
 
     @property
     def votes(self) -> NoisyVotes:
+        """The noisy vote by which teachers answer."""
         return NoisyVotes(
             noise_multiplier=self.noise_multiplier,
             threshold=self.threshold,
@@ -81,6 +83,7 @@ class PATE(Defense):
         )
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        """Students, trained on the reference records that their teachers answered."""
         queries = check_count(split, "queries", self.queries)
         public = reference_as_pool(split)
         student = replace(fitter, size=queries)
@@ -108,6 +111,7 @@ class PATE(Defense):
         return fleet
 
     def statement(self, fleet: Fleet) -> Statement:
+        """The claim that the votes prove, whatever the student makes of them."""
         return next(callback.statement for callback in fleet.callbacks if isinstance(callback, Claim))
 
     def _claim(self, fitter: Fitter, split: Split, queries: int) -> Statement:

@@ -41,9 +41,11 @@ class RelaxLoss(Defense):
 
     @property
     def strength(self) -> float:
+        """The target loss α, in nats."""
         return self.alpha
 
     def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        """Loss of every record; below α in the batch's mean, ascent in even epochs, flattened labels in odd ones."""
         losses = super().loss(logits, batch, epoch)
         rows = batch.mask.sum(dim=-1, keepdim=True).clamp(min=1)
         above = losses.where(batch.mask, 0).sum(dim=-1, keepdim=True) / rows > self.alpha

@@ -70,6 +70,7 @@ class Selena(Composed):
 
     @property
     def cost(self) -> float:
+        """The base's cost for the K − L sub-models that each record is in, and for the student."""
         return (self.sub_models - self.left_out + 1) * self.base.cost
 
     @property
@@ -78,9 +79,11 @@ class Selena(Composed):
         return self.left_out
 
     def network(self, network: nn.Module) -> nn.Module:
+        """The architecture that the base makes of it."""
         return self.base.network(network)
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        """Students, trained on the members with the labels that unseeing sub-models give them."""
         check_epochs(fitter)
         plan = Ensembles.of(
             fitter.base, SUB_MODELS, split, parts=self.sub_models, seen_by=self.sub_models - self.left_out
@@ -100,6 +103,7 @@ class Selena(Composed):
         return student
 
     def statement(self, fleet: Fleet) -> Statement:
+        """The claim of all trainings that a record is in: K − L sub-models and the student."""
         return composed(
             [
                 Trainings(
@@ -113,7 +117,7 @@ class Selena(Composed):
 
 
 def learns_soft_labels(defense: Defense) -> bool:
-    """Whether a defense's loss depends on soft labels where there are any, rather than on classes alone."""
+    """Dependence of a defense's loss on soft labels where there are any, rather than on classes alone."""
     one = torch.ones(1, dtype=torch.int64)
     batch = Batch(x=torch.zeros(1, 1), y=one, mask=one.bool(), records=one)
     logits, sure, unsure = torch.tensor([[1.0, -1.0, 0.5]]), torch.eye(3)[:1], torch.full((1, 3), 1 / 3)

@@ -36,7 +36,7 @@ SIGN = (
 
 
 class Guesses(NamedTuple):
-    """What the one-run bounds count.
+    """Counts of a one-run audit, for its bounds.
 
     Args:
         canaries: records whose inclusion was drawn.
@@ -51,7 +51,7 @@ class Guesses(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Audit:
-    """What an attack's scores prove about one model; prints as a summary.
+    """One-run audit of a model by an attack's scores; prints as a summary.
 
     Args:
         auc: with its interval, like all metrics.
@@ -139,7 +139,7 @@ def audit_records(
     alpha: float = 0.05,
     seed: int = 0,
 ) -> Audit:
-    """The same of records whose order does not depend on who is a member, so that a fixed seed may break ties."""
+    """Audit of records whose order does not depend on who is a member, so that a fixed seed may break ties."""
     in_scores, out_scores = scores[members], scores[~members]
     if min(len(in_scores), len(out_scores)) < 2:
         passed = f"in_scores={len(in_scores)}, out_scores={len(out_scores)}"

@@ -1,4 +1,4 @@
-"""What to say of an attack that finds few members at few false accusations: is it guessing, or not?"""
+"""Words on an attack that finds few members at few false accusations: is it guessing, or not?"""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ from palisade.evaluation.table import NOTHING
 
 @runtime_checkable
 class Measured(Searchable, Protocol):
-    """What attacks found, on a fleet or on one model."""
+    """Results of attacks, on a fleet or on one model."""
 
     @property
-    def attacks(self) -> list[str]: ...
+    def attacks(self) -> list[str]:
+        """Names of the attacks that have scores."""
 
-    def get(self, metric: str, *, attack: str = ...) -> Row: ...
+    def get(self, metric: str, *, attack: str = ...) -> Row:
+        """The result of this metric, which must have been measured."""
 
 
 def against_chance(found: Measured, attack: str) -> str:

@@ -1,4 +1,4 @@
-"""Which runs stand for an evaluation, and which for a defense, where not all can be shown."""
+"""The choice of runs that stand for an evaluation, and for a defense, where not all can be shown."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def chosen(findings: Sequence[Findings]) -> list[tuple[str, Findings]]:
 
 
 def _though(best: Findings, runs: Sequence[Findings]) -> str:
-    """What a heading must add where the undefended models of the same seed leak as little."""
+    """Addition to a heading where the undefended models of the same seed leak as little."""
     bare = [found for found in runs if is_undefended(found) and found.seed == best.seed]
     alike = any(is_resolved(found) == is_resolved(best) and leaking(found) <= leaking(best) for found in bare)
     return ", though no less was found than undefended" * alike
@@ -71,7 +71,7 @@ def readable(lines: Sequence[Series]) -> Sequence[Series]:
 
 
 def are_many(lines: Sequence[Series]) -> bool:
-    """Whether figures with a legend of runs show only one of each line."""
+    """Need of figures with a legend of runs to show only one of each line."""
     return sum(len(line.runs) for line in lines) > MANY
 
 
@@ -82,6 +82,7 @@ def _best(runs: Sequence[Findings], most: float) -> Findings:
 
 
 def least_leaking(findings: Sequence[Findings]) -> Findings:
+    """The run whose strongest attack finds least; of equal ones the most useful."""
     return min(findings, key=lambda found: (leaking(found), -worth(found)))
 
 
@@ -98,17 +99,18 @@ def leaking(found: Findings) -> float:
 
 
 def is_resolved(found: Findings) -> bool:
-    """Whether the TPR at 1 % FPR says how much leaks: neither too few non-members nor too many of one score."""
+    """Validity of the TPR at 1 % FPR as a measure: neither too few non-members nor too many of one score."""
     row = strongest_row(found, tpr_at(FPR))
     return row is not None and row.value is not None and not is_tied(found)
 
 
 def is_masked(found: Findings, together: Sequence[Findings]) -> bool:
+    """Masking of what a run leaks: labels alone tell more than attacks on scores find."""
     return any(masked(found, together))
 
 
 def seed_text(found: Findings, findings: Sequence[Findings]) -> str:
-    """What tells a run from those of other seeds, if there are any."""
+    """Words that tell a run from those of other seeds, if there are any."""
     return f" (seed {found.seed})" if len({other.seed for other in findings}) > 1 else ""
 
 

@@ -1,4 +1,4 @@
-"""Whether a stated ε has been disproved: the only finding on ε that may fail an evaluation."""
+"""Refutation of a stated ε: the only finding on ε that may fail an evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from palisade.evaluation.findings import Findings
 from palisade.evaluation.statistics.epsilon import one_run
 
 LEVEL = 0.05
-"""How often an evaluation may call true claims violated, all its claims together."""
+"""Probability that an evaluation calls a true claim violated, at most, all its claims together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ def violations(findings: Sequence[Findings]) -> list[Violation]:
 
 
 def is_tested(found: Findings) -> bool:
-    """Whether there is a claim, it is about what the attacks do, and not tested once more behind a guard."""
+    """Testability of a claim: there is one, it bounds these attacks, and no guard makes it the same test again."""
     return found.statement.guarantee and found.bounded and found.guard == "none"
 
 
@@ -68,7 +68,7 @@ def ways_of(found: Findings) -> int:
 
 
 def is_refutable(found: Findings, level: float) -> bool:
-    """Whether a perfect attack would disprove the run's claim: with few guesses or a large δ none can."""
+    """Refutability of the run's claim by a perfect attack: with few guesses or a large δ none can."""
     perfect = replace(found, audit={**found.audit, "correct": found.audit["guesses"]})
     return _bound(perfect, level) > (found.statement.epsilon or 0.0)
 

@@ -1,4 +1,4 @@
-"""Which runs may be drawn on one curve, and the points that are drawn."""
+"""Runs that may be drawn on one curve, and the points that are drawn."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FPR = FPRS[0]
 MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed")
 """Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
 OUTSIDE = ("data.root", "data.slices")
-"""Where a data set lies, and by which columns results are read, says nothing about what was learned."""
+"""Keys of a data set's place, and of the columns that results are read by, which say nothing about what was learned."""
 
 
 @runtime_checkable
@@ -27,10 +27,12 @@ class Configured(Protocol):
     """A run or what was found on it."""
 
     @property
-    def folder(self) -> object: ...
+    def folder(self) -> object:
+        """The place of the run, for errors."""
 
     @property
-    def config(self) -> Mapping[str, Any]: ...
+    def config(self) -> Mapping[str, Any]:
+        """Plain settings that the run was trained with."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +67,17 @@ class Series:
 
     @property
     def undefended(self) -> bool:
+        """Absence of defense and guard in all runs of the line."""
         return is_undefended(self.runs[0])
 
     @property
     def canary(self) -> str:
+        """Kind of canaries that alone are attacked; `none` for all records."""
         return self.runs[0].canary
 
     @cached_property
     def points(self) -> list[Point]:
-        """What can be drawn: not a run whose attacks were all skipped or cannot be resolved at 1 % FPR, nor one whose
+        """Points that can be drawn: no run whose attacks were all skipped or cannot be resolved at 1 % FPR, none whose
         answers do not allow the utility that was chosen."""
         labelled = zip(self.runs, varying(self.runs), strict=True)
         return [point for found, label in labelled if (point := _point(found, label)) is not None]

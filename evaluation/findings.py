@@ -1,4 +1,4 @@
-"""What was measured on one run: tidy rows, ROC curves, the claim, and what could not be measured."""
+"""Findings on one run: tidy rows, ROC curves, the claim, and what could not be measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 Name = TypeVar("Name")
 MEASURED = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
-"""What is kept of findings besides their rows."""
+"""Fields of findings that are kept besides their rows."""
 FPRS = (0.01, 0.001)
 AUC = "auc"
 TARGETS = "targets"
@@ -187,7 +187,7 @@ class Findings:
         return cls.of(run, **{**kept, "rows": rows, "roc": roc}, utility=utility)
 
     def to_json(self) -> dict[str, Any]:
-        """What was measured, without what the run itself says."""
+        """Plain values of all that was measured, without what the run itself says."""
         measured = {name: getattr(self, name) for name in MEASURED}
         return {**measured, "rows": [vars(row) for row in self.rows]}
 
@@ -202,7 +202,7 @@ class Findings:
         return row
 
     def find(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row | None:
-        """The same, or None."""
+        """The one row with this metric, None if there is none."""
         return self._named.get((metric, attack, group, model))
 
     @cached_property
@@ -211,6 +211,7 @@ class Findings:
 
     @property
     def attacks(self) -> list[str]:
+        """Names of the attacks that were not skipped."""
         return list(self.roc)
 
     @cached_property
@@ -232,7 +233,7 @@ class Findings:
         return most_powerful(powers)
 
     def on_few(self, attack: str) -> bool:
-        """Whether it attacked so few of the models that no interval over them, and no verdict, rests on it."""
+        """Restriction of an attack to so few of the models that no interval over them, and no verdict, rests on it."""
         row = self.find(TARGETS, attack=attack)
         return row is not None and (row.value or 0.0) < LEAST_TARGETS
 

@@ -15,7 +15,7 @@ FEWEST = 3
 
 
 def has_frontier(lines: Sequence[Series]) -> bool:
-    """Whether a figure shows it."""
+    """Presence of a frontier that a figure shows: enough runs, of which more than one is on it."""
     return sum(line.canary == "none" for line in lines) >= FEWEST and len(frontier(lines)) > 1
 
 

@@ -1,4 +1,4 @@
-"""What must hold of the settings of an evaluation before any of them is used."""
+"""Checks of an evaluation's settings before any of them is used."""
 
 from __future__ import annotations
 
@@ -28,13 +28,21 @@ def check_given(settings: Mapping[str, Any]) -> None:
         check_group(key, settings[key])
     for name, node in settings["attack"].items():
         check_group(f"attack.{name}", node)
-    if (data := settings.get("data")) is not None:
+    _check_data(settings.get("data"))
+    for key in (key for key in PLACES if settings.get(key) is not None):
+        place(key, settings[key])
+    _check_folder_names(settings)
+
+
+def _check_data(data: Mapping[str, Any] | None) -> None:
+    if data is not None:
         if not data.keys() & {"name", "path"}:
             raise ValueError(f"data={dict(data)} names no data set; choose data=<name>")
         for key in (key for key in ("name", "path") if data.get(key) is not None):
             place(f"data.{key}", data[key])
-    for key in (key for key in PLACES if settings.get(key) is not None):
-        place(key, settings[key])
+
+
+def _check_folder_names(settings: Mapping[str, Any]) -> None:
     named = {"name": settings["name"]} if settings.get("name") is not None else {}
     if (search := settings.get("search")) is not None:
         named["search.name"] = search.get("name")
@@ -44,4 +52,5 @@ def check_given(settings: Mapping[str, Any]) -> None:
 
 
 def is_folder_name(name: Any) -> bool:
+    """Fitness of a setting as the name of one folder, without a path."""
     return isinstance(name, str) and name not in ("", "..") and Path(name).name == name

@@ -19,7 +19,7 @@ CLASS = "class"
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """What the strongest attack finds in a part of the records.
+    """Findings of the strongest attack in a part of the records.
 
     Args:
         name: such as `class 3 (income >50K)` or `sex=f`.

@@ -15,7 +15,8 @@ HALF = 0.5
 class Searchable(Protocol):
     """Results of attacks on a fleet or on one model, by metric."""
 
-    def find(self, metric: str, *, attack: str = ..., group: str = ...) -> Row | None: ...
+    def find(self, metric: str, *, attack: str = ..., group: str = ...) -> Row | None:
+        """The result of this metric, attack and group; None where there is none."""
 
 
 def excludes_guessing(found: Searchable, row: Row) -> bool:

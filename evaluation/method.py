@@ -1,4 +1,4 @@
-"""How runs are attacked: plain settings that travel to other processes and name what is kept."""
+"""Method of attacking runs: plain settings that travel to other processes and name what is kept."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ METHOD_VERSION = 8
 """Part of what kept findings are known by; raised when a change makes the same models give other numbers."""
 
 BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}
-"""What `conf/threat/black_box.yaml` says."""
+"""Settings of `conf/threat/black_box.yaml`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """Which attacks, with what grant.
+    """The attacks, and the grant they get.
 
     Args:
         attacks: for each attack the Hydra node that makes it.
@@ -75,6 +75,7 @@ class Method:
 
     @cached_property
     def grant(self) -> Grant:
+        """The grant of the threat model, without what concerns audits."""
         given = {name: value for name, value in self.threat.items() if name not in ("audit", "guesses")}
         return made(Grant, "threat", given)
 
@@ -97,11 +98,12 @@ class Method:
 
     @cached_property
     def audit(self) -> Attack:
+        """The attack whose guesses bound ε from below."""
         return _made("threat.audit", self.threat["audit"])
 
     @property
     def read_by(self) -> Utility:
-        """How useful runs are is read by this."""
+        """The utility that results are read by."""
         return Utility.named(self.utility)
 
     def slices_of(self, run: Run) -> Slices:

@@ -21,7 +21,7 @@ def with_reach(costs: Mapping[str, Any], settings: Mapping[str, Any], dataset: D
 
 
 def cost_of_attacks(run: Run, attacks: Sequence[Attack]) -> dict[str, Any]:
-    """What attacks on a run train besides, at most: models that are there already are taken for missing."""
+    """Models that attacks on a run train besides, at most: models that are there already are taken for missing."""
     models = sum(attack.threat.further_shadows for attack in attacks)
     settings = {**run.config, "fleet": {**run.config["fleet"], "models": models, "keep_checkpoints": 0}}
     trained = plan.cost(run, settings, run.dataset, range(models))

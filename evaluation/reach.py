@@ -1,4 +1,4 @@
-"""Which claims an audit can refute at all: known before anything is trained."""
+"""Claims that an audit can refute at all: known before anything is trained."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Reach:
         return one_run(self.canaries, guesses, guesses, self.delta, level / self.ways) if self.drawn else 0.0
 
     def sentence(self, level: float = LEVEL) -> str:
-        """Which claims can be refuted, and what it takes where that of the run cannot."""
+        """Claims that can be refuted, in words, and what it takes where that of the run cannot."""
         ceiling = self.ceiling(level)
         claims = f"claims up to ε = {math.floor(10 * ceiling) / 10}" if ceiling >= 0.1 else "no claim"
         told = f"this audit can refute {claims}"
@@ -92,6 +92,6 @@ class Reach:
 
 
 def states_epsilon(settings: Mapping[str, Any]) -> bool:
-    """Whether a run's defense is set up by an ε that it then claims: infinity is clipping alone."""
+    """Set-up of a run's defense by an ε that it then claims: infinity is clipping alone."""
     epsilon = settings["defense"].get("epsilon")
     return epsilon is not None and not math.isinf(epsilon)

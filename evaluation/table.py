@@ -25,7 +25,7 @@ UNRECORDED = (
     " tried before evaluations recorded them are not corrected for"
 )
 IF_LEAKED = "if the weights leak"
-"""What is said of attacks that hold the weights where a guard keeps these back."""
+"""Notice on attacks that hold the weights where a guard keeps these back."""
 WORDS = ("defense", "attack", "flags")
 """Headings of columns that hold no numbers: cells of these, and no others, may take several lines."""
 STYLES = {"violated": "bold red", "undefended": "bold", "": None}
@@ -145,7 +145,7 @@ def cells(found: Findings, flagged: str) -> tuple[str, ...]:
 
 
 def skips(findings: Sequence[Findings]) -> list[Skip]:
-    """What was skipped, each reason once."""
+    """Skipped attacks, each reason once."""
     where: dict[tuple[str, str], list[str]] = {}
     for found in ordered(findings):
         for attack, reason in found.skipped.items():
@@ -182,7 +182,7 @@ def attack_text(found: Findings, attack: str) -> str:
 
 
 def if_leaked(found: Findings, row: Row) -> bool:
-    """Whether a number is about weights that are not released: there is a guard for answers only."""
+    """Test for a number about weights that are not released: there is a guard for answers only."""
     return found.guard != "none" and row.access == "white_box"
 
 

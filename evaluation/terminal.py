@@ -14,7 +14,7 @@ WIDTH = 120
 
 
 def console_for(file: TextIO | None = None) -> Console:
-    """Where tables are printed, of a fixed width where there is no terminal."""
+    """The console that tables are printed on, of a fixed width where there is no terminal."""
     console = Console(file=file or sys.stdout, highlight=False, markup=False)
     if not console.is_terminal:
         console.width = WIDTH
@@ -22,6 +22,7 @@ def console_for(file: TextIO | None = None) -> Console:
 
 
 def empty_table() -> Table:
+    """A table without rows in the style of all tables of the terminal."""
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")
 
 
@@ -36,7 +37,7 @@ def show(console: Console, *parts: Table | Text | str) -> None:
 
 
 def _fitted(table: Table, room: int) -> int:
-    """How wide a table is after each of its columns holds its longest word, and those on the left what else fits."""
+    """Width of a table after each of its columns holds its longest word, and those on the left what else fits."""
     spaces = 2 * len(table.columns)  # between columns, and at both ends
     texts = [[str(text) for text in (column.header, *column.cells)] for column in table.columns]
     natural = [max(len(line) for text in own for line in text.splitlines() or [""]) for own in texts]

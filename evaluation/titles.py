@@ -1,4 +1,4 @@
-"""How runs are called in tables, legends and sentences."""
+"""Titles of runs in tables, legends and sentences."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ CLOSE = 0.02
 
 
 def is_undefended(found: Findings) -> bool:
+    """Absence of defense and guard."""
     return found.defense == "none" and found.guard == "none"
 
 
 def has_canaries(found: Findings) -> bool:
-    """Whether only canaries were scored, rather than all records that a model may be trained on."""
+    """Test for canaries that alone were scored, rather than all records that a model may be trained on."""
     return found.canary != "none"
 
 
@@ -44,6 +45,7 @@ class Strength(NamedTuple):
 
     @classmethod
     def of(cls, found: Findings) -> Strength:
+        """The texts of a run's strengths; ε is left to `epsilon` where it is what varies."""
         own = "" if found.strength is None or is_strength_epsilon(found) else f"{found.strength:g}"
         stated = "" if found.epsilon is None else f"ε={epsilon_text(found.epsilon)}"
         return cls(own, stated, "" if found.guard_strength is None else f"{found.guard_strength:g}")
@@ -58,7 +60,7 @@ class Strength(NamedTuple):
 
 
 def varying(runs: Sequence[Findings]) -> list[str]:
-    """What tells the runs of a line apart, such as `0.001 + 3` if both strengths vary; of a single run all there is."""
+    """Labels that tell the runs of a line apart, such as `0.001 + 3` if both strengths vary; all of a single run."""
     strengths = [Strength.of(found) for found in runs]
     columns = zip(*strengths, strict=True)
     kept = [column if len(set(column)) > 1 or len(runs) == 1 else ("",) * len(runs) for column in columns]
@@ -73,7 +75,7 @@ def setting(found: Findings) -> str:
 
 
 def brief(found: Findings) -> str:
-    """The same for a table that tells ε in another column, such as `none + topk 3`."""
+    """The defense with its strength for a table that tells ε in another column, such as `none + topk 3`."""
     return _with_guard(f"{found.defense} {Strength.of(found).own}".strip(), found)
 
 
@@ -83,7 +85,7 @@ def title(found: Findings) -> str:
 
 
 def canary_text(found: Findings) -> str:
-    """What a title adds where only canaries were scored."""
+    """Addition to a title where only canaries were scored."""
     return f" with {found.canary} canaries" if has_canaries(found) else ""
 
 
@@ -100,7 +102,7 @@ def epsilon_text(epsilon: float) -> str:
 
 
 def is_strength_epsilon(found: Findings) -> bool:
-    """Whether the stated ε is the very value that a sweep over the defense varies."""
+    """Test for a stated ε that is the very value that a sweep over the defense varies."""
     if found.epsilon is None or found.strength is None:
         return False
     return math.isclose(found.strength, found.epsilon, rel_tol=CLOSE)

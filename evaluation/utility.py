@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 CALIBRATION = "test_calibration_error"
 """The metric that stands beside every utility: how far probabilities are from how often they are right."""
 AFFORDABLE = 0.05
-"""What little is lost for protection: points of a rate, or nats of log loss, which is as much of a likelihood."""
+"""A small loss for protection: points of a rate, or nats of log loss, which is as much of a likelihood."""
 NOTHING = "–"
 
 
@@ -58,7 +58,7 @@ class Utility:
 
     @property
     def nearly(self) -> str:
-        """What is said of runs that lose no more than is affordable."""
+        """Description of runs that lose no more than is affordable."""
         lost = f"{100 * AFFORDABLE:g} points" if self.is_rate else f"{AFFORDABLE:g}"
         return f"within {lost} of the best {self.words.replace('test ', '')}"
 
@@ -92,6 +92,6 @@ UTILITIES: Mapping[str, Utility] = {
 
 
 def worth(found: Findings) -> float:
-    """How useful a run is by the measure that was chosen; more is better, −inf where it could not be measured."""
+    """Usefulness of a run by the measure that was chosen; more is better, −inf where it could not be measured."""
     row = found.find(found.utility.metric)
     return -math.inf if row is None else found.utility.worth(row.value)

@@ -42,6 +42,14 @@ class GridsSweeper(BasicSweeper):
         self.grids = grids
 
     def sweep(self, arguments: list[str]) -> Any:
+        """The runs of all grids, one after the other, as Hydra asks for them.
+
+        Args:
+            arguments: overrides of the command line, which hold for every grid.
+
+        Returns:
+            The results of the jobs; None where only costs were asked for.
+        """
         assert self.hydra_context is not None and self.launcher is not None and self.config is not None
         parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
         jobs: list[list[str]] = []
@@ -72,7 +80,7 @@ def total(configs: Sequence[DictConfig]) -> int:
 
 
 def costs(job: JobReturn) -> Any:
-    """What a run costs.
+    """Cost of a run.
 
     Raises:
         ValueError: if its settings are wrong.

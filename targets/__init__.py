@@ -1,4 +1,4 @@
-"""What is trained and released."""
+"""Targets: the models that are trained and released."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ MALFORMED = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, RuntimeError),
     *(MemoryError, SafetensorError),
 )
-"""What a file that is no release makes its readers raise."""
+"""Errors that readers raise over a file that is no release."""
 
 
 @contextmanager

@@ -74,16 +74,18 @@ class Stage:
 
     @property
     def folder(self) -> Path:
+        """Folder of these shadows, inside the target's run."""
         return self.run / FOLDER / self.name
 
     @cached_property
     def secret(self) -> Secret:
+        """Secret of these shadows: their draws have nothing in common with those of the run or of other stages."""
         return Secret.load(self.run / "private" / "secret").stage(f"{FOLDER} {self.name}")
 
     def membership(
         self, config: Mapping[str, Any], split: Split, models: Sequence[int]
     ) -> Bool[np.ndarray, "models pool"]:
-        """Which shadow is trained on which pool record: coins of the stage, but for the anchors."""
+        """Membership of pool records in each shadow: coins of the stage, but for the anchors."""
         rows = Membership(**config["membership"]).draw(split, models, self.secret)
         with np.load(self.folder / ANCHORS) as anchors:
             rows[:, anchors["inside"]] = True

@@ -1,4 +1,4 @@
-"""Which models from before the end of training are kept, and the files in which all weights of a run lie."""
+"""Models that are kept from before the end of training, and the files in which all weights of a run lie."""
 
 from __future__ import annotations
 

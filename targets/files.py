@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 PART = ".part"
-"""What the names of unfinished files begin with; process and host follow, so that a dead writer's are known."""
+"""Beginning of the names of unfinished files; process and host follow, so that a dead writer's are known."""
 
 
 @contextmanager
@@ -60,11 +60,17 @@ def creating(folder: Path) -> Iterator[Path]:
 
 
 def write(path: Path, text: str) -> None:
+    """Writes a text file, whole or not at all (UTF-8)."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Writes plain values as a JSON file, whole or not at all.
+
+    Raises:
+        ValueError: if a number is NaN or infinite.
+    """
     write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 

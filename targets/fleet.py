@@ -133,6 +133,7 @@ class Fitter:
 
     @property
     def arithmetic(self) -> Arithmetic:
+        """Sampling rate, steps and δ by recipe and public size, equal for all models."""
         return self.recipe.arithmetic(self.size)
 
     def train(

@@ -20,11 +20,11 @@ from palisade.targets.trials import COUNTED, TRIALS
 from palisade.targets.tuning import CLAIMED, MAY_TUNE
 
 FORGOTTEN = ".forgotten-"
-"""What the name of a run begins with while it is being removed."""
+"""Beginning of a run's name while it is being removed."""
 PLACES = {"root": "runs", "reports": "reports", "released": "released"}
-"""Where runs, reports and releases are kept unless a setting names another folder."""
+"""Folders of runs, reports and releases unless a setting names another one."""
 SHARED = ("data", "split", "membership", "seed", "names", "canary")
-"""What a run has in common with the trials that it was tuned by."""
+"""Settings that a run has in common with the trials that it was tuned by."""
 
 
 def forget(folder: Path, root: Path, reports: Path, released: Path) -> str:
@@ -69,7 +69,7 @@ def check_inside(folder: Path, root: Path) -> None:
 
 
 def is_run(folder: Path) -> bool:
-    """Whether a folder is a run, whole or not."""
+    """Test for the folder of a run, whole or not."""
     return (folder / "config.yaml").is_file() and (folder / "private" / "secret").is_file()
 
 
@@ -100,7 +100,7 @@ def naming(names: Sequence[str], reports: Path) -> list[str]:
 
 
 def started(folder: Path) -> Path:
-    """What a run is called while it is being removed."""
+    """Name of a run while it is being removed."""
     return folder.with_name(f"{FORGOTTEN}{folder.name}")
 
 

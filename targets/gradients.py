@@ -1,4 +1,4 @@
-"""What the holder of a model's weights can compute about each record: gradients and activations."""
+"""Gradients and activations about each record, as the holder of a model's weights can compute them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def slopes(
     x: Real[np.ndarray, "records ..."],
     y: Int64[np.ndarray, " records"],
 ) -> Float[np.ndarray, " records"]:
-    """How fast each record's cross-entropy rises when the weights move: ⟨∇ℓ(x; θ), v⟩, float32, in evaluation mode.
+    """Slope of each record's cross-entropy as the weights move: ⟨∇ℓ(x; θ), v⟩, float32, in evaluation mode.
 
     One forward-mode pass gives it for all records of a chunk, without any record's gradient.
 

@@ -40,11 +40,14 @@ class Target(pl.LightningModule):
         self.optimizer, self.loss_divisor = optimizer, loss_divisor
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> Batch:
+        """Lightning's hook before a step: the defense's changed inputs in place of the records."""
         return self.inputs(batch, self.trainer.global_step)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        """Lightning's hook for a step: the sum of the real rows' losses, over the loss's divisor."""
         losses = self.loss(self.network(batch.x), batch, self.current_epoch)
         return losses.where(batch.mask, 0).sum() / self.loss_divisor
 
     def configure_optimizers(self) -> optim.Optimizer:
+        """Lightning's hook before the first step: the recipe's optimizer for all parameters."""
         return self.optimizer(self.network.parameters())

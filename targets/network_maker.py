@@ -83,7 +83,7 @@ class NetworkMaker:
 
 
 def _shape(answer: object) -> str:
-    """What a network takes or gives, in a few words."""
+    """Input or output of a network, in a few words."""
     if not isinstance(answer, Tensor):
         return f"a {type(answer).__name__}"
     return f"{str(answer.dtype).removeprefix('torch.')} {tuple(answer.shape)}"

@@ -14,12 +14,26 @@ GROUP_SIZE = 8
 
 
 def activation_class(name: str) -> type[nn.Module]:
+    """The layer class of an activation by its name in the settings.
+
+    Raises:
+        ValueError: if no activation has this name.
+    """
     if name not in ACTIVATIONS:
         raise ValueError(f"network.activation={name} is unknown; choose one of {', '.join(ACTIVATIONS)}")
     return ACTIVATIONS[name]
 
 
 def check_widths(key: str, widths: Sequence[int]) -> None:
+    """Refusal of layer widths that are no whole numbers from 1 on.
+
+    Args:
+        key: of the setting, for the error.
+        widths: one per layer; there may be none.
+
+    Raises:
+        ValueError: if they are not.
+    """
     if not isinstance(widths, Sequence) or not all(isinstance(width, int) and width >= 1 for width in widths):
         raise ValueError(f"{key}={widths} is no list of widths; give whole numbers from 1 on, such as [128,64]")
 
@@ -51,6 +65,11 @@ class MLP(nn.Sequential):
         self.record_dimensions = len(shape)
 
     def forward(self, x: Real[Tensor, "..."]) -> Float[Tensor, "... classes"]:
+        """Logits of flattened records; leading model and batch dimensions stay.
+
+        Raises:
+            ValueError: if records are whole numbers (tokens).
+        """
         if not x.is_floating_point():
             raise ValueError(
                 "network=mlp or linear reads numbers, not words; use transformer (depth=0: a bag of words)"

@@ -1,4 +1,4 @@
-"""What libraries say while models are trained: left out where nobody can act on it, else in one line."""
+"""Notices of libraries while models are trained: left out where nobody can act on them, else in one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ NOTHING_TO_ACT_ON = (
     r"The '\w+' does not have many workers",  # records are in memory already
     r"The number of training batches \(\d+\) is smaller than the logging interval",  # epochs are logged, not steps
 )
-"""How the messages begin that no user can act on, as regular expressions."""
+"""Beginnings of messages that no user can act on, as regular expressions."""
 LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning")
 
 

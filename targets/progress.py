@@ -85,6 +85,7 @@ class Progress:
         self.path.unlink(missing_ok=True)
 
     def line(self) -> str:
+        """Models done and in all, time spent, time to go by the models trained so far, and the run in work."""
         elapsed = time.monotonic() - self.started
         trained = self.done - self.cached
         left = self.total - self.done

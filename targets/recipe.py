@@ -1,4 +1,4 @@
-"""How the models of a run are trained, and the arithmetic that follows from it."""
+"""Recipe by which the models of a run are trained, and the arithmetic that follows from it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MAX_MODELS, MAX_WORKERS = 100_000, 1024
 
 @dataclass(frozen=True, kw_only=True)
 class FleetSettings:
-    """How many models a run has, and how they are made; nothing here changes what a model learns.
+    """Number of models in a run, and how they are made; nothing here changes what a model learns.
 
     Args:
         models: K, 1 to 100,000; each is a target once and a shadow for the others.
@@ -80,7 +80,7 @@ class Recipe:
 
     @classmethod
     def of_bases(cls, config: Mapping[str, Any]) -> tuple[Recipe, ...]:
-        """The same for the base of the defense, that base's own base, and so on."""
+        """Recipes of the base of the defense, of that base's own base, and so on."""
         _, *bases = stages(config)
         return tuple(cls.of(*stage) for stage in bases)
 
@@ -89,6 +89,11 @@ class Recipe:
         return Arithmetic(size=size, batch_size=self.batch_size, epochs=self.epochs)
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
+        """The optimizer of the settings for these parameters.
+
+        Raises:
+            ValueError: if its class is unknown, refuses its settings, or is no optimizer.
+        """
         from hydra.utils import instantiate
         from torch import optim
 
@@ -112,7 +117,7 @@ def stages(config: Mapping[str, Any], key: str = "defense") -> Iterator[tuple[Ma
 
 
 def trainers(config: Mapping[str, Any], key: str = "defense") -> dict[str, Mapping[str, Any]]:
-    """Where the trainer's settings stand: those of the run, and those that its defense at `key` puts in their place."""
+    """Places of the trainer's settings: those of the run, and those that its defense at `key` puts in their place."""
     own = config["defense"].get("trainer") or {}
     check_group(f"{key}.trainer", own)
     return {"trainer": config["trainer"], f"{key}.trainer": own}

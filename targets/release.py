@@ -74,10 +74,12 @@ class Release:
 
     @property
     def statement(self) -> Statement:
+        """The privacy claim that stands on the card."""
         return Statement.from_json(self.card["statement"])
 
     @property
     def classes(self) -> Sequence[str]:
+        """The words that class numbers stand for, by number."""
         classes: Sequence[str] = self.card["data"]["classes"]
         return classes
 
@@ -107,7 +109,7 @@ class Release:
         return [self.classes[k] for k in (answers if self.guard.level == "label" else answers.argmax(axis=-1))]
 
     def counts(self, rows: Any) -> Float64[np.ndarray, " classes"]:
-        """How many of the raw rows fall into each class, with noise: all that an aggregating release answers.
+        """Number of raw rows in each class, with noise: all that an aggregating release answers.
 
         Raises:
             ValueError: if this release does not aggregate, or the rows are too few.
@@ -240,7 +242,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
 
 
 def _plain(value: Any) -> Any:
-    """The same for strict JSON, which knows no infinity."""
+    """A value for strict JSON, which knows no infinity."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
     return INFINITY if value == math.inf else value

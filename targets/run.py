@@ -36,7 +36,7 @@ IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "see
 extend the same run, and so does the share that audits guess, which is fixed with the first model."""
 OLD = "was trained by another version, which trains other models; remove the folder, and train it again"
 PLACES = ("root", "path", "schema")
-"""Where data lies decides nothing: its content is hashed instead."""
+"""Settings of where data lies, which decide nothing: their content is hashed instead."""
 READ_BY = "slices"
 """The key of data that decides only how results are read."""
 LOCK = ".lock"
@@ -77,14 +77,17 @@ class Run:
 
     @property
     def name(self) -> str:
+        """The folder's name, with the guard where one stands before the models."""
         return self.folder.name + ("" if self.guard == NoGuard.name else f"+{self.guard}")
 
     @cached_property
     def made_guard(self) -> Guard:
+        """The guard that stands before the models, with its settings."""
         return registered(self.folder, self.guard)
 
     @cached_property
     def config(self) -> dict[str, Any]:
+        """Plain settings that the run was trained with, from `config.yaml`."""
         loaded: dict[str, Any] = yaml.safe_load((self.folder / "config.yaml").read_text())
         return loaded
 
@@ -104,6 +107,7 @@ class Run:
 
     @cached_property
     def statement(self) -> Statement:
+        """The privacy claim of what is answered: that of the models, as far as the guard leaves it standing."""
         return self.made_guard.behind(Statement.from_json(self._summary["statement"]), self.dataset)
 
     @cached_property
@@ -143,6 +147,7 @@ class Run:
 
     @property
     def secret(self) -> Secret:
+        """The secret of the run; only its owner can read the file."""
         return Secret.load(self.folder / "private" / "secret")
 
     def models(self) -> list[int]:
@@ -160,11 +165,11 @@ class Run:
         return kept_epochs(self.folder, self.models())
 
     def membership(self) -> Bool[np.ndarray, "models pool"]:
-        """Which model was trained on which pool record: recomputed from the secret, never stored."""
+        """Membership of pool records in each model: recomputed from the secret, never stored."""
         return Membership(**self.config["membership"]).draw(self.dataset.split, self.models(), self.secret)
 
     def groups(self) -> np.ndarray:
-        """Which models are left out together."""
+        """Groups of models that are left out together."""
         return Membership(**self.config["membership"]).groups(self.models())
 
     def check_secret(self, secret: str | None) -> None:
@@ -216,7 +221,7 @@ class Run:
         write_json(self.folder / "complete.json", {"models": max(models, kept), "results_version": RESULTS_VERSION})
 
     def audit(self) -> list[dict[str, Any]]:
-        """What attacks found on the whole fleet, if it was evaluated: numbers that may be published with a release."""
+        """Results of attacks on the whole fleet, if it was evaluated: numbers that may be published with a release."""
         kept = json.loads(self.metrics.read_text()) if self.metrics.exists() else {}
         if kept.get("models") != len(self.models()):
             return []
@@ -230,6 +235,7 @@ class Run:
         ]
 
     def is_complete(self) -> bool:
+        """Completeness: all models were trained and written."""
         return (self.folder / "complete.json").exists()
 
     def is_current(self) -> bool:
@@ -254,7 +260,7 @@ class Run:
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
-        """Whether this process may work on the run; another one that does excludes it."""
+        """Exclusive right of this process to work on the run; False while another one has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / LOCK).open("w") as file:
             try:

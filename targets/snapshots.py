@@ -26,6 +26,7 @@ class Snapshots(pl.Callback):
         self.taken: dict[int, Weights] = {}
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after an epoch: a copy of the weights, if this is one of the epochs."""
         if (epoch := trainer.current_epoch + 1) in self.epochs:
             self.taken[epoch] = self.weights()
 

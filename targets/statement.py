@@ -18,7 +18,7 @@ NOT_COVERED = (
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
-    """What is claimed, how it was accounted for, and what it does not cover.
+    """A privacy claim, its accounting, and what it does not cover.
 
     Public: it goes into cards and reports, so nothing in it may depend on the private records.
 
@@ -94,7 +94,7 @@ class Statement:
         return cls(guarantee=False)
 
     def leaving_out(self, *reasons: str | None) -> Statement:
-        """The same claim, with more that it does not cover; None is nothing."""
+        """This claim with more that it does not cover; None is nothing."""
         return replace(self, not_covered=(*self.not_covered, *(reason for reason in reasons if reason is not None)))
 
     def sentence(self) -> str:

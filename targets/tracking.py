@@ -83,6 +83,7 @@ class Follower(pl.Callback):
         self.loggers, self.predict, self.members, self.dataset = loggers, predict, members, dataset
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after an epoch: logs each model's numbers on members and on validation records."""
         validation = self.dataset.split.validation
         roles = {"train": self.members} | ({"validation": [validation] * len(self.members)} if len(validation) else {})
         for role, records in roles.items():
@@ -92,10 +93,12 @@ class Follower(pl.Callback):
                 logger.log_metrics(numbers, step=trainer.current_epoch + 1)
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after training: closes the loggers with success."""
         for logger in self.loggers:
             logger.finalize("success")
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Lightning's hook after an error: closes the loggers as failed."""
         for logger in self.loggers:
             logger.finalize("failed")
 

@@ -30,7 +30,7 @@ from palisade.targets.statement import Statement
 from palisade.targets.tracking import Tracker
 
 SETTLED = Path("private") / "settled.json"
-"""Where a run keeps what its defense settled before its first model; it may follow from the records."""
+"""File in which a run keeps what its defense settled before its first model; it may follow from the records."""
 STACK = 8
 """Models trained at once where stacking pays: more fill the cache, fewer waste the batched products."""
 STACKED_PARAMETERS = 200_000
@@ -103,7 +103,7 @@ def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership)
 
 
 def settled(folder: Path) -> Mapping[str, str]:
-    """What was settled for a run, if anything was."""
+    """Decisions that were settled for a run, if any were."""
     path = folder / SETTLED
     kept: Mapping[str, str] = json.loads(path.read_text()) if path.exists() else {}
     return kept
@@ -116,7 +116,7 @@ def recipe_digest(config: Mapping[str, Any]) -> str:
 
 
 def at_once(wanted: int | str, fitter: Fitter) -> int:
-    """How many models to train as one stack."""
+    """Number of models to train as one stack."""
     network = fitter.initial_network(fitter.models[0])
     if wanted == "auto":
         small = sum(p.numel() for p in network.parameters()) <= STACKED_PARAMETERS

@@ -53,6 +53,7 @@ class Block(nn.Module):
     def forward(
         self, x: Float[Tensor, "*models batch positions width"], seen: Bool[Tensor, "*models batch positions"]
     ) -> Float[Tensor, "*models batch positions width"]:
+        """Each position after attending to the positions that may be seen, and after the dense network."""
         x = x + self.attention(self.attention_norm(x), seen)
         return x + self.mlp(self.mlp_norm(x))
 
@@ -109,6 +110,11 @@ class Transformer(nn.Module):
                 embedding.weight.mul_(INITIAL_DEVIATION)
 
     def forward(self, words: Real[Tensor, "*models batch positions"]) -> Float[Tensor, "*models batch classes"]:
+        """Logits of texts that are given by the numbers of their words, padded.
+
+        Raises:
+            ValueError: if inputs are no whole numbers, or one is not below the network's buckets.
+        """
         if words.is_floating_point():
             raise ValueError(NOT_WORDS)
         real = words != PADDING

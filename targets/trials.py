@@ -22,7 +22,7 @@ from palisade.targets.run import Run
 from palisade.targets.tuning import Tuning, with_values
 
 TRIALS = ".trials"
-"""Where trials are kept, out of sight of whoever looks for the runs of a data set."""
+"""Folder of trials, out of sight of whoever looks for the runs of a data set."""
 COUNTED = "tuning_runs"
 """The setting of a defense that says how many trainings it was tuned by, for its statement."""
 
@@ -43,6 +43,7 @@ class Trial:
 
     @property
     def models(self) -> int:
+        """Number of models in the small run."""
         count: int = self.settings["fleet"]["models"]
         return count
 
@@ -54,12 +55,13 @@ class Trial:
 
     @property
     def failed(self) -> str | None:
-        """Why its models could not be trained, such as a learning rate that makes them diverge."""
+        """The reason why its models could not be trained, such as a learning rate that makes them diverge."""
         path = self.run.folder / "FAILED"
         return path.read_text().strip() if path.exists() else None
 
     @property
     def is_over(self) -> bool:
+        """Completion, by a validation accuracy or by a failure."""
         return self.accuracy is not None or self.failed is not None
 
 
@@ -107,10 +109,12 @@ class Trials:
 
     @property
     def missing(self) -> list[Trial]:
+        """Trials that are still to be trained."""
         return [trial for trial in self.trials if not trial.is_over]
 
     @property
     def trainings(self) -> int:
+        """Number of models in all trials together."""
         return sum(trial.models for trial in self.trials)
 
     def train(self) -> bool:
@@ -154,7 +158,7 @@ class Trials:
         return tuned
 
     def cost(self) -> dict[str, Any]:
-        """What trials and fleet will cost: the fleet as much as with the slowest of the settings to try."""
+        """Cost of trials and fleet: the fleet as much as with the slowest of the settings to try."""
         from palisade.targets.plan import COSTS, TUNED, cost
 
         fleets = []

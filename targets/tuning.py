@@ -15,7 +15,7 @@ from palisade.targets.recipe import FleetSettings
 
 MAY_TUNE = ("network", "defense", "trainer")
 CLAIMED = ("epsilon", "delta", "noise_multiplier", "queries")
-"""What decides ε: trials that differ in it do not cost what the chosen one does."""
+"""Settings that decide ε: trials that differ in it do not cost what the chosen one does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,12 +64,12 @@ class Tuning:
 
     @property
     def trainings(self) -> int:
-        """How many models are trained in all trials: each record may be in all of them."""
+        """Number of models in all trials: each record may be in all of them."""
         return self.models * len(self.points)
 
 
 def trainings(config: Mapping[str, Any]) -> int:
-    """How many models a configuration trains: its fleet, and the trials that it is tuned by."""
+    """Number of models that a configuration trains: its fleet, and the trials that it is tuned by."""
     fleet = made(FleetSettings, "fleet", config["fleet"])
     return fleet.models + (made(Tuning, "tuning", config["tuning"]).trainings if config.get("tuning") else 0)
 

@@ -1,4 +1,4 @@
-"""What a classifier of membership sees of a model's answer about a record."""
+"""Features of a model's answer about a record, for a classifier of membership."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What all attacks share."""
+"""The base of all attacks."""
 
 from __future__ import annotations
 
@@ -35,11 +35,13 @@ class Attack(ABC):
 
     @property
     @abstractmethod
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Its key in tables and errors, which differs between variants such as online and offline."""
 
     @property
     @abstractmethod
-    def threat(self) -> ThreatModel: ...
+    def threat(self) -> ThreatModel:
+        """Its needs: it is skipped on a view that grants less."""
 
     @abstractmethod
     def _score(self, view: View) -> Float[np.ndarray, "models records"]: ...

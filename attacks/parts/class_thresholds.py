@@ -29,6 +29,7 @@ class Threshold(Attack):
 
     @property
     def threat(self) -> ThreatModel:
+        """Scores of the target; with a threshold for each class, of IN and OUT shadows too."""
         return ThreatModel(outputs="top-k", shadows="online" if self.per_class else "none")
 
     @abstractmethod

@@ -19,11 +19,13 @@ LEAST_PAIRS = 200  # below, a class has no classifier of its own
 
 @runtime_checkable
 class Classifier(Protocol):
-    """What is needed of a scikit-learn classifier or pipeline; the decision is the log-odds of class 1."""
+    """Interface of a scikit-learn classifier or pipeline; the decision is the log-odds of class 1."""
 
-    def fit(self, X: Float[np.ndarray, "n d"], y: Bool[np.ndarray, "n"]) -> Any: ...
+    def fit(self, X: Float[np.ndarray, "n d"], y: Bool[np.ndarray, "n"]) -> Any:
+        """Training on features of n records and their membership."""
 
-    def decision_function(self, X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]: ...
+    def decision_function(self, X: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n"]:
+        """Log-odds of membership, one for each of n records."""
 
 
 def boosted_trees(seed: int) -> Classifier:

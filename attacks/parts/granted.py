@@ -19,7 +19,7 @@ SIGNALS = (
 )
 SIGNALS_OF_QUERIES = ("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy", "correct")
 ANSWERS: Mapping[str, int] = {"logits": 3, "probabilities": 3, "predictions": 2}
-"""How many axes they have without that of queries."""
+"""Number of axes of each kind of answer, without that of queries."""
 DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = {
     "outputs=logits": (lambda threat: threat.outputs == "logits", ("logits", "population_logits")),
     "outputs": (
@@ -49,7 +49,7 @@ DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = 
     "gradients": (lambda threat: threat.gradients, ("gradient_norms", "activation_norms", "alignment")),
     "checkpoints": (lambda threat: threat.checkpoints, ("trajectory", "alignment")),
 }
-"""What must be declared to read which part of a view."""
+"""Declarations by which the parts of a view may be read."""
 
 
 class Granted(View):

@@ -1,4 +1,4 @@
-"""What the shadows of each target say about each record, for all targets of a fleet at once."""
+"""Leave-one-out statistics: the shadows of each target on each record, for all targets of a fleet at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 LEAST_VARIANCE = 1e-12
-"""What float32 signals resolve; equal signals would divide by zero."""
+"""Resolution of float32 signals; equal signals would divide by zero."""
 LeftOut = Int[np.ndarray, "targets records"] | None
 """`View.left_out`: the model that is no shadow of a target on a record, −1 where all are; None: nowhere."""
 
@@ -80,7 +80,7 @@ def counts(
     others: Bool[np.ndarray, "targets models"],
     left_out: LeftOut = None,
 ) -> Float[np.ndarray, "targets #records"]:
-    """How many shadows of each target are on a side."""
+    """Number of shadows of each target on a side."""
     count: np.ndarray = others.astype(np.float64) @ side
     if left_out is not None:
         who = np.maximum(left_out, 0)

@@ -1,4 +1,4 @@
-"""What models answered about labeled records, and the signals that follow from it."""
+"""Answers of models about labeled records, and the signals that follow from them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from palisade.attacks.parts import signals
 
 Level = Literal["label", "top-k", "probabilities", "logits"]
 LEVELS: tuple[Level, ...] = ("label", "top-k", "probabilities", "logits")
-"""How much an answer tells, from little to much."""
+"""Levels of answers, from little to much."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,19 +51,22 @@ class Outputs:
 
     @property
     def models(self) -> int:
+        """Number of models that answered."""
         return int(self._released.shape[0])
 
     @property
     def records(self) -> int:
+        """Number of records that were asked about."""
         return len(self.labels)
 
     @property
     def queries(self) -> int:
+        """Number of answers of a model about each record, such as one for each augmented copy."""
         return int(self._released.shape[2])
 
     @property
     def classes(self) -> int:
-        """How many there are; of labels alone, as many as are seen."""
+        """Number of classes; of labels alone, as many as are seen."""
         if self.outputs == "label":
             return int(max(self._released.max(), self.labels.max())) + 1
         return int(self._released.shape[-1])
@@ -112,7 +115,7 @@ class Outputs:
 
     @cached_property
     def correct(self) -> Bool[np.ndarray, "models records queries"]:
-        """Whether the predicted class is the true one."""
+        """Correctness: the predicted class is the true one."""
         predicted = self._released if self.outputs == "label" else self._released.argmax(axis=-1)
         return _shared(predicted == self.labels[:, None])
 
@@ -156,7 +159,7 @@ class Outputs:
 
     @cached_property
     def _least(self) -> float:
-        """What a zero counts as: half of the smallest probability that was ever shown, which rounding left of more."""
+        """Stand-in for a zero: half of the smallest probability that was ever shown, which rounding left of more."""
         smallest = min(float(np.min(block, where=block > 0, initial=1.0)) for block in self._shown)
         return max(signals.SMALLEST, smallest / 2)
 

@@ -16,7 +16,7 @@ from palisade.attacks.parts.view import View
 
 BATCH = 4096  # inputs a query; more would need more memory, not less time
 TRIAL = 500
-"""How many records are perturbed at every strength, to choose one for all others."""
+"""Records that are perturbed at every strength, to choose one for all others."""
 
 Perturbation = Callable[[Real[np.ndarray, "n *shape"], np.random.Generator], Real[np.ndarray, "n *shape"]]
 
@@ -59,6 +59,7 @@ class PerturbedCopies(Attack):
 
     @property
     def threat(self) -> ThreatModel:
+        """Labels of IN and OUT shadows; with copies, the records and queries about every copy at every strength."""
         asks = self.copies > 0
         queries = 1 + (len(self.strengths) + len(self.moves)) * self.copies
         return ThreatModel(shadows="online", features=asks, free_queries=asks, queries=queries)
@@ -105,7 +106,7 @@ class PerturbedCopies(Attack):
         records: Int[np.ndarray, "n"],
         asked: Bool[np.ndarray, "strengths models"],
     ) -> Float[np.ndarray, "strengths models n"]:
-        """How many of each record's answers are right, at the strengths at which a model is asked."""
+        """Number of right answers about each record, at the strengths at which a model is asked."""
         features = view.features
         assert features is not None
         right = np.full((*asked.shape, len(records)), np.nan)

@@ -1,4 +1,4 @@
-"""What one query tells about a record: signals from logits or from probabilities, in float64."""
+"""Signals of one query about a record, from logits or from probabilities, in float64."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an attack needs, declared before it sees anything."""
+"""Threat models: the needs of an attack, declared before it sees anything."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Access = Literal["label_only", "black_box", "white_box"]
 
 @dataclass(frozen=True, kw_only=True)
 class ThreatModel:
-    """What an attack needs. On a view that grants less it is skipped with the reason, never silently dropped.
+    """Needs of an attack. On a view that grants less it is skipped with the reason, never silently dropped.
 
     Args:
         outputs: the least output level, "label" < "top-k" < "probabilities" < "logits".
@@ -54,14 +54,17 @@ class ThreatModel:
 
     @property
     def weights(self) -> bool:
+        """Need of the model's weights, now or from before the end of training."""
         return self.gradients or self.checkpoints
 
     @property
     def knows_defense(self) -> bool:
+        """Knowledge of the defense, which shadows made by the target's recipe imply."""
         return self.shadows != "none"
 
     @property
     def access(self) -> Access:
+        """The least access to the model that grants all this."""
         if self.weights:
             return "white_box"
         return "label_only" if self.outputs == "label" else "black_box"
@@ -87,6 +90,15 @@ class ThreatModel:
 
     def missing(self, view: View) -> str | None:
         """The reason why an attack with these needs is skipped on this view, None if it can run."""
+        return (
+            self._missing_access(view)
+            or self._missing_records(view)
+            or self._missing_queries(view)
+            or self._missing_further_shadows(view)
+            or self._missing_shadows(view)
+        )
+
+    def _missing_access(self, view: View) -> str | None:
         if self.gradients and view.gradient_norms is None:
             return "needs the weights; threat=white_box grants them"
         if self.checkpoints and view.trajectory is None:
@@ -96,24 +108,35 @@ class ThreatModel:
             return f"needs {' or '.join(reversed(LEVELS[least:]))}; only {released} are released"
         if self.unguarded_shadows and view.unguarded_logits is None:
             return "needs a guard to look behind; train the run again with guard=<name>"
+        return None
+
+    def _missing_records(self, view: View) -> str | None:
         if self.population and view.population is None:
             return "needs population records; the split has none, set split.population=0.1"
         if self.features and view.features is None:
             return "needs the records themselves; the view holds only answers"
         if self.shadow_features and view.shadow_features is None and not view.vectors:
             return "needs the last hidden layer of shadows; the view holds records that are no vectors without it"
+        return None
+
+    def _missing_queries(self, view: View) -> str | None:
         if self.free_queries and view.query is None:
             return "needs to query the models with inputs of its choice; the view holds only answers"
+        if not self.free_queries and self.queries is not None and self.queries > view.queries:
+            return f"needs queries={self.queries} a record; the view holds {view.queries}"
+        return None
+
+    def _missing_further_shadows(self, view: View) -> str | None:
         if self.further_shadows and view.further_shadows is None:
             return (
                 "needs to train further shadows; evaluate a run with membership.how=bernoulli, without canaries and"
                 " with one record a person"
             )
-        if not self.free_queries and self.queries is not None and self.queries > view.queries:
-            return f"needs queries={self.queries} a record; the view holds {view.queries}"
-        return None if self.shadows == "none" else self._missing_shadows(view)
+        return None
 
     def _missing_shadows(self, view: View) -> str | None:
+        if self.shadows == "none":
+            return None
         members = view.membership
         if self.independent_membership and view.balanced:
             return "needs memberships drawn independently; nearly every record is in one number of models"

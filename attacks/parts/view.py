@@ -1,4 +1,4 @@
-"""What an attacker is granted: the answers of a fleet on the audited records, and what else the setting gives."""
+"""View of an attacker: the answers of a fleet on the audited records, and what else the setting grants."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ class View(Outputs):
 
     @cached_property
     def _shadows_inside(self) -> Int[np.ndarray, "models records"]:
-        """How many shadows of each target were trained on each record."""
+        """Number of shadows of each target that were trained on each record."""
         inside: np.ndarray = np.rint(self.others.astype(np.float32) @ self.membership).astype(np.int32)
         return inside
 

@@ -152,6 +152,11 @@ class Functional(Alone):
         self._wrapped = _Called(module)
 
     def gradients(self, step: Any, *, number: int, index: int = 0) -> Iterator[list[Float[Tensor, "units ..."]]]:
+        """Gradients of the units of a step, stacked over chunks of units whose batches have one form.
+
+        Raises:
+            ValueError: if a batch holds objects, which cannot be vectorized.
+        """
         alike: dict[Any, list[list[Tensor]]] = {}
         forms: dict[Any, Any] = {}
         for unit in range(self.records.units(step)):
@@ -171,7 +176,7 @@ class Functional(Alone):
             yield self._of(forms[key], batches, index)
 
     def tried(self, step: Any) -> bool:
-        """Whether the module can be computed so: without an error, a changed attribute or a random number.
+        """Fitness of the module for this way: no error, no changed attribute, no random number.
 
         Args:
             step: of a few units.
@@ -230,7 +235,7 @@ class _Called(nn.Module):
 
 
 class RecordByRecord:
-    """What stands in for the user's training_step where records are taken one by one.
+    """Stand-in for the user's training_step where records are taken one by one.
 
     Args:
         clipped: computes the gradients.
@@ -268,6 +273,8 @@ class RecordByRecord:
         return self.training_step(*inputs)
 
     def automatic(self) -> Callable[..., Any]:
+        """The training_step for Lightning's own backward and step: units are clipped before their loss is logged."""
+
         @functools.wraps(self.training_step)
         def training_step(batch: Any, *rest: Any) -> Any:
             self.check(batch)

@@ -1,4 +1,4 @@
-"""Which defenses can be trained with DP-SGD: those that treat records one by one, before gradients are clipped."""
+"""Defenses that DP-SGD can train: those that treat records one by one, before gradients are clipped."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from palisade.targets.transformer import Transformer
 NETWORKS = (MLP, CNN, Transformer)
 BASES = (NoDefense, LabelSmoothing, Dropout, Augmentation, HAMP, ConvexConcave)
 LAYERS = (DroppedOut, Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm)
-"""What this project's suite shows to leave records alone, in every step."""
+"""Layers that leave records alone in every step, as this project's suite shows."""
 
 
 def check_base(base: Defense) -> None:
@@ -67,7 +67,7 @@ def _named(base: Defense) -> str:
 
 
 def is_own(module: pl.LightningModule, base: Defense) -> bool:
-    """Whether network and loss are this project's own, to the type: no subclass, and no forward put on an instance."""
+    """Ownership of network and loss, to the type: no subclass, and no forward put on an instance."""
     if type(module) is not Target or type(base) not in BASES or type(module.network) not in NETWORKS:
         return False
     inner = list(module.network.modules())[1:]

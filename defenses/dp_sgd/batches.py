@@ -73,7 +73,7 @@ def _leads(leaf: Any, shape: tuple[int, ...]) -> bool:
 
 
 def _map(batch: Any, change: Callable[[Any], Any]) -> Any:
-    """The same container with changed contents; a leaf stays as it is."""
+    """A container of the same kind with changed contents; a leaf stays as it is."""
     if isinstance(batch, Mapping):
         return _refilled(batch, {key: change(value) for key, value in batch.items()})
     if _is_record(batch):

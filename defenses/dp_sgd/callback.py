@@ -132,11 +132,17 @@ class DPSGD(pl.Callback):
         return {} if self._fit is None else {**self._fit.step.state(), "fits": self._identities}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Lightning's hook on resuming: the accountant's state of the checkpoint, which `on_fit_start` compares."""
         self._restored = dict(state_dict)
 
     def on_save_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        """Lightning's hook before a checkpoint is written: seals the optimizer's state, for resuming with DP-SGD alone.
+
+        Raises:
+            ValueError: between backward pass and optimizer step, where a resumed fit would draw another gradient.
+        """
         if self._fit is not None and self._fit.step.pending:
             raise ValueError(
                 "a checkpoint between backward pass and optimizer step would be resumed with another"
@@ -148,12 +154,18 @@ class DPSGD(pl.Callback):
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        """Lightning's hook after a checkpoint is read: puts the optimizer's state back in its place."""
         if SEALED in checkpoint:
             checkpoint["optimizer_states"] = checkpoint.pop(SEALED)
 
     # What follows is in the order in which Lightning calls it.
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's hook before a stage: for a fit, refuses unsound settings and puts Poisson loaders into place.
+
+        Raises:
+            ValueError: if no claim would hold under a setting of trainer or module.
+        """
         if stage != "fit":
             return
         if self.fix:
@@ -176,6 +188,11 @@ class DPSGD(pl.Callback):
         self._undo.append(lambda: setattr(trainer.fit_loop, "_data_source", source))
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after the optimizer was made: calibrates the noise and takes over backward pass and step.
+
+        Raises:
+            ValueError: if no claim would hold for this optimizer, module or checkpoint.
+        """
         rules.check_start(trainer, resumed=self._restored is not None)
         rules.check_choices(trainer, monitor_is_public=self.monitor_is_public)
         rules.check_precision(pl_module)
@@ -219,23 +236,28 @@ class DPSGD(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        """Lightning's hook before a batch: starts the step, ahead of the hooks of module and later callbacks."""
         self._started.begin(batch_idx)
 
     def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Any) -> None:
+        """Lightning's hook before the backward pass: drops gradients and notes of the user's own passes."""
         self._started.clear()
 
     def on_after_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after the backward pass: clips, and writes the noisy gradient."""
         self._started.backward_done()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Lightning's hook after a batch: ends the step, and logs ε with the clipping's numbers at intervals."""
         self._started.end()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.steps % every == 0:
             pl_module.log_dict({"epsilon": self.epsilon(), **self._started.step.journal.metrics()})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after training: puts everything back, warns, and prints the claim."""
         self._detach()
         fit = self._started
         self._ended = True
@@ -244,11 +266,13 @@ class DPSGD(pl.Callback):
         rank_zero_info(self._claim().sentence())
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Lightning's hook after an error: puts everything back, and prints the claim."""
         self._detach()
         if self._fit is not None:
             rank_zero_info(self._claim().sentence())
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Lightning's hook after a stage: warns of what the module's own last hooks changed."""
         self._detach()
         if self._fit is not None and self._ended:  # after the module's own last hooks
             self._ended = False
@@ -257,7 +281,7 @@ class DPSGD(pl.Callback):
     # What a fleet of this project does otherwise.
 
     purpose = "fit"
-    """What the noise is for; part of its key."""
+    """Purpose of the noise; part of its key."""
 
     def _choose(self, chooser: Chooser) -> Choice:
         choice = chooser.choose()
@@ -266,11 +290,11 @@ class DPSGD(pl.Callback):
         return choice
 
     def _exempt(self, module: pl.LightningModule) -> bool:
-        """Whether nothing but this project's own code takes part, of which the first check says all."""
+        """Absence of code that is not this project's own: the first check then says all."""
         return False
 
     def _ahead(self) -> bool:
-        """Whether a thread may draw noise ahead."""
+        """Leave for a thread to draw noise ahead."""
         return core_is_idle()
 
     # Parts of `on_fit_start`.

@@ -116,7 +116,7 @@ class Checks:
             return self._to_alone(engine, step, columns, company, loss, index)
 
     def step_alike(self, engine: Engine, step: Any, company: Notes, column: int, *, units: int, index: int) -> bool:
-        """Whether a unit's gradient, as the step itself noted it, is that of the unit alone.
+        """Agreement of a unit's gradient, as the step itself noted it, with that of the unit alone.
 
         For modules that draw no random numbers.
 
@@ -133,13 +133,13 @@ class Checks:
             return self._difference(company, _norms(company, self._scale(units)), units, alone).alike
 
     def draws(self, step: Any) -> bool:
-        """Whether training_step draws random numbers in training, dropout included."""
+        """Use of random numbers by training_step in training, dropout included."""
         with self.rehearsal.session():
             self.rehearsal.loss(lambda: self.records.batch(step), seed=SEED)
             return self.rehearsal.drew
 
     def losses_alike(self, step: Any, columns: Sequence[int]) -> bool | None:
-        """Whether the batch's loss is the mean of its records' losses, here and at weights near by; None if random."""
+        """Agreement of the batch's loss with its records' mean, here and at weights near by; None if random."""
         step = self.records.some(step, columns) if self.records.separable else step
         units = range(self.records.units(step))
         with self.rehearsal.session(dropout=False):
@@ -161,16 +161,17 @@ class Checks:
         return True
 
     def is_mean(self, whole: float, each: Sequence[float]) -> bool:
-        """Whether a batch's loss is what its records' losses say."""
+        """Agreement of a batch's loss with what its records' losses say."""
         expected = sum(each) if self.divisor else float(np.mean(each))
         return _near(whole, expected, each)
 
     def is_scaled(self, whole: float, each: Sequence[float]) -> bool:
-        """Whether a batch's loss is of another size than its records' losses say, random as they may be."""
+        """Difference in size of a batch's loss from what its records' losses say, random as they may be."""
         expected = sum(each) if self.divisor else float(np.mean(each))
         return not 1 / SCALE <= abs(whole) / max(abs(expected), 1e-12) <= SCALE
 
     def is_sum(self, whole: float, each: Sequence[float]) -> bool:
+        """Agreement of a batch's loss with the sum of several records' losses, where the mean was stated."""
         return not self.divisor and len(each) > 1 and _near(whole, sum(each), each)
 
     def in_double(self, step: Any, columns: Sequence[int], *, index: int = 0) -> bool:
@@ -284,7 +285,7 @@ class Checks:
         )
 
     def _as_autograd(self, engine: Engine, single: Any, alone: Notes, index: int) -> bool:
-        """Whether book-keeping's gradient of a unit alone is plain autograd's."""
+        """Agreement of book-keeping's gradient of a unit alone with plain autograd's."""
         of_loss: list[tuple[Tensor | None, ...]] = []
         with engine.aside(recording=False):
             self.rehearsal.loss(
@@ -319,7 +320,7 @@ class Checks:
 
 
 class Pace:
-    """How often the checks run, from public numbers alone, so that they cost a few per cent of a long training.
+    """Frequency of the checks, by public numbers alone, so that they cost a few per cent of a long training.
 
     Args:
         parameters: that are trained, of one model.
@@ -355,7 +356,7 @@ class Pace:
         return int(min(FEW, EPOCH_BUDGET * steps / self.cost / self.epochs))
 
     def due(self, step: int) -> bool:
-        """Whether a record of this step is compared: each of the first, then every k-th."""
+        """Turn of this step for comparing a record: each of the first, then every k-th."""
         return step < FIRST_STEPS or step % self.every == 0
 
     def missed(self, share: float = 0.01) -> float:

@@ -1,4 +1,4 @@
-"""Which way to per-record gradients a module is trained: fast, functional, or every record alone."""
+"""The choice of a way to per-record gradients: fast, functional, or every record alone."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ BY_GRADIENTS = "a record's gradient changes with the others in its batch"
 
 @dataclass(frozen=True)
 class Choice:
-    """How a module is trained. It depends on records: for the terminal and `private/` alone.
+    """The way a module is trained. It depends on records: for the terminal and `private/` alone.
 
     Args:
         way: fast, functional or alone.
@@ -94,7 +94,7 @@ class Chooser:
         self.clipping, self.secrets, self.models, self.unchecked = clipping, secrets, models, unchecked
         self._company: tuple[Any, Any] | None = None
         self.draws = any(isinstance(layer, DRAWING) and layer.training for layer in module.modules())
-        """Whether the module draws random numbers in training, so that a step's own pass cannot be compared."""
+        """Use of random numbers by the module in training, so that a step's own pass cannot be compared."""
 
     @classmethod
     def of(
@@ -132,7 +132,7 @@ class Chooser:
         )
 
     def make(self, way: str) -> ClippedSum:
-        """What computes the gradients in a way that is chosen already."""
+        """The sum of clipped gradients, computed in a way that is chosen already."""
         if way == "fast":
             rows = self.records.rows_per_unit
             return Engine(self.module, clipping=self.clipping, stacked=len(self.models) > 1, rows_per_unit=rows)

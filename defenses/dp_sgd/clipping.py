@@ -1,4 +1,4 @@
-"""How per-record gradients are scaled down, so that no record moves the sum by more than C."""
+"""Clipping: per-record gradients are scaled down, so that no record moves the sum by more than C."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Flat:
 
     def __init__(self, max_grad_norm: float, *, models: int = 1) -> None:
         self.bounds = [float(max_grad_norm)] * models
-        """What a record can move the sum by in this step, one number per model."""
+        """The most that a record can move the sum by in this step, one number per model."""
 
     def factors(
         self, norms: Float[Tensor, "*models batch"], layers: Float[Tensor, "layers *models batch"]
     ) -> Float[Tensor, "*#layers *models batch"]:
-        """What every record's gradient is multiplied by.
+        """Factors that the records' gradients are multiplied by.
 
         Args:
             norms: of the whole gradients.
@@ -70,6 +70,7 @@ class PerLayer(Flat):
     """
 
     def factors(self, norms: Tensor, layers: Tensor) -> Tensor:
+        """min(1, C/(√L·‖g_l‖)) for every layer l and record."""
         bound = self.bounds[0] / math.sqrt(len(layers))
         return bound / layers.sqrt().clamp(min=bound)
 
@@ -81,6 +82,7 @@ class Automatic(Flat):
     """
 
     def factors(self, norms: Tensor, layers: Tensor) -> Tensor:
+        """C/(‖g‖ + 0.01) for every record, which enlarges small gradients."""
         return self.bounds[0] / (norms + SMOOTHING)
 
 
@@ -102,6 +104,7 @@ class Adaptive(Flat):
         self._count: Tensor = torch.zeros(models, dtype=torch.float64)
 
     def gradient_noise(self, noise_multiplier: float, expected_batch_size: float) -> float:
+        """A larger σ for the gradients: they and the noisy count together spend what σ alone would; 0 stays 0."""
         self.expected = expected_batch_size
         if noise_multiplier == 0:
             return 0.0
@@ -110,11 +113,13 @@ class Adaptive(Flat):
         return float((noise_multiplier**-2 - (2 * self.count_noise) ** -2) ** -0.5)
 
     def observe(self, norms: Tensor) -> None:
+        """Counts each model's records below its C, half a record each way."""
         # ½ for a record below C and −½ for one above: sensitivity ½. Padded rows have no gradient and count nothing.
         signs = torch.where(norms <= self.bound(norms), 0.5, -0.5).where(norms > 0, 0.0)
         self._count += signs.sum(-1).cpu().view(-1)
 
     def adapt(self, normal: Callable[[int], float], reduce: Callable[[Tensor], object] | None) -> None:
+        """Moves each model's C towards the median of its norms, by the noisy count of the step."""
         if reduce is not None:
             reduce(self._count)
         for k, count in enumerate(self._count.tolist()):

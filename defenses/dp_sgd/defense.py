@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
 from pytorch_lightning import Callback
-from pytorch_lightning.callbacks import WeightAveraging
 from torch import Tensor, nn
 
 from palisade.data.draws import Draws
@@ -19,7 +18,14 @@ from palisade.data.split import Split
 from palisade.defenses.dp_sgd.bases import check_base, check_callbacks
 from palisade.defenses.dp_sgd.callback import DPSGD
 from palisade.defenses.dp_sgd.choice import slowdown
-from palisade.defenses.dp_sgd.fleets import SHARED, OfFleet, in_terms_of_a_run, settled
+from palisade.defenses.dp_sgd.fleets import (
+    SHARED,
+    OfFleet,
+    average_of_weights,
+    in_terms_of_a_run,
+    persons_of,
+    settled,
+)
 from palisade.defenses.dp_sgd.rules import check_arguments, check_counts
 from palisade.defenses.none import NoDefense
 from palisade.defenses.parts.base import Defense
@@ -71,78 +77,72 @@ class DPSGDDefense(Defense):
 
     @property
     def attacks(self) -> tuple[str, ...]:
+        """Those that know how to get around the base."""
         return self.base.attacks
 
     @property
     def stackable(self) -> bool:
+        """Stacks only where the base allows them, and where the batch's one backward pass may give the gradients."""
         return self.base.stackable and self.per_record in ("auto", "fast")
 
     @property
     def cost(self) -> float:
+        """Twice the base's cost, for the fast way; `slowdown` adds that of the network."""
         return 2 * self.base.cost
 
     @property
     def strength(self) -> float:
+        """The ε that the noise is calibrated for."""
         return self.epsilon
 
     def units(self, split: Split) -> int:
-        persons = self._persons(split)
+        """Persons in the pool where the claim holds for persons, records elsewhere."""
+        persons = persons_of(split, self.records_per_person)
         return len(split.pool) if persons is None else len(np.unique(persons[split.pool]))
 
     def sampler(
         self, members: Sequence[Int64[ndarray, "_"]], models: Sequence[int], fitter: Fitter, split: Split
     ) -> Poisson:
-        return Poisson(
-            members,
-            models,
-            fitter.arithmetic,
-            fitter.secret,
-            persons=self._persons(split),
-            records_per_person=self.records_per_person or 1,
-        )
+        """Poisson sampling of records, or of persons with a bounded number of records each."""
+        persons, bound = persons_of(split, self.records_per_person), self.records_per_person or 1
+        return Poisson(members, models, fitter.arithmetic, fitter.secret, persons=persons, records_per_person=bound)
 
     def network(self, network: nn.Module) -> nn.Module:
+        """The architecture that the base makes of it."""
         return self.base.network(network)
 
     def inputs(self, batch: Batch, draws: Draws) -> Batch:
+        """The base's inputs, which depend on each record alone."""
         return self.base.inputs(batch, draws)
 
     def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
+        """The base's loss of every record."""
         return self.base.loss(logits, batch, epoch)
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
+        """The base's callbacks, then DP-SGD, then the average of the weights if it is released."""
         shared = {name: getattr(self, name) for name in SHARED}
         dp_sgd = OfFleet(fitter, self.base, epsilon=self.epsilon, **shared)
         check_callbacks(self.base, base := self.base.callbacks(fitter, split))
-        return [*base, dp_sgd, *([WeightAveraging(avg_fn=_average)] if self.weight_averaging else [])]
+        return [*base, dp_sgd, *([average_of_weights()] if self.weight_averaging else [])]
 
     def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
+        """The way to per-record gradients and its reason, by a fit of the first model without a step."""
         return settled(self.fit(replace(fitter, models=fitter.models[:1], dry=True), split, membership[:1]))
 
     def slowdown(self, network: nn.Module, settled: Mapping[str, str]) -> float:
+        """Factor over `cost` by the network's layers and the way that was settled."""
         return slowdown(network, settled.get("per_record", self.per_record))
 
     def for_release(self) -> DPSGDDefense:
+        """This defense with noise that withstands floating-point attacks."""
         return replace(self, secure_rng=True)
 
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
+        """Training with errors in the terms of a run, and warnings in its statement alone."""
         with in_terms_of_a_run():
             return super().fit(fitter, split, membership)
 
     def statement(self, fleet: Fleet) -> Statement:
+        """The claim by the accountant of the fit, equal for all models."""
         return next(callback.statement for callback in fleet.callbacks if isinstance(callback, DPSGD))
-
-    def _persons(self, split: Split) -> Int64[ndarray, " records"] | None:
-        if self.records_per_person is None:
-            return None
-        if split.record_persons is None:
-            raise ValueError(
-                f"defense.records_per_person={self.records_per_person} but the data name no persons; set data.person,"
-                " or leave it out"
-            )
-        return split.record_persons
-
-
-def _average(average: Tensor, weights: Tensor, updates: Tensor | int) -> Tensor:
-    decay = min(0.9999, (1 + int(updates)) / (10 + int(updates)))
-    return average.lerp(weights, 1 - decay)

@@ -70,7 +70,7 @@ class _Record(torch.autograd.Function):
 
 @dataclass(frozen=True)
 class Notes:
-    """What the layers noted in one backward pass: norms and weighted sums of its records' gradients follow from it.
+    """Notes of the layers in one backward pass: norms and weighted sums of its records' gradients follow from them.
 
     Args:
         of_layers: for every layer that took part, its tapes; every tensor leads with the units of privacy,
@@ -176,6 +176,7 @@ class Engine(ClippedSum):
         self._undo: list[Callable[[], object]] = []
 
     def attach(self) -> None:
+        """Puts a forward that notes activations and output gradients in place of each layer's own, until `detach`."""
         for layer in self.layers:
             for module, tape in zip(layer.modules, layer.tapes, strict=True):
                 self._undo.append(replace_attribute(module, "forward", self._recording(module, tape)))
@@ -320,7 +321,7 @@ def full_precision() -> Iterator[None]:
 
 
 def _double(tape: Tape, scale: float | Tensor) -> Tape:
-    """The same in double precision, output gradients times `scale`."""
+    """Notes of a layer in double precision, output gradients times `scale`."""
     activations = [call.double() if call.is_floating_point() else call for call in tape[0]]
     scales = [_like(scale, call) if isinstance(scale, Tensor) else scale for call in tape[1]]
     return activations, [by * call.double() for by, call in zip(scales, tape[1], strict=True)]

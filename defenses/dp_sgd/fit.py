@@ -17,7 +17,7 @@ from palisade.defenses.dp_sgd.watch import Watch
 
 
 class PrivateFit:
-    """What is done to every batch, in the order in which Lightning asks for it.
+    """The work on every batch, in the order in which Lightning asks for it.
 
     Args:
         module: the user's.
@@ -120,7 +120,7 @@ class PrivateFit:
         return (len(self.step.models), rows) if self.step.stacked else (rows,)
 
     def _check(self, batch: Any) -> None:
-        """Where training_step gets a batch, after all hooks."""
+        """Checks of a batch as training_step gets it, after all hooks."""
         self.watch.records.check_rows(batch, 2 if self.step.stacked else 1)
         self.watch.reached(batch)
 

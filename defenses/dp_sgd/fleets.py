@@ -7,8 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jaxtyping import Int64
+from numpy import ndarray
 from pytorch_lightning import LightningModule
+from pytorch_lightning.callbacks import WeightAveraging
+from torch import Tensor
 
+from palisade.data.split import Split
 from palisade.defenses.dp_sgd.bases import is_own
 from palisade.defenses.dp_sgd.callback import DPSGD
 from palisade.defenses.dp_sgd.choice import UNLESS_UNCHECKED, Choice, Chooser
@@ -62,6 +67,36 @@ def in_terms_of_a_run() -> Iterator[None]:
 
 
 def settled(fleet: Fleet) -> dict[str, str]:
-    """How gradients are computed, as the fit of a fleet chose it."""
+    """The way to per-record gradients that the fit of a fleet chose, with its reason."""
     choice = next(callback.choice for callback in fleet.callbacks if isinstance(callback, DPSGD))
     return {"per_record": choice.way, "reason": choice.reason}
+
+
+def persons_of(split: Split, records_per_person: int | None) -> Int64[ndarray, " records"] | None:
+    """The person of every record where the claim holds for persons, None where it holds for records.
+
+    Args:
+        split: names the persons, if the data do.
+        records_per_person: records of a person in a step, at most; None where the claim holds for records.
+
+    Raises:
+        ValueError: if the claim is to hold for persons and the data name none.
+    """
+    if records_per_person is None:
+        return None
+    if split.record_persons is None:
+        raise ValueError(
+            f"defense.records_per_person={records_per_person} but the data name no persons; set data.person, or leave"
+            " it out"
+        )
+    return split.record_persons
+
+
+def average_of_weights() -> WeightAveraging:
+    """Exponential moving average of the weights after t updates, with decay min(0.9999, (1 + t)/(10 + t))."""
+    return WeightAveraging(avg_fn=_average)
+
+
+def _average(average: Tensor, weights: Tensor, updates: Tensor | int) -> Tensor:
+    decay = min(0.9999, (1 + int(updates)) / (10 + int(updates)))
+    return average.lerp(weights, 1 - decay)

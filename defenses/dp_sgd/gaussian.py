@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from palisade.data.secret import Stream
 
 BLOCK = 2**16
-"""How many numbers are made at a time: few enough that they stay in the cache."""
+"""Numbers that are made at a time: few enough that they stay in the cache."""
 
 
 def gaussian(

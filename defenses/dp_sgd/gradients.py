@@ -17,7 +17,7 @@ class Refused(ValueError):
 
 
 WAYS = ("auto", "fast", "functional", "alone")
-"""What `per_record` may be; see `choice.py`."""
+"""Values of `per_record`; see `choice.py`."""
 
 
 class ClippedSum:
@@ -36,7 +36,7 @@ class ClippedSum:
     """
 
     way: str
-    """How the per-record gradients come about: fast, functional or alone."""
+    """Name of the way to per-record gradients: fast, functional or alone."""
 
     def __init__(self, network: nn.Module, clipping: Flat | None) -> None:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]

@@ -1,4 +1,4 @@
-"""What clipping did to the gradients, for logs and warnings: computed from the records, and private like them."""
+"""Journal of clipped gradients, for logs and warnings: computed from the records, and private like them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Journal:
         self._norms: list[Tensor] = []
 
     def begin_step(self) -> None:
+        """Forgets the norms of the step before."""
         self._above.clear()
         self._norms.clear()
 
@@ -46,7 +47,7 @@ class Journal:
         return {"clipped_fraction": float(sum(above.sum() for above in self._above)) / len(norms), **quantiles}
 
     def warnings(self) -> list[str]:
-        """What the whole fit gives reason for."""
+        """Warnings that the whole fit gives reason for."""
         found = []
         if self.seen and all(torch.equal(a, b) for a, b in zip(self.start, self.parameters, strict=True)):
             found.append("the weights did not move; check the learning rate and that the optimizer has the parameters")

@@ -22,7 +22,7 @@ def identities(
     models: Sequence[int],
     transposed: Collection[Tensor] = (),
 ) -> list[str]:
-    """What tells a fit from others under the same secret, one text for every model; nothing in it is private.
+    """Identity of a fit among others under one secret, one text for every model; nothing in it is private.
 
     Two fits with one noise stream would let whoever holds both models take the noise off. The number of steps is left
     out, so that a fit can be continued, and so are the records, since the streams of neighboring data sets must be

@@ -98,7 +98,7 @@ class Mechanism:
         unchecked: bool,
         earlier: History,
     ) -> Statement:
-        """What is claimed, without the privacy curve, which takes a second to compute.
+        """The claim without the privacy curve, which takes a second to compute.
 
         Args:
             steps_done: of the planned ones.

@@ -1,4 +1,4 @@
-"""Where noise comes from: a cryptographic stream, by counters, and one draw for all parameters of a model."""
+"""The source of noise: a cryptographic stream, by counters, and one draw for all parameters of a model."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ class NoiseSource:
 
     @property
     def description(self) -> str:
+        """Generator and method of the noise in words, for the statement."""
         return "ChaCha20 keystream, " + ("sums of four Gaussians (secure_rng)" if self.secure else "Box-Muller")
 
     def fill(
@@ -105,6 +106,6 @@ class ParameterNoise:
 
 
 def core_is_idle() -> bool:
-    """Whether this process computes on fewer cores than it may use."""
+    """Presence of a core that this process may use and does not compute on."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return torch.get_num_threads() < allowed

@@ -1,4 +1,4 @@
-"""What stands in for the user's training_step: logical batches of any size, none included, on a network that is not."""
+"""Stand-in for the user's training_step: logical batches of any size, none included, on a network that is not."""
 
 from __future__ import annotations
 
@@ -49,6 +49,7 @@ class PhysicalBatches:
 
     @property
     def empty(self) -> bool:
+        """Absence of records in the part whose backward pass comes next."""
         return math.prod(self.rows) == 0
 
     def automatic(self) -> Callable[..., Any]:

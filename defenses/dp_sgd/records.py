@@ -92,7 +92,7 @@ class Records:
 
     @property
     def separable(self) -> bool:
-        """Whether the records of a step are made one by one, or only whole batches that can be parted."""
+        """Separability: records of a step are made one by one, rather than in whole batches that can be parted."""
         return self.rows_per_index is None
 
     def rows(self, step: Any) -> int:
@@ -184,7 +184,7 @@ def foreign_steps(sampler: Any) -> list[Any]:
 
 
 def names_records(step: Any) -> bool:
-    """Whether a step is a list of indices, and not one thing that stands for a whole batch."""
+    """Form of a step: a list of indices, rather than one thing that stands for a whole batch."""
     return isinstance(step, Sequence | np.ndarray | Tensor) and not isinstance(step, str)
 
 

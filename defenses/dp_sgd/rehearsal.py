@@ -48,9 +48,9 @@ class Rehearsal:
         self._with_weights = True
         self._sign: Any = None
         self.started = False
-        """Whether the user's hooks before the first batch have run."""
+        """The user's hooks before the first batch have run."""
         self.drew = False
-        """Whether the last run drew random numbers."""
+        """The last run drew random numbers."""
         self._losses: list[Tensor] = []
         self._stand_ins: list[nn.Parameter] = []
         self._backward: Callable[[Tensor], object] | None = None
@@ -185,7 +185,7 @@ class Rehearsal:
         self.rebase()
 
     def put_back(self) -> None:
-        """The same whatever the cheap marks say."""
+        """Puts back the state of the session's beginning, whatever the cheap marks say."""
         assert self._saved is not None
         self._saved.restore()
         self._sign = self._signed()

@@ -1,4 +1,4 @@
-"""What DP-SGD refuses, and what it warns about: settings under which the claim would be false or misleading."""
+"""Refusals and warnings of DP-SGD: settings under which the claim would be false or misleading."""
 
 from __future__ import annotations
 
@@ -36,6 +36,19 @@ def check_arguments(
     clipping: str,
     per_record: str = "auto",
 ) -> None:
+    """Refusal of arguments out of range, in the callback and in the defense alike.
+
+    Args:
+        epsilon: ε > 0, inf for clipping alone; None where the noise is given.
+        delta: δ in (0, 1); None: N^−1.1.
+        noise_multiplier: finite σ ≥ 0; None where ε is given.
+        max_grad_norm: finite C > 0.
+        clipping: a key of `CLIPPINGS`.
+        per_record: one of `WAYS`.
+
+    Raises:
+        ValueError: for the first one that is wrong.
+    """
     if per_record not in WAYS:
         raise ValueError(f"per_record={per_record} is unknown; choose one of {', '.join(WAYS)}")
     if (epsilon is None) == (noise_multiplier is None):
@@ -55,6 +68,7 @@ def check_arguments(
 
 
 def check_counts(**counts: int | None) -> None:
+    """Raises ValueError for a count below 1, by the name of its setting; None stands for no bound."""
     for name, value in counts.items():
         if value is not None and value < 1:
             raise ValueError(f"{name}={value} is no count; choose a whole number from 1 on")
@@ -69,12 +83,23 @@ def check_trainer(
             f"max_physical_batch={max_physical_batch} cannot part a batch under automatic_optimization=False; leave it"
             " out, or let Lightning call backward and step"
         )
+    _check_tuning(trainer)
+    _check_trainer_settings(trainer)
+    if "dataloader_iter" in inspect.signature(module.training_step).parameters:
+        raise ValueError("training_step(dataloader_iter) fetches batches by itself; take a batch instead")
+    _check_gradient_readers(trainer, module, own)
+
+
+def _check_tuning(trainer: pl.Trainer) -> None:
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, LearningRateFinder | BatchSizeFinder):
             raise ValueError(
                 f"{type(callback).__name__} (Tuner.lr_find, Tuner.scale_batch_size) trains without noise, and no ε"
                 " covers that; remove it, and choose the setting on public records"
             )
+
+
+def _check_trainer_settings(trainer: pl.Trainer) -> None:
     if trainer.gradient_clip_val:
         raise ValueError(
             f"gradient_clip_val={trainer.gradient_clip_val} clips the sum, not the records; remove it and set"
@@ -92,8 +117,9 @@ def check_trainer(
         raise ValueError(f"overfit_batches={overfit} repeats the same batches; set it to 0")
     if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
         raise ValueError(f"strategy={type(trainer.strategy).__name__} parts the network or its gradients; use ddp")
-    if "dataloader_iter" in inspect.signature(module.training_step).parameters:
-        raise ValueError("training_step(dataloader_iter) fetches batches by itself; take a batch instead")
+
+
+def _check_gradient_readers(trainer: pl.Trainer, module: pl.LightningModule, own: pl.Callback) -> None:
     for hook in ("configure_gradient_clipping", *READS_GRADIENTS):
         if is_overridden(hook, module, pl.LightningModule):
             raise ValueError(f"{type(module).__name__}.{hook} sees gradients before the noise is added; remove it")
@@ -106,6 +132,7 @@ def check_trainer(
 
 
 def check_precision(module: nn.Module) -> None:
+    """Raises ValueError for a trained parameter of less than single precision, whose norms would be rounded."""
     for name, parameter in module.named_parameters():
         if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
             kind = str(parameter.dtype).removeprefix("torch.")
@@ -116,6 +143,7 @@ def check_precision(module: nn.Module) -> None:
 
 
 def check_choices(trainer: pl.Trainer, *, monitor_is_public: bool) -> None:
+    """Raises ValueError if a scheduler or callback chooses by a metric that is not stated to be public."""
     if monitor_is_public:
         return
     for what, monitor in monitored(trainer):
@@ -126,7 +154,7 @@ def check_choices(trainer: pl.Trainer, *, monitor_is_public: bool) -> None:
 
 
 def monitored(trainer: pl.Trainer) -> list[tuple[str, str]]:
-    """What chooses by a logged metric during training, and by which."""
+    """Schedulers and callbacks that choose by a logged metric during training, each with its metric."""
     schedules = [
         (type(config.scheduler).__name__, str(config.monitor))
         for config in trainer.lr_scheduler_configs
@@ -152,6 +180,11 @@ def batch_callbacks(trainer: pl.Trainer, own: pl.Callback) -> list[pl.Callback]:
 
 
 def check_optimizers(optimizers: list[optim.Optimizer]) -> optim.Optimizer:
+    """The one optimizer of a fit.
+
+    Raises:
+        ValueError: if there are several, or it must evaluate a batch several times per step.
+    """
     if len(optimizers) != 1:
         raise ValueError(f"configure_optimizers gives {len(optimizers)} optimizers; DPSGD needs exactly one")
     closure = inspect.signature(type(optimizers[0]).step).parameters.get("closure")
@@ -162,6 +195,7 @@ def check_optimizers(optimizers: list[optim.Optimizer]) -> optim.Optimizer:
 
 
 def check_start(trainer: pl.Trainer, *, resumed: bool) -> None:
+    """Raises ValueError where earlier steps are unaccounted for: by a checkpoint without our state, or the trainer."""
     if trainer.ckpt_path is not None and not resumed:
         raise ValueError(
             f"ckpt_path={trainer.ckpt_path} holds no accountant's state; its steps are unaccounted for, train anew"
@@ -174,6 +208,16 @@ def check_start(trainer: pl.Trainer, *, resumed: bool) -> None:
 
 
 def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any], *, may_continue: bool) -> None:
+    """Refusal of a resumed fit whose mechanism differs from that of its checkpoint.
+
+    Args:
+        now: names and values that the claim rests on, in this fit.
+        before: those in the checkpoint.
+        may_continue: whether more steps may follow, as where σ is given and ε follows.
+
+    Raises:
+        ValueError: for the first difference.
+    """
     longer = now["steps"] > before.get("steps", now["steps"])
     if longer and not may_continue:  # first, since the noise for more steps differs too
         raise ValueError(
@@ -189,6 +233,7 @@ def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any], *, may_cont
 
 
 def check_reloaded(before: Sampling | None, now: Sampling) -> None:
+    """Raises ValueError if a loader made during the fit samples otherwise than the first; None before that one."""
     if before is not None and before != now:
         raise ValueError(
             f"q={now.rate:.3g}, N={now.public_size} of the reloaded train_dataloader differ from q={before.rate:.3g},"
@@ -197,14 +242,14 @@ def check_reloaded(before: Sampling | None, now: Sampling) -> None:
 
 
 def check_end(done: int, planned: int) -> list[str]:
-    """What to say of a training that ended before its plan."""
+    """Warning about a training that ended before its plan."""
     if done == planned:
         return []
     return [f"stopped after {done} of {planned} steps: ε stays that of the plan; set max_steps to stop there by plan"]
 
 
 def cautions(mechanism: Mechanism, accounted: Accounted, trainer: pl.Trainer) -> tuple[str, ...]:
-    """What a reader of the claim should know; says nothing about the records themselves."""
+    """Cautions for a reader of the claim; they say nothing about the records themselves."""
     found = []
     if 0 < mechanism.noise_multiplier < 0.5:
         found.append(f"σ = {mechanism.noise_multiplier:.3g} is below 0.5: most of the claim rests on sampling")

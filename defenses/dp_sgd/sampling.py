@@ -24,7 +24,7 @@ from palisade.defenses.dp_sgd.records import Drawn, Records, foreign_steps, name
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """What the accountant must know about a loader.
+    """Facts about a loader that the accountant needs.
 
     Args:
         rate: q, the probability that a unit of privacy takes part in a step.
@@ -141,11 +141,12 @@ class PoissonSource(_DataLoaderSource):
         self.convert = convert
 
     def dataloader(self) -> Any:
+        """The user's loader, converted to Poisson sampling."""
         return self.convert(super().dataloader())
 
 
 def batch_transfer(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[[Any], Any]:
-    """What Lightning does to a collated batch before training_step gets it, with the user's hooks for that."""
+    """Lightning's transfer of a collated batch to training_step, with the user's hooks on it."""
     to_device = trainer.strategy.batch_to_device
 
     def transfer(batch: Any) -> Any:
@@ -158,7 +159,7 @@ def batch_transfer(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[
 
 
 def _transfers_nothing(trainer: pl.Trainer, module: pl.LightningModule) -> bool:
-    """Whether a batch reaches training_step as it is collated: on a CPU, without a hook of module or data module."""
+    """Arrival of batches at training_step as they are collated: on a CPU, without a hook of module or data module."""
     hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
     source: Any = getattr(trainer, "datamodule", None)
     return (
@@ -347,7 +348,7 @@ def check_repeats(dataset: Any, units: Units) -> None:
 
 
 def _origins(dataset: Any, positions: Any) -> dict[int, tuple[Any, Any]]:
-    """Which records of which underlying data sets stand at the positions of a data set, by the data set's id."""
+    """Records of underlying data sets at the positions of a data set, by the underlying data set's id."""
     positions = np.where(positions < 0, positions + len(dataset), positions)  # -1 is the last one
     if isinstance(dataset, data.Subset):
         return _origins(dataset.dataset, np.asarray(dataset.indices)[positions])

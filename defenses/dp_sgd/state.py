@@ -22,6 +22,7 @@ REPLACED = ("training_step", "forward", "log", "log_dict", "manual_backward", "o
 """Attributes that this package puts on an instance for a while."""
 INTERNAL = frozenset((*vars(pl.LightningModule()), *vars(nn.Module()), *REPLACED))
 LIBRARIES = ("torch", "pytorch_lightning", "lightning", "torchmetrics", "numpy", "builtins")
+SEQUENCES = (list, tuple, deque, set, frozenset)
 CONTAINERS = (list, tuple, deque, dict, set, np.ndarray)
 DATA = (data.Dataset, data.DataLoader, pl.LightningDataModule)
 """Objects that hold records by right, often many, and are no state."""
@@ -68,7 +69,7 @@ class ModuleState:
         return marks
 
     def weights_sign(self) -> tuple[Any, ...]:
-        """The same of the trainable weights."""
+        """A cheap mark of the trainable weights, which changes with them, unless `.data` does it."""
         return tuple((id(parameter), parameter._version) for _, parameter in self.weights)
 
     def values(self, ignored: Collection[str] = ()) -> dict[str, Any]:
@@ -84,7 +85,7 @@ class ModuleState:
 
     @property
     def holds_containers(self) -> bool:
-        """Whether an attribute is neither a number nor a tensor, so that what changes in it leaves no cheap mark."""
+        """Opacity of an attribute: neither a number nor a tensor, so that changes in it leave no cheap mark."""
         return any(not _is_plain(value) and not isinstance(value, Tensor) for _, value in self._attributes())
 
     def digests(self) -> dict[str, bytes]:
@@ -92,7 +93,7 @@ class ModuleState:
         return {name: hashlib.blake2b(content(tensor)).digest() for name, tensor in self._tensors(compared=True)}
 
     def lasting(self, name: str) -> bool:
-        """Whether it is a parameter or goes into `state_dict`, hence into what is released."""
+        """Test for a part of what is released: a parameter, or an entry of `state_dict`."""
         return name in self.module.state_dict() or name in dict(self.module.named_parameters())
 
     def save(self, *, weights: bool = True) -> Saved:
@@ -143,6 +144,7 @@ class Saved:
 
     @torch.no_grad()
     def restore(self) -> None:
+        """Puts weights, buffers, attributes and registered modules back to what they were."""
         for register, there in self._registers:
             register.clear()
             register.update(there)
@@ -185,7 +187,7 @@ class Saved:
             return value
 
     def _put_back(self, value: Any, copied: Any) -> Any:
-        """The same object with the values that it had."""
+        """The object itself, with the values that it had."""
         if _is_plain(value) or copied is value:
             return value
         if isinstance(value, Tensor):
@@ -238,22 +240,23 @@ def _leaves(prefix: str, value: Any, seen: set[int], depth: int) -> Iterator[tup
             yield f"{prefix}.{name}", tensor.detach().clone()
     elif isinstance(value, Tensor):
         yield prefix, value.detach().clone()
-    elif isinstance(value, np.ndarray):
+    elif isinstance(value, np.ndarray | np.generic):
         yield prefix, value.copy()
-    elif isinstance(value, np.generic):
-        yield prefix, value
     elif id(value) not in seen:
         seen.add(id(value))
-        parts: Mapping[Any, Any] = {}
-        if isinstance(value, Mapping):
-            parts = value
-        elif isinstance(value, list | tuple | deque | set | frozenset):
+        if isinstance(value, SEQUENCES):
             yield f"{prefix} (length)", len(value)
-            parts = dict(enumerate(value))
-        elif _is_own(value):
-            parts = vars(value)
-        for name, part in parts.items():
+        for name, part in _parts(value).items():
             yield from _leaves(f"{prefix}.{name}".lstrip("."), part, seen, depth - 1)
+
+
+def _parts(value: Any) -> Mapping[Any, Any]:
+    """Entries of a mapping, elements of a sequence or set by position, attributes of a user's object."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, SEQUENCES):
+        return dict(enumerate(value))
+    return vars(value) if _is_own(value) else {}
 
 
 def _is_plain(value: Any) -> bool:
@@ -261,7 +264,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_own(value: Any) -> bool:
-    """Whether it is an object of the user's, whose attributes are state."""
+    """Test for an object of the user's, whose attributes are state."""
     kinds = (type, types.FunctionType, types.MethodType, types.ModuleType, *DATA)
     return (
         hasattr(value, "__dict__")

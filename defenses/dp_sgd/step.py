@@ -20,7 +20,7 @@ from palisade.targets.stacks import transposed
 
 
 class PrivateStep:
-    """What happens between the clipped sum and the user's optimizer, which is the user's own, unwrapped.
+    """The step between the clipped sum and the user's optimizer, which is the user's own, unwrapped.
 
     `write` puts the noised mean into `p.grad` and counts the step, so that nothing which reads `p.grad` afterwards
     (the optimizer, hooks, logging) sees anything else; whatever it does with it is post-processing.
@@ -80,7 +80,7 @@ class PrivateStep:
 
     @property
     def pending(self) -> bool:
-        """Whether a gradient was written that no optimizer step has used yet."""
+        """A gradient was written that no optimizer step has used yet."""
         return self.written and not self.stepped
 
     def attach(self) -> Callable[[], object]:
@@ -206,7 +206,7 @@ class PrivateStep:
                 )
 
     def warnings(self) -> list[str]:
-        """What the whole fit gives reason for."""
+        """Warnings that the whole fit gives reason for."""
         moved = (
             "optimizer settings changed otherwise than by a schedule: where the step size follows the loss, ε does not"
             " cover what that tells"

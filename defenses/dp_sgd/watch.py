@@ -1,4 +1,4 @@
-"""What is looked at during a fit: that records stay uncoupled, and that nothing is learned beside the noise."""
+"""Observations during a fit: that records stay uncoupled, and that nothing is learned beside the noise."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class StateWatch:
         self.following: set[str] = set()
         """Those among them that follow the records, as long as no gradient depends on them."""
         self.hooks_move_weights = False
-        """Whether hooks were seen to move trained weights, always alike, as clamping does."""
+        """Hooks were seen to move trained weights, always alike, as clamping does."""
         self._first = self.state.save(weights=False)
         self._digests = self.state.digests()
         self._signs: dict[str, Any] = {}
@@ -156,7 +156,7 @@ class StateWatch:
         return changed
 
     def written(self) -> list[str]:
-        """When the gradient is written; returns names that changed since the batch began.
+        """Names of state that changed since the batch began, read when the gradient is written.
 
         Raises:
             ValueError: if trained weights changed, which only the optimizer may change, from the noised gradient.
@@ -254,7 +254,7 @@ class Watch:
         self._seal = None if self.exempt else self._sealed(batch, thorough=done == 0)
 
     def reached(self, batch: Any) -> None:
-        """Where training_step gets the batch: if callbacks changed it, they take part in all checks, made anew."""
+        """Notice of the batch that training_step gets: callbacks that changed it take part in all checks, made anew."""
         if self._seal is None or self._seal == self._sealed(batch, thorough=self._seal[1] is not None):
             return
         if self.hooked and not self.rehearsal.callbacks:
@@ -328,12 +328,12 @@ class Watch:
         )
 
     def written(self, done: int) -> list[str]:
-        """When the gradient is written; returns cautions."""
+        """Cautions at the moment when the gradient is written."""
         self._open = False
         return [] if self.exempt else self._explain(self.state.written(), done)
 
     def after_step(self) -> None:
-        """When the optimizer has moved the weights."""
+        """Notice that the optimizer has moved the weights."""
         if not self.exempt:
             self.state.moved_by_optimizer()
 
@@ -418,7 +418,7 @@ class Watch:
             raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
 
     def _explain(self, names: list[str], done: int) -> list[str]:
-        """What changed is compared after two batches, as at the start; what that does not show is named."""
+        """Cautions about changed state, compared after two batches as at the start, and on what that leaves open."""
         if not names:
             return []
         weights = {name for name, _ in self.state.state.weights}
@@ -442,7 +442,7 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _equal(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
-    """Whether two gradients agree to rounding."""
+    """Agreement of two gradients to rounding."""
     pairs = list(zip(one, other, strict=True))
     off = sum(float((a - b).double().square().sum()) for a, b in pairs)
     return not off > ROUNDING**2 * sum(float(a.double().square().sum()) for a, _ in pairs)

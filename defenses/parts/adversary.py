@@ -21,7 +21,7 @@ LEARNING_RATE = 1e-3
 HELD_OUT = 10
 """One in so many members and reference records is kept from the attacker, to measure it on."""
 SKILL = 0.1
-"""How far a model must be from naming one class (0) to all its own records' classes (1), or it has collapsed."""
+"""Share of the way from naming one class (0) to all its own records' classes (1); below it a model has collapsed."""
 DEAD = 1e-7
 """A derivative of the attacker's belief that moves nothing."""
 
@@ -43,9 +43,10 @@ class Adversary(pl.Callback):
         self.optimizer = torch.optim.Adam(self.attacker.parameters(), lr=LEARNING_RATE, fused=True)
         self.all_reference = split.reference
         self.aucs = torch.full((len(self.models),), math.nan)
-        """How well h tells members from reference records that it did not learn from, after the latest epoch."""
+        """AUC of h on members and reference records that it did not learn from, after the latest epoch, by model."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook before training: parts the records, and puts the attacker's belief into the loss."""
         self.network: nn.Module = pl_module.network  # type: ignore[assignment]
         self.all_members: list[Int64[np.ndarray, "_"]] = trainer.train_dataloader.sampler.members  # type: ignore[union-attr]
         self.members, members = self._parts("members", self.all_members)
@@ -66,6 +67,7 @@ class Adversary(pl.Callback):
         pl_module.loss = regularized  # type: ignore[assignment]
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook before an epoch: right after the warm-up, the attacker learns alone for as many steps."""
         if trainer.current_epoch == self.warm_up:
             for step in range(self.warm_up * self.fitter.arithmetic.steps_per_epoch):
                 rngs = [self.fitter.secret.numpy("attacker alone", model, step) for model in self.models]
@@ -75,17 +77,24 @@ class Adversary(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
+        """Lightning's hook before a step: the attacker's own step on the batch's members."""
         if trainer.current_epoch >= self.warm_up:
             rngs = [self.fitter.secret.numpy("attacker", model, trainer.global_step) for model in self.models]
             rows = zip(np.atleast_2d(batch.records), np.atleast_2d(batch.mask), self.members, strict=True)
             self._learn([np.intersect1d(records[mask], own) for records, mask, own in rows], rngs)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after an epoch: logs the attacker's AUC on records that it did not learn from."""
         records = self.held_out.records
         self.aucs = self.attacker.aucs(self._predict(records), self.y[records], self.held_out)
         pl_module.log("attacker_auc", self.aucs.mean())
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning's hook after training.
+
+        Raises:
+            ValueError: if a model names always one class, or its attacker no longer depends on predictions.
+        """
         members = Shown.of(self.all_members, [members[:0] for members in self.all_members])
         right = self._predict(members.records).argmax(dim=-1) == self.y[members.records]
         held_out = self.held_out.records
@@ -114,7 +123,7 @@ class Adversary(pl.Callback):
         self.optimizer.step()
 
     def _predict(self, records: Int64[np.ndarray, "models n"]) -> Float[Tensor, "models n classes"]:
-        """What the models say now, as they would when released."""
+        """Logits of the models as they are now, in evaluation mode."""
         x = torch.from_numpy(self.x[records])
         self.network.eval()
         with torch.no_grad():
@@ -123,7 +132,7 @@ class Adversary(pl.Callback):
         return logits.view(*records.shape, -1)
 
     def _parts(self, name: str, records: Sequence[Int64[np.ndarray, "_"]]) -> list[list[Int64[np.ndarray, "_"]]]:
-        """What each attacker learns from, and what it is measured on."""
+        """Records that each attacker learns from, and records that it is measured on."""
         learnt, held_out = [], []
         for model, of_one in zip(self.models, records, strict=True):
             shuffled = self.fitter.secret.numpy(f"attacker {name}", model).permutation(of_one)

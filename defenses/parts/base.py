@@ -1,4 +1,4 @@
-"""What a defense is: one file that overrides only what it changes."""
+"""The base of all defenses: each is one file that overrides only what it changes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Defense:
     """
 
     separable: ClassVar[bool] = True
-    """Whether a record's loss depends on that record alone (DP-SGD demands it)."""
+    """A record's loss depends on that record alone (DP-SGD demands it)."""
     staged: ClassVar[bool] = False
-    """Whether `fit` trains several times. A defense of one stage can be the base of another, by its hooks alone."""
+    """`fit` trains several times. A defense of one stage can be the base of another, by its hooks alone."""
 
     @property
     def attacks(self) -> tuple[str, ...]:
@@ -45,12 +45,12 @@ class Defense:
 
     @property
     def stackable(self) -> bool:
-        """Whether it may be trained with a leading model axis."""
+        """Fitness for training with a leading model axis."""
         return True
 
     @property
     def cost(self) -> float:
-        """How long a model takes to train, roughly, as a multiple of plain training: for plans."""
+        """Rough time to train a model, as a multiple of plain training: for plans."""
         return 1.0
 
     @property
@@ -64,13 +64,13 @@ class Defense:
         return None
 
     def units(self, split: Split) -> int:
-        """How many of what the public size N counts the pool holds: records, or persons where they are the unit."""
+        """Size of the pool in units of the public size N: records, or persons where they are the unit."""
         return len(split.pool)
 
     def sampler(
         self, members: Sequence[Int64[ndarray, "_"]], models: Sequence[int], fitter: Fitter, split: Split
     ) -> Sampler:
-        """How a step's records are chosen from those that each model may train on."""
+        """The choice of a step's records from those that each model may train on."""
         return Shuffling(members, models, fitter.arithmetic, fitter.secret)
 
     def network(self, network: nn.Module) -> nn.Module:
@@ -78,7 +78,7 @@ class Defense:
         return network
 
     def inputs(self, batch: Batch, draws: Draws) -> Batch:
-        """What a step trains on instead of its records, such as changed copies of them."""
+        """The inputs of a step in place of its records, such as changed copies of them."""
         return batch
 
     def loss(self, logits: Float[Tensor, "*models batch classes"], batch: Batch, epoch: int) -> Float[Tensor, "..."]:
@@ -97,7 +97,7 @@ class Defense:
         return []
 
     def for_release(self) -> Defense:
-        """The same defense with what a release needs besides."""
+        """This defense with what a release needs besides."""
         return self
 
     def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:

@@ -35,34 +35,43 @@ class Composed(Defense):
 
     @property
     def stackable(self) -> bool:
+        """Stacks only where the base allows them."""
         return self.base.stackable
 
     @property
     def cost(self) -> float:
+        """The base's cost."""
         return self.base.cost
 
     @property
     def roles(self) -> frozenset[str]:
+        """The base's roles."""
         return self.base.roles
 
     @property
     def attacks(self) -> tuple[str, ...]:
+        """Those that know how to get around the base."""
         return self.base.attacks
 
     @property
     def canaries(self) -> tuple[str, ...]:
+        """Those that the base protects least."""
         return self.base.canaries
 
     def units(self, split: Split) -> int:
+        """Number of units by the base, whose claim it is."""
         return self.base.units(split)
 
     def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
+        """The base's decisions, by its own recipe."""
         return self.base.settle(fitter.base, split, membership)
 
     def slowdown(self, network: nn.Module, settled: Mapping[str, str]) -> float:
+        """The base's factor over its cost."""
         return self.base.slowdown(network, settled)
 
     def for_release(self) -> Self:
+        """This defense on a base with what a release needs besides."""
         return replace(self, base=self.base.for_release())
 
 

@@ -34,6 +34,7 @@ class Trainings:
 
     @property
     def text(self) -> str:
+        """Their number and kind with σ, q and T of each, for a statement."""
         claim = self.statement
         return (
             f"{self.runs} × {self.what} (σ = {claim.noise_multiplier:.3g}, q = {claim.sampling_rate:.3g},"
@@ -42,7 +43,7 @@ class Trainings:
 
 
 def composed(trainings: Sequence[Trainings]) -> Statement:
-    """What several trainings prove together, each of which may use what those before it gave (adaptive composition).
+    """The claim of several trainings, each of which may use what those before it gave (adaptive composition).
 
     Args:
         trainings: the last of them trains what is released; its δ is that of the claim.

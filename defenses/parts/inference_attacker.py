@@ -16,7 +16,7 @@ from palisade.targets.stacks import stack
 
 
 class Shown(NamedTuple):
-    """What is shown to the attackers of several models: as many records to each, of which some are padding."""
+    """Records that the attackers of several models see: as many for each, of which some are padding."""
 
     records: Int64[np.ndarray, "models records"]
     member: Bool[Tensor, "models records"]
@@ -62,6 +62,7 @@ class InferenceAttacker(nn.Module):
     def forward(
         self, logits: Float[Tensor, "*models batch classes"], y: Int64[Tensor, "*models batch"]
     ) -> Float[Tensor, "*models batch"]:
+        """Log-odds of membership; probabilities enter as that of the class y, then the others in falling order."""
         classes = logits.shape[-1]
         label, p = F.one_hot(y, classes), logits.softmax(dim=-1)
         true = p.gather(-1, y.unsqueeze(-1))
@@ -86,7 +87,7 @@ class InferenceAttacker(nn.Module):
     def aucs(
         self, logits: Float[Tensor, "models batch classes"], y: Int64[Tensor, "models batch"], shown: Shown
     ) -> Float[Tensor, " models"]:
-        """How well it tells members from others: the probability that a member gets the larger belief."""
+        """AUC of each attacker: the probability that a member gets the larger belief."""
         with torch.no_grad():
             signals = self(logits, y)
         ahead = [

@@ -27,6 +27,7 @@ class Penalty(pl.Callback):
     def on_before_optimizer_step(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: optim.Optimizer
     ) -> None:
+        """Lightning's hook before the optimizer: adds λ·slope(θ) to the gradients that the loss gave."""
         weights = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         with torch.no_grad():
             torch._foreach_add_([p.grad for p in weights], list(self.slope(weights)), alpha=float(self.weight))

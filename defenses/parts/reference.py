@@ -9,7 +9,7 @@ import numpy as np
 from palisade.data.split import Split
 
 PUBLIC = "reference records: treated as public"
-"""What a claim does not cover if a student was trained on them."""
+"""Restriction of a claim, where a student was trained on reference records."""
 
 
 def reference_as_pool(split: Split) -> Split:
@@ -28,7 +28,7 @@ def reference_as_pool(split: Split) -> Split:
 
 
 def check_count(split: Split, key: str, count: int | None) -> int:
-    """How many of the reference records a setting asks for; None for all.
+    """Number of reference records by a setting; all where it is None.
 
     Raises:
         ValueError: if there are not so many.

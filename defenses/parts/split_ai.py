@@ -1,4 +1,4 @@
-"""What an ensemble says about records that it was not trained on."""
+"""Answers of an ensemble about records that it was not trained on."""
 
 from __future__ import annotations
 

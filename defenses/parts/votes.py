@@ -52,7 +52,7 @@ class NoisyVotes:
             )
 
     def text(self, queries: int) -> str:
-        """What is released, in words."""
+        """The released answers, in words."""
         checked = (
             "" if self.threshold is None else f", each after a check with σ = {self.threshold_noise_multiplier:g},"
         )
@@ -95,7 +95,7 @@ class NoisyVotes:
 
 
 def count_votes(teachers: Sequence[Fleet], x: Real[np.ndarray, "queries ..."]) -> Int64[np.ndarray, "queries classes"]:
-    """How many teachers choose each class.
+    """Number of teachers that choose each class.
 
     Args:
         teachers: each a fleet of one.

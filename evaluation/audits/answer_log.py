@@ -1,4 +1,4 @@
-"""What an endpoint answered, kept line by line, so that an audit that was killed can go on."""
+"""Answers of an endpoint, kept line by line, so that an audit that was killed can go on."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AnswerLog:
 
     @property
     def width(self) -> int | None:
-        """How many classes an answer scores; None before the first, and where answers are classes."""
+        """Number of classes that an answer scores; None before the first, and where answers are classes."""
         first = next(iter(self._known.values()), None)
         return len(first) if isinstance(first, list) else None
 

@@ -16,14 +16,14 @@ from palisade.evaluation.signals.grant import Grant
 from palisade.targets.guards import Level
 
 ROUNDED = 0.005
-"""What rounding to two decimals moves a probability at most; that of many classes adds up."""
+"""Largest change of a probability by rounding to two decimals; that of many classes adds up."""
 SATURATED = 1 - 1e-6
 """Probabilities from here on are those of many records."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AnsweredRecords:
-    """What a model answered about labeled records.
+    """Labeled records with a model's answers about them.
 
     Args:
         name: where they come from, for errors.
@@ -46,7 +46,7 @@ class AnsweredRecords:
 
     @property
     def correct(self) -> Shaped[np.ndarray, "records"]:
-        """Whether the predicted class is the true one."""
+        """Correctness: the predicted class is the true one."""
         predicted = self.answers if self.level == "predictions" else self.answers.argmax(axis=1)
         return np.asarray(predicted == self.labels)
 
@@ -59,7 +59,7 @@ class AnsweredRecords:
 
     @property
     def person_count(self) -> int:
-        """How many persons the records are of; of each another one where nothing is said about persons."""
+        """Number of persons whose the records are; of each another one where nothing is said about persons."""
         return len(self) if self.persons is None else len(np.unique(self.persons))
 
 
@@ -177,7 +177,7 @@ def check_alike(sides: Sequence[AnsweredRecords]) -> None:
 
 
 def counted(side: AnsweredRecords, noun: str) -> str:
-    """How many records a side has, and of how many persons where somebody has several."""
+    """Number of records on a side in words, and of persons where somebody has several."""
     persons = side.person_count
     return f"{len(side):,} {noun}" + (f" of {persons:,} persons" if persons < len(side) else "")
 
@@ -192,7 +192,7 @@ def enough_persons(*sides: AnsweredRecords) -> None:
 
 
 def shared_rows(one: AnsweredRecords, other: AnsweredRecords) -> int:
-    """How many records of the other side this side holds too, known by their features or else by their answers.
+    """Number of the other side's records that this side holds too, known by their features or else by their answers.
 
     Predicted classes are alike for records that are not, and so are probabilities of 0 and 1: none of them count. Nor
     do any probabilities if records of one side share them, as those of a tree or rounded ones do.
@@ -223,7 +223,7 @@ def view_of(
     grant: Grant,
     model: AuditedModel | None = None,
 ) -> View:
-    """What attackers see of one model: answers about both sides, in the order of `order_of`.
+    """View of one model for attackers: answers about both sides, in the order of `order_of`.
 
     Args:
         members: records that the model was trained on.
@@ -268,7 +268,7 @@ def _persons(
 
 
 def shared_persons(one: AnsweredRecords, other: AnsweredRecords) -> int:
-    """How many persons have records on both sides; none is known where a side says nothing about persons."""
+    """Number of persons with records on both sides; none is known where a side says nothing about persons."""
     if one.persons is None or other.persons is None:
         return 0
     known = _persons_of(one, other)

@@ -21,7 +21,7 @@ from palisade.evaluation.flags.flag import Flag
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AskedRecords:
-    """What is found about records in question.
+    """Findings about records in question.
 
     Args:
         attack: what scored them, fixed beforehand.
@@ -49,10 +49,12 @@ class AskedRecords:
 
     @property
     def benjamini_hochberg(self) -> Float[np.ndarray, "records"]:
+        """p-values adjusted so that naming those up to α bounds the false discovery rate by α."""
         return benjamini_hochberg(self.p)
 
     @property
     def holm(self) -> Float[np.ndarray, "records"]:
+        """p-values adjusted so that naming those up to α accuses anybody falsely with probability at most α."""
         return holm(self.p)
 
     @property
@@ -61,7 +63,7 @@ class AskedRecords:
         return 1 / (self.nonmembers + 1)
 
     def sentences(self) -> list[str]:
-        """What was found, in plain words."""
+        """The findings in plain words."""
         count, p = len(self.p), self.all_together.p
         bh, strict = (int((adjusted <= self.alpha).sum()) for adjusted in (self.benjamini_hochberg, self.holm))
         verdict = "more than chance explains" if p <= self.alpha else "no more than chance explains"

@@ -1,4 +1,4 @@
-"""What a test of records in question tells people."""
+"""Report on a test of records in question."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def asked_page(found: AskedRecords, what: str, command: str) -> Page:
 
 
 def asked_content(found: AskedRecords) -> dict[str, Any]:
-    """What report.json holds beside the words."""
+    """Content of report.json beside the words."""
     return {
         "attack": found.attack,
         "records": len(found.p),

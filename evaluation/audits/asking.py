@@ -1,4 +1,4 @@
-"""How an audit asks an endpoint: within a budget, and never the same twice but to see whether it is the same model."""
+"""Queries of an audit to an endpoint: within a budget, and never the same twice but to see if the model is the same."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 AGAIN = 4
 """Kept answers that are asked for again."""
 ROUNDING = 1e-3
-"""What rounding, or another batch, moves an answer at most, itself and relative to it."""
+"""Largest change of an answer by rounding or another batch, itself and relative to it."""
 
 
 class BudgetSpentError(ValueError):

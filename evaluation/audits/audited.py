@@ -69,6 +69,7 @@ class Audited:
 
     @property
     def attacks(self) -> list[str]:
+        """Names of the attacks, without the baseline that never sees the model."""
         return [attack for attack in self.scores if attack != BLIND]
 
     @cached_property
@@ -87,7 +88,7 @@ class Audited:
         return next(row for row in self.rows if (row.metric, row.attack, row.group) == (metric, attack, group))
 
     def find(self, metric: str, *, attack: str = "", group: str = "all") -> Row | None:
-        """The same, or None."""
+        """The row with this metric, None if there is none."""
         named = (metric, attack, group)
         return next((row for row in self.rows if (row.metric, row.attack, row.group) == named), None)
 
@@ -151,7 +152,7 @@ def without_shadows(attack: Attack) -> Attack:
 
 
 def lacking(attack: Attack, view: View) -> str | None:
-    """What an attack would need beyond one model's answers, None if it can run."""
+    """Needs of an attack beyond one model's answers, None if it can run."""
     threat = attack.threat
     if (reason := attack.missing(view)) is None:
         return None
@@ -203,7 +204,7 @@ def has_several(persons: Int[np.ndarray, "records"] | None) -> bool:
 
 
 def units(persons: Int[np.ndarray, "records"] | None, side: Bool[np.ndarray, "records"]) -> int:
-    """How many persons, or records where nothing is said about persons, are on a side."""
+    """Number of persons on a side, or of records where nothing is said about persons."""
     return int(side.sum()) if persons is None else len(np.unique(persons[side]))
 
 
@@ -227,7 +228,7 @@ def tied(found: Audited, attack: str) -> float:
 
 
 def _accuracy(view: View, several: bool) -> Iterator[Row]:
-    """How often the model is right, about members and about others: the gap is what the weakest attack sees."""
+    """Accuracy of the model on members and on others: the gap is what the weakest attack sees."""
     right, members = view.correct[0, :, 0], view.membership[0]
     for group, side in (("members", members), ("nonmembers", ~members)):
         correct, trials = int(right[side].sum()), int(side.sum())

@@ -26,7 +26,7 @@ CLASS = "network._target_"
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AuditedModel:
-    """What an audit asks.
+    """A model that an audit asks.
 
     Args:
         name: in a few words, for the page.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from palisade.evaluation.audits.answered_records import (
+    AnsweredRecords,
     answered,
     askable,
     check_alike,
@@ -57,30 +58,16 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
 
 
 def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
-    gate = Limit.asked("gate", settings)
-    if Limit.asked("choose", settings) is not None or (gate is not None and kind == "records"):
-        wrong = "gate" if gate is not None else "choose"
-        raise ValueError(f"{wrong}.max_tpr has nothing to judge in audit={kind}; leave it out")
+    gate = _gate(kind, settings)
     folder = Path(settings["reports"]) / (settings["name"] or f"audit_{kind}")
     questioned = "records" if kind == "records" else "members"
     shadowed = shadow_sides(kind, settings)
     model = _model(settings, folder)
-    sides = {key: _read(key, settings) for key in (questioned, "nonmembers")}
-    enough(sides[questioned], 1 if kind == "records" else LEAST)
-    enough(sides["nonmembers"])
-    if settings["population"]:
-        sides["population"] = enough(_read("population", settings))
-    if kind == "records" and settings.get("members"):
-        sides["members"] = enough(_read("members", settings))
-    sides |= {key: enough(_read(key, settings)) for key in shadowed}
-    for side, copy in combinations(sides.values(), 2):
-        if side.is_copy_of(copy):
-            raise ValueError(f"{side.name} and {copy.name} {COPIES}")
+    sides = _sides(kind, questioned, shadowed, settings)
     reused = [] if model is None else model.prepare([askable(saved, model) for saved in sides.values()])
     found = {key: answered(saved, model, method.grant) for key, saved in sides.items()}
     check_alike(list(found.values()))
     one, other, population = found[questioned], found["nonmembers"], found.get("population")
-    shared = shared_rows(one, other)
     shadow = [found[key] for key in shadowed]
     check_apart(shadow, [one, other])
     known = found.get("members") if kind == "records" else None
@@ -89,16 +76,11 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     counts = f"{counted(one, questioned)}, {counted(other, 'non-members')}"
     what = f"{whose}: {counts}, answers: {seen.outputs}."
     if kind == "records":
-        if shared:
-            raise ValueError(
-                f"{other.name} holds {shared} of the records in question; remove them from the non-members"
-            )
-        for beside in () if known is None else (one, other):
-            if known is not None and (twice := shared_rows(beside, known)):
-                raise ValueError(f"{known.name} and {beside.name} share {twice} records; remove them from the members")
+        _check_disjoint(one, other, known)
         asked = ask_records(seen, method.audit, settings["alpha"], known=0 if known is None else len(known))
         page, told = asked_page(asked, what, settings["command"]), asked_content(asked)
     else:
+        shared = shared_rows(one, other)
         if shared == len(other):
             raise ValueError(f"{one.name} and {other.name} {COPIES}")
         enough_persons(one, other)
@@ -118,6 +100,47 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     line, passed = judge(measured, gate)
     print("", line, sep="\n")
     return passed
+
+
+def _gate(kind: str, settings: Mapping[str, Any]) -> Limit | None:
+    """The limit that the audit is judged by; None if it is not judged.
+
+    Raises:
+        ValueError: if a limit is set that this kind of audit has no measurement for.
+    """
+    gate = Limit.asked("gate", settings)
+    if Limit.asked("choose", settings) is not None or (gate is not None and kind == "records"):
+        wrong = "gate" if gate is not None else "choose"
+        raise ValueError(f"{wrong}.max_tpr has nothing to judge in audit={kind}; leave it out")
+    return gate
+
+
+def _sides(kind: str, questioned: str, shadowed: Sequence[str], settings: Mapping[str, Any]) -> dict[str, SavedRecords]:
+    """The files of an audit by their settings, each with enough records, no two of them alike."""
+    sides = {key: _read(key, settings) for key in (questioned, "nonmembers")}
+    enough(sides[questioned], 1 if kind == "records" else LEAST)
+    enough(sides["nonmembers"])
+    if settings["population"]:
+        sides["population"] = enough(_read("population", settings))
+    if kind == "records" and settings.get("members"):
+        sides["members"] = enough(_read("members", settings))
+    sides |= {key: enough(_read(key, settings)) for key in shadowed}
+    for side, copy in combinations(sides.values(), 2):
+        if side.is_copy_of(copy):
+            raise ValueError(f"{side.name} and {copy.name} {COPIES}")
+    return sides
+
+
+def _check_disjoint(questioned: AnsweredRecords, nonmembers: AnsweredRecords, known: AnsweredRecords | None) -> None:
+    if shared := shared_rows(questioned, nonmembers):
+        raise ValueError(
+            f"{nonmembers.name} holds {shared} of the records in question; remove them from the non-members"
+        )
+    if known is None:
+        return
+    for beside in (questioned, nonmembers):
+        if twice := shared_rows(beside, known):
+            raise ValueError(f"{known.name} and {beside.name} share {twice} records; remove them from the members")
 
 
 def _read(key: str, settings: Mapping[str, Any]) -> SavedRecords:

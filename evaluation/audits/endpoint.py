@@ -28,7 +28,7 @@ KEPT = "answers so far are kept, the same command goes on from there"
 
 @dataclass(frozen=True, kw_only=True)
 class Endpoint:
-    """How an endpoint is asked.
+    """An endpoint, and the way it is asked.
 
     A URL gets `{"instances": […]}` by POST and must return `{"predictions": […]}`, one answer for each instance, as
     TensorFlow Serving and KServe do. A function gets an array (n, …) and returns n answers.
@@ -69,6 +69,7 @@ class Endpoint:
 
     @property
     def is_url(self) -> bool:
+        """Form of the endpoint: an HTTP address, rather than the dotted name of a function."""
         return self.endpoint.startswith(("http://", "https://"))
 
     def open(self, folder: Path) -> AuditedModel:

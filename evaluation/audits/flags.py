@@ -1,4 +1,4 @@
-"""When the audit of one model should not be believed, or not be believed too much."""
+"""Flags on the audit of one model: reasons not to believe it, or not too much."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def other_distribution(found: Audited) -> Iterator[Flag]:
 
 
 def unchecked(found: Audited) -> Iterator[Flag]:
-    """Whether they differ cannot be told."""
+    """Flag where nobody can tell if members and non-members differ."""
     if not found.features:
         yield Flag(
             "records unknown",
@@ -121,7 +121,7 @@ CHECKS: tuple[Callable[[Audited], Iterator[Flag]], ...] = (
 
 
 def verdict(found: Audited) -> list[str]:
-    """What the strongest attack finds, with its scope."""
+    """Sentences on the strongest attack, with its scope."""
     if found.strongest is None:
         return ["No attack could run; what each would need stands under “Skipped”."]
     row, auc = found.get(tpr_at(FPRS[0]), found.strongest), found.get(AUC, found.strongest)

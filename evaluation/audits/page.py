@@ -22,7 +22,7 @@ from palisade.targets.files import write_json
 ALARMS = ("different records", "masked, not protected", "shared records")
 """Flags without which nothing on the page may be read."""
 PAGES = [Path(__file__).parent, Path(__file__).parents[1] / "report"]
-"""Where the page and the style sheet that it shares with the report are."""
+"""Folder of the page and of the style sheet that it shares with the report."""
 LIBRARIES = ("numpy", "scikit-learn", "scipy")
 
 
@@ -47,7 +47,7 @@ class Table:
 
 @dataclass(frozen=True, kw_only=True)
 class Page:
-    """What an audit tells people.
+    """The page of an audit for people.
 
     Args:
         title: of the page.

@@ -1,4 +1,4 @@
-"""What the audit of one model tells people: in tables, sentences and a figure."""
+"""Report on the audit of one model: in tables, sentences and a figure."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def audit_page(found: Audited, what: str, command: str) -> Page:
 
 
 def content(found: Audited) -> dict[str, Any]:
-    """What report.json holds beside the words."""
+    """Content of report.json beside the words."""
     return {
         "released": found.released,
         "members": int(found.members.sum()),

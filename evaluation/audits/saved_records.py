@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 ANSWERS = ("logits", "probabilities", "predictions")
 PERSONS = "persons"
 OTHER_NAMES = {"x": "features", "y": "labels"}
-"""What `data=npz` calls them."""
+"""Names of arrays that `data=npz` uses, with those of an audit."""
 LEAST = 10
 """Records on a side; fewer tell nothing."""
 
@@ -114,6 +114,19 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
         held = f"{labels.dtype} of shape {labels.shape}"
         raise ValueError(f"{name}: labels are {held}; save one whole number for each record")
     answers = {key: arrays[key] for key in ANSWERS if key in arrays}
+    _check_shapes(name, arrays, answers)
+    return SavedRecords(
+        name=name,
+        labels=_signed(name, labels),
+        persons=_persons(name, arrays.get(PERSONS)),
+        rows=_finite(name, arrays.get("features")),
+        answers=answers,
+        file=file,
+    )
+
+
+def _check_shapes(name: str, arrays: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray]) -> None:
+    labels = arrays["labels"]
     for key in ("features", PERSONS, *answers):
         if key in arrays and (arrays[key].ndim == 0 or len(arrays[key]) != len(labels)):
             raise ValueError(
@@ -123,16 +136,22 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
         raise ValueError(f"{name} holds {' and '.join(answers)}; save the one that is released")
     if "features" in arrays and arrays["features"].ndim < 2:
         raise ValueError(f"{name}: features have shape {arrays['features'].shape}; save (records, …)")
-    if labels.dtype.kind == "u":
-        if len(labels) and labels.max() > MOST_INT:
-            raise ValueError(f"{name}: label {labels.max()} is no class; number the classes from 0")
-        labels = labels.astype(np.int64)
-    persons = arrays.get(PERSONS)
+
+
+def _signed(name: str, labels: Shaped[np.ndarray, "records"]) -> Shaped[np.ndarray, "records"]:
+    """Labels with unsigned numbers as int64; others as they are."""
+    if labels.dtype.kind != "u":
+        return labels
+    if len(labels) and labels.max() > MOST_INT:
+        raise ValueError(f"{name}: label {labels.max()} is no class; number the classes from 0")
+    return labels.astype(np.int64)
+
+
+def _persons(name: str, persons: np.ndarray | None) -> np.ndarray | None:
     if persons is not None and (persons.ndim != 1 or persons.dtype.kind not in "iuU"):
         held = f"{persons.dtype} of shape {persons.shape}"
         raise ValueError(f"{name}: persons are {held}; save one whole number or word for each record")
-    rows = _finite(name, arrays.get("features"))
-    return SavedRecords(name=name, labels=labels, rows=rows, answers=answers, persons=persons, file=file)
+    return persons
 
 
 def enough(saved: SavedRecords, least: int = LEAST) -> SavedRecords:
@@ -147,7 +166,7 @@ def enough(saved: SavedRecords, least: int = LEAST) -> SavedRecords:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether rows are equal; in tables, so are cells without a value."""
+    """Equality of rows; in tables, cells without a value are equal."""
     return bool(one.equals(other)) if hasattr(one, "equals") else np.array_equal(one, other)
 
 

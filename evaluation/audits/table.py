@@ -1,4 +1,4 @@
-"""What an audit prints in the terminal."""
+"""Tables of an audit in the terminal."""
 
 from __future__ import annotations
 

@@ -58,13 +58,13 @@ def exposure(findings: Sequence[Findings]) -> Figure:
 
 
 def _at_least(exposed: Exposure) -> np.ndarray:
-    """How many records are found in at least each share of the grid."""
+    """Number of records that are found in at least each share of the grid."""
     rising = np.sort(exposed.value[exposed.models > 0])
     return len(rising) - np.searchsorted(rising, GRID - 1e-9)
 
 
 def _by_luck(exposed: Exposure) -> np.ndarray:
-    """How many would be, on average, if the attack guessed: 1 % of non-members are accused, and of members as well."""
+    """Its mean if the attack guessed: 1 % of non-members are accused, and of members as well."""
     models, records = np.unique(exposed.models[exposed.models > 0], return_counts=True)
     needed = np.ceil(GRID[:, None] * models - 1e-9)
     expected: np.ndarray = binom.sf(needed - 1, models, FPR) @ records

@@ -16,7 +16,7 @@ from palisade.evaluation.findings import AUC, FPRS
 from palisade.evaluation.studies.studies import GAP, TPR, Study, StudyRow
 
 SHOWN = {TPR: ("TPR at 1 % FPR", FPRS[0]), AUC: ("AUC", 0.5), GAP: ("Accuracy on members − on non-members", 0.0)}
-"""What is drawn: its name, and its value where nothing leaks."""
+"""Metrics that are drawn: the name, and the value where nothing leaks."""
 
 
 def factors(results: Study) -> Figure:
@@ -67,7 +67,7 @@ def _row(part: Study, target: str, setting: str, metric: str) -> StudyRow | None
 
 
 def _ends(row: StudyRow) -> tuple[float | None, float | None]:
-    """Where there is no interval, no bar."""
+    """Ends of the error bar; no bar where there is no interval."""
     return (row.value if row.low is None else row.low), (row.value if row.high is None else row.high)
 
 

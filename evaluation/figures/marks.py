@@ -1,4 +1,4 @@
-"""Where a run stands on a figure: how useful it is, what leaks, and the intervals of both."""
+"""Marks of runs on a figure: utility, leakage, and the intervals of both."""
 
 from __future__ import annotations
 
@@ -24,14 +24,17 @@ def scale(axes: Axes, lines: Sequence[Series]) -> float:
 
 
 def utility(point: Point) -> float:
+    """The utility of a run on the axis; 0 where there is none."""
     return point.utility.value or 0.0
 
 
 def leakage(point: Point, lowest: float) -> float:
+    """The leakage of a run on the axis, `lowest` at least."""
     return max(point.leakage.value or 0.0, lowest)
 
 
 def places(line: Series, lowest: float) -> tuple[list[float], list[float]]:
+    """Utilities and leakages of all runs of a line, in its order."""
     return [utility(point) for point in line.points], [leakage(point, lowest) for point in line.points]
 
 
@@ -42,7 +45,7 @@ def span(row: Row, lowest: float = 0.0) -> tuple[float, float]:
 
 
 def ends(row: Row, lowest: float = 0.0) -> Float[np.ndarray, "2 1"]:
-    """The same as distances from the value, as matplotlib wants them."""
+    """The ends of the interval as distances from the value, as matplotlib wants them."""
     low, high = span(row, lowest)
     value = max(row.value or 0.0, lowest)
     return np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])

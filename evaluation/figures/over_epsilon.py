@@ -1,4 +1,4 @@
-"""What a stated ε buys: utility, leakage and the measured lower bound over ε, for the trade-off figure."""
+"""Trade-off over a stated ε: utility, leakage and the measured lower bound, panels of one figure."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ BOUND = "one_run"
 
 
 def has_claims(lines: Sequence[Series]) -> bool:
-    """Whether there is anything to draw over ε."""
+    """Presence of anything to draw over ε."""
     return any(point.findings.statement.guarantee for line in lines for point in line.points)
 
 
 def has_bounds(lines: Sequence[Series]) -> bool:
-    """Whether lower bounds on a stated ε were measured."""
+    """Presence of measured lower bounds on a stated ε."""
     return any(found.epsilon is not None and found.audit for line in lines for found in line.runs)
 
 
@@ -145,7 +145,7 @@ class OverEpsilon:
         return min(found.epsilon or 0.0, self.infinity)
 
     def _beside(self, line: Series, axes: Axes) -> Transform:
-        """Where a line is drawn: lines of the same ε, such as with and without canaries, hide each other otherwise."""
+        """Places of a line on the axis: lines of the same ε, with canaries and without, hide each other otherwise."""
         others = len(self.private) - 1
         points = min(BESIDE, WIDEST / max(others, 1)) * (self.private.index(line) - others / 2)
         page = axes.get_figure(root=True)

@@ -1,4 +1,4 @@
-"""What a search found: every run that it tried, and the frontier among them."""
+"""Pareto plot of a search: every run that it tried, and the frontier among them."""
 
 from __future__ import annotations
 

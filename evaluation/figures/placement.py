@@ -93,14 +93,14 @@ def _candidates(
 
 
 def _gaps(boxes: Float[np.ndarray, "boxes 4"], marks: Float[np.ndarray, "marks 2"]) -> Float[np.ndarray, "boxes marks"]:
-    """How far each mark is from each box, in pixels."""
+    """Distance of each mark from each box, in pixels."""
     apart = np.maximum(boxes[:, None, :2] - marks[None], marks[None] - boxes[:, None, 2:])
     gaps: Float[np.ndarray, "boxes marks"] = np.hypot(*np.moveaxis(np.maximum(apart, 0), 2, 0))
     return gaps
 
 
 def _overlaps(boxes: Float[np.ndarray, "boxes 4"], others: Float[np.ndarray, "others 4"]) -> Float[np.ndarray, "boxes"]:
-    """How many of the others each box touches."""
+    """Number of the others that each box touches."""
     low = boxes[:, None, :2] < others[None, :, 2:]
     high = boxes[:, None, 2:] > others[None, :, :2]
     touched: Float[np.ndarray, "boxes"] = (low & high).all(axis=2).sum(axis=1).astype(np.float64)

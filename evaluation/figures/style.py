@@ -1,4 +1,4 @@
-"""How all figures look, on a page, in the dark and in print, and how they are written."""
+"""Style of all figures, on a page, in the dark and in print, and the files they are written to."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def figure(width: float, height: float) -> Figure:
 
 @dataclass(frozen=True)
 class Look:
-    """How a line and its marks are drawn; hollow where only canaries were scored."""
+    """Color, marker and stroke of a line; hollow marks where only canaries were scored."""
 
     color: str
     marker: str
@@ -110,6 +110,7 @@ def rates(axis: Axis, ticks: Sequence[float] = (1.0,)) -> None:
 
 
 def percent(value: float, position: int | None = None) -> str:
+    """A share in percent for an axis; Matplotlib's formatters add the tick's position, which is not used."""
     return f"{100 * value:.4g} %"
 
 

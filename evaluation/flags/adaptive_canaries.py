@@ -1,4 +1,4 @@
-"""Whether a defense was tried on the canaries that it protects least."""
+"""Adaptive canaries: a defense must be tried on those that it protects least."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether DP-SGD does better than a defense that proves nothing."""
+"""Dominance: a defense that proves nothing does better than DP-SGD."""
 
 from __future__ import annotations
 

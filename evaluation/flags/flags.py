@@ -1,4 +1,4 @@
-"""When a result should not be believed, or not be believed too much."""
+"""Flags: reasons not to believe a result, or not too much."""
 
 from __future__ import annotations
 
@@ -57,6 +57,7 @@ def refutation(violation: Violation) -> Flag:
 
 
 def unresolvable(found: Findings) -> Iterator[Flag]:
+    """Flags where one false positive is already more than the FPR."""
     for fpr in FPRS:
         unresolved = [attack for attack in found.attacks if found.get(tpr_at(fpr), attack=attack).value is None]
         if unresolved:
@@ -69,6 +70,7 @@ def unresolvable(found: Findings) -> Iterator[Flag]:
 
 
 def few_false_positives(found: Findings) -> Iterator[Flag]:
+    """Flags where a TPR rests on few expected false positives per model."""
     for fpr in FPRS:
         tprs = [found.get(tpr_at(fpr), attack=attack) for attack in found.attacks]
         if not tprs or any(tpr.value is None for tpr in tprs):
@@ -83,6 +85,7 @@ def few_false_positives(found: Findings) -> Iterator[Flag]:
 
 
 def inverted(found: Findings) -> Iterator[Flag]:
+    """Flags for attacks whose AUC is below ½ beyond its interval."""
     for attack in found.attacks:
         auc = found.get(AUC, attack=attack)
         if auc.high is not None and auc.high < 0.5:
@@ -94,6 +97,7 @@ def inverted(found: Findings) -> Iterator[Flag]:
 
 
 def vacuous(found: Findings) -> Iterator[Flag]:
+    """Flag where ε is too large to exclude attacks."""
     if found.statement.guarantee and found.epsilon is not None and found.epsilon > VACUOUS:
         yield Flag(
             "ε vacuous",
@@ -103,6 +107,7 @@ def vacuous(found: Findings) -> Iterator[Flag]:
 
 
 def unfitted(found: Findings) -> Iterator[Flag]:
+    """Flag where less than half of the canaries were learned by the models that were trained on them."""
     row = found.find("canaries_fitted")
     if row is not None and (row.value or 0.0) < FITTED:
         yield Flag(

@@ -1,4 +1,4 @@
-"""How accurate a linear model is: a defense that does worse protects a model that is hardly worth having."""
+"""Linear baseline: a defense that is less accurate protects a model that is hardly worth having."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a defense hides what its models still tell."""
+"""Masking: a defense hides from scores what labels still tell."""
 
 from __future__ import annotations
 
@@ -53,18 +53,18 @@ def _labels_tell_more(found: Findings) -> bool:
 
 
 def _leaking(row: Row | None) -> TypeGuard[Row]:
-    """Whether an attack ranks members above others beyond its interval."""
+    """Success of an attack: it ranks members above others beyond its interval."""
     return row is not None and row.low is not None and row.low > 0.5
 
 
 def _undefended(found: Findings, together: Sequence[Findings]) -> list[Findings]:
-    """What attacks find on the same records where nothing is hidden."""
+    """Findings on the same records where nothing is hidden."""
     fleet = (found.seed, found.canary)
     return [other for other in together if is_undefended(other) and (other.seed, other.canary) == fleet]
 
 
 def _hidden(found: Findings, bare: Findings) -> Row | None:
-    """What scores told without the guard, if it took most of that beyond labels, and left what labels tell."""
+    """The best result of scores without the guard, if it took most of that beyond labels, and left what labels tell."""
     labels, scores = _best(found, "label_only"), _best(found, "black_box")
     labels_before, scores_before = (_best(bare, access, found.attacks) for access in ("label_only", "black_box"))
     if labels is None or scores is None or labels_before is None or scores_before is None:
@@ -76,7 +76,7 @@ def _hidden(found: Findings, bare: Findings) -> Row | None:
 
 
 def _without_guard(found: Findings, together: Sequence[Findings]) -> Findings | None:
-    """The same models as everybody sees them who gets around the guard."""
+    """Findings on these models by whoever gets around the guard."""
     if found.guard == "none":
         return None
     return next((other for other in together if (other.folder, other.guard) == (found.folder, "none")), None)
@@ -99,7 +99,7 @@ def _asked(found: Findings, row: Row) -> str:
 
 
 def _below(one: Row, other: Row) -> bool:
-    """Whether a value is smaller beyond both intervals."""
+    """Test for a value that is smaller beyond both intervals."""
     return one.high is not None and other.low is not None and one.high < other.low
 
 

@@ -27,7 +27,7 @@ def ties_of(attack: str, share: float) -> Flag:
 
 
 def is_tied(found: Findings) -> bool:
-    """Whether the run's TPR at 1 % FPR is that of a much smaller one, as of attacks on labels alone."""
+    """Ties: the run's TPR at 1 % FPR is that of a much smaller one, as of attacks on labels alone."""
     return bool(found.attacks) and _share(found) > TIED
 
 

@@ -1,4 +1,4 @@
-"""What a few models cannot tell about the next one."""
+"""The uncertainty that a few models leave about the next one."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def worst(row: Row, found: Findings) -> tuple[Row, float] | None:
 
 
 def unseen(models: int) -> str:
-    """How easily a fleet misses a kind of model, such as `of 8 models a kind that is one in four …`."""
+    """The chance that a fleet misses a kind of model, such as `of 8 models a kind that is one in four …`."""
     return (
         f"of {models} models, a kind that is one in {1 / RARE:.0f} is missing with probability"
         f" {100 * (1 - RARE) ** models:.0f} %"

@@ -1,4 +1,4 @@
-"""How much may leak at most, and whether a run is known to keep it."""
+"""A limit on leakage, and the verdict on a run: known to keep it or not."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ KEPT, UNDECIDED, EXCEEDED = "kept", "not decided", "EXCEEDED"
 
 
 class Verdict(NamedTuple):
-    """What is known about a run and a limit.
+    """The verdict on a run and a limit.
 
     Args:
         word: `kept`, `not decided` where more models might tell, or `EXCEEDED`.
@@ -82,6 +82,7 @@ class Limit:
 
     @property
     def most(self) -> float:
+        """The largest TPR that is allowed, in (0, 1]."""
         return self.max_tpr or 1.0
 
     def __str__(self) -> str:
@@ -109,7 +110,7 @@ class Limit:
         return found_text(row) + luck
 
     def objection(self, found: Findings, together: Sequence[Findings]) -> str | None:
-        """Why a run is not known to keep the limit; None if it keeps it.
+        """The reason why a run is not known to keep the limit; None if it keeps it.
 
         Args:
             found: of the run.
@@ -118,7 +119,7 @@ class Limit:
         return self.verdict(found, together).why
 
     def verdict(self, found: Findings, together: Sequence[Findings]) -> Verdict:
-        """Whether a run is known to keep the limit, and why not.
+        """The verdict on a run, with the reason if it is not known to keep the limit.
 
         Args:
             found: of the run.
@@ -152,11 +153,8 @@ class Limit:
             if found.models >= ENOUGH or (row.low or 0.0) > self.most:
                 return Verdict(EXCEEDED, may)
             return Verdict(UNDECIDED, f"{may}; more models tell, fleet.models={ENOUGH}")
-        if _value(found.find(tied_at(FPRS[0]), attack=row.attack)) > TIED:
-            return Verdict(EXCEEDED, f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR")
-        if any(masked(found, together)):
-            return Verdict(EXCEEDED, "it masks what it leaks: labels alone tell more than these attacks on scores find")
-        return Verdict(KEPT)
+        understated = _understated(found, row, together)
+        return Verdict(KEPT) if understated is None else Verdict(EXCEEDED, understated)
 
     def _leaky(self, found: Findings) -> str | None:
         """That one model alone leaks more than the limit, beyond what its records explain: a mean would hide it."""
@@ -181,10 +179,19 @@ def upper(row: Row) -> float:
 
 
 def found_text(row: Row | None) -> str:
-    """What was measured, such as `3.1 % [2.4–3.9] by lira`."""
+    """A measurement in words, such as `3.1 % [2.4–3.9] by lira`."""
     if row is None:
         return "nothing measured"
     return f"{percent(row, interval=True)} by {row.attack}"
+
+
+def _understated(found: Findings, row: Row, together: Sequence[Findings]) -> str | None:
+    """The reason why the measured TPR is below what the run leaks; None if there is none."""
+    if _value(found.find(tied_at(FPRS[0]), attack=row.attack)) > TIED:
+        return f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR"
+    if any(masked(found, together)):
+        return "it masks what it leaks: labels alone tell more than these attacks on scores find"
+    return None
 
 
 def _value(row: Row | None) -> float:

@@ -28,7 +28,7 @@ Probabilities = Float[np.ndarray, "records classes"]
 def measures(
     answers: Shaped[np.ndarray, "models records *classes"], labels: Labels, level: str
 ) -> dict[str, Float[np.ndarray, "models records"]]:
-    """What every record contributes to every measure that the answers allow, by metric; NaN where none is defined.
+    """Contribution of every record to every measure that the answers allow, by metric; NaN where none is defined.
 
     Args:
         answers: what the models let out: logits, probabilities, or classes.

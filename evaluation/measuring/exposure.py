@@ -105,7 +105,7 @@ class Exposure:
 
     @property
     def mostly_found(self) -> int:
-        """How many records are found in more than half of their models."""
+        """Number of records that are found in more than half of their models."""
         return int((self.value > MOSTLY).sum())
 
     def to_json(self) -> dict[str, Any]:
@@ -124,7 +124,7 @@ class Exposure:
 def calls(
     scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
 ) -> tuple[Int[np.ndarray, "records"], Int[np.ndarray, "records"]]:
-    """How many models were trained on each record and can resolve an FPR of 1 %, and in how many of them it is found.
+    """Number of models trained on each record that can resolve an FPR of 1 %, and of those in which it is found.
 
     Args:
         scores: higher = more likely a member; NaN where no score exists.
@@ -171,7 +171,7 @@ def _lines(run: str, exposure: Exposure) -> Iterator[tuple[tuple[float, ...], tu
 def _auc(
     scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
 ) -> Float[np.ndarray, "records"]:
-    """How often, of each record, a score of an IN model exceeds that of an OUT model; NaN scores take no part."""
+    """AUC of each record: the share of pairs in which an IN model scores above an OUT model, without NaN scores."""
     scored = ~np.isnan(scores)
     outside = scored & ~membership
     wins = np.zeros(scores.shape[1])

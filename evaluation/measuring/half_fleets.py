@@ -21,11 +21,11 @@ ANSWERS = ("logits", "probabilities", "predictions")
 BY_MODEL = (
     "membership", "groups", "unguarded_logits", *ANSWERS, *(f"population_{answer}" for answer in ANSWERS), *WHITE_BOX,
 )  # fmt: skip
-"""What a view holds of each model."""
+"""Fields of a view with one entry a model."""
 
 
 def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"], seen: View) -> float:
-    """How many times the binomial variance the share of models in which a record is found varies over fleets, ≥ 1.
+    """Variance over fleets of the share of models in which a record is found, over the binomial variance; ≥ 1.
 
     The targets of a fleet share their shadows, so that what they find is found together. Two halves share none: the
     squared difference of a record's shares in both, over all records, is compared with what independent targets would

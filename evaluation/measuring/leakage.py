@@ -1,4 +1,4 @@
-"""What one attack reaches on a fleet, as rows: on all records, on each group, model by model."""
+"""Leakage of a fleet by one attack, as rows: on all records, on each group, model by model."""
 
 from __future__ import annotations
 

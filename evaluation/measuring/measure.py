@@ -39,7 +39,7 @@ from palisade.targets.run import Run
 
 
 def findings_of(runs: Sequence[Run], method: Method) -> list[Findings]:
-    """What attacks find on runs: kept from an earlier call where nothing has changed, otherwise measured."""
+    """Findings of attacks on runs: kept from an earlier call where nothing has changed, otherwise measured."""
     missing = [run for run in runs if kept(run, method) is None]
     measured: dict[tuple[Path, str], Findings] = {}
     for run in missing:
@@ -144,7 +144,7 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
 
 
 def of_data(run: Run) -> Iterator[Row]:
-    """What the run's data alone say: how many records have copies, and how accurate a linear model is."""
+    """Facts of the run's data alone: the number of records with copies, and the accuracy of a linear model."""
     data, membership = run.dataset, Membership(**run.config["membership"])
     yield Row(metric=DUPLICATES, value=duplicated_share(data))
     size = membership.public_size(len(data.split.pool), len(data.split.canaries))

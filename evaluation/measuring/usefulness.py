@@ -1,4 +1,4 @@
-"""How useful a run's models are, as rows: every utility measure on test records, of each model, class and slice."""
+"""Utility of a run's models, as rows: every measure on test records, of each model, class and slice."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from palisade.targets.run import Run
 TRAIN = "train_accuracy"
 METRICS = (*(utility.metric for utility in UTILITIES.values()), CALIBRATION)
 BOUNDED = {utility.metric for utility in UTILITIES.values() if utility.higher_is_better}
-"""What cannot exceed 1, as resampled contributions may by a little."""
+"""Metrics that cannot exceed 1, as resampled contributions may by a little."""
 
 
 def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
@@ -60,7 +60,7 @@ def groups(
 def contributions(
     given: Shaped[np.ndarray, "models records *classes"], labels: Int64[np.ndarray, "records"], level: str
 ) -> Iterator[tuple[str, Float[np.ndarray, "models records"]]]:
-    """What the records contribute to every measure; NaN to one that the answers do not allow, or of too few records."""
+    """Contributions of the records to every measure; NaN where answers do not allow it, or records are too few."""
     told = measures(given, labels, level) if len(labels) >= LEAST else {}
     for metric in METRICS:
         yield metric, told.get(metric, np.full((len(given), len(labels)), np.nan))

@@ -38,7 +38,7 @@ def _numbers(found: Findings) -> list[tuple[str, ...]]:
 
 
 def _needs(found: Findings, attack: str) -> tuple[str, str]:
-    """What an attack needs, and how many queries a record it declares and makes."""
+    """Needs of an attack, and the queries a record that it declares and makes."""
     if (needs := found.needs.get(attack)) is None:
         return NOTHING, NOTHING
     declared = "any" if needs["declared"] is None else needs["declared"]

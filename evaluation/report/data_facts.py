@@ -1,4 +1,4 @@
-"""What a report tells of the data: how many records and persons there are, in which roles, and a hash of them."""
+"""Facts of the data in a report: the number of records and persons, in which roles, and a hash of them."""
 
 from __future__ import annotations
 

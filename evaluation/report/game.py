@@ -10,7 +10,7 @@ from palisade.evaluation.findings import Findings
 from palisade.evaluation.titles import has_canaries, line_name
 
 TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
-"""How many models are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
+"""Models that are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +29,7 @@ class Grant:
 
 
 def game(found: Findings) -> list[str]:
-    """How a run is attacked, sentence by sentence."""
+    """The game of a run, sentence by sentence."""
     who = "person" if found.statement.unit == "person" or found.dataset.get("persons") else "record"
     audited = f"{found.canary} canary" if has_canaries(found) else who
     told = {
@@ -52,7 +52,7 @@ def game(found: Findings) -> list[str]:
 
 
 def grants(findings: Sequence[Findings]) -> list[Grant]:
-    """What the attackers on these runs may use, and what they may not."""
+    """Grants to the attackers on these runs, and what they may not use."""
     first = findings[0]
     population = first.dataset.get("roles", {}).get("population", 0)
     shadows = sorted({count for found in findings if (count := shadows_of(found))})
@@ -88,7 +88,7 @@ def grants(findings: Sequence[Findings]) -> list[Grant]:
 
 
 def shadows_of(found: Findings) -> int:
-    """How many other models an attacker on one of the models may look at."""
+    """Number of other models that an attacker on one of the models may look at."""
     own = TWINS.get(_how(found), 1)
     return 0 if own is None else found.models - own
 
@@ -99,7 +99,7 @@ def _how(found: Findings) -> str:
 
 
 def _answers(findings: Sequence[Findings]) -> str:
-    """What the models answer; where guards differ, by guard."""
+    """The answers of the models; where guards differ, by guard."""
     levels: dict[str, list[str]] = {}
     for found in findings:
         levels.setdefault(found.released, []).append(line_name(found))

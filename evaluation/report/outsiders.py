@@ -60,6 +60,7 @@ class FalseAccusation:
 
     @property
     def share(self) -> str:
+        """The false positive rate with its 95 % interval, in percent."""
         return f"{100 * self.value:.1f} % [{100 * self.low:.1f}–{100 * self.high:.1f}]"
 
 

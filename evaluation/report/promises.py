@@ -1,4 +1,4 @@
-"""What the runs of a report promise: their claims, how these came about, and what they leave out."""
+"""Promises of the runs of a report: their claims, how these came about, and what they leave out."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DESCRIBED = {
     "neighboring": "neighboring relation", "unit": "unit of privacy", "randomness": "randomness",
     "engine": "engine of clipping",
 }  # fmt: skip
-"""What of a statement is told, in which words."""
+"""Fields of a statement that are shown, with their words."""
 
 
 def promises(findings: Sequence[Findings]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def promises(findings: Sequence[Findings]) -> dict[str, Any]:
 
 
 def _facts(private: Sequence[Findings]) -> list[tuple[str, list[str]]]:
-    """What the mechanisms were: for each thing that is known of any run, its value for every run."""
+    """Table of the mechanisms: for each thing that is known of any run, its value for every run."""
     values = {words: [getattr(found.statement, name) for found in private] for name, words in DESCRIBED.items()}
     return [
         (words, [NOTHING if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
@@ -46,7 +46,7 @@ def _facts(private: Sequence[Findings]) -> list[tuple[str, list[str]]]:
 
 
 def _not_covered(runs: Sequence[Findings]) -> list[tuple[tuple[str, ...], list[str]]]:
-    """What the claims leave out, each list once, with the runs whose claim it is."""
+    """Restrictions of the claims, each list once, with the runs whose claim it is."""
     lists: dict[tuple[str, ...], list[str]] = {}
     for found in runs:
         if found.statement.guarantee and found.statement.not_covered:

@@ -1,4 +1,4 @@
-"""How to make a report again: the command, the configuration, the versions of the software, and hashes."""
+"""Provenance of a report: the command, the configuration, the versions of the software, and hashes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ OWN = ("defense", "guard", "canary", "guesses", "seed")
 
 
 def provenance(findings: Sequence[Findings], command: str, results: str) -> dict[str, Any]:
-    """What report.json holds and the end of report.html tells.
+    """Provenance as report.json holds it and the end of report.html tells it.
 
     Args:
         findings: of comparable runs.

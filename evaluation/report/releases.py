@@ -1,4 +1,4 @@
-"""Which releases were trained by the recipe of a run: the models that these numbers were measured for."""
+"""Releases that were trained by the recipe of a run: the models that these numbers were measured for."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _recipe(run: Run) -> Any:
 
 
 def _checksum(run: Run) -> str | None:
-    """What the card of a release says of these data; None if they are private and nothing was released."""
+    """Checksum of these data on the card of a release; None if they are private and nothing was released."""
     kept = run.folder / "private" / "release_secret"
     if run.dataset.published or not kept.exists():
         return run.dataset.published
@@ -59,7 +59,7 @@ def _checksum(run: Run) -> str | None:
 
 
 def _told(path: Path) -> Any:
-    """The same of a release's card; None where the file is another thing."""
+    """Recipe, data and guard on a release's card; None where the file is another thing."""
     try:
         card = json.loads(path.read_text())
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""What a report may tell to whom: everything inside, and outside nothing that names a record or counts members."""
+"""Scopes of a report: everything inside, and outside nothing that names a record or counts members."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ NOTES: Mapping[str, str] = {
     " private data. Numbers are rounded to three digits. They were still measured on private records, and no guarantee"
     " covers the report itself.",
 }
-"""What is said of each scope."""
+"""The notice on each scope."""
 NOT_COVERED = (
     "the report: its numbers were measured on private records, which rounding does not hide, and the words of its"
     " slices were read off them"
 )
-"""What the claims of a public report on private data leave out besides."""
+"""A further restriction of the claims in a public report on private data."""
 WITHHELD = ("train_accuracy",)
 """Metrics that are about members alone."""
 COUNTING = tuple(name(fpr) for fpr in FPRS for name in (chance_at, null_at))
-"""What guessing finds follows from the number of non-members, which is not told of a group of private data."""
+"""Metrics that follow from the number of non-members, which is not told of a group of private data."""
 FEWEST = 100
 """Records of a group from which on its numbers say little about any one of them."""
 DIGITS = 3
 STARTS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
-"""Where a published ROC may begin: one false positive would tell how many non-members a model has."""
+"""FPRs at which a published ROC may begin: one false positive would tell how many non-members a model has."""
 PRIVATE = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACES))
 """Keys of a command that name places, or runs by a hash of their data."""
 
@@ -65,7 +65,7 @@ def checked_scope(scope: Any) -> str:
 
 
 def published(findings: Sequence[Findings]) -> list[Findings]:
-    """The same runs without what only those may see who may see the records.
+    """Copies of the findings without what only those may see who may see the records.
 
     Run folders carry a hash of private data and get numbers instead.
     """
@@ -103,7 +103,7 @@ def _published(found: Findings, folder: str) -> Findings:
 
 
 def _sizes(found: Findings) -> dict[str, int]:
-    """How many pairs of a model and a record each group has, test records not counted.
+    """Number of pairs of a model and a record in each group, test records not counted.
 
     An attack that needs several shadows scores fewer of them, and how many the draw decides: the most of any attack.
     """

@@ -1,4 +1,4 @@
-"""What the report tells about claims, canaries and single records."""
+"""Sections of the report about claims, canaries and single records."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ MOST = 10
 
 @dataclass(frozen=True, kw_only=True)
 class Evidence:
-    """What guesses prove about a claimed ε; how many of them are right is told inside only."""
+    """Lower bounds on ε by guesses, beside the claim; the number of right ones is told inside only."""
 
     title: str
     violated: bool

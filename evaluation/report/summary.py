@@ -32,7 +32,7 @@ def summary(
     releases: Mapping[str, str] | None = None,
     accusations: FalseAccusations | None = None,
 ) -> dict[str, Any]:
-    """What report.json holds and report.html tells, in the same order.
+    """Content of report.json and report.html, in the same order.
 
     Args:
         findings: of comparable runs; for the public scope those that are `published`.

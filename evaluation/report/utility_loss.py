@@ -1,4 +1,4 @@
-"""What each run costs: its utility, and how much of it is lost against the undefended one."""
+"""Cost of each run: its utility, and the loss of utility against the undefended one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation found, in sentences that carry their scope."""
+"""Verdict of an evaluation, in sentences that carry their scope."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def verdicts(findings: Sequence[Findings]) -> list[Verdict]:
 
 
 def sentence(found: Findings) -> str:
-    """What the strongest attack finds at 1 % FPR, or else its AUC, under which threat model, and against guessing."""
+    """TPR at 1 % FPR of the strongest attack, or else its AUC, under which threat model, and against guessing."""
     row, where = strongest_row(found, tpr_at(FPR)), scope(found)
     told = f"{where[0].upper()}{where[1:]}: at {100 * FPR:g} % false accusations"
     if row is None:
@@ -91,7 +91,7 @@ def scope(found: Findings) -> str:
 
 
 def _refutation(found: Findings, violated: Mapping[str, Violation]) -> str:
-    """What comes before all else, empty if the claim stands."""
+    """The sentence that comes before all else, empty if the claim stands."""
     if found.run not in violated:
         return ""
     return f"The claim of {title(found)} is refuted: {refutation(violated[found.run]).sentence} "

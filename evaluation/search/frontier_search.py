@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 SETTINGS, RUN, GUARD, FAILED = "settings", "run", "guard", "failed"
 """Attributes of a trial: what it tried; then the run's folder and guard, or why it failed; a killed one has neither."""
 MEASURABLE = Limit(name="search", max_tpr=1.0)
-"""What a run must keep to be a point of the frontier: that its TPR says how much leaks."""
+"""The constraint on points of the frontier: that a run's TPR says how much leaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Search:
-    """What is searched, and for how long.
+    """The subject of a search, and its length.
 
     Args:
         name: of the search, and of its folder beside the report.
@@ -118,7 +118,7 @@ def explore(
 
 
 def objectives(found: Findings) -> tuple[float, float]:
-    """How useful a run is, more being better, and the TPR at 1 % FPR of its strongest attack.
+    """Utility of a run, more being better, and the TPR at 1 % FPR of its strongest attack.
 
     Raises:
         ValueError: if one of them cannot be measured.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Searched:
-    """What a search found.
+    """Result of a search.
 
     Args:
         trials: all that are over.
@@ -37,6 +37,7 @@ class Searched:
 
     @property
     def failed(self) -> int:
+        """Number of trials whose training ended with an error."""
         return sum(FAILED in trial.user_attrs for trial in self.trials)
 
     @cached_property

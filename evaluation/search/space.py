@@ -1,4 +1,4 @@
-"""What a search may vary: defenses, and of each some settings."""
+"""Space of a search: defenses, and of each some settings."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class Range:
             )
 
     def suggest(self, trial: Trial, name: str) -> float:
+        """A value of this range by the search's sampler, rounded to few digits unless it is whole."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.log)
         return float(f"{trial.suggest_float(name, self.low, self.high, log=self.log):.{DIGITS}g}")
@@ -76,7 +77,7 @@ class Space:
         return {defense: dict(_leaves(node, f"search.space.{defense}.", "")) for defense, node in self.defenses.items()}
 
     def suggest(self, trial: Trial) -> list[str]:
-        """What a trial tries, as settings for `train.py`."""
+        """Settings of a trial, as overrides for `train.py`."""
         defense = trial.suggest_categorical("defense", sorted(self.settings))
         overrides = [f"defense={defense}"]
         for key, values in self.settings[defense].items():

@@ -1,4 +1,4 @@
-"""What a search leaves: its frontier in the terminal, every trial as a row, and the figure."""
+"""Output of a search: its frontier in the terminal, every trial as a row, and the figure."""
 
 from __future__ import annotations
 

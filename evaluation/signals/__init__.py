@@ -1,1 +1,1 @@
-"""What the models of a run answer an attacker: asked once, kept, and no more of it shown than is granted."""
+"""Answers of a run's models to an attacker: asked once, kept, and no more of them shown than is granted."""

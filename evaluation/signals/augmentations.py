@@ -1,4 +1,4 @@
-"""How a record is put to a model: as it is, or as a perturbed copy; the same list for every model."""
+"""Queries about a record: as it is, or as a perturbed copy; the same list for every model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What attackers are granted of a run: the level of its answers, and whether the weights."""
+"""Grant of a run to attackers: the level of its answers, and the weights or not."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Grant:
         return self.behind(NoGuard())
 
     def behind(self, guard: Guard) -> str:
-        """What attackers see of models behind a guard, in the same words: no more than either lets out."""
+        """Answers of models behind a guard, in the words of a grant: no more than either lets out."""
         outputs = self._least(guard.level)
         if outputs != "probabilities":
             return outputs
@@ -86,7 +86,7 @@ class Grant:
         return {"probabilities": probabilities}
 
     def answer(self, answers: Shaped[np.ndarray, "n *classes"], level: Level = "logits") -> np.ndarray:
-        """What a query with n inputs returns."""
+        """Answers to a query with n inputs, as far as they are granted."""
         (answer,) = self.released(answers, level).values()
         return np.asarray(answer)
 

@@ -18,7 +18,7 @@ AT_ONCE = 1024
 
 
 def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"]:
-    """What the last linear layer takes in for each audited record, of the models with the lowest numbers.
+    """Inputs of the last linear layer for each audited record, of the models with the lowest numbers.
 
     They have no column where a network has no linear layer.
     """

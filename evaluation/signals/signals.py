@@ -32,7 +32,7 @@ SIGNALS_VERSION = 3
 def view(
     run: Run, grant: Grant | None = None, queries: Sequence[str] = PLAIN, threats: Sequence[ThreatModel] = ()
 ) -> View:
-    """What attackers see of a run: every model's answers for every audited record, and who is a member.
+    """View of a run for attackers: every model's answers for every audited record, and who is a member.
 
     Args:
         run: a complete run.
@@ -78,7 +78,7 @@ def view(
 
 
 def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
-    """What only weights and checkpoints tell, as far as attacks need it."""
+    """Parts of a view that only weights and checkpoints tell, as far as attacks need them."""
     from palisade.evaluation.signals.white_box import trajectory, white_box
 
     found: dict[str, np.ndarray] = {}
@@ -100,7 +100,7 @@ def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndar
 def answers(
     run: Run, role: str, queries: Sequence[str] = PLAIN
 ) -> Shaped[np.ndarray, "models records *queries_classes"]:
-    """What all models answer for the records of a role behind the run's guard, memory-mapped from the run's folder.
+    """Answers of all models for the records of a role, behind the run's guard, memory-mapped from the run's folder.
 
     Float32 logits or probabilities, or classes, as the guard lets out.
 

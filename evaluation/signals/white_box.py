@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def white_box(run: Run) -> dict[str, np.ndarray]:
-    """What the weights of every model, the initial and the kept ones too, tell about every audited record, float32.
+    """Signals from the weights of every model, the initial and the kept ones too, about every audited record, float32.
 
     Returns:
         `gradient_norms` and `activation_norms`, (models, audited, layers), and `alignment`, (models, audited): see

@@ -49,7 +49,7 @@ class Bootstrap:
     def weights(
         self, models: int, records: int
     ) -> Iterator[tuple[Float[np.ndarray, "models"], Float[np.ndarray, "records"]]]:
-        """How often each model and each record is drawn, one pair a replicate."""
+        """Number of times that each model and each record is drawn, one pair a replicate."""
         rng = np.random.default_rng(self.seed)
         for _ in range(self.replicates):
             yield _draw(rng, models, self.groups), _draw(rng, records, self.persons)
@@ -77,13 +77,13 @@ class Bootstrap:
         return float(low), float(high)
 
     def _units(self, counted: Bool[np.ndarray, "records"]) -> int:
-        """How many records, or persons, are among those that count."""
+        """Number of records, or persons, among those that count."""
         return int(counted.sum()) if self.persons is None else len(np.unique(self.persons[counted]))
 
 
 @dataclass(frozen=True, kw_only=True)
 class FleetMetrics:
-    """What an attack reaches against a fleet.
+    """Metrics of an attack against a fleet.
 
     Args:
         estimates: by metric: the mean over models, with its interval.
@@ -195,7 +195,7 @@ def fleet_mean(values: Float[np.ndarray, "models records"], bootstrap: Bootstrap
 
 
 def _draw(rng: np.random.Generator, size: int, units: Int[np.ndarray, "size"] | None) -> Float[np.ndarray, "size"]:
-    """How often each of `size` things is drawn, when as many units as there are get drawn with replacement."""
+    """Number of draws of each of `size` things, as many units as there are being drawn with replacement."""
     unit = np.arange(size) if units is None else np.unique(units, return_inverse=True)[1]
     count = int(unit.max()) + 1
     return np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)[unit]

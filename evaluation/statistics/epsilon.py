@@ -1,4 +1,4 @@
-"""What an attack proves about ε, and what a claimed (ε, δ) means for attacks.
+"""Lower bounds on ε that an attack proves, and bounds on attacks that a claimed (ε, δ) implies.
 
 Each bound holds with probability 1 − alpha (or 1 − p) for the add/remove relation, δ being that of the claim. A low one
 proves nothing: a stronger attack may find more. What a perfect attack would prove with the same counts is the ceiling.
@@ -134,7 +134,7 @@ def canaries_needed(epsilon: float, share: float, delta: float, p: float = 0.05)
 
 
 def _chance(canaries: int, guesses: int, correct: int, delta: float, epsilon: float) -> float:
-    """How likely so many right guesses are at most, if (ε, δ) is true (Steinke, Nasr & Jagielski 2023, theorem 5.2)."""
+    """Largest probability of so many right guesses, if (ε, δ) is true (Steinke, Nasr & Jagielski 2023, theorem 5.2)."""
     chance = float(bdtrc(correct - 1, guesses, expit(epsilon)))
     if delta > 0:
         # δ may turn some of the less lucky outcomes into this one.

@@ -52,6 +52,7 @@ class Called(NamedTuple):
 
     @classmethod
     def at(cls, scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"], threshold: float) -> Called:
+        """Counts of members and non-members whose score is at least the threshold."""
         called, count = scores >= threshold, int(members.sum())
         return cls(int(called[members].sum()), count, int(called[~members].sum()), len(members) - count)
 

@@ -128,7 +128,7 @@ class Ranking:
 
     @property
     def complete(self) -> bool:
-        """Whether there are members and non-members."""
+        """Presence of both members and non-members."""
         return 0 < self.nonmembers < len(self.members)
 
     def roc(

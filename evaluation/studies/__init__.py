@@ -1,1 +1,1 @@
-"""The same targets under several settings: output levels, sources of shadows, factors of risk."""
+"""Studies of targets under several settings: output levels, sources of shadows, factors of risk."""

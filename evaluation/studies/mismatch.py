@@ -53,7 +53,7 @@ def mismatch_view(targets: View, shadows: View) -> View:
 
 
 def same_secret(target: str, shadows: str) -> str:
-    """Why two runs made with one secret are no pair of targets and shadows."""
+    """The reason why two runs made with one secret are no pair of targets and shadows."""
     return (
         f"target={target} and shadows={shadows} were made with the same secret, hence with the same membership: the"
         " shadows would give the targets' members away; train one of them without secret=…"

@@ -1,4 +1,4 @@
-"""Which factors raise leakage: runs that differ in one of width, records and epochs, and in nothing else."""
+"""Risk factors of leakage: runs that differ in one of width, records and epochs, and in nothing else."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def _values(run: Run) -> dict[str, float | None]:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What decides a run, by keys such as `trainer.epochs`; two networks of one width may differ in depth."""
+    """Settings that decide a run, by keys such as `trainer.epochs`; two networks of one width may differ in depth."""
     widths = run.config["network"].get("hidden") or run.config["network"].get("channels") or ()
     settings = flat({**run.config, "guard": run.guard, "depth": len(widths)})
     return {key: value for key, value in settings if not key.startswith(DECIDE_NOTHING)}

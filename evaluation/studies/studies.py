@@ -74,6 +74,7 @@ class Study:
 
     @property
     def targets(self) -> list[str]:
+        """The runs that were attacked, in order of appearance."""
         return list(dict.fromkeys(row.target for row in self.rows))
 
     @property
@@ -84,6 +85,7 @@ class Study:
 
     @property
     def varied(self) -> str:
+        """The name of what differs between settings; a study of several things has `parts`."""
         return self.rows[0].varied
 
     @property
@@ -94,10 +96,11 @@ class Study:
 
     @property
     def numeric(self) -> bool:
-        """Whether its settings are numbers, over which curves can be drawn."""
+        """Test for settings that are numbers, over which curves can be drawn."""
         return all(map(_is_number, self.settings))
 
     def attacks(self, target: str) -> list[str]:
+        """Names of the attacks on one target, in order of appearance."""
         return list(dict.fromkeys(row.attack for row in self.rows if row.target == target and row.attack))
 
     def row(self, target: str, setting: str, attack: str, metric: str) -> StudyRow | None:
@@ -139,7 +142,7 @@ def _is_number(setting: str) -> bool:
 
 
 def study_rows(found: Findings, *, target: str, varied: str, setting: str) -> list[StudyRow]:
-    """What a study keeps of one run under one setting; skipped attacks have no values, but a note."""
+    """Rows of a study for one run under one setting; skipped attacks have no values, but a note."""
     named: dict[str, Any] = {"target": target, "varied": varied, "setting": setting}
     measured = [
         StudyRow(attack=row.attack, metric=row.metric, value=row.value, low=row.low, high=row.high, **named)

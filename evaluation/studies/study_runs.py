@@ -24,7 +24,7 @@ STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What `conf/study` says of a study.
+    """Settings of a study in `conf/study`.
 
     Args:
         name: one of `STUDIES`.

@@ -63,6 +63,7 @@ class Aggregate(Guard):
 
     @property
     def strength(self) -> float:
+        """Standard deviation of the noise on a count."""
         return self.noise
 
     def fit(
@@ -72,6 +73,7 @@ class Aggregate(Guard):
         return keyed.fit(self.name, fitter, split)
 
     def not_covered(self, dataset: Dataset) -> str | None:
+        """Sentence on the grid of queries, where it comes from private records."""
         return grid.not_covered(dataset)
 
     def counts(self, query: Query) -> Float64[np.ndarray, " classes"]:

@@ -1,4 +1,4 @@
-"""What stands between a model and whoever queries it."""
+"""Guards between a model and whoever queries it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Level = Literal["label", "probabilities", "logits"]
 
 
 def is_number(value: object) -> bool:
-    """Whether a setting is a number at all."""
+    """Test for a setting that is a number; True and False are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def is_whole(value: object) -> bool:
-    """Whether a setting is a whole number."""
+    """Test for a setting that is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -64,15 +64,15 @@ class Guard(ABC):
     name: ClassVar[str]
     """Its key in `conf/guard`."""
     level: ClassVar[Level] = "probabilities"
-    """What it lets out: logits, probabilities (unless they are held back, of all classes), or a class alone."""
+    """Level of its answers: logits, probabilities (unless they are held back, of all classes), or a class alone."""
     keeps_label: ClassVar[bool] = True
-    """Whether the predicted class is always that of the model."""
+    """The predicted class is always that of the model."""
     uses_members: ClassVar[bool] = False
-    """Whether `fit` looks at the records that the model was trained on: its answers then tell more than the model."""
+    """`fit` looks at the records that the model was trained on: its answers then tell more than the model."""
     attacks: ClassVar[tuple[str, ...]] = ("correctness", "calibrated_correctness", "noise_agreement", "votes")
     """Attacks (of `conf/attack`) that know how to get around it, those on labels alone: every evaluation runs them."""
     note: ClassVar[str | None] = None
-    """What a card must say of it besides what holds of every guard."""
+    """Note on a card besides what holds of every guard."""
 
     @property
     def roles(self) -> frozenset[str]:
@@ -86,13 +86,13 @@ class Guard(ABC):
 
     @property
     def top_k(self) -> int | None:
-        """How many probabilities are let out, the largest; None: all."""
+        """Number of probabilities that are let out, the largest; None: all."""
         return None
 
     def fit(
         self, model: Fleet, members: Int64[np.ndarray, " members"], fitter: Fitter, split: Split
     ) -> dict[str, Tensor]:
-        """What it must know of a model, as tensors; nothing by default.
+        """State of the guard for a model, as tensors; nothing by default.
 
         Args:
             model: a fleet of this one.
@@ -103,7 +103,7 @@ class Guard(ABC):
         return {}
 
     def behind(self, claim: Statement, dataset: Dataset) -> Statement:
-        """What is claimed of answers, given the claim of the model: as much, unless the guard has seen members.
+        """Claim of the answers, given the claim of the model: as much, unless the guard has seen members.
 
         Args:
             claim: of the model.
@@ -133,4 +133,5 @@ class NoGuard(Guard):
     attacks = ()
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        """The model's logits, unchanged."""
         return query.logits

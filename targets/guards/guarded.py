@@ -33,7 +33,7 @@ class Guarded:
         x: Real[np.ndarray, "records ..."],
         logits: Float32[np.ndarray, "models records classes"] | None = None,
     ) -> Shaped[np.ndarray, "models records *classes"]:
-        """What every model's guard answers.
+        """Answers of every model's guard.
 
         Args:
             x: the inputs.

@@ -26,7 +26,7 @@ VALUES = "values"
 NORMAL_VALUES = 256
 LOOKED_AT = 1000  # records that show whether inputs are 0 and 1
 BINARY = "the guard: whether inputs are zeros and ones was read off the private records"
-"""What a statement says of the values that are drawn from."""
+"""Sentence of a statement on the values that are drawn from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,11 +52,13 @@ class HAMPOutput(Guard):
         return {**keyed.fit(self.name, fitter, split), VALUES: torch.from_numpy(_values(fitter))}
 
     def not_covered(self, dataset: Dataset) -> str | None:
+        """Sentence on the values that random inputs are drawn from, and on the grid; None for public data and texts."""
         if dataset.published is not None or isinstance(dataset.preprocessing, Tokens):
             return None
         return "; ".join(filter(None, (BINARY, grid.not_covered(dataset))))
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        """Probabilities of a random input, reordered so that each class keeps its rank in the model's answer."""
         if not len(query.x):
             return probabilities(query.logits)
         values, shape = query.state[VALUES].numpy(), query.x.shape[1:]
@@ -67,7 +69,7 @@ class HAMPOutput(Guard):
 
 
 def _values(fitter: Fitter) -> np.ndarray:
-    """What a number of an input may be; each is as likely as any other."""
+    """Values of a number of an input, each as likely as any other."""
     preprocessing, x = fitter.dataset.preprocessing, fitter.dataset.x[:LOOKED_AT]
     if isinstance(preprocessing, Tokens):
         return np.arange(preprocessing.buckets)

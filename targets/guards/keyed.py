@@ -25,7 +25,7 @@ DIGEST_BYTES = 16
 
 
 def fit(purpose: str, fitter: Fitter, split: Split) -> dict[str, Tensor]:
-    """What a guard needs to draw something for a query: the grid of inputs, and a key.
+    """State by which a guard draws something for a query: the grid of inputs, and a key.
 
     The key is 256 bits from the secret of the model's run: without them nobody can tell what is drawn.
     """

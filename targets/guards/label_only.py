@@ -23,4 +23,5 @@ class LabelOnly(Guard):
     level = "label"
 
     def answer(self, query: Query) -> Int64[np.ndarray, " records"]:
+        """The predicted classes."""
         return query.logits.argmax(axis=-1)

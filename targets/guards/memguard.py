@@ -58,10 +58,12 @@ class MemGuard(Guard):
 
     @property
     def roles(self) -> frozenset[str]:
+        """The reference records, on which the discriminator is fitted."""
         return frozenset({"reference"})
 
     @property
     def strength(self) -> float:
+        """Expected L1 distortion of an answer, at most."""
         return self.budget
 
     def fit(
@@ -88,9 +90,11 @@ class MemGuard(Guard):
         return {**keyed.fit(self.name, fitter, split), **named}
 
     def not_covered(self, dataset: Dataset) -> str | None:
+        """Sentence on the grid of queries, where it comes from private records."""
         return grid.not_covered(dataset)
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        """Probabilities, with noise where it fools the discriminator and a coin keeps the budget; labels stay."""
         from palisade.targets.guards import adversarial_noise
 
         weights = {

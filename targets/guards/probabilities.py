@@ -18,7 +18,7 @@ def probabilities(
 def predicting(
     label: Int64[np.ndarray, " records"], given: Float32[np.ndarray, "records classes"]
 ) -> Float32[np.ndarray, "records classes"]:
-    """The same probabilities, those of other classes lowered to just below the label's where they reach it."""
+    """Probabilities, those of other classes lowered to just below the label's where they reach it."""
     own = np.take_along_axis(given, label[:, None], axis=-1)
     other = np.arange(given.shape[-1]) != label[:, None]
     return np.where(other & (given >= own), np.nextafter(own, np.float32(0)), given)

@@ -1,4 +1,4 @@
-"""Which guards a run has, and the files they leave in its folder; nothing here needs torch."""
+"""Registry of a run's guards, and the files they leave in its folder; nothing here needs torch."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def label(guard: Guard) -> str:
 
 
 def guard_folder(folder: Path, guard: str) -> Path:
-    """Where a run keeps a guard, by its label."""
+    """Folder of a guard in a run, by its label."""
     return folder / "guards" / guard
 
 

@@ -36,7 +36,9 @@ class Rounding(Guard):
 
     @property
     def strength(self) -> float:
+        """Number of decimals."""
         return self.decimals
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        """Rounded probabilities."""
         return probabilities(query.logits).round(self.decimals)

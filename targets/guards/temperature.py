@@ -36,7 +36,9 @@ class Temperature(Guard):
 
     @property
     def strength(self) -> float:
+        """The temperature T."""
         return self.temperature
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        """Probabilities softmax(z / T)."""
         return probabilities(query.logits, self.temperature)

@@ -35,13 +35,16 @@ class TopK(Guard):
 
     @property
     def strength(self) -> float:
+        """The number k of probabilities that are let out."""
         return self.k
 
     @property
     def top_k(self) -> int:
+        """The number k of probabilities that are let out."""
         return self.k
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
+        """Probabilities of the k likeliest classes, 0 for all others; of equal ones the first class counts."""
         given = probabilities(query.logits)
         left_out = np.argsort(-given, axis=-1, kind="stable")[:, self.k :]
         np.put_along_axis(given, left_out, 0, axis=-1)

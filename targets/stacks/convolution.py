@@ -31,6 +31,7 @@ class StackedConvolution(nn.Module):
         self._reversed_padding_repeated_twice = first._reversed_padding_repeated_twice
 
     def forward(self, x: Float[Tensor, "models batch inputs ..."]) -> Float[Tensor, "models batch outputs ..."]:
+        """Every model's convolution of its own batch."""
         x, padding = padded(self, channels_of_all(x))
         bias = None if self.bias is None else self.bias.flatten()
         groups = len(self.weight) * self.groups

@@ -26,6 +26,7 @@ class StackedLinear(nn.Module):
         self.bias = side_by_side(layers, "bias")
 
     def forward(self, x: Float[Tensor, "models batch ... inputs"]) -> Float[Tensor, "models batch ... outputs"]:
+        """Every model's linear map of its own batch, whatever dimensions lie between batch and inputs."""
         rows = x.flatten(1, -2)
         y = rows @ self.weight if self.bias is None else torch.baddbmm(self.bias.unsqueeze(1), rows, self.weight)
         return y if x.ndim == 3 else y.view(*x.shape[:-1], y.shape[-1])

@@ -25,6 +25,7 @@ class StackedEmbedding(nn.Module):
         self.weight, self.padding_idx = weight, layers[0].padding_idx
 
     def forward(self, x: Int[Tensor, "models batch ..."]) -> Float[Tensor, "models batch ... width"]:
+        """Every model's vectors for its own batch of tokens; padding passes no gradient."""
         models, tokens, _ = self.weight.shape
         first = tokens * torch.arange(models, device=x.device)
         y = F.embedding(x + first.view(-1, *[1] * (x.ndim - 1)), self.weight.flatten(0, 1))
@@ -34,5 +35,5 @@ class StackedEmbedding(nn.Module):
 
 
 def plain(layer: nn.Embedding) -> bool:
-    """Whether an embedding only looks up: renormalizing or counting tokens would mix records, sparse ones differ."""
+    """Test for a mere look-up: renormalizing or counting tokens would mix records, sparse gradients differ."""
     return layer.max_norm is None and not layer.scale_grad_by_freq and not layer.sparse

@@ -16,4 +16,5 @@ class Folded(nn.Module):
         self.layer = layers[0]
 
     def forward(self, x: Shaped[Tensor, "models batch ..."]) -> Shaped[Tensor, "models batch ..."]:
+        """The layer's output for all models' records at once, with the model axis put back."""
         return self.layer(x.flatten(0, 1)).unflatten(0, x.shape[:2])

@@ -30,6 +30,7 @@ class StackedNorm(nn.Module):
         self.per_channel = isinstance(layers[0], PER_CHANNEL)
 
     def forward(self, x: Float[Tensor, "models batch ..."]) -> Float[Tensor, "models batch ..."]:
+        """Every model's records, each normalized by itself, with that model's scale and shift."""
         y = self.normalize(x.flatten(0, 1)).view(x.shape)
         if self.weight is not None:
             y = y * self._broadcast(self.weight, x.ndim)
@@ -43,7 +44,7 @@ class StackedNorm(nn.Module):
 
 
 def normalizing(layer: nn.Module) -> Callable[[Tensor], Tensor]:
-    """What a norm does to a batch before its weight and bias."""
+    """Function of a norm on a batch before its weight and bias."""
     match layer:
         case nn.LayerNorm():
             return partial(F.layer_norm, normalized_shape=layer.normalized_shape, eps=layer.eps)

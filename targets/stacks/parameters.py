@@ -1,4 +1,4 @@
-"""How the parameters of single layers become those of a stack."""
+"""Parameters of a stack, from those of single layers."""
 
 from __future__ import annotations
 

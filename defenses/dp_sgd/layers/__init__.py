@@ -32,11 +32,11 @@ STACKED: Mapping[type[nn.Module], Callable[[Any, Tape], Gradients]] = {
     StackedNorm: norm_gradients,
 }
 FORWARD = ("forward", "_conv_forward")
-"""What a subclass inherits if it computes what its base computes."""
+"""Methods that a subclass inherits if it computes what its base computes."""
 
 
 def gradients(layer: nn.Module, stacked: bool) -> Callable[[nn.Module, Tape], Gradients] | None:
-    """How the per-record gradients of a layer are found, or None if no way is known.
+    """The rule for the per-record gradients of a layer, None if no rule is known.
 
     A subclass counts as its base as long as it inherits the forward pass; otherwise its gradient is unknown.
     """

@@ -100,7 +100,7 @@ def _weight_gradient(
 def _unfolded(
     layer: Convolution | StackedConvolution, activation: Float[Tensor, "records inputs ..."]
 ) -> Float[Tensor, "records groups inputs_per_group*kernel positions"]:
-    """What the kernel sees at every position."""
+    """Patches under the kernel at every position."""
     x, padding = padded(layer, activation)
     x = F.pad(x, [side for zeros in reversed(padding) for side in (zeros, zeros)])
     space = range(2, x.ndim)

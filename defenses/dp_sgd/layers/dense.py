@@ -51,13 +51,18 @@ def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
         if weight is not None and kept is not None:
             result[weight] = weighted_sum(weights, kept).view_as(weight)
         elif weight is not None:
-            inner, outer = activation.flatten(-3, -2), delta.flatten(-3, -2)
-            per_position = weights.unsqueeze(-1).expand(*weights.shape, positions).flatten(-2).unsqueeze(-1)
-            if inputs < outputs:  # the weights go onto the narrower factor
-                inner = inner * per_position
-            else:
-                outer = outer * per_position
+            inner, outer = _weighted_factors(activation, delta, weights)
             result[weight] = inner.mT @ outer if stacked else outer.mT @ inner
         return result
 
     return squares, sums
+
+
+def _weighted_factors(activation: Tensor, delta: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Inputs and output gradients of all records and positions, one row each, with the records' weights on one."""
+    positions = activation.shape[-2]
+    inner, outer = activation.flatten(-3, -2), delta.flatten(-3, -2)
+    per_position = weights.unsqueeze(-1).expand(*weights.shape, positions).flatten(-2).unsqueeze(-1)
+    if inner.shape[-1] < outer.shape[-1]:  # the weights go onto the narrower factor
+        return inner * per_position, outer
+    return inner, outer * per_position

@@ -1,4 +1,4 @@
-"""What a layer notes in a step, and what is made of it."""
+"""Notes of a layer in a step, and the gradients that are made of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Gradients = tuple[Float[Tensor, "*models batch"], Sums]
 ROUNDING = 8
 """Units in the last place by which the product of two Gram matrices may be off, of the largest it can be."""
 GRAM_COST = 4
-"""How many times as dear a product is in a Gram matrix, a gradient being of use for the sum too; measured on a CPU."""
+"""Cost of a product in a Gram matrix against one in a gradient, which is of use for the sum too; measured on a CPU."""
 
 
 def learning(parameter: Tensor | None) -> nn.Parameter | None:
@@ -49,16 +49,18 @@ def materialized(samples: Mapping[nn.Parameter, Float[Tensor, "*models batch ...
 def weighted_sum(
     weights: Float[Tensor, "*models batch"], samples: Float[Tensor, "*models batch ..."]
 ) -> Float[Tensor, "*models size"]:
+    """Sum over a batch of materialized gradients, each times its record's weight, flattened."""
     return (weights.unsqueeze(-2) @ samples.flatten(weights.ndim)).squeeze(-2)
 
 
 def squared_norms(vectors: Float[Tensor, "*records width"]) -> Float[Tensor, "*records"]:
+    """Squared L2 norms over the last dimension."""
     norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1)
     return norms.square()
 
 
 def ghost_pays(positions: int, size: int) -> bool:
-    """Whether two Gram matrices of T positions cost less than a gradient of `size` weights per record."""
+    """Advantage of two Gram matrices of T positions over a gradient of `size` weights per record."""
     return 2 * GRAM_COST * positions**2 < size
 
 
