@@ -35,8 +35,7 @@ def console() -> NoReturn:
     name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in COMMANDS:
         sys.argv = [f"palisade {name}", *words]
-        import_module(f"palisade.{name}").main()
-        sys.exit(DONE)
+        call(import_module(f"palisade.{name}").main)
     if name in ("--help", "-h"):
         lines = [f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()]
         print("palisade <command> [key=value …]", "", *lines, "", "palisade <command> --help: its settings", sep="\n")

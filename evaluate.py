@@ -162,7 +162,8 @@ def search(settings: dict[str, Any], method: Method) -> None:
     from palisade.evaluation.search.runs import run_search
     from palisade.evaluation.search.table import SELECTED, frontier_table, write_search
     from palisade.evaluation.terminal import console_for, show
-    from palisade.train import composed, train_run
+    from palisade.targets.composition import composed
+    from palisade.train import train_run
 
     wanted, data = made(Search, "search", settings["search"]), settings.get("data")
     if (name := data_name(data)) is None:

@@ -22,11 +22,12 @@ from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.targets import versions
 from palisade.targets.card import blaming, guard_of, network_of, read_card
-from palisade.targets.files import creating
+from palisade.targets.files import creating, replacing
 from palisade.targets.fleet import Fleet
 from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
 from palisade.targets.guards.probabilities import probabilities
-from palisade.targets.guards.registry import make_guard
+from palisade.targets.guards.registry import GUARDS, check_guard, label, make_guard
+from palisade.targets.run import Run
 from palisade.targets.statement import INFINITY, Statement
 from palisade.targets.training import complete_statement, make_fitter, recipe_digest
 
@@ -175,6 +176,30 @@ def check_unreleased(folder: Path) -> None:
             f"{folder} is there already and every further release costs privacy anew; "
             "remove it, or choose another place with released=<folder>"
         )
+
+
+def ship_run(settings: Mapping[str, Any]) -> Path:
+    """Trains the release of the run `ship` behind the guard that was chosen; returns its folder.
+
+    Raises:
+        ValueError: if there is no such run, it has canaries, or a release of it is there already.
+    """
+    run = Run.existing(Path(settings["ship"]))
+    if run.config.get("canary"):
+        raise ValueError(f"ship={run.folder} has canaries, which no release may be trained on; ship a run without them")
+    secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
+    guard, named = make_guard(settings), run.config["names"]
+    check_guard(guard, len(run.dataset.classes))
+    released = Path(settings["released"]) / f"{run.dataset.name}-{named['network']}-{named['defense']}"
+    others = [released.with_name(f"{released.name}-{name}") for name in GUARDS if name != "none"]
+    for place in (released, *others):
+        check_unreleased(place)  # the same records behind another guard are a further release
+    folder = released if guard.name == "none" else released.with_name(f"{released.name}-{guard.name}")
+    with replacing(run.folder / "private" / "release_secret") as temporary:
+        secret.save(temporary)
+    config = {**run.config, **{key: settings[key] for key in ("guard", "release", "verbose")}}
+    ship(config, Run(run.folder, label(guard)).audit(), secret).save(folder)
+    return folder
 
 
 def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: Secret) -> Release:

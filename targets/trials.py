@@ -74,7 +74,7 @@ class Trials:
     counts the trainings (Papernot & Steinke 2022, "Hyperparameter Tuning with Rényi Differential Privacy").
 
     Args:
-        settings: of the run, as `train.composed` gives them.
+        settings: of the run, as `composed` gives them.
         dataset: its data.
         trials: one a combination.
     """

@@ -6,11 +6,14 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing.connection import wait
+from pathlib import Path
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
@@ -19,6 +22,12 @@ LOST = (
     "a worker process was killed, most likely for lack of memory; choose fewer fleet.workers or a smaller"
     " trainer.batch_size"
 )
+NO_IMPORT = (
+    "a worker process could not import the script that called it; put what the script does below"
+    ' `if __name__ == "__main__":`, or set fleet.workers=1'
+)
+RAISED = 1
+"""Exit code of a process that an exception ended: none of its work, which hands exceptions back."""
 
 _pool: ProcessPoolExecutor | None = None
 
@@ -55,7 +64,9 @@ def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], worke
         return
     pool = _processes(workers, function.__module__)
     environment = dict(os.environ)  # as it is now: forks have that in which their server was started
-    futures: list[Future[Result]] = [pool.submit(_work, environment, function, item) for item in items]
+    with _no_false_script():
+        futures: list[Future[Result]] = [pool.submit(_work, environment, function, item) for item in items]
+    processes = list(pool._processes.values())
     try:
         for future in as_completed(futures):
             yield future.result()
@@ -64,8 +75,24 @@ def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], worke
             future.cancel()
         stop()
         if isinstance(error, BrokenProcessPool):
-            raise ChildProcessError(LOST) from error
+            raised = any(process.exitcode == RAISED for process in processes)
+            raise ChildProcessError(NO_IMPORT if raised else LOST) from error
         raise
+
+
+@contextmanager
+def _no_false_script() -> Iterator[None]:
+    """Hides the name of a script that is no file, such as `<stdin>`, which processes that start would look for."""
+    script = sys.modules["__main__"]
+    path = getattr(script, "__file__", None)
+    if path is None or Path(path).exists():
+        yield
+        return
+    del script.__file__
+    try:
+        yield
+    finally:
+        script.__file__ = path
 
 
 def _work(environment: dict[str, str], function: Callable[..., Result], item: tuple[Any, ...]) -> Result:

@@ -61,7 +61,7 @@ def run_search(
         search: what is searched.
         method: how runs are attacked.
         folder: where trials are kept.
-        compose: makes of settings those of a run, as `train.composed` does.
+        compose: makes of settings those of a run, as `composed` does.
         train: trains what is missing of such a run, and says in which folder.
     """
     for corner in Space(search.space).corners():

@@ -44,6 +44,12 @@ def make_guard(config: Mapping[str, Any]) -> Guard:
     return guard
 
 
+def check_guard(guard: Guard, classes: int) -> None:
+    """Raises ValueError for a guard that would hold nothing back."""
+    if guard.top_k is not None and guard.top_k >= classes:
+        raise ValueError(f"guard.k={guard.top_k} lets out all {classes} classes; choose at most {classes - 1}")
+
+
 def label(guard: Guard) -> str:
     """The guard with its settings in one word, such as `none` or `top_k-1f3a02`: names its folder in a run."""
     if not (settings := asdict(guard)):

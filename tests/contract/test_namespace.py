@@ -140,3 +140,22 @@ def test_console_command(words: list[str], code: int, capsys: pytest.CaptureFixt
     out, err = capsys.readouterr()
     assert ended.value.code == code
     assert ("train" in out and "evaluate" in out) if code == 0 else "trian" in err and len(err.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train", "-m", "data=digits", "nonsense=1"),
+        ("train", "data=nonsense"),
+        ("train", "--nonsense"),
+        ("evaluate", "nonsense=1"),
+    ],
+    ids=" ".join,
+)
+def test_console_command_refuses_bad_input_in_one_line_as_the_scripts_of_a_clone_do(words: tuple[str, ...]) -> None:
+    console = [sys.executable, "-c", "from palisade.commandline import console; console()"]
+    commands = ([*console, *words], [sys.executable, str(ROOT / f"{words[0]}.py"), *words[1:]])
+    first, second = (subprocess.run(command, capture_output=True, text=True) for command in commands)
+    assert first.returncode == second.returncode == 2
+    assert first.stderr == second.stderr
+    assert first.stderr.startswith("error: ") and len(first.stderr.splitlines()) == 1

@@ -16,9 +16,10 @@ from palisade.data.canaries import CHANGED, KINDS, Canaries
 from palisade.data.dataset import from_config, prepare, with_canaries
 from palisade.data.secret import Secret
 from palisade.data.split import Membership, Roles
+from palisade.targets.release import ship_run
 from palisade.targets.run import Run, identity
 from palisade.targets.training import load_fleet
-from palisade.train import release, train_run
+from palisade.train import train_run
 
 CLASSES = 5
 TINY = ["data=digits", "trainer.epochs=1", "fleet.models=3", "fleet.workers=1"]
@@ -242,7 +243,7 @@ def test_no_release_is_trained_on_canaries(compose, tmp_path):
     message = r"^ship=.*-ood-.* has canaries, which no release may be trained on; ship a run without them$"
     shipping = compose(f"ship={run.folder}", f"released={tmp_path}/released")
     with pytest.raises(ValueError, match=message):
-        release(shipping)
+        ship_run(shipping)
     assert not (run.folder / "private" / "release_secret").exists()
 
 

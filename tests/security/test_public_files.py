@@ -20,9 +20,9 @@ import pytest
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.evaluate import evaluate_runs
-from palisade.targets.release import Release
+from palisade.targets.release import Release, ship_run
 from palisade.targets.run import Run, identity
-from palisade.train import release, train_run
+from palisade.train import train_run
 
 MODELS = 3
 FALSE_ALARM = 1e-6
@@ -60,7 +60,7 @@ def public(tmp_path_factory) -> Public:
         settings: Any = OmegaConf.to_container(config, resolve=True)
         evaluate_runs({**settings, "command": f"python evaluate.py runs={run.folder} report.scope={scope}"})
         if scope == "internal":
-            release(composed(*places, f"ship={run.folder}"))
+            ship_run(composed(*places, f"ship={run.folder}"))
     reports = folder / "reports" / "patients"
     files = read(folder / "released") | read(reports / "public")
     assert {"card.json", "model.safetensors", "report.json", "report.html"} <= {Path(name).name for name in files}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,27 @@ def test_every_progress_line_counts_what_workers_report(tmp_path, capfd):
     lines = capfd.readouterr().err.splitlines()
     assert [line.split(" · ")[0] for line in lines] == ["2/2 models", "2/2 runs attacked", "2/2 models"]
     assert not list(tmp_path.iterdir())
+
+
+SCRIPT = """
+from palisade.targets import workers
+print(sorted(workers.run(divmod, [(7, 2), (9, 2)], 2)), __file__)
+"""
+
+
+def test_script_on_standard_input_has_workers():
+    done = subprocess.run([sys.executable, "-"], input=SCRIPT, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "[(3, 1), (4, 1)] <stdin>\n"), done.stderr
+
+
+def test_script_that_workers_cannot_import_is_named_as_the_cause(tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(SCRIPT)
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert workers.NO_IMPORT in done.stderr and workers.LOST not in done.stderr
+    script.write_text(SCRIPT.replace("print", 'if __name__ == "__main__": print'))
+    assert subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60).returncode == 0
 
 
 def test_count_is_given_or_one_per_core():

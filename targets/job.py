@@ -1,0 +1,173 @@
+"""The life of a run that was asked for: checked, then cached, or tried out and trained under its lock."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from palisade.commandline import one_line
+from palisade.data.dataset import Dataset
+from palisade.data.settings import made
+from palisade.data.split import Membership
+from palisade.targets import progress, workers
+from palisade.targets.checkpoints import checkpoint_epochs
+from palisade.targets.config import checked_share
+from palisade.targets.files import write_json
+from palisade.targets.guards import Guard
+from palisade.targets.guards.registry import (
+    check_guard,
+    guards_of,
+    label,
+    make_guard,
+    register,
+    registered,
+    unfitted,
+)
+from palisade.targets.recipe import FleetSettings, Recipe
+from palisade.targets.run import Run
+from palisade.targets.run_log import RunLog
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A run with what is wanted of it: so many models, these checkpoints, behind this guard.
+
+    Args:
+        settings: all settings of the run, those that tuning chose among them.
+        dataset: its data.
+        run: where it is kept.
+        guard: what stands before its models.
+        membership: how it is decided which model is trained on what.
+        models: how many are wanted.
+        checkpoints: the epochs after which weights are kept.
+    """
+
+    settings: dict[str, Any]
+    dataset: Dataset
+    run: Run
+    guard: Guard
+    membership: Membership
+    models: int
+    checkpoints: list[int]
+
+    @classmethod
+    def of(cls, settings: dict[str, Any], dataset: Dataset) -> Job:
+        """The job that settings ask for.
+
+        Raises:
+            ValueError: if a setting cannot be used, or differs from what the run was trained with.
+        """
+        run = Run.of(settings, dataset)
+        membership = made(Membership, "membership", settings["membership"])
+        recipe = Recipe.of(settings)
+        run.check_secret(settings["secret"])
+        run.check_guesses(checked_share("guesses", settings["guesses"]))
+        guard = make_guard(settings)
+        check_guard(guard, len(dataset.classes))
+        for role in sorted(guard.roles):
+            dataset.split.require(role, who=f"guard={guard.name}")
+        fleet = made(FleetSettings, "fleet", settings["fleet"])
+        return cls(
+            settings=settings,
+            dataset=dataset,
+            run=run,
+            guard=guard,
+            membership=membership,
+            models=fleet.models,
+            checkpoints=checkpoint_epochs(recipe.epochs, fleet.keep_checkpoints),
+        )
+
+    @property
+    def missing(self) -> list[int]:
+        """The models that are still to be trained."""
+        return self.run.missing(self.models, self.checkpoints)
+
+    @property
+    def unfitted(self) -> list[tuple[Guard, int]]:
+        """Every guard of the run, this one included, with each model that it is still to be fitted to."""
+        folder = self.run.folder
+        others = [registered(folder, other) for other in guards_of(folder) if other != label(self.guard)]
+        return [(guard, k) for guard in (self.guard, *others) for k in unfitted(folder, guard, range(self.models))]
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether nothing is left to do: this needs no torch."""
+        known = label(self.guard) in guards_of(self.run.folder)
+        return not self.missing and not self.unfitted and self.run.is_complete() and known
+
+    def outcome(self, status: str) -> dict[str, Any]:
+        """The run's folder and what was done: trained, cached or skipped."""
+        return {"folder": str(self.run.folder), "status": status}
+
+    def cost(self) -> dict[str, Any]:
+        """What is missing in models, minutes and megabytes."""
+        from palisade.targets.plan import cost
+
+        return cost(self.run, self.settings, self.dataset, self.missing)
+
+    def reuse(self) -> dict[str, Any]:
+        """Reports the models of a cached run; only how its results are read may be new."""
+        progress.report(self.run.name, self.models, cached=True)
+        self.run.describe(self.settings)
+        return self.outcome("cached")
+
+    def try_out(self) -> Mapping[str, str] | None:
+        """What the defense settles before the first model; None if it did already.
+
+        Raises:
+            ValueError: if network, defense, optimizer or batch size cannot be used.
+        """
+        from palisade.targets.training import SETTLED, try_out
+
+        if (self.run.folder / SETTLED).exists():
+            return None
+        return try_out(self.settings, self.dataset, self.membership)
+
+    def train(self, settled: Mapping[str, str] | None) -> dict[str, Any]:
+        """Trains what is missing, unless another process is at it; a failure is kept in the folder of the run."""
+        with self.run.lock() as mine:
+            if not mine:
+                return self.outcome("skipped")
+            log = RunLog(folder=self.run.folder, verbose=self.settings["verbose"])
+            try:
+                self.run.create(self.settings, self.settings["secret"], self.dataset)
+                if settled is not None:
+                    self._settle(settled)
+                # Anew: another process may have worked on it until now, or have been killed while it wrote.
+                missing, unguarded = self.missing, self.unfitted
+                progress.report(self.run.name, self.models - len(missing), cached=True)
+                log.start(self.models, len(missing))
+                with log.timed("complete"):
+                    self._train_models(missing)
+                    self._fit_guards(unguarded)
+                    register(self.run.folder, self.guard)
+                    self.run.complete(self.models)
+            except Exception as error:
+                self.run.fail(one_line(error))
+                log.add("failed; the reason is in FAILED")
+                raise
+        return self.outcome("trained")
+
+    def _settle(self, settled: Mapping[str, str]) -> None:
+        from palisade.targets.training import SETTLED
+
+        write_json(self.run.folder / SETTLED, dict(settled))
+        if settled.get("per_record", "fast") != "fast":
+            progress.say(f"{self.run.name}: per_record={settled['per_record']}, which is slower: {settled['reason']}")
+
+    def _train_models(self, missing: list[int]) -> None:
+        from palisade.targets.training import chunks, train_models
+
+        parts = chunks(missing, self.settings["fleet"]["at_once"])
+        items = [(self.settings, str(self.run.folder), self.run.name, models) for models in parts]
+        for _ in workers.run(train_models, items, workers.count(self.settings["fleet"]["workers"])):
+            pass  # files are all that workers leave
+
+    def _fit_guards(self, unguarded: list[tuple[Guard, int]]) -> None:
+        if unguarded:
+            from palisade.targets.guarding import fit_guard
+
+            items = [(self.settings, str(self.run.folder), guard, [k]) for guard, k in unguarded]
+            for _ in workers.run(fit_guard, items, workers.count(self.settings["fleet"]["workers"])):
+                pass
