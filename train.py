@@ -65,7 +65,7 @@ def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence
         print(f"{outcome['status']}: {outcome['folder']}")
 
 
-def train_run(settings: dict[str, Any]) -> dict[str, Any]:  # noqa: C901
+def train_run(settings: dict[str, Any]) -> dict[str, Any]:
     """Trains what is missing of one run.
 
     Returns:
