@@ -96,35 +96,35 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     from palisade.evaluation.limits.gate import gate
     from palisade.evaluation.limits.limit import Limit
     from palisade.evaluation.limits.recommendation import recommend
-    from palisade.evaluation.measuring.measure import findings_of
+    from palisade.evaluation.measuring.measure import results_of
     from palisade.evaluation.report.outsiders import false_accusations
     from palisade.evaluation.report.releases import releases
     from palisade.evaluation.report.scope import PUBLIC
     from palisade.evaluation.report.writing import write
     from palisade.evaluation.studies.never_used import keys_of
     from palisade.evaluation.studies.studies import NEVER_USED, STUDY_CSV
-    from palisade.evaluation.table import show_findings
+    from palisade.evaluation.table import show_results
 
     scope = settings["report"]["scope"]
     asked = [(judge, Limit.asked(name, settings)) for name, judge in (("choose", recommend), ("gate", gate))]
     check_comparable(runs)
     folder.mkdir(parents=True, exist_ok=True)
-    findings = findings_of(runs, method)
-    show_findings(findings)
+    results = results_of(runs, method)
+    show_results(results)
     shipped = releases(runs, Path(settings["released"]))
     place = folder / PUBLIC if scope == PUBLIC else folder  # apart from what earlier calls left for insiders
     study = folder / NEVER_USED / STUDY_CSV
     keys = [key for run in runs for key in keys_of(run, method).values()] if study.is_file() else []
-    measured = false_accusations(study, findings, keys)
-    for path in write(findings, place, settings["command"], scope=scope, releases=shipped, accusations=measured):
+    measured = false_accusations(study, results, keys)
+    for path in write(results, place, settings["command"], scope=scope, releases=shipped, accusations=measured):
         print(path)
     kept = True
     for judge, limit in asked:
         if limit is not None:
-            lines, found = judge(findings, limit)
+            lines, result = judge(results, limit)
             print("", *lines, sep="\n")
-            kept &= bool(found)
-    if violations(findings):
+            kept &= bool(result)
+    if violations(results):
         raise SystemExit(CLAIM_VIOLATED)
     if not kept:
         raise SystemExit(GATE_EXCEEDED)
@@ -179,7 +179,7 @@ def search(settings: dict[str, Any], method: Method) -> None:
     for path in write_search(searched, folder):
         print(path)
     print(f"{len(searched.trials) - searched.failed} done, {searched.failed} failed")
-    if violations(searched.findings):
+    if violations(searched.results):
         raise SystemExit(CLAIM_VIOLATED)
     if searched.failed:
         raise SystemExit(SOME_FAILED)

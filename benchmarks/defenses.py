@@ -31,11 +31,11 @@ ROOT = Path(__file__).parent.parent
 
 from palisade.commandline import one_line  # noqa: E402
 from palisade.evaluate import all_attacks  # noqa: E402
-from palisade.evaluation.findings import AUC, FPRS, Findings, tpr_at  # noqa: E402
 from palisade.evaluation.flags.flags import flags  # noqa: E402
 from palisade.evaluation.flags.masking import MASKED  # noqa: E402
-from palisade.evaluation.measuring.measure import findings_of  # noqa: E402
+from palisade.evaluation.measuring.measure import results_of  # noqa: E402
 from palisade.evaluation.method import Method  # noqa: E402
+from palisade.evaluation.result import AUC, FPRS, Result, tpr_at  # noqa: E402
 from palisade.evaluation.signals.signals import predictions  # noqa: E402
 from palisade.evaluation.titles import title  # noqa: E402
 from palisade.targets.guards.registry import label, make_guard  # noqa: E402
@@ -106,10 +106,10 @@ def standard() -> Method:
     return Method(attacks=settings["attack"], threat=settings["threat"], adaptive=all_attacks())
 
 
-def points(findings: Sequence[Sequence[Findings]]) -> list[Point]:
-    """One for each setting, in the order of the experiment, from the findings of each seed."""
+def points(results: Sequence[Sequence[Result]]) -> list[Point]:
+    """One for each setting, in the order of the experiment, from the results of each seed."""
     alike: dict[str, list[Point]] = {}
-    for together in findings:
+    for together in results:
         for found in together:
             aucs = {attack: found.get(AUC, attack=attack).value or 0.0 for attack in found.attacks}
             scores = [attack for attack in aucs if found.get(AUC, attack=attack).access == "black_box"]
@@ -220,7 +220,7 @@ def main() -> int:
     arguments = parser.parse_args()
     runs, failures = trained(list(configurations(arguments)), arguments.runs)
     method = standard()
-    measured = points([findings_of(of_seed, method) for of_seed in runs.values()])
+    measured = points([results_of(of_seed, method) for of_seed in runs.values()])
     console = Console(width=160)
     console.print(shown(measured), "")
     every = [run for of_seed in runs.values() for run in of_seed]

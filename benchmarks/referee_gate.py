@@ -14,8 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import norm
 
-from palisade.evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from palisade.evaluation.limits.limit import KEPT, Limit, upper
+from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.roc import Roc
 from palisade.targets.statement import Statement
@@ -48,7 +48,7 @@ def scored(
     return rng.normal(size=membership.shape) + shift[:, None] * membership, membership
 
 
-def findings(rng: np.random.Generator, tprs: Float[np.ndarray, "models"]) -> Findings:
+def results(rng: np.random.Generator, tprs: Float[np.ndarray, "models"]) -> Result:
     """What one attack finds on such a fleet."""
     measure = {METRIC: partial(Roc.tpr_at, fpr=FPRS[0])}
     part = fleet_metrics(*scored(rng, tprs), measure, Bootstrap(seed=int(rng.integers(2**31))))
@@ -60,7 +60,7 @@ def findings(rng: np.random.Generator, tprs: Float[np.ndarray, "models"]) -> Fin
         for k, own in enumerate(part.per_model[METRIC])
     ]
     config = {"membership": {"how": "bernoulli", "share": 0.5}}
-    return Findings(
+    return Result(
         run="simulated", folder="", data="", network="", defense="none", guard="none", seed=0, models=len(tprs),
         strength=None, config=config, statement=Statement.none(), rows=rows, roc={"lira": ((), ())}, skipped={},
     )  # fmt: skip
@@ -90,7 +90,7 @@ def _rows(trials: int) -> Iterator[tuple[str, int, int, int]]:
         for models in SIZES:
             before = after = 0
             for _ in range(trials):
-                found = findings(rng, draw(rng, models))
+                found = results(rng, draw(rng, models))
                 before += upper(found.get(METRIC, attack="lira")) <= limit.most
                 after += limit.verdict(found, [found]).word == KEPT
             yield f"gate, models differ: {name}, {models} models", before, after, trials

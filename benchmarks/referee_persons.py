@@ -18,7 +18,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 
 from palisade.evaluation.audits.audited import REPLICATES, measures
-from palisade.evaluation.findings import AUC
+from palisade.evaluation.result import AUC
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.roc import Roc
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from palisade.evaluation.findings import AUC, Row
 from palisade.evaluation.guessing import Searchable, excludes_guessing
+from palisade.evaluation.result import AUC, Row
 from palisade.evaluation.table import NOTHING
 
 
@@ -21,21 +21,21 @@ class Measured(Searchable, Protocol):
         """The result of this metric, which must have been measured."""
 
 
-def against_chance(found: Measured, attack: str) -> str:
+def against_chance(result: Measured, attack: str) -> str:
     """A sentence for an attack whose interval at few false accusations does not exclude guessing.
 
     Few records decide there; over all of them its AUC, or that of another attack, may well exclude guessing.
 
     Args:
-        found: what attacks found.
+        result: what attacks found.
         attack: that finds most at few false accusations.
     """
-    own = found.get(AUC, attack=attack)
-    if excludes_guessing(found, own):
+    own = result.get(AUC, attack=attack)
+    if excludes_guessing(result, own):
         return f" Over all records it does better than guessing: its AUC is {auc_text(own)}; guessing has 0.5."
-    highest = max((found.get(AUC, attack=name) for name in found.attacks), key=lambda row: row.value or 0.0)
-    if excludes_guessing(found, highest):
-        return f" Of the {len(found.attacks)} attacks, {highest.attack} has the highest AUC: {auc_text(highest)}."
+    highest = max((result.get(AUC, attack=name) for name in result.attacks), key=lambda row: row.value or 0.0)
+    if excludes_guessing(result, highest):
+        return f" Of the {len(result.attacks)} attacks, {highest.attack} has the highest AUC: {auc_text(highest)}."
     return " That is no better than guessing within its interval, which proves nothing about stronger attacks."
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from palisade.evaluation.findings import Findings
+from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 
 LEVEL = 0.05
@@ -17,62 +17,62 @@ class Violation:
     """A run whose stated ε is refuted.
 
     Args:
-        found: the run's findings.
+        result: the run's results.
         bound: ε is larger than this.
         level: the probability of such guesses, had the claim been true, is at most this.
     """
 
-    found: Findings
+    result: Result
     bound: float
     level: float
 
 
-def violations(findings: Sequence[Findings]) -> list[Violation]:
+def violations(results: Sequence[Result]) -> list[Violation]:
     """The runs whose claim is disproved by the guesses on model 0 (Steinke, Nasr & Jagielski 2023, theorem 5.2).
 
     One model, fixed beforehand, and one bound, which assumes nothing about the mechanism: other bounds are shown, but
     the largest of several would refute true claims too often.
 
     Args:
-        findings: of all runs that are judged together; each claim is tested at 0.05 over the number of claims, and over
+        results: of all runs that are judged together; each claim is tested at 0.05 over the number of claims, and over
             the number of ways of auditing that were tried on its run.
     """
-    level = level_of(findings)
-    bounds = [(found, _bound(found, level)) for found in findings if is_tested(found) and found.audit]
+    level = level_of(results)
+    bounds = [(result, _bound(result, level)) for result in results if is_tested(result) and result.audit]
     return [
-        Violation(found=found, bound=bound, level=level / ways_of(found))
-        for found, bound in bounds
-        if bound > (found.statement.epsilon or 0.0)
+        Violation(result=result, bound=bound, level=level / ways_of(result))
+        for result, bound in bounds
+        if bound > (result.statement.epsilon or 0.0)
     ]
 
 
-def is_tested(found: Findings) -> bool:
+def is_tested(result: Result) -> bool:
     """Testability of a claim: there is one, it bounds these attacks, and no guard makes it the same test again."""
-    return found.statement.guarantee and found.bounded and found.guard == "none"
+    return result.statement.guarantee and result.bounded and result.guard == "none"
 
 
-def level_of(findings: Sequence[Findings]) -> float:
+def level_of(results: Sequence[Result]) -> float:
     """The level at which each claim is tested, by all ways of auditing its run that were tried together."""
-    return LEVEL / max(sum(map(is_tested, findings)), 1)
+    return LEVEL / max(sum(map(is_tested, results)), 1)
 
 
-def ways_of(found: Findings) -> int:
+def ways_of(result: Result) -> int:
     """The number of ways of auditing a run that were tried: each is tested at the level of the claim over it.
 
     All of them together then refute a true claim with a probability of at most that level (Bonferroni), judged after
     the last one. Whoever judges after each, and stops at the first refutation, is wrong with at most 1 + 1/2 + … + 1/n
     times that probability.
     """
-    count: int = found.audit.get("ways", 1)
+    count: int = result.audit.get("ways", 1)
     return count
 
 
-def is_refutable(found: Findings, level: float) -> bool:
+def is_refutable(result: Result, level: float) -> bool:
     """Refutability of the run's claim by a perfect attack: with few guesses or a large δ none can."""
-    perfect = replace(found, audit={**found.audit, "correct": found.audit["guesses"]})
-    return _bound(perfect, level) > (found.statement.epsilon or 0.0)
+    perfect = replace(result, audit={**result.audit, "correct": result.audit["guesses"]})
+    return _bound(perfect, level) > (result.statement.epsilon or 0.0)
 
 
-def _bound(found: Findings, level: float) -> float:
-    audit, delta = found.audit, found.statement.delta or 0.0
-    return one_run(audit["canaries"], audit["guesses"], audit["correct"], delta, level / ways_of(found))
+def _bound(result: Result, level: float) -> float:
+    audit, delta = result.audit, result.statement.delta or 0.0
+    return one_run(audit["canaries"], audit["guesses"], audit["correct"], delta, level / ways_of(result))

@@ -10,7 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from palisade.evaluation.findings import FPRS, Findings, Row, tpr_at
+from palisade.evaluation.result import FPRS, Result, Row, tpr_at
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
 from palisade.evaluation.titles import canary_text, has_canaries, is_undefended, line_name, varying
 from palisade.targets.config import flat
@@ -48,7 +48,7 @@ class Point:
     label: str
     utility: Row
     leakage: Row
-    findings: Findings
+    result: Result
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +63,7 @@ class Series:
 
     name: str
     defense: str
-    runs: Sequence[Findings]
+    runs: Sequence[Result]
 
     @property
     def undefended(self) -> bool:
@@ -80,7 +80,7 @@ class Series:
         """Points that can be drawn: no run whose attacks were all skipped or cannot be resolved at 1 % FPR, none whose
         answers do not allow the utility that was chosen."""
         labelled = zip(self.runs, varying(self.runs), strict=True)
-        return [point for found, label in labelled if (point := _point(found, label)) is not None]
+        return [point for result, label in labelled if (point := _point(result, label)) is not None]
 
 
 def check_comparable(runs: Sequence[Configured]) -> None:
@@ -107,29 +107,29 @@ def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in flat(config) if not f"{key}.".startswith(free)}
 
 
-def ordered(findings: Sequence[Findings]) -> list[Findings]:
+def ordered(results: Sequence[Result]) -> list[Result]:
     """Undefended first, then by defense, guard and their strengths, canaries below: as in every table and legend."""
 
-    def place(found: Findings) -> tuple[bool, str, str, float, float, int, bool, str]:
-        strength, of_guard = (-math.inf if s is None else s for s in (found.strength, found.guard_strength))
-        fleet = (not is_undefended(found), found.defense, found.guard, strength, of_guard, found.seed)
-        return (*fleet, has_canaries(found), found.canary)
+    def place(result: Result) -> tuple[bool, str, str, float, float, int, bool, str]:
+        strength, of_guard = (-math.inf if s is None else s for s in (result.strength, result.guard_strength))
+        fleet = (not is_undefended(result), result.defense, result.guard, strength, of_guard, result.seed)
+        return (*fleet, has_canaries(result), result.canary)
 
-    return sorted(findings, key=place)
+    return sorted(results, key=place)
 
 
-def series(findings: Sequence[Findings]) -> list[Series]:
+def series(results: Sequence[Result]) -> list[Series]:
     """The lines of the trade-off curve in the order of `ordered`; each seed and kind of canaries has its own.
 
     Raises:
         ValueError: if the runs are not comparable.
     """
-    check_comparable(findings)
-    several = len({found.seed for found in findings}) > 1
-    lines: dict[str, dict[str, list[Findings]]] = {}
-    for found in ordered(findings):
-        defense = line_name(found) + (f" (seed {found.seed})" if several else "")
-        lines.setdefault(defense, {}).setdefault(canary_text(found), []).append(found)
+    check_comparable(results)
+    several = len({result.seed for result in results}) > 1
+    lines: dict[str, dict[str, list[Result]]] = {}
+    for result in ordered(results):
+        defense = line_name(result) + (f" (seed {result.seed})" if several else "")
+        lines.setdefault(defense, {}).setdefault(canary_text(result), []).append(result)
     return [
         Series(name=defense + canaries, defense=defense, runs=runs)
         for defense, fleets in lines.items()
@@ -137,22 +137,22 @@ def series(findings: Sequence[Findings]) -> list[Series]:
     ]
 
 
-def _point(found: Findings, label: str) -> Point | None:
-    leakage, utility = strongest_row(found, tpr_at(FPR)), found.get(found.utility.metric)
+def _point(result: Result, label: str) -> Point | None:
+    leakage, utility = strongest_row(result, tpr_at(FPR)), result.get(result.utility.metric)
     if leakage is None or leakage.value is None or utility.value is None:
         return None
-    return Point(label=label, utility=utility, leakage=leakage, findings=found)
+    return Point(label=label, utility=utility, leakage=leakage, result=result)
 
 
-def strongest_row(found: Findings, metric: str) -> Row | None:
+def strongest_row(result: Result, metric: str) -> Row | None:
     """The metric of the run's strongest attack; None if every attack was skipped."""
-    return found.get(metric, attack=found.strongest) if found.attacks else None
+    return result.get(metric, attack=result.strongest) if result.attacks else None
 
 
-def ceiling(found: Findings, fpr: np.ndarray) -> np.ndarray | None:
+def ceiling(result: Result, fpr: np.ndarray) -> np.ndarray | None:
     """The largest TPR that the run's claim lets any attack reach at each FPR; None where it bounds none."""
-    claim = found.statement
-    if not (claim.guarantee and found.bounded):
+    claim = result.statement
+    if not (claim.guarantee and result.bounded):
         return None
     curve = claim.privacy_curve or ((claim.epsilon, claim.delta),)
     return tpr_ceiling(fpr, np.array(curve, dtype=np.float64))

@@ -25,19 +25,19 @@ def frontier(lines: Sequence[Series]) -> list[Point]:
     Runs that mask what they leak, whose claim is refuted or whose TPR does not say how much leaks are no part of it,
     nor are fleets with canaries, of which other records were attacked.
     """
-    findings = [found for line in lines for found in line.runs]
-    refuted = {violation.found.run for violation in violations(findings)}
+    results = [result for line in lines for result in line.runs]
+    refuted = {violation.result.run for violation in violations(results)}
     points = [
         point
         for line in lines
         for point in line.points
-        if is_resolved(point.findings)
-        and not has_canaries(point.findings)
-        and point.findings.run not in refuted
-        and not is_masked(point.findings, findings)
+        if is_resolved(point.result)
+        and not has_canaries(point.result)
+        and point.result.run not in refuted
+        and not is_masked(point.result, results)
     ]
     best: list[Point] = []
-    for point in sorted(points, key=lambda point: (point.leakage.value, -worth(point.findings))):
-        if not best or worth(point.findings) > worth(best[-1].findings):
+    for point in sorted(points, key=lambda point: (point.leakage.value, -worth(point.result))):
+        if not best or worth(point.result) > worth(best[-1].result):
             best.append(point)
     return best

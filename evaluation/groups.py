@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from palisade.evaluation.choice import chosen
 from palisade.evaluation.curves import FPR
-from palisade.evaluation.findings import AUC, Findings, Row, chance_at, tpr_at
 from palisade.evaluation.guessing import guessing_text
+from palisade.evaluation.result import AUC, Result, Row, chance_at, tpr_at
 from palisade.evaluation.table import NOTHING, percent
 from palisade.evaluation.titles import title
 
@@ -19,7 +19,7 @@ CLASS = "class"
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """Findings of the strongest attack in a part of the records.
+    """Result of the strongest attack in a part of the records.
 
     Args:
         name: such as `class 3 (income >50K)` or `sex=f`.
@@ -55,52 +55,52 @@ class Groups:
     count: int
 
 
-def groups(findings: Sequence[Findings]) -> list[Groups]:
+def groups(results: Sequence[Result]) -> list[Groups]:
     """The parts of the undefended run and of the best protected ones."""
     told = []
-    for _, found in chosen(findings):
-        names = dict.fromkeys(row.group for row in found.rows if row.group != "all")
-        if names and found.attacks:
-            parts = _by_leakage(found, list(names))
-            shown = [_group(found, name) for name in parts[:MOST]]
-            told.append(Groups(title=title(found), attack=found.strongest, shown=shown, count=len(parts)))
+    for _, result in chosen(results):
+        names = dict.fromkeys(row.group for row in result.rows if row.group != "all")
+        if names and result.attacks:
+            parts = _by_leakage(result, list(names))
+            shown = [_group(result, name) for name in parts[:MOST]]
+            told.append(Groups(title=title(result), attack=result.strongest, shown=shown, count=len(parts)))
     return told
 
 
-def _by_leakage(found: Findings, names: Sequence[str]) -> list[str]:
+def _by_leakage(result: Result, names: Sequence[str]) -> list[str]:
     """The most leaking first: by TPR, or by AUC where some are too small to resolve that."""
     values = {
-        metric: {name: row.value for name in names if (row := _row(found, metric, name)) and row.value is not None}
+        metric: {name: row.value for name in names if (row := _row(result, metric, name)) and row.value is not None}
         for metric in (tpr_at(FPR), AUC)
     }
     measured = values[tpr_at(FPR)] if len(values[tpr_at(FPR)]) == len(names) else values[AUC]
     return sorted(names, key=lambda name: measured.get(name, 0.0), reverse=True)
 
 
-def _group(found: Findings, name: str) -> Group:
-    auc, tpr = (_row(found, metric, name) for metric in (AUC, tpr_at(FPR)))
+def _group(result: Result, name: str) -> Group:
+    auc, tpr = (_row(result, metric, name) for metric in (AUC, tpr_at(FPR)))
     interval = auc is not None and auc.low is not None and auc.high is not None
     told = NOTHING if auc is None or auc.value is None else f"{auc.value:.3f}"
     if interval and auc is not None:
         told += f" [{auc.low:.3f}–{auc.high:.3f}]"
     return Group(
-        name=_words(found, name),
+        name=_words(result, name),
         tpr=percent(tpr, interval=True),
-        guessing=NOTHING if tpr is None or _row(found, chance_at(FPR), name) is None else guessing_text(found, tpr),
+        guessing=NOTHING if tpr is None or _row(result, chance_at(FPR), name) is None else guessing_text(result, tpr),
         auc=told,
-        utility=found.utility.text(found.find(found.utility.metric, group=name), interval=True),
+        utility=result.utility.text(result.find(result.utility.metric, group=name), interval=True),
         scored=NOTHING if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
     )
 
 
-def _row(found: Findings, metric: str, name: str) -> Row | None:
-    return found.find(metric, attack=found.strongest, group=name)
+def _row(result: Result, metric: str, name: str) -> Row | None:
+    return result.find(metric, attack=result.strongest, group=name)
 
 
-def _words(found: Findings, name: str) -> str:
+def _words(result: Result, name: str) -> str:
     """The group as people call it: a class by its word as well."""
     column, _, value = name.partition("=")
-    words = found.dataset.get("classes", ())
+    words = result.dataset.get("classes", ())
     if column != CLASS or not value.isdigit() or int(value) >= len(words) or words[int(value)] == value:
         return name
     return f"{name} ({words[int(value)]})"

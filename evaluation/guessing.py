@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol, runtime_checkable
 
-from palisade.evaluation.findings import AUC, FPRS, Findings, Row, chance_at, null_at, tpr_at
+from palisade.evaluation.result import AUC, FPRS, Result, Row, chance_at, null_at, tpr_at
 
 HALF = 0.5
 """The AUC of guessing."""
@@ -19,60 +19,60 @@ class Searchable(Protocol):
         """The result of this metric, attack and group; None where there is none."""
 
 
-def excludes_guessing(found: Searchable, row: Row) -> bool:
+def excludes_guessing(result: Searchable, row: Row) -> bool:
     """Verdict of leakage: the lower end of the interval lies above the 95 % quantile of the null distribution.
 
     The mean of the null, the chance level, is no bar: half of all fleets that leak nothing lie above it, and the
     interval of a TPR that rests on few non-members is too narrow to make up for that.
 
     Args:
-        found: what attacks found, with what guessing finds.
+        result: what attacks found, with what guessing finds.
         row: a TPR at 1 % or 0.1 % FPR, or an AUC, of an attack on all records or on a group.
     """
-    return row.low is not None and row.low > null_quantile(found, row)
+    return row.low is not None and row.low > null_quantile(result, row)
 
 
-def null_quantile(found: Searchable, row: Row) -> float:
+def null_quantile(result: Searchable, row: Row) -> float:
     """The null's 95 % quantile, corrected for choosing the strongest attack or group; of an AUC ½."""
     if row.metric == AUC:
         return HALF
     fpr = _fpr(row)
-    return _value(found.find(null_at(fpr), attack=row.attack, group=row.group), guessing_level(found, row))
+    return _value(result.find(null_at(fpr), attack=row.attack, group=row.group), guessing_level(result, row))
 
 
-def guessing_level(found: Searchable, row: Row) -> float:
+def guessing_level(result: Searchable, row: Row) -> float:
     """Chance level of a metric; the FPR itself where it was not measured, ½ for an AUC."""
     if row.metric == AUC:
         return HALF
     fpr = _fpr(row)
-    return _value(found.find(chance_at(fpr), attack=row.attack, group=row.group), fpr)
+    return _value(result.find(chance_at(fpr), attack=row.attack, group=row.group), fpr)
 
 
-def guessing_text(found: Searchable, row: Row) -> str:
+def guessing_text(result: Searchable, row: Row) -> str:
     """Chance level and null quantile of a TPR in words, such as `1.5 % (luck explains up to 2.0 %)`."""
-    level, quantile = guessing_level(found, row), null_quantile(found, row)
+    level, quantile = guessing_level(result, row), null_quantile(result, row)
     return f"{_share(level)} %" + (f" (luck explains up to {_share(quantile)} %)" if quantile > level else "")
 
 
-def guessing_range(findings: Iterable[Findings]) -> str:
+def guessing_range(results: Iterable[Result]) -> str:
     """A sentence on what guessing finds at 1 % FPR in these runs; empty where it was not measured."""
-    told = [(found, found.find(tpr_at(FPRS[0]), attack=found.strongest)) for found in findings if found.attacks]
-    rows = [(found, row) for found, row in told if row and found.find(null_at(FPRS[0]), attack=row.attack)]
-    measured = [(found, row) for found, row in rows if row.value is not None]
+    told = [(result, result.find(tpr_at(FPRS[0]), attack=result.strongest)) for result in results if result.attacks]
+    rows = [(result, row) for result, row in told if row and result.find(null_at(FPRS[0]), attack=row.attack)]
+    measured = [(result, row) for result, row in rows if row.value is not None]
     if not measured:
         return ""
-    level = max(guessing_level(found, row) for found, row in measured)
-    quantile = max(null_quantile(found, row) for found, row in measured)
+    level = max(guessing_level(result, row) for result, row in measured)
+    quantile = max(null_quantile(result, row) for result, row in measured)
     return (
         f"finds {_share(level)} % at {_share(FPRS[0])} % FPR on average, the strongest attack by luck up to"
         f" {_share(quantile)} %; what begins above that has leaked"
     )
 
 
-def drawn_level(findings: Iterable[Findings]) -> float:
+def drawn_level(results: Iterable[Result]) -> float:
     """The height at which a figure of TPRs at 1 % FPR draws guessing: the highest of the runs' strongest attacks."""
-    rows = [(found, found.find(tpr_at(FPRS[0]), attack=found.strongest)) for found in findings if found.attacks]
-    return max([FPRS[0], *(guessing_level(found, row) for found, row in rows if row is not None)])
+    rows = [(result, result.find(tpr_at(FPRS[0]), attack=result.strongest)) for result in results if result.attacks]
+    return max([FPRS[0], *(guessing_level(result, row) for result, row in rows if row is not None)])
 
 
 def _fpr(row: Row) -> float:

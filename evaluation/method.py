@@ -24,7 +24,7 @@ from palisade.targets.config import checked_share
 from palisade.targets.run import Run, canonical
 
 METHOD_VERSION = 8
-"""Part of what kept findings are known by; raised when a change makes the same models give other numbers."""
+"""Part of what kept results are known by; raised when a change makes the same models give other numbers."""
 
 BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}
 """Settings of `conf/threat/black_box.yaml`."""

@@ -11,7 +11,7 @@ from palisade.data.dataset import Dataset
 from palisade.data.settings import made
 from palisade.data.split import Membership
 from palisade.evaluation.claims import LEVEL, ways_of
-from palisade.evaluation.findings import Findings
+from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import canaries_needed, one_run
 from palisade.evaluation.titles import epsilon_text
 from palisade.targets.config import SHARE, at_either_end
@@ -57,12 +57,12 @@ class Reach:
         return cls(epsilon=node["epsilon"], delta=delta, canaries=len(split.canaries), share=share, drawn=drawn)
 
     @classmethod
-    def measured(cls, found: Findings) -> Reach:
+    def measured(cls, result: Result) -> Reach:
         """The reach of the audit of a run with a claim."""
-        claim, audit = found.statement, found.audit
+        claim, audit = result.statement, result.audit
         share = audit["guesses"] / 2 / audit["canaries"]
         claimed, delta = claim.epsilon or 0.0, claim.delta or 0.0
-        return cls(epsilon=claimed, delta=delta, canaries=audit["canaries"], share=share, ways=ways_of(found))
+        return cls(epsilon=claimed, delta=delta, canaries=audit["canaries"], share=share, ways=ways_of(result))
 
     def ceiling(self, level: float = LEVEL) -> float:
         """The lower bound on ε that a perfect attack proves, which is wrong with a probability of at most `level`."""

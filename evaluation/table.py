@@ -10,10 +10,10 @@ from rich.text import Text
 
 from palisade.evaluation.claims import LEVEL, is_tested, level_of, violations, ways_of
 from palisade.evaluation.curves import ordered, strongest_row
-from palisade.evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
 from palisade.evaluation.flags.flags import VIOLATED, flags, meanings, refutation
 from palisade.evaluation.guessing import guessing_range
 from palisade.evaluation.reach import Reach
+from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
 from palisade.evaluation.terminal import console_for, empty_table, show
 from palisade.evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
 from palisade.evaluation.utility import CALIBRATION, Utility
@@ -61,12 +61,12 @@ class Skip(NamedTuple):
     titles: tuple[str, ...]
 
 
-def show_findings(findings: Sequence[Findings], file: TextIO | None = None) -> None:
+def show_results(results: Sequence[Result], file: TextIO | None = None) -> None:
     """Prints each run with its strongest attack, which claims its canaries can refute, what the flags mean and what was
     skipped; plain without a terminal."""
     console = console_for(file)
     table = empty_table()
-    told, named = lines(findings), headings(findings[0].utility)
+    told, named = lines(results), headings(results[0].utility)
     columns = [(name, values) for name, *values in zip(named, *(line.cells for line in told), strict=True)]
     # A column without a number has nothing to say, and others need its place.
     shown = [name for name, values in columns if set(values) != {NOTHING}]
@@ -79,18 +79,18 @@ def show_findings(findings: Sequence[Findings], file: TextIO | None = None) -> N
         cells = [cell for name, cell in zip(named, line.cells, strict=True) if name in shown]
         table.add_row(*cells, style=STYLES[line.kind])
     show(console, table)
-    if guessed := guessing_range(findings):
+    if guessed := guessing_range(results):
         console.print(Text.assemble(("guessing: ", "dim"), guessed))
-    for violation in violations(findings):
-        whose = f"{VIOLATED}, {title(violation.found)}: "
+    for violation in violations(results):
+        whose = f"{VIOLATED}, {title(violation.result)}: "
         console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
-    for whose, sentence in (*reaches(findings), *corrections(findings)):
+    for whose, sentence in (*reaches(results), *corrections(results)):
         console.print(Text.assemble((f"{whose}: ", "dim"), sentence))
-    for flag, sentences in meanings(findings).items():
+    for flag, sentences in meanings(results).items():
         if flag != VIOLATED:
-            console.print(_meaning(flag, sentences, len(findings)))
-    for attacks, reason, titles in skips(findings):
-        where = "" if len(titles) == len(findings) else f" ({len(titles)} of {len(findings)} runs)"
+            console.print(_meaning(flag, sentences, len(results)))
+    for attacks, reason, titles in skips(results):
+        where = "" if len(titles) == len(results) else f" ({len(titles)} of {len(results)} runs)"
         console.print(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
 
 
@@ -104,39 +104,39 @@ def _meaning(flag: str, sentences: Mapping[str, Sequence[str]], runs: int) -> Te
     return Text.assemble((f"{flag}{where}: ", "yellow"), sentence + more)
 
 
-def lines(findings: Sequence[Findings]) -> list[Line]:
+def lines(results: Sequence[Result]) -> list[Line]:
     """A line a run; that of a fleet with canaries stands under that of the same defense without.
 
     Flags that all runs have stand on no line.
     """
-    false = {violation.found.run for violation in violations(findings)}
-    flagged = [[flag.name for flag in flags(found, findings)] for found in ordered(findings)]
+    false = {violation.result.run for violation in violations(results)}
+    flagged = [[flag.name for flag in flags(result, results)] for result in ordered(results)]
     shared = set[str].intersection(*map(set, flagged)) if len(flagged) > 1 else set()
     told: list[Line] = []
     above: tuple[str, str, int] | None = None
-    for found, own in zip(ordered(findings), flagged, strict=True):
-        first, *others = cells(found, "\n".join(flag for flag in dict.fromkeys(own) if flag not in shared))
-        place = line_name(found), setting(found), found.seed
-        if has_canaries(found):
-            first = ("" if place == above else f"{first}\n") + f"  {found.canary} canaries"
+    for result, own in zip(ordered(results), flagged, strict=True):
+        first, *others = cells(result, "\n".join(flag for flag in dict.fromkeys(own) if flag not in shared))
+        place = line_name(result), setting(result), result.seed
+        if has_canaries(result):
+            first = ("" if place == above else f"{first}\n") + f"  {result.canary} canaries"
         opens = above is not None and above[0] != place[0]
         above = place
-        kind = "violated" if found.run in false else "undefended" if is_undefended(found) else ""
+        kind = "violated" if result.run in false else "undefended" if is_undefended(result) else ""
         told.append(Line(kind, (first, *others), opens))
     return told
 
 
-def cells(found: Findings, flagged: str) -> tuple[str, ...]:
+def cells(result: Result, flagged: str) -> tuple[str, ...]:
     """One run's values by `headings`."""
-    coarse, fine = (strongest_row(found, tpr_at(fpr)) for fpr in FPRS)
-    auc = strongest_row(found, AUC)
+    coarse, fine = (strongest_row(result, tpr_at(fpr)) for fpr in FPRS)
+    auc = strongest_row(result, AUC)
     return (
-        brief(found),
-        NOTHING if found.epsilon is None else epsilon_text(found.epsilon),
-        bound_text(found, "one_run"),
-        found.utility.text(found.get(found.utility.metric)),
-        percent(found.find(CALIBRATION)),
-        attack_text(found, found.strongest) if found.attacks else "all skipped",
+        brief(result),
+        NOTHING if result.epsilon is None else epsilon_text(result.epsilon),
+        bound_text(result, "one_run"),
+        result.utility.text(result.get(result.utility.metric)),
+        percent(result.find(CALIBRATION)),
+        attack_text(result, result.strongest) if result.attacks else "all skipped",
         NOTHING if auc is None or auc.value is None else f"{auc.value:.3f}",
         percent(coarse, interval=True),
         percent(fine),
@@ -144,53 +144,53 @@ def cells(found: Findings, flagged: str) -> tuple[str, ...]:
     )
 
 
-def skips(findings: Sequence[Findings]) -> list[Skip]:
+def skips(results: Sequence[Result]) -> list[Skip]:
     """Skipped attacks, each reason once."""
     where: dict[tuple[str, str], list[str]] = {}
-    for found in ordered(findings):
-        for attack, reason in found.skipped.items():
-            where.setdefault((attack, reason), []).append(title(found))
+    for result in ordered(results):
+        for attack, reason in result.skipped.items():
+            where.setdefault((attack, reason), []).append(title(result))
     together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (attack, reason), titles in where.items():
         together.setdefault((reason, tuple(titles)), []).append(attack)
     return [Skip(tuple(attacks), reason, titles) for (reason, titles), attacks in together.items()]
 
 
-def reaches(findings: Sequence[Findings]) -> list[tuple[str, str]]:
+def reaches(results: Sequence[Result]) -> list[tuple[str, str]]:
     """For each claim that was tested with canaries its run, and which claims that can refute at all."""
-    tested = [found for found in ordered(findings) if is_tested(found) and found.audit and has_canaries(found)]
-    level = level_of(findings)
-    return [(title(found), Reach.measured(found).sentence(level)) for found in tested]
+    tested = [result for result in ordered(results) if is_tested(result) and result.audit and has_canaries(result)]
+    level = level_of(results)
+    return [(title(result), Reach.measured(result).sentence(level)) for result in tested]
 
 
-def corrections(findings: Sequence[Findings]) -> list[tuple[str, str]]:
+def corrections(results: Sequence[Result]) -> list[tuple[str, str]]:
     """For each run not audited in one way alone, by a share of guesses fixed before training: what is made of that."""
     sentences = []
-    for found in filter(lambda found: found.audit, ordered(findings)):
-        ways = ways_of(found)
+    for result in filter(lambda result: result.audit, ordered(results)):
+        ways = ways_of(result)
         if ways > 1:
             level = f"each bound on ε is one at p = {LEVEL}/{ways}, not {LEVEL}"
-            sentences.append((title(found), f"{ways} ways of auditing were tried, so that {level}"))
-        if is_tested(found) and "guesses" not in found.config:
-            sentences.append((title(found), UNRECORDED))
+            sentences.append((title(result), f"{ways} ways of auditing were tried, so that {level}"))
+        if is_tested(result) and "guesses" not in result.config:
+            sentences.append((title(result), UNRECORDED))
     return sentences
 
 
-def attack_text(found: Findings, attack: str) -> str:
+def attack_text(result: Result, attack: str) -> str:
     """An attack's name, with what must happen first if it needs weights that a guard keeps back."""
-    return f"{attack}\n{IF_LEAKED}" if if_leaked(found, found.get(AUC, attack=attack)) else attack
+    return f"{attack}\n{IF_LEAKED}" if if_leaked(result, result.get(AUC, attack=attack)) else attack
 
 
-def if_leaked(found: Findings, row: Row) -> bool:
+def if_leaked(result: Result, row: Row) -> bool:
     """Test for a number about weights that are not released: there is a guard for answers only."""
-    return found.guard != "none" and row.access == "white_box"
+    return result.guard != "none" and row.access == "white_box"
 
 
-def bound_text(found: Findings, method: str) -> str:
+def bound_text(result: Result, method: str) -> str:
     """A lower bound on ε, rounded down, and the ceiling that a perfect attack would reach: `0.31 (≤ 4.1)`."""
-    if not found.audit:
+    if not result.audit:
         return NOTHING
-    bound, most = found.audit["bounds"][method], found.audit["ceilings"][method]
+    bound, most = result.audit["bounds"][method], result.audit["ceilings"][method]
     shown = "∞" if math.isinf(bound) else f"{math.floor(100 * bound) / 100:.2f}"
     return f"{shown} (≤ {'∞' if math.isinf(most) else f'{most:.1f}'})"
 

@@ -7,27 +7,27 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from palisade.evaluation.findings import Findings
+    from palisade.evaluation.result import Result
 
 CLOSE = 0.02
 """A stated ε this near to a defense's strength is that strength: calibration stays a little below what is asked for."""
 
 
-def is_undefended(found: Findings) -> bool:
+def is_undefended(result: Result) -> bool:
     """Absence of defense and guard."""
-    return found.defense == "none" and found.guard == "none"
+    return result.defense == "none" and result.guard == "none"
 
 
-def has_canaries(found: Findings) -> bool:
+def has_canaries(result: Result) -> bool:
     """Test for canaries that alone were scored, rather than all records that a model may be trained on."""
-    return found.canary != "none"
+    return result.canary != "none"
 
 
-def line_name(found: Findings) -> str:
+def line_name(result: Result) -> str:
     """The defense without its strength, with the guard on top."""
-    if is_undefended(found):
+    if is_undefended(result):
         return "undefended"
-    return found.defense if found.guard == "none" else f"{found.defense} + {found.guard}"
+    return result.defense if result.guard == "none" else f"{result.defense} + {result.guard}"
 
 
 class Strength(NamedTuple):
@@ -44,11 +44,11 @@ class Strength(NamedTuple):
     guard: str = ""
 
     @classmethod
-    def of(cls, found: Findings) -> Strength:
+    def of(cls, result: Result) -> Strength:
         """The texts of a run's strengths; ε is left to `epsilon` where it is what varies."""
-        own = "" if found.strength is None or is_strength_epsilon(found) else f"{found.strength:g}"
-        stated = "" if found.epsilon is None else f"ε={epsilon_text(found.epsilon)}"
-        return cls(own, stated, "" if found.guard_strength is None else f"{found.guard_strength:g}")
+        own = "" if result.strength is None or is_strength_epsilon(result) else f"{result.strength:g}"
+        stated = "" if result.epsilon is None else f"ε={epsilon_text(result.epsilon)}"
+        return cls(own, stated, "" if result.guard_strength is None else f"{result.guard_strength:g}")
 
     @property
     def defense(self) -> str:
@@ -59,34 +59,34 @@ class Strength(NamedTuple):
         return " + ".join(filter(None, (self.defense, self.guard)))
 
 
-def varying(runs: Sequence[Findings]) -> list[str]:
+def varying(runs: Sequence[Result]) -> list[str]:
     """Labels that tell the runs of a line apart, such as `0.001 + 3` if both strengths vary; all of a single run."""
-    strengths = [Strength.of(found) for found in runs]
+    strengths = [Strength.of(result) for result in runs]
     columns = zip(*strengths, strict=True)
     kept = [column if len(set(column)) > 1 or len(runs) == 1 else ("",) * len(runs) for column in columns]
     return [str(Strength(*row)) for row in zip(*kept, strict=True)]
 
 
-def setting(found: Findings) -> str:
+def setting(result: Result) -> str:
     """The defense with its strength, such as `dp_sgd ε=8` or `l2 0.001 + topk 3`; a fleet with canaries shares it."""
-    if is_undefended(found):
+    if is_undefended(result):
         return "undefended"
-    return _with_guard(f"{found.defense} {Strength.of(found).defense}".strip(), found)
+    return _with_guard(f"{result.defense} {Strength.of(result).defense}".strip(), result)
 
 
-def brief(found: Findings) -> str:
+def brief(result: Result) -> str:
     """The defense with its strength for a table that tells ε in another column, such as `none + topk 3`."""
-    return _with_guard(f"{found.defense} {Strength.of(found).own}".strip(), found)
+    return _with_guard(f"{result.defense} {Strength.of(result).own}".strip(), result)
 
 
-def title(found: Findings) -> str:
+def title(result: Result) -> str:
     """A run in a few words, such as `dp_sgd ε=8` or `dp_sgd ε=8 with label_noise canaries`."""
-    return setting(found) + canary_text(found)
+    return setting(result) + canary_text(result)
 
 
-def canary_text(found: Findings) -> str:
+def canary_text(result: Result) -> str:
     """Addition to a title where only canaries were scored."""
-    return f" with {found.canary} canaries" if has_canaries(found) else ""
+    return f" with {result.canary} canaries" if has_canaries(result) else ""
 
 
 def epsilon_text(epsilon: float) -> str:
@@ -101,11 +101,11 @@ def epsilon_text(epsilon: float) -> str:
     return f"{round(math.ceil(epsilon / unit - 1e-9) * unit, 2):g}"
 
 
-def is_strength_epsilon(found: Findings) -> bool:
+def is_strength_epsilon(result: Result) -> bool:
     """Test for a stated ε that is the very value that a sweep over the defense varies."""
-    if found.epsilon is None or found.strength is None:
+    if result.epsilon is None or result.strength is None:
         return False
-    return math.isclose(found.strength, found.epsilon, rel_tol=CLOSE)
+    return math.isclose(result.strength, result.epsilon, rel_tol=CLOSE)
 
 
 def defense_name(config: Mapping[str, Any]) -> str:
@@ -123,5 +123,5 @@ def _base_name(node: Mapping[str, Any] | None) -> str:
     return f"{own}({inner})" if inner else own
 
 
-def _with_guard(defense: str, found: Findings) -> str:
-    return defense if found.guard == "none" else f"{defense} + {found.guard} {Strength.of(found).guard}".strip()
+def _with_guard(defense: str, result: Result) -> str:
+    return defense if result.guard == "none" else f"{defense} + {result.guard} {Strength.of(result).guard}".strip()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from palisade.evaluation.findings import Findings, Row
+    from palisade.evaluation.result import Result, Row
 
 CALIBRATION = "test_calibration_error"
 """The metric that stands beside every utility: how far probabilities are from how often they are right."""
@@ -91,7 +91,7 @@ UTILITIES: Mapping[str, Utility] = {
 }
 
 
-def worth(found: Findings) -> float:
+def worth(result: Result) -> float:
     """Usefulness of a run by the measure that was chosen; more is better, −inf where it could not be measured."""
-    row = found.find(found.utility.metric)
-    return -math.inf if row is None else found.utility.worth(row.value)
+    row = result.find(result.utility.metric)
+    return -math.inf if row is None else result.utility.worth(row.value)

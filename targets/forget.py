@@ -28,7 +28,7 @@ SHARED = ("data", "split", "membership", "seed", "names", "canary")
 
 
 def forget(folder: Path, root: Path, reports: Path, released: Path) -> str:
-    """Removes a run: its models, signals and findings, its secret, and the trials that it was tuned by.
+    """Removes a run: its models, signals and results, its secret, and the trials that it was tuned by.
 
     First it stops being complete, then its folder gets another name, then it is removed, the secret before all else:
     whenever this is interrupted, nothing half removed is taken for a run, and the same command again removes the rest.
@@ -56,7 +56,7 @@ def forget(folder: Path, root: Path, reports: Path, released: Path) -> str:
     tuned = f" and {len(trials)} trials" if trials else ""
     nothing = f"nothing under {reports} and {released} names it"
     rest = f"what remains elsewhere: {', '.join(remains)}" if remains else nothing
-    return f"removed {folder}{tuned}: {held} models, signals, findings, secret and log; {rest}"
+    return f"removed {folder}{tuned}: {held} models, signals, results, secret and log; {rest}"
 
 
 def check_inside(folder: Path, root: Path) -> None:

@@ -230,7 +230,7 @@ class Run:
             {name: row[name] for name in names}
             # Three digits: exact ratios would give away how many records of the pool were members.
             | {name: None if row[name] is None else round(row[name], 3) for name in numbers}
-            for row in kept["findings"]["rows"]
+            for row in kept["results"]["rows"]
             if row["attack"] and row["model"] == row["group"] == "all"
         ]
 

@@ -98,9 +98,7 @@ def test_an_fpr_that_cannot_be_resolved_does_not_pass(capsys: Any) -> None:
 
 
 def test_a_violated_claim_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        claims, "violations", lambda findings: [claims.Violation(found=findings[0], bound=9, level=0.05)]
-    )
+    monkeypatch.setattr(claims, "violations", lambda results: [claims.Violation(found=results[0], bound=9, level=0.05)])
     assert called("data=digits", "gate.max_tpr=0.0101") == CLAIM_VIOLATED
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from palisade.evaluate import all_attacks
-from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.signals.augmentations import augmented
 from palisade.evaluation.signals.grant import Grant
@@ -128,7 +128,7 @@ def test_evaluation_shows_a_run_once_for_each_guard(runs: Path) -> None:
     assert {run.guard for run in find(runs, "digits", None)} >= {behind(runs, name).guard for name in names}
     chosen = [behind(runs, name) for name in names]
     method = Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}, adaptive=cheap(all_attacks()))
-    found = {one.guard: one for one in findings_of(chosen, method)}
+    found = {one.guard: one for one in results_of(chosen, method)}
     assert set(found) == {"none", "memguard", "label_only"}
     labels_alone = ["correctness", "calibrated_correctness", "noise_agreement", "votes"]
     assert found["memguard"].attacks == ["loss", *labels_alone, "negated_classifier"]

@@ -15,13 +15,13 @@ from palisade.evaluation.audits.saved_records import LEAST
 from palisade.evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
 from palisade.evaluation.audits.used_share import UsedShare, used_share
 from palisade.evaluation.chance import auc_text
-from palisade.evaluation.findings import AUC
 from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.result import AUC
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class AskedRecords:
-    """Findings about records in question.
+    """Result about records in question.
 
     Args:
         attack: what scored them, fixed beforehand.
@@ -63,7 +63,7 @@ class AskedRecords:
         return 1 / (self.nonmembers + 1)
 
     def sentences(self) -> list[str]:
-        """The findings in plain words."""
+        """The results in plain words."""
         count, p = len(self.p), self.all_together.p
         bh, strict = (int((adjusted <= self.alpha).sum()) for adjusted in (self.benjamini_hochberg, self.holm))
         verdict = "more than chance explains" if p <= self.alpha else "no more than chance explains"

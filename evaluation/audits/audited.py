@@ -15,8 +15,8 @@ from palisade.attacks.parts.class_thresholds import Threshold
 from palisade.evaluation.audits.asking import BudgetSpentError
 from palisade.evaluation.audits.blind_baseline import blind_scores
 from palisade.evaluation.audits.shadow_files import accuracy_of, margins
-from palisade.evaluation.findings import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
 from palisade.evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
+from palisade.evaluation.result import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 from palisade.evaluation.statistics.metrics import (
@@ -113,16 +113,16 @@ def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None,
             skipped[attack.name] = reason
             continue
         try:
-            found = attack.score(view)[0]
+            result = attack.score(view)[0]
         except BudgetSpentError:
             skipped[attack.name] = f"needs up to {attack.threat.queries} queries a record; {SPENT}"
             continue
-        scored = members[~np.isnan(found)]
+        scored = members[~np.isnan(result)]
         if min(scored.sum(), (~scored).sum()) < 2:
             skipped[attack.name] = "gives too few records a score; give more records"
             continue
-        scores[attack.name], needs[attack.name] = found, attack.threat.describe()
-        rows += measures(found, members, view.persons, attack=attack.name, access=attack.threat.access)
+        scores[attack.name], needs[attack.name] = result, attack.threat.describe()
+        rows += measures(result, members, view.persons, attack=attack.name, access=attack.threat.access)
         if shadow is not None and (margin := margins(attack, view, shadow)) is not None:
             estimate = accuracy_of(margin, members, view.persons if several else None, REPLICATES)
             counted = {"members": int(members.sum()), "nonmembers": int((~members).sum())}
@@ -222,9 +222,9 @@ def _over_persons(
     return fleet_metrics(scores[None], members[None], metrics, resampled).estimates
 
 
-def tied(found: Audited, attack: str) -> float:
+def tied(result: Audited, attack: str) -> float:
     """Share of non-members that have the very score at which 1 % FPR is reached."""
-    return tied_share(found.scores[attack][None], found.members[None])
+    return tied_share(result.scores[attack][None], result.members[None])
 
 
 def _accuracy(view: View, several: bool) -> Iterator[Row]:

@@ -7,24 +7,24 @@ from dataclasses import replace
 
 from palisade.evaluation.audits.audited import Audited, tied
 from palisade.evaluation.chance import against_chance, auc_text
-from palisade.evaluation.findings import AUC, FPRS, tpr_at
 from palisade.evaluation.flags.flag import Flag
 from palisade.evaluation.flags.flags import FEW
 from palisade.evaluation.flags.ties import TIED, ties_of
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
+from palisade.evaluation.result import AUC, FPRS, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.table import percent
 
 
-def flags(found: Audited) -> list[Flag]:
+def flags(result: Audited) -> list[Flag]:
     """All flags of an audit."""
-    return [flag for check in CHECKS for flag in check(found)]
+    return [flag for check in CHECKS for flag in check(result)]
 
 
-def other_distribution(found: Audited) -> Iterator[Flag]:
+def other_distribution(result: Audited) -> Iterator[Flag]:
     """Members and non-members differ by themselves."""
-    blind = found.get(AUC, "blind_baseline")
-    what = "the records alone" if found.features else "the classes alone"
+    blind = result.get(AUC, "blind_baseline")
+    what = "the records alone" if result.features else "the classes alone"
     if blind.low is not None and blind.low > 0.5:
         yield Flag(
             "different records",
@@ -35,9 +35,9 @@ def other_distribution(found: Audited) -> Iterator[Flag]:
         )
 
 
-def unchecked(found: Audited) -> Iterator[Flag]:
+def unchecked(result: Audited) -> Iterator[Flag]:
     """Flag where nobody can tell if members and non-members differ."""
-    if not found.features:
+    if not result.features:
         yield Flag(
             "records unknown",
             "The files hold answers only, so that nobody can check whether members and non-members come from one"
@@ -45,19 +45,19 @@ def unchecked(found: Audited) -> Iterator[Flag]:
         )
 
 
-def shared_records(found: Audited) -> Iterator[Flag]:
+def shared_records(result: Audited) -> Iterator[Flag]:
     """A record is on both sides."""
-    if found.shared:
+    if result.shared:
         yield Flag(
             "shared records",
-            f"{found.shared} records are among members and non-members alike: whoever is called wrong there may be"
+            f"{result.shared} records are among members and non-members alike: whoever is called wrong there may be"
             " right. Attacks look weaker than they are; remove these records from the non-members.",
         )
 
 
-def few_nonmembers(found: Audited) -> Iterator[Flag]:
+def few_nonmembers(result: Audited) -> Iterator[Flag]:
     """A low FPR rests on too few records."""
-    nonmembers = int((~found.members).sum())
+    nonmembers = int((~result.members).sum())
     for fpr in FPRS:
         if fpr * nonmembers < 1:
             yield Flag(
@@ -73,10 +73,10 @@ def few_nonmembers(found: Audited) -> Iterator[Flag]:
             )
 
 
-def inverted(found: Audited) -> Iterator[Flag]:
+def inverted(result: Audited) -> Iterator[Flag]:
     """Members look less like members than others do."""
-    for attack in found.attacks:
-        auc = found.get(AUC, attack)
+    for attack in result.attacks:
+        auc = result.get(AUC, attack)
         if auc.high is not None and auc.high < 0.5:
             yield Flag(
                 "AUC<½",
@@ -86,15 +86,15 @@ def inverted(found: Audited) -> Iterator[Flag]:
             )
 
 
-def ties(found: Audited) -> Iterator[Flag]:
+def ties(result: Audited) -> Iterator[Flag]:
     """The strongest attack's threshold jumps over many records."""
-    if found.strongest is not None and (share := tied(found, found.strongest)) > TIED:
-        yield ties_of(found.strongest, share)
+    if result.strongest is not None and (share := tied(result, result.strongest)) > TIED:
+        yield ties_of(result.strongest, share)
 
 
-def masked(found: Audited) -> Iterator[Flag]:
+def masked(result: Audited) -> Iterator[Flag]:
     """Labels alone tell more than scores do."""
-    rows = [found.get(AUC, attack) for attack in found.attacks]
+    rows = [result.get(AUC, attack) for attack in result.attacks]
     labels = max((row for row in rows if row.access == "label_only"), key=lambda row: row.value or 0, default=None)
     scores = max((row for row in rows if row.access == "black_box"), key=lambda row: row.value or 0, default=None)
     if labels is None or scores is None or labels.low is None or scores.high is None:
@@ -120,39 +120,39 @@ CHECKS: tuple[Callable[[Audited], Iterator[Flag]], ...] = (
 )
 
 
-def verdict(found: Audited) -> list[str]:
+def verdict(result: Audited) -> list[str]:
     """Sentences on the strongest attack, with its scope."""
-    if found.strongest is None:
+    if result.strongest is None:
         return ["No attack could run; what each would need stands under “Skipped”."]
-    row, auc = found.get(tpr_at(FPRS[0]), found.strongest), found.get(AUC, found.strongest)
+    row, auc = result.get(tpr_at(FPRS[0]), result.strongest), result.get(AUC, result.strongest)
     access = auc.access.replace("_", "-").capitalize()
-    shadows = "without the shadow model" if found.shadow_records else "no shadow models"
-    told = f"{access}, one model, {shadows}: the best attack ({found.strongest})"
-    if row.value is not None and not any(ties(found)):
+    shadows = "without the shadow model" if result.shadow_records else "no shadow models"
+    told = f"{access}, one model, {shadows}: the best attack ({result.strongest})"
+    if row.value is not None and not any(ties(result)):
         found_at = percent(row, interval=True)
-        chance = percent(replace(row, value=chance_level([int((~found.members).sum())], FPRS[0])))
+        chance = percent(replace(row, value=chance_level([int((~result.members).sum())], FPRS[0])))
         told += f" finds {found_at} of members at 1 % false accusations, where guessing finds {chance}, and"
     told += f" has an AUC of {auc_text(auc)}, where guessing has 0.5."
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
-        told += against_chance(found, found.strongest)
-    unrun = "that learn more from shadow models" if found.shadow_records else "with shadow models"
+        told += against_chance(result, result.strongest)
+    unrun = "that learn more from shadow models" if result.shadow_records else "with shadow models"
     told += f" Attacks {unrun} were not run and usually find more."
-    sentences = [told, *by_shadow(found)]
-    if found.over_persons:
+    sentences = [told, *by_shadow(result)]
+    if result.over_persons:
         sentences.append("Brackets: 95 % intervals over persons, whose records are drawn together.")
-    if any(other_distribution(found)):
+    if any(other_distribution(result)):
         sentences.insert(0, "Members and non-members differ by themselves, so what follows is no measure of leakage.")
     return sentences
 
 
-def over(found: Audited) -> str:
+def over(result: Audited) -> str:
     """The sampling unit of the intervals: records, or persons with all of theirs."""
-    return "persons" if found.over_persons else "records"
+    return "persons" if result.over_persons else "records"
 
 
-def by_shadow(found: Audited) -> Iterator[str]:
+def by_shadow(result: Audited) -> Iterator[str]:
     """Balanced accuracy of the thresholds learned on a shadow model, in words."""
-    learnt = [row for name in found.attacks if (row := found.find(AT_SHADOWS, attack=name)) is not None]
+    learnt = [row for name in result.attacks if (row := result.find(AT_SHADOWS, attack=name)) is not None]
     if learnt:
         best = max(learnt, key=lambda row: row.value or 0.0)
         yield (

@@ -14,33 +14,33 @@ from scipy.stats import binom
 from palisade.evaluation.choice import readable
 from palisade.evaluation.curves import series
 from palisade.evaluation.figures.style import GUESSING, MUTED, STYLE, fading, figure, looks, percent
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.measuring.exposure import FPR, MOSTLY, Exposure, exposures
+from palisade.evaluation.result import Result
 from palisade.evaluation.titles import title
 
 GRID = np.linspace(0, 1, 401)[1:]
 
 
-def exposure(findings: Sequence[Findings]) -> Figure:
+def exposure(results: Sequence[Result]) -> Figure:
     """Records found in at least a share of their models, a line a run, beside what guessing would reach.
 
     Raises:
         ValueError: if the runs are not comparable, or of none it is known how exposed its records are.
     """
-    lines = readable(series(findings))
-    known = {found.run: exposed for found, exposed in exposures(findings)}
+    lines = readable(series(results))
+    known = {result.run: exposed for result, exposed in exposures(results)}
     if not known:
-        raise ValueError("findings hold no exposure of single records; evaluate the runs anew")
+        raise ValueError("results hold no exposure of single records; evaluate the runs anew")
     drawn: list[tuple[float, Line2D]] = []
     with mpl.rc_context(STYLE):
         made = figure(9.4, 4.6)
         axes = made.subplots()
         for line in lines:
-            for found, alpha in fading([found for found in line.runs if found.run in known]):
-                counts = _at_least(known[found.run])
+            for result, alpha in fading([result for result in line.runs if result.run in known]):
+                counts = _at_least(known[result.run])
                 shown, look = np.where(counts > 0, counts, np.nan), looks(lines)[line.name]
                 (curve,) = axes.plot(
-                    GRID, shown, label=title(found), alpha=alpha, drawstyle="steps-pre", zorder=3, **look.line
+                    GRID, shown, label=title(result), alpha=alpha, drawstyle="steps-pre", zorder=3, **look.line
                 )
                 drawn.append((float(counts[GRID > MOSTLY].sum()), curve))
         largest = max(known.values(), key=lambda exposed: len(exposed.record))

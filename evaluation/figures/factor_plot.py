@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
 from palisade.evaluation.figures.style import COLORS, GUESSING, INK, MARKERS, STYLE, figure, percent
-from palisade.evaluation.findings import AUC, FPRS
+from palisade.evaluation.result import AUC, FPRS
 from palisade.evaluation.studies.studies import GAP, TPR, Study, StudyRow
 
 SHOWN = {TPR: ("TPR at 1 % FPR", FPRS[0]), AUC: ("AUC", 0.5), GAP: ("Accuracy on members − on non-members", 0.0)}

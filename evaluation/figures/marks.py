@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 
 from palisade.evaluation.curves import FPR, Point, Series
 from palisade.evaluation.figures.style import rates
-from palisade.evaluation.findings import Row
+from palisade.evaluation.result import Row
 
 
 def scale(axes: Axes, lines: Sequence[Series]) -> float:

@@ -16,8 +16,8 @@ from palisade.evaluation.claims import violations
 from palisade.evaluation.curves import FPR, Point, Series, ceiling
 from palisade.evaluation.figures.marks import ends, leakage, scale, span, utility
 from palisade.evaluation.figures.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.guessing import drawn_level
+from palisade.evaluation.result import Result
 from palisade.evaluation.titles import epsilon_text
 
 APART = 1.8  # ε closer than this factor share a tick
@@ -30,12 +30,12 @@ BOUND = "one_run"
 
 def has_claims(lines: Sequence[Series]) -> bool:
     """Presence of anything to draw over ε."""
-    return any(point.findings.statement.guarantee for line in lines for point in line.points)
+    return any(point.result.statement.guarantee for line in lines for point in line.points)
 
 
 def has_bounds(lines: Sequence[Series]) -> bool:
     """Presence of measured lower bounds on a stated ε."""
-    return any(found.epsilon is not None and found.audit for line in lines for found in line.runs)
+    return any(result.epsilon is not None and result.audit for line in lines for result in line.runs)
 
 
 class OverEpsilon:
@@ -44,9 +44,9 @@ class OverEpsilon:
     def __init__(self, lines: Sequence[Series]) -> None:
         self.lines = lines
         self.looks = looks(lines)
-        self.violated = [violation.found.run for violation in violations([run for line in lines for run in line.runs])]
-        self.private = [line for line in lines if any(found.epsilon is not None for found in line.runs)]
-        epsilons = {found.epsilon for line in lines for found in line.runs if found.epsilon is not None}
+        self.violated = [violation.result.run for violation in violations([run for line in lines for run in line.runs])]
+        self.private = [line for line in lines if any(result.epsilon is not None for result in line.runs)]
+        epsilons = {result.epsilon for line in lines for result in line.runs if result.epsilon is not None}
         self.stated = sorted(epsilons)
         self.infinity = self.stated[-1 if math.isfinite(self.stated[-1]) else -2] * 5
         self.claims = [epsilon for epsilon in self.stated if math.isfinite(epsilon)]
@@ -55,7 +55,7 @@ class OverEpsilon:
         """Utility, with that of the undefended run."""
         for line in self.private:
             points = self._points(line)
-            x = [self._x(point.findings) for point in points]
+            x = [self._x(point.result) for point in points]
             look, beside = self.looks[line.name], self._beside(line, axes)
             axes.plot(x, [utility(point) for point in points], zorder=4, transform=beside, **look.marks)
             for at, point in zip(x, points, strict=True):
@@ -76,7 +76,7 @@ class OverEpsilon:
         lowest = scale(axes, self.lines)
         for line in self.private:
             points = self._points(line)
-            x = [self._x(point.findings) for point in points]
+            x = [self._x(point.result) for point in points]
             look, beside = self.looks[line.name], self._beside(line, axes)
             axes.plot(x, [leakage(point, lowest) for point in points], zorder=4, transform=beside, **look.marks)
             for at, point in zip(x, points, strict=True):
@@ -92,7 +92,7 @@ class OverEpsilon:
             axes.plot([], [], color=MUTED, label="ceiling that ε proves (color of the defense)", **CEILING)
         for point in self._undefended():
             axes.axhline(leakage(point, lowest), color=INK, lw=1, zorder=1.5, label="undefended")
-        axes.axhline(drawn_level(found for line in self.lines for found in line.runs), label="guessing", **GUESSING)
+        axes.axhline(drawn_level(result for line in self.lines for result in line.runs), label="guessing", **GUESSING)
         self._axis(axes)
         axes.set(ylabel="TPR at 1 % FPR")
         axes.set_ylim(top=1.3)  # the ceiling is often at 100 %
@@ -102,15 +102,15 @@ class OverEpsilon:
         """The lower bound on ε that guesses prove, below what is claimed, and how high a perfect attack would reach."""
         reach = 0.0
         for line in self.private:
-            runs = [found for found in line.runs if found.epsilon is not None and found.audit]
-            x = [self._x(found) for found in runs]
+            runs = [result for result in line.runs if result.epsilon is not None and result.audit]
+            x = [self._x(result) for result in runs]
             look, beside = self.looks[line.name], self._beside(line, axes)
-            measured = [found.audit["bounds"][BOUND] for found in runs]
-            perfect = [found.audit["ceilings"][BOUND] for found in runs]
+            measured = [result.audit["bounds"][BOUND] for result in runs]
+            perfect = [result.audit["ceilings"][BOUND] for result in runs]
             axes.plot(x, measured, zorder=4, transform=beside, **look.marks)
             axes.plot(*_wider(x, perfect), color=look.color, zorder=2, **CEILING)
-            for at, bound, found in zip(x, measured, runs, strict=True):
-                if found.run in self.violated:
+            for at, bound, result in zip(x, measured, runs, strict=True):
+                if result.run in self.violated:
                     ring: dict[str, Any] = {"ms": 14, "mfc": "none", "mec": VIOLATED, "mew": 1.6, "transform": beside}
                     axes.plot(at, bound, "o", label="claim violated", **ring)
             reach = max([reach, *(value for value in (*measured, *perfect) if math.isfinite(value))])
@@ -127,22 +127,22 @@ class OverEpsilon:
         axes.legend(handles=_keys(axes)[::-1], loc="upper right")
 
     def _points(self, line: Series) -> list[Point]:
-        return [point for point in line.points if point.findings.epsilon is not None]
+        return [point for point in line.points if point.result.epsilon is not None]
 
     def _proven(self) -> dict[str, dict[float, float]]:
         """By the color of each defense the largest TPR that its ε allow: others may state the same ε at another δ."""
         limits: dict[str, dict[float, float]] = {}
         for line in self.private:
             for point in line.points:
-                if (limit := ceiling(point.findings, np.array([FPR]))) is not None:
-                    limits.setdefault(self.looks[line.name].color, {})[self._x(point.findings)] = limit.item()
+                if (limit := ceiling(point.result, np.array([FPR]))) is not None:
+                    limits.setdefault(self.looks[line.name].color, {})[self._x(point.result)] = limit.item()
         return limits
 
     def _undefended(self) -> list[Point]:
         return [p for line in self.lines if line.undefended and line.canary == "none" for p in line.points]
 
-    def _x(self, found: Findings) -> float:
-        return min(found.epsilon or 0.0, self.infinity)
+    def _x(self, result: Result) -> float:
+        return min(result.epsilon or 0.0, self.infinity)
 
     def _beside(self, line: Series, axes: Axes) -> Transform:
         """Places of a line on the axis: lines of the same ε, with canaries and without, hide each other otherwise."""

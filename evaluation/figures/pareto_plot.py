@@ -13,22 +13,22 @@ from palisade.evaluation.figures.marks import ends, leakage, scale, span, utilit
 from palisade.evaluation.figures.placement import Label
 from palisade.evaluation.figures.style import GUESSING, STYLE, figure, looks, percent
 from palisade.evaluation.figures.tradeoff_panel import FRONTIER, STAR, write
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.frontier import frontier
 from palisade.evaluation.guessing import drawn_level
+from palisade.evaluation.result import Result
 from palisade.evaluation.titles import setting
 
 PALE = 0.3
 """Opacity of a run that another one beats in both."""
 
 
-def pareto(findings: Sequence[Findings]) -> Figure:
+def pareto(results: Sequence[Result]) -> Figure:
     """Utility against leakage of all runs; those on the frontier in full color, with bars and labels.
 
     Raises:
         ValueError: if the runs are not comparable.
     """
-    lines = series(findings)
+    lines = series(results)
     best, look, labels = frontier(lines), looks(lines), []
     with mpl.rc_context(STYLE):
         made = figure(7.6, 5.4)
@@ -45,10 +45,10 @@ def pareto(findings: Sequence[Findings]) -> Figure:
                 if point in best:
                     bars = ends(point.leakage, lowest), ends(point.utility)
                     axes.errorbar(x, y, *bars, color=color, lw=1.1, zorder=3)
-                    labels.append(Label(x=x, y=y, text=setting(point.findings), color=color))
+                    labels.append(Label(x=x, y=y, text=setting(point.result), color=color))
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER)
-        axes.axhline(drawn_level(findings), label="guessing", **GUESSING)
-        measure = findings[0].utility
+        axes.axhline(drawn_level(results), label="guessing", **GUESSING)
+        measure = results[0].utility
         if measure.is_rate:
             axes.xaxis.set_major_formatter(FuncFormatter(percent))
         axes.xaxis.set_inverted(not measure.higher_is_better)  # to the right is more useful, whatever the measure

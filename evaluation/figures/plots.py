@@ -14,16 +14,16 @@ from palisade.evaluation.curves import Series, series
 from palisade.evaluation.figures.over_epsilon import OverEpsilon, has_bounds, has_claims
 from palisade.evaluation.figures.style import COLORS, STYLE, figure
 from palisade.evaluation.figures.tradeoff_panel import draw, focus, write
-from palisade.evaluation.findings import Findings
+from palisade.evaluation.result import Result
 
 
-def tradeoff(findings: Sequence[Findings]) -> Figure:
+def tradeoff(results: Sequence[Result]) -> Figure:
     """Utility against leakage; where a guarantee is stated both over ε, and beside it what was measured of ε.
 
     Raises:
         ValueError: if the runs are not comparable.
     """
-    lines = series(findings)
+    lines = series(results)
     over = "" if not has_claims(lines) else "bcd" if has_bounds(lines) else "bc"
     with mpl.rc_context(STYLE):
         return _many(lines, over) if len(lines) > len(COLORS) else _few(lines, over)

@@ -12,22 +12,22 @@ from matplotlib.lines import Line2D
 from palisade.evaluation.choice import are_many, readable
 from palisade.evaluation.curves import FPR, ceiling, series
 from palisade.evaluation.figures.style import CEILING, GUESSING, MUTED, STYLE, fading, figure, looks, rates
-from palisade.evaluation.findings import AUC, Findings
+from palisade.evaluation.result import AUC, Result
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.titles import title
 
 LOWEST_FPR = 1e-4
 
 
-def roc(findings: Sequence[Findings]) -> Figure:
+def roc(results: Sequence[Result]) -> Figure:
     """The ROC of each run's strongest attack, under the ceiling that its claim proves.
 
     Raises:
         ValueError: if the runs are not comparable.
     """
-    every = series(findings)
+    every = series(results)
     lines = readable(every)
-    starts = [found.roc[found.strongest][0][0] for found in findings if found.attacks]
+    starts = [result.roc[result.strongest][0][0] for result in results if result.attacks]
     lowest = max(LOWEST_FPR, min((start for start in starts if start > 0), default=LOWEST_FPR))
     grid = np.geomspace(lowest, 1, 200)
     drawn: list[tuple[float, Line2D]] = []
@@ -37,16 +37,16 @@ def roc(findings: Sequence[Findings]) -> Figure:
         axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.15))
         for line in lines:
             look = looks(lines)[line.name]
-            for found, alpha in fading([found for found in line.runs if found.attacks]):
-                fpr, tpr = (np.asarray(values, dtype=np.float64) for values in found.roc[found.strongest])
-                shown, label = np.where(tpr > 0, tpr, np.nan), f"{title(found)} · {found.strongest}"
+            for result, alpha in fading([result for result in line.runs if result.attacks]):
+                fpr, tpr = (np.asarray(values, dtype=np.float64) for values in result.roc[result.strongest])
+                shown, label = np.where(tpr > 0, tpr, np.nan), f"{title(result)} · {result.strongest}"
                 (curve,) = axes.plot(fpr, shown, label=label, zorder=3, alpha=alpha, **look.curve)
                 drawn.append((float(np.interp(FPR, fpr, tpr)), curve))
-                if (limit := ceiling(found, grid)) is not None and limit[0] < 1:
-                    label = f"_ceiling of {title(found)}"
+                if (limit := ceiling(result, grid)) is not None and limit[0] < 1:
+                    label = f"_ceiling of {title(result)}"
                     axes.plot(grid, limit, label=label, alpha=alpha, color=look.color, **CEILING)
         which = "one run of each defense" if are_many(every) else "each run"
-        runs = [found for line in lines for found in line.runs]
+        runs = [result for line in lines for result in line.runs]
         axes.plot(grid, _guessing(runs, grid), label="_guessing", **GUESSING)
         rates(axes.xaxis)
         rates(axes.yaxis)
@@ -59,12 +59,12 @@ def roc(findings: Sequence[Findings]) -> Figure:
     return made
 
 
-def _guessing(findings: Sequence[Findings], fpr: np.ndarray) -> np.ndarray:
+def _guessing(results: Sequence[Result], fpr: np.ndarray) -> np.ndarray:
     """The TPR that guessing reaches on average: above the diagonal where few non-members set the threshold.
 
     Of the run whose models have the fewest non-members; the diagonal where they are not counted.
     """
-    rows = [(found, found.get(AUC, attack=found.strongest)) for found in findings if found.attacks]
-    counts = [row.nonmembers / found.models for found, row in rows if row.nonmembers]
+    rows = [(result, result.get(AUC, attack=result.strongest)) for result in results if result.attacks]
+    counts = [row.nonmembers / result.models for result, row in rows if row.nonmembers]
     levels = np.array([chance_level([round(min(counts))], rate) if counts else rate for rate in fpr])
     return np.where(np.isnan(levels), fpr, levels)

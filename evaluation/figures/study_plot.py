@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 
 from palisade.evaluation.figures.style import COLORS, INK, PAPER, STYLE, figure
-from palisade.evaluation.findings import FPRS
+from palisade.evaluation.result import FPRS
 from palisade.evaluation.studies.studies import TPR, Study, cell
 
 SHADES = LinearSegmentedColormap.from_list("found", ["#f1f4f8", COLORS[0]])

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from palisade.evaluation.curves import Series
-from palisade.evaluation.findings import Findings
+from palisade.evaluation.result import Result
 from palisade.targets.files import replacing
 
 INK, MUTED, PAPER = "#1a1d21", "#6b7178", "#ffffff"
@@ -97,7 +97,7 @@ def looks(lines: Sequence[Series]) -> dict[str, Look]:
     return told
 
 
-def fading(runs: Sequence[Findings]) -> list[tuple[Findings, float]]:
+def fading(runs: Sequence[Result]) -> list[tuple[Result, float]]:
     """The runs of a line, each with its opacity."""
     return list(zip(runs, np.linspace(1, 0.45, len(runs)).tolist(), strict=True))
 

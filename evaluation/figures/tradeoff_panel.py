@@ -55,7 +55,7 @@ def draw(axes: Axes, lines: Sequence[Series], *, pale: bool = False) -> list[Lab
     if has_frontier(lines):
         best = frontier(lines)
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER)
-    axes.axhline(drawn_level(found for line in lines for found in line.runs), label="guessing", **GUESSING)
+    axes.axhline(drawn_level(result for line in lines for result in line.runs), label="guessing", **GUESSING)
     shown = lines[0].runs[0].utility
     if shown.is_rate:
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
@@ -79,10 +79,10 @@ def focus(
     points = [point for line in lines for point in line.points]
     if not points:
         return dict(labels)
-    read_by = points[0].findings.utility
-    best = max(worth(point.findings) for point in points)
+    read_by = points[0].result.utility
+    best = max(worth(point.result) for point in points)
     least, sign = best - AFFORDABLE, 1 if read_by.higher_is_better else -1
-    useful = [point for point in points if worth(point.findings) >= least]
+    useful = [point for point in points if worth(point.result) >= least]
     rates = np.array([span(point.leakage, whole.get_ylim()[0]) for point in useful])
     near.set(xlim=(sign * (least - 0.003), sign * (best + 0.009)), ylim=(rates.min() / 1.15, rates.max() * 1.15))
     near.set(title=f"{read_by.nearly[0].upper()}{read_by.nearly[1:]}", ylabel="")

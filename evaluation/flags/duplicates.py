@@ -9,8 +9,8 @@ from functools import lru_cache
 import numpy as np
 
 from palisade.data.dataset import Dataset
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.result import Result
 
 DUPLICATES = "duplicates"
 """The name of the metric."""
@@ -34,9 +34,9 @@ def duplicated_share(dataset: Dataset) -> float:
     return float((owners[split.is_audited] > 1).mean())
 
 
-def duplicated(found: Findings) -> Iterator[Flag]:
+def duplicated(result: Result) -> Iterator[Flag]:
     """Members and non-members share content."""
-    row = found.find(DUPLICATES)
+    row = result.find(DUPLICATES)
     if row is not None and (row.value or 0.0) > MANY:
         yield Flag(
             "duplicates",

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from palisade.evaluation.claims import Violation, violations
 from palisade.evaluation.curves import ordered
-from palisade.evaluation.findings import AUC, FPRS, Findings, tpr_at
 from palisade.evaluation.flags.adaptive_canaries import unadapted
 from palisade.evaluation.flags.dominance import dominated
 from palisade.evaluation.flags.duplicates import duplicated
@@ -16,6 +15,7 @@ from palisade.evaluation.flags.luck import explained
 from palisade.evaluation.flags.masking import masked
 from palisade.evaluation.flags.ties import tied
 from palisade.evaluation.flags.unlike_models import unlike
+from palisade.evaluation.result import AUC, FPRS, Result, tpr_at
 from palisade.evaluation.titles import title
 
 VIOLATED = "CLAIM VIOLATED"
@@ -28,40 +28,40 @@ FITTED = 0.5
 """Share of canaries that must have been learned: one that was not tells nothing about memorization."""
 
 
-def flags(found: Findings, together: Sequence[Findings]) -> list[Flag]:
+def flags(result: Result, together: Sequence[Result]) -> list[Flag]:
     """All flags of a run, given all runs that are judged together, itself among them."""
-    refuted = [refutation(violation) for violation in violations(together) if violation.found.run == found.run]
-    own = [flag for check in OF_A_RUN for flag in check(found)]
-    return refuted + own + [flag for check in AMONG_RUNS for flag in check(found, together)]
+    refuted = [refutation(violation) for violation in violations(together) if violation.result.run == result.run]
+    own = [flag for check in OF_A_RUN for flag in check(result)]
+    return refuted + own + [flag for check in AMONG_RUNS for flag in check(result, together)]
 
 
-def meanings(findings: Sequence[Findings]) -> dict[str, dict[str, list[str]]]:
+def meanings(results: Sequence[Result]) -> dict[str, dict[str, list[str]]]:
     """For each flag its sentences, each with the titles of the runs it is about; what must stop a release first."""
     told: dict[str, dict[str, list[str]]] = {}
-    for found in ordered(findings):
-        for flag in flags(found, findings):
-            told.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(found))
+    for result in ordered(results):
+        for flag in flags(result, results):
+            told.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(result))
     return dict(sorted(told.items(), key=lambda meaning: meaning[0] != VIOLATED))
 
 
 def refutation(violation: Violation) -> Flag:
     """The flag of a run whose claim is refuted."""
-    found, audit = violation.found, violation.found.audit
+    result, audit = violation.result, violation.result.audit
     return Flag(
         VIOLATED,
-        f"ε is above {violation.bound:.2f}, not {found.epsilon:.4g} as claimed: so many"
+        f"ε is above {violation.bound:.2f}, not {result.epsilon:.4g} as claimed: so many"
         f" of {audit['guesses']} guesses about who was in the training set of model 0 are right as a true claim allows"
         f" with a probability of at most {violation.level:.2g}. Something in noise, clipping, sampling or accounting is"
         " wrong: do not release this model.",
     )
 
 
-def unresolvable(found: Findings) -> Iterator[Flag]:
+def unresolvable(result: Result) -> Iterator[Flag]:
     """Flags where one false positive is already more than the FPR."""
     for fpr in FPRS:
-        unresolved = [attack for attack in found.attacks if found.get(tpr_at(fpr), attack=attack).value is None]
+        unresolved = [attack for attack in result.attacks if result.get(tpr_at(fpr), attack=attack).value is None]
         if unresolved:
-            which = "" if len(unresolved) == len(found.attacks) else f" for {', '.join(unresolved)}"
+            which = "" if len(unresolved) == len(result.attacks) else f" for {', '.join(unresolved)}"
             yield Flag(
                 f"{100 * fpr:g}% unresolved",
                 f"The TPR at {100 * fpr:g} % FPR cannot be measured{which}: one false positive is already more than"
@@ -69,14 +69,14 @@ def unresolvable(found: Findings) -> Iterator[Flag]:
             )
 
 
-def few_false_positives(found: Findings) -> Iterator[Flag]:
+def few_false_positives(result: Result) -> Iterator[Flag]:
     """Flags where a TPR rests on few expected false positives per model."""
     for fpr in FPRS:
-        tprs = [found.get(tpr_at(fpr), attack=attack) for attack in found.attacks]
+        tprs = [result.get(tpr_at(fpr), attack=attack) for attack in result.attacks]
         if not tprs or any(tpr.value is None for tpr in tprs):
             continue
         # Each model has its own threshold, hence the non-members of one model count.
-        if fpr * min(tpr.nonmembers or 0 for tpr in tprs) / found.models < FEW:
+        if fpr * min(tpr.nonmembers or 0 for tpr in tprs) / result.models < FEW:
             yield Flag(
                 f"{100 * fpr:g}% coarse",
                 f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives per model: read its"
@@ -84,10 +84,10 @@ def few_false_positives(found: Findings) -> Iterator[Flag]:
             )
 
 
-def inverted(found: Findings) -> Iterator[Flag]:
+def inverted(result: Result) -> Iterator[Flag]:
     """Flags for attacks whose AUC is below ½ beyond its interval."""
-    for attack in found.attacks:
-        auc = found.get(AUC, attack=attack)
+    for attack in result.attacks:
+        auc = result.get(AUC, attack=attack)
         if auc.high is not None and auc.high < 0.5:
             yield Flag(
                 "AUC<½",
@@ -96,9 +96,9 @@ def inverted(found: Findings) -> Iterator[Flag]:
             )
 
 
-def vacuous(found: Findings) -> Iterator[Flag]:
+def vacuous(result: Result) -> Iterator[Flag]:
     """Flag where ε is too large to exclude attacks."""
-    if found.statement.guarantee and found.epsilon is not None and found.epsilon > VACUOUS:
+    if result.statement.guarantee and result.epsilon is not None and result.epsilon > VACUOUS:
         yield Flag(
             "ε vacuous",
             f"ε is above {VACUOUS}: as a guarantee it excludes hardly any attack. What was measured may still be low,"
@@ -106,9 +106,9 @@ def vacuous(found: Findings) -> Iterator[Flag]:
         )
 
 
-def unfitted(found: Findings) -> Iterator[Flag]:
+def unfitted(result: Result) -> Iterator[Flag]:
     """Flag where less than half of the canaries were learned by the models that were trained on them."""
-    row = found.find("canaries_fitted")
+    row = result.find("canaries_fitted")
     if row is not None and (row.value or 0.0) < FITTED:
         yield Flag(
             "canaries unfitted",
@@ -118,7 +118,7 @@ def unfitted(found: Findings) -> Iterator[Flag]:
         )
 
 
-OF_A_RUN: tuple[Callable[[Findings], Iterable[Flag]], ...] = (
+OF_A_RUN: tuple[Callable[[Result], Iterable[Flag]], ...] = (
     unresolvable,
     few_false_positives,
     explained,
@@ -130,5 +130,5 @@ OF_A_RUN: tuple[Callable[[Findings], Iterable[Flag]], ...] = (
     tied,
     unlike,
 )
-AMONG_RUNS: tuple[Callable[[Findings, Sequence[Findings]], Iterable[Flag]], ...] = (masked, dominated, unadapted)
+AMONG_RUNS: tuple[Callable[[Result, Sequence[Result]], Iterable[Flag]], ...] = (masked, dominated, unadapted)
 """With these every flag there is; a new one is a function and an entry here or above."""

@@ -11,8 +11,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from palisade.data.dataset import Dataset
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.result import Result
 from palisade.evaluation.utility import ACCURACY
 
 LINEAR = "linear_test_accuracy"
@@ -41,9 +41,9 @@ def linear_accuracy(dataset: Dataset, size: int, seed: int) -> float | None:
     return float(model.score(dataset.x[split.test].reshape(len(split.test), -1), dataset.y[split.test]))
 
 
-def below_linear(found: Findings) -> Iterator[Flag]:
+def below_linear(result: Result) -> Iterator[Flag]:
     """The run's accuracy is below that of a linear model beyond its interval."""
-    own, row = found.get(ACCURACY.metric), found.find(LINEAR)
+    own, row = result.get(ACCURACY.metric), result.find(LINEAR)
     if row is not None and own.high is not None and own.high < (row.value or 0.0):
         yield Flag(
             "below a linear model",

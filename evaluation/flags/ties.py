@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from palisade.evaluation.findings import FPRS, Findings, tied_at
 from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.result import FPRS, Result, tied_at
 
 TIED = 0.05
 """Share of non-members that may stand at the threshold itself."""
 
 
-def tied(found: Findings) -> Iterator[Flag]:
+def tied(result: Result) -> Iterator[Flag]:
     """Too many non-members tie at the threshold of the strongest attack."""
-    if is_tied(found):
-        yield ties_of(found.strongest, _share(found))
+    if is_tied(result):
+        yield ties_of(result.strongest, _share(result))
 
 
 def ties_of(attack: str, share: float) -> Flag:
@@ -26,11 +26,11 @@ def ties_of(attack: str, share: float) -> Flag:
     )
 
 
-def is_tied(found: Findings) -> bool:
+def is_tied(result: Result) -> bool:
     """Ties: the run's TPR at 1 % FPR is that of a much smaller one, as of attacks on labels alone."""
-    return bool(found.attacks) and _share(found) > TIED
+    return bool(result.attacks) and _share(result) > TIED
 
 
-def _share(found: Findings) -> float:
-    row = found.find(tied_at(FPRS[0]), attack=found.strongest)
+def _share(result: Result) -> float:
+    row = result.find(tied_at(FPRS[0]), attack=result.strongest)
     return (row and row.value) or 0.0

@@ -8,8 +8,8 @@ import numpy as np
 
 from palisade.attacks import View
 from palisade.attacks.parts.signals import MIN_RECORDS_TO_STANDARDIZE, centers_and_spreads
-from palisade.evaluation.findings import Findings, Row
 from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.result import Result, Row
 
 SPREAD = "log_odds_spread"
 """The name of the metric: the spread of a model's log-odds over the median model's."""
@@ -29,9 +29,9 @@ def spread_rows(seen: View) -> Iterator[Row]:
         yield Row(metric=SPREAD, model=model, value=float(value))
 
 
-def unlike(found: Findings) -> Iterator[Flag]:
+def unlike(result: Result) -> Iterator[Flag]:
     """A model of the fleet answers on another scale than the others, or scales could not be compared."""
-    rows = [row for row in found.rows if row.metric == SPREAD]
+    rows = [row for row in result.rows if row.metric == SPREAD]
     if any(row.value is None for row in rows):
         yield Flag(
             "models not standardized",

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import beta, t
 
-from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.result import Result, Row
 
 FEWEST = 4
 """Models below which how much they differ is unknown."""
@@ -20,22 +20,22 @@ RARE = 0.25
 ALPHA = 0.05
 
 
-def of_models(found: Findings, row: Row) -> list[Row]:
+def of_models(result: Result, row: Row) -> list[Row]:
     """The rows of each model that a row is the mean of."""
     named = row.attack, row.metric, row.group
-    return [each for each in found.rows if each.model != "all" and (each.attack, each.metric, each.group) == named]
+    return [each for each in result.rows if each.model != "all" and (each.attack, each.metric, each.group) == named]
 
 
-def widened(row: Row, found: Findings) -> Row:
+def widened(row: Row, result: Result) -> Row:
     """A row whose interval also holds what the spread of the models allows for, by t-quantiles.
 
     Resampling a few models understates how much they differ: of two, half of the resamples hold one alone.
 
     Args:
         row: a mean over models.
-        found: what it belongs to.
+        result: what it belongs to.
     """
-    values = _units([each.value for each in of_models(found, row) if each.value is not None], found)
+    values = _units([each.value for each in of_models(result, row) if each.value is not None], result)
     if len(values) < 2 or row.low is None or row.high is None:
         return row
     half = float(t.ppf(1 - ALPHA / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
@@ -43,16 +43,16 @@ def widened(row: Row, found: Findings) -> Row:
     return replace(row, low=min(row.low, max(0.0, middle - half)), high=max(row.high, min(1.0, middle + half)))
 
 
-def worst(row: Row, found: Findings) -> tuple[Row, float] | None:
+def worst(row: Row, result: Result) -> tuple[Row, float] | None:
     """The model in which most members are found, and the least share that its records, were they others, would give.
 
     The share is the lower end of a Clopper–Pearson interval at 97.5 % for all models together.
 
     Args:
         row: a mean over models.
-        found: what it belongs to.
+        result: what it belongs to.
     """
-    models = [each for each in of_models(found, row) if each.value is not None and each.members]
+    models = [each for each in of_models(result, row) if each.value is not None and each.members]
     if not models:
         return None
     highest = max(models, key=lambda each: each.value or 0.0)
@@ -70,9 +70,9 @@ def unseen(models: int) -> str:
     )
 
 
-def _units(values: Sequence[float], found: Findings) -> Float[np.ndarray, "units"]:
+def _units(values: Sequence[float], result: Result) -> Float[np.ndarray, "units"]:
     """A value of each independent draw: two models of complementary membership are one."""
     drawn = np.array(values, dtype=np.float64)
-    if found.config["membership"]["how"] == "complementary" and len(drawn) % 2 == 0:
+    if result.config["membership"]["how"] == "complementary" and len(drawn) % 2 == 0:
         return drawn.reshape(-1, 2).mean(axis=1)
     return drawn

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 from palisade.data.settings import made
 from palisade.evaluation.claims import violations
-from palisade.evaluation.findings import FPRS, Findings, Row, tied_at, tpr_at
 from palisade.evaluation.flags.masking import masked
 from palisade.evaluation.flags.ties import TIED
 from palisade.evaluation.guessing import excludes_guessing, guessing_level, guessing_text
 from palisade.evaluation.limits.few_models import ENOUGH, FEWEST, widened, worst
+from palisade.evaluation.result import FPRS, Result, Row, tied_at, tpr_at
 from palisade.evaluation.table import percent
 
 KEPT, UNDECIDED, EXCEEDED = "kept", "not decided", "EXCEEDED"
@@ -88,78 +88,78 @@ class Limit:
     def __str__(self) -> str:
         return f"at most {100 * self.most:g} % of members found at {100 * self.at:g} % FPR"
 
-    def highest(self, found: Findings) -> Row | None:
+    def highest(self, result: Result) -> Row | None:
         """The TPR of the attack with the largest upper limit; None unless all are resolved at this FPR.
 
         Its interval allows for how much the models differ, which is wider than that of the table where they are few.
         An attack on a sample of the records, or on few of the models, counts only where there is no other: the sample
         may be an easy one.
         """
-        rows = self._rows(found)
+        rows = self._rows(result)
         return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
 
-    def _rows(self, found: Findings) -> list[Row]:
-        sampled = [attack for attack in found.attacks if _value(found.find("unscored", attack=attack)) > 0.5]
-        most = [attack for attack in found.attacks if attack not in sampled and not found.on_few(attack)]
-        return [widened(found.get(tpr_at(self.at), attack=attack), found) for attack in most or found.attacks]
+    def _rows(self, result: Result) -> list[Row]:
+        sampled = [attack for attack in result.attacks if _value(result.find("unscored", attack=attack)) > 0.5]
+        most = [attack for attack in result.attacks if attack not in sampled and not result.on_few(attack)]
+        return [widened(result.get(tpr_at(self.at), attack=attack), result) for attack in most or result.attacks]
 
-    def measured(self, found: Findings) -> str:
+    def measured(self, result: Result) -> str:
         """The TPR that is compared with the limit, and what guessing finds where that is not excluded."""
-        row = self.highest(found)
-        luck = "" if row is None or excludes_guessing(found, row) else f"; guessing finds {guessing_text(found, row)}"
-        return found_text(row) + luck
+        row = self.highest(result)
+        luck = "" if row is None or excludes_guessing(result, row) else f"; guessing finds {guessing_text(result, row)}"
+        return tpr_text(row) + luck
 
-    def objection(self, found: Findings, together: Sequence[Findings]) -> str | None:
+    def objection(self, result: Result, together: Sequence[Result]) -> str | None:
         """The reason why a run is not known to keep the limit; None if it keeps it.
 
         Args:
-            found: of the run.
+            result: of the run.
             together: of all runs that are judged together.
         """
-        return self.verdict(found, together).why
+        return self.verdict(result, together).why
 
-    def verdict(self, found: Findings, together: Sequence[Findings]) -> Verdict:
+    def verdict(self, result: Result, together: Sequence[Result]) -> Verdict:
         """The verdict on a run, with the reason if it is not known to keep the limit.
 
         Args:
-            found: of the run.
+            result: of the run.
             together: of all runs that are judged together.
         """
-        if found.run in {violation.found.run for violation in violations(together)}:
+        if result.run in {violation.result.run for violation in violations(together)}:
             return Verdict(EXCEEDED, "its claim is refuted")
-        if not found.attacks:
+        if not result.attacks:
             return Verdict(EXCEEDED, "every attack was skipped, so nothing was measured")
-        row = self.highest(found)
+        row = self.highest(result)
         if row is None:
             return Verdict(
                 EXCEEDED,
                 f"{100 * self.at:g} % FPR cannot be resolved: it takes {1 / self.at:.0f} non-members a model, that is"
                 " more records",
             )
-        if guessing_level(found, row) >= self.most:
+        if guessing_level(result, row) >= self.most:
             return Verdict(
                 EXCEEDED,
-                f"guessing finds {guessing_text(found, row)} of so few non-members, so that no run can be known to keep"
-                " this limit: it takes a larger one, or more records",
+                f"guessing finds {guessing_text(result, row)} of so few non-members, so that no run can be known to"
+                " keep this limit: it takes a larger one, or more records",
             )
-        if (leaky := self._leaky(found)) is not None:
+        if (leaky := self._leaky(result)) is not None:
             return Verdict(EXCEEDED, leaky)
-        if found.models < FEWEST and self.most < 1:
+        if result.models < FEWEST and self.most < 1:
             known = (row.low or 0.0) > self.most
-            few = f"{found_text(row)}, but models={found.models} do not tell how much models differ; train at least"
+            few = f"{tpr_text(row)}, but models={result.models} do not tell how much models differ; train at least"
             return Verdict(EXCEEDED if known else UNDECIDED, f"{few} {FEWEST}, better fleet.models={ENOUGH}")
         if upper(row) > self.most:
-            may = f"{found_text(row)} may be more"
-            if found.models >= ENOUGH or (row.low or 0.0) > self.most:
+            may = f"{tpr_text(row)} may be more"
+            if result.models >= ENOUGH or (row.low or 0.0) > self.most:
                 return Verdict(EXCEEDED, may)
             return Verdict(UNDECIDED, f"{may}; more models tell, fleet.models={ENOUGH}")
-        understated = _understated(found, row, together)
+        understated = _understated(result, row, together)
         return Verdict(KEPT) if understated is None else Verdict(EXCEEDED, understated)
 
-    def _leaky(self, found: Findings) -> str | None:
+    def _leaky(self, result: Result) -> str | None:
         """That one model alone leaks more than the limit, beyond what its records explain: a mean would hide it."""
-        for row in self._rows(found):
-            found_worst = worst(row, found)
+        for row in self._rows(result):
+            found_worst = worst(row, result)
             if found_worst is not None and found_worst[1] > self.most:
                 model = found_worst[0]
                 return f"{percent(model)} by {row.attack} in model {model.model}, which leaks more than the limit"
@@ -178,18 +178,18 @@ def upper(row: Row) -> float:
     return 1.0 if row.high is None else row.high
 
 
-def found_text(row: Row | None) -> str:
+def tpr_text(row: Row | None) -> str:
     """A measurement in words, such as `3.1 % [2.4–3.9] by lira`."""
     if row is None:
         return "nothing measured"
     return f"{percent(row, interval=True)} by {row.attack}"
 
 
-def _understated(found: Findings, row: Row, together: Sequence[Findings]) -> str | None:
+def _understated(result: Result, row: Row, together: Sequence[Result]) -> str | None:
     """The reason why the measured TPR is below what the run leaks; None if there is none."""
-    if _value(found.find(tied_at(FPRS[0]), attack=row.attack)) > TIED:
+    if _value(result.find(tied_at(FPRS[0]), attack=row.attack)) > TIED:
         return f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR"
-    if any(masked(found, together)):
+    if any(masked(result, together)):
         return "it masks what it leaks: labels alone tell more than these attacks on scores find"
     return None
 

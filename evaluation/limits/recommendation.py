@@ -9,9 +9,9 @@ from dataclasses import asdict
 from pathlib import Path
 
 from palisade.evaluation.curves import ordered
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.limits.few_models import ENOUGH, unseen
-from palisade.evaluation.limits.limit import Limit, found_text, upper
+from palisade.evaluation.limits.limit import Limit, tpr_text, upper
+from palisade.evaluation.result import Result
 from palisade.evaluation.titles import has_canaries, title
 from palisade.evaluation.utility import worth
 from palisade.targets.guards.registry import registered
@@ -23,7 +23,7 @@ SELECTED = (
 )
 
 
-def recommend(findings: Sequence[Findings], limit: Limit) -> tuple[list[str], Findings | None]:
+def recommend(results: Sequence[Result], limit: Limit) -> tuple[list[str], Result | None]:
     """Lines that name the run of best utility that keeps the limit, if any does, and say why others do not.
 
     Returns:
@@ -32,37 +32,37 @@ def recommend(findings: Sequence[Findings], limit: Limit) -> tuple[list[str], Fi
     Raises:
         ValueError: if the utility can be measured on none of the runs.
     """
-    if all(math.isinf(worth(found)) for found in findings):
-        name = findings[0].utility.name
+    if all(math.isinf(worth(result)) for result in results):
+        name = results[0].utility.name
         raise ValueError(f"utility={name} cannot be measured on any of these runs; choose another, such as accuracy")
-    objections = {found.run: _objection(found, findings, limit) for found in findings}
-    fit = [found for found in ordered(findings) if objections[found.run] is None]
+    objections = {result.run: _objection(result, results, limit) for result in results}
+    fit = [result for result in ordered(results) if objections[result.run] is None]
     best = max(fit, key=worth, default=None)
-    lines = [f"choose: {limit}", *(_told(best, limit) if best is not None else _nearest(findings, objections, limit))]
+    lines = [f"choose: {limit}", *(_told(best, limit) if best is not None else _nearest(results, objections, limit))]
     lines += [
-        f"not {title(found)} ({found.run}): {why}" for found in ordered(findings) if (why := objections[found.run])
+        f"not {title(result)} ({result.run}): {why}" for result in ordered(results) if (why := objections[result.run])
     ]
     return lines, best
 
 
-def ship_command(found: Findings) -> str:
+def ship_command(result: Result) -> str:
     """The command that trains the release of a run, behind the guard that it was measured with."""
-    words = [f"ship={found.folder}"]
-    if found.guard != "none":
-        guard = registered(Path(found.folder), found.run.partition("+")[2])
+    words = [f"ship={result.folder}"]
+    if result.guard != "none":
+        guard = registered(Path(result.folder), result.run.partition("+")[2])
         words += [f"guard={guard.name}", *(f"guard.{key}={value}" for key, value in asdict(guard).items())]
     return shlex.join(["python", "train.py", *words])
 
 
-def _objection(found: Findings, together: Sequence[Findings], limit: Limit) -> str | None:
-    if has_canaries(found):
+def _objection(result: Result, together: Sequence[Result], limit: Limit) -> str | None:
+    if has_canaries(result):
         return CANARIES
-    if math.isinf(worth(found)):
-        return f"its {found.utility.words} cannot be measured"
-    return limit.objection(found, together)
+    if math.isinf(worth(result)):
+        return f"its {result.utility.words} cannot be measured"
+    return limit.objection(result, together)
 
 
-def _told(best: Findings, limit: Limit) -> Iterator[str]:
+def _told(best: Result, limit: Limit) -> Iterator[str]:
     utility = best.utility.text(best.find(best.utility.metric), interval=True)
     yield f"{title(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
     yield SELECTED
@@ -71,15 +71,15 @@ def _told(best: Findings, limit: Limit) -> Iterator[str]:
     yield f"to ship it: {ship_command(best)}"
 
 
-def _nearest(findings: Sequence[Findings], objections: dict[str, str | None], limit: Limit) -> Iterator[str]:
+def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit: Limit) -> Iterator[str]:
     """That no run keeps the limit, and which of those that exceed it does so least."""
     exceeding = [
-        (found, row)
-        for found in findings
-        if not has_canaries(found) and (row := limit.highest(found)) is not None and upper(row) > limit.most
+        (result, row)
+        for result in results
+        if not has_canaries(result) and (row := limit.highest(result)) is not None and upper(row) > limit.most
     ]
     told = ""
     if exceeding:
-        found, row = min(exceeding, key=lambda pair: upper(pair[1]))
-        told = f"; {title(found)} comes nearest, with {found_text(row)}"
-    yield f"none of {len(findings)} runs keeps it{told}"
+        result, row = min(exceeding, key=lambda pair: upper(pair[1]))
+        told = f"; {title(result)} comes nearest, with {tpr_text(row)}"
+    yield f"none of {len(results)} runs keeps it{told}"

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import beta
 
-from palisade.evaluation.findings import FPRS, Findings
+from palisade.evaluation.result import FPRS, Result
 from palisade.evaluation.statistics.roc import Ranking
 
 FPR = FPRS[0]
@@ -143,17 +143,17 @@ def calls(
     return resolved.sum(axis=0), (resolved & called).sum(axis=0)
 
 
-def exposures(findings: Sequence[Findings]) -> list[tuple[Findings, Exposure]]:
+def exposures(results: Sequence[Result]) -> list[tuple[Result, Exposure]]:
     """The runs of which it is known how exposed single records are."""
-    return [(found, Exposure.from_json(found.exposed)) for found in findings if found.exposed]
+    return [(found, Exposure.from_json(found.exposed)) for found in results if found.exposed]
 
 
-def exposed_csv(findings: Sequence[Findings]) -> str:
+def exposed_csv(results: Sequence[Result]) -> str:
     """Every record of every run by `COLUMNS`, the most exposed first. Private: it names records."""
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\n")
     table.writerow(COLUMNS)
-    lines = [line for found, exposure in exposures(findings) for line in _lines(found.run, exposure)]
+    lines = [line for found, exposure in exposures(results) for line in _lines(found.run, exposure)]
     table.writerows(line for _, line in sorted(lines, key=lambda line: line[0]))
     return buffer.getvalue()
 

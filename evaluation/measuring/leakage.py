@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float
 
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.shadow_thresholds import shadow_thresholds
-from palisade.evaluation.findings import AUC, FPRS, LEAST_TARGETS, TARGETS, Row, tied_at, tnr_at, tpr_at
+from palisade.evaluation.result import AUC, FPRS, LEAST_TARGETS, TARGETS, Row, tied_at, tnr_at, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
 from palisade.evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_estimate
 from palisade.evaluation.statistics.roc import Measured
@@ -157,10 +157,10 @@ def _fleet_rows(part: FleetMetrics, named: Mapping[str, Any]) -> Iterator[Row]:
     for metric, estimate in part.estimates.items():
         # A mean over only the models that can resolve an FPR would be of another fleet.
         resolved = not np.isnan(part.per_model[metric]).any()
-        found = numbers(estimate) if resolved else {"value": None}
+        result = numbers(estimate) if resolved else {"value": None}
         if metric in HINDSIGHT:
-            found |= {"low": None, "high": None}
-        yield Row(metric=metric, members=members, nonmembers=nonmembers, **found, **named)
+            result |= {"low": None, "high": None}
+        yield Row(metric=metric, members=members, nonmembers=nonmembers, **result, **named)
 
 
 def numbers(estimate: Estimate) -> dict[str, Any]:

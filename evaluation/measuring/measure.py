@@ -16,7 +16,6 @@ from palisade.data.slices import NO_SLICES
 from palisade.data.split import Membership
 from palisade.evaluation.audit import audit_records
 from palisade.evaluation.claims import LEVEL
-from palisade.evaluation.findings import Findings, Row
 from palisade.evaluation.flags.duplicates import DUPLICATES, duplicated_share
 from palisade.evaluation.flags.linear_baseline import LINEAR, linear_accuracy
 from palisade.evaluation.flags.unlike_models import spread_rows
@@ -26,6 +25,7 @@ from palisade.evaluation.measuring.leakage import leakage, leakage_of_groups, me
 from palisade.evaluation.measuring.null_rows import null_rows, null_rows_of_groups
 from palisade.evaluation.measuring.usefulness import groups, usefulness
 from palisade.evaluation.method import Method
+from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.statistics.metrics import Ranking
@@ -38,10 +38,10 @@ from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 
 
-def findings_of(runs: Sequence[Run], method: Method) -> list[Findings]:
-    """Findings of attacks on runs: kept from an earlier call where nothing has changed, otherwise measured."""
+def results_of(runs: Sequence[Run], method: Method) -> list[Result]:
+    """Result of attacks on runs: kept from an earlier call where nothing has changed, otherwise measured."""
     missing = [run for run in runs if kept(run, method) is None]
-    measured: dict[tuple[Path, str], Findings] = {}
+    measured: dict[tuple[Path, str], Result] = {}
     for run in missing:
         train_shadows_of(run, method)
     if missing:
@@ -49,8 +49,8 @@ def findings_of(runs: Sequence[Run], method: Method) -> list[Findings]:
             items = [(run.folder, run.guard, method) for run in missing]
             measured = dict(workers.run(measure_and_keep, items, workers.count("auto")))
     # Another evaluation may have put its own in the place of what was just measured.
-    findings = (measured.get((run.folder, run.guard)) or kept(run, method) for run in runs)
-    return [found for found in findings if found is not None]
+    results = (measured.get((run.folder, run.guard)) or kept(run, method) for run in runs)
+    return [result for result in results if result is not None]
 
 
 def train_shadows_of(run: Run, method: Method) -> None:
@@ -63,25 +63,25 @@ def train_shadows_of(run: Run, method: Method) -> None:
                 attack.run(seen)  # for the files of the models alone
 
 
-def measure_and_keep(folder: Path, guard: str, method: Method) -> tuple[tuple[Path, str], Findings]:
+def measure_and_keep(folder: Path, guard: str, method: Method) -> tuple[tuple[Path, str], Result]:
     """The work item of a process: one run."""
     run = Run(folder, guard)
     measured = {"key": method.key(run), "models": len(run.models())}  # before others may extend the run
-    content = {**measured, "findings": measure(run, method).to_json()}
+    content = {**measured, "results": measure(run, method).to_json()}
     write_json(run.metrics, content)
     progress.report(run.name, 1)
     # As from the file, so that a report is the same whether it was measured for it or before.
-    return (folder, guard), Findings.from_json(run, json.loads(json.dumps(content["findings"])), method.read_by)
+    return (folder, guard), Result.from_json(run, json.loads(json.dumps(content["results"])), method.read_by)
 
 
-def kept(run: Run, method: Method) -> Findings | None:
-    """The findings of this method on these very models, if they are there."""
+def kept(run: Run, method: Method) -> Result | None:
+    """The results of this method on these very models, if they are there."""
     if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != method.key(run):
         return None
-    return Findings.from_json(run, content["findings"], method.read_by)
+    return Result.from_json(run, content["results"], method.read_by)
 
 
-def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool = True) -> Findings:
+def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool = True) -> Result:
     """Attacks a run; the strongest attack is also looked at by class, by slice and by record.
 
     Args:
@@ -104,20 +104,20 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
         if (reason := attack.missing(given)) is not None:
             skipped[attack.name] = reason
             continue
-        found, queries = attack.run(given)
-        found = found[: seen.models]  # targets come before the shadows of another run
-        targets = targets_of(found)  # an attack on a sample of the models scores no record of the others
-        rows_of_targets = zip(found[targets], seen.membership[targets], strict=True)
+        result, queries = attack.run(given)
+        result = result[: seen.models]  # targets come before the shadows of another run
+        targets = targets_of(result)  # an attack on a sample of the models scores no record of the others
+        rows_of_targets = zip(result[targets], seen.membership[targets], strict=True)
         if not targets.any() or not all(Ranking(*row).complete for row in rows_of_targets):
             skipped[attack.name] = "gives some model no score for both a member and a non-member; train more models"
             continue
-        scores[attack] = found
+        scores[attack] = result
         needs[attack.name] = {
             "text": attack.threat.describe(), "declared": attack.threat.queries, "measured": queries,
         }  # fmt: skip
-        rows += leakage(attack, found, seen, bootstrap)
+        rows += leakage(attack, result, seen, bootstrap)
     rows += null_rows(scores, seen, bootstrap.seed)
-    findings = Findings.of(
+    results = Result.of(
         run,
         rows=rows,
         roc={attack.name: mean_roc(scores[attack], seen.membership) for attack in scores},
@@ -128,7 +128,7 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
         audit=lower_bounds(run, auditor, seen, method.way_on(run)) if bounds else {},
     )
     for attack in scores:
-        if attack.name == findings.strongest:
+        if attack.name == results.strongest:
             split = run.dataset.split
             sliced = NO_SLICES if len(split.canaries) else slices  # a canary is nobody's record
             parts = list(groups(run.dataset, split.audited, sliced))
@@ -139,8 +139,8 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
             spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED
             exposure = Exposure.of(scores[attack], seen.membership, seen.labels, split.audited, spread)
             resolved = exposure.to_json() if exposure.models.any() else {}
-            return replace(findings, rows=[*rows, *of_groups], exposed=resolved)
-    return findings
+            return replace(results, rows=[*rows, *of_groups], exposed=resolved)
+    return results
 
 
 def of_data(run: Run) -> Iterator[Row]:
@@ -184,7 +184,7 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
     guesses = float(way["guesses"])
     check_guesses_somebody("threat.guesses", guesses, int(scored.sum()))
     ways = record_way(run, way)
-    found = audit_records(
+    result = audit_records(
         scores[scored], members[scored], delta=delta, guesses=guesses, alpha=LEVEL / ways, seed=run.config["seed"]
     )
-    return {"attack": auditor.name, "ways": ways, **found.to_json()}
+    return {"attack": auditor.name, "ways": ways, **result.to_json()}

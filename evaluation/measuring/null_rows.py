@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from palisade.attacks import Attack, View
-from palisade.evaluation.findings import FPRS, Row, chance_at, null_at
 from palisade.evaluation.measuring.leakage import targets_of
+from palisade.evaluation.result import FPRS, Row, chance_at, null_at
 from palisade.evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
 
 Scores = Float[np.ndarray, "models records"]

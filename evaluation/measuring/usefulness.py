@@ -9,9 +9,9 @@ from jaxtyping import Bool, Float, Int64, Shaped
 
 from palisade.data.dataset import Dataset
 from palisade.data.slices import Slices
-from palisade.evaluation.findings import Row
 from palisade.evaluation.measuring.contributions import measures
 from palisade.evaluation.measuring.leakage import LEAST, numbers
+from palisade.evaluation.result import Row
 from palisade.evaluation.signals.signals import answers, predictions
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.utility import CALIBRATION, UTILITIES
@@ -68,11 +68,11 @@ def contributions(
 
 def row(metric: str, values: Float[np.ndarray, "models records"], bootstrap: Bootstrap, group: str = "all") -> Row:
     """The mean over the fleet with its interval; no value where no record contributes."""
-    found = {} if np.isnan(values).all() else numbers(fleet_mean(values, bootstrap))
-    if metric in BOUNDED and found:
-        found["high"] = min(found["high"], 1.0)
+    result = {} if np.isnan(values).all() else numbers(fleet_mean(values, bootstrap))
+    if metric in BOUNDED and result:
+        result["high"] = min(result["high"], 1.0)
     counted = None if group == "all" else values.size  # no model was trained on a test record
-    return Row(metric=metric, group=group, nonmembers=counted, **{"value": None, **found})
+    return Row(metric=metric, group=group, nonmembers=counted, **{"value": None, **result})
 
 
 def rows_of_models(metric: str, values: Float[np.ndarray, "models records"]) -> Iterator[Row]:

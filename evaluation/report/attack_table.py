@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from palisade.evaluation.choice import chosen
 from palisade.evaluation.curves import ordered
-from palisade.evaluation.findings import AUC, FPRS, Findings, tpr_at
+from palisade.evaluation.result import AUC, FPRS, Result, tpr_at
 from palisade.evaluation.table import NOTHING, attack_text, percent
 from palisade.evaluation.titles import title
 
@@ -18,28 +18,28 @@ Lines = list[tuple[str, list[tuple[str, ...]]]]
 """For each run its title, and its attacks by `NUMBERS`."""
 
 
-def attack_tables(findings: Sequence[Findings]) -> tuple[Lines, Lines]:
+def attack_tables(results: Sequence[Result]) -> tuple[Lines, Lines]:
     """The attacks on the runs that the verdict is about, and those on all others, to be looked up."""
-    first = [found.run for _, found in chosen(findings)]
-    runs = [found for found in ordered(findings) if found.attacks]
-    told = {found.run: (title(found), _numbers(found)) for found in runs}
+    first = [result.run for _, result in chosen(results)]
+    runs = [result for result in ordered(results) if result.attacks]
+    told = {result.run: (title(result), _numbers(result)) for result in runs}
     return [told[run] for run in first if run in told], [told[run] for run in told if run not in first]
 
 
-def _numbers(found: Findings) -> list[tuple[str, ...]]:
+def _numbers(result: Result) -> list[tuple[str, ...]]:
     told = []
-    for attack in found.attacks:
-        auc, *tprs = (found.get(metric, attack=attack) for metric in (AUC, *map(tpr_at, FPRS)))
+    for attack in result.attacks:
+        auc, *tprs = (result.get(metric, attack=attack) for metric in (AUC, *map(tpr_at, FPRS)))
         interval = _plain(auc.value, auc.low, auc.high)
         scored = NOTHING if auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}"
         rates = [percent(tpr, interval=True) for tpr in tprs]
-        told.append((attack_text(found, attack), *_needs(found, attack), interval, *rates, scored))
+        told.append((attack_text(result, attack), *_needs(result, attack), interval, *rates, scored))
     return told
 
 
-def _needs(found: Findings, attack: str) -> tuple[str, str]:
+def _needs(result: Result, attack: str) -> tuple[str, str]:
     """Needs of an attack, and the queries a record that it declares and makes."""
-    if (needs := found.needs.get(attack)) is None:
+    if (needs := result.needs.get(attack)) is None:
         return NOTHING, NOTHING
     declared = "any" if needs["declared"] is None else needs["declared"]
     return needs["text"], f"{declared} / {needs['measured']:,.4g}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from palisade.evaluation.curves import FPR
-from palisade.evaluation.findings import Findings
+from palisade.evaluation.result import Result
 from palisade.evaluation.titles import has_canaries, line_name
 
 TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
@@ -28,18 +28,20 @@ class Grant:
     words: str
 
 
-def game(found: Findings) -> list[str]:
+def game(result: Result) -> list[str]:
     """The game of a run, sentence by sentence."""
-    who = "person" if found.statement.unit == "person" or found.dataset.get("persons") else "record"
-    audited = f"{found.canary} canary" if has_canaries(found) else who
+    who = "person" if result.statement.unit == "person" or result.dataset.get("persons") else "record"
+    audited = f"{result.canary} canary" if has_canaries(result) else who
     told = {
         "fixed": ["The same records are used to train every model; all others of the pool are left out."],
         "complementary": [
             f"For every {audited} a coin is tossed. Heads, and it is used to train the first model of a pair; tails,"
             " the second."
         ],
-    }.get(_how(found), [f"For every model and every {audited} a coin is tossed: is it used for training, or left out?"])
-    if who == "person" and not has_canaries(found):
+    }.get(
+        _how(result), [f"For every model and every {audited} a coin is tossed: is it used for training, or left out?"]
+    )
+    if who == "person" and not has_canaries(result):
         told.append("All records of one person share that fate.")
     return [
         *told,
@@ -51,14 +53,14 @@ def game(found: Findings) -> list[str]:
     ]
 
 
-def grants(findings: Sequence[Findings]) -> list[Grant]:
+def grants(results: Sequence[Result]) -> list[Grant]:
     """Grants to the attackers on these runs, and what they may not use."""
-    first = findings[0]
+    first = results[0]
     population = first.dataset.get("roles", {}).get("population", 0)
-    shadows = sorted({count for found in findings if (count := shadows_of(found))})
+    shadows = sorted({count for result in results if (count := shadows_of(result))})
     weights = first.threat == "white_box"
     return [
-        Grant(what="answers of the model", granted=True, words=_answers(findings)),
+        Grant(what="answers of the model", granted=True, words=_answers(results)),
         Grant(what="the record and its true class", granted=True, words="they know whom they ask about"),
         Grant(what="queries with inputs of their choice", granted=True, words="each attack tells how many it made"),
         Grant(
@@ -87,22 +89,22 @@ def grants(findings: Sequence[Findings]) -> list[Grant]:
     ]
 
 
-def shadows_of(found: Findings) -> int:
+def shadows_of(result: Result) -> int:
     """Number of other models that an attacker on one of the models may look at."""
-    own = TWINS.get(_how(found), 1)
-    return 0 if own is None else found.models - own
+    own = TWINS.get(_how(result), 1)
+    return 0 if own is None else result.models - own
 
 
-def _how(found: Findings) -> str:
-    how: str = found.config.get("membership", {}).get("how", "fixed")
+def _how(result: Result) -> str:
+    how: str = result.config.get("membership", {}).get("how", "fixed")
     return how
 
 
-def _answers(findings: Sequence[Findings]) -> str:
+def _answers(results: Sequence[Result]) -> str:
     """The answers of the models; where guards differ, by guard."""
     levels: dict[str, list[str]] = {}
-    for found in findings:
-        levels.setdefault(found.released, []).append(line_name(found))
+    for result in results:
+        levels.setdefault(result.released, []).append(line_name(result))
     if len(levels) == 1:
         return next(iter(levels))
     return "; ".join(f"{level} ({', '.join(dict.fromkeys(names))})" for level, names in levels.items())

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from palisade.evaluation.curves import FPR, ordered
-from palisade.evaluation.findings import AUC, Findings, tpr_at
+from palisade.evaluation.result import AUC, Result, tpr_at
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, THRESHOLD_FPR
 from palisade.evaluation.studies.outside_records import OUTSIDER_ROLES
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, percents
@@ -116,14 +116,14 @@ class FalseAccusations:
         return self.above > 2 * ABOVE_BY_CHANCE * self.rates
 
 
-def false_accusations(study: Path, findings: Sequence[Findings], keys: Collection[str]) -> FalseAccusations | None:
+def false_accusations(study: Path, results: Sequence[Result], keys: Collection[str]) -> FalseAccusations | None:
     """The rates that a study measured on the very models of a report; None if it was not run on any.
 
     No record is named, and no file.
 
     Args:
         study: the `study.csv` of `study=shadow_mismatch` with `study.out`.
-        findings: of the report's runs, under the names of their folders.
+        results: of the report's runs, under the names of their folders.
         keys: of the rates that are the report's own (`keys_of`); others were measured on models or under a threat
             that it is not about.
 
@@ -132,7 +132,7 @@ def false_accusations(study: Path, findings: Sequence[Findings], keys: Collectio
     """
     if not study.is_file():
         return None
-    runs = {found.run: found for found in ordered(findings)}
+    runs = {result.run: result for result in ordered(results)}
     try:
         with study.open(newline="", encoding="utf-8") as file:
             rows = [
@@ -146,9 +146,9 @@ def false_accusations(study: Path, findings: Sequence[Findings], keys: Collectio
     if not measured:
         return None
     strongest = []
-    for name, found in runs.items():
+    for name, result in runs.items():
         named = dict.fromkeys(row["attack"] for row in measured if row["run"] == name)
-        shown = sorted(named, key=lambda attack: _power(found, attack), reverse=True)[:STRONGEST_SHOWN]
+        shown = sorted(named, key=lambda attack: _power(result, attack), reverse=True)[:STRONGEST_SHOWN]
         of_run = [rate for rate, row in zip(rates, measured, strict=True) if row["run"] == name]
         strongest += [rate for attack in shown for rate in of_run if rate.attack == attack]
     return FalseAccusations(
@@ -159,21 +159,21 @@ def false_accusations(study: Path, findings: Sequence[Findings], keys: Collectio
         expected=percents([rate.expected for rate in rates]),
         unable=list(dict.fromkeys(row["attack"] for row in rows if row["note"] == NEEDS_THE_RECORD)),
         runs=len({row["run"] for row in measured}),
-        of=sum(not has_canaries(found) for found in runs.values()),
+        of=sum(not has_canaries(result) for result in runs.values()),
     )
 
 
-def outsiders(accusations: FalseAccusations | None, findings: Sequence[Findings], command: str) -> dict[str, Any]:
+def outsiders(accusations: FalseAccusations | None, results: Sequence[Result], command: str) -> dict[str, Any]:
     """The part of a report on records that were never used: sentences, and the numbers if there are any.
 
     Args:
         accusations: None if the study was not run.
-        findings: of the report's runs.
+        results: of the report's runs.
         command: that wrote the report, as its readers may see it.
     """
     if accusations is not None:
         return {"sentences": accusations.sentences, "command": None, "rates": asdict(accusations)}
-    if all(has_canaries(found) for found in findings):
+    if all(has_canaries(result) for result in results):
         return {"sentences": [ONLY_CANARIES], "command": None, "rates": None}
     return {
         "sentences": [
@@ -212,8 +212,8 @@ def _accusation(row: Mapping[str, str], run: str) -> FalseAccusation:
     return FalseAccusation(title=run, attack=row["attack"], kind=KINDS.get(row["setting"], OF_A_FILE), **shares)
 
 
-def _power(found: Findings, attack: str) -> tuple[float, float]:
+def _power(result: Result, attack: str) -> tuple[float, float]:
     """Strength of an attack: TPR at a low FPR, then AUC; below all others if the report has none of it."""
-    rows = (found.find(metric, attack=attack) for metric in (tpr_at(FPR), AUC))
+    rows = (result.find(metric, attack=attack) for metric in (tpr_at(FPR), AUC))
     tpr, auc = (-1.0 if row is None or row.value is None else row.value for row in rows)
     return tpr, auc

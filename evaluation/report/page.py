@@ -14,7 +14,6 @@ import jinja2
 from palisade.evaluation.choice import are_many
 from palisade.evaluation.curves import FPR, ordered, series
 from palisade.evaluation.figures.style import INK, MUTED, PAPER
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.flags.flags import meanings
 from palisade.evaluation.frontier import has_frontier
 from palisade.evaluation.report.attack_table import NUMBERS, attack_tables
@@ -22,6 +21,7 @@ from palisade.evaluation.report.outsiders import accusation_table
 from palisade.evaluation.report.promises import promises
 from palisade.evaluation.report.provenance import as_yaml
 from palisade.evaluation.report.sections import BOUNDS
+from palisade.evaluation.result import Result
 from palisade.evaluation.table import NOTHING, WORDS, corrections, headings, lines, reaches
 from palisade.evaluation.titles import canary_text, has_canaries, setting
 
@@ -29,15 +29,15 @@ TEXTS = (*WORDS, "needs")
 """Headings of columns that hold no numbers."""
 
 
-def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+def render(results: Sequence[Result], content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     """The page: one file that needs nothing else, and whose only script is its own, which sorts tables.
 
     Args:
-        findings: of comparable runs.
+        results: of comparable runs.
         content: what report.json holds.
         figures: SVG by name, to be shown inline.
     """
-    runs = ordered(findings)
+    runs = ordered(results)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_unbroken,
@@ -65,12 +65,12 @@ def render(findings: Sequence[Findings], content: Mapping[str, Any], figures: Ma
     )
 
 
-def _table_of_runs(runs: Sequence[Findings]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def _table_of_runs(runs: Sequence[Result]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Headings, and for each run the kind of its line and its cells; a column in which nothing stands is left out."""
     told = [
         # Sorted by another column, a fleet with canaries no longer stands under the one that it belongs to.
-        line._replace(cells=(setting(found) + canary_text(found), *line.cells[1:])) if has_canaries(found) else line
-        for found, line in zip(runs, lines(runs), strict=True)
+        line._replace(cells=(setting(result) + canary_text(result), *line.cells[1:])) if has_canaries(result) else line
+        for result, line in zip(runs, lines(runs), strict=True)
     ]
     columns = dict(zip(headings(runs[0].utility), zip(*(line.cells for line in told), strict=True), strict=True))
     shown = [name for name, cells in columns.items() if set(cells) != {NOTHING}]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from palisade.evaluation.curves import ordered
-from palisade.evaluation.findings import Findings
+from palisade.evaluation.result import Result
 from palisade.evaluation.table import NOTHING
 from palisade.evaluation.titles import line_name, title
 
@@ -21,23 +21,23 @@ DESCRIBED = {
 """Fields of a statement that are shown, with their words."""
 
 
-def promises(findings: Sequence[Findings]) -> dict[str, Any]:
+def promises(results: Sequence[Result]) -> dict[str, Any]:
     """The parts of the page that tell of claims, by the names that it has for them."""
-    runs = ordered(findings)
-    private = [found for found in runs if found.epsilon is not None]
+    runs = ordered(results)
+    private = [result for result in runs if result.epsilon is not None]
     return {
-        "claims": [(title(found), found.statement) for found in private],
+        "claims": [(title(result), result.statement) for result in private],
         "facts": _facts(private),
-        "unproven": list(dict.fromkeys(line_name(found) for found in runs if found.epsilon is None)),
-        "guarded": list(dict.fromkeys(line_name(found) for found in runs if found.guard != "none")),
+        "unproven": list(dict.fromkeys(line_name(result) for result in runs if result.epsilon is None)),
+        "guarded": list(dict.fromkeys(line_name(result) for result in runs if result.guard != "none")),
         "not_covered": _not_covered(runs),
-        "guarantees": sum(found.statement.guarantee for found in private),
+        "guarantees": sum(result.statement.guarantee for result in private),
     }
 
 
-def _facts(private: Sequence[Findings]) -> list[tuple[str, list[str]]]:
+def _facts(private: Sequence[Result]) -> list[tuple[str, list[str]]]:
     """Table of the mechanisms: for each thing that is known of any run, its value for every run."""
-    values = {words: [getattr(found.statement, name) for found in private] for name, words in DESCRIBED.items()}
+    values = {words: [getattr(result.statement, name) for result in private] for name, words in DESCRIBED.items()}
     return [
         (words, [NOTHING if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
         for words, row in values.items()
@@ -45,10 +45,10 @@ def _facts(private: Sequence[Findings]) -> list[tuple[str, list[str]]]:
     ]
 
 
-def _not_covered(runs: Sequence[Findings]) -> list[tuple[tuple[str, ...], list[str]]]:
+def _not_covered(runs: Sequence[Result]) -> list[tuple[tuple[str, ...], list[str]]]:
     """Restrictions of the claims, each list once, with the runs whose claim it is."""
     lists: dict[tuple[str, ...], list[str]] = {}
-    for found in runs:
-        if found.statement.guarantee and found.statement.not_covered:
-            lists.setdefault(found.statement.not_covered, []).append(title(found))
+    for result in runs:
+        if result.statement.guarantee and result.statement.not_covered:
+            lists.setdefault(result.statement.not_covered, []).append(title(result))
     return list(lists.items())

@@ -9,8 +9,8 @@ from typing import Any
 import yaml
 
 from palisade.evaluation.curves import ordered
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.method import METHOD_VERSION
+from palisade.evaluation.result import Result
 from palisade.evaluation.titles import title
 from palisade.targets import RESULTS_VERSION, versions
 
@@ -19,31 +19,31 @@ OWN = ("defense", "guard", "canary", "guesses", "seed")
 """Parts of a configuration in which runs on one curve may differ."""
 
 
-def provenance(findings: Sequence[Findings], command: str, results: str) -> dict[str, Any]:
+def provenance(results: Sequence[Result], command: str, table: str) -> dict[str, Any]:
     """Provenance as report.json holds it and the end of report.html tells it.
 
     Args:
-        findings: of comparable runs.
+        results: of comparable runs.
         command: what was called.
-        results: the text of results.csv.
+        table: the text of results.csv.
     """
-    runs = ordered(findings)
+    runs = ordered(results)
     return {
         "command": command,
         "shared": {key: value for key, value in runs[0].config.items() if key not in (*OWN, "names", "fleet")},
         "runs": [
             {
-                "title": title(found),
-                "run": found.run,
-                "data": found.dataset.get("checksum", ""),
-                "setting": _setting(found),
+                "title": title(result),
+                "run": result.run,
+                "data": result.dataset.get("checksum", ""),
+                "setting": _setting(result),
             }
-            for found in runs
+            for result in runs
         ],
         "versions": versions(LIBRARIES),
         "results_version": RESULTS_VERSION,
         "method_version": METHOD_VERSION,
-        "sha256": {"results.csv": hashlib.sha256(results.encode()).hexdigest()},
+        "sha256": {"results.csv": hashlib.sha256(table.encode()).hexdigest()},
     }
 
 
@@ -54,8 +54,8 @@ def as_yaml(content: Mapping[str, Any], *, flow: bool = False) -> str:
     return text.strip()
 
 
-def _setting(found: Findings) -> dict[str, Any]:
-    own = {key: found.config[key] for key in OWN if found.config.get(key) is not None}
-    if found.guard != "none":
-        own["guard"] = {"name": found.guard, "strength": found.guard_strength}
+def _setting(result: Result) -> dict[str, Any]:
+    own = {key: result.config[key] for key in OWN if result.config.get(key) is not None}
+    if result.guard != "none":
+        own["guard"] = {"name": result.guard, "strength": result.guard_strength}
     return own

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from palisade.evaluation.curves import ordered
-from palisade.evaluation.findings import FPRS, Findings, Row, chance_at, null_at
+from palisade.evaluation.result import FPRS, Result, Row, chance_at, null_at
 from palisade.evaluation.titles import has_canaries
 from palisade.targets.run import PLACES
 
@@ -64,14 +64,14 @@ def checked_scope(scope: Any) -> str:
     return scope
 
 
-def published(findings: Sequence[Findings]) -> list[Findings]:
-    """Copies of the findings without what only those may see who may see the records.
+def published(results: Sequence[Result]) -> list[Result]:
+    """Copies of the results without what only those may see who may see the records.
 
     Run folders carry a hash of private data and get numbers instead.
     """
-    runs = ordered(findings)
-    numbers = {folder: number for number, folder in enumerate(dict.fromkeys(found.folder for found in runs), 1)}
-    return [_published(found, f"{numbers[found.folder]}-{found.network}-{found.defense}") for found in runs]
+    runs = ordered(results)
+    numbers = {folder: number for number, folder in enumerate(dict.fromkeys(result.folder for result in runs), 1)}
+    return [_published(result, f"{numbers[result.folder]}-{result.network}-{result.defense}") for result in runs]
 
 
 def public_command(command: str) -> str:
@@ -80,55 +80,55 @@ def public_command(command: str) -> str:
     return shlex.join(word for word in words if word.lstrip("+~").partition("=")[0] not in PRIVATE)
 
 
-def _published(found: Findings, folder: str) -> Findings:
-    data = {key: value for key, value in found.config.get("data", {}).items() if key not in PLACES}
-    sizes = _sizes(found)
-    large = {"all", *(group for group, size in sizes.items() if size >= FEWEST * found.models)}
-    told = [row for row in found.rows if row.model == "all" and row.metric not in WITHHELD and row.group in large]
-    private = not found.dataset.get("published")
+def _published(result: Result, folder: str) -> Result:
+    data = {key: value for key, value in result.config.get("data", {}).items() if key not in PLACES}
+    sizes = _sizes(result)
+    large = {"all", *(group for group, size in sizes.items() if size >= FEWEST * result.models)}
+    told = [row for row in result.rows if row.model == "all" and row.metric not in WITHHELD and row.group in large]
+    private = not result.dataset.get("published")
     if private:
         told = [row for row in told if row.group == "all" or row.metric not in COUNTING]
         sizes = {group: size for group, size in sizes.items() if group == "all"}  # classes and slices are not counted
     return replace(
-        found,
-        statement=found.statement.leaving_out(NOT_COVERED if private else None),
-        run=folder + found.run.removeprefix(Path(found.folder).name),
+        result,
+        statement=result.statement.leaving_out(NOT_COVERED if private else None),
+        run=folder + result.run.removeprefix(Path(result.folder).name),
         folder=folder,
-        config={**found.config, "data": data},
-        rows=[_rounded(row, found, sizes.get(row.group)) for row in told],
-        roc={attack: _resampled(*curve) for attack, curve in found.roc.items()},
-        audit=_floored(found.audit),
+        config={**result.config, "data": data},
+        rows=[_rounded(row, result, sizes.get(row.group)) for row in told],
+        roc={attack: _resampled(*curve) for attack, curve in result.roc.items()},
+        audit=_floored(result.audit),
         exposed={},
     )
 
 
-def _sizes(found: Findings) -> dict[str, int]:
+def _sizes(result: Result) -> dict[str, int]:
     """Number of pairs of a model and a record in each group, test records not counted.
 
     An attack that needs several shadows scores fewer of them, and how many the draw decides: the most of any attack.
     """
     sizes: dict[str, int] = {}
-    if not has_canaries(found) and "roles" in found.dataset:
-        sizes["all"] = found.models * found.dataset["roles"]["pool"]
-    for row in found.rows:
+    if not has_canaries(result) and "roles" in result.dataset:
+        sizes["all"] = result.models * result.dataset["roles"]["pool"]
+    for row in result.rows:
         if row.attack and row.model == "all" and row.members is not None and row.nonmembers is not None:
             sizes[row.group] = max(sizes.get(row.group, 0), row.members + row.nonmembers)
     return sizes
 
 
-def _rounded(row: Row, found: Findings, size: int | None) -> Row:
+def _rounded(row: Row, result: Result, size: int | None) -> Row:
     value, low, high = (None if end is None else round(end, DIGITS) for end in (row.value, row.low, row.high))
     if row.metric == "unscored" and value is not None:
         value = math.ceil(10 * value) / 10  # how many records have shadows of both kinds depends on the draw
-    members, nonmembers = _expected(row, found, size)
+    members, nonmembers = _expected(row, result, size)
     return replace(row, value=value, low=low, high=high, members=members, nonmembers=nonmembers)
 
 
-def _expected(row: Row, found: Findings, size: int | None) -> tuple[int | None, int | None]:
+def _expected(row: Row, result: Result, size: int | None) -> tuple[int | None, int | None]:
     """As many members as the share of the draw makes them, of all that there are."""
     if row.members is None or row.nonmembers is None or size is None:
         return None, None
-    share = found.config.get("membership", {}).get("share", 0.5)
+    share = result.config.get("membership", {}).get("share", 0.5)
     return round(share * size), size - round(share * size)
 
 

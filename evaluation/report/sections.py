@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from palisade.evaluation.choice import chosen
 from palisade.evaluation.claims import is_refutable, level_of, violations, ways_of
 from palisade.evaluation.curves import FPR, ordered, series, strongest_row
-from palisade.evaluation.findings import AUC, Findings, most_powerful, tpr_at
 from palisade.evaluation.frontier import frontier
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.scope import INTERNAL
+from palisade.evaluation.result import AUC, Result, most_powerful, tpr_at
 from palisade.evaluation.table import NOTHING, bound_text, percent
 from palisade.evaluation.titles import epsilon_text, has_canaries, setting, title
 
@@ -55,22 +55,22 @@ class Evidence:
     bounds: Sequence[tuple[str, str]]
 
 
-def evidence(findings: Sequence[Findings], scope: str = INTERNAL) -> list[Evidence]:
+def evidence(results: Sequence[Result], scope: str = INTERNAL) -> list[Evidence]:
     """Lower bounds for every run that states a guarantee and was audited."""
-    false, level = {violation.found.run for violation in violations(findings)}, level_of(findings)
+    false, level = {violation.result.run for violation in violations(results)}, level_of(results)
     return [
         Evidence(
-            title=title(found),
-            violated=found.run in false,
-            refutable=is_refutable(found, level),
-            claimed=epsilon_text(found.epsilon or 0.0),
-            bounds=[(words, bound_text(found, method)) for method, (words, _) in BOUNDS.items()],
-            correct=found.audit["correct"] if scope == INTERNAL else None,
-            ways=ways_of(found),
-            **{name: found.audit[name] for name in ("attack", "canaries", "guesses")},
+            title=title(result),
+            violated=result.run in false,
+            refutable=is_refutable(result, level),
+            claimed=epsilon_text(result.epsilon or 0.0),
+            bounds=[(words, bound_text(result, method)) for method, (words, _) in BOUNDS.items()],
+            correct=result.audit["correct"] if scope == INTERNAL else None,
+            ways=ways_of(result),
+            **{name: result.audit[name] for name in ("attack", "canaries", "guesses")},
         )
-        for found in ordered(findings)
-        if found.statement.guarantee and found.audit
+        for result in ordered(results)
+        if result.statement.guarantee and result.audit
     ]
 
 
@@ -87,18 +87,18 @@ class Compared:
     fitted: str
 
 
-def compared(findings: Sequence[Findings]) -> list[Compared]:
+def compared(results: Sequence[Result]) -> list[Compared]:
     """Both numbers of every defense that was tried on canaries."""
-    fleets: dict[tuple[str, int], list[Findings]] = {}
-    for found in ordered(findings):
-        fleets.setdefault((setting(found), found.seed), []).append(found)
+    fleets: dict[tuple[str, int], list[Result]] = {}
+    for result in ordered(results):
+        fleets.setdefault((setting(result), result.seed), []).append(result)
     told = []
     for (defense, _), runs in fleets.items():
-        canaries = [found for found in runs if has_canaries(found)]
+        canaries = [result for result in runs if has_canaries(result)]
         if not canaries:
             continue
-        population = next((found for found in runs if not has_canaries(found)), None)
-        powers = {i: (_value(found, tpr_at(FPR)), _value(found, AUC)) for i, found in enumerate(canaries)}
+        population = next((result for result in runs if not has_canaries(result)), None)
+        powers = {i: (_value(result, tpr_at(FPR)), _value(result, AUC)) for i, result in enumerate(canaries)}
         strongest = canaries[most_powerful(powers)]
         told.append(
             Compared(
@@ -127,13 +127,13 @@ class Exposed:
     most: Sequence[tuple[str, str, str, str]]
 
 
-def exposed(findings: Sequence[Findings]) -> list[Exposed]:
+def exposed(results: Sequence[Result]) -> list[Exposed]:
     """The most exposed records of the undefended run and of the best protected ones."""
     told = []
-    for _, found in chosen(findings):
-        if not found.exposed:
+    for _, result in chosen(results):
+        if not result.exposed:
             continue
-        exposure = Exposure.from_json(found.exposed)
+        exposure = Exposure.from_json(result.exposed)
         trained = exposure.models > 0
         most = [
             (
@@ -144,8 +144,8 @@ def exposed(findings: Sequence[Findings]) -> list[Exposed]:
         ]  # fmt: skip
         told.append(
             Exposed(
-                title=title(found),
-                attack=found.strongest,
+                title=title(result),
+                attack=result.strongest,
                 mostly_found=exposure.mostly_found,
                 records=int(trained.sum()),
                 most=most,
@@ -154,16 +154,16 @@ def exposed(findings: Sequence[Findings]) -> list[Exposed]:
     return told
 
 
-def pareto(findings: Sequence[Findings]) -> list[str]:
+def pareto(results: Sequence[Result]) -> list[str]:
     """The runs that no other one beats in utility and leakage at once, leakage rising."""
-    return [title(point.findings) for point in frontier(series(findings))]
+    return [title(point.result) for point in frontier(series(results))]
 
 
-def _value(found: Findings, metric: str) -> float | None:
-    row = strongest_row(found, metric)
+def _value(result: Result, metric: str) -> float | None:
+    row = strongest_row(result, metric)
     return None if row is None else row.value
 
 
-def _auc(found: Findings | None) -> str:
-    value = None if found is None else _value(found, AUC)
+def _auc(result: Result | None) -> str:
+    value = None if result is None else _value(result, AUC)
     return NOTHING if value is None else f"{value:.3f}"

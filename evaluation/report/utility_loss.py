@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from palisade.evaluation.curves import ordered
-from palisade.evaluation.findings import Findings, Row
+from palisade.evaluation.result import Result, Row
 from palisade.evaluation.table import percent
 from palisade.evaluation.titles import has_canaries, is_undefended, title
 from palisade.evaluation.utility import CALIBRATION, NOTHING
@@ -30,29 +30,29 @@ class Cost:
     calibration: str
 
 
-def costs(findings: Sequence[Findings]) -> list[Cost]:
+def costs(results: Sequence[Result]) -> list[Cost]:
     """The utility of every run, and its loss."""
-    bare = {found.seed: found for found in findings if is_undefended(found) and not has_canaries(found)}
+    bare = {result.seed: result for result in results if is_undefended(result) and not has_canaries(result)}
     return [
         Cost(
-            title=title(found),
-            utility=found.utility.text(found.find(found.utility.metric), interval=True),
-            loss=_loss(found, bare.get(found.seed)),
-            calibration=percent(found.find(CALIBRATION)),
+            title=title(result),
+            utility=result.utility.text(result.find(result.utility.metric), interval=True),
+            loss=_loss(result, bare.get(result.seed)),
+            calibration=percent(result.find(CALIBRATION)),
         )
-        for found in ordered(findings)
+        for result in ordered(results)
     ]
 
 
-def _loss(found: Findings, bare: Findings | None) -> str:
+def _loss(result: Result, bare: Result | None) -> str:
     """The difference, with an interval as if both were measured on other records, which makes it wide at worst."""
-    if bare is None or bare is found:
+    if bare is None or bare is result:
         return NOTHING
-    own, its = (run.find(found.utility.metric) for run in (found, bare))
+    own, its = (run.find(result.utility.metric) for run in (result, bare))
     if own is None or its is None or own.value is None or its.value is None:
         return NOTHING
-    lost = found.utility.worth(its.value) - found.utility.worth(own.value)
-    factor, digits, unit = (100, 1, " points") if found.utility.is_rate else (1, 3, "")
+    lost = result.utility.worth(its.value) - result.utility.worth(own.value)
+    factor, digits, unit = (100, 1, " points") if result.utility.is_rate else (1, 3, "")
     told = f"{factor * lost:.{digits}f}"
     if (own_half := _half(own)) is not None and (its_half := _half(its)) is not None:
         half = math.hypot(own_half, its_half)

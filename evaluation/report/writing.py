@@ -15,17 +15,17 @@ from palisade.evaluation.figures.exposure_plot import exposure
 from palisade.evaluation.figures.plots import tradeoff
 from palisade.evaluation.figures.roc_plot import roc
 from palisade.evaluation.figures.style import save, svg
-from palisade.evaluation.findings import COLUMNS, Findings
 from palisade.evaluation.measuring.exposure import exposed_csv
 from palisade.evaluation.report.outsiders import FalseAccusations
 from palisade.evaluation.report.page import inline, render
 from palisade.evaluation.report.scope import INTERNAL, PUBLIC, checked_scope, public_command, published
 from palisade.evaluation.report.summary import summary
+from palisade.evaluation.result import COLUMNS, Result
 from palisade.targets.files import write as write_text
 
 
 def write(
-    findings: Sequence[Findings],
+    results: Sequence[Result],
     folder: Path,
     command: str,
     *,
@@ -36,7 +36,7 @@ def write(
     """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
 
     Args:
-        findings: of at least one run.
+        results: of at least one run.
         folder: where to; made if it is missing.
         command: what was called, for whoever wants to repeat it.
         scope: `internal`, or `public`: then what names records or counts members is left out.
@@ -52,20 +52,20 @@ def write(
     checked_scope(scope)
     shipped = dict(releases or {})
     if scope == PUBLIC:
-        runs, findings = ordered(findings), published(findings)
-        pairs = zip(runs, findings, strict=True)
+        runs, results = ordered(results), published(results)
+        pairs = zip(runs, results, strict=True)
         shipped = {new.run: Path(shipped[old.run]).name for old, new in pairs if old.run in shipped}
         command = public_command(command)
-    figures = {"tradeoff": tradeoff(findings), "roc": roc(findings)}
-    texts = {"results.csv": tidy_csv(findings)}
-    if any(found.exposed for found in findings):
-        figures["exposure"] = exposure(findings)
-        texts["exposed.csv"] = exposed_csv(findings)
+    figures = {"tradeoff": tradeoff(results), "roc": roc(results)}
+    texts = {"results.csv": tidy_csv(results)}
+    if any(result.exposed for result in results):
+        figures["exposure"] = exposure(results)
+        texts["exposed.csv"] = exposed_csv(results)
     content = summary(
-        findings, command, results=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations
+        results, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations
     )
     drawings = {name: svg(figure) for name, figure in figures.items()}
-    texts["report.html"] = render(findings, content, {name: inline(text, name) for name, text in drawings.items()})
+    texts["report.html"] = render(results, content, {name: inline(text, name) for name, text in drawings.items()})
     texts["report.json"] = _strict_json(content)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in {**texts, **{f"{name}.svg": text for name, text in drawings.items()}}.items():
@@ -75,13 +75,13 @@ def write(
     return [folder / name for name in (*texts, *(f"{name}.png" for name in figures))]
 
 
-def tidy_csv(findings: Sequence[Findings]) -> str:
+def tidy_csv(results: Sequence[Result]) -> str:
     """Every number of every run by `COLUMNS`; an infinite ε is `inf`, what is missing is empty."""
     buffer = io.StringIO()
     table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
     table.writeheader()
-    for found in ordered(findings):
-        table.writerows(found.tidy())
+    for result in ordered(results):
+        table.writerows(result.tidy())
     return buffer.getvalue()
 
 

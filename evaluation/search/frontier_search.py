@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from palisade.commandline import one_line
 from palisade.evaluation.curves import FPR, strongest_row
-from palisade.evaluation.findings import Findings, tpr_at
-from palisade.evaluation.limits.limit import Limit, found_text
+from palisade.evaluation.limits.limit import Limit, tpr_text
 from palisade.evaluation.method import METHOD_VERSION, Method
+from palisade.evaluation.result import Result, tpr_at
 from palisade.evaluation.search.space import Space
 from palisade.evaluation.titles import title
 from palisade.evaluation.utility import worth
@@ -71,7 +71,7 @@ class Search:
 
 
 def explore(
-    search: Search, folder: Path, name: str, attempt: Callable[[Sequence[str]], tuple[str, Findings]]
+    search: Search, folder: Path, name: str, attempt: Callable[[Sequence[str]], tuple[str, Result]]
 ) -> list[FrozenTrial]:
     """Tries settings until there are enough trials, proposed by what earlier ones found; returns those that are over.
 
@@ -101,35 +101,35 @@ def explore(
             trial.set_user_attr(SETTINGS, " ".join(settings))
             told = f"trial {len(over(study)) + 1} of {search.trials}: {' '.join(settings)}: "
             try:
-                guard, found = attempt(settings)
-                values = objectives(found)
+                guard, result = attempt(settings)
+                values = objectives(result)
             except Exception as error:  # a setting that cannot be trained or measured stops no other
                 trial.set_user_attr(FAILED, one_line(error))
                 study.tell(trial, state=TrialState.FAIL)
                 print(f"{told}failed: {one_line(error)}", flush=True)
                 continue
-            trial.set_user_attr(RUN, found.folder)
+            trial.set_user_attr(RUN, result.folder)
             trial.set_user_attr(GUARD, guard)
             study.tell(trial, values)
-            utility = found.utility.text(found.find(found.utility.metric))
-            leaking = found_text(strongest_row(found, tpr_at(FPR)))
-            print(f"{told}{title(found)}, {found.utility.words} {utility}, {leaking}", flush=True)
+            utility = result.utility.text(result.find(result.utility.metric))
+            leaking = tpr_text(strongest_row(result, tpr_at(FPR)))
+            print(f"{told}{title(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
         return over(study)
 
 
-def objectives(found: Findings) -> tuple[float, float]:
+def objectives(result: Result) -> tuple[float, float]:
     """Utility of a run, more being better, and the TPR at 1 % FPR of its strongest attack.
 
     Raises:
         ValueError: if one of them cannot be measured.
     """
-    if (objection := MEASURABLE.objection(found, [found])) is not None:
+    if (objection := MEASURABLE.objection(result, [result])) is not None:
         raise ValueError(objection)
-    row = strongest_row(found, tpr_at(FPR))
+    row = strongest_row(result, tpr_at(FPR))
     assert row is not None and row.value is not None
-    if math.isinf(worth(found)):
-        raise ValueError(f"its {found.utility.words} cannot be measured")
-    return worth(found), row.value
+    if math.isinf(worth(result)):
+        raise ValueError(f"its {result.utility.words} cannot be measured")
+    return worth(result), row.value
 
 
 def over(study: Study) -> list[FrozenTrial]:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from palisade.data.dataset import from_config
 from palisade.evaluation.curves import series
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.frontier import frontier
-from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
+from palisade.evaluation.result import Result
 from palisade.evaluation.search.frontier_search import FAILED, GUARD, RUN, Search, explore
 from palisade.evaluation.search.space import Space
 from palisade.targets.guards.registry import label, make_guard
@@ -29,11 +29,11 @@ class Searched:
 
     Args:
         trials: all that are over.
-        findings: of the undefended run and of all that could be measured, each once.
+        results: of the undefended run and of all that could be measured, each once.
     """
 
     trials: Sequence[FrozenTrial]
-    findings: Sequence[Findings]
+    results: Sequence[Result]
 
     @property
     def failed(self) -> int:
@@ -41,9 +41,9 @@ class Searched:
         return sum(FAILED in trial.user_attrs for trial in self.trials)
 
     @cached_property
-    def frontier(self) -> list[Findings]:
+    def frontier(self) -> list[Result]:
         """The runs that no other beats, utility and leakage rising."""
-        return [point.findings for point in frontier(series(self.findings))]
+        return [point.result for point in frontier(series(self.results))]
 
 
 def run_search(
@@ -67,7 +67,7 @@ def run_search(
     for corner in Space(search.space).corners():
         compose(*search.shared, *corner)  # a setting that does not exist is refused before anything is trained
 
-    def attempt(settings: Sequence[str]) -> tuple[str, Findings]:
+    def attempt(settings: Sequence[str]) -> tuple[str, Result]:
         config = compose(*search.shared, *settings)
         if "guesses" not in search.train:
             config = with_recorded_share(config)
@@ -75,14 +75,14 @@ def run_search(
         if done["status"] == "skipped":
             raise ValueError(f"{done['folder']} is being trained by another process")
         guard = label(make_guard(config))
-        (found,) = findings_of([Run(Path(done["folder"]), guard)], method)
-        return guard, found
+        (result,) = results_of([Run(Path(done["folder"]), guard)], method)
+        return guard, result
 
     guard, undefended = attempt([])
     trials = explore(search, folder, search.study_name(undefended.run, method), attempt)
     tried = [Run(Path(trial.user_attrs[RUN]), trial.user_attrs[GUARD]) for trial in trials if RUN in trial.user_attrs]
     runs = dict.fromkeys([Run(Path(undefended.folder), guard), *tried])
-    return Searched(trials=trials, findings=findings_of([run for run in runs if run.is_complete()], method))
+    return Searched(trials=trials, results=results_of([run for run in runs if run.is_complete()], method))
 
 
 def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.table import Table
 from palisade.evaluation.curves import FPR, strongest_row
 from palisade.evaluation.figures.pareto_plot import pareto
 from palisade.evaluation.figures.style import save, svg
-from palisade.evaluation.findings import tpr_at
+from palisade.evaluation.result import tpr_at
 from palisade.evaluation.search.frontier_search import FAILED, RUN, SETTINGS
 from palisade.evaluation.search.runs import Searched
 from palisade.evaluation.table import percent
@@ -32,13 +32,13 @@ SELECTED = (
 def frontier_table(searched: Searched) -> Table:
     """The frontier, utility and leakage rising."""
     table = empty_table()
-    measure = searched.findings[0].utility
+    measure = searched.results[0].utility
     for heading in ("frontier", measure.words, f"TPR at {100 * FPR:g} % FPR", "attack", "run"):
         table.add_column(heading)
-    for found in searched.frontier:
-        leaking = percent(strongest_row(found, tpr_at(FPR)), interval=True)
-        utility = measure.text(found.find(measure.metric), interval=True)
-        table.add_row(title(found), utility, leaking, found.strongest, found.run)
+    for result in searched.frontier:
+        leaking = percent(strongest_row(result, tpr_at(FPR)), interval=True)
+        utility = measure.text(result.find(measure.metric), interval=True)
+        table.add_row(title(result), utility, leaking, result.strongest, result.run)
     return table
 
 
@@ -49,15 +49,15 @@ def write_search(searched: Searched, folder: Path) -> list[Path]:
     table.writeheader()
     table.writerows(_rows(searched))
     write(folder / "trials.csv", buffer.getvalue())
-    drawn = pareto(searched.findings)
+    drawn = pareto(searched.results)
     write(folder / "pareto.svg", svg(drawn))
     save(drawn, folder / "pareto.png")
     return [folder / "trials.csv", folder / "pareto.png"]
 
 
 def _rows(searched: Searched) -> Iterator[dict[str, Any]]:
-    best = {found.folder for found in searched.frontier}
-    measure = searched.findings[0].utility
+    best = {result.folder for result in searched.frontier}
+    measure = searched.results[0].utility
     for trial in searched.trials:
         utility, tpr = (measure.worth(trial.values[0]), trial.values[1]) if trial.values else (None, None)
         folder = trial.user_attrs.get(RUN)

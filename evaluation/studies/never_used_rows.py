@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.method import Method
+from palisade.evaluation.result import Result
 from palisade.evaluation.studies.never_used import accusations, keys_of
 from palisade.evaluation.studies.outside_records import SETTING, outside_records
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels
@@ -38,7 +38,7 @@ def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[Study
         outside_records(run, out)  # what is wrong with them is said before anything is attacked
     if left_out := len(runs) - len(compared):
         progress.say(f"left out: {left_out} of {len(runs)} runs, whose thresholds would be set by canaries")
-    titles = labels([Findings.of(run, rows=(), roc={}, skipped={}) for run in compared])
+    titles = labels([Result.of(run, rows=(), roc={}, skipped={}) for run in compared])
     items = [(place, run, method, out, titles[place]) for place, run in enumerate(compared)]
     with progress.Progress(runs[0].folder.parent, len(items), "runs attacked"):
         measured = dict(workers.run(accused, items, workers.count("auto")))

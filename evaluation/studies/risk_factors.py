@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from palisade.data.split import Membership
-from palisade.evaluation.findings import AUC, Findings
-from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
+from palisade.evaluation.result import AUC, Result
 from palisade.evaluation.studies.studies import GAP, UTILITY, StudyRow, study_rows
 from palisade.evaluation.titles import title
 from palisade.targets.config import flat
@@ -55,11 +55,11 @@ def risk_rows(runs: Sequence[Run], method: Method) -> list[StudyRow]:
     """
     drawn = lines(runs)
     wanted = {(run.folder, run.guard): run for line in drawn for run in line.runs.values()}
-    found = dict(zip(wanted, findings_of(list(wanted.values()), method), strict=True))
-    measured = [{value: found[run.folder, run.guard] for value, run in line.runs.items()} for line in drawn]
+    result = dict(zip(wanted, results_of(list(wanted.values()), method), strict=True))
+    measured = [{value: result[run.folder, run.guard] for value, run in line.runs.items()} for line in drawn]
     rows = []
-    for line, findings, target in zip(drawn, measured, targets(drawn, measured), strict=True):
-        for value, one in findings.items():
+    for line, results, target in zip(drawn, measured, targets(drawn, measured), strict=True):
+        for value, one in results.items():
             named = {"target": target, "varied": line.factor, "setting": f"{value:g}"}
             rows += [*study_rows(one, **named), *accuracies(one, **named)]
     return rows
@@ -90,9 +90,9 @@ def lines(runs: Sequence[Run]) -> list[Line]:
     return made
 
 
-def targets(drawn: Sequence[Line], measured: Sequence[Mapping[float, Findings]]) -> list[str]:
+def targets(drawn: Sequence[Line], measured: Sequence[Mapping[float, Result]]) -> list[str]:
     """For each line its defense, and the settings that tell it from others of its factor with this defense."""
-    names = [title(next(iter(findings.values()))) for findings in measured]
+    names = [title(next(iter(results.values()))) for results in measured]
     told = []
     for line, name in zip(drawn, names, strict=True):
         same = [
@@ -105,7 +105,7 @@ def targets(drawn: Sequence[Line], measured: Sequence[Mapping[float, Findings]])
     return told
 
 
-def accuracies(found: Findings, **named: Any) -> list[StudyRow]:
+def accuracies(result: Result, **named: Any) -> list[StudyRow]:
     """Test and train accuracy, and the gap that overfitting opens.
 
     The gap is that between each model's members and its non-members in the pool, which the correctness attack measures
@@ -113,11 +113,11 @@ def accuracies(found: Findings, **named: Any) -> list[StudyRow]:
     """
     rows = [
         StudyRow(attack="", metric=row.metric, value=row.value, low=row.low, high=row.high, **named)
-        for row in map(found.get, UTILITY)
+        for row in map(result.get, UTILITY)
     ]
-    if CORRECTNESS not in found.attacks:
+    if CORRECTNESS not in result.attacks:
         return rows
-    auc = found.get(AUC, attack=CORRECTNESS)
+    auc = result.get(AUC, attack=CORRECTNESS)
     value, low, high = (None if end is None else 2 * end - 1 for end in (auc.value, auc.low, auc.high))
     return [*rows, StudyRow(attack="", metric=GAP, value=value, low=low, high=high, **named)]
 

@@ -15,7 +15,7 @@ from rich.text import Text
 
 from palisade.evaluation.curves import must_agree
 from palisade.evaluation.figures.style import save, svg
-from palisade.evaluation.findings import AUC, FPRS, Findings, most_powerful, tpr_at
+from palisade.evaluation.result import AUC, FPRS, Result, most_powerful, tpr_at
 from palisade.evaluation.terminal import empty_table
 from palisade.evaluation.titles import title
 from palisade.targets.files import write
@@ -106,8 +106,8 @@ class Study:
     def row(self, target: str, setting: str, attack: str, metric: str) -> StudyRow | None:
         """One number with its interval; None where it was not measured."""
         wanted = (target, setting, attack, metric)
-        found = (row for row in self.rows if (row.target, row.setting, row.attack, row.metric) == wanted)
-        return next(found, None)
+        result = (row for row in self.rows if (row.target, row.setting, row.attack, row.metric) == wanted)
+        return next(result, None)
 
     def value(self, target: str, setting: str, attack: str, metric: str) -> float | None:
         """One number; None where there is none."""
@@ -141,37 +141,37 @@ def _is_number(setting: str) -> bool:
     return setting.replace(".", "", 1).isdigit()
 
 
-def study_rows(found: Findings, *, target: str, varied: str, setting: str) -> list[StudyRow]:
+def study_rows(result: Result, *, target: str, varied: str, setting: str) -> list[StudyRow]:
     """Rows of a study for one run under one setting; skipped attacks have no values, but a note."""
     named: dict[str, Any] = {"target": target, "varied": varied, "setting": setting}
     measured = [
         StudyRow(attack=row.attack, metric=row.metric, value=row.value, low=row.low, high=row.high, **named)
-        for row in found.rows
+        for row in result.rows
         if row.attack and row.metric in METRICS and row.model == row.group == "all"
     ]
     skipped = [
         StudyRow(attack=attack, metric=metric, value=None, note=reason, **named)
-        for attack, reason in found.skipped.items()
+        for attack, reason in result.skipped.items()
         for metric in METRICS
     ]
     return measured + skipped
 
 
-def labels(findings: Sequence[Findings]) -> list[str]:
+def labels(results: Sequence[Result]) -> list[str]:
     """For each run its defense, and the settings in which it differs from most of the others."""
     settings = [
-        {"seed": found.seed}
-        | {key: value for key, value in must_agree(found.config).items() if not key.startswith("network.")}
-        for found in findings
+        {"seed": result.seed}
+        | {key: value for key, value in must_agree(result.config).items() if not key.startswith("network.")}
+        for result in results
     ]
     keys = sorted({key for values in settings for key in values})
     usual = {key: Counter(str(values.get(key)) for values in settings).most_common(1)[0][0] for key in keys}
     return [
         ", ".join(
-            [title(found)]
+            [title(result)]
             + [f"{key.removeprefix('names.')}={values.get(key)}" for key in keys if str(values.get(key)) != usual[key]]
         )
-        for found, values in zip(findings, settings, strict=True)
+        for result, values in zip(results, settings, strict=True)
     ]
 
 

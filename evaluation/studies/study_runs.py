@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from palisade.data.settings import made
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
+from palisade.evaluation.result import Result
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies.mismatch import same_secret
 from palisade.evaluation.studies.never_used_rows import never_used_rows
@@ -104,12 +104,12 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     ]
 
 
-def attacked(place: int, run: Run, setting: str, source: Run | None, method: Method) -> tuple[int, Findings]:
+def attacked(place: int, run: Run, setting: str, source: Run | None, method: Method) -> tuple[int, Result]:
     """The work item of a process: one run under one setting."""
     # Rows of a study have no bounds on ε: taken all the same, they would lower those of the report.
-    findings = measure(run, method, None if source in (None, run) else source, bounds=False)
+    results = measure(run, method, None if source in (None, run) else source, bounds=False)
     progress.report(run.name, 1)
-    return place, findings
+    return place, results
 
 
 def check_several(runs: Sequence[Run]) -> None:

@@ -1,4 +1,4 @@
-"""Plausible findings of a sweep, without training anything."""
+"""Plausible results of a sweep, without training anything."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from palisade.evaluation.findings import AUC, FPRS, Findings, Row, tpr_at
+from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
 from palisade.evaluation.statistics import epsilon
 from palisade.targets.statement import NOT_COVERED, Statement
 
@@ -75,10 +75,10 @@ def exposure(separation: float, records: int) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     models = rng.binomial(MODELS, 0.5, records)
     mu = separation * rng.lognormal(-0.5, 1.0, records)
-    found = rng.binomial(models, norm.cdf(norm.ppf(0.01) + mu))
+    result = rng.binomial(models, norm.cdf(norm.ppf(0.01) + mu))
     content = {"record": rng.permutation(1797)[:records], "label": rng.integers(10, size=records)}
     return {name: values.tolist() for name, values in content.items()} | {
-        "models": models.tolist(), "found": found.tolist(), "auc": norm.cdf(mu / math.sqrt(2)).tolist(),
+        "models": models.tolist(), "found": result.tolist(), "auc": norm.cdf(mu / math.sqrt(2)).tolist(),
     }  # fmt: skip
 
 
@@ -86,7 +86,7 @@ def finding(
     defense: str = "none", *, accuracy: float = 0.97, separation: float = 0.9, strength: float | None = None,
     statement: Statement | None = None, nonmembers: int = NONMEMBERS, canary: str = "none", fitted: float = 0.98,
     guard: str = "none", guard_strength: float | None = None, **changed: Any,
-) -> Findings:  # fmt: skip
+) -> Result:  # fmt: skip
     """One run whose strongest attack separates members by this many standard deviations."""
     members = MEMBERS if canary == "none" else nonmembers
     rows = [
@@ -152,20 +152,20 @@ def finding(
             "published": False, "checksum": "hmac-sha256:0a1b",
         },
     }  # fmt: skip
-    return Findings(**{**described, **changed})
+    return Result(**{**described, **changed})
 
 
 @pytest.fixture
-def make_findings() -> Callable[..., Findings]:
-    """Makes the findings of one run."""
+def make_result() -> Callable[..., Result]:
+    """Makes the results of one run."""
     return finding
 
 
 @pytest.fixture
-def make_violated() -> Callable[..., Findings]:
-    """Makes the findings of a DP-SGD run on whose model 0 nearly all guesses are right: no small ε allows that."""
+def make_violated() -> Callable[..., Result]:
+    """Makes the results of a DP-SGD run on whose model 0 nearly all guesses are right: no small ε allows that."""
 
-    def made(strength: float = 1.0, **changed: Any) -> Findings:
+    def made(strength: float = 1.0, **changed: Any) -> Result:
         counts: dict[str, Any] = {"canaries": 500, "guesses": 100, "correct": 99}
         audit = guessed(1.0, MEMBERS, NONMEMBERS, DELTA) | counts | {"delta": 1e-5}
         bounds = {**audit["bounds"], "one_run": epsilon.one_run(500, 100, 99, 1e-5)}
@@ -178,7 +178,7 @@ def make_violated() -> Callable[..., Findings]:
 
 
 @pytest.fixture(scope="session")
-def sweep() -> list[Findings]:
+def sweep() -> list[Result]:
     """None, L2 at three strengths and DP-SGD over ε, in no order."""
     l2 = [(1e-2, 0.955, 0.55), (1e-4, 0.971, 0.88), (1e-3, 0.969, 0.75)]
     dp = [(math.inf, 0.965, 0.6), (16, 0.945, 0.3), (1, 0.80, 0.02), (4, 0.91, 0.12), (256, 0.962, 0.5)]
@@ -211,29 +211,29 @@ BEHIND: dict[str, tuple[tuple[float | None, float], ...]] = {
 }  # fmt: skip
 
 
-def behind(bare: Findings, guard: str, strength: float | None, separation: float) -> Findings:
+def behind(bare: Result, guard: str, strength: float | None, separation: float) -> Result:
     """The same models behind a guard that keeps every label, with what attacks on scores separate then."""
-    found = finding(
+    result = finding(
         bare.defense, strength=bare.strength, separation=separation, accuracy=bare.get("test_accuracy").value or 0.0,
         guard=guard, guard_strength=strength, folder=bare.folder,
     )  # fmt: skip
-    by_scores = [row for row in found.rows if row.access != "label_only"]
-    return replace(found, rows=[*by_scores, *(row for row in bare.rows if row.access == "label_only")])
+    by_scores = [row for row in result.rows if row.access != "label_only"]
+    return replace(result, rows=[*by_scores, *(row for row in bare.rows if row.access == "label_only")])
 
 
 @pytest.fixture
-def make_guarded() -> Callable[..., Findings]:
+def make_guarded() -> Callable[..., Result]:
     """Puts a guard before the models of another run."""
     return behind
 
 
 @pytest.fixture(scope="session")
-def many() -> list[Findings]:
+def many() -> list[Result]:
     """Eighteen lines: what a comparison of all defenses shows."""
     dp = [(1, 0.31, 0.03), (4, 0.47, 0.10), (16, 0.545, 0.19), (64, 0.571, 0.30), (256, 0.583, 0.41)]
     dp.append((math.inf, 0.588, 0.52))
     pate = [(100, 1.914, 0.38, 0.02), (40, 5.378, 0.45, 0.06), (20, 14.2, 0.49, 0.10)]
-    told: list[Findings] = [finding(accuracy=0.603, separation=1.18)]
+    told: list[Result] = [finding(accuracy=0.603, separation=1.18)]
     for defense, points in TRADES.items():
         told += [finding(defense, strength=x, accuracy=a, separation=s) for x, a, s in points]
     for guard, answers in BEHIND.items():
@@ -249,7 +249,7 @@ def many() -> list[Findings]:
 
 
 @pytest.fixture(scope="session")
-def canaries() -> list[Findings]:
+def canaries() -> list[Result]:
     """Fleets of which only canaries were scored, beside three runs of the sweep."""
     dp = {"strength": 4, "statement": claim(4)}
     small: dict[str, Any] = {"nonmembers": 251}

@@ -29,8 +29,8 @@ from palisade.evaluation.audits.flags import flags, verdict
 from palisade.evaluation.audits.gate import judge
 from palisade.evaluation.audits.report import audit_page, content
 from palisade.evaluation.audits.table import show_page
-from palisade.evaluation.findings import AUC
 from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.result import AUC
 from palisade.evaluation.signals.grant import Grant
 
 ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
@@ -96,18 +96,18 @@ def test_chance_is_not_claimed_where_another_attack_does_better():
 
 
 def test_a_population_lets_two_more_attacks_run():
-    found = audit(side(0, 150, fit=2.0), side(1, 150), side(2, 100), [Population(), Quantile()])
-    assert found.attacks == ["population", "quantile"] and not found.skipped
-    assert found.get(AUC, "quantile").low > 0.6
+    result = audit(side(0, 150, fit=2.0), side(1, 150), side(2, 100), [Population(), Quantile()])
+    assert result.attacks == ["population", "quantile"] and not result.skipped
+    assert result.get(AUC, "quantile").low > 0.6
 
 
 def test_nobody_is_fooled_by_records_that_differ_by_themselves(silent):
     assert not [flag for flag in flags(silent) if flag.name == "different records"]
-    found = audit(side(0, shift=1.0), side(1))
-    (flag,) = [flag for flag in flags(found) if flag.name == "different records"]
+    result = audit(side(0, shift=1.0), side(1))
+    (flag,) = [flag for flag in flags(result) if flag.name == "different records"]
     assert "never asks the model" in flag.sentence
-    assert verdict(found)[0].startswith("Members and non-members differ by themselves")
-    assert found.get(AUC, "blind_baseline").low > 0.6
+    assert verdict(result)[0].startswith("Members and non-members differ by themselves")
+    assert result.get(AUC, "blind_baseline").low > 0.6
 
 
 def test_classes_alone_are_compared_where_records_are_unknown():
@@ -157,14 +157,14 @@ def test_every_flag_speaks_up(leaking):
         ("labels", 0.2, "EXCEEDED: the scores of every attack tie at the threshold", False),
     ],
 )
-def test_gate(leaking, silent, found, limit, line, passed):
+def test_gate(leaking, silent, result, limit, line, passed):
     given = {"silent": silent, "leaking": leaking, "shared": replace(silent, shared=3)}
     given["none"] = replace(silent, scores={BLIND: silent.scores[BLIND]})
     given["swapped"] = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
     given["labels"] = audit(side(0, level="predictions"), side(1, level="predictions"), attacks=ATTACKS[:1])
-    told, kept = judge(given[found], Limit(name="gate", max_tpr=limit))
+    told, kept = judge(given[result], Limit(name="gate", max_tpr=limit))
     assert line in told and kept == passed
-    unresolved = judge(given[found], Limit(name="gate", max_tpr=limit, fpr=0.001))
+    unresolved = judge(given[result], Limit(name="gate", max_tpr=limit, fpr=0.001))
     assert not unresolved[1]
 
 
@@ -187,16 +187,16 @@ def test_the_page_stands_alone_and_agrees_with_the_files(leaking, tmp_path, caps
 
 def test_used_records_are_named_and_others_are_not(tmp_path):
     used, unused, others = side(0, 60, fit=6.0), side(7, 60), side(2, 1500)
-    found = ask_records(view_of(used, others, None, Grant()), LossThreshold(), 0.05)
-    assert found.all_together.p < 1e-6 and (found.benjamini_hochberg <= 0.05).sum() > 20
+    result = ask_records(view_of(used, others, None, Grant()), LossThreshold(), 0.05)
+    assert result.all_together.p < 1e-6 and (result.benjamini_hochberg <= 0.05).sum() > 20
     loss = np.log(np.exp(used.answers).sum(axis=1)) - used.answers[np.arange(60), used.labels]  # in the file's order
-    np.testing.assert_allclose(found.scores, -loss, rtol=1e-6, atol=1e-9)
-    assert (np.diff(found.p[np.argsort(loss)]) >= 0).all()
-    assert (found.holm >= found.benjamini_hochberg).all() and (found.benjamini_hochberg >= found.p).all()
+    np.testing.assert_allclose(result.scores, -loss, rtol=1e-6, atol=1e-9)
+    assert (np.diff(result.p[np.argsort(loss)]) >= 0).all()
+    assert (result.holm >= result.benjamini_hochberg).all() and (result.benjamini_hochberg >= result.p).all()
     silent = ask_records(view_of(unused, others, None, Grant()), LossThreshold(), 0.05)
     assert silent.all_together.p > 0.05 and not (silent.holm <= 0.05).any()
     assert "no more than chance explains" in silent.sentences()[0]
-    paths = asked_page(found, "what", "command").write(tmp_path, asked_content(found))
+    paths = asked_page(result, "what", "command").write(tmp_path, asked_content(result))
     html, rows = paths[0].read_text(), list(csv.DictReader(io.StringIO(paths[2].read_text())))
     assert "Were these records used?" in html and "A large p-value proves nothing" in html
     assert len(rows) == 60 and [int(row["row"]) for row in rows] == list(range(60))

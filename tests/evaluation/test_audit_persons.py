@@ -21,7 +21,7 @@ from palisade.evaluation.audits.answered_records import AnsweredRecords, joined,
 from palisade.evaluation.audits.audited import audited
 from palisade.evaluation.audits.blind_baseline import blind_scores
 from palisade.evaluation.audits.saved_records import read
-from palisade.evaluation.findings import AUC
+from palisade.evaluation.result import AUC
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.metrics import roc_auc
 
@@ -192,6 +192,6 @@ def test_saved_answers_of_persons_are_no_table(visits: Path) -> None:
 
 def test_persons_of_tables_are_words(tmp_path: Path) -> None:
     (tmp_path / "in.csv").write_text("age,ill,patient\n40,0,007\n50,1,7\n60,1,007\n")
-    found = read("members", str(tmp_path / "in.csv"), "ill", "patient")
-    assert found.persons is not None and found.persons.tolist() == ["007", "7", "007"]
-    assert found.rows is not None and list(found.rows) == ["age"], "who it is is nothing to predict from"
+    result = read("members", str(tmp_path / "in.csv"), "ill", "patient")
+    assert result.persons is not None and result.persons.tolist() == ["007", "7", "007"]
+    assert result.rows is not None and list(result.rows) == ["age"], "who it is is nothing to predict from"

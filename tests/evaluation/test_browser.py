@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from docs.browser import Browser, find
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.report.writing import write
+from palisade.evaluation.result import Result
 
 pytestmark = [
     pytest.mark.slow,
@@ -24,7 +24,7 @@ PRINTED = 688
 
 
 @pytest.fixture(scope="module")
-def page(sweep: list[Findings], canaries: list[Findings], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def page(sweep: list[Result], canaries: list[Result], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     write([*sweep, *canaries], folder, "python evaluate.py data=digits")
     return folder / "report.html"
@@ -40,8 +40,8 @@ def browser(page: Path) -> Iterator[Browser]:
 def rows(browser: Browser, section: str) -> list[list[str]]:
     """The cells of a section's first table, row by row."""
     table = BODY.format(section) + ".querySelector('tbody').rows"
-    found: list[list[str]] = browser.run(f"[...{table}].map(row => [...row.cells].map(cell => cell.textContent))")
-    return found
+    result: list[list[str]] = browser.run(f"[...{table}].map(row => [...row.cells].map(cell => cell.textContent))")
+    return result
 
 
 def press(browser: Browser, section: str, column: int) -> str | None:

@@ -8,19 +8,19 @@ from dataclasses import replace
 import pytest
 
 from palisade.evaluation.chance import against_chance
-from palisade.evaluation.findings import AUC, Findings, tpr_at
 from palisade.evaluation.report.verdict import sentence
+from palisade.evaluation.result import AUC, Result, tpr_at
 
 NOTHING_FOUND = " That is no better than guessing within its interval, which proves nothing about stronger attacks."
 
 
 @pytest.fixture
-def measured(make_findings: Callable[..., Findings]) -> Callable[..., Findings]:
+def measured(make_result: Callable[..., Result]) -> Callable[..., Result]:
     """A run of which few members are found at 1 % FPR, with the AUC of each attack as given, ± 0.02."""
 
-    def made(**aucs: float) -> Findings:
+    def made(**aucs: float) -> Result:
         rows = []
-        for row in make_findings(separation=0.02).rows:
+        for row in make_result(separation=0.02).rows:
             if row.metric == AUC and row.model == row.group == "all":
                 value = aucs.get(row.attack, 0.5)
                 row = replace(row, value=value, low=value - 0.02, high=value + 0.02)
@@ -28,25 +28,25 @@ def measured(make_findings: Callable[..., Findings]) -> Callable[..., Findings]:
                 value = 0.015 if row.attack == "lira" else 0.01
                 row = replace(row, value=value, low=0.005, high=0.03)
             rows.append(row)
-        return replace(make_findings(separation=0.02), rows=rows)
+        return replace(make_result(separation=0.02), rows=rows)
 
     return made
 
 
-def test_nothing_is_called_nothing(measured: Callable[..., Findings]) -> None:
-    found = measured(lira=0.51)
-    assert found.strongest == "lira"
-    assert against_chance(found, "lira") == NOTHING_FOUND and sentence(found).endswith(NOTHING_FOUND)
+def test_nothing_is_called_nothing(measured: Callable[..., Result]) -> None:
+    result = measured(lira=0.51)
+    assert result.strongest == "lira"
+    assert against_chance(result, "lira") == NOTHING_FOUND and sentence(result).endswith(NOTHING_FOUND)
 
 
-def test_its_own_auc_is_told_where_that_excludes_guessing(measured: Callable[..., Findings]) -> None:
+def test_its_own_auc_is_told_where_that_excludes_guessing(measured: Callable[..., Result]) -> None:
     told = sentence(measured(lira=0.56))
     assert "no better than guessing" not in told
     assert told.endswith("does better than guessing: its AUC is 0.560 [0.540–0.580]; guessing has 0.5.")
 
 
-def test_another_attack_is_named_where_its_auc_does(measured: Callable[..., Findings]) -> None:
-    found = measured(loss=0.55)
-    assert against_chance(found, "lira") == (
-        f" Of the {len(found.attacks)} attacks, loss has the highest AUC: 0.550 [0.530–0.570]."
+def test_another_attack_is_named_where_its_auc_does(measured: Callable[..., Result]) -> None:
+    result = measured(loss=0.55)
+    assert against_chance(result, "lira") == (
+        f" Of the {len(result.attacks)} attacks, loss has the highest AUC: 0.550 [0.530–0.570]."
     )

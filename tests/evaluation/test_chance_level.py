@@ -15,7 +15,6 @@ from palisade.attacks import Attack, View
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.evaluation.choice import leaking
 from palisade.evaluation.figures.plots import tradeoff
-from palisade.evaluation.findings import Findings, Row, chance_at, null_at, tpr_at
 from palisade.evaluation.flags.flags import flags
 from palisade.evaluation.groups import groups
 from palisade.evaluation.guessing import (
@@ -29,10 +28,11 @@ from palisade.evaluation.guessing import (
 from palisade.evaluation.limits.limit import Limit
 from palisade.evaluation.measuring.null_rows import null_rows, null_rows_of_groups
 from palisade.evaluation.report.verdict import sentence
+from palisade.evaluation.result import Result, Row, chance_at, null_at, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
 from palisade.evaluation.statistics.metrics import tpr_at_fpr
-from palisade.evaluation.table import show_findings
+from palisade.evaluation.table import show_results
 
 FLEETS = 200
 ALLOWED = 0.05
@@ -77,7 +77,7 @@ def seen_by(membership: np.ndarray, persons: np.ndarray | None = None) -> View:
     )
 
 
-def findings_on(base: Findings, scores: np.ndarray, membership: np.ndarray, seed: int, fpr: float) -> Findings:
+def result_on(base: Result, scores: np.ndarray, membership: np.ndarray, seed: int, fpr: float) -> Result:
     """The TPRs of as many attacks as there are scores, with what guessing finds."""
     rows = luck(scores, membership, seed)
     for k, own in enumerate(scores):
@@ -88,11 +88,11 @@ def findings_on(base: Findings, scores: np.ndarray, membership: np.ndarray, seed
     return replace(base, rows=rows)
 
 
-def told(found: Findings, fpr: float) -> tuple[bool, bool]:
+def told(result: Result, fpr: float) -> tuple[bool, bool]:
     """Whether the attack with the highest TPR is called leakage, and whether it would be above the FPR itself."""
-    rows = [row for row in found.rows if row.metric == tpr_at(fpr)]
+    rows = [row for row in result.rows if row.metric == tpr_at(fpr)]
     strongest = max(rows, key=lambda row: row.value or 0.0)
-    return excludes_guessing(found, strongest), (strongest.low or 0.0) > fpr
+    return excludes_guessing(result, strongest), (strongest.low or 0.0) > fpr
 
 
 @settings(max_examples=25, deadline=None)
@@ -159,12 +159,12 @@ def test_memberships_are_drawn_anew_as_they_were() -> None:
     [(32, 260, 0.01, 60, 1), (64, 400, 0.01, 40, 1), (32, 4000, 0.001, 10, 1), (16, 400, 0.01, 12, 15)],
 )
 def test_noise_is_not_called_leakage(
-    make_findings: Callable[..., Findings], models: int, records: int, fpr: float, fleets: int, attacks: int
+    make_result: Callable[..., Result], models: int, records: int, fpr: float, fleets: int, attacks: int
 ) -> None:
-    base = make_findings()
+    base = make_result()
     verdicts = np.array(
         [
-            told(findings_on(base, *noise(models, records, seed, attacks), seed, fpr), fpr)
+            told(result_on(base, *noise(models, records, seed, attacks), seed, fpr), fpr)
             for seed in range(fleets)
         ]
     )  # fmt: skip
@@ -188,11 +188,11 @@ def test_a_value_beyond_luck_is_as_rare_as_it_should_be() -> None:
 
 @pytest.mark.parametrize(("models", "records", "attacks"), [(32, 260, 1), (16, 400, 15)])
 def test_leakage_is_told(
-    make_findings: Callable[..., Findings], models: int, records: int, attacks: int
+    make_result: Callable[..., Result], models: int, records: int, attacks: int
 ) -> None:  # fmt: skip
-    base = make_findings()
+    base = make_result()
     fleets = [noise(models, records, seed, attacks, leak=1.0) for seed in range(3)]
-    assert all(told(findings_on(base, *fleet, seed, 0.01), 0.01)[0] for seed, fleet in enumerate(fleets))
+    assert all(told(result_on(base, *fleet, seed, 0.01), 0.01)[0] for seed, fleet in enumerate(fleets))
 
 
 def test_the_choice_among_many_raises_the_bar_and_ties_do_not_lower_it() -> None:
@@ -220,50 +220,50 @@ def test_groups_have_their_own_bar() -> None:
     assert bars["few", null_at(0.01)] > bars["many", null_at(0.01)] > 0.01
 
 
-def with_luck(found: Findings, low: float, value: float = 0.02, level: float = 0.015, most: float = 0.02) -> Findings:
-    """The findings with other TPRs of the strongest attack, and what guessing finds."""
+def with_luck(result: Result, low: float, value: float = 0.02, level: float = 0.015, most: float = 0.02) -> Result:
+    """The results with other TPRs of the strongest attack, and what guessing finds."""
     rows = [
         replace(row, value=value, low=low, high=0.03)
-        if (row.metric, row.attack, row.model, row.group) == (tpr_at(0.01), found.strongest, "all", "all")
+        if (row.metric, row.attack, row.model, row.group) == (tpr_at(0.01), result.strongest, "all", "all")
         else replace(row, value=value)
-        if (row.metric, row.attack, row.group) == (tpr_at(0.01), found.strongest, "all")
+        if (row.metric, row.attack, row.group) == (tpr_at(0.01), result.strongest, "all")
         else row
-        for row in found.rows
+        for row in result.rows
     ]
-    named = {"attack": found.strongest, "access": "black_box"}
+    named = {"attack": result.strongest, "access": "black_box"}
     rows += [Row(metric=chance_at(0.01), value=level, **named), Row(metric=null_at(0.01), value=most, **named)]
-    return replace(make_strongest(found), rows=rows)
+    return replace(make_strongest(result), rows=rows)
 
 
-def make_strongest(found: Findings) -> Findings:
+def make_strongest(result: Result) -> Result:
     """The same with its strongest attack alone."""
-    return replace(found, roc={found.strongest: found.roc[found.strongest]})
+    return replace(result, roc={result.strongest: result.roc[result.strongest]})
 
 
-def test_figures_table_and_report_tell_the_level(make_findings: Callable[..., Findings]) -> None:
-    lucky = with_luck(make_findings(nonmembers=10_000), low=0.012)
+def test_figures_table_and_report_tell_the_level(make_result: Callable[..., Result]) -> None:
+    lucky = with_luck(make_result(nonmembers=10_000), low=0.012)
     level = next(line for line in tradeoff([lucky]).axes[0].lines if line.get_label() == "guessing")
     assert set(np.asarray(level.get_ydata())) == {0.015} and drawn_level([lucky]) == 0.015
     printed = io.StringIO()
-    show_findings([lucky], printed)
+    show_results([lucky], printed)
     assert "guessing: finds 1.5 % at 1 % FPR on average" in " ".join(printed.getvalue().split())
     assert "guessing finds 1.5 % (luck explains up to 2 %)." in sentence(lucky)
     assert "Over all records it does better than guessing" in sentence(lucky)
-    assert guessing_range([make_findings()]) == ""
+    assert guessing_range([make_result()]) == ""
     part = {"attack": "lira", "access": "black_box", "group": "class=3"}
     rows = [Row(metric=chance_at(0.01), value=0.04, **part), Row(metric=null_at(0.01), value=0.1, **part)]
     (told_of,) = groups([replace(lucky, rows=[*lucky.rows, *rows])])
     assert told_of.shown[0].guessing == "4 % (luck explains up to 10 %)"
 
 
-def test_every_judge_asks_the_same(make_findings: Callable[..., Findings]) -> None:
-    lucky = with_luck(make_findings(nonmembers=10_000), low=0.012)
-    leaky = with_luck(make_findings(nonmembers=10_000), low=0.021, value=0.026)
-    rows = {name: found.get(tpr_at(0.01), attack="lira") for name, found in (("lucky", lucky), ("leaky", leaky))}
+def test_every_judge_asks_the_same(make_result: Callable[..., Result]) -> None:
+    lucky = with_luck(make_result(nonmembers=10_000), low=0.012)
+    leaky = with_luck(make_result(nonmembers=10_000), low=0.021, value=0.026)
+    rows = {name: result.get(tpr_at(0.01), attack="lira") for name, result in (("lucky", lucky), ("leaky", leaky))}
     assert not excludes_guessing(lucky, rows["lucky"]) and excludes_guessing(leaky, rows["leaky"])
     assert guessing_level(lucky, rows["lucky"]) == 0.015 and null_quantile(lucky, rows["lucky"]) == 0.02
     assert guessing_text(lucky, rows["lucky"]) == "1.5 % (luck explains up to 2 %)"
-    assert [[flag.name for flag in flags(found, [found])] for found in (lucky, leaky)] == [["1% by luck"], []]
+    assert [[flag.name for flag in flags(result, [result])] for result in (lucky, leaky)] == [["1% by luck"], []]
     assert leaking(lucky) == 0.01 and leaking(leaky) == 0.026
     limit = Limit(name="gate", max_tpr=0.05)
     assert "guessing finds 1.5 %" in limit.measured(lucky) and "guessing" not in limit.measured(leaky)

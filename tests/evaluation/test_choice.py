@@ -8,63 +8,63 @@ import pytest
 
 from palisade.evaluation.choice import are_many, chosen, passed_over, readable
 from palisade.evaluation.curves import series
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.report.verdict import verdicts
+from palisade.evaluation.result import Result
 
 
 @pytest.fixture
-def bare(make_findings: Callable[..., Findings]) -> Findings:
-    return make_findings(separation=1.2)
+def bare(make_result: Callable[..., Result]) -> Result:
+    return make_result(separation=1.2)
 
 
 @pytest.fixture
-def masking(bare: Findings, make_guarded: Callable[..., Findings]) -> Findings:
+def masking(bare: Result, make_guarded: Callable[..., Result]) -> Result:
     """Behind a guard that leaves label-only attacks as they are."""
     return make_guarded(bare, "memguard", None, 0.75)
 
 
 def test_a_mask_is_passed_over_and_the_verdict_says_so(
-    make_findings: Callable[..., Findings], bare: Findings, masking: Findings
+    make_result: Callable[..., Result], bare: Result, masking: Result
 ) -> None:
-    l2 = make_findings("l2", strength=0.1, separation=0.9)
-    findings = [bare, masking, l2]
-    assert chosen(findings) == [("Undefended", bare), ("Best protected: l2 0.1", l2)]
-    undefended, best = verdicts(findings)
+    l2 = make_result("l2", strength=0.1, separation=0.9)
+    results = [bare, masking, l2]
+    assert chosen(results) == [("Undefended", bare), ("Best protected: l2 0.1", l2)]
+    undefended, best = verdicts(results)
     assert best.sentence.endswith("what looks like less leakage is only masked: none + memguard.")
     assert "masked" not in undefended.sentence
-    assert passed_over(l2, findings) == [masking]
+    assert passed_over(l2, results) == [masking]
 
 
 def test_a_mask_that_finds_more_than_the_best_is_not_mentioned(
-    make_findings: Callable[..., Findings], bare: Findings, masking: Findings
+    make_result: Callable[..., Result], bare: Result, masking: Result
 ) -> None:
-    findings = [bare, masking, make_findings("l2", strength=0.1, separation=0.1)]
-    assert "masked" not in verdicts(findings)[1].sentence
+    results = [bare, masking, make_result("l2", strength=0.1, separation=0.1)]
+    assert "masked" not in verdicts(results)[1].sentence
 
 
 def test_what_leaks_as_much_as_without_a_defense_is_not_called_protected(
-    make_findings: Callable[..., Findings], bare: Findings
+    make_result: Callable[..., Result], bare: Result
 ) -> None:
-    worse = make_findings("l2", strength=0.1, separation=2.0)
+    worse = make_result("l2", strength=0.1, separation=2.0)
     assert [heading for heading, _ in chosen([bare, worse])] == [
         "Undefended", "Best protected, though no less was found than undefended: l2 0.1",
     ]  # fmt: skip
 
 
-def test_a_mask_alone_is_called_one(bare: Findings, masking: Findings) -> None:
-    findings = [bare, masking]
-    headings = [heading for heading, _ in chosen(findings)]
+def test_a_mask_alone_is_called_one(bare: Result, masking: Result) -> None:
+    results = [bare, masking]
+    headings = [heading for heading, _ in chosen(results)]
     assert headings == ["Undefended", "Best protected, though only masked: none + memguard"]
-    best = verdicts(findings)[1]
+    best = verdicts(results)[1]
     assert "Masked, not protected: Behind memguard the best attack on scores, lira," in best.sentence
 
 
-def test_few_runs_are_all_shown(sweep: list[Findings]) -> None:
+def test_few_runs_are_all_shown(sweep: list[Result]) -> None:
     lines = series(sweep)
     assert not are_many(lines) and readable(lines) == lines
 
 
-def test_of_many_runs_each_line_keeps_its_best_affordable_one(many: list[Findings]) -> None:
+def test_of_many_runs_each_line_keeps_its_best_affordable_one(many: list[Result]) -> None:
     lines = series(many)
     shown = {line.name: line.runs for line in readable(lines)}
     assert are_many(lines) and list(shown) == [line.name for line in lines]
@@ -74,6 +74,6 @@ def test_of_many_runs_each_line_keeps_its_best_affordable_one(many: list[Finding
     assert shown["pate"][0].strength == 20  # none is near, so the most accurate one
 
 
-def test_a_line_without_attacks_stays(many: list[Findings], make_findings: Callable[..., Findings]) -> None:
-    lines = series([*many, make_findings("zero", roc={})])
+def test_a_line_without_attacks_stays(many: list[Result], make_result: Callable[..., Result]) -> None:
+    lines = series([*many, make_result("zero", roc={})])
     assert readable(lines)[-1].name == "zero"

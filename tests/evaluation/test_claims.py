@@ -8,74 +8,74 @@ from dataclasses import replace
 import pytest
 
 from palisade.evaluation.claims import is_refutable, level_of, violations
-from palisade.evaluation.findings import Findings
+from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 
 
-def with_correct(found: Findings, correct: int) -> Findings:
-    return replace(found, audit={**found.audit, "correct": correct})
+def with_correct(result: Result, correct: int) -> Result:
+    return replace(result, audit={**result.audit, "correct": correct})
 
 
-def stating(found: Findings, epsilon: float) -> Findings:
-    return replace(found, statement=replace(found.statement, epsilon=epsilon))
+def stating(result: Result, epsilon: float) -> Result:
+    return replace(result, statement=replace(result.statement, epsilon=epsilon))
 
 
-def test_true_claims_stand(sweep: list[Findings], canaries: list[Findings]) -> None:
+def test_true_claims_stand(sweep: list[Result], canaries: list[Result]) -> None:
     assert violations([*sweep, *canaries]) == []
     assert violations([]) == []
 
 
 @pytest.mark.parametrize("claims", [1, 2, 5])
-def test_the_level_is_shared_by_all_claims(make_violated: Callable[..., Findings], claims: int) -> None:
-    found = make_violated()
+def test_the_level_is_shared_by_all_claims(make_violated: Callable[..., Result], claims: int) -> None:
+    result = make_violated()
     others = [make_violated(strength=64, run=f"another {i}") for i in range(claims - 1)]
-    (violation,) = violations([*others, found])
-    assert violation.level == level_of([*others, found]) == pytest.approx(0.05 / claims)
+    (violation,) = violations([*others, result])
+    assert violation.level == level_of([*others, result]) == pytest.approx(0.05 / claims)
     assert violation.bound == one_run(500, 100, 99, 1e-5, 0.05 / claims)
 
 
-def test_a_bound_that_holds_alone_may_not_hold_among_many(make_violated: Callable[..., Findings]) -> None:
-    found = make_violated()
+def test_a_bound_that_holds_alone_may_not_hold_among_many(make_violated: Callable[..., Result]) -> None:
+    result = make_violated()
     between = (one_run(500, 100, 99, 1e-5, 0.05) + one_run(500, 100, 99, 1e-5, 0.05 / 8)) / 2
-    found = stating(found, between)
-    assert violations([found])
-    assert violations([found, *(make_violated(strength=64, run=f"another {i}") for i in range(7))]) == []
+    result = stating(result, between)
+    assert violations([result])
+    assert violations([result, *(make_violated(strength=64, run=f"another {i}") for i in range(7))]) == []
 
 
-def test_the_claim_itself_is_no_violation(make_violated: Callable[..., Findings]) -> None:
+def test_the_claim_itself_is_no_violation(make_violated: Callable[..., Result]) -> None:
     bound = one_run(500, 100, 99, 1e-5, 0.05)
     assert violations([stating(make_violated(), bound)]) == []
     assert violations([stating(make_violated(), bound - 1e-6)])
 
 
-def test_delta_is_that_of_the_claim(make_violated: Callable[..., Findings]) -> None:
-    found = make_violated()
-    loose = replace(found, statement=replace(found.statement, delta=1e-3))
-    assert violations([found])[0].bound > one_run(500, 100, 99, 1e-3, 0.05)
+def test_delta_is_that_of_the_claim(make_violated: Callable[..., Result]) -> None:
+    result = make_violated()
+    loose = replace(result, statement=replace(result.statement, delta=1e-3))
+    assert violations([result])[0].bound > one_run(500, 100, 99, 1e-3, 0.05)
     assert [violation.bound for violation in violations([loose])] == [one_run(500, 100, 99, 1e-3, 0.05)]
 
 
-def test_only_the_one_run_bound_fails(make_violated: Callable[..., Findings]) -> None:
-    found = with_correct(make_violated(), 50)
-    assert found.audit["bounds"]["one_run"] > 2 and found.audit["bounds"]["gdp"] > 1  # as shown, for other counts
-    assert violations([found]) == []
+def test_only_the_one_run_bound_fails(make_violated: Callable[..., Result]) -> None:
+    result = with_correct(make_violated(), 50)
+    assert result.audit["bounds"]["one_run"] > 2 and result.audit["bounds"]["gdp"] > 1  # as shown, for other counts
+    assert violations([result]) == []
 
 
 @pytest.mark.parametrize("why", ["no claim", "not about these attacks", "behind a guard", "no audit"])
-def test_what_is_not_tested(make_violated: Callable[..., Findings], why: str) -> None:
-    found = make_violated()
+def test_what_is_not_tested(make_violated: Callable[..., Result], why: str) -> None:
+    result = make_violated()
     other = {
-        "no claim": replace(found, statement=replace(found.statement, guarantee=False)),
-        "not about these attacks": replace(found, bounded=False),
-        "behind a guard": replace(found, guard="topk"),
-        "no audit": replace(found, audit={}),
+        "no claim": replace(result, statement=replace(result.statement, guarantee=False)),
+        "not about these attacks": replace(result, bounded=False),
+        "behind a guard": replace(result, guard="topk"),
+        "no audit": replace(result, audit={}),
     }[why]
     assert violations([other]) == []
-    assert level_of([found, other]) == pytest.approx(0.025 if why == "no audit" else 0.05)
+    assert level_of([result, other]) == pytest.approx(0.025 if why == "no audit" else 0.05)
 
 
-def test_few_guesses_cannot_refute(make_violated: Callable[..., Findings]) -> None:
-    found = make_violated()
-    assert is_refutable(found, 0.05) and not is_refutable(stating(found, 16), 0.05)
-    few = replace(found, audit={**found.audit, "guesses": 4, "correct": 4})
+def test_few_guesses_cannot_refute(make_violated: Callable[..., Result]) -> None:
+    result = make_violated()
+    assert is_refutable(result, 0.05) and not is_refutable(stating(result, 16), 0.05)
+    few = replace(result, audit={**result.audit, "guesses": 4, "correct": 4})
     assert not is_refutable(few, 0.05)

@@ -10,21 +10,21 @@ import pytest
 
 from palisade.evaluation.curves import ceiling, check_comparable, ordered, series
 from palisade.evaluation.figures.style import looks
-from palisade.evaluation.findings import Findings
+from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
 from palisade.evaluation.titles import setting, title
 
 
-def changed(found: Findings, **keys: object) -> Findings:
+def changed(result: Result, **keys: object) -> Result:
     """The same run with other configuration keys, dots for nesting."""
-    config = {key: dict(value) if isinstance(value, dict) else value for key, value in found.config.items()}
+    config = {key: dict(value) if isinstance(value, dict) else value for key, value in result.config.items()}
     for key, value in keys.items():
         group, _, name = key.rpartition("__")
         (config[group] if group else config)[name] = value
-    return replace(found, config=config)
+    return replace(result, config=config)
 
 
-def test_a_sweep_over_defenses_is_comparable(sweep: list[Findings]) -> None:
+def test_a_sweep_over_defenses_is_comparable(sweep: list[Result]) -> None:
     check_comparable(sweep)
 
 
@@ -40,16 +40,16 @@ def test_a_sweep_over_defenses_is_comparable(sweep: list[Findings]) -> None:
         {"data__root": "elsewhere"},
     ],
 )
-def test_what_may_differ(make_findings: Callable[..., Findings], keys: dict[str, object]) -> None:
-    found = make_findings()
-    check_comparable([found, changed(found, **keys)])
+def test_what_may_differ(make_result: Callable[..., Result], keys: dict[str, object]) -> None:
+    result = make_result()
+    check_comparable([result, changed(result, **keys)])
 
 
-def test_other_keys_are_named_with_their_values_and_the_remedy(make_findings: Callable[..., Findings]) -> None:
-    found = make_findings()
-    other = replace(changed(found, trainer__epochs=80, split__pool=0.5), folder="runs/digits/other")
+def test_other_keys_are_named_with_their_values_and_the_remedy(make_result: Callable[..., Result]) -> None:
+    result = make_result()
+    other = replace(changed(result, trainer__epochs=80, split__pool=0.5), folder="runs/digits/other")
     with pytest.raises(ValueError) as error:
-        check_comparable([found, found, other])
+        check_comparable([result, result, other])
     assert str(error.value) == (
         "split.pool=0.7 and 0.5, trainer.epochs=40 and 80 differ between runs/digits/mlp-none-None and"
         " runs/digits/other; runs on one curve may differ only in defense, guard, canary, fleet and seed, choose some"
@@ -58,19 +58,19 @@ def test_other_keys_are_named_with_their_values_and_the_remedy(make_findings: Ca
 
 
 @pytest.mark.parametrize("key", ["names__network", "data__name", "membership__share", "network__hidden"])
-def test_network_data_and_membership_must_agree(make_findings: Callable[..., Findings], key: str) -> None:
-    found = make_findings()
+def test_network_data_and_membership_must_agree(make_result: Callable[..., Result], key: str) -> None:
+    result = make_result()
     with pytest.raises(ValueError, match=key.replace("__", r"\.")):
-        series([found, changed(found, **{key: "another"})])
+        series([result, changed(result, **{key: "another"})])
 
 
-def test_a_key_that_only_one_run_has_differs(make_findings: Callable[..., Findings]) -> None:
-    found = make_findings()
+def test_a_key_that_only_one_run_has_differs(make_result: Callable[..., Result]) -> None:
+    result = make_result()
     with pytest.raises(ValueError, match=r"trainer\.clip=None"):
-        check_comparable([found, changed(found, trainer__clip=1)])
+        check_comparable([result, changed(result, trainer__clip=1)])
 
 
-def test_the_undefended_run_comes_first_then_strengths_rise(sweep: list[Findings]) -> None:
+def test_the_undefended_run_comes_first_then_strengths_rise(sweep: list[Result]) -> None:
     lines = series(sweep)
     assert [line.name for line in lines] == ["undefended", "dp_sgd", "l2"]
     assert lines[0].undefended and not lines[1].undefended
@@ -80,15 +80,15 @@ def test_the_undefended_run_comes_first_then_strengths_rise(sweep: list[Findings
     assert ordered(reversed(sweep)) == ordered(sweep)  # type: ignore[arg-type]
 
 
-def test_a_point_is_the_strongest_attack(sweep: list[Findings]) -> None:
+def test_a_point_is_the_strongest_attack(sweep: list[Result]) -> None:
     for line in series(sweep):
         for point in line.points:
-            tprs = [row.value for row in point.findings.rows if row.metric == "tpr@1%fpr" and row.group == "all"]
+            tprs = [row.value for row in point.result.rows if row.metric == "tpr@1%fpr" and row.group == "all"]
             assert point.leakage.value == max(tpr for tpr in tprs if tpr is not None)
 
 
-def test_guards_and_seeds_have_lines_of_their_own(make_findings: Callable[..., Findings]) -> None:
-    runs = [make_findings(), make_findings(guard="topk"), make_findings(seed=1)]
+def test_guards_and_seeds_have_lines_of_their_own(make_result: Callable[..., Result]) -> None:
+    runs = [make_result(), make_result(guard="topk"), make_result(seed=1)]
     assert [line.name for line in series(runs)] == [
         "undefended (seed 0)",
         "undefended (seed 1)",
@@ -96,8 +96,8 @@ def test_guards_and_seeds_have_lines_of_their_own(make_findings: Callable[..., F
     ]
 
 
-def test_a_guard_extends_the_line_of_its_defense(make_findings: Callable[..., Findings]) -> None:
-    runs = [make_findings("l2", strength=x, guard="topk", guard_strength=k) for x in (0.1, 0.01) for k in (3, 1)]
+def test_a_guard_extends_the_line_of_its_defense(make_result: Callable[..., Result]) -> None:
+    runs = [make_result("l2", strength=x, guard="topk", guard_strength=k) for x in (0.1, 0.01) for k in (3, 1)]
     (line,) = series(runs)
     assert line.name == line.defense == "l2 + topk"
     assert [point.label for point in line.points] == ["0.01 + 1", "0.01 + 3", "0.1 + 1", "0.1 + 3"]
@@ -105,9 +105,9 @@ def test_a_guard_extends_the_line_of_its_defense(make_findings: Callable[..., Fi
 
 
 def test_views_of_one_run_are_comparable_and_differ_in_looks(
-    make_findings: Callable[..., Findings], make_guarded: Callable[..., Findings]
+    make_result: Callable[..., Result], make_guarded: Callable[..., Result]
 ) -> None:
-    bare = make_findings()
+    bare = make_result()
     guarded = make_guarded(bare, "topk", 3, 0.5)
     assert guarded.config == bare.config and guarded.folder == bare.folder and guarded.run != bare.run
     undefended, behind = series([guarded, bare])
@@ -117,13 +117,13 @@ def test_views_of_one_run_are_comparable_and_differ_in_looks(
 
 
 @pytest.mark.parametrize("role", ["reference", "validation"])
-def test_other_roles_must_agree_as_well(make_findings: Callable[..., Findings], role: str) -> None:
-    found = make_findings()
+def test_other_roles_must_agree_as_well(make_result: Callable[..., Result], role: str) -> None:
+    result = make_result()
     with pytest.raises(ValueError, match=rf"split\.{role}=None and 0\.1"):
-        check_comparable([found, changed(found, **{f"split__{role}": 0.1})])
+        check_comparable([result, changed(result, **{f"split__{role}": 0.1})])
 
 
-def test_canaries_have_lines_beside_those_of_their_defense(sweep: list[Findings], canaries: list[Findings]) -> None:
+def test_canaries_have_lines_beside_those_of_their_defense(sweep: list[Result], canaries: list[Result]) -> None:
     lines = series([*canaries, *sweep])
     assert [(line.name, line.defense, line.canary) for line in lines] == [
         ("undefended", "undefended", "none"),
@@ -142,21 +142,21 @@ def test_canaries_have_lines_beside_those_of_their_defense(sweep: list[Findings]
     assert drawn[lines[1].name].stroke != drawn[lines[2].name].stroke
 
 
-def test_runs_with_canaries_follow_the_run_without(sweep: list[Findings], canaries: list[Findings]) -> None:
-    titles = [title(found) for found in ordered([*canaries, *sweep])]
+def test_runs_with_canaries_follow_the_run_without(sweep: list[Result], canaries: list[Result]) -> None:
+    titles = [title(result) for result in ordered([*canaries, *sweep])]
     assert titles[:3] == ["undefended", "undefended with label_noise canaries", "undefended with ood canaries"]
     assert titles[titles.index("dp_sgd ε=4") + 1] == "dp_sgd ε=4 with label_noise canaries"
     assert setting(canaries[2]) == "dp_sgd ε=4"
 
 
-def test_what_cannot_be_resolved_has_no_point(make_findings: Callable[..., Findings]) -> None:
-    (line,) = series([make_findings(nonmembers=50)])
+def test_what_cannot_be_resolved_has_no_point(make_result: Callable[..., Result]) -> None:
+    (line,) = series([make_result(nonmembers=50)])
     assert len(line.runs) == 1 and line.points == []
-    (line,) = series([make_findings(roc={}, skipped={"lira": "models=1"})])
+    (line,) = series([make_result(roc={}, skipped={"lira": "models=1"})])
     assert line.points == []
 
 
-def test_ceilings_are_those_of_the_claim(sweep: list[Findings]) -> None:
+def test_ceilings_are_those_of_the_claim(sweep: list[Result]) -> None:
     fpr = np.array([0.001, 0.01, 0.1])
     undefended, strong, *_ = ordered(sweep)
     assert ceiling(undefended, fpr) is None

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from palisade.evaluation.findings import Findings, Row
 from palisade.evaluation.flags.dominance import dominated
+from palisade.evaluation.result import Result, Row
 from palisade.targets.statement import Statement
 
 CLIPPED = Statement(guarantee=False, epsilon=math.inf, noise_multiplier=0.0)
@@ -18,34 +18,32 @@ PRIVATE = Statement(guarantee=True, epsilon=64.0, delta=1e-5, accountant="PRV")
 
 
 @pytest.fixture
-def dp(make_findings: Callable[..., Findings]) -> Callable[..., Findings]:
-    return lambda **own: make_findings(
+def dp(make_result: Callable[..., Result]) -> Callable[..., Result]:
+    return lambda **own: make_result(
         "dp_sgd", **{"strength": 64, "statement": PRIVATE, "accuracy": 0.9, "separation": 0.3} | own
     )
 
 
 @pytest.fixture
-def heuristic(make_findings: Callable[..., Findings]) -> Callable[..., Findings]:
-    return lambda **own: make_findings("hamp", **{"strength": 0.5, "accuracy": 0.9, "separation": 0.8} | own)
+def heuristic(make_result: Callable[..., Result]) -> Callable[..., Result]:
+    return lambda **own: make_result("hamp", **{"strength": 0.5, "accuracy": 0.9, "separation": 0.8} | own)
 
 
-def test_equal_accuracy_and_clearly_less_leakage(
-    dp: Callable[..., Findings], heuristic: Callable[..., Findings]
-) -> None:
-    found = heuristic()
-    (flag,) = dominated(found, [found, dp()])
+def test_equal_accuracy_and_clearly_less_leakage(dp: Callable[..., Result], heuristic: Callable[..., Result]) -> None:
+    result = heuristic()
+    (flag,) = dominated(result, [result, dp()])
     assert flag.name == "dominated by DP-SGD"
     assert "dp_sgd ε=64 is at least as useful (90.0 % against 90.0 % test accuracy)" in flag.sentence
     assert "at 1 % FPR (2.1 % against 6.3 %). It has a guarantee besides." in flag.sentence
 
 
 def test_clipping_alone_counts_and_the_smallest_epsilon_is_told(
-    dp: Callable[..., Findings], heuristic: Callable[..., Findings]
+    dp: Callable[..., Result], heuristic: Callable[..., Result]
 ) -> None:
-    found, clipped = heuristic(), dp(strength=math.inf, statement=CLIPPED)
-    (flag,) = dominated(found, [found, clipped])
+    result, clipped = heuristic(), dp(strength=math.inf, statement=CLIPPED)
+    (flag,) = dominated(result, [result, clipped])
     assert "dp_sgd ε=∞" in flag.sentence and "It proves nothing either." in flag.sentence
-    (flag,) = dominated(found, [clipped, found, dp()])
+    (flag,) = dominated(result, [clipped, result, dp()])
     assert "dp_sgd ε=64" in flag.sentence
 
 
@@ -64,53 +62,53 @@ def test_clipping_alone_counts_and_the_smallest_epsilon_is_told(
         {"nonmembers": 50},  # nothing resolved
     ],
 )
-def test_not_dominated(dp: Callable[..., Findings], heuristic: Callable[..., Findings], own: dict[str, Any]) -> None:
-    found = heuristic()
-    assert not list(dominated(found, [found, dp(**own)]))
+def test_not_dominated(dp: Callable[..., Result], heuristic: Callable[..., Result], own: dict[str, Any]) -> None:
+    result = heuristic()
+    assert not list(dominated(result, [result, dp(**own)]))
 
 
-def test_canaries_are_compared_with_canaries(dp: Callable[..., Findings], heuristic: Callable[..., Findings]) -> None:
-    found = heuristic(canary="ood")
-    assert list(dominated(found, [found, dp(canary="ood")]))
-    assert not list(dominated(found, [found, dp(canary="label_noise")]))
-    assert not list(dominated(found, [found, dp()]))
+def test_canaries_are_compared_with_canaries(dp: Callable[..., Result], heuristic: Callable[..., Result]) -> None:
+    result = heuristic(canary="ood")
+    assert list(dominated(result, [result, dp(canary="ood")]))
+    assert not list(dominated(result, [result, dp(canary="label_noise")]))
+    assert not list(dominated(result, [result, dp()]))
 
 
 @pytest.mark.parametrize("defense", ["dp_sgd", "selena(dp_sgd)", "pate", "none"])
 def test_neither_private_training_nor_the_undefended_run_is_dominated(
-    make_findings: Callable[..., Findings], dp: Callable[..., Findings], defense: str
+    make_result: Callable[..., Result], dp: Callable[..., Result], defense: str
 ) -> None:
     statement = Statement.none() if defense == "none" else replace(PRIVATE, epsilon=256.0)
-    found = make_findings(defense, accuracy=0.9, separation=0.9, statement=statement)
-    assert not list(dominated(found, [found, dp()]))
+    result = make_result(defense, accuracy=0.9, separation=0.9, statement=statement)
+    assert not list(dominated(result, [result, dp()]))
 
 
 def test_the_undefended_models_behind_a_guard_can_be(
-    make_findings: Callable[..., Findings], dp: Callable[..., Findings]
+    make_result: Callable[..., Result], dp: Callable[..., Result]
 ) -> None:
-    found = make_findings(accuracy=0.9, guard="topk", guard_strength=3)
-    assert list(dominated(found, [found, dp()]))
+    result = make_result(accuracy=0.9, guard="topk", guard_strength=3)
+    assert list(dominated(result, [result, dp()]))
 
 
 @pytest.mark.parametrize("defense", ["selena(dp_sgd)", "pate"])
 def test_only_dp_sgd_dominates(
-    make_findings: Callable[..., Findings], heuristic: Callable[..., Findings], defense: str
+    make_result: Callable[..., Result], heuristic: Callable[..., Result], defense: str
 ) -> None:
-    found = heuristic()
-    other = make_findings(defense, accuracy=0.95, separation=0.1, statement=PRIVATE)
-    assert not list(dominated(found, [found, other]))
-    assert list(dominated(found, [found, replace(other, defense="dp_sgd(label_smoothing)")]))
+    result = heuristic()
+    other = make_result(defense, accuracy=0.95, separation=0.1, statement=PRIVATE)
+    assert not list(dominated(result, [result, other]))
+    assert list(dominated(result, [result, replace(other, defense="dp_sgd(label_smoothing)")]))
 
 
-def test_ties_are_no_protection(dp: Callable[..., Findings], heuristic: Callable[..., Findings]) -> None:
-    found, other = heuristic(), dp()
+def test_ties_are_no_protection(dp: Callable[..., Result], heuristic: Callable[..., Result]) -> None:
+    result, other = heuristic(), dp()
     tied = replace(other, rows=[*other.rows, Row(metric="tied@1%fpr", value=0.5, attack="lira")])
-    assert not list(dominated(found, [found, tied]))
+    assert not list(dominated(result, [result, tied]))
 
 
 def test_a_refuted_claim_dominates_nobody(
-    make_violated: Callable[..., Findings], heuristic: Callable[..., Findings]
+    make_violated: Callable[..., Result], heuristic: Callable[..., Result]
 ) -> None:
-    found, broken = heuristic(), make_violated(accuracy=0.9, separation=0.1)
-    assert not list(dominated(found, [found, broken]))
-    assert list(dominated(found, [found, replace(broken, audit={})]))
+    result, broken = heuristic(), make_violated(accuracy=0.9, separation=0.1)
+    assert not list(dominated(result, [result, broken]))
+    assert list(dominated(result, [result, replace(broken, audit={})]))

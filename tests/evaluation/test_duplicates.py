@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
-from palisade.evaluation.findings import Findings, Row
 from palisade.evaluation.flags.duplicates import DUPLICATES, duplicated, duplicated_share
+from palisade.evaluation.result import Result, Row
 
 NOBODY = np.array([], dtype=np.int64)
 
@@ -77,14 +77,12 @@ def test_by_hand(x: list[list[int]], y: list[int], own: dict[str, Any], share: f
 
 
 @pytest.mark.parametrize(("share", "flagged"), [(0.2, True), (0.0101, True), (0.01, False), (0.0, False)])
-def test_more_than_one_in_a_hundred_is_flagged(
-    make_findings: Callable[..., Findings], share: float, flagged: bool
-) -> None:
-    found = make_findings()
-    told = list(duplicated(replace(found, rows=[*found.rows, Row(metric=DUPLICATES, value=share)])))
+def test_more_than_one_in_a_hundred_is_flagged(make_result: Callable[..., Result], share: float, flagged: bool) -> None:
+    result = make_result()
+    told = list(duplicated(replace(result, rows=[*result.rows, Row(metric=DUPLICATES, value=share)])))
     assert [flag.name for flag in told] == (["duplicates"] if flagged else [])
     assert not flagged or f"{100 * share:.1f} % of the records have an exact copy" in told[0].sentence
 
 
-def test_findings_without_the_number_are_not_flagged(make_findings: Callable[..., Findings]) -> None:
-    assert not list(duplicated(make_findings()))
+def test_results_without_the_number_are_not_flagged(make_result: Callable[..., Result]) -> None:
+    assert not list(duplicated(make_result()))

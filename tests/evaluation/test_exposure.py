@@ -19,9 +19,9 @@ from sklearn.metrics import roc_auc_score
 
 from palisade.attacks import LiRA, LossThreshold, View
 from palisade.evaluation.figures.exposure_plot import GRID, exposure
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.measuring.exposure import COLUMNS, Exposure, exposed_csv
 from palisade.evaluation.measuring.half_fleets import ASSUMED, over_dispersion, part_of
+from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.metrics import roc_points
 
 
@@ -160,8 +160,8 @@ def test_json_brings_it_back() -> None:
     np.testing.assert_allclose(again.auc, exposed.auc, atol=1e-6)
 
 
-def test_csv_holds_every_record_once_the_most_exposed_first(make_findings: Callable[..., Findings]) -> None:
-    runs = [make_findings(), make_findings("l2", strength=0.1, separation=0.4)]
+def test_csv_holds_every_record_once_the_most_exposed_first(make_result: Callable[..., Result]) -> None:
+    runs = [make_result(), make_result("l2", strength=0.1, separation=0.4)]
     lines = list(csv.DictReader(io.StringIO(exposed_csv(runs))))
     assert tuple(lines[0]) == COLUMNS and len(lines) == 2 * 1258
     values = [tuple(float(line[name] or -1) for name in ("low", "exposure", "auc")) for line in lines]
@@ -171,7 +171,7 @@ def test_csv_holds_every_record_once_the_most_exposed_first(make_findings: Calla
     top = record.order[0]
     assert lines[0]["run"] == runs[0].run and lines[0]["record"] == str(record.record[top])
     assert lines[0]["class"] == str(record.label[top]) and lines[0]["models"] == str(record.models[top])
-    assert exposed_csv([make_findings(exposed={})]) == ",".join(COLUMNS) + "\n"
+    assert exposed_csv([make_result(exposed={})]) == ",".join(COLUMNS) + "\n"
 
 
 def line(axes: Axes, label: str) -> np.ndarray:
@@ -179,7 +179,7 @@ def line(axes: Axes, label: str) -> np.ndarray:
     return np.asarray(found.get_xydata())
 
 
-def test_the_plot_counts_records_above_each_share(sweep: list[Findings], canaries: list[Findings]) -> None:
+def test_the_plot_counts_records_above_each_share(sweep: list[Result], canaries: list[Result]) -> None:
     (axes,) = exposure([*sweep, *canaries]).axes
     for found in (sweep[-1], canaries[0]):
         exposed = Exposure.from_json(found.exposed)
@@ -194,8 +194,8 @@ def test_the_plot_counts_records_above_each_share(sweep: list[Findings], canarie
     assert len(texts) == len(sweep) + len(canaries) + 1 and texts[-1] == "guessing"
 
 
-def test_guessing_is_the_binomial_of_each_record(make_findings: Callable[..., Findings]) -> None:
-    found = make_findings()
+def test_guessing_is_the_binomial_of_each_record(make_result: Callable[..., Result]) -> None:
+    found = make_result()
     models = Exposure.from_json(found.exposed).models
     (axes,) = exposure([found]).axes
     (guessing,) = [line.get_ydata() for line in axes.lines if line.get_label() not in ("undefended",)][:1]
@@ -203,6 +203,6 @@ def test_guessing_is_the_binomial_of_each_record(make_findings: Callable[..., Fi
     assert np.asarray(guessing)[99] == pytest.approx(expected)
 
 
-def test_nothing_to_draw_is_said(make_findings: Callable[..., Findings]) -> None:
-    with pytest.raises(ValueError, match="findings hold no exposure of single records; evaluate the runs anew"):
-        exposure([make_findings(exposed={})])
+def test_nothing_to_draw_is_said(make_result: Callable[..., Result]) -> None:
+    with pytest.raises(ValueError, match="results hold no exposure of single records; evaluate the runs anew"):
+        exposure([make_result(exposed={})])

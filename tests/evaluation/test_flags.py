@@ -8,24 +8,24 @@ from dataclasses import replace
 import pytest
 
 from palisade.evaluation.claims import violations
-from palisade.evaluation.findings import AUC, Findings
 from palisade.evaluation.flags.flags import flags, meanings
+from palisade.evaluation.result import AUC, Result
 
 
-def names(found: Findings, *others: Findings) -> list[str]:
-    return [flag.name for flag in flags(found, [found, *others])]
+def names(result: Result, *others: Result) -> list[str]:
+    return [flag.name for flag in flags(result, [result, *others])]
 
 
-def with_auc(found: Findings, attack: str, value: float, high: float, low: float = 0.0) -> Findings:
+def with_auc(result: Result, attack: str, value: float, high: float, low: float = 0.0) -> Result:
     rows = [
         replace(row, value=value, low=low, high=high) if (row.metric, row.attack) == (AUC, attack) else row
-        for row in found.rows
+        for row in result.rows
     ]
-    return replace(found, rows=rows)
+    return replace(result, rows=rows)
 
 
-def test_a_large_run_has_no_flags(make_findings: Callable[..., Findings]) -> None:
-    assert names(make_findings(nonmembers=10_000)) == []
+def test_a_large_run_has_no_flags(make_result: Callable[..., Result]) -> None:
+    assert names(make_result(nonmembers=10_000)) == []
 
 
 @pytest.mark.parametrize(
@@ -40,58 +40,58 @@ def test_a_large_run_has_no_flags(make_findings: Callable[..., Findings]) -> Non
     ],
 )
 def test_small_fprs_need_nonmembers_per_model(
-    make_findings: Callable[..., Findings], nonmembers: int, expected: list[str]
+    make_result: Callable[..., Result], nonmembers: int, expected: list[str]
 ) -> None:
-    assert names(make_findings(nonmembers=nonmembers)) == expected
+    assert names(make_result(nonmembers=nonmembers)) == expected
 
 
-def test_sentences_say_the_numbers(make_findings: Callable[..., Findings]) -> None:
-    found = make_findings(nonmembers=200)
-    unresolved, coarse = flags(found, [found])
+def test_sentences_say_the_numbers(make_result: Callable[..., Result]) -> None:
+    result = make_result(nonmembers=200)
+    unresolved, coarse = flags(result, [result])
     assert "0.1 % FPR cannot be measured" in unresolved.sentence and "It takes 1000" in unresolved.sentence
     assert "1 % FPR rests on fewer than 5" in coarse.sentence and "It takes 500 non-members" in coarse.sentence
 
 
 @pytest.mark.parametrize(("value", "high", "flagged"), [(0.4, 0.45, True), (0.4, 0.5, False), (0.49, 0.52, False)])
 def test_auc_below_half_counts_only_beyond_its_interval(
-    make_findings: Callable[..., Findings], value: float, high: float, flagged: bool
+    make_result: Callable[..., Result], value: float, high: float, flagged: bool
 ) -> None:
-    found = with_auc(make_findings(nonmembers=10_000), "loss", value, high)
-    assert names(found) == (["AUC<½"] if flagged else [])
-    assert not flagged or "AUC of loss is 0.400" in flags(found, [found])[0].sentence
+    result = with_auc(make_result(nonmembers=10_000), "loss", value, high)
+    assert names(result) == (["AUC<½"] if flagged else [])
+    assert not flagged or "AUC of loss is 0.400" in flags(result, [result])[0].sentence
 
 
-def test_epsilon_above_ten_is_vacuous_only_as_a_guarantee(sweep: list[Findings]) -> None:
-    flagged = {found.strength for found in sweep if "ε vacuous" in names(found)}
+def test_epsilon_above_ten_is_vacuous_only_as_a_guarantee(sweep: list[Result]) -> None:
+    flagged = {result.strength for result in sweep if "ε vacuous" in names(result)}
     assert flagged == {16, 64, 256}  # neither 1 and 4 nor the clip-only run, which claims nothing
 
 
-def test_a_run_without_attacks_has_no_flags(make_findings: Callable[..., Findings]) -> None:
-    assert names(make_findings(roc={})) == []
+def test_a_run_without_attacks_has_no_flags(make_result: Callable[..., Result]) -> None:
+    assert names(make_result(roc={})) == []
 
 
-def test_a_violated_claim_comes_first_with_its_numbers(make_violated: Callable[..., Findings]) -> None:
-    found, other = make_violated(), make_violated(strength=16, run="another")
-    judged = violations([found, other])
-    assert [violation.found.run for violation in judged] == [found.run]
-    first, *_ = flags(found, [found, other])
+def test_a_violated_claim_comes_first_with_its_numbers(make_violated: Callable[..., Result]) -> None:
+    result, other = make_violated(), make_violated(strength=16, run="another")
+    judged = violations([result, other])
+    assert [violation.result.run for violation in judged] == [result.run]
+    first, *_ = flags(result, [result, other])
     assert first.name == "CLAIM VIOLATED"
     assert "not 0.997 as claimed: so many of 100 guesses" in first.sentence and "at most 0.025" in first.sentence
     assert f"ε is above {judged[0].bound:.2f}" in first.sentence and "do not release" in first.sentence
-    assert "CLAIM VIOLATED" not in names(other, found)
+    assert "CLAIM VIOLATED" not in names(other, result)
 
 
 @pytest.mark.parametrize(("fitted", "flagged"), [(0.31, True), (0.5, False), (0.98, False)])
-def test_canaries_that_were_not_learned(make_findings: Callable[..., Findings], fitted: float, flagged: bool) -> None:
-    found = make_findings(nonmembers=10_000, canary="ood", fitted=fitted)
-    assert names(found) == (["canaries unfitted"] if flagged else [])
-    assert not flagged or "Only 31 % of the canaries" in flags(found, [found])[0].sentence
+def test_canaries_that_were_not_learned(make_result: Callable[..., Result], fitted: float, flagged: bool) -> None:
+    result = make_result(nonmembers=10_000, canary="ood", fitted=fitted)
+    assert names(result) == (["canaries unfitted"] if flagged else [])
+    assert not flagged or "Only 31 % of the canaries" in flags(result, [result])[0].sentence
 
 
 def test_meanings_name_the_runs_and_what_stops_a_release_comes_first(
-    make_findings: Callable[..., Findings], make_violated: Callable[..., Findings]
+    make_result: Callable[..., Result], make_violated: Callable[..., Result]
 ) -> None:
-    small = [make_findings(), make_findings("l2", strength=0.1)]
+    small = [make_result(), make_result("l2", strength=0.1)]
     told = meanings([*small, make_violated(nonmembers=10_000)])
     assert list(told) == ["CLAIM VIOLATED", "0.1% unresolved"]
     ((sentence, titles),) = told["0.1% unresolved"].items()

@@ -8,38 +8,38 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from palisade.evaluation.curves import series
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.frontier import frontier, has_frontier
+from palisade.evaluation.result import Result
 from palisade.evaluation.titles import title
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.lists(st.tuples(st.integers(1, 6), st.integers(1, 6)), min_size=1, max_size=8))
-def test_as_a_double_loop_finds(make_findings: Callable[..., Findings], values: list[tuple[int, int]]) -> None:
-    runs = [make_findings("l2", strength=i, accuracy=a / 10, separation=s / 10) for i, (a, s) in enumerate(values)]
+def test_as_a_double_loop_finds(make_result: Callable[..., Result], values: list[tuple[int, int]]) -> None:
+    runs = [make_result("l2", strength=i, accuracy=a / 10, separation=s / 10) for i, (a, s) in enumerate(values)]
     beaten = {(a, s) for a, s in values if any(b >= a and t <= s and (b, t) != (a, s) for b, t in values)}
-    found = [values[int(point.findings.strength or 0)] for point in frontier(series(runs))]
-    assert set(found) == set(values) - beaten and len(found) == len(set(found))
-    assert found == sorted(found)
+    result = [values[int(point.result.strength or 0)] for point in frontier(series(runs))]
+    assert set(result) == set(values) - beaten and len(result) == len(set(result))
+    assert result == sorted(result)
 
 
 def test_masks_refuted_claims_and_canaries_are_no_part_of_it(
-    make_findings: Callable[..., Findings],
-    make_guarded: Callable[..., Findings],
-    make_violated: Callable[..., Findings],
+    make_result: Callable[..., Result],
+    make_guarded: Callable[..., Result],
+    make_violated: Callable[..., Result],
 ) -> None:
-    bare = make_findings(separation=1.2)
+    bare = make_result(separation=1.2)
     weak = [
         make_guarded(bare, "memguard", None, 0.3),
         make_violated(accuracy=0.99, separation=0.1),
-        make_findings("l1", strength=1, canary="ood", accuracy=0.99, separation=0.1),
+        make_result("l1", strength=1, canary="ood", accuracy=0.99, separation=0.1),
     ]
-    l2 = make_findings("l2", strength=0.1, separation=0.7, accuracy=0.95)
-    assert [title(point.findings) for point in frontier(series([bare, l2, *weak]))] == ["l2 0.1", "undefended"]
+    l2 = make_result("l2", strength=0.1, separation=0.7, accuracy=0.95)
+    assert [title(point.result) for point in frontier(series([bare, l2, *weak]))] == ["l2 0.1", "undefended"]
 
 
-def test_it_is_drawn_from_three_lines_on(make_findings: Callable[..., Findings]) -> None:
-    runs = [make_findings(defense, separation=s, accuracy=a) for defense, s, a in (("none", 1, 0.9), ("l1", 0.5, 0.8))]
+def test_it_is_drawn_from_three_lines_on(make_result: Callable[..., Result]) -> None:
+    runs = [make_result(defense, separation=s, accuracy=a) for defense, s, a in (("none", 1, 0.9), ("l1", 0.5, 0.8))]
     assert not has_frontier(series(runs))
-    assert not has_frontier(series([*runs, make_findings("l1", canary="ood")]))
-    assert has_frontier(series([*runs, make_findings("l2", separation=0.7)]))
+    assert not has_frontier(series([*runs, make_result("l1", canary="ood")]))
+    assert has_frontier(series([*runs, make_result("l2", separation=0.7)]))

@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from palisade.evaluation.findings import Findings, tied_at
 from palisade.evaluation.method import Method
+from palisade.evaluation.result import Result, tied_at
 from palisade.evaluation.search.frontier_search import FAILED, RUN, Search, explore, objectives
 from palisade.evaluation.utility import UTILITIES
 
-Make = Callable[..., Findings]
+Make = Callable[..., Result]
 LOSS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
 L2 = {"l2": {"weight_decay": {"low": 1e-3, "high": 1.0, "log": True}}}
 
@@ -31,7 +31,7 @@ class Attempts:
     def __init__(self, make: Make, fails: Callable[[float], BaseException | None] = lambda _: None):
         self.make, self.fails, self.tried = make, fails, []
 
-    def __call__(self, settings: Sequence[str]) -> tuple[str, Findings]:
+    def __call__(self, settings: Sequence[str]) -> tuple[str, Result]:
         strength = float(settings[1].partition("=")[2])
         if (error := self.fails(len(self.tried))) is not None:
             self.tried.append(strength)
@@ -40,8 +40,8 @@ class Attempts:
         return "none", self.make("l2", strength=strength, accuracy=0.99 - 0.1 * strength, separation=1 - 0.8 * strength)
 
 
-def test_more_trials_go_on_where_it_was(make_findings: Make, tmp_path: Path, capsys: Any) -> None:
-    attempts = Attempts(make_findings)
+def test_more_trials_go_on_where_it_was(make_result: Make, tmp_path: Path, capsys: Any) -> None:
+    attempts = Attempts(make_result)
     first = explore(search(2), tmp_path, "study", attempts)
     assert len(first) == len(attempts.tried) == 2
     again = explore(search(2), tmp_path, "study", attempts)
@@ -55,8 +55,8 @@ def test_more_trials_go_on_where_it_was(make_findings: Make, tmp_path: Path, cap
     assert "test accuracy" in printed[0] and "by lira" in printed[0]
 
 
-def test_a_killed_trial_is_tried_again_with_its_values(make_findings: Make, tmp_path: Path) -> None:
-    attempts = Attempts(make_findings, fails=lambda number: SystemExit(9) if number == 1 else None)
+def test_a_killed_trial_is_tried_again_with_its_values(make_result: Make, tmp_path: Path) -> None:
+    attempts = Attempts(make_result, fails=lambda number: SystemExit(9) if number == 1 else None)
     with pytest.raises(SystemExit):
         explore(search(2), tmp_path, "study", attempts)
     trials = explore(search(2), tmp_path, "study", attempts)
@@ -64,8 +64,8 @@ def test_a_killed_trial_is_tried_again_with_its_values(make_findings: Make, tmp_
     assert attempts.tried[2] == attempts.tried[1] and len(attempts.tried) == 3
 
 
-def test_a_failed_trial_keeps_its_reason_and_stops_no_other(make_findings: Make, tmp_path: Path, capsys: Any) -> None:
-    attempts = Attempts(make_findings, fails=lambda number: ValueError("lr=9 diverges") if number == 1 else None)
+def test_a_failed_trial_keeps_its_reason_and_stops_no_other(make_result: Make, tmp_path: Path, capsys: Any) -> None:
+    attempts = Attempts(make_result, fails=lambda number: ValueError("lr=9 diverges") if number == 1 else None)
     trials = explore(search(3), tmp_path, "study", attempts)
     assert [trial.user_attrs.get(FAILED) for trial in trials] == [None, "lr=9 diverges", None]
     assert trials[1].values is None
@@ -74,17 +74,17 @@ def test_a_failed_trial_keeps_its_reason_and_stops_no_other(make_findings: Make,
     assert len(attempts.tried) == 3, "not repeated"
 
 
-def test_only_what_can_be_measured_is_a_point(make_findings: Make, make_violated: Make) -> None:
-    found = make_findings(accuracy=0.9, separation=0.5)
-    assert objectives(found) == (0.9, found.get("tpr@1%fpr", attack="lira").value)
-    row = replace(found.rows[0], metric="test_log_loss", value=0.3)
-    by_loss = replace(found, rows=[*found.rows, row], utility=UTILITIES["log_loss"])
+def test_only_what_can_be_measured_is_a_point(make_result: Make, make_violated: Make) -> None:
+    result = make_result(accuracy=0.9, separation=0.5)
+    assert objectives(result) == (0.9, result.get("tpr@1%fpr", attack="lira").value)
+    row = replace(result.rows[0], metric="test_log_loss", value=0.3)
+    by_loss = replace(result, rows=[*result.rows, row], utility=UTILITIES["log_loss"])
     assert objectives(by_loss)[0] == -0.3, "more is better"
     with pytest.raises(ValueError, match="its test ROC AUC cannot be measured"):
-        objectives(replace(found, utility=UTILITIES["roc_auc"]))
-    auc = found.get("auc", attack="lira")
+        objectives(replace(result, utility=UTILITIES["roc_auc"]))
+    auc = result.get("auc", attack="lira")
     with pytest.raises(ValueError, match="the scores of lira tie"):
-        objectives(replace(found, rows=[*found.rows, replace(auc, metric=tied_at(0.01), value=0.3)]))
+        objectives(replace(result, rows=[*result.rows, replace(auc, metric=tied_at(0.01), value=0.3)]))
     with pytest.raises(ValueError, match="its claim is refuted"):
         objectives(make_violated())
 

@@ -7,17 +7,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from referee_gate import findings, limit_of, normal
+from referee_gate import limit_of, normal, results
 
-from palisade.evaluation.findings import Findings, tpr_at
 from palisade.evaluation.limits.gate import gate
 from palisade.evaluation.limits.limit import EXCEEDED, KEPT, UNDECIDED, Limit
+from palisade.evaluation.result import Result, tpr_at
 
 FIVE = Limit(name="gate", max_tpr=0.05)
 
 
-def test_a_line_for_each_run_and_one_fails_all(make_findings: Callable[..., Findings]) -> None:
-    kept, exceeded = make_findings("l2", strength=0.1, separation=0.2), make_findings(separation=0.9)
+def test_a_line_for_each_run_and_one_fails_all(make_result: Callable[..., Result]) -> None:
+    kept, exceeded = make_result("l2", strength=0.1, separation=0.2), make_result(separation=0.9)
     lines, passed = gate([kept, exceeded], FIVE)
     assert not passed
     assert lines == [
@@ -28,60 +28,60 @@ def test_a_line_for_each_run_and_one_fails_all(make_findings: Callable[..., Find
     assert gate([kept], FIVE)[1]
 
 
-def test_what_cannot_be_measured_does_not_pass(make_findings: Callable[..., Findings]) -> None:
-    lines, passed = gate([make_findings(separation=0.0)], Limit(name="gate", fpr=0.001, max_tpr=0.05))
+def test_what_cannot_be_measured_does_not_pass(make_result: Callable[..., Result]) -> None:
+    lines, passed = gate([make_result(separation=0.0)], Limit(name="gate", fpr=0.001, max_tpr=0.05))
     assert not passed and "EXCEEDED" in lines[1] and "cannot be resolved" in lines[1]
 
 
-def test_fleets_with_canaries_are_gated(make_findings: Callable[..., Findings]) -> None:
-    assert not gate([make_findings(canary="ood", separation=2.0)], FIVE)[1]
+def test_fleets_with_canaries_are_gated(make_result: Callable[..., Result]) -> None:
+    assert not gate([make_result(canary="ood", separation=2.0)], FIVE)[1]
 
 
-def of_few(found: Findings, tprs: list[float]) -> Findings:
-    """The same findings of a fleet of these TPRs; the interval of their mean stays."""
-    rows = [row for row in found.rows if row.model == "all" or row.metric != tpr_at(0.01)]
-    mine = found.get(tpr_at(0.01), attack="lira")
+def of_few(result: Result, tprs: list[float]) -> Result:
+    """The same results of a fleet of these TPRs; the interval of their mean stays."""
+    rows = [row for row in result.rows if row.model == "all" or row.metric != tpr_at(0.01)]
+    mine = result.get(tpr_at(0.01), attack="lira")
     rows += [replace(mine, value=tpr, low=None, high=None, model=k, members=630) for k, tpr in enumerate(tprs)]
-    return replace(found, models=len(tprs), rows=rows)
+    return replace(result, models=len(tprs), rows=rows)
 
 
-def test_fewer_than_four_models_are_refused(make_findings: Callable[..., Findings]) -> None:
-    found = of_few(make_findings(separation=0.2), [0.017] * 3)
-    lines, passed = gate([found], FIVE)
+def test_fewer_than_four_models_are_refused(make_result: Callable[..., Result]) -> None:
+    result = of_few(make_result(separation=0.2), [0.017] * 3)
+    lines, passed = gate([result], FIVE)
     assert not passed and lines[1].startswith("not decided: ") and "models=3 do not tell" in lines[1]
     assert "train at least 4, better fleet.models=16" in lines[1]
-    above = of_few(make_findings(separation=1.5), [0.2] * 3)
+    above = of_few(make_result(separation=1.5), [0.2] * 3)
     assert FIVE.verdict(above, [above]).word == EXCEEDED
 
 
-def test_models_that_differ_widen_the_interval(make_findings: Callable[..., Findings]) -> None:
-    alike = of_few(make_findings(separation=0.2), [0.017] * 8)
+def test_models_that_differ_widen_the_interval(make_result: Callable[..., Result]) -> None:
+    alike = of_few(make_result(separation=0.2), [0.017] * 8)
     assert FIVE.verdict(alike, [alike]).word == KEPT
     assert gate([alike], FIVE)[0][1].endswith("of 8 models, a kind that is one in 4 is missing with probability 10 %")
-    apart = of_few(make_findings(separation=0.2), [0.0, 0.055, 0.0, 0.045])
+    apart = of_few(make_result(separation=0.2), [0.0, 0.055, 0.0, 0.045])
     verdict = FIVE.verdict(apart, [apart])
     assert verdict.word == UNDECIDED and "more models tell, fleet.models=16" in (verdict.why or "")
     # mean 0.025, s 0.0292, half 3.182 · s / 2 = 0.0464
     assert FIVE.highest(apart) is not None and FIVE.highest(apart).high == pytest.approx(0.0714, abs=2e-4)  # type: ignore[union-attr]
 
 
-def test_twins_of_complementary_membership_count_once(make_findings: Callable[..., Findings]) -> None:
-    found = of_few(make_findings(separation=0.2), [0.0, 0.04, 0.04, 0.0])
-    twins = replace(found, config={**found.config, "membership": {"how": "complementary", "share": 0.5}})
-    assert FIVE.verdict(found, [found]).word == UNDECIDED
+def test_twins_of_complementary_membership_count_once(make_result: Callable[..., Result]) -> None:
+    result = of_few(make_result(separation=0.2), [0.0, 0.04, 0.04, 0.0])
+    twins = replace(result, config={**result.config, "membership": {"how": "complementary", "share": 0.5}})
+    assert FIVE.verdict(result, [result]).word == UNDECIDED
     assert FIVE.verdict(twins, [twins]).word == KEPT  # both pairs find 2 %
 
 
-def test_a_model_that_alone_leaks_more_does_not_pass(make_findings: Callable[..., Findings]) -> None:
-    found = of_few(make_findings(separation=0.2), [0.01] * 31 + [0.2])
-    verdict = FIVE.verdict(found, [found])
+def test_a_model_that_alone_leaks_more_does_not_pass(make_result: Callable[..., Result]) -> None:
+    result = of_few(make_result(separation=0.2), [0.01] * 31 + [0.2])
+    verdict = FIVE.verdict(result, [result])
     assert verdict.word == EXCEEDED and "20.0 % by lira in model 31" in (verdict.why or "")
-    luck = of_few(make_findings(separation=0.2), [0.016] * 31 + [0.055])
+    luck = of_few(make_result(separation=0.2), [0.016] * 31 + [0.055])
     assert FIVE.verdict(luck, [luck]).word == KEPT
 
 
 def test_a_leak_at_the_limit_rarely_passes_where_models_differ() -> None:
     rng, limit = np.random.default_rng(7), limit_of(normal)
     for models in (4, 8):
-        fleets = [findings(rng, normal(rng, models)) for _ in range(40)]
-        assert sum(limit.verdict(found, [found]).word == KEPT for found in fleets) <= 4
+        fleets = [results(rng, normal(rng, models)) for _ in range(40)]
+        assert sum(limit.verdict(result, [result]).word == KEPT for result in fleets) <= 4

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.report.summary import summary
 from palisade.evaluation.report.writing import _strict_json
+from palisade.evaluation.result import Result
 
 ROOT = Path(__file__).parents[2]
 FACTS: dict[str, Any] = {
@@ -23,7 +23,7 @@ FACTS: dict[str, Any] = {
 
 
 @pytest.fixture
-def report(sweep: Sequence[Findings], tmp_path: Path) -> Path:
+def report(sweep: Sequence[Result], tmp_path: Path) -> Path:
     content = json.loads(_strict_json(summary(sweep, "python evaluate.py data=digits")))
     content["released"]["facts"] = FACTS
     (tmp_path / "report.json").write_text(json.dumps(content))

@@ -7,78 +7,76 @@ from dataclasses import replace
 
 import pytest
 
-from palisade.evaluation.findings import Findings, tied_at, tpr_at
 from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.result import Result, tied_at, tpr_at
 
-Make = Callable[..., Findings]
+Make = Callable[..., Result]
 
 
 def limit(max_tpr: float = 0.05, fpr: float | None = None) -> Limit:
     return Limit(name="gate", max_tpr=max_tpr, fpr=fpr)
 
 
-def changed(found: Findings, attack: str, metric: str, **values: float | None) -> Findings:
-    """The same findings with other numbers of one attack."""
+def changed(result: Result, attack: str, metric: str, **values: float | None) -> Result:
+    """The same results with other numbers of one attack."""
     rows = [
         replace(row, **values)
         if (row.attack, row.metric, row.model, row.group) == (attack, metric, "all", "all")
         else row
-        for row in found.rows
+        for row in result.rows
     ]
-    return replace(found, rows=rows)
+    return replace(result, rows=rows)
 
 
-def test_the_upper_end_decides_not_the_value(make_findings: Make) -> None:
-    found = changed(make_findings(separation=0.3), "lira", tpr_at(0.01), value=0.03, low=0.02, high=0.06)
-    assert limit(0.06).objection(found, [found]) is None
-    assert limit(0.05).objection(found, [found]) == "3.0 % [2.0–6.0] by lira may be more"
+def test_the_upper_end_decides_not_the_value(make_result: Make) -> None:
+    result = changed(make_result(separation=0.3), "lira", tpr_at(0.01), value=0.03, low=0.02, high=0.06)
+    assert limit(0.06).objection(result, [result]) is None
+    assert limit(0.05).objection(result, [result]) == "3.0 % [2.0–6.0] by lira may be more"
 
 
-def test_an_attack_counts_by_its_upper_end_even_where_another_finds_more(make_findings: Make) -> None:
-    found = changed(make_findings(separation=0.3), "loss", tpr_at(0.01), value=0.021, low=0.001, high=0.09)
-    assert found.strongest == "lira"
-    assert limit(0.06).objection(found, [found]) == "2.1 % [0.1–9.0] by loss may be more"
+def test_an_attack_counts_by_its_upper_end_even_where_another_finds_more(make_result: Make) -> None:
+    result = changed(make_result(separation=0.3), "loss", tpr_at(0.01), value=0.021, low=0.001, high=0.09)
+    assert result.strongest == "lira"
+    assert limit(0.06).objection(result, [result]) == "2.1 % [0.1–9.0] by loss may be more"
 
 
-def test_it_is_kept_at_the_fpr_that_was_asked_for(make_findings: Make) -> None:
-    found = make_findings(separation=0.3, nonmembers=2000)
-    found = changed(found, "lira", tpr_at(0.001), value=0.03, low=0.02, high=0.06)
-    assert limit(0.05).objection(found, [found]) is None
-    assert "6.0] by lira may be more" in (limit(0.05, 0.001).objection(found, [found]) or "")
+def test_it_is_kept_at_the_fpr_that_was_asked_for(make_result: Make) -> None:
+    result = make_result(separation=0.3, nonmembers=2000)
+    result = changed(result, "lira", tpr_at(0.001), value=0.03, low=0.02, high=0.06)
+    assert limit(0.05).objection(result, [result]) is None
+    assert "6.0] by lira may be more" in (limit(0.05, 0.001).objection(result, [result]) or "")
 
 
-def test_what_cannot_be_resolved_is_not_kept(make_findings: Make) -> None:
-    found = make_findings(separation=0.0, nonmembers=628)
-    assert limit(0.05, 0.001).objection(found, [found]) == (
+def test_what_cannot_be_resolved_is_not_kept(make_result: Make) -> None:
+    result = make_result(separation=0.0, nonmembers=628)
+    assert limit(0.05, 0.001).objection(result, [result]) == (
         "0.1 % FPR cannot be resolved: it takes 1000 non-members a model, that is more records"
     )
-    one = changed(make_findings(separation=0.0), "lira_offline", tpr_at(0.01), value=None, low=None, high=None)
+    one = changed(make_result(separation=0.0), "lira_offline", tpr_at(0.01), value=None, low=None, high=None)
     assert "cannot be resolved" in (limit().objection(one, [one]) or "")
-    bare = changed(make_findings(separation=0.0), "lira_offline", tpr_at(0.01), low=None, high=None)
+    bare = changed(make_result(separation=0.0), "lira_offline", tpr_at(0.01), low=None, high=None)
     assert "cannot be resolved" in (limit().objection(bare, [bare]) or ""), "a value without an upper end"
 
 
-def test_an_attack_on_a_sample_of_the_records_does_not_count(make_findings: Make) -> None:
-    found = changed(make_findings(separation=0.2), "lira_offline", tpr_at(0.01), value=None, low=None, high=None)
-    scored = [row for row in found.rows if row.attack == "lira_offline" and row.metric == "auc" and row.model == "all"]
-    sampled = replace(found, rows=[*found.rows, replace(scored[0], metric="unscored", group="all", value=0.9)])
+def test_an_attack_on_a_sample_of_the_records_does_not_count(make_result: Make) -> None:
+    result = changed(make_result(separation=0.2), "lira_offline", tpr_at(0.01), value=None, low=None, high=None)
+    scored = [row for row in result.rows if row.attack == "lira_offline" and row.metric == "auc" and row.model == "all"]
+    sampled = replace(result, rows=[*result.rows, replace(scored[0], metric="unscored", group="all", value=0.9)])
     assert limit().objection(sampled, [sampled]) is None
 
 
-def test_nothing_measured_keeps_nothing(make_findings: Make) -> None:
-    found = make_findings(roc={}, skipped={"lira": "needs shadows"})
-    assert limit().objection(found, [found]) == "every attack was skipped, so nothing was measured"
-    assert limit().highest(found) is None
+def test_nothing_measured_keeps_nothing(make_result: Make) -> None:
+    result = make_result(roc={}, skipped={"lira": "needs shadows"})
+    assert limit().objection(result, [result]) == "every attack was skipped, so nothing was measured"
+    assert limit().highest(result) is None
 
 
-def test_ties_masks_and_refuted_claims_are_not_kept(
-    make_findings: Make, make_guarded: Make, make_violated: Make
-) -> None:
-    found = make_findings(separation=0.1)
-    row = next(row for row in found.rows if row.attack == "lira" and row.metric == "auc")
-    tied = replace(found, rows=[*found.rows, replace(row, metric=tied_at(0.01), value=0.2)])
+def test_ties_masks_and_refuted_claims_are_not_kept(make_result: Make, make_guarded: Make, make_violated: Make) -> None:
+    result = make_result(separation=0.1)
+    row = next(row for row in result.rows if row.attack == "lira" and row.metric == "auc")
+    tied = replace(result, rows=[*result.rows, replace(row, metric=tied_at(0.01), value=0.2)])
     assert "the scores of lira tie" in (limit().objection(tied, [tied]) or "")
-    bare = make_findings(separation=1.2)
+    bare = make_result(separation=1.2)
     masked = make_guarded(bare, "memguard", None, 0.3)
     assert "it masks what it leaks" in (limit(0.1).objection(masked, [bare, masked]) or "")
     refuted = make_violated(separation=0.0)

@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
-from palisade.evaluation.findings import Findings, Row
 from palisade.evaluation.flags.linear_baseline import LINEAR, below_linear, linear_accuracy
+from palisade.evaluation.result import Result, Row
 
 NOBODY = np.array([], dtype=np.int64)
 
@@ -57,13 +57,13 @@ def test_words_no_test_records_and_a_single_class_have_none(own: dict[str, Any])
     ("accuracy", "linear", "flagged"), [(0.80, 0.81, True), (0.80, 0.805, False), (0.80, 0.75, False)]
 )
 def test_only_accuracy_below_it_beyond_the_interval_is_flagged(
-    make_findings: Callable[..., Findings], accuracy: float, linear: float, flagged: bool
+    make_result: Callable[..., Result], accuracy: float, linear: float, flagged: bool
 ) -> None:
-    found = make_findings(accuracy=accuracy)  # ± 0.008
-    told = list(below_linear(replace(found, rows=[*found.rows, Row(metric=LINEAR, value=linear)])))
+    result = make_result(accuracy=accuracy)  # ± 0.008
+    told = list(below_linear(replace(result, rows=[*result.rows, Row(metric=LINEAR, value=linear)])))
     assert [flag.name for flag in told] == (["below a linear model"] if flagged else [])
     assert not flagged or ("reaches 81.0 % test accuracy" in told[0].sentence and "80.0 %" in told[0].sentence)
 
 
-def test_findings_without_the_number_are_not_flagged(make_findings: Callable[..., Findings]) -> None:
-    assert not list(below_linear(make_findings(accuracy=0.1)))
+def test_results_without_the_number_are_not_flagged(make_result: Callable[..., Result]) -> None:
+    assert not list(below_linear(make_result(accuracy=0.1)))

@@ -14,7 +14,7 @@ from palisade.evaluation.flags.duplicates import DUPLICATES
 from palisade.evaluation.flags.flags import flags
 from palisade.evaluation.flags.linear_baseline import LINEAR
 from palisade.evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share
-from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
 from palisade.evaluation.signals.signals import answers, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
@@ -41,62 +41,62 @@ def test_twin_of_a_target_is_no_shadow(compose):
     seen = view(run)
     assert (seen.membership[0::2] ^ seen.membership[1::2]).all()
     assert not seen.others[0, 1] and not seen.others[3, 2] and seen.others[0, 2:].all()
-    (found,) = findings_of([run], METHOD)
-    assert found.attacks == ["loss", "lira", "lira_offline"] and not found.bounded
+    (result,) = results_of([run], METHOD)
+    assert result.attacks == ["loss", "lira", "lira_offline"] and not result.bounded
 
 
 def test_fixed_split_skips_what_needs_shadows_and_says_why(compose):
     run = trained(compose, "membership.how=fixed", "fleet.models=3")
-    (found,) = findings_of([run], METHOD)
-    assert found.attacks == ["loss"] and not found.bounded
-    assert set(found.skipped) == {"lira", "lira_offline"}
-    assert all("the split is fixed" in reason for reason in found.skipped.values())
+    (result,) = results_of([run], METHOD)
+    assert result.attacks == ["loss"] and not result.bounded
+    assert set(result.skipped) == {"lira", "lira_offline"}
+    assert all("the split is fixed" in reason for reason in result.skipped.values())
 
 
 def test_attack_without_scores_is_skipped_with_the_reason(compose):
     run = trained(compose, "fleet.models=4")
-    (found,) = findings_of([run], Method(attacks={**ATTACKS, "lira": {**ATTACKS["lira"], "variance": "per_record"}}))
-    assert found.skipped == {"lira": "gives some model no score for both a member and a non-member; train more models"}
-    assert found.bounded
+    (result,) = results_of([run], Method(attacks={**ATTACKS, "lira": {**ATTACKS["lira"], "variance": "per_record"}}))
+    assert result.skipped == {"lira": "gives some model no score for both a member and a non-member; train more models"}
+    assert result.bounded
 
 
 def test_single_model_gets_the_band_and_no_shadows(compose):
     run = trained(compose, "fleet.models=1")
-    (found,) = findings_of([run], METHOD)
-    assert found.attacks == ["loss"] and set(found.skipped) == {"lira", "lira_offline"}
-    row = found.get("tpr@1%fpr", attack="loss")
+    (result,) = results_of([run], METHOD)
+    assert result.attacks == ["loss"] and set(result.skipped) == {"lira", "lira_offline"}
+    row = result.get("tpr@1%fpr", attack="loss")
     assert row.low < row.value < row.high and row.high - row.low > 0.01
 
 
 def test_unresolvable_rate_has_no_value(compose):
     run = trained(compose, "fleet.models=4")
-    (found,) = findings_of([run], METHOD)
-    assert found.get("tpr@0.1%fpr", attack="loss").value is None
-    assert found.get("unscored", attack="loss").value == 0
-    assert 0 < found.get("unscored", attack="lira").value < 0.9  # few shadows: some records lack a side
+    (result,) = results_of([run], METHOD)
+    assert result.get("tpr@0.1%fpr", attack="loss").value is None
+    assert result.get("unscored", attack="loss").value == 0
+    assert 0 < result.get("unscored", attack="lira").value < 0.9  # few shadows: some records lack a side
 
 
-def test_kept_findings_are_those_of_the_same_models_and_attacks(compose):
+def test_kept_results_are_those_of_the_same_models_and_attacks(compose):
     run = trained(compose, "fleet.models=3")
-    (first,) = findings_of([run], METHOD)
+    (first,) = results_of([run], METHOD)
     when = (run.folder / "metrics.json").stat().st_mtime_ns
-    assert findings_of([run], METHOD)[0].rows == first.rows
+    assert results_of([run], METHOD)[0].rows == first.rows
     assert (run.folder / "metrics.json").stat().st_mtime_ns == when
     other = {**ATTACKS, "lira": {**ATTACKS["lira"], "variance": "fixed"}}
-    assert findings_of([run], Method(attacks=other))[0].get("auc", attack="lira") != first.get("auc", attack="lira")
+    assert results_of([run], Method(attacks=other))[0].get("auc", attack="lira") != first.get("auc", attack="lira")
     extended = trained(compose, "fleet.models=4")
     assert extended.folder == run.folder
-    assert findings_of([extended], METHOD)[0].models == 4
+    assert results_of([extended], METHOD)[0].models == 4
     assert answers(extended, "pool").shape[0] == 4
 
 
 def test_what_the_data_alone_say_is_measured_once(compose):
     run = trained(compose, "fleet.models=2")
-    (found,) = findings_of([run], METHOD)
-    of_data = {row.metric: row.value for row in found.rows if row.metric in (DUPLICATES, LINEAR)}
+    (result,) = results_of([run], METHOD)
+    of_data = {row.metric: row.value for row in result.rows if row.metric in (DUPLICATES, LINEAR)}
     assert of_data[DUPLICATES] == 0 and of_data[LINEAR] > 0.9
-    assert (found.defense, found.canaries, found.guard_strength) == ("none", (), None)
-    assert "below a linear model" in [flag.name for flag in flags(found, [found])]  # two epochs teach little
+    assert (result.defense, result.canaries, result.guard_strength) == ("none", (), None)
+    assert "below a linear model" in [flag.name for flag in flags(result, [result])]  # two epochs teach little
 
 
 def test_signals_are_the_models_own_answers_on_the_pool(compose):
@@ -105,7 +105,7 @@ def test_signals_are_the_models_own_answers_on_the_pool(compose):
     assert seen.logits.shape == (2, len(run.dataset.split.pool), 10) and seen.logits.dtype == np.float32
     assert (seen.logits.argmax(-1) == labels).mean() > 0.3
     assert np.array_equal(seen.labels, labels)
-    accuracy = findings_of([run], METHOD)[0].get("test_accuracy")
+    accuracy = results_of([run], METHOD)[0].get("test_accuracy")
     test = answers(run, "test").argmax(-1) == run.dataset.y[run.dataset.split.test]
     assert accuracy.value == pytest.approx(test.mean()) and accuracy.low <= accuracy.value <= accuracy.high
 
@@ -122,8 +122,8 @@ def test_persons_share_a_fate_and_epsilon_does_not_bound_their_leakage(compose, 
     membership, persons = run.membership(), run.dataset.split.persons
     for person in np.unique(persons):
         assert (membership[:, persons == person].all(axis=1) | ~membership[:, persons == person].any(axis=1)).all()
-    (found,) = findings_of([run], METHOD)
-    assert not found.bounded
+    (result,) = results_of([run], METHOD)
+    assert not result.bounded
     assert any("persons with several records" in sentence for sentence in run.statement.not_covered)
 
 
@@ -152,8 +152,8 @@ def test_epsilon_about_persons_bounds_their_leakage(compose, tmp_path):
     assert statement.records_per_unit == 3 and statement.public_size == round(persons / 2)
     assert statement.sampling_rate == 8 / statement.public_size
     assert not any("persons with several records" in sentence for sentence in statement.not_covered)
-    (found,) = findings_of([run], METHOD)
-    assert found.bounded
+    (result,) = results_of([run], METHOD)
+    assert result.bounded
 
 
 def test_only_canaries_are_attacked_and_they_bound_epsilon(compose):
@@ -162,30 +162,30 @@ def test_only_canaries_are_attacked_and_they_bound_epsilon(compose):
     assert seen.records == 60 and (seen.labels == run.dataset.y[split.canaries]).all()
     assert (run.membership()[:, ~split.is_audited]).all() and not run.membership()[:, split.is_audited].all()
     np.testing.assert_array_equal(seen.membership, run.membership()[:, split.is_audited])
-    (found,) = findings_of([run], METHOD)
-    assert found.canary == "label_noise" and found.bounded
-    assert found.get("auc", attack="loss").members + found.get("auc", attack="loss").nonmembers == 4 * 60
-    assert 0 <= found.get("canaries_fitted").value < 0.5, "two epochs fit no wrong label"
-    assert found.get("train_accuracy").value > 0.5, "of all that a model was trained on, not of the canaries alone"
-    assert (found.audit["attack"], found.audit["canaries"], found.audit["guesses"]) == ("loss", 60, 12)
-    assert found.audit["delta"] == pytest.approx((len(split.pool) - 60 + 30) ** -1.1)
-    assert set(found.audit["bounds"]) == set(found.audit["ceilings"]) and found.audit["bounds"]["one_run"] < 1
+    (result,) = results_of([run], METHOD)
+    assert result.canary == "label_noise" and result.bounded
+    assert result.get("auc", attack="loss").members + result.get("auc", attack="loss").nonmembers == 4 * 60
+    assert 0 <= result.get("canaries_fitted").value < 0.5, "two epochs fit no wrong label"
+    assert result.get("train_accuracy").value > 0.5, "of all that a model was trained on, not of the canaries alone"
+    assert (result.audit["attack"], result.audit["canaries"], result.audit["guesses"]) == ("loss", 60, 12)
+    assert result.audit["delta"] == pytest.approx((len(split.pool) - 60 + 30) ** -1.1)
+    assert set(result.audit["bounds"]) == set(result.audit["ceilings"]) and result.audit["bounds"]["one_run"] < 1
 
 
 @pytest.mark.parametrize("how", ["membership.how=fixed", "membership.how=complementary", "membership.share=0.4"])
 def test_no_bound_on_epsilon_without_independent_coins(compose, how):
-    (found,) = findings_of([trained(compose, how, "fleet.models=2")], METHOD)
-    assert found.audit == {}
+    (result,) = results_of([trained(compose, how, "fleet.models=2")], METHOD)
+    assert result.audit == {}
 
 
 def test_guesses_are_those_on_model_0_by_the_attack_fixed_beforehand(compose):
     run = trained(compose, "fleet.models=3")
-    (found,) = findings_of([run], METHOD)
+    (result,) = results_of([run], METHOD)
     seen = view(run)
     counted = guess(LossThreshold().score(seen)[0], seen.membership[0], 0.1)
-    assert found.audit["correct"] == pytest.approx(counted.correct, abs=3)
-    (label_only,) = findings_of([run], Method(attacks=ATTACKS, threat={**BLACK_BOX, "outputs": "label", **CORRECTNESS}))
-    assert label_only.audit["attack"] == "correctness" and label_only.audit != found.audit
+    assert result.audit["correct"] == pytest.approx(counted.correct, abs=3)
+    (label_only,) = results_of([run], Method(attacks=ATTACKS, threat={**BLACK_BOX, "outputs": "label", **CORRECTNESS}))
+    assert label_only.audit["attack"] == "correctness" and label_only.audit != result.audit
     assert label_only.skipped.keys() == ATTACKS.keys() and (label_only.threat, label_only.released) == (
         "label_only",
         "label",
@@ -193,9 +193,9 @@ def test_guesses_are_those_on_model_0_by_the_attack_fixed_beforehand(compose):
 
 
 def test_what_attacks_need_and_ask_is_kept(compose):
-    (found,) = findings_of([trained(compose, "fleet.models=3")], METHOD)
-    assert found.needs["lira"] == {"text": "top-k, true label, shadows (IN and OUT)", "declared": None, "measured": 1}
-    assert found.exposed and len(found.exposed["record"]) == len(view(trained(compose, "fleet.models=3")).labels)
+    (result,) = results_of([trained(compose, "fleet.models=3")], METHOD)
+    assert result.needs["lira"] == {"text": "top-k, true label, shadows (IN and OUT)", "declared": None, "measured": 1}
+    assert result.exposed and len(result.exposed["record"]) == len(view(trained(compose, "fleet.models=3")).labels)
 
 
 def test_threshold_of_an_attacker_does_not_look_at_its_target():

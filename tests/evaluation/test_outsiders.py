@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.report.outsiders import (
     OF_A_FILE,
     STRONGEST_SHOWN,
@@ -21,6 +20,7 @@ from palisade.evaluation.report.outsiders import (
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.summary import summary
 from palisade.evaluation.report.writing import write
+from palisade.evaluation.result import Result
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, write_study
 
@@ -51,8 +51,8 @@ def accused(
 
 
 @pytest.fixture
-def findings(make_findings: Callable[..., Findings]) -> list[Findings]:
-    return [replace(make_findings(), run="mlp-none-1"), replace(make_findings("l2", strength=0.1), run="mlp-l2-2")]
+def results(make_result: Callable[..., Result]) -> list[Result]:
+    return [replace(make_result(), run="mlp-none-1"), replace(make_result("l2", strength=0.1), run="mlp-l2-2")]
 
 
 @pytest.fixture
@@ -68,106 +68,106 @@ def study(tmp_path: Path) -> Path:
     return write_study([*rows, OTHER], tmp_path)[0]
 
 
-def test_the_worst_rate_is_that_of_the_report_s_own_runs(findings: list[Findings], study: Path) -> None:
-    rates = false_accusations(study, findings, KEYS)
+def test_the_worst_rate_is_that_of_the_report_s_own_runs(results: list[Result], study: Path) -> None:
+    rates = false_accusations(study, results, KEYS)
     assert rates is not None
     worst = rates.worst
     assert (worst.attack, worst.kind, worst.value, worst.low, worst.high) == ("loss", OF_A_FILE, 0.25, 0.125, 0.5)
     assert (rates.rates, rates.above, rates.runs, rates.of, rates.unable) == (12, 4, 1, 2, ["lira"])
 
 
-def test_the_strongest_attacks_come_first(findings: list[Findings], study: Path) -> None:
-    content = outsiders(false_accusations(study, findings, KEYS), findings, COMMAND)
+def test_the_strongest_attacks_come_first(results: list[Result], study: Path) -> None:
+    content = outsiders(false_accusations(study, results, KEYS), results, COMMAND)
     kinds, rows = accusation_table(content["rates"])
     assert kinds == [OF_A_FILE, "corrupted copies of records that were never used", "near-duplicates of members"]
     assert [row[1] for row in rows] == ["lira_offline", "loss", "correctness"] and len(rows) == STRONGEST_SHOWN
     assert rows[0][2:] == ("3.0 % [1.5–6.0]", "4.0 % [2.0–8.0]", "5.0 % [2.5–10.0]")
 
 
-def test_only_more_than_chance_is_called_less_trustworthy(findings: list[Findings], tmp_path: Path) -> None:
+def test_only_more_than_chance_is_called_less_trustworthy(results: list[Result], tmp_path: Path) -> None:
     for value, worse in ((0.04, True), (0.015, False)):
         path = write_study([*accused("mlp-none-1", "loss", (value,) * 3), OTHER], tmp_path / str(value))[0]
-        content = outsiders(false_accusations(path, findings, KEYS), findings, COMMAND)
+        content = outsiders(false_accusations(path, results, KEYS), results, COMMAND)
         assert ("less trust" in " ".join(content["sentences"])) is worse
 
 
-def test_rates_are_compared_with_what_few_non_members_let_through(findings: list[Findings], tmp_path: Path) -> None:
+def test_rates_are_compared_with_what_few_non_members_let_through(results: list[Result], tmp_path: Path) -> None:
     rows = [*accused("mlp-none-1", "loss", (0.03,) * 3, expected=0.0196), OTHER]
-    rates = false_accusations(write_study(rows, tmp_path)[0], findings, KEYS)
+    rates = false_accusations(write_study(rows, tmp_path)[0], results, KEYS)
     assert rates is not None and rates.above == 0, "1.5 % is above 1 %, but not above 2 %"
     assert "accuse 2.0 % on average" in rates.sentences[1] and "less trust" not in rates.sentences[1]
     more = [*accused("mlp-none-1", "loss", (0.06,) * 3, expected=0.0196), *accused("mlp-none-1", "lira", (0.001,) * 3)]
-    rates = false_accusations(write_study([*more, OTHER], tmp_path)[0], findings, KEYS)
+    rates = false_accusations(write_study([*more, OTHER], tmp_path)[0], results, KEYS)
     assert rates is not None and rates.above == 3
     assert "accuse 1.0–2.0 % on average" in rates.sentences[1] and "less trust" in rates.sentences[1]
 
 
-def test_rates_of_other_models_or_threats_are_not_the_report_s(findings: list[Findings], tmp_path: Path) -> None:
+def test_rates_of_other_models_or_threats_are_not_the_report_s(results: list[Result], tmp_path: Path) -> None:
     other = accused("mlp-none-1", "loss", (0.9,) * 3, key="3c4d")
-    assert false_accusations(write_study([*other, OTHER], tmp_path)[0], findings, KEYS) is None
+    assert false_accusations(write_study([*other, OTHER], tmp_path)[0], results, KEYS) is None
     own = accused("mlp-none-1", "entropy", (0.02,) * 3)
-    rates = false_accusations(write_study([*other, *own, OTHER], tmp_path)[0], findings, KEYS)
+    rates = false_accusations(write_study([*other, *own, OTHER], tmp_path)[0], results, KEYS)
     assert rates is not None and (rates.rates, rates.worst.attack) == (3, "entropy")
 
 
-def test_a_study_without_keys_is_nobody_s(findings: list[Findings], study: Path) -> None:
+def test_a_study_without_keys_is_nobody_s(results: list[Result], study: Path) -> None:
     head, *lines = study.read_text().splitlines()
     assert head.endswith(",key")
     study.write_text("\n".join(line.rpartition(",")[0] for line in (head, *lines)))
-    assert false_accusations(study, findings, KEYS) is None
+    assert false_accusations(study, results, KEYS) is None
 
 
 @pytest.mark.parametrize("wrong", ["a lot", "nan", "7"])
-def test_a_broken_study_is_named(wrong: str, findings: list[Findings], study: Path) -> None:
+def test_a_broken_study_is_named(wrong: str, results: list[Result], study: Path) -> None:
     study.write_text(study.read_text().replace("0.25", wrong))
     with pytest.raises(ValueError) as error:
-        false_accusations(study, findings, KEYS)
+        false_accusations(study, results, KEYS)
     assert str(error.value).startswith(f"{study} is not as a study wrote it")
     assert str(error.value).endswith("; remove it, and measure anew") and wrong in str(error.value)
 
 
-def test_fleets_with_canaries_get_no_command(make_findings: Callable[..., Findings], tmp_path: Path) -> None:
+def test_fleets_with_canaries_get_no_command(make_result: Callable[..., Result], tmp_path: Path) -> None:
     """The study refuses them."""
-    canaries = replace(make_findings(canary="label_noise"), run="mlp-none-label_noise-4")
+    canaries = replace(make_result(canary="label_noise"), run="mlp-none-label_noise-4")
     content = summary([canaries], COMMAND)
     assert content["never_used"]["command"] is None and content["never_used"]["rates"] is None
     assert "canaries" in content["never_used"]["sentences"][0]
     html = render([canaries], content, {"tradeoff": "", "roc": ""})
     assert "study.out" not in html and "Never used and accused" not in html
-    plain = replace(make_findings(), run="mlp-none-1")
+    plain = replace(make_result(), run="mlp-none-1")
     assert "study.out=test" in summary([plain, canaries], COMMAND)["never_used"]["command"]
     path = write_study([*accused("mlp-none-1", "loss", (0.01,) * 3), OTHER], tmp_path)[0]
     rates = false_accusations(path, [plain, canaries], KEYS)
     assert rates is not None and (rates.runs, rates.of) == (1, 1)
 
 
-def test_the_command_keeps_the_settings_of_attacks(findings: list[Findings]) -> None:
+def test_the_command_keeps_the_settings_of_attacks(results: list[Result]) -> None:
     words = "attack=full attack.rmia_offline.gamma=2"
-    content = outsiders(None, findings, f"python evaluate.py data=digits {words} plan=false")
+    content = outsiders(None, results, f"python evaluate.py data=digits {words} plan=false")
     assert content["command"] == f"python evaluate.py data=digits {words} study=shadow_mismatch study.out=test"
 
 
-def test_a_report_names_no_file(findings: list[Findings], study: Path, tmp_path: Path) -> None:
-    write(findings, tmp_path, COMMAND, scope="public", accusations=false_accusations(study, findings, KEYS))
-    content = summary(findings, COMMAND, accusations=false_accusations(study, findings, KEYS))
+def test_a_report_names_no_file(results: list[Result], study: Path, tmp_path: Path) -> None:
+    write(results, tmp_path, COMMAND, scope="public", accusations=false_accusations(study, results, KEYS))
+    content = summary(results, COMMAND, accusations=false_accusations(study, results, KEYS))
     texts = [(tmp_path / name).read_text() for name in ("report.html", "report.json")]
-    for text in (*texts, json.dumps(content), render(findings, content, {"tradeoff": "", "roc": ""})):
+    for text in (*texts, json.dumps(content), render(results, content, {"tradeoff": "", "roc": ""})):
         assert "patients.npz" not in text and "somebody" not in text
         assert OF_A_FILE in text and "lira_offline" in text
 
 
 @pytest.mark.parametrize("missing", ["no study", "no rate", "other runs"])
-def test_what_was_not_measured_is_said_with_the_command(missing: str, findings: list[Findings], tmp_path: Path) -> None:
+def test_what_was_not_measured_is_said_with_the_command(missing: str, results: list[Result], tmp_path: Path) -> None:
     rows = {
         "no study": [],
         "no rate": accused("mlp-none-1", "lira", (None, None, None), NEEDS_THE_RECORD),
         "other runs": accused("mlp-gone-3", "loss", (0.9, 0.9, 0.9)),
     }[missing]
     study = tmp_path / "none.csv" if missing == "no study" else write_study([*rows, OTHER], tmp_path)[0]
-    assert false_accusations(study, findings, KEYS) is None
-    content = summary(findings, COMMAND)
+    assert false_accusations(study, results, KEYS) is None
+    content = summary(results, COMMAND)
     assert content["never_used"]["rates"] is None
     command = content["never_used"]["command"]
     assert command == "python evaluate.py data=digits study=shadow_mismatch study.out=test"
-    html = render(findings, content, {"tradeoff": "", "roc": ""})
+    html = render(results, content, {"tradeoff": "", "roc": ""})
     assert command in html and html.index('id="flags"') < html.index(command) < html.index('id="reproduce"')

@@ -33,36 +33,36 @@ from palisade.evaluation.figures.style import (
     save,
     svg,
 )
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.frontier import frontier
+from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.targets.statement import Statement
 
 
 @pytest.fixture(scope="module")
-def curve(sweep: list[Findings]) -> Figure:
+def curve(sweep: list[Result]) -> Figure:
     return tradeoff(sweep)
 
 
 @pytest.fixture(scope="module")
-def with_canaries(sweep: list[Findings], canaries: list[Findings]) -> Figure:
+def with_canaries(sweep: list[Result], canaries: list[Result]) -> Figure:
     return tradeoff([*sweep, *canaries])
 
 
 @pytest.fixture(scope="module")
-def crowd(many: list[Findings]) -> Figure:
+def crowd(many: list[Result]) -> Figure:
     return tradeoff(many)
 
 
 @pytest.fixture(scope="module")
-def rates(sweep: list[Findings]) -> Figure:
+def rates(sweep: list[Result]) -> Figure:
     return roc(sweep)
 
 
 def line(axes: Axes, label: str) -> np.ndarray:
     """The points of the line with this label."""
-    (found,) = [line for line in axes.lines if line.get_label() == label]
-    return np.asarray(found.get_xydata())
+    (result,) = [line for line in axes.lines if line.get_label() == label]
+    return np.asarray(result.get_xydata())
 
 
 def labels(axes: Axes) -> list[Annotation]:
@@ -75,7 +75,7 @@ def legend(axes: Axes) -> list[str]:
     return [text.get_text() for text in shown.get_texts()]
 
 
-def test_left_panel_has_a_line_per_defense_and_the_guessing_level(curve: Figure, sweep: list[Findings]) -> None:
+def test_left_panel_has_a_line_per_defense_and_the_guessing_level(curve: Figure, sweep: list[Result]) -> None:
     axes = curve.axes[0]
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
     assert legend(axes) == ["undefended", "dp_sgd", "l2", "frontier", "guessing"]
@@ -87,7 +87,7 @@ def test_left_panel_has_a_line_per_defense_and_the_guessing_level(curve: Figure,
     assert (star.get_marker(), star.get_color()) == ("*", INK)
 
 
-def test_intervals_are_drawn(curve: Figure, sweep: list[Findings]) -> None:
+def test_intervals_are_drawn(curve: Figure, sweep: list[Result]) -> None:
     axes = curve.axes[0]
     bars = np.vstack([segment for bar in axes.containers for part in bar[2] for segment in part.get_segments()])
     for drawn in series(sweep):
@@ -101,19 +101,19 @@ def test_every_strength_is_labelled_once(curve: Figure) -> None:
     assert texts == sorted(["ε=1", "ε=4", "ε=16", "ε=64", "ε=256", "ε=∞", "0.0001", "0.001", "0.01"])
 
 
-def crowded(make_findings: Callable[..., Findings]) -> list[Findings]:
+def crowded(make_result: Callable[..., Result]) -> list[Result]:
     """Twelve runs that lie almost on top of each other."""
     return [
-        make_findings("l2", accuracy=0.9 + 0.001 * i, separation=0.5 + 0.01 * i, strength=10.0**-i) for i in range(12)
+        make_result("l2", accuracy=0.9 + 0.001 * i, separation=0.5 + 0.01 * i, strength=10.0**-i) for i in range(12)
     ]
 
 
 @pytest.mark.parametrize("which", ["sweep", "crowded", "canaries"])
 def test_labels_overlap_neither_each_other_nor_marks_nor_legend(
-    which: str, curve: Figure, with_canaries: Figure, make_findings: Callable[..., Findings]
+    which: str, curve: Figure, with_canaries: Figure, make_result: Callable[..., Result]
 ) -> None:
     drawn = {"sweep": curve, "canaries": with_canaries}
-    figure = drawn[which] if which in drawn else tradeoff(crowded(make_findings))
+    figure = drawn[which] if which in drawn else tradeoff(crowded(make_result))
     axes = figure.axes[0]
     figure.draw_without_rendering()
     boxes = [box(text) for text in labels(axes)]
@@ -129,80 +129,80 @@ def test_labels_overlap_neither_each_other_nor_marks_nor_legend(
         assert axes.get_window_extent().fully_containsx(label.x0) and axes.get_window_extent().fully_containsx(label.x1)
 
 
-def test_right_panels_show_accuracy_leakage_and_ceiling_over_epsilon(curve: Figure, sweep: list[Findings]) -> None:
+def test_right_panels_show_accuracy_leakage_and_ceiling_over_epsilon(curve: Figure, sweep: list[Result]) -> None:
     _, accuracy, leakage, _ = curve.axes
-    ends = [found.get("test_accuracy") for found in sweep if found.epsilon is not None]
+    ends = [result.get("test_accuracy") for result in sweep if result.epsilon is not None]
     assert accuracy.get_ylim()[0] < min(row.low or 0 for row in ends) < max(row.high or 1 for row in ends) < 1
     assert accuracy.get_xscale() == leakage.get_xscale() == leakage.get_yscale() == "log"
     assert accuracy.get_yscale() == "linear"
-    private = [found for found in ordered(sweep) if found.epsilon is not None]
-    proven = [found for found in private if found.statement.guarantee]
-    limits = [(found.epsilon, ceiling(found, np.array([FPR]))) for found in proven]
+    private = [result for result in ordered(sweep) if result.epsilon is not None]
+    proven = [result for result in private if result.statement.guarantee]
+    limits = [(result.epsilon, ceiling(result, np.array([FPR]))) for result in proven]
     drawn = line(leakage, "ceiling that ε proves")
     np.testing.assert_allclose(drawn[1:-1], [(e, x.item()) for e, x in limits if x is not None])
     np.testing.assert_allclose(drawn[[0, -1]], drawn[[1, -2]] * [[1 / 1.3, 1], [1.3, 1]])
-    tprs = [found.get("tpr@1%fpr", attack=found.strongest).value for found in private]
+    tprs = [result.get("tpr@1%fpr", attack=result.strongest).value for result in private]
     (measured,) = [one.get_xdata() for one in leakage.lines if np.array_equal(one.get_ydata(), tprs)]
     assert (np.diff(np.asarray(measured)) > 0).all()
     assert [text.get_text() for text in curve.axes[3].get_xticklabels()][::-1] == ["1", "4", "16", "64", "256", "∞"]
     assert legend(accuracy) == ["ceiling that ε proves", "undefended", "guessing"]
 
 
-def test_the_lowest_panel_compares_lower_bounds_with_the_claim(curve: Figure, sweep: list[Findings]) -> None:
+def test_the_lowest_panel_compares_lower_bounds_with_the_claim(curve: Figure, sweep: list[Result]) -> None:
     bounds = curve.axes[3]
     assert legend(bounds) == ["claimed ε", "ceiling of a perfect attack"]
     claimed = line(bounds, "claimed ε")
     np.testing.assert_array_equal(claimed[:, 0], claimed[:, 1])
-    private = [found for found in ordered(sweep) if found.epsilon is not None]
+    private = [result for result in ordered(sweep) if result.epsilon is not None]
     drawn = [np.asarray(one.get_ydata()) for one in bounds.lines]
     for kind in ("bounds", "ceilings"):
-        expected = [found.audit[kind]["one_run"] for found in private]
+        expected = [result.audit[kind]["one_run"] for result in private]
         assert any(np.array_equal(values[1:-1] if kind == "ceilings" else values, expected) for values in drawn)
     assert not [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED]
 
 
-def test_a_violated_claim_is_ringed(make_violated: Callable[..., Findings], sweep: list[Findings]) -> None:
-    found = make_violated()
-    bounds = tradeoff([*sweep[-1:], found]).axes[3]
+def test_a_violated_claim_is_ringed(make_violated: Callable[..., Result], sweep: list[Result]) -> None:
+    result = make_violated()
+    bounds = tradeoff([*sweep[-1:], result]).axes[3]
     (ring,) = [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED]
-    assert ring.get_xydata().tolist() == [[found.epsilon, found.audit["bounds"]["one_run"]]]  # type: ignore[union-attr]
+    assert ring.get_xydata().tolist() == [[result.epsilon, result.audit["bounds"]["one_run"]]]  # type: ignore[union-attr]
     assert legend(bounds)[-1] == "claim violated"
 
 
-def test_claims_and_ceilings_of_a_single_epsilon_show(sweep: list[Findings]) -> None:
-    (found,) = [found for found in sweep if found.strength == 4]
-    figure = tradeoff([sweep[-1], found])
+def test_claims_and_ceilings_of_a_single_epsilon_show(sweep: list[Result]) -> None:
+    (result,) = [result for result in sweep if result.strength == 4]
+    figure = tradeoff([sweep[-1], result])
     figure.draw_without_rendering()
     _, _, leakage, bounds = figure.axes
-    limit = ceiling(found, np.array([FPR]))
+    limit = ceiling(result, np.array([FPR]))
     assert limit is not None
-    expected = {leakage: limit.item(), bounds: found.audit["ceilings"]["one_run"]}
+    expected = {leakage: limit.item(), bounds: result.audit["ceilings"]["one_run"]}
     for axes, value in expected.items():
         (level,) = [one.get_xdata() for one in axes.lines if np.array_equal(one.get_ydata(), [value] * 3)]
-        assert level[0] < found.epsilon < level[2]  # type: ignore[index, operator]
+        assert level[0] < result.epsilon < level[2]  # type: ignore[index, operator]
     claimed = line(bounds, "claimed ε")
     assert claimed[0, 0] < 4 < claimed[-1, 0] and bounds.get_ylim()[1] > 4
 
 
-def test_a_claim_far_above_the_bounds_is_said_to_be_there(make_findings: Callable[..., Findings]) -> None:
+def test_a_claim_far_above_the_bounds_is_said_to_be_there(make_result: Callable[..., Result]) -> None:
     statement = Statement(guarantee=True, epsilon=64.0, delta=1e-5, accountant="PRV")
-    bounds = tradeoff([make_findings("dp_sgd", strength=64, statement=statement)]).axes[3]
+    bounds = tradeoff([make_result("dp_sgd", strength=64, statement=statement)]).axes[3]
     assert "claimed ε (above this panel)" in legend(bounds)
 
 
 @pytest.mark.filterwarnings("error")
-def test_bounds_that_nothing_could_raise_are_drawn_at_zero(make_findings: Callable[..., Findings]) -> None:
+def test_bounds_that_nothing_could_raise_are_drawn_at_zero(make_result: Callable[..., Result]) -> None:
     statement = Statement(guarantee=True, epsilon=8.0, delta=1e-5, accountant="PRV")
-    found = make_findings("dp_sgd", strength=8, statement=statement)
-    nothing = dict.fromkeys(found.audit["bounds"], 0.0)
-    bounds = tradeoff([replace(found, audit=found.audit | {"bounds": nothing, "ceilings": nothing})]).axes[3]
+    result = make_result("dp_sgd", strength=8, statement=statement)
+    nothing = dict.fromkeys(result.audit["bounds"], 0.0)
+    bounds = tradeoff([replace(result, audit=result.audit | {"bounds": nothing, "ceilings": nothing})]).axes[3]
     assert bounds.get_ylabel() == "ε, lower bound" and bounds.get_ylim()[1] > 0
 
 
-def test_marks_of_one_epsilon_stand_beside_each_other(make_findings: Callable[..., Findings]) -> None:
+def test_marks_of_one_epsilon_stand_beside_each_other(make_result: Callable[..., Result]) -> None:
     statement = Statement(guarantee=True, epsilon=4.0, delta=1e-5, accountant="PRV")
     shared: dict[str, Any] = {"strength": 4, "statement": statement}
-    runs = [make_findings("dp_sgd", **shared), make_findings("dp_sgd", canary="ood", **shared)]
+    runs = [make_result("dp_sgd", **shared), make_result("dp_sgd", canary="ood", **shared)]
     figure = tradeoff(runs)
     figure.draw_without_rendering()
     for axes in figure.axes[1:]:
@@ -212,8 +212,8 @@ def test_marks_of_one_epsilon_stand_beside_each_other(make_findings: Callable[..
         assert second - first == pytest.approx(8 / 72 * figure.dpi)
 
 
-def test_without_bounds_there_is_no_panel_of_them(sweep: list[Findings]) -> None:
-    assert len(tradeoff([replace(found, audit={}) for found in sweep]).axes) == 3
+def test_without_bounds_there_is_no_panel_of_them(sweep: list[Result]) -> None:
+    assert len(tradeoff([replace(result, audit={}) for result in sweep]).axes) == 3
 
 
 def test_canaries_are_hollow_and_dashed(with_canaries: Figure) -> None:
@@ -230,20 +230,20 @@ def test_canaries_are_hollow_and_dashed(with_canaries: Figure) -> None:
     assert len(levels) == 1
 
 
-def test_without_a_guarantee_there_is_one_panel(make_findings: Callable[..., Findings]) -> None:
-    assert len(tradeoff([make_findings(), make_findings("l2", strength=0.1)]).axes) == 1
+def test_without_a_guarantee_there_is_one_panel(make_result: Callable[..., Result]) -> None:
+    assert len(tradeoff([make_result(), make_result("l2", strength=0.1)]).axes) == 1
 
 
 @pytest.mark.parametrize("changes", [{"nonmembers": 50}, {"roc": {}}])
-def test_what_cannot_be_resolved_is_said(make_findings: Callable[..., Findings], changes: dict[str, object]) -> None:
-    figure = tradeoff([make_findings(**changes)])
+def test_what_cannot_be_resolved_is_said(make_result: Callable[..., Result], changes: dict[str, object]) -> None:
+    figure = tradeoff([make_result(**changes)])
     axes = figure.axes[0]
     assert "no run can be resolved at 1 % FPR" in [text.get_text() for text in axes.texts]
     assert axes.get_xlim() == (0, 1) and legend(axes) == ["guessing"]
-    roc([make_findings(**changes)])
+    roc([make_result(**changes)])
 
 
-def test_many_lines_have_a_second_panel_and_a_legend_below(crowd: Figure, many: list[Findings]) -> None:
+def test_many_lines_have_a_second_panel_and_a_legend_below(crowd: Figure, many: list[Result]) -> None:
     whole, near, accuracy, leakage, bounds = crowd.axes
     assert whole.get_legend() is None and near.get_title(loc="left") == "Within 5 points of the best accuracy"
     (below,) = crowd.legends
@@ -254,12 +254,12 @@ def test_many_lines_have_a_second_panel_and_a_legend_below(crowd: Figure, many: 
     for drawn in series(many):
         shown = line(near, drawn.name)
         np.testing.assert_array_equal(shown, line(whole, drawn.name))
-    best = max(found.get("test_accuracy").value or 0.0 for found in many)
+    best = max(result.get("test_accuracy").value or 0.0 for result in many)
     assert best - 0.06 < left < best - 0.05 and best < right < best + 0.02
     assert all(axes.get_xlabel() == "ε, as stated" for axes in (accuracy, leakage, bounds))
 
 
-def test_of_many_lines_the_ends_are_labeled_once_and_overlap_nothing(crowd: Figure, many: list[Findings]) -> None:
+def test_of_many_lines_the_ends_are_labeled_once_and_overlap_nothing(crowd: Figure, many: list[Result]) -> None:
     crowd.draw_without_rendering()
     whole, near, *_ = crowd.axes
     texts = [text.get_text() for axes in (whole, near) for text in labels(axes)]
@@ -285,10 +285,10 @@ def texts_of(figure: Figure) -> list[tuple[str, Bbox]]:
 
 @pytest.mark.parametrize("which", ["sweep", "canaries", "crowded", "comparison"])
 def test_no_two_texts_of_a_figure_overlap(
-    which: str, curve: Figure, with_canaries: Figure, crowd: Figure, make_findings: Callable[..., Findings]
+    which: str, curve: Figure, with_canaries: Figure, crowd: Figure, make_result: Callable[..., Result]
 ) -> None:
     drawn = {"sweep": curve, "canaries": with_canaries, "comparison": crowd}
-    figure = drawn[which] if which in drawn else tradeoff(crowded(make_findings))
+    figure = drawn[which] if which in drawn else tradeoff(crowded(make_result))
     figure.draw_without_rendering()
     texts = texts_of(figure)
     assert len(texts) > 20
@@ -300,44 +300,44 @@ def test_no_two_texts_of_a_figure_overlap(
     assert overlapping == []
 
 
-def test_the_frontier_is_a_pale_line(crowd: Figure, many: list[Findings]) -> None:
+def test_the_frontier_is_a_pale_line(crowd: Figure, many: list[Result]) -> None:
     drawn = line(crowd.axes[0], "frontier")
     expected = [(point.utility.value, point.leakage.value) for point in frontier(series(many))]
     np.testing.assert_array_equal(drawn, expected)
     assert (np.diff(drawn, axis=0) > 0).all()
 
 
-def test_without_a_claim_many_lines_have_two_panels(many: list[Findings]) -> None:
-    assert len(tradeoff([found for found in many if found.epsilon is None]).axes) == 2
+def test_without_a_claim_many_lines_have_two_panels(many: list[Result]) -> None:
+    assert len(tradeoff([result for result in many if result.epsilon is None]).axes) == 2
 
 
-def test_each_defense_has_a_ceiling_of_its_own(make_findings: Callable[..., Findings]) -> None:
+def test_each_defense_has_a_ceiling_of_its_own(make_result: Callable[..., Result]) -> None:
     one, other = (Statement(guarantee=True, epsilon=4.0, delta=d, accountant="RDP") for d in (1e-5, 0.1))
-    runs = [make_findings("dp_sgd", strength=4, statement=one), make_findings("pate", strength=100, statement=other)]
+    runs = [make_result("dp_sgd", strength=4, statement=one), make_result("pate", strength=100, statement=other)]
     leakage = tradeoff(runs).axes[2]
     drawn = {str(one.get_color()): one for one in leakage.lines if one.get_linestyle() == "--" and len(one.get_xdata())}
-    expected = {looks(series(runs))[found.defense].color: ceiling(found, np.array([FPR])) for found in runs}
+    expected = {looks(series(runs))[result.defense].color: ceiling(result, np.array([FPR])) for result in runs}
     assert len(expected) == 2
     for color, limit in expected.items():
         assert limit is not None and set(np.asarray(drawn[color].get_ydata())) == {limit.item()}
 
 
-def test_of_many_runs_the_roc_shows_one_of_each_line(many: list[Findings]) -> None:
+def test_of_many_runs_the_roc_shows_one_of_each_line(many: list[Result]) -> None:
     (axes,) = roc(many).axes
     assert len(legend(axes)) == len(series(many)) + 2
     assert axes.get_title(loc="left") == "Strongest attack on one run of each defense"
     assert "dp_sgd ε=64 · lira" in legend(axes) and "dp_sgd ε=1 · lira" not in legend(axes)
 
 
-def test_no_two_lines_look_alike(many: list[Findings]) -> None:
+def test_no_two_lines_look_alike(many: list[Result]) -> None:
     drawn = list(looks(series(many)).values())
     assert len({(look.color, look.marker) for look in drawn}) == len(drawn) == 20
     assert len({(look.color, look.stroke) for look in drawn[: 2 * len(COLORS)]}) == 2 * len(COLORS)
 
 
-def test_the_legend_holds_only_what_is_drawn(make_findings: Callable[..., Findings]) -> None:
-    few = [make_findings(canary=kind, nonmembers=50) for kind in ("clean", "ood")]
-    axes = tradeoff([make_findings(), *few]).axes[0]
+def test_the_legend_holds_only_what_is_drawn(make_result: Callable[..., Result]) -> None:
+    few = [make_result(canary=kind, nonmembers=50) for kind in ("clean", "ood")]
+    axes = tradeoff([make_result(), *few]).axes[0]
     assert legend(axes) == ["undefended", "guessing", "2 of 3 runs cannot be resolved"]
 
 
@@ -348,23 +348,23 @@ def test_no_line_of_canaries_looks_like_a_ceiling() -> None:
     assert CEILING["ls"][1] == (7, 4)
 
 
-def test_a_tpr_of_zero_stays_on_the_page(make_findings: Callable[..., Findings]) -> None:
-    found = make_findings()
-    rows = [replace(row, value=0.0, low=0.0, high=0.0) if row.metric.startswith("tpr") else row for row in found.rows]
-    axes = tradeoff([replace(found, rows=rows)]).axes[0]
+def test_a_tpr_of_zero_stays_on_the_page(make_result: Callable[..., Result]) -> None:
+    result = make_result()
+    rows = [replace(row, value=0.0, low=0.0, high=0.0) if row.metric.startswith("tpr") else row for row in result.rows]
+    axes = tradeoff([replace(result, rows=rows)]).axes[0]
     assert line(axes, "undefended")[0, 1] == axes.get_ylim()[0]
 
 
-def test_roc_is_logarithmic_and_starts_at_one_false_positive(rates: Figure, sweep: list[Findings]) -> None:
+def test_roc_is_logarithmic_and_starts_at_one_false_positive(rates: Figure, sweep: list[Result]) -> None:
     (axes,) = rates.axes
     assert axes.get_xscale() == axes.get_yscale() == "log"
     assert axes.get_xlim()[0] == pytest.approx(1 / 628)
-    for found in sweep:
-        fpr, tpr = found.roc[found.strongest]
+    for result in sweep:
+        fpr, tpr = result.roc[result.strongest]
         assert any(np.array_equal(drawn.get_xydata(), np.column_stack([fpr, tpr])) for drawn in axes.lines)  # type: ignore[arg-type]
     guessing = line(axes, "_guessing")
     np.testing.assert_allclose(guessing[:, 1], [chance_level([628], max(fpr, 1 / 628)) for fpr in guessing[:, 0]])
-    strong = next(found for found in sweep if found.strength == 1)
+    strong = next(result for result in sweep if result.strength == 1)
     limit = line(axes, "_ceiling of dp_sgd ε=1")
     np.testing.assert_array_equal(limit[:, 1], ceiling(strong, limit[:, 0]))
     assert legend(axes)[0] == "undefended · lira"
@@ -372,11 +372,11 @@ def test_roc_is_logarithmic_and_starts_at_one_false_positive(rates: Figure, swee
     assert len(legend(axes)) == len(sweep) + 2
 
 
-def test_roc_without_a_claim_has_no_ceiling(make_findings: Callable[..., Findings]) -> None:
-    assert legend(roc([make_findings()]).axes[0]) == ["undefended · lira", "guessing"]
+def test_roc_without_a_claim_has_no_ceiling(make_result: Callable[..., Result]) -> None:
+    assert legend(roc([make_result()]).axes[0]) == ["undefended · lira", "guessing"]
 
 
-def test_lines_differ_in_color_and_marker(sweep: list[Findings]) -> None:
+def test_lines_differ_in_color_and_marker(sweep: list[Result]) -> None:
     drawn = looks(series(sweep)).values()
     assert len({look.color for look in drawn}) == len({look.marker for look in drawn}) == len(drawn)
 
@@ -406,7 +406,7 @@ def test_a_failed_drawing_leaves_the_earlier_file(
     assert path.read_bytes() == b"earlier"
 
 
-def test_the_style_of_others_is_untouched(sweep: list[Findings]) -> None:
+def test_the_style_of_others_is_untouched(sweep: list[Result]) -> None:
     before = dict(mpl.rcParams)
     tradeoff(sweep[:1])
     assert dict(mpl.rcParams) == before

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 
 from palisade.data.dataset import from_config
 from palisade.evaluation.claims import LEVEL, violations
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.reach import Reach
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.summary import summary
+from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import MOST_CANARIES, canaries_needed, one_run
-from palisade.evaluation.table import reaches, show_findings
+from palisade.evaluation.table import reaches, show_results
 from palisade.targets.run import Run
 from palisade.train import one, train_run
 
@@ -85,7 +85,7 @@ def test_the_sentence_says_what_it_takes(reach: dict[str, Any], sentence: str) -
     assert ("takes" in sentence) == (made.ceiling() <= made.epsilon)
 
 
-def test_more_claims_leave_less(make_violated: Callable[..., Findings]) -> None:
+def test_more_claims_leave_less(make_violated: Callable[..., Result]) -> None:
     reach = Reach(epsilon=8, delta=1e-5, canaries=500)
     assert reach.ceiling(LEVEL / 4) < reach.ceiling() == perfect(500, 0.1, 1e-5)
 
@@ -140,12 +140,12 @@ def test_delta_is_that_of_the_claim(compose: Callable[..., Any]) -> None:
 def test_what_was_foretold_is_what_an_audit_can_show(compose: Callable[..., Any]) -> None:
     settings = compose(*README, *FEW)
     run = Run(Path(train_run(settings)["folder"]))
-    found = measure(run, Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}))
+    result = measure(run, Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}))
     foretold = Reach.planned(settings, run.dataset)
-    assert foretold is not None and found.audit["ceilings"]["one_run"] == foretold.ceiling()
-    assert foretold.ceiling() == Reach.measured(found).ceiling()
-    right = {**found.audit, "correct": found.audit["guesses"]}
-    assert violations([replace(found, audit=right)]) == []  # not even these
+    assert foretold is not None and result.audit["ceilings"]["one_run"] == foretold.ceiling()
+    assert foretold.ceiling() == Reach.measured(result).ceiling()
+    right = {**result.audit, "correct": result.audit["guesses"]}
+    assert violations([replace(result, audit=right)]) == []  # not even these
 
 
 BLANK = ["canary=blank", "canary.count=1000", "defense.epsilon=4"]
@@ -173,14 +173,14 @@ def test_the_documents_quote_what_is_said() -> None:
     assert "up to ε = 2.2" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def test_table_and_report_say_so_of_canaries(canaries: list[Findings], make_violated: Callable[..., Findings]) -> None:
-    private = [found for found in canaries if found.defense == "dp_sgd"]
+def test_table_and_report_say_so_of_canaries(canaries: list[Result], make_violated: Callable[..., Result]) -> None:
+    private = [result for result in canaries if result.defense == "dp_sgd"]
     told = reaches(canaries)
     assert [title for title, _ in told] == ["dp_sgd ε=4 with label_noise canaries"] and len(private) == 1
     sentence = Reach.measured(private[0]).sentence()
     assert told[0][1] == sentence and "; ε = 4 takes " in sentence
     file = io.StringIO()
-    show_findings(canaries, file)
+    show_results(canaries, file)
     assert f"{told[0][0]}: {sentence}" in " ".join(file.getvalue().split())
     figures = {"tradeoff": "", "roc": ""}
     assert f"{told[0][0]}: {sentence}." in render(canaries, summary(canaries, ""), figures)

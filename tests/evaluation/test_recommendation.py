@@ -8,22 +8,22 @@ from pathlib import Path
 
 import pytest
 
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.limits.limit import Limit
 from palisade.evaluation.limits.recommendation import recommend, ship_command
+from palisade.evaluation.result import Result
 from palisade.evaluation.utility import UTILITIES
 from palisade.targets.guards import TopK
 from palisade.targets.guards.registry import label, register
 
-Make = Callable[..., Findings]
+Make = Callable[..., Result]
 FIVE = Limit(name="choose", max_tpr=0.05)
 
 
-def test_the_most_useful_of_those_that_keep_it(make_findings: Make) -> None:
+def test_the_most_useful_of_those_that_keep_it(make_result: Make) -> None:
     runs = [
-        make_findings(accuracy=0.97, separation=0.9),
-        make_findings("l2", strength=0.1, accuracy=0.93, separation=0.2),
-        make_findings("l2", strength=0.2, accuracy=0.91, separation=0.1),
+        make_result(accuracy=0.97, separation=0.9),
+        make_result("l2", strength=0.1, accuracy=0.93, separation=0.2),
+        make_result("l2", strength=0.2, accuracy=0.91, separation=0.1),
     ]
     lines, best = recommend(runs, FIVE)
     assert best is runs[1]
@@ -34,34 +34,34 @@ def test_the_most_useful_of_those_that_keep_it(make_findings: Make) -> None:
     assert lines[4:] == ["not undefended (mlp-none-None): 7.7 % [6.6–8.7] by lira may be more"]
 
 
-def test_none_keeps_it_and_which_comes_nearest(make_findings: Make) -> None:
-    lines, best = recommend([make_findings(separation=0.9), make_findings("l2", strength=1.0, separation=0.7)], FIVE)
+def test_none_keeps_it_and_which_comes_nearest(make_result: Make) -> None:
+    lines, best = recommend([make_result(separation=0.9), make_result("l2", strength=1.0, separation=0.7)], FIVE)
     assert best is None
     assert lines[1] == "none of 2 runs keeps it; l2 1 comes nearest, with 5.2 % [4.4–6.0] by lira"
     assert not any("ship=" in line for line in lines)
 
 
-def test_where_nothing_is_measured_none_comes_nearest(make_findings: Make) -> None:
-    lines, best = recommend([make_findings()], Limit(name="choose", fpr=0.001, max_tpr=0.05))
+def test_where_nothing_is_measured_none_comes_nearest(make_result: Make) -> None:
+    lines, best = recommend([make_result()], Limit(name="choose", fpr=0.001, max_tpr=0.05))
     assert best is None and lines[1] == "none of 1 runs keeps it"
     assert "cannot be resolved" in lines[2]
 
 
-def test_a_utility_that_no_run_can_have_is_no_choice(make_findings: Make) -> None:
-    run = replace(make_findings(), utility=UTILITIES["roc_auc"])
+def test_a_utility_that_no_run_can_have_is_no_choice(make_result: Make) -> None:
+    run = replace(make_result(), utility=UTILITIES["roc_auc"])
     with pytest.raises(ValueError, match=r"^utility=roc_auc"):
         recommend([run], FIVE)
 
 
 def test_masks_refuted_claims_and_canaries_do_not_qualify(
-    make_findings: Make, make_guarded: Make, make_violated: Make
+    make_result: Make, make_guarded: Make, make_violated: Make
 ) -> None:
-    bare = make_findings(separation=1.2)
+    bare = make_result(separation=1.2)
     runs = [
         bare,
         make_guarded(bare, "memguard", None, 0.3),
         make_violated(accuracy=0.99, separation=0.1),
-        make_findings("l1", strength=1, canary="ood", accuracy=0.99, separation=0.0),
+        make_result("l1", strength=1, canary="ood", accuracy=0.99, separation=0.0),
     ]
     lines, best = recommend(runs, Limit(name="choose", max_tpr=0.1))
     assert best is None
@@ -70,20 +70,20 @@ def test_masks_refuted_claims_and_canaries_do_not_qualify(
         assert reason in told
 
 
-def test_utility_is_the_one_that_was_chosen(make_findings: Make) -> None:
-    runs = [make_findings("l2", strength=s, separation=0.1) for s in (1.0, 2.0)]
-    for found, loss in zip(runs, (0.2, 0.4), strict=True):
-        found.rows.append(replace(found.rows[0], metric="test_log_loss", value=loss, low=loss, high=loss))
-    lines, best = recommend([replace(found, utility=UTILITIES["log_loss"]) for found in runs], FIVE)
+def test_utility_is_the_one_that_was_chosen(make_result: Make) -> None:
+    runs = [make_result("l2", strength=s, separation=0.1) for s in (1.0, 2.0)]
+    for result, loss in zip(runs, (0.2, 0.4), strict=True):
+        result.rows.append(replace(result.rows[0], metric="test_log_loss", value=loss, low=loss, high=loss))
+    lines, best = recommend([replace(result, utility=UTILITIES["log_loss"]) for result in runs], FIVE)
     assert best is not None and best.strength == 1.0, "less is better"
     assert "test log loss 0.200" in lines[1]
-    both = [replace(found, utility=UTILITIES["log_loss"]) for found in (make_findings(separation=0.1), runs[0])]
+    both = [replace(result, utility=UTILITIES["log_loss"]) for result in (make_result(separation=0.1), runs[0])]
     lines, best = recommend(both, FIVE)
     assert best is both[1] and any("its test log loss cannot be measured" in line for line in lines)
 
 
-def test_the_command_brings_the_guard(make_findings: Make, tmp_path: Path) -> None:
+def test_the_command_brings_the_guard(make_result: Make, tmp_path: Path) -> None:
     guard = TopK(k=3)
     register(tmp_path / "mlp-none-0", guard)
-    found = make_findings(guard="topk", run=f"mlp-none-0+{label(guard)}", folder=str(tmp_path / "mlp-none-0"))
-    assert ship_command(found) == f"python train.py ship={tmp_path}/mlp-none-0 guard=topk guard.k=3"
+    result = make_result(guard="topk", run=f"mlp-none-0+{label(guard)}", folder=str(tmp_path / "mlp-none-0"))
+    assert ship_command(result) == f"python train.py ship={tmp_path}/mlp-none-0 guard=topk guard.k=3"

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from palisade.evaluation.figures.style import INK
-from palisade.evaluation.findings import COLUMNS, Findings
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.method import METHOD_VERSION
 from palisade.evaluation.report.page import inline, render
 from palisade.evaluation.report.sections import BOUNDS
 from palisade.evaluation.report.summary import summary
 from palisade.evaluation.report.writing import tidy_csv, write
+from palisade.evaluation.result import COLUMNS, Result
 from palisade.targets import RESULTS_VERSION
 
 COMMAND = "python evaluate.py data=digits name='a<b'"
@@ -57,16 +57,16 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def page(findings: list[Findings]) -> str:
+def page(results: list[Result]) -> str:
     """The report without its figures, which take long to draw."""
-    return render(findings, summary(findings, COMMAND), {"tradeoff": "", "roc": ""})
+    return render(results, summary(results, COMMAND), {"tradeoff": "", "roc": ""})
 
 
 @pytest.fixture(scope="module")
-def written(sweep: list[Findings], canaries: list[Findings], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(sweep: list[Result], canaries: list[Result], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports") / "new" / "digits"
     reasons = {"population": "needs population records; the split has none", "one": WEIGHTS, "other": WEIGHTS}
-    skipped = [replace(found, skipped=reasons) for found in [*sweep, *canaries]]
+    skipped = [replace(result, skipped=reasons) for result in [*sweep, *canaries]]
     assert write(skipped, folder, COMMAND) == [folder / name for name in FILES]
     return folder
 
@@ -80,8 +80,8 @@ def test_all_files_and_nothing_half_written(written: Path) -> None:
     assert sorted(path.name for path in written.iterdir()) == sorted([*FILES, *(f"{name}.svg" for name in FIGURES)])
 
 
-def test_what_was_not_measured_is_left_out(make_findings: Callable[..., Findings], tmp_path: Path) -> None:
-    paths = write([make_findings(exposed={}, audit={}, needs={})], tmp_path, COMMAND)
+def test_what_was_not_measured_is_left_out(make_result: Callable[..., Result], tmp_path: Path) -> None:
+    paths = write([make_result(exposed={}, audit={}, needs={})], tmp_path, COMMAND)
     assert not any("expos" in path.name for path in [*paths, *tmp_path.iterdir()])
     html = (tmp_path / "report.html").read_text()
     assert 'id="exposure"' not in html and 'id="evidence"' not in html and 'id="canaries"' not in html
@@ -132,21 +132,21 @@ def test_sections_stand_in_the_order_of_reading(html: str) -> None:
     assert tuple(re.findall(r'<a href="#(.+?)"', html[html.index("<nav") : html.index("</nav>")])) == order
 
 
-def test_what_was_released_is_said(html: str, make_findings: Callable[..., Findings], tmp_path: Path) -> None:
+def test_what_was_released_is_said(html: str, make_result: Callable[..., Result], tmp_path: Path) -> None:
     section = html[html.index('id="released"') : html.index('id="attackers"')]
     assert "digits: 1,797 records of 10 classes" in section and "no column names persons" in section
     assert "1,258 in the pool" in section and "180 of the attacker&#8217;s own" in section
     assert "keyed with the secret" in section and "none was found for these runs" in section
     assert "hmac-sha256:0a1b" in html[html.index('id="reproduce"') :]
-    found = make_findings()
-    facts = {**found.dataset, "persons": 600, "published": True, "checksum": "sha256:77", "canaries": 50}
-    content = summary([replace(found, dataset=facts)], COMMAND, releases={found.run: "released/digits-mlp-none"})
-    told = render([found], content, {"tradeoff": "", "roc": ""})
+    result = make_result()
+    facts = {**result.dataset, "persons": 600, "published": True, "checksum": "sha256:77", "canaries": 50}
+    content = summary([replace(result, dataset=facts)], COMMAND, releases={result.run: "released/digits-mlp-none"})
+    told = render([result], content, {"tradeoff": "", "roc": ""})
     for words in ("600; all records of one share a fate", "<code>sha256:77</code>, the published one"):
         assert words in told
     assert "50 of the pool are canaries" in told
     assert "<code>released/digits-mlp-none</code> by the recipe of undefended" in told
-    bare = page([replace(found, dataset={})])
+    bare = page([replace(result, dataset={})])
     assert "hash of the data</th><td>" not in bare and '<th scope="row">data</th><td>digits</td>' in bare
     Page(bare)
 
@@ -199,16 +199,16 @@ def test_the_verdict_has_its_scope(html: str) -> None:
     ],
 )
 def test_shadows_are_counted_without_the_target(
-    make_findings: Callable[..., Findings], how: str, models: int, words: str
+    make_result: Callable[..., Result], how: str, models: int, words: str
 ) -> None:
-    found = make_findings(models=models)
-    found = replace(found, config={**found.config, "membership": {"how": how}})
-    (verdict,) = summary([found], "")["verdicts"]
+    result = make_result(models=models)
+    result = replace(result, config={**result.config, "membership": {"how": how}})
+    (verdict,) = summary([result], "")["verdicts"]
     assert words.lower() in verdict["sentence"].lower()
 
 
-def test_the_best_protected_is_where_attacks_find_least(make_findings: Callable[..., Findings]) -> None:
-    runs = [make_findings("l2", strength=x, separation=s) for x, s in ((0.1, 0.4), (0.2, 0.2), (0.3, 0.3))]
+def test_the_best_protected_is_where_attacks_find_least(make_result: Callable[..., Result]) -> None:
+    runs = [make_result("l2", strength=x, separation=s) for x, s in ((0.1, 0.4), (0.2, 0.2), (0.3, 0.3))]
     assert [verdict["heading"] for verdict in summary(runs, "")["verdicts"]] == ["Best protected: l2 0.2"]
 
 
@@ -236,7 +236,7 @@ def test_both_numbers_of_each_defense_tried_on_canaries(html: str) -> None:
     assert values["undefended"][0].startswith("7.7 %") and values["undefended"][2].startswith("85.9 %")
 
 
-def test_verdicts_are_about_all_records(html: str, canaries: list[Findings]) -> None:
+def test_verdicts_are_about_all_records(html: str, canaries: list[Result]) -> None:
     section = html[html.index('id="verdict"') : html.index('id="released"')]
     assert "canaries" not in section
     alone = summary(canaries, "")["verdicts"]
@@ -246,7 +246,7 @@ def test_verdicts_are_about_all_records(html: str, canaries: list[Findings]) -> 
     ]
 
 
-def test_the_most_exposed_records_are_named(html: str, sweep: list[Findings]) -> None:
+def test_the_most_exposed_records_are_named(html: str, sweep: list[Result]) -> None:
     section = html[html.index('id="exposure"') : html.index('id="groups"')]
     exposed = Exposure.from_json(sweep[-1].exposed)
     trained = int((exposed.models > 0).sum())
@@ -256,8 +256,8 @@ def test_the_most_exposed_records_are_named(html: str, sweep: list[Findings]) ->
     assert section.count("<tbody>") == 3 and section.count("<tr>") == 3 * 11
 
 
-def test_a_guard_is_explained(make_findings: Callable[..., Findings], make_guarded: Callable[..., Findings]) -> None:
-    bare = make_findings(separation=1.2)
+def test_a_guard_is_explained(make_result: Callable[..., Result], make_guarded: Callable[..., Result]) -> None:
+    bare = make_result(separation=1.2)
     runs = [bare, make_guarded(bare, "memguard", None, 0.7), make_guarded(bare, "topk", 3, 1.1)]
     html = page(runs)
     told = " ".join(html.split())
@@ -270,17 +270,17 @@ def test_a_guard_is_explained(make_findings: Callable[..., Findings], make_guard
     Page(html)
 
 
-def test_white_box_results_behind_a_guard_hold_if_the_weights_leak(make_findings: Callable[..., Findings]) -> None:
-    found = make_findings(guard="memguard")
-    rows = [replace(row, access="white_box") if row.attack == "lira" else row for row in found.rows]
-    html = page([replace(found, rows=rows)])
+def test_white_box_results_behind_a_guard_hold_if_the_weights_leak(make_result: Callable[..., Result]) -> None:
+    result = make_result(guard="memguard")
+    rows = [replace(row, access="white_box") if row.attack == "lira" else row for row in result.rows]
+    html = page([replace(result, rows=rows)])
     assert '<td class="attack">lira\nif the weights leak</td>' in html
     assert '<th scope="row">lira\nif the weights leak</th>' in html and '<th scope="row">loss</th>' in html
     assert "White-box (if the weights leak), 15 shadow models" in html
-    assert "if the weights leak" not in page([replace(make_findings(), rows=rows)])
+    assert "if the weights leak" not in page([replace(make_result(), rows=rows)])
 
 
-def test_the_page_of_many_runs(many: list[Findings], make_findings: Callable[..., Findings]) -> None:
+def test_the_page_of_many_runs(many: list[Result], make_result: Callable[..., Result]) -> None:
     html = page(many)
     Page(html)
     assert "pale line is the frontier" in html and "one of each defense is drawn" in html.replace("\n", " ")
@@ -289,7 +289,7 @@ def test_the_page_of_many_runs(many: list[Findings], make_findings: Callable[...
         and "Every attack on the other 55 runs" in html
         and "Passed over, since what looks like less leakage" not in html
     )
-    assert "pale line is" not in page([make_findings()]) and "one of each defense" not in page([make_findings()])
+    assert "pale line is" not in page([make_result()]) and "one of each defense" not in page([make_result()])
 
 
 def test_claims_stand_beside_bounds_and_ceilings(html: str) -> None:
@@ -305,14 +305,14 @@ def test_claims_stand_beside_bounds_and_ceilings(html: str) -> None:
 
 
 def test_a_violated_claim_cannot_be_overlooked(
-    make_findings: Callable[..., Findings], make_violated: Callable[..., Findings]
+    make_result: Callable[..., Result], make_violated: Callable[..., Result]
 ) -> None:
     html = page([make_violated()])
     assert '<p class="alarm"><strong>Claim violated: dp_sgd ε=1.</strong>' in html
     assert html.count('<tr class="violated">') == 2 and '<div class="card verdict violated">' in html
     assert '<dt class="alarmed">CLAIM VIOLATED</dt>' in html
-    weak = make_findings("l2", strength=0.1, separation=2.0)  # leaks more than those that must not be released
-    content = summary([make_findings(), weak, make_violated(), make_violated(2.0)], "")
+    weak = make_result("l2", strength=0.1, separation=2.0)  # leaks more than those that must not be released
+    content = summary([make_result(), weak, make_violated(), make_violated(2.0)], "")
     assert [run["violated"] for run in content["runs"]] == [False, True, True, False]
     headings = [verdict["heading"] for verdict in content["verdicts"]]
     assert headings == [
@@ -326,34 +326,34 @@ def test_a_violated_claim_cannot_be_overlooked(
     Page(html)
 
 
-def test_a_hostile_name_is_text(make_findings: Callable[..., Findings], tmp_path: Path) -> None:
+def test_a_hostile_name_is_text(make_result: Callable[..., Result], tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
-    found = make_findings(data=hostile, skipped={hostile: hostile}, guard=hostile)
-    write([found], tmp_path, hostile)
+    result = make_result(data=hostile, skipped={hostile: hostile}, guard=hostile)
+    write([result], tmp_path, hostile)
     html = (tmp_path / "report.html").read_text()
     assert html.count("<script") == 1 and "&lt;script&gt;" in html
     Page(html)
 
 
-def test_json_is_strict_and_holds_the_rows(written: Path, sweep: list[Findings]) -> None:
+def test_json_is_strict_and_holds_the_rows(written: Path, sweep: list[Result]) -> None:
     def refuse(constant: str) -> None:
         raise AssertionError(constant)
 
     content = json.loads((written / "report.json").read_text(), parse_constant=refuse)
     assert content["scope"] == "internal" and content["reproduce"]["command"] == COMMAND
     runs = {run["run"]: run for run in content["runs"]}
-    for found in sweep:
-        run = runs[found.run]
-        assert run["rows"] == [vars(row) for row in found.rows]
-        assert run["statement"]["sentence"] == found.statement.sentence()
-        expected = "inf" if found.epsilon == math.inf else found.epsilon
+    for result in sweep:
+        run = runs[result.run]
+        assert run["rows"] == [vars(row) for row in result.rows]
+        assert run["statement"]["sentence"] == result.statement.sentence()
+        expected = "inf" if result.epsilon == math.inf else result.epsilon
         assert run["statement"]["epsilon"] == expected
 
 
-def test_csv_has_the_columns_and_round_trips(written: Path, sweep: list[Findings], canaries: list[Findings]) -> None:
+def test_csv_has_the_columns_and_round_trips(written: Path, sweep: list[Result], canaries: list[Result]) -> None:
     lines = list(csv.DictReader(io.StringIO((written / "results.csv").read_text())))
     assert tuple(lines[0]) == COLUMNS
-    rows = [row for found in [*sweep, *canaries] for row in found.tidy()]
+    rows = [row for result in [*sweep, *canaries] for row in result.tidy()]
     assert len(lines) == len(rows)
     texts = {tuple(line.values()) for line in lines}
     for row in rows:
@@ -364,36 +364,36 @@ def test_csv_has_the_columns_and_round_trips(written: Path, sweep: list[Findings
     assert any(line["group"] == "class=3" for line in lines) and any(line["model"] == "15" for line in lines)
 
 
-def test_csv_quotes_what_needs_it(make_findings: Callable[..., Findings]) -> None:
-    text = tidy_csv([make_findings(data='a,"b"\nc')])
+def test_csv_quotes_what_needs_it(make_result: Callable[..., Result]) -> None:
+    text = tidy_csv([make_result(data='a,"b"\nc')])
     assert next(csv.DictReader(io.StringIO(text)))["data"] == 'a,"b"\nc'
 
 
-def test_runs_that_differ_write_nothing(sweep: list[Findings], tmp_path: Path) -> None:
+def test_runs_that_differ_write_nothing(sweep: list[Result], tmp_path: Path) -> None:
     other = replace(sweep[0], config={**sweep[0].config, "trainer": {"epochs": 3}})
     with pytest.raises(ValueError, match=r"trainer\.epochs=40"):
         write([sweep[1], other], tmp_path / "report", COMMAND)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_unresolved_runs_still_have_a_report(make_findings: Callable[..., Findings]) -> None:
-    html = page([make_findings(nonmembers=50), make_findings("l2", strength=0.1, roc={})]).replace("\u00a0", " ")
+def test_unresolved_runs_still_have_a_report(make_result: Callable[..., Result]) -> None:
+    html = page([make_result(nonmembers=50), make_result("l2", strength=0.1, roc={})]).replace("\u00a0", " ")
     assert "<dt>AUC</dt><dd>0.738 [0.713–0.763]</dd>" in html
     told = (
         "at 1 % false accusations it cannot be measured what attacks find. The best attack (lira) ranks members above"
     )
     assert f"{told} non-members with an AUC of 0.738 [0.713–0.763]; guessing has 0.5." in html
     Page(html)
-    none = page([make_findings(roc={}), make_findings("l2", strength=0.1, roc={})])
+    none = page([make_result(roc={}), make_result("l2", strength=0.1, roc={})])
     assert "No attack could run; the reasons stand under" in none
     Page(none)
 
 
-def test_auc_decides_where_no_run_can_be_resolved(make_findings: Callable[..., Findings]) -> None:
-    few = [make_findings("l2", strength=x, separation=s, nonmembers=50) for x, s in ((0.1, 0.4), (0.2, 0.2))]
+def test_auc_decides_where_no_run_can_be_resolved(make_result: Callable[..., Result]) -> None:
+    few = [make_result("l2", strength=x, separation=s, nonmembers=50) for x, s in ((0.1, 0.4), (0.2, 0.2))]
     assert [verdict["heading"] for verdict in summary(few, "")["verdicts"]] == ["Best protected: l2 0.2"]
     # Beside a run that can be resolved the others are not comparable.
-    runs = [*few, make_findings("l2", strength=0.3, separation=0.9)]
+    runs = [*few, make_result("l2", strength=0.3, separation=0.9)]
     assert [verdict["heading"] for verdict in summary(runs, "")["verdicts"]] == ["Best protected: l2 0.3"]
 
 

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from palisade.evaluation.figures.factor_plot import factors
 from palisade.evaluation.figures.style import INK
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.method import Method
+from palisade.evaluation.result import Result
 from palisade.evaluation.studies import risk_factors
 from palisade.evaluation.studies.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
 from palisade.evaluation.studies.studies import GAP, Study, study_tables, write_study
@@ -58,16 +58,16 @@ CENTER = [run(), run(width=256), run(width=4), run(pool=200), run(pool=800), run
 
 
 @pytest.fixture
-def measured(make_findings: Callable[..., Findings], monkeypatch: Any) -> Callable[[list[Any]], list[Any]]:
+def measured(make_result: Callable[..., Result], monkeypatch: Any) -> Callable[[list[Any]], list[Any]]:
     """The rows of these runs, whose attacks find more the wider the network is."""
 
-    def found(runs: list[Any], method: Method) -> list[Findings]:
+    def result(runs: list[Any], method: Method) -> list[Result]:
         return [
-            make_findings(run.config["names"]["defense"], separation=run.config["network"]["hidden"][0] / 100)
+            make_result(run.config["names"]["defense"], separation=run.config["network"]["hidden"][0] / 100)
             for run in runs
         ]
 
-    monkeypatch.setattr(risk_factors, "findings_of", found)
+    monkeypatch.setattr(risk_factors, "results_of", result)
     return lambda runs: risk_rows(runs, Method(attacks={}))
 
 
@@ -135,19 +135,19 @@ def test_a_whole_grid_gives_lines_that_are_told_apart(measured: Callable[[list[A
     }
 
 
-def test_the_gap_is_that_of_the_correctness_attack(make_findings: Callable[..., Findings]) -> None:
-    found = make_findings(separation=0.8)
-    auc = found.get("auc", attack="correctness")
-    (gap,) = [row for row in accuracies(found, target="t", varied="v", setting="1") if row.metric == GAP]
+def test_the_gap_is_that_of_the_correctness_attack(make_result: Callable[..., Result]) -> None:
+    result = make_result(separation=0.8)
+    auc = result.get("auc", attack="correctness")
+    (gap,) = [row for row in accuracies(result, target="t", varied="v", setting="1") if row.metric == GAP]
     assert auc.value is not None and auc.low is not None and auc.high is not None
     assert (gap.value, gap.low, gap.high) == (2 * auc.value - 1, 2 * auc.low - 1, 2 * auc.high - 1)
 
 
-def test_accuracies_need_no_attack(make_findings: Callable[..., Findings]) -> None:
-    found = replace(make_findings(), roc={})
-    rows = accuracies(found, target="t", varied="v", setting="1")
+def test_accuracies_need_no_attack(make_result: Callable[..., Result]) -> None:
+    result = replace(make_result(), roc={})
+    rows = accuracies(result, target="t", varied="v", setting="1")
     assert [(row.metric, row.value) for row in rows] == [
-        (metric, found.get(metric).value) for metric in ("test_accuracy", "train_accuracy")
+        (metric, result.get(metric).value) for metric in ("test_accuracy", "train_accuracy")
     ]
 
 

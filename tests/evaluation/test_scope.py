@@ -10,31 +10,31 @@ from pathlib import Path
 
 import pytest
 
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.report.scope import NOT_COVERED, check_scope_of, public_command, published
 from palisade.evaluation.report.writing import write
+from palisade.evaluation.result import Result
 
 SECRETIVE = "python evaluate.py data=csv data.path=/home/me/p.csv runs=runs/p/mlp-none-0a1b2c3d 'attack=[lira, rmia]'"
 
 
 @pytest.fixture
-def private(make_findings: Callable[..., Findings], make_guarded: Callable[..., Findings]) -> list[Findings]:
+def private(make_result: Callable[..., Result], make_guarded: Callable[..., Result]) -> list[Result]:
     """Two runs and one of them behind a guard, with hashes of private data and odd numbers of members."""
 
-    def named(found: Findings, digest: str) -> Findings:
-        rows = [replace(row, members=row.members and row.members + 77) for row in found.rows]
-        data = {**found.config["data"], "path": "/home/me/p.csv"}
-        folder, guard = f"runs/p/mlp-{found.defense}-{digest}", found.guard
-        run = f"mlp-{found.defense}-{digest}" + f"+{guard}" * (guard != "none")
-        return replace(found, run=run, folder=folder, rows=rows, config={**found.config, "data": data})
+    def named(result: Result, digest: str) -> Result:
+        rows = [replace(row, members=row.members and row.members + 77) for row in result.rows]
+        data = {**result.config["data"], "path": "/home/me/p.csv"}
+        folder, guard = f"runs/p/mlp-{result.defense}-{digest}", result.guard
+        run = f"mlp-{result.defense}-{digest}" + f"+{guard}" * (guard != "none")
+        return replace(result, run=run, folder=folder, rows=rows, config={**result.config, "data": data})
 
-    bare, l2 = make_findings(), make_findings("l2", strength=0.1, separation=0.4)
+    bare, l2 = make_result(), make_result("l2", strength=0.1, separation=0.4)
     guarded = make_guarded(bare, "topk", 3, 0.8)
     return [named(bare, "0a1b2c3d"), named(l2, "4e5f6a7b"), named(guarded, "0a1b2c3d")]
 
 
 @pytest.fixture
-def files(private: list[Findings], tmp_path: Path) -> dict[str, str]:
+def files(private: list[Result], tmp_path: Path) -> dict[str, str]:
     write(private, tmp_path, SECRETIVE, scope="public", releases={private[1].run: "released/p-mlp-l2"})
     return {path.name: path.read_text() for path in tmp_path.iterdir() if path.suffix != ".png"}
 
@@ -52,10 +52,10 @@ def test_no_hash_of_private_data_and_no_place_is_named(files: dict[str, str]) ->
     assert content["released"]["releases"] == {"l2 0.1": "p-mlp-l2"}, "where it lies is nobody's business"
 
 
-def test_numbers_of_members_are_expected_ones(files: dict[str, str], private: list[Findings]) -> None:
+def test_numbers_of_members_are_expected_ones(files: dict[str, str], private: list[Result]) -> None:
     content = json.loads(files["report.json"])
     rows = [row for run in content["runs"] for row in run["rows"]]
-    realised = {row.members for found in private for row in found.rows}
+    realised = {row.members for result in private for row in result.rows}
     assert all(row["members"] is None or abs(row["members"] - row["nonmembers"]) <= 1 for row in rows)
     assert {row["model"] for row in rows} == {"all"} and not {
         row["members"] for row in rows if row["members"]
@@ -65,36 +65,36 @@ def test_numbers_of_members_are_expected_ones(files: dict[str, str], private: li
     assert all("correct" not in run["audit"] for run in content["runs"])
 
 
-def test_curves_tell_no_count(private: list[Findings]) -> None:
-    for found in published(private):
-        for fpr, tpr in found.roc.values():
+def test_curves_tell_no_count(private: list[Result]) -> None:
+    for result in published(private):
+        for fpr, tpr in result.roc.values():
             assert f"{fpr[0]:.6g}" in ("0.002", "0.005") and fpr[-1] == pytest.approx(1)
             assert all(round(value, 3) == value for value in tpr)
 
 
-def test_classes_of_private_data_are_not_counted(private: list[Findings], files: dict[str, str]) -> None:
-    counts = {row.members + row.nonmembers for found in private for row in found.rows if row.group == "class=3"}
+def test_classes_of_private_data_are_not_counted(private: list[Result], files: dict[str, str]) -> None:
+    counts = {row.members + row.nonmembers for result in private for row in result.rows if row.group == "class=3"}
     rows = [row for run in json.loads(files["report.json"])["runs"] for row in run["rows"] if row["group"] != "all"]
     assert rows and {row["members"] for row in rows} == {row["nonmembers"] for row in rows} == {None}
     assert not any(str(count // 2) in text for count in counts for name, text in files.items() if name.endswith("csv"))
     assert "members / non-members</th>" in files["report.html"].split('id="groups"')[0]
     assert "members / non-members</th>" not in files["report.html"].split('id="groups"')[1].split("</section>")[0]
-    public = [replace(found, dataset={**found.dataset, "published": True}) for found in private]
+    public = [replace(result, dataset={**result.dataset, "published": True}) for result in private]
     assert {row.members for row in published(public)[0].rows if row.group == "class=3"} != {None}
 
 
-def test_the_claims_leave_the_report_out(private: list[Findings]) -> None:
-    assert all(NOT_COVERED in found.statement.not_covered for found in published(private))
-    public = [replace(found, dataset={**found.dataset, "published": True}) for found in private]
-    assert not any(NOT_COVERED in found.statement.not_covered for found in published(public))
+def test_the_claims_leave_the_report_out(private: list[Result]) -> None:
+    assert all(NOT_COVERED in result.statement.not_covered for result in published(private))
+    public = [replace(result, dataset={**result.dataset, "published": True}) for result in private]
+    assert not any(NOT_COVERED in result.statement.not_covered for result in published(public))
 
 
-def test_small_groups_are_left_out(make_findings: Callable[..., Findings]) -> None:
-    large = make_findings()
+def test_small_groups_are_left_out(make_result: Callable[..., Result]) -> None:
+    large = make_result()
     small = replace(
         large, rows=[replace(row, members=40, nonmembers=40) if row.group != "all" else row for row in large.rows]
     )
-    groups = [{row.group for row in found.rows} for found in published([large, replace(small, folder="other")])]
+    groups = [{row.group for row in result.rows} for result in published([large, replace(small, folder="other")])]
     assert groups == [{"all", "class=3"}, {"all"}]
 
 
@@ -104,7 +104,7 @@ def test_the_scope_says_what_is_missing(files: dict[str, str]) -> None:
     assert "Members / non-members: expected" in html and "Do not publish" not in html
 
 
-def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Findings], tmp_path: Path) -> None:
+def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Result], tmp_path: Path) -> None:
     told = []
     for scope in ("internal", "public"):
         write(private, tmp_path / scope, SECRETIVE, scope=scope)
@@ -114,7 +114,7 @@ def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Findi
     assert told[0] == told[1] and any(told[0][0])
 
 
-def test_an_unknown_scope_is_refused(private: list[Findings], tmp_path: Path) -> None:
+def test_an_unknown_scope_is_refused(private: list[Result], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^report\.scope=open"):
         write(private, tmp_path / "none", SECRETIVE, scope="open")
     assert list(tmp_path.iterdir()) == []

@@ -17,8 +17,8 @@ from rich.console import Console
 
 from palisade.attacks import LiRA, View
 from palisade.evaluation.figures.study_plot import study
-from palisade.evaluation.findings import Findings, Row
 from palisade.evaluation.method import Method
+from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies.mismatch import mismatch_view, same_secret
 from palisade.evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_tables, write_study
@@ -30,17 +30,17 @@ LEVELS = ("logits", "top-3", "label")
 
 
 @pytest.fixture
-def rows(make_findings: Callable[..., Findings]) -> list[StudyRow]:
+def rows(make_result: Callable[..., Result]) -> list[StudyRow]:
     """Two targets at three levels; only correctness runs on labels."""
     told = []
     for target, separation in (("undefended", 1.2), ("dp_sgd ε=8", 0.3)):
         for level in LEVELS:
-            found = make_findings(separation=separation)
+            result = make_result(separation=separation)
             if level == "label":
                 skipped = {attack: "only labels are released" for attack in ("loss", "lira", "lira_offline")}
-                kept = [row for row in found.rows if row.attack in ("", "correctness")]
-                found = replace(found, roc={"correctness": found.roc["correctness"]}, rows=kept, skipped=skipped)
-            told += study_rows(found, target=target, varied="released", setting=level)
+                kept = [row for row in result.rows if row.attack in ("", "correctness")]
+                result = replace(result, roc={"correctness": result.roc["correctness"]}, rows=kept, skipped=skipped)
+            told += study_rows(result, target=target, varied="released", setting=level)
     return told
 
 
@@ -51,15 +51,15 @@ def printed(rows: list[StudyRow]) -> str:
     return console.file.getvalue()
 
 
-def test_rows_are_the_fleet_s_metrics(make_findings: Callable[..., Findings]) -> None:
-    found = make_findings()
-    kept = study_rows(found, target="t", varied="v", setting="s")
+def test_rows_are_the_fleet_s_metrics(make_result: Callable[..., Result]) -> None:
+    result = make_result()
+    kept = study_rows(result, target="t", varied="v", setting="s")
     assert {(row.target, row.varied, row.setting, row.note) for row in kept} == {("t", "v", "s", "")}
     assert {(row.attack, row.metric) for row in kept} == {
-        (attack, metric) for attack in found.attacks for metric in ("auc", "tpr@1%fpr", "tpr@0.1%fpr")
+        (attack, metric) for attack in result.attacks for metric in ("auc", "tpr@1%fpr", "tpr@0.1%fpr")
     }
     for row in kept:
-        source = found.get(row.metric, attack=row.attack)
+        source = result.get(row.metric, attack=row.attack)
         assert (row.value, row.low, row.high) == (source.value, source.low, source.high)
 
 
@@ -122,11 +122,11 @@ def test_the_figure_has_a_cell_for_every_target_attack_and_setting(rows: list[St
     assert [axes.get_ylabel() for axes in (targets, attacks)] == ["target ↓", "attack ↓"]
 
 
-def test_runs_are_told_apart_by_what_differs(make_findings: Callable[..., Findings]) -> None:
-    first = make_findings("l2", strength=0.1)
+def test_runs_are_told_apart_by_what_differs(make_result: Callable[..., Result]) -> None:
+    first = make_result("l2", strength=0.1)
     linear = {**first.config, "network": {"width": 3}, "names": {**first.config["names"], "network": "linear"}}
     fewer = {**first.config, "membership": {"how": "bernoulli", "share": 0.25}}
-    runs = [first, replace(first, config=linear), replace(first, config=fewer), make_findings(), replace(first, seed=1)]
+    runs = [first, replace(first, config=linear), replace(first, config=fewer), make_result(), replace(first, seed=1)]
     assert labels(runs) == [
         "l2 0.1", "l2 0.1, network=linear", "l2 0.1, membership.share=0.25", "undefended", "l2 0.1, seed=1",
     ]  # fmt: skip
@@ -237,7 +237,7 @@ def test_levels_fall_from_logits_to_labels() -> None:
     ]
 
 
-def test_rows_of_single_models_and_classes_are_left_out(make_findings: Callable[..., Findings]) -> None:
-    found = make_findings()
-    found = replace(found, rows=[*found.rows, Row(metric="auc", value=0.9, attack="lira", group="class=7")])
-    assert all(row.value != 0.9 for row in study_rows(found, target="t", varied="v", setting="s"))
+def test_rows_of_single_models_and_classes_are_left_out(make_result: Callable[..., Result]) -> None:
+    result = make_result()
+    result = replace(result, rows=[*result.rows, Row(metric="auc", value=0.9, attack="lira", group="class=7")])
+    assert all(row.value != 0.9 for row in study_rows(result, target="t", varied="v", setting="s"))

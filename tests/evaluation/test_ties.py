@@ -9,38 +9,38 @@ import pytest
 
 from palisade.evaluation.choice import chosen
 from palisade.evaluation.curves import series
-from palisade.evaluation.findings import Findings, Row
 from palisade.evaluation.flags.ties import is_tied, tied
 from palisade.evaluation.frontier import frontier
 from palisade.evaluation.report.verdict import verdicts
+from palisade.evaluation.result import Result, Row
 from palisade.evaluation.titles import title
 
 
-def with_ties(found: Findings, attack: str, share: float) -> Findings:
-    return replace(found, rows=[*found.rows, Row(metric="tied@1%fpr", value=share, attack=attack)])
+def with_ties(result: Result, attack: str, share: float) -> Result:
+    return replace(result, rows=[*result.rows, Row(metric="tied@1%fpr", value=share, attack=attack)])
 
 
 @pytest.mark.parametrize(
     ("attack", "share", "flagged"), [("lira", 0.2, True), ("lira", 0.05, False), ("correctness", 0.9, False)]
 )
 def test_ties_count_for_the_strongest_attack(
-    make_findings: Callable[..., Findings], attack: str, share: float, flagged: bool
+    make_result: Callable[..., Result], attack: str, share: float, flagged: bool
 ) -> None:
-    found = with_ties(make_findings(), attack, share)
-    told = list(tied(found))
-    assert is_tied(found) == flagged and [flag.name for flag in told] == (["many ties at 1%"] if flagged else [])
+    result = with_ties(make_result(), attack, share)
+    told = list(tied(result))
+    assert is_tied(result) == flagged and [flag.name for flag in told] == (["many ties at 1%"] if flagged else [])
     assert not flagged or "20 % of the non-members" in told[0].sentence
 
 
-def test_a_run_without_attacks_has_none(make_findings: Callable[..., Findings]) -> None:
-    assert not is_tied(make_findings(roc={}))
+def test_a_run_without_attacks_has_none(make_result: Callable[..., Result]) -> None:
+    assert not is_tied(make_result(roc={}))
 
 
-def test_labels_alone_are_not_best_protected_for_their_ties(make_findings: Callable[..., Findings]) -> None:
-    labels = with_ties(make_findings(guard="label_only", separation=0.0), "correctness", 0.7)
-    l2 = make_findings("l2", strength=0.1, separation=0.5)
+def test_labels_alone_are_not_best_protected_for_their_ties(make_result: Callable[..., Result]) -> None:
+    labels = with_ties(make_result(guard="label_only", separation=0.0), "correctness", 0.7)
+    l2 = make_result("l2", strength=0.1, separation=0.5)
     assert [heading for heading, _ in chosen([labels, l2])] == ["Best protected: l2 0.1"]
-    assert [title(point.findings) for point in frontier(series([labels, l2]))] == ["l2 0.1"]
+    assert [title(point.result) for point in frontier(series([labels, l2]))] == ["l2 0.1"]
     (alone,) = verdicts([labels])
     assert alone.heading == "Best protected: none + label_only" and alone.measure == "AUC"
     assert "it cannot be measured what attacks find. The best attack (correctness) ranks" in alone.sentence

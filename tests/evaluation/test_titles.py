@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from palisade.evaluation.curves import ordered
-from palisade.evaluation.findings import Findings
+from palisade.evaluation.result import Result
 from palisade.evaluation.titles import brief, defense_name, epsilon_text, line_name, setting, title
 from palisade.targets.statement import Statement
 
@@ -26,13 +26,13 @@ def test_epsilon_is_rounded_up(epsilon: float, text: str) -> None:
     assert epsilon_text(epsilon) == text
 
 
-def test_titles(sweep: list[Findings]) -> None:
-    assert {title(found) for found in sweep} >= {"undefended", "dp_sgd ε=∞", "dp_sgd ε=4", "l2 0.0001"}
+def test_titles(sweep: list[Result]) -> None:
+    assert {title(result) for result in sweep} >= {"undefended", "dp_sgd ε=∞", "dp_sgd ε=4", "l2 0.0001"}
     assert title(ordered(sweep)[0]) == "undefended"
 
 
-def test_no_two_runs_of_a_comparison_have_one_title(many: list[Findings]) -> None:
-    assert len({title(found) for found in many}) == len(many)
+def test_no_two_runs_of_a_comparison_have_one_title(many: list[Result]) -> None:
+    assert len({title(result) for result in many}) == len(many)
 
 
 @pytest.mark.parametrize(
@@ -55,15 +55,15 @@ def test_no_two_runs_of_a_comparison_have_one_title(many: list[Findings]) -> Non
     ],
 )  # fmt: skip
 def test_guards_and_epsilon_in_names(
-    make_findings: Callable[..., Findings], defense: str, own: dict[str, Any], expected: tuple[str, str, str]
+    make_result: Callable[..., Result], defense: str, own: dict[str, Any], expected: tuple[str, str, str]
 ) -> None:
-    found = make_findings(defense, **own)
-    assert (line_name(found), setting(found), brief(found)) == expected
+    result = make_result(defense, **own)
+    assert (line_name(result), setting(result), brief(result)) == expected
 
 
-def test_runs_that_state_the_same_epsilon_are_told_apart(make_findings: Callable[..., Findings]) -> None:
-    runs = [make_findings("selena(dp_sgd)", strength=k, statement=stated(8)) for k in (5, 10)]
-    assert [title(found) for found in runs] == ["selena(dp_sgd) 5, ε=8", "selena(dp_sgd) 10, ε=8"]
+def test_runs_that_state_the_same_epsilon_are_told_apart(make_result: Callable[..., Result]) -> None:
+    runs = [make_result("selena(dp_sgd)", strength=k, statement=stated(8)) for k in (5, 10)]
+    assert [title(result) for result in runs] == ["selena(dp_sgd) 5, ε=8", "selena(dp_sgd) 10, ε=8"]
 
 
 DP = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8}

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palisade.evaluation.findings import Row
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.measuring.usefulness import METRICS, usefulness
 from palisade.evaluation.method import Method
+from palisade.evaluation.result import Row
 from palisade.evaluation.signals.signals import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.utility import CALIBRATION, UTILITIES
@@ -43,16 +43,16 @@ def trained(settings: dict[str, Any]) -> Run:
 
 def rows(run: Run) -> dict[tuple[str, str, int | str], Row]:
     """What is measured of utility, without any attack."""
-    found = usefulness(run, Bootstrap(replicates=50), METHOD.slices_of(run))
-    return {(row.metric, row.group, row.model): row for row in found}
+    result = usefulness(run, Bootstrap(replicates=50), METHOD.slices_of(run))
+    return {(row.metric, row.group, row.model): row for row in result}
 
 
 def test_all_measures_with_intervals_and_each_models_own(compose: Compose, people: list[str]) -> None:
-    found = rows(trained(compose(*people)))
+    result = rows(trained(compose(*people)))
     for metric in METRICS:
-        row, own = found[metric, "all", "all"], [found[metric, "all", k].value for k in range(3)]
+        row, own = result[metric, "all", "all"], [result[metric, "all", k].value for k in range(3)]
         assert row.low <= row.value <= row.high and row.value == pytest.approx(np.mean(own))
-    assert found["test_roc_auc", "all", "all"].value > 0.6 and found["train_accuracy", "all", "all"].value > 0.5
+    assert result["test_roc_auc", "all", "all"].value > 0.6 and result["train_accuracy", "all", "all"].value > 0.5
 
 
 def test_slices_are_read_anew_without_training_anew(compose: Compose, people: list[str]) -> None:
@@ -61,30 +61,30 @@ def test_slices_are_read_anew_without_training_anew(compose: Compose, people: li
     again = train_run(compose(*people, "data.slices=[sex,ward]"))
     assert again["status"] == "cached" and again["folder"] == str(run.folder)
     sliced, chosen = METHOD.key(Run(run.folder)), Method(attacks=ATTACKS, slices=["sex"]).key(Run(run.folder))
-    assert len({plain, sliced, chosen}) == 3, "findings are measured anew"
+    assert len({plain, sliced, chosen}) == 3, "results are measured anew"
     assert Method(attacks=ATTACKS, utility="roc_auc").key(Run(run.folder)) == sliced, "they hold every measure already"
 
 
 def test_a_slice_is_measured_on_its_records_alone(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people, "data.slices=[sex,ward]"))
-    found = measure(run, METHOD)
+    result = measure(run, METHOD)
     split = run.dataset.split
     female = pd.read_csv(run.config["data"]["path"])["sex"].to_numpy() == "f"
     right = answers(run, "test").argmax(axis=-1) == run.dataset.y[split.test]
-    row = found.get("test_accuracy", group="sex=f")
+    row = result.get("test_accuracy", group="sex=f")
     assert row.value == pytest.approx(right[:, female[split.test]].mean()) and row.low < row.value < row.high
     assert row.nonmembers == 3 * female[split.test].sum()
-    leaked = found.get("auc", attack="loss", group="sex=f")
+    leaked = result.get("auc", attack="loss", group="sex=f")
     assert leaked.members == run.membership()[:, female[split.pool]].sum() and leaked.value is not None
-    few = [row for row in found.rows if row.group == "ward=closed"]
+    few = [row for row in result.rows if row.group == "ward=closed"]
     assert few and all(row.value is row.low is row.high is None for row in few), "too few records to tell"
 
 
 def test_canaries_belong_to_no_slice(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people, "data.slices=[sex]", "canary=label_noise", "canary.count=60"))
-    found = measure(run, METHOD)
-    assert {row.group for row in found.rows if row.attack} == {"all", "class=0", "class=1"}
-    assert found.get("test_accuracy", group="sex=f").value is not None
+    result = measure(run, METHOD)
+    assert {row.group for row in result.rows if row.attack} == {"all", "class=0", "class=1"}
+    assert result.get("test_accuracy", group="sex=f").value is not None
 
 
 def test_behind_a_guard_that_lets_out_labels_only(compose: Compose, people: list[str]) -> None:

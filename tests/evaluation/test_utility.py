@@ -12,19 +12,19 @@ import pytest
 from palisade.evaluation.choice import chosen
 from palisade.evaluation.curves import series
 from palisade.evaluation.figures.plots import tradeoff
-from palisade.evaluation.findings import Findings, Row
 from palisade.evaluation.flags.dominance import dominated
 from palisade.evaluation.frontier import frontier
-from palisade.evaluation.table import cells, show_findings
+from palisade.evaluation.result import Result, Row
+from palisade.evaluation.table import cells, show_results
 from palisade.evaluation.utility import ACCURACY, CALIBRATION, UTILITIES, Utility, worth
 
 LOG_LOSS, AUC = UTILITIES["log_loss"], UTILITIES["roc_auc"]
 
 
-def read_by(found: Findings, utility: Utility, value: float | None) -> Findings:
+def read_by(result: Result, utility: Utility, value: float | None) -> Result:
     low, high = (None, None) if value is None else (value - 0.01, value + 0.01)
     rows = [Row(metric=utility.metric, value=value, low=low, high=high), Row(metric=CALIBRATION, value=0.031)]
-    return replace(found, rows=[*found.rows, *rows], utility=utility)
+    return replace(result, rows=[*result.rows, *rows], utility=utility)
 
 
 def test_names_and_unknown_ones() -> None:
@@ -47,62 +47,62 @@ def test_texts() -> None:
     assert LOG_LOSS.axis == "test log loss (lower is better)" and AUC.axis == "test ROC AUC"
 
 
-def test_more_is_worth_more_whatever_the_measure(make_findings: Callable[..., Findings]) -> None:
+def test_more_is_worth_more_whatever_the_measure(make_result: Callable[..., Result]) -> None:
     assert ACCURACY.worth(0.9) > ACCURACY.worth(0.8) and LOG_LOSS.worth(0.2) > LOG_LOSS.worth(0.3)
     assert LOG_LOSS.worth(None) == ACCURACY.worth(None) == -math.inf
-    assert worth(make_findings(accuracy=0.8)) == 0.8
-    assert worth(read_by(make_findings(), LOG_LOSS, 0.4)) == -0.4
-    assert worth(replace(make_findings(), utility=LOG_LOSS)) == -math.inf
+    assert worth(make_result(accuracy=0.8)) == 0.8
+    assert worth(read_by(make_result(), LOG_LOSS, 0.4)) == -0.4
+    assert worth(replace(make_result(), utility=LOG_LOSS)) == -math.inf
 
 
 @pytest.fixture
-def by_log_loss(make_findings: Callable[..., Findings]) -> Sequence[Findings]:
+def by_log_loss(make_result: Callable[..., Result]) -> Sequence[Result]:
     """By accuracy the second of both L2 runs would be the better one."""
     return [
-        read_by(make_findings(separation=1.2), LOG_LOSS, 0.30),
-        read_by(make_findings("l2", strength=0.1, separation=0.5, accuracy=0.7), LOG_LOSS, 0.32),
-        read_by(make_findings("l2", strength=0.2, separation=0.3, accuracy=0.99), LOG_LOSS, 0.60),
-        read_by(make_findings("l1", strength=0.2, separation=0.9, accuracy=0.99), LOG_LOSS, 0.50),
+        read_by(make_result(separation=1.2), LOG_LOSS, 0.30),
+        read_by(make_result("l2", strength=0.1, separation=0.5, accuracy=0.7), LOG_LOSS, 0.32),
+        read_by(make_result("l2", strength=0.2, separation=0.3, accuracy=0.99), LOG_LOSS, 0.60),
+        read_by(make_result("l1", strength=0.2, separation=0.9, accuracy=0.99), LOG_LOSS, 0.50),
     ]
 
 
-def test_the_chosen_measure_decides_what_is_useful(by_log_loss: Sequence[Findings]) -> None:
+def test_the_chosen_measure_decides_what_is_useful(by_log_loss: Sequence[Result]) -> None:
     headings = dict(chosen(by_log_loss))
     assert headings["Best protected within 0.05 of the best log loss: l2 0.1"] is by_log_loss[1]
     assert headings["Best protected: l2 0.2"] is by_log_loss[2]
     assert [point.utility.value for point in frontier(series(by_log_loss))] == [0.60, 0.32, 0.30]
 
 
-def test_table_tells_the_chosen_measure_and_calibration(by_log_loss: Sequence[Findings]) -> None:
+def test_table_tells_the_chosen_measure_and_calibration(by_log_loss: Sequence[Result]) -> None:
     file = io.StringIO()
-    show_findings(by_log_loss, file)
+    show_results(by_log_loss, file)
     text = file.getvalue()
     assert "log loss" in text and "calibration" in text and "0.320" in text and "3.1 %" in text
     assert "accuracy" not in text and "97.0 %" not in text
 
 
-def test_to_the_right_is_more_useful(by_log_loss: Sequence[Findings]) -> None:
+def test_to_the_right_is_more_useful(by_log_loss: Sequence[Result]) -> None:
     axes = tradeoff(by_log_loss).axes[0]
     left, right = axes.get_xlim()
     assert left > right and axes.get_xlabel() == "test log loss (lower is better)"
 
 
-def test_a_run_without_the_measure_is_listed_and_not_drawn(by_log_loss: Sequence[Findings]) -> None:
+def test_a_run_without_the_measure_is_listed_and_not_drawn(by_log_loss: Sequence[Result]) -> None:
     silent = read_by(replace(by_log_loss[1], run="silent"), LOG_LOSS, None)
-    findings = [*by_log_loss[:1], silent]
-    drawn = [point.findings.run for line in series(findings) for point in line.points]
+    results = [*by_log_loss[:1], silent]
+    drawn = [point.result.run for line in series(results) for point in line.points]
     assert drawn == [by_log_loss[0].run]
     assert cells(silent, "")[3] == "–" and cells(by_log_loss[0], "")[3] == "0.300"
 
 
 @pytest.mark.parametrize(("loss", "better"), [(0.2, True), (0.4, False), (None, False)])
 def test_domination_is_by_the_chosen_measure(
-    make_findings: Callable[..., Findings], sweep: list[Findings], loss: float | None, better: bool
+    make_result: Callable[..., Result], sweep: list[Result], loss: float | None, better: bool
 ) -> None:
-    private = next(found for found in sweep if found.strength == 4 and found.defense == "dp_sgd")
-    found = read_by(make_findings("l2", strength=0.1, separation=1.0, accuracy=0.5), LOG_LOSS, 0.3)
-    flags = list(dominated(found, [read_by(private, LOG_LOSS, loss), found]))
+    private = next(result for result in sweep if result.strength == 4 and result.defense == "dp_sgd")
+    result = read_by(make_result("l2", strength=0.1, separation=1.0, accuracy=0.5), LOG_LOSS, 0.3)
+    flags = list(dominated(result, [read_by(private, LOG_LOSS, loss), result]))
     assert bool(flags) == better
     assert not better or "at least as useful (0.200 against 0.300 test log loss)" in flags[0].sentence
-    unmeasured = read_by(found, LOG_LOSS, None)
+    unmeasured = read_by(result, LOG_LOSS, None)
     assert not list(dominated(unmeasured, [read_by(private, LOG_LOSS, loss), unmeasured]))

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from palisade.evaluation.findings import Findings, Row
 from palisade.evaluation.report.utility_loss import costs
+from palisade.evaluation.result import Result, Row
 from palisade.evaluation.utility import CALIBRATION, Utility
 
 
-def test_loss_in_points_with_an_interval(make_findings: Callable[..., Findings]) -> None:
+def test_loss_in_points_with_an_interval(make_result: Callable[..., Result]) -> None:
     bare, dp, l2 = (
-        make_findings(name, accuracy=a, strength=s)
+        make_result(name, accuracy=a, strength=s)
         for name, a, s in (("none", 0.9, None), ("dp_sgd", 0.8, 4.0), ("l2", 0.92, 0.1))
     )
     told = {cost.title: cost for cost in costs([dp, l2, bare])}
@@ -22,24 +22,24 @@ def test_loss_in_points_with_an_interval(make_findings: Callable[..., Findings])
     assert told["l2 0.1"].loss == "−2.0 [−3.1 to −0.9] points"
 
 
-def test_less_is_better_where_the_measure_says_so(make_findings: Callable[..., Findings]) -> None:
+def test_less_is_better_where_the_measure_says_so(make_result: Callable[..., Result]) -> None:
     loss = Utility.named("log_loss")
 
-    def measured(name: str, value: float, strength: float | None) -> Findings:
-        found = make_findings(name, strength=strength)
-        rows = [*found.rows, Row(metric=loss.metric, value=value), Row(metric=CALIBRATION, value=0.031)]
-        return replace(found, rows=rows, utility=loss)
+    def measured(name: str, value: float, strength: float | None) -> Result:
+        result = make_result(name, strength=strength)
+        rows = [*result.rows, Row(metric=loss.metric, value=value), Row(metric=CALIBRATION, value=0.031)]
+        return replace(result, rows=rows, utility=loss)
 
     bare, other = costs([measured("none", 0.4, None), measured("l2", 0.45, 0.1)])
     assert (bare.utility, bare.loss, bare.calibration) == ("0.400", "–", "3.1 %")
     assert (other.utility, other.loss) == ("0.450", "0.050")
 
 
-def test_without_a_baseline_or_a_value_there_is_a_dash(make_findings: Callable[..., Findings]) -> None:
-    l2, canaries = make_findings("l2", strength=0.1), make_findings(canary="ood")
+def test_without_a_baseline_or_a_value_there_is_a_dash(make_result: Callable[..., Result]) -> None:
+    l2, canaries = make_result("l2", strength=0.1), make_result(canary="ood")
     assert [cost.loss for cost in costs([l2, canaries])] == ["–", "–"]
-    other_seed = replace(make_findings(), seed=1)
+    other_seed = replace(make_result(), seed=1)
     assert [cost.loss for cost in costs([l2, other_seed])] == ["–", "–"]
     blind = replace(l2, rows=[replace(row, value=None, low=None, high=None) for row in l2.rows])
-    assert [(cost.utility, cost.loss) for cost in costs([make_findings(), blind])][1] == ("–", "–")
+    assert [(cost.utility, cost.loss) for cost in costs([make_result(), blind])][1] == ("–", "–")
     assert costs([l2])[0].calibration == "–"

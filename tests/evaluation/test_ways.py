@@ -15,16 +15,16 @@ import yaml
 from palisade.data.dataset import from_config
 from palisade.evaluate import all_attacks
 from palisade.evaluation.claims import level_of, violations
-from palisade.evaluation.findings import Findings
 from palisade.evaluation.measuring import measure as measuring
-from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
 from palisade.evaluation.reach import Reach
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.summary import summary
+from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.studies.study_runs import run_study
-from palisade.evaluation.table import UNRECORDED, corrections, show_findings
+from palisade.evaluation.table import UNRECORDED, corrections, show_results
 from palisade.evaluation.ways import ways_tried
 from palisade.targets.guards.registry import guards_of
 from palisade.targets.run import Run
@@ -48,9 +48,9 @@ def method(share: float | None = None, queries: Sequence[str] = ("plain",), **th
 
 
 def audit(run: Run, share: float | None = None, **how: Any) -> dict[str, Any]:
-    """Findings of an evaluation that audits a run in one way."""
-    (found,) = findings_of([Run(run.folder, run.guard)], method(share, **how))
-    return dict(found.audit)
+    """Result of an evaluation that audits a run in one way."""
+    (result,) = results_of([Run(run.folder, run.guard)], method(share, **how))
+    return dict(result.audit)
 
 
 def shares(run: Run) -> list[float]:
@@ -189,22 +189,22 @@ def test_a_share_that_guesses_nobody_is_refused_before_it_is_recorded(compose: C
 
 def test_as_many_are_guessed_as_the_reach_foretells(compose: Compose) -> None:
     settings = compose(*WORDS, *FEW, "defense=dp_sgd", "defense.trainer.epochs=1", "guesses=0.29")
-    found = audit(Run(Path(train_run(settings)["folder"])))
+    result = audit(Run(Path(train_run(settings)["folder"])))
     foretold = Reach.planned(settings, from_config(settings))
-    assert foretold is not None and found["guesses"] == 2 * 29, "though 0.29 · 100 is less in floating point"
-    assert found["ceilings"]["one_run"] == foretold.ceiling()
+    assert foretold is not None and result["guesses"] == 2 * 29, "though 0.29 · 100 is less in floating point"
+    assert result["ceilings"]["one_run"] == foretold.ceiling()
 
 
 def test_a_share_counts_before_anything_is_guessed(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(measuring, "audit_records", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            findings_of([run], method(0.4))
+            results_of([run], method(0.4))
     assert_corrected(audit(run), 2)
 
 
 def test_evaluations_at_the_same_time_lose_no_way(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """While one evaluation guesses, another one guesses another share, and puts its findings in the place of both."""
+    """While one evaluation guesses, another one guesses another share, and puts its results in the place of both."""
     guess = measuring.audit_records
 
     def meanwhile(*scores: Any, **settings: Any) -> Any:
@@ -214,7 +214,7 @@ def test_evaluations_at_the_same_time_lose_no_way(run: Run, monkeypatch: pytest.
 
     other: list[dict[str, Any]] = []
     monkeypatch.setattr(measuring, "audit_records", meanwhile)
-    assert_corrected(audit(run, 0.4), 2)  # it was first, and is printed although the other's findings came between
+    assert_corrected(audit(run, 0.4), 2)  # it was first, and is printed although the other's results came between
     assert_corrected(other[0], 3)
     assert_corrected(audit(run, 0.4), 3)
     assert shares(run) == [0.2, 0.3, 0.4]
@@ -246,30 +246,30 @@ def test_a_run_from_before_the_share_was_recorded_says_so(compose: Compose, run:
     assert "guesses" not in Run(run.folder).config, "what is named after training was not fixed before it"
 
 
-def test_a_claim_is_tested_at_the_level_over_the_ways(make_violated: Callable[..., Findings]) -> None:
-    found = make_violated()
-    twice = replace(found, audit={**found.audit, "ways": 2})
+def test_a_claim_is_tested_at_the_level_over_the_ways(make_violated: Callable[..., Result]) -> None:
+    result = make_violated()
+    twice = replace(result, audit={**result.audit, "ways": 2})
     (violation,) = violations([twice])
     assert violation.level == 0.025 == level_of([twice]) / 2
     assert violation.bound == one_run(500, 100, 99, 1e-5, 0.025) < one_run(500, 100, 99, 1e-5, 0.05)
     between = (violation.bound + one_run(500, 100, 99, 1e-5, 0.05)) / 2
-    stated = replace(found.statement, epsilon=between)
-    assert violations([replace(found, statement=stated)]) and not violations([replace(twice, statement=stated)])
+    stated = replace(result.statement, epsilon=between)
+    assert violations([replace(result, statement=stated)]) and not violations([replace(twice, statement=stated)])
     assert Reach.measured(twice).ceiling() == one_run(500, 100, 100, 1e-5, 0.025)
 
 
-def test_table_and_report_say_what_is_corrected_for(make_violated: Callable[..., Findings]) -> None:
-    found = make_violated()
-    assert corrections([found]) == []
-    config = {key: value for key, value in found.config.items() if key != "guesses"}
-    old = replace(found, config=config, audit={**found.audit, "ways": 3})
+def test_table_and_report_say_what_is_corrected_for(make_violated: Callable[..., Result]) -> None:
+    result = make_violated()
+    assert corrections([result]) == []
+    config = {key: value for key, value in result.config.items() if key != "guesses"}
+    old = replace(result, config=config, audit={**result.audit, "ways": 3})
     said = [sentence for _, sentence in corrections([old])]
     assert said == [
         "3 ways of auditing were tried, so that each bound on ε is one at p = 0.05/3, not 0.05",
         UNRECORDED,
     ]
     file = io.StringIO()
-    show_findings([old], file)
+    show_results([old], file)
     content = summary([old], "")
     page = " ".join(render([old], content, {"tradeoff": "", "roc": ""}).split())
     for sentence in said:

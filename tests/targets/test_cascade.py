@@ -16,7 +16,7 @@ from palisade.attacks import Cascading
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.evaluation.given import check_given
-from palisade.evaluation.measuring.measure import findings_of
+from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.signals.signals import answers, view
@@ -108,7 +108,7 @@ def test_only_the_owner_sees_it_and_no_name_is_a_guess_that_can_be_tested(traine
 
 def test_an_evaluation_trains_attacks_and_keeps_them(trained, capsys):
     run = trained()
-    (found,) = findings_of([run], METHOD)
+    (found,) = results_of([run], METHOD)
     assert "trains up to 6 further shadows of model 1" in capsys.readouterr().err
     assert found.attacks == ["cascading", "lira"] and found.strongest == "lira"
     row = found.get("auc", attack="cascading")
@@ -117,7 +117,7 @@ def test_an_evaluation_trains_attacks_and_keeps_them(trained, capsys):
     trained_at = {path: path.stat().st_mtime_ns for path in run.folder.glob("cascade/*/*/models/*.safetensors")}
     assert len(trained_at) == 12
     run.metrics.unlink()
-    (again,) = findings_of([run], METHOD)
+    (again,) = results_of([run], METHOD)
     assert again.rows == found.rows
     assert trained_at == {path: path.stat().st_mtime_ns for path in trained_at}
     kept = json.loads(run.metrics.read_text())
@@ -143,7 +143,7 @@ def test_shadows_stand_behind_the_guard_of_their_target(trained):
     ids=lambda overrides: overrides[0],
 )
 def test_is_skipped_with_the_reason_where_memberships_are_no_independent_coins(trained, overrides):
-    (found,) = findings_of(
+    (found,) = results_of(
         [trained(*overrides)], Method(attacks={**ATTACKS, "loss": {"_target_": "palisade.attacks.LossThreshold"}})
     )
     assert found.skipped["cascading"].startswith(("needs to train further shadows", "needs models that did"))

@@ -36,7 +36,7 @@ def test_run_is_gone_and_the_others_are_as_they_were(runs):
     before = content(kept)
     line = forget(gone, runs, REPORTS, RELEASED)
     assert line == (
-        f"removed {gone}: 2 models, signals, findings, secret and log; nothing under reports and released names it"
+        f"removed {gone}: 2 models, signals, results, secret and log; nothing under reports and released names it"
     )
     assert list((runs / "digits").iterdir()) == [kept] and content(kept) == before
 

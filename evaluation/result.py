@@ -1,4 +1,4 @@
-"""Findings on one run: tidy rows, ROC curves, the claim, and what could not be measured."""
+"""Result on one run: tidy rows, ROC curves, the claim, and what could not be measured."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ COLUMNS = (
 )  # fmt: skip
 Name = TypeVar("Name")
 MEASURED = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
-"""Fields of findings that are kept besides their rows."""
+"""Fields of results that are kept besides their rows."""
 FPRS = (0.01, 0.001)
 AUC = "auc"
 TARGETS = "targets"
@@ -96,7 +96,7 @@ def most_powerful(powers: Mapping[Name, tuple[float | None, float | None]]) -> N
 
 
 @dataclass(frozen=True, kw_only=True)
-class Findings:
+class Result:
     """One run's measurements.
 
     Args:
@@ -155,7 +155,7 @@ class Findings:
     dataset: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, run: Run, **measured: Any) -> Findings:
+    def of(cls, run: Run, **measured: Any) -> Result:
         """The measurements of a run, with what the run itself says."""
         config = run.config
         return cls(
@@ -180,8 +180,8 @@ class Findings:
         )
 
     @classmethod
-    def from_json(cls, run: Run, kept: Mapping[str, Any], utility: Utility = ACCURACY) -> Findings:
-        """The findings that `to_json` kept in the run's folder."""
+    def from_json(cls, run: Run, kept: Mapping[str, Any], utility: Utility = ACCURACY) -> Result:
+        """The results that `to_json` kept in the run's folder."""
         rows = [Row(**row) for row in kept["rows"]]
         roc = {attack: (fprs, tprs) for attack, (fprs, tprs) in kept["roc"].items()}
         return cls.of(run, **{**kept, "rows": rows, "roc": roc}, utility=utility)
