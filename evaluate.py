@@ -38,7 +38,7 @@ def evaluate_runs(settings: dict[str, Any]) -> None:
         ValueError: if a setting is wrong.
     """
     from palisade.evaluation.given import check_given
-    from palisade.evaluation.limits.limit import refuse_limits
+    from palisade.evaluation.limit import refuse_limits
     from palisade.evaluation.method import Method
     from palisade.evaluation.report.scope import check_scope_of
     from palisade.targets import progress
@@ -91,11 +91,8 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
 
     Exits with 3 if a claim is violated, with 4 if no run can be chosen or one does not pass the gate.
     """
-    from palisade.evaluation.claims import violations
-    from palisade.evaluation.curves import check_comparable
-    from palisade.evaluation.limits.gate import gate
-    from palisade.evaluation.limits.limit import Limit
-    from palisade.evaluation.limits.recommendation import recommend
+    from palisade.evaluation.comparison import Comparison, check_comparable
+    from palisade.evaluation.limit import Limit, gate, recommend
     from palisade.evaluation.measuring.measure import results_of
     from palisade.evaluation.report.outsiders import false_accusations
     from palisade.evaluation.report.releases import releases
@@ -110,21 +107,22 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     check_comparable(runs)
     folder.mkdir(parents=True, exist_ok=True)
     results = results_of(runs, method)
-    show_results(results)
+    comparison = Comparison(results)
+    show_results(comparison)
     shipped = releases(runs, Path(settings["released"]))
     place = folder / PUBLIC if scope == PUBLIC else folder  # apart from what earlier calls left for insiders
     study = folder / NEVER_USED / STUDY_CSV
     keys = [key for run in runs for key in keys_of(run, method).values()] if study.is_file() else []
     measured = false_accusations(study, results, keys)
-    for path in write(results, place, settings["command"], scope=scope, releases=shipped, accusations=measured):
+    for path in write(comparison, place, settings["command"], scope=scope, releases=shipped, accusations=measured):
         print(path)
     kept = True
     for judge, limit in asked:
         if limit is not None:
-            lines, result = judge(results, limit)
+            lines, result = judge(comparison, limit)
             print("", *lines, sep="\n")
             kept &= bool(result)
-    if violations(results):
+    if comparison.refuted:
         raise SystemExit(CLAIM_VIOLATED)
     if not kept:
         raise SystemExit(GATE_EXCEEDED)

@@ -31,13 +31,13 @@ ROOT = Path(__file__).parent.parent
 
 from palisade.commandline import one_line  # noqa: E402
 from palisade.evaluate import all_attacks  # noqa: E402
-from palisade.evaluation.flags.flags import flags  # noqa: E402
-from palisade.evaluation.flags.masking import MASKED  # noqa: E402
+from palisade.evaluation.comparison import Comparison  # noqa: E402
+from palisade.evaluation.flags import MASKED, flags  # noqa: E402
+from palisade.evaluation.labels import title  # noqa: E402
 from palisade.evaluation.measuring.measure import results_of  # noqa: E402
 from palisade.evaluation.method import Method  # noqa: E402
 from palisade.evaluation.result import AUC, FPRS, Result, tpr_at  # noqa: E402
 from palisade.evaluation.signals.signals import predictions  # noqa: E402
-from palisade.evaluation.titles import title  # noqa: E402
 from palisade.targets.guards.registry import label, make_guard  # noqa: E402
 from palisade.targets.progress import Progress  # noqa: E402
 from palisade.targets.run import Run  # noqa: E402
@@ -123,7 +123,7 @@ def points(results: Sequence[Sequence[Result]]) -> list[Point]:
                 auc=aucs[best],
                 lira=aucs.get("lira", np.nan),
                 tpr=found.get(TPR, attack=found.strongest).value or 0.0,
-                flags=tuple(flag.name for flag in flags(found, together)),
+                flags=tuple(flag.name for flag in flags(found, Comparison(together))),
             )
             alike.setdefault(made.setting, []).append(made)
     return [mean(of_seeds) for of_seeds in alike.values()]

@@ -14,7 +14,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 from scipy.stats import norm
 
-from palisade.evaluation.limits.limit import KEPT, Limit, upper
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.limit import KEPT, Limit, upper
 from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.roc import Roc
@@ -92,7 +93,7 @@ def _rows(trials: int) -> Iterator[tuple[str, int, int, int]]:
             for _ in range(trials):
                 found = results(rng, draw(rng, models))
                 before += upper(found.get(METRIC, attack="lira")) <= limit.most
-                after += limit.verdict(found, [found]).word == KEPT
+                after += limit.verdict(found, Comparison([found])).word == KEPT
             yield f"gate, models differ: {name}, {models} models", before, after, trials
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from palisade.evaluation.choice import chosen
-from palisade.evaluation.curves import FPR
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.format import NOTHING, number, percent
 from palisade.evaluation.guessing import guessing_text
-from palisade.evaluation.result import AUC, Result, Row, chance_at, tpr_at
-from palisade.evaluation.table import NOTHING, percent
-from palisade.evaluation.titles import title
+from palisade.evaluation.labels import title
+from palisade.evaluation.result import AUC, FPR, Result, Row, chance_at, tpr_at
 
 MOST = 10
 """Rows of a run that are told; all stand in results.csv."""
@@ -55,10 +54,10 @@ class Groups:
     count: int
 
 
-def groups(results: Sequence[Result]) -> list[Groups]:
+def groups(comparison: Comparison) -> list[Groups]:
     """The parts of the undefended run and of the best protected ones."""
     told = []
-    for _, result in chosen(results):
+    for _, result, _ in comparison.highlights:
         names = dict.fromkeys(row.group for row in result.rows if row.group != "all")
         if names and result.attacks:
             parts = _by_leakage(result, list(names))
@@ -79,15 +78,11 @@ def _by_leakage(result: Result, names: Sequence[str]) -> list[str]:
 
 def _group(result: Result, name: str) -> Group:
     auc, tpr = (_row(result, metric, name) for metric in (AUC, tpr_at(FPR)))
-    interval = auc is not None and auc.low is not None and auc.high is not None
-    told = NOTHING if auc is None or auc.value is None else f"{auc.value:.3f}"
-    if interval and auc is not None:
-        told += f" [{auc.low:.3f}–{auc.high:.3f}]"
     return Group(
         name=_words(result, name),
         tpr=percent(tpr, interval=True),
         guessing=NOTHING if tpr is None or _row(result, chance_at(FPR), name) is None else guessing_text(result, tpr),
-        auc=told,
+        auc=number(auc, interval=True),
         utility=result.utility.text(result.find(result.utility.metric, group=name), interval=True),
         scored=NOTHING if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
     )

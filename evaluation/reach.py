@@ -11,9 +11,9 @@ from palisade.data.dataset import Dataset
 from palisade.data.settings import made
 from palisade.data.split import Membership
 from palisade.evaluation.claims import LEVEL, ways_of
+from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import canaries_needed, one_run
-from palisade.evaluation.titles import epsilon_text
 from palisade.targets.config import SHARE, at_either_end
 
 MORE = 0.4

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from palisade.evaluation.report.data_facts import data_facts
-from palisade.evaluation.titles import defense_name
+import numpy as np
+
+from palisade.data.split import ROLES
 from palisade.evaluation.utility import ACCURACY, Utility
 from palisade.targets.statement import Statement
 
@@ -24,7 +26,17 @@ Name = TypeVar("Name")
 MEASURED = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
 """Fields of results that are kept besides their rows."""
 FPRS = (0.01, 0.001)
+FPR = FPRS[0]
+"""At which runs are compared."""
 AUC = "auc"
+HALF = 0.5
+"""The AUC of guessing."""
+UNSCORED = "unscored"
+"""The name of a metric: the share of the records that an attack gave no score."""
+MOSTLY_UNSCORED = 0.5
+"""An attack that leaves out more than this share is one on a sample, which may be an easy one."""
+TIED = 0.05
+"""Share of non-members that may stand at the threshold itself."""
 TARGETS = "targets"
 """The name of a metric: how many models an attack on a sample of them had as targets; missing where it had all."""
 LEAST_TARGETS = 4
@@ -54,6 +66,11 @@ def chance_at(fpr: float) -> str:
 def null_at(fpr: float) -> str:
     """The name of the largest TPR that luck explains, such as `null@1%fpr`."""
     return f"null@{100 * fpr:g}%fpr"
+
+
+def fpr_of(row: Row) -> float:
+    """The FPR of a TPR."""
+    return next(fpr for fpr in FPRS if tpr_at(fpr) == row.metric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +113,118 @@ def most_powerful(powers: Mapping[Name, tuple[float | None, float | None]]) -> N
 
 
 @dataclass(frozen=True, kw_only=True)
-class Result:
+class Measured:
+    """Numbers of attacks on a fleet or on one model.
+
+    Args:
+        rows: the numbers.
+        skipped: for each attack that could not run, the reason.
+        released: the level of the answers that the attackers saw, such as `logits` or `top-3`.
+    """
+
+    rows: Sequence[Row]
+    skipped: Mapping[str, str]
+    released: str = "logits"
+
+    @property
+    def attacks(self) -> list[str]:
+        """Names of the attacks that were not skipped."""
+        raise NotImplementedError
+
+    def get(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row:
+        """The one row with this metric.
+
+        Raises:
+            KeyError: if there is none.
+        """
+        if (row := self.find(metric, attack=attack, group=group, model=model)) is None:
+            raise KeyError(f"no {metric} of attack={attack} group={group} model={model} was measured")
+        return row
+
+    def find(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row | None:
+        """The one row with this metric, None if there is none."""
+        return self._named.get((metric, attack, group, model))
+
+    @cached_property
+    def _named(self) -> dict[tuple[str, str, str, int | str], Row]:
+        return {(row.metric, row.attack, row.group, row.model): row for row in self.rows}
+
+    def value(self, metric: str, otherwise: float, *, attack: str = "", group: str = "all") -> float:
+        """Value of the row with this metric; `otherwise` where there is none."""
+        row = self.find(metric, attack=attack, group=group)
+        return otherwise if row is None or row.value is None else row.value
+
+    @cached_property
+    def strongest(self) -> str:
+        """The attack with the highest TPR at 1 % FPR; the highest AUC decides where not all can resolve that.
+
+        An attack on a sample does not count, unless all are on one.
+
+        Raises:
+            ValueError: if all attacks were skipped.
+        """
+        powers = {
+            attack: (self.get(tpr_at(FPR), attack=attack).value, self.get(AUC, attack=attack).value)
+            for attack in self.on_all
+        }
+        return most_powerful(powers)
+
+    @property
+    def on_all(self) -> list[str]:
+        """The attacks that are on no sample of the records or models, which may be an easy one; all if none is."""
+        return [attack for attack in self.attacks if not self.is_sampled(attack)] or self.attacks
+
+    def is_sampled(self, attack: str) -> bool:
+        """True if the attack scored less than half of the records, or fewer than 4 of more models."""
+        few = self.value(TARGETS, LEAST_TARGETS, attack=attack) < LEAST_TARGETS
+        return few or self.value(UNSCORED, 0.0, attack=attack) > MOSTLY_UNSCORED
+
+    def strongest_row(self, metric: str) -> Row | None:
+        """The metric of the strongest attack; None if every attack was skipped."""
+        return self.get(metric, attack=self.strongest) if self.attacks else None
+
+    @cached_property
+    def is_tied(self) -> bool:
+        """True if the TPR at 1 % FPR is that of a much smaller one, as of attacks on labels alone."""
+        return self.tied_share > TIED
+
+    @cached_property
+    def tied_share(self) -> float:
+        """Share of non-members that tie at the threshold of the strongest attack at 1 % FPR."""
+        return self.value(tied_at(FPR), 0.0, attack=self.strongest) if self.attacks else 0.0
+
+    @property
+    def is_resolved(self) -> bool:
+        """True if the TPR at 1 % FPR says how much leaks: neither too few non-members nor too many of one score."""
+        row = self.strongest_row(tpr_at(FPR))
+        return row is not None and row.value is not None and not self.is_tied
+
+    def excludes_guessing(self, row: Row) -> bool:
+        """Verdict of leakage: the lower end of the interval lies above the 95 % quantile of the null distribution.
+
+        The mean of the null, the chance level, is no bar: half of all fleets that leak nothing lie above it, and the
+        interval of a TPR that rests on few non-members is too narrow to make up for that.
+
+        Args:
+            row: a TPR at 1 % or 0.1 % FPR, or an AUC, of an attack on all records or on a group.
+        """
+        return row.low is not None and row.low > self.null_quantile(row)
+
+    def null_quantile(self, row: Row) -> float:
+        """The null's 95 % quantile, corrected for choosing the strongest attack or group; of an AUC ½."""
+        if row.metric == AUC:
+            return HALF
+        return self.value(null_at(fpr_of(row)), self.guessing_level(row), attack=row.attack, group=row.group)
+
+    def guessing_level(self, row: Row) -> float:
+        """Chance level of a metric; the FPR itself where it was not measured, ½ for an AUC."""
+        if row.metric == AUC:
+            return HALF
+        return self.value(chance_at(fpr_of(row)), fpr_of(row), attack=row.attack, group=row.group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result(Measured):
     """One run's measurements.
 
     Args:
@@ -108,14 +236,11 @@ class Result:
         strength: the value that a sweep over the defense varies.
         config: the run's whole configuration, as plain values.
         statement: the claim.
-        rows: the numbers.
         roc: for each attack a pair (FPRs, mean TPRs over the fleet), both rising.
-        skipped: for each attack that could not run, the reason.
         needs: for each attack its threat model in words (`text`), the queries a record that it declares (`declared`,
             None: as many as there are) and those it made (`measured`).
         canary: the kind of the canaries that alone were scored, or `none`.
         threat: what the attackers were granted: label_only, black_box or white_box.
-        released: the level of the answers that they saw, such as `logits` or `top-3`.
         audit: lower bounds on ε of model 0 by one attack that was fixed beforehand: its name (`attack`), `delta`, the
             counts `canaries`, `guesses`, `correct`, the number of `ways` of auditing that were tried, and `bounds`
             with their `ceilings` by method; empty if none.
@@ -139,13 +264,10 @@ class Result:
     strength: float | None
     config: Mapping[str, Any]
     statement: Statement
-    rows: Sequence[Row]
     roc: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-    skipped: Mapping[str, str]
     needs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     canary: str = "none"
     threat: str = "black_box"
-    released: str = "logits"
     audit: Mapping[str, Any] = field(default_factory=dict)
     exposed: Mapping[str, Any] = field(default_factory=dict)
     bounded: bool = True
@@ -191,55 +313,37 @@ class Result:
         measured = {name: getattr(self, name) for name in MEASURED}
         return {**measured, "rows": [vars(row) for row in self.rows]}
 
-    def get(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row:
-        """The one row with this metric.
-
-        Raises:
-            KeyError: if there is none.
-        """
-        if (row := self.find(metric, attack=attack, group=group, model=model)) is None:
-            raise KeyError(f"{self.run} has no {metric} of attack={attack} group={group} model={model}")
-        return row
-
-    def find(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row | None:
-        """The one row with this metric, None if there is none."""
-        return self._named.get((metric, attack, group, model))
-
-    @cached_property
-    def _named(self) -> dict[tuple[str, str, str, int | str], Row]:
-        return {(row.metric, row.attack, row.group, row.model): row for row in self.rows}
-
     @property
     def attacks(self) -> list[str]:
         """Names of the attacks that were not skipped."""
         return list(self.roc)
 
-    @cached_property
-    def strongest(self) -> str:
-        """The attack with the highest TPR at 1 % FPR; the highest AUC decides where not all can resolve that.
+    @property
+    def is_undefended(self) -> bool:
+        """True if neither a defense nor a guard protects the models."""
+        return self.defense == "none" and self.guard == "none"
 
-        An attack on a sample of the records, or on fewer than 4 of more models, is left out, unless all are: the sample
-        may be an easy one.
+    @property
+    def has_canaries(self) -> bool:
+        """True if only canaries were scored, rather than all records that a model may be trained on."""
+        return self.canary != "none"
 
-        Raises:
-            ValueError: if all attacks were skipped.
+    @property
+    def worth(self) -> float:
+        """Utility by the measure that was chosen; more is better, −inf where it could not be measured."""
+        row = self.find(self.utility.metric)
+        return -math.inf if row is None else self.utility.worth(row.value)
+
+    @property
+    def leakage(self) -> float:
+        """TPR at 1 % FPR of the strongest attack, or its AUC where that cannot be resolved.
+
+        Rates that luck explains count alike: which of them is lower says nothing.
         """
-        most = [attack for attack in self.attacks if self._unscored(attack) <= 0.5 and not self.on_few(attack)]
-        candidates = most or self.attacks
-        powers = {
-            attack: (self.get(tpr_at(FPRS[0]), attack=attack).value, self.get(AUC, attack=attack).value)
-            for attack in candidates
-        }
-        return most_powerful(powers)
-
-    def on_few(self, attack: str) -> bool:
-        """Restriction of an attack to so few of the models that no interval over them, and no verdict, rests on it."""
-        row = self.find(TARGETS, attack=attack)
-        return row is not None and (row.value or 0.0) < LEAST_TARGETS
-
-    def _unscored(self, attack: str) -> float:
-        row = self.find("unscored", attack=attack)
-        return (row and row.value) or 0.0
+        row = self.strongest_row(tpr_at(FPR) if self.is_resolved else AUC)
+        if row is None or row.value is None:
+            return 0.0
+        return FPR if self.is_resolved and row.value <= self.null_quantile(row) else row.value
 
     @property
     def epsilon(self) -> float | None:
@@ -260,3 +364,39 @@ class Result:
             values = {**common, **vars(row), **asked}
             tidied.append({name: values[name] for name in COLUMNS})
         return tidied
+
+
+def defense_name(config: Mapping[str, Any]) -> str:
+    """The defense of a configuration with the one it builds on, such as `selena(dp_sgd)`."""
+    base = _base_name(config["defense"].get("base"))
+    named: str = config["names"]["defense"]
+    return f"{named}({base})" if base else named
+
+
+def _base_name(node: Mapping[str, Any] | None) -> str:
+    """The file of a base's class, such as `dp_sgd` of `defenses.dp_sgd.DPSGDDefense`; empty if it defends nothing."""
+    if node is None or (own := str(node["_target_"]).split(".")[-2]) == "none":
+        return ""
+    inner = _base_name(node.get("base"))
+    return f"{own}({inner})" if inner else own
+
+
+def data_facts(run: Run) -> dict[str, Any]:
+    """Plain numbers that depend on nobody's membership.
+
+    Private data are known by a hash that is keyed with the run's secret, so that nobody can test a guess about them;
+    public data by the checksum that was published for them.
+    """
+    data, split = run.dataset, run.dataset.split
+    roles = {role: getattr(split, role) for role in ROLES}
+    everyone = np.concatenate(list(roles.values()))
+    persons = None if split.record_persons is None else len(np.unique(split.record_persons[everyone]))
+    return {
+        "records": len(everyone),
+        "persons": persons,
+        "classes": list(data.classes),
+        "roles": {role: len(records) for role, records in roles.items()},
+        "canaries": len(split.canaries),
+        "published": data.published is not None,
+        "checksum": data.published or f"hmac-sha256:{(run.folder / 'private' / 'data').read_text()}",
+    }

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TextIO
 
 from rich.text import Text
 
-from palisade.evaluation.claims import LEVEL, is_tested, level_of, violations, ways_of
-from palisade.evaluation.curves import ordered, strongest_row
-from palisade.evaluation.flags.flags import VIOLATED, flags, meanings, refutation
+from palisade.evaluation.claims import LEVEL, is_tested, ways_of
+from palisade.evaluation.comparison import Comparison, ordered
+from palisade.evaluation.flags import VIOLATED, flags, meanings, refutation
+from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, number, percent
 from palisade.evaluation.guessing import guessing_range
+from palisade.evaluation.labels import brief, line_name, setting, title
 from palisade.evaluation.reach import Reach
 from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
 from palisade.evaluation.terminal import console_for, empty_table, show
-from palisade.evaluation.titles import brief, epsilon_text, has_canaries, is_undefended, line_name, setting, title
 from palisade.evaluation.utility import CALIBRATION, Utility
 from palisade.targets.config import SHARE
 
-NOTHING = "–"
 UNRECORDED = (
     f"no share of guesses was recorded before training: {SHARE} counts as the first, and ways of auditing that were"
     " tried before evaluations recorded them are not corrected for"
@@ -61,12 +60,12 @@ class Skip(NamedTuple):
     titles: tuple[str, ...]
 
 
-def show_results(results: Sequence[Result], file: TextIO | None = None) -> None:
+def show_results(comparison: Comparison, file: TextIO | None = None) -> None:
     """Prints each run with its strongest attack, which claims its canaries can refute, what the flags mean and what was
     skipped; plain without a terminal."""
-    console = console_for(file)
+    console, results = console_for(file), comparison.results
     table = empty_table()
-    told, named = lines(results), headings(results[0].utility)
+    told, named = lines(comparison), headings(results[0].utility)
     columns = [(name, values) for name, *values in zip(named, *(line.cells for line in told), strict=True)]
     # A column without a number has nothing to say, and others need its place.
     shown = [name for name, values in columns if set(values) != {NOTHING}]
@@ -81,12 +80,12 @@ def show_results(results: Sequence[Result], file: TextIO | None = None) -> None:
     show(console, table)
     if guessed := guessing_range(results):
         console.print(Text.assemble(("guessing: ", "dim"), guessed))
-    for violation in violations(results):
+    for violation in comparison.refuted.values():
         whose = f"{VIOLATED}, {title(violation.result)}: "
         console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
-    for whose, sentence in (*reaches(results), *corrections(results)):
+    for whose, sentence in (*reaches(comparison), *corrections(results)):
         console.print(Text.assemble((f"{whose}: ", "dim"), sentence))
-    for flag, sentences in meanings(results).items():
+    for flag, sentences in meanings(comparison).items():
         if flag != VIOLATED:
             console.print(_meaning(flag, sentences, len(results)))
     for attacks, reason, titles in skips(results):
@@ -104,40 +103,39 @@ def _meaning(flag: str, sentences: Mapping[str, Sequence[str]], runs: int) -> Te
     return Text.assemble((f"{flag}{where}: ", "yellow"), sentence + more)
 
 
-def lines(results: Sequence[Result]) -> list[Line]:
+def lines(comparison: Comparison) -> list[Line]:
     """A line a run; that of a fleet with canaries stands under that of the same defense without.
 
     Flags that all runs have stand on no line.
     """
-    false = {violation.result.run for violation in violations(results)}
-    flagged = [[flag.name for flag in flags(result, results)] for result in ordered(results)]
+    flagged = [[flag.name for flag in flags(result, comparison)] for result in comparison.results]
     shared = set[str].intersection(*map(set, flagged)) if len(flagged) > 1 else set()
     told: list[Line] = []
     above: tuple[str, str, int] | None = None
-    for result, own in zip(ordered(results), flagged, strict=True):
+    for result, own in zip(comparison.results, flagged, strict=True):
         first, *others = cells(result, "\n".join(flag for flag in dict.fromkeys(own) if flag not in shared))
         place = line_name(result), setting(result), result.seed
-        if has_canaries(result):
+        if result.has_canaries:
             first = ("" if place == above else f"{first}\n") + f"  {result.canary} canaries"
         opens = above is not None and above[0] != place[0]
         above = place
-        kind = "violated" if result.run in false else "undefended" if is_undefended(result) else ""
+        kind = "violated" if result.run in comparison.refuted else "undefended" if result.is_undefended else ""
         told.append(Line(kind, (first, *others), opens))
     return told
 
 
 def cells(result: Result, flagged: str) -> tuple[str, ...]:
     """One run's values by `headings`."""
-    coarse, fine = (strongest_row(result, tpr_at(fpr)) for fpr in FPRS)
-    auc = strongest_row(result, AUC)
+    coarse, fine = (result.strongest_row(tpr_at(fpr)) for fpr in FPRS)
+    auc = result.strongest_row(AUC)
     return (
         brief(result),
         NOTHING if result.epsilon is None else epsilon_text(result.epsilon),
-        bound_text(result, "one_run"),
+        bound_text(result.audit, "one_run"),
         result.utility.text(result.get(result.utility.metric)),
         percent(result.find(CALIBRATION)),
         attack_text(result, result.strongest) if result.attacks else "all skipped",
-        NOTHING if auc is None or auc.value is None else f"{auc.value:.3f}",
+        number(auc),
         percent(coarse, interval=True),
         percent(fine),
         flagged,
@@ -156,11 +154,10 @@ def skips(results: Sequence[Result]) -> list[Skip]:
     return [Skip(tuple(attacks), reason, titles) for (reason, titles), attacks in together.items()]
 
 
-def reaches(results: Sequence[Result]) -> list[tuple[str, str]]:
+def reaches(comparison: Comparison) -> list[tuple[str, str]]:
     """For each claim that was tested with canaries its run, and which claims that can refute at all."""
-    tested = [result for result in ordered(results) if is_tested(result) and result.audit and has_canaries(result)]
-    level = level_of(results)
-    return [(title(result), Reach.measured(result).sentence(level)) for result in tested]
+    tested = [result for result in comparison.results if is_tested(result) and result.audit and result.has_canaries]
+    return [(title(result), Reach.measured(result).sentence(comparison.level)) for result in tested]
 
 
 def corrections(results: Sequence[Result]) -> list[tuple[str, str]]:
@@ -184,22 +181,3 @@ def attack_text(result: Result, attack: str) -> str:
 def if_leaked(result: Result, row: Row) -> bool:
     """Test for a number about weights that are not released: there is a guard for answers only."""
     return result.guard != "none" and row.access == "white_box"
-
-
-def bound_text(result: Result, method: str) -> str:
-    """A lower bound on ε, rounded down, and the ceiling that a perfect attack would reach: `0.31 (≤ 4.1)`."""
-    if not result.audit:
-        return NOTHING
-    bound, most = result.audit["bounds"][method], result.audit["ceilings"][method]
-    shown = "∞" if math.isinf(bound) else f"{math.floor(100 * bound) / 100:.2f}"
-    return f"{shown} (≤ {'∞' if math.isinf(most) else f'{most:.1f}'})"
-
-
-def percent(row: Row | None, *, interval: bool = False) -> str:
-    """A rate in percent, with its interval on request: `23.1 % [20.4–25.9]`."""
-    if row is None or row.value is None:
-        return NOTHING
-    value = f"{100 * row.value:.1f} %"
-    if not interval or row.low is None or row.high is None:
-        return value
-    return f"{value} [{100 * row.low:.1f}–{100 * row.high:.1f}]"

@@ -14,8 +14,8 @@ from palisade.evaluation.audits.blind_baseline import blind_scores
 from palisade.evaluation.audits.saved_records import LEAST
 from palisade.evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
 from palisade.evaluation.audits.used_share import UsedShare, used_share
-from palisade.evaluation.chance import auc_text
-from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.flags import Flag
+from palisade.evaluation.format import number
 from palisade.evaluation.result import AUC
 
 
@@ -152,7 +152,7 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
                 Flag(
                     "different records",
                     "A classifier that never asks the model tells the records in question from the non-members, with an"
-                    f" AUC of {auc_text(blind)}; ½ is guessing. The p-values do not"
+                    f" AUC of {number(blind, interval=True)}; ½ is guessing. The p-values do not"
                     " hold then: take non-members from the same source and time.",
                 )
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from palisade.evaluation.audits.asking import BudgetSpentError
 from palisade.evaluation.audits.blind_baseline import blind_scores
 from palisade.evaluation.audits.shadow_files import accuracy_of, margins
 from palisade.evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
-from palisade.evaluation.result import AUC, FPRS, Row, most_powerful, tnr_at, tpr_at
+from palisade.evaluation.result import AUC, FPRS, MOSTLY_UNSCORED, Measured, Row, tnr_at, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 from palisade.evaluation.statistics.metrics import (
@@ -27,7 +27,7 @@ from palisade.evaluation.statistics.metrics import (
     tnr_estimate,
     tpr_estimate,
 )
-from palisade.evaluation.statistics.roc import Measured, Roc
+from palisade.evaluation.statistics.roc import Metric, Roc
 
 BLIND = "blind_baseline"
 """Stands where an attack's name does; it never asks the model."""
@@ -40,28 +40,22 @@ Scores = Float[np.ndarray, "records"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Audited:
+class Audited(Measured):
     """Leakage of one model by every attack.
 
     Args:
-        rows: the numbers.
         scores: of each attack, and of the blind baseline.
         members: which records the model was trained on.
-        skipped: for each attack that could not run, what it would need.
         needs: for each attack that ran, what it needs in words.
-        released: the level of the answers that were seen.
         features: whether the records themselves were known.
         shared: records that are among members and non-members alike; None where that cannot be told.
         shadow_records: about which a shadow model answered; 0 without one.
         over_persons: whether intervals draw persons whole, since somebody has several records.
     """
 
-    rows: Sequence[Row]
     scores: Mapping[str, Scores]
     members: Bool[np.ndarray, "records"]
-    skipped: Mapping[str, str]
     needs: Mapping[str, str]
-    released: str
     features: bool
     shared: int | None = None
     shadow_records: int = 0
@@ -72,25 +66,9 @@ class Audited:
         """Names of the attacks, without the baseline that never sees the model."""
         return [attack for attack in self.scores if attack != BLIND]
 
-    @cached_property
-    def strongest(self) -> str | None:
-        """The attack with the highest TPR at 1 % FPR, among those that score most records; None if none could run."""
-        most = [name for name in self.attacks if np.isnan(self.scores[name]).mean() <= 0.5] or self.attacks
-        powers = {name: (self.get(tpr_at(FPRS[0]), name).value, self.get(AUC, name).value) for name in most}
-        return most_powerful(powers) if powers else None
-
-    def get(self, metric: str, attack: str = "", group: str = "all") -> Row:
-        """The row with this metric.
-
-        Raises:
-            StopIteration: if there is none.
-        """
-        return next(row for row in self.rows if (row.metric, row.attack, row.group) == (metric, attack, group))
-
-    def find(self, metric: str, *, attack: str = "", group: str = "all") -> Row | None:
-        """The row with this metric, None if there is none."""
-        named = (metric, attack, group)
-        return next((row for row in self.rows if (row.metric, row.attack, row.group) == named), None)
+    def is_sampled(self, attack: str) -> bool:
+        """True if the attack scored less than half of the records."""
+        return bool(np.isnan(self.scores[attack]).mean() > MOSTLY_UNSCORED)
 
 
 def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None, shadow: View | None = None) -> Audited:
@@ -134,9 +112,10 @@ def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None,
         features=view.features is not None, shared=shared, shadow_records=0 if shadow is None else shadow.records,
         over_persons=several,
     )  # fmt: skip
-    if (strongest := told.strongest) is None:
+    if not told.attacks:
         return told
-    access = told.get(AUC, strongest).access
+    strongest = told.strongest
+    access = told.get(AUC, attack=strongest).access
     for label in np.unique(view.labels):
         own = (view.labels == label) & ~np.isnan(scores[strongest])
         if min(members[own].sum(), (~members[own]).sum()) >= LEAST_OF_CLASS:
@@ -216,7 +195,7 @@ def _row(metric: str, estimate: Estimate, **named: Any) -> Row:
 def _over_persons(
     scores: Scores, members: Bool[np.ndarray, "records"], persons: Int[np.ndarray, "records"]
 ) -> Mapping[str, Estimate]:
-    metrics: dict[str, Callable[[Roc], Measured]] = {AUC: Roc.auc}
+    metrics: dict[str, Callable[[Roc], Metric]] = {AUC: Roc.auc}
     metrics |= {tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS}
     resampled = Bootstrap(replicates=REPLICATES, persons=persons)
     return fleet_metrics(scores[None], members[None], metrics, resampled).estimates

@@ -29,7 +29,7 @@ from palisade.evaluation.audits.report import audit_page, content
 from palisade.evaluation.audits.saved_records import LEAST, SavedRecords, enough, read
 from palisade.evaluation.audits.shadow_files import check_apart, shadow_sides
 from palisade.evaluation.audits.table import show_page
-from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.limit import Limit
 from palisade.evaluation.method import Method
 
 COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from palisade.evaluation.audits.audited import Audited, tied
-from palisade.evaluation.chance import against_chance, auc_text
-from palisade.evaluation.flags.flag import Flag
-from palisade.evaluation.flags.flags import FEW
-from palisade.evaluation.flags.ties import TIED, ties_of
+from palisade.evaluation.flags import FEW, Flag, ties_of
+from palisade.evaluation.format import number, percent
+from palisade.evaluation.guessing import compare_with_guessing
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
-from palisade.evaluation.result import AUC, FPRS, tpr_at
+from palisade.evaluation.result import AUC, FPRS, TIED, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
-from palisade.evaluation.table import percent
 
 
 def flags(result: Audited) -> list[Flag]:
@@ -23,13 +21,13 @@ def flags(result: Audited) -> list[Flag]:
 
 def other_distribution(result: Audited) -> Iterator[Flag]:
     """Members and non-members differ by themselves."""
-    blind = result.get(AUC, "blind_baseline")
+    blind = result.get(AUC, attack="blind_baseline")
     what = "the records alone" if result.features else "the classes alone"
     if blind.low is not None and blind.low > 0.5:
         yield Flag(
             "different records",
             f"A classifier that sees {what} and never asks the model tells members from non-members with an AUC of"
-            f" {auc_text(blind)}; ½ is guessing. The two come from different"
+            f" {number(blind, interval=True)}; ½ is guessing. The two come from different"
             " distributions, and attacks may only be seeing that: what stands here is no measure of leakage. Take"
             " non-members from the same source and time as the members, drawn at random.",
         )
@@ -76,7 +74,7 @@ def few_nonmembers(result: Audited) -> Iterator[Flag]:
 def inverted(result: Audited) -> Iterator[Flag]:
     """Members look less like members than others do."""
     for attack in result.attacks:
-        auc = result.get(AUC, attack)
+        auc = result.get(AUC, attack=attack)
         if auc.high is not None and auc.high < 0.5:
             yield Flag(
                 "AUC<½",
@@ -88,13 +86,13 @@ def inverted(result: Audited) -> Iterator[Flag]:
 
 def ties(result: Audited) -> Iterator[Flag]:
     """The strongest attack's threshold jumps over many records."""
-    if result.strongest is not None and (share := tied(result, result.strongest)) > TIED:
+    if result.attacks and (share := tied(result, result.strongest)) > TIED:
         yield ties_of(result.strongest, share)
 
 
 def masked(result: Audited) -> Iterator[Flag]:
     """Labels alone tell more than scores do."""
-    rows = [result.get(AUC, attack) for attack in result.attacks]
+    rows = [result.get(AUC, attack=attack) for attack in result.attacks]
     labels = max((row for row in rows if row.access == "label_only"), key=lambda row: row.value or 0, default=None)
     scores = max((row for row in rows if row.access == "black_box"), key=lambda row: row.value or 0, default=None)
     if labels is None or scores is None or labels.low is None or scores.high is None:
@@ -122,9 +120,9 @@ CHECKS: tuple[Callable[[Audited], Iterator[Flag]], ...] = (
 
 def verdict(result: Audited) -> list[str]:
     """Sentences on the strongest attack, with its scope."""
-    if result.strongest is None:
+    if not result.attacks:
         return ["No attack could run; what each would need stands under “Skipped”."]
-    row, auc = result.get(tpr_at(FPRS[0]), result.strongest), result.get(AUC, result.strongest)
+    row, auc = result.get(tpr_at(FPRS[0]), attack=result.strongest), result.get(AUC, attack=result.strongest)
     access = auc.access.replace("_", "-").capitalize()
     shadows = "without the shadow model" if result.shadow_records else "no shadow models"
     told = f"{access}, one model, {shadows}: the best attack ({result.strongest})"
@@ -132,9 +130,9 @@ def verdict(result: Audited) -> list[str]:
         found_at = percent(row, interval=True)
         chance = percent(replace(row, value=chance_level([int((~result.members).sum())], FPRS[0])))
         told += f" finds {found_at} of members at 1 % false accusations, where guessing finds {chance}, and"
-    told += f" has an AUC of {auc_text(auc)}, where guessing has 0.5."
+    told += f" has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
-        told += against_chance(result, result.strongest)
+        told += compare_with_guessing(result, result.strongest)
     unrun = "that learn more from shadow models" if result.shadow_records else "with shadow models"
     told += f" Attacks {unrun} were not run and usually find more."
     sentences = [told, *by_shadow(result)]

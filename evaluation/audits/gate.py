@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from palisade.evaluation.audits.audited import Audited, tied
 from palisade.evaluation.audits.flags import inverted, masked, shared_records
-from palisade.evaluation.flags.ties import TIED
-from palisade.evaluation.limits.limit import Limit, tpr_text, upper
-from palisade.evaluation.result import tpr_at
+from palisade.evaluation.limit import Limit, tpr_text, upper
+from palisade.evaluation.result import TIED, tpr_at
 
 
 def judge(result: Audited, limit: Limit) -> tuple[str, bool]:
@@ -16,7 +15,7 @@ def judge(result: Audited, limit: Limit) -> tuple[str, bool]:
     all tie at the threshold, and answers or records behind which attacks look weaker than they are.
     """
     split = [attack for attack in result.attacks if tied(result, attack) <= TIED]  # others reach a smaller FPR only
-    rows = [result.get(tpr_at(limit.at), attack) for attack in split]
+    rows = [result.get(tpr_at(limit.at), attack=attack) for attack in split]
     doubts = [flag.name for check in (shared_records, masked) for flag in check(result)]
     if result.attacks and not rows:
         objection = "the scores of every attack tie at the threshold, so that their TPR is that of a smaller FPR"

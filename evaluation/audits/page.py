@@ -13,7 +13,7 @@ import jinja2
 from matplotlib.figure import Figure
 
 from palisade.evaluation.figures.style import save, svg
-from palisade.evaluation.flags.flag import Flag
+from palisade.evaluation.flags import Flag
 from palisade.evaluation.report.page import inline, script
 from palisade.targets import versions
 from palisade.targets.files import write as write_text

@@ -24,7 +24,7 @@ def audit_roc(found: Audited) -> Figure:
         axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.15))
         blind = {"color": MUTED, "ls": (0, (4, 2)), "label": "blind baseline: never asks the model"}
         drawn: list[tuple[str, dict[str, Any]]] = [(BLIND, blind)]
-        if found.strongest is not None:
+        if found.attacks:
             drawn.insert(0, (found.strongest, {"color": COLORS[0], "label": found.strongest}))
         for name, look in drawn:
             scored = ~np.isnan(found.scores[name])

@@ -8,10 +8,9 @@ from palisade.evaluation.audits.audited import BLIND, Audited
 from palisade.evaluation.audits.flags import flags, over, verdict
 from palisade.evaluation.audits.page import Page, Table
 from palisade.evaluation.audits.plot import audit_roc
-from palisade.evaluation.chance import auc_text
+from palisade.evaluation.format import number, percent
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.result import AUC, FPRS, tpr_at
-from palisade.evaluation.table import percent
 
 COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
 """Of results.csv, named as in that of runs."""
@@ -118,12 +117,12 @@ def _tables(result: Audited) -> list[Table]:
             lines=attacks,
         )
     ]
-    if result.strongest is not None:
+    if result.attacks:
         groups = [row.group for row in result.rows if row.metric == AUC and row.group != "all"]
         lines = [
             (group, *_cells(result, result.strongest, group), f"{row.members:,} / {row.nonmembers:,}")
             for group in groups
-            if (row := result.get(AUC, result.strongest, group))
+            if (row := result.get(AUC, attack=result.strongest, group=group))
         ]
         if lines:
             caption = f"{result.strongest} on the records of one class: a mean over all hides a class that is exposed."
@@ -145,7 +144,7 @@ def _tables(result: Audited) -> list[Table]:
             )
         )
     accuracies = [
-        (side, percent(result.get("accuracy", "", side), interval=True)) for side in ("members", "nonmembers")
+        (side, percent(result.get("accuracy", group=side), interval=True)) for side in ("members", "nonmembers")
     ]
     caption = "The gap is what anybody sees who asks for predicted labels alone."
     tables.append(
@@ -161,5 +160,5 @@ def _tables(result: Audited) -> list[Table]:
 
 
 def _cells(result: Audited, attack: str, group: str = "all") -> tuple[str, ...]:
-    tprs = (percent(result.get(tpr_at(fpr), attack, group), interval=True) for fpr in FPRS)
-    return (auc_text(result.get(AUC, attack, group)), *tprs)
+    tprs = (percent(result.get(tpr_at(fpr), attack=attack, group=group), interval=True) for fpr in FPRS)
+    return (number(result.get(AUC, attack=attack, group=group), interval=True), *tprs)

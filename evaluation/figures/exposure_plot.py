@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,24 +9,22 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 from scipy.stats import binom
 
-from palisade.evaluation.choice import readable
-from palisade.evaluation.curves import series
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import GUESSING, MUTED, STYLE, fading, figure, looks, percent
+from palisade.evaluation.labels import title
 from palisade.evaluation.measuring.exposure import FPR, MOSTLY, Exposure, exposures
-from palisade.evaluation.result import Result
-from palisade.evaluation.titles import title
 
 GRID = np.linspace(0, 1, 401)[1:]
 
 
-def exposure(results: Sequence[Result]) -> Figure:
+def exposure(comparison: Comparison) -> Figure:
     """Records found in at least a share of their models, a line a run, beside what guessing would reach.
 
     Raises:
         ValueError: if the runs are not comparable, or of none it is known how exposed its records are.
     """
-    lines = readable(series(results))
-    known = {result.run: exposed for result, exposed in exposures(results)}
+    lines = comparison.readable
+    known = {result.run: exposed for result, exposed in exposures(comparison.results)}
     if not known:
         raise ValueError("results hold no exposure of single records; evaluate the runs anew")
     drawn: list[tuple[float, Line2D]] = []

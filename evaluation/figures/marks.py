@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from palisade.evaluation.curves import FPR, Point, Series
+from palisade.evaluation.comparison import Point, Series
 from palisade.evaluation.figures.style import rates
-from palisade.evaluation.result import Row
+from palisade.evaluation.result import FPR, Row
 
 
 def scale(axes: Axes, lines: Sequence[Series]) -> float:

@@ -12,13 +12,12 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
-from palisade.evaluation.claims import violations
-from palisade.evaluation.curves import FPR, Point, Series, ceiling
+from palisade.evaluation.comparison import Comparison, Point, Series, ceiling
 from palisade.evaluation.figures.marks import ends, leakage, scale, span, utility
 from palisade.evaluation.figures.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
+from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.guessing import drawn_level
-from palisade.evaluation.result import Result
-from palisade.evaluation.titles import epsilon_text
+from palisade.evaluation.result import FPR, Result
 
 APART = 1.8  # ε closer than this factor share a tick
 BESIDE, WIDEST = 8.0, 24.0  # lines of the same ε stand this many points beside each other, all within so many
@@ -41,10 +40,10 @@ def has_bounds(lines: Sequence[Series]) -> bool:
 class OverEpsilon:
     """Panels that share an axis of ε, as stated, broken before ∞."""
 
-    def __init__(self, lines: Sequence[Series]) -> None:
-        self.lines = lines
+    def __init__(self, comparison: Comparison) -> None:
+        self.lines = lines = comparison.series
+        self.results, self.violated = comparison.results, comparison.refuted
         self.looks = looks(lines)
-        self.violated = [violation.result.run for violation in violations([run for line in lines for run in line.runs])]
         self.private = [line for line in lines if any(result.epsilon is not None for result in line.runs)]
         epsilons = {result.epsilon for line in lines for result in line.runs if result.epsilon is not None}
         self.stated = sorted(epsilons)
@@ -92,7 +91,7 @@ class OverEpsilon:
             axes.plot([], [], color=MUTED, label="ceiling that ε proves (color of the defense)", **CEILING)
         for point in self._undefended():
             axes.axhline(leakage(point, lowest), color=INK, lw=1, zorder=1.5, label="undefended")
-        axes.axhline(drawn_level(result for line in self.lines for result in line.runs), label="guessing", **GUESSING)
+        axes.axhline(drawn_level(self.results), label="guessing", **GUESSING)
         self._axis(axes)
         axes.set(ylabel="TPR at 1 % FPR")
         axes.set_ylim(top=1.3)  # the ceiling is often at 100 %

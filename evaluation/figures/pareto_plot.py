@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from palisade.evaluation.curves import FPR, series
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.marks import ends, leakage, scale, span, utility
 from palisade.evaluation.figures.placement import Label
 from palisade.evaluation.figures.style import GUESSING, STYLE, figure, looks, percent
 from palisade.evaluation.figures.tradeoff_panel import FRONTIER, STAR, write
-from palisade.evaluation.frontier import frontier
 from palisade.evaluation.guessing import drawn_level
-from palisade.evaluation.result import Result
-from palisade.evaluation.titles import setting
+from palisade.evaluation.labels import setting
+from palisade.evaluation.result import FPR
 
 PALE = 0.3
 """Opacity of a run that another one beats in both."""
 
 
-def pareto(results: Sequence[Result]) -> Figure:
+def pareto(comparison: Comparison) -> Figure:
     """Utility against leakage of all runs; those on the frontier in full color, with bars and labels.
 
     Raises:
         ValueError: if the runs are not comparable.
     """
-    lines = series(results)
-    best, look, labels = frontier(lines), looks(lines), []
+    lines, best = comparison.series, comparison.frontier
+    look, labels = looks(lines), []
     with mpl.rc_context(STYLE):
         made = figure(7.6, 5.4)
         axes = made.subplots()
@@ -47,8 +44,8 @@ def pareto(results: Sequence[Result]) -> Figure:
                     axes.errorbar(x, y, *bars, color=color, lw=1.1, zorder=3)
                     labels.append(Label(x=x, y=y, text=setting(point.result), color=color))
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER)
-        axes.axhline(drawn_level(results), label="guessing", **GUESSING)
-        measure = results[0].utility
+        axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING)
+        measure = comparison.results[0].utility
         if measure.is_rate:
             axes.xaxis.set_major_formatter(FuncFormatter(percent))
         axes.xaxis.set_inverted(not measure.higher_is_better)  # to the right is more useful, whatever the measure

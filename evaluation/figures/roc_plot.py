@@ -9,25 +9,23 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from palisade.evaluation.choice import are_many, readable
-from palisade.evaluation.curves import FPR, ceiling, series
+from palisade.evaluation.comparison import Comparison, ceiling
 from palisade.evaluation.figures.style import CEILING, GUESSING, MUTED, STYLE, fading, figure, looks, rates
-from palisade.evaluation.result import AUC, Result
+from palisade.evaluation.labels import title
+from palisade.evaluation.result import AUC, FPR, Result
 from palisade.evaluation.statistics.chance import chance_level
-from palisade.evaluation.titles import title
 
 LOWEST_FPR = 1e-4
 
 
-def roc(results: Sequence[Result]) -> Figure:
+def roc(comparison: Comparison) -> Figure:
     """The ROC of each run's strongest attack, under the ceiling that its claim proves.
 
     Raises:
         ValueError: if the runs are not comparable.
     """
-    every = series(results)
-    lines = readable(every)
-    starts = [result.roc[result.strongest][0][0] for result in results if result.attacks]
+    lines = comparison.readable
+    starts = [result.roc[result.strongest][0][0] for result in comparison.results if result.attacks]
     lowest = max(LOWEST_FPR, min((start for start in starts if start > 0), default=LOWEST_FPR))
     grid = np.geomspace(lowest, 1, 200)
     drawn: list[tuple[float, Line2D]] = []
@@ -45,7 +43,7 @@ def roc(results: Sequence[Result]) -> Figure:
                 if (limit := ceiling(result, grid)) is not None and limit[0] < 1:
                     label = f"_ceiling of {title(result)}"
                     axes.plot(grid, limit, label=label, alpha=alpha, color=look.color, **CEILING)
-        which = "one run of each defense" if are_many(every) else "each run"
+        which = "one run of each defense" if comparison.are_many else "each run"
         runs = [result for line in lines for result in line.runs]
         axes.plot(grid, _guessing(runs, grid), label="_guessing", **GUESSING)
         rates(axes.xaxis)

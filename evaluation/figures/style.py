@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from palisade.evaluation.curves import Series
+from palisade.evaluation.comparison import Series
 from palisade.evaluation.result import Result
 from palisade.targets.files import replacing
 

@@ -11,27 +11,28 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter
 
-from palisade.evaluation.curves import FPR, Series
+from palisade.evaluation.comparison import Comparison, Series
 from palisade.evaluation.figures.marks import ends, leakage, places, scale, span, utility
 from palisade.evaluation.figures.placement import Label, place
 from palisade.evaluation.figures.style import GUESSING, INK, MUTED, looks, percent
-from palisade.evaluation.frontier import frontier, has_frontier
 from palisade.evaluation.guessing import drawn_level
-from palisade.evaluation.utility import AFFORDABLE, worth
+from palisade.evaluation.result import FPR
+from palisade.evaluation.utility import AFFORDABLE
 
 LABEL_SIZE = 8.5
 STAR = 13
 FRONTIER: dict[str, Any] = {"color": INK, "lw": 9, "alpha": 0.1, "solid_capstyle": "round", "zorder": 1}
 
 
-def draw(axes: Axes, lines: Sequence[Series], *, pale: bool = False) -> list[Label]:
+def draw(axes: Axes, comparison: Comparison, *, pale: bool = False) -> list[Label]:
     """Draws marks, intervals and the frontier; returns the labels of the marks, to be written when all else stands.
 
     Args:
         axes: of the panel.
-        lines: what is drawn; lower right is better.
+        comparison: what is drawn; lower right is better.
         pale: whether bars stand back and only the ends of a line are labeled, since there are many lines.
     """
+    lines = comparison.series
     look = looks(lines)
     points = [point for line in lines for point in line.points]
     lowest = scale(axes, lines)
@@ -52,10 +53,10 @@ def draw(axes: Axes, lines: Sequence[Series], *, pale: bool = False) -> list[Lab
             axes.errorbar(x, y, ends(point.leakage, lowest), ends(point.utility), color=color, lw=1.1, zorder=3, **bars)
             if point.label and (not pale or point in (line.points[0], line.points[-1])):
                 labels.append(Label(x=x, y=y, text=point.label, color=color))
-    if has_frontier(lines):
-        best = frontier(lines)
+    if comparison.has_frontier:
+        best = comparison.frontier
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER)
-    axes.axhline(drawn_level(result for line in lines for result in line.runs), label="guessing", **GUESSING)
+    axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING)
     shown = lines[0].runs[0].utility
     if shown.is_rate:
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
@@ -63,7 +64,7 @@ def draw(axes: Axes, lines: Sequence[Series], *, pale: bool = False) -> list[Lab
     axes.set(xlabel=shown.axis, ylabel="members found (TPR) at 1 % FPR", title="What protection costs")
     axes.margins(x=0.08)
     axes.text(0.99, 0.015, "better ↘", transform=axes.transAxes, ha="right", va="bottom", color=MUTED, fontsize=9)
-    runs = sum(len(line.runs) for line in lines)
+    runs = len(comparison.results)
     if not points:
         axes.set(xlim=(0, 1), ylim=(lowest, 1))
         axes.text(0.5, 0.5, "no run can be resolved at 1 % FPR", transform=axes.transAxes, ha="center", va="center")
@@ -80,9 +81,9 @@ def focus(
     if not points:
         return dict(labels)
     read_by = points[0].result.utility
-    best = max(worth(point.result) for point in points)
+    best = max(point.result.worth for point in points)
     least, sign = best - AFFORDABLE, 1 if read_by.higher_is_better else -1
-    useful = [point for point in points if worth(point.result) >= least]
+    useful = [point for point in points if point.result.worth >= least]
     rates = np.array([span(point.leakage, whole.get_ylim()[0]) for point in useful])
     near.set(xlim=(sign * (least - 0.003), sign * (best + 0.009)), ylim=(rates.min() / 1.15, rates.max() * 1.15))
     near.set(title=f"{read_by.nearly[0].upper()}{read_by.nearly[1:]}", ylabel="")

@@ -15,11 +15,11 @@ from palisade.attacks.parts.shadow_thresholds import shadow_thresholds
 from palisade.evaluation.result import AUC, FPRS, LEAST_TARGETS, TARGETS, Row, tied_at, tnr_at, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
 from palisade.evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_estimate
-from palisade.evaluation.statistics.roc import Measured
+from palisade.evaluation.statistics.roc import Metric
 
 PRIORS = (0.01, 0.1, 0.5)
 """Shares of members among all whom an attacker may suspect."""
-METRICS: Mapping[str, Callable[[Roc], Measured]] = {
+METRICS: Mapping[str, Callable[[Roc], Metric]] = {
     AUC: Roc.auc,
     **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
     **{f"ppv@{100 * prior:g}%prior": partial(Roc.ppv, prior=prior, fpr=FPRS[0]) for prior in PRIORS},

@@ -16,9 +16,7 @@ from palisade.data.slices import NO_SLICES
 from palisade.data.split import Membership
 from palisade.evaluation.audit import audit_records
 from palisade.evaluation.claims import LEVEL
-from palisade.evaluation.flags.duplicates import DUPLICATES, duplicated_share
-from palisade.evaluation.flags.linear_baseline import LINEAR, linear_accuracy
-from palisade.evaluation.flags.unlike_models import spread_rows
+from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR, duplicated_share, linear_accuracy, spread_rows
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.measuring.half_fleets import ASSUMED, over_dispersion
 from palisade.evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from palisade.evaluation.curves import FPR
-from palisade.evaluation.result import Result
-from palisade.evaluation.titles import has_canaries, line_name
+from palisade.evaluation.labels import line_name
+from palisade.evaluation.result import FPR, Result
 
 TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
 """Models that are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
@@ -31,7 +30,7 @@ class Grant:
 def game(result: Result) -> list[str]:
     """The game of a run, sentence by sentence."""
     who = "person" if result.statement.unit == "person" or result.dataset.get("persons") else "record"
-    audited = f"{result.canary} canary" if has_canaries(result) else who
+    audited = f"{result.canary} canary" if result.has_canaries else who
     told = {
         "fixed": ["The same records are used to train every model; all others of the pool are left out."],
         "complementary": [
@@ -41,7 +40,7 @@ def game(result: Result) -> list[str]:
     }.get(
         _how(result), [f"For every model and every {audited} a coin is tossed: is it used for training, or left out?"]
     )
-    if who == "person" and not has_canaries(result):
+    if who == "person" and not result.has_canaries:
         told.append("All records of one person share that fate.")
     return [
         *told,

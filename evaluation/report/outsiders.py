@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from palisade.evaluation.curves import FPR, ordered
-from palisade.evaluation.result import AUC, Result, tpr_at
+from palisade.evaluation.comparison import ordered
+from palisade.evaluation.labels import title
+from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, THRESHOLD_FPR
 from palisade.evaluation.studies.outside_records import OUTSIDER_ROLES
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, percents
-from palisade.evaluation.titles import has_canaries, title
 
 KINDS: Mapping[str, str] = {
     CORRUPTED: "corrupted copies of records that were never used",
@@ -159,7 +159,7 @@ def false_accusations(study: Path, results: Sequence[Result], keys: Collection[s
         expected=percents([rate.expected for rate in rates]),
         unable=list(dict.fromkeys(row["attack"] for row in rows if row["note"] == NEEDS_THE_RECORD)),
         runs=len({row["run"] for row in measured}),
-        of=sum(not has_canaries(result) for result in runs.values()),
+        of=sum(not result.has_canaries for result in runs.values()),
     )
 
 
@@ -173,7 +173,7 @@ def outsiders(accusations: FalseAccusations | None, results: Sequence[Result], c
     """
     if accusations is not None:
         return {"sentences": accusations.sentences, "command": None, "rates": asdict(accusations)}
-    if all(has_canaries(result) for result in results):
+    if all(result.has_canaries for result in results):
         return {"sentences": [ONLY_CANARIES], "command": None, "rates": None}
     return {
         "sentences": [

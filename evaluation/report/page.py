@@ -5,44 +5,43 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from palisade.evaluation.choice import are_many
-from palisade.evaluation.curves import FPR, ordered, series
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import INK, MUTED, PAPER
-from palisade.evaluation.flags.flags import meanings
-from palisade.evaluation.frontier import has_frontier
+from palisade.evaluation.flags import meanings
+from palisade.evaluation.format import NOTHING
+from palisade.evaluation.labels import canary_text, setting
 from palisade.evaluation.report.attack_table import NUMBERS, attack_tables
 from palisade.evaluation.report.outsiders import accusation_table
 from palisade.evaluation.report.promises import promises
 from palisade.evaluation.report.provenance import as_yaml
 from palisade.evaluation.report.sections import BOUNDS
-from palisade.evaluation.result import Result
-from palisade.evaluation.table import NOTHING, WORDS, corrections, headings, lines, reaches
-from palisade.evaluation.titles import canary_text, has_canaries, setting
+from palisade.evaluation.result import FPR
+from palisade.evaluation.table import WORDS, corrections, headings, lines, reaches
 
 TEXTS = (*WORDS, "needs")
 """Headings of columns that hold no numbers."""
 
 
-def render(results: Sequence[Result], content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+def render(comparison: Comparison, content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
     """The page: one file that needs nothing else, and whose only script is its own, which sorts tables.
 
     Args:
-        results: of comparable runs.
+        comparison: of comparable runs.
         content: what report.json holds.
         figures: SVG by name, to be shown inline.
     """
-    runs = ordered(results)
+    runs = comparison.results
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=_unbroken,
     )  # fmt: skip
-    names, table = _table_of_runs(runs)
+    names, table = _table_of_runs(comparison)
     return environment.get_template("report.html.j2").render(
         **content,
         **promises(runs),
@@ -51,28 +50,30 @@ def render(results: Sequence[Result], content: Mapping[str, Any], figures: Mappi
         **script(),
         figures=figures,
         fpr=f"{100 * FPR:g} %",
-        attacks=attack_tables(runs),
+        attacks=attack_tables(comparison),
         numbers=NUMBERS,
         headings=names,
         table=table,
-        frontier=has_frontier(series(runs)),
-        one_each=are_many(series(runs)),
-        meanings=meanings(runs),
+        frontier=comparison.has_frontier,
+        one_each=comparison.are_many,
+        meanings=meanings(comparison),
         bounds=list(BOUNDS.values()),
         accused=accusation_table(content["never_used"]["rates"]),
-        reaches=[*reaches(runs), *corrections(runs)],
+        reaches=[*reaches(comparison), *corrections(runs)],
         as_yaml=as_yaml,
     )
 
 
-def _table_of_runs(runs: Sequence[Result]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+def _table_of_runs(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Headings, and for each run the kind of its line and its cells; a column in which nothing stands is left out."""
     told = [
         # Sorted by another column, a fleet with canaries no longer stands under the one that it belongs to.
-        line._replace(cells=(setting(result) + canary_text(result), *line.cells[1:])) if has_canaries(result) else line
-        for result, line in zip(runs, lines(runs), strict=True)
+        line._replace(cells=(setting(result) + canary_text(result), *line.cells[1:])) if result.has_canaries else line
+        for result, line in zip(comparison.results, lines(comparison), strict=True)
     ]
-    columns = dict(zip(headings(runs[0].utility), zip(*(line.cells for line in told), strict=True), strict=True))
+    columns = dict(
+        zip(headings(comparison.results[0].utility), zip(*(line.cells for line in told), strict=True), strict=True)
+    )
     shown = [name for name, cells in columns.items() if set(cells) != {NOTHING}]
     rows = zip(*(columns[name] for name in shown), strict=True)
     kinds = [line.kind + " opens" * line.opens for line in told]

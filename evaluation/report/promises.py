@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from palisade.evaluation.curves import ordered
+from palisade.evaluation.comparison import ordered
+from palisade.evaluation.format import NOTHING
+from palisade.evaluation.labels import line_name, title
 from palisade.evaluation.result import Result
-from palisade.evaluation.table import NOTHING
-from palisade.evaluation.titles import line_name, title
 
 DESCRIBED = {
     "mechanism": "mechanism",

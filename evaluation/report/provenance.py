@@ -8,10 +8,10 @@ from typing import Any
 
 import yaml
 
-from palisade.evaluation.curves import ordered
+from palisade.evaluation.comparison import ordered
+from palisade.evaluation.labels import title
 from palisade.evaluation.method import METHOD_VERSION
 from palisade.evaluation.result import Result
-from palisade.evaluation.titles import title
 from palisade.targets import RESULTS_VERSION, versions
 
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")

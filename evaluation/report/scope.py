@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from palisade.evaluation.curves import ordered
+from palisade.evaluation.comparison import ordered
 from palisade.evaluation.result import FPRS, Result, Row, chance_at, null_at
-from palisade.evaluation.titles import has_canaries
 from palisade.targets.run import PLACES
 
 INTERNAL, PUBLIC = "internal", "public"
@@ -108,7 +107,7 @@ def _sizes(result: Result) -> dict[str, int]:
     An attack that needs several shadows scores fewer of them, and how many the draw decides: the most of any attack.
     """
     sizes: dict[str, int] = {}
-    if not has_canaries(result) and "roles" in result.dataset:
+    if not result.has_canaries and "roles" in result.dataset:
         sizes["all"] = result.models * result.dataset["roles"]["pool"]
     for row in result.rows:
         if row.attack and row.model == "all" and row.members is not None and row.nonmembers is not None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from palisade.evaluation.choice import chosen
-from palisade.evaluation.claims import is_refutable, level_of, violations, ways_of
-from palisade.evaluation.curves import FPR, ordered, series, strongest_row
-from palisade.evaluation.frontier import frontier
+from palisade.evaluation.claims import is_refutable, ways_of
+from palisade.evaluation.comparison import Comparison, ordered
+from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, percent
+from palisade.evaluation.labels import setting, title
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.scope import INTERNAL
-from palisade.evaluation.result import AUC, Result, most_powerful, tpr_at
-from palisade.evaluation.table import NOTHING, bound_text, percent
-from palisade.evaluation.titles import epsilon_text, has_canaries, setting, title
+from palisade.evaluation.result import AUC, FPR, Result, most_powerful, tpr_at
 
 BOUNDS = {
     "one_run": (
@@ -55,21 +53,20 @@ class Evidence:
     bounds: Sequence[tuple[str, str]]
 
 
-def evidence(results: Sequence[Result], scope: str = INTERNAL) -> list[Evidence]:
+def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Evidence]:
     """Lower bounds for every run that states a guarantee and was audited."""
-    false, level = {violation.result.run for violation in violations(results)}, level_of(results)
     return [
         Evidence(
             title=title(result),
-            violated=result.run in false,
-            refutable=is_refutable(result, level),
+            violated=result.run in comparison.refuted,
+            refutable=is_refutable(result, comparison.level),
             claimed=epsilon_text(result.epsilon or 0.0),
-            bounds=[(words, bound_text(result, method)) for method, (words, _) in BOUNDS.items()],
+            bounds=[(words, bound_text(result.audit, method)) for method, (words, _) in BOUNDS.items()],
             correct=result.audit["correct"] if scope == INTERNAL else None,
             ways=ways_of(result),
             **{name: result.audit[name] for name in ("attack", "canaries", "guesses")},
         )
-        for result in ordered(results)
+        for result in comparison.results
         if result.statement.guarantee and result.audit
     ]
 
@@ -94,10 +91,10 @@ def compared(results: Sequence[Result]) -> list[Compared]:
         fleets.setdefault((setting(result), result.seed), []).append(result)
     told = []
     for (defense, _), runs in fleets.items():
-        canaries = [result for result in runs if has_canaries(result)]
+        canaries = [result for result in runs if result.has_canaries]
         if not canaries:
             continue
-        population = next((result for result in runs if not has_canaries(result)), None)
+        population = next((result for result in runs if not result.has_canaries), None)
         powers = {i: (_value(result, tpr_at(FPR)), _value(result, AUC)) for i, result in enumerate(canaries)}
         strongest = canaries[most_powerful(powers)]
         told.append(
@@ -105,10 +102,10 @@ def compared(results: Sequence[Result]) -> list[Compared]:
                 defense=defense,
                 population=NOTHING
                 if population is None
-                else percent(strongest_row(population, tpr_at(FPR)), interval=True),
+                else percent(population.strongest_row(tpr_at(FPR)), interval=True),
                 population_auc=NOTHING if population is None else _auc(population),
                 kind=strongest.canary,
-                canaries=percent(strongest_row(strongest, tpr_at(FPR)), interval=True),
+                canaries=percent(strongest.strongest_row(tpr_at(FPR)), interval=True),
                 canaries_auc=_auc(strongest),
                 fitted=percent(next((row for row in strongest.rows if row.metric == "canaries_fitted"), None)),
             )
@@ -127,10 +124,10 @@ class Exposed:
     most: Sequence[tuple[str, str, str, str]]
 
 
-def exposed(results: Sequence[Result]) -> list[Exposed]:
+def exposed(comparison: Comparison) -> list[Exposed]:
     """The most exposed records of the undefended run and of the best protected ones."""
     told = []
-    for _, result in chosen(results):
+    for _, result, _ in comparison.highlights:
         if not result.exposed:
             continue
         exposure = Exposure.from_json(result.exposed)
@@ -154,13 +151,13 @@ def exposed(results: Sequence[Result]) -> list[Exposed]:
     return told
 
 
-def pareto(results: Sequence[Result]) -> list[str]:
+def pareto(comparison: Comparison) -> list[str]:
     """The runs that no other one beats in utility and leakage at once, leakage rising."""
-    return [title(point.result) for point in frontier(series(results))]
+    return [title(point.result) for point in comparison.frontier]
 
 
 def _value(result: Result, metric: str) -> float | None:
-    row = strongest_row(result, metric)
+    row = result.strongest_row(metric)
     return None if row is None else row.value
 
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from palisade.evaluation.curves import ordered
-from palisade.evaluation.flags.flag import Flag
-from palisade.evaluation.flags.flags import VIOLATED, flags
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.flags import VIOLATED, Flag, flags
 from palisade.evaluation.groups import groups
+from palisade.evaluation.labels import title
 from palisade.evaluation.report.game import game, grants
 from palisade.evaluation.report.glossary import GLOSSARY
 from palisade.evaluation.report.outsiders import FalseAccusations, outsiders
@@ -20,11 +20,10 @@ from palisade.evaluation.report.utility_loss import costs
 from palisade.evaluation.report.verdict import verdicts
 from palisade.evaluation.result import Result
 from palisade.evaluation.table import skips
-from palisade.evaluation.titles import title
 
 
 def summary(
-    results: Sequence[Result],
+    comparison: Comparison,
     command: str,
     *,
     table: str = "",
@@ -35,35 +34,35 @@ def summary(
     """Content of report.json and report.html, in the same order.
 
     Args:
-        results: of comparable runs; for the public scope those that are `published`.
+        comparison: of comparable runs; for the public scope those that are `published`.
         command: what was called.
         table: the text of results.csv, of which a hash is told.
         scope: `internal` or `public`.
-        releases: of runs, by name, the folder of the release that was trained by the same recipe.
+        releases: of results, by name, the folder of the release that was trained by the same recipe.
         accusations: false positive rates on records that were never used; None if they were not measured.
     """
-    runs, shipped = ordered(results), releases or {}
+    results, shipped = comparison.results, releases or {}
     return {
         "scope": scope,
         "note": NOTES[scope],
-        "data": runs[0].data,
-        "network": runs[0].network,
-        "utility": asdict(runs[0].utility),
-        "verdicts": _plain(verdicts(results)),
+        "data": results[0].data,
+        "network": results[0].network,
+        "utility": asdict(results[0].utility),
+        "verdicts": _plain(verdicts(comparison)),
         "released": {
-            "facts": dict(runs[0].dataset),
-            "answers": ", ".join(dict.fromkeys(result.released for result in runs)),
-            "releases": {title(result): shipped[result.run] for result in runs if result.run in shipped},
+            "facts": dict(results[0].dataset),
+            "answers": ", ".join(dict.fromkeys(result.released for result in results)),
+            "releases": {title(result): shipped[result.run] for result in results if result.run in shipped},
         },
-        "game": game(runs[0]),
-        "granted": _plain(grants(runs)),
-        "exposed": _plain(exposed(results)),
-        "groups": _plain(groups(results)),
+        "game": game(results[0]),
+        "granted": _plain(grants(results)),
+        "exposed": _plain(exposed(comparison)),
+        "groups": _plain(groups(comparison)),
         "compared": _plain(compared(results)),
         "costs": _plain(costs(results)),
-        "evidence": _plain(evidence(results, scope)),
-        "pareto": pareto(results),
-        "runs": [_run(result, flags(result, results), scope) for result in runs],
+        "evidence": _plain(evidence(comparison, scope)),
+        "pareto": pareto(comparison),
+        "runs": [_run(result, flags(result, comparison), scope) for result in results],
         "never_used": outsiders(accusations, results, command),
         "skipped": [skip._asdict() for skip in skips(results)],
         "reproduce": provenance(results, command, table),

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from palisade.evaluation.curves import ordered
+from palisade.evaluation.comparison import ordered
+from palisade.evaluation.format import percent
+from palisade.evaluation.labels import title
 from palisade.evaluation.result import Result, Row
-from palisade.evaluation.table import percent
-from palisade.evaluation.titles import has_canaries, is_undefended, title
 from palisade.evaluation.utility import CALIBRATION, NOTHING
 
 
@@ -32,7 +32,7 @@ class Cost:
 
 def costs(results: Sequence[Result]) -> list[Cost]:
     """The utility of every run, and its loss."""
-    bare = {result.seed: result for result in results if is_undefended(result) and not has_canaries(result)}
+    bare = {result.seed: result for result in results if result.is_undefended and not result.has_canaries}
     return [
         Cost(
             title=title(result),

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from palisade.evaluation.curves import ordered
+from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.figures.exposure_plot import exposure
 from palisade.evaluation.figures.plots import tradeoff
 from palisade.evaluation.figures.roc_plot import roc
@@ -25,7 +25,7 @@ from palisade.targets.files import write as write_text
 
 
 def write(
-    results: Sequence[Result],
+    comparison: Comparison,
     folder: Path,
     command: str,
     *,
@@ -36,7 +36,7 @@ def write(
     """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
 
     Args:
-        results: of at least one run.
+        comparison: of at least one run.
         folder: where to; made if it is missing.
         command: what was called, for whoever wants to repeat it.
         scope: `internal`, or `public`: then what names records or counts members is left out.
@@ -52,20 +52,19 @@ def write(
     checked_scope(scope)
     shipped = dict(releases or {})
     if scope == PUBLIC:
-        runs, results = ordered(results), published(results)
-        pairs = zip(runs, results, strict=True)
+        pairs = [*zip(comparison.results, public := published(comparison.results), strict=True)]
         shipped = {new.run: Path(shipped[old.run]).name for old, new in pairs if old.run in shipped}
-        command = public_command(command)
-    figures = {"tradeoff": tradeoff(results), "roc": roc(results)}
-    texts = {"results.csv": tidy_csv(results)}
-    if any(result.exposed for result in results):
-        figures["exposure"] = exposure(results)
-        texts["exposed.csv"] = exposed_csv(results)
+        command, comparison = public_command(command), Comparison(public)
+    figures = {"tradeoff": tradeoff(comparison), "roc": roc(comparison)}
+    texts = {"results.csv": tidy_csv(comparison.results)}
+    if any(result.exposed for result in comparison.results):
+        figures["exposure"] = exposure(comparison)
+        texts["exposed.csv"] = exposed_csv(comparison.results)
     content = summary(
-        results, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations
+        comparison, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations
     )
     drawings = {name: svg(figure) for name, figure in figures.items()}
-    texts["report.html"] = render(results, content, {name: inline(text, name) for name, text in drawings.items()})
+    texts["report.html"] = render(comparison, content, {name: inline(text, name) for name, text in drawings.items()})
     texts["report.json"] = _strict_json(content)
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in {**texts, **{f"{name}.svg": text for name, text in drawings.items()}}.items():

@@ -13,13 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palisade.commandline import one_line
-from palisade.evaluation.curves import FPR, strongest_row
-from palisade.evaluation.limits.limit import Limit, tpr_text
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.labels import title
+from palisade.evaluation.limit import Limit, tpr_text
 from palisade.evaluation.method import METHOD_VERSION, Method
-from palisade.evaluation.result import Result, tpr_at
+from palisade.evaluation.result import FPR, Result, tpr_at
 from palisade.evaluation.search.space import Space
-from palisade.evaluation.titles import title
-from palisade.evaluation.utility import worth
 from palisade.targets.config import flat
 from palisade.targets.run import canonical
 
@@ -112,7 +111,7 @@ def explore(
             trial.set_user_attr(GUARD, guard)
             study.tell(trial, values)
             utility = result.utility.text(result.find(result.utility.metric))
-            leaking = tpr_text(strongest_row(result, tpr_at(FPR)))
+            leaking = tpr_text(result.strongest_row(tpr_at(FPR)))
             print(f"{told}{title(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
         return over(study)
 
@@ -123,13 +122,13 @@ def objectives(result: Result) -> tuple[float, float]:
     Raises:
         ValueError: if one of them cannot be measured.
     """
-    if (objection := MEASURABLE.objection(result, [result])) is not None:
+    if (objection := MEASURABLE.verdict(result, Comparison([result])).why) is not None:
         raise ValueError(objection)
-    row = strongest_row(result, tpr_at(FPR))
+    row = result.strongest_row(tpr_at(FPR))
     assert row is not None and row.value is not None
-    if math.isinf(worth(result)):
+    if math.isinf(result.worth):
         raise ValueError(f"its {result.utility.words} cannot be measured")
-    return worth(result), row.value
+    return result.worth, row.value
 
 
 def over(study: Study) -> list[FrozenTrial]:

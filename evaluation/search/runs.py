@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palisade.data.dataset import from_config
-from palisade.evaluation.curves import series
-from palisade.evaluation.frontier import frontier
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
@@ -43,7 +42,7 @@ class Searched:
     @cached_property
     def frontier(self) -> list[Result]:
         """The runs that no other beats, utility and leakage rising."""
-        return [point.result for point in frontier(series(self.results))]
+        return [point.result for point in Comparison(self.results).frontier]
 
 
 def run_search(

@@ -10,15 +10,15 @@ from typing import Any
 
 from rich.table import Table
 
-from palisade.evaluation.curves import FPR, strongest_row
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.pareto_plot import pareto
 from palisade.evaluation.figures.style import save, svg
-from palisade.evaluation.result import tpr_at
+from palisade.evaluation.format import percent
+from palisade.evaluation.labels import title
+from palisade.evaluation.result import FPR, tpr_at
 from palisade.evaluation.search.frontier_search import FAILED, RUN, SETTINGS
 from palisade.evaluation.search.runs import Searched
-from palisade.evaluation.table import percent
 from palisade.evaluation.terminal import empty_table
-from palisade.evaluation.titles import title
 from palisade.targets.files import write
 
 COLUMNS = ("trial", "settings", "utility", "tpr", "on_frontier", "run", "seconds", "failed")
@@ -36,7 +36,7 @@ def frontier_table(searched: Searched) -> Table:
     for heading in ("frontier", measure.words, f"TPR at {100 * FPR:g} % FPR", "attack", "run"):
         table.add_column(heading)
     for result in searched.frontier:
-        leaking = percent(strongest_row(result, tpr_at(FPR)), interval=True)
+        leaking = percent(result.strongest_row(tpr_at(FPR)), interval=True)
         utility = measure.text(result.find(measure.metric), interval=True)
         table.add_row(title(result), utility, leaking, result.strongest, result.run)
     return table
@@ -49,7 +49,7 @@ def write_search(searched: Searched, folder: Path) -> list[Path]:
     table.writeheader()
     table.writerows(_rows(searched))
     write(folder / "trials.csv", buffer.getvalue())
-    drawn = pareto(searched.results)
+    drawn = pareto(Comparison(searched.results))
     write(folder / "pareto.svg", svg(drawn))
     save(drawn, folder / "pareto.png")
     return [folder / "trials.csv", folder / "pareto.png"]

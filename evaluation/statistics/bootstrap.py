@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
-from palisade.evaluation.statistics.roc import Measured, Ranking, Roc
+from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
 AT_ONCE = 2**17
 """Weights that are worked on together: as many as a processor's caches hold."""
@@ -103,7 +103,7 @@ class FleetMetrics:
 def fleet_metrics(
     scores: Float[np.ndarray, "models records"],
     membership: Bool[np.ndarray, "models records"],
-    metrics: Mapping[str, Callable[[Roc], Measured]],
+    metrics: Mapping[str, Callable[[Roc], Metric]],
     bootstrap: Bootstrap | None = None,
 ) -> FleetMetrics:
     """Several metrics of every model of a fleet, averaged over models, with two-way intervals.

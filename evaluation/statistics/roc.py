@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-Measured = np.ndarray | np.floating[Any]
+Metric = np.ndarray | np.floating[Any]
 """A number; of several ROCs an array of as many."""
 ROUNDING = 1e-12
 """Relative; far above rounding and far below one record, so that `k/n ≤ rate` holds where it does on paper."""
@@ -46,7 +46,7 @@ class Roc:
         """The share of members that are called members; NaN if they weigh nothing."""
         return self.true / self._totals[1][..., None]
 
-    def auc(self) -> Measured:
+    def auc(self) -> Metric:
         """Area under the curve: how often a random member scores above a random non-member, ties half."""
         # Sum of Δfalse · mean true, twice and telescoped: two products of whole numbers, exact and without copies.
         twice = np.einsum("...p,...p->...", self.false[..., 1:], self.true[..., :-1])
@@ -54,7 +54,7 @@ class Roc:
         false, true = self._totals
         return 0.5 + twice / (2 * false * true)
 
-    def tpr_at(self, fpr: float) -> Measured:
+    def tpr_at(self, fpr: float) -> Metric:
         """The largest TPR whose FPR is at most `fpr`; NaN below 1/nonmembers, which the data cannot resolve."""
         check_rate("fpr", fpr)
         false, true = self._totals
@@ -63,7 +63,7 @@ class Roc:
         within = (self.false <= (fpr * false * (1 + ROUNDING))[..., None]).sum(axis=-1)
         return np.where(np.isnan(false * true), np.nan, _at(self.true, within - 1) / true)
 
-    def tnr_at(self, fnr: float) -> Measured:
+    def tnr_at(self, fnr: float) -> Metric:
         """The largest TNR whose FNR is at most `fnr`: who is cleared while few members are; NaN below 1/members."""
         check_rate("fnr", fnr)
         false, true = self._totals
@@ -72,15 +72,15 @@ class Roc:
         short = (self.true < ((1 - fnr) * true * (1 - ROUNDING))[..., None]).sum(axis=-1)
         return np.where(np.isnan(false * true), np.nan, (false - _at(self.false, short)) / false)
 
-    def advantage(self) -> Measured:
+    def advantage(self) -> Metric:
         """max(TPR − FPR), at the best threshold in hindsight."""
         return self._advantage
 
-    def balanced_accuracy(self) -> Measured:
+    def balanced_accuracy(self) -> Metric:
         """½ + advantage/2."""
         return 0.5 + self._advantage / 2
 
-    def ppv(self, prior: float, fpr: float) -> Measured:
+    def ppv(self, prior: float, fpr: float) -> Metric:
         """Share of true members among those called members, where `prior` of all records are and FPR is `fpr`.
 
         The FPR counts in full even if ties keep the attack below it; NaN if they keep it from calling anybody.
@@ -95,13 +95,13 @@ class Roc:
         return false, true
 
     @cached_property
-    def _advantage(self) -> Measured:
+    def _advantage(self) -> Metric:
         false, true = self._totals
         beyond = np.max(self.true * false[..., None] - self.false * true[..., None], axis=-1)
         return np.asarray(beyond / (false * true))
 
 
-def _at(counts: Float[np.ndarray, "*weighings points"], points: np.ndarray | np.integer[Any]) -> Measured:
+def _at(counts: Float[np.ndarray, "*weighings points"], points: np.ndarray | np.integer[Any]) -> Metric:
     """The count of each weighing at its own point."""
     return np.take_along_axis(counts, np.asarray(points)[..., None], axis=-1)[..., 0]
 
@@ -159,7 +159,7 @@ class Ranking:
         return Roc(false, true, self.thresholds, len(self.members) - self.nonmembers, self.nonmembers)
 
 
-def precision(tpr: Measured | float, fpr: float, prior: float) -> Measured:
+def precision(tpr: Metric | float, fpr: float, prior: float) -> Metric:
     """Share of true members among those called members, where `prior` of all records are; NaN if nobody is called.
 
     Raises:

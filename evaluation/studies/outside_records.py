@@ -12,7 +12,7 @@ from jaxtyping import Int, Real
 from palisade.data.dataset import Dataset
 from palisade.data.places import place
 from palisade.evaluation.audits.saved_records import SavedRecords, read
-from palisade.evaluation.flags.duplicates import content_digest
+from palisade.evaluation.measuring.baselines import content_digest
 from palisade.targets.run import Run
 
 OUTSIDER_ROLES = ("test", "population", "reference", "validation")

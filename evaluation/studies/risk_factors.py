@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from palisade.data.split import Membership
+from palisade.evaluation.labels import title
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import AUC, Result
 from palisade.evaluation.studies.studies import GAP, UTILITY, StudyRow, study_rows
-from palisade.evaluation.titles import title
 from palisade.targets.config import flat
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run

@@ -13,11 +13,11 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from palisade.evaluation.curves import must_agree
+from palisade.evaluation.comparison import must_agree
 from palisade.evaluation.figures.style import save, svg
+from palisade.evaluation.labels import title
 from palisade.evaluation.result import AUC, FPRS, Result, most_powerful, tpr_at
 from palisade.evaluation.terminal import empty_table
-from palisade.evaluation.titles import title
 from palisade.targets.files import write
 
 FALSELY_ACCUSED = "falsely_accused"

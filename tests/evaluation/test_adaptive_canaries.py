@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from palisade.evaluation.flags.adaptive_canaries import unadapted
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.flags import unadapted
 from palisade.evaluation.result import Result
 
 
@@ -18,18 +19,18 @@ def selena(make_result: Callable[..., Result]) -> Callable[..., Result]:
 
 def test_without_them_the_command_is_told(selena: Callable[..., Result], sweep: list[Result]) -> None:
     result = selena()
-    (flag,) = unadapted(result, [result, *sweep])
+    (flag,) = unadapted(result, Comparison([result, *sweep]))
     assert flag.name == "adaptive attack missing"
     assert flag.sentence.endswith("python train.py … defense=selena canary=near_duplicate")
 
 
 def test_with_them_neither_run_is_flagged(selena: Callable[..., Result]) -> None:
     runs = [selena(), selena(canary="near_duplicate"), selena(canary="ood")]
-    assert not [flag for result in runs for flag in unadapted(result, runs)]
+    assert not [flag for result in runs for flag in unadapted(result, Comparison(runs))]
 
 
 def test_defenses_that_name_none_are_not_flagged(sweep: list[Result]) -> None:
-    assert not [flag for result in sweep for flag in unadapted(result, sweep)]
+    assert not [flag for result in sweep for flag in unadapted(result, Comparison(sweep))]
 
 
 @pytest.mark.parametrize(
@@ -44,10 +45,10 @@ def test_defenses_that_name_none_are_not_flagged(sweep: list[Result]) -> None:
 )
 def test_canaries_of_another_run_do_not_count(selena: Callable[..., Result], own: dict[str, object]) -> None:
     result, other = selena(), replace(selena(canary="near_duplicate"), **own)
-    assert list(unadapted(result, [result, other]))
+    assert list(unadapted(result, Comparison([result, other])))
 
 
 def test_each_missing_kind_is_told(selena: Callable[..., Result]) -> None:
     result = selena(canaries=("near_duplicate", "ood"), canary="ood")
-    assert len(list(unadapted(result, [result]))) == 1
-    assert len(list(unadapted(replace(result, canary="none"), [replace(result, canary="none")]))) == 2
+    assert len(list(unadapted(result, Comparison([result])))) == 1
+    assert len(list(unadapted(replace(result, canary="none"), Comparison([replace(result, canary="none")])))) == 2

@@ -29,7 +29,7 @@ from palisade.evaluation.audits.flags import flags, verdict
 from palisade.evaluation.audits.gate import judge
 from palisade.evaluation.audits.report import audit_page, content
 from palisade.evaluation.audits.table import show_page
-from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.limit import Limit
 from palisade.evaluation.result import AUC
 from palisade.evaluation.signals.grant import Grant
 
@@ -72,8 +72,8 @@ def test_attacks_without_shadows_run_and_the_others_say_what_they_need(leaking):
 
 def test_numbers_are_those_of_the_scores(leaking):
     gap = leaking.get("accuracy", group="members").value - leaking.get("accuracy", group="nonmembers").value
-    assert leaking.get("balanced_accuracy", "correctness").value == pytest.approx(0.5 + gap / 2)
-    auc = leaking.get(AUC, "loss")
+    assert leaking.get("balanced_accuracy", attack="correctness").value == pytest.approx(0.5 + gap / 2)
+    auc = leaking.get(AUC, attack="loss")
     scores, members = leaking.scores["loss"], leaking.members
     assert auc.value == pytest.approx((scores[members][:, None] > scores[~members][None]).mean())
     assert auc.low < auc.value < auc.high and (auc.members, auc.nonmembers) == (600, 600)
@@ -82,7 +82,7 @@ def test_numbers_are_those_of_the_scores(leaking):
 
 def test_leakage_is_told_from_none(leaking, silent):
     assert leaking.get(AUC, leaking.strongest).low > 0.7
-    assert all(silent.get(AUC, attack).low < 0.5 < silent.get(AUC, attack).high for attack in silent.attacks)
+    assert all(silent.get(AUC, attack=attack).low < 0.5 < silent.get(AUC, attack=attack).high for attack in silent.attacks)
     assert "no better than guessing" in verdict(silent)[0] and "no better than guessing" not in verdict(leaking)[0]
     assert "Attacks with shadow models were not run" in verdict(leaking)[0]
 
@@ -90,7 +90,7 @@ def test_leakage_is_told_from_none(leaking, silent):
 def test_chance_is_not_claimed_where_another_attack_does_better():
     """At 1 % FPR few records decide which attack finds most: here one whose AUC may be that of guessing."""
     told = audit(side(20, 150, fit=0.25), side(21, 150))
-    assert told.strongest == "known_members" and told.get(AUC, "loss").low > 0.5
+    assert told.strongest == "known_members" and told.get(AUC, attack="loss").low > 0.5
     assert "no better than guessing" not in verdict(told)[0]
     assert "Of the 5 attacks, loss has the highest AUC: 0.585 [0.517–0.650]." in verdict(told)[0]
 
@@ -98,7 +98,7 @@ def test_chance_is_not_claimed_where_another_attack_does_better():
 def test_a_population_lets_two_more_attacks_run():
     result = audit(side(0, 150, fit=2.0), side(1, 150), side(2, 100), [Population(), Quantile()])
     assert result.attacks == ["population", "quantile"] and not result.skipped
-    assert result.get(AUC, "quantile").low > 0.6
+    assert result.get(AUC, attack="quantile").low > 0.6
 
 
 def test_nobody_is_fooled_by_records_that_differ_by_themselves(silent):
@@ -107,7 +107,7 @@ def test_nobody_is_fooled_by_records_that_differ_by_themselves(silent):
     (flag,) = [flag for flag in flags(result) if flag.name == "different records"]
     assert "never asks the model" in flag.sentence
     assert verdict(result)[0].startswith("Members and non-members differ by themselves")
-    assert result.get(AUC, "blind_baseline").low > 0.6
+    assert result.get(AUC, attack="blind_baseline").low > 0.6
 
 
 def test_classes_alone_are_compared_where_records_are_unknown():
@@ -147,7 +147,7 @@ def test_every_flag_speaks_up(leaking):
 
 
 @pytest.mark.parametrize(
-    ("found", "limit", "line", "passed"),
+    ("result", "limit", "line", "passed"),
     [
         ("silent", 0.2, "kept: ", True),
         ("leaking", 0.2, "EXCEEDED: ", False),

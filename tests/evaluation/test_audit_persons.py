@@ -44,7 +44,7 @@ def misses(known: bool, trials: int = 16) -> int:
     person, missed = np.arange(300) // 10, 0
     for trial in range(trials):
         seen = view_of(side(2 * trial, person, known), side(2 * trial + 1, person + 30, known), None, Grant())
-        row = audited(seen, [LossThreshold()]).get(AUC, "loss")
+        row = audited(seen, [LossThreshold()]).get(AUC, attack="loss")
         assert row.low is not None and row.high is not None
         missed += not row.low <= 0.5 <= row.high
     return missed

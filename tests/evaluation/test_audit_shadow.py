@@ -159,7 +159,7 @@ def test_the_accuracy_is_that_which_the_law_of_the_margins_gives() -> None:
     """Of normals a gap apart, the best threshold lies in the middle and tells Φ(gap/2) of both right."""
     truth = float(np.mean([norm.cdf(gap / 2) for gap in GAPS]))
     seen, shadow = simulated(0, 20_000), simulated(1, 20_000)
-    row = audited(seen, [Confidence()], shadow=shadow).get(AT_SHADOWS, "confidence")
+    row = audited(seen, [Confidence()], shadow=shadow).get(AT_SHADOWS, attack="confidence")
     assert row.value == pytest.approx(truth, abs=0.01) and row.low is not None and row.high is not None
     assert row.low < truth + 0.005 and row.high > truth - 0.005 and row.high - row.low < 0.02
     alike = np.zeros_like(seen.labels)
@@ -337,7 +337,7 @@ def test_intervals_draw_persons_whole() -> None:
     for per_person in (1, 10):
         views = [view_of(*sides(seed, per_person), None, Grant()) for seed in (0, 1)]
         found[per_person] = audited(views[0], [LossThreshold()], shadow=views[1])
-    rows = {per_person: one.get(AT_SHADOWS, "loss") for per_person, one in found.items()}
+    rows = {per_person: one.get(AT_SHADOWS, attack="loss") for per_person, one in found.items()}
     widths = {one: (row.high or 0) - (row.low or 0) for one, row in rows.items()}
     assert widths[10] > 1.3 * widths[1], "ten records of one person are not ten pieces of evidence"
     pages = {per_person: " ".join(audit_page(one, "x", "y").meaning) for per_person, one in found.items()}

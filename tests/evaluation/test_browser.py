@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from docs.browser import Browser, find
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.report.writing import write
 from palisade.evaluation.result import Result
 
@@ -26,7 +27,7 @@ PRINTED = 688
 @pytest.fixture(scope="module")
 def page(sweep: list[Result], canaries: list[Result], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write([*sweep, *canaries], folder, "python evaluate.py data=digits")
+    write(Comparison([*sweep, *canaries]), folder, "python evaluate.py data=digits")
     return folder / "report.html"
 
 

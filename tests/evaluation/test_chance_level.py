@@ -13,19 +13,12 @@ from hypothesis import strategies as st
 
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.threat import ThreatModel
-from palisade.evaluation.choice import leaking
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.plots import tradeoff
-from palisade.evaluation.flags.flags import flags
+from palisade.evaluation.flags import flags
 from palisade.evaluation.groups import groups
-from palisade.evaluation.guessing import (
-    drawn_level,
-    excludes_guessing,
-    guessing_level,
-    guessing_range,
-    guessing_text,
-    null_quantile,
-)
-from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.guessing import drawn_level, guessing_range, guessing_text
+from palisade.evaluation.limit import Limit
 from palisade.evaluation.measuring.null_rows import null_rows, null_rows_of_groups
 from palisade.evaluation.report.verdict import sentence
 from palisade.evaluation.result import Result, Row, chance_at, null_at, tpr_at
@@ -92,7 +85,7 @@ def told(result: Result, fpr: float) -> tuple[bool, bool]:
     """Whether the attack with the highest TPR is called leakage, and whether it would be above the FPR itself."""
     rows = [row for row in result.rows if row.metric == tpr_at(fpr)]
     strongest = max(rows, key=lambda row: row.value or 0.0)
-    return excludes_guessing(result, strongest), (strongest.low or 0.0) > fpr
+    return result.excludes_guessing(strongest), (strongest.low or 0.0) > fpr
 
 
 @settings(max_examples=25, deadline=None)
@@ -242,17 +235,17 @@ def make_strongest(result: Result) -> Result:
 
 def test_figures_table_and_report_tell_the_level(make_result: Callable[..., Result]) -> None:
     lucky = with_luck(make_result(nonmembers=10_000), low=0.012)
-    level = next(line for line in tradeoff([lucky]).axes[0].lines if line.get_label() == "guessing")
+    level = next(line for line in tradeoff(Comparison([lucky])).axes[0].lines if line.get_label() == "guessing")
     assert set(np.asarray(level.get_ydata())) == {0.015} and drawn_level([lucky]) == 0.015
     printed = io.StringIO()
-    show_results([lucky], printed)
+    show_results(Comparison([lucky]), printed)
     assert "guessing: finds 1.5 % at 1 % FPR on average" in " ".join(printed.getvalue().split())
     assert "guessing finds 1.5 % (luck explains up to 2 %)." in sentence(lucky)
     assert "Over all records it does better than guessing" in sentence(lucky)
     assert guessing_range([make_result()]) == ""
     part = {"attack": "lira", "access": "black_box", "group": "class=3"}
     rows = [Row(metric=chance_at(0.01), value=0.04, **part), Row(metric=null_at(0.01), value=0.1, **part)]
-    (told_of,) = groups([replace(lucky, rows=[*lucky.rows, *rows])])
+    (told_of,) = groups(Comparison([replace(lucky, rows=[*lucky.rows, *rows])]))
     assert told_of.shown[0].guessing == "4 % (luck explains up to 10 %)"
 
 
@@ -260,15 +253,18 @@ def test_every_judge_asks_the_same(make_result: Callable[..., Result]) -> None:
     lucky = with_luck(make_result(nonmembers=10_000), low=0.012)
     leaky = with_luck(make_result(nonmembers=10_000), low=0.021, value=0.026)
     rows = {name: result.get(tpr_at(0.01), attack="lira") for name, result in (("lucky", lucky), ("leaky", leaky))}
-    assert not excludes_guessing(lucky, rows["lucky"]) and excludes_guessing(leaky, rows["leaky"])
-    assert guessing_level(lucky, rows["lucky"]) == 0.015 and null_quantile(lucky, rows["lucky"]) == 0.02
+    assert not lucky.excludes_guessing(rows["lucky"]) and leaky.excludes_guessing(rows["leaky"])
+    assert lucky.guessing_level(rows["lucky"]) == 0.015 and lucky.null_quantile(rows["lucky"]) == 0.02
     assert guessing_text(lucky, rows["lucky"]) == "1.5 % (luck explains up to 2 %)"
-    assert [[flag.name for flag in flags(result, [result])] for result in (lucky, leaky)] == [["1% by luck"], []]
-    assert leaking(lucky) == 0.01 and leaking(leaky) == 0.026
+    assert [[flag.name for flag in flags(result, Comparison([result]))] for result in (lucky, leaky)] == [
+        ["1% by luck"],
+        [],
+    ]
+    assert lucky.leakage == 0.01 and leaky.leakage == 0.026
     limit = Limit(name="gate", max_tpr=0.05)
     assert "guessing finds 1.5 %" in limit.measured(lucky) and "guessing" not in limit.measured(leaky)
-    assert limit.objection(lucky, [lucky]) is None
-    below = Limit(name="gate", max_tpr=0.014).objection(lucky, [lucky])
+    assert limit.verdict(lucky, Comparison([lucky])).why is None
+    below = Limit(name="gate", max_tpr=0.014).verdict(lucky, Comparison([lucky])).why
     assert below is not None and "guessing finds 1.5 %" in below and "more records" in below
 
 

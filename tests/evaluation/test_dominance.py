@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from palisade.evaluation.flags.dominance import dominated
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.flags import dominated
 from palisade.evaluation.result import Result, Row
 from palisade.targets.statement import Statement
 
@@ -31,7 +32,7 @@ def heuristic(make_result: Callable[..., Result]) -> Callable[..., Result]:
 
 def test_equal_accuracy_and_clearly_less_leakage(dp: Callable[..., Result], heuristic: Callable[..., Result]) -> None:
     result = heuristic()
-    (flag,) = dominated(result, [result, dp()])
+    (flag,) = dominated(result, Comparison([result, dp()]))
     assert flag.name == "dominated by DP-SGD"
     assert "dp_sgd ε=64 is at least as useful (90.0 % against 90.0 % test accuracy)" in flag.sentence
     assert "at 1 % FPR (2.1 % against 6.3 %). It has a guarantee besides." in flag.sentence
@@ -41,9 +42,9 @@ def test_clipping_alone_counts_and_the_smallest_epsilon_is_told(
     dp: Callable[..., Result], heuristic: Callable[..., Result]
 ) -> None:
     result, clipped = heuristic(), dp(strength=math.inf, statement=CLIPPED)
-    (flag,) = dominated(result, [result, clipped])
+    (flag,) = dominated(result, Comparison([result, clipped]))
     assert "dp_sgd ε=∞" in flag.sentence and "It proves nothing either." in flag.sentence
-    (flag,) = dominated(result, [clipped, result, dp()])
+    (flag,) = dominated(result, Comparison([clipped, result, dp()]))
     assert "dp_sgd ε=64" in flag.sentence
 
 
@@ -64,14 +65,14 @@ def test_clipping_alone_counts_and_the_smallest_epsilon_is_told(
 )
 def test_not_dominated(dp: Callable[..., Result], heuristic: Callable[..., Result], own: dict[str, Any]) -> None:
     result = heuristic()
-    assert not list(dominated(result, [result, dp(**own)]))
+    assert not list(dominated(result, Comparison([result, dp(**own)])))
 
 
 def test_canaries_are_compared_with_canaries(dp: Callable[..., Result], heuristic: Callable[..., Result]) -> None:
     result = heuristic(canary="ood")
-    assert list(dominated(result, [result, dp(canary="ood")]))
-    assert not list(dominated(result, [result, dp(canary="label_noise")]))
-    assert not list(dominated(result, [result, dp()]))
+    assert list(dominated(result, Comparison([result, dp(canary="ood")])))
+    assert not list(dominated(result, Comparison([result, dp(canary="label_noise")])))
+    assert not list(dominated(result, Comparison([result, dp()])))
 
 
 @pytest.mark.parametrize("defense", ["dp_sgd", "selena(dp_sgd)", "pate", "none"])
@@ -80,14 +81,14 @@ def test_neither_private_training_nor_the_undefended_run_is_dominated(
 ) -> None:
     statement = Statement.none() if defense == "none" else replace(PRIVATE, epsilon=256.0)
     result = make_result(defense, accuracy=0.9, separation=0.9, statement=statement)
-    assert not list(dominated(result, [result, dp()]))
+    assert not list(dominated(result, Comparison([result, dp()])))
 
 
 def test_the_undefended_models_behind_a_guard_can_be(
     make_result: Callable[..., Result], dp: Callable[..., Result]
 ) -> None:
     result = make_result(accuracy=0.9, guard="topk", guard_strength=3)
-    assert list(dominated(result, [result, dp()]))
+    assert list(dominated(result, Comparison([result, dp()])))
 
 
 @pytest.mark.parametrize("defense", ["selena(dp_sgd)", "pate"])
@@ -96,19 +97,19 @@ def test_only_dp_sgd_dominates(
 ) -> None:
     result = heuristic()
     other = make_result(defense, accuracy=0.95, separation=0.1, statement=PRIVATE)
-    assert not list(dominated(result, [result, other]))
-    assert list(dominated(result, [result, replace(other, defense="dp_sgd(label_smoothing)")]))
+    assert not list(dominated(result, Comparison([result, other])))
+    assert list(dominated(result, Comparison([result, replace(other, defense="dp_sgd(label_smoothing)")])))
 
 
 def test_ties_are_no_protection(dp: Callable[..., Result], heuristic: Callable[..., Result]) -> None:
     result, other = heuristic(), dp()
     tied = replace(other, rows=[*other.rows, Row(metric="tied@1%fpr", value=0.5, attack="lira")])
-    assert not list(dominated(result, [result, tied]))
+    assert not list(dominated(result, Comparison([result, tied])))
 
 
 def test_a_refuted_claim_dominates_nobody(
     make_violated: Callable[..., Result], heuristic: Callable[..., Result]
 ) -> None:
     result, broken = heuristic(), make_violated(accuracy=0.9, separation=0.1)
-    assert not list(dominated(result, [result, broken]))
-    assert list(dominated(result, [result, replace(broken, audit={})]))
+    assert not list(dominated(result, Comparison([result, broken])))
+    assert list(dominated(result, Comparison([result, replace(broken, audit={})])))

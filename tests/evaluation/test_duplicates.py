@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
-from palisade.evaluation.flags.duplicates import DUPLICATES, duplicated, duplicated_share
+from palisade.evaluation.flags import duplicated
+from palisade.evaluation.measuring.baselines import DUPLICATES, duplicated_share
 from palisade.evaluation.result import Result, Row
 
 NOBODY = np.array([], dtype=np.int64)

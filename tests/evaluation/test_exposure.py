@@ -18,6 +18,7 @@ from scipy.stats import binom, binomtest
 from sklearn.metrics import roc_auc_score
 
 from palisade.attacks import LiRA, LossThreshold, View
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.exposure_plot import GRID, exposure
 from palisade.evaluation.measuring.exposure import COLUMNS, Exposure, exposed_csv
 from palisade.evaluation.measuring.half_fleets import ASSUMED, over_dispersion, part_of
@@ -180,7 +181,7 @@ def line(axes: Axes, label: str) -> np.ndarray:
 
 
 def test_the_plot_counts_records_above_each_share(sweep: list[Result], canaries: list[Result]) -> None:
-    (axes,) = exposure([*sweep, *canaries]).axes
+    (axes,) = exposure(Comparison([*sweep, *canaries])).axes
     for found in (sweep[-1], canaries[0]):
         exposed = Exposure.from_json(found.exposed)
         label = "undefended" if found.canary == "none" else "undefended with label_noise canaries"
@@ -197,7 +198,7 @@ def test_the_plot_counts_records_above_each_share(sweep: list[Result], canaries:
 def test_guessing_is_the_binomial_of_each_record(make_result: Callable[..., Result]) -> None:
     found = make_result()
     models = Exposure.from_json(found.exposed).models
-    (axes,) = exposure([found]).axes
+    (axes,) = exposure(Comparison([found])).axes
     (guessing,) = [line.get_ydata() for line in axes.lines if line.get_label() not in ("undefended",)][:1]
     expected = sum(float(binom.sf(np.ceil(0.25 * m - 1e-9) - 1, m, 0.01)) for m in models if m)
     assert np.asarray(guessing)[99] == pytest.approx(expected)
@@ -205,4 +206,4 @@ def test_guessing_is_the_binomial_of_each_record(make_result: Callable[..., Resu
 
 def test_nothing_to_draw_is_said(make_result: Callable[..., Result]) -> None:
     with pytest.raises(ValueError, match="results hold no exposure of single records; evaluate the runs anew"):
-        exposure([make_result(exposed={})])
+        exposure(Comparison([make_result(exposed={})]))

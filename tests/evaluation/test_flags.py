@@ -8,12 +8,13 @@ from dataclasses import replace
 import pytest
 
 from palisade.evaluation.claims import violations
-from palisade.evaluation.flags.flags import flags, meanings
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.flags import flags, meanings
 from palisade.evaluation.result import AUC, Result
 
 
 def names(result: Result, *others: Result) -> list[str]:
-    return [flag.name for flag in flags(result, [result, *others])]
+    return [flag.name for flag in flags(result, Comparison([result, *others]))]
 
 
 def with_auc(result: Result, attack: str, value: float, high: float, low: float = 0.0) -> Result:
@@ -47,7 +48,7 @@ def test_small_fprs_need_nonmembers_per_model(
 
 def test_sentences_say_the_numbers(make_result: Callable[..., Result]) -> None:
     result = make_result(nonmembers=200)
-    unresolved, coarse = flags(result, [result])
+    unresolved, coarse = flags(result, Comparison([result]))
     assert "0.1 % FPR cannot be measured" in unresolved.sentence and "It takes 1000" in unresolved.sentence
     assert "1 % FPR rests on fewer than 5" in coarse.sentence and "It takes 500 non-members" in coarse.sentence
 
@@ -58,7 +59,7 @@ def test_auc_below_half_counts_only_beyond_its_interval(
 ) -> None:
     result = with_auc(make_result(nonmembers=10_000), "loss", value, high)
     assert names(result) == (["AUC<½"] if flagged else [])
-    assert not flagged or "AUC of loss is 0.400" in flags(result, [result])[0].sentence
+    assert not flagged or "AUC of loss is 0.400" in flags(result, Comparison([result]))[0].sentence
 
 
 def test_epsilon_above_ten_is_vacuous_only_as_a_guarantee(sweep: list[Result]) -> None:
@@ -74,7 +75,7 @@ def test_a_violated_claim_comes_first_with_its_numbers(make_violated: Callable[.
     result, other = make_violated(), make_violated(strength=16, run="another")
     judged = violations([result, other])
     assert [violation.result.run for violation in judged] == [result.run]
-    first, *_ = flags(result, [result, other])
+    first, *_ = flags(result, Comparison([result, other]))
     assert first.name == "CLAIM VIOLATED"
     assert "not 0.997 as claimed: so many of 100 guesses" in first.sentence and "at most 0.025" in first.sentence
     assert f"ε is above {judged[0].bound:.2f}" in first.sentence and "do not release" in first.sentence
@@ -85,14 +86,14 @@ def test_a_violated_claim_comes_first_with_its_numbers(make_violated: Callable[.
 def test_canaries_that_were_not_learned(make_result: Callable[..., Result], fitted: float, flagged: bool) -> None:
     result = make_result(nonmembers=10_000, canary="ood", fitted=fitted)
     assert names(result) == (["canaries unfitted"] if flagged else [])
-    assert not flagged or "Only 31 % of the canaries" in flags(result, [result])[0].sentence
+    assert not flagged or "Only 31 % of the canaries" in flags(result, Comparison([result]))[0].sentence
 
 
 def test_meanings_name_the_runs_and_what_stops_a_release_comes_first(
     make_result: Callable[..., Result], make_violated: Callable[..., Result]
 ) -> None:
     small = [make_result(), make_result("l2", strength=0.1)]
-    told = meanings([*small, make_violated(nonmembers=10_000)])
+    told = meanings(Comparison([*small, make_violated(nonmembers=10_000)]))
     assert list(told) == ["CLAIM VIOLATED", "0.1% unresolved"]
     ((sentence, titles),) = told["0.1% unresolved"].items()
     assert titles == ["undefended", "l2 0.1"] and "0.1 % FPR cannot be measured" in sentence

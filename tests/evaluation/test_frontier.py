@@ -7,10 +7,9 @@ from collections.abc import Callable
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from palisade.evaluation.curves import series
-from palisade.evaluation.frontier import frontier, has_frontier
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.labels import title
 from palisade.evaluation.result import Result
-from palisade.evaluation.titles import title
 
 
 @settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -18,7 +17,7 @@ from palisade.evaluation.titles import title
 def test_as_a_double_loop_finds(make_result: Callable[..., Result], values: list[tuple[int, int]]) -> None:
     runs = [make_result("l2", strength=i, accuracy=a / 10, separation=s / 10) for i, (a, s) in enumerate(values)]
     beaten = {(a, s) for a, s in values if any(b >= a and t <= s and (b, t) != (a, s) for b, t in values)}
-    result = [values[int(point.result.strength or 0)] for point in frontier(series(runs))]
+    result = [values[int(point.result.strength or 0)] for point in Comparison(runs).frontier]
     assert set(result) == set(values) - beaten and len(result) == len(set(result))
     assert result == sorted(result)
 
@@ -35,11 +34,11 @@ def test_masks_refuted_claims_and_canaries_are_no_part_of_it(
         make_result("l1", strength=1, canary="ood", accuracy=0.99, separation=0.1),
     ]
     l2 = make_result("l2", strength=0.1, separation=0.7, accuracy=0.95)
-    assert [title(point.result) for point in frontier(series([bare, l2, *weak]))] == ["l2 0.1", "undefended"]
+    assert [title(point.result) for point in Comparison([bare, l2, *weak]).frontier] == ["l2 0.1", "undefended"]
 
 
 def test_it_is_drawn_from_three_lines_on(make_result: Callable[..., Result]) -> None:
     runs = [make_result(defense, separation=s, accuracy=a) for defense, s, a in (("none", 1, 0.9), ("l1", 0.5, 0.8))]
-    assert not has_frontier(series(runs))
-    assert not has_frontier(series([*runs, make_result("l1", canary="ood")]))
-    assert has_frontier(series([*runs, make_result("l2", separation=0.7)]))
+    assert not Comparison(runs).has_frontier
+    assert not Comparison([*runs, make_result("l1", canary="ood")]).has_frontier
+    assert Comparison([*runs, make_result("l2", separation=0.7)]).has_frontier

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from referee_gate import limit_of, normal, results
 
-from palisade.evaluation.limits.gate import gate
-from palisade.evaluation.limits.limit import EXCEEDED, KEPT, UNDECIDED, Limit
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.limit import EXCEEDED, KEPT, UNDECIDED, Limit, gate
 from palisade.evaluation.result import Result, tpr_at
 
 FIVE = Limit(name="gate", max_tpr=0.05)
@@ -18,23 +18,23 @@ FIVE = Limit(name="gate", max_tpr=0.05)
 
 def test_a_line_for_each_run_and_one_fails_all(make_result: Callable[..., Result]) -> None:
     kept, exceeded = make_result("l2", strength=0.1, separation=0.2), make_result(separation=0.9)
-    lines, passed = gate([kept, exceeded], FIVE)
+    lines, passed = gate(Comparison([kept, exceeded]), FIVE)
     assert not passed
     assert lines == [
         "gate: at most 5 % of members found at 1 % FPR",
         "EXCEEDED: undefended (mlp-none-None): 7.7 % [6.6–8.7] by lira may be more",
         "kept: l2 0.1 (mlp-l2-0.1): 1.7 % [1.3–2.1] by lira",
     ]
-    assert gate([kept], FIVE)[1]
+    assert gate(Comparison([kept]), FIVE)[1]
 
 
 def test_what_cannot_be_measured_does_not_pass(make_result: Callable[..., Result]) -> None:
-    lines, passed = gate([make_result(separation=0.0)], Limit(name="gate", fpr=0.001, max_tpr=0.05))
+    lines, passed = gate(Comparison([make_result(separation=0.0)]), Limit(name="gate", fpr=0.001, max_tpr=0.05))
     assert not passed and "EXCEEDED" in lines[1] and "cannot be resolved" in lines[1]
 
 
 def test_fleets_with_canaries_are_gated(make_result: Callable[..., Result]) -> None:
-    assert not gate([make_result(canary="ood", separation=2.0)], FIVE)[1]
+    assert not gate(Comparison([make_result(canary="ood", separation=2.0)]), FIVE)[1]
 
 
 def of_few(result: Result, tprs: list[float]) -> Result:
@@ -47,19 +47,21 @@ def of_few(result: Result, tprs: list[float]) -> Result:
 
 def test_fewer_than_four_models_are_refused(make_result: Callable[..., Result]) -> None:
     result = of_few(make_result(separation=0.2), [0.017] * 3)
-    lines, passed = gate([result], FIVE)
+    lines, passed = gate(Comparison([result]), FIVE)
     assert not passed and lines[1].startswith("not decided: ") and "models=3 do not tell" in lines[1]
     assert "train at least 4, better fleet.models=16" in lines[1]
     above = of_few(make_result(separation=1.5), [0.2] * 3)
-    assert FIVE.verdict(above, [above]).word == EXCEEDED
+    assert FIVE.verdict(above, Comparison([above])).word == EXCEEDED
 
 
 def test_models_that_differ_widen_the_interval(make_result: Callable[..., Result]) -> None:
     alike = of_few(make_result(separation=0.2), [0.017] * 8)
-    assert FIVE.verdict(alike, [alike]).word == KEPT
-    assert gate([alike], FIVE)[0][1].endswith("of 8 models, a kind that is one in 4 is missing with probability 10 %")
+    assert FIVE.verdict(alike, Comparison([alike])).word == KEPT
+    assert gate(Comparison([alike]), FIVE)[0][1].endswith(
+        "of 8 models, a kind that is one in 4 is missing with probability 10 %"
+    )
     apart = of_few(make_result(separation=0.2), [0.0, 0.055, 0.0, 0.045])
-    verdict = FIVE.verdict(apart, [apart])
+    verdict = FIVE.verdict(apart, Comparison([apart]))
     assert verdict.word == UNDECIDED and "more models tell, fleet.models=16" in (verdict.why or "")
     # mean 0.025, s 0.0292, half 3.182 · s / 2 = 0.0464
     assert FIVE.highest(apart) is not None and FIVE.highest(apart).high == pytest.approx(0.0714, abs=2e-4)  # type: ignore[union-attr]
@@ -68,20 +70,20 @@ def test_models_that_differ_widen_the_interval(make_result: Callable[..., Result
 def test_twins_of_complementary_membership_count_once(make_result: Callable[..., Result]) -> None:
     result = of_few(make_result(separation=0.2), [0.0, 0.04, 0.04, 0.0])
     twins = replace(result, config={**result.config, "membership": {"how": "complementary", "share": 0.5}})
-    assert FIVE.verdict(result, [result]).word == UNDECIDED
-    assert FIVE.verdict(twins, [twins]).word == KEPT  # both pairs find 2 %
+    assert FIVE.verdict(result, Comparison([result])).word == UNDECIDED
+    assert FIVE.verdict(twins, Comparison([twins])).word == KEPT  # both pairs find 2 %
 
 
 def test_a_model_that_alone_leaks_more_does_not_pass(make_result: Callable[..., Result]) -> None:
     result = of_few(make_result(separation=0.2), [0.01] * 31 + [0.2])
-    verdict = FIVE.verdict(result, [result])
+    verdict = FIVE.verdict(result, Comparison([result]))
     assert verdict.word == EXCEEDED and "20.0 % by lira in model 31" in (verdict.why or "")
     luck = of_few(make_result(separation=0.2), [0.016] * 31 + [0.055])
-    assert FIVE.verdict(luck, [luck]).word == KEPT
+    assert FIVE.verdict(luck, Comparison([luck])).word == KEPT
 
 
 def test_a_leak_at_the_limit_rarely_passes_where_models_differ() -> None:
     rng, limit = np.random.default_rng(7), limit_of(normal)
     for models in (4, 8):
         fleets = [results(rng, normal(rng, models)) for _ in range(40)]
-        assert sum(limit.verdict(result, [result]).word == KEPT for result in fleets) <= 4
+        assert sum(limit.verdict(result, Comparison([result])).word == KEPT for result in fleets) <= 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.groups import MOST, groups
 from palisade.evaluation.result import AUC, Result, Row, tpr_at
 
@@ -21,7 +22,7 @@ def sliced(result: Result, count: int = 3) -> Result:
 
 
 def test_those_that_leak_most_come_first(make_result: Callable[..., Result]) -> None:
-    (told,) = groups([sliced(make_result())])
+    (told,) = groups(Comparison([sliced(make_result())]))
     assert (told.title, told.attack, told.count) == ("undefended", "lira", 3)
     assert [group.name for group in told.shown] == ["age=2", "age=1", "age=0"]
     first = told.shown[0]
@@ -36,24 +37,24 @@ def test_auc_decides_where_a_part_is_too_small(make_result: Callable[..., Result
         for row in result.rows
         if row.group == "all" or row.metric != "test_accuracy"
     ]
-    (told,) = groups([replace(result, rows=small)])
+    (told,) = groups(Comparison([replace(result, rows=small)]))
     assert told.shown[0].name == "age=0" and told.shown[0].tpr == "–"
 
 
 def test_of_many_only_the_first_are_told(make_result: Callable[..., Result]) -> None:
-    (told,) = groups([sliced(make_result(), 40)])
+    (told,) = groups(Comparison([sliced(make_result(), 40)]))
     assert len(told.shown) == MOST and told.count == 40
 
 
 def test_classes_have_their_words(make_result: Callable[..., Result]) -> None:
     result = make_result()
-    (told,) = groups([replace(result, dataset={**result.dataset, "classes": ["no", "yes", "?", "poor"]})])
+    (told,) = groups(Comparison([replace(result, dataset={**result.dataset, "classes": ["no", "yes", "?", "poor"]})]))
     assert [group.name for group in told.shown] == ["class=3 (poor)"]
-    (plain,) = groups([result])
+    (plain,) = groups(Comparison([result]))
     assert [group.name for group in plain.shown] == ["class=3"] and plain.shown[0].utility == "–"
 
 
 def test_without_parts_there_is_nothing_to_tell(make_result: Callable[..., Result]) -> None:
     result = make_result()
-    assert groups([replace(result, rows=[row for row in result.rows if row.group == "all"])]) == []
-    assert groups([make_result(roc={})]) == []
+    assert groups(Comparison([replace(result, rows=[row for row in result.rows if row.group == "all"])])) == []
+    assert groups(Comparison([make_result(roc={})])) == []

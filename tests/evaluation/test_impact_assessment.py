@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.report.summary import summary
 from palisade.evaluation.report.writing import _strict_json
 from palisade.evaluation.result import Result
@@ -24,7 +25,7 @@ FACTS: dict[str, Any] = {
 
 @pytest.fixture
 def report(sweep: Sequence[Result], tmp_path: Path) -> Path:
-    content = json.loads(_strict_json(summary(sweep, "python evaluate.py data=digits")))
+    content = json.loads(_strict_json(summary(Comparison(sweep), "python evaluate.py data=digits")))
     content["released"]["facts"] = FACTS
     (tmp_path / "report.json").write_text(json.dumps(content))
     return tmp_path / "report.json"

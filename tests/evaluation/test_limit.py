@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.limit import Limit
 from palisade.evaluation.result import Result, tied_at, tpr_at
 
 Make = Callable[..., Result]
@@ -30,44 +31,44 @@ def changed(result: Result, attack: str, metric: str, **values: float | None) ->
 
 def test_the_upper_end_decides_not_the_value(make_result: Make) -> None:
     result = changed(make_result(separation=0.3), "lira", tpr_at(0.01), value=0.03, low=0.02, high=0.06)
-    assert limit(0.06).objection(result, [result]) is None
-    assert limit(0.05).objection(result, [result]) == "3.0 % [2.0–6.0] by lira may be more"
+    assert limit(0.06).verdict(result, Comparison([result])).why is None
+    assert limit(0.05).verdict(result, Comparison([result])).why == "3.0 % [2.0–6.0] by lira may be more"
 
 
 def test_an_attack_counts_by_its_upper_end_even_where_another_finds_more(make_result: Make) -> None:
     result = changed(make_result(separation=0.3), "loss", tpr_at(0.01), value=0.021, low=0.001, high=0.09)
     assert result.strongest == "lira"
-    assert limit(0.06).objection(result, [result]) == "2.1 % [0.1–9.0] by loss may be more"
+    assert limit(0.06).verdict(result, Comparison([result])).why == "2.1 % [0.1–9.0] by loss may be more"
 
 
 def test_it_is_kept_at_the_fpr_that_was_asked_for(make_result: Make) -> None:
     result = make_result(separation=0.3, nonmembers=2000)
     result = changed(result, "lira", tpr_at(0.001), value=0.03, low=0.02, high=0.06)
-    assert limit(0.05).objection(result, [result]) is None
-    assert "6.0] by lira may be more" in (limit(0.05, 0.001).objection(result, [result]) or "")
+    assert limit(0.05).verdict(result, Comparison([result])).why is None
+    assert "6.0] by lira may be more" in (limit(0.05, 0.001).verdict(result, Comparison([result])).why or "")
 
 
 def test_what_cannot_be_resolved_is_not_kept(make_result: Make) -> None:
     result = make_result(separation=0.0, nonmembers=628)
-    assert limit(0.05, 0.001).objection(result, [result]) == (
+    assert limit(0.05, 0.001).verdict(result, Comparison([result])).why == (
         "0.1 % FPR cannot be resolved: it takes 1000 non-members a model, that is more records"
     )
     one = changed(make_result(separation=0.0), "lira_offline", tpr_at(0.01), value=None, low=None, high=None)
-    assert "cannot be resolved" in (limit().objection(one, [one]) or "")
+    assert "cannot be resolved" in (limit().verdict(one, Comparison([one])).why or "")
     bare = changed(make_result(separation=0.0), "lira_offline", tpr_at(0.01), low=None, high=None)
-    assert "cannot be resolved" in (limit().objection(bare, [bare]) or ""), "a value without an upper end"
+    assert "cannot be resolved" in (limit().verdict(bare, Comparison([bare])).why or ""), "a value without an upper end"
 
 
 def test_an_attack_on_a_sample_of_the_records_does_not_count(make_result: Make) -> None:
     result = changed(make_result(separation=0.2), "lira_offline", tpr_at(0.01), value=None, low=None, high=None)
     scored = [row for row in result.rows if row.attack == "lira_offline" and row.metric == "auc" and row.model == "all"]
     sampled = replace(result, rows=[*result.rows, replace(scored[0], metric="unscored", group="all", value=0.9)])
-    assert limit().objection(sampled, [sampled]) is None
+    assert limit().verdict(sampled, Comparison([sampled])).why is None
 
 
 def test_nothing_measured_keeps_nothing(make_result: Make) -> None:
     result = make_result(roc={}, skipped={"lira": "needs shadows"})
-    assert limit().objection(result, [result]) == "every attack was skipped, so nothing was measured"
+    assert limit().verdict(result, Comparison([result])).why == "every attack was skipped, so nothing was measured"
     assert limit().highest(result) is None
 
 
@@ -75,12 +76,12 @@ def test_ties_masks_and_refuted_claims_are_not_kept(make_result: Make, make_guar
     result = make_result(separation=0.1)
     row = next(row for row in result.rows if row.attack == "lira" and row.metric == "auc")
     tied = replace(result, rows=[*result.rows, replace(row, metric=tied_at(0.01), value=0.2)])
-    assert "the scores of lira tie" in (limit().objection(tied, [tied]) or "")
+    assert "the scores of lira tie" in (limit().verdict(tied, Comparison([tied])).why or "")
     bare = make_result(separation=1.2)
     masked = make_guarded(bare, "memguard", None, 0.3)
-    assert "it masks what it leaks" in (limit(0.1).objection(masked, [bare, masked]) or "")
+    assert "it masks what it leaks" in (limit(0.1).verdict(masked, Comparison([bare, masked])).why or "")
     refuted = make_violated(separation=0.0)
-    assert limit().objection(refuted, [refuted]) == "its claim is refuted"
+    assert limit().verdict(refuted, Comparison([refuted])).why == "its claim is refuted"
 
 
 @pytest.mark.parametrize(

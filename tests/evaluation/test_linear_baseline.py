@@ -12,7 +12,8 @@ from sklearn.linear_model import LogisticRegression
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
-from palisade.evaluation.flags.linear_baseline import LINEAR, below_linear, linear_accuracy
+from palisade.evaluation.flags import below_linear
+from palisade.evaluation.measuring.baselines import LINEAR, linear_accuracy
 from palisade.evaluation.result import Result, Row
 
 NOBODY = np.array([], dtype=np.int64)

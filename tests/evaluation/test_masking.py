@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from palisade.evaluation.flags.masking import MASKED, masked
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.flags import MASKED, masked
 from palisade.evaluation.result import AUC, Result
 
 SPREAD = 0.02
@@ -55,7 +56,7 @@ def test_a_label_only_attack_above_all_others_beyond_intervals(
     make_result: Callable[..., Result], scores: float, flagged: bool
 ) -> None:
     result = answers(make_result("hamp"), labels=0.75, scores=scores)
-    told = list(masked(result, [result]))
+    told = list(masked(result, Comparison([result])))
     assert [flag.name for flag in told] == ([MASKED] if flagged else [])
     if flagged:
         (flag,) = told
@@ -64,39 +65,39 @@ def test_a_label_only_attack_above_all_others_beyond_intervals(
 
 def test_many_queries_are_said(make_result: Callable[..., Result]) -> None:
     result = answers(make_result("hamp"), labels=0.75, scores=0.6)
-    (one,) = masked(result, [result])
+    (one,) = masked(result, Comparison([result]))
     needs = {**result.needs, "correctness": {**result.needs["correctness"], "measured": 17.2}}
-    (many,) = masked(replace(result, needs=needs), [result])
+    (many,) = masked(replace(result, needs=needs), Comparison([result]))
     assert "queries a record" not in one.sentence and "(17 queries a record)" in many.sentence
 
 
 def test_one_attack_on_scores_that_keeps_up_is_enough(make_result: Callable[..., Result]) -> None:
     result = with_aucs(make_result("hamp"), {"correctness": 0.75, "loss": 0.74, "lira": 0.6, "lira_offline": 0.5})
-    assert not list(masked(result, [result]))
+    assert not list(masked(result, Comparison([result])))
 
 
 def test_labels_that_tell_nothing_are_no_sign_of_a_mask(make_result: Callable[..., Result]) -> None:
     result = with_aucs(make_result("hamp"), {"correctness": 0.45, "loss": 0.4, "lira": 0.4, "lira_offline": 0.4})
-    assert not list(masked(result, [result]))
+    assert not list(masked(result, Comparison([result])))
 
 
 def test_weak_attacks_on_scores_are_no_mask(make_result: Callable[..., Result]) -> None:
     undefended = answers(make_result(), labels=0.75, scores=0.6)
     result = answers(make_result("l2", strength=0.1), labels=0.7, scores=0.55)
-    assert not list(masked(undefended, [undefended, result]))
-    assert not list(masked(result, [undefended, result]))
-    assert list(masked(result, [result]))  # alone it cannot be known
-    assert list(masked(result, [replace(undefended, canary="ood"), replace(undefended, seed=1), result]))
+    assert not list(masked(undefended, Comparison([undefended, result])))
+    assert not list(masked(result, Comparison([undefended, result])))
+    assert list(masked(result, Comparison([result])))  # alone it cannot be known
+    assert list(masked(result, Comparison([replace(undefended, canary="ood"), replace(undefended, seed=1), result])))
 
 
 def test_a_guard_that_hides_most_of_what_scores_tell_beyond_labels(views: Callable[..., list[Result]]) -> None:
     # An attack on scores that knows the guard is never below the label-only one, and the guard protects nobody.
     result, bare = views(before=(0.7, 0.9), after=(0.7, 0.72))
-    (flag,) = masked(result, [bare, result])
+    (flag,) = masked(result, Comparison([bare, result]))
     assert flag.name == MASKED
     assert "Behind memguard" in flag.sentence and "lira, has an AUC of 0.720" in flag.sentence
     assert "without it lira reaches 0.900" in flag.sentence and "as much as before (0.700)" in flag.sentence
-    assert not list(masked(bare, [bare, result]))
+    assert not list(masked(bare, Comparison([bare, result])))
 
 
 @pytest.mark.parametrize(
@@ -113,26 +114,26 @@ def test_a_guard_that_is_no_mask(
     views: Callable[..., list[Result]], before: tuple[float, float], after: tuple[float, float]
 ) -> None:
     result, bare = views(before=before, after=after)
-    assert not list(masked(result, [bare, result]))
+    assert not list(masked(result, Comparison([bare, result])))
 
 
 def test_the_same_models_must_be_there_without_the_guard(views: Callable[..., list[Result]]) -> None:
     result, bare = views(before=(0.7, 0.9), after=(0.7, 0.72))
-    assert not list(masked(result, [result, replace(bare, folder="runs/digits/another")]))
+    assert not list(masked(result, Comparison([result, replace(bare, folder="runs/digits/another")])))
 
 
 def test_attacks_that_cannot_run_behind_the_guard_hid_nothing(views: Callable[..., list[Result]]) -> None:
     result, bare = views(before=(0.7, 0.9), after=(0.7, 0.9))
     bare = with_aucs(bare, {"loss": 0.76})
     result = replace(with_aucs(result, {"loss": 0.75}), roc={attack: ((), ()) for attack in ("correctness", "loss")})
-    assert not list(masked(result, [result, bare]))
+    assert not list(masked(result, Comparison([result, bare])))
 
 
 def test_labels_alone_are_the_honest_threat(views: Callable[..., list[Result]]) -> None:
     result, bare = views(before=(0.7, 0.9), after=(0.7, 0.72), roc={"correctness": ((), ())}, guard="label_only")
-    assert not list(masked(result, [result, bare]))
+    assert not list(masked(result, Comparison([result, bare])))
 
 
 def test_no_false_alarm_in_a_sweep(sweep: list[Result], canaries: list[Result]) -> None:
     together = [*sweep, *canaries]
-    assert not [flag for result in together for flag in masked(result, together)]
+    assert not [flag for result in together for flag in masked(result, Comparison(together))]

@@ -10,9 +10,9 @@ import pytest
 
 from palisade.attacks import Correctness, LossThreshold, View
 from palisade.evaluation.audit import guess
-from palisade.evaluation.flags.duplicates import DUPLICATES
-from palisade.evaluation.flags.flags import flags
-from palisade.evaluation.flags.linear_baseline import LINEAR
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.flags import flags
+from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR
 from palisade.evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
@@ -96,7 +96,7 @@ def test_what_the_data_alone_say_is_measured_once(compose):
     of_data = {row.metric: row.value for row in result.rows if row.metric in (DUPLICATES, LINEAR)}
     assert of_data[DUPLICATES] == 0 and of_data[LINEAR] > 0.9
     assert (result.defense, result.canaries, result.guard_strength) == ("none", (), None)
-    assert "below a linear model" in [flag.name for flag in flags(result, [result])]  # two epochs teach little
+    assert "below a linear model" in [flag.name for flag in flags(result, Comparison([result]))]
 
 
 def test_signals_are_the_models_own_answers_on_the_pool(compose):

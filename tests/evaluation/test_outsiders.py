@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.report.outsiders import (
     OF_A_FILE,
     STRONGEST_SHOWN,
@@ -129,13 +130,13 @@ def test_a_broken_study_is_named(wrong: str, results: list[Result], study: Path)
 def test_fleets_with_canaries_get_no_command(make_result: Callable[..., Result], tmp_path: Path) -> None:
     """The study refuses them."""
     canaries = replace(make_result(canary="label_noise"), run="mlp-none-label_noise-4")
-    content = summary([canaries], COMMAND)
+    content = summary(Comparison([canaries]), COMMAND)
     assert content["never_used"]["command"] is None and content["never_used"]["rates"] is None
     assert "canaries" in content["never_used"]["sentences"][0]
-    html = render([canaries], content, {"tradeoff": "", "roc": ""})
+    html = render(Comparison([canaries]), content, {"tradeoff": "", "roc": ""})
     assert "study.out" not in html and "Never used and accused" not in html
     plain = replace(make_result(), run="mlp-none-1")
-    assert "study.out=test" in summary([plain, canaries], COMMAND)["never_used"]["command"]
+    assert "study.out=test" in summary(Comparison([plain, canaries]), COMMAND)["never_used"]["command"]
     path = write_study([*accused("mlp-none-1", "loss", (0.01,) * 3), OTHER], tmp_path)[0]
     rates = false_accusations(path, [plain, canaries], KEYS)
     assert rates is not None and (rates.runs, rates.of) == (1, 1)
@@ -148,10 +149,10 @@ def test_the_command_keeps_the_settings_of_attacks(results: list[Result]) -> Non
 
 
 def test_a_report_names_no_file(results: list[Result], study: Path, tmp_path: Path) -> None:
-    write(results, tmp_path, COMMAND, scope="public", accusations=false_accusations(study, results, KEYS))
-    content = summary(results, COMMAND, accusations=false_accusations(study, results, KEYS))
+    write(Comparison(results), tmp_path, COMMAND, scope="public", accusations=false_accusations(study, results, KEYS))
+    content = summary(Comparison(results), COMMAND, accusations=false_accusations(study, results, KEYS))
     texts = [(tmp_path / name).read_text() for name in ("report.html", "report.json")]
-    for text in (*texts, json.dumps(content), render(results, content, {"tradeoff": "", "roc": ""})):
+    for text in (*texts, json.dumps(content), render(Comparison(results), content, {"tradeoff": "", "roc": ""})):
         assert "patients.npz" not in text and "somebody" not in text
         assert OF_A_FILE in text and "lira_offline" in text
 
@@ -165,9 +166,9 @@ def test_what_was_not_measured_is_said_with_the_command(missing: str, results: l
     }[missing]
     study = tmp_path / "none.csv" if missing == "no study" else write_study([*rows, OTHER], tmp_path)[0]
     assert false_accusations(study, results, KEYS) is None
-    content = summary(results, COMMAND)
+    content = summary(Comparison(results), COMMAND)
     assert content["never_used"]["rates"] is None
     command = content["never_used"]["command"]
     assert command == "python evaluate.py data=digits study=shadow_mismatch study.out=test"
-    html = render(results, content, {"tradeoff": "", "roc": ""})
+    html = render(Comparison(results), content, {"tradeoff": "", "roc": ""})
     assert command in html and html.index('id="flags"') < html.index(command) < html.index('id="reproduce"')

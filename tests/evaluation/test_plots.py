@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
-from palisade.evaluation.curves import FPR, ceiling, ordered, series
+from palisade.evaluation.comparison import Comparison, ceiling, ordered
 from palisade.evaluation.figures.placement import box
 from palisade.evaluation.figures.plots import tradeoff
 from palisade.evaluation.figures.roc_plot import roc
@@ -33,30 +33,29 @@ from palisade.evaluation.figures.style import (
     save,
     svg,
 )
-from palisade.evaluation.frontier import frontier
-from palisade.evaluation.result import Result
+from palisade.evaluation.result import FPR, Result
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.targets.statement import Statement
 
 
 @pytest.fixture(scope="module")
 def curve(sweep: list[Result]) -> Figure:
-    return tradeoff(sweep)
+    return tradeoff(Comparison(sweep))
 
 
 @pytest.fixture(scope="module")
 def with_canaries(sweep: list[Result], canaries: list[Result]) -> Figure:
-    return tradeoff([*sweep, *canaries])
+    return tradeoff(Comparison([*sweep, *canaries]))
 
 
 @pytest.fixture(scope="module")
 def crowd(many: list[Result]) -> Figure:
-    return tradeoff(many)
+    return tradeoff(Comparison(many))
 
 
 @pytest.fixture(scope="module")
 def rates(sweep: list[Result]) -> Figure:
-    return roc(sweep)
+    return roc(Comparison(sweep))
 
 
 def line(axes: Axes, label: str) -> np.ndarray:
@@ -80,7 +79,7 @@ def test_left_panel_has_a_line_per_defense_and_the_guessing_level(curve: Figure,
     assert (axes.get_xscale(), axes.get_yscale()) == ("linear", "log")
     assert legend(axes) == ["undefended", "dp_sgd", "l2", "frontier", "guessing"]
     assert set(line(axes, "guessing")[:, 1]) == {FPR}
-    for drawn in series(sweep):
+    for drawn in Comparison(sweep).series:
         expected = [(point.utility.value, point.leakage.value) for point in drawn.points]
         np.testing.assert_array_equal(line(axes, drawn.name), expected)
     (star,) = [line for line in axes.lines if line.get_label() == "undefended"]
@@ -90,7 +89,7 @@ def test_left_panel_has_a_line_per_defense_and_the_guessing_level(curve: Figure,
 def test_intervals_are_drawn(curve: Figure, sweep: list[Result]) -> None:
     axes = curve.axes[0]
     bars = np.vstack([segment for bar in axes.containers for part in bar[2] for segment in part.get_segments()])
-    for drawn in series(sweep):
+    for drawn in Comparison(sweep).series:
         for point in drawn.points:
             for end in (point.leakage.low, point.leakage.high):
                 assert np.isclose(bars, (point.utility.value, end)).all(axis=1).any()
@@ -113,7 +112,7 @@ def test_labels_overlap_neither_each_other_nor_marks_nor_legend(
     which: str, curve: Figure, with_canaries: Figure, make_result: Callable[..., Result]
 ) -> None:
     drawn = {"sweep": curve, "canaries": with_canaries}
-    figure = drawn[which] if which in drawn else tradeoff(crowded(make_result))
+    figure = drawn[which] if which in drawn else tradeoff(Comparison(crowded(make_result)))
     axes = figure.axes[0]
     figure.draw_without_rendering()
     boxes = [box(text) for text in labels(axes)]
@@ -163,7 +162,7 @@ def test_the_lowest_panel_compares_lower_bounds_with_the_claim(curve: Figure, sw
 
 def test_a_violated_claim_is_ringed(make_violated: Callable[..., Result], sweep: list[Result]) -> None:
     result = make_violated()
-    bounds = tradeoff([*sweep[-1:], result]).axes[3]
+    bounds = tradeoff(Comparison([*sweep[-1:], result])).axes[3]
     (ring,) = [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED]
     assert ring.get_xydata().tolist() == [[result.epsilon, result.audit["bounds"]["one_run"]]]  # type: ignore[union-attr]
     assert legend(bounds)[-1] == "claim violated"
@@ -171,7 +170,7 @@ def test_a_violated_claim_is_ringed(make_violated: Callable[..., Result], sweep:
 
 def test_claims_and_ceilings_of_a_single_epsilon_show(sweep: list[Result]) -> None:
     (result,) = [result for result in sweep if result.strength == 4]
-    figure = tradeoff([sweep[-1], result])
+    figure = tradeoff(Comparison([sweep[-1], result]))
     figure.draw_without_rendering()
     _, _, leakage, bounds = figure.axes
     limit = ceiling(result, np.array([FPR]))
@@ -186,7 +185,7 @@ def test_claims_and_ceilings_of_a_single_epsilon_show(sweep: list[Result]) -> No
 
 def test_a_claim_far_above_the_bounds_is_said_to_be_there(make_result: Callable[..., Result]) -> None:
     statement = Statement(guarantee=True, epsilon=64.0, delta=1e-5, accountant="PRV")
-    bounds = tradeoff([make_result("dp_sgd", strength=64, statement=statement)]).axes[3]
+    bounds = tradeoff(Comparison([make_result("dp_sgd", strength=64, statement=statement)])).axes[3]
     assert "claimed ε (above this panel)" in legend(bounds)
 
 
@@ -195,7 +194,9 @@ def test_bounds_that_nothing_could_raise_are_drawn_at_zero(make_result: Callable
     statement = Statement(guarantee=True, epsilon=8.0, delta=1e-5, accountant="PRV")
     result = make_result("dp_sgd", strength=8, statement=statement)
     nothing = dict.fromkeys(result.audit["bounds"], 0.0)
-    bounds = tradeoff([replace(result, audit=result.audit | {"bounds": nothing, "ceilings": nothing})]).axes[3]
+    bounds = tradeoff(
+        Comparison([replace(result, audit=result.audit | {"bounds": nothing, "ceilings": nothing})])
+    ).axes[3]
     assert bounds.get_ylabel() == "ε, lower bound" and bounds.get_ylim()[1] > 0
 
 
@@ -203,7 +204,7 @@ def test_marks_of_one_epsilon_stand_beside_each_other(make_result: Callable[...,
     statement = Statement(guarantee=True, epsilon=4.0, delta=1e-5, accountant="PRV")
     shared: dict[str, Any] = {"strength": 4, "statement": statement}
     runs = [make_result("dp_sgd", **shared), make_result("dp_sgd", canary="ood", **shared)]
-    figure = tradeoff(runs)
+    figure = tradeoff(Comparison(runs))
     figure.draw_without_rendering()
     for axes in figure.axes[1:]:
         marks = [one for one in axes.lines if one.get_marker() in "o<"]
@@ -213,7 +214,7 @@ def test_marks_of_one_epsilon_stand_beside_each_other(make_result: Callable[...,
 
 
 def test_without_bounds_there_is_no_panel_of_them(sweep: list[Result]) -> None:
-    assert len(tradeoff([replace(result, audit={}) for result in sweep]).axes) == 3
+    assert len(tradeoff(Comparison([replace(result, audit={}) for result in sweep])).axes) == 3
 
 
 def test_canaries_are_hollow_and_dashed(with_canaries: Figure) -> None:
@@ -231,16 +232,16 @@ def test_canaries_are_hollow_and_dashed(with_canaries: Figure) -> None:
 
 
 def test_without_a_guarantee_there_is_one_panel(make_result: Callable[..., Result]) -> None:
-    assert len(tradeoff([make_result(), make_result("l2", strength=0.1)]).axes) == 1
+    assert len(tradeoff(Comparison([make_result(), make_result("l2", strength=0.1)])).axes) == 1
 
 
 @pytest.mark.parametrize("changes", [{"nonmembers": 50}, {"roc": {}}])
 def test_what_cannot_be_resolved_is_said(make_result: Callable[..., Result], changes: dict[str, object]) -> None:
-    figure = tradeoff([make_result(**changes)])
+    figure = tradeoff(Comparison([make_result(**changes)]))
     axes = figure.axes[0]
     assert "no run can be resolved at 1 % FPR" in [text.get_text() for text in axes.texts]
     assert axes.get_xlim() == (0, 1) and legend(axes) == ["guessing"]
-    roc([make_result(**changes)])
+    roc(Comparison([make_result(**changes)]))
 
 
 def test_many_lines_have_a_second_panel_and_a_legend_below(crowd: Figure, many: list[Result]) -> None:
@@ -248,10 +249,10 @@ def test_many_lines_have_a_second_panel_and_a_legend_below(crowd: Figure, many: 
     assert whole.get_legend() is None and near.get_title(loc="left") == "Within 5 points of the best accuracy"
     (below,) = crowd.legends
     names = [text.get_text() for text in below.get_texts()]
-    assert names[:-3] == [drawn.name for drawn in series(many)]
+    assert names[:-3] == [drawn.name for drawn in Comparison(many).series]
     assert names[-3:] == ["frontier", "guessing", "ceiling that ε proves (color of the defense)"]
     left, right = near.get_xlim()
-    for drawn in series(many):
+    for drawn in Comparison(many).series:
         shown = line(near, drawn.name)
         np.testing.assert_array_equal(shown, line(whole, drawn.name))
     best = max(result.get("test_accuracy").value or 0.0 for result in many)
@@ -263,7 +264,9 @@ def test_of_many_lines_the_ends_are_labeled_once_and_overlap_nothing(crowd: Figu
     crowd.draw_without_rendering()
     whole, near, *_ = crowd.axes
     texts = [text.get_text() for axes in (whole, near) for text in labels(axes)]
-    ends = [point.label for drawn in series(many) for point in {0: drawn.points[0], 1: drawn.points[-1]}.values()]
+    ends = [
+        point.label for drawn in Comparison(many).series for point in {0: drawn.points[0], 1: drawn.points[-1]}.values()
+    ]
     assert sorted(texts) == sorted(label for label in ends if label)
     for axes in (whole, near):
         boxes = [box(text) for text in labels(axes)]
@@ -288,7 +291,7 @@ def test_no_two_texts_of_a_figure_overlap(
     which: str, curve: Figure, with_canaries: Figure, crowd: Figure, make_result: Callable[..., Result]
 ) -> None:
     drawn = {"sweep": curve, "canaries": with_canaries, "comparison": crowd}
-    figure = drawn[which] if which in drawn else tradeoff(crowded(make_result))
+    figure = drawn[which] if which in drawn else tradeoff(Comparison(crowded(make_result)))
     figure.draw_without_rendering()
     texts = texts_of(figure)
     assert len(texts) > 20
@@ -302,42 +305,44 @@ def test_no_two_texts_of_a_figure_overlap(
 
 def test_the_frontier_is_a_pale_line(crowd: Figure, many: list[Result]) -> None:
     drawn = line(crowd.axes[0], "frontier")
-    expected = [(point.utility.value, point.leakage.value) for point in frontier(series(many))]
+    expected = [(point.utility.value, point.leakage.value) for point in Comparison(many).frontier]
     np.testing.assert_array_equal(drawn, expected)
     assert (np.diff(drawn, axis=0) > 0).all()
 
 
 def test_without_a_claim_many_lines_have_two_panels(many: list[Result]) -> None:
-    assert len(tradeoff([result for result in many if result.epsilon is None]).axes) == 2
+    assert len(tradeoff(Comparison([result for result in many if result.epsilon is None])).axes) == 2
 
 
 def test_each_defense_has_a_ceiling_of_its_own(make_result: Callable[..., Result]) -> None:
     one, other = (Statement(guarantee=True, epsilon=4.0, delta=d, accountant="RDP") for d in (1e-5, 0.1))
     runs = [make_result("dp_sgd", strength=4, statement=one), make_result("pate", strength=100, statement=other)]
-    leakage = tradeoff(runs).axes[2]
+    leakage = tradeoff(Comparison(runs)).axes[2]
     drawn = {str(one.get_color()): one for one in leakage.lines if one.get_linestyle() == "--" and len(one.get_xdata())}
-    expected = {looks(series(runs))[result.defense].color: ceiling(result, np.array([FPR])) for result in runs}
+    expected = {
+        looks(Comparison(runs).series)[result.defense].color: ceiling(result, np.array([FPR])) for result in runs
+    }
     assert len(expected) == 2
     for color, limit in expected.items():
         assert limit is not None and set(np.asarray(drawn[color].get_ydata())) == {limit.item()}
 
 
 def test_of_many_runs_the_roc_shows_one_of_each_line(many: list[Result]) -> None:
-    (axes,) = roc(many).axes
-    assert len(legend(axes)) == len(series(many)) + 2
+    (axes,) = roc(Comparison(many)).axes
+    assert len(legend(axes)) == len(Comparison(many).series) + 2
     assert axes.get_title(loc="left") == "Strongest attack on one run of each defense"
     assert "dp_sgd ε=64 · lira" in legend(axes) and "dp_sgd ε=1 · lira" not in legend(axes)
 
 
 def test_no_two_lines_look_alike(many: list[Result]) -> None:
-    drawn = list(looks(series(many)).values())
+    drawn = list(looks(Comparison(many).series).values())
     assert len({(look.color, look.marker) for look in drawn}) == len(drawn) == 20
     assert len({(look.color, look.stroke) for look in drawn[: 2 * len(COLORS)]}) == 2 * len(COLORS)
 
 
 def test_the_legend_holds_only_what_is_drawn(make_result: Callable[..., Result]) -> None:
     few = [make_result(canary=kind, nonmembers=50) for kind in ("clean", "ood")]
-    axes = tradeoff([make_result(), *few]).axes[0]
+    axes = tradeoff(Comparison([make_result(), *few])).axes[0]
     assert legend(axes) == ["undefended", "guessing", "2 of 3 runs cannot be resolved"]
 
 
@@ -351,7 +356,7 @@ def test_no_line_of_canaries_looks_like_a_ceiling() -> None:
 def test_a_tpr_of_zero_stays_on_the_page(make_result: Callable[..., Result]) -> None:
     result = make_result()
     rows = [replace(row, value=0.0, low=0.0, high=0.0) if row.metric.startswith("tpr") else row for row in result.rows]
-    axes = tradeoff([replace(result, rows=rows)]).axes[0]
+    axes = tradeoff(Comparison([replace(result, rows=rows)])).axes[0]
     assert line(axes, "undefended")[0, 1] == axes.get_ylim()[0]
 
 
@@ -373,11 +378,11 @@ def test_roc_is_logarithmic_and_starts_at_one_false_positive(rates: Figure, swee
 
 
 def test_roc_without_a_claim_has_no_ceiling(make_result: Callable[..., Result]) -> None:
-    assert legend(roc([make_result()]).axes[0]) == ["undefended · lira", "guessing"]
+    assert legend(roc(Comparison([make_result()])).axes[0]) == ["undefended · lira", "guessing"]
 
 
 def test_lines_differ_in_color_and_marker(sweep: list[Result]) -> None:
-    drawn = looks(series(sweep)).values()
+    drawn = looks(Comparison(sweep).series).values()
     assert len({look.color for look in drawn}) == len({look.marker for look in drawn}) == len(drawn)
 
 
@@ -408,5 +413,5 @@ def test_a_failed_drawing_leaves_the_earlier_file(
 
 def test_the_style_of_others_is_untouched(sweep: list[Result]) -> None:
     before = dict(mpl.rcParams)
-    tradeoff(sweep[:1])
+    tradeoff(Comparison(sweep[:1]))
     assert dict(mpl.rcParams) == before

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from palisade.data.dataset import from_config
 from palisade.evaluation.claims import LEVEL, violations
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.reach import Reach
@@ -175,13 +176,13 @@ def test_the_documents_quote_what_is_said() -> None:
 
 def test_table_and_report_say_so_of_canaries(canaries: list[Result], make_violated: Callable[..., Result]) -> None:
     private = [result for result in canaries if result.defense == "dp_sgd"]
-    told = reaches(canaries)
+    told = reaches(Comparison(canaries))
     assert [title for title, _ in told] == ["dp_sgd ε=4 with label_noise canaries"] and len(private) == 1
     sentence = Reach.measured(private[0]).sentence()
     assert told[0][1] == sentence and "; ε = 4 takes " in sentence
     file = io.StringIO()
-    show_results(canaries, file)
+    show_results(Comparison(canaries), file)
     assert f"{told[0][0]}: {sentence}" in " ".join(file.getvalue().split())
     figures = {"tradeoff": "", "roc": ""}
-    assert f"{told[0][0]}: {sentence}." in render(canaries, summary(canaries, ""), figures)
-    assert reaches([make_violated()]) == []  # the table has the ceiling of records that are no canaries
+    assert f"{told[0][0]}: {sentence}." in render(Comparison(canaries), summary(Comparison(canaries), ""), figures)
+    assert reaches(Comparison([make_violated()])) == []  # the table has the ceiling of records that are no canaries

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from palisade.evaluation.limits.limit import Limit
-from palisade.evaluation.limits.recommendation import recommend, ship_command
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.limit import Limit, recommend, ship_command
 from palisade.evaluation.result import Result
 from palisade.evaluation.utility import UTILITIES
 from palisade.targets.guards import TopK
@@ -25,7 +25,7 @@ def test_the_most_useful_of_those_that_keep_it(make_result: Make) -> None:
         make_result("l2", strength=0.1, accuracy=0.93, separation=0.2),
         make_result("l2", strength=0.2, accuracy=0.91, separation=0.1),
     ]
-    lines, best = recommend(runs, FIVE)
+    lines, best = recommend(Comparison(runs), FIVE)
     assert best is runs[1]
     assert lines[0] == "choose: at most 5 % of members found at 1 % FPR"
     assert lines[1].startswith("l2 0.1 (mlp-l2-0.1): test accuracy 93.0 % [92.2–93.8], 1.7 % [1.3–2.1] by lira")
@@ -35,14 +35,16 @@ def test_the_most_useful_of_those_that_keep_it(make_result: Make) -> None:
 
 
 def test_none_keeps_it_and_which_comes_nearest(make_result: Make) -> None:
-    lines, best = recommend([make_result(separation=0.9), make_result("l2", strength=1.0, separation=0.7)], FIVE)
+    lines, best = recommend(
+        Comparison([make_result(separation=0.9), make_result("l2", strength=1.0, separation=0.7)]), FIVE
+    )
     assert best is None
     assert lines[1] == "none of 2 runs keeps it; l2 1 comes nearest, with 5.2 % [4.4–6.0] by lira"
     assert not any("ship=" in line for line in lines)
 
 
 def test_where_nothing_is_measured_none_comes_nearest(make_result: Make) -> None:
-    lines, best = recommend([make_result()], Limit(name="choose", fpr=0.001, max_tpr=0.05))
+    lines, best = recommend(Comparison([make_result()]), Limit(name="choose", fpr=0.001, max_tpr=0.05))
     assert best is None and lines[1] == "none of 1 runs keeps it"
     assert "cannot be resolved" in lines[2]
 
@@ -50,7 +52,7 @@ def test_where_nothing_is_measured_none_comes_nearest(make_result: Make) -> None
 def test_a_utility_that_no_run_can_have_is_no_choice(make_result: Make) -> None:
     run = replace(make_result(), utility=UTILITIES["roc_auc"])
     with pytest.raises(ValueError, match=r"^utility=roc_auc"):
-        recommend([run], FIVE)
+        recommend(Comparison([run]), FIVE)
 
 
 def test_masks_refuted_claims_and_canaries_do_not_qualify(
@@ -63,7 +65,7 @@ def test_masks_refuted_claims_and_canaries_do_not_qualify(
         make_violated(accuracy=0.99, separation=0.1),
         make_result("l1", strength=1, canary="ood", accuracy=0.99, separation=0.0),
     ]
-    lines, best = recommend(runs, Limit(name="choose", max_tpr=0.1))
+    lines, best = recommend(Comparison(runs), Limit(name="choose", max_tpr=0.1))
     assert best is None
     told = "\n".join(lines)
     for reason in ("it masks what it leaks", "its claim is refuted", "only its canaries were attacked"):
@@ -74,11 +76,11 @@ def test_utility_is_the_one_that_was_chosen(make_result: Make) -> None:
     runs = [make_result("l2", strength=s, separation=0.1) for s in (1.0, 2.0)]
     for result, loss in zip(runs, (0.2, 0.4), strict=True):
         result.rows.append(replace(result.rows[0], metric="test_log_loss", value=loss, low=loss, high=loss))
-    lines, best = recommend([replace(result, utility=UTILITIES["log_loss"]) for result in runs], FIVE)
+    lines, best = recommend(Comparison([replace(result, utility=UTILITIES["log_loss"]) for result in runs]), FIVE)
     assert best is not None and best.strength == 1.0, "less is better"
     assert "test log loss 0.200" in lines[1]
     both = [replace(result, utility=UTILITIES["log_loss"]) for result in (make_result(separation=0.1), runs[0])]
-    lines, best = recommend(both, FIVE)
+    lines, best = recommend(Comparison(both), FIVE)
     assert best is both[1] and any("its test log loss cannot be measured" in line for line in lines)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import INK
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.method import METHOD_VERSION
@@ -59,7 +60,7 @@ class Page(HTMLParser):
 
 def page(results: list[Result]) -> str:
     """The report without its figures, which take long to draw."""
-    return render(results, summary(results, COMMAND), {"tradeoff": "", "roc": ""})
+    return render(Comparison(results), summary(Comparison(results), COMMAND), {"tradeoff": "", "roc": ""})
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +68,7 @@ def written(sweep: list[Result], canaries: list[Result], tmp_path_factory: pytes
     folder = tmp_path_factory.mktemp("reports") / "new" / "digits"
     reasons = {"population": "needs population records; the split has none", "one": WEIGHTS, "other": WEIGHTS}
     skipped = [replace(result, skipped=reasons) for result in [*sweep, *canaries]]
-    assert write(skipped, folder, COMMAND) == [folder / name for name in FILES]
+    assert write(Comparison(skipped), folder, COMMAND) == [folder / name for name in FILES]
     return folder
 
 
@@ -81,7 +82,7 @@ def test_all_files_and_nothing_half_written(written: Path) -> None:
 
 
 def test_what_was_not_measured_is_left_out(make_result: Callable[..., Result], tmp_path: Path) -> None:
-    paths = write([make_result(exposed={}, audit={}, needs={})], tmp_path, COMMAND)
+    paths = write(Comparison([make_result(exposed={}, audit={}, needs={})]), tmp_path, COMMAND)
     assert not any("expos" in path.name for path in [*paths, *tmp_path.iterdir()])
     html = (tmp_path / "report.html").read_text()
     assert 'id="exposure"' not in html and 'id="evidence"' not in html and 'id="canaries"' not in html
@@ -140,8 +141,10 @@ def test_what_was_released_is_said(html: str, make_result: Callable[..., Result]
     assert "hmac-sha256:0a1b" in html[html.index('id="reproduce"') :]
     result = make_result()
     facts = {**result.dataset, "persons": 600, "published": True, "checksum": "sha256:77", "canaries": 50}
-    content = summary([replace(result, dataset=facts)], COMMAND, releases={result.run: "released/digits-mlp-none"})
-    told = render([result], content, {"tradeoff": "", "roc": ""})
+    content = summary(
+        Comparison([replace(result, dataset=facts)]), COMMAND, releases={result.run: "released/digits-mlp-none"}
+    )
+    told = render(Comparison([result]), content, {"tradeoff": "", "roc": ""})
     for words in ("600; all records of one share a fate", "<code>sha256:77</code>, the published one"):
         assert words in told
     assert "50 of the pool are canaries" in told
@@ -203,13 +206,13 @@ def test_shadows_are_counted_without_the_target(
 ) -> None:
     result = make_result(models=models)
     result = replace(result, config={**result.config, "membership": {"how": how}})
-    (verdict,) = summary([result], "")["verdicts"]
+    (verdict,) = summary(Comparison([result]), "")["verdicts"]
     assert words.lower() in verdict["sentence"].lower()
 
 
 def test_the_best_protected_is_where_attacks_find_least(make_result: Callable[..., Result]) -> None:
     runs = [make_result("l2", strength=x, separation=s) for x, s in ((0.1, 0.4), (0.2, 0.2), (0.3, 0.3))]
-    assert [verdict["heading"] for verdict in summary(runs, "")["verdicts"]] == ["Best protected: l2 0.2"]
+    assert [verdict["heading"] for verdict in summary(Comparison(runs), "")["verdicts"]] == ["Best protected: l2 0.2"]
 
 
 def test_claims_flags_and_skipped_attacks_are_told(html: str) -> None:
@@ -239,7 +242,7 @@ def test_both_numbers_of_each_defense_tried_on_canaries(html: str) -> None:
 def test_verdicts_are_about_all_records(html: str, canaries: list[Result]) -> None:
     section = html[html.index('id="verdict"') : html.index('id="released"')]
     assert "canaries" not in section
-    alone = summary(canaries, "")["verdicts"]
+    alone = summary(Comparison(canaries), "")["verdicts"]
     assert [verdict["heading"] for verdict in alone][:2] == [
         "Undefended with label_noise canaries",
         "Undefended with ood canaries",
@@ -312,7 +315,7 @@ def test_a_violated_claim_cannot_be_overlooked(
     assert html.count('<tr class="violated">') == 2 and '<div class="card verdict violated">' in html
     assert '<dt class="alarmed">CLAIM VIOLATED</dt>' in html
     weak = make_result("l2", strength=0.1, separation=2.0)  # leaks more than those that must not be released
-    content = summary([make_result(), weak, make_violated(), make_violated(2.0)], "")
+    content = summary(Comparison([make_result(), weak, make_violated(), make_violated(2.0)]), "")
     assert [run["violated"] for run in content["runs"]] == [False, True, True, False]
     headings = [verdict["heading"] for verdict in content["verdicts"]]
     assert headings == [
@@ -329,7 +332,7 @@ def test_a_violated_claim_cannot_be_overlooked(
 def test_a_hostile_name_is_text(make_result: Callable[..., Result], tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
     result = make_result(data=hostile, skipped={hostile: hostile}, guard=hostile)
-    write([result], tmp_path, hostile)
+    write(Comparison([result]), tmp_path, hostile)
     html = (tmp_path / "report.html").read_text()
     assert html.count("<script") == 1 and "&lt;script&gt;" in html
     Page(html)
@@ -372,7 +375,7 @@ def test_csv_quotes_what_needs_it(make_result: Callable[..., Result]) -> None:
 def test_runs_that_differ_write_nothing(sweep: list[Result], tmp_path: Path) -> None:
     other = replace(sweep[0], config={**sweep[0].config, "trainer": {"epochs": 3}})
     with pytest.raises(ValueError, match=r"trainer\.epochs=40"):
-        write([sweep[1], other], tmp_path / "report", COMMAND)
+        write(Comparison([sweep[1], other]), tmp_path / "report", COMMAND)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -391,10 +394,10 @@ def test_unresolved_runs_still_have_a_report(make_result: Callable[..., Result])
 
 def test_auc_decides_where_no_run_can_be_resolved(make_result: Callable[..., Result]) -> None:
     few = [make_result("l2", strength=x, separation=s, nonmembers=50) for x, s in ((0.1, 0.4), (0.2, 0.2))]
-    assert [verdict["heading"] for verdict in summary(few, "")["verdicts"]] == ["Best protected: l2 0.2"]
+    assert [verdict["heading"] for verdict in summary(Comparison(few), "")["verdicts"]] == ["Best protected: l2 0.2"]
     # Beside a run that can be resolved the others are not comparable.
     runs = [*few, make_result("l2", strength=0.3, separation=0.9)]
-    assert [verdict["heading"] for verdict in summary(runs, "")["verdicts"]] == ["Best protected: l2 0.3"]
+    assert [verdict["heading"] for verdict in summary(Comparison(runs), "")["verdicts"]] == ["Best protected: l2 0.3"]
 
 
 def test_inline_figures_take_the_page_colors() -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from palisade.evaluation.limits.limit import Limit
+from palisade.evaluation.limit import Limit
 from palisade.evaluation.result import Result, Row, most_powerful
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.report.scope import NOT_COVERED, check_scope_of, public_command, published
 from palisade.evaluation.report.writing import write
 from palisade.evaluation.result import Result
@@ -35,7 +36,7 @@ def private(make_result: Callable[..., Result], make_guarded: Callable[..., Resu
 
 @pytest.fixture
 def files(private: list[Result], tmp_path: Path) -> dict[str, str]:
-    write(private, tmp_path, SECRETIVE, scope="public", releases={private[1].run: "released/p-mlp-l2"})
+    write(Comparison(private), tmp_path, SECRETIVE, scope="public", releases={private[1].run: "released/p-mlp-l2"})
     return {path.name: path.read_text() for path in tmp_path.iterdir() if path.suffix != ".png"}
 
 
@@ -107,7 +108,7 @@ def test_the_scope_says_what_is_missing(files: dict[str, str]) -> None:
 def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Result], tmp_path: Path) -> None:
     told = []
     for scope in ("internal", "public"):
-        write(private, tmp_path / scope, SECRETIVE, scope=scope)
+        write(Comparison(private), tmp_path / scope, SECRETIVE, scope=scope)
         content = json.loads((tmp_path / scope / "report.json").read_text())
         flags = [[flag["name"] for flag in run["flags"]] for run in content["runs"]]
         told.append((flags, [verdict["heading"] for verdict in content["verdicts"]]))
@@ -116,7 +117,7 @@ def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Resul
 
 def test_an_unknown_scope_is_refused(private: list[Result], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^report\.scope=open"):
-        write(private, tmp_path / "none", SECRETIVE, scope="open")
+        write(Comparison(private), tmp_path / "none", SECRETIVE, scope="open")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -9,14 +9,16 @@ from dataclasses import replace
 
 import pytest
 
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.format import bound_text
 from palisade.evaluation.result import Result
-from palisade.evaluation.table import Skip, bound_text, cells, lines, show_results, skips
+from palisade.evaluation.table import Skip, cells, lines, show_results, skips
 from palisade.evaluation.terminal import WIDTH
 
 
 def printed(results: list[Result]) -> list[str]:
     file = io.StringIO()
-    show_results(results, file)
+    show_results(Comparison(results), file)
     return file.getvalue().splitlines()
 
 
@@ -59,7 +61,7 @@ def test_cells(make_result: Callable[..., Result]) -> None:
     auc = result.get("auc", attack="lira")
     assert tpr.value and tpr.low and tpr.high and fine.value and auc.value
     interval = f"{100 * tpr.value:.1f} % [{100 * tpr.low:.1f}–{100 * tpr.high:.1f}]"
-    bound = bound_text(result, "one_run")
+    bound = bound_text(result.audit, "one_run")
     assert cells(result, "a flag") == (
         "l2 0.01", "–", bound, "91.2 %", "–", "lira", f"{auc.value:.3f}", interval, f"{100 * fine.value:.1f} %",
         "a flag",
@@ -77,18 +79,18 @@ def test_what_could_not_be_measured_is_no_number(make_result: Callable[..., Resu
 )
 def test_bounds_are_rounded_down(make_result: Callable[..., Result], bound: float, ceiling: float, text: str) -> None:
     result = make_result(audit={"bounds": {"gdp": bound}, "ceilings": {"gdp": ceiling}})
-    assert bound_text(result, "gdp") == text
+    assert bound_text(result.audit, "gdp") == text
 
 
 def test_canaries_stand_under_their_defense(sweep: list[Result], canaries: list[Result]) -> None:
-    told = [(line.cells[0], line.kind) for line in lines([*canaries, *sweep])]
+    told = [(line.cells[0], line.kind) for line in lines(Comparison([*canaries, *sweep]))]
     assert told[:3] == [
         ("none", "undefended"),
         ("  label_noise canaries", "undefended"),
         ("  ood canaries", "undefended"),
     ]
     assert told.index(("  label_noise canaries", "")) == 5  # under dp_sgd at ε = 4
-    assert [line.cells[0] for line in lines(canaries)][2:] == [
+    assert [line.cells[0] for line in lines(Comparison(canaries))][2:] == [
         "dp_sgd\n  label_noise canaries",
         "l2 0.001\n  label_noise canaries",
     ]
@@ -97,7 +99,7 @@ def test_canaries_stand_under_their_defense(sweep: list[Result], canaries: list[
 
 def test_a_violated_claim_is_told_run_by_run(make_violated: Callable[..., Result]) -> None:
     runs = [make_violated(), make_violated(strength=0.5, run="another")]
-    assert [line.kind for line in lines(runs)] == ["violated", "violated"]
+    assert [line.kind for line in lines(Comparison(runs))] == ["violated", "violated"]
     text = "\n".join(printed(runs))
     assert "CLAIM VIOLATED, dp_sgd ε=0.5: ε is above" in text and "CLAIM VIOLATED, dp_sgd ε=1: ε is above" in text
 
@@ -108,7 +110,7 @@ def test_violations_are_red_in_a_terminal(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     file = io.StringIO()
-    show_results([make_violated()], file)
+    show_results(Comparison([make_violated()]), file)
     assert "\x1b[1;31m" in file.getvalue()
 
 
@@ -128,11 +130,11 @@ def test_a_reason_is_told_once_with_its_attacks(make_result: Callable[..., Resul
 
 def test_flags_that_all_runs_have_stand_below_alone(make_result: Callable[..., Result]) -> None:
     alike = [make_result(), make_result("l2", strength=0.1)]
-    assert [line.cells[-1] for line in lines(alike)] == ["", ""]
-    assert [line.cells[-1] for line in lines([*alike, make_result("l1", nonmembers=10_000)])] == [
+    assert [line.cells[-1] for line in lines(Comparison(alike))] == ["", ""]
+    assert [line.cells[-1] for line in lines(Comparison([*alike, make_result("l1", nonmembers=10_000)]))] == [
         "0.1% unresolved", "", "0.1% unresolved",
     ]  # fmt: skip
-    assert lines(alike[:1])[0].cells[-1] == "0.1% unresolved"  # of a single run there is nothing to share
+    assert lines(Comparison(alike[:1]))[0].cells[-1] == "0.1% unresolved"  # of a single run there is nothing to share
 
 
 def test_what_a_flag_says_of_each_run_is_told_of_the_first(many: list[Result]) -> None:
@@ -142,7 +144,7 @@ def test_what_a_flag_says_of_each_run_is_told_of_the_first(many: list[Result]) -
 
 
 def test_another_defense_or_guard_opens_a_block(many: list[Result]) -> None:
-    opening = [line.cells[0] for line in lines(many) if line.opens]
+    opening = [line.cells[0] for line in lines(Comparison(many)) if line.opens]
     assert {"dp_sgd", "none + memguard", "none + topk 1", "pate 20", "selena(dp_sgd) 10"} <= set(opening)
     assert "none" not in opening and "none + topk 3" not in opening and len(opening) == 19
 

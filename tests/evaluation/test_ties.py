@@ -7,13 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from palisade.evaluation.choice import chosen
-from palisade.evaluation.curves import series
-from palisade.evaluation.flags.ties import is_tied, tied
-from palisade.evaluation.frontier import frontier
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.flags import tied
+from palisade.evaluation.labels import title
 from palisade.evaluation.report.verdict import verdicts
 from palisade.evaluation.result import Result, Row
-from palisade.evaluation.titles import title
 
 
 def with_ties(result: Result, attack: str, share: float) -> Result:
@@ -28,19 +26,19 @@ def test_ties_count_for_the_strongest_attack(
 ) -> None:
     result = with_ties(make_result(), attack, share)
     told = list(tied(result))
-    assert is_tied(result) == flagged and [flag.name for flag in told] == (["many ties at 1%"] if flagged else [])
+    assert result.is_tied == flagged and [flag.name for flag in told] == (["many ties at 1%"] if flagged else [])
     assert not flagged or "20 % of the non-members" in told[0].sentence
 
 
 def test_a_run_without_attacks_has_none(make_result: Callable[..., Result]) -> None:
-    assert not is_tied(make_result(roc={}))
+    assert not make_result(roc={}).is_tied
 
 
 def test_labels_alone_are_not_best_protected_for_their_ties(make_result: Callable[..., Result]) -> None:
     labels = with_ties(make_result(guard="label_only", separation=0.0), "correctness", 0.7)
     l2 = make_result("l2", strength=0.1, separation=0.5)
-    assert [heading for heading, _ in chosen([labels, l2])] == ["Best protected: l2 0.1"]
-    assert [title(point.result) for point in frontier(series([labels, l2]))] == ["l2 0.1"]
-    (alone,) = verdicts([labels])
+    assert Comparison([labels, l2]).highlights == [("protected", l2, "")]
+    assert [title(point.result) for point in Comparison([labels, l2]).frontier] == ["l2 0.1"]
+    (alone,) = verdicts(Comparison([labels]))
     assert alone.heading == "Best protected: none + label_only" and alone.measure == "AUC"
     assert "it cannot be measured what attacks find. The best attack (correctness) ranks" in alone.sentence

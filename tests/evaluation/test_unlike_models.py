@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from palisade.attacks import View
-from palisade.evaluation.flags.unlike_models import spread_rows, unlike
+from palisade.evaluation.flags import unlike
+from palisade.evaluation.measuring.baselines import spread_rows
 from tests.evaluation.conftest import finding
 
 

@@ -9,11 +9,10 @@ from dataclasses import replace
 
 import pytest
 
-from palisade.evaluation.choice import chosen
-from palisade.evaluation.curves import series
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.plots import tradeoff
-from palisade.evaluation.flags.dominance import dominated
-from palisade.evaluation.frontier import frontier
+from palisade.evaluation.flags import dominated
+from palisade.evaluation.report.verdict import heading
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.table import cells, show_results
 from palisade.evaluation.utility import ACCURACY, CALIBRATION, UTILITIES, Utility, worth
@@ -67,22 +66,23 @@ def by_log_loss(make_result: Callable[..., Result]) -> Sequence[Result]:
 
 
 def test_the_chosen_measure_decides_what_is_useful(by_log_loss: Sequence[Result]) -> None:
-    headings = dict(chosen(by_log_loss))
+    comparison = Comparison(by_log_loss)
+    headings = {heading(each, comparison): each.result for each in comparison.highlights}
     assert headings["Best protected within 0.05 of the best log loss: l2 0.1"] is by_log_loss[1]
     assert headings["Best protected: l2 0.2"] is by_log_loss[2]
-    assert [point.utility.value for point in frontier(series(by_log_loss))] == [0.60, 0.32, 0.30]
+    assert [point.utility.value for point in comparison.frontier] == [0.60, 0.32, 0.30]
 
 
 def test_table_tells_the_chosen_measure_and_calibration(by_log_loss: Sequence[Result]) -> None:
     file = io.StringIO()
-    show_results(by_log_loss, file)
+    show_results(Comparison(by_log_loss), file)
     text = file.getvalue()
     assert "log loss" in text and "calibration" in text and "0.320" in text and "3.1 %" in text
     assert "accuracy" not in text and "97.0 %" not in text
 
 
 def test_to_the_right_is_more_useful(by_log_loss: Sequence[Result]) -> None:
-    axes = tradeoff(by_log_loss).axes[0]
+    axes = tradeoff(Comparison(by_log_loss)).axes[0]
     left, right = axes.get_xlim()
     assert left > right and axes.get_xlabel() == "test log loss (lower is better)"
 
@@ -90,7 +90,7 @@ def test_to_the_right_is_more_useful(by_log_loss: Sequence[Result]) -> None:
 def test_a_run_without_the_measure_is_listed_and_not_drawn(by_log_loss: Sequence[Result]) -> None:
     silent = read_by(replace(by_log_loss[1], run="silent"), LOG_LOSS, None)
     results = [*by_log_loss[:1], silent]
-    drawn = [point.result.run for line in series(results) for point in line.points]
+    drawn = [point.result.run for line in Comparison(results).series for point in line.points]
     assert drawn == [by_log_loss[0].run]
     assert cells(silent, "")[3] == "–" and cells(by_log_loss[0], "")[3] == "0.300"
 
@@ -101,8 +101,8 @@ def test_domination_is_by_the_chosen_measure(
 ) -> None:
     private = next(result for result in sweep if result.strength == 4 and result.defense == "dp_sgd")
     result = read_by(make_result("l2", strength=0.1, separation=1.0, accuracy=0.5), LOG_LOSS, 0.3)
-    flags = list(dominated(result, [read_by(private, LOG_LOSS, loss), result]))
+    flags = list(dominated(result, Comparison([read_by(private, LOG_LOSS, loss), result])))
     assert bool(flags) == better
     assert not better or "at least as useful (0.200 against 0.300 test log loss)" in flags[0].sentence
     unmeasured = read_by(result, LOG_LOSS, None)
-    assert not list(dominated(unmeasured, [read_by(private, LOG_LOSS, loss), unmeasured]))
+    assert not list(dominated(unmeasured, Comparison([read_by(private, LOG_LOSS, loss), unmeasured])))

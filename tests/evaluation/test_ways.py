@@ -15,6 +15,7 @@ import yaml
 from palisade.data.dataset import from_config
 from palisade.evaluate import all_attacks
 from palisade.evaluation.claims import level_of, violations
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring import measure as measuring
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
@@ -269,9 +270,9 @@ def test_table_and_report_say_what_is_corrected_for(make_violated: Callable[...,
         UNRECORDED,
     ]
     file = io.StringIO()
-    show_results([old], file)
-    content = summary([old], "")
-    page = " ".join(render([old], content, {"tradeoff": "", "roc": ""}).split())
+    show_results(Comparison([old]), file)
+    content = summary(Comparison([old]), "")
+    page = " ".join(render(Comparison([old]), content, {"tradeoff": "", "roc": ""}).split())
     for sentence in said:
         assert sentence in " ".join(file.getvalue().split()) and sentence in page
     assert content["evidence"][0]["ways"] == 3

@@ -28,5 +28,5 @@ def test_there_are_examples() -> None:
     assert {
         "palisade.evaluation.statistics.metrics",
         "palisade.evaluation.statistics.epsilon",
-        "palisade.evaluation.limits.limit",
+        "palisade.evaluation.limit",
     } <= set(MODULES)

@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from palisade.evaluation.curves import ceiling, check_comparable, ordered, series
+from palisade.evaluation.comparison import Comparison, ceiling, check_comparable, ordered
 from palisade.evaluation.figures.style import looks
+from palisade.evaluation.labels import setting, title
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
-from palisade.evaluation.titles import setting, title
 
 
 def changed(result: Result, **keys: object) -> Result:
@@ -61,7 +61,7 @@ def test_other_keys_are_named_with_their_values_and_the_remedy(make_result: Call
 def test_network_data_and_membership_must_agree(make_result: Callable[..., Result], key: str) -> None:
     result = make_result()
     with pytest.raises(ValueError, match=key.replace("__", r"\.")):
-        series([result, changed(result, **{key: "another"})])
+        list(Comparison([result, changed(result, **{key: "another"})]).series)
 
 
 def test_a_key_that_only_one_run_has_differs(make_result: Callable[..., Result]) -> None:
@@ -71,7 +71,7 @@ def test_a_key_that_only_one_run_has_differs(make_result: Callable[..., Result])
 
 
 def test_the_undefended_run_comes_first_then_strengths_rise(sweep: list[Result]) -> None:
-    lines = series(sweep)
+    lines = Comparison(sweep).series
     assert [line.name for line in lines] == ["undefended", "dp_sgd", "l2"]
     assert lines[0].undefended and not lines[1].undefended
     assert [point.label for point in lines[1].points] == ["ε=1", "ε=4", "ε=16", "ε=64", "ε=256", "ε=∞"]
@@ -81,7 +81,7 @@ def test_the_undefended_run_comes_first_then_strengths_rise(sweep: list[Result])
 
 
 def test_a_point_is_the_strongest_attack(sweep: list[Result]) -> None:
-    for line in series(sweep):
+    for line in Comparison(sweep).series:
         for point in line.points:
             tprs = [row.value for row in point.result.rows if row.metric == "tpr@1%fpr" and row.group == "all"]
             assert point.leakage.value == max(tpr for tpr in tprs if tpr is not None)
@@ -89,7 +89,7 @@ def test_a_point_is_the_strongest_attack(sweep: list[Result]) -> None:
 
 def test_guards_and_seeds_have_lines_of_their_own(make_result: Callable[..., Result]) -> None:
     runs = [make_result(), make_result(guard="topk"), make_result(seed=1)]
-    assert [line.name for line in series(runs)] == [
+    assert [line.name for line in Comparison(runs).series] == [
         "undefended (seed 0)",
         "undefended (seed 1)",
         "none + topk (seed 0)",
@@ -98,10 +98,10 @@ def test_guards_and_seeds_have_lines_of_their_own(make_result: Callable[..., Res
 
 def test_a_guard_extends_the_line_of_its_defense(make_result: Callable[..., Result]) -> None:
     runs = [make_result("l2", strength=x, guard="topk", guard_strength=k) for x in (0.1, 0.01) for k in (3, 1)]
-    (line,) = series(runs)
+    (line,) = Comparison(runs).series
     assert line.name == line.defense == "l2 + topk"
     assert [point.label for point in line.points] == ["0.01 + 1", "0.01 + 3", "0.1 + 1", "0.1 + 3"]
-    assert [point.label for point in series(runs[:2])[0].points] == ["1", "3"]  # the other does not vary
+    assert [point.label for point in Comparison(runs[:2]).series[0].points] == ["1", "3"]  # the other does not vary
 
 
 def test_views_of_one_run_are_comparable_and_differ_in_looks(
@@ -110,7 +110,7 @@ def test_views_of_one_run_are_comparable_and_differ_in_looks(
     bare = make_result()
     guarded = make_guarded(bare, "topk", 3, 0.5)
     assert guarded.config == bare.config and guarded.folder == bare.folder and guarded.run != bare.run
-    undefended, behind = series([guarded, bare])
+    undefended, behind = Comparison([guarded, bare]).series
     drawn = looks([undefended, behind])
     assert (undefended.name, behind.name) == ("undefended", "none + topk")
     assert drawn["undefended"].color != drawn["none + topk"].color
@@ -124,7 +124,7 @@ def test_other_roles_must_agree_as_well(make_result: Callable[..., Result], role
 
 
 def test_canaries_have_lines_beside_those_of_their_defense(sweep: list[Result], canaries: list[Result]) -> None:
-    lines = series([*canaries, *sweep])
+    lines = Comparison([*canaries, *sweep]).series
     assert [(line.name, line.defense, line.canary) for line in lines] == [
         ("undefended", "undefended", "none"),
         ("undefended with label_noise canaries", "undefended", "label_noise"),
@@ -150,9 +150,9 @@ def test_runs_with_canaries_follow_the_run_without(sweep: list[Result], canaries
 
 
 def test_what_cannot_be_resolved_has_no_point(make_result: Callable[..., Result]) -> None:
-    (line,) = series([make_result(nonmembers=50)])
+    (line,) = Comparison([make_result(nonmembers=50)]).series
     assert len(line.runs) == 1 and line.points == []
-    (line,) = series([make_result(roc={}, skipped={"lira": "models=1"})])
+    (line,) = Comparison([make_result(roc={}, skipped={"lira": "models=1"})]).series
     assert line.points == []
 
 

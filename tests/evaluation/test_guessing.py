@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from palisade.evaluation.chance import against_chance
+from palisade.evaluation.guessing import compare_with_guessing
 from palisade.evaluation.report.verdict import sentence
 from palisade.evaluation.result import AUC, Result, tpr_at
 
@@ -36,7 +36,7 @@ def measured(make_result: Callable[..., Result]) -> Callable[..., Result]:
 def test_nothing_is_called_nothing(measured: Callable[..., Result]) -> None:
     result = measured(lira=0.51)
     assert result.strongest == "lira"
-    assert against_chance(result, "lira") == NOTHING_FOUND and sentence(result).endswith(NOTHING_FOUND)
+    assert compare_with_guessing(result, "lira") == NOTHING_FOUND and sentence(result).endswith(NOTHING_FOUND)
 
 
 def test_its_own_auc_is_told_where_that_excludes_guessing(measured: Callable[..., Result]) -> None:
@@ -47,6 +47,6 @@ def test_its_own_auc_is_told_where_that_excludes_guessing(measured: Callable[...
 
 def test_another_attack_is_named_where_its_auc_does(measured: Callable[..., Result]) -> None:
     result = measured(loss=0.55)
-    assert against_chance(result, "lira") == (
+    assert compare_with_guessing(result, "lira") == (
         f" Of the {len(result.attacks)} attacks, loss has the highest AUC: 0.550 [0.530–0.570]."
     )

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-if TYPE_CHECKING:
-    from palisade.evaluation.result import Result
+from palisade.evaluation.format import epsilon_text
+from palisade.evaluation.result import Result
 
 CLOSE = 0.02
 """A stated ε this near to a defense's strength is that strength: calibration stays a little below what is asked for."""
 
 
-def is_undefended(result: Result) -> bool:
-    """Absence of defense and guard."""
-    return result.defense == "none" and result.guard == "none"
-
-
-def has_canaries(result: Result) -> bool:
-    """Test for canaries that alone were scored, rather than all records that a model may be trained on."""
-    return result.canary != "none"
-
-
 def line_name(result: Result) -> str:
     """The defense without its strength, with the guard on top."""
-    if is_undefended(result):
+    if result.is_undefended:
         return "undefended"
     return result.defense if result.guard == "none" else f"{result.defense} + {result.guard}"
 
@@ -69,7 +59,7 @@ def varying(runs: Sequence[Result]) -> list[str]:
 
 def setting(result: Result) -> str:
     """The defense with its strength, such as `dp_sgd ε=8` or `l2 0.001 + topk 3`; a fleet with canaries shares it."""
-    if is_undefended(result):
+    if result.is_undefended:
         return "undefended"
     return _with_guard(f"{result.defense} {Strength.of(result).defense}".strip(), result)
 
@@ -86,19 +76,7 @@ def title(result: Result) -> str:
 
 def canary_text(result: Result) -> str:
     """Addition to a title where only canaries were scored."""
-    return f" with {result.canary} canaries" if has_canaries(result) else ""
-
-
-def epsilon_text(epsilon: float) -> str:
-    """ε for labels, rounded up: a claim may be understated in protection, never in ε.
-
-    >>> epsilon_text(7.921), epsilon_text(31.2), epsilon_text(math.inf)
-    ('8', '32', '∞')
-    """
-    if math.isinf(epsilon):
-        return "∞"
-    unit = 1.0 if epsilon >= 10 else 0.1 if epsilon >= 1 else 0.01
-    return f"{round(math.ceil(epsilon / unit - 1e-9) * unit, 2):g}"
+    return f" with {result.canary} canaries" if result.has_canaries else ""
 
 
 def is_strength_epsilon(result: Result) -> bool:
@@ -106,21 +84,6 @@ def is_strength_epsilon(result: Result) -> bool:
     if result.epsilon is None or result.strength is None:
         return False
     return math.isclose(result.strength, result.epsilon, rel_tol=CLOSE)
-
-
-def defense_name(config: Mapping[str, Any]) -> str:
-    """The defense of a configuration with the one it builds on, such as `selena(dp_sgd)`."""
-    base = _base_name(config["defense"].get("base"))
-    named: str = config["names"]["defense"]
-    return f"{named}({base})" if base else named
-
-
-def _base_name(node: Mapping[str, Any] | None) -> str:
-    """The file of a base's class, such as `dp_sgd` of `defenses.dp_sgd.DPSGDDefense`; empty if it defends nothing."""
-    if node is None or (own := str(node["_target_"]).split(".")[-2]) == "none":
-        return ""
-    inner = _base_name(node.get("base"))
-    return f"{own}({inner})" if inner else own
 
 
 def _with_guard(defense: str, result: Result) -> str:

@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
-from palisade.evaluation.curves import ordered
-from palisade.evaluation.result import Result
-from palisade.evaluation.titles import brief, defense_name, epsilon_text, line_name, setting, title
+from palisade.evaluation.comparison import ordered
+from palisade.evaluation.format import epsilon_text
+from palisade.evaluation.labels import brief, line_name, setting, title
+from palisade.evaluation.result import Result, defense_name
 from palisade.targets.statement import Statement
 
 

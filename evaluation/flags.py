@@ -1,0 +1,280 @@
+"""Flags: reasons not to believe a result, or not to believe it too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+
+from palisade.attacks.parts.signals import MIN_RECORDS_TO_STANDARDIZE
+from palisade.evaluation.claims import Violation
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.format import percent
+from palisade.evaluation.guessing import guessing_text
+from palisade.evaluation.labels import setting, title
+from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR, SPREAD, SPREAD_RATIO
+from palisade.evaluation.result import AUC, FPR, FPRS, Result, Row, tpr_at
+from palisade.evaluation.utility import ACCURACY
+
+VIOLATED = "CLAIM VIOLATED"
+MASKED = "masked, not protected"
+FEW = 5
+"""Expected false positives below which a threshold rests on a handful of records."""
+VACUOUS = 10
+"""Above this ε, TPR at 1 % FPR may be anything: the proof excludes no attack worth the name."""
+FITTED = 0.5
+"""Share of canaries that must have been learned: one that was not tells nothing about memorization."""
+MANY_DUPLICATES = 0.01
+"""Share of records with a copy in the pool above which attacks look weaker than they are."""
+SAME_DEFENSE = ("defense", "guard", "guard_strength", "seed")
+
+
+@dataclass(frozen=True)
+class Flag:
+    """A warning about one run.
+
+    Args:
+        name: for the table.
+        sentence: the same in plain words, for the report.
+    """
+
+    name: str
+    sentence: str
+
+
+def flags(result: Result, comparison: Comparison) -> list[Flag]:
+    """All flags of a run, given all runs that are judged together, itself among them."""
+    refuted = [refutation(comparison.refuted[result.run])] if result.run in comparison.refuted else []
+    own = [flag for check in OF_A_RUN for flag in check(result)]
+    return refuted + own + [flag for check in AMONG_RUNS for flag in check(result, comparison)]
+
+
+def meanings(comparison: Comparison) -> dict[str, dict[str, list[str]]]:
+    """For each flag its sentences, each with the titles of the runs it is about; what must stop a release first."""
+    sentences: dict[str, dict[str, list[str]]] = {}
+    for result in comparison.results:
+        for flag in flags(result, comparison):
+            sentences.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(result))
+    return dict(sorted(sentences.items(), key=lambda meaning: meaning[0] != VIOLATED))
+
+
+def refutation(violation: Violation) -> Flag:
+    """The flag of a run whose claim is refuted."""
+    result, audit = violation.result, violation.result.audit
+    return Flag(
+        VIOLATED,
+        f"ε is above {violation.bound:.2f}, not {result.epsilon:.4g} as claimed: so many"
+        f" of {audit['guesses']} guesses about who was in the training set of model 0 are right as a true claim allows"
+        f" with a probability of at most {violation.level:.2g}. Something in noise, clipping, sampling or accounting is"
+        " wrong: do not release this model.",
+    )
+
+
+def unresolvable(result: Result) -> Iterator[Flag]:
+    """Flags where one false positive is already more than the FPR."""
+    for fpr in FPRS:
+        unresolved = [attack for attack in result.attacks if result.get(tpr_at(fpr), attack=attack).value is None]
+        if unresolved:
+            which = "" if len(unresolved) == len(result.attacks) else f" for {', '.join(unresolved)}"
+            yield Flag(
+                f"{100 * fpr:g}% unresolved",
+                f"The TPR at {100 * fpr:g} % FPR cannot be measured{which}: one false positive is already more than"
+                f" that share of a model's non-members. It takes {1 / fpr:.0f} of them.",
+            )
+
+
+def few_false_positives(result: Result) -> Iterator[Flag]:
+    """Flags where a TPR rests on few expected false positives per model."""
+    for fpr in FPRS:
+        tprs = [result.get(tpr_at(fpr), attack=attack) for attack in result.attacks]
+        if not tprs or any(tpr.value is None for tpr in tprs):
+            continue
+        # Each model has its own threshold, hence the non-members of one model count.
+        if fpr * min(tpr.nonmembers or 0 for tpr in tprs) / result.models < FEW:
+            yield Flag(
+                f"{100 * fpr:g}% coarse",
+                f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives per model: read its"
+                f" interval, not its value. It takes {FEW / fpr:.0f} non-members.",
+            )
+
+
+def inverted(result: Result) -> Iterator[Flag]:
+    """Flags for attacks whose AUC is below ½ beyond its interval."""
+    for attack in result.attacks:
+        auc = result.get(AUC, attack=attack)
+        if auc.high is not None and auc.high < 0.5:
+            yield Flag(
+                "AUC<½",
+                f"The AUC of {attack} is {auc.value:.3f}, below ½ beyond its interval: the attack ranks members below"
+                " non-members. Its inverse would find them, so this is no sign of protection.",
+            )
+
+
+def vacuous(result: Result) -> Iterator[Flag]:
+    """Flag where ε is too large to exclude attacks."""
+    if result.statement.guarantee and result.epsilon is not None and result.epsilon > VACUOUS:
+        yield Flag(
+            "ε vacuous",
+            f"ε is above {VACUOUS}: as a guarantee it excludes hardly any attack. What was measured may still be low,"
+            " but no proof says that it stays so.",
+        )
+
+
+def unfitted(result: Result) -> Iterator[Flag]:
+    """Flag where less than half of the canaries were learned by the models that were trained on them."""
+    row = result.find("canaries_fitted")
+    if row is not None and (row.value or 0.0) < FITTED:
+        yield Flag(
+            "canaries unfitted",
+            f"Only {100 * (row.value or 0.0):.0f} % of the canaries are predicted as trained by most models that"
+            " were trained on them. A record leaks less while it is not learned, so these canaries understate what"
+            " the model can memorize: train longer, or choose another kind.",
+        )
+
+
+def explained(result: Result) -> Iterator[Flag]:
+    """The strongest attack's interval excludes the FPR, though not guessing."""
+    for fpr in FPRS if result.attacks else ():
+        row = result.get(tpr_at(fpr), attack=result.strongest)
+        if row.low is not None and row.low > fpr and not result.excludes_guessing(row):
+            yield Flag(
+                f"{100 * fpr:g}% by luck",
+                f"The interval of the TPR at {100 * fpr:g} % FPR begins above {100 * fpr:g} %, but guessing finds"
+                f" {guessing_text(result, row)} there: the threshold lies between the very non-members that are"
+                " counted, and the best of several attacks is shown. By itself this is no sign of leakage.",
+            )
+
+
+def below_linear(result: Result) -> Iterator[Flag]:
+    """The run's accuracy is below that of a linear model beyond its interval."""
+    own, row = result.get(ACCURACY.metric), result.find(LINEAR)
+    if row is not None and own.high is not None and own.high < (row.value or 0.0):
+        yield Flag(
+            "below a linear model",
+            f"A linear model that nothing protects reaches {100 * (row.value or 0.0):.1f} % test accuracy within"
+            f" seconds, this run {100 * (own.value or 0.0):.1f} %. Little leaks from what has learned little: train"
+            " longer, with other settings, or take the simpler model.",
+        )
+
+
+def duplicated(result: Result) -> Iterator[Flag]:
+    """Members and non-members share content."""
+    row = result.find(DUPLICATES)
+    if row is not None and (row.value or 0.0) > MANY_DUPLICATES:
+        yield Flag(
+            "duplicates",
+            f"{100 * (row.value or 0.0):.1f} % of the records have an exact copy in the pool, so that a model may"
+            " have been trained on what counts as a non-member. Attacks look weaker than they are: remove the"
+            " copies from the data, or name in data.person whose records belong together.",
+        )
+
+
+def tied(result: Result) -> Iterator[Flag]:
+    """Too many non-members tie at the threshold of the strongest attack."""
+    if result.is_tied:
+        yield ties_of(result.strongest, result.tied_share)
+
+
+def ties_of(attack: str, share: float) -> Flag:
+    """The flag of an attack at whose threshold this share of the non-members ties."""
+    return Flag(
+        "many ties at 1%",
+        f"{100 * share:.0f} % of the non-members have the very score at which {attack} stops at 1 % FPR. Ties cannot be"
+        " split, so the TPR is that of a smaller FPR: read the AUC beside it.",
+    )
+
+
+def unlike(result: Result) -> Iterator[Flag]:
+    """A model of the fleet answers on another scale than the others, or scales could not be compared."""
+    rows = [row for row in result.rows if row.metric == SPREAD]
+    if any(row.value is None for row in rows):
+        yield Flag(
+            "models not standardized",
+            f"The log-odds of some model have no spread, or there are fewer than {MIN_RECORDS_TO_STANDARDIZE} records"
+            " to measure it by. Attacks that compare models take them as they are, and a single model that differs"
+            " from the others may hide what leaks.",
+        )
+    off = [row for row in rows if row.value is not None and not 1 / SPREAD_RATIO <= row.value <= SPREAD_RATIO]
+    if off:
+        listed = ", ".join(f"{row.model} ({row.value:.2g} times)" for row in off)
+        yield Flag(
+            "unlike models",
+            f"The log-odds of model {listed} spread at least {SPREAD_RATIO} times more or less than the median model's."
+            " Attacks bring all models to one scale first, but such a model was not trained as the others were: look"
+            " at its training before relying on the fleet.",
+        )
+
+
+def masked(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """The defense or guard hides scores of models that still leak."""
+    if (masking := comparison.masking(result)) is None:
+        return
+    labels, scores, before = masking
+    if before is None:
+        yield Flag(
+            MASKED,
+            f"{labels.attack}, which sees predicted labels alone{_queries(result, labels)}, has an AUC of"
+            f" {labels.value:.3f}; the best attack on scores, {scores.attack}, reaches {scores.value:.3f}. The"
+            " defense hides the scores while the models still leak: judge it by the label-only attack.",
+        )
+    else:
+        yield Flag(
+            MASKED,
+            f"Behind {result.guard} the best attack on scores, {scores.attack}, has an AUC of {scores.value:.3f}; on"
+            f" the same models without it {before.attack} reaches {before.value:.3f}. {labels.attack}, which sees"
+            f" predicted labels alone{_queries(result, labels)}, finds as much as before ({labels.value:.3f}). The"
+            " guard hides what the models still tell: judge them without it.",
+        )
+
+
+def dominated(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """A defense without ε, where some DP-SGD run is at least as useful and leaks less."""
+    if (best := comparison.better_dp_sgd(result)) is None:
+        return
+    proof = "It has a guarantee besides." if best.statement.guarantee else "It proves nothing either."
+    its, own = (each.utility.text(each.get(each.utility.metric)) for each in (best, result))
+    yield Flag(
+        "dominated by DP-SGD",
+        f"{setting(best)} is at least as useful ({its} against {own} {result.utility.words}), and"
+        f" attacks find fewer members at {100 * FPR:g} % FPR"
+        f" ({percent(best.strongest_row(tpr_at(FPR)))} against {percent(result.strongest_row(tpr_at(FPR)))}). {proof}",
+    )
+
+
+def unadapted(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """Canaries that a defense names are missing: no run of it, at this strength, was trained on them."""
+    alike = [
+        other
+        for other in comparison.results
+        if all(getattr(other, name) == getattr(result, name) for name in SAME_DEFENSE)
+        and other.config["defense"] == result.config["defense"]
+    ]
+    for kind in result.canaries:
+        if kind not in {other.canary for other in alike}:
+            yield Flag(
+                "adaptive attack missing",
+                f"{result.defense} protects {kind} canaries least, and none were tried: what attacks find here is what"
+                " a defense that is not attacked adaptively shows. Add them to the command that trained this run:"
+                f" python train.py … defense={result.config['names']['defense']} canary={kind}",
+            )
+
+
+def _queries(result: Result, row: Row) -> str:
+    """The queries behind a value, where an attack on labels made more of them than those on scores."""
+    queries = result.needs.get(row.attack, {}).get("measured", 1.0)
+    return f" ({queries:.0f} queries a record)" if queries > 1 else ""
+
+
+OF_A_RUN: tuple[Callable[[Result], Iterable[Flag]], ...] = (
+    unresolvable,
+    few_false_positives,
+    explained,
+    inverted,
+    vacuous,
+    below_linear,
+    duplicated,
+    unfitted,
+    tied,
+    unlike,
+)
+AMONG_RUNS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (masked, dominated, unadapted)
+"""With these every flag there is; a new one is a function and an entry here or above."""

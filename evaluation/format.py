@@ -1,0 +1,90 @@
+"""Numbers for people: rates, values with their intervals, ε and lower bounds on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+NOTHING = "–"
+"""Stands where there is no number."""
+
+
+class Interval(Protocol):
+    """A value with the ends of its interval."""
+
+    @property
+    def value(self) -> float | None:
+        """The value itself, None where it cannot be resolved."""
+
+    @property
+    def low(self) -> float | None:
+        """Lower end, None where there is no interval."""
+
+    @property
+    def high(self) -> float | None:
+        """Upper end, None where there is no interval."""
+
+
+def number(row: Interval | None, *, factor: float = 1, digits: int = 3, unit: str = "", interval: bool = False) -> str:
+    """A value, with its interval on request: `0.912 [0.903–0.921]`; a dash where there is none.
+
+    Args:
+        row: holds the value and its interval.
+        factor: that all three are multiplied by.
+        digits: behind the decimal point.
+        unit: behind the value.
+        interval: also the interval, where there is one.
+    """
+    if row is None or row.value is None:
+        return NOTHING
+    value = f"{factor * row.value:.{digits}f}{unit}"
+    if not interval or row.low is None or row.high is None:
+        return value
+    return f"{value} [{factor * row.low:.{digits}f}–{factor * row.high:.{digits}f}]"
+
+
+def percent(row: Interval | None, *, interval: bool = False) -> str:
+    """A rate in percent, with its interval on request: `23.1 % [20.4–25.9]`."""
+    return number(row, factor=100, digits=1, unit=" %", interval=interval)
+
+
+def share_text(rate: float) -> str:
+    """A rate in percent without the sign, two digits that count where it is small.
+
+    >>> share_text(0.01), share_text(0.0153), share_text(0.00123)
+    ('1', '1.5', '0.12')
+    """
+    value = 100 * rate
+    return f"{value:.1f}".removesuffix(".0") if value >= 1 else f"{value:.2g}"
+
+
+def epsilon_text(epsilon: float) -> str:
+    """ε for labels, rounded up: a claim may be understated in protection, never in ε.
+
+    >>> epsilon_text(7.921), epsilon_text(31.2), epsilon_text(math.inf)
+    ('8', '32', '∞')
+    """
+    if math.isinf(epsilon):
+        return "∞"
+    unit = 1.0 if epsilon >= 10 else 0.1 if epsilon >= 1 else 0.01
+    return f"{round(math.ceil(epsilon / unit - 1e-9) * unit, 2):g}"
+
+
+def bound_text(audit: Mapping[str, Any], method: str) -> str:
+    """A lower bound on ε, rounded down, and the ceiling that a perfect attack would reach: `0.31 (≤ 4.1)`.
+
+    Args:
+        audit: bounds and ceilings by method; empty if none was measured.
+        method: such as `one_run`.
+    """
+    if not audit:
+        return NOTHING
+    bound, ceiling = audit["bounds"][method], audit["ceilings"][method]
+    shown = "∞" if math.isinf(bound) else f"{floored(bound):.2f}"
+    return f"{shown} (≤ {'∞' if math.isinf(ceiling) else f'{ceiling:.1f}'})"
+
+
+def floored(bound: float) -> float:
+    """A lower bound to two digits, rounded down: it is still one."""
+    return bound if math.isinf(bound) else math.floor(100 * bound) / 100
