@@ -55,11 +55,6 @@ class AskedRecords:
     def holm(self) -> Float[np.ndarray, "records"]:
         return holm(self.p)
 
-    @property
-    def least(self) -> float:
-        """The smallest p-value that so many non-members allow."""
-        return 1 / (self.nonmembers + 1)
-
     def sentences(self) -> list[str]:
         """What was found, in plain words."""
         count, p = len(self.p), self.all_together.p
