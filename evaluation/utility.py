@@ -26,12 +26,14 @@ class Utility:
         words: for axes, headings and sentences.
         higher_is_better: whether a larger value is of more use.
         is_rate: whether it is shown in percent.
+        needs: the least that the models must answer with.
     """
 
     name: str
     words: str
     higher_is_better: bool = True
     is_rate: bool = True
+    needs: str = "label"
 
     @classmethod
     def named(cls, name: str) -> Utility:
@@ -83,8 +85,8 @@ UTILITIES: Mapping[str, Utility] = {
     for utility in (
         ACCURACY,
         Utility(name="balanced_accuracy", words="balanced test accuracy"),
-        Utility(name="roc_auc", words="test ROC AUC", is_rate=False),
-        Utility(name="log_loss", words="test log loss", is_rate=False, higher_is_better=False),
+        Utility(name="roc_auc", words="test ROC AUC", is_rate=False, needs="probabilities"),
+        Utility(name="log_loss", words="test log loss", is_rate=False, higher_is_better=False, needs="probabilities"),
     )
 }
 
