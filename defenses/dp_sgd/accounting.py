@@ -64,7 +64,6 @@ class Accounted:
     epsilon: float
     accountant: str
     epsilon_rdp: float
-    delta: float
 
 
 @lru_cache(maxsize=1024)
@@ -81,12 +80,12 @@ def accounted(history: History, delta: float) -> Accounted:
     """
     history = _merged(history)
     if not history:
-        return Accounted(epsilon=0.0, accountant="PRV", epsilon_rdp=0.0, delta=delta)
+        return Accounted(epsilon=0.0, accountant="PRV", epsilon_rdp=0.0)
     rdp = rdp_epsilon(history, delta)
     prv = _prv_epsilon(history, delta, rdp)
     # The two coincide up to PRV's error term where it matters least; the smaller of two upper bounds is one.
     name, epsilon = ("PRV", prv) if prv <= rdp else ("RDP", rdp)
-    return Accounted(epsilon=epsilon, accountant=name, epsilon_rdp=rdp, delta=delta)
+    return Accounted(epsilon=epsilon, accountant=name, epsilon_rdp=rdp)
 
 
 @lru_cache(maxsize=64)

@@ -41,8 +41,6 @@ class Alone(ClippedSum):
         model: the model's number.
     """
 
-    way = "alone"
-
     def __init__(
         self,
         module: nn.Module,
@@ -142,8 +140,6 @@ class Functional(Alone):
 
     Every record is a batch of its own to the user's code here as well, as vmap hides the others.
     """
-
-    way = "functional"
 
     def __init__(self, module: nn.Module, clipping: Flat | None, **settings: Any) -> None:
         super().__init__(module, clipping, **settings)

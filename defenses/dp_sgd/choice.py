@@ -54,12 +54,10 @@ class Choice:
     Args:
         way: fast, functional or alone.
         reason: in one line.
-        checked: whether records were compared; only `unchecked=True` goes on without.
     """
 
     way: str
     reason: str
-    checked: bool = True
 
 
 class Chooser:
@@ -214,7 +212,7 @@ class Chooser:
             return Choice("alone", str(error))
         except StepFailed as error:
             if self.unchecked:
-                return Choice("fast", "nothing could be checked", checked=False)
+                return Choice("fast", "nothing could be checked")
             raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
         finally:
             engine.detach()

@@ -163,8 +163,6 @@ class Engine(ClippedSum):
         LayerError: for layers whose per-record gradient is unknown.
     """
 
-    way = "fast"
-
     def __init__(
         self, network: nn.Module, *, clipping: Flat | None = None, stacked: bool = False, rows_per_unit: int = 1
     ) -> None:

@@ -35,9 +35,6 @@ class ClippedSum:
         ValueError: if nothing is trainable.
     """
 
-    way: str
-    """Name of the way to per-record gradients: fast, functional or alone."""
-
     def __init__(self, network: nn.Module, clipping: Flat | None) -> None:
         self.parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
         if not self.parameters:

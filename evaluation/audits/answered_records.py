@@ -45,19 +45,6 @@ class AnsweredRecords:
         return len(self.labels)
 
     @property
-    def correct(self) -> Shaped[np.ndarray, "records"]:
-        """Correctness: the predicted class is the true one."""
-        predicted = self.answers if self.level == "predictions" else self.answers.argmax(axis=1)
-        return np.asarray(predicted == self.labels)
-
-    def part(self, chosen: Any) -> AnsweredRecords:
-        """The chosen records."""
-        features = None if self.features is None else self.features[chosen]
-        kept = {"labels": self.labels[chosen], "answers": self.answers[chosen], "features": features}
-        kept["persons"] = None if self.persons is None else self.persons[chosen]
-        return AnsweredRecords(name=self.name, level=self.level, **kept)
-
-    @property
     def person_count(self) -> int:
         """Number of persons whose the records are; of each another one where nothing is said about persons."""
         return len(self) if self.persons is None else len(np.unique(self.persons))

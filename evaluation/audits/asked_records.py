@@ -57,11 +57,6 @@ class AskedRecords:
         """p-values adjusted so that naming those up to α accuses anybody falsely with probability at most α."""
         return holm(self.p)
 
-    @property
-    def least(self) -> float:
-        """The smallest p-value that so many non-members allow."""
-        return 1 / (self.nonmembers + 1)
-
     def sentences(self) -> list[str]:
         """The results in plain words."""
         count, p = len(self.p), self.all_together.p

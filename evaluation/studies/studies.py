@@ -250,12 +250,12 @@ def _tables(study: Study) -> list[Table | Text]:
     return [table, *told]
 
 
-def cell(study: Study, target: str, setting: str, attack: str, between: str = " · ") -> str:
+def cell(study: Study, target: str, setting: str, attack: str) -> str:
     """TPR at 1 % FPR and AUC of an attack, a dash where it was skipped."""
     tpr, auc = (study.value(target, setting, attack, metric) for metric in (TPR, AUC))
     if auc is None:
         return NOTHING
-    return f"{NOTHING if tpr is None else f'{100 * tpr:.1f} %'}{between}{auc:.3f}"
+    return f"{NOTHING if tpr is None else f'{100 * tpr:.1f} %'} · {auc:.3f}"
 
 
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
