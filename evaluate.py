@@ -95,7 +95,7 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
     from palisade.evaluation.limit import Limit, gate, recommend
     from palisade.evaluation.measuring.measure import results_of
     from palisade.evaluation.report.outsiders import false_accusations
-    from palisade.evaluation.report.releases import releases
+    from palisade.evaluation.report.provenance import releases
     from palisade.evaluation.report.scope import PUBLIC
     from palisade.evaluation.report.writing import write
     from palisade.evaluation.studies.never_used import keys_of
@@ -130,7 +130,7 @@ def report(runs: Sequence[Run], method: Method, folder: Path, settings: dict[str
 
 def audit(settings: dict[str, Any], method: Method) -> None:
     """Audits what was trained already; exits with 4 if it does not pass the gate."""
-    from palisade.evaluation.audits.command import audit
+    from palisade.evaluation.audit import audit
 
     if not audit(settings, method):
         raise SystemExit(GATE_EXCEEDED)
@@ -156,9 +156,7 @@ def search(settings: dict[str, Any], method: Method) -> None:
 
     from palisade.data.settings import made
     from palisade.evaluation.claims import violations
-    from palisade.evaluation.search.frontier_search import Search
-    from palisade.evaluation.search.runs import run_search
-    from palisade.evaluation.search.table import SELECTED, frontier_table, write_search
+    from palisade.evaluation.search.frontier_search import SELECTED, Search, frontier_table, run_search, write_search
     from palisade.evaluation.terminal import console_for, show
     from palisade.targets.composition import composed
     from palisade.train import train_run

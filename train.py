@@ -99,7 +99,7 @@ def train_run(settings: dict[str, Any]) -> dict[str, Any]:
         return with_reach(job.cost(), settings, dataset)
     if job.is_cached:
         return job.reuse()
-    from palisade.evaluation.reach import Reach
+    from palisade.evaluation.plan import Reach
 
     settled = job.try_out()
     if job.missing and (reach := Reach.planned(settings, dataset)) is not None:

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from palisade.attacks import BASE, RMIA, Attack, Cascading, JointLiRA, LiRA, NoiseAgreement, View, Votes
-from palisade.evaluation.measuring.half_fleets import part_of
+from palisade.evaluation.measuring.exposure import part_of
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr

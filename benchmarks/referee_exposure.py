@@ -13,8 +13,7 @@ import numpy as np
 from jaxtyping import Float
 
 from palisade.attacks import LiRA, View
-from palisade.evaluation.measuring.exposure import Exposure
-from palisade.evaluation.measuring.half_fleets import over_dispersion
+from palisade.evaluation.measuring.exposure import Exposure, over_dispersion
 
 RECORDS = 600
 SIZES = (8, 16, 32)

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from palisade.attacks.parts.signals import MIN_RECORDS_TO_STANDARDIZE
 from palisade.evaluation.claims import Violation
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.format import percent
+from palisade.evaluation.format import number, percent
 from palisade.evaluation.guessing import guessing_text
 from palisade.evaluation.labels import setting, title
 from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR, SPREAD, SPREAD_RATIO
-from palisade.evaluation.result import AUC, FPR, FPRS, Result, Row, tpr_at
+from palisade.evaluation.measuring.one_model import BLIND, Audited, tied_share_of
+from palisade.evaluation.result import AUC, FPR, FPRS, TIED, Result, Row, tpr_at
 from palisade.evaluation.utility import ACCURACY
 
 VIOLATED = "CLAIM VIOLATED"
@@ -278,3 +279,107 @@ OF_A_RUN: tuple[Callable[[Result], Iterable[Flag]], ...] = (
 )
 AMONG_RUNS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (masked, dominated, unadapted)
 """With these every flag there is; a new one is a function and an entry here or above."""
+
+
+def flags_of_model(result: Audited) -> list[Flag]:
+    """All flags of one existing model."""
+    return [flag for check in OF_A_MODEL for flag in check(result)]
+
+
+def other_distribution(result: Audited) -> Iterator[Flag]:
+    """Members and non-members differ by themselves."""
+    blind = result.get(AUC, attack=BLIND)
+    what = "the records alone" if result.features else "the classes alone"
+    if blind.low is not None and blind.low > 0.5:
+        yield Flag(
+            "different records",
+            f"A classifier that sees {what} and never asks the model tells members from non-members with an AUC of"
+            f" {number(blind, interval=True)}; ½ is guessing. The two come from different"
+            " distributions, and attacks may only be seeing that: what stands here is no measure of leakage. Take"
+            " non-members from the same source and time as the members, drawn at random.",
+        )
+
+
+def unchecked(result: Audited) -> Iterator[Flag]:
+    """Flag where nobody can tell if members and non-members differ."""
+    if not result.features:
+        yield Flag(
+            "records unknown",
+            "The files hold answers only, so that nobody can check whether members and non-members come from one"
+            " distribution. If they do not, what is measured is that difference. Save the records as features.",
+        )
+
+
+def shared_records(result: Audited) -> Iterator[Flag]:
+    """A record is on both sides."""
+    if result.shared:
+        yield Flag(
+            "shared records",
+            f"{result.shared} records are among members and non-members alike: whoever is called wrong there may be"
+            " right. Attacks look weaker than they are; remove these records from the non-members.",
+        )
+
+
+def few_nonmembers(result: Audited) -> Iterator[Flag]:
+    """A low FPR rests on too few records."""
+    nonmembers = int((~result.members).sum())
+    for fpr in FPRS:
+        if fpr * nonmembers < 1:
+            yield Flag(
+                f"{100 * fpr:g}% unresolved",
+                f"The TPR at {100 * fpr:g} % FPR cannot be measured: one false positive is already more than that share"
+                f" of {nonmembers:,} non-members. It takes {1 / fpr:.0f}.",
+            )
+        elif fpr * nonmembers < FEW:
+            yield Flag(
+                f"{100 * fpr:g}% coarse",
+                f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives: read its interval,"
+                f" not its value. It takes {FEW / fpr:.0f} non-members.",
+            )
+
+
+def inverted_model(result: Audited) -> Iterator[Flag]:
+    """Members look less like members than others do."""
+    for attack in result.attacks:
+        auc = result.get(AUC, attack=attack)
+        if auc.high is not None and auc.high < 0.5:
+            yield Flag(
+                "AUC<½",
+                f"The AUC of {attack} is {auc.value:.3f}, below ½ beyond its interval: members rank below non-members."
+                " Its inverse would find them, so this is no sign of protection. Are the two files swapped?"
+                " Or the signs of the logits?",
+            )
+
+
+def ties_of_model(result: Audited) -> Iterator[Flag]:
+    """The strongest attack's threshold jumps over many records."""
+    if result.attacks and (share := tied_share_of(result, result.strongest)) > TIED:
+        yield ties_of(result.strongest, share)
+
+
+def masked_model(result: Audited) -> Iterator[Flag]:
+    """Labels alone tell more than scores do."""
+    rows = [result.get(AUC, attack=attack) for attack in result.attacks]
+    labels = max((row for row in rows if row.access == "label_only"), key=lambda row: row.value or 0, default=None)
+    scores = max((row for row in rows if row.access == "black_box"), key=lambda row: row.value or 0, default=None)
+    if labels is None or scores is None or labels.low is None or scores.high is None:
+        return
+    if labels.low <= max(scores.high, 0.5):
+        return
+    yield Flag(
+        "masked, not protected",
+        f"{labels.attack}, which sees predicted labels alone, has an AUC of {labels.value:.3f}; the best attack on"
+        f" scores, {scores.attack}, reaches {scores.value:.3f}. The scores hide what the model still tells: judge it by"
+        " the label-only attack.",
+    )
+
+
+OF_A_MODEL: tuple[Callable[[Audited], Iterable[Flag]], ...] = (
+    other_distribution,
+    unchecked,
+    shared_records,
+    few_nonmembers,
+    inverted_model,
+    ties_of_model,
+    masked_model,
+)

@@ -15,9 +15,11 @@ from scipy.stats import beta, t
 
 from palisade.data.settings import made
 from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.flags import inverted_model, masked_model, shared_records
 from palisade.evaluation.format import percent
 from palisade.evaluation.guessing import guessing_text
 from palisade.evaluation.labels import title
+from palisade.evaluation.measuring.one_model import Audited, tied_share_of
 from palisade.evaluation.result import FPR, FPRS, TIED, Result, Row, tied_at, tpr_at
 from palisade.targets.guards.registry import registered
 
@@ -336,3 +338,29 @@ def _units(values: Sequence[float], result: Result) -> Float[np.ndarray, "units"
     if result.config["membership"]["how"] == "complementary" and len(drawn) % 2 == 0:
         return drawn.reshape(-1, 2).mean(axis=1)
     return drawn
+
+
+def gate_model(result: Audited, limit: Limit) -> tuple[str, bool]:
+    """A line, and whether the model is known to keep the limit.
+
+    What cannot be measured does not pass: an FPR that takes more records, attacks that were all skipped or whose scores
+    all tie at the threshold, and answers or records behind which attacks look weaker than they are.
+    """
+    split = [attack for attack in result.attacks if tied_share_of(result, attack) <= TIED]
+    rows = [result.get(tpr_at(limit.at), attack=attack) for attack in split]
+    doubts = [flag.name for check in (shared_records, masked_model) for flag in check(result)]
+    if result.attacks and not rows:
+        objection = "the scores of every attack tie at the threshold, so that their TPR is that of a smaller FPR"
+    elif not rows:
+        objection = "every attack was skipped, so nothing was measured"
+    elif any(row.high is None for row in rows):
+        objection = f"{100 * limit.at:g} % FPR cannot be resolved: it takes {1 / limit.at:.0f} non-members"
+    elif upper(highest := max(rows, key=upper)) > limit.most:
+        objection = f"{tpr_text(highest)} may be more"
+    elif len(list(inverted_model(result))) == len(result.attacks):
+        objection = "members rank below non-members in every attack; are the two files swapped?"
+    elif doubts:
+        objection = f"the audit is flagged: {', '.join(doubts)}"
+    else:
+        return f"gate: {limit}\nkept: {tpr_text(highest)}", True
+    return f"gate: {limit}\nEXCEEDED: {objection}", False

@@ -15,11 +15,10 @@ from hydra.utils import instantiate
 from palisade.attacks import Attack
 from palisade.data.settings import made
 from palisade.data.slices import Slices
-from palisade.evaluation.signals.augmentations import AUGMENTATIONS
+from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import PLAIN, stamp
+from palisade.evaluation.signals.signals import AUGMENTATIONS, PLAIN, stamp
 from palisade.evaluation.utility import ACCURACY, Utility
-from palisade.evaluation.ways import ways_tried
 from palisade.targets.config import checked_share
 from palisade.targets.run import Run, canonical
 

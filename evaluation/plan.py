@@ -1,18 +1,105 @@
-"""Costs of a run or a sweep, and the claims that its audits can refute, in words, before anything is trained."""
+"""Plan of an evaluation: what attacks would train, and which claims its canaries could refute."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from palisade.attacks import Attack
 from palisade.data.dataset import Dataset
-from palisade.evaluation.claims import LEVEL
-from palisade.evaluation.reach import Reach, states_epsilon
+from palisade.data.settings import made
+from palisade.data.split import Membership
+from palisade.evaluation.claims import LEVEL, ways_of
+from palisade.evaluation.format import epsilon_text
+from palisade.evaluation.result import Result
+from palisade.evaluation.statistics.epsilon import canaries_needed, one_run
 from palisade.targets import plan
+from palisade.targets.config import SHARE, at_either_end
 from palisade.targets.plan import COSTS, TUNED
 from palisade.targets.run import Run
+
+MORE = 0.4
+"""A share that leaves enough canaries between both ends: by chance one in ten more of them may be in than out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reach:
+    """The claims that guesses of an audit refute if all of them are right.
+
+    Args:
+        epsilon: ε that is claimed.
+        delta: δ of the claim.
+        canaries: how many there are.
+        share: of the canaries, guessed at either end.
+        ways: how many ways of auditing the run were tried, which share the level.
+        drawn: whether their membership is drawn with probability ½, without which guesses prove nothing about ε.
+    """
+
+    epsilon: float
+    delta: float
+    canaries: int
+    share: float = SHARE
+    ways: int = 1
+    drawn: bool = True
+
+    @classmethod
+    def planned(cls, settings: Mapping[str, Any], dataset: Dataset) -> Reach | None:
+        """The reach of the audit of a run that is to be trained; None without canaries, or if it claims no ε."""
+        from palisade.targets.named import make_defense
+        from palisade.targets.recipe import Recipe
+
+        node, split = settings["defense"], dataset.split
+        if not len(split.canaries) or not states_epsilon(settings):
+            return None
+        membership = made(Membership, "membership", settings["membership"])
+        size = membership.public_size(make_defense(node).units(split), len(split.canaries))
+        delta = node.get("delta") or Recipe.of(settings).arithmetic(size).delta
+        drawn = membership.share == 0.5
+        share = settings.get("guesses", SHARE)
+        return cls(epsilon=node["epsilon"], delta=delta, canaries=len(split.canaries), share=share, drawn=drawn)
+
+    @classmethod
+    def measured(cls, result: Result) -> Reach:
+        """The reach of the audit of a run with a claim."""
+        claim, audit = result.statement, result.audit
+        share = audit["guesses"] / 2 / audit["canaries"]
+        claimed, delta = claim.epsilon or 0.0, claim.delta or 0.0
+        return cls(epsilon=claimed, delta=delta, canaries=audit["canaries"], share=share, ways=ways_of(result))
+
+    def ceiling(self, level: float = LEVEL) -> float:
+        """The lower bound on ε that a perfect attack proves, which is wrong with a probability of at most `level`."""
+        guesses = 2 * at_either_end(self.share, self.canaries)
+        return one_run(self.canaries, guesses, guesses, self.delta, level / self.ways) if self.drawn else 0.0
+
+    def sentence(self, level: float = LEVEL) -> str:
+        """Claims that can be refuted, in words, and what it takes where that of the run cannot."""
+        ceiling = self.ceiling(level)
+        claims = f"claims up to ε = {math.floor(10 * ceiling) / 10}" if ceiling >= 0.1 else "no claim"
+        told = f"this audit can refute {claims}"
+        if ceiling > self.epsilon:
+            return told
+        return f"{told}; ε = {epsilon_text(self.epsilon)} takes {self._needed(level)}"
+
+    def _needed(self, level: float) -> str:
+        if not self.drawn:
+            return "membership.share=0.5"
+        enough = replace(self, share=max(self.share, MORE)).ceiling(level) > self.epsilon
+        more = f", or guesses={MORE}" if enough else ""
+        level /= self.ways
+        if count := canaries_needed(self.epsilon, self.share, self.delta, level):
+            return f"at least {count:,} canaries{more}"
+        if count := canaries_needed(self.epsilon, self.share, 0.0, level):
+            return f"at least {count:,} canaries and a smaller δ than {self.delta:.2g}{more}"
+        return "more than a million canaries"
+
+
+def states_epsilon(settings: Mapping[str, Any]) -> bool:
+    """Set-up of a run's defense by an ε that it then claims: infinity is clipping alone."""
+    epsilon = settings["defense"].get("epsilon")
+    return epsilon is not None and not math.isinf(epsilon)
 
 
 def with_reach(costs: Mapping[str, Any], settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from palisade.evaluation.flags import VIOLATED, flags, meanings, refutation
 from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, number, percent
 from palisade.evaluation.guessing import guessing_range
 from palisade.evaluation.labels import brief, line_name, setting, title
-from palisade.evaluation.reach import Reach
+from palisade.evaluation.plan import Reach
 from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
 from palisade.evaluation.terminal import console_for, empty_table, show
 from palisade.evaluation.utility import CALIBRATION, Utility

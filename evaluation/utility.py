@@ -5,16 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from palisade.evaluation.result import Result, Row
+from palisade.evaluation.format import Interval, number
 
 CALIBRATION = "test_calibration_error"
 """The metric that stands beside every utility: how far probabilities are from how often they are right."""
 AFFORDABLE = 0.05
 """A small loss for protection: points of a rate, or nats of log loss, which is as much of a likelihood."""
-NOTHING = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,15 +59,10 @@ class Utility:
         lost = f"{100 * AFFORDABLE:g} points" if self.is_rate else f"{AFFORDABLE:g}"
         return f"within {lost} of the best {self.words.replace('test ', '')}"
 
-    def text(self, row: Row | None, *, interval: bool = False) -> str:
+    def text(self, row: Interval | None, *, interval: bool = False) -> str:
         """A value for people, with its interval on request: `67.5 % [66.0–69.1]`, `0.412 [0.398–0.431]`."""
-        if row is None or row.value is None:
-            return NOTHING
         factor, digits, unit = (100, 1, " %") if self.is_rate else (1, 3, "")
-        value = f"{factor * row.value:.{digits}f}{unit}"
-        if not interval or row.low is None or row.high is None:
-            return value
-        return f"{value} [{factor * row.low:.{digits}f}–{factor * row.high:.{digits}f}]"
+        return number(row, factor=factor, digits=digits, unit=unit, interval=interval)
 
     def worth(self, value: float | None) -> float:
         """The value turned so that more is better, whatever the measure; −inf where there is none."""
@@ -89,9 +81,3 @@ UTILITIES: Mapping[str, Utility] = {
         Utility(name="log_loss", words="test log loss", is_rate=False, higher_is_better=False, needs="probabilities"),
     )
 }
-
-
-def worth(result: Result) -> float:
-    """Usefulness of a run by the measure that was chosen; more is better, −inf where it could not be measured."""
-    row = result.find(result.utility.metric)
-    return -math.inf if row is None else result.utility.worth(row.value)

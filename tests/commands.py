@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
     "palisade.targets.training", "palisade.defenses.dp_sgd", "palisade.evaluation.measuring.measure",
-    "palisade.evaluation.report.writing", "palisade.evaluation.figures.plots", "matplotlib.pyplot",
+    "palisade.evaluation.report.writing", "palisade.evaluation.figures.tradeoff", "matplotlib.pyplot",
 )  # fmt: skip
 
 FORKS = multiprocessing.get_context("forkserver")

@@ -12,9 +12,8 @@ import pytest
 from palisade.evaluate import all_attacks
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
-from palisade.evaluation.signals.augmentations import augmented
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import answers, predictions, view
+from palisade.evaluation.signals.signals import answers, augmented, predictions, view
 from palisade.evaluation.studies.study_runs import run_study
 from palisade.targets.guarding import load_guarded
 from palisade.targets.guards import Query, adversarial_noise, discriminator

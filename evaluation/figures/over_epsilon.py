@@ -13,8 +13,21 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullL
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from palisade.evaluation.comparison import Comparison, Point, Series, ceiling
-from palisade.evaluation.figures.marks import ends, leakage, scale, span, utility
-from palisade.evaluation.figures.style import CEILING, GUESSING, INK, MUTED, PAPER, VIOLATED, looks, percent
+from palisade.evaluation.figures.style import (
+    CEILING,
+    GUESSING,
+    INK,
+    MUTED,
+    PAPER,
+    VIOLATED,
+    ends,
+    leakage,
+    looks,
+    percent,
+    scale,
+    span,
+    utility,
+)
 from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.guessing import drawn_level
 from palisade.evaluation.result import FPR, Result

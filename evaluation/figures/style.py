@@ -1,4 +1,4 @@
-"""Style of all figures, on a page, in the dark and in print, and the files they are written to."""
+"""Style of all figures, and the marks that points leave on them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from jaxtyping import Float
+from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from palisade.evaluation.comparison import Series
-from palisade.evaluation.result import Result
+from palisade.evaluation.comparison import Point, Series
+from palisade.evaluation.result import FPR, Result, Row
 from palisade.targets.files import replacing
 
 INK, MUTED, PAPER = "#1a1d21", "#6b7178", "#ffffff"
@@ -131,3 +133,41 @@ def _render(drawn: Figure, form: str) -> bytes:
         drawn.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else None)
     drawn.set_layout_engine("none")  # laid out once, whatever the format
     return buffer.getvalue()
+
+
+def scale(axes: Axes, lines: Sequence[Series]) -> float:
+    """A logarithmic axis of TPR; returns its lower end, where a TPR of 0 is drawn."""
+    rows = [point.leakage for line in lines for point in line.points]
+    lowest = min([FPR, *(value for row in rows for value in (row.value, row.low) if value)]) / 1.6
+    axes.set_yscale("log")
+    axes.set_ylim(lowest, 1.0)
+    rates(axes.yaxis, (1.0, 2.0, 5.0))
+    return lowest
+
+
+def utility(point: Point) -> float:
+    """The utility of a run on the axis; 0 where there is none."""
+    return point.utility.value or 0.0
+
+
+def leakage(point: Point, lowest: float) -> float:
+    """The leakage of a run on the axis, `lowest` at least."""
+    return max(point.leakage.value or 0.0, lowest)
+
+
+def places(line: Series, lowest: float) -> tuple[list[float], list[float]]:
+    """Utilities and leakages of all runs of a line, in its order."""
+    return [utility(point) for point in line.points], [leakage(point, lowest) for point in line.points]
+
+
+def span(row: Row, lowest: float = 0.0) -> tuple[float, float]:
+    """The ends of the interval, or the value itself where there is none."""
+    value = row.value or 0.0
+    return max(value if row.low is None else row.low, lowest), max(value if row.high is None else row.high, lowest)
+
+
+def ends(row: Row, lowest: float = 0.0) -> Float[np.ndarray, "2 1"]:
+    """The ends of the interval as distances from the value, as matplotlib wants them."""
+    low, high = span(row, lowest)
+    value = max(row.value or 0.0, lowest)
+    return np.array([[max(value - low, 0.0)], [max(high - value, 0.0)]])

@@ -1,4 +1,4 @@
-"""Measures one run: every attack on every model, lower bounds on ε, and how useful the models are."""
+"""Results of runs: signals, attacks and utility, measured once and kept."""
 
 from __future__ import annotations
 
@@ -9,31 +9,103 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64, Shaped
 
 from palisade.attacks import Attack, LossThreshold, View
-from palisade.data.slices import NO_SLICES
+from palisade.data.dataset import Dataset
+from palisade.data.slices import NO_SLICES, Slices
 from palisade.data.split import Membership
-from palisade.evaluation.audit import audit_records
-from palisade.evaluation.claims import LEVEL
+from palisade.evaluation.claims import LEVEL, record_way
+from palisade.evaluation.epsilon_audit import audit_records
 from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR, duplicated_share, linear_accuracy, spread_rows
-from palisade.evaluation.measuring.exposure import Exposure
-from palisade.evaluation.measuring.half_fleets import ASSUMED, over_dispersion
-from palisade.evaluation.measuring.leakage import leakage, leakage_of_groups, mean_roc, targets_of
-from palisade.evaluation.measuring.null_rows import null_rows, null_rows_of_groups
-from palisade.evaluation.measuring.usefulness import groups, usefulness
+from palisade.evaluation.measuring.contributions import measures
+from palisade.evaluation.measuring.exposure import ASSUMED, Exposure, over_dispersion
+from palisade.evaluation.measuring.leakage import (
+    LEAST,
+    leakage,
+    leakage_of_groups,
+    mean_roc,
+    null_rows,
+    null_rows_of_groups,
+    numbers,
+    targets_of,
+)
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result, Row
-from palisade.evaluation.signals.signals import view
-from palisade.evaluation.statistics.bootstrap import Bootstrap
+from palisade.evaluation.signals.signals import answers, predictions, view
+from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.statistics.metrics import Ranking
-from palisade.evaluation.studies.mismatch import mismatch_view
-from palisade.evaluation.ways import record_way
+from palisade.evaluation.studies.study_runs import mismatch_view
+from palisade.evaluation.utility import CALIBRATION, UTILITIES
 from palisade.targets import progress, workers
 from palisade.targets.config import check_guesses_somebody
 from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
+
+TRAIN = "train_accuracy"
+METRICS = (*(utility.metric for utility in UTILITIES.values()), CALIBRATION)
+BOUNDED = {utility.metric for utility in UTILITIES.values() if utility.higher_is_better}
+"""Metrics that cannot exceed 1, as resampled contributions may by a little."""
+
+
+def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
+    """Every measure on test records, accuracy on each model's own members, and whether canaries were learned at all.
+
+    A measure that the answers do not allow, such as the log loss of models behind a guard that lets out labels only,
+    has no value.
+    """
+    data, split = run.dataset, run.dataset.split
+    # Test records and the fixed part of a canary run are not the audited records: no persons group them.
+    alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
+    given, labels, level = answers(run, "test"), data.y[split.test], run.made_guard.level
+    for metric, values in contributions(given, labels, level):
+        yield row(metric, values, alone)
+        yield from rows_of_models(metric, values)
+    for group, inside in groups(data, split.test, slices):
+        for metric, values in contributions(given[:, inside], labels[inside], level):
+            yield row(metric, values, alone, group=group)
+    members = np.where(run.membership(), predictions(run, "pool") == data.y[split.pool], np.nan)
+    yield row(TRAIN, members, alone if len(split.canaries) else bootstrap)
+    yield from rows_of_models(TRAIN, members)
+    if len(split.canaries):
+        canaries = members[:, split.is_audited]
+        trained_on = ~np.isnan(canaries).all(axis=0)
+        yield Row(metric="canaries_fitted", value=float((np.nanmean(canaries[:, trained_on], axis=0) > 0.5).mean()))
+
+
+def groups(
+    data: Dataset, records: Int64[np.ndarray, "records"], slices: Slices
+) -> Iterator[tuple[str, Bool[np.ndarray, "records"]]]:
+    """The parts by which results are read: classes, such as `class=3`, and slices, such as `sex=f`."""
+    labels = data.y[records]
+    yield from ((f"class={label}", labels == label) for label in np.unique(labels))
+    yield from slices.groups(records)
+
+
+def contributions(
+    given: Shaped[np.ndarray, "models records *classes"], labels: Int64[np.ndarray, "records"], level: str
+) -> Iterator[tuple[str, Float[np.ndarray, "models records"]]]:
+    """Contributions of the records to every measure; NaN where answers do not allow it, or records are too few."""
+    told = measures(given, labels, level) if len(labels) >= LEAST else {}
+    for metric in METRICS:
+        yield metric, told.get(metric, np.full((len(given), len(labels)), np.nan))
+
+
+def row(metric: str, values: Float[np.ndarray, "models records"], bootstrap: Bootstrap, group: str = "all") -> Row:
+    """The mean over the fleet with its interval; no value where no record contributes."""
+    result = {} if np.isnan(values).all() else numbers(fleet_mean(values, bootstrap))
+    if metric in BOUNDED and result:
+        result["high"] = min(result["high"], 1.0)
+    counted = None if group == "all" else values.size  # no model was trained on a test record
+    return Row(metric=metric, group=group, nonmembers=counted, **{"value": None, **result})
+
+
+def rows_of_models(metric: str, values: Float[np.ndarray, "models records"]) -> Iterator[Row]:
+    """Each model's own mean."""
+    for model, own in enumerate(values):
+        contributed = own[~np.isnan(own)]
+        yield Row(metric=metric, model=model, value=float(contributed.mean()) if len(contributed) else None)
 
 
 def results_of(runs: Sequence[Run], method: Method) -> list[Result]:

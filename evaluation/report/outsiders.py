@@ -13,8 +13,13 @@ from typing import Any
 from palisade.evaluation.comparison import ordered
 from palisade.evaluation.labels import title
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
-from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, THRESHOLD_FPR
-from palisade.evaluation.studies.outside_records import OUTSIDER_ROLES
+from palisade.evaluation.studies.never_used import (
+    CORRUPTED,
+    NEAR_DUPLICATES,
+    NEEDS_THE_RECORD,
+    OUTSIDER_ROLES,
+    THRESHOLD_FPR,
+)
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, percents
 
 KINDS: Mapping[str, str] = {

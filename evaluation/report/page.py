@@ -16,11 +16,9 @@ from palisade.evaluation.figures.style import INK, MUTED, PAPER
 from palisade.evaluation.flags import meanings
 from palisade.evaluation.format import NOTHING
 from palisade.evaluation.labels import canary_text, setting
-from palisade.evaluation.report.attack_table import NUMBERS, attack_tables
 from palisade.evaluation.report.outsiders import accusation_table
-from palisade.evaluation.report.promises import promises
-from palisade.evaluation.report.provenance import as_yaml
-from palisade.evaluation.report.sections import BOUNDS
+from palisade.evaluation.report.provenance import as_yaml, promises
+from palisade.evaluation.report.sections import BOUNDS, NUMBERS, attack_tables
 from palisade.evaluation.result import FPR
 from palisade.evaluation.table import WORDS, corrections, headings, lines, reaches
 
@@ -39,7 +37,7 @@ def render(comparison: Comparison, content: Mapping[str, Any], figures: Mapping[
     runs = comparison.results
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=_unbroken,
+        trim_blocks=True, lstrip_blocks=True, finalize=unbroken,
     )  # fmt: skip
     names, table = _table_of_runs(comparison)
     return environment.get_template("report.html.j2").render(
@@ -87,7 +85,7 @@ def _contents(body: str) -> list[tuple[str, str]]:
     return re.findall(r'<h2 id="(.+?)">(.+?)</h2>', body)
 
 
-def _unbroken(value: Any) -> Any:
+def unbroken(value: Any) -> Any:
     """Keeps a number and its percent sign on one line."""
     return value.replace(" %", "\u00a0%") if type(value) is str else value
 

@@ -1,18 +1,71 @@
-"""Provenance of a report: the command, the configuration, the versions of the software, and hashes."""
+"""Provenance of a report: claims, runs, libraries and releases."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
 
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
 from palisade.evaluation.comparison import ordered
-from palisade.evaluation.labels import title
+from palisade.evaluation.format import NOTHING
+from palisade.evaluation.labels import line_name, title
 from palisade.evaluation.method import METHOD_VERSION
 from palisade.evaluation.result import Result
 from palisade.targets import RESULTS_VERSION, versions
+from palisade.targets.recipe import Recipe
+from palisade.targets.run import Run, canonical
+
+DESCRIBED = {
+    "mechanism": "mechanism",
+    "noise_multiplier": "noise multiplier σ", "max_grad_norm": "clipping norm C", "sampling": "sampling",
+    "sampling_rate": "sampling rate q", "public_size": "public size N", "steps_planned": "steps planned",
+    "steps_done": "steps done", "accountant": "accountant", "epsilon_rdp": "ε by Rényi accounting",
+    "neighboring": "neighboring relation", "unit": "unit of privacy", "randomness": "randomness",
+    "engine": "engine of clipping",
+}  # fmt: skip
+"""Fields of a statement that are shown, with their words."""
+
+
+def promises(results: Sequence[Result]) -> dict[str, Any]:
+    """The parts of the page that tell of claims, by the names that it has for them."""
+    runs = ordered(results)
+    private = [result for result in runs if result.epsilon is not None]
+    return {
+        "claims": [(title(result), result.statement) for result in private],
+        "facts": _facts(private),
+        "unproven": list(dict.fromkeys(line_name(result) for result in runs if result.epsilon is None)),
+        "guarded": list(dict.fromkeys(line_name(result) for result in runs if result.guard != "none")),
+        "not_covered": _not_covered(runs),
+        "guarantees": sum(result.statement.guarantee for result in private),
+    }
+
+
+def _facts(private: Sequence[Result]) -> list[tuple[str, list[str]]]:
+    """Table of the mechanisms: for each thing that is known of any run, its value for every run."""
+    values = {words: [getattr(result.statement, name) for result in private] for name, words in DESCRIBED.items()}
+    return [
+        (words, [NOTHING if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
+        for words, row in values.items()
+        if any(value is not None for value in row)
+    ]
+
+
+def _not_covered(runs: Sequence[Result]) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Restrictions of the claims, each list once, with the runs whose claim it is."""
+    lists: dict[tuple[str, ...], list[str]] = {}
+    for result in runs:
+        if result.statement.guarantee and result.statement.not_covered:
+            lists.setdefault(result.statement.not_covered, []).append(title(result))
+    return list(lists.items())
+
 
 LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
 OWN = ("defense", "guard", "canary", "guesses", "seed")
@@ -59,3 +112,61 @@ def _setting(result: Result) -> dict[str, Any]:
     if result.guard != "none":
         own["guard"] = {"name": result.guard, "strength": result.guard_strength}
     return own
+
+
+EVERYTHING = Membership(how="fixed", share=1.0)
+"""Releases are trained on the whole pool."""
+
+
+def releases(runs: Sequence[Run], folder: Path) -> dict[str, str]:
+    """For each run that has one, by its name, the folder of the release in which the same data and recipe went.
+
+    Private data are known by a hash that is keyed with the secret of the release, which the run keeps: of several
+    releases of a run, the last is found.
+
+    Args:
+        runs: those that are evaluated.
+        folder: where releases are kept.
+    """
+    cards = {str(path.parent): _told(path) for path in sorted(folder.glob("*/card.json"))}
+    wanted = {run.name: _recipe(run) for run in runs if not run.config.get("canary")}
+    return {run: place for run, recipe in wanted.items() for place, told in cards.items() if told == recipe}
+
+
+def _recipe(run: Run) -> Any:
+    config, split = run.config, run.dataset.split
+    units = split.pool if run.statement.unit != "person" or split.persons is None else np.unique(split.persons)
+    network = dict(config["network"])
+    defense = {**config["defense"], "name": config["names"]["defense"]}
+    del defense["_target_"]
+    recipe = {
+        "data": [run.dataset.name, EVERYTHING.public_size(len(units)), _checksum(run)],
+        "network": {"name": network.pop("_target_"), "settings": network},
+        "defense": defense,
+        "guard": {"name": run.made_guard.name, "settings": asdict(run.made_guard)},
+        "recipe": asdict(Recipe.of(config)),
+    }
+    return canonical(recipe)
+
+
+def _checksum(run: Run) -> str | None:
+    """Checksum of these data on the card of a release; None if they are private and nothing was released."""
+    kept = run.folder / "private" / "release_secret"
+    if run.dataset.published or not kept.exists():
+        return run.dataset.published
+    return f"hmac-sha256:{Secret.load(kept).seal(run.dataset.fingerprint.encode())}"
+
+
+def _told(path: Path) -> Any:
+    """Recipe, data and guard on a release's card; None where the file is another thing."""
+    try:
+        card = json.loads(path.read_text())
+    except (ValueError, RecursionError):
+        return None
+    data, guard = (card.get(name) if isinstance(card, dict) else None for name in ("data", "guard"))
+    if not (isinstance(data, dict) and isinstance(guard, dict)):
+        return None
+    told = {name: card.get(name) for name in ("network", "defense", "recipe")}
+    told["data"] = [data.get("name"), data.get("records"), data.get("checksum")]
+    told["guard"] = {name: guard.get(name) for name in ("name", "settings")}
+    return canonical(told)

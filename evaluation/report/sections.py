@@ -1,17 +1,20 @@
-"""Sections of the report about claims, canaries and single records."""
+"""Sections of the report: claims, canaries, single records, costs of protection and every attack."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
-from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, percent
+from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, number, percent
 from palisade.evaluation.labels import setting, title
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.scope import INTERNAL
-from palisade.evaluation.result import AUC, FPR, Result, most_powerful, tpr_at
+from palisade.evaluation.result import AUC, FPR, FPRS, Result, Row, most_powerful, tpr_at
+from palisade.evaluation.table import attack_text
+from palisade.evaluation.utility import CALIBRATION
 
 BOUNDS = {
     "one_run": (
@@ -164,3 +167,89 @@ def _value(result: Result, metric: str) -> float | None:
 def _auc(result: Result | None) -> str:
     value = None if result is None else _value(result, AUC)
     return NOTHING if value is None else f"{value:.3f}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """The utility of a run.
+
+    Args:
+        title: of the run.
+        utility: its value with its interval.
+        loss: what the undefended run of the same seed is better by; a dash where there is none, or this is it.
+        calibration: how far its probabilities are from how often they are right; a dash where there are none.
+    """
+
+    title: str
+    utility: str
+    loss: str
+    calibration: str
+
+
+def costs(results: Sequence[Result]) -> list[Cost]:
+    """The utility of every run, and its loss."""
+    bare = {result.seed: result for result in results if result.is_undefended and not result.has_canaries}
+    return [
+        Cost(
+            title=title(result),
+            utility=result.utility.text(result.find(result.utility.metric), interval=True),
+            loss=_loss(result, bare.get(result.seed)),
+            calibration=percent(result.find(CALIBRATION)),
+        )
+        for result in ordered(results)
+    ]
+
+
+def _loss(result: Result, bare: Result | None) -> str:
+    """The difference, with an interval as if both were measured on other records, which makes it wide at worst."""
+    if bare is None or bare is result:
+        return NOTHING
+    own, its = (run.find(result.utility.metric) for run in (result, bare))
+    if own is None or its is None or own.value is None or its.value is None:
+        return NOTHING
+    lost = result.utility.worth(its.value) - result.utility.worth(own.value)
+    factor, digits, unit = (100, 1, " points") if result.utility.is_rate else (1, 3, "")
+    told = f"{factor * lost:.{digits}f}"
+    if (own_half := _half(own)) is not None and (its_half := _half(its)) is not None:
+        half = math.hypot(own_half, its_half)
+        told += f" [{factor * (lost - half):.{digits}f} to {factor * (lost + half):.{digits}f}]"
+    return f"{told}{unit}".replace("-", "−")
+
+
+def _half(row: Row) -> float | None:
+    return None if row.low is None or row.high is None else (row.high - row.low) / 2
+
+
+NUMBERS = (
+    "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",
+)  # fmt: skip
+
+Lines = list[tuple[str, list[tuple[str, ...]]]]
+"""For each run its title, and its attacks by `NUMBERS`."""
+
+
+def attack_tables(comparison: Comparison) -> tuple[Lines, Lines]:
+    """The attacks on the runs that the verdict is about, and those on all others, to be looked up."""
+    first = [result.run for _, result, _ in comparison.highlights]
+    runs = [result for result in comparison.results if result.attacks]
+    told = {result.run: (title(result), _numbers(result)) for result in runs}
+    return [told[run] for run in first if run in told], [told[run] for run in told if run not in first]
+
+
+def _numbers(result: Result) -> list[tuple[str, ...]]:
+    told = []
+    for attack in result.attacks:
+        auc, *tprs = (result.get(metric, attack=attack) for metric in (AUC, *map(tpr_at, FPRS)))
+        interval = number(auc, interval=True)
+        scored = NOTHING if auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}"
+        rates = [percent(tpr, interval=True) for tpr in tprs]
+        told.append((attack_text(result, attack), *_needs(result, attack), interval, *rates, scored))
+    return told
+
+
+def _needs(result: Result, attack: str) -> tuple[str, str]:
+    """Needs of an attack, and the queries a record that it declares and makes."""
+    if (needs := result.needs.get(attack)) is None:
+        return NOTHING, NOTHING
+    declared = "any" if needs["declared"] is None else needs["declared"]
+    return needs["text"], f"{declared} / {needs['measured']:,.4g}"

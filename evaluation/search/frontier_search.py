@@ -1,26 +1,39 @@
-"""A search for the frontier of utility and leakage: what is tried survives whatever stops it."""
+"""Search for the frontier: which settings to try next, the runs that result, and what is written of them."""
 
 from __future__ import annotations
 
+import csv
 import fcntl
 import hashlib
+import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rich.table import Table
+
 from palisade.commandline import one_line
+from palisade.data.dataset import from_config
 from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.figures.style import save, svg
+from palisade.evaluation.figures.tradeoff import pareto
+from palisade.evaluation.format import percent
 from palisade.evaluation.labels import title
 from palisade.evaluation.limit import Limit, tpr_text
+from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import METHOD_VERSION, Method
 from palisade.evaluation.result import FPR, Result, tpr_at
 from palisade.evaluation.search.space import Space
+from palisade.evaluation.terminal import empty_table
 from palisade.targets.config import flat
-from palisade.targets.run import canonical
+from palisade.targets.files import write
+from palisade.targets.guards.registry import label, make_guard
+from palisade.targets.run import Run, canonical
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -167,3 +180,118 @@ def alone(folder: Path) -> Iterator[None]:
         except BlockingIOError:
             raise ValueError(f"{folder} is being searched by another process; wait for it, or choose name=…") from None
         yield
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """Result of a search.
+
+    Args:
+        trials: all that are over.
+        results: of the undefended run and of all that could be measured, each once.
+    """
+
+    trials: Sequence[FrozenTrial]
+    results: Sequence[Result]
+
+    @property
+    def failed(self) -> int:
+        """Number of trials whose training ended with an error."""
+        return sum(FAILED in trial.user_attrs for trial in self.trials)
+
+    @cached_property
+    def frontier(self) -> list[Result]:
+        """The runs that no other beats, utility and leakage rising."""
+        return [point.result for point in Comparison(self.results).frontier]
+
+
+def run_search(
+    search: Search,
+    method: Method,
+    folder: Path,
+    compose: Callable[..., dict[str, Any]],
+    train: Callable[[dict[str, Any]], Mapping[str, Any]],
+) -> Searched:
+    """Searches, and goes on where an earlier call stopped.
+
+    The undefended run is trained first and stands beside the trials: it shows what protection costs.
+
+    Args:
+        search: what is searched.
+        method: how runs are attacked.
+        folder: where trials are kept.
+        compose: makes of settings those of a run, as `composed` does.
+        train: trains what is missing of such a run, and says in which folder.
+    """
+    for corner in Space(search.space).corners():
+        compose(*search.shared, *corner)  # a setting that does not exist is refused before anything is trained
+
+    def attempt(settings: Sequence[str]) -> tuple[str, Result]:
+        config = compose(*search.shared, *settings)
+        if "guesses" not in search.train:
+            config = with_recorded_share(config)
+        done = train(config)
+        if done["status"] == "skipped":
+            raise ValueError(f"{done['folder']} is being trained by another process")
+        guard = label(make_guard(config))
+        (result,) = results_of([Run(Path(done["folder"]), guard)], method)
+        return guard, result
+
+    guard, undefended = attempt([])
+    trials = explore(search, folder, search.study_name(undefended.run, method), attempt)
+    tried = [Run(Path(trial.user_attrs[RUN]), trial.user_attrs[GUARD]) for trial in trials if RUN in trial.user_attrs]
+    runs = dict.fromkeys([Run(Path(undefended.folder), guard), *tried])
+    return Searched(trials=trials, results=results_of([run for run in runs if run.is_complete()], method))
+
+
+def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings with the share of guesses that their run has recorded, if models of it are there."""
+    run = Run.of(config, from_config(config))
+    return {**config, "guesses": run.guesses} if run.has_models() else config
+
+
+COLUMNS = ("trial", "settings", "utility", "tpr", "on_frontier", "run", "seconds", "failed")
+SELECTED = (
+    "The frontier was chosen by the very numbers that it shows, on the same records, and each proposal by earlier ones:"
+    " this flatters it. Before you rely on a setting, train it again with another seed=… and attack that run. No ε"
+    " covers a search."
+)
+
+
+def frontier_table(searched: Searched) -> Table:
+    """The frontier, utility and leakage rising."""
+    table = empty_table()
+    measure = searched.results[0].utility
+    for heading in ("frontier", measure.words, f"TPR at {100 * FPR:g} % FPR", "attack", "run"):
+        table.add_column(heading)
+    for result in searched.frontier:
+        leaking = percent(result.strongest_row(tpr_at(FPR)), interval=True)
+        utility = measure.text(result.find(measure.metric), interval=True)
+        table.add_row(title(result), utility, leaking, result.strongest, result.run)
+    return table
+
+
+def write_search(searched: Searched, folder: Path) -> list[Path]:
+    """Writes trials.csv, pareto.png and pareto.svg into a folder, each file whole or not at all."""
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(_rows(searched))
+    write(folder / "trials.csv", buffer.getvalue())
+    drawn = pareto(Comparison(searched.results))
+    write(folder / "pareto.svg", svg(drawn))
+    save(drawn, folder / "pareto.png")
+    return [folder / "trials.csv", folder / "pareto.png"]
+
+
+def _rows(searched: Searched) -> Iterator[dict[str, Any]]:
+    best = {result.folder for result in searched.frontier}
+    measure = searched.results[0].utility
+    for trial in searched.trials:
+        utility, tpr = (measure.worth(trial.values[0]), trial.values[1]) if trial.values else (None, None)
+        folder = trial.user_attrs.get(RUN)
+        seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
+        yield {
+            "trial": trial.number, "settings": trial.user_attrs[SETTINGS], "utility": utility, "tpr": tpr,
+            "on_frontier": folder in best, "run": folder, "seconds": seconds, "failed": trial.user_attrs.get(FAILED),
+        }  # fmt: skip

@@ -1,28 +1,91 @@
-"""Signals: what the models of a run answer, queried once and kept as released."""
+"""Signals: answers of the models of a run about its records, as an attacker sees them."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float32, Int64, Real, Shaped
 
 from palisade.attacks import ThreatModel, View
 from palisade.attacks.parts.view import is_vectors
-from palisade.evaluation.signals.augmentations import augmented
-from palisade.evaluation.signals.further_shadows import further_shadows
-from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.grant import Grant, further_shadows
 from palisade.targets.files import replacing
 from palisade.targets.guards import NoGuard
 from palisade.targets.guards.registry import guard_folder
 from palisade.targets.run import Run
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from palisade.targets.fleet import Fleet
     from palisade.targets.guards.guarded import Guarded
+
+Images = Real[np.ndarray, "records channels height width"]
+
+AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
+    "plain": lambda x: x,
+    "mirrored": lambda x: x[..., ::-1],
+    "left": lambda x: np.roll(x, -1, axis=-1),
+    "right": lambda x: np.roll(x, 1, axis=-1),
+    "up": lambda x: np.roll(x, -1, axis=-2),
+    "down": lambda x: np.roll(x, 1, axis=-2),
+}
+"""Shifts are by one pixel. Several queries of a record tell more than one (Carlini et al. 2022, section 6.3)."""
+
+
+def augmented(name: str, x: Real[np.ndarray, "records ..."]) -> Real[np.ndarray, "records ..."]:
+    """All records in one way.
+
+    Raises:
+        ValueError: if the way is unknown, or the records are no images and it is not `plain`.
+    """
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"queries={name} is unknown; choose of {', '.join(AUGMENTATIONS)}")
+    if name != "plain" and x.ndim != 4:
+        raise ValueError(f"queries={name} turns images, not records of shape {x.shape[1:]}; use queries=[plain]")
+    return AUGMENTATIONS[name](x)
+
+
+MODELS = 6
+"""Enough for four shadows of any target: neither it nor the model of complementary membership is one."""
+AT_ONCE = 1024
+
+
+def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"]:
+    """Inputs of the last linear layer for each audited record, of the models with the lowest numbers.
+
+    They have no column where a network has no linear layer.
+    """
+    import torch
+
+    from palisade.targets.training import load_fleet
+
+    x = run.dataset.x[run.dataset.split.audited]
+    fleet = load_fleet(run.config, run.dataset, run.folder, run.models()[:MODELS])
+    taken: list[Tensor] = []  # by the linear layers, in the order of their calls
+
+    def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        taken.append(inputs[0])
+
+    linear = [module for module in fleet.network.modules() if isinstance(module, torch.nn.Linear)]
+    hooks = [module.register_forward_pre_hook(take) for module in linear]
+    hidden: list[list[np.ndarray]] = [[] for _ in fleet.states]
+    try:
+        for model, start in np.ndindex(len(hidden), -(-len(x) // AT_ONCE)):
+            part = x[start * AT_ONCE : (start + 1) * AT_ONCE]
+            taken.clear()
+            fleet.one(model).predict(part)
+            last = taken[-1].numpy() if taken else np.empty((len(part), 0))
+            hidden[model].append(last.reshape(len(part), -1).astype(np.float32))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return np.stack([np.concatenate(parts) for parts in hidden])
+
 
 PLAIN = ("plain",)
 SIGNALS_VERSION = 3
@@ -53,7 +116,7 @@ def view(
         given |= {f"population_{name}": released for name, released in population.items()}
         given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
     if any(threat.shadow_features for threat in threats) and not is_vectors(data.x):
-        from palisade.evaluation.signals.hidden import last_hidden  # of the attacker's own models, without a guard
+        from palisade.evaluation.signals.signals import last_hidden  # of the attacker's own models, without a guard
 
         plain = Run(run.folder)
         hidden = cached(plain, "last_hidden", partial(last_hidden, plain))

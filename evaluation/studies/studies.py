@@ -15,6 +15,7 @@ from rich.text import Text
 
 from palisade.evaluation.comparison import must_agree
 from palisade.evaluation.figures.style import save, svg
+from palisade.evaluation.format import NOTHING
 from palisade.evaluation.labels import title
 from palisade.evaluation.result import AUC, FPRS, Result, most_powerful, tpr_at
 from palisade.evaluation.terminal import empty_table
@@ -30,7 +31,6 @@ METRICS = (AUC, *(tpr_at(fpr) for fpr in FPRS))
 UTILITY = ("test_accuracy", "train_accuracy")
 GAP = "accuracy_gap"
 """Accuracy on members less that on non-members."""
-NOTHING = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +260,7 @@ def cell(study: Study, target: str, setting: str, attack: str) -> str:
 
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     """Writes study.csv into a folder, and study.png and study.svg if attacks were varied; each whole or not at all."""
-    from palisade.evaluation.figures import factor_plot, study_plot
+    from palisade.evaluation.figures import study_plots
 
     study = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
     buffer = io.StringIO()
@@ -271,7 +271,7 @@ def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     write(folder / STUDY_CSV, buffer.getvalue())
     if not study.rows:
         return [folder / STUDY_CSV]
-    figure = factor_plot.factors(study) if study.numeric else study_plot.study(study)
+    figure = study_plots.factors(study) if study.numeric else study_plots.study(study)
     write(folder / "study.svg", svg(figure))
     save(figure, folder / "study.png")
     return [folder / STUDY_CSV, folder / "study.png"]

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from palisade.evaluation import audit_scores
-from palisade.evaluation.audit import SIGN, Guesses, guess, held_out_calls
+from palisade.evaluation.epsilon_audit import SIGN, Guesses, guess, held_out_calls
 from palisade.evaluation.statistics.epsilon import clopper_pearson, epsilon_of_rates, gdp, one_run, one_run_fdp
 from palisade.evaluation.statistics.intervals import upper_limit
 from palisade.evaluation.statistics.metrics import auc_estimate, roc_points, tpr_estimate

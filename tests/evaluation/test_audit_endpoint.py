@@ -14,8 +14,7 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from palisade.evaluation.audits.answer_log import AnswerLog
-from palisade.evaluation.audits.endpoint import ANSWER_BYTES, Endpoint
+from palisade.evaluation.subjects.endpoint import ANSWER_BYTES, AnswerLog, Endpoint
 
 ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
 

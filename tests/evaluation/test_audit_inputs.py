@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palisade.evaluation.audits.answered_records import AnsweredRecords, answered, check_alike, shared_rows
-from palisade.evaluation.audits.saved_records import enough, read
 from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.subjects.answers import AnsweredRecords, answered, check_alike, shared_rows
+from palisade.evaluation.subjects.saved_records import enough, read
 
 LABELS = np.arange(20) % 3
 LOGITS = np.random.default_rng(0).normal(size=(20, 3))

@@ -20,18 +20,15 @@ from palisade.attacks import (
     Population,
     Quantile,
 )
-from palisade.evaluation.audits.answered_records import AnsweredRecords, view_of
-from palisade.evaluation.audits.asked_records import ask_records
-from palisade.evaluation.audits.asked_report import asked_content, asked_page
-from palisade.evaluation.audits.audited import BLIND, audited
-from palisade.evaluation.audits.blind_baseline import blind_scores
-from palisade.evaluation.audits.flags import flags, verdict
-from palisade.evaluation.audits.gate import judge
-from palisade.evaluation.audits.report import audit_page, content
-from palisade.evaluation.audits.table import show_page
-from palisade.evaluation.limit import Limit
+from palisade.evaluation.flags import flags_of_model
+from palisade.evaluation.limit import Limit, gate_model
+from palisade.evaluation.measuring.one_model import BLIND, audited, blind_scores
+from palisade.evaluation.record_test import ask_records
+from palisade.evaluation.report.audit_page import show_page
+from palisade.evaluation.report.audit_report import asked_content, asked_page, audit_page, content, verdict
 from palisade.evaluation.result import AUC
 from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
 
 ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
 
@@ -103,9 +100,9 @@ def test_a_population_lets_two_more_attacks_run():
 
 
 def test_nobody_is_fooled_by_records_that_differ_by_themselves(silent):
-    assert not [flag for flag in flags(silent) if flag.name == "different records"]
+    assert not [flag for flag in flags_of_model(silent) if flag.name == "different records"]
     result = audit(side(0, shift=1.0), side(1))
-    (flag,) = [flag for flag in flags(result) if flag.name == "different records"]
+    (flag,) = [flag for flag in flags_of_model(result) if flag.name == "different records"]
     assert "never asks the model" in flag.sentence
     assert verdict(result)[0].startswith("Members and non-members differ by themselves")
     assert result.get(AUC, attack="blind_baseline").low > 0.6
@@ -115,8 +112,8 @@ def test_classes_alone_are_compared_where_records_are_unknown():
     one, other = side(0, known=False), side(1, known=False)
     frequent = other.labels > 0
     rare = replace(other, labels=other.labels[frequent], answers=other.answers[frequent])
-    assert {flag.name for flag in flags(audit(one, other, attacks=ATTACKS[:2]))} >= {"records unknown"}
-    assert "different records" in {flag.name for flag in flags(audit(one, rare, attacks=ATTACKS[:2]))}
+    assert {flag.name for flag in flags_of_model(audit(one, other, attacks=ATTACKS[:2]))} >= {"records unknown"}
+    assert "different records" in {flag.name for flag in flags_of_model(audit(one, rare, attacks=ATTACKS[:2]))}
 
 
 def test_blind_scores_hold_their_level():
@@ -131,21 +128,21 @@ def test_blind_scores_hold_their_level():
 
 
 def test_every_flag_speaks_up(leaking):
-    names = {flag.name for flag in flags(replace(leaking, shared=4))}
+    names = {flag.name for flag in flags_of_model(replace(leaking, shared=4))}
     assert names == {"shared records", "0.1% unresolved"}
     few = audit(side(0, 90, fit=3.0), side(1, 90), attacks=ATTACKS[:2])
-    assert {"1% unresolved", "0.1% unresolved"} <= {flag.name for flag in flags(few)}
+    assert {"1% unresolved", "0.1% unresolved"} <= {flag.name for flag in flags_of_model(few)}
     some = audit(side(0, 300, fit=3.0), side(1, 300), attacks=ATTACKS[:2])
-    assert "1% coarse" in {flag.name for flag in flags(some)}
+    assert "1% coarse" in {flag.name for flag in flags_of_model(some)}
     swapped = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
-    assert any("Are the two files swapped?" in flag.sentence for flag in flags(swapped))
+    assert any("Are the two files swapped?" in flag.sentence for flag in flags_of_model(swapped))
     labels = audit(side(0, fit=3.0, level="predictions"), side(1, level="predictions"))
     assert labels.attacks == ["correctness"] and "needs" in labels.skipped["loss"]
-    assert "many ties at 1%" in {flag.name for flag in flags(labels)}
+    assert "many ties at 1%" in {flag.name for flag in flags_of_model(labels)}
     noise = np.random.default_rng(5).normal(size=1200)
     hidden = replace(leaking, rows=[replace(row, value=0.5, low=0.47, high=0.53) if row.access == "black_box" else row
                                     for row in leaking.rows], scores={**leaking.scores, "loss": noise})  # fmt: skip
-    assert "masked, not protected" in {flag.name for flag in flags(hidden)}
+    assert "masked, not protected" in {flag.name for flag in flags_of_model(hidden)}
 
 
 @pytest.mark.parametrize(
@@ -164,9 +161,9 @@ def test_gate(leaking, silent, result, limit, line, passed):
     given["none"] = replace(silent, scores={BLIND: silent.scores[BLIND]})
     given["swapped"] = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
     given["labels"] = audit(side(0, level="predictions"), side(1, level="predictions"), attacks=ATTACKS[:1])
-    told, kept = judge(given[result], Limit(name="gate", max_tpr=limit))
+    told, kept = gate_model(given[result], Limit(name="gate", max_tpr=limit))
     assert line in told and kept == passed
-    unresolved = judge(given[result], Limit(name="gate", max_tpr=limit, fpr=0.001))
+    unresolved = gate_model(given[result], Limit(name="gate", max_tpr=limit, fpr=0.001))
     assert not unresolved[1]
 
 

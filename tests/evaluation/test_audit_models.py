@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from palisade.data.secret import Secret
-from palisade.evaluation.audits.audited_model import numbers, of_file, of_release
+from palisade.evaluation.subjects.model_file import numbers, of_file, of_release
 from palisade.targets.release import ship
 
 X = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import mannwhitneyu, permutation_test, rankdata
 
-from palisade.evaluation.audits.used_records import benjamini_hochberg, holm, of_all, p_values
+from palisade.evaluation.record_test import benjamini_hochberg, holm, of_all, p_values
 
 
 def test_a_p_value_is_the_rank_among_nonmembers_and_ties_count_against_it():

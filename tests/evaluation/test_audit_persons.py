@@ -17,13 +17,12 @@ from omegaconf import OmegaConf
 
 from palisade.attacks import LossThreshold
 from palisade.evaluate import evaluate_runs
-from palisade.evaluation.audits.answered_records import AnsweredRecords, joined, view_of
-from palisade.evaluation.audits.audited import audited
-from palisade.evaluation.audits.blind_baseline import blind_scores
-from palisade.evaluation.audits.saved_records import read
+from palisade.evaluation.measuring.one_model import audited, blind_scores
 from palisade.evaluation.result import AUC
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.metrics import roc_auc
+from palisade.evaluation.subjects.answers import AnsweredRecords, joined, view_of
+from palisade.evaluation.subjects.saved_records import read
 
 ROOT = Path(__file__).parents[2]
 ENDPOINT = ("audit=endpoint", "endpoint=my_visits.predict", "members=in.csv", "nonmembers=out.csv", "label=ill")

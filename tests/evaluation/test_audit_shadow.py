@@ -19,13 +19,13 @@ from scipy.stats import binom, norm
 from palisade.attacks import Confidence, Correctness, KnownMembers, LossThreshold, View
 from palisade.data.location30 import Location30
 from palisade.evaluate import evaluate_runs
-from palisade.evaluation.audits.answered_records import AnsweredRecords, view_of
-from palisade.evaluation.audits.audited import audited
-from palisade.evaluation.audits.report import audit_page
-from palisade.evaluation.audits.shadow_files import accuracy_of, margins
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
+from palisade.evaluation.measuring.one_model import audited
+from palisade.evaluation.report.audit_report import audit_page
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
+from palisade.evaluation.subjects.shadow_files import accuracy_of, margins
 
 ROOT = Path(__file__).parents[2]
 LOCATION30 = ROOT.parent / "shared" / "data" / "location30"

@@ -11,8 +11,8 @@ import pytest
 
 from palisade.attacks import Attack, GradientNorm, LossThreshold
 from palisade.defenses.dp_sgd.noise import NoiseSource
-from palisade.evaluation.audit import guess
 from palisade.evaluation.claims import LEVEL, violations
+from palisade.evaluation.epsilon_audit import guess
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.signals.grant import Grant

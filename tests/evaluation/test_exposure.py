@@ -19,9 +19,8 @@ from sklearn.metrics import roc_auc_score
 
 from palisade.attacks import LiRA, LossThreshold, View
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.figures.exposure_plot import GRID, exposure
-from palisade.evaluation.measuring.exposure import COLUMNS, Exposure, exposed_csv
-from palisade.evaluation.measuring.half_fleets import ASSUMED, over_dispersion, part_of
+from palisade.evaluation.figures.curves import GRID, exposure
+from palisade.evaluation.measuring.exposure import ASSUMED, COLUMNS, Exposure, exposed_csv, over_dispersion, part_of
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.metrics import roc_points
 

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.report.summary import summary
-from palisade.evaluation.report.writing import _strict_json
+from palisade.evaluation.report.writing import _strict_json, summary
 from palisade.evaluation.result import Result
 
 ROOT = Path(__file__).parents[2]

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from palisade.attacks import Correctness, LossThreshold, View
-from palisade.evaluation.audit import guess
 from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.epsilon_audit import guess
 from palisade.evaluation.flags import flags
 from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR
 from palisade.evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share

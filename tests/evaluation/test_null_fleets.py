@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from palisade.attacks import BASE, Attack, Correctness, LiRA, LossThreshold, View
-from palisade.evaluation.audit import audit_records
+from palisade.evaluation.epsilon_audit import audit_records
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.metrics import Roc
 

@@ -19,8 +19,7 @@ from palisade.evaluation.report.outsiders import (
     outsiders,
 )
 from palisade.evaluation.report.page import render
-from palisade.evaluation.report.summary import summary
-from palisade.evaluation.report.writing import write
+from palisade.evaluation.report.writing import summary, write
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, write_study

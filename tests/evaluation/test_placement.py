@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.text import Annotation
 from matplotlib.transforms import Bbox
 
-from palisade.evaluation.figures.placement import Label, box, place
 from palisade.evaluation.figures.style import figure
+from palisade.evaluation.figures.tradeoff import Label, box, place
 
 NOTHING = np.zeros((0, 4))
 

@@ -17,9 +17,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from palisade.evaluation.comparison import Comparison, ceiling, ordered
-from palisade.evaluation.figures.placement import box
-from palisade.evaluation.figures.plots import tradeoff
-from palisade.evaluation.figures.roc_plot import roc
+from palisade.evaluation.figures.curves import roc
 from palisade.evaluation.figures.style import (
     AGAIN,
     CANARIES,
@@ -33,6 +31,7 @@ from palisade.evaluation.figures.style import (
     save,
     svg,
 )
+from palisade.evaluation.figures.tradeoff import box, tradeoff
 from palisade.evaluation.result import FPR, Result
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.targets.statement import Statement

@@ -14,7 +14,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from palisade import evaluate
-from palisade.evaluation.report.releases import releases
+from palisade.evaluation.report.provenance import releases
 from palisade.targets.release import ship_run
 from palisade.targets.run import Run
 from palisade.train import composed, train_run

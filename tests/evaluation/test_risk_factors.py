@@ -16,7 +16,7 @@ from matplotlib.colors import to_hex
 from rich.console import Console
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.figures.factor_plot import factors
+from palisade.evaluation.figures.study_plots import factors
 from palisade.evaluation.figures.style import INK
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result

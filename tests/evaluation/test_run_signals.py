@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from palisade.attacks import LossThreshold, ThreatModel
-from palisade.evaluation.signals.augmentations import AUGMENTATIONS, augmented
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import answers, stamp, view
+from palisade.evaluation.signals.signals import AUGMENTATIONS, answers, augmented, stamp, view
 from palisade.targets.run import Run
 from palisade.targets.training import load_fleet
 from palisade.train import composed, train_run

@@ -16,13 +16,12 @@ import yaml
 from rich.console import Console
 
 from palisade.attacks import LiRA, View
-from palisade.evaluation.figures.study_plot import study
+from palisade.evaluation.figures.study_plots import study
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.studies.mismatch import mismatch_view, same_secret
 from palisade.evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_tables, write_study
-from palisade.evaluation.studies.study_runs import run_study
+from palisade.evaluation.studies.study_runs import mismatch_view, run_study, same_secret
 from palisade.evaluation.terminal import show
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palisade.evaluation.audits.used_share import UsedShare, used_share
+from palisade.evaluation.record_test import UsedShare, used_share
 
 TRIALS = 300
 

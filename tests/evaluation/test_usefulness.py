@@ -10,8 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palisade.evaluation.measuring.measure import measure
-from palisade.evaluation.measuring.usefulness import METRICS, usefulness
+from palisade.evaluation.measuring.measure import METRICS, measure, usefulness
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Row
 from palisade.evaluation.signals.signals import answers

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.figures.plots import tradeoff
+from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import dominated
 from palisade.evaluation.report.verdict import heading
 from palisade.evaluation.result import Result, Row

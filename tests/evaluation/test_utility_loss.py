@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from palisade.evaluation.report.utility_loss import costs
+from palisade.evaluation.report.sections import costs
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.utility import CALIBRATION, Utility
 

@@ -14,19 +14,18 @@ import yaml
 
 from palisade.data.dataset import from_config
 from palisade.evaluate import all_attacks
-from palisade.evaluation.claims import level_of, violations
+from palisade.evaluation.claims import level_of, violations, ways_tried
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring import measure as measuring
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
-from palisade.evaluation.reach import Reach
+from palisade.evaluation.plan import Reach
 from palisade.evaluation.report.page import render
-from palisade.evaluation.report.summary import summary
+from palisade.evaluation.report.writing import summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.studies.study_runs import run_study
 from palisade.evaluation.table import UNRECORDED, corrections, show_results
-from palisade.evaluation.ways import ways_tried
 from palisade.targets.guards.registry import guards_of
 from palisade.targets.run import Run
 from palisade.train import train_run

@@ -1,4 +1,4 @@
-"""The model that an audit asks: from a file, or a release."""
+"""A model from a file, or a release."""
 
 from __future__ import annotations
 

@@ -1,22 +1,173 @@
-"""Were these records used? What is found about each of them, and about all together."""
+"""Test of records: were they used, one by one, all together, and how many of them?"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.stats import false_discovery_control, mannwhitneyu, rankdata
 
 from palisade.attacks import Attack, View
-from palisade.evaluation.audits.answered_records import order_of
-from palisade.evaluation.audits.audited import has_several, lacking, measures, units
-from palisade.evaluation.audits.blind_baseline import blind_scores
-from palisade.evaluation.audits.saved_records import LEAST
-from palisade.evaluation.audits.used_records import FileTest, benjamini_hochberg, holm, of_all, p_values
-from palisade.evaluation.audits.used_share import UsedShare, used_share
 from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number
+from palisade.evaluation.measuring.one_model import blind_scores, has_several, lacking, measures, units
 from palisade.evaluation.result import AUC
+from palisade.evaluation.statistics.intervals import upper_limit
+from palisade.evaluation.subjects.answers import order_of
+from palisade.evaluation.subjects.saved_records import LEAST
+
+PERMUTATIONS = 9_999
+SMALL = 50
+"""Records on a side up to which the rank sum is permuted; beyond, it is normal."""
+
+Values = Float[np.ndarray, "records"]
+
+
+class FileTest(NamedTuple):
+    """A test of all records together.
+
+    Args:
+        p: its p-value.
+        how: in a few words.
+    """
+
+    p: float
+    how: str
+
+
+def p_values(scores: Values, nonmembers: Float[np.ndarray, "nonmembers"]) -> Values:
+    """(1 + non-members that score at least as high) / (non-members + 1), a conformal p-value for each record.
+
+    Of records that were not used and are otherwise like the non-members, at most a share p gets a value up to p,
+    whatever the model and the score. Ties count against the accusation. (Bates et al. 2023, "Testing for Outliers with
+    Conformal p-values", section 1.)
+
+    Args:
+        scores: of the records in question; higher = more likely used.
+        nonmembers: scores of records that were not used.
+    """
+    higher = len(nonmembers) - np.searchsorted(np.sort(nonmembers), scores, side="left")
+    return (1 + higher) / (len(nonmembers) + 1)
+
+
+def benjamini_hochberg(p: Values) -> Values:
+    """Adjusted p-values: of the records with a value up to α, a share of at most α is expected to be named wrongly.
+
+    It holds for conformal p-values though all of them share the non-members (Bates et al. 2023, theorem 2).
+    """
+    adjusted: Values = false_discovery_control(p, method="bh")
+    return adjusted
+
+
+def holm(p: Values) -> Values:
+    """Adjusted p-values: with probability 1 − α, no record with a value up to α is named wrongly (Holm 1979)."""
+    rising = np.argsort(p, kind="stable")
+    steps = np.minimum(np.maximum.accumulate(p[rising] * np.arange(len(p), 0, -1)), 1.0)
+    adjusted = np.empty_like(steps)
+    adjusted[rising] = steps
+    return adjusted
+
+
+def of_all(scores: Values, nonmembers: Float[np.ndarray, "nonmembers"], seed: int = 0) -> FileTest:
+    """One p-value for all records: do they rank above the non-members (Wilcoxon 1945; Mann & Whitney 1947)?
+
+    Where all records were used, each a little better fitted than it would be otherwise, this sees what no single record
+    shows (Maini, Yaghini & Papernot 2021, "Dataset Inference"). It takes the records as exchangeable one by one: many
+    rows of one person make it too sure.
+
+    Args:
+        scores: of the records in question; higher = more likely used.
+        nonmembers: scores of records that were not used.
+        seed: of the permutations, where there are too many to try all.
+    """
+    m, n = len(scores), len(nonmembers)
+    if min(m, n) > SMALL:
+        return FileTest(float(mannwhitneyu(scores, nonmembers, alternative="greater").pvalue), "rank sum, normal")
+    ranks = np.rint(2 * rankdata(np.concatenate([scores, nonmembers]))).astype(np.int64)  # ties have halves
+    own = ranks[:m].sum()
+    if comb(m + n, m) <= PERMUTATIONS:
+        every = np.array([sum(chosen) for chosen in combinations(ranks.tolist(), m)])
+        return FileTest(float((every >= own).mean()), "rank sum, exact")
+    rng = np.random.default_rng(seed)
+    drawn = [ranks[rng.choice(m + n, m, replace=False, shuffle=False)].sum() for _ in range(PERMUTATIONS)]
+    found = (1 + int((np.array(drawn) >= own).sum())) / (1 + PERMUTATIONS)
+    return FileTest(found, f"rank sum, {PERMUTATIONS:,} permutations")
+
+
+THRESHOLD_FPR = 0.05
+"""False positive rate of the threshold where no member is known to choose it by."""
+
+
+class UsedShare(NamedTuple):
+    """Share of records that were used.
+
+    Args:
+        value: the estimate; None where nothing says how many used records the threshold finds.
+        low: lower end of the interval.
+        high: its upper end; 1 where there is none.
+        known: number of members that it was debiased by; 0: none, so that only the lower end is known.
+    """
+
+    value: float | None
+    low: float
+    high: float
+    known: int
+
+
+def used_share(
+    scores: Float[np.ndarray, "records"],
+    nonmembers: Float[np.ndarray, "nonmembers"],
+    members: Float[np.ndarray, "members"] | None = None,
+    *,
+    alpha: float = 0.05,
+    seed: int = 0,
+) -> UsedShare:
+    """Estimate (share accused − FPR)/(TPR − FPR) of the share, which undoes both errors of an accusation.
+
+    Tong, Ye, Zarifzadeh & Shokri 2025, "How Much of My Dataset Did You Use? Quantitative Data Usage Inference in
+    Machine Learning", section 4, with one threshold for all records. It is chosen on a random half of the known
+    records, by TPR − FPR; FPR and TPR are counted on the other half. The interval holds whatever the scores, if known
+    and questioned records are alike: Clopper–Pearson limits of the three shares at α/3 each, combined.
+
+    Without known members TPR is not known. As it is at most 1, at least (share accused − FPR)/(1 − FPR) were used; no
+    share above that can be ruled out, since a model may hide any number of its records.
+
+    Args:
+        scores: of the records in question; higher = more likely used.
+        nonmembers: scores of at least 2 records that were not used.
+        members: scores of at least 2 records that were used and are otherwise like those in question.
+        alpha: one minus the confidence level.
+        seed: of the halves.
+    """
+    rng = np.random.default_rng(seed)
+    tuned_on, others = np.array_split(rng.permutation(nonmembers), 2)
+    if members is None:
+        threshold = np.sort(tuned_on)[-max(1, int(THRESHOLD_FPR * len(tuned_on)))]
+        accused, false = (int((side > threshold).sum()) for side in (scores, others))
+        fpr = float(upper_limit(false, len(others), alpha / 2))
+        fewest = 1 - float(upper_limit(len(scores) - accused, len(scores), alpha / 2))
+        return UsedShare(None, _share(fewest, fpr, 1.0, otherwise=0.0), 1.0, 0)
+    known, found = np.array_split(rng.permutation(members), 2)
+    candidates = np.unique(np.concatenate([known, tuned_on]))
+    gain = [(known >= level).mean() - (tuned_on >= level).mean() for level in candidates]
+    threshold = candidates[int(np.argmax(gain))]
+    sides = (scores, others, found)
+    counts = [int((side >= threshold).sum()) for side in sides]
+    low = [1 - float(upper_limit(len(s) - n, len(s), alpha / 6)) for s, n in zip(sides, counts, strict=True)]
+    high = [float(upper_limit(n, len(s), alpha / 6)) for s, n in zip(sides, counts, strict=True)]
+    shares = [n / len(s) for s, n in zip(sides, counts, strict=True)]
+    value = _share(*shares, otherwise=0.0) if shares[2] > shares[1] else None
+    least, most = _share(low[0], high[1], high[2], otherwise=0.0), _share(high[0], low[1], low[2], otherwise=1.0)
+    return UsedShare(value, least, most, len(members))
+
+
+def _share(accused: float, fpr: float, tpr: float, *, otherwise: float) -> float:
+    """Share between 0 and 1; `otherwise` where accusations tell nothing."""
+    return float(np.clip((accused - fpr) / (tpr - fpr), 0.0, 1.0)) if tpr > fpr else otherwise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -1,4 +1,4 @@
-"""Thresholds learnt on one shadow model's answers about records of its own, and what they reach on the audited one."""
+"""A shadow model whose answers were saved."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jaxtyping import Bool, Float, Int
 
 from palisade.attacks import Attack, Correctness, View
 from palisade.attacks.parts.class_thresholds import Threshold, class_thresholds
-from palisade.evaluation.audits.answered_records import AnsweredRecords, shared_persons, shared_rows
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.intervals import Called, Estimate
 from palisade.evaluation.statistics.roc import Roc
+from palisade.evaluation.subjects.answers import AnsweredRecords, shared_persons, shared_rows
 
 SHADOW_SIDES = ("shadow_members", "shadow_nonmembers")
 """Settings that name the files: records that the shadow was trained on, and records that it was not."""

@@ -1,4 +1,4 @@
-"""Saved records: labeled inputs, or a model's answers about them, as an audit finds them in a file."""
+"""Records and answers in files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labeled records with a model's answers about them, and the view that attackers have of both sides."""
+"""Records with a model's answers about them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from palisade.attacks import View
-from palisade.evaluation.audits.audited_model import AuditedModel
-from palisade.evaluation.audits.saved_records import LEAST, SavedRecords
 from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.subjects.model_file import AuditedModel
+from palisade.evaluation.subjects.saved_records import LEAST, SavedRecords
 from palisade.targets.guards import Level
 
 ROUNDED = 0.005

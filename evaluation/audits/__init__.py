@@ -1,1 +1,0 @@
-"""Audits of models that are trained already, without shadow models."""

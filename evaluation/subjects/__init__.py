@@ -1,0 +1,1 @@
+"""Subjects of an evaluation that exist already: saved answers, a model file, a release, an endpoint."""

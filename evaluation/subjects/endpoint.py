@@ -1,0 +1,333 @@
+"""A model behind an endpoint: asked within a budget, its answers kept."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import json
+import os
+import pkgutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+
+from palisade.evaluation.subjects.model_file import Answers, AuditedModel, numbers
+from palisade.targets import progress
+
+
+class AnswerLog:
+    """A file to which answers are only appended, each known by a hash of its input.
+
+    A line that a kill tore off at the end is dropped. The file is as private as the records: whoever holds it can test
+    guesses about them.
+
+    Args:
+        path: of the file; made if it is missing.
+
+    Raises:
+        ValueError: if a line before the last is no answer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._known: dict[str, Any] = {}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines(), start=1):
+            try:
+                entry = json.loads(line)
+                given = entry["answer"]
+                if self._known and (len(given) if isinstance(given, list) else None) != self.width:
+                    raise ValueError("of another length than those before")
+                self._known[entry["input"]] = given
+            except (ValueError, KeyError, TypeError):
+                raise ValueError(f"{path}: line {number} is no answer; remove the file to ask anew") from None
+        self.kept = frozenset(self._known)  # of earlier audits
+        if len(whole) < len(content):
+            os.truncate(path, len(whole))
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    @property
+    def width(self) -> int | None:
+        """Number of classes that an answer scores; None before the first, and where answers are classes."""
+        first = next(iter(self._known.values()), None)
+        return len(first) if isinstance(first, list) else None
+
+    def missing(self, names: Sequence[str]) -> list[int]:
+        """The first place of each name that has no answer yet."""
+        first = {name: place for place, name in reversed(list(enumerate(names)))}
+        return sorted(place for name, place in first.items() if name not in self._known)
+
+    def add(self, names: Sequence[str], answers: Sequence[Any]) -> None:
+        """Appends answers; they are on disk when this returns."""
+        with self.path.open("a", encoding="utf-8") as file:
+            for name, answer in zip(names, answers, strict=True):
+                file.write(json.dumps({"input": name, "answer": answer}) + "\n")
+                self._known[name] = answer
+            file.flush()
+            os.fsync(file.fileno())
+
+    def of(self, names: Sequence[str]) -> list[Any]:
+        """The answers."""
+        return [self._known[name] for name in names]
+
+
+def name_of_input(row: Shaped[np.ndarray, "..."]) -> str:
+    """A hash of an input's type, shape and values."""
+    digest = hashlib.blake2b(f"{row.dtype} {row.shape}".encode(), digest_size=16)
+    digest.update(np.ascontiguousarray(row).tobytes())
+    return digest.hexdigest()
+
+
+AGAIN = 4
+"""Kept answers that are asked for again."""
+ROUNDING = 1e-3
+"""Largest change of an answer by rounding or another batch, itself and relative to it."""
+
+
+class BudgetSpentError(ValueError):
+    """More queries are needed than `budget` allows; those beyond it were not made."""
+
+
+class Asking:
+    """One audit's queries. Answers that were kept earlier are used, after a few of them have been asked for again.
+
+    Args:
+        endpoint: the settings.
+        asked: answers a batch.
+        log: where answers are kept.
+    """
+
+    def __init__(self, endpoint: Endpoint, asked: Asked, log: AnswerLog) -> None:
+        self.endpoint, self.asked, self.log = endpoint, asked, log
+        self._compared = 0
+        self._next_call = time.monotonic()
+
+    def prepare(self, sides: Sequence[Any]) -> list[str]:
+        """Asks about all records of an audit, and tells how many answers were there already.
+
+        Args:
+            sides: rows of members, of non-members and so on.
+
+        Raises:
+            BudgetSpentError: if the budget does not suffice for all of them; nothing was asked then.
+            ValueError: if the endpoint answers nothing usable, or is another model than before.
+        """
+        known = [numbers(rows) for rows in sides]
+        names = {name_of_input(row) for rows in known for row in rows}
+        missing = len(self._missing(list(names)))
+        kept = len(names) - missing
+        with progress.Progress(self.log.path.parent, missing, "queries answered") if missing else nullcontext():
+            for rows in reversed(known):  # members last: what is told of others tells one model from another best
+                self.ask(rows)
+        if kept == 0:
+            return []
+        return [
+            f"{kept:,} of {len(names):,} answers about records are those that an earlier audit kept; {self._compared}"
+            " of them were asked for again and are the same."
+        ]
+
+    def ask(self, rows: Any) -> Shaped[np.ndarray, "records *classes"]:
+        """Answers about rows; only those that are not there yet are asked for.
+
+        Raises:
+            BudgetSpentError: if the budget does not suffice; nothing was asked then.
+            ValueError: if the endpoint answers nothing usable, or is another model than before.
+        """
+        given = numbers(rows)
+        names = [name_of_input(row) for row in given]
+        missing = self._missing(names)
+        self._compare(given, names)
+        for places, answers in self._answers(given, missing):
+            self.log.add([names[place] for place in places], answers)
+            progress.report(self.endpoint.endpoint, len(places))
+        return np.array(self.log.of(names))
+
+    def _missing(self, names: Sequence[str]) -> list[int]:
+        missing, budget = self.log.missing(names), self.endpoint.budget
+        if budget is not None and (needed := len(self.log) + len(missing)) > budget:
+            raise BudgetSpentError(
+                f"budget={budget} is too small: {len(self.log)} answers are there and {len(missing)} more are needed;"
+                f" raise it to {needed}, or give fewer records"
+            )
+        return missing
+
+    def _compare(self, rows: Shaped[np.ndarray, "records ..."], names: Sequence[str]) -> None:
+        """Once, a few kept answers are asked for again: the least certain, which differ most between models."""
+        kept = {name: place for place, name in enumerate(names) if name in self.log.kept}
+        if self._compared or not kept:
+            return
+        certain = dict(zip(kept, map(_certainty, self.log.of(list(kept))), strict=True))
+        few = sorted(kept, key=lambda name: (certain[name], name))[:AGAIN]
+        before = self.log.of(few)
+        now = [answer for _, answers in self._answers(rows, [kept[name] for name in few]) for answer in answers]
+        exact = self.endpoint.answers == "predictions"
+        if not (before == now if exact else np.allclose(now, before, rtol=ROUNDING, atol=ROUNDING)):
+            raise ValueError(
+                f"endpoint={self.endpoint.endpoint} answers otherwise than when its answers were kept: the model behind"
+                f" it has changed, or it answers at random; remove {self.log.path} to ask anew"
+            )
+        self._compared = len(few)
+
+    def _answers(
+        self, rows: Shaped[np.ndarray, "records ..."], places: Sequence[int]
+    ) -> Iterator[tuple[Sequence[int], list[Any]]]:
+        """The answers about rows at some places, batch by batch, at most so many a second."""
+        for start in range(0, len(places), self.endpoint.batch):
+            batch = places[start : start + self.endpoint.batch]
+            time.sleep(max(0.0, self._next_call - time.monotonic()))
+            self._next_call = time.monotonic() + (1 / self.endpoint.rate if self.endpoint.rate is not None else 0.0)
+            yield batch, self._checked(self.asked(rows[batch]), len(batch))
+
+    def _checked(self, answers: Any, count: int) -> list[Any]:
+        """Answers as plain numbers, before any of them is kept."""
+        name, kind, width = self.endpoint.endpoint, self.endpoint.answers, self.log.width
+        try:
+            told = np.asarray(answers)
+        except ValueError:
+            told = np.empty(0)
+        depth, kinds = (1, "iu") if kind == "predictions" else (2, "fiu")
+        if told.ndim != depth or len(told) != count or told.dtype.kind not in kinds or not np.isfinite(told).all():
+            shape = f"{told.dtype} of shape {told.shape}"
+            raise ValueError(
+                f"endpoint={name} answered {count} queries with {shape}; expected finite {kind} of each, or set"
+                " answers=logits|probabilities|predictions"
+            )
+        if width is not None and told.shape[1] != width:
+            raise ValueError(
+                f"endpoint={name} scored {width} classes before and {told.shape[1]} now; it must score all classes of"
+                f" every record. If another model answers now, remove {self.log.path}"
+            )
+        plain: list[Any] = told.tolist()
+        return plain
+
+
+def _certainty(answer: Any) -> float:
+    """The highest score; of predicted classes none is more certain than another."""
+    return max(answer) if isinstance(answer, list) else 0.0
+
+
+Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
+ANSWER_BYTES = 2**26
+"""Longer answers to a batch are refused unread."""
+KEPT = "answers so far are kept, the same command goes on from there"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """An endpoint, and the way it is asked.
+
+    A URL gets `{"instances": […]}` by POST and must return `{"predictions": […]}`, one answer for each instance, as
+    TensorFlow Serving and KServe do. A function gets an array (n, …) and returns n answers.
+
+    Args:
+        endpoint: a URL, or the dotted name of a function.
+        answers: what it returns for each.
+        budget: queries at most, those of earlier calls counted; None: no limit.
+        batch: queries in one call.
+        rate: calls a second at most; None: no limit.
+        timeout: seconds until a URL must have answered.
+
+    Raises:
+        ValueError: if a setting is out of range.
+    """
+
+    endpoint: str
+    answers: Answers = "probabilities"
+    budget: int | None = None
+    batch: int = 32
+    rate: float | None = None
+    timeout: float = 30.0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.endpoint, str):
+            raise ValueError(f"endpoint={self.endpoint} is no text; give http://… or my_package.predict")
+        given = {name: getattr(self, name) for name in ("batch", "budget", "rate", "timeout")}
+        given = {name: value for name, value in given.items() if value is not None or name in ("batch", "timeout")}
+        for name, value in given.items():
+            whole = name in ("batch", "budget")
+            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
+                rule = (
+                    "count of queries; choose a whole number from 1 on"
+                    if whole
+                    else "positive number; choose such as 10"
+                )
+                raise ValueError(f"{name}={value} is no {rule}")
+
+    @property
+    def is_url(self) -> bool:
+        """Form of the endpoint: an HTTP address, rather than the dotted name of a function."""
+        return self.endpoint.startswith(("http://", "https://"))
+
+    def open(self, folder: Path) -> AuditedModel:
+        """The endpoint as an audit asks it; answers are kept in a file of this folder, one for each endpoint."""
+        name = hashlib.blake2b(f"{self.endpoint} {self.answers}".encode(), digest_size=4).hexdigest()
+        log = AnswerLog(folder / f"answers-{name}.jsonl")
+        asked = self._post if self.is_url else _function(self.endpoint)
+
+        asking = Asking(self, asked, log)
+        return AuditedModel(
+            name=f"endpoint {self.endpoint}", answers=self.answers, ask=asking.ask, inputs=numbers,
+            prepare=asking.prepare,
+        )  # fmt: skip
+
+    def _post(self, rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
+        body = json.dumps({"instances": rows.tolist()}).encode()
+        request = urllib.request.Request(self.endpoint, body, {"Content-Type": "application/json"})
+        try:
+            with urllib.request.urlopen(request, timeout=self.timeout) as response:
+                content = response.read(ANSWER_BYTES + 1)
+        except urllib.error.HTTPError as error:
+            slower = ", ask more slowly with rate=<calls a second>" if error.code == 429 else ""
+            raise ValueError(
+                f"endpoint={self.endpoint} answered HTTP {error.code} {error.reason}{slower}; {KEPT}"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            if isinstance(reason, TimeoutError):
+                reason = f"no answer in timeout={self.timeout:g} s"
+            raise ValueError(f"endpoint={self.endpoint} does not answer: {reason}; {KEPT}") from None
+        if len(content) > ANSWER_BYTES:
+            raise ValueError(
+                f"endpoint={self.endpoint} answered {len(rows)} queries with more than {ANSWER_BYTES} bytes; ask fewer"
+                f" at once with batch=<queries>. {KEPT[0].upper()}{KEPT[1:]}"
+            )
+        try:
+            answers: Sequence[Any] = json.loads(content)["predictions"]
+        except (ValueError, KeyError, TypeError, RecursionError):
+            raise ValueError(
+                f'endpoint={self.endpoint} answered no JSON {{"predictions": […]}}; put such a service before it'
+            ) from None
+        return answers
+
+
+def _function(name: str) -> Asked:
+    try:
+        made: Asked = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"endpoint={name} is no URL and no Python function ({error}); give my_package.predict"
+        ) from None
+    if not callable(made):
+        raise ValueError(f"endpoint={name} is no function; give one that takes rows, such as my_package.predict")
+
+    def ask(rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
+        try:
+            return made(rows)
+        except Exception as error:
+            kind = f"{rows.dtype} of shape {rows.shape}"
+            raise ValueError(f"endpoint={name} was given {kind} and raised {error!r}; {KEPT}") from error
+
+    return ask
