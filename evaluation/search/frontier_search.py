@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
@@ -21,6 +20,7 @@ from palisade.evaluation.search.space import Space
 from palisade.evaluation.titles import title
 from palisade.evaluation.utility import worth
 from palisade.targets.config import flat
+from palisade.targets.files import file_lock
 from palisade.targets.run import canonical
 
 if TYPE_CHECKING:
@@ -162,9 +162,7 @@ def open_study(path: Path, name: str) -> Study:
 def alone(folder: Path) -> Iterator[None]:
     """Keeps other processes from searching in the same folder; a killed one's trials are then known to be nobody's."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder} is being searched by another process; wait for it, or choose name=…") from None
+    with file_lock(folder / ".lock", wait=False) as free:
+        if not free:
+            raise ValueError(f"{folder} is being searched by another process; wait for it, or choose name=…")
         yield
