@@ -75,7 +75,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 @contextmanager
 def file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Whether this process holds the lock on a file until the block ends; that of a killed process is free again.
+    """Lock on a file until the block ends, True if this process got it; that of a killed process is free again.
 
     Args:
         path: in a folder that exists; an empty file is made.
