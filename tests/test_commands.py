@@ -98,10 +98,7 @@ def test_cached_commands_import_neither_torch_nor_lightning(swept):
         names = imported(done)
         assert "hydra.main" in names
         assert not {name for name in names if name.split(".")[0] in ("torch", "pytorch_lightning", "opacus")}
-    quick = importing("evaluate.py", "data=digits", "attack=quick", folder=swept)
-    assert quick.returncode == 0
-    assert not (imported(trained) | imported(quick)) & {"sklearn", "pandas"}
-    assert not imported(trained) & {"scipy.stats", "matplotlib"}
+    assert not imported(trained) & {"sklearn", "scipy.stats", "pandas", "matplotlib"}  # they take over a second
 
 
 def test_cached_sweep_composes_every_run_once(swept):
