@@ -1,33 +1,73 @@
-"""Membership inference attacks: pure array code that sees a `View` and nothing else."""
+"""Membership inference attacks: pure array code that sees a `View` and nothing else.
 
-from palisade.attacks.alignment import Alignment
-from palisade.attacks.augmentation_agreement import AugmentationAgreement
-from palisade.attacks.base_ratio import BASE
-from palisade.attacks.boundary import Boundary
-from palisade.attacks.calibration import Calibration
-from palisade.attacks.cascading import Cascading
-from palisade.attacks.confidence import Confidence
-from palisade.attacks.correctness import Correctness
-from palisade.attacks.entropy import Entropy
-from palisade.attacks.gradient_norm import GradientNorm
-from palisade.attacks.joint_lira import JointLiRA
-from palisade.attacks.known_members import KnownMembers
-from palisade.attacks.lira import LiRA
-from palisade.attacks.loss import LossThreshold
-from palisade.attacks.modified_entropy import ModifiedEntropy
-from palisade.attacks.negated_classifier import NegatedClassifier
-from palisade.attacks.noise_agreement import NoiseAgreement
-from palisade.attacks.parts.base import Attack
-from palisade.attacks.parts.threat import ThreatModel
-from palisade.attacks.parts.view import View
-from palisade.attacks.population import Population
-from palisade.attacks.quantile import Quantile
-from palisade.attacks.reference import Reference
-from palisade.attacks.rmia import RMIA
-from palisade.attacks.shadow_classifier import ShadowClassifier
-from palisade.attacks.trajectory import Trajectory
-from palisade.attacks.votes import Votes
-from palisade.attacks.white_box import WhiteBox
+The names below are loaded when they are first used: scikit-learn, which few attacks need, takes half a second.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from palisade.attacks.alignment import Alignment
+    from palisade.attacks.augmentation_agreement import AugmentationAgreement
+    from palisade.attacks.base_ratio import BASE
+    from palisade.attacks.boundary import Boundary
+    from palisade.attacks.calibration import Calibration
+    from palisade.attacks.cascading import Cascading
+    from palisade.attacks.confidence import Confidence
+    from palisade.attacks.correctness import Correctness
+    from palisade.attacks.entropy import Entropy
+    from palisade.attacks.gradient_norm import GradientNorm
+    from palisade.attacks.joint_lira import JointLiRA
+    from palisade.attacks.known_members import KnownMembers
+    from palisade.attacks.lira import LiRA
+    from palisade.attacks.loss import LossThreshold
+    from palisade.attacks.modified_entropy import ModifiedEntropy
+    from palisade.attacks.negated_classifier import NegatedClassifier
+    from palisade.attacks.noise_agreement import NoiseAgreement
+    from palisade.attacks.parts.base import Attack
+    from palisade.attacks.parts.threat import ThreatModel
+    from palisade.attacks.parts.view import View
+    from palisade.attacks.population import Population
+    from palisade.attacks.quantile import Quantile
+    from palisade.attacks.reference import Reference
+    from palisade.attacks.rmia import RMIA
+    from palisade.attacks.shadow_classifier import ShadowClassifier
+    from palisade.attacks.trajectory import Trajectory
+    from palisade.attacks.votes import Votes
+    from palisade.attacks.white_box import WhiteBox
+
+HOMES = {
+    "Alignment": "palisade.attacks.alignment",
+    "Attack": "palisade.attacks.parts.base",
+    "AugmentationAgreement": "palisade.attacks.augmentation_agreement",
+    "BASE": "palisade.attacks.base_ratio",
+    "Boundary": "palisade.attacks.boundary",
+    "Calibration": "palisade.attacks.calibration",
+    "Cascading": "palisade.attacks.cascading",
+    "Confidence": "palisade.attacks.confidence",
+    "Correctness": "palisade.attacks.correctness",
+    "Entropy": "palisade.attacks.entropy",
+    "GradientNorm": "palisade.attacks.gradient_norm",
+    "JointLiRA": "palisade.attacks.joint_lira",
+    "KnownMembers": "palisade.attacks.known_members",
+    "LiRA": "palisade.attacks.lira",
+    "LossThreshold": "palisade.attacks.loss",
+    "ModifiedEntropy": "palisade.attacks.modified_entropy",
+    "NegatedClassifier": "palisade.attacks.negated_classifier",
+    "NoiseAgreement": "palisade.attacks.noise_agreement",
+    "Population": "palisade.attacks.population",
+    "Quantile": "palisade.attacks.quantile",
+    "RMIA": "palisade.attacks.rmia",
+    "Reference": "palisade.attacks.reference",
+    "ShadowClassifier": "palisade.attacks.shadow_classifier",
+    "ThreatModel": "palisade.attacks.parts.threat",
+    "Trajectory": "palisade.attacks.trajectory",
+    "View": "palisade.attacks.parts.view",
+    "Votes": "palisade.attacks.votes",
+    "WhiteBox": "palisade.attacks.white_box",
+}
 
 __all__ = [
     "BASE",
@@ -59,3 +99,13 @@ __all__ = [
     "Votes",
     "WhiteBox",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in HOMES:
+        raise AttributeError(f"module 'palisade.attacks' has no attribute {name!r}")
+    return getattr(import_module(HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -6,10 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.types import HydraContext
 from omegaconf import DictConfig
 
 from palisade.commandline import SOME_FAILED, is_bad_input, one_line
@@ -57,6 +61,9 @@ class GridsSweeper(BasicSweeper):
             overrides = parser.parse_overrides([*self._parse_config(), *grid.split(), *arguments])
             jobs += self.split_arguments(overrides, None)[0]
         configs = [self.hydra_context.config_loader.load_sweep_config(self.config, job) for job in jobs]
+        if isinstance(self.launcher, BasicLauncher):  # others compose in processes of their own
+            loader = ComposedLoader(self.hydra_context.config_loader, jobs, configs)
+            self.launcher.hydra_context = HydraContext(config_loader=loader, callbacks=self.hydra_context.callbacks)
         first = configs[0]
         if first.get("plan"):
             from palisade.evaluation.plan import show_costs
@@ -72,6 +79,25 @@ class GridsSweeper(BasicSweeper):
             jobs_done = self.launcher.launch(jobs, initial_job_idx=0)
         summarize(jobs_done)
         return jobs_done
+
+
+class ComposedLoader(ConfigLoaderImpl):
+    """Configurations of a sweep's jobs, which take a tenth of a second each: composed once, handed out once.
+
+    Args:
+        loader: what composed them, and composes all others.
+        jobs: the overrides of each.
+        configs: of the jobs.
+    """
+
+    def __init__(self, loader: ConfigLoader, jobs: Sequence[Sequence[str]], configs: Sequence[DictConfig]) -> None:
+        super().__init__(loader.get_search_path())
+        self.composed = {tuple(job): config for job, config in zip(jobs, configs, strict=True)}
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """A job's composed configuration, taken from the check of the sweep where that has composed it already."""
+        ready = self.composed.pop(tuple(sweep_overrides), None)
+        return super().load_sweep_config(master_config, sweep_overrides) if ready is None else ready
 
 
 def total(configs: Sequence[DictConfig]) -> int:

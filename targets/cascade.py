@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import multiprocessing
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +20,7 @@ from palisade.data.secret import Secret
 from palisade.data.split import Membership, Split
 from palisade.targets import progress, workers
 from palisade.targets.checkpoints import discard_partly_written, weights_path
-from palisade.targets.files import replacing
+from palisade.targets.files import file_lock, replacing
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.guards.guard import Guard
 from palisade.targets.guards.guarded import Guarded
@@ -107,7 +105,7 @@ class Stage:
         """Trains what is missing in the worker processes, one after the other within such a process."""
         if not self.missing(guard, wanted):
             return
-        with self._lock():
+        with file_lock(self.folder / ".lock", wait=True):  # another process may train the same shadows
             discard_partly_written(self.folder)
             parts = chunks(self.missing(guard, wanted), config["fleet"]["at_once"])
             items = [(config, str(self.run), self.name, guard, models) for models in parts]
@@ -127,13 +125,6 @@ class Stage:
         fitted = type(guard).fit is not Guard.fit
         states = [load_file(state_path(self.folder, label(guard), k)) if fitted else {} for k in models]
         return Guarded(fleet, guard, states)
-
-    @contextmanager
-    def _lock(self) -> Iterator[None]:
-        """Waits for another process that trains the same shadows."""
-        with (self.folder / ".lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def train_shadows(config: Mapping[str, Any], run: str, name: str, guard: Guard, models: Sequence[int]) -> None:

@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Files that are there whole or not at all, and locks that keep processes out of each other's way."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ModuleNotFoundError as error:
+    raise ImportError("Palisade trains and evaluates on Linux and macOS; on Windows, install it in WSL") from error
 
 PART = ".part"
 """Beginning of the names of unfinished files; process and host follow, so that a dead writer's are known."""
@@ -72,6 +77,23 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
         ValueError: if a number is NaN or infinite.
     """
     write(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+@contextmanager
+def file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Lock on a file until the block ends, True if this process got it; that of a killed process is free again.
+
+    Args:
+        path: in a folder that exists; an empty file is made.
+        wait: for a process that holds it, instead of yielding False at once.
+    """
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
 
 
 def temporary_path(path: Path) -> Path:

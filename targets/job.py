@@ -92,7 +92,7 @@ class Job:
 
     @property
     def is_cached(self) -> bool:
-        """Whether nothing is left to do: this needs no torch."""
+        """True if nothing is left to do, which needs no torch to find out."""
         known = label(self.guard) in guards_of(self.run.folder)
         return not self.missing and not self.unfitted and self.run.is_complete() and known
 

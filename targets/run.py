@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import glob
 import hashlib
 import json
@@ -25,7 +24,7 @@ from palisade.data.split import Membership
 from palisade.targets import RESULTS_VERSION
 from palisade.targets.checkpoints import discard_partly_written, kept_epochs, weights_path
 from palisade.targets.config import SHARE
-from palisade.targets.files import replacing, write, write_json
+from palisade.targets.files import file_lock, replacing, write, write_json
 from palisade.targets.guards import Guard, NoGuard
 from palisade.targets.guards.registry import guard_folder, guards_of, registered
 from palisade.targets.run_log import FILE as LOG
@@ -262,13 +261,8 @@ class Run:
     def lock(self) -> Iterator[bool]:
         """Exclusive right of this process to work on the run; False while another one has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+        with file_lock(self.folder / LOCK, wait=False) as free:
+            yield free
 
 
 def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:

@@ -48,7 +48,12 @@ def count(workers: int | str) -> int:
                 " hydra.launcher.n_jobs"
             )
         return workers
-    return len(os.sched_getaffinity(0)) if launcher.endswith("BasicLauncher") else 1
+    return cores() if launcher.endswith("BasicLauncher") else 1
+
+
+def cores() -> int:
+    """Number of cores that this process may use; macOS knows no other than all of them."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], workers: int) -> Iterator[Result]:

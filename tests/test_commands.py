@@ -98,6 +98,24 @@ def test_cached_commands_import_neither_torch_nor_lightning(swept):
         names = imported(done)
         assert "hydra.main" in names
         assert not {name for name in names if name.split(".")[0] in ("torch", "pytorch_lightning", "opacus")}
+    assert not imported(trained) & {"sklearn", "scipy.stats", "pandas", "matplotlib"}  # they take over a second
+
+
+def test_cached_sweep_composes_every_run_once(swept):
+    code = (
+        "import sys; from hydra._internal.config_loader_impl import ConfigLoaderImpl as Loader\n"
+        "load = Loader.load_configuration\n"
+        "def loaded(self, *, config_name, overrides, **how):\n"
+        "    print('composed:', *overrides)\n"
+        "    return load(self, config_name=config_name, overrides=overrides, **how)\n"
+        "Loader.load_configuration = loaded\n"
+        "from palisade.commandline import console; console()"
+    )
+    words = [sys.executable, "-c", code, "train", "-m", "experiment=smoke"]
+    done = subprocess.run(words, cwd=swept, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    runs = [line for line in done.stdout.splitlines() if line.startswith("composed:") and "defense=" in line]
+    assert len(runs) == len(set(runs)) == 2
 
 
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])

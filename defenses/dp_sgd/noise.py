@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd.gaussian import gaussian
+from palisade.targets.workers import cores
 
 SUMMANDS = 4
 AHEAD = 300_000
@@ -107,5 +107,4 @@ class ParameterNoise:
 
 def core_is_idle() -> bool:
     """Presence of a core that this process may use and does not compute on."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return torch.get_num_threads() < allowed
+    return torch.get_num_threads() < cores()

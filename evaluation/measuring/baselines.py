@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from functools import lru_cache
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from palisade.attacks import View
 from palisade.attacks.parts.signals import centers_and_spreads
@@ -41,6 +39,9 @@ def linear_accuracy(dataset: Dataset, size: int, seed: int) -> float | None:
     drawn = np.random.default_rng(seed).permutation(split.pool)[: min(size, LINEAR_RECORDS)]
     if dataset.x.dtype.kind != "f" or not len(split.test) or len(np.unique(dataset.y[drawn])) < 2:
         return None
+    from sklearn.exceptions import ConvergenceWarning  # slow to import; flags of measured runs need none of it
+    from sklearn.linear_model import LogisticRegression
+
     model = LogisticRegression(max_iter=LINEAR_STEPS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -10,9 +10,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import rankdata
-from sklearn.decomposition import PCA
-from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.model_selection import StratifiedKFold
 
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.class_thresholds import Threshold
@@ -61,6 +58,10 @@ def blind_scores(
     Returns:
         Higher = more likely a member; NaN for what exceeds 10,000 records, drawn at random.
     """
+    from sklearn.decomposition import PCA  # slow to import; flags of measured runs need none of it
+    from sklearn.ensemble import HistGradientBoostingClassifier
+    from sklearn.model_selection import StratifiedKFold
+
     drawn = np.random.default_rng(0).permutation(len(labels))[:MOST]
     seen = np.equal.outer(labels[drawn], np.unique(labels)).astype(np.float64)
     if features is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import fcntl
 import hashlib
 import io
 import json
@@ -31,7 +30,7 @@ from palisade.evaluation.result import FPR, Result, tpr_at
 from palisade.evaluation.search.space import Space
 from palisade.evaluation.terminal import empty_table
 from palisade.targets.config import flat
-from palisade.targets.files import write
+from palisade.targets.files import file_lock, write
 from palisade.targets.guards.registry import label, make_guard
 from palisade.targets.run import Run, canonical
 
@@ -174,11 +173,9 @@ def open_study(path: Path, name: str) -> Study:
 def alone(folder: Path) -> Iterator[None]:
     """Keeps other processes from searching in the same folder; a killed one's trials are then known to be nobody's."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"{folder} is being searched by another process; wait for it, or choose name=…") from None
+    with file_lock(folder / ".lock", wait=False) as free:
+        if not free:
+            raise ValueError(f"{folder} is being searched by another process; wait for it, or choose name=…")
         yield
 
 

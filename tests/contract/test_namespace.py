@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import palisade
+import palisade.attacks
 
 ROOT = Path(__file__).parents[2]
 OWN = {
@@ -57,13 +58,17 @@ def test_a_bare_name_would_be_seen() -> None:
 
 
 def test_public_names_are_loaded_when_they_are_used() -> None:
-    code = "import sys, palisade; palisade.LiRA, palisade.tpr_at_fpr; sys.exit('torch' in sys.modules)"
+    code = (
+        "import sys, palisade, palisade.evaluation.measuring.measure, palisade.evaluation.report.writing;"
+        " palisade.LiRA, palisade.tpr_at_fpr; sys.exit(bool({'torch', 'sklearn'} & {*sys.modules}))"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
-    assert set(palisade.__all__) == set(palisade.HOMES)
-    for name in palisade.__all__:
-        assert getattr(palisade, name).__name__ == name
-    with pytest.raises(AttributeError, match="no attribute 'LIRA'"):
-        palisade.LIRA  # noqa: B018
+    for package in (palisade, palisade.attacks):
+        assert set(package.__all__) == set(package.HOMES) == set(dir(package))
+        for name in package.__all__:
+            assert getattr(package, name).__name__ == name
+        with pytest.raises(AttributeError, match="no attribute 'LIRA'"):
+            package.LIRA  # noqa: B018
 
 
 def weights(folder: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ def test_digits_are_scikit_learns():
     x = records.preprocessing(records.rows)
     assert x.shape == (1797, 1, 8, 8) and x.dtype == np.float32
     np.testing.assert_allclose(x.reshape(-1, 64), origin.data / 16, rtol=1e-6)
+    assert np.array_equal(records.rows.reshape(-1, 8, 8), origin.images) and records.rows.dtype == origin.images.dtype
     assert np.array_equal(records.labels, origin.target) and records.labels.dtype == np.int64
     assert records.classes == tuple("0123456789")
 
@@ -21,6 +22,7 @@ def test_breast_cancer_is_scaled_by_the_published_ranges():
     published = re.findall(r"\((?:mean|standard error|worst)\): +([\d.]+) +([\d.]+)", origin.DESCR)
     assert [(float(low), float(high)) for low, high in published] == list(BREAST_CANCER_RANGES)
     x = records.preprocessing(records.rows)
+    assert np.array_equal(records.rows, origin.data)
     assert -0.05 < x.min() < 0.01 and 0.99 < x.max() < 1.05  # the published ranges are rounded
     assert np.array_equal(records.labels, origin.target)
     assert records.classes == ("malignant", "benign")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -15,6 +14,7 @@ from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result, tied_at
 from palisade.evaluation.search.frontier_search import FAILED, RUN, Search, explore, objectives
 from palisade.evaluation.utility import UTILITIES
+from palisade.targets.files import file_lock
 
 Make = Callable[..., Result]
 LOSS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
@@ -128,8 +128,8 @@ def test_a_database_that_is_none_is_refused(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    with (tmp_path / ".lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with file_lock(tmp_path / ".lock", wait=False) as free:
+        assert free
         with pytest.raises(ValueError, match=r"is being searched by another process; wait for it, or choose name=…$"):
             explore(search(), tmp_path, "study", lambda _: pytest.fail("nothing is tried"))
 

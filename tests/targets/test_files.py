@@ -95,3 +95,12 @@ def test_missing_folder_is_named(tmp_path: Path):
     assert one_line(missing.value) == (
         f"{tmp_path}/none/a.txt: No such file or directory; choose another place, or mend its permissions"
     )
+
+
+def test_without_fcntl_as_on_windows_attacks_on_arrays_run_and_training_is_refused_in_one_line():
+    code = "import sys; sys.modules['fcntl'] = None; import palisade; palisade.LiRA, palisade.tpr_at_fpr"
+    without = [sys.executable, "-c"]
+    subprocess.run([*without, code], check=True)
+    refused = subprocess.run([*without, f"{code}; import palisade.targets.run"], capture_output=True, text=True)
+    assert refused.returncode == 1
+    assert refused.stderr.splitlines()[-1].startswith("ImportError: Palisade trains and evaluates on Linux and macOS")

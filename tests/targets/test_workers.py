@@ -81,9 +81,19 @@ def test_script_that_workers_cannot_import_is_named_as_the_cause(tmp_path):
     assert subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60).returncode == 0
 
 
-def test_count_is_given_or_one_per_core():
+def test_count_is_given_or_one_per_core(monkeypatch):
     assert workers.count(3) == 3
-    assert workers.count("auto") == len(os.sched_getaffinity(0))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
+    assert workers.count("auto") == 3
+
+
+def test_count_where_the_cores_of_a_process_are_unknown_as_on_macos(monkeypatch):
+    from palisade.defenses.dp_sgd.noise import core_is_idle
+
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 7)
+    assert workers.count("auto") == 7
+    assert core_is_idle()
 
 
 def test_joblib_has_processes_enough(monkeypatch):
