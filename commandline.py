@@ -78,6 +78,7 @@ def call(main: Callable[[], object]) -> NoReturn:
 
 
 def is_bad_input(error: BaseException) -> bool:
+    """True for an error that a user can mend."""
     return any(True for _ in bad_inputs(error))
 
 

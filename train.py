@@ -21,6 +21,7 @@ __all__ = ["composed", "main", "one", "train_run"]  # programs take `composed` f
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
 def main(config: DictConfig) -> dict[str, Any] | None:
+    """Trains what Hydra composed: one run, or the present one of a sweep."""
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
 

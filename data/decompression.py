@@ -53,13 +53,16 @@ class Bounded(io.RawIOBase):
         self.stream, self.name, self.compressed = stream, path.name, path.stat().st_size
 
     def readable(self) -> bool:
+        """Always true, as `io.BufferedReader` asks."""
         return True
 
     def readinto(self, buffer: Any) -> int:
+        """Fills the buffer with unpacked bytes; raises ValueError once they exceed what may be unpacked."""
         count: int = self.stream.readinto(buffer)
         check_size(self.name, self.stream.tell(), self.compressed)
         return count
 
     def close(self) -> None:
+        """Closes the packed stream too."""
         self.stream.close()
         super().close()
