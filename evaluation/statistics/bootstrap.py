@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import islice
 
 import numpy as np
@@ -12,6 +13,8 @@ from jaxtyping import Bool, Float, Int
 from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
+KEPT_DRAWS = 2**22
+"""Numbers of draws that are kept for the next measure, 32 MB."""
 AT_ONCE = 2**17
 """Weights that are worked on together: as many as a processor's caches hold."""
 
@@ -49,7 +52,24 @@ class Bootstrap:
     def weights(
         self, models: int, records: int
     ) -> Iterator[tuple[Float[np.ndarray, "models"], Float[np.ndarray, "records"]]]:
-        """Number of times that each model and each record is drawn, one pair a replicate."""
+        """Number of times that each model and each record is drawn, one pair a replicate.
+
+        Few enough of them are kept for the next measure of the same fleet.
+        """
+        if self.replicates * (models + records) > KEPT_DRAWS:
+            return self._draws(models, records)
+        if (models, records) not in self._kept:
+            self._kept.clear()
+            self._kept[models, records] = list(self._draws(models, records))
+        return iter(self._kept[models, records])
+
+    @cached_property
+    def _kept(self) -> dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]]:
+        return {}
+
+    def _draws(
+        self, models: int, records: int
+    ) -> Iterator[tuple[Float[np.ndarray, "models"], Float[np.ndarray, "records"]]]:
         rng = np.random.default_rng(self.seed)
         for _ in range(self.replicates):
             yield _draw(rng, models, self.groups), _draw(rng, records, self.persons)
