@@ -138,8 +138,8 @@ def audit(settings: dict[str, Any], method: Method) -> None:
 
 def study(settings: dict[str, Any], runs: Sequence[Run], method: Method, folder: Path) -> None:
     """Attacks runs under several settings, prints the table and writes it."""
-    from palisade.evaluation.studies.studies import FALSELY_ACCUSED, NEVER_USED, study_tables, write_study
-    from palisade.evaluation.studies.study_runs import run_study
+    from palisade.evaluation.studies.studies import FALSELY_ACCUSED, NEVER_USED, study_tables
+    from palisade.evaluation.studies.study_runs import run_study, write_study
     from palisade.evaluation.terminal import console_for, show
 
     rows = run_study(settings, runs, method)

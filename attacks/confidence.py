@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
-from palisade.attacks.parts.class_thresholds import Threshold
+from palisade.attacks.parts.thresholds import Threshold
 from palisade.attacks.parts.view import View
 
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from palisade.attacks.parts.class_thresholds import Threshold
 from palisade.attacks.parts.threat import ThreatModel
+from palisade.attacks.parts.thresholds import Threshold
 from palisade.attacks.parts.view import View
 
 

@@ -10,8 +10,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from palisade.attacks.parts.answer_features import answer_features
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.outputs import answer_features
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 

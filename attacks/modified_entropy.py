@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from palisade.attacks.parts.class_thresholds import Threshold
+from palisade.attacks.parts.thresholds import Threshold
 from palisade.attacks.parts.view import View
 
 

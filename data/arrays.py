@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from palisade.data.array_files import read_arrays
-from palisade.data.places import place
+from palisade.data.files import read_arrays
 from palisade.data.preprocessing import Scale
 from palisade.data.records import Records, name_of
 from palisade.data.rows import check_finite
+from palisade.data.settings import place
 from palisade.data.slices import Slices, check_columns
 
 KEYS = ("x", "y", "persons")

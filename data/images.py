@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from jaxtyping import Int64, UInt8
 
+from palisade.data.files import PublishedFile
 from palisade.data.preprocessing import Preprocessing, Scale
-from palisade.data.published import PublishedFile
 from palisade.data.records import Records
 from palisade.data.scattering import Scattering
 

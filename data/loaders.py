@@ -1,7 +1,9 @@
-"""Index-batched loading: a whole step is gathered with one indexing operation."""
+"""Batches of records: loaders, and the samplers that decide which records each step sees."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +12,9 @@ from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from palisade.data.samplers import Sampler, Step
+from palisade.data.arithmetic import Arithmetic
+from palisade.data.secret import Secret
+from palisade.data.units import Groups, SingleRecords, Units
 
 
 class Batch(NamedTuple):
@@ -65,3 +69,138 @@ class Gather(Dataset[Batch]):
 def training_loader(data: Gather, sampler: Sampler) -> DataLoader[Batch]:
     """A loader whose items are whole steps (a default loader makes a small fit five times slower)."""
     return DataLoader(data, sampler=sampler, batch_size=None, collate_fn=lambda batch: batch)
+
+
+Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]]
+
+
+class Sampler(ABC):
+    """Yields one step at a time: record indices (models, batch) and a mask that marks the real rows.
+
+    Models differ in size, so rows are padded; a padded row has mask False and must get zero weight.
+    What model k sees depends on (secret, k) only, never on its neighbors in the stack.
+
+    Args:
+        members: for every model of the stack, the indices of the records that it may train on.
+        models: the models' numbers in the fleet.
+        arithmetic: the public numbers of the fleet.
+    """
+
+    poisson: bool
+
+    def __init__(
+        self, members: Sequence[Int64[np.ndarray, "_"]], models: Sequence[int], arithmetic: Arithmetic, secret: Secret
+    ) -> None:
+        self.members, self.models, self.secret = members, models, secret
+        self.sampling_rate, self.public_size, self.steps = (
+            arithmetic.sampling_rate,
+            arithmetic.size,
+            arithmetic.steps,
+        )
+        self.steps_per_epoch = arithmetic.steps_per_epoch
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before every epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Step]: ...
+
+
+class Shuffling(Sampler):
+    """Cuts every model's permutation into the same number of nearly equal parts (sampling without replacement)."""
+
+    poisson = False
+
+    def __iter__(self) -> Iterator[Step]:
+        parts = [
+            np.array_split(self.secret.numpy("batches", k, self.epoch).permutation(members), self.steps_per_epoch)
+            for k, members in zip(self.models, self.members, strict=True)
+        ]
+        for step in zip(*parts, strict=True):
+            yield pad(step)
+
+
+class Poisson(Sampler):
+    """Takes every member into a step with probability q, independently: what the accountant of DP-SGD assumes.
+
+    Args:
+        persons: of every record of the data set, if persons are to be sampled and protected as a whole.
+        records_per_person: records of a person that take part in a step, at most.
+    """
+
+    poisson = True
+
+    def __init__(
+        self,
+        members: Sequence[Int64[np.ndarray, "_"]],
+        models: Sequence[int],
+        arithmetic: Arithmetic,
+        secret: Secret,
+        *,
+        persons: Int64[np.ndarray, " records"] | None = None,
+        records_per_person: int = 1,
+    ) -> None:
+        super().__init__(members, models, arithmetic, secret)
+        self.units: list[Units] = [
+            SingleRecords(records=len(records))
+            if persons is None
+            else Groups(persons[records], records_per_group=records_per_person, secret=secret, name="person")
+            for records in members
+        ]
+        self.unit, self.rows_per_unit = self.units[0].name, self.units[0].rows_per_unit
+        self.secrets = [secret for _ in models]
+
+    def rekey(self, secrets: Sequence[Secret]) -> None:
+        """Draws by other secrets from now on, one for every model."""
+        self.secrets = list(secrets)
+        for units, secret in zip(self.units, secrets, strict=True):
+            if isinstance(units, Groups):
+                units.secret = secret
+
+    def first(self, units: int, number: int) -> Step:
+        """A step of so many units of every model, at most, chosen by its secret."""
+        taken = [
+            np.sort(secret.numpy("check", k, number).permutation(len(own))[: min(units, *map(len, self.units))])
+            for k, secret, own in zip(self.models, self.secrets, self.units, strict=True)
+        ]
+        return pad([self._rows(position, chosen, 0) for position, chosen in enumerate(taken)])
+
+    def __iter__(self) -> Iterator[Step]:
+        for step in range(self.epoch * self.steps_per_epoch, (self.epoch + 1) * self.steps_per_epoch):
+            yield pad([self._draw(position, step) for position in range(len(self.models))])
+
+    def _draw(self, position: int, step: int) -> Int64[np.ndarray, "_"]:
+        model, secret, units = self.models[position], self.secrets[position], len(self.units[position])
+        taken = poisson_mask(secret, model, step, units=units, rate=self.sampling_rate)
+        return self._rows(position, np.flatnonzero(taken), step)
+
+    def _rows(self, position: int, taken: Int64[np.ndarray, "_"], step: int) -> Int64[np.ndarray, "_"]:
+        return self.members[position][self.units[position].rows(taken, self.models[position], step)]
+
+
+def poisson_mask(secret: Secret, model: int, step: int, *, units: int, rate: float) -> Bool[np.ndarray, "units"]:
+    """Units of privacy that take part in a step: each with probability q, independently, rounded down to 2^-32."""
+    return secret.bits("batches", model, step, count=units) < int(rate * 2**32)
+
+
+def pad(parts: Sequence[Int64[np.ndarray, "_"]]) -> Step:
+    """One step of several models of different size.
+
+    Args:
+        parts: for every model, the indices of its records.
+
+    Returns:
+        Indices and mask, both (models, batch), as wide as the largest part; padded rows have index 0 and mask False.
+    """
+    width = max(map(len, parts))
+    index = np.zeros((len(parts), width), dtype=np.int64)
+    mask = np.zeros((len(parts), width), dtype=bool)
+    for row, part in enumerate(parts):
+        index[row, : len(part)] = part
+        mask[row, : len(part)] = True
+    return index, mask

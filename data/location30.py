@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from palisade.data.files import PublishedFile
 from palisade.data.preprocessing import Scale
-from palisade.data.published import PublishedFile
 from palisade.data.records import Records
 
 FILE = "dataset_location.tgz"

@@ -1,4 +1,4 @@
-"""Settings as plain values: what is wrong with them whatever they are for, and the dataclasses that check the rest."""
+"""Settings: ranges, groups and paths, checked before anything is computed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeVar
 
 Made = TypeVar("Made")
@@ -84,3 +86,21 @@ def _numbers(key: str, value: Any) -> Iterator[tuple[str, int | float]]:
             yield from _numbers(key, inner)
     elif isinstance(value, int | float):
         yield key, value
+
+
+def place(key: str, value: Any) -> Path:
+    """The path that a setting names; `~` is the user's home.
+
+    Args:
+        key: of the setting, such as `data.path`.
+        value: what was given for it.
+
+    Raises:
+        ValueError: if it is no path, or the home of nobody.
+    """
+    if not isinstance(value, str | PathLike) or "\0" in str(value):
+        raise ValueError(f"{key}={value!r} is no path; give the name of a file or folder")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError:
+        raise ValueError(f"{key}={value} lies in the home of nobody here; write the path in full") from None

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from palisade.data.columns import Categorical, Columns, UnfittedColumns
-from palisade.data.decompression import BROKEN, opened
-from palisade.data.places import place
+from palisade.data.files import BROKEN, opened
 from palisade.data.records import Records, name_of
+from palisade.data.settings import place
 from palisade.data.slices import NO_WORD, Slices, check_columns
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from palisade.data.published import PublishedFile
+from palisade.data.files import PublishedFile
 from palisade.data.records import Records
 from palisade.data.tokens import Tokens
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
-from palisade.defenses.parts.composed import Composed, check_epochs
+from palisade.defenses.parts.composition import Composed, check_epochs
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from palisade.data.loaders import Batch
 from palisade.data.split import Split
-from palisade.defenses.parts.composed import Composed, check_batch
+from palisade.defenses.parts.composition import Composed, check_batch
 from palisade.defenses.parts.reference import PUBLIC, check_count, reference_as_pool
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement

@@ -8,7 +8,7 @@ from pytorch_lightning import Callback
 
 from palisade.data.split import Split
 from palisade.defenses.parts.base import Defense
-from palisade.defenses.parts.penalty import Penalty
+from palisade.defenses.parts.losses import Penalty
 from palisade.targets.fleet import Fitter
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
 from palisade.defenses.parts.base import Defense
-from palisade.defenses.parts.soft_labels import soft_labels
+from palisade.defenses.parts.losses import soft_labels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from palisade.data.split import Split
 from palisade.defenses.dp_sgd.mechanism import LIBRARIES, check_delta
 from palisade.defenses.dp_sgd.noise import NoiseSource
 from palisade.defenses.parts.base import Defense
-from palisade.defenses.parts.composed import check_batch
+from palisade.defenses.parts.composition import check_batch
 from palisade.defenses.parts.partition import Ensembles
 from palisade.defenses.parts.reference import PUBLIC, check_count, reference_as_pool
 from palisade.defenses.parts.votes import UNANSWERED, NoisyVotes, count_votes

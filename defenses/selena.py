@@ -15,10 +15,8 @@ from palisade.data.loaders import Batch
 from palisade.data.split import Split
 from palisade.defenses.dp_sgd.rules import PrivacyWarning
 from palisade.defenses.parts.base import Defense
-from palisade.defenses.parts.composed import Composed, check_batch, check_epochs
-from palisade.defenses.parts.composition import Trainings, composed
-from palisade.defenses.parts.partition import Ensembles
-from palisade.defenses.parts.split_ai import soft_labels
+from palisade.defenses.parts.composition import Composed, Trainings, check_batch, check_epochs, composed
+from palisade.defenses.parts.partition import Ensembles, soft_labels
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from palisade.data.places import place
-from palisade.data.settings import check_group, check_numbers, check_switches
+from palisade.data.settings import check_group, check_numbers, check_switches, place
 
 NEEDED = ("attack", "threat", "root", "reports", "released")
 GROUPS = ("attack", "threat", "report", "choose", "gate")

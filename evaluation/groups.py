@@ -38,7 +38,7 @@ class Group:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Groups:
+class RunGroups:
     """The parts of a run's records, those that leak most first.
 
     Args:
@@ -54,7 +54,7 @@ class Groups:
     count: int
 
 
-def groups(comparison: Comparison) -> list[Groups]:
+def groups(comparison: Comparison) -> list[RunGroups]:
     """The parts of the undefended run and of the best protected ones."""
     told = []
     for _, result, _ in comparison.highlights:
@@ -62,7 +62,7 @@ def groups(comparison: Comparison) -> list[Groups]:
         if names and result.attacks:
             parts = _by_leakage(result, list(names))
             shown = [_group(result, name) for name in parts[:MOST]]
-            told.append(Groups(title=title(result), attack=result.strongest, shown=shown, count=len(parts)))
+            told.append(RunGroups(title=title(result), attack=result.strongest, shown=shown, count=len(parts)))
     return told
 
 

@@ -38,7 +38,7 @@ SELECTED = (
 )
 
 
-class Verdict(NamedTuple):
+class LimitVerdict(NamedTuple):
     """The verdict on a run and a limit.
 
     Args:
@@ -127,7 +127,7 @@ class Limit:
         luck = "" if row is None or result.excludes_guessing(row) else f"; guessing finds {guessing_text(result, row)}"
         return tpr_text(row) + luck
 
-    def verdict(self, result: Result, comparison: Comparison) -> Verdict:
+    def verdict(self, result: Result, comparison: Comparison) -> LimitVerdict:
         """The verdict on a run, with the reason if it is not known to keep the limit.
 
         Args:
@@ -135,35 +135,35 @@ class Limit:
             comparison: of all runs that are judged together.
         """
         if result.run in comparison.refuted:
-            return Verdict(EXCEEDED, "its claim is refuted")
+            return LimitVerdict(EXCEEDED, "its claim is refuted")
         if not result.attacks:
-            return Verdict(EXCEEDED, "every attack was skipped, so nothing was measured")
+            return LimitVerdict(EXCEEDED, "every attack was skipped, so nothing was measured")
         row = self.highest(result)
         if row is None:
-            return Verdict(
+            return LimitVerdict(
                 EXCEEDED,
                 f"{100 * self.at:g} % FPR cannot be resolved: it takes {1 / self.at:.0f} non-members a model, that is"
                 " more records",
             )
         if result.guessing_level(row) >= self.most:
-            return Verdict(
+            return LimitVerdict(
                 EXCEEDED,
                 f"guessing finds {guessing_text(result, row)} of so few non-members, so that no run can be known to"
                 " keep this limit: it takes a larger one, or more records",
             )
         if (leaky := self._leaky(result)) is not None:
-            return Verdict(EXCEEDED, leaky)
+            return LimitVerdict(EXCEEDED, leaky)
         if result.models < FEWEST and self.most < 1:
             known = (row.low or 0.0) > self.most
             few = f"{tpr_text(row)}, but models={result.models} do not tell how much models differ; train at least"
-            return Verdict(EXCEEDED if known else UNDECIDED, f"{few} {FEWEST}, better fleet.models={ENOUGH}")
+            return LimitVerdict(EXCEEDED if known else UNDECIDED, f"{few} {FEWEST}, better fleet.models={ENOUGH}")
         if upper(row) > self.most:
             may = f"{tpr_text(row)} may be more"
             if result.models >= ENOUGH or (row.low or 0.0) > self.most:
-                return Verdict(EXCEEDED, may)
-            return Verdict(UNDECIDED, f"{may}; more models tell, fleet.models={ENOUGH}")
+                return LimitVerdict(EXCEEDED, may)
+            return LimitVerdict(UNDECIDED, f"{may}; more models tell, fleet.models={ENOUGH}")
         understated = _understated(result, row, comparison)
-        return Verdict(KEPT) if understated is None else Verdict(EXCEEDED, understated)
+        return LimitVerdict(KEPT) if understated is None else LimitVerdict(EXCEEDED, understated)
 
     def _leaky(self, result: Result) -> str | None:
         """That one model alone leaks more than the limit, beyond what its records explain: a mean would hide it."""

@@ -19,11 +19,10 @@ from palisade.data.draws import Draws
 from palisade.data.loaders import Gather, training_loader
 from palisade.data.secret import Secret
 from palisade.data.split import Split
-from palisade.targets import notices
-from palisade.targets.checkpoints import checkpoint_epochs
-from palisade.targets.module import Target
+from palisade.targets import progress
+from palisade.targets.checkpoints import Snapshots, checkpoint_epochs
+from palisade.targets.networks import Target
 from palisade.targets.recipe import Recipe
-from palisade.targets.snapshots import Snapshots
 from palisade.targets.stacks import stack, unstack
 from palisade.targets.tracking import Tracker
 
@@ -203,7 +202,7 @@ class Fitter:
                 return Fleet(self.initial_network(models[0]), weights()).predict(x)
 
             following.append(self.tracker.follow(models, predict, members, self.dataset))
-        with torch.random.fork_rng(), notices.of_libraries(self.verbose):
+        with torch.random.fork_rng(), progress.of_libraries(self.verbose):
             torch.set_rng_state(self.secret.torch("training", models[0]).get_state())
             trainer = pl.Trainer(
                 max_epochs=self.recipe.epochs,

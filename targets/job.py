@@ -24,9 +24,9 @@ from palisade.targets.guards.registry import (
     registered,
     unfitted,
 )
+from palisade.targets.progress import RunLog
 from palisade.targets.recipe import FleetSettings, Recipe
 from palisade.targets.run import Run
-from palisade.targets.run_log import RunLog
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,15 +1,21 @@
-"""One progress line for a whole sweep: every finished model appends to a file, the line follows it."""
+"""Progress of runs: lines, notices and the log that each run keeps."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
 import time
-from contextlib import suppress
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+from palisade.targets import versions
 from palisade.targets.files import remove_stale, temporary_path
 
 VARIABLE = "PALISADE_PROGRESS"
@@ -117,3 +123,89 @@ class Progress:
 def _clock(seconds: float) -> str:
     minutes, seconds = divmod(int(seconds), 60)
     return f"{minutes}:{seconds:02d}"
+
+
+NOTHING_TO_ACT_ON = (
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    r"GPU available but not used",  # fleets are trained on the CPU
+    r"The '\w+' does not have many workers",  # records are in memory already
+    r"The number of training batches \(\d+\) is smaller than the logging interval",  # epochs are logged, not steps
+)
+"""Beginnings of messages that no user can act on, as regular expressions."""
+LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning")
+
+
+@contextmanager
+def of_libraries(verbose: bool) -> Iterator[None]:
+    """Leaves out what Lightning, Opacus and torch tell that no user can act on; with `verbose` all of it is told."""
+    for name in LIGHTNING:
+        logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
+    with warnings.catch_warnings():
+        if not verbose:
+            for message in NOTHING_TO_ACT_ON:
+                warnings.filterwarnings("ignore", message)
+        yield
+
+
+@contextmanager
+def in_one_line(also: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+    """Warnings are told in one line of words, without the place in the code that they come from.
+
+    Args:
+        also: gets every line, such as the log of a run.
+    """
+
+    def tell(message: Warning | str, *place: object, **more: object) -> None:
+        line = f"warning: {' '.join(str(message).split())}"
+        say(line)
+        also(line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = tell
+        yield
+
+
+FILE = "train.log"
+LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunLog:
+    """Lines with their time in `train.log` of a run; several processes may write it. It holds no settings, no secret
+    and nothing about a record.
+
+    Args:
+        folder: of the run.
+        verbose: whether the lines are shown in the terminal, too.
+    """
+
+    folder: Path
+    verbose: bool = False
+
+    def add(self, line: str) -> None:
+        """Adds a line; a log that cannot be written stops nothing."""
+        if self.verbose:
+            print(f"{self.folder.name}: {line}", file=sys.stderr, flush=True)
+        self._append(line)
+
+    def start(self, wanted: int, missing: int) -> None:
+        """Says how much is to be done, and by what.
+
+        Args:
+            wanted: number of models of the run.
+            missing: how many of them are to be trained.
+        """
+        software = ", ".join(f"{name} {version}" for name, version in versions(LIBRARIES).items())
+        self.add(f"{missing} of {wanted} models to train; {software}")
+
+    @contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Adds how long the block took, once it ended well, and what was warned of in it."""
+        started = time.monotonic()
+        with in_one_line(also=self._append):
+            yield
+        self.add(f"{what} in {time.monotonic() - started:.1f} s")
+
+    def _append(self, line: str) -> None:
+        with suppress(OSError), (self.folder / FILE).open("a", encoding="utf-8") as file:
+            file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")

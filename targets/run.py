@@ -27,7 +27,7 @@ from palisade.targets.config import SHARE
 from palisade.targets.files import file_lock, replacing, write, write_json
 from palisade.targets.guards import Guard, NoGuard
 from palisade.targets.guards.registry import guard_folder, guards_of, registered
-from palisade.targets.run_log import FILE as LOG
+from palisade.targets.progress import FILE as LOG
 from palisade.targets.statement import Statement
 
 IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")

@@ -24,8 +24,8 @@ from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.named import make_defense
 from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.networks import MLP
+from palisade.targets.progress import RunLog
 from palisade.targets.recipe import Recipe, stages, trainers
-from palisade.targets.run_log import RunLog
 from palisade.targets.statement import Statement
 from palisade.targets.tracking import Tracker
 

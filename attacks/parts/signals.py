@@ -1,4 +1,4 @@
-"""Signals of one query about a record, from logits or from probabilities, in float64."""
+"""Signals of answers: confidence, log-odds and entropies."""
 
 from __future__ import annotations
 

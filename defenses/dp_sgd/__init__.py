@@ -50,8 +50,8 @@ A step is counted when its noised mean is written, used or not, over all trainin
     callback.py DPSGD.on_save_checkpoint → test_step.py test_a_checkpoint_between_write_and_step_is_refused
 
 Batches and noise are independent of the records and of all other fits: a key for every fit, a stream for every step:
-    keys.py identities → test_keys.py test_another_fit_has_other_noise
-    keys.py fit_secret → test_keys.py test_batches_follow_the_fits_own_key_too
+    noise.py identities → test_keys.py test_another_fit_has_other_noise
+    noise.py fit_secret → test_keys.py test_batches_follow_the_fits_own_key_too
     noise.py NoiseSource → test_noise.py test_noise_is_a_function_of_secret_model_and_step
 
 ε is an upper bound for T such steps:

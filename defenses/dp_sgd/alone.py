@@ -11,11 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from palisade.data.secret import Secret
-from palisade.defenses.dp_sgd.batches import leaves, map_tensors
 from palisade.defenses.dp_sgd.clipping import Flat
 from palisade.defenses.dp_sgd.engine import full_precision
 from palisade.defenses.dp_sgd.gradients import ClippedSum
-from palisade.defenses.dp_sgd.records import Records, digest
+from palisade.defenses.dp_sgd.microbatches import leaves, map_tensors
+from palisade.defenses.dp_sgd.records import FitRecords, digest
 from palisade.defenses.dp_sgd.rehearsal import Rehearsal, StepFailed, random_state, seed_all
 
 ELEMENTS = 2**24
@@ -47,7 +47,7 @@ class Alone(ClippedSum):
         clipping: Flat | None,
         *,
         rehearsal: Rehearsal,
-        records: Records,
+        records: FitRecords,
         secret: Secret,
         model: int,
     ) -> None:

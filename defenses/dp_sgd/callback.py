@@ -18,11 +18,9 @@ from palisade.defenses.dp_sgd.accounting import History
 from palisade.defenses.dp_sgd.checks import Pace
 from palisade.defenses.dp_sgd.choice import Choice, Chooser
 from palisade.defenses.dp_sgd.fit import PrivateFit
-from palisade.defenses.dp_sgd.group_norm import replace_batch_norms
-from palisade.defenses.dp_sgd.keys import fit_secret, identities
 from palisade.defenses.dp_sgd.mechanism import Mechanism, plan
-from palisade.defenses.dp_sgd.mixing import refuse_mixing_layers
-from palisade.defenses.dp_sgd.noise import core_is_idle
+from palisade.defenses.dp_sgd.mixing import refuse_mixing_layers, replace_batch_norms
+from palisade.defenses.dp_sgd.noise import core_is_idle, fit_secret, identities
 from palisade.defenses.dp_sgd.rules import PrivacyWarning
 from palisade.defenses.dp_sgd.sampling import PoissonSource, Sampling, batch_transfer, poisson_loader
 from palisade.defenses.dp_sgd.step import PrivateStep

@@ -16,10 +16,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palisade.data.secret import Secret
-from palisade.defenses.dp_sgd.batches import map_tensors
 from palisade.defenses.dp_sgd.engine import Engine, Notes
 from palisade.defenses.dp_sgd.mechanism import Mechanism
-from palisade.defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.microbatches import map_tensors
+from palisade.defenses.dp_sgd.records import FitRecords
 from palisade.defenses.dp_sgd.rehearsal import SEED, Rehearsal
 
 RECORD_TOLERANCE = 1e-5
@@ -37,7 +37,7 @@ JITTER = 0.05
 
 
 @dataclass(frozen=True)
-class Compared:
+class ComparedGradients:
     """Outcome of one comparison.
 
     Args:
@@ -84,7 +84,7 @@ class Checks:
     def __init__(
         self,
         rehearsal: Rehearsal,
-        records: Records,
+        records: FitRecords,
         mechanism: Mechanism,
         *,
         bounds: Callable[[], Sequence[float]],
@@ -94,7 +94,7 @@ class Checks:
         self.rehearsal, self.records, self.mechanism, self.bounds = rehearsal, records, mechanism, bounds
         self.divisor, self.models = divisor, models
 
-    def compare(self, engine: Engine, step: Any, columns: Sequence[int], *, index: int = 0) -> Compared:
+    def compare(self, engine: Engine, step: Any, columns: Sequence[int], *, index: int = 0) -> ComparedGradients:
         """Every unit in some columns of a step, in company and alone.
 
         Args:
@@ -112,7 +112,7 @@ class Checks:
             if self.rehearsal.drew:
                 each = [float(self._pass(engine, self.records.some(step, [column]), index)[0]) for column in columns]
                 losses = (float(loss), each) if len(columns) == self.records.units(step) >= ENOUGH else None
-                return Compared(self._among_others(engine, step, columns, company, index), losses, random=True)
+                return ComparedGradients(self._among_others(engine, step, columns, company, index), losses, random=True)
             return self._to_alone(engine, step, columns, company, loss, index)
 
     def step_alike(self, engine: Engine, step: Any, company: Notes, column: int, *, units: int, index: int) -> bool:
@@ -207,7 +207,7 @@ class Checks:
 
     def _to_alone(
         self, engine: Engine, step: Any, columns: Sequence[int], company: Notes, loss: Tensor, index: int
-    ) -> Compared:
+    ) -> ComparedGradients:
         units = self.records.units(step)
         norms = _norms(company, self._scale(units))
         losses, alone, alike = [], [], True
@@ -231,7 +231,7 @@ class Checks:
         if sum(each.clipped_at_most for each in differences) > tolerance:  # what they are off by may cancel
             alike = alike and _norm_of_sum(differences) <= tolerance
         alike = alike and all(each.alike for each in differences)
-        return Compared(alike, (float(loss), losses) if len(columns) == units else None)
+        return ComparedGradients(alike, (float(loss), losses) if len(columns) == units else None)
 
     def _among_others(self, engine: Engine, step: Any, columns: Sequence[int], company: Notes, index: int) -> bool:
         """Every other row with another record in it, then the rows between."""

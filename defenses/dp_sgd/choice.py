@@ -11,13 +11,13 @@ from torch import nn
 
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd.alone import Alone, Functional
-from palisade.defenses.dp_sgd.checks import MANY, Checks, Compared
+from palisade.defenses.dp_sgd.checks import MANY, Checks, ComparedGradients
 from palisade.defenses.dp_sgd.clipping import CLIPPINGS, Flat
 from palisade.defenses.dp_sgd.diversity import CANDIDATES, diverse
 from palisade.defenses.dp_sgd.engine import Engine, LayerError
 from palisade.defenses.dp_sgd.gradients import ClippedSum
 from palisade.defenses.dp_sgd.mechanism import Mechanism
-from palisade.defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.records import FitRecords
 from palisade.defenses.dp_sgd.rehearsal import Rehearsal, StepFailed
 
 FUNCTIONAL_PARAMETERS = 2_000_000
@@ -81,7 +81,7 @@ class Chooser:
         wanted: str,
         *,
         rehearsal: Rehearsal,
-        records: Records,
+        records: FitRecords,
         checks: Checks,
         clipping: Flat,
         secrets: Sequence[Secret],
@@ -100,7 +100,7 @@ class Chooser:
         module: pl.LightningModule,
         wanted: str,
         *,
-        records: Records,
+        records: FitRecords,
         mechanism: Mechanism,
         secrets: Sequence[Secret],
         models: Sequence[int],
@@ -226,7 +226,7 @@ class Chooser:
         self._check_coupled(step, columns, compared)
         return Choice("alone", "a layer mixes records: their gradients differ in company although their losses do not")
 
-    def _check_coupled(self, step: Any, columns: Sequence[int], compared: Compared) -> None:
+    def _check_coupled(self, step: Any, columns: Sequence[int], compared: ComparedGradients) -> None:
         """Raises ValueError where not a layer but the loss is what couples records."""
         if compared.losses is None or compared.random:  # or too many records to tell
             raise ValueError(COUPLED.format(how=BY_GRADIENTS))

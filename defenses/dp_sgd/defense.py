@@ -12,8 +12,7 @@ from pytorch_lightning import Callback
 from torch import Tensor, nn
 
 from palisade.data.draws import Draws
-from palisade.data.loaders import Batch
-from palisade.data.samplers import Poisson
+from palisade.data.loaders import Batch, Poisson
 from palisade.data.split import Split
 from palisade.defenses.dp_sgd.bases import check_base, check_callbacks
 from palisade.defenses.dp_sgd.callback import DPSGD

@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float64, Int64
 from torch import Tensor
 
-from palisade.defenses.dp_sgd.batches import leaves
-from palisade.defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.microbatches import leaves
+from palisade.defenses.dp_sgd.records import FitRecords
 
 CANDIDATES = 2048
 """Units that are looked at, at most."""
@@ -19,7 +19,7 @@ AT_ONCE = 64
 """Of these, how many are in memory at the same time."""
 
 
-def diverse(records: Records, step: Any, limit: int, dimensions: int) -> list[int]:
+def diverse(records: FitRecords, step: Any, limit: int, dimensions: int) -> list[int]:
     """Numbers of the units of a step, at most `limit`, that stand for all: half of them at random, then the rarest.
 
     Args:

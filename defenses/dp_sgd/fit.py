@@ -9,9 +9,8 @@ from typing import Any
 import pytorch_lightning as pl
 
 from palisade.defenses.dp_sgd.alone import Alone, RecordByRecord
-from palisade.defenses.dp_sgd.batches import batch_shape
 from palisade.defenses.dp_sgd.engine import Engine, LayerError, replace_attribute
-from palisade.defenses.dp_sgd.physical import PhysicalBatches
+from palisade.defenses.dp_sgd.microbatches import PhysicalBatches, batch_shape
 from palisade.defenses.dp_sgd.step import PrivateStep
 from palisade.defenses.dp_sgd.watch import Watch
 

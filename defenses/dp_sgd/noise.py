@@ -1,7 +1,10 @@
-"""The source of noise: a cryptographic stream, by counters, and one draw for all parameters of a model."""
+"""Noise: keys per fit, and Gaussian draws that are added where the sum is written."""
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,11 +12,127 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from jaxtyping import Float32
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from palisade.data.secret import Secret
-from palisade.defenses.dp_sgd.gaussian import gaussian
+from palisade.data.secret import BYTES, Secret, Stream
+from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.targets.workers import cores
+
+
+def identities(
+    module: nn.Module,
+    optimizer: Optimizer,
+    mechanism: Mechanism,
+    *,
+    purpose: str,
+    models: Sequence[int],
+    transposed: Collection[Tensor] = (),
+) -> list[str]:
+    """Identity of a fit among others under one secret, one text for every model; nothing in it is private.
+
+    Two fits with one noise stream would let whoever holds both models take the noise off. The number of steps is left
+    out, so that a fit can be continued, and so are the records, since the streams of neighboring data sets must be
+    equal for tests: two data sets under one given secret are named in the statement instead.
+
+    Args:
+        module: before its first step.
+        optimizer: the user's.
+        mechanism: has σ, C, q, N and the kind of clipping.
+        purpose: "fit", or the run or release that the models belong to.
+        models: their numbers; several are a stack.
+        transposed: parameters of a stack with their last two axes the other way round than in a single model.
+    """
+    settings = sorted((name, repr(value)) for name, value in optimizer.defaults.items())
+    numbers = [mechanism.noise_multiplier, mechanism.max_grad_norm, mechanism.sampling_rate, mechanism.public_size]
+    kind = f"{type(module).__module__}.{type(module).__qualname__}"
+    texts = []
+    for position, model in enumerate(models):
+        weights = hashlib.sha256()
+        for name, parameter in module.named_parameters():
+            if not parameter.requires_grad:
+                continue
+            value = parameter.detach()
+            if len(models) > 1:
+                value = value[position].mT if parameter in transposed else value[position]
+            weights.update(name.encode())
+            weights.update(value.double().cpu().contiguous().numpy().tobytes())
+        texts.append(
+            json.dumps(
+                [
+                    kind,
+                    type(optimizer).__qualname__,
+                    settings,
+                    *numbers,
+                    mechanism.clipping,
+                    purpose,
+                    model,
+                    weights.hexdigest(),
+                ]
+            )
+        )
+    return [hashlib.sha256(text.encode()).hexdigest() for text in texts]
+
+
+def fit_secret(secret: Secret, identity: str) -> Secret:
+    """The secret of one model's fit, by HMAC of what tells it from others."""
+    return Secret(bytes.fromhex(secret.seal(identity.encode()))[:BYTES], given=secret.given)
+
+
+BLOCK = 2**16
+"""Numbers that are made at a time: few enough that they stay in the cache."""
+
+
+def gaussian(
+    draw: Stream, out: Float32[np.ndarray, "count"], *, scale: float, summands: int = 1
+) -> Float32[np.ndarray, "count"]:
+    """Fills `out` with independent N(0, scale²): sums of Box–Muller transforms.
+
+    Noise protects as far as nobody can predict it, so it is made from a cryptographic stream. Uniforms of 31 bits
+    cut the tails of a summand at 6.7 standard deviations; PyTorch's own `normal_` in float32 cuts them at 5.8.
+
+    Four summands are the mitigation of Opacus's secure mode (Holohan & Braghin 2021, "Secure Random Sampling in
+    Differential Privacy", section 5.1). Which floating-point numbers one transform can reach is known, and may tell
+    what the noise was added to (Mironov 2012, "On Significance of the Least Significant Bits for Differential
+    Privacy"; Jin et al. 2022, "Are We There Yet? Timing and Floating-Point Attacks on Differential Privacy Systems");
+    the sums of four lie closer and are harder to list. That makes an attack costlier and proves nothing: it leaves
+    the rounding of the addition itself (Haney et al. 2022, "Precision-based attacks and interval refining"), the
+    sensitivity that rounding raises above C (Casacuberta et al. 2022, "Widespread Underestimation of Sensitivity in
+    Differentially Private Libraries and How to Fix It") and the time that a step takes.
+
+    Args:
+        draw: overwrites arrays with uniform and independent words.
+        out: overwritten; of even length, since normal numbers come in pairs.
+        scale: standard deviation > 0.
+        summands: how many normal numbers each of these is the sum of, divided by its root.
+    """
+    spare = np.empty(min(BLOCK, len(out)), dtype=np.float32)
+    for start in range(0, len(out), BLOCK):
+        block = out[start : start + BLOCK]
+        _box_muller(draw, block, variance=scale**2 / summands)
+        for _ in range(1, summands):
+            block += _box_muller(draw, spare[: len(block)], variance=scale**2 / summands)
+    return out
+
+
+def _box_muller(draw: Stream, values: Float32[np.ndarray, "count"], variance: float) -> Float32[np.ndarray, "count"]:
+    """Overwrites `values` with independent N(0, variance)."""
+    draw(values.view(np.uint32))
+    values[:] = values.view(np.int32)  # uniform between ±2^31; signed integers convert faster
+    radius, angle = values[: len(values) // 2], values[len(values) // 2 :]
+    radius *= np.float32(2.0**-31)
+    radius *= radius
+    radius += np.float32(2.0**-64)  # so that the logarithm is finite
+    np.log(radius, out=radius)
+    radius *= np.float32(-variance)  # −2 ln u = −ln u²
+    np.sqrt(radius, out=radius)
+    angle *= np.float32(math.pi * 2.0**-31)
+    cosine = np.cos(angle)
+    np.sin(angle, out=angle)
+    angle *= radius
+    radius *= cosine
+    return values
+
 
 SUMMANDS = 4
 AHEAD = 300_000

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palisade.defenses.dp_sgd.batches import batch_shape, content, leaves, part
+from palisade.defenses.dp_sgd.microbatches import batch_shape, content, leaves, part
 
 WHOLE_STEPS = 16
 """Steps of a foreign sampler that the records for a first look are taken from, at most."""
@@ -54,7 +54,7 @@ class Drawn:
             yield step
 
 
-class Records:
+class FitRecords:
     """Makes batches of some units of privacy as the loader makes whole steps.
 
     A step is what the sampler yields: indices, those of one unit side by side; indices and mask of every model of a

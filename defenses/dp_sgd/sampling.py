@@ -15,11 +15,11 @@ from pytorch_lightning.trainer.connectors.data_connector import _DataLoaderSourc
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.utils import data
 
-from palisade.data.samplers import Poisson, poisson_mask
+from palisade.data.loaders import Poisson, poisson_mask
 from palisade.data.secret import Secret
 from palisade.data.units import Groups, Units
-from palisade.defenses.dp_sgd.batches import part
-from palisade.defenses.dp_sgd.records import Drawn, Records, foreign_steps, names_records
+from palisade.defenses.dp_sgd.microbatches import part
+from palisade.defenses.dp_sgd.records import Drawn, FitRecords, foreign_steps, names_records
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +47,7 @@ class Sampling:
     records_there: int | None = field(default=None, compare=False)
     steps: int | None = None
     models: tuple[int, ...] | None = None
-    records: Records | None = field(default=None, compare=False)
+    records: FitRecords | None = field(default=None, compare=False)
     rekey: Callable[[Sequence[Secret]], object] | None = field(default=None, compare=False)
 
 
@@ -113,7 +113,7 @@ class PoissonSteps(data.DistributedSampler[list[int]]):
         return self.units.rows(np.sort(order[:units]), self.model, 0).tolist()
 
 
-class Gather(data.Dataset[Any]):
+class PoissonGather(data.Dataset[Any]):
     """Turns a step's indices into a batch, with the loader's own collate function.
 
     Args:
@@ -250,7 +250,7 @@ def poisson_loader(
         rank=rank,
         world_size=world_size,
     )
-    gather = Gather(loader)
+    gather = PoissonGather(loader)
     sampling = Sampling(
         rate=steps.rate,
         public_size=size,
@@ -258,7 +258,7 @@ def poisson_loader(
         unit=made.name,
         rows_per_unit=made.rows_per_unit,
         augmentations=made.augmentations,
-        records=Records(
+        records=FitRecords(
             gather.__getitem__,
             transfer=transfer,
             rows_per_unit=made.rows_per_unit,
@@ -305,7 +305,7 @@ def _foreign(loader: data.DataLoader[Any], transfer: Callable[[Any], Any]) -> tu
             records.rows(step)  # raises where it names nobody
         return [int(index) for step in steps for index in step][: units * rows_per_unit]
 
-    records = Records(
+    records = FitRecords(
         lambda step: loader.collate_fn(loader.dataset[step]),
         transfer=transfer,
         rows_per_unit=rows_per_unit,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import data
 from torchmetrics import Metric, MetricCollection
 
-from palisade.defenses.dp_sgd.batches import content
+from palisade.defenses.dp_sgd.microbatches import content
 
 REPLACED = ("training_step", "forward", "log", "log_dict", "manual_backward", "optimizers", "lr_schedulers")
 """Attributes that this package puts on an instance for a while."""

@@ -11,12 +11,12 @@ import pytorch_lightning as pl
 import torch
 
 from palisade.defenses.dp_sgd.alone import Alone
-from palisade.defenses.dp_sgd.batches import leaves
 from palisade.defenses.dp_sgd.checks import FEW, MANY, Pace, chosen
 from palisade.defenses.dp_sgd.choice import CHAINED, NOT_COMPARED, Chooser
 from palisade.defenses.dp_sgd.engine import Engine, LayerError
 from palisade.defenses.dp_sgd.gradients import ClippedSum
-from palisade.defenses.dp_sgd.records import Records, digest
+from palisade.defenses.dp_sgd.microbatches import leaves
+from palisade.defenses.dp_sgd.records import FitRecords, digest
 from palisade.defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed, kept_random, random_state
 from palisade.defenses.dp_sgd.state import ModuleState, attributes_sign, differing
 
@@ -53,7 +53,7 @@ class StateWatch:
         clipped: computes the gradients.
     """
 
-    def __init__(self, rehearsal: Rehearsal, records: Records, clipped: ClippedSum) -> None:
+    def __init__(self, rehearsal: Rehearsal, records: FitRecords, clipped: ClippedSum) -> None:
         self.rehearsal, self.records, self.clipped = rehearsal, records, clipped
         self.state: ModuleState = rehearsal.state
         self.settled: set[str] = set()
@@ -243,7 +243,7 @@ class Watch:
         self._callbacks: dict[pl.Callback, Any] = {}
         self._remembering: list[pl.Callback] = []
 
-    def follow(self, records: Records) -> None:
+    def follow(self, records: FitRecords) -> None:
         """Another loader's records from now on."""
         for user in (self, self.chooser, self.checks, self.state, self.clipped):
             if hasattr(user, "records"):

@@ -13,8 +13,7 @@ from pytorch_lightning import Callback
 from torch import Tensor, nn
 
 from palisade.data.draws import Draws
-from palisade.data.loaders import Batch
-from palisade.data.samplers import Sampler, Shuffling
+from palisade.data.loaders import Batch, Sampler, Shuffling
 from palisade.data.split import Split
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from palisade.attacks import Attack, View
-from palisade.attacks.parts.shadow_thresholds import shadow_thresholds
+from palisade.attacks.parts.thresholds import shadow_thresholds
 from palisade.evaluation.result import (
     AUC,
     FPRS,

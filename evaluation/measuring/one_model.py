@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import rankdata
 
 from palisade.attacks import Attack, View
-from palisade.attacks.parts.class_thresholds import Threshold
+from palisade.attacks.parts.thresholds import Threshold
 from palisade.evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
 from palisade.evaluation.result import AUC, FPRS, MOSTLY_UNSCORED, Measured, Row, tnr_at, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics

@@ -33,7 +33,7 @@ LIBRARIES = ("numpy", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class PageTable:
     """A table of the page.
 
     Args:
@@ -79,7 +79,7 @@ class Page:
     figure_heading: str
     figure_label: str
     caption: str
-    tables: Sequence[Table]
+    tables: Sequence[PageTable]
     flags: Sequence[Flag]
     skipped: Mapping[str, str]
     rows: Sequence[Mapping[str, Any]]

@@ -14,7 +14,7 @@ from palisade.evaluation.guessing import compare_with_guessing
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.measuring.one_model import BLIND, Audited
 from palisade.evaluation.record_test import AskedRecords
-from palisade.evaluation.report.audit_page import Page, Table, audit_roc, p_value_curve
+from palisade.evaluation.report.audit_page import Page, PageTable, audit_roc, p_value_curve
 from palisade.evaluation.result import AUC, FPRS, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
 
@@ -97,7 +97,7 @@ def content(result: Audited) -> dict[str, Any]:
     }
 
 
-def _tables(result: Audited) -> list[Table]:
+def _tables(result: Audited) -> list[PageTable]:
     rates = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in FPRS))
     attacks = [(name, result.needs[name], *_cells(result, name)) for name in result.attacks]
     blind = "records and true label" if result.features else "true label"
@@ -115,7 +115,7 @@ def _tables(result: Audited) -> list[Table]:
             " each class that was learnt on the shadow model; correctness needs none."
         )
     tables = [
-        Table(
+        PageTable(
             heading="Every attack",
             caption=caption,
             columns=("attack", "needs", *headings),
@@ -133,10 +133,12 @@ def _tables(result: Audited) -> list[Table]:
         if lines:
             caption = f"{result.strongest} on the records of one class: a mean over all hides a class that is exposed."
             columns = ("class", *rates, "members / non-members")
-            tables.append(Table(heading="By class", caption=caption, columns=columns, numeric=columns[1:], lines=lines))
+            tables.append(
+                PageTable(heading="By class", caption=caption, columns=columns, numeric=columns[1:], lines=lines)
+            )
         priors = [row for row in result.rows if row.attack == result.strongest and row.metric.startswith("ppv@")]
         tables.append(
-            Table(
+            PageTable(
                 heading="What an accusation is worth",
                 caption=f"Share of those called members by {result.strongest} at 1 % FPR who are, by how many of all"
                 " whom an attacker suspects are members.",
@@ -154,7 +156,7 @@ def _tables(result: Audited) -> list[Table]:
     ]
     caption = "The gap is what anybody sees who asks for predicted labels alone."
     tables.append(
-        Table(
+        PageTable(
             heading="Accuracy",
             caption=caption,
             columns=("records", "accuracy"),
@@ -217,7 +219,7 @@ def asked_page(found: AskedRecords, what: str, command: str) -> Page:
         " expected if none was used.",
         caption="The further the line rises above the dotted one on the left, the more records look used.",
         tables=[
-            Table(
+            PageTable(
                 heading="Record by record",
                 caption=f"The {len(lines)} smallest of {len(rows):,} p-values; row 0 is the first of the file."
                 f" Named: Benjamini–Hochberg at most {found.alpha:g}. Score: {found.attack} ({found.needs}).",

@@ -13,7 +13,7 @@ TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grant:
+class GrantedAccess:
     """One thing that attackers may or may not use.
 
     Args:
@@ -52,17 +52,19 @@ def game(result: Result) -> list[str]:
     ]
 
 
-def grants(results: Sequence[Result]) -> list[Grant]:
+def grants(results: Sequence[Result]) -> list[GrantedAccess]:
     """Grants to the attackers on these runs, and what they may not use."""
     first = results[0]
     population = first.dataset.get("roles", {}).get("population", 0)
     shadows = sorted({count for result in results if (count := shadows_of(result))})
     weights = first.threat == "white_box"
     return [
-        Grant(what="answers of the model", granted=True, words=_answers(results)),
-        Grant(what="the record and its true class", granted=True, words="they know whom they ask about"),
-        Grant(what="queries with inputs of their choice", granted=True, words="each attack tells how many it made"),
-        Grant(
+        GrantedAccess(what="answers of the model", granted=True, words=_answers(results)),
+        GrantedAccess(what="the record and its true class", granted=True, words="they know whom they ask about"),
+        GrantedAccess(
+            what="queries with inputs of their choice", granted=True, words="each attack tells how many it made"
+        ),
+        GrantedAccess(
             what="shadow models by the very same recipe",
             granted=bool(shadows),
             words=f"{' or '.join(map(str, shadows))} for each model; they know the defense and the guard, and hold half"
@@ -70,17 +72,17 @@ def grants(results: Sequence[Result]) -> list[Grant]:
             if shadows
             else "there are none: train more models, on memberships that differ",
         ),
-        Grant(
+        GrantedAccess(
             what="other records, on which no model was trained",
             granted=bool(population),
             words=f"{population:,}" if population else "split.population=0.1 sets some apart",
         ),
-        Grant(
+        GrantedAccess(
             what="the weights of the model",
             granted=weights,
             words="as if they were published, or leaked" if weights else "threat=white_box grants them",
         ),
-        Grant(
+        GrantedAccess(
             what="the secret of a run",
             granted=False,
             words="who was drawn, initial weights, order of batches, and noise",

@@ -75,7 +75,7 @@ def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Evidence]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Compared:
+class CanaryComparison:
     """A defense on all records, and on the canaries that leak most; what was not trained is a dash."""
 
     defense: str
@@ -87,7 +87,7 @@ class Compared:
     fitted: str
 
 
-def compared(results: Sequence[Result]) -> list[Compared]:
+def compared(results: Sequence[Result]) -> list[CanaryComparison]:
     """Both numbers of every defense that was tried on canaries."""
     fleets: dict[tuple[str, int], list[Result]] = {}
     for result in ordered(results):
@@ -101,7 +101,7 @@ def compared(results: Sequence[Result]) -> list[Compared]:
         powers = {i: (_value(result, tpr_at(FPR)), _value(result, AUC)) for i, result in enumerate(canaries)}
         strongest = canaries[most_powerful(powers)]
         told.append(
-            Compared(
+            CanaryComparison(
                 defense=defense,
                 population=NOTHING
                 if population is None

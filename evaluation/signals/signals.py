@@ -12,7 +12,8 @@ from jaxtyping import Float32, Int64, Real, Shaped
 
 from palisade.attacks import ThreatModel, View
 from palisade.attacks.parts.view import is_vectors
-from palisade.evaluation.signals.grant import Grant, further_shadows
+from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.shadows import further_shadows
 from palisade.targets.files import replacing
 from palisade.targets.guards import NoGuard
 from palisade.targets.guards.registry import guard_folder

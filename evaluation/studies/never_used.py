@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.perturbed_copies import perturbations
 from palisade.data.dataset import Dataset
-from palisade.data.places import place
+from palisade.data.settings import place
 from palisade.evaluation.measuring.baselines import content_digest
 from palisade.evaluation.method import METHOD_VERSION, Method
 from palisade.evaluation.result import Result

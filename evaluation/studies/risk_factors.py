@@ -29,7 +29,7 @@ DECIDE_NOTHING = ("data.root", "data.path", "fleet.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Line:
+class FactorLine:
     """Runs that differ in one factor alone.
 
     Args:
@@ -65,7 +65,7 @@ def risk_rows(runs: Sequence[Run], method: Method) -> list[StudyRow]:
     return rows
 
 
-def lines(runs: Sequence[Run]) -> list[Line]:
+def lines(runs: Sequence[Run]) -> list[FactorLine]:
     """All runs that differ in one factor alone, by factor."""
     made = []
     for factor, keys in FACTORS.items():
@@ -78,7 +78,7 @@ def lines(runs: Sequence[Run]) -> list[Line]:
                 alike[group].setdefault(value, run)
                 shared[group] = settings
         made += [
-            Line(factor=factor, runs=dict(sorted(group.items())), shared=shared[name])
+            FactorLine(factor=factor, runs=dict(sorted(group.items())), shared=shared[name])
             for name, group in alike.items()
             if len(group) > 1
         ]
@@ -90,7 +90,7 @@ def lines(runs: Sequence[Run]) -> list[Line]:
     return made
 
 
-def targets(drawn: Sequence[Line], measured: Sequence[Mapping[float, Result]]) -> list[str]:
+def targets(drawn: Sequence[FactorLine], measured: Sequence[Mapping[float, Result]]) -> list[str]:
     """For each line its defense, and the settings that tell it from others of its factor with this defense."""
     names = [title(next(iter(results.values()))) for results in measured]
     told = []

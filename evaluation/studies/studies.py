@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from palisade.evaluation.comparison import must_agree
-from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.format import NOTHING
 from palisade.evaluation.labels import title
 from palisade.evaluation.result import AUC, FPRS, Result, most_powerful, tpr_at
 from palisade.evaluation.terminal import empty_table
-from palisade.targets.files import write
 
 FALSELY_ACCUSED = "falsely_accused"
 """The share of records that were never used above a threshold set for 1 % of non-members."""
@@ -256,22 +251,3 @@ def cell(study: Study, target: str, setting: str, attack: str) -> str:
     if auc is None:
         return NOTHING
     return f"{NOTHING if tpr is None else f'{100 * tpr:.1f} %'} · {auc:.3f}"
-
-
-def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
-    """Writes study.csv into a folder, and study.png and study.svg if attacks were varied; each whole or not at all."""
-    from palisade.evaluation.figures import study_plots
-
-    study = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, [field.name for field in fields(StudyRow)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(asdict(row) for row in rows)
-    folder.mkdir(parents=True, exist_ok=True)
-    write(folder / STUDY_CSV, buffer.getvalue())
-    if not study.rows:
-        return [folder / STUDY_CSV]
-    figure = study_plots.factors(study) if study.numeric else study_plots.study(study)
-    write(folder / "study.svg", svg(figure))
-    save(figure, folder / "study.png")
-    return [folder / STUDY_CSV, folder / "study.png"]

@@ -1,67 +1,27 @@
-"""Runs of a study: each setting attacked, some with shadows of another kind."""
+"""Runs of a study: each setting attacked, and what is written of it."""
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from palisade.attacks import View
 from palisade.data.settings import made
+from palisade.evaluation.figures import study_plots
+from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies.never_used import checked_out, never_used_rows
 from palisade.evaluation.studies.risk_factors import risk_rows
-from palisade.evaluation.studies.studies import StudyRow, labels, study_rows
+from palisade.evaluation.studies.studies import FALSELY_ACCUSED, STUDY_CSV, Study, StudyRow, labels, study_rows
 from palisade.targets import progress, workers
+from palisade.targets.files import write
 from palisade.targets.run import Run
-
-ANSWERS = ("logits", "probabilities", "predictions")
-
-
-def mismatch_view(targets: View, shadows: View) -> View:
-    """A view in which the shadows of every target are all models of another run, and no others.
-
-    The targets come first and are left out together; only their rows of scores mean anything. Gradients and checkpoints
-    are left behind: other networks have other layers.
-
-    Args:
-        targets: the models that are attacked.
-        shadows: models whose membership was drawn independently of the targets'.
-
-    Raises:
-        ValueError: if the two do not answer about the same records at the same output level.
-    """
-    _check(targets, shadows, "records", "labels")
-    _check(targets, shadows, "population records", "population_labels")
-    if (targets.outputs, targets.top_k) != (shadows.outputs, shadows.top_k):
-        raise ValueError(f"outputs={targets.outputs} and {shadows.outputs} differ; grant both runs the same level")
-    own = np.arange(shadows.models) if shadows.groups is None else np.unique(shadows.groups, return_inverse=True)[1]
-    joined: dict[str, Any] = {
-        name: np.concatenate([getattr(targets, name), getattr(shadows, name)])
-        for name in ("membership", *ANSWERS, *(f"population_{answer}" for answer in ANSWERS), "unguarded_logits")
-        if getattr(targets, name) is not None
-    }
-
-    def query(model: int, x: np.ndarray) -> np.ndarray:
-        assert targets.query is not None and shadows.query is not None
-        return targets.query(model, x) if model < targets.models else shadows.query(model - targets.models, x)
-
-    return View(
-        labels=targets.labels,
-        top_k=targets.top_k,
-        population_labels=targets.population_labels,
-        features=targets.features,
-        population_features=targets.population_features,
-        query=None if targets.query is None or shadows.query is None else query,
-        groups=np.concatenate([np.zeros(targets.models, dtype=np.int64), 1 + own]),
-        persons=targets.persons,
-        **joined,
-    )
 
 
 def same_secret(target: str, shadows: str) -> str:
@@ -72,17 +32,11 @@ def same_secret(target: str, shadows: str) -> str:
     )
 
 
-def _check(targets: View, shadows: View, noun: str, name: str) -> None:
-    one, other = getattr(targets, name), getattr(shadows, name)
-    if (one is None) != (other is None) or (one is not None and not np.array_equal(one, other)):
-        raise ValueError(f"{name} differ between targets and shadows; choose runs with the same {noun}: data and seed")
-
-
 STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study:
+class StudySettings:
     """Settings of a study in `conf/study`.
 
     Args:
@@ -129,7 +83,7 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     Raises:
         ValueError: if no level is listed, no other run's shadows can stand in, or no two runs differ in a factor alone.
     """
-    asked = made(Study, "study", study)
+    asked = made(StudySettings, "study", study)
     if asked.name == "risk_factors":
         return risk_rows(runs, method)
     if asked.name == "shadow_mismatch" and asked.out is not None:
@@ -186,3 +140,20 @@ def check_strangers(runs: Sequence[Run]) -> None:
         for other in runs[:position]:
             if run.secret == other.secret:
                 raise ValueError(same_secret(str(run.folder), str(other.folder)))
+
+
+def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
+    """Writes study.csv into a folder, and study.png and study.svg if attacks were varied; each whole or not at all."""
+    study = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, [field.name for field in fields(StudyRow)], lineterminator="\n")
+    table.writeheader()
+    table.writerows(asdict(row) for row in rows)
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder / STUDY_CSV, buffer.getvalue())
+    if not study.rows:
+        return [folder / STUDY_CSV]
+    figure = study_plots.factors(study) if study.numeric else study_plots.study(study)
+    write(folder / "study.svg", svg(figure))
+    save(figure, folder / "study.png")
+    return [folder / STUDY_CSV, folder / "study.png"]

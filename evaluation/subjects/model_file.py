@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from palisade.data.places import place
+from palisade.data.settings import place
 from palisade.targets.named import found
 
 if TYPE_CHECKING:

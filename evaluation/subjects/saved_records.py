@@ -10,10 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from palisade.data.array_files import read_arrays
-from palisade.data.decompression import BROKEN, opened
-from palisade.data.places import place
-from palisade.data.settings import MOST_INT
+from palisade.data.files import BROKEN, opened, read_arrays
+from palisade.data.settings import MOST_INT, place
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from palisade.attacks import Attack, Correctness, View
-from palisade.attacks.parts.class_thresholds import Threshold, class_thresholds
+from palisade.attacks.parts.thresholds import Threshold, class_thresholds
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.intervals import Called, Estimate
 from palisade.evaluation.statistics.roc import Roc

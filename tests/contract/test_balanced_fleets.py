@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from palisade.attacks import View
-from palisade.attacks.parts.shadow_thresholds import shadow_thresholds
+from palisade.attacks.parts.thresholds import shadow_thresholds
 from tests.contract.test_attacks import NAMES, made, mean_auc
 
 RECORDS, CLASSES, FLEETS = 120, 3, 24

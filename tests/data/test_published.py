@@ -6,7 +6,7 @@ import zipfile
 
 import pytest
 
-from palisade.data.published import PublishedFile
+from palisade.data.files import PublishedFile
 
 CONTENT = b"what its publisher wrote"
 

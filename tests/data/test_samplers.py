@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
 from palisade.data.arithmetic import Arithmetic
-from palisade.data.samplers import Poisson, Shuffling, poisson_mask
+from palisade.data.loaders import Poisson, Shuffling, poisson_mask
 from palisade.data.secret import Secret
 
 SECRET = Secret.from_text("samplers")

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from palisade.commandline import is_bad_input, one_line
-from palisade.data.places import place
-from palisade.data.settings import check_numbers, made
+from palisade.data.settings import check_numbers, made, place
 from palisade.targets.recipe import FleetSettings
 
 

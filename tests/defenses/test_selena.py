@@ -20,8 +20,7 @@ from palisade.defenses.dropout import Dropout
 from palisade.defenses.hamp import HAMP
 from palisade.defenses.none import NoDefense
 from palisade.defenses.parts.base import Defense
-from palisade.defenses.parts.partition import dealt_out
-from palisade.defenses.parts.split_ai import soft_labels
+from palisade.defenses.parts.partition import dealt_out, soft_labels
 from palisade.defenses.selena import Selena
 from palisade.targets.networks import MLP
 

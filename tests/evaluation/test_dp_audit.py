@@ -75,7 +75,7 @@ def test_missing_noise_is_refuted(compose: Compose, places: Path, monkeypatch: p
     assert refuted(run, LossThreshold()) == refuted(run, GradientNorm()) == 2
     threat = {"outputs": "logits", "weights": True, "audit": LOSS, "guesses": GUESSED}
     found = measure(run, Method(attacks={"loss": LOSS}, threat=threat))
-    assert [violation.found for violation in violations([found])] == [found]  # exit code 3
+    assert [violation.result for violation in violations([found])] == [found]  # exit code 3
 
 
 def test_a_true_claim_is_not(compose: Compose, places: Path) -> None:

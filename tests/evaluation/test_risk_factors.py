@@ -15,7 +15,6 @@ import pytest
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.study_plots import factors
 from palisade.evaluation.figures.style import INK
 from palisade.evaluation.method import Method
@@ -52,7 +51,7 @@ def run(width: int | list[int] = 64, pool: int = 400, epochs: int = 40, defense:
 
 
 def values(runs: list[Any]) -> list[tuple[str, list[float]]]:
-    return [(line.factor, list(line.runs)) for line in lines(Comparison(runs))]
+    return [(line.factor, list(line.runs)) for line in lines(runs)]
 
 
 CENTER = [run(), run(width=256), run(width=4), run(pool=200), run(pool=800), run(epochs=5)]
@@ -120,7 +119,7 @@ def test_epochs_are_those_of_the_defense_if_it_has_its_own() -> None:
 
 def test_runs_of_which_no_two_belong_together_are_refused() -> None:
     with pytest.raises(ValueError) as error:
-        lines(Comparison([run(), run(width=32, pool=800)]))
+        lines([run(), run(width=32, pool=800)])
     assert str(error.value) == (
         "study=risk_factors found no two of 2 runs that differ in network width, training records or epochs alone;"
         " train them with experiment=risk_factors"

@@ -20,8 +20,9 @@ from palisade.evaluation.figures.study_plots import study
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_tables, write_study
-from palisade.evaluation.studies.study_runs import mismatch_view, run_study, same_secret
+from palisade.evaluation.studies.study_runs import run_study, same_secret
 from palisade.evaluation.terminal import show
 
 CONF = Path(__file__).parents[2] / "conf"

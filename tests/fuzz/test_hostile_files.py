@@ -23,7 +23,7 @@ from refusal import refusal
 
 from palisade.data.arrays import Arrays
 from palisade.data.dataset import prepare
-from palisade.data.decompression import opened
+from palisade.data.files import opened
 from palisade.data.images import MNIST
 from palisade.data.location30 import FILE, Location30
 from palisade.data.split import Roles
@@ -156,7 +156,7 @@ def test_names_in_an_archive_lead_nowhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ending", ["npz", "csv.gz", "csv.bz2", "csv.xz", "csv.zip"])
 def test_bombs_are_refused_before_they_unfold(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr("palisade.data.decompression.FREE", 2**20)
+    monkeypatch.setattr("palisade.data.files.FREE", 2**20)
     path, size = tmp_path / f"bomb.{ending}", 2**24
     if ending == "npz":
         path.write_bytes(archive(zipfile.ZIP_DEFLATED, x=lying((60, size // 60), "|u1", bytes(size)), y=array(Y)))

@@ -9,8 +9,8 @@ from palisade.evaluation.method import Method
 from palisade.evaluation.report.writing import tidy_csv
 from palisade.targets.checkpoints import JOURNAL
 from palisade.targets.files import PART
+from palisade.targets.progress import FILE as LOG
 from palisade.targets.run import find
-from palisade.targets.run_log import FILE as LOG
 from palisade.train import composed, train_run
 
 SMALL = ("data=digits", "fleet.models=4", "fleet.at_once=2", "fleet.workers=1", "trainer.epochs=2", "secret=survival")

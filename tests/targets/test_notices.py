@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from palisade.targets import notices
+from palisade.targets import progress
 
 SAID = (
     "GPU available but not used. You can set it by doing `Trainer(accelerator='gpu')`.",
@@ -20,17 +20,17 @@ SAID = (
 @pytest.mark.parametrize("message", SAID)
 def test_what_nobody_can_act_on_is_left_out_unless_asked_for(message, capfd):
     for verbose in (False, True):
-        with notices.in_one_line(), notices.of_libraries(verbose):
+        with progress.in_one_line(), progress.of_libraries(verbose):
             warnings.warn(message, UserWarning, stacklevel=1)
     assert capfd.readouterr().err == f"warning: {message}\n"
     assert logging.getLogger("pytorch_lightning").level == logging.INFO
-    with notices.of_libraries(verbose=False):
+    with progress.of_libraries(verbose=False):
         assert logging.getLogger("pytorch_lightning").level == logging.ERROR
 
 
 def test_the_rest_is_one_line_of_words(capfd):
     told: list[str] = []
-    with notices.in_one_line(also=told.append):
+    with progress.in_one_line(also=told.append):
         warnings.warn("noise is\n  too small", RuntimeWarning, stacklevel=1)
     assert capfd.readouterr().err == "warning: noise is too small\n"
     assert told == ["warning: noise is too small"]

@@ -2,7 +2,7 @@ import numpy as np
 from scipy.special import softmax
 
 from palisade.attacks import View
-from palisade.attacks.parts.answer_features import TOP, answer_features
+from palisade.attacks.parts.outputs import TOP, answer_features
 
 RNG = np.random.default_rng(0)
 LOGITS, MEMBER = RNG.standard_normal((3, 20, 60)), RNG.random((3, 20)) < 0.5

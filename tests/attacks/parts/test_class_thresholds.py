@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palisade.attacks import Confidence, Entropy, LossThreshold, ModifiedEntropy, View
-from palisade.attacks.parts.class_thresholds import Threshold, class_thresholds
+from palisade.attacks.parts.thresholds import Threshold, class_thresholds
 from palisade.evaluation.statistics.intervals import Called
 from palisade.evaluation.statistics.metrics import accuracy_estimate, roc_auc, tpr_at_fpr
 

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palisade.attacks.parts.shadow_thresholds import shadow_thresholds
+from palisade.attacks.parts.thresholds import shadow_thresholds
 from palisade.evaluation.statistics.intervals import Called
 from palisade.evaluation.statistics.metrics import accuracy_estimate
 

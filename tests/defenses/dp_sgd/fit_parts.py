@@ -12,7 +12,7 @@ from palisade.defenses.dp_sgd.checks import Checks
 from palisade.defenses.dp_sgd.choice import Chooser
 from palisade.defenses.dp_sgd.clipping import Flat
 from palisade.defenses.dp_sgd.mechanism import Mechanism
-from palisade.defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.records import FitRecords
 from palisade.defenses.dp_sgd.rehearsal import Rehearsal
 
 
@@ -31,7 +31,7 @@ class Parts:
         data = blobs() if data is None else data
         self.module, self.step = module, list(range(len(data)))
         self.rehearsal = Rehearsal(module, module.training_step)
-        self.records = Records(
+        self.records = FitRecords(
             lambda step: default_collate([data[i] for i in step]),
             transfer=lambda batch: batch,
             rows_per_unit=1,

@@ -13,7 +13,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from palisade.defenses.dp_sgd import DPSGD
-from palisade.defenses.dp_sgd.group_norm import replace_batch_norms
+from palisade.defenses.dp_sgd.mixing import replace_batch_norms
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

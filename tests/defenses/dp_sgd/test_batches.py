@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from palisade.defenses.dp_sgd.batches import batch_shape, leaves, map_tensors, part
+from palisade.defenses.dp_sgd.microbatches import batch_shape, leaves, map_tensors, part
 
 Pair = namedtuple("Pair", ["x", "y"])
 

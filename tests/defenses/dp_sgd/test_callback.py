@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 
 from palisade.data.arithmetic import Arithmetic
-from palisade.data.loaders import Gather, training_loader
-from palisade.data.samplers import Poisson, Shuffling
+from palisade.data.loaders import Gather, Poisson, Shuffling, training_loader
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd import DPSGD
-from palisade.targets.module import Target
+from palisade.targets.networks import Target
 from palisade.targets.stacks import stack, unstack
 
 SECRET = Secret.from_text("test")

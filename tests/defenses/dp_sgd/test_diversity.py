@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from palisade.defenses.dp_sgd.diversity import diverse
-from palisade.defenses.dp_sgd.records import Records
+from palisade.defenses.dp_sgd.records import FitRecords
 
 N, LIMIT = 2000, 128
 
 
 def chosen(*tensors: Tensor, limit: int = LIMIT) -> list[int]:
-    records = Records(
+    records = FitRecords(
         lambda step: [tensor[step] for tensor in tensors],
         transfer=lambda batch: batch,
         rows_per_unit=1,
@@ -79,7 +79,7 @@ def test_what_is_no_tensor_or_not_a_number() -> None:
     x[5] = float("nan")
     assert len(chosen(x, labels())) == LIMIT
     odd: Any = torch.zeros(())
-    records = Records(
+    records = FitRecords(
         lambda step: {"x": x[step], "name": "all", "scale": odd},
         transfer=lambda batch: batch,
         rows_per_unit=1,
@@ -93,7 +93,7 @@ def test_records_of_a_stack() -> None:
     index = np.stack([np.arange(300), np.arange(300)[::-1]])
     y = torch.zeros(300, dtype=torch.long)
     y[41] = 1
-    records = Records(
+    records = FitRecords(
         lambda step: [y[torch.from_numpy(np.ascontiguousarray(step[0]))]],
         transfer=lambda batch: batch,
         rows_per_unit=1,

@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from palisade.data.secret import Secret
-from palisade.defenses.dp_sgd import gaussian as module
-from palisade.defenses.dp_sgd.gaussian import BLOCK, gaussian
+from palisade.defenses.dp_sgd import noise as module
+from palisade.defenses.dp_sgd.noise import BLOCK, gaussian
 
 SECRET = Secret.from_text("test")
 COUNT = 8 * BLOCK

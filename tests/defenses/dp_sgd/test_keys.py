@@ -20,7 +20,7 @@ from user_modules import Base
 from palisade.data.dataset import from_config
 from palisade.data.split import Membership
 from palisade.defenses.dp_sgd import DPSGD
-from palisade.defenses.dp_sgd.keys import fit_secret, identities
+from palisade.defenses.dp_sgd.noise import fit_secret, identities
 from palisade.targets.training import make_fitter
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -16,16 +16,16 @@ from user_modules import Base, blobs
 
 from palisade.data.units import Groups, SingleRecords
 from palisade.defenses.dp_sgd import DPSGD
-from palisade.defenses.dp_sgd.records import Drawn, Part, Records, digest
+from palisade.defenses.dp_sgd.records import Drawn, FitRecords, Part, digest
 from palisade.defenses.dp_sgd.sampling import check_repeats
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 X, Y = blobs(24).tensors
 
 
-def records(make: Any = lambda step: (X[step], Y[step]), **settings: Any) -> Records:
+def records(make: Any = lambda step: (X[step], Y[step]), **settings: Any) -> FitRecords:
     usual: Any = {"transfer": lambda batch: batch, "rows_per_unit": 1, "waiting": deque(), "first": lambda *_: []}
-    return Records(make, **{**usual, **settings})
+    return FitRecords(make, **{**usual, **settings})
 
 
 # Some units of a step.

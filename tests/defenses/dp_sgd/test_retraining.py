@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd import DPSGD
-from palisade.defenses.dp_sgd.checks import Checks, Compared
+from palisade.defenses.dp_sgd.checks import Checks, ComparedGradients
 from palisade.evaluation.statistics.epsilon import clopper_pearson
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
@@ -76,7 +76,7 @@ def test_what_the_attack_breaks_is_refused() -> None:
 
 def test_the_attack_breaks_it_where_nothing_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
     """So what it finds below is what is there to find."""
-    monkeypatch.setattr(Checks, "compare", lambda self, engine, step, columns, index=0: Compared(True))
+    monkeypatch.setattr(Checks, "compare", lambda self, engine, step, columns, index=0: ComparedGradients(True))
     monkeypatch.setattr(Checks, "step_alike", lambda *_, **__: True)
     assert proven("fast") > 2
 

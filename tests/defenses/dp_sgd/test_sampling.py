@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from palisade.data.secret import Secret
 from palisade.data.units import SingleRecords
-from palisade.defenses.dp_sgd.sampling import Gather, PoissonSteps
+from palisade.defenses.dp_sgd.sampling import PoissonGather, PoissonSteps
 
 SECRET = Secret.from_text("test")
 
@@ -32,7 +32,7 @@ def test_processes_share_the_step_of_one() -> None:
 
 
 def test_empty_batch_has_the_form_of_a_full_one() -> None:
-    gather = Gather(DataLoader(TensorDataset(torch.ones(4, 2), torch.zeros(4)), batch_size=2))
+    gather = PoissonGather(DataLoader(TensorDataset(torch.ones(4, 2), torch.zeros(4)), batch_size=2))
     assert [tensor.shape for tensor in gather[[]]] == [(0, 2), (0,)]
     assert [tensor.shape for tensor in gather[[3, 1]]] == [(2, 2), (2,)]
     assert len(gather) == 4

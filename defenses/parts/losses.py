@@ -1,4 +1,4 @@
-"""Penalties on the weights: their gradients, added before every step."""
+"""Losses that defenses share: soft labels, and penalties on the weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,22 @@ from collections.abc import Callable, Sequence
 
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, optim
+
+from palisade.data.loaders import Batch
+
+
+def soft_labels(batch: Batch, classes: int = -1) -> Float[Tensor, "*models batch classes"]:
+    """The probabilities that a step is to learn: its soft labels, or all on the class of each record.
+
+    Args:
+        batch: of a step.
+        classes: how many there are; −1: as many as the step's largest label asks for.
+    """
+    return F.one_hot(batch.y, classes).float() if batch.targets is None else batch.targets
+
 
 Slope = Callable[[list[Tensor]], Sequence[Tensor]]
 
