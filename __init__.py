@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from palisade.attacks import BASE, RMIA, Attack, LiRA, View
     from palisade.defenses.dp_sgd import DPSGD
-    from palisade.defenses.parts.base import Defense
     from palisade.evaluation import audit_scores
     from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
+    from palisade.targets.fleet import Defense
     from palisade.targets.release import Release
 
 HOMES = {
     **dict.fromkeys(("BASE", "RMIA", "Attack", "LiRA", "View"), "palisade.attacks"),
-    "Defense": "palisade.defenses.parts.base",
+    "Defense": "palisade.targets.fleet",
     "DPSGD": "palisade.defenses.dp_sgd",
     "audit_scores": "palisade.evaluation",
     **dict.fromkeys(("roc_auc", "tpr_at_fpr"), "palisade.evaluation.statistics.metrics"),

@@ -9,8 +9,7 @@ import pytorch_lightning as pl
 
 from palisade.data.split import Split
 from palisade.defenses.parts.adversary import Adversary
-from palisade.defenses.parts.base import Defense
-from palisade.targets.fleet import Fitter
+from palisade.targets.fleet import Defense, Fitter
 
 
 @dataclass(frozen=True, kw_only=True)

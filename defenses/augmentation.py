@@ -15,7 +15,7 @@ from torch import Tensor
 
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
-from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Defense
 
 Kind = Literal["bits", "gaussian", "crop_flip"]
 

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from palisade.data.loaders import Batch
-from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Defense
 
 
 @dataclass(frozen=True, kw_only=True)

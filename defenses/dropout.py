@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
 from palisade.data.split import Split
-from palisade.defenses.parts.base import Defense
-from palisade.targets.fleet import Fitter
+from palisade.targets.fleet import Defense, Fitter
 
 ACTIVATIONS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid),

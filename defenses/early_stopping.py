@@ -11,8 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from palisade.data.split import Split
-from palisade.defenses.parts.base import Defense
-from palisade.targets.fleet import PREDICTION_BATCH, Fitter
+from palisade.targets.fleet import PREDICTION_BATCH, Defense, Fitter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from scipy.special import entr
 from torch import Tensor
 
 from palisade.data.loaders import Batch
-from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Defense
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from pytorch_lightning import Callback
 
 from palisade.data.split import Split
-from palisade.defenses.parts.base import Defense
 from palisade.defenses.parts.losses import Penalty
-from palisade.targets.fleet import Fitter
+from palisade.targets.fleet import Defense, Fitter
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Defense
 
 
 class NoDefense(Defense):

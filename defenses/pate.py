@@ -13,12 +13,11 @@ from numpy import ndarray
 from palisade.data.split import Split
 from palisade.defenses.dp_sgd.mechanism import LIBRARIES, check_delta
 from palisade.defenses.dp_sgd.noise import NoiseSource
-from palisade.defenses.parts.base import Defense
 from palisade.defenses.parts.composition import check_batch
 from palisade.defenses.parts.partition import Ensembles
 from palisade.defenses.parts.reference import PUBLIC, check_count, reference_as_pool
 from palisade.defenses.parts.votes import UNANSWERED, NoisyVotes, count_votes
-from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.statement import NOT_COVERED, Statement
 
 TEACHERS = "teachers"

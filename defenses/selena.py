@@ -14,10 +14,9 @@ from torch import nn
 from palisade.data.loaders import Batch
 from palisade.data.split import Split
 from palisade.defenses.dp_sgd.rules import PrivacyWarning
-from palisade.defenses.parts.base import Defense
 from palisade.defenses.parts.composition import Composed, Trainings, check_batch, check_epochs, composed
 from palisade.defenses.parts.partition import Ensembles, soft_labels
-from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.statement import Statement
 
 SUB_MODELS = "sub_models"

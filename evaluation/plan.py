@@ -48,8 +48,8 @@ class Reach:
     @classmethod
     def planned(cls, settings: Mapping[str, Any], dataset: Dataset) -> Reach | None:
         """The reach of the audit of a run that is to be trained; None without canaries, or if it claims no ε."""
-        from palisade.targets.named import make_defense
         from palisade.targets.recipe import Recipe
+        from palisade.targets.training import make_defense
 
         node, split = settings["defense"], dataset.split
         if not len(split.canaries) or not states_epsilon(settings):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,13 @@ from safetensors.torch import load_file, save
 
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
-from palisade.data.settings import named_in_full
+from palisade.data.settings import made, named_in_full
 from palisade.data.split import Membership
 from palisade.targets import progress, stacks
 from palisade.targets.checkpoints import weights_path, written_together
 from palisade.targets.files import replacing, write_json
-from palisade.targets.fleet import Fitter, Fleet
-from palisade.targets.named import make_defense
+from palisade.targets.fleet import Defense, Fitter, Fleet
+from palisade.targets.named import found
 from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.networks import MLP
 from palisade.targets.progress import RunLog
@@ -215,3 +215,29 @@ def load_fleet(
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}); remove it and complete.json, and train again") from error
     return Fleet(fitter.initial_network(models[0]), states)
+
+
+def make_defense(node: Mapping[str, Any], key: str = "defense") -> Defense:
+    """A defense and its base, without the settings of their trainers, which the recipes hold.
+
+    Args:
+        node: the settings.
+        key: where they stand in the configuration.
+
+    Raises:
+        ValueError: if there is no such defense, or a setting is unknown or out of range.
+    """
+    name = node.get("_target_")
+    kind = found(f"{key}._target_", name)
+    if not (isinstance(kind, type) and issubclass(kind, Defense) and is_dataclass(kind)):
+        raise ValueError(f"{key}._target_={name} is no defense; choose one by name, or a subclass of palisade.Defense")
+    settings = {setting: value for setting, value in node.items() if setting not in ("_target_", "trainer")}
+    if isinstance(settings.get("base"), Mapping):
+        settings["base"] = make_defense(settings["base"], f"{key}.base")
+    try:
+        with named_in_full({key: settings}):
+            return made(kind, key, settings)
+    except ValueError:
+        raise
+    except Exception as error:  # a value of another kind, such as a word where a number is compared
+        raise ValueError(f"{key} has a value of another kind than it takes ({error}); mend or remove it") from None

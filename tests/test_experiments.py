@@ -12,10 +12,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from palisade.data.canaries import Canaries
 from palisade.data.split import Roles
-from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Defense
 from palisade.targets.guards.registry import make_guard
-from palisade.targets.named import make_defense
 from palisade.targets.recipe import FleetSettings, Recipe
+from palisade.targets.training import make_defense
 from palisade.targets.tuning import Tuning, with_values
 
 CONF = Path(__file__).parents[1] / "conf"

@@ -14,7 +14,7 @@ from commands import Ended, call
 
 from palisade.evaluate import all_attacks
 from palisade.evaluation.method import Method
-from palisade.evaluation.studies import never_used_rows, study_runs
+from palisade.evaluation.studies import never_used, study_runs
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
 from palisade.evaluation.studies.study_runs import run_study
@@ -208,7 +208,7 @@ def bad_files(folder: Path, shape: tuple[int, ...]) -> dict[str, str]:
 
 
 def test_what_models_cannot_take_is_refused(digits: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(never_used_rows, "accused", None)  # it is refused before anything is attacked
+    monkeypatch.setattr(never_used, "accused", None)  # it is refused before anything is attacked
     for reason, out in bad_files(tmp_path, digits.dataset.shape).items():
         with pytest.raises(ValueError) as error:
             study_of(digits, out)

@@ -15,7 +15,7 @@ from palisade.defenses.dropout import Dropout, DroppedOut
 from palisade.defenses.hamp import HAMP
 from palisade.defenses.label_smoothing import LabelSmoothing
 from palisade.defenses.none import NoDefense
-from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Defense
 from palisade.targets.networks import CNN, MLP, Target
 from palisade.targets.stacks import Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
 from palisade.targets.transformer import Transformer

@@ -27,8 +27,7 @@ from palisade.defenses.dp_sgd.fleets import (
 )
 from palisade.defenses.dp_sgd.rules import check_arguments, check_counts
 from palisade.defenses.none import NoDefense
-from palisade.defenses.parts.base import Defense
-from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.statement import Statement
 
 

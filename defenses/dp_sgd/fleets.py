@@ -19,8 +19,7 @@ from palisade.defenses.dp_sgd.callback import DPSGD
 from palisade.defenses.dp_sgd.choice import UNLESS_UNCHECKED, Choice, Chooser
 from palisade.defenses.dp_sgd.mixing import BY_FIX
 from palisade.defenses.dp_sgd.rules import PrivacyWarning
-from palisade.defenses.parts.base import Defense
-from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.fleet import Defense, Fitter, Fleet
 
 SHARED = ("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs")
 """Settings that defense and callback have under one name."""

@@ -13,8 +13,7 @@ from torch import nn
 
 from palisade.data.split import Split
 from palisade.defenses.dp_sgd.accounting import Phase, accounted
-from palisade.defenses.parts.base import Defense
-from palisade.targets.fleet import Fitter
+from palisade.targets.fleet import Defense, Fitter
 from palisade.targets.statement import Statement
 
 

@@ -18,11 +18,9 @@ from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
 from palisade.data.secret import Secret
 from palisade.data.split import ROLES, Membership
-from palisade.defenses.parts.base import Defense
-from palisade.targets.fleet import Fleet
-from palisade.targets.named import make_defense
+from palisade.targets.fleet import Defense, Fleet
 from palisade.targets.statement import Statement
-from palisade.targets.training import complete_statement, make_fitter
+from palisade.targets.training import complete_statement, make_defense, make_fitter
 from palisade.train import composed, train_run
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -152,7 +152,6 @@ def test_console_command(words: list[str], code: int, capsys: pytest.CaptureFixt
     [
         ("train", "-m", "data=digits", "nonsense=1"),
         ("train", "data=nonsense"),
-        ("train", "--nonsense"),
         ("evaluate", "nonsense=1"),
     ],
     ids=" ".join,
@@ -164,3 +163,9 @@ def test_console_command_refuses_bad_input_in_one_line_as_the_scripts_of_a_clone
     assert first.returncode == second.returncode == 2
     assert first.stderr == second.stderr
     assert first.stderr.startswith("error: ") and len(first.stderr.splitlines()) == 1
+
+
+def test_console_command_refuses_an_option_that_is_none() -> None:
+    console = [sys.executable, "-c", "from palisade.commandline import console; console()", "train", "--nonsense"]
+    done = subprocess.run(console, capture_output=True, text=True)
+    assert done.returncode == 2 and "--nonsense" in done.stderr.splitlines()[-1]

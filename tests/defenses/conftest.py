@@ -12,8 +12,7 @@ import pytest
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
-from palisade.defenses.parts.base import Defense
-from palisade.targets.fleet import Fitter, Fleet
+from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.training import make_fitter
 
 SECRET = Secret.from_text("defenses")

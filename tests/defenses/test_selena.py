@@ -19,9 +19,9 @@ from palisade.defenses.distillation import Distillation
 from palisade.defenses.dropout import Dropout
 from palisade.defenses.hamp import HAMP
 from palisade.defenses.none import NoDefense
-from palisade.defenses.parts.base import Defense
 from palisade.defenses.parts.partition import dealt_out, soft_labels
 from palisade.defenses.selena import Selena
+from palisade.targets.fleet import Defense
 from palisade.targets.networks import MLP
 
 LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"

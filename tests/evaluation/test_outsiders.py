@@ -22,7 +22,8 @@ from palisade.evaluation.report.page import render
 from palisade.evaluation.report.writing import summary, write
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
-from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, write_study
+from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
+from palisade.evaluation.studies.study_runs import write_study
 
 COMMAND = "python evaluate.py data=digits attack=full report.scope=public gate.tpr=0.1"
 FILE = "/home/somebody/patients.npz"

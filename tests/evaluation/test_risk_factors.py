@@ -21,8 +21,8 @@ from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies import risk_factors
 from palisade.evaluation.studies.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
-from palisade.evaluation.studies.studies import GAP, Study, study_tables, write_study
-from palisade.evaluation.studies.study_runs import run_study
+from palisade.evaluation.studies.studies import GAP, Study, study_tables
+from palisade.evaluation.studies.study_runs import run_study, write_study
 from palisade.evaluation.terminal import show
 
 

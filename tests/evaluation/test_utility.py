@@ -15,7 +15,7 @@ from palisade.evaluation.flags import dominated
 from palisade.evaluation.report.verdict import heading
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.table import cells, show_results
-from palisade.evaluation.utility import ACCURACY, CALIBRATION, UTILITIES, Utility, worth
+from palisade.evaluation.utility import ACCURACY, CALIBRATION, UTILITIES, Utility
 
 LOG_LOSS, AUC = UTILITIES["log_loss"], UTILITIES["roc_auc"]
 
@@ -49,9 +49,9 @@ def test_texts() -> None:
 def test_more_is_worth_more_whatever_the_measure(make_result: Callable[..., Result]) -> None:
     assert ACCURACY.worth(0.9) > ACCURACY.worth(0.8) and LOG_LOSS.worth(0.2) > LOG_LOSS.worth(0.3)
     assert LOG_LOSS.worth(None) == ACCURACY.worth(None) == -math.inf
-    assert worth(make_result(accuracy=0.8)) == 0.8
-    assert worth(read_by(make_result(), LOG_LOSS, 0.4)) == -0.4
-    assert worth(replace(make_result(), utility=LOG_LOSS)) == -math.inf
+    assert make_result(accuracy=0.8).worth == 0.8
+    assert read_by(make_result(), LOG_LOSS, 0.4).worth == -0.4
+    assert replace(make_result(), utility=LOG_LOSS).worth == -math.inf
 
 
 @pytest.fixture

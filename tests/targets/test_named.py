@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from palisade.data.settings import named_in_full
-from palisade.targets.named import make_defense
 from palisade.targets.recipe import Recipe
+from palisade.targets.training import make_defense
 
 DP_SGD = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
 

@@ -13,9 +13,8 @@ from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.defenses.dp_sgd.defense import DPSGDDefense
 from palisade.defenses.none import NoDefense
-from palisade.defenses.parts.base import Defense
-from palisade.targets.named import make_defense
-from palisade.targets.training import make_fitter
+from palisade.targets.fleet import Defense
+from palisade.targets.training import make_defense, make_fitter
 
 
 @dataclass(frozen=True, kw_only=True)

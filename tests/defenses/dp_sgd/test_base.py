@@ -15,11 +15,9 @@ from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.defenses.dp_sgd import DPSGDDefense
 from palisade.defenses.none import NoDefense
-from palisade.defenses.parts.base import Defense
-from palisade.targets.fleet import Fleet
-from palisade.targets.named import make_defense
+from palisade.targets.fleet import Defense, Fleet
 from palisade.targets.statement import Statement
-from palisade.targets.training import make_fitter
+from palisade.targets.training import make_defense, make_fitter
 
 SMALL = ["data=digits", "network.hidden=[16]", "defense=dp_sgd", "defense.trainer.epochs=2"]
 REFUSED = {

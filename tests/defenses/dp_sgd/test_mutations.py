@@ -19,7 +19,7 @@ from test_state import check_state_is_watched
 from test_step import check_noise_is_written_with_the_sum
 from torch.optim.swa_utils import AveragedModel
 
-from palisade.defenses.dp_sgd import checks, clipping, engine, keys, noise, rehearsal, sampling, step, watch
+from palisade.defenses.dp_sgd import checks, clipping, engine, noise, rehearsal, sampling, step, watch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 Patch = pytest.MonkeyPatch
@@ -154,8 +154,8 @@ def noise_after_the_step(patch: Patch) -> None:
 
 
 def key_without_the_run(patch: Patch) -> None:
-    dumps = keys.json.dumps
-    patch.setattr(keys.json, "dumps", lambda parts: dumps([part for part in parts if part not in ("run", "release")]))
+    dumps = noise.json.dumps
+    patch.setattr(noise.json, "dumps", lambda parts: dumps([part for part in parts if part not in ("run", "release")]))
 
 
 def key_without_the_fit(patch: Patch) -> None:

@@ -17,7 +17,7 @@ from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.defenses.dp_sgd import DPSGDDefense
-from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Defense
 from palisade.targets.training import make_fitter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -110,7 +110,7 @@ NETWORKS = """
 from dataclasses import dataclass
 import torch
 from torch import nn
-from palisade.defenses.parts.base import Defense
+from palisade.targets.fleet import Defense
 from palisade.targets.networks import MLP
 
 class Own(nn.Module):
