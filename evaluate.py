@@ -37,16 +37,16 @@ def evaluate_runs(settings: dict[str, Any]) -> None:
     Raises:
         ValueError: if a setting is wrong.
     """
-    from palisade.evaluation.given import check_given
     from palisade.evaluation.limit import refuse_limits
     from palisade.evaluation.method import Method
     from palisade.evaluation.report.scope import check_scope_of
+    from palisade.evaluation.settings import check_settings
     from palisade.targets import progress
     from palisade.targets.run import find
 
     if settings["quiet"]:
         progress.silence()
-    check_given(settings)
+    check_settings(settings)
     check_scope_of(settings)
     method = Method(
         attacks=settings["attack"], threat=settings["threat"], queries=settings["queries"], adaptive=all_attacks(),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import pkgutil
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, fields
 from os import PathLike
@@ -104,3 +105,25 @@ def place(key: str, value: Any) -> Path:
         return Path(value).expanduser()
     except RuntimeError:
         raise ValueError(f"{key}={value} lies in the home of nobody here; write the path in full") from None
+
+
+def import_object(name: Any, *, setting: str) -> Callable[..., Any]:
+    """The class, or function, of a dotted name.
+
+    Args:
+        name: such as `my_package.MyNet`.
+        setting: that holds the name, for errors.
+
+    Raises:
+        ValueError: if it cannot be imported, or called.
+    """
+    try:
+        named: Callable[..., Any] = pkgutil.resolve_name(name)
+    except (Exception, SystemExit) as error:  # whatever the module raises: it is the user's
+        raise ValueError(
+            f"{setting}={name} cannot be imported ({type(error).__name__}: {error}); give such as my_package.MyClass,"
+            " with the folder of my_package in PYTHONPATH"
+        ) from None
+    if not callable(named):
+        raise ValueError(f"{setting}={name} is no class; give such as my_package.MyClass")
+    return named

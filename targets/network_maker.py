@@ -14,7 +14,7 @@ from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from palisade.data.dataset import Dataset
-from palisade.targets.named import found
+from palisade.data.settings import import_object
 
 LONGEST = 300  # letters of a reason: some of torch's go on for pages
 
@@ -66,7 +66,7 @@ class NetworkMaker:
 
     @cached_property
     def _make(self) -> Callable[..., Any]:
-        found("network._target_", self.settings.get("_target_"))
+        import_object(self.settings.get("_target_"), setting="network._target_")
         make: Callable[..., Any] = instantiate(dict(self.settings), _partial_=True)
         return make
 

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from palisade.data.arithmetic import Arithmetic
-from palisade.data.settings import check_group, made, named_in_full
-from palisade.targets.named import found
+from palisade.data.settings import check_group, import_object, made, named_in_full
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -98,7 +97,7 @@ class Recipe:
         from torch import optim
 
         name = self.optimizer["_target_"]
-        found("optimizer._target_", name)
+        import_object(name, setting="optimizer._target_")
         make = instantiate(self.optimizer, _partial_=True)
         try:
             optimizer = make(parameters)

@@ -15,13 +15,12 @@ from safetensors.torch import load_file, save
 
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
-from palisade.data.settings import made, named_in_full
+from palisade.data.settings import import_object, made, named_in_full
 from palisade.data.split import Membership
 from palisade.targets import progress, stacks
 from palisade.targets.checkpoints import weights_path, written_together
 from palisade.targets.files import replacing, write_json
 from palisade.targets.fleet import Defense, Fitter, Fleet
-from palisade.targets.named import found
 from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.networks import MLP
 from palisade.targets.progress import RunLog
@@ -228,7 +227,7 @@ def make_defense(node: Mapping[str, Any], key: str = "defense") -> Defense:
         ValueError: if there is no such defense, or a setting is unknown or out of range.
     """
     name = node.get("_target_")
-    kind = found(f"{key}._target_", name)
+    kind = import_object(name, setting=f"{key}._target_")
     if not (isinstance(kind, type) and issubclass(kind, Defense) and is_dataclass(kind)):
         raise ValueError(f"{key}._target_={name} is no defense; choose one by name, or a subclass of palisade.Defense")
     settings = {setting: value for setting, value in node.items() if setting not in ("_target_", "trainer")}

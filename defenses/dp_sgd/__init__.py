@@ -10,7 +10,7 @@ Every record is in a step with probability q, by itself; q, T and the divisor q�
     step.py PrivateStep → test_neighbors.py test_what_is_public_does_not_tell_them_apart
 
 A record enters a step once: a batch has one row for each index, and no index names a record again:
-    records.py Records.check_rows → test_sensitivity.py test_a_record_is_one_row_once
+    records.py FitRecords.check_rows → test_sensitivity.py test_a_record_is_one_row_once
     sampling.py check_repeats → test_records.py test_records_that_are_named_again
 
 A record's gradient depends on that record alone. In the fast way this is watched:

@@ -117,8 +117,6 @@ def view(
         given |= {f"population_{name}": released for name, released in population.items()}
         given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
     if any(threat.shadow_features for threat in threats) and not is_vectors(data.x):
-        from palisade.evaluation.signals.signals import last_hidden  # of the attacker's own models, without a guard
-
         plain = Run(run.folder)
         hidden = cached(plain, "last_hidden", partial(last_hidden, plain))
         given["shadow_features"] = hidden if hidden.shape[-1] else None

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from palisade.data.settings import made
-from palisade.evaluation.figures import study_plots
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
 from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.studies import plots
 from palisade.evaluation.studies.never_used import checked_out, never_used_rows
 from palisade.evaluation.studies.risk_factors import risk_rows
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, STUDY_CSV, Study, StudyRow, labels, study_rows
@@ -153,7 +153,7 @@ def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     write(folder / STUDY_CSV, buffer.getvalue())
     if not study.rows:
         return [folder / STUDY_CSV]
-    figure = study_plots.factors(study) if study.numeric else study_plots.study(study)
+    figure = plots.factors(study) if study.numeric else plots.study(study)
     write(folder / "study.svg", svg(figure))
     save(figure, folder / "study.png")
     return [folder / STUDY_CSV, folder / "study.png"]

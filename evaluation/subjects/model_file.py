@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from palisade.data.settings import place
-from palisade.targets.named import found
+from palisade.data.settings import import_object, place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,7 +81,7 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
     from palisade.targets.release import Release
 
     own = network.get("_target_")
-    release = Release.load(folder, network=found(CLASS, own) if own else None)
+    release = Release.load(folder, network=import_object(own, setting=CLASS) if own else None)
     classes = tuple(release.classes)
     if isinstance(release.guard, Aggregate):
         raise ValueError(f"release={folder} answers about groups only; there are no answers about records to audit")
@@ -142,7 +141,7 @@ def _weighted(path: str, file: Path, network: Mapping[str, Any]) -> nn.Module:
 
     if not network.get("_target_"):
         raise ValueError(f"model={path} holds weights alone; name their class with network._target_=my_package.MyNet")
-    make = found(CLASS, network["_target_"])
+    make = import_object(network["_target_"], setting=CLASS)
     try:
         module = make(**{name: value for name, value in network.items() if name != "_target_"})
         module.load_state_dict(load_file(file))

@@ -15,11 +15,11 @@ import pytest
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from palisade.evaluation.figures.study_plots import factors
 from palisade.evaluation.figures.style import INK
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies import risk_factors
+from palisade.evaluation.studies.plots import factors
 from palisade.evaluation.studies.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
 from palisade.evaluation.studies.studies import GAP, Study, study_tables
 from palisade.evaluation.studies.study_runs import run_study, write_study

@@ -14,7 +14,7 @@ OPTIONAL = ("data", "network", "study", "audit", "search")
 PLACES = ("runs", "root", "reports", "released", "name")
 
 
-def check_given(settings: Mapping[str, Any]) -> None:
+def check_settings(settings: Mapping[str, Any]) -> None:
     """Raises ValueError for a setting that is empty, or of a kind that nothing can be done with."""
     for key in NEEDED:
         if not settings.get(key):
