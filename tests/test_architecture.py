@@ -108,6 +108,17 @@ def test_late_imports_of_own_modules_are_the_listed_ones():
     assert {path for path, count in late.items() if count} == set(LATE_IMPORTS)
 
 
+def test_the_way_of_a_record_is_as_told():
+    text = (ROOT / "docs" / "way_of_a_record.md").read_text(encoding="utf-8")
+    steps = re.findall(r"^\| \d \| `(\S+)\.py` \| `(\S+)` \|", text, re.MULTILINE)
+    assert len(steps) == 8
+    for file, function in steps:
+        value = importlib.import_module(f"palisade.{file.replace('/', '.')}")
+        for name in function.split("."):
+            value = getattr(value, name)
+        assert callable(value) and value.__module__ == f"palisade.{file.replace('/', '.')}"
+
+
 def test_every_package_is_installed():
     import tomllib
 
