@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float
 
+from palisade.evaluation.format import number
 from palisade.evaluation.statistics import epsilon
 from palisade.evaluation.statistics.intervals import Called, Estimate, upper_limit
 from palisade.evaluation.statistics.metrics import (
@@ -224,8 +225,7 @@ def _bounds(called: Called, counts: Guesses, delta: float, alpha: float) -> dict
 
 
 def _interval(estimate: Estimate) -> str:
-    value, low, high = estimate
-    return "too few records to tell" if np.isnan(value) else f"{value:.3f} [{low:.3f}–{high:.3f}]"
+    return "too few records to tell" if np.isnan(estimate.value) else number(estimate, interval=True)
 
 
 def _bound(bound: float) -> str:

@@ -17,6 +17,7 @@ from palisade.evaluation.result import (
     FPRS,
     LEAST_TARGETS,
     TARGETS,
+    UNSCORED,
     Row,
     chance_at,
     null_at,
@@ -144,7 +145,7 @@ def leakage(
         yield replace(row, low=None, high=None) if few else row
     if not targets.all():
         yield Row(metric=TARGETS, value=float(targets.sum()), **named)
-    yield Row(metric="unscored", value=float(whole.dropped.mean() / scores.shape[1]), **named)
+    yield Row(metric=UNSCORED, value=float(whole.dropped.mean() / scores.shape[1]), **named)
     yield Row(metric=tied_at(FPRS[0]), value=tied_share(scores, seen.membership), **named)
     accuracy = accuracy_at_shadow_threshold(scores, seen, bootstrap)
     at_shadows = numbers(accuracy) | ({"low": None, "high": None} if few else {})

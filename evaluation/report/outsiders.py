@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from palisade.evaluation.comparison import ordered
+from palisade.evaluation.format import percent
 from palisade.evaluation.labels import title
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.studies.never_used import (
@@ -66,7 +67,7 @@ class FalseAccusation:
     @property
     def share(self) -> str:
         """The false positive rate with its 95 % interval, in percent."""
-        return f"{100 * self.value:.1f} % [{100 * self.low:.1f}–{100 * self.high:.1f}]"
+        return percent(self, interval=True)
 
 
 @dataclass(frozen=True, kw_only=True)

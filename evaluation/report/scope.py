@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from palisade.evaluation.comparison import ordered
-from palisade.evaluation.result import FPRS, Result, Row, chance_at, null_at
+from palisade.evaluation.result import FPRS, UNSCORED, Result, Row, chance_at, null_at
 from palisade.targets.run import PLACES
 
 INTERNAL, PUBLIC = "internal", "public"
@@ -117,7 +117,7 @@ def _sizes(result: Result) -> dict[str, int]:
 
 def _rounded(row: Row, result: Result, size: int | None) -> Row:
     value, low, high = (None if end is None else round(end, DIGITS) for end in (row.value, row.low, row.high))
-    if row.metric == "unscored" and value is not None:
+    if row.metric == UNSCORED and value is not None:
         value = math.ceil(10 * value) / 10  # how many records have shadows of both kinds depends on the draw
     members, nonmembers = _expected(row, result, size)
     return replace(row, value=value, low=low, high=high, members=members, nonmembers=nonmembers)

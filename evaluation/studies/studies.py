@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from palisade.evaluation.comparison import must_agree
-from palisade.evaluation.format import NOTHING
+from palisade.evaluation.format import NOTHING, percent
 from palisade.evaluation.labels import title
 from palisade.evaluation.result import AUC, FPRS, Result, most_powerful, tpr_at
 from palisade.evaluation.terminal import empty_table
@@ -205,7 +205,7 @@ def _accused(study: Study) -> Table:
         table.add_row(target, style="bold")
         for attack in study.attacks(target):
             shown = [study.row(target, kind, attack, FALSELY_ACCUSED) for kind in study.settings]
-            table.add_row(f"  {attack}", *(NOTHING if row is None else _share(row) for row in shown))
+            table.add_row(f"  {attack}", *(NOTHING if row is None else percent(row, interval=True) for row in shown))
     return table
 
 
@@ -217,11 +217,6 @@ def percents(shares: Sequence[float]) -> str:
     """
     ends = dict.fromkeys(f"{100 * end:.1f}" for end in (min(shares), max(shares)))
     return f"{'–'.join(ends)} %"
-
-
-def _share(row: StudyRow) -> str:
-    assert row.value is not None and row.low is not None and row.high is not None
-    return f"{100 * row.value:.1f} % [{100 * row.low:.1f}–{100 * row.high:.1f}]"
 
 
 def _tables(study: Study) -> list[Table | Text]:
