@@ -156,7 +156,7 @@ def search(settings: dict[str, Any], method: Method) -> None:
 
     from palisade.data.settings import made
     from palisade.evaluation.claims import violations
-    from palisade.evaluation.search.frontier_search import SELECTED, Search, frontier_table, run_search, write_search
+    from palisade.evaluation.frontier_search import SELECTED, Search, frontier_table, run_search, write_search
     from palisade.evaluation.terminal import console_for, show
     from palisade.targets.composition import composed
     from palisade.train import train_run

@@ -33,7 +33,6 @@ LATE_IMPORTS = {
     "targets/plan.py": "likewise",
     "evaluation/plan.py": "likewise",
     "evaluation/signals/signals.py": "kept answers need no models",
-    "evaluation/signals/white_box.py": "likewise",
     "evaluation/signals/shadows.py": "likewise",
     "evaluation/subjects/model_file.py": "saved answers need no torch",
     "targets/guards/memguard.py": "answering needs no torch, fitting does",

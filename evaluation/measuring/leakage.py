@@ -27,8 +27,8 @@ from palisade.evaluation.result import (
 )
 from palisade.evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
 from palisade.evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
-from palisade.evaluation.statistics.metrics import Estimate, Ranking, Roc, tpr_estimate
-from palisade.evaluation.statistics.roc import Metric
+from palisade.evaluation.statistics.metrics import Estimate, tpr_estimate
+from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
 Scores = Float[np.ndarray, "models records"]
 

@@ -35,7 +35,7 @@ from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import answers, predictions, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
-from palisade.evaluation.statistics.metrics import Ranking
+from palisade.evaluation.statistics.roc import Ranking
 from palisade.evaluation.utility import CALIBRATION, UTILITIES
 from palisade.targets import progress, workers
 from palisade.targets.config import check_guesses_somebody

@@ -19,7 +19,7 @@ from rich.text import Text
 from palisade.evaluation.figures.style import COLORS, GUESSING, MUTED, STYLE, figure, rates, save, svg
 from palisade.evaluation.flags import Flag
 from palisade.evaluation.measuring.one_model import BLIND, Audited
-from palisade.evaluation.report.page import inline, script, unbroken
+from palisade.evaluation.report.writing import inline, script, unbroken
 from palisade.evaluation.statistics.intervals import roc_band
 from palisade.evaluation.statistics.metrics import roc_points
 from palisade.evaluation.terminal import console_for, empty_table, show

@@ -1,4 +1,4 @@
-"""Sections of the report: claims, canaries, single records, costs of protection and every attack."""
+"""Sections of the report: claims, canaries, groups, single records, costs of protection and every attack."""
 
 from __future__ import annotations
 
@@ -9,12 +9,103 @@ from dataclasses import dataclass
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, number, percent
+from palisade.evaluation.guessing import guessing_text
 from palisade.evaluation.labels import setting, title
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.scope import INTERNAL
-from palisade.evaluation.result import AUC, FPR, FPRS, Result, Row, most_powerful, tpr_at
+from palisade.evaluation.result import AUC, FPR, FPRS, Result, Row, chance_at, most_powerful, tpr_at
 from palisade.evaluation.table import attack_text
 from palisade.evaluation.utility import CALIBRATION
+
+MOST_SHOWN = 10
+"""Rows of a run that are told; all stand in results.csv."""
+CLASS = "class"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Group:
+    """Result of the strongest attack in a part of the records.
+
+    Args:
+        name: such as `class 3 (income >50K)` or `sex=f`.
+        tpr: members found at 1 % FPR, with its interval.
+        guessing: what guessing finds there, and the most that luck explains of any of these groups.
+        auc: likewise.
+        utility: of the test records in that part; a dash where it was not measured.
+        scored: members and non-members, summed over the models.
+    """
+
+    name: str
+    tpr: str
+    guessing: str
+    auc: str
+    utility: str
+    scored: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunGroups:
+    """The parts of a run's records, those that leak most first.
+
+    Args:
+        title: of the run.
+        attack: the one that was looked at.
+        shown: the first of them.
+        count: how many there are.
+    """
+
+    title: str
+    attack: str
+    shown: Sequence[Group]
+    count: int
+
+
+def groups(comparison: Comparison) -> list[RunGroups]:
+    """The parts of the undefended run and of the best protected ones."""
+    told = []
+    for _, result, _ in comparison.highlights:
+        names = dict.fromkeys(row.group for row in result.rows if row.group != "all")
+        if names and result.attacks:
+            parts = _by_leakage(result, list(names))
+            shown = [_group(result, name) for name in parts[:MOST_SHOWN]]
+            told.append(RunGroups(title=title(result), attack=result.strongest, shown=shown, count=len(parts)))
+    return told
+
+
+def _by_leakage(result: Result, names: Sequence[str]) -> list[str]:
+    """The most leaking first: by TPR, or by AUC where some are too small to resolve that."""
+    values = {
+        metric: {name: row.value for name in names if (row := _row(result, metric, name)) and row.value is not None}
+        for metric in (tpr_at(FPR), AUC)
+    }
+    measured = values[tpr_at(FPR)] if len(values[tpr_at(FPR)]) == len(names) else values[AUC]
+    return sorted(names, key=lambda name: measured.get(name, 0.0), reverse=True)
+
+
+def _group(result: Result, name: str) -> Group:
+    auc, tpr = (_row(result, metric, name) for metric in (AUC, tpr_at(FPR)))
+    return Group(
+        name=_words(result, name),
+        tpr=percent(tpr, interval=True),
+        guessing=NOTHING if tpr is None or _row(result, chance_at(FPR), name) is None else guessing_text(result, tpr),
+        auc=number(auc, interval=True),
+        utility=result.utility.text(result.find(result.utility.metric, group=name), interval=True),
+        scored=NOTHING if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
+    )
+
+
+def _row(result: Result, metric: str, name: str) -> Row | None:
+    return result.find(metric, attack=result.strongest, group=name)
+
+
+def _words(result: Result, name: str) -> str:
+    """The group as people call it: a class by its word as well."""
+    column, _, value = name.partition("=")
+    words = result.dataset.get("classes", ())
+    if column != CLASS or not value.isdigit() or int(value) >= len(words) or words[int(value)] == value:
+        return name
+    return f"{name} ({words[int(value)]})"
+
 
 BOUNDS = {
     "one_run": (
@@ -37,7 +128,6 @@ BOUNDS = {
     ),
 }
 """The lower bounds on ε in the order in which they are told: in words, with what each assumes."""
-MOST = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +230,7 @@ def exposed(comparison: Comparison) -> list[Exposed]:
                 str(exposure.record[i]), str(exposure.label[i]), f"{exposure.found[i]} of {exposure.models[i]}",
                 f"{100 * exposure.low[i]:.0f}–{100 * exposure.high[i]:.0f} %",
             )
-            for i in exposure.order[:MOST] if trained[i]
+            for i in exposure.order[:MOST_SHOWN] if trained[i]
         ]  # fmt: skip
         told.append(
             Exposed(

@@ -1,16 +1,18 @@
-"""Signals: answers of the models of a run about its records, as an attacker sees them."""
+"""Signals: answers, gradients and checkpoints of a run's models about its records, as an attacker sees them."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float32, Int64, Real, Shaped
+from jaxtyping import Float, Float32, Int64, Real, Shaped
 
 from palisade.attacks import ThreatModel, View
+from palisade.attacks.parts.outputs import Outputs
 from palisade.attacks.parts.view import is_vectors
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.shadows import further_shadows
@@ -24,6 +26,70 @@ if TYPE_CHECKING:
 
     from palisade.targets.fleet import Fleet
     from palisade.targets.guards.guarded import Guarded
+
+
+def white_box(run: Run) -> dict[str, np.ndarray]:
+    """Signals from the weights of every model, the initial and the kept ones too, about every audited record, float32.
+
+    Returns:
+        `gradient_norms` and `activation_norms`, (models, audited, layers), and `alignment`, (models, audited): see
+        `attacks.View`.
+    """
+    from palisade.targets.gradients import layer_norms
+
+    x, y = _audited(run)
+    final = [_fleet(run, model) for model in run.models()]
+    norms = [layer_norms(fleet.network, fleet.states[0], x, y) for fleet in final]
+    return {
+        "gradient_norms": np.stack([of_model.gradients for of_model in norms]),
+        "activation_norms": np.stack([of_model.activations for of_model in norms]),
+        "alignment": np.stack([_alignment(run, model, x, y) for model in run.models()]),
+    }
+
+
+def trajectory(run: Run) -> Float[np.ndarray, "models audited checkpoints"]:
+    """The loss of each audited record at the kept checkpoints, in order, and at the end of training, float32."""
+    x, y = _audited(run)
+    epochs = (*run.checkpoints(), None)
+    losses = np.empty((len(run.models()), len(y), len(epochs)), dtype=np.float32)
+    for model, position in np.ndindex(len(losses), len(epochs)):
+        logits = _fleet(run, model, epochs[position]).predict(x)
+        losses[model, :, position] = Outputs(labels=y, logits=logits).loss[0, :, 0]
+    return losses
+
+
+def _alignment(
+    run: Run, model: int, x: Real[np.ndarray, "audited ..."], y: Int64[np.ndarray, " audited"]
+) -> Float[np.ndarray, " audited"]:
+    """Σ_i ⟨−∇ℓ(x; θ_i), θ_{i+1} − θ_i⟩ / ‖θ_{i+1} − θ_i‖ over initial, kept and final weights.
+
+    The gradient is that at the start of a stretch, where it knows nothing yet of the stretch's noise. At its end or
+    middle the sum without the norms would be the fall of the loss over training, which the loss attack sees as well.
+    Dividing by the length of a stretch weighs early and late ones alike.
+    """
+    from palisade.targets.gradients import slopes
+
+    path = [_fleet(run, model, epoch) for epoch in (0, *run.checkpoints(), None)]
+    total = np.zeros(len(y), dtype=np.float32)
+    for before, after in itertools.pairwise(path):
+        start, end = before.states[0], after.states[0]
+        way = {name: end[name] - start[name] for name, _ in before.network.named_parameters()}
+        length = sum(float(value.square().sum()) for value in way.values()) ** 0.5
+        if length:  # weights that stayed where they were say nothing
+            total -= slopes(before.network, start, way, x, y) / length
+    return total
+
+
+def _audited(run: Run) -> tuple[Real[np.ndarray, "audited ..."], Int64[np.ndarray, " audited"]]:
+    audited = run.dataset.split.audited
+    return run.dataset.x[audited], run.dataset.y[audited]
+
+
+def _fleet(run: Run, model: int, epoch: int | None = None) -> Fleet:
+    from palisade.targets.training import load_fleet
+
+    return load_fleet(run.config, run.dataset, run.folder, [model], epoch)
+
 
 Images = Real[np.ndarray, "records channels height width"]
 
@@ -141,8 +207,6 @@ def view(
 
 def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
     """Parts of a view that only weights and checkpoints tell, as far as attacks need them."""
-    from palisade.evaluation.signals.white_box import trajectory, white_box
-
     found: dict[str, np.ndarray] = {}
     run = Run(run.folder)  # weights are behind no guard
     if any(threat.gradients for threat in threats):

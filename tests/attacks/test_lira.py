@@ -8,7 +8,8 @@ from scipy import stats
 
 from palisade.attacks import LiRA, LossThreshold, View
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from palisade.evaluation.statistics.metrics import Roc, roc_auc, tpr_at_fpr
+from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
+from palisade.evaluation.statistics.roc import Roc
 
 Make = Callable[..., View]
 VARIANCES = ["shrunk", "fixed", "per_record"]

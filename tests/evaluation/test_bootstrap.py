@@ -5,7 +5,8 @@ from scipy import stats
 from palisade.evaluation.measuring.leakage import METRICS as LEAKAGE
 from palisade.evaluation.statistics import bootstrap
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean, fleet_metrics
-from palisade.evaluation.statistics.metrics import Ranking, Roc, advantage_estimate, roc_auc, tpr_at_fpr
+from palisade.evaluation.statistics.metrics import advantage_estimate, roc_auc, tpr_at_fpr
+from palisade.evaluation.statistics.roc import Ranking, Roc
 
 METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.1), "advantage": Roc.advantage}
 

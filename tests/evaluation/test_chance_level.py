@@ -16,10 +16,10 @@ from palisade.attacks.parts.threat import ThreatModel
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import flags
-from palisade.evaluation.groups import groups
 from palisade.evaluation.guessing import drawn_level, guessing_range, guessing_text
 from palisade.evaluation.limit import Limit
 from palisade.evaluation.measuring.leakage import null_rows, null_rows_of_groups
+from palisade.evaluation.report.sections import groups
 from palisade.evaluation.report.verdict import sentence
 from palisade.evaluation.result import Result, Row, chance_at, null_at, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
+from palisade.evaluation.frontier_search import FAILED, RUN, Search, explore, objectives
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result, tied_at
-from palisade.evaluation.search.frontier_search import FAILED, RUN, Search, explore, objectives
 from palisade.evaluation.utility import UTILITIES
 from palisade.targets.files import file_lock
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.groups import MOST, groups
+from palisade.evaluation.report.sections import MOST_SHOWN, groups
 from palisade.evaluation.result import AUC, Result, Row, tpr_at
 
 
@@ -43,7 +43,7 @@ def test_auc_decides_where_a_part_is_too_small(make_result: Callable[..., Result
 
 def test_of_many_only_the_first_are_told(make_result: Callable[..., Result]) -> None:
     (told,) = groups(Comparison([sliced(make_result(), 40)]))
-    assert len(told.shown) == MOST and told.count == 40
+    assert len(told.shown) == MOST_SHOWN and told.count == 40
 
 
 def test_classes_have_their_words(make_result: Callable[..., Result]) -> None:

@@ -18,7 +18,7 @@ from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
 from palisade.evaluation.signals.signals import answers, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from palisade.evaluation.statistics.metrics import Roc
+from palisade.evaluation.statistics.roc import Roc
 from palisade.targets.run import Run
 from palisade.train import train_run
 

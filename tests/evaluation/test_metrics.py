@@ -10,8 +10,6 @@ from sklearn.metrics import roc_auc_score, roc_curve
 
 from palisade.evaluation.statistics.metrics import (
     Estimate,
-    Ranking,
-    Roc,
     accuracy_estimate,
     advantage_estimate,
     auc_estimate,
@@ -22,6 +20,7 @@ from palisade.evaluation.statistics.metrics import (
     tpr_at_fpr,
     tpr_estimate,
 )
+from palisade.evaluation.statistics.roc import Ranking, Roc
 
 
 def normal(seed: int, members: int, nonmembers: int, effect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:

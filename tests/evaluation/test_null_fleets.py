@@ -8,7 +8,7 @@ import pytest
 from palisade.attacks import BASE, Attack, Correctness, LiRA, LossThreshold, View
 from palisade.evaluation.epsilon_audit import audit_records
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from palisade.evaluation.statistics.metrics import Roc
+from palisade.evaluation.statistics.roc import Roc
 
 FLEETS, MODELS, RECORDS, FPR = 200, 6, 300, 0.05
 METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(FPR)}

@@ -18,8 +18,7 @@ from palisade.evaluation.report.outsiders import (
     false_accusations,
     outsiders,
 )
-from palisade.evaluation.report.page import render
-from palisade.evaluation.report.writing import summary, write
+from palisade.evaluation.report.writing import render, summary, write
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow

@@ -19,8 +19,7 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.plan import Reach
-from palisade.evaluation.report.page import render
-from palisade.evaluation.report.writing import summary
+from palisade.evaluation.report.writing import render, summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import MOST_CANARIES, canaries_needed, one_run
 from palisade.evaluation.table import reaches, show_results

@@ -9,7 +9,7 @@ import optuna
 import pytest
 from omegaconf import OmegaConf
 
-from palisade.evaluation.search.space import Range, Space
+from palisade.evaluation.frontier_search import Range, Space
 from palisade.train import composed
 
 SPACE: dict[str, Any] = {

@@ -20,8 +20,7 @@ from palisade.evaluation.measuring import measure as measuring
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
 from palisade.evaluation.plan import Reach
-from palisade.evaluation.report.page import render
-from palisade.evaluation.report.writing import summary
+from palisade.evaluation.report.writing import render, summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.studies.study_runs import run_study

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from palisade.attacks import Alignment, GradientNorm, Trajectory, View, WhiteBox
 from palisade.data.split import Membership
-from palisade.evaluation.signals.white_box import trajectory, white_box
+from palisade.evaluation.signals.signals import trajectory, white_box
 from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.targets.run import Run
 from palisade.targets.training import load_fleet, make_fitter
@@ -104,5 +104,5 @@ def test_members_of_an_overfit_fleet_are_found(make):
 
 
 def test_the_referee_imports_no_torch():
-    code = "import sys, palisade.evaluation.signals.white_box; sys.exit('torch' in sys.modules)"
+    code = "import sys, palisade.evaluation.signals.signals; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2]).returncode == 0

@@ -1,1 +1,0 @@
-"""A search over defenses for the frontier of utility and leakage."""
