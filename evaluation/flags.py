@@ -13,7 +13,7 @@ from palisade.evaluation.guessing import guessing_text
 from palisade.evaluation.labels import setting, title
 from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR, SPREAD, SPREAD_RATIO
 from palisade.evaluation.measuring.one_model import BLIND, Audited, tied_share_of
-from palisade.evaluation.result import AUC, FPR, FPRS, TIED, Result, Row, tpr_at
+from palisade.evaluation.result import AUC, FPR, FPRS, HALF, TIED, Measured, Result, Row, tpr_at
 from palisade.evaluation.utility import ACCURACY
 
 VIOLATED = "CLAIM VIOLATED"
@@ -76,11 +76,7 @@ def unresolvable(result: Result) -> Iterator[Flag]:
         unresolved = [attack for attack in result.attacks if result.get(tpr_at(fpr), attack=attack).value is None]
         if unresolved:
             which = "" if len(unresolved) == len(result.attacks) else f" for {', '.join(unresolved)}"
-            yield Flag(
-                f"{100 * fpr:g}% unresolved",
-                f"The TPR at {100 * fpr:g} % FPR cannot be measured{which}: one false positive is already more than"
-                f" that share of a model's non-members. It takes {1 / fpr:.0f} of them.",
-            )
+            yield _unresolved(fpr, which, "a model's non-members", f"{1 / fpr:.0f} of them")
 
 
 def few_false_positives(result: Result) -> Iterator[Flag]:
@@ -91,23 +87,17 @@ def few_false_positives(result: Result) -> Iterator[Flag]:
             continue
         # Each model has its own threshold, hence the non-members of one model count.
         if fpr * min(tpr.nonmembers or 0 for tpr in tprs) / result.models < FEW:
-            yield Flag(
-                f"{100 * fpr:g}% coarse",
-                f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives per model: read its"
-                f" interval, not its value. It takes {FEW / fpr:.0f} non-members.",
-            )
+            yield _coarse(fpr, " per model")
 
 
 def inverted(result: Result) -> Iterator[Flag]:
     """Flags for attacks whose AUC is below ½ beyond its interval."""
-    for attack in result.attacks:
-        auc = result.get(AUC, attack=attack)
-        if auc.high is not None and auc.high < 0.5:
-            yield Flag(
-                "AUC<½",
-                f"The AUC of {attack} is {auc.value:.3f}, below ½ beyond its interval: the attack ranks members below"
-                " non-members. Its inverse would find them, so this is no sign of protection.",
-            )
+    for auc in _below_half(result):
+        yield Flag(
+            "AUC<½",
+            f"The AUC of {auc.attack} is {number(auc)}, below ½ beyond its interval: the attack ranks members below"
+            " non-members. Its inverse would find them, so this is no sign of protection.",
+        )
 
 
 def vacuous(result: Result) -> Iterator[Flag]:
@@ -259,6 +249,30 @@ def unadapted(result: Result, comparison: Comparison) -> Iterator[Flag]:
             )
 
 
+def _unresolved(fpr: float, which: str, nonmembers: str, needed: str) -> Flag:
+    return Flag(
+        f"{100 * fpr:g}% unresolved",
+        f"The TPR at {100 * fpr:g} % FPR cannot be measured{which}: one false positive is already more than that share"
+        f" of {nonmembers}. It takes {needed}.",
+    )
+
+
+def _coarse(fpr: float, each: str = "") -> Flag:
+    return Flag(
+        f"{100 * fpr:g}% coarse",
+        f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives{each}: read its interval,"
+        f" not its value. It takes {FEW / fpr:.0f} non-members.",
+    )
+
+
+def _below_half(result: Measured) -> Iterator[Row]:
+    """AUCs below ½ beyond their intervals."""
+    for attack in result.attacks:
+        auc = result.get(AUC, attack=attack)
+        if auc.high is not None and auc.high < HALF:
+            yield auc
+
+
 def _queries(result: Result, row: Row) -> str:
     """The queries behind a value, where an attack on labels made more of them than those on scores."""
     queries = result.needs.get(row.attack, {}).get("measured", 1.0)
@@ -325,30 +339,20 @@ def few_nonmembers(result: Audited) -> Iterator[Flag]:
     nonmembers = int((~result.members).sum())
     for fpr in FPRS:
         if fpr * nonmembers < 1:
-            yield Flag(
-                f"{100 * fpr:g}% unresolved",
-                f"The TPR at {100 * fpr:g} % FPR cannot be measured: one false positive is already more than that share"
-                f" of {nonmembers:,} non-members. It takes {1 / fpr:.0f}.",
-            )
+            yield _unresolved(fpr, "", f"{nonmembers:,} non-members", f"{1 / fpr:.0f}")
         elif fpr * nonmembers < FEW:
-            yield Flag(
-                f"{100 * fpr:g}% coarse",
-                f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives: read its interval,"
-                f" not its value. It takes {FEW / fpr:.0f} non-members.",
-            )
+            yield _coarse(fpr)
 
 
 def inverted_model(result: Audited) -> Iterator[Flag]:
     """Members look less like members than others do."""
-    for attack in result.attacks:
-        auc = result.get(AUC, attack=attack)
-        if auc.high is not None and auc.high < 0.5:
-            yield Flag(
-                "AUC<½",
-                f"The AUC of {attack} is {auc.value:.3f}, below ½ beyond its interval: members rank below non-members."
-                " Its inverse would find them, so this is no sign of protection. Are the two files swapped?"
-                " Or the signs of the logits?",
-            )
+    for auc in _below_half(result):
+        yield Flag(
+            "AUC<½",
+            f"The AUC of {auc.attack} is {number(auc)}, below ½ beyond its interval: members rank below non-members."
+            " Its inverse would find them, so this is no sign of protection. Are the two files swapped? Or the signs of"
+            " the logits?",
+        )
 
 
 def ties_of_model(result: Audited) -> Iterator[Flag]:

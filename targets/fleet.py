@@ -22,7 +22,7 @@ from palisade.data.secret import Secret
 from palisade.data.split import Split
 from palisade.targets import progress
 from palisade.targets.checkpoints import checkpoint_epochs
-from palisade.targets.networks import Target
+from palisade.targets.module import Target
 from palisade.targets.recipe import Recipe
 from palisade.targets.stacks import stack, unstack
 from palisade.targets.statement import Statement

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from palisade.commandline import CLAIM_VIOLATED, GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
-from palisade.evaluation import claims
+from palisade.evaluation import comparison
 from palisade.targets import workers
 from palisade.train import composed, train_run
 
@@ -98,7 +98,8 @@ def test_an_fpr_that_cannot_be_resolved_does_not_pass(capsys: Any) -> None:
 
 
 def test_a_violated_claim_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(claims, "violations", lambda results: [claims.Violation(found=results[0], bound=9, level=0.05)])
+    refuted = lambda results: [comparison.Violation(result=results[0], bound=9, level=0.05)]  # noqa: E731
+    monkeypatch.setattr(comparison, "violations", refuted)
     assert called("data=digits", "gate.max_tpr=0.0101") == CLAIM_VIOLATED
 
 

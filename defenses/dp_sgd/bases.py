@@ -16,7 +16,8 @@ from palisade.defenses.hamp import HAMP
 from palisade.defenses.label_smoothing import LabelSmoothing
 from palisade.defenses.none import NoDefense
 from palisade.targets.fleet import Defense
-from palisade.targets.networks import CNN, MLP, Target
+from palisade.targets.module import Target
+from palisade.targets.networks import CNN, MLP
 from palisade.targets.stacks import Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
 from palisade.targets.transformer import Transformer
 

@@ -23,7 +23,7 @@ from palisade.defenses.adversarial_regularization import AdversarialRegularizati
 from palisade.defenses.parts.adversary import Adversary
 from palisade.defenses.parts.inference_attacker import InferenceAttacker, Shown
 from palisade.targets.fleet import Fleet
-from palisade.targets.networks import Target
+from palisade.targets.module import Target
 from palisade.targets.training import make_fitter
 
 LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"

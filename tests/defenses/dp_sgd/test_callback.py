@@ -20,7 +20,7 @@ from palisade.data.arithmetic import Arithmetic
 from palisade.data.loaders import Gather, Poisson, Shuffling, training_loader
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd import DPSGD
-from palisade.targets.networks import Target
+from palisade.targets.module import Target
 from palisade.targets.stacks import stack, unstack
 
 SECRET = Secret.from_text("test")

@@ -120,7 +120,9 @@ def averages_before_noise(patch: Patch) -> None:
 
 def check_switched_off(patch: Patch) -> None:
     patch.setattr(
-        checks.Checks, "compare", lambda self, engine, step, columns, index=0: checks.Compared(True, (0.0, [0.0]))
+        checks.Checks,
+        "compare",
+        lambda self, engine, step, columns, index=0: checks.ComparedGradients(True, (0.0, [0.0])),
     )
 
 
