@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from omegaconf import OmegaConf
 from palisade.commandline import CLAIM_VIOLATED, GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation import comparison
+from palisade.evaluation.result import Result
 from palisade.targets import workers
+from palisade.targets.statement import Statement
 from palisade.train import composed, train_run
 
 ROOT = Path(__file__).parents[1]
@@ -98,7 +101,11 @@ def test_an_fpr_that_cannot_be_resolved_does_not_pass(capsys: Any) -> None:
 
 
 def test_a_violated_claim_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    refuted = lambda results: [comparison.Violation(result=results[0], bound=9, level=0.05)]  # noqa: E731
+    def refuted(results: Sequence[Result]) -> list[comparison.Violation]:
+        claim = Statement(guarantee=True, epsilon=8.0, delta=1e-5, accountant="RDP")
+        claimed = replace(results[0], statement=claim, audit={"guesses": 10})
+        return [comparison.Violation(result=claimed, bound=9, level=0.05)]
+
     monkeypatch.setattr(comparison, "violations", refuted)
     assert called("data=digits", "gate.max_tpr=0.0101") == CLAIM_VIOLATED
 
