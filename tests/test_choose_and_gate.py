@@ -17,6 +17,8 @@ from palisade.evaluation import claims
 from palisade.targets import workers
 from palisade.train import composed, train_run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[1]
 SMALL = ("data=digits", "fleet.models=4", "network.hidden=[]", "trainer.epochs=2", "secret=gate", "fleet.workers=1")
 

@@ -46,7 +46,7 @@ def swept(tmp_path_factory) -> Path:
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.splitlines() == ["2 done, 0 failed, 0 skipped"]
     assert "8/8 models" in trained.stderr
-    evaluated = call("evaluate.py", "data=digits", folder=folder)
+    evaluated = call("evaluate.py", "data=digits", folder=folder, drawn=True)
     assert evaluated.returncode == 0, evaluated.stderr
     (folder / "printed").write_text(evaluated.stdout)
     return folder
