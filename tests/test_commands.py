@@ -46,7 +46,7 @@ def swept(tmp_path_factory) -> Path:
     assert trained.returncode == 0, trained.stderr
     assert trained.stdout.splitlines() == ["2 done, 0 failed, 0 skipped"]
     assert "8/8 models" in trained.stderr
-    evaluated = call("evaluate.py", "data=digits", folder=folder, drawn=True)
+    evaluated = call("evaluate.py", "data=digits", folder=folder)
     assert evaluated.returncode == 0, evaluated.stderr
     (folder / "printed").write_text(evaluated.stdout)
     return folder
@@ -98,6 +98,7 @@ def test_cached_commands_import_neither_torch_nor_lightning(swept):
         names = imported(done)
         assert "hydra.main" in names
         assert not {name for name in names if name.split(".")[0] in ("torch", "pytorch_lightning", "opacus")}
+    assert (swept / "reports" / "digits" / "tradeoff.png").stat().st_size > 10_000
     assert not imported(trained) & {"sklearn", "scipy.stats", "pandas", "matplotlib"}  # they take over a second
 
 
