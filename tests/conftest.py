@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import pickle
 import sys
@@ -67,6 +68,22 @@ def installed_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(registry, "entry_points", functools.cache(registry.entry_points))
         yield
+
+
+BANNERS = ("GPU available", "TPU available", "💡", "Loading `train_dataloader`", "`Trainer.fit` stopped")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_banners() -> Iterator[None]:
+    """What Lightning says of every fit hides what a failed test has to say."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(BANNERS)
+
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger.addFilter(is_news)
+    yield
+    logger.removeFilter(is_news)
 
 
 @pytest.fixture(autouse=True)
