@@ -70,6 +70,17 @@ def installed_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(autouse=True, scope="session")
+def one_worker() -> Iterator[None]:
+    """Worker processes, which import torch anew, are for the tests that ask for a number of them."""
+    from palisade.targets import workers
+
+    count = workers.count
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "count", lambda asked: 1 if asked == "auto" else count(asked))
+        yield
+
+
 BANNERS = ("GPU available", "TPU available", "💡", "Loading `train_dataloader`", "`Trainer.fit` stopped")
 
 
