@@ -4,6 +4,8 @@ PIP_ARGS ?=
 PYTHON ?= python3
 BIN := .venv/bin
 export OMP_NUM_THREADS := 1
+# Bytecode of tests and of packages (which pip leaves out here) is written once, not made anew in every process.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: demo test test-all figures forget check types
 

@@ -25,11 +25,14 @@ ROOT = Path(__file__).parents[1]
 PRELOADED = (
     "palisade.targets.training", "palisade.defenses.dp_sgd", "palisade.evaluation.measuring.measure",
     "palisade.evaluation.report.writing", "palisade.evaluation.figures.tradeoff", "matplotlib.pyplot",
+    "matplotlib.backends.backend_agg", "palisade.commandline", "palisade.train", "palisade.evaluate",
+    *(f"palisade.attacks.{file.stem}" for file in sorted((ROOT / "attacks").glob("*.py"))),
 )  # fmt: skip
 
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(list(PRELOADED))
 INTERPRETER = subprocess.run
+EMPTY = {"svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>', "png": b"\x89PNG\r\n\x1a\n"}
 forking = True  # False with `pytest --no-fork`
 
 
@@ -48,7 +51,9 @@ def fork(function: Callable[..., object], *arguments: object) -> BaseProcess:
     return process
 
 
-def call(script: str | Path, *words: str, folder: Path, path: Path | None = None, timeout: float = 300) -> Ended:
+def call(
+    script: str | Path, *words: str, folder: Path, path: Path | None = None, timeout: float = 300, drawn: bool = False
+) -> Ended:
     """Runs `python script words` in a folder.
 
     Args:
@@ -57,6 +62,7 @@ def call(script: str | Path, *words: str, folder: Path, path: Path | None = None
         folder: where it is called.
         path: what `PYTHONPATH` holds.
         timeout: in seconds.
+        drawn: whether figures are drawn, a third of an evaluation; else empty ones stand in their place.
 
     Raises:
         TimeoutError: if it takes longer; it is killed then.
@@ -65,7 +71,7 @@ def call(script: str | Path, *words: str, folder: Path, path: Path | None = None
         return _interpreted(script, words, folder, path, timeout)
     with TemporaryDirectory() as place:
         streams = [Path(place) / name for name in ("stdout", "stderr")]
-        process = fork(_main, str(ROOT / script), words, str(folder), path, [str(stream) for stream in streams])
+        process = fork(_main, str(ROOT / script), words, str(folder), path, [str(stream) for stream in streams], drawn)
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
@@ -91,9 +97,17 @@ def hear_interrupts() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _main(script: str, words: tuple[str, ...], folder: str, path: Path | None, streams: list[str]) -> None:
+def empty_figure(drawn: object, form: str) -> bytes:
+    """In the place of what renders a figure as `form`."""
+    return EMPTY[form]
+
+
+def _main(script: str, words: tuple[str, ...], folder: str, path: Path | None, streams: list[str], drawn: bool) -> None:
+    from palisade.evaluation.figures import style
     from palisade.targets import workers
 
+    if not drawn:
+        style._render = empty_figure
     for descriptor, stream in enumerate(streams, start=1):
         os.dup2(os.open(stream, os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)
     os.chdir(folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import functools
+import logging
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from multiprocessing import forkserver
@@ -50,12 +52,49 @@ def composed_once() -> Iterator[None]:
     def loaded(self: Any, config_name: str | None, overrides: list[str], **how: Any) -> Any:
         key = (str(self.config_search_path), config_name, *overrides, *map(str, how.values()))
         if key not in known:
-            known[key] = load(self, config_name, overrides, **how)
-        return copy.deepcopy(known[key])
+            known[key] = pickle.dumps(load(self, config_name, overrides, **how))
+        return pickle.loads(known[key])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigLoaderImpl, "load_configuration", loaded)
         yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def installed_once() -> Iterator[None]:
+    """What is installed stays so: every `Trainer` reads the metadata of all packages anew, a hundredth of a second."""
+    from lightning_fabric.utilities import registry
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(registry, "entry_points", functools.cache(registry.entry_points))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_worker() -> Iterator[None]:
+    """Worker processes, which import torch anew, are for the tests that ask for a number of them."""
+    from palisade.targets import workers
+
+    count = workers.count
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(workers, "count", lambda asked: 1 if asked == "auto" else count(asked))
+        yield
+
+
+BANNERS = ("GPU available", "TPU available", "💡", "Loading `train_dataloader`", "`Trainer.fit` stopped")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def no_banners() -> Iterator[None]:
+    """What Lightning says of every fit hides what a failed test has to say."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(BANNERS)
+
+    logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
+    logger.addFilter(is_news)
+    yield
+    logger.removeFilter(is_news)
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +108,16 @@ def one_thread() -> None:
 def one_line_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands called in this process ask Hydra for whole errors; later ones must not inherit that as a wish."""
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty figures, where only tables and words matter."""
+    from commands import empty_figure
+
+    from palisade.evaluation.figures import style
+
+    monkeypatch.setattr(style, "_render", empty_figure)
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from omegaconf import OmegaConf
 
 from palisade.evaluate import evaluate_runs
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parent.parent
 
 

@@ -20,6 +20,8 @@ from palisade.targets import workers
 from palisade.targets.statement import Statement
 from palisade.train import composed, train_run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[1]
 SMALL = ("data=digits", "fleet.models=4", "network.hidden=[]", "trainer.epochs=2", "secret=gate", "fleet.workers=1")
 

@@ -98,6 +98,7 @@ def test_cached_commands_import_neither_torch_nor_lightning(swept):
         names = imported(done)
         assert "hydra.main" in names
         assert not {name for name in names if name.split(".")[0] in ("torch", "pytorch_lightning", "opacus")}
+    assert (swept / "reports" / "digits" / "tradeoff.png").stat().st_size > 10_000
     assert not imported(trained) & {"sklearn", "scipy.stats", "pandas", "matplotlib"}  # they take over a second
 
 
@@ -261,6 +262,13 @@ BAD = {
     "neither": (("evaluate.py",), "neither data nor runs is given; add data=<name> or runs=<folder or pattern>"),
     "no run to ship": (("train.py", "ship=runs/nothing"), "runs/nothing is no complete run"),
 }  # fmt: skip
+FEW = (
+    "no data", "unknown data", "unknown key", "batch above N", "missing file", "corrupted file", "NaN", "labels",
+    "not writable", "epsilon", "delta", "batch norm", "no path", "seed", "epochs", "no optimizer", "no split",
+    "fleet of nothing", "plan of a sweep", "no network", "diverged", "no attack", "elsewhere", "sweep without -m",
+    "quiet evaluation", "guard of nothing", "no such runs", "no run to ship",
+)  # fmt: skip
+"""One of each kind of mistake; the others take another way to the same line."""
 OWN_NETWORK = """
 from torch import nn
 
@@ -270,7 +278,7 @@ class Normed(nn.Sequential):
 """
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", [case if case in FEW else pytest.param(case, marks=pytest.mark.slow) for case in BAD])
 def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.random((60, 4)), np.arange(60) % 2

@@ -21,6 +21,8 @@ from palisade.targets.guards.registry import guards_of, label, make_guard, state
 from palisade.targets.run import Run, find
 from palisade.train import composed, train_run
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 MODELS = 3
 SMALL = ("data=digits", "network.hidden=[]", "trainer.epochs=1", "split.reference=0.1", "split.pool=200")
 FLEET = (*SMALL, "fleet.workers=1", "secret=guards")

@@ -215,6 +215,7 @@ def test_too_large_a_weight_collapses_location30(compose):
     assert "\n" not in str(error.value) and str(error.value).endswith("; lower it, or train longer")
 
 
+@pytest.mark.slow
 @location30
 def test_members_get_harder_to_tell_on_location30(compose):
     aucs, accuracies, adversaries = [], [], []

@@ -16,6 +16,8 @@ import pytest
 
 from palisade.evaluation.subjects.endpoint import ANSWER_BYTES, AnswerLog, Endpoint
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
 
 

@@ -30,6 +30,8 @@ from palisade.evaluation.result import AUC
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
 
 

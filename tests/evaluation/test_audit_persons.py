@@ -24,6 +24,8 @@ from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.evaluation.subjects.answers import AnsweredRecords, joined, view_of
 from palisade.evaluation.subjects.saved_records import read
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[2]
 ENDPOINT = ("audit=endpoint", "endpoint=my_visits.predict", "members=in.csv", "nonmembers=out.csv", "label=ill")
 

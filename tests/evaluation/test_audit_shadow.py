@@ -27,6 +27,8 @@ from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_i
 from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
 from palisade.evaluation.subjects.shadow_files import accuracy_of, margins
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[2]
 LOCATION30 = ROOT.parent / "shared" / "data" / "location30"
 FILES = {"members": "in", "nonmembers": "out", "shadow_members": "shadow_in", "shadow_nonmembers": "shadow_out"}

@@ -167,6 +167,7 @@ def test_noise_is_not_called_leakage(
         assert above_the_fpr > 0.2 * fleets, "these fleets are those that the FPR as the bar calls leaking"
 
 
+@pytest.mark.slow
 def test_a_value_beyond_luck_is_as_rare_as_it_should_be() -> None:
     """Sharper than the verdict, whose interval leaves room: of noise the strongest value itself exceeds the bar."""
     exceeded = 0

@@ -82,6 +82,7 @@ def test_a_model_that_alone_leaks_more_does_not_pass(make_result: Callable[..., 
     assert FIVE.verdict(luck, Comparison([luck])).word == KEPT
 
 
+@pytest.mark.slow
 def test_a_leak_at_the_limit_rarely_passes_where_models_differ() -> None:
     rng, limit = np.random.default_rng(7), limit_of(normal)
     for models in (4, 8):

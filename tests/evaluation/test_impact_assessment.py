@@ -15,6 +15,8 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.report.writing import _strict_json, summary
 from palisade.evaluation.result import Result
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 ROOT = Path(__file__).parents[2]
 FACTS: dict[str, Any] = {
     "records": 1797, "persons": 600, "classes": ["0", "1"], "roles": {}, "canaries": 0, "published": False,

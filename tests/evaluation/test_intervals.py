@@ -49,7 +49,10 @@ def test_clopper_pearson_equals_scipys_exact_interval(successes: int, trials: in
     assert clopper_pearson_interval(successes, trials) == pytest.approx((expected.low, expected.high))
 
 
-@pytest.mark.parametrize(("members", "nonmembers", "fpr"), [(200, 200, 0.05), (100, 1000, 0.01), (300, 100, 0.01)])
+@pytest.mark.parametrize(
+    ("members", "nonmembers", "fpr"),
+    [(200, 200, 0.05), *(pytest.param(*sizes, 0.01, marks=pytest.mark.slow) for sizes in ((100, 1000), (300, 100)))],
+)
 def test_intervals_of_one_model_cover_the_true_rate(members: int, nonmembers: int, fpr: float) -> None:
     truth = stats.norm.sf(stats.norm.isf(fpr) - 1.0)
     found = [tpr_estimate(*normal(seed, members, nonmembers), fpr) for seed in range(500)]
@@ -77,7 +80,7 @@ def test_the_ends_of_the_band_do_not_split_ties() -> None:
     assert high == clopper_pearson_interval(most + 1, 100, 0.025)[1]
 
 
-@pytest.mark.parametrize(("members", "nonmembers"), [(60, 40), (200, 500)])
+@pytest.mark.parametrize(("members", "nonmembers"), [(60, 40), pytest.param(200, 500, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("draw", "truth"),
     [

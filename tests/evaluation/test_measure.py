@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +32,19 @@ ATTACKS = {
 }
 METHOD = Method(attacks=ATTACKS)
 CORRECTNESS = {"audit": {"_target_": "palisade.attacks.Correctness"}}
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def compose(compose, shared):
+    """The same words mean the same run, which is trained and measured once, unless a test names a folder of its own."""
+    return lambda *overrides, runs=None: compose(
+        *overrides, runs=runs or shared / sha256(repr(overrides).encode()).hexdigest()
+    )
 
 
 def trained(compose, *overrides) -> Run:
@@ -76,7 +91,8 @@ def test_unresolvable_rate_has_no_value(compose):
     assert 0 < result.get("unscored", attack="lira").value < 0.9  # few shadows: some records lack a side
 
 
-def test_kept_results_are_those_of_the_same_models_and_attacks(compose):
+def test_kept_results_are_those_of_the_same_models_and_attacks(compose, tmp_path):
+    compose = partial(compose, runs=tmp_path / "runs")
     run = trained(compose, "fleet.models=3")
     (first,) = results_of([run], METHOD)
     when = (run.folder / "metrics.json").stat().st_mtime_ns

@@ -24,6 +24,8 @@ from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, N
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
 from palisade.evaluation.studies.study_runs import write_study
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 COMMAND = "python evaluate.py data=digits attack=full report.scope=public gate.tpr=0.1"
 FILE = "/home/somebody/patients.npz"
 KINDS = (FILE, CORRUPTED, NEAR_DUPLICATES)

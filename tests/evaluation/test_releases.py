@@ -79,6 +79,7 @@ def test_other_cards_are_passed_over(run: Run, tmp_path: Path) -> None:
     assert releases([run], tmp_path) == {}
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_the_report_tells_of_it(run: Run, place: Path) -> None:
     released = place / "released"
     told = evaluated(place, f"released={released}")

@@ -79,6 +79,7 @@ def test_all_files_and_nothing_half_written(written: Path) -> None:
     assert sorted(path.name for path in written.iterdir()) == sorted([*FILES, *(f"{name}.svg" for name in FIGURES)])
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_what_was_not_measured_is_left_out(make_result: Callable[..., Result], tmp_path: Path) -> None:
     paths = write(Comparison([make_result(exposed={}, audit={}, needs={})]), tmp_path, COMMAND)
     assert not any("expos" in path.name for path in [*paths, *tmp_path.iterdir()])
@@ -327,6 +328,7 @@ def test_a_violated_claim_cannot_be_overlooked(
     Page(html)
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_a_hostile_name_is_text(make_result: Callable[..., Result], tmp_path: Path) -> None:
     hostile = "<script>alert(1)</script>"
     result = make_result(data=hostile, skipped={hostile: hostile}, guard=hostile)

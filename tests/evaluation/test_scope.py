@@ -105,6 +105,7 @@ def test_the_scope_says_what_is_missing(files: dict[str, str]) -> None:
     assert "Members / non-members: expected" in html and "Do not publish" not in html
 
 
+@pytest.mark.usefixtures("undrawn")
 def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Result], tmp_path: Path) -> None:
     told = []
     for scope in ("internal", "public"):

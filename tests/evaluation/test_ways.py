@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,23 +29,38 @@ from palisade.evaluation.studies.study_runs import run_study
 from palisade.evaluation.table import UNRECORDED, corrections, show_results
 from palisade.targets.guards.registry import guards_of
 from palisade.targets.run import Run
-from palisade.train import train_run
+from palisade.train import composed, train_run
 
 Compose = Callable[..., dict[str, Any]]
 WORDS = ["data=digits", "network=linear", "trainer.epochs=1", "canary=label_noise", "canary.count=100"]
 FEW = ["fleet.models=2", "fleet.workers=1", "secret=guesses"]
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs in which the run below was trained."""
+    runs = tmp_path_factory.mktemp("trained") / "runs"
+    train_run(composed(*WORDS, *FEW, "guesses=0.2") | {"runs": str(runs)})
+    return runs
+
+
 @pytest.fixture
-def run(compose: Compose) -> Run:
-    """Of two models, guesses at 40 of 100 canaries being fixed beforehand."""
-    return Run(Path(train_run(compose(*WORDS, *FEW, "guesses=0.2"))["folder"]))
+def run(tmp_path: Path, trained: Path) -> Run:
+    """Of two models, guesses at 40 of 100 canaries being fixed beforehand; each test has its own copy."""
+    shutil.copytree(trained, tmp_path / "runs")
+    (folder,) = (tmp_path / "runs" / "digits").iterdir()
+    return Run(folder)
+
+
+@cache
+def auditors() -> dict[str, Any]:
+    return all_attacks()
 
 
 def method(share: float | None = None, queries: Sequence[str] = ("plain",), **threat: Any) -> Method:
     threat = {**BLACK_BOX, "guesses": share, **threat}
     loss = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
-    return Method(attacks=loss, threat=threat, queries=queries, adaptive=all_attacks())
+    return Method(attacks=loss, threat=threat, queries=queries, adaptive=auditors())
 
 
 def audit(run: Run, share: float | None = None, **how: Any) -> dict[str, Any]:
@@ -162,7 +179,10 @@ def test_a_recorded_share_is_not_forgotten_with_the_models(compose: Compose, run
     assert_corrected(again, 2)
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", "not JSON", '{"audit": "loss"}'])
+@pytest.mark.parametrize(
+    "content",
+    [*(pytest.param(text, marks=pytest.mark.slow) for text in ("", "[]", "{}")), "not JSON", '{"audit": "loss"}'],
+)
 def test_a_stray_file_is_named(run: Run, content: str) -> None:
     audit(run)
     stray = run.folder / "private" / "ways" / "1.json"

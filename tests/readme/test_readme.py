@@ -56,7 +56,7 @@ def test_every_command_works(tmp_path):
     for command in commands():
         words = smaller(command, tmp_path).replace("'", "").split()
         assert words[0] == "python"
-        done = call(*words[1:], folder=tmp_path)
+        done = call(*words[1:], folder=tmp_path, drawn=True)
         ends = (0, GATE_EXCEEDED) if "max_tpr" in command else (0,)  # fleets this small resolve little
         assert done.returncode in ends, f"{command}\n{done.stderr}"
     assert (tmp_path / "reports" / "only_private" / "report.html").exists()

@@ -22,7 +22,7 @@ from palisade.targets.run import Run
 from palisade.targets.training import load_fleet, make_fitter
 from palisade.train import train_run
 
-SMALL = ["data=digits", "trainer.epochs=5"]
+SMALL = ["data=digits", "network=linear", "trainer.epochs=5"]
 PRIVATE = ["defense=dp_sgd", "defense.trainer.epochs=5"]
 RUN = [*SMALL, "fleet.models=2", "fleet.workers=1", "secret=s"]
 

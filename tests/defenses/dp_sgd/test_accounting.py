@@ -11,6 +11,7 @@ from jaxtyping import Float
 from opacus.accountants import PRVAccountant, RDPAccountant
 from scipy.optimize import brentq
 from scipy.special import log_ndtr
+from user_modules import slow_but
 
 from palisade.defenses.dp_sgd import accounting
 from palisade.defenses.dp_sgd.accounting import History, Phase, accounted, calibrate, privacy_curve, rdp_epsilon
@@ -43,7 +44,10 @@ def test_equals_opacus(rate: float, sigma: float, steps: int) -> None:
 
 @pytest.mark.parametrize(
     ("epsilon", "rate", "steps"),
-    [(0.1, 0.0891, 360), (1.0, 0.05, 20), (8.0, 0.0891, 360), (64.0, 0.05, 20), (512.0, 0.05, 20)],
+    slow_but(
+        [(0.1, 0.0891, 360), (8.0, 0.0891, 360)],
+        [(0.1, 0.0891, 360), (1.0, 0.05, 20), (8.0, 0.0891, 360), (64.0, 0.05, 20), (512.0, 0.05, 20)],
+    ),
 )
 def test_calibrated_noise_spends_what_was_asked_for(epsilon: float, rate: float, steps: int) -> None:
     started = time.process_time()
@@ -163,7 +167,7 @@ def test_many_trainings_take_seconds() -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 100, 10_000, 1_000_000])
-@pytest.mark.parametrize("mu", [0.5, 1.0, 5.0])
+@pytest.mark.parametrize("mu", slow_but([1.0], [0.5, 1.0, 5.0]))
 def test_tiny_delta_is_never_understated(steps: int, mu: float) -> None:
     """Rounding lets numerical composition fall short by up to a tenth, the more steps the sooner."""
     history = (Phase(math.sqrt(steps) / mu, 1.0, steps),)

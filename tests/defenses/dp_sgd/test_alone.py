@@ -200,9 +200,9 @@ def test_batches_that_hold_nobody() -> None:
     quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     for way in WAYS:
         callback = DPSGD(noise_multiplier=1.0, secret=SECRET, per_record=way)
-        run = pl.Trainer(max_epochs=10, accelerator="cpu", callbacks=[callback], **quiet)
+        run = pl.Trainer(max_epochs=5, accelerator="cpu", callbacks=[callback], **quiet)
         run.fit(Losses(), DataLoader(blobs(6), batch_size=1))
-        assert callback.steps == 60
+        assert callback.steps == 30
 
 
 @pytest.mark.parametrize("output", ["loss", "dictionary", "nothing"])

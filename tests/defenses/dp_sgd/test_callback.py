@@ -15,6 +15,7 @@ from opacus.accountants import RDPAccountant
 from scipy import stats
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
+from user_modules import slow_but
 
 from palisade.data.arithmetic import Arithmetic
 from palisade.data.loaders import Gather, Poisson, Shuffling, training_loader
@@ -182,8 +183,8 @@ def test_statement_names_a_given_secret() -> None:
 
 
 def test_overwhelming_noise_destroys_accuracy() -> None:
-    assert accuracy(fit(DPSGD(noise_multiplier=1000.0, secret=SECRET), max_epochs=12)) < 0.6
-    assert accuracy(fit(DPSGD(epsilon=math.inf, secret=SECRET), max_epochs=12)) > 0.7
+    assert accuracy(fit(DPSGD(noise_multiplier=1000.0, secret=SECRET), max_epochs=4)) < 0.6
+    assert accuracy(fit(DPSGD(epsilon=math.inf, secret=SECRET), max_epochs=8)) > 0.7
 
 
 def test_no_claim_before_a_fit() -> None:
@@ -229,15 +230,16 @@ def test_module_is_what_it_was() -> None:
 
 def test_two_fits_in_a_row() -> None:
     callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
-    first, second = fit(callback), fit(callback)
-    assert callback.steps == 30
+    first, second = fit(callback, max_epochs=1), fit(callback, max_epochs=1)
+    assert callback.steps == 10
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
 def test_new_noise_for_every_fit_without_a_given_secret() -> None:
     callback = DPSGD(noise_multiplier=1.0)
-    assert not torch.equal(fit(callback).my_net[0].weight, fit(callback).my_net[0].weight)
+    one, other = (fit(callback, max_epochs=1) for _ in range(2))
+    assert not torch.equal(one.my_net[0].weight, other.my_net[0].weight)
 
 
 def test_detached_after_an_exception() -> None:
@@ -291,7 +293,7 @@ def test_lightning_itself_refuses_to_resume_without_the_callback(tmp_path: Path)
     Module().load_state_dict(torch.load(tmp_path / "one.ckpt", weights_only=True)["state_dict"])  # for inference
 
 
-@pytest.mark.parametrize("clipping", ["per_layer", "automatic", "adaptive"])
+@pytest.mark.parametrize("clipping", ["per_layer", pytest.param("automatic", marks=pytest.mark.slow), "adaptive"])
 def test_other_ways_of_clipping_train(clipping: str) -> None:
     callback = DPSGD(epsilon=30, max_grad_norm=0.5, clipping=clipping, secret=SECRET)
     assert accuracy(fit(callback, max_epochs=12)) > 0.6
@@ -300,7 +302,7 @@ def test_other_ways_of_clipping_train(clipping: str) -> None:
 
 def test_adaptive_clipping_noises_gradients_more_and_follows_the_norms() -> None:
     callback = DPSGD(noise_multiplier=1.0, max_grad_norm=50.0, clipping="adaptive", secret=SECRET)
-    fit(callback, max_epochs=20)
+    fit(callback, max_epochs=12)
     assert callback._fit.step.gradient_noise > 1.0 == callback.statement.noise_multiplier
     assert callback._fit.step.clipping.bounds[0] < 5.0 and callback.statement.max_grad_norm == 50.0
 
@@ -376,8 +378,8 @@ def test_backward_passes_that_are_not_for_the_step_leave_nothing() -> None:
 
 def test_empty_batches_step_with_noise_only() -> None:
     callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
-    module = fit(callback, loader=DataLoader(blobs(6), batch_size=1), max_epochs=20)
-    assert callback.steps == 120 and len(module.losses) < 120 and np.isfinite(module.losses).all()
+    module = fit(callback, loader=DataLoader(blobs(6), batch_size=1), max_epochs=5)
+    assert callback.steps == 30 and len(module.losses) < 30 and np.isfinite(module.losses).all()
 
 
 def test_rate_is_the_batch_size_over_the_records_whatever_the_remainder() -> None:
@@ -386,7 +388,9 @@ def test_rate_is_the_batch_size_over_the_records_whatever_the_remainder() -> Non
     assert callback.statement.sampling_rate == 0.3 and callback.steps == 4
 
 
-@pytest.mark.parametrize("optimizer", ["Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "Adadelta"])
+@pytest.mark.parametrize(
+    "optimizer", slow_but(["Adam", "RMSprop"], ["Adam", "AdamW", "RMSprop", "Adagrad", "NAdam", "Adadelta"])
+)
 def test_any_optimizer(optimizer: str) -> None:
     class Own(Module):
         def configure_optimizers(self) -> Any:
@@ -403,7 +407,7 @@ def test_any_optimizer(optimizer: str) -> None:
 def test_a_record_that_is_not_finite_does_not_stop_the_others() -> None:
     data = blobs()
     data.tensors[0][7] = math.inf
-    module = fit(DPSGD(noise_multiplier=0.5, secret=SECRET), loader=DataLoader(data, 24), max_epochs=12)
+    module = fit(DPSGD(noise_multiplier=0.5, secret=SECRET), loader=DataLoader(data, 24), max_epochs=8)
     assert all(parameter.isfinite().all() for parameter in module.parameters()) and accuracy(module) > 0.6
 
 
@@ -425,7 +429,7 @@ class Arrays:
 
     x = blobs().tensors[0].numpy()
     y = blobs().tensors[1].numpy()
-    arithmetic = Arithmetic(size=120, batch_size=12, epochs=10)
+    arithmetic = Arithmetic(size=120, batch_size=12, epochs=4)
 
     def train(self, fleet: list[int], sigma: float, sampler: Any = Poisson, **settings: Any) -> tuple[list[Any], DPSGD]:
         networks = []
@@ -448,14 +452,14 @@ class Arrays:
         loader = training_loader(
             Gather(self.x, self.y, stacked=stacked), sampler(members, fleet, self.arithmetic, SECRET)
         )
-        trainer(callback, max_epochs=10).fit(module, loader)
+        trainer(callback, max_epochs=self.arithmetic.epochs).fit(module, loader)
         return (unstack(network) if stacked else [network.state_dict()]), callback
 
 
 @pytest.mark.parametrize("sigma", [0.0, 1.0])
 def test_model_is_the_same_alone_and_in_a_stack(sigma: float) -> None:
     together, callback = Arrays().train([3, 4, 7], sigma)
-    assert callback.steps == 100 and callback.statement.public_size == 120
+    assert callback.steps == 40 and callback.statement.public_size == 120
     for k, state in zip([3, 4, 7], together, strict=True):
         (alone,), _ = Arrays().train([k], sigma)
         for name, value in alone.items():
@@ -466,7 +470,7 @@ def test_model_is_the_same_alone_and_in_a_stack(sigma: float) -> None:
 def test_fleet_calibrates_for_the_samplers_steps() -> None:
     _, callback = Arrays().train([0], 0.0, noise_multiplier=None, epsilon=4)
     statement = callback.statement
-    assert 0.99 * 4 <= statement.epsilon <= 4 and statement.steps_planned == 100 and statement.sampling_rate == 0.1
+    assert 0.99 * 4 <= statement.epsilon <= 4 and statement.steps_planned == 40 and statement.sampling_rate == 0.1
     assert statement.delta == Arrays.arithmetic.delta
 
 
@@ -485,8 +489,8 @@ def test_refuses_numbers_that_are_not_the_samplers() -> None:
 def test_refuses_more_steps_than_the_sampler_plans() -> None:
     sampler = Poisson([np.arange(100)], [0], Arrays.arithmetic, SECRET)
     loader = training_loader(Gather(Arrays.x, Arrays.y, stacked=False), sampler)
-    with pytest.raises(ValueError, match="max_steps=110"):
-        trainer(DPSGD(noise_multiplier=1.0), max_epochs=11).fit(Module(), loader)
+    with pytest.raises(ValueError, match="max_steps=50"):
+        trainer(DPSGD(noise_multiplier=1.0), max_epochs=5).fit(Module(), loader)
 
 
 def test_refuses_to_train_beyond_the_planned_steps() -> None:

@@ -17,11 +17,25 @@ import user_modules as user
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
-from user_modules import FAST, OTHERS, Base, DroppedOut, Noisy, blobs, encoder, fitted, looped, rare, sensitivity
+from user_modules import (
+    FAST,
+    OTHERS,
+    Base,
+    DroppedOut,
+    Noisy,
+    blobs,
+    encoder,
+    fitted,
+    looped,
+    rare,
+    sensitivity,
+    slow_but,
+)
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 WAYS = ("fast", "functional", "alone")
 TRAINS = FAST | OTHERS
+FEW = ("group norm", "counts", "tied", "own parameter", "class token", "positions", "LSTM")
 
 
 def losing(loss: Any, **attributes: Any) -> type[Base]:
@@ -36,14 +50,14 @@ def each(module: Any, x: Any, y: Any) -> torch.Tensor:
 # What trains, trains within C.
 
 
-@pytest.mark.parametrize("name", TRAINS)
+@pytest.mark.parametrize("name", slow_but(FEW, TRAINS))
 def test_everyday_modules_train_within_c(name: str) -> None:
     make, data = TRAINS[name]
     assert sensitivity(make, data(), range(2), clip=0.5) > 0.6
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", TRAINS)
+@pytest.mark.parametrize("name", slow_but(FEW, TRAINS))
 def test_sum_is_that_of_a_loop_over_records(name: str, way: str) -> None:
     make, data = TRAINS[name]
     if way == "fast" and name in OTHERS:
@@ -58,7 +72,7 @@ def test_sum_is_that_of_a_loop_over_records(name: str, way: str) -> None:
 
 @pytest.mark.parametrize("way", ["functional", "alone"])
 @pytest.mark.parametrize("clipping", ["flat", "per_layer", "automatic", "adaptive"])
-@pytest.mark.parametrize("name", ["PReLU", "LSTM", "class token"])
+@pytest.mark.parametrize("name", slow_but(["PReLU"], ["PReLU", "LSTM", "class token"]))
 def test_every_clipping_every_way(name: str, clipping: str, way: str) -> None:
     make, data = TRAINS[name]
     assert sensitivity(make, data(), range(2), clip=0.3, clipping=clipping, per_record=way) > 0.5
@@ -73,7 +87,9 @@ def test_every_clipping_in_parts(clipping: str, at_once: int | None) -> None:
 
 @pytest.mark.parametrize("way", ["functional", "alone"])
 @pytest.mark.parametrize(
-    "make", [DroppedOut, Noisy, encoder(0.3), encoder(0.5)], ids=["dropout", "noise", "0.3", "0.5"]
+    "make",
+    slow_but([DroppedOut, Noisy], [DroppedOut, Noisy, encoder(0.3), encoder(0.5)]),
+    ids=["dropout", "noise", "0.3", "0.5"],
 )
 def test_random_modules_draw_for_each_record_by_itself(make: Any, way: str) -> None:
     assert sensitivity(make, blobs(), range(4), clip=0.3, per_record=way) > 0.5
@@ -246,6 +262,7 @@ COUPLED: dict[str, Any] = {
     "square of the mean": (losing(lambda s, x, y: each(s, x, y).mean() ** 2), blobs(), range(4), {}),
     "size of the batch": (losing(lambda s, x, y: each(s, x, y).mean() * (1 + (len(x) > 11))), blobs(), range(4), {}),
 }
+FEW_COUPLED = ("class weights", "padding", "rescaled by an outlier", "batch statistics from 8 rows on", "contrastive")
 
 
 @pytest.mark.parametrize("name", COUPLED)
@@ -257,7 +274,7 @@ def test_couplings_are_refused_with_the_way_out(name: str) -> None:
         sensitivity(make, data, who, clip=0.3, per_record="fast", **settings)
 
 
-@pytest.mark.parametrize("name", COUPLED)
+@pytest.mark.parametrize("name", slow_but(FEW_COUPLED, COUPLED))
 def test_what_couples_records_is_bounded_where_every_record_is_alone(name: str) -> None:
     make, data, who, settings = COUPLED[name]
     without = (lambda i: Lengths(r for r in range(40) if r != i)) if name == "padding" else None
@@ -293,7 +310,7 @@ def test_a_module_that_drops_the_batch_dimension() -> None:
             sensitivity(Squeezing, blobs(), range(2), clip=0.3, per_record=way)
 
 
-@pytest.mark.parametrize("strength", [1.0, 0.05])
+@pytest.mark.parametrize("strength", slow_but([0.05], [1.0, 0.05]))
 @pytest.mark.parametrize("clock", ["global_step", "current_epoch", "own"])
 def test_what_couples_records_later_is_refused_then(clock: str, strength: float) -> None:
     class Later(Base):

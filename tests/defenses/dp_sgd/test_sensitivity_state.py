@@ -5,6 +5,7 @@ Measured from outside, as in `test_sensitivity.py`.
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ import torch
 import user_modules as user
 from torch import nn
 from torch.nn import functional as F
-from user_modules import Base, blobs, sensitivity
+from user_modules import Base, blobs, sensitivity, slow_but
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -64,11 +65,12 @@ def another(self, batch):
     self.mean = 0.9 * self.mean + 0.1 * batch[0].mean(0)
 
 
-@pytest.mark.parametrize("change", [in_place, by_data, another])
-@pytest.mark.parametrize("way", ["auto", "alone"])
-@pytest.mark.parametrize(
-    "place", ["training_step", "on_train_batch_start", "on_train_batch_end", "on_train_epoch_end", "optimizer_step"]
-)
+PLACES = ("training_step", "on_train_batch_start", "on_train_batch_end", "on_train_epoch_end", "optimizer_step")
+CHANGES = (in_place, by_data, another)
+FEW = [*((place, "auto", in_place) for place in PLACES), *((PLACES[0], "alone", change) for change in CHANGES)]
+
+
+@pytest.mark.parametrize(("place", "way", "change"), slow_but(FEW, product(PLACES, ("auto", "alone"), CHANGES)))
 def test_buffers_that_follow_the_records(place: str, way: str, change: Any) -> None:
     with pytest.raises(ValueError, match=r"mean .*(remove it|leave it alone|keep it fixed)"):
         sensitivity(changing(place, change), blobs(), range(2), clip=0.3, steps=3, per_record=way)

@@ -243,14 +243,14 @@ def test_step_sizes_that_follow_the_loss_are_named() -> None:
 
 def test_the_same_callback_in_a_second_trainer_states_both_fits() -> None:
     callback, single = DPSGD(noise_multiplier=1.0, secret=SECRET), DPSGD(noise_multiplier=1.0, secret=SECRET)
-    fit(single)
-    fit(callback)
+    fit(single, max_epochs=1)
+    fit(callback, max_epochs=1)
     alone = callback.statement.epsilon
     fit(callback, max_epochs=2)
     statement = callback.statement
     assert alone == single.statement.epsilon < statement.epsilon
     longer = DPSGD(noise_multiplier=1.0, secret=SECRET)
-    fit(longer, max_epochs=5)
+    fit(longer, max_epochs=3)
     assert statement.epsilon == pytest.approx(longer.statement.epsilon, rel=1e-6)
     assert "2 trainings" in statement.to_json()["mechanism"] and math.isfinite(callback.epsilon())
 

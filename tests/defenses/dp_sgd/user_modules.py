@@ -8,6 +8,7 @@ from collections import UserDict, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import pytest
 import pytorch_lightning as pl
 import torch
 import torchmetrics
@@ -289,6 +290,16 @@ OTHERS: dict[str, Any] = {
     "DPGRU": (layered(recurrent("DPGRU"), last), blobs),
 }
 """Deterministic modules that no fast way is promised for."""
+
+
+def slow_but(fast: Iterable[Any], cases: Iterable[Any]) -> list[Any]:
+    """Cases of a parametrized test, of which a few stand for all in the fast suite."""
+    fast = list(fast)
+    several = [case if isinstance(case, tuple) else (case,) for case in cases]
+    return [
+        pytest.param(*values, marks=() if values in fast or values[0] in fast else pytest.mark.slow)
+        for values in several
+    ]
 
 
 # The measurement.
