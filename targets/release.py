@@ -25,7 +25,7 @@ from palisade.targets.card import blaming, guard_of, network_of, read_card
 from palisade.targets.files import creating, replacing
 from palisade.targets.fleet import Fleet
 from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
-from palisade.targets.guards.guard import probabilities
+from palisade.targets.guards.probabilities import probabilities
 from palisade.targets.guards.registry import GUARDS, check_guard, label, make_guard
 from palisade.targets.run import Run
 from palisade.targets.statement import INFINITY, Statement

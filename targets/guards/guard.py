@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, Real, Shaped
-from scipy.special import softmax
+from jaxtyping import Float32, Int64, Real, Shaped
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
@@ -136,20 +135,3 @@ class NoGuard(Guard):
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
         """The model's logits, unchanged."""
         return query.logits
-
-
-def probabilities(
-    logits: Float[np.ndarray, "records classes"], temperature: float = 1.0
-) -> Float32[np.ndarray, "records classes"]:
-    """softmax(z / T), which predicts what the logits do even where rounding makes classes equal."""
-    exact = softmax(logits.astype(np.float64) / temperature, axis=-1)
-    return predicting(logits.argmax(axis=-1), exact.astype(np.float32))
-
-
-def predicting(
-    label: Int64[np.ndarray, " records"], given: Float32[np.ndarray, "records classes"]
-) -> Float32[np.ndarray, "records classes"]:
-    """Probabilities, those of other classes lowered to just below the label's where they reach it."""
-    own = np.take_along_axis(given, label[:, None], axis=-1)
-    other = np.arange(given.shape[-1]) != label[:, None]
-    return np.where(other & (given >= own), np.nextafter(own, np.float32(0)), given)

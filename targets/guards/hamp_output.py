@@ -13,8 +13,9 @@ from palisade.data.dataset import Dataset
 from palisade.data.split import Split
 from palisade.data.tokens import Tokens
 from palisade.targets.guards import grid, keyed
-from palisade.targets.guards.guard import Guard, Query, predicting, probabilities
+from palisade.targets.guards.guard import Guard, Query
 from palisade.targets.guards.keyed import generators
+from palisade.targets.guards.probabilities import predicting, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,8 +11,9 @@ from jaxtyping import Float32, Int64
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
 from palisade.targets.guards import grid, keyed
-from palisade.targets.guards.guard import Guard, Query, is_number, predicting, probabilities
+from palisade.targets.guards.guard import Guard, Query, is_number
 from palisade.targets.guards.keyed import generators
+from palisade.targets.guards.probabilities import predicting, probabilities
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float32
 
-from palisade.targets.guards.guard import Guard, Query, is_whole, probabilities
+from palisade.targets.guards.guard import Guard, Query, is_whole
+from palisade.targets.guards.probabilities import probabilities
 
 
 @dataclass(frozen=True, kw_only=True)

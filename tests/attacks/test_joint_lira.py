@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import expit
 
@@ -74,6 +74,7 @@ def naive_scores(view: View, persons: np.ndarray) -> np.ndarray:
     return scores
 
 
+@settings(deadline=None)
 @given(
     seed=st.integers(0, 10**6), records=st.integers(1, 30), block=st.integers(1, 40), classes=st.integers(1, 4),
     persons=st.sampled_from([None, 2, 10]),

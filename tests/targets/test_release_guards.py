@@ -12,7 +12,7 @@ from sklearn.datasets import load_digits
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.targets.guards import GUARDS, adversarial_noise, discriminator, grid
-from palisade.targets.guards.guard import probabilities
+from palisade.targets.guards.probabilities import probabilities
 from palisade.targets.guards.registry import make_guard
 from palisade.targets.release import GUARD_NOTE, Release, ship
 from palisade.targets.statement import Statement

@@ -11,8 +11,8 @@ import torch
 from palisade.data.preprocessing import Scale
 from palisade.data.tokens import Tokens
 from palisade.targets.guards import HAMPOutput, Query
-from palisade.targets.guards.guard import probabilities
 from palisade.targets.guards.hamp_output import VALUES, _values
+from palisade.targets.guards.probabilities import probabilities
 
 RNG = np.random.default_rng(0)
 VALUES_OF = {VALUES: torch.tensor([0.0, 1.0])}

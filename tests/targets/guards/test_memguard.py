@@ -11,8 +11,8 @@ import torch.nn.functional as F
 
 from palisade.data.secret import Secret
 from palisade.targets.guards import MemGuard, Query, adversarial_noise, discriminator
-from palisade.targets.guards.guard import probabilities
 from palisade.targets.guards.memguard import DISCRIMINATOR
+from palisade.targets.guards.probabilities import probabilities
 
 Weights = dict[str, torch.Tensor]
 CLASSES, SECRET = 6, Secret.from_text("memguard")

@@ -7,7 +7,8 @@ import pytest
 from scipy.special import softmax
 
 from palisade.targets.guards import LabelOnly, NoGuard, Query, Rounding, Temperature, TopK
-from palisade.targets.guards.guard import Guard, predicting, probabilities
+from palisade.targets.guards.guard import Guard
+from palisade.targets.guards.probabilities import predicting, probabilities
 
 LOGITS = np.array([[2.0, 0.5, 1.0, -3.0], [0.0, 0.0, 0.0, 0.0], [-1.0, 9.0, 9.5, 3.0]], dtype=np.float32)
 
