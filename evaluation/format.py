@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 NOTHING = "–"
 """Stands where there is no number."""
 
 
+@runtime_checkable
 class Interval(Protocol):
     """A value with the ends of its interval."""
 

@@ -37,16 +37,16 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
     return settings
 
 
-def _named(config: DictConfig, chosen: Mapping[str, str], overrides: Sequence[str]) -> dict[str, Any]:
+def _named(config: DictConfig, chosen: Mapping[str, str | None], overrides: Sequence[str]) -> dict[str, Any]:
     settings: Any = OmegaConf.to_container(config, resolve=True)
     return with_own_network({**settings, "names": names(chosen, settings)}, overrides)
 
 
-def names(chosen: Mapping[str, str], settings: Mapping[str, Any]) -> dict[str, str]:
+def names(chosen: Mapping[str, str | None], settings: Mapping[str, Any]) -> dict[str, str]:
     """The chosen options by name; an alias that only brings a guard, such as defense=memguard, is no defense."""
     if absent := [group for group in NAMED if group not in chosen]:
         raise ValueError(f"{absent[0]}=[] chooses nothing; leave it out, or give one name")
-    named = {group: chosen[group] for group in NAMED}
+    named = {group: str(chosen[group]) for group in NAMED}
     plain = settings["defense"] == {"_target_": "palisade.defenses.none.NoDefense"}
     return named | ({"defense": "none"} if plain else {})
 
