@@ -29,7 +29,10 @@ SEARCH = [
 
 def call(folder: Path, *overrides: str) -> commands.Ended:
     return commands.call(
-        *(word for word in SEARCH if word != "data=digits" or "~data" not in overrides), *overrides, folder=folder
+        *(word for word in SEARCH if word != "data=digits" or "~data" not in overrides),
+        *overrides,
+        folder=folder,
+        drawn=True,
     )
 
 
