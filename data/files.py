@@ -22,7 +22,7 @@ from palisade.data.settings import place
 FREE, RATIO = 2**30, 200
 """Bytes that any file may unfold to; how many times its own size a larger one may. Tables and images reach 5 to 50."""
 BROKEN = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
-"""What the readers of the standard library raise for damaged, encrypted or exotic files, besides OSError."""
+"""Errors of the standard library's readers at damaged, encrypted or exotic files, besides OSError."""
 OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 

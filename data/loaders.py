@@ -16,6 +16,8 @@ from palisade.data.arithmetic import Arithmetic
 from palisade.data.secret import Secret
 from palisade.data.units import Groups, SingleRecords, Units
 
+Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]]
+
 
 class Batch(NamedTuple):
     """One step's records; a leading model axis is there when a stack is trained.
@@ -69,9 +71,6 @@ class Gather(Dataset[Batch]):
 def training_loader(data: Gather, sampler: Sampler) -> DataLoader[Batch]:
     """A loader whose items are whole steps (a default loader makes a small fit five times slower)."""
     return DataLoader(data, sampler=sampler, batch_size=None, collate_fn=lambda batch: batch)
-
-
-Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]]
 
 
 class Sampler(ABC):

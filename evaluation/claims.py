@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 FOLDER = "ways"
 """In a run's private folder, a file for each way that was tried, named by its digest: two evaluations lose none."""
+LEVEL = 0.05
+"""Probability that an evaluation calls a true claim violated, at most, all its claims together."""
 
 
 def ways_tried(run: Run, way: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
@@ -71,10 +73,6 @@ def _recorded(path: Path) -> Mapping[str, Any]:
 
 def _digest(way: Mapping[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(way, sort_keys=True).encode(), digest_size=8).hexdigest()
-
-
-LEVEL = 0.05
-"""Probability that an evaluation calls a true claim violated, at most, all its claims together."""
 
 
 @dataclass(frozen=True, kw_only=True)

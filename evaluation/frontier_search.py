@@ -40,6 +40,16 @@ if TYPE_CHECKING:
 
 DIGITS = 3
 """Significant digits of a value that is tried: what it is called in tables is what it was."""
+SETTINGS, RUN, GUARD, FAILED = "settings", "run", "guard", "failed"
+"""Attributes of a trial: what it tried; then the run's folder and guard, or why it failed; a killed one has neither."""
+MEASURABLE = Limit(name="search", max_tpr=1.0)
+"""The constraint on points of the frontier: that a run's TPR says how much leaks."""
+COLUMNS = ("trial", "settings", "utility", "tpr", "on_frontier", "run", "seconds", "failed")
+SELECTED = (
+    "The frontier was chosen by the very numbers that it shows, on the same records, and each proposal by earlier ones:"
+    " this flatters it. Before you rely on a setting, train it again with another seed=… and attack that run. No ε"
+    " covers a search."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,12 +145,6 @@ def _leaves(node: Any, place: str, key: str) -> Iterator[tuple[str, Range | Sequ
     else:
         for name, inner in node.items():
             yield from _leaves(inner, place, f"{key}.{name}" if key else name)
-
-
-SETTINGS, RUN, GUARD, FAILED = "settings", "run", "guard", "failed"
-"""Attributes of a trial: what it tried; then the run's folder and guard, or why it failed; a killed one has neither."""
-MEASURABLE = Limit(name="search", max_tpr=1.0)
-"""The constraint on points of the frontier: that a run's TPR says how much leaks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -345,14 +349,6 @@ def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:
     check_groups(config)
     run = Run.of(config, from_config(config))
     return {**config, "guesses": run.guesses} if run.has_models() else config
-
-
-COLUMNS = ("trial", "settings", "utility", "tpr", "on_frontier", "run", "seconds", "failed")
-SELECTED = (
-    "The frontier was chosen by the very numbers that it shows, on the same records, and each proposal by earlier ones:"
-    " this flatters it. Before you rely on a setting, train it again with another seed=… and attack that run. No ε"
-    " covers a search."
-)
 
 
 def frontier_table(searched: Searched) -> Table:

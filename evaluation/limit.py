@@ -206,7 +206,7 @@ def _understated(result: Result, row: Row, comparison: Comparison) -> str | None
 def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
     """A line for each run, and whether all of them keep the limit.
 
-    What cannot be measured does not pass: an FPR that takes more records, attacks that were all skipped, a claim that
+    Unmeasured leakage does not pass: an FPR that takes more records, attacks that were all skipped, a claim that
     is refuted, and scores behind which the models still leak. Nor does what too few models leave undecided.
     """
     lines, passed = [f"gate: {limit}"], True
@@ -343,7 +343,7 @@ def _units(values: Sequence[float], result: Result) -> Float[np.ndarray, "units"
 def gate_model(result: Audited, limit: Limit) -> tuple[str, bool]:
     """A line, and whether the model is known to keep the limit.
 
-    What cannot be measured does not pass: an FPR that takes more records, attacks that were all skipped or whose scores
+    Unmeasured leakage does not pass: an FPR that takes more records, attacks that were all skipped or whose scores
     all tie at the threshold, and answers or records behind which attacks look weaker than they are.
     """
     split = [attack for attack in result.attacks if tied_share_of(result, attack) <= TIED]

@@ -25,6 +25,8 @@ SMALL = 50
 """Records on a side up to which the rank sum is permuted; beyond, it is normal."""
 
 Values = Float[np.ndarray, "records"]
+THRESHOLD_FPR = 0.05
+"""False positive rate of the threshold where no member is known to choose it by."""
 
 
 class FileTest(NamedTuple):
@@ -96,10 +98,6 @@ def of_all(scores: Values, nonmembers: Float[np.ndarray, "nonmembers"], seed: in
     drawn = [ranks[rng.choice(m + n, m, replace=False, shuffle=False)].sum() for _ in range(PERMUTATIONS)]
     found = (1 + int((np.array(drawn) >= own).sum())) / (1 + PERMUTATIONS)
     return FileTest(found, f"rank sum, {PERMUTATIONS:,} permutations")
-
-
-THRESHOLD_FPR = 0.05
-"""False positive rate of the threshold where no member is known to choose it by."""
 
 
 class UsedShare(NamedTuple):

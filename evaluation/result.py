@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -113,7 +114,7 @@ def most_powerful(powers: Mapping[Name, tuple[float | None, float | None]]) -> N
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class Measured(ABC):
     """Numbers of attacks on a fleet or on one model.
 
     Args:
@@ -127,9 +128,9 @@ class Measured:
     released: str = "logits"
 
     @property
+    @abstractmethod
     def attacks(self) -> list[str]:
         """Names of the attacks that were not skipped."""
-        raise NotImplementedError
 
     def get(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row:
         """The one row with this metric.

@@ -101,7 +101,7 @@ class Job:
         return {"folder": str(self.run.folder), "status": status}
 
     def cost(self) -> dict[str, Any]:
-        """What is missing in models, minutes and megabytes."""
+        """Cost of the missing models: their number, minutes and megabytes."""
         from palisade.targets.plan import cost
 
         return cost(self.run, self.settings, self.dataset, self.missing)
@@ -113,7 +113,7 @@ class Job:
         return self.outcome("cached")
 
     def try_out(self) -> Mapping[str, str] | None:
-        """What the defense settles before the first model; None if it did already.
+        """Decisions of the defense for all models, made before the first; None if they were made already.
 
         Raises:
             ValueError: if network, defense, optimizer or batch size cannot be used.

@@ -23,6 +23,16 @@ PLAIN_INTERVAL = 30.0
 POLL_INTERVAL = 0.2
 
 _silent = False
+NOTHING_TO_ACT_ON = (
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
+    r"GPU available but not used",  # fleets are trained on the CPU
+    r"The '\w+' does not have many workers",  # records are in memory already
+    r"The number of training batches \(\d+\) is smaller than the logging interval",  # epochs are logged, not steps
+)
+"""Beginnings of messages that no user can act on, as regular expressions."""
+LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning")
+FILE = "train.log"
+LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 
 
 def report(run: str, models: int, *, cached: bool = False) -> None:
@@ -125,16 +135,6 @@ def _clock(seconds: float) -> str:
     return f"{minutes}:{seconds:02d}"
 
 
-NOTHING_TO_ACT_ON = (
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
-    r"GPU available but not used",  # fleets are trained on the CPU
-    r"The '\w+' does not have many workers",  # records are in memory already
-    r"The number of training batches \(\d+\) is smaller than the logging interval",  # epochs are logged, not steps
-)
-"""Beginnings of messages that no user can act on, as regular expressions."""
-LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning")
-
-
 @contextmanager
 def of_libraries(verbose: bool) -> Iterator[None]:
     """Leaves out what Lightning, Opacus and torch tell that no user can act on; with `verbose` all of it is told."""
@@ -163,10 +163,6 @@ def in_one_line(also: Callable[[str], None] = lambda line: None) -> Iterator[Non
     with warnings.catch_warnings():
         warnings.showwarning = tell
         yield
-
-
-FILE = "train.log"
-LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 
 
 @dataclass(frozen=True, kw_only=True)

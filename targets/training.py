@@ -87,7 +87,7 @@ def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership)
     """Makes once what a run is trained with, and trains nothing: so that what cannot be used is told in seconds.
 
     Returns:
-        What the defense settles for all models of the run (`SETTLED`).
+        Decisions of the defense for all models of the run (`SETTLED`).
 
     Raises:
         ValueError: if network, defense, optimizer or batch size cannot be used.

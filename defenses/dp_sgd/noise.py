@@ -19,6 +19,12 @@ from palisade.data.secret import BYTES, Secret, Stream
 from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.targets.workers import cores
 
+BLOCK = 2**16
+"""Numbers that are made at a time: few enough that they stay in the cache."""
+SUMMANDS = 4
+AHEAD = 300_000
+"""Values below which handing them to a thread takes longer than drawing them."""
+
 
 def identities(
     module: nn.Module,
@@ -79,10 +85,6 @@ def fit_secret(secret: Secret, identity: str) -> Secret:
     return Secret(bytes.fromhex(secret.seal(identity.encode()))[:BYTES], given=secret.given)
 
 
-BLOCK = 2**16
-"""Numbers that are made at a time: few enough that they stay in the cache."""
-
-
 def gaussian(
     draw: Stream, out: Float32[np.ndarray, "count"], *, scale: float, summands: int = 1
 ) -> Float32[np.ndarray, "count"]:
@@ -132,11 +134,6 @@ def _box_muller(draw: Stream, values: Float32[np.ndarray, "count"], variance: fl
     angle *= radius
     radius *= cosine
     return values
-
-
-SUMMANDS = 4
-AHEAD = 300_000
-"""Values below which handing them to a thread takes longer than drawing them."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,8 @@ from torch import Tensor, optim
 
 from palisade.data.loaders import Batch
 
+Slope = Callable[[list[Tensor]], Sequence[Tensor]]
+
 
 def soft_labels(batch: Batch, classes: int = -1) -> Float[Tensor, "*models batch classes"]:
     """The probabilities that a step is to learn: its soft labels, or all on the class of each record.
@@ -21,9 +23,6 @@ def soft_labels(batch: Batch, classes: int = -1) -> Float[Tensor, "*models batch
         classes: how many there are; −1: as many as the step's largest label asks for.
     """
     return F.one_hot(batch.y, classes).float() if batch.targets is None else batch.targets
-
-
-Slope = Callable[[list[Tensor]], Sequence[Tensor]]
 
 
 class Penalty(pl.Callback):

@@ -19,6 +19,7 @@ from palisade.evaluation.result import AUC, FPR, Result
 from palisade.evaluation.statistics.chance import chance_level
 
 LOWEST_FPR = 1e-4
+GRID = np.linspace(0, 1, 401)[1:]
 
 
 def roc(comparison: Comparison) -> Figure:
@@ -69,9 +70,6 @@ def _guessing(results: Sequence[Result], fpr: np.ndarray) -> np.ndarray:
     counts = [row.nonmembers / result.models for result, row in rows if row.nonmembers]
     levels = np.array([chance_level([round(min(counts))], rate) if counts else rate for rate in fpr])
     return np.where(np.isnan(levels), fpr, levels)
-
-
-GRID = np.linspace(0, 1, 401)[1:]
 
 
 def exposure(comparison: Comparison) -> Figure:

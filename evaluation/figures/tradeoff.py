@@ -46,6 +46,11 @@ LEADER = 12.0
 """From this distance on a thin line leads from the label to its mark."""
 DIRECTIONS = 16
 CLEARANCE = 1.5
+LABEL_SIZE = 8.5
+STAR = 13
+FRONTIER: dict[str, Any] = {"color": INK, "lw": 9, "alpha": 0.1, "solid_capstyle": "round", "zorder": 1}
+PALE = 0.3
+"""Opacity of a run that another one beats in both."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,11 +139,6 @@ def _overlaps(boxes: Float[np.ndarray, "boxes 4"], others: Float[np.ndarray, "ot
     high = boxes[:, None, 2:] > others[None, :, :2]
     touched: Float[np.ndarray, "boxes"] = (low & high).all(axis=2).sum(axis=1).astype(np.float64)
     return touched
-
-
-LABEL_SIZE = 8.5
-STAR = 13
-FRONTIER: dict[str, Any] = {"color": INK, "lw": 9, "alpha": 0.1, "solid_capstyle": "round", "zorder": 1}
 
 
 def draw(axes: Axes, comparison: Comparison, *, pale: bool = False) -> list[Label]:
@@ -293,10 +293,6 @@ def _over_epsilon(panels: Sequence[Axes], comparison: Comparison) -> list[Artist
     for axes in panels:
         axes.set_xlabel("ε, as stated")
     return keys
-
-
-PALE = 0.3
-"""Opacity of a run that another one beats in both."""
 
 
 def pareto(comparison: Comparison) -> Figure:

@@ -27,6 +27,11 @@ BY_MODEL = (
     "membership", "groups", "unguarded_logits", *ANSWERS, *(f"population_{answer}" for answer in ANSWERS), *WHITE_BOX,
 )  # fmt: skip
 """Fields of a view with one entry a model."""
+FPR = FPRS[0]
+MOSTLY = 0.5
+"""Above this exposure a record is found in most of the models that were trained on it."""
+COLUMNS = ("run", "record", "class", "exposure", "low", "high", "models", "auc")
+DIGITS = 6
 
 
 def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"], seen: View) -> float:
@@ -94,13 +99,6 @@ def _halves(seen: View) -> Iterator[tuple[slice, slice]]:
 
 def _rescored(attack: Attack, part: View) -> Float[np.ndarray, "models records"] | None:
     return None if attack.missing(part) is not None else attack.score(part)
-
-
-FPR = FPRS[0]
-MOSTLY = 0.5
-"""Above this exposure a record is found in most of the models that were trained on it."""
-COLUMNS = ("run", "record", "class", "exposure", "low", "high", "models", "auc")
-DIGITS = 6
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

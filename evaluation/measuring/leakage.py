@@ -31,6 +31,23 @@ from palisade.evaluation.statistics.metrics import Estimate, tpr_estimate
 from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
 Scores = Float[np.ndarray, "models records"]
+PRIORS = (0.01, 0.1, 0.5)
+"""Shares of members among all whom an attacker may suspect."""
+METRICS: Mapping[str, Callable[[Roc], Metric]] = {
+    AUC: Roc.auc,
+    **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
+    **{f"ppv@{100 * prior:g}%prior": partial(Roc.ppv, prior=prior, fpr=FPRS[0]) for prior in PRIORS},
+    tnr_at(FPRS[0]): partial(Roc.tnr_at, fnr=FPRS[0]),
+    "balanced_accuracy": Roc.balanced_accuracy,
+    "advantage": Roc.advantage,
+}
+HINDSIGHT = ("balanced_accuracy", "advantage")
+"""At the best threshold for the very records: resampling adds to what the choice flatters, and excludes guessing."""
+AT_SHADOWS = "balanced_accuracy@shadow_threshold"
+"""At the threshold that is best on the other models: what an attacker reaches, not the best in hindsight."""
+ROC_POINTS = 121
+LEAST = 10
+"""Records of either side from which on a group of them says something."""
 
 
 def null_rows(scores: Mapping[Attack, Scores], seen: View, seed: int) -> Iterator[Row]:
@@ -100,25 +117,6 @@ def _rows(
             counts: dict[str, Any] = {"members": members, "nonmembers": int(scored.sum()) - members}
             for metric, value in ((chance_at(fpr), levels[k]), (null_at(fpr), quantiles[k])):
                 yield Row(metric=metric, value=None if np.isnan(value) else float(value), **counts, **names)
-
-
-PRIORS = (0.01, 0.1, 0.5)
-"""Shares of members among all whom an attacker may suspect."""
-METRICS: Mapping[str, Callable[[Roc], Metric]] = {
-    AUC: Roc.auc,
-    **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
-    **{f"ppv@{100 * prior:g}%prior": partial(Roc.ppv, prior=prior, fpr=FPRS[0]) for prior in PRIORS},
-    tnr_at(FPRS[0]): partial(Roc.tnr_at, fnr=FPRS[0]),
-    "balanced_accuracy": Roc.balanced_accuracy,
-    "advantage": Roc.advantage,
-}
-HINDSIGHT = ("balanced_accuracy", "advantage")
-"""At the best threshold for the very records: resampling adds to what the choice flatters, and excludes guessing."""
-AT_SHADOWS = "balanced_accuracy@shadow_threshold"
-"""At the threshold that is best on the other models: what an attacker reaches, not the best in hindsight."""
-ROC_POINTS = 121
-LEAST = 10
-"""Records of either side from which on a group of them says something."""
 
 
 def targets_of(scores: Float[np.ndarray, "models records"]) -> Bool[np.ndarray, "models"]:

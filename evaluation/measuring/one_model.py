@@ -33,6 +33,14 @@ MOST = 10_000
 """Records that it is fitted on; more cost time and change little."""
 COMPONENTS = 64
 FOLDS = 5
+BLIND = "blind_baseline"
+"""Stands where an attack's name does; it never asks the model."""
+LEAST_OF_CLASS = 20
+"""Members and non-members of a class that is looked at alone."""
+REPLICATES = 1000
+"""Of the bootstrap over persons."""
+SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
+Scores = Float[np.ndarray, "records"]
 
 
 def blind_scores(
@@ -84,16 +92,6 @@ def blind_scores(
         # Ranks: a fold that holds more members leaves fewer to fit on, and would score below the others as a whole.
         scores[drawn[scored]] = rankdata(told) / len(scored)
     return scores
-
-
-BLIND = "blind_baseline"
-"""Stands where an attack's name does; it never asks the model."""
-LEAST_OF_CLASS = 20
-"""Members and non-members of a class that is looked at alone."""
-REPLICATES = 1000
-"""Of the bootstrap over persons."""
-SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
-Scores = Float[np.ndarray, "records"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

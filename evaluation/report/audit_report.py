@@ -27,6 +27,20 @@ INTERVALS = {
     " have no interval that holds where a person has several records",
 }
 """The sampling unit of the intervals, by `True` where a person has several records."""
+SHOWN = 50
+"""Records that the page lists; results.csv holds all."""
+MEANING = (
+    "A p-value is how often a record that was not used, but is otherwise like the non-members, would look at least as"
+    " much used as this one. A small one is evidence of use, no proof: an easy record, or one that resembles somebody"
+    " else's used record, gets a small one too.",
+    "It holds only if the non-members are like the records in question in everything but their use: same source, same"
+    " time, same treatment. No test can check that fully (Zhang et al. 2024, “Membership Inference Attacks Cannot Prove"
+    " that a Model Was Trained On Your Data”).",
+    "A large p-value proves nothing: well-trained and protected models hide most of what they were trained on.",
+    "The test of all records takes them as independent. Many rows of one person, or copies, make it too sure.",
+    "One score was fixed before any answer was seen. Whoever tries several files, models or scores and reports the best"
+    " must correct for that.",
+)
 
 
 def meaning(result: Audited) -> tuple[str, ...]:
@@ -170,22 +184,6 @@ def _tables(result: Audited) -> list[PageTable]:
 def _cells(result: Audited, attack: str, group: str = "all") -> tuple[str, ...]:
     tprs = (percent(result.get(tpr_at(fpr), attack=attack, group=group), interval=True) for fpr in FPRS)
     return (number(result.get(AUC, attack=attack, group=group), interval=True), *tprs)
-
-
-SHOWN = 50
-"""Records that the page lists; results.csv holds all."""
-MEANING = (
-    "A p-value is how often a record that was not used, but is otherwise like the non-members, would look at least as"
-    " much used as this one. A small one is evidence of use, no proof: an easy record, or one that resembles somebody"
-    " else's used record, gets a small one too.",
-    "It holds only if the non-members are like the records in question in everything but their use: same source, same"
-    " time, same treatment. No test can check that fully (Zhang et al. 2024, “Membership Inference Attacks Cannot Prove"
-    " that a Model Was Trained On Your Data”).",
-    "A large p-value proves nothing: well-trained and protected models hide most of what they were trained on.",
-    "The test of all records takes them as independent. Many rows of one person, or copies, make it too sure.",
-    "One score was fixed before any answer was seen. Whoever tries several files, models or scores and reports the best"
-    " must correct for that.",
-)
 
 
 def asked_page(found: AskedRecords, what: str, command: str) -> Page:

@@ -32,6 +32,11 @@ DESCRIBED = {
     "engine": "engine of clipping",
 }  # fmt: skip
 """Fields of a statement that are shown, with their words."""
+LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
+OWN = ("defense", "guard", "canary", "guesses", "seed")
+"""Parts of a configuration in which runs on one curve may differ."""
+EVERYTHING = Membership(how="fixed", share=1.0)
+"""Releases are trained on the whole pool."""
 
 
 def promises(results: Sequence[Result]) -> dict[str, Any]:
@@ -65,11 +70,6 @@ def _not_covered(runs: Sequence[Result]) -> list[tuple[tuple[str, ...], list[str
         if result.statement.guarantee and result.statement.not_covered:
             lists.setdefault(result.statement.not_covered, []).append(title(result))
     return list(lists.items())
-
-
-LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
-OWN = ("defense", "guard", "canary", "guesses", "seed")
-"""Parts of a configuration in which runs on one curve may differ."""
 
 
 def provenance(results: Sequence[Result], command: str, table: str) -> dict[str, Any]:
@@ -112,10 +112,6 @@ def _setting(result: Result) -> dict[str, Any]:
     if result.guard != "none":
         own["guard"] = {"name": result.guard, "strength": result.guard_strength}
     return own
-
-
-EVERYTHING = Membership(how="fixed", share=1.0)
-"""Releases are trained on the whole pool."""
 
 
 def releases(runs: Sequence[Run], folder: Path) -> dict[str, str]:

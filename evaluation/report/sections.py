@@ -20,6 +20,32 @@ from palisade.evaluation.utility import CALIBRATION
 MOST_SHOWN = 10
 """Rows of a run that are told; all stand in results.csv."""
 CLASS = "class"
+BOUNDS = {
+    "one_run": (
+        "one run",
+        "assumes only that each record was in or out by the toss of a coin; the one bound that can refute a claim"
+        " (Steinke, Nasr & Jagielski 2023)",
+    ),
+    "one_run_fdp": (
+        "one run, f-DP, if the mechanism is Gaussian",
+        "assumes that the mechanism is a Gaussian one or leaks like it (Mahloujifar, Melis & Chaudhuri 2024)",
+    ),
+    "gdp": (
+        "GDP, if the mechanism is Gaussian",
+        "assumes a Gaussian-shaped mechanism, and that the records of one model are independent trials, which they are"
+        " not",
+    ),
+    "clopper_pearson": (
+        "Clopper–Pearson",
+        "assumes nothing about the mechanism, but that the records of one model are independent trials: indicative",
+    ),
+}
+"""The lower bounds on ε in the order in which they are told: in words, with what each assumes."""
+NUMBERS = (
+    "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",
+)  # fmt: skip
+Lines = list[tuple[str, list[tuple[str, ...]]]]
+"""For each run its title, and its attacks by `NUMBERS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,29 +131,6 @@ def _words(result: Result, name: str) -> str:
     if column != CLASS or not value.isdigit() or int(value) >= len(words) or words[int(value)] == value:
         return name
     return f"{name} ({words[int(value)]})"
-
-
-BOUNDS = {
-    "one_run": (
-        "one run",
-        "assumes only that each record was in or out by the toss of a coin; the one bound that can refute a claim"
-        " (Steinke, Nasr & Jagielski 2023)",
-    ),
-    "one_run_fdp": (
-        "one run, f-DP, if the mechanism is Gaussian",
-        "assumes that the mechanism is a Gaussian one or leaks like it (Mahloujifar, Melis & Chaudhuri 2024)",
-    ),
-    "gdp": (
-        "GDP, if the mechanism is Gaussian",
-        "assumes a Gaussian-shaped mechanism, and that the records of one model are independent trials, which they are"
-        " not",
-    ),
-    "clopper_pearson": (
-        "Clopper–Pearson",
-        "assumes nothing about the mechanism, but that the records of one model are independent trials: indicative",
-    ),
-}
-"""The lower bounds on ε in the order in which they are told: in words, with what each assumes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -308,14 +311,6 @@ def _loss(result: Result, bare: Result | None) -> str:
 
 def _half(row: Row) -> float | None:
     return None if row.low is None or row.high is None else (row.high - row.low) / 2
-
-
-NUMBERS = (
-    "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",
-)  # fmt: skip
-
-Lines = list[tuple[str, list[tuple[str, ...]]]]
-"""For each run its title, and its attacks by `NUMBERS`."""
 
 
 def attack_tables(comparison: Comparison) -> tuple[Lines, Lines]:

@@ -26,6 +26,22 @@ if TYPE_CHECKING:
 
     from palisade.targets.fleet import Fleet
     from palisade.targets.guards.guarded import Guarded
+Images = Real[np.ndarray, "records channels height width"]
+AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
+    "plain": lambda x: x,
+    "mirrored": lambda x: x[..., ::-1],
+    "left": lambda x: np.roll(x, -1, axis=-1),
+    "right": lambda x: np.roll(x, 1, axis=-1),
+    "up": lambda x: np.roll(x, -1, axis=-2),
+    "down": lambda x: np.roll(x, 1, axis=-2),
+}
+"""Shifts are by one pixel. Several queries of a record tell more than one (Carlini et al. 2022, section 6.3)."""
+MODELS = 6
+"""Enough for four shadows of any target: neither it nor the model of complementary membership is one."""
+AT_ONCE = 1024
+PLAIN = ("plain",)
+SIGNALS_VERSION = 3
+"""Part of what kept signals are known by; raised when a change makes the same models give others."""
 
 
 def white_box(run: Run) -> dict[str, np.ndarray]:
@@ -91,19 +107,6 @@ def _fleet(run: Run, model: int, epoch: int | None = None) -> Fleet:
     return load_fleet(run.config, run.dataset, run.folder, [model], epoch)
 
 
-Images = Real[np.ndarray, "records channels height width"]
-
-AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
-    "plain": lambda x: x,
-    "mirrored": lambda x: x[..., ::-1],
-    "left": lambda x: np.roll(x, -1, axis=-1),
-    "right": lambda x: np.roll(x, 1, axis=-1),
-    "up": lambda x: np.roll(x, -1, axis=-2),
-    "down": lambda x: np.roll(x, 1, axis=-2),
-}
-"""Shifts are by one pixel. Several queries of a record tell more than one (Carlini et al. 2022, section 6.3)."""
-
-
 def augmented(name: str, x: Real[np.ndarray, "records ..."]) -> Real[np.ndarray, "records ..."]:
     """All records in one way.
 
@@ -115,11 +118,6 @@ def augmented(name: str, x: Real[np.ndarray, "records ..."]) -> Real[np.ndarray,
     if name != "plain" and x.ndim != 4:
         raise ValueError(f"queries={name} turns images, not records of shape {x.shape[1:]}; use queries=[plain]")
     return AUGMENTATIONS[name](x)
-
-
-MODELS = 6
-"""Enough for four shadows of any target: neither it nor the model of complementary membership is one."""
-AT_ONCE = 1024
 
 
 def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"]:
@@ -152,11 +150,6 @@ def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"
         for hook in hooks:
             hook.remove()
     return np.stack([np.concatenate(parts) for parts in hidden])
-
-
-PLAIN = ("plain",)
-SIGNALS_VERSION = 3
-"""Part of what kept signals are known by; raised when a change makes the same models give others."""
 
 
 def view(

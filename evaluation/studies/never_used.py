@@ -32,6 +32,19 @@ MAX_PER_KIND = 500
 """Records of a kind; more cost time and change little."""
 SETTING = "study.out"
 CHOICES = f"choose {', '.join(OUTSIDER_ROLES)}, or an .npz or a .csv file"
+THRESHOLD_FPR = 0.01
+NEAR_DUPLICATES, CORRUPTED = "near-duplicates of members", "corrupted"
+STRENGTHS = {NEAR_DUPLICATES: 0.02, CORRUPTED: 0.1}
+"""Strength of the perturbation of a record, as in `PerturbedCopies`."""
+SHARE_AT_ONCE = 0.005
+"""Share of outsiders among the records of one view, too small to move a pooled variance or a tuned setting."""
+NEEDS_THE_RECORD = (
+    "need models trained on the very record, which there are none of, and the near-duplicate's original is another"
+    " record; offline attacks can score it"
+)
+IS_POPULATION = "hold these very records as their population; choose study.out=test"
+TOLD_MEMBERS = "are told who was used"
+TOO_FEW = f"have fewer than {round(1 / THRESHOLD_FPR)} non-members to set a threshold by; audit more records"
 
 
 def checked_out(out: Any) -> None:
@@ -162,21 +175,6 @@ def accused(place: int, run: Run, method: Method, out: str, target: str) -> tupl
     ]  # fmt: skip
     progress.report(run.name, 1)
     return place, rows
-
-
-THRESHOLD_FPR = 0.01
-NEAR_DUPLICATES, CORRUPTED = "near-duplicates of members", "corrupted"
-STRENGTHS = {NEAR_DUPLICATES: 0.02, CORRUPTED: 0.1}
-"""Strength of the perturbation of a record, as in `PerturbedCopies`."""
-SHARE_AT_ONCE = 0.005
-"""Share of outsiders among the records of one view, too small to move a pooled variance or a tuned setting."""
-NEEDS_THE_RECORD = (
-    "need models trained on the very record, which there are none of, and the near-duplicate's original is another"
-    " record; offline attacks can score it"
-)
-IS_POPULATION = "hold these very records as their population; choose study.out=test"
-TOLD_MEMBERS = "are told who was used"
-TOO_FEW = f"have fewer than {round(1 / THRESHOLD_FPR)} non-members to set a threshold by; audit more records"
 
 
 class Rate(NamedTuple):

@@ -19,6 +19,8 @@ from palisade.evaluation.studies.studies import GAP, TPR, Study, StudyRow, cell
 SHADES = LinearSegmentedColormap.from_list("found", ["#f1f4f8", COLORS[0]])
 """One hue from light to dark: told apart by the color-blind, and in print."""
 DARK = 0.7
+SHOWN = {TPR: ("TPR at 1 % FPR", FPRS[0]), AUC: ("AUC", 0.5), GAP: ("Accuracy on members − on non-members", 0.0)}
+"""Metrics that are drawn: the name, and the value where nothing leaks."""
 
 
 def study(results: Study) -> Figure:
@@ -66,10 +68,6 @@ def _map(
     axes.tick_params(length=0, top=False, bottom=False)
     axes.grid(visible=False)
     axes.spines[:].set_visible(False)
-
-
-SHOWN = {TPR: ("TPR at 1 % FPR", FPRS[0]), AUC: ("AUC", 0.5), GAP: ("Accuracy on members − on non-members", 0.0)}
-"""Metrics that are drawn: the name, and the value where nothing leaks."""
 
 
 def factors(results: Study) -> Figure:

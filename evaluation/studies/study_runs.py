@@ -23,6 +23,8 @@ from palisade.targets import progress, workers
 from palisade.targets.files import write
 from palisade.targets.run import Run
 
+STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
+
 
 def same_secret(target: str, shadows: str) -> str:
     """The reason why two runs made with one secret are no pair of targets and shadows."""
@@ -30,9 +32,6 @@ def same_secret(target: str, shadows: str) -> str:
         f"target={target} and shadows={shadows} were made with the same secret, hence with the same membership: the"
         " shadows would give the targets' members away; train one of them without secret=…"
     )
-
-
-STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
 
 
 @dataclass(frozen=True, kw_only=True)

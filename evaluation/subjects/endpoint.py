@@ -22,6 +22,15 @@ from jaxtyping import Shaped
 from palisade.evaluation.subjects.model_file import Answers, AuditedModel, numbers
 from palisade.targets import progress
 
+AGAIN = 4
+"""Kept answers that are asked for again."""
+ROUNDING = 1e-3
+"""Largest change of an answer by rounding or another batch, itself and relative to it."""
+Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
+ANSWER_BYTES = 2**26
+"""Longer answers to a batch are refused unread."""
+KEPT = "answers so far are kept, the same command goes on from there"
+
 
 class AnswerLog:
     """A file to which answers are only appended, each known by a hash of its input.
@@ -89,12 +98,6 @@ def name_of_input(row: Shaped[np.ndarray, "..."]) -> str:
     digest = hashlib.blake2b(f"{row.dtype} {row.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(row).tobytes())
     return digest.hexdigest()
-
-
-AGAIN = 4
-"""Kept answers that are asked for again."""
-ROUNDING = 1e-3
-"""Largest change of an answer by rounding or another batch, itself and relative to it."""
 
 
 class BudgetSpentError(ValueError):
@@ -217,12 +220,6 @@ class Asking:
 def _certainty(answer: Any) -> float:
     """The highest score; of predicted classes none is more certain than another."""
     return max(answer) if isinstance(answer, list) else 0.0
-
-
-Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
-ANSWER_BYTES = 2**26
-"""Longer answers to a batch are refused unread."""
-KEPT = "answers so far are kept, the same command goes on from there"
 
 
 @dataclass(frozen=True, kw_only=True)
