@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from palisade.evaluation.limit import Limit, gate_model
-from palisade.evaluation.measuring.one_model import audited
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.limit import Limit, gate
+from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.method import Method
 from palisade.evaluation.record_test import ask_records
-from palisade.evaluation.report.audit_page import show_page
-from palisade.evaluation.report.audit_report import asked_content, asked_page, audit_page, content
+from palisade.evaluation.report.one_model import verdict, write_model
+from palisade.evaluation.report.records import show_records, write_records
 from palisade.evaluation.subjects.answers import (
     AnsweredRecords,
     answered,
@@ -23,12 +23,13 @@ from palisade.evaluation.subjects.answers import (
     enough_persons,
     joined,
     shared_rows,
-    view_of,
 )
 from palisade.evaluation.subjects.endpoint import Endpoint
 from palisade.evaluation.subjects.model_file import AuditedModel, of_file, of_release
+from palisade.evaluation.subjects.one_model import ModelSubject
 from palisade.evaluation.subjects.saved_records import LEAST, SavedRecords, enough, read
 from palisade.evaluation.subjects.shadow_files import check_apart, shadow_sides
+from palisade.evaluation.table import show_results
 
 COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"
 KINDS = ("outputs", "model", "endpoint", "records")
@@ -56,51 +57,55 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
 
 
 def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
-    gate = _gate(kind, settings)
+    limit = _limit(kind, settings)
     folder = Path(settings["reports"]) / (settings["name"] or f"audit_{kind}")
     questioned = "records" if kind == "records" else "members"
     shadowed = shadow_sides(kind, settings)
     model = _model(settings, folder)
     sides = _sides(kind, questioned, shadowed, settings)
-    reused = [] if model is None else model.prepare([askable(saved, model) for saved in sides.values()])
-    found = {key: answered(saved, model, method.grant) for key, saved in sides.items()}
-    check_alike(list(found.values()))
-    one, other, population = found[questioned], found["nonmembers"], found.get("population")
-    shadow = [found[key] for key in shadowed]
+    notes = [] if model is None else model.prepare([askable(saved, model) for saved in sides.values()])
+    answers = {key: answered(saved, model, method.grant) for key, saved in sides.items()}
+    check_alike(list(answers.values()))
+    one, other = answers[questioned], answers["nonmembers"]
+    shadow = [answers[key] for key in shadowed]
     check_apart(shadow, [one, other])
-    known = found.get("members") if kind == "records" else None
-    seen = view_of(one if known is None else joined(one, known), other, population, method.grant, model)
-    whose = "saved answers" if model is None else model.name
+    known = answers.get("members") if kind == "records" else None
+    subject = ModelSubject(
+        members=one if known is None else joined(one, known),
+        nonmembers=other,
+        population=answers.get("population"),
+        model=model,
+        shadow=(shadow[0], shadow[1]) if shadow else None,
+    )
     counts = f"{counted(one, questioned)}, {counted(other, 'non-members')}"
-    what = f"{whose}: {counts}, answers: {seen.outputs}."
     if kind == "records":
         _check_disjoint(one, other, known)
+        seen = subject.view(method.grant)
         asked = ask_records(seen, method.audit, settings["alpha"], known=0 if known is None else len(known))
-        page, told = asked_page(asked, what, settings["command"]), asked_content(asked)
-    else:
-        shared = shared_rows(one, other)
-        if shared == len(other):
-            raise ValueError(f"{one.name} and {other.name} {COPIES}")
-        enough_persons(one, other)
-        measured = audited(
-            seen,
-            method.make_attacks(),
-            shared=shared,
-            shadow=view_of(shadow[0], shadow[1], None, method.grant) if shadow else None,
-        )
-        page, told = audit_page(measured, what, settings["command"]), content(measured)
-    page = replace(page, verdict=[*page.verdict, *reused])
-    show_page(page)
-    for path in page.write(folder, told):
-        print(path)
-    if kind == "records" or gate is None:
+        what = f"{subject.name}: {counts}, answers: {seen.outputs}."
+        show_records(asked, notes)
+        _list(write_records(asked, what, settings["command"], folder, notes))
         return True
-    line, passed = gate_model(measured, gate)
-    print("", line, sep="\n")
+    if subject.sides.shared == len(other):
+        raise ValueError(f"{one.name} and {other.name} {COPIES}")
+    enough_persons(one, other)
+    result = measure_model(subject, method.make_attacks(), method.grant)
+    comparison, what = Comparison([result]), f"{subject.name}: {counts}, answers: {result.released}."
+    show_results(comparison, [*verdict(result), *notes])
+    _list(write_model(comparison, what, settings["command"], folder, notes))
+    if limit is None:
+        return True
+    lines, passed = gate(comparison, limit)
+    print("", *lines, sep="\n")
     return passed
 
 
-def _gate(kind: str, settings: Mapping[str, Any]) -> Limit | None:
+def _list(paths: Sequence[Path]) -> None:
+    for path in paths:
+        print(path)
+
+
+def _limit(kind: str, settings: Mapping[str, Any]) -> Limit | None:
     """The limit that the audit is judged by; None if it is not judged.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Flags: reasons not to believe a result, or not to believe it too much."""
+"""Flags: reasons not to believe a result, or not to believe it too much; facts come from `Result` and `Comparison`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from palisade.evaluation.format import number, percent
 from palisade.evaluation.guessing import guessing_text
 from palisade.evaluation.labels import setting, title
 from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR, SPREAD, SPREAD_RATIO
-from palisade.evaluation.measuring.one_model import BLIND, Audited, tied_share_of
-from palisade.evaluation.result import AUC, FPR, FPRS, HALF, TIED, Measured, Result, Row, tpr_at
+from palisade.evaluation.result import AUC, BLIND, FPR, FPRS, HALF, Result, Row, tpr_at
 from palisade.evaluation.utility import ACCURACY
 
 VIOLATED = "CLAIM VIOLATED"
 MASKED = "masked, not protected"
+OTHER_RECORDS = "different records"
+SHARED_RECORDS = "shared records"
 FEW = 5
 """Expected false positives below which a threshold rests on a handful of records."""
 VACUOUS = 10
@@ -43,10 +44,8 @@ class Flag:
 
 
 def flags(result: Result, comparison: Comparison) -> list[Flag]:
-    """All flags of a run, given all runs that are judged together, itself among them."""
-    refuted = [refutation(comparison.refuted[result.run])] if result.run in comparison.refuted else []
-    own = [flag for check in OF_A_RUN for flag in check(result)]
-    return refuted + own + [flag for check in AMONG_RUNS for flag in check(result, comparison)]
+    """All flags of a result, given all that are judged together, itself among them."""
+    return [flag for check in CHECKS for flag in check(result, comparison)]
 
 
 def meanings(comparison: Comparison) -> dict[str, dict[str, list[str]]]:
@@ -56,6 +55,12 @@ def meanings(comparison: Comparison) -> dict[str, dict[str, list[str]]]:
         for flag in flags(result, comparison):
             sentences.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(result))
     return dict(sorted(sentences.items(), key=lambda meaning: meaning[0] != VIOLATED))
+
+
+def refuted(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """The claim is refuted."""
+    if (violation := comparison.refuted.get(result.run)) is not None:
+        yield refutation(violation)
 
 
 def refutation(violation: Violation) -> Flag:
@@ -70,37 +75,90 @@ def refutation(violation: Violation) -> Flag:
     )
 
 
-def unresolvable(result: Result) -> Iterator[Flag]:
-    """Flags where one false positive is already more than the FPR."""
+def other_distribution(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """Members and non-members of one model differ by themselves."""
+    blind = result.find(AUC, attack=BLIND)
+    if result.sides is not None and blind is not None and blind.low is not None and blind.low > HALF:
+        what = "the records alone" if result.sides.features else "the classes alone"
+        yield Flag(
+            OTHER_RECORDS,
+            f"A classifier that sees {what} and never asks the model tells members from non-members with an AUC of"
+            f" {number(blind, interval=True)}; ½ is guessing. The two come from different"
+            " distributions, and attacks may only be seeing that: what stands here is no measure of leakage. Take"
+            " non-members from the same source and time as the members, drawn at random.",
+        )
+
+
+def unchecked(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """Nobody can tell if the members and non-members of one model differ."""
+    if result.sides is not None and not result.sides.features:
+        yield Flag(
+            "records unknown",
+            "The files hold answers only, so that nobody can check whether members and non-members come from one"
+            " distribution. If they do not, what is measured is that difference. Save the records as features.",
+        )
+
+
+def shared_records(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """A record is on both sides."""
+    if result.sides is not None and result.sides.shared:
+        yield Flag(
+            SHARED_RECORDS,
+            f"{result.sides.shared} records are among members and non-members alike: whoever is called wrong there may"
+            " be right. Attacks look weaker than they are; remove these records from the non-members.",
+        )
+
+
+def unresolvable(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """One false positive is already more than the FPR."""
+    whose, needed = "a model's non-members", "{:.0f} of them"
+    if result.sides is not None:
+        whose, needed = f"{result.sides.nonmembers:,} non-members", "{:.0f}"
     for fpr in FPRS:
         unresolved = [attack for attack in result.attacks if result.get(tpr_at(fpr), attack=attack).value is None]
         if unresolved:
             which = "" if len(unresolved) == len(result.attacks) else f" for {', '.join(unresolved)}"
-            yield _unresolved(fpr, which, "a model's non-members", f"{1 / fpr:.0f} of them")
+            yield Flag(
+                f"{100 * fpr:g}% unresolved",
+                f"The TPR at {100 * fpr:g} % FPR cannot be measured{which}: one false positive is already more than"
+                f" that share of {whose}. It takes {needed.format(1 / fpr)}.",
+            )
 
 
-def few_false_positives(result: Result) -> Iterator[Flag]:
-    """Flags where a TPR rests on few expected false positives per model."""
+def few_false_positives(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """A TPR rests on few expected false positives per model."""
+    each = " per model" if result.sides is None else ""
     for fpr in FPRS:
         tprs = [result.get(tpr_at(fpr), attack=attack) for attack in result.attacks]
         if not tprs or any(tpr.value is None for tpr in tprs):
             continue
         # Each model has its own threshold, hence the non-members of one model count.
         if fpr * min(tpr.nonmembers or 0 for tpr in tprs) / result.models < FEW:
-            yield _coarse(fpr, " per model")
+            yield Flag(
+                f"{100 * fpr:g}% coarse",
+                f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives{each}: read its"
+                f" interval, not its value. It takes {FEW / fpr:.0f} non-members.",
+            )
 
 
-def inverted(result: Result) -> Iterator[Flag]:
-    """Flags for attacks whose AUC is below ½ beyond its interval."""
-    for auc in _below_half(result):
+def inverted(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """The AUC of an attack is below ½ beyond its interval."""
+    swapped = "" if result.sides is None else " Are the two files swapped? Or the signs of the logits?"
+    for auc in below_half(result):
         yield Flag(
             "AUC<½",
             f"The AUC of {auc.attack} is {number(auc)}, below ½ beyond its interval: the attack ranks members below"
-            " non-members. Its inverse would find them, so this is no sign of protection.",
+            f" non-members. Its inverse would find them, so this is no sign of protection.{swapped}",
         )
 
 
-def vacuous(result: Result) -> Iterator[Flag]:
+def below_half(result: Result) -> list[Row]:
+    """AUCs below ½ beyond their intervals."""
+    aucs = (result.get(AUC, attack=attack) for attack in result.attacks)
+    return [auc for auc in aucs if auc.high is not None and auc.high < HALF]
+
+
+def vacuous(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """Flag where ε is too large to exclude attacks."""
     if result.statement.guarantee and result.epsilon is not None and result.epsilon > VACUOUS:
         yield Flag(
@@ -110,7 +168,7 @@ def vacuous(result: Result) -> Iterator[Flag]:
         )
 
 
-def unfitted(result: Result) -> Iterator[Flag]:
+def unfitted(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """Flag where less than half of the canaries were learned by the models that were trained on them."""
     row = result.find("canaries_fitted")
     if row is not None and (row.value or 0.0) < FITTED:
@@ -122,7 +180,7 @@ def unfitted(result: Result) -> Iterator[Flag]:
         )
 
 
-def explained(result: Result) -> Iterator[Flag]:
+def explained(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """The strongest attack's interval excludes the FPR, though not guessing."""
     for fpr in FPRS if result.attacks else ():
         row = result.get(tpr_at(fpr), attack=result.strongest)
@@ -135,10 +193,10 @@ def explained(result: Result) -> Iterator[Flag]:
             )
 
 
-def below_linear(result: Result) -> Iterator[Flag]:
+def below_linear(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """The run's accuracy is below that of a linear model beyond its interval."""
-    own, row = result.get(ACCURACY.metric), result.find(LINEAR)
-    if row is not None and own.high is not None and own.high < (row.value or 0.0):
+    own, row = result.find(ACCURACY.metric), result.find(LINEAR)
+    if row is not None and own is not None and own.high is not None and own.high < (row.value or 0.0):
         yield Flag(
             "below a linear model",
             f"A linear model that nothing protects reaches {100 * (row.value or 0.0):.1f} % test accuracy within"
@@ -147,7 +205,7 @@ def below_linear(result: Result) -> Iterator[Flag]:
         )
 
 
-def duplicated(result: Result) -> Iterator[Flag]:
+def duplicated(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """Members and non-members share content."""
     row = result.find(DUPLICATES)
     if row is not None and (row.value or 0.0) > MANY_DUPLICATES:
@@ -159,22 +217,17 @@ def duplicated(result: Result) -> Iterator[Flag]:
         )
 
 
-def tied(result: Result) -> Iterator[Flag]:
+def tied(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """Too many non-members tie at the threshold of the strongest attack."""
     if result.is_tied:
-        yield ties_of(result.strongest, result.tied_share)
+        yield Flag(
+            "many ties at 1%",
+            f"{100 * result.tied_share:.0f} % of the non-members have the very score at which {result.strongest} stops"
+            " at 1 % FPR. Ties cannot be split, so the TPR is that of a smaller FPR: read the AUC beside it.",
+        )
 
 
-def ties_of(attack: str, share: float) -> Flag:
-    """The flag of an attack at whose threshold this share of the non-members ties."""
-    return Flag(
-        "many ties at 1%",
-        f"{100 * share:.0f} % of the non-members have the very score at which {attack} stops at 1 % FPR. Ties cannot be"
-        " split, so the TPR is that of a smaller FPR: read the AUC beside it.",
-    )
-
-
-def unlike(result: Result) -> Iterator[Flag]:
+def unlike(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """A model of the fleet answers on another scale than the others, or scales could not be compared."""
     rows = [row for row in result.rows if row.metric == SPREAD]
     if any(row.value is None for row in rows):
@@ -204,8 +257,12 @@ def masked(result: Result, comparison: Comparison) -> Iterator[Flag]:
         yield Flag(
             MASKED,
             f"{labels.attack}, which sees predicted labels alone{_queries(result, labels)}, has an AUC of"
-            f" {labels.value:.3f}; the best attack on scores, {scores.attack}, reaches {scores.value:.3f}. The"
-            " defense hides the scores while the models still leak: judge it by the label-only attack.",
+            f" {labels.value:.3f}; the best attack on scores, {scores.attack}, reaches {scores.value:.3f}. "
+            + (
+                "The defense hides the scores while the models still leak: judge it by the label-only attack."
+                if result.sides is None
+                else "The scores hide what the model still tells: judge it by the label-only attack."
+            ),
         )
     else:
         yield Flag(
@@ -233,14 +290,13 @@ def dominated(result: Result, comparison: Comparison) -> Iterator[Flag]:
 
 def unadapted(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """Canaries that a defense names are missing: no run of it, at this strength, was trained on them."""
-    alike = [
-        other
-        for other in comparison.results
-        if all(getattr(other, name) == getattr(result, name) for name in SAME_DEFENSE)
-        and other.config["defense"] == result.config["defense"]
-    ]
+
+    def alike(other: Result) -> bool:
+        same = all(getattr(other, name) == getattr(result, name) for name in SAME_DEFENSE)
+        return same and other.config["defense"] == result.config["defense"]
+
     for kind in result.canaries:
-        if kind not in {other.canary for other in alike}:
+        if kind not in {other.canary for other in comparison.results if alike(other)}:
             yield Flag(
                 "adaptive attack missing",
                 f"{result.defense} protects {kind} canaries least, and none were tried: what attacks find here is what"
@@ -249,37 +305,17 @@ def unadapted(result: Result, comparison: Comparison) -> Iterator[Flag]:
             )
 
 
-def _unresolved(fpr: float, which: str, nonmembers: str, needed: str) -> Flag:
-    return Flag(
-        f"{100 * fpr:g}% unresolved",
-        f"The TPR at {100 * fpr:g} % FPR cannot be measured{which}: one false positive is already more than that share"
-        f" of {nonmembers}. It takes {needed}.",
-    )
-
-
-def _coarse(fpr: float, each: str = "") -> Flag:
-    return Flag(
-        f"{100 * fpr:g}% coarse",
-        f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives{each}: read its interval,"
-        f" not its value. It takes {FEW / fpr:.0f} non-members.",
-    )
-
-
-def _below_half(result: Measured) -> Iterator[Row]:
-    """AUCs below ½ beyond their intervals."""
-    for attack in result.attacks:
-        auc = result.get(AUC, attack=attack)
-        if auc.high is not None and auc.high < HALF:
-            yield auc
-
-
 def _queries(result: Result, row: Row) -> str:
     """The queries behind a value, where an attack on labels made more of them than those on scores."""
     queries = result.needs.get(row.attack, {}).get("measured", 1.0)
     return f" ({queries:.0f} queries a record)" if queries > 1 else ""
 
 
-OF_A_RUN: tuple[Callable[[Result], Iterable[Flag]], ...] = (
+CHECKS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (
+    refuted,
+    other_distribution,
+    unchecked,
+    shared_records,
     unresolvable,
     few_false_positives,
     explained,
@@ -290,100 +326,8 @@ OF_A_RUN: tuple[Callable[[Result], Iterable[Flag]], ...] = (
     unfitted,
     tied,
     unlike,
+    masked,
+    dominated,
+    unadapted,
 )
-AMONG_RUNS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (masked, dominated, unadapted)
-"""With these every flag there is; a new one is a function and an entry here or above."""
-
-
-def flags_of_model(result: Audited) -> list[Flag]:
-    """All flags of one existing model."""
-    return [flag for check in OF_A_MODEL for flag in check(result)]
-
-
-def other_distribution(result: Audited) -> Iterator[Flag]:
-    """Members and non-members differ by themselves."""
-    blind = result.get(AUC, attack=BLIND)
-    what = "the records alone" if result.features else "the classes alone"
-    if blind.low is not None and blind.low > 0.5:
-        yield Flag(
-            "different records",
-            f"A classifier that sees {what} and never asks the model tells members from non-members with an AUC of"
-            f" {number(blind, interval=True)}; ½ is guessing. The two come from different"
-            " distributions, and attacks may only be seeing that: what stands here is no measure of leakage. Take"
-            " non-members from the same source and time as the members, drawn at random.",
-        )
-
-
-def unchecked(result: Audited) -> Iterator[Flag]:
-    """Flag where nobody can tell if members and non-members differ."""
-    if not result.features:
-        yield Flag(
-            "records unknown",
-            "The files hold answers only, so that nobody can check whether members and non-members come from one"
-            " distribution. If they do not, what is measured is that difference. Save the records as features.",
-        )
-
-
-def shared_records(result: Audited) -> Iterator[Flag]:
-    """A record is on both sides."""
-    if result.shared:
-        yield Flag(
-            "shared records",
-            f"{result.shared} records are among members and non-members alike: whoever is called wrong there may be"
-            " right. Attacks look weaker than they are; remove these records from the non-members.",
-        )
-
-
-def few_nonmembers(result: Audited) -> Iterator[Flag]:
-    """A low FPR rests on too few records."""
-    nonmembers = int((~result.members).sum())
-    for fpr in FPRS:
-        if fpr * nonmembers < 1:
-            yield _unresolved(fpr, "", f"{nonmembers:,} non-members", f"{1 / fpr:.0f}")
-        elif fpr * nonmembers < FEW:
-            yield _coarse(fpr)
-
-
-def inverted_model(result: Audited) -> Iterator[Flag]:
-    """Members look less like members than others do."""
-    for auc in _below_half(result):
-        yield Flag(
-            "AUC<½",
-            f"The AUC of {auc.attack} is {number(auc)}, below ½ beyond its interval: members rank below non-members."
-            " Its inverse would find them, so this is no sign of protection. Are the two files swapped? Or the signs of"
-            " the logits?",
-        )
-
-
-def ties_of_model(result: Audited) -> Iterator[Flag]:
-    """The strongest attack's threshold jumps over many records."""
-    if result.attacks and (share := tied_share_of(result, result.strongest)) > TIED:
-        yield ties_of(result.strongest, share)
-
-
-def masked_model(result: Audited) -> Iterator[Flag]:
-    """Labels alone tell more than scores do."""
-    rows = [result.get(AUC, attack=attack) for attack in result.attacks]
-    labels = max((row for row in rows if row.access == "label_only"), key=lambda row: row.value or 0, default=None)
-    scores = max((row for row in rows if row.access == "black_box"), key=lambda row: row.value or 0, default=None)
-    if labels is None or scores is None or labels.low is None or scores.high is None:
-        return
-    if labels.low <= max(scores.high, 0.5):
-        return
-    yield Flag(
-        "masked, not protected",
-        f"{labels.attack}, which sees predicted labels alone, has an AUC of {labels.value:.3f}; the best attack on"
-        f" scores, {scores.attack}, reaches {scores.value:.3f}. The scores hide what the model still tells: judge it by"
-        " the label-only attack.",
-    )
-
-
-OF_A_MODEL: tuple[Callable[[Audited], Iterable[Flag]], ...] = (
-    other_distribution,
-    unchecked,
-    shared_records,
-    few_nonmembers,
-    inverted_model,
-    ties_of_model,
-    masked_model,
-)
+"""Every flag there is, of a fleet and of one model; a new one is a function and an entry here."""

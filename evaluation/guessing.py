@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from palisade.evaluation.format import number, share_text
-from palisade.evaluation.result import AUC, FPR, Measured, Result, Row, null_at, tpr_at
+from palisade.evaluation.result import AUC, FPR, Result, Row, null_at, tpr_at
 
 
-def guessing_text(result: Measured, row: Row) -> str:
+def guessing_text(result: Result, row: Row) -> str:
     """Chance level and null quantile of a TPR in words, such as `1.5 % (luck explains up to 2.0 %)`."""
     level, quantile = result.guessing_level(row), result.null_quantile(row)
     return f"{share_text(level)} %" + (f" (luck explains up to {share_text(quantile)} %)" if quantile > level else "")
@@ -36,7 +36,7 @@ def drawn_level(results: Iterable[Result]) -> float:
     return max([FPR, *(result.guessing_level(row) for result, row in rows)])
 
 
-def compare_with_guessing(result: Measured, attack: str) -> str:
+def compare_with_guessing(result: Result, attack: str) -> str:
     """A sentence for an attack whose interval at few false accusations does not exclude guessing.
 
     Few records decide there; over all of them its AUC, or that of another attack, may well exclude guessing.

@@ -70,8 +70,8 @@ def brief(result: Result) -> str:
 
 
 def title(result: Result) -> str:
-    """A run in a few words, such as `dp_sgd ε=8` or `dp_sgd ε=8 with label_noise canaries`."""
-    return setting(result) + canary_text(result)
+    """A result in a few words, such as `dp_sgd ε=8 with label_noise canaries`, or the name of one existing model."""
+    return result.run if result.sides is not None else setting(result) + canary_text(result)
 
 
 def canary_text(result: Result) -> str:

@@ -15,11 +15,10 @@ from scipy.stats import beta, t
 
 from palisade.data.settings import made
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.flags import inverted_model, masked_model, shared_records
+from palisade.evaluation.flags import below_half
 from palisade.evaluation.format import percent
 from palisade.evaluation.guessing import guessing_text
 from palisade.evaluation.labels import title
-from palisade.evaluation.measuring.one_model import Audited, tied_share_of
 from palisade.evaluation.result import FPR, FPRS, TIED, Result, Row, tied_at, tpr_at
 from palisade.targets.guards.registry import registered
 
@@ -119,7 +118,10 @@ class Limit:
         return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
 
     def _rows(self, result: Result) -> list[Row]:
-        return [widened(result.get(tpr_at(self.at), attack=attack), result) for attack in result.on_all]
+        attacks = result.on_all
+        if result.sides is not None:  # the interval of one model's tie spans every FPR that the threshold jumps over
+            attacks = [attack for attack in attacks if not _ties(result, attack)] or attacks
+        return [widened(result.get(tpr_at(self.at), attack=attack), result) for attack in attacks]
 
     def measured(self, result: Result) -> str:
         """The TPR that is compared with the limit, and what guessing finds where that is not excluded."""
@@ -142,8 +144,8 @@ class Limit:
         if row is None:
             return LimitVerdict(
                 EXCEEDED,
-                f"{100 * self.at:g} % FPR cannot be resolved: it takes {1 / self.at:.0f} non-members a model, that is"
-                " more records",
+                f"{100 * self.at:g} % FPR cannot be resolved: it takes {1 / self.at:.0f} non-members"
+                + (" a model, that is more records" if result.sides is None else ""),
             )
         if result.guessing_level(row) >= self.most:
             return LimitVerdict(
@@ -153,13 +155,14 @@ class Limit:
             )
         if (leaky := self._leaky(result)) is not None:
             return LimitVerdict(EXCEEDED, leaky)
-        if result.models < FEWEST and self.most < 1:
+        about_one = result.sides is not None  # then nothing is said about other models
+        if result.models < FEWEST and self.most < 1 and not about_one:
             known = (row.low or 0.0) > self.most
             few = f"{tpr_text(row)}, but models={result.models} do not tell how much models differ; train at least"
             return LimitVerdict(EXCEEDED if known else UNDECIDED, f"{few} {FEWEST}, better fleet.models={ENOUGH}")
         if upper(row) > self.most:
             may = f"{tpr_text(row)} may be more"
-            if result.models >= ENOUGH or (row.low or 0.0) > self.most:
+            if about_one or result.models >= ENOUGH or (row.low or 0.0) > self.most:
                 return LimitVerdict(EXCEEDED, may)
             return LimitVerdict(UNDECIDED, f"{may}; more models tell, fleet.models={ENOUGH}")
         understated = _understated(result, row, comparison)
@@ -195,16 +198,26 @@ def tpr_text(row: Row | None) -> str:
 
 
 def _understated(result: Result, row: Row, comparison: Comparison) -> str | None:
-    """The reason why the measured TPR is below what the run leaks; None if there is none."""
-    if result.value(tied_at(FPR), 0.0, attack=row.attack) > TIED:
+    """The reason why the measured TPR is below what leaks; None if there is none."""
+    if _ties(result, row.attack):
         return f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR"
+    if len(below_half(result)) == len(result.attacks):
+        swapped = "" if result.sides is None else "; are the two files swapped?"
+        return f"members rank below non-members in every attack{swapped}"
+    if result.sides is not None and result.sides.shared:
+        return f"{result.sides.shared} records are on both sides, so that attacks look weaker than they are"
     if comparison.masking(result):
         return "it masks what it leaks: labels alone tell more than these attacks on scores find"
     return None
 
 
+def _ties(result: Result, attack: str) -> bool:
+    """True if many non-members tie at the threshold of an attack at 1 % FPR."""
+    return result.value(tied_at(FPR), 0.0, attack=attack) > TIED
+
+
 def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
-    """A line for each run, and whether all of them keep the limit.
+    """A line for each result, and whether all of them keep the limit.
 
     Unmeasured leakage does not pass: an FPR that takes more records, attacks that were all skipped, a claim that
     is refuted, and scores behind which the models still leak. Nor does what too few models leave undecided.
@@ -214,9 +227,10 @@ def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
         word, why = limit.verdict(result, comparison)
         if why is None:
             why = limit.measured(result)
-            if result.models < ENOUGH:
+            if result.models < ENOUGH and result.sides is None:
                 why += f"; {unseen(result.models)}"
-        lines.append(f"{word}: {title(result)} ({result.run}): {why}")
+        whose = f"{title(result)} ({result.run}): " if result.sides is None else ""
+        lines.append(f"{word}: {whose}{why}")
         passed &= word == KEPT
     return lines, passed
 
@@ -335,32 +349,5 @@ def unseen(models: int) -> str:
 def _units(values: Sequence[float], result: Result) -> Float[np.ndarray, "units"]:
     """A value of each independent draw: two models of complementary membership are one."""
     drawn = np.array(values, dtype=np.float64)
-    if result.config["membership"]["how"] == "complementary" and len(drawn) % 2 == 0:
-        return drawn.reshape(-1, 2).mean(axis=1)
-    return drawn
-
-
-def gate_model(result: Audited, limit: Limit) -> tuple[str, bool]:
-    """A line, and whether the model is known to keep the limit.
-
-    Unmeasured leakage does not pass: an FPR that takes more records, attacks that were all skipped or whose scores
-    all tie at the threshold, and answers or records behind which attacks look weaker than they are.
-    """
-    split = [attack for attack in result.attacks if tied_share_of(result, attack) <= TIED]
-    rows = [result.get(tpr_at(limit.at), attack=attack) for attack in split]
-    doubts = [flag.name for check in (shared_records, masked_model) for flag in check(result)]
-    if result.attacks and not rows:
-        objection = "the scores of every attack tie at the threshold, so that their TPR is that of a smaller FPR"
-    elif not rows:
-        objection = "every attack was skipped, so nothing was measured"
-    elif any(row.high is None for row in rows):
-        objection = f"{100 * limit.at:g} % FPR cannot be resolved: it takes {1 / limit.at:.0f} non-members"
-    elif upper(highest := max(rows, key=upper)) > limit.most:
-        objection = f"{tpr_text(highest)} may be more"
-    elif len(list(inverted_model(result))) == len(result.attacks):
-        objection = "members rank below non-members in every attack; are the two files swapped?"
-    elif doubts:
-        objection = f"the audit is flagged: {', '.join(doubts)}"
-    else:
-        return f"gate: {limit}\nkept: {tpr_text(highest)}", True
-    return f"gate: {limit}\nEXCEEDED: {objection}", False
+    paired = len(drawn) > 0 and result.config["membership"]["how"] == "complementary" and len(drawn) % 2 == 0
+    return drawn.reshape(-1, 2).mean(axis=1) if paired else drawn

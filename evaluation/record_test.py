@@ -14,10 +14,11 @@ from scipy.stats import false_discovery_control, mannwhitneyu, rankdata
 from palisade.attacks import Attack, View
 from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number
-from palisade.evaluation.measuring.one_model import blind_scores, has_several, lacking, measures, units
+from palisade.evaluation.measuring.one_model import blind_scores, has_several, measures, units
 from palisade.evaluation.result import AUC
 from palisade.evaluation.statistics.intervals import upper_limit
 from palisade.evaluation.subjects.answers import order_of
+from palisade.evaluation.subjects.one_model import lacking
 from palisade.evaluation.subjects.saved_records import LEAST
 
 PERMUTATIONS = 9_999

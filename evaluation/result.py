@@ -1,22 +1,15 @@
-"""Result on one run: tidy rows, ROC curves, the claim, and what could not be measured."""
+"""Result on one subject: tidy rows, ROC curves, the claim, and what could not be measured."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
-
-from palisade.data.split import ROLES
 from palisade.evaluation.utility import ACCURACY, Utility
 from palisade.targets.statement import Statement
-
-if TYPE_CHECKING:
-    from palisade.targets.run import Run
 
 COLUMNS = (
     "run", "data", "network", "defense", "guard", "canary", "seed", "epsilon", "delta", "strength",
@@ -38,6 +31,8 @@ MOSTLY_UNSCORED = 0.5
 """An attack that leaves out more than this share is one on a sample, which may be an easy one."""
 TIED = 0.05
 """Share of non-members that may stand at the threshold itself."""
+BLIND = "blind_baseline"
+"""Stands where an attack's name does; it never asks the model."""
 TARGETS = "targets"
 """The name of a metric: how many models an attack on a sample of them had as targets; missing where it had all."""
 LEAST_TARGETS = 4
@@ -114,23 +109,99 @@ def most_powerful(powers: Mapping[Name, tuple[float | None, float | None]]) -> N
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured(ABC):
-    """Numbers of attacks on a fleet or on one model.
+class Sides:
+    """Records of a model that exists already, as files give them: those it was trained on, and others.
 
     Args:
-        rows: the numbers.
-        skipped: for each attack that could not run, the reason.
-        released: the level of the answers that the attackers saw, such as `logits` or `top-3`.
+        members: number of records that it was trained on.
+        nonmembers: number of the others.
+        features: whether the records themselves are known, or only answers about them.
+        shared: records that are on both sides; None where that cannot be told.
+        shadow_records: about which a shadow model answered; 0 without one.
+        over_persons: whether intervals draw persons whole, since somebody has several records.
     """
 
+    members: int
+    nonmembers: int
+    features: bool
+    shared: int | None = None
+    shadow_records: int = 0
+    over_persons: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Everything measured on one subject: on a run, or on one model that exists already.
+
+    A run's intervals are about its training configuration, those of one model about that model. Membership in a run's
+    models was drawn, that in one model is given with its `sides`; it has neither a configuration nor a test split.
+
+    Args:
+        run: folder name of the run, with its guard; of one model its name.
+        rows: the numbers.
+        roc: for each attack a pair (FPRs, TPRs), both rising: of a fleet means over its models.
+        skipped: for each attack that could not run, the reason.
+        released: the level of the answers that the attackers saw, such as `logits` or `top-3`.
+        folder: the run's folder, for commands.
+        defense: with the one it builds on, such as `selena(dp_sgd)`; empty where it is not known.
+        guard: what stands before the models, or `none`.
+        models: size of the fleet.
+        strength: the value that a sweep over the defense varies.
+        config: the run's whole configuration, as plain values.
+        statement: the claim.
+        needs: for each attack its threat model in words (`text`), the queries a record that it declares (`declared`,
+            None: as many as there are) and those it made (`measured`).
+        canary: the kind of the canaries that alone were scored, or `none`.
+        threat: what the attackers were granted: label_only, black_box or white_box.
+        audit: lower bounds on ε of model 0 by one attack that was fixed beforehand: its name (`attack`), `delta`, the
+            counts `canaries`, `guesses`, `correct`, the number of `ways` of auditing that were tried, and `bounds`
+            with their `ceilings` by method; empty if none.
+        exposed: how exposed single records are.
+        bounded: whether ε bounds these attacks. It is about one record more or less: where a whole person's records
+            come and go together, or one record's membership moves another's, attacks may exceed what ε allows for.
+        guard_strength: the value that a sweep over the guard varies.
+        canaries: the kinds of canaries that its defense protects least.
+        utility: the measure that these results are read by; the rows hold all of them.
+        dataset: facts about a run's data; empty where nothing but outputs is known.
+        sides: the records of one model; None for a run.
+    """
+
+    run: str
     rows: Sequence[Row]
+    roc: Mapping[str, tuple[Sequence[float], Sequence[float]]]
     skipped: Mapping[str, str]
     released: str = "logits"
+    folder: str = ""
+    data: str = ""
+    network: str = ""
+    defense: str = ""
+    guard: str = "none"
+    seed: int = 0
+    models: int = 1
+    strength: float | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    statement: Statement = field(default_factory=Statement.none)
+    needs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    canary: str = "none"
+    threat: str = "black_box"
+    audit: Mapping[str, Any] = field(default_factory=dict)
+    exposed: Mapping[str, Any] = field(default_factory=dict)
+    bounded: bool = True
+    guard_strength: float | None = None
+    canaries: Sequence[str] = ()
+    utility: Utility = ACCURACY
+    dataset: Mapping[str, Any] = field(default_factory=dict)
+    sides: Sides | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values of all that was measured, without what the run itself says."""
+        measured = {name: getattr(self, name) for name in MEASURED}
+        return {**measured, "rows": [vars(row) for row in self.rows]}
 
     @property
-    @abstractmethod
     def attacks(self) -> list[str]:
-        """Names of the attacks that were not skipped."""
+        """Names of the attacks that were not skipped, without the baseline that never asks a model."""
+        return [attack for attack in self.roc if attack != BLIND]
 
     def get(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row:
         """The one row with this metric.
@@ -223,102 +294,6 @@ class Measured(ABC):
             return HALF
         return self.value(chance_at(fpr_of(row)), fpr_of(row), attack=row.attack, group=row.group)
 
-
-@dataclass(frozen=True, kw_only=True)
-class Result(Measured):
-    """One run's measurements.
-
-    Args:
-        run: folder name of the run, with its guard.
-        folder: the run's folder, for commands.
-        defense: with the one it builds on, such as `selena(dp_sgd)`.
-        guard: what stands before the models, or `none`.
-        models: size of the fleet.
-        strength: the value that a sweep over the defense varies.
-        config: the run's whole configuration, as plain values.
-        statement: the claim.
-        roc: for each attack a pair (FPRs, mean TPRs over the fleet), both rising.
-        needs: for each attack its threat model in words (`text`), the queries a record that it declares (`declared`,
-            None: as many as there are) and those it made (`measured`).
-        canary: the kind of the canaries that alone were scored, or `none`.
-        threat: what the attackers were granted: label_only, black_box or white_box.
-        audit: lower bounds on ε of model 0 by one attack that was fixed beforehand: its name (`attack`), `delta`, the
-            counts `canaries`, `guesses`, `correct`, the number of `ways` of auditing that were tried, and `bounds`
-            with their `ceilings` by method; empty if none.
-        exposed: how exposed single records are.
-        bounded: whether ε bounds these attacks. It is about one record more or less: where a whole person's records
-            come and go together, or one record's membership moves another's, attacks may exceed what ε allows for.
-        guard_strength: the value that a sweep over the guard varies.
-        canaries: the kinds of canaries that its defense protects least.
-        utility: the measure that these results are read by; the rows hold all of them.
-        dataset: what `data_facts` tells of the data; empty where nothing but outputs is known.
-    """
-
-    run: str
-    folder: str
-    data: str
-    network: str
-    defense: str
-    guard: str
-    seed: int
-    models: int
-    strength: float | None
-    config: Mapping[str, Any]
-    statement: Statement
-    roc: Mapping[str, tuple[Sequence[float], Sequence[float]]]
-    needs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    canary: str = "none"
-    threat: str = "black_box"
-    audit: Mapping[str, Any] = field(default_factory=dict)
-    exposed: Mapping[str, Any] = field(default_factory=dict)
-    bounded: bool = True
-    guard_strength: float | None = None
-    canaries: Sequence[str] = ()
-    utility: Utility = ACCURACY
-    dataset: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(cls, run: Run, **measured: Any) -> Result:
-        """The measurements of a run, with what the run itself says."""
-        config = run.config
-        return cls(
-            run=run.name,
-            folder=str(run.folder),
-            data=run.dataset.name,
-            network=config["names"]["network"],
-            defense=defense_name(config),
-            guard=run.made_guard.name,
-            guard_strength=run.made_guard.strength,
-            canary=config["names"].get("canary", "none"),
-            seed=config["seed"],
-            models=len(run.models()),
-            strength=run.strength,
-            canaries=run.canaries,
-            dataset=data_facts(run),
-            config=config,
-            statement=run.statement,
-            bounded=config["membership"]["how"] == "bernoulli"
-            and (run.dataset.split.persons is None or run.statement.unit == "person"),
-            **measured,
-        )
-
-    @classmethod
-    def from_json(cls, run: Run, kept: Mapping[str, Any], utility: Utility = ACCURACY) -> Result:
-        """The results that `to_json` kept in the run's folder."""
-        rows = [Row(**row) for row in kept["rows"]]
-        roc = {attack: (fprs, tprs) for attack, (fprs, tprs) in kept["roc"].items()}
-        return cls.of(run, **{**kept, "rows": rows, "roc": roc}, utility=utility)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain values of all that was measured, without what the run itself says."""
-        measured = {name: getattr(self, name) for name in MEASURED}
-        return {**measured, "rows": [vars(row) for row in self.rows]}
-
-    @property
-    def attacks(self) -> list[str]:
-        """Names of the attacks that were not skipped."""
-        return list(self.roc)
-
     @property
     def is_undefended(self) -> bool:
         """True if neither a defense nor a guard protects the models."""
@@ -365,39 +340,3 @@ class Result(Measured):
             values = {**common, **vars(row), **asked}
             tidied.append({name: values[name] for name in COLUMNS})
         return tidied
-
-
-def defense_name(config: Mapping[str, Any]) -> str:
-    """The defense of a configuration with the one it builds on, such as `selena(dp_sgd)`."""
-    base = _base_name(config["defense"].get("base"))
-    named: str = config["names"]["defense"]
-    return f"{named}({base})" if base else named
-
-
-def _base_name(node: Mapping[str, Any] | None) -> str:
-    """The file of a base's class, such as `dp_sgd` of `defenses.dp_sgd.DPSGDDefense`; empty if it defends nothing."""
-    if node is None or (own := str(node["_target_"]).split(".")[-2]) == "none":
-        return ""
-    inner = _base_name(node.get("base"))
-    return f"{own}({inner})" if inner else own
-
-
-def data_facts(run: Run) -> dict[str, Any]:
-    """Plain numbers that depend on nobody's membership.
-
-    Private data are known by a hash that is keyed with the run's secret, so that nobody can test a guess about them;
-    public data by the checksum that was published for them.
-    """
-    data, split = run.dataset, run.dataset.split
-    roles = {role: getattr(split, role) for role in ROLES}
-    everyone = np.concatenate(list(roles.values()))
-    persons = None if split.record_persons is None else len(np.unique(split.record_persons[everyone]))
-    return {
-        "records": len(everyone),
-        "persons": persons,
-        "classes": list(data.classes),
-        "roles": {role: len(records) for role, records in roles.items()},
-        "canaries": len(split.canaries),
-        "published": data.published is not None,
-        "checksum": data.published or f"hmac-sha256:{(run.folder / 'private' / 'data').read_text()}",
-    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TextIO
 
+from rich.table import Table
 from rich.text import Text
 
 from palisade.evaluation.claims import LEVEL, is_tested, ways_of
@@ -13,8 +14,9 @@ from palisade.evaluation.flags import VIOLATED, flags, meanings, refutation
 from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, number, percent
 from palisade.evaluation.guessing import guessing_range
 from palisade.evaluation.labels import brief, line_name, setting, title
+from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.plan import Reach
-from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
+from palisade.evaluation.result import AUC, BLIND, FPRS, Result, Row, tpr_at
 from palisade.evaluation.terminal import console_for, empty_table, show
 from palisade.evaluation.utility import CALIBRATION, Utility
 from palisade.targets.config import SHARE
@@ -25,6 +27,7 @@ UNRECORDED = (
 )
 IF_LEAKED = "if the weights leak"
 """Notice on attacks that hold the weights where a guard keeps these back."""
+RATES = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in FPRS))
 WORDS = ("defense", "attack", "flags")
 """Headings of columns that hold no numbers: cells of these, and no others, may take several lines."""
 STYLES = {"violated": "bold red", "undefended": "bold", "": None}
@@ -52,6 +55,20 @@ class Line(NamedTuple):
     opens: bool = False
 
 
+class TextTable(NamedTuple):
+    """A table as text, for the terminal and for a page.
+
+    Args:
+        columns: headings; the first names the line.
+        numeric: those of numbers.
+        lines: the cells.
+    """
+
+    columns: Sequence[str]
+    numeric: Sequence[str]
+    lines: Sequence[Sequence[str]]
+
+
 class Skip(NamedTuple):
     """Attacks that were skipped for one reason on the same runs."""
 
@@ -60,12 +77,47 @@ class Skip(NamedTuple):
     titles: tuple[str, ...]
 
 
-def show_results(comparison: Comparison, file: TextIO | None = None) -> None:
-    """Prints each run with its strongest attack, which claims its canaries can refute, what the flags mean and what was
-    skipped; plain without a terminal."""
+def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: TextIO | None = None) -> None:
+    """Prints each run with its strongest attack, or every attack on one model; which claims the canaries can refute,
+    what the flags mean and what was skipped; plain without a terminal.
+
+    Args:
+        comparison: of runs, or of one model that exists already.
+        sentences: that stand below the table.
+        file: where to; None: standard output.
+    """
     console, results = console_for(file), comparison.results
+    alone = results[0].sides is not None
+    show(console, drawn(attacks_on_model(results[0])) if alone else _table_of_runs(comparison), *sentences)
+    if guessed := guessing_range(results):
+        console.print(Text.assemble(("guessing: ", "dim"), guessed))
+    for violation in comparison.refuted.values():
+        whose = f"{VIOLATED}, {title(violation.result)}: "
+        console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
+    for whose, sentence in (*reaches(comparison), *corrections(results)):
+        console.print(Text.assemble((f"{whose}: ", "dim"), sentence))
+    for flag, meaning in meanings(comparison).items():
+        if flag != VIOLATED:
+            console.print(_meaning(flag, meaning, len(results)))
+    for attacks, reason, titles in skips(results):
+        where = "" if len(titles) == len(results) else f" ({len(titles)} of {len(results)} runs)"
+        console.print(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
+
+
+def drawn(content: TextTable, lines: int = 20) -> Table:
+    """A table for the terminal, with so many lines at most."""
     table = empty_table()
-    told, named = lines(comparison), headings(results[0].utility)
+    for name in content.columns:
+        numeric = name in content.numeric
+        table.add_column(name, justify="right" if numeric else "left", no_wrap=numeric)
+    for line in content.lines[:lines]:
+        table.add_row(*line)
+    return table
+
+
+def _table_of_runs(comparison: Comparison) -> Table:
+    table = empty_table()
+    told, named = lines(comparison), headings(comparison.results[0].utility)
     columns = [(name, values) for name, *values in zip(named, *(line.cells for line in told), strict=True)]
     # A column without a number has nothing to say, and others need its place.
     shown = [name for name, values in columns if set(values) != {NOTHING}]
@@ -77,20 +129,28 @@ def show_results(comparison: Comparison, file: TextIO | None = None) -> None:
             table.add_section()
         cells = [cell for name, cell in zip(named, line.cells, strict=True) if name in shown]
         table.add_row(*cells, style=STYLES[line.kind])
-    show(console, table)
-    if guessed := guessing_range(results):
-        console.print(Text.assemble(("guessing: ", "dim"), guessed))
-    for violation in comparison.refuted.values():
-        whose = f"{VIOLATED}, {title(violation.result)}: "
-        console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
-    for whose, sentence in (*reaches(comparison), *corrections(results)):
-        console.print(Text.assemble((f"{whose}: ", "dim"), sentence))
-    for flag, sentences in meanings(comparison).items():
-        if flag != VIOLATED:
-            console.print(_meaning(flag, sentences, len(results)))
-    for attacks, reason, titles in skips(results):
-        where = "" if len(titles) == len(results) else f" ({len(titles)} of {len(results)} runs)"
-        console.print(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
+    return table
+
+
+def attacks_on_model(result: Result) -> TextTable:
+    """Every attack on one model that exists already, and the baseline that never asks it."""
+    sides = result.sides
+    assert sides is not None
+    lines = [(attack, result.needs[attack]["text"], *rates(result, attack)) for attack in result.attacks]
+    blind = "records and true label" if sides.features else "true label"
+    lines.append(("blind baseline", f"{blind}, never the model", *rates(result, BLIND)))
+    headings = RATES
+    if sides.shadow_records:
+        learned = [result.find(AT_SHADOWS, attack=attack) for attack in (*result.attacks, BLIND)]
+        lines = [(*line, percent(row, interval=True)) for line, row in zip(lines, learned, strict=True)]
+        headings = (*headings, "balanced accuracy\nby one shadow")
+    return TextTable(("attack", "needs", *headings), headings, lines)
+
+
+def rates(result: Result, attack: str, group: str = "all") -> tuple[str, ...]:
+    """AUC and TPRs of an attack with their intervals, by `RATES`."""
+    tprs = (percent(result.get(tpr_at(fpr), attack=attack, group=group), interval=True) for fpr in FPRS)
+    return (number(result.get(AUC, attack=attack, group=group), interval=True), *tprs)
 
 
 def _meaning(flag: str, sentences: Mapping[str, Sequence[str]], runs: int) -> Text:

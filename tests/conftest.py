@@ -110,6 +110,14 @@ def one_line_errors(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYDRA_FULL_ERROR", "0")
 
 
+@pytest.fixture(autouse=True)
+def progress_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines of progress are shown at the start of each test: `quiet=true` silences the process that it is called in."""
+    from palisade.targets import progress
+
+    monkeypatch.setattr(progress, "_silent", False)
+
+
 @pytest.fixture
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Empty figures, where only tables and words matter."""

@@ -28,15 +28,15 @@ from palisade.evaluation.measuring.leakage import (
     null_rows,
     null_rows_of_groups,
     numbers,
-    targets_of,
 )
+from palisade.evaluation.measuring.scores import score_all
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import answers, predictions, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
-from palisade.evaluation.statistics.roc import Ranking
-from palisade.evaluation.utility import CALIBRATION, UTILITIES
+from palisade.evaluation.subjects.fleet import FleetSubject
+from palisade.evaluation.utility import CALIBRATION, UTILITIES, Utility
 from palisade.targets import progress, workers
 from palisade.targets.config import check_guesses_somebody
 from palisade.targets.files import write_json
@@ -141,14 +141,21 @@ def measure_and_keep(folder: Path, guard: str, method: Method) -> tuple[tuple[Pa
     write_json(run.metrics, content)
     progress.report(run.name, 1)
     # As from the file, so that a report is the same whether it was measured for it or before.
-    return (folder, guard), Result.from_json(run, json.loads(json.dumps(content["results"])), method.read_by)
+    return (folder, guard), of_json(run, json.loads(json.dumps(content["results"])), method.read_by)
 
 
 def kept(run: Run, method: Method) -> Result | None:
     """The results of this method on these very models, if they are there."""
     if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != method.key(run):
         return None
-    return Result.from_json(run, content["results"], method.read_by)
+    return of_json(run, content["results"], method.read_by)
+
+
+def of_json(run: Run, content: Mapping[str, Any], utility: Utility) -> Result:
+    """The result of a run from what `Result.to_json` wrote."""
+    rows = [Row(**row) for row in content["rows"]]
+    roc = {attack: (fprs, tprs) for attack, (fprs, tprs) in content["roc"].items()}
+    return FleetSubject(run).result(**{**content, "rows": rows, "roc": roc}, utility=utility)
 
 
 def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool = True) -> Result:
@@ -162,33 +169,17 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
     """
     attacks, auditor = method.attacks_on(run), method.audit
     threats = [attack.threat for attack in (*attacks, auditor)]
-    seen = view(run, method.grant, method.queries, threats)
+    subject = FleetSubject(run)
+    seen = subject.view(method.grant, method.queries, threats)
     given = seen if source is None else mismatch_view(seen, view(source, method.grant, method.queries, threats))
     bootstrap = Bootstrap(seed=run.config["seed"], groups=seen.groups, persons=seen.persons)
     slices = method.slices_of(run)
     rows = [*usefulness(run, bootstrap, slices), *of_data(run), *spread_rows(seen)]
-    scores: dict[Attack, Float[np.ndarray, "models records"]] = {}
-    skipped: dict[str, str] = {}
-    needs: dict[str, dict[str, Any]] = {}
-    for attack in attacks:
-        if (reason := attack.missing(given)) is not None:
-            skipped[attack.name] = reason
-            continue
-        result, queries = attack.run(given)
-        result = result[: seen.models]  # targets come before the shadows of another run
-        targets = targets_of(result)  # an attack on a sample of the models scores no record of the others
-        rows_of_targets = zip(result[targets], seen.membership[targets], strict=True)
-        if not targets.any() or not all(Ranking(*row).complete for row in rows_of_targets):
-            skipped[attack.name] = "gives some model no score for both a member and a non-member; train more models"
-            continue
-        scores[attack] = result
-        needs[attack.name] = {
-            "text": attack.threat.describe(), "declared": attack.threat.queries, "measured": queries,
-        }  # fmt: skip
+    scores, needs, skipped = score_all(subject, attacks, given, seen.models)
+    for attack, result in scores.items():
         rows += leakage(attack, result, seen, bootstrap)
     rows += null_rows(scores, seen, bootstrap.seed)
-    results = Result.of(
-        run,
+    results = subject.result(
         rows=rows,
         roc={attack.name: mean_roc(scores[attack], seen.membership) for attack in scores},
         skipped=skipped,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy.stats import rankdata
 
 from palisade.attacks import Attack, View
-from palisade.attacks.parts.thresholds import Threshold
 from palisade.evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
-from palisade.evaluation.result import AUC, FPRS, MOSTLY_UNSCORED, Measured, Row, tnr_at, tpr_at
+from palisade.evaluation.measuring.scores import score_all
+from palisade.evaluation.result import AUC, BLIND, FPRS, UNSCORED, Result, Row, tied_at, tnr_at, tpr_at
+from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 from palisade.evaluation.statistics.metrics import (
@@ -22,24 +23,22 @@ from palisade.evaluation.statistics.metrics import (
     advantage_estimate,
     auc_estimate,
     ppv_estimate,
+    roc_points,
     tnr_estimate,
     tpr_estimate,
 )
 from palisade.evaluation.statistics.roc import Metric, Roc
-from palisade.evaluation.subjects.endpoint import BudgetSpentError
+from palisade.evaluation.subjects.one_model import ModelSubject
 from palisade.evaluation.subjects.shadow_files import accuracy_of, margins
 
 MOST = 10_000
 """Records that it is fitted on; more cost time and change little."""
 COMPONENTS = 64
 FOLDS = 5
-BLIND = "blind_baseline"
-"""Stands where an attack's name does; it never asks the model."""
 LEAST_OF_CLASS = 20
 """Members and non-members of a class that is looked at alone."""
 REPLICATES = 1000
 """Of the bootstrap over persons."""
-SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
 Scores = Float[np.ndarray, "records"]
 
 
@@ -94,109 +93,60 @@ def blind_scores(
     return scores
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Audited(Measured):
-    """Leakage of one model by every attack.
+def measure_model(subject: ModelSubject, attacks: Sequence[Attack], grant: Grant) -> Result:
+    """Result on one model: every attack that it allows for, the strongest also by class.
 
     Args:
-        scores: of each attack, and of the blind baseline.
-        members: which records the model was trained on.
-        needs: for each attack that ran, what it needs in words.
-        features: whether the records themselves were known.
-        shared: records that are among members and non-members alike; None where that cannot be told.
-        shadow_records: about which a shadow model answered; 0 without one.
-        over_persons: whether intervals draw persons whole, since somebody has several records.
-    """
-
-    scores: Mapping[str, Scores]
-    members: Bool[np.ndarray, "records"]
-    needs: Mapping[str, str]
-    features: bool
-    shared: int | None = None
-    shadow_records: int = 0
-    over_persons: bool = False
-
-    @property
-    def attacks(self) -> list[str]:
-        """Names of the attacks, without the baseline that never sees the model."""
-        return [attack for attack in self.scores if attack != BLIND]
-
-    def is_sampled(self, attack: str) -> bool:
-        """True if the attack scored less than half of the records."""
-        return bool(np.isnan(self.scores[attack]).mean() > MOSTLY_UNSCORED)
-
-
-def audited(view: View, attacks: Sequence[Attack], *, shared: int | None = None, shadow: View | None = None) -> Audited:
-    """Runs the attacks that one model allows for.
-
-    Args:
-        view: of one model.
+        subject: the model, with its records.
         attacks: those that were chosen. Their scores know one threshold for all classes; those for each class, which
             only a shadow model can teach, give a balanced accuracy of their own.
-        shared: records on both sides.
-        shadow: of one shadow model about records of its own; None: there is none.
+        grant: what attackers see.
     """
-    members, several = view.membership[0], has_several(view.persons)
-    rows = [*_accuracy(view, several)]
-    scores: dict[str, Scores] = {}
-    skipped: dict[str, str] = {}
-    needs: dict[str, str] = {}
-    for attack in map(without_shadows, attacks):
-        if (reason := lacking(attack, view)) is not None:
-            skipped[attack.name] = reason
-            continue
-        try:
-            result = attack.score(view)[0]
-        except BudgetSpentError:
-            skipped[attack.name] = f"needs up to {attack.threat.queries} queries a record; {SPENT}"
-            continue
-        scored = members[~np.isnan(result)]
-        if min(scored.sum(), (~scored).sum()) < 2:
-            skipped[attack.name] = "gives too few records a score; give more records"
-            continue
-        scores[attack.name], needs[attack.name] = result, attack.threat.describe()
-        rows += measures(result, members, view.persons, attack=attack.name, access=attack.threat.access)
-        if shadow is not None and (margin := margins(attack, view, shadow)) is not None:
-            estimate = accuracy_of(margin, members, view.persons if several else None, REPLICATES)
+    seen, shadow = subject.view(grant), subject.shadow_view(grant)
+    members, persons = seen.membership[0], seen.persons
+    attacked = score_all(subject, attacks, seen, models=1)
+    rows, roc = [*_accuracy(seen)], {}
+    for attack, (scores,) in attacked.scores.items():
+        named = {"attack": attack.name, "access": attack.threat.access}
+        rows += measures(scores, members, persons, **named)
+        rows += _doubts(scores, members, **named)
+        roc[attack.name] = _roc(scores, members)
+        if shadow is not None and (margin := margins(attack, seen, shadow)) is not None:
+            estimate = accuracy_of(margin, members, persons if has_several(persons) else None, REPLICATES)
             counted = {"members": int(members.sum()), "nonmembers": int((~members).sum())}
-            rows.append(_row(AT_SHADOWS, estimate, attack=attack.name, access=attack.threat.access, **counted))
-    scores[BLIND] = blind_scores(view.features, view.labels, members, view.persons)
-    rows += measures(scores[BLIND], members, view.persons, attack=BLIND)
-    told = Audited(
-        rows=rows, scores=scores, members=members, skipped=skipped, needs=needs, released=view.outputs,
-        features=view.features is not None, shared=shared, shadow_records=0 if shadow is None else shadow.records,
-        over_persons=several,
-    )  # fmt: skip
-    if not told.attacks:
-        return told
-    strongest = told.strongest
-    access = told.get(AUC, attack=strongest).access
-    for label in np.unique(view.labels):
-        own = (view.labels == label) & ~np.isnan(scores[strongest])
-        if min(members[own].sum(), (~members[own]).sum()) >= LEAST_OF_CLASS:
-            named = {"attack": strongest, "access": access, "group": f"class={label}"}
-            persons = None if view.persons is None else view.persons[own]
-            rows += measures(scores[strongest][own], members[own], persons, **named)
-    return replace(told, rows=rows)
+            rows.append(_row(AT_SHADOWS, estimate, **named, **counted))
+    blind = blind_scores(seen.features, seen.labels, members, persons)
+    rows += measures(blind, members, persons, attack=BLIND)
+    roc[BLIND] = _roc(blind, members)
+    result = subject.result(rows=rows, roc=roc, needs=attacked.needs, skipped=attacked.skipped, released=seen.outputs)
+    own = {attack.name: scores for attack, (scores,) in attacked.scores.items()}
+    return replace(result, rows=[*rows, *_by_class(result, own, seen)])
 
 
-def without_shadows(attack: Attack) -> Attack:
-    """The attack as one model allows for."""
-    return replace(attack, per_class=False) if isinstance(attack, Threshold) and attack.per_class else attack
+def _by_class(result: Result, scores: Mapping[str, Scores], seen: View) -> Iterator[Row]:
+    """Numbers of the strongest attack in each class that has enough records on both sides."""
+    if not result.attacks:
+        return
+    own, members = scores[result.strongest], seen.membership[0]
+    named = {"attack": result.strongest, "access": result.get(AUC, attack=result.strongest).access}
+    for label in np.unique(seen.labels):
+        inside = (seen.labels == label) & ~np.isnan(own)
+        if min(members[inside].sum(), (~members[inside]).sum()) >= LEAST_OF_CLASS:
+            persons = None if seen.persons is None else seen.persons[inside]
+            yield from measures(own[inside], members[inside], persons, **named, group=f"class={label}")
 
 
-def lacking(attack: Attack, view: View) -> str | None:
-    """Needs of an attack beyond one model's answers, None if it can run."""
-    threat = attack.threat
-    if (reason := attack.missing(view)) is None:
-        return None
-    if threat.weights:
-        return "needs gradients or checkpoints; train the model with train.py, then grant threat=white_box"
-    if threat.knows_defense:
-        return "needs shadow models, trained by the same recipe on other records; train a fleet of them with train.py"
-    if threat.population and view.population is None:
-        return "needs non-members of the attacker's own; give further ones as population=<file>"
-    return reason
+def _doubts(scores: Scores, members: Bool[np.ndarray, "records"], **named: Any) -> Iterator[Row]:
+    """Shares of records without a score, and of non-members that tie at the threshold: why not to believe a TPR."""
+    yield Row(metric=UNSCORED, value=float(np.isnan(scores).mean()), **named)
+    yield Row(metric=tied_at(FPRS[0]), value=tied_share(scores[None], members[None]), **named)
+
+
+def _roc(scores: Scores, members: Bool[np.ndarray, "records"]) -> tuple[list[float], list[float]]:
+    """Every point of the ROC, from nobody accused to everybody."""
+    scored = ~np.isnan(scores)
+    points = roc_points(scores[scored], members[scored])
+    return points.fpr.tolist(), points.tpr.tolist()
 
 
 def measures(
@@ -256,14 +206,9 @@ def _over_persons(
     return fleet_metrics(scores[None], members[None], metrics, resampled).estimates
 
 
-def tied_share_of(result: Audited, attack: str) -> float:
-    """Share of non-members that have the very score at which 1 % FPR is reached."""
-    return tied_share(result.scores[attack][None], result.members[None])
-
-
-def _accuracy(view: View, several: bool) -> Iterator[Row]:
+def _accuracy(view: View) -> Iterator[Row]:
     """Accuracy of the model on members and on others: the gap is what the weakest attack sees."""
-    right, members = view.correct[0, :, 0], view.membership[0]
+    right, members, several = view.correct[0, :, 0], view.membership[0], has_several(view.persons)
     for group, side in (("members", members), ("nonmembers", ~members)):
         correct, trials = int(right[side].sum()), int(side.sum())
         low, high = (np.nan, np.nan) if several else clopper_pearson_interval(correct, trials)

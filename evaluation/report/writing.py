@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import io
 import json
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import jinja2
-
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.figures.curves import exposure, roc
-from palisade.evaluation.figures.style import INK, MUTED, PAPER, save, svg
+from palisade.evaluation.figures.style import svg
 from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import VIOLATED, Flag, flags, meanings
 from palisade.evaluation.format import NOTHING
@@ -26,6 +21,7 @@ from palisade.evaluation.labels import canary_text, setting, title
 from palisade.evaluation.measuring.exposure import exposed_csv
 from palisade.evaluation.report.game import GLOSSARY, game, grants
 from palisade.evaluation.report.outsiders import FalseAccusations, accusation_table, outsiders
+from palisade.evaluation.report.page import render, write_files
 from palisade.evaluation.report.provenance import as_yaml, promises, provenance
 from palisade.evaluation.report.scope import INTERNAL, NOTES, PUBLIC, checked_scope, public_command, published
 from palisade.evaluation.report.sections import (
@@ -42,46 +38,51 @@ from palisade.evaluation.report.sections import (
 from palisade.evaluation.report.verdict import verdicts
 from palisade.evaluation.result import COLUMNS, FPR, Result
 from palisade.evaluation.table import WORDS, corrections, headings, lines, reaches, skips
-from palisade.targets.files import write as write_text
 
 TEXTS = (*WORDS, "needs")
 """Headings of columns that hold no numbers."""
 
 
-def render(comparison: Comparison, content: Mapping[str, Any], figures: Mapping[str, str]) -> str:
-    """The page: one file that needs nothing else, and whose only script is its own, which sorts tables.
+SECTIONS = tuple(f"report_{name}.html.j2" for name in (
+    "verdict", "subject", "leakage", "utility", "claims", "tradeoff", "end",
+))  # fmt: skip
+"""Sections of a report on runs."""
 
-    Args:
-        comparison: of comparable runs.
-        content: what report.json holds.
-        figures: SVG by name, to be shown inline.
-    """
+
+def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of the page: what report.json holds, and what is told of it in words and tables."""
     runs = comparison.results
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True, finalize=unbroken,
-    )  # fmt: skip
     names, table = _table_of_runs(comparison)
-    return environment.get_template("report.html.j2").render(
+    network = f"{len(runs)} run{'s' * (len(runs) != 1)} of network {content['network']}, {runs[0].models} models each"
+    alarms = [
+        (
+            f"Claim violated: {claim['title']}",
+            f"ε = {claim['claimed']} is claimed; the guesses below prove more. Do not release this model.",
+        )
+        for claim in content["evidence"]
+        if claim["violated"]
+    ]
+    return {
         **content,
         **promises(runs),
-        words=TEXTS,
-        contents_of=_contents,
-        **script(),
-        figures=figures,
-        fpr=f"{100 * FPR:g} %",
-        attacks=attack_tables(comparison),
-        numbers=NUMBERS,
-        headings=names,
-        table=table,
-        frontier=comparison.has_frontier,
-        one_each=comparison.are_many,
-        meanings=meanings(comparison),
-        bounds=list(BOUNDS.values()),
-        accused=accusation_table(content["never_used"]["rates"]),
-        reaches=[*reaches(comparison), *corrections(runs)],
-        as_yaml=as_yaml,
-    )
+        "title": f"Privacy evaluation: {content['data']}",
+        "what": f"{network}. Membership inference attacks on exactly what would be released.",
+        "alarms": alarms,
+        "sections": SECTIONS,
+        "words": TEXTS,
+        "fpr": f"{100 * FPR:g} %",
+        "attacks": attack_tables(comparison),
+        "numbers": NUMBERS,
+        "headings": names,
+        "table": table,
+        "frontier": comparison.has_frontier,
+        "one_each": comparison.are_many,
+        "meanings": meanings(comparison),
+        "bounds": list(BOUNDS.values()),
+        "accused": accusation_table(content["never_used"]["rates"]),
+        "reaches": [*reaches(comparison), *corrections(runs)],
+        "as_yaml": as_yaml,
+    }
 
 
 def _table_of_runs(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
@@ -100,33 +101,6 @@ def _table_of_runs(comparison: Comparison) -> tuple[list[str], list[tuple[str, l
     return [name.replace("\n", " ") for name in shown], [
         (kind, list(row)) for kind, row in zip(kinds, rows, strict=True)
     ]
-
-
-def _contents(body: str) -> list[tuple[str, str]]:
-    """The sections of a page, by id and heading."""
-    return re.findall(r'<h2 id="(.+?)">(.+?)</h2>', body)
-
-
-def unbroken(value: Any) -> Any:
-    """Keeps a number and its percent sign on one line."""
-    return value.replace(" %", "\u00a0%") if type(value) is str else value
-
-
-def script() -> dict[str, str]:
-    """The only script of a page, and the hash by which the page lets no other run."""
-    text = (Path(__file__).parent / "report.js").read_text(encoding="utf-8")
-    return {"script": text, "script_hash": base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
-
-
-def inline(drawing: str, prefix: str) -> str:
-    """An SVG file as a part of a page: without its header, with ids of its own and the page's colors."""
-    drawing = drawing[drawing.index("<svg") :]
-    drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
-    drawing = re.sub(r' xmlns(:\w+)?="[^"]*"', "", drawing)
-    drawing = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing)
-    for color, variable in ((INK, "ink"), (MUTED, "muted"), (PAPER, "paper")):
-        drawing = drawing.replace(color, f"var(--{variable})")
-    return drawing
 
 
 def summary(
@@ -248,14 +222,9 @@ def write(
         comparison, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations
     )
     drawings = {name: svg(figure) for name, figure in figures.items()}
-    texts["report.html"] = render(comparison, content, {name: inline(text, name) for name, text in drawings.items()})
-    texts["report.json"] = _strict_json(content)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, text in {**texts, **{f"{name}.svg": text for name, text in drawings.items()}}.items():
-        write_text(folder / name, text)
-    for name, figure in figures.items():
-        save(figure, folder / f"{name}.png")
-    return [folder / name for name in (*texts, *(f"{name}.png" for name in figures))]
+    html = render(page_of(comparison, content), drawings)
+    texts |= {"report.html": html, "report.json": _strict_json(content)}
+    return write_files(folder, texts, drawings, figures)
 
 
 def tidy_csv(results: Sequence[Result]) -> str:

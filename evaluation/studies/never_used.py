@@ -18,11 +18,11 @@ from palisade.data.dataset import Dataset
 from palisade.data.settings import place
 from palisade.evaluation.measuring.baselines import content_digest
 from palisade.evaluation.method import METHOD_VERSION, Method
-from palisade.evaluation.result import Result
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import stamp, view
 from palisade.evaluation.statistics.intervals import clopper_pearson_interval
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels
+from palisade.evaluation.subjects.fleet import FleetSubject
 from palisade.evaluation.subjects.saved_records import SavedRecords, read
 from palisade.targets import progress, workers
 from palisade.targets.run import Run, canonical
@@ -155,7 +155,7 @@ def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[Study
         outside_records(run, out)  # what is wrong with them is said before anything is attacked
     if left_out := len(runs) - len(compared):
         progress.say(f"left out: {left_out} of {len(runs)} runs, whose thresholds would be set by canaries")
-    titles = labels([Result.of(run, rows=(), roc={}, skipped={}) for run in compared])
+    titles = labels([FleetSubject(run).result(rows=(), roc={}, skipped={}) for run in compared])
     items = [(place, run, method, out, titles[place]) for place, run in enumerate(compared)]
     with progress.Progress(runs[0].folder.parent, len(items), "runs attacked"):
         measured = dict(workers.run(accused, items, workers.count("auto")))

@@ -17,11 +17,12 @@ from omegaconf import OmegaConf
 
 from palisade.attacks import LossThreshold
 from palisade.evaluate import evaluate_runs
-from palisade.evaluation.measuring.one_model import audited, blind_scores
+from palisade.evaluation.measuring.one_model import blind_scores, measure_model
 from palisade.evaluation.result import AUC
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.evaluation.subjects.answers import AnsweredRecords, joined, view_of
+from palisade.evaluation.subjects.one_model import ModelSubject
 from palisade.evaluation.subjects.saved_records import read
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -44,8 +45,9 @@ def misses(known: bool, trials: int = 16) -> int:
     """How many intervals of the AUC exclude ½ though nothing leaks."""
     person, missed = np.arange(300) // 10, 0
     for trial in range(trials):
-        seen = view_of(side(2 * trial, person, known), side(2 * trial + 1, person + 30, known), None, Grant())
-        row = audited(seen, [LossThreshold()]).get(AUC, attack="loss")
+        one, other = side(2 * trial, person, known), side(2 * trial + 1, person + 30, known)
+        subject = ModelSubject(members=one, nonmembers=other)
+        row = measure_model(subject, [LossThreshold()], Grant()).get(AUC, attack="loss")
         assert row.low is not None and row.high is not None
         missed += not row.low <= 0.5 <= row.high
     return missed

@@ -20,11 +20,12 @@ from palisade.attacks import Confidence, Correctness, KnownMembers, LossThreshol
 from palisade.data.location30 import Location30
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
-from palisade.evaluation.measuring.one_model import audited
-from palisade.evaluation.report.audit_report import audit_page
+from palisade.evaluation.measuring.one_model import measure_model
+from palisade.evaluation.report.one_model import meaning
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
-from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
+from palisade.evaluation.subjects.answers import AnsweredRecords
+from palisade.evaluation.subjects.one_model import ModelSubject
 from palisade.evaluation.subjects.shadow_files import accuracy_of, margins
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -157,11 +158,24 @@ def simulated(seed: int, side: int, gaps: tuple[float, ...] = GAPS) -> View:
     return View(logits=logits[None], labels=labels, membership=members[None])
 
 
+def answered(view: View) -> tuple[AnsweredRecords, AnsweredRecords]:
+    """The members and non-members of a model with its answers."""
+    assert view.logits is not None
+    logits = view.logits[0]
+    one, other = (
+        AnsweredRecords(name="side", labels=view.labels[side], level="logits", answers=logits[side])
+        for side in (view.membership[0], ~view.membership[0])
+    )
+    return one, other
+
+
 def test_the_accuracy_is_that_which_the_law_of_the_margins_gives() -> None:
     """Of normals a gap apart, the best threshold lies in the middle and tells Φ(gap/2) of both right."""
     truth = float(np.mean([norm.cdf(gap / 2) for gap in GAPS]))
     seen, shadow = simulated(0, 20_000), simulated(1, 20_000)
-    row = audited(seen, [Confidence()], shadow=shadow).get(AT_SHADOWS, attack="confidence")
+    (one, other), apart = answered(seen), answered(shadow)
+    subject = ModelSubject(members=one, nonmembers=other, shadow=apart)
+    row = measure_model(subject, [Confidence()], Grant()).get(AT_SHADOWS, attack="confidence")
     assert row.value == pytest.approx(truth, abs=0.01) and row.low is not None and row.high is not None
     assert row.low < truth + 0.005 and row.high > truth - 0.005 and row.high - row.low < 0.02
     alike = np.zeros_like(seen.labels)
@@ -337,12 +351,13 @@ def sides(seed: int, per_person: int, fit: float = 0.0) -> tuple[AnsweredRecords
 def test_intervals_draw_persons_whole() -> None:
     found = {}
     for per_person in (1, 10):
-        views = [view_of(*sides(seed, per_person), None, Grant()) for seed in (0, 1)]
-        found[per_person] = audited(views[0], [LossThreshold()], shadow=views[1])
+        (one, other), shadow = (sides(seed, per_person) for seed in (0, 1))
+        subject = ModelSubject(members=one, nonmembers=other, shadow=shadow)
+        found[per_person] = measure_model(subject, [LossThreshold()], Grant())
     rows = {per_person: one.get(AT_SHADOWS, attack="loss") for per_person, one in found.items()}
     widths = {one: (row.high or 0) - (row.low or 0) for one, row in rows.items()}
     assert widths[10] > 1.3 * widths[1], "ten records of one person are not ten pieces of evidence"
-    pages = {per_person: " ".join(audit_page(one, "x", "y").meaning) for per_person, one in found.items()}
+    pages = {per_person: " ".join(meaning(result)) for per_person, result in found.items()}
     assert "over persons" in pages[10] and "over records" not in pages[10]
     assert "over records" in pages[1] and "over persons" not in pages[1]
     accuracy = found[10].get("accuracy", group="members")

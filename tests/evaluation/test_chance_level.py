@@ -239,7 +239,7 @@ def test_figures_table_and_report_tell_the_level(make_result: Callable[..., Resu
     level = next(line for line in tradeoff(Comparison([lucky])).axes[0].lines if line.get_label() == "guessing")
     assert set(np.asarray(level.get_ydata())) == {0.015} and drawn_level([lucky]) == 0.015
     printed = io.StringIO()
-    show_results(Comparison([lucky]), printed)
+    show_results(Comparison([lucky]), file=printed)
     assert "guessing: finds 1.5 % at 1 % FPR on average" in " ".join(printed.getvalue().split())
     assert "guessing finds 1.5 % (luck explains up to 2 %)." in sentence(lucky)
     assert "Over all records it does better than guessing" in sentence(lucky)

@@ -11,7 +11,8 @@ import pytest
 from palisade.evaluation.comparison import ordered
 from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.labels import brief, line_name, setting, title
-from palisade.evaluation.result import Result, defense_name
+from palisade.evaluation.result import Result
+from palisade.evaluation.subjects.fleet import defense_name
 from palisade.targets.statement import Statement
 
 

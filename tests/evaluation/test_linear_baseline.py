@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import below_linear
 from palisade.evaluation.measuring.baselines import LINEAR, linear_accuracy
 from palisade.evaluation.result import Result, Row
@@ -61,10 +62,12 @@ def test_only_accuracy_below_it_beyond_the_interval_is_flagged(
     make_result: Callable[..., Result], accuracy: float, linear: float, flagged: bool
 ) -> None:
     result = make_result(accuracy=accuracy)  # ± 0.008
-    told = list(below_linear(replace(result, rows=[*result.rows, Row(metric=LINEAR, value=linear)])))
+    result = replace(result, rows=[*result.rows, Row(metric=LINEAR, value=linear)])
+    told = list(below_linear(result, Comparison([result])))
     assert [flag.name for flag in told] == (["below a linear model"] if flagged else [])
     assert not flagged or ("reaches 81.0 % test accuracy" in told[0].sentence and "80.0 %" in told[0].sentence)
 
 
 def test_results_without_the_number_are_not_flagged(make_result: Callable[..., Result]) -> None:
-    assert not list(below_linear(make_result(accuracy=0.1)))
+    result = make_result(accuracy=0.1)
+    assert not list(below_linear(result, Comparison([result])))

@@ -18,7 +18,8 @@ from palisade.evaluation.report.outsiders import (
     false_accusations,
     outsiders,
 )
-from palisade.evaluation.report.writing import render, summary, write
+from palisade.evaluation.report.page import render
+from palisade.evaluation.report.writing import page_of, summary, write
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
@@ -134,7 +135,7 @@ def test_fleets_with_canaries_get_no_command(make_result: Callable[..., Result],
     content = summary(Comparison([canaries]), COMMAND)
     assert content["never_used"]["command"] is None and content["never_used"]["rates"] is None
     assert "canaries" in content["never_used"]["sentences"][0]
-    html = render(Comparison([canaries]), content, {"tradeoff": "", "roc": ""})
+    html = render(page_of(Comparison([canaries]), content), {"tradeoff": "", "roc": ""})
     assert "study.out" not in html and "Never used and accused" not in html
     plain = replace(make_result(), run="mlp-none-1")
     assert "study.out=test" in summary(Comparison([plain, canaries]), COMMAND)["never_used"]["command"]
@@ -153,7 +154,11 @@ def test_a_report_names_no_file(results: list[Result], study: Path, tmp_path: Pa
     write(Comparison(results), tmp_path, COMMAND, scope="public", accusations=false_accusations(study, results, KEYS))
     content = summary(Comparison(results), COMMAND, accusations=false_accusations(study, results, KEYS))
     texts = [(tmp_path / name).read_text() for name in ("report.html", "report.json")]
-    for text in (*texts, json.dumps(content), render(Comparison(results), content, {"tradeoff": "", "roc": ""})):
+    for text in (
+        *texts,
+        json.dumps(content),
+        render(page_of(Comparison(results), content), {"tradeoff": "", "roc": ""}),
+    ):
         assert "patients.npz" not in text and "somebody" not in text
         assert OF_A_FILE in text and "lira_offline" in text
 
@@ -171,5 +176,5 @@ def test_what_was_not_measured_is_said_with_the_command(missing: str, results: l
     assert content["never_used"]["rates"] is None
     command = content["never_used"]["command"]
     assert command == "python evaluate.py data=digits study=shadow_mismatch study.out=test"
-    html = render(Comparison(results), content, {"tradeoff": "", "roc": ""})
+    html = render(page_of(Comparison(results), content), {"tradeoff": "", "roc": ""})
     assert command in html and html.index('id="flags"') < html.index(command) < html.index('id="reproduce"')

@@ -19,7 +19,8 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.plan import Reach
-from palisade.evaluation.report.writing import render, summary
+from palisade.evaluation.report.page import render
+from palisade.evaluation.report.writing import page_of, summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import MOST_CANARIES, canaries_needed, one_run
 from palisade.evaluation.table import reaches, show_results
@@ -180,8 +181,9 @@ def test_table_and_report_say_so_of_canaries(canaries: list[Result], make_violat
     sentence = Reach.measured(private[0]).sentence()
     assert told[0][1] == sentence and "; ε = 4 takes " in sentence
     file = io.StringIO()
-    show_results(Comparison(canaries), file)
+    show_results(Comparison(canaries), file=file)
     assert f"{told[0][0]}: {sentence}" in " ".join(file.getvalue().split())
-    figures = {"tradeoff": "", "roc": ""}
-    assert f"{told[0][0]}: {sentence}." in render(Comparison(canaries), summary(Comparison(canaries), ""), figures)
+    content = page_of(Comparison(canaries), summary(Comparison(canaries), ""))
+    page = render(content, {"tradeoff": "", "roc": ""})
+    assert f"{told[0][0]}: {sentence}." in page
     assert reaches(Comparison([make_violated()])) == []  # the table has the ceiling of records that are no canaries

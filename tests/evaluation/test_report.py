@@ -20,8 +20,9 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import INK
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.method import METHOD_VERSION
+from palisade.evaluation.report.page import inline, render
 from palisade.evaluation.report.sections import BOUNDS
-from palisade.evaluation.report.writing import inline, render, summary, tidy_csv, write
+from palisade.evaluation.report.writing import page_of, summary, tidy_csv, write
 from palisade.evaluation.result import COLUMNS, Result
 from palisade.targets import RESULTS_VERSION
 
@@ -58,7 +59,7 @@ class Page(HTMLParser):
 
 def page(results: list[Result]) -> str:
     """The report without its figures, which take long to draw."""
-    return render(Comparison(results), summary(Comparison(results), COMMAND), {"tradeoff": "", "roc": ""})
+    return render(page_of(Comparison(results), summary(Comparison(results), COMMAND)), {"tradeoff": "", "roc": ""})
 
 
 @pytest.fixture(scope="module")
@@ -143,7 +144,7 @@ def test_what_was_released_is_said(html: str, make_result: Callable[..., Result]
     content = summary(
         Comparison([replace(result, dataset=facts)]), COMMAND, releases={result.run: "released/digits-mlp-none"}
     )
-    told = render(Comparison([result]), content, {"tradeoff": "", "roc": ""})
+    told = render(page_of(Comparison([result]), content), {"tradeoff": "", "roc": ""})
     for words in ("600; all records of one share a fate", "<code>sha256:77</code>, the published one"):
         assert words in told
     assert "50 of the pool are canaries" in told

@@ -18,7 +18,7 @@ from palisade.evaluation.terminal import WIDTH
 
 def printed(results: list[Result]) -> list[str]:
     file = io.StringIO()
-    show_results(Comparison(results), file)
+    show_results(Comparison(results), file=file)
     return file.getvalue().splitlines()
 
 
@@ -110,7 +110,7 @@ def test_violations_are_red_in_a_terminal(
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
     file = io.StringIO()
-    show_results(Comparison([make_violated()]), file)
+    show_results(Comparison([make_violated()]), file=file)
     assert "\x1b[1;31m" in file.getvalue()
 
 

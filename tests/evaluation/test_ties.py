@@ -25,7 +25,7 @@ def test_ties_count_for_the_strongest_attack(
     make_result: Callable[..., Result], attack: str, share: float, flagged: bool
 ) -> None:
     result = with_ties(make_result(), attack, share)
-    told = list(tied(result))
+    told = list(tied(result, Comparison([result])))
     assert result.is_tied == flagged and [flag.name for flag in told] == (["many ties at 1%"] if flagged else [])
     assert not flagged or "20 % of the non-members" in told[0].sentence
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from palisade.attacks import View
+from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import unlike
 from palisade.evaluation.measuring.baselines import spread_rows
 from tests.evaluation.conftest import finding
@@ -33,7 +34,8 @@ def view(records: int, factors: list[float]) -> View:
 )
 def test_models_off_tenfold_are_flagged(records: int, factors: list[float], named: list[str]) -> None:
     rows = list(spread_rows(view(records, factors)))
-    flags = list(unlike(replace(finding(), rows=rows)))
+    result = replace(finding(), rows=rows)
+    flags = list(unlike(result, Comparison([result])))
     assert [flag.name for flag in flags] == named
     if named == ["unlike models"]:
         assert f"model {int(np.argmax(np.abs(np.log(factors))))} " in flags[0].sentence

@@ -75,7 +75,7 @@ def test_the_chosen_measure_decides_what_is_useful(by_log_loss: Sequence[Result]
 
 def test_table_tells_the_chosen_measure_and_calibration(by_log_loss: Sequence[Result]) -> None:
     file = io.StringIO()
-    show_results(Comparison(by_log_loss), file)
+    show_results(Comparison(by_log_loss), file=file)
     text = file.getvalue()
     assert "log loss" in text and "calibration" in text and "0.320" in text and "3.1 %" in text
     assert "accuracy" not in text and "97.0 %" not in text

@@ -22,7 +22,8 @@ from palisade.evaluation.measuring import measure as measuring
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
 from palisade.evaluation.plan import Reach
-from palisade.evaluation.report.writing import render, summary
+from palisade.evaluation.report.page import render
+from palisade.evaluation.report.writing import page_of, summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.studies.study_runs import run_study
@@ -288,9 +289,9 @@ def test_table_and_report_say_what_is_corrected_for(make_violated: Callable[...,
         UNRECORDED,
     ]
     file = io.StringIO()
-    show_results(Comparison([old]), file)
+    show_results(Comparison([old]), file=file)
     content = summary(Comparison([old]), "")
-    page = " ".join(render(Comparison([old]), content, {"tradeoff": "", "roc": ""}).split())
+    page = " ".join(render(page_of(Comparison([old]), content), {"tradeoff": "", "roc": ""}).split())
     for sentence in said:
         assert sentence in " ".join(file.getvalue().split()) and sentence in page
     assert content["evidence"][0]["ways"] == 3

@@ -32,8 +32,7 @@ def test_plain_line_every_interval_without_a_terminal(tmp_path, capfd, monkeypat
     assert 2 <= len(lines) <= 4 and all(line.startswith("0/1 models · 0:00") for line in lines)
 
 
-def test_interrupt_carries_how_much_is_done_and_quiet_says_nothing(tmp_path, capfd, monkeypatch):
-    monkeypatch.setattr(progress, "_silent", False)
+def test_interrupt_carries_how_much_is_done_and_quiet_says_nothing(tmp_path, capfd):
     progress.silence()
     with pytest.raises(KeyboardInterrupt, match=r"^2 of 3 models are done$"), Progress(tmp_path, total=3):
         progress.report("run", 2)

@@ -1,0 +1,260 @@
+"""Report on one existing model: its page, and its numbers in files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.figures.one_model import roc_of_model
+from palisade.evaluation.figures.style import svg
+from palisade.evaluation.flags import MASKED, OTHER_RECORDS, SHARED_RECORDS, flags, other_distribution
+from palisade.evaluation.format import number, percent
+from palisade.evaluation.guessing import compare_with_guessing
+from palisade.evaluation.measuring.leakage import AT_SHADOWS
+from palisade.evaluation.report.page import render, write_files
+from palisade.evaluation.report.scope import INTERNAL
+from palisade.evaluation.result import AUC, FPRS, Result, tpr_at
+from palisade.evaluation.statistics.chance import chance_level
+from palisade.evaluation.table import RATES, TextTable, attacks_on_model, rates
+from palisade.targets import versions
+
+COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
+"""Of results.csv, named as in that of runs."""
+ALARMS = (OTHER_RECORDS, MASKED, SHARED_RECORDS)
+"""Flags without which nothing on the page may be read."""
+NOTE = (
+    "These numbers were measured on private records and depend on them; no guarantee covers the report itself. Do not"
+    " publish it."
+)
+LIBRARIES = ("numpy", "scikit-learn", "scipy")
+INTERVALS = {
+    False: "Intervals are 95 %, over records, for this one model",
+    True: "Intervals are 95 %, over persons, whose records are drawn together, for this one model; numbers without one"
+    " have no interval that holds where a person has several records",
+}
+"""The sampling unit of the intervals, by `True` where a person has several records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageTable:
+    """A table of the page.
+
+    Args:
+        heading: of its section.
+        caption: how to read it.
+        content: its columns and lines.
+    """
+
+    heading: str
+    caption: str
+    content: TextTable
+
+
+def write_model(comparison: Comparison, what: str, command: str, folder: Path, notes: Sequence[str] = ()) -> list[Path]:
+    """Writes the page of one model and its numbers, each file whole or not at all.
+
+    Args:
+        comparison: of its result alone.
+        what: was audited, in a sentence.
+        command: what was called.
+        folder: where to; made if it is missing.
+        notes: sentences that follow the verdict.
+    """
+    (result,) = comparison.results
+    sides = result.sides
+    assert sides is not None
+    rows = [{name: getattr(row, name) for name in COLUMNS} for row in result.rows]
+    words = {
+        "title": "Audit of a trained model", "scope": INTERNAL, "what": what, "verdict": [*verdict(result), *notes],
+        "meaning": list(meaning(result)), "flags": [asdict(flag) for flag in flags(result, comparison)],
+        "skipped": dict(result.skipped),
+    }  # fmt: skip
+    measured = {
+        "released": result.released, "members": sides.members, "nonmembers": sides.nonmembers,
+        "strongest": result.strongest if result.attacks else None,
+        "needs": {attack: needs["text"] for attack, needs in result.needs.items()}, "intervals_over": over(result),
+        "shadow_records": sides.shadow_records, "rows": rows,
+    }  # fmt: skip
+    band = "" if sides.over_persons else " a 95 % band and"
+    figure = {
+        "heading": "Few false accusations",
+        "label": f"ROC of the strongest attack and of the blind baseline, both axes logarithmic, with{band} the"
+        " diagonal of guessing. The numbers stand in the table of attacks.",
+        "caption": "An accusation only harms if it can be trusted, so the left end counts. The closer to the dotted"
+        " diagonal, the less an attacker learns. Where the blind baseline, which never asks the model, rises above it"
+        " too, members and non-members differ by themselves."
+        + ("" if sides.over_persons else " The band holds all of the true curve with 95 % confidence."),
+    }
+    return write_page(folder, words, measured, rows, roc_of_model(result), figure, tables(result), command)
+
+
+def write_page(
+    folder: Path, words: Mapping[str, Any], measured: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
+    drawn: Figure, figure: Mapping[str, str], tables: Sequence[PageTable], command: str,
+) -> list[Path]:  # fmt: skip
+    """Writes a page with one figure, and its numbers.
+
+    Args:
+        folder: where to.
+        words: title, scope, subject (`what`), verdict, meaning, flags and skipped attacks, for page and report.json.
+        measured: what report.json holds besides.
+        rows: of results.csv.
+        drawn: the figure.
+        figure: its heading, label in words and caption.
+        tables: of the page.
+        command: what was called.
+    """
+    numbers = versions(LIBRARIES)
+    alarms = [(flag["name"].capitalize(), flag["sentence"]) for flag in words["flags"] if flag["name"] in ALARMS]
+    drawings = {"figure": svg(drawn)}
+    html = render(
+        {
+            **words, "note": NOTE, "sections": ("report_model.html.j2",), "figure": figure, "tables": tables,
+            "alarming": ALARMS, "alarms": alarms, "by_reason": by_reason(words["skipped"]), "command": command,
+            "versions": numbers,
+        },
+        drawings,
+    )  # fmt: skip
+    told = {**words, **measured, "command": command, "versions": numbers}
+    texts = {"report.html": html, "report.json": json.dumps(told, indent=2) + "\n", "results.csv": _csv(rows)}
+    return write_files(folder, texts, drawings, {"figure": drawn})
+
+
+def by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
+    """The skipped attacks of each reason."""
+    told: dict[str, list[str]] = {}
+    for attack, reason in skipped.items():
+        told.setdefault(reason, []).append(attack)
+    return told
+
+
+def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return buffer.getvalue()
+
+
+def meaning(result: Result) -> tuple[str, ...]:
+    """Meaning and limits of the numbers."""
+    sides = result.sides
+    assert sides is not None
+    told = [
+        "Only this model was asked, on these records. Members must be records that it was trained on, and non-members"
+        " records from the same source that it was not; if they differ in anything else, that difference is measured,"
+        " not leakage.",
+        f"{INTERVALS[sides.over_persons]}; another training on other records may leak more or less. They do not count"
+        " that the strongest attack was chosen after the fact.",
+    ]
+    if sides.shadow_records:
+        told.append(
+            f"Thresholds for each class were learnt on {sides.shadow_records:,} answers of one shadow model about"
+            " other records (Song & Mittal 2021); their interval is given that shadow. AUC and TPR do not use it."
+        )
+    return (
+        *told,
+        "An attacker who trains many shadow models, or knows more, finds more. A weak result is no proof of privacy."
+        if sides.shadow_records
+        else "An attacker who trains shadow models, or knows more, finds more. A weak result is no proof of privacy.",
+        "There is no bound on ε here: it takes records of which a coin decided whether they were trained on"
+        " (canaries).",
+    )
+
+
+def tables(result: Result) -> list[PageTable]:
+    """Every attack, the strongest by class and by prior, and the accuracy of the model."""
+    assert result.sides is not None
+    caption = "TPR at 1% FPR: members found while 1 % of the non-members are accused. Brackets: 95 % intervals"
+    caption += f" over {over(result)}."
+    if result.sides.shadow_records:
+        caption += (
+            " Balanced accuracy: the mean of the shares of members and of non-members told right, with a threshold for"
+            " each class that was learnt on the shadow model; correctness needs none."
+        )
+    told = [PageTable(heading="Every attack", caption=caption, content=attacks_on_model(result))]
+    if result.attacks:
+        told += _of_strongest(result)
+    sides = [(side, percent(result.get("accuracy", group=side), interval=True)) for side in ("members", "nonmembers")]
+    lines = [(side.replace("non", "non-"), value) for side, value in sides]
+    told.append(
+        PageTable(
+            heading="Accuracy",
+            caption="The gap is what anybody sees who asks for predicted labels alone.",
+            content=TextTable(("records", "accuracy"), ("accuracy",), lines),
+        )
+    )
+    return told
+
+
+def _of_strongest(result: Result) -> Iterator[PageTable]:
+    attack = result.strongest
+    aucs = [row for row in result.rows if (row.metric, row.attack) == (AUC, attack) and row.group != "all"]
+    lines = [(row.group, *rates(result, attack, row.group), f"{row.members:,} / {row.nonmembers:,}") for row in aucs]
+    if lines:
+        columns = ("class", *RATES, "members / non-members")
+        yield PageTable(
+            heading="By class",
+            caption=f"{attack} on the records of one class: a mean over all hides a class that is exposed.",
+            content=TextTable(columns, columns[1:], lines),
+        )
+    priors = [row for row in result.rows if row.attack == attack and row.metric.startswith("ppv@")]
+    columns = ("members among the suspected", "accusations that are right")
+    shares = [(row.metric.split("@")[1].replace("%prior", " %"), row) for row in priors if row.group == "all"]
+    yield PageTable(
+        heading="What an accusation is worth",
+        caption=f"Share of those called members by {attack} at 1 % FPR who are, by how many of all"
+        " whom an attacker suspects are members.",
+        content=TextTable(columns, columns[1:], [(prior, percent(row, interval=True)) for prior, row in shares]),
+    )
+
+
+def verdict(result: Result) -> list[str]:
+    """Sentences on the strongest attack, with its scope."""
+    sides = result.sides
+    assert sides is not None
+    if not result.attacks:
+        return ["No attack could run; what each would need stands under “Skipped”."]
+    row, auc = result.get(tpr_at(FPRS[0]), attack=result.strongest), result.get(AUC, attack=result.strongest)
+    access = auc.access.replace("_", "-").capitalize()
+    shadows = "without the shadow model" if sides.shadow_records else "no shadow models"
+    told = f"{access}, one model, {shadows}: the best attack ({result.strongest})"
+    if row.value is not None and not result.is_tied:
+        found_at = percent(row, interval=True)
+        chance = percent(replace(row, value=chance_level([sides.nonmembers], FPRS[0])))
+        told += f" finds {found_at} of members at 1 % false accusations, where guessing finds {chance}, and"
+    told += f" has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
+    if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
+        told += compare_with_guessing(result, result.strongest)
+    unrun = "that learn more from shadow models" if sides.shadow_records else "with shadow models"
+    told += f" Attacks {unrun} were not run and usually find more."
+    sentences = [told, *by_shadow(result)]
+    if sides.over_persons:
+        sentences.append("Brackets: 95 % intervals over persons, whose records are drawn together.")
+    if any(other_distribution(result, Comparison([result]))):
+        sentences.insert(0, "Members and non-members differ by themselves, so what follows is no measure of leakage.")
+    return sentences
+
+
+def over(result: Result) -> str:
+    """The sampling unit of the intervals: records, or persons with all of theirs."""
+    return "persons" if result.sides is not None and result.sides.over_persons else "records"
+
+
+def by_shadow(result: Result) -> Iterator[str]:
+    """Balanced accuracy of the thresholds learned on a shadow model, in words."""
+    learnt = [row for name in result.attacks if (row := result.find(AT_SHADOWS, attack=name)) is not None]
+    if learnt:
+        best = max(learnt, key=lambda row: row.value or 0.0)
+        yield (
+            f"At thresholds learnt on one shadow model, {best.attack} has a balanced accuracy of"
+            f" {percent(best, interval=True)}, the highest of {len(learnt)} attacks; guessing has 50 %."
+        )
