@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from palisade.evaluation.labels import line_name
+from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import FPR, Result
 
 TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
@@ -41,21 +41,6 @@ GLOSSARY: Mapping[str, str] = {
 """Each term with its meaning, in the order in which a reader meets them."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class GrantedAccess:
-    """One thing that attackers may or may not use.
-
-    Args:
-        what: in a few words.
-        granted: whether they have it.
-        words: how much of it, or what would grant it.
-    """
-
-    what: str
-    granted: bool
-    words: str
-
-
 def game(result: Result) -> list[str]:
     """The game of a run, sentence by sentence."""
     who = "person" if result.statement.unit == "person" or result.dataset.get("persons") else "record"
@@ -81,41 +66,39 @@ def game(result: Result) -> list[str]:
     ]
 
 
-def grants(results: Sequence[Result]) -> list[GrantedAccess]:
+def grants(results: Sequence[Result]) -> list[Entry]:
     """Grants to the attackers on these runs, and what they may not use."""
     first = results[0]
     population = first.dataset.get("roles", {}).get("population", 0)
     shadows = sorted({count for result in results if (count := shadows_of(result))})
     weights = first.threat == "white_box"
     return [
-        GrantedAccess(what="answers of the model", granted=True, words=_answers(results)),
-        GrantedAccess(what="the record and its true class", granted=True, words="they know whom they ask about"),
-        GrantedAccess(
-            what="queries with inputs of their choice", granted=True, words="each attack tells how many it made"
-        ),
-        GrantedAccess(
-            what="shadow models by the very same recipe",
-            granted=bool(shadows),
-            words=f"{' or '.join(map(str, shadows))} for each model; they know the defense and the guard, and hold half"
-            " of the records"
+        {"what": "answers of the model", "granted": True, "words": _answers(results)},
+        {"what": "the record and its true class", "granted": True, "words": "they know whom they ask about"},
+        {"what": "queries with inputs of their choice", "granted": True, "words": "each attack tells how many it made"},
+        {
+            "what": "shadow models by the very same recipe",
+            "granted": bool(shadows),
+            "words": f"{' or '.join(map(str, shadows))} for each model; they know the defense and the guard, and hold"
+            " half of the records"
             if shadows
             else "there are none: train more models, on memberships that differ",
-        ),
-        GrantedAccess(
-            what="other records, on which no model was trained",
-            granted=bool(population),
-            words=f"{population:,}" if population else "split.population=0.1 sets some apart",
-        ),
-        GrantedAccess(
-            what="the weights of the model",
-            granted=weights,
-            words="as if they were published, or leaked" if weights else "threat=white_box grants them",
-        ),
-        GrantedAccess(
-            what="the secret of a run",
-            granted=False,
-            words="who was drawn, initial weights, order of batches, and noise",
-        ),
+        },
+        {
+            "what": "other records, on which no model was trained",
+            "granted": bool(population),
+            "words": f"{population:,}" if population else "split.population=0.1 sets some apart",
+        },
+        {
+            "what": "the weights of the model",
+            "granted": weights,
+            "words": "as if they were published, or leaked" if weights else "threat=white_box grants them",
+        },
+        {
+            "what": "the secret of a run",
+            "granted": False,
+            "words": "who was drawn, initial weights, order of batches, and noise",
+        },
     ]
 
 

@@ -20,7 +20,7 @@ from palisade.evaluation.format import number, percent
 from palisade.evaluation.guessing import compare_with_guessing
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.report.page import render, write_files
-from palisade.evaluation.report.scope import INTERNAL
+from palisade.evaluation.report.scope import INTERNAL, NOTES
 from palisade.evaluation.result import AUC, FPRS, Result, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.table import RATES, TextTable, attacks_on_model, rates
@@ -30,10 +30,6 @@ COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "membe
 """Of results.csv, named as in that of runs."""
 ALARMS = (OTHER_RECORDS, MASKED, SHARED_RECORDS)
 """Flags without which nothing on the page may be read."""
-NOTE = (
-    "These numbers were measured on private records and depend on them; no guarantee covers the report itself. Do not"
-    " publish it."
-)
 LIBRARIES = ("numpy", "scikit-learn", "scipy")
 INTERVALS = {
     False: "Intervals are 95 %, over records, for this one model",
@@ -117,7 +113,7 @@ def write_page(
     drawings = {"figure": svg(drawn)}
     html = render(
         {
-            **words, "note": NOTE, "sections": ("report_model.html.j2",), "figure": figure, "tables": tables,
+            **words, "note": NOTES[INTERNAL], "sections": ("report_model.html.j2",), "figure": figure, "tables": tables,
             "alarming": ALARMS, "alarms": alarms, "by_reason": by_reason(words["skipped"]), "command": command,
             "versions": numbers,
         },

@@ -15,6 +15,8 @@ from matplotlib.figure import Figure
 from palisade.evaluation.figures.style import INK, MUTED, PAPER, save
 from palisade.targets.files import write
 
+Entry = dict[str, Any]
+"""An entry of a section, as report.json holds it and the page shows it: texts by name."""
 TEMPLATES = Path(__file__).parent
 
 

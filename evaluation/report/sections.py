@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
@@ -12,6 +11,7 @@ from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, number
 from palisade.evaluation.guessing import guessing_text
 from palisade.evaluation.labels import setting, title
 from palisade.evaluation.measuring.exposure import Exposure
+from palisade.evaluation.report.page import Entry
 from palisade.evaluation.report.scope import INTERNAL
 from palisade.evaluation.result import AUC, FPR, FPRS, Result, Row, chance_at, most_powerful, tpr_at
 from palisade.evaluation.table import attack_text
@@ -48,53 +48,17 @@ Lines = list[tuple[str, list[tuple[str, ...]]]]
 """For each run its title, and its attacks by `NUMBERS`."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Group:
-    """Result of the strongest attack in a part of the records.
-
-    Args:
-        name: such as `class 3 (income >50K)` or `sex=f`.
-        tpr: members found at 1 % FPR, with its interval.
-        guessing: what guessing finds there, and the most that luck explains of any of these groups.
-        auc: likewise.
-        utility: of the test records in that part; a dash where it was not measured.
-        scored: members and non-members, summed over the models.
-    """
-
-    name: str
-    tpr: str
-    guessing: str
-    auc: str
-    utility: str
-    scored: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunGroups:
-    """The parts of a run's records, those that leak most first.
-
-    Args:
-        title: of the run.
-        attack: the one that was looked at.
-        shown: the first of them.
-        count: how many there are.
-    """
-
-    title: str
-    attack: str
-    shown: Sequence[Group]
-    count: int
-
-
-def groups(comparison: Comparison) -> list[RunGroups]:
-    """The parts of the undefended run and of the best protected ones."""
+def groups(comparison: Comparison) -> list[Entry]:
+    """Parts of the records of highlighted runs, those that leak most first: of each run `title`, the `attack` that was
+    looked at, the first parts (`shown`) and their `count`; of a part its `name`, such as `class 3 (income >50K)`, what
+    is found (`tpr`, `auc`), what `guessing` finds, `utility` and the records `scored`, summed over the models."""
     told = []
     for _, result, _ in comparison.highlights:
         names = dict.fromkeys(row.group for row in result.rows if row.group != "all")
         if names and result.attacks:
             parts = _by_leakage(result, list(names))
             shown = [_group(result, name) for name in parts[:MOST_SHOWN]]
-            told.append(RunGroups(title=title(result), attack=result.strongest, shown=shown, count=len(parts)))
+            told.append({"title": title(result), "attack": result.strongest, "shown": shown, "count": len(parts)})
     return told
 
 
@@ -108,16 +72,18 @@ def _by_leakage(result: Result, names: Sequence[str]) -> list[str]:
     return sorted(names, key=lambda name: measured.get(name, 0.0), reverse=True)
 
 
-def _group(result: Result, name: str) -> Group:
+def _group(result: Result, name: str) -> Entry:
     auc, tpr = (_row(result, metric, name) for metric in (AUC, tpr_at(FPR)))
-    return Group(
-        name=_words(result, name),
-        tpr=percent(tpr, interval=True),
-        guessing=NOTHING if tpr is None or _row(result, chance_at(FPR), name) is None else guessing_text(result, tpr),
-        auc=number(auc, interval=True),
-        utility=result.utility.text(result.find(result.utility.metric, group=name), interval=True),
-        scored=NOTHING if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
-    )
+    return {
+        "name": _words(result, name),
+        "tpr": percent(tpr, interval=True),
+        "guessing": NOTHING
+        if tpr is None or _row(result, chance_at(FPR), name) is None
+        else guessing_text(result, tpr),
+        "auc": number(auc, interval=True),
+        "utility": result.utility.text(result.find(result.utility.metric, group=name), interval=True),
+        "scored": NOTHING if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
+    }
 
 
 def _row(result: Result, metric: str, name: str) -> Row | None:
@@ -133,55 +99,29 @@ def _words(result: Result, name: str) -> str:
     return f"{name} ({words[int(value)]})"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Evidence:
-    """Lower bounds on ε by guesses, beside the claim; the number of right ones is told inside only."""
+def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Entry]:
+    """Lower bounds on ε by guesses, beside the claim, of every run that states a guarantee and was audited.
 
-    title: str
-    violated: bool
-    refutable: bool
-    claimed: str
-    attack: str
-    canaries: int
-    guesses: int
-    correct: int | None
-    ways: int
-    bounds: Sequence[tuple[str, str]]
-
-
-def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Evidence]:
-    """Lower bounds for every run that states a guarantee and was audited."""
+    The number of right guesses is told inside only.
+    """
     return [
-        Evidence(
-            title=title(result),
-            violated=result.run in comparison.refuted,
-            refutable=is_refutable(result, comparison.level),
-            claimed=epsilon_text(result.epsilon or 0.0),
-            bounds=[(words, bound_text(result.audit, method)) for method, (words, _) in BOUNDS.items()],
-            correct=result.audit["correct"] if scope == INTERNAL else None,
-            ways=ways_of(result),
+        {
+            "title": title(result),
+            "violated": result.run in comparison.refuted,
+            "refutable": is_refutable(result, comparison.level),
+            "claimed": epsilon_text(result.epsilon or 0.0),
+            "bounds": [(words, bound_text(result.audit, method)) for method, (words, _) in BOUNDS.items()],
+            "correct": result.audit["correct"] if scope == INTERNAL else None,
+            "ways": ways_of(result),
             **{name: result.audit[name] for name in ("attack", "canaries", "guesses")},
-        )
+        }
         for result in comparison.results
         if result.statement.guarantee and result.audit
     ]
 
 
-@dataclass(frozen=True, kw_only=True)
-class CanaryComparison:
-    """A defense on all records, and on the canaries that leak most; what was not trained is a dash."""
-
-    defense: str
-    population: str
-    kind: str
-    canaries: str
-    population_auc: str
-    canaries_auc: str
-    fitted: str
-
-
-def compared(results: Sequence[Result]) -> list[CanaryComparison]:
-    """Both numbers of every defense that was tried on canaries."""
+def compared(results: Sequence[Result]) -> list[Entry]:
+    """What is found of all records and of the strongest canaries, for every defense that was tried on canaries."""
     fleets: dict[tuple[str, int], list[Result]] = {}
     for result in ordered(results):
         fleets.setdefault((setting(result), result.seed), []).append(result)
@@ -194,34 +134,23 @@ def compared(results: Sequence[Result]) -> list[CanaryComparison]:
         powers = {i: (_value(result, tpr_at(FPR)), _value(result, AUC)) for i, result in enumerate(canaries)}
         strongest = canaries[most_powerful(powers)]
         told.append(
-            CanaryComparison(
-                defense=defense,
-                population=NOTHING
+            {
+                "defense": defense,
+                "population": NOTHING
                 if population is None
                 else percent(population.strongest_row(tpr_at(FPR)), interval=True),
-                population_auc=NOTHING if population is None else _auc(population),
-                kind=strongest.canary,
-                canaries=percent(strongest.strongest_row(tpr_at(FPR)), interval=True),
-                canaries_auc=_auc(strongest),
-                fitted=percent(next((row for row in strongest.rows if row.metric == "canaries_fitted"), None)),
-            )
+                "population_auc": NOTHING if population is None else _auc(population),
+                "kind": strongest.canary,
+                "canaries": percent(strongest.strongest_row(tpr_at(FPR)), interval=True),
+                "canaries_auc": _auc(strongest),
+                "fitted": percent(next((row for row in strongest.rows if row.metric == "canaries_fitted"), None)),
+            }
         )
     return told
 
 
-@dataclass(frozen=True, kw_only=True)
-class Exposed:
-    """The records of a run that are found most often."""
-
-    title: str
-    attack: str
-    mostly_found: int
-    records: int
-    most: Sequence[tuple[str, str, str, str]]
-
-
-def exposed(comparison: Comparison) -> list[Exposed]:
-    """The most exposed records of the undefended run and of the best protected ones."""
+def exposed(comparison: Comparison) -> list[Entry]:
+    """The records of highlighted runs that are found most often: index, class, how often, and the interval."""
     told = []
     for _, result, _ in comparison.highlights:
         if not result.exposed:
@@ -236,13 +165,13 @@ def exposed(comparison: Comparison) -> list[Exposed]:
             for i in exposure.order[:MOST_SHOWN] if trained[i]
         ]  # fmt: skip
         told.append(
-            Exposed(
-                title=title(result),
-                attack=result.strongest,
-                mostly_found=exposure.mostly_found,
-                records=int(trained.sum()),
-                most=most,
-            )
+            {
+                "title": title(result),
+                "attack": result.strongest,
+                "mostly_found": exposure.mostly_found,
+                "records": int(trained.sum()),
+                "most": most,
+            }
         )
     return told
 
@@ -262,33 +191,16 @@ def _auc(result: Result | None) -> str:
     return NOTHING if value is None else f"{value:.3f}"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cost:
-    """The utility of a run.
-
-    Args:
-        title: of the run.
-        utility: its value with its interval.
-        loss: what the undefended run of the same seed is better by; a dash where there is none, or this is it.
-        calibration: how far its probabilities are from how often they are right; a dash where there are none.
-    """
-
-    title: str
-    utility: str
-    loss: str
-    calibration: str
-
-
-def costs(results: Sequence[Result]) -> list[Cost]:
-    """The utility of every run, and its loss."""
+def costs(results: Sequence[Result]) -> list[Entry]:
+    """The utility of every run, its loss against the undefended run of the same seed, and its calibration error."""
     bare = {result.seed: result for result in results if result.is_undefended and not result.has_canaries}
     return [
-        Cost(
-            title=title(result),
-            utility=result.utility.text(result.find(result.utility.metric), interval=True),
-            loss=_loss(result, bare.get(result.seed)),
-            calibration=percent(result.find(CALIBRATION)),
-        )
+        {
+            "title": title(result),
+            "utility": result.utility.text(result.find(result.utility.metric), interval=True),
+            "loss": _loss(result, bare.get(result.seed)),
+            "calibration": percent(result.find(CALIBRATION)),
+        }
         for result in ordered(results)
     ]
 

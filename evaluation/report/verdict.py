@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from palisade.evaluation.comparison import Comparison, Highlight
 from palisade.evaluation.flags import masked, refutation
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.guessing import compare_with_guessing, guessing_text
 from palisade.evaluation.labels import canary_text, title
 from palisade.evaluation.report.game import shadows_of
+from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.table import IF_LEAKED, if_leaked
 
@@ -21,42 +20,21 @@ CAVEATS = {
 """Additions to a heading by the caveat of its highlight."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """One run in a sentence.
-
-    Args:
-        heading: which run, and why it stands here.
-        refuted: whether its claim is.
-        measure: what tells the leakage: members found at 1 % FPR, or AUC where that cannot be resolved.
-        leakage: its value, for a large print.
-        utility: its value, likewise.
-        sentence: all of it with its scope.
-    """
-
-    heading: str
-    refuted: bool
-    measure: str
-    leakage: str
-    utility: str
-    sentence: str
-
-
-def verdicts(comparison: Comparison) -> list[Verdict]:
+def verdicts(comparison: Comparison) -> list[Entry]:
     """A verdict on each highlighted run."""
     told = []
     for highlight in comparison.highlights:
         result = highlight.result
         resolved = result.is_resolved
         told.append(
-            Verdict(
-                heading=heading(highlight, comparison),
-                refuted=result.run in comparison.refuted,
-                measure=f"members found at {100 * FPR:g} % FPR" if resolved else AUC.upper(),
-                leakage=percent(result.strongest_row(tpr_at(FPR)), interval=True) if resolved else _auc(result),
-                utility=result.utility.text(result.get(result.utility.metric), interval=True),
-                sentence=_refutation(result, comparison) + sentence(result) + _masks(result, comparison),
-            )
+            {
+                "heading": heading(highlight, comparison),
+                "refuted": result.run in comparison.refuted,
+                "measure": f"members found at {100 * FPR:g} % FPR" if resolved else AUC.upper(),
+                "leakage": percent(result.strongest_row(tpr_at(FPR)), interval=True) if resolved else _auc(result),
+                "utility": result.utility.text(result.get(result.utility.metric), interval=True),
+                "sentence": _refutation(result, comparison) + sentence(result) + _masks(result, comparison),
+            }
         )
     return told
 

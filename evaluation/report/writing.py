@@ -129,19 +129,19 @@ def summary(
         "data": results[0].data,
         "network": results[0].network,
         "utility": asdict(results[0].utility),
-        "verdicts": _plain(verdicts(comparison)),
+        "verdicts": verdicts(comparison),
         "released": {
             "facts": dict(results[0].dataset),
             "answers": ", ".join(dict.fromkeys(result.released for result in results)),
             "releases": {title(result): shipped[result.run] for result in results if result.run in shipped},
         },
         "game": game(results[0]),
-        "granted": _plain(grants(results)),
-        "exposed": _plain(exposed(comparison)),
-        "groups": _plain(groups(comparison)),
-        "compared": _plain(compared(results)),
-        "costs": _plain(costs(results)),
-        "evidence": _plain(evidence(comparison, scope)),
+        "granted": grants(results),
+        "exposed": exposed(comparison),
+        "groups": groups(comparison),
+        "compared": compared(results),
+        "costs": costs(results),
+        "evidence": evidence(comparison, scope),
         "pareto": pareto(comparison),
         "runs": [_run(result, flags(result, comparison), scope) for result in results],
         "never_used": outsiders(accusations, results, command),
@@ -149,10 +149,6 @@ def summary(
         "reproduce": provenance(results, command, table),
         "glossary": dict(GLOSSARY),
     }
-
-
-def _plain(parts: Sequence[Any]) -> list[dict[str, Any]]:
-    return [asdict(part) for part in parts]
 
 
 def _run(result: Result, flagged: Sequence[Flag], scope: str) -> dict[str, Any]:

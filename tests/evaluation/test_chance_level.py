@@ -247,7 +247,7 @@ def test_figures_table_and_report_tell_the_level(make_result: Callable[..., Resu
     part = {"attack": "lira", "access": "black_box", "group": "class=3"}
     rows = [Row(metric=chance_at(0.01), value=0.04, **part), Row(metric=null_at(0.01), value=0.1, **part)]
     (told_of,) = groups(Comparison([replace(lucky, rows=[*lucky.rows, *rows])]))
-    assert told_of.shown[0].guessing == "4 % (luck explains up to 10 %)"
+    assert told_of["shown"][0]["guessing"] == "4 % (luck explains up to 10 %)"
 
 
 def test_every_judge_asks_the_same(make_result: Callable[..., Result]) -> None:

@@ -38,17 +38,17 @@ def test_persons_and_canaries_take_the_place_of_records(make_result: Callable[..
 
 def test_what_is_granted_and_denied(make_result: Callable[..., Result]) -> None:
     result = make_result()
-    told = {grant.what: grant for grant in grants([result])}
-    assert told["shadow models by the very same recipe"].words.startswith("15 for each model")
-    assert told["other records, on which no model was trained"].words == "180"
-    assert not told["the weights of the model"].granted and not told["the secret of a run"].granted
+    told = {grant["what"]: grant for grant in grants([result])}
+    assert told["shadow models by the very same recipe"]["words"].startswith("15 for each model")
+    assert told["other records, on which no model was trained"]["words"] == "180"
+    assert not told["the weights of the model"]["granted"] and not told["the secret of a run"]["granted"]
     bare = replace(result, dataset={}, threat="white_box", config={**result.config, "membership": {"how": "fixed"}})
-    told = {grant.what: grant for grant in grants([bare])}
-    assert not told["shadow models by the very same recipe"].granted and shadows_of(bare) == 0
-    assert not told["other records, on which no model was trained"].granted
-    assert told["the weights of the model"].words == "as if they were published, or leaked"
+    told = {grant["what"]: grant for grant in grants([bare])}
+    assert not told["shadow models by the very same recipe"]["granted"] and shadows_of(bare) == 0
+    assert not told["other records, on which no model was trained"]["granted"]
+    assert told["the weights of the model"]["words"] == "as if they were published, or leaked"
 
 
 def test_answers_are_told_by_guard_where_they_differ(make_result: Callable[..., Result]) -> None:
     runs = [make_result(), make_result(guard="topk", released="top-3"), make_result("l2", strength=1)]
-    assert grants(runs)[0].words == "logits (undefended, l2); top-3 (none + topk)"
+    assert grants(runs)[0]["words"] == "logits (undefended, l2); top-3 (none + topk)"

@@ -29,8 +29,8 @@ def test_a_mask_is_passed_over_and_the_verdict_says_so(
     results = [bare, masking, l2]
     assert Comparison(results).highlights == [("undefended", bare, ""), ("protected", l2, "")]
     undefended, best = verdicts(Comparison(results))
-    assert best.sentence.endswith("what looks like less leakage is only masked: none + memguard.")
-    assert "masked" not in undefended.sentence
+    assert best["sentence"].endswith("what looks like less leakage is only masked: none + memguard.")
+    assert "masked" not in undefended["sentence"]
     assert Comparison(results).masked_but_lower(l2) == [masking]
 
 
@@ -38,7 +38,7 @@ def test_a_mask_that_finds_more_than_the_best_is_not_mentioned(
     make_result: Callable[..., Result], bare: Result, masking: Result
 ) -> None:
     results = [bare, masking, make_result("l2", strength=0.1, separation=0.1)]
-    assert "masked" not in verdicts(Comparison(results))[1].sentence
+    assert "masked" not in verdicts(Comparison(results))[1]["sentence"]
 
 
 def test_what_leaks_as_much_as_without_a_defense_is_not_called_protected(
@@ -46,16 +46,16 @@ def test_what_leaks_as_much_as_without_a_defense_is_not_called_protected(
 ) -> None:
     worse = make_result("l2", strength=0.1, separation=2.0)
     assert Comparison([bare, worse]).highlights == [("undefended", bare, ""), ("protected", worse, "no_less")]
-    heading = verdicts(Comparison([bare, worse]))[1].heading
+    heading = verdicts(Comparison([bare, worse]))[1]["heading"]
     assert heading == "Best protected, though no less was found than undefended: l2 0.1"
 
 
 def test_a_mask_alone_is_called_one(bare: Result, masking: Result) -> None:
     results = [bare, masking]
     undefended, best = verdicts(Comparison(results))
-    assert undefended.heading == "Undefended"
-    assert best.heading == "Best protected, though only masked: none + memguard"
-    assert "Masked, not protected: Behind memguard the best attack on scores, lira," in best.sentence
+    assert undefended["heading"] == "Undefended"
+    assert best["heading"] == "Best protected, though only masked: none + memguard"
+    assert "Masked, not protected: Behind memguard the best attack on scores, lira," in best["sentence"]
 
 
 def test_few_runs_are_all_shown(sweep: list[Result]) -> None:

@@ -40,5 +40,5 @@ def test_labels_alone_are_not_best_protected_for_their_ties(make_result: Callabl
     assert Comparison([labels, l2]).highlights == [("protected", l2, "")]
     assert [title(point.result) for point in Comparison([labels, l2]).frontier] == ["l2 0.1"]
     (alone,) = verdicts(Comparison([labels]))
-    assert alone.heading == "Best protected: none + label_only" and alone.measure == "AUC"
-    assert "it cannot be measured what attacks find. The best attack (correctness) ranks" in alone.sentence
+    assert alone["heading"] == "Best protected: none + label_only" and alone["measure"] == "AUC"
+    assert "it cannot be measured what attacks find. The best attack (correctness) ranks" in alone["sentence"]

@@ -15,11 +15,11 @@ def test_loss_in_points_with_an_interval(make_result: Callable[..., Result]) -> 
         make_result(name, accuracy=a, strength=s)
         for name, a, s in (("none", 0.9, None), ("dp_sgd", 0.8, 4.0), ("l2", 0.92, 0.1))
     )
-    told = {cost.title: cost for cost in costs([dp, l2, bare])}
-    assert told["undefended"].loss == "–" and told["undefended"].utility == "90.0 % [89.2–90.8]"
+    told = {cost["title"]: cost for cost in costs([dp, l2, bare])}
+    assert told["undefended"]["loss"] == "–" and told["undefended"]["utility"] == "90.0 % [89.2–90.8]"
     # Each interval reaches 0.8 points to either side: together √2 · 0.8.
-    assert told["dp_sgd 4"].loss == "10.0 [8.9 to 11.1] points"
-    assert told["l2 0.1"].loss == "−2.0 [−3.1 to −0.9] points"
+    assert told["dp_sgd 4"]["loss"] == "10.0 [8.9 to 11.1] points"
+    assert told["l2 0.1"]["loss"] == "−2.0 [−3.1 to −0.9] points"
 
 
 def test_less_is_better_where_the_measure_says_so(make_result: Callable[..., Result]) -> None:
@@ -31,15 +31,15 @@ def test_less_is_better_where_the_measure_says_so(make_result: Callable[..., Res
         return replace(result, rows=rows, utility=loss)
 
     bare, other = costs([measured("none", 0.4, None), measured("l2", 0.45, 0.1)])
-    assert (bare.utility, bare.loss, bare.calibration) == ("0.400", "–", "3.1 %")
-    assert (other.utility, other.loss) == ("0.450", "0.050")
+    assert (bare["utility"], bare["loss"], bare["calibration"]) == ("0.400", "–", "3.1 %")
+    assert (other["utility"], other["loss"]) == ("0.450", "0.050")
 
 
 def test_without_a_baseline_or_a_value_there_is_a_dash(make_result: Callable[..., Result]) -> None:
     l2, canaries = make_result("l2", strength=0.1), make_result(canary="ood")
-    assert [cost.loss for cost in costs([l2, canaries])] == ["–", "–"]
+    assert [cost["loss"] for cost in costs([l2, canaries])] == ["–", "–"]
     other_seed = replace(make_result(), seed=1)
-    assert [cost.loss for cost in costs([l2, other_seed])] == ["–", "–"]
+    assert [cost["loss"] for cost in costs([l2, other_seed])] == ["–", "–"]
     blind = replace(l2, rows=[replace(row, value=None, low=None, high=None) for row in l2.rows])
-    assert [(cost.utility, cost.loss) for cost in costs([make_result(), blind])][1] == ("–", "–")
-    assert costs([l2])[0].calibration == "–"
+    assert [(cost["utility"], cost["loss"]) for cost in costs([make_result(), blind])][1] == ("–", "–")
+    assert costs([l2])[0]["calibration"] == "–"
