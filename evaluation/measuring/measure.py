@@ -35,7 +35,7 @@ from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import answers, predictions, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
-from palisade.evaluation.subjects.fleet import FleetSubject
+from palisade.evaluation.subjects.subject import FleetSubject
 from palisade.evaluation.utility import CALIBRATION, UTILITIES, Utility
 from palisade.targets import progress, workers
 from palisade.targets.config import check_guesses_somebody

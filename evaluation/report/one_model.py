@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.figures.one_model import roc_of_model
+from palisade.evaluation.figures.curves import roc_of_model
 from palisade.evaluation.figures.style import svg
 from palisade.evaluation.flags import MASKED, OTHER_RECORDS, SHARED_RECORDS, flags, other_distribution
 from palisade.evaluation.format import number, percent

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from rich.text import Text
 
-from palisade.evaluation.figures.one_model import p_value_curve
+from palisade.evaluation.figures.curves import p_value_curve
 from palisade.evaluation.record_test import AskedRecords
 from palisade.evaluation.report.one_model import PageTable, write_page
 from palisade.evaluation.report.scope import INTERNAL

@@ -22,8 +22,8 @@ from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import stamp, view
 from palisade.evaluation.statistics.intervals import clopper_pearson_interval
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels
-from palisade.evaluation.subjects.fleet import FleetSubject
 from palisade.evaluation.subjects.saved_records import SavedRecords, read
+from palisade.evaluation.subjects.subject import FleetSubject
 from palisade.targets import progress, workers
 from palisade.targets.run import Run, canonical
 

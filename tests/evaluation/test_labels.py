@@ -12,7 +12,7 @@ from palisade.evaluation.comparison import ordered
 from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.labels import brief, line_name, setting, title
 from palisade.evaluation.result import Result
-from palisade.evaluation.subjects.fleet import defense_name
+from palisade.evaluation.subjects.subject import defense_name
 from palisade.targets.statement import Statement
 
 
