@@ -154,14 +154,14 @@ def search(settings: dict[str, Any], method: Method) -> None:
     failed, with 3 if a claim is violated."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from palisade.data.settings import made
+    from palisade.data.settings import validated
     from palisade.evaluation.claims import violations
     from palisade.evaluation.frontier_search import SELECTED, Search, frontier_table, run_search, write_search
     from palisade.evaluation.terminal import console_for, show
     from palisade.targets.composition import composed
     from palisade.train import train_run
 
-    wanted, data = made(Search, "search", settings["search"]), settings.get("data")
+    wanted, data = validated(Search, "search", settings["search"]), settings.get("data")
     if (name := data_name(data)) is None:
         raise ValueError(f"search={wanted.name} needs data; add data=<name>")
     GlobalHydra.instance().clear()  # runs are composed from the settings of another command

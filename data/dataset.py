@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
 from jaxtyping import Float32, Int64, Shaped
 
 from palisade.data.canaries import Canaries
@@ -17,7 +16,7 @@ from palisade.data.columns import UnfittedColumns
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.records import Records, Source
 from palisade.data.scattering import Scattering
-from palisade.data.settings import made
+from palisade.data.settings import instantiated, validated
 from palisade.data.split import Roles, Split
 
 COUNTS = "how many records and classes there are, and the shape of a record: treated as public"
@@ -115,8 +114,8 @@ def from_config(config: Mapping[str, Any]) -> Dataset:
 @lru_cache(maxsize=2)
 def _load(settings: str) -> Dataset:
     data, split, seed, canary = json.loads(settings)
-    dataset = prepare(instantiate(data), made(Roles, "split", split), seed)
-    return with_canaries(dataset, made(Canaries, "canary", canary), seed) if canary else dataset
+    dataset = prepare(instantiated("data", data, Source), validated(Roles, "split", split), seed)
+    return with_canaries(dataset, validated(Canaries, "canary", canary), seed) if canary else dataset
 
 
 def _fit(records: Records, split: Split) -> Preprocessing:

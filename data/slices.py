@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
 from jaxtyping import Bool, Int64, Shaped
+
+from palisade.data.settings import instantiated
 
 MOST = 20
 """Groups of one column: more would be too small to say anything of."""
@@ -81,4 +82,7 @@ def check_columns(names: Any) -> None:
 @lru_cache(maxsize=2)
 def _load(data: str) -> Slices:
     node = json.loads(data)
-    return instantiate(node).read_slices() if node["slices"] else NO_SLICES
+    if not node["slices"]:
+        return NO_SLICES
+    source: Any = instantiated("data", node, object)  # one without slices has no such setting
+    return source.read_slices()

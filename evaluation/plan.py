@@ -10,7 +10,7 @@ from typing import Any
 
 from palisade.attacks import Attack
 from palisade.data.dataset import Dataset
-from palisade.data.settings import made
+from palisade.data.settings import validated
 from palisade.data.split import Membership
 from palisade.evaluation.claims import LEVEL, ways_of
 from palisade.evaluation.format import epsilon_text
@@ -54,7 +54,7 @@ class Reach:
         node, split = settings["defense"], dataset.split
         if not len(split.canaries) or not states_epsilon(settings):
             return None
-        membership = made(Membership, "membership", settings["membership"])
+        membership = validated(Membership, "membership", settings["membership"])
         size = membership.public_size(make_defense(node).units(split), len(split.canaries))
         delta = node.get("delta") or Recipe.of(settings).arithmetic(size).delta
         drawn = membership.share == 0.5

@@ -8,7 +8,7 @@ from typing import Any
 
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset
-from palisade.data.settings import made
+from palisade.data.settings import validated
 from palisade.data.split import Membership
 from palisade.targets import progress, workers
 from palisade.targets.checkpoints import checkpoint_epochs
@@ -59,7 +59,7 @@ class Job:
             ValueError: if a setting cannot be used, or differs from what the run was trained with.
         """
         run = Run.of(settings, dataset)
-        membership = made(Membership, "membership", settings["membership"])
+        membership = validated(Membership, "membership", settings["membership"])
         recipe = Recipe.of(settings)
         run.check_secret(settings["secret"])
         run.check_guesses(checked_share("guesses", settings["guesses"]))
@@ -67,7 +67,7 @@ class Job:
         check_guard(guard, len(dataset.classes))
         for role in sorted(guard.roles):
             dataset.split.require(role, who=f"guard={guard.name}")
-        fleet = made(FleetSettings, "fleet", settings["fleet"])
+        fleet = validated(FleetSettings, "fleet", settings["fleet"])
         return cls(
             settings=settings,
             dataset=dataset,

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset, from_config
-from palisade.data.settings import made
+from palisade.data.settings import validated
 from palisade.targets import progress, workers
 from palisade.targets.config import SHARE
 from palisade.targets.files import write_json
@@ -91,7 +91,7 @@ class Trials:
             ValueError: if there are no validation records, or a setting to try is unknown.
         """
         dataset.split.require("validation", who="tuning")
-        tuning = made(Tuning, "tuning", settings["tuning"])
+        tuning = validated(Tuning, "tuning", settings["tuning"])
         secret = None if settings["secret"] is None else f"{settings['secret']}/trial"
         small = {
             **settings,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from palisade.data.settings import check_numbers, made
+from palisade.data.settings import check_numbers, validated
 from palisade.targets.config import flat
 from palisade.targets.recipe import FleetSettings
 
@@ -70,8 +70,8 @@ class Tuning:
 
 def trainings(config: Mapping[str, Any]) -> int:
     """Number of models that a configuration trains: its fleet, and the trials that it is tuned by."""
-    fleet = made(FleetSettings, "fleet", config["fleet"])
-    return fleet.models + (made(Tuning, "tuning", config["tuning"]).trainings if config.get("tuning") else 0)
+    fleet = validated(FleetSettings, "fleet", config["fleet"])
+    return fleet.models + (validated(Tuning, "tuning", config["tuning"]).trainings if config.get("tuning") else 0)
 
 
 def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from palisade.data.settings import made
+from palisade.data.settings import validated
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
@@ -68,7 +68,7 @@ class StudySettings:
         Raises:
             ValueError: if one is not to be had.
         """
-        return [made(Grant, f"study.levels.{place}", level) for place, level in enumerate(self.levels)]
+        return [validated(Grant, f"study.levels.{place}", level) for place, level in enumerate(self.levels)]
 
 
 def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> list[StudyRow]:
@@ -82,7 +82,7 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     Raises:
         ValueError: if no level is listed, no other run's shadows can stand in, or no two runs differ in a factor alone.
     """
-    asked = made(StudySettings, "study", study)
+    asked = validated(StudySettings, "study", study)
     if asked.name == "risk_factors":
         return risk_rows(runs, method)
     if asked.name == "shadow_mismatch" and asked.out is not None:
