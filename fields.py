@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from types import SimpleNamespace
-from typing import Annotated, Any, NotRequired, get_type_hints
+from typing import Annotated, Any, NotRequired, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError, with_config
 from pydantic.json_schema import GenerateJsonSchema
@@ -72,8 +72,9 @@ def check_values(
         ValueError: if one is unknown or missing, or has a wrong type or value.
     """
     adapter = _of_dataclass(kind) if is_dataclass(kind) else _of_signature(kind, positional, besides)
+    values = {name: _plain(value) for name, value in values.items()}
     try:
-        adapter.validate_python(dict(values))
+        adapter.validate_python(values)
     except ValidationError as error:
         raise ValueError(refusal(error, adapter, values, full_key)) from None
 
@@ -106,6 +107,11 @@ def refusal(
     if first["type"] == "finite_number":
         rule = rule.replace("a number", "a finite number", 1)
     return f"{written}: expected {rule}; {_remedy(known[name])}"
+
+
+def _plain(value: Any) -> Any:
+    """Lists for all that stands for one: tuples of Python, the lists of Hydra."""
+    return list(value) if isinstance(value, Sequence) and not isinstance(value, str | bytes) else value
 
 
 def as_written(value: Any) -> str:
@@ -155,6 +161,8 @@ def _resolved(kind: type[Any], name: str) -> Any:
         hint = get_type_hints(written, vars(sys.modules[owner.__module__]), include_extras=True)[name]
     except NameError:
         return Any
+    if get_origin(hint) is tuple and get_args(hint)[-1] is Ellipsis:
+        return Sequence[get_args(hint)[0]]  # type: ignore[misc]
     if is_dataclass(hint):  # made already: no mapping will do
         return Annotated[hint, InstanceOf()]  # type: ignore[type-arg]
     return hint
@@ -178,7 +186,7 @@ def _rule(schema: Mapping[str, Any]) -> str:
         least = f" of at least {schema['minItems']}" if "minItems" in schema else ""
         items = f", each {_rule(schema['items'])}" if schema.get("items") else ""
         return f"a list{least}{items}"
-    bounds = [f"{sign} {schema[bound]:g}" for bound, sign in BOUNDS.items() if bound in schema]
+    bounds = [f"{sign} {schema[bound]}" for bound, sign in BOUNDS.items() if bound in schema]
     return " ".join([NOUNS.get(schema.get("type", ""), "a value"), " and ".join(bounds)]).strip()
 
 
@@ -190,12 +198,12 @@ def _remedy(schema: Mapping[str, Any]) -> str:
     for value in (_example(part) for part in parts):
         if value is not None:
             return f"choose e.g. {as_written(value)}"
-    return "choose another, or remove it"
+    return "give such as [first,second]" if "items" in schema else "choose another, or remove it"
 
 
 def _example(schema: Mapping[str, Any]) -> Any:
-    if "examples" in schema or "default" in schema:
-        return schema.get("examples", [schema.get("default")])[0]
+    if told := schema.get("examples", [schema["default"]] if schema.get("default") not in (None, []) else []):
+        return told[0]
     if "enum" in schema or "const" in schema:
         return schema.get("const", schema.get("enum", [None])[0])
     low = schema.get("minimum", schema.get("exclusiveMinimum"))

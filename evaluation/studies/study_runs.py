@@ -7,7 +7,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from palisade.data.settings import validated
 from palisade.evaluation.figures.style import save, svg
@@ -19,11 +19,10 @@ from palisade.evaluation.studies import plots
 from palisade.evaluation.studies.never_used import checked_out, never_used_rows
 from palisade.evaluation.studies.risk_factors import risk_rows
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, STUDY_CSV, Study, StudyRow, labels, study_rows
+from palisade.fields import CheckedFields, as_written
 from palisade.targets import progress, workers
 from palisade.targets.files import write
 from palisade.targets.run import Run
-
-STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
 
 
 def same_secret(target: str, shadows: str) -> str:
@@ -35,11 +34,11 @@ def same_secret(target: str, shadows: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySettings:
+class StudySettings(CheckedFields):
     """Settings of a study in `conf/study`.
 
     Args:
-        name: one of `STUDIES`.
+        name: which one.
         levels: of `output_levels`: for each level the settings of a `Grant`.
         out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused
             (`outside_records`); then this alone is measured, and one run is enough.
@@ -48,16 +47,16 @@ class StudySettings:
         ValueError: if the name is unknown, no level is listed, or `out` is no name.
     """
 
-    name: str
-    levels: Any = None
+    name: Literal["output_levels", "shadow_mismatch", "risk_factors"]
+    levels: Sequence[Mapping[str, Any]] | None = None
     out: str | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in STUDIES:
-            raise ValueError(f"study.name={self.name} is unknown; choose study={' or study='.join(STUDIES)}")
-        listed = isinstance(self.levels, Sequence) and not isinstance(self.levels, str) and len(self.levels) > 0
-        if self.name == "output_levels" and not listed:
-            raise ValueError(f"study.levels={self.levels} lists no level; give a list, such as [{{outputs: label}}]")
+        super().__post_init__()
+        if self.name == "output_levels" and not self.levels:
+            raise ValueError(
+                f"levels={as_written(self.levels)}: expected a list of levels; give such as [{{outputs: label}}]"
+            )
         if self.out is not None:
             checked_out(self.out)
 
@@ -68,7 +67,7 @@ class StudySettings:
         Raises:
             ValueError: if one is not to be had.
         """
-        return [validated(Grant, f"study.levels.{place}", level) for place, level in enumerate(self.levels)]
+        return [validated(Grant, f"study.levels.{place}", level) for place, level in enumerate(self.levels or ())]
 
 
 def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> list[StudyRow]:
