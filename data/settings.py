@@ -30,7 +30,7 @@ def validated(kind: type[Group], key: str, settings: Any, homes: Mapping[str, st
 
     Args:
         kind: the dataclass.
-        key: where the settings stand in the configuration, such as `fleet`.
+        key: where the settings stand in the configuration, such as `fleet`; empty for its top level.
         settings: what was given; `???` stands for what was not.
         homes: other groups, by the names of single settings that stand there.
 
@@ -38,9 +38,9 @@ def validated(kind: type[Group], key: str, settings: Any, homes: Mapping[str, st
         ValueError: if it is no group, or a setting is unknown, missing, or wrong by its type or the dataclass's rules.
     """
     check_group(key, settings)
-    own = {name: value for name, value in settings.items() if value != ABSENT}
+    own = {name: value for name, value in settings.items() if not is_absent(value)}
     groups = dict.fromkeys((*field_names(kind), *own), key) | dict(homes or {})
-    check_values(kind, own, lambda name: f"{groups[name]}.{name}")
+    check_values(kind, own, lambda name: full_key(groups[name], name))
     with named_in_full(groups):
         check_numbers({name: value for name, value in own.items() if isinstance(value, int | float)})
         return kind(**own)
@@ -66,7 +66,7 @@ def instantiated(key: str, node: Any, kind: type[Group], *arguments: Any, **name
     wanted = f"{target}: expected a class of {kind.__module__}.{kind.__qualname__}; name one"
     if isinstance(make, type) and not issubclass(make, kind):
         raise ValueError(wanted)
-    own = {name: value for name, value in node.items() if name not in NO_SETTINGS and value != ABSENT}
+    own = {name: value for name, value in node.items() if name not in NO_SETTINGS and not is_absent(value)}
     own = {name: _made_first(f"{key}.{name}", value) for name, value in own.items()}
     try:
         if isinstance(make, type) and is_dataclass(make):
@@ -88,6 +88,11 @@ def instantiated(key: str, node: Any, kind: type[Group], *arguments: Any, **name
     return made
 
 
+def is_absent(value: Any) -> bool:
+    """True for what Hydra has in place of a setting that must be given."""
+    return isinstance(value, str) and value == ABSENT
+
+
 def _made_first(key: str, value: Any) -> Any:
     return instantiated(key, value, object) if isinstance(value, Mapping) and "_target_" in value else value
 
@@ -105,7 +110,12 @@ def named_in_full(groups: Mapping[str, str]) -> Iterator[None]:
         setting = re.split(r"\W", str(error), maxsplit=1)[0]
         if setting not in groups:
             raise
-        raise ValueError(f"{groups[setting]}.{error}") from None
+        raise ValueError(full_key(groups[setting], str(error))) from None
+
+
+def full_key(group: str, name: str) -> str:
+    """The name of a setting with its group, if it stands in one."""
+    return f"{group}.{name}" if group else name
 
 
 def check_group(key: str, value: Any) -> None:

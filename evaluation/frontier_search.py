@@ -31,7 +31,7 @@ from palisade.evaluation.method import METHOD_VERSION, Method
 from palisade.evaluation.result import FPR, Result, tpr_at
 from palisade.evaluation.terminal import empty_table
 from palisade.fields import CheckedFields, Count
-from palisade.targets.config import check_groups, flat
+from palisade.targets.config import TrainSettings, flat
 from palisade.targets.files import file_lock, write
 from palisade.targets.guards.registry import label, make_guard
 from palisade.targets.run import Run, canonical
@@ -341,7 +341,7 @@ def run_search(
 
 def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:
     """The settings with the share of guesses that their run has recorded, if models of it are there."""
-    check_groups(config)
+    TrainSettings.parsed(config)
     run = Run.of(config, from_config(config))
     return {**config, "guesses": run.guesses} if run.has_models() else config
 

@@ -40,7 +40,7 @@ def test_travels_to_other_processes_as_plain_settings():
         ({"queries": ["up", "plain"]}, r"queries=\['up', 'plain'\] starts with a perturbed copy; put plain first"),
         (
             {"threat": {**BLACK_BOX, "guesses": 0.6}},
-            "threat.guesses=0.6 is no share at either end; choose above 0, at most 0.5",
+            "threat.guesses=0.6: expected a number > 0 and <= 0.5; ",
         ),
         (
             {"threat": {**BLACK_BOX, "audit": {"_target_": "palisade.attacks.KnownMembers"}}},

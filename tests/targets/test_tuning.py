@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
+from palisade.targets.config import TrainSettings
 from palisade.targets.run import Run, find
 from palisade.targets.trials import TRIALS, Trials, try_out
 from palisade.targets.tuning import Tuning, trainings, with_values
@@ -239,7 +240,7 @@ def test_a_trial_that_another_process_is_at_skips_the_run(compose: Compose) -> N
     from palisade.data.dataset import from_config
 
     settings = {**compose(*SMALL), "tuning": tuning()}
-    trial = Trials.of(settings, from_config(settings)).trials[1]
+    trial = Trials.of(TrainSettings.parsed(settings), from_config(settings)).trials[1]
     with trial.run.lock() as mine:
         assert mine
         assert train_run(settings)["status"] == "skipped"
@@ -261,7 +262,7 @@ def test_a_trial_is_resumed(compose: Compose) -> None:
     from palisade.data.dataset import from_config
 
     settings = {**compose(*SMALL, "fleet.at_once=1"), "tuning": tuning(models=2)}
-    trial = Trials.of(settings, from_config(settings)).trials[0]
+    trial = Trials.of(TrainSettings.parsed(settings), from_config(settings)).trials[0]
     trial.run.create(trial.settings, None, from_config(settings))
     try_out(trial.settings, str(trial.run.folder))
     first, second = (trial.run.folder / "models" / f"{k}.safetensors" for k in (0, 1))
