@@ -186,8 +186,9 @@ def _rule(schema: Mapping[str, Any]) -> str:
         least = f" of at least {schema['minItems']}" if "minItems" in schema else ""
         items = f", each {_rule(schema['items'])}" if schema.get("items") else ""
         return f"a list{least}{items}"
+    filled = ", not empty" if schema.keys() & {"minLength", "minProperties"} else ""
     bounds = [f"{sign} {schema[bound]}" for bound, sign in BOUNDS.items() if bound in schema]
-    return " ".join([NOUNS.get(schema.get("type", ""), "a value"), " and ".join(bounds)]).strip()
+    return " ".join([NOUNS.get(schema.get("type", ""), "a value"), " and ".join(bounds)]).strip() + filled
 
 
 def _remedy(schema: Mapping[str, Any]) -> str:

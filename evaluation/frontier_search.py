@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from rich.table import Table
 
-from palisade.commandline import one_line
+from palisade.commandline import CLAIM_VIOLATED, SOME_FAILED, one_line
 from palisade.data.dataset import from_config
 from palisade.data.settings import validated
+from palisade.evaluation.claims import violations
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.figures.tradeoff import pareto
@@ -29,7 +30,7 @@ from palisade.evaluation.limit import Limit, tpr_text
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import METHOD_VERSION, Method
 from palisade.evaluation.result import FPR, Result, tpr_at
-from palisade.evaluation.terminal import empty_table
+from palisade.evaluation.terminal import console_for, empty_table, show
 from palisade.fields import CheckedFields, Count
 from palisade.targets.config import TrainSettings, flat
 from palisade.targets.files import file_lock, write
@@ -344,6 +345,28 @@ def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:
     TrainSettings.parsed(config)
     run = Run.of(config, from_config(config))
     return {**config, "guesses": run.guesses} if run.has_models() else config
+
+
+def show_search(
+    search: Search,
+    method: Method,
+    reports: Path,
+    compose: Callable[..., dict[str, Any]],
+    train: Callable[[dict[str, Any]], Mapping[str, Any]],
+) -> None:
+    """Searches, prints the frontier and writes what was tried into a folder of the search's own; see `run_search`.
+
+    Exits with 1 if some trials failed, with 3 if a claim is violated.
+    """
+    searched = run_search(search, method, reports / search.name, compose, train)
+    show(console_for(), frontier_table(searched), SELECTED)
+    for path in write_search(searched, reports / search.name):
+        print(path)
+    print(f"{len(searched.trials) - searched.failed} done, {searched.failed} failed")
+    if violations(searched.results):
+        raise SystemExit(CLAIM_VIOLATED)
+    if searched.failed:
+        raise SystemExit(SOME_FAILED)
 
 
 def frontier_table(searched: Searched) -> Table:

@@ -99,15 +99,10 @@ class TrainSettings(CheckedFields):
             names = ", ".join(sorted(path.stem for path in CONF.glob("data/*.yaml")))
             raise ValueError(f"data={as_written(plain.get('data'))}: expected a data set; choose one of {names}")
         _check_bases("defense", plain.get("defense"))
-        kinds: dict[str, type[Any]] = {
-            "split": Roles,
-            "membership": Membership,
-            "fleet": FleetSettings,
-            "canary": Canaries,
-        }
-        chosen = {key: kind for key, kind in kinds.items() if plain.get(key) or key != "canary"}
-        groups = {key: validated(kind, key, plain.get(key)) for key, kind in chosen.items()}
-        settings = validated(cls, "", {**plain, **dict.fromkeys(kinds), **groups})
+        kinds: dict[str, type[Any]] = {"split": Roles, "membership": Membership, "fleet": FleetSettings}
+        groups: dict[str, Any] = {key: validated(kind, key, plain.get(key)) for key, kind in kinds.items()}
+        groups["canary"] = validated(Canaries, "canary", plain["canary"]) if plain.get("canary") else None
+        settings = validated(cls, "", {**plain, **groups})
         object.__setattr__(settings, "plain", plain)
         return settings
 

@@ -18,7 +18,17 @@ from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies import plots
 from palisade.evaluation.studies.never_used import checked_out, never_used_rows
 from palisade.evaluation.studies.risk_factors import risk_rows
-from palisade.evaluation.studies.studies import FALSELY_ACCUSED, STUDY_CSV, Study, StudyRow, labels, study_rows
+from palisade.evaluation.studies.studies import (
+    FALSELY_ACCUSED,
+    NEVER_USED,
+    STUDY_CSV,
+    Study,
+    StudyRow,
+    labels,
+    study_rows,
+    study_tables,
+)
+from palisade.evaluation.terminal import console_for, show
 from palisade.fields import CheckedFields, as_written
 from palisade.targets import progress, workers
 from palisade.targets.files import write
@@ -138,6 +148,22 @@ def check_strangers(runs: Sequence[Run]) -> None:
         for other in runs[:position]:
             if run.secret == other.secret:
                 raise ValueError(same_secret(str(run.folder), str(other.folder)))
+
+
+def show_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method, reports: Path) -> None:
+    """Attacks runs under several settings, prints the table and writes it into a folder of the study's own.
+
+    Args:
+        study: its settings, as in `conf/study`.
+        runs: complete runs of one data set.
+        method: how they are attacked otherwise.
+        reports: folder of the reports on these runs.
+    """
+    rows = run_study(study, runs, method)
+    show(console_for(), *study_tables(rows))
+    accused = any(row.metric == FALSELY_ACCUSED for row in rows)
+    for path in write_study(rows, reports / (NEVER_USED if accused else study["name"])):
+        print(path)
 
 
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
