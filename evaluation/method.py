@@ -9,11 +9,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-
 from palisade.attacks import Attack
-from palisade.data.settings import made
+from palisade.data.settings import instantiated, validated
 from palisade.data.slices import Slices
 from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
@@ -76,7 +73,7 @@ class Method:
     def grant(self) -> Grant:
         """The grant of the threat model, without what concerns audits."""
         given = {name: value for name, value in self.threat.items() if name not in ("audit", "guesses")}
-        return made(Grant, "threat", given)
+        return validated(Grant, "threat", given)
 
     def guesses_on(self, run: Run) -> float:
         """Share of a run's records that are guessed to be members, and again non-members, for the bounds on ε."""
@@ -98,7 +95,7 @@ class Method:
     @cached_property
     def audit(self) -> Attack:
         """The attack whose guesses bound ε from below."""
-        return _made("threat.audit", self.threat["audit"])
+        return instantiated("threat.audit", self.threat["audit"], Attack)
 
     @property
     def read_by(self) -> Utility:
@@ -115,7 +112,7 @@ class Method:
         Raises:
             ValueError: if a setting of one is wrong; names it in full.
         """
-        return [_made(f"attack.{key}", node) for key, node in self.attacks.items()]
+        return [instantiated(f"attack.{key}", node, Attack) for key, node in self.attacks.items()]
 
     def nodes_on(self, run: Run) -> dict[str, Any]:
         """The nodes of the attacks on a run: those chosen, and those that know its defense and its guard.
@@ -129,7 +126,7 @@ class Method:
 
     def attacks_on(self, run: Run) -> list[Attack]:
         """The attacks on a run."""
-        return [_made(f"attack.{key}", node) for key, node in self.nodes_on(run).items()]
+        return [instantiated(f"attack.{key}", node, Attack) for key, node in self.nodes_on(run).items()]
 
     def key(self, run: Run) -> str:
         """Names these settings on the very models of a run."""
@@ -141,13 +138,3 @@ class Method:
         settings["ways tried"] = len(ways_tried(run, self.way_on(run)))
         text = json.dumps([canonical(settings), stamp(run), self.slices_of(run).digest, METHOD_VERSION], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _made(name: str, node: Mapping[str, Any]) -> Attack:
-    try:
-        made: Attack = instantiate(node)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError):
-            raise ValueError(f"{name}.{error.__cause__}") from error
-        raise ValueError(f"{name}: {node.get('_target_')} is no attack with such settings; mend _target_") from error
-    return made

@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("data", "targets", "defenses", "attacks", "evaluation", "hydra_plugins")
 SOURCES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-ENTRIES = [ROOT / name for name in ("train.py", "evaluate.py", "commandline.py")]
+ENTRIES = [ROOT / name for name in ("train.py", "evaluate.py", "commandline.py", "fields.py")]
 SHORT = (
     *("attacks/*.py", "defenses/*.py", "targets/guards/*.py"),  # plug-ins
     *("targets/stacks/*.py", "defenses/dp_sgd/layers/*.py"),  # a file for each kind of layer

@@ -27,11 +27,11 @@ def test_travels_to_other_processes_as_plain_settings():
         ({"queries": ["plain", "plain"]}, r"queries=\['plain', 'plain'\] is no list of different ways"),
         (
             {"attacks": {"lira": {"_target_": "palisade.attacks.LiRA", "variance": "none"}}},
-            "attack.lira.variance=none is unknown; choose shrunk, fixed or per_record",
+            "attack.lira.variance=none: expected one of shrunk, fixed, per_record; ",
         ),
         (
             {"attacks": {"mine": {"_target_": "palisade.attacks.Nonsense"}}},
-            "attack.mine: palisade.attacks.Nonsense is no attack with such settings; mend _target_",
+            "attack.mine._target_=palisade.attacks.Nonsense: cannot be imported",
         ),
         (
             {"threat": {**BLACK_BOX, "audit": "lira"}},
@@ -40,7 +40,7 @@ def test_travels_to_other_processes_as_plain_settings():
         ({"queries": ["up", "plain"]}, r"queries=\['up', 'plain'\] starts with a perturbed copy; put plain first"),
         (
             {"threat": {**BLACK_BOX, "guesses": 0.6}},
-            "threat.guesses=0.6 is no share at either end; choose above 0, at most 0.5",
+            "threat.guesses=0.6: expected a number > 0 and <= 0.5; ",
         ),
         (
             {"threat": {**BLACK_BOX, "audit": {"_target_": "palisade.attacks.KnownMembers"}}},
