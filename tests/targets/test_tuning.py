@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from palisade.targets.config import TrainSettings
 from palisade.targets.run import Run, find
+from palisade.targets.train_settings import TrainSettings
 from palisade.targets.trials import TRIALS, Trials, try_out
 from palisade.targets.tuning import Tuning, trainings, with_values
 from palisade.train import train_run
