@@ -43,6 +43,16 @@ class Plain:
         self.given, self.rate, self.depth = given, rate, depth
 
 
+@dataclass(frozen=True)
+class Stranger:
+    """A plug-in from outside: a plain dataclass, whose types are checked where a configuration names it."""
+
+    sizes: tuple[int, ...] = (1,)
+    unknown: TypeNowhere = None
+
+    strength: float = 0.5
+
+
 NODE = {"_target_": f"{__name__}.Pair", "first": 1}
 WRONG = {
     "no group": (None, "pair=null: expected a group of settings; "),
@@ -97,6 +107,14 @@ def test_a_value_made_in_python_is_refused_likewise(case):
     given, line = WRONG[case]
     if isinstance(given, dict):
         assert refused(lambda: Pair(**given)).startswith(line.removeprefix("pair."))
+
+
+def test_a_plain_dataclass_from_outside_is_checked_by_its_types():
+    node = {"_target_": f"{__name__}.Stranger"}
+    assert instantiated("own", {**node, "sizes": [3, 4], "strength": 1, "unknown": {}}, Stranger).sizes == [3, 4]
+    assert refused(lambda: instantiated("own", {**node, "strength": True}, Stranger)).startswith("own.strength=true: ")
+    assert refused(lambda: instantiated("own", {**node, "sizes": [0.5]}, Stranger)).startswith("own.sizes=[0.5]: ")
+    assert refused(lambda: instantiated("own", {**node, "strenth": 1}, Stranger)).endswith("; choose own.strength")
 
 
 def test_settings_that_stand_elsewhere_are_named_there():
