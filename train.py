@@ -34,7 +34,7 @@ def main(config: DictConfig) -> dict[str, Any] | None:
 def one(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids: Sequence[str] = ()) -> None:
     """A single run, plan or release, and what it prints; grids of a sweep, or overrides unused, are refused."""
     from palisade.targets import progress
-    from palisade.targets.config import TrainSettings
+    from palisade.targets.train_settings import TrainSettings
     from palisade.targets.tuning import trainings
 
     asked = TrainSettings.parsed(settings)
@@ -64,12 +64,11 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
         The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost.
     """
     from palisade.data.dataset import from_config
-    from palisade.targets.config import TrainSettings, check_guesses_somebody
+    from palisade.targets.train_settings import TrainSettings
     from palisade.targets.trials import Trials, tuned
 
     asked = TrainSettings.parsed(settings)
     dataset = from_config(asked.plain)
-    check_guesses_somebody("guesses", asked.guesses, len(dataset.split.audited))
     job = tuned(asked, dataset)
     if asked.plan:
         from palisade.evaluation.plan import with_reach

@@ -32,10 +32,11 @@ from palisade.evaluation.method import METHOD_VERSION, Method
 from palisade.evaluation.result import FPR, Result, tpr_at
 from palisade.evaluation.terminal import console_for, empty_table, show
 from palisade.fields import CheckedFields, Count
-from palisade.targets.config import TrainSettings, flat
+from palisade.targets.config import flat
 from palisade.targets.files import file_lock, write
 from palisade.targets.guards.registry import label, make_guard
 from palisade.targets.run import Run, canonical
+from palisade.targets.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from optuna import Study

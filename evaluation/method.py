@@ -54,20 +54,24 @@ class Method:
     def __post_init__(self) -> None:
         listed = isinstance(self.queries, Sequence) and not isinstance(self.queries, str)
         if not listed or not self.queries or len(set(map(str, self.queries))) < len(self.queries):
-            raise ValueError(f"queries={self.queries} is no list of different ways; choose such as [plain,mirrored]")
+            raise ValueError(f"queries={self.queries}: expected a list of different ways; choose e.g. [plain,mirrored]")
         if unknown := [query for query in self.queries if query not in list(AUGMENTATIONS)]:
-            raise ValueError(f"queries={unknown[0]} is unknown; choose of {', '.join(AUGMENTATIONS)}")
+            raise ValueError(f"queries={unknown[0]}: expected ways of {', '.join(AUGMENTATIONS)}; choose e.g. plain")
         if self.queries[0] != "plain":
-            raise ValueError(f"queries={list(self.queries)} starts with a perturbed copy; put plain first")
+            raise ValueError(f"queries={list(self.queries)}: expected plain first, not a perturbed copy; put it there")
         if not isinstance(self.threat.get("audit"), Mapping):
             held = self.threat.get("audit")
-            raise ValueError(f"threat.audit={held} is no attack; set threat.audit._target_=palisade.attacks.<class>")
+            raise ValueError(
+                f"threat.audit={held}: expected an attack; set threat.audit._target_=palisade.attacks.<class>"
+            )
         if (share := self.threat.get("guesses")) is not None:
             checked_share("threat.guesses", share)
         Utility.named(self.utility)
         self.make_attacks()  # wrong settings are refused before anything is measured
         if self.audit.threat.known_members:
-            raise ValueError(f"threat.audit={self.audit.name} knows some of the bits that it guesses; choose another")
+            raise ValueError(
+                f"threat.audit={self.audit.name}: expected an attack that knows no bit it guesses; choose another"
+            )
 
     @cached_property
     def grant(self) -> Grant:

@@ -10,7 +10,6 @@ from palisade.commandline import one_line
 from palisade.data.dataset import Dataset
 from palisade.targets import progress, workers
 from palisade.targets.checkpoints import checkpoint_epochs
-from palisade.targets.config import TrainSettings
 from palisade.targets.files import write_json
 from palisade.targets.guards import Guard
 from palisade.targets.guards.registry import (
@@ -25,6 +24,7 @@ from palisade.targets.guards.registry import (
 from palisade.targets.progress import RunLog
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
+from palisade.targets.train_settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,10 +16,11 @@ from palisade.commandline import one_line
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.settings import validated
 from palisade.targets import progress, workers
-from palisade.targets.config import SHARE, TrainSettings
+from palisade.targets.config import SHARE, check_guesses_somebody
 from palisade.targets.files import write_json
 from palisade.targets.job import Job
 from palisade.targets.run import Run
+from palisade.targets.train_settings import TrainSettings
 from palisade.targets.tuning import Tuning, with_values
 
 TRIALS = ".trials"
@@ -190,7 +191,11 @@ def tuned(settings: TrainSettings, dataset: Dataset) -> Job | Trials:
     """The job of a run, with the settings that its trials chose; the trials, if that must wait for them.
 
     It waits where they are only planned, and where another process is at them.
+
+    Raises:
+        ValueError: if audits of the run would guess nobody, or a setting cannot be used.
     """
+    check_guesses_somebody("guesses", settings.guesses, len(dataset.split.audited))
     if not settings.tuning:
         return Job.of(settings, dataset)
     trials = Trials.of(settings, dataset)

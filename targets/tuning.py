@@ -91,6 +91,6 @@ def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[s
             node = node.get(name) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
             chosen = made["names"].get(path[0], "of your own") if path else "nothing"
-            raise ValueError(f"tuning.grid.{key} is no setting of {path[0]}={chosen}; remove it, or choose another")
+            raise ValueError(f"tuning.grid.{key}={as_written(value)}: no such setting of {path[0]}={chosen}; remove it")
         node[last] = value
     return made

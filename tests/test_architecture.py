@@ -107,6 +107,12 @@ def test_late_imports_of_own_modules_are_the_listed_ones():
     assert {path for path, count in late.items() if count} == set(LATE_IMPORTS)
 
 
+def test_one_place_imports_what_settings_name():
+    texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (*SOURCES, *ENTRIES)}
+    assert not [name for name, text in texts.items() if "hydra.utils" in text]
+    assert "def instantiated(" in texts["data/settings.py"]
+
+
 def test_the_way_of_a_record_is_as_told():
     text = (ROOT / "docs" / "way_of_a_record.md").read_text(encoding="utf-8")
     steps = re.findall(r"^\| \d \| `(\S+)\.py` \| `(\S+)` \|", text, re.MULTILINE)

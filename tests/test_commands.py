@@ -242,7 +242,7 @@ BAD = {
         ("train.py", "-m", "data=digits", "fleet.models=-1,8", "plan=true"),
         "data=digits fleet.models=-1 plan=True: fleet.models=-1: expected an integer >= 1 and <= 100000; ",
     ),
-    "widths": ((*TRAIN, "data=digits", "network.hidden=3"), "network.hidden=3 is no list of widths"),
+    "widths": ((*TRAIN, "data=digits", "network.hidden=3"), "network.hidden=3: expected a list, each"),
     "no network": ((*TRAIN, "data=digits", "network._target_=torch.nn.Nope"), "torch.nn.Nope"),
     "diverged": (
         (*TRAIN, "data=digits", "trainer.optimizer.lr=1e30", "trainer.epochs=2"),

@@ -7,16 +7,16 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from palisade.data.settings import validated
+from palisade.data.settings import place, validated
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies import plots
-from palisade.evaluation.studies.never_used import checked_out, never_used_rows
+from palisade.evaluation.studies.never_used import CHOICES, never_used_rows
 from palisade.evaluation.studies.risk_factors import risk_rows
 from palisade.evaluation.studies.studies import (
     FALSELY_ACCUSED,
@@ -29,7 +29,7 @@ from palisade.evaluation.studies.studies import (
     study_tables,
 )
 from palisade.evaluation.terminal import console_for, show
-from palisade.fields import CheckedFields, as_written
+from palisade.fields import CheckedFields, as_written, remedy
 from palisade.targets import progress, workers
 from palisade.targets.files import write
 from palisade.targets.run import Run
@@ -59,7 +59,7 @@ class StudySettings(CheckedFields):
 
     name: Literal["output_levels", "shadow_mismatch", "risk_factors"]
     levels: Sequence[Mapping[str, Any]] | None = None
-    out: str | None = None
+    out: Annotated[str, remedy(CHOICES)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +68,7 @@ class StudySettings(CheckedFields):
                 f"levels={as_written(self.levels)}: expected a list of levels; give such as [{{outputs: label}}]"
             )
         if self.out is not None:
-            checked_out(self.out)
+            place("out", self.out)
 
     @property
     def grants(self) -> list[Grant]:

@@ -43,6 +43,16 @@ class Plain:
         self.given, self.rate, self.depth = given, rate, depth
 
 
+@dataclass(frozen=True)
+class Stranger:
+    """A plug-in from outside: a plain dataclass, whose types are checked where a configuration names it."""
+
+    sizes: tuple[int, ...] = (1,)
+    unknown: TypeNowhere = None
+
+    strength: float = 0.5
+
+
 NODE = {"_target_": f"{__name__}.Pair", "first": 1}
 WRONG = {
     "no group": (None, "pair=null: expected a group of settings; "),
@@ -99,6 +109,20 @@ def test_a_value_made_in_python_is_refused_likewise(case):
         assert refused(lambda: Pair(**given)).startswith(line.removeprefix("pair."))
 
 
+def test_a_plain_dataclass_from_outside_is_checked_by_its_types():
+    node = {"_target_": f"{__name__}.Stranger"}
+    assert instantiated("own", {**node, "sizes": [3, 4], "strength": 1, "unknown": {}}, Stranger).sizes == [3, 4]
+    assert refused(lambda: instantiated("own", {**node, "strength": math.nan}, Stranger)).startswith(
+        "own.strength=nan:"
+    )
+    assert refused(lambda: instantiated("own", {**node, "strength": 10**40}, Stranger)).startswith(
+        "own.strength=1e+40:"
+    )
+    assert refused(lambda: instantiated("own", {**node, "strength": True}, Stranger)).startswith("own.strength=true: ")
+    assert refused(lambda: instantiated("own", {**node, "sizes": [0.5]}, Stranger)).startswith("own.sizes=[0.5]: ")
+    assert refused(lambda: instantiated("own", {**node, "strenth": 1}, Stranger)).endswith("; choose own.strength")
+
+
 def test_settings_that_stand_elsewhere_are_named_there():
     line = refused(lambda: validated(Pair, "pair", {"first": 1, "second": 2}, homes={"second": "other.pair"}))
     assert line.startswith("other.pair.second=2: ")
@@ -136,11 +160,10 @@ def test_what_makes_something_else_is_refused(target):
     assert line.startswith(f"pair._target_={'null' if target is None else target}: ")
 
 
-def test_what_makes_something_else_is_not_even_called(tmp_path):
-    victim = tmp_path / "file"
-    victim.touch()
-    node = {"_target_": "pathlib.Path", "first": str(victim)}
-    assert "expected a class of" in refused(lambda: instantiated("pair", node, Pair))
+def test_what_makes_something_else_is_not_even_called():
+    node = {"_target_": f"{__name__}.Plain", "depth": 13, "given": 1}  # would raise a KeyError
+    line = refused(lambda: instantiated("pair", node, Pair))
+    assert line.startswith(f"pair._target_={__name__}.Plain: expected a class of {__name__}.Pair; ")
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,10 @@ def test_travels_to_other_processes_as_plain_settings():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"queries": ["turned"]}, "queries=turned is unknown; choose of plain, mirrored"),
-        ({"queries": []}, r"queries=\[\] is no list of different ways; choose such as \[plain,mirrored\]"),
-        ({"queries": "plain"}, r"queries=plain is no list of different ways"),
-        ({"queries": ["plain", "plain"]}, r"queries=\['plain', 'plain'\] is no list of different ways"),
+        ({"queries": ["turned"]}, "queries=turned: expected ways of plain, mirrored, "),
+        ({"queries": []}, r"queries=\[\]: expected a list of different ways; "),
+        ({"queries": "plain"}, r"queries=plain: expected a list"),
+        ({"queries": ["plain", "plain"]}, r"queries=\['plain', 'plain'\]: expected a list of different"),
         (
             {"attacks": {"lira": {"_target_": "palisade.attacks.LiRA", "variance": "none"}}},
             "attack.lira.variance=none: expected one of shrunk, fixed, per_record; ",
@@ -35,16 +35,16 @@ def test_travels_to_other_processes_as_plain_settings():
         ),
         (
             {"threat": {**BLACK_BOX, "audit": "lira"}},
-            "threat.audit=lira is no attack; set threat.audit._target_=palisade.attacks.<class>",
+            "threat.audit=lira: expected an attack; ",
         ),
-        ({"queries": ["up", "plain"]}, r"queries=\['up', 'plain'\] starts with a perturbed copy; put plain first"),
+        ({"queries": ["up", "plain"]}, r"queries=\['up', 'plain'\]: expected plain first"),
         (
             {"threat": {**BLACK_BOX, "guesses": 0.6}},
             "threat.guesses=0.6: expected a number > 0 and <= 0.5; ",
         ),
         (
             {"threat": {**BLACK_BOX, "audit": {"_target_": "palisade.attacks.KnownMembers"}}},
-            "threat.audit=known_members knows some of the bits that it guesses; choose another",
+            "threat.audit=known_members: expected an attack that knows no bit",
         ),
     ],
 )

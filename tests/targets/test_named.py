@@ -22,11 +22,11 @@ DP_SGD = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
         ({"_target_": "nowhere.Mine"}, r"^defense\._target_=nowhere\.Mine: cannot be imported \(ModuleNotFoundError"),
         ({}, r"^defense\._target_=null: cannot be imported"),
         ({**DP_SGD, "wat": 1}, r"^defense\.wat=1: no such setting, expected one of epsilon, delta"),
-        ({**DP_SGD, "epsilon": 0}, r"^defense\.epsilon=0 is not positive; choose"),
+        ({**DP_SGD, "epsilon": 0}, r"^defense\.epsilon=0: expected a number > 0; "),
         ({**DP_SGD, "epsilon": "abc"}, r"^defense\.epsilon=abc: expected a number"),
         (
             {"_target_": "palisade.defenses.selena.Selena", "base": {**DP_SGD, "epsilon": 0}},
-            r"^defense\.base\.epsilon=0 is not positive",
+            r"^defense\.base\.epsilon=0: expected",
         ),
     ],
 )
