@@ -1,28 +1,36 @@
-"""The columns of a table as a network's inputs: standardized numbers and one-hot words.
+"""The columns of a table as a network's inputs: standardized numbers, one-hot words, and dates.
 
-The numbers and words in here are part of what is released. A schema says nothing about the records; statistics of the
-pool do, and so do those of reference records, unless these are public.
+The numbers and words in here are part of what is released. A schema and a public file say nothing about the records;
+statistics of the pool do, and so do those of reference records of the same file.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Int64
+
+from palisade.data.cells import NONE, PLAIN, Reading, column_of, key_of, table_of, text_of
+from palisade.data.dates import Dates
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_CATEGORIES = 1000
+OTHER = "other"
+"""The category of words that too few persons share, and of words that nobody had."""
+Statistics = Literal["schema", "public", "reference", "private"]
+SCHEMA_OR_PUBLIC = "use a schema (data.schema), or public records (data.reference=<file>)"
 SOURCES = {
     "schema": None,
-    "reference": "reference records without noise, ε does not cover them; use a schema (data.schema)",
-    "private": "the pool without noise, ε does not cover them; use a schema (data.schema), or reference records"
-    " (split.reference=0.1) that are public",
+    "public": None,
+    "reference": f"reference records without noise, ε does not cover them; {SCHEMA_OR_PUBLIC}",
+    "private": f"the pool without noise, ε does not cover them; {SCHEMA_OR_PUBLIC}",
 }
 """Sources of statistics, in words for a statement; None where they tell nothing about records."""
 
@@ -40,9 +48,9 @@ class Numeric:
             raise ValueError(f"center={self.center}, scale={self.scale}: both must be finite and scale above 0")
 
     @classmethod
-    def fit(cls, name: str, values: pd.Series, missing: str) -> Numeric:
+    def fit(cls, name: str, cells: pd.Series, missing: str, reading: Reading = PLAIN) -> Numeric:
         """Mean and standard deviation; a column of zeros and ones stays as it is."""
-        numbers = _numbers(name, values)
+        numbers = reading.numbers(name, cells)
         present = numbers[~np.isnan(numbers)]
         binary = np.isin(present, (0, 1)).all()
         with np.errstate(over="ignore", invalid="ignore"):
@@ -60,17 +68,23 @@ class Numeric:
         """Number of inputs of the column: 1."""
         return 1
 
-    def encode(self, name: str, values: pd.Series) -> Float32[np.ndarray, "records 1"]:
-        """A column's values, standardized in float32.
+    @property
+    def fills(self) -> bool:
+        """True if a missing value counts as something."""
+        return self.fill is not None
+
+    def encode(self, name: str, cells: pd.Series, reading: Reading) -> Float32[np.ndarray, "records 1"]:
+        """A column's cells, standardized in float32.
 
         Args:
             name: of the column, for errors.
-            values: the column as it was read.
+            cells: of `Reading.cells`.
+            reading: how numbers are written.
 
         Raises:
-            ValueError: if a value is no number, or exceeds float32 once it is scaled.
+            ValueError: if a cell is no number, or exceeds float32 once it is scaled.
         """
-        numbers = _numbers(name, values)
+        numbers = reading.numbers(name, cells)
         if self.fill is not None:
             numbers = np.where(np.isnan(numbers), self.fill, numbers)
         with np.errstate(over="ignore"):
@@ -84,45 +98,161 @@ class Numeric:
 
 @dataclass(frozen=True, kw_only=True)
 class Categorical:
-    """One input per category; an unknown word is all zeros, a missing one counts as `fill`."""
+    """One input per category; an unknown word counts as `other` or is all zeros, a missing one counts as `fill`.
+
+    A word is a category if it is written alike, or if it equals this category alone as a number: 1 is 001.
+
+    Args:
+        categories: the words, distinct.
+        fill: the category of a missing value; None takes the category None if there is one, and refuses otherwise.
+        other: the category of words that are none; None: they are zeros.
+    """
 
     categories: tuple[str, ...]
     fill: str | None = None
+    other: str | None = None
 
     def __post_init__(self) -> None:
         if not self.categories or len(set(self.categories)) < len(self.categories):
             raise ValueError(f"categories={list(self.categories)} must be distinct and at least one")
-        if self.fill is not None and self.fill not in self.categories:
-            raise ValueError(f"fill={self.fill} is no category; choose one of {', '.join(self.categories)}")
+        for key, word in (("fill", self.fill), ("other", self.other)):
+            if word is not None and word not in self.categories:
+                raise ValueError(f"{key}={word} is no category; choose one of {', '.join(self.categories)}")
 
     @classmethod
-    def fit(cls, name: str, values: pd.Series, missing: str) -> Categorical:
-        """All words in alphabetical order; the most frequent one fills."""
-        counts = _words(values).value_counts().sort_index()
-        if len(counts) > MAX_CATEGORIES:
+    def fit(
+        cls,
+        name: str,
+        cells: pd.Series,
+        missing: str,
+        rare: int = 1,
+        persons: Int64[np.ndarray, " records"] | None = None,
+    ) -> Categorical:
+        """All words that enough persons share, in alphabetical order; the most frequent one fills.
+
+        Args:
+            name: of the column, for errors.
+            cells: of `Reading.cells`.
+            missing: `impute` or `error`.
+            rare: words of fewer persons are one category together.
+            persons: the person of each row; None: each row is another one's.
+        """
+        import pandas as pd
+
+        words = cells.map(text_of, na_action="ignore")
+        counts = words.value_counts().sort_index()
+        holders = counts if persons is None else pd.Series(persons, index=words.index).groupby(words).nunique()
+        kept = [word for word in counts.index if holders[word] >= rare]
+        other = OTHER if len(kept) < len(counts) else None
+        categories = [word for word in kept if word != other] + ([] if other is None else [other])
+        if len(categories) > MAX_CATEGORIES:
             raise ValueError(
-                f"column {name} has {len(counts)} different words, at most {MAX_CATEGORIES} are encoded; "
-                "leave it out, or list those that matter in data.schema"
+                f"column {name} has {len(categories)} different words, at most {MAX_CATEGORIES} are encoded; "
+                "leave it out (data.drop), or list those that matter in data.schema"
             )
-        return cls(categories=tuple(counts.index), fill=str(counts.idxmax()) if missing == "impute" else None)
+        common = NONE if NONE in kept else str(counts[kept].idxmax()) if kept else other
+        return cls(categories=tuple(categories), fill=common if missing == "impute" else None, other=other)
 
     @property
     def width(self) -> int:
         """Number of inputs of the column: one per category."""
         return len(self.categories)
 
-    def encode(self, name: str, values: pd.Series) -> Float32[np.ndarray, "records categories"]:
-        """A column's values, one-hot in float32.
+    @property
+    def fills(self) -> bool:
+        """True if a missing value counts as something."""
+        return self._default is not None
+
+    def encode(self, name: str, cells: pd.Series, reading: Reading) -> Float32[np.ndarray, "records categories"]:
+        """A column's cells, one-hot in float32.
 
         Args:
-            name: of the column, which no error needs here.
-            values: the column as it was read.
+            name: of the column, for errors.
+            cells: of `Reading.cells`.
+            reading: how numbers are written, which no word asks for.
+
+        Raises:
+            ValueError: if a cell may be two categories.
         """
+        return self.look_up(name, cells)[0]
+
+    def look_up(self, name: str, cells: pd.Series) -> tuple[Float32[np.ndarray, "records categories"], dict[str, int]]:
+        """A column's cells one-hot, and how many cells each word has that is no category.
+
+        Raises:
+            ValueError: if a cell may be two categories.
+        """
+        codes, unknown = self._codes(name, cells)
+        return np.asarray(codes[:, None] == np.arange(self.width), dtype=np.float32), unknown
+
+    @property
+    def _default(self) -> str | None:
+        return NONE if self.fill is None and NONE in self.categories else self.fill
+
+    def _codes(self, name: str, cells: pd.Series) -> tuple[Int64[np.ndarray, " records"], dict[str, int]]:
+        """The category of each cell, −1 for none, and how many cells each unknown word has."""
         import pandas as pd
 
-        words = _words(values) if self.fill is None else _words(values).fillna(self.fill)
-        codes = pd.Index(self.categories).get_indexer(words)  # −1 for an unknown word
-        return np.asarray(codes[:, None] == np.arange(self.width), dtype=np.float32)
+        places, distinct = pd.factorize(cells.astype(object))
+        default = -1 if self._default is None else self.categories.index(self._default)
+        known = [self._code(name, cell) for cell in distinct]
+        counts = np.bincount(places[places >= 0], minlength=len(distinct))
+        unknown = {
+            str(cell): int(count) for cell, code, count in zip(distinct, known, counts, strict=True) if code is None
+        }
+        rest = -1 if self.other is None else self.categories.index(self.other)
+        codes = [rest if code is None else code for code in known]
+        return np.array([*codes, default], dtype=np.int64)[places], unknown
+
+    def _code(self, name: str, cell: Any) -> int | None:
+        if isinstance(cell, str) and cell in self._alike.written:
+            return self._alike.written[cell]
+        alike = self._alike.equal.get(key_of(cell), ())
+        if len(alike) > 1:
+            words = " or ".join(self.categories[place] for place in alike)
+            raise ValueError(
+                f"column {name}: {cell} may be {words}; give words as they are written, or the file's path"
+            )
+        return alike[0] if alike else None
+
+    @cached_property
+    def _alike(self) -> _Alike:
+        equal: dict[Any, tuple[int, ...]] = {}
+        for place, word in enumerate(self.categories):
+            if (key := key_of(word)) is not None:
+                equal[key] = (*equal.get(key, ()), place)
+        return _Alike({word: place for place, word in enumerate(self.categories)}, equal)
+
+
+class _Alike(NamedTuple):
+    """Places of categories, by the word and by what equals it."""
+
+    written: Mapping[str, int]
+    equal: Mapping[Any, tuple[int, ...]]
+
+
+Column = Numeric | Categorical | Dates
+
+
+class Encoded(NamedTuple):
+    """A table as inputs.
+
+    Args:
+        inputs: (records, inputs) numbers.
+        unknown: for columns with words that are no category, how many cells each such word has.
+    """
+
+    inputs: Float32[np.ndarray, "records inputs"]
+    unknown: Mapping[str, Mapping[str, int]]
+
+
+def told_unknown(unknown: Mapping[str, Mapping[str, int]]) -> str | None:
+    """Unknown words in one line: how many cells of which columns, with examples; None if there are none."""
+    if not unknown:
+        return None
+    columns = [f"{sum(words.values()):,} of {name}, such as {next(iter(words))!r}" for name, words in unknown.items()]
+    more = f"; and of {len(columns) - 3} more columns" if len(columns) > 3 else ""
+    return f"words that are no category of the release: {'; '.join(columns[:3])}{more}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,11 +262,13 @@ class Columns:
     Args:
         columns: by name, in the order of the inputs; other columns of a table are not looked at.
         statistics: where the numbers come from.
+        reading: how the table writes its values.
     """
 
     kind: ClassVar[str] = "columns"
-    columns: Mapping[str, Numeric | Categorical]
-    statistics: Literal["schema", "reference", "private"]
+    columns: Mapping[str, Column]
+    statistics: Statistics
+    reading: Reading = PLAIN
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -152,25 +284,53 @@ class Columns:
             f" and fill values were taken from {source}"
         )
 
-    def __call__(self, rows: pd.DataFrame) -> Float32[np.ndarray, "records inputs"]:
-        """The inputs of raw rows.
+    def __call__(self, rows: Any) -> Float32[np.ndarray, "records inputs"]:
+        """The inputs of raw rows, in any form of `cells.table_of`; a word that is no category is other, or zeros.
 
         Raises:
             ValueError: naming the column, if one is absent, or has a value that is missing or no number.
         """
-        if absent := [name for name in self.columns if name not in rows]:
-            raise ValueError(f"rows have no column {', '.join(absent)}; give {', '.join(self.columns)}")
+        return self.encode(rows).inputs
+
+    def encode(self, rows: Any) -> Encoded:
+        """The inputs of raw rows, and the words in them that are no category.
+
+        Raises:
+            ValueError: naming the column, if one is absent, or has a value that is missing or no number.
+        """
+        cells, inputs = self._cells(rows), []
+        unknown: dict[str, Mapping[str, int]] = {}
         for name, column in self.columns.items():
-            if column.fill is None and (missing := rows[name].isna().sum()):
+            if isinstance(column, Categorical):
+                encoded, words = column.look_up(name, cells[name])
+                if words:
+                    unknown[name] = words
+            else:
+                encoded = column.encode(name, cells[name], self.reading)
+            inputs.append(encoded)
+        return Encoded(np.concatenate(inputs, axis=1), unknown)
+
+    def _cells(self, rows: Any) -> dict[str, pd.Series]:
+        table = table_of(rows)
+        if absent := [name for name in self.columns if name not in table]:
+            raise ValueError(f"rows have no column {', '.join(absent)}; give {', '.join(self.columns)}")
+        cells = {name: self.reading.cells(name, column_of(table, name)) for name in self.columns}
+        for name, column in self.columns.items():
+            if not column.fills and (missing := cells[name].isna().sum()):
                 raise ValueError(
                     f"column {name} has {missing} missing values; fill them, or name its `fill` in a schema"
                 )
-        return np.concatenate([column.encode(name, rows[name]) for name, column in self.columns.items()], axis=1)
+        return cells
 
     def to_json(self) -> dict[str, Any]:
         """Plain values from which a release restores the preprocessing."""
         columns = {name: asdict(column) for name, column in self.columns.items()}
-        return {"kind": self.kind, "statistics": self.statistics, "columns": columns}
+        return {
+            "kind": self.kind,
+            "statistics": self.statistics,
+            "reading": self.reading.to_json(),
+            "columns": columns,
+        }
 
     @classmethod
     def from_json(cls, content: Any) -> Columns:
@@ -186,9 +346,9 @@ class Columns:
         ):
             raise ValueError("there is no list of columns; write `columns:` with an entry for each of them")
         columns = {str(name): _column(str(name), entry or {}) for name, entry in content["columns"].items()}
-        if (statistics := content.get("statistics", "schema")) not in ("schema", "reference", "private"):
-            raise ValueError(f"statistics={statistics} is unknown; leave it out, or write schema, reference or private")
-        return cls(columns=columns, statistics=statistics)
+        if (statistics := content.get("statistics", "schema")) not in SOURCES:
+            raise ValueError(f"statistics={statistics} is unknown; leave it out, or write one of {', '.join(SOURCES)}")
+        return cls(columns=columns, statistics=statistics, reading=Reading.from_json(content.get("reading") or {}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,62 +358,68 @@ class UnfittedColumns:
     Args:
         numeric: names of the columns of numbers.
         categorical: names of the columns of words.
+        dates: the format of each column of dates.
         missing: `impute` fills with the mean or the most frequent word; `error` refuses.
+        rare: words of a private table that fewer persons share are one category.
+        reading: how the table writes its values.
     """
 
     numeric: tuple[str, ...]
     categorical: tuple[str, ...]
+    dates: Mapping[str, str] = field(default_factory=dict)
     missing: Literal["error", "impute"] = "error"
+    rare: int = 1
+    reading: Reading = PLAIN
 
-    def fit(self, rows: pd.DataFrame, statistics: Literal["reference", "private"]) -> Columns:
+    def fit(
+        self,
+        rows: pd.DataFrame,
+        statistics: Literal["public", "reference", "private"],
+        persons: Int64[np.ndarray, " records"] | None = None,
+    ) -> Columns:
         """Takes means, deviations, categories and fill values from the rows that it may look at.
+
+        Args:
+            rows: those rows.
+            statistics: whose they are.
+            persons: the person of each row; None: each row is another one's.
 
         Raises:
             ValueError: if a column has no value, or too many different words.
         """
-        columns: dict[str, Numeric | Categorical] = {}
-        for name in rows:
-            if name in (*self.numeric, *self.categorical):
-                if rows[name].isna().all():
-                    raise ValueError(
-                        f"column {name} has no value to learn from; leave it out or describe it in data.schema"
-                    )
-                kind = Numeric if name in self.numeric else Categorical
-                columns[str(name)] = kind.fit(str(name), rows[name], self.missing)
-        return Columns(columns=columns, statistics=statistics)
+        columns: dict[str, Column] = {}
+        for name in map(str, rows):
+            if name not in (*self.numeric, *self.categorical, *self.dates):
+                continue
+            cells = self.reading.cells(name, rows[name])
+            if cells.isna().all():
+                raise ValueError(f"column {name} has no value to learn from; leave it out with data.drop=[{name}]")
+            if name in self.numeric:
+                columns[name] = Numeric.fit(name, cells, self.missing, self.reading)
+            elif name in self.dates:
+                columns[name] = Dates.fit(name, cells, self.dates[name], self.missing)
+            else:
+                rare = 1 if statistics == "public" else self.rare
+                columns[name] = Categorical.fit(name, cells, self.missing, rare, persons)
+        return Columns(columns=columns, statistics=statistics, reading=self.reading)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values that enter the fingerprint of the data."""
         return asdict(self)
 
 
-def _column(name: str, entry: Any) -> Numeric | Categorical:
+def _column(name: str, entry: Any) -> Column:
     try:
         if "categories" in entry:
             words = entry["categories"]
             if not isinstance(words, list | tuple) or any(isinstance(word, bool | float) for word in words):
                 raise ValueError("categories is a list of words; put yes, no, true, false and 1.0 in quotes")
-            fill = None if entry.get("fill") is None else str(entry["fill"])
-            return Categorical(**{**entry, "categories": tuple(map(str, words)), "fill": fill})
+            single = {key: None if entry.get(key) is None else str(entry[key]) for key in ("fill", "other")}
+            return Categorical(**{**entry, "categories": tuple(map(str, words)), **single})
+        if "date" in entry:
+            return Dates(**entry)
         numbers: dict[str, Any] = {key: value if value is None else float(value) for key, value in entry.items()}
         return Numeric(**numbers)
     except (TypeError, ValueError, AttributeError) as error:
-        keys = "center, scale, fill or categories, fill"
+        keys = "center, scale, fill or categories, fill, other or date, center, scale, fill"
         raise ValueError(f"column {name}: {entry} is no description of a column ({error}); use {keys}") from None
-
-
-def _numbers(name: str, values: pd.Series) -> np.ndarray:
-    import pandas as pd
-
-    numbers = pd.to_numeric(values, errors="coerce").astype(np.float64)
-    if (wrong := numbers.isna() & values.notna()).any():
-        raise ValueError(f"column {name} has {values[wrong].iloc[0]!r} among its numbers; correct it")
-    if np.isinf(numbers).any():
-        raise ValueError(f"column {name} has an infinite value; correct it")
-    return np.asarray(numbers)
-
-
-def _words(values: pd.Series) -> pd.Series:
-    if values.dtype.kind == "f" and (values.dropna() % 1 == 0).all():
-        values = values.astype("Int64")  # a missing value turned whole numbers into floats; 1 is not the word "1.0"
-    return values.astype("string")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palisade.data import preprocessing
+from palisade.data.columns import Columns, told_unknown
 from palisade.data.dataset import from_config
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.secret import Secret
@@ -51,6 +53,14 @@ COST_NOTE = (
 )
 
 
+Unknown = Literal["tell", "error"]
+UNKNOWN = ("tell", "error")
+
+
+class UnknownWordsWarning(UserWarning):
+    """Rows with words that no category of the release has."""
+
+
 class Release:
     """A trained model with its preprocessing, its guard and its card. Loading one runs no code from its files.
 
@@ -84,44 +94,69 @@ class Release:
         classes: Sequence[str] = self.card["data"]["classes"]
         return classes
 
-    def predict_proba(self, rows: Any) -> Float[np.ndarray, "records classes"]:
-        """Probability of each class for raw rows: an array (records, …), a table of the training columns, or texts.
+    def predict_proba(self, rows: Any, *, unknown: Unknown = "tell") -> Float[np.ndarray, "records classes"]:
+        """Probability of each class for raw rows. A guard may hold some of them back, which then read 0.
 
-        A guard may hold some of them back, which then read 0.
+        Args:
+            rows: an array (records, …), texts, or a table with the columns of the training: a DataFrame, a dict, a list
+                of dicts, or the path of a CSV file. A table is read as it was for training: the release's own columns
+                say what is a word, a number, or missing.
+            unknown: what to do about words that no category has: `tell` warns with their number, `error` refuses them.
 
         Raises:
-            ValueError: if the guard releases no probabilities.
+            ValueError: if the guard releases no probabilities, or the rows do not fit.
         """
         if self.guard.level == "label":
             instead = "counts" if isinstance(self.guard, Aggregate) else "predict"
             raise ValueError(f"guard={self.guard.name} releases no probabilities; call {instead} instead")
-        answers = self.guard.answer(self._query(rows))
+        answers = self.guard.answer(self._query(rows, unknown))
         return probabilities(answers) if self.guard.level == "logits" else answers
 
-    def predict(self, rows: Any) -> list[str]:
+    def predict(self, rows: Any, *, unknown: Unknown = "tell") -> list[str]:
         """The most likely class of each raw row, in the words of the data set.
 
+        Args:
+            rows: as `predict_proba` takes them.
+            unknown: as there.
+
         Raises:
-            ValueError: if the guard answers about groups only.
+            ValueError: if the guard answers about groups only, or the rows do not fit.
         """
         if isinstance(self.guard, Aggregate):
             raise ValueError(f"guard={self.guard.name} releases no answers about single rows; call counts instead")
-        answers = self.guard.answer(self._query(rows))
+        answers = self.guard.answer(self._query(rows, unknown))
         return [self.classes[k] for k in (answers if self.guard.level == "label" else answers.argmax(axis=-1))]
 
-    def counts(self, rows: Any) -> Float64[np.ndarray, " classes"]:
+    def counts(self, rows: Any, *, unknown: Unknown = "tell") -> Float64[np.ndarray, " classes"]:
         """Number of raw rows in each class, with noise: all that an aggregating release answers.
 
+        Args:
+            rows: as `predict_proba` takes them.
+            unknown: as there.
+
         Raises:
-            ValueError: if this release does not aggregate, or the rows are too few.
+            ValueError: if this release does not aggregate, or the rows are too few or do not fit.
         """
         if not isinstance(self.guard, Aggregate):
             raise ValueError(f"guard={self.guard.name} adds no noise to counts; call predict instead")
-        return self.guard.counts(self._query(rows))
+        return self.guard.counts(self._query(rows, unknown))
 
-    def _query(self, rows: Any) -> Query:
-        inputs = self.preprocessing(rows)
+    def _query(self, rows: Any, unknown: Unknown) -> Query:
+        if unknown not in UNKNOWN:
+            raise ValueError(f"unknown={unknown}: expected one of {', '.join(UNKNOWN)}; choose e.g. tell")
+        inputs, told = self.encode(rows)
+        if told and unknown == "error":
+            raise ValueError(f"rows hold {told}; correct them, or set unknown=tell")
+        if told:
+            warnings.warn(f"rows hold {told}", UnknownWordsWarning, stacklevel=3)
         return Query(inputs, self._logits(inputs), self.state, self._logits)
+
+    def encode(self, rows: Any) -> tuple[Real[np.ndarray, "records ..."], str | None]:
+        """The network's inputs of raw rows, and in words how many cells hold a word that no category has, or None."""
+        if not isinstance(self.preprocessing, Columns):
+            return self.preprocessing(rows), None
+        encoded = self.preprocessing.encode(rows)
+        return encoded.inputs, told_unknown(encoded.unknown)
 
     def _logits(self, inputs: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "records classes"]:
         with torch.inference_mode():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
+from palisade.data.cells import PLAIN, column_of
 from palisade.data.settings import import_object, place
 
 if TYPE_CHECKING:
@@ -59,12 +61,15 @@ def numbers(rows: np.ndarray | pd.DataFrame) -> Shaped[np.ndarray, "records ..."
     """
     if isinstance(rows, np.ndarray):
         return rows
-    for name, column in rows.items():
-        if column.dtype.kind not in "biuf" or column.isna().any():
+    columns = []
+    for name in map(str, rows):
+        cells = PLAIN.cells(name, column_of(rows, name))
+        if cells.isna().any() or any(PLAIN.number(cell) is None for cell in cells.unique()):
             raise ValueError(
                 f"column {name} holds words or misses values; give numbers, or a release that encodes them"
             )
-    return rows.to_numpy(dtype=np.float32)
+        columns.append(PLAIN.numbers(name, cells))
+    return np.stack(columns, axis=1).astype(np.float32)
 
 
 def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
@@ -78,7 +83,7 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
         ValueError: if the release answers about groups only, or its network is unknown.
     """
     from palisade.targets.guards import Aggregate, NoGuard
-    from palisade.targets.release import Release
+    from palisade.targets.release import Release, UnknownWordsWarning
 
     own = network.get("_target_")
     release = Release.load(folder, network=import_object(own, setting=CLASS) if own else None)
@@ -88,9 +93,15 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
     labels_only = release.guard.level == "label"
 
     def ask(rows: Any) -> Shaped[np.ndarray, "records *classes"]:
-        if not labels_only:
-            return release.predict_proba(rows)
-        return np.array([classes.index(word) for word in release.predict(rows)])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UnknownWordsWarning)  # the notes say it
+            if not labels_only:
+                return release.predict_proba(rows)
+            return np.array([classes.index(word) for word in release.predict(rows)])
+
+    def notes(sides: Sequence[Any]) -> list[str]:
+        told = [release.encode(rows)[1] for rows in sides]
+        return [f"Records hold {words}." for words in dict.fromkeys(told) if words is not None]
 
     return AuditedModel(
         name=f"release {folder}",
@@ -101,6 +112,7 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
         takes_inputs=False,
         is_guarded=not isinstance(release.guard, NoGuard),
         top_k=release.guard.top_k,
+        prepare=notes,
     )
 
 

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from palisade.data.files import BROKEN, opened, read_arrays
+from palisade.data.cells import PLAIN, column_of, key_of, read_table
+from palisade.data.files import read_arrays
+from palisade.data.labels import numbered
 from palisade.data.settings import MOST_INT, place
 
 if TYPE_CHECKING:
@@ -74,13 +76,11 @@ class SavedRecords:
         if self.labels.dtype.kind == "i":
             return self.labels.astype(np.int64)
         if classes is not None:
-            words = {word: number for number, word in enumerate(classes)}
-            if unknown := sorted(set(self.labels.tolist()) - set(words)):
-                raise ValueError(f"{self.name}: label {unknown[0]} is no class; choose of {', '.join(classes)}")
-            return np.array([words[label] for label in self.labels.tolist()], dtype=np.int64)
-        if not all(label.isdecimal() for label in self.labels.tolist()):
+            return numbered(self.name, self.labels, classes)
+        numbers = [key_of(label) for label in self.labels.tolist()]
+        if not all(isinstance(number, int) and 0 <= number <= MOST_INT for number in numbers):
             raise ValueError(f"{self.name}: labels are words, and nothing says in which order; number them from 0")
-        return self.labels.astype(np.int64)
+        return np.array(numbers, dtype=np.int64)
 
 
 def read(setting: str, path: str, label: str | None = None, person: str | None = None) -> SavedRecords:
@@ -179,30 +179,23 @@ def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:
 
 
 def _of_table(name: str, file: Path, label: str | None, person: str | None) -> SavedRecords:
-    import pandas as pd
-
     if label is None:
         raise ValueError(f"{name} is a table; name the column of the true class with label=<column>")
     if label == person:
         raise ValueError(f"person={person} is the label too; name another column, or leave person out")
     columns = {"label": label} if person is None else {"label": label, "person": person}
-    try:
-        with opened(file) as content:
-            table = pd.read_csv(
-                content, dtype=dict.fromkeys(columns.values(), str), skipinitialspace=True, index_col=False
-            )
-    except (ValueError, OSError, *BROKEN) as error:
-        raise ValueError(f"{name} cannot be read: {' '.join(str(error).split())}; give UTF-8 with a header") from None
+    table = read_table(name.partition("=")[0], file)
+    words = {}
     for key, column in columns.items():
         if column not in table:
             there = ", ".join(map(str, table.columns))
             raise ValueError(f"{key}={column} is no column of {file}; choose one of {there}")
-        if missing := int(table[column].isna().sum()):
+        cells = PLAIN.cells(column, column_of(table, column))
+        if missing := int(cells.isna().sum()):
             raise ValueError(f"{name}: {column} has no value in {missing} rows; fill them, or remove these rows")
-    words = {key: table.pop(column).to_numpy(dtype=str) for key, column in columns.items()}
-    return SavedRecords(
-        name=name, labels=words["label"], rows=table, answers={}, persons=words.get("person"), file=file
-    )
+        words[key] = cells.to_numpy(dtype=str)
+    rows = table.drop(columns=list(columns.values()))
+    return SavedRecords(name=name, labels=words["label"], rows=rows, answers={}, persons=words.get("person"), file=file)
 
 
 def _finite(name: str, rows: Any) -> Any:

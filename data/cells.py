@@ -1,0 +1,250 @@
+"""Cells of tables: text until a column says what they are, for training, predictions, audits and endpoints alike."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float64
+
+from palisade.data.files import BROKEN, opened
+from palisade.data.settings import place
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NONE = "None"
+"""A word in many tables, but missing to pandas: `Categorical` takes a missing value for this word where it has it."""
+MISSING_WORDS = (
+    *("", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "null", "NaN", "nan", "-NaN", "-nan"),
+    *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
+)
+"""Words for no value: those of pandas but `None`, since frames that it read hold none of them, and `?`."""
+TRUTH = {"true": 1.0, "false": 0.0}
+KINDS = "a DataFrame, a dict, a list of dicts, or the path of a CSV file"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reading:
+    """The way in which a table writes its values.
+
+    Args:
+        missing_words: words for no value, besides `MISSING_WORDS`.
+        decimal: the sign before the fraction of a number.
+        thousands: the sign between groups of three digits; None: there is none.
+        symbols: signs beside numbers that are left out, such as $ and %.
+    """
+
+    missing_words: tuple[str, ...] = ()
+    decimal: str = "."
+    thousands: str | None = None
+    symbols: tuple[str, ...] = ()
+
+    def cells(self, name: str, values: pd.Series) -> pd.Series:
+        """A column's cells: text without blanks around it, numbers as they are, and NaN where there is no value.
+
+        Args:
+            name: of the column, for errors.
+            values: as they stand in a file, or of any type that pandas has.
+
+        Raises:
+            ValueError: if a cell holds a list or the like.
+        """
+        import pandas as pd
+
+        if getattr(values.dtype, "kind", "O") in "biuf" and isinstance(values.dtype, np.dtype):
+            return values
+        try:
+            codes, distinct = pd.factorize(values.astype(object))
+        except TypeError:
+            raise ValueError(f"column {name} holds lists or other objects; give one value for each record") from None
+        missing = {*MISSING_WORDS, *self.missing_words}
+        plain = np.empty(len(distinct) + 1, dtype=object)  # the last one is that of code −1, no value
+        plain[:-1] = [_plain(cell) for cell in distinct]
+        plain[-1] = np.nan
+        for place_, cell in enumerate(plain[:-1]):
+            if isinstance(cell, str) and cell in missing:
+                plain[place_] = np.nan
+        return pd.Series(plain[codes], index=values.index, name=values.name, dtype=object)
+
+    def number(self, cell: Any) -> float | None:
+        """The number that a cell holds, true and false as 1 and 0; None if it holds none."""
+        if not isinstance(cell, str):
+            return float(cell) if isinstance(cell, int | float | np.number | np.bool_) else None
+        text = cell
+        for symbol in self.symbols:
+            text = text.removeprefix(symbol).removesuffix(symbol).strip()
+        if self._pattern.fullmatch(text):
+            return float(text.replace(self.thousands or "\0", "").replace(self.decimal, "."))
+        return TRUTH.get(text.lower())
+
+    def numbers(self, name: str, cells: pd.Series) -> Float64[np.ndarray, " records"]:
+        """A column's cells as numbers, NaN where there is no value.
+
+        Raises:
+            ValueError: if a cell holds no number, or an infinite one.
+        """
+        import pandas as pd
+
+        if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "biuf":
+            numbers = cells.to_numpy(dtype=np.float64)
+        else:
+            codes, distinct = pd.factorize(cells)
+            parsed = [self.number(cell) for cell in distinct]
+            if None in parsed:
+                odd = parsed.index(None)
+                row = int((codes == odd).argmax()) + 1
+                raise ValueError(f"column {name} has {distinct[odd]!r} among its numbers, in row {row}; correct it")
+            numbers = np.array([*parsed, np.nan], dtype=np.float64)[codes]
+        if np.isinf(numbers).any():
+            raise ValueError(f"column {name} has an infinite value; correct it")
+        return numbers
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values from which `from_json` restores it."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Any) -> Reading:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        try:
+            lists = {key: tuple(map(str, content.get(key) or ())) for key in ("missing_words", "symbols")}
+            return cls(decimal=str(content.get("decimal") or "."), thousands=content.get("thousands"), **lists)
+        except (AttributeError, TypeError):
+            raise ValueError(f"reading={content}: expected missing_words, decimal, thousands, symbols") from None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        point = re.escape(self.decimal)
+        grouped = "" if self.thousands is None else rf"[0-9]{{1,3}}(?:{re.escape(self.thousands)}[0-9]{{3}})+|"
+        digits = rf"(?:(?:{grouped}[0-9]+)(?:{point}[0-9]*)?|{point}[0-9]+)"
+        return re.compile(rf"[+-]?(?:{digits}(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity))")
+
+
+PLAIN = Reading()
+
+
+def key_of(cell: Any) -> int | float | str | None:
+    """A key that cells share which are equal as numbers, or both true, or both false; None for any other word."""
+    if isinstance(cell, bool | np.bool_) or (isinstance(cell, str) and cell.lower() in TRUTH):
+        return str(cell).lower()
+    if isinstance(cell, int | np.integer):
+        return int(cell)
+    if isinstance(cell, str) and re.fullmatch(r"[+-]?[0-9]{1,300}", cell):
+        return int(cell)
+    number = PLAIN.number(cell)
+    if number is None or not np.isfinite(number):
+        return None
+    number = float(f"{number:.15g}")  # pandas may miss the last bit
+    return int(number) if number.is_integer() else number
+
+
+def text_of(cell: Any) -> str:
+    """A cell as a file has it; whole numbers that a missing value beside them turned into floats are whole again."""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def read_table(key: str, path: str | Path) -> pd.DataFrame:
+    """A CSV file as text: UTF-8, separated by commas, with a header, and compressed or not.
+
+    Args:
+        key: of the setting that names the file, for errors.
+        path: of the file; it may be compressed (.gz, .bz2, .xz, or .zip with one file).
+
+    Returns:
+        Every cell as it is written; the names of columns without blanks around them, even if two are alike.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it cannot be read.
+    """
+    import pandas as pd
+
+    setting, file = f"{key}={path}", place(key, path)
+    if not file.is_file():
+        raise FileNotFoundError(f"{setting} is no file; give a CSV file")
+    options: dict[str, Any] = {"header": None, "dtype": str, "keep_default_na": False, "na_values": []}
+    try:
+        with opened(file) as content:
+            frame = pd.read_csv(content, skipinitialspace=True, low_memory=False, **options)
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{setting} is not UTF-8 ({error.reason} at byte {error.start}); convert it (iconv -f latin1 -t utf-8)"
+        ) from None
+    except pd.errors.EmptyDataError:
+        raise ValueError(f"{setting} is empty; give a header and at least 4 rows") from None
+    except (ValueError, OSError, *BROKEN) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{setting} cannot be read: {reason}; every row needs as many values as the header") from None
+    if len(frame) < 2:
+        raise ValueError(f"{setting} has a header and no rows; give at least 4")
+    header = ["" if isinstance(name, float) else name.strip() for name in frame.iloc[0]]
+    return frame.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
+
+
+def table_of(rows: Any) -> pd.DataFrame:
+    """Rows in any of the forms that a release takes, as a table.
+
+    Args:
+        rows: a DataFrame; a dict of columns, or of one record's values; a list of dicts; or the path of a CSV file.
+
+    Raises:
+        FileNotFoundError: if there is no file at the path.
+        ValueError: if it is something else.
+    """
+    import pandas as pd
+
+    if isinstance(rows, str | PathLike):
+        return read_table("rows", Path(rows))
+    if isinstance(rows, pd.DataFrame):
+        return rows.rename(columns=lambda name: str(name).strip())
+    if isinstance(rows, Mapping):
+        rows = _columns(rows)
+    elif not (isinstance(rows, Sequence) and rows and all(isinstance(row, Mapping) for row in rows)):
+        raise ValueError(f"rows are of type {type(rows).__name__}; give {KINDS}")
+    return pd.DataFrame(rows, dtype=object).rename(columns=lambda name: str(name).strip())
+
+
+def column_of(table: pd.DataFrame, name: str) -> pd.Series:
+    """The column of a name.
+
+    Raises:
+        ValueError: if there are two.
+    """
+    column = table[name]
+    if column.ndim > 1:
+        raise ValueError(f"rows have two columns {name}; rename one of them")
+    return column
+
+
+def _columns(rows: Mapping[Any, Any]) -> dict[Any, Any]:
+    lists = {name: list(values) for name, values in rows.items() if _is_list(values)}
+    if not rows or len({len(values) for values in lists.values()}) > 1 or 0 < len(lists) < len(rows):
+        raise ValueError(
+            "rows are a dict of unlike parts; give a list of one length for each column, or one value each"
+        )
+    return lists or {name: [value] for name, value in rows.items()}
+
+
+def _is_list(values: Any) -> bool:
+    return isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
+
+
+def _plain(cell: Any) -> Any:
+    """A cell as text or a number; days as 2020-04-30."""
+    if isinstance(cell, str):
+        return cell.strip()
+    if isinstance(cell, bool | int | float | np.number | np.bool_):
+        return cell
+    text = str(cell)
+    return text.removesuffix(" 00:00:00") if hasattr(cell, "strftime") else text

@@ -1,0 +1,131 @@
+"""Dates of a table as a network's inputs: year, month, weekday, and days since 1970."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from palisade.data.cells import Reading
+
+EPOCH = date(1970, 1, 1).toordinal()
+DAYS_PER_YEAR = 365.2425
+DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+FORMATS = (*DAYS, *(f"{day}{sep}%H:%M{rest}" for day in DAYS for sep in (" ", "T") for rest in ("", ":%S", ":%S.%f")))
+"""Formats that a column of dates may have; the time of day is read and left out."""
+FRAMES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f")
+MONTHS, WEEKDAYS = 12, 7
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dates:
+    """Year and days since 1970, both standardized, and one input for each month and weekday.
+
+    Args:
+        date: the format of a date, one of `FORMATS`.
+        center: days since 1970 that count as 0.
+        scale: days that count as 1.
+        fill: days since 1970 of a missing date; None refuses it.
+    """
+
+    date: str
+    center: float = 0.0
+    scale: float = DAYS_PER_YEAR
+    fill: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.date not in FORMATS:
+            raise ValueError(f"date={self.date} is no format that is read; choose one of {', '.join(DAYS)}")
+        if not (math.isfinite(self.center) and 0 < self.scale < math.inf):
+            raise ValueError(f"center={self.center}, scale={self.scale}: both must be finite and scale above 0")
+        if self.fill is not None and not date.min.toordinal() <= self.fill + EPOCH <= date.max.toordinal():
+            raise ValueError(f"fill={self.fill} is no day of the years 1 to 9999")
+
+    @classmethod
+    def fit(cls, name: str, cells: pd.Series, form: str, missing: str) -> Dates:
+        """Mean and standard deviation of the days."""
+        days = cls(date=form, fill=0.0).days(name, cells.dropna())
+        center = float(np.round(days.mean()))
+        return cls(
+            date=form, center=center, scale=float(days.std()) or 1.0, fill=center if missing == "impute" else None
+        )
+
+    @property
+    def width(self) -> int:
+        """Number of inputs of the column: two numbers, the months and the weekdays."""
+        return 2 + MONTHS + WEEKDAYS
+
+    @property
+    def fills(self) -> bool:
+        """True if a missing value counts as something."""
+        return self.fill is not None
+
+    def encode(self, name: str, cells: pd.Series, reading: Reading) -> Float32[np.ndarray, "records 21"]:
+        """A column's cells: year and days since 1970 in units of the scale, one-hot months, one-hot weekdays.
+
+        Args:
+            name: of the column, for errors.
+            cells: of `Reading.cells`.
+            reading: how numbers are written, which no date asks for.
+
+        Raises:
+            ValueError: if a cell is no date of the format.
+        """
+        days = self.days(name, cells)
+        known = [date.fromordinal(int(day) + EPOCH) for day in days]
+        years = np.array([day.year + 0.5 for day in known], dtype=np.float64)
+        months = np.array([day.month - 1 for day in known], dtype=np.int64)
+        weekdays = np.array([day.weekday() for day in known], dtype=np.int64)
+        middle = 1970 + self.center / DAYS_PER_YEAR
+        numbers = np.stack([(years - middle) * DAYS_PER_YEAR, days - self.center], axis=1) / self.scale
+        parts = [numbers, months[:, None] == np.arange(MONTHS), weekdays[:, None] == np.arange(WEEKDAYS)]
+        return np.concatenate(parts, axis=1).astype(np.float32)
+
+    def days(self, name: str, cells: pd.Series) -> Int64[np.ndarray, " records"]:
+        """Days since 1970.
+
+        Raises:
+            ValueError: if a cell is no date of the format.
+        """
+        import pandas as pd
+
+        places, distinct = pd.factorize(cells.astype(object))
+        known = [day_of(cell, self.date) for cell in distinct]
+        if None in known:
+            row = int((places == known.index(None)).argmax()) + 1
+            odd = distinct[known.index(None)]
+            raise ValueError(f"column {name} has {odd!r} among its dates, in row {row}; write {self.date}")
+        return np.array([*known, round(self.fill or 0.0)], dtype=np.int64)[places]
+
+
+def day_of(cell: Any, form: str) -> int | None:
+    """Days from 1970 to a date in this format, or as frames write their own dates; None if it is none."""
+    return next((day for each in (form, *FRAMES) if (day := _read(cell, each)) is not None), None)
+
+
+def format_of(words: Sequence[str]) -> str | None:
+    """The format that reads all of these words; None if none does.
+
+    Raises:
+        ValueError: if several do, and read other days, as of 03/04/2020.
+    """
+    days = {form: [_read(word, form) for word in words] for form in FORMATS if _read(words[0], form) is not None}
+    able = {form: tuple(read) for form, read in days.items() if None not in read}
+    if len(set(able.values())) > 1:
+        raise ValueError(f"{words[0]} may be a day of two months; write it as 2020-04-30")
+    return next(iter(able), None)
+
+
+def _read(cell: Any, form: str) -> int | None:
+    try:
+        return datetime.strptime(cell, form).toordinal() - EPOCH
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,100 @@
+"""For every release and file: the path, a frame, an audit and the training see the same inputs."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from palisade.data import preprocessing
+from palisade.data.dataset import Dataset, prepare
+from palisade.data.split import Roles
+from palisade.data.table import Table
+from palisade.evaluation.subjects.saved_records import read
+from palisade.targets.release import Release, UnknownWordsWarning
+
+VALUES = {
+    "ages": ["17", "23", "35", "61", "90"],
+    "amounts": ["0.1", "-3.25", "1e3", "+7", "12.50"],
+    "codes": ["001", "002", "010", "040"],
+    "marks": ["1", "2", "3A", "4.50"],
+    "words": ["Private", "Self emp", "None", "other", "B"],
+    "flags": ["True", "False"],
+    "shouts": ["TRUE", "false", "maybe"],
+    "days": ["2020-01-31", "2020-02-29", "1999-12-01"],
+}
+MISSING = ["", "?", "NA", "n/a"]
+BLANKS = ["{}", " {}", "{} ", "  {}"]
+
+
+@st.composite
+def tables(draw: st.DrawFn) -> dict[str, list[str]]:
+    """Columns of some kinds, with blanks and missing values, and labels."""
+    rows = draw(st.integers(20, 40))
+    kinds = draw(st.lists(st.sampled_from(list(VALUES)), min_size=1, max_size=4, unique=True))
+    table = {}
+    for kind in kinds:
+        values = VALUES[kind] + (MISSING if draw(st.booleans()) else [])
+        cell = st.builds(str.format, st.sampled_from(BLANKS), st.sampled_from(values))
+        table[kind] = draw(st.lists(cell, min_size=rows, max_size=rows))
+    return {**table, "y": [("no", "yes")[row % 2] for row in range(rows)]}
+
+
+def release_of(dataset: Dataset) -> Release:
+    """A release with this preprocessing, as it comes back from its card."""
+    torch.manual_seed(0)
+    network = nn.Linear(dataset.shape[0], len(dataset.classes))
+    step = preprocessing.from_json(json.loads(json.dumps(dataset.preprocessing.to_json())))
+    return Release(network, step, {"data": {"classes": list(dataset.classes)}})
+
+
+@given(table=tables(), by_schema=st.booleans())
+@settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
+def test_every_reader_gives_one_encoding(tmp_path: Path, table: dict[str, list[str]], by_schema: bool) -> None:
+    path = tmp_path / "t.csv"
+    header, rows = ",".join(table), (",".join(row) for row in zip(*table.values(), strict=True))
+    path.write_text("\n".join([header, *rows]) + "\n")
+    schema = None
+    if by_schema:
+        known = {kind: _described(kind) for kind in table if kind != "y"}
+        (tmp_path / "schema.json").write_text(json.dumps({"columns": known}))
+        schema = str(tmp_path / "schema.json")
+    source = Table(path=str(path), label="y", missing="impute", schema=schema)
+    try:
+        dataset = prepare(source, Roles(), seed=0)
+    except ValueError as error:
+        assume("has no value to learn from" not in str(error))
+        raise
+    release = release_of(dataset)
+    forms: dict[str, Any] = {
+        "path": path,
+        "text": str(path),
+        "frame": pd.read_csv(path),
+        "frame of text": pd.read_csv(path, dtype=str, keep_default_na=False),
+        "records": pd.read_csv(path).to_dict("records"),
+        "lists": pd.read_csv(path).to_dict("list"),
+        "audit": read("members", str(path), "y").rows,
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UnknownWordsWarning)
+        right = release._logits(np.asarray(dataset.x))
+        for form, given_rows in forms.items():
+            inputs, _ = release.encode(given_rows)
+            np.testing.assert_allclose(inputs, dataset.x, rtol=1e-6, atol=1e-6, err_msg=form)
+            assert release.predict(given_rows) == [release.classes[k] for k in right.argmax(axis=1)], form
+
+
+def _described(kind: str) -> dict[str, Any]:
+    if kind in ("ages", "amounts"):
+        return {"center": 10, "scale": 20, "fill": 3}
+    if kind == "days":
+        return {"date": "%Y-%m-%d", "center": 10_000, "scale": 400, "fill": 12_345}
+    return {"categories": VALUES[kind][:-1], "fill": "None" if kind == "words" else VALUES[kind][0]}
