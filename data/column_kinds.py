@@ -1,32 +1,219 @@
-"""Kinds of columns, read off their cells: numbers, words or dates."""
+"""Kinds of columns, read off their cells: numbers, words or dates; and columns that a model must not be given."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int64
 
 from palisade.data.cells import PLAIN, Reading
-from palisade.data.columns import UnfittedColumns
+from palisade.data.dates import day_of, format_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
 CODE = re.compile(r"0[0-9]+")
 """Whole numbers that are none: a code, such as 007."""
+LETTER_CODE = re.compile(r"[A-Za-z]+[0-9]")
+"""The beginning of a code such as V57, which may stand beside numbers."""
+IDENTIFIER_SHARE = 0.9
+"""Share of distinct words from which a column tells one person from another."""
+IDENTIFIER_NAMES = {"id", "ids", "number", "code", "nr", "nbr"}
+NUMBERS_SHARE, MIN_NUMBERS = 0.8, 10
+"""Share and count of numbers among the distinct words of a column from which it is one of numbers."""
+MIN_WHOLE_NUMBERS = 10
+"""Rows below which whole numbers are consecutive or sorted by chance."""
+MAX_SHOWN = 3
+SYMBOL = re.compile(r"(?P<before>[^\w\s.,+-]|[A-Z]{3})?\s*[+-]?[0-9][0-9.,]*\s*(?P<after>[^\w\s.,+-]|[A-Za-z]{1,4})?")
+GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:([.,])[0-9]{3})+(?:[.,][0-9]+)?")
+COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
-def columns_of(rows: pd.DataFrame, *, missing: Literal["error", "impute"], reading: Reading = PLAIN) -> UnfittedColumns:
-    """Numbers where every cell is one and none is a code such as 007, and words everywhere else.
+@dataclass(frozen=True, kw_only=True)
+class ColumnKinds:
+    """The kind of each column of a table.
 
     Args:
-        rows: cells of `Reading.cells`.
-        missing: as in `UnfittedColumns`.
-        reading: how numbers are written.
+        rows: cells of `Reading.cells`, of private records alone.
+        persons: the person of each row; None: each row is another one's.
+        reading: how the table writes its values.
+        words: columns that are words, whatever they look like.
+        numbers: columns that are numbers, whatever they look like.
+        dates: columns that are dates.
+        dropped: columns that were left out, for the remedy of an error.
     """
-    numeric = tuple(name for name in map(str, rows) if _is_numeric(rows[name].dropna().unique(), reading))
-    categorical = tuple(name for name in map(str, rows) if name not in numeric)
-    return UnfittedColumns(numeric=numeric, categorical=categorical, missing=missing, reading=reading)
+
+    rows: pd.DataFrame
+    persons: Int64[np.ndarray, " records"] | None = None
+    reading: Reading = PLAIN
+    words: Sequence[str] = ()
+    numbers: Sequence[str] = ()
+    dates: Sequence[str] = ()
+    dropped: Sequence[str] = ()
+    _distinct: dict[str, list[Any]] = field(default_factory=dict, init=False, repr=False)
+
+    @cached_property
+    def numeric(self) -> tuple[str, ...]:
+        """Columns of which every cell is a number and none a code such as 007, and those that are called numbers."""
+        left = [name for name in map(str, self.rows) if name not in (*self.words, *self.dates)]
+        return tuple(name for name in left if name in self.numbers or self._is_numeric(name))
+
+    @cached_property
+    def formats(self) -> Mapping[str, str]:
+        """The format of each column of dates.
+
+        Raises:
+            ValueError: if a cell of one is no date.
+        """
+        return {name: self._format(name) for name in self.dates}
+
+    @property
+    def categorical(self) -> tuple[str, ...]:
+        """All other columns."""
+        return tuple(name for name in map(str, self.rows) if name not in (*self.numeric, *self.dates))
+
+    def check(self) -> None:
+        """Raises ValueError for a column of dates, of numbers that are taken for words, or one that names persons."""
+        named: dict[str, str] = {}
+        for name in self.categorical:
+            if name not in self.words and len(self.rows) > 1:
+                self._check_dates(name)
+                self._check_numbers(name)
+                named |= self._naming_words(name)
+        for name in self.numeric:
+            if name not in self.numbers:
+                named |= self._naming_numbers(name)
+        if named:
+            what = "; ".join(f"{name} has {reason}" for name, reason in list(named.items())[:MAX_SHOWN])
+            more = f"; and {len(named) - MAX_SHOWN} more" if len(named) > MAX_SHOWN else ""
+            raise ValueError(
+                f"{setting('drop', self.dropped)}: columns tell one person from another: {what}{more}; leave them out"
+                f" with {setting('drop', [*self.dropped, *named])}, or keep one by data.words or data.numbers"
+            )
+
+    def _words_of(self, name: str) -> list[Any]:
+        if name not in self._distinct:
+            self._distinct[name] = self.rows[name].dropna().unique().tolist()
+        return self._distinct[name]
+
+    def _is_numeric(self, name: str) -> bool:
+        words = self._words_of(name)
+        return all(self.reading.number(word) is not None and not CODE.fullmatch(word) for word in words)
+
+    def _format(self, name: str) -> str:
+        words = self._words_of(name)
+        if not words:
+            raise ValueError(f"{setting('dates', self.dates)}: column {name} has no date; leave it out with data.drop")
+        try:
+            form = format_of(words)
+        except ValueError as error:
+            raise ValueError(f"{setting('dates', self.dates)}: column {name}: {error}") from None
+        if form is None:
+            first = format_of(words[:1]) or ""
+            odd = next((word for word in words if day_of(word, first) is None), words[0])
+            where = f"column {name} has {odd!r} in row {self._rows_of(name, [odd])}, no date like others"
+            raise ValueError(f"{setting('dates', self.dates)}: {where}; write all as 2020-04-30")
+        return form
+
+    def _rows_of(self, name: str, words: Sequence[Any]) -> str:
+        rows = (np.flatnonzero(self.rows[name].isin(words)) + 1).tolist()
+        return ", ".join(map(str, rows[:MAX_SHOWN])) + (", …" if len(rows) > MAX_SHOWN else "")
+
+    def _check_dates(self, name: str) -> None:
+        """Raises ValueError if nearly all words are dates."""
+        words = self._words_of(name)
+        days = [word for word in words if _is_date(word)]
+        if words and len(days) >= IDENTIFIER_SHARE * len(words):
+            reads, drops = setting("dates", [*self.dates, name]), setting("drop", [*self.dropped, name])
+            raise ValueError(
+                f"{setting('dates', self.dates)}: column {name} holds dates such as {days[0]}; read them"
+                f" with {reads}, or leave them out with {drops}"
+            )
+
+    def _check_numbers(self, name: str) -> None:
+        """Raises ValueError if the column is one of numbers but for some cells, or but for how they are written."""
+        words = self._words_of(name)
+        plain = [word for word in words if self.reading.number(word) is not None]
+        odd = [word for word in words if self.reading.number(word) is None]
+        signs = [word for word in odd if SYMBOL.fullmatch(word)]
+        codes = [word for word in odd if LETTER_CODE.match(word)]
+        many = len(plain) + len(signs) >= max(MIN_NUMBERS, NUMBERS_SHARE * len(words))
+        if not many or len(codes) > len(odd) / 2 or any(CODE.fullmatch(word) for word in plain):
+            return
+        shown, marks = signs or odd, [word for word in odd if word not in signs]
+        rows, kept = self._rows_of(name, shown), setting("words", [*self.words, name])
+        raise ValueError(
+            f"column {name} holds numbers but for {len(odd)} of {len(words)} different values, such as {shown[0]!r}, in"
+            f" rows {rows}; set {self._remedy(shown, marks)}, correct them, or keep words with {kept}"
+        )
+
+    def _remedy(self, odd: Sequence[str], marks: Sequence[str]) -> str:
+        """The setting by which odd cells would be read."""
+        reading = self.reading
+        grouped = [match for word in odd if (match := GROUPED.fullmatch(word.strip("$€£% ")))]
+        if any("." in word and "," in word and word.rindex(",") > word.index(".") for word in odd):
+            return f"{setting('decimal', ',')} {setting('thousands', '.')}"
+        if any(COMMA.fullmatch(word) and not GROUPED.fullmatch(word) for word in odd):
+            return setting("decimal", ",")
+        if grouped and all(COMMA.fullmatch(word) is None or GROUPED.fullmatch(word) for word in odd):
+            return setting("thousands", grouped[0].group(1))
+        symbols = {
+            sign for word in odd if (match := SYMBOL.fullmatch(word)) for sign in match.group("before", "after") if sign
+        }
+        if symbols:
+            return setting("symbols", [*reading.symbols, *sorted(symbols)])
+        return setting("missing_words", [*reading.missing_words, *marks[:MAX_SHOWN]])
+
+    def _naming_words(self, name: str) -> dict[str, str]:
+        distinct, units, noun = self._count(name)
+        if units > 1 and distinct > IDENTIFIER_SHARE * units:
+            return {name: f"{distinct:,} different words of {units:,} {noun}"}
+        return {}
+
+    def _naming_numbers(self, name: str) -> dict[str, str]:
+        """Whole numbers, all distinct, that are consecutive, sorted, or called so."""
+        distinct, units, noun = self._count(name)
+        if distinct < units or units < MIN_WHOLE_NUMBERS:
+            return {}
+        values = self.reading.numbers(name, self.rows[name])
+        values = values[~np.isnan(values)]
+        if (values % 1).any():
+            return {}
+        called = IDENTIFIER_NAMES & {part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
+        unique = np.unique(values)
+        steps = np.diff(values[np.sort(np.unique(values, return_index=True)[1])])
+        if np.ptp(unique) + 1 == len(unique):
+            return {name: f"consecutive numbers of {units:,} {noun}"}
+        if (steps > 0).all() or (steps < 0).all():
+            return {name: f"sorted different numbers of {units:,} {noun}"}
+        return {name: f"different numbers of {units:,} {noun}"} if called else {}
+
+    def _count(self, name: str) -> tuple[int, int, str]:
+        """Distinct values and how many could be: one for each row, or each person where persons keep theirs."""
+        cells = self.rows[name].dropna()
+        if self.persons is not None and len(cells):
+            persons = self.persons[~self.rows[name].isna().to_numpy()]
+            own = cells.groupby(persons).nunique()
+            if len(own) < len(cells) and (own == 1).mean() > IDENTIFIER_SHARE:
+                return cells.nunique(), len(own), "persons"
+        return cells.nunique(), len(cells), "rows"
 
 
-def _is_numeric(words: Any, reading: Reading) -> bool:
-    return all(reading.number(word) is not None and not CODE.fullmatch(word) for word in words)
+def setting(key: str, value: str | Sequence[str]) -> str:
+    """A setting as a command line takes it, in quotes where it needs them."""
+    texts = [value] if isinstance(value, str) else value
+    words = [text if re.fullmatch(r"[\w.%/][\w.%/-]*", text) else f"'{text}'" for text in texts]
+    written = f"data.{key}={words[0]}" if isinstance(value, str) else f"data.{key}=[{','.join(words)}]"
+    return f'"{written}"' if "'" in written else written
+
+
+def _is_date(word: Any) -> bool:
+    try:
+        return isinstance(word, str) and format_of([word]) is not None
+    except ValueError:  # of two months
+        return True

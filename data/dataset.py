@@ -118,8 +118,14 @@ def _fit(records: Records, split: Split) -> Preprocessing:
         return records.preprocessing
     table: Any = records.rows
     if len(split.reference):
-        return records.preprocessing.fit(table.iloc[split.reference], "reference")
-    return records.preprocessing.fit(table.iloc[split.pool], "private")
+        return records.preprocessing.fit(
+            table.iloc[split.reference], "reference", _of(records.persons, split.reference)
+        )
+    return records.preprocessing.fit(table.iloc[split.pool], "private", _of(records.persons, split.pool))
+
+
+def _of(persons: Int64[np.ndarray, " records"] | None, chosen: Int64[np.ndarray, " part"]) -> Any:
+    return None if persons is None else persons[chosen]
 
 
 def _inputs(records: Records, preprocessing: Preprocessing, fingerprint: str) -> Shaped[np.ndarray, "records ..."]:

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from jaxtyping import Int64
+from pydantic import Field
 
-from palisade.data.cells import PLAIN, read_table
-from palisade.data.column_kinds import columns_of
-from palisade.data.columns import Columns, UnfittedColumns
+from palisade.data.cells import NONE, PLAIN, Reading, read_table
+from palisade.data.column_kinds import ColumnKinds
+from palisade.data.columns import Categorical, Columns, UnfittedColumns
 from palisade.data.labels import classes_of
 from palisade.data.records import Records, name_of
 from palisade.data.settings import place
 from palisade.data.slices import NO_WORD, Slices, check_columns
-from palisade.fields import CheckedFields
+from palisade.fields import CheckedFields, Count, remedy
 
 if TYPE_CHECKING:
     import pandas as pd
+
+Sign = Annotated[str, Field(min_length=1, max_length=1, pattern=r"[^0-9A-Za-z+\-]"), remedy("choose e.g. ','")]
+Names = Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +42,18 @@ class Table(CheckedFields):
         slices: columns by whose words results are read, of rare ones too; whether a model learns from them is not
             decided here. A column of numbers needs another one beside it that says the band of each.
         name: of the data set; None takes the name of the file.
+        drop: columns that are left out.
+        words: columns that are words, such as codes that look like numbers.
+        numbers: columns that are numbers, though they look like identifiers.
+        dates: columns that are dates: year, month, weekday, and days since 1970.
+        rare: words that fewer persons share become one category, and enter no card.
+        missing_words: words for no value, besides those of pandas and `?`.
+        decimal: the sign before the fraction of a number.
+        thousands: the sign between groups of three digits; None: there is none.
+        symbols: signs beside numbers that are left out, such as $ and %.
 
     Raises:
-        ValueError: if `missing` is unknown, one column is to be both label and person, or slices are no list.
+        ValueError: if a setting is out of range, one column is to be two things, or slices are no list.
     """
 
     path: str | Path
@@ -49,12 +63,33 @@ class Table(CheckedFields):
     schema: str | Path | None = None
     slices: Sequence[str] = ()
     name: str | None = None
+    drop: Names = ()
+    words: Names = ()
+    numbers: Names = ()
+    dates: Names = ()
+    rare: Count = 10
+    missing_words: Names = ()
+    decimal: Sign = "."
+    thousands: Sign | None = None
+    symbols: Names = ()
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_columns(self.slices)
         if self.label == self.person:
             raise ValueError(f"person={self.person}: expected another column than the label; name one, or null")
+        if self.thousands == self.decimal:
+            raise ValueError(f"thousands={self.thousands}: expected another sign than decimal; choose e.g. ','")
+        roles = [self.label, self.person, *self.drop, *self.words, *self.numbers, *self.dates]
+        if twice := [name for name in roles if name is not None and roles.count(name) > 1]:
+            places = "label, person, drop, words, numbers and dates"
+            raise ValueError(
+                f"drop={_written(self.drop)}: expected {twice[0]} in one of {places} alone; remove it from one"
+            )
+        if self.schema is not None and (chosen := [*self.words, *self.numbers, *self.dates]):
+            raise ValueError(
+                f"schema={self.schema}: expected no other description of {chosen[0]}; remove one of the two"
+            )
 
     def load(self) -> Records:
         """Rows as they stand in the file, without label and person.
@@ -63,7 +98,7 @@ class Table(CheckedFields):
             FileNotFoundError: if there is no file at `path` or `schema`.
             ValueError: if a file cannot be read, or a column or value is missing.
         """
-        schema = None if self.schema is None else _read_schema(self.schema)
+        schema = None if self.schema is None else self._read_schema(self.schema)
         frame = self._read()
         if self.slices:
             self._slices(frame)  # what is wrong with them is said before anything is trained
@@ -71,18 +106,19 @@ class Table(CheckedFields):
         for key, name in named.items():
             if missing := frame[name].isna().sum():
                 raise ValueError(f"data.{key}={name} has no value in {missing} rows; remove these rows or fill them")
-        rows = frame.drop(columns=list(named.values()))
+        rows = frame.drop(columns=[*named.values(), *self.drop])
         if schema is not None:
             rows = self._described(rows, schema)
         self._check_missing(rows)
         classes, labels = classes_of(f"data.label={self.label}", frame[self.label])
+        persons = None if self.person is None else frame[self.person].factorize()[0].astype(np.int64)
         return Records(
             name=self.name or name_of(self.path),
             rows=rows,
             labels=labels,
             classes=classes,
-            persons=None if self.person is None else frame[self.person].factorize()[0].astype(np.int64),
-            preprocessing=schema or self._unfitted(rows),
+            persons=persons,
+            preprocessing=schema or self._unfitted(rows, persons),
         )
 
     def read_slices(self) -> Slices:
@@ -104,11 +140,17 @@ class Table(CheckedFields):
             raise ValueError(f"data.path={self.path}: column {header.index('') + 1} has no name; name or remove it")
         if twice := sorted({name for name in header if header.count(name) > 1}):
             raise ValueError(f"data.path={self.path} has two columns {twice[0]}; rename one of them")
-        named = (("label", self.label), ("person", self.person), *(("slices", name) for name in self.slices))
-        for key, name in named:
-            if name is not None and name not in header:
+        lists = {"slices": self.slices, "drop": self.drop, "words": self.words, "numbers": self.numbers}
+        lists |= {"dates": self.dates, "person": () if self.person is None else (self.person,)}
+        for key, name in (("label", self.label), *((key, name) for key, names in lists.items() for name in names)):
+            if name not in header:
                 raise ValueError(f"data.{key}={name} is no column of {self.path}; choose one of {', '.join(header)}")
-        return frame.apply(lambda column: PLAIN.cells(str(column.name), column))
+        return frame.apply(lambda column: self._reading.cells(str(column.name), column))
+
+    @property
+    def _reading(self) -> Reading:
+        lists = {"missing_words": tuple(self.missing_words), "symbols": tuple(self.symbols)}
+        return Reading(decimal=self.decimal, thousands=self.thousands, **lists)
 
     def _described(self, rows: pd.DataFrame, schema: Columns) -> pd.DataFrame:
         if absent := [name for name in schema.columns if name not in rows]:
@@ -122,18 +164,42 @@ class Table(CheckedFields):
             name = missing[missing > 0].index[0]
             raise ValueError(f"column {name} has {missing[name]} missing values; fill them, or set data.missing=impute")
 
-    def _unfitted(self, rows: pd.DataFrame) -> UnfittedColumns:
-        return columns_of(rows, missing=self.missing)
+    def _unfitted(self, rows: pd.DataFrame, persons: Int64[np.ndarray, " records"] | None) -> UnfittedColumns:
+        lists = {"words": self.words, "numbers": self.numbers, "dates": self.dates, "dropped": self.drop}
+        kinds = ColumnKinds(rows=rows, persons=persons, reading=self._reading, **lists)
+        kinds.check()
+        return UnfittedColumns(
+            numeric=kinds.numeric,
+            categorical=kinds.categorical,
+            dates=kinds.formats,
+            missing=self.missing,
+            rare=self.rare,
+            reading=self._reading,
+        )
+
+    def _read_schema(self, name: str | Path) -> Columns:
+        import yaml
+
+        path = place("data.schema", name)
+        if not path.is_file():
+            raise FileNotFoundError(f"data.schema={name} is no file; give a YAML or JSON file")
+        try:
+            text = path.read_text(encoding="utf-8")
+            schema = Columns.from_json(json.loads(text) if path.suffix == ".json" else yaml.safe_load(text))
+            for column, described in schema.columns.items():
+                if (
+                    isinstance(described, Categorical)
+                    and NONE in described.categories
+                    and described.fill not in (None, NONE)
+                ):
+                    raise ValueError(
+                        f"column {column}: fill={described.fill}: pandas takes None for missing; set fill: None"
+                    )
+        except (ValueError, yaml.YAMLError) as error:
+            raise ValueError(f"data.schema={name}: {' '.join(str(error).split())}") from None
+        own = self._reading
+        return schema if own == PLAIN else replace(schema, reading=own)
 
 
-def _read_schema(name: str | Path) -> Columns:
-    import yaml
-
-    path = place("data.schema", name)
-    if not path.is_file():
-        raise FileNotFoundError(f"data.schema={name} is no file; give a YAML or JSON file")
-    try:
-        text = path.read_text(encoding="utf-8")
-        return Columns.from_json(json.loads(text) if path.suffix == ".json" else yaml.safe_load(text))
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"data.schema={name}: {' '.join(str(error).split())}") from None
+def _written(names: Names) -> str:
+    return f"[{','.join(names)}]"

@@ -56,18 +56,21 @@ def release_of(dataset: Dataset) -> Release:
     return Release(network, step, {"data": {"classes": list(dataset.classes)}})
 
 
-@given(table=tables(), by_schema=st.booleans())
+@given(table=tables(), rare=st.sampled_from([1, 4]), by_schema=st.booleans())
 @settings(deadline=None, max_examples=60, suppress_health_check=list(HealthCheck))
-def test_every_reader_gives_one_encoding(tmp_path: Path, table: dict[str, list[str]], by_schema: bool) -> None:
+def test_every_reader_gives_one_encoding(
+    tmp_path: Path, table: dict[str, list[str]], rare: int, by_schema: bool
+) -> None:
     path = tmp_path / "t.csv"
     header, rows = ",".join(table), (",".join(row) for row in zip(*table.values(), strict=True))
     path.write_text("\n".join([header, *rows]) + "\n")
-    schema = None
     if by_schema:
         known = {kind: _described(kind) for kind in table if kind != "y"}
         (tmp_path / "schema.json").write_text(json.dumps({"columns": known}))
-        schema = str(tmp_path / "schema.json")
-    source = Table(path=str(path), label="y", missing="impute", schema=schema)
+    described: dict[str, Any] = {"schema": str(tmp_path / "schema.json")} if by_schema else {"rare": rare}
+    if "days" in table and not by_schema:
+        described["dates"] = ["days"]
+    source = Table(path=str(path), label="y", missing="impute", **described)
     try:
         dataset = prepare(source, Roles(), seed=0)
     except ValueError as error:

@@ -18,7 +18,7 @@ from palisade.data.table import Table
 def people(tmp_path: Path) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"sex": ["f", "m", "f", None] * 15, "code": ["007", "7", "1", "01"] * 15})
-    frame["age"], frame["y"] = rng.permutation(60), ["no", "yes"] * 30
+    frame["age"], frame["y"] = rng.permutation(60) * 1.5, ["no", "yes"] * 30
     frame.to_csv(tmp_path / "people.csv", index=False)
     return {"path": str(tmp_path / "people.csv"), "label": "y", "missing": "impute"}
 

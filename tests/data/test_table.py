@@ -25,7 +25,7 @@ def save(tmp_path, text=TEXT, name="people.csv", **settings):
 
 
 def test_words_persons_and_numbers(tmp_path):
-    dataset = prepare(save(tmp_path, person="patient"), Roles(reference=0.2), seed=0)
+    dataset = prepare(save(tmp_path, person="patient", rare=2), Roles(reference=0.2), seed=0)
     assert dataset.name == "people" and dataset.classes == ("<=50K", ">50K") and dataset.published is None
     assert dataset.y.tolist() == [int(k % 5 > 0) for k in range(90)]
     assert dataset.shape == (4,) and dataset.x.dtype == np.float32  # age, sex: 2, code

@@ -36,7 +36,7 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame["y"] = rng.choice(["1.0", "0.0"], 600)
     frame.to_csv(folder / "all.csv", index=False)
     words = [f"data.path={folder}/all.csv", "data.label=y", "split.pool=300", "trainer.epochs=60", "fleet.models=1"]
-    config = training("data=csv", *words, "network.hidden=[256]")
+    config = training("data=csv", *words, "network.hidden=[256]", "data.rare=1")
     ship(config, [], Secret.from_text("s")).save(folder / "released")
     pool = from_config(config).split.pool
     for name, rows in (("in", frame.loc[pool]), ("out", frame.drop(pool))):

@@ -1,0 +1,221 @@
+"""Columns that a model must not be given, and how each is read instead: names, numbers for words, dates."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from palisade.data.columns import Columns
+from palisade.data.dataset import Dataset, prepare
+from palisade.data.settings import instantiated
+from palisade.data.split import Roles
+from palisade.data.table import Table
+
+CONF = Path(__file__).parents[2] / "conf"
+RNG = np.random.default_rng(0)
+ROWS = 120
+AGES = [f"{age}" for age in RNG.integers(18, 90, ROWS)]
+PRICES = [f"{price:.2f}" for price in RNG.uniform(1, 99, ROWS)]
+LARGE = [f"{value:,}" for value in RNG.integers(900, 99_999, ROWS)]
+
+
+def table(folder: Path, **columns: Any) -> dict[str, str]:
+    """The path of a table with these columns, an age and a label."""
+    columns = {**columns, "amount": [str(k % 50) for k in range(ROWS)], "y": ["no", "yes"] * 60}
+    lines = [",".join(f'"{cell}"' for cell in row) for row in zip(*columns.values(), strict=True)]
+    (folder / "t.csv").write_text("\n".join([",".join(f'"{name}"' for name in columns), *lines]) + "\n")
+    return {"path": str(folder / "t.csv"), "label": "y"}
+
+
+def prepared(folder: Path, settings: dict[str, Any], **columns: Any) -> Dataset:
+    return prepare(Table(**table(folder, **columns), **settings), Roles(), seed=0)
+
+
+def refusal(folder: Path, **columns: Any) -> str:
+    with pytest.raises(ValueError) as error:
+        prepared(folder, {}, **columns)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def proposed(line: str, key: str) -> dict[str, Any]:
+    """The settings of the table after those proposed in an error were given to the command as they are written."""
+    words = [word.strip('"') for word in re.findall(r'"data\.[^"]*"|data\.\w+=(?:\[[^\]]*\]|[^\s,;:]+)', line)]
+    chosen = [word for word in words if word.startswith(f"data.{key}=") and word != f"data.{key}=[]"]
+    assert chosen, line
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        given = compose("train", ["data=csv", "data.path=a", "data.label=b", *chosen])
+    return {word.split("=")[0][5:]: OmegaConf.to_container(given.data)[word.split("=")[0][5:]] for word in chosen}
+
+
+NAMES = [f"person {k % 113}" for k in range(ROWS)]
+IDENTIFIERS = {
+    "names": ("passenger", NAMES),
+    "words with codes": ("ticket", [f"PC {k} A" for k in range(ROWS)]),
+    "padded numbers": ("record", [f"{k:05}" for k in range(ROWS)]),
+    "consecutive": ("row", [str(k + 7) for k in RNG.permutation(ROWS)]),
+    "sorted": ("visit", [str(k) for k in np.sort(RNG.choice(10**6, ROWS, replace=False))]),
+    "named": ("customerID", [str(k) for k in RNG.choice(10**6, ROWS, replace=False)]),
+    "several words in the name": ("patient_nbr", [str(k) for k in RNG.choice(10**9, ROWS, replace=False)]),
+    "blanks in the name": ("full name", NAMES),
+}
+
+
+@pytest.mark.parametrize("kind", IDENTIFIERS)
+def test_identifiers_are_refused_by_name(tmp_path: Path, kind: str) -> None:
+    name, cells = IDENTIFIERS[kind]
+    line = refusal(tmp_path, age=AGES, **{name: cells})
+    settings = proposed(line, "drop")
+    assert settings == {"drop": [name]}
+    dataset = prepared(tmp_path, settings, age=AGES, **{name: cells})
+    assert isinstance(dataset.preprocessing, Columns) and list(dataset.preprocessing.columns) == ["age", "amount"]
+
+
+def test_several_are_named_at_once(tmp_path: Path) -> None:
+    line = refusal(tmp_path, name=NAMES, id=[str(k) for k in range(ROWS)])
+    assert proposed(line, "drop") == {"drop": ["name", "id"]}
+
+
+NO_IDENTIFIERS = {
+    "all distinct, in no order": ("income", [str(k) for k in RNG.choice(10**6, ROWS, replace=False)]),
+    "fractions, all distinct, sorted": ("score_id", [f"{k}.5" for k in range(ROWS)]),
+    "named, but shared": ("zip_code", [str(k) for k in RNG.integers(1000, 1100, ROWS)]),
+    "words that persons share": ("city", [f"city {k % 100}" for k in range(ROWS)]),
+    "constant": ("unit", ["kg"] * ROWS),
+}
+
+
+@pytest.mark.parametrize("kind", NO_IDENTIFIERS)
+def test_other_columns_are_taken(tmp_path: Path, kind: str) -> None:
+    name, cells = NO_IDENTIFIERS[kind]
+    assert name in prepared(tmp_path, {}, **{name: cells}).preprocessing.columns
+
+
+def test_what_names_a_person_who_has_several_rows_is_refused_too(tmp_path: Path) -> None:
+    persons = {"patient": [f"p{k // 4}" for k in range(ROWS)], "name": [f"name {k // 4}" for k in range(ROWS)]}
+    with pytest.raises(ValueError, match=r"name has 30 different words of 30 persons; leave .* data\.drop=\[name\]"):
+        prepared(tmp_path, {"person": "patient"}, **persons)
+
+
+@pytest.mark.parametrize(("key", "width"), [("words", 1), ("numbers", 1)])
+def test_a_column_that_only_looks_like_one_is_kept_on_request(tmp_path: Path, key: str, width: int) -> None:
+    dataset = prepared(tmp_path, {key: ["rank"]}, rank=[str(k) for k in range(ROWS)])
+    assert dataset.preprocessing.columns["rank"].width == width, "as words, all of them are rare"
+
+
+ODD = {
+    "thousands": ("thousands", LARGE, [float(cell.replace(",", "")) for cell in LARGE]),
+    "decimal comma": ("decimal", [cell.replace(".", ",") for cell in PRICES], [float(cell) for cell in PRICES]),
+    "dollars": ("symbols", [f"${cell}" for cell in PRICES], [float(cell) for cell in PRICES]),
+    "per cent": ("symbols", [f"{cell} %" for cell in PRICES], [float(cell) for cell in PRICES]),
+    "one dash": ("missing_words", ["-", *PRICES[1:]], [np.nan, *map(float, PRICES[1:])]),
+    "some unknown": ("missing_words", ["not asked"] * 30 + PRICES[30:], [np.nan] * 30 + [*map(float, PRICES[30:])]),
+}
+
+
+@pytest.mark.parametrize("kind", ODD)
+def test_numbers_taken_for_words_are_refused_with_the_setting_that_reads_them(tmp_path: Path, kind: str) -> None:
+    key, cells, numbers = ODD[kind]
+    line = refusal(tmp_path, price=cells)
+    odd = next(k for k, cell in enumerate(cells) if Table(path="a", label="b")._reading.number(cell) is None)
+    assert line.startswith("column price ") and re.search(rf"rows {odd + 1}\b", line), line
+    dataset = prepared(tmp_path, proposed(line, key) | {"missing": "impute"}, price=cells)
+    column = dataset.preprocessing.columns["price"]
+    assert column.width == 1
+    expected = (np.where(np.isnan(numbers), column.fill, numbers) - column.center) / column.scale
+    np.testing.assert_allclose(dataset.x[:, 0], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(dataset.preprocessing(tmp_path / "t.csv"), dataset.x)
+
+
+def test_both_signs_of_another_language(tmp_path: Path) -> None:
+    cells = [f"{value:,.2f}".translate(str.maketrans(",.", ".,")) for value in np.linspace(1, 90_000, ROWS)]
+    line = refusal(tmp_path, price=cells)
+    settings = proposed(line, "decimal") | proposed(line, "thousands")
+    assert settings == {"decimal": ",", "thousands": "."}
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        [
+            ("250.1", "401", "V57", "E878", "V12", "780", "8", "9", "11", "12", "13", "14", "15")[k % 13]
+            for k in range(ROWS)
+        ],
+        [("0", "1", "2", "3+")[k % 4] for k in range(ROWS)],
+        [("18-39", "40-64", "65+")[k % 3] for k in range(ROWS)],
+        [f"{k % 20:03}" for k in range(ROWS)],
+    ],
+    ids=["diagnoses", "counts", "bands", "codes"],
+)
+def test_codes_and_bands_are_words(tmp_path: Path, cells: list[str]) -> None:
+    dataset = prepared(tmp_path, {"rare": 1}, code=cells)
+    assert dataset.preprocessing.columns["code"].width == len(set(cells))
+
+
+def test_dates_are_refused_or_read(tmp_path: Path) -> None:
+    days = [f"20{20 + k % 3}-0{1 + k % 9}-{1 + k % 28:02}" for k in range(ROWS)]
+    line = refusal(tmp_path, born=days)
+    assert proposed(line, "drop") == {"drop": ["born"]}
+    dataset = prepared(tmp_path, proposed(line, "dates"), born=days)
+    x, column = dataset.x[:, :21], dataset.preprocessing.columns["born"]
+    stamps = np.array(days, dtype="datetime64[D]")
+    np.testing.assert_allclose(x[:, 1] * column.scale + column.center, stamps.astype(int), atol=0.1)
+    assert np.array_equal(x[:, 2:14].argmax(axis=1), stamps.astype("datetime64[M]").astype(int) % 12)
+    assert np.array_equal(x[:, 14:].argmax(axis=1), (stamps.astype(int) + 3) % 7), "1 January 1970 was a Thursday"
+    assert len(np.unique(x[:, 0])) == 3, "years"
+
+
+def test_dates_of_two_months_and_no_dates(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"^data\.dates=\[born\]: column born: 03/04/2020 may be a day of two months"):
+        prepared(tmp_path, {"dates": ["born"]}, born=["03/04/2020"] * ROWS)
+    with pytest.raises(ValueError, match=r"^data\.dates=\[born\]: column born has 'soon' in row 120, no date"):
+        prepared(tmp_path, {"dates": ["born"]}, born=["30/04/2020"] * (ROWS - 1) + ["soon"])
+    assert prepared(tmp_path, {"dates": ["born"]}, born=["30/04/2020", "03/04/2020"] * 60).shape == (22,)
+
+
+def test_words_that_few_persons_share_become_other(tmp_path: Path) -> None:
+    cities = ["Bern"] * 70 + ["Genf"] * 41 + ["Quellstadt"] * 6 + ["Wiesental"] * 3
+    dataset = prepared(tmp_path, {}, city=cities)
+    column = dataset.preprocessing.columns["city"]
+    assert column.categories == ("Bern", "Genf", "other") and "Quellstadt" not in str(dataset.preprocessing.to_json())
+    assert dataset.x[-1, :3].tolist() == [0, 0, 1]
+    assert dataset.preprocessing({"city": ["Rom"], "amount": [0]})[0, :3].tolist() == [0, 0, 1]
+
+
+def test_persons_are_counted_not_their_rows(tmp_path: Path) -> None:
+    city = ["Quellstadt"] * 30 + ["Bern", "Genf"] * 45
+    patient = ["p0"] * 30 + [f"p{k}" for k in range(1, 91)]
+    dataset = prepared(tmp_path, {"person": "patient"}, city=city, patient=patient)
+    assert "Quellstadt" not in dataset.preprocessing.columns["city"].categories
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"drop": ["agee"]}, r"^data\.drop=agee is no column of"),
+        ({"drop": ["y"]}, r"^drop=\[y\]: expected y in one of"),
+        ({"words": ["age"], "numbers": ["age"]}, r"^drop=\[\]: expected age in one of"),
+        ({"drop": "age"}, r"^drop=age: expected a list"),
+        ({"decimal": ",", "thousands": ","}, r"^thousands=,: expected another sign than decimal"),
+        ({"decimal": "5"}, r"^decimal=5: expected"),
+        ({"rare": 0}, r"^rare=0: expected an integer >= 1"),
+        ({"schema": "s.yaml", "words": ["age"]}, r"^schema=s\.yaml: expected no other description of age"),
+    ],
+)
+def test_wrong_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        prepared(tmp_path, settings, age=AGES)
+
+
+def test_settings_of_the_command_are_those_of_the_table() -> None:
+    node = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "csv.yaml"))
+    made = instantiated("data", {**node, "path": "a.csv", "label": "y"}, Table)
+    assert made == Table(
+        path="a.csv", label="y", slices=[], drop=[], words=[], numbers=[], dates=[], missing_words=[], symbols=[]
+    )
