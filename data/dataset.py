@@ -21,7 +21,7 @@ from palisade.data.split import Roles, Split
 
 COUNTS = "how many records and classes there are, and the shape of a record: treated as public"
 WORDS = "the words of the classes: read off the private records; a file that numbers its classes 0, 1, … holds none"
-REFERENCE = "reference records: they come from the same private file as the pool, and are used without noise"
+REFERENCE = "from the same private file as the pool, are used without noise: ε does not protect them"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -37,6 +37,7 @@ class Dataset:
         preprocessing: from raw rows to `x`; it travels with the release.
         fingerprint: of the raw content, for cache keys; never to be published.
         published: the checksum by which public data are known, or None for private data.
+        public_reference: whether the reference records are those of a public file of their own.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Dataset:
     preprocessing: Preprocessing
     fingerprint: str
     published: str | None
+    public_reference: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -63,24 +65,34 @@ class Dataset:
         """
         if self.published is not None:
             return ()
+        preprocessed = self.preprocessing.statistics == "reference"
         numbered = self.classes == tuple(map(str, range(len(self.classes))))
         reasons = (
             COUNTS,
             None if numbered else WORDS,
             self.preprocessing.not_covered,
-            REFERENCE if "reference" in roles else None,
+            self._reference if "reference" in roles or preprocessed else None,
         )
         return tuple(reason for reason in reasons if reason is not None)
+
+    @property
+    def _reference(self) -> str | None:
+        """Sentence on reference records of the private file; None where there are none."""
+        records, persons = self.split.reference, self.split.record_persons
+        if self.public_reference or not len(records):
+            return None
+        whose = "" if persons is None else f" of {len(np.unique(persons[records])):,} persons"
+        return f"{len(records):,} reference records{whose}, {REFERENCE}"
 
 
 def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
     """Loads the records, deals out their roles by the public seed, and fits the preprocessing.
 
-    Statistics come from reference records if there are any, otherwise from the pool; of a private file, the statement
-    names either as not covered by ε (`Dataset.not_covered`).
+    Statistics come from reference records if there are any, otherwise from the pool; the statement names either as not
+    covered by ε (`Dataset.not_covered`), but for reference records of a public file.
     """
     records = source.load()
-    split = roles.draw(len(records.labels), records.persons, seed, records.published_test)
+    split = roles.draw(len(records.labels), records.persons, seed, records.published_test, records.reference)
     preprocessing = _fit(records, split)
     fingerprint = records.fingerprint()
     return Dataset(
@@ -92,6 +104,7 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
         preprocessing=preprocessing,
         fingerprint=fingerprint,
         published=records.published,
+        public_reference=records.reference is not None,
     )
 
 
@@ -117,6 +130,8 @@ def _fit(records: Records, split: Split) -> Preprocessing:
     if not isinstance(records.preprocessing, UnfittedColumns):
         return records.preprocessing
     table: Any = records.rows
+    if records.reference is not None:
+        return records.preprocessing.fit(table.iloc[split.reference], "public")
     if len(split.reference):
         return records.preprocessing.fit(
             table.iloc[split.reference], "reference", _of(records.persons, split.reference)

@@ -46,6 +46,7 @@ class Records:
             a guess about them against their checksum.
         preprocessing: complete, or still to be fitted on records that it may use.
         published_test: indices of the records that the publisher set apart for testing, or None.
+        reference: indices of public records of a file of their own, or None.
 
     Raises:
         ValueError: if the name is no folder name, or a class has fewer than 2 records.
@@ -59,6 +60,7 @@ class Records:
     published: str | None = None
     preprocessing: Preprocessing | UnfittedColumns
     published_test: Int64[np.ndarray, " test"] | None = None
+    reference: Int64[np.ndarray, " reference"] | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w .+-]{0,99}", self.name):

@@ -27,7 +27,7 @@ class Split:
     Args:
         pool: may be trained on; which model trains on which of them is decided by `Membership`.
         validation: a defense may choose epochs or settings by them.
-        reference: public data that a defense may train on.
+        reference: records that a defense may train on without noise, public ones or not.
         population: the attacker's own non-members.
         test: utility only.
         record_persons: the person of every record of the data set, or None if records are the unit of privacy.
@@ -125,6 +125,7 @@ class Roles(CheckedFields):
         persons: Int64[np.ndarray, " records"] | None,
         seed: int,
         published_test: Int64[np.ndarray, " test"] | None = None,
+        reference: Int64[np.ndarray, " reference"] | None = None,
     ) -> Split:
         """Deals the records out by the public `seed`; all records of one person get one role.
 
@@ -133,17 +134,23 @@ class Roles(CheckedFields):
             persons: the person of each record, or None.
             seed: public; it decides nothing that an attacker must not know.
             published_test: the records that the publisher set apart for testing, if it did.
+            reference: the public records of a file of their own, if there is one; all others are dealt out.
 
         Raises:
             ValueError: if the data has too few records, or if a role that was asked for gets none.
         """
-        if self.test != PUBLISHED:
-            return Split(**self._deal(np.arange(records), persons, seed), record_persons=persons)
-        if published_test is None:
-            raise ValueError(f"split.test={PUBLISHED} but the data name no test records; set split.test=null")
-        rest = np.setdiff1d(np.arange(records), published_test)
+        apart: dict[str, np.ndarray] = {}
+        if reference is not None:
+            if self.reference:
+                raise ValueError(f"split.reference={self.reference:g}: expected 0 beside data.reference; remove one")
+            apart["reference"] = reference
+        if self.test == PUBLISHED:
+            if published_test is None:
+                raise ValueError(f"split.test={PUBLISHED} but the data name no test records; set split.test=null")
+            apart["test"] = published_test
+        rest = np.setdiff1d(np.arange(records), np.concatenate([*apart.values(), np.array([], dtype=np.int64)]))
         dealt = self._deal(rest, None if persons is None else persons[rest], seed)
-        return Split(**{**dealt, "test": published_test}, record_persons=persons)
+        return Split(**{**dealt, **apart}, record_persons=persons)
 
     def _deal(
         self, records: Int64[np.ndarray, " records"], persons: Int64[np.ndarray, " records"] | None, seed: int

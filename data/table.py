@@ -51,6 +51,8 @@ class Table(CheckedFields):
         decimal: the sign before the fraction of a number.
         thousands: the sign between groups of three digits; None: there is none.
         symbols: signs beside numbers that are left out, such as $ and %.
+        reference: a CSV file of public records with the same columns, a person column or none; they are the reference
+            records, and means, deviations and categories come from them.
 
     Raises:
         ValueError: if a setting is out of range, one column is to be two things, or slices are no list.
@@ -72,6 +74,7 @@ class Table(CheckedFields):
     decimal: Sign = "."
     thousands: Sign | None = None
     symbols: Names = ()
+    reference: str | Path | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,11 +98,14 @@ class Table(CheckedFields):
         """Rows as they stand in the file, without label and person.
 
         Raises:
-            FileNotFoundError: if there is no file at `path` or `schema`.
+            FileNotFoundError: if there is no file at `path`, `schema` or `reference`.
             ValueError: if a file cannot be read, or a column or value is missing.
         """
         schema = None if self.schema is None else self._read_schema(self.schema)
         frame = self._read()
+        own = len(frame)
+        if self.reference is not None:
+            frame = self._with_public(frame)
         if self.slices:
             self._slices(frame)  # what is wrong with them is said before anything is trained
         named = {key: name for key, name in (("label", self.label), ("person", self.person)) if name is not None}
@@ -118,7 +124,8 @@ class Table(CheckedFields):
             labels=labels,
             classes=classes,
             persons=persons,
-            preprocessing=schema or self._unfitted(rows, persons),
+            preprocessing=schema or self._unfitted(rows.iloc[:own], None if persons is None else persons[:own]),
+            reference=None if self.reference is None else np.arange(own, len(frame)),
         )
 
     def read_slices(self) -> Slices:
@@ -127,7 +134,8 @@ class Table(CheckedFields):
         Raises:
             ValueError: if there is no such column, or it has too many different words.
         """
-        return self._slices(self._read())
+        frame = self._read()
+        return self._slices(frame if self.reference is None else self._with_public(frame))
 
     def _slices(self, frame: pd.DataFrame) -> Slices:
         return Slices(words={name: frame[name].fillna(NO_WORD).to_numpy(dtype=str) for name in self.slices})
@@ -146,6 +154,29 @@ class Table(CheckedFields):
             if name not in header:
                 raise ValueError(f"data.{key}={name} is no column of {self.path}; choose one of {', '.join(header)}")
         return frame.apply(lambda column: self._reading.cells(str(column.name), column))
+
+    def _with_public(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """The private rows, and those of the public file after them.
+
+        Raises:
+            ValueError: if the public file lacks a column, or holds a person of the private one.
+        """
+        import pandas as pd
+
+        assert self.reference is not None
+        setting = f"data.reference={self.reference}"
+        public = read_table("data.reference", self.reference)
+        if place("data.reference", self.reference).samefile(place("data.path", self.path)):
+            raise ValueError(f"{setting}: expected another file than data.path; set split.reference=0.1 instead")
+        for name in frame:
+            if name not in public:
+                if name != self.person and name not in self.drop:
+                    raise ValueError(f"{setting}: expected the columns of data.path, and {name} is none; add it")
+                public[name] = [f"public {row}" for row in range(len(public))]
+        public = public[list(frame)].apply(lambda column: self._reading.cells(str(column.name), column))
+        if self.person is not None and (both := set(public[self.person]) & set(frame[self.person])):
+            raise ValueError(f"{setting}: {len(both)} of its persons are in data.path too; remove their records")
+        return pd.concat([frame, public], ignore_index=True)
 
     @property
     def _reading(self) -> Reading:

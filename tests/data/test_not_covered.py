@@ -17,6 +17,7 @@ from palisade.data.dataset import COUNTS, REFERENCE, WORDS, Dataset, prepare
 from palisade.data.records import Records
 from palisade.data.split import Roles
 from palisade.data.table import Table
+from palisade.defenses.parts.reference import PUBLIC
 
 SCHEMA = {"age": {"center": 40, "scale": 20}, "city": {"categories": ["Bern", "Genf"]}}
 
@@ -60,8 +61,74 @@ def test_categories_and_statistics_are_named_unless_a_schema_says_them(table: Ca
 
 def test_reference_records_that_a_defense_uses_are_named(table: Callable[..., Dataset]) -> None:
     dataset = table(Roles(reference=0.2), schema=True)
-    assert REFERENCE in dataset.not_covered({"reference", "validation"})
-    assert REFERENCE not in dataset.not_covered({"validation"})
+    assert f"18 reference records, {REFERENCE}" in dataset.not_covered({"reference", "validation"})
+    assert not any(REFERENCE in reason for reason in dataset.not_covered({"validation"}))
+
+
+@pytest.mark.parametrize("schema", [False, True])
+def test_reference_records_of_a_public_file_are_covered_by_nothing_to_cover(
+    table: Callable[..., Dataset], tmp_path: Path, schema: bool
+) -> None:
+    alone = table(schema=schema)
+    rows = [f"{50 + k % 9},{('Bern', 'Basel')[k % 2]},{('ill', 'well')[k % 3 > 0]}" for k in range(30)]
+    (tmp_path / "public.csv").write_text("\n".join(["age,city,health", *rows]) + "\n")
+    source = Table(
+        path=str(tmp_path / "people.csv"), label="health", reference=str(tmp_path / "public.csv"),
+        schema=str(tmp_path / "schema.json") if schema else None,
+    )  # fmt: skip
+    dataset = prepare(source, Roles(), seed=0)
+    assert dataset.split.reference.tolist() == list(range(90, 120))
+    np.testing.assert_array_equal(dataset.split.pool, alone.split.pool)
+    assert dataset.not_covered({"reference"}) == (COUNTS, WORDS)
+    if not schema:
+        city = dataset.preprocessing.columns["city"]
+        assert isinstance(city, Categorical) and city.categories == ("Basel", "Bern"), (
+            "rare words of public records stay"
+        )
+        assert dataset.preprocessing.columns["age"].center == pytest.approx(np.mean([50 + k % 9 for k in range(30)]))
+        assert dataset.x[1, 1:].tolist() == [0, 0], "Genf is a word of private records alone"
+        assert list(source.read_slices().words) == []
+
+
+def test_reference_rows_of_the_private_file_are_never_public(table: Callable[..., Dataset]) -> None:
+    dataset = table(Roles(reference=0.2))
+    (own,) = [reason for reason in dataset.not_covered(()) if REFERENCE in reason]
+    assert own.startswith("18 reference records, from the same private file") and "public" not in own
+    assert "treated as public" not in PUBLIC
+
+
+def test_what_cannot_be_a_public_file(table: Callable[..., Dataset], tmp_path: Path) -> None:
+    table()
+    path, public = str(tmp_path / "people.csv"), tmp_path / "public.csv"
+    cases = {
+        "expected the columns of data.path, and city is none": "age,health\n1,ill\n2,well\n",
+        "1 of its persons are in data.path too": "age,city,health\n20,Bern,ill\n200,Bern,well\n",
+    }
+    for message, text in cases.items():
+        public.write_text(text)
+        with pytest.raises(ValueError, match=message) as error:
+            Table(path=path, label="health", person="age", reference=str(public)).load()
+        assert str(error.value).startswith(f"data.reference={public}")
+    with pytest.raises(ValueError, match=r"expected another file than data\.path"):
+        Table(path=path, label="health", reference=path).load()
+    public.write_text("age,city,health\n20,Bern,ill\n21,Bern,well\n")
+    with pytest.raises(ValueError, match=r"^split\.reference=0\.1: expected 0 beside data\.reference"):
+        prepare(Table(path=path, label="health", reference=str(public)), Roles(reference=0.1), seed=0)
+
+
+def test_persons_of_a_public_file_may_be_unnamed(table: Callable[..., Dataset], tmp_path: Path) -> None:
+    table()
+    text = (tmp_path / "people.csv").read_text().splitlines()
+    named = [text[0] + ",id", *(f"{line},p{k // 3}" for k, line in enumerate(text[1:]))]
+    (tmp_path / "named.csv").write_text("\n".join(named) + "\n")
+    (tmp_path / "public.csv").write_text("\n".join(text[:31]) + "\n")
+    source = Table(
+        path=str(tmp_path / "named.csv"), label="health", person="id", slices=["city"],
+        reference=str(tmp_path / "public.csv"),
+    )  # fmt: skip
+    records = source.load()
+    assert records.persons is not None and len(np.unique(records.persons)) == 30 + 30
+    assert len(source.read_slices().words["city"]) == 120
 
 
 def test_arrays_hold_no_words_and_are_counted_all_the_same(tmp_path: Path) -> None:

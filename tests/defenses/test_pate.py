@@ -17,6 +17,7 @@ from palisade.data.loaders import Batch
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd.noise import NoiseSource
 from palisade.defenses.parts.partition import Ensembles
+from palisade.defenses.parts.reference import PUBLIC
 from palisade.defenses.parts.votes import UNANSWERED, NoisyVotes, count_votes
 from palisade.defenses.pate import PATE
 
@@ -136,7 +137,7 @@ def test_statement_says_what_was_voted_on(compose, fitting) -> None:
         "per record (add/remove one record), RDP accountant, 269 noisy votes with σ = 1.5 of 4 teachers, randomness"
         " from the given secret" in claim.sentence()
     )
-    assert "reference records: treated as public" in claim.not_covered
+    assert PUBLIC in claim.not_covered
     assert claim.noise == "ChaCha20 keystream, sums of four Gaussians (secure_rng)"
 
 
