@@ -195,13 +195,15 @@ class ColumnKinds:
 
     def _count(self, name: str) -> tuple[int, int, str]:
         """Distinct values and how many could be: one for each row, or each person where persons keep theirs."""
-        cells = self.rows[name].dropna()
+        cells, distinct = self.rows[name].dropna(), len(self._words_of(name))
         if self.persons is not None and len(cells):
             persons = self.persons[~self.rows[name].isna().to_numpy()]
-            own = cells.groupby(persons).nunique()
-            if len(own) < len(cells) and (own == 1).mean() > IDENTIFIER_SHARE:
-                return cells.nunique(), len(own), "persons"
-        return cells.nunique(), len(cells), "rows"
+            many = int(np.count_nonzero(np.bincount(persons)))
+            if many < len(cells) and distinct > IDENTIFIER_SHARE * many:
+                own = cells.groupby(persons).nunique()
+                if (own == 1).mean() > IDENTIFIER_SHARE:
+                    return distinct, many, "persons"
+        return distinct, len(cells), "rows"
 
 
 def setting(key: str, value: str | Sequence[str]) -> str:

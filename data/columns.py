@@ -139,9 +139,11 @@ class Categorical:
         """
         import pandas as pd
 
-        words = cells.map(text_of, na_action="ignore")
+        places, distinct = pd.factorize(cells.astype(object))
+        texts = pd.Series([*map(text_of, distinct), np.nan], dtype=object)
+        words = pd.Series(texts.to_numpy()[places])
         counts = words.value_counts().sort_index()
-        holders = counts if persons is None else pd.Series(persons, index=words.index).groupby(words).nunique()
+        holders = counts if persons is None else pd.Series(persons).groupby(words).nunique()
         kept = [word for word in counts.index if holders[word] >= rare]
         other = OTHER if len(kept) < len(counts) else None
         categories = [word for word in kept if word != other] + ([] if other is None else [other])
@@ -234,6 +236,10 @@ class _Alike(NamedTuple):
 Column = Numeric | Categorical | Dates
 
 
+class UnknownWordsWarning(UserWarning):
+    """Rows hold words that are no category."""
+
+
 class Encoded(NamedTuple):
     """A table as inputs.
 
@@ -252,7 +258,7 @@ def told_unknown(unknown: Mapping[str, Mapping[str, int]]) -> str | None:
         return None
     columns = [f"{sum(words.values()):,} of {name}, such as {next(iter(words))!r}" for name, words in unknown.items()]
     more = f"; and of {len(columns) - 3} more columns" if len(columns) > 3 else ""
-    return f"words that are no category of the release: {'; '.join(columns[:3])}{more}"
+    return f"words that are no category: {'; '.join(columns[:3])}{more}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -12,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from palisade.data.canaries import Canaries
-from palisade.data.columns import UnfittedColumns
+from palisade.data.columns import Columns, UnfittedColumns, UnknownWordsWarning, told_unknown
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.records import Records, Source
 from palisade.data.scattering import Scattering
@@ -146,6 +147,13 @@ def _of(persons: Int64[np.ndarray, " records"] | None, chosen: Int64[np.ndarray,
 def _inputs(records: Records, preprocessing: Preprocessing, fingerprint: str) -> Shaped[np.ndarray, "records ..."]:
     """Slow features of public records are kept between runs; those of private ones never reach a shared cache."""
     rows: Any = records.rows
+    if isinstance(preprocessing, Columns):
+        inputs, unknown = preprocessing.encode(rows)
+        if preprocessing.not_covered is None and (
+            told := told_unknown(unknown)
+        ):  # rare words of private rows are not told
+            warnings.warn(f"data {records.name}: rows hold {told}", UnknownWordsWarning, stacklevel=2)
+        return inputs
     if isinstance(preprocessing, Scattering) and records.published is not None:
         return preprocessing.kept(rows, fingerprint)
     return preprocessing(rows)

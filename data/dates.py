@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -22,6 +23,8 @@ DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", 
 FORMATS = (*DAYS, *(f"{day}{sep}%H:%M{rest}" for day in DAYS for sep in (" ", "T") for rest in ("", ":%S", ":%S.%f")))
 """Formats that a column of dates may have; the time of day is read and left out."""
 FRAMES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f")
+LIKE = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}")
+"""The beginning of whatever may be a date, which is tried before any format."""
 MONTHS, WEEKDAYS = 12, 7
 
 
@@ -125,7 +128,9 @@ def format_of(words: Sequence[str]) -> str | None:
 
 
 def _read(cell: Any, form: str) -> int | None:
+    if not (isinstance(cell, str) and LIKE.match(cell)):
+        return None
     try:
         return datetime.strptime(cell, form).toordinal() - EPOCH
-    except (ValueError, TypeError):
+    except ValueError:
         return None

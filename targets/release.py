@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palisade.data import preprocessing
-from palisade.data.columns import Columns, told_unknown
+from palisade.data.columns import Columns, UnknownWordsWarning, told_unknown
 from palisade.data.dataset import from_config
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.secret import Secret
@@ -55,10 +55,6 @@ COST_NOTE = (
 
 Unknown = Literal["tell", "error"]
 UNKNOWN = ("tell", "error")
-
-
-class UnknownWordsWarning(UserWarning):
-    """Rows with words that no category of the release has."""
 
 
 class Release:

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from palisade.data.cells import PLAIN, column_of
+from palisade.data.columns import UnknownWordsWarning
 from palisade.data.settings import import_object, place
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
         ValueError: if the release answers about groups only, or its network is unknown.
     """
     from palisade.targets.guards import Aggregate, NoGuard
-    from palisade.targets.release import Release, UnknownWordsWarning
+    from palisade.targets.release import Release
 
     own = network.get("_target_")
     release = Release.load(folder, network=import_object(own, setting=CLASS) if own else None)

@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from palisade.data import preprocessing
+from palisade.data.columns import UnknownWordsWarning
 from palisade.data.dataset import Dataset, prepare
 from palisade.data.split import Roles
 from palisade.data.table import Table
 from palisade.evaluation.subjects.saved_records import read
-from palisade.targets.release import Release, UnknownWordsWarning
+from palisade.targets.release import Release
 
 VALUES = {
     "ages": ["17", "23", "35", "61", "90"],

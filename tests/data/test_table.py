@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from palisade.data.columns import UnknownWordsWarning
 from palisade.data.dataset import prepare
 from palisade.data.split import Roles
 from palisade.data.table import Table
@@ -68,6 +69,20 @@ def test_a_schema_keeps_the_data_out_of_the_preprocessing(tmp_path, suffix):
     assert dataset.preprocessing.statistics == "schema"
     expected = [[(20 + k % 50 - 40) / 20, *np.eye(3)[k % 3]] for k in range(90)]
     np.testing.assert_allclose(dataset.x, expected, atol=1e-6)
+
+
+def test_words_that_a_schema_does_not_list_are_told(tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"columns": {"sex": {"categories": ["female", "man"]}}}))
+    with pytest.warns(UnknownWordsWarning, match=r"^data people: rows hold .*: 45 of sex, such as 'male'$"):
+        prepare(save(tmp_path, schema=str(schema)), Roles(), seed=0)
+
+
+def test_a_schema_does_not_fill_what_pandas_takes_for_missing(tmp_path):
+    schema = tmp_path / "schema.json"
+    schema.write_text(json.dumps({"columns": {"sex": {"categories": ["None", "male"], "fill": "male"}}}))
+    with pytest.raises(ValueError, match=r"^data\.schema=.*: column sex: fill=male: pandas takes None for missing"):
+        save(tmp_path, schema=str(schema)).load()
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from palisade.data.columns import UnknownWordsWarning
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
-from palisade.targets.release import Release, UnknownWordsWarning, ship
+from palisade.targets.release import Release, ship
 
 PLACES = ("United-States", "Mexico", "Holand-Netherlands")
 
@@ -57,7 +58,7 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::palisade.targets.release.UnknownWordsWarning")
+@pytest.mark.filterwarnings("ignore::palisade.data.columns.UnknownWordsWarning")
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_of_a_test_file_is_predicted_alike_and_well(census: Any, form: str) -> None:
     folder, release, labels = census
