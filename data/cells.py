@@ -58,8 +58,8 @@ class Reading:
         """
         import pandas as pd
 
-        if getattr(values.dtype, "kind", "O") in "biuf" and isinstance(values.dtype, np.dtype):
-            return values
+        if isinstance(values.dtype, np.dtype) and values.dtype.kind in "biuf":
+            return values.mask(values.isin(self._missing_numbers)) if self._missing_numbers else values
         try:
             codes, distinct = pd.factorize(values.astype(object))
         except TypeError:
@@ -68,9 +68,9 @@ class Reading:
         plain = np.empty(len(distinct) + 1, dtype=object)  # the last one is that of code −1, no value
         plain[:-1] = [_plain(cell) for cell in distinct]
         plain[-1] = np.nan
-        for place_, cell in enumerate(plain[:-1]):
-            if isinstance(cell, str) and cell in missing:
-                plain[place_] = np.nan
+        for k, cell in enumerate(plain[:-1]):
+            if cell in missing or (self._missing_numbers and key_of(cell) in self._missing_numbers):
+                plain[k] = np.nan
         return pd.Series(plain[codes], index=values.index, name=values.name, dtype=object)
 
     def number(self, cell: Any) -> float | None:
@@ -119,9 +119,18 @@ class Reading:
         """
         try:
             lists = {key: tuple(map(str, content.get(key) or ())) for key in ("missing_words", "symbols")}
-            return cls(decimal=str(content.get("decimal") or "."), thousands=content.get("thousands"), **lists)
+            signs = {"decimal": content.get("decimal") or ".", "thousands": content.get("thousands")}
+            if all(sign is None or (isinstance(sign, str) and len(sign) == 1) for sign in signs.values()):
+                return cls(**signs, **lists)  # type: ignore[arg-type]
         except (AttributeError, TypeError):
-            raise ValueError(f"reading={content}: expected missing_words, decimal, thousands, symbols") from None
+            pass
+        raise ValueError(f"reading={content}: expected missing_words, decimal, thousands, symbols; write it afresh")
+
+    @cached_property
+    def _missing_numbers(self) -> list[Any]:
+        """Numbers that stand for no value, such as -999, whatever they are written like."""
+        keys = [key_of(word) for word in self.missing_words]
+        return [key for key in keys if isinstance(key, int | float)]
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:

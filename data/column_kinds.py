@@ -208,10 +208,16 @@ class ColumnKinds:
 
 def setting(key: str, value: str | Sequence[str]) -> str:
     """A setting as a command line takes it, in quotes where it needs them."""
-    texts = [value] if isinstance(value, str) else value
-    words = [text if re.fullmatch(r"[\w.%/][\w.%/-]*", text) else f"'{text}'" for text in texts]
+    words = [_plain_or_quoted(text) for text in ([value] if isinstance(value, str) else value)]
     written = f"data.{key}={words[0]}" if isinstance(value, str) else f"data.{key}=[{','.join(words)}]"
     return f'"{written}"' if "'" in written else written
+
+
+def _plain_or_quoted(text: str) -> str:
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", text) and text.lower() not in ("null", "true", "false", "nan", "inf"):
+        return text
+    escaped = text.replace("'", "\\'")
+    return f"'{escaped}'"
 
 
 def _is_date(word: Any) -> bool:

@@ -68,7 +68,8 @@ def test_every_reader_gives_one_encoding(
     if by_schema:
         known = {kind: _described(kind) for kind in table if kind != "y"}
         (tmp_path / "schema.json").write_text(json.dumps({"columns": known}))
-    described: dict[str, Any] = {"schema": str(tmp_path / "schema.json")} if by_schema else {"rare": rare}
+    described: dict[str, Any] = {"missing_words": ["90", "B"]}
+    described |= {"schema": str(tmp_path / "schema.json")} if by_schema else {"rare": rare}
     if "days" in table and not by_schema:
         described["dates"] = ["days"]
     source = Table(path=str(path), label="y", missing="impute", **described)

@@ -94,3 +94,17 @@ def test_anything_else_is_refused_in_one_line(rows: Any) -> None:
     with pytest.raises(ValueError, match=r"^rows are .*; give ") as error:
         table_of(rows)
     assert "\n" not in str(error.value)
+
+
+def test_numbers_that_stand_for_no_value_are_missing_in_every_form() -> None:
+    reading = Reading(missing_words=("-999", "unknown"))
+    for values in ([-999, 5], [-999.0, 5], ["-999", "5"], ["-999.0", "5"], ["unknown", 5]):
+        assert pd.isna(reading.cells("x", pd.Series(values))).tolist() == [True, False], values
+
+
+@pytest.mark.parametrize("content", [5, [], {"decimal": 5}, {"thousands": "ab"}, {"symbols": 3}])
+def test_a_reading_is_what_to_json_wrote(content: Any) -> None:
+    reading = Reading(missing_words=("-",), decimal=",", thousands=".", symbols=("$",))
+    assert Reading.from_json(reading.to_json()) == reading and Reading.from_json({}) == PLAIN
+    with pytest.raises(ValueError, match=r"^reading=.*: expected missing_words"):
+        Reading.from_json(content)

@@ -64,6 +64,10 @@ IDENTIFIERS = {
     "named": ("customerID", [str(k) for k in RNG.choice(10**6, ROWS, replace=False)]),
     "several words in the name": ("patient_nbr", [str(k) for k in RNG.choice(10**9, ROWS, replace=False)]),
     "blanks in the name": ("full name", NAMES),
+    "other letters": ("prénom", NAMES),
+    "a number as name": ("0", NAMES),
+    "a reserved name": ("null", NAMES),
+    "a quote": ("person's name", NAMES),
 }
 
 

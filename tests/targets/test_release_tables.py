@@ -140,3 +140,16 @@ def test_training_reads_codes_as_words(census: Any, compose: Callable[..., dict[
     dataset = from_config(compose("data=csv", *words))
     assert dataset.shape[0] == 40 + 2 + 2 + 2, "40 codes, 2 kinds of work, 2 countries, 2 numbers"
     np.testing.assert_array_equal(release.preprocessing(folder / "adult.data"), dataset.x)
+
+
+def test_words_of_few_persons_enter_no_card(tmp_path: Path, compose: Callable[..., dict[str, Any]]) -> None:
+    rng = np.random.default_rng(0)
+    city = np.where(rng.random(300) < 0.02, "Quellstadt", rng.choice(["Bern", "Genf"], 300))
+    frame = pd.DataFrame({"city": city, "dose": rng.normal(size=300), "y": rng.choice(["no", "yes"], 300)})
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    words = [f"data.path={tmp_path}/t.csv", "data.label=y", "trainer.epochs=1", "fleet.models=1"]
+    for rare, there in ((10, False), (1, True)):
+        config = compose("data=csv", *words, f"data.rare={rare}")
+        ship(config, [], Secret.from_text("s")).save(tmp_path / f"released{rare}")
+        card = (tmp_path / f"released{rare}" / "card.json").read_text()
+        assert ("Quellstadt" in card) is there and "Bern" in card
