@@ -93,11 +93,10 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     result = measure_model(subject, method.make_attacks(), method.grant)
     comparison, what = Comparison([result]), f"{subject.name}: {counts}, answers: {result.released}."
     show_results(comparison, [*verdict(result), *notes])
-    _list(write_model(comparison, what, settings["command"], folder, notes))
-    if limit is None:
-        return True
-    lines, passed = gate(comparison, limit)
-    print("", *lines, sep="\n")
+    lines, passed = ([], True) if limit is None else gate(comparison, limit)
+    _list(write_model(comparison, what, settings["command"], folder, notes, [lines] if lines else []))
+    if lines:
+        print("", *lines, sep="\n")
     return passed
 
 
@@ -112,10 +111,9 @@ def _limit(kind: str, settings: Mapping[str, Any]) -> Limit | None:
     Raises:
         ValueError: if a limit is set that this kind of audit has no measurement for.
     """
-    gate = Limit.asked("gate", settings)
-    if Limit.asked("choose", settings) is not None or (gate is not None and kind == "records"):
-        wrong = "gate" if gate is not None else "choose"
-        raise ValueError(f"{wrong}.max_tpr has nothing to judge in audit={kind}; leave it out")
+    choose, gate = (Limit.asked(name, settings) for name in ("choose", "gate"))
+    if (wrong := choose or (gate if kind == "records" else None)) is not None:
+        raise ValueError(f"{wrong.key} has nothing to judge in audit={kind}; leave it out")
     return gate
 
 

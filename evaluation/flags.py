@@ -12,12 +12,13 @@ from palisade.evaluation.format import number, percent
 from palisade.evaluation.guessing import guessing_text
 from palisade.evaluation.labels import setting, title
 from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR, SPREAD, SPREAD_RATIO
-from palisade.evaluation.result import AUC, BLIND, FPR, FPRS, HALF, Result, Row, tpr_at
+from palisade.evaluation.result import AUC, BLIND, BY_CHANCE, FPR, FPRS, HALF, Result, Row, tpr_at
 from palisade.evaluation.utility import ACCURACY
 
 VIOLATED = "CLAIM VIOLATED"
 MASKED = "masked, not protected"
 OTHER_RECORDS = "different records"
+PARTLY_OTHER = "partly different records"
 SHARED_RECORDS = "shared records"
 FEW = 5
 """Expected false positives below which a threshold rests on a handful of records."""
@@ -76,16 +77,30 @@ def refutation(violation: Violation) -> Flag:
 
 
 def other_distribution(result: Result, comparison: Comparison) -> Iterator[Flag]:
-    """Members and non-members of one model differ by themselves."""
-    blind = result.find(AUC, attack=BLIND)
-    if result.sides is not None and blind is not None and blind.low is not None and blind.low > HALF:
-        what = "the records alone" if result.sides.features else "the classes alone"
+    """Members and non-members of one model differ by themselves, which explains all or a part of what attacks find."""
+    if result.sides is None or result.explained == 0:
+        return
+    blind = result.get(AUC, attack=BLIND)
+    what = "the records alone" if result.sides.features else "the classes alone"
+    beginning = (
+        f"A classifier that sees {what} and never asks the model tells members from non-members with an AUC of"
+        f" {number(blind, interval=True)}; ½ is guessing, and random sides give so much with a probability of"
+        f" {result.get(BY_CHANCE, attack=BLIND).value:.2g} at most."
+    )
+    if result.explained == 1:
         yield Flag(
             OTHER_RECORDS,
-            f"A classifier that sees {what} and never asks the model tells members from non-members with an AUC of"
-            f" {number(blind, interval=True)}; ½ is guessing. The two come from different"
+            f"{beginning} The two come from different"
             " distributions, and attacks may only be seeing that: what stands here is no measure of leakage. Take"
             " non-members from the same source and time as the members, drawn at random.",
+        )
+    else:
+        yield Flag(
+            PARTLY_OTHER,
+            f"{beginning} As far as this classifier sees, the difference explains at most"
+            f" {100 * result.explained:.0f} % of what {result.highest.attack} finds beyond guessing, with an AUC of"
+            f" {number(result.highest, interval=True)}. Take non-members from the same source and time as the members,"
+            " drawn at random.",
         )
 
 

@@ -49,7 +49,7 @@ def compare_with_guessing(result: Result, attack: str) -> str:
     if result.excludes_guessing(own):
         text = number(own, interval=True)
         return f" Over all records it does better than guessing: its AUC is {text}; guessing has 0.5."
-    highest = max((result.get(AUC, attack=name) for name in result.attacks), key=lambda row: row.value or 0.0)
+    highest = result.highest
     if result.excludes_guessing(highest):
         text = number(highest, interval=True)
         return f" Of the {len(result.attacks)} attacks, {highest.attack} has the highest AUC: {text}."

@@ -1,12 +1,9 @@
-"""Limits on leakage: which run keeps one best, and the gate of a pipeline that all runs must pass."""
+"""Limits on leakage, and the gate of a pipeline that all runs must pass."""
 
 from __future__ import annotations
 
-import math
-import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,11 +13,10 @@ from scipy.stats import beta, t
 from palisade.data.settings import validated
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import below_half
-from palisade.evaluation.format import percent
+from palisade.evaluation.format import number, percent
 from palisade.evaluation.guessing import guessing_text
 from palisade.evaluation.labels import title
-from palisade.evaluation.result import FPR, FPRS, TIED, Result, Row, tied_at, tpr_at
-from palisade.targets.guards.registry import registered
+from palisade.evaluation.result import AUC, FPRS, HALF, Result, Row, tpr_at
 
 KEPT, UNDECIDED, EXCEEDED = "kept", "not decided", "EXCEEDED"
 FEWEST = 4
@@ -30,11 +26,8 @@ ENOUGH = 16
 RARE = 0.25
 """The share of models of a kind that a fleet should not miss."""
 ALPHA = 0.05
-CANARIES = "only its canaries were attacked, and no release may hold any"
-SELECTED = (
-    "It was chosen by the very numbers that it is shown with, which flatters it: train its setting again with another"
-    " seed=… and attack that run before relying on them."
-)
+NOTHING_MEASURED = "every attack was skipped, so nothing was measured"
+WITHOUT_SHADOWS = " as far as an audit without shadows can tell"
 
 
 class LimitVerdict(NamedTuple):
@@ -51,15 +44,17 @@ class LimitVerdict(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Limit:
-    """The largest share of members that attacks may find.
+    """The most that attacks may find, and that accuracy may be lower on records that a model was not trained on.
 
-    It is compared with the upper end of the 95 % interval: a run keeps it where its measurement excludes more, not
+    Each is compared with the upper end of the 95 % interval: a run keeps it where its measurement excludes more, not
     where its value happens to lie below.
 
     Args:
         name: of the settings, for errors.
-        max_tpr: the limit, above `fpr` (an attack that guesses finds `fpr`) and at most 1.
+        max_tpr: share of members that may be found, above `fpr` (an attack that guesses finds `fpr`) and at most 1.
         fpr: the share of non-members that are accused, 0.01 or 0.001; None: 0.01.
+        max_auc: the largest AUC, above ½, which guessing has, and at most 1.
+        max_gap: accuracy on members less that on others, at most, above 0 and at most 1.
 
     Raises:
         ValueError: if no run could keep it, or every run would, or it is not measured at this FPR.
@@ -72,18 +67,31 @@ class Limit:
     name: str
     max_tpr: float | None = None
     fpr: float | None = None
+    max_auc: float | None = None
+    max_gap: float | None = None
 
     def __post_init__(self) -> None:
         if self.at not in FPRS:
             measured = " or ".join(f"{fpr:g}" for fpr in FPRS)
             raise ValueError(f"{self.name}.fpr={self.fpr} is not measured; choose {measured}")
-        if self.max_tpr is None:
+        if self.max_tpr is None and self.fpr is not None:
             raise ValueError(f"{self.name}.fpr={self.fpr} limits nothing; add {self.name}.max_tpr=<share of members>")
-        is_number = isinstance(self.max_tpr, int | float) and not isinstance(self.max_tpr, bool)
-        if not (is_number and self.at < self.max_tpr <= 1):
+        if not any(self._limits):
+            raise ValueError(f"{self.name} limits nothing; add {self.name}.max_tpr=<share of members>")
+        if self.max_tpr is not None and not _between(self.max_tpr, self.at):
             raise ValueError(
                 f"{self.name}.max_tpr={self.max_tpr} is no share above {self.name}.fpr={self.at}, which guessing finds,"
                 " and at most 1; choose such as 0.05 for 5 % of members"
+            )
+        if self.max_auc is not None and not _between(self.max_auc, HALF):
+            raise ValueError(
+                f"{self.name}.max_auc={self.max_auc} is no AUC above 0.5, which guessing has, and at most 1; choose"
+                " such as 0.6"
+            )
+        if self.max_gap is not None and not _between(self.max_gap, 0.0):
+            raise ValueError(
+                f"{self.name}.max_gap={self.max_gap} is no difference of two accuracies above 0 and at most 1; choose"
+                " such as 0.05 for 5 points"
             )
 
     @classmethod
@@ -93,6 +101,15 @@ class Limit:
         if not isinstance(given, Mapping):
             raise ValueError(f"{name}={given} is no group of settings; give {name}.max_tpr=<share of members>")
         return None if all(value is None for value in given.values()) else validated(cls, name, {**given, "name": name})
+
+    @property
+    def _limits(self) -> tuple[bool, bool, bool]:
+        return self.max_tpr is not None, self.max_auc is not None, self.max_gap is not None
+
+    @property
+    def key(self) -> str:
+        """The first setting that limits something, such as `gate.max_tpr`."""
+        return f"{self.name}.{('max_tpr', 'max_auc', 'max_gap')[self._limits.index(True)]}"
 
     @property
     def at(self) -> float:
@@ -105,7 +122,14 @@ class Limit:
         return self.max_tpr or 1.0
 
     def __str__(self) -> str:
-        return f"at most {100 * self.most:g} % of members found at {100 * self.at:g} % FPR"
+        parts = []
+        if self.max_tpr is not None:
+            parts.append(f"at most {100 * self.most:g} % of members found at {100 * self.at:g} % FPR")
+        if self.max_auc is not None:
+            parts.append(f"an AUC of at most {self.max_auc:g}")
+        if self.max_gap is not None:
+            parts.append(f"accuracy at most {100 * self.max_gap:g} points lower on others than on members")
+        return ", ".join(parts)
 
     def highest(self, result: Result) -> Row | None:
         """The TPR of the attack with the largest upper limit; None unless all are resolved at this FPR.
@@ -114,20 +138,27 @@ class Limit:
         An attack on a sample of the records, or on few of the models, counts only where there is no other: the sample
         may be an easy one.
         """
-        rows = self._rows(result)
-        return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
+        return _largest(self._rows(result))
 
     def _rows(self, result: Result) -> list[Row]:
         attacks = result.on_all
         if result.sides is not None:  # the interval of one model's tie spans every FPR that the threshold jumps over
-            attacks = [attack for attack in attacks if not _ties(result, attack)] or attacks
+            attacks = [attack for attack in attacks if not result.ties(attack, self.at)] or attacks
         return [widened(result.get(tpr_at(self.at), attack=attack), result) for attack in attacks]
 
     def measured(self, result: Result) -> str:
-        """The TPR that is compared with the limit, and what guessing finds where that is not excluded."""
-        row = self.highest(result)
-        luck = "" if row is None or result.excludes_guessing(row) else f"; guessing finds {guessing_text(result, row)}"
-        return tpr_text(row) + luck
+        """What is compared with the limit, and what guessing finds where that is not excluded."""
+        parts = []
+        if self.max_tpr is not None:
+            row = self.highest(result)
+            unclear = row is not None and not result.excludes_guessing(row)
+            luck = f"; guessing finds {guessing_text(result, row)}" if row is not None and unclear else ""
+            parts.append(tpr_text(row) + luck)
+        if self.max_auc is not None:
+            parts.append(_auc_text(_highest_auc(result)))
+        if self.max_gap is not None:
+            parts.append(_gap_text(result.gap))
+        return "; ".join(parts)
 
     def verdict(self, result: Result, comparison: Comparison) -> LimitVerdict:
         """The verdict on a run, with the reason if it is not known to keep the limit.
@@ -138,8 +169,18 @@ class Limit:
         """
         if result.run in comparison.refuted:
             return LimitVerdict(EXCEEDED, "its claim is refuted")
+        if result.explained == 1:
+            return LimitVerdict(
+                EXCEEDED, "members and non-members differ by themselves, so that nothing here measures leakage"
+            )
+        judges = (self._verdict_on_tpr, self._verdict_on_auc, self._verdict_on_gap)
+        verdicts = [judge(result, comparison) for judge, asked in zip(judges, self._limits, strict=True) if asked]
+        word = max((each.word for each in verdicts), key=(KEPT, UNDECIDED, EXCEEDED).index)
+        return LimitVerdict(word, "; ".join(each.why for each in verdicts if each.why is not None) or None)
+
+    def _verdict_on_tpr(self, result: Result, comparison: Comparison) -> LimitVerdict:
         if not result.attacks:
-            return LimitVerdict(EXCEEDED, "every attack was skipped, so nothing was measured")
+            return LimitVerdict(EXCEEDED, NOTHING_MEASURED)
         row = self.highest(result)
         if row is None:
             return LimitVerdict(
@@ -155,18 +196,28 @@ class Limit:
             )
         if (leaky := self._leaky(result)) is not None:
             return LimitVerdict(EXCEEDED, leaky)
-        about_one = result.sides is not None  # then nothing is said about other models
-        if result.models < FEWEST and self.most < 1 and not about_one:
-            known = (row.low or 0.0) > self.most
-            few = f"{tpr_text(row)}, but models={result.models} do not tell how much models differ; train at least"
-            return LimitVerdict(EXCEEDED if known else UNDECIDED, f"{few} {FEWEST}, better fleet.models={ENOUGH}")
-        if upper(row) > self.most:
-            may = f"{tpr_text(row)} may be more"
-            if about_one or result.models >= ENOUGH or (row.low or 0.0) > self.most:
-                return LimitVerdict(EXCEEDED, may)
-            return LimitVerdict(UNDECIDED, f"{may}; more models tell, fleet.models={ENOUGH}")
-        understated = _understated(result, row, comparison)
-        return LimitVerdict(KEPT) if understated is None else LimitVerdict(EXCEEDED, understated)
+        if (tied := _tied_beyond(result, self.at)) is not None:
+            auc = number(result.get(AUC, attack=tied), interval=True)
+            return LimitVerdict(
+                EXCEEDED,
+                f"the scores of {tied} only tie at {100 * self.at:g} % FPR, so that nobody can say what it finds there;"
+                f" its AUC is {auc}",
+            )
+        return _compared(row, self.most, tpr_text(row), result) or _if_understated(result, row, comparison, self.at)
+
+    def _verdict_on_auc(self, result: Result, comparison: Comparison) -> LimitVerdict:
+        if not result.attacks:
+            return LimitVerdict(EXCEEDED, NOTHING_MEASURED)
+        row, most = _highest_auc(result), self.max_auc or 1.0
+        if row is None:
+            return LimitVerdict(EXCEEDED, "the AUC has no interval")
+        return _compared(row, most, _auc_text(row), result) or _if_understated(result, row, comparison, None)
+
+    def _verdict_on_gap(self, result: Result, comparison: Comparison) -> LimitVerdict:
+        row, most = result.gap, self.max_gap or 1.0
+        if row is None or row.high is None:
+            return LimitVerdict(EXCEEDED, "accuracy was not measured on members and on others")
+        return _compared(row, most, _gap_text(row), result) or LimitVerdict(KEPT)
 
     def _leaky(self, result: Result) -> str | None:
         """That one model alone leaks more than the limit, beyond what its records explain: a mean would hide it."""
@@ -181,8 +232,59 @@ class Limit:
 def refuse_limits(settings: Mapping[str, Any], what: str) -> None:
     """Raises ValueError if a limit was asked for where no runs are judged, rather than pass it over."""
     for name in ("choose", "gate"):
-        if Limit.asked(name, settings) is not None:
-            raise ValueError(f"{name}.max_tpr judges runs, not {what}; call evaluate.py without {what} for it")
+        if (limit := Limit.asked(name, settings)) is not None:
+            raise ValueError(f"{limit.key} judges runs, not {what}; call evaluate.py without {what} for it")
+
+
+def _between(value: Any, above: float) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and above < value <= 1
+
+
+def _compared(row: Row, most: float, text: str, result: Result) -> LimitVerdict | None:
+    """The verdict on a measurement that is not known to keep a limit; None if it is."""
+    about_one = result.sides is not None  # then nothing is said about other models
+    known = (row.low or 0.0) > most
+    if result.models < FEWEST and most < 1 and not about_one:
+        few = f"{text}, but models={result.models} do not tell how much models differ; train at least"
+        return LimitVerdict(EXCEEDED if known else UNDECIDED, f"{few} {FEWEST}, better fleet.models={ENOUGH}")
+    if upper(row) <= most:
+        return None
+    if about_one or result.models >= ENOUGH or known:
+        return LimitVerdict(EXCEEDED, f"{text} may be more")
+    return LimitVerdict(UNDECIDED, f"{text} may be more; more models tell, fleet.models={ENOUGH}")
+
+
+def _largest(rows: Sequence[Row]) -> Row | None:
+    """The row with the largest upper limit; None unless all have one."""
+    return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
+
+
+def _highest_auc(result: Result) -> Row | None:
+    """The AUC of the attack with the largest upper limit; None unless all have one."""
+    return _largest([widened(result.get(AUC, attack=attack), result) for attack in result.on_all])
+
+
+def _tied_beyond(result: Result, fpr: float) -> str | None:
+    """An attack that ranks members clearly better than guessing and than every attack whose scores do not tie at this
+    FPR; None if there is none.
+
+    What such an attack finds there is not known: a threshold jumps over the FPR.
+    """
+    aucs = {attack: result.get(AUC, attack=attack) for attack in result.on_all}
+    untied = [max(upper(row), HALF) for attack, row in aucs.items() if not result.ties(attack, fpr)]
+    tied = [attack for attack in aucs if result.ties(attack, fpr)]
+    best = max(tied, key=lambda attack: aucs[attack].value or 0.0, default=None)
+    return None if best is None or (aucs[best].low or 0.0) <= max(untied, default=HALF) else best
+
+
+def _auc_text(row: Row | None) -> str:
+    return "nothing measured" if row is None else f"AUC {number(row, interval=True)} by {row.attack}"
+
+
+def _gap_text(row: Row | None) -> str:
+    if row is None:
+        return "accuracy gap not measured"
+    return f"accuracy {number(row, factor=100, digits=1, unit=' points', interval=True)} lower on others"
 
 
 def upper(row: Row) -> float:
@@ -197,9 +299,15 @@ def tpr_text(row: Row | None) -> str:
     return f"{percent(row, interval=True)} by {row.attack}"
 
 
-def _understated(result: Result, row: Row, comparison: Comparison) -> str | None:
-    """The reason why the measured TPR is below what leaks; None if there is none."""
-    if _ties(result, row.attack):
+def _if_understated(result: Result, row: Row, comparison: Comparison, fpr: float | None) -> LimitVerdict:
+    """The verdict on a TPR at an FPR, or an AUC, that lies below the limit: kept unless more leaks than it says."""
+    why = _understated(result, row, comparison, fpr)
+    return LimitVerdict(KEPT) if why is None else LimitVerdict(EXCEEDED, why)
+
+
+def _understated(result: Result, row: Row, comparison: Comparison, fpr: float | None) -> str | None:
+    """The reason why the measured number is below what leaks; None if there is none."""
+    if fpr is not None and result.ties(row.attack, fpr):
         return f"the scores of {row.attack} tie, so that its TPR is that of a smaller FPR"
     if len(below_half(result)) == len(result.attacks):
         swapped = "" if result.sides is None else "; are the two files swapped?"
@@ -211,13 +319,11 @@ def _understated(result: Result, row: Row, comparison: Comparison) -> str | None
     return None
 
 
-def _ties(result: Result, attack: str) -> bool:
-    """True if many non-members tie at the threshold of an attack at 1 % FPR."""
-    return result.value(tied_at(FPR), 0.0, attack=attack) > TIED
-
-
 def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
     """A line for each result, and whether all of them keep the limit.
+
+    An audit of one model is judged by attacks without shadow models, which usually find less than those with them; its
+    line says so.
 
     Unmeasured leakage does not pass: an FPR that takes more records, attacks that were all skipped, a claim that
     is refuted, and scores behind which the models still leak. Nor does what too few models leave undecided.
@@ -230,70 +336,9 @@ def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
             if result.models < ENOUGH and result.sides is None:
                 why += f"; {unseen(result.models)}"
         whose = f"{title(result)} ({result.run}): " if result.sides is None else ""
-        lines.append(f"{word}: {whose}{why}")
         passed &= word == KEPT
+        lines.append(f"{word}{WITHOUT_SHADOWS if word == KEPT and result.sides is not None else ''}: {whose}{why}")
     return lines, passed
-
-
-def recommend(comparison: Comparison, limit: Limit) -> tuple[list[str], Result | None]:
-    """Lines that name the run of best utility that keeps the limit, if any does, and say why others do not.
-
-    Returns:
-        The lines, and the run; None if none keeps the limit. The lines then name the one that comes nearest.
-
-    Raises:
-        ValueError: if the utility can be measured on none of the runs.
-    """
-    results = comparison.results
-    if all(math.isinf(result.worth) for result in results):
-        name = results[0].utility.name
-        raise ValueError(f"utility={name} cannot be measured on any of these runs; choose another, such as accuracy")
-    objections = {result.run: _objection(result, comparison, limit) for result in results}
-    fit = [result for result in results if objections[result.run] is None]
-    best = max(fit, key=lambda result: result.worth, default=None)
-    lines = [f"choose: {limit}", *(_told(best, limit) if best is not None else _nearest(results, objections, limit))]
-    lines += [f"not {title(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])]
-    return lines, best
-
-
-def ship_command(result: Result) -> str:
-    """The command that trains the release of a run, behind the guard that it was measured with."""
-    words = [f"ship={result.folder}"]
-    if result.guard != "none":
-        guard = registered(Path(result.folder), result.run.partition("+")[2])
-        words += [f"guard={guard.name}", *(f"guard.{key}={value}" for key, value in asdict(guard).items())]
-    return shlex.join(["python", "train.py", *words])
-
-
-def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | None:
-    if result.has_canaries:
-        return CANARIES
-    if math.isinf(result.worth):
-        return f"its {result.utility.words} cannot be measured"
-    return limit.verdict(result, comparison).why
-
-
-def _told(best: Result, limit: Limit) -> Iterator[str]:
-    utility = best.utility.text(best.find(best.utility.metric), interval=True)
-    yield f"{title(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
-    yield SELECTED
-    if best.models < ENOUGH:
-        yield f"{unseen(best.models)}: train fleet.models={ENOUGH} before relying on it"
-    yield f"to ship it: {ship_command(best)}"
-
-
-def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit: Limit) -> Iterator[str]:
-    """That no run keeps the limit, and which of those that exceed it does so least."""
-    exceeding = [
-        (result, row)
-        for result in results
-        if not result.has_canaries and (row := limit.highest(result)) is not None and upper(row) > limit.most
-    ]
-    told = ""
-    if exceeding:
-        result, row = min(exceeding, key=lambda pair: upper(pair[1]))
-        told = f"; {title(result)} comes nearest, with {tpr_text(row)}"
-    yield f"none of {len(results)} runs keeps it{told}"
 
 
 def of_models(result: Result, row: Row) -> list[Row]:

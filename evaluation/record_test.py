@@ -13,9 +13,10 @@ from scipy.stats import false_discovery_control, mannwhitneyu, rankdata
 
 from palisade.attacks import Attack, View
 from palisade.evaluation.flags import Flag
-from palisade.evaluation.format import number
-from palisade.evaluation.measuring.one_model import blind_scores, has_several, measures, units
-from palisade.evaluation.result import AUC
+from palisade.evaluation.format import number, percent
+from palisade.evaluation.measuring.blind import blind_test
+from palisade.evaluation.measuring.one_model import accuracies, has_several, measures, units
+from palisade.evaluation.result import CORRECT, DIFFERENT, NONMEMBERS, Row
 from palisade.evaluation.statistics.intervals import upper_limit
 from palisade.evaluation.subjects.answers import order_of
 from palisade.evaluation.subjects.one_model import lacking
@@ -183,6 +184,7 @@ class AskedRecords:
         all_together: the test of all records.
         used: how many of the records were used, altogether.
         alpha: up to which p-values name a record.
+        accuracy: of the model on the records in question, and on the non-members.
         flags: why not to believe it.
     """
 
@@ -195,6 +197,7 @@ class AskedRecords:
     all_together: FileTest
     used: UsedShare
     alpha: float
+    accuracy: tuple[Row, Row]
     flags: tuple[Flag, ...]
 
     @property
@@ -219,6 +222,8 @@ class AskedRecords:
             f" {100 * self.alpha:g} % are expected to be wrong); {strict:,} withstand the stricter correction (Holm:"
             f" with {100 * (1 - self.alpha):g} % confidence, not one of them is wrong).",
             self._how_much(),
+            f"The model is right about {percent(self.accuracy[0], interval=True)} of the records in question, and about"
+            f" {percent(self.accuracy[1], interval=True)} of the non-members.",
         ]
 
     def _how_much(self) -> str:
@@ -268,6 +273,7 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
     if np.isnan(scores).any():
         raise ValueError(f"threat.audit={attack.name} scores only some of the records; choose another attack")
     p = p_values(scores[as_in_file], scores[others])
+    right = [row for row in accuracies(view, {"records": asked, NONMEMBERS: others}) if row.metric == CORRECT]
     return AskedRecords(
         attack=attack.name,
         needs=attack.threat.describe(),
@@ -278,6 +284,7 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         all_together=of_all(scores[asked], scores[others]),
         used=used_share(scores[asked], scores[others], scores[~asked & ~others] if known else None, alpha=alpha),
         alpha=alpha,
+        accuracy=(right[0], right[1]),
         flags=tuple(_flags(view, asked, alpha)),
     )
 
@@ -289,16 +296,16 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
     if min(units(view.persons, asked), units(view.persons, ~view.membership[0])) >= LEAST:
         features = None if view.features is None else view.features[compared]
         persons = None if view.persons is None else view.persons[compared]
-        scores = blind_scores(features, view.labels[compared], asked[compared], persons)
-        blind, *_ = measures(scores, asked[compared], persons)
-        assert blind.metric == AUC
-        if blind.low is not None and blind.low > 0.5:
+        tested = blind_test(features, view.labels[compared], asked[compared], persons)
+        blind = tested.widened(next(iter(measures(tested.scores, asked[compared], persons))))
+        if tested.p <= DIFFERENT:
             told.append(
                 Flag(
                     "different records",
                     "A classifier that never asks the model tells the records in question from the non-members, with an"
-                    f" AUC of {number(blind, interval=True)}; ½ is guessing. The p-values do not"
-                    " hold then: take non-members from the same source and time.",
+                    f" AUC of {number(blind, interval=True)}; ½ is guessing, and random sides give so much with a"
+                    f" probability of {tested.p:.2g} at most. The p-values do not hold then: take non-members from the"
+                    " same source and time.",
                 )
             )
     if view.features is None:

@@ -33,6 +33,18 @@ TIED = 0.05
 """Share of non-members that may stand at the threshold itself."""
 BLIND = "blind_baseline"
 """Stands where an attack's name does; it never asks the model."""
+BY_CHANCE = "p_value"
+"""The name of a metric: the probability of so large an AUC of the blind baseline where sides are random."""
+DIFFERENT = 0.05
+"""Up to this probability members and non-members differ by themselves."""
+CORRECT, MEMBERS, NONMEMBERS = "accuracy", "members", "nonmembers"
+"""The name of a metric, of one model: its accuracy, in the group of records that it was trained on, or others."""
+TRAIN = "train_accuracy"
+"""The name of a metric, of a fleet: each model's accuracy on its own members."""
+GAP = "accuracy_gap"
+"""The name of a metric: accuracy on members less that on others."""
+LARGEST_CLASS = "largest_class"
+"""The name of a metric: the share of the largest class, which is the accuracy of always naming it."""
 TARGETS = "targets"
 """The name of a metric: how many models an attack on a sample of them had as targets; missing where it had all."""
 LEAST_TARGETS = 4
@@ -255,10 +267,14 @@ class Result:
         """The metric of the strongest attack; None if every attack was skipped."""
         return self.get(metric, attack=self.strongest) if self.attacks else None
 
+    def ties(self, attack: str, fpr: float = FPR) -> bool:
+        """True if many non-members tie at the threshold of an attack: its TPR at this FPR is that of a smaller one."""
+        return self.value(tied_at(fpr), 0.0, attack=attack) > TIED
+
     @cached_property
     def is_tied(self) -> bool:
         """True if the TPR at 1 % FPR is that of a much smaller one, as of attacks on labels alone."""
-        return self.tied_share > TIED
+        return bool(self.attacks) and self.ties(self.strongest)
 
     @cached_property
     def tied_share(self) -> float:
@@ -294,6 +310,25 @@ class Result:
             return HALF
         return self.value(chance_at(fpr_of(row)), fpr_of(row), attack=row.attack, group=row.group)
 
+    @cached_property
+    def explained(self) -> float:
+        """The share, at most, of what the attack with the highest AUC finds beyond guessing that a difference between
+        the records explains: 1 where the blind baseline is not clearly below it, 0 where no difference shows."""
+        blind = self.find(AUC, attack=BLIND)
+        if blind is None or blind.high is None or self.value(BY_CHANCE, 1.0, attack=BLIND) > DIFFERENT:
+            return 0.0
+        low = self.highest.low if self.attacks else None
+        return 1.0 if low is None or low <= blind.high else (blind.high - HALF) / (low - HALF)
+
+    @cached_property
+    def highest(self) -> Row:
+        """The highest AUC of the attacks.
+
+        Raises:
+            ValueError: if all attacks were skipped.
+        """
+        return max((self.get(AUC, attack=attack) for attack in self.attacks), key=lambda row: row.value or 0.0)
+
     @property
     def is_undefended(self) -> bool:
         """True if neither a defense nor a guard protects the models."""
@@ -303,6 +338,32 @@ class Result:
     def has_canaries(self) -> bool:
         """True if only canaries were scored, rather than all records that a model may be trained on."""
         return self.canary != "none"
+
+    @property
+    def accuracies(self) -> tuple[Row | None, Row | None]:
+        """Accuracy on records that models were trained on, and on others."""
+        if self.sides is not None:
+            return self.find(CORRECT, group=MEMBERS), self.find(CORRECT, group=NONMEMBERS)
+        return self.find(TRAIN), self.find(ACCURACY.metric)
+
+    @property
+    def gap(self) -> Row | None:
+        """Accuracy on members less that on others; None where one of them was not measured.
+
+        Its interval combines both by the square of their distances from the values (MOVER: Newcombe 1998, "Interval
+        Estimation for the Difference Between Independent Proportions", method 10).
+        """
+        inside, outside = self.accuracies
+        if inside is None or outside is None or inside.value is None or outside.value is None:
+            return None
+        gap = inside.value - outside.value
+        ends = (inside.low, inside.high, outside.low, outside.high)
+        if any(end is None for end in ends):
+            return Row(metric=GAP, value=gap)
+        low_in, high_in, low_out, high_out = (end or 0.0 for end in ends)
+        below = math.hypot(inside.value - low_in, high_out - outside.value)
+        above = math.hypot(high_in - inside.value, outside.value - low_out)
+        return Row(metric=GAP, value=gap, low=gap - below, high=gap + above)
 
     @property
     def worth(self) -> float:

@@ -16,7 +16,20 @@ from palisade.evaluation.guessing import guessing_range
 from palisade.evaluation.labels import brief, line_name, setting, title
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.plan import Reach
-from palisade.evaluation.result import AUC, BLIND, FPRS, Result, Row, tpr_at
+from palisade.evaluation.result import (
+    AUC,
+    BLIND,
+    BY_CHANCE,
+    DIFFERENT,
+    FPR,
+    FPRS,
+    LARGEST_CLASS,
+    MEMBERS,
+    NONMEMBERS,
+    Result,
+    Row,
+    tpr_at,
+)
 from palisade.evaluation.terminal import console_for, empty_table, show
 from palisade.evaluation.utility import CALIBRATION, Utility
 from palisade.targets.config import SHARE
@@ -27,6 +40,8 @@ UNRECORDED = (
 )
 IF_LEAKED = "if the weights leak"
 """Notice on attacks that hold the weights where a guard keeps these back."""
+TIES = "only ties"
+"""Stands for a TPR at an FPR that the threshold jumps over, since many records share one score."""
 RATES = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in FPRS))
 WORDS = ("defense", "attack", "flags")
 """Headings of columns that hold no numbers: cells of these, and no others, may take several lines."""
@@ -89,6 +104,8 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
     console, results = console_for(file), comparison.results
     alone = results[0].sides is not None
     show(console, drawn(attacks_on_model(results[0])) if alone else _table_of_runs(comparison), *sentences)
+    if right := accuracy_text(results):
+        console.print(Text.assemble(("accuracy: ", "dim"), right))
     if guessed := guessing_range(results):
         console.print(Text.assemble(("guessing: ", "dim"), guessed))
     for violation in comparison.refuted.values():
@@ -102,6 +119,20 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
     for attacks, reason, titles in skips(results):
         where = "" if len(titles) == len(results) else f" ({len(titles)} of {len(results)} runs)"
         console.print(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
+
+
+def accuracy_text(results: Sequence[Result]) -> str:
+    """Accuracy of one model on members and on others; of runs what it is to be compared with, the largest class; empty
+    where that was not measured."""
+    (first, *_), largest = results, [results[0].find(LARGEST_CLASS, group=group) for group in (MEMBERS, NONMEMBERS)]
+    if first.sides is None:
+        share = first.find(LARGEST_CLASS)
+        return "" if share is None else f"the largest class has {percent(share)} of the test records"
+    inside, outside = (percent(row, interval=True) for row in first.accuracies)
+    return (
+        f"{inside} on members, {outside} on non-members; the largest class has {percent(largest[0])} and"
+        f" {percent(largest[1])} of them"
+    )
 
 
 def drawn(content: TextTable, lines: int = 20) -> Table:
@@ -138,7 +169,9 @@ def attacks_on_model(result: Result) -> TextTable:
     assert sides is not None
     lines = [(attack, result.needs[attack]["text"], *rates(result, attack)) for attack in result.attacks]
     blind = "records and true label" if sides.features else "true label"
-    lines.append(("blind baseline", f"{blind}, never the model", *rates(result, BLIND)))
+    p = result.value(BY_CHANCE, 1.0, attack=BLIND)
+    shows = "sides differ" if p <= DIFFERENT else "no difference shows"
+    lines.append(("blind baseline", f"{blind}, never the model; {shows} (p = {p:.2g})", *rates(result, BLIND)))
     headings = RATES
     if sides.shadow_records:
         learned = [result.find(AT_SHADOWS, attack=attack) for attack in (*result.attacks, BLIND)]
@@ -147,9 +180,15 @@ def attacks_on_model(result: Result) -> TextTable:
     return TextTable(("attack", "needs", *headings), headings, lines)
 
 
+def tpr_cell(result: Result, attack: str, fpr: float, group: str = "all", *, interval: bool = True) -> str:
+    """The TPR of an attack, or that its scores only tie there: the number would be that of a much smaller FPR."""
+    row = result.get(tpr_at(fpr), attack=attack, group=group)
+    return TIES if row.value is not None and result.ties(attack, fpr) else percent(row, interval=interval)
+
+
 def rates(result: Result, attack: str, group: str = "all") -> tuple[str, ...]:
     """AUC and TPRs of an attack with their intervals, by `RATES`."""
-    tprs = (percent(result.get(tpr_at(fpr), attack=attack, group=group), interval=True) for fpr in FPRS)
+    tprs = (tpr_cell(result, attack, fpr, group) for fpr in FPRS)
     return (number(result.get(AUC, attack=attack, group=group), interval=True), *tprs)
 
 
@@ -186,7 +225,9 @@ def lines(comparison: Comparison) -> list[Line]:
 
 def cells(result: Result, flagged: str) -> tuple[str, ...]:
     """One run's values by `headings`."""
-    coarse, fine = (result.strongest_row(tpr_at(fpr)) for fpr in FPRS)
+    coarse, fine = (
+        tpr_cell(result, result.strongest, fpr, interval=fpr == FPR) if result.attacks else NOTHING for fpr in FPRS
+    )
     auc = result.strongest_row(AUC)
     return (
         brief(result),
@@ -196,8 +237,8 @@ def cells(result: Result, flagged: str) -> tuple[str, ...]:
         percent(result.find(CALIBRATION)),
         attack_text(result, result.strongest) if result.attacks else "all skipped",
         number(auc),
-        percent(coarse, interval=True),
-        percent(fine),
+        coarse,
+        fine,
         flagged,
     )
 

@@ -144,7 +144,8 @@ def leakage(
     if not targets.all():
         yield Row(metric=TARGETS, value=float(targets.sum()), **named)
     yield Row(metric=UNSCORED, value=float(whole.dropped.mean() / scores.shape[1]), **named)
-    yield Row(metric=tied_at(FPRS[0]), value=tied_share(scores, seen.membership), **named)
+    for fpr in FPRS:
+        yield Row(metric=tied_at(fpr), value=tied_share(scores, seen.membership, fpr), **named)
     accuracy = accuracy_at_shadow_threshold(scores, seen, bootstrap)
     at_shadows = numbers(accuracy) | ({"low": None, "high": None} if few else {})
     yield Row(metric=AT_SHADOWS, **at_shadows, **named)
@@ -160,10 +161,12 @@ def leakage(
             )
 
 
-def tied_share(scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]) -> float:
-    """Share of non-members that tie with the first score beyond 1 % FPR, in the worst model: a threshold jumps over."""
+def tied_share(
+    scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"], fpr: float
+) -> float:
+    """Share of non-members that tie with the first score beyond an FPR, in the worst model: a threshold jumps over."""
     rocs = _rocs(scores, membership)
-    return max(float(np.diff(roc.fpr)[np.searchsorted(roc.fpr[1:], FPRS[0], side="right") :][:1].sum()) for roc in rocs)
+    return max(float(np.diff(roc.fpr)[np.searchsorted(roc.fpr[1:], fpr, side="right") :][:1].sum()) for roc in rocs)
 
 
 def accuracy_at_shadow_threshold(

@@ -31,7 +31,7 @@ from palisade.evaluation.measuring.leakage import (
 )
 from palisade.evaluation.measuring.scores import score_all
 from palisade.evaluation.method import Method
-from palisade.evaluation.result import Result, Row
+from palisade.evaluation.result import LARGEST_CLASS, TRAIN, Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import answers, predictions, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
@@ -43,7 +43,6 @@ from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 
-TRAIN = "train_accuracy"
 METRICS = (*(utility.metric for utility in UTILITIES.values()), CALIBRATION)
 BOUNDED = {utility.metric for utility in UTILITIES.values() if utility.higher_is_better}
 """Metrics that cannot exceed 1, as resampled contributions may by a little."""
@@ -65,6 +64,9 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
     for group, inside in groups(data, split.test, slices):
         for metric, values in contributions(given[:, inside], labels[inside], level):
             yield row(metric, values, alone, group=group)
+    if len(labels):
+        largest = np.unique(labels, return_counts=True)[1].max() / len(labels)
+        yield Row(metric=LARGEST_CLASS, value=float(largest))
     members = np.where(run.membership(), predictions(run, "pool") == data.y[split.pool], np.nan)
     yield row(TRAIN, members, alone if len(split.canaries) else bootstrap)
     yield from rows_of_models(TRAIN, members)

@@ -8,13 +8,28 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
-from scipy.stats import rankdata
+from jaxtyping import Bool, Float, Int
 
 from palisade.attacks import Attack, View
+from palisade.evaluation.measuring.blind import blind_test
 from palisade.evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
 from palisade.evaluation.measuring.scores import score_all
-from palisade.evaluation.result import AUC, BLIND, FPRS, UNSCORED, Result, Row, tied_at, tnr_at, tpr_at
+from palisade.evaluation.result import (
+    AUC,
+    BLIND,
+    BY_CHANCE,
+    CORRECT,
+    FPRS,
+    LARGEST_CLASS,
+    MEMBERS,
+    NONMEMBERS,
+    UNSCORED,
+    Result,
+    Row,
+    tied_at,
+    tnr_at,
+    tpr_at,
+)
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
@@ -31,66 +46,11 @@ from palisade.evaluation.statistics.roc import Metric, Roc
 from palisade.evaluation.subjects.one_model import ModelSubject
 from palisade.evaluation.subjects.shadow_files import accuracy_of, margins
 
-MOST = 10_000
-"""Records that it is fitted on; more cost time and change little."""
-COMPONENTS = 64
-FOLDS = 5
 LEAST_OF_CLASS = 20
 """Members and non-members of a class that is looked at alone."""
 REPLICATES = 1000
 """Of the bootstrap over persons."""
 Scores = Float[np.ndarray, "records"]
-
-
-def blind_scores(
-    features: Shaped[np.ndarray, "records ..."] | None,
-    labels: Int[np.ndarray, "records"],
-    members: Bool[np.ndarray, "records"],
-    persons: Int[np.ndarray, "records"] | None = None,
-) -> Float[np.ndarray, "records"]:
-    """Scores of a classifier that sees the records and not one answer, each by a fit without that record.
-
-    Where a person has several records, the fit lacks all of them: one's others would give away its side.
-
-    Only records of one distribution can be told apart by nothing but the model. Where this classifier succeeds, members
-    and non-members differ by themselves, and every attack may only be seeing that difference (Das, Zhang & Tramèr 2024,
-    "Blind Baselines Beat Membership Inference Attacks for Foundation Models").
-
-    Args:
-        features: the records; None: only their classes are compared.
-        labels: the true classes.
-        members: which records the model was trained on.
-        persons: whose record each one is, at least 5 persons a side, each on one side; None: each another person's.
-
-    Returns:
-        Higher = more likely a member; NaN for what exceeds 10,000 records, drawn at random.
-    """
-    from sklearn.decomposition import PCA  # slow to import; flags of measured runs need none of it
-    from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.model_selection import StratifiedKFold
-
-    drawn = np.random.default_rng(0).permutation(len(labels))[:MOST]
-    seen = np.equal.outer(labels[drawn], np.unique(labels)).astype(np.float64)
-    if features is not None:
-        flat = features[drawn].reshape(len(drawn), -1).astype(np.float64)
-        if flat.shape[1] > COMPONENTS:
-            flat = PCA(min(COMPONENTS, len(flat)), random_state=0).fit_transform(flat)
-        seen = np.hstack([flat, seen])
-    leaf = min(20, max(2, len(drawn) // 20))
-    trees = HistGradientBoostingClassifier(
-        max_iter=50, max_leaf_nodes=15, min_samples_leaf=leaf, early_stopping=False, random_state=0
-    )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    scores = np.full(len(labels), np.nan)
-    unit = np.arange(len(drawn)) if persons is None else persons[drawn]
-    _, first, person = np.unique(unit, return_index=True, return_inverse=True)
-    for _, left_out in folds.split(first, members[drawn][first]):
-        apart = np.isin(person, left_out)
-        fitted_on, scored = np.flatnonzero(~apart), np.flatnonzero(apart)
-        told = trees.fit(seen[fitted_on], members[drawn][fitted_on]).decision_function(seen[scored])
-        # Ranks: a fold that holds more members leaves fewer to fit on, and would score below the others as a whole.
-        scores[drawn[scored]] = rankdata(told) / len(scored)
-    return scores
 
 
 def measure_model(subject: ModelSubject, attacks: Sequence[Attack], grant: Grant) -> Result:
@@ -105,7 +65,7 @@ def measure_model(subject: ModelSubject, attacks: Sequence[Attack], grant: Grant
     seen, shadow = subject.view(grant), subject.shadow_view(grant)
     members, persons = seen.membership[0], seen.persons
     attacked = score_all(subject, attacks, seen, models=1)
-    rows, roc = [*_accuracy(seen)], {}
+    rows, roc = [*accuracies(seen, {MEMBERS: members, NONMEMBERS: ~members})], {}
     for attack, (scores,) in attacked.scores.items():
         named = {"attack": attack.name, "access": attack.threat.access}
         rows += measures(scores, members, persons, **named)
@@ -115,9 +75,10 @@ def measure_model(subject: ModelSubject, attacks: Sequence[Attack], grant: Grant
             estimate = accuracy_of(margin, members, persons if has_several(persons) else None, REPLICATES)
             counted = {"members": int(members.sum()), "nonmembers": int((~members).sum())}
             rows.append(_row(AT_SHADOWS, estimate, **named, **counted))
-    blind = blind_scores(seen.features, seen.labels, members, persons)
-    rows += measures(blind, members, persons, attack=BLIND)
-    roc[BLIND] = _roc(blind, members)
+    blind = blind_test(seen.features, seen.labels, members, persons)
+    rows += [blind.widened(row) for row in measures(blind.scores, members, persons, attack=BLIND)]
+    rows.append(Row(metric=BY_CHANCE, value=blind.p, attack=BLIND))
+    roc[BLIND] = _roc(blind.scores, members)
     result = subject.result(rows=rows, roc=roc, needs=attacked.needs, skipped=attacked.skipped, released=seen.outputs)
     own = {attack.name: scores for attack, (scores,) in attacked.scores.items()}
     return replace(result, rows=[*rows, *_by_class(result, own, seen)])
@@ -139,7 +100,8 @@ def _by_class(result: Result, scores: Mapping[str, Scores], seen: View) -> Itera
 def _doubts(scores: Scores, members: Bool[np.ndarray, "records"], **named: Any) -> Iterator[Row]:
     """Shares of records without a score, and of non-members that tie at the threshold: why not to believe a TPR."""
     yield Row(metric=UNSCORED, value=float(np.isnan(scores).mean()), **named)
-    yield Row(metric=tied_at(FPRS[0]), value=tied_share(scores[None], members[None]), **named)
+    for fpr in FPRS:
+        yield Row(metric=tied_at(fpr), value=tied_share(scores[None], members[None], fpr), **named)
 
 
 def _roc(scores: Scores, members: Bool[np.ndarray, "records"]) -> tuple[list[float], list[float]]:
@@ -206,10 +168,23 @@ def _over_persons(
     return fleet_metrics(scores[None], members[None], metrics, resampled).estimates
 
 
-def _accuracy(view: View) -> Iterator[Row]:
-    """Accuracy of the model on members and on others: the gap is what the weakest attack sees."""
-    right, members, several = view.correct[0, :, 0], view.membership[0], has_several(view.persons)
-    for group, side in (("members", members), ("nonmembers", ~members)):
-        correct, trials = int(right[side].sum()), int(side.sum())
-        low, high = (np.nan, np.nan) if several else clopper_pearson_interval(correct, trials)
-        yield _row("accuracy", Estimate(correct / trials, low, high), group=group)
+def accuracies(view: View, sides: Mapping[str, Bool[np.ndarray, "records"]]) -> Iterator[Row]:
+    """Accuracy of one model on several groups of records, such as members and others, and the share of their largest
+    class: the gap is what the weakest attack sees.
+
+    Where persons have several records, as many count as would be independent if a person's were all right or all wrong
+    together (Kish 1965): fewer are never believed than there are.
+    """
+    right = view.correct[0, :, 0]
+    for group, side in sides.items():
+        share, count = float(right[side].mean()), int(side.sum())
+        trials = count if view.persons is None else _independent(view.persons[side])
+        interval = clopper_pearson_interval(share * trials, trials)
+        yield _row(CORRECT, Estimate(share, *interval), group=group)
+        largest = np.unique(view.labels[side], return_counts=True)[1].max() / count
+        yield Row(metric=LARGEST_CLASS, value=float(largest), group=group)
+
+
+def _independent(persons: Int[np.ndarray, "records"]) -> float:
+    sizes = np.unique(persons, return_counts=True)[1]
+    return float(sizes.sum() ** 2 / (sizes**2).sum())

@@ -15,13 +15,13 @@ from matplotlib.figure import Figure
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.curves import roc_of_model
 from palisade.evaluation.figures.style import svg
-from palisade.evaluation.flags import MASKED, OTHER_RECORDS, SHARED_RECORDS, flags, other_distribution
+from palisade.evaluation.flags import MASKED, OTHER_RECORDS, SHARED_RECORDS, flags
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.guessing import compare_with_guessing
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.report.page import render, write_files
 from palisade.evaluation.report.scope import INTERNAL, NOTES
-from palisade.evaluation.result import AUC, FPRS, Result, tpr_at
+from palisade.evaluation.result import AUC, FPRS, LARGEST_CLASS, MEMBERS, NONMEMBERS, Result, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.table import RATES, TextTable, attacks_on_model, rates
 from palisade.targets import versions
@@ -54,7 +54,10 @@ class PageTable:
     content: TextTable
 
 
-def write_model(comparison: Comparison, what: str, command: str, folder: Path, notes: Sequence[str] = ()) -> list[Path]:
+def write_model(
+    comparison: Comparison, what: str, command: str, folder: Path, notes: Sequence[str] = (),
+    decided: Sequence[Sequence[str]] = (),
+) -> list[Path]:  # fmt: skip
     """Writes the page of one model and its numbers, each file whole or not at all.
 
     Args:
@@ -63,6 +66,7 @@ def write_model(comparison: Comparison, what: str, command: str, folder: Path, n
         command: what was called.
         folder: where to; made if it is missing.
         notes: sentences that follow the verdict.
+        decided: lines of the gate, if it was asked for.
     """
     (result,) = comparison.results
     sides = result.sides
@@ -70,7 +74,8 @@ def write_model(comparison: Comparison, what: str, command: str, folder: Path, n
     rows = [{name: getattr(row, name) for name in COLUMNS} for row in result.rows]
     words = {
         "title": "Audit of a trained model", "scope": INTERNAL, "what": what, "verdict": [*verdict(result), *notes],
-        "meaning": list(meaning(result)), "flags": [asdict(flag) for flag in flags(result, comparison)],
+        "decided": [list(lines) for lines in decided], "meaning": list(meaning(result)),
+        "flags": [asdict(flag) for flag in flags(result, comparison)],
         "skipped": dict(result.skipped),
     }  # fmt: skip
     measured = {
@@ -179,13 +184,18 @@ def tables(result: Result) -> list[PageTable]:
     told = [PageTable(heading="Every attack", caption=caption, content=attacks_on_model(result))]
     if result.attacks:
         told += _of_strongest(result)
-    sides = [(side, percent(result.get("accuracy", group=side), interval=True)) for side in ("members", "nonmembers")]
-    lines = [(side.replace("non", "non-"), value) for side, value in sides]
+    sides = zip(("members", "non-members"), (MEMBERS, NONMEMBERS), result.accuracies, strict=True)
+    lines = [
+        (words, percent(row, interval=True), percent(result.find(LARGEST_CLASS, group=group)))
+        for words, group, row in sides
+    ]
+    columns = ("records", "accuracy", "share of the largest class")
     told.append(
         PageTable(
             heading="Accuracy",
-            caption="The gap is what anybody sees who asks for predicted labels alone.",
-            content=TextTable(("records", "accuracy"), ("accuracy",), lines),
+            caption="The gap is what anybody sees who asks for predicted labels alone. Always naming the largest class"
+            " has its share as accuracy.",
+            content=TextTable(columns, columns[1:], lines),
         )
     )
     return told
@@ -235,8 +245,13 @@ def verdict(result: Result) -> list[str]:
     sentences = [told, *by_shadow(result)]
     if sides.over_persons:
         sentences.append("Brackets: 95 % intervals over persons, whose records are drawn together.")
-    if any(other_distribution(result, Comparison([result]))):
+    if result.explained == 1:
         sentences.insert(0, "Members and non-members differ by themselves, so what follows is no measure of leakage.")
+    elif result.explained > 0:
+        sentences.append(
+            "Members and non-members differ by themselves; that explains at most"
+            f" {100 * result.explained:.0f} % of what the best attack finds beyond guessing."
+        )
     return sentences
 
 

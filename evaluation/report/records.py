@@ -47,7 +47,7 @@ def write_records(asked: AskedRecords, what: str, command: str, folder: Path, no
     rows = _rows(asked)
     words = {
         "title": "Were these records used?", "scope": INTERNAL, "what": what,
-        "verdict": [*asked.sentences(), *notes], "meaning": list(MEANING),
+        "verdict": [*asked.sentences(), *notes], "decided": [], "meaning": list(MEANING),
         "flags": [asdict(flag) for flag in asked.flags], "skipped": {},
     }  # fmt: skip
     measured = {
@@ -57,6 +57,9 @@ def write_records(asked: AskedRecords, what: str, command: str, folder: Path, no
         "alpha": asked.alpha,
         "all_together": asked.all_together._asdict(),
         "used_share": asked.used._asdict(),
+        "accuracy": [
+            {name: getattr(row, name) for name in ("group", "value", "low", "high")} for row in asked.accuracy
+        ],
         "named": {
             "benjamini_hochberg": int((asked.benjamini_hochberg <= asked.alpha).sum()),
             "holm": int((asked.holm <= asked.alpha).sum()),

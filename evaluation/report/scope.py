@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from palisade.evaluation.comparison import ordered
-from palisade.evaluation.result import FPRS, UNSCORED, Result, Row, chance_at, null_at
+from palisade.evaluation.result import FPRS, TRAIN, UNSCORED, Result, Row, chance_at, null_at
 from palisade.targets.run import PLACES
 
 INTERNAL, PUBLIC = "internal", "public"
@@ -31,7 +31,7 @@ NOT_COVERED = (
     " slices were read off them"
 )
 """A further restriction of the claims in a public report on private data."""
-WITHHELD = ("train_accuracy",)
+WITHHELD = (TRAIN,)
 """Metrics that are about members alone."""
 COUNTING = tuple(name(fpr) for fpr in FPRS for name in (chance_at, null_at))
 """Metrics that follow from the number of non-members, which is not told of a group of private data."""

@@ -14,7 +14,7 @@ from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.report.scope import INTERNAL
 from palisade.evaluation.result import AUC, FPR, FPRS, Result, Row, chance_at, most_powerful, tpr_at
-from palisade.evaluation.table import attack_text
+from palisade.evaluation.table import attack_text, tpr_cell
 from palisade.evaluation.utility import CALIBRATION
 
 MOST_SHOWN = 10
@@ -236,10 +236,10 @@ def attack_tables(comparison: Comparison) -> tuple[Lines, Lines]:
 def _numbers(result: Result) -> list[tuple[str, ...]]:
     told = []
     for attack in result.attacks:
-        auc, *tprs = (result.get(metric, attack=attack) for metric in (AUC, *map(tpr_at, FPRS)))
+        auc = result.get(AUC, attack=attack)
         interval = number(auc, interval=True)
         scored = NOTHING if auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}"
-        rates = [percent(tpr, interval=True) for tpr in tprs]
+        rates = [tpr_cell(result, attack, fpr) for fpr in FPRS]
         told.append((attack_text(result, attack), *_needs(result, attack), interval, *rates, scored))
     return told
 

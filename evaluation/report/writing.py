@@ -111,6 +111,7 @@ def summary(
     scope: str = INTERNAL,
     releases: Mapping[str, str] | None = None,
     accusations: FalseAccusations | None = None,
+    decided: Sequence[Sequence[str]] = (),
 ) -> dict[str, Any]:
     """Content of report.json and report.html, in the same order.
 
@@ -121,6 +122,8 @@ def summary(
         scope: `internal` or `public`.
         releases: of results, by name, the folder of the release that was trained by the same recipe.
         accusations: false positive rates on records that were never used; None if they were not measured.
+        decided: lines of the choice and of the gate, as far as they were asked for; told inside only, since they name
+            folders of runs and accuracy on members.
     """
     results, shipped = comparison.results, releases or {}
     return {
@@ -130,6 +133,7 @@ def summary(
         "network": results[0].network,
         "utility": asdict(results[0].utility),
         "verdicts": verdicts(comparison),
+        "decided": [list(lines) for lines in decided] if scope == INTERNAL else [],
         "released": {
             "facts": dict(results[0].dataset),
             "answers": ", ".join(dict.fromkeys(result.released for result in results)),
@@ -186,6 +190,7 @@ def write(
     scope: str = INTERNAL,
     releases: Mapping[str, str] | None = None,
     accusations: FalseAccusations | None = None,
+    decided: Sequence[Sequence[str]] = (),
 ) -> list[Path]:
     """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
 
@@ -196,6 +201,8 @@ def write(
         scope: `internal`, or `public`: then what names records or counts members is left out.
         releases: of runs, by name, the folder of the release that was trained by the same recipe.
         accusations: false positive rates on records that were never used; None if they were not measured.
+        decided: lines of the choice and of the gate, as far as they were asked for; told inside only, since they name
+            folders of runs and accuracy on members.
 
     Returns:
         The files, each figure as PNG; an SVG of it stands beside.
@@ -215,8 +222,9 @@ def write(
         figures["exposure"] = exposure(comparison)
         texts["exposed.csv"] = exposed_csv(comparison.results)
     content = summary(
-        comparison, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations
-    )
+        comparison, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations,
+        decided=decided,
+    )  # fmt: skip
     drawings = {name: svg(figure) for name, figure in figures.items()}
     html = render(page_of(comparison, content), drawings)
     texts |= {"report.html": html, "report.json": _strict_json(content)}

@@ -17,7 +17,8 @@ from omegaconf import OmegaConf
 
 from palisade.attacks import LossThreshold
 from palisade.evaluate import evaluate_runs
-from palisade.evaluation.measuring.one_model import blind_scores, measure_model
+from palisade.evaluation.measuring.blind import blind_scores
+from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.result import AUC
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.metrics import roc_auc
@@ -123,7 +124,7 @@ def visits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def auc_rows(folder: str) -> dict[str, tuple[float, float, float]]:
     with Path(f"reports/{folder}/results.csv").open() as file:
-        rows = [row for row in csv.DictReader(file) if row["metric"] == AUC and row["group"] == "all"]
+        rows = [row for row in csv.DictReader(file) if row["metric"] == AUC and row["group"] == "all" and row["low"]]
     return {row["attack"]: (float(row["value"]), float(row["low"]), float(row["high"])) for row in rows}
 
 

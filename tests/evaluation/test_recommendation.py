@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from palisade.evaluation.choice import recommend, ship_command
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.limit import Limit, recommend, ship_command
+from palisade.evaluation.limit import Limit
 from palisade.evaluation.result import Result
 from palisade.evaluation.utility import UTILITIES
 from palisade.targets.guards import TopK

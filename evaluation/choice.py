@@ -1,0 +1,82 @@
+"""Choice among runs: the most useful one that keeps a limit, and the command that ships it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.labels import title
+from palisade.evaluation.limit import ENOUGH, Limit, tpr_text, unseen, upper
+from palisade.evaluation.result import Result
+from palisade.targets.guards.registry import registered
+
+CANARIES = "only its canaries were attacked, and no release may hold any"
+SELECTED = (
+    "It was chosen by the very numbers that it is shown with, which flatters it: train its setting again with another"
+    " seed=… and attack that run before relying on them."
+)
+
+
+def recommend(comparison: Comparison, limit: Limit) -> tuple[list[str], Result | None]:
+    """Lines that name the run of best utility that keeps the limit, if any does, and say why others do not.
+
+    Returns:
+        The lines, and the run; None if none keeps the limit. The lines then name the one that comes nearest.
+
+    Raises:
+        ValueError: if the utility can be measured on none of the runs.
+    """
+    results = comparison.results
+    if all(math.isinf(result.worth) for result in results):
+        name = results[0].utility.name
+        raise ValueError(f"utility={name} cannot be measured on any of these runs; choose another, such as accuracy")
+    objections = {result.run: _objection(result, comparison, limit) for result in results}
+    fit = [result for result in results if objections[result.run] is None]
+    best = max(fit, key=lambda result: result.worth, default=None)
+    lines = [f"choose: {limit}", *(_told(best, limit) if best is not None else _nearest(results, objections, limit))]
+    lines += [f"not {title(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])]
+    return lines, best
+
+
+def ship_command(result: Result) -> str:
+    """The command that trains the release of a run, behind the guard that it was measured with."""
+    words = [f"ship={result.folder}"]
+    if result.guard != "none":
+        guard = registered(Path(result.folder), result.run.partition("+")[2])
+        words += [f"guard={guard.name}", *(f"guard.{key}={value}" for key, value in asdict(guard).items())]
+    return shlex.join(["python", "train.py", *words])
+
+
+def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | None:
+    if result.has_canaries:
+        return CANARIES
+    if math.isinf(result.worth):
+        return f"its {result.utility.words} cannot be measured"
+    return limit.verdict(result, comparison).why
+
+
+def _told(best: Result, limit: Limit) -> Iterator[str]:
+    utility = best.utility.text(best.find(best.utility.metric), interval=True)
+    yield f"{title(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
+    yield SELECTED
+    if best.models < ENOUGH:
+        yield f"{unseen(best.models)}: train fleet.models={ENOUGH} before relying on it"
+    yield f"to ship it: {ship_command(best)}"
+
+
+def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit: Limit) -> Iterator[str]:
+    """That no run keeps the limit, and which of those that exceed it does so least."""
+    exceeding = [
+        (result, row)
+        for result in results
+        if not result.has_canaries and (row := limit.highest(result)) is not None and upper(row) > limit.most
+    ]
+    told = ""
+    if limit.max_tpr is not None and exceeding:
+        result, row = min(exceeding, key=lambda pair: upper(pair[1]))
+        told = f"; {title(result)} comes nearest, with {tpr_text(row)}"
+    yield f"none of {len(results)} runs keeps it{told}"
