@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from palisade.commandline import GATE_EXCEEDED, call, command_line
 if TYPE_CHECKING:
     from palisade.evaluation.method import Method
     from palisade.evaluation.settings import EvaluationSettings
+    from palisade.targets.run import Run
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="evaluate")
@@ -64,6 +66,14 @@ def evaluate_runs(plain: Mapping[str, Any]) -> None:
         search(settings, method)
         return
     runs = find(Path(settings.root), settings.data_name, settings.runs)
+    with ExitStack() as held:
+        for run in runs:
+            held.enter_context(run.read())
+        evaluate_found(runs, method, settings)
+
+
+def evaluate_found(runs: Sequence[Run], method: Method, settings: EvaluationSettings) -> None:
+    """A plan, a study or a report of runs that are there."""
     folder = Path(settings.reports) / (settings.name or runs[0].dataset.name)
     if settings.plan:
         from palisade.evaluation.plan import cost_of_attacks, show_costs

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from palisade.evaluation.format import floored
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.targets.files import write_json
@@ -134,6 +135,24 @@ def is_refutable(result: Result, level: float) -> bool:
     """Refutability of the run's claim by a perfect attack: with few guesses or a large δ none can."""
     perfect = replace(result, audit={**result.audit, "correct": result.audit["guesses"]})
     return _bound(perfect, level) > (result.statement.epsilon or 0.0)
+
+
+def deciding(result: Result, level: float) -> Mapping[str, Any]:
+    """The audit of a run, with the bound and the ceiling that decide on its claim where several are tested together.
+
+    Args:
+        result: of the run.
+        level: at which each claim is tested; the audit itself holds bounds as if there were one claim.
+    """
+    audit = result.audit
+    if not (audit and is_tested(result)) or level >= LEVEL:
+        return audit
+    perfect = replace(result, audit={**audit, "correct": audit["guesses"]})
+    return {
+        **audit,
+        "bounds": {**audit["bounds"], "one_run": floored(_bound(result, level))},
+        "ceilings": {**audit["ceilings"], "one_run": _bound(perfect, level)},
+    }
 
 
 def _bound(result: Result, level: float) -> float:

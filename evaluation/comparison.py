@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, runtime_checka
 
 import numpy as np
 
-from palisade.evaluation.claims import Violation, level_of, violations
+from palisade.evaluation.claims import Violation, deciding, level_of, violations
 from palisade.evaluation.labels import canary_text, line_name, varying
 from palisade.evaluation.result import AUC, FPR, Result, Row, tpr_at
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
@@ -139,6 +139,10 @@ class Comparison:
     def refuted(self) -> dict[str, Violation]:
         """By the name of its run each claim that is refuted."""
         return {violation.result.run: violation for violation in violations(self.results)}
+
+    def audit(self, result: Result) -> Mapping[str, Any]:
+        """The audit of a run, with the bound that decides on its claim beside all others."""
+        return deciding(result, self.level)
 
     @cached_property
     def series(self) -> list[Series]:

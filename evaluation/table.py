@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 from rich.table import Table
 from rich.text import Text
 
-from palisade.evaluation.claims import LEVEL, is_tested, ways_of
+from palisade.evaluation.claims import LEVEL, is_tested, level_of, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.flags import VIOLATED, flags, meanings, refutation
 from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, number, percent
@@ -212,7 +212,8 @@ def lines(comparison: Comparison) -> list[Line]:
     told: list[Line] = []
     above: tuple[str, str, int] | None = None
     for result, own in zip(comparison.results, flagged, strict=True):
-        first, *others = cells(result, "\n".join(flag for flag in dict.fromkeys(own) if flag not in shared))
+        flagged_here = "\n".join(flag for flag in dict.fromkeys(own) if flag not in shared)
+        first, *others = cells(result, flagged_here, comparison.audit(result))
         place = line_name(result), setting(result), result.seed
         if result.has_canaries:
             first = ("" if place == above else f"{first}\n") + f"  {result.canary} canaries"
@@ -223,8 +224,14 @@ def lines(comparison: Comparison) -> list[Line]:
     return told
 
 
-def cells(result: Result, flagged: str) -> tuple[str, ...]:
-    """One run's values by `headings`."""
+def cells(result: Result, flagged: str, audit: Mapping[str, Any]) -> tuple[str, ...]:
+    """One run's values by `headings`.
+
+    Args:
+        result: of the run.
+        flagged: names of its flags.
+        audit: its bounds on ε, by `Comparison.audit`.
+    """
     coarse, fine = (
         tpr_cell(result, result.strongest, fpr, interval=fpr == FPR) if result.attacks else NOTHING for fpr in FPRS
     )
@@ -232,7 +239,7 @@ def cells(result: Result, flagged: str) -> tuple[str, ...]:
     return (
         brief(result),
         NOTHING if result.epsilon is None else epsilon_text(result.epsilon),
-        bound_text(result.audit, "one_run"),
+        bound_text(audit, "one_run"),
         result.utility.text(result.get(result.utility.metric)),
         percent(result.find(CALIBRATION)),
         attack_text(result, result.strongest) if result.attacks else "all skipped",
@@ -264,6 +271,10 @@ def reaches(comparison: Comparison) -> list[tuple[str, str]]:
 def corrections(results: Sequence[Result]) -> list[tuple[str, str]]:
     """For each run not audited in one way alone, by a share of guesses fixed before training: what is made of that."""
     sentences = []
+    claims = round(LEVEL / level_of(results))
+    if claims > 1 and any(result.audit for result in results):
+        level = f"the bound “one run” of each is one at p = {LEVEL}/{claims}, and decides"
+        sentences.append(("all claims", f"{claims} claims are tested together, so that {level}"))
     for result in filter(lambda result: result.audit, ordered(results)):
         ways = ways_of(result)
         if ways > 1:

@@ -15,7 +15,7 @@ from palisade.targets.progress import in_one_line
 
 NAMED = ("network", "guard", "defense", "canary")
 """Groups whose chosen option is kept by its name."""
-SHIPPING = ("ship", "guard", "release", "released", "secret", "quiet", "verbose")
+SHIPPING = ("ship", "ship_unaudited", "guard", "release", "released", "secret", "quiet", "verbose")
 """Settings that a release takes; all others are those of its run."""
 
 

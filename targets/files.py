@@ -80,16 +80,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
+def file_lock(path: Path, *, wait: bool, shared: bool = False) -> Iterator[bool]:
     """Lock on a file until the block ends, True if this process got it; that of a killed process is free again.
 
     Args:
         path: in a folder that exists; an empty file is made.
         wait: for a process that holds it, instead of yielding False at once.
+        shared: with others that ask for it shared; it then keeps out only those that want it alone.
     """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     with path.open("w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
         except BlockingIOError:
             yield False
         else:

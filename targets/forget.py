@@ -111,12 +111,18 @@ def _remove(folder: Path) -> None:
     if not folder.is_dir():
         return
     with Run(folder).lock() as mine:
-        if not mine:
-            raise ValueError(f"run={folder} is in use by another process; wait until it has ended, or stop it")
-        (folder / "complete.json").unlink(missing_ok=True)
-        folder.rename(begun)
+        _check_free(folder, mine, "in use")
+        with Run(folder).unread() as unread:
+            _check_free(folder, unread, "being evaluated")
+            (folder / "complete.json").unlink(missing_ok=True)
+            folder.rename(begun)
     (begun / "private" / "secret").unlink(missing_ok=True)
     shutil.rmtree(begun)
+
+
+def _check_free(folder: Path, free: bool, what: str) -> None:
+    if not free:
+        raise ValueError(f"run={folder} is {what} by another process; wait until it has ended, or stop it")
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -213,7 +213,8 @@ def ship_run(settings: Mapping[str, Any]) -> Path:
     """Trains the release of the run `ship` behind the guard that was chosen; returns its folder.
 
     Raises:
-        ValueError: if there is no such run, it has canaries, or a release of it is there already.
+        ValueError: if there is no such run, it has canaries, it was not attacked behind this guard (unless
+            `ship_unaudited`), or a release of it is there already.
     """
     run = Run.existing(Path(settings["ship"]))
     if run.config.get("canary"):
@@ -221,6 +222,12 @@ def ship_run(settings: Mapping[str, Any]) -> Path:
     secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
     guard, named = make_guard(settings), run.config["names"]
     check_guard(guard, len(run.dataset.classes))
+    attacked = Run(run.folder, label(guard))
+    if not (audit := attacked.audit()) and not settings["ship_unaudited"]:
+        raise ValueError(
+            f"ship={run.folder} was not attacked behind guard={guard.name}, so that its card would hold no audit; call"
+            " evaluate.py first (train.py … guard=… puts a run behind a guard), or set ship_unaudited=true"
+        )
     released = Path(settings["released"]) / f"{run.dataset.name}-{named['network']}-{named['defense']}"
     others = [released.with_name(f"{released.name}-{name}") for name in GUARDS if name != "none"]
     for place in (released, *others):
@@ -229,11 +236,13 @@ def ship_run(settings: Mapping[str, Any]) -> Path:
     with replacing(run.folder / "private" / "release_secret") as temporary:
         secret.save(temporary)
     config = {**run.config, **{key: settings[key] for key in ("guard", "release", "verbose")}}
-    ship(config, Run(run.folder, label(guard)).audit(), secret).save(folder)
+    ship(config, audit, secret, of=run.statement).save(folder)
     return folder
 
 
-def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: Secret) -> Release:
+def ship(
+    config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: Secret, *, of: Statement | None = None
+) -> Release:
     """Trains a release: one model on the whole pool by a run's recipe, with N = pool and σ calibrated anew.
 
     Args:
@@ -241,6 +250,7 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
             the files: nobody else (api, the default) or whoever asks for them (weights).
         audit: what was measured on the run's fleet, one mapping per number.
         secret: fixes initial weights, batches and noise of this one model, and the key of its guard.
+        of: the claim of the models that were attacked.
 
     Raises:
         ValueError: if the weights were to be handed out beside a guard, or `release.access` is unknown.
@@ -291,10 +301,20 @@ def ship(config: Mapping[str, Any], audit: Sequence[Mapping[str, Any]], secret: 
         "preprocessing": dataset.preprocessing.to_json(),
         "statement": claim.to_json(),
         "cost": COST_NOTE,
-        "audit": {"note": AUDIT_NOTE, "results": list(audit)},
+        "audit": {"note": AUDIT_NOTE + _other_delta(claim, of), "results": list(audit)},
         "versions": versions(LIBRARIES),
     }
     return Release(fleet.network, dataset.preprocessing, card, guard, state)
+
+
+def _other_delta(claim: Statement, attacked: Statement | None) -> str:
+    """The sentence that the attacked models claim another δ; empty where they do not."""
+    if attacked is None or not (claim.guarantee and attacked.guarantee) or claim.delta == attacked.delta:
+        return ""
+    return (
+        f" Their claim is at δ = {attacked.delta:.3g}, that of this release at δ = {claim.delta:.3g}: each follows from"
+        " the number of records that a model is trained on."
+    )
 
 
 def _plain(value: Any) -> Any:

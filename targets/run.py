@@ -38,7 +38,7 @@ PLACES = ("root", "path", "schema")
 """Settings of where data lies, which decide nothing: their content is hashed instead."""
 READ_BY = "slices"
 """The key of data that decides only how results are read."""
-LOCK = ".lock"
+LOCK, READERS = ".lock", ".readers"
 
 
 @dataclass(frozen=True)
@@ -262,6 +262,24 @@ class Run:
         """Exclusive right of this process to work on the run; False while another one has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
         with file_lock(self.folder / LOCK, wait=False) as free:
+            yield free
+
+    @contextmanager
+    def read(self) -> Iterator[None]:
+        """Keeps the run from being removed until the block ends; several processes may read it at a time.
+
+        Raises:
+            ValueError: if another process is removing it.
+        """
+        with file_lock(self.folder / READERS, wait=False, shared=True) as free:
+            if not free:
+                raise ValueError(f"runs={self.folder} is being removed by another process; choose others with runs=…")
+            yield
+
+    @contextmanager
+    def unread(self) -> Iterator[bool]:
+        """Exclusive right of this process to remove the run; False while another one reads it."""
+        with file_lock(self.folder / READERS, wait=False) as free:
             yield free
 
 

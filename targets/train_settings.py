@@ -40,6 +40,7 @@ class TrainSettings(CheckedFields):
         tuning: group of `Tuning`; None trains with the settings as they are.
         logger: node of a Lightning logger; None for none.
         ship: folder of the run that a release is trained of; None trains a run.
+        ship_unaudited: train a release of a run that was never attacked.
         release: who will hold the release.
         plan: say what would be trained, and train nothing.
         quiet: show no progress.
@@ -67,6 +68,7 @@ class TrainSettings(CheckedFields):
     tuning: Mapping[str, Any] | None = None
     logger: Mapping[str, Any] | None = None
     ship: str | Path | None = None
+    ship_unaudited: bool = False
     release: Mapping[str, Any]
     plan: bool = False
     quiet: bool = False

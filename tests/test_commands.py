@@ -256,7 +256,7 @@ BAD = {
     "neither quiet nor loud": (("train.py", "data=digits", "quiet=5"), "quiet=5: expected true or false; "),
     "quiet evaluation": (("evaluate.py", "data=digits", "quiet=maybe"), "quiet=maybe: expected true or false; "),
     "guard of nothing": (
-        ("train.py", "data=digits", "guard=topk", "guard.k=10"), "guard.k=10 lets out all 10 classes; choose at most 9",
+        ("train.py", "data=digits", "guard=topk", "guard.k=10"), "guard.k=10 lets out all 10 classes; choose at most 8",
     ),
     "no such runs": (("evaluate.py", "data=digits"), "has no complete run; runs/ holds nothing"),
     "neither": (("evaluate.py",), "neither data nor runs is given; add data=<name> or runs=<folder or pattern>"),

@@ -30,7 +30,7 @@ from palisade.evaluation.labels import title
 from palisade.evaluation.measuring.exposure import MOSTLY, Exposure, exposures
 from palisade.evaluation.result import AUC, BLIND, FPR, Result
 from palisade.evaluation.statistics.chance import chance_level
-from palisade.evaluation.statistics.intervals import roc_band
+from palisade.evaluation.statistics.intervals import RocBand, roc_band
 from palisade.evaluation.statistics.roc import Roc
 
 LOWEST_FPR = 1e-4
@@ -158,11 +158,9 @@ def roc_of_model(result: Result) -> Figure:
             tpr = np.where(points.tpr > 0, points.tpr, np.nan)
             axes.plot(np.maximum(points.fpr, lowest), tpr, drawstyle="steps-post", zorder=3, **look)
             if name != BLIND and not result.sides.over_persons:  # it takes records as independent
-                band = roc_band(points)
-                low = np.maximum(band.low, lowest / 10)
-                axes.fill_between(
-                    band.fpr, low, band.high, step="post", color=COLORS[0], alpha=0.15, lw=0, label="95 %"
-                )
+                fprs, low, high = _steps(roc_band(points))
+                low = np.maximum(low, lowest / 10)
+                axes.fill_between(fprs, low, high, color=COLORS[0], alpha=0.15, lw=0, label="95 %")
         grid = np.geomspace(lowest, 1, 50)
         axes.plot(grid, grid, label="guessing", **GUESSING)
         rates(axes.xaxis)
@@ -170,6 +168,11 @@ def roc_of_model(result: Result) -> Figure:
         axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title="Strongest attack on this model")
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
     return made
+
+
+def _steps(band: RocBand) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Corners of a band: between two FPRs holds the lower limit of the left one and the upper limit of the right."""
+    return np.repeat(band.fpr, 2)[1:-1], np.repeat(band.low[:-1], 2), np.repeat(band.high[1:], 2)
 
 
 def _points(result: Result, attack: str) -> Roc:

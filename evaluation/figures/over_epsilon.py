@@ -54,7 +54,7 @@ class OverEpsilon:
     """Panels that share an axis of ε, as stated, broken before ∞."""
 
     def __init__(self, comparison: Comparison) -> None:
-        self.lines = lines = comparison.series
+        self.comparison, self.lines = comparison, (lines := comparison.series)
         self.results, self.violated = comparison.results, comparison.refuted
         self.looks = looks(lines)
         self.private = [line for line in lines if any(result.epsilon is not None for result in line.runs)]
@@ -117,8 +117,9 @@ class OverEpsilon:
             runs = [result for result in line.runs if result.epsilon is not None and result.audit]
             x = [self._x(result) for result in runs]
             look, beside = self.looks[line.name], self._beside(line, axes)
-            measured = [result.audit["bounds"][BOUND] for result in runs]
-            perfect = [result.audit["ceilings"][BOUND] for result in runs]
+            audits = [self.comparison.audit(result) for result in runs]
+            measured = [audit["bounds"][BOUND] for audit in audits]
+            perfect = [audit["ceilings"][BOUND] for audit in audits]
             axes.plot(x, measured, zorder=4, transform=beside, **look.marks)
             axes.plot(*_wider(x, perfect), color=look.color, zorder=2, **CEILING)
             for at, bound, result in zip(x, measured, runs, strict=True):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 import numpy as np
@@ -12,10 +12,10 @@ import numpy as np
 from palisade.attacks import View
 from palisade.attacks.parts.signals import centers_and_spreads
 from palisade.data.dataset import Dataset
+from palisade.evaluation.measuring.contributions import measures
 from palisade.evaluation.result import Row
+from palisade.evaluation.utility import CALIBRATION
 
-LINEAR = "linear_test_accuracy"
-"""The name of a metric: test accuracy of a linear model."""
 DUPLICATES = "duplicates"
 """The name of a metric: share of the records with a copy in the pool."""
 SPREAD = "log_odds_spread"
@@ -26,19 +26,24 @@ LINEAR_RECORDS, LINEAR_STEPS = 5_000, 20
 """Enough for a level to compare with, in about two seconds at most."""
 
 
+def linear(metric: str) -> str:
+    """The name of a metric of a linear model, such as `linear_test_accuracy`."""
+    return f"linear_{metric}"
+
+
 @lru_cache(maxsize=2)
-def linear_accuracy(dataset: Dataset, size: int, seed: int) -> float | None:
-    """Test accuracy of multinomial logistic regression on the inputs of the networks, without any protection.
+def linear_utilities(dataset: Dataset, size: int, seed: int) -> Mapping[str, float]:
+    """Utility by every measure of multinomial logistic regression on the inputs of the networks, without protection.
 
     Args:
-        dataset: whose inputs are numbers; None where they are words.
+        dataset: whose inputs are numbers; nothing is measured where they are words.
         size: N, the public size of a model's training set; as many records of the pool are drawn, at most 5,000.
         seed: public; draws them.
     """
     split = dataset.split
     drawn = np.random.default_rng(seed).permutation(split.pool)[: min(size, LINEAR_RECORDS)]
     if dataset.x.dtype.kind != "f" or not len(split.test) or len(np.unique(dataset.y[drawn])) < 2:
-        return None
+        return {}
     from sklearn.exceptions import ConvergenceWarning  # slow to import; flags of measured runs need none of it
     from sklearn.linear_model import LogisticRegression
 
@@ -46,7 +51,11 @@ def linear_accuracy(dataset: Dataset, size: int, seed: int) -> float | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(dataset.x[drawn].reshape(len(drawn), -1), dataset.y[drawn])
-    return float(model.score(dataset.x[split.test].reshape(len(split.test), -1), dataset.y[split.test]))
+    answers = np.zeros((1, len(split.test), len(dataset.classes)))
+    answers[0][:, model.classes_] = model.predict_proba(dataset.x[split.test].reshape(len(split.test), -1))
+    told = measures(answers, dataset.y[split.test], "probabilities")
+    means = {metric: float(values.mean()) for metric, values in told.items() if metric != CALIBRATION}
+    return {linear(metric): mean for metric, mean in means.items() if not np.isnan(mean)}
 
 
 @lru_cache(maxsize=2)

@@ -17,7 +17,7 @@ from palisade.data.slices import NO_SLICES, Slices
 from palisade.data.split import Membership
 from palisade.evaluation.claims import LEVEL, record_way
 from palisade.evaluation.epsilon_audit import audit_records
-from palisade.evaluation.measuring.baselines import DUPLICATES, LINEAR, duplicated_share, linear_accuracy, spread_rows
+from palisade.evaluation.measuring.baselines import DUPLICATES, duplicated_share, linear_utilities, spread_rows
 from palisade.evaluation.measuring.contributions import measures
 from palisade.evaluation.measuring.exposure import ASSUMED, Exposure, over_dispersion
 from palisade.evaluation.measuring.leakage import (
@@ -207,12 +207,12 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
 
 
 def of_data(run: Run) -> Iterator[Row]:
-    """Facts of the run's data alone: the number of records with copies, and the accuracy of a linear model."""
+    """Facts of the run's data alone: the number of records with copies, and the utility of a linear model."""
     data, membership = run.dataset, Membership(**run.config["membership"])
     yield Row(metric=DUPLICATES, value=duplicated_share(data))
     size = membership.public_size(len(data.split.pool), len(data.split.canaries))
-    if (accuracy := linear_accuracy(data, size, run.config["seed"])) is not None:
-        yield Row(metric=LINEAR, value=accuracy)
+    for metric, value in linear_utilities(data, size, run.config["seed"]).items():
+        yield Row(metric=metric, value=value)
 
 
 def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) -> dict[str, Any]:

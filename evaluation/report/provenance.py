@@ -49,8 +49,15 @@ def promises(results: Sequence[Result]) -> dict[str, Any]:
         "unproven": list(dict.fromkeys(line_name(result) for result in runs if result.epsilon is None)),
         "guarded": list(dict.fromkeys(line_name(result) for result in runs if result.guard != "none")),
         "not_covered": _not_covered(runs),
+        "follows": [title(result) for result in private if result.statement.guarantee and _follows(result)],
         "guarantees": sum(result.statement.guarantee for result in private),
     }
+
+
+def _follows(result: Result) -> bool:
+    """True if δ follows from the size of the training set, rather than being set."""
+    defense = result.config.get("defense", {})
+    return defense.get("delta") is None and (defense.get("base") or {}).get("delta") is None
 
 
 def _facts(private: Sequence[Result]) -> list[tuple[str, list[str]]]:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from palisade.commandline import CLAIM_VIOLATED, GATE_EXCEEDED
+from palisade.evaluation.choice import recommend
 from palisade.evaluation.comparison import Comparison, check_comparable
-from palisade.evaluation.limit import Limit, gate, recommend
+from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.report.outsiders import false_accusations
@@ -38,15 +39,15 @@ def report_runs(runs: Sequence[Run], method: Method, folder: Path, settings: Eva
     study = folder / NEVER_USED / STUDY_CSV
     keys = [key for run in runs for key in keys_of(run, method).values()] if study.is_file() else []
     measured = false_accusations(study, results, keys)
-    for path in write(comparison, place, settings.command, scope=scope, releases=shipped, accusations=measured):
+    judged = [judge(comparison, limit) for judge, limit in asked if limit is not None]
+    decided = [lines for lines, _ in judged]
+    for path in write(
+        comparison, place, settings.command, scope=scope, releases=shipped, accusations=measured, decided=decided
+    ):
         print(path)
-    kept = True
-    for judge, limit in asked:
-        if limit is not None:
-            lines, result = judge(comparison, limit)
-            print("", *lines, sep="\n")
-            kept &= bool(result)
+    for lines in decided:
+        print("", *lines, sep="\n")
     if comparison.refuted:
         raise SystemExit(CLAIM_VIOLATED)
-    if not kept:
+    if not all(result for _, result in judged):
         raise SystemExit(GATE_EXCEEDED)

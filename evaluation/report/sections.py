@@ -110,7 +110,7 @@ def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Entry]:
             "violated": result.run in comparison.refuted,
             "refutable": is_refutable(result, comparison.level),
             "claimed": epsilon_text(result.epsilon or 0.0),
-            "bounds": [(words, bound_text(result.audit, method)) for method, (words, _) in BOUNDS.items()],
+            "bounds": [(words, bound_text(comparison.audit(result), method)) for method, (words, _) in BOUNDS.items()],
             "correct": result.audit["correct"] if scope == INTERNAL else None,
             "ways": ways_of(result),
             **{name: result.audit[name] for name in ("attack", "canaries", "guesses")},

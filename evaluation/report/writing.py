@@ -15,7 +15,7 @@ from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.figures.curves import exposure, roc
 from palisade.evaluation.figures.style import svg
 from palisade.evaluation.figures.tradeoff import tradeoff
-from palisade.evaluation.flags import VIOLATED, Flag, flags, meanings
+from palisade.evaluation.flags import VIOLATED, flags, meanings
 from palisade.evaluation.format import NOTHING
 from palisade.evaluation.labels import canary_text, setting, title
 from palisade.evaluation.measuring.exposure import exposed_csv
@@ -53,7 +53,7 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
     """Content of the page: what report.json holds, and what is told of it in words and tables."""
     runs = comparison.results
     names, table = _table_of_runs(comparison)
-    network = f"{len(runs)} run{'s' * (len(runs) != 1)} of network {content['network']}, {runs[0].models} models each"
+    network = f"{len(runs)} run{'s' * (len(runs) != 1)} of network {content['network']}"
     alarms = [
         (
             f"Claim violated: {claim['title']}",
@@ -66,7 +66,8 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
         **content,
         **promises(runs),
         "title": f"Privacy evaluation: {content['data']}",
-        "what": f"{network}. Membership inference attacks on exactly what would be released.",
+        "what": f"{network}, {content['models']} models each. Membership inference attacks on exactly what would be"
+        " released.",
         "alarms": alarms,
         "sections": SECTIONS,
         "words": TEXTS,
@@ -126,11 +127,13 @@ def summary(
             folders of runs and accuracy on members.
     """
     results, shipped = comparison.results, releases or {}
+    sizes = sorted({result.models for result in results})
     return {
         "scope": scope,
         "note": NOTES[scope],
         "data": results[0].data,
         "network": results[0].network,
+        "models": "–".join(map(str, sizes if len(sizes) < 3 else (sizes[0], sizes[-1]))),
         "utility": asdict(results[0].utility),
         "verdicts": verdicts(comparison),
         "decided": [list(lines) for lines in decided] if scope == INTERNAL else [],
@@ -147,7 +150,7 @@ def summary(
         "costs": costs(results),
         "evidence": evidence(comparison, scope),
         "pareto": pareto(comparison),
-        "runs": [_run(result, flags(result, comparison), scope) for result in results],
+        "runs": [_run(result, comparison, scope) for result in results],
         "never_used": outsiders(accusations, results, command),
         "skipped": [skip._asdict() for skip in skips(results)],
         "reproduce": provenance(results, command, table),
@@ -155,7 +158,8 @@ def summary(
     }
 
 
-def _run(result: Result, flagged: Sequence[Flag], scope: str) -> dict[str, Any]:
+def _run(result: Result, comparison: Comparison, scope: str) -> dict[str, Any]:
+    flagged, audit = flags(result, comparison), comparison.audit(result)
     return {
         "run": result.run,
         "title": title(result),
@@ -174,7 +178,7 @@ def _run(result: Result, flagged: Sequence[Flag], scope: str) -> dict[str, Any]:
         "roc": {attack: {"fpr": list(fpr), "tpr": list(tpr)} for attack, (fpr, tpr) in result.roc.items()},
         "statement": {**asdict(result.statement), "sentence": result.statement.sentence()},
         "needs": dict(result.needs),
-        "audit": {name: value for name, value in result.audit.items() if scope == INTERNAL or name != "correct"},
+        "audit": {name: value for name, value in audit.items() if scope == INTERNAL or name != "correct"},
         "violated": any(flag.name == VIOLATED for flag in flagged),
         "flags": [asdict(flag) for flag in flagged],
         "skipped": dict(result.skipped),

@@ -99,17 +99,22 @@ def test_a_table_without_words_becomes_numbers():
 
 @pytest.mark.parametrize(
     ("guard", "answers", "top_k"),
-    [("none", "probabilities", None), ("label_only", "predictions", None), ("topk", "probabilities", 1)],
+    [
+        ("none", "probabilities", None),
+        ("label_only", "predictions", None),
+        ("topk", "probabilities", 1),
+    ],
 )
 def test_a_release_answers_raw_rows_behind_its_guard(compose, tmp_path, guard, answers, top_k):
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"color": rng.choice(["red", "green"], 200), "size": rng.normal(size=200)})
-    frame.assign(verdict=np.where(frame["size"] > 0, "yes", "no")).to_csv(tmp_path / "things.csv", index=False)
+    verdict = np.where(frame["size"] > 0.5, "yes", np.where(frame["size"] < -0.5, "no", "maybe"))
+    frame.assign(verdict=verdict).to_csv(tmp_path / "things.csv", index=False)
     given = [f"data.path={tmp_path / 'things.csv'}", "data.label=verdict", "trainer.epochs=2", "fleet.models=1"]
     extra = ["guard.k=1"] if guard == "topk" else []
     ship(compose("data=csv", f"guard={guard}", *given, *extra), [], Secret.from_text("s")).save(tmp_path / "released")
     model = of_release(str(tmp_path / "released"), {})
-    assert (model.answers, model.top_k, model.classes) == (answers, top_k, ("no", "yes"))
+    assert (model.answers, model.top_k, model.classes) == (answers, top_k, ("maybe", "no", "yes"))
     told = model.ask(frame)
-    assert told.shape == ((200,) if answers == "predictions" else (200, 2))
+    assert told.shape == ((200,) if answers == "predictions" else (200, 3))
     assert model.inputs(frame).shape[0] == 200 and model.is_guarded == (guard != "none")

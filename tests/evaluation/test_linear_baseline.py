@@ -14,8 +14,9 @@ from palisade.data.dataset import Dataset
 from palisade.data.split import Split
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import below_linear
-from palisade.evaluation.measuring.baselines import LINEAR, linear_accuracy
-from palisade.evaluation.result import Result, Row
+from palisade.evaluation.measuring.baselines import linear, linear_utilities
+from palisade.evaluation.result import TRAIN, Result, Row
+from palisade.evaluation.utility import UTILITIES
 
 NOBODY = np.array([], dtype=np.int64)
 
@@ -35,34 +36,36 @@ def dataset(*, labels: int = 3, kind: type = np.float32, test: bool = True, shap
     )  # fmt: skip
 
 
+def accuracy(made: Dataset, size: int, seed: int) -> float:
+    return linear_utilities(made, size, seed)[linear("test_accuracy")]
+
+
 def test_as_scikit_learn_finds_on_as_many_records_of_the_pool() -> None:
     made = dataset()
     drawn = np.random.default_rng(7).permutation(made.split.pool)[:200]
     x = made.x.reshape(600, -1)
     model = LogisticRegression(max_iter=20).fit(x[drawn], made.y[drawn])
     expected = model.score(x[made.split.test], made.y[made.split.test])
-    assert expected > 0.85 and linear_accuracy(made, 200, 7) == pytest.approx(expected)
+    assert expected > 0.85 and accuracy(made, 200, 7) == pytest.approx(expected)
 
 
 def test_few_records_teach_less() -> None:
     made = dataset()
-    few, all_of_them = linear_accuracy(made, 6, 0), linear_accuracy(made, 400, 0)
-    assert few is not None and all_of_them is not None and few < all_of_them - 0.1
+    few, all_of_them = accuracy(made, 6, 0), accuracy(made, 400, 0)
+    assert few < all_of_them - 0.1
 
 
 @pytest.mark.parametrize("own", [{"kind": np.int64}, {"test": False}, {"labels": 1}])
 def test_words_no_test_records_and_a_single_class_have_none(own: dict[str, Any]) -> None:
-    assert linear_accuracy(dataset(**own), 200, 0) is None
+    assert linear_utilities(dataset(**own), 200, 0) == {}
 
 
-@pytest.mark.parametrize(
-    ("accuracy", "linear", "flagged"), [(0.80, 0.81, True), (0.80, 0.805, False), (0.80, 0.75, False)]
-)
+@pytest.mark.parametrize(("own", "simple", "flagged"), [(0.80, 0.81, True), (0.80, 0.805, False), (0.80, 0.75, False)])
 def test_only_accuracy_below_it_beyond_the_interval_is_flagged(
-    make_result: Callable[..., Result], accuracy: float, linear: float, flagged: bool
+    make_result: Callable[..., Result], own: float, simple: float, flagged: bool
 ) -> None:
-    result = make_result(accuracy=accuracy)  # ± 0.008
-    result = replace(result, rows=[*result.rows, Row(metric=LINEAR, value=linear)])
+    result = make_result(accuracy=own)  # ± 0.008
+    result = replace(result, rows=[*result.rows, Row(metric=linear("test_accuracy"), value=simple)])
     told = list(below_linear(result, Comparison([result])))
     assert [flag.name for flag in told] == (["below a linear model"] if flagged else [])
     assert not flagged or ("reaches 81.0 % test accuracy" in told[0].sentence and "80.0 %" in told[0].sentence)
@@ -71,3 +74,56 @@ def test_only_accuracy_below_it_beyond_the_interval_is_flagged(
 def test_results_without_the_number_are_not_flagged(make_result: Callable[..., Result]) -> None:
     result = make_result(accuracy=0.1)
     assert not list(below_linear(result, Comparison([result])))
+
+
+def test_every_measure_is_scikit_learns() -> None:
+    from sklearn.metrics import balanced_accuracy_score, log_loss, roc_auc_score
+
+    made = dataset()
+    drawn = np.random.default_rng(0).permutation(made.split.pool)[:200]
+    x, test = made.x.reshape(600, -1), made.split.test
+    answers = LogisticRegression(max_iter=20).fit(x[drawn], made.y[drawn]).predict_proba(x[test])
+    told = linear_utilities(made, 200, 0)
+    assert told[linear("test_balanced_accuracy")] == pytest.approx(
+        balanced_accuracy_score(made.y[test], answers.argmax(axis=1))
+    )
+    assert told[linear("test_log_loss")] == pytest.approx(log_loss(made.y[test], answers), rel=1e-5)
+    assert told[linear("test_roc_auc")] == pytest.approx(roc_auc_score(made.y[test], answers, multi_class="ovr"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "simple", "flagged"),
+    [
+        ("balanced_accuracy", 0.60, 0.70, True),
+        ("balanced_accuracy", 0.60, 0.50, False),
+        ("log_loss", 0.60, 0.50, True),
+        ("log_loss", 0.60, 0.70, False),
+    ],
+)
+def test_the_measure_that_was_chosen_is_compared(
+    make_result: Callable[..., Result], name: str, value: float, simple: float, flagged: bool
+) -> None:
+    result = replace(make_result(accuracy=0.9), utility=UTILITIES[name])
+    rows = [
+        Row(metric=f"test_{name}", value=value, low=value - 0.01, high=value + 0.01),
+        Row(metric=linear(f"test_{name}"), value=simple),
+        Row(metric=linear("test_accuracy"), value=0.5 if flagged else 0.99),  # accuracy would say the opposite
+    ]
+    result = replace(result, rows=[*result.rows, *rows])
+    told = list(below_linear(result, Comparison([result])))
+    assert bool(told) == flagged and all(result.utility.words in flag.sentence for flag in told)
+
+
+@pytest.mark.parametrize(
+    ("train", "said"),
+    [(1.0, "by heart. Train shorter"), (0.79, "train longer"), (None, "Train with other settings")],
+)
+def test_an_overfitted_model_is_not_told_to_train_longer(
+    make_result: Callable[..., Result], train: float | None, said: str
+) -> None:
+    result = make_result(accuracy=0.78)
+    rows = [row for row in result.rows if row.metric != TRAIN]
+    rows += [] if train is None else [Row(metric=TRAIN, value=train)]
+    result = replace(result, rows=[*rows, Row(metric=linear("test_accuracy"), value=0.83)])
+    (flag,) = below_linear(result, Comparison([result]))
+    assert said in flag.sentence and ("train longer" in flag.sentence) == (train == 0.79)

@@ -17,7 +17,7 @@ from matplotlib.text import Annotation, Text
 from matplotlib.transforms import Bbox
 
 from palisade.evaluation.comparison import Comparison, ceiling, ordered
-from palisade.evaluation.figures.curves import roc
+from palisade.evaluation.figures.curves import roc, roc_of_model
 from palisade.evaluation.figures.style import (
     AGAIN,
     CANARIES,
@@ -32,8 +32,9 @@ from palisade.evaluation.figures.style import (
     svg,
 )
 from palisade.evaluation.figures.tradeoff import box, tradeoff
-from palisade.evaluation.result import FPR, Result
+from palisade.evaluation.result import AUC, BLIND, FPR, Result, Row, Sides, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
+from palisade.evaluation.statistics.metrics import roc_points
 from palisade.targets.statement import Statement
 
 
@@ -154,7 +155,7 @@ def test_the_lowest_panel_compares_lower_bounds_with_the_claim(curve: Figure, sw
     private = [result for result in ordered(sweep) if result.epsilon is not None]
     drawn = [np.asarray(one.get_ydata()) for one in bounds.lines]
     for kind in ("bounds", "ceilings"):
-        expected = [result.audit[kind]["one_run"] for result in private]
+        expected = [Comparison(sweep).audit(result)[kind]["one_run"] for result in private]
         assert any(np.array_equal(values[1:-1] if kind == "ceilings" else values, expected) for values in drawn)
     assert not [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED]
 
@@ -414,3 +415,26 @@ def test_the_style_of_others_is_untouched(sweep: list[Result]) -> None:
     before = dict(mpl.rcParams)
     tradeoff(Comparison(sweep[:1]))
     assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_band_of_one_model_holds_its_own_curve(seed: int) -> None:
+    """Between two FPRs of the band the curve may climb up to the upper limit of the right one."""
+    rng = np.random.default_rng(seed)
+    scores, members = np.concatenate([rng.normal(2.5, 1, 400), rng.normal(size=300)]), np.arange(700) < 400
+    points = roc_points(scores, members)
+    counted: dict[str, Any] = {"members": 400, "nonmembers": 300}
+    rows = [Row(metric=AUC, value=0.9, attack=attack, **counted) for attack in ("loss", BLIND)]
+    rows.append(Row(metric=tpr_at(FPR), value=0.3, attack="loss"))
+    curve = (points.fpr.tolist(), points.tpr.tolist())
+    sides = Sides(**counted, features=True, shared=0)
+    result = Result(run="m", rows=rows, roc={"loss": curve, BLIND: curve}, skipped={}, sides=sides)
+    axes = roc_of_model(result).axes[0]
+    (band,) = [each for each in axes.collections if each.get_label() == "95 %"]
+    outline = band.get_paths()[0]
+    (drawn,) = [each for each in axes.lines if each.get_label() == "loss"]
+    x = np.geomspace(1.01 / 300, 0.99, 300)
+    height = np.asarray(drawn.get_ydata())[np.searchsorted(np.asarray(drawn.get_xdata()), x, side="right") - 1]
+    inside = outline.contains_points(np.column_stack([x, height]), radius=1e-9)
+    inside |= outline.contains_points(np.column_stack([x, height]), radius=-1e-9)
+    assert inside.all(), "the curve leaves its own band"

@@ -20,6 +20,7 @@ from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
 ROOT = Path(__file__).parents[2]
+UNAUDITED = "ship_unaudited=true"
 SMALL = ("data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1", "secret=released")
 
 
@@ -32,7 +33,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(place: Path) -> Run:
     """A small run with a release."""
     made = Run(Path(train_run(composed(f"runs={place / 'runs'}", *SMALL))["folder"]))
-    ship_run(composed(f"ship={made.folder}", f"released={place / 'released'}", "secret=shipped"))
+    ship_run(composed(f"ship={made.folder}", f"released={place / 'released'}", "secret=shipped", UNAUDITED))
     return made
 
 
@@ -63,7 +64,7 @@ def test_private_data_of_the_same_name_and_size_are_told_apart(tmp_path: Path) -
         np.savez(tmp_path / str(number) / "mine.npz", x=rng.random((200, 3)), y=np.arange(200) % 2)
         words = (f"data.path={tmp_path / str(number) / 'mine.npz'}", *(word for word in SMALL if "data=" not in word))
         runs.append(Run(Path(train_run(composed(f"runs={tmp_path / 'runs'}", "data=npz", *words))["folder"])))
-        ship_run(composed(f"ship={runs[-1].folder}", f"released={tmp_path / f'released{number}'}"))
+        ship_run(composed(f"ship={runs[-1].folder}", f"released={tmp_path / f'released{number}'}", UNAUDITED))
     assert runs[0].folder != runs[1].folder
     for number, run in enumerate(runs):
         folder = tmp_path / f"released{number}"

@@ -62,15 +62,15 @@ def test_cells(make_result: Callable[..., Result]) -> None:
     assert tpr.value and tpr.low and tpr.high and fine.value and auc.value
     interval = f"{100 * tpr.value:.1f} % [{100 * tpr.low:.1f}–{100 * tpr.high:.1f}]"
     bound = bound_text(result.audit, "one_run")
-    assert cells(result, "a flag") == (
+    assert cells(result, "a flag", result.audit) == (
         "l2 0.01", "–", bound, "91.2 %", "–", "lira", f"{auc.value:.3f}", interval, f"{100 * fine.value:.1f} %",
         "a flag",
     )  # fmt: skip
 
 
 def test_what_could_not_be_measured_is_no_number(make_result: Callable[..., Result]) -> None:
-    assert cells(make_result(nonmembers=50, audit={}), "")[2:9] == ("–", "97.0 %", "–", "lira", "0.738", "–", "–")
-    assert cells(make_result(roc={}), "")[5:9] == ("all skipped", "–", "–", "–")
+    assert cells(make_result(nonmembers=50, audit={}), "", {})[2:9] == ("–", "97.0 %", "–", "lira", "0.738", "–", "–")
+    assert cells(make_result(roc={}), "", {})[5:9] == ("all skipped", "–", "–", "–")
 
 
 @pytest.mark.parametrize(
@@ -159,11 +159,11 @@ def test_many_runs_stay_readable(many: list[Result]) -> None:
 def test_what_needs_weights_behind_a_guard_says_so(make_result: Callable[..., Result]) -> None:
     result = make_result(guard="topk", guard_strength=3)
     held = [replace(row, access="white_box") if row.attack == "lira" else row for row in result.rows]
-    assert cells(replace(result, rows=held), "")[5] == "lira\nif the weights leak"
-    assert cells(result, "")[5] == "lira"
-    assert cells(replace(make_result(), rows=held), "")[5] == "lira"
+    assert cells(replace(result, rows=held), "", {})[5] == "lira\nif the weights leak"
+    assert cells(result, "", {})[5] == "lira"
+    assert cells(replace(make_result(), rows=held), "", {})[5] == "lira"
 
 
 def test_guards_are_named_and_markup_is_text(make_result: Callable[..., Result]) -> None:
-    assert cells(make_result(guard="top[bold]k"), "")[0] == "none + top[bold]k"
+    assert cells(make_result(guard="top[bold]k"), "", {})[0] == "none + top[bold]k"
     assert "top[bold]k" in "\n".join(printed([make_result(guard="top[bold]k")]))

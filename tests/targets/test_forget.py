@@ -8,7 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose as composed_of
+from hydra import initialize_config_dir
+from omegaconf import OmegaConf
 
+from palisade import evaluate
 from palisade.targets import forget as forgetting
 from palisade.targets.forget import FORGOTTEN, forget, main
 from palisade.targets.run import Run, find
@@ -155,3 +159,39 @@ def test_command_removes_a_run_in_one_line(runs):
         assert done.returncode == 0 and done.stdout.startswith("removed ") and not run.exists()
         assert ("told/report.html" if words else "nothing under reports and released names it") in done.stdout
         assert len((done.stdout + done.stderr).splitlines()) == 1
+
+
+def test_an_evaluation_keeps_its_runs_until_it_has_written_its_report(runs):
+    one, other = sorted((runs / "digits").iterdir())
+    with Run(one).read(), Run(one).read():  # two evaluations at a time
+        before = content(one)
+        with pytest.raises(ValueError, match=rf"^run={one} is being evaluated by another process; wait until it has"):
+            forget(one, runs, REPORTS, RELEASED)
+        assert content(one) == before, "nothing of it was removed"
+        forget(other, runs, REPORTS, RELEASED)
+    assert forget(one, runs, REPORTS, RELEASED).startswith(f"removed {one}")
+
+
+def test_a_run_that_is_being_removed_is_not_evaluated(runs):
+    one = min((runs / "digits").iterdir())
+    with Run(one).unread() as mine:
+        assert mine
+        with pytest.raises(ValueError, match="is being removed by another process"), Run(one).read():
+            pass
+
+
+def test_evaluating_holds_every_run(runs, monkeypatch):
+    """From before the first attack until the report is written."""
+    asked = []
+
+    def report(found, *_):
+        for run in found:
+            with pytest.raises(ValueError, match="is being evaluated by another process"):
+                forget(run.folder, runs, REPORTS, RELEASED)
+            asked.append(run.folder.resolve())
+
+    monkeypatch.setattr(evaluate, "report", report)
+    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+        settings = OmegaConf.to_container(composed_of("evaluate", ["data=digits", "attack=loss"]), resolve=True)
+    evaluate.evaluate_runs({**settings, "command": ""})
+    assert sorted(asked) == sorted((runs / "digits").iterdir())
