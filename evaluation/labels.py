@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from palisade.evaluation.format import epsilon_text
+from palisade.evaluation.format import NOTHING, epsilon_text
 from palisade.evaluation.result import Result
 
 CLOSE = 0.02
@@ -14,10 +14,23 @@ CLOSE = 0.02
 
 
 def line_name(result: Result) -> str:
-    """The defense without its strength, with the guard on top."""
+    """The defense without its strength, with the unit of its ε where data name persons, and the guard on top."""
     if result.is_undefended:
         return "undefended"
-    return result.defense if result.guard == "none" else f"{result.defense} + {result.guard}"
+    defense = f"{result.defense}{unit_text(result)}"
+    return defense if result.guard == "none" else f"{defense} + {result.guard}"
+
+
+def unit_text(result: Result) -> str:
+    """The unit of a stated ε, such as ` per person`, where data name persons: an ε alone is no claim there."""
+    if result.epsilon is None or (result.dataset.get("persons") is None and result.statement.unit == "record"):
+        return ""
+    return f" per {result.statement.unit}"
+
+
+def epsilon_cell(result: Result) -> str:
+    """A stated ε for a table, such as `8` or `8 per person`; a dash where none is."""
+    return NOTHING if result.epsilon is None else f"{epsilon_text(result.epsilon)}{unit_text(result)}"
 
 
 class Strength(NamedTuple):
@@ -58,10 +71,11 @@ def varying(runs: Sequence[Result]) -> list[str]:
 
 
 def setting(result: Result) -> str:
-    """The defense with its strength, such as `dp_sgd ε=8` or `l2 0.001 + topk 3`; a fleet with canaries shares it."""
+    """The defense with its strength, such as `dp_sgd ε=8`, `dp_sgd ε=8 per person` where data name persons, or
+    `l2 0.001 + topk 3`; a fleet with canaries shares it."""
     if result.is_undefended:
         return "undefended"
-    return _with_guard(f"{result.defense} {Strength.of(result).defense}".strip(), result)
+    return _with_guard(f"{result.defense} {Strength.of(result).defense}".strip() + unit_text(result), result)
 
 
 def brief(result: Result) -> str:

@@ -11,9 +11,9 @@ from rich.text import Text
 from palisade.evaluation.claims import LEVEL, is_tested, level_of, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.flags import VIOLATED, flags, meanings, refutation
-from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, number, percent
+from palisade.evaluation.format import NOTHING, bound_text, number, percent
 from palisade.evaluation.guessing import guessing_range
-from palisade.evaluation.labels import brief, line_name, setting, title
+from palisade.evaluation.labels import brief, epsilon_cell, line_name, setting, title
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.plan import Reach
 from palisade.evaluation.result import (
@@ -181,9 +181,13 @@ def attacks_on_model(result: Result) -> TextTable:
 
 
 def tpr_cell(result: Result, attack: str, fpr: float, group: str = "all", *, interval: bool = True) -> str:
-    """The TPR of an attack, or that its scores only tie there: the number would be that of a much smaller FPR."""
+    """The TPR of an attack, or that its scores only tie there: the number would be that of a much smaller FPR.
+
+    Of a fleet, in some model of which they do, a mean that lies above the FPR is shown all the same.
+    """
     row = result.get(tpr_at(fpr), attack=attack, group=group)
-    return TIES if row.value is not None and result.ties(attack, fpr) else percent(row, interval=interval)
+    hidden = row.value is not None and result.ties(attack, fpr) and (result.sides is not None or row.value <= fpr)
+    return TIES if hidden else percent(row, interval=interval)
 
 
 def rates(result: Result, attack: str, group: str = "all") -> tuple[str, ...]:
@@ -238,7 +242,7 @@ def cells(result: Result, flagged: str, audit: Mapping[str, Any]) -> tuple[str, 
     auc = result.strongest_row(AUC)
     return (
         brief(result),
-        NOTHING if result.epsilon is None else epsilon_text(result.epsilon),
+        epsilon_cell(result),
         bound_text(audit, "one_run"),
         result.utility.text(result.get(result.utility.metric)),
         percent(result.find(CALIBRATION)),

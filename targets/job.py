@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import numpy as np
 
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset
@@ -166,3 +169,23 @@ class Job:
             items = [(self.settings.plain, str(self.run.folder), guard, [k]) for guard, k in unguarded]
             for _ in workers.run(fit_guard, items, workers.count(self.settings.fleet.workers)):
                 pass
+
+
+def notice_of_unit(settings: Mapping[str, Any], dataset: Dataset) -> str | None:
+    """The line that ε is about single records although persons have several; None where that is not so.
+
+    Args:
+        settings: of a run that is to be trained.
+        dataset: its data.
+    """
+    persons = dataset.split.persons
+    counts = np.ones(1, dtype=np.int64) if persons is None else np.unique(persons, return_counts=True)[1]
+    key, node = "defense", settings["defense"]
+    while node is not None and node.get("epsilon") is None:
+        key, node = f"{key}.base", node.get("base")
+    if counts.max() == 1 or node is None or math.isinf(node["epsilon"]) or node.get("records_per_person") is not None:
+        return None
+    return (
+        f"ε is about single records; {len(counts):,} persons have up to {counts.max():,} of them:"
+        f" {key}.records_per_person=<count> makes it one about persons"
+    )

@@ -18,7 +18,7 @@ from palisade.data.settings import validated
 from palisade.targets import progress, workers
 from palisade.targets.config import SHARE, check_guesses_somebody
 from palisade.targets.files import write_json
-from palisade.targets.job import Job
+from palisade.targets.job import Job, notice_of_unit
 from palisade.targets.run import Run
 from palisade.targets.train_settings import TrainSettings
 from palisade.targets.tuning import Tuning, with_values
@@ -196,6 +196,8 @@ def tuned(settings: TrainSettings, dataset: Dataset) -> Job | Trials:
         ValueError: if audits of the run would guess nobody, or a setting cannot be used.
     """
     check_guesses_somebody("guesses", settings.guesses, len(dataset.split.audited))
+    if (notice := notice_of_unit(settings.plain, dataset)) is not None:
+        progress.say(notice)
     if not settings.tuning:
         return Job.of(settings, dataset)
     trials = Trials.of(settings, dataset)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
-from palisade.evaluation.format import NOTHING, bound_text, epsilon_text, number, percent
+from palisade.evaluation.format import NOTHING, bound_text, number, percent
 from palisade.evaluation.guessing import guessing_text
-from palisade.evaluation.labels import setting, title
+from palisade.evaluation.labels import epsilon_cell, setting, title
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.report.scope import INTERNAL
@@ -109,7 +109,7 @@ def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Entry]:
             "title": title(result),
             "violated": result.run in comparison.refuted,
             "refutable": is_refutable(result, comparison.level),
-            "claimed": epsilon_text(result.epsilon or 0.0),
+            "claimed": epsilon_cell(result),
             "bounds": [(words, bound_text(comparison.audit(result), method)) for method, (words, _) in BOUNDS.items()],
             "correct": result.audit["correct"] if scope == INTERNAL else None,
             "ways": ways_of(result),

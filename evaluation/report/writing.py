@@ -16,7 +16,7 @@ from palisade.evaluation.figures.curves import exposure, roc
 from palisade.evaluation.figures.style import svg
 from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import VIOLATED, flags, meanings
-from palisade.evaluation.format import NOTHING
+from palisade.evaluation.format import NOTHING, percent
 from palisade.evaluation.labels import canary_text, setting, title
 from palisade.evaluation.measuring.exposure import exposed_csv
 from palisade.evaluation.report.game import GLOSSARY, game, grants
@@ -36,7 +36,7 @@ from palisade.evaluation.report.sections import (
     pareto,
 )
 from palisade.evaluation.report.verdict import verdicts
-from palisade.evaluation.result import COLUMNS, FPR, Result
+from palisade.evaluation.result import COLUMNS, FPR, LARGEST_CLASS, Result
 from palisade.evaluation.table import WORDS, corrections, headings, lines, reaches, skips
 
 TEXTS = (*WORDS, "needs")
@@ -148,6 +148,7 @@ def summary(
         "groups": groups(comparison),
         "compared": compared(results),
         "costs": costs(results),
+        "largest_class": percent(results[0].find(LARGEST_CLASS)),
         "evidence": evidence(comparison, scope),
         "pareto": pareto(comparison),
         "runs": [_run(result, comparison, scope) for result in results],

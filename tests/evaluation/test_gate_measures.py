@@ -18,6 +18,8 @@ from palisade.evaluation.limit import EXCEEDED, KEPT, UNDECIDED, Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.record_test import ask_records
 from palisade.evaluation.report.one_model import verdict, write_model
+from palisade.evaluation.report.page import render
+from palisade.evaluation.report.writing import page_of, summary
 from palisade.evaluation.result import AUC, LARGEST_CLASS, TRAIN, Result, Row, tied_at
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
@@ -162,8 +164,15 @@ def test_runs_tie_at_the_fpr_that_is_asked_for(make_result: Make) -> None:
 
 def test_the_largest_class_stands_beside_the_accuracy_of_runs(make_result: Make, capsys) -> None:
     result = make_result()
-    show_results(Comparison([replace(result, rows=[*result.rows, Row(metric=LARGEST_CLASS, value=0.761)])]))
+    comparison = Comparison([replace(result, rows=[*result.rows, Row(metric=LARGEST_CLASS, value=0.761)])])
+    show_results(comparison)
     assert "accuracy: the largest class has 76.1 % of the test records" in capsys.readouterr().out
+    lines = ["gate: some limit", "kept: it is <b>kept</b>"]
+    content = summary(comparison, "", decided=[lines])
+    page = render(page_of(comparison, content), {"tradeoff": "", "roc": ""}).replace("\u00a0", " ")
+    assert "Always naming the largest class is right about\n76.1 % of them" in page
+    assert content["decided"] == [lines] and "gate: some limit" in page and "it is &lt;b&gt;kept" in page
+    assert summary(comparison, "", decided=[lines], scope="public")["decided"] == [], "it names folders of runs"
 
 
 @pytest.mark.parametrize(

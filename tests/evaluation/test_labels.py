@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from palisade.evaluation.comparison import ordered
+from palisade.evaluation.comparison import Comparison, ordered
+from palisade.evaluation.figures.curves import roc
 from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.labels import brief, line_name, setting, title
+from palisade.evaluation.report.sections import evidence
+from palisade.evaluation.report.verdict import verdicts
 from palisade.evaluation.result import Result
 from palisade.evaluation.subjects.subject import defense_name
+from palisade.evaluation.table import lines
 from palisade.targets.statement import Statement
 
 
@@ -85,3 +90,28 @@ DP = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
 def test_a_composed_defense_names_its_base(base: dict[str, Any] | None, expected: str) -> None:
     defense = {"_target_": "palisade.defenses.selena.Selena"} | ({} if base is None else {"base": base})
     assert defense_name({"defense": defense, "names": {"defense": "selena"}}) == expected
+
+
+def test_a_claim_per_record_and_one_per_person_bear_two_names(make_result: Callable[..., Result]) -> None:
+    """Wherever data name persons, everywhere a run is named: title, line of the figure, table, verdict, evidence."""
+    known = {**make_result().dataset, "persons": 240}
+    whole = replace(stated(8), unit="person", neighboring="add/remove one person")
+    runs = [
+        make_result("dp_sgd", strength=8, statement=claim, dataset=known, run=f"run{k}", folder=f"runs/run{k}")
+        for k, claim in enumerate((stated(8), whole))
+    ]
+    assert [title(result) for result in runs] == ["dp_sgd ε=8 per record", "dp_sgd ε=8 per person"]
+    comparison = Comparison([make_result(dataset=known), *runs])
+    assert {line.name for line in comparison.series} == {"undefended", "dp_sgd per record", "dp_sgd per person"}
+    assert [line.cells[1] for line in lines(comparison)] == ["–", "8 per record", "8 per person"]
+    assert [entry["claimed"] for entry in evidence(comparison)] == ["8 per record", "8 per person"]
+    assert any("dp_sgd ε=8 per " in told["heading"] for told in verdicts(comparison))
+    said = {text.get_text() for text in roc(comparison).axes[0].get_legend().get_texts()}  # type: ignore[union-attr]
+    assert {"dp_sgd ε=8 per record · lira", "dp_sgd ε=8 per person · lira"} <= said
+    guarded = make_result("dp_sgd", strength=8, statement=whole, dataset=known, guard="topk", guard_strength=3)
+    assert title(guarded) == "dp_sgd ε=8 per person + topk 3"
+
+
+def test_where_no_person_is_named_no_unit_is(make_result: Callable[..., Result]) -> None:
+    assert title(make_result("dp_sgd", strength=8, statement=stated(8))) == "dp_sgd ε=8"
+    assert title(make_result(dataset={**make_result().dataset, "persons": 240})) == "undefended"
