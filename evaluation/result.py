@@ -29,8 +29,10 @@ UNSCORED = "unscored"
 """The name of a metric: the share of the records that an attack gave no score."""
 MOSTLY_UNSCORED = 0.5
 """An attack that leaves out more than this share is one on a sample, which may be an easy one."""
-TIED = 0.05
-"""Share of non-members that may stand at the threshold itself."""
+TIED = 5
+"""Share of non-members that may stand at the threshold itself, in units of the FPR."""
+ROUNDING = 1e-12
+"""Of a share of a count."""
 BLIND = "blind_baseline"
 """Stands where an attack's name does; it never asks the model."""
 BY_CHANCE = "p_value"
@@ -268,8 +270,15 @@ class Result:
         return self.get(metric, attack=self.strongest) if self.attacks else None
 
     def ties(self, attack: str, fpr: float = FPR) -> bool:
-        """True if many non-members tie at the threshold of an attack: its TPR at this FPR is that of a smaller one."""
-        return self.value(tied_at(fpr), 0.0, attack=attack) > TIED
+        """True if so many non-members tie at the threshold of an attack that its TPR is that of a much smaller FPR.
+
+        Of one model every point of the ROC is known: its threshold accuses less than half as many as it may, which is
+        never so without ties. Of a fleet, the share of non-members that tie in the worst model.
+        """
+        if self.sides is not None and attack in self.roc:
+            resolved = fpr * (self.get(AUC, attack=attack).nonmembers or 0) >= 1
+            return resolved and max(point for point in self.roc[attack][0] if point <= fpr * (1 + ROUNDING)) < fpr / 2
+        return self.value(tied_at(fpr), 0.0, attack=attack) > TIED * fpr
 
     @cached_property
     def is_tied(self) -> bool:

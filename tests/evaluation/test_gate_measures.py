@@ -187,3 +187,22 @@ def test_the_largest_class_stands_beside_the_accuracy_of_runs(make_result: Make,
 def test_what_limits_nothing_is_refused(given: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Limit(name="gate", **given)
+
+
+@pytest.mark.parametrize(("share", "ties"), [(0.03, True), (0.015, True), (0.01, False), (0.006, False)])
+def test_a_threshold_that_jumps_over_the_fpr_is_told(share: float, ties: bool) -> None:
+    """Half of the members and a few non-members answer with the highest confidence: nobody can accuse fewer."""
+    rng = np.random.default_rng(0)
+
+    def answers(name: str, sure: float) -> AnsweredRecords:
+        p = np.where(np.arange(1000) < round(1000 * sure), 1.0, rng.uniform(0.5, 0.9, 1000))
+        both = np.column_stack([p, 1 - p])
+        return AnsweredRecords(
+            name=name, labels=np.zeros(1000, int), level="probabilities", answers=both, features=None
+        )
+
+    subject = ModelSubject(members=answers("in", 0.5), nonmembers=answers("out", share))
+    result = measure_model(subject, [LossThreshold()], Grant())
+    assert result.ties("loss") == result.is_tied == ties
+    assert (attacks_on_model(result).lines[0][3] == "only ties") == ties
+    assert gate(Comparison([result]), Limit(name="gate", max_tpr=0.9))[1] != ties
