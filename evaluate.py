@@ -33,11 +33,7 @@ def main(config: DictConfig) -> None:
 
 
 def evaluate_runs(plain: Mapping[str, Any]) -> None:
-    """An evaluation by plain settings, as `main` resolves them: an audit, a search, a plan, a study or a report.
-
-    Raises:
-        ValueError: if a setting is wrong.
-    """
+    """An evaluation by plain settings, as `main` resolves them; raises ValueError if one is wrong."""
     from palisade.evaluation.limit import refuse_limits
     from palisade.evaluation.method import Method
     from palisade.evaluation.report.scope import check_scope_of
@@ -98,7 +94,7 @@ def all_attacks() -> dict[str, Any]:
 
 
 def search(settings: EvaluationSettings, method: Method) -> None:
-    """Trains and attacks runs that may lie on the frontier, each composed from the settings of the other command."""
+    """Trains and attacks runs that may lie on the frontier, composed by the settings of the other command."""
     from hydra.core.global_hydra import GlobalHydra
 
     from palisade.data.settings import validated
