@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,80 +31,57 @@ def main(config: DictConfig) -> dict[str, Any] | None:
     call(lambda: one(settings_of(config), job.overrides.task, job.sweeper.get("grids") or ()))
 
 
-def one(settings: dict[str, Any], overrides: Sequence[str] = (), grids: Sequence[str] = ()) -> None:
-    """A single run, plan or release, and what it prints.
-
-    Args:
-        settings: of the run.
-        overrides: what was given on the command line.
-        grids: what a sweep would have trained.
-
-    Raises:
-        ValueError: if something was given that a single run, or a release, does not use.
-    """
+def one(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids: Sequence[str] = ()) -> None:
+    """A single run, plan or release, and what it prints; grids of a sweep, or overrides unused, are refused."""
     from palisade.targets import progress
-    from palisade.targets.config import check_groups
+    from palisade.targets.train_settings import TrainSettings
     from palisade.targets.tuning import trainings
 
-    check_groups(settings)
-    if settings["quiet"]:
+    asked = TrainSettings.parsed(settings)
+    if asked.quiet:
         progress.silence()
     if grids:
         raise ValueError(f"this experiment is a sweep of {len(grids)} grids; put -m before the settings to train it")
-    if settings["ship"] is not None:
+    if asked.ship is not None:
         from palisade.targets.release import ship_run
 
         check_shipped(settings, overrides)
         print(ship_run(settings))
-    elif settings["plan"]:
+    elif asked.plan:
         from palisade.evaluation.plan import show_costs
 
         show_costs([train_run(settings)])
     else:
-        with progress.Progress(Path(settings["runs"]), trainings(settings)):
+        with progress.Progress(Path(asked.runs), trainings(settings)):
             outcome = train_run(settings)
         print(f"{outcome['status']}: {outcome['folder']}")
 
 
-def train_run(settings: dict[str, Any]) -> dict[str, Any]:
-    """Trains what is missing of one run.
+def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Trains what is missing of one run; the settings are those that `composed` gives.
 
     Returns:
         The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost.
     """
     from palisade.data.dataset import from_config
-    from palisade.targets import progress
-    from palisade.targets.config import check_guesses_somebody, check_settings, checked_share
-    from palisade.targets.job import Job
-    from palisade.targets.run import Run
+    from palisade.targets.train_settings import TrainSettings
+    from palisade.targets.trials import Trials, tuned
 
-    check_settings(settings)
-    guesses = checked_share("guesses", settings["guesses"])
-    dataset = from_config(settings)
-    check_guesses_somebody("guesses", guesses, len(dataset.split.audited))
-    if settings.get("tuning"):
-        from palisade.targets.trials import Trials
-
-        trials = Trials.of(settings, dataset)
-        if trials.missing and settings["plan"]:
-            from palisade.evaluation.plan import with_reach
-
-            return with_reach(trials.cost(), settings, dataset)
-        if not trials.train():
-            return {"folder": str(Run.of(settings, dataset).folder), "status": "skipped"}
-        settings = trials.chosen()
-    job = Job.of(settings, dataset)
-    if settings["plan"]:
+    asked = TrainSettings.parsed(settings)
+    dataset = from_config(asked.plain)
+    job = tuned(asked, dataset)
+    if asked.plan:
         from palisade.evaluation.plan import with_reach
 
-        return with_reach(job.cost(), settings, dataset)
+        return with_reach(job)
+    if isinstance(job, Trials):
+        return job.skipped()
     if job.is_cached:
         return job.reuse()
-    from palisade.evaluation.plan import Reach
+    from palisade.evaluation.plan import say_reach
 
     settled = job.try_out()
-    if job.missing and (reach := Reach.planned(settings, dataset)) is not None:
-        progress.say(reach.sentence())
+    say_reach(job)
     return job.train(settled)
 
 

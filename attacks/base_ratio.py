@@ -11,6 +11,7 @@ from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.expected_confidence import expected_online, log_ratio
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,14 +29,10 @@ class BASE(Attack):
         ValueError: if `temperature` is not positive.
     """
 
-    temperature: float = 2.0
+    temperature: Positive = 2.0
 
     name = "base"
     threat = ThreatModel(outputs="top-k", shadows="online")
-
-    def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} is not positive; choose 2, or 1 for the plain softmax")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         log_p = view.log_confidence(self.temperature)[:, :, 0]

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from pydantic import Field
 from scipy.spatial.distance import cdist
 
 from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Seed
 
 BATCH = 32  # records that are moved at once; more would need more memory, not less time
 STARTS = 256  # records of other classes among which the nearest is the start
@@ -42,17 +45,11 @@ class Boundary(Attack):
         ValueError: if a setting is out of range.
     """
 
-    budget: int = 500
-    records: int | None = 500
-    seed: int = 0
+    budget: Annotated[int, Field(ge=60)] = 500
+    records: Annotated[int, Field(ge=2)] | None = 500
+    seed: Seed = 0
 
     name = "boundary"
-
-    def __post_init__(self) -> None:
-        if self.budget < 60:
-            raise ValueError(f"budget={self.budget} is too small for one step; choose at least 60 queries a record")
-        if self.records is not None and self.records < 2:
-            raise ValueError(f"records={self.records} are too few; choose at least 2, or null for all")
 
     @property
     def threat(self) -> ThreatModel:

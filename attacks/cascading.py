@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float
+from pydantic import Field
 
 from palisade.attacks.lira import lira_scores
 from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.signals import standardized
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Count
 
 FPR = 0.01  # of the shadows, above whose threshold a record is an IN anchor
 FNR = 0.03  # of the shadows, below whose threshold a record is an OUT anchor
@@ -51,13 +53,8 @@ class Cascading(Attack):
         ValueError: if a number is out of range.
     """
 
-    targets: int = 2
-    shadows: int = 32
-
-    def __post_init__(self) -> None:
-        for name, value, least in (("targets", self.targets, 1), ("shadows", self.shadows, 4)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value} is no such number; choose a whole number from {least} on")
+    targets: Count = 2
+    shadows: Annotated[int, Field(ge=4)] = 32
 
     @property
     def name(self) -> str:

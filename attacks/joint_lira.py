@@ -15,6 +15,7 @@ from palisade.attacks.parts.similarity import Similarities, unit
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.attacks.parts.within_record import within_record_slopes
+from palisade.fields import Count
 
 SHARPNESS = 0.8  # LiRA takes its evidence for stronger than it is
 SPREAD_TOLERANCE = 2.0
@@ -44,15 +45,9 @@ class JointLiRA(Attack):
         ValueError: if `targets`, `records` or `rounds` is no count.
     """
 
-    targets: int | None = None
-    records: int | None = 10_000
-    rounds: int = 2
-
-    def __post_init__(self) -> None:
-        for setting, value in (("targets", self.targets), ("records", self.records), ("rounds", self.rounds)):
-            no_count = not isinstance(value, int) or isinstance(value, bool) or value < 1
-            if no_count and not (setting != "rounds" and value is None):
-                raise ValueError(f"{setting}={value} is no count; choose a whole number from 1 on")
+    targets: Count | None = None
+    records: Count | None = 10_000
+    rounds: Count = 2
 
     @property
     def name(self) -> str:

@@ -14,6 +14,7 @@ from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.outputs import answer_features
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class KnownMembers(Attack):
         seed: of the halves.
     """
 
-    seed: int = 0
+    seed: Seed = 0
 
     name = "known_members"
     threat = ThreatModel(outputs="top-k", known_members=True)

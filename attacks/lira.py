@@ -45,14 +45,6 @@ class LiRA(Attack):
     variance: Literal["shrunk", "fixed", "per_record"] = "shrunk"
     compat: Literal["carlini"] | None = None
 
-    def __post_init__(self) -> None:
-        if self.variance not in ("shrunk", "fixed", "per_record"):
-            raise ValueError(f"variance={self.variance} is unknown; choose shrunk, fixed or per_record")
-        if not isinstance(self.online, bool):
-            raise ValueError(f"online={self.online} is neither true nor false; choose one")
-        if self.compat not in (None, "carlini"):
-            raise ValueError(f"compat={self.compat} is unknown; choose carlini, or null for this project's LiRA")
-
     @property
     def name(self) -> str:
         """`lira` with IN and OUT shadows, `lira_offline` with OUT shadows alone."""

@@ -16,6 +16,7 @@ from palisade.attacks.parts.cross_fitting import MOST_PAIRS, folds
 from palisade.attacks.parts.signals import bounded
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Seed
 
 LEAST = 1e-12  # keeps the log-odds of a sure classifier finite
 
@@ -35,7 +36,7 @@ class NegatedClassifier(Attack):
         seed: of the (model, record) pairs that the classifiers are fitted on, and of their initial weights.
     """
 
-    seed: int = 0
+    seed: Seed = 0
 
     name = "negated_classifier"
     threat = ThreatModel(outputs="top-k", label=False, shadows="online", unguarded_shadows=True)

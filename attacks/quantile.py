@@ -13,6 +13,7 @@ from sklearn.linear_model import RidgeCV
 from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Seed
 
 LEAST_POPULATION = 20  # records; of fewer, a regression learns nothing
 COMPONENTS = 32  # principal components of the records
@@ -34,7 +35,7 @@ class Quantile(Attack):
         seed: of the population records that others are compared with.
     """
 
-    seed: int = 0
+    seed: Seed = 0
 
     name = "quantile"
     threat = ThreatModel(outputs="top-k", population=True, features=True)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float
+from pydantic import Field
 
 from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.expected_confidence import expected_offline, expected_online, log_ratio, mean_confidence
 from palisade.attacks.parts.leave_one_out import LeftOut
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Positive, remedy
 
 CANDIDATES = np.arange(11) / 10  # values of a that are tried
 LOW_FPR = 0.02  # up to which members are counted to choose a: what a low-FPR attack lives on
@@ -45,19 +48,9 @@ class RMIA(Attack):
     """
 
     online: bool = True
-    temperature: float = 2.0
-    gamma: float = 2.0
-    offline_a: float | None = None
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.online, bool):
-            raise ValueError(f"online={self.online} is neither true nor false; choose one")
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} is not positive; choose 2, or 1 for the plain softmax")
-        if not self.gamma >= 1:
-            raise ValueError(f"gamma={self.gamma} is below 1; choose 1 or more, such as 2")
-        if self.offline_a is not None and not 0 <= self.offline_a <= 1:
-            raise ValueError(f"offline_a={self.offline_a} is outside 0..1; choose a value in it, or null to tune it")
+    temperature: Positive = 2.0
+    gamma: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
+    offline_a: Annotated[float, Field(ge=0, le=1), remedy("choose e.g. 0.3, or null to tune it")] | None = None
 
     @property
     def name(self) -> str:

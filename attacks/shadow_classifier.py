@@ -15,6 +15,7 @@ from palisade.attacks.parts.cross_fitting import cross_fit
 from palisade.attacks.parts.outputs import answer_features
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Seed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +29,7 @@ class ShadowClassifier(Attack):
         seed: of the (model, record) pairs that the classifiers are fitted on.
     """
 
-    seed: int = 0
+    seed: Seed = 0
 
     name = "shadow_classifier"
     threat = ThreatModel(outputs="top-k", shadows="online")

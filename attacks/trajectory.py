@@ -12,6 +12,7 @@ from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.cross_fitting import boosted_trees, cross_fit
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Seed
 
 LEAST = 1e-30  # of a loss: one that float32 rounded to 0
 
@@ -28,7 +29,7 @@ class Trajectory(Attack):
         seed: of the (model, record) pairs that the classifier is fitted on.
     """
 
-    seed: int = 0
+    seed: Seed = 0
 
     name = "trajectory"
     threat = ThreatModel(shadows="online", checkpoints=True)

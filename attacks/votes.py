@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from palisade.attacks.lira import lira_scores
 from palisade.attacks.parts.perturbed_copies import PerturbedCopies, aucs
 from palisade.attacks.parts.view import View
+from palisade.fields import Count, CountFromZero
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,9 +31,9 @@ class Votes(PerturbedCopies):
         copies: of each strength and record; 0: the record alone, nothing is perturbed or tuned.
     """
 
-    moves: Sequence[int] = (1, 2)
+    moves: Sequence[Count] = (1, 2)
 
-    least_copies = 0
+    copies: CountFromZero = 16
 
     @property
     def name(self) -> str:

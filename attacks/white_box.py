@@ -12,6 +12,7 @@ from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.cross_fitting import boosted_trees, cross_fit
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Seed
 
 LEAST = 1e-12  # of a norm: a saturated layer has none, and its logarithm would be −∞
 
@@ -28,7 +29,7 @@ class WhiteBox(Attack):
         seed: of the (model, record) pairs that the classifier is fitted on.
     """
 
-    seed: int = 0
+    seed: Seed = 0
 
     name = "white_box"
     threat = ThreatModel(outputs="top-k", shadows="online", gradients=True)

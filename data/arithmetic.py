@@ -31,7 +31,7 @@ class Arithmetic:
         if self.size < 1:
             raise ValueError(f"N={self.size} leaves nothing to train on; raise split.pool or membership.share")
         if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size} is not positive; choose 1 to {self.size}")
+            raise ValueError(f"batch_size={self.batch_size}: expected an integer >= 1; choose 1 to {self.size}")
         if self.batch_size > self.size:
             raise ValueError(f"batch_size={self.batch_size} exceeds N={self.size}; choose at most {self.size}")
         if self.epochs < 1:

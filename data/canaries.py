@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
 from palisade.data.split import Split
+from palisade.fields import CheckedFields, Count
 
 CHANGED = 0.01
 """Share of a near-duplicate's features that are another record's."""
@@ -106,7 +107,7 @@ KINDS: Mapping[str, Kind] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Canaries:
+class Canaries(CheckedFields):
     """Canaries in a pool whose other records every model is trained on.
 
     A mean over ordinary records hides the few that a model gives away. Attacks on canaries measure what it tells about
@@ -124,14 +125,8 @@ class Canaries:
         ValueError: for an unknown kind or a count that is none.
     """
 
-    kind: str
-    count: int = 500
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.kind, str) or self.kind not in KINDS:
-            raise ValueError(f"canary.kind={self.kind} is unknown; choose one of {', '.join(KINDS)}")
-        if not isinstance(self.count, int) or isinstance(self.count, bool) or self.count < 1:
-            raise ValueError(f"canary.count={self.count} is no count; choose a whole number from 1 on")
+    kind: Literal["clean", "label_noise", "ood", "near_duplicate", "blank"]
+    count: Count = 500
 
     def plant(
         self,

@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
 from jaxtyping import Float32, Int64, Shaped
 
 from palisade.data.canaries import Canaries
@@ -17,7 +16,7 @@ from palisade.data.columns import UnfittedColumns
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.records import Records, Source
 from palisade.data.scattering import Scattering
-from palisade.data.settings import made
+from palisade.data.settings import instantiated, validated
 from palisade.data.split import Roles, Split
 
 COUNTS = "how many records and classes there are, and the shape of a record: treated as public"
@@ -104,19 +103,14 @@ def with_canaries(dataset: Dataset, canaries: Canaries, seed: int) -> Dataset:
 
 def from_config(config: Mapping[str, Any]) -> Dataset:
     """The data set of a run's configuration (`data`, `split`, `seed`, `canary`), loaded once per process."""
-    seed = config["seed"]
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise ValueError(f"seed={seed} is no seed; choose a whole number from 0 on")
-    if not isinstance(config["split"], Mapping):
-        raise ValueError(f"split={config['split']} has no roles; leave it out, or set split.pool, split.test …")
     return _load(json.dumps([config["data"], config["split"], config["seed"], config.get("canary") or {}]))
 
 
 @lru_cache(maxsize=2)
 def _load(settings: str) -> Dataset:
     data, split, seed, canary = json.loads(settings)
-    dataset = prepare(instantiate(data), made(Roles, "split", split), seed)
-    return with_canaries(dataset, made(Canaries, "canary", canary), seed) if canary else dataset
+    dataset = prepare(instantiated("data", data, Source), validated(Roles, "split", split), seed)
+    return with_canaries(dataset, validated(Canaries, "canary", canary), seed) if canary else dataset
 
 
 def _fit(records: Records, split: Split) -> Preprocessing:

@@ -17,12 +17,13 @@ from palisade.data.files import PublishedFile
 from palisade.data.preprocessing import Preprocessing, Scale
 from palisade.data.records import Records
 from palisade.data.scattering import Scattering
+from palisade.fields import CheckedFields
 
 WHITE = 255
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images(ABC):
+class Images(CheckedFields, ABC):
     """Images (channels, height, width) of 8-bit pixels; the publisher's training records come before its test records.
 
     Args:
@@ -45,10 +46,6 @@ class Images(ABC):
     name: str
     root: str | None = None
     features: Literal["pixels", "scattering"] = "pixels"
-
-    def __post_init__(self) -> None:
-        if self.features not in ("pixels", "scattering"):
-            raise ValueError(f"data.features={self.features} is unknown; choose pixels or scattering")
 
     def load(self) -> Records:
         """Images, their classes in words, and which of them were published for testing.

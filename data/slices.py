@@ -10,8 +10,9 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
 from jaxtyping import Bool, Int64, Shaped
+
+from palisade.data.settings import instantiated
 
 MOST = 20
 """Groups of one column: more would be too small to say anything of."""
@@ -52,7 +53,7 @@ class Slices:
             ValueError: if they are no list, or the data have no such column.
         """
         chosen = data.get("slices") or () if names is None else names
-        check_columns(chosen)
+        check_columns(chosen, "data.slices")
         return _load(json.dumps({**data, "slices": list(chosen)}))
 
     def groups(self, records: Int64[np.ndarray, " part"]) -> Iterator[tuple[str, Bool[np.ndarray, " part"]]]:
@@ -72,13 +73,16 @@ class Slices:
 NO_SLICES = Slices(words={})
 
 
-def check_columns(names: Any) -> None:
-    """Raises ValueError unless these are different names."""
+def check_columns(names: Any, key: str = "slices") -> None:
+    """Raises ValueError unless these are different names; `key` is their setting."""
     if isinstance(names, str) or not isinstance(names, Sequence) or len(set(map(str, names))) < len(names):
-        raise ValueError(f"data.slices={names} is no list of different columns; write such as data.slices=[sex,region]")
+        raise ValueError(f"{key}={names}: expected a list of different columns; write such as {key}=[sex,region]")
 
 
 @lru_cache(maxsize=2)
 def _load(data: str) -> Slices:
     node = json.loads(data)
-    return instantiate(node).read_slices() if node["slices"] else NO_SLICES
+    if not node["slices"]:
+        return NO_SLICES
+    source: Any = instantiated("data", node, object)  # one without slices has no such setting
+    return source.read_slices()

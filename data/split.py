@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from jaxtyping import Bool, Int64
+from pydantic import Field
 
 from palisade.data.secret import Secret
+from palisade.fields import CheckedFields, NonNegative
 
 ROLES = ("pool", "validation", "reference", "population", "test")
 PUBLISHED = "published"
@@ -84,7 +86,7 @@ def _repeats(groups: Sequence[np.ndarray]) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Roles:
+class Roles(CheckedFields):
     """Size of each role: a share of the data (at most 1) or a count (whole, above 1).
 
     Shares and counts are of persons when the data names persons, otherwise of records. The pool is the same
@@ -102,25 +104,20 @@ class Roles:
         ValueError: if a value is neither a share nor a count, or if shares exceed 1.
     """
 
-    pool: float = 0.7
-    validation: float = 0
-    reference: float = 0
-    population: float = 0
-    test: float | Literal["published"] | None = None
+    pool: NonNegative = 0.7
+    validation: NonNegative = 0
+    reference: NonNegative = 0
+    population: NonNegative = 0
+    test: NonNegative | Literal["published"] | None = None
 
     def __post_init__(self) -> None:
-        for role in ROLES[:-1]:
-            if getattr(self, role) is None:
-                raise ValueError(f"split.{role}=None gives no number; set split.{role}=0, or only split.test=null")
+        super().__post_init__()
         for role, value in self._given():
-            number = isinstance(value, int | float) and 0 <= value < math.inf
-            if not number or (value > 1 and value % 1):
-                raise ValueError(
-                    f"split.{role}={value} is neither a share nor a count; choose 0 to 1, or a whole number above 1"
-                )
+            if value > 1 and value % 1:
+                raise ValueError(f"{role}={value}: expected a share from 0 to 1, or a count >= 2; choose e.g. 0.1")
         shares = [value for _, value in self._given() if value <= 1]
         if sum(shares) > 1 + 1e-9:
-            raise ValueError(f"split: the shares sum to {sum(shares):g} and exceed 1; lower split.pool={self.pool:g}")
+            raise ValueError(f"pool={self.pool:g}: expected shares of a sum <= 1, not {sum(shares):g}; lower one")
 
     def draw(
         self,
@@ -184,7 +181,7 @@ class Roles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Membership:
+class Membership(CheckedFields):
     """Membership of pool records in each model; the secret that every attack is after.
 
     Independent fair coins are the default: in fleets with equal numbers of members and non-members per record,
@@ -201,17 +198,14 @@ class Membership:
     """
 
     how: Literal["bernoulli", "complementary", "fixed"] = "bernoulli"
-    share: float = 0.5
+    share: Annotated[float, Field(gt=0, le=1)] = 0.5
 
     def __post_init__(self) -> None:
-        if self.how not in ("bernoulli", "complementary", "fixed"):
-            raise ValueError(f"membership.how={self.how} is unknown; choose bernoulli, complementary or fixed")
-        if not isinstance(self.share, int | float):
-            raise ValueError(f"membership.share={self.share} is no number; choose it between 0 and 1")
+        super().__post_init__()
         if self.how == "complementary" and self.share != 0.5:
-            raise ValueError(f"membership.share={self.share:g}: complementary models halve the pool; set it to 0.5")
-        if not 0 < self.share < 1 and not (self.how == "fixed" and self.share == 1):
-            raise ValueError(f"membership.share={self.share:g} is not a probability; choose it between 0 and 1")
+            raise ValueError(f"share={self.share:g}: expected 0.5, since complementary models halve the pool; set it")
+        if self.share == 1 and self.how != "fixed":
+            raise ValueError(f"share={self.share:g}: expected a number < 1 unless how=fixed; choose e.g. 0.5")
 
     def draw(self, split: Split, models: Sequence[int], secret: Secret) -> Bool[np.ndarray, "models pool"]:
         """The members of the models asked for; a row depends on the secret and the model's own index only.

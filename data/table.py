@@ -6,6 +6,7 @@ import json
 import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -15,6 +16,7 @@ from palisade.data.files import BROKEN, opened
 from palisade.data.records import Records, name_of
 from palisade.data.settings import place
 from palisade.data.slices import NO_WORD, Slices, check_columns
+from palisade.fields import CheckedFields
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +26,7 @@ MISSING = ["", "NA", "N/A", "NaN", "nan", "null", "NULL", "?"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Table:
+class Table(CheckedFields):
     """A CSV file with a header, UTF-8, separated by commas.
 
     Args:
@@ -42,20 +44,19 @@ class Table:
         ValueError: if `missing` is unknown, one column is to be both label and person, or slices are no list.
     """
 
-    path: str
+    path: str | Path
     label: str
     person: str | None = None
     missing: Literal["error", "impute"] = "error"
-    schema: str | None = None
+    schema: str | Path | None = None
     slices: Sequence[str] = ()
     name: str | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         check_columns(self.slices)
-        if self.missing not in ("error", "impute"):
-            raise ValueError(f"data.missing={self.missing} is unknown; choose error or impute")
         if self.label == self.person:
-            raise ValueError(f"data.person={self.person} is the label too; name another column, or null")
+            raise ValueError(f"person={self.person}: expected another column than the label; name one, or null")
 
     def load(self) -> Records:
         """Rows as they stand in the file, without label and person.
@@ -155,7 +156,7 @@ class Table:
         return UnfittedColumns(numeric=numeric, categorical=categorical, missing=self.missing)
 
 
-def _read_schema(name: str) -> Columns:
+def _read_schema(name: str | Path) -> Columns:
     import yaml
 
     path = place("data.schema", name)

@@ -6,17 +6,20 @@ import re
 import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 from jaxtyping import Int64
+from pydantic import Field
+
+from palisade.fields import CheckedFields
 
 PADDING = 0
 WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")  # a word with its apostrophes, or one punctuation mark
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tokens:
+class Tokens(CheckedFields):
     """The lower-cased words of a text, each hashed into one of a fixed number of buckets.
 
     A vocabulary is usually the list of words that occur in the training texts: whoever reads it learns that a rare
@@ -35,14 +38,8 @@ class Tokens:
     kind: ClassVar[str] = "tokens"
     statistics: ClassVar[str] = "constants"
     not_covered: ClassVar[None] = None
-    length: int = 64
-    buckets: int = 8192
-
-    def __post_init__(self) -> None:
-        for name, least, most in (("length", 1, 2**16), ("buckets", 2, 2**32)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ValueError(f"data.{name}={value} is no count; choose a whole number from {least} to {most}")
+    length: Annotated[int, Field(ge=1, le=2**16)] = 64
+    buckets: Annotated[int, Field(ge=2, le=2**32)] = 8192
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import pytorch_lightning as pl
+from pydantic import Field
 
 from palisade.data.split import Split
 from palisade.defenses.parts.adversary import Adversary
+from palisade.fields import CountFromZero, Positive, remedy
 from palisade.targets.fleet import Defense, Fitter
 
 
@@ -30,14 +32,8 @@ class AdversarialRegularization(Defense):
     separable, cost = False, 4.0
     roles = frozenset({"reference"})
     attacks = ("modified_entropy", "lira")
-    weight: float
-    warm_up: int
-
-    def __post_init__(self) -> None:
-        if not 0 < self.weight < math.inf:
-            raise ValueError(f"defense.weight={self.weight} must be above 0 and finite; use defense=none for 0")
-        if not isinstance(self.warm_up, int) or isinstance(self.warm_up, bool) or self.warm_up < 0:
-            raise ValueError(f"defense.warm_up={self.warm_up} is no count; choose a whole number from 0 on")
+    weight: Annotated[Positive, remedy("choose e.g. 3, or defense=none for 0")]
+    warm_up: Annotated[CountFromZero, Field(examples=[5])]
 
     @property
     def strength(self) -> float:

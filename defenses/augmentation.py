@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
+from palisade.fields import Positive, remedy
 from palisade.targets.fleet import Defense
 
 Kind = Literal["bits", "gaussian", "crop_flip"]
@@ -39,21 +39,14 @@ class Augmentation(Defense):
     """
 
     kind: Kind
-    amount: float
+    amount: Annotated[Positive, remedy("choose e.g. 0.1, or defense=none for 0")]
 
     def __post_init__(self) -> None:
-        ranges = {
-            "bits": (0 < self.amount <= 0.5, "above 0 and at most 0.5"),
-            "gaussian": (0 < self.amount < math.inf, "above 0 and finite"),
-            "crop_flip": (self.amount >= 1 and self.amount % 1 == 0, "a whole number of pixels, from 1 on"),
-        }
-        if self.kind not in ranges:
-            raise ValueError(f"defense.kind={self.kind} is unknown; choose one of {', '.join(ranges)}")
-        inside, rule = ranges[self.kind]
-        if not inside:
-            raise ValueError(
-                f"defense.amount={self.amount} cannot be used; {self.kind} takes {rule}; use defense=none for 0"
-            )
+        super().__post_init__()
+        if self.kind == "bits" and self.amount > 0.5:
+            raise ValueError(f"amount={self.amount}: expected a probability <= 0.5 of kind=bits; choose e.g. 0.1")
+        if self.kind == "crop_flip" and self.amount % 1:
+            raise ValueError(f"amount={self.amount}: expected whole pixels >= 1 of kind=crop_flip; choose e.g. 1")
 
     @property
     def attacks(self) -> tuple[str, ...]:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from palisade.data.loaders import Batch
+from palisade.fields import remedy
 from palisade.targets.fleet import Defense
 
 
@@ -27,11 +30,7 @@ class ConvexConcave(Defense):
     """
 
     attacks = ("lira",)
-    alpha: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha < 1:
-            raise ValueError(f"defense.alpha={self.alpha} must be at least 0 and below 1; use defense=none for 1")
+    alpha: Annotated[float, Field(ge=0, lt=1), remedy("choose e.g. 0.1, or defense=none for 1")]
 
     @property
     def strength(self) -> float:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Int64, Real
 from numpy import ndarray
+from pydantic import Field
 from torch import nn
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
 from palisade.defenses.parts.composition import Composed, check_epochs
+from palisade.fields import remedy
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement
 
@@ -45,15 +48,7 @@ class Deduplication(Composed):
         ValueError: if the threshold is out of range, or records are texts, whose inputs have no cosine.
     """
 
-    threshold: float | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.threshold is not None and not 0 < self.threshold <= 1:
-            raise ValueError(
-                f"defense.threshold={self.threshold} is no similarity; choose above 0 and at most 1, or null for exact"
-                " duplicates"
-            )
+    threshold: Annotated[float, Field(gt=0, le=1), remedy("choose e.g. 0.95, or null for exact ones")] | None = None
 
     @property
     def strength(self) -> float | None:

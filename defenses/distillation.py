@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Float32
 from numpy import ndarray
+from pydantic import Field
 from scipy.special import log_softmax, softmax
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from palisade.data.loaders import Batch
 from palisade.data.split import Split
 from palisade.defenses.parts.composition import Composed, check_batch
 from palisade.defenses.parts.reference import PUBLIC, check_count, reference_as_pool
+from palisade.fields import Count, Positive
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement
 
@@ -39,15 +41,8 @@ class Distillation(Composed):
         ValueError: if a value is out of range.
     """
 
-    temperature: float
-    records: int | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"defense.temperature={self.temperature} is out of range; choose a finite value above 0")
-        if self.records is not None and (not isinstance(self.records, int) or self.records < 1):
-            raise ValueError(f"defense.records={self.records} is no count; choose a whole number from 1 on, or null")
+    temperature: Annotated[Positive, Field(examples=[4])]
+    records: Count | None = None
 
     @property
     def roles(self) -> frozenset[str]:

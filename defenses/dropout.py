@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
 from palisade.data.split import Split
+from palisade.fields import Fraction, remedy
 from palisade.targets.fleet import Defense, Fitter
 
 ACTIVATIONS = (
@@ -34,11 +36,7 @@ class Dropout(Defense):
         ValueError: if p is out of range, or the network has no activation.
     """
 
-    rate: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise ValueError(f"defense.rate={self.rate} must be above 0 and below 1; use defense=none for 0")
+    rate: Annotated[Fraction, remedy("choose e.g. 0.5, or defense=none for 0")]
 
     @property
     def strength(self) -> float:

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from palisade.data.split import Split
+from palisade.fields import Count
 from palisade.targets.fleet import PREDICTION_BATCH, Defense, Fitter
 
 
@@ -30,15 +31,13 @@ class EarlyStopping(Defense):
         ValueError: if a value is no count, none is given, or the trainer has fewer epochs.
     """
 
-    patience: int | None = None
-    epochs: int | None = None
+    patience: Count | None = None
+    epochs: Count | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("patience", self.patience), ("epochs", self.epochs)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"defense.{name}={value} is no count; choose a whole number from 1 on")
+        super().__post_init__()
         if self.patience is None and self.epochs is None:
-            raise ValueError("defense.patience=null and defense.epochs=null never stop; set one of them")
+            raise ValueError("patience=null: expected a count where epochs=null, or it never stops; set one of them")
 
     @property
     def roles(self) -> frozenset[str]:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cache
+from typing import Annotated
 
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from scipy.optimize import brentq
 from scipy.special import entr
 from torch import Tensor
 
 from palisade.data.loaders import Batch
+from palisade.fields import Fraction, NonNegative
 from palisade.targets.fleet import Defense
 
 
@@ -34,17 +37,8 @@ class HAMP(Defense):
     """
 
     attacks = ("lira",)
-    entropy: float
-    alpha: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.entropy < 1:
-            raise ValueError(
-                f"defense.entropy={self.entropy} must be above 0 and below 1: a share of the largest entropy, such as"
-                " 0.5"
-            )
-        if not 0 <= self.alpha < math.inf:
-            raise ValueError(f"defense.alpha={self.alpha} is no weight; choose a finite value, 0 or more")
+    entropy: Annotated[Fraction, Field(examples=[0.5])]
+    alpha: Annotated[NonNegative, Field(examples=[0.03])]
 
     @property
     def strength(self) -> float:

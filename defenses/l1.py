@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from pytorch_lightning import Callback
 
 from palisade.data.split import Split
 from palisade.defenses.parts.losses import Penalty
+from palisade.fields import Positive, remedy
 from palisade.targets.fleet import Defense, Fitter
 
 
@@ -25,11 +27,7 @@ class L1(Defense):
         ValueError: if λ is not positive.
     """
 
-    weight: float
-
-    def __post_init__(self) -> None:
-        if not self.weight > 0:
-            raise ValueError(f"defense.weight={self.weight} must be above 0; use defense=none for 0")
+    weight: Annotated[Positive, remedy("choose e.g. 0.0001, or defense=none for 0")]
 
     @property
     def strength(self) -> float:

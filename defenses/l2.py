@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from pytorch_lightning import Callback
 
 from palisade.data.split import Split
 from palisade.defenses.parts.losses import Penalty
+from palisade.fields import Positive, remedy
 from palisade.targets.fleet import Defense, Fitter
 
 
@@ -25,11 +27,7 @@ class L2(Defense):
         ValueError: if λ is not positive.
     """
 
-    weight_decay: float
-
-    def __post_init__(self) -> None:
-        if not self.weight_decay > 0:
-            raise ValueError(f"defense.weight_decay={self.weight_decay} must be above 0; use defense=none for 0")
+    weight_decay: Annotated[Positive, remedy("choose e.g. 0.001, or defense=none for 0")]
 
     @property
     def strength(self) -> float:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from jaxtyping import Float
 from torch import Tensor
 
 from palisade.data.loaders import Batch
 from palisade.defenses.parts.losses import soft_labels
+from palisade.fields import Fraction, remedy
 from palisade.targets.fleet import Defense
 
 
@@ -26,11 +28,7 @@ class LabelSmoothing(Defense):
         ValueError: if a is out of range.
     """
 
-    amount: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.amount < 1:
-            raise ValueError(f"defense.amount={self.amount} must be above 0 and below 1; use defense=none for 0")
+    amount: Annotated[Fraction, remedy("choose e.g. 0.1, or defense=none for 0")]
 
     @property
     def strength(self) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
 from palisade.defenses.parts.losses import soft_labels
+from palisade.fields import Positive, remedy
 from palisade.targets.fleet import Defense
 
 
@@ -32,11 +34,7 @@ class Mixup(Defense):
     """
 
     separable = False
-    alpha: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.alpha < math.inf:
-            raise ValueError(f"defense.alpha={self.alpha} must be above 0 and finite; use defense=none for 0")
+    alpha: Annotated[Positive, remedy("choose e.g. 1, or defense=none for 0")]
 
     @property
     def strength(self) -> float:

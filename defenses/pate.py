@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from importlib.metadata import version
+from typing import Annotated
 
 import numpy as np
 import pytorch_lightning as pl
 from jaxtyping import Bool
 from numpy import ndarray
+from pydantic import Field
 
 from palisade.data.split import Split
 from palisade.defenses.dp_sgd.mechanism import LIBRARIES, check_delta
@@ -17,6 +19,7 @@ from palisade.defenses.parts.composition import check_batch
 from palisade.defenses.parts.partition import Ensembles
 from palisade.defenses.parts.reference import PUBLIC, check_count, reference_as_pool
 from palisade.defenses.parts.votes import UNANSWERED, NoisyVotes, count_votes
+from palisade.fields import Count, Fraction, Positive, remedy
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.statement import NOT_COVERED, Statement
 
@@ -47,19 +50,15 @@ class PATE(Defense):
 
     staged = True
     cost = 2.0
-    teachers: int
-    queries: int | None = None
-    noise_multiplier: float
+    teachers: Annotated[int, Field(ge=2, examples=[25])]
+    queries: Count | None = None
+    noise_multiplier: Annotated[Positive, Field(examples=[5.0])]
     threshold: float | None = None
-    threshold_noise_multiplier: float | None = None
-    delta: float | None = None
+    threshold_noise_multiplier: Positive | None = None
+    delta: Annotated[Fraction, remedy("choose a value below 1/N, or null")] | None = None
 
     def __post_init__(self) -> None:
-        for name, value, least in (("teachers", self.teachers, 2), ("queries", self.queries, 1)):
-            if (value is not None or name == "teachers") and (not isinstance(value, int) or value < least):
-                raise ValueError(f"defense.{name}={value} is no count; choose a whole number from {least} on")
-        if self.delta is not None and not 0 < self.delta < 1:
-            raise ValueError(f"defense.delta={self.delta} is not a probability; choose a value above 0 and below 1/N")
+        super().__post_init__()
         assert self.votes
 
     @property

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch.nn.functional as F
 from jaxtyping import Float
+from pydantic import Field
 from torch import Tensor
 
 from palisade.data.loaders import Batch
+from palisade.fields import NonNegative
 from palisade.targets.fleet import Defense
 
 
@@ -31,13 +33,7 @@ class RelaxLoss(Defense):
 
     separable = False
     attacks = ("lira",)
-    alpha: float
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.alpha < math.inf:
-            raise ValueError(
-                f"defense.alpha={self.alpha} is no loss to train towards; choose a finite value, 0 or more"
-            )
+    alpha: Annotated[NonNegative, Field(examples=[0.5])]
 
     @property
     def strength(self) -> float:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch
 from jaxtyping import Bool
 from numpy import ndarray
+from pydantic import Field
 from torch import nn
 
 from palisade.data.loaders import Batch
@@ -16,6 +18,7 @@ from palisade.data.split import Split
 from palisade.defenses.dp_sgd.rules import PrivacyWarning
 from palisade.defenses.parts.composition import Composed, Trainings, check_batch, check_epochs, composed
 from palisade.defenses.parts.partition import Ensembles, soft_labels
+from palisade.fields import Count
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.statement import Statement
 
@@ -43,27 +46,26 @@ class Selena(Composed):
     """
 
     canaries = ("near_duplicate",)
-    sub_models: int
-    left_out: int
+    sub_models: Annotated[int, Field(ge=2, examples=[25])]
+    left_out: Annotated[Count, Field(examples=[10])]
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.base.staged:
-            raise ValueError(f"{self._named} trains in several stages; choose a base of one stage for selena")
+            raise ValueError(f"{self._named}: expected a defense of one stage for selena; choose another base")
         if not learns_soft_labels(self.base):
             raise ValueError(
-                f"{self._named} ignores soft labels, which a student learns; choose another base for selena"
+                f"{self._named}: expected one that learns soft labels, as selena's student must; choose another base"
             )
-        if not isinstance(self.sub_models, int) or self.sub_models < 2:
-            raise ValueError(f"defense.sub_models={self.sub_models} is no ensemble; choose a whole number from 2 on")
-        if not isinstance(self.left_out, int) or not 1 <= self.left_out < self.sub_models:
+        if self.left_out >= self.sub_models:
             raise ValueError(
-                f"defense.left_out={self.left_out} leaves no sub-model in or out; choose 1 to {self.sub_models - 1}"
+                f"left_out={self.left_out}: expected fewer than the sub-models, or none learns from a record; choose"
+                f" 1 to {self.sub_models - 1}"
             )
 
     @property
     def _named(self) -> str:
-        return f"defense.base={type(self.base).__module__.rpartition('.')[2]}"  # a defense is one file of its name
+        return f"base={type(self.base).__module__.rpartition('.')[2]}"  # a defense is one file of its name
 
     @property
     def cost(self) -> float:

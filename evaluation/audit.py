@@ -7,6 +7,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from palisade.data.settings import validated
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
@@ -47,7 +48,7 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
         ValueError: if a file, a model or a setting is wrong.
     """
     if (kind := settings["audit"].get("name")) not in KINDS:
-        raise ValueError(f"audit.name={kind} is no audit; choose one of audit={'|'.join(KINDS)}")
+        raise ValueError(f"audit.name={kind}: expected one of {', '.join(KINDS)}; choose audit=<it>")
     try:
         return _audit(kind, settings, method)
     except SystemExit as ended:  # with exit code 0 it would pass a gate
@@ -164,8 +165,8 @@ def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:
             raise ValueError(f"{kind} is not given; add {kind}=<what to ask>")
         return None
     if kinds[0] == "endpoint":
-        given = {key: settings[key] for key in ENDPOINT}
-        return Endpoint(**given, answers=settings["answers"] or "probabilities").open(folder)
+        asked = {key: settings[key] for key in ENDPOINT} | {"answers": settings["answers"] or "probabilities"}
+        return validated(Endpoint, "", asked).open(folder)
     network = settings.get("network") or {}
     if kinds[0] == "release":
         return of_release(str(settings["release"]), network)

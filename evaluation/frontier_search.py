@@ -12,13 +12,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import Field
 from rich.table import Table
 
-from palisade.commandline import one_line
+from palisade.commandline import CLAIM_VIOLATED, SOME_FAILED, one_line
 from palisade.data.dataset import from_config
-from palisade.data.settings import check_switches
+from palisade.data.settings import validated
+from palisade.evaluation.claims import violations
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.figures.tradeoff import pareto
@@ -28,11 +30,13 @@ from palisade.evaluation.limit import Limit, tpr_text
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import METHOD_VERSION, Method
 from palisade.evaluation.result import FPR, Result, tpr_at
-from palisade.evaluation.terminal import empty_table
-from palisade.targets.config import check_groups, flat
+from palisade.evaluation.terminal import console_for, empty_table, show
+from palisade.fields import CheckedFields, Count
+from palisade.targets.config import flat
 from palisade.targets.files import file_lock, write
 from palisade.targets.guards.registry import label, make_guard
 from palisade.targets.run import Run, canonical
+from palisade.targets.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -53,11 +57,10 @@ SELECTED = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class Range(CheckedFields):
     """The values of a setting from `low` to `high`, whole numbers if both are.
 
     Args:
-        name: of the setting, for errors.
         low: the least.
         high: the most.
         log: whether orders of magnitude are alike, as for weights and ε; `low` must then be above 0.
@@ -66,18 +69,15 @@ class Range:
         ValueError: if there is nothing in between.
     """
 
-    name: str
-    low: float
-    high: float
+    low: Annotated[float, Field(allow_inf_nan=False)]
+    high: Annotated[float, Field(allow_inf_nan=False)]
     log: bool = False
 
     def __post_init__(self) -> None:
-        check_switches({f"{self.name}.log": self.log}, [f"{self.name}.log"])
-        numbers = all(isinstance(end, int | float) and not isinstance(end, bool) for end in (self.low, self.high))
-        if not numbers or not self.low < self.high < float("inf") or (self.log and self.low <= 0):
+        super().__post_init__()
+        if not self.low < self.high or (self.log and self.low <= 0):
             raise ValueError(
-                f"{self.name}={{low: {self.low}, high: {self.high}}} is no range; give finite numbers, low below high"
-                " and, with log, above 0"
+                f"low={self.low}: expected numbers, low below high={self.high} and, with log, above 0; choose others"
             )
 
     def suggest(self, trial: Trial, name: str) -> float:
@@ -99,11 +99,13 @@ class Space:
 
     def __post_init__(self) -> None:
         if not self.defenses:
-            raise ValueError("search.space is empty; name defenses, such as search.space.l2.weight_decay=[0.001,0.01]")
+            raise ValueError(
+                "space={}: expected defenses to try; name some, such as search.space.l2.weight_decay=[0.1]"
+            )
         for defense, settings in self.settings.items():
             if not settings:
                 raise ValueError(
-                    f"search.space.{defense} varies nothing; give a setting a range, or remove it with"
+                    f"space.{defense}={{}}: expected settings that vary; give one a range, or remove it with"
                     f" ~search.space.{defense}"
                 )
 
@@ -136,19 +138,17 @@ def _leaves(node: Any, place: str, key: str) -> Iterator[tuple[str, Range | Sequ
     """The settings of a node with their values."""
     if not isinstance(node, Mapping):
         if not isinstance(node, Sequence) or isinstance(node, str) or not node:
-            raise ValueError(f"{place}{key}={node} lists nothing to try; give a range, or a list such as [0.1,1]")
+            raise ValueError(f"{place}{key}={node}: expected values to try; give a range, or a list such as [0.1,1]")
         yield key, node
     elif "low" in node or "high" in node:
-        if not {"low", "high"} <= set(node) <= {"low", "high", "log"}:
-            raise ValueError(f"{place}{key} has {', '.join(node)}; a range has low, high and, if wanted, log")
-        yield key, Range(name=f"{place}{key}", **node)
+        yield key, validated(Range, f"{place}{key}", node)
     else:
         for name, inner in node.items():
             yield from _leaves(inner, place, f"{key}.{name}" if key else name)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Search:
+class Search(CheckedFields):
     """The subject of a search, and its length.
 
     Args:
@@ -162,15 +162,12 @@ class Search:
     """
 
     name: str
-    trials: int
+    trials: Annotated[Count, Field(examples=[30])]
     train: Mapping[str, Any]
     space: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.trials, int) or isinstance(self.trials, bool) or self.trials < 1:
-            raise ValueError(f"search.trials={self.trials} cannot be used; choose a whole number from 1 on")
-        if not isinstance(self.train, Mapping):
-            raise ValueError(f"search.train={self.train} is no group of settings; give such as search.train.seed=1")
+        super().__post_init__()
         Space(self.space)
 
     @property
@@ -346,9 +343,31 @@ def run_search(
 
 def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:
     """The settings with the share of guesses that their run has recorded, if models of it are there."""
-    check_groups(config)
+    TrainSettings.parsed(config)
     run = Run.of(config, from_config(config))
     return {**config, "guesses": run.guesses} if run.has_models() else config
+
+
+def show_search(
+    search: Search,
+    method: Method,
+    reports: Path,
+    compose: Callable[..., dict[str, Any]],
+    train: Callable[[dict[str, Any]], Mapping[str, Any]],
+) -> None:
+    """Searches, prints the frontier and writes what was tried into a folder of the search's own; see `run_search`.
+
+    Exits with 1 if some trials failed, with 3 if a claim is violated.
+    """
+    searched = run_search(search, method, reports / search.name, compose, train)
+    show(console_for(), frontier_table(searched), SELECTED)
+    for path in write_search(searched, reports / search.name):
+        print(path)
+    print(f"{len(searched.trials) - searched.failed} done, {searched.failed} failed")
+    if violations(searched.results):
+        raise SystemExit(CLAIM_VIOLATED)
+    if searched.failed:
+        raise SystemExit(SOME_FAILED)
 
 
 def frontier_table(searched: Searched) -> Table:

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float
 from scipy.stats import beta, t
 
-from palisade.data.settings import made
+from palisade.data.settings import validated
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import below_half
 from palisade.evaluation.format import percent
@@ -92,7 +92,7 @@ class Limit:
         given = settings[name]
         if not isinstance(given, Mapping):
             raise ValueError(f"{name}={given} is no group of settings; give {name}.max_tpr=<share of members>")
-        return None if all(value is None for value in given.values()) else made(cls, name, {**given, "name": name})
+        return None if all(value is None for value in given.values()) else validated(cls, name, {**given, "name": name})
 
     @property
     def at(self) -> float:

@@ -9,11 +9,8 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-
 from palisade.attacks import Attack
-from palisade.data.settings import made
+from palisade.data.settings import instantiated, validated
 from palisade.data.slices import Slices
 from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
@@ -57,26 +54,30 @@ class Method:
     def __post_init__(self) -> None:
         listed = isinstance(self.queries, Sequence) and not isinstance(self.queries, str)
         if not listed or not self.queries or len(set(map(str, self.queries))) < len(self.queries):
-            raise ValueError(f"queries={self.queries} is no list of different ways; choose such as [plain,mirrored]")
+            raise ValueError(f"queries={self.queries}: expected a list of different ways; choose e.g. [plain,mirrored]")
         if unknown := [query for query in self.queries if query not in list(AUGMENTATIONS)]:
-            raise ValueError(f"queries={unknown[0]} is unknown; choose of {', '.join(AUGMENTATIONS)}")
+            raise ValueError(f"queries={unknown[0]}: expected ways of {', '.join(AUGMENTATIONS)}; choose e.g. plain")
         if self.queries[0] != "plain":
-            raise ValueError(f"queries={list(self.queries)} starts with a perturbed copy; put plain first")
+            raise ValueError(f"queries={list(self.queries)}: expected plain first, not a perturbed copy; put it there")
         if not isinstance(self.threat.get("audit"), Mapping):
             held = self.threat.get("audit")
-            raise ValueError(f"threat.audit={held} is no attack; set threat.audit._target_=palisade.attacks.<class>")
+            raise ValueError(
+                f"threat.audit={held}: expected an attack; set threat.audit._target_=palisade.attacks.<class>"
+            )
         if (share := self.threat.get("guesses")) is not None:
             checked_share("threat.guesses", share)
         Utility.named(self.utility)
         self.make_attacks()  # wrong settings are refused before anything is measured
         if self.audit.threat.known_members:
-            raise ValueError(f"threat.audit={self.audit.name} knows some of the bits that it guesses; choose another")
+            raise ValueError(
+                f"threat.audit={self.audit.name}: expected an attack that knows no bit it guesses; choose another"
+            )
 
     @cached_property
     def grant(self) -> Grant:
         """The grant of the threat model, without what concerns audits."""
         given = {name: value for name, value in self.threat.items() if name not in ("audit", "guesses")}
-        return made(Grant, "threat", given)
+        return validated(Grant, "threat", given)
 
     def guesses_on(self, run: Run) -> float:
         """Share of a run's records that are guessed to be members, and again non-members, for the bounds on ε."""
@@ -98,7 +99,7 @@ class Method:
     @cached_property
     def audit(self) -> Attack:
         """The attack whose guesses bound ε from below."""
-        return _made("threat.audit", self.threat["audit"])
+        return instantiated("threat.audit", self.threat["audit"], Attack)
 
     @property
     def read_by(self) -> Utility:
@@ -115,7 +116,7 @@ class Method:
         Raises:
             ValueError: if a setting of one is wrong; names it in full.
         """
-        return [_made(f"attack.{key}", node) for key, node in self.attacks.items()]
+        return [instantiated(f"attack.{key}", node, Attack) for key, node in self.attacks.items()]
 
     def nodes_on(self, run: Run) -> dict[str, Any]:
         """The nodes of the attacks on a run: those chosen, and those that know its defense and its guard.
@@ -129,7 +130,7 @@ class Method:
 
     def attacks_on(self, run: Run) -> list[Attack]:
         """The attacks on a run."""
-        return [_made(f"attack.{key}", node) for key, node in self.nodes_on(run).items()]
+        return [instantiated(f"attack.{key}", node, Attack) for key, node in self.nodes_on(run).items()]
 
     def key(self, run: Run) -> str:
         """Names these settings on the very models of a run."""
@@ -141,13 +142,3 @@ class Method:
         settings["ways tried"] = len(ways_tried(run, self.way_on(run)))
         text = json.dumps([canonical(settings), stamp(run), self.slices_of(run).digest, METHOD_VERSION], sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def _made(name: str, node: Mapping[str, Any]) -> Attack:
-    try:
-        made: Attack = instantiate(node)
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError):
-            raise ValueError(f"{name}.{error.__cause__}") from error
-        raise ValueError(f"{name}: {node.get('_target_')} is no attack with such settings; mend _target_") from error
-    return made

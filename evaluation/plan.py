@@ -10,16 +10,18 @@ from typing import Any
 
 from palisade.attacks import Attack
 from palisade.data.dataset import Dataset
-from palisade.data.settings import made
+from palisade.data.settings import validated
 from palisade.data.split import Membership
 from palisade.evaluation.claims import LEVEL, ways_of
 from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import canaries_needed, one_run
-from palisade.targets import plan
+from palisade.targets import plan, progress
 from palisade.targets.config import SHARE, at_either_end
+from palisade.targets.job import Job
 from palisade.targets.plan import COSTS, TUNED
 from palisade.targets.run import Run
+from palisade.targets.trials import Trials
 
 MORE = 0.4
 """A share that leaves enough canaries between both ends: by chance one in ten more of them may be in than out."""
@@ -54,7 +56,7 @@ class Reach:
         node, split = settings["defense"], dataset.split
         if not len(split.canaries) or not states_epsilon(settings):
             return None
-        membership = made(Membership, "membership", settings["membership"])
+        membership = validated(Membership, "membership", settings["membership"])
         size = membership.public_size(make_defense(node).units(split), len(split.canaries))
         delta = node.get("delta") or Recipe.of(settings).arithmetic(size).delta
         drawn = membership.share == 0.5
@@ -102,9 +104,16 @@ def states_epsilon(settings: Mapping[str, Any]) -> bool:
     return epsilon is not None and not math.isinf(epsilon)
 
 
-def with_reach(costs: Mapping[str, Any], settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
-    """The costs of a run with the reach of an audit of its canaries."""
-    return {**costs, "claims": states_epsilon(settings), "reach": Reach.planned(settings, dataset)}
+def with_reach(job: Job | Trials) -> dict[str, Any]:
+    """The costs of a run, or of its trials and the run, with the reach of an audit of its canaries."""
+    settings = job.settings.plain
+    return {**job.cost(), "claims": states_epsilon(settings), "reach": Reach.planned(settings, job.dataset)}
+
+
+def say_reach(job: Job) -> None:
+    """Says, before a run is trained, which claims an audit of its canaries can refute."""
+    if job.missing and (reach := Reach.planned(job.settings.plain, job.dataset)) is not None:
+        progress.say(reach.sentence())
 
 
 def cost_of_attacks(run: Run, attacks: Sequence[Attack]) -> dict[str, Any]:

@@ -1,53 +1,133 @@
-"""Checks of an evaluation's settings before any of them is used."""
+"""Settings of an evaluation, parsed once where they come in."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from palisade.data.settings import check_group, check_numbers, check_switches, place
+from pydantic import Field
 
-NEEDED = ("attack", "threat", "root", "reports", "released")
-GROUPS = ("attack", "threat", "report", "choose", "gate")
-OPTIONAL = ("data", "network", "study", "audit", "search")
+from palisade.data.records import name_of
+from palisade.data.settings import ABSENT, check_group, check_numbers, place, validated
+from palisade.fields import CheckedFields, as_written, field_names
+
+INSTEAD = ("audit", "search", "study")
+"""Groups that ask for something else than a report on runs."""
 PLACES = ("runs", "root", "reports", "released", "name")
+Place = Annotated[str, Field(min_length=1)]
+Nodes = Annotated[Mapping[str, Any], Field(min_length=1)]
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raises ValueError for a setting that is empty, or of a kind that nothing can be done with."""
-    for key in NEEDED:
-        if not settings.get(key):
-            raise ValueError(f"{key} is empty; leave it out for the default")
-    check_numbers(settings)
-    check_switches(settings, ("quiet", "plan"))
-    if settings["plan"] and (other := next((key for key in ("study", "audit", "search") if settings.get(key)), None)):
-        raise ValueError(f"plan=true counts what attacks on runs train, not {other}=…; leave one of them out")
-    for key in (*GROUPS, *(key for key in OPTIONAL if settings.get(key) is not None)):
-        check_group(key, settings[key])
-    for name, node in settings["attack"].items():
-        check_group(f"attack.{name}", node)
-    _check_data(settings.get("data"))
-    for key in (key for key in PLACES if settings.get(key) is not None):
-        place(key, settings[key])
-    _check_folder_names(settings)
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(CheckedFields):
+    """Settings of an evaluation: what is evaluated, by which attacks, and where that is written.
 
+    Args:
+        attack: node of each attack, by its name.
+        threat: settings of a `Grant`, and the attack that audits.
+        queries: how each record is put to the models.
+        utility: name of the measure that results are read by.
+        root: folder of runs.
+        reports: folder of reports.
+        released: folder of releases.
+        report: scope of the report.
+        choose: limit that the run to be named must keep.
+        gate: limit that every run must keep.
+        data: node of the data set whose runs are evaluated, or its name and slices alone.
+        runs: folder of a run, or a pattern of such folders, instead of a data set.
+        name: of the report; None takes that of the data set.
+        network: node of the network of a model that is audited.
+        audit: what was trained already and is evaluated instead of runs; its other settings stand beside.
+        study: settings of a study.
+        search: settings of a search.
+        plan: only say what attacks would train.
+        quiet: show no progress.
+        command: that asked for it, for reports.
 
-def _check_data(data: Mapping[str, Any] | None) -> None:
-    if data is not None:
-        if not data.keys() & {"name", "path"}:
-            raise ValueError(f"data={dict(data)} names no data set; choose data=<name>")
-        for key in (key for key in ("name", "path") if data.get(key) is not None):
-            place(f"data.{key}", data[key])
+    Raises:
+        ValueError: if a path or the name of a folder is none, no data set is named, or a plan is asked of something
+            else than runs.
+    """
 
+    attack: Nodes
+    threat: Nodes
+    queries: Sequence[str]
+    utility: str
+    root: Place
+    reports: Place
+    released: Place
+    report: Mapping[str, Any]
+    choose: Mapping[str, Any]
+    gate: Mapping[str, Any]
+    data: Mapping[str, Any] | None = None
+    runs: str | None = None
+    name: str | None = None
+    network: Mapping[str, Any] | None = None
+    audit: Mapping[str, Any] | None = None
+    study: Mapping[str, Any] | None = None
+    search: Mapping[str, Any] | None = None
+    plan: bool = False
+    quiet: bool = False
+    command: str = ""
+    plain: Mapping[str, Any] = field(init=False, repr=False, compare=False)
+    """All of them as they were given, those of an audit among them."""
 
-def _check_folder_names(settings: Mapping[str, Any]) -> None:
-    named = {"name": settings["name"]} if settings.get("name") is not None else {}
-    if (search := settings.get("search")) is not None:
-        named["search.name"] = search.get("name")
-    for key, name in named.items():
-        if not is_folder_name(name):
-            raise ValueError(f"{key}={name} is no name of a folder in {settings['reports']}; choose one without /")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plan and (other := next((key for key in INSTEAD if getattr(self, key)), None)):
+            raise ValueError(f"plan=true: expected false with {other}=…, which is no attack on runs; leave one out")
+        for name, node in self.attack.items():
+            check_group(f"attack.{name}", node)
+        for key in PLACES:
+            if getattr(self, key) is not None:
+                place(key, getattr(self, key))
+        self._check_data()
+        self._check_folder_names()
+
+    @classmethod
+    def parsed(cls, plain: Mapping[str, Any]) -> EvaluationSettings:
+        """Settings as Hydra composes them from `conf/evaluate.yaml`.
+
+        Raises:
+            ValueError: if one is unknown, missing or out of range; further ones of an audit are its own to check.
+        """
+        check_numbers(plain)
+        known = field_names(cls)
+        settings = validated(cls, "", {key: plain[key] for key in plain if key in known or not plain.get("audit")})
+        object.__setattr__(settings, "plain", plain)
+        return settings
+
+    @property
+    def data_name(self) -> str | None:
+        """Folder of a data set's runs: its name, or that of its file; None if no data are chosen.
+
+        Raises:
+            ValueError: if it follows from a path that is not given.
+        """
+        if self.data is None:
+            return None
+        if self.data.get("path", ABSENT) == ABSENT and not self.data.get("name"):
+            raise ValueError("data.path: not given; add it, or data.name, or runs=<folder or pattern>")
+        return self.data.get("name") or name_of(self.data["path"])
+
+    def _check_data(self) -> None:
+        if self.data is not None:
+            if not self.data.keys() & {"name", "path"}:
+                raise ValueError(f"data={dict(self.data)}: expected a data set; choose data=<name>")
+            for key in (key for key in ("name", "path") if self.data.get(key) is not None):
+                place(f"data.{key}", self.data[key])
+
+    def _check_folder_names(self) -> None:
+        named: dict[str, Any] = {"name": self.name} if self.name is not None else {}
+        if self.search is not None:
+            named["search.name"] = self.search.get("name")
+        for key, name in named.items():
+            if not is_folder_name(name):
+                raise ValueError(
+                    f"{key}={as_written(name)}: expected the name of a folder in {self.reports}; choose one without /"
+                )
 
 
 def is_folder_name(name: Any) -> bool:

@@ -40,7 +40,7 @@ class Utility:
             ValueError: if there is none.
         """
         if not isinstance(name, str) or name not in UTILITIES:
-            raise ValueError(f"utility={name} is unknown; choose one of {', '.join(UTILITIES)}")
+            raise ValueError(f"utility={name}: expected one of {', '.join(UTILITIES)}; choose e.g. {ACCURACY.name}")
         return UTILITIES[name]
 
     @property

@@ -1,17 +1,20 @@
-"""Settings of a run: by dotted keys, what is wrong with them, and the share of canaries that its audit guesses."""
+"""Settings of a run by dotted keys, and the share of canaries that its audit guesses."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from palisade.data.settings import check_group, check_numbers, check_switches
+from pydantic import Field
+
+from palisade.fields import as_written
 
 CONF = Path(__file__).parents[1].resolve() / "conf"
 """Where Hydra composes settings from."""
 SHARE = 0.1
 """Of the canaries, guessed at either end where a run recorded none before it was trained."""
+AtEitherEnd = Annotated[float, Field(gt=0, le=0.5, examples=[SHARE])]
 ROUNDING = 1e-9  # of a share of a count
 
 
@@ -28,36 +31,6 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{name}", value
 
 
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Checks of the settings of a run that need none of its data.
-
-    Raises:
-        ValueError: if a group is none, a number is beyond use, or the data are not chosen.
-    """
-    check_groups(settings)
-    check_numbers({key: value for key, value in settings.items() if key != "tuning"})  # a trial may fail
-    if not isinstance(settings.get("data"), dict):
-        names = ", ".join(sorted(path.stem for path in CONF.glob("data/*.yaml")))
-        raise ValueError(f"data is not chosen; add data=<name>, one of {names}")
-    if missing_keys := [key for key, value in settings["data"].items() if value == "???"]:
-        raise ValueError(f"data.{missing_keys[0]} is not given; add data.{missing_keys[0]}=<value>")
-
-
-def check_groups(settings: Mapping[str, Any]) -> None:
-    """Raises ValueError for a single value in the place of a group, whatever the group is for."""
-    check_switches(settings, ("plan", "quiet", "verbose"))
-    if settings["quiet"] and settings["verbose"]:
-        raise ValueError("quiet=true and verbose=true say the opposite; leave one of them out")
-    for group in ("fleet", "membership", "network", "defense", "guard", "trainer"):
-        check_group(group, settings.get(group))  # trainer=[] leaves none
-    for group in (group for group in ("tuning", "canary") if settings.get(group)):
-        check_group(group, settings[group])
-    key, node = "defense", settings["defense"]
-    while node.get("base") is not None:
-        key, node = f"{key}.base", node["base"]
-        check_group(key, node)
-
-
 def checked_share(key: str, share: Any) -> float:
     """A share of the records that may be guessed at either end, in (0, 0.5].
 
@@ -69,7 +42,7 @@ def checked_share(key: str, share: Any) -> float:
         ValueError: if it is none.
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 0.5:
-        raise ValueError(f"{key}={share} is no share at either end; choose above 0, at most 0.5")
+        raise ValueError(f"{key}={as_written(share)}: expected a number > 0 and <= 0.5; choose e.g. {SHARE}")
     return float(share)
 
 

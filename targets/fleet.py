@@ -20,6 +20,7 @@ from palisade.data.draws import Draws
 from palisade.data.loaders import Batch, Gather, Sampler, Shuffling, training_loader
 from palisade.data.secret import Secret
 from palisade.data.split import Split
+from palisade.fields import CheckedFields
 from palisade.targets import progress
 from palisade.targets.checkpoints import checkpoint_epochs
 from palisade.targets.module import Target
@@ -102,7 +103,7 @@ class Fleet:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Defense:
+class Defense(CheckedFields):
     """Trains as usual; a subclass overrides what it changes.
 
     Its YAML may hold a node `trainer` besides: the trainer's settings that it needs otherwise (epochs, batch_size,

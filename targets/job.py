@@ -8,11 +8,8 @@ from typing import Any
 
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset
-from palisade.data.settings import made
-from palisade.data.split import Membership
 from palisade.targets import progress, workers
 from palisade.targets.checkpoints import checkpoint_epochs
-from palisade.targets.config import checked_share
 from palisade.targets.files import write_json
 from palisade.targets.guards import Guard
 from palisade.targets.guards.registry import (
@@ -25,8 +22,9 @@ from palisade.targets.guards.registry import (
     unfitted,
 )
 from palisade.targets.progress import RunLog
-from palisade.targets.recipe import FleetSettings, Recipe
+from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
+from palisade.targets.train_settings import TrainSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,49 +32,46 @@ class Job:
     """A run with what is wanted of it: so many models, these checkpoints, behind this guard.
 
     Args:
-        settings: all settings of the run, those that tuning chose among them.
+        settings: of the run, those that tuning chose among them.
         dataset: its data.
         run: where it is kept.
         guard: what stands before its models.
-        membership: how it is decided which model is trained on what.
-        models: how many are wanted.
         checkpoints: the epochs after which weights are kept.
     """
 
-    settings: dict[str, Any]
+    settings: TrainSettings
     dataset: Dataset
     run: Run
     guard: Guard
-    membership: Membership
-    models: int
     checkpoints: list[int]
 
     @classmethod
-    def of(cls, settings: dict[str, Any], dataset: Dataset) -> Job:
+    def of(cls, settings: TrainSettings, dataset: Dataset) -> Job:
         """The job that settings ask for.
 
         Raises:
             ValueError: if a setting cannot be used, or differs from what the run was trained with.
         """
-        run = Run.of(settings, dataset)
-        membership = made(Membership, "membership", settings["membership"])
-        recipe = Recipe.of(settings)
-        run.check_secret(settings["secret"])
-        run.check_guesses(checked_share("guesses", settings["guesses"]))
-        guard = make_guard(settings)
+        run = Run.of(settings.plain, dataset)
+        recipe = Recipe.of(settings.plain)
+        run.check_secret(settings.secret)
+        run.check_guesses(settings.guesses)
+        guard = make_guard(settings.plain)
         check_guard(guard, len(dataset.classes))
         for role in sorted(guard.roles):
             dataset.split.require(role, who=f"guard={guard.name}")
-        fleet = made(FleetSettings, "fleet", settings["fleet"])
         return cls(
             settings=settings,
             dataset=dataset,
             run=run,
             guard=guard,
-            membership=membership,
-            models=fleet.models,
-            checkpoints=checkpoint_epochs(recipe.epochs, fleet.keep_checkpoints),
+            checkpoints=checkpoint_epochs(recipe.epochs, settings.fleet.keep_checkpoints),
         )
+
+    @property
+    def models(self) -> int:
+        """Number of models that are wanted."""
+        return self.settings.fleet.models
 
     @property
     def missing(self) -> list[int]:
@@ -104,12 +99,12 @@ class Job:
         """Cost of the missing models: their number, minutes and megabytes."""
         from palisade.targets.plan import cost
 
-        return cost(self.run, self.settings, self.dataset, self.missing)
+        return cost(self.run, self.settings.plain, self.dataset, self.missing)
 
     def reuse(self) -> dict[str, Any]:
         """Reports the models of a cached run; only how its results are read may be new."""
         progress.report(self.run.name, self.models, cached=True)
-        self.run.describe(self.settings)
+        self.run.describe(self.settings.plain)
         return self.outcome("cached")
 
     def try_out(self) -> Mapping[str, str] | None:
@@ -122,16 +117,16 @@ class Job:
 
         if (self.run.folder / SETTLED).exists():
             return None
-        return try_out(self.settings, self.dataset, self.membership)
+        return try_out(self.settings.plain, self.dataset, self.settings.membership)
 
     def train(self, settled: Mapping[str, str] | None) -> dict[str, Any]:
         """Trains what is missing, unless another process is at it; a failure is kept in the folder of the run."""
         with self.run.lock() as mine:
             if not mine:
                 return self.outcome("skipped")
-            log = RunLog(folder=self.run.folder, verbose=self.settings["verbose"])
+            log = RunLog(folder=self.run.folder, verbose=self.settings.verbose)
             try:
-                self.run.create(self.settings, self.settings["secret"], self.dataset)
+                self.run.create(self.settings.plain, self.settings.secret, self.dataset)
                 if settled is not None:
                     self._settle(settled)
                 # Anew: another process may have worked on it until now, or have been killed while it wrote.
@@ -159,15 +154,15 @@ class Job:
     def _train_models(self, missing: list[int]) -> None:
         from palisade.targets.training import chunks, train_models
 
-        parts = chunks(missing, self.settings["fleet"]["at_once"])
-        items = [(self.settings, str(self.run.folder), self.run.name, models) for models in parts]
-        for _ in workers.run(train_models, items, workers.count(self.settings["fleet"]["workers"])):
+        parts = chunks(missing, self.settings.fleet.at_once)
+        items = [(self.settings.plain, str(self.run.folder), self.run.name, models) for models in parts]
+        for _ in workers.run(train_models, items, workers.count(self.settings.fleet.workers)):
             pass  # files are all that workers leave
 
     def _fit_guards(self, unguarded: list[tuple[Guard, int]]) -> None:
         if unguarded:
             from palisade.targets.guarding import fit_guard
 
-            items = [(self.settings, str(self.run.folder), guard, [k]) for guard, k in unguarded]
-            for _ in workers.run(fit_guard, items, workers.count(self.settings["fleet"]["workers"])):
+            items = [(self.settings.plain, str(self.run.folder), guard, [k]) for guard, k in unguarded]
+            for _ in workers.run(fit_guard, items, workers.count(self.settings.fleet.workers)):
                 pass

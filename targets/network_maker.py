@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from torch import Tensor, nn
 
 from palisade.data.dataset import Dataset
-from palisade.data.settings import import_object
-
-LONGEST = 300  # letters of a reason: some of torch's go on for pages
+from palisade.data.settings import LONGEST_REASON, instantiated
 
 
 @dataclass(frozen=True)
@@ -35,15 +31,7 @@ class NetworkMaker:
         Raises:
             ValueError: if the class cannot be imported or made, or is none of networks.
         """
-        own = {key: value for key, value in self.settings.items() if key != "_target_"}
-        given = ", ".join(f"{key}={value}" for key, value in {"shape": tuple(shape), "classes": classes, **own}.items())
-        remedy = "mend it or its settings: it gets shape, classes and what +network.<setting>=<value> adds"
-        make = self._make
-        with self._telling(given, remedy):
-            network = make(shape=shape, classes=classes)
-        if not isinstance(network, nn.Module):
-            raise ValueError(f"{self._name} makes no network but {network!r}; name a class of torch.nn.Module")
-        return network
+        return instantiated("network", self.settings, nn.Module, shape=shape, classes=classes)
 
     def try_out(self, dataset: Dataset) -> None:
         """Has a network, thrown away afterwards, answer two records.
@@ -64,12 +52,6 @@ class NetworkMaker:
     def _name(self) -> str:
         return f"network._target_={self.settings.get('_target_')}"
 
-    @cached_property
-    def _make(self) -> Callable[..., Any]:
-        import_object(self.settings.get("_target_"), setting="network._target_")
-        make: Callable[..., Any] = instantiate(dict(self.settings), _partial_=True)
-        return make
-
     @contextmanager
     def _telling(self, given: str, remedy: str) -> Iterator[None]:
         """Tells in one line whatever a network raises; those of this project say themselves what is wrong."""
@@ -78,7 +60,7 @@ class NetworkMaker:
         except (Exception, SystemExit) as error:
             if isinstance(error, ValueError) and self.settings["_target_"].startswith("palisade.targets."):
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
             raise ValueError(f"{self._name}, given {given}, raised {reason}; {remedy}")  # noqa: B904
 
 

@@ -20,7 +20,7 @@ def activation_class(name: str) -> type[nn.Module]:
         ValueError: if no activation has this name.
     """
     if name not in ACTIVATIONS:
-        raise ValueError(f"network.activation={name} is unknown; choose one of {', '.join(ACTIVATIONS)}")
+        raise ValueError(f"network.activation={name}: expected one of {', '.join(ACTIVATIONS)}; choose e.g. relu")
     return ACTIVATIONS[name]
 
 
@@ -35,7 +35,7 @@ def check_widths(key: str, widths: Sequence[int]) -> None:
         ValueError: if they are not.
     """
     if not isinstance(widths, Sequence) or not all(isinstance(width, int) and width >= 1 for width in widths):
-        raise ValueError(f"{key}={widths} is no list of widths; give whole numbers from 1 on, such as [128,64]")
+        raise ValueError(f"{key}={widths}: expected a list, each an integer >= 1; choose e.g. [128,64]")
 
 
 def group_norm(channels: int, *, affine: bool = True) -> nn.GroupNorm:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
 
 from palisade.data.arithmetic import Arithmetic
-from palisade.data.settings import check_group, import_object, made, named_in_full
+from palisade.data.settings import check_group, instantiated, validated
+from palisade.fields import CheckedFields, Count, CountFromZero
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -18,7 +21,7 @@ MAX_MODELS, MAX_WORKERS = 100_000, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
-class FleetSettings:
+class FleetSettings(CheckedFields):
     """Number of models in a run, and how they are made; nothing here changes what a model learns.
 
     Args:
@@ -31,26 +34,14 @@ class FleetSettings:
         ValueError: if a value is neither a whole number in range nor, where allowed, auto.
     """
 
-    models: int
-    workers: int | str
-    at_once: int | str
-    keep_checkpoints: int = 0
-
-    def __post_init__(self) -> None:
-        limits = {"models": MAX_MODELS, "workers": MAX_WORKERS, "at_once": MAX_MODELS}
-        for name, most in limits.items():
-            value = getattr(self, name)
-            number = isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-            if not number and (name == "models" or value != "auto"):
-                choice = "" if name == "models" else ", or auto"
-                raise ValueError(f"fleet.{name}={value} cannot be used; choose a whole number from 1 to {most}{choice}")
-        kept = self.keep_checkpoints
-        if not isinstance(kept, int) or isinstance(kept, bool) or kept < 0:
-            raise ValueError(f"fleet.keep_checkpoints={kept} is no count; choose a whole number from 0 on")
+    models: Annotated[int, Field(ge=1, le=MAX_MODELS, examples=[16])]
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | Literal["auto"]
+    at_once: Annotated[int, Field(ge=1, le=MAX_MODELS)] | Literal["auto"]
+    keep_checkpoints: CountFromZero = 0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(CheckedFields):
     """The trainer's settings, the same for every model of a run.
 
     Args:
@@ -59,23 +50,22 @@ class Recipe:
         optimizer: a Hydra node (`_target_`, learning rate …) that makes the optimizer from the parameters.
     """
 
-    epochs: int
-    batch_size: int
+    epochs: Annotated[Count, Field(examples=[40])]
+    batch_size: Annotated[Count, Field(examples=[64])]
     optimizer: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        for name, value in (("epochs", self.epochs), ("batch_size", self.batch_size)):
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise ValueError(f"{name}={value} is no count; choose a whole number from 1 on")
-        if not isinstance(self.optimizer, Mapping) or "_target_" not in self.optimizer:
-            raise ValueError(f"optimizer={self.optimizer} has no _target_; name one, such as torch.optim.Adam")
+        super().__post_init__()
+        if "_target_" not in self.optimizer:
+            named = "a _target_ such as torch.optim.Adam"
+            raise ValueError(f"optimizer={dict(self.optimizer)}: expected {named}; add optimizer._target_=<class>")
 
     @classmethod
     def of(cls, config: Mapping[str, Any], key: str = "defense") -> Recipe:
         """The trainer's settings of a run, with what its defense, which stands at `key`, needs otherwise."""
         groups = trainers(config, key)
-        with named_in_full(groups):
-            return made(cls, "trainer", {name: value for group in groups.values() for name, value in group.items()})
+        settings = {name: value for group in groups.values() for name, value in group.items()}
+        return validated(cls, "trainer", settings, homes(groups))
 
     @classmethod
     def of_bases(cls, config: Mapping[str, Any]) -> tuple[Recipe, ...]:
@@ -93,19 +83,9 @@ class Recipe:
         Raises:
             ValueError: if its class is unknown, refuses its settings, or is no optimizer.
         """
-        from hydra.utils import instantiate
         from torch import optim
 
-        name = self.optimizer["_target_"]
-        import_object(name, setting="optimizer._target_")
-        make = instantiate(self.optimizer, _partial_=True)
-        try:
-            optimizer = make(parameters)
-        except Exception as error:  # whatever the class raises: it may be the user's
-            raise ValueError(f"optimizer: {error}; mend the setting, or remove it") from None
-        if not isinstance(optimizer, optim.Optimizer):
-            raise ValueError(f"optimizer._target_={name} makes no optimizer; name one, such as torch.optim.Adam")
-        return optimizer
+        return instantiated("optimizer", self.optimizer, optim.Optimizer, parameters)
 
 
 def stages(config: Mapping[str, Any], key: str = "defense") -> Iterator[tuple[Mapping[str, Any], str]]:
@@ -120,3 +100,8 @@ def trainers(config: Mapping[str, Any], key: str = "defense") -> dict[str, Mappi
     own = config["defense"].get("trainer") or {}
     check_group(f"{key}.trainer", own)
     return {"trainer": config["trainer"], f"{key}.trainer": own}
+
+
+def homes(groups: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    """The group of each setting: the last of several that hold it, whose value counts."""
+    return {name: group for group, settings in groups.items() for name in settings}

@@ -281,5 +281,5 @@ def access_of(config: Mapping[str, Any]) -> str:
     """
     access: str = (config.get("release") or {}).get("access", "api")
     if access not in ACCESS:
-        raise ValueError(f"release.access={access} is unknown; choose {' or '.join(ACCESS)}")
+        raise ValueError(f"release.access={access}: expected one of {', '.join(ACCESS)}; choose e.g. api")
     return access

@@ -171,7 +171,7 @@ class Run:
         """Groups of models that are left out together."""
         return Membership(**self.config["membership"]).groups(self.models())
 
-    def check_secret(self, secret: str | None) -> None:
+    def check_secret(self, secret: str | int | float | None) -> None:
         """Raises ValueError if the run exists with another secret than the one given."""
         path = self.folder / "private" / "secret"
         if secret is not None and path.exists() and Secret.load(path) != Secret.from_text(str(secret)):
@@ -185,7 +185,7 @@ class Run:
                 f" guesses={fixed}, or evaluate with threat.guesses={share}, which is corrected for"
             )
 
-    def create(self, config: Mapping[str, Any], secret: str | None, dataset: Dataset) -> None:
+    def create(self, config: Mapping[str, Any], secret: str | int | float | None, dataset: Dataset) -> None:
         """Makes the folder with its configuration and secret; an existing one is kept, without what is half written."""
         private = self.folder / "private"
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from jaxtyping import Float, Real
 from pytorch_lightning.loggers import Logger
 from torch.nn.functional import cross_entropy
 
 from palisade.data.dataset import Dataset
+from palisade.data.settings import instantiated
 
 Predict = Callable[[Real[np.ndarray, "records ..."]], Float[np.ndarray, "models records classes"]]
 
@@ -51,14 +50,13 @@ class Tracker:
             for placeholder, text in named.items() if isinstance(value, str) else ():
                 node[key] = node[key].replace(placeholder, text)
         try:
-            made: Logger = instantiate(node)
-        except InstantiationException as error:
+            return instantiated("logger", node, Logger)
+        except ValueError as error:
             if not isinstance(error.__cause__, ImportError):
                 raise
             raise ValueError(
-                f"logger._target_={node['_target_']} needs what is not installed; pip install -e '.[track]'"
+                f"logger._target_={node['_target_']}: needs what is not installed; pip install -e '.[track]'"
             ) from error
-        return made
 
     def follow(
         self, models: Sequence[int], predict: Predict, members: Sequence[np.ndarray], dataset: Dataset

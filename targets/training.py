@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import is_dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save
 
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
-from palisade.data.settings import import_object, made, named_in_full
+from palisade.data.settings import instantiated, named_in_full
 from palisade.data.split import Membership
 from palisade.targets import progress, stacks
 from palisade.targets.checkpoints import weights_path, written_together
@@ -24,7 +24,7 @@ from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.networks import MLP
 from palisade.targets.progress import RunLog
-from palisade.targets.recipe import Recipe, stages, trainers
+from palisade.targets.recipe import Recipe, homes, stages, trainers
 from palisade.targets.statement import Statement
 from palisade.targets.tracking import Tracker
 
@@ -63,7 +63,7 @@ def make_fitter(
         dataset.split.require(role, who=f"defense={config['names']['defense']}")
     recipe = Recipe.of(config)
     size = membership.public_size(defense.units(dataset.split), len(dataset.split.canaries))
-    with named_in_full(trainers(config)):
+    with named_in_full(homes(trainers(config))):
         recipe.arithmetic(size)
     fitter = Fitter(
         dataset=dataset,
@@ -95,7 +95,7 @@ def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership)
     fitter = make_fitter(config, dataset, Secret.from_text("tried"), models=[0], membership=membership)
     NetworkMaker(config["network"]).try_out(dataset)
     for stage, recipe in zip(stages(config), (fitter.recipe, *fitter.base_recipes), strict=True):
-        with named_in_full(trainers(*stage)):
+        with named_in_full(homes(trainers(*stage))):
             recipe.make_optimizer(fitter.initial_network(0).parameters())
     fitter = replace(fitter, at_once=1)
     return fitter.defense.settle(fitter, dataset.split, membership.draw(dataset.split, [0], fitter.secret))
@@ -226,17 +226,11 @@ def make_defense(node: Mapping[str, Any], key: str = "defense") -> Defense:
     Raises:
         ValueError: if there is no such defense, or a setting is unknown or out of range.
     """
-    name = node.get("_target_")
-    kind = import_object(name, setting=f"{key}._target_")
-    if not (isinstance(kind, type) and issubclass(kind, Defense) and is_dataclass(kind)):
-        raise ValueError(f"{key}._target_={name} is no defense; choose one by name, or a subclass of palisade.Defense")
-    settings = {setting: value for setting, value in node.items() if setting not in ("_target_", "trainer")}
-    if isinstance(settings.get("base"), Mapping):
-        settings["base"] = make_defense(settings["base"], f"{key}.base")
-    try:
-        with named_in_full({key: settings}):
-            return made(kind, key, settings)
-    except ValueError:
-        raise
-    except Exception as error:  # a value of another kind, such as a word where a number is compared
-        raise ValueError(f"{key} has a value of another kind than it takes ({error}); mend or remove it") from None
+    return instantiated(key, without_trainers(node), Defense)
+
+
+def without_trainers(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a defense and of its bases alone."""
+    settings = {name: value for name, value in node.items() if name != "trainer"}
+    base = settings.get("base")
+    return {**settings, "base": without_trainers(base)} if isinstance(base, Mapping) else settings

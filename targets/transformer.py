@@ -94,7 +94,9 @@ class Transformer(nn.Module):
             ("heads", heads, 1, width),
         ):
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                raise ValueError(f"network.{name}={value} is no count; choose a whole number from {least} to {most}")
+                raise ValueError(
+                    f"network.{name}={value}: expected an integer >= {least} and <= {most}; choose e.g. {max(least, 1)}"
+                )
         if width % heads:
             raise ValueError(
                 f"network.width={width} is no multiple of heads={heads}; choose {heads * (width // heads + 1)}"

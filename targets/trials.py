@@ -14,11 +14,13 @@ from hydra.errors import HydraException
 
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset, from_config
-from palisade.data.settings import made
+from palisade.data.settings import validated
 from palisade.targets import progress, workers
-from palisade.targets.config import SHARE
+from palisade.targets.config import SHARE, check_guesses_somebody
 from palisade.targets.files import write_json
+from palisade.targets.job import Job
 from palisade.targets.run import Run
+from palisade.targets.train_settings import TrainSettings
 from palisade.targets.tuning import Tuning, with_values
 
 TRIALS = ".trials"
@@ -74,32 +76,32 @@ class Trials:
     counts the trainings (Papernot & Steinke 2022, "Hyperparameter Tuning with Rényi Differential Privacy").
 
     Args:
-        settings: of the run, as `composed` gives them.
+        settings: of the run.
         dataset: its data.
         trials: one a combination.
     """
 
-    settings: Mapping[str, Any]
+    settings: TrainSettings
     dataset: Dataset
     trials: Sequence[Trial]
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any], dataset: Dataset) -> Trials:
+    def of(cls, settings: TrainSettings, dataset: Dataset) -> Trials:
         """The trials of a configuration with `tuning`.
 
         Raises:
             ValueError: if there are no validation records, or a setting to try is unknown.
         """
         dataset.split.require("validation", who="tuning")
-        tuning = made(Tuning, "tuning", settings["tuning"])
-        secret = None if settings["secret"] is None else f"{settings['secret']}/trial"
+        tuning = validated(Tuning, "tuning", settings.tuning)
+        secret = None if settings.secret is None else f"{settings.secret}/trial"
         small = {
-            **settings,
+            **settings.plain,
             "tuning": None,
             "secret": secret,
             "guesses": SHARE,  # nobody audits a trial, and runs of all shares have the same ones
-            "runs": str(Path(settings["runs"]) / TRIALS),
-            "fleet": {**settings["fleet"], "models": tuning.models, "keep_checkpoints": 0},
+            "runs": str(Path(settings.runs) / TRIALS),
+            "fleet": {**settings.plain["fleet"], "models": tuning.models, "keep_checkpoints": 0},
         }
         changed = [(point, with_values(small, point)) for point in tuning.points]
         trials = [Trial(point=point, settings=each, run=Run.of(each, dataset)) for point, each in changed]
@@ -129,10 +131,14 @@ class Trials:
             for trial in missing:
                 trial.run.create(trial.settings, trial.settings["secret"], self.dataset)
             items = [(trial.settings, str(trial.run.folder)) for trial in missing]
-            list(workers.run(try_out, items, workers.count(self.settings["fleet"]["workers"])))
+            list(workers.run(try_out, items, workers.count(self.settings.fleet.workers)))
         return True
 
-    def chosen(self) -> dict[str, Any]:
+    def skipped(self) -> dict[str, Any]:
+        """The run's folder where another process is at its trials."""
+        return {"folder": str(Run.of(self.settings.plain, self.dataset).folder), "status": "skipped"}
+
+    def chosen(self) -> TrainSettings:
         """The run's settings with the values of the most accurate trial, the first of several; says which.
 
         Raises:
@@ -149,13 +155,13 @@ class Trials:
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)  # in place of the progress line
         print(line, flush=True)
-        tuned = {**with_values(self.settings, best.point), "tuning": None}
-        defense: Any = tuned["defense"]
+        chosen = {**with_values(self.settings.plain, best.point), "tuning": None}
+        defense: Any = chosen["defense"]
         while isinstance(defense, dict):  # of several stages, it is the base that is private
             if COUNTED in defense:
                 defense[COUNTED] += self.trainings
             defense = defense.get("base")
-        return tuned
+        return TrainSettings.parsed(chosen)
 
     def cost(self) -> dict[str, Any]:
         """Cost of trials and fleet: the fleet as much as with the slowest of the settings to try."""
@@ -163,9 +169,9 @@ class Trials:
 
         fleets = []
         for trial in self.trials:
-            settings = with_values(self.settings, trial.point)
+            settings = with_values(self.settings.plain, trial.point)
             run = Run.of(settings, self.dataset)
-            fleets.append(cost(run, settings, self.dataset, range(settings["fleet"]["models"])))
+            fleets.append(cost(run, settings, self.dataset, range(self.settings.fleet.models)))
         slowest = max(fleets, key=lambda fleet: fleet["minutes"])
         tried = [
             cost(trial.run, trial.settings, self.dataset, [] if trial.is_over else range(trial.models))
@@ -178,7 +184,24 @@ class Trials:
 
     def _name(self, trial: Trial) -> str:
         strength = trial.run.strength
-        return f"tuned {self.settings['names']['defense']}" + ("" if strength is None else f" {strength:g}")
+        return f"tuned {self.settings.names['defense']}" + ("" if strength is None else f" {strength:g}")
+
+
+def tuned(settings: TrainSettings, dataset: Dataset) -> Job | Trials:
+    """The job of a run, with the settings that its trials chose; the trials, if that must wait for them.
+
+    It waits where they are only planned, and where another process is at them.
+
+    Raises:
+        ValueError: if audits of the run would guess nobody, or a setting cannot be used.
+    """
+    check_guesses_somebody("guesses", settings.guesses, len(dataset.split.audited))
+    if not settings.tuning:
+        return Job.of(settings, dataset)
+    trials = Trials.of(settings, dataset)
+    if (settings.plan and trials.missing) or not trials.train():
+        return trials
+    return Job.of(trials.chosen(), dataset)
 
 
 def try_out(settings: Mapping[str, Any], folder: str) -> None:

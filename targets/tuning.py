@@ -7,9 +7,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Annotated, Any
 
-from palisade.data.settings import check_numbers, made
+from pydantic import Field
+
+from palisade.data.settings import check_numbers, validated
+from palisade.fields import CheckedFields, Count, as_written
 from palisade.targets.config import flat
 from palisade.targets.recipe import FleetSettings
 
@@ -19,7 +22,7 @@ CLAIMED = ("epsilon", "delta", "noise_multiplier", "queries")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tuning:
+class Tuning(CheckedFields):
     """A search for settings by the accuracy that they give on validation records.
 
     Args:
@@ -30,27 +33,27 @@ class Tuning:
         ValueError: if there is nothing to try, or nothing that may be tuned.
     """
 
-    models: int
+    models: Annotated[Count, Field(examples=[4])]
     grid: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        if not isinstance(self.models, int) or isinstance(self.models, bool) or self.models < 1:
-            raise ValueError(f"tuning.models={self.models} cannot be used; choose a whole number from 1 on")
-        check_numbers({"tuning.models": self.models})
-        if not isinstance(self.grid, Mapping) or not self.values:
-            raise ValueError("tuning.grid is empty; list values to try, such as tuning.grid.defense.max_grad_norm=[1]")
+        super().__post_init__()
+        if not self.values:
+            raise ValueError(
+                f"grid={dict(self.grid)}: expected values to try; list some, such as"
+                " tuning.grid.defense.max_grad_norm=[1]"
+            )
         for key, listed in self.values.items():
+            setting = f"grid.{key}={as_written(listed)}"
             if key.split(".")[0] not in MAY_TUNE:
-                raise ValueError(f"tuning.grid.{key} cannot be tuned; list settings of {', '.join(MAY_TUNE)}")
+                raise ValueError(f"{setting}: cannot be tuned, expected one of {', '.join(MAY_TUNE)}; remove it")
             if "." not in str(key):
-                raise ValueError(f"tuning.grid.{key} is no single setting; list values of one, such as {key}.lr=[0.1]")
+                raise ValueError(f"{setting}: expected a single setting; list values of one, such as {key}.lr=[0.1]")
             if key.split(".")[-1] in CLAIMED:
-                raise ValueError(
-                    f"tuning.grid.{key} decides what is claimed and cannot be tuned; sweep over it instead"
-                )
+                raise ValueError(f"{setting}: decides what is claimed and cannot be tuned; sweep over it instead")
             if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
-                raise ValueError(f"tuning.grid.{key}={listed} lists nothing to try; give a list, such as [0.1,1]")
-            check_numbers({f"tuning.grid.{key}": [value for value in listed if value == value]})  # NaN loses as a trial
+                raise ValueError(f"{setting}: expected a list of values to try; give such as [0.1,1]")
+            check_numbers({f"grid.{key}": [value for value in listed if value == value]})  # NaN loses as a trial
 
     @cached_property
     def values(self) -> dict[str, Any]:
@@ -70,8 +73,8 @@ class Tuning:
 
 def trainings(config: Mapping[str, Any]) -> int:
     """Number of models that a configuration trains: its fleet, and the trials that it is tuned by."""
-    fleet = made(FleetSettings, "fleet", config["fleet"])
-    return fleet.models + (made(Tuning, "tuning", config["tuning"]).trainings if config.get("tuning") else 0)
+    fleet = validated(FleetSettings, "fleet", config["fleet"])
+    return fleet.models + (validated(Tuning, "tuning", config["tuning"]).trainings if config.get("tuning") else 0)
 
 
 def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
@@ -88,6 +91,6 @@ def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[s
             node = node.get(name) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
             chosen = made["names"].get(path[0], "of your own") if path else "nothing"
-            raise ValueError(f"tuning.grid.{key} is no setting of {path[0]}={chosen}; remove it, or choose another")
+            raise ValueError(f"tuning.grid.{key}={as_written(value)}: no such setting of {path[0]}={chosen}; remove it")
         node[last] = value
     return made

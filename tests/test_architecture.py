@@ -16,7 +16,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("data", "targets", "defenses", "attacks", "evaluation", "hydra_plugins")
 SOURCES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-ENTRIES = [ROOT / name for name in ("train.py", "evaluate.py", "commandline.py")]
+ENTRIES = [ROOT / name for name in ("train.py", "evaluate.py", "commandline.py", "fields.py")]
 SHORT = (
     *("attacks/*.py", "defenses/*.py", "targets/guards/*.py"),  # plug-ins
     *("targets/stacks/*.py", "defenses/dp_sgd/layers/*.py"),  # a file for each kind of layer
@@ -105,6 +105,12 @@ def test_late_imports_of_own_modules_are_the_listed_ones():
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 late[str(path.relative_to(ROOT))] += len(list(imports_of(function, set())))
     assert {path for path, count in late.items() if count} == set(LATE_IMPORTS)
+
+
+def test_one_place_imports_what_settings_name():
+    texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (*SOURCES, *ENTRIES)}
+    assert not [name for name, text in texts.items() if "hydra.utils" in text]
+    assert "def instantiated(" in texts["data/settings.py"]
 
 
 def test_the_way_of_a_record_is_as_told():

@@ -22,18 +22,18 @@ WORDS = {
     ),
     "optimizer": (
         ("train.py", "data=digits", "trainer.optimizer._target_=torch.optim.Nope"),
-        "error: trainer.optimizer._target_=torch.optim.Nope cannot be imported",
+        "error: trainer.optimizer._target_=torch.optim.Nope: cannot be imported",
     ),
     "optimizer of a defense": (
         ("train.py", "data=digits", "defense=dp_sgd", "defense.trainer.optimizer.lr=-1"),
-        "error: defense.trainer.optimizer: Invalid learning rate: -1; mend the setting",
+        "error: defense.trainer.optimizer._target_=torch.optim.SGD: cannot be made with lr=-1, momentum=0.9 (",
     ),
     "optimizer of a base": (
         (
             *("train.py", "data=digits", "defense=selena", "defense@defense.base=dp_sgd"),
             "defense.base.trainer.optimizer._target_=builtins.list",
         ),
-        "error: defense.base.trainer.optimizer: list() takes no keyword arguments; mend the setting",
+        "error: defense.base.trainer.optimizer._target_=builtins.list: expected a class of torch.optim.",
     ),
 }
 

@@ -18,6 +18,7 @@ from palisade.evaluation.studies import never_used, study_runs
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
 from palisade.evaluation.studies.study_runs import run_study
+from palisade.fields import as_written
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
@@ -187,7 +188,7 @@ def bad_files(folder: Path, shape: tuple[int, ...]) -> dict[str, str]:
     labels, features = np.zeros(20, dtype=np.int64), np.zeros((20, *shape), dtype=np.float32)
     (folder / "broken.npz").write_bytes(b"PK no archive")
     return {
-        "neither a file nor a role": "tests",
+        "expected a file or a role": "tests",
         "role without records": "reference",
         "cannot be read": str(folder / "broken.npz"),
         "has no labels": saved(folder / "labels.npz", features=features),
@@ -260,4 +261,4 @@ def test_bad_input_of_the_command_is_one_line(digits: Run, folder: Path) -> None
 def test_what_names_nothing_is_refused(out: Any) -> None:
     with pytest.raises(ValueError) as error:
         run_study({"name": "shadow_mismatch", "out": out}, [], METHOD)
-    assert str(error.value).startswith(f"study.out={out} is neither a file nor a role; choose test, ")
+    assert str(error.value).startswith(f"study.out={as_written(out)}: expected a text, or null; choose test, ")

@@ -116,8 +116,8 @@ def test_runs_that_recorded_another_share_of_guesses_are_searched_with_it(tmp_pa
     [
         (["+search.space.l1.strength=[1]"], "defense.strength"),
         (["~data"], "error: search=frontier needs data; add data=<name>"),
-        (["search.name=null"], "error: search.name=None is no name of a folder in reports; choose one without /"),
-        (["search.name=../a"], "error: search.name=../a is no name of a folder in reports; choose one without /"),
+        (["search.name=null"], "error: search.name=null: expected "),
+        (["search.name=../a"], "error: search.name=../a: expected the name of a folder in reports; "),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_trained(tmp_path: Path, overrides: list[str], message: str) -> None:

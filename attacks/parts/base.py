@@ -11,6 +11,7 @@ from jaxtyping import Float
 from palisade.attacks.parts.granted import Granted
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import CheckedFields
 
 
 class Scored(NamedTuple):
@@ -25,7 +26,7 @@ class Scored(NamedTuple):
     queries: float
 
 
-class Attack(ABC):
+class Attack(CheckedFields, ABC):
     """A membership inference attack: scores every record for every model, higher = more likely a member.
 
     An attack file holds only its idea: a `name`, a `threat` and `_score`. All models are targets at once; a target's

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, Shaped
+from pydantic import Field
 from scipy.stats import rankdata
 
 from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
+from palisade.fields import Count, Seed
 
 BATCH = 4096  # inputs a query; more would need more memory, not less time
 TRIAL = 500
 """Records that are perturbed at every strength, to choose one for all others."""
 
 Perturbation = Callable[[Real[np.ndarray, "n *shape"], np.random.Generator], Real[np.ndarray, "n *shape"]]
+
+
+Strengths = Annotated[Sequence[Annotated[float, Field(gt=0, le=1)]], Field(min_length=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,22 +46,15 @@ class PerturbedCopies(Attack):
         ValueError: if a setting is out of range.
     """
 
-    strengths: Sequence[float] = (0.02, 0.05, 0.1, 0.3)
-    moves: Sequence[int] = ()
-    copies: int = 16
-    seed: int = 0
-
-    least_copies = 1
+    strengths: Strengths = (0.02, 0.05, 0.1, 0.3)
+    moves: Sequence[Count] = ()
+    copies: Count = 16
+    seed: Seed = 0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         object.__setattr__(self, "strengths", tuple(self.strengths))
         object.__setattr__(self, "moves", tuple(self.moves))
-        if not self.strengths or not all(0 < strength <= 1 for strength in self.strengths):
-            raise ValueError(f"strengths={list(self.strengths)}; choose at least one, each above 0 and at most 1")
-        if not all(isinstance(pixels, int) and pixels >= 1 for pixels in self.moves):
-            raise ValueError(f"moves={list(self.moves)}; choose whole numbers of pixels from 1 on, or none")
-        if self.copies < self.least_copies:
-            raise ValueError(f"copies={self.copies} is no count; choose a whole number from {self.least_copies} on")
 
     @property
     def threat(self) -> ThreatModel:

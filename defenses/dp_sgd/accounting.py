@@ -105,9 +105,9 @@ def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) ->
         ValueError: if ε or δ is out of range, or ε below what accounting tells from nothing at this δ.
     """
     if not epsilon > 0:
-        raise ValueError(f"epsilon={epsilon} is not positive; choose a value above 0, or inf for clipping only")
+        raise ValueError(f"epsilon={epsilon}: expected a number > 0; choose e.g. 8, or inf for clipping only")
     if not 0 < delta < 1:
-        raise ValueError(f"delta={delta} is not a probability; choose a value between 0 and 1, well below 1/N")
+        raise ValueError(f"delta={delta}: expected a number > 0 and < 1; choose a value well below 1/N")
     if math.isinf(epsilon):
         return 0.0
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64
 from numpy import ndarray
+from pydantic import Field
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 
@@ -25,8 +27,9 @@ from palisade.defenses.dp_sgd.fleets import (
     persons_of,
     settled,
 )
-from palisade.defenses.dp_sgd.rules import check_arguments, check_counts
+from palisade.defenses.dp_sgd.rules import check_words
 from palisade.defenses.none import NoDefense
+from palisade.fields import Count, CountFromZero, Fraction, Positive, remedy
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.statement import Statement
 
@@ -55,22 +58,20 @@ class DPSGDDefense(Defense):
         ValueError: if a value is out of range, or if ε would not hold for the base.
     """
 
-    epsilon: float
-    delta: float | None = None
-    max_grad_norm: float = 1.0
+    epsilon: Annotated[float, Field(gt=0), remedy("choose e.g. 8, or inf for clipping only")]
+    delta: Annotated[Fraction, remedy("choose a value below 1/N, or null")] | None = None
+    max_grad_norm: Positive = 1.0
     clipping: str = "flat"
     weight_averaging: bool = False
-    records_per_person: int | None = None
+    records_per_person: Count | None = None
     secure_rng: bool = False
-    tuning_runs: int = 0
+    tuning_runs: CountFromZero = 0
     per_record: str = "auto"
     base: Defense = field(default_factory=NoDefense)
 
     def __post_init__(self) -> None:
-        check_arguments(self.epsilon, self.delta, None, self.max_grad_norm, self.clipping, self.per_record)
-        check_counts(records_per_person=self.records_per_person)
-        if self.tuning_runs < 0:
-            raise ValueError(f"tuning_runs={self.tuning_runs} is no count; choose a whole number from 0 on")
+        super().__post_init__()
+        check_words(self.clipping, self.per_record)
         check_base(self.base)
 
     @property

@@ -36,7 +36,7 @@ def check_arguments(
     clipping: str,
     per_record: str = "auto",
 ) -> None:
-    """Refusal of arguments out of range, in the callback and in the defense alike.
+    """Refusal of arguments of the callback out of range.
 
     Args:
         epsilon: ε > 0, inf for clipping alone; None where the noise is given.
@@ -49,29 +49,33 @@ def check_arguments(
     Raises:
         ValueError: for the first one that is wrong.
     """
-    if per_record not in WAYS:
-        raise ValueError(f"per_record={per_record} is unknown; choose one of {', '.join(WAYS)}")
+    check_words(clipping, per_record)
     if (epsilon is None) == (noise_multiplier is None):
         raise ValueError(
             f"epsilon={epsilon}, noise_multiplier={noise_multiplier}: give exactly one of them; the other follows"
         )
     if epsilon is not None and not epsilon > 0:
-        raise ValueError(f"epsilon={epsilon} is not positive; choose a value above 0, or inf for clipping only")
+        raise ValueError(f"epsilon={epsilon}: expected a number > 0; choose e.g. 8, or inf for clipping only")
     if noise_multiplier is not None and not 0 <= noise_multiplier < math.inf:
-        raise ValueError(f"noise_multiplier={noise_multiplier} is no amount of noise; choose a finite value, 0 or more")
+        raise ValueError(f"noise_multiplier={noise_multiplier}: expected a finite number >= 0; choose e.g. 1")
     if not 0 < max_grad_norm < math.inf:
-        raise ValueError(f"max_grad_norm={max_grad_norm} clips nothing; choose a finite value above 0")
-    if clipping not in CLIPPINGS:
-        raise ValueError(f"clipping={clipping} is unknown; choose one of {', '.join(CLIPPINGS)}")
+        raise ValueError(f"max_grad_norm={max_grad_norm}: expected a finite number > 0; choose e.g. 1")
     if delta is not None and not 0 < delta < 1:
-        raise ValueError(f"delta={delta} is not a probability; choose a value between 0 and 1, below 1/N")
+        raise ValueError(f"delta={delta}: expected a number > 0 and < 1; choose a value below 1/N")
+
+
+def check_words(clipping: str, per_record: str) -> None:
+    """Raises ValueError for a `clipping` that is no key of `CLIPPINGS`, or a `per_record` that is none of `WAYS`."""
+    for name, value, words in (("clipping", clipping, CLIPPINGS), ("per_record", per_record, WAYS)):
+        if value not in words:
+            raise ValueError(f"{name}={value}: expected one of {', '.join(words)}; choose e.g. {next(iter(words))}")
 
 
 def check_counts(**counts: int | None) -> None:
     """Raises ValueError for a count below 1, by the name of its setting; None stands for no bound."""
     for name, value in counts.items():
         if value is not None and value < 1:
-            raise ValueError(f"{name}={value} is no count; choose a whole number from 1 on")
+            raise ValueError(f"{name}={value}: expected an integer >= 1; choose e.g. 1")
 
 
 def check_trainer(

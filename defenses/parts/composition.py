@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Annotated, Self
 
 from jaxtyping import Bool
 from numpy import ndarray
@@ -13,6 +13,7 @@ from torch import nn
 
 from palisade.data.split import Split
 from palisade.defenses.dp_sgd.accounting import Phase, accounted
+from palisade.fields import remedy
 from palisade.targets.fleet import Defense, Fitter
 from palisade.targets.statement import Statement
 
@@ -94,11 +95,7 @@ class Composed(Defense):
     """
 
     staged = True
-    base: Defense
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.base, Defense):
-            raise ValueError(f"defense.base={self.base} is no defense; choose one with defense@defense.base=<name>")
+    base: Annotated[Defense, remedy("choose one with defense@defense.base=<name>")]
 
     @property
     def stackable(self) -> bool:

@@ -11,13 +11,14 @@ from jaxtyping import Float, Int64, Real
 
 from palisade.defenses.dp_sgd.accounting import Phase, rdp_epsilon
 from palisade.defenses.dp_sgd.noise import NoiseSource
+from palisade.fields import CheckedFields, Positive, as_written
 from palisade.targets.fleet import Fleet
 
 UNANSWERED = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoisyVotes:
+class NoisyVotes(CheckedFields):
     """GNMax and Confident-GNMax: the class with the most votes after noise was added (Papernot et al. 2018).
 
     One record is in one teacher's hands, who may move one vote of each query from a class to another: the votes change
@@ -33,22 +34,17 @@ class NoisyVotes:
         ValueError: if a value is out of range, or one of threshold and its noise is missing.
     """
 
-    noise_multiplier: float
+    noise_multiplier: Positive
     threshold: float | None = None
-    threshold_noise_multiplier: float | None = None
+    threshold_noise_multiplier: Positive | None = None
 
     def __post_init__(self) -> None:
-        noises = {
-            "noise_multiplier": self.noise_multiplier,
-            "threshold_noise_multiplier": self.threshold_noise_multiplier,
-        }
-        for name, value in noises.items():
-            if value is not None and not 0 < value < math.inf:
-                raise ValueError(f"defense.{name}={value} is no amount of noise; choose a finite value above 0")
+        super().__post_init__()
         if (self.threshold is None) != (self.threshold_noise_multiplier is None):
+            noise = as_written(self.threshold_noise_multiplier)
             raise ValueError(
-                f"defense.threshold={self.threshold} and defense.threshold_noise_multiplier="
-                f"{self.threshold_noise_multiplier} belong together; set both or none"
+                f"threshold={as_written(self.threshold)}: expected null with threshold_noise_multiplier={noise}; set"
+                " both or none"
             )
 
     def text(self, queries: int) -> str:

@@ -9,13 +9,14 @@ import numpy as np
 from jaxtyping import Shaped
 from scipy.special import softmax
 
+from palisade.fields import CheckedFields, Count, CountFromZero
 from palisade.targets.guards import Guard, Level, NoGuard
 
 LEVELS = ("label", "probabilities", "logits")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Grant:
+class Grant(CheckedFields):
     """The part of a threat model that the evaluator decides, the same for every attack.
 
     Args:
@@ -29,22 +30,17 @@ class Grant:
     """
 
     outputs: Literal["label", "probabilities", "logits"] = "logits"
-    decimals: int | None = None
-    top_k: int | None = None
+    decimals: CountFromZero | None = None
+    top_k: Count | None = None
     weights: bool = False
 
     def __post_init__(self) -> None:
-        if self.outputs not in ("label", "probabilities", "logits"):
-            raise ValueError(f"threat.outputs={self.outputs} is unknown; choose label, probabilities or logits")
-        if not isinstance(self.weights, bool):
-            raise ValueError(f"threat.weights={self.weights} is neither true nor false; choose one of them")
-        for name, value, least in (("decimals", self.decimals, 0), ("top_k", self.top_k, 1)):
-            if value is None:
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"threat.{name}={value} is no count; choose a whole number from {least} on")
-            if self.outputs != "probabilities":
-                raise ValueError(f"threat.{name}={value} restricts probabilities; set threat.outputs=probabilities")
+        super().__post_init__()
+        for name, value in (("decimals", self.decimals), ("top_k", self.top_k)):
+            if value is not None and self.outputs != "probabilities":
+                raise ValueError(
+                    f"{name}={value}: expected null unless probabilities are returned; set threat.outputs=probabilities"
+                )
 
     @property
     def access(self) -> str:

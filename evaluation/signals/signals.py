@@ -114,7 +114,7 @@ def augmented(name: str, x: Real[np.ndarray, "records ..."]) -> Real[np.ndarray,
         ValueError: if the way is unknown, or the records are no images and it is not `plain`.
     """
     if name not in AUGMENTATIONS:
-        raise ValueError(f"queries={name} is unknown; choose of {', '.join(AUGMENTATIONS)}")
+        raise ValueError(f"queries={name}: expected ways of {', '.join(AUGMENTATIONS)}; choose e.g. plain")
     if name != "plain" and x.ndim != 4:
         raise ValueError(f"queries={name} turns images, not records of shape {x.shape[1:]}; use queries=[plain]")
     return AUGMENTATIONS[name](x)

@@ -47,13 +47,6 @@ TOLD_MEMBERS = "are told who was used"
 TOO_FEW = f"have fewer than {round(1 / THRESHOLD_FPR)} non-members to set a threshold by; audit more records"
 
 
-def checked_out(out: Any) -> None:
-    """Raises ValueError if this can be the name of neither a role nor a file."""
-    if not isinstance(out, str):
-        raise ValueError(f"{SETTING}={out} is neither a file nor a role; {CHOICES}")
-    place(SETTING, out)
-
-
 def outside_records(run: Run, out: str) -> tuple[Real[np.ndarray, "n *shape"], Int[np.ndarray, "n"]]:
     """Inputs and labels of at most `MAX_PER_KIND` records, drawn by a public seed.
 
@@ -72,7 +65,7 @@ def outside_records(run: Run, out: str) -> tuple[Real[np.ndarray, "n *shape"], I
             raise ValueError(f"{SETTING}={out} is a role without records; choose another, such as test")
         return data.x[drawn := _drawn(records)], data.y[drawn]
     if not place(SETTING, out).is_file():
-        raise ValueError(f"{SETTING}={out} is neither a file nor a role; {CHOICES}")
+        raise ValueError(f"{SETTING}={out}: expected a file or a role; {CHOICES}")
     label = run.config["data"].get("label")
     if Path(out).suffix == ".csv" and label is None:
         raise ValueError(f"{SETTING}={out} is a table, which the data of {run.folder} are not; give an .npz file")

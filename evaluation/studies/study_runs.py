@@ -7,23 +7,32 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from palisade.data.settings import made
+from palisade.data.settings import place, validated
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies import plots
-from palisade.evaluation.studies.never_used import checked_out, never_used_rows
+from palisade.evaluation.studies.never_used import CHOICES, never_used_rows
 from palisade.evaluation.studies.risk_factors import risk_rows
-from palisade.evaluation.studies.studies import FALSELY_ACCUSED, STUDY_CSV, Study, StudyRow, labels, study_rows
+from palisade.evaluation.studies.studies import (
+    FALSELY_ACCUSED,
+    NEVER_USED,
+    STUDY_CSV,
+    Study,
+    StudyRow,
+    labels,
+    study_rows,
+    study_tables,
+)
+from palisade.evaluation.terminal import console_for, show
+from palisade.fields import CheckedFields, as_written, remedy
 from palisade.targets import progress, workers
 from palisade.targets.files import write
 from palisade.targets.run import Run
-
-STUDIES = ("output_levels", "shadow_mismatch", "risk_factors")
 
 
 def same_secret(target: str, shadows: str) -> str:
@@ -35,11 +44,11 @@ def same_secret(target: str, shadows: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StudySettings:
+class StudySettings(CheckedFields):
     """Settings of a study in `conf/study`.
 
     Args:
-        name: one of `STUDIES`.
+        name: which one.
         levels: of `output_levels`: for each level the settings of a `Grant`.
         out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused
             (`outside_records`); then this alone is measured, and one run is enough.
@@ -48,18 +57,18 @@ class StudySettings:
         ValueError: if the name is unknown, no level is listed, or `out` is no name.
     """
 
-    name: str
-    levels: Any = None
-    out: str | None = None
+    name: Literal["output_levels", "shadow_mismatch", "risk_factors"]
+    levels: Sequence[Mapping[str, Any]] | None = None
+    out: Annotated[str, remedy(CHOICES)] | None = None
 
     def __post_init__(self) -> None:
-        if self.name not in STUDIES:
-            raise ValueError(f"study.name={self.name} is unknown; choose study={' or study='.join(STUDIES)}")
-        listed = isinstance(self.levels, Sequence) and not isinstance(self.levels, str) and len(self.levels) > 0
-        if self.name == "output_levels" and not listed:
-            raise ValueError(f"study.levels={self.levels} lists no level; give a list, such as [{{outputs: label}}]")
+        super().__post_init__()
+        if self.name == "output_levels" and not self.levels:
+            raise ValueError(
+                f"levels={as_written(self.levels)}: expected a list of levels; give such as [{{outputs: label}}]"
+            )
         if self.out is not None:
-            checked_out(self.out)
+            place("out", self.out)
 
     @property
     def grants(self) -> list[Grant]:
@@ -68,7 +77,7 @@ class StudySettings:
         Raises:
             ValueError: if one is not to be had.
         """
-        return [made(Grant, f"study.levels.{place}", level) for place, level in enumerate(self.levels)]
+        return [validated(Grant, f"study.levels.{place}", level) for place, level in enumerate(self.levels or ())]
 
 
 def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> list[StudyRow]:
@@ -82,7 +91,7 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     Raises:
         ValueError: if no level is listed, no other run's shadows can stand in, or no two runs differ in a factor alone.
     """
-    asked = made(StudySettings, "study", study)
+    asked = validated(StudySettings, "study", study)
     if asked.name == "risk_factors":
         return risk_rows(runs, method)
     if asked.name == "shadow_mismatch" and asked.out is not None:
@@ -139,6 +148,22 @@ def check_strangers(runs: Sequence[Run]) -> None:
         for other in runs[:position]:
             if run.secret == other.secret:
                 raise ValueError(same_secret(str(run.folder), str(other.folder)))
+
+
+def show_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method, reports: Path) -> None:
+    """Attacks runs under several settings, prints the table and writes it into a folder of the study's own.
+
+    Args:
+        study: its settings, as in `conf/study`.
+        runs: complete runs of one data set.
+        method: how they are attacked otherwise.
+        reports: folder of the reports on these runs.
+    """
+    rows = run_study(study, runs, method)
+    show(console_for(), *study_tables(rows))
+    accused = any(row.metric == FALSELY_ACCUSED for row in rows)
+    for path in write_study(rows, reports / (NEVER_USED if accused else study["name"])):
+        print(path)
 
 
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from jaxtyping import Shaped
 
 from palisade.evaluation.subjects.model_file import Answers, AuditedModel, numbers
+from palisade.fields import CheckedFields, Count, Positive, remedy
 from palisade.targets import progress
 
 AGAIN = 4
@@ -223,7 +224,7 @@ def _certainty(answer: Any) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class Endpoint(CheckedFields):
     """An endpoint, and the way it is asked.
 
     A URL gets `{"instances": […]}` by POST and must return `{"predictions": […]}`, one answer for each instance, as
@@ -241,27 +242,12 @@ class Endpoint:
         ValueError: if a setting is out of range.
     """
 
-    endpoint: str
+    endpoint: Annotated[str, remedy("give http://… or my_package.predict")]
     answers: Answers = "probabilities"
-    budget: int | None = None
-    batch: int = 32
-    rate: float | None = None
-    timeout: float = 30.0
-
-    def __post_init__(self) -> None:
-        if not isinstance(self.endpoint, str):
-            raise ValueError(f"endpoint={self.endpoint} is no text; give http://… or my_package.predict")
-        given = {name: getattr(self, name) for name in ("batch", "budget", "rate", "timeout")}
-        given = {name: value for name, value in given.items() if value is not None or name in ("batch", "timeout")}
-        for name, value in given.items():
-            whole = name in ("batch", "budget")
-            if isinstance(value, bool) or not isinstance(value, int if whole else int | float) or not value > 0:
-                rule = (
-                    "count of queries; choose a whole number from 1 on"
-                    if whole
-                    else "positive number; choose such as 10"
-                )
-                raise ValueError(f"{name}={value} is no {rule}")
+    budget: Count | None = None
+    batch: Count = 32
+    rate: Positive | None = None
+    timeout: Positive = 30.0
 
     @property
     def is_url(self) -> bool:
@@ -315,10 +301,10 @@ def _function(name: str) -> Asked:
         made: Asked = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
-            f"endpoint={name} is no URL and no Python function ({error}); give my_package.predict"
+            f"endpoint={name}: expected a URL or a Python function ({error}); give my_package.predict"
         ) from None
     if not callable(made):
-        raise ValueError(f"endpoint={name} is no function; give one that takes rows, such as my_package.predict")
+        raise ValueError(f"endpoint={name}: expected a function that takes rows; give such as my_package.predict")
 
     def ask(rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
         try:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float64, Int64
+from pydantic import Field
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
+from palisade.fields import Positive
 from palisade.targets.guards import grid, keyed
-from palisade.targets.guards.guard import Guard, Query, is_number, is_whole
+from palisade.targets.guards.guard import Guard, Query
 from palisade.targets.guards.keyed import DIGEST_BYTES, digests, generator
 
 if TYPE_CHECKING:
@@ -43,8 +44,8 @@ class Aggregate(Guard):
         ValueError: if a setting is out of range.
     """
 
-    k: int
-    noise: float
+    k: Annotated[int, Field(ge=2, examples=[10])]
+    noise: Annotated[Positive, Field(examples=[2.0])]
 
     name = "aggregate"
     level = "label"
@@ -54,12 +55,6 @@ class Aggregate(Guard):
         " privacy: the mean over questions that differ by more, or about other groups with the same input, comes near"
         " the exact counts. Limit how many questions anyone may ask."
     )
-
-    def __post_init__(self) -> None:
-        if not is_whole(self.k) or self.k < 2:
-            raise ValueError(f"guard.k={self.k} is no group of inputs; choose a whole number from 2 on")
-        if not is_number(self.noise) or not 0 < self.noise < math.inf:
-            raise ValueError(f"guard.noise={self.noise} is no standard deviation of counts; choose a number above 0")
 
     @property
     def strength(self) -> float:

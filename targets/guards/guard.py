@@ -12,6 +12,7 @@ from jaxtyping import Float32, Int64, Real, Shaped
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
+from palisade.fields import CheckedFields
 from palisade.targets.statement import Statement
 
 if TYPE_CHECKING:
@@ -20,16 +21,6 @@ if TYPE_CHECKING:
     from palisade.targets.fleet import Fitter, Fleet
 
 Level = Literal["label", "probabilities", "logits"]
-
-
-def is_number(value: object) -> bool:
-    """Test for a setting that is a number; True and False are none."""
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def is_whole(value: object) -> bool:
-    """Test for a setting that is a whole number; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 class Query(NamedTuple):
@@ -49,7 +40,7 @@ class Query(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Guard(ABC):
+class Guard(CheckedFields, ABC):
     """Changes a model's answers, not the model: it goes on any trained run.
 
     It adds nothing to ε, unless it was fitted on members.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from jaxtyping import Float32, Int64
+from pydantic import Field
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
 from palisade.targets.guards import grid, keyed
-from palisade.targets.guards.guard import Guard, Query, is_number
+from palisade.targets.guards.guard import Guard, Query
 from palisade.targets.guards.keyed import generators
 from palisade.targets.guards.probabilities import predicting, probabilities
 
@@ -44,17 +45,11 @@ class MemGuard(Guard):
         ValueError: if the budget is no such number.
     """
 
-    budget: float
+    budget: Annotated[float, Field(gt=0, le=2, examples=[1.0])]
 
     name = "memguard"
     uses_members = True
     attacks = (*Guard.attacks, "negated_classifier")
-
-    def __post_init__(self) -> None:
-        if not is_number(self.budget) or not 0 < self.budget <= 2:
-            raise ValueError(
-                f"guard.budget={self.budget} is no L1 distance of probabilities; choose above 0, at most 2 (no limit)"
-            )
 
     @property
     def roles(self) -> frozenset[str]:

@@ -9,8 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
-
+from palisade.data.settings import instantiated
 from palisade.targets.files import write_json
 from palisade.targets.guards.aggregate import Aggregate
 from palisade.targets.guards.guard import Guard, NoGuard
@@ -35,11 +34,11 @@ def make_guard(config: Mapping[str, Any]) -> Guard:
     Raises:
         ValueError: if it is none of this project's.
     """
-    guard: Guard = instantiate(config["guard"])
+    guard = instantiated("guard", config["guard"], Guard)
     if type(guard) not in GUARDS.values():
         raise ValueError(
-            f"guard._target_={config['guard'].get('_target_')} is not one of {', '.join(GUARDS)}; a guard is part of"
-            " what is released, choose one of these"
+            f"guard._target_={config['guard'].get('_target_')}: expected one of {', '.join(GUARDS)}, since a guard is"
+            " part of what is released; choose one by name"
         )
     return guard
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float32
+from pydantic import Field
 
-from palisade.targets.guards.guard import Guard, Query, is_whole
+from palisade.fields import CountFromZero
+from palisade.targets.guards.guard import Guard, Query
 from palisade.targets.guards.probabilities import probabilities
 
 
@@ -25,14 +28,10 @@ class Rounding(Guard):
         ValueError: if it is no such number.
     """
 
-    decimals: int
+    decimals: Annotated[CountFromZero, Field(examples=[2])]
 
     name = "rounding"
     keeps_label = False
-
-    def __post_init__(self) -> None:
-        if not is_whole(self.decimals) or self.decimals < 0:
-            raise ValueError(f"guard.decimals={self.decimals} is no count of digits; choose a whole number from 0 on")
 
     @property
     def strength(self) -> float:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float32
 
-from palisade.targets.guards.guard import Guard, Query, is_number
+from palisade.fields import Positive, remedy
+from palisade.targets.guards.guard import Guard, Query
 from palisade.targets.guards.probabilities import probabilities
 
 
@@ -26,13 +27,9 @@ class Temperature(Guard):
         ValueError: if T is no such number.
     """
 
-    temperature: float
+    temperature: Annotated[Positive, remedy("choose e.g. 5, or guard=none for 1")]
 
     name = "temperature"
-
-    def __post_init__(self) -> None:
-        if not is_number(self.temperature) or not 0 < self.temperature < math.inf:
-            raise ValueError(f"guard.temperature={self.temperature} must be above 0 and finite; use guard=none for 1")
 
     @property
     def strength(self) -> float:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 from jaxtyping import Float32
+from pydantic import Field
 
-from palisade.targets.guards.guard import Guard, Query, is_whole
+from palisade.fields import Count
+from palisade.targets.guards.guard import Guard, Query
 from palisade.targets.guards.probabilities import probabilities
 
 
@@ -25,13 +28,9 @@ class TopK(Guard):
         ValueError: if k is no such number.
     """
 
-    k: int
+    k: Annotated[Count, Field(examples=[3])]
 
     name = "topk"
-
-    def __post_init__(self) -> None:
-        if not is_whole(self.k) or self.k < 1:
-            raise ValueError(f"guard.k={self.k} is no count of classes; choose a whole number from 1 on")
 
     @property
     def strength(self) -> float:

@@ -160,7 +160,7 @@ def test_a_sample_of_the_targets_gets_the_scores_that_it_gets_among_all():
     np.testing.assert_allclose(sampled[:2], JointLiRA().score(view)[:2], rtol=1e-6)
     assert np.isnan(sampled[2:]).all() and not np.isnan(sampled[:2]).all()
     for wrong in (0, 1.5, True):
-        with pytest.raises(ValueError, match=r"targets=.* is no count"):
+        with pytest.raises(ValueError, match=r"targets=.*: expected an integer >= 1, or null; "):
             JointLiRA(targets=wrong)
     with pytest.raises(ValueError, match="rounds=0"):
         JointLiRA(rounds=0)

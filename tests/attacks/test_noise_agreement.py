@@ -132,7 +132,7 @@ def test_a_targets_membership_never_enters_its_scores() -> None:
 
 
 def test_errors() -> None:
-    with pytest.raises(ValueError, match=r"strengths=\[0.1, 1.5\]; choose at least one, each above 0 and at most 1"):
+    with pytest.raises(ValueError, match=r"strengths=\[0.1, 1.5\]: expected a list of at least 1, each a "):
         NoiseAgreement(strengths=(0.1, 1.5))
     with pytest.raises(ValueError, match=r"strengths=\[\]"):
         NoiseAgreement(strengths=())

@@ -223,9 +223,9 @@ def test_names() -> None:
 @pytest.mark.parametrize(
     ("settings", "text"),
     [
-        ({"temperature": 0.0}, r"temperature=0\.0 is not positive; choose 2, or 1 for the plain softmax"),
-        ({"gamma": 0.5}, r"gamma=0\.5 is below 1; choose 1 or more, such as 2"),
-        ({"offline_a": 1.5}, r"offline_a=1\.5 is outside 0\.\.1; choose a value in it, or null to tune it"),
+        ({"temperature": 0.0}, r"temperature=0\.0: expected a number > 0; choose e.g. 2"),
+        ({"gamma": 0.5}, r"gamma=0\.5: expected a number >= 1; "),
+        ({"offline_a": 1.5}, r"offline_a=1\.5: expected a number >= 0 and <= 1, or null; "),
     ],
 )
 def test_errors(settings: dict[str, Any], text: str) -> None:

@@ -221,14 +221,14 @@ def test_undefended_loss_is_cross_entropy():
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["l2", "defense.weight_decay=0"], r"defense\.weight_decay=0 must be above 0; use defense=none for 0"),
-        (["l1", "defense.weight=0"], r"defense\.weight=0 must be above 0; use defense=none for 0"),
-        (["dropout", "defense.rate=1.2"], r"defense\.rate=1\.2 must be above 0 and below 1; use defense=none for 0"),
-        (["dropout", "defense.rate=0"], r"defense\.rate=0 must be above 0 and below 1"),
-        (["label_smoothing", "defense.amount=1"], r"defense\.amount=1 must be above 0 and below 1; use defense=none"),
-        (["mixup", "defense.alpha=0"], r"defense\.alpha=0 must be above 0 and finite; use defense=none for 0"),
-        (["mixup", "defense.alpha=inf"], r"defense\.alpha=inf must be above 0 and finite"),
-        (["dp_sgd", "defense.epsilon=-1"], "epsilon=-1 is not positive"),
+        (["l2", "defense.weight_decay=0"], r"defense\.weight_decay=0: expected"),
+        (["l1", "defense.weight=0"], r"defense\.weight=0: expected"),
+        (["dropout", "defense.rate=1.2"], r"defense\.rate=1\.2: expected"),
+        (["dropout", "defense.rate=0"], r"defense\.rate=0: expected"),
+        (["label_smoothing", "defense.amount=1"], r"defense\.amount=1: expected"),
+        (["mixup", "defense.alpha=0"], r"defense\.alpha=0: expected"),
+        (["mixup", "defense.alpha=inf"], r"defense\.alpha=inf: expected"),
+        (["dp_sgd", "defense.epsilon=-1"], "epsilon=-1: expected"),
         (["dp_sgd", "defense.max_grad_norm=0"], "max_grad_norm=0"),
     ],
 )

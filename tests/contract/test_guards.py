@@ -164,16 +164,16 @@ def test_the_label_is_lost_where_nothing_else_is_said() -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["guard=topk", "guard.k=0"], r"guard\.k=0 is no count of classes; choose a whole number from 1 on"),
-        (["guard=topk", "guard.k=1.5"], r"guard\.k=1\.5 is no count of classes"),
-        (["guard=rounding", "guard.decimals=-1"], r"guard\.decimals=-1 is no count of digits; choose a whole number"),
-        (["guard=temperature", "guard.temperature=0"], r"guard\.temperature=0 must be above 0 and finite; use guard="),
-        (["guard=temperature", "guard.temperature=inf"], r"guard\.temperature=inf must be above 0 and finite"),
-        (["guard=memguard", "guard.budget=0"], r"guard\.budget=0 is no L1 distance of probabilities; choose above 0"),
-        (["guard=memguard", "guard.budget=3"], r"guard\.budget=3 is no L1 distance"),
-        (["guard=memguard", "guard.budget=abc"], r"guard\.budget=abc is no L1 distance"),
-        (["guard=aggregate", "guard.k=1"], r"guard\.k=1 is no group of inputs; choose a whole number from 2 on"),
-        (["guard=aggregate", "guard.noise=0"], r"guard\.noise=0 is no standard deviation of counts; choose a number"),
+        (["guard=topk", "guard.k=0"], r"guard\.k=0: expected"),
+        (["guard=topk", "guard.k=1.5"], r"guard\.k=1\.5: expected"),
+        (["guard=rounding", "guard.decimals=-1"], r"guard\.decimals=-1: expected"),
+        (["guard=temperature", "guard.temperature=0"], r"guard\.temperature=0: expected"),
+        (["guard=temperature", "guard.temperature=inf"], r"guard\.temperature=inf: expected"),
+        (["guard=memguard", "guard.budget=0"], r"guard\.budget=0: expected"),
+        (["guard=memguard", "guard.budget=3"], r"guard\.budget=3: expected"),
+        (["guard=memguard", "guard.budget=abc"], r"guard\.budget=abc: expected"),
+        (["guard=aggregate", "guard.k=1"], r"guard\.k=1: expected"),
+        (["guard=aggregate", "guard.noise=0"], r"guard\.noise=0: expected"),
         (["guard._target_=palisade.targets.guards.guarded.Guarded"], "Guarded"),
     ],
 )
@@ -185,7 +185,7 @@ def test_wrong_strengths_are_refused(overrides: list[str], message: str) -> None
 
 def test_only_guards_of_this_project_are_taken() -> None:
     config = {"guard": {"_target_": f"{__name__}.Own"}}
-    with pytest.raises(ValueError, match=r"guard\._target_=.*Own is not one of none, memguard.*; a guard is part of"):
+    with pytest.raises(ValueError, match=r"guard\._target_=.*Own: expected"):
         make_guard(config)
 
 

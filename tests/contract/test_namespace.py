@@ -27,6 +27,7 @@ OWN = {
     "train",
     "evaluate",
     "commandline",
+    "fields",
 }
 SOURCES = sorted(
     path

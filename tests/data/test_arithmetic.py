@@ -23,7 +23,7 @@ def test_a_batch_may_be_everything():
     ("settings", "message"),
     [
         ({"batch_size": 5000}, r"^batch_size=5000 exceeds N=2000; choose at most 2000$"),
-        ({"batch_size": 0}, r"^batch_size=0 is not positive; choose 1 to 2000$"),
+        ({"batch_size": 0}, r"^batch_size=0: expected an integer >= 1; choose 1 to 2000$"),
         ({"epochs": 0}, r"^epochs=0 trains nothing; choose at least 1$"),
         ({"size": 0}, r"^N=0 leaves nothing to train on; raise split.pool or membership.share$"),
     ],

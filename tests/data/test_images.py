@@ -175,5 +175,5 @@ def test_numpy_is_no_way_around(tmp_path, name):
 
 
 def test_unknown_features():
-    with pytest.raises(ValueError, match=r"^data.features=wavelets"):
+    with pytest.raises(ValueError, match=r"^features=wavelets: expected one of pixels, scattering; "):
         MNIST(features="wavelets")

@@ -73,9 +73,9 @@ def test_what_cannot_be_a_slice(people: dict[str, Any], arrays: Path) -> None:
     refused = {
         "data.slices=age has 60 different values and at most 20 groups are read; name a column of bands": ["age"],
         "data.slices=sx is no column of": ["sx"],
-        "data.slices=sex is no list of different columns; write such as data.slices=[sex,region]": "sex",
-        "data.slices=['sex', 'sex'] is no list of different columns": ["sex", "sex"],
-        "data.slices=5 is no list": 5,
+        "slices=sex: expected a list": "sex",
+        "slices=['sex', 'sex']: expected a list of different columns; ": ["sex", "sex"],
+        "slices=5: expected a list": 5,
     }
     for message, slices in refused.items():
         with pytest.raises(ValueError) as error:
@@ -86,5 +86,5 @@ def test_what_cannot_be_a_slice(people: dict[str, Any], arrays: Path) -> None:
         with pytest.raises(ValueError) as error:
             Arrays(path=str(arrays), slices=[name]).load()
         assert message in str(error.value)
-    with pytest.raises(ValueError, match=r"data\.slices=ward"):
+    with pytest.raises(ValueError, match=r"slices=ward"):
         Arrays(path=str(arrays), slices="ward")

@@ -110,12 +110,12 @@ def test_a_published_test_part_changes_nothing_unless_asked_for():
 @pytest.mark.parametrize(
     ("roles", "message"),
     [
-        ({"pool": -0.1}, r"^split.pool=-0.1 is neither a share nor a count; choose 0 to 1, or a whole number above 1$"),
-        ({"reference": 1.5}, r"^split.reference=1.5 is neither"),
-        ({"test": float("nan")}, r"^split.test=nan is neither"),
-        ({"test": "all"}, r"^split.test=all is neither a share nor a count; choose 0 to 1, or a whole number above 1$"),
-        ({"pool": "most"}, r"^split.pool=most is neither"),
-        ({"pool": 0.7, "reference": 0.4}, r"^split: the shares sum to 1.1 and exceed 1; lower split.pool=0.7$"),
+        ({"pool": -0.1}, r"^pool=-0.1: expected a number >= 0; "),
+        ({"reference": 1.5}, r"^reference=1.5: expected a share from 0 to 1, or a count"),
+        ({"test": float("nan")}, r"^test=nan: expected a finite number >= 0, or published, or null; "),
+        ({"test": "all"}, r"^test=all: expected a number >= 0, or published, or null; "),
+        ({"pool": "most"}, r"^pool=most: "),
+        ({"pool": 0.7, "reference": 0.4}, r"^pool=0.7: expected shares of a sum <= 1, not 1.1; lower one$"),
     ],
 )
 def test_impossible_roles(roles, message):
@@ -254,10 +254,13 @@ def test_canaries_need_independent_memberships(how):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"how": "half"}, r"^membership.how=half is unknown; choose bernoulli, complementary or fixed$"),
-        ({"share": 0}, r"^membership.share=0 is not a probability; choose it between 0 and 1$"),
-        ({"share": 1}, r"^membership.share=1 is not a probability"),
-        ({"how": "complementary", "share": 0.4}, r"^membership.share=0.4: complementary models halve the pool; set it"),
+        ({"how": "half"}, r"^how=half: expected one of bernoulli, complementary, fixed; "),
+        ({"share": 0}, r"^share=0: expected a number > 0 and <= 1; "),
+        ({"share": 1}, r"^share=1: expected a number < 1 unless how=fixed; "),
+        (
+            {"how": "complementary", "share": 0.4},
+            r"^share=0.4: expected 0.5, since complementary ",
+        ),
     ],
 )
 def test_impossible_memberships(settings, message):

@@ -141,9 +141,9 @@ def test_errors(tmp_path, text, settings, message):
 
 
 def test_wrong_settings(tmp_path):
-    with pytest.raises(ValueError, match=r"^data.missing=drop"):
+    with pytest.raises(ValueError, match=r"^missing=drop: expected one of error, impute; "):
         Table(path="a.csv", label="b", missing="drop")
-    with pytest.raises(ValueError, match=r"^data.person=b"):
+    with pytest.raises(ValueError, match=r"^person=b: "):
         Table(path="a.csv", label="b", person="b")
     with pytest.raises(FileNotFoundError, match=r"^data.path=nowhere.csv"):
         Table(path="nowhere.csv", label="b").load()

@@ -82,7 +82,7 @@ def test_another_file_in_the_folder(tmp_path):
 
 
 def test_wrong_settings_are_refused_before_anything_is_read():
-    with pytest.raises(ValueError, match=r"^data.length=0"):
+    with pytest.raises(ValueError, match=r"^length=0: "):
         SST2(root="nowhere", length=0).load()
 
 

@@ -79,10 +79,10 @@ def test_wrong_rows(rows, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"length": 0}, "^data.length=0 is no count; choose a whole number from 1 to 65536$"),
-        ({"length": True}, "^data.length=True is no count; choose a whole number from 1 to 65536$"),
-        ({"buckets": 1}, "^data.buckets=1 is no count; choose a whole number from 2 to 4294967296$"),
-        ({"buckets": 10.5}, "^data.buckets=10.5 is no count; choose a whole number from 2 to 4294967296$"),
+        ({"length": 0}, "^length=0: expected an integer >= 1 and <= 65536; "),
+        ({"length": True}, "^length=true: expected an integer >= 1 and <= 65536; "),
+        ({"buckets": 1}, "^buckets=1: expected an integer >= 2 and <= 4294967296; "),
+        ({"buckets": 10.5}, "^buckets=10.5: expected an integer >= 2 and <= 4294967296; "),
     ],
 )
 def test_wrong_settings(settings, message):

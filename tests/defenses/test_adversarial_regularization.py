@@ -245,14 +245,14 @@ def test_reference_records_are_needed(compose):
 
 @pytest.mark.parametrize("weight", [0, -1.0, float("inf"), float("nan")])
 def test_weight_is_positive_and_finite(weight):
-    message = rf"defense\.weight={weight} must be above 0 and finite; use defense=none for 0"
+    message = rf"weight={weight}: expected"
     with pytest.raises(ValueError, match=message):
         AdversarialRegularization(weight=weight, warm_up=5)
 
 
 @pytest.mark.parametrize("warm_up", [-1, 0.5, True, None])
 def test_warm_up_is_a_count(warm_up):
-    message = rf"defense\.warm_up={warm_up} is no count; choose a whole number from 0 on"
+    message = r"warm_up=.*: expected an integer >= 0; "
     with pytest.raises(ValueError, match=message):
         AdversarialRegularization(weight=1, warm_up=warm_up)
 

@@ -153,7 +153,7 @@ def test_takes_over_what_its_base_is() -> None:
 
 @pytest.mark.parametrize("threshold", [0.0, 1.5, -0.1])
 def test_refuses_what_is_no_similarity(threshold: float) -> None:
-    with pytest.raises(ValueError, match=rf"defense\.threshold={threshold}"):
+    with pytest.raises(ValueError, match=rf"threshold={threshold}"):
         Deduplication(base=NoDefense(), threshold=threshold)
 
 

@@ -149,7 +149,7 @@ def test_network_without_activation_is_refused(network):
 
 @pytest.mark.parametrize("rate", [0, 1, 1.2, -0.5, float("nan")])
 def test_rate_is_a_probability(rate):
-    with pytest.raises(ValueError, match=rf"defense\.rate={rate}"):
+    with pytest.raises(ValueError, match=rf"rate={rate}"):
         Dropout(rate=rate)
 
 

@@ -73,14 +73,14 @@ def test_brings_its_guard(compose):
 
 @pytest.mark.parametrize("entropy", [0, 1, -0.5, float("nan")])
 def test_entropy_is_a_share(entropy):
-    message = rf"defense\.entropy={entropy} must be above 0 and below 1: a share of the largest entropy, such as 0\.5"
+    message = rf"entropy={entropy}: expected"
     with pytest.raises(ValueError, match=message):
         HAMP(entropy=entropy, alpha=0.03)
 
 
 @pytest.mark.parametrize("alpha", [-1, float("inf"), float("nan")])
 def test_alpha_is_a_weight(alpha):
-    with pytest.raises(ValueError, match=rf"defense\.alpha={alpha}"):
+    with pytest.raises(ValueError, match=rf"alpha={alpha}"):
         HAMP(entropy=0.5, alpha=alpha)
 
 

@@ -66,7 +66,7 @@ def test_strengths():
 
 @pytest.mark.parametrize("value", [0, -1.0, float("nan")])
 def test_penalty_that_is_none_is_refused(value):
-    with pytest.raises(ValueError, match=rf"defense\.weight={value}"):
+    with pytest.raises(ValueError, match=rf"weight={value}"):
         L1(weight=value)
-    with pytest.raises(ValueError, match=rf"defense\.weight_decay={value}"):
+    with pytest.raises(ValueError, match=rf"weight_decay={value}"):
         L2(weight_decay=value)

@@ -112,7 +112,7 @@ def test_members_reach_the_target_loss_and_stay_right(compose, fitting):
 
 @pytest.mark.parametrize("alpha", [-0.1, float("inf"), float("nan")])
 def test_target_is_0_or_more(alpha):
-    message = rf"defense\.alpha={alpha} is no loss to train towards; choose a finite value, 0 or more"
+    message = rf"alpha={alpha}: expected"
     with pytest.raises(ValueError, match=message):
         RelaxLoss(alpha=alpha)
 

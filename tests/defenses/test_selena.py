@@ -154,17 +154,17 @@ def test_leaks_less_than_no_defense(compose, fitting) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"sub_models": 1}, "defense.sub_models=1 is no ensemble; choose a whole number from 2 on"),
-        ({"left_out": 0}, "defense.left_out=0 leaves no sub-model in or out; choose 1 to 4"),
-        ({"left_out": 5}, "defense.left_out=5 leaves no sub-model in or out; choose 1 to 4"),
-        ({"base": None}, "defense.base=None is no defense; choose one with defense@defense.base=<name>"),
+        ({"sub_models": 1}, "sub_models=1: expected"),
+        ({"left_out": 0}, "left_out=0: expected"),
+        ({"left_out": 5}, "left_out=5: expected"),
+        ({"base": None}, "base=null: expected"),
         (
             {"base": HAMP(entropy=0.5, alpha=0.1)},
-            "defense.base=hamp ignores soft labels, which a student learns; choose another base for selena",
+            "base=hamp: expected one that learns soft labels",
         ),
         (
             {"base": Distillation(base=NoDefense(), temperature=1)},
-            "defense.base=distillation trains in several stages; choose a base of one stage for selena",
+            "base=distillation: expected a defense of one stage",
         ),
     ],
 )

@@ -214,14 +214,14 @@ def test_answers_of_one_endpoint_are_not_those_of_another(function, tmp_path):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"budget": 0}, "budget=0 is no count of queries; choose a whole number from 1 on"),
-        ({"batch": 1.5}, r"batch=1\.5 is no count"),
-        ({"batch": None}, r"batch=None is no count"),
-        ({"batch": True}, r"batch=True is no count"),
-        ({"rate": -1}, "rate=-1 is no positive number"),
-        ({"timeout": 0}, "timeout=0 is no positive number"),
-        ({"timeout": None}, "timeout=None is no positive number; choose such as 10"),
-        ({"endpoint": 5}, r"endpoint=5 is no text; give http://… or my_package\.predict"),
+        ({"budget": 0}, "budget=0: expected "),
+        ({"batch": 1.5}, r"batch=1\.5: expected "),
+        ({"batch": None}, "batch=null: expected "),
+        ({"batch": True}, "batch=true: expected "),
+        ({"rate": -1}, "rate=-1: expected "),
+        ({"timeout": 0}, "timeout=0: expected "),
+        ({"timeout": None}, "timeout=null: expected "),
+        ({"endpoint": 5}, r"endpoint=5: expected .*give http://… or my_package\.predict"),
     ],
 )
 def test_settings_are_checked(settings, message):
@@ -230,7 +230,7 @@ def test_settings_are_checked(settings, message):
 
 
 def test_no_such_function(tmp_path):
-    with pytest.raises(ValueError, match=r"endpoint=nowhere\.predict is no URL and no Python function"):
+    with pytest.raises(ValueError, match=r"endpoint=nowhere\.predict: expected a URL or a Python function"):
         Endpoint(endpoint="nowhere.predict").open(tmp_path)
 
 
@@ -246,7 +246,7 @@ def test_what_a_function_raises_is_told_with_what_it_was_given(function, monkeyp
 
 
 def test_what_cannot_be_called_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"endpoint=json is no function; give one that takes rows, such as my_package"):
+    with pytest.raises(ValueError, match=r"endpoint=json: expected a function that takes rows"):
         Endpoint(endpoint="json").open(tmp_path)
 
 

@@ -48,8 +48,8 @@ def test_weights_with_the_users_class(own):
     ("network", "message"),
     [
         ({}, r"holds weights alone; name their class with network\._target_=my_package\.MyNet"),
-        ({"_target_": "my_package.Other"}, r"my_package\.Other cannot be imported \(AttributeError: .*Other"),
-        ({"_target_": "nowhere.Net"}, r"nowhere\.Net cannot be imported \(ModuleNotFoundError: .*PYTHONPATH"),
+        ({"_target_": "my_package.Other"}, r"my_package\.Other: cannot be imported \(AttributeError: .*Other"),
+        ({"_target_": "nowhere.Net"}, r"nowhere\.Net: cannot be imported \(ModuleNotFoundError: .*PYTHONPATH"),
         (
             {"_target_": "my_package.MyNet", "width": 9},
             r"size mismatch .*; give the class that was saved",

@@ -58,11 +58,11 @@ def test_names(grant: Grant, access: str, level: str):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"outputs": "all"}, "threat.outputs=all is unknown; choose label, probabilities or logits"),
-        ({"top_k": 3}, "threat.top_k=3 restricts probabilities; set threat.outputs=probabilities"),
-        ({"outputs": "probabilities", "top_k": 0}, "threat.top_k=0 is no count; choose a whole number from 1 on"),
-        ({"outputs": "probabilities", "decimals": -1}, "threat.decimals=-1 is no count; choose a whole number from 0"),
-        ({"outputs": "probabilities", "decimals": 1.5}, "threat.decimals=1.5 is no count"),
+        ({"outputs": "all"}, "outputs=all: expected"),
+        ({"top_k": 3}, "top_k=3: expected"),
+        ({"outputs": "probabilities", "top_k": 0}, "top_k=0: expected"),
+        ({"outputs": "probabilities", "decimals": -1}, "decimals=-1: expected"),
+        ({"outputs": "probabilities", "decimals": 1.5}, "decimals=1.5: expected"),
     ],
 )
 def test_what_cannot_be_granted(settings: dict, message: str):

@@ -21,30 +21,30 @@ def test_travels_to_other_processes_as_plain_settings():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"queries": ["turned"]}, "queries=turned is unknown; choose of plain, mirrored"),
-        ({"queries": []}, r"queries=\[\] is no list of different ways; choose such as \[plain,mirrored\]"),
-        ({"queries": "plain"}, r"queries=plain is no list of different ways"),
-        ({"queries": ["plain", "plain"]}, r"queries=\['plain', 'plain'\] is no list of different ways"),
+        ({"queries": ["turned"]}, "queries=turned: expected ways of plain, mirrored, "),
+        ({"queries": []}, r"queries=\[\]: expected a list of different ways; "),
+        ({"queries": "plain"}, r"queries=plain: expected a list"),
+        ({"queries": ["plain", "plain"]}, r"queries=\['plain', 'plain'\]: expected a list of different"),
         (
             {"attacks": {"lira": {"_target_": "palisade.attacks.LiRA", "variance": "none"}}},
-            "attack.lira.variance=none is unknown; choose shrunk, fixed or per_record",
+            "attack.lira.variance=none: expected one of shrunk, fixed, per_record; ",
         ),
         (
             {"attacks": {"mine": {"_target_": "palisade.attacks.Nonsense"}}},
-            "attack.mine: palisade.attacks.Nonsense is no attack with such settings; mend _target_",
+            "attack.mine._target_=palisade.attacks.Nonsense: cannot be imported",
         ),
         (
             {"threat": {**BLACK_BOX, "audit": "lira"}},
-            "threat.audit=lira is no attack; set threat.audit._target_=palisade.attacks.<class>",
+            "threat.audit=lira: expected an attack; ",
         ),
-        ({"queries": ["up", "plain"]}, r"queries=\['up', 'plain'\] starts with a perturbed copy; put plain first"),
+        ({"queries": ["up", "plain"]}, r"queries=\['up', 'plain'\]: expected plain first"),
         (
             {"threat": {**BLACK_BOX, "guesses": 0.6}},
-            "threat.guesses=0.6 is no share at either end; choose above 0, at most 0.5",
+            "threat.guesses=0.6: expected a number > 0 and <= 0.5; ",
         ),
         (
             {"threat": {**BLACK_BOX, "audit": {"_target_": "palisade.attacks.KnownMembers"}}},
-            "threat.audit=known_members knows some of the bits that it guesses; choose another",
+            "threat.audit=known_members: expected an attack that knows no bit",
         ),
     ],
 )

@@ -208,7 +208,7 @@ def test_one_secret_is_refused_in_words() -> None:
     [
         (
             {"name": "output_levels", "levels": []},
-            "study.levels=[] lists no level; give a list, such as [{outputs: label}]",
+            "study.levels=[]: expected a list of levels; give such as [{outputs: label}]",
         ),
         (
             {"name": "shadow_mismatch"},

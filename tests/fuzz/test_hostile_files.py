@@ -220,7 +220,7 @@ def test_places_that_hold_no_file(tmp_path, monkeypatch, place):
     assert outcome(Table(path="fine.csv", label="y", schema=place).load)
     if not isinstance(place, str) or "\0" in place:
         for published in (SST2, MNIST, Location30):
-            assert "is no path; give the name of a file or folder" in (outcome(published(root=place).load) or "")
+            assert ": expected a path; give the name of a file or folder" in (outcome(published(root=place).load) or "")
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")

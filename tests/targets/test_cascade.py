@@ -18,7 +18,7 @@ from palisade.data.split import Membership
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.plan import cost_of_attacks
-from palisade.evaluation.settings import check_settings
+from palisade.evaluation.settings import EvaluationSettings
 from palisade.evaluation.signals.signals import answers, view
 from palisade.targets.cascade import Stage
 from palisade.targets.checkpoints import weights_path
@@ -159,4 +159,4 @@ def test_a_plan_of_something_else_is_refused_before_it_trains():
     with initialize_config_dir(str(Path(__file__).parents[2] / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(compose_command("evaluate", ["data=digits", "search=frontier", "plan=true"]))
     with pytest.raises(ValueError, match="plan=true"):
-        check_settings(settings)
+        EvaluationSettings.parsed(settings)

@@ -16,6 +16,7 @@ from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.defenses.none import NoDefense
+from palisade.fields import as_written
 from palisade.targets.checkpoints import checkpoint_epochs
 from palisade.targets.recipe import FleetSettings
 from palisade.targets.run import Run
@@ -118,7 +119,7 @@ def test_runs_from_before_there_were_checkpoints_keep_none():
 
 @pytest.mark.parametrize("kept", [-1, 2.5, True, "auto"])
 def test_number_of_checkpoints_is_a_count(kept):
-    with pytest.raises(ValueError, match=f"fleet.keep_checkpoints={kept}"):
+    with pytest.raises(ValueError, match=f"keep_checkpoints={as_written(kept)}: "):
         FleetSettings(models=2, workers=1, at_once=1, keep_checkpoints=kept)
 
 

@@ -59,6 +59,6 @@ def test_networks_of_this_project_say_themselves_what_is_wrong():
 
 
 def test_the_cause_of_an_error_keeps_its_traceback():
-    with pytest.raises(ValueError, match="raised TypeError: ") as error:
+    with pytest.raises(ValueError, match=r"dtype=3 \(TypeError: ") as error:
         NetworkMaker({"_target_": f"{__name__}.Watched", "dtype": 3})(shape=(3,), classes=2)
-    assert isinstance(error.value.__context__, TypeError) and not error.value.__suppress_context__
+    assert isinstance(error.value.__cause__, TypeError)

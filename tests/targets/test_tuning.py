@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from palisade.targets.run import Run, find
+from palisade.targets.train_settings import TrainSettings
 from palisade.targets.trials import TRIALS, Trials, try_out
 from palisade.targets.tuning import Tuning, trainings, with_values
 from palisade.train import train_run
@@ -55,15 +56,15 @@ def test_every_combination_is_tried_the_last_setting_fastest() -> None:
 @pytest.mark.parametrize(
     ("models", "grid", "message"),
     [
-        (0, {"defense": {"a": [1]}}, "tuning.models=0 cannot be used; choose a whole number from 1 on"),
-        (True, {"defense": {"a": [1]}}, "tuning.models=True cannot be used"),
-        (1, {}, "tuning.grid is empty; list values to try, such as tuning.grid.defense.max_grad_norm=[1]"),
-        (1, {"defense": {"trainer": {}}}, "tuning.grid is empty"),
-        (1, {"defense": {"a": 3}}, "tuning.grid.defense.a=3 lists nothing to try; give a list, such as [0.1,1]"),
-        (1, {"defense": {"a": []}}, "tuning.grid.defense.a=[] lists nothing to try"),
-        (1, {"defense": {"a": "1,2"}}, "tuning.grid.defense.a=1,2 lists nothing to try"),
-        (1, {"seed": [0, 1]}, "tuning.grid.seed cannot be tuned; list settings of network, defense, trainer"),
-        (1, {"split": {"pool": [9]}}, "tuning.grid.split.pool cannot be tuned"),
+        (0, {"defense": {"a": [1]}}, "models=0: expected an integer >= 1; "),
+        (True, {"defense": {"a": [1]}}, "models=true: "),
+        (1, {}, "grid={}: expected values to try; "),
+        (1, {"defense": {"trainer": {}}}, "grid={'defense': {'trainer': {}}}: expected values to try; "),
+        (1, {"defense": {"a": 3}}, "grid.defense.a=3: expected a list"),
+        (1, {"defense": {"a": []}}, "grid.defense.a=[]: expected a list"),
+        (1, {"defense": {"a": "1,2"}}, "grid.defense.a=1,2: expected a list"),
+        (1, {"seed": [0, 1]}, "grid.seed=[0, 1]: cannot be tuned, expected one of network, defense, trainer; "),
+        (1, {"split": {"pool": [9]}}, "grid.split.pool=[9]: cannot be tuned"),
     ],
 )
 def test_nothing_to_try_is_refused(models: int, grid: dict[str, Any], message: str) -> None:
@@ -74,7 +75,7 @@ def test_nothing_to_try_is_refused(models: int, grid: dict[str, Any], message: s
 
 @pytest.mark.parametrize("key", ["epsilon", "delta", "noise_multiplier", "queries"])
 def test_what_is_claimed_is_not_tuned(key: str) -> None:
-    with pytest.raises(ValueError, match=rf"tuning\.grid\.defense\.{key} decides what is claimed and cannot be tuned"):
+    with pytest.raises(ValueError, match=rf"^grid\.defense\.{key}=\[1, 2\]: decides what is claimed"):
         Tuning(models=1, grid={"defense": {key: [1, 2]}})
 
 
@@ -89,14 +90,14 @@ def test_unknown_settings_are_refused(key: str) -> None:
     settings: dict[str, Any] = {"defense": {"trainer": {"lr": 1}}, "names": {"defense": "l2"}}
     with pytest.raises(ValueError) as error:
         with_values(settings, {key: 1})
-    assert str(error.value) == f"tuning.grid.{key} is no setting of defense=l2; remove it, or choose another"
+    assert str(error.value) == f"tuning.grid.{key}=1: no such setting of defense=l2; remove it"
 
 
 def test_dp_sgd_alone_has_the_settings_of_its_tuning(compose: Compose) -> None:
     point = Tuning(**compose("data=digits", "tuning=dp_sgd")["tuning"]).points[0]
     assert {key.split(".")[-1] for key in point} == {"lr", "batch_size", "epochs", "max_grad_norm"}
     assert with_values(compose("data=digits", "defense=dp_sgd"), point)
-    with pytest.raises(ValueError, match=r"tuning\.grid\.defense\.max_grad_norm is no setting of defense=none"):
+    with pytest.raises(ValueError, match=r"tuning\.grid\.defense\.max_grad_norm=.*: no such setting of defense=none"):
         with_values(compose("data=digits"), point)
 
 
@@ -239,7 +240,7 @@ def test_a_trial_that_another_process_is_at_skips_the_run(compose: Compose) -> N
     from palisade.data.dataset import from_config
 
     settings = {**compose(*SMALL), "tuning": tuning()}
-    trial = Trials.of(settings, from_config(settings)).trials[1]
+    trial = Trials.of(TrainSettings.parsed(settings), from_config(settings)).trials[1]
     with trial.run.lock() as mine:
         assert mine
         assert train_run(settings)["status"] == "skipped"
@@ -261,7 +262,7 @@ def test_a_trial_is_resumed(compose: Compose) -> None:
     from palisade.data.dataset import from_config
 
     settings = {**compose(*SMALL, "fleet.at_once=1"), "tuning": tuning(models=2)}
-    trial = Trials.of(settings, from_config(settings)).trials[0]
+    trial = Trials.of(TrainSettings.parsed(settings), from_config(settings)).trials[0]
     trial.run.create(trial.settings, None, from_config(settings))
     try_out(trial.settings, str(trial.run.folder))
     first, second = (trial.run.folder / "models" / f"{k}.safetensors" for k in (0, 1))

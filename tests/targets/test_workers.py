@@ -38,7 +38,7 @@ def test_several_workers_run_in_processes_of_their_own():
     pool = workers._pool
     list(workers.run(square, [(1,), (2,)], 2))
     assert workers._pool is pool
-    with pytest.raises(ValueError, match=r"^defense\.weight_decay=-1"):
+    with pytest.raises(ValueError, match=r"weight_decay=-1"):
         list(workers.run(square, [(-1,), (2,)], 2))
     assert workers._pool is None
     for items in ([(0,)], [(0,), (0,)]):

@@ -209,9 +209,9 @@ def test_refuses_an_epsilon_that_no_noise_reaches(epsilon: float, delta: float) 
 @pytest.mark.parametrize(
     ("epsilon", "delta", "message"),
     [
-        (0.0, 1e-5, "epsilon=0.0 is not positive; choose a value above 0, or inf for clipping only"),
-        (math.nan, 1e-5, "epsilon=nan is not positive"),
-        (1.0, 1.0, "delta=1.0 is not a probability; choose a value between 0 and 1"),
+        (0.0, 1e-5, "epsilon=0.0: expected a number > 0; "),
+        (math.nan, 1e-5, "epsilon=nan: expected"),
+        (1.0, 1.0, "delta=1.0: expected a number > 0 and < 1; "),
     ],
 )
 def test_refusals(epsilon: float, delta: float, message: str) -> None:

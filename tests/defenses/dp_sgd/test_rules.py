@@ -127,18 +127,18 @@ def fit(module: Any = None, loader: Any = None, callbacks: Any = (), dpsgd: Any 
     [
         ({}, "epsilon=None, noise_multiplier=None: give exactly one of them; the other follows"),
         ({"epsilon": 1, "noise_multiplier": 1.0}, "epsilon=1, noise_multiplier=1.0: give exactly one of them"),
-        ({"epsilon": 0}, "epsilon=0 is not positive; choose a value above 0, or inf for clipping only"),
-        ({"epsilon": float("nan")}, "epsilon=nan is not positive"),
-        ({"noise_multiplier": -1.0}, "noise_multiplier=-1.0 is no amount of noise; choose a finite value, 0 or more"),
-        ({"epsilon": 1, "max_grad_norm": 0}, "max_grad_norm=0 clips nothing; choose a finite value above 0"),
+        ({"epsilon": 0}, "epsilon=0: expected"),
+        ({"epsilon": float("nan")}, "epsilon=nan: expected"),
+        ({"noise_multiplier": -1.0}, "noise_multiplier=-1.0: expected"),
+        ({"epsilon": 1, "max_grad_norm": 0}, "max_grad_norm=0: expected"),
         (
             {"epsilon": 1, "clipping": "soft"},
-            "clipping=soft is unknown; choose one of flat, per_layer, automatic, adap",
+            "clipping=soft: expected one of flat, per_layer, automatic, adaptive; ",
         ),
-        ({"epsilon": 1, "max_physical_batch": 0}, "max_physical_batch=0 is no count; choose a whole number from 1 on"),
-        ({"epsilon": 1, "augmentations": 0}, "augmentations=0 is no count"),
-        ({"epsilon": 1, "records_per_group": -1}, "records_per_group=-1 is no count"),
-        ({"epsilon": 1, "delta": 1.5}, "delta=1.5 is not a probability; choose a value between 0 and 1, below 1/N"),
+        ({"epsilon": 1, "max_physical_batch": 0}, "max_physical_batch=0: expected"),
+        ({"epsilon": 1, "augmentations": 0}, "augmentations=0: expected"),
+        ({"epsilon": 1, "records_per_group": -1}, "records_per_group=-1: expected"),
+        ({"epsilon": 1, "delta": 1.5}, "delta=1.5: expected"),
     ],
 )
 def test_arguments(settings: dict[str, Any], message: str) -> None:
