@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from settings import ENTRIES, GROUPS, Option, Setting, options, read
 ROOT = Path(__file__).parent.parent
 CONF = ROOT / "conf"
 LINKS = ROOT / ".typing" / "reference"
-PACKAGES = ("__init__.py", "attacks", "data", "defenses", "evaluation", "targets")
+PACKAGES = ("__init__.py", "fields.py", "attacks", "data", "defenses", "evaluation", "targets")
 ROOT_FILES = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md", "security": "SECURITY.md"}
 FIRST = ("DPSGD", "audit_scores", "Release")
 """The names that most readers come for."""
@@ -58,6 +59,22 @@ MEANINGS = {
     "augmentation": "which perturbation fits the data, for defense=augmentation",
 }
 """Meanings, by the key or its last parts, where neither a comment in the file nor a class tells one."""
+CHECKED = {
+    "split.": "palisade.data.split.Roles",
+    "membership.": "palisade.data.split.Membership",
+    "fleet.": "palisade.targets.recipe.FleetSettings",
+    "trainer.": "palisade.targets.recipe.Recipe",
+    "defense.trainer.": "palisade.targets.recipe.Recipe",
+    "canary.": "palisade.data.canaries.Canaries",
+    "tuning.": "palisade.targets.tuning.Tuning",
+}
+"""Classes that check settings which no `_target_` takes, by how the key begins."""
+ENTRY_CLASSES = {
+    "train": "palisade.targets.train_settings.TrainSettings",
+    "evaluate": "palisade.evaluation.settings.EvaluationSettings",
+}
+RANGE = re.compile(r"[\d<>≤≥½`]")
+"""Signs of a range or of choices, which a comment may lack."""
 HYDRA = (
     ("hydra.sweeper.grids", "one grid a line; the sweep is their union"),
     ("hydra.", "Hydra's own: see its documentation"),
@@ -126,7 +143,8 @@ def command(entry: str) -> str:
     option = read(CONF / f"{entry}.yaml")
     lead = f"`python {entry}.py <key>=<value> …`. {option.about}"
     chosen = [setting for setting in option.settings if setting.key in GROUPS]
-    own = [setting for setting in option.settings if setting not in chosen]
+    rest = [setting for setting in option.settings if setting not in chosen]
+    own = [s if "." in s.key else replace(s, target=ENTRY_CLASSES[entry]) for s in rest]
     groups = [f"| [`{s.key}`]({s.key}.md) | {_code(s.default)} | {_escaped(meaning(s))} |" for s in chosen]
     head = "| group | default | meaning |\n|---|---|---|"
     return "\n\n".join(
@@ -180,9 +198,13 @@ def meaning(setting: Setting) -> str:
 
 
 def _own(setting: Setting) -> str:
-    """What stands beside a setting, and what its class says of it."""
-    argument = _arguments(setting.target).get(setting.key.rsplit(".", 1)[-1], "").rstrip(".")
-    return "; ".join(text for text in (setting.comment, argument) if text)
+    """What stands beside a setting, and what the class that takes or checks it says of it."""
+    checked = next((name for start, name in CHECKED.items() if setting.key.startswith(start)), None)
+    argument = _arguments(setting.target or checked).get(setting.key.rsplit(".", 1)[-1], "").rstrip(".")
+    if argument.startswith("see ") or (setting.comment and not RANGE.search(argument)):
+        argument = ""
+    comment = "" if setting.comment.lower() in argument.lower() else setting.comment
+    return "; ".join(text for text in (comment, argument) if text)
 
 
 @cache

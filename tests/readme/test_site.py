@@ -136,6 +136,13 @@ def test_every_setting_has_a_meaning(reference: ModuleType) -> None:
     assert not unexplained
 
 
+def test_ranges_are_those_of_the_classes_that_check(pages: dict[str, str]) -> None:
+    train = pages["reference/settings/train.md"]
+    assert "(0, 0.5\\]" in train.split("| `guesses` |")[1].splitlines()[0]
+    assert "1 to 100,000" in train.split("| `fleet.models` |")[1].splitlines()[0]
+    assert "λ &gt; 0" in pages["reference/settings/defense.md"].split("| `defense.weight_decay` |")[1].splitlines()[0]
+
+
 @pytest.mark.slow
 def test_nothing_is_fetched(site: Path) -> None:
     for file in site.rglob("*.html"):
