@@ -7,7 +7,7 @@ export OMP_NUM_THREADS := 1
 # Bytecode of tests and of packages (which pip leaves out here) is written once, not made anew in every process.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-all figures forget check types
+.PHONY: demo test test-all figures docs forget check types
 
 demo: .venv/.installed
 	$(BIN)/python train.py -m experiment=quickstart
@@ -22,6 +22,9 @@ test-all: .venv/.dev
 figures: .venv/.installed
 	$(BIN)/python docs/figures.py $(ROOT)
 	$(BIN)/python docs/screenshots.py
+
+docs: .venv/.dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 forget: .venv/.installed
 	$(BIN)/python -m palisade.targets.forget $(foreach name,run root reports released,$(if $($(name)),"$(name)=$($(name))"))
@@ -41,5 +44,5 @@ types: .venv/.dev
 	touch $@
 
 .venv/.dev: .venv/.installed
-	$(BIN)/pip install -q --no-compile $(PIP_ARGS) -c constraints.txt -e '.[dev,sweep,track]'
+	$(BIN)/pip install -q --no-compile $(PIP_ARGS) -c constraints.txt -e '.[dev,docs,sweep,track]'
 	touch $@

@@ -1,4 +1,4 @@
-"""Regenerates the README's picture and table from Location30: `make figures [ROOT=<folder of the data>]`.
+"""Regenerates the picture and the table of docs/location30.md: `make figures [ROOT=<folder of the data>]`.
 
 The runs stay in runs/, so a second call only draws.
 """
@@ -24,10 +24,10 @@ def main() -> None:
     ):
         subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
     shutil.copy(REPORT / "tradeoff.png", ROOT / "docs" / "img" / "location30.png")
-    readme = ROOT / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(BEGIN)
+    page = ROOT / "docs" / "location30.md"
+    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
     _, after = rest.split(END)
-    readme.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
+    page.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
 
 
 def table() -> str:

@@ -1,10 +1,13 @@
-"""Regenerates the screenshots of the report, from a sweep over scikit-learn's digits: `make figures`.
+"""Regenerates what the README's commands print, and the screenshots of their report: `make figures`.
 
-The runs stay in runs/.figures, so a second call only draws. Without Chromium the screenshots stay as they are.
+The commands run in runs/.figures, so a second call only draws. Without Chromium the screenshots stay as they are.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,20 +15,53 @@ from pathlib import Path
 from browser import find, shots
 
 ROOT = Path(__file__).parent.parent
-RUNS = "runs/.figures"
+README = ROOT / "README.md"
+FOLDER = ROOT / "runs" / ".figures"
+SHOWN = re.compile(r"```bash\n(python [^\n]*)\n```\n\n```text\n.*?```", re.DOTALL)
+SHIPPED = "dp_sgd ε=4"
+"""The run that the README ships."""
 
 
 def main() -> None:
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    README.write_text(SHOWN.sub(repeated, README.read_text(encoding="utf-8")), encoding="utf-8")
     if find() is None:
         print("no Chromium is installed; the screenshots in docs/img stay as they are", file=sys.stderr)
         return
-    for command in (
-        ["train.py", "-m", "experiment=quickstart", "secret=figures", f"runs={RUNS}"],
-        ["evaluate.py", "data=digits", "attack=quick", f"root={RUNS}", "name=figures"],
-    ):
-        subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
-    for path in shots(ROOT / "reports" / "figures" / "report.html", ROOT / "docs" / "img"):
+    for path in shots(FOLDER / "reports" / "digits" / "report.html", ROOT / "docs" / "img"):
         print(path.relative_to(ROOT))
+
+
+def repeated(shown: re.Match[str]) -> str:
+    """A command of the README with what it prints now."""
+    return f"```bash\n{shown[1]}\n```\n\n```text\n{excerpt(output(shown[1]))}```"
+
+
+def output(command: str) -> str:
+    """What a command of the README prints; a release that is there already makes room."""
+    _, script, *words = command.replace("mlp-dp_sgd-<hash>", shipped()).split()
+    if script == "train.py":
+        words.append("secret=figures")
+    if "ship=" in command:
+        shutil.rmtree(FOLDER / "released", ignore_errors=True)
+    done = subprocess.run([sys.executable, ROOT / script, *words], cwd=FOLDER, check=True, stdout=subprocess.PIPE)
+    return done.stdout.decode()
+
+
+def shipped() -> str:
+    """The folder's name of the run that is shipped; anything before there are runs."""
+    page = FOLDER / "reports" / "digits" / "report.json"
+    if not page.exists():
+        return "none"
+    runs = json.loads(page.read_text(encoding="utf-8"))["runs"]
+    return next(str(run["run"]) for run in runs if run["title"] == SHIPPED)
+
+
+def excerpt(printed: str) -> str:
+    """The lines up to the level of guessing; what flags mean and which files were written is left out."""
+    lines = [line.rstrip() for line in printed.splitlines() if line.strip()]
+    last = next((n for n, line in enumerate(lines) if line.startswith("guessing:")), None)
+    return "\n".join(lines if last is None else [*lines[: last + 1], "…"]) + "\n"
 
 
 if __name__ == "__main__":

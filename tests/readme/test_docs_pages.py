@@ -109,9 +109,12 @@ def test_every_command_works(folder: Path, monkeypatch: pytest.MonkeyPatch, page
 
 
 def test_every_page_leads_somewhere() -> None:
-    for page in (*PAGES, "flags"):
+    for page in (path.stem for path in DOCS.glob("*.md")):
         for target in re.findall(r"\]\(([^)#]*)#?[^)]*\)", text(page)):
-            assert not target or (DOCS / target).exists(), f"{page}: {target}"
+            generated = target.startswith(
+                ("reference/", "development/")
+            )  # by docs/reference.py; a strict build checks them
+            assert generated or not target or (DOCS / target).exists(), f"{page}: {target}"
         for example in re.findall(r"`(?:python )?(examples/\w+\.\w+)`", text(page)):
             assert (ROOT / example).exists(), f"{page}: {example}"
 
