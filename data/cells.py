@@ -15,6 +15,7 @@ from jaxtyping import Float64
 
 from palisade.data.files import BROKEN, opened
 from palisade.data.settings import place
+from palisade.fields import as_written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,7 +101,9 @@ class Reading:
             if None in parsed:
                 odd = parsed.index(None)
                 row = int((codes == odd).argmax()) + 1
-                raise ValueError(f"column {name} has {distinct[odd]!r} among its numbers, in row {row}; correct it")
+                raise ValueError(
+                    f"column {name} has {quoted(distinct[odd])} among its numbers, in row {row}; correct it"
+                )
             numbers = np.array([*parsed, np.nan], dtype=np.float64)[codes]
         if np.isinf(numbers).any():
             raise ValueError(f"column {name} has an infinite value; correct it")
@@ -156,6 +159,11 @@ def key_of(cell: Any) -> int | float | str | None:
         return None
     number = float(f"{number:.15g}")  # pandas may miss the last bit
     return int(number) if number.is_integer() else number
+
+
+def quoted(cell: Any) -> str:
+    """A cell for an error, cut where it goes on."""
+    return repr(as_written(cell) if isinstance(cell, str) else cell)
 
 
 def text_of(cell: Any) -> str:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64
 
-from palisade.data.cells import PLAIN, Reading
+from palisade.data.cells import PLAIN, Reading, quoted
 from palisade.data.dates import day_of, format_of
+from palisade.fields import LONGEST
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -116,7 +117,7 @@ class ColumnKinds:
         if form is None:
             first = format_of(words[:1]) or ""
             odd = next((word for word in words if day_of(word, first) is None), words[0])
-            where = f"column {name} has {odd!r} in row {self._rows_of(name, [odd])}, no date like others"
+            where = f"column {name} has {quoted(odd)} in row {self._rows_of(name, [odd])}, no date like others"
             raise ValueError(f"{setting('dates', self.dates)}: {where}; write all as 2020-04-30")
         return form
 
@@ -145,11 +146,13 @@ class ColumnKinds:
         many = len(plain) + len(signs) >= max(MIN_NUMBERS, NUMBERS_SHARE * len(words))
         if not many or len(codes) > len(odd) / 2 or any(CODE.fullmatch(word) for word in plain):
             return
-        shown, marks = signs or odd, [word for word in odd if word not in signs]
-        rows, kept = self._rows_of(name, shown), setting("words", [*self.words, name])
+        shown = signs or odd
+        marks = [word for word in odd if word not in signs and len(word) <= LONGEST]
+        kept = setting("words", [*self.words, name])
+        where = f"such as {quoted(shown[0])}, in rows {self._rows_of(name, shown)}"
         raise ValueError(
-            f"column {name} holds numbers but for {len(odd)} of {len(words)} different values, such as {shown[0]!r}, in"
-            f" rows {rows}; set {self._remedy(shown, marks)}, correct them, or keep words with {kept}"
+            f"column {name} holds numbers but for {len(odd)} of {len(words)} different values, {where};"
+            f" set {self._remedy(shown, marks)}, correct them, or keep words with {kept}"
         )
 
     def _remedy(self, odd: Sequence[str], marks: Sequence[str]) -> str:
@@ -167,6 +170,8 @@ class ColumnKinds:
         }
         if symbols:
             return setting("symbols", [*reading.symbols, *sorted(symbols)])
+        if not marks:
+            return "data.missing_words=[<words for no value>]"
         return setting("missing_words", [*reading.missing_words, *marks[:MAX_SHOWN]])
 
     def _naming_words(self, name: str) -> dict[str, str]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from palisade.data.cells import NONE, PLAIN, Reading, column_of, key_of, table_of, text_of
+from palisade.data.cells import NONE, PLAIN, Reading, column_of, key_of, quoted, table_of, text_of
 from palisade.data.dates import Dates
 
 if TYPE_CHECKING:
@@ -256,7 +256,9 @@ def told_unknown(unknown: Mapping[str, Mapping[str, int]]) -> str | None:
     """Unknown words in one line: how many cells of which columns, with examples; None if there are none."""
     if not unknown:
         return None
-    columns = [f"{sum(words.values()):,} of {name}, such as {next(iter(words))!r}" for name, words in unknown.items()]
+    columns = [
+        f"{sum(words.values()):,} of {name}, such as {quoted(next(iter(words)))}" for name, words in unknown.items()
+    ]
     more = f"; and of {len(columns) - 3} more columns" if len(columns) > 3 else ""
     return f"words that are no category: {'; '.join(columns[:3])}{more}"
 

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float32, Int64
 
+from palisade.fields import as_written
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -105,7 +107,7 @@ class Dates:
         if None in known:
             row = int((places == known.index(None)).argmax()) + 1
             odd = distinct[known.index(None)]
-            raise ValueError(f"column {name} has {odd!r} among its dates, in row {row}; write {self.date}")
+            raise ValueError(f"column {name} has {as_written(odd)!r} among its dates, in row {row}; write {self.date}")
         return np.array([*known, round(self.fill or 0.0)], dtype=np.int64)[places]
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from palisade.data.cells import key_of
+from palisade.data.cells import key_of, quoted
+from palisade.fields import as_written
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,7 +34,9 @@ def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[n
     seen: dict[str, str] = {}
     for word in spelled.values():
         if (other := seen.setdefault(word.casefold().translate(DROPPED), word)) != word:
-            raise ValueError(f"{setting} has classes {other!r} and {word!r}; write them alike, or tell them apart")
+            raise ValueError(
+                f"{setting} has classes {quoted(other)} and {quoted(word)}; write them alike, or tell them apart"
+            )
     classes = _in_order(spelled.values())
     number = {word: k for k, word in enumerate(classes)}
     labels = cells.map({word: number[spelled[_equal(word)]] for word in cells.unique()})
@@ -61,7 +64,9 @@ def numbered(
     words, places = np.unique(labels, return_inverse=True)
     known = [number.get(word, number.get(_equal(word))) for word in words.tolist()]
     if None in known:
-        raise ValueError(f"{name}: label {words[known.index(None)]} is no class; choose of {', '.join(classes)}")
+        raise ValueError(
+            f"{name}: label {as_written(words[known.index(None)])} is no class; choose of {', '.join(classes)}"
+        )
     return np.array(known, dtype=np.int64)[places]
 
 

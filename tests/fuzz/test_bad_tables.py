@@ -54,6 +54,8 @@ NAMES = [
     '"q"',
 ]
 
+LABELS = [*[["no", "yes"]] * 4, ["0", "1.0", "1", "0.0"], ["a", "a "], ["yes", "Yes"], ["<=50K", ">50K", ""]]
+
 
 def bad_table(seed: int) -> tuple[bytes, list[str]]:
     """A file and settings of its data."""
@@ -62,9 +64,7 @@ def bad_table(seed: int) -> tuple[bytes, list[str]]:
     kinds = draw.choices(list(CELLS), weights=[6, 6, 6, 3, 3, 1, 1, 1, 1, 1, 1], k=draw.randrange(1, 5))
     names = [draw.choice(NAMES) if draw.random() < 0.2 else f"{kind}{k}" for k, kind in enumerate(kinds)]
     odd = draw.choice([0.0, 0.0, 0.0, 0.02, 0.2])  # share of cells of another kind
-    labels = draw.choice(
-        [*[["no", "yes"]] * 4, ["0", "1.0", "1", "0.0"], ["a", "a "], ["yes", "Yes"], ["<=50K", ">50K", ""]]
-    )
+    labels = draw.choice(LABELS)
     lines = [[*names, "y"]]
     for _ in range(rows):
         cells = [CELLS[draw.choice(list(CELLS)) if draw.random() < odd else kind](draw) for kind in kinds]
