@@ -252,4 +252,4 @@ def test_ties_at_the_threshold_are_counted():
     membership = np.array([[True] * 50 + [False] * 100])
     scores = np.concatenate([np.full(50, 2.0), np.full(30, 2.0), np.arange(70) / 100.0])[None]
     assert tied_share(scores, membership, 0.01) == pytest.approx(0.3)
-    assert tied_share(np.arange(150.0)[None], membership) == pytest.approx(0.01)
+    assert tied_share(np.arange(150.0)[None], membership, 0.01) == pytest.approx(0.01)
