@@ -76,7 +76,11 @@ def test_results_are_tidy(swept):
     of_no_attack = {
         *(f"test_{name}" for name in useful),
         "train_accuracy",
+        "largest_class",
         "linear_test_accuracy",
+        "linear_test_balanced_accuracy",
+        "linear_test_log_loss",
+        "linear_test_roc_auc",
         "duplicates",
         "log_odds_spread",
     }
