@@ -9,11 +9,16 @@ from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from types import SimpleNamespace
-from typing import Annotated, Any, NotRequired, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, NotRequired, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, Field, InstanceOf, TypeAdapter, ValidationError, with_config
 from pydantic.json_schema import GenerateJsonSchema
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
+
+if TYPE_CHECKING:
+    Adapter = TypeAdapter[Any]
+else:  # checks of types at run time know no generic of pydantic's
+    Adapter = TypeAdapter
 
 Count = Annotated[int, Field(ge=1)]
 CountFromZero = Annotated[int, Field(ge=0)]
@@ -79,9 +84,7 @@ def check_values(
         raise ValueError(refusal(error, adapter, values, full_key)) from None
 
 
-def refusal(
-    error: ValidationError, adapter: TypeAdapter[Any], values: Mapping[str, Any], full_key: Callable[[str], str]
-) -> str:
+def refusal(error: ValidationError, adapter: Adapter, values: Mapping[str, Any], full_key: Callable[[str], str]) -> str:
     """The one form of an error of settings, `key=value: rule; remedy`, such as
     `trainer.epochs=0: expected an integer >= 1; choose e.g. 40`.
 
@@ -128,7 +131,7 @@ class _Lenient(GenerateJsonSchema):
 
 
 @cache
-def _of_dataclass(kind: type[Any]) -> TypeAdapter[dict[str, Any]]:
+def _of_dataclass(kind: type[Any]) -> Adapter:
     types = {}
     for field in fields(kind):
         if field.init:
@@ -137,7 +140,7 @@ def _of_dataclass(kind: type[Any]) -> TypeAdapter[dict[str, Any]]:
     return _adapter(kind.__name__, types, CHECKED)
 
 
-def _of_signature(kind: Callable[..., Any], positional: int, besides: Collection[str]) -> TypeAdapter[dict[str, Any]]:
+def _of_signature(kind: Callable[..., Any], positional: int, besides: Collection[str]) -> Adapter:
     try:
         parameters = list(inspect.signature(kind).parameters.values())[positional:]
     except (ValueError, TypeError):  # a class in C that tells nothing
@@ -149,7 +152,7 @@ def _of_signature(kind: Callable[..., Any], positional: int, besides: Collection
     return _adapter("Arguments", types, ConfigDict(extra="allow" if takes_all else "forbid"))
 
 
-def _adapter(name: str, types: dict[str, Any], config: ConfigDict) -> TypeAdapter[dict[str, Any]]:
+def _adapter(name: str, types: dict[str, Any], config: ConfigDict) -> Adapter:
     return TypeAdapter(with_config(config)(TypedDict(name, types)))  # type: ignore[operator]
 
 
@@ -177,7 +180,7 @@ def _with_default(hint: Any, default: Any) -> Any:
 def _rule(schema: Mapping[str, Any]) -> str:
     """A JSON schema in words, such as `an integer >= 1 or auto`."""
     if choices := schema.get("anyOf"):
-        return ", or ".join(map(_rule, choices))
+        return ", or ".join(dict.fromkeys(map(_rule, choices)))
     if "$ref" in schema:
         return f"a {schema['$ref'].rpartition('/')[2]}"
     if values := schema.get("enum", [schema["const"]] if "const" in schema else []):

@@ -41,6 +41,11 @@ def validated(kind: type[Group], key: str, settings: Any, homes: Mapping[str, st
     own = {name: value for name, value in settings.items() if not is_absent(value)}
     groups = dict.fromkeys((*field_names(kind), *own), key) | dict(homes or {})
     check_values(kind, own, lambda name: full_key(groups[name], name))
+    if absent := [
+        name for name in settings if name not in own
+    ]:  # it has a default, but the user said that there is none
+        setting = full_key(key, absent[0])
+        raise ValueError(f"{setting}={ABSENT}: expected a value; give one, or leave it out")
     with named_in_full(groups):
         check_numbers({name: value for name, value in own.items() if isinstance(value, int | float)})
         return kind(**own)

@@ -202,7 +202,7 @@ def bad_files(folder: Path, shape: tuple[int, ...]) -> dict[str, str]:
         "hold numbers that float32 cannot": saved(
             folder / "large.npz", features=np.full((20, *shape), 1e300), labels=labels
         ),
-        "home of nobody": "~nobodyhere/records.npz",
+        "home of somebody": "~nobodyhere/records.npz",
         "NaN": saved(folder / "nan.npz", features=features * np.nan, labels=labels),
         "is a table": str(write_visits(folder / "table.csv", 20)),
     }
@@ -253,7 +253,7 @@ def test_the_command_prints_and_writes_it_and_the_report_tells(digits: Run, fold
 
 def test_bad_input_of_the_command_is_one_line(digits: Run, folder: Path) -> None:
     done = evaluated(folder, "study=shadow_mismatch", "study.out=nowhere.npz")
-    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: study.out=nowhere.npz ")
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith("error: study.out=nowhere.npz: ")
     assert "Traceback" not in done.stderr
 
 

@@ -115,7 +115,7 @@ def test_runs_that_recorded_another_share_of_guesses_are_searched_with_it(tmp_pa
     ("overrides", "message"),
     [
         (["+search.space.l1.strength=[1]"], "defense.strength"),
-        (["~data"], "error: search=frontier needs data; add data=<name>"),
+        (["~data"], "error: data=null: expected the data of search=frontier; add data=<name>"),
         (["search.name=null"], "error: search.name=null: expected "),
         (["search.name=../a"], "error: search.name=../a: expected the name of a folder in reports; "),
     ],
