@@ -92,7 +92,7 @@ def test_a_run_without_the_measure_is_listed_and_not_drawn(by_log_loss: Sequence
     results = [*by_log_loss[:1], silent]
     drawn = [point.result.run for line in Comparison(results).series for point in line.points]
     assert drawn == [by_log_loss[0].run]
-    assert cells(silent, "")[3] == "–" and cells(by_log_loss[0], "")[3] == "0.300"
+    assert cells(silent, "", {})[3] == "–" and cells(by_log_loss[0], "", {})[3] == "0.300"
 
 
 @pytest.mark.parametrize(("loss", "better"), [(0.2, True), (0.4, False), (None, False)])

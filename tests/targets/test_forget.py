@@ -13,6 +13,7 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from palisade import evaluate
+from palisade.evaluation.report import run_report
 from palisade.targets import forget as forgetting
 from palisade.targets.forget import FORGOTTEN, forget, main
 from palisade.targets.run import Run, find
@@ -190,7 +191,7 @@ def test_evaluating_holds_every_run(runs, monkeypatch):
                 forget(run.folder, runs, REPORTS, RELEASED)
             asked.append(run.folder.resolve())
 
-    monkeypatch.setattr(evaluate, "report", report)
+    monkeypatch.setattr(run_report, "report_runs", report)
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(composed_of("evaluate", ["data=digits", "attack=loss"]), resolve=True)
     evaluate.evaluate_runs({**settings, "command": ""})
