@@ -16,13 +16,13 @@ from palisade.fields import as_written, check_values, field_names
 
 Group = TypeVar("Group")
 ABSENT = "???"
-"""What Hydra has in place of a setting that must be given."""
+"""Value of a mandatory setting that was left out, in Hydra's configuration."""
 LONGEST_REASON = 300
 """Letters of what a class raised: some of torch's go on for pages."""
 NO_SETTINGS = ("_target_", "_partial_")
 """Keys of a node that say how Hydra makes something of it."""
 MOST_FLOAT, MOST_INT = 3.4e38, 2**63 - 1
-"""What float32 and a 64-bit integer hold."""
+"""Largest values of float32 and of a 64-bit integer."""
 
 
 def validated(kind: type[Group], key: str, settings: Any, homes: Mapping[str, str] | None = None) -> Group:

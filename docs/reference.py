@@ -163,7 +163,7 @@ def group(name: str) -> str:
 
 
 def about(option: Option) -> Iterator[str]:
-    """What is said of an option above its settings."""
+    """Comment of an option above its settings."""
     if option.about:
         yield _escaped(option.about)
     if option.target:
@@ -183,7 +183,7 @@ def table(settings: tuple[Setting, ...] | list[Setting]) -> str:
 
 
 def meaning(setting: Setting) -> str:
-    """What a setting does, in which unit and range: by its comment and its class, or else by its namesakes."""
+    """Meaning of a setting with unit and range: from its comment and its class, or else from its namesakes."""
     shared = re.sub(r"^defense\.(base\.)?(?=trainer\.)", "", setting.key)
     parts = setting.key.split(".")
     suffixes = [".".join(parts[n:]) for n in range(1, len(parts))]
@@ -198,7 +198,7 @@ def meaning(setting: Setting) -> str:
 
 
 def _own(setting: Setting) -> str:
-    """What stands beside a setting, and what the class that takes or checks it says of it."""
+    """Comment beside a setting, and the description in the class that takes or checks it."""
     checked = next((name for start, name in CHECKED.items() if setting.key.startswith(start)), None)
     argument = _arguments(setting.target or checked).get(setting.key.rsplit(".", 1)[-1], "").rstrip(".")
     if argument.startswith("see ") or (setting.comment and not RANGE.search(argument)):

@@ -38,7 +38,7 @@ def repeated(shown: re.Match[str]) -> str:
 
 
 def output(command: str) -> str:
-    """What a command of the README prints; a release that is there already makes room."""
+    """Printed output of a README command; an existing release is removed first."""
     _, script, *words = command.replace("mlp-dp_sgd-<hash>", shipped()).split()
     if script == "train.py":
         words.append("secret=figures")

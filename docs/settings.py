@@ -125,7 +125,7 @@ def _target(node: yaml.Node) -> str | None:
 
 
 def _source(node: yaml.Node, lines: list[str]) -> str:
-    """What stands in the file, on one line."""
+    """Value as the file writes it, on one line."""
     start, end = node.start_mark, node.end_mark
     if start.line == end.line:
         return lines[start.line][start.column : end.column]
@@ -136,7 +136,7 @@ def _source(node: yaml.Node, lines: list[str]) -> str:
 
 
 def _comment(lines: list[str], line: int) -> str:
-    """What stands behind # on a line, quotes aside."""
+    """Comment of a line: the text behind # outside quotes."""
     text = re.sub(r'"[^"]*"|\'[^\']*\'', lambda quoted: "_" * len(quoted[0]), lines[line])
     start = re.search(r"(?:^|\s)#\s*", text)
     return "" if start is None else lines[line][start.end() :].strip()

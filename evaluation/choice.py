@@ -75,8 +75,8 @@ def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit
         for result in results
         if not result.has_canaries and (row := limit.highest(result)) is not None and upper(row) > limit.most
     ]
-    told = ""
+    nearest = ""
     if limit.max_tpr is not None and exceeding:
         result, row = min(exceeding, key=lambda pair: upper(pair[1]))
-        told = f"; {title(result)} comes nearest, with {tpr_text(row)}"
-    yield f"none of {len(results)} runs keeps it{told}"
+        nearest = f"; {title(result)} comes nearest, with {tpr_text(row)}"
+    yield f"none of {len(results)} runs keeps it{nearest}"

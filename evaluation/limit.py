@@ -97,10 +97,10 @@ class Limit:
     @classmethod
     def asked(cls, name: str, settings: Mapping[str, Any]) -> Limit | None:
         """The limit of this name in the settings of `evaluate.py`; None if it was not asked for."""
-        given = settings[name]
-        if not isinstance(given, Mapping):
-            raise ValueError(f"{name}={given} is no group of settings; give {name}.max_tpr=<share of members>")
-        return None if all(value is None for value in given.values()) else validated(cls, name, {**given, "name": name})
+        group = settings[name]
+        if not isinstance(group, Mapping):
+            raise ValueError(f"{name}={group} is no group of settings; give {name}.max_tpr=<share of members>")
+        return None if all(value is None for value in group.values()) else validated(cls, name, {**group, "name": name})
 
     @property
     def _limits(self) -> tuple[bool, bool, bool]:
@@ -147,7 +147,7 @@ class Limit:
         return [widened(result.get(tpr_at(self.at), attack=attack), result) for attack in attacks]
 
     def measured(self, result: Result) -> str:
-        """What is compared with the limit, and what guessing finds where that is not excluded."""
+        """Measurements that are compared with the limit, beside those of guessing where it is not excluded."""
         parts = []
         if self.max_tpr is not None:
             row = self.highest(result)

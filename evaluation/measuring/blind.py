@@ -157,7 +157,7 @@ def _scores(
     for _, left_out in folds.split(first, members[first]):
         apart = np.isin(person, left_out)
         fitted_on, scored = np.flatnonzero(~apart), np.flatnonzero(apart)
-        told = trees.fit(seen[fitted_on], members[fitted_on]).decision_function(seen[scored])
+        margins = trees.fit(seen[fitted_on], members[fitted_on]).decision_function(seen[scored])
         # Ranks: a fold that holds more members leaves fewer to fit on, and would score below the others as a whole.
-        scores[scored] = rankdata(told) / len(scored)
+        scores[scored] = rankdata(margins) / len(scored)
     return scores

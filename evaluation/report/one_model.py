@@ -2,56 +2,30 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
-
-from matplotlib.figure import Figure
 
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.curves import roc_of_model
-from palisade.evaluation.figures.style import svg
-from palisade.evaluation.flags import MASKED, OTHER_RECORDS, SHARED_RECORDS, flags
+from palisade.evaluation.flags import flags
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.guessing import compare_with_guessing
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
-from palisade.evaluation.report.page import render, write_files
-from palisade.evaluation.report.scope import INTERNAL, NOTES
+from palisade.evaluation.report.figure_page import PageTable, write_page
+from palisade.evaluation.report.scope import INTERNAL
 from palisade.evaluation.result import AUC, FPRS, LARGEST_CLASS, MEMBERS, NONMEMBERS, Result, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.table import RATES, TextTable, attacks_on_model, rates
-from palisade.targets import versions
 
 COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
 """Of results.csv, named as in that of runs."""
-ALARMS = (OTHER_RECORDS, MASKED, SHARED_RECORDS)
-"""Flags without which nothing on the page may be read."""
-LIBRARIES = ("numpy", "scikit-learn", "scipy")
 INTERVALS = {
     False: "Intervals are 95 %, over records, for this one model",
     True: "Intervals are 95 %, over persons, whose records are drawn together, for this one model; numbers without one"
     " have no interval that holds where a person has several records",
 }
 """The sampling unit of the intervals, by `True` where a person has several records."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PageTable:
-    """A table of the page.
-
-    Args:
-        heading: of its section.
-        caption: how to read it.
-        content: its columns and lines.
-    """
-
-    heading: str
-    caption: str
-    content: TextTable
 
 
 def write_model(
@@ -97,59 +71,11 @@ def write_model(
     return write_page(folder, words, measured, rows, roc_of_model(result), figure, tables(result), command)
 
 
-def write_page(
-    folder: Path, words: Mapping[str, Any], measured: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
-    drawn: Figure, figure: Mapping[str, str], tables: Sequence[PageTable], command: str,
-) -> list[Path]:  # fmt: skip
-    """Writes a page with one figure, and its numbers.
-
-    Args:
-        folder: where to.
-        words: title, scope, subject (`what`), verdict, meaning, flags and skipped attacks, for page and report.json.
-        measured: what report.json holds besides.
-        rows: of results.csv.
-        drawn: the figure.
-        figure: its heading, label in words and caption.
-        tables: of the page.
-        command: what was called.
-    """
-    numbers = versions(LIBRARIES)
-    alarms = [(flag["name"].capitalize(), flag["sentence"]) for flag in words["flags"] if flag["name"] in ALARMS]
-    drawings = {"figure": svg(drawn)}
-    html = render(
-        {
-            **words, "note": NOTES[INTERNAL], "sections": ("report_model.html.j2",), "figure": figure, "tables": tables,
-            "alarming": ALARMS, "alarms": alarms, "by_reason": by_reason(words["skipped"]), "command": command,
-            "versions": numbers,
-        },
-        drawings,
-    )  # fmt: skip
-    told = {**words, **measured, "command": command, "versions": numbers}
-    texts = {"report.html": html, "report.json": json.dumps(told, indent=2) + "\n", "results.csv": _csv(rows)}
-    return write_files(folder, texts, drawings, {"figure": drawn})
-
-
-def by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
-    """The skipped attacks of each reason."""
-    told: dict[str, list[str]] = {}
-    for attack, reason in skipped.items():
-        told.setdefault(reason, []).append(attack)
-    return told
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return buffer.getvalue()
-
-
 def meaning(result: Result) -> tuple[str, ...]:
     """Meaning and limits of the numbers."""
     sides = result.sides
     assert sides is not None
-    told = [
+    limits = [
         "Only this model was asked, on these records. Members must be records that it was trained on, and non-members"
         " records from the same source that it was not; if they differ in anything else, that difference is measured,"
         " not leakage.",
@@ -157,12 +83,12 @@ def meaning(result: Result) -> tuple[str, ...]:
         " that the strongest attack was chosen after the fact.",
     ]
     if sides.shadow_records:
-        told.append(
+        limits.append(
             f"Thresholds for each class were learnt on {sides.shadow_records:,} answers of one shadow model about"
             " other records (Song & Mittal 2021); their interval is given that shadow. AUC and TPR do not use it."
         )
     return (
-        *told,
+        *limits,
         "An attacker who trains many shadow models, or knows more, finds more. A weak result is no proof of privacy."
         if sides.shadow_records
         else "An attacker who trains shadow models, or knows more, finds more. A weak result is no proof of privacy.",
@@ -181,16 +107,16 @@ def tables(result: Result) -> list[PageTable]:
             " Balanced accuracy: the mean of the shares of members and of non-members told right, with a threshold for"
             " each class that was learnt on the shadow model; correctness needs none."
         )
-    told = [PageTable(heading="Every attack", caption=caption, content=attacks_on_model(result))]
+    shown = [PageTable(heading="Every attack", caption=caption, content=attacks_on_model(result))]
     if result.attacks:
-        told += _of_strongest(result)
+        shown += _of_strongest(result)
     sides = zip(("members", "non-members"), (MEMBERS, NONMEMBERS), result.accuracies, strict=True)
     lines = [
         (words, percent(row, interval=True), percent(result.find(LARGEST_CLASS, group=group)))
         for words, group, row in sides
     ]
     columns = ("records", "accuracy", "share of the largest class")
-    told.append(
+    shown.append(
         PageTable(
             heading="Accuracy",
             caption="The gap is what anybody sees who asks for predicted labels alone. Always naming the largest class"
@@ -198,7 +124,7 @@ def tables(result: Result) -> list[PageTable]:
             content=TextTable(columns, columns[1:], lines),
         )
     )
-    return told
+    return shown
 
 
 def _of_strongest(result: Result) -> Iterator[PageTable]:
@@ -232,17 +158,17 @@ def verdict(result: Result) -> list[str]:
     row, auc = result.get(tpr_at(FPRS[0]), attack=result.strongest), result.get(AUC, attack=result.strongest)
     access = auc.access.replace("_", "-").capitalize()
     shadows = "without the shadow model" if sides.shadow_records else "no shadow models"
-    told = f"{access}, one model, {shadows}: the best attack ({result.strongest})"
+    leakage = f"{access}, one model, {shadows}: the best attack ({result.strongest})"
     if row.value is not None and not result.is_tied:
         found_at = percent(row, interval=True)
         chance = percent(replace(row, value=chance_level([sides.nonmembers], FPRS[0])))
-        told += f" finds {found_at} of members at 1 % false accusations, where guessing finds {chance}, and"
-    told += f" has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
+        leakage += f" finds {found_at} of members at 1 % false accusations, where guessing finds {chance}, and"
+    leakage += f" has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
-        told += compare_with_guessing(result, result.strongest)
+        leakage += compare_with_guessing(result, result.strongest)
     unrun = "that learn more from shadow models" if sides.shadow_records else "with shadow models"
-    told += f" Attacks {unrun} were not run and usually find more."
-    sentences = [told, *by_shadow(result)]
+    leakage += f" Attacks {unrun} were not run and usually find more."
+    sentences = [leakage, *by_shadow(result)]
     if sides.over_persons:
         sentences.append("Brackets: 95 % intervals over persons, whose records are drawn together.")
     if result.explained == 1:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from palisade.evaluation.figures.curves import p_value_curve
 from palisade.evaluation.record_test import AskedRecords
-from palisade.evaluation.report.one_model import PageTable, write_page
+from palisade.evaluation.report.figure_page import PageTable, write_page
 from palisade.evaluation.report.scope import INTERNAL
 from palisade.evaluation.table import TextTable, drawn
 from palisade.evaluation.terminal import console_for, show

@@ -121,7 +121,7 @@ def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Entry]:
 
 
 def compared(results: Sequence[Result]) -> list[Entry]:
-    """What is found of all records and of the strongest canaries, for every defense that was tried on canaries."""
+    """Leakage of all records and of the strongest canaries, for every defense that was tried on canaries."""
     fleets: dict[tuple[str, int], list[Result]] = {}
     for result in ordered(results):
         fleets.setdefault((setting(result), result.seed), []).append(result)

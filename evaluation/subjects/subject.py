@@ -18,7 +18,7 @@ from palisade.targets.run import Run
 
 
 class Subject(ABC):
-    """Whatever is attacked, with all that is known of it before an attack runs."""
+    """Target of an evaluation: one or several models with records, and the facts known before any attack runs."""
 
     fewest_scored: ClassVar[int]
     """Members, and non-members, that an attack must score in each model that it attacks."""
