@@ -114,7 +114,10 @@ def pages() -> Iterator[tuple[str, str]]:
         yield f"reference/settings/{name}.md", group(name)
     for page, file in ROOT_FILES.items():
         text = (ROOT / file).read_text(encoding="utf-8")
-        yield f"development/{page}.md", re.sub(r"\]\((?:docs/)?(?=[a-z_]+\.md)", "](../", text)
+        text = re.sub(r"\]\((?:docs/)?(?=[a-z_]+\.md)", "](../", text)
+        for beside, name in ROOT_FILES.items():  # side by side here too, under other names
+            text = text.replace(f"]({name})", f"]({beside}.md)")
+        yield f"development/{page}.md", text
 
 
 def names(page: str) -> list[str]:
