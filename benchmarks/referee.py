@@ -23,7 +23,7 @@ import referee_persons
 from rich.console import Console
 from rich.table import Table
 
-from palisade.evaluation.statistics.intervals import clopper_pearson_interval
+from palisade.evaluation.statistics.metrics import clopper_pearson_interval
 
 Rows = list[tuple[str, int, int, int]]
 """Case in words, errors before, errors after, trials."""

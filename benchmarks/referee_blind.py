@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from palisade.evaluation.measuring.blind import blind_test
+from palisade.evaluation.measuring.baselines import blind_test
 from palisade.evaluation.result import DIFFERENT
 from palisade.evaluation.statistics.metrics import auc_estimate
 

@@ -13,23 +13,23 @@ from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.method import Method
 from palisade.evaluation.record_test import ask_records
-from palisade.evaluation.report.one_model import verdict, write_model
-from palisade.evaluation.report.records import show_records, write_records
+from palisade.evaluation.report.audit_pages import show_records, verdict, write_model, write_records
 from palisade.evaluation.subjects.answers import (
     AnsweredRecords,
     answered,
     askable,
     check_alike,
+    check_apart,
     counted,
     enough_persons,
     joined,
+    shadow_sides,
     shared_rows,
 )
 from palisade.evaluation.subjects.endpoint import Endpoint
 from palisade.evaluation.subjects.model_file import AuditedModel, of_file, of_release
-from palisade.evaluation.subjects.one_model import ModelSubject
 from palisade.evaluation.subjects.saved_records import LEAST, SavedRecords, enough, read
-from palisade.evaluation.subjects.shadow_files import check_apart, shadow_sides
+from palisade.evaluation.subjects.subject import ModelSubject
 from palisade.evaluation.table import show_results
 
 COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"

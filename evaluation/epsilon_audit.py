@@ -11,14 +11,16 @@ from jaxtyping import Bool, Float
 
 from palisade.evaluation.format import number
 from palisade.evaluation.statistics import epsilon
-from palisade.evaluation.statistics.intervals import Called, Estimate, upper_limit
 from palisade.evaluation.statistics.metrics import (
+    Called,
+    Estimate,
     Scores,
     accuracy_estimate,
     advantage_estimate,
     auc_estimate,
     roc_points,
     tpr_estimate,
+    upper_limit,
 )
 from palisade.targets.config import at_either_end
 

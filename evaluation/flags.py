@@ -9,8 +9,7 @@ from palisade.attacks.parts.signals import MIN_RECORDS_TO_STANDARDIZE
 from palisade.evaluation.claims import Violation
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.guessing import guessing_text
-from palisade.evaluation.labels import setting, title
+from palisade.evaluation.labels import guessing_text, setting, title
 from palisade.evaluation.measuring.baselines import DUPLICATES, SPREAD, SPREAD_RATIO, linear
 from palisade.evaluation.result import AUC, BLIND, BY_CHANCE, FPR, FPRS, HALF, TRAIN, Result, Row, tpr_at
 from palisade.evaluation.utility import ACCURACY

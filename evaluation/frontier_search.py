@@ -24,13 +24,12 @@ from palisade.evaluation.claims import violations
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.figures.tradeoff import pareto
-from palisade.evaluation.format import percent
+from palisade.evaluation.format import console_for, empty_table, percent, show
 from palisade.evaluation.labels import title
 from palisade.evaluation.limit import Limit, tpr_text
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import METHOD_VERSION, Method
 from palisade.evaluation.result import FPR, Result, tpr_at
-from palisade.evaluation.terminal import console_for, empty_table, show
 from palisade.fields import CheckedFields, Count
 from palisade.targets.config import flat
 from palisade.targets.files import file_lock, write

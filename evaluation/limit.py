@@ -14,8 +14,7 @@ from palisade.data.settings import validated
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import below_half
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.guessing import guessing_text
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import guessing_text, title
 from palisade.evaluation.result import AUC, FPRS, HALF, Result, Row, tpr_at
 
 KEPT, UNDECIDED, EXCEEDED = "kept", "not decided", "EXCEEDED"

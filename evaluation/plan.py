@@ -129,7 +129,7 @@ def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
 
     A run that several guards stand before is trained once.
     """
-    from palisade.evaluation.terminal import console_for, empty_table, show
+    from palisade.evaluation.format import console_for, empty_table, show
 
     costs = [cost for place, cost in enumerate(costs) if TUNED in cost["folder"] or cost not in costs[:place]]
     table = empty_table()

@@ -14,13 +14,13 @@ from scipy.stats import false_discovery_control, mannwhitneyu, rankdata
 from palisade.attacks import Attack, View
 from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.measuring.blind import blind_test
+from palisade.evaluation.measuring.baselines import blind_test
 from palisade.evaluation.measuring.one_model import accuracies, has_several, measures, units
 from palisade.evaluation.result import CORRECT, DIFFERENT, NONMEMBERS, Row
-from palisade.evaluation.statistics.intervals import upper_limit
+from palisade.evaluation.statistics.metrics import upper_limit
 from palisade.evaluation.subjects.answers import order_of
-from palisade.evaluation.subjects.one_model import lacking
 from palisade.evaluation.subjects.saved_records import LEAST
+from palisade.evaluation.subjects.subject import lacking
 
 PERMUTATIONS = 9_999
 SMALL = 50

@@ -11,7 +11,7 @@ from rich.text import Text
 from palisade.evaluation.claims import LEVEL, is_tested, level_of, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.flags import VIOLATED, flags, meanings, refutation
-from palisade.evaluation.format import NOTHING, bound_text, number, percent
+from palisade.evaluation.format import NOTHING, bound_text, console_for, empty_table, number, percent, show
 from palisade.evaluation.guessing import guessing_range
 from palisade.evaluation.labels import brief, epsilon_cell, line_name, setting, title
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
@@ -30,7 +30,6 @@ from palisade.evaluation.result import (
     Row,
     tpr_at,
 )
-from palisade.evaluation.terminal import console_for, empty_table, show
 from palisade.evaluation.utility import CALIBRATION, Utility
 from palisade.targets.config import SHARE
 

@@ -164,7 +164,7 @@ class Job:
 
     def _fit_guards(self, unguarded: list[tuple[Guard, int]]) -> None:
         if unguarded:
-            from palisade.targets.guarding import fit_guard
+            from palisade.targets.training import fit_guard
 
             items = [(self.settings.plain, str(self.run.folder), guard, [k]) for guard, k in unguarded]
             for _ in workers.run(fit_guard, items, workers.count(self.settings.fleet.workers)):

@@ -1,4 +1,4 @@
-"""The work item of a worker process: some models of one run, from plain configuration to files."""
+"""Training of fleets and of the guards before them: models of a run made, fitted and read."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from palisade.targets import progress, stacks
 from palisade.targets.checkpoints import weights_path, written_together
 from palisade.targets.files import replacing, write_json
 from palisade.targets.fleet import Defense, Fitter, Fleet
+from palisade.targets.guards.guard import Guard
+from palisade.targets.guards.guarded import Guarded
+from palisade.targets.guards.registry import label, registered, state_path, unfitted
 from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.networks import MLP
 from palisade.targets.progress import RunLog
@@ -234,3 +237,37 @@ def without_trainers(node: Mapping[str, Any]) -> dict[str, Any]:
     settings = {name: value for name, value in node.items() if name != "trainer"}
     base = settings.get("base")
     return {**settings, "base": without_trainers(base)} if isinstance(base, Mapping) else settings
+
+
+def fit_guard(config: Mapping[str, Any], folder: str, guard: Guard, models: Sequence[int]) -> None:
+    """The work item of a process: fits a guard to some models of a run."""
+    torch.set_num_threads(1)
+    dataset = from_config(config)
+    secret, membership = Secret.load(Path(folder) / "private" / "secret"), Membership(**config["membership"])
+    for k in models:
+        fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, [k], membership)
+        members = dataset.split.pool[membership.draw(dataset.split, [k], secret)[0]]
+        state = guard.fit(load_fleet(config, dataset, Path(folder), [k]), members, fitter, dataset.split)
+        path = state_path(Path(folder), label(guard), k)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(path) as temporary:
+            temporary.write_bytes(save(state))
+
+
+def load_guarded(
+    config: Mapping[str, Any], dataset: Dataset, folder: Path, models: Sequence[int], guard: str
+) -> Guarded:
+    """The models of a run behind one of its guards.
+
+    Raises:
+        ValueError: if the guard was not fitted to all of them.
+    """
+    made = registered(folder, guard)
+    if missing := unfitted(folder, made, models):
+        raise ValueError(
+            f"guard={made.name} of {folder} is fitted to {len(models) - len(missing)} of {len(models)} models; train"
+            " the run again with this guard"
+        )
+    fitted = type(made).fit is not Guard.fit
+    states = [load_file(state_path(folder, guard, k)) if fitted else {} for k in models]
+    return Guarded(load_fleet(config, dataset, folder, models), made, states)

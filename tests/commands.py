@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parents[1]
 PRELOADED = (
     "palisade.targets.training", "palisade.defenses.dp_sgd", "palisade.evaluation.measuring.measure",
-    "palisade.evaluation.report.writing", "palisade.evaluation.figures.tradeoff", "matplotlib.pyplot",
+    "palisade.evaluation.report.run_report", "palisade.evaluation.figures.tradeoff", "matplotlib.pyplot",
     "matplotlib.backends.backend_agg", "palisade.commandline", "palisade.train", "palisade.evaluate",
     *(f"palisade.attacks.{file.stem}" for file in sorted((ROOT / "attacks").glob("*.py"))),
 )  # fmt: skip

@@ -15,10 +15,10 @@ from palisade.evaluation.method import Method
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import answers, augmented, predictions, view
 from palisade.evaluation.studies.study_runs import run_study
-from palisade.targets.guarding import load_guarded
 from palisade.targets.guards import Query, adversarial_noise, discriminator
 from palisade.targets.guards.registry import guards_of, label, make_guard, state_path
 from palisade.targets.run import Run, find
+from palisade.targets.training import load_guarded
 from palisade.train import composed, train_run
 
 pytestmark = pytest.mark.usefixtures("undrawn")

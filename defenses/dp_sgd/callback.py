@@ -252,7 +252,7 @@ class DPSGD(pl.Callback):
         self._started.end()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
         if every and self.steps % every == 0:
-            pl_module.log_dict({"epsilon": self.epsilon(), **self._started.step.journal.metrics()})
+            pl_module.log_dict({"epsilon": self.epsilon(), **self._started.step.clipping_stats.metrics()})
 
     def on_fit_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook after training: puts everything back, warns, and prints the claim."""

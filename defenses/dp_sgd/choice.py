@@ -13,11 +13,10 @@ from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd.alone import Alone, Functional
 from palisade.defenses.dp_sgd.checks import MANY, Checks, ComparedGradients
 from palisade.defenses.dp_sgd.clipping import CLIPPINGS, Flat
-from palisade.defenses.dp_sgd.diversity import CANDIDATES, diverse
 from palisade.defenses.dp_sgd.engine import Engine, LayerError
 from palisade.defenses.dp_sgd.gradients import ClippedSum
 from palisade.defenses.dp_sgd.mechanism import Mechanism
-from palisade.defenses.dp_sgd.records import FitRecords
+from palisade.defenses.dp_sgd.records import CANDIDATES, FitRecords, diverse
 from palisade.defenses.dp_sgd.rehearsal import Rehearsal, StepFailed
 
 FUNCTIONAL_PARAMETERS = 2_000_000

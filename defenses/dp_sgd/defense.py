@@ -16,13 +16,14 @@ from torch import Tensor, nn
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch, Poisson
 from palisade.data.split import Split
-from palisade.defenses.dp_sgd.bases import check_base, check_callbacks
 from palisade.defenses.dp_sgd.callback import DPSGD
 from palisade.defenses.dp_sgd.choice import slowdown
 from palisade.defenses.dp_sgd.fleets import (
     SHARED,
     OfFleet,
     average_of_weights,
+    check_base,
+    check_callbacks,
     in_terms_of_a_run,
     persons_of,
     settled,

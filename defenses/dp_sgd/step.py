@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from palisade.data.secret import Secret
+from palisade.defenses.dp_sgd.clipping import ClippingStats
 from palisade.defenses.dp_sgd.gradients import ClippedSum
-from palisade.defenses.dp_sgd.journal import Journal
 from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.defenses.dp_sgd.noise import NoiseSource, ParameterNoise
 from palisade.defenses.dp_sgd.rules import check_resumed
@@ -67,7 +67,7 @@ class PrivateStep:
             ahead=ahead and not self.stacked and adds_noise and self.gradient_noise > 0,
         )
         self.reduce: Callable[[Tensor], object] | None = torch.distributed.all_reduce if processes > 1 else None
-        self.journal = Journal(clipped.parameters)
+        self.clipping_stats = ClippingStats(clipped.parameters)
         self.written, self.stepped = False, 0
         self.after_step: Callable[[], None] = lambda: None
         """Called when the optimizer has moved the weights."""
@@ -120,7 +120,7 @@ class PrivateStep:
         if index > 0 and self._settings_after is not None:  # Lightning's own schedules have stepped before that
             self._settings_moved = self._settings_moved or settings != self._settings_after
         self._settings = settings
-        self.journal.begin_step()
+        self.clipping_stats.begin_step()
 
     def clear_gradients(self) -> None:
         """Before the batch's backward pass: a gradient that is there after it is then known to come from it."""
@@ -131,7 +131,7 @@ class PrivateStep:
     def observe(self, norms: Tensor) -> None:
         """Takes in the norms of a part of the batch, before clipping."""
         self.clipping.observe(norms)
-        self.journal.note(norms, norms > self.clipping.bound(norms))
+        self.clipping_stats.note(norms, norms > self.clipping.bound(norms))
 
     def write(self) -> None:
         """Leaves the noised mean in `p.grad` and counts the step.
@@ -213,7 +213,7 @@ class PrivateStep:
         )
         left_out = "an optimizer step was left out: where that follows the loss, ε does not cover what it tells"
         found = [text for text, seen in ((moved, self._settings_moved), (left_out, self._left_out)) if seen]
-        return [*self.journal.warnings(), *found]
+        return [*self.clipping_stats.warnings(), *found]
 
     def _optimizer_settings(self) -> list[list[Any]]:
         return [[v for name, v in group.items() if name != "params"] for group in self.optimizer.param_groups]

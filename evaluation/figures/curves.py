@@ -30,7 +30,7 @@ from palisade.evaluation.labels import title
 from palisade.evaluation.measuring.exposure import MOSTLY, Exposure, exposures
 from palisade.evaluation.result import AUC, BLIND, FPR, Result
 from palisade.evaluation.statistics.chance import chance_level
-from palisade.evaluation.statistics.intervals import RocBand, roc_band
+from palisade.evaluation.statistics.metrics import RocBand, roc_band
 from palisade.evaluation.statistics.roc import Roc
 
 LOWEST_FPR = 1e-4

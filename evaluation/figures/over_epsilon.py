@@ -29,7 +29,7 @@ from palisade.evaluation.figures.style import (
     utility,
 )
 from palisade.evaluation.format import epsilon_text
-from palisade.evaluation.guessing import drawn_level
+from palisade.evaluation.labels import drawn_level
 from palisade.evaluation.result import FPR, Result
 
 APART = 1.8  # ε closer than this factor share a tick

@@ -35,8 +35,7 @@ from palisade.evaluation.figures.style import (
     span,
     utility,
 )
-from palisade.evaluation.guessing import drawn_level
-from palisade.evaluation.labels import setting
+from palisade.evaluation.labels import drawn_level, setting
 from palisade.evaluation.result import FPR
 from palisade.evaluation.utility import AFFORDABLE
 

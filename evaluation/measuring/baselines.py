@@ -1,20 +1,23 @@
-"""Baselines that flags compare a run with: a linear model, copies of records in the pool, the spread of its models."""
+"""Baselines beside results: a linear model, copies of records, the spread of models, a blind classifier."""
 
 from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+from scipy.stats import rankdata, t
 
 from palisade.attacks import View
 from palisade.attacks.parts.signals import centers_and_spreads
 from palisade.data.dataset import Dataset
-from palisade.evaluation.measuring.contributions import measures
-from palisade.evaluation.result import Row
-from palisade.evaluation.utility import CALIBRATION
+from palisade.evaluation.result import AUC, HALF, Row
+from palisade.evaluation.statistics.metrics import roc_auc
+from palisade.evaluation.utility import CALIBRATION, measures
 
 DUPLICATES = "duplicates"
 """The name of a metric: share of the records with a copy in the pool."""
@@ -92,3 +95,154 @@ def spread_rows(seen: View) -> Iterator[Row]:
     _, spread = measured
     for model, value in enumerate(spread[:, 0] / np.median(spread[:, 0])):
         yield Row(metric=SPREAD, model=model, value=float(value))
+
+
+MOST = 5_000
+"""Records that it is fitted on; more cost time and change little."""
+COMPONENTS = 64
+FOLDS = 5
+MOST_DRAWN = 19
+"""Permutations at most: if none of them reaches the real AUC, sides are random with a probability of 1 in 20."""
+Members = Bool[np.ndarray, "records"]
+Scores = Float[np.ndarray, "records"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class BlindTest:
+    """Result of the blind baseline on records of two sides.
+
+    Args:
+        scores: higher = more likely a member; NaN for what exceeds 5,000 records, drawn at random.
+        p: the probability of so large an AUC where sides are random, at most.
+        spread: standard deviation of the AUC over random sides; None where no difference shows, and few were tried.
+    """
+
+    scores: Scores
+    p: float
+    spread: float | None
+
+    def widened(self, row: Row) -> Row:
+        """The row; of an AUC with an interval that counts how much the fits differ from one draw of sides to another.
+
+        Scores of several fits are no independent ones, so that an interval over records alone is too narrow. Where no
+        difference shows there is none: the p-value stands for it.
+        """
+        if row.metric != AUC or row.value is None:
+            return row
+        if self.spread is None:
+            return replace(row, low=None, high=None)
+        half = float(t.ppf(0.975, MOST_DRAWN - 1)) * self.spread
+        low, high = row.value - half, row.value + half
+        return replace(
+            row,
+            low=max(0.0, low if row.low is None else min(row.low, low)),
+            high=min(1.0, high if row.high is None else max(row.high, high)),
+        )
+
+
+def blind_test(
+    features: Shaped[np.ndarray, "records ..."] | None,
+    labels: Int[np.ndarray, "records"],
+    members: Members,
+    persons: Int[np.ndarray, "records"] | None = None,
+) -> BlindTest:
+    """Test of whether members and non-members differ by themselves, by permuting membership and fitting anew.
+
+    Only records of one distribution can be told apart by nothing but the model. Where this classifier succeeds, members
+    and non-members differ by themselves, and every attack may only be seeing that difference (Das, Zhang & Tramèr 2024,
+    "Blind Baselines Beat Membership Inference Attacks for Foundation Models").
+
+    Args:
+        features: the records; None: only their classes are compared.
+        labels: the true classes.
+        members: which records the model was trained on.
+        persons: whose record each one is, at least 5 persons a side, each on one side; None: each another person's.
+    """
+    drawn = np.random.default_rng(0).permutation(len(labels))[:MOST]
+    seen, unit = _inputs(features, labels, drawn), None if persons is None else persons[drawn]
+    own = _scores(seen, members[drawn], unit)
+    p, spread = permutation_test(lambda sides: _scores(seen, sides, unit), members[drawn], unit, own)
+    scores = np.full(len(labels), np.nan)
+    scores[drawn] = own
+    return BlindTest(scores=scores, p=p, spread=spread)
+
+
+def permutation_test(
+    score: Callable[[Members], Scores], members: Members, persons: Int[np.ndarray, "records"] | None, own: Scores
+) -> tuple[float, float | None]:
+    """The p-value of the real sides among permuted ones, and the spread of the AUC over these if it is at most 0.05.
+
+    At 0.05 the test holds its level whatever the classifier: where sides are random, the real ones are one draw like
+    the others. It stops at the first permutation that reaches the real AUC (Besag & Clifford 1991, "Sequential Monte
+    Carlo p-values").
+
+    Args:
+        score: fits and scores, given the sides.
+        members: the real sides.
+        persons: whose record each one is; sides are permuted among persons. None: among records.
+        own: scores by the real sides.
+    """
+    rng, real = np.random.default_rng(1), roc_auc(own, members)
+    if real <= HALF:
+        return 1.0, None
+    unit = np.arange(len(members)) if persons is None else persons
+    _, first, person = np.unique(unit, return_index=True, return_inverse=True)
+    aucs: list[float] = []
+    while len(aucs) < MOST_DRAWN:
+        sides = rng.permutation(members[first])[person]
+        aucs.append(roc_auc(score(sides), sides))
+        if aucs[-1] >= real:
+            return 1 / len(aucs), None
+    return 1 / (1 + MOST_DRAWN), float(np.std(aucs, ddof=1))
+
+
+def blind_scores(
+    features: Shaped[np.ndarray, "records ..."] | None,
+    labels: Int[np.ndarray, "records"],
+    members: Members,
+    persons: Int[np.ndarray, "records"] | None = None,
+) -> Scores:
+    """Scores of a classifier that sees the records and not one answer, each by a fit without that record.
+
+    Where a person has several records, the fit lacks all of them: one's others would give away its side. Arguments are
+    those of `blind_test`.
+    """
+    return _scores(_inputs(features, labels, np.arange(len(labels))), members, persons)
+
+
+def _inputs(
+    features: Shaped[np.ndarray, "records ..."] | None, labels: Int[np.ndarray, "records"], drawn: np.ndarray
+) -> Float[np.ndarray, "drawn inputs"]:
+    """Inputs of the classifier: at most 64 numbers of each record, and its class."""
+    seen = np.equal.outer(labels[drawn], np.unique(labels)).astype(np.float64)
+    if features is None:
+        return seen
+    from sklearn.decomposition import PCA  # slow to import; flags of measured runs need none of it
+
+    flat = features[drawn].reshape(len(drawn), -1).astype(np.float64)
+    if flat.shape[1] > COMPONENTS:
+        flat = PCA(min(COMPONENTS, len(flat)), random_state=0).fit_transform(flat)
+    return np.hstack([flat, seen])
+
+
+def _scores(
+    seen: Float[np.ndarray, "records inputs"], members: Members, persons: Int[np.ndarray, "records"] | None
+) -> Scores:
+    from sklearn.ensemble import HistGradientBoostingClassifier  # slow to import
+    from sklearn.model_selection import StratifiedKFold
+
+    leaf = min(20, max(2, len(seen) // 20))
+    trees = HistGradientBoostingClassifier(
+        max_iter=50, max_leaf_nodes=15, min_samples_leaf=leaf, early_stopping=False, random_state=0
+    )
+    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    scores = np.full(len(seen), np.nan)
+    unit = np.arange(len(seen)) if persons is None else persons
+    _, first, person = np.unique(unit, return_index=True, return_inverse=True)
+    for _, left_out in folds.split(first, members[first]):
+        apart = np.isin(person, left_out)
+        fitted_on, scored = np.flatnonzero(~apart), np.flatnonzero(apart)
+        margins = trees.fit(seen[fitted_on], members[fitted_on]).decision_function(seen[scored])
+        # Ranks: a fold that holds more members leaves fewer to fit on, and would score below the others as a whole.
+        scores[scored] = rankdata(margins) / len(scored)
+    return scores

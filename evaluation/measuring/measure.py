@@ -1,12 +1,12 @@
-"""Results of runs: signals, attacks and utility, measured once and kept."""
+"""Measurement of runs: scores of their attacks, leakage, utility and per-record vulnerability."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
@@ -18,7 +18,6 @@ from palisade.data.split import Membership
 from palisade.evaluation.claims import LEVEL, record_way
 from palisade.evaluation.epsilon_audit import audit_records
 from palisade.evaluation.measuring.baselines import DUPLICATES, duplicated_share, linear_utilities, spread_rows
-from palisade.evaluation.measuring.contributions import measures
 from palisade.evaluation.measuring.exposure import ASSUMED, Exposure, over_dispersion
 from palisade.evaluation.measuring.leakage import (
     LEAST,
@@ -29,19 +28,76 @@ from palisade.evaluation.measuring.leakage import (
     null_rows_of_groups,
     numbers,
 )
-from palisade.evaluation.measuring.scores import score_all
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN, Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import answers, predictions, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
-from palisade.evaluation.subjects.subject import FleetSubject
-from palisade.evaluation.utility import CALIBRATION, UTILITIES, Utility
+from palisade.evaluation.subjects.endpoint import BudgetSpentError
+from palisade.evaluation.subjects.subject import FleetSubject, Subject
+from palisade.evaluation.utility import CALIBRATION, UTILITIES, Utility, measures
 from palisade.targets import progress, workers
 from palisade.targets.config import check_guesses_somebody
 from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
+
+SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
+
+
+class AttackScores(NamedTuple):
+    """Scores of attacks on one subject.
+
+    Args:
+        scores: by attack, (models, records).
+        needs: by name, the threat model in words (`text`), the queries a record that it declares (`declared`) and
+            those that it made (`measured`).
+        skipped: by name, the reason why an attack did not run.
+    """
+
+    scores: Mapping[Attack, Float[np.ndarray, "models records"]]
+    needs: Mapping[str, Mapping[str, Any]]
+    skipped: Mapping[str, str]
+
+
+def score_all(subject: Subject, attacks: Iterable[Attack], view: View, models: int) -> AttackScores:
+    """Runs every attack that the subject allows for.
+
+    Args:
+        subject: that is attacked.
+        attacks: those that were chosen.
+        view: what they see.
+        models: number of targets; shadows of another run may follow them in the view.
+    """
+    scores: dict[Attack, Float[np.ndarray, "models records"]] = {}
+    needs: dict[str, Mapping[str, Any]] = {}
+    skipped: dict[str, str] = {}
+    for attack in map(subject.suited, attacks):
+        if (reason := subject.lacking(attack, view)) is not None:
+            skipped[attack.name] = reason
+            continue
+        try:
+            result, queries = attack.run(view)
+        except BudgetSpentError:
+            skipped[attack.name] = f"needs up to {attack.threat.queries} queries a record; {SPENT}"
+            continue
+        if _fewest_scored(result[:models], view.membership[:models]) < subject.fewest_scored:
+            skipped[attack.name] = subject.too_few_scored
+            continue
+        scores[attack] = result[:models]
+        needs[attack.name] = {
+            "text": attack.threat.describe(), "declared": attack.threat.queries, "measured": queries,
+        }  # fmt: skip
+    return AttackScores(scores, needs, skipped)
+
+
+def _fewest_scored(scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]) -> int:
+    """Scored members or non-members in the attacked model that has fewest; an attack may leave models out."""
+    scored = ~np.isnan(scores)
+    attacked = scored.any(axis=1)
+    counts = [(scored & side).sum(axis=1)[attacked] for side in (membership, ~membership)]
+    return int(np.min(counts)) if attacked.any() else 0
+
 
 METRICS = (*(utility.metric for utility in UTILITIES.values()), CALIBRATION)
 BOUNDED = {utility.metric for utility in UTILITIES.values() if utility.higher_is_better}

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from palisade.attacks import Attack, View
-from palisade.evaluation.measuring.blind import blind_test
+from palisade.evaluation.measuring.baselines import blind_test
 from palisade.evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
-from palisade.evaluation.measuring.scores import score_all
+from palisade.evaluation.measuring.measure import score_all
 from palisade.evaluation.result import (
     AUC,
     BLIND,
@@ -32,19 +32,20 @@ from palisade.evaluation.result import (
 )
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
-from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
 from palisade.evaluation.statistics.metrics import (
+    Estimate,
     accuracy_estimate,
     advantage_estimate,
     auc_estimate,
+    clopper_pearson_interval,
     ppv_estimate,
     roc_points,
     tnr_estimate,
     tpr_estimate,
 )
 from palisade.evaluation.statistics.roc import Metric, Roc
-from palisade.evaluation.subjects.one_model import ModelSubject
-from palisade.evaluation.subjects.shadow_files import accuracy_of, margins
+from palisade.evaluation.subjects.answers import accuracy_of, margins
+from palisade.evaluation.subjects.subject import ModelSubject
 
 LEAST_OF_CLASS = 20
 """Members and non-members of a class that is looked at alone."""

@@ -1,25 +1,272 @@
-"""The report of comparable runs: attacked, shown, written, and judged by the limits that were asked for."""
+"""Report of comparable runs: attacked, shown, written, and judged by the limits that were asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import csv
+import io
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from palisade.commandline import CLAIM_VIOLATED, GATE_EXCEEDED
 from palisade.evaluation.choice import recommend
-from palisade.evaluation.comparison import Comparison, check_comparable
+from palisade.evaluation.comparison import Comparison, check_comparable, ordered
+from palisade.evaluation.figures.curves import exposure, roc
+from palisade.evaluation.figures.style import svg
+from palisade.evaluation.figures.tradeoff import tradeoff
+from palisade.evaluation.flags import VIOLATED, flags, meanings
+from palisade.evaluation.format import NOTHING, percent
+from palisade.evaluation.labels import canary_text, setting, title
 from palisade.evaluation.limit import Limit, gate
+from palisade.evaluation.measuring.exposure import exposed_csv
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
-from palisade.evaluation.report.outsiders import false_accusations
-from palisade.evaluation.report.provenance import releases
-from palisade.evaluation.report.scope import PUBLIC
-from palisade.evaluation.report.writing import write
+from palisade.evaluation.report.outsiders import FalseAccusations, accusation_table, false_accusations, outsiders
+from palisade.evaluation.report.page import render, write_files
+from palisade.evaluation.report.provenance import as_yaml, promises, provenance, releases
+from palisade.evaluation.report.scope import INTERNAL, NOTES, PUBLIC, checked_scope, public_command, published
+from palisade.evaluation.report.sections import (
+    BOUNDS,
+    NUMBERS,
+    attack_tables,
+    compared,
+    costs,
+    evidence,
+    exposed,
+    groups,
+    pareto,
+)
+from palisade.evaluation.report.verdict import GLOSSARY, game, grants, verdicts
+from palisade.evaluation.result import COLUMNS, FPR, LARGEST_CLASS, Result
 from palisade.evaluation.settings import EvaluationSettings
 from palisade.evaluation.studies.never_used import keys_of
 from palisade.evaluation.studies.studies import NEVER_USED, STUDY_CSV
-from palisade.evaluation.table import show_results
+from palisade.evaluation.table import WORDS, corrections, headings, lines, reaches, show_results, skips
 from palisade.targets.run import Run
+
+TEXTS = (*WORDS, "needs")
+"""Headings of columns that hold no numbers."""
+
+
+SECTIONS = tuple(f"report_{name}.html.j2" for name in (
+    "verdict", "subject", "leakage", "utility", "claims", "tradeoff", "end",
+))  # fmt: skip
+"""Sections of a report on runs."""
+
+
+def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any]:
+    """Content of the page: what report.json holds, and what is told of it in words and tables."""
+    runs = comparison.results
+    names, table = _table_of_runs(comparison)
+    network = f"{len(runs)} run{'s' * (len(runs) != 1)} of network {content['network']}"
+    alarms = [
+        (
+            f"Claim violated: {claim['title']}",
+            f"ε = {claim['claimed']} is claimed; the guesses below prove more. Do not release this model.",
+        )
+        for claim in content["evidence"]
+        if claim["violated"]
+    ]
+    return {
+        **content,
+        **promises(runs),
+        "title": f"Privacy evaluation: {content['data']}",
+        "what": f"{network}, {content['models']} models each. Membership inference attacks on exactly what would be"
+        " released.",
+        "alarms": alarms,
+        "sections": SECTIONS,
+        "words": TEXTS,
+        "fpr": f"{100 * FPR:g} %",
+        "attacks": attack_tables(comparison),
+        "numbers": NUMBERS,
+        "headings": names,
+        "table": table,
+        "frontier": comparison.has_frontier,
+        "one_each": comparison.are_many,
+        "meanings": meanings(comparison),
+        "bounds": list(BOUNDS.values()),
+        "accused": accusation_table(content["never_used"]["rates"]),
+        "reaches": [*reaches(comparison), *corrections(runs)],
+        "as_yaml": as_yaml,
+    }
+
+
+def _table_of_runs(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """Headings, and for each run the kind of its line and its cells; a column in which nothing stands is left out."""
+    told = [
+        # Sorted by another column, a fleet with canaries no longer stands under the one that it belongs to.
+        line._replace(cells=(setting(result) + canary_text(result), *line.cells[1:])) if result.has_canaries else line
+        for result, line in zip(comparison.results, lines(comparison), strict=True)
+    ]
+    columns = dict(
+        zip(headings(comparison.results[0].utility), zip(*(line.cells for line in told), strict=True), strict=True)
+    )
+    shown = [name for name, cells in columns.items() if set(cells) != {NOTHING}]
+    rows = zip(*(columns[name] for name in shown), strict=True)
+    kinds = [line.kind + " opens" * line.opens for line in told]
+    return [name.replace("\n", " ") for name in shown], [
+        (kind, list(row)) for kind, row in zip(kinds, rows, strict=True)
+    ]
+
+
+def summary(
+    comparison: Comparison,
+    command: str,
+    *,
+    table: str = "",
+    scope: str = INTERNAL,
+    releases: Mapping[str, str] | None = None,
+    accusations: FalseAccusations | None = None,
+    decided: Sequence[Sequence[str]] = (),
+) -> dict[str, Any]:
+    """Content of report.json and report.html, in the same order.
+
+    Args:
+        comparison: of comparable runs; for the public scope those that are `published`.
+        command: what was called.
+        table: the text of results.csv, of which a hash is told.
+        scope: `internal` or `public`.
+        releases: of results, by name, the folder of the release that was trained by the same recipe.
+        accusations: false positive rates on records that were never used; None if they were not measured.
+        decided: lines of the choice and of the gate, as far as they were asked for; told inside only, since they name
+            folders of runs and accuracy on members.
+    """
+    results, shipped = comparison.results, releases or {}
+    sizes = sorted({result.models for result in results})
+    return {
+        "scope": scope,
+        "note": NOTES[scope],
+        "data": results[0].data,
+        "network": results[0].network,
+        "models": "–".join(map(str, sizes if len(sizes) < 3 else (sizes[0], sizes[-1]))),
+        "utility": asdict(results[0].utility),
+        "verdicts": verdicts(comparison),
+        "decided": [list(lines) for lines in decided] if scope == INTERNAL else [],
+        "released": {
+            "facts": dict(results[0].dataset),
+            "answers": ", ".join(dict.fromkeys(result.released for result in results)),
+            "releases": {title(result): shipped[result.run] for result in results if result.run in shipped},
+        },
+        "game": game(results[0]),
+        "granted": grants(results),
+        "exposed": exposed(comparison),
+        "groups": groups(comparison),
+        "compared": compared(results),
+        "costs": costs(results),
+        "largest_class": percent(results[0].find(LARGEST_CLASS)),
+        "evidence": evidence(comparison, scope),
+        "pareto": pareto(comparison),
+        "runs": [_run(result, comparison, scope) for result in results],
+        "never_used": outsiders(accusations, results, command),
+        "skipped": [skip._asdict() for skip in skips(results)],
+        "reproduce": provenance(results, command, table),
+        "glossary": dict(GLOSSARY),
+    }
+
+
+def _run(result: Result, comparison: Comparison, scope: str) -> dict[str, Any]:
+    flagged, audit = flags(result, comparison), comparison.audit(result)
+    return {
+        "run": result.run,
+        "title": title(result),
+        "folder": result.folder,
+        "defense": result.defense,
+        "guard": result.guard,
+        "canary": result.canary,
+        "threat": result.threat,
+        "released": result.released,
+        "strength": result.strength,
+        "guard_strength": result.guard_strength,
+        "seed": result.seed,
+        "models": result.models,
+        "strongest": result.strongest if result.attacks else None,
+        "rows": [vars(row) for row in result.rows],
+        "roc": {attack: {"fpr": list(fpr), "tpr": list(tpr)} for attack, (fpr, tpr) in result.roc.items()},
+        "statement": {**asdict(result.statement), "sentence": result.statement.sentence()},
+        "needs": dict(result.needs),
+        "audit": {name: value for name, value in audit.items() if scope == INTERNAL or name != "correct"},
+        "violated": any(flag.name == VIOLATED for flag in flagged),
+        "flags": [asdict(flag) for flag in flagged],
+        "skipped": dict(result.skipped),
+        "config": result.config,
+    }
+
+
+def write(
+    comparison: Comparison,
+    folder: Path,
+    command: str,
+    *,
+    scope: str = INTERNAL,
+    releases: Mapping[str, str] | None = None,
+    accusations: FalseAccusations | None = None,
+    decided: Sequence[Sequence[str]] = (),
+) -> list[Path]:
+    """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
+
+    Args:
+        comparison: of at least one run.
+        folder: where to; made if it is missing.
+        command: what was called, for whoever wants to repeat it.
+        scope: `internal`, or `public`: then what names records or counts members is left out.
+        releases: of runs, by name, the folder of the release that was trained by the same recipe.
+        accusations: false positive rates on records that were never used; None if they were not measured.
+        decided: lines of the choice and of the gate, as far as they were asked for; told inside only, since they name
+            folders of runs and accuracy on members.
+
+    Returns:
+        The files, each figure as PNG; an SVG of it stands beside.
+
+    Raises:
+        ValueError: if the runs are not comparable, or the scope is unknown.
+    """
+    checked_scope(scope)
+    shipped = dict(releases or {})
+    if scope == PUBLIC:
+        pairs = [*zip(comparison.results, public := published(comparison.results), strict=True)]
+        shipped = {new.run: Path(shipped[old.run]).name for old, new in pairs if old.run in shipped}
+        command, comparison = public_command(command), Comparison(public)
+    figures = {"tradeoff": tradeoff(comparison), "roc": roc(comparison)}
+    texts = {"results.csv": tidy_csv(comparison.results)}
+    if any(result.exposed for result in comparison.results):
+        figures["exposure"] = exposure(comparison)
+        texts["exposed.csv"] = exposed_csv(comparison.results)
+    content = summary(
+        comparison, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations,
+        decided=decided,
+    )  # fmt: skip
+    drawings = {name: svg(figure) for name, figure in figures.items()}
+    html = render(page_of(comparison, content), drawings)
+    texts |= {"report.html": html, "report.json": _strict_json(content)}
+    return write_files(folder, texts, drawings, figures)
+
+
+def tidy_csv(results: Sequence[Result]) -> str:
+    """Every number of every run by `COLUMNS`; an infinite ε is `inf`, what is missing is empty."""
+    buffer = io.StringIO()
+    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    for result in ordered(results):
+        table.writerows(result.tidy())
+    return buffer.getvalue()
+
+
+def _strict_json(content: Mapping[str, Any]) -> str:
+    return json.dumps(_finite(content), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """Plain values in which infinity is the text "inf"."""
+    if isinstance(value, Mapping):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and math.isinf(value):
+        return "inf" if value > 0 else "-inf"
+    return value
 
 
 def report_runs(runs: Sequence[Run], method: Method, folder: Path, settings: EvaluationSettings) -> None:
@@ -45,8 +292,8 @@ def report_runs(runs: Sequence[Run], method: Method, folder: Path, settings: Eva
         comparison, place, settings.command, scope=scope, releases=shipped, accusations=measured, decided=decided
     ):
         print(path)
-    for lines in decided:
-        print("", *lines, sep="\n")
+    for sentences in decided:
+        print("", *sentences, sep="\n")
     if comparison.refuted:
         raise SystemExit(CLAIM_VIOLATED)
     if not all(result for _, result in judged):

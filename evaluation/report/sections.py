@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.format import NOTHING, bound_text, number, percent
-from palisade.evaluation.guessing import guessing_text
-from palisade.evaluation.labels import epsilon_cell, setting, title
+from palisade.evaluation.labels import epsilon_cell, guessing_text, setting, title
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.report.scope import INTERNAL

@@ -1,16 +1,131 @@
-"""Verdict of an evaluation, in sentences that carry their scope."""
+"""Verdict of an evaluation and the game that attackers play, in sentences that carry their scope."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from palisade.evaluation.comparison import Comparison, Highlight
 from palisade.evaluation.flags import masked, refutation
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.guessing import compare_with_guessing, guessing_text
-from palisade.evaluation.labels import canary_text, title
-from palisade.evaluation.report.game import shadows_of
+from palisade.evaluation.labels import canary_text, compare_with_guessing, guessing_text, line_name, title
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.table import IF_LEAKED, if_leaked
+
+TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
+"""Models that are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
+GLOSSARY: Mapping[str, str] = {
+    "record, person": "One row of the data. Where a column names persons, all rows of one share a fate, as one.",
+    "member": "A record that a model was trained on; a non-member was left out by chance and is alike otherwise.",
+    "membership inference attack": "Says of a record how likely the model was trained on it. Being in the data may"
+    " itself be sensitive, as for the patients of a study.",
+    "false accusations (FPR)": "Share of the non-members that an attack takes for members.",
+    "members found (TPR)": "Share of the members that it takes for members, at a given share of false accusations.",
+    "AUC": "How often an attack ranks a member above a non-member: 0.5 is guessing, 1 is certainty. An average, which"
+    " hides that a few may be found almost surely.",
+    "95 % interval": "Where the value would lie in 19 of 20 evaluations with other models and other records.",
+    "fleet": "Models that were trained alike on different random halves of the records. Each is attacked once, and"
+    " helps to attack the others.",
+    "shadow model": "A model that an attacker trains by the same recipe, defense included, to learn how members look.",
+    "label-only, black-box, white-box": "What attackers see: predicted classes alone, answers with scores, or the"
+    " weights of the model.",
+    "defense, guard": "A defense changes training; a guard changes answers only, and protects nothing once the weights"
+    " leak.",
+    "differential privacy, ε, δ": "A proof that bounds what any attack can learn from a model about one record. Small ε"
+    " is strong (below 1), above 10 hardly any attack is excluded. δ is the probability that the bound fails.",
+    "lower bound on ε": "What correct guesses prove: ε is at least that. Above the claimed ε it refutes the claim;"
+    " below it says nothing.",
+    "ceiling": "The most that any attack can find if the claimed ε is true.",
+    "canary": "A record made to be memorized; it shows what the most exposed records face.",
+    "exposure": "Share of the models trained on a record in which an attack finds it.",
+    "frontier (Pareto front)": "The runs that no other run beats in utility and leakage at once.",
+    "release": "The one model that is meant for use. The models attacked here are trained like it, on half of the"
+    " records each.",
+}
+"""Each term with its meaning, in the order in which a reader meets them."""
+
+
+def game(result: Result) -> list[str]:
+    """The game of a run, sentence by sentence."""
+    who = "person" if result.statement.unit == "person" or result.dataset.get("persons") else "record"
+    audited = f"{result.canary} canary" if result.has_canaries else who
+    told = {
+        "fixed": ["The same records are used to train every model; all others of the pool are left out."],
+        "complementary": [
+            f"For every {audited} a coin is tossed. Heads, and it is used to train the first model of a pair; tails,"
+            " the second."
+        ],
+    }.get(
+        _how(result), [f"For every model and every {audited} a coin is tossed: is it used for training, or left out?"]
+    )
+    if who == "person" and not result.has_canaries:
+        told.append("All records of one person share that fate.")
+    return [
+        *told,
+        "The attacker is shown a record, gets what is granted below, and says how sure it is that the record was used.",
+        "If it was, it has been found; if it was not, it has been falsely accused.",
+        f"Attackers are compared where they accuse {100 * FPR:g} % of the records that were left out: guessing then"
+        f" finds {100 * FPR:g} % of those that were used, a little more where few were left out, and whatever is found"
+        " beyond what luck explains has leaked from the model.",
+    ]
+
+
+def grants(results: Sequence[Result]) -> list[Entry]:
+    """Grants to the attackers on these runs, and what they may not use."""
+    first = results[0]
+    population = first.dataset.get("roles", {}).get("population", 0)
+    shadows = sorted({count for result in results if (count := shadows_of(result))})
+    weights = first.threat == "white_box"
+    return [
+        {"what": "answers of the model", "granted": True, "words": _answers(results)},
+        {"what": "the record and its true class", "granted": True, "words": "they know whom they ask about"},
+        {"what": "queries with inputs of their choice", "granted": True, "words": "each attack tells how many it made"},
+        {
+            "what": "shadow models by the very same recipe",
+            "granted": bool(shadows),
+            "words": f"{' or '.join(map(str, shadows))} for each model; they know the defense and the guard, and hold"
+            " half of the records"
+            if shadows
+            else "there are none: train more models, on memberships that differ",
+        },
+        {
+            "what": "other records, on which no model was trained",
+            "granted": bool(population),
+            "words": f"{population:,}" if population else "split.population=0.1 sets some apart",
+        },
+        {
+            "what": "the weights of the model",
+            "granted": weights,
+            "words": "as if they were published, or leaked" if weights else "threat=white_box grants them",
+        },
+        {
+            "what": "the secret of a run",
+            "granted": False,
+            "words": "who was drawn, initial weights, order of batches, and noise",
+        },
+    ]
+
+
+def shadows_of(result: Result) -> int:
+    """Number of other models that an attacker on one of the models may look at."""
+    own = TWINS.get(_how(result), 1)
+    return 0 if own is None else result.models - own
+
+
+def _how(result: Result) -> str:
+    how: str = result.config.get("membership", {}).get("how", "fixed")
+    return how
+
+
+def _answers(results: Sequence[Result]) -> str:
+    """The answers of the models; where guards differ, by guard."""
+    levels: dict[str, list[str]] = {}
+    for result in results:
+        levels.setdefault(result.released, []).append(line_name(result))
+    if len(levels) == 1:
+        return next(iter(levels))
+    return "; ".join(f"{level} ({', '.join(dict.fromkeys(names))})" for level, names in levels.items())
+
 
 CAVEATS = {
     "": "",

@@ -248,7 +248,7 @@ def predictions(run: Run, role: str) -> Int64[np.ndarray, "models records"]:
 
 def guarded(run: Run) -> Guarded:
     """The models of a run behind its guard."""
-    from palisade.targets.guarding import load_guarded
+    from palisade.targets.training import load_guarded
 
     return load_guarded(run.config, run.dataset, run.folder, run.models(), run.guard)
 

@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
+from palisade.evaluation.statistics.metrics import Estimate, clopper_pearson_interval
 from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
 KEPT_DRAWS = 2**22

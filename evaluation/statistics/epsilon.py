@@ -14,7 +14,7 @@ from jaxtyping import Float
 from scipy.optimize import brentq
 from scipy.special import bdtrc, expit, gammaln, log_expit, log_ndtr, ndtr, ndtri
 
-from palisade.evaluation.statistics.intervals import upper_limit
+from palisade.evaluation.statistics.metrics import upper_limit
 
 LARGEST_EXPONENT = 700.0  # e^ε overflows above; the bound is far above 1 there already
 SMALLEST = math.exp(-LARGEST_EXPONENT)

@@ -20,7 +20,7 @@ from palisade.evaluation.measuring.baselines import content_digest
 from palisade.evaluation.method import METHOD_VERSION, Method
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import stamp, view
-from palisade.evaluation.statistics.intervals import clopper_pearson_interval
+from palisade.evaluation.statistics.metrics import clopper_pearson_interval
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels
 from palisade.evaluation.subjects.saved_records import SavedRecords, read
 from palisade.evaluation.subjects.subject import FleetSubject

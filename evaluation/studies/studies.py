@@ -11,10 +11,9 @@ from rich.table import Table
 from rich.text import Text
 
 from palisade.evaluation.comparison import must_agree
-from palisade.evaluation.format import NOTHING, percent
+from palisade.evaluation.format import NOTHING, empty_table, percent
 from palisade.evaluation.labels import title
 from palisade.evaluation.result import AUC, FPRS, Result, most_powerful, tpr_at
-from palisade.evaluation.terminal import empty_table
 
 FALSELY_ACCUSED = "falsely_accused"
 """The share of records that were never used above a threshold set for 1 % of non-members."""

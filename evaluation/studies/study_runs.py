@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from palisade.data.settings import place, validated
 from palisade.evaluation.figures.style import save, svg
+from palisade.evaluation.format import console_for, show
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
@@ -28,7 +29,6 @@ from palisade.evaluation.studies.studies import (
     study_rows,
     study_tables,
 )
-from palisade.evaluation.terminal import console_for, show
 from palisade.fields import CheckedFields, as_written, remedy
 from palisade.targets import progress, workers
 from palisade.targets.files import write

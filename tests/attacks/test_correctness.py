@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palisade.attacks import Correctness, View
-from palisade.evaluation.statistics.intervals import Called
+from palisade.evaluation.statistics.metrics import Called
 
 
 @pytest.mark.parametrize("queries", [(), (3,)])

@@ -8,8 +8,7 @@ from scipy.stats import binom
 from palisade.evaluation import audit_scores
 from palisade.evaluation.epsilon_audit import SIGN, Guesses, guess, held_out_calls
 from palisade.evaluation.statistics.epsilon import clopper_pearson, epsilon_of_rates, gdp, one_run, one_run_fdp
-from palisade.evaluation.statistics.intervals import upper_limit
-from palisade.evaluation.statistics.metrics import auc_estimate, roc_points, tpr_estimate
+from palisade.evaluation.statistics.metrics import auc_estimate, roc_points, tpr_estimate, upper_limit
 
 RUNS = 200
 METHODS = ["one_run", "one_run_fdp", "gdp", "clopper_pearson"]

@@ -25,12 +25,11 @@ from palisade.evaluation.flags import flags
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.record_test import ask_records
-from palisade.evaluation.report.one_model import verdict, write_model
-from palisade.evaluation.report.records import write_records
+from palisade.evaluation.report.audit_pages import verdict, write_model, write_records
 from palisade.evaluation.result import AUC, BLIND
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
-from palisade.evaluation.subjects.one_model import ModelSubject
+from palisade.evaluation.subjects.subject import ModelSubject
 from palisade.evaluation.table import show_results
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -17,14 +17,14 @@ from omegaconf import OmegaConf
 
 from palisade.attacks import LossThreshold
 from palisade.evaluate import evaluate_runs
-from palisade.evaluation.measuring.blind import blind_scores
+from palisade.evaluation.measuring.baselines import blind_scores
 from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.result import AUC
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.evaluation.subjects.answers import AnsweredRecords, joined, view_of
-from palisade.evaluation.subjects.one_model import ModelSubject
 from palisade.evaluation.subjects.saved_records import read
+from palisade.evaluation.subjects.subject import ModelSubject
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

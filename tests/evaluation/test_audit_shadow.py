@@ -21,12 +21,11 @@ from palisade.data.location30 import Location30
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.measuring.one_model import measure_model
-from palisade.evaluation.report.one_model import meaning
+from palisade.evaluation.report.audit_pages import meaning
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.statistics.intervals import Estimate, clopper_pearson_interval
-from palisade.evaluation.subjects.answers import AnsweredRecords
-from palisade.evaluation.subjects.one_model import ModelSubject
-from palisade.evaluation.subjects.shadow_files import accuracy_of, margins
+from palisade.evaluation.statistics.metrics import Estimate, clopper_pearson_interval
+from palisade.evaluation.subjects.answers import AnsweredRecords, accuracy_of, margins
+from palisade.evaluation.subjects.subject import ModelSubject
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 

@@ -11,8 +11,8 @@ from referee_blind import BlindCase, verdicts
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import OTHER_RECORDS, PARTLY_OTHER, flags
 from palisade.evaluation.limit import Limit, gate
-from palisade.evaluation.measuring.blind import BlindTest, permutation_test
-from palisade.evaluation.report.one_model import verdict
+from palisade.evaluation.measuring.baselines import BlindTest, permutation_test
+from palisade.evaluation.report.audit_pages import verdict
 from palisade.evaluation.result import AUC, BLIND, BY_CHANCE, Result, Row, Sides, tpr_at
 from palisade.evaluation.statistics.metrics import roc_auc
 

@@ -9,7 +9,7 @@ import pytest
 
 from docs.browser import Browser, find
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.report.writing import write
+from palisade.evaluation.report.run_report import write
 from palisade.evaluation.result import Result
 
 pytestmark = [

@@ -16,7 +16,7 @@ from palisade.attacks.parts.threat import ThreatModel
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import flags
-from palisade.evaluation.guessing import drawn_level, guessing_range, guessing_text
+from palisade.evaluation.labels import drawn_level, guessing_range, guessing_text
 from palisade.evaluation.limit import Limit
 from palisade.evaluation.measuring.leakage import null_rows, null_rows_of_groups
 from palisade.evaluation.report.sections import groups

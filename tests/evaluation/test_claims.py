@@ -10,8 +10,8 @@ import pytest
 from palisade.evaluation.claims import is_refutable, level_of, violations
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.format import bound_text
+from palisade.evaluation.report.run_report import page_of, summary
 from palisade.evaluation.report.sections import evidence
-from palisade.evaluation.report.writing import page_of, summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.table import corrections

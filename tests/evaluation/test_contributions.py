@@ -7,8 +7,8 @@ import pytest
 from scipy.special import softmax
 from sklearn import metrics as sk
 
-from palisade.evaluation.measuring.contributions import SMALLEST, area, balanced, measures, miscalibrated
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
+from palisade.evaluation.utility import SMALLEST, area, balanced, measures, miscalibrated
 
 
 def made(records: int, rare: float = 0.05, models: int = 3) -> tuple[np.ndarray, np.ndarray]:

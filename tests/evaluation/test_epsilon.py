@@ -16,7 +16,7 @@ from palisade.evaluation.statistics.epsilon import (
     one_run_fdp,
     tpr_ceiling,
 )
-from palisade.evaluation.statistics.intervals import clopper_pearson_interval
+from palisade.evaluation.statistics.metrics import clopper_pearson_interval
 
 RATES = np.array([0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1.0])
 

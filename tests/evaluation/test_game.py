@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from palisade.evaluation.report.game import game, grants, shadows_of
+from palisade.evaluation.report.verdict import game, grants, shadows_of
 from palisade.evaluation.result import Result
 from palisade.targets.statement import Statement
 

@@ -17,13 +17,13 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.limit import EXCEEDED, KEPT, UNDECIDED, Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.record_test import ask_records
-from palisade.evaluation.report.one_model import verdict, write_model
+from palisade.evaluation.report.audit_pages import verdict, write_model
 from palisade.evaluation.report.page import render
-from palisade.evaluation.report.writing import page_of, summary
+from palisade.evaluation.report.run_report import page_of, summary
 from palisade.evaluation.result import AUC, LARGEST_CLASS, TRAIN, Result, Row, tied_at
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
-from palisade.evaluation.subjects.one_model import ModelSubject
+from palisade.evaluation.subjects.subject import ModelSubject
 from palisade.evaluation.table import attacks_on_model, show_results
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from palisade.evaluation.guessing import compare_with_guessing
+from palisade.evaluation.labels import compare_with_guessing
 from palisade.evaluation.report.verdict import sentence
 from palisade.evaluation.result import AUC, Result, tpr_at
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.report.writing import _strict_json, summary
+from palisade.evaluation.report.run_report import _strict_json, summary
 from palisade.evaluation.result import Result
 
 pytestmark = pytest.mark.usefixtures("undrawn")

@@ -5,13 +5,16 @@ import pytest
 from scipy import stats
 from scipy.optimize import minimize_scalar
 
-from palisade.evaluation.statistics.intervals import Called, auc_interval, clopper_pearson_interval, roc_band
 from palisade.evaluation.statistics.metrics import (
+    Called,
     Estimate,
     accuracy_estimate,
     advantage_estimate,
     auc_estimate,
+    auc_interval,
+    clopper_pearson_interval,
     ppv_estimate,
+    roc_band,
     roc_points,
     tpr_estimate,
 )

@@ -19,7 +19,7 @@ from palisade.evaluation.report.outsiders import (
     outsiders,
 )
 from palisade.evaluation.report.page import render
-from palisade.evaluation.report.writing import page_of, summary, write
+from palisade.evaluation.report.run_report import page_of, summary, write
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow

@@ -20,7 +20,7 @@ from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.plan import Reach
 from palisade.evaluation.report.page import render
-from palisade.evaluation.report.writing import page_of, summary
+from palisade.evaluation.report.run_report import page_of, summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import MOST_CANARIES, canaries_needed, one_run
 from palisade.evaluation.table import reaches, show_results

@@ -21,8 +21,8 @@ from palisade.evaluation.figures.style import INK
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.method import METHOD_VERSION
 from palisade.evaluation.report.page import inline, render
+from palisade.evaluation.report.run_report import page_of, summary, tidy_csv, write
 from palisade.evaluation.report.sections import BOUNDS
-from palisade.evaluation.report.writing import page_of, summary, tidy_csv, write
 from palisade.evaluation.result import COLUMNS, Result
 from palisade.targets import RESULTS_VERSION
 

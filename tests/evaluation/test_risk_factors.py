@@ -16,6 +16,7 @@ from matplotlib.colors import to_hex
 from rich.console import Console
 
 from palisade.evaluation.figures.style import INK
+from palisade.evaluation.format import show
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies import risk_factors
@@ -23,7 +24,6 @@ from palisade.evaluation.studies.plots import factors
 from palisade.evaluation.studies.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
 from palisade.evaluation.studies.studies import GAP, Study, study_tables
 from palisade.evaluation.studies.study_runs import run_study, write_study
-from palisade.evaluation.terminal import show
 
 
 def run(width: int | list[int] = 64, pool: int = 400, epochs: int = 40, defense: str = "none", **changed: Any) -> Any:

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.report.run_report import write
 from palisade.evaluation.report.scope import NOT_COVERED, check_scope_of, public_command, published
-from palisade.evaluation.report.writing import write
 from palisade.evaluation.result import Result
 
 SECRETIVE = "python evaluate.py data=csv data.path=/home/me/p.csv runs=runs/p/mlp-none-0a1b2c3d 'attack=[lira, rmia]'"

@@ -16,6 +16,7 @@ import yaml
 from rich.console import Console
 
 from palisade.attacks import LiRA, View
+from palisade.evaluation.format import show
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.grant import Grant
@@ -23,7 +24,6 @@ from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.studies.plots import study
 from palisade.evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_tables
 from palisade.evaluation.studies.study_runs import run_study, same_secret, write_study
-from palisade.evaluation.terminal import show
 
 CONF = Path(__file__).parents[2] / "conf"
 LEVELS = ("logits", "top-3", "label")

@@ -10,10 +10,9 @@ from dataclasses import replace
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.format import bound_text
+from palisade.evaluation.format import WIDTH, bound_text
 from palisade.evaluation.result import Result
 from palisade.evaluation.table import Skip, cells, lines, show_results, skips
-from palisade.evaluation.terminal import WIDTH
 
 
 def printed(results: list[Result]) -> list[str]:

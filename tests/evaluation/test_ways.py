@@ -23,7 +23,7 @@ from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
 from palisade.evaluation.plan import Reach
 from palisade.evaluation.report.page import render
-from palisade.evaluation.report.writing import page_of, summary
+from palisade.evaluation.report.run_report import page_of, summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.studies.study_runs import run_study

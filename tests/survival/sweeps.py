@@ -6,7 +6,7 @@ from pathlib import Path
 
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
-from palisade.evaluation.report.writing import tidy_csv
+from palisade.evaluation.report.run_report import tidy_csv
 from palisade.targets.checkpoints import JOURNAL
 from palisade.targets.files import PART
 from palisade.targets.progress import FILE as LOG

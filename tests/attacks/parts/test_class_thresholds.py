@@ -5,8 +5,7 @@ from hypothesis import strategies as st
 
 from palisade.attacks import Confidence, Entropy, LossThreshold, ModifiedEntropy, View
 from palisade.attacks.parts.thresholds import Threshold, class_thresholds
-from palisade.evaluation.statistics.intervals import Called
-from palisade.evaluation.statistics.metrics import accuracy_estimate, roc_auc, tpr_at_fpr
+from palisade.evaluation.statistics.metrics import Called, accuracy_estimate, roc_auc, tpr_at_fpr
 
 THRESHOLDS = (LossThreshold, Confidence, Entropy, ModifiedEntropy)
 

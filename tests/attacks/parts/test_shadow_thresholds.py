@@ -4,8 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palisade.attacks.parts.thresholds import shadow_thresholds
-from palisade.evaluation.statistics.intervals import Called
-from palisade.evaluation.statistics.metrics import accuracy_estimate
+from palisade.evaluation.statistics.metrics import Called, accuracy_estimate
 
 ALL_OTHERS = ~np.eye(5, dtype=bool)
 

@@ -10,8 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from palisade.defenses.dp_sgd.diversity import diverse
-from palisade.defenses.dp_sgd.records import FitRecords
+from palisade.defenses.dp_sgd.records import FitRecords, diverse
 
 N, LIMIT = 2000, 128
 

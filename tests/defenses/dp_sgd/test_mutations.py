@@ -86,7 +86,7 @@ def noise_per_part(patch: Patch) -> None:
     write = step.PrivateStep.write
 
     def written(self: Any) -> None:
-        scale, parts = self.gradient_noise, len(self.journal._norms)
+        scale, parts = self.gradient_noise, len(self.clipping_stats._norms)
         self.gradient_noise = scale * max(parts, 1) ** 0.5
         write(self)
         self.gradient_noise = scale

@@ -16,7 +16,7 @@ from test_callback import SECRET, Module, blobs, trainer
 from torch.utils.data import DataLoader
 
 from palisade.defenses.dp_sgd import DPSGD
-from palisade.defenses.dp_sgd.journal import Journal
+from palisade.defenses.dp_sgd.clipping import ClippingStats
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -33,13 +33,13 @@ def test_logs_epsilon_clipped_fraction_and_quantiles(tmp_path: Path) -> None:
 
 
 def test_metrics_of_a_step_in_parts() -> None:
-    journal = Journal([torch.zeros(1)])
-    journal.note(norms := torch.tensor([9.0]), norms > 1)
-    journal.begin_step()
-    assert journal.metrics() == {}
-    journal.note(norms := torch.tensor([0.5, 2.0]), norms > 1)
-    journal.note(norms := torch.tensor([3.0, 0.0]), norms > 1)  # a padded row has no gradient
-    metrics = journal.metrics()
+    stats = ClippingStats([torch.zeros(1)])
+    stats.note(norms := torch.tensor([9.0]), norms > 1)
+    stats.begin_step()
+    assert stats.metrics() == {}
+    stats.note(norms := torch.tensor([0.5, 2.0]), norms > 1)
+    stats.note(norms := torch.tensor([3.0, 0.0]), norms > 1)  # a padded row has no gradient
+    metrics = stats.metrics()
     assert metrics["clipped_fraction"] == pytest.approx(2 / 3)
     assert metrics["gradient_norm_q10"] == pytest.approx(np.quantile([0.5, 2.0, 3.0], 0.1))
 
