@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
+from pydantic import Field
 from scipy.stats import beta, t
 
-from palisade.data.settings import validated
+from palisade.data.settings import check_group, validated
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import below_half
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.labels import guessing_text, title
 from palisade.evaluation.result import AUC, FPRS, HALF, Result, Row, tpr_at
+from palisade.fields import CheckedFields
 
 KEPT, UNDECIDED, EXCEEDED = "kept", "not decided", "EXCEEDED"
 FEWEST = 4
@@ -42,14 +44,14 @@ class LimitVerdict(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Limit:
+class Limit(CheckedFields):
     """The most that attacks may find, and that accuracy may be lower on records that a model was not trained on.
 
     Each is compared with the upper end of the 95 % interval: a run keeps it where its measurement excludes more, not
     where its value happens to lie below.
 
     Args:
-        name: of the settings, for errors.
+        name: of the group of settings, `gate` or `choose`.
         max_tpr: share of members that may be found, above `fpr` (an attack that guesses finds `fpr`) and at most 1.
         fpr: the share of non-members that are accused, 0.01 or 0.001; None: 0.01.
         max_auc: the largest AUC, above ½, which guessing has, and at most 1.
@@ -64,41 +66,31 @@ class Limit:
     """
 
     name: str
-    max_tpr: float | None = None
-    fpr: float | None = None
-    max_auc: float | None = None
-    max_gap: float | None = None
+    max_tpr: Annotated[float, Field(gt=0, le=1, examples=[0.05])] | None = None
+    fpr: Annotated[float, Field(gt=0, lt=1, examples=[FPRS[0]])] | None = None
+    max_auc: Annotated[float, Field(gt=HALF, le=1, examples=[0.6])] | None = None
+    max_gap: Annotated[float, Field(gt=0, le=1, examples=[0.05])] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.at not in FPRS:
             measured = " or ".join(f"{fpr:g}" for fpr in FPRS)
-            raise ValueError(f"{self.name}.fpr={self.fpr} is not measured; choose {measured}")
+            raise ValueError(f"fpr={self.fpr}: expected {measured}, which are measured; choose one of them")
         if self.max_tpr is None and self.fpr is not None:
-            raise ValueError(f"{self.name}.fpr={self.fpr} limits nothing; add {self.name}.max_tpr=<share of members>")
+            raise ValueError(f"fpr={self.fpr}: expected a limit at this FPR; add {self.name}.max_tpr=<share>")
         if not any(self._limits):
-            raise ValueError(f"{self.name} limits nothing; add {self.name}.max_tpr=<share of members>")
-        if self.max_tpr is not None and not _between(self.max_tpr, self.at):
+            raise ValueError("max_tpr=null: expected a limit; give the share of members that may be found")
+        if self.max_tpr is not None and self.max_tpr <= self.at:
             raise ValueError(
-                f"{self.name}.max_tpr={self.max_tpr} is no share above {self.name}.fpr={self.at}, which guessing finds,"
-                " and at most 1; choose such as 0.05 for 5 % of members"
-            )
-        if self.max_auc is not None and not _between(self.max_auc, HALF):
-            raise ValueError(
-                f"{self.name}.max_auc={self.max_auc} is no AUC above 0.5, which guessing has, and at most 1; choose"
-                " such as 0.6"
-            )
-        if self.max_gap is not None and not _between(self.max_gap, 0.0):
-            raise ValueError(
-                f"{self.name}.max_gap={self.max_gap} is no difference of two accuracies above 0 and at most 1; choose"
-                " such as 0.05 for 5 points"
+                f"max_tpr={self.max_tpr}: expected a number > {self.name}.fpr={self.at}, which guessing finds;"
+                " choose e.g. 0.05"
             )
 
     @classmethod
     def asked(cls, name: str, settings: Mapping[str, Any]) -> Limit | None:
         """The limit of this name in the settings of `evaluate.py`; None if it was not asked for."""
         group = settings[name]
-        if not isinstance(group, Mapping):
-            raise ValueError(f"{name}={group} is no group of settings; give {name}.max_tpr=<share of members>")
+        check_group(name, group)
         return None if all(value is None for value in group.values()) else validated(cls, name, {**group, "name": name})
 
     @property
@@ -232,11 +224,7 @@ def refuse_limits(settings: Mapping[str, Any], what: str) -> None:
     """Raises ValueError if a limit was asked for where no runs are judged, rather than pass it over."""
     for name in ("choose", "gate"):
         if (limit := Limit.asked(name, settings)) is not None:
-            raise ValueError(f"{limit.key} judges runs, not {what}; call evaluate.py without {what} for it")
-
-
-def _between(value: Any, above: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and above < value <= 1
+            raise ValueError(f"{limit.key}: expected runs to judge, not {what}; call evaluate.py without {what} for it")
 
 
 def _compared(row: Row, most: float, text: str, result: Result) -> LimitVerdict | None:

@@ -12,8 +12,7 @@ from palisade.evaluation.claims import LEVEL, is_tested, level_of, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.flags import VIOLATED, flags, meanings, refutation
 from palisade.evaluation.format import NOTHING, bound_text, console_for, empty_table, number, percent, show
-from palisade.evaluation.guessing import guessing_range
-from palisade.evaluation.labels import brief, epsilon_cell, line_name, setting, title
+from palisade.evaluation.labels import brief, epsilon_cell, guessing_range, line_name, setting, title
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.plan import Reach
 from palisade.evaluation.result import (

@@ -115,13 +115,13 @@ def test_a_violated_claim_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (("gate.max_tpr=2",), r"^gate\.max_tpr=2 is no share"),
-        (("choose.fpr=0.01",), r"^choose\.fpr=0\.01 limits nothing"),
+        (("gate.max_tpr=2",), r"^gate\.max_tpr=2: expected a number"),
+        (("choose.fpr=0.01",), r"^choose\.fpr=0\.01: expected a limit"),
         (
             ("study=output_levels", "gate.max_tpr=0.1"),
-            r"^gate\.max_tpr judges runs, not study=…; call evaluate\.py witho",
+            r"^gate\.max_tpr: expected runs to judge, not study=…; ",
         ),
-        (("search=frontier", "choose.max_tpr=0.1"), r"^choose\.max_tpr judges runs, not search=…"),
+        (("search=frontier", "choose.max_tpr=0.1"), r"^choose\.max_tpr: expected runs to judge, not search=…"),
     ],
 )
 def test_a_limit_that_judges_nothing_is_refused(overrides: tuple[str, ...], message: str) -> None:

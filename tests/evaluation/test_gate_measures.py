@@ -175,20 +175,6 @@ def test_the_largest_class_stands_beside_the_accuracy_of_runs(make_result: Make,
     assert summary(comparison, "", decided=[lines], scope="public")["decided"] == [], "it names folders of runs"
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ({"max_auc": 0.5}, r"^gate\.max_auc=0\.5 is no AUC above 0\.5, which guessing has"),
-        ({"max_gap": 0.0}, r"^gate\.max_gap=0\.0 is no difference of two accuracies"),
-        ({"max_gap": True}, r"^gate\.max_gap=True is no"),
-        ({"max_auc": 0.6, "fpr": 0.01}, r"^gate\.fpr=0\.01 limits nothing"),
-    ],
-)
-def test_what_limits_nothing_is_refused(given: dict[str, float], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Limit(name="gate", **given)
-
-
 @pytest.mark.parametrize(("share", "ties"), [(0.03, True), (0.015, True), (0.01, False), (0.006, False)])
 def test_a_threshold_that_jumps_over_the_fpr_is_told(share: float, ties: bool) -> None:
     """Half of the members and a few non-members answer with the highest confidence: nobody can accuse fewer."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -85,27 +86,32 @@ def test_ties_masks_and_refuted_claims_are_not_kept(make_result: Make, make_guar
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("settings", "key"),
     [
-        ({"fpr": 0.02, "max_tpr": 0.05}, r"^gate\.fpr=0\.02 is not measured; choose 0\.01 or 0\.001$"),
-        ({"fpr": 0.01}, r"^gate\.fpr=0\.01 limits nothing; add gate\.max_tpr=<share of members>$"),
-        ({"max_tpr": 0.01}, r"^gate\.max_tpr=0\.01 is no share above gate\.fpr=0\.01, which guessing finds, and at"),
-        ({"max_tpr": 5}, r"^gate\.max_tpr=5 is no share .*; choose such as 0\.05 for 5 % of members$"),
-        ({"max_tpr": "small"}, r"^gate\.max_tpr=small is no share"),
-        ({"max_tpr": True}, r"^gate\.max_tpr=True is no share"),
-        ({"max_tpr": float("nan")}, r"^gate\.max_tpr=nan is no share"),
+        ({"fpr": 0.02, "max_tpr": 0.05}, "fpr=0.02"),
+        ({"fpr": 0.01}, "fpr=0.01"),
+        ({"fpr": 0.01, "max_auc": 0.6}, "fpr=0.01"),
+        ({"max_tpr": 0.01}, "max_tpr=0.01"),
+        ({"max_tpr": 5}, "max_tpr=5"),
+        ({"max_tpr": "small"}, "max_tpr=small"),
+        ({"max_tpr": True}, "max_tpr=true"),
+        ({"max_tpr": float("nan")}, "max_tpr=nan"),
+        ({"max_auc": 0.5}, "max_auc=0.5"),
+        ({"max_gap": 0}, "max_gap=0"),
     ],
 )
-def test_what_no_limit_is_is_refused(given: dict[str, object], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        Limit(name="gate", **given)
+def test_what_no_limit_is_is_refused(settings: dict[str, object], key: str) -> None:
+    with pytest.raises(ValueError, match=rf"^{re.escape(key)}: expected .*; (choose|add) "):
+        Limit(name="gate", **settings)
+    with pytest.raises(ValueError, match=rf"^gate\.{re.escape(key)}: expected "):
+        Limit.asked("gate", {"gate": settings})
 
 
 def test_it_is_there_only_if_it_was_asked_for() -> None:
     unset = {"max_tpr": None, "fpr": None}
     assert Limit.asked("gate", {"gate": unset}) is None
     assert Limit.asked("gate", {"gate": {**unset, "max_tpr": 0.05}}) == limit()
-    with pytest.raises(ValueError, match=r"gate\.fpr=0\.001"):
+    with pytest.raises(ValueError, match=r"^gate\.fpr=0\.001: expected a limit"):
         Limit.asked("gate", {"gate": {**unset, "fpr": 0.001}})
     with pytest.raises(ValueError, match=r"^gate=0\.05"):
         Limit.asked("gate", {"gate": 0.05})
