@@ -19,7 +19,7 @@ test: .venv/.dev
 test-all: .venv/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder --durations=20 -m 'not gpu'
 
-figures: .venv/.installed
+figures: .venv/.dev
 	$(BIN)/python docs/figures.py $(ROOT)
 	$(BIN)/python docs/screenshots.py
 
