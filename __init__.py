@@ -21,7 +21,7 @@ HOMES = {
     "Defense": "palisade.targets.fleet",
     "DPSGD": "palisade.defenses.dp_sgd",
     "audit_scores": "palisade.evaluation",
-    **dict.fromkeys(("roc_auc", "tpr_at_fpr"), "palisade.evaluation.statistics.roc"),
+    **dict.fromkeys(("roc_auc", "tpr_at_fpr"), "palisade.evaluation.statistics.metrics"),
     "Release": "palisade.targets.release",
 }
 

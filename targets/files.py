@@ -7,15 +7,16 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-try:
-    import fcntl
-except ModuleNotFoundError as error:
-    raise ImportError("Palisade trains and evaluates on Linux and macOS; on Windows, install it in WSL") from error
+from filelock import FileLock, ReadWriteLock, Timeout
+
+if sys.platform == "win32":  # it has no forkserver, and os.kill(process, 0) would end the process
+    raise ImportError("Palisade trains and evaluates on Linux and macOS; on Windows, install it in WSL")
 
 PART = ".part"
 """Beginning of the names of unfinished files; process and host follow, so that a dead writer's are known."""
@@ -80,22 +81,39 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def file_lock(path: Path, *, wait: bool, shared: bool = False) -> Iterator[bool]:
-    """Lock on a file until the block ends, True if this process got it; that of a killed process is free again.
+def file_lock(path: Path, *, wait: bool) -> Iterator[bool]:
+    """Lock on a file until the block ends, True if this process has it; that of a killed process is free again.
 
     Args:
         path: in a folder that exists; an empty file is made.
-        wait: for a process that holds it, instead of yielding False at once.
-        shared: with others that ask for it shared; it then keeps out only those that want it alone.
+        wait: for a process that has it, instead of yielding False at once.
     """
-    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
+    lock = FileLock(path, blocking=wait)
+    yield from _until_the_end(lock.acquire, lock.release)
+
+
+@contextmanager
+def shared_lock(path: Path, *, alone: bool = False) -> Iterator[bool]:
+    """Lock that several processes may have at a time, or one alone; False at once where others keep it from that.
+
+    Args:
+        path: in a folder that exists; an empty file is made.
+        alone: without any other process.
+    """
+    lock = ReadWriteLock(path, blocking=False, is_singleton=False)
+    yield from _until_the_end(lock.acquire_write if alone else lock.acquire_read, lock.close)
+
+
+def _until_the_end(acquire: Callable[[], object], release: Callable[[], object]) -> Iterator[bool]:
+    try:
+        acquire()
+    except Timeout:
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        release()
 
 
 def temporary_path(path: Path) -> Path:

@@ -24,7 +24,7 @@ from palisade.data.split import Membership
 from palisade.targets import RESULTS_VERSION
 from palisade.targets.checkpoints import discard_partly_written, kept_epochs, weights_path
 from palisade.targets.config import SHARE
-from palisade.targets.files import file_lock, replacing, write, write_json
+from palisade.targets.files import file_lock, replacing, shared_lock, write, write_json
 from palisade.targets.guards import Guard, NoGuard
 from palisade.targets.guards.registry import guard_folder, guards_of, registered
 from palisade.targets.progress import FILE as LOG
@@ -271,7 +271,7 @@ class Run:
         Raises:
             ValueError: if another process is removing it.
         """
-        with file_lock(self.folder / READERS, wait=False, shared=True) as free:
+        with shared_lock(self.folder / READERS) as free:
             if not free:
                 raise ValueError(f"runs={self.folder} is being removed by another process; choose others with runs=…")
             yield
@@ -279,7 +279,7 @@ class Run:
     @contextmanager
     def unread(self) -> Iterator[bool]:
         """Exclusive right of this process to remove the run; False while another one reads it."""
-        with file_lock(self.folder / READERS, wait=False) as free:
+        with shared_lock(self.folder / READERS, alone=True) as free:
             yield free
 
 

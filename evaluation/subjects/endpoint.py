@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import pkgutil
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
+import requests
 from jaxtyping import Shaped
 
 from palisade.evaluation.subjects.model_file import Answers, AuditedModel, numbers
@@ -29,7 +27,8 @@ ROUNDING = 1e-3
 """Largest change of an answer by rounding or another batch, itself and relative to it."""
 Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
 ANSWER_BYTES = 2**26
-"""Longer answers to a batch are refused unread."""
+"""Longer answers to a batch are refused."""
+READ_BYTES = 2**16
 KEPT = "answers so far are kept, the same command goes on from there"
 
 
@@ -267,18 +266,17 @@ class Endpoint(CheckedFields):
         )  # fmt: skip
 
     def _post(self, rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
-        body = json.dumps({"instances": rows.tolist()}).encode()
-        request = urllib.request.Request(self.endpoint, body, {"Content-Type": "application/json"})
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout) as response:
-                content = response.read(ANSWER_BYTES + 1)
-        except urllib.error.HTTPError as error:
-            slower = ", ask more slowly with rate=<calls a second>" if error.code == 429 else ""
-            raise ValueError(
-                f"endpoint={self.endpoint} answered HTTP {error.code} {error.reason}{slower}; {KEPT}"
-            ) from None
-        except (OSError, http.client.HTTPException) as error:
-            reason = getattr(error, "reason", error)
+            with requests.post(
+                self.endpoint, json={"instances": rows.tolist()}, timeout=self.timeout, stream=True
+            ) as response:
+                if not response.ok:
+                    slower = ", ask more slowly with rate=<calls a second>" if response.status_code == 429 else ""
+                    status = f"HTTP {response.status_code} {response.reason}"
+                    raise ValueError(f"endpoint={self.endpoint} answered {status}{slower}; {KEPT}")
+                content = _read(response)
+        except requests.RequestException as error:
+            reason: object = _innermost(error)
             if isinstance(reason, TimeoutError):
                 reason = f"no answer in timeout={self.timeout:g} s"
             raise ValueError(f"endpoint={self.endpoint} does not answer: {reason}; {KEPT}") from None
@@ -294,6 +292,23 @@ class Endpoint(CheckedFields):
                 f'endpoint={self.endpoint} answered no JSON {{"predictions": […]}}; put such a service before it'
             ) from None
         return answers
+
+
+def _read(response: requests.Response) -> bytes:
+    """Content of an answer, no more than shows that it is too long."""
+    content = b""
+    for piece in response.iter_content(READ_BYTES):
+        content += piece
+        if len(content) > ANSWER_BYTES:
+            break
+    return content
+
+
+def _innermost(error: BaseException) -> BaseException:
+    """The error of the operating system, or of the protocol, below those of libraries."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def _function(name: str) -> Asked:

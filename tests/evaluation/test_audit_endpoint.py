@@ -43,10 +43,13 @@ class Service(BaseHTTPRequestHandler):
         answers = {"words": ["yes"] * len(given), "few": given[:-1], "ragged": [[1.0], *given[1:]]}
         body = json.dumps({"predictions": answers.get(self.behavior, given)})
         self.send_response(200)
+        if self.behavior in ("stalls", "torn"):
+            self.send_header("Content-Length", "1000")
         self.end_headers()
         bodies = {"html": b"<html>", "deep": b"[" * 10**5, "endless": b" " * (ANSWER_BYTES + 1)}
         with suppress(ConnectionError):
             self.wfile.write(bodies.get(self.behavior, body.encode()))
+            time.sleep(0.5 if self.behavior == "stalls" else 0.0)
 
     def log_message(self, *words):
         pass
@@ -97,6 +100,8 @@ def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path)
     [
         ("busy", "answered HTTP 429 .*, ask more slowly with rate="),
         ("slow", r"does not answer: no answer in timeout=0\.1 s; answers so far are kept"),
+        ("stalls", r"does not answer: no answer in timeout=0\.1 s; answers so far are kept"),
+        ("torn", r"does not answer: .*; answers so far are kept"),
         ("html", r'answered no JSON \{"predictions": \[…\]\}; put such a service before it'),
         ("deep", r'answered no JSON \{"predictions": \[…\]\}; put such a service before it'),
         ("words", "answered 10 queries with .*; expected finite probabilities of each"),
@@ -109,7 +114,7 @@ def test_what_an_endpoint_does_wrong_is_said_in_one_line(service, tmp_path, beha
     calls, url = service
     calls.behavior = behavior
     with pytest.raises(ValueError, match=message) as error:
-        Endpoint(endpoint=url, timeout=0.1 if behavior == "slow" else 10.0).open(tmp_path).ask(ROWS)
+        Endpoint(endpoint=url, timeout=0.1 if behavior in ("slow", "stalls") else 10.0).open(tmp_path).ask(ROWS)
     assert "\n" not in str(error.value)
     assert [path.read_text() for path in tmp_path.glob("answers-*.jsonl")] == [""]
 

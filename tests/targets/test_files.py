@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from palisade.commandline import one_line
-from palisade.targets.files import PART, creating, replacing, temporary_path, write, write_json
+from palisade.targets.files import PART, creating, file_lock, replacing, shared_lock, temporary_path, write, write_json
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -97,10 +97,37 @@ def test_missing_folder_is_named(tmp_path: Path):
     )
 
 
-def test_without_fcntl_as_on_windows_attacks_on_arrays_run_and_training_is_refused_in_one_line():
-    code = "import sys; sys.modules['fcntl'] = None; import palisade; palisade.LiRA, palisade.tpr_at_fpr"
+def test_on_windows_attacks_on_arrays_run_and_training_is_refused_in_one_line():
+    code = "import sys, palisade; palisade.LiRA, palisade.tpr_at_fpr"
+    code += "; from filelock import ReadWriteLock; sys.platform = 'win32'"
     without = [sys.executable, "-c"]
     subprocess.run([*without, code], check=True)
     refused = subprocess.run([*without, f"{code}; import palisade.targets.run"], capture_output=True, text=True)
     assert refused.returncode == 1
     assert refused.stderr.splitlines()[-1].startswith("ImportError: Palisade trains and evaluates on Linux and macOS")
+
+
+def test_readers_share_a_lock_and_keep_out_who_wants_it_alone(tmp_path):
+    with shared_lock(tmp_path / "l") as first, shared_lock(tmp_path / "l") as second:
+        assert first and second
+        with shared_lock(tmp_path / "l", alone=True) as alone:
+            assert not alone
+    with shared_lock(tmp_path / "l", alone=True) as alone, shared_lock(tmp_path / "l") as reader:
+        assert alone and not reader
+
+
+def test_lock_of_a_killed_process_is_free_again(tmp_path):
+    code = f"""if True:
+        import contextlib, os, pathlib, palisade.targets.files as files
+        folder, locks = pathlib.Path({str(tmp_path)!r}), contextlib.ExitStack()
+        assert locks.enter_context(files.file_lock(folder / "l", wait=False))
+        assert locks.enter_context(files.shared_lock(folder / "r"))
+        print("locked", flush=True); os.read(0, 1)"""
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with file_lock(tmp_path / "l", wait=False) as free, shared_lock(tmp_path / "r", alone=True) as alone:
+            assert not free and not alone
+        other.kill()
+        other.wait()
+    with file_lock(tmp_path / "l", wait=False) as free, shared_lock(tmp_path / "r", alone=True) as alone:
+        assert free and alone
