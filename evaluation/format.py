@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol, TextIO, runtime_checkable
 
 from rich import box
@@ -31,6 +31,14 @@ class Interval(Protocol):
     @property
     def high(self) -> float | None:
         """Upper end, None where there is no interval."""
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, Any]]) -> str:
+    """Rows as the text of a CSV file: values as Python writes them, and nothing for None."""
+    import pandas as pd  # slow to import; what only looks at settings or the cache needs none of it
+
+    table = pd.DataFrame(list(rows), columns=list(columns), dtype=object)
+    return table.to_csv(index=False, lineterminator="\n")
 
 
 def number(row: Interval | None, *, factor: float = 1, digits: int = 3, unit: str = "", interval: bool = False) -> str:

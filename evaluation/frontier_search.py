@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +22,7 @@ from palisade.evaluation.claims import violations
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.figures.tradeoff import pareto
-from palisade.evaluation.format import console_for, empty_table, percent, show
+from palisade.evaluation.format import console_for, csv_text, empty_table, percent, show
 from palisade.evaluation.labels import title
 from palisade.evaluation.limit import Limit, tpr_text
 from palisade.evaluation.measuring.measure import results_of
@@ -384,11 +382,7 @@ def frontier_table(searched: Searched) -> Table:
 
 def write_search(searched: Searched, folder: Path) -> list[Path]:
     """Writes trials.csv, pareto.png and pareto.svg into a folder, each file whole or not at all."""
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    table.writerows(_rows(searched))
-    write(folder / "trials.csv", buffer.getvalue())
+    write(folder / "trials.csv", csv_text(COLUMNS, _rows(searched)))
     drawn = pareto(Comparison(searched.results))
     write(folder / "pareto.svg", svg(drawn))
     save(drawn, folder / "pareto.png")

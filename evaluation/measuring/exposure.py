@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -15,6 +13,7 @@ from scipy.stats import beta
 
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.view import WHITE_BOX
+from palisade.evaluation.format import csv_text
 from palisade.evaluation.result import FPRS, Result
 from palisade.evaluation.statistics.roc import Ranking
 
@@ -228,12 +227,9 @@ def exposures(results: Sequence[Result]) -> list[tuple[Result, Exposure]]:
 
 def exposed_csv(results: Sequence[Result]) -> str:
     """Every record of every run by `COLUMNS`, the most exposed first. Private: it names records."""
-    buffer = io.StringIO()
-    table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(COLUMNS)
     lines = [line for found, exposure in exposures(results) for line in _lines(found.run, exposure)]
-    table.writerows(line for _, line in sorted(lines, key=lambda line: line[0]))
-    return buffer.getvalue()
+    ordered = (line for _, line in sorted(lines, key=lambda line: line[0]))
+    return csv_text(COLUMNS, (dict(zip(COLUMNS, line, strict=True)) for line in ordered))
 
 
 def _lines(run: str, exposure: Exposure) -> Iterator[tuple[tuple[float, ...], tuple[str | int, ...]]]:

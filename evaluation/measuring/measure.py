@@ -33,8 +33,7 @@ from palisade.evaluation.result import LARGEST_CLASS, TRAIN, Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import answers, predictions, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
-from palisade.evaluation.subjects.endpoint import BudgetSpentError
-from palisade.evaluation.subjects.subject import FleetSubject, Subject
+from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
 from palisade.evaluation.utility import CALIBRATION, UTILITIES, Utility, measures
 from palisade.targets import progress, workers
 from palisade.targets.config import check_guesses_somebody

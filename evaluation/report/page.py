@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import csv
 import hashlib
-import io
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from matplotlib.figure import Figure
 
 from palisade.evaluation.figures.style import INK, MUTED, PAPER, save, svg
 from palisade.evaluation.flags import MASKED, OTHER_RECORDS, SHARED_RECORDS
+from palisade.evaluation.format import csv_text
 from palisade.evaluation.report.scope import INTERNAL, NOTES
 from palisade.evaluation.table import TextTable
 from palisade.targets import versions
@@ -142,7 +141,11 @@ def write_page(
         drawings,
     )  # fmt: skip
     content = {**words, **measured, "command": command, "versions": numbers}
-    texts = {"report.html": html, "report.json": json.dumps(content, indent=2) + "\n", "results.csv": _csv(rows)}
+    texts = {
+        "report.html": html,
+        "report.json": json.dumps(content, indent=2) + "\n",
+        "results.csv": csv_text(list(rows[0]), rows),
+    }
     return write_files(folder, texts, drawings, {"figure": drawn})
 
 
@@ -152,11 +155,3 @@ def by_reason(skipped: Mapping[str, str]) -> dict[str, list[str]]:
     for attack, reason in skipped.items():
         reasons.setdefault(reason, []).append(attack)
     return reasons
-
-
-def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    return buffer.getvalue()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -18,7 +16,7 @@ from palisade.evaluation.figures.curves import exposure, roc
 from palisade.evaluation.figures.style import svg
 from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import VIOLATED, flags, meanings
-from palisade.evaluation.format import NOTHING, percent
+from palisade.evaluation.format import NOTHING, csv_text, percent
 from palisade.evaluation.labels import canary_text, setting, title
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.exposure import exposed_csv
@@ -246,12 +244,7 @@ def write(
 
 def tidy_csv(results: Sequence[Result]) -> str:
     """Every number of every run by `COLUMNS`; an infinite ε is `inf`, what is missing is empty."""
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
-    table.writeheader()
-    for result in ordered(results):
-        table.writerows(result.tidy())
-    return buffer.getvalue()
+    return csv_text(COLUMNS, (row for result in ordered(results) for row in result.tidy()))
 
 
 def _strict_json(content: Mapping[str, Any]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from palisade.data.settings import place, validated
 from palisade.evaluation.figures.style import save, svg
-from palisade.evaluation.format import console_for, show
+from palisade.evaluation.format import console_for, csv_text, show
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
@@ -169,12 +167,9 @@ def show_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method, re
 def write_study(rows: Sequence[StudyRow], folder: Path) -> list[Path]:
     """Writes study.csv into a folder, and study.png and study.svg if attacks were varied; each whole or not at all."""
     study = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
-    buffer = io.StringIO()
-    table = csv.DictWriter(buffer, [field.name for field in fields(StudyRow)], lineterminator="\n")
-    table.writeheader()
-    table.writerows(asdict(row) for row in rows)
+    text = csv_text([field.name for field in fields(StudyRow)], map(asdict, rows))
     folder.mkdir(parents=True, exist_ok=True)
-    write(folder / STUDY_CSV, buffer.getvalue())
+    write(folder / STUDY_CSV, text)
     if not study.rows:
         return [folder / STUDY_CSV]
     figure = plots.factors(study) if study.numeric else plots.study(study)

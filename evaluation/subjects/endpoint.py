@@ -18,6 +18,7 @@ import requests
 from jaxtyping import Shaped
 
 from palisade.evaluation.subjects.model_file import Answers, AuditedModel, numbers
+from palisade.evaluation.subjects.subject import BudgetSpentError
 from palisade.fields import CheckedFields, Count, Positive, remedy
 from palisade.targets import progress
 
@@ -98,10 +99,6 @@ def name_of_input(row: Shaped[np.ndarray, "..."]) -> str:
     digest = hashlib.blake2b(f"{row.dtype} {row.shape}".encode(), digest_size=16)
     digest.update(np.ascontiguousarray(row).tobytes())
     return digest.hexdigest()
-
-
-class BudgetSpentError(ValueError):
-    """More queries are needed than `budget` allows; those beyond it were not made."""
 
 
 class Asking:

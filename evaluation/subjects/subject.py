@@ -21,6 +21,10 @@ from palisade.evaluation.subjects.model_file import AuditedModel
 from palisade.targets.run import Run
 
 
+class BudgetSpentError(ValueError):
+    """More queries are needed than `budget` allows; those beyond it were not made."""
+
+
 class Subject(ABC):
     """Target of an evaluation: one or several models with records, and the facts known before any attack runs."""
 
