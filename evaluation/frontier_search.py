@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -328,14 +328,25 @@ def run_search(
         if done["status"] == "skipped":
             raise ValueError(f"{done['folder']} is being trained by another process")
         guard = label(make_guard(config))
-        (result,) = results_of([Run(Path(done["folder"]), guard)], method)
+        (result,) = results_of([keep(Run(Path(done["folder"]), guard))], method)
         return guard, result
 
-    guard, undefended = attempt([])
-    trials = explore(search, folder, search.study_name(undefended.run, method), attempt)
-    tried = [Run(Path(trial.user_attrs[RUN]), trial.user_attrs[GUARD]) for trial in trials if RUN in trial.user_attrs]
-    runs = dict.fromkeys([Run(Path(undefended.folder), guard), *tried])
-    return Searched(trials=trials, results=results_of([run for run in runs if run.is_complete()], method))
+    def keep(run: Run) -> Run:
+        """The run, which no other process can remove before the search has ended."""
+        if run.folder not in read:
+            read.add(run.folder)
+            readers.enter_context(run.read())
+        return run
+
+    read: set[Path] = set()
+    with ExitStack() as readers:
+        guard, undefended = attempt([])
+        trials = explore(search, folder, search.study_name(undefended.run, method), attempt)
+        attrs = [trial.user_attrs for trial in trials if RUN in trial.user_attrs]
+        tried = [Run(Path(attr[RUN]), attr[GUARD]) for attr in attrs]
+        runs = dict.fromkeys([Run(Path(undefended.folder), guard), *tried])
+        results = results_of([keep(run) for run in runs if run.is_complete()], method)
+    return Searched(trials=trials, results=results)
 
 
 def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:

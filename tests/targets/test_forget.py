@@ -13,6 +13,8 @@ from hydra import initialize_config_dir
 from omegaconf import OmegaConf
 
 from palisade import evaluate
+from palisade.evaluation import frontier_search
+from palisade.evaluation.method import Method
 from palisade.evaluation.report import run_report
 from palisade.targets import forget as forgetting
 from palisade.targets.forget import FORGOTTEN, forget, main
@@ -196,3 +198,20 @@ def test_evaluating_holds_every_run(runs, monkeypatch):
         settings = OmegaConf.to_container(composed_of("evaluate", ["data=digits", "attack=loss"]), resolve=True)
     evaluate.evaluate_runs({**settings, "command": ""})
     assert sorted(asked) == sorted((runs / "digits").iterdir())
+
+
+def test_a_search_holds_every_run_that_it_tries(runs, compose, monkeypatch, tmp_path):
+    one, other = sorted((runs / "digits").iterdir())
+
+    def explored(search, folder, name, attempt):
+        attempt(["seed=1"])
+        for run in (one, other):
+            with pytest.raises(ValueError, match="is being evaluated by another process"):
+                forget(run, runs, REPORTS, RELEASED)
+        return []
+
+    monkeypatch.setattr(frontier_search, "explore", explored)
+    search = frontier_search.Search(name="frontier", trials=1, train={}, space={"l2": {"weight_decay": [1e-3]}})
+    attacks = Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}})
+    frontier_search.run_search(search, attacks, tmp_path, lambda *words: compose(*TINY, *words), train_run)
+    assert forget(one, runs, REPORTS, RELEASED).startswith(f"removed {one}")
