@@ -121,7 +121,10 @@ class OverEpsilon:
             measured = [audit["bounds"][BOUND] for audit in audits]
             perfect = [audit["ceilings"][BOUND] for audit in audits]
             axes.plot(x, measured, zorder=4, transform=beside, **look.marks)
-            axes.plot(*_wider(x, perfect), color=look.color, zorder=2, **CEILING)
+            for beyond in (False, True):  # the axis is broken before ε = ∞, and so is the ceiling
+                part = [(at, top) for at, top in zip(x, perfect, strict=True) if (at == self.infinity) == beyond]
+                ceilings = _wider([at for at, _ in part], [top for _, top in part])
+                axes.plot(*ceilings, color=look.color, zorder=2, **CEILING)
             for at, bound, result in zip(x, measured, runs, strict=True):
                 if result.run in self.violated:
                     ring: dict[str, Any] = {"ms": 14, "mfc": "none", "mec": VIOLATED, "mew": 1.6, "transform": beside}
