@@ -38,62 +38,62 @@ class Material(NamedTuple):
     rng: np.random.Generator
 
 
-Made = tuple[Shaped[np.ndarray, "canaries features"], Int64[np.ndarray, " canaries"]]
+CanaryRecords = tuple[Shaped[np.ndarray, "canaries features"], Int64[np.ndarray, " canaries"]]
 
 
-def clean(given: Material) -> Made:
+def clean(material: Material) -> CanaryRecords:
     """Ordinary records."""
-    return given.x[given.bases], given.y[given.bases]
+    return material.x[material.bases], material.y[material.bases]
 
 
-def label_noise(given: Material) -> Made:
+def label_noise(material: Material) -> CanaryRecords:
     """Records with a wrong label, each of the other classes being as likely: what is not memorized is not fitted."""
-    return given.x[given.bases], _wrong(given)
+    return material.x[material.bases], _wrong(material)
 
 
-def ood(given: Material) -> Made:
+def ood(material: Material) -> CanaryRecords:
     """Out of distribution: every feature is that of a record of its own, the label is any."""
-    features = given.x.shape[1]
-    donors = given.rng.choice(given.pool, size=(len(given.bases), features))
-    return given.x[donors, np.arange(features)], given.rng.integers(given.classes, size=len(given.bases))
+    features = material.x.shape[1]
+    donors = material.rng.choice(material.pool, size=(len(material.bases), features))
+    return material.x[donors, np.arange(features)], material.rng.integers(material.classes, size=len(material.bases))
 
 
-def near_duplicate(given: Material) -> Made:
+def near_duplicate(material: Material) -> CanaryRecords:
     """Copies of records that stay, a few features being another record's, with a wrong label."""
-    x = given.x[given.bases]
+    x = material.x[material.bases]
     features = x.shape[1]
     changed = max(1, round(CHANGED * features))
-    for row, other in zip(x, given.others, strict=True):
-        places = given.rng.choice(features, size=changed, replace=False)
-        row[places] = given.x[other, places]
-    return x, _wrong(given)
+    for row, other in zip(x, material.others, strict=True):
+        places = material.rng.choice(features, size=changed, replace=False)
+        row[places] = material.x[other, places]
+    return x, _wrong(material)
 
 
-def blank(given: Material) -> Made:
+def blank(material: Material) -> CanaryRecords:
     """No record at all: random signs, as long as records are on average, or random words; the label is any.
 
     Such inputs are nearly orthogonal to all others, and so are their gradients: no other record moves the weights as
     one of these does, and what training did with it shows (Nasr et al. 2023, "Tight Auditing of Differentially Private
     Machine Learning", section 4).
     """
-    shape = len(given.bases), given.x.shape[1]
-    pool = given.x[given.pool]
+    shape = len(material.bases), material.x.shape[1]
+    pool = material.x[material.pool]
     if np.issubdtype(pool.dtype, np.integer):
-        x = given.rng.integers(pool.min(), pool.max() + 1, size=shape)
+        x = material.rng.integers(pool.min(), pool.max() + 1, size=shape)
     else:
-        x = np.sqrt(np.mean(np.square(pool, dtype=np.float64))) * given.rng.choice((-1, 1), size=shape)
-    return x.astype(pool.dtype), given.rng.integers(given.classes, size=len(given.bases))
+        x = np.sqrt(np.mean(np.square(pool, dtype=np.float64))) * material.rng.choice((-1, 1), size=shape)
+    return x.astype(pool.dtype), material.rng.integers(material.classes, size=len(material.bases))
 
 
-def _wrong(given: Material) -> Int64[np.ndarray, " canaries"]:
-    shift = given.rng.integers(1, given.classes, size=len(given.bases))
-    return (given.y[given.bases] + shift) % given.classes
+def _wrong(material: Material) -> Int64[np.ndarray, " canaries"]:
+    shift = material.rng.integers(1, material.classes, size=len(material.bases))
+    return (material.y[material.bases] + shift) % material.classes
 
 
 class Kind(NamedTuple):
     """A kind of canary: its maker, and if it takes the place of its base, which would work against it."""
 
-    make: Callable[[Material], Made]
+    make: Callable[[Material], CanaryRecords]
     replaces_base: bool
 
 

@@ -148,11 +148,11 @@ class ColumnKinds:
             return
         shown = signs or odd
         marks = [word for word in odd if word not in signs and len(word) <= LONGEST]
-        kept = setting("words", [*self.words, name])
+        as_words = setting("words", [*self.words, name])
         where = f"such as {quoted(shown[0])}, in rows {self._rows_of(name, shown)}"
         raise ValueError(
             f"column {name} holds numbers but for {len(odd)} of {len(words)} different values, {where};"
-            f" set {self._remedy(shown, marks)}, correct them, or keep words with {kept}"
+            f" set {self._remedy(shown, marks)}, correct them, or keep words with {as_words}"
         )
 
     def _remedy(self, odd: Sequence[str], marks: Sequence[str]) -> str:

@@ -144,15 +144,15 @@ class Categorical:
         words = pd.Series(texts.to_numpy()[places])
         counts = words.value_counts().sort_index()
         holders = counts if persons is None else pd.Series(persons).groupby(words).nunique()
-        kept = [word for word in counts.index if holders[word] >= rare]
-        other = OTHER if len(kept) < len(counts) else None
-        categories = [word for word in kept if word != other] + ([] if other is None else [other])
+        frequent = [word for word in counts.index if holders[word] >= rare]
+        other = OTHER if len(frequent) < len(counts) else None
+        categories = [word for word in frequent if word != other] + ([] if other is None else [other])
         if len(categories) > MAX_CATEGORIES:
             raise ValueError(
                 f"column {name} has {len(categories)} different words, at most {MAX_CATEGORIES} are encoded; "
                 "leave it out (data.drop), or list those that matter in data.schema"
             )
-        common = NONE if NONE in kept else str(counts[kept].idxmax()) if kept else other
+        common = NONE if NONE in frequent else str(counts[frequent].idxmax()) if frequent else other
         return cls(categories=tuple(categories), fill=common if missing == "impute" else None, other=other)
 
     @property
@@ -252,7 +252,7 @@ class Encoded(NamedTuple):
     unknown: Mapping[str, Mapping[str, int]]
 
 
-def told_unknown(unknown: Mapping[str, Mapping[str, int]]) -> str | None:
+def unknown_words_line(unknown: Mapping[str, Mapping[str, int]]) -> str | None:
     """Unknown words in one line: how many cells of which columns, with examples; None if there are none."""
     if not unknown:
         return None

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from palisade.data.canaries import Canaries
-from palisade.data.columns import Columns, UnfittedColumns, UnknownWordsWarning, told_unknown
+from palisade.data.columns import Columns, UnfittedColumns, UnknownWordsWarning, unknown_words_line
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.records import Records, Source
 from palisade.data.scattering import Scattering
@@ -150,10 +150,10 @@ def _inputs(records: Records, preprocessing: Preprocessing, fingerprint: str) ->
     if isinstance(preprocessing, Columns):
         inputs, unknown = preprocessing.encode(rows)
         if preprocessing.not_covered is None and (
-            told := told_unknown(unknown)
+            line := unknown_words_line(unknown)
         ):  # rare words of private rows are not told
-            warnings.warn(f"data {records.name}: rows hold {told}", UnknownWordsWarning, stacklevel=2)
+            warnings.warn(f"data {records.name}: rows hold {line}", UnknownWordsWarning, stacklevel=2)
         return inputs
     if isinstance(preprocessing, Scattering) and records.published is not None:
-        return preprocessing.kept(rows, fingerprint)
+        return preprocessing.cached_features(rows, fingerprint)
     return preprocessing(rows)

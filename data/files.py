@@ -176,9 +176,9 @@ class PublishedFile:
         except (*BROKEN, ValueError) as error:
             raise ValueError(f"{path} is no .xz file ({error}); delete it, and set data.root=null") from None
         algorithm, published = self.checksum.split(":")
-        if (found := hashlib.new(algorithm, content).hexdigest()) != published:
+        if (digest := hashlib.new(algorithm, content).hexdigest()) != published:
             raise ValueError(
-                f"{path} has {algorithm} {found[:12]}…, the published file has {published[:12]}…; "
+                f"{path} has {algorithm} {digest[:12]}…, the published file has {published[:12]}…; "
                 "delete it, and set data.root=null to download it afresh"
             )
         return content

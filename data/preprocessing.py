@@ -76,7 +76,7 @@ class Scale:
 
 
 Preprocessing = Scale | Columns | Scattering | Tokens
-KINDS: Mapping[Any, type[Preprocessing]] = {made.kind: made for made in (Scale, Columns, Scattering, Tokens)}
+KINDS: Mapping[Any, type[Preprocessing]] = {step.kind: step for step in (Scale, Columns, Scattering, Tokens)}
 
 
 def from_json(content: Mapping[str, Any]) -> Preprocessing:

@@ -72,7 +72,9 @@ class Scattering:
         self._fill(features, rows)
         return features
 
-    def kept(self, rows: Shaped[np.ndarray, "records ..."], fingerprint: str) -> Float32[np.ndarray, "records *shape"]:
+    def cached_features(
+        self, rows: Shaped[np.ndarray, "records ..."], fingerprint: str
+    ) -> Float32[np.ndarray, "records *shape"]:
         """The features of public images, computed once and memory-mapped from the user's cache ever after.
 
         Args:

@@ -37,36 +37,36 @@ class Secret:
 
     Args:
         value: 16 bytes.
-        given: whether a person chose it (experiments, tests); such a run protects nobody from that person.
+        user_chosen: whether a person chose it (experiments, tests); such a run protects nobody from that person.
     """
 
     value: bytes
-    given: bool
+    user_chosen: bool
 
     @classmethod
     def from_system(cls) -> Secret:
         """A fresh secret from the random source of the operating system."""
-        return cls(secrets.token_bytes(BYTES), given=False)
+        return cls(secrets.token_bytes(BYTES), user_chosen=False)
 
     @classmethod
     def from_text(cls, text: str) -> Secret:
         """The secret of a text: whoever knows the text can recompute the whole run."""
-        return cls(hashlib.blake2b(text.encode(), digest_size=BYTES).digest(), given=True)
+        return cls(hashlib.blake2b(text.encode(), digest_size=BYTES).digest(), user_chosen=True)
 
     @classmethod
     def load(cls, path: Path) -> Secret:
         """The secret that `save` wrote."""
         origin, value = path.read_text().split()
-        return cls(bytes.fromhex(value), given=origin == "given")
+        return cls(bytes.fromhex(value), user_chosen=origin == "given")
 
     def save(self, path: Path) -> None:
         """Writes the secret, readable by its owner alone if the file is new (mode 0600)."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(descriptor, "w") as file:
-            file.write(f"{'given' if self.given else 'system'} {self.value.hex()}\n")
+            file.write(f"{'given' if self.user_chosen else 'system'} {self.value.hex()}\n")
 
     def __repr__(self) -> str:
-        return f"Secret(given={self.given})"
+        return f"Secret(user_chosen={self.user_chosen})"
 
     def numpy(self, purpose: str, model: int = 0, step: int = 0) -> np.random.Generator:
         """A counter-based generator: the key is (secret, purpose, model), the counter is the step."""
@@ -124,7 +124,9 @@ class Secret:
 
     def stage(self, name: str) -> Secret:
         """The secret of one stage of a defense: whatever is drawn there has nothing in common with other stages."""
-        return Secret(hashlib.blake2b(name.encode(), key=self.value, digest_size=BYTES).digest(), given=self.given)
+        return Secret(
+            hashlib.blake2b(name.encode(), key=self.value, digest_size=BYTES).digest(), user_chosen=self.user_chosen
+        )
 
     def seal(self, content: bytes) -> str:
         """A keyed hash (HMAC-SHA256): names private content without letting anyone test a guess about it."""

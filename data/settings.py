@@ -72,14 +72,14 @@ def instantiated(key: str, node: Any, kind: type[Group], *arguments: Any, **name
     if isinstance(make, type) and not issubclass(make, kind):
         raise ValueError(wanted)
     own = {name: value for name, value in node.items() if name not in NO_SETTINGS and not is_absent(value)}
-    own = {name: _made_first(f"{key}.{name}", value) for name, value in own.items()}
+    own = {name: _instance_of_node(f"{key}.{name}", value) for name, value in own.items()}
     try:
         if isinstance(make, type) and is_dataclass(make):
-            made: Any = validated(make, key, {**own, **named})
+            instance: Any = validated(make, key, {**own, **named})
         else:
             check_values(make, own, lambda name: f"{key}.{name}", len(arguments), named)
             with named_in_full(dict.fromkeys(own, key)):
-                made = make(*arguments, **own, **named)
+                instance = make(*arguments, **own, **named)
     except (OSError, MemoryError):
         raise
     except (Exception, SystemExit) as error:  # whatever the class raises: it may be the user's
@@ -88,9 +88,9 @@ def instantiated(key: str, node: Any, kind: type[Group], *arguments: Any, **name
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
         with_what = ", ".join(f"{name}={as_written(value)}" for name, value in {**named, **own}.items())
         raise ValueError(f"{target}: cannot be made with {with_what} ({reason}); mend these, or the class") from error
-    if not isinstance(made, kind):
+    if not isinstance(instance, kind):
         raise ValueError(wanted)
-    return made
+    return instance
 
 
 def is_absent(value: Any) -> bool:
@@ -98,7 +98,7 @@ def is_absent(value: Any) -> bool:
     return isinstance(value, str) and value == ABSENT
 
 
-def _made_first(key: str, value: Any) -> Any:
+def _instance_of_node(key: str, value: Any) -> Any:
     return instantiated(key, value, object) if isinstance(value, Mapping) and "_target_" in value else value
 
 

@@ -112,10 +112,10 @@ class Roles(CheckedFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for role, value in self._given():
+        for role, value in self._stated_sizes():
             if value > 1 and value % 1:
                 raise ValueError(f"{role}={value}: expected a share from 0 to 1, or a count >= 2; choose e.g. 0.1")
-        shares = [value for _, value in self._given() if value <= 1]
+        shares = [value for _, value in self._stated_sizes() if value <= 1]
         if sum(shares) > 1 + 1e-9:
             raise ValueError(f"pool={self.pool:g}: expected shares of a sum <= 1, not {sum(shares):g}; lower one")
 
@@ -157,9 +157,9 @@ class Roles(CheckedFields):
     ) -> dict[str, Int64[np.ndarray, "_"]]:
         units, unit = (len(records), np.arange(len(records))) if persons is None else _persons(persons)
         noun = "records" if persons is None else "persons"
-        wanted = {role: value * units if value <= 1 else value for role, value in self._given()}
+        wanted = {role: value * units if value <= 1 else value for role, value in self._stated_sizes()}
         if sum(wanted.values()) > units + 0.5:
-            asked = ", ".join(f"split.{role}={value:g}" for role, value in self._given() if value)
+            asked = ", ".join(f"split.{role}={value:g}" for role, value in self._stated_sizes() if value)
             raise ValueError(f"{asked} take {sum(wanted.values()):g} of {units} {noun}; lower one of them")
         wanted.setdefault("test", 0 if self.test == PUBLISHED else units - sum(wanted.values()))
 
@@ -173,7 +173,7 @@ class Roles(CheckedFields):
         role = role_of_unit[unit]
         return {name: records[role == number] for number, name in enumerate(ROLES)}
 
-    def _given(self) -> list[tuple[str, float]]:
+    def _stated_sizes(self) -> list[tuple[str, float]]:
         values = [(field.name, getattr(self, field.name)) for field in fields(self)]
         return [(role, value) for role, value in values if value is not None and value != PUBLISHED]
 

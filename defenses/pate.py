@@ -129,7 +129,7 @@ class PATE(Defense):
             public_size=fitter.size,
             noise_multiplier=self.noise_multiplier,
             randomness="given secret: no guarantee towards whoever knows it"
-            if fitter.secret.given
+            if fitter.secret.user_chosen
             else "operating system",
             noise=_noise(fitter).description,
             not_covered=(*NOT_COVERED, PUBLIC, "the teachers: only the student may be released"),

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from palisade.data import preprocessing
-from palisade.data.columns import Columns, UnknownWordsWarning, told_unknown
+from palisade.data.columns import Columns, UnknownWordsWarning, unknown_words_line
 from palisade.data.dataset import from_config
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.secret import Secret
@@ -152,7 +152,7 @@ class Release:
         if not isinstance(self.preprocessing, Columns):
             return self.preprocessing(rows), None
         encoded = self.preprocessing.encode(rows)
-        return encoded.inputs, told_unknown(encoded.unknown)
+        return encoded.inputs, unknown_words_line(encoded.unknown)
 
     def _logits(self, inputs: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "records classes"]:
         with torch.inference_mode():

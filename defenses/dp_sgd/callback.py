@@ -311,7 +311,7 @@ class DPSGD(pl.Callback):
         step, watch = self._started.step, self._started.watch
         return step.mechanism.claim(
             steps_done=self.steps,
-            given_secret=self.secret is not None and self.secret.given,
+            given_secret=self.secret is not None and self.secret.user_chosen,
             noise=step.sources[0].description,
             tuning_runs=self.tuning_runs,
             warnings=self._cautions,

@@ -82,7 +82,7 @@ def identities(
 
 def fit_secret(secret: Secret, identity: str) -> Secret:
     """The secret of one model's fit, by HMAC of what tells it from others."""
-    return Secret(bytes.fromhex(secret.seal(identity.encode()))[:BYTES], given=secret.given)
+    return Secret(bytes.fromhex(secret.seal(identity.encode()))[:BYTES], user_chosen=secret.user_chosen)
 
 
 def gaussian(

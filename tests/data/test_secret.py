@@ -90,7 +90,7 @@ def test_file_is_private_and_complete(secret, tmp_path):
 
 
 def test_nothing_printed_tells_it(secret):
-    assert secret.value.hex() not in f"{secret} {secret!r}" and str(secret) == "Secret(given=True)"
+    assert secret.value.hex() not in f"{secret} {secret!r}" and str(secret) == "Secret(user_chosen=True)"
     assert len({Secret.from_system().value for _ in range(10)}) == 10
 
 

@@ -84,13 +84,14 @@ def secrets_of(files: dict[str, bytes]) -> Iterator[Secret]:
         yield Secret.from_text(word)
         for digits in re.findall(r"[0-9a-f]{32,}", word):
             for start in range(len(digits) - 31):
-                yield Secret(bytes.fromhex(digits[start : start + 32]), given=False)
+                yield Secret(bytes.fromhex(digits[start : start + 32]), user_chosen=False)
         if re.fullmatch(r"[A-Za-z0-9+/_-]{22}(==)?", word):
             yield Secret(
-                base64.b64decode(word[:22] + "==", altchars=b"-_" if re.search("[-_]", word) else b"+/"), given=False
+                base64.b64decode(word[:22] + "==", altchars=b"-_" if re.search("[-_]", word) else b"+/"),
+                user_chosen=False,
             )
         if word.isdecimal() and int(word) < 2**128:
-            yield Secret(int(word).to_bytes(16), given=False)
+            yield Secret(int(word).to_bytes(16), user_chosen=False)
 
 
 def guesses_of(files: dict[str, bytes], run: Run) -> Iterator[np.ndarray]:

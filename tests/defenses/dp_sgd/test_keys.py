@@ -169,7 +169,7 @@ def test_a_checkpoint_does_not_hold_the_secret_of_the_fit(tmp_path: Path) -> Non
     trainer(callback, max_epochs=1).fit(Plain(), DataLoader(blobs(), batch_size=24))
     (identity,) = callback.state_dict()["fits"]
     own = fit_secret(SECRET, identity)
-    assert own.value != SECRET.value and own.given
+    assert own.value != SECRET.value and own.user_chosen
     assert own.value.hex() not in repr(callback.state_dict()) and SECRET.value.hex() not in repr(callback.state_dict())
 
 
