@@ -15,8 +15,8 @@ from palisade.data.rows import check_finite
 from palisade.data.settings import place
 from palisade.data.slices import Slices, check_columns
 
-KEYS = ("x", "y", "persons")
-SLICE = "slice_"
+ARRAY_KEYS = ("x", "y", "persons")
+SLICE_PREFIX = "slice_"
 """Beginning of the key of a slice."""
 
 
@@ -51,7 +51,7 @@ class Arrays:
             FileNotFoundError: if there is nothing at `path`.
             ValueError: if the content cannot be read or is no classification task.
         """
-        arrays = self._read(KEYS)
+        arrays = self._read(ARRAY_KEYS)
         for key in ("x", "y"):
             if key not in arrays:
                 raise ValueError(f"data.path={self.path} has no {key}; save x (records, ...) and y (records,)")
@@ -81,7 +81,7 @@ class Arrays:
         return self._slices(len(self._read(("y",))["y"]))
 
     def _slices(self, records: int) -> Slices:
-        keys = {name: f"{SLICE}{name}" for name in self.slices}
+        keys = {name: f"{SLICE_PREFIX}{name}" for name in self.slices}
         arrays = self._read(tuple(keys.values()))
         words = {}
         for name, key in keys.items():

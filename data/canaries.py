@@ -12,7 +12,7 @@ from jaxtyping import Int64, Shaped
 from palisade.data.split import Split
 from palisade.fields import CheckedFields, Count
 
-CHANGED = 0.01
+CHANGED_FEATURES_SHARE = 0.01
 """Share of a near-duplicate's features that are another record's."""
 
 
@@ -62,7 +62,7 @@ def near_duplicate(material: Material) -> CanaryRecords:
     """Copies of records that stay, a few features being another record's, with a wrong label."""
     x = material.x[material.bases]
     features = x.shape[1]
-    changed = max(1, round(CHANGED * features))
+    changed = max(1, round(CHANGED_FEATURES_SHARE * features))
     for row, other in zip(x, material.others, strict=True):
         places = material.rng.choice(features, size=changed, replace=False)
         row[places] = material.x[other, places]
@@ -97,7 +97,7 @@ class Kind(NamedTuple):
     replaces_base: bool
 
 
-KINDS: Mapping[str, Kind] = {
+CANARY_KINDS: Mapping[str, Kind] = {
     "clean": Kind(clean, replaces_base=True),
     "label_noise": Kind(label_noise, replaces_base=True),
     "ood": Kind(ood, replaces_base=False),
@@ -157,7 +157,7 @@ class Canaries(CheckedFields):
                 f"canary.count={self.count} exceeds the pool of {len(split.pool)} records; "
                 f"choose at most {len(split.pool)}"
             )
-        rng, kind = np.random.default_rng([seed, *b"canaries"]), KINDS[self.kind]
+        rng, kind = np.random.default_rng([seed, *b"canaries"]), CANARY_KINDS[self.kind]
         order = rng.permutation(split.pool)
         bases, others = order[: self.count], np.roll(order, 1)[: self.count]
         rows, labels = kind.make(Material(x.reshape(len(x), -1), y, classes, split.pool, bases, others, rng))

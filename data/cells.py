@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float64
 
-from palisade.data.files import BROKEN, opened
+from palisade.data.files import READER_ERRORS, opened
 from palisade.data.settings import place
 from palisade.fields import as_written
 
 if TYPE_CHECKING:
     import pandas as pd
 
-NONE = "None"
+NONE_WORD = "None"
 """A word in many tables, but missing to pandas: `Categorical` takes a missing value for this word where it has it."""
 MISSING_WORDS = (
     *("", "?", "NA", "N/A", "n/a", "#N/A", "#N/A N/A", "#NA", "<NA>", "NULL", "null", "NaN", "nan", "-NaN", "-nan"),
     *("1.#IND", "-1.#IND", "1.#QNAN", "-1.#QNAN"),
 )
 """Words for no value: those of pandas but `None`, since frames that it read hold none of them, and `?`."""
-TRUTH = {"true": 1.0, "false": 0.0}
-KINDS = "a DataFrame, a dict, a list of dicts, or the path of a CSV file"
+TRUTH_VALUES = {"true": 1.0, "false": 0.0}
+ROW_FORMS = "a DataFrame, a dict, a list of dicts, or the path of a CSV file"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class Reading:
             text = text.removeprefix(symbol).removesuffix(symbol).strip()
         if self._pattern.fullmatch(text):
             return float(text.replace(self.thousands or "\0", "").replace(self.decimal, "."))
-        return TRUTH.get(text.lower())
+        return TRUTH_VALUES.get(text.lower())
 
     def numbers(self, name: str, cells: pd.Series) -> Float64[np.ndarray, " records"]:
         """A column's cells as numbers, NaN where there is no value.
@@ -143,18 +143,18 @@ class Reading:
         return re.compile(rf"[+-]?(?:{digits}(?:[eE][+-]?[0-9]+)?|(?i:inf|infinity))")
 
 
-PLAIN = Reading()
+PLAIN_READING = Reading()
 
 
 def key_of(cell: Any) -> int | float | str | None:
     """A key that cells share which are equal as numbers, or both true, or both false; None for any other word."""
-    if isinstance(cell, bool | np.bool_) or (isinstance(cell, str) and cell.lower() in TRUTH):
+    if isinstance(cell, bool | np.bool_) or (isinstance(cell, str) and cell.lower() in TRUTH_VALUES):
         return str(cell).lower()
     if isinstance(cell, int | np.integer):
         return int(cell)
     if isinstance(cell, str) and re.fullmatch(r"[+-]?[0-9]{1,300}", cell):
         return int(cell)
-    number = PLAIN.number(cell)
+    number = PLAIN_READING.number(cell)
     if number is None or not np.isfinite(number):
         return None
     number = float(f"{number:.15g}")  # pandas may miss the last bit
@@ -200,7 +200,7 @@ def read_table(key: str, path: str | Path) -> pd.DataFrame:
         ) from None
     except pd.errors.EmptyDataError:
         raise ValueError(f"{setting} is empty; give a header and at least 4 rows") from None
-    except (ValueError, OSError, *BROKEN) as error:
+    except (ValueError, OSError, *READER_ERRORS) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"{setting} cannot be read: {reason}; every row needs as many values as the header") from None
     if len(frame) < 2:
@@ -228,7 +228,7 @@ def table_of(rows: Any) -> pd.DataFrame:
     if isinstance(rows, Mapping):
         rows = _columns(rows)
     elif not (isinstance(rows, Sequence) and rows and all(isinstance(row, Mapping) for row in rows)):
-        raise ValueError(f"rows are of type {type(rows).__name__}; give {KINDS}")
+        raise ValueError(f"rows are of type {type(rows).__name__}; give {ROW_FORMS}")
     return pd.DataFrame(rows, dtype=object).rename(columns=lambda name: str(name).strip())
 
 

@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64
 
-from palisade.data.cells import PLAIN, Reading, quoted
+from palisade.data.cells import PLAIN_READING, Reading, quoted
 from palisade.data.dates import day_of, format_of
 from palisade.fields import LONGEST
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CODE = re.compile(r"0[0-9]+")
+DIGIT_CODE = re.compile(r"0[0-9]+")
 """Whole numbers that are none: a code, such as 007."""
 LETTER_CODE = re.compile(r"[A-Za-z]+[0-9]")
 """The beginning of a code such as V57, which may stand beside numbers."""
@@ -30,9 +30,11 @@ NUMBERS_SHARE, MIN_NUMBERS = 0.8, 10
 MIN_WHOLE_NUMBERS = 10
 """Rows below which whole numbers are consecutive or sorted by chance."""
 MAX_SHOWN = 3
-SYMBOL = re.compile(r"(?P<before>[^\w\s.,+-]|[A-Z]{3})?\s*[+-]?[0-9][0-9.,]*\s*(?P<after>[^\w\s.,+-]|[A-Za-z]{1,4})?")
-GROUPED = re.compile(r"[+-]?[0-9]{1,3}(?:([.,])[0-9]{3})+(?:[.,][0-9]+)?")
-COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+NUMBER_WITH_SYMBOL = re.compile(
+    r"(?P<before>[^\w\s.,+-]|[A-Z]{3})?\s*[+-]?[0-9][0-9.,]*\s*(?P<after>[^\w\s.,+-]|[A-Za-z]{1,4})?"
+)
+GROUPED_NUMBER = re.compile(r"[+-]?[0-9]{1,3}(?:([.,])[0-9]{3})+(?:[.,][0-9]+)?")
+COMMA_NUMBER = re.compile(r"[+-]?[0-9]+,[0-9]+")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,7 +53,7 @@ class ColumnKinds:
 
     rows: pd.DataFrame
     persons: Int64[np.ndarray, " records"] | None = None
-    reading: Reading = PLAIN
+    reading: Reading = PLAIN_READING
     words: Sequence[str] = ()
     numbers: Sequence[str] = ()
     dates: Sequence[str] = ()
@@ -104,7 +106,7 @@ class ColumnKinds:
 
     def _is_numeric(self, name: str) -> bool:
         words = self._words_of(name)
-        return all(self.reading.number(word) is not None and not CODE.fullmatch(word) for word in words)
+        return all(self.reading.number(word) is not None and not DIGIT_CODE.fullmatch(word) for word in words)
 
     def _format(self, name: str) -> str:
         words = self._words_of(name)
@@ -141,10 +143,10 @@ class ColumnKinds:
         words = self._words_of(name)
         plain = [word for word in words if self.reading.number(word) is not None]
         odd = [word for word in words if self.reading.number(word) is None]
-        signs = [word for word in odd if SYMBOL.fullmatch(word)]
+        signs = [word for word in odd if NUMBER_WITH_SYMBOL.fullmatch(word)]
         codes = [word for word in odd if LETTER_CODE.match(word)]
         many = len(plain) + len(signs) >= max(MIN_NUMBERS, NUMBERS_SHARE * len(words))
-        if not many or len(codes) > len(odd) / 2 or any(CODE.fullmatch(word) for word in plain):
+        if not many or len(codes) > len(odd) / 2 or any(DIGIT_CODE.fullmatch(word) for word in plain):
             return
         shown = signs or odd
         marks = [word for word in odd if word not in signs and len(word) <= LONGEST]
@@ -158,15 +160,19 @@ class ColumnKinds:
     def _remedy(self, odd: Sequence[str], marks: Sequence[str]) -> str:
         """The setting by which odd cells would be read."""
         reading = self.reading
-        grouped = [match for word in odd if (match := GROUPED.fullmatch(word.strip("$€£% ")))]
+        grouped = [match for word in odd if (match := GROUPED_NUMBER.fullmatch(word.strip("$€£% ")))]
         if any("." in word and "," in word and word.rindex(",") > word.index(".") for word in odd):
             return f"{setting('decimal', ',')} {setting('thousands', '.')}"
-        if any(COMMA.fullmatch(word) and not GROUPED.fullmatch(word) for word in odd):
+        if any(COMMA_NUMBER.fullmatch(word) and not GROUPED_NUMBER.fullmatch(word) for word in odd):
             return setting("decimal", ",")
-        if grouped and all(COMMA.fullmatch(word) is None or GROUPED.fullmatch(word) for word in odd):
+        if grouped and all(COMMA_NUMBER.fullmatch(word) is None or GROUPED_NUMBER.fullmatch(word) for word in odd):
             return setting("thousands", grouped[0].group(1))
         symbols = {
-            sign for word in odd if (match := SYMBOL.fullmatch(word)) for sign in match.group("before", "after") if sign
+            sign
+            for word in odd
+            if (match := NUMBER_WITH_SYMBOL.fullmatch(word))
+            for sign in match.group("before", "after")
+            if sign
         }
         if symbols:
             return setting("symbols", [*reading.symbols, *sorted(symbols)])

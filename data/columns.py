@@ -15,18 +15,18 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from palisade.data.cells import NONE, PLAIN, Reading, column_of, key_of, quoted, table_of, text_of
+from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, column_of, key_of, quoted, table_of, text_of
 from palisade.data.dates import Dates
 
 if TYPE_CHECKING:
     import pandas as pd
 
 MAX_CATEGORIES = 1000
-OTHER = "other"
+OTHER_CATEGORY = "other"
 """The category of words that too few persons share, and of words that nobody had."""
 Statistics = Literal["schema", "public", "reference", "private"]
 SCHEMA_OR_PUBLIC = "use a schema (data.schema), or public records (data.reference=<file>)"
-SOURCES = {
+STATISTICS_SOURCES = {
     "schema": None,
     "public": None,
     "reference": f"reference records without noise, ε does not cover them; {SCHEMA_OR_PUBLIC}",
@@ -48,7 +48,7 @@ class Numeric:
             raise ValueError(f"center={self.center}, scale={self.scale}: both must be finite and scale above 0")
 
     @classmethod
-    def fit(cls, name: str, cells: pd.Series, missing: str, reading: Reading = PLAIN) -> Numeric:
+    def fit(cls, name: str, cells: pd.Series, missing: str, reading: Reading = PLAIN_READING) -> Numeric:
         """Mean and standard deviation; a column of zeros and ones stays as it is."""
         numbers = reading.numbers(name, cells)
         present = numbers[~np.isnan(numbers)]
@@ -145,14 +145,14 @@ class Categorical:
         counts = words.value_counts().sort_index()
         holders = counts if persons is None else pd.Series(persons).groupby(words).nunique()
         frequent = [word for word in counts.index if holders[word] >= rare]
-        other = OTHER if len(frequent) < len(counts) else None
+        other = OTHER_CATEGORY if len(frequent) < len(counts) else None
         categories = [word for word in frequent if word != other] + ([] if other is None else [other])
         if len(categories) > MAX_CATEGORIES:
             raise ValueError(
                 f"column {name} has {len(categories)} different words, at most {MAX_CATEGORIES} are encoded; "
                 "leave it out (data.drop), or list those that matter in data.schema"
             )
-        common = NONE if NONE in frequent else str(counts[frequent].idxmax()) if frequent else other
+        common = NONE_WORD if NONE_WORD in frequent else str(counts[frequent].idxmax()) if frequent else other
         return cls(categories=tuple(categories), fill=common if missing == "impute" else None, other=other)
 
     @property
@@ -189,7 +189,7 @@ class Categorical:
 
     @property
     def _default(self) -> str | None:
-        return NONE if self.fill is None and NONE in self.categories else self.fill
+        return NONE_WORD if self.fill is None and NONE_WORD in self.categories else self.fill
 
     def _codes(self, name: str, cells: pd.Series) -> tuple[Int64[np.ndarray, " records"], dict[str, int]]:
         """The category of each cell, −1 for none, and how many cells each unknown word has."""
@@ -276,7 +276,7 @@ class Columns:
     kind: ClassVar[str] = "columns"
     columns: Mapping[str, Column]
     statistics: Statistics
-    reading: Reading = PLAIN
+    reading: Reading = PLAIN_READING
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -286,7 +286,7 @@ class Columns:
     @property
     def not_covered(self) -> str | None:
         """Sentence for the statement on statistics of private records; None where there are none."""
-        source = SOURCES[self.statistics]
+        source = STATISTICS_SOURCES[self.statistics]
         return source and (
             "the preprocessing: which columns hold numbers was read off all records, and means, deviations, categories"
             f" and fill values were taken from {source}"
@@ -354,8 +354,10 @@ class Columns:
         ):
             raise ValueError("there is no list of columns; write `columns:` with an entry for each of them")
         columns = {str(name): _column(str(name), entry or {}) for name, entry in content["columns"].items()}
-        if (statistics := content.get("statistics", "schema")) not in SOURCES:
-            raise ValueError(f"statistics={statistics} is unknown; leave it out, or write one of {', '.join(SOURCES)}")
+        if (statistics := content.get("statistics", "schema")) not in STATISTICS_SOURCES:
+            raise ValueError(
+                f"statistics={statistics} is unknown; leave it out, or write one of {', '.join(STATISTICS_SOURCES)}"
+            )
         return cls(columns=columns, statistics=statistics, reading=Reading.from_json(content.get("reading") or {}))
 
 
@@ -377,7 +379,7 @@ class UnfittedColumns:
     dates: Mapping[str, str] = field(default_factory=dict)
     missing: Literal["error", "impute"] = "error"
     rare: int = 1
-    reading: Reading = PLAIN
+    reading: Reading = PLAIN_READING
 
     def fit(
         self,

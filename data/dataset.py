@@ -20,9 +20,11 @@ from palisade.data.scattering import Scattering
 from palisade.data.settings import instantiated, validated
 from palisade.data.split import Roles, Split
 
-COUNTS = "how many records and classes there are, and the shape of a record: treated as public"
-WORDS = "the words of the classes: read off the private records; a file that numbers its classes 0, 1, … holds none"
-REFERENCE = "from the same private file as the pool, are used without noise: ε does not protect them"
+COUNTS_NOT_COVERED = "how many records and classes there are, and the shape of a record: treated as public"
+CLASS_WORDS_NOT_COVERED = (
+    "the words of the classes: read off the private records; a file that numbers its classes 0, 1, … holds none"
+)
+REFERENCE_NOT_COVERED = "from the same private file as the pool, are used without noise: ε does not protect them"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,8 +71,8 @@ class Dataset:
         preprocessed = self.preprocessing.statistics == "reference"
         numbered = self.classes == tuple(map(str, range(len(self.classes))))
         reasons = (
-            COUNTS,
-            None if numbered else WORDS,
+            COUNTS_NOT_COVERED,
+            None if numbered else CLASS_WORDS_NOT_COVERED,
             self.preprocessing.not_covered,
             self._reference if "reference" in roles or preprocessed else None,
         )
@@ -83,7 +85,7 @@ class Dataset:
         if self.public_reference or not len(records):
             return None
         whose = "" if persons is None else f" of {len(np.unique(persons[records])):,} persons"
-        return f"{len(records):,} reference records{whose}, {REFERENCE}"
+        return f"{len(records):,} reference records{whose}, {REFERENCE_NOT_COVERED}"
 
 
 def prepare(source: Source, roles: Roles, seed: int) -> Dataset:

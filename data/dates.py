@@ -19,15 +19,18 @@ if TYPE_CHECKING:
 
     from palisade.data.cells import Reading
 
-EPOCH = date(1970, 1, 1).toordinal()
+EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 DAYS_PER_YEAR = 365.2425
-DAYS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
-FORMATS = (*DAYS, *(f"{day}{sep}%H:%M{rest}" for day in DAYS for sep in (" ", "T") for rest in ("", ":%S", ":%S.%f")))
+DAY_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+DATE_FORMATS = (
+    *DAY_FORMATS,
+    *(f"{day}{sep}%H:%M{rest}" for day in DAY_FORMATS for sep in (" ", "T") for rest in ("", ":%S", ":%S.%f")),
+)
 """Formats that a column of dates may have; the time of day is read and left out."""
-FRAMES = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f")
-LIKE = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}")
+FRAME_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f")
+DATE_BEGINNING = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}")
 """The beginning of whatever may be a date, which is tried before any format."""
-MONTHS, WEEKDAYS = 12, 7
+MONTHS_PER_YEAR, DAYS_PER_WEEK = 12, 7
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,11 +50,11 @@ class Dates:
     fill: float | None = None
 
     def __post_init__(self) -> None:
-        if self.date not in FORMATS:
-            raise ValueError(f"date={self.date} is no format that is read; choose one of {', '.join(DAYS)}")
+        if self.date not in DATE_FORMATS:
+            raise ValueError(f"date={self.date} is no format that is read; choose one of {', '.join(DAY_FORMATS)}")
         if not (math.isfinite(self.center) and 0 < self.scale < math.inf):
             raise ValueError(f"center={self.center}, scale={self.scale}: both must be finite and scale above 0")
-        if self.fill is not None and not date.min.toordinal() <= self.fill + EPOCH <= date.max.toordinal():
+        if self.fill is not None and not date.min.toordinal() <= self.fill + EPOCH_ORDINAL <= date.max.toordinal():
             raise ValueError(f"fill={self.fill} is no day of the years 1 to 9999")
 
     @classmethod
@@ -66,7 +69,7 @@ class Dates:
     @property
     def width(self) -> int:
         """Number of inputs of the column: two numbers, the months and the weekdays."""
-        return 2 + MONTHS + WEEKDAYS
+        return 2 + MONTHS_PER_YEAR + DAYS_PER_WEEK
 
     @property
     def fills(self) -> bool:
@@ -85,13 +88,13 @@ class Dates:
             ValueError: if a cell is no date of the format.
         """
         days = self.days(name, cells)
-        known = [date.fromordinal(int(day) + EPOCH) for day in days]
+        known = [date.fromordinal(int(day) + EPOCH_ORDINAL) for day in days]
         years = np.array([day.year + 0.5 for day in known], dtype=np.float64)
         months = np.array([day.month - 1 for day in known], dtype=np.int64)
         weekdays = np.array([day.weekday() for day in known], dtype=np.int64)
         middle = 1970 + self.center / DAYS_PER_YEAR
         numbers = np.stack([(years - middle) * DAYS_PER_YEAR, days - self.center], axis=1) / self.scale
-        parts = [numbers, months[:, None] == np.arange(MONTHS), weekdays[:, None] == np.arange(WEEKDAYS)]
+        parts = [numbers, months[:, None] == np.arange(MONTHS_PER_YEAR), weekdays[:, None] == np.arange(DAYS_PER_WEEK)]
         return np.concatenate(parts, axis=1).astype(np.float32)
 
     def days(self, name: str, cells: pd.Series) -> Int64[np.ndarray, " records"]:
@@ -113,7 +116,7 @@ class Dates:
 
 def day_of(cell: Any, form: str) -> int | None:
     """Days from 1970 to a date in this format, or as frames write their own dates; None if it is none."""
-    return next((day for each in (form, *FRAMES) if (day := _read(cell, each)) is not None), None)
+    return next((day for each in (form, *FRAME_FORMATS) if (day := _read(cell, each)) is not None), None)
 
 
 def format_of(words: Sequence[str]) -> str | None:
@@ -122,7 +125,7 @@ def format_of(words: Sequence[str]) -> str | None:
     Raises:
         ValueError: if several do, and read other days, as of 03/04/2020.
     """
-    days = {form: [_read(word, form) for word in words] for form in FORMATS if _read(words[0], form) is not None}
+    days = {form: [_read(word, form) for word in words] for form in DATE_FORMATS if _read(words[0], form) is not None}
     able = {form: tuple(read) for form, read in days.items() if None not in read}
     if len(set(able.values())) > 1:
         raise ValueError(f"{words[0]} may be a day of two months; write it as 2020-04-30")
@@ -130,9 +133,9 @@ def format_of(words: Sequence[str]) -> str | None:
 
 
 def _read(cell: Any, form: str) -> int | None:
-    if not (isinstance(cell, str) and LIKE.match(cell)):
+    if not (isinstance(cell, str) and DATE_BEGINNING.match(cell)):
         return None
     try:
-        return datetime.strptime(cell, form).toordinal() - EPOCH
+        return datetime.strptime(cell, form).toordinal() - EPOCH_ORDINAL
     except ValueError:
         return None

@@ -19,19 +19,19 @@ import numpy as np
 
 from palisade.data.settings import place
 
-FREE, RATIO = 2**30, 200
+ALWAYS_ALLOWED_BYTES, MAX_UNFOLDING_RATIO = 2**30, 200
 """Bytes that any file may unfold to; how many times its own size a larger one may. Tables and images reach 5 to 50."""
-BROKEN = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
+READER_ERRORS = (zlib.error, lzma.LZMAError, zipfile.BadZipFile, EOFError, NotImplementedError, RuntimeError)
 """Errors of the standard library's readers at damaged, encrypted or exotic files, besides OSError."""
-OPENERS: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS_BY_ENDING: dict[str, Any] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 
 
 def check_size(name: str, unfolded: int, compressed: int) -> None:
     """Raises ValueError if `compressed` bytes unfold to more than they may."""
-    if unfolded > max(FREE, RATIO * compressed):
+    if unfolded > max(ALWAYS_ALLOWED_BYTES, MAX_UNFOLDING_RATIO * compressed):
         raise ValueError(
-            f"{name} unfolds {compressed} bytes to {unfolded} or more, over {RATIO} times as many; if it is what you"
-            " expect, decompress it yourself"
+            f"{name} unfolds {compressed} bytes to {unfolded} or more, over {MAX_UNFOLDING_RATIO} times as many; if it"
+            " is what you expect, decompress it yourself"
         )
 
 
@@ -51,7 +51,11 @@ def opened(path: Path) -> BinaryIO:
             if len(names := archive.namelist()) != 1:
                 raise ValueError(f"{path.name} holds {len(names)} files; pack exactly one")
             return io.BufferedReader(Bounded(archive.open(names[0]), path))
-    return io.BufferedReader(Bounded(OPENERS[kind](path), path)) if kind in OPENERS else path.open("rb")
+    return (
+        io.BufferedReader(Bounded(OPENERS_BY_ENDING[kind](path), path))
+        if kind in OPENERS_BY_ENDING
+        else path.open("rb")
+    )
 
 
 class Bounded(io.RawIOBase):
@@ -173,7 +177,7 @@ class PublishedFile:
         try:
             with opened(path) if path.name == f"{self._base}.xz" else path.open("rb") as file:
                 content = file.read()
-        except (*BROKEN, ValueError) as error:
+        except (*READER_ERRORS, ValueError) as error:
             raise ValueError(f"{path} is no .xz file ({error}); delete it, and set data.root=null") from None
         algorithm, published = self.checksum.split(":")
         if (digest := hashlib.new(algorithm, content).hexdigest()) != published:

@@ -19,7 +19,7 @@ from palisade.data.records import Records
 from palisade.data.scattering import Scattering
 from palisade.fields import CheckedFields
 
-WHITE = 255
+WHITE_PIXEL = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,8 +73,8 @@ class Images(CheckedFields, ABC):
     def _preprocessing(self, shape: tuple[int, ...]) -> Preprocessing:
         if self.features == "scattering":
             return Scattering(image=shape)
-        shift = tuple(WHITE * mean for mean in self.mean)
-        return Scale(shape=shape, shift=shift, factor=tuple(1 / (WHITE * value) for value in self.deviation))
+        shift = tuple(WHITE_PIXEL * mean for mean in self.mean)
+        return Scale(shape=shape, shift=shift, factor=tuple(1 / (WHITE_PIXEL * value) for value in self.deviation))
 
 
 class Idx(Images):

@@ -14,7 +14,7 @@ from palisade.fields import as_written
 if TYPE_CHECKING:
     import pandas as pd
 
-SIGNS = " .,;:!'\"_-"
+IGNORED_SIGNS = " .,;:!'\"_-"
 """Signs around and within a word by which no two classes may differ alone."""
 
 
@@ -33,7 +33,7 @@ def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[n
         spelled.setdefault(_equal(word), word)
     seen: dict[str, str] = {}
     for word in spelled.values():
-        if (other := seen.setdefault(word.casefold().translate(DROPPED), word)) != word:
+        if (other := seen.setdefault(word.casefold().translate(IGNORED_SIGNS_TABLE), word)) != word:
             raise ValueError(
                 f"{setting} has classes {quoted(other)} and {quoted(word)}; write them alike, or tell them apart"
             )
@@ -43,7 +43,7 @@ def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[n
     return classes, labels.to_numpy(dtype=np.int64)
 
 
-DROPPED = {ord(sign): None for sign in SIGNS}
+IGNORED_SIGNS_TABLE = {ord(sign): None for sign in IGNORED_SIGNS}
 
 
 def numbered(

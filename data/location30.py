@@ -12,12 +12,12 @@ from palisade.data.files import PublishedFile
 from palisade.data.preprocessing import Scale
 from palisade.data.records import Records
 
-FILE = "dataset_location.tgz"
-MEMBER = "bangkok"
-URL = f"https://github.com/privacytrustlab/datasets/raw/master/{FILE}"
-SHA256 = "927203f85a868f8ee17a0ded1dc61699efe602167beabe34fbf45b4b1de94b33"
-FEATURES = 446
-CLASSES = 30
+ARCHIVE_FILE = "dataset_location.tgz"
+ARCHIVE_MEMBER = "bangkok"
+LOCATION30_URL = f"https://github.com/privacytrustlab/datasets/raw/master/{ARCHIVE_FILE}"
+LOCATION30_SHA256 = "927203f85a868f8ee17a0ded1dc61699efe602167beabe34fbf45b4b1de94b33"
+LOCATION30_FEATURES = 446
+LOCATION30_CLASSES = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,14 +43,16 @@ class Location30:
             ValueError: if the file is not the published one.
             OSError: if it cannot be downloaded.
         """
-        content = PublishedFile(name=FILE, checksum=f"sha256:{SHA256}", url=URL).read(self.root)
+        content = PublishedFile(name=ARCHIVE_FILE, checksum=f"sha256:{LOCATION30_SHA256}", url=LOCATION30_URL).read(
+            self.root
+        )
         with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-            table = np.loadtxt(archive.extractfile(MEMBER) or [], delimiter=",", quotechar='"', dtype=np.uint8)
+            table = np.loadtxt(archive.extractfile(ARCHIVE_MEMBER) or [], delimiter=",", quotechar='"', dtype=np.uint8)
         return Records(
             name=self.name,
             rows=table[:, 1:],
             labels=table[:, 0].astype(np.int64) - 1,
-            classes=tuple(str(number + 1) for number in range(CLASSES)),
-            published=f"sha256:{SHA256}",
-            preprocessing=Scale(shape=(FEATURES,)),
+            classes=tuple(str(number + 1) for number in range(LOCATION30_CLASSES)),
+            published=f"sha256:{LOCATION30_SHA256}",
+            preprocessing=Scale(shape=(LOCATION30_FEATURES,)),
         )

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped
 
 from palisade.data.columns import Columns
-from palisade.data.rows import CHUNK, shaped
+from palisade.data.rows import CHUNK_RECORDS, shaped
 from palisade.data.scattering import Scattering
 from palisade.data.tokens import Tokens
 
@@ -56,8 +56,8 @@ class Scale:
             return np.asarray(rows, dtype=np.float32)  # no copy of float32: memory-mapped rows stay on disk
         shift, factor = self.broadcast(self.shift), self.broadcast(self.factor)
         inputs = np.empty(rows.shape, dtype=np.float32)
-        for start in range(0, len(rows), CHUNK):
-            inputs[start : start + CHUNK] = (rows[start : start + CHUNK] - shift) * factor
+        for start in range(0, len(rows), CHUNK_RECORDS):
+            inputs[start : start + CHUNK_RECORDS] = (rows[start : start + CHUNK_RECORDS] - shift) * factor
         return inputs
 
     def broadcast(self, values: tuple[float, ...]) -> Float64[np.ndarray, "..."]:
@@ -76,7 +76,9 @@ class Scale:
 
 
 Preprocessing = Scale | Columns | Scattering | Tokens
-KINDS: Mapping[Any, type[Preprocessing]] = {step.kind: step for step in (Scale, Columns, Scattering, Tokens)}
+PREPROCESSING_KINDS: Mapping[Any, type[Preprocessing]] = {
+    step.kind: step for step in (Scale, Columns, Scattering, Tokens)
+}
 
 
 def from_json(content: Mapping[str, Any]) -> Preprocessing:
@@ -85,9 +87,11 @@ def from_json(content: Mapping[str, Any]) -> Preprocessing:
     Raises:
         ValueError: if the kind is not in the closed list, or its description is incomplete.
     """
-    if content.get("kind") not in KINDS:
-        raise ValueError(f"preprocessing.kind={content.get('kind')} is unknown; choose one of {', '.join(KINDS)}")
+    if content.get("kind") not in PREPROCESSING_KINDS:
+        raise ValueError(
+            f"preprocessing.kind={content.get('kind')} is unknown; choose one of {', '.join(PREPROCESSING_KINDS)}"
+        )
     try:
-        return KINDS[content["kind"]].from_json(content)
+        return PREPROCESSING_KINDS[content["kind"]].from_json(content)
     except (KeyError, TypeError) as error:
         raise ValueError(f"preprocessing of kind {content['kind']} is incomplete ({error}); write it afresh") from None

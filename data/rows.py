@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-CHUNK = 256  # records looked at together: copies stay small, and a memory-mapped array on disk
+CHUNK_RECORDS = 256  # records looked at together: copies stay small, and a memory-mapped array on disk
 
 
 def shaped(rows: Any, shape: Sequence[int]) -> Shaped[np.ndarray, "records ..."]:
@@ -32,8 +32,8 @@ def check_finite(name: str, rows: Shaped[np.ndarray, "records ..."]) -> None:
         raise ValueError(f"{name} has dtype {rows.dtype}; only numbers are possible")
     if rows.dtype.kind != "f":  # whole numbers are finite, and float32 holds the largest of them
         return
-    for start in range(0, len(rows), CHUNK):
+    for start in range(0, len(rows), CHUNK_RECORDS):
         with np.errstate(over="ignore"):
-            wrong = np.count_nonzero(~np.isfinite(rows[start : start + CHUNK].astype(np.float32)))
+            wrong = np.count_nonzero(~np.isfinite(rows[start : start + CHUNK_RECORDS].astype(np.float32)))
         if wrong:
             raise ValueError(f"{name} has NaN or infinite values (float32); remove or replace them")

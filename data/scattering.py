@@ -15,13 +15,13 @@ from jaxtyping import Complex, Float, Float32, Shaped
 
 from palisade.data.rows import shaped
 
-ORIENTATIONS = 8
-STRIDE = 4  # 2^J for J = 2 scales
-COEFFICIENTS = 1 + 2 * ORIENTATIONS + ORIENTATIONS**2  # of order 0, 1 and 2: 81
-GROUPS = 27
-EPSILON = 1e-5  # keeps the variance of a blank group above 0
-WHITE = 255.0
-CHUNK = 32  # images transformed together: their coefficients stay in a processor's cache
+WAVELET_ORIENTATIONS = 8
+AVERAGING_STRIDE = 4  # 2^J for J = 2 scales
+COEFFICIENTS_PER_CHANNEL = 1 + 2 * WAVELET_ORIENTATIONS + WAVELET_ORIENTATIONS**2  # of order 0, 1 and 2: 81
+NORMALIZATION_GROUPS = 27
+VARIANCE_EPSILON = 1e-5  # keeps the variance of a blank group above 0
+WHITE_PIXEL = 255.0
+CHUNK_IMAGES = 32  # images transformed together: their coefficients stay in a processor's cache
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,17 +49,19 @@ class Scattering:
     image: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.image) != 3 or any(size % STRIDE or size < 2 * STRIDE for size in self.image[1:]):
+        if len(self.image) != 3 or any(
+            size % AVERAGING_STRIDE or size < 2 * AVERAGING_STRIDE for size in self.image[1:]
+        ):
             raise ValueError(
                 f"scattering image={self.image} is not (channels, height, width) with height and width multiples of "
-                f"{STRIDE} from {2 * STRIDE} on; pad or crop the images"
+                f"{AVERAGING_STRIDE} from {2 * AVERAGING_STRIDE} on; pad or crop the images"
             )
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Of one record's features: (81 · channels, height / 4, width / 4)."""
         channels, height, width = self.image
-        return (COEFFICIENTS * channels, height // STRIDE, width // STRIDE)
+        return (COEFFICIENTS_PER_CHANNEL * channels, height // AVERAGING_STRIDE, width // AVERAGING_STRIDE)
 
     def __call__(self, rows: Shaped[np.ndarray, "records ..."]) -> Float32[np.ndarray, "records *shape"]:
         """The features of images (records, *image), or flattened ones.
@@ -108,10 +110,10 @@ class Scattering:
         return cls(image=tuple(content["image"]))
 
     def _fill(self, features: Float32[np.ndarray, "records *shape"], rows: Shaped[np.ndarray, "records ..."]) -> None:
-        for start in range(0, len(rows), CHUNK):
-            images = rows[start : start + CHUNK].astype(np.float32) / np.float32(WHITE)
+        for start in range(0, len(rows), CHUNK_IMAGES):
+            images = rows[start : start + CHUNK_IMAGES].astype(np.float32) / np.float32(WHITE_PIXEL)
             planes = self._coefficients(images.reshape(-1, *self.image[1:]))
-            features[start : start + CHUNK] = normalized(planes.reshape(-1, *self.shape))
+            features[start : start + CHUNK_IMAGES] = normalized(planes.reshape(-1, *self.shape))
 
     def _coefficients(
         self, planes: Float32[np.ndarray, "planes height width"]
@@ -121,7 +123,9 @@ class Scattering:
 
         fine, coarse = self._wavelets
         # Reflected at the border, so that the period of the Fourier transform makes no edges there.
-        padded = np.pad(planes, ((0, 0), (STRIDE, STRIDE), (STRIDE, STRIDE)), mode="reflect")
+        padded = np.pad(
+            planes, ((0, 0), (AVERAGING_STRIDE, AVERAGING_STRIDE), (AVERAGING_STRIDE, AVERAGING_STRIDE)), mode="reflect"
+        )
         spectrum = fft2(padded)[:, None]
         first = np.abs(ifft2(spectrum * fine))
         first_coarse = np.abs(ifft2(halved(spectrum * coarse)))
@@ -137,9 +141,11 @@ class Scattering:
     @cached_property
     def _wavelets(self) -> tuple[Float32[np.ndarray, "8 h w"], ...]:
         """Spectra of the Morlet wavelets on padded images, of scale 1 and 2."""
-        size = [length + 2 * STRIDE for length in self.image[1:]]
+        size = [length + 2 * AVERAGING_STRIDE for length in self.image[1:]]
         return tuple(
-            np.stack([morlet(size, scale, np.pi * k / ORIENTATIONS) for k in range(ORIENTATIONS)]).astype(np.float32)
+            np.stack(
+                [morlet(size, scale, np.pi * k / WAVELET_ORIENTATIONS) for k in range(WAVELET_ORIENTATIONS)]
+            ).astype(np.float32)
             for scale in (0, 1)
         )
 
@@ -166,10 +172,10 @@ def morlet(size: list[int], scale: int, angle: float) -> Float[np.ndarray, "h w"
 
 def averaging(size: int, sampled: int) -> Float32[np.ndarray, "outputs sampled"]:
     """The matrix that averages a padded, perhaps halved line of `size` pixels with a Gaussian at every 4th pixel."""
-    period = size + 2 * STRIDE
-    outputs = np.arange(STRIDE, STRIDE + size, STRIDE)
+    period = size + 2 * AVERAGING_STRIDE
+    outputs = np.arange(AVERAGING_STRIDE, AVERAGING_STRIDE + size, AVERAGING_STRIDE)
     distance = np.abs(outputs[:, None] - np.arange(sampled) * (period // sampled))
-    weights = np.exp(-((np.minimum(distance, period - distance) / (0.8 * STRIDE / 2)) ** 2) / 2)
+    weights = np.exp(-((np.minimum(distance, period - distance) / (0.8 * AVERAGING_STRIDE / 2)) ** 2) / 2)
     return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
@@ -181,7 +187,7 @@ def halved(spectra: Complex[np.ndarray, "... h w"]) -> Complex[np.ndarray, "... 
 
 def normalized(features: Float32[np.ndarray, "records *shape"]) -> Float32[np.ndarray, "records *shape"]:
     """Mean 0 and variance 1 in each of the 27 groups of channels of a record; no other record takes part."""
-    groups = features.reshape(len(features), GROUPS, -1)
+    groups = features.reshape(len(features), NORMALIZATION_GROUPS, -1)
     centered = groups - groups.mean(axis=-1, keepdims=True)
-    deviation = np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + EPSILON)
+    deviation = np.sqrt(np.square(centered).mean(axis=-1, keepdims=True) + VARIANCE_EPSILON)
     return (centered / deviation).reshape(features.shape)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 Stream = Callable[[UInt32[np.ndarray, "count"]], object]
 """Overwrites an array with the next words of a keystream."""
 
-BYTES = 16
+SECRET_BYTES = 16
 TORCH_STATE_WORDS = 624
 TORCH_STATE_OFFSET = 24
 
@@ -46,12 +46,12 @@ class Secret:
     @classmethod
     def from_system(cls) -> Secret:
         """A fresh secret from the random source of the operating system."""
-        return cls(secrets.token_bytes(BYTES), user_chosen=False)
+        return cls(secrets.token_bytes(SECRET_BYTES), user_chosen=False)
 
     @classmethod
     def from_text(cls, text: str) -> Secret:
         """The secret of a text: whoever knows the text can recompute the whole run."""
-        return cls(hashlib.blake2b(text.encode(), digest_size=BYTES).digest(), user_chosen=True)
+        return cls(hashlib.blake2b(text.encode(), digest_size=SECRET_BYTES).digest(), user_chosen=True)
 
     @classmethod
     def load(cls, path: Path) -> Secret:
@@ -125,7 +125,8 @@ class Secret:
     def stage(self, name: str) -> Secret:
         """The secret of one stage of a defense: whatever is drawn there has nothing in common with other stages."""
         return Secret(
-            hashlib.blake2b(name.encode(), key=self.value, digest_size=BYTES).digest(), user_chosen=self.user_chosen
+            hashlib.blake2b(name.encode(), key=self.value, digest_size=SECRET_BYTES).digest(),
+            user_chosen=self.user_chosen,
         )
 
     def seal(self, content: bytes) -> str:

@@ -15,13 +15,13 @@ from typing import Any, TypeVar
 from palisade.fields import as_written, check_values, field_names
 
 Group = TypeVar("Group")
-ABSENT = "???"
+ABSENT_VALUE = "???"
 """Value of a mandatory setting that was left out, in Hydra's configuration."""
-LONGEST_REASON = 300
+MAX_REASON_CHARACTERS = 300
 """Letters of what a class raised: some of torch's go on for pages."""
-NO_SETTINGS = ("_target_", "_partial_")
+HYDRA_KEYS = ("_target_", "_partial_")
 """Keys of a node that say how Hydra makes something of it."""
-MOST_FLOAT, MOST_INT = 3.4e38, 2**63 - 1
+MAX_FLOAT32, MAX_INT64 = 3.4e38, 2**63 - 1
 """Largest values of float32 and of a 64-bit integer."""
 
 
@@ -45,7 +45,7 @@ def validated(kind: type[Group], key: str, settings: Any, homes: Mapping[str, st
         name for name in settings if name not in own
     ]:  # it has a default, but the user said that there is none
         setting = full_key(key, absent[0])
-        raise ValueError(f"{setting}={ABSENT}: expected a value; give one, or leave it out")
+        raise ValueError(f"{setting}={ABSENT_VALUE}: expected a value; give one, or leave it out")
     with named_in_full(groups):
         check_numbers({name: value for name, value in own.items() if isinstance(value, int | float)})
         return kind(**own)
@@ -71,7 +71,7 @@ def instantiated(key: str, node: Any, kind: type[Group], *arguments: Any, **name
     wanted = f"{target}: expected a class of {kind.__module__}.{kind.__qualname__}; name one"
     if isinstance(make, type) and not issubclass(make, kind):
         raise ValueError(wanted)
-    own = {name: value for name, value in node.items() if name not in NO_SETTINGS and not is_absent(value)}
+    own = {name: value for name, value in node.items() if name not in HYDRA_KEYS and not is_absent(value)}
     own = {name: _instance_of_node(f"{key}.{name}", value) for name, value in own.items()}
     try:
         if isinstance(make, type) and is_dataclass(make):
@@ -85,7 +85,7 @@ def instantiated(key: str, node: Any, kind: type[Group], *arguments: Any, **name
     except (Exception, SystemExit) as error:  # whatever the class raises: it may be the user's
         if isinstance(error, ValueError) and str(error).startswith(key):
             raise
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
         with_what = ", ".join(f"{name}={as_written(value)}" for name, value in {**named, **own}.items())
         raise ValueError(f"{target}: cannot be made with {with_what} ({reason}); mend these, or the class") from error
     if not isinstance(instance, kind):
@@ -95,7 +95,7 @@ def instantiated(key: str, node: Any, kind: type[Group], *arguments: Any, **name
 
 def is_absent(value: Any) -> bool:
     """True for what Hydra has in place of a setting that must be given."""
-    return isinstance(value, str) and value == ABSENT
+    return isinstance(value, str) and value == ABSENT_VALUE
 
 
 def _instance_of_node(key: str, value: Any) -> Any:
@@ -141,7 +141,7 @@ def check_numbers(settings: Mapping[str, Any]) -> None:
     for key, value in _numbers("", settings):
         if math.isnan(value):
             raise ValueError(f"{key}={value}: expected a number; choose one, or leave it out")
-        most = MOST_FLOAT if isinstance(value, float) else MOST_INT
+        most = MAX_FLOAT32 if isinstance(value, float) else MAX_INT64
         if abs(value) > most and not math.isinf(value):
             raise ValueError(f"{key}={value:.3g}: expected a number of at most {most:.3g}; choose a smaller one")
 

@@ -14,7 +14,7 @@ from jaxtyping import Bool, Int64, Shaped
 
 from palisade.data.settings import instantiated
 
-MOST = 20
+MAX_GROUPS = 20
 """Groups of one column: more would be too small to say anything of."""
 NO_WORD = "missing"
 """The word of records that have none."""
@@ -35,9 +35,9 @@ class Slices:
 
     def __post_init__(self) -> None:
         for name, words in self.words.items():
-            if (groups := len(np.unique(words))) > MOST:
+            if (groups := len(np.unique(words))) > MAX_GROUPS:
                 raise ValueError(
-                    f"data.slices={name} has {groups} different values and at most {MOST} groups are read;"
+                    f"data.slices={name} has {groups} different values and at most {MAX_GROUPS} groups are read;"
                     " name a column of bands, such as 18-39, 40-64, 65+"
                 )
 

@@ -14,8 +14,8 @@ from pydantic import Field
 from palisade.data.secret import Secret
 from palisade.fields import CheckedFields, NonNegative
 
-ROLES = ("pool", "validation", "reference", "population", "test")
-PUBLISHED = "published"
+SPLIT_ROLES = ("pool", "validation", "reference", "population", "test")
+PUBLISHED_TEST = "published"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -47,11 +47,11 @@ class Split:
     canaries: Int64[np.ndarray, " canaries"] = field(default_factory=lambda: np.array([], dtype=np.int64))
 
     def __post_init__(self) -> None:
-        for name in (*ROLES, "canaries"):
+        for name in (*SPLIT_ROLES, "canaries"):
             object.__setattr__(self, name, np.sort(np.asarray(getattr(self, name), dtype=np.int64)))
         if astray := len(np.setdiff1d(self.canaries, self.pool)):
             raise ValueError(f"split.canaries: {astray} are not in the pool; add them to it")
-        members = [getattr(self, role) for role in ROLES]
+        members = [getattr(self, role) for role in SPLIT_ROLES]
         if _repeats(members):
             raise ValueError(f"split: {_repeats(members)} records have two roles; roles must be disjoint")
         if self.record_persons is not None:
@@ -144,9 +144,9 @@ class Roles(CheckedFields):
             if self.reference:
                 raise ValueError(f"split.reference={self.reference:g}: expected 0 beside data.reference; remove one")
             apart["reference"] = reference
-        if self.test == PUBLISHED:
+        if self.test == PUBLISHED_TEST:
             if published_test is None:
-                raise ValueError(f"split.test={PUBLISHED} but the data name no test records; set split.test=null")
+                raise ValueError(f"split.test={PUBLISHED_TEST} but the data name no test records; set split.test=null")
             apart["test"] = published_test
         rest = np.setdiff1d(np.arange(records), np.concatenate([*apart.values(), np.array([], dtype=np.int64)]))
         dealt = self._deal(rest, None if persons is None else persons[rest], seed)
@@ -161,24 +161,24 @@ class Roles(CheckedFields):
         if sum(wanted.values()) > units + 0.5:
             asked = ", ".join(f"split.{role}={value:g}" for role, value in self._stated_sizes() if value)
             raise ValueError(f"{asked} take {sum(wanted.values()):g} of {units} {noun}; lower one of them")
-        wanted.setdefault("test", 0 if self.test == PUBLISHED else units - sum(wanted.values()))
+        wanted.setdefault("test", 0 if self.test == PUBLISHED_TEST else units - sum(wanted.values()))
 
         # Whole numbers from cumulated shares: a share is off by less than one, a count not at all.
-        ends = [math.floor(total + 0.5) for total in np.cumsum([wanted[role] for role in ROLES])]
+        ends = [math.floor(total + 0.5) for total in np.cumsum([wanted[role] for role in SPLIT_ROLES])]
         order = np.random.default_rng([seed, *b"roles"]).permutation(units)
         role_of_unit = np.full(units, -1, dtype=np.int8)
         for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
             role_of_unit[order[start:end]] = number
-            self._check(ROLES[number], end - start, units, noun)
+            self._check(SPLIT_ROLES[number], end - start, units, noun)
         role = role_of_unit[unit]
-        return {name: records[role == number] for number, name in enumerate(ROLES)}
+        return {name: records[role == number] for number, name in enumerate(SPLIT_ROLES)}
 
     def _stated_sizes(self) -> list[tuple[str, float]]:
         values = [(field.name, getattr(self, field.name)) for field in fields(self)]
-        return [(role, value) for role, value in values if value is not None and value != PUBLISHED]
+        return [(role, value) for role, value in values if value is not None and value != PUBLISHED_TEST]
 
     def _check(self, role: str, count: int, units: int, noun: str) -> None:
-        if count or (role == "test" and self.test == PUBLISHED):
+        if count or (role == "test" and self.test == PUBLISHED_TEST):
             return
         if role == "test":
             raise ValueError(f"split: 0 of {units} {noun} are left for test; lower split.pool={self.pool:g}")

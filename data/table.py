@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int64
 from pydantic import Field
 
-from palisade.data.cells import NONE, PLAIN, Reading, read_table
+from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, read_table
 from palisade.data.column_kinds import ColumnKinds
 from palisade.data.columns import Categorical, Columns, UnfittedColumns
 from palisade.data.labels import classes_of
@@ -220,8 +220,8 @@ class Table(CheckedFields):
             for column, described in schema.columns.items():
                 if (
                     isinstance(described, Categorical)
-                    and NONE in described.categories
-                    and described.fill not in (None, NONE)
+                    and NONE_WORD in described.categories
+                    and described.fill not in (None, NONE_WORD)
                 ):
                     raise ValueError(
                         f"column {column}: fill={described.fill}: pandas takes None for missing; set fill: None"
@@ -229,7 +229,7 @@ class Table(CheckedFields):
         except (ValueError, yaml.YAMLError) as error:
             raise ValueError(f"data.schema={name}: {' '.join(str(error).split())}") from None
         own = self._reading
-        return schema if own == PLAIN else replace(schema, reading=own)
+        return schema if own == PLAIN_READING else replace(schema, reading=own)
 
 
 def _written(names: Names) -> str:

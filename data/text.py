@@ -10,13 +10,13 @@ from palisade.data.files import PublishedFile
 from palisade.data.records import Records
 from palisade.data.tokens import Tokens
 
-URL = "https://dl.fbaipublicfiles.com/glue/data/SST-2.zip"
-ARCHIVE = "md5:9f81648d4199384278b86e315dac217c"
-CHECKSUMS = {
+SST2_URL = "https://dl.fbaipublicfiles.com/glue/data/SST-2.zip"
+SST2_ARCHIVE_CHECKSUM = "md5:9f81648d4199384278b86e315dac217c"
+SST2_CHECKSUMS = {
     "train.tsv": "md5:da409a0a939379ed32a470bc0f7fe99a",
     "dev.tsv": "md5:268856b487b2a31a28c0a93daaff7288",
 }
-CLASSES = ("negative", "positive")
+SST2_CLASSES = ("negative", "positive")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +50,24 @@ class SST2:
             OSError: if a file cannot be downloaded.
         """
         preprocessing = Tokens(length=self.length, buckets=self.buckets)
-        parts = [self._read(name) for name in CHECKSUMS]
+        parts = [self._read(name) for name in SST2_CHECKSUMS]
         texts, labels = zip(*(line.split("\t") for part in parts for line in part), strict=True)
         return Records(
             name=self.name,
             rows=np.array(texts, dtype=object),
             labels=np.array(labels).astype(np.int64),
-            classes=CLASSES,
-            published=" ".join(CHECKSUMS.values()),
+            classes=SST2_CLASSES,
+            published=" ".join(SST2_CHECKSUMS.values()),
             preprocessing=preprocessing,
             published_test=np.arange(len(parts[0]), len(texts)),
         )
 
     def _read(self, name: str) -> list[str]:
-        file = PublishedFile(name=name, checksum=CHECKSUMS[name], url=URL, archive=ARCHIVE, member=f"SST-2/{name}")
+        file = PublishedFile(
+            name=name,
+            checksum=SST2_CHECKSUMS[name],
+            url=SST2_URL,
+            archive=SST2_ARCHIVE_CHECKSUM,
+            member=f"SST-2/{name}",
+        )
         return file.read(self.root).decode().split("\n")[1:-1]  # without the header, and what follows the last line

@@ -14,8 +14,8 @@ from pydantic import Field
 
 from palisade.fields import CheckedFields
 
-PADDING = 0
-WORD = re.compile(r"\w+(?:'\w+)*|[^\w\s]")  # a word with its apostrophes, or one punctuation mark
+PADDING_TOKEN = 0
+WORD_PATTERN = re.compile(r"\w+(?:'\w+)*|[^\w\s]")  # a word with its apostrophes, or one punctuation mark
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,9 @@ class Tokens(CheckedFields):
             ValueError: if `rows` is one text, or anything but a list of texts.
         """
         texts = self._checked(rows)
-        inputs = np.full((len(texts), self.length), PADDING, dtype=np.int64)
+        inputs = np.full((len(texts), self.length), PADDING_TOKEN, dtype=np.int64)
         for row, text in zip(inputs, texts, strict=True):
-            words = WORD.findall(text.lower())[: self.length]
+            words = WORD_PATTERN.findall(text.lower())[: self.length]
             row[: len(words)] = [self._bucket(word) for word in words]
         return inputs
 

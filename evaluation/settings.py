@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from palisade.data.records import name_of
-from palisade.data.settings import ABSENT, check_group, check_numbers, place, validated
+from palisade.data.settings import ABSENT_VALUE, check_group, check_numbers, place, validated
 from palisade.fields import CheckedFields, as_written, field_names
 
 INSTEAD = ("audit", "search", "study")
@@ -108,7 +108,7 @@ class EvaluationSettings(CheckedFields):
         """
         if self.data is None:
             return None
-        if self.data.get("path", ABSENT) == ABSENT and not self.data.get("name"):
+        if self.data.get("path", ABSENT_VALUE) == ABSENT_VALUE and not self.data.get("name"):
             raise ValueError("data.path: not given; add it, or data.name, or runs=<folder or pattern>")
         return self.data.get("name") or name_of(self.data["path"])
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from palisade.data.dataset import Dataset
-from palisade.data.settings import LONGEST_REASON, instantiated
+from palisade.data.settings import MAX_REASON_CHARACTERS, instantiated
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class NetworkMaker:
         except (Exception, SystemExit) as error:
             if isinstance(error, ValueError) and self.settings["_target_"].startswith("palisade.targets."):
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST_REASON]
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
             raise ValueError(f"{self._name}, given {given}, raised {reason}; {remedy}")  # noqa: B904
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Real
 from torch import Tensor, nn
 
-from palisade.data.tokens import PADDING
+from palisade.data.tokens import PADDING_TOKEN
 
 NOT_WORDS = "network=transformer reads words, not numbers; use cnn for images, mlp for tables"
 INITIAL_DEVIATION = 0.1  # of the embeddings: small, so that what is learnt soon outweighs chance
@@ -102,7 +102,7 @@ class Transformer(nn.Module):
                 f"network.width={width} is no multiple of heads={heads}; choose {heads * (width // heads + 1)}"
             )
         super().__init__()
-        self.words = nn.Embedding(buckets, width, padding_idx=PADDING)
+        self.words = nn.Embedding(buckets, width, padding_idx=PADDING_TOKEN)
         self.places = nn.Embedding(shape[0], width)
         self.blocks = nn.ModuleList(Block(width=width, heads=heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
@@ -119,7 +119,7 @@ class Transformer(nn.Module):
         """
         if words.is_floating_point():
             raise ValueError(NOT_WORDS)
-        real = words != PADDING
+        real = words != PADDING_TOKEN
         # A text without a word attends to its padding, as not every softmax over nothing is 0; the mean leaves it out.
         seen = real | ~real.any(-1, keepdim=True)
         places = torch.arange(words.shape[-1], device=words.device).expand(words.shape)

@@ -15,7 +15,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from palisade.data.secret import BYTES, Secret, Stream
+from palisade.data.secret import SECRET_BYTES, Secret, Stream
 from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.targets.workers import cores
 
@@ -82,7 +82,7 @@ def identities(
 
 def fit_secret(secret: Secret, identity: str) -> Secret:
     """The secret of one model's fit, by HMAC of what tells it from others."""
-    return Secret(bytes.fromhex(secret.seal(identity.encode()))[:BYTES], user_chosen=secret.user_chosen)
+    return Secret(bytes.fromhex(secret.seal(identity.encode()))[:SECRET_BYTES], user_chosen=secret.user_chosen)
 
 
 def gaussian(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from palisade.data.cells import PLAIN, column_of, key_of, read_table
+from palisade.data.cells import PLAIN_READING, column_of, key_of, read_table
 from palisade.data.files import read_arrays
 from palisade.data.labels import numbered
-from palisade.data.settings import MOST_INT, place
+from palisade.data.settings import MAX_INT64, place
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,7 @@ class SavedRecords:
         if classes is not None:
             return numbered(self.name, self.labels, classes)
         numbers = [key_of(label) for label in self.labels.tolist()]
-        if not all(isinstance(number, int) and 0 <= number <= MOST_INT for number in numbers):
+        if not all(isinstance(number, int) and 0 <= number <= MAX_INT64 for number in numbers):
             raise ValueError(f"{self.name}: labels are words, and nothing says in which order; number them from 0")
         return np.array(numbers, dtype=np.int64)
 
@@ -140,7 +140,7 @@ def _signed(name: str, labels: Shaped[np.ndarray, "records"]) -> Shaped[np.ndarr
     """Labels with unsigned numbers as int64; others as they are."""
     if labels.dtype.kind != "u":
         return labels
-    if len(labels) and labels.max() > MOST_INT:
+    if len(labels) and labels.max() > MAX_INT64:
         raise ValueError(f"{name}: label {labels.max()} is no class; number the classes from 0")
     return labels.astype(np.int64)
 
@@ -190,7 +190,7 @@ def _of_table(name: str, file: Path, label: str | None, person: str | None) -> S
         if column not in table:
             there = ", ".join(map(str, table.columns))
             raise ValueError(f"{key}={column} is no column of {file}; choose one of {there}")
-        cells = PLAIN.cells(column, column_of(table, column))
+        cells = PLAIN_READING.cells(column, column_of(table, column))
         if missing := int(cells.isna().sum()):
             raise ValueError(f"{name}: {column} has no value in {missing} rows; fill them, or remove these rows")
         words[key] = cells.to_numpy(dtype=str)

@@ -12,7 +12,7 @@ import numpy as np
 
 from palisade.attacks import Attack, ThreatModel, View
 from palisade.attacks.parts.thresholds import Threshold
-from palisade.data.split import ROLES
+from palisade.data.split import SPLIT_ROLES
 from palisade.evaluation.result import Result, Sides
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
@@ -130,7 +130,7 @@ def data_facts(run: Run) -> dict[str, Any]:
     public data by the checksum that was published for them.
     """
     data, split = run.dataset, run.dataset.split
-    roles = {role: getattr(split, role) for role in ROLES}
+    roles = {role: getattr(split, role) for role in SPLIT_ROLES}
     everyone = np.concatenate(list(roles.values()))
     persons = None if split.record_persons is None else len(np.unique(split.record_persons[everyone]))
     return {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jaxtyping import Real
 
-from palisade.data.rows import CHUNK
+from palisade.data.rows import CHUNK_RECORDS
 from palisade.data.split import Split
 from palisade.targets.guards import grid
 
@@ -40,8 +40,8 @@ def digests(x: Real[np.ndarray, "records ..."], state: Mapping[str, Tensor]) -> 
     key = state[KEY].numpy().tobytes()
     return [
         hashlib.blake2b(row.tobytes(), key=key, digest_size=DIGEST_BYTES).digest()
-        for start in range(0, len(x), CHUNK)
-        for row in _canonical(x[start : start + CHUNK], state)
+        for start in range(0, len(x), CHUNK_RECORDS)
+        for row in _canonical(x[start : start + CHUNK_RECORDS], state)
     ]
 
 

@@ -17,7 +17,7 @@ from palisade.data.dataset import Dataset, from_config
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
 from palisade.data.secret import Secret
-from palisade.data.split import ROLES, Membership
+from palisade.data.split import SPLIT_ROLES, Membership
 from palisade.targets.fleet import Defense, Fleet
 from palisade.targets.statement import Statement
 from palisade.targets.training import complete_statement, make_defense, make_fitter
@@ -145,7 +145,7 @@ def test_learns_from_members_and_its_own_roles_alone(name):
     split = dataset.split
     row = Membership().draw(split, [1], Secret.from_text("contract"))[0]
     others = np.concatenate(
-        [split.pool[~row], *(getattr(split, r) for r in set(ROLES) - {"pool"} - make(settings_of(name)).roles)]
+        [split.pool[~row], *(getattr(split, r) for r in set(SPLIT_ROLES) - {"pool"} - make(settings_of(name)).roles)]
     )
     x, y = dataset.x.copy(), dataset.y.copy()
     x[others], y[others] = np.roll(x[others], 1, axis=0), (y[others] + 1) % len(dataset.classes)

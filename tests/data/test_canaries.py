@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from palisade.data.bundled import Digits
-from palisade.data.canaries import CHANGED, KINDS, Canaries
+from palisade.data.canaries import CANARY_KINDS, CHANGED_FEATURES_SHARE, Canaries
 from palisade.data.dataset import from_config, prepare, with_canaries
 from palisade.data.secret import Secret
 from palisade.data.split import Membership, Roles
@@ -53,7 +53,7 @@ class Case:
 SHAPES = st.sampled_from([((7,), np.float32), ((1, 8, 8), np.float32), ((12,), np.int64), ((250,), np.float64)])
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CANARY_KINDS)
 @given(shape=SHAPES, count=st.integers(1, 150), seed=st.integers(0, 99), people=st.booleans())
 @settings(deadline=None, max_examples=15)
 def test_everything_else_stays_as_it_is(kind, shape, count, seed, people):
@@ -69,7 +69,7 @@ def test_everything_else_stays_as_it_is(kind, shape, count, seed, people):
         assert np.isin(case.origins, case.before.pool).all()
     fixed = np.setdiff1d(case.split.pool, case.split.canaries)
     gone = np.setdiff1d(case.before.pool, fixed)
-    assert len(gone) == (count if KINDS[kind].replaces_base else 0)
+    assert len(gone) == (count if CANARY_KINDS[kind].replaces_base else 0)
     if people:
         assert len(set(case.split.record_persons[300:]) - set(persons)) == count
 
@@ -105,7 +105,7 @@ def test_out_of_distribution_mixes_records_and_labels_at_random():
 @pytest.mark.parametrize(("features", "changed"), [(7, 1), (250, 2), (1000, 10)])
 def test_near_duplicates_stand_beside_their_bases_with_a_wrong_label(features, changed):
     case = Case("near_duplicate", count=100, shape=(features,))
-    assert max(1, round(CHANGED * features)) == changed
+    assert max(1, round(CHANGED_FEATURES_SHARE * features)) == changed
     assert np.isin(case.bases, case.split.pool).all() and len(set(case.bases)) == 100
     for row, base in zip(case.origins, case.bases, strict=True):
         assert (row != base).sum() == changed and len(set(row)) == 2
@@ -133,7 +133,7 @@ def test_blank_canaries_among_words_are_any_words_of_the_pool():
     assert len(np.unique(case.canaries)) > 1000  # of 1,200 drawn among 3,600
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CANARY_KINDS)
 def test_the_public_seed_fixes_them(kind):
     one, again, other = Case(kind), Case(kind), Case(kind, seed=1)
     assert np.array_equal(one.all_x, again.all_x) and np.array_equal(one.all_y, again.all_y)
@@ -171,7 +171,7 @@ def test_impossible_canaries(given_settings, message):
         Canaries(**given_settings)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CANARY_KINDS)
 def test_more_canaries_than_pool_records_are_refused(kind):
     assert len(Case(kind, count=150).split.canaries) == 150
     with pytest.raises(ValueError, match=r"^canary.count=151"):
@@ -187,7 +187,7 @@ def test_a_configuration_plants_them_by_its_seed(compose):
     assert dataset.fingerprint == plain.fingerprint and dataset.name == plain.name
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", CANARY_KINDS)
 def test_every_kind_has_its_yaml(compose, kind):
     assert compose(f"canary={kind}")["canary"] == {"kind": kind, "count": 500}
     assert compose(f"canary={kind}")["names"]["canary"] == kind

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palisade.data.cells import MISSING_WORDS, NONE, PLAIN, Reading, key_of, read_table, table_of
+from palisade.data.cells import MISSING_WORDS, NONE_WORD, PLAIN_READING, Reading, key_of, read_table, table_of
 
 
 def save(folder: Path, text: str) -> Path:
@@ -20,30 +20,30 @@ def save(folder: Path, text: str) -> Path:
 def test_missing_words_are_those_of_pandas_but_none_and_a_question_mark() -> None:
     from pandas._libs.parsers import STR_NA_VALUES
 
-    assert set(MISSING_WORDS) == (STR_NA_VALUES - {NONE}) | {"?"}
+    assert set(MISSING_WORDS) == (STR_NA_VALUES - {NONE_WORD}) | {"?"}
 
 
 def test_cells_are_stripped_and_missing_ones_known() -> None:
     values = pd.Series([" Private", "?", " ? ", "", None, "None", "001", 1, 2.5, True, pd.Timestamp("2020-04-30")])
-    cells = PLAIN.cells("x", values).tolist()
+    cells = PLAIN_READING.cells("x", values).tolist()
     assert cells[:1] + cells[5:] == ["Private", "None", "001", 1, 2.5, True, "2020-04-30"]
     assert pd.isna(cells[1:5]).all()
     assert pd.isna(Reading(missing_words=("-",)).cells("x", pd.Series(["-", "a"]))).tolist() == [True, False]
     with pytest.raises(ValueError, match=r"^column x holds lists"):
-        PLAIN.cells("x", pd.Series([[1], [2]]))
+        PLAIN_READING.cells("x", pd.Series([[1], [2]]))
 
 
 @pytest.mark.parametrize(
     ("reading", "text", "number"),
     [
-        (PLAIN, "-1.5e3", -1500.0),
-        (PLAIN, "+.5", 0.5),
-        (PLAIN, "True", 1.0),
-        (PLAIN, "FALSE", 0.0),
-        (PLAIN, "1,5", None),
-        (PLAIN, "1_000", None),
-        (PLAIN, "12 kg", None),
-        (PLAIN, "٣", None),
+        (PLAIN_READING, "-1.5e3", -1500.0),
+        (PLAIN_READING, "+.5", 0.5),
+        (PLAIN_READING, "True", 1.0),
+        (PLAIN_READING, "FALSE", 0.0),
+        (PLAIN_READING, "1,5", None),
+        (PLAIN_READING, "1_000", None),
+        (PLAIN_READING, "12 kg", None),
+        (PLAIN_READING, "٣", None),
         (Reading(thousands=","), "1,234,567.5", 1234567.5),
         (Reading(thousands=","), "1,5", None),
         (Reading(thousands=","), "12,34", None),
@@ -59,7 +59,7 @@ def test_numbers_as_they_are_written(reading: Reading, text: str, number: float 
 
 def test_a_word_among_numbers_is_named_with_its_row() -> None:
     with pytest.raises(ValueError, match=r"^column age has 'old' among its numbers, in row 3"):
-        PLAIN.numbers("age", pd.Series(["1", np.nan, "old"], dtype=object))
+        PLAIN_READING.numbers("age", pd.Series(["1", np.nan, "old"], dtype=object))
 
 
 def test_equal_numbers_have_one_key() -> None:
@@ -105,6 +105,6 @@ def test_numbers_that_stand_for_no_value_are_missing_in_every_form() -> None:
 @pytest.mark.parametrize("content", [5, [], {"decimal": 5}, {"thousands": "ab"}, {"symbols": 3}])
 def test_a_reading_is_what_to_json_wrote(content: Any) -> None:
     reading = Reading(missing_words=("-",), decimal=",", thousands=".", symbols=("$",))
-    assert Reading.from_json(reading.to_json()) == reading and Reading.from_json({}) == PLAIN
+    assert Reading.from_json(reading.to_json()) == reading and Reading.from_json({}) == PLAIN_READING
     with pytest.raises(ValueError, match=r"^reading=.*: expected missing_words"):
         Reading.from_json(content)

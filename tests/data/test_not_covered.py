@@ -13,7 +13,7 @@ import pytest
 from palisade.data.arrays import Arrays
 from palisade.data.bundled import BreastCancer, Digits
 from palisade.data.columns import Categorical
-from palisade.data.dataset import COUNTS, REFERENCE, WORDS, Dataset, prepare
+from palisade.data.dataset import CLASS_WORDS_NOT_COVERED, COUNTS_NOT_COVERED, REFERENCE_NOT_COVERED, Dataset, prepare
 from palisade.data.records import Records
 from palisade.data.split import Roles
 from palisade.data.table import Table
@@ -42,9 +42,11 @@ def statistics_of(dataset: Dataset) -> list[str]:
 
 
 def test_words_of_the_classes_are_named_and_numbers_are_none(table: Callable[..., Dataset]) -> None:
-    assert WORDS in table().not_covered(())
-    assert WORDS not in table(words=("0", "1")).not_covered(())
-    assert WORDS in table(words=("1", "2")).not_covered(()), "which numbers there are was read off the records too"
+    assert CLASS_WORDS_NOT_COVERED in table().not_covered(())
+    assert CLASS_WORDS_NOT_COVERED not in table(words=("0", "1")).not_covered(())
+    assert CLASS_WORDS_NOT_COVERED in table(words=("1", "2")).not_covered(()), (
+        "which numbers there are was read off the records too"
+    )
 
 
 def test_categories_and_statistics_are_named_unless_a_schema_says_them(table: Callable[..., Dataset]) -> None:
@@ -54,15 +56,15 @@ def test_categories_and_statistics_are_named_unless_a_schema_says_them(table: Ca
         assert "which columns hold numbers" in reason and "means, deviations, categories and fill values" in reason
     assert "taken from the pool without noise" in of_pool
     assert "taken from reference records without noise, ε does not cover them" in of_reference
-    assert statistics_of(schema) == [] and schema.not_covered(()) == (COUNTS, WORDS)
+    assert statistics_of(schema) == [] and schema.not_covered(()) == (COUNTS_NOT_COVERED, CLASS_WORDS_NOT_COVERED)
     column = schema.preprocessing.columns["city"]
     assert isinstance(column, Categorical) and column.categories == ("Bern", "Genf")
 
 
 def test_reference_records_that_a_defense_uses_are_named(table: Callable[..., Dataset]) -> None:
     dataset = table(Roles(reference=0.2), schema=True)
-    assert f"18 reference records, {REFERENCE}" in dataset.not_covered({"reference", "validation"})
-    assert not any(REFERENCE in reason for reason in dataset.not_covered({"validation"}))
+    assert f"18 reference records, {REFERENCE_NOT_COVERED}" in dataset.not_covered({"reference", "validation"})
+    assert not any(REFERENCE_NOT_COVERED in reason for reason in dataset.not_covered({"validation"}))
 
 
 @pytest.mark.parametrize("schema", [False, True])
@@ -79,7 +81,7 @@ def test_reference_records_of_a_public_file_are_covered_by_nothing_to_cover(
     dataset = prepare(source, Roles(), seed=0)
     assert dataset.split.reference.tolist() == list(range(90, 120))
     np.testing.assert_array_equal(dataset.split.pool, alone.split.pool)
-    assert dataset.not_covered({"reference"}) == (COUNTS, WORDS)
+    assert dataset.not_covered({"reference"}) == (COUNTS_NOT_COVERED, CLASS_WORDS_NOT_COVERED)
     if not schema:
         city = dataset.preprocessing.columns["city"]
         assert isinstance(city, Categorical) and city.categories == ("Basel", "Bern"), (
@@ -92,7 +94,7 @@ def test_reference_records_of_a_public_file_are_covered_by_nothing_to_cover(
 
 def test_reference_rows_of_the_private_file_are_never_public(table: Callable[..., Dataset]) -> None:
     dataset = table(Roles(reference=0.2))
-    (own,) = [reason for reason in dataset.not_covered(()) if REFERENCE in reason]
+    (own,) = [reason for reason in dataset.not_covered(()) if REFERENCE_NOT_COVERED in reason]
     assert own.startswith("18 reference records, from the same private file") and "public" not in own
     assert "treated as public" not in PUBLIC
 
@@ -134,7 +136,7 @@ def test_persons_of_a_public_file_may_be_unnamed(table: Callable[..., Dataset], 
 def test_arrays_hold_no_words_and_are_counted_all_the_same(tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", x=np.random.default_rng(0).normal(size=(60, 3)), y=np.arange(60) % 3)
     dataset = prepare(Arrays(path=str(tmp_path / "mine.npz")), Roles(), seed=0)
-    assert dataset.not_covered(()) == (COUNTS,)
+    assert dataset.not_covered(()) == (COUNTS_NOT_COVERED,)
 
 
 @pytest.mark.parametrize("source", [Digits(), BreastCancer()])

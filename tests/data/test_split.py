@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palisade.data.secret import Secret
-from palisade.data.split import ROLES, Membership, Roles, Split
+from palisade.data.split import SPLIT_ROLES, Membership, Roles, Split
 
 SECRET = Secret.from_text("test")
 
@@ -16,7 +16,7 @@ def roles_and_data(draw):
     weights = draw(st.lists(st.integers(0, 5), min_size=4, max_size=4))
     total = weights[0] + 1 + sum(weights[1:]) + 2
     shares = {"pool": (weights[0] + 1) / total} | {
-        role: weight / total for role, weight in zip(ROLES[1:4], weights[1:], strict=True)
+        role: weight / total for role, weight in zip(SPLIT_ROLES[1:4], weights[1:], strict=True)
     }
     count = draw(st.integers(60, 200))
     persons = draw(st.none() | st.lists(st.integers(0, 59), min_size=count, max_size=count))
@@ -30,12 +30,12 @@ def roles_and_data(draw):
 def test_roles_are_disjoint_complete_and_of_the_right_size(case):
     roles, count, persons, seed = case
     split = roles.draw(count, persons, seed)
-    parts = [getattr(split, role) for role in ROLES]
+    parts = [getattr(split, role) for role in SPLIT_ROLES]
     assert sorted(np.concatenate(parts).tolist()) == list(range(count))
     units = np.arange(count) if persons is None else persons
     owners = [set(units[part].tolist()) for part in parts]
     assert sum(map(len, owners)) == len(set(units.tolist()))
-    for role, part, owner in zip(ROLES[:4], parts, owners, strict=False):
+    for role, part, owner in zip(SPLIT_ROLES[:4], parts, owners, strict=False):
         assert part.dtype == np.int64 and (np.diff(part) > 0).all()
         assert abs(len(owner) - getattr(roles, role) * len(set(units.tolist()))) < 1
 
@@ -46,7 +46,7 @@ def test_a_seed_fixes_the_split_and_the_pool_ignores_the_other_roles(case):
     roles, count, persons, seed = case
     split, again = roles.draw(count, persons, seed), roles.draw(count, persons, seed)
     alone = Roles(pool=roles.pool).draw(count, persons, seed)
-    for role in ROLES:
+    for role in SPLIT_ROLES:
         assert np.array_equal(getattr(split, role), getattr(again, role))
     assert np.array_equal(split.pool, alone.pool)
 
@@ -64,7 +64,7 @@ def test_every_record_gets_every_role_equally_often():
 
 def test_counts_are_exact_beside_shares():
     split = Roles(pool=4000, validation=0.05, reference=101).draw(5010, None, 0)
-    assert [len(getattr(split, role)) for role in ROLES] == [4000, 251, 101, 0, 658]
+    assert [len(getattr(split, role)) for role in SPLIT_ROLES] == [4000, 251, 101, 0, 658]
 
 
 def test_test_records_may_be_limited():
@@ -81,7 +81,7 @@ def test_the_published_test_part_is_kept_and_the_rest_dealt_as_if_alone(case):
     split = replace(roles, test="published").draw(count, None, seed, test)
     assert split.test.tolist() == sorted(test.tolist())
     alone = roles.draw(len(rest), None, seed)
-    for role in ROLES[:4]:
+    for role in SPLIT_ROLES[:4]:
         assert np.array_equal(getattr(split, role), rest[getattr(alone, role)])
 
 
@@ -102,7 +102,7 @@ def test_persons_of_the_published_test_part_are_in_no_other_role():
 
 def test_a_published_test_part_changes_nothing_unless_asked_for():
     asked, not_asked = Roles().draw(100, None, 0, np.arange(20)), Roles().draw(100, None, 0)
-    assert all(np.array_equal(getattr(asked, role), getattr(not_asked, role)) for role in ROLES)
+    assert all(np.array_equal(getattr(asked, role), getattr(not_asked, role)) for role in SPLIT_ROLES)
     with pytest.raises(ValueError, match=r"^split.test=published"):
         Roles(test="published").draw(100, None, 0)
 
@@ -153,8 +153,8 @@ def test_what_needs_an_empty_role_says_the_share():
 
 
 def split_of(**roles):
-    empty = {role: np.array([], dtype=np.int64) for role in ROLES}
-    return Split(**empty | {role: np.array(v) if role in ROLES else v for role, v in roles.items()})
+    empty = {role: np.array([], dtype=np.int64) for role in SPLIT_ROLES}
+    return Split(**empty | {role: np.array(v) if role in SPLIT_ROLES else v for role, v in roles.items()})
 
 
 def test_overlap_is_refused():

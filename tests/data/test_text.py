@@ -27,7 +27,7 @@ def md5(content):
 @pytest.fixture
 def small(monkeypatch):
     """A publication of five phrases instead."""
-    monkeypatch.setattr(text, "CHECKSUMS", {name: md5(content) for name, content in FILES.items()})
+    monkeypatch.setattr(text, "SST2_CHECKSUMS", {name: md5(content) for name, content in FILES.items()})
 
 
 def check_small(records):
@@ -68,8 +68,8 @@ def test_download_once(small, publisher, monkeypatch):
         for name, content in {**FILES, "original/rest.txt": b"other"}.items():
             packed.writestr(f"SST-2/{name}", content)
     (publisher.folder / "SST-2.zip").write_bytes(archive.getvalue())
-    monkeypatch.setattr(text, "URL", f"{publisher.url}/SST-2.zip")
-    monkeypatch.setattr(text, "ARCHIVE", md5(archive.getvalue()))
+    monkeypatch.setattr(text, "SST2_URL", f"{publisher.url}/SST-2.zip")
+    monkeypatch.setattr(text, "SST2_ARCHIVE_CHECKSUM", md5(archive.getvalue()))
     check_small(SST2().load())
     (publisher.folder / "SST-2.zip").unlink()
     check_small(SST2().load())

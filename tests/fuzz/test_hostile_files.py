@@ -26,7 +26,7 @@ from palisade.data.arrays import Arrays
 from palisade.data.dataset import prepare
 from palisade.data.files import opened
 from palisade.data.images import MNIST
-from palisade.data.location30 import FILE, Location30
+from palisade.data.location30 import ARCHIVE_FILE, Location30
 from palisade.data.split import Roles
 from palisade.data.table import Table
 from palisade.data.text import SST2
@@ -119,7 +119,7 @@ def test_tables_of_bytes(tmp_path_factory, content, ending, packed):
 @given(st.binary(max_size=200), st.sampled_from(["", ".xz"]))
 def test_published_files_that_are_others(tmp_path_factory, content, ending):
     root = tmp_path_factory.getbasetemp()
-    sources = [("train-images-idx3-ubyte.gz", MNIST), ("train.tsv", SST2), (FILE, Location30)]
+    sources = [("train-images-idx3-ubyte.gz", MNIST), ("train.tsv", SST2), (ARCHIVE_FILE, Location30)]
     for name, source in sources:
         (root / f"{name}{ending}").write_bytes(content)
         assert "the published" in (line := outcome(source(root=str(root)).load) or "") or "is no .xz file" in line
@@ -157,7 +157,7 @@ def test_names_in_an_archive_lead_nowhere(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("ending", ["npz", "csv.gz", "csv.bz2", "csv.xz", "csv.zip"])
 def test_bombs_are_refused_before_they_unfold(tmp_path, monkeypatch, ending):
-    monkeypatch.setattr("palisade.data.files.FREE", 2**20)
+    monkeypatch.setattr("palisade.data.files.ALWAYS_ALLOWED_BYTES", 2**20)
     path, size = tmp_path / f"bomb.{ending}", 2**24
     if ending == "npz":
         path.write_bytes(archive(zipfile.ZIP_DEFLATED, x=lying((60, size // 60), "|u1", bytes(size)), y=array(Y)))
@@ -187,7 +187,7 @@ def test_tar_that_leads_out_of_its_folder_is_never_opened(tmp_path, kind):
     entry = tarfile.TarInfo({"..": "../victim", "/": str(tmp_path / "victim")}.get(kind, "bangkok"))
     entry.type = {"link": tarfile.SYMTYPE, "hard link": tarfile.LNKTYPE}.get(kind, tarfile.REGTYPE)
     entry.linkname = str(tmp_path / "victim") if "link" in kind else ""
-    with tarfile.open(root / FILE, "w:gz") as file:
+    with tarfile.open(root / ARCHIVE_FILE, "w:gz") as file:
         file.addfile(entry, io.BytesIO(b""))
     assert "the published file has" in (outcome(Location30(root=str(root)).load) or "")
     assert (tmp_path / "victim").read_text() == "untouched" and len(list(root.iterdir())) == 1

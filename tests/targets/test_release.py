@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from torch import nn
 
-from palisade.data.dataset import COUNTS, REFERENCE, WORDS, from_config
+from palisade.data.dataset import CLASS_WORDS_NOT_COVERED, COUNTS_NOT_COVERED, REFERENCE_NOT_COVERED, from_config
 from palisade.data.secret import Secret
 from palisade.targets.release import AUDIT_NOT_COVERED, Release, ship
 
@@ -50,7 +50,7 @@ def test_card_tells_the_claim_the_audit_and_what_is_not_covered(compose, table, 
     assert statement["guarantee"] and 7.9 <= statement["epsilon"] <= 8
     assert statement["public_size"] == 280 and statement["delta"] == pytest.approx(280**-1.1)
     assert "given secret" in statement["randomness"]
-    assert {COUNTS, WORDS, AUDIT_NOT_COVERED} < set(statement["not_covered"])
+    assert {COUNTS_NOT_COVERED, CLASS_WORDS_NOT_COVERED, AUDIT_NOT_COVERED} < set(statement["not_covered"])
     assert any("taken from the pool without noise" in sentence for sentence in statement["not_covered"])
     assert card["audit"]["results"] == AUDIT and "not this" in card["audit"]["note"]
     assert "m releases" in card["cost"] and "m times its ε and m times its δ" in card["cost"]
@@ -88,16 +88,20 @@ def test_card_holds_no_word_or_number_of_private_records_that_it_does_not_name(c
     named = set(card["statement"].pop("not_covered"))
     held = {word for word in ("Quellstadt", "relapsed", "cured", "731.") if word in json.dumps(card)}
     if described:
-        assert held == set() and named == {COUNTS}
+        assert held == set() and named == {COUNTS_NOT_COVERED}
     else:
-        assert held == {"Quellstadt", "relapsed", "cured", "731."} and {COUNTS, WORDS} < named and len(named) == 3
+        assert (
+            held == {"Quellstadt", "relapsed", "cured", "731."}
+            and {COUNTS_NOT_COVERED, CLASS_WORDS_NOT_COVERED} < named
+            and len(named) == 3
+        )
 
 
 def test_card_of_a_student_names_the_private_reference_records(compose, table, tmp_path):
     given = ["defense=distillation", "defense@defense.base=dp_sgd", "split.reference=0.1", "trainer.batch_size=16"]
     config = compose("data=csv", f"data.path={table}", "data.label=verdict", *SMALL, *given)
     claim = ship(config, [], Secret.from_text("s")).statement
-    assert claim.guarantee and f"40 reference records, {REFERENCE}" in claim.not_covered
+    assert claim.guarantee and f"40 reference records, {REFERENCE_NOT_COVERED}" in claim.not_covered
     assert any("taken from reference records" in sentence for sentence in claim.not_covered)
 
 
