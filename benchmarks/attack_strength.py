@@ -106,8 +106,8 @@ def tables(data: str, root: str | None, runs: str) -> Iterator[tuple[str, list[l
         fleet(data, root, runs, guard)
     for label in guards_of(run.folder)[1:]:
         guarded = Run(run.folder, label)
-        attacks = LABELS if guarded.made_guard.level == "label" else SCORES
-        yield f"behind {guarded.made_guard.name}", list(rows(guarded, attacks, Grant(), (31,)))
+        attacks = LABELS if guarded.registered_guard.level == "label" else SCORES
+        yield f"behind {guarded.registered_guard.name}", list(rows(guarded, attacks, Grant(), (31,)))
 
 
 def print_tables(console: Console, data: str, root: str | None, runs: str) -> None:

@@ -17,9 +17,9 @@ from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import canaries_needed, one_run
 from palisade.targets import plan, progress
-from palisade.targets.config import SHARE, at_either_end
+from palisade.targets.config import DEFAULT_GUESSED_SHARE, at_either_end
 from palisade.targets.job import Job
-from palisade.targets.plan import COSTS, TUNED
+from palisade.targets.plan import COST_KEYS, TUNED_PLACEHOLDER
 from palisade.targets.run import Run
 from palisade.targets.trials import Trials
 
@@ -43,7 +43,7 @@ class Reach:
     epsilon: float
     delta: float
     canaries: int
-    share: float = SHARE
+    share: float = DEFAULT_GUESSED_SHARE
     ways: int = 1
     drawn: bool = True
 
@@ -60,7 +60,7 @@ class Reach:
         size = membership.public_size(make_defense(node).units(split), len(split.canaries))
         delta = node.get("delta") or Recipe.of(settings).arithmetic(size).delta
         drawn = membership.share == 0.5
-        share = settings.get("guesses", SHARE)
+        share = settings.get("guesses", DEFAULT_GUESSED_SHARE)
         return cls(epsilon=node["epsilon"], delta=delta, canaries=len(split.canaries), share=share, drawn=drawn)
 
     @classmethod
@@ -131,11 +131,13 @@ def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
     """
     from palisade.evaluation.format import console_for, empty_table, show
 
-    costs = [cost for place, cost in enumerate(costs) if TUNED in cost["folder"] or cost not in costs[:place]]
+    costs = [
+        cost for place, cost in enumerate(costs) if TUNED_PLACEHOLDER in cost["folder"] or cost not in costs[:place]
+    ]
     table = empty_table()
     for place, heading in enumerate(("run", "models", "to train", "about minutes", "about MB")):
         table.add_column(heading, justify="right" if place else "left", no_wrap=True)
-    total = {key: sum(cost[key] for cost in costs) for key in COSTS}
+    total = {key: sum(cost[key] for cost in costs) for key in COST_KEYS}
     for row in [*costs, {"folder": f"{len(costs)} runs", **total}]:
         table.add_row(
             row["folder"], str(row["models"]), str(row["missing"]), f"{row['minutes']:.1f}", f"{row['megabytes']:.1f}"

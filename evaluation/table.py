@@ -30,11 +30,11 @@ from palisade.evaluation.result import (
     tpr_at,
 )
 from palisade.evaluation.utility import CALIBRATION, Utility
-from palisade.targets.config import SHARE
+from palisade.targets.config import DEFAULT_GUESSED_SHARE
 
 UNRECORDED = (
-    f"no share of guesses was recorded before training: {SHARE} counts as the first, and ways of auditing that were"
-    " tried before evaluations recorded them are not corrected for"
+    f"no share of guesses was recorded before training: {DEFAULT_GUESSED_SHARE} counts as the first, and ways of"
+    " auditing that were tried before evaluations recorded them are not corrected for"
 )
 IF_LEAKED = "if the weights leak"
 """Notice on attacks that hold the weights where a guard keeps these back."""

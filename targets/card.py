@@ -12,13 +12,15 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from palisade.targets.guards import GUARDS, Guard
+from palisade.targets.guards import GUARDS_BY_NAME, Guard
 from palisade.targets.networks import CNN, MLP
 from palisade.targets.transformer import Transformer
 
-NETWORKS: dict[str, type[nn.Module]] = {f"{made.__module__}.{made.__name__}": made for made in (MLP, CNN, Transformer)}
+NETWORKS_BY_NAME: dict[str, type[nn.Module]] = {
+    f"{kind.__module__}.{kind.__name__}": kind for kind in (MLP, CNN, Transformer)
+}
 CARD_BYTES = 2**26
-MALFORMED = (
+READER_ERRORS = (
     *(ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError, RecursionError, RuntimeError),
     *(MemoryError, SafetensorError),
 )
@@ -32,7 +34,7 @@ def blaming(path: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(f"{path} cannot be read: {_shortened(error)}") from error
-    except MALFORMED as error:
+    except READER_ERRORS as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {_shortened(error)}); get it anew") from error
 
 
@@ -65,9 +67,9 @@ def network_of(
 ) -> nn.Module:
     """The network that a card names, with its weights; takes no memory before the card and the weights agree."""
     name, settings = card["network"]["name"], card["network"]["settings"]
-    make = network or NETWORKS.get(name)
+    make = network or NETWORKS_BY_NAME.get(name)
     if make is None:
-        raise ValueError(f"network={name} is not one of {', '.join(NETWORKS)}; give its class as network=")
+        raise ValueError(f"network={name} is not one of {', '.join(NETWORKS_BY_NAME)}; give its class as network=")
     arguments = {**settings, "shape": card["data"]["shape"], "classes": len(card["data"]["classes"])}
     if network is None:
         with torch.device("meta"):
@@ -85,8 +87,10 @@ def _kinds(weights: Mapping[str, Tensor]) -> dict[str, tuple[torch.Size, torch.d
 
 def guard_of(content: Mapping[str, Any]) -> Guard:
     """The guard that a card names, without what it learned about the model."""
-    if (make := GUARDS.get(content["name"])) is None:
-        raise ValueError(f"guard={content['name']} is not one of {', '.join(GUARDS)}; use the version that wrote it")
+    if (make := GUARDS_BY_NAME.get(content["name"])) is None:
+        raise ValueError(
+            f"guard={content['name']} is not one of {', '.join(GUARDS_BY_NAME)}; use the version that wrote it"
+        )
     return make(**content["settings"])
 
 

@@ -27,8 +27,8 @@ from palisade.targets.guards.guarded import Guarded
 from palisade.targets.guards.registry import label, state_path, unfitted
 from palisade.targets.training import check_finite, chunks, make_fitter, settled, write_fleet
 
-FOLDER = "cascade"
-ANCHORS = "anchors.npz"
+CASCADE_FOLDER = "cascade"
+ANCHORS_FILE = "anchors.npz"
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class Stage:
             outside: those that none trains on.
         """
         content = np.packbits(np.stack([inside, outside])).tobytes()
-        digest = Secret.load(run / "private" / "secret").stage(FOLDER).seal(content)[:16]
+        digest = Secret.load(run / "private" / "secret").stage(CASCADE_FOLDER).seal(content)[:16]
         stage = cls(run, f"{target}/{digest}")
-        for folder in (run / FOLDER, stage.folder.parent, stage.folder, stage.folder / "models"):
+        for folder in (run / CASCADE_FOLDER, stage.folder.parent, stage.folder, stage.folder / "models"):
             folder.mkdir(mode=0o700, exist_ok=True)
-        if not (stage.folder / ANCHORS).exists():
+        if not (stage.folder / ANCHORS_FILE).exists():
             held = io.BytesIO()
             np.savez(held, inside=inside, outside=outside)
-            with replacing(stage.folder / ANCHORS) as temporary:
+            with replacing(stage.folder / ANCHORS_FILE) as temporary:
                 temporary.touch(mode=0o600)
                 temporary.write_bytes(held.getvalue())
         return stage
@@ -73,19 +73,19 @@ class Stage:
     @property
     def folder(self) -> Path:
         """Folder of these shadows, inside the target's run."""
-        return self.run / FOLDER / self.name
+        return self.run / CASCADE_FOLDER / self.name
 
     @cached_property
     def secret(self) -> Secret:
         """Secret of these shadows: their draws have nothing in common with those of the run or of other stages."""
-        return Secret.load(self.run / "private" / "secret").stage(f"{FOLDER} {self.name}")
+        return Secret.load(self.run / "private" / "secret").stage(f"{CASCADE_FOLDER} {self.name}")
 
     def membership(
         self, config: Mapping[str, Any], split: Split, models: Sequence[int]
     ) -> Bool[np.ndarray, "models pool"]:
         """Membership of pool records in each shadow: coins of the stage, but for the anchors."""
         rows = Membership(**config["membership"]).draw(split, models, self.secret)
-        with np.load(self.folder / ANCHORS) as anchors:
+        with np.load(self.folder / ANCHORS_FILE) as anchors:
             rows[:, anchors["inside"]] = True
             rows[:, anchors["outside"]] = False
         return rows

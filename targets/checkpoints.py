@@ -8,7 +8,7 @@ from pathlib import Path
 
 from palisade.targets.files import write
 
-JOURNAL = ".together"
+JOURNAL_PREFIX = ".together"
 
 
 def checkpoint_epochs(epochs: int, count: int) -> list[int]:
@@ -34,10 +34,10 @@ def weights_path(folder: Path, model: int, epoch: int | None = None) -> Path:
     return folder / "models" / (f"{model}.safetensors" if epoch is None else f"{model}.epoch{epoch}.safetensors")
 
 
-def kept_epochs(folder: Path, models: Sequence[int]) -> list[int]:
+def checkpoint_epochs_of(folder: Path, models: Sequence[int]) -> list[int]:
     """The epochs after which the weights of all these models of a run were kept, in order."""
-    kept = [set(_epochs(folder.glob(f"models/{model}.epoch*.safetensors"))) for model in models]
-    return sorted(set.intersection(*kept))
+    epochs_by_model = [set(_epochs(folder.glob(f"models/{model}.epoch*.safetensors"))) for model in models]
+    return sorted(set.intersection(*epochs_by_model))
 
 
 @contextmanager
@@ -48,7 +48,7 @@ def written_together(folder: Path, models: Sequence[int]) -> Iterator[None]:
         folder: of the run.
         models: that were trained as one stack.
     """
-    journal = folder / "models" / f"{JOURNAL}-{models[0]}-{models[-1]}"
+    journal = folder / "models" / f"{JOURNAL_PREFIX}-{models[0]}-{models[-1]}"
     write(journal, " ".join(map(str, models)))
     yield
     journal.unlink()
@@ -56,7 +56,7 @@ def written_together(folder: Path, models: Sequence[int]) -> Iterator[None]:
 
 def discard_partly_written(folder: Path) -> None:
     """Removes the models of stacks whose writing was cut short, so that each of them is trained as a whole again."""
-    for journal in folder.glob(f"models/{JOURNAL}-*"):
+    for journal in folder.glob(f"models/{JOURNAL_PREFIX}-*"):
         for model in journal.read_text().split():
             for path in folder.glob(f"models/{model}.*"):
                 path.unlink()

@@ -10,18 +10,18 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from palisade.targets.config import CONF
-from palisade.targets.progress import in_one_line
+from palisade.targets.config import CONF_FOLDER
+from palisade.targets.progress import one_line_warnings
 
-NAMED = ("network", "guard", "defense", "canary")
+NAMED_GROUPS = ("network", "guard", "defense", "canary")
 """Groups whose chosen option is kept by its name."""
-SHIPPING = ("ship", "ship_unaudited", "guard", "release", "released", "secret", "quiet", "verbose")
+RELEASE_SETTINGS = ("ship", "ship_unaudited", "guard", "release", "released", "secret", "quiet", "verbose")
 """Settings that a release takes; all others are those of its run."""
 
 
 def composed(*overrides: str) -> dict[str, Any]:
     """Settings that `python train.py <overrides>` composes: for `train_run`, from a program."""
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
         config = compose("train", overrides=list(overrides), return_hydra_config=True)
     chosen = config.hydra.runtime.choices
     with open_dict(config):
@@ -44,9 +44,9 @@ def _named(config: DictConfig, chosen: Mapping[str, str | None], overrides: Sequ
 
 def names(chosen: Mapping[str, str | None], settings: Mapping[str, Any]) -> dict[str, str]:
     """The chosen options by name; an alias that only brings a guard, such as defense=memguard, is no defense."""
-    if absent := [group for group in NAMED if group not in chosen]:
+    if absent := [group for group in NAMED_GROUPS if group not in chosen]:
         raise ValueError(f"{absent[0]}=[] chooses nothing; leave it out, or give one name")
-    named = {group: str(chosen[group]) for group in NAMED}
+    named = {group: str(chosen[group]) for group in NAMED_GROUPS}
     plain = settings["defense"] == {"_target_": "palisade.defenses.none.NoDefense"}
     return named | ({"defense": "none"} if plain else {})
 
@@ -68,7 +68,7 @@ def warn_of_unused(settings: Mapping[str, Any], overrides: Sequence[str]) -> Non
     for override in overrides:
         group, _, key = override.lstrip("+").partition("=")[0].partition(".")
         if group == "trainer" and key.partition(".")[0] in own:
-            with in_one_line():
+            with one_line_warnings():
                 warnings.warn(
                     f"{override} changes nothing: defense={settings['names']['defense']} has its own, set"
                     f" defense.trainer.{key}",
@@ -79,7 +79,7 @@ def warn_of_unused(settings: Mapping[str, Any], overrides: Sequence[str]) -> Non
 def check_shipped(settings: Mapping[str, Any], overrides: Sequence[str]) -> None:
     """Raises ValueError for a setting beside `ship=<run>` that the release would not have."""
     keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
-    if unused := [key for key in keys if key.partition(".")[0] not in SHIPPING]:
+    if unused := [key for key in keys if key.partition(".")[0] not in RELEASE_SETTINGS]:
         raise ValueError(
             f"{unused[0]} changes nothing about ship={settings['ship']}, which is trained as its run was; leave it out,"
             " or train a run with it and ship that"

@@ -10,12 +10,12 @@ from pydantic import Field
 
 from palisade.fields import as_written
 
-CONF = Path(__file__).parents[1].resolve() / "conf"
+CONF_FOLDER = Path(__file__).parents[1].resolve() / "conf"
 """Where Hydra composes settings from."""
-SHARE = 0.1
+DEFAULT_GUESSED_SHARE = 0.1
 """Of the canaries, guessed at either end where a run recorded none before it was trained."""
-AtEitherEnd = Annotated[float, Field(gt=0, le=0.5, examples=[SHARE])]
-ROUNDING = 1e-9  # of a share of a count
+AtEitherEnd = Annotated[float, Field(gt=0, le=0.5, examples=[DEFAULT_GUESSED_SHARE])]
+SHARE_ROUNDING = 1e-9  # of a share of a count
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -42,13 +42,15 @@ def checked_share(key: str, share: Any) -> float:
         ValueError: if it is none.
     """
     if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 0.5:
-        raise ValueError(f"{key}={as_written(share)}: expected a number > 0 and <= 0.5; choose e.g. {SHARE}")
+        raise ValueError(
+            f"{key}={as_written(share)}: expected a number > 0 and <= 0.5; choose e.g. {DEFAULT_GUESSED_SHARE}"
+        )
     return float(share)
 
 
 def at_either_end(share: float, records: int) -> int:
     """Number of records guessed to be members, and as many to be non-members."""
-    return int(share * records + ROUNDING)
+    return int(share * records + SHARE_ROUNDING)
 
 
 def check_guesses_somebody(key: str, share: float, records: int) -> None:

@@ -18,7 +18,7 @@ from filelock import FileLock, ReadWriteLock, Timeout
 if sys.platform == "win32":  # it has no forkserver, and os.kill(process, 0) would end the process
     raise ImportError("Palisade trains and evaluates on Linux and macOS; on Windows, install it in WSL")
 
-PART = ".part"
+PART_PREFIX = ".part"
 """Beginning of the names of unfinished files; process and host follow, so that a dead writer's are known."""
 
 
@@ -118,12 +118,12 @@ def _until_the_end(acquire: Callable[[], object], release: Callable[[], object])
 
 def temporary_path(path: Path) -> Path:
     """The name under which this process writes what is to become `path`; it keeps its ending."""
-    return path.with_name(f"{PART}-{os.getpid()}-{socket.gethostname()}-{path.name}")
+    return path.with_name(f"{PART_PREFIX}-{os.getpid()}-{socket.gethostname()}-{path.name}")
 
 
 def remove_stale(folder: Path) -> None:
     """Removes the temporary files and folders that processes of this machine left in a folder when they were killed."""
-    for path in folder.glob(f"{PART}-*-{socket.gethostname()}-*"):
+    for path in folder.glob(f"{PART_PREFIX}-*-{socket.gethostname()}-*"):
         if not _is_alive(int(path.name.split("-")[1])):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 

@@ -328,7 +328,7 @@ class Fitter:
                 return Fleet(self.initial_network(models[0]), weights()).predict(x)
 
             following.append(self.tracker.follow(models, predict, members, self.dataset))
-        with torch.random.fork_rng(), progress.of_libraries(self.verbose):
+        with torch.random.fork_rng(), progress.quiet_libraries(self.verbose):
             torch.set_rng_state(self.secret.torch("training", models[0]).get_state())
             trainer = pl.Trainer(
                 max_epochs=self.recipe.epochs,

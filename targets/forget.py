@@ -16,14 +16,14 @@ import yaml
 
 from palisade.commandline import call
 from palisade.targets.run import Run, canonical
-from palisade.targets.trials import COUNTED, TRIALS
-from palisade.targets.tuning import CLAIMED, MAY_TUNE
+from palisade.targets.trials import TRIALS_FOLDER, TUNING_RUNS_KEY
+from palisade.targets.tuning import EPSILON_SETTINGS, TUNABLE_GROUPS
 
-FORGOTTEN = ".forgotten-"
+FORGOTTEN_PREFIX = ".forgotten-"
 """Beginning of a run's name while it is being removed."""
-PLACES = {"root": "runs", "reports": "reports", "released": "released"}
+DEFAULT_FOLDERS = {"root": "runs", "reports": "reports", "released": "released"}
 """Folders of runs, reports and releases unless a setting names another one."""
-SHARED = ("data", "split", "membership", "seed", "names", "canary")
+SHARED_WITH_TRIALS = ("data", "split", "membership", "seed", "names", "canary")
 """Settings that a run has in common with the trials that it was tuned by."""
 
 
@@ -62,7 +62,7 @@ def forget(folder: Path, root: Path, reports: Path, released: Path) -> str:
 def check_inside(folder: Path, root: Path) -> None:
     """Raises ValueError if a folder is none of the runs that are kept under a root, wherever links lead."""
     real = folder.resolve()
-    if folder.is_symlink() or real.parent.parent not in (root.resolve(), root.resolve() / TRIALS):
+    if folder.is_symlink() or real.parent.parent not in (root.resolve(), root.resolve() / TRIALS_FOLDER):
         raise ValueError(
             f"run={folder} does not lie in {root}/<data>/; give root=<folder of runs> if they are elsewhere"
         )
@@ -78,7 +78,7 @@ def trials_of(run: Run, root: Path) -> list[Path]:
     config = _config(run.folder)
     if not _tuned(config.get("defense")):
         return []
-    folders = sorted((root / TRIALS / run.folder.parent.name).glob("*/"))
+    folders = sorted((root / TRIALS_FOLDER / run.folder.parent.name).glob("*/"))
     return [each for each in folders if is_run(each) and _comparable(_config(each)) == _comparable(config)]
 
 
@@ -101,7 +101,7 @@ def naming(names: Sequence[str], reports: Path) -> list[str]:
 
 def started(folder: Path) -> Path:
     """Name of a run while it is being removed."""
-    return folder.with_name(f"{FORGOTTEN}{folder.name}")
+    return folder.with_name(f"{FORGOTTEN_PREFIX}{folder.name}")
 
 
 def _remove(folder: Path) -> None:
@@ -134,18 +134,18 @@ def _config(folder: Path) -> dict[str, Any]:
 
 
 def _tuned(defense: Mapping[str, Any] | None) -> bool:
-    return defense is not None and bool(defense.get(COUNTED) or _tuned(defense.get("base")))
+    return defense is not None and bool(defense.get(TUNING_RUNS_KEY) or _tuned(defense.get("base")))
 
 
 def _comparable(config: Mapping[str, Any]) -> Any:
-    shared = {key: config.get(key) for key in SHARED}
-    claimed = {group: _claimed(config.get(group) or {}) for group in MAY_TUNE}
+    shared = {key: config.get(key) for key in SHARED_WITH_TRIALS}
+    claimed = {group: _claimed(config.get(group) or {}) for group in TUNABLE_GROUPS}
     return canonical({**shared, **claimed})
 
 
 def _claimed(node: Mapping[str, Any]) -> dict[str, Any]:
     inner = {key: _claimed(value) for key, value in node.items() if isinstance(value, Mapping)}
-    return inner | {key: node[key] for key in ("_target_", *CLAIMED) if key in node}
+    return inner | {key: node[key] for key in ("_target_", *EPSILON_SETTINGS) if key in node}
 
 
 def main(words: Sequence[str]) -> None:
@@ -154,12 +154,12 @@ def main(words: Sequence[str]) -> None:
     Raises:
         ValueError: for other words.
     """
-    given = dict(word.partition("=")[::2] for word in words)
-    if not given.get("run") or set(given) - {"run", *PLACES}:
+    options = dict(word.partition("=")[::2] for word in words)
+    if not options.get("run") or set(options) - {"run", *DEFAULT_FOLDERS}:
         raise ValueError(
             f"{' '.join(words) or 'nothing'} names no run; use make forget run=<folder that train.py printed>"
         )
-    print(forget(Path(given["run"]), *(Path(given.get(name) or usual) for name, usual in PLACES.items())))
+    print(forget(Path(options["run"]), *(Path(options.get(name) or usual) for name, usual in DEFAULT_FOLDERS.items())))
 
 
 if __name__ == "__main__":

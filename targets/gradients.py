@@ -60,8 +60,8 @@ def layer_norms(
     gradients, activations = [], []
     with sdpa_kernel(SDPBackend.MATH):  # the fused form of attention has no per-record derivatives
         for inputs, labels in _chunks(x, y, rows):
-            found = of_records(parameters, inputs, labels)
-            squares = [sum(found[name].flatten(1).square().sum(1) for name in names) for names in layers.values()]
+            of_chunk = of_records(parameters, inputs, labels)
+            squares = [sum(of_chunk[name].flatten(1).square().sum(1) for name in names) for names in layers.values()]
             gradients.append(torch.stack(squares, dim=1).sqrt())
             activations.append(_activation_norms(network, list(layers), inputs))
     return LayerNorms(torch.cat(gradients).numpy(), torch.cat(activations).numpy())
@@ -87,15 +87,15 @@ def slopes(
     """
     parameters, logits = _functional(network, state)
     tangents = {name: direction[name] for name in parameters}
-    found = []
+    derivatives = []
     with sdpa_kernel(SDPBackend.MATH):
         for inputs, labels in _chunks(x, y, CHUNK_RECORDS):
 
             def losses(parameters: State, x: Tensor = inputs, y: Tensor = labels) -> Tensor:
                 return F.cross_entropy(logits(parameters, x), y, reduction="none")
 
-            found.append(jvp(losses, (parameters,), (tangents,))[1])
-    slopes: np.ndarray = torch.cat(found).numpy()
+            derivatives.append(jvp(losses, (parameters,), (tangents,))[1])
+    slopes: np.ndarray = torch.cat(derivatives).numpy()
     return slopes
 
 
@@ -114,8 +114,8 @@ def _functional(network: nn.Module, state: State) -> tuple[State, Callable[[Stat
 
     def logits(parameters: State, x: Tensor) -> Tensor:
         everywhere = {place: parameters[name] for place, name in places.items()}
-        found: Tensor = functional_call(network, everywhere, (x,), tie_weights=False)
-        return found
+        outputs: Tensor = functional_call(network, everywhere, (x,), tie_weights=False)
+        return outputs
 
     return {name: p.detach() for p, name in known_as.items()}, logits
 

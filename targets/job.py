@@ -116,9 +116,9 @@ class Job:
         Raises:
             ValueError: if network, defense, optimizer or batch size cannot be used.
         """
-        from palisade.targets.training import SETTLED, try_out
+        from palisade.targets.training import DECISIONS_FILE, try_out
 
-        if (self.run.folder / SETTLED).exists():
+        if (self.run.folder / DECISIONS_FILE).exists():
             return None
         return try_out(self.settings.plain, self.dataset, self.settings.membership)
 
@@ -148,9 +148,9 @@ class Job:
         return self.outcome("trained")
 
     def _settle(self, settled: Mapping[str, str]) -> None:
-        from palisade.targets.training import SETTLED
+        from palisade.targets.training import DECISIONS_FILE
 
-        write_json(self.run.folder / SETTLED, dict(settled))
+        write_json(self.run.folder / DECISIONS_FILE, dict(settled))
         if settled.get("per_record", "fast") != "fast":
             progress.say(f"{self.run.name}: per_record={settled['per_record']}, which is slower: {settled['reason']}")
 

@@ -43,7 +43,7 @@ class NetworkMaker:
         remedy = f"it must return logits {wanted}"
         with torch.random.fork_rng(), torch.no_grad():
             network = self(shape=dataset.shape, classes=len(dataset.classes)).eval()
-            with self._telling(_shape(records), remedy):
+            with self._errors_in_one_line(_shape(records), remedy):
                 answer = network(records)
         if not isinstance(answer, Tensor) or not answer.is_floating_point() or answer.shape != wanted:
             raise ValueError(f"{self._name}, given {_shape(records)}, returned {_shape(answer)}; {remedy}")
@@ -53,7 +53,7 @@ class NetworkMaker:
         return f"network._target_={self.settings.get('_target_')}"
 
     @contextmanager
-    def _telling(self, given: str, remedy: str) -> Iterator[None]:
+    def _errors_in_one_line(self, inputs: str, remedy: str) -> Iterator[None]:
         """Tells in one line whatever a network raises; those of this project say themselves what is wrong."""
         try:
             yield
@@ -61,7 +61,7 @@ class NetworkMaker:
             if isinstance(error, ValueError) and self.settings["_target_"].startswith("palisade.targets."):
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
-            raise ValueError(f"{self._name}, given {given}, raised {reason}; {remedy}")  # noqa: B904
+            raise ValueError(f"{self._name}, given {inputs}, raised {reason}; {remedy}")  # noqa: B904
 
 
 def _shape(answer: object) -> str:

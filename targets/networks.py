@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from jaxtyping import Float, Real
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
+ACTIVATION_CLASSES: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
 GROUP_SIZE = 8
 
 
@@ -19,9 +19,11 @@ def activation_class(name: str) -> type[nn.Module]:
     Raises:
         ValueError: if no activation has this name.
     """
-    if name not in ACTIVATIONS:
-        raise ValueError(f"network.activation={name}: expected one of {', '.join(ACTIVATIONS)}; choose e.g. relu")
-    return ACTIVATIONS[name]
+    if name not in ACTIVATION_CLASSES:
+        raise ValueError(
+            f"network.activation={name}: expected one of {', '.join(ACTIVATION_CLASSES)}; choose e.g. relu"
+        )
+    return ACTIVATION_CLASSES[name]
 
 
 def check_widths(key: str, widths: Sequence[int]) -> None:

@@ -11,11 +11,11 @@ from palisade.data.split import Membership
 from palisade.targets import workers
 from palisade.targets.run import Run
 
-BYTES = 4  # of a float32
+BYTES_PER_FLOAT = 4  # of a float32
 FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
-RATE = 2e10  # FLOP/s of one core on small products
-COSTS = ("models", "missing", "minutes", "megabytes")  # what adds up over runs
-TUNED = "<tuned>"  # stands for settings that nobody knows before they are chosen
+FLOP_PER_SECOND = 2e10  # FLOP/s of one core on small products
+COST_KEYS = ("models", "missing", "minutes", "megabytes")  # what adds up over runs
+TUNED_PLACEHOLDER = "<tuned>"  # stands for settings that nobody knows before they are chosen
 STEP_SECONDS = 3e-4  # of a step whatever its size
 
 
@@ -28,7 +28,9 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
     network = fitter.initial_network(0)
     parameters = sum(p.numel() for p in network.parameters())
     arithmetic = fitter.arithmetic
-    seconds = arithmetic.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * arithmetic.batch_size / RATE)
+    seconds = arithmetic.steps * (
+        STEP_SECONDS + FLOP_PER_PARAMETER * parameters * arithmetic.batch_size / FLOP_PER_SECOND
+    )
     seconds *= fitter.defense.cost * fitter.defense.slowdown(network, settled(run.folder))
     models = settings["fleet"]["models"]
     answers = models * (len(dataset.split.pool) + len(dataset.split.test)) * len(dataset.classes)
@@ -37,5 +39,7 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
         "models": models,
         "missing": len(missing),
         "minutes": len(missing) * seconds / workers.count(settings["fleet"]["workers"]) / 60,
-        "megabytes": BYTES * (models * parameters * (1 + settings["fleet"]["keep_checkpoints"]) + answers) / 1e6,
+        "megabytes": BYTES_PER_FLOAT
+        * (models * parameters * (1 + settings["fleet"]["keep_checkpoints"]) + answers)
+        / 1e6,
     }

@@ -18,7 +18,7 @@ from types import TracebackType
 from palisade.targets import versions
 from palisade.targets.files import remove_stale, temporary_path
 
-VARIABLE = "PALISADE_PROGRESS"
+PROGRESS_VARIABLE = "PALISADE_PROGRESS"
 PLAIN_INTERVAL = 30.0
 POLL_INTERVAL = 0.2
 
@@ -30,14 +30,14 @@ NOTHING_TO_ACT_ON = (
     r"The number of training batches \(\d+\) is smaller than the logging interval",  # epochs are logged, not steps
 )
 """Beginnings of messages that no user can act on, as regular expressions."""
-LIGHTNING = ("pytorch_lightning", "lightning_fabric", "lightning")
-FILE = "train.log"
-LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
+LIGHTNING_LOGGERS = ("pytorch_lightning", "lightning_fabric", "lightning")
+LOG_FILE = "train.log"
+LOGGED_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 
 
 def report(run: str, models: int, *, cached: bool = False) -> None:
     """Appends that `models` models of a run are ready; one short write, so concurrent processes do not mix."""
-    if (path := os.environ.get(VARIABLE)) is not None:
+    if (path := os.environ.get(PROGRESS_VARIABLE)) is not None:
         with suppress(OSError), Path(path).open("a") as file:  # a full disk stops the line, not the models
             file.write(f"{run}\t{models}\t{int(cached)}\n")
 
@@ -81,7 +81,7 @@ class Progress:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         remove_stale(self.path.parent)
         self.path.write_text("")
-        os.environ[VARIABLE] = str(self.path.resolve())
+        os.environ[PROGRESS_VARIABLE] = str(self.path.resolve())
         self._thread.start()
         return self
 
@@ -97,7 +97,7 @@ class Progress:
             print("\r\033[K", end="", file=sys.stderr, flush=True)
         if isinstance(error, KeyboardInterrupt):
             error.args = (f"{self.done} of {self.total} {self.unit} are done",)  # for the command's last line
-        os.environ.pop(VARIABLE, None)
+        os.environ.pop(PROGRESS_VARIABLE, None)
         self.path.unlink(missing_ok=True)
 
     def line(self) -> str:
@@ -136,9 +136,9 @@ def _clock(seconds: float) -> str:
 
 
 @contextmanager
-def of_libraries(verbose: bool) -> Iterator[None]:
+def quiet_libraries(verbose: bool) -> Iterator[None]:
     """Leaves out what Lightning, Opacus and torch tell that no user can act on; with `verbose` all of it is told."""
-    for name in LIGHTNING:
+    for name in LIGHTNING_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
     with warnings.catch_warnings():
         if not verbose:
@@ -148,7 +148,7 @@ def of_libraries(verbose: bool) -> Iterator[None]:
 
 
 @contextmanager
-def in_one_line(also: Callable[[str], None] = lambda line: None) -> Iterator[None]:
+def one_line_warnings(also: Callable[[str], None] = lambda line: None) -> Iterator[None]:
     """Warnings are told in one line of words, without the place in the code that they come from.
 
     Args:
@@ -191,17 +191,17 @@ class RunLog:
             wanted: number of models of the run.
             missing: how many of them are to be trained.
         """
-        software = ", ".join(f"{name} {version}" for name, version in versions(LIBRARIES).items())
+        software = ", ".join(f"{name} {version}" for name, version in versions(LOGGED_LIBRARIES).items())
         self.add(f"{missing} of {wanted} models to train; {software}")
 
     @contextmanager
     def timed(self, what: str) -> Iterator[None]:
         """Adds how long the block took, once it ended well, and what was warned of in it."""
         started = time.monotonic()
-        with in_one_line(also=self._append):
+        with one_line_warnings(also=self._append):
             yield
         self.add(f"{what} in {time.monotonic() - started:.1f} s")
 
     def _append(self, line: str) -> None:
-        with suppress(OSError), (self.folder / FILE).open("a", encoding="utf-8") as file:
+        with suppress(OSError), (self.folder / LOG_FILE).open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now().astimezone().isoformat(timespec='seconds')} {line}\n")

@@ -28,12 +28,12 @@ from palisade.targets.files import creating, replacing
 from palisade.targets.fleet import Fleet
 from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
 from palisade.targets.guards.probabilities import probabilities
-from palisade.targets.guards.registry import GUARDS, check_guard, label, make_guard
+from palisade.targets.guards.registry import GUARDS_BY_NAME, check_guard, label, make_guard
 from palisade.targets.run import Run
-from palisade.targets.statement import INFINITY, Statement
+from palisade.targets.statement import INFINITY_TEXT, Statement
 from palisade.targets.training import complete_statement, make_fitter, recipe_digest
 
-LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
+CARD_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 AUDIT_NOTE = (
     "Measured by attacking a fleet of models trained by the same recipe on random parts of the same pool, not this "
     "model itself, which was trained on the whole pool. A weak attack is no proof of privacy."
@@ -42,7 +42,7 @@ AUDIT_NOT_COVERED = (
     "the audit on the card: it was measured on the private records, which rounding its numbers to three digits does not"
     " hide"
 )
-ACCESS = ("api", "weights")
+ACCESS_KINDS = ("api", "weights")
 GUARD_NOTE = (
     "It stands between the model and those who query it, hence exists only while nobody else holds these files; if the "
     "weights leak, it protects nothing. The statement is about its answers."
@@ -54,7 +54,7 @@ COST_NOTE = (
 
 
 Unknown = Literal["tell", "error"]
-UNKNOWN = ("tell", "error")
+UNKNOWN_POLICIES = ("tell", "error")
 
 
 class Release:
@@ -138,13 +138,13 @@ class Release:
         return self.guard.counts(self._query(rows, unknown))
 
     def _query(self, rows: Any, unknown: Unknown) -> Query:
-        if unknown not in UNKNOWN:
-            raise ValueError(f"unknown={unknown}: expected one of {', '.join(UNKNOWN)}; choose e.g. tell")
-        inputs, told = self.encode(rows)
-        if told and unknown == "error":
-            raise ValueError(f"rows hold {told}; correct them, or set unknown=tell")
-        if told:
-            warnings.warn(f"rows hold {told}", UnknownWordsWarning, stacklevel=3)
+        if unknown not in UNKNOWN_POLICIES:
+            raise ValueError(f"unknown={unknown}: expected one of {', '.join(UNKNOWN_POLICIES)}; choose e.g. tell")
+        inputs, unknown_words = self.encode(rows)
+        if unknown_words and unknown == "error":
+            raise ValueError(f"rows hold {unknown_words}; correct them, or set unknown=tell")
+        if unknown_words:
+            warnings.warn(f"rows hold {unknown_words}", UnknownWordsWarning, stacklevel=3)
         return Query(inputs, self._logits(inputs), self.state, self._logits)
 
     def encode(self, rows: Any) -> tuple[Real[np.ndarray, "records ..."], str | None]:
@@ -229,7 +229,7 @@ def ship_run(settings: Mapping[str, Any]) -> Path:
             " evaluate.py first (train.py … guard=… puts a run behind a guard), or set ship_unaudited=true"
         )
     released = Path(settings["released"]) / f"{run.dataset.name}-{named['network']}-{named['defense']}"
-    others = [released.with_name(f"{released.name}-{name}") for name in GUARDS if name != "none"]
+    others = [released.with_name(f"{released.name}-{name}") for name in GUARDS_BY_NAME if name != "none"]
     for place in (released, *others):
         check_unreleased(place)  # the same records behind another guard are a further release
     folder = released if guard.name == "none" else released.with_name(f"{released.name}-{guard.name}")
@@ -276,7 +276,7 @@ def ship(
     fleet: Fleet = fitter.defense.fit(fitter, dataset.split, everything.draw(dataset.split, [0], secret))
     state = guard.fit(fleet, dataset.split.pool, fitter, dataset.split)
     fleet.network.load_state_dict(fleet.states[0])
-    claim = guard.behind(complete_statement(fitter, fleet), dataset)
+    claim = guard.statement_after(complete_statement(fitter, fleet), dataset)
     if audit and dataset.published is None:
         claim = claim.leaving_out(AUDIT_NOT_COVERED)
     target, *settings = config["network"].items()
@@ -302,7 +302,7 @@ def ship(
         "statement": claim.to_json(),
         "cost": COST_NOTE,
         "audit": {"note": AUDIT_NOTE + _other_delta(claim, of), "results": list(audit)},
-        "versions": versions(LIBRARIES),
+        "versions": versions(CARD_LIBRARIES),
     }
     return Release(fleet.network, dataset.preprocessing, card, guard, state)
 
@@ -321,7 +321,7 @@ def _plain(value: Any) -> Any:
     """A value for strict JSON, which knows no infinity."""
     if isinstance(value, Mapping):
         return {key: _plain(inner) for key, inner in value.items()}
-    return INFINITY if value == math.inf else value
+    return INFINITY_TEXT if value == math.inf else value
 
 
 def access_of(config: Mapping[str, Any]) -> str:
@@ -331,6 +331,6 @@ def access_of(config: Mapping[str, Any]) -> str:
         ValueError: if `release.access` is unknown.
     """
     access: str = (config.get("release") or {}).get("access", "api")
-    if access not in ACCESS:
-        raise ValueError(f"release.access={access}: expected one of {', '.join(ACCESS)}; choose e.g. api")
+    if access not in ACCESS_KINDS:
+        raise ValueError(f"release.access={access}: expected one of {', '.join(ACCESS_KINDS)}; choose e.g. api")
     return access

@@ -22,23 +22,23 @@ from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.targets import RESULTS_VERSION
-from palisade.targets.checkpoints import discard_partly_written, kept_epochs, weights_path
-from palisade.targets.config import SHARE
+from palisade.targets.checkpoints import checkpoint_epochs_of, discard_partly_written, weights_path
+from palisade.targets.config import DEFAULT_GUESSED_SHARE
 from palisade.targets.files import file_lock, replacing, shared_lock, write, write_json
 from palisade.targets.guards import Guard, NoGuard
 from palisade.targets.guards.registry import guard_folder, guards_of, registered
-from palisade.targets.progress import FILE as LOG
+from palisade.targets.progress import LOG_FILE
 from palisade.targets.statement import Statement
 
-IDENTITY = ("data", "network", "defense", "trainer", "split", "membership", "seed")
+IDENTITY_KEYS = ("data", "network", "defense", "trainer", "split", "membership", "seed")
 """The keys that decide what a model learns, with `canary` if there are any. More models, other workers or another guard
 extend the same run, and so does the share that audits guess, which is fixed with the first model."""
-OLD = "was trained by another version, which trains other models; remove the folder, and train it again"
-PLACES = ("root", "path", "schema")
+OTHER_VERSION = "was trained by another version, which trains other models; remove the folder, and train it again"
+PLACE_KEYS = ("root", "path", "schema")
 """Settings of where data lies, which decide nothing: their content is hashed instead."""
-READ_BY = "slices"
+SLICES_KEY = "slices"
 """The key of data that decides only how results are read."""
-LOCK, READERS = ".lock", ".readers"
+LOCK_FILE, READERS_FILE = ".lock", ".readers"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Run:
         if not (run := cls(folder)).is_complete():
             raise ValueError(f"{folder} is no complete run; give a folder that train.py printed, or train it first")
         if not run.is_current():
-            raise ValueError(f"{folder} {OLD}")
+            raise ValueError(f"{folder} {OTHER_VERSION}")
         return run
 
     @property
@@ -80,7 +80,7 @@ class Run:
         return self.folder.name + ("" if self.guard == NoGuard.name else f"+{self.guard}")
 
     @cached_property
-    def made_guard(self) -> Guard:
+    def registered_guard(self) -> Guard:
         """The guard that stands before the models, with its settings."""
         return registered(self.folder, self.guard)
 
@@ -107,7 +107,7 @@ class Run:
     @cached_property
     def statement(self) -> Statement:
         """The privacy claim of what is answered: that of the models, as far as the guard leaves it standing."""
-        return self.made_guard.behind(Statement.from_json(self._summary["statement"]), self.dataset)
+        return self.registered_guard.statement_after(Statement.from_json(self._summary["statement"]), self.dataset)
 
     @cached_property
     def _summary(self) -> dict[str, Any]:
@@ -123,7 +123,7 @@ class Run:
     @property
     def attacks(self) -> tuple[str, ...]:
         """The attacks that know how to get around its defense or its guard."""
-        return tuple(dict.fromkeys((*self._summary.get("attacks", ()), *self.made_guard.attacks)))
+        return tuple(dict.fromkeys((*self._summary.get("attacks", ()), *self.registered_guard.attacks)))
 
     @property
     def canaries(self) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class Run:
 
         Runs from before it was recorded have the one that all had unless an evaluation said otherwise.
         """
-        return float(self.config.get("guesses", SHARE))
+        return float(self.config.get("guesses", DEFAULT_GUESSED_SHARE))
 
     @property
     def metrics(self) -> Path:
@@ -161,7 +161,7 @@ class Run:
 
     def checkpoints(self) -> list[int]:
         """The epochs after which the weights of all models were kept."""
-        return kept_epochs(self.folder, self.models())
+        return checkpoint_epochs_of(self.folder, self.models())
 
     def membership(self) -> Bool[np.ndarray, "models pool"]:
         """Membership of pool records in each model: recomputed from the secret, never stored."""
@@ -216,20 +216,22 @@ class Run:
     def complete(self, models: int) -> None:
         """Says that all wanted models are there."""
         (self.folder / "FAILED").unlink(missing_ok=True)
-        kept = len(self.models()) if self.is_complete() else 0
-        write_json(self.folder / "complete.json", {"models": max(models, kept), "results_version": RESULTS_VERSION})
+        complete_models = len(self.models()) if self.is_complete() else 0
+        write_json(
+            self.folder / "complete.json", {"models": max(models, complete_models), "results_version": RESULTS_VERSION}
+        )
 
     def audit(self) -> list[dict[str, Any]]:
         """Results of attacks on the whole fleet, if it was evaluated: numbers that may be published with a release."""
-        kept = json.loads(self.metrics.read_text()) if self.metrics.exists() else {}
-        if kept.get("models") != len(self.models()):
+        metrics = json.loads(self.metrics.read_text()) if self.metrics.exists() else {}
+        if metrics.get("models") != len(self.models()):
             return []
         names, numbers = ("attack", "access", "metric"), ("value", "low", "high")
         return [
             {name: row[name] for name in names}
             # Three digits: exact ratios would give away how many records of the pool were members.
             | {name: None if row[name] is None else round(row[name], 3) for name in numbers}
-            for row in kept["results"]["rows"]
+            for row in metrics["results"]["rows"]
             if row["attack"] and row["model"] == row["group"] == "all"
         ]
 
@@ -239,8 +241,8 @@ class Run:
 
     def is_current(self) -> bool:
         """A run whose models this version of the code would train again as they are."""
-        kept = json.loads((self.folder / "complete.json").read_text())
-        return bool(kept.get("results_version") == RESULTS_VERSION)
+        completion = json.loads((self.folder / "complete.json").read_text())
+        return bool(completion.get("results_version") == RESULTS_VERSION)
 
     def fail(self, reason: str) -> None:
         """Leaves the reason behind, if the disk has room; a run without a single model leaves but its log beside it."""
@@ -248,7 +250,7 @@ class Run:
             for path in self.folder.iterdir():
                 if path.is_dir():
                     shutil.rmtree(path)
-                elif path.name not in (LOCK, LOG):
+                elif path.name not in (LOCK_FILE, LOG_FILE):
                     path.unlink()
         with suppress(OSError):
             write(self.folder / "FAILED", reason + "\n")
@@ -261,7 +263,7 @@ class Run:
     def lock(self) -> Iterator[bool]:
         """Exclusive right of this process to work on the run; False while another one has it."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with file_lock(self.folder / LOCK, wait=False) as free:
+        with file_lock(self.folder / LOCK_FILE, wait=False) as free:
             yield free
 
     @contextmanager
@@ -271,7 +273,7 @@ class Run:
         Raises:
             ValueError: if another process is removing it.
         """
-        with shared_lock(self.folder / READERS) as free:
+        with shared_lock(self.folder / READERS_FILE) as free:
             if not free:
                 raise ValueError(f"runs={self.folder} is being removed by another process; choose others with runs=…")
             yield
@@ -279,7 +281,7 @@ class Run:
     @contextmanager
     def unread(self) -> Iterator[bool]:
         """Exclusive right of this process to remove the run; False while another one reads it."""
-        with shared_lock(self.folder / READERS, alone=True) as free:
+        with shared_lock(self.folder / READERS_FILE, alone=True) as free:
             yield free
 
 
@@ -299,7 +301,7 @@ def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
         raise ValueError("neither data nor runs is given; add data=<name> or runs=<folder or pattern>")
     complete = [folder for folder in folders if Run(folder).is_complete()]
     if old := [folder for folder in complete if not Run(folder).is_current()]:
-        raise ValueError(f"{old[0]} {OLD}")
+        raise ValueError(f"{old[0]} {OTHER_VERSION}")
     if runs := [Run(folder, guard) for folder in complete for guard in guards_of(folder)]:
         return runs
     there = ", ".join(sorted(path.name for path in root.glob("*/") if not path.name.startswith("."))) or "nothing"
@@ -309,19 +311,19 @@ def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
 def identity(config: Mapping[str, Any], dataset: Dataset) -> str:
     """Eight hexadecimal digits over everything that decides what the models learn."""
     settings = {key: config[key] for key in decisive(config)}
-    settings["data"] = {key: value for key, value in config["data"].items() if key not in (*PLACES, READ_BY)}
+    settings["data"] = {key: value for key, value in config["data"].items() if key not in (*PLACE_KEYS, SLICES_KEY)}
     text = json.dumps([canonical(settings), dataset.fingerprint, RESULTS_VERSION], sort_keys=True)
     return hashlib.blake2b(text.encode(), digest_size=4).hexdigest()
 
 
 def decisive(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The keys of a configuration that decide what its models learn."""
-    return (*IDENTITY, "canary") if config.get("canary") else IDENTITY
+    return (*IDENTITY_KEYS, "canary") if config.get("canary") else IDENTITY_KEYS
 
 
 def absolute(key: str, value: Any) -> Any:
     """Places in full, so that a run finds its data from any folder."""
-    return str(Path(value).resolve()) if key in PLACES and value is not None else value
+    return str(Path(value).resolve()) if key in PLACE_KEYS and value is not None else value
 
 
 def canonical(value: Any) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-INFINITY = "inf"
-NUMBERS = ("int", "int | None", "float | None")
+INFINITY_TEXT = "inf"
+NUMBER_TYPES = ("int", "int | None", "float | None")
 """Types of fields that a card may fill with numbers alone."""
 NOT_COVERED = (
     "the choice of hyperparameters, of a checkpoint, and of when to stop, on private records",
@@ -124,7 +124,7 @@ class Statement:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values for strict JSON; an infinite ε is the string "inf"."""
-        return {name: INFINITY if value == math.inf else value for name, value in asdict(self).items()}
+        return {name: INFINITY_TEXT if value == math.inf else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Statement:
@@ -135,11 +135,13 @@ class Statement:
         """
         if unknown := sorted(set(content) - {field.name for field in fields(cls)}):
             raise ValueError(f"statement.{unknown[0]} is unknown; it was written by another version, use that one")
-        for name in (name for name, kind in cls.__annotations__.items() if kind in NUMBERS):
+        for name in (name for name, kind in cls.__annotations__.items() if kind in NUMBER_TYPES):
             value = content.get(name)
-            if not (isinstance(value, int | float) or value is None or value == INFINITY):
+            if not (isinstance(value, int | float) or value is None or value == INFINITY_TEXT):
                 raise ValueError(f"statement.{name}={value!r} is no number; get the card anew")
-        values: dict[str, Any] = {name: math.inf if value == INFINITY else value for name, value in content.items()}
+        values: dict[str, Any] = {
+            name: math.inf if value == INFINITY_TEXT else value for name, value in content.items()
+        }
         for name in ("not_covered", "warnings"):
             values[name] = tuple(values.get(name, ()))
         values["privacy_curve"] = tuple((epsilon, delta) for epsilon, delta in values.get("privacy_curve", ()))

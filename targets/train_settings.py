@@ -11,7 +11,7 @@ from palisade.data.canaries import Canaries
 from palisade.data.settings import check_group, check_numbers, validated
 from palisade.data.split import Membership, Roles
 from palisade.fields import CheckedFields, Seed, as_written
-from palisade.targets.config import CONF, AtEitherEnd
+from palisade.targets.config import CONF_FOLDER, AtEitherEnd
 from palisade.targets.recipe import FleetSettings
 
 
@@ -90,7 +90,7 @@ class TrainSettings(CheckedFields):
         """
         check_numbers({key: value for key, value in plain.items() if key != "tuning"})  # a trial may fail
         if plain.get("ship") is None and not isinstance(plain.get("data"), Mapping):
-            names = ", ".join(sorted(path.stem for path in CONF.glob("data/*.yaml")))
+            names = ", ".join(sorted(path.stem for path in CONF_FOLDER.glob("data/*.yaml")))
             raise ValueError(f"data={as_written(plain.get('data'))}: expected a data set; choose one of {names}")
         _check_bases("defense", plain.get("defense"))
         kinds: dict[str, type[Any]] = {"split": Roles, "membership": Membership, "fleet": FleetSettings}

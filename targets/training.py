@@ -31,11 +31,11 @@ from palisade.targets.recipe import Recipe, homes, stages, trainers
 from palisade.targets.statement import Statement
 from palisade.targets.tracking import Tracker
 
-SETTLED = Path("private") / "settled.json"
+DECISIONS_FILE = Path("private") / "settled.json"
 """File in which a run keeps what its defense settled before its first model; it may follow from the records."""
-STACK = 8
+MODELS_PER_STACK = 8
 """Models trained at once where stacking pays: more fill the cache, fewer waste the batched products."""
-STACKED_PARAMETERS = 200_000
+MAX_STACKED_PARAMETERS = 200_000
 """Above it, on a CPU, one model's products fill the cache by themselves and stacking only costs."""
 
 
@@ -106,9 +106,9 @@ def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership)
 
 def settled(folder: Path) -> Mapping[str, str]:
     """Decisions that were settled for a run, if any were."""
-    path = folder / SETTLED
-    kept: Mapping[str, str] = json.loads(path.read_text()) if path.exists() else {}
-    return kept
+    path = folder / DECISIONS_FILE
+    decisions: Mapping[str, str] = json.loads(path.read_text()) if path.exists() else {}
+    return decisions
 
 
 def recipe_digest(config: Mapping[str, Any]) -> str:
@@ -121,11 +121,11 @@ def at_once(wanted: int | str, fitter: Fitter) -> int:
     """Number of models to train as one stack."""
     network = fitter.initial_network(fitter.models[0])
     if wanted == "auto":
-        small = sum(p.numel() for p in network.parameters()) <= STACKED_PARAMETERS
+        small = sum(p.numel() for p in network.parameters()) <= MAX_STACKED_PARAMETERS
         # Convolutions side by side take longer than one after the other, and an own forward may count axes.
         gains = small and isinstance(network, MLP)
         stackable = fitter.defense.stackable and fitter.settled.get("per_record", "fast") == "fast"
-        return STACK if gains and stackable and stacks.unstackable(network) is None else 1
+        return MODELS_PER_STACK if gains and stackable and stacks.unstackable(network) is None else 1
     size = int(wanted)
     if size > 1 and not fitter.defense.stackable:
         raise ValueError(f"fleet.at_once={wanted}: this defense has no stacked form; use fleet.at_once=1")
@@ -134,7 +134,7 @@ def at_once(wanted: int | str, fitter: Fitter) -> int:
 
 def chunks(models: Sequence[int], wanted: int | str) -> Iterator[list[int]]:
     """Cuts a fleet's missing models at fixed boundaries (0–7, 8–15, …), so that a resumed run cuts alike."""
-    size = STACK if wanted == "auto" else int(wanted)
+    size = MODELS_PER_STACK if wanted == "auto" else int(wanted)
     for number in sorted({k // size for k in models}):
         yield [k for k in models if k // size == number]
 
@@ -262,12 +262,12 @@ def load_guarded(
     Raises:
         ValueError: if the guard was not fitted to all of them.
     """
-    made = registered(folder, guard)
-    if missing := unfitted(folder, made, models):
+    run_guard = registered(folder, guard)
+    if missing := unfitted(folder, run_guard, models):
         raise ValueError(
-            f"guard={made.name} of {folder} is fitted to {len(models) - len(missing)} of {len(models)} models; train"
-            " the run again with this guard"
+            f"guard={run_guard.name} of {folder} is fitted to {len(models) - len(missing)} of {len(models)} models;"
+            " train the run again with this guard"
         )
-    fitted = type(made).fit is not Guard.fit
+    fitted = type(run_guard).fit is not Guard.fit
     states = [load_file(state_path(folder, guard, k)) if fitted else {} for k in models]
-    return Guarded(load_fleet(config, dataset, folder, models), made, states)
+    return Guarded(load_fleet(config, dataset, folder, models), run_guard, states)

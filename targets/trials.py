@@ -16,16 +16,16 @@ from palisade.commandline import one_line
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.settings import validated
 from palisade.targets import progress, workers
-from palisade.targets.config import SHARE, check_guesses_somebody
+from palisade.targets.config import DEFAULT_GUESSED_SHARE, check_guesses_somebody
 from palisade.targets.files import write_json
 from palisade.targets.job import Job, notice_of_unit
 from palisade.targets.run import Run
 from palisade.targets.train_settings import TrainSettings
 from palisade.targets.tuning import Tuning, with_values
 
-TRIALS = ".trials"
+TRIALS_FOLDER = ".trials"
 """Folder of trials, out of sight of whoever looks for the runs of a data set."""
-COUNTED = "tuning_runs"
+TUNING_RUNS_KEY = "tuning_runs"
 """The setting of a defense that says how many trainings it was tuned by, for its statement."""
 
 
@@ -99,8 +99,8 @@ class Trials:
             **settings.plain,
             "tuning": None,
             "secret": secret,
-            "guesses": SHARE,  # nobody audits a trial, and runs of all shares have the same ones
-            "runs": str(Path(settings.runs) / TRIALS),
+            "guesses": DEFAULT_GUESSED_SHARE,  # nobody audits a trial, and runs of all shares have the same ones
+            "runs": str(Path(settings.runs) / TRIALS_FOLDER),
             "fleet": {**settings.plain["fleet"], "models": tuning.models, "keep_checkpoints": 0},
         }
         changed = [(point, with_values(small, point)) for point in tuning.points]
@@ -148,9 +148,8 @@ class Trials:
         failed = [trial.failed for trial in self.trials if trial.accuracy is None]
         if best.accuracy is None:
             raise ValueError(f"tuning: all {len(failed)} trials failed, the first with: {failed[0]}")
-        line = (
-            f"{self._name(best)}: {_told(best.point)}; best of {len(self.trials)} trials ({self.trainings} trainings),"
-        )
+        line = f"{self._name(best)}: {_point_text(best.point)}"
+        line += f"; best of {len(self.trials)} trials ({self.trainings} trainings),"
         line += f" validation accuracy {best.accuracy:.3f}" + (f"; {len(failed)} failed: {failed[0]}" if failed else "")
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)  # in place of the progress line
@@ -158,14 +157,14 @@ class Trials:
         chosen = {**with_values(self.settings.plain, best.point), "tuning": None}
         defense: Any = chosen["defense"]
         while isinstance(defense, dict):  # of several stages, it is the base that is private
-            if COUNTED in defense:
-                defense[COUNTED] += self.trainings
+            if TUNING_RUNS_KEY in defense:
+                defense[TUNING_RUNS_KEY] += self.trainings
             defense = defense.get("base")
         return TrainSettings.parsed(chosen)
 
     def cost(self) -> dict[str, Any]:
         """Cost of trials and fleet: the fleet as much as with the slowest of the settings to try."""
-        from palisade.targets.plan import COSTS, TUNED, cost
+        from palisade.targets.plan import COST_KEYS, TUNED_PLACEHOLDER, cost
 
         fleets = []
         for trial in self.trials:
@@ -177,9 +176,9 @@ class Trials:
             cost(trial.run, trial.settings, self.dataset, [] if trial.is_over else range(trial.models))
             for trial in self.trials
         ]
-        together = {key: slowest[key] + sum(trial[key] for trial in tried) for key in COSTS}
+        together = {key: slowest[key] + sum(trial[key] for trial in tried) for key in COST_KEYS}
         folder = Path(slowest["folder"])
-        named = folder.with_name(f"{folder.name.rpartition('-')[0]}-{TUNED}")
+        named = folder.with_name(f"{folder.name.rpartition('-')[0]}-{TUNED_PLACEHOLDER}")
         return {**slowest, **together, "folder": str(named)}  # trials claim nothing by themselves
 
     def _name(self, trial: Trial) -> str:
@@ -232,5 +231,5 @@ def _result(run: Run) -> Path:
     return run.folder / "validation.json"
 
 
-def _told(point: Mapping[str, Any]) -> str:
+def _point_text(point: Mapping[str, Any]) -> str:
     return ", ".join(f"{key.split('.')[-1]}={value}" for key, value in point.items())

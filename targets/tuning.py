@@ -16,8 +16,8 @@ from palisade.fields import CheckedFields, Count, as_written
 from palisade.targets.config import flat
 from palisade.targets.recipe import FleetSettings
 
-MAY_TUNE = ("network", "defense", "trainer")
-CLAIMED = ("epsilon", "delta", "noise_multiplier", "queries")
+TUNABLE_GROUPS = ("network", "defense", "trainer")
+EPSILON_SETTINGS = ("epsilon", "delta", "noise_multiplier", "queries")
 """Settings that decide ε: trials that differ in it do not cost what the chosen one does."""
 
 
@@ -45,11 +45,11 @@ class Tuning(CheckedFields):
             )
         for key, listed in self.values.items():
             setting = f"grid.{key}={as_written(listed)}"
-            if key.split(".")[0] not in MAY_TUNE:
-                raise ValueError(f"{setting}: cannot be tuned, expected one of {', '.join(MAY_TUNE)}; remove it")
+            if key.split(".")[0] not in TUNABLE_GROUPS:
+                raise ValueError(f"{setting}: cannot be tuned, expected one of {', '.join(TUNABLE_GROUPS)}; remove it")
             if "." not in str(key):
                 raise ValueError(f"{setting}: expected a single setting; list values of one, such as {key}.lr=[0.1]")
-            if key.split(".")[-1] in CLAIMED:
+            if key.split(".")[-1] in EPSILON_SETTINGS:
                 raise ValueError(f"{setting}: decides what is claimed and cannot be tuned; sweep over it instead")
             if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
                 raise ValueError(f"{setting}: expected a list of values to try; give such as [0.1,1]")
@@ -83,14 +83,14 @@ def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[s
     Raises:
         ValueError: if one is unknown.
     """
-    made: dict[str, Any] = copy.deepcopy(dict(settings))
+    tuned_settings: dict[str, Any] = copy.deepcopy(dict(settings))
     for key, value in point.items():
-        node: Any = made
+        node: Any = tuned_settings
         *path, last = key.split(".")
         for name in path:
             node = node.get(name) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
-            chosen = made["names"].get(path[0], "of your own") if path else "nothing"
+            chosen = tuned_settings["names"].get(path[0], "of your own") if path else "nothing"
             raise ValueError(f"tuning.grid.{key}={as_written(value)}: no such setting of {path[0]}={chosen}; remove it")
         node[last] = value
-    return made
+    return tuned_settings

@@ -18,15 +18,15 @@ from typing import Any, TypeVar
 
 Result = TypeVar("Result")
 
-LOST = (
+WORKER_KILLED = (
     "a worker process was killed, most likely for lack of memory; choose fewer fleet.workers or a smaller"
     " trainer.batch_size"
 )
-NO_IMPORT = (
+SCRIPT_NOT_IMPORTABLE = (
     "a worker process could not import the script that called it; put what the script does below"
     ' `if __name__ == "__main__":`, or set fleet.workers=1'
 )
-RAISED = 1
+EXCEPTION_EXIT_CODE = 1
 """Exit code of a process that an exception ended: none of its work, which hands exceptions back."""
 
 _pool: ProcessPoolExecutor | None = None
@@ -80,8 +80,8 @@ def run(function: Callable[..., Result], items: Sequence[tuple[Any, ...]], worke
             future.cancel()
         stop()
         if isinstance(error, BrokenProcessPool):
-            raised = any(process.exitcode == RAISED for process in processes)
-            raise ChildProcessError(NO_IMPORT if raised else LOST) from error
+            raised = any(process.exitcode == EXCEPTION_EXIT_CODE for process in processes)
+            raise ChildProcessError(SCRIPT_NOT_IMPORTABLE if raised else WORKER_KILLED) from error
         raise
 
 

@@ -36,8 +36,8 @@ def trained(runs: Path, *overrides: str, models: int = MODELS) -> dict[str, str]
 @pytest.fixture(scope="module", autouse=True)
 def short_searches() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(adversarial_noise, "STEPS", 40)
-        patch.setattr(discriminator, "MOST_STEPS", 100)
+        patch.setattr(adversarial_noise, "MAX_SEARCH_STEPS", 40)
+        patch.setattr(discriminator, "MAX_STEPS", 100)
         yield
 
 
@@ -98,7 +98,7 @@ def test_every_model_stands_behind_its_own_guard(run: Run) -> None:
 def test_guarded_answers_are_not_the_models_own(run: Run) -> None:
     logits = np.array(answers(Run(run.folder), "pool"))
     for k, shown in enumerate(answers(run, "pool")):
-        if run.made_guard.level == "probabilities":
+        if run.registered_guard.level == "probabilities":
             exact = np.exp(logits[k] - np.logaddexp.reduce(logits[k], axis=1, keepdims=True))
             assert np.abs(shown - exact).max() > 1e-3
         else:

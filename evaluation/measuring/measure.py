@@ -112,7 +112,7 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
     data, split = run.dataset, run.dataset.split
     # Test records and the fixed part of a canary run are not the audited records: no persons group them.
     alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
-    given, labels, level = answers(run, "test"), data.y[split.test], run.made_guard.level
+    given, labels, level = answers(run, "test"), data.y[split.test], run.registered_guard.level
     for metric, values in contributions(given, labels, level):
         yield row(metric, values, alone)
         yield from rows_of_models(metric, values)
@@ -242,7 +242,7 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
         skipped=skipped,
         needs=needs,
         threat=method.grant.access,
-        released=method.grant.behind(run.made_guard),
+        released=method.grant.behind(run.registered_guard),
         audit=lower_bounds(run, auditor, seen, method.way_on(run)) if bounds else {},
     )
     for attack in scores:

@@ -146,7 +146,7 @@ def _recipe(run: Run) -> Any:
         "data": [run.dataset.name, EVERYTHING.public_size(len(units)), _checksum(run)],
         "network": {"name": network.pop("_target_"), "settings": network},
         "defense": defense,
-        "guard": {"name": run.made_guard.name, "settings": asdict(run.made_guard)},
+        "guard": {"name": run.registered_guard.name, "settings": asdict(run.registered_guard)},
         "recipe": asdict(Recipe.of(config)),
     }
     return canonical(recipe)

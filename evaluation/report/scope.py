@@ -13,7 +13,7 @@ import numpy as np
 
 from palisade.evaluation.comparison import ordered
 from palisade.evaluation.result import FPRS, TRAIN, UNSCORED, Result, Row, chance_at, null_at
-from palisade.targets.run import PLACES
+from palisade.targets.run import PLACE_KEYS
 
 INTERNAL, PUBLIC = "internal", "public"
 NOTES: Mapping[str, str] = {
@@ -40,7 +40,7 @@ FEWEST = 100
 DIGITS = 3
 STARTS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
 """FPRs at which a published ROC may begin: one false positive would tell how many non-members a model has."""
-PRIVATE = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACES))
+PRIVATE = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACE_KEYS))
 """Keys of a command that name places, or runs by a hash of their data."""
 
 
@@ -80,7 +80,7 @@ def public_command(command: str) -> str:
 
 
 def _published(result: Result, folder: str) -> Result:
-    data = {key: value for key, value in result.config.get("data", {}).items() if key not in PLACES}
+    data = {key: value for key, value in result.config.get("data", {}).items() if key not in PLACE_KEYS}
     sizes = _sizes(result)
     large = {"all", *(group for group, size in sizes.items() if size >= FEWEST * result.models)}
     told = [row for row in result.rows if row.model == "all" and row.metric not in WITHHELD and row.group in large]

@@ -30,7 +30,7 @@ def further_shadows(
         grant: what attackers are granted.
         answers: of the run's models to the pool records, behind its guard.
     """
-    split, guard = run.dataset.split, run.made_guard
+    split, guard = run.dataset.split, run.registered_guard
     persons = split.persons
     single = persons is None or len(np.unique(persons)) == len(persons)
     if Membership(**run.config["membership"]).how != "bernoulli" or len(split.canaries) or not single:

@@ -164,7 +164,7 @@ def view(
         threats: what attacks need; gradients, checkpoints and hidden layers are read only where one
             of them does.
     """
-    grant, models, guard = grant or Grant(), cache(lambda: guarded(run)), run.made_guard
+    grant, models, guard = grant or Grant(), cache(lambda: guarded(run)), run.registered_guard
     data, split = run.dataset, run.dataset.split
     pool = answers(run, "pool", queries)
     audited = split.is_audited if len(split.canaries) else slice(None)
@@ -243,7 +243,7 @@ def answers(
 def predictions(run: Run, role: str) -> Int64[np.ndarray, "models records"]:
     """The classes that all models predict for the records of a role, behind the run's guard."""
     given = answers(run, role)
-    return np.asarray(given) if run.made_guard.level == "label" else given.argmax(axis=-1)
+    return np.asarray(given) if run.registered_guard.level == "label" else given.argmax(axis=-1)
 
 
 def guarded(run: Run) -> Guarded:

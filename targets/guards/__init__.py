@@ -5,13 +5,13 @@ from palisade.targets.guards.guard import Guard, Level, NoGuard, Query
 from palisade.targets.guards.hamp_output import HAMPOutput
 from palisade.targets.guards.label_only import LabelOnly
 from palisade.targets.guards.memguard import MemGuard
-from palisade.targets.guards.registry import GUARDS
+from palisade.targets.guards.registry import GUARDS_BY_NAME
 from palisade.targets.guards.rounding import Rounding
 from palisade.targets.guards.temperature import Temperature
 from palisade.targets.guards.top_k import TopK
 
 __all__ = [
-    "GUARDS",
+    "GUARDS_BY_NAME",
     "Aggregate",
     "Guard",
     "HAMPOutput",

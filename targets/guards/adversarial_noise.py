@@ -12,16 +12,16 @@ from torch import Tensor
 
 from palisade.targets.guards.discriminator import log_odds, slope
 
-STEPS = 100
-STEP = 0.1  # of logits, whatever the length of the gradient
+MAX_SEARCH_STEPS = 100
+LOGIT_STEP = 0.1  # of logits, whatever the length of the gradient
 LABEL_WEIGHT = 10.0  # c₂
 DISTORTION_WEIGHTS = tuple(10.0**power for power in range(-1, 6))  # c₃, until the search fails
-RATIO, RATIOS = 1.25, 15  # of factors that logits are scaled by, up to 28 and down to 1/28
-HALVINGS = 8
-UNDECIDED = 1e-5  # |h − ½| that is as good as a guess
-GRID = 2.0**-24
+SCALING_RATIO, SCALING_STEPS = 1.25, 15  # of factors that logits are scaled by, up to 28 and down to 1/28
+INTERVAL_HALVINGS = 8
+UNDECIDED_MARGIN = 1e-5  # |h − ½| that is as good as a guess
+LOGIT_GRID = 2.0**-24
 """Logits stay on a grid, so that the rounding of products, which depends on the batch, never adds up."""
-AT_ONCE = 1024  # queries; more fill the cache
+QUERIES_AT_ONCE = 1024  # queries; more fill the cache
 
 Weights = Mapping[str, Tensor]
 
@@ -39,7 +39,9 @@ def with_noise(
         logits: of the queries.
         weights: of the discriminator h, in double precision.
     """
-    parts = [_one_batch(part, weights) for part in torch.split(torch.tensor(logits, dtype=torch.float64), AT_ONCE)]
+    parts = [
+        _one_batch(part, weights) for part in torch.split(torch.tensor(logits, dtype=torch.float64), QUERIES_AT_ONCE)
+    ]
     noisy, nearer = (torch.cat(pieces).numpy() for pieces in zip(*parts, strict=True))
     return noisy, nearer
 
@@ -48,34 +50,34 @@ def _one_batch(
     logits: Float64[Tensor, "records classes"], weights: Weights
 ) -> tuple[Float64[Tensor, "records classes"], Bool[Tensor, " records"]]:
     start = _on_grid(logits)
-    found, before = start.clone(), log_odds(start.softmax(dim=-1), weights)
-    searched = wanted = torch.nonzero((before.sigmoid() - 0.5).abs() > UNDECIDED).flatten()
+    result, before = start.clone(), log_odds(start.softmax(dim=-1), weights)
+    searched = wanted = torch.nonzero((before.sigmoid() - 0.5).abs() > UNDECIDED_MARGIN).flatten()
     for distortion_weight in DISTORTION_WEIGHTS:
         noisy, changed = _search(start[searched], before[searched] > 0, weights, distortion_weight)
         searched = searched[changed]
-        found[searched] = noisy[changed]
-    stuck = wanted[(found[wanted] == start[wanted]).all(dim=-1)]
-    found[stuck] = _scaled(start[stuck], before[stuck] > 0, weights)
-    return found, log_odds(found.softmax(dim=-1), weights).abs() < before.abs()
+        result[searched] = noisy[changed]
+    stuck = wanted[(result[wanted] == start[wanted]).all(dim=-1)]
+    result[stuck] = _scaled(start[stuck], before[stuck] > 0, weights)
+    return result, log_odds(result.softmax(dim=-1), weights).abs() < before.abs()
 
 
 def _search(
     start: Float64[Tensor, "records classes"], member: Bool[Tensor, " records"], weights: Weights, c3: float
 ) -> tuple[Float64[Tensor, "records classes"], Bool[Tensor, " records"]]:
     """Steps down the loss until h changes its mind and the predicted class is the same; which queries it did so for."""
-    found, changed = start.clone(), torch.zeros_like(member)
+    result, changed = start.clone(), torch.zeros_like(member)
     left, z, label, origin = torch.arange(len(start)), start, start.argmax(dim=-1, keepdim=True), start.softmax(dim=-1)
-    for _ in range(STEPS):
+    for _ in range(MAX_SEARCH_STEPS):
         if not len(left):
             break
         odds, gradient = _slope(z, label, origin, weights, c3)
-        moved = _on_grid(z - STEP * gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1e-30))
+        moved = _on_grid(z - LOGIT_STEP * gradient / gradient.norm(dim=-1, keepdim=True).clamp(min=1e-30))
         done = ((odds > 0) != member[left]) & (z.argmax(dim=-1) == label.squeeze(-1))
         if done.any():
-            found[left[done]], changed[left[done]] = z[done], True
+            result[left[done]], changed[left[done]] = z[done], True
             left, moved, label, origin = (part[~done] for part in (left, moved, label, origin))
         z = moved
-    return found, changed
+    return result, changed
 
 
 def _scaled(
@@ -87,11 +89,11 @@ def _scaled(
         return ((log_odds((factor * start).softmax(dim=-1), weights) > 0) != member)[:, None]
 
     inner = outer = torch.ones_like(start[:, :1])  # factors on both sides of the change
-    for step, direction in itertools.product(range(1, RATIOS + 1), (-1, 1)):
-        factor = torch.full_like(outer, RATIO ** (direction * step))
+    for step, direction in itertools.product(range(1, SCALING_STEPS + 1), (-1, 1)):
+        factor = torch.full_like(outer, SCALING_RATIO ** (direction * step))
         first = changed(factor) & (outer == 1)
-        inner, outer = torch.where(first, factor / RATIO**direction, inner), torch.where(first, factor, outer)
-    for _ in range(HALVINGS):
+        inner, outer = torch.where(first, factor / SCALING_RATIO**direction, inner), torch.where(first, factor, outer)
+    for _ in range(INTERVAL_HALVINGS):
         middle = (inner * outer).sqrt()
         beyond = changed(middle)
         inner, outer = torch.where(beyond, inner, middle), torch.where(beyond, middle, outer)
@@ -116,4 +118,4 @@ def _slope(
 
 
 def _on_grid(z: Float64[Tensor, "records classes"]) -> Float64[Tensor, "records classes"]:
-    return (z / GRID).round() * GRID
+    return (z / LOGIT_GRID).round() * LOGIT_GRID

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from palisade.data.secret import Secret
 
-HIDDEN = (64, 32)
-EPOCHS = 250  # of the larger side; fewer leave adaptive attackers more to see
-MOST_STEPS = 2000
-HALF = 128  # records of each side in a step
+HIDDEN_WIDTHS = (64, 32)
+LARGER_SIDE_EPOCHS = 250  # of the larger side; fewer leave adaptive attackers more to see
+MAX_STEPS = 2000
+RECORDS_PER_SIDE = 128  # records of each side in a step
 LEARNING_RATE = 3e-3
-PURPOSE = "guard/discriminator"
+RANDOMNESS_PURPOSE = "guard/discriminator"
 
 
 def fit(
@@ -36,12 +36,12 @@ def fit(
         model: the model's number.
     """
     sides = [torch.from_numpy(side).softmax(dim=-1).sort(dim=-1).values for side in (others, members)]
-    generator = secret.torch(PURPOSE, model)
+    generator = secret.torch(RANDOMNESS_PURPOSE, model)
     weights = _initial(members.shape[-1], generator)
     optimizer = torch.optim.Adam(weights.values(), lr=LEARNING_RATE)
-    member = torch.arange(2 * HALF) >= HALF
-    for _ in range(min(MOST_STEPS, EPOCHS * max(map(len, sides)) // HALF)):
-        drawn = [side[torch.randint(len(side), (HALF,), generator=generator)] for side in sides]
+    member = torch.arange(2 * RECORDS_PER_SIDE) >= RECORDS_PER_SIDE
+    for _ in range(min(MAX_STEPS, LARGER_SIDE_EPOCHS * max(map(len, sides)) // RECORDS_PER_SIDE)):
+        drawn = [side[torch.randint(len(side), (RECORDS_PER_SIDE,), generator=generator)] for side in sides]
         optimizer.zero_grad()
         loss = F.binary_cross_entropy_with_logits(_layers(torch.cat(drawn), weights)[-1].squeeze(-1), member.float())
         loss.backward()  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ def slope(
 def _initial(classes: int, generator: torch.Generator) -> dict[str, Tensor]:
     """He's initial weights, and no biases."""
     weights = {}
-    for layer, (inputs, outputs) in enumerate(itertools.pairwise((classes, *HIDDEN, 1))):
+    for layer, (inputs, outputs) in enumerate(itertools.pairwise((classes, *HIDDEN_WIDTHS, 1))):
         drawn = torch.randn(outputs, inputs, generator=generator) * (2 / inputs) ** 0.5
         weights[f"{layer}.weight"] = drawn.requires_grad_()
         weights[f"{layer}.bias"] = torch.zeros(outputs, requires_grad=True)
@@ -83,7 +83,7 @@ def _initial(classes: int, generator: torch.Generator) -> dict[str, Tensor]:
 def _layers(inputs: Float[Tensor, "records classes"], weights: Mapping[str, Tensor]) -> list[Tensor]:
     """The input of each layer, and the output of the last one."""
     values = [inputs]
-    for layer in range(len(HIDDEN) + 1):
+    for layer in range(len(HIDDEN_WIDTHS) + 1):
         if layer:
             values[-1] = values[-1].relu()
         values.append(F.linear(values[-1], weights[f"{layer}.weight"], weights[f"{layer}.bias"]))

@@ -23,12 +23,12 @@ from palisade.data.split import Split
 if TYPE_CHECKING:
     from torch import Tensor
 
-STEPS = 64
+STEPS_PER_SPREAD = 64
 """Steps in what a value varies by: the fewest that leave each of 256 shades its own cell, whatever their deviation."""
-BORDER = 0.5 - (5**0.5 - 2) / 2
+CELL_BORDER = 0.5 - (5**0.5 - 2) / 2
 """Steps from a point of the grid to the next cell: no fraction in which data are written, so that few lie on it."""
-LOOKED_AT = 1000  # records that show how much a value varies
-SHIFT, FACTOR, STEP = "grid.shift", "grid.factor", "grid.step"
+SPREAD_RECORDS = 1000  # records that show how much a value varies
+SHIFT_KEY, FACTOR_KEY, STEP_KEY = "grid.shift", "grid.factor", "grid.step"
 """Under which names a guard's state holds the grid."""
 
 
@@ -44,14 +44,16 @@ def fit(dataset: Dataset, split: Split) -> dict[str, Tensor]:
 
     if dataset.x.dtype.kind != "f":
         return {}
-    step, shift, factor = np.array([1 / STEPS]), np.zeros(1), np.ones(1)
+    step, shift, factor = np.array([1 / STEPS_PER_SPREAD]), np.zeros(1), np.ones(1)
     if isinstance(preprocessing := dataset.preprocessing, Scale):
         if preprocessing.is_identity:
-            step = _power_of_two(_spread(dataset, split) / STEPS)
+            step = _power_of_two(_spread(dataset, split) / STEPS_PER_SPREAD)
         else:
             shift, factor = (preprocessing.broadcast(values) for values in (preprocessing.shift, preprocessing.factor))
-            step = _power_of_two(1 / (STEPS * np.abs(factor)))
-    return {name: torch.from_numpy(values) for name, values in ((SHIFT, shift), (FACTOR, factor), (STEP, step))}
+            step = _power_of_two(1 / (STEPS_PER_SPREAD * np.abs(factor)))
+    return {
+        name: torch.from_numpy(values) for name, values in ((SHIFT_KEY, shift), (FACTOR_KEY, factor), (STEP_KEY, step))
+    }
 
 
 def not_covered(dataset: Dataset) -> str | None:
@@ -68,10 +70,10 @@ def snapped(x: Real[np.ndarray, "records ..."], state: Mapping[str, Tensor]) -> 
     Raises:
         ValueError: if the guard has learned no grid.
     """
-    if STEP not in state:
+    if STEP_KEY not in state:
         raise ValueError("the guard's state holds no grid of inputs; it was written by another version, use that one")
-    shift, factor, step = (state[name].numpy() for name in (SHIFT, FACTOR, STEP))
-    rows = np.ceil((x / factor + shift) / step - BORDER) * step
+    shift, factor, step = (state[name].numpy() for name in (SHIFT_KEY, FACTOR_KEY, STEP_KEY))
+    rows = np.ceil((x / factor + shift) / step - CELL_BORDER) * step
     with np.errstate(over="ignore"):  # beside the largest number of float32 is infinity, which is a cell as any other
         return ((rows - shift) * factor).astype(np.float32) + np.float32(0)
 
@@ -79,7 +81,7 @@ def snapped(x: Real[np.ndarray, "records ..."], state: Mapping[str, Tensor]) -> 
 def _spread(dataset: Dataset, split: Split) -> Float64[np.ndarray, "*shape"]:
     """The standard deviation of each value over some records; 1 for one that does not vary."""
     records = split.reference if len(split.reference) else split.pool
-    seen = dataset.x[records[:: max(1, len(records) // LOOKED_AT)]]
+    seen = dataset.x[records[:: max(1, len(records) // SPREAD_RECORDS)]]
     deviation = seen.std(axis=0, dtype=np.float64)
     return np.where(deviation > 0, deviation, 1.0)
 

@@ -93,7 +93,7 @@ class Guard(CheckedFields, ABC):
         """
         return {}
 
-    def behind(self, claim: Statement, dataset: Dataset) -> Statement:
+    def statement_after(self, claim: Statement, dataset: Dataset) -> Statement:
         """Claim of the answers, given the claim of the model: as much, unless the guard has seen members.
 
         Args:

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
     from palisade.targets.fleet import Fitter, Fleet
 
-VALUES = "values"
+VALUES_KEY = "values"
 NORMAL_VALUES = 256
-LOOKED_AT = 1000  # records that show whether inputs are 0 and 1
-BINARY = "the guard: whether inputs are zeros and ones was read off the private records"
+BINARY_CHECK_RECORDS = 1000  # records that show whether inputs are 0 and 1
+BINARY_NOT_COVERED = "the guard: whether inputs are zeros and ones was read off the private records"
 """Sentence of a statement on the values that are drawn from."""
 
 
@@ -49,19 +49,19 @@ class HAMPOutput(Guard):
         """Key and grid of the random inputs, and the values that are drawn from."""
         import torch  # slow to import; reading a guard needs none of it
 
-        return {**keyed.fit(self.name, fitter, split), VALUES: torch.from_numpy(_values(fitter))}
+        return {**keyed.fit(self.name, fitter, split), VALUES_KEY: torch.from_numpy(_values(fitter))}
 
     def not_covered(self, dataset: Dataset) -> str | None:
         """Sentence on the values that random inputs are drawn from, and on the grid; None for public data and texts."""
         if dataset.published is not None or isinstance(dataset.preprocessing, Tokens):
             return None
-        return "; ".join(filter(None, (BINARY, grid.not_covered(dataset))))
+        return "; ".join(filter(None, (BINARY_NOT_COVERED, grid.not_covered(dataset))))
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
         """Probabilities of a random input, reordered so that each class keeps its rank in the model's answer."""
         if not len(query.x):
             return probabilities(query.logits)
-        values, shape = query.state[VALUES].numpy(), query.x.shape[1:]
+        values, shape = query.state[VALUES_KEY].numpy(), query.x.shape[1:]
         drawn = [values[rng.integers(len(values), size=shape)] for rng in generators(query.x, query.state)]
         confidences = np.sort(probabilities(query.ask(np.stack(drawn))), axis=-1)
         ranks = query.logits.argsort(axis=-1, kind="stable").argsort(axis=-1)
@@ -70,7 +70,7 @@ class HAMPOutput(Guard):
 
 def _values(fitter: Fitter) -> np.ndarray:
     """Values of a number of an input, each as likely as any other."""
-    preprocessing, x = fitter.dataset.preprocessing, fitter.dataset.x[:LOOKED_AT]
+    preprocessing, x = fitter.dataset.preprocessing, fitter.dataset.x[:BINARY_CHECK_RECORDS]
     if isinstance(preprocessing, Tokens):
         return np.arange(preprocessing.buckets)
     if ((x == 0) | (x == 1)).all():

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from palisade.targets.fleet import Fitter
 
-KEY = "key"
+STATE_KEY = "key"
 """Under which name a guard's state holds the key of what it draws."""
 KEY_WORDS = 8
 DIGEST_BYTES = 16
@@ -32,12 +32,12 @@ def fit(purpose: str, fitter: Fitter, split: Split) -> dict[str, Tensor]:
     import torch  # slow to import; guards that are only read need none of it
 
     words = fitter.secret.bits(f"guard/{purpose}", fitter.models[0], count=KEY_WORDS)
-    return {KEY: torch.from_numpy(words.view(np.uint8).copy()), **grid.fit(fitter.dataset, split)}
+    return {STATE_KEY: torch.from_numpy(words.view(np.uint8).copy()), **grid.fit(fitter.dataset, split)}
 
 
 def digests(x: Real[np.ndarray, "records ..."], state: Mapping[str, Tensor]) -> list[bytes]:
     """A keyed hash of each input on the grid, whatever stands beside it in the batch."""
-    key = state[KEY].numpy().tobytes()
+    key = state[STATE_KEY].numpy().tobytes()
     return [
         hashlib.blake2b(row.tobytes(), key=key, digest_size=DIGEST_BYTES).digest()
         for start in range(0, len(x), CHUNK_RECORDS)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from palisade.targets.fleet import Fitter, Fleet
 
-DISCRIMINATOR = "discriminator."
+DISCRIMINATOR_PREFIX = "discriminator."
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,7 +81,7 @@ class MemGuard(Guard):
         x = fitter.dataset.x
         inside, outside = (model.predict(x[records])[0] for records in (members, split.reference))
         weights = discriminator.fit(inside, outside, fitter.secret, fitter.models[0])
-        named = {DISCRIMINATOR + name: weight for name, weight in weights.items()}
+        named = {DISCRIMINATOR_PREFIX + name: weight for name, weight in weights.items()}
         return {**keyed.fit(self.name, fitter, split), **named}
 
     def not_covered(self, dataset: Dataset) -> str | None:
@@ -93,9 +93,9 @@ class MemGuard(Guard):
         from palisade.targets.guards import adversarial_noise
 
         weights = {
-            name.removeprefix(DISCRIMINATOR): weight.double()
+            name.removeprefix(DISCRIMINATOR_PREFIX): weight.double()
             for name, weight in query.state.items()
-            if name.startswith(DISCRIMINATOR)
+            if name.startswith(DISCRIMINATOR_PREFIX)
         }
         noisy, nearer = adversarial_noise.with_noise(query.logits, weights)
         # Logits closer than the noise's grid may have become equal.

@@ -16,9 +16,9 @@ def probabilities(
 
 
 def predicting(
-    label: Int64[np.ndarray, " records"], given: Float32[np.ndarray, "records classes"]
+    label: Int64[np.ndarray, " records"], answers: Float32[np.ndarray, "records classes"]
 ) -> Float32[np.ndarray, "records classes"]:
     """Probabilities, those of other classes lowered to just below the label's where they reach it."""
-    own = np.take_along_axis(given, label[:, None], axis=-1)
-    other = np.arange(given.shape[-1]) != label[:, None]
-    return np.where(other & (given >= own), np.nextafter(own, np.float32(0)), given)
+    own = np.take_along_axis(answers, label[:, None], axis=-1)
+    other = np.arange(answers.shape[-1]) != label[:, None]
+    return np.where(other & (answers >= own), np.nextafter(own, np.float32(0)), answers)

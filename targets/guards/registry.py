@@ -20,7 +20,7 @@ from palisade.targets.guards.rounding import Rounding
 from palisade.targets.guards.temperature import Temperature
 from palisade.targets.guards.top_k import TopK
 
-GUARDS: dict[str, type[Guard]] = {
+GUARDS_BY_NAME: dict[str, type[Guard]] = {
     guard.name: guard for guard in (NoGuard, MemGuard, HAMPOutput, TopK, Rounding, Temperature, LabelOnly, Aggregate)
 }
 """Every guard there is, by its name: a card names one of them, and reading a card runs no other code."""
@@ -35,10 +35,10 @@ def make_guard(config: Mapping[str, Any]) -> Guard:
         ValueError: if it is none of this project's.
     """
     guard = instantiated("guard", config["guard"], Guard)
-    if type(guard) not in GUARDS.values():
+    if type(guard) not in GUARDS_BY_NAME.values():
         raise ValueError(
-            f"guard._target_={config['guard'].get('_target_')}: expected one of {', '.join(GUARDS)}, since a guard is"
-            " part of what is released; choose one by name"
+            f"guard._target_={config['guard'].get('_target_')}: expected one of {', '.join(GUARDS_BY_NAME)}, since"
+            " a guard is part of what is released; choose one by name"
         )
     return guard
 
@@ -78,9 +78,9 @@ def registered(folder: Path, guard: str) -> Guard:
     """The guard of a run that has this label."""
     path = guard_folder(folder, guard) / "guard.json"
     if not path.exists():
-        return GUARDS[guard]()
+        return GUARDS_BY_NAME[guard]()
     content = json.loads(path.read_text())
-    return GUARDS[content["name"]](**content["settings"])
+    return GUARDS_BY_NAME[content["name"]](**content["settings"])
 
 
 def state_path(folder: Path, guard: str, model: int) -> Path:

@@ -44,7 +44,7 @@ class TopK(Guard):
 
     def answer(self, query: Query) -> Float32[np.ndarray, "records classes"]:
         """Probabilities of the k likeliest classes, 0 for all others; of equal ones the first class counts."""
-        given = probabilities(query.logits)
-        left_out = np.argsort(-given, axis=-1, kind="stable")[:, self.k :]
-        np.put_along_axis(given, left_out, 0, axis=-1)
-        return given
+        answers = probabilities(query.logits)
+        left_out = np.argsort(-answers, axis=-1, kind="stable")[:, self.k :]
+        np.put_along_axis(answers, left_out, 0, axis=-1)
+        return answers

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from palisade.targets.stacks.parameters import side_by_side
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
-CONVOLVE: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONVOLUTIONS_BY_DIMENSION: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class StackedConvolution(nn.Module):
@@ -35,7 +35,7 @@ class StackedConvolution(nn.Module):
         x, padding = padded(self, channels_of_all(x))
         bias = None if self.bias is None else self.bias.flatten()
         groups = len(self.weight) * self.groups
-        convolve = CONVOLVE[self.weight.ndim - 3]
+        convolve = CONVOLUTIONS_BY_DIMENSION[self.weight.ndim - 3]
         y = convolve(x, self.weight.flatten(0, 1), bias, self.stride, padding, self.dilation, groups)
         return y.view(len(y), *self.weight.shape[:2], *y.shape[2:]).transpose(0, 1).contiguous()
 

@@ -16,7 +16,7 @@ from palisade.targets.stacks.folded import Folded
 from palisade.targets.stacks.normalization import StackedNorm
 
 Form = Callable[[Sequence[Any]], nn.Module]
-STACKED: Mapping[type[nn.Module], Form] = {
+STACKED_FORMS: Mapping[type[nn.Module], Form] = {
     nn.Linear: StackedLinear,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), StackedConvolution),
     nn.Embedding: StackedEmbedding,
@@ -28,7 +28,7 @@ STACKED: Mapping[type[nn.Module], Form] = {
     **dict.fromkeys((nn.Flatten, nn.Unflatten), Folded),
 }
 """Single layers and their forms with a leading model axis."""
-ELEMENTWISE = (
+ELEMENTWISE_LAYERS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid, nn.Softplus),
     *(nn.Identity, nn.Sequential, nn.ModuleList, nn.ModuleDict),
 )
@@ -50,9 +50,9 @@ def _has_form(layer: nn.Module) -> bool:
     if isinstance(layer, nn.Embedding) and not plain(layer):
         return False
     own = {name for name, _ in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))}
-    if type(layer) in STACKED:
+    if type(layer) in STACKED_FORMS:
         return own <= {"weight", "bias"}
-    return not own and (type(layer) in ELEMENTWISE or len(list(layer.children())) > 0)
+    return not own and (type(layer) in ELEMENTWISE_LAYERS or len(list(layer.children())) > 0)
 
 
 def stack(networks: Sequence[nn.Module]) -> nn.Module:
@@ -68,7 +68,7 @@ def stack(networks: Sequence[nn.Module]) -> nn.Module:
     stacked = copy.deepcopy(networks[0])
     forms: dict[nn.Module, nn.Module] = {}
     for name, single in networks[0].named_modules(remove_duplicate=False):  # a layer may stand in two places
-        if (form := STACKED.get(type(single))) is not None:
+        if (form := STACKED_FORMS.get(type(single))) is not None:
             if single not in forms:
                 forms[single] = form([network.get_submodule(name) for network in networks]).train(single.training)
             stacked.set_submodule(name, forms[single])

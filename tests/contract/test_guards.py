@@ -18,7 +18,7 @@ from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.targets.fleet import Fleet
-from palisade.targets.guards import GUARDS, Guard, Query
+from palisade.targets.guards import GUARDS_BY_NAME, Guard, Query
 from palisade.targets.guards.registry import label, make_guard
 from palisade.targets.training import make_fitter
 from palisade.train import composed
@@ -75,7 +75,7 @@ EVERY = np.arange(RECORDS)
 
 
 def test_every_guard_is_in_the_closed_list() -> None:
-    assert set(NAMES) == set(GUARDS)
+    assert set(NAMES) == set(GUARDS_BY_NAME)
     for name in NAMES:
         assert make_guard(composed("data=digits", f"guard={name}")).name == name
 
@@ -189,5 +189,5 @@ def test_only_guards_of_this_project_are_taken() -> None:
         make_guard(config)
 
 
-class Own(GUARDS["none"]):
+class Own(GUARDS_BY_NAME["none"]):
     """Somebody's own guard."""

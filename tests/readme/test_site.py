@@ -22,7 +22,7 @@ pytest.importorskip("mkdocs", reason="the extra docs is not installed")
 
 ROOT = Path(__file__).parents[2]
 CONF = ROOT / "conf"
-CONSTANTS = ("GUARDS", "Level")
+CONSTANTS = ("GUARDS_BY_NAME", "Level")
 """Public names that are neither class nor function: the signature is their source."""
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.report.run_report import tidy_csv
-from palisade.targets.checkpoints import JOURNAL
-from palisade.targets.files import PART
-from palisade.targets.progress import FILE as LOG
+from palisade.targets.checkpoints import JOURNAL_PREFIX
+from palisade.targets.files import PART_PREFIX
+from palisade.targets.progress import LOG_FILE as LOG
 from palisade.targets.run import find
 from palisade.train import composed, train_run
 
@@ -39,5 +39,5 @@ def results(runs: Path) -> str:
 def content(runs: Path) -> dict[str, bytes]:
     """Everything that a sweep leaves, by its place, except for times; nothing may be half written."""
     files = {str(path.relative_to(runs)): path for path in runs.rglob("*") if path.is_file()}
-    assert not [name for name in files if PART in name or JOURNAL in name]
+    assert not [name for name in files if PART_PREFIX in name or JOURNAL_PREFIX in name]
     return {name: path.read_bytes() for name, path in files.items() if path.name not in (LOG, ".lock")}

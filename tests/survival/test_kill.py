@@ -16,7 +16,7 @@ from sweeps import SETTINGS, attack, content, results, sweep
 from torch import Tensor
 
 from palisade.targets import training
-from palisade.targets.checkpoints import JOURNAL, discard_partly_written, written_together
+from palisade.targets.checkpoints import JOURNAL_PREFIX, discard_partly_written, written_together
 from palisade.targets.files import temporary_path
 from palisade.targets.run import Run
 from palisade.train import train_run
@@ -110,14 +110,14 @@ def test_stack_of_which_some_models_were_written_is_trained_as_a_whole(undisturb
 
 def test_journal_stands_while_a_stack_is_written(tmp_path, monkeypatch):
     def spy(weights: dict[str, Tensor]) -> bytes:
-        journals.extend(path.name for path in tmp_path.rglob(f"{JOURNAL}*"))
+        journals.extend(path.name for path in tmp_path.rglob(f"{JOURNAL_PREFIX}*"))
         return save(weights)
 
     journals: list[str] = []
     monkeypatch.setattr(training, "save", spy)
     train_run({**SETTINGS[0], "runs": str(tmp_path)})
-    assert journals == [f"{JOURNAL}-0-1"] * 2 + [f"{JOURNAL}-2-3"] * 2
-    assert not list(tmp_path.rglob(f"{JOURNAL}*"))
+    assert journals == [f"{JOURNAL_PREFIX}-0-1"] * 2 + [f"{JOURNAL_PREFIX}-2-3"] * 2
+    assert not list(tmp_path.rglob(f"{JOURNAL_PREFIX}*"))
 
 
 def test_models_of_whole_stacks_are_kept(undisturbed, tmp_path):

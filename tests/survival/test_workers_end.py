@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from commands import hear_interrupts
 
-from palisade.targets.workers import LOST
+from palisade.targets.workers import WORKER_KILLED
 
 ROOT = Path(__file__).parents[2]
 POOL = """
@@ -95,4 +95,4 @@ def test_killed_worker_is_one_line(parent, tmp_path):
     os.kill(alive(tmp_path)[0], signal.SIGKILL)
     _, error = parent.communicate(timeout=60)
     assert parent.returncode == 2
-    assert error == f"error: {LOST}\n" and not alive(tmp_path)
+    assert error == f"error: {WORKER_KILLED}\n" and not alive(tmp_path)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from palisade.commandline import one_line
-from palisade.targets.files import PART, creating, file_lock, replacing, shared_lock, temporary_path, write, write_json
+from palisade.targets.files import PART_PREFIX, creating, file_lock, replacing, shared_lock, temporary_path, write, write_json
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
@@ -38,7 +38,7 @@ def test_temporary_files_of_the_dead_are_removed_and_those_of_the_living_are_not
     own = temporary_path(tmp_path / "other.txt")
     stale = own.with_name(own.name.replace(str(os.getpid()), dead.stdout.strip(), 1))
     parent = own.with_name(own.name.replace(str(os.getpid()), str(os.getppid()), 1))
-    elsewhere = tmp_path / f"{PART}-{dead.stdout.strip()}-another_host-other.txt"
+    elsewhere = tmp_path / f"{PART_PREFIX}-{dead.stdout.strip()}-another_host-other.txt"
     for path in (own, stale, parent, elsewhere):
         path.write_text("half")
     write(tmp_path / "a.txt", "whole")

@@ -17,7 +17,7 @@ from palisade.evaluation import frontier_search
 from palisade.evaluation.method import Method
 from palisade.evaluation.report import run_report
 from palisade.targets import forget as forgetting
-from palisade.targets.forget import FORGOTTEN, forget, main
+from palisade.targets.forget import FORGOTTEN_PREFIX, forget, main
 from palisade.targets.run import Run, find
 from palisade.train import train_run
 
@@ -63,7 +63,7 @@ def test_reports_that_name_the_run_are_told_wherever_they_are(runs):
 def test_what_remains_is_told_too_when_removing_goes_on(runs):
     one = min((runs / "digits").iterdir())
     (one / "private" / "release_secret").write_text("system 00")
-    one.rename(one.with_name(f"{FORGOTTEN}{one.name}"))
+    one.rename(one.with_name(f"{FORGOTTEN_PREFIX}{one.name}"))
     REPORTS.mkdir()
     (REPORTS / "report.html").write_text(one.name)
     line = forget(one, runs, REPORTS, RELEASED)
@@ -97,7 +97,7 @@ def test_kill_in_between_leaves_nothing_that_looks_complete(runs, monkeypatch, k
     assert [run.folder for run in find(runs, "digits", None)] == [kept]
     assert "removed" in forget(gone, runs, REPORTS, RELEASED)
     assert list((runs / "digits").iterdir()) == [kept]
-    assert not list(runs.rglob(f"{FORGOTTEN}*"))
+    assert not list(runs.rglob(f"{FORGOTTEN_PREFIX}*"))
 
 
 def test_what_is_no_run_is_refused(runs, tmp_path):

@@ -20,17 +20,17 @@ SAID = (
 @pytest.mark.parametrize("message", SAID)
 def test_what_nobody_can_act_on_is_left_out_unless_asked_for(message, capfd):
     for verbose in (False, True):
-        with progress.in_one_line(), progress.of_libraries(verbose):
+        with progress.one_line_warnings(), progress.quiet_libraries(verbose):
             warnings.warn(message, UserWarning, stacklevel=1)
     assert capfd.readouterr().err == f"warning: {message}\n"
     assert logging.getLogger("pytorch_lightning").level == logging.INFO
-    with progress.of_libraries(verbose=False):
+    with progress.quiet_libraries(verbose=False):
         assert logging.getLogger("pytorch_lightning").level == logging.ERROR
 
 
 def test_the_rest_is_one_line_of_words(capfd):
     told: list[str] = []
-    with progress.in_one_line(also=told.append):
+    with progress.one_line_warnings(also=told.append):
         warnings.warn("noise is\n  too small", RuntimeWarning, stacklevel=1)
     assert capfd.readouterr().err == "warning: noise is too small\n"
     assert told == ["warning: noise is too small"]

@@ -20,7 +20,7 @@ def test_line_counts_what_was_reported_and_estimates_from_what_was_trained(tmp_p
         line._read()
         assert line.line() == "6/10 models · 1:00 · about 2:00 left · two"
     assert capfd.readouterr().err.splitlines() == ["6/10 models · 1:00 · about 2:00 left · two"]
-    assert progress.VARIABLE not in os.environ and not list((tmp_path / "new").iterdir())
+    assert progress.PROGRESS_VARIABLE not in os.environ and not list((tmp_path / "new").iterdir())
 
 
 def test_plain_line_every_interval_without_a_terminal(tmp_path, capfd, monkeypatch):

@@ -11,7 +11,7 @@ from sklearn.datasets import load_digits
 
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
-from palisade.targets.guards import GUARDS, adversarial_noise, discriminator, grid
+from palisade.targets.guards import GUARDS_BY_NAME, adversarial_noise, discriminator, grid
 from palisade.targets.guards.probabilities import probabilities
 from palisade.targets.guards.registry import make_guard
 from palisade.targets.release import GUARD_NOTE, Release, ship
@@ -22,8 +22,8 @@ IMAGES = load_digits().images[:60, None]
 
 @pytest.fixture(autouse=True)
 def short_searches(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adversarial_noise, "STEPS", 40)
-    monkeypatch.setattr(discriminator, "MOST_STEPS", 50)
+    monkeypatch.setattr(adversarial_noise, "MAX_SEARCH_STEPS", 40)
+    monkeypatch.setattr(discriminator, "MAX_STEPS", 50)
 
 
 @pytest.fixture
@@ -98,11 +98,11 @@ def test_aggregate_gives_noisy_counts_of_groups(released) -> None:
 PRIVATE = Statement(guarantee=True, epsilon=8.0, delta=1e-5, accountant="PRV")
 
 
-@pytest.mark.parametrize("name", sorted(GUARDS))
+@pytest.mark.parametrize("name", sorted(GUARDS_BY_NAME))
 def test_claim_holds_behind_a_guard_that_saw_no_members(compose, name: str) -> None:
     guard, digits = make_guard(compose(f"guard={name}")), from_config(compose("data=digits"))
-    assert (guard.behind(PRIVATE, digits) == PRIVATE) == (name != "memguard")
-    assert guard.behind(Statement.none(), digits) == Statement.none()
+    assert (guard.statement_after(PRIVATE, digits) == PRIVATE) == (name != "memguard")
+    assert guard.statement_after(Statement.none(), digits) == Statement.none()
 
 
 def test_card_names_what_a_guard_took_from_private_records(compose, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_card_names_what_a_guard_took_from_private_records(compose, tmp_path: Pa
     given = ("data=npz", f"data.path={tmp_path}/mine.npz", "network.hidden=[]", "trainer.epochs=1")
     cards = [ship(compose(*given, f"guard={name}"), [], Secret.from_text("s")) for name in ("none", "aggregate")]
     named = [set(card.statement.not_covered) for card in cards]
-    assert named[1] - named[0] == {grid.not_covered(from_config(compose(*given)))} and grid.STEP in cards[1].state
+    assert named[1] - named[0] == {grid.not_covered(from_config(compose(*given)))} and grid.STEP_KEY in cards[1].state
 
 
 def test_aggregate_says_what_its_noise_cannot_do(released, tmp_path: Path) -> None:

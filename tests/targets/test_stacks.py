@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from palisade.targets.networks import CNN, MLP
 from palisade.targets.stacks import stack, transposed, unstack, unstackable
-from palisade.targets.training import STACK, at_once
+from palisade.targets.training import MODELS_PER_STACK, at_once
 from palisade.targets.transformer import Transformer
 
 
@@ -165,7 +165,7 @@ def test_layer_without_a_stacked_form_is_named(network, layer):
 @pytest.mark.parametrize(
     ("network", "expected"),
     [
-        (MLP(shape=(3,), classes=2, hidden=[4]), STACK),
+        (MLP(shape=(3,), classes=2, hidden=[4]), MODELS_PER_STACK),
         (MLP(shape=(1000,), classes=2, hidden=[400]), 1),
         (CNN(shape=(1, 8, 8), classes=2, channels=[8]), 1),
         (Transformer(shape=(5,), classes=2, buckets=9, width=8), 1),

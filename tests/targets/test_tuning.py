@@ -14,7 +14,7 @@ import yaml
 
 from palisade.targets.run import Run, find
 from palisade.targets.train_settings import TrainSettings
-from palisade.targets.trials import TRIALS, Trials, try_out
+from palisade.targets.trials import TRIALS_FOLDER, Trials, try_out
 from palisade.targets.tuning import Tuning, trainings, with_values
 from palisade.train import train_run
 
@@ -31,7 +31,7 @@ def tuning(models: int = 1, **grid: Any) -> dict[str, Any]:
 
 
 def trial_folders(settings: dict[str, Any]) -> list[Path]:
-    return sorted((Path(settings["runs"]) / TRIALS / "digits").glob("*/"))
+    return sorted((Path(settings["runs"]) / TRIALS_FOLDER / "digits").glob("*/"))
 
 
 def optimizer_of(folder: str | Path) -> dict[str, Any]:

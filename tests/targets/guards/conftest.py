@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palisade.targets.guards.grid import FACTOR, SHIFT, STEP
-from palisade.targets.guards.keyed import KEY
+from palisade.targets.guards.grid import FACTOR_KEY, SHIFT_KEY, STEP_KEY
+from palisade.targets.guards.keyed import STATE_KEY
 
 
 @pytest.fixture(scope="session")
 def keyed_state() -> dict[str, torch.Tensor]:
     """A key, and the grid of inputs that vary by about 1."""
-    numbers = {SHIFT: 0.0, FACTOR: 1.0, STEP: 1 / 64}
+    numbers = {SHIFT_KEY: 0.0, FACTOR_KEY: 1.0, STEP_KEY: 1 / 64}
     grid = {name: torch.tensor([value], dtype=torch.float64) for name, value in numbers.items()}
-    return {KEY: torch.arange(32, dtype=torch.uint8), **grid}
+    return {STATE_KEY: torch.arange(32, dtype=torch.uint8), **grid}

@@ -17,7 +17,7 @@ from palisade.data.preprocessing import Scale
 from palisade.data.split import Roles
 from palisade.data.table import Table
 from palisade.data.tokens import Tokens
-from palisade.targets.guards import GUARDS, grid
+from palisade.targets.guards import GUARDS_BY_NAME, grid
 from palisade.targets.guards.registry import make_guard
 
 ROLES = Roles(pool=0.5, reference=0.2)
@@ -63,7 +63,7 @@ def test_digits_stay_what_they_are_and_words_need_no_grid() -> None:
 
 def test_steps_follow_how_much_values_vary() -> None:
     dataset = unscaled()
-    step = grid.fit(dataset, dataset.split)[grid.STEP].numpy()
+    step = grid.fit(dataset, dataset.split)[grid.STEP_KEY].numpy()
     assert np.all(np.log2(step) % 1 == 0)
     assert np.all((step > SPREADS / 150) & (step < SPREADS / 50))
     snapped = grid.snapped(dataset.x, grid.fit(dataset, dataset.split))
@@ -73,7 +73,7 @@ def test_steps_follow_how_much_values_vary() -> None:
 
 def test_a_value_that_does_not_vary_has_a_step_too() -> None:
     dataset = unscaled(np.zeros((1797, 3)))
-    assert np.all(grid.fit(dataset, dataset.split)[grid.STEP].numpy() == 1 / 64)
+    assert np.all(grid.fit(dataset, dataset.split)[grid.STEP_KEY].numpy() == 1 / 64)
 
 
 def test_reference_records_come_before_the_pool() -> None:
@@ -82,7 +82,7 @@ def test_reference_records_come_before_the_pool() -> None:
     x[dataset.split.reference] *= 100
     wide = replace(dataset, x=x)
     alone = replace(dataset.split, reference=np.array([], dtype=np.int64))
-    by_reference, by_pool = (grid.fit(wide, split)[grid.STEP].numpy() for split in (dataset.split, alone))
+    by_reference, by_pool = (grid.fit(wide, split)[grid.STEP_KEY].numpy() for split in (dataset.split, alone))
     assert np.all((by_reference / by_pool > 30) & (by_reference / by_pool < 300))
 
 
@@ -105,7 +105,7 @@ def test_last_bits_of_scaled_numbers_change_nothing(what: str, tmp_path: Path) -
 def test_a_grid_of_private_records_is_named(compose, tmp_path: Path) -> None:
     np.savez(tmp_path / "mine.npz", x=RNG.normal(size=(60, 3)), y=np.arange(60) % 3)
     private = prepare(Arrays(path=str(tmp_path / "mine.npz")), Roles(), seed=0)
-    guards = {name: make_guard(compose(f"guard={name}")) for name in GUARDS}
+    guards = {name: make_guard(compose(f"guard={name}")) for name in GUARDS_BY_NAME}
     named = {name: guard.not_covered(private) for name, guard in guards.items()}
     assert {name for name, reason in named.items() if reason} == {"aggregate", "memguard", "hamp_output"}
     assert all("standard deviations of the private records" in reason for reason in named.values() if reason)

@@ -11,11 +11,11 @@ import torch
 from palisade.data.preprocessing import Scale
 from palisade.data.tokens import Tokens
 from palisade.targets.guards import HAMPOutput, Query
-from palisade.targets.guards.hamp_output import VALUES, _values
+from palisade.targets.guards.hamp_output import VALUES_KEY, _values
 from palisade.targets.guards.probabilities import probabilities
 
 RNG = np.random.default_rng(0)
-VALUES_OF = {VALUES: torch.tensor([0.0, 1.0])}
+VALUES_OF = {VALUES_KEY: torch.tensor([0.0, 1.0])}
 WEIGHTS = RNG.normal(size=(12, 5)).astype(np.float32)
 X = RNG.integers(2, size=(40, 12)).astype(np.float32)
 

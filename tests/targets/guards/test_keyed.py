@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from palisade.targets.guards.grid import STEP
-from palisade.targets.guards.keyed import KEY, digests, generators
+from palisade.targets.guards.grid import STEP_KEY
+from palisade.targets.guards.keyed import STATE_KEY, digests, generators
 
 State = dict[str, torch.Tensor]
 X = np.random.default_rng(0).normal(size=(50, 2, 3)).astype(np.float32)
 
 
 def test_a_digest_depends_on_the_input_and_the_key_alone(keyed_state: State) -> None:
-    found, other = digests(X, keyed_state), {**keyed_state, KEY: torch.full((32,), 2, dtype=torch.uint8)}
+    found, other = digests(X, keyed_state), {**keyed_state, STATE_KEY: torch.full((32,), 2, dtype=torch.uint8)}
     assert len(set(found)) == len(X)
     assert digests(X[::-1], keyed_state) == found[::-1] and digests(X[7:8], keyed_state) == found[7:8]
     assert not set(found) & set(digests(X, other))
@@ -36,7 +36,7 @@ def test_last_bits_change_no_digest_and_a_step_does(keyed_state: State) -> None:
 
 
 def test_whole_numbers_need_no_grid_and_others_do(keyed_state: State) -> None:
-    bare = {name: value for name, value in keyed_state.items() if name != STEP}
+    bare = {name: value for name, value in keyed_state.items() if name != STEP_KEY}
     words = np.array([[3, 5]])
     assert digests(words, bare) == digests(words, keyed_state)
     with pytest.raises(

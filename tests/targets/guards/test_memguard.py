@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from palisade.data.secret import Secret
 from palisade.targets.guards import MemGuard, Query, adversarial_noise, discriminator
-from palisade.targets.guards.memguard import DISCRIMINATOR
+from palisade.targets.guards.memguard import DISCRIMINATOR_PREFIX
 from palisade.targets.guards.probabilities import probabilities
 
 Weights = dict[str, torch.Tensor]
@@ -31,7 +31,7 @@ MEMBERS, REFERENCE = logits_of(300, 5, 0), logits_of(200, 3, 1)
 
 @pytest.fixture(autouse=True)
 def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adversarial_noise, "STEPS", 50)
+    monkeypatch.setattr(adversarial_noise, "MAX_SEARCH_STEPS", 50)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def weights() -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def state(weights: dict[str, torch.Tensor], keyed_state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    return {**keyed_state, **{DISCRIMINATOR + name: weight.float() for name, weight in weights.items()}}
+    return {**keyed_state, **{DISCRIMINATOR_PREFIX + name: weight.float() for name, weight in weights.items()}}
 
 
 def softmax(logits: np.ndarray) -> torch.Tensor:
@@ -91,7 +91,7 @@ def naive_noise(z0: torch.Tensor, weights: dict[str, torch.Tensor]) -> torch.Ten
     c3 = 0.1
     while c3 <= 1e5:
         z, flipped = z0, False
-        for _ in range(adversarial_noise.STEPS - 1):
+        for _ in range(adversarial_noise.MAX_SEARCH_STEPS - 1):
             z = z.detach().requires_grad_()
             (gradient,) = torch.autograd.grad(objective(z, z0, weights, c3)[1], z)
             z = torch.round((z - 0.1 * gradient / gradient.norm()) * 2**24) / 2**24
@@ -120,7 +120,7 @@ def test_noise_is_that_of_the_published_algorithm(
 def test_where_steps_find_nothing_the_least_scaling_changes_the_discriminators_mind(
     weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(adversarial_noise, "STEPS", 1)  # the first step is never far enough
+    monkeypatch.setattr(adversarial_noise, "MAX_SEARCH_STEPS", 1)  # the first step is never far enough
     noisy, _ = adversarial_noise.with_noise(MEMBERS, weights)
     factors = noisy / MEMBERS
     np.testing.assert_allclose(factors, factors[:, :1].repeat(CLASSES, axis=1), rtol=1e-3)
@@ -181,7 +181,7 @@ def test_no_limit_publishes_all_noise_that_brings_it_nearer_to_a_guess(weights: 
 
 
 def test_many_queries_at_once_are_as_many_alone(weights: dict[str, torch.Tensor]) -> None:
-    logits = np.resize(np.concatenate([MEMBERS, REFERENCE]), (adversarial_noise.AT_ONCE + 500, CLASSES))
+    logits = np.resize(np.concatenate([MEMBERS, REFERENCE]), (adversarial_noise.QUERIES_AT_ONCE + 500, CLASSES))
     noisy, _ = adversarial_noise.with_noise(logits, weights)
     some = np.random.default_rng(0).permutation(len(logits))[:333]
     np.testing.assert_array_equal(adversarial_noise.with_noise(logits[some], weights)[0], noisy[some])
