@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from palisade.data.arithmetic import Arithmetic
+from palisade.data.schedule import TrainingSchedule
 from palisade.data.secret import Secret
 from palisade.data.units import Groups, SingleRecords, Units
 
@@ -82,21 +82,25 @@ class Sampler(ABC):
     Args:
         members: for every model of the stack, the indices of the records that it may train on.
         models: the models' numbers in the fleet.
-        arithmetic: the public numbers of the fleet.
+        schedule: the public numbers of the fleet.
     """
 
     poisson: bool
 
     def __init__(
-        self, members: Sequence[Int64[np.ndarray, "_"]], models: Sequence[int], arithmetic: Arithmetic, secret: Secret
+        self,
+        members: Sequence[Int64[np.ndarray, "_"]],
+        models: Sequence[int],
+        schedule: TrainingSchedule,
+        secret: Secret,
     ) -> None:
         self.members, self.models, self.secret = members, models, secret
         self.sampling_rate, self.public_size, self.steps = (
-            arithmetic.sampling_rate,
-            arithmetic.size,
-            arithmetic.steps,
+            schedule.sampling_rate,
+            schedule.size,
+            schedule.steps,
         )
-        self.steps_per_epoch = arithmetic.steps_per_epoch
+        self.steps_per_epoch = schedule.steps_per_epoch
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -138,13 +142,13 @@ class Poisson(Sampler):
         self,
         members: Sequence[Int64[np.ndarray, "_"]],
         models: Sequence[int],
-        arithmetic: Arithmetic,
+        schedule: TrainingSchedule,
         secret: Secret,
         *,
         persons: Int64[np.ndarray, " records"] | None = None,
         records_per_person: int = 1,
     ) -> None:
-        super().__init__(members, models, arithmetic, secret)
+        super().__init__(members, models, schedule, secret)
         self.units: list[Units] = [
             SingleRecords(records=len(records))
             if persons is None

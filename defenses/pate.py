@@ -113,7 +113,7 @@ class PATE(Defense):
         return next(callback.statement for callback in fleet.callbacks if isinstance(callback, Claim))
 
     def _claim(self, fitter: Fitter, split: Split, queries: int) -> Statement:
-        delta = fitter.arithmetic.delta if self.delta is None else self.delta
+        delta = fitter.schedule.delta if self.delta is None else self.delta
         check_delta(delta, fitter.size)
         epsilon = self.votes.epsilon(queries, delta)
         unit = "record" if split.persons is None else "person"

@@ -58,7 +58,7 @@ class Reach:
             return None
         membership = validated(Membership, "membership", settings["membership"])
         size = membership.public_size(make_defense(node).units(split), len(split.canaries))
-        delta = node.get("delta") or Recipe.of(settings).arithmetic(size).delta
+        delta = node.get("delta") or Recipe.of(settings).schedule(size).delta
         drawn = membership.share == 0.5
         share = settings.get("guesses", DEFAULT_GUESSED_SHARE)
         return cls(epsilon=node["epsilon"], delta=delta, canaries=len(split.canaries), share=share, drawn=drawn)

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor, nn
 
-from palisade.data.arithmetic import Arithmetic
 from palisade.data.dataset import Dataset
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch, Gather, Sampler, Shuffling, training_loader
+from palisade.data.schedule import TrainingSchedule
 from palisade.data.secret import Secret
 from palisade.data.split import Split
 from palisade.fields import CheckedFields
@@ -153,7 +153,7 @@ class Defense(CheckedFields):
         self, members: Sequence[Int64[np.ndarray, "_"]], models: Sequence[int], fitter: Fitter, split: Split
     ) -> Sampler:
         """The choice of a step's records from those that each model may train on."""
-        return Shuffling(members, models, fitter.arithmetic, fitter.secret)
+        return Shuffling(members, models, fitter.schedule, fitter.secret)
 
     def network(self, network: nn.Module) -> nn.Module:
         """Changes the architecture before training."""
@@ -257,9 +257,9 @@ class Fitter:
         return replace(self, secret=self.secret.stage(name), keep_checkpoints=0, tracker=None, **changes)
 
     @property
-    def arithmetic(self) -> Arithmetic:
+    def schedule(self) -> TrainingSchedule:
         """Sampling rate, steps and δ by recipe and public size, equal for all models."""
-        return self.recipe.arithmetic(self.size)
+        return self.recipe.schedule(self.size)
 
     def train(
         self,
@@ -311,7 +311,7 @@ class Fitter:
             ),
             loss=self.defense.loss,
             optimizer=self.recipe.make_optimizer,
-            loss_divisor=self.arithmetic.sampling_rate * self.size,
+            loss_divisor=self.schedule.sampling_rate * self.size,
         )
         callbacks = self.defense.callbacks(self, split)
 

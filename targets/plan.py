@@ -27,10 +27,8 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
     fitter = make_fitter(settings, dataset, Secret.from_text("plan"), models=[0], membership=membership)
     network = fitter.initial_network(0)
     parameters = sum(p.numel() for p in network.parameters())
-    arithmetic = fitter.arithmetic
-    seconds = arithmetic.steps * (
-        STEP_SECONDS + FLOP_PER_PARAMETER * parameters * arithmetic.batch_size / FLOP_PER_SECOND
-    )
+    schedule = fitter.schedule
+    seconds = schedule.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * schedule.batch_size / FLOP_PER_SECOND)
     seconds *= fitter.defense.cost * fitter.defense.slowdown(network, settled(run.folder))
     models = settings["fleet"]["models"]
     answers = models * (len(dataset.split.pool) + len(dataset.split.test)) * len(dataset.classes)

@@ -1,4 +1,4 @@
-"""Recipe by which the models of a run are trained, and the arithmetic that follows from it."""
+"""Recipe by which the models of a run are trained, and the schedule that follows from it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from palisade.data.arithmetic import Arithmetic
+from palisade.data.schedule import TrainingSchedule
 from palisade.data.settings import check_group, instantiated, validated
 from palisade.fields import CheckedFields, Count, CountFromZero
 
@@ -73,9 +73,9 @@ class Recipe(CheckedFields):
         _, *bases = stages(config)
         return tuple(cls.of(*stage) for stage in bases)
 
-    def arithmetic(self, size: int) -> Arithmetic:
+    def schedule(self, size: int) -> TrainingSchedule:
         """The public numbers of training on N = `size` records."""
-        return Arithmetic(size=size, batch_size=self.batch_size, epochs=self.epochs)
+        return TrainingSchedule(size=size, batch_size=self.batch_size, epochs=self.epochs)
 
     def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> optim.Optimizer:
         """The optimizer of the settings for these parameters.

@@ -67,7 +67,7 @@ def make_fitter(
     recipe = Recipe.of(config)
     size = membership.public_size(defense.units(dataset.split), len(dataset.split.canaries))
     with named_in_full(homes(trainers(config))):
-        recipe.arithmetic(size)
+        recipe.schedule(size)
     fitter = Fitter(
         dataset=dataset,
         make_network=NetworkMaker(config["network"]),

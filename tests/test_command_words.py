@@ -14,11 +14,11 @@ WORDS = {
     "attacks": (("evaluate.py", "attack=[1]"), COMPOSED),
     "batch": (
         ("train.py", "data=digits", "defense=dp_sgd", "split.pool=0.1"),
-        "defense.trainer.batch_size=128 exceeds N=90; choose at most 90",
+        "defense.trainer.batch_size=128: expected at most 90, ",
     ),
     "plain batch": (
         ("train.py", "data=digits", "trainer.batch_size=700"),
-        "error: trainer.batch_size=700 exceeds N=629",
+        "error: trainer.batch_size=700: expected at most 629, ",
     ),
     "optimizer": (
         ("train.py", "data=digits", "trainer.optimizer._target_=torch.optim.Nope"),

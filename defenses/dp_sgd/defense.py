@@ -105,7 +105,7 @@ class DPSGDDefense(Defense):
     ) -> Poisson:
         """Poisson sampling of records, or of persons with a bounded number of records each."""
         persons, bound = persons_of(split, self.records_per_person), self.records_per_person or 1
-        return Poisson(members, models, fitter.arithmetic, fitter.secret, persons=persons, records_per_person=bound)
+        return Poisson(members, models, fitter.schedule, fitter.secret, persons=persons, records_per_person=bound)
 
     def network(self, network: nn.Module) -> nn.Module:
         """The architecture that the base makes of it."""

@@ -69,7 +69,7 @@ class Adversary(pl.Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook before an epoch: right after the warm-up, the attacker learns alone for as many steps."""
         if trainer.current_epoch == self.warm_up:
-            for step in range(self.warm_up * self.fitter.arithmetic.steps_per_epoch):
+            for step in range(self.warm_up * self.fitter.schedule.steps_per_epoch):
                 rngs = [self.fitter.secret.numpy("attacker alone", model, step) for model in self.models]
                 size = self.fitter.recipe.batch_size
                 self._learn([rng.choice(own, size) for rng, own in zip(rngs, self.members, strict=True)], rngs)

@@ -298,7 +298,7 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
     if min(members[scored].sum(), (~members[scored]).sum()) < 2:
         return {}
     size = membership.public_size(len(run.dataset.split.pool), len(run.dataset.split.canaries))
-    delta = run.statement.delta or Recipe.of(run.config).arithmetic(size).delta
+    delta = run.statement.delta or Recipe.of(run.config).schedule(size).delta
     guesses = float(way["guesses"])
     check_guesses_somebody("threat.guesses", guesses, int(scored.sum()))
     ways = record_way(run, way)

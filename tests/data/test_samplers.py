@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binom, chisquare
 
-from palisade.data.arithmetic import Arithmetic
 from palisade.data.loaders import Poisson, Shuffling, poisson_mask
+from palisade.data.schedule import TrainingSchedule
 from palisade.data.secret import Secret
 
 SECRET = Secret.from_text("samplers")
@@ -24,9 +24,9 @@ def steps(sampler, epoch=0):
 @given(sizes=st.lists(st.integers(0, 60), min_size=1, max_size=4), batch=st.integers(1, 40), epoch=st.integers(0, 3))
 def test_shuffling_cuts_each_models_members_into_nearly_equal_parts(sizes, batch, epoch):
     members = [np.arange(size) * 3 + k for k, size in enumerate(sizes)]
-    arithmetic = Arithmetic(size=40, batch_size=batch, epochs=4)
-    parts = steps(Shuffling(members, list(range(len(sizes))), arithmetic, SECRET), epoch)
-    assert len(parts) == arithmetic.steps_per_epoch
+    schedule = TrainingSchedule(size=40, batch_size=batch, epochs=4)
+    parts = steps(Shuffling(members, list(range(len(sizes))), schedule, SECRET), epoch)
+    assert len(parts) == schedule.steps_per_epoch
     for k in range(len(sizes)):
         seen = np.concatenate([step[k] for step in parts])
         assert sorted(seen) == sorted(members[k])
@@ -35,19 +35,19 @@ def test_shuffling_cuts_each_models_members_into_nearly_equal_parts(sizes, batch
 
 @pytest.mark.parametrize("kind", [Shuffling, Poisson])
 def test_a_model_sees_the_same_alone_and_beside_others(kind):
-    arithmetic = Arithmetic(size=50, batch_size=8, epochs=2)
+    schedule = TrainingSchedule(size=50, batch_size=8, epochs=2)
     members = [np.arange(40), np.arange(20, 80)]
-    together = steps(kind(members, [4, 9], arithmetic, SECRET), 1)
-    alone = steps(kind(members[1:], [9], arithmetic, SECRET), 1)
+    together = steps(kind(members, [4, 9], schedule, SECRET), 1)
+    alone = steps(kind(members[1:], [9], schedule, SECRET), 1)
     assert all(np.array_equal(both[1], one[0]) for both, one in zip(together, alone, strict=True))
-    earlier = steps(kind(members[1:], [9], arithmetic, SECRET), 0)
+    earlier = steps(kind(members[1:], [9], schedule, SECRET), 0)
     assert not all(np.array_equal(one[0], other[0]) for one, other in zip(alone, earlier, strict=True))
 
 
 def test_poisson_takes_every_member_with_probability_q_independently():
-    arithmetic = Arithmetic(size=100, batch_size=20, epochs=800)
+    schedule = TrainingSchedule(size=100, batch_size=20, epochs=800)
     members = np.arange(130)  # more than N: the rate is q = B/N all the same
-    sampler = Poisson([members], [0], arithmetic, SECRET)
+    sampler = Poisson([members], [0], schedule, SECRET)
     taken = np.zeros((4000, 130))
     for epoch in range(800):
         for i, step in enumerate(steps(sampler, epoch)):
@@ -71,6 +71,6 @@ def test_poisson_mask_at_the_ends_of_the_rate():
 
 
 def test_poisson_tells_the_accountant_its_numbers():
-    sampler = Poisson([np.arange(10)], [0], Arithmetic(size=10, batch_size=3, epochs=2), SECRET)
+    sampler = Poisson([np.arange(10)], [0], TrainingSchedule(size=10, batch_size=3, epochs=2), SECRET)
     assert sampler.poisson and not Shuffling.poisson
     assert (sampler.sampling_rate, sampler.public_size, sampler.steps, len(sampler)) == (0.3, 10, 8, 4)

@@ -104,8 +104,8 @@ def started(warm_up: int, weight: float = 2.0) -> tuple[Adversary, Target, Any]:
         pool=np.arange(40), validation=nobody, reference=np.arange(40, 60), population=nobody, test=nobody
     )  # fmt: skip
     recipe = SimpleNamespace(epochs=6, batch_size=5)
-    arithmetic = SimpleNamespace(steps_per_epoch=4)
-    fitter: Any = SimpleNamespace(dataset=dataset, secret=SECRET, models=[0], recipe=recipe, arithmetic=arithmetic)
+    schedule = SimpleNamespace(steps_per_epoch=4)
+    fitter: Any = SimpleNamespace(dataset=dataset, secret=SECRET, models=[0], recipe=recipe, schedule=schedule)
     (adversary,) = AdversarialRegularization(weight=weight, warm_up=warm_up).callbacks(fitter, split)
     plain = AdversarialRegularization(weight=weight, warm_up=warm_up).loss
     module = Target(nn.Linear(4, 3), inputs=None, loss=plain, optimizer=None, loss_divisor=5.0)

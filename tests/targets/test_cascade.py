@@ -66,7 +66,7 @@ def test_a_stage_has_a_secret_of_its_own_and_keeps_the_recipe(trained):
     assert len({secret.value for secret in secrets}) == 3
     fitter = stages[0].fitter(run.config, run.dataset, [0])
     own = make_fitter(run.config, run.dataset, run.secret, [0], Membership(**run.config["membership"]))
-    assert (fitter.size, fitter.arithmetic) == (own.size, own.arithmetic) and fitter.defense == own.defense
+    assert (fitter.size, fitter.schedule) == (own.size, own.schedule) and fitter.defense == own.defense
     stages[0].train(run.config, NoGuard(), 2)
     assert not stages[0].missing(NoGuard(), 2)
     one, other = (load_file(weights_path(folder, 0)) for folder in (run.folder, stages[0].folder))

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, TensorDataset
 from user_modules import slow_but
 
-from palisade.data.arithmetic import Arithmetic
 from palisade.data.loaders import Gather, Poisson, Shuffling, training_loader
+from palisade.data.schedule import TrainingSchedule
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd import DPSGD
 from palisade.targets.module import Target
@@ -429,7 +429,7 @@ class Arrays:
 
     x = blobs().tensors[0].numpy()
     y = blobs().tensors[1].numpy()
-    arithmetic = Arithmetic(size=120, batch_size=12, epochs=4)
+    schedule = TrainingSchedule(size=120, batch_size=12, epochs=4)
 
     def train(self, fleet: list[int], sigma: float, sampler: Any = Poisson, **settings: Any) -> tuple[list[Any], DPSGD]:
         networks = []
@@ -450,9 +450,9 @@ class Arrays:
         )
         callback = DPSGD(**{"noise_multiplier": sigma, "secret": SECRET, **settings})
         loader = training_loader(
-            Gather(self.x, self.y, stacked=stacked), sampler(members, fleet, self.arithmetic, SECRET)
+            Gather(self.x, self.y, stacked=stacked), sampler(members, fleet, self.schedule, SECRET)
         )
-        trainer(callback, max_epochs=self.arithmetic.epochs).fit(module, loader)
+        trainer(callback, max_epochs=self.schedule.epochs).fit(module, loader)
         return (unstack(network) if stacked else [network.state_dict()]), callback
 
 
@@ -471,7 +471,7 @@ def test_fleet_calibrates_for_the_samplers_steps() -> None:
     _, callback = Arrays().train([0], 0.0, noise_multiplier=None, epsilon=4)
     statement = callback.statement
     assert 0.99 * 4 <= statement.epsilon <= 4 and statement.steps_planned == 40 and statement.sampling_rate == 0.1
-    assert statement.delta == Arrays.arithmetic.delta
+    assert statement.delta == Arrays.schedule.delta
 
 
 def test_refuses_a_sampler_that_shuffles_in_a_stack() -> None:
@@ -487,7 +487,7 @@ def test_refuses_numbers_that_are_not_the_samplers() -> None:
 
 
 def test_refuses_more_steps_than_the_sampler_plans() -> None:
-    sampler = Poisson([np.arange(100)], [0], Arrays.arithmetic, SECRET)
+    sampler = Poisson([np.arange(100)], [0], Arrays.schedule, SECRET)
     loader = training_loader(Gather(Arrays.x, Arrays.y, stacked=False), sampler)
     with pytest.raises(ValueError, match="max_steps=50"):
         trainer(DPSGD(noise_multiplier=1.0), max_epochs=5).fit(Module(), loader)

@@ -1,17 +1,19 @@
-"""The arithmetic of a fleet: everything a step needs to know about size, from public numbers alone."""
+"""Training schedule of a fleet: sampling rate, steps and δ, from public numbers alone."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from palisade.fields import CheckedFields, Count
+
 
 @dataclass(frozen=True, kw_only=True)
-class Arithmetic:
+class TrainingSchedule(CheckedFields):
     """Public numbers of a run, for all its models: sampling rate, steps and δ, computed from the public size N.
 
     Membership is random, so models differ in size. If the number of steps or the divisor of a gradient
-    followed the realised size, it would tell how many records are members and the claim (ε, δ) for adding or
+    followed the realised size, it would reveal how many records are members, and the claim (ε, δ) for adding or
     removing one record would not hold. Nothing here looks at a model's own records.
 
     Args:
@@ -24,18 +26,15 @@ class Arithmetic:
     """
 
     size: int
-    batch_size: int
-    epochs: int
+    batch_size: Count
+    epochs: Count
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.size < 1:
-            raise ValueError(f"N={self.size} leaves nothing to train on; raise split.pool or membership.share")
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size={self.batch_size}: expected an integer >= 1; choose 1 to {self.size}")
+            raise ValueError(f"N={self.size}: expected a record to train on; raise split.pool or membership.share")
         if self.batch_size > self.size:
-            raise ValueError(f"batch_size={self.batch_size} exceeds N={self.size}; choose at most {self.size}")
-        if self.epochs < 1:
-            raise ValueError(f"epochs={self.epochs} trains nothing; choose at least 1")
+            raise ValueError(f"batch_size={self.batch_size}: expected at most {self.size}, the public size N; lower it")
 
     @property
     def sampling_rate(self) -> float:
