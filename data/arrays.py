@@ -54,7 +54,9 @@ class Arrays:
         arrays = self._read(ARRAY_KEYS)
         for key in ("x", "y"):
             if key not in arrays:
-                raise ValueError(f"data.path={self.path} has no {key}; save x (records, ...) and y (records,)")
+                raise ValueError(
+                    f"data.path={self.path}: array {key} is missing; save x (records, ...) and y (records,)"
+                )
         x, y = arrays["x"], arrays["y"]
         if x.ndim < 2 or x.size == 0:
             raise ValueError(
@@ -86,7 +88,7 @@ class Arrays:
         words = {}
         for name, key in keys.items():
             if key not in arrays:
-                raise ValueError(f"data.slices={name}: data.path={self.path} has no {key}; save one word a record")
+                raise ValueError(f"data.slices={name}: expected an array {key} in {self.path}; save one word a record")
             groups, of_record = self._named(key, arrays[key], records)
             words[name] = groups.astype(str)[of_record]
         return Slices(words=words)
@@ -95,7 +97,7 @@ class Arrays:
         path = place("data.path", self.path)
         if not path.exists():
             raise FileNotFoundError(
-                f"data.path={self.path} does not exist; give an .npz file or a folder of .npy files"
+                f"data.path={self.path}: expected an .npz file or a folder of .npy files, and there is none; correct it"
             )
         try:
             return read_arrays(path, keys, mapped=("x",))

@@ -154,8 +154,7 @@ class Canaries(CheckedFields):
         """
         if self.count > len(split.pool):
             raise ValueError(
-                f"canary.count={self.count} exceeds the pool of {len(split.pool)} records; "
-                f"choose at most {len(split.pool)}"
+                f"canary.count={self.count}: expected at most {len(split.pool)}, the records of the pool; choose fewer"
             )
         rng, kind = np.random.default_rng([seed, *b"canaries"]), CANARY_KINDS[self.kind]
         order = rng.permutation(split.pool)

@@ -95,8 +95,8 @@ class ColumnKinds:
             what = "; ".join(f"{name} has {reason}" for name, reason in list(named.items())[:MAX_SHOWN])
             more = f"; and {len(named) - MAX_SHOWN} more" if len(named) > MAX_SHOWN else ""
             raise ValueError(
-                f"{setting('drop', self.dropped)}: columns tell one person from another: {what}{more}; leave them out"
-                f" with {setting('drop', [*self.dropped, *named])}, or keep one by data.words or data.numbers"
+                f"{setting('drop', self.dropped)}: expected all columns that tell persons apart: {what}{more};"
+                f" set {setting('drop', [*self.dropped, *named])}, or keep one by data.words or data.numbers"
             )
 
     def _words_of(self, name: str) -> list[Any]:
@@ -111,16 +111,22 @@ class ColumnKinds:
     def _format(self, name: str) -> str:
         words = self._words_of(name)
         if not words:
-            raise ValueError(f"{setting('dates', self.dates)}: column {name} has no date; leave it out with data.drop")
+            raise ValueError(
+                f"{setting('dates', self.dates)}: expected a date in column {name}; leave it out with data.drop"
+            )
         try:
             form = format_of(words)
         except ValueError as error:
-            raise ValueError(f"{setting('dates', self.dates)}: column {name}: {error}") from None
+            raise ValueError(
+                f"{setting('dates', self.dates)}: expected one reading of column {name}, {error}"
+            ) from None
         if form is None:
             first = format_of(words[:1]) or ""
             odd = next((word for word in words if day_of(word, first) is None), words[0])
-            where = f"column {name} has {quoted(odd)} in row {self._rows_of(name, [odd])}, no date like others"
-            raise ValueError(f"{setting('dates', self.dates)}: {where}; write all as 2020-04-30")
+            where = f"column {name} has {quoted(odd)} in row {self._rows_of(name, [odd])}"
+            raise ValueError(
+                f"{setting('dates', self.dates)}: expected dates of one format, {where}; write all as 2020-04-30"
+            )
         return form
 
     def _rows_of(self, name: str, words: Sequence[Any]) -> str:
@@ -134,8 +140,8 @@ class ColumnKinds:
         if words and len(days) >= IDENTIFIER_SHARE * len(words):
             reads, drops = setting("dates", [*self.dates, name]), setting("drop", [*self.dropped, name])
             raise ValueError(
-                f"{setting('dates', self.dates)}: column {name} holds dates such as {days[0]}; read them"
-                f" with {reads}, or leave them out with {drops}"
+                f"{setting('dates', self.dates)}: expected column {name} too, which holds dates such as {days[0]}; read"
+                f" them with {reads}, or leave them out with {drops}"
             )
 
     def _check_numbers(self, name: str) -> None:

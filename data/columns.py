@@ -16,7 +16,8 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, column_of, key_of, quoted, table_of, text_of
-from palisade.data.dates import Dates
+from palisade.data.dates import Dates, Finite
+from palisade.fields import CheckedFields, Positive
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,16 +37,12 @@ STATISTICS_SOURCES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numeric:
+class Numeric(CheckedFields):
     """(value − center) / scale; a missing value counts as `fill`."""
 
-    center: float = 0.0
-    scale: float = 1.0
+    center: Finite = 0.0
+    scale: Positive = 1.0
     fill: float | None = None
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.center) and 0 < self.scale < math.inf):
-            raise ValueError(f"center={self.center}, scale={self.scale}: both must be finite and scale above 0")
 
     @classmethod
     def fit(cls, name: str, cells: pd.Series, missing: str, reading: Reading = PLAIN_READING) -> Numeric:
@@ -114,10 +111,14 @@ class Categorical:
 
     def __post_init__(self) -> None:
         if not self.categories or len(set(self.categories)) < len(self.categories):
-            raise ValueError(f"categories={list(self.categories)} must be distinct and at least one")
+            raise ValueError(
+                f"categories={list(self.categories)}: expected different words, at least one; list each word once"
+            )
         for key, word in (("fill", self.fill), ("other", self.other)):
             if word is not None and word not in self.categories:
-                raise ValueError(f"{key}={word} is no category; choose one of {', '.join(self.categories)}")
+                raise ValueError(
+                    f"{key}={word}: expected one of {', '.join(self.categories)}; choose one, or leave it out"
+                )
 
     @classmethod
     def fit(
@@ -355,9 +356,7 @@ class Columns:
             raise ValueError("there is no list of columns; write `columns:` with an entry for each of them")
         columns = {str(name): _column(str(name), entry or {}) for name, entry in content["columns"].items()}
         if (statistics := content.get("statistics", "schema")) not in STATISTICS_SOURCES:
-            raise ValueError(
-                f"statistics={statistics} is unknown; leave it out, or write one of {', '.join(STATISTICS_SOURCES)}"
-            )
+            raise ValueError(f"statistics={statistics}: expected one of {', '.join(STATISTICS_SOURCES)}; leave it out")
         return cls(columns=columns, statistics=statistics, reading=Reading.from_json(content.get("reading") or {}))
 
 

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
+from pydantic import Field
 
-from palisade.fields import as_written
+from palisade.fields import CheckedFields, Positive, as_written
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from palisade.data.cells import Reading
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 DAYS_PER_YEAR = 365.2425
 DAY_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
@@ -34,7 +35,7 @@ MONTHS_PER_YEAR, DAYS_PER_WEEK = 12, 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Dates:
+class Dates(CheckedFields):
     """Year and days since 1970, both standardized, and one input for each month and weekday.
 
     Args:
@@ -45,17 +46,20 @@ class Dates:
     """
 
     date: str
-    center: float = 0.0
-    scale: float = DAYS_PER_YEAR
+    center: Finite = 0.0
+    scale: Positive = DAYS_PER_YEAR
     fill: float | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.date not in DATE_FORMATS:
-            raise ValueError(f"date={self.date} is no format that is read; choose one of {', '.join(DAY_FORMATS)}")
-        if not (math.isfinite(self.center) and 0 < self.scale < math.inf):
-            raise ValueError(f"center={self.center}, scale={self.scale}: both must be finite and scale above 0")
+            raise ValueError(
+                f"date={self.date}: expected one of {', '.join(DAY_FORMATS)}; choose e.g. {DAY_FORMATS[0]}"
+            )
         if self.fill is not None and not date.min.toordinal() <= self.fill + EPOCH_ORDINAL <= date.max.toordinal():
-            raise ValueError(f"fill={self.fill} is no day of the years 1 to 9999")
+            raise ValueError(
+                f"fill={self.fill}: expected days from 1970 to a day of the years 1 to 9999; choose e.g. 0"
+            )
 
     @classmethod
     def fit(cls, name: str, cells: pd.Series, form: str, missing: str) -> Dates:

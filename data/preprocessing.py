@@ -89,7 +89,7 @@ def from_json(content: Mapping[str, Any]) -> Preprocessing:
     """
     if content.get("kind") not in PREPROCESSING_KINDS:
         raise ValueError(
-            f"preprocessing.kind={content.get('kind')} is unknown; choose one of {', '.join(PREPROCESSING_KINDS)}"
+            f"preprocessing.kind={content.get('kind')}: expected one of {', '.join(PREPROCESSING_KINDS)}; choose one"
         )
     try:
         return PREPROCESSING_KINDS[content["kind"]].from_json(content)

@@ -65,7 +65,7 @@ class Records:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not re.fullmatch(r"\w[\w .+-]{0,99}", self.name):
             raise ValueError(
-                f"data.name={self.name} is no folder name; use letters, digits and any of - _ . +, at most 100"
+                f"data.name={self.name}: expected at most 100 letters, digits and - _ . +; choose such a folder name"
             )
         if len(self.classes) < 2:
             raise ValueError(f"data {self.name}: the only class is {self.classes[0]}; at least 2 classes are needed")

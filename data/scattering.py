@@ -53,7 +53,7 @@ class Scattering:
             size % AVERAGING_STRIDE or size < 2 * AVERAGING_STRIDE for size in self.image[1:]
         ):
             raise ValueError(
-                f"scattering image={self.image} is not (channels, height, width) with height and width multiples of "
+                f"scattering.image={self.image}: expected (channels, height, width) with height and width multiples of "
                 f"{AVERAGING_STRIDE} from {2 * AVERAGING_STRIDE} on; pad or crop the images"
             )
 

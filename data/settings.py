@@ -87,7 +87,7 @@ def instantiated(key: str, node: Any, kind: type[Group], *arguments: Any, **name
             raise
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
         with_what = ", ".join(f"{name}={as_written(value)}" for name, value in {**named, **own}.items())
-        raise ValueError(f"{target}: cannot be made with {with_what} ({reason}); mend these, or the class") from error
+        raise ValueError(f"{target}: cannot be made with {with_what} ({reason}); fix these, or the class") from error
     if not isinstance(instance, kind):
         raise ValueError(wanted)
     return instance

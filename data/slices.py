@@ -37,8 +37,8 @@ class Slices:
         for name, words in self.words.items():
             if (groups := len(np.unique(words))) > MAX_GROUPS:
                 raise ValueError(
-                    f"data.slices={name} has {groups} different values and at most {MAX_GROUPS} groups are read;"
-                    " name a column of bands, such as 18-39, 40-64, 65+"
+                    f"data.slices={name}: expected a column of at most {MAX_GROUPS} different values, not {groups};"
+                    " name one of bands, such as 18-39, 40-64, 65+"
                 )
 
     @classmethod

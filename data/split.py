@@ -77,7 +77,7 @@ class Split:
     def require(self, role: str, *, who: str) -> None:
         """Raises ValueError if `role` is empty, with the share that `who` (such as `defense=distillation`) needs."""
         if not len(getattr(self, role)):
-            raise ValueError(f"split.{role}=0 but {who} needs {role} records; set split.{role}=0.1")
+            raise ValueError(f"split.{role}=0: expected {role} records, which {who} needs; set split.{role}=0.1")
 
 
 def _repeats(groups: Sequence[np.ndarray]) -> int:
@@ -146,7 +146,9 @@ class Roles(CheckedFields):
             apart["reference"] = reference
         if self.test == PUBLISHED_TEST:
             if published_test is None:
-                raise ValueError(f"split.test={PUBLISHED_TEST} but the data name no test records; set split.test=null")
+                raise ValueError(
+                    f"split.test={PUBLISHED_TEST}: expected data with test records of their own; set split.test=null"
+                )
             apart["test"] = published_test
         rest = np.setdiff1d(np.arange(records), np.concatenate([*apart.values(), np.array([], dtype=np.int64)]))
         dealt = self._deal(rest, None if persons is None else persons[rest], seed)
@@ -160,7 +162,8 @@ class Roles(CheckedFields):
         wanted = {role: value * units if value <= 1 else value for role, value in self._stated_sizes()}
         if sum(wanted.values()) > units + 0.5:
             asked = ", ".join(f"split.{role}={value:g}" for role, value in self._stated_sizes() if value)
-            raise ValueError(f"{asked} take {sum(wanted.values()):g} of {units} {noun}; lower one of them")
+            total = sum(wanted.values())
+            raise ValueError(f"{asked}: expected at most {units} {noun} together, not {total:g}; lower one of them")
         wanted.setdefault("test", 0 if self.test == PUBLISHED_TEST else units - sum(wanted.values()))
 
         # Whole numbers from cumulated shares: a share is off by less than one, a count not at all.
@@ -181,10 +184,11 @@ class Roles(CheckedFields):
         if count or (role == "test" and self.test == PUBLISHED_TEST):
             return
         if role == "test":
-            raise ValueError(f"split: 0 of {units} {noun} are left for test; lower split.pool={self.pool:g}")
+            raise ValueError(f"split.pool={self.pool:g}: expected to leave some of {units} {noun} for test; lower it")
         if role == "pool" or getattr(self, role):
             share = getattr(self, role)
-            raise ValueError(f"split.{role}={share:g} is 0 of {units} {noun}; choose more than {0.5 / units:.2g}")
+            least = f"{0.5 / units:.2g}"
+            raise ValueError(f"split.{role}={share:g}: expected at least 1 of {units} {noun}; choose more than {least}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -250,7 +254,8 @@ class Membership(CheckedFields):
     def _check_canaries(self, canaries: int) -> None:
         if canaries and self.how != "bernoulli":
             raise ValueError(
-                f"membership.how={self.how}: canaries need independent memberships; use bernoulli, or canary=none"
+                f"membership.how={self.how}: expected bernoulli, since canaries need independent coins; set it, or"
+                " canary=none"
             )
 
     def _row(self, units: int, model: int, secret: Secret) -> Bool[np.ndarray, " units"]:

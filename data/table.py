@@ -111,7 +111,7 @@ class Table(CheckedFields):
         named = {key: name for key, name in (("label", self.label), ("person", self.person)) if name is not None}
         for key, name in named.items():
             if missing := frame[name].isna().sum():
-                raise ValueError(f"data.{key}={name} has no value in {missing} rows; remove these rows or fill them")
+                raise ValueError(f"data.{key}={name}: expected a value in each row; remove or fill {missing} rows")
         rows = frame.drop(columns=[*named.values(), *self.drop])
         if schema is not None:
             rows = self._described(rows, schema)
@@ -147,12 +147,13 @@ class Table(CheckedFields):
         if "" in header:
             raise ValueError(f"data.path={self.path}: column {header.index('') + 1} has no name; name or remove it")
         if twice := sorted({name for name in header if header.count(name) > 1}):
-            raise ValueError(f"data.path={self.path} has two columns {twice[0]}; rename one of them")
+            raise ValueError(f"data.path={self.path}: two columns are called {twice[0]}; rename one of them")
         lists = {"slices": self.slices, "drop": self.drop, "words": self.words, "numbers": self.numbers}
         lists |= {"dates": self.dates, "person": () if self.person is None else (self.person,)}
         for key, name in (("label", self.label), *((key, name) for key, names in lists.items() for name in names)):
             if name not in header:
-                raise ValueError(f"data.{key}={name} is no column of {self.path}; choose one of {', '.join(header)}")
+                columns = ", ".join(header)
+                raise ValueError(f"data.{key}={name}: expected a column of {self.path}; choose one of {columns}")
         return frame.apply(lambda column: self._reading.cells(str(column.name), column))
 
     def _with_public(self, frame: pd.DataFrame) -> pd.DataFrame:
@@ -185,12 +186,15 @@ class Table(CheckedFields):
 
     def _described(self, rows: pd.DataFrame, schema: Columns) -> pd.DataFrame:
         if absent := [name for name in schema.columns if name not in rows]:
-            raise ValueError(f"data.schema={self.schema} describes {absent[0]}; choose among {', '.join(rows.columns)}")
+            columns = ", ".join(rows.columns)
+            raise ValueError(f"data.schema={self.schema}: expected columns out of {columns}; remove {absent[0]}")
         return rows[list(schema.columns)]
 
     def _check_missing(self, rows: pd.DataFrame) -> None:
         if rows.columns.empty:
-            raise ValueError(f"data.path={self.path} has no column but label and person; add what to predict from")
+            raise ValueError(
+                f"data.path={self.path}: there is no column but label and person; add columns to predict from"
+            )
         if self.missing == "error" and (missing := rows.isna().sum()).any():
             name = missing[missing > 0].index[0]
             raise ValueError(f"column {name} has {missing[name]} missing values; fill them, or set data.missing=impute")
@@ -213,7 +217,7 @@ class Table(CheckedFields):
 
         path = place("data.schema", name)
         if not path.is_file():
-            raise FileNotFoundError(f"data.schema={name} is no file; give a YAML or JSON file")
+            raise FileNotFoundError(f"data.schema={name}: expected a YAML or JSON file, and there is none; correct it")
         try:
             text = path.read_text(encoding="utf-8")
             schema = Columns.from_json(json.loads(text) if path.suffix == ".json" else yaml.safe_load(text))
@@ -224,7 +228,8 @@ class Table(CheckedFields):
                     and described.fill not in (None, NONE_WORD)
                 ):
                     raise ValueError(
-                        f"column {column}: fill={described.fill}: pandas takes None for missing; set fill: None"
+                        f"column {column}: fill={described.fill}: expected None, since pandas takes this category for a"
+                        " missing value; set fill: None"
                     )
         except (ValueError, yaml.YAMLError) as error:
             raise ValueError(f"data.schema={name}: {' '.join(str(error).split())}") from None

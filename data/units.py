@@ -134,5 +134,7 @@ def units_of(
     if groups is None:
         return SingleRecords(records=records, augmentations=augmentations)
     if len(groups) != records:
-        raise ValueError(f"groups={len(groups)} values cannot name the groups of {records} records; give one for each")
+        raise ValueError(
+            f"groups={len(groups)}: expected {records} values, one for each record; name the group of each"
+        )
     return Groups(groups, records_per_group=records_per_group, augmentations=augmentations, secret=secret)

@@ -69,7 +69,7 @@ def network_of(
     name, settings = card["network"]["name"], card["network"]["settings"]
     make = network or NETWORKS_BY_NAME.get(name)
     if make is None:
-        raise ValueError(f"network={name} is not one of {', '.join(NETWORKS_BY_NAME)}; give its class as network=")
+        raise ValueError(f"network={name}: expected one of {', '.join(NETWORKS_BY_NAME)}; give its class as network=")
     arguments = {**settings, "shape": card["data"]["shape"], "classes": len(card["data"]["classes"])}
     if network is None:
         with torch.device("meta"):
@@ -89,7 +89,7 @@ def guard_of(content: Mapping[str, Any]) -> Guard:
     """The guard that a card names, without what it learned about the model."""
     if (make := GUARDS_BY_NAME.get(content["name"])) is None:
         raise ValueError(
-            f"guard={content['name']} is not one of {', '.join(GUARDS_BY_NAME)}; use the version that wrote it"
+            f"guard={content['name']}: expected one of {', '.join(GUARDS_BY_NAME)}; use the version that wrote it"
         )
     return make(**content["settings"])
 

@@ -23,8 +23,7 @@ def checkpoint_epochs(epochs: int, count: int) -> list[int]:
     """
     if count >= epochs:
         raise ValueError(
-            f"fleet.keep_checkpoints={count} exceeds the {epochs - 1} epochs before the last; "
-            f"choose at most {epochs - 1}"
+            f"fleet.keep_checkpoints={count}: expected at most {epochs - 1}, the epochs before the last; choose fewer"
         )
     return [epochs * i // (count + 1) for i in range(1, count + 1)]
 

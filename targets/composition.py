@@ -45,7 +45,7 @@ def _named(config: DictConfig, chosen: Mapping[str, str | None], overrides: Sequ
 def names(chosen: Mapping[str, str | None], settings: Mapping[str, Any]) -> dict[str, str]:
     """The chosen options by name; an alias that only brings a guard, such as defense=memguard, is no defense."""
     if absent := [group for group in NAMED_GROUPS if group not in chosen]:
-        raise ValueError(f"{absent[0]}=[] chooses nothing; leave it out, or give one name")
+        raise ValueError(f"{absent[0]}=[]: expected one name; give it, or leave {absent[0]} out")
     named = {group: str(chosen[group]) for group in NAMED_GROUPS}
     plain = settings["defense"] == {"_target_": "palisade.defenses.none.NoDefense"}
     return named | ({"defense": "none"} if plain else {})
@@ -81,6 +81,6 @@ def check_shipped(settings: Mapping[str, Any], overrides: Sequence[str]) -> None
     keys = [override.lstrip("+~").partition("=")[0] for override in overrides]
     if unused := [key for key in keys if key.partition(".")[0] not in RELEASE_SETTINGS]:
         raise ValueError(
-            f"{unused[0]} changes nothing about ship={settings['ship']}, which is trained as its run was; leave it out,"
-            " or train a run with it and ship that"
+            f"{unused[0]}: expected no such setting beside ship={settings['ship']}, which is trained as its run was;"
+            " leave it out, or train a run with it and ship that"
         )

@@ -57,4 +57,6 @@ def check_guesses_somebody(key: str, share: float, records: int) -> None:
     """Raises ValueError for a share of so few records that nobody would be guessed; `key` is its setting."""
     if not at_either_end(share, records):
         least = f"choose {key}={-(-10_000 // records) / 10_000:g}, or audit" if records > 1 else "audit"
-        raise ValueError(f"{key}={share:g} of {records} records guesses nobody; {least} more of them")
+        raise ValueError(
+            f"{key}={share:g}: expected a share of at least one of {records} records; {least} more of them"
+        )

@@ -47,7 +47,7 @@ def forget(folder: Path, root: Path, reports: Path, released: Path) -> str:
     """
     check_inside(folder, root)
     if not is_run(folder) and not started(folder).is_dir():
-        raise ValueError(f"run={folder} is no run; give a folder that train.py printed")
+        raise ValueError(f"run={folder}: expected the folder of a run; give one that train.py printed")
     trials = trials_of(Run(folder), root) if is_run(folder) else []
     remains = [*releases_of(folder, released), *naming([each.name for each in (folder, *trials)], reports)]
     held = sum(1 for each in (folder, started(folder), *trials) for _ in each.glob("models/[0-9]*.safetensors"))
@@ -64,7 +64,7 @@ def check_inside(folder: Path, root: Path) -> None:
     real = folder.resolve()
     if folder.is_symlink() or real.parent.parent not in (root.resolve(), root.resolve() / TRIALS_FOLDER):
         raise ValueError(
-            f"run={folder} does not lie in {root}/<data>/; give root=<folder of runs> if they are elsewhere"
+            f"run={folder}: expected a folder in {root}/<data>/; give root=<folder of runs> if they are elsewhere"
         )
 
 
@@ -122,7 +122,9 @@ def _remove(folder: Path) -> None:
 
 def _check_free(folder: Path, free: bool, what: str) -> None:
     if not free:
-        raise ValueError(f"run={folder} is {what} by another process; wait until it has ended, or stop it")
+        raise ValueError(
+            f"run={folder}: expected one not {what} by another process; wait until it has ended, or stop it"
+        )
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -157,7 +159,7 @@ def main(words: Sequence[str]) -> None:
     options = dict(word.partition("=")[::2] for word in words)
     if not options.get("run") or set(options) - {"run", *DEFAULT_FOLDERS}:
         raise ValueError(
-            f"{' '.join(words) or 'nothing'} names no run; use make forget run=<folder that train.py printed>"
+            f"{' '.join(words) or 'nothing'}: expected run=<folder>; use make forget run=<folder that train.py printed>"
         )
     print(forget(Path(options["run"]), *(Path(options.get(name) or usual) for name, usual in DEFAULT_FOLDERS.items())))
 

@@ -40,28 +40,28 @@ class NetworkMaker:
             ValueError: if there is no answer, or it is not one float for each record and class.
         """
         records, wanted = torch.from_numpy(np.ascontiguousarray(dataset.x[:2])), (2, len(dataset.classes))
-        remedy = f"it must return logits {wanted}"
+        rule = f"expected logits {wanted} of {_shape(records)}"
         with torch.random.fork_rng(), torch.no_grad():
             network = self(shape=dataset.shape, classes=len(dataset.classes)).eval()
-            with self._errors_in_one_line(_shape(records), remedy):
+            with self._errors_in_one_line(rule):
                 answer = network(records)
         if not isinstance(answer, Tensor) or not answer.is_floating_point() or answer.shape != wanted:
-            raise ValueError(f"{self._name}, given {_shape(records)}, returned {_shape(answer)}; {remedy}")
+            raise ValueError(f"{self._name}: {rule}, and it returned {_shape(answer)}; correct its forward")
 
     @property
     def _name(self) -> str:
         return f"network._target_={self.settings.get('_target_')}"
 
     @contextmanager
-    def _errors_in_one_line(self, inputs: str, remedy: str) -> Iterator[None]:
-        """Tells in one line whatever a network raises; those of this project say themselves what is wrong."""
+    def _errors_in_one_line(self, rule: str) -> Iterator[None]:
+        """Turns whatever a network raises into one line; those of this project say themselves what is wrong."""
         try:
             yield
         except (Exception, SystemExit) as error:
             if isinstance(error, ValueError) and self.settings["_target_"].startswith("palisade.targets."):
                 raise
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:MAX_REASON_CHARACTERS]
-            raise ValueError(f"{self._name}, given {inputs}, raised {reason}; {remedy}")  # noqa: B904
+            raise ValueError(f"{self._name}: {rule}, and it raised {reason}; correct its forward")  # noqa: B904
 
 
 def _shape(answer: object) -> str:

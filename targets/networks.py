@@ -74,7 +74,7 @@ class MLP(nn.Sequential):
         """
         if not x.is_floating_point():
             raise ValueError(
-                "network=mlp or linear reads numbers, not words; use transformer (depth=0: a bag of words)"
+                "network=mlp or linear: expected records of numbers, not words; use transformer (depth=0: bag of words)"
             )
         return super().forward(x.flatten(start_dim=x.ndim - self.record_dimensions))  # type: ignore[no-untyped-call]
 
@@ -96,15 +96,16 @@ class CNN(nn.Sequential):
     ) -> None:
         if len(shape) != 3:
             raise ValueError(
-                f"network=cnn needs records of shape (channels, height, width), not {tuple(shape)}; "
+                f"network=cnn: expected records of shape (channels, height, width), not {tuple(shape)}; "
                 "use mlp, or transformer for texts"
             )
         check_widths("network.channels", channels)
         planes, height, width = shape
         if min(height, width) < 2 ** len(channels):
+            most = int(math.log2(min(height, width)))
             raise ValueError(
-                f"network.channels={list(channels)} halves {height}×{width} images {len(channels)} times; "
-                f"use at most {int(math.log2(min(height, width)))} blocks"
+                f"network.channels={list(channels)}: expected at most {most} blocks, each of which halves images of"
+                f" {height}×{width}; leave some out"
             )
         layers: list[nn.Module] = []
         for outputs in channels:

@@ -104,7 +104,9 @@ class Release:
         """
         if self.guard.level == "label":
             instead = "counts" if isinstance(self.guard, Aggregate) else "predict"
-            raise ValueError(f"guard={self.guard.name} releases no probabilities; call {instead} instead")
+            raise ValueError(
+                f"guard={self.guard.name}: expected a guard that releases probabilities; call {instead} instead"
+            )
         answers = self.guard.answer(self._query(rows, unknown))
         return probabilities(answers) if self.guard.level == "logits" else answers
 
@@ -119,7 +121,9 @@ class Release:
             ValueError: if the guard answers about groups only, or the rows do not fit.
         """
         if isinstance(self.guard, Aggregate):
-            raise ValueError(f"guard={self.guard.name} releases no answers about single rows; call counts instead")
+            raise ValueError(
+                f"guard={self.guard.name}: expected a guard that answers about single rows; call counts instead"
+            )
         answers = self.guard.answer(self._query(rows, unknown))
         return [self.classes[k] for k in (answers if self.guard.level == "label" else answers.argmax(axis=-1))]
 
@@ -134,7 +138,9 @@ class Release:
             ValueError: if this release does not aggregate, or the rows are too few or do not fit.
         """
         if not isinstance(self.guard, Aggregate):
-            raise ValueError(f"guard={self.guard.name} adds no noise to counts; call predict instead")
+            raise ValueError(
+                f"guard={self.guard.name}: expected aggregate, which adds noise to counts; call predict instead"
+            )
         return self.guard.counts(self._query(rows, unknown))
 
     def _query(self, rows: Any, unknown: Unknown) -> Query:
@@ -218,15 +224,15 @@ def ship_run(settings: Mapping[str, Any]) -> Path:
     """
     run = Run.existing(Path(settings["ship"]))
     if run.config.get("canary"):
-        raise ValueError(f"ship={run.folder} has canaries, which no release may be trained on; ship a run without them")
+        raise ValueError(f"ship={run.folder}: expected a run without canaries, which no release may hold; ship another")
     secret = Secret.from_system() if settings["secret"] is None else Secret.from_text(str(settings["secret"]))
     guard, named = make_guard(settings), run.config["names"]
     check_guard(guard, len(run.dataset.classes))
     attacked = Run(run.folder, label(guard))
     if not (audit := attacked.audit()) and not settings["ship_unaudited"]:
         raise ValueError(
-            f"ship={run.folder} was not attacked behind guard={guard.name}, so that its card would hold no audit; call"
-            " evaluate.py first (train.py … guard=… puts a run behind a guard), or set ship_unaudited=true"
+            f"ship={run.folder}: expected a run that was attacked behind guard={guard.name}, or its card would hold no"
+            " audit; call evaluate.py first (train.py … guard=… puts a run behind a guard), or set ship_unaudited=true"
         )
     released = Path(settings["released"]) / f"{run.dataset.name}-{named['network']}-{named['defense']}"
     others = [released.with_name(f"{released.name}-{name}") for name in GUARDS_BY_NAME if name != "none"]
@@ -258,8 +264,8 @@ def ship(
     guard, access = make_guard(config) if "guard" in config else NoGuard(), access_of(config)
     if access == "weights" and not isinstance(guard, NoGuard):
         raise ValueError(
-            f"release.access=weights hands out what guard={guard.name} stands before; use release.access=api, or"
-            " guard=none"
+            f"release.access=weights: expected api with guard={guard.name}, which protects a model that nobody else"
+            " holds; choose it, or guard=none"
         )
     dataset = from_config(config)
     for role in sorted(guard.roles):

@@ -175,13 +175,15 @@ class Run:
         """Raises ValueError if the run exists with another secret than the one given."""
         path = self.folder / "private" / "secret"
         if secret is not None and path.exists() and Secret.load(path) != Secret.from_text(str(secret)):
-            raise ValueError(f"secret=… differs from the one that {self.folder} was made with; remove that folder")
+            raise ValueError(
+                f"secret=…: expected the one that {self.folder} was trained with; set it, or remove that folder"
+            )
 
     def check_guesses(self, share: float) -> None:
         """Raises ValueError if models of the run are there, and audits of it guess another share than the one given."""
         if self.has_models() and (fixed := Run(self.folder).guesses) != share:
             raise ValueError(
-                f"guesses={share} comes after {self.folder} was trained, of which audits guess {fixed}; set"
+                f"guesses={share}: expected {fixed}, which was fixed before {self.folder} was trained; set"
                 f" guesses={fixed}, or evaluate with threat.guesses={share}, which is corrected for"
             )
 
@@ -275,7 +277,9 @@ class Run:
         """
         with shared_lock(self.folder / READERS_FILE) as free:
             if not free:
-                raise ValueError(f"runs={self.folder} is being removed by another process; choose others with runs=…")
+                raise ValueError(
+                    f"runs={self.folder}: expected a run that no other process is removing; choose others with runs=…"
+                )
             yield
 
     @contextmanager
@@ -305,7 +309,7 @@ def find(root: Path, data: str | None, pattern: str | None) -> list[Run]:
     if runs := [Run(folder, guard) for folder in complete for guard in guards_of(folder)]:
         return runs
     there = ", ".join(sorted(path.name for path in root.glob("*/") if not path.name.startswith("."))) or "nothing"
-    raise ValueError(f"{wanted} has no complete run; {root}/ holds {there}: choose one of them or train first")
+    raise ValueError(f"{wanted}: expected a complete run, {root}/ holds {there}; choose one of them or train first")
 
 
 def identity(config: Mapping[str, Any], dataset: Dataset) -> str:

@@ -85,7 +85,8 @@ class Statement:
     def __post_init__(self) -> None:
         if self.guarantee and (self.epsilon is None or self.delta is None or math.isinf(self.epsilon)):
             raise ValueError(
-                f"epsilon={self.epsilon}, delta={self.delta} guarantee nothing; give both, finite, or guarantee=False"
+                f"epsilon={self.epsilon}, delta={self.delta}: expected finite numbers for a guarantee; give both, or"
+                " guarantee=False"
             )
 
     @classmethod
@@ -138,7 +139,7 @@ class Statement:
         for name in (name for name, kind in cls.__annotations__.items() if kind in NUMBER_TYPES):
             value = content.get(name)
             if not (isinstance(value, int | float) or value is None or value == INFINITY_TEXT):
-                raise ValueError(f"statement.{name}={value!r} is no number; get the card anew")
+                raise ValueError(f"statement.{name}={value!r}: expected a number; get the card anew")
         values: dict[str, Any] = {
             name: math.inf if value == INFINITY_TEXT else value for name, value in content.items()
         }

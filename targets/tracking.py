@@ -55,7 +55,7 @@ class Tracker:
             if not isinstance(error.__cause__, ImportError):
                 raise
             raise ValueError(
-                f"logger._target_={node['_target_']}: needs what is not installed; pip install -e '.[track]'"
+                f"logger._target_={node['_target_']}: expected a package that is installed; pip install -e '.[track]'"
             ) from error
 
     def follow(

@@ -128,7 +128,7 @@ def at_once(wanted: int | str, fitter: Fitter) -> int:
         return MODELS_PER_STACK if gains and stackable and stacks.unstackable(network) is None else 1
     size = int(wanted)
     if size > 1 and not fitter.defense.stackable:
-        raise ValueError(f"fleet.at_once={wanted}: this defense has no stacked form; use fleet.at_once=1")
+        raise ValueError(f"fleet.at_once={wanted}: expected 1, since this defense has no stacked form; set it")
     return size
 
 
@@ -265,8 +265,8 @@ def load_guarded(
     run_guard = registered(folder, guard)
     if missing := unfitted(folder, run_guard, models):
         raise ValueError(
-            f"guard={run_guard.name} of {folder} is fitted to {len(models) - len(missing)} of {len(models)} models;"
-            " train the run again with this guard"
+            f"guard={run_guard.name}: expected to be fitted to all {len(models)} models of {folder}, and {len(missing)}"
+            " are missing; train the run again with this guard"
         )
     fitted = type(run_guard).fit is not Guard.fit
     states = [load_file(state_path(folder, guard, k)) if fitted else {} for k in models]

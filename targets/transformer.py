@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from palisade.data.tokens import PADDING_TOKEN
 
-NOT_WORDS = "network=transformer reads words, not numbers; use cnn for images, mlp for tables"
+NOT_WORDS = "network=transformer: expected records of words, not numbers; use cnn for images, mlp for tables"
 INITIAL_DEVIATION = 0.1  # of the embeddings: small, so that what is learnt soon outweighs chance
 
 
@@ -99,7 +99,7 @@ class Transformer(nn.Module):
                 )
         if width % heads:
             raise ValueError(
-                f"network.width={width} is no multiple of heads={heads}; choose {heads * (width // heads + 1)}"
+                f"network.width={width}: expected a multiple of heads={heads}; choose {heads * (width // heads + 1)}"
             )
         super().__init__()
         self.words = nn.Embedding(buckets, width, padding_idx=PADDING_TOKEN)
@@ -127,7 +127,9 @@ class Transformer(nn.Module):
             x = self.words(words) + self.places(places)
         except IndexError:
             buckets = self.words.weight.shape[-2]
-            raise ValueError(f"network.buckets={buckets} is below data.buckets; leave it out, it follows") from None
+            raise ValueError(
+                f"network.buckets={buckets}: expected data.buckets, to which it defaults; leave it out"
+            ) from None
         for block in self.blocks:
             x = block(x, seen)
         total = self.norm(x).where(real.unsqueeze(-1), 0).sum(-2)

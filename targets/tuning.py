@@ -50,7 +50,9 @@ class Tuning(CheckedFields):
             if "." not in str(key):
                 raise ValueError(f"{setting}: expected a single setting; list values of one, such as {key}.lr=[0.1]")
             if key.split(".")[-1] in EPSILON_SETTINGS:
-                raise ValueError(f"{setting}: decides what is claimed and cannot be tuned; sweep over it instead")
+                raise ValueError(
+                    f"{setting}: expected none of {', '.join(EPSILON_SETTINGS)}, which decide ε; sweep over it instead"
+                )
             if not isinstance(listed, Sequence) or isinstance(listed, str) or not listed:
                 raise ValueError(f"{setting}: expected a list of values to try; give such as [0.1,1]")
             check_numbers({f"grid.{key}": [value for value in listed if value == value]})  # NaN loses as a trial
@@ -91,6 +93,7 @@ def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[s
             node = node.get(name) if isinstance(node, dict) else None
         if not isinstance(node, dict) or last not in node:
             chosen = tuned_settings["names"].get(path[0], "of your own") if path else "nothing"
-            raise ValueError(f"tuning.grid.{key}={as_written(value)}: no such setting of {path[0]}={chosen}; remove it")
+            written = f"tuning.grid.{key}={as_written(value)}"
+            raise ValueError(f"{written}: no such setting, expected one of {path[0]}={chosen}; remove it")
         node[last] = value
     return tuned_settings

@@ -44,8 +44,8 @@ def count(workers: int | str) -> int:
     if isinstance(workers, int):
         if workers > 1 and launcher.endswith("JoblibLauncher"):
             raise ValueError(
-                f"fleet.workers={workers} cannot be had under hydra/launcher=joblib; leave it out, and choose"
-                " hydra.launcher.n_jobs"
+                f"fleet.workers={workers}: expected 1 under hydra/launcher=joblib, whose processes start none; leave it"
+                " out, and choose hydra.launcher.n_jobs"
             )
         return workers
     return cores() if launcher.endswith("BasicLauncher") else 1

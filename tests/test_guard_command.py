@@ -150,7 +150,10 @@ def test_more_models_get_the_guard_they_lack(tmp_path: Path) -> None:
     assert trained(tmp_path, models=2)["status"] == "trained", "whatever guard is chosen now"
     assert view(Run(folder, name)).models == 2
     state_path(folder, name, 1).unlink()
-    with pytest.raises(ValueError, match=r"guard=memguard of .* is fitted to 1 of 2 models; train the run again with"):
+    with pytest.raises(
+        ValueError,
+        match=r"guard=memguard: expected to be fitted to all 2 models of .*, and 1 are missing; train the run",
+    ):
         view(Run(folder, name))
     assert trained(tmp_path, "guard=memguard", models=2)["status"] == "trained"
     assert trained(tmp_path, "guard=memguard", models=2)["status"] == "cached"
@@ -175,7 +178,7 @@ def test_canaries_accuracy_and_several_queries_are_answered_by_the_guard(tmp_pat
 
 
 def test_memguard_refuses_students_of_its_non_members(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="guard=memguard takes reference records for non-members, and Distillation"):
+    with pytest.raises(ValueError, match=r"guard=memguard: expected reference records .*, and Distillation"):
         trained(tmp_path, "guard=memguard", "defense=distillation", models=1)
 
 

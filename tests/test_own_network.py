@@ -66,8 +66,8 @@ REFUSED = {
     "outputs": ("networks.Mine +network.outputs=4", f"{GIVEN}returned float32 (2, 4); it must return logits (2, 10)"),
     "private": ("networks.Mine +network.outputs=4 defense=dp_sgd", "returned float32 (2, 4); it must return logits"),
     "pair": ("networks.Pair", f"{GIVEN}returned a tuple; it must return logits (2, 10)"),
-    "raising": ("networks.Raising", "cannot be made with shape=(1, 8, 8), classes=10 (KeyError: 'width'); mend"),
-    "leaving": ("networks.Leaving", "classes=10 (SystemExit: 0); mend"),
+    "raising": ("networks.Raising", "cannot be made with shape=(1, 8, 8), classes=10 (KeyError: 'width'); fix"),
+    "leaving": ("networks.Leaving", "classes=10 (SystemExit: 0); fix"),
     "setting": (
         "networks.Mine +network.depth=1",
         "network.depth=1: no such setting, expected one of inputs, outputs; remove it",

@@ -78,7 +78,9 @@ class Aggregate(Guard):
             ValueError: if the inputs are too few.
         """
         if len(query.x) < self.k:
-            raise ValueError(f"guard.k={self.k}: a query about {len(query.x)} inputs is refused; ask about at least k")
+            raise ValueError(
+                f"guard.k={self.k}: expected a query about at least k inputs, not {len(query.x)}; ask about more"
+            )
         exact = np.bincount(query.logits.argmax(axis=-1), minlength=query.logits.shape[-1])
         return exact + self._noise(digests(query.x, query.state), len(exact))
 

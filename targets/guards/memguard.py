@@ -75,8 +75,8 @@ class MemGuard(Guard):
         if fitter.defense.staged and "reference" in fitter.defense.roles:
             name = type(fitter.defense).__name__
             raise ValueError(
-                f"guard=memguard takes reference records for non-members, and {name} trains on them; choose another"
-                " guard"
+                f"guard=memguard: expected reference records that are non-members, and {name} trains on them; choose"
+                " another guard"
             )
         x = fitter.dataset.x
         inside, outside = (model.predict(x[records])[0] for records in (members, split.reference))

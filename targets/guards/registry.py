@@ -46,9 +46,9 @@ def make_guard(config: Mapping[str, Any]) -> Guard:
 def check_guard(guard: Guard, classes: int) -> None:
     """Raises ValueError for a guard that would hold nothing back: the last probability is what others leave of 1."""
     if guard.top_k is not None and guard.top_k >= classes - 1:
-        why = "lets out all" if guard.top_k >= classes else "hides nothing: what is left of 1 is the last of"
-        remedy = f"choose at most {classes - 2}" if classes > 2 else "choose guard=label_only or guard=rounding"
-        raise ValueError(f"guard.k={guard.top_k} {why} {classes} classes; {remedy}")
+        rule = f"expected at most {classes - 2}" if classes > 2 else "expected at least 3 classes"
+        remedy = "choose fewer" if classes > 2 else "choose guard=label_only or guard=rounding"
+        raise ValueError(f"guard.k={guard.top_k}: {rule}, since {classes} probabilities sum to 1; {remedy}")
 
 
 def label(guard: Guard) -> str:

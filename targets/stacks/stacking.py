@@ -64,7 +64,7 @@ def stack(networks: Sequence[nn.Module]) -> nn.Module:
         ValueError: if a layer has no stacked form; train such a network with `fleet.at_once=1`.
     """
     if (layer := unstackable(networks[0])) is not None:
-        raise ValueError(f"fleet.at_once={len(networks)}: layer {layer} has no stacked form; use fleet.at_once=1")
+        raise ValueError(f"fleet.at_once={len(networks)}: expected 1, since layer {layer} has no stacked form; set it")
     stacked = copy.deepcopy(networks[0])
     forms: dict[nn.Module, nn.Module] = {}
     for name, single in networks[0].named_modules(remove_duplicate=False):  # a layer may stand in two places

@@ -115,7 +115,7 @@ def test_target_and_shadows_come_from_one_call_and_the_secret_alone(name, tmp_pa
 @every_defense
 def test_works_in_a_stack_as_well_as_alone(name):
     if not make(settings_of(name)).stackable:
-        with pytest.raises(ValueError, match=r"has no stacked form; use fleet\.at_once=1"):
+        with pytest.raises(ValueError, match=r"^fleet\.at_once=.*: expected 1, "):
             fit(name, [0, 1], at_once=2)
         return
     stacked, statement = fit(name, [0, 1], at_once=2)
@@ -133,7 +133,7 @@ def test_says_which_role_is_empty(name):
     for role in sorted(make(settings_of(name)).roles):
         settings = settings_of(name, f"split.{role}=0")
         named = settings["names"]["defense"]
-        needed = rf"split\.{role}=0 but defense={named} needs {role} records; set split\.{role}=0\.1"
+        needed = rf"split\.{role}=0: expected {role} records, which defense={named} needs; set split\.{role}=0\.1"
         with pytest.raises(ValueError, match=needed):
             make_fitter(settings, from_config(settings), Secret.from_text(""), [0], Membership())
 

@@ -40,7 +40,7 @@ def root(array):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"y": None}, r"has no y; save x \(records, \.\.\.\) and y \(records,\)$"),
+        ({"y": None}, r"^data.path=.*: array y is missing; save x "),
         ({"x": X[:, 0, 0]}, r"x has shape \(40,\); save \(records, features\) or \(records, \.\.\.\)$"),
         ({"x": X[:0], "y": Y[:0]}, r"x has shape \(0, 2, 3\)"),
         ({"x": np.where(X > 1, np.nan, X)}, r"x has NaN or infinite values \(float32\); remove or replace them$"),
@@ -91,7 +91,7 @@ def test_other_files(tmp_path):
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(ValueError, match=r"cannot be read: it is one array, not an archive; write it afresh with"):
         Arrays(path=str(tmp_path / "x.npy")).load()
-    with pytest.raises(ValueError, match=r"has no y; save"):
+    with pytest.raises(ValueError, match=r"^data.path=.*: array y is missing; save"):
         Arrays(path=str(tmp_path)).load()
 
 

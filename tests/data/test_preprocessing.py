@@ -103,13 +103,13 @@ def test_columns_that_cannot_be_fitted():
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        ({"scale": 0}, "scale above 0"),
+        ({"scale": 0}, "scale=0.0: expected a number > 0; "),
         ({"mean": 3}, "unexpected keyword"),
         ({"center": "far"}, "could not convert"),
         ({"categories": [True, False]}, "in quotes"),
         ({"categories": "female"}, "is a list of words"),
-        ({"categories": ["a", "a"]}, "must be distinct"),
-        ({"categories": ["a"], "fill": "b"}, "fill=b is no category; choose one of a"),
+        ({"categories": ["a", "a"]}, r"categories=\[.a., .a.\]: expected different words"),
+        ({"categories": ["a"], "fill": "b"}, "fill=b: expected one of a; "),
         (5, "not iterable"),
     ],
 )

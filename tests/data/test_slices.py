@@ -71,8 +71,8 @@ def test_slices_of_a_configuration(people: dict[str, Any]) -> None:
 
 def test_what_cannot_be_a_slice(people: dict[str, Any], arrays: Path) -> None:
     refused = {
-        "data.slices=age has 60 different values and at most 20 groups are read; name a column of bands": ["age"],
-        "data.slices=sx is no column of": ["sx"],
+        "data.slices=age: expected a column of at most 20 different values, not 60; name one of bands": ["age"],
+        "data.slices=sx: expected a column of": ["sx"],
         "slices=sex: expected a list": "sex",
         "slices=['sex', 'sex']: expected a list of different columns; ": ["sex", "sex"],
         "slices=5: expected a list": 5,
@@ -81,7 +81,7 @@ def test_what_cannot_be_a_slice(people: dict[str, Any], arrays: Path) -> None:
         with pytest.raises(ValueError) as error:
             Table(**people, slices=slices).load()  # type: ignore[arg-type]
         assert message in str(error.value)
-    absent = {"has no slice_age; save one word a record": "age"}
+    absent = {"data.slices=age: expected an array slice_age in ": "age"}
     for message, name in (absent | {"slice_short has shape (39,) and dtype int64; save (40,)": "short"}).items():
         with pytest.raises(ValueError) as error:
             Arrays(path=str(arrays), slices=[name]).load()

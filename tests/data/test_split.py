@@ -126,12 +126,15 @@ def test_impossible_roles(roles, message):
 @pytest.mark.parametrize(
     ("roles", "message"),
     [
-        ({"pool": 0}, r"^split.pool=0 is 0 of 100 records; choose more than 0.005$"),
-        ({"pool": 1.0}, r"^split: 0 of 100 records are left for test; lower split.pool=1$"),
-        ({"pool": 5000}, r"^split.pool=5000 take 5000 of 100 records; lower one of them$"),
-        ({"pool": 90, "reference": 0.2}, r"^split.pool=90, split.reference=0.2 take 110 of 100 records; lower one"),
-        ({"reference": 0.001}, r"^split.reference=0.001 is 0 of 100 records; choose more than 0.005$"),
-        ({"test": 0}, r"^split: 0 of 100 records are left for test; lower split.pool=0.7$"),
+        ({"pool": 0}, r"^split.pool=0: expected at least 1 of 100 records; choose more than 0.005$"),
+        ({"pool": 1.0}, r"^split.pool=1: expected to leave some of 100 records for test; lower it$"),
+        ({"pool": 5000}, r"^split.pool=5000: expected at most 100 records together, not 5000; lower one of them$"),
+        (
+            {"pool": 90, "reference": 0.2},
+            r"^split.pool=90, split.reference=0.2: expected at most 100 records together, not 110; ",
+        ),
+        ({"reference": 0.001}, r"^split.reference=0.001: expected at least 1 of 100 records; choose more than 0.005$"),
+        ({"test": 0}, r"^split.pool=0.7: expected to leave some of 100 records for test; lower it$"),
     ],
 )
 def test_too_few_records(roles, message):
@@ -147,7 +150,9 @@ def test_persons_are_counted_as_persons():
 def test_what_needs_an_empty_role_says_the_share():
     split = Roles(validation=0.1).draw(100, None, 0)
     split.require("validation", who="defense=early_stopping")
-    message = r"^split.reference=0 but defense=distillation needs reference records; set split.reference=0.1$"
+    message = (
+        r"^split.reference=0: expected reference records, which defense=distillation needs; set split.reference=0.1$"
+    )
     with pytest.raises(ValueError, match=message):
         split.require("reference", who="defense=distillation")
 
@@ -244,7 +249,7 @@ def test_without_canaries_the_whole_pool_is_audited():
 
 @pytest.mark.parametrize("how", ["complementary", "fixed"])
 def test_canaries_need_independent_memberships(how):
-    message = rf"^membership.how={how}: canaries need independent memberships; use bernoulli, or canary=none$"
+    message = rf"^membership.how={how}: expected bernoulli, since .*; set it, or canary=none$"
     with pytest.raises(ValueError, match=message):
         Membership(how=how).draw(with_canaries(POOL, 3), [0], SECRET)
     with pytest.raises(ValueError, match=message):

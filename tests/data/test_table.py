@@ -81,14 +81,17 @@ def test_words_that_a_schema_does_not_list_are_told(tmp_path):
 def test_a_schema_does_not_fill_what_pandas_takes_for_missing(tmp_path):
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps({"columns": {"sex": {"categories": ["None", "male"], "fill": "male"}}}))
-    with pytest.raises(ValueError, match=r"^data\.schema=.*: column sex: fill=male: pandas takes None for missing"):
+    with pytest.raises(ValueError, match=r"^data\.schema=.*: column sex: fill=male: expected None, "):
         save(tmp_path, schema=str(schema)).load()
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("columns: {height: {center: 170}}", r"describes height; choose among patient, age, sex, code$"),
+        (
+            "columns: {height: {center: 170}}",
+            r"^data.schema=.*: expected columns out of patient, age, sex, code; remove height$",
+        ),
         ("columns: {age: {mean: 3}}", r"column age: .*use center, scale, fill or categories"),
         ("columns: {age", r"^data.schema=.*: .*while parsing a flow mapping"),
         ("", r"there is no list of columns"),
@@ -127,12 +130,12 @@ def test_the_fingerprint_follows_the_content(tmp_path):
         (
             None,
             {"label": "wage"},
-            r"^data.label=wage is no column of .*; choose one of patient, age, sex, code, income$",
+            r"^data.label=wage: expected a column of .*; choose one of patient, age, sex, code, income$",
         ),
-        (None, {"person": "name"}, r"^data.person=name is no column of .*; choose one of patient, age"),
+        (None, {"person": "name"}, r"^data.person=name: expected a column of .*; choose one of patient, age"),
         ("", {}, r"^data.path=.* is empty; give a header and at least 4 rows$"),
         (HEADER, {}, r"^data.path=.* has a header and no rows; give at least 4$"),
-        ("age,age,income\n1,2,a\n", {}, r"^data.path=.* has two columns age; rename one of them$"),
+        ("age,age,income\n1,2,a\n", {}, r"^data.path=.*: two columns are called age; rename one of them$"),
         (",age,income\n1,2,a\n", {}, r"^data.path=.*: column 1 has no name; name or remove it$"),
         ("age,income\n1,caf\xe9\n".encode("latin1"), {}, r"is not UTF-8 \(.* at byte \d+\); convert it \(iconv"),
         ("age,income\n1,a\n2,b,3\n", {}, r"^data.path=.* cannot be read: .*; every row needs as many values as the h"),
@@ -140,12 +143,16 @@ def test_the_fingerprint_follows_the_content(tmp_path):
         (
             "age,income\n1,a\n2,\n3,a\n",
             {},
-            r"^data.label=income has no value in 1 rows; remove these rows or fill them$",
+            r"^data.label=income: expected a value in each row; remove or fill 1 rows$",
         ),
-        ("age,income,id\n1,a,1\n2,a,\n", {"person": "id"}, r"^data.person=id has no value in 1 rows"),
+        (
+            "age,income,id\n1,a,1\n2,a,\n",
+            {"person": "id"},
+            r"^data.person=id: expected a value in each row; remove or fill 1 rows",
+        ),
         ("age,income\n1,a\n2,a\n3,b\n", {}, r"^data people: class b has 1 of 3 records and needs at least 2; merge it"),
         ("age,income\n1,a\n2,a\n", {}, r"^data people: the only class is a; at least 2 classes are needed$"),
-        ("income\na\nb\n", {}, r"has no column but label and person; add what to predict from$"),
+        ("income\na\nb\n", {}, r"^data.path=.*: there is no column but label and person; "),
     ],
 )
 def test_errors(tmp_path, text, settings, message):

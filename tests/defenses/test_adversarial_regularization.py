@@ -237,7 +237,7 @@ def test_members_get_harder_to_tell_on_location30(compose):
 
 def test_reference_records_are_needed(compose):
     message = (
-        "split.reference=0 but defense=adversarial_regularization needs reference records; set split.reference=0.1"
+        "split.reference=0: expected reference records, which defense=adversarial_regularization needs; set split.ref"
     )
     with pytest.raises(ValueError, match=message):
         fit(compose, *SMALL, "split.reference=0")

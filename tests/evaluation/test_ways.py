@@ -241,7 +241,9 @@ def test_evaluations_at_the_same_time_lose_no_way(run: Run, monkeypatch: pytest.
 
 
 def test_another_share_for_a_trained_run_is_refused(compose: Compose, run: Run) -> None:
-    with pytest.raises(ValueError, match=r"guesses=0.3 comes after .*; set guesses=0.2, or evaluate with threat.gue"):
+    with pytest.raises(
+        ValueError, match=r"guesses=0.3: expected 0.2, .*; set guesses=0.2, or evaluate with threat.gue"
+    ):
         train_run(compose(*WORDS, "fleet.models=3", *FEW[1:], "guesses=0.3"))
     assert train_run(compose(*WORDS, "fleet.models=3", *FEW[1:], "guesses=0.2"))["status"] == "trained"
     assert Run(run.folder).guesses == 0.2

@@ -107,10 +107,10 @@ def test_what_is_no_run_is_refused(runs, tmp_path):
     moved = shutil.copytree(one, tmp_path / "elsewhere" / "digits" / one.name)
     (runs / "digits" / "link").symlink_to(moved)
     for folder in (runs, runs / "digits", runs / "digits" / "link", moved, runs / "digits" / ".." / "..", Path("/")):
-        with pytest.raises(ValueError, match=r"does not lie in .*/<data>/; give root=<folder of runs>"):
+        with pytest.raises(ValueError, match=r"^run=.*: expected a folder in .*/<data>/; give root=<folder of runs>"):
             forget(folder, runs, REPORTS, RELEASED)
     for name in ("notes", "nowhere"):
-        with pytest.raises(ValueError, match=r"is no run; give a folder that train.py printed$"):
+        with pytest.raises(ValueError, match=r"^run=.*: expected the folder of a run; give one that train.py printed$"):
             forget(runs / "digits" / name, runs, REPORTS, RELEASED)
     assert moved.is_dir() and one.is_dir() and (runs / "digits" / "notes").is_dir()
 
@@ -118,7 +118,7 @@ def test_what_is_no_run_is_refused(runs, tmp_path):
 def test_run_that_is_being_trained_is_refused(runs):
     one = min((runs / "digits").iterdir())
     before = content(one)
-    with Run(one).lock(), pytest.raises(ValueError, match="is in use by another process; wait until it has ended"):
+    with Run(one).lock(), pytest.raises(ValueError, match=r"^run=.*: expected one not in use by another process; wait"):
         forget(one, runs, REPORTS, RELEASED)
     assert content(one) == before
 
@@ -143,7 +143,7 @@ def test_release_that_remains_is_named(runs):
 
 @pytest.mark.parametrize("words", [[], ["run="], ["nonsense"], ["run=a", "force=true"]])
 def test_other_words_are_refused(words):
-    with pytest.raises(ValueError, match=r"names no run; use make forget run=<folder that train.py printed>"):
+    with pytest.raises(ValueError, match=r"expected run=<folder>; use make forget run=<folder that train.py printed>"):
         main(words)
 
 
@@ -168,7 +168,9 @@ def test_an_evaluation_keeps_its_runs_until_it_has_written_its_report(runs):
     one, other = sorted((runs / "digits").iterdir())
     with Run(one).read(), Run(one).read():  # two evaluations at a time
         before = content(one)
-        with pytest.raises(ValueError, match=rf"^run={one} is being evaluated by another process; wait until it has"):
+        with pytest.raises(
+            ValueError, match=rf"^run={one}: expected one not being evaluated by another process; wait until"
+        ):
             forget(one, runs, REPORTS, RELEASED)
         assert content(one) == before, "nothing of it was removed"
         forget(other, runs, REPORTS, RELEASED)
@@ -179,7 +181,7 @@ def test_a_run_that_is_being_removed_is_not_evaluated(runs):
     one = min((runs / "digits").iterdir())
     with Run(one).unread() as mine:
         assert mine
-        with pytest.raises(ValueError, match="is being removed by another process"), Run(one).read():
+        with pytest.raises(ValueError, match="expected a run that no other process is removing"), Run(one).read():
             pass
 
 
@@ -189,7 +191,7 @@ def test_evaluating_holds_every_run(runs, monkeypatch):
 
     def report(found, *_):
         for run in found:
-            with pytest.raises(ValueError, match="is being evaluated by another process"):
+            with pytest.raises(ValueError, match="not being evaluated by another process"):
                 forget(run.folder, runs, REPORTS, RELEASED)
             asked.append(run.folder.resolve())
 

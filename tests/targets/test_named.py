@@ -45,7 +45,7 @@ def test_settings_of_a_defense_are_refused_by_their_keys(node, message):
         ({"_target_": "builtins.list"}, r"^optimizer\._target_=builtins\.list: expected .*Optimizer; "),
         (
             {"_target_": "torch.optim.SGD", "lr": -1},
-            r"^optimizer\._target_=torch\.optim\.SGD: .*Invalid learning rate: -1\); mend",
+            r"^optimizer\._target_=torch\.optim\.SGD: .*Invalid learning rate: -1\); fix",
         ),
         ({"_target_": "torch.optim.SGD", "wat": 1}, r"^optimizer\.wat=1: no such setting, expected one of lr, "),
     ],

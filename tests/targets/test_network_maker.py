@@ -49,7 +49,9 @@ def test_random_numbers_and_records_stay_as_they_are(dataset):
 
 
 def test_whole_numbers_are_no_logits(dataset):
-    with pytest.raises(ValueError, match=r"Counting, given float32 \(2, 1, 8, 8\), returned int64 \(2, 10\); it must"):
+    with pytest.raises(
+        ValueError, match=r"Counting: expected logits \(2, 10\) of float32 \(2, 1, 8, 8\), and it returned int64 "
+    ):
         NetworkMaker({"_target_": f"{__name__}.Counting"}).try_out(dataset)
 
 

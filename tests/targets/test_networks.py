@@ -30,8 +30,8 @@ def test_cnn_has_no_layer_that_mixes_records():
             r"network.hidden=\[4, 0\]: expected a list, each an integer >= 1; ",
         ),
         (lambda: MLP(shape=(3,), classes=2, activation="sin"), "network.activation=sin: expected one of relu"),
-        (lambda: CNN(shape=(3,), classes=2), r"network=cnn needs records of shape .* not \(3,\); use mlp"),
-        (lambda: CNN(shape=(1, 4, 4), classes=2, channels=[8, 8, 8]), "halves 4×4 images 3 times; use at most 2"),
+        (lambda: CNN(shape=(3,), classes=2), r"network=cnn: expected records of shape .* not \(3,\); use mlp"),
+        (lambda: CNN(shape=(1, 4, 4), classes=2, channels=[8, 8, 8]), "=.8, 8, 8.: expected at most 2 blocks, "),
     ],
 )
 def test_refusals_name_value_rule_and_remedy(make, message):

@@ -121,7 +121,7 @@ def test_own_network_is_given_by_the_caller(compose, tmp_path):
     config = compose("data=digits", *SMALL)
     config["network"] = {"_target_": f"{Own.__module__}.Own", "width": 7}
     ship(config, [], Secret.from_text("s")).save(tmp_path / "released")
-    with pytest.raises(ValueError, match=r"network=test_release.Own is not one of .*; give its class as network="):
+    with pytest.raises(ValueError, match=r"network=test_release.Own: expected one of .*; give its class as network="):
         Release.load(tmp_path / "released")
     release = Release.load(tmp_path / "released", network=Own)
     assert isinstance(release.network, Own)

@@ -68,7 +68,7 @@ def test_without_a_guard_probabilities_are_the_models(released, tmp_path: Path) 
     assert {path.name for path in (tmp_path / "released").iterdir()} == {"card.json", "model.safetensors"}
     inputs = release.preprocessing(IMAGES)
     np.testing.assert_array_equal(release.predict_proba(IMAGES), probabilities(release._logits(inputs)))
-    with pytest.raises(ValueError, match="guard=none adds no noise to counts; call predict instead"):
+    with pytest.raises(ValueError, match=r"guard=none: expected aggregate, .*; call predict instead"):
         release.counts(IMAGES)
 
 
@@ -76,7 +76,9 @@ def test_label_only_gives_labels(released) -> None:
     release = released("guard=label_only")
     plain = Release(release.network, release.preprocessing, release.card)
     assert release.predict(IMAGES) == plain.predict(IMAGES)
-    with pytest.raises(ValueError, match="guard=label_only releases no probabilities; call predict instead"):
+    with pytest.raises(
+        ValueError, match="guard=label_only: expected a guard that releases probabilities; call predict instead"
+    ):
         release.predict_proba(IMAGES)
 
 
@@ -89,9 +91,11 @@ def test_aggregate_gives_noisy_counts_of_groups(released) -> None:
     np.testing.assert_array_equal(release.counts(IMAGES[::-1]), counts)
     with pytest.raises(ValueError, match=r"guard\.k=10"):
         release.counts(IMAGES[:3])
-    with pytest.raises(ValueError, match="guard=aggregate releases no answers about single rows; call counts instead"):
+    with pytest.raises(ValueError, match=r"guard=aggregate: expected .* single rows; call counts instead"):
         release.predict(IMAGES)
-    with pytest.raises(ValueError, match="guard=aggregate releases no probabilities; call counts instead"):
+    with pytest.raises(
+        ValueError, match="guard=aggregate: expected a guard that releases probabilities; call counts instead"
+    ):
         release.predict_proba(IMAGES)
 
 
@@ -158,5 +162,5 @@ def test_unknown_guard_on_a_card_runs_no_code(released, tmp_path: Path) -> None:
     path = tmp_path / "released" / "card.json"
     card = json.loads(path.read_text())
     path.write_text(json.dumps({**card, "guard": {"name": "os.system", "settings": {"command": "true"}}}))
-    with pytest.raises(ValueError, match=r"guard=os\.system is not one of none, memguard, .*; use the version that"):
+    with pytest.raises(ValueError, match=r"guard=os\.system: expected one of none, memguard, .*; use the version that"):
         Release.load(tmp_path / "released")

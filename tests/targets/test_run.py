@@ -96,7 +96,9 @@ def test_secret_is_private_and_membership_is_recomputed_from_it(compose):
 @pytest.mark.parametrize("models", [2, 3])
 def test_another_given_secret_is_refused(compose, models):
     train_run(compose(*TINY, "secret=one"))
-    with pytest.raises(ValueError, match=r"secret=… differs from the one that .* was made with; remove that folder"):
+    with pytest.raises(
+        ValueError, match=r"secret=…: expected the one that .* was trained with; set it, or remove that folder"
+    ):
         train_run(compose(*TINY, "secret=two", f"fleet.models={models}"))
 
 
@@ -202,7 +204,7 @@ def test_runs_are_found_by_data_folder_or_pattern(compose, tmp_path):
     assert {run.folder for run in find(runs, "digits", None)} == {one, other}
     assert [run.folder for run in find(runs, None, str(one))] == [one]
     assert {run.folder for run in find(runs, None, str(runs / "*"))} == {one, other}
-    with pytest.raises(ValueError, match=r"data=wine has no complete run; .* holds digits: choose one of them"):
+    with pytest.raises(ValueError, match=r"data=wine: expected a complete run, .* holds digits; choose one of them"):
         find(runs, "wine", None)
     with pytest.raises(ValueError, match="neither data nor runs is given"):
         find(runs, None, None)

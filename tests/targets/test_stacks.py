@@ -159,7 +159,7 @@ def test_layer_without_a_stacked_form_is_named(network, layer):
     assert unstackable(network) == layer
     with pytest.raises(ValueError) as error:
         stack([network, network])
-    assert str(error.value) == f"fleet.at_once=2: layer {layer} has no stacked form; use fleet.at_once=1"
+    assert str(error.value) == f"fleet.at_once=2: expected 1, since layer {layer} has no stacked form; set it"
 
 
 @pytest.mark.parametrize(

@@ -144,7 +144,7 @@ def test_dp_sgd_clips_every_text_of_a_stack():
     [
         ({"buckets": None}, "^network=transformer reads words, not numbers; use cnn for images, mlp for tables$"),
         ({"shape": (1, 8, 8)}, "^network=transformer reads words, not numbers; use cnn for images, mlp for tables$"),
-        ({"width": 30}, "^network.width=30 is no multiple of heads=4; choose 32$"),
+        ({"width": 30}, "^network.width=30: expected a multiple of heads=4; choose 32$"),
         ({"heads": 0}, "^network.heads=0: expected an integer >= 1 and <= 32; "),
         ({"depth": -1}, "^network.depth=-1: expected an integer >= 0 and <= 1000; "),
         ({"width": 8.0}, "^network.width=8.0: expected an integer >= 1 and <= 65536; "),
