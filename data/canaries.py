@@ -91,7 +91,7 @@ def _wrong(material: Material) -> Int64[np.ndarray, " canaries"]:
 
 
 class Kind(NamedTuple):
-    """A kind of canary: its maker, and if it takes the place of its base, which would work against it."""
+    """Kind of canary: the function that makes it, and if it replaces its base record, which would work against it."""
 
     make: Callable[[Material], CanaryRecords]
     replaces_base: bool
@@ -110,8 +110,8 @@ CANARY_KINDS: Mapping[str, Kind] = {
 class Canaries(CheckedFields):
     """Canaries in a pool whose other records every model is trained on.
 
-    A mean over ordinary records hides the few that a model gives away. Attacks on canaries measure what it tells about
-    the most exposed records, at the full size of the data (Aerni et al. 2024, "Evaluations of Machine Learning Privacy
+    A mean over ordinary records hides the few that a model exposes. Attacks on canaries measure the leakage about the
+    most exposed records, at the full size of the data (Aerni et al. 2024, "Evaluations of Machine Learning Privacy
     Defenses are Misleading"), and as their memberships are independent coins, they bound ε from below with a single
     model (Steinke et al. 2023, "Privacy Auditing with One (1) Training Run").
 
@@ -147,7 +147,7 @@ class Canaries(CheckedFields):
             y: their labels, 0..C−1.
             split: their roles.
             classes: C.
-            seed: public; who the canaries are is no secret, who is trained on them is.
+            seed: public; which records are canaries is no secret, their membership is.
 
         Raises:
             ValueError: if the pool has fewer records than `count`.

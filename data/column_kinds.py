@@ -1,4 +1,4 @@
-"""Kinds of columns, read off their cells: numbers, words or dates; and columns that a model must not be given."""
+"""Kinds of columns, inferred from their cells: numbers, words or dates; and columns that no model may be trained on."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DIGIT_CODE = re.compile(r"0[0-9]+")
 LETTER_CODE = re.compile(r"[A-Za-z]+[0-9]")
 """The beginning of a code such as V57, which may stand beside numbers."""
 IDENTIFIER_SHARE = 0.9
-"""Share of distinct words from which a column tells one person from another."""
+"""Share of distinct words from which on a column identifies persons."""
 IDENTIFIER_NAMES = {"id", "ids", "number", "code", "nr", "nbr"}
 NUMBERS_SHARE, MIN_NUMBERS = 0.8, 10
 """Share and count of numbers among the distinct words of a column from which it is one of numbers."""
@@ -95,7 +95,7 @@ class ColumnKinds:
             what = "; ".join(f"{name} has {reason}" for name, reason in list(named.items())[:MAX_SHOWN])
             more = f"; and {len(named) - MAX_SHOWN} more" if len(named) > MAX_SHOWN else ""
             raise ValueError(
-                f"{setting('drop', self.dropped)}: expected all columns that tell persons apart: {what}{more};"
+                f"{setting('drop', self.dropped)}: expected all columns that identify persons: {what}{more};"
                 f" set {setting('drop', [*self.dropped, *named])}, or keep one by data.words or data.numbers"
             )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_CATEGORIES = 1000
 OTHER_CATEGORY = "other"
-"""The category of words that too few persons share, and of words that nobody had."""
+"""The category of words that too few persons share, and of words that occur in no record."""
 Statistics = Literal["schema", "public", "reference", "private"]
 SCHEMA_OR_PUBLIC = "use a schema (data.schema), or public records (data.reference=<file>)"
 STATISTICS_SOURCES = {
@@ -33,7 +33,7 @@ STATISTICS_SOURCES = {
     "reference": f"reference records without noise, ε does not cover them; {SCHEMA_OR_PUBLIC}",
     "private": f"the pool without noise, ε does not cover them; {SCHEMA_OR_PUBLIC}",
 }
-"""Sources of statistics, in words for a statement; None where they tell nothing about records."""
+"""Sources of statistics, in words for a statement; None where they reveal nothing about records."""
 
 
 @dataclass(frozen=True, kw_only=True)

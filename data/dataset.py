@@ -61,7 +61,7 @@ class Dataset:
     def not_covered(self, roles: Collection[str]) -> tuple[str, ...]:
         """Facts about private records that are published beside a model without noise, outside its privacy claim.
 
-        Published records give away nothing that anyone lacks.
+        Published records reveal nothing that is not public.
 
         Args:
             roles: the split's roles that a defense trains or tunes on, besides the pool.
@@ -153,7 +153,7 @@ def _inputs(records: Records, preprocessing: Preprocessing, fingerprint: str) ->
         inputs, unknown = preprocessing.encode(rows)
         if preprocessing.not_covered is None and (
             line := unknown_words_line(unknown)
-        ):  # rare words of private rows are not told
+        ):  # rare words of private rows are not reported
             warnings.warn(f"data {records.name}: rows hold {line}", UnknownWordsWarning, stacklevel=2)
         return inputs
     if isinstance(preprocessing, Scattering) and records.published is not None:

@@ -39,7 +39,7 @@ class Dates(CheckedFields):
     """Year and days since 1970, both standardized, and one input for each month and weekday.
 
     Args:
-        date: the format of a date, one of `FORMATS`.
+        date: the format of a date, one of `DATE_FORMATS`.
         center: days since 1970 that count as 0.
         scale: days that count as 1.
         fill: days since 1970 of a missing date; None refuses it.

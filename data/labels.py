@@ -35,7 +35,7 @@ def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[n
     for word in spelled.values():
         if (other := seen.setdefault(word.casefold().translate(IGNORED_SIGNS_TABLE), word)) != word:
             raise ValueError(
-                f"{setting} has classes {quoted(other)} and {quoted(word)}; write them alike, or tell them apart"
+                f"{setting} has classes {quoted(other)} and {quoted(word)}; write them alike, or rename one"
             )
     classes = _in_order(spelled.values())
     number = {word: k for k, word in enumerate(classes)}

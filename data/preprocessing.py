@@ -18,7 +18,7 @@ from palisade.data.tokens import Tokens
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """(row − shift) · factor with constants that tell nothing about the records; by default numbers stay as they are.
+    """(row − shift) · factor with constants that do not depend on the records; by default numbers stay as they are.
 
     Args:
         shape: of one record.

@@ -37,7 +37,7 @@ class Secret:
 
     Args:
         value: 16 bytes.
-        user_chosen: whether a person chose it (experiments, tests); such a run protects nobody from that person.
+        user_chosen: whether a person chose it (experiments, tests); such a run is not protected against that person.
     """
 
     value: bytes

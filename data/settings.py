@@ -31,7 +31,7 @@ def validated(kind: type[Group], key: str, settings: Any, homes: Mapping[str, st
     Args:
         kind: the dataclass.
         key: where the settings stand in the configuration, such as `fleet`; empty for its top level.
-        settings: what was given; `???` stands for what was not.
+        settings: its values; `???` stands for one that is missing.
         homes: other groups, by the names of single settings that stand there.
 
     Raises:
@@ -52,7 +52,7 @@ def validated(kind: type[Group], key: str, settings: Any, homes: Mapping[str, st
 
 
 def instantiated(key: str, node: Any, kind: type[Group], *arguments: Any, **named: Any) -> Group:
-    """The instance that a node with a `_target_` names: the one place that imports and calls what settings name.
+    """The instance of a node with a `_target_`: the one place that imports and calls the class that settings name.
 
     Args:
         key: where the node stands in the configuration, such as `attack.lira`.
@@ -162,17 +162,19 @@ def place(key: str, value: Any) -> Path:
 
     Args:
         key: of the setting, such as `data.path`.
-        value: what was given for it.
+        value: its value.
 
     Raises:
-        ValueError: if it is no path, or the home of nobody.
+        ValueError: if it is no path, or the home of an unknown user.
     """
     if not isinstance(value, str | PathLike) or "\0" in str(value):
         raise ValueError(f"{key}={value!r}: expected a path; give the name of a file or folder")
     try:
         return Path(value).expanduser()
     except RuntimeError:
-        raise ValueError(f"{key}={value}: expected a home of somebody here; write the path in full") from None
+        raise ValueError(
+            f"{key}={value}: expected the home of a user of this machine; write the path in full"
+        ) from None
 
 
 def import_object(name: Any, *, setting: str) -> Callable[..., Any]:

@@ -1,4 +1,4 @@
-"""Who may be trained on: the role of each record, and which model is trained on which record of the pool."""
+"""Roles of records, and membership: which model is trained on which record of the pool."""
 
 from __future__ import annotations
 
@@ -49,8 +49,8 @@ class Split:
     def __post_init__(self) -> None:
         for name in (*SPLIT_ROLES, "canaries"):
             object.__setattr__(self, name, np.sort(np.asarray(getattr(self, name), dtype=np.int64)))
-        if astray := len(np.setdiff1d(self.canaries, self.pool)):
-            raise ValueError(f"split.canaries: {astray} are not in the pool; add them to it")
+        if outside := len(np.setdiff1d(self.canaries, self.pool)):
+            raise ValueError(f"split.canaries: {outside} are not in the pool; add them to it")
         members = [getattr(self, role) for role in SPLIT_ROLES]
         if _repeats(members):
             raise ValueError(f"split: {_repeats(members)} records have two roles; roles must be disjoint")
@@ -196,7 +196,7 @@ class Membership(CheckedFields):
     """Membership of pool records in each model; the secret that every attack is after.
 
     Independent fair coins are the default: in fleets with equal numbers of members and non-members per record,
-    leaving the target out tells something about the target, and scores are biased low.
+    leaving the target out reveals something about the target, and scores are biased low.
 
     Args:
         how: `bernoulli`: each record (or person) is a member of each model with probability `share`.
@@ -247,7 +247,7 @@ class Membership(CheckedFields):
         return pool - audited + round(self.share * audited)
 
     def groups(self, models: Sequence[int]) -> Int64[np.ndarray, " models"]:
-        """Models of one group are left out together: a twin knows its complement's membership by heart."""
+        """Groups of models that are left out together: complementary models determine each other's membership."""
         indices = np.asarray(models, dtype=np.int64)
         return indices // 2 if self.how == "complementary" else indices
 

@@ -16,7 +16,7 @@ from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import AUGMENTATIONS, PLAIN, stamp
 from palisade.evaluation.utility import ACCURACY, Utility
-from palisade.targets.config import checked_share
+from palisade.targets.config import validated_share
 from palisade.targets.run import Run, canonical
 
 METHOD_VERSION = 9
@@ -65,7 +65,7 @@ class Method:
                 f"threat.audit={held}: expected an attack; set threat.audit._target_=palisade.attacks.<class>"
             )
         if (share := self.threat.get("guesses")) is not None:
-            checked_share("threat.guesses", share)
+            validated_share("threat.guesses", share)
         Utility.named(self.utility)
         self.make_attacks()  # wrong settings are refused before anything is measured
         if self.audit.threat.known_members:

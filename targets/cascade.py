@@ -36,8 +36,8 @@ class Stage:
     """The shadows of one target whose memberships agree on some records, in `<run>/cascade/<target>/<keyed hash>`.
 
     Weights, batches and noise come from a secret of the stage's own, memberships of all other records from its coins.
-    N, q, T and σ are those of the run. The folder tells guesses at members apart from the run's public files: only the
-    owner may enter it, and its name is a keyed hash, which nobody can test a guess by.
+    N, q, T and σ are those of the run. The folder depends on guesses at members, unlike the run's public files: only
+    the owner may enter it, and its name is a keyed hash, which nobody can test a guess by.
 
     Args:
         run: the folder of the run.

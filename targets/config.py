@@ -31,7 +31,7 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{name}", value
 
 
-def checked_share(key: str, share: Any) -> float:
+def validated_share(key: str, share: Any) -> float:
     """A share of the records that may be guessed at either end, in (0, 0.5].
 
     Args:
@@ -53,8 +53,8 @@ def at_either_end(share: float, records: int) -> int:
     return int(share * records + SHARE_ROUNDING)
 
 
-def check_guesses_somebody(key: str, share: float, records: int) -> None:
-    """Raises ValueError for a share of so few records that nobody would be guessed; `key` is its setting."""
+def validate_guessed_records(key: str, share: float, records: int) -> None:
+    """Raises ValueError for a share of so few records that no record would be guessed; `key` is its setting."""
     if not at_either_end(share, records):
         least = f"choose {key}={-(-10_000 // records) / 10_000:g}, or audit" if records > 1 else "audit"
         raise ValueError(

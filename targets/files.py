@@ -41,7 +41,7 @@ def replacing(path: Path) -> Iterator[Path]:
     except OSError as error:
         if error.filename not in (None, str(temporary)):
             raise
-        number = error.errno or errno.ENOSPC  # NumPy tells of a full disk in words alone
+        number = error.errno or errno.ENOSPC  # NumPy reports a full disk without a number
         raise OSError(number, os.strerror(number), str(path)) from None
     finally:
         with suppress(OSError):

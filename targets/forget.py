@@ -36,8 +36,8 @@ def forget(folder: Path, root: Path, reports: Path, released: Path) -> str:
     Args:
         folder: of the run.
         root: where runs are kept; nothing elsewhere is removed.
-        reports: where reports are kept; those that name the run are told.
-        released: where releases are kept; those of the run are told.
+        reports: where reports are kept; those that name the run are listed.
+        released: where releases are kept; those of the run are listed.
 
     Returns:
         One line: what was removed, and what remains elsewhere.
@@ -151,7 +151,7 @@ def _claimed(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def main(words: Sequence[str]) -> None:
-    """The command `forget run=<folder>`, with any of `PLACES`.
+    """The command `forget run=<folder>`, with any of `DEFAULT_FOLDERS`.
 
     Raises:
         ValueError: for other words.

@@ -15,7 +15,7 @@ BYTES_PER_FLOAT = 4  # of a float32
 FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
 FLOP_PER_SECOND = 2e10  # FLOP/s of one core on small products
 COST_KEYS = ("models", "missing", "minutes", "megabytes")  # what adds up over runs
-TUNED_PLACEHOLDER = "<tuned>"  # stands for settings that nobody knows before they are chosen
+TUNED_PLACEHOLDER = "<tuned>"  # stands for settings that are unknown before they are chosen
 STEP_SECONDS = 3e-4  # of a step whatever its size
 
 

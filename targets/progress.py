@@ -64,7 +64,7 @@ class Progress:
     """Shows what runs, done/left and the time to go until the block ends; a plain line every 30 s without a terminal.
 
     Args:
-        folder: where the file to follow is made; every process started within is told its name.
+        folder: where the file to follow is made; processes started within inherit its name.
         total: how many models, or other units, the block will make or find.
         unit: what is counted.
     """
@@ -137,7 +137,7 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def quiet_libraries(verbose: bool) -> Iterator[None]:
-    """Leaves out what Lightning, Opacus and torch tell that no user can act on; with `verbose` all of it is told."""
+    """Hides messages of Lightning, Opacus and torch that no user can act on; with `verbose` all are shown."""
     for name in LIGHTNING_LOGGERS:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
     with warnings.catch_warnings():
@@ -149,19 +149,19 @@ def quiet_libraries(verbose: bool) -> Iterator[None]:
 
 @contextmanager
 def one_line_warnings(also: Callable[[str], None] = lambda line: None) -> Iterator[None]:
-    """Warnings are told in one line of words, without the place in the code that they come from.
+    """Shows each warning as one line, without its place in the code.
 
     Args:
         also: gets every line, such as the log of a run.
     """
 
-    def tell(message: Warning | str, *place: object, **more: object) -> None:
+    def show_line(message: Warning | str, *place: object, **more: object) -> None:
         line = f"warning: {' '.join(str(message).split())}"
         say(line)
         also(line)
 
     with warnings.catch_warnings():
-        warnings.showwarning = tell
+        warnings.showwarning = show_line
         yield
 
 

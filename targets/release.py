@@ -1,4 +1,4 @@
-"""Releases: the one model that leaves the building, with a card that says what is claimed for it and what is not."""
+"""Releases: the one model that is meant for use, with a card that says what is claimed for it and what is not."""
 
 from __future__ import annotations
 
@@ -331,7 +331,7 @@ def _plain(value: Any) -> Any:
 
 
 def access_of(config: Mapping[str, Any]) -> str:
-    """Who will hold the files of a release.
+    """Access to a release: `api` if nobody else holds its files, `weights` if whoever asks for them does.
 
     Raises:
         ValueError: if `release.access` is unknown.

@@ -231,7 +231,7 @@ class Run:
         names, numbers = ("attack", "access", "metric"), ("value", "low", "high")
         return [
             {name: row[name] for name in names}
-            # Three digits: exact ratios would give away how many records of the pool were members.
+            # Three digits: exact ratios would reveal how many records of the pool were members.
             | {name: None if row[name] is None else round(row[name], 3) for name in numbers}
             for row in metrics["results"]["rows"]
             if row["attack"] and row["model"] == row["group"] == "all"

@@ -29,7 +29,7 @@ class Statement:
         accountant: whose ε it is, "PRV" or "RDP".
         epsilon_rdp: the looser ε of Rényi accounting, for comparison.
         epsilon_spent: ε after the steps that were done, which is no guarantee where the records decided when to stop.
-        neighboring: the relation between the data sets that cannot be told apart.
+        neighboring: the relation between the data sets that are hard to distinguish.
         unit: what one step of that relation adds or removes: record or group.
         records_per_unit: records of a unit that take part in a step, at most; 1 if records are the unit.
         augmentations: rows of each of these records, averaged before clipping.

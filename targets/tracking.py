@@ -22,7 +22,7 @@ Predict = Callable[[Real[np.ndarray, "records ..."]], Float[np.ndarray, "models 
 
 @dataclass(frozen=True, kw_only=True)
 class Tracker:
-    """Makes the loggers of a run, one a model. What they are told is internal: it was computed on members.
+    """Makes the loggers of a run, one a model. Their numbers are internal: they are computed on members.
 
     Args:
         logger: the Hydra node of a Lightning logger; in its texts {folder} stands for the run's folder, {run} for its
@@ -61,7 +61,7 @@ class Tracker:
     def follow(
         self, models: Sequence[int], predict: Predict, members: Sequence[np.ndarray], dataset: Dataset
     ) -> pl.Callback:
-        """A callback that tells the loggers of these models how well they do; training goes on as without it.
+        """A callback that logs loss and accuracy of these models; training goes on as without it.
 
         Args:
             models: that are trained together.
@@ -73,7 +73,7 @@ class Tracker:
 
 
 class Follower(pl.Callback):
-    """Tells a logger a model, after every epoch, its loss and accuracy on its own members and on validation records."""
+    """Logs each model's loss and accuracy after every epoch, on its own members and on validation records."""
 
     def __init__(
         self, loggers: Sequence[Logger], predict: Predict, members: Sequence[np.ndarray], dataset: Dataset

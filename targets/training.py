@@ -87,10 +87,10 @@ def make_fitter(
 
 
 def try_out(config: Mapping[str, Any], dataset: Dataset, membership: Membership) -> Mapping[str, str]:
-    """Makes once what a run is trained with, and trains nothing: so that what cannot be used is told in seconds.
+    """Trial of network, defense, optimizer and batch size without training: refuses within seconds what cannot be used.
 
     Returns:
-        Decisions of the defense for all models of the run (`SETTLED`).
+        Decisions of the defense for all models of the run (`DECISIONS_FILE`).
 
     Raises:
         ValueError: if network, defense, optimizer or batch size cannot be used.

@@ -16,7 +16,7 @@ from palisade.commandline import one_line
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.settings import validated
 from palisade.targets import progress, workers
-from palisade.targets.config import DEFAULT_GUESSED_SHARE, check_guesses_somebody
+from palisade.targets.config import DEFAULT_GUESSED_SHARE, validate_guessed_records
 from palisade.targets.files import write_json
 from palisade.targets.job import Job, notice_of_unit
 from palisade.targets.run import Run
@@ -99,7 +99,7 @@ class Trials:
             **settings.plain,
             "tuning": None,
             "secret": secret,
-            "guesses": DEFAULT_GUESSED_SHARE,  # nobody audits a trial, and runs of all shares have the same ones
+            "guesses": DEFAULT_GUESSED_SHARE,  # no trial is audited, and runs of all shares have the same ones
             "runs": str(Path(settings.runs) / TRIALS_FOLDER),
             "fleet": {**settings.plain["fleet"], "models": tuning.models, "keep_checkpoints": 0},
         }
@@ -192,9 +192,9 @@ def tuned(settings: TrainSettings, dataset: Dataset) -> Job | Trials:
     It waits where they are only planned, and where another process is at them.
 
     Raises:
-        ValueError: if audits of the run would guess nobody, or a setting cannot be used.
+        ValueError: if audits of the run would guess no record, or a setting cannot be used.
     """
-    check_guesses_somebody("guesses", settings.guesses, len(dataset.split.audited))
+    validate_guessed_records("guesses", settings.guesses, len(dataset.split.audited))
     if (notice := notice_of_unit(settings.plain, dataset)) is not None:
         progress.say(notice)
     if not settings.tuning:

@@ -138,7 +138,7 @@ def _start() -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot tell its workers, which would wait for work forever."""
+    """Ends the process with its parent: a killed one cannot stop its workers, which would wait for work forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])

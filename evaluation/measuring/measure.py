@@ -36,7 +36,7 @@ from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
 from palisade.evaluation.utility import CALIBRATION, UTILITIES, Utility, measures
 from palisade.targets import progress, workers
-from palisade.targets.config import check_guesses_somebody
+from palisade.targets.config import validate_guessed_records
 from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
@@ -300,7 +300,7 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
     size = membership.public_size(len(run.dataset.split.pool), len(run.dataset.split.canaries))
     delta = run.statement.delta or Recipe.of(run.config).schedule(size).delta
     guesses = float(way["guesses"])
-    check_guesses_somebody("threat.guesses", guesses, int(scored.sum()))
+    validate_guessed_records("threat.guesses", guesses, int(scored.sum()))
     ways = record_way(run, way)
     result = audit_records(
         scores[scored], members[scored], delta=delta, guesses=guesses, alpha=LEVEL / ways, seed=run.config["seed"]

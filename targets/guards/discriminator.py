@@ -1,4 +1,4 @@
-"""The discriminator of MemGuard: tells a model's members from other records by their sorted probabilities."""
+"""The discriminator of MemGuard: classifies a model's members by their sorted probabilities."""
 
 from __future__ import annotations
 

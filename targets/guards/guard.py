@@ -59,7 +59,7 @@ class Guard(CheckedFields, ABC):
     keeps_label: ClassVar[bool] = True
     """The predicted class is always that of the model."""
     uses_members: ClassVar[bool] = False
-    """`fit` looks at the records that the model was trained on: its answers then tell more than the model."""
+    """`fit` looks at the records that the model was trained on: its answers then reveal more than the model."""
     attacks: ClassVar[tuple[str, ...]] = ("correctness", "calibrated_correctness", "noise_agreement", "votes")
     """Attacks (of `conf/attack`) that know how to get around it, those on labels alone: every evaluation runs them."""
     note: ClassVar[str | None] = None

@@ -1,4 +1,4 @@
-"""HAMP's output step: every answer wears the confidences of a random input."""
+"""HAMP's output step: every answer has the confidences of a random input."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ BINARY_NOT_COVERED = "the guard: whether inputs are zeros and ones was read off 
 class HAMPOutput(Guard):
     """The sorted probabilities of a random input, dealt out by the ranks of the query's own ones.
 
-    So an answer tells nothing about a record but the order of its classes (Chen & Pattabiraman 2024, "Overconfidence is
-    a Dangerous Thing", the modification at testing time); what labels give away stays. The random input belongs to the
-    query, so that asking again tells nothing new.
+    So an answer reveals nothing about a record but the order of its classes (Chen & Pattabiraman 2024, "Overconfidence
+    is a Dangerous Thing", the modification at testing time); what labels reveal stays. The random input belongs to the
+    query, so that asking again reveals nothing new.
 
     It is drawn from what is public about inputs: zeros and ones where there is nothing else, any words where they are
     words, otherwise a standard normal distribution, since numbers are scaled to about that.

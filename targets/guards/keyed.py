@@ -27,7 +27,7 @@ DIGEST_BYTES = 16
 def fit(purpose: str, fitter: Fitter, split: Split) -> dict[str, Tensor]:
     """State by which a guard draws something for a query: the grid of inputs, and a key.
 
-    The key is 256 bits from the secret of the model's run: without them nobody can tell what is drawn.
+    The key is 256 bits from the secret of the model's run: without them nobody can compute what is drawn.
     """
     import torch  # slow to import; guards that are only read need none of it
 

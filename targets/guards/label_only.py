@@ -14,9 +14,10 @@ from palisade.targets.guards.guard import Guard, Query
 class LabelOnly(Guard):
     """The predicted class alone.
 
-    It leaves what errors and the distance to the decision boundary tell (Choquette-Choo et al. 2021, "Label-Only
-    Membership Inference Attacks"). It divides leakage and does not remove it: to an attacker with shadow models one
-    label tells about a quarter of what scores do, and copies of the record win back most of the rest (`attacks.Votes`).
+    It leaves the leakage by errors and by the distance to the decision boundary (Choquette-Choo et al. 2021,
+    "Label-Only Membership Inference Attacks"). It divides leakage and does not remove it: to an attacker with shadow
+    models one label reveals about a quarter of what scores do, and copies of the record win back most of the rest
+    (`attacks.Votes`).
     """
 
     name = "label_only"

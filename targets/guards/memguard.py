@@ -28,15 +28,15 @@ DISCRIMINATOR_PREFIX = "discriminator."
 class MemGuard(Guard):
     """Adversarial noise against attacks that classify answers (Jia et al. 2019, "MemGuard", section 4).
 
-    A discriminator h learns to tell the model's members from reference records by their sorted probabilities. For a
+    A discriminator h learns to distinguish members from reference records by the model's sorted probabilities. For a
     query, the least noise is looked for after which h would change its mind while the predicted class stays. It is
     published with the probability that keeps the expected distortion within a budget, and only where h is nearer to a
     guess with it. That coin belongs to the query, since fresh ones would show the answer with and without noise; so
     does the noise, to the rounding of the model's own logits. It belongs to all inputs in one cell of a grid (`grid`):
     changes of last bits toss no other coin, a change by one step of the grid does.
 
-    It hides nothing that labels tell (the gap attack), nor anything from attackers who train on guarded answers (Song &
-    Mittal 2021, section 5.2), and h changing its mind is itself a sign (`negated_classifier`).
+    It hides nothing that labels reveal (the gap attack), nor anything from attackers who train on guarded answers (Song
+    & Mittal 2021, section 5.2), and h changing its mind is itself a sign (`negated_classifier`).
 
     Args:
         budget: expected L1 distortion of a probability vector, above 0; at 2 nothing is held back.

@@ -18,8 +18,8 @@ from palisade.targets.guards.probabilities import probabilities
 class TopK(Guard):
     """The k largest probabilities; all others read 0, so that an answer need not sum to 1.
 
-    What is left out tells little about members: the largest probability is the one that training raises (Shokri et
-    al. 2017, section VIII, found its top 3 as telling as the whole vector).
+    What is left out reveals little about members: the largest probability is the one that training raises (Shokri et
+    al. 2017, section VIII, found its top 3 as informative as the whole vector).
 
     Args:
         k: how many, at least 1.
