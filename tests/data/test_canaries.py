@@ -21,9 +21,9 @@ from palisade.targets.run import Run, identity
 from palisade.targets.training import load_fleet
 from palisade.train import train_run
 
-CLASSES = 5
-TINY = ["data=digits", "trainer.epochs=1", "fleet.models=3", "fleet.workers=1"]
-SECRET = Secret.from_text("canaries")
+CLASS_COUNT = 5
+TINY_RUN = ["data=digits", "trainer.epochs=1", "fleet.models=3", "fleet.workers=1"]
+TEST_SECRET = Secret.from_text("canaries")
 
 
 def unlike(records: int, shape: tuple[int, ...], dtype: type) -> np.ndarray:
@@ -35,9 +35,9 @@ class Case:
     """Canaries in small data, with what they were made from."""
 
     def __init__(self, kind: str, *, count: int = 40, shape=(7,), dtype: type = np.float32, persons=None, seed=0):
-        self.x, self.y = unlike(300, shape, dtype), np.arange(300) % CLASSES
+        self.x, self.y = unlike(300, shape, dtype), np.arange(300) % CLASS_COUNT
         self.before = Roles(pool=0.5, reference=0.1).draw(300, persons, 0)
-        planted = Canaries(kind=kind, count=count).plant(self.x, self.y, self.before, classes=CLASSES, seed=seed)
+        planted = Canaries(kind=kind, count=count).plant(self.x, self.y, self.before, classes=CLASS_COUNT, seed=seed)
         self.all_x, self.all_y, self.split = planted
         self.canaries = self.all_x[300:].reshape(count, -1)
         self.labels = self.all_y[300:]
@@ -50,18 +50,18 @@ class Case:
         return np.array([np.bincount(row).argmax() for row in self.origins])
 
 
-SHAPES = st.sampled_from([((7,), np.float32), ((1, 8, 8), np.float32), ((12,), np.int64), ((250,), np.float64)])
+RECORD_SHAPES = st.sampled_from([((7,), np.float32), ((1, 8, 8), np.float32), ((12,), np.int64), ((250,), np.float64)])
 
 
 @pytest.mark.parametrize("kind", CANARY_KINDS)
-@given(shape=SHAPES, count=st.integers(1, 150), seed=st.integers(0, 99), people=st.booleans())
+@given(shape=RECORD_SHAPES, count=st.integers(1, 150), seed=st.integers(0, 99), people=st.booleans())
 @settings(deadline=None, max_examples=15)
 def test_everything_else_stays_as_it_is(kind, shape, count, seed, people):
     persons = np.arange(300) // 2 if people else None
     case = Case(kind, count=count, shape=shape[0], dtype=shape[1], persons=persons, seed=seed)
     assert case.all_x.dtype == case.x.dtype and case.all_x.shape == (300 + count, *shape[0])
     assert np.array_equal(case.all_x[:300], case.x) and np.array_equal(case.all_y[:300], case.y)
-    assert case.all_y.dtype == np.int64 and set(case.labels) <= set(range(CLASSES))
+    assert case.all_y.dtype == np.int64 and set(case.labels) <= set(range(CLASS_COUNT))
     assert case.split.canaries.tolist() == list(range(300, 300 + count))
     for role in ("validation", "reference", "population", "test"):
         assert np.array_equal(getattr(case.split, role), getattr(case.before, role))
@@ -83,7 +83,7 @@ def test_clean_canaries_take_the_place_of_their_bases():
 def test_label_noise_is_always_wrong_and_every_other_class_as_likely():
     case = Case("label_noise", count=150)
     assert np.array_equal(case.canaries, case.x[case.bases]) and not np.isin(case.bases, case.split.pool).any()
-    shifts = np.concatenate([(c.labels - c.y[c.bases]) % CLASSES for c in wrong("label_noise")])
+    shifts = np.concatenate([(c.labels - c.y[c.bases]) % CLASS_COUNT for c in wrong("label_noise")])
     assert (shifts != 0).all() and chisquare(np.bincount(shifts)[1:]).pvalue > 1e-3
 
 
@@ -110,7 +110,7 @@ def test_near_duplicates_stand_beside_their_bases_with_a_wrong_label(features, c
     for row, base in zip(case.origins, case.bases, strict=True):
         assert (row != base).sum() == changed and len(set(row)) == 2
     assert (case.canaries % features == np.arange(features)).all()
-    shifts = np.concatenate([(c.labels - c.y[c.bases]) % CLASSES for c in wrong("near_duplicate")])
+    shifts = np.concatenate([(c.labels - c.y[c.bases]) % CLASS_COUNT for c in wrong("near_duplicate")])
     assert (shifts != 0).all() and chisquare(np.bincount(shifts)[1:]).pvalue > 1e-3
 
 
@@ -154,7 +154,7 @@ def test_memory_mapped_inputs_are_not_written_to(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("given_settings", "message"),
+    ("wrong_settings", "message"),
     [
         (
             {"kind": "loud"},
@@ -166,9 +166,9 @@ def test_memory_mapped_inputs_are_not_written_to(tmp_path):
         ({"kind": "ood", "count": "many"}, r"^count=many: "),
     ],
 )
-def test_impossible_canaries(given_settings, message):
+def test_impossible_canaries(wrong_settings, message):
     with pytest.raises(ValueError, match=message):
-        Canaries(**given_settings)
+        Canaries(**wrong_settings)
 
 
 @pytest.mark.parametrize("kind", CANARY_KINDS)
@@ -194,27 +194,27 @@ def test_every_kind_has_its_yaml(compose, kind):
 
 
 def test_without_canaries_the_configuration_names_the_run_as_before(compose):
-    plain = compose(*TINY)
+    plain = compose(*TINY_RUN)
     assert not plain["canary"]
     older = {key: value for key, value in plain.items() if key != "canary"}
     dataset = from_config(older)
     assert dataset is from_config(plain)
     assert identity(plain, dataset) == identity(older, dataset)
-    names = {identity(settings, from_config(settings)) for settings in map(with_canary(compose), CHOICES)}
-    assert len(names | {identity(plain, dataset)}) == 1 + len(CHOICES)
+    names = {identity(settings, from_config(settings)) for settings in map(with_canary(compose), CANARY_CHOICES)}
+    assert len(names | {identity(plain, dataset)}) == 1 + len(CANARY_CHOICES)
 
 
-CHOICES = ["label_noise canary.count=20", "label_noise canary.count=21", "clean canary.count=20", "ood"]
+CANARY_CHOICES = ["label_noise canary.count=20", "label_noise canary.count=21", "clean canary.count=20", "ood"]
 
 
 def with_canary(compose):
-    return lambda choice: compose(*TINY, *f"canary={choice}".split())
+    return lambda choice: compose(*TINY_RUN, *f"canary={choice}".split())
 
 
 @pytest.mark.parametrize("defense", ["none", "dp_sgd"])
 def test_a_fleet_is_trained_on_all_but_some_canaries(compose, defense):
     few = ["defense.trainer.epochs=1"] if defense == "dp_sgd" else []
-    chosen = compose(*TINY, f"defense={defense}", *few, "canary=label_noise", "canary.count=20")
+    chosen = compose(*TINY_RUN, f"defense={defense}", *few, "canary=label_noise", "canary.count=20")
     run = Run(Path(train_run(chosen)["folder"]))
     assert run.name.startswith(f"mlp-{defense}-label_noise-") and run.config["canary"] == chosen["canary"]
     split, membership = run.dataset.split, run.membership()
@@ -229,7 +229,7 @@ def test_a_fleet_is_trained_on_all_but_some_canaries(compose, defense):
 
 def test_a_canary_is_learnt_by_the_models_that_it_is_a_member_of(compose):
     settings = compose(
-        *TINY, "split.pool=300", "trainer.epochs=120", "canary=label_noise", "canary.count=60", "secret=x"
+        *TINY_RUN, "split.pool=300", "trainer.epochs=120", "canary=label_noise", "canary.count=60", "secret=x"
     )
     run = Run(Path(train_run(settings)["folder"]))
     fleet, split = load_fleet(run.config, run.dataset, run.folder, run.models()), run.dataset.split
@@ -239,7 +239,7 @@ def test_a_canary_is_learnt_by_the_models_that_it_is_a_member_of(compose):
 
 
 def test_no_release_is_trained_on_canaries(compose, tmp_path):
-    run = Run(Path(train_run(compose(*TINY, "canary=ood", "canary.count=5", "guesses=0.2"))["folder"]))
+    run = Run(Path(train_run(compose(*TINY_RUN, "canary=ood", "canary.count=5", "guesses=0.2"))["folder"]))
     message = r"^ship=.*-ood-.*: expected a run without canaries, .*; ship another$"
     shipping = compose(f"ship={run.folder}", f"released={tmp_path}/released")
     with pytest.raises(ValueError, match=message):
@@ -250,13 +250,13 @@ def test_no_release_is_trained_on_canaries(compose, tmp_path):
 @pytest.mark.parametrize("how", ["complementary", "fixed"])
 def test_dependent_memberships_are_refused_before_anything_is_written(compose, tmp_path, how):
     with pytest.raises(ValueError, match=rf"^membership.how={how}"):
-        train_run(compose(*TINY, "canary=ood", f"membership.how={how}"))
+        train_run(compose(*TINY_RUN, "canary=ood", f"membership.how={how}"))
     assert not (tmp_path / "runs").exists()
 
 
 def test_public_size_counts_persons_and_canaries_alike():
     case = Case("label_noise", count=20, persons=np.arange(300) // 2)
-    membership = Membership().draw(case.split, range(50), SECRET)
+    membership = Membership().draw(case.split, range(50), TEST_SECRET)
     people = len(np.unique(case.split.persons))
     assert Membership().public_size(people, 20) == people - 10
     realized = [len(np.unique(case.split.persons[row])) for row in membership]

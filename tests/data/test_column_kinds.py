@@ -17,17 +17,17 @@ from palisade.data.settings import instantiated
 from palisade.data.split import Roles
 from palisade.data.table import Table
 
-CONF = Path(__file__).parents[2] / "conf"
-RNG = np.random.default_rng(0)
-ROWS = 120
-AGES = [f"{age}" for age in RNG.integers(18, 90, ROWS)]
-PRICES = [f"{price:.2f}" for price in RNG.uniform(1, 99, ROWS)]
-LARGE = [f"{value:,}" for value in RNG.integers(900, 99_999, ROWS)]
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
+SEEDED_RNG = np.random.default_rng(0)
+TABLE_LENGTH = 120
+AGE_CELLS = [f"{age}" for age in SEEDED_RNG.integers(18, 90, TABLE_LENGTH)]
+PRICE_CELLS = [f"{price:.2f}" for price in SEEDED_RNG.uniform(1, 99, TABLE_LENGTH)]
+GROUPED_CELLS = [f"{value:,}" for value in SEEDED_RNG.integers(900, 99_999, TABLE_LENGTH)]
 
 
 def table(folder: Path, **columns: Any) -> dict[str, str]:
     """The path of a table with these columns, an age and a label."""
-    columns = {**columns, "amount": [str(k % 50) for k in range(ROWS)], "y": ["no", "yes"] * 60}
+    columns = {**columns, "amount": [str(k % 50) for k in range(TABLE_LENGTH)], "y": ["no", "yes"] * 60}
     lines = [",".join(f'"{cell}"' for cell in row) for row in zip(*columns.values(), strict=True)]
     (folder / "t.csv").write_text("\n".join([",".join(f'"{name}"' for name in columns), *lines]) + "\n")
     return {"path": str(folder / "t.csv"), "label": "y"}
@@ -49,49 +49,52 @@ def proposed(line: str, key: str) -> dict[str, Any]:
     words = [word.strip('"') for word in re.findall(r'"data\.[^"]*"|data\.\w+=(?:\[[^\]]*\]|[^\s,;:]+)', line)]
     chosen = [word for word in words if word.startswith(f"data.{key}=") and word != f"data.{key}=[]"]
     assert chosen, line
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        given = compose("train", ["data=csv", "data.path=a", "data.label=b", *chosen])
-    return {word.split("=")[0][5:]: OmegaConf.to_container(given.data)[word.split("=")[0][5:]] for word in chosen}
+    with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
+        config = compose("train", ["data=csv", "data.path=a", "data.label=b", *chosen])
+    return {word.split("=")[0][5:]: OmegaConf.to_container(config.data)[word.split("=")[0][5:]] for word in chosen}
 
 
-NAMES = [f"person {k % 113}" for k in range(ROWS)]
-IDENTIFIERS = {
-    "names": ("passenger", NAMES),
-    "words with codes": ("ticket", [f"PC {k} A" for k in range(ROWS)]),
-    "padded numbers": ("record", [f"{k:05}" for k in range(ROWS)]),
-    "consecutive": ("row", [str(k + 7) for k in RNG.permutation(ROWS)]),
-    "sorted": ("visit", [str(k) for k in np.sort(RNG.choice(10**6, ROWS, replace=False))]),
-    "named": ("customerID", [str(k) for k in RNG.choice(10**6, ROWS, replace=False)]),
-    "several words in the name": ("patient_nbr", [str(k) for k in RNG.choice(10**9, ROWS, replace=False)]),
-    "blanks in the name": ("full name", NAMES),
-    "other letters": ("prénom", NAMES),
-    "a number as name": ("0", NAMES),
-    "a reserved name": ("null", NAMES),
-    "a quote": ("person's name", NAMES),
+PERSON_NAMES = [f"person {k % 113}" for k in range(TABLE_LENGTH)]
+IDENTIFIER_COLUMNS = {
+    "names": ("passenger", PERSON_NAMES),
+    "words with codes": ("ticket", [f"PC {k} A" for k in range(TABLE_LENGTH)]),
+    "padded numbers": ("record", [f"{k:05}" for k in range(TABLE_LENGTH)]),
+    "consecutive": ("row", [str(k + 7) for k in SEEDED_RNG.permutation(TABLE_LENGTH)]),
+    "sorted": ("visit", [str(k) for k in np.sort(SEEDED_RNG.choice(10**6, TABLE_LENGTH, replace=False))]),
+    "named": ("customerID", [str(k) for k in SEEDED_RNG.choice(10**6, TABLE_LENGTH, replace=False)]),
+    "several words in the name": (
+        "patient_nbr",
+        [str(k) for k in SEEDED_RNG.choice(10**9, TABLE_LENGTH, replace=False)],
+    ),
+    "blanks in the name": ("full name", PERSON_NAMES),
+    "other letters": ("prénom", PERSON_NAMES),
+    "a number as name": ("0", PERSON_NAMES),
+    "a reserved name": ("null", PERSON_NAMES),
+    "a quote": ("person's name", PERSON_NAMES),
 }
 
 
-@pytest.mark.parametrize("kind", IDENTIFIERS)
+@pytest.mark.parametrize("kind", IDENTIFIER_COLUMNS)
 def test_identifiers_are_refused_by_name(tmp_path: Path, kind: str) -> None:
-    name, cells = IDENTIFIERS[kind]
-    line = refusal(tmp_path, age=AGES, **{name: cells})
+    name, cells = IDENTIFIER_COLUMNS[kind]
+    line = refusal(tmp_path, age=AGE_CELLS, **{name: cells})
     settings = proposed(line, "drop")
     assert settings == {"drop": [name]}
-    dataset = prepared(tmp_path, settings, age=AGES, **{name: cells})
+    dataset = prepared(tmp_path, settings, age=AGE_CELLS, **{name: cells})
     assert isinstance(dataset.preprocessing, Columns) and list(dataset.preprocessing.columns) == ["age", "amount"]
 
 
 def test_several_are_named_at_once(tmp_path: Path) -> None:
-    line = refusal(tmp_path, name=NAMES, id=[str(k) for k in range(ROWS)])
+    line = refusal(tmp_path, name=PERSON_NAMES, id=[str(k) for k in range(TABLE_LENGTH)])
     assert proposed(line, "drop") == {"drop": ["name", "id"]}
 
 
 NO_IDENTIFIERS = {
-    "all distinct, in no order": ("income", [str(k) for k in RNG.choice(10**6, ROWS, replace=False)]),
-    "fractions, all distinct, sorted": ("score_id", [f"{k}.5" for k in range(ROWS)]),
-    "named, but shared": ("zip_code", [str(k) for k in RNG.integers(1000, 1100, ROWS)]),
-    "words that persons share": ("city", [f"city {k % 100}" for k in range(ROWS)]),
-    "constant": ("unit", ["kg"] * ROWS),
+    "all distinct, in no order": ("income", [str(k) for k in SEEDED_RNG.choice(10**6, TABLE_LENGTH, replace=False)]),
+    "fractions, all distinct, sorted": ("score_id", [f"{k}.5" for k in range(TABLE_LENGTH)]),
+    "named, but shared": ("zip_code", [str(k) for k in SEEDED_RNG.integers(1000, 1100, TABLE_LENGTH)]),
+    "words that persons share": ("city", [f"city {k % 100}" for k in range(TABLE_LENGTH)]),
+    "constant": ("unit", ["kg"] * TABLE_LENGTH),
 }
 
 
@@ -102,30 +105,41 @@ def test_other_columns_are_taken(tmp_path: Path, kind: str) -> None:
 
 
 def test_what_names_a_person_who_has_several_rows_is_refused_too(tmp_path: Path) -> None:
-    persons = {"patient": [f"p{k // 4}" for k in range(ROWS)], "name": [f"name {k // 4}" for k in range(ROWS)]}
+    persons = {
+        "patient": [f"p{k // 4}" for k in range(TABLE_LENGTH)],
+        "name": [f"name {k // 4}" for k in range(TABLE_LENGTH)],
+    }
     with pytest.raises(ValueError, match=r"name has 30 different words of 30 persons; set data\.drop=\[name\]"):
         prepared(tmp_path, {"person": "patient"}, **persons)
 
 
 @pytest.mark.parametrize(("key", "width"), [("words", 1), ("numbers", 1)])
-def test_a_column_that_only_looks_like_one_is_kept_on_request(tmp_path: Path, key: str, width: int) -> None:
-    dataset = prepared(tmp_path, {key: ["rank"]}, rank=[str(k) for k in range(ROWS)])
+def test_a_column_that_only_looks_like_one_stays_on_request(tmp_path: Path, key: str, width: int) -> None:
+    dataset = prepared(tmp_path, {key: ["rank"]}, rank=[str(k) for k in range(TABLE_LENGTH)])
     assert dataset.preprocessing.columns["rank"].width == width, "as words, all of them are rare"
 
 
-ODD = {
-    "thousands": ("thousands", LARGE, [float(cell.replace(",", "")) for cell in LARGE]),
-    "decimal comma": ("decimal", [cell.replace(".", ",") for cell in PRICES], [float(cell) for cell in PRICES]),
-    "dollars": ("symbols", [f"${cell}" for cell in PRICES], [float(cell) for cell in PRICES]),
-    "per cent": ("symbols", [f"{cell} %" for cell in PRICES], [float(cell) for cell in PRICES]),
-    "one dash": ("missing_words", ["-", *PRICES[1:]], [np.nan, *map(float, PRICES[1:])]),
-    "some unknown": ("missing_words", ["not asked"] * 30 + PRICES[30:], [np.nan] * 30 + [*map(float, PRICES[30:])]),
+ODD_COLUMNS = {
+    "thousands": ("thousands", GROUPED_CELLS, [float(cell.replace(",", "")) for cell in GROUPED_CELLS]),
+    "decimal comma": (
+        "decimal",
+        [cell.replace(".", ",") for cell in PRICE_CELLS],
+        [float(cell) for cell in PRICE_CELLS],
+    ),
+    "dollars": ("symbols", [f"${cell}" for cell in PRICE_CELLS], [float(cell) for cell in PRICE_CELLS]),
+    "per cent": ("symbols", [f"{cell} %" for cell in PRICE_CELLS], [float(cell) for cell in PRICE_CELLS]),
+    "one dash": ("missing_words", ["-", *PRICE_CELLS[1:]], [np.nan, *map(float, PRICE_CELLS[1:])]),
+    "some unknown": (
+        "missing_words",
+        ["not asked"] * 30 + PRICE_CELLS[30:],
+        [np.nan] * 30 + [*map(float, PRICE_CELLS[30:])],
+    ),
 }
 
 
-@pytest.mark.parametrize("kind", ODD)
+@pytest.mark.parametrize("kind", ODD_COLUMNS)
 def test_numbers_taken_for_words_are_refused_with_the_setting_that_reads_them(tmp_path: Path, kind: str) -> None:
-    key, cells, numbers = ODD[kind]
+    key, cells, numbers = ODD_COLUMNS[kind]
     line = refusal(tmp_path, price=cells)
     odd = next(k for k, cell in enumerate(cells) if Table(path="a", label="b")._reading.number(cell) is None)
     assert line.startswith("column price ") and re.search(rf"rows {odd + 1}\b", line), line
@@ -138,7 +152,7 @@ def test_numbers_taken_for_words_are_refused_with_the_setting_that_reads_them(tm
 
 
 def test_both_signs_of_another_language(tmp_path: Path) -> None:
-    cells = [f"{value:,.2f}".translate(str.maketrans(",.", ".,")) for value in np.linspace(1, 90_000, ROWS)]
+    cells = [f"{value:,.2f}".translate(str.maketrans(",.", ".,")) for value in np.linspace(1, 90_000, TABLE_LENGTH)]
     line = refusal(tmp_path, price=cells)
     settings = proposed(line, "decimal") | proposed(line, "thousands")
     assert settings == {"decimal": ",", "thousands": "."}
@@ -149,11 +163,11 @@ def test_both_signs_of_another_language(tmp_path: Path) -> None:
     [
         [
             ("250.1", "401", "V57", "E878", "V12", "780", "8", "9", "11", "12", "13", "14", "15")[k % 13]
-            for k in range(ROWS)
+            for k in range(TABLE_LENGTH)
         ],
-        [("0", "1", "2", "3+")[k % 4] for k in range(ROWS)],
-        [("18-39", "40-64", "65+")[k % 3] for k in range(ROWS)],
-        [f"{k % 20:03}" for k in range(ROWS)],
+        [("0", "1", "2", "3+")[k % 4] for k in range(TABLE_LENGTH)],
+        [("18-39", "40-64", "65+")[k % 3] for k in range(TABLE_LENGTH)],
+        [f"{k % 20:03}" for k in range(TABLE_LENGTH)],
     ],
     ids=["diagnoses", "counts", "bands", "codes"],
 )
@@ -163,7 +177,7 @@ def test_codes_and_bands_are_words(tmp_path: Path, cells: list[str]) -> None:
 
 
 def test_dates_are_refused_or_read(tmp_path: Path) -> None:
-    days = [f"20{20 + k % 3}-0{1 + k % 9}-{1 + k % 28:02}" for k in range(ROWS)]
+    days = [f"20{20 + k % 3}-0{1 + k % 9}-{1 + k % 28:02}" for k in range(TABLE_LENGTH)]
     line = refusal(tmp_path, born=days)
     assert proposed(line, "drop") == {"drop": ["born"]}
     dataset = prepared(tmp_path, proposed(line, "dates"), born=days)
@@ -180,9 +194,9 @@ def test_dates_of_two_months_and_no_dates(tmp_path: Path) -> None:
         ValueError,
         match=r"^data\.dates=\[born\]: expected one reading of column born, 03/04/2020 may be a day of two months",
     ):
-        prepared(tmp_path, {"dates": ["born"]}, born=["03/04/2020"] * ROWS)
+        prepared(tmp_path, {"dates": ["born"]}, born=["03/04/2020"] * TABLE_LENGTH)
     with pytest.raises(ValueError, match=r"^data\.dates=\[born\]: expected .* 'soon' in row 120; "):
-        prepared(tmp_path, {"dates": ["born"]}, born=["30/04/2020"] * (ROWS - 1) + ["soon"])
+        prepared(tmp_path, {"dates": ["born"]}, born=["30/04/2020"] * (TABLE_LENGTH - 1) + ["soon"])
     assert prepared(tmp_path, {"dates": ["born"]}, born=["30/04/2020", "03/04/2020"] * 60).shape == (22,)
 
 
@@ -217,12 +231,12 @@ def test_persons_are_counted_not_their_rows(tmp_path: Path) -> None:
 )
 def test_wrong_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        prepared(tmp_path, settings, age=AGES)
+        prepared(tmp_path, settings, age=AGE_CELLS)
 
 
 def test_settings_of_the_command_are_those_of_the_table() -> None:
-    node = OmegaConf.to_container(OmegaConf.load(CONF / "data" / "csv.yaml"))
-    made = instantiated("data", {**node, "path": "a.csv", "label": "y"}, Table)
-    assert made == Table(
+    node = OmegaConf.to_container(OmegaConf.load(CONF_FOLDER / "data" / "csv.yaml"))
+    instance = instantiated("data", {**node, "path": "a.csv", "label": "y"}, Table)
+    assert instance == Table(
         path="a.csv", label="y", slices=[], drop=[], words=[], numbers=[], dates=[], missing_words=[], symbols=[]
     )

@@ -12,7 +12,7 @@ from palisade.data.bundled import BreastCancer, Digits
 from palisade.data.dataset import prepare
 from palisade.data.split import Roles
 
-ROOT = Path(__file__).parents[2]
+REPOSITORY_ROOT = Path(__file__).parents[2]
 
 
 def test_digits_are_ready_for_training():
@@ -41,7 +41,9 @@ def test_one_changed_byte_changes_the_fingerprint(change):
     assert replace(records, name="other").fingerprint() == records.fingerprint()
 
 
-@pytest.mark.parametrize("config", sorted((ROOT / "conf" / "data").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config", sorted((REPOSITORY_ROOT / "conf" / "data").glob("*.yaml")), ids=lambda path: path.stem
+)
 def test_every_source_has_its_yaml_with_every_key(config):
     settings = OmegaConf.load(config)
     missing = {key: "x" for key in settings if OmegaConf.is_missing(settings, key)}
@@ -59,4 +61,4 @@ def test_loading_imports_no_torch():
         "prepare(Digits(), Roles(), 0);"
         "assert 'torch' not in sys.modules"
     )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY_ROOT, check=True)

@@ -7,10 +7,10 @@ import torch
 from palisade.data.draws import Draws
 from palisade.data.secret import Secret
 
-SECRET = Secret.from_text("draws")
+TEST_SECRET = Secret.from_text("draws")
 
 
-def draws(models, step=3, stacked=True, secret=SECRET):
+def draws(models, step=3, stacked=True, secret=TEST_SECRET):
     return Draws(secret=secret, models=models, step=step, stacked=stacked)
 
 
@@ -34,6 +34,6 @@ def test_every_model_step_purpose_and_stage_has_numbers_of_its_own():
         draws([1])("x", normal(3)),
         draws([0], step=4)("x", normal(3)),
         draws([0])("y", normal(3)),
-        draws([0], secret=SECRET.stage("teacher"))("x", normal(3)),
+        draws([0], secret=TEST_SECRET.stage("teacher"))("x", normal(3)),
     ]
     assert len({tuple(values.flatten().tolist()) for values in drawn}) == len(drawn)

@@ -21,8 +21,8 @@ from palisade.data.table import Table
     ],
 )
 def test_classes(words, classes, labels):
-    found, numbers = classes_of("data.label=y", pd.Series(words))
-    assert found == classes and numbers.tolist() == labels
+    names, numbers = classes_of("data.label=y", pd.Series(words))
+    assert names == classes and numbers.tolist() == labels
 
 
 def test_labels_that_differ_by_blanks_are_one_class(tmp_path):

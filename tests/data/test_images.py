@@ -17,24 +17,25 @@ from palisade.data.scattering import Scattering
 from palisade.data.split import Roles
 from palisade.train import train_run
 
-ROOT = Path(__file__).parents[3] / "shared" / "data"
-IDX = {MNIST: ([5, 0, 4, 1, 9], [7, 2, 1, 0, 4]), FashionMNIST: ([9, 0, 0, 3, 0], [9, 2, 1, 1, 6])}
-BATCH = "cifar-10-batches-py/test_batch"
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
+FIRST_LABELS = {MNIST: ([5, 0, 4, 1, 9], [7, 2, 1, 0, 4]), FashionMNIST: ([9, 0, 0, 3, 0], [9, 2, 1, 1, 6])}
+CIFAR10_TEST_BATCH = "cifar-10-batches-py/test_batch"
 needs_idx = pytest.mark.skipif(
-    not all((ROOT / kind().name / "t10k-labels-idx1-ubyte.gz").is_file() for kind in IDX),
+    not all((SHARED_DATA / kind().name / "t10k-labels-idx1-ubyte.gz").is_file() for kind in FIRST_LABELS),
     reason="the files of MNIST and Fashion-MNIST are not under ../shared/data",
 )
 needs_cifar = pytest.mark.skipif(
-    not (ROOT / "cifar10" / f"{BATCH}.xz").is_file(), reason="CIFAR-10 is not under ../shared/data/cifar10"
+    not (SHARED_DATA / "cifar10" / f"{CIFAR10_TEST_BATCH}.xz").is_file(),
+    reason="CIFAR-10 is not under ../shared/data/cifar10",
 )
 
 
 @needs_idx
-@pytest.mark.parametrize("kind", IDX)
+@pytest.mark.parametrize("kind", FIRST_LABELS)
 def test_the_published_idx_files(kind):
-    records = kind(root=str(ROOT / kind().name)).load()
+    records = kind(root=str(SHARED_DATA / kind().name)).load()
     assert records.rows.shape == (70_000, 1, 28, 28) and records.rows.dtype == np.uint8
-    first, first_test = IDX[kind]
+    first, first_test = FIRST_LABELS[kind]
     assert records.labels[:5].tolist() == first and records.labels[60_000:60_005].tolist() == first_test
     assert len(records.classes) == 10 and np.bincount(records.labels[60_000:]).sum() == 10_000
     assert records.published_test.tolist() == list(range(60_000, 70_000))
@@ -46,7 +47,7 @@ def test_the_published_idx_files(kind):
 @needs_idx
 def test_a_convolutional_network_trains_on_the_published_split(compose):
     settings = compose(
-        *("data=fashion_mnist", f"data.root={ROOT / 'fashion_mnist'}", "network=cnn", "secret=test"),
+        *("data=fashion_mnist", f"data.root={SHARED_DATA / 'fashion_mnist'}", "network=cnn", "secret=test"),
         *("split.pool=200", "split.test=published", "fleet.models=1", "trainer.epochs=2"),
     )
     folder = Path(train_run(settings)["folder"])
@@ -57,8 +58,10 @@ def test_a_convolutional_network_trains_on_the_published_split(compose):
 def cifar(tmp_path_factory):
     """A user's folder with one of the batches as it was published."""
     root = tmp_path_factory.mktemp("cifar10")
-    (root / BATCH).parent.mkdir()
-    (root / BATCH).write_bytes(lzma.decompress((ROOT / "cifar10" / f"{BATCH}.xz").read_bytes()))
+    (root / CIFAR10_TEST_BATCH).parent.mkdir()
+    (root / CIFAR10_TEST_BATCH).write_bytes(
+        lzma.decompress((SHARED_DATA / "cifar10" / f"{CIFAR10_TEST_BATCH}.xz").read_bytes())
+    )
     return root
 
 
@@ -92,7 +95,7 @@ def test_a_convolutional_network_trains_on_cifar(compose, cifar, one_batch):
 @needs_cifar
 @pytest.mark.slow
 def test_all_of_cifar():
-    records = CIFAR10(root=str(ROOT / "cifar10")).load()
+    records = CIFAR10(root=str(SHARED_DATA / "cifar10")).load()
     assert records.rows.shape == (60_000, 3, 32, 32) and records.labels[:4].tolist() == [6, 9, 9, 4]
     assert np.bincount(records.labels[:50_000]).tolist() == [5000] * 10
     assert records.published_test.tolist() == list(range(50_000, 60_000))
@@ -155,8 +158,8 @@ class Malicious:
 def test_a_pickle_runs_no_code_even_if_its_checksum_were_right(tmp_path, monkeypatch, protocol):
     harm = tmp_path / "harm"
     content = pickle.dumps({"data": Malicious(str(harm)), "labels": [0]}, protocol)
-    (tmp_path / BATCH).parent.mkdir()
-    (tmp_path / BATCH).write_bytes(content)
+    (tmp_path / CIFAR10_TEST_BATCH).parent.mkdir()
+    (tmp_path / CIFAR10_TEST_BATCH).write_bytes(content)
     monkeypatch.setattr(CIFAR10, "checksums", {"test_batch": md5(content)})
     with pytest.raises(ValueError, match=r"^the pickle asks for \w+\.mkdir; only arrays may be in it, do not use this"):
         CIFAR10(root=str(tmp_path)).load()

@@ -6,15 +6,15 @@ import pytest
 from palisade.data import location30
 from palisade.data.location30 import ARCHIVE_FILE, Location30
 
-ROOT = Path(__file__).parents[3] / "shared" / "data" / "location30"
+LOCATION30_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "location30"
 real = pytest.mark.skipif(
-    not (ROOT / ARCHIVE_FILE).is_file(), reason=f"{ARCHIVE_FILE} is not under ../shared/data/location30"
+    not (LOCATION30_FOLDER / ARCHIVE_FILE).is_file(), reason=f"{ARCHIVE_FILE} is not under ../shared/data/location30"
 )
 
 
 @real
 def test_the_published_file():
-    records = Location30(root=str(ROOT)).load()
+    records = Location30(root=str(LOCATION30_FOLDER)).load()
     assert records.rows.shape == (5010, 446) and set(np.unique(records.rows)) == {0, 1}
     counts = np.bincount(records.labels)
     assert len(counts) == len(records.classes) == 30 and (counts.min(), counts.max()) == (97, 308)
@@ -26,7 +26,7 @@ def test_the_published_file():
 @real
 def test_download_once(publisher, monkeypatch):
     monkeypatch.setattr(location30, "LOCATION30_URL", f"{publisher.url}/{ARCHIVE_FILE}")
-    (publisher.folder / ARCHIVE_FILE).write_bytes((ROOT / ARCHIVE_FILE).read_bytes())
+    (publisher.folder / ARCHIVE_FILE).write_bytes((LOCATION30_FOLDER / ARCHIVE_FILE).read_bytes())
     first = Location30().load()
     (publisher.folder / ARCHIVE_FILE).unlink()
     assert Location30(root=str(publisher.folder)).load().fingerprint() == first.fingerprint()

@@ -1,4 +1,4 @@
-"""What private records give away beside a model: named wherever it comes from a private file, and nowhere else."""
+"""Facts about private records beside a model are named wherever they come from a private file, and nowhere else."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from palisade.data.split import Roles
 from palisade.data.table import Table
 from palisade.defenses.parts.reference import PUBLIC
 
-SCHEMA = {"age": {"center": 40, "scale": 20}, "city": {"categories": ["Bern", "Genf"]}}
+TABLE_SCHEMA = {"age": {"center": 40, "scale": 20}, "city": {"categories": ["Bern", "Genf"]}}
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def table(tmp_path: Path) -> Callable[..., Dataset]:
     def make(roles: Roles | None = None, *, words: tuple[str, str] = ("ill", "well"), schema: bool = False) -> Dataset:
         rows = [f"{20 + k % 50},{('Bern', 'Genf')[k % 2]},{words[k % 3 > 0]}" for k in range(90)]
         (tmp_path / "people.csv").write_text("\n".join(["age,city,health", *rows]) + "\n")
-        (tmp_path / "schema.json").write_text(json.dumps({"columns": SCHEMA}))
+        (tmp_path / "schema.json").write_text(json.dumps({"columns": TABLE_SCHEMA}))
         described = str(tmp_path / "schema.json") if schema else None
         source = Table(path=str(tmp_path / "people.csv"), label="health", schema=described)
         return prepare(source, roles or Roles(), seed=0)

@@ -11,7 +11,7 @@ from sklearn.preprocessing import OneHotEncoder, StandardScaler
 from palisade.data.columns import Categorical, Columns, Numeric, UnfittedColumns
 from palisade.data.preprocessing import Scale, from_json
 
-PEOPLE = pd.DataFrame(
+PEOPLE_TABLE = pd.DataFrame(
     {
         "age": [30.0, 50.0, np.nan, 70.0],
         "sex": ["female", "male", "female", None],
@@ -19,7 +19,7 @@ PEOPLE = pd.DataFrame(
         "code": [1.0, np.nan, 2.0, 2.0],
     }
 )
-UNFITTED = UnfittedColumns(numeric=("age", "smoker"), categorical=("sex", "code"), missing="impute")
+UNFITTED_COLUMNS = UnfittedColumns(numeric=("age", "smoker"), categorical=("sex", "code"), missing="impute")
 
 
 def again(preprocessing):
@@ -27,11 +27,11 @@ def again(preprocessing):
 
 
 def test_columns_by_hand():
-    columns = UNFITTED.fit(PEOPLE, "private")
+    columns = UNFITTED_COLUMNS.fit(PEOPLE_TABLE, "private")
     z = np.sqrt(1.5)  # 20 / the deviation of 30, 50, 70
     expected = [[-z, 1, 0, 0, 1, 0], [0, 0, 1, 1, 0, 1], [0, 1, 0, 1, 0, 1], [z, 1, 0, 1, 0, 1]]
-    np.testing.assert_allclose(columns(PEOPLE), expected, atol=1e-6)
-    assert columns(PEOPLE).dtype == np.float32 and columns.shape == (6,)
+    np.testing.assert_allclose(columns(PEOPLE_TABLE), expected, atol=1e-6)
+    assert columns(PEOPLE_TABLE).dtype == np.float32 and columns.shape == (6,)
     assert columns.columns["code"] == Categorical(categories=("1", "2"), fill="2")
 
 
@@ -57,8 +57,8 @@ def test_columns_agree_with_scikit_learn_on_new_rows_and_after_json(seed):
 
 def test_a_missing_value_in_new_rows_is_filled_or_refused():
     row = pd.DataFrame({"age": [None], "sex": [None], "smoker": [None], "code": [None]})
-    assert UNFITTED.fit(PEOPLE, "private")(row).tolist() == [[0, 1, 0, 1, 0, 1]]
-    strict = UnfittedColumns(numeric=("smoker",), categorical=()).fit(PEOPLE, "private")
+    assert UNFITTED_COLUMNS.fit(PEOPLE_TABLE, "private")(row).tolist() == [[0, 1, 0, 1, 0, 1]]
+    strict = UnfittedColumns(numeric=("smoker",), categorical=()).fit(PEOPLE_TABLE, "private")
     with pytest.raises(ValueError, match=r"^column smoker has 1 missing values; fill them, or name its `fill` in a"):
         strict(row)
 
@@ -69,8 +69,11 @@ def test_a_constant_column_stays_finite():
 
 
 def test_statistics_of_records_are_named():
-    assert "taken from the pool without noise, ε does not cover them" in UNFITTED.fit(PEOPLE, "private").not_covered
-    assert "taken from reference records without noise" in UNFITTED.fit(PEOPLE, "reference").not_covered
+    assert (
+        "taken from the pool without noise, ε does not cover them"
+        in UNFITTED_COLUMNS.fit(PEOPLE_TABLE, "private").not_covered
+    )
+    assert "taken from reference records without noise" in UNFITTED_COLUMNS.fit(PEOPLE_TABLE, "reference").not_covered
     assert Columns.from_json({"columns": {"age": None}}).not_covered is None
     assert Scale(shape=(3,)).not_covered is None
 

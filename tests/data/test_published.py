@@ -8,10 +8,10 @@ import pytest
 
 from palisade.data.files import PublishedFile
 
-CONTENT = b"what its publisher wrote"
+PUBLISHED_CONTENT = b"what its publisher wrote"
 
 
-def checksum(content=CONTENT, algorithm="md5"):
+def checksum(content=PUBLISHED_CONTENT, algorithm="md5"):
     return f"{algorithm}:{hashlib.new(algorithm, content).hexdigest()}"
 
 
@@ -20,11 +20,11 @@ def file(**changes):
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
-@pytest.mark.parametrize(("ending", "stored"), [("", CONTENT), (".xz", lzma.compress(CONTENT))])
+@pytest.mark.parametrize(("ending", "stored"), [("", PUBLISHED_CONTENT), (".xz", lzma.compress(PUBLISHED_CONTENT))])
 def test_a_folder_holds_it_plain_or_compressed(tmp_path, ending, stored, algorithm):
     (tmp_path / "part").mkdir()
     (tmp_path / "part" / f"x.tsv{ending}").write_bytes(stored)
-    assert file(checksum=checksum(algorithm=algorithm)).read(str(tmp_path)) == CONTENT
+    assert file(checksum=checksum(algorithm=algorithm)).read(str(tmp_path)) == PUBLISHED_CONTENT
 
 
 @pytest.mark.parametrize(("ending", "stored"), [("", b"other"), (".xz", lzma.compress(b"other"))])
@@ -37,19 +37,19 @@ def test_another_content_in_the_folder(tmp_path, ending, stored):
 
 
 def test_what_cannot_be_decompressed(tmp_path):
-    (tmp_path / "x.tsv.xz").write_bytes(CONTENT)
+    (tmp_path / "x.tsv.xz").write_bytes(PUBLISHED_CONTENT)
     with pytest.raises(ValueError, match=r"x.tsv.xz is no .xz file \(.*\); delete it, and set data.root=null$"):
         file(name="x.tsv").read(str(tmp_path))
 
 
 @pytest.mark.parametrize("root", [None, "empty"])
 def test_download_once(publisher, tmp_path, root):
-    (publisher.folder / "x.tsv").write_bytes(CONTENT)
+    (publisher.folder / "x.tsv").write_bytes(PUBLISHED_CONTENT)
     wanted = file(url=f"{publisher.url}/x.tsv")
     root = root and str(tmp_path / root)
-    assert wanted.read(root) == CONTENT
+    assert wanted.read(root) == PUBLISHED_CONTENT
     (publisher.folder / "x.tsv").unlink()
-    assert wanted.read(root) == CONTENT
+    assert wanted.read(root) == PUBLISHED_CONTENT
 
 
 def tar_of(name, content):
@@ -71,12 +71,12 @@ def zip_of(name, content):
 @pytest.mark.parametrize(("ending", "pack"), [("tar.gz", tar_of), ("zip", zip_of)])
 @pytest.mark.parametrize("member", [None, "other/x.tsv"])
 def test_download_of_an_archive(publisher, ending, pack, member):
-    packed = pack(member or "part/x.tsv", CONTENT)
+    packed = pack(member or "part/x.tsv", PUBLISHED_CONTENT)
     (publisher.folder / f"all.{ending}").write_bytes(packed)
     wanted = file(url=f"{publisher.url}/all.{ending}", archive=checksum(packed), member=member)
-    assert wanted.read(None) == CONTENT
+    assert wanted.read(None) == PUBLISHED_CONTENT
     (publisher.folder / f"all.{ending}").unlink()
-    assert wanted.read(None) == CONTENT
+    assert wanted.read(None) == PUBLISHED_CONTENT
 
 
 def test_another_member_in_the_right_archive(publisher):

@@ -15,7 +15,7 @@ from palisade.data.records import Records
 from palisade.data.scattering import Scattering
 from palisade.data.split import Roles
 
-SMALL = Scattering(image=(1, 12, 8))
+SMALL_SCATTERING = Scattering(image=(1, 12, 8))
 
 
 def images(count, *shape, seed=0):
@@ -57,7 +57,7 @@ def averaged(image, step, height, width):
 
 
 def test_a_naive_convolution_agrees():
-    _, height, width = SMALL.image
+    _, height, width = SMALL_SCATTERING.image
     image = images(1, height, width)[0] / 255
     padded = np.pad(image, 4, mode="reflect")
     fine, coarse = ([wavelet(*padded.shape, scale, k * np.pi / 8) for k in range(8)] for scale in (0, 1))
@@ -66,10 +66,10 @@ def test_a_naive_convolution_agrees():
     for inner in (padded, *first):
         for kernel in coarse:
             orders.append(averaged(np.abs(convolved(inner, kernel))[::2, ::2], 2, height, width))
-    found = SMALL._coefficients(image[None].astype(np.float32))[0]
-    np.testing.assert_allclose(found, orders, atol=2e-6)
+    coefficients = SMALL_SCATTERING._coefficients(image[None].astype(np.float32))[0]
+    np.testing.assert_allclose(coefficients, orders, atol=2e-6)
     groups = torch.nn.functional.group_norm(torch.tensor(np.array(orders))[None], 27)
-    np.testing.assert_allclose(SMALL(image[None, None] * 255)[0], groups[0], atol=2e-3)
+    np.testing.assert_allclose(SMALL_SCATTERING(image[None, None] * 255)[0], groups[0], atol=2e-3)
 
 
 @pytest.mark.parametrize(("image", "shape"), [((1, 28, 28), (81, 7, 7)), ((3, 32, 32), (243, 8, 8))])
@@ -95,10 +95,10 @@ def test_no_frequency_is_lost_or_much_amplified():
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 70))
 @settings(deadline=None, max_examples=25)
 def test_a_record_has_the_same_features_in_any_company(seed, count):
-    rows = images(count, *SMALL.image, seed=seed)
-    features = SMALL(rows)
-    assert np.array_equal(features, SMALL(rows))
-    np.testing.assert_allclose(features[count // 2], SMALL(rows[count // 2][None])[0], atol=1e-4)
+    rows = images(count, *SMALL_SCATTERING.image, seed=seed)
+    features = SMALL_SCATTERING(rows)
+    assert np.array_equal(features, SMALL_SCATTERING(rows))
+    np.testing.assert_allclose(features[count // 2], SMALL_SCATTERING(rows[count // 2][None])[0], atol=1e-4)
     groups = features.reshape(count, 27, -1)
     np.testing.assert_allclose(groups.mean(axis=-1), 0, atol=1e-4)
     assert groups.var(axis=-1).max() <= 1 + 1e-4
@@ -118,13 +118,17 @@ def test_a_small_shift_changes_features_less_than_pixels():
 
 
 def test_a_blank_image_has_finite_features():
-    assert np.isfinite(SMALL(np.full((1, 1, 12, 8), 255))).all()
+    assert np.isfinite(SMALL_SCATTERING(np.full((1, 1, 12, 8), 255))).all()
 
 
 def test_it_travels_as_json():
-    again = from_json(json.loads(json.dumps(SMALL.to_json())))
-    rows = images(3, *SMALL.image)
-    assert again == SMALL and np.array_equal(again(rows), SMALL(rows)) and SMALL.not_covered is None
+    again = from_json(json.loads(json.dumps(SMALL_SCATTERING.to_json())))
+    rows = images(3, *SMALL_SCATTERING.image)
+    assert (
+        again == SMALL_SCATTERING
+        and np.array_equal(again(rows), SMALL_SCATTERING(rows))
+        and SMALL_SCATTERING.not_covered is None
+    )
 
 
 @pytest.mark.parametrize("image", [(28, 28), (1, 30, 28), (1, 28, 4)])
@@ -132,7 +136,7 @@ def test_wrong_shapes(image):
     with pytest.raises(ValueError, match=r"^scattering\.image=.*: expected \(channels, height, width\) "):
         Scattering(image=image)
     with pytest.raises(ValueError, match=r"^rows have shape \(2, 5\) but the network expects \(records, 1, 12, 8\)"):
-        SMALL(np.zeros((2, 5)))
+        SMALL_SCATTERING(np.zeros((2, 5)))
 
 
 @dataclass(frozen=True)
@@ -161,16 +165,16 @@ def cache(tmp_path, monkeypatch):
 def test_features_of_public_records_are_computed_once(cache, monkeypatch, capsys):
     first = prepare(Scattered("sha256:0"), Roles(), seed=0)
     assert capsys.readouterr().err == "scattering features of 200 images, once: minutes\n"
-    (kept,) = cache.iterdir()
+    (cache_file,) = cache.iterdir()
     monkeypatch.setattr(Scattering, "_fill", None)
     again = prepare(Scattered("sha256:0"), Roles(), seed=0)
     monkeypatch.undo()
     assert np.array_equal(again.x, first.x) and isinstance(again.x.base, np.memmap)
     assert np.array_equal(first.x, first.preprocessing(Scattered(None).load().rows))
-    assert kept.name.startswith("scattering-") and kept.suffix == ".npy" and capsys.readouterr().err == ""
+    assert cache_file.name.startswith("scattering-") and cache_file.suffix == ".npy" and capsys.readouterr().err == ""
 
 
-def test_features_of_private_records_are_not_kept(cache):
+def test_features_of_private_records_are_not_cached(cache):
     assert prepare(Scattered(None), Roles(), seed=0).x.shape == (200, 81, 2, 2)
     assert not cache.exists()
 

@@ -37,10 +37,10 @@ class Outer(CheckedFields):
 class Plain:
     """No dataclass: its signature alone is checked."""
 
-    def __init__(self, given: object, *, rate: float = 0.1, depth: int) -> None:
+    def __init__(self, value: object, *, rate: float = 0.1, depth: int) -> None:
         if depth == 13:
             raise KeyError("depth")
-        self.given, self.rate, self.depth = given, rate, depth
+        self.value, self.rate, self.depth = value, rate, depth
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class Stranger:
     strength: float = 0.5
 
 
-NODE = {"_target_": f"{__name__}.Pair", "first": 1}
-WRONG = {
+PAIR_NODE = {"_target_": f"{__name__}.Pair", "first": 1}
+WRONG_SETTINGS = {
     "no group": (None, "pair=null: expected a group of settings; "),
     "a value": (5, "pair=5: expected a group of settings; "),
     "unknown": ({"first": 1, "secnd": 3}, "pair.secnd=3: no such setting, expected one of first, second, "),
@@ -90,23 +90,23 @@ def refused(command: Callable[[], object]) -> str:
 
 def test_a_group_becomes_its_dataclass():
     assert validated(Pair, "pair", {"first": 1}) == Pair(first=1)
-    kept = validated(Pair, "pair", {"first": "auto", "listed": [2]})
-    assert kept.listed == [2] and isinstance(kept.listed[0], int), "values stay as they were given"
+    pair = validated(Pair, "pair", {"first": "auto", "listed": [2]})
+    assert pair.listed == [2] and isinstance(pair.listed[0], int), "values stay as they were given"
 
 
-@pytest.mark.parametrize("case", WRONG)
+@pytest.mark.parametrize("case", WRONG_SETTINGS)
 def test_wrong_settings_are_refused_by_key_and_value(case):
-    given, line = WRONG[case]
-    assert refused(lambda: validated(Pair, "pair", given)).startswith(line)
-    if isinstance(given, dict):
-        assert refused(lambda: instantiated("pair", {**NODE, "first": "???", **given}, Pair)).startswith(line)
+    wrong, line = WRONG_SETTINGS[case]
+    assert refused(lambda: validated(Pair, "pair", wrong)).startswith(line)
+    if isinstance(wrong, dict):
+        assert refused(lambda: instantiated("pair", {**PAIR_NODE, "first": "???", **wrong}, Pair)).startswith(line)
 
 
-@pytest.mark.parametrize("case", [case for case, (given, line) in WRONG.items() if ": expected" in line])
-def test_a_value_made_in_python_is_refused_likewise(case):
-    given, line = WRONG[case]
-    if isinstance(given, dict):
-        assert refused(lambda: Pair(**given)).startswith(line.removeprefix("pair."))
+@pytest.mark.parametrize("case", [case for case, (wrong, line) in WRONG_SETTINGS.items() if ": expected" in line])
+def test_a_value_from_python_is_refused_likewise(case):
+    wrong, line = WRONG_SETTINGS[case]
+    if isinstance(wrong, dict):
+        assert refused(lambda: Pair(**wrong)).startswith(line.removeprefix("pair."))
 
 
 def test_a_plain_dataclass_from_outside_is_checked_by_its_types():
@@ -130,28 +130,30 @@ def test_settings_that_stand_elsewhere_are_named_there():
     assert line.startswith("pair.first=0: ")
 
 
-def test_nodes_inside_nodes_are_made_first_and_named_in_full():
-    node = {"_target_": f"{__name__}.Outer", "inner": NODE, "amount": 2}
+def test_nodes_inside_nodes_come_first_and_are_named_in_full():
+    node = {"_target_": f"{__name__}.Outer", "inner": PAIR_NODE, "amount": 2}
     assert instantiated("outer", node, Outer) == Outer(inner=Pair(first=1), amount=2)
-    line = refused(lambda: instantiated("outer", {**node, "inner": {**NODE, "second": 1}}, Outer))
+    line = refused(lambda: instantiated("outer", {**node, "inner": {**PAIR_NODE, "second": 1}}, Outer))
     assert line.startswith("outer.inner.second=1: expected a number > 0 and < 1; ")
     line = refused(lambda: instantiated("outer", {**node, "inner": 3}, Outer))
     assert line.startswith("outer.inner=3: expected a Pair; ")
 
 
-PLAIN = {"_target_": f"{__name__}.Plain", "depth": 2}
+PLAIN_NODE = {"_target_": f"{__name__}.Plain", "depth": 2}
 
 
 def test_a_class_that_is_no_dataclass_is_checked_by_its_signature():
-    made = instantiated("plain", {**PLAIN, "rate": "any", "_partial_": True}, Plain, 7)
-    assert (made.given, made.rate, made.depth) == (7, "any", 2)
+    instance = instantiated("plain", {**PLAIN_NODE, "rate": "any", "_partial_": True}, Plain, 7)
+    assert (instance.value, instance.rate, instance.depth) == (7, "any", 2)
     assert instantiated("plain", {"_target_": f"{__name__}.Plain", "rate": 1}, Plain, 7, depth=3).depth == 3
     for changed, line in (
         ({"depht": 1}, "plain.depht=1: no such setting, expected one of rate, depth; choose plain.depth"),
         ({"depth": "???"}, "plain.depth: not given, "),
         ({"depth": 13}, f"plain._target_={__name__}.Plain: cannot be made with depth=13 (KeyError: 'depth'); "),
     ):
-        assert refused(lambda changed=changed: instantiated("plain", {**PLAIN, **changed}, Plain, 7)).startswith(line)
+        assert refused(lambda changed=changed: instantiated("plain", {**PLAIN_NODE, **changed}, Plain, 7)).startswith(
+            line
+        )
 
 
 @pytest.mark.parametrize("target", [None, 3, "nowhere.Net", "builtins.print", "builtins.__name__"])
@@ -161,21 +163,21 @@ def test_what_makes_something_else_is_refused(target):
 
 
 def test_what_makes_something_else_is_not_even_called():
-    node = {"_target_": f"{__name__}.Plain", "depth": 13, "given": 1}  # would raise a KeyError
+    node = {"_target_": f"{__name__}.Plain", "depth": 13, "value": 1}  # would raise a KeyError
     line = refused(lambda: instantiated("pair", node, Pair))
     assert line.startswith(f"pair._target_={__name__}.Plain: expected a class of {__name__}.Pair; ")
 
 
 @pytest.mark.parametrize(
-    ("given", "line"),
+    ("wrong", "line"),
     [
         ({"a": {"b": math.nan}}, "a.b=nan: expected a number; "),
         ({"a": [1, 10**30]}, "a=1e+30: expected a number of at most 9.22e+18; "),
         ({"a": -1e300}, "a=-1e+300: expected a number of at most 3.4e+38; "),
     ],
 )
-def test_numbers_beyond_arithmetic_are_refused(given, line):
-    assert refused(lambda: check_numbers(given)).startswith(line)
+def test_numbers_beyond_arithmetic_are_refused(wrong, line):
+    assert refused(lambda: check_numbers(wrong)).startswith(line)
     check_numbers({"epsilon": math.inf, "seed": 2**63 - 1, "flag": True, "text": "nan"})
 
 
@@ -190,13 +192,13 @@ def test_places():
 
 @pytest.mark.parametrize("name", ["models", "workers", "at_once"])
 def test_fleets_beyond_any_machine_are_refused(name):
-    given = {"models": 1, "workers": 1, "at_once": 1} | {name: 10**6}
-    line = refused(lambda: validated(FleetSettings, "fleet", given))
+    wrong = {"models": 1, "workers": 1, "at_once": 1} | {name: 10**6}
+    line = refused(lambda: validated(FleetSettings, "fleet", wrong))
     assert line.startswith(f"fleet.{name}=1000000: expected an integer >= 1 and <= 10")
 
 
 @pytest.mark.parametrize("error", [MemoryError("array"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
-def test_too_little_memory_is_told_in_one_line(error):
+def test_too_little_memory_is_one_line(error):
     assert is_bad_input(error)
     assert one_line(error).endswith("; choose a smaller network, batch or data set")
     assert not is_bad_input(RuntimeError("a fault of ours"))

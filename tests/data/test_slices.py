@@ -34,8 +34,8 @@ def arrays(tmp_path: Path) -> Path:
 
 def test_words_are_those_of_the_file_and_a_missing_one_is_a_group(people: dict[str, Any]) -> None:
     slices = Table(**people, slices=["sex", "code"]).read_slices()
-    found = {name: inside.tolist() for name, inside in slices.groups(np.array([0, 1, 3, 4]))}
-    assert found == {
+    groups = {name: inside.tolist() for name, inside in slices.groups(np.array([0, 1, 3, 4]))}
+    assert groups == {
         "sex=f": [True, False, False, True], "sex=m": [False, True, False, False],
         "sex=missing": [False, False, True, False], "code=007": [True, False, False, True],
         "code=01": [False, False, True, False], "code=7": [False, True, False, False],

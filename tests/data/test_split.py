@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from palisade.data.secret import Secret
 from palisade.data.split import SPLIT_ROLES, Membership, Roles, Split
 
-SECRET = Secret.from_text("test")
+TEST_SECRET = Secret.from_text("test")
 
 
 @st.composite
@@ -74,7 +74,7 @@ def test_test_records_may_be_limited():
 
 @given(roles_and_data())
 @settings(deadline=None, max_examples=25)
-def test_the_published_test_part_is_kept_and_the_rest_dealt_as_if_alone(case):
+def test_the_published_test_part_stays_and_the_rest_is_dealt_as_if_alone(case):
     roles, count, _, seed = case
     test = np.random.default_rng(seed).permutation(count)[: count // 4]
     rest = np.setdiff1d(np.arange(count), test)
@@ -169,35 +169,35 @@ def test_overlap_is_refused():
         split_of(pool=[0, 1], test=[2], record_persons=np.array([7, 8, 8]))
 
 
-POOL = Roles(pool=0.8).draw(500, None, 0)
-PEOPLE = Roles(pool=0.8).draw(500, np.random.default_rng(0).integers(0, 83, 500), 0)
+RECORDS_SPLIT = Roles(pool=0.8).draw(500, None, 0)
+PERSONS_SPLIT = Roles(pool=0.8).draw(500, np.random.default_rng(0).integers(0, 83, 500), 0)
 
 
 @pytest.mark.parametrize("how", ["bernoulli", "complementary", "fixed"])
 @given(models=st.lists(st.integers(0, 40), min_size=1, max_size=6), people=st.booleans())
 @settings(deadline=None, max_examples=25)
 def test_a_row_is_the_same_whatever_else_is_asked(how, models, people):
-    membership, split = Membership(how=how), PEOPLE if people else POOL
-    rows = membership.draw(split, models, SECRET)
+    membership, split = Membership(how=how), PERSONS_SPLIT if people else RECORDS_SPLIT
+    rows = membership.draw(split, models, TEST_SECRET)
     assert rows.shape == (len(models), len(split.pool)) and rows.dtype == bool
     for model, row in zip(models, rows, strict=True):
-        assert np.array_equal(row, membership.draw(split, [model], SECRET)[0])
+        assert np.array_equal(row, membership.draw(split, [model], TEST_SECRET)[0])
         if people:
             assert all(len(set(row[split.persons == person])) == 1 for person in split.persons)
 
 
 def test_bernoulli_rows_are_independent_coins():
-    rows = Membership(share=0.3).draw(POOL, range(400), SECRET)
+    rows = Membership(share=0.3).draw(RECORDS_SPLIT, range(400), TEST_SECRET)
     assert rows.mean() == pytest.approx(0.3, abs=4 * np.sqrt(0.21 / rows.size))
     sizes = rows.sum(axis=1)
     assert sizes.var() == pytest.approx(0.21 * 400, rel=0.3)  # binomial, not of one fixed size
     assert np.abs(np.corrcoef(rows[:, :40].T) - np.eye(40)).max() < 0.25
-    assert not np.array_equal(rows, Membership(share=0.3).draw(POOL, range(400), Secret.from_text("other")))
+    assert not np.array_equal(rows, Membership(share=0.3).draw(RECORDS_SPLIT, range(400), Secret.from_text("other")))
 
 
 def test_complementary_pairs_halve_the_pool():
     membership = Membership(how="complementary")
-    rows = membership.draw(POOL, range(6), SECRET)
+    rows = membership.draw(RECORDS_SPLIT, range(6), TEST_SECRET)
     assert np.array_equal(rows[0::2], ~rows[1::2])
     assert not np.array_equal(rows[0], rows[2])
     assert membership.groups([0, 1, 2, 3, 5]).tolist() == [0, 0, 1, 1, 2]
@@ -206,9 +206,9 @@ def test_complementary_pairs_halve_the_pool():
 
 def test_fixed_members_are_one_set():
     membership = Membership(how="fixed", share=0.31)
-    rows = membership.draw(POOL, [0, 7], SECRET)
+    rows = membership.draw(RECORDS_SPLIT, [0, 7], TEST_SECRET)
     assert np.array_equal(rows[0], rows[1]) and rows[0].sum() == membership.public_size(400) == 124
-    assert Membership(how="fixed", share=1).draw(POOL, [0], SECRET).all()
+    assert Membership(how="fixed", share=1).draw(RECORDS_SPLIT, [0], TEST_SECRET).all()
 
 
 def test_public_size_is_known_beforehand():
@@ -223,35 +223,41 @@ def with_canaries(split, count):
 @given(count=st.integers(1, 399), share=st.floats(0.1, 0.9), people=st.booleans())
 @settings(deadline=None, max_examples=25)
 def test_only_the_membership_of_canaries_is_random(count, share, people):
-    plain = replace(PEOPLE, record_persons=np.arange(500)) if people else POOL  # a canary is a person of its own
+    plain = (
+        replace(PERSONS_SPLIT, record_persons=np.arange(500)) if people else RECORDS_SPLIT
+    )  # a canary is a person of its own
     count = min(count, len(plain.pool))
     split, membership = with_canaries(plain, count), Membership(share=share)
     assert split.audited.tolist() == split.canaries.tolist() and split.is_audited.sum() == count
-    rows = membership.draw(split, range(3), SECRET)
+    rows = membership.draw(split, range(3), TEST_SECRET)
     assert rows.shape == (3, len(split.pool)) and rows[:, ~split.is_audited].all()
-    coins = [SECRET.numpy("membership", model).random(count) < share for model in range(3)]
+    coins = [TEST_SECRET.numpy("membership", model).random(count) < share for model in range(3)]
     assert np.array_equal(rows[:, split.is_audited], coins)
     assert membership.public_size(len(split.pool), count) == len(split.pool) - count + round(share * count)
 
 
 def test_canaries_are_independent_fair_coins():
-    split = with_canaries(POOL, 40)
-    rows = Membership().draw(split, range(400), SECRET)[:, split.is_audited]
+    split = with_canaries(RECORDS_SPLIT, 40)
+    rows = Membership().draw(split, range(400), TEST_SECRET)[:, split.is_audited]
     assert rows.mean() == pytest.approx(0.5, abs=4 * np.sqrt(0.25 / rows.size))
     assert np.abs(np.corrcoef(rows.T) - np.eye(40)).max() < 0.25
 
 
 def test_without_canaries_the_whole_pool_is_audited():
-    assert np.array_equal(POOL.audited, POOL.pool) and POOL.is_audited.all() and not len(POOL.canaries)
-    coins = [SECRET.numpy("membership", model).random(400) < 0.5 for model in (0, 3)]
-    assert np.array_equal(Membership().draw(POOL, [0, 3], SECRET), coins)
+    assert (
+        np.array_equal(RECORDS_SPLIT.audited, RECORDS_SPLIT.pool)
+        and RECORDS_SPLIT.is_audited.all()
+        and not len(RECORDS_SPLIT.canaries)
+    )
+    coins = [TEST_SECRET.numpy("membership", model).random(400) < 0.5 for model in (0, 3)]
+    assert np.array_equal(Membership().draw(RECORDS_SPLIT, [0, 3], TEST_SECRET), coins)
 
 
 @pytest.mark.parametrize("how", ["complementary", "fixed"])
 def test_canaries_need_independent_memberships(how):
     message = rf"^membership.how={how}: expected bernoulli, since .*; set it, or canary=none$"
     with pytest.raises(ValueError, match=message):
-        Membership(how=how).draw(with_canaries(POOL, 3), [0], SECRET)
+        Membership(how=how).draw(with_canaries(RECORDS_SPLIT, 3), [0], TEST_SECRET)
     with pytest.raises(ValueError, match=message):
         Membership(how=how).public_size(400, 3)
 

@@ -8,18 +8,18 @@ from palisade.data.dataset import prepare
 from palisade.data.split import Roles
 from palisade.data.table import Table
 
-HEADER = "patient,age,sex,code,income\n"
-ROWS = [
+TABLE_HEADER = "patient,age,sex,code,income\n"
+TABLE_ROWS = [
     f"p{k // 3},{20 + k % 50},{'female' if k % 2 else 'male'},{k % 3},{'>50K' if k % 5 else '<=50K'}\n"
     for k in range(90)
 ]
 
 
-CHANGES = [("p3,", "p4,"), ("29", "30"), ("sex", "gender"), ("<=50K", ">50K"), ("female", "femal")]
-TEXT = "".join([HEADER, *ROWS])
+CELL_CHANGES = [("p3,", "p4,"), ("29", "30"), ("sex", "gender"), ("<=50K", ">50K"), ("female", "femal")]
+TABLE_TEXT = "".join([TABLE_HEADER, *TABLE_ROWS])
 
 
-def save(tmp_path, text=TEXT, name="people.csv", **settings):
+def save(tmp_path, text=TABLE_TEXT, name="people.csv", **settings):
     path = tmp_path / name
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     return Table(**{"path": str(path), "label": "income"} | settings)
@@ -46,7 +46,7 @@ def test_without_reference_records_the_pool_is_used_and_named(tmp_path):
 
 
 def test_missing_values(tmp_path):
-    text = TEXT.replace("p0,20,male,", "p0,,?,").replace("p1,23,female", "p1,NA,female")
+    text = TABLE_TEXT.replace("p0,20,male,", "p0,,?,").replace("p1,23,female", "p1,NA,female")
     with pytest.raises(ValueError, match=r"^column age has 2 missing values; fill them, or set data.missing=impute$"):
         save(tmp_path, text).load()
     dataset = prepare(save(tmp_path, text, missing="impute", person="patient"), Roles(), seed=0)
@@ -64,14 +64,14 @@ def test_a_schema_keeps_the_data_out_of_the_preprocessing(tmp_path, suffix):
     columns = {"age": {"center": 40, "scale": 20}, "code": {"categories": [0, 1, 2], "fill": 0}}
     schema = tmp_path / f"schema.{suffix}"
     schema.write_text(json.dumps({"columns": columns}))
-    text = TEXT.replace("p0,20,male,0", "p0,20,male,")
+    text = TABLE_TEXT.replace("p0,20,male,0", "p0,20,male,")
     dataset = prepare(save(tmp_path, text, schema=str(schema), missing="impute"), Roles(), seed=0)
     assert dataset.preprocessing.statistics == "schema"
     expected = [[(20 + k % 50 - 40) / 20, *np.eye(3)[k % 3]] for k in range(90)]
     np.testing.assert_allclose(dataset.x, expected, atol=1e-6)
 
 
-def test_words_that_a_schema_does_not_list_are_told(tmp_path):
+def test_words_that_a_schema_does_not_list_are_reported(tmp_path):
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps({"columns": {"sex": {"categories": ["female", "man"]}}}))
     with pytest.warns(UnknownWordsWarning, match=r"^data people: rows hold .*: 45 of sex, such as 'male'$"):
@@ -113,14 +113,16 @@ def test_compressed_and_with_a_byte_order_mark(tmp_path):
     import lzma
 
     plain = save(tmp_path).load()
-    packed = save(tmp_path, lzma.compress(TEXT.encode()), name="people.csv.xz").load()
-    marked = save(tmp_path, b"\xef\xbb\xbf" + TEXT.encode()).load()
+    packed = save(tmp_path, lzma.compress(TABLE_TEXT.encode()), name="people.csv.xz").load()
+    marked = save(tmp_path, b"\xef\xbb\xbf" + TABLE_TEXT.encode()).load()
     assert packed.name == "people" and packed.fingerprint() == plain.fingerprint() == marked.fingerprint()
 
 
 def test_the_fingerprint_follows_the_content(tmp_path):
     variants = [save(tmp_path), save(tmp_path, person="patient"), save(tmp_path, missing="impute")]
-    variants += [save(tmp_path, TEXT.replace(*change, 1), name=f"{k}.csv") for k, change in enumerate(CHANGES)]
+    variants += [
+        save(tmp_path, TABLE_TEXT.replace(*change, 1), name=f"{k}.csv") for k, change in enumerate(CELL_CHANGES)
+    ]
     assert len({variant.load().fingerprint() for variant in variants}) == len(variants)
 
 
@@ -134,7 +136,7 @@ def test_the_fingerprint_follows_the_content(tmp_path):
         ),
         (None, {"person": "name"}, r"^data.person=name: expected a column of .*; choose one of patient, age"),
         ("", {}, r"^data.path=.* is empty; give a header and at least 4 rows$"),
-        (HEADER, {}, r"^data.path=.* has a header and no rows; give at least 4$"),
+        (TABLE_HEADER, {}, r"^data.path=.* has a header and no rows; give at least 4$"),
         ("age,age,income\n1,2,a\n", {}, r"^data.path=.*: two columns are called age; rename one of them$"),
         (",age,income\n1,2,a\n", {}, r"^data.path=.*: column 1 has no name; name or remove it$"),
         ("age,income\n1,caf\xe9\n".encode("latin1"), {}, r"is not UTF-8 \(.* at byte \d+\); convert it \(iconv"),

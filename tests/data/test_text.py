@@ -12,9 +12,9 @@ from palisade.data.dataset import prepare
 from palisade.data.split import Roles
 from palisade.data.text import SST2
 
-ROOT = Path(__file__).parents[3] / "shared" / "data" / "sst2"
-real = pytest.mark.skipif(not (ROOT / "dev.tsv").is_file(), reason="dev.tsv is not under ../shared/data/sst2")
-FILES = {
+SST2_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "sst2"
+real = pytest.mark.skipif(not (SST2_FOLDER / "dev.tsv").is_file(), reason="dev.tsv is not under ../shared/data/sst2")
+SMALL_FILES = {
     "train.tsv": b"sentence\tlabel\na fine film \t1\nawful \t0\n" + "no “wit” ,\x85only gags \t0\ngood \t1\n".encode(),
     "dev.tsv": b"sentence\tlabel\nit 's a charming journey . \t1\n",
 }
@@ -27,7 +27,7 @@ def md5(content):
 @pytest.fixture
 def small(monkeypatch):
     """A publication of five phrases instead."""
-    monkeypatch.setattr(text, "SST2_CHECKSUMS", {name: md5(content) for name, content in FILES.items()})
+    monkeypatch.setattr(text, "SST2_CHECKSUMS", {name: md5(content) for name, content in SMALL_FILES.items()})
 
 
 def check_small(records):
@@ -37,12 +37,12 @@ def check_small(records):
     ]
     assert records.labels.tolist() == [1, 0, 0, 1, 1] and records.classes == ("negative", "positive")
     assert records.published_test.tolist() == [4] and records.persons is None
-    assert records.published == " ".join(map(md5, FILES.values()))
+    assert records.published == " ".join(map(md5, SMALL_FILES.values()))
 
 
 @real
 def test_the_published_files():
-    records = SST2(root=str(ROOT)).load()
+    records = SST2(root=str(SST2_FOLDER)).load()
     assert len(records.rows) == 67_349 + 872
     assert np.bincount(records.labels[:67_349]).tolist() == [29_780, 37_569]
     assert records.published_test.tolist() == list(range(67_349, 68_221))
@@ -56,7 +56,7 @@ def test_the_published_files():
 
 @pytest.mark.parametrize("pack", [None, "train.tsv", "dev.tsv"])
 def test_files_in_a_folder_plain_or_compressed(small, tmp_path, pack):
-    for name, content in FILES.items():
+    for name, content in SMALL_FILES.items():
         packed = name == pack
         (tmp_path / f"{name}{'.xz' if packed else ''}").write_bytes(lzma.compress(content) if packed else content)
     check_small(SST2(root=str(tmp_path)).load())
@@ -65,7 +65,7 @@ def test_files_in_a_folder_plain_or_compressed(small, tmp_path, pack):
 def test_download_once(small, publisher, monkeypatch):
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as packed:
-        for name, content in {**FILES, "original/rest.txt": b"other"}.items():
+        for name, content in {**SMALL_FILES, "original/rest.txt": b"other"}.items():
             packed.writestr(f"SST-2/{name}", content)
     (publisher.folder / "SST-2.zip").write_bytes(archive.getvalue())
     monkeypatch.setattr(text, "SST2_URL", f"{publisher.url}/SST-2.zip")
@@ -76,7 +76,7 @@ def test_download_once(small, publisher, monkeypatch):
 
 
 def test_another_file_in_the_folder(tmp_path):
-    (tmp_path / "train.tsv").write_bytes(FILES["train.tsv"])
+    (tmp_path / "train.tsv").write_bytes(SMALL_FILES["train.tsv"])
     with pytest.raises(ValueError, match=r"train.tsv has md5 .*, the published file has da409a0a9393…; delete it, and"):
         SST2(root=str(tmp_path)).load()
 
@@ -88,7 +88,7 @@ def test_wrong_settings_are_refused_before_anything_is_read():
 
 @real
 def test_ready_for_training_with_the_published_test_part():
-    dataset = prepare(SST2(root=str(ROOT), length=16, buckets=100), Roles(pool=2000, test="published"), seed=0)
+    dataset = prepare(SST2(root=str(SST2_FOLDER), length=16, buckets=100), Roles(pool=2000, test="published"), seed=0)
     assert dataset.x.shape == (68_221, 16) and dataset.shape == (16,) and dataset.x.dtype == np.int64
     assert dataset.x.max() == 99 and dataset.preprocessing.not_covered is None
     assert len(dataset.split.pool) == 2000 and dataset.split.pool.max() < 67_349

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from palisade.data.preprocessing import from_json
 from palisade.data.tokens import Tokens
 
-TEXTS = st.lists(st.text(max_size=60), max_size=6)
+ANY_TEXTS = st.lists(st.text(max_size=60), max_size=6)
 
 
 def numbers(*words, buckets=8192):
@@ -35,7 +35,7 @@ def test_long_texts_are_cut():
     assert Tokens(length=2)(["one two three"]).tolist() == [numbers("one", "two")]
 
 
-@given(texts=TEXTS, length=st.integers(1, 9), buckets=st.integers(2, 40))
+@given(texts=ANY_TEXTS, length=st.integers(1, 9), buckets=st.integers(2, 40))
 @settings(deadline=None, max_examples=25)
 def test_any_text_on_its_own_and_after_json(texts, length, buckets):
     tokens = Tokens(length=length, buckets=buckets)

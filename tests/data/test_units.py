@@ -13,18 +13,18 @@ from scipy.stats import chisquare
 from palisade.data.secret import Secret
 from palisade.data.units import Groups, units_of
 
-SECRET = Secret.from_text("test")
+TEST_SECRET = Secret.from_text("test")
 
 
 def test_a_record_repeated_side_by_side() -> None:
-    units = units_of(5, groups=None, records_per_group=1, augmentations=3, secret=SECRET)
+    units = units_of(5, groups=None, records_per_group=1, augmentations=3, secret=TEST_SECRET)
     assert (len(units), units.rows_per_unit, units.name) == (5, 3, "record")
     assert units.rows(np.array([1, 4]), 0, 0).tolist() == [1, 1, 1, 4, 4, 4]
 
 
 def groups(bound: int, augmentations: int = 1) -> Groups:
     names = ["ann", "bob", "ann", "cy", "ann", "bob", "ann"]
-    return Groups(names, records_per_group=bound, augmentations=augmentations, secret=SECRET)
+    return Groups(names, records_per_group=bound, augmentations=augmentations, secret=TEST_SECRET)
 
 
 def test_a_group_takes_part_with_a_bounded_number_of_its_records() -> None:
@@ -55,7 +55,7 @@ def test_rows_depend_on_secret_model_and_step_only() -> None:
 
 def drawn(values: Any, bound: int, step: int, ranks: int = 1) -> dict[str, list[int]]:
     """For every group, which of its own records take part: 0 is the first of them in the data set."""
-    units = Groups(values, records_per_group=bound, secret=SECRET)
+    units = Groups(values, records_per_group=bound, secret=TEST_SECRET)
     number = [list(values[:row]).count(value) for row, value in enumerate(values)]
     shares = [np.arange(len(units))[rank::ranks] for rank in range(ranks)]
     rows = [row for share in shares for row in units.rows(share, 1, step).reshape(-1, bound).tolist()]
@@ -90,7 +90,7 @@ def test_a_missing_group_does_not_make_others_of_the_rest() -> None:
 
 
 def test_groups_draw_by_themselves() -> None:
-    units = Groups(np.repeat(np.arange(50), 8), records_per_group=1, secret=SECRET)
+    units = Groups(np.repeat(np.arange(50), 8), records_per_group=1, secret=TEST_SECRET)
     firsts = np.array([units.rows(np.arange(50), 0, step) % 8 for step in range(100)])
     assert len(np.unique(firsts, axis=0)) == 100 and len(np.unique(firsts, axis=1).T) == 50
     other_model = np.array([units.rows(np.arange(50), 1, step) % 8 for step in range(100)])
@@ -101,7 +101,7 @@ def test_groups_draw_by_themselves() -> None:
 @pytest.mark.parametrize("bound", [1, 3, 5, 13])
 def test_every_record_of_a_group_is_equally_likely(bound: int) -> None:
     """Those of a small group, too, which repeat some of its records once more than others."""
-    units = Groups(["ann"] * 10 + ["bob"] * 5, records_per_group=bound, secret=SECRET)
+    units = Groups(["ann"] * 10 + ["bob"] * 5, records_per_group=bound, secret=TEST_SECRET)
     rows = np.concatenate([units.rows(np.array([0, 1]), 0, step) for step in range(4000)])
     counts = np.bincount(rows, minlength=15)
     for of_group in (counts[:10], counts[10:]):
@@ -113,4 +113,4 @@ def test_every_record_of_a_group_is_equally_likely(bound: int) -> None:
 
 def test_refuses_groups_of_another_length() -> None:
     with pytest.raises(ValueError, match="groups=2"):
-        units_of(3, groups=["a", "b"], records_per_group=1, augmentations=1, secret=SECRET)
+        units_of(3, groups=["a", "b"], records_per_group=1, augmentations=1, secret=TEST_SECRET)

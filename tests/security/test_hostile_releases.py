@@ -20,13 +20,13 @@ from palisade.targets.release import Release, ship
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
-TINY = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "network.hidden=[8]"]
+TINY_RUN = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "network.hidden=[8]"]
 
 
 @pytest.fixture(scope="module")
 def released(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("released") / "good"
-    ship(composed(*TINY), [], Secret.from_text("s")).save(folder)
+    ship(composed(*TINY_RUN), [], Secret.from_text("s")).save(folder)
     return folder
 
 
@@ -60,7 +60,7 @@ def into(*path: str | int, value: Any) -> Any:
     return change
 
 
-CARDS = {
+HOSTILE_CARDS = {
     "network from elsewhere": into("network", "name", value="os.system"),
     "network of a module": into("network", "name", value="antigravity.MLP"),
     "network that is no word": into("network", "name", value=["palisade.targets.networks.MLP"]),
@@ -96,9 +96,9 @@ CARDS = {
 }
 
 
-@pytest.mark.parametrize("case", CARDS)
+@pytest.mark.parametrize("case", HOSTILE_CARDS)
 def test_hostile_card_is_refused_in_one_line(hostile, case):
-    folder = hostile(CARDS[case])
+    folder = hostile(HOSTILE_CARDS[case])
     before = set(sys.modules)
     with pytest.raises(ValueError, match=r"hostile") as error:
         Release.load(folder)
@@ -116,7 +116,7 @@ def header(content: dict[str, Any], rest: bytes = b"") -> bytes:
     return len(text).to_bytes(8, "little") + text + rest
 
 
-FILES = {
+HOSTILE_FILES = {
     "pickle": pickle.dumps(Evil()),
     "nothing": b"",
     "noise": bytes(range(256)) * 4,
@@ -130,11 +130,11 @@ FILES = {
 }
 
 
-@pytest.mark.parametrize("case", FILES)
+@pytest.mark.parametrize("case", HOSTILE_FILES)
 @pytest.mark.parametrize("name", ["model", "guard"])
 def test_hostile_weights_are_refused_in_one_line(hostile, tmp_path, monkeypatch, case, name):
     monkeypatch.chdir(tmp_path)
-    folder = hostile(**{name: FILES[case]})
+    folder = hostile(**{name: HOSTILE_FILES[case]})
     if (case, name) == ("path as name", "guard"):
         Release.load(folder)  # a name is a key, nothing is written under it
     else:
@@ -203,7 +203,7 @@ def test_honest_release_loads_without_an_import_or_an_evaluation(released):
 def test_private_folder_is_closed_whatever_the_umask(tmp_path, mask):
     before = os.umask(mask)
     try:
-        run = Run(Path(train_run(composed(*TINY, f"runs={tmp_path}/runs"))["folder"]))
+        run = Run(Path(train_run(composed(*TINY_RUN, f"runs={tmp_path}/runs"))["folder"]))
     finally:
         os.umask(before)
     assert stat.S_IMODE((run.folder / "private").stat().st_mode) == 0o700

@@ -1,4 +1,4 @@
-"""Whoever reads `released/` and a public report tries to learn who was trained on, by all that these files hold.
+"""Attack on `released/` and a public report: membership is not recomputed from all that these files hold.
 
 The same attempts succeed once one of the files is joined by the secret, or by what is internal: they could succeed.
 """
@@ -24,9 +24,9 @@ from palisade.targets.release import Release, ship_run
 from palisade.targets.run import Run, identity
 from palisade.train import train_run
 
-MODELS = 3
+MODEL_COUNT = 3
 FALSE_ALARM = 1e-6
-"""How rarely guesses that know nothing may look better than chance: one in a million tests."""
+"""Share of tests in which guesses without knowledge may look better than chance: one in a million."""
 
 
 class Public(NamedTuple):
@@ -51,12 +51,18 @@ def public(tmp_path_factory) -> Public:
     np.savez(folder / "patients.npz", x=x, y=y)
     places = [f"runs={folder}/runs", f"released={folder}/released"]
     small = ["data=npz", f"data.path={folder}/patients.npz", "trainer.epochs=2", "fleet.workers=1"]
-    run = Run(Path(train_run(composed(*places, *small, f"fleet.models={MODELS}"))["folder"]))
+    run = Run(Path(train_run(composed(*places, *small, f"fleet.models={MODEL_COUNT}"))["folder"]))
     conf = str(Path(__file__).parents[2] / "conf")
     for scope in ("internal", "public"):
         with initialize_config_dir(conf, version_base="1.3"):
-            given = [f"runs={run.folder}", f"root={folder}/runs", f"reports={folder}/reports", places[1], "attack=loss"]
-            config = compose("evaluate", [*given, f"report.scope={scope}"])
+            overrides = [
+                f"runs={run.folder}",
+                f"root={folder}/runs",
+                f"reports={folder}/reports",
+                places[1],
+                "attack=loss",
+            ]
+            config = compose("evaluate", [*overrides, f"report.scope={scope}"])
         settings: Any = OmegaConf.to_container(config, resolve=True)
         evaluate_runs({**settings, "command": f"python evaluate.py runs={run.folder} report.scope={scope}"})
         if scope == "internal":
@@ -126,9 +132,11 @@ def test_the_same_attempt_succeeds_with_the_secret(public, form):
 
 
 def hidden(run: Run) -> dict[str, bytes]:
-    """What would give everything away, as bytes: the secrets, and who is a member of which model."""
-    kept = {name: (run.folder / "private" / name).read_text().split()[1] for name in ("secret", "release_secret")}
-    raw = {name: bytes.fromhex(value) for name, value in kept.items()}
+    """Secrets and membership of each model, as bytes that no public file may hold."""
+    hex_secrets = {
+        name: (run.folder / "private" / name).read_text().split()[1] for name in ("secret", "release_secret")
+    }
+    raw = {name: bytes.fromhex(value) for name, value in hex_secrets.items()}
     for k, row in enumerate(run.membership()):
         for order in ("big", "little"):
             raw[f"members of {k}, {order}"] = np.packbits(row, bitorder=order).tobytes()
@@ -136,7 +144,7 @@ def hidden(run: Run) -> dict[str, bytes]:
     return raw
 
 
-def found(files: dict[str, bytes], value: bytes) -> list[str]:
+def files_with(files: dict[str, bytes], value: bytes) -> list[str]:
     """The files that hold some bytes: plain, reversed, or written in any of the usual ways."""
     forms = [value, value[::-1], *(code(value).rstrip(b"=") for code in (base64.b64encode, base64.urlsafe_b64encode))]
     forms += [value.hex().encode(), base64.b32encode(value).rstrip(b"="), value[::-1].hex().encode()]
@@ -148,9 +156,9 @@ def found(files: dict[str, bytes], value: bytes) -> list[str]:
 
 def test_no_public_file_holds_secret_or_members_in_any_writing(public):
     for what, value in hidden(public.run).items():
-        assert not found(public.files, value), what
+        assert not files_with(public.files, value), what
         for code in (bytes, base64.b64encode, lambda raw: raw.hex().encode(), lambda raw: raw[::-1]):
-            assert found({"leak": b"a" + code(value) + b"b"}, value) == ["leak"]
+            assert files_with({"leak": b"a" + code(value) + b"b"}, value) == ["leak"]
 
 
 def hashes(public: Public) -> set[str]:
@@ -161,8 +169,8 @@ def hashes(public: Public) -> set[str]:
     contents += [public.data.read_bytes(), dataset.x.tobytes(), dataset.x[dataset.split.pool].tobytes()]
     contents.append(dataset.fingerprint.encode())
     kinds = [getattr(hashlib, name) for name in ("md5", "sha1", "sha256", "sha512", "blake2b", "blake2s", "sha3_256")]
-    made = {kind(content).hexdigest() for content in contents for kind in kinds} | {dataset.fingerprint}
-    return {digest[:8] for digest in made} | {identity(public.run.config, dataset)}
+    digests = {kind(content).hexdigest() for content in contents for kind in kinds} | {dataset.fingerprint}
+    return {digest[:8] for digest in digests} | {identity(public.run.config, dataset)}
 
 
 def test_no_public_hash_confirms_a_guess_of_the_records(public):
@@ -188,8 +196,10 @@ def test_no_public_number_counts_the_members_that_a_model_really_has(public):
     realized = {int(count) for count in public.run.membership().sum(axis=1)} - {pool // 2}
     expected = len(public.run.membership()) * pool // 2  # of all models; the draw may hit it, and tells nothing then
     realized |= {pool - count for count in realized} | ({int(public.run.membership().sum())} - {expected})
-    told = {name: set(numbers(json.loads(content))) for name, content in public.files.items() if name.endswith(".json")}
-    overlap = {name: realized & held for name, held in told.items()}
+    public_numbers = {
+        name: set(numbers(json.loads(content))) for name, content in public.files.items() if name.endswith(".json")
+    }
+    overlap = {name: realized & held for name, held in public_numbers.items()}
     assert not any(overlap.values()), overlap
     inside = [json.loads(content) for name, content in public.internal.items() if name.endswith("report.json")]
     assert realized & set(numbers(inside))
@@ -197,16 +207,18 @@ def test_no_public_number_counts_the_members_that_a_model_really_has(public):
 
 def test_no_public_number_counts_a_class(public):
     dataset = public.run.dataset
-    told = {name: set(numbers(json.loads(content))) for name, content in public.files.items() if name.endswith(".json")}
-    told |= {
+    public_numbers = {
+        name: set(numbers(json.loads(content))) for name, content in public.files.items() if name.endswith(".json")
+    }
+    public_numbers |= {
         name: {float(cell) for cell in re.findall(r"(?<![\w.])\d+(?![\w.])", content.decode())}
         for name, content in public.files.items()
         if name.endswith(".csv")
     }
     counts = set(np.bincount(dataset.y[dataset.split.pool]).tolist())
-    counts |= {MODELS * count for count in counts}
+    counts |= {MODEL_COUNT * count for count in counts}
     counts |= {count // 2 for count in counts} | {count - count // 2 for count in counts}
-    assert not {name: counts & held for name, held in told.items() if counts & held}
+    assert not {name: counts & held for name, held in public_numbers.items() if counts & held}
     inside = [json.loads(content) for name, content in public.internal.items() if name.endswith("report.json")]
     scored = [row for run in inside[0]["runs"] for row in run["rows"] if row["group"] == "class=1" and row["attack"]]
     assert {row["members"] + row["nonmembers"] for row in scored} <= counts, "inside they are counted"
@@ -235,4 +247,4 @@ def test_the_released_model_tells_nothing_about_the_models_of_the_fleet(public):
     answers = Release.load(folder).predict_proba(run.dataset.x[split.pool])
     sure = answers[np.arange(len(answers)), run.dataset.y[split.pool]]
     right = max(float(np.mean((sure > np.median(sure)) == row)) for row in run.membership())
-    assert right < 0.5 + math.sqrt(math.log(MODELS / FALSE_ALARM) / (2 * len(sure)))
+    assert right < 0.5 + math.sqrt(math.log(MODEL_COUNT / FALSE_ALARM) / (2 * len(sure)))

@@ -13,27 +13,38 @@ from palisade.targets.progress import LOG_FILE as LOG
 from palisade.targets.run import find
 from palisade.train import composed, train_run
 
-SMALL = ("data=digits", "fleet.models=4", "fleet.at_once=2", "fleet.workers=1", "trainer.epochs=2", "secret=survival")
-PRIVATE = ("defense=dp_sgd", "defense.epsilon=600", "defense.trainer.epochs=2")  # above 512 calibration takes no time
-SETTINGS = (composed(*SMALL), composed(*SMALL, *PRIVATE))
-ATTACKS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}, "lira": {"_target_": "palisade.attacks.LiRA"}}
+SMALL_RUN = (
+    "data=digits",
+    "fleet.models=4",
+    "fleet.at_once=2",
+    "fleet.workers=1",
+    "trainer.epochs=2",
+    "secret=survival",
+)
+DP_SGD_SETTINGS = (
+    "defense=dp_sgd",
+    "defense.epsilon=600",
+    "defense.trainer.epochs=2",
+)  # above 512 calibration takes no time
+SWEEP_SETTINGS = (composed(*SMALL_RUN), composed(*SMALL_RUN, *DP_SGD_SETTINGS))
+SWEEP_ATTACKS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}, "lira": {"_target_": "palisade.attacks.LiRA"}}
 
 
 def sweep(runs: Path) -> None:
     """Trains two runs of two stacks each, one of them with noise."""
-    for settings in SETTINGS:
+    for settings in SWEEP_SETTINGS:
         train_run({**settings, "runs": str(runs)})
 
 
 def attack(runs: Path) -> None:
     """Attacks all of them, one after the other, in this process."""
     for run in find(runs, "digits", None):
-        results_of([run], Method(attacks=ATTACKS))
+        results_of([run], Method(attacks=SWEEP_ATTACKS))
 
 
 def results(runs: Path) -> str:
-    """What `results.csv` would hold."""
-    return tidy_csv([results_of([run], Method(attacks=ATTACKS))[0] for run in find(runs, "digits", None)])
+    """Rows of `results.csv`."""
+    return tidy_csv([results_of([run], Method(attacks=SWEEP_ATTACKS))[0] for run in find(runs, "digits", None)])
 
 
 def content(runs: Path) -> dict[str, bytes]:

@@ -19,15 +19,15 @@ from sweeps import content
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-SMOKE = ("train.py", "-m", "experiment=smoke", "fleet.models=2", "fleet.at_once=1", "secret=survival")
-LAUNCHERS = ("joblib", "submitit_local")
+REPOSITORY_ROOT = Path(__file__).parents[2]
+SMOKE_SWEEP = ("train.py", "-m", "experiment=smoke", "fleet.models=2", "fleet.at_once=1", "secret=survival")
+HYDRA_LAUNCHERS = ("joblib", "submitit_local")
 
 
 def start(folder: Path, *words: str) -> subprocess.Popen[str]:
     script, *arguments = words
     return subprocess.Popen(
-        [sys.executable, str(ROOT / script), *arguments],
+        [sys.executable, str(REPOSITORY_ROOT / script), *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
@@ -53,7 +53,7 @@ def not_progress(error: str) -> list[str]:
 def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the smoke sweep was trained; nothing but the progress was said."""
     folder = tmp_path_factory.mktemp("smoke")
-    trained = commands.call(*SMOKE, folder=folder)
+    trained = commands.call(*SMOKE_SWEEP, folder=folder)
     assert trained.returncode == 0 and trained.stdout == "2 done, 0 failed, 0 skipped\n"
     assert not_progress(trained.stderr) == [] and trained.stderr.splitlines()[-1].startswith("4/4 models · ")
     return folder
@@ -67,21 +67,21 @@ def test_attacks_say_nothing_but_the_progress(smoke):
 
 
 def test_quiet_says_nothing_but_the_results(smoke):
-    for command in (SMOKE, ("evaluate.py", "data=digits", "attack=quick")):
+    for command in (SMOKE_SWEEP, ("evaluate.py", "data=digits", "attack=quick")):
         output, error = call(smoke, *command, "quiet=true")
         assert error == "" and output
 
 
-@pytest.mark.parametrize("launcher", LAUNCHERS)
+@pytest.mark.parametrize("launcher", HYDRA_LAUNCHERS)
 def test_launchers_leave_the_same_and_keep_pickles_to_their_scratch(launcher, smoke, tmp_path):
     plugin = f"hydra_{launcher.split('_')[0]}_launcher"
     if importlib.util.find_spec(f"hydra_plugins.{plugin}") is None:
         pytest.skip("needs the extra `sweep`")
-    output, error = call(tmp_path, *SMOKE, f"hydra/launcher={launcher}")
+    output, error = call(tmp_path, *SMOKE_SWEEP, f"hydra/launcher={launcher}")
     assert output == "2 done, 0 failed, 0 skipped\n" and not_progress(error) == []
-    found = pickles(tmp_path)
-    assert not [path for path in found if tmp_path / "runs" / ".sweep" not in path.parents]
-    assert bool(found) == (launcher == "submitit_local")
+    pickle_files = pickles(tmp_path)
+    assert not [path for path in pickle_files if tmp_path / "runs" / ".sweep" not in path.parents]
+    assert bool(pickle_files) == (launcher == "submitit_local")
     models = list((smoke / "runs").rglob("*.safetensors"))
     assert len(models) == 4
     for path in models:
@@ -96,12 +96,14 @@ def pickles(folder: Path) -> list[Path]:
 
 
 def test_commands_of_the_page_on_long_runs(tmp_path):
-    page = (ROOT / "docs" / "long_runs.md").read_text(encoding="utf-8")
-    told = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
-    assert [f"hydra/launcher={name}" in line for name, line in zip(LAUNCHERS, told[1:], strict=True)] == [True, True]
+    page = (REPOSITORY_ROOT / "docs" / "long_runs.md").read_text(encoding="utf-8")
+    page_commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
+    assert [
+        f"hydra/launcher={name}" in line for name, line in zip(HYDRA_LAUNCHERS, page_commands[1:], strict=True)
+    ] == [True, True]
     pytest.importorskip("tensorboard", reason="needs the extra `track`")
     small = ("fleet.models=1", "trainer.epochs=1")
-    assert commands.call(*shlex.split(told[0])[1:], *small, folder=tmp_path).returncode == 0
+    assert commands.call(*shlex.split(page_commands[0])[1:], *small, folder=tmp_path).returncode == 0
     assert list(tmp_path.rglob("tensorboard/0/events*"))
 
 
@@ -128,7 +130,7 @@ def test_interrupt_of_a_training_in_this_process_is_one_line(sent, tmp_path):
     assert not list(tmp_path.rglob("FAILED"))
 
 
-MOMENTS = 10
+KILL_MOMENTS = 10
 
 
 @pytest.mark.slow
@@ -136,20 +138,20 @@ MOMENTS = 10
 def test_command_killed_at_random_moments(smoke, tmp_path, whole_group):
     """Together 20 moments; of the whole process group, and of the main process alone, whose workers then end, too."""
     started = time.monotonic()
-    call(tmp_path, *SMOKE, "runs=timed")
+    call(tmp_path, *SMOKE_SWEEP, "runs=timed")
     evaluate = ("evaluate.py", "data=digits", "attack=quick")
     folders = []
-    for number, moment in enumerate(np.random.default_rng(6).uniform(0, time.monotonic() - started, MOMENTS)):
+    for number, moment in enumerate(np.random.default_rng(6).uniform(0, time.monotonic() - started, KILL_MOMENTS)):
         folders.append(tmp_path / str(number))
         folders[-1].mkdir()
-        process = start(folders[-1], *SMOKE)
+        process = start(folders[-1], *SMOKE_SWEEP)
         time.sleep(moment)
         if whole_group:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             process.kill()
         process.communicate()
-        call(folders[-1], *SMOKE)
+        call(folders[-1], *SMOKE_SWEEP)
         for path in (smoke / "runs").rglob("*.safetensors"):
             assert (folders[-1] / path.relative_to(smoke)).read_bytes() == path.read_bytes()
         content(folders[-1] / "runs")  # nothing is half written

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sweeps import SETTINGS, content, sweep
+from sweeps import SWEEP_SETTINGS, content, sweep
 
 from palisade.commandline import is_bad_input, one_line
 from palisade.targets.run import Run
@@ -19,7 +19,7 @@ from palisade.train import train_run
 
 pytestmark = pytest.mark.slow
 
-ROOM = "; make room, and the same command goes on from there"
+DISK_REMEDY = "; make room, and the same command goes on from there"
 
 
 @contextmanager
@@ -34,7 +34,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 def refused(runs: Path) -> str:
     with pytest.raises(OSError) as full:
-        train_run({**SETTINGS[0], "runs": str(runs)})
+        train_run({**SWEEP_SETTINGS[0], "runs": str(runs)})
     assert is_bad_input(full.value)
     return one_line(full.value)
 
@@ -43,7 +43,7 @@ def test_model_that_finds_no_room_is_named_and_trained_later(undisturbed, tmp_pa
     runs = tmp_path / "runs"
     with files_of_at_most(8192):
         said = refused(runs)
-    assert said.endswith(f"/models/0.safetensors: File too large{ROOM}")
+    assert said.endswith(f"/models/0.safetensors: File too large{DISK_REMEDY}")
     (folder,) = (runs / "digits").iterdir()
     assert (folder / "FAILED").read_text() == said + "\n" and not Run(folder).is_complete()
     sweep(runs)
@@ -57,10 +57,10 @@ def test_models_that_are_there_stay(undisturbed, tmp_path):
     (folder / "complete.json").unlink()
     for k in (2, 3):
         (folder / "models" / f"{k}.safetensors").unlink()
-    kept = {path.name: path.read_bytes() for path in (folder / "models").iterdir()}
+    weights = {path.name: path.read_bytes() for path in (folder / "models").iterdir()}
     with files_of_at_most(8192):
         assert "2.safetensors" in refused(runs)
-    assert {name: (folder / "models" / name).read_bytes() for name in kept} == kept
+    assert {name: (folder / "models" / name).read_bytes() for name in weights} == weights
     sweep(runs)
     assert content(runs) == content(undisturbed)
 
@@ -85,7 +85,7 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 def test_full_disk(undisturbed, small_disk):
     runs = small_disk("100k") / "runs"
-    assert refused(runs).endswith(f": No space left on device{ROOM}")
+    assert refused(runs).endswith(f": No space left on device{DISK_REMEDY}")
     small_disk("10m")
     sweep(runs)
     assert content(runs) == content(undisturbed)

@@ -1,4 +1,4 @@
-"""Whatever the moment at which a sweep is killed, the same command again leaves what it would have left."""
+"""A sweep killed at any moment leaves the outcome of an undisturbed one after the same command again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from commands import fork
 from safetensors.torch import save
-from sweeps import SETTINGS, attack, content, results, sweep
+from sweeps import SWEEP_SETTINGS, attack, content, results, sweep
 from torch import Tensor
 
 from palisade.targets import training
@@ -33,7 +33,7 @@ def moments(count: int, until: float) -> list[float]:
 
 @pytest.fixture(scope="module")
 def seconds(tmp_path_factory, undisturbed: Path) -> float:
-    """How long the sweep takes, now that the fork server is there."""
+    """Seconds of a whole sweep with the fork server running."""
     started = time.monotonic()
     fork(sweep, tmp_path_factory.mktemp("timed") / "runs").join()
     return time.monotonic() - started
@@ -115,12 +115,12 @@ def test_journal_stands_while_a_stack_is_written(tmp_path, monkeypatch):
 
     journals: list[str] = []
     monkeypatch.setattr(training, "save", spy)
-    train_run({**SETTINGS[0], "runs": str(tmp_path)})
+    train_run({**SWEEP_SETTINGS[0], "runs": str(tmp_path)})
     assert journals == [f"{JOURNAL_PREFIX}-0-1"] * 2 + [f"{JOURNAL_PREFIX}-2-3"] * 2
     assert not list(tmp_path.rglob(f"{JOURNAL_PREFIX}*"))
 
 
-def test_models_of_whole_stacks_are_kept(undisturbed, tmp_path):
+def test_models_of_whole_stacks_stay(undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "runs")
     run = Run(next((tmp_path / "runs" / "digits").glob("mlp-none-*")))
     with written_together(run.folder, [2, 3]):

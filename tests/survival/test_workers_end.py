@@ -15,8 +15,8 @@ from commands import hear_interrupts
 
 from palisade.targets.workers import WORKER_KILLED
 
-ROOT = Path(__file__).parents[2]
-POOL = """
+REPOSITORY_ROOT = Path(__file__).parents[2]
+POOL_SCRIPT = """
 import sys, time
 from pathlib import Path
 from palisade.commandline import call
@@ -40,7 +40,7 @@ if __name__ == "__main__":
 @pytest.fixture
 def parent(tmp_path: Path):
     """A command whose two workers are at work, in a process group of its own."""
-    (tmp_path / "pool.py").write_text(POOL)
+    (tmp_path / "pool.py").write_text(POOL_SCRIPT)
     process = subprocess.Popen(
         [sys.executable, str(tmp_path / "pool.py"), str(tmp_path)],
         env={**os.environ},

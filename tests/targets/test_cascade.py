@@ -28,15 +28,15 @@ from palisade.targets.run import Run
 from palisade.targets.training import make_fitter
 from palisade.train import train_run
 
-SMALL = ("data=digits", "trainer.epochs=2", "network.hidden=[]", "fleet.workers=1", "secret=cascade")
-ATTACKS = {"cascading": {"_target_": "palisade.attacks.Cascading", "targets": 2, "shadows": 6}}
-METHOD = Method(attacks={**ATTACKS, "lira": {"_target_": "palisade.attacks.LiRA"}})
+SMALL_RUN = ("data=digits", "trainer.epochs=2", "network.hidden=[]", "fleet.workers=1", "secret=cascade")
+CASCADING_ATTACK = {"cascading": {"_target_": "palisade.attacks.Cascading", "targets": 2, "shadows": 6}}
+TWO_ATTACKS = Method(attacks={**CASCADING_ATTACK, "lira": {"_target_": "palisade.attacks.LiRA"}})
 
 
 @pytest.fixture
 def trained(compose, monkeypatch):
     monkeypatch.setattr("palisade.targets.workers.count", lambda workers: 1)
-    return lambda *overrides: Run(Path(train_run(compose(*SMALL, "fleet.models=6", *overrides))["folder"]))
+    return lambda *overrides: Run(Path(train_run(compose(*SMALL_RUN, "fleet.models=6", *overrides))["folder"]))
 
 
 def anchors(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -108,20 +108,20 @@ def test_only_the_owner_sees_it_and_no_name_is_a_guess_that_can_be_tested(traine
 
 def test_an_evaluation_trains_attacks_and_keeps_them(trained, capsys):
     run = trained()
-    (found,) = results_of([run], METHOD)
+    (result,) = results_of([run], TWO_ATTACKS)
     assert "trains up to 6 further shadows of model 1" in capsys.readouterr().err
-    assert found.attacks == ["cascading", "lira"] and found.strongest == "lira"
-    row = found.get("auc", attack="cascading")
+    assert result.attacks == ["cascading", "lira"] and result.strongest == "lira"
+    row = result.get("auc", attack="cascading")
     assert row.low is None and 0.3 < row.value < 1
-    assert {other.model for other in found.rows if other.attack == "cascading" and other.model != "all"} == {0, 1}
+    assert {other.model for other in result.rows if other.attack == "cascading" and other.model != "all"} == {0, 1}
     trained_at = {path: path.stat().st_mtime_ns for path in run.folder.glob("cascade/*/*/models/*.safetensors")}
     assert len(trained_at) == 12
     run.metrics.unlink()
-    (again,) = results_of([run], METHOD)
-    assert again.rows == found.rows
+    (again,) = results_of([run], TWO_ATTACKS)
+    assert again.rows == result.rows
     assert trained_at == {path: path.stat().st_mtime_ns for path in trained_at}
-    kept = json.loads(run.metrics.read_text())
-    assert "anchors" not in json.dumps(kept)
+    metrics = json.loads(run.metrics.read_text())
+    assert "anchors" not in json.dumps(metrics)
 
 
 def test_shadows_stand_behind_the_guard_of_their_target(trained):
@@ -143,15 +143,16 @@ def test_shadows_stand_behind_the_guard_of_their_target(trained):
     ids=lambda overrides: overrides[0],
 )
 def test_is_skipped_with_the_reason_where_memberships_are_no_independent_coins(trained, overrides):
-    (found,) = results_of(
-        [trained(*overrides)], Method(attacks={**ATTACKS, "loss": {"_target_": "palisade.attacks.LossThreshold"}})
+    (result,) = results_of(
+        [trained(*overrides)],
+        Method(attacks={**CASCADING_ATTACK, "loss": {"_target_": "palisade.attacks.LossThreshold"}}),
     )
-    assert found.skipped["cascading"].startswith(("needs to train further shadows", "needs models that did"))
+    assert result.skipped["cascading"].startswith(("needs to train further shadows", "needs models that did"))
 
 
 def test_a_plan_says_what_attacks_train(trained):
     run = trained()
-    cost = cost_of_attacks(run, METHOD.attacks_on(run))
+    cost = cost_of_attacks(run, TWO_ATTACKS.attacks_on(run))
     assert cost["models"] == cost["missing"] == 12 and cost["minutes"] > 0
 
 

@@ -27,7 +27,7 @@ def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):
     assert path.read_text() == '{\n  "a": 1\n}\n'
 
 
-def test_ending_is_kept_for_those_who_look_at_it(tmp_path):
+def test_ending_stays_for_those_who_look_at_it(tmp_path):
     with replacing(tmp_path / "a.npy") as temporary:
         np.save(temporary, np.arange(3))
     assert np.load(tmp_path / "a.npy").tolist() == [0, 1, 2]

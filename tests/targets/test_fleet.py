@@ -98,10 +98,10 @@ def test_small_convolutional_network_trains_with_every_defense(compose):
 def test_more_models_extend_a_run(compose):
     small = [*STEPS_100[:1], "trainer.epochs=2", "fleet.workers=1", "secret=s"]
     first = train_run(compose(*small, "fleet.models=2"))
-    kept = (Path(first["folder"]) / "models" / "0.safetensors").stat().st_mtime_ns
+    modified_at = (Path(first["folder"]) / "models" / "0.safetensors").stat().st_mtime_ns
     again = train_run(compose(*small, "fleet.models=3"))
     assert again == {"folder": first["folder"], "status": "trained"}
     assert Run(Path(first["folder"])).models() == [0, 1, 2]
-    assert (Path(first["folder"]) / "models" / "0.safetensors").stat().st_mtime_ns == kept
+    assert (Path(first["folder"]) / "models" / "0.safetensors").stat().st_mtime_ns == modified_at
     assert train_run(compose(*small, "fleet.models=2"))["status"] == "cached"
     assert Run(Path(first["folder"])).models() == [0, 1, 2]

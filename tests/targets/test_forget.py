@@ -21,16 +21,16 @@ from palisade.targets.forget import FORGOTTEN_PREFIX, forget, main
 from palisade.targets.run import Run, find
 from palisade.train import train_run
 
-ROOT = Path(__file__).parents[2]
-REPORTS, RELEASED = Path("reports"), Path("released")
-TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
+REPOSITORY_ROOT = Path(__file__).parents[2]
+REPORTS_FOLDER, RELEASED_FOLDER = Path("reports"), Path("released")
+TINY_RUN = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
 
 
 @pytest.fixture
 def runs(compose, tmp_path, monkeypatch) -> Path:
     monkeypatch.chdir(tmp_path)
     for seed in (0, 1):
-        train_run(compose(*TINY, f"seed={seed}"))
+        train_run(compose(*TINY_RUN, f"seed={seed}"))
     return tmp_path / "runs"
 
 
@@ -39,52 +39,52 @@ def content(folder: Path) -> dict[str, bytes]:
 
 
 def test_run_is_gone_and_the_others_are_as_they_were(runs):
-    gone, kept = sorted((runs / "digits").iterdir())
-    before = content(kept)
-    line = forget(gone, runs, REPORTS, RELEASED)
+    gone, other = sorted((runs / "digits").iterdir())
+    before = content(other)
+    line = forget(gone, runs, REPORTS_FOLDER, RELEASED_FOLDER)
     assert line == (
         f"removed {gone}: 2 models, signals, results, secret and log; nothing under reports and released names it"
     )
-    assert list((runs / "digits").iterdir()) == [kept] and content(kept) == before
+    assert list((runs / "digits").iterdir()) == [other] and content(other) == before
 
 
-def test_reports_that_name_the_run_are_told_wherever_they_are(runs):
-    gone, kept = sorted((runs / "digits").iterdir())
-    told = ["digits/report.html", "digits/exposed.csv", "digits/frontier/study.db", "digits/frontier/trials.csv"]
-    for name in (*told, "digits/results.csv"):
+def test_reports_that_name_the_run_are_listed_wherever_they_are(runs):
+    gone, other = sorted((runs / "digits").iterdir())
+    reports = ["digits/report.html", "digits/exposed.csv", "digits/frontier/study.db", "digits/frontier/trials.csv"]
+    for name in (*reports, "digits/results.csv"):
         path = runs.parent / "elsewhere" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"\xff" + (kept if name.endswith("results.csv") else gone).name.encode() + b"\0")
-    assert forget(gone, runs, Path("elsewhere"), RELEASED).endswith(
-        f"what remains elsewhere: {', '.join(f'elsewhere/{name}' for name in sorted(told))}"
+        path.write_bytes(b"\xff" + (other if name.endswith("results.csv") else gone).name.encode() + b"\0")
+    assert forget(gone, runs, Path("elsewhere"), RELEASED_FOLDER).endswith(
+        f"what remains elsewhere: {', '.join(f'elsewhere/{name}' for name in sorted(reports))}"
     )
 
 
-def test_what_remains_is_told_too_when_removing_goes_on(runs):
+def test_what_remains_is_listed_too_when_removing_goes_on(runs):
     one = min((runs / "digits").iterdir())
     (one / "private" / "release_secret").write_text("system 00")
     one.rename(one.with_name(f"{FORGOTTEN_PREFIX}{one.name}"))
-    REPORTS.mkdir()
-    (REPORTS / "report.html").write_text(one.name)
-    line = forget(one, runs, REPORTS, RELEASED)
+    REPORTS_FOLDER.mkdir()
+    (REPORTS_FOLDER / "report.html").write_text(one.name)
+    line = forget(one, runs, REPORTS_FOLDER, RELEASED_FOLDER)
     assert "the release trained by its recipe" in line and line.endswith(", reports/report.html")
 
 
 def test_trials_of_a_tuned_run_go_with_it(compose, runs):
     small = ["split.validation=100", "tuning.models=1", "defense.trainer.epochs=1", "defense.epsilon=inf"]
     grid = ["~tuning.grid", "+tuning.grid={defense:{trainer:{optimizer:{lr:[0.1]}}}}"]
-    tuned = Path(train_run(compose(*TINY, "defense=dp_sgd", "tuning=dp_sgd", *small, *grid))["folder"])
+    tuned = Path(train_run(compose(*TINY_RUN, "defense=dp_sgd", "tuning=dp_sgd", *small, *grid))["folder"])
     (trial,) = (runs / ".trials" / "digits").iterdir()
     other = shutil.copytree(trial, trial.with_name("of-another-claim"))
     text = (other / "config.yaml").read_text()
     (other / "config.yaml").write_text(text.replace("epsilon: .inf", "epsilon: 64"))
-    assert "and 1 trials: 3 models" in forget(tuned, runs, REPORTS, RELEASED)
+    assert "and 1 trials: 3 models" in forget(tuned, runs, REPORTS_FOLDER, RELEASED_FOLDER)
     assert [path.name for path in trial.parent.iterdir()] == ["of-another-claim"]
 
 
 @pytest.mark.parametrize("killed_at", ["rename", "rmtree"])
 def test_kill_in_between_leaves_nothing_that_looks_complete(runs, monkeypatch, killed_at):
-    gone, kept = sorted((runs / "digits").iterdir())
+    gone, other = sorted((runs / "digits").iterdir())
 
     def kill(*_: object) -> None:
         raise KeyboardInterrupt
@@ -92,11 +92,11 @@ def test_kill_in_between_leaves_nothing_that_looks_complete(runs, monkeypatch, k
     target = Path if killed_at == "rename" else shutil
     monkeypatch.setattr(target, killed_at, kill)
     with pytest.raises(KeyboardInterrupt):
-        forget(gone, runs, REPORTS, RELEASED)
+        forget(gone, runs, REPORTS_FOLDER, RELEASED_FOLDER)
     monkeypatch.undo()
-    assert [run.folder for run in find(runs, "digits", None)] == [kept]
-    assert "removed" in forget(gone, runs, REPORTS, RELEASED)
-    assert list((runs / "digits").iterdir()) == [kept]
+    assert [run.folder for run in find(runs, "digits", None)] == [other]
+    assert "removed" in forget(gone, runs, REPORTS_FOLDER, RELEASED_FOLDER)
+    assert list((runs / "digits").iterdir()) == [other]
     assert not list(runs.rglob(f"{FORGOTTEN_PREFIX}*"))
 
 
@@ -108,10 +108,10 @@ def test_what_is_no_run_is_refused(runs, tmp_path):
     (runs / "digits" / "link").symlink_to(moved)
     for folder in (runs, runs / "digits", runs / "digits" / "link", moved, runs / "digits" / ".." / "..", Path("/")):
         with pytest.raises(ValueError, match=r"^run=.*: expected a folder in .*/<data>/; give root=<folder of runs>"):
-            forget(folder, runs, REPORTS, RELEASED)
+            forget(folder, runs, REPORTS_FOLDER, RELEASED_FOLDER)
     for name in ("notes", "nowhere"):
         with pytest.raises(ValueError, match=r"^run=.*: expected the folder of a run; give one that train.py printed$"):
-            forget(runs / "digits" / name, runs, REPORTS, RELEASED)
+            forget(runs / "digits" / name, runs, REPORTS_FOLDER, RELEASED_FOLDER)
     assert moved.is_dir() and one.is_dir() and (runs / "digits" / "notes").is_dir()
 
 
@@ -119,14 +119,14 @@ def test_run_that_is_being_trained_is_refused(runs):
     one = min((runs / "digits").iterdir())
     before = content(one)
     with Run(one).lock(), pytest.raises(ValueError, match=r"^run=.*: expected one not in use by another process; wait"):
-        forget(one, runs, REPORTS, RELEASED)
+        forget(one, runs, REPORTS_FOLDER, RELEASED_FOLDER)
     assert content(one) == before
 
 
 def test_damaged_configuration_keeps_no_run_alive(runs):
     one = min((runs / "digits").iterdir())
     (one / "config.yaml").write_text("a: [")
-    assert "removed" in forget(one, runs, REPORTS, RELEASED) and not one.exists()
+    assert "removed" in forget(one, runs, REPORTS_FOLDER, RELEASED_FOLDER) and not one.exists()
 
 
 def test_release_that_remains_is_named(runs):
@@ -136,8 +136,8 @@ def test_release_that_remains_is_named(runs):
         (Path("shipped") / name).mkdir(parents=True)
     twin = shutil.copytree(one, one.with_name("mlp-none-1a2b3c4d"))
     places = "shipped/digits-mlp-none, shipped/digits-mlp-none-label"
-    for run, released, where in ((one, Path("shipped"), places), (twin, RELEASED, "not in released")):
-        line = forget(run, runs, REPORTS, released)
+    for run, released, where in ((one, Path("shipped"), places), (twin, RELEASED_FOLDER, "not in released")):
+        line = forget(run, runs, REPORTS_FOLDER, released)
         assert f"the release trained by its recipe ({where}), which others may have copied" in line
 
 
@@ -153,11 +153,21 @@ def test_command_removes_a_run_in_one_line(runs):
     (Path("told") / "report.html").write_text(other.name)
     python = f"{sys.executable} -m {forgetting.__name__} "
     for run, words in ((one, ()), (other, ("reports=told", f"root={runs}", "released=shipped"))):
-        made = ["make", "-sn", "-o", ".venv/.installed", "-f", str(ROOT / "Makefile"), "forget", f"run={run}", *words]
-        recipe = subprocess.run(made, capture_output=True, text=True, check=True).stdout
+        command = [
+            "make",
+            "-sn",
+            "-o",
+            ".venv/.installed",
+            "-f",
+            str(REPOSITORY_ROOT / "Makefile"),
+            "forget",
+            f"run={run}",
+            *words,
+        ]
+        recipe = subprocess.run(command, capture_output=True, text=True, check=True).stdout
         done = subprocess.run(
             recipe.replace(".venv/bin/python -m palisade.targets.forget ", python), shell=True, cwd=runs.parent,
-            env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True,
+            env={"PYTHONPATH": str(REPOSITORY_ROOT)}, capture_output=True, text=True,
         )  # fmt: skip
         assert done.returncode == 0 and done.stdout.startswith("removed ") and not run.exists()
         assert ("told/report.html" if words else "nothing under reports and released names it") in done.stdout
@@ -171,10 +181,10 @@ def test_an_evaluation_keeps_its_runs_until_it_has_written_its_report(runs):
         with pytest.raises(
             ValueError, match=rf"^run={one}: expected one not being evaluated by another process; wait until"
         ):
-            forget(one, runs, REPORTS, RELEASED)
+            forget(one, runs, REPORTS_FOLDER, RELEASED_FOLDER)
         assert content(one) == before, "nothing of it was removed"
-        forget(other, runs, REPORTS, RELEASED)
-    assert forget(one, runs, REPORTS, RELEASED).startswith(f"removed {one}")
+        forget(other, runs, REPORTS_FOLDER, RELEASED_FOLDER)
+    assert forget(one, runs, REPORTS_FOLDER, RELEASED_FOLDER).startswith(f"removed {one}")
 
 
 def test_a_run_that_is_being_removed_is_not_evaluated(runs):
@@ -189,14 +199,14 @@ def test_evaluating_holds_every_run(runs, monkeypatch):
     """From before the first attack until the report is written."""
     asked = []
 
-    def report(found, *_):
-        for run in found:
+    def report(evaluated, *_):
+        for run in evaluated:
             with pytest.raises(ValueError, match="not being evaluated by another process"):
-                forget(run.folder, runs, REPORTS, RELEASED)
+                forget(run.folder, runs, REPORTS_FOLDER, RELEASED_FOLDER)
             asked.append(run.folder.resolve())
 
     monkeypatch.setattr(run_report, "report_runs", report)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(composed_of("evaluate", ["data=digits", "attack=loss"]), resolve=True)
     evaluate.evaluate_runs({**settings, "command": ""})
     assert sorted(asked) == sorted((runs / "digits").iterdir())

@@ -1,4 +1,4 @@
-"""The same configuration gives the same models, or RESULTS_VERSION says that it does not."""
+"""Equal configurations give equal models, or RESULTS_VERSION says that they do not."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from safetensors.torch import load_file
 from palisade.targets import RESULTS_VERSION
 from palisade.train import train_run
 
-GOLDEN = {"none": (99.6901, 98.4513), "dp_sgd": (48.2420, 48.5074)}
-TINY = ["data=digits", "fleet.models=2", "fleet.workers=1", "trainer.epochs=3", "secret=golden"]
+GOLDEN_NORMS = {"none": (99.6901, 98.4513), "dp_sgd": (48.2420, 48.5074)}
+TINY_RUN = ["data=digits", "fleet.models=2", "fleet.workers=1", "trainer.epochs=3", "secret=golden"]
 
 
-@pytest.mark.parametrize("defense", GOLDEN)
+@pytest.mark.parametrize("defense", GOLDEN_NORMS)
 def test_numbers_change_only_with_the_version(compose, defense):
     """On a failure that is meant: raise RESULTS_VERSION in targets/__init__.py, so that no old run is taken for new."""
     private = ["defense.trainer.epochs=3"] if defense == "dp_sgd" else []
-    folder = Path(train_run(compose(*TINY, f"defense={defense}", *private))["folder"])
+    folder = Path(train_run(compose(*TINY_RUN, f"defense={defense}", *private))["folder"])
     states = [load_file(folder / "models" / f"{k}.safetensors") for k in range(2)]
     norms = tuple(float(sum(value.double().square().sum() for value in state.values())) for state in states)
     assert RESULTS_VERSION == 4
-    assert norms == pytest.approx(GOLDEN[defense], rel=1e-3)
+    assert norms == pytest.approx(GOLDEN_NORMS[defense], rel=1e-3)

@@ -1,4 +1,4 @@
-"""What libraries say is left out, or told in one line."""
+"""Messages of libraries are hidden, or shown in one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from palisade.targets import progress
 
-SAID = (
+LIBRARY_MESSAGES = (
     "GPU available but not used. You can set it by doing `Trainer(accelerator='gpu')`.",
     "The 'train_dataloader' does not have many workers which may be a bottleneck.",
     "`isinstance(treespec, LeafSpec)` is deprecated, use `isinstance(treespec, TreeSpec)` instead.",
@@ -17,7 +17,7 @@ SAID = (
 )
 
 
-@pytest.mark.parametrize("message", SAID)
+@pytest.mark.parametrize("message", LIBRARY_MESSAGES)
 def test_what_nobody_can_act_on_is_left_out_unless_asked_for(message, capfd):
     for verbose in (False, True):
         with progress.one_line_warnings(), progress.quiet_libraries(verbose):
@@ -29,8 +29,8 @@ def test_what_nobody_can_act_on_is_left_out_unless_asked_for(message, capfd):
 
 
 def test_the_rest_is_one_line_of_words(capfd):
-    told: list[str] = []
-    with progress.one_line_warnings(also=told.append):
+    lines: list[str] = []
+    with progress.one_line_warnings(also=lines.append):
         warnings.warn("noise is\n  too small", RuntimeWarning, stacklevel=1)
     assert capfd.readouterr().err == "warning: noise is too small\n"
-    assert told == ["warning: noise is too small"]
+    assert lines == ["warning: noise is too small"]

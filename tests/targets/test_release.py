@@ -1,4 +1,4 @@
-"""What leaves the building: usable on raw rows, with a card, and without a trace of the secret."""
+"""Releases are usable on raw rows, have a card, and hold no trace of the secret."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from palisade.data.dataset import CLASS_WORDS_NOT_COVERED, COUNTS_NOT_COVERED, R
 from palisade.data.secret import Secret
 from palisade.targets.release import AUDIT_NOT_COVERED, Release, ship
 
-SMALL = ["trainer.epochs=3", "fleet.models=1"]
-AUDIT = [{"attack": "lira", "metric": "auc", "value": 0.6, "low": 0.5, "high": 0.7}]
+SMALL_RUN = ["trainer.epochs=3", "fleet.models=1"]
+AUDIT_ROWS = [{"attack": "lira", "metric": "auc", "value": 0.6, "low": 0.5, "high": 0.7}]
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ def table(tmp_path: Path) -> Path:
 
 def test_release_predicts_words_from_raw_rows(compose, table, tmp_path):
     config = compose("data=csv", f"data.path={table}", "data.label=verdict", "trainer.epochs=60", "fleet.models=1")
-    ship(config, AUDIT, Secret.from_text("s")).save(tmp_path / "released")
+    ship(config, AUDIT_ROWS, Secret.from_text("s")).save(tmp_path / "released")
     release = Release.load(tmp_path / "released")
     frame = pd.read_csv(table)
     predicted = release.predict(frame[["color", "size"]])
@@ -44,7 +44,7 @@ def test_release_predicts_words_from_raw_rows(compose, table, tmp_path):
 def test_card_tells_the_claim_the_audit_and_what_is_not_covered(compose, table, tmp_path):
     config = compose("data=csv", f"data.path={table}", "data.label=verdict", "defense=dp_sgd")
     config["defense"]["trainer"]["epochs"] = 2
-    ship(config, AUDIT, Secret.from_text("s")).save(tmp_path / "released")
+    ship(config, AUDIT_ROWS, Secret.from_text("s")).save(tmp_path / "released")
     card = json.loads((tmp_path / "released" / "card.json").read_text())
     statement = card["statement"]
     assert statement["guarantee"] and 7.9 <= statement["epsilon"] <= 8
@@ -52,14 +52,14 @@ def test_card_tells_the_claim_the_audit_and_what_is_not_covered(compose, table, 
     assert "given secret" in statement["randomness"]
     assert {COUNTS_NOT_COVERED, CLASS_WORDS_NOT_COVERED, AUDIT_NOT_COVERED} < set(statement["not_covered"])
     assert any("taken from the pool without noise" in sentence for sentence in statement["not_covered"])
-    assert card["audit"]["results"] == AUDIT and "not this" in card["audit"]["note"]
+    assert card["audit"]["results"] == AUDIT_ROWS and "not this" in card["audit"]["note"]
     assert "m releases" in card["cost"] and "m times its ε and m times its δ" in card["cost"]
 
 
 def test_card_of_private_data_holds_neither_secret_nor_plain_hash(compose, table, tmp_path):
-    config = compose("data=csv", f"data.path={table}", "data.label=verdict", *SMALL)
+    config = compose("data=csv", f"data.path={table}", "data.label=verdict", *SMALL_RUN)
     secret = Secret.from_system()
-    ship(config, AUDIT, secret).save(tmp_path / "released")
+    ship(config, AUDIT_ROWS, secret).save(tmp_path / "released")
     public = (tmp_path / "released" / "card.json").read_text()
     fingerprint = from_config(config).fingerprint
     assert secret.value.hex() not in public and fingerprint not in public
@@ -67,8 +67,8 @@ def test_card_of_private_data_holds_neither_secret_nor_plain_hash(compose, table
 
 
 def test_card_of_published_data_holds_the_published_checksum(compose):
-    config = compose("data=digits", *SMALL)
-    card = ship(config, AUDIT, Secret.from_text("s")).card
+    config = compose("data=digits", *SMALL_RUN)
+    card = ship(config, AUDIT_ROWS, Secret.from_text("s")).card
     assert card["data"]["checksum"] == from_config(config).published
     assert card["statement"]["not_covered"] == (), "anyone has the records themselves"
 
@@ -81,9 +81,9 @@ def test_card_holds_no_word_or_number_of_private_records_that_it_does_not_name(c
     frame.to_csv(tmp_path / "p.csv", index=False)
     schema = {"columns": {"place": {"categories": ["elsewhere"]}, "dose": {"center": 500, "scale": 100}}}
     (tmp_path / "schema.json").write_text(json.dumps(schema))
-    given = [f"data.path={tmp_path}/p.csv", "data.label=outcome", "network.hidden=[]"]
-    given += [f"data.schema={tmp_path}/schema.json"] if described else []
-    ship(compose("data=csv", *given, *SMALL), [], Secret.from_text("s")).save(tmp_path / "released")
+    overrides = [f"data.path={tmp_path}/p.csv", "data.label=outcome", "network.hidden=[]"]
+    overrides += [f"data.schema={tmp_path}/schema.json"] if described else []
+    ship(compose("data=csv", *overrides, *SMALL_RUN), [], Secret.from_text("s")).save(tmp_path / "released")
     card = json.loads((tmp_path / "released" / "card.json").read_text())
     named = set(card["statement"].pop("not_covered"))
     held = {word for word in ("Quellstadt", "relapsed", "cured", "731.") if word in json.dumps(card)}
@@ -98,15 +98,15 @@ def test_card_holds_no_word_or_number_of_private_records_that_it_does_not_name(c
 
 
 def test_card_of_a_student_names_the_private_reference_records(compose, table, tmp_path):
-    given = ["defense=distillation", "defense@defense.base=dp_sgd", "split.reference=0.1", "trainer.batch_size=16"]
-    config = compose("data=csv", f"data.path={table}", "data.label=verdict", *SMALL, *given)
+    overrides = ["defense=distillation", "defense@defense.base=dp_sgd", "split.reference=0.1", "trainer.batch_size=16"]
+    config = compose("data=csv", f"data.path={table}", "data.label=verdict", *SMALL_RUN, *overrides)
     claim = ship(config, [], Secret.from_text("s")).statement
     assert claim.guarantee and f"40 reference records, {REFERENCE_NOT_COVERED}" in claim.not_covered
     assert any("taken from reference records" in sentence for sentence in claim.not_covered)
 
 
 def test_second_release_to_the_same_place_is_refused(compose, tmp_path):
-    release = ship(compose("data=digits", *SMALL), [], Secret.from_text("s"))
+    release = ship(compose("data=digits", *SMALL_RUN), [], Secret.from_text("s"))
     release.save(tmp_path / "released")
     with pytest.raises(ValueError, match="every further release costs privacy anew"):
         release.save(tmp_path / "released")
@@ -117,8 +117,8 @@ class Own(nn.Sequential):
         super().__init__(nn.Flatten(), nn.Linear(64, width), nn.ReLU(), nn.Linear(width, classes))
 
 
-def test_own_network_is_given_by_the_caller(compose, tmp_path):
-    config = compose("data=digits", *SMALL)
+def test_own_network_comes_from_the_caller(compose, tmp_path):
+    config = compose("data=digits", *SMALL_RUN)
     config["network"] = {"_target_": f"{Own.__module__}.Own", "width": 7}
     ship(config, [], Secret.from_text("s")).save(tmp_path / "released")
     with pytest.raises(ValueError, match=r"network=test_release.Own: expected one of .*; give its class as network="):

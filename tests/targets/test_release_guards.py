@@ -17,7 +17,7 @@ from palisade.targets.guards.registry import make_guard
 from palisade.targets.release import GUARD_NOTE, Release, ship
 from palisade.targets.statement import Statement
 
-IMAGES = load_digits().images[:60, None]
+DIGIT_IMAGES = load_digits().images[:60, None]
 
 
 @pytest.fixture(autouse=True)
@@ -52,70 +52,72 @@ def test_probabilities_go_through_the_guard(released, tmp_path: Path, guard: str
     assert card["guard"] == {"name": guard, "settings": settings, "note": GUARD_NOTE} and card["access"] == "api"
     assert "if the weights leak, it protects nothing" in GUARD_NOTE
     assert (tmp_path / "released" / "guard.safetensors").exists() == (guard in ("memguard", "hamp_output"))
-    shown = release.predict_proba(IMAGES)
-    plain = Release(release.network, release.preprocessing, release.card).predict_proba(IMAGES)
+    shown = release.predict_proba(DIGIT_IMAGES)
+    plain = Release(release.network, release.preprocessing, release.card).predict_proba(DIGIT_IMAGES)
     assert shown.shape == plain.shape and np.abs(shown - plain).max() > 1e-3
-    np.testing.assert_allclose(release.predict_proba(IMAGES[::-1]), shown[::-1], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(release.predict_proba(DIGIT_IMAGES[::-1]), shown[::-1], rtol=1e-4, atol=1e-6)
     if guard == "topk":
         assert ((shown > 0).sum(axis=1) == 3).all()
     if release.guard.keeps_label:
-        assert release.predict(IMAGES) == [release.classes[k] for k in plain.argmax(axis=1)]
+        assert release.predict(DIGIT_IMAGES) == [release.classes[k] for k in plain.argmax(axis=1)]
 
 
 def test_without_a_guard_probabilities_are_the_models(released, tmp_path: Path) -> None:
     release = released()
     assert release.card["guard"] == {"name": "none", "settings": {}, "note": None}
     assert {path.name for path in (tmp_path / "released").iterdir()} == {"card.json", "model.safetensors"}
-    inputs = release.preprocessing(IMAGES)
-    np.testing.assert_array_equal(release.predict_proba(IMAGES), probabilities(release._logits(inputs)))
+    inputs = release.preprocessing(DIGIT_IMAGES)
+    np.testing.assert_array_equal(release.predict_proba(DIGIT_IMAGES), probabilities(release._logits(inputs)))
     with pytest.raises(ValueError, match=r"guard=none: expected aggregate, .*; call predict instead"):
-        release.counts(IMAGES)
+        release.counts(DIGIT_IMAGES)
 
 
 def test_label_only_gives_labels(released) -> None:
     release = released("guard=label_only")
     plain = Release(release.network, release.preprocessing, release.card)
-    assert release.predict(IMAGES) == plain.predict(IMAGES)
+    assert release.predict(DIGIT_IMAGES) == plain.predict(DIGIT_IMAGES)
     with pytest.raises(
         ValueError, match="guard=label_only: expected a guard that releases probabilities; call predict instead"
     ):
-        release.predict_proba(IMAGES)
+        release.predict_proba(DIGIT_IMAGES)
 
 
 def test_aggregate_gives_noisy_counts_of_groups(released) -> None:
     release = released("guard=aggregate")
-    plain = Release(release.network, release.preprocessing, release.card).predict(IMAGES)
-    counts = release.counts(IMAGES)
+    plain = Release(release.network, release.preprocessing, release.card).predict(DIGIT_IMAGES)
+    counts = release.counts(DIGIT_IMAGES)
     exact = np.array([plain.count(name) for name in release.classes])
     assert counts.shape == exact.shape and 0 < np.abs(counts - exact).max() < 10
-    np.testing.assert_array_equal(release.counts(IMAGES[::-1]), counts)
+    np.testing.assert_array_equal(release.counts(DIGIT_IMAGES[::-1]), counts)
     with pytest.raises(ValueError, match=r"guard\.k=10"):
-        release.counts(IMAGES[:3])
+        release.counts(DIGIT_IMAGES[:3])
     with pytest.raises(ValueError, match=r"guard=aggregate: expected .* single rows; call counts instead"):
-        release.predict(IMAGES)
+        release.predict(DIGIT_IMAGES)
     with pytest.raises(
         ValueError, match="guard=aggregate: expected a guard that releases probabilities; call counts instead"
     ):
-        release.predict_proba(IMAGES)
+        release.predict_proba(DIGIT_IMAGES)
 
 
-PRIVATE = Statement(guarantee=True, epsilon=8.0, delta=1e-5, accountant="PRV")
+PRIVATE_CLAIM = Statement(guarantee=True, epsilon=8.0, delta=1e-5, accountant="PRV")
 
 
 @pytest.mark.parametrize("name", sorted(GUARDS_BY_NAME))
 def test_claim_holds_behind_a_guard_that_saw_no_members(compose, name: str) -> None:
     guard, digits = make_guard(compose(f"guard={name}")), from_config(compose("data=digits"))
-    assert (guard.statement_after(PRIVATE, digits) == PRIVATE) == (name != "memguard")
+    assert (guard.statement_after(PRIVATE_CLAIM, digits) == PRIVATE_CLAIM) == (name != "memguard")
     assert guard.statement_after(Statement.none(), digits) == Statement.none()
 
 
 def test_card_names_what_a_guard_took_from_private_records(compose, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "mine.npz", x=rng.normal(size=(300, 4)), y=rng.integers(2, size=300))
-    given = ("data=npz", f"data.path={tmp_path}/mine.npz", "network.hidden=[]", "trainer.epochs=1")
-    cards = [ship(compose(*given, f"guard={name}"), [], Secret.from_text("s")) for name in ("none", "aggregate")]
+    overrides = ("data=npz", f"data.path={tmp_path}/mine.npz", "network.hidden=[]", "trainer.epochs=1")
+    cards = [ship(compose(*overrides, f"guard={name}"), [], Secret.from_text("s")) for name in ("none", "aggregate")]
     named = [set(card.statement.not_covered) for card in cards]
-    assert named[1] - named[0] == {grid.not_covered(from_config(compose(*given)))} and grid.STEP_KEY in cards[1].state
+    assert (
+        named[1] - named[0] == {grid.not_covered(from_config(compose(*overrides)))} and grid.STEP_KEY in cards[1].state
+    )
 
 
 def test_aggregate_says_what_its_noise_cannot_do(released, tmp_path: Path) -> None:
@@ -126,8 +128,8 @@ def test_aggregate_says_what_its_noise_cannot_do(released, tmp_path: Path) -> No
 
 def test_raw_rows_that_differ_in_last_bits_get_the_same_counts(released) -> None:
     release = released("guard=aggregate")
-    near = np.nextafter(IMAGES, 99)
-    np.testing.assert_array_equal(release.counts(near), release.counts(IMAGES))
+    near = np.nextafter(DIGIT_IMAGES, 99)
+    np.testing.assert_array_equal(release.counts(near), release.counts(DIGIT_IMAGES))
 
 
 def test_card_of_a_guard_that_saw_members_claims_nothing(released) -> None:

@@ -17,14 +17,14 @@ from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.targets.release import Release, ship
 
-PLACES = ("United-States", "Mexico", "Holand-Netherlands")
+COUNTRY_WORDS = ("United-States", "Mexico", "Holand-Netherlands")
 
 
 def write_census(path: Path, rows: int, seed: int, *, dot: str = "") -> pd.DataFrame:
     """A table with the traits of UCI Adult: blanks after commas, ` ?` for missing, codes, and dots in the test file."""
     rng = np.random.default_rng(seed)
     ages, codes, hours = rng.integers(17, 90, rows), rng.integers(1, 41, rows), rng.integers(1, 99, rows)
-    places = rng.choice(PLACES[: 3 if dot else 2], rows, p=[0.6, 0.35, 0.05] if dot else [0.6, 0.4])
+    places = rng.choice(COUNTRY_WORDS[: 3 if dot else 2], rows, p=[0.6, 0.35, 0.05] if dot else [0.6, 0.4])
     works = np.where(rng.random(rows) < 0.1, "?", rng.choice(["Private", "State-gov"], rows))
     rich = (codes % 3 == 0) ^ (rng.random(rows) < 0.05)
     lines = [
@@ -48,7 +48,7 @@ def census(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Release, pd.
     return folder, Release.load(folder / "released"), labels
 
 
-FORMS: dict[str, Callable[[Path], Any]] = {
+ROW_FORMS: dict[str, Callable[[Path], Any]] = {
     "path": lambda path: path,
     "frame": pd.read_csv,
     "frame without blanks": lambda path: pd.read_csv(path, skipinitialspace=True, na_values="?"),
@@ -59,10 +59,10 @@ FORMS: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.filterwarnings("ignore::palisade.data.columns.UnknownWordsWarning")
-@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("form", ROW_FORMS)
 def test_every_form_of_a_test_file_is_predicted_alike_and_well(census: Any, form: str) -> None:
     folder, release, labels = census
-    predicted = release.predict(FORMS[form](folder / "adult.test"))
+    predicted = release.predict(ROW_FORMS[form](folder / "adult.test"))
     assert predicted == release.predict(folder / "adult.test")
     assert (np.array(predicted) == labels["income"]).mean() > 0.85
 
@@ -73,13 +73,13 @@ def test_one_record_is_a_dict(census: Any) -> None:
     assert release.predict(record) == [">50K"] == release.predict({**record, "code": 3}) == release.predict([record])
 
 
-def test_unknown_words_are_counted_told_or_refused(census: Any) -> None:
+def test_unknown_words_are_counted_reported_or_refused(census: Any) -> None:
     folder, release, _ = census
     frame = pd.read_csv(folder / "adult.test")
     unknown = int((frame[" country"].str.strip() == "Holand-Netherlands").sum())
-    with pytest.warns(UnknownWordsWarning, match=rf"{unknown} of country, such as 'Holand-Netherlands'$") as told:
+    with pytest.warns(UnknownWordsWarning, match=rf"{unknown} of country, such as 'Holand-Netherlands'$") as caught:
         release.predict(frame)
-    assert len(told) == 1
+    assert len(caught) == 1
     with pytest.raises(ValueError, match=rf"{unknown} of country, .*; correct them, or set unknown=tell$"):
         release.predict(frame, unknown="error")
     with pytest.raises(ValueError, match=r"^unknown=drop: expected one of tell, error"):

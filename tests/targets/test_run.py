@@ -21,7 +21,7 @@ from palisade.targets.files import temporary_path
 from palisade.targets.run import Run, canonical, find, identity
 from palisade.train import train_run
 
-TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
+TINY_RUN = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1"]
 
 
 def name(settings) -> str:
@@ -30,7 +30,7 @@ def name(settings) -> str:
 
 @pytest.mark.parametrize("same", ["fleet.models=5", "fleet.workers=2", "fleet.at_once=1", "secret=x", "plan=true"])
 def test_settings_that_do_not_change_a_model_do_not_change_the_run(compose, same):
-    assert name(compose(*TINY)) == name(compose(*TINY, same))
+    assert name(compose(*TINY_RUN)) == name(compose(*TINY_RUN, same))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,7 @@ def test_settings_that_do_not_change_a_model_do_not_change_the_run(compose, same
      "trainer.optimizer.lr=0.5", "data=breast_cancer"],
 )  # fmt: skip
 def test_settings_that_change_a_model_change_the_run(compose, other):
-    assert name(compose(*TINY)) != name(compose(*TINY, other))
+    assert name(compose(*TINY_RUN)) != name(compose(*TINY_RUN, other))
 
 
 def test_one_and_one_point_zero_agree():
@@ -82,7 +82,7 @@ def test_place_of_the_data_does_not_change_the_run(compose, tmp_path):
 
 
 def test_secret_is_private_and_membership_is_recomputed_from_it(compose):
-    run = Run(Path(train_run(compose(*TINY))["folder"]))
+    run = Run(Path(train_run(compose(*TINY_RUN))["folder"]))
     private = run.folder / "private"
     assert stat.S_IMODE(private.stat().st_mode) == 0o700
     assert stat.S_IMODE((private / "secret").stat().st_mode) == 0o600
@@ -94,19 +94,19 @@ def test_secret_is_private_and_membership_is_recomputed_from_it(compose):
 
 
 @pytest.mark.parametrize("models", [2, 3])
-def test_another_given_secret_is_refused(compose, models):
-    train_run(compose(*TINY, "secret=one"))
+def test_another_secret_is_refused(compose, models):
+    train_run(compose(*TINY_RUN, "secret=one"))
     with pytest.raises(
         ValueError, match=r"secret=…: expected the one that .* was trained with; set it, or remove that folder"
     ):
-        train_run(compose(*TINY, "secret=two", f"fleet.models={models}"))
+        train_run(compose(*TINY_RUN, "secret=two", f"fleet.models={models}"))
 
 
 def test_data_that_changed_after_training_are_refused(compose, tmp_path):
     path, rng = tmp_path / "mine.npz", np.random.default_rng(0)
     x, y = rng.random((90, 3), dtype=np.float32), np.arange(90) % 2
     np.savez(path, x=x, y=y)
-    small = ["data=npz", f"data.path={path}", "trainer.batch_size=8", *TINY[1:]]
+    small = ["data=npz", f"data.path={path}", "trainer.batch_size=8", *TINY_RUN[1:]]
     folder = Path(train_run(compose(*small))["folder"])
     assert Run(folder).dataset.name == "mine"
     np.savez(path, x=x[::-1], y=y)
@@ -116,18 +116,18 @@ def test_data_that_changed_after_training_are_refused(compose, tmp_path):
 
 
 def test_damaged_model_is_named(compose):
-    run = Run(Path(train_run(compose(*TINY))["folder"]))
+    run = Run(Path(train_run(compose(*TINY_RUN))["folder"]))
     path = run.folder / "models" / "1.safetensors"
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(ValueError, match=r"1\.safetensors is damaged .*; remove it and complete.json, and train again"):
         answers(run, "test")
 
 
-@pytest.mark.parametrize("kept", [{"models": 2}, {"models": 2, "results_version": RESULTS_VERSION - 1}], ids=str)
-def test_a_run_of_another_version_is_refused_in_one_line(compose, tmp_path, kept):
-    run = Run(Path(train_run(compose(*TINY))["folder"]))
+@pytest.mark.parametrize("completion", [{"models": 2}, {"models": 2, "results_version": RESULTS_VERSION - 1}], ids=str)
+def test_a_run_of_another_version_is_refused_in_one_line(compose, tmp_path, completion):
+    run = Run(Path(train_run(compose(*TINY_RUN))["folder"]))
     assert [each.folder for each in find(tmp_path / "runs", "digits", None)] == [run.folder]
-    (run.folder / "complete.json").write_text(json.dumps(kept))
+    (run.folder / "complete.json").write_text(json.dumps(completion))
     for refused in (lambda: find(tmp_path / "runs", "digits", None), lambda: Run.existing(run.folder)):
         with pytest.raises(ValueError, match="another version") as error:
             refused()
@@ -135,19 +135,19 @@ def test_a_run_of_another_version_is_refused_in_one_line(compose, tmp_path, kept
 
 
 def test_audit_is_that_of_the_whole_fleet_and_hides_exact_counts(compose):
-    settings = compose(*TINY, "fleet.models=3")
+    settings = compose(*TINY_RUN, "fleet.models=3")
     run = Run(Path(train_run(settings)["folder"]))
     assert run.audit() == []
     list(results_of([run], Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}})))
     audit = run.audit()
     assert {row["metric"] for row in audit} >= {"auc", "tpr@1%fpr", "ppv@10%prior", "unscored"}
     assert all(row["value"] is None or row["value"] == round(row["value"], 3) for row in audit)
-    train_run(compose(*TINY, "fleet.models=4"))
+    train_run(compose(*TINY_RUN, "fleet.models=4"))
     assert run.audit() == []
 
 
 def test_only_missing_models_are_trained(compose):
-    settings = compose(*TINY, "fleet.models=3", "fleet.at_once=1", "secret=s")
+    settings = compose(*TINY_RUN, "fleet.models=3", "fleet.at_once=1", "secret=s")
     run = Run(Path(train_run(settings)["folder"]))
     before = {path.name: path.read_bytes() for path in (run.folder / "models").iterdir()}
     (run.folder / "models" / "1.safetensors").unlink()
@@ -158,9 +158,9 @@ def test_only_missing_models_are_trained(compose):
     assert train_run(settings)["status"] == "cached"
 
 
-def test_run_that_was_killed_while_it_was_made_is_made(compose):
+def test_run_that_was_killed_while_it_was_created_is_trained(compose):
     """A secret without the seal of the data, or half a secret, must not stand in the way of all that comes."""
-    settings = compose(*TINY)
+    settings = compose(*TINY_RUN)
     run = Run.of(settings, from_config(settings))
     (run.folder / "private").mkdir(parents=True)
     Secret.from_text("kept").save(run.folder / "private" / "secret")
@@ -170,7 +170,7 @@ def test_run_that_was_killed_while_it_was_made_is_made(compose):
 
 
 def test_run_that_another_process_finished_in_the_meantime_is_not_trained_again(compose, monkeypatch):
-    settings = compose(*TINY, "secret=s")
+    settings = compose(*TINY_RUN, "secret=s")
     folder = Path(train_run(settings)["folder"])
     before = {path: path.stat().st_mtime_ns for path in (folder / "models").iterdir()}
     seen = iter([[0, 1]])  # as if it had been looked at before the other process was done
@@ -180,7 +180,7 @@ def test_run_that_another_process_finished_in_the_meantime_is_not_trained_again(
 
 
 def test_failed_run_leaves_the_reason_and_nothing_else(compose):
-    settings = compose(*TINY, "trainer.optimizer.lr=1e30")
+    settings = compose(*TINY_RUN, "trainer.optimizer.lr=1e30")
     run = Run.of(settings, from_config(settings))
     with pytest.raises(ValueError, match="model 0 diverged"):
         train_run(settings)
@@ -190,17 +190,17 @@ def test_failed_run_leaves_the_reason_and_nothing_else(compose):
 
 
 def test_run_that_another_process_holds_is_skipped(compose):
-    settings = compose(*TINY)
+    settings = compose(*TINY_RUN)
     run = Run.of(settings, from_config(settings))
     with run.lock() as mine:
         assert mine
         assert train_run(settings)["status"] == "skipped"
 
 
-def test_runs_are_found_by_data_folder_or_pattern(compose, tmp_path):
+def test_runs_by_data_folder_or_pattern(compose, tmp_path):
     runs = tmp_path / "runs"
-    one = Path(train_run(compose(*TINY))["folder"])
-    other = Path(train_run(compose(*TINY, "seed=1"))["folder"])
+    one = Path(train_run(compose(*TINY_RUN))["folder"])
+    other = Path(train_run(compose(*TINY_RUN, "seed=1"))["folder"])
     assert {run.folder for run in find(runs, "digits", None)} == {one, other}
     assert [run.folder for run in find(runs, None, str(one))] == [one]
     assert {run.folder for run in find(runs, None, str(runs / "*"))} == {one, other}
@@ -216,4 +216,4 @@ def test_runs_are_found_by_data_folder_or_pattern(compose, tmp_path):
 def test_place_that_cannot_be_written_is_an_error(compose, tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError):
-        train_run(compose(*TINY))
+        train_run(compose(*TINY_RUN))

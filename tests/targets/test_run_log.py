@@ -12,7 +12,7 @@ from palisade.targets import progress
 from palisade.targets.progress import RunLog
 from palisade.train import train_run
 
-TINY = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1", "fleet.at_once=1"]
+TINY_RUN = ["data=digits", "trainer.epochs=1", "fleet.models=2", "fleet.workers=1", "fleet.at_once=1"]
 
 
 def lines(folder: Path) -> list[str]:
@@ -22,7 +22,7 @@ def lines(folder: Path) -> list[str]:
 
 
 def test_training_is_logged(compose, capfd):
-    folder = Path(train_run(compose(*TINY, "secret=told_to_nobody"))["folder"])
+    folder = Path(train_run(compose(*TINY_RUN, "secret=told_to_nobody"))["folder"])
     first, *then = lines(folder)
     assert first.startswith("2 of 2 models to train; python 3.") and all(
         name in first for name in progress.LOGGED_LIBRARIES
@@ -32,14 +32,14 @@ def test_training_is_logged(compose, capfd):
 
 
 def test_verbose_shows_the_same_lines_and_lightnings_own(compose, capfd):
-    folder = Path(train_run(compose(*TINY, "fleet.models=1", "verbose=true"))["folder"])
+    folder = Path(train_run(compose(*TINY_RUN, "fleet.models=1", "verbose=true"))["folder"])
     printed = capfd.readouterr()
     assert f"{folder.name}: models 0 trained in " in printed.err
     assert "Epoch 0" in printed.out + printed.err  # Lightning's bar
 
 
-def test_failure_is_logged_and_the_log_kept(compose):
-    settings = compose(*TINY, "trainer.optimizer.lr=1e30")
+def test_failure_is_logged_and_the_log_stays(compose):
+    settings = compose(*TINY_RUN, "trainer.optimizer.lr=1e30")
     with pytest.raises(ValueError, match="model 0 diverged"):
         train_run(settings)
     (folder,) = (Path(settings["runs"]) / "digits").iterdir()
@@ -59,4 +59,4 @@ def test_log_that_cannot_be_written_stops_nothing(tmp_path):
 
 def test_quiet_and_verbose_exclude_each_other(compose):
     with pytest.raises(ValueError, match=r"^quiet=true"):
-        train_run(compose(*TINY, "quiet=true", "verbose=true"))
+        train_run(compose(*TINY_RUN, "quiet=true", "verbose=true"))

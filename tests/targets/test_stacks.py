@@ -70,7 +70,7 @@ class Reused(nn.Module):
         return self.parts(x).cos()
 
 
-LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+LAYERS_BY_NAME: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "convolution in one dimension": (lambda: nn.Conv1d(2, 4, 3, stride=2, groups=2, padding_mode="circular"), (2, 8)),
     "convolution in three": (lambda: nn.Conv3d(1, 2, 2, padding="same", bias=False), (1, 3, 3, 3)),
     "dilated convolution": (lambda: nn.Conv2d(2, 3, 3, dilation=2, padding=2, padding_mode="reflect"), (2, 6, 6)),
@@ -84,9 +84,9 @@ LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", LAYERS_BY_NAME)
 def test_stack_of_layers(name):
-    make, shape = LAYERS[name]
+    make, shape = LAYERS_BY_NAME[name]
     networks = [nn.Sequential(make(), nn.Tanh(), nn.Identity()).double() for _ in range(3)]
     check(networks, torch.randn(3, 4, *shape, dtype=torch.float64, requires_grad=True))
 

@@ -9,7 +9,7 @@ import pytest
 
 from palisade.targets.statement import Statement
 
-CLAIM = Statement(
+DP_CLAIM = Statement(
     guarantee=True,
     epsilon=7.9691,
     delta=2.1e-4,
@@ -24,14 +24,14 @@ CLAIM = Statement(
 
 
 def test_round_trip_through_strict_json() -> None:
-    for statement in (CLAIM, Statement.none(), Statement(guarantee=False, epsilon=math.inf, epsilon_rdp=math.inf)):
+    for statement in (DP_CLAIM, Statement.none(), Statement(guarantee=False, epsilon=math.inf, epsilon_rdp=math.inf)):
         text = json.dumps(statement.to_json(), allow_nan=False)
         content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
         assert Statement.from_json(content) == statement
 
 
 def test_sentence_rounds_epsilon_up() -> None:
-    assert CLAIM.sentence() == (
+    assert DP_CLAIM.sentence() == (
         "(ε = 7.97, δ = 0.00021)-differential privacy per record (add/remove one record), PRV accountant,"
         " Poisson sampling, randomness from the operating system"
     )

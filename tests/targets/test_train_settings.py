@@ -21,7 +21,7 @@ def refused(settings: Mapping[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_groups_are_typed_and_what_was_given_is_kept(compose: Compose) -> None:
+def test_groups_are_typed_and_plain_settings_stay(compose: Compose) -> None:
     plain = compose("data=digits", "canary=ood", "canary.count=9", "fleet.models=3", "membership.share=0.25")
     settings = TrainSettings.parsed(plain)
     assert settings.plain is plain and settings.names["network"] == "mlp"

@@ -24,24 +24,26 @@ from palisade.targets.stacks import stack, transposed
 from palisade.targets.training import make_fitter
 from palisade.targets.transformer import Transformer
 
-SST2 = Path(__file__).parents[3] / "shared" / "data" / "sst2"
-real = pytest.mark.skipif(not (SST2 / "dev.tsv").is_file(), reason="dev.tsv is not under ../shared/data/sst2")
-SLICE = ["data=sst2", f"data.root={SST2}", "network=transformer", "split.pool=300", "split.test=published"]
-CLIP = 0.7
-POSITIONS, BUCKETS = 7, 20
+SST2_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "sst2"
+real = pytest.mark.skipif(not (SST2_FOLDER / "dev.tsv").is_file(), reason="dev.tsv is not under ../shared/data/sst2")
+SST2_RUN = ["data=sst2", f"data.root={SST2_FOLDER}", "network=transformer", "split.pool=300", "split.test=published"]
+CLIPPING_NORM = 0.7
+TEXT_LENGTH, WORD_BUCKETS = 7, 20
 
 
 def make(*, classes: int = 3, width: int = 8, depth: int = 2, heads: int = 2) -> Transformer:
-    shape = (POSITIONS,)
-    return Transformer(shape=shape, classes=classes, buckets=BUCKETS, width=width, depth=depth, heads=heads).double()
+    shape = (TEXT_LENGTH,)
+    return Transformer(
+        shape=shape, classes=classes, buckets=WORD_BUCKETS, width=width, depth=depth, heads=heads
+    ).double()
 
 
 def texts(*leading: int) -> Tensor:
     """Random texts of one word up to all positions; the first has none."""
-    words = torch.randint(1, BUCKETS, (*leading, POSITIONS))
-    lengths = torch.randint(1, POSITIONS + 1, (*leading, 1))
+    words = torch.randint(1, WORD_BUCKETS, (*leading, TEXT_LENGTH))
+    lengths = torch.randint(1, TEXT_LENGTH + 1, (*leading, 1))
     lengths[..., 0, :] = 0
-    return words.where(torch.arange(POSITIONS) < lengths, 0)
+    return words.where(torch.arange(TEXT_LENGTH) < lengths, 0)
 
 
 @settings(deadline=None, max_examples=25)
@@ -99,7 +101,7 @@ def clipped_sum(network: Transformer, x: Tensor, y: Tensor) -> tuple[dict[str, T
         nn.functional.cross_entropy(network(text[None]), label[None]).backward()
         norms.append(torch.cat([p.grad.flatten() for p in network.parameters()]).norm())
         for name, p in network.named_parameters():
-            sums[name] += p.grad * min(1, CLIP / norms[-1])
+            sums[name] += p.grad * min(1, CLIPPING_NORM / norms[-1])
     network.zero_grad()
     return sums, torch.stack(norms)
 
@@ -109,14 +111,14 @@ def test_dp_sgd_clips_every_text(depth):
     torch.manual_seed(depth)
     network, x, y = make(depth=depth), texts(6), torch.randint(3, (6,))
     expected, norms = clipped_sum(copy.deepcopy(network), x, y)
-    engine = Engine(network, clipping=Flat(CLIP))
+    engine = Engine(network, clipping=Flat(CLIPPING_NORM))
     engine.attach()
     nn.functional.cross_entropy(network(x), y).backward()
     torch.testing.assert_close(engine.clip((6,), scale=6), norms)
     for parameter, total in zip(engine.parameters, engine.take(), strict=True):
         parameter.grad = total
     engine.detach()
-    assert (norms > CLIP).any()
+    assert (norms > CLIPPING_NORM).any()
     torch.testing.assert_close({name: p.grad for name, p in network.named_parameters()}, expected)
 
 
@@ -125,18 +127,18 @@ def test_dp_sgd_clips_every_text_of_a_stack():
     networks, x, y = [make(), make()], texts(2, 5), torch.randint(3, (2, 5))
     stacked = stack(networks)
     torch.testing.assert_close(stacked(x), torch.stack([network(x[k]) for k, network in enumerate(networks)]))
-    engine = Engine(stacked, clipping=Flat(CLIP), stacked=True)
+    engine = Engine(stacked, clipping=Flat(CLIPPING_NORM), stacked=True)
     engine.attach()
     nn.functional.cross_entropy(stacked(x).flatten(0, 1), y.flatten(), reduction="sum").backward()
     norms = engine.clip((2, 5), scale=1)
     for parameter, total in zip(engine.parameters, engine.take(), strict=True):
         parameter.grad = total
     turned = transposed(stacked)
-    found = {name: p.grad.mT if p in turned else p.grad for name, p in stacked.named_parameters()}
+    gradients = {name: p.grad.mT if p in turned else p.grad for name, p in stacked.named_parameters()}
     for k, network in enumerate(networks):
         expected, alone = clipped_sum(network, x[k], y[k])
         torch.testing.assert_close(norms[k], alone)
-        torch.testing.assert_close({name: value[k] for name, value in found.items()}, expected)
+        torch.testing.assert_close({name: value[k] for name, value in gradients.items()}, expected)
 
 
 @pytest.mark.parametrize(
@@ -152,21 +154,21 @@ def test_dp_sgd_clips_every_text_of_a_stack():
 )
 def test_refusals_name_value_rule_and_remedy(arguments, message):
     with pytest.raises(ValueError, match=message):
-        Transformer(**{"shape": (POSITIONS,), "classes": 2, "buckets": BUCKETS} | arguments)
+        Transformer(**{"shape": (TEXT_LENGTH,), "classes": 2, "buckets": WORD_BUCKETS} | arguments)
 
 
 def test_inputs_that_are_no_words_or_unknown_ones():
     with pytest.raises(ValueError, match=r"^network=transformer reads words, not numbers; use cnn for images, mlp"):
-        make()(torch.zeros(1, POSITIONS))
+        make()(torch.zeros(1, TEXT_LENGTH))
     with pytest.raises(ValueError, match=r"^network.buckets=20"):
-        make()(torch.full((1, POSITIONS), BUCKETS))
+        make()(torch.full((1, TEXT_LENGTH), WORD_BUCKETS))
 
 
 @real
 @pytest.mark.slow
 @pytest.mark.parametrize("defense", ["none", "dp_sgd"])
 def test_training_on_real_phrases(compose, defense):
-    config = compose(*SLICE, f"defense={defense}", "trainer.epochs=2")
+    config = compose(*SST2_RUN, f"defense={defense}", "trainer.epochs=2")
     config["defense"].setdefault("trainer", {})["epochs"] = 2
     dataset, secret, membership = from_config(config), Secret.from_text("words"), Membership()
     assert config["network"]["buckets"] == dataset.preprocessing.buckets
@@ -182,13 +184,13 @@ def test_training_on_real_phrases(compose, defense):
 
 @real
 def test_release_reads_raw_texts(compose, tmp_path):
-    config = compose(*SLICE, "trainer.epochs=8")
+    config = compose(*SST2_RUN, "trainer.epochs=8")
     ship(config, [], Secret.from_text("words")).save(tmp_path / "released")
     release = Release.load(tmp_path / "released")
     card = json.loads((tmp_path / "released" / "card.json").read_text())
     assert card["preprocessing"] == Tokens().to_json() and card["network"]["settings"]["buckets"] == 8192
     dataset = from_config(config)
-    line = (SST2 / "dev.tsv").read_text().splitlines()[1].split("\t")[0]
+    line = (SST2_FOLDER / "dev.tsv").read_text().splitlines()[1].split("\t")[0]
     fitted = dataset.x[dataset.split.pool]
     with torch.inference_mode():
         learnt = release.network(torch.from_numpy(fitted)).argmax(-1).numpy()

@@ -19,11 +19,11 @@ from palisade.targets.tuning import Tuning, trainings, with_values
 from palisade.train import train_run
 
 Compose = Callable[..., dict[str, Any]]
-SMALL = (
+SMALL_RUN = (
     *("data=digits", "network=linear", "split.pool=200", "split.validation=100", "split.population=0"),
     *("fleet.models=2", "fleet.workers=1", "trainer.epochs=2"),
 )
-CONF = Path(__file__).parents[2] / "conf"
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
 
 
 def tuning(models: int = 1, **grid: Any) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def optimizer_of(folder: str | Path) -> dict[str, Any]:
 @pytest.fixture
 def tuned(compose: Compose) -> tuple[dict[str, Any], dict[str, Any]]:
     """The settings of a tuned run, and what became of it."""
-    settings = {**compose(*SMALL), "tuning": tuning()}
+    settings = {**compose(*SMALL_RUN), "tuning": tuning()}
     return settings, train_run(settings)
 
 
@@ -111,16 +111,16 @@ def test_the_progress_line_counts_trials(compose: Compose) -> None:
 
 
 def test_the_best_on_validation_records_is_trained(compose: Compose, capsys: Any) -> None:
-    settings = {**compose(*SMALL), "tuning": tuning(models=2)}
+    settings = {**compose(*SMALL_RUN), "tuning": tuning(models=2)}
     outcome = train_run(settings)
     assert outcome["status"] == "trained"
     assert optimizer_of(outcome["folder"])["lr"] == 0.05
-    told = {
+    accuracies = {
         optimizer_of(folder)["lr"]: json.loads((folder / "validation.json").read_text())["accuracy"]
         for folder in trial_folders(settings)
     }
-    assert told[0.05] > told[1e-6] + 0.2
-    line = f"tuned none: lr=0.05; best of 2 trials (4 trainings), validation accuracy {told[0.05]:.3f}"
+    assert accuracies[0.05] > accuracies[1e-6] + 0.2
+    line = f"tuned none: lr=0.05; best of 2 trials (4 trainings), validation accuracy {accuracies[0.05]:.3f}"
     assert capsys.readouterr().out.splitlines() == [line]
 
 
@@ -169,12 +169,12 @@ def test_an_ordinary_run_with_the_chosen_values_is_the_same_run(
     tuned: tuple[dict[str, Any], dict[str, Any]], compose: Compose
 ) -> None:
     _, outcome = tuned
-    assert train_run(compose(*SMALL, "trainer.optimizer.lr=0.05"))["status"] == "cached"
+    assert train_run(compose(*SMALL_RUN, "trainer.optimizer.lr=0.05"))["status"] == "cached"
     assert "tuning" not in yaml.safe_load((Path(outcome["folder"]) / "config.yaml").read_text())
 
 
 def test_trials_have_secrets_of_their_own(compose: Compose) -> None:
-    settings = {**compose(*SMALL, "secret=given"), "tuning": tuning()}
+    settings = {**compose(*SMALL_RUN, "secret=given"), "tuning": tuning()}
     run = Run(Path(train_run(settings)["folder"]))
     trials = [Run(folder).secret for folder in trial_folders(settings)]
     assert trials[0] == trials[1] != run.secret
@@ -186,7 +186,7 @@ def test_settings_that_no_model_can_be_trained_with_lose_and_are_not_tried_again
     compose: Compose, capsys: Any, monkeypatch: Any
 ) -> None:
     grid = {"optimizer": {"lr": [math.nan, 0.05]}, "batch_size": [5000, 64]}
-    settings = {**compose(*SMALL), "tuning": {"models": 1, "grid": {"trainer": grid}}}
+    settings = {**compose(*SMALL_RUN), "tuning": {"models": 1, "grid": {"trainer": grid}}}
     outcome = train_run(settings)
     assert optimizer_of(outcome["folder"])["lr"] == 0.05
     assert "; 3 failed: trainer.batch_size=5000: expected at most 100, " in capsys.readouterr().out
@@ -195,7 +195,7 @@ def test_settings_that_no_model_can_be_trained_with_lose_and_are_not_tried_again
 
 
 def test_all_failing_is_an_error(compose: Compose) -> None:
-    settings = {**compose(*SMALL), "tuning": {"models": 1, "grid": {"trainer": {"batch_size": [4000, 5000]}}}}
+    settings = {**compose(*SMALL_RUN), "tuning": {"models": 1, "grid": {"trainer": {"batch_size": [4000, 5000]}}}}
     with pytest.raises(ValueError) as error:
         train_run(settings)
     reason = "trainer.batch_size=4000: expected at most 100, "
@@ -213,18 +213,18 @@ def test_the_first_of_several_best_is_chosen(compose: Compose, monkeypatch: Any)
         (Path(folder) / "summary.json").write_text('{"strength": "inf"}')
 
     monkeypatch.setattr("palisade.targets.trials.try_out", tie)
-    settings = {**compose(*SMALL), "tuning": tuning()}
+    settings = {**compose(*SMALL_RUN), "tuning": tuning()}
     assert optimizer_of(train_run(settings)["folder"])["lr"] == 1e-6
 
 
 def test_no_validation_records_are_refused(compose: Compose) -> None:
-    settings = {**compose(*SMALL, "split.validation=0"), "tuning": tuning()}
+    settings = {**compose(*SMALL_RUN, "split.validation=0"), "tuning": tuning()}
     with pytest.raises(ValueError, match=r"split\.validation=0"):
         train_run(settings)
 
 
 def test_a_plan_counts_trials_and_trains_nothing(compose: Compose) -> None:
-    settings = {**compose(*SMALL, "plan=true"), "tuning": tuning(models=3)}
+    settings = {**compose(*SMALL_RUN, "plan=true"), "tuning": tuning(models=3)}
     cost = train_run(settings)
     assert (cost["models"], cost["missing"]) == (2 + 6, 2 + 6)
     assert cost["folder"].endswith("digits/linear-none-<tuned>") and cost["minutes"] > 0
@@ -240,7 +240,7 @@ def test_a_plan_after_the_trials_is_that_of_the_run(tuned: tuple[dict[str, Any],
 def test_a_trial_that_another_process_is_at_skips_the_run(compose: Compose) -> None:
     from palisade.data.dataset import from_config
 
-    settings = {**compose(*SMALL), "tuning": tuning()}
+    settings = {**compose(*SMALL_RUN), "tuning": tuning()}
     trial = Trials.of(TrainSettings.parsed(settings), from_config(settings)).trials[1]
     with trial.run.lock() as mine:
         assert mine
@@ -252,7 +252,7 @@ def test_the_statement_counts_the_trainings(compose: Compose) -> None:
     private = ("defense=dp_sgd", "tuning=dp_sgd", "defense.epsilon=8", "fleet.models=1", "tuning.models=1")
     grid = "tuning.grid.defense"
     few = (f"{grid}.max_grad_norm=[1]", f"{grid}.trainer.epochs=[1]", f"{grid}.trainer.batch_size=[64]")
-    settings = compose(*SMALL, *private, *few, f"{grid}.trainer.optimizer.lr=[0.1]")
+    settings = compose(*SMALL_RUN, *private, *few, f"{grid}.trainer.optimizer.lr=[0.1]")
     run = Run(Path(train_run(settings)["folder"]))
     assert run.config["defense"]["tuning_runs"] == run.statement.tuning_runs == 1
     assert "2 trainings on the same records, tuning included" in run.statement.sentence()
@@ -262,13 +262,13 @@ def test_the_statement_counts_the_trainings(compose: Compose) -> None:
 def test_a_trial_is_resumed(compose: Compose) -> None:
     from palisade.data.dataset import from_config
 
-    settings = {**compose(*SMALL, "fleet.at_once=1"), "tuning": tuning(models=2)}
+    settings = {**compose(*SMALL_RUN, "fleet.at_once=1"), "tuning": tuning(models=2)}
     trial = Trials.of(TrainSettings.parsed(settings), from_config(settings)).trials[0]
     trial.run.create(trial.settings, None, from_config(settings))
     try_out(trial.settings, str(trial.run.folder))
     first, second = (trial.run.folder / "models" / f"{k}.safetensors" for k in (0, 1))
     (trial.run.folder / "validation.json").unlink()
     second.unlink()
-    made = first.stat().st_mtime_ns
+    modified_at = first.stat().st_mtime_ns
     train_run(settings)
-    assert second.exists() and first.stat().st_mtime_ns == made
+    assert second.exists() and first.stat().st_mtime_ns == modified_at

@@ -13,14 +13,14 @@ from palisade.targets.release import ship_run
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
-SMALL = ("data=digits", "fleet.models=2", "network.hidden=[]", "fleet.workers=1", "secret=unaudited")
-PRIVATE = ("defense=dp_sgd", "defense.epsilon=8", "defense.trainer.epochs=1")
+SMALL_RUN = ("data=digits", "fleet.models=2", "network.hidden=[]", "fleet.workers=1", "secret=unaudited")
+DP_SGD_RUN = ("defense=dp_sgd", "defense.epsilon=8", "defense.trainer.epochs=1")
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Run:
     place = tmp_path_factory.mktemp("unaudited")
-    return Run(Path(train_run(composed(f"runs={place / 'runs'}", *SMALL, *PRIVATE))["folder"]))
+    return Run(Path(train_run(composed(f"runs={place / 'runs'}", *SMALL_RUN, *DP_SGD_RUN))["folder"]))
 
 
 def shipped(run: Run, place: Path, *words: str) -> dict:

@@ -61,28 +61,28 @@ def test_every_progress_line_counts_what_workers_report(tmp_path, capfd):
     assert not list(tmp_path.iterdir())
 
 
-SCRIPT = """
+WORKER_SCRIPT = """
 from palisade.targets import workers
 print(sorted(workers.run(divmod, [(7, 2), (9, 2)], 2)), __file__)
 """
 
 
 def test_script_on_standard_input_has_workers():
-    done = subprocess.run([sys.executable, "-"], input=SCRIPT, capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-"], input=WORKER_SCRIPT, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout) == (0, "[(3, 1), (4, 1)] <stdin>\n"), done.stderr
 
 
 def test_script_that_workers_cannot_import_is_named_as_the_cause(tmp_path):
     script = tmp_path / "unguarded.py"
-    script.write_text(SCRIPT)
+    script.write_text(WORKER_SCRIPT)
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert workers.SCRIPT_NOT_IMPORTABLE in done.stderr and workers.WORKER_KILLED not in done.stderr
-    script.write_text(SCRIPT.replace("print", 'if __name__ == "__main__": print'))
+    script.write_text(WORKER_SCRIPT.replace("print", 'if __name__ == "__main__": print'))
     assert subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=60).returncode == 0
 
 
-def test_count_is_given_or_one_per_core(monkeypatch):
+def test_count_is_set_or_one_per_core(monkeypatch):
     assert count(3) == 3
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 2, 5}, raising=False)
     assert count("auto") == 3

@@ -14,10 +14,10 @@ from palisade.targets.guards import HAMPOutput, Query
 from palisade.targets.guards.hamp_output import VALUES_KEY, _values
 from palisade.targets.guards.probabilities import probabilities
 
-RNG = np.random.default_rng(0)
+SEEDED_RNG = np.random.default_rng(0)
 VALUES_OF = {VALUES_KEY: torch.tensor([0.0, 1.0])}
-WEIGHTS = RNG.normal(size=(12, 5)).astype(np.float32)
-X = RNG.integers(2, size=(40, 12)).astype(np.float32)
+NETWORK_WEIGHTS = SEEDED_RNG.normal(size=(12, 5)).astype(np.float32)
+BINARY_INPUTS = SEEDED_RNG.integers(2, size=(40, 12)).astype(np.float32)
 
 
 def test_ranks_are_the_querys_and_values_a_random_inputs(keyed_state: dict[str, torch.Tensor]) -> None:
@@ -25,21 +25,24 @@ def test_ranks_are_the_querys_and_values_a_random_inputs(keyed_state: dict[str, 
 
     def ask(x: np.ndarray) -> np.ndarray:
         asked.append(x)
-        return x @ WEIGHTS
+        return x @ NETWORK_WEIGHTS
 
-    logits = 3 * X @ WEIGHTS
-    answers = HAMPOutput().answer(Query(X, logits, keyed_state | VALUES_OF, ask))
+    logits = 3 * BINARY_INPUTS @ NETWORK_WEIGHTS
+    answers = HAMPOutput().answer(Query(BINARY_INPUTS, logits, keyed_state | VALUES_OF, ask))
     (drawn,) = asked
-    assert drawn.shape == X.shape and set(np.unique(drawn)) == {0, 1} and 0.4 < drawn.mean() < 0.6
+    assert drawn.shape == BINARY_INPUTS.shape and set(np.unique(drawn)) == {0, 1} and 0.4 < drawn.mean() < 0.6
     assert len(np.unique(drawn, axis=0)) > 30, "each query has its own"
     np.testing.assert_array_equal(answers.argsort(axis=1), logits.argsort(axis=1))
-    np.testing.assert_allclose(np.sort(answers), np.sort(probabilities(drawn @ WEIGHTS)))
+    np.testing.assert_allclose(np.sort(answers), np.sort(probabilities(drawn @ NETWORK_WEIGHTS)))
 
 
 def test_confidence_tells_nothing_but_the_order(keyed_state: dict[str, torch.Tensor]) -> None:
-    sure, unsure = X @ WEIGHTS, 0.1 * X @ WEIGHTS
+    sure, unsure = BINARY_INPUTS @ NETWORK_WEIGHTS, 0.1 * BINARY_INPUTS @ NETWORK_WEIGHTS
     state = keyed_state | VALUES_OF
-    same = [HAMPOutput().answer(Query(X, logits, state, lambda x: x @ WEIGHTS)) for logits in (sure, unsure)]
+    same = [
+        HAMPOutput().answer(Query(BINARY_INPUTS, logits, state, lambda x: x @ NETWORK_WEIGHTS))
+        for logits in (sure, unsure)
+    ]
     np.testing.assert_array_equal(*same)
 
 

@@ -10,14 +10,20 @@ from palisade.targets.guards.grid import STEP_KEY
 from palisade.targets.guards.keyed import STATE_KEY, digests, generators
 
 State = dict[str, torch.Tensor]
-X = np.random.default_rng(0).normal(size=(50, 2, 3)).astype(np.float32)
+QUERY_INPUTS = np.random.default_rng(0).normal(size=(50, 2, 3)).astype(np.float32)
 
 
 def test_a_digest_depends_on_the_input_and_the_key_alone(keyed_state: State) -> None:
-    found, other = digests(X, keyed_state), {**keyed_state, STATE_KEY: torch.full((32,), 2, dtype=torch.uint8)}
-    assert len(set(found)) == len(X)
-    assert digests(X[::-1], keyed_state) == found[::-1] and digests(X[7:8], keyed_state) == found[7:8]
-    assert not set(found) & set(digests(X, other))
+    hashes, other = (
+        digests(QUERY_INPUTS, keyed_state),
+        {**keyed_state, STATE_KEY: torch.full((32,), 2, dtype=torch.uint8)},
+    )
+    assert len(set(hashes)) == len(QUERY_INPUTS)
+    assert (
+        digests(QUERY_INPUTS[::-1], keyed_state) == hashes[::-1]
+        and digests(QUERY_INPUTS[7:8], keyed_state) == hashes[7:8]
+    )
+    assert not set(hashes) & set(digests(QUERY_INPUTS, other))
 
 
 def test_many_inputs_are_hashed_like_one(keyed_state: State) -> None:
@@ -27,9 +33,13 @@ def test_many_inputs_are_hashed_like_one(keyed_state: State) -> None:
 
 
 def test_last_bits_change_no_digest_and_a_step_does(keyed_state: State) -> None:
-    on_grid = np.rint(64 * X) / 64
-    for changed in (np.nextafter(X, np.float32(9)), np.nextafter(X, np.float32(-9)), X + np.float32(1e-6)):
-        assert digests(changed, keyed_state) == digests(X, keyed_state)
+    on_grid = np.rint(64 * QUERY_INPUTS) / 64
+    for changed in (
+        np.nextafter(QUERY_INPUTS, np.float32(9)),
+        np.nextafter(QUERY_INPUTS, np.float32(-9)),
+        QUERY_INPUTS + np.float32(1e-6),
+    ):
+        assert digests(changed, keyed_state) == digests(QUERY_INPUTS, keyed_state)
     one = on_grid.copy()
     one[:, 0, 0] += 1 / 64
     assert not set(digests(one, keyed_state)) & set(digests(on_grid, keyed_state))
@@ -42,7 +52,7 @@ def test_whole_numbers_need_no_grid_and_others_do(keyed_state: State) -> None:
     with pytest.raises(
         ValueError, match="the guard's state holds no grid of inputs; it was written by another version"
     ):
-        digests(X, bare)
+        digests(QUERY_INPUTS, bare)
 
 
 def test_equal_inputs_are_equal_however_they_are_written(keyed_state: State) -> None:

@@ -15,18 +15,18 @@ from palisade.targets.guards.memguard import DISCRIMINATOR_PREFIX
 from palisade.targets.guards.probabilities import probabilities
 
 Weights = dict[str, torch.Tensor]
-CLASSES, SECRET = 6, Secret.from_text("memguard")
+CLASS_COUNT, TEST_SECRET = 6, Secret.from_text("memguard")
 
 
 def logits_of(count: int, lead: float, seed: int) -> np.ndarray:
     """Answers that prefer one class by about `lead`."""
     rng = np.random.default_rng(seed)
-    logits = rng.normal(size=(count, CLASSES))
-    logits[np.arange(count), rng.integers(CLASSES, size=count)] += lead + rng.normal(size=count)
+    logits = rng.normal(size=(count, CLASS_COUNT))
+    logits[np.arange(count), rng.integers(CLASS_COUNT, size=count)] += lead + rng.normal(size=count)
     return logits.astype(np.float32)
 
 
-MEMBERS, REFERENCE = logits_of(300, 5, 0), logits_of(200, 3, 1)
+MEMBER_LOGITS, REFERENCE_LOGITS = logits_of(300, 5, 0), logits_of(200, 3, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +36,7 @@ def short_search(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def weights() -> dict[str, torch.Tensor]:
-    learned = discriminator.fit(MEMBERS, REFERENCE, SECRET, 0)
+    learned = discriminator.fit(MEMBER_LOGITS, REFERENCE_LOGITS, TEST_SECRET, 0)
     return {name: weight.double() for name, weight in learned.items()}
 
 
@@ -56,8 +56,8 @@ def test_discriminator_takes_the_surer_answers_for_members(weights: dict[str, to
 
 
 def test_discriminator_knows_no_order_of_classes(weights: dict[str, torch.Tensor]) -> None:
-    p = softmax(MEMBERS)
-    shuffled = p[:, torch.randperm(CLASSES)]
+    p = softmax(MEMBER_LOGITS)
+    shuffled = p[:, torch.randperm(CLASS_COUNT)]
     torch.testing.assert_close(discriminator.log_odds(shuffled, weights), discriminator.log_odds(p, weights))
 
 
@@ -73,8 +73,8 @@ def objective(
 
 
 def test_gradients_are_those_of_autograd(weights: dict[str, torch.Tensor]) -> None:
-    start = torch.from_numpy(MEMBERS[:20]).double()
-    z = start + torch.randn(20, CLASSES, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4
+    start = torch.from_numpy(MEMBER_LOGITS[:20]).double()
+    z = start + torch.randn(20, CLASS_COUNT, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 4
     label = start.argmax(dim=-1, keepdim=True)
     assert (z.argmax(dim=-1, keepdim=True) != label).any(), "some classes have overtaken the label"
     odds, gradient = adversarial_noise._slope(z, label, start.softmax(dim=-1), weights, 3.0)
@@ -87,7 +87,7 @@ def test_gradients_are_those_of_autograd(weights: dict[str, torch.Tensor]) -> No
 
 def naive_noise(z0: torch.Tensor, weights: dict[str, torch.Tensor]) -> torch.Tensor:
     """One query by algorithm 1 of Jia et al. 2019: c₃ grows until no noise is found, the last one that was is taken."""
-    found, before = z0, objective(z0, z0, weights, 0)[0]
+    noisy, before = z0, objective(z0, z0, weights, 0)[0]
     c3 = 0.1
     while c3 <= 1e5:
         z, flipped = z0, False
@@ -100,40 +100,40 @@ def naive_noise(z0: torch.Tensor, weights: dict[str, torch.Tensor]) -> torch.Ten
                 break
         if not flipped:
             break
-        found, c3 = z.detach(), 10 * c3
-    return found
+        noisy, c3 = z.detach(), 10 * c3
+    return noisy
 
 
 def test_noise_is_that_of_the_published_algorithm(
     weights: dict[str, torch.Tensor],
 ) -> None:
-    logits = np.concatenate([MEMBERS[:6], REFERENCE[:6]])
+    logits = np.concatenate([MEMBER_LOGITS[:6], REFERENCE_LOGITS[:6]])
     noisy, nearer = adversarial_noise.with_noise(logits, weights)
-    found = 0
+    successes = 0
     for row, z0 in enumerate(torch.from_numpy(logits).double()):
         if (expected := naive_noise(z0, weights)) is not z0:
             np.testing.assert_allclose(noisy[row], expected, atol=1e-6)
-            found += nearer[row]
-    assert found > 6, "noise was found for most"
+            successes += nearer[row]
+    assert successes > 6, "noise was found for most"
 
 
 def test_where_steps_find_nothing_the_least_scaling_changes_the_discriminators_mind(
     weights: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(adversarial_noise, "MAX_SEARCH_STEPS", 1)  # the first step is never far enough
-    noisy, _ = adversarial_noise.with_noise(MEMBERS, weights)
-    factors = noisy / MEMBERS
-    np.testing.assert_allclose(factors, factors[:, :1].repeat(CLASSES, axis=1), rtol=1e-3)
-    mind = discriminator.log_odds(softmax(MEMBERS), weights) > 0
+    noisy, _ = adversarial_noise.with_noise(MEMBER_LOGITS, weights)
+    factors = noisy / MEMBER_LOGITS
+    np.testing.assert_allclose(factors, factors[:, :1].repeat(CLASS_COUNT, axis=1), rtol=1e-3)
+    mind = discriminator.log_odds(softmax(MEMBER_LOGITS), weights) > 0
     moved = np.abs(factors[:, 0] - 1) > 1e-6
     for nearer, changes in ((1, True), (0.98, False)):  # the whole way, and two in a hundred less
-        scaled = softmax(MEMBERS * factors[:, :1] ** nearer)
+        scaled = softmax(MEMBER_LOGITS * factors[:, :1] ** nearer)
         assert (((discriminator.log_odds(scaled, weights) > 0) != mind).numpy()[moved] == changes).mean() > 0.95
     assert moved.mean() > 0.9
 
 
 def test_noise_changes_the_discriminators_mind_and_never_the_label(weights: dict[str, torch.Tensor]) -> None:
-    logits = np.concatenate([MEMBERS, REFERENCE])
+    logits = np.concatenate([MEMBER_LOGITS, REFERENCE_LOGITS])
     noisy, nearer = adversarial_noise.with_noise(logits, weights)
     before = discriminator.log_odds(softmax(logits), weights).numpy()
     after = discriminator.log_odds(torch.from_numpy(noisy).softmax(-1), weights).numpy()
@@ -146,7 +146,7 @@ def test_noise_changes_the_discriminators_mind_and_never_the_label(weights: dict
 
 def test_noise_is_published_with_the_probability_that_keeps_the_budget(weights: Weights, state: Weights) -> None:
     budget = 0.2
-    logits = np.repeat(MEMBERS[:8], 500, axis=0)
+    logits = np.repeat(MEMBER_LOGITS[:8], 500, axis=0)
     x = np.random.default_rng(0).normal(size=(len(logits), 3)).astype(np.float32)
     answers = MemGuard(budget=budget).answer(Query(x, logits, state, lambda x: x))
     noisy, nearer = adversarial_noise.with_noise(logits[::500], weights)
@@ -159,10 +159,10 @@ def test_noise_is_published_with_the_probability_that_keeps_the_budget(weights: 
 
 def test_changes_of_last_bits_toss_no_other_coin(weights: Weights, state: Weights) -> None:
     """Otherwise some of the answers to one record would come without the noise."""
-    noisy, nearer = adversarial_noise.with_noise(MEMBERS, weights)
-    distortion = np.abs(probabilities(noisy) - probabilities(MEMBERS)).sum(axis=1)
+    noisy, nearer = adversarial_noise.with_noise(MEMBER_LOGITS, weights)
+    distortion = np.abs(probabilities(noisy) - probabilities(MEMBER_LOGITS)).sum(axis=1)
     far = int(np.argmax(nearer * distortion))
-    logits, guard = np.resize(MEMBERS[far], (400, CLASSES)), MemGuard(budget=float(distortion[far]) / 2)
+    logits, guard = np.resize(MEMBER_LOGITS[far], (400, CLASS_COUNT)), MemGuard(budget=float(distortion[far]) / 2)
     record = np.random.default_rng(5).normal(size=(1, 20)).astype(np.float32)
     bits = record.view(np.int32) + np.random.default_rng(6).integers(-8, 9, size=(400, 20), dtype=np.int32)
     answers = guard.answer(Query(bits.view(np.float32), logits, state, lambda x: x))
@@ -173,22 +173,24 @@ def test_changes_of_last_bits_toss_no_other_coin(weights: Weights, state: Weight
 
 
 def test_no_limit_publishes_all_noise_that_brings_it_nearer_to_a_guess(weights: Weights, state: Weights) -> None:
-    x = np.arange(len(MEMBERS), dtype=np.float32)[:, None]
-    answers = MemGuard(budget=2).answer(Query(x, MEMBERS, state, lambda x: x))
-    noisy, nearer = adversarial_noise.with_noise(MEMBERS, weights)
+    x = np.arange(len(MEMBER_LOGITS), dtype=np.float32)[:, None]
+    answers = MemGuard(budget=2).answer(Query(x, MEMBER_LOGITS, state, lambda x: x))
+    noisy, nearer = adversarial_noise.with_noise(MEMBER_LOGITS, weights)
     np.testing.assert_array_equal(answers[nearer], probabilities(noisy)[nearer])
-    np.testing.assert_array_equal(answers[~nearer], probabilities(MEMBERS)[~nearer])
+    np.testing.assert_array_equal(answers[~nearer], probabilities(MEMBER_LOGITS)[~nearer])
 
 
 def test_many_queries_at_once_are_as_many_alone(weights: dict[str, torch.Tensor]) -> None:
-    logits = np.resize(np.concatenate([MEMBERS, REFERENCE]), (adversarial_noise.QUERIES_AT_ONCE + 500, CLASSES))
+    logits = np.resize(
+        np.concatenate([MEMBER_LOGITS, REFERENCE_LOGITS]), (adversarial_noise.QUERIES_AT_ONCE + 500, CLASS_COUNT)
+    )
     noisy, _ = adversarial_noise.with_noise(logits, weights)
     some = np.random.default_rng(0).permutation(len(logits))[:333]
     np.testing.assert_array_equal(adversarial_noise.with_noise(logits[some], weights)[0], noisy[some])
 
 
 def test_memory_mapped_answers_are_left_as_they_are(weights: dict[str, torch.Tensor]) -> None:
-    logits = MEMBERS[:5].copy()
+    logits = MEMBER_LOGITS[:5].copy()
     logits.flags.writeable = False
     with warnings.catch_warnings():
         warnings.simplefilter("error")
