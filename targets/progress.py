@@ -15,6 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 
+from rich.console import Console
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Bar
+
 from palisade.targets import versions
 from palisade.targets.files import remove_stale, temporary_path
 
@@ -61,7 +65,10 @@ def silence() -> None:
 
 
 class Progress:
-    """Shows what runs, done/left and the time to go until the block ends; a plain line every 30 s without a terminal.
+    """Bar with what runs, done/left and the time to go until the block ends; without a terminal a line every 30 s.
+
+    The estimate counts what was trained: models that were there already, and the first ones, which take minutes, would
+    lead rich's own astray.
 
     Args:
         folder: where the file to follow is made; processes started within inherit its name.
@@ -74,6 +81,8 @@ class Progress:
         self.done = self.cached = 0
         self.run = ""
         self.started = time.monotonic()
+        self._bar = Bar(BarColumn(), TextColumn("{task.description}"), console=Console(stderr=True), auto_refresh=False)
+        self._in_terminal = self._bar.console.is_terminal and not _silent
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
@@ -82,6 +91,9 @@ class Progress:
         remove_stale(self.path.parent)
         self.path.write_text("")
         os.environ[PROGRESS_VARIABLE] = str(self.path.resolve())
+        if self._in_terminal:
+            self._bar.start()
+            self._bar.add_task(self.line(), total=self.total)
         self._thread.start()
         return self
 
@@ -91,10 +103,11 @@ class Progress:
         self._over.set()
         self._thread.join()
         self._read()
+        self._bar.live.transient = error is not None
         if error is None:
-            self._show(end="\n")
-        elif sys.stderr.isatty():
-            print("\r\033[K", end="", file=sys.stderr, flush=True)
+            self._show()
+        if self._in_terminal:
+            self._bar.stop()
         if isinstance(error, KeyboardInterrupt):
             error.args = (f"{self.done} of {self.total} {self.unit} are done",)  # for the command's last line
         os.environ.pop(PROGRESS_VARIABLE, None)
@@ -118,16 +131,16 @@ class Progress:
         last = self.started
         while not self._over.wait(POLL_INTERVAL):
             self._read()
-            if sys.stderr.isatty():
-                self._show(end="")
-            elif time.monotonic() - last >= PLAIN_INTERVAL:
+            if self._in_terminal or time.monotonic() - last >= PLAIN_INTERVAL:
                 last = time.monotonic()
-                self._show(end="\n")
+                self._show()
 
-    def _show(self, end: str) -> None:
-        if not _silent:
-            clear = "\r\033[K" if sys.stderr.isatty() else ""
-            print(f"{clear}{self.line()}", end=end, file=sys.stderr, flush=True)
+    def _show(self) -> None:
+        if self._in_terminal:
+            for task in self._bar.task_ids:
+                self._bar.update(task, completed=self.done, description=self.line(), refresh=True)
+        elif not _silent:
+            print(self.line(), file=sys.stderr, flush=True)
 
 
 def _clock(seconds: float) -> str:

@@ -12,7 +12,16 @@ import numpy as np
 import pytest
 
 from palisade.commandline import one_line
-from palisade.targets.files import PART_PREFIX, creating, file_lock, replacing, shared_lock, temporary_path, write, write_json
+from palisade.targets.files import (
+    PART_PREFIX,
+    creating,
+    file_lock,
+    replacing,
+    shared_lock,
+    temporary_path,
+    write,
+    write_json,
+)
 
 
 def test_reader_sees_the_old_file_until_the_new_one_is_whole(tmp_path):

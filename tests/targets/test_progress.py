@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import pty
+import subprocess
+import sys
 import time
 
 import pytest
@@ -30,6 +33,26 @@ def test_plain_line_every_interval_without_a_terminal(tmp_path, capfd, monkeypat
         time.sleep(0.8)
     lines = capfd.readouterr().err.splitlines()
     assert 2 <= len(lines) <= 4 and all(line.startswith("0/1 models · 0:00") for line in lines)
+
+
+def test_in_a_terminal_a_bar_is_drawn_and_lines_stand_above_it(tmp_path):
+    code = f"""if True:
+        import pathlib, time
+        from palisade.targets import progress
+        with progress.Progress(pathlib.Path({str(tmp_path)!r}), total=4):
+            progress.report("run", 3)
+            time.sleep(0.5)
+            progress.say("a notice")
+            progress.report("run", 1)"""
+    own, its = pty.openpty()
+    environment = {**os.environ, "TERM": "xterm-256color", "COLUMNS": "100"}
+    subprocess.run([sys.executable, "-c", code], stderr=its, env=environment, check=True, timeout=120)
+    os.close(its)
+    with os.fdopen(own, "rb") as terminal:
+        shown = terminal.read1(1 << 16).decode()
+    assert "━" in shown and "3/4 models · 0:0" in shown
+    before, _, after = shown.partition("a notice\r\n")
+    assert "3/4 models" in before and "4/4 models" in after and "done · run" in after
 
 
 def test_interrupt_carries_how_much_is_done_and_quiet_says_nothing(tmp_path, capfd):
