@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from palisade.targets.fleet import Defense
     from palisade.targets.release import Release
 
-HOMES = {
+MODULES_BY_NAME = {
     **dict.fromkeys(("BASE", "RMIA", "Attack", "LiRA", "View"), "palisade.attacks"),
     "Defense": "palisade.targets.fleet",
     "DPSGD": "palisade.defenses.dp_sgd",
@@ -41,9 +41,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in HOMES:
+    if name not in MODULES_BY_NAME:
         raise AttributeError(f"module 'palisade' has no attribute {name!r}")
-    return getattr(import_module(HOMES[name]), name)
+    return getattr(import_module(MODULES_BY_NAME[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from palisade.attacks.votes import Votes
     from palisade.attacks.white_box import WhiteBox
 
-HOMES = {
+MODULES_BY_NAME = {
     "Alignment": "palisade.attacks.alignment",
     "Attack": "palisade.attacks.parts.base",
     "AugmentationAgreement": "palisade.attacks.augmentation_agreement",
@@ -102,9 +102,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in HOMES:
+    if name not in MODULES_BY_NAME:
         raise AttributeError(f"module 'palisade.attacks' has no attribute {name!r}")
-    return getattr(import_module(HOMES[name]), name)
+    return getattr(import_module(MODULES_BY_NAME[name]), name)
 
 
 def __dir__() -> list[str]:

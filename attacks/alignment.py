@@ -9,7 +9,7 @@ from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
-CHECKPOINTS = "needs checkpoints; train with fleet.keep_checkpoints=9 and grant them with threat=white_box"
+CHECKPOINTS_NEEDED = "needs checkpoints; train with fleet.keep_checkpoints=9 and grant them with threat=white_box"
 
 
 class Alignment(Attack):
@@ -27,7 +27,7 @@ class Alignment(Attack):
 
     def missing(self, view: View) -> str | None:
         """The reason why this attack is skipped on this view, None if it can run."""
-        return None if view.alignment is not None else CHECKPOINTS
+        return None if view.alignment is not None else CHECKPOINTS_NEEDED
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.alignment is not None

@@ -16,12 +16,12 @@ from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Seed
 
-BATCH = 32  # records that are moved at once; more would need more memory, not less time
-STARTS = 256  # records of other classes among which the nearest is the start
-BISECTIONS = 10  # the boundary is met to 1/1024 of the way
-SIZES = 8  # step sizes that are tried at once, each half of the one before
-PROBES = 30  # directions of the first gradient estimate; of the t-th √t times as many
-REACH = 0.3  # how far probes reach, in distances between the record and the boundary
+RECORDS_PER_BATCH = 32  # records that are moved at once; more would need more memory, not less time
+START_RECORDS = 256  # records of other classes among which the nearest is the start
+BISECTION_STEPS = 10  # the boundary is met to 1/1024 of the way
+STEP_SIZES = 8  # step sizes that are tried at once, each half of the one before
+FIRST_PROBES = 30  # directions of the first gradient estimate; of the t-th √t times as many
+PROBE_REACH = 0.3  # how far probes reach, in distances between the record and the boundary
 
 Wrong = Callable[[Float[np.ndarray, "n points d"]], Bool[np.ndarray, "n points"]]
 
@@ -81,7 +81,7 @@ class Boundary(Attack):
             return answers.reshape(points.shape[:-1])
 
         predicted = predict(x)
-        starts, starts_predicted = x[:STARTS], predicted[:STARTS]
+        starts, starts_predicted = x[:START_RECORDS], predicted[:START_RECORDS]
 
         def moved(batch: Int[np.ndarray, "n"], rng: np.random.Generator) -> Float[np.ndarray, "n"]:
             right = labels[batch, None]
@@ -91,8 +91,8 @@ class Boundary(Attack):
 
         distances = np.where(predicted == labels, np.nan, 0.0)
         movable = np.flatnonzero((predicted == labels) & (predicted[:, None] != starts_predicted).any(axis=1))
-        for first in range(0, len(movable), BATCH):
-            batch = movable[first : first + BATCH]
+        for first in range(0, len(movable), RECORDS_PER_BATCH):
+            batch = movable[first : first + RECORDS_PER_BATCH]
             distances[batch] = moved(batch, np.random.default_rng((self.seed, first)))
         return distances
 
@@ -114,13 +114,13 @@ def hop_skip_jump(
         rng: draws the directions.
     """
     edge = _bisect(wrong, x, start)
-    left, step = budget - BISECTIONS, 1
-    while (cost := (probes := int(PROBES * np.sqrt(step))) + SIZES + BISECTIONS) <= left:
+    left, step = budget - BISECTION_STEPS, 1
+    while (cost := (probes := int(FIRST_PROBES * np.sqrt(step))) + STEP_SIZES + BISECTION_STEPS) <= left:
         distance = np.linalg.norm(edge - x, axis=1)[:, None]
-        normal = _normal(wrong, edge, REACH * distance, probes, rng)
-        found = _bisect(wrong, x, _leap(wrong, edge, normal, distance / np.sqrt(step)))
-        closer = np.linalg.norm(found - x, axis=1)[:, None] < distance
-        edge = np.where(closer, found, edge)
+        normal = _normal(wrong, edge, PROBE_REACH * distance, probes, rng)
+        candidates = _bisect(wrong, x, _leap(wrong, edge, normal, distance / np.sqrt(step)))
+        closer = np.linalg.norm(candidates - x, axis=1)[:, None] < distance
+        edge = np.where(closer, candidates, edge)
         left, step = left - cost, step + 1
     return np.linalg.norm(edge - x, axis=1)
 
@@ -128,7 +128,7 @@ def hop_skip_jump(
 def _bisect(wrong: Wrong, x: Float[np.ndarray, "n d"], outside: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n d"]:
     """A misclassified point close to the boundary, on the way from `outside` to each record."""
     near, far = np.zeros((len(x), 1)), np.ones((len(x), 1))
-    for _ in range(BISECTIONS):
+    for _ in range(BISECTION_STEPS):
         middle = (near + far) / 2
         beyond = wrong((x + middle * (outside - x))[:, None])
         near, far = np.where(beyond, near, middle), np.where(beyond, middle, far)
@@ -156,7 +156,7 @@ def _leap(
     wrong: Wrong, edge: Float[np.ndarray, "n d"], normal: Float[np.ndarray, "n d"], size: Float[np.ndarray, "n 1"]
 ) -> Float[np.ndarray, "n d"]:
     """The edge moved along the normal by the largest of several sizes that stays misclassified, else not at all."""
-    sizes = size * 0.5 ** np.arange(SIZES)
+    sizes = size * 0.5 ** np.arange(STEP_SIZES)
     points = edge[:, None] + sizes[:, :, None] * normal[:, None]
     beyond = wrong(points)
     largest = points[np.arange(len(edge)), beyond.argmax(axis=1)]

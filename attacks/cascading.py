@@ -16,8 +16,8 @@ from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Count
 
-FPR = 0.01  # of the shadows, above whose threshold a record is an IN anchor
-FNR = 0.03  # of the shadows, below whose threshold a record is an OUT anchor
+ANCHOR_FPR = 0.01  # of the shadows, above whose threshold a record is an IN anchor
+ANCHOR_FNR = 0.03  # of the shadows, below whose threshold a record is an OUT anchor
 SPREAD_TOLERANCE = 4.0  # models whose spread on the rest is off by a smaller factor stay as they are
 
 
@@ -104,7 +104,7 @@ def anchors_of(
     if not len(members) or not len(nonmembers):
         nobody = np.zeros(len(first), dtype=bool)
         return Anchors(nobody, nobody)
-    inside, outside = first > np.quantile(nonmembers, 1 - FPR), first < np.quantile(members, FNR)
+    inside, outside = first > np.quantile(nonmembers, 1 - ANCHOR_FPR), first < np.quantile(members, ANCHOR_FNR)
     return Anchors(inside & ~outside, outside & ~inside)
 
 

@@ -17,7 +17,7 @@ from palisade.attacks.parts.view import View
 from palisade.attacks.parts.within_record import within_record_slopes
 from palisade.fields import Count
 
-SHARPNESS = 0.8  # LiRA takes its evidence for stronger than it is
+EVIDENCE_SHARPNESS = 0.8  # LiRA takes its evidence for stronger than it is
 SPREAD_TOLERANCE = 2.0
 FEATURE_SHADOWS = 4
 
@@ -97,7 +97,7 @@ class JointLiRA(Attack):
         slopes = within_record_slopes(phi, sums, members, others)
         scores = LiRA().ratio(phi[targets], phi, members, others)
         for _ in range(self.rounds):
-            inferred = np.where(np.isnan(scores), 0.0, expit(SHARPNESS * scores) - 0.5)
+            inferred = np.where(np.isnan(scores), 0.0, expit(EVIDENCE_SHARPNESS * scores) - 0.5)
             expected = np.einsum("trk,tk->tr", similar.sums(inferred), slopes)
             for place, target in enumerate(targets):
                 rest = phi.copy()  # whatever is no shadow stays as it is: even what rounding does is to be independent

@@ -15,7 +15,7 @@ from palisade.attacks.parts.lira_reference import reference_scores
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
-PRIOR = 4.0  # ν: how many models' worth of evidence the pooled variance weighs
+PRIOR_MODELS = 4.0  # ν: how many models' worth of evidence the pooled variance weighs
 LEAST_PER_RECORD = 8  # models a side below which a variance of their own is mostly noise
 
 
@@ -58,8 +58,8 @@ class LiRA(Attack):
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         if self.compat is not None:
             own = self.variance == "per_record"
-            given = view.log_odds, view.membership, view.others, view.left_out
-            return reference_scores(*given, online=self.online, per_record=own)
+            evidence = view.log_odds, view.membership, view.others, view.left_out
+            return reference_scores(*evidence, online=self.online, per_record=own)
         queries = np.moveaxis(view.standardized_log_odds, -1, 0)
         fleet = view.membership, view.others, view.left_out
         return np.mean([self._score_query(phi, *fleet) for phi in queries], axis=0)
@@ -97,7 +97,7 @@ class LiRA(Attack):
         elif self.variance == "per_record":
             variance = np.where(count < LEAST_PER_RECORD, np.nan, squares / np.maximum(count - 1, 1))
         else:
-            posterior = (PRIOR * pooled + squares) / np.maximum(PRIOR + count - 1, 1)
+            posterior = (PRIOR_MODELS * pooled + squares) / np.maximum(PRIOR_MODELS + count - 1, 1)
             variance = posterior * (1 + 1 / np.maximum(count, 1))
         return np.sqrt(np.maximum(variance, LEAST_VARIANCE))
 
@@ -109,7 +109,7 @@ class LiRA(Attack):
         z = (phi - shadows.mean) / scale
         if self.variance != "shrunk":
             return -np.log(scale) - z**2 / 2
-        freedom = PRIOR + shadows.count - 1
+        freedom = PRIOR_MODELS + shadows.count - 1
         peak = gammaln((freedom + 1) / 2) - gammaln(freedom / 2) - np.log(freedom) / 2
         return peak - np.log(scale) - (freedom + 1) / 2 * np.log1p(z**2 / freedom)
 

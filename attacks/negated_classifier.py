@@ -18,7 +18,7 @@ from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Seed
 
-LEAST = 1e-12  # keeps the log-odds of a sure classifier finite
+MIN_PROBABILITY = 1e-12  # keeps the log-odds of a sure classifier finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +62,14 @@ class NegatedClassifier(Attack):
         of_shadow, of_known = np.unravel_index(np.sort(chosen), (len(shadows), len(known)))
         model, record = shadows[of_shadow], known[of_known]
         answers = np.sort(softmax(bounded(view.unguarded_logits[model, record]), axis=-1), axis=-1)
-        made = MLPClassifier((64, 32), tol=1e-3, n_iter_no_change=5, random_state=self.seed)
-        return made.fit(answers, view.membership[model, record])
+        classifier = MLPClassifier((64, 32), tol=1e-3, n_iter_no_change=5, random_state=self.seed)
+        return classifier.fit(answers, view.membership[model, record])
 
 
 def _log_odds(classifier: MLPClassifier, view: View, model: int) -> Float[np.ndarray, "records"]:
     """Log-odds of membership by a classifier of the guarded answers of a model."""
     member = classifier.predict_proba(np.sort(view.probabilities_of(model), axis=-1))[:, 1]
-    return logit(np.clip(member, LEAST, 1 - LEAST))
+    return logit(np.clip(member, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
 
 
 def _skill(scores: Float[np.ndarray, "records"], member: Bool[np.ndarray, "records"]) -> float:

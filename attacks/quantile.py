@@ -16,10 +16,12 @@ from palisade.attacks.parts.view import View
 from palisade.fields import Seed
 
 LEAST_POPULATION = 20  # records; of fewer, a regression learns nothing
-COMPONENTS = 32  # principal components of the records
-LANDMARKS = 500  # population records that a record is compared with
-WIDTH = 0.5  # exponent of the kernel between records at unit distance; another class is two squared units away
-PENALTIES = np.logspace(-2, 3, 11)
+PRINCIPAL_COMPONENTS = 32  # principal components of the records
+LANDMARK_RECORDS = 500  # population records that a record is compared with
+KERNEL_EXPONENT = (
+    0.5  # exponent of the kernel between records at unit distance; another class is two squared units away
+)
+RIDGE_PENALTIES = np.logspace(-2, 3, 11)
 LEAST_ERROR = 0.01  # of the φ's own spread: what smaller errors count as, before taking logarithms
 
 
@@ -53,9 +55,9 @@ class Quantile(Attack):
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         population, known, records = view.population, view.population_features, view.features
         assert population is not None and known is not None and records is not None
-        reduction = PCA(min(COMPONENTS, known[0].size, len(known)), random_state=self.seed).fit(_flat(known))
+        reduction = PCA(min(PRINCIPAL_COMPONENTS, known[0].size, len(known)), random_state=self.seed).fit(_flat(known))
         unit = max(np.sqrt(reduction.explained_variance_.sum()), 1e-12)
-        kernel = Nystroem(gamma=WIDTH, n_components=min(LANDMARKS, len(known)), random_state=self.seed)
+        kernel = Nystroem(gamma=KERNEL_EXPONENT, n_components=min(LANDMARK_RECORDS, len(known)), random_state=self.seed)
 
         def described(x: Real[np.ndarray, "n *shape"], labels: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n d"]:
             return np.hstack([reduction.transform(_flat(x)) / unit, np.equal.outer(labels, np.arange(view.classes))])
@@ -64,12 +66,12 @@ class Quantile(Attack):
         fitted_on = kernel.fit_transform(described(known, population.labels)).astype(np.float64)
         seen = kernel.transform(described(records, view.labels)).astype(np.float64)
         phi = population.log_odds[:, :, 0].T
-        mean = RidgeCV(PENALTIES, alpha_per_target=True, store_cv_results=True).fit(fitted_on, phi)
+        mean = RidgeCV(RIDGE_PENALTIES, alpha_per_target=True, store_cv_results=True).fit(fitted_on, phi)
         errors = np.sqrt(mean.cv_results_)  # of each population record, by a regression without it
         best = mean.cv_results_.mean(axis=0).argmin(axis=-1)
         error = np.take_along_axis(errors, best[None, :, None], axis=-1)[:, :, 0]
         floor = np.maximum(LEAST_ERROR * phi.std(axis=0), 1e-12)
-        spread = RidgeCV(PENALTIES, alpha_per_target=True).fit(fitted_on, np.log(error + floor))
+        spread = RidgeCV(RIDGE_PENALTIES, alpha_per_target=True).fit(fitted_on, np.log(error + floor))
         return (view.log_odds[:, :, 0] - mean.predict(seen).T) / np.exp(spread.predict(seen).T)
 
 

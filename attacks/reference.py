@@ -29,10 +29,12 @@ class Reference(Attack):
         moments = leave_one_out(phi, outside, view.others, view.left_out)
         variances = np.maximum(pooled_variance(moments), LEAST_VARIANCE)
         smoothed = np.empty_like(phi)
-        for target, (kept, variance) in enumerate(zip(shadows(view.others, view.left_out), variances, strict=True)):
+        for target, (is_shadow, variance) in enumerate(
+            zip(shadows(view.others, view.left_out), variances, strict=True)
+        ):
             own = view.others[target]
             above = phi[target] - phi[own]
             above /= np.sqrt(2 * variance + above**2)  # from −1 to 1: t₂'s distribution function is (1 + this)/2
-            smoothed[target] = np.einsum("mr,mr->r", above, (outside & kept)[own])
+            smoothed[target] = np.einsum("mr,mr->r", above, (outside & is_shadow)[own])
         with np.errstate(invalid="ignore"):
             return (1 + smoothed / moments.count) / 2

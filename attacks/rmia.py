@@ -16,12 +16,12 @@ from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Positive, remedy
 
-CANDIDATES = np.arange(11) / 10  # values of a that are tried
+OFFLINE_A_VALUES = np.arange(11) / 10  # values of a that are tried
 LOW_FPR = 0.02  # up to which members are counted to choose a: what a low-FPR attack lives on
 LEAST_NONMEMBERS = 10  # that stand for it at least; of fewer, chance chooses
-UNTUNED = 0.3  # a where too few shadows are left to try any; the one that Privacy Meter falls back on
+UNTUNED_OFFLINE_A = 0.3  # a where too few shadows are left to try any; the one that Privacy Meter falls back on
 RECORDS_TO_TUNE = 10_000  # tell the candidates apart; more only take time
-LEAST = 1e-12  # what an estimated probability is clipped at
+MIN_PROBABILITY = 1e-12  # what an estimated probability is clipped at
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +98,9 @@ def _outside(
     if single.any():
         shadow = others[single].argmax(axis=1)
         with np.errstate(divide="ignore", invalid="ignore"):
-            inverted = np.where(a[single] > 0, np.clip((p[shadow] + a[single] - 1) / a[single], LEAST, 1), np.nan)
+            inverted = np.where(
+                a[single] > 0, np.clip((p[shadow] + a[single] - 1) / a[single], MIN_PROBABILITY, 1), np.nan
+            )
         outside[single] = np.where(membership[shadow], inverted, outside[single])
     return outside
 
@@ -122,15 +124,17 @@ def _tuned(
     following = (np.arange(models)[:, None] + np.arange(1, models)) % models
     stand_ins = following[np.arange(models), np.take_along_axis(others, following, axis=1).argmax(axis=1)]
     outside = mean_confidence(np.exp(log_p), ~membership, others & others[stand_ins], left_out)
-    best = np.full((models, 1), UNTUNED)
+    best = np.full((models, 1), UNTUNED_OFFLINE_A)
     for target, stand_in in enumerate(stand_ins):
         scored = ~np.isnan(outside[target])
         if left_out is not None:
             scored &= left_out[target] != stand_in
         members = membership[stand_in, scored]
         if 0 < members.sum() < len(members):
-            ratios = log_ratio(log_p[stand_in, scored], expected_offline(outside[target, scored], CANDIDATES[:, None]))
-            best[target] = CANDIDATES[_members_above(ratios, members).argmax()]
+            ratios = log_ratio(
+                log_p[stand_in, scored], expected_offline(outside[target, scored], OFFLINE_A_VALUES[:, None])
+            )
+            best[target] = OFFLINE_A_VALUES[_members_above(ratios, members).argmax()]
     return best
 
 

@@ -14,7 +14,7 @@ from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Seed
 
-LEAST = 1e-30  # of a loss: one that float32 rounded to 0
+MIN_LOSS = 1e-30  # of a loss: one that float32 rounded to 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Trajectory(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.trajectory is not None
-        losses = np.maximum(view.trajectory, LEAST, dtype=np.float64)
+        losses = np.maximum(view.trajectory, MIN_LOSS, dtype=np.float64)
         log_odds = -losses - np.log(-np.expm1(-losses))  # φ, as loss = log(1 + e^−φ)
         return cross_fit(
             log_odds,

@@ -14,7 +14,7 @@ from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Seed
 
-LEAST = 1e-12  # of a norm: a saturated layer has none, and its logarithm would be −∞
+MIN_NORM = 1e-12  # of a norm: a saturated layer has none, and its logarithm would be −∞
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +43,7 @@ class WhiteBox(Attack):
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.gradient_norms is not None
         assert view.activation_norms is not None
-        logarithms = [np.log(np.maximum(norms, LEAST)) for norms in (view.gradient_norms, view.activation_norms)]
+        logarithms = [np.log(np.maximum(norms, MIN_NORM)) for norms in (view.gradient_norms, view.activation_norms)]
         features = np.concatenate([*logarithms, view.log_odds, view.loss], axis=-1)
         return cross_fit(
             features,

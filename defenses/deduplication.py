@@ -19,8 +19,10 @@ from palisade.fields import remedy
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement
 
-BLOCK = 1024
-UNSTABLE = "records were removed by similarity: one record less may bring others back, so the base's ε does not hold"
+RECORDS_PER_BLOCK = 1024
+SIMILARITY_WARNING = (
+    "records were removed by similarity: one record less may bring others back, so the base's ε does not hold"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,29 +64,29 @@ class Deduplication(Composed):
     def fit(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Fleet:
         """The base's training, on the members that are left without duplicates."""
         check_epochs(fitter)
-        return self.base.fit(fitter.base, split, self.kept(fitter.dataset, split, membership))
+        return self.base.fit(fitter.base, split, self.distinct_members(fitter.dataset, split, membership))
 
     def statement(self, fleet: Fleet) -> Statement:
         """The base's claim; no guarantee where similar records are removed, since one then decides over others."""
         claim = self.base.statement(fleet)
         if self.threshold is None or not claim.guarantee:
             return claim
-        return Statement(guarantee=False, warnings=(UNSTABLE,))
+        return Statement(guarantee=False, warnings=(SIMILARITY_WARNING,))
 
-    def kept(
+    def distinct_members(
         self, dataset: Dataset, split: Split, membership: Bool[ndarray, "models pool"]
     ) -> Bool[ndarray, "models pool"]:
         """The membership without duplicates, each model by itself: what is left is what the base trains on."""
-        kept = np.zeros_like(membership)
+        distinct = np.zeros_like(membership)
         contents = None if self.threshold is not None else first_alike(dataset, split)
-        for row, left in zip(membership, kept, strict=True):
+        for row, left in zip(membership, distinct, strict=True):
             members = np.flatnonzero(row)
             if contents is None:
                 assert self.threshold is not None
                 left[members[unlike(dataset.x[split.pool[members]], self.threshold)]] = True
             else:
                 left[members[np.unique(contents[members], return_index=True)[1]]] = True
-        return kept
+        return distinct
 
 
 def first_alike(dataset: Dataset, split: Split) -> Int64[ndarray, " pool"]:
@@ -100,7 +102,7 @@ def first_alike(dataset: Dataset, split: Split) -> Int64[ndarray, " pool"]:
     )
 
 
-def unlike(x: Real[ndarray, "records ..."], threshold: float) -> Int64[ndarray, " kept"]:
+def unlike(x: Real[ndarray, "records ..."], threshold: float) -> Int64[ndarray, " distinct"]:
     """The records that are kept if each, in order, goes that is too similar to one kept before it.
 
     Raises:
@@ -110,11 +112,11 @@ def unlike(x: Real[ndarray, "records ..."], threshold: float) -> Int64[ndarray, 
         raise ValueError(f"defense.threshold={threshold} compares numbers, not words; use null for exact duplicates")
     rows = x.reshape(len(x), -1)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
-    kept = np.zeros(len(rows), dtype=bool)
-    for start in range(0, len(rows), BLOCK):
-        block = rows[start : start + BLOCK]
-        candidates = ~(block @ rows[:start][kept[:start]].T >= threshold).any(axis=1)
+    distinct = np.zeros(len(rows), dtype=bool)
+    for start in range(0, len(rows), RECORDS_PER_BLOCK):
+        block = rows[start : start + RECORDS_PER_BLOCK]
+        candidates = ~(block @ rows[:start][distinct[:start]].T >= threshold).any(axis=1)
         within = block @ block.T >= threshold
         for i in np.flatnonzero(candidates):
-            kept[start + i] = not (within[i, :i] & kept[start : start + i]).any()
-    return np.flatnonzero(kept)
+            distinct[start + i] = not (within[i, :i] & distinct[start : start + i]).any()
+    return np.flatnonzero(distinct)

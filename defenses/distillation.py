@@ -15,12 +15,12 @@ from torch import Tensor
 from palisade.data.loaders import Batch
 from palisade.data.split import Split
 from palisade.defenses.parts.composition import Composed, check_batch
-from palisade.defenses.parts.reference import PUBLIC, check_count, reference_as_pool
+from palisade.defenses.parts.reference import STUDENT_RESTRICTION, check_count, reference_as_pool
 from palisade.fields import Count, Positive
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.statement import Statement
 
-TEACHER = "teacher"
+TEACHER_STAGE = "teacher"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,18 +69,18 @@ class Distillation(Composed):
         student = replace(fitter, size=count)
         check_batch(student, of="the student", remedy="or raise split.reference or defense.records")
         student_split = reference_as_pool(split)
-        teacher = self.base.fit(fitter.base.stage(TEACHER), split, membership)
+        teacher = self.base.fit(fitter.base.stage(TEACHER_STAGE), split, membership)
         answers = teacher.predict(fitter.dataset.x[student_split.pool])
         labels = np.zeros((len(answers), len(fitter.dataset.y), answers.shape[-1]), dtype=np.float32)
         labels[:, student_split.pool] = softmax(answers / self.temperature, axis=-1)
         fleet = student.train(student_split, surest(answers, count), soft_labels=labels)
-        fleet.stages = {TEACHER: teacher}
+        fleet.stages = {TEACHER_STAGE: teacher}
         return fleet
 
     def statement(self, fleet: Fleet) -> Statement:
         """The teacher's claim, which the student inherits; it leaves out the reference records."""
-        claim = self.base.statement(fleet.stages[TEACHER])
-        return claim.leaving_out(PUBLIC) if claim.guarantee else claim
+        claim = self.base.statement(fleet.stages[TEACHER_STAGE])
+        return claim.leaving_out(STUDENT_RESTRICTION) if claim.guarantee else claim
 
 
 def surest(answers: Float32[ndarray, "models records classes"], count: int) -> Bool[ndarray, "models records"]:

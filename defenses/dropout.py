@@ -16,7 +16,7 @@ from palisade.data.split import Split
 from palisade.fields import Fraction, remedy
 from palisade.targets.fleet import Defense, Fitter
 
-ACTIVATIONS = (
+ACTIVATION_LAYERS = (
     *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.CELU, nn.SELU, nn.GELU, nn.SiLU, nn.Mish, nn.Tanh, nn.Sigmoid),
     *(nn.Softplus, nn.Hardswish, nn.Hardtanh),
 )
@@ -52,7 +52,7 @@ class Dropout(Defense):
         places = [
             (name, layer)
             for name, layer in network.named_modules(remove_duplicate=False)
-            if isinstance(layer, ACTIVATIONS)
+            if isinstance(layer, ACTIVATION_LAYERS)
         ]
         if not places:
             raise ValueError(
@@ -99,9 +99,9 @@ class DroppedOut(nn.Dropout):
             raise ValueError("defense=dropout trains in a Fitter alone, which fixes what is dropped; call eval() first")
         shape = y.shape[1:] if self.draws.stacked else y.shape
         purpose = f"dropout {self.number}.{self.calls}"
-        kept = self.draws(purpose, lambda rng: rng.random(shape, dtype=np.float32) >= self.p)
+        mask = self.draws(purpose, lambda rng: rng.random(shape, dtype=np.float32) >= self.p)
         self.calls += 1  # a layer may be called several times in a step
-        return (y / (1 - self.p)).where(kept, 0)
+        return (y / (1 - self.p)).where(mask, 0)
 
 
 class Masks(pl.Callback):

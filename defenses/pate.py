@@ -13,17 +13,17 @@ from numpy import ndarray
 from pydantic import Field
 
 from palisade.data.split import Split
-from palisade.defenses.dp_sgd.mechanism import LIBRARIES, check_delta
+from palisade.defenses.dp_sgd.mechanism import STATED_LIBRARIES, check_delta
 from palisade.defenses.dp_sgd.noise import NoiseSource
 from palisade.defenses.parts.composition import check_batch
 from palisade.defenses.parts.partition import Ensembles
-from palisade.defenses.parts.reference import PUBLIC, check_count, reference_as_pool
-from palisade.defenses.parts.votes import UNANSWERED, NoisyVotes, count_votes
+from palisade.defenses.parts.reference import STUDENT_RESTRICTION, check_count, reference_as_pool
+from palisade.defenses.parts.votes import UNANSWERED_LABEL, NoisyVotes, count_votes
 from palisade.fields import Count, Fraction, Positive, remedy
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.statement import NOT_COVERED, Statement
 
-TEACHERS = "teachers"
+TEACHER_STAGE = "teachers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,7 +86,7 @@ class PATE(Defense):
         public = reference_as_pool(split)
         student = replace(fitter, size=queries)
         check_batch(student, of="the student", remedy="or raise split.reference or defense.queries")
-        plan = Ensembles.of(fitter, TEACHERS, split, parts=self.teachers, seen_by=1)
+        plan = Ensembles.of(fitter, TEACHER_STAGE, split, parts=self.teachers, seen_by=1)
         check_batch(plan.fitter, of="a teacher", remedy="or fewer defense.teachers")
         claim = self._claim(fitter, split, queries)
         teachers = plan.fitter.train(split, plan.membership(membership))
@@ -97,7 +97,7 @@ class PATE(Defense):
             asked = fitter.secret.numpy("queries", model).permutation(len(public.pool))[:queries]
             votes = count_votes(plan.of_model(position, teachers), fitter.dataset.x[public.pool[asked]])
             answers = self.votes.answers(votes, _noise(fitter), model)
-            known = answers != UNANSWERED
+            known = answers != UNANSWERED_LABEL
             if not known.any():
                 raise ValueError(f"model {model}: none of {queries} queries was answered; lower defense.threshold")
             answered[position, asked[known]] = True
@@ -105,7 +105,7 @@ class PATE(Defense):
 
         fleet = student.train(public, answered, soft_labels=labels)
         fleet.callbacks = [*fleet.callbacks, Claim(claim)]
-        fleet.stages = {TEACHERS: teachers}
+        fleet.stages = {TEACHER_STAGE: teachers}
         return fleet
 
     def statement(self, fleet: Fleet) -> Statement:
@@ -132,8 +132,8 @@ class PATE(Defense):
             if fitter.secret.user_chosen
             else "operating system",
             noise=_noise(fitter).description,
-            not_covered=(*NOT_COVERED, PUBLIC, "the teachers: only the student may be released"),
-            versions={name: version(name) for name in LIBRARIES},
+            not_covered=(*NOT_COVERED, STUDENT_RESTRICTION, "the teachers: only the student may be released"),
+            versions={name: version(name) for name in STATED_LIBRARIES},
         )
 
 

@@ -12,7 +12,7 @@ from sklearn.ensemble import HistGradientBoostingClassifier
 
 from palisade.attacks.parts.view import Parts
 
-FOLDS = 4
+CROSS_FITTING_FOLDS = 4
 MOST_PAIRS = 20_000  # (model, record) pairs that a classifier is fitted on; more cost time and change little
 LEAST_PAIRS = 200  # below, a class has no classifier of its own
 
@@ -83,7 +83,9 @@ def cross_fit(
 def folds(others: Bool[np.ndarray, "models models"]) -> list[Int[np.ndarray, "_"]]:
     """The models of each fold, groups kept together."""
     _, group = np.unique(np.argmin(others, axis=1), return_inverse=True)  # a group is known by its first model
-    return [np.flatnonzero(group % FOLDS == fold) for fold in range(min(FOLDS, group.max() + 1))]
+    return [
+        np.flatnonzero(group % CROSS_FITTING_FOLDS == fold) for fold in range(min(CROSS_FITTING_FOLDS, group.max() + 1))
+    ]
 
 
 def _balanced(

@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 
 from palisade.attacks.parts.leave_one_out import LeftOut, counts, sums
 
-SMALLEST = float(np.finfo(np.float64).tiny)  # keeps the logarithm of a probability that underflowed finite
+MIN_PROBABILITY = float(np.finfo(np.float64).tiny)  # keeps the logarithm of a probability that underflowed finite
 
 
 def mean_confidence(
@@ -53,4 +53,4 @@ def log_ratio(
     log_p: Float[np.ndarray, "... records"], expected: Float[np.ndarray, "... records"]
 ) -> Float[np.ndarray, "... records"]:
     """log p/p̄."""
-    return log_p - np.log(np.maximum(expected, SMALLEST))
+    return log_p - np.log(np.maximum(expected, MIN_PROBABILITY))

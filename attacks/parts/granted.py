@@ -13,18 +13,18 @@ from palisade.attacks.parts.outputs import Outputs
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
-SIGNALS = (
+SCORE_SIGNALS = (
     *("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy"),
     *("log_confidence", "probabilities_of"),
 )
 SIGNALS_OF_QUERIES = ("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy", "correct")
-ANSWERS: Mapping[str, int] = {"logits": 3, "probabilities": 3, "predictions": 2}
+ANSWER_AXES: Mapping[str, int] = {"logits": 3, "probabilities": 3, "predictions": 2}
 """Number of axes of each kind of answer, without that of queries."""
-DECLARED: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = {
+DECLARED_PARTS: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = {
     "outputs=logits": (lambda threat: threat.outputs == "logits", ("logits", "population_logits")),
     "outputs": (
         lambda threat: threat.outputs != "label",
-        (*SIGNALS, "probabilities", "population_probabilities"),
+        (*SCORE_SIGNALS, "probabilities", "population_probabilities"),
     ),
     "label": (
         lambda threat: threat.label,
@@ -85,12 +85,12 @@ class Meter:
     """Hands out parts of what is given, and remembers how many queries that took.
 
     Args:
-        given: all that there is.
+        outputs: all that there is.
         threat: what was declared.
     """
 
-    def __init__(self, given: Outputs, threat: ThreatModel) -> None:
-        self.given, self.threat = given, threat
+    def __init__(self, outputs: Outputs, threat: ThreatModel) -> None:
+        self.outputs, self.threat = outputs, threat
         self.handed = self.asked = 0
 
     def read(self, name: str) -> Any:
@@ -99,13 +99,13 @@ class Meter:
         Raises:
             ValueError: if it was not declared.
         """
-        for needed, (declares, names) in DECLARED.items():
+        for needed, (declares, names) in DECLARED_PARTS.items():
             if name in names and not declares(self.threat):
                 raise ValueError(f"view.{name} is beyond the attack's threat model; declare {needed} or do without it")
         if name.startswith("_"):
             raise ValueError(f"view.{name} is private to the view; use its signals")
-        value = getattr(self.given, name)
-        if name in SIGNALS_OF_QUERIES or (name in ANSWERS and value is not None and value.ndim > ANSWERS[name]):
+        value = getattr(self.outputs, name)
+        if name in SIGNALS_OF_QUERIES or (name in ANSWER_AXES and value is not None and value.ndim > ANSWER_AXES[name]):
             return self._cut(value)
         if name == "population" and value is not None:
             return GrantedPopulation(value, self.threat)
@@ -120,8 +120,8 @@ class Meter:
     @property
     def queries(self) -> float:
         """Queries a record, on average over models and records."""
-        given = self.given
-        return float(self.handed + self.asked / (given.models * given.records)) or 1.0
+        outputs = self.outputs
+        return float(self.handed + self.asked / (outputs.models * outputs.records)) or 1.0
 
     def _cut(self, values: Shaped[np.ndarray, "models records queries ..."]) -> Shaped[np.ndarray, "..."]:
         values = values[:, :, : self.threat.queries]
@@ -129,19 +129,19 @@ class Meter:
         return values
 
     def _log_confidence(self, temperature: float = 1.0) -> Float[np.ndarray, "models records queries"]:
-        confidence: np.ndarray = self._cut(self.given.log_confidence(temperature))
+        confidence: np.ndarray = self._cut(self.outputs.log_confidence(temperature))
         return confidence
 
     def _probabilities_of(self, model: int, query: int = 0) -> Float[np.ndarray, "records classes"]:
         if self.threat.queries is not None and query >= self.threat.queries:
             raise ValueError(f"query={query} exceeds the declared queries={self.threat.queries}; declare more")
         self.handed = max(self.handed, query + 1)
-        return self.given.probabilities_of(model, query)
+        return self.outputs.probabilities_of(model, query)
 
     def _query(self, model: int, x: Real[np.ndarray, "n *shape"]) -> Shaped[np.ndarray, "n *classes"]:
-        assert isinstance(self.given, View) and self.given.query is not None
+        assert isinstance(self.outputs, View) and self.outputs.query is not None
         self.asked += len(x)
         if self.threat.outputs != "label":
-            return np.asarray(self.given.query(model, x))
-        answers = np.asarray((self.given.query_label or self.given.query)(model, x))
+            return np.asarray(self.outputs.query(model, x))
+        answers = np.asarray((self.outputs.query_label or self.outputs.query)(model, x))
         return answers.argmax(axis=-1) if answers.ndim > 1 else answers

@@ -72,7 +72,7 @@ def sums(
     if left_out is None:
         summed: np.ndarray = others.astype(np.float64) @ values
         return summed
-    return np.stack([np.where(kept, values, 0.0).sum(axis=0) for kept in shadows(others, left_out)])
+    return np.stack([np.where(is_shadow, values, 0.0).sum(axis=0) for is_shadow in shadows(others, left_out)])
 
 
 def counts(

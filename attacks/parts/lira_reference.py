@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 
 from palisade.attacks.parts.leave_one_out import LeftOut, counts, leave_one_out, shadows, sums
 
-EPSILON = 1e-30  # what the authors add to a standard deviation
+STD_EPSILON = 1e-30  # what the authors add to a standard deviation
 
 
 def reference_scores(
@@ -45,7 +45,7 @@ def reference_scores(
             moments = leave_one_out(values, side, others, left_out)
             with np.errstate(invalid="ignore"):
                 scale = np.sqrt(moments.squares / moments.count)
-        scale = scale + EPSILON
+        scale = scale + STD_EPSILON
         return -np.log(scale) - ((values - _medians(values, side, others, left_out)) / scale) ** 2 / 2
 
     queries = np.moveaxis(phi, -1, 0)
@@ -80,8 +80,8 @@ def _medians(
     order = values.argsort(axis=0)
     ordered, on_side = np.take_along_axis(values, order, axis=0), np.take_along_axis(side, order, axis=0)
     medians = np.empty((len(others), values.shape[1]))
-    for target, kept in enumerate(shadows(others, left_out)):
-        seen = (on_side & np.take_along_axis(kept, order, axis=0)).cumsum(axis=0, dtype=np.int32)
+    for target, is_shadow in enumerate(shadows(others, left_out)):
+        seen = (on_side & np.take_along_axis(is_shadow, order, axis=0)).cumsum(axis=0, dtype=np.int32)
         count = seen[-1]
         middle = [(seen >= place).argmax(axis=0) for place in ((count + 1) // 2, count // 2 + 1)]
         medians[target] = np.take_along_axis(ordered, np.stack(middle), axis=0).mean(axis=0)

@@ -13,10 +13,12 @@ from scipy.special import softmax
 from palisade.attacks.parts import signals
 
 Level = Literal["label", "top-k", "probabilities", "logits"]
-LEVELS: tuple[Level, ...] = ("label", "top-k", "probabilities", "logits")
+ANSWER_LEVELS: tuple[Level, ...] = ("label", "top-k", "probabilities", "logits")
 """Levels of answers, from little to much."""
-TOP = 10  # sorted probabilities that are looked at; the tail beyond tells little more
-LEAST = 1e-6  # what smaller probabilities count as: how far they are rounded tells of the release, not of membership
+TOP_PROBABILITIES = 10  # sorted probabilities that are looked at; the tail beyond tells little more
+MIN_PROBABILITY = (
+    1e-6  # what smaller probabilities count as: how far they are rounded tells of the release, not of membership
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,10 +46,10 @@ class Outputs:
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        given = [name for name in ("logits", "probabilities", "predictions") if getattr(self, name) is not None]
-        if len(given) != 1:
-            raise ValueError(f"outputs={given}; pass exactly one of logits, probabilities and predictions")
-        _check(given[0], getattr(self, given[0]), self.labels)
+        kinds = [name for name in ("logits", "probabilities", "predictions") if getattr(self, name) is not None]
+        if len(kinds) != 1:
+            raise ValueError(f"outputs={kinds}; pass exactly one of logits, probabilities and predictions")
+        _check(kinds[0], getattr(self, kinds[0]), self.labels)
         if self.top_k is not None and (self.probabilities is None or not 1 <= self.top_k <= self.classes):
             raise ValueError(f"top_k={self.top_k} needs probabilities, 1 to all of them; leave it out for the others")
 
@@ -163,7 +165,7 @@ class Outputs:
     def _least(self) -> float:
         """Stand-in for a zero: half of the smallest probability that was ever shown, which rounding left of more."""
         smallest = min(float(np.min(block, where=block > 0, initial=1.0)) for block in self._shown)
-        return max(signals.SMALLEST, smallest / 2)
+        return max(signals.MIN_PROBABILITY, smallest / 2)
 
     def _of_probabilities(self, signal: signals.Signal) -> Float[np.ndarray, "models records queries"]:
         if self.logits is None:
@@ -211,12 +213,12 @@ def answer_features(view: Outputs) -> Float[np.ndarray, "models records d"]:
 
     Sorting makes the answers of all classes alike (Shokri et al. 2017, section V; Salem et al. 2019, section III).
     """
-    top = min(TOP, view.classes)
+    top = min(TOP_PROBABILITIES, view.classes)
     features = np.empty((view.models, view.records, top + 3))
     features[:, :, 0] = view.log_odds[:, :, 0]
     features[:, :, 1] = view.correct[:, :, 0]
     features[:, :, 2] = view.modified_entropy[:, :, 0]
     for model in range(view.models):
         probabilities = np.sort(view.probabilities_of(model), axis=1)[:, -top:]
-        features[model, :, 3:] = np.log(np.maximum(probabilities, LEAST))
+        features[model, :, 3:] = np.log(np.maximum(probabilities, MIN_PROBABILITY))
     return features

@@ -17,8 +17,8 @@ from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Count, Seed
 
-BATCH = 4096  # inputs a query; more would need more memory, not less time
-TRIAL = 500
+INPUTS_PER_QUERY = 4096  # inputs a query; more would need more memory, not less time
+TRIAL_RECORDS = 500
 """Records that are perturbed at every strength, to choose one for all others."""
 
 Perturbation = Callable[[Real[np.ndarray, "n *shape"], np.random.Generator], Real[np.ndarray, "n *shape"]]
@@ -87,7 +87,7 @@ class PerturbedCopies(Attack):
         assert view.features is not None
         ways = perturbations(view.features, self.strengths, self.moves)
         drawn = np.random.default_rng(self.seed).permutation(view.records)
-        trial, rest = np.sort(drawn[:TRIAL]), np.sort(drawn[TRIAL:])
+        trial, rest = np.sort(drawn[:TRIAL_RECORDS]), np.sort(drawn[TRIAL_RECORDS:])
         votes = np.empty((len(ways), view.models, view.records))
         votes[:, :, trial] = self._votes(view, ways, trial, np.ones(votes.shape[:2], dtype=bool))
         # Of a balanced fleet, whatever is chosen on a target's shadows leans to the opposite of its membership.
@@ -109,7 +109,7 @@ class PerturbedCopies(Attack):
         features = view.features
         assert features is not None
         right = np.full((*asked.shape, len(records)), np.nan)
-        size = max(1, BATCH // self.copies)
+        size = max(1, INPUTS_PER_QUERY // self.copies)
         for start in range(0, len(records), size):
             batch = slice(start, start + size)
             rows, labels = np.asarray(features[records[batch]]), view.labels[records[batch]]

@@ -11,13 +11,13 @@ from scipy.special import log_softmax
 Signal = Callable[[Float[np.ndarray, "records classes"], Int[np.ndarray, "records"]], Float[np.ndarray, "records"]]
 
 # The smallest float32 above zero: a probability that was rounded to zero counts as this much, which keeps φ finite.
-SMALLEST = float(np.finfo(np.float32).smallest_subnormal)
+MIN_PROBABILITY = float(np.finfo(np.float32).smallest_subnormal)
 MIN_RECORDS_TO_STANDARDIZE = 100
 """Records below which the center and the spread of a model's φ are mostly noise."""
-TAIL = 0.05
+TAIL_SHARE = 0.05
 """Share of a model's φ at either end that counts no more than the quantile where it begins."""
 LARGEST_LOGIT = 1e60  # what larger logits count as: the squares of their squares stay finite in float64
-LEAST_IN_LOG = 1e-30  # what logarithms of the entropies are cut off at (Song & Mittal 2021, section 3.2)
+MIN_LOG_ARGUMENT = 1e-30  # what logarithms of the entropies are cut off at (Song & Mittal 2021, section 3.2)
 
 
 def bounded(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -35,7 +35,9 @@ def log_odds_of_logits(
 
 
 def log_odds_of_probabilities(
-    probabilities: Float[np.ndarray, "records classes"], labels: Int[np.ndarray, "records"], least: float = SMALLEST
+    probabilities: Float[np.ndarray, "records classes"],
+    labels: Int[np.ndarray, "records"],
+    least: float = MIN_PROBABILITY,
 ) -> Float[np.ndarray, "records"]:
     """φ = log p_y − log Σ_{j≠y} p_j; never by 1 − p_y, which float32 turns into zero for a well-fitted record.
 
@@ -53,7 +55,7 @@ def entropy(
 ) -> Float[np.ndarray, "records"]:
     """−Σ p_i log p_i in nats; the true class plays no part."""
     p = probabilities.astype(np.float64)
-    return -(p * np.log(np.maximum(p, LEAST_IN_LOG))).sum(axis=1)
+    return -(p * np.log(np.maximum(p, MIN_LOG_ARGUMENT))).sum(axis=1)
 
 
 def modified_entropy(
@@ -65,8 +67,8 @@ def modified_entropy(
     """
     own, others = _split(probabilities, labels, fill=0.0)
     missed = np.minimum(others.sum(axis=1), 1.0)  # 1 − p_y, which float32 would turn into zero
-    kept = np.log(np.maximum(1 - others, LEAST_IN_LOG))
-    return -missed * np.log(np.maximum(own, LEAST_IN_LOG)) - (others * kept).sum(axis=1)
+    log_complement = np.log(np.maximum(1 - others, MIN_LOG_ARGUMENT))
+    return -missed * np.log(np.maximum(own, MIN_LOG_ARGUMENT)) - (others * log_complement).sum(axis=1)
 
 
 def log_confidence_of_logits(
@@ -88,7 +90,7 @@ def centers_and_spreads(
     """
     if phi.shape[1] < MIN_RECORDS_TO_STANDARDIZE:
         return None
-    low, high = np.quantile(phi, [TAIL, 1 - TAIL], axis=1, keepdims=True)
+    low, high = np.quantile(phi, [TAIL_SHARE, 1 - TAIL_SHARE], axis=1, keepdims=True)
     winsorized = np.clip(phi, low, high)
     return (winsorized.mean(axis=1), winsorized.std(axis=1)) if (high > low).all() else None
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-POWERS = (1, 2, 4, 8, 16)
+KERNEL_POWERS = (1, 2, 4, 8, 16)
 """Each the double of the one before: a square leads from one to the next."""
-KERNELS = 4 * len(POWERS) + 1
-BLOCK = 256
+KERNEL_COUNT = 4 * len(KERNEL_POWERS) + 1
+RECORDS_PER_BLOCK = 256
 """Records that are compared with all others at once: their similarities stay in a processor's caches."""
 
 
@@ -32,7 +32,7 @@ class Similarities:
     features: Float[np.ndarray, "records features"]
     labels: Int[np.ndarray, "records"]
     persons: Int[np.ndarray, "records"] | None = None
-    block: int = BLOCK
+    block: int = RECORDS_PER_BLOCK
     _order: Int[np.ndarray, "records"] = field(init=False)
     _units: list[Float32[np.ndarray, "records features"]] = field(init=False)
 
@@ -52,7 +52,7 @@ class Similarities:
         order = self._order
         labels, persons = self.labels[order], None if self.persons is None else self.persons[order]
         weights = np.ascontiguousarray(weights[:, order], dtype=np.float32)
-        sums = np.zeros((*weights.shape, KERNELS), dtype=np.float32)
+        sums = np.zeros((*weights.shape, KERNEL_COUNT), dtype=np.float32)
         edges = np.flatnonzero(np.diff(labels, prepend=labels[:1] - 1, append=labels[-1:] + 1))
         for low, high in itertools.pairwise(edges.tolist()):
             for start in range(low, high, self.block):
@@ -64,7 +64,7 @@ class Similarities:
     def _of_block(
         self, rows: np.ndarray, own: np.ndarray | None, same: slice, weights: Float32[np.ndarray, "rows records"]
     ) -> Float32[np.ndarray, "rows block kernels"]:
-        found = np.empty((len(weights), len(rows), KERNELS), dtype=np.float32)
+        averages = np.empty((len(weights), len(rows), KERNEL_COUNT), dtype=np.float32)
 
         def without_own(kernel: np.ndarray) -> np.ndarray:
             kernel[np.arange(len(rows)), rows] = 0.0
@@ -72,20 +72,20 @@ class Similarities:
                 kernel[own] = 0.0
             return kernel
 
-        kernels = iter(range(KERNELS))
+        kernels = iter(range(KERNEL_COUNT))
         for units in self._units:
             kernel = without_own(np.maximum(units[rows] @ units.T, 0.0))
-            for power in POWERS:
+            for power in KERNEL_POWERS:
                 if power > 1:
                     np.square(kernel, out=kernel)
                 inside = weights[:, same] @ kernel[:, same].T
                 before = weights[:, : same.start] @ kernel[:, : same.start].T
                 after = weights[:, same.stop :] @ kernel[:, same.stop :].T
-                found[:, :, next(kernels)], found[:, :, next(kernels)] = inside, before + after
+                averages[:, :, next(kernels)], averages[:, :, next(kernels)] = inside, before + after
         equal = np.zeros((len(rows), weights.shape[1]), dtype=np.float32)
         equal[:, same] = 1.0
-        found[:, :, next(kernels)] = weights[:, same] @ without_own(equal)[:, same].T
-        return found
+        averages[:, :, next(kernels)] = weights[:, same] @ without_own(equal)[:, same].T
+        return averages
 
 
 def unit(features: Float32[np.ndarray, "records features"]) -> Float32[np.ndarray, "records features"]:

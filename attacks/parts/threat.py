@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from palisade.attacks.parts.leave_one_out import counts
-from palisade.attacks.parts.outputs import LEVELS, Level
+from palisade.attacks.parts.outputs import ANSWER_LEVELS, Level
 from palisade.attacks.parts.view import View
 
 Shadows = Literal["none", "offline", "online"]
@@ -103,9 +103,9 @@ class ThreatModel:
             return "needs the weights; threat=white_box grants them"
         if self.checkpoints and view.trajectory is None:
             return "needs checkpoints; train with fleet.keep_checkpoints=9 and grant them with threat=white_box"
-        if (least := LEVELS.index(self.outputs)) > LEVELS.index(view.outputs):
+        if (least := ANSWER_LEVELS.index(self.outputs)) > ANSWER_LEVELS.index(view.outputs):
             released = "labels" if view.outputs == "label" else view.outputs
-            return f"needs {' or '.join(reversed(LEVELS[least:]))}; only {released} are released"
+            return f"needs {' or '.join(reversed(ANSWER_LEVELS[least:]))}; only {released} are released"
         if self.unguarded_shadows and view.unguarded_logits is None:
             return "needs a guard to look behind; train the run again with guard=<name>"
         return None

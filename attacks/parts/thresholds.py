@@ -63,8 +63,8 @@ def class_thresholds(
     thresholds = np.empty_like(signal)
     for label in np.unique(labels):
         own = labels == label
-        kept_out = None if left_out is None else left_out[:, own]
-        thresholds[:, own] = shadow_thresholds(signal[:, own], membership[:, own], others, kept_out)[:, None]
+        left_out_shadows = None if left_out is None else left_out[:, own]
+        thresholds[:, own] = shadow_thresholds(signal[:, own], membership[:, own], others, left_out_shadows)[:, None]
     if (lacking := np.isnan(thresholds)).any():
         of_all = shadow_thresholds(signal, membership, others, left_out)
         thresholds = np.where(lacking, of_all[:, None], thresholds)
@@ -102,19 +102,19 @@ def shadow_thresholds(
 
     thresholds, gain = np.full(len(scores), np.nan), np.empty(len(score), dtype=np.int64)
     for target, shadows in enumerate(others):
-        kept = shadows[model]
+        is_shadow = shadows[model]
         nonmembers, members = shadows @ count
         if left_out is not None:
-            kept &= model != left_out[target, record]
-            nonmembers, members = np.bincount(member[kept], minlength=2)
+            is_shadow &= model != left_out[target, record]
+            nonmembers, members = np.bincount(member[is_shadow], minlength=2)
         if members == 0 or nonmembers == 0:
             continue
         # (TPR − FPR) · members · nonmembers, in whole numbers: rounding must not depend on who is left out.
         np.take(np.outer(shadows, [-members, nonmembers]).ravel(), kind, out=gain, mode="clip")
         if left_out is not None:
-            gain[~kept] = 0
+            gain[~is_shadow] = 0
         np.cumsum(gain, out=gain)
         reached = gain if len(last) == len(gain) else gain[last]
-        first = np.searchsorted(last, np.argmax(kept))  # what lies above all shadows is none of their scores
+        first = np.searchsorted(last, np.argmax(is_shadow))  # what lies above all shadows is none of their scores
         thresholds[target] = score[last[first + np.argmax(reached[first:])]]
     return thresholds

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from palisade.attacks.parts.outputs import Outputs
 
-SEED = 0
+BALANCING_SEED = 0
 """Of the shadows that are left out of a balanced fleet, known to everybody."""
 LEAST_BALANCED = 20
 """Records, or persons, of which chance does not put nine in ten into as many models."""
@@ -88,15 +88,15 @@ class View(Outputs):
             raise ValueError(f"membership={held}; pass a Boolean array (models, records)")
         expected = (self.models, self.records)
         for name in ("membership", "unguarded_logits", *WHITE_BOX):
-            if (given := getattr(self, name)) is not None and given.shape[:2] != expected:
-                raise ValueError(f"{name}.shape={given.shape} disagrees with the outputs; expected {expected} first")
+            if (array := getattr(self, name)) is not None and array.shape[:2] != expected:
+                raise ValueError(f"{name}.shape={array.shape} disagrees with the outputs; expected {expected} first")
         for name, count, noun in (
             ("groups", self.models, "models"),
             ("persons", self.records, "records"),
             ("features", self.records, "records"),
         ):
-            if (given := getattr(self, name)) is not None and len(given) != count:
-                raise ValueError(f"{name}.shape={given.shape}; pass one of the {name} for each of the {count} {noun}")
+            if (array := getattr(self, name)) is not None and len(array) != count:
+                raise ValueError(f"{name}.shape={array.shape}; pass one of the {name} for each of the {count} {noun}")
         if (hidden := self.shadow_features) is not None and (hidden.ndim != 3 or hidden.shape[1] != self.records):
             raise ValueError(f"shadow_features.shape={hidden.shape}; pass (models, {self.records} records, hidden)")
         self._check_population()
@@ -171,7 +171,9 @@ class View(Outputs):
         even = self.membership.sum(axis=0) == usual
         if not self.balanced or (usual - inside[:, even] > 1).any():
             return None
-        place = np.random.default_rng(SEED).random((self.models, self.records), dtype=np.float32)[:, self._unit]
+        place = np.random.default_rng(BALANCING_SEED).random((self.models, self.records), dtype=np.float32)[
+            :, self._unit
+        ]
         left_out = np.full(inside.shape, -1, dtype=np.int32)
         for target in range(self.models):
             more_inside, more_outside = inside[target] == usual, inside[target] == usual - 1
@@ -192,7 +194,7 @@ class View(Outputs):
         every = np.arange(self.records)
         if not self.balanced:
             return [(every, every)]
-        half = np.random.default_rng(SEED).permutation(self._unit.max() + 1)[self._unit] % 2
+        half = np.random.default_rng(BALANCING_SEED).permutation(self._unit.max() + 1)[self._unit] % 2
         return [(np.flatnonzero(half == one), np.flatnonzero(half != one)) for one in (0, 1)]
 
     @cached_property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
-RIDGE = 1e-5
+RIDGE_PENALTY = 1e-5
 AT_ONCE = 2**22
 """Numbers that are worked on together."""
 
@@ -41,6 +41,6 @@ def within_record_slopes(
     within /= (shadows.sum(axis=1) * records)[:, None, None]
     gram, with_phi = within[:, :-1, :-1], within[:, :-1, -1]
     scale = np.sqrt(np.maximum(np.diagonal(gram, axis1=1, axis2=2), 0)) + 1e-12
-    even = gram / (scale[:, :, None] * scale[:, None, :]) + RIDGE * np.eye(kernels)
+    even = gram / (scale[:, :, None] * scale[:, None, :]) + RIDGE_PENALTY * np.eye(kernels)
     slopes: np.ndarray = np.linalg.solve(even, (with_phi / scale)[..., None])[..., 0] / scale
     return slopes

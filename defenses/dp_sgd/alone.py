@@ -18,11 +18,11 @@ from palisade.defenses.dp_sgd.microbatches import leaves, map_tensors
 from palisade.defenses.dp_sgd.records import FitRecords, digest
 from palisade.defenses.dp_sgd.rehearsal import Rehearsal, StepFailed, random_state, seed_all
 
-ELEMENTS = 2**24
+MAX_GRADIENT_ELEMENTS = 2**24
 """Numbers of per-record gradients in memory at the same time, at most."""
-VECTORIZED = 0
+VECTORIZED_SEED = 0
 """Seed of what draws no random numbers."""
-AGREES = 1e-4
+MAX_RELATIVE_DIFFERENCE = 1e-4
 """Relative difference to gradients one by one above which vectorized ones are not used."""
 
 
@@ -98,8 +98,8 @@ class Alone(ClippedSum):
                 f"training_step fails on a batch of one record ({type(error.__cause__).__name__}), which is all that"
                 " per_record=alone gives it; where squeeze() drops the batch dimension, use squeeze(-1)"
             ) from error.__cause__
-        found = zip(self.parameters, *of_loss, strict=True)
-        return loss, [torch.zeros_like(p) if g is None else g * self.scale for p, g in found]
+        by_parameter = zip(self.parameters, *of_loss, strict=True)
+        return loss, [torch.zeros_like(p) if g is None else g * self.scale for p, g in by_parameter]
 
     def by_itself(self, step: Any, *, number: int) -> bool:
         """Equality of a record's gradients before and after another record: nothing outside the module's state
@@ -129,8 +129,8 @@ class Alone(ClippedSum):
             by_layer = factors.expand(len(squares), -1) if factors.ndim == 1 else factors
             part: dict[nn.Parameter, Tensor] = {}
             for parameter, each, layer in zip(self.parameters, flat, self.layer.tolist(), strict=True):
-                kept = each if finite.all() else each.where(finite.unsqueeze(1), 0)
-                part[parameter] = (by_layer[layer] @ kept).view_as(parameter)
+                finite_gradients = each if finite.all() else each.where(finite.unsqueeze(1), 0)
+                part[parameter] = (by_layer[layer] @ finite_gradients).view_as(parameter)
             self.add(part)
         return whole
 
@@ -143,7 +143,7 @@ class Functional(Alone):
 
     def __init__(self, module: nn.Module, clipping: Flat | None, **settings: Any) -> None:
         super().__init__(module, clipping, **settings)
-        self.chunk = max(1, ELEMENTS // sum(parameter.numel() for parameter in self.parameters))
+        self.chunk = max(1, MAX_GRADIENT_ELEMENTS // sum(parameter.numel() for parameter in self.parameters))
         self.weights = {f"module.{name}": p for name, p in module.named_parameters() if p.requires_grad}
         self._wrapped = _Called(module)
 
@@ -187,14 +187,14 @@ class Functional(Alone):
             except Exception:  # whatever torch.func or the user's code raise under it
                 return False
             drawn = random_state()
-            seed_all(VECTORIZED)
+            seed_all(VECTORIZED_SEED)
             if self.rehearsal.state.sign() != before or random_state() != drawn:
                 return False
-            found = [torch.cat(each) for each in zip(*parts, strict=True)]
+            vectorized = [torch.cat(each) for each in zip(*parts, strict=True)]
             if len(parts) > 1:  # units of different forms come in another order, but add up to the same
-                found, reference = ([each.sum(0) for each in gradients] for gradients in (found, reference))
-            off = sum(float((one - other).square().sum()) for one, other in zip(found, reference, strict=True))
-            return off <= AGREES**2 * sum(float(each.square().sum()) for each in reference)
+                vectorized, reference = ([each.sum(0) for each in gradients] for gradients in (vectorized, reference))
+            off = sum(float((one - other).square().sum()) for one, other in zip(vectorized, reference, strict=True))
+            return off <= MAX_RELATIVE_DIFFERENCE**2 * sum(float(each.square().sum()) for each in reference)
 
     def _of(self, form: Any, batches: Sequence[Sequence[Tensor]], index: int) -> list[Float[Tensor, "units ..."]]:
         """Per-record gradients of batches of one form."""
@@ -206,7 +206,7 @@ class Functional(Alone):
             def run() -> Tensor:
                 losses: list[Tensor] = []
                 self.rehearsal.loss(
-                    lambda: batch, seed=VECTORIZED, backward=losses.append, index=index, fresh=False, notice=False
+                    lambda: batch, seed=VECTORIZED_SEED, backward=losses.append, index=index, fresh=False, notice=False
                 )
                 return losses[0]
 

@@ -28,7 +28,7 @@ from palisade.defenses.dp_sgd.watch import Watch
 from palisade.targets.stacks import transposed
 from palisade.targets.statement import Statement
 
-SEALED = "dp_sgd_optimizer_states"
+OPTIMIZER_STATES_KEY = "dp_sgd_optimizer_states"
 """A checkpoint's optimizer states under another name: without this callback Lightning refuses to resume from it."""
 
 
@@ -147,14 +147,14 @@ class DPSGD(pl.Callback):
                 " gradient; save it before or after the step"
             )
         if "optimizer_states" in checkpoint:
-            checkpoint[SEALED] = checkpoint.pop("optimizer_states")
+            checkpoint[OPTIMIZER_STATES_KEY] = checkpoint.pop("optimizer_states")
 
     def on_load_checkpoint(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
     ) -> None:
         """Lightning's hook after a checkpoint is read: puts the optimizer's state back in its place."""
-        if SEALED in checkpoint:
-            checkpoint["optimizer_states"] = checkpoint.pop(SEALED)
+        if OPTIMIZER_STATES_KEY in checkpoint:
+            checkpoint["optimizer_states"] = checkpoint.pop(OPTIMIZER_STATES_KEY)
 
     # What follows is in the order in which Lightning calls it.
 
@@ -311,7 +311,7 @@ class DPSGD(pl.Callback):
         step, watch = self._started.step, self._started.watch
         return step.mechanism.claim(
             steps_done=self.steps,
-            given_secret=self.secret is not None and self.secret.user_chosen,
+            user_secret=self.secret is not None and self.secret.user_chosen,
             noise=step.sources[0].description,
             tuning_runs=self.tuning_runs,
             warnings=self._cautions,

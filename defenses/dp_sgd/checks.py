@@ -20,7 +20,7 @@ from palisade.defenses.dp_sgd.engine import Engine, Notes
 from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.defenses.dp_sgd.microbatches import map_tensors
 from palisade.defenses.dp_sgd.records import FitRecords
-from palisade.defenses.dp_sgd.rehearsal import SEED, Rehearsal
+from palisade.defenses.dp_sgd.rehearsal import COMPARISON_SEED, Rehearsal
 
 RECORD_TOLERANCE = 1e-5
 """Of the difference of a record's gradients in company and alone, over max(C, norm): what float32 rounds."""
@@ -28,11 +28,11 @@ SUM_TOLERANCE = 1e-3
 """Of the difference of the clipped sums of a real batch, over C."""
 LOSS_TOLERANCE = 1e-4
 """Relative, of a batch's loss and the mean of its records' losses."""
-ENOUGH, SCALE = 8, 3.0
+MIN_LOSS_RECORDS, MAX_LOSS_RATIO = 8, 3.0
 """Records whose mean loss says something where losses are random; by how many times it may then be off."""
 SEEN_BY_AUTOGRAD = 2
 """Records whose gradients alone are compared with plain autograd's besides: nothing of book-keeping is in these."""
-JITTER = 0.05
+WEIGHT_JITTER = 0.05
 """Standard deviations by which weights are moved where losses must agree elsewhere too."""
 
 
@@ -111,7 +111,7 @@ class Checks:
             loss, company = self._pass(engine, step, index, notice=True)
             if self.rehearsal.drew:
                 each = [float(self._pass(engine, self.records.some(step, [column]), index)[0]) for column in columns]
-                losses = (float(loss), each) if len(columns) == self.records.units(step) >= ENOUGH else None
+                losses = (float(loss), each) if len(columns) == self.records.units(step) >= MIN_LOSS_RECORDS else None
                 return ComparedGradients(self._among_others(engine, step, columns, company, index), losses, random=True)
             return self._to_alone(engine, step, columns, company, loss, index)
 
@@ -135,7 +135,7 @@ class Checks:
     def draws(self, step: Any) -> bool:
         """Use of random numbers by training_step in training, dropout included."""
         with self.rehearsal.session():
-            self.rehearsal.loss(lambda: self.records.batch(step), seed=SEED)
+            self.rehearsal.loss(lambda: self.records.batch(step), seed=COMPARISON_SEED)
             return self.rehearsal.drew
 
     def losses_alike(self, step: Any, columns: Sequence[int]) -> bool | None:
@@ -145,15 +145,15 @@ class Checks:
         with self.rehearsal.session(dropout=False):
             weights = [p for p in self.rehearsal.module.parameters() if p.requires_grad]
             before = [p.detach().clone() for p in weights]
-            for jitter in (0.0, JITTER):
+            for jitter in (0.0, WEIGHT_JITTER):
                 self.rehearsal.put_back()
                 self._move(weights, before, jitter)
                 self.rehearsal.rebase()
-                whole = float(self.rehearsal.loss(lambda: self.records.batch(step), seed=SEED))
+                whole = float(self.rehearsal.loss(lambda: self.records.batch(step), seed=COMPARISON_SEED))
                 if self.rehearsal.drew:
                     return None
                 each = [
-                    float(self.rehearsal.loss(functools.partial(self.records.batch, single), seed=SEED))
+                    float(self.rehearsal.loss(functools.partial(self.records.batch, single), seed=COMPARISON_SEED))
                     for single in (self.records.some(step, [unit]) for unit in units)
                 ]
                 if not self.is_mean(whole, each):
@@ -168,7 +168,7 @@ class Checks:
     def is_scaled(self, whole: float, each: Sequence[float]) -> bool:
         """Difference in size of a batch's loss from what its records' losses say, random as they may be."""
         expected = sum(each) if self.divisor else float(np.mean(each))
-        return not 1 / SCALE <= abs(whole) / max(abs(expected), 1e-12) <= SCALE
+        return not 1 / MAX_LOSS_RATIO <= abs(whole) / max(abs(expected), 1e-12) <= MAX_LOSS_RATIO
 
     def is_sum(self, whole: float, each: Sequence[float]) -> bool:
         """Agreement of a batch's loss with the sum of several records' losses, where the mean was stated."""
@@ -216,7 +216,7 @@ class Checks:
             one, notes = self._pass(engine, single, index)
             losses.append(float(one))
             alone.append(notes)
-            if place < (SEEN_BY_AUTOGRAD if len(columns) > FEW else 1):
+            if place < (SEEN_BY_AUTOGRAD if len(columns) > FEW_RECORDS_PER_LOOK else 1):
                 alike = alike and self._as_autograd(engine, single, notes, index)
         together = Notes.joined(alone)
         pairs = (
@@ -239,10 +239,10 @@ class Checks:
         if units < 2 or not self.records.separable:
             return True
         norms = _norms(company, self._scale(units))
-        for kept in (0, 1):
-            mixed = [unit if unit % 2 == kept else (unit + 1) % units for unit in range(units)]
+        for parity in (0, 1):
+            mixed = [unit if unit % 2 == parity else (unit + 1) % units for unit in range(units)]
             _, again = self._pass(engine, self.records.some(step, mixed), index)
-            some = [column for column in columns if column % 2 == kept and mixed[column] == column]
+            some = [column for column in columns if column % 2 == parity and mixed[column] == column]
             pair = company.some(some), again.some(some)
             if some and not self._difference(pair[0], norms[..., some], units, pair[1], units).alike:
                 return False
@@ -256,7 +256,7 @@ class Checks:
             loss.backward()  # type: ignore[no-untyped-call]
 
         loss = self.rehearsal.loss(
-            lambda: self.records.batch(step), seed=SEED, backward=backward, index=index, notice=notice
+            lambda: self.records.batch(step), seed=COMPARISON_SEED, backward=backward, index=index, notice=notice
         )
         units = self.records.units(step)
         engine.complete = True  # a record alone need not reach every layer
@@ -290,7 +290,7 @@ class Checks:
         with engine.aside(recording=False):
             self.rehearsal.loss(
                 lambda: self.records.batch(single),
-                seed=SEED,
+                seed=COMPARISON_SEED,
                 backward=lambda loss: of_loss.append(torch.autograd.grad(loss, engine.parameters, allow_unused=True)),
                 index=index,
             )
@@ -312,7 +312,7 @@ class Checks:
     @staticmethod
     @torch.no_grad()
     def _move(weights: Sequence[Tensor], before: Sequence[Tensor], jitter: float) -> None:
-        generator = torch.Generator().manual_seed(SEED)
+        generator = torch.Generator().manual_seed(COMPARISON_SEED)
         for parameter, value in zip(weights, before, strict=True):
             spread = float(value.double().std()) if value.numel() > 1 else 0.0
             noise = torch.randn(value.shape, generator=generator).to(value)
@@ -334,7 +334,7 @@ class Pace:
         self.steps, self.steps_per_epoch = steps, max(steps_per_epoch, 1)
         self.epochs = -(-steps // self.steps_per_epoch)
         self.cost = alone_cost(parameters, batch_size)
-        looks = STEP_BUDGET * max(steps, LONG) / (self.cost + (1.0 if drawing else 0.0))
+        looks = STEP_BUDGET * max(steps, LONG_TRAINING_STEPS) / (self.cost + (1.0 if drawing else 0.0))
         self.every = max(1, math.ceil(steps / looks))
 
     @classmethod
@@ -350,10 +350,12 @@ class Pace:
 
     def records(self, epoch: int) -> int:
         """Records that are compared before an epoch: many at 1, 2, 4, 8, …, few at the others."""
-        steps = max(self.steps, LONG)
+        steps = max(self.steps, LONG_TRAINING_STEPS)
         if epoch & (epoch - 1) == 0:
-            return int(min(MANY, EPOCH_BUDGET * steps / self.cost / max((self.epochs - 1).bit_length(), 1)))
-        return int(min(FEW, EPOCH_BUDGET * steps / self.cost / self.epochs))
+            return int(
+                min(MAX_RECORDS_PER_LOOK, EPOCH_BUDGET * steps / self.cost / max((self.epochs - 1).bit_length(), 1))
+            )
+        return int(min(FEW_RECORDS_PER_LOOK, EPOCH_BUDGET * steps / self.cost / self.epochs))
 
     def due(self, step: int) -> bool:
         """Turn of this step for comparing a record: each of the first, then every k-th."""
@@ -366,12 +368,12 @@ class Pace:
         return float((1 - share) ** (1 + epochs + steps))
 
 
-MANY, FEW = 128, 8
-LONG, FIRST_STEPS = 400, 16
+MAX_RECORDS_PER_LOOK, FEW_RECORDS_PER_LOOK = 128, 8
+LONG_TRAINING_STEPS, FIRST_STEPS = 400, 16
 """Steps from which on a training is long; shorter ones are looked at as much. Steps that are all looked at."""
 STEP_BUDGET, EPOCH_BUDGET = 0.01, 0.007
 """Share of a long training's time that checks in steps, and before epochs, may take."""
-COSTS: dict[int, dict[int, float]] = {
+COST_OF_A_RECORD_ALONE: dict[int, dict[int, float]] = {
     10_000: {16: 1.0, 64: 1.0, 256: 0.7, 1024: 0.3, 4096: 0.1},
     100_000: {16: 1.0, 64: 0.8, 256: 0.5, 1024: 0.2, 4096: 0.05},
     1_000_000: {16: 0.4, 64: 0.3, 256: 0.2, 1024: 0.05, 4096: 0.015},
@@ -382,7 +384,9 @@ COSTS: dict[int, dict[int, float]] = {
 
 def alone_cost(parameters: int, batch_size: float) -> float:
     """The entry of the table that is nearest and not cheaper."""
-    row = COSTS[max((size for size in COSTS if size <= parameters), default=min(COSTS))]
+    row = COST_OF_A_RECORD_ALONE[
+        max((size for size in COST_OF_A_RECORD_ALONE if size <= parameters), default=min(COST_OF_A_RECORD_ALONE))
+    ]
     return row[max((size for size in row if size <= batch_size), default=min(row))]
 
 

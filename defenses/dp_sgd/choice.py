@@ -11,21 +11,21 @@ from torch import nn
 
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd.alone import Alone, Functional
-from palisade.defenses.dp_sgd.checks import MANY, Checks, ComparedGradients
-from palisade.defenses.dp_sgd.clipping import CLIPPINGS, Flat
+from palisade.defenses.dp_sgd.checks import MAX_RECORDS_PER_LOOK, Checks, ComparedGradients
+from palisade.defenses.dp_sgd.clipping import CLIPPING_CLASSES, Flat
 from palisade.defenses.dp_sgd.engine import Engine, LayerError
 from palisade.defenses.dp_sgd.gradients import ClippedSum
 from palisade.defenses.dp_sgd.mechanism import Mechanism
-from palisade.defenses.dp_sgd.records import CANDIDATES, FitRecords, diverse
+from palisade.defenses.dp_sgd.records import MAX_CANDIDATE_UNITS, FitRecords, diverse
 from palisade.defenses.dp_sgd.rehearsal import Rehearsal, StepFailed
 
 FUNCTIONAL_PARAMETERS = 2_000_000
 """Trained parameters above which vectorized gradients cost more than records one by one (`benchmarks/dp_speed.py`)."""
-SLOWDOWN = {"fast": 1.0, "functional": 15.0, "alone": 30.0}
+TRAINING_SLOWDOWN = {"fast": 1.0, "functional": 15.0, "alone": 30.0}
 """Time of a training each way, over that of the fast one; for plans."""
 FEW_UNITS = 4
 """Units that vectorized gradients are tried on."""
-COUPLED = (
+COUPLED_RECORDS = (
     "training_step couples records: {how}, so clipping bounds nothing; use a loss that is a mean over records, or"
     " per_record=alone, which makes every record a batch of its own: class weights, negatives and statistics from the"
     " batch then lose their meaning"
@@ -35,12 +35,14 @@ NOT_COMPARED = (
     "training_step raised {kind} on a batch of one record or of a few, so nothing shows that records are not coupled;"
     f" make it take batches of any size{UNLESS_UNCHECKED}"
 )
-CHAINED = (
+RECORDS_COUPLED_OVER_STEPS = (
     "a record's gradient changes with the records before it, through something that is no state of the module (a"
     " global, a class attribute, a closure, collate_fn); end that: no per_record= covers it"
 )
-SUMMED = "training_step returns the sum of the records' losses; return their mean, or set loss_divisor on the module"
-DRAWING = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
+SUMMED_LOSS = (
+    "training_step returns the sum of the records' losses; return their mean, or set loss_divisor on the module"
+)
+RANDOM_LAYERS = (nn.modules.dropout._DropoutNd, nn.RNNBase, nn.MultiheadAttention)
 """Layers with random numbers of their own."""
 BY_LOSSES = "a batch's loss is not the mean of its records' losses"
 BY_GRADIENTS = "a record's gradient changes with the others in its batch"
@@ -90,7 +92,7 @@ class Chooser:
         self.module, self.wanted, self.rehearsal, self.records, self.checks = module, wanted, rehearsal, records, checks
         self.clipping, self.secrets, self.models, self.unchecked = clipping, secrets, models, unchecked
         self._company: tuple[Any, Any] | None = None
-        self.draws = any(isinstance(layer, DRAWING) and layer.training for layer in module.modules())
+        self.draws = any(isinstance(layer, RANDOM_LAYERS) and layer.training for layer in module.modules())
         """Use of random numbers by the module in training, so that a step's own pass cannot be compared."""
 
     @classmethod
@@ -107,7 +109,7 @@ class Chooser:
     ) -> Chooser:
         """For a fit with this mechanism."""
         rehearsal = Rehearsal(module, module.training_step)
-        clipping = CLIPPINGS[mechanism.clipping](mechanism.max_grad_norm, models=len(models))
+        clipping = CLIPPING_CLASSES[mechanism.clipping](mechanism.max_grad_norm, models=len(models))
         checks = Checks(
             rehearsal,
             records,
@@ -172,7 +174,7 @@ class Chooser:
         clipped = self.make("alone")
         assert isinstance(clipped, Alone)
         if self.records.units(step) > 1 and not clipped.by_itself(step, number=0):
-            raise ValueError(CHAINED)
+            raise ValueError(RECORDS_COUPLED_OVER_STEPS)
         wants = self.wanted == "functional" or (self.wanted == "auto" and parameters <= FUNCTIONAL_PARAMETERS)
         if wants:
             functional = self.make("functional")
@@ -182,7 +184,7 @@ class Chooser:
             reason += "; torch.func cannot compute it"
         return Choice("alone", reason)
 
-    def company(self, number: int = 0, limit: int = MANY) -> Any:
+    def company(self, number: int = 0, limit: int = MAX_RECORDS_PER_LOOK) -> Any:
         """A step of up to so many records that differ; of a step whose records nobody can name, all.
 
         Args:
@@ -191,7 +193,9 @@ class Chooser:
         """
         key = number, limit, self.records
         if self._company is None or self._company[0] != key:
-            step = self.records.first(min(CANDIDATES, CANDIDATES // MANY * limit), number)
+            step = self.records.first(
+                min(MAX_CANDIDATE_UNITS, MAX_CANDIDATE_UNITS // MAX_RECORDS_PER_LOOK * limit), number
+            )
             if self.records.separable:
                 step = self.records.some(step, diverse(self.records, step, limit, 2 if len(self.models) > 1 else 1))
             self._company = key, step
@@ -203,7 +207,7 @@ class Chooser:
         except LayerError as error:
             return Choice("alone", str(error))
         assert isinstance(engine, Engine)
-        columns = range(min(MANY, self.records.units(step)))
+        columns = range(min(MAX_RECORDS_PER_LOOK, self.records.units(step)))
         engine.attach()
         try:
             compared = self.checks.compare(engine, step, columns)
@@ -217,7 +221,7 @@ class Chooser:
             engine.detach()
         self.draws = self.draws or compared.random or self.checks.draws(step)
         if compared.random and compared.losses is not None and self.checks.is_scaled(*compared.losses):
-            raise ValueError(COUPLED.format(how="its loss grows with the batch's size"))
+            raise ValueError(COUPLED_RECORDS.format(how="its loss grows with the batch's size"))
         if compared.alike or self.checks.in_double(step, columns):
             return Choice(
                 "fast", "every trainable layer is known, and records alone have the gradients they have in company"
@@ -228,15 +232,15 @@ class Chooser:
     def _check_coupled(self, step: Any, columns: Sequence[int], compared: ComparedGradients) -> None:
         """Raises ValueError where not a layer but the loss is what couples records."""
         if compared.losses is None or compared.random:  # or too many records to tell
-            raise ValueError(COUPLED.format(how=BY_GRADIENTS))
+            raise ValueError(COUPLED_RECORDS.format(how=BY_GRADIENTS))
         if self.checks.is_sum(*compared.losses):
-            raise ValueError(SUMMED)
+            raise ValueError(SUMMED_LOSS)
         if not self.checks.is_mean(*compared.losses) or self.checks.losses_alike(step, columns) is False:
-            raise ValueError(COUPLED.format(how=f"{BY_GRADIENTS}, and {BY_LOSSES}"))
+            raise ValueError(COUPLED_RECORDS.format(how=f"{BY_GRADIENTS}, and {BY_LOSSES}"))
 
     def _check_losses(self, step: Any) -> None:
         """Raises ValueError where records alone would be trained on another loss than the user's."""
-        columns = range(min(MANY, self.records.units(step)))
+        columns = range(min(MAX_RECORDS_PER_LOOK, self.records.units(step)))
         try:
             alike = self.checks.losses_alike(step, columns)
         except StepFailed as error:
@@ -245,7 +249,7 @@ class Chooser:
                 " module is trained record by record; where squeeze() drops the batch dimension, use squeeze(-1)"
             ) from error.__cause__
         if alike is False:
-            raise ValueError(COUPLED.format(how=BY_LOSSES))
+            raise ValueError(COUPLED_RECORDS.format(how=BY_LOSSES))
 
     def _check_single(self, way: str) -> None:
         if len(self.models) > 1:
@@ -266,4 +270,4 @@ def slowdown(network: nn.Module, way: str) -> float:
         except LayerError:
             parameters = sum(p.numel() for p in network.parameters() if p.requires_grad)
             way = "functional" if parameters <= FUNCTIONAL_PARAMETERS else "alone"
-    return SLOWDOWN[way]
+    return TRAINING_SLOWDOWN[way]

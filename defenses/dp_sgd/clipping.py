@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-SMOOTHING = 0.01
-QUANTILE = 0.5
+NORM_SMOOTHING = 0.01
+TARGET_QUANTILE = 0.5
 LEARNING_RATE = 0.2
 COUNT_NOISE = 1 / 20
 
@@ -83,7 +83,7 @@ class Automatic(Flat):
 
     def factors(self, norms: Tensor, layers: Tensor) -> Tensor:
         """C/(‖g‖ + 0.01) for every record, which enlarges small gradients."""
-        return self.bounds[0] / (norms + SMOOTHING)
+        return self.bounds[0] / (norms + NORM_SMOOTHING)
 
 
 class Adaptive(Flat):
@@ -124,14 +124,19 @@ class Adaptive(Flat):
             reduce(self._count)
         for k, count in enumerate(self._count.tolist()):
             below = 0.5 + (count + self.count_noise * normal(k)) / self.expected
-            self.bounds[k] *= math.exp(-LEARNING_RATE * (below - QUANTILE))
+            self.bounds[k] *= math.exp(-LEARNING_RATE * (below - TARGET_QUANTILE))
         self._count.zero_()
 
 
-CLIPPINGS: dict[str, type[Flat]] = {"flat": Flat, "per_layer": PerLayer, "automatic": Automatic, "adaptive": Adaptive}
+CLIPPING_CLASSES: dict[str, type[Flat]] = {
+    "flat": Flat,
+    "per_layer": PerLayer,
+    "automatic": Automatic,
+    "adaptive": Adaptive,
+}
 
 
-QUANTILES = (0.1, 0.5, 0.9)
+LOGGED_QUANTILES = (0.1, 0.5, 0.9)
 
 
 class ClippingStats:
@@ -165,16 +170,18 @@ class ClippingStats:
         norms = torch.cat([norms[norms > 0] for norms in self._norms]).double() if self._norms else torch.empty(0)
         if not len(norms):
             return {}
-        found = norms.quantile(norms.new_tensor(QUANTILES)).tolist()
-        quantiles = {f"gradient_norm_q{100 * q:.0f}": value for q, value in zip(QUANTILES, found, strict=True)}
+        norm_quantiles = norms.quantile(norms.new_tensor(LOGGED_QUANTILES)).tolist()
+        quantiles = {
+            f"gradient_norm_q{100 * q:.0f}": value for q, value in zip(LOGGED_QUANTILES, norm_quantiles, strict=True)
+        }
         return {"clipped_fraction": float(sum(above.sum() for above in self._above)) / len(norms), **quantiles}
 
     def warnings(self) -> list[str]:
         """Warnings that the whole fit gives reason for."""
-        found = []
+        texts = []
         if self.seen and all(torch.equal(a, b) for a, b in zip(self.start, self.parameters, strict=True)):
-            found.append("the weights did not move; check the learning rate and that the optimizer has the parameters")
+            texts.append("the weights did not move; check the learning rate and that the optimizer has the parameters")
         fraction = self.clipped / max(self.seen, 1)
         if self.seen and not 0.01 <= fraction <= 0.99:
-            found.append(f"{fraction:.1%} of the gradients were clipped; choose max_grad_norm nearer to their median")
-        return found
+            texts.append(f"{fraction:.1%} of the gradients were clipped; choose max_grad_norm nearer to their median")
+        return texts

@@ -19,7 +19,7 @@ from palisade.data.split import Split
 from palisade.defenses.dp_sgd.callback import DPSGD
 from palisade.defenses.dp_sgd.choice import slowdown
 from palisade.defenses.dp_sgd.fleets import (
-    SHARED,
+    SHARED_SETTINGS,
     OfFleet,
     average_of_weights,
     check_base,
@@ -121,7 +121,7 @@ class DPSGDDefense(Defense):
 
     def callbacks(self, fitter: Fitter, split: Split) -> list[Callback]:
         """The base's callbacks, then DP-SGD, then the average of the weights if it is released."""
-        shared = {name: getattr(self, name) for name in SHARED}
+        shared = {name: getattr(self, name) for name in SHARED_SETTINGS}
         dp_sgd = OfFleet(fitter, self.base, epsilon=self.epsilon, **shared)
         check_callbacks(self.base, base := self.base.callbacks(fitter, split))
         return [*base, dp_sgd, *([average_of_weights()] if self.weight_averaging else [])]

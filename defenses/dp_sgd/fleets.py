@@ -32,9 +32,9 @@ from palisade.targets.networks import CNN, MLP
 from palisade.targets.stacks import Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
 from palisade.targets.transformer import Transformer
 
-NETWORKS = (MLP, CNN, Transformer)
-BASES = (NoDefense, LabelSmoothing, Dropout, Augmentation, HAMP, ConvexConcave)
-LAYERS = (DroppedOut, Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm)
+RECORDWISE_NETWORKS = (MLP, CNN, Transformer)
+RECORDWISE_DEFENSES = (NoDefense, LabelSmoothing, Dropout, Augmentation, HAMP, ConvexConcave)
+RECORDWISE_LAYERS = (DroppedOut, Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm)
 """Layers that leave records alone in every step, as this project's suite shows."""
 
 
@@ -77,19 +77,23 @@ def _named(base: Defense) -> str:
     return f"defense.base={path.rpartition('.')[2]}"
 
 
-def is_own(module: pl.LightningModule, base: Defense) -> bool:
+def is_known_recordwise(module: pl.LightningModule, base: Defense) -> bool:
     """Ownership of network and loss, to the type: no subclass, and no forward put on an instance."""
-    if type(module) is not Target or type(base) not in BASES or type(module.network) not in NETWORKS:
+    if (
+        type(module) is not Target
+        or type(base) not in RECORDWISE_DEFENSES
+        or type(module.network) not in RECORDWISE_NETWORKS
+    ):
         return False
     inner = list(module.network.modules())[1:]
     known = all(
-        type(layer) in LAYERS or type(layer).__module__.startswith(("torch.nn.", "palisade.targets."))
+        type(layer) in RECORDWISE_LAYERS or type(layer).__module__.startswith(("torch.nn.", "palisade.targets."))
         for layer in inner
     )
     return known and not any("forward" in vars(layer) for layer in module.modules())
 
 
-SHARED = ("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs")
+SHARED_SETTINGS = ("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs")
 """Settings that defense and callback have under one name."""
 
 
@@ -114,7 +118,7 @@ class OfFleet(DPSGD):
         return super()._choose(chooser)
 
     def _exempt(self, module: LightningModule) -> bool:
-        return is_own(module, self.base)
+        return is_known_recordwise(module, self.base)
 
     def _ahead(self) -> bool:
         return False  # the other cores have models of their own

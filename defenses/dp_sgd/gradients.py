@@ -16,7 +16,7 @@ class Refused(ValueError):
     """Raised inside the user's code by this package: not to be taken for an error of theirs."""
 
 
-WAYS = ("auto", "fast", "functional", "alone")
+GRADIENT_METHODS = ("auto", "fast", "functional", "alone")
 """Values of `per_record`; see `choice.py`."""
 
 

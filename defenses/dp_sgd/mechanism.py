@@ -19,22 +19,24 @@ from palisade.defenses.dp_sgd.accounting import (
 from palisade.defenses.dp_sgd.sampling import Sampling
 from palisade.targets.statement import NOT_COVERED, Statement
 
-LIBRARIES = ("opacus", "pytorch-lightning", "torch")
-LOGS = "logged loss, clipped fraction and gradient norms: they are computed from the private records"
-ENDED = (
+STATED_LIBRARIES = ("opacus", "pytorch-lightning", "torch")
+LOGGED_VALUES = "logged loss, clipped fraction and gradient norms: they are computed from the private records"
+END_OF_TRAINING = (
     "a training that ended early or with an error, or changed its way of computing gradients: that it did may depend on"
     " the records"
 )
-MADE_OF_OTHERS = (
+DERIVED_RECORDS = (
     "records that the data set makes of other records (pairs, windows, partners), or repeats under another index, which"
     " nothing can find in general"
 )
-MISSED = "couplings of records that seldom show: one that shows in 1 % of batches is missed with a chance of {:.0%}"
-GIVEN_SECRET = (
+MISSED_COUPLINGS = (
+    "couplings of records that seldom show: one that shows in 1 % of batches is missed with a chance of {:.0%}"
+)
+USER_SECRET = (
     "given secret: no guarantee towards whoever knows it, nor, where it is used for other records too, towards anyone"
     " who holds two models made with it"
 )
-UNCHECKED = "nothing has shown that records are not coupled (unchecked=True)"
+UNCHECKED_RECORDS = "nothing has shown that records are not coupled (unchecked=True)"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +92,7 @@ class Mechanism:
         self,
         *,
         steps_done: int,
-        given_secret: bool,
+        user_secret: bool,
         noise: str,
         tuning_runs: int,
         warnings: tuple[str, ...],
@@ -102,7 +104,7 @@ class Mechanism:
 
         Args:
             steps_done: of the planned ones.
-            given_secret: whether a person chose the secret.
+            user_secret: whether a person chose the secret.
             noise: how it is made.
             tuning_runs: trainings on the same records that the hyperparameters were chosen by.
             warnings: what a reader should know.
@@ -113,12 +115,12 @@ class Mechanism:
         planned = self.accounted(earlier)
         values = asdict(self)
         rows, unit = values.pop("rows_per_unit"), values.pop("unit")
-        seldom = () if missed is None else (MISSED.format(missed),)
+        seldom = () if missed is None else (MISSED_COUPLINGS.format(missed),)
         together = f"{len(earlier) + 1} trainings with this callback, added up" if earlier else None
         return Statement(
             **{"steps_planned" if name == "steps" else name: value for name, value in values.items()},
             guarantee=math.isfinite(planned.epsilon) and not unchecked,
-            withdrawn=UNCHECKED if unchecked else None,
+            withdrawn=UNCHECKED_RECORDS if unchecked else None,
             epsilon=planned.epsilon,
             accountant=planned.accountant,
             epsilon_rdp=planned.epsilon_rdp,
@@ -130,12 +132,12 @@ class Mechanism:
             sampling="Poisson",
             steps_done=steps_done,
             engine="per-record clipping",
-            randomness=GIVEN_SECRET if given_secret else "operating system",
+            randomness=USER_SECRET if user_secret else "operating system",
             noise=noise,
             tuning_runs=tuning_runs,
-            not_covered=(*NOT_COVERED, LOGS, ENDED, MADE_OF_OTHERS, *seldom),
+            not_covered=(*NOT_COVERED, LOGGED_VALUES, END_OF_TRAINING, DERIVED_RECORDS, *seldom),
             warnings=warnings,
-            versions={name: version(name) for name in LIBRARIES},
+            versions={name: version(name) for name in STATED_LIBRARIES},
         )
 
 

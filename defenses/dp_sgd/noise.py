@@ -19,10 +19,10 @@ from palisade.data.secret import SECRET_BYTES, Secret, Stream
 from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.targets.workers import cores
 
-BLOCK = 2**16
+VALUES_PER_BLOCK = 2**16
 """Numbers that are made at a time: few enough that they stay in the cache."""
-SUMMANDS = 4
-AHEAD = 300_000
+NOISE_SUMMANDS = 4
+MIN_VALUES_PER_THREAD = 300_000
 """Values below which handing them to a thread takes longer than drawing them."""
 
 
@@ -108,9 +108,9 @@ def gaussian(
         scale: standard deviation > 0.
         summands: how many normal numbers each of these is the sum of, divided by its root.
     """
-    spare = np.empty(min(BLOCK, len(out)), dtype=np.float32)
-    for start in range(0, len(out), BLOCK):
-        block = out[start : start + BLOCK]
+    spare = np.empty(min(VALUES_PER_BLOCK, len(out)), dtype=np.float32)
+    for start in range(0, len(out), VALUES_PER_BLOCK):
+        block = out[start : start + VALUES_PER_BLOCK]
         _box_muller(draw, block, variance=scale**2 / summands)
         for _ in range(1, summands):
             block += _box_muller(draw, spare[: len(block)], variance=scale**2 / summands)
@@ -158,7 +158,7 @@ class NoiseSource:
     ) -> None:
         """Overwrites `out`, of even length, with N(0, scale²)."""
         stream = self.secret.stream(purpose, model, step)
-        gaussian(stream, out, scale=scale, summands=SUMMANDS if self.secure else 1)
+        gaussian(stream, out, scale=scale, summands=NOISE_SUMMANDS if self.secure else 1)
 
     def normal(self, purpose: str, model: int, step: int) -> float:
         """One number from N(0, 1)."""
@@ -187,7 +187,7 @@ class ParameterNoise:
         self.turned = [p in transposed for p in parameters]
         self._flat = self._buffer()
         self._next: tuple[tuple[NoiseSource, int, int, float], Float32[np.ndarray, "count"], Future[None]] | None = None
-        many = len(self._flat) >= AHEAD
+        many = len(self._flat) >= MIN_VALUES_PER_THREAD
         self._thread = ThreadPoolExecutor(1, "noise") if ahead and many else None
 
     def draw(self, source: NoiseSource, *, model: int, step: int, scale: float) -> list[Tensor]:

@@ -194,7 +194,7 @@ def _is_stack_step(step: Any) -> bool:
     return pair and all(isinstance(each, np.ndarray) and each.ndim == 2 for each in step)
 
 
-CANDIDATES = 2048
+MAX_CANDIDATE_UNITS = 2048
 """Units that are looked at, at most."""
 AT_ONCE = 64
 """Of these, how many are in memory at the same time."""

@@ -18,7 +18,7 @@ from palisade.data.draws import Draws
 from palisade.defenses.dp_sgd.gradients import Refused
 from palisade.defenses.dp_sgd.state import ModuleState, Saved
 
-SEED = 0x5EED
+COMPARISON_SEED = 0x5EED
 """Of random numbers where both sides of a comparison need the same."""
 
 
@@ -71,7 +71,7 @@ class Rehearsal:
             parameter.grad = None
         trainer: Any = self.module.__dict__.get("_trainer")
         stopping = getattr(trainer, "should_stop", None)
-        with kept_random(), self._stubs():
+        with unchanged_random_state(), self._stubs():
             self._with_weights = weights
             self.rebase()
             origin = self._saved
@@ -127,13 +127,13 @@ class Rehearsal:
     @contextmanager
     def accompanied(self, callbacks: Sequence[pl.Callback]) -> Iterator[None]:
         """Within, hooks of these callbacks run too; afterwards they are as they were."""
-        kept = Saved([], [], [("", vars(callback)) for callback in callbacks], keep=[self.module])
+        callback_state = Saved([], [], [("", vars(callback)) for callback in callbacks], keep=[self.module])
         before, self.callbacks = self.callbacks, [*self.callbacks, *(c for c in callbacks if c not in self.callbacks)]
         try:
             yield
         finally:
             self.callbacks = before
-            kept.restore()
+            callback_state.restore()
 
     def step(
         self,
@@ -158,7 +158,7 @@ class Rehearsal:
         if optimizers := getattr(self.module.__dict__.get("_trainer"), "optimizers", None):
             self._hook("on_before_zero_grad", optimizers[0])
         outputs = {"loss": loss.detach()}
-        with _told():
+        with _wrapped_errors():
             for callback in self.callbacks:
                 callback.on_train_batch_end(self.module.trainer, self.module, outputs, batch, index)
         self._hook("on_train_batch_end", outputs, batch, index)
@@ -170,7 +170,7 @@ class Rehearsal:
     @torch.no_grad()
     def _step_weights(self) -> None:
         """Moves the trained weights, always alike, as an optimizer would: hooks that change weights then have to."""
-        generator = torch.Generator().manual_seed(SEED)
+        generator = torch.Generator().manual_seed(COMPARISON_SEED)
         for _, parameter in self.state.weights:
             parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator).to(parameter))
 
@@ -219,7 +219,7 @@ class Rehearsal:
         self._losses, self._backward, self._stand_ins = [], backward, []
         before = random_state() if notice else None
         batch = make()
-        with _told():
+        with _wrapped_errors():
             for callback in self.callbacks:
                 callback.on_train_batch_start(self.module.trainer, self.module, batch, index)
             self._hook("on_train_batch_start", batch, index)
@@ -243,7 +243,7 @@ class Rehearsal:
     def _hook(self, name: str, *inputs: Any) -> None:
         """Calls a hook of the module if it has one of its own."""
         if is_overridden(name, self.module, pl.LightningModule):
-            with _told():
+            with _wrapped_errors():
                 getattr(self.module, name)(*inputs)
 
     def _manual_backward(self, loss: Tensor, *inputs: Any, **keywords: Any) -> None:
@@ -299,7 +299,7 @@ def _no_dropout() -> Iterator[None]:
 
 
 @contextmanager
-def _told() -> Iterator[None]:
+def _wrapped_errors() -> Iterator[None]:
     try:
         yield
     except Refused:
@@ -326,7 +326,7 @@ def seed_all(seed: int) -> None:
 
 
 @contextmanager
-def kept_random() -> Iterator[None]:
+def unchanged_random_state() -> Iterator[None]:
     """Leaves all random numbers afterwards as they were."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():

@@ -15,12 +15,12 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import nn, optim
 
 from palisade.defenses.dp_sgd.accounting import Accounted
-from palisade.defenses.dp_sgd.clipping import CLIPPINGS
-from palisade.defenses.dp_sgd.gradients import WAYS
+from palisade.defenses.dp_sgd.clipping import CLIPPING_CLASSES
+from palisade.defenses.dp_sgd.gradients import GRADIENT_METHODS
 from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.defenses.dp_sgd.sampling import Sampling
 
-VACUOUS = 10.0
+VACUOUS_EPSILON = 10.0
 READS_GRADIENTS = ("on_after_backward", "on_before_optimizer_step")
 
 
@@ -43,8 +43,8 @@ def check_arguments(
         delta: δ in (0, 1); None: N^−1.1.
         noise_multiplier: finite σ ≥ 0; None where ε is given.
         max_grad_norm: finite C > 0.
-        clipping: a key of `CLIPPINGS`.
-        per_record: one of `WAYS`.
+        clipping: a key of `CLIPPING_CLASSES`.
+        per_record: one of `GRADIENT_METHODS`.
 
     Raises:
         ValueError: for the first one that is wrong.
@@ -65,8 +65,8 @@ def check_arguments(
 
 
 def check_words(clipping: str, per_record: str) -> None:
-    """Raises ValueError for a `clipping` that is no key of `CLIPPINGS`, or a `per_record` that is none of `WAYS`."""
-    for name, value, words in (("clipping", clipping, CLIPPINGS), ("per_record", per_record, WAYS)):
+    """Raises ValueError for a `clipping` that is no key of `CLIPPING_CLASSES`, or a `per_record` that is none of `GRADIENT_METHODS`."""
+    for name, value, words in (("clipping", clipping, CLIPPING_CLASSES), ("per_record", per_record, GRADIENT_METHODS)):
         if value not in words:
             raise ValueError(f"{name}={value}: expected one of {', '.join(words)}; choose e.g. {next(iter(words))}")
 
@@ -254,16 +254,16 @@ def check_end(done: int, planned: int) -> list[str]:
 
 def cautions(mechanism: Mechanism, accounted: Accounted, trainer: pl.Trainer) -> tuple[str, ...]:
     """Cautions for a reader of the claim; they say nothing about the records themselves."""
-    found = []
+    texts = []
     if 0 < mechanism.noise_multiplier < 0.5:
-        found.append(f"σ = {mechanism.noise_multiplier:.3g} is below 0.5: most of the claim rests on sampling")
+        texts.append(f"σ = {mechanism.noise_multiplier:.3g} is below 0.5: most of the claim rests on sampling")
     if mechanism.sampling_rate > 0.5:
-        found.append(f"q = {mechanism.sampling_rate:.3g} is above 0.5: sampling hides little")
-    if VACUOUS < accounted.epsilon < math.inf:
-        found.append(f"ε = {accounted.epsilon:.3g} is above {VACUOUS:g}: vacuous as a guarantee")
+        texts.append(f"q = {mechanism.sampling_rate:.3g} is above 0.5: sampling hides little")
+    if VACUOUS_EPSILON < accounted.epsilon < math.inf:
+        texts.append(f"ε = {accounted.epsilon:.3g} is above {VACUOUS_EPSILON:g}: vacuous as a guarantee")
     if 0 < accounted.epsilon < math.inf and accounted.epsilon_rdp > 1.2 * accounted.epsilon:
         excess = accounted.epsilon_rdp / accounted.epsilon - 1
-        found.append(f"the RDP accountant's ε is {excess:.0%} larger: name the accountant when you compare")
+        texts.append(f"the RDP accountant's ε is {excess:.0%} larger: name the accountant when you compare")
     for what, monitor in monitored(trainer):
-        found.append(f"{what} chooses by {monitor}, which is stated to be measured on public records")
-    return tuple(found)
+        texts.append(f"{what} chooses by {monitor}, which is stated to be measured on public records")
+    return tuple(texts)

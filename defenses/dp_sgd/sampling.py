@@ -235,13 +235,13 @@ def poisson_loader(
     if len(models) > 1:
         raise ValueError(f"models={list(models)} need a loader that samples for each; set sampler.poisson=True")
     batch_size = check_replaceable(loader)
-    made = units(len(loader.dataset))
-    check_repeats(loader.dataset, made)
-    size = len(made) if public_size is None else public_size
+    privacy_units = units(len(loader.dataset))
+    check_repeats(loader.dataset, privacy_units)
+    size = len(privacy_units) if public_size is None else public_size
     if batch_size > size:
         raise ValueError(f"batch_size={batch_size} exceeds N={size}; choose at most {size}")
     steps = PoissonSteps(
-        units=made,
+        units=privacy_units,
         rate=batch_size / size,
         steps=math.ceil(size / batch_size),
         secret=secret,
@@ -254,14 +254,14 @@ def poisson_loader(
     sampling = Sampling(
         rate=steps.rate,
         public_size=size,
-        records_there=len(made),
-        unit=made.name,
-        rows_per_unit=made.rows_per_unit,
-        augmentations=made.augmentations,
+        records_there=len(privacy_units),
+        unit=privacy_units.name,
+        rows_per_unit=privacy_units.rows_per_unit,
+        augmentations=privacy_units.augmentations,
         records=FitRecords(
             gather.__getitem__,
             transfer=transfer,
-            rows_per_unit=made.rows_per_unit,
+            rows_per_unit=privacy_units.rows_per_unit,
             waiting=steps.waiting,
             first=steps.first,
         ),

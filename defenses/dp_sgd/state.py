@@ -18,15 +18,15 @@ from torchmetrics import Metric, MetricCollection
 
 from palisade.defenses.dp_sgd.microbatches import content
 
-REPLACED = ("training_step", "forward", "log", "log_dict", "manual_backward", "optimizers", "lr_schedulers")
+REPLACED_ATTRIBUTES = ("training_step", "forward", "log", "log_dict", "manual_backward", "optimizers", "lr_schedulers")
 """Attributes that this package puts on an instance for a while."""
-INTERNAL = frozenset((*vars(pl.LightningModule()), *vars(nn.Module()), *REPLACED))
-LIBRARIES = ("torch", "pytorch_lightning", "lightning", "torchmetrics", "numpy", "builtins")
-SEQUENCES = (list, tuple, deque, set, frozenset)
-CONTAINERS = (list, tuple, deque, dict, set, np.ndarray)
-DATA = (data.Dataset, data.DataLoader, pl.LightningDataModule)
+INTERNAL_ATTRIBUTES = frozenset((*vars(pl.LightningModule()), *vars(nn.Module()), *REPLACED_ATTRIBUTES))
+LIBRARY_MODULES = ("torch", "pytorch_lightning", "lightning", "torchmetrics", "numpy", "builtins")
+SEQUENCE_TYPES = (list, tuple, deque, set, frozenset)
+CONTAINER_TYPES = (list, tuple, deque, dict, set, np.ndarray)
+DATA_TYPES = (data.Dataset, data.DataLoader, pl.LightningDataModule)
 """Objects that hold records by right, often many, and are no state."""
-DEPTH = 8
+MAX_NESTING_DEPTH = 8
 """Levels of containers and objects within each other that are looked at."""
 
 
@@ -59,7 +59,9 @@ class ModuleState:
     def _attributes(self) -> Iterator[tuple[str, Any]]:
         for prefix, held, own in self._watched:
             for name, value in held.items():
-                if name not in INTERNAL and (own or not name.startswith("_")):  # torch's layers keep caches there
+                if name not in INTERNAL_ATTRIBUTES and (
+                    own or not name.startswith("_")
+                ):  # torch's layers keep caches there
                     yield f"{prefix}.{name}" if prefix else name, value
 
     def sign(self, ignored: Collection[str] = ()) -> dict[str, Any]:
@@ -80,7 +82,7 @@ class ModuleState:
         }
         for name, value in self._attributes():
             if name not in ignored:
-                values[name] = dict(_leaves("", value, set(), DEPTH))
+                values[name] = dict(_leaves("", value, set(), MAX_NESTING_DEPTH))
         return values
 
     @property
@@ -138,7 +140,11 @@ class Saved:
         self._tensors = [(name, tensor, tensor.detach().clone()) for name, tensor in tensors]
         self._registers = [(held, dict(held)) for held in registers]
         self._holders = [
-            (prefix, held, {name: (value, self._copy(value)) for name, value in held.items() if name not in INTERNAL})
+            (
+                prefix,
+                held,
+                {name: (value, self._copy(value)) for name, value in held.items() if name not in INTERNAL_ATTRIBUTES},
+            )
             for prefix, held in holders
         ]
 
@@ -151,7 +157,7 @@ class Saved:
         for _, tensor, value in self._tensors:
             tensor.data.copy_(value)
         for _, held, before in self._holders:
-            for name in [name for name in held if name not in INTERNAL and name not in before]:
+            for name in [name for name in held if name not in INTERNAL_ATTRIBUTES and name not in before]:
                 del held[name]
             for name, (value, copied) in before.items():
                 held[name] = self._put_back(value, copied)
@@ -179,7 +185,7 @@ class Saved:
             return value
         if isinstance(value, Tensor):
             return value.detach().clone()
-        if not isinstance(value, CONTAINERS) and not _is_own(value):
+        if not isinstance(value, CONTAINER_TYPES) and not _is_user_object(value):
             return value
         try:
             return copy.deepcopy(value, dict(self._keep))
@@ -208,7 +214,7 @@ class Saved:
         elif isinstance(value, dict | set):
             value.clear()
             value.update(again)
-        elif _is_own(value):
+        elif _is_user_object(value):
             vars(value).clear()
             vars(value).update(vars(again))
         return value
@@ -244,7 +250,7 @@ def _leaves(prefix: str, value: Any, seen: set[int], depth: int) -> Iterator[tup
         yield prefix, value.copy()
     elif id(value) not in seen:
         seen.add(id(value))
-        if isinstance(value, SEQUENCES):
+        if isinstance(value, SEQUENCE_TYPES):
             yield f"{prefix} (length)", len(value)
         for name, part in _parts(value).items():
             yield from _leaves(f"{prefix}.{name}".lstrip("."), part, seen, depth - 1)
@@ -254,22 +260,22 @@ def _parts(value: Any) -> Mapping[Any, Any]:
     """Entries of a mapping, elements of a sequence or set by position, attributes of a user's object."""
     if isinstance(value, Mapping):
         return value
-    if isinstance(value, SEQUENCES):
+    if isinstance(value, SEQUENCE_TYPES):
         return dict(enumerate(value))
-    return vars(value) if _is_own(value) else {}
+    return vars(value) if _is_user_object(value) else {}
 
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, bool | int | float | complex | str | bytes)
 
 
-def _is_own(value: Any) -> bool:
+def _is_user_object(value: Any) -> bool:
     """Test for an object of the user's, whose attributes are state."""
-    kinds = (type, types.FunctionType, types.MethodType, types.ModuleType, *DATA)
+    kinds = (type, types.FunctionType, types.MethodType, types.ModuleType, *DATA_TYPES)
     return (
         hasattr(value, "__dict__")
         and not isinstance(value, kinds)
-        and type(value).__module__.partition(".")[0] not in LIBRARIES
+        and type(value).__module__.partition(".")[0] not in LIBRARY_MODULES
     )
 
 
@@ -280,7 +286,7 @@ def _sign(value: Any) -> Any:
         return id(value), len(value), _sign(value[-1])
     if isinstance(value, dict | set | list | deque):
         return id(value), len(value)
-    if _is_own(value) and not isinstance(value, nn.Module):
+    if _is_user_object(value) and not isinstance(value, nn.Module):
         return id(value), *map(id, vars(value).values())
     return id(value)
 

@@ -212,8 +212,8 @@ class PrivateStep:
             " cover what that tells"
         )
         left_out = "an optimizer step was left out: where that follows the loss, ε does not cover what it tells"
-        found = [text for text, seen in ((moved, self._settings_moved), (left_out, self._left_out)) if seen]
-        return [*self.clipping_stats.warnings(), *found]
+        texts = [text for text, seen in ((moved, self._settings_moved), (left_out, self._left_out)) if seen]
+        return [*self.clipping_stats.warnings(), *texts]
 
     def _optimizer_settings(self) -> list[list[Any]]:
         return [[v for name, v in group.items() if name != "params"] for group in self.optimizer.param_groups]

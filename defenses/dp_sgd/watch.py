@@ -11,18 +11,24 @@ import pytorch_lightning as pl
 import torch
 
 from palisade.defenses.dp_sgd.alone import Alone
-from palisade.defenses.dp_sgd.checks import FEW, MANY, Pace, chosen
-from palisade.defenses.dp_sgd.choice import CHAINED, NOT_COMPARED, Chooser
+from palisade.defenses.dp_sgd.checks import FEW_RECORDS_PER_LOOK, MAX_RECORDS_PER_LOOK, Pace, chosen
+from palisade.defenses.dp_sgd.choice import NOT_COMPARED, RECORDS_COUPLED_OVER_STEPS, Chooser
 from palisade.defenses.dp_sgd.engine import Engine, LayerError
 from palisade.defenses.dp_sgd.gradients import ClippedSum
 from palisade.defenses.dp_sgd.microbatches import leaves
 from palisade.defenses.dp_sgd.records import FitRecords, digest
-from palisade.defenses.dp_sgd.rehearsal import SEED, Rehearsal, StepFailed, kept_random, random_state
+from palisade.defenses.dp_sgd.rehearsal import (
+    COMPARISON_SEED,
+    Rehearsal,
+    StepFailed,
+    random_state,
+    unchanged_random_state,
+)
 from palisade.defenses.dp_sgd.state import ModuleState, attributes_sign, differing
 
-ROUNDING = 1e-6
+GRADIENT_TOLERANCE = 1e-6
 """Relative difference of gradients that depend on nothing that differs."""
-REMEMBERS = (
+STATE_FOLLOWS_RECORDS = (
     "{what} the records without noise, and training_step reads it: records are coupled over the steps; remove it"
 )
 COUPLED_LATER = (
@@ -93,7 +99,7 @@ class StateWatch:
             for step in (one, other):
                 batch = functools.partial(self.records.batch, step)
                 with self.rehearsal.accompanied(callbacks):
-                    self.rehearsal.step(batch, seed=SEED, last=last)
+                    self.rehearsal.step(batch, seed=COMPARISON_SEED, last=last)
                     after.append(self.state.values())
                     gradients.append(self._gradient(other))
             changed = set(differing(start, after[0])) & set(differing(start, after[1]))
@@ -105,7 +111,7 @@ class StateWatch:
                     " remove it or keep it fixed"
                 )
             if not _equal(*gradients):
-                raise ValueError(REMEMBERS.format(what=_named(follows)))
+                raise ValueError(STATE_FOLLOWS_RECORDS.format(what=_named(follows)))
             self.settled |= set(follows)
             self.following |= set(follows)
         caution = (
@@ -129,7 +135,7 @@ class StateWatch:
             self.rehearsal.put_back()
             self.rehearsal.reset(self.following, to=self._first)
             if not _equal(now, self._gradient(step)):
-                raise ValueError(REMEMBERS.format(what=_named(sorted(self.following))))
+                raise ValueError(STATE_FOLLOWS_RECORDS.format(what=_named(sorted(self.following))))
 
     def _aside(self) -> AbstractContextManager[None]:
         """Within, plain autograd computes gradients."""
@@ -207,7 +213,7 @@ class StateWatch:
         parameters = self.clipped.parameters
         self.rehearsal.loss(
             lambda: self.records.batch(step),
-            seed=SEED,
+            seed=COMPARISON_SEED,
             backward=lambda loss: of_loss.append(torch.autograd.grad(loss, parameters, allow_unused=True)),
             fresh=False,
         )
@@ -261,7 +267,7 @@ class Watch:
             self.rehearsal.callbacks = self.hooked
             if isinstance(self.clipped, Engine):
                 step = self.chooser.company()
-                self._compare(step, range(min(MANY, self.records.units(step))), 0)
+                self._compare(step, range(min(MAX_RECORDS_PER_LOOK, self.records.units(step))), 0)
 
     @staticmethod
     def _sealed(batch: Any, *, thorough: bool) -> tuple[list[Any], int | None]:
@@ -271,7 +277,7 @@ class Watch:
     def start(self) -> list[str]:
         """The first look at the state, and at the data set; returns cautions."""
         cautions, step = self._look(self.chooser.company()), self.chooser.company()
-        with kept_random():
+        with unchanged_random_state():
             before = random_state()
             self.records.collated(step)
             if random_state() != before:
@@ -355,7 +361,10 @@ class Watch:
             self.state.settle([name])
         if not self.state.moved():
             return []
-        return [*self._look(self.chooser.company(self.pace.steps, FEW), self.hooked, last=True), MOVED_AT_THE_END]
+        return [
+            *self._look(self.chooser.company(self.pace.steps, FEW_RECORDS_PER_LOOK), self.hooked, last=True),
+            MOVED_AT_THE_END,
+        ]
 
     def _look_alone(self, done: int) -> None:
         """A record of the step by itself: nothing that follows the records moves it, nor does the record before it."""
@@ -367,7 +376,7 @@ class Watch:
             if isinstance(clipped, Alone) and units > 1:
                 pair = self.records.some(step, [place, (place + 1) % units])
                 if not clipped.by_itself(pair, number=done):
-                    raise ValueError(CHAINED)
+                    raise ValueError(RECORDS_COUPLED_OVER_STEPS)
         except StepFailed as error:
             if not self.chooser.unchecked:
                 raise ValueError(NOT_COMPARED.format(kind=type(error.__cause__).__name__)) from error.__cause__
@@ -423,13 +432,13 @@ class Watch:
             return []
         weights = {name for name, _ in self.state.state.weights}
         if weights & set(names):  # by hooks, which a look repeats; it raises where that follows the records
-            cautions = self._look(self.chooser.company(done, FEW), self.hooked)
+            cautions = self._look(self.chooser.company(done, FEW_RECORDS_PER_LOOK), self.hooked)
             self.state.hooks_move_weights = True
             return cautions + self._explain([name for name in names if name not in weights], done)
         callbacks = [each for each in self.hooked if type(each).__name__ in names]
-        cautions = self._look(self.chooser.company(done, FEW), callbacks)
+        cautions = self._look(self.chooser.company(done, FEW_RECORDS_PER_LOOK), callbacks)
         if unexplained := [name for name in names if name not in self.state.settled]:
-            cautions += self._look(self.chooser.company(done, FEW), self.hooked)
+            cautions += self._look(self.chooser.company(done, FEW_RECORDS_PER_LOOK), self.hooked)
             known = {*self.state.settled, *(type(callback).__name__ for callback in callbacks)}
             cautions += self.state.settle([name for name in unexplained if name not in known])
         return cautions
@@ -445,4 +454,4 @@ def _equal(one: Sequence[torch.Tensor], other: Sequence[torch.Tensor]) -> bool:
     """Agreement of two gradients to rounding."""
     pairs = list(zip(one, other, strict=True))
     off = sum(float((a - b).double().square().sum()) for a, b in pairs)
-    return not off > ROUNDING**2 * sum(float(a.double().square().sum()) for a, _ in pairs)
+    return not off > GRADIENT_TOLERANCE**2 * sum(float(a.double().square().sum()) for a, _ in pairs)

@@ -20,9 +20,9 @@ LEARNING_RATE = 1e-3
 """Of the attacker, whose optimizer is Adam."""
 HELD_OUT = 10
 """One in so many members and reference records is kept from the attacker, to measure it on."""
-SKILL = 0.1
+MIN_SKILL = 0.1
 """Share of the way from naming one class (0) to all its own records' classes (1); below it a model has collapsed."""
-DEAD = 1e-7
+DEAD_DERIVATIVE = 1e-7
 """A derivative of the attacker's belief that moves nothing."""
 
 
@@ -102,13 +102,13 @@ class Adversary(pl.Callback):
         for k, model in enumerate(self.models):
             y = self.y[self.all_members[k]]
             accuracy, chance = float(right[k, : len(y)].float().mean()), float(y.bincount().max() / len(y))
-            if accuracy < chance + SKILL * (1 - chance):
+            if accuracy < chance + MIN_SKILL * (1 - chance):
                 raise ValueError(
                     f"defense.weight={self.weight:g} made model {model} collapse: it is right about {accuracy:.0%} of"
                     f" its own training records, naming always the same class about {chance:.0%}; lower it, or train"
                     " longer"
                 )
-            if slopes[k] < DEAD:
+            if slopes[k] < DEAD_DERIVATIVE:
                 raise ValueError(
                     f"defense.weight={self.weight:g} protects nothing: the attacker of model {model} is dead, its"
                     " belief no longer depends on predictions; lower trainer.optimizer.lr, or change defense.warm_up"
@@ -136,7 +136,7 @@ class Adversary(pl.Callback):
         learnt, held_out = [], []
         for model, of_one in zip(self.models, records, strict=True):
             shuffled = self.fitter.secret.numpy(f"attacker {name}", model).permutation(of_one)
-            kept = len(of_one) - max(1, len(of_one) // HELD_OUT)
-            learnt.append(shuffled[:kept])
-            held_out.append(shuffled[kept:])
+            learnt_count = len(of_one) - max(1, len(of_one) // HELD_OUT)
+            learnt.append(shuffled[:learnt_count])
+            held_out.append(shuffled[learnt_count:])
         return [learnt, held_out]

@@ -13,7 +13,7 @@ from palisade.data.secret import Secret
 from palisade.data.split import Split
 from palisade.targets.fleet import Fitter, Fleet
 
-STACK = 32
+MODELS_PER_STACK = 32
 """Models of ensembles trained at once, if any are stacked: they are many, so that the overhead of a step counts."""
 
 
@@ -42,7 +42,7 @@ class Ensembles:
         """
         numbers = [model * parts + part for model in fitter.models for part in range(parts)]
         sees = [dealt_out(split, fitter.secret, model, parts=parts, seen_by=seen_by) for model in fitter.models]
-        at_once = STACK if fitter.at_once > 1 else 1
+        at_once = MODELS_PER_STACK if fitter.at_once > 1 else 1
         stage = fitter.stage(name, models=numbers, size=round(fitter.size * seen_by / parts), at_once=at_once)
         return cls(fitter=stage, sees=np.array(sees))
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from palisade.data.split import Split
 
-PUBLIC = "reference records: the student is trained on them, and the claim is about the pool alone"
+STUDENT_RESTRICTION = "reference records: the student is trained on them, and the claim is about the pool alone"
 """Restriction of a claim, where a student was trained on reference records."""
 
 

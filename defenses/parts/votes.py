@@ -14,7 +14,7 @@ from palisade.defenses.dp_sgd.noise import NoiseSource
 from palisade.fields import CheckedFields, Positive, as_written
 from palisade.targets.fleet import Fleet
 
-UNANSWERED = -1
+UNANSWERED_LABEL = -1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,7 +67,7 @@ class NoisyVotes(CheckedFields):
     def answers(
         self, votes: Real[np.ndarray, "queries classes"], noise: NoiseSource, model: int
     ) -> Int64[np.ndarray, " queries"]:
-        """The class of each query, `UNANSWERED` where too few teachers agree.
+        """The class of each query, `UNANSWERED_LABEL` where too few teachers agree.
 
         Args:
             votes: how many teachers chose each class.
@@ -79,7 +79,7 @@ class NoisyVotes(CheckedFields):
         if self.threshold is None or self.threshold_noise_multiplier is None:
             return chosen
         checks = self._noise(votes.shape[:1], self.threshold_noise_multiplier, noise, model, "threshold")
-        return np.where(votes.max(axis=-1) + checks >= self.threshold, chosen, UNANSWERED)
+        return np.where(votes.max(axis=-1) + checks >= self.threshold, chosen, UNANSWERED_LABEL)
 
     def _noise(
         self, shape: tuple[int, ...], scale: float, noise: NoiseSource, model: int, purpose: str

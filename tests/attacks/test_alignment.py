@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from palisade.attacks import Alignment, View
-from palisade.attacks.alignment import CHECKPOINTS
+from palisade.attacks.alignment import CHECKPOINTS_NEEDED
 
 
 def view(alignment: np.ndarray | None) -> View:
@@ -23,6 +23,6 @@ def test_score_is_the_alignment_of_whoever_holds_the_weights() -> None:
 
 
 def test_weights_are_needed() -> None:
-    assert Alignment().missing(view(None)) == CHECKPOINTS
+    assert Alignment().missing(view(None)) == CHECKPOINTS_NEEDED
     with pytest.raises(ValueError, match="attack=alignment needs checkpoints; train with"):
         Alignment().score(view(None))

@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from palisade.attacks import JointLiRA, LiRA, View, joint_lira
 from palisade.attacks.lira import lira_scores
-from palisade.attacks.parts.similarity import POWERS, Similarities
+from palisade.attacks.parts.similarity import KERNEL_POWERS, Similarities
 from palisade.evaluation.statistics.metrics import roc_auc
 
 
@@ -34,7 +34,7 @@ def of_phi(phi: np.ndarray, membership: np.ndarray, x: np.ndarray, y: np.ndarray
 
 def naive_kernels(x: np.ndarray, y: np.ndarray, persons: np.ndarray) -> np.ndarray:
     """(kernels, records, records), one pair of records at a time."""
-    kernels = np.zeros((4 * len(POWERS) + 1, len(x), len(x)))
+    kernels = np.zeros((4 * len(KERNEL_POWERS) + 1, len(x), len(x)))
     for i, j in np.ndindex(len(x), len(x)):
         if persons[i] == persons[j]:
             continue
@@ -42,7 +42,7 @@ def naive_kernels(x: np.ndarray, y: np.ndarray, persons: np.ndarray) -> np.ndarr
         for z in (x, x - x.mean(axis=0)):
             lengths = np.linalg.norm(z[i]) * np.linalg.norm(z[j])
             cosine = max(z[i] @ z[j] / lengths, 0.0) if lengths > 0 else 0.0
-            for power in POWERS:
+            for power in KERNEL_POWERS:
                 found += [cosine**power * same, cosine**power * (not same)]
         kernels[:, i, j] = [*found, same]
     return kernels
@@ -103,7 +103,7 @@ def interacting(seed: int, models: int = 16, records: int = 400) -> View:
     """A record is easier where it, or a similar one of its class, was trained on."""
     view = drawn(seed, models, records, clusters=records // 5)
     kernels = naive_kernels(view.features.astype(np.float64), view.labels, np.arange(records))
-    pull = view.membership.astype(np.float64) @ kernels[2 * POWERS.index(4)].T
+    pull = view.membership.astype(np.float64) @ kernels[2 * KERNEL_POWERS.index(4)].T
     return of_phi(
         0.5 * view.log_odds[..., 0] + 2.0 * view.membership + pull, view.membership, view.features, view.labels
     )

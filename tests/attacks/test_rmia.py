@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palisade.attacks import BASE, RMIA, View
-from palisade.attacks.rmia import CANDIDATES, LEAST_NONMEMBERS, UNTUNED
+from palisade.attacks.rmia import LEAST_NONMEMBERS, OFFLINE_A_VALUES, UNTUNED_OFFLINE_A
 from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
 
 
@@ -160,10 +160,10 @@ def test_a_is_tuned_on_the_next_model_without_the_target(monkeypatch: pytest.Mon
         scored = ~np.isnan(outside)
         in_shadow, ratios = (
             member[shadow, scored],
-            [(p[shadow] / ((1 + a) * outside + 1 - a))[scored] for a in CANDIDATES],
+            [(p[shadow] / ((1 + a) * outside + 1 - a))[scored] for a in OFFLINE_A_VALUES],
         )
         above = [[(r[in_shadow] > z).sum() for z in np.sort(r[~in_shadow])[-LEAST_NONMEMBERS:]] for r in ratios]
-        tuned.append(CANDIDATES[np.argmax(np.sum(above, axis=1))])
+        tuned.append(OFFLINE_A_VALUES[np.argmax(np.sum(above, axis=1))])
     assert len(set(tuned)) > 1
     view = view_of(phi, member, population, group)
     scores = RMIA(online=False).score(view)
@@ -182,7 +182,7 @@ def mean_tpr(scores: np.ndarray, member: np.ndarray) -> float:
 def test_a_tuned_attack_is_about_as_good_at_a_low_fpr_as_any() -> None:
     phi, member, population = simulated(0, 2.0)
     view = view_of(phi, member, population)
-    best = max(mean_tpr(RMIA(online=False, offline_a=float(a)).score(view), member) for a in CANDIDATES)
+    best = max(mean_tpr(RMIA(online=False, offline_a=float(a)).score(view), member) for a in OFFLINE_A_VALUES)
     assert mean_tpr(RMIA(online=False).score(view), member) > best - 0.02
 
 
@@ -190,7 +190,9 @@ def test_a_single_shadow_that_trained_on_the_record_is_inverted() -> None:
     phi, member, population = simulated(0, 2.0, models=2)
     view = view_of(phi, member, population)
     assert np.isfinite(RMIA(online=False).score(view)).all(), "nothing is left to tune a on"
-    np.testing.assert_array_equal(RMIA(online=False).score(view), RMIA(online=False, offline_a=UNTUNED).score(view))
+    np.testing.assert_array_equal(
+        RMIA(online=False).score(view), RMIA(online=False, offline_a=UNTUNED_OFFLINE_A).score(view)
+    )
     undefined = RMIA(online=False, offline_a=0.0).score(view)
     np.testing.assert_array_equal(np.isnan(undefined), member[::-1])
     assert mean_auc(RMIA(online=False).score(view), member) > 0.7

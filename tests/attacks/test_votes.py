@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import t as student
 
 from palisade.attacks import Correctness, NoiseAgreement, View, Votes
-from palisade.attacks.lira import PRIOR
+from palisade.attacks.lira import PRIOR_MODELS
 from palisade.attacks.votes import best_calibrated, vote_log_odds
 from palisade.evaluation.statistics.metrics import roc_auc
 
@@ -76,8 +76,8 @@ def naive(votes: np.ndarray, copies: int, membership: np.ndarray, others: np.nda
                 values, pooled = of[i], next((p for p in (own, other) if p is not None), 1.0)
                 if not len(values):
                     break
-                freedom = PRIOR + len(values) - 1
-                posterior = (PRIOR * pooled + ((values - values.mean()) ** 2).sum()) / freedom
+                freedom = PRIOR_MODELS + len(values) - 1
+                posterior = (PRIOR_MODELS * pooled + ((values - values.mean()) ** 2).sum()) / freedom
                 scale = np.sqrt(max(posterior * (1 + 1 / len(values)), 1e-12))
                 density.append(student.logpdf(phi[k, i], freedom, values.mean(), scale))
             if len(density) == 2:

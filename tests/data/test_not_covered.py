@@ -17,7 +17,7 @@ from palisade.data.dataset import CLASS_WORDS_NOT_COVERED, COUNTS_NOT_COVERED, R
 from palisade.data.records import Records
 from palisade.data.split import Roles
 from palisade.data.table import Table
-from palisade.defenses.parts.reference import PUBLIC
+from palisade.defenses.parts.reference import STUDENT_RESTRICTION
 
 TABLE_SCHEMA = {"age": {"center": 40, "scale": 20}, "city": {"categories": ["Bern", "Genf"]}}
 
@@ -96,7 +96,7 @@ def test_reference_rows_of_the_private_file_are_never_public(table: Callable[...
     dataset = table(Roles(reference=0.2))
     (own,) = [reason for reason in dataset.not_covered(()) if REFERENCE_NOT_COVERED in reason]
     assert own.startswith("18 reference records, from the same private file") and "public" not in own
-    assert "treated as public" not in PUBLIC
+    assert "treated as public" not in STUDENT_RESTRICTION
 
 
 def test_what_cannot_be_a_public_file(table: Callable[..., Dataset], tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from palisade.data.dataset import Dataset
 from palisade.data.split import Split
-from palisade.defenses.deduplication import BLOCK, Deduplication, unlike
+from palisade.defenses.deduplication import RECORDS_PER_BLOCK, Deduplication, unlike
 from palisade.defenses.l2 import L2
 from palisade.defenses.none import NoDefense
 from palisade.targets.statement import Statement
@@ -43,8 +43,10 @@ def dataset_of(x: Any, y: Any, persons: np.ndarray | None = None) -> Dataset:
     )
 
 
-def kept(dataset: Dataset, members: Any, threshold: float | None = None) -> np.ndarray:
-    return Deduplication(base=NoDefense(), threshold=threshold).kept(dataset, dataset.split, np.asarray(members))
+def distinct_members(dataset: Dataset, members: Any, threshold: float | None = None) -> np.ndarray:
+    return Deduplication(base=NoDefense(), threshold=threshold).distinct_members(
+        dataset, dataset.split, np.asarray(members)
+    )
 
 
 records = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 1)), min_size=1, max_size=12)
@@ -60,7 +62,7 @@ def test_keeps_the_first_of_each_content(contents: list[tuple[int, int]], chosen
     for content, member in zip(contents, members, strict=True):
         expected.append(member and content not in first)
         first |= {content} if member else set()
-    assert kept(dataset_of(x, y), [members])[0].tolist() == expected
+    assert distinct_members(dataset_of(x, y), [members])[0].tolist() == expected
 
 
 @settings(deadline=None, max_examples=50)
@@ -70,7 +72,8 @@ def test_one_record_less_changes_one_content_at_most(contents: list[tuple[int, i
     members = np.ones((2, len(contents)), dtype=bool)
     members[1, removed % len(contents)] = False
     one, other = (
-        Counter(np.array(contents)[row].tobytes() for row in rows) for rows in map(_indices, kept(dataset, members))
+        Counter(np.array(contents)[row].tobytes() for row in rows)
+        for rows in map(_indices, distinct_members(dataset, members))
     )
     assert ((one - other) + (other - one)).total() <= 1
 
@@ -82,20 +85,29 @@ def _indices(row: np.ndarray) -> list[list[int]]:
 def test_labels_and_persons_are_part_of_the_content() -> None:
     everyone = np.ones((1, 4), dtype=bool)
     x = [[1.0]] * 4
-    assert kept(dataset_of(x, [0, 1, 0, 1]), everyone)[0].tolist() == [True, True, False, False]
-    assert kept(dataset_of(x, [0] * 4, np.array([7, 7, 8, 8])), everyone)[0].tolist() == [True, False, True, False]
+    assert distinct_members(dataset_of(x, [0, 1, 0, 1]), everyone)[0].tolist() == [True, True, False, False]
+    assert distinct_members(dataset_of(x, [0] * 4, np.array([7, 7, 8, 8])), everyone)[0].tolist() == [
+        True,
+        False,
+        True,
+        False,
+    ]
 
 
 def test_each_model_by_itself() -> None:
     dataset = dataset_of([[1.0], [1.0], [2.0]], [0, 0, 0])
     membership = np.array([[True, True, True], [False, True, True], [False, False, False]])
-    assert kept(dataset, membership).tolist() == [[True, False, True], [False, True, True], [False, False, False]]
+    assert distinct_members(dataset, membership).tolist() == [
+        [True, False, True],
+        [False, True, True],
+        [False, False, False],
+    ]
 
 
 @pytest.mark.parametrize("threshold", [0.3, 0.9, 0.99])
 def test_similar_records_go_in_order(threshold: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("palisade.defenses.deduplication.BLOCK", 16)
-    assert BLOCK > 16
+    monkeypatch.setattr("palisade.defenses.deduplication.RECORDS_PER_BLOCK", 16)
+    assert RECORDS_PER_BLOCK > 16
     x = np.random.default_rng(0).normal(size=(100, 2, 2)).astype(np.float32)
     x[7] = 0.0
     expected: list[int] = []

@@ -15,7 +15,7 @@ from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
 from palisade.defenses.distillation import Distillation, surest
 from palisade.defenses.none import NoDefense
-from palisade.defenses.parts.reference import PUBLIC, reference_as_pool
+from palisade.defenses.parts.reference import STUDENT_RESTRICTION, reference_as_pool
 
 SMALL = ["data=digits", "network.hidden=[16]", "split.reference=0.15", "trainer.epochs=2", "defense=distillation"]
 
@@ -94,7 +94,7 @@ def test_statement_of_a_private_teacher_is_the_student_s(compose, fitting, known
     job = fitting(compose(*SMALL, *private), [0, 1], at_once=2)
     fleet = job.fit()
     claim, teacher = job.defense.statement(fleet), job.defense.base.statement(fleet.stages["teacher"])
-    assert claim.guarantee and claim == teacher.leaving_out(PUBLIC)
+    assert claim.guarantee and claim == teacher.leaving_out(STUDENT_RESTRICTION)
     assert claim.public_size == job.fitter.size
 
 

@@ -17,8 +17,8 @@ from palisade.data.loaders import Batch
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd.noise import NoiseSource
 from palisade.defenses.parts.partition import Ensembles
-from palisade.defenses.parts.reference import PUBLIC
-from palisade.defenses.parts.votes import UNANSWERED, NoisyVotes, count_votes
+from palisade.defenses.parts.reference import STUDENT_RESTRICTION
+from palisade.defenses.parts.votes import UNANSWERED_LABEL, NoisyVotes, count_votes
 from palisade.defenses.pate import PATE
 
 SMALL = [
@@ -104,9 +104,9 @@ def test_clear_majorities_win() -> None:
 def test_queries_on_which_few_agree_stay_unanswered() -> None:
     votes = NoisyVotes(noise_multiplier=0.01, threshold=60, threshold_noise_multiplier=10.0)
     answers = votes.answers(np.tile([70, 30], (20_000, 1)), NOISE, 0)
-    assert set(answers) == {0, UNANSWERED}
+    assert set(answers) == {0, UNANSWERED_LABEL}
     assert (answers == 0).mean() == pytest.approx(stats.norm.cdf(1.0), abs=0.01)
-    assert (votes.answers(np.tile([0, 20], (100, 1)), NOISE, 0) == UNANSWERED).mean() > 0.95
+    assert (votes.answers(np.tile([0, 20], (100, 1)), NOISE, 0) == UNANSWERED_LABEL).mean() > 0.95
 
 
 def test_student_sees_answered_queries_with_their_noisy_labels(compose, fitting) -> None:
@@ -137,7 +137,7 @@ def test_statement_says_what_was_voted_on(compose, fitting) -> None:
         "per record (add/remove one record), RDP accountant, 269 noisy votes with σ = 1.5 of 4 teachers, randomness"
         " from the given secret" in claim.sentence()
     )
-    assert PUBLIC in claim.not_covered
+    assert STUDENT_RESTRICTION in claim.not_covered
     assert claim.noise == "ChaCha20 keystream, sums of four Gaussians (secure_rng)"
 
 

@@ -19,19 +19,19 @@ from palisade.targets.stacks.normalization import INSTANCE_NORMS
 
 __all__ = ["GRAD_SAMPLERS", "Gradients", "Sums", "Tape", "gradients"]
 
-SINGLE: Mapping[type[nn.Module], Callable[[Any, Tape], Gradients]] = {
+GRADIENTS_OF_LAYERS: Mapping[type[nn.Module], Callable[[Any, Tape], Gradients]] = {
     nn.Linear: dense_gradients,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), convolution_gradients),
     nn.Embedding: embedding_gradients,
     **dict.fromkeys((nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, *INSTANCE_NORMS), norm_gradients),
 }
-STACKED: Mapping[type[nn.Module], Callable[[Any, Tape], Gradients]] = {
+GRADIENTS_OF_STACKED_LAYERS: Mapping[type[nn.Module], Callable[[Any, Tape], Gradients]] = {
     StackedLinear: dense_gradients,
     StackedConvolution: convolution_gradients,
     StackedEmbedding: embedding_gradients,
     StackedNorm: norm_gradients,
 }
-FORWARD = ("forward", "_conv_forward")
+FORWARD_METHODS = ("forward", "_conv_forward")
 """Methods that a subclass inherits if it computes what its base computes."""
 
 
@@ -42,9 +42,9 @@ def gradients(layer: nn.Module, stacked: bool) -> Callable[[nn.Module, Tape], Gr
     """
     if isinstance(layer, nn.EmbeddingBag) or (isinstance(layer, nn.Embedding) and not plain(layer)):
         return None
-    known = STACKED if stacked else SINGLE
+    known = GRADIENTS_OF_STACKED_LAYERS if stacked else GRADIENTS_OF_LAYERS
     for base in type(layer).__mro__:
-        if any(getattr(type(layer), name, None) is not getattr(base, name, None) for name in FORWARD):
+        if any(getattr(type(layer), name, None) is not getattr(base, name, None) for name in FORWARD_METHODS):
             return None
         if base in known:  # other parameters, as of a weight norm, have other gradients
             return known[base] if {"weight", "bias"}.issuperset(layer._parameters) else None

@@ -42,7 +42,7 @@ def convolution_gradients(layer: Convolution | StackedConvolution, tape: Tape) -
     models, batch = deltas[0].shape[:2]
     summed = functools.reduce(torch.add, [delta.flatten(3).sum(3) for delta in deltas])
     squares = deltas[0].new_zeros(models, batch)
-    kept: Tensor | None = None
+    sample_gradients: Tensor | None = None
     if weight is not None:
         size, positions = weight.numel() // models, sum(delta.shape[3:].numel() for delta in deltas)
         if ghost_pays(positions, size // layer.groups):
@@ -57,7 +57,7 @@ def convolution_gradients(layer: Convolution | StackedConvolution, tape: Tape) -
             samples = functools.reduce(torch.add, alone).view(models, batch, size)
             squares = squared_norms(samples)
             if size <= positions * (activations[0].shape[2] + deltas[0].shape[2]):  # no more than the tape itself
-                kept = samples
+                sample_gradients = samples
     if bias is not None:
         squares = squares + squared_norms(summed)
 
@@ -66,8 +66,8 @@ def convolution_gradients(layer: Convolution | StackedConvolution, tape: Tape) -
         result: dict[nn.Parameter, Tensor] = {}
         if bias is not None:
             result[bias] = weighted_sum(weights, summed).view_as(bias)
-        if weight is not None and kept is not None:
-            result[weight] = weighted_sum(weights, kept).view_as(weight)
+        if weight is not None and sample_gradients is not None:
+            result[weight] = weighted_sum(weights, sample_gradients).view_as(weight)
         elif weight is not None:
             weighted = [
                 _weight_gradient(layer, activation, delta * weights.view(models, batch, *[1] * (delta.ndim - 2)))

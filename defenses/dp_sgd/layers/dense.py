@@ -30,7 +30,7 @@ def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
     summed = delta[..., 0, :] if positions == 1 else delta.sum(-2)
     of_bias = squared_norms(summed)
     squares = torch.zeros_like(of_bias)
-    kept: Tensor | None = None
+    sample_gradients: Tensor | None = None
     if weight is not None:
         if positions == 1:
             squares = squared_norms(activation[..., 0, :]) * of_bias
@@ -40,7 +40,7 @@ def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
             samples = activation.mT @ delta if stacked else delta.mT @ activation
             squares = squared_norms(samples.flatten(-2))
             if inputs * outputs <= positions * (inputs + outputs):  # no more than the tape itself
-                kept = samples
+                sample_gradients = samples
     if bias is not None:
         squares = squares + of_bias
 
@@ -48,8 +48,8 @@ def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
         result: dict[nn.Parameter, Tensor] = {}
         if bias is not None:
             result[bias] = (summed.mT @ weights.unsqueeze(-1)).squeeze(-1)
-        if weight is not None and kept is not None:
-            result[weight] = weighted_sum(weights, kept).view_as(weight)
+        if weight is not None and sample_gradients is not None:
+            result[weight] = weighted_sum(weights, sample_gradients).view_as(weight)
         elif weight is not None:
             inner, outer = _weighted_factors(activation, delta, weights)
             result[weight] = inner.mT @ outer if stacked else outer.mT @ inner

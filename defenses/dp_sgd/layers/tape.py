@@ -14,7 +14,7 @@ Sums = Callable[[Tensor], dict[nn.Parameter, Tensor]]
 """From one weight per record to the weighted sum of the records' gradients."""
 Gradients = tuple[Float[Tensor, "*models batch"], Sums]
 """The squared norm of every record's gradient, and the way to sum them."""
-ROUNDING = 8
+GRAM_ROUNDING_ULPS = 8
 """Units in the last place by which the product of two Gram matrices may be off, of the largest it can be."""
 GRAM_COST = 4
 """Cost of a product in a Gram matrix against one in a gradient, which is of use for the sum too; measured on a CPU."""
@@ -72,4 +72,4 @@ def ghost_norms(
     # Where large positions cancel, rounding hides a norm that clipping must see: its bound is added, not left out.
     reach = (inner.diagonal(dim1=-2, dim2=-1) * outer.diagonal(dim1=-2, dim2=-1)).sqrt().sum(-1)
     squares: Tensor = (inner * outer).sum((-2, -1)).clamp(min=0)
-    return squares + ROUNDING * torch.finfo(squares.dtype).eps * reach.square()
+    return squares + GRAM_ROUNDING_ULPS * torch.finfo(squares.dtype).eps * reach.square()

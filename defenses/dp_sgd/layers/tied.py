@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from palisade.defenses.dp_sgd.layers.dense import dense_gradients
 from palisade.defenses.dp_sgd.layers.embedding import embedding_gradients
-from palisade.defenses.dp_sgd.layers.tape import ROUNDING, Gradients, Tape, joined_positions, learning
+from palisade.defenses.dp_sgd.layers.tape import GRAM_ROUNDING_ULPS, Gradients, Tape, joined_positions, learning
 
 
 def tied_gradients(embedding: nn.Embedding, linear: nn.Linear, embedding_tape: Tape, linear_tape: Tape) -> Gradients:
@@ -39,7 +39,7 @@ def tied_gradients(embedding: nn.Embedding, linear: nn.Linear, embedding_tape: T
     squares = squares_embedding + squares_linear + 2 * _product(tokens, outer_embedding, inner, outer)
     # Where the parts cancel, rounding hides a norm that clipping must see: its bound is added, not left out.
     reach = outer_embedding.norm(dim=-1).sum(-1) + (inner.norm(dim=-1) * outer.norm(dim=-1)).sum(-1)
-    squares = squares.clamp(min=0) + ROUNDING * torch.finfo(squares.dtype).eps * reach.square()
+    squares = squares.clamp(min=0) + GRAM_ROUNDING_ULPS * torch.finfo(squares.dtype).eps * reach.square()
 
     def sums(weights: Tensor) -> dict[nn.Parameter, Tensor]:
         result = sums_linear(weights)

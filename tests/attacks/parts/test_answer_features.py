@@ -2,7 +2,7 @@ import numpy as np
 from scipy.special import softmax
 
 from palisade.attacks import View
-from palisade.attacks.parts.outputs import TOP, answer_features
+from palisade.attacks.parts.outputs import TOP_PROBABILITIES, answer_features
 
 RNG = np.random.default_rng(0)
 LOGITS, MEMBER = RNG.standard_normal((3, 20, 60)), RNG.random((3, 20)) < 0.5
@@ -12,11 +12,13 @@ LABELS = RNG.integers(60, size=20)
 def test_holds_the_signals_and_the_largest_probabilities() -> None:
     view = View(logits=LOGITS, labels=LABELS, membership=MEMBER)
     found = answer_features(view)
-    assert found.shape == (3, 20, 3 + TOP)
+    assert found.shape == (3, 20, 3 + TOP_PROBABILITIES)
     np.testing.assert_array_equal(found[:, :, 0], view.log_odds[:, :, 0])
     np.testing.assert_array_equal(found[:, :, 1], view.correct[:, :, 0])
     np.testing.assert_array_equal(found[:, :, 2], view.modified_entropy[:, :, 0])
-    np.testing.assert_allclose(found[:, :, 3:], np.log(np.sort(softmax(LOGITS, axis=-1), axis=-1)[:, :, -TOP:]))
+    np.testing.assert_allclose(
+        found[:, :, 3:], np.log(np.sort(softmax(LOGITS, axis=-1), axis=-1)[:, :, -TOP_PROBABILITIES:])
+    )
 
 
 def test_numbering_of_the_classes_plays_no_part() -> None:

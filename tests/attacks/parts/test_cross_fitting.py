@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.linear_model import LogisticRegression
 
-from palisade.attacks.parts.cross_fitting import FOLDS, LEAST_PAIRS, MOST_PAIRS, cross_fit, folds
+from palisade.attacks.parts.cross_fitting import CROSS_FITTING_FOLDS, LEAST_PAIRS, MOST_PAIRS, cross_fit, folds
 from palisade.evaluation.statistics.metrics import roc_auc
 
 
@@ -57,7 +57,7 @@ def test_folds_hold_every_model_once_and_groups_together(models: int, seed: int)
     groups = np.random.default_rng(seed).integers(models, size=models)
     parts = folds(apart(models, groups))
     np.testing.assert_array_equal(np.sort(np.concatenate(parts)), np.arange(models))
-    assert len(parts) == min(FOLDS, len(np.unique(groups)))
+    assert len(parts) == min(CROSS_FITTING_FOLDS, len(np.unique(groups)))
     for part in parts:
         assert not set(groups[part]) & set(np.delete(groups, part))
 
@@ -96,7 +96,7 @@ def test_pairs_are_balanced_and_limited() -> None:
     member = rng.random((8, 8000)) < 0.3
     fits: list[np.ndarray] = []
     cross_fit(rng.standard_normal((8, 8000, 1)), member, apart(8), lambda: MeanDifference(fits))
-    assert [(len(y), y.sum()) for y in fits] == [(MOST_PAIRS, MOST_PAIRS // 2)] * FOLDS
+    assert [(len(y), y.sum()) for y in fits] == [(MOST_PAIRS, MOST_PAIRS // 2)] * CROSS_FITTING_FOLDS
 
 
 def test_a_class_has_its_own_classifier_unless_it_is_rare() -> None:

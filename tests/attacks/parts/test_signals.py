@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
 
-from palisade.attacks.parts.signals import SMALLEST, each_query, log_odds_of_logits, log_odds_of_probabilities
+from palisade.attacks.parts.signals import MIN_PROBABILITY, each_query, log_odds_of_logits, log_odds_of_probabilities
 
 
 @settings(deadline=None, max_examples=25)
@@ -16,7 +16,7 @@ def test_both_formulas_agree_with_their_definition(seed: int, classes: int, scal
     np.testing.assert_allclose(log_odds_of_logits(z, y), expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(
         log_odds_of_probabilities(softmax(z, axis=1), y),
-        np.clip(expected, np.log(SMALLEST), -np.log(SMALLEST)),
+        np.clip(expected, np.log(MIN_PROBABILITY), -np.log(MIN_PROBABILITY)),
         atol=1e-9,
     )
 

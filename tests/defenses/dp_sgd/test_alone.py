@@ -82,7 +82,7 @@ def test_rounding_of_a_gradient_that_is_zero_is_no_disagreement(chunk: int, monk
         def forward(self, x):
             return super().forward(x) + self.shift(x).mean(1, keepdim=True)
 
-    monkeypatch.setattr(alone, "ELEMENTS", chunk * sum(p.numel() for p in Shifted().parameters()))
+    monkeypatch.setattr(alone, "MAX_GRADIENT_ELEMENTS", chunk * sum(p.numel() for p in Shifted().parameters()))
     assert Parts(Shifted()).chooser.choose().way == "functional"
 
 
@@ -93,7 +93,7 @@ def test_vectorized_gradients_that_differ_are_not_used(chunk: int, monkeypatch: 
             within = torch._C._functorch.maybe_get_level(batch[0]) != -1
             return super().training_step(batch, batch_idx) * (1.01 if within else 1.0)
 
-    monkeypatch.setattr(alone, "ELEMENTS", chunk * sum(p.numel() for p in Differing().parameters()))
+    monkeypatch.setattr(alone, "MAX_GRADIENT_ELEMENTS", chunk * sum(p.numel() for p in Differing().parameters()))
     assert Parts(Differing()).chooser.choose().way == "alone"
 
 
@@ -142,7 +142,7 @@ def test_gradients_are_those_of_single_records(way: str) -> None:
 
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = gradients(Parts(torch.manual_seed(0) and user.ClassToken()), "functional")
-    monkeypatch.setattr(alone, "ELEMENTS", 5 * sum(p.numel() for p in user.ClassToken().parameters()))
+    monkeypatch.setattr(alone, "MAX_GRADIENT_ELEMENTS", 5 * sum(p.numel() for p in user.ClassToken().parameters()))
     torch.testing.assert_close(gradients(Parts(torch.manual_seed(0) and user.ClassToken()), "functional"), whole)
 
 

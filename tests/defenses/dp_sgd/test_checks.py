@@ -19,10 +19,10 @@ from user_modules import SECRET, Base, blobs, fitted, slow_but
 
 from palisade.defenses.dp_sgd import DPSGD
 from palisade.defenses.dp_sgd.checks import (
-    COSTS,
+    COST_OF_A_RECORD_ALONE,
     EPOCH_BUDGET,
     FIRST_STEPS,
-    MANY,
+    MAX_RECORDS_PER_LOOK,
     STEP_BUDGET,
     Pace,
     alone_cost,
@@ -315,7 +315,7 @@ def test_checks_cost_a_share_of_a_long_training(parameters: int, batch_size: int
 def test_first_steps_and_epochs_are_looked_at_most() -> None:
     usual = pace()
     assert all(usual.due(step) for step in range(FIRST_STEPS))
-    assert 2 <= usual.records(2) <= MANY and usual.records(3) <= usual.records(4)
+    assert 2 <= usual.records(2) <= MAX_RECORDS_PER_LOOK and usual.records(3) <= usual.records(4)
     assert pace(steps=30, steps_per_epoch=10).records(1) >= 2
 
 
@@ -326,8 +326,11 @@ def test_chance_of_missing_a_coupling() -> None:
 
 
 def test_costs_between_entries_are_those_of_the_dearer_one() -> None:
-    assert alone_cost(100_000, 256) == COSTS[100_000][256] == alone_cost(999_999, 1000)
-    assert alone_cost(5, 3) == COSTS[10_000][16] and alone_cost(10**9, 10**6) == COSTS[10_000_000][4096]
+    assert alone_cost(100_000, 256) == COST_OF_A_RECORD_ALONE[100_000][256] == alone_cost(999_999, 1000)
+    assert (
+        alone_cost(5, 3) == COST_OF_A_RECORD_ALONE[10_000][16]
+        and alone_cost(10**9, 10**6) == COST_OF_A_RECORD_ALONE[10_000_000][4096]
+    )
 
 
 def test_who_is_looked_at_follows_from_the_secret_alone() -> None:

@@ -11,18 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palisade.defenses.dp_sgd.accounting import Phase, accounted
-from palisade.defenses.dp_sgd.clipping import CLIPPINGS, Adaptive, Flat, PerLayer
+from palisade.defenses.dp_sgd.clipping import CLIPPING_CLASSES, Adaptive, Flat, PerLayer
 
 
 @settings(deadline=None, max_examples=50)
 @given(
-    way=st.sampled_from(sorted(CLIPPINGS)),
+    way=st.sampled_from(sorted(CLIPPING_CLASSES)),
     norms=st.lists(st.lists(st.floats(0, 1e6), min_size=3, max_size=3), min_size=1, max_size=5),
     bound=st.floats(1e-3, 1e3),
 )
 def test_clipped_norms_stay_within_the_bound(way: str, norms: list[list[float]], bound: float) -> None:
     squares = torch.tensor(norms, dtype=torch.float64).square()  # (layers, records)
-    factors = CLIPPINGS[way](bound).factors(squares.sum(0).sqrt(), squares)
+    factors = CLIPPING_CLASSES[way](bound).factors(squares.sum(0).sqrt(), squares)
     assert ((factors.square() * squares).sum(0).sqrt() <= bound * (1 + 1e-9)).all()
 
 
@@ -37,7 +37,7 @@ def test_flat_leaves_small_gradients_alone_and_per_layer_clips_layers_by_themsel
 
 def test_automatic_normalizes() -> None:
     norms = torch.tensor([0.0, 1.0, 1e4])
-    factors = CLIPPINGS["automatic"](2.0).factors(norms, norms[None] ** 2)
+    factors = CLIPPING_CLASSES["automatic"](2.0).factors(norms, norms[None] ** 2)
     torch.testing.assert_close(factors * norms, torch.tensor([0.0, 2 / 1.01, 2.0]), rtol=1e-5, atol=0)
 
 

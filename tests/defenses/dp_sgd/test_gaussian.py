@@ -8,10 +8,10 @@ from scipy import stats
 
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd import noise as module
-from palisade.defenses.dp_sgd.noise import BLOCK, gaussian
+from palisade.defenses.dp_sgd.noise import VALUES_PER_BLOCK, gaussian
 
 SECRET = Secret.from_text("test")
-COUNT = 8 * BLOCK
+COUNT = 8 * VALUES_PER_BLOCK
 NOTHING = 2**31
 """As a word for the radius, it makes the radius 0."""
 
@@ -32,7 +32,9 @@ def draw(model: int = 0, step: int = 0, purpose: str = "noise", scale: float = 1
 
 
 @pytest.mark.parametrize("summands", [1, 4])
-@pytest.mark.parametrize("part", [slice(None, BLOCK // 2), slice(BLOCK // 2, BLOCK), slice(None)])
+@pytest.mark.parametrize(
+    "part", [slice(None, VALUES_PER_BLOCK // 2), slice(VALUES_PER_BLOCK // 2, VALUES_PER_BLOCK), slice(None)]
+)
 def test_is_standard_normal(part: slice, summands: int) -> None:
     z = draw(summands=summands)[part]
     assert stats.kstest(z, "norm").pvalue > 1e-4
@@ -47,13 +49,15 @@ def test_is_standard_normal(part: slice, summands: int) -> None:
 def test_streams_and_neighbors_are_uncorrelated_in_value_and_size(summands: int) -> None:
     streams = ({}, {"step": 1}, {"model": 1}, {"purpose": "other"})
     z = np.stack([draw(**stream, summands=summands) for stream in streams])  # type: ignore[arg-type]
-    pairs = np.moveaxis(z[0].reshape(-1, 2, BLOCK // 2), 1, 0).reshape(2, -1)  # the two of a pair share their radius
-    blocks = z[0].reshape(-1, BLOCK)
+    pairs = np.moveaxis(z[0].reshape(-1, 2, VALUES_PER_BLOCK // 2), 1, 0).reshape(
+        2, -1
+    )  # the two of a pair share their radius
+    blocks = z[0].reshape(-1, VALUES_PER_BLOCK)
     for moment in (lambda x: x, np.square):
         assert np.abs(np.corrcoef(moment(z)) - np.eye(4)).max() < 5 / np.sqrt(COUNT)
         assert abs(np.corrcoef(moment(pairs))[0, 1]) < 5 / np.sqrt(COUNT / 2)
         assert abs(np.corrcoef(moment(z[0, 1:]), moment(z[0, :-1]))[0, 1]) < 5 / np.sqrt(COUNT)
-        assert np.abs(np.corrcoef(moment(blocks)) - np.eye(len(blocks))).max() < 5 / np.sqrt(BLOCK)
+        assert np.abs(np.corrcoef(moment(blocks)) - np.eye(len(blocks))).max() < 5 / np.sqrt(VALUES_PER_BLOCK)
 
 
 @pytest.mark.parametrize("summands", [1, 4])
@@ -81,7 +85,7 @@ def test_equals_the_formula() -> None:
 
 
 def test_equals_the_scaled_sum_of_the_formula_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "BLOCK", 8)
+    monkeypatch.setattr(module, "VALUES_PER_BLOCK", 8)
     bits = SECRET.bits("noise", count=3 * 20)  # blocks of 8, 8 and 4 numbers, each from three times as many words
     blocks = [(bits[0:24], 8), (bits[24:48], 8), (bits[48:60], 4)]
     sums = [sum(formula(words[k : k + size]) for k in range(0, 3 * size, size)) for words, size in blocks]
@@ -91,8 +95,8 @@ def test_equals_the_scaled_sum_of_the_formula_block_by_block(monkeypatch: pytest
 
 def test_the_first_blocks_do_not_depend_on_how_many_follow() -> None:
     bits = SECRET.bits("noise", count=4 * COUNT)
-    few = normal(bits[: 4 * 2 * BLOCK], summands=4)
-    np.testing.assert_array_equal(few, normal(bits, summands=4)[: 2 * BLOCK])
+    few = normal(bits[: 4 * 2 * VALUES_PER_BLOCK], summands=4)
+    np.testing.assert_array_equal(few, normal(bits, summands=4)[: 2 * VALUES_PER_BLOCK])
 
 
 @pytest.mark.parametrize("number", range(4))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.func import grad, vmap
 
-from palisade.defenses.dp_sgd.layers.tape import ROUNDING, Tape
+from palisade.defenses.dp_sgd.layers.tape import GRAM_ROUNDING_ULPS, Tape
 from palisade.defenses.dp_sgd.layers.tied import tied_gradients
 
 Layers = tuple[nn.Embedding, nn.Linear]
@@ -135,7 +135,7 @@ def test_what_cancels_is_not_understated(vocabulary: int, of_places: float, of_p
     (exact,) = (
         gradient.flatten(1).square().sum(1) for gradient in alone((embedding, linear), of_embedding, of_linear).values()
     )
-    slack = ROUNDING * torch.finfo(torch.float32).eps * reach(of_embedding, of_linear).square()
+    slack = GRAM_ROUNDING_ULPS * torch.finfo(torch.float32).eps * reach(of_embedding, of_linear).square()
     assert (exact < 1e-6 * reach(of_embedding, of_linear).square()).all()
     assert (squares >= exact).all() and (squares <= exact + 4 * slack).all()
 
