@@ -65,13 +65,15 @@ class Augmentation(Defense):
             ValueError: if records are texts.
         """
         if not batch.x.is_floating_point():
-            raise ValueError("defense=augmentation changes numbers, not words; choose another defense for texts")
+            raise ValueError(
+                "defense=augmentation: expected inputs of numbers, not of words; choose another defense for texts"
+            )
         change: Callable[[Tensor, Draws, int], Tensor] = getattr(self, f"_{self.kind}")
         return batch._replace(x=change(batch.x, draws, batch.mask.ndim))
 
     def _bits(self, x: Float[Tensor, "*models batch ..."], draws: Draws, leading: int) -> Float[Tensor, "..."]:
         if not ((x == 0) | (x == 1)).all():
-            raise ValueError("defense.kind=bits flips zeros and ones, and other numbers are there; choose gaussian")
+            raise ValueError("defense.kind=bits: expected inputs of zeros and ones; choose defense.kind=gaussian")
         rows = x.shape[leading - 1 :]
         flipped = draws("augmentation", lambda rng: rng.random(rows, dtype=np.float32) < self.amount)
         return torch.where(flipped, 1 - x, x)
@@ -85,13 +87,15 @@ class Augmentation(Defense):
         shape, most = tuple(x.shape[leading:]), int(self.amount)
         if len(shape) != 3:
             raise ValueError(
-                f"defense.kind=crop_flip needs images (channels, height, width), not records of shape {shape};"
+                f"defense.kind=crop_flip: expected images (channels, height, width), not records of shape {shape};"
                 " choose gaussian, or bits for zeros and ones"
             )
         _, height, width = shape
         if most >= min(height, width):
             least = min(height, width) - 1
-            raise ValueError(f"defense.amount={most} shifts {height}×{width} images out of sight; use at most {least}")
+            raise ValueError(
+                f"defense.amount={most}: expected at most {least} pixels for {height}×{width} images; choose fewer"
+            )
         uniform = draws("augmentation", lambda rng: rng.random((x.shape[leading - 1], 3))).flatten(end_dim=-2)
         start = (uniform[:, :2] * (2 * most + 1)).long()
         rows = torch.arange(height) + start[:, :1]

@@ -109,7 +109,10 @@ def unlike(x: Real[ndarray, "records ..."], threshold: float) -> Int64[ndarray, 
         ValueError: if inputs are numbers of words.
     """
     if not np.issubdtype(x.dtype, np.floating):
-        raise ValueError(f"defense.threshold={threshold} compares numbers, not words; use null for exact duplicates")
+        raise ValueError(
+            f"defense.threshold={threshold}: expected null for inputs of words, which have no similarity; choose null"
+            " for exact duplicates"
+        )
     rows = x.reshape(len(x), -1)
     rows = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
     distinct = np.zeros(len(rows), dtype=bool)

@@ -56,8 +56,8 @@ class Dropout(Defense):
         ]
         if not places:
             raise ValueError(
-                f"defense.rate={self.rate} drops outputs of activation layers, and this network has none; choose"
-                " network=mlp or cnn, or another defense"
+                f"defense.rate={self.rate}: expected a network with activation layers, whose outputs are dropped;"
+                " choose network=mlp or cnn, or another defense"
             )
         for number, (name, layer) in enumerate(places):
             network.set_submodule(name, DroppedOut(layer, self.rate, number))
@@ -96,7 +96,10 @@ class DroppedOut(nn.Dropout):
         if not self.training:
             return y
         if self.draws is None:
-            raise ValueError("defense=dropout trains in a Fitter alone, which fixes what is dropped; call eval() first")
+            raise ValueError(
+                "defense=dropout: expected training in a Fitter, which fixes the units that are dropped; call eval()"
+                " first"
+            )
         shape = y.shape[1:] if self.draws.stacked else y.shape
         purpose = f"dropout {self.number}.{self.calls}"
         mask = self.draws(purpose, lambda rng: rng.random(shape, dtype=np.float32) >= self.p)

@@ -59,7 +59,7 @@ class EarlyStopping(Defense):
             assert self.patience is not None
             return [BestWeights(self.patience, fitter, split)]
         if self.epochs > (planned := fitter.recipe.epochs):
-            raise ValueError(f"defense.epochs={self.epochs} exceeds trainer.epochs={planned}; choose at most {planned}")
+            raise ValueError(f"defense.epochs={self.epochs}: expected at most trainer.epochs={planned}; choose fewer")
         return [LastEpoch(self.epochs)]
 
 

@@ -48,7 +48,9 @@ class Mixup(Defense):
             ValueError: if records are texts.
         """
         if not batch.x.is_floating_point():
-            raise ValueError("defense=mixup mixes numbers, not words; choose another defense for texts")
+            raise ValueError(
+                "defense=mixup: expected inputs of numbers, not of words; choose another defense for texts"
+            )
         # Padded rows sort last, so that real ones are shuffled among themselves.
         keys = draws("mixup partners", lambda rng: rng.random(batch.mask.shape[-1]))
         partner = keys.where(batch.mask, math.inf).argsort(dim=-1)

@@ -99,7 +99,10 @@ class PATE(Defense):
             answers = self.votes.answers(votes, _noise(fitter), model)
             known = answers != UNANSWERED_LABEL
             if not known.any():
-                raise ValueError(f"model {model}: none of {queries} queries was answered; lower defense.threshold")
+                raise ValueError(
+                    f"defense.threshold={self.threshold}: expected a threshold that some of {queries} queries reach,"
+                    f" but model {model} has no answer; choose a lower one"
+                )
             answered[position, asked[known]] = True
             labels[position, public.pool[asked[known]], answers[known]] = 1
 

@@ -67,5 +67,8 @@ class Attack(CheckedFields, ABC):
         granted = Granted(view, self.threat)
         scores = np.asarray(self._score(granted), dtype=np.float64)
         if scores.shape != view.membership.shape:
-            raise ValueError(f"attack={self.name} returned shape {scores.shape}; expected {view.membership.shape}")
+            raise ValueError(
+                f"attack={self.name}: expected scores of shape {view.membership.shape}, not {scores.shape}; return one"
+                " per model and record"
+            )
         return Scored(scores, granted.meter.queries)

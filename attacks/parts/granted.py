@@ -134,7 +134,7 @@ class Meter:
 
     def _probabilities_of(self, model: int, query: int = 0) -> Float[np.ndarray, "records classes"]:
         if self.threat.queries is not None and query >= self.threat.queries:
-            raise ValueError(f"query={query} exceeds the declared queries={self.threat.queries}; declare more")
+            raise ValueError(f"query={query}: expected below the declared queries={self.threat.queries}; declare more")
         self.handed = max(self.handed, query + 1)
         return self.outputs.probabilities_of(model, query)
 

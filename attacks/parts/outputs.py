@@ -48,10 +48,15 @@ class Outputs:
     def __post_init__(self) -> None:
         kinds = [name for name in ("logits", "probabilities", "predictions") if getattr(self, name) is not None]
         if len(kinds) != 1:
-            raise ValueError(f"outputs={kinds}; pass exactly one of logits, probabilities and predictions")
+            raise ValueError(
+                f"outputs={kinds}: expected exactly one of logits, probabilities and predictions; pass one"
+            )
         _check(kinds[0], getattr(self, kinds[0]), self.labels)
         if self.top_k is not None and (self.probabilities is None or not 1 <= self.top_k <= self.classes):
-            raise ValueError(f"top_k={self.top_k} needs probabilities, 1 to all of them; leave it out for the others")
+            raise ValueError(
+                f"top_k={self.top_k}: expected 1 to the number of classes, with probabilities; leave it out for other"
+                " outputs"
+            )
 
     @property
     def models(self) -> int:
@@ -183,23 +188,25 @@ def _check(name: str, outputs: Shaped[np.ndarray, "*shape"], labels: np.ndarray)
     hard = name == "predictions"
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         held = f"{labels.dtype} of shape {labels.shape}"
-        raise ValueError(f"labels={held}; pass one integer class for each record")
+        raise ValueError(f"labels={held}: expected one integer class for each record; pass such an array")
     records = len(labels)
     if outputs.ndim not in ((2, 3) if hard else (3, 4)) or 0 in outputs.shape or outputs.shape[1] != records:
         expected = f"(models, {records}[, queries]{'' if hard else ', classes'})"
-        raise ValueError(f"{name}.shape={outputs.shape} disagrees with {records} labels; expected {expected}")
+        raise ValueError(
+            f"{name}.shape={outputs.shape}: expected {expected}, with {records} labels; pass one row for each label"
+        )
     classes = None if hard else outputs.shape[-1]
     if classes == 1:
-        raise ValueError(f"{name} has classes=1; a classifier has at least 2, give a score for each")
+        raise ValueError(f"{name}: expected at least 2 classes, not 1; give a score for each class")
     if labels.min() < 0 or (classes is not None and labels.max() >= classes):
         allowed = "0 and above" if classes is None else f"0..{classes - 1}"
-        raise ValueError(f"labels={labels.min()}..{labels.max()}; expected {allowed}, number the classes from 0")
+        raise ValueError(f"labels={labels.min()}..{labels.max()}: expected {allowed}; number the classes from 0")
     for model, block in enumerate(outputs):
         if not np.isfinite(block).all():
-            raise ValueError(f"{name} of model={model} hold NaN or infinity; leave out models that diverged")
+            raise ValueError(f"{name} of model={model}: expected finite numbers; leave out models that diverged")
         if name == "probabilities" and (block.min() < 0 or block.max() > 1 + 1e-5):
             span = f"{block.min()}..{block.max()}"
-            raise ValueError(f"{name} of model={model} span {span}; expected 0..1, or pass logits")
+            raise ValueError(f"{name} of model={model} in {span}: expected 0..1; normalize them, or pass logits")
 
 
 def _shared(signal: np.ndarray) -> np.ndarray:

@@ -85,20 +85,29 @@ class View(Outputs):
         super().__post_init__()
         if self.membership.ndim != 2 or self.membership.dtype != np.bool_:
             held = f"{self.membership.dtype} of shape {self.membership.shape}"
-            raise ValueError(f"membership={held}; pass a Boolean array (models, records)")
+            raise ValueError(f"membership={held}: expected a Boolean array (models, records); pass such an array")
         expected = (self.models, self.records)
         for name in ("membership", "unguarded_logits", *WHITE_BOX):
             if (array := getattr(self, name)) is not None and array.shape[:2] != expected:
-                raise ValueError(f"{name}.shape={array.shape} disagrees with the outputs; expected {expected} first")
+                raise ValueError(
+                    f"{name}.shape={array.shape}: expected {expected} first, as in the outputs; pass one per model and"
+                    " record"
+                )
         for name, count, noun in (
             ("groups", self.models, "models"),
             ("persons", self.records, "records"),
             ("features", self.records, "records"),
         ):
             if (array := getattr(self, name)) is not None and len(array) != count:
-                raise ValueError(f"{name}.shape={array.shape}; pass one of the {name} for each of the {count} {noun}")
+                raise ValueError(
+                    f"{name}.shape={array.shape}: expected one of the {name} for each of the {count} {noun}; pass that"
+                    " many"
+                )
         if (hidden := self.shadow_features) is not None and (hidden.ndim != 3 or hidden.shape[1] != self.records):
-            raise ValueError(f"shadow_features.shape={hidden.shape}; pass (models, {self.records} records, hidden)")
+            raise ValueError(
+                f"shadow_features.shape={hidden.shape}: expected (models, {self.records} records, hidden); pass one row"
+                " per record"
+            )
         self._check_population()
 
     def _check_population(self) -> None:
@@ -107,14 +116,22 @@ class View(Outputs):
             raise ValueError("population answers and population_labels belong together; pass both or none")
         if (population := self.population) is None:
             if self.population_features is not None:
-                raise ValueError("population_features without answers tell nothing; pass population_labels and answers")
+                raise ValueError(
+                    "population_features: expected with answers on the population; pass population_labels and answers"
+                )
             return
         if (population.models, population.outputs) != (self.models, self.outputs):
             held = f"{population.outputs} of {population.models} models"
-            raise ValueError(f"population={held}; expected {self.outputs} of {self.models} models, as on the records")
+            raise ValueError(
+                f"population={held}: expected {self.outputs} of {self.models} models; pass the same kind as on the"
+                " records"
+            )
         if self.population_features is not None and len(self.population_features) != population.records:
             held = str(self.population_features.shape)
-            raise ValueError(f"population_features.shape={held}; pass one row for each of {population.records} labels")
+            raise ValueError(
+                f"population_features.shape={held}: expected {population.records} rows; pass one for each population"
+                " label"
+            )
 
     @cached_property
     def population(self) -> Outputs | None:

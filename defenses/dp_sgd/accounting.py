@@ -118,8 +118,8 @@ def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) ->
     while spent(enough) > epsilon:
         if spent(2 * enough) > max(epsilon, 0.999 * spent(enough)):  # both accountants have an ε that no noise lowers
             raise ValueError(
-                f"epsilon={epsilon} cannot be accounted for at delta={delta}: however much noise there is, the bound"
-                f" stays at {spent(enough):.2g}; choose a larger epsilon or delta"
+                f"epsilon={epsilon}: expected above {spent(enough):.2g} at delta={delta}, the bound however much noise"
+                " there is; choose a larger epsilon or delta"
             )
         enough *= 2
     too_little = enough * 0.9

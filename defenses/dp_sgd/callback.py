@@ -352,7 +352,10 @@ class DPSGD(pl.Callback):
         )
         if getattr(loader.sampler, "poisson", False) and (self.groups is not None or self.augmentations > 1):
             name = type(loader.sampler).__name__
-            raise ValueError(f"sampler={name} draws records by itself; leave out groups and augmentations")
+            raise ValueError(
+                f"sampler={name}: expected no groups or augmentations with a sampler that draws records by itself;"
+                " leave them out"
+            )
         rules.check_reloaded(known, self._sampling)
         if known is not None and self._fit is not None:
             self._follow(self._sampling)
@@ -369,7 +372,10 @@ class DPSGD(pl.Callback):
         if self._sampling is None:
             trainer.fit_loop.setup_data()
         if self._sampling is None:
-            raise ValueError("train_dataloader is missing; DPSGD needs one to sample from")
+            raise ValueError(
+                "train_dataloader=null: expected a DataLoader to sample from; define train_dataloader or pass one to"
+                " fit"
+            )
         mechanism = plan(
             self._sampling,
             steps=trainer.estimated_stepping_batches,

@@ -160,7 +160,10 @@ class Chooser:
             if choice.way == "fast":
                 return choice
             if self.wanted == "fast":
-                raise ValueError(f"per_record=fast: {choice.reason}; choose per_record=auto, or alone")
+                raise ValueError(
+                    f"per_record=fast: expected a module that it supports, but {choice.reason}; choose per_record=auto,"
+                    " or alone"
+                )
             reason = choice.reason
         else:
             reason = f"per_record={self.wanted} was chosen"
@@ -253,10 +256,10 @@ class Chooser:
 
     def _check_single(self, way: str) -> None:
         if len(self.models) > 1:
-            raise ValueError(f"per_record={way} trains one model at a time, not a stack; set fleet.at_once=1")
+            raise ValueError(f"per_record={way}: expected one model at a time, not a stack; set fleet.at_once=1")
         if not getattr(self.module, "automatic_optimization", True):
             raise ValueError(
-                f"automatic_optimization=False does not go with per_record={way}, which this module needs; let"
+                f"automatic_optimization=False: expected True with per_record={way}, which this module needs; let"
                 " Lightning call backward and step"
             )
 

@@ -41,24 +41,30 @@ RECORDWISE_LAYERS = (DroppedOut, Folded, StackedConvolution, StackedEmbedding, S
 def check_base(base: Defense) -> None:
     """Raises ValueError, naming the base, if clipping would bound nothing or ε would not cover what the base does."""
     if _named(base) == "defense.base=dp_sgd":
-        raise ValueError("defense.base=dp_sgd is what it would be the base of; choose another base, or none")
+        raise ValueError(
+            "defense.base=dp_sgd: expected another defense than dp_sgd itself; choose another base, or none"
+        )
     if not base.separable:
         raise ValueError(
-            f"{_named(base)} mixes records in its loss, so clipping bounds nothing; choose a base that does not, or"
-            " none"
+            f"{_named(base)}: expected a defense whose loss keeps records apart, or clipping bounds nothing; choose"
+            " another base, or none"
         )
     if base.staged:
         raise ValueError(
-            f"{_named(base)} trains in stages; let DP-SGD be the base of them: defense@defense.base=dp_sgd"
+            f"{_named(base)}: expected a defense of one stage; make DP-SGD the base of its stages:"
+            " defense@defense.base=dp_sgd"
         )
     if base.roles:
         raise ValueError(
-            f"{_named(base)} looks at {' and '.join(sorted(base.roles))} records, which ε would not cover; choose a"
-            " base that does not, or none"
+            f"{_named(base)}: expected a defense that uses the pool alone, but it uses the"
+            f" {' and '.join(sorted(base.roles))} records, which ε does not cover; choose another base, or none"
         )
     for hook in ("fit", "sampler", "units"):
         if getattr(type(base), hook) is not getattr(Defense, hook):
-            raise ValueError(f"{_named(base)} has its own {hook}, which DP-SGD replaces; choose another base, or none")
+            raise ValueError(
+                f"{_named(base)}: expected a defense without {hook}, which DP-SGD replaces; choose another base, or"
+                " none"
+            )
 
 
 def check_callbacks(base: Defense, callbacks: Sequence[Callback]) -> None:
@@ -67,7 +73,7 @@ def check_callbacks(base: Defense, callbacks: Sequence[Callback]) -> None:
         for hook in READS_GRADIENTS:
             if is_overridden(hook, callback, Callback):
                 raise ValueError(
-                    f"{_named(base)} changes gradients in {hook}, which clipping and noise are then not about; choose"
+                    f"{_named(base)}: expected a defense that leaves gradients alone, but {hook} changes them; choose"
                     " another base, or none"
                 )
 
@@ -157,8 +163,8 @@ def persons_of(split: Split, records_per_person: int | None) -> Int64[ndarray, "
         return None
     if split.record_persons is None:
         raise ValueError(
-            f"defense.records_per_person={records_per_person} but the data name no persons; set data.person, or leave"
-            " it out"
+            f"defense.records_per_person={records_per_person}: expected data that name a person for each record; set"
+            " data.person, or leave it out"
         )
     return split.record_persons
 

@@ -147,8 +147,8 @@ def check_delta(delta: float, public_size: int, records: int | None = None) -> N
     if delta >= 1 / size:
         whose = "1/N" if size == public_size else "1/n for the n records there are"
         raise ValueError(
-            f"delta={delta:.3g} is at least {whose}={1 / size:.3g}, which allows publishing a record outright;"
-            f" choose below it, for example {size**-1.1:.2g}"
+            f"delta={delta:.3g}: expected below {whose}={1 / size:.3g}, since a larger one allows publishing a record"
+            f" outright; choose e.g. {size**-1.1:.2g}"
         )
 
 
@@ -179,11 +179,15 @@ def plan(
         ValueError: if the steps have no end, or go beyond the sampler's, or if δ allows to publish a record.
     """
     if models is not None and sampling.models not in (None, tuple(models)):
-        raise ValueError(f"models={list(models)} are not the sampler's {list(sampling.models or ())}; give the same")
+        raise ValueError(
+            f"models={list(models)}: expected the sampler's {list(sampling.models or ())}; pass the same to both"
+        )
     if math.isinf(steps):
-        raise ValueError("max_epochs=-1 without max_steps has no end to account for; set one of them")
+        raise ValueError(
+            "max_epochs=-1: expected a number of epochs or of steps to account for; set max_epochs or max_steps"
+        )
     if sampling.steps is not None and steps > sampling.steps:
-        raise ValueError(f"max_steps={steps} exceeds the sampler's T={sampling.steps}; train at most that long")
+        raise ValueError(f"max_steps={steps}: expected at most the sampler's T={sampling.steps}; choose fewer")
     planned = int(sampling.steps or steps)
     delta = float(sampling.public_size**-1.1) if delta is None else delta
     check_delta(delta, sampling.public_size, sampling.records_there)

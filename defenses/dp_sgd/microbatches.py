@@ -23,7 +23,9 @@ def batch_shape(batch: Any, dimensions: int) -> tuple[int, ...]:
     for leaf in leaves(batch):
         if isinstance(leaf, Tensor) and leaf.ndim >= dimensions:
             return tuple(leaf.shape[:dimensions])
-    raise ValueError(f"batch={type(batch).__name__} holds no tensor to count records in; make its collate function")
+    raise ValueError(
+        f"batch={type(batch).__name__}: expected a tensor whose rows are the records; return one from collate_fn"
+    )
 
 
 def part(batch: Any, start: int, stop: int, *, of: tuple[int, ...]) -> Any:

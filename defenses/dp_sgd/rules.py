@@ -52,7 +52,7 @@ def check_arguments(
     check_words(clipping, per_record)
     if (epsilon is None) == (noise_multiplier is None):
         raise ValueError(
-            f"epsilon={epsilon}, noise_multiplier={noise_multiplier}: give exactly one of them; the other follows"
+            f"epsilon={epsilon}, noise_multiplier={noise_multiplier}: expected exactly one of them; the other follows"
         )
     if epsilon is not None and not epsilon > 0:
         raise ValueError(f"epsilon={epsilon}: expected a number > 0; choose e.g. 8, or inf for clipping only")
@@ -65,7 +65,7 @@ def check_arguments(
 
 
 def check_words(clipping: str, per_record: str) -> None:
-    """Raises ValueError for a `clipping` that is no key of `CLIPPING_CLASSES`, or a `per_record` that is none of `GRADIENT_METHODS`."""
+    """Check of `clipping` and `per_record`, the keys of `CLIPPING_CLASSES` and `GRADIENT_METHODS`; else ValueError."""
     for name, value, words in (("clipping", clipping, CLIPPING_CLASSES), ("per_record", per_record, GRADIENT_METHODS)):
         if value not in words:
             raise ValueError(f"{name}={value}: expected one of {', '.join(words)}; choose e.g. {next(iter(words))}")
@@ -84,8 +84,8 @@ def check_trainer(
     """Refuses settings of the trainer, the module or callbacks other than `own` under which no claim would hold."""
     if max_physical_batch is not None and not module.automatic_optimization:
         raise ValueError(
-            f"max_physical_batch={max_physical_batch} cannot part a batch under automatic_optimization=False; leave it"
-            " out, or let Lightning call backward and step"
+            f"max_physical_batch={max_physical_batch}: expected null under automatic_optimization=False; leave it out,"
+            " or let Lightning call backward and step"
         )
     _check_tuning(trainer)
     _check_trainer_settings(trainer)
@@ -106,21 +106,26 @@ def _check_tuning(trainer: pl.Trainer) -> None:
 def _check_trainer_settings(trainer: pl.Trainer) -> None:
     if trainer.gradient_clip_val:
         raise ValueError(
-            f"gradient_clip_val={trainer.gradient_clip_val} clips the sum, not the records; remove it and set"
-            " DPSGD(max_grad_norm=…)"
+            f"gradient_clip_val={trainer.gradient_clip_val}: expected null, since it clips the sum and not the records;"
+            " remove it and set DPSGD(max_grad_norm=…)"
         )
     scheduler: Any = next((c for c in trainer.callbacks if isinstance(c, GradientAccumulationScheduler)), None)  # type: ignore[attr-defined]
     if trainer.accumulate_grad_batches != 1 or (scheduler is not None and scheduler.going_to_accumulate_grad_batches()):
         raise ValueError(
-            f"accumulate_grad_batches={trainer.accumulate_grad_batches} joins batches that are accounted separately;"
-            " set it to 1 and raise the batch size"
+            f"accumulate_grad_batches={trainer.accumulate_grad_batches}: expected 1, since each batch is accounted for"
+            " separately; set it to 1 and raise the batch size"
         )
     if "16" in str(trainer.precision):
-        raise ValueError(f"precision={trainer.precision} rounds the norms that clipping relies on; use 32-true")
+        raise ValueError(
+            f"precision={trainer.precision}: expected 32-true or 64-true, since 16 bits round the norms of clipping;"
+            " set precision=32-true"
+        )
     if overfit := getattr(trainer, "overfit_batches", 0):
-        raise ValueError(f"overfit_batches={overfit} repeats the same batches; set it to 0")
+        raise ValueError(f"overfit_batches={overfit}: expected 0, since others repeat the same batches; set it to 0")
     if trainer.world_size > 1 and not isinstance(trainer.strategy, DDPStrategy):
-        raise ValueError(f"strategy={type(trainer.strategy).__name__} parts the network or its gradients; use ddp")
+        raise ValueError(
+            f"strategy={type(trainer.strategy).__name__}: expected one that keeps network and gradients whole; use ddp"
+        )
 
 
 def _check_gradient_readers(trainer: pl.Trainer, module: pl.LightningModule, own: pl.Callback) -> None:
@@ -194,7 +199,9 @@ def check_optimizers(optimizers: list[optim.Optimizer]) -> optim.Optimizer:
     closure = inspect.signature(type(optimizers[0]).step).parameters.get("closure")
     if closure is not None and closure.default is inspect.Parameter.empty:
         name = type(optimizers[0]).__name__
-        raise ValueError(f"optimizer={name} evaluates a batch several times per step; use SGD, Adam or another one")
+        raise ValueError(
+            f"optimizer={name}: expected one that evaluates a batch once per step; use SGD, Adam or another one"
+        )
     return optimizers[0]
 
 
@@ -202,12 +209,13 @@ def check_start(trainer: pl.Trainer, *, resumed: bool) -> None:
     """Raises ValueError where earlier steps are unaccounted for: by a checkpoint without our state, or the trainer."""
     if trainer.ckpt_path is not None and not resumed:
         raise ValueError(
-            f"ckpt_path={trainer.ckpt_path} holds no accountant's state; its steps are unaccounted for, train anew"
+            f"ckpt_path={trainer.ckpt_path}: expected a checkpoint with DPSGD's state, or its steps are not accounted"
+            " for; train anew"
         )
     if trainer.ckpt_path is None and trainer.global_step:
         raise ValueError(
-            f"global_step={trainer.global_step}: this trainer's earlier steps would not be accounted for; make a new"
-            " Trainer, or resume with ckpt_path="
+            f"global_step={trainer.global_step}: expected 0, since this trainer's earlier steps are not accounted for;"
+            " make a new Trainer, or resume with ckpt_path="
         )
 
 
@@ -225,14 +233,14 @@ def check_resumed(now: Mapping[str, Any], before: Mapping[str, Any], *, may_cont
     longer = now["steps"] > before.get("steps", now["steps"])
     if longer and not may_continue:  # first, since the noise for more steps differs too
         raise ValueError(
-            f"steps={now['steps']} differs from {before['steps']} in the checkpoint, which the noise was calibrated"
+            f"steps={now['steps']}: expected {before['steps']}, as in the checkpoint, which the noise was calibrated"
             f" for; resume with these, or give noise_multiplier={before.get('noise_multiplier')} and no epsilon=, which"
             " accounts for all steps"
         )
     for name, value in now.items():
         if before.get(name) != value and not (longer and name == "steps"):
             raise ValueError(
-                f"{name}={value} differs from {before.get(name)} in the checkpoint; resume with that, or train anew"
+                f"{name}={value}: expected {before.get(name)}, as in the checkpoint; resume with that, or train anew"
             )
 
 
@@ -240,8 +248,8 @@ def check_reloaded(before: Sampling | None, now: Sampling) -> None:
     """Raises ValueError if a loader made during the fit samples otherwise than the first; None before that one."""
     if before is not None and before != now:
         raise ValueError(
-            f"q={now.rate:.3g}, N={now.public_size} of the reloaded train_dataloader differ from q={before.rate:.3g},"
-            f" N={before.public_size}; keep its batch size and its number of records"
+            f"q={now.rate:.3g}, N={now.public_size}: expected q={before.rate:.3g}, N={before.public_size} from the"
+            " reloaded train_dataloader; keep its batch size and its number of records"
         )
 
 

@@ -176,17 +176,20 @@ def check_replaceable(loader: Any) -> int:
         ValueError: if the loader's records cannot be drawn independently, or its sampler means something else.
     """
     if not isinstance(loader, data.DataLoader):
-        raise ValueError(f"train_dataloader={type(loader).__name__} cannot be sampled; give one torch DataLoader")
+        raise ValueError(
+            f"train_dataloader={type(loader).__name__}: expected one torch DataLoader; return one DataLoader"
+        )
     if isinstance(loader.dataset, data.IterableDataset):
         raise ValueError(
-            f"dataset={type(loader.dataset).__name__} is iterable, so its records cannot be drawn independently;"
-            " give a map-style data set with len() and indices"
+            f"dataset={type(loader.dataset).__name__}: expected a map-style data set, whose records can be drawn"
+            " independently; use one with len() and indices"
         )
     batches = loader.sampler if loader.batch_sampler is None else loader.batch_sampler
     order = batches.sampler if isinstance(batches, data.BatchSampler) else loader.sampler
     if not isinstance(batches, data.BatchSampler):
         raise ValueError(
-            f"sampler={type(batches).__name__} has no batch size; give batch_size= or a torch BatchSampler"
+            f"sampler={type(batches).__name__}: expected one with a batch size; give batch_size= or a torch"
+            " BatchSampler"
         )
     plain = isinstance(order, data.SequentialSampler) or (
         isinstance(order, data.RandomSampler) and not order.replacement and order.num_samples == len(order.data_source)
@@ -194,11 +197,11 @@ def check_replaceable(loader: Any) -> int:
     plain = plain and len(getattr(order, "data_source", ())) == len(loader.dataset)  # type: ignore[arg-type]
     if not plain:
         raise ValueError(
-            f"sampler={type(order).__name__} would be replaced by Poisson sampling over the whole data set;"
-            " use shuffle=True, and torch.utils.data.Subset for a part of it"
+            f"sampler={type(order).__name__}: expected sequential or shuffled order, which Poisson sampling over the"
+            " whole data set replaces; use shuffle=True, and torch.utils.data.Subset for a part of it"
         )
     if batches.drop_last:
-        raise ValueError("drop_last=True means nothing under Poisson sampling; set drop_last=False")
+        raise ValueError("drop_last=True: expected False under Poisson sampling; set drop_last=False")
     return batches.batch_size
 
 
@@ -230,16 +233,18 @@ def poisson_loader(
     sampler = getattr(loader, "sampler", None)
     if getattr(sampler, "poisson", False):
         if world_size > 1:
-            raise ValueError(f"sampler={type(sampler).__name__} samples for one process; use devices=1")
+            raise ValueError(
+                f"sampler={type(sampler).__name__}: expected one process, for which it samples; set devices=1"
+            )
         return _foreign(loader, transfer)
     if len(models) > 1:
-        raise ValueError(f"models={list(models)} need a loader that samples for each; set sampler.poisson=True")
+        raise ValueError(f"models={list(models)}: expected a loader that samples for each; set sampler.poisson=True")
     batch_size = check_replaceable(loader)
     privacy_units = units(len(loader.dataset))
     check_repeats(loader.dataset, privacy_units)
     size = len(privacy_units) if public_size is None else public_size
     if batch_size > size:
-        raise ValueError(f"batch_size={batch_size} exceeds N={size}; choose at most {size}")
+        raise ValueError(f"batch_size={batch_size}: expected at most N={size}; choose at most {size}")
     steps = PoissonSteps(
         units=privacy_units,
         rate=batch_size / size,
@@ -341,9 +346,9 @@ def check_repeats(dataset: Any, units: Units) -> None:
     repeats = len(named) - len(np.unique(bases * (named.max(initial=0) + 1) + named))
     if repeats:
         raise ValueError(
-            f"dataset={type(dataset).__name__} names {repeats} records a second time or more often, so that ε would not"
-            " hold for them; name each once (Subset.indices without repeats, a data set once in ConcatDataset), or"
-            " protect all copies together with groups="
+            f"dataset={type(dataset).__name__}: expected each record once, but {repeats} are named again, so that ε"
+            " would not hold for them; remove repeats (Subset.indices, a data set twice in ConcatDataset), or protect"
+            " all copies together with groups="
         )
 
 

@@ -104,14 +104,15 @@ class Adversary(pl.Callback):
             accuracy, chance = float(right[k, : len(y)].float().mean()), float(y.bincount().max() / len(y))
             if accuracy < chance + MIN_SKILL * (1 - chance):
                 raise ValueError(
-                    f"defense.weight={self.weight:g} made model {model} collapse: it is right about {accuracy:.0%} of"
-                    f" its own training records, naming always the same class about {chance:.0%}; lower it, or train"
-                    " longer"
+                    f"defense.weight={self.weight:g}: expected models that learn, but model {model} is right about"
+                    f" {accuracy:.0%} of its own training records, where one class for all is right about {chance:.0%};"
+                    " lower it, or train longer"
                 )
             if slopes[k] < DEAD_DERIVATIVE:
                 raise ValueError(
-                    f"defense.weight={self.weight:g} protects nothing: the attacker of model {model} is dead, its"
-                    " belief no longer depends on predictions; lower trainer.optimizer.lr, or change defense.warm_up"
+                    f"defense.weight={self.weight:g}: expected an attacker that learns, but the predicted membership of"
+                    f" that of model {model} no longer depends on predictions; lower trainer.optimizer.lr, or change"
+                    " defense.warm_up"
                 )
 
     def _learn(self, members: Sequence[Int64[np.ndarray, "_"]], rngs: Sequence[np.random.Generator]) -> None:

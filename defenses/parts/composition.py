@@ -144,7 +144,7 @@ def check_epochs(fitter: Fitter) -> None:
     own, base = fitter.recipe.epochs, fitter.base.recipe.epochs
     if fitter.keep_checkpoints and own != base:
         raise ValueError(
-            f"trainer.epochs={own} differs from the {base} of defense.base, which trains what is released; set it to"
+            f"trainer.epochs={own}: expected the {base} of defense.base, which trains the released model; set it to"
             f" {base} to keep checkpoints"
         )
 
@@ -159,4 +159,6 @@ def check_batch(fitter: Fitter, *, of: str, remedy: str) -> None:
     """
     batch_size, size = fitter.recipe.batch_size, fitter.size
     if batch_size > size:
-        raise ValueError(f"batch_size={batch_size} exceeds the {size} records of {of}; choose at most {size}, {remedy}")
+        raise ValueError(
+            f"batch_size={batch_size}: expected at most {size}, the records of {of}; choose fewer, {remedy}"
+        )

@@ -20,8 +20,8 @@ def reference_as_pool(split: Split) -> Split:
     """
     if overlap := len(np.intersect1d(split.reference, split.pool)):
         raise ValueError(
-            f"split.reference: {overlap} records are in the pool, and a student would learn members by heart; "
-            "keep the two apart"
+            f"split.reference: expected no record of the pool, but {overlap} are in both, and a student would memorize"
+            " members; keep the two apart"
         )
     nobody = np.array([], dtype=np.int64)
     return replace(split, pool=split.reference, reference=nobody, canaries=nobody)
@@ -36,7 +36,7 @@ def check_count(split: Split, key: str, count: int | None) -> int:
     there = len(split.reference)
     if count is not None and count > there:
         raise ValueError(
-            f"defense.{key}={count} exceeds the {there} reference records; choose at most {there}, "
-            "or raise split.reference"
+            f"defense.{key}={count}: expected at most {there}, the reference records; choose fewer, or raise"
+            " split.reference"
         )
     return there if count is None else count

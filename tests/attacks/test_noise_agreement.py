@@ -88,14 +88,14 @@ def test_most_records_are_asked_at_the_chosen_strength_alone(monkeypatch: pytest
     )
     whole, fleet = NoiseAgreement(strengths=(0.1, 0.5, 0.9), copies=3), Neighbors()
     view, expected = fleet.view(), whole.score(fleet.view())
-    monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL", 150)
+    monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL_RECORDS", 150)
     before = fleet.asked
     found = whole.run(view)
     assert fleet.asked - before == MODELS * (RECORDS + 9 * 150 + 3 * 50)
     assert found.queries == (fleet.asked - before) / (MODELS * RECORDS) < whole.threat.queries
     same = (found.scores == expected).all(axis=1)
     assert same.mean() >= 0.5, "others may choose another strength"
-    monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL", 50)
+    monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL_RECORDS", 50)
     with monkeypatch.context() as patched:
         patched.setattr("palisade.attacks.noise_agreement.most_telling", lambda *trial: np.zeros(MODELS, int))
         alone = NoiseAgreement(strengths=(0.1,), copies=3).score(view)

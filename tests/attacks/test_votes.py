@@ -191,7 +191,7 @@ def test_one_label_asks_for_nothing_more() -> None:
 
 def test_shadows_are_asked_what_the_target_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even those for which another strength was chosen: without their answers at its own nobody would be calibrated."""
-    monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL", 100)
+    monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL_RECORDS", 100)
     monkeypatch.setattr("palisade.attacks.votes.best_calibrated", lambda *trial: np.arange(MODELS) % 2)
     fleet = Memorizers(0)
     view = fleet.view()

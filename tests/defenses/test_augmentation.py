@@ -129,10 +129,20 @@ def test_wrong_settings_are_refused(kind, amount, message):
 @pytest.mark.parametrize(
     ("kind", "amount", "x", "message"),
     [
-        ("bits", 0.1, torch.rand(3, 4), "defense.kind=bits flips zeros and ones, and other numbers are there; choose"),
-        ("crop_flip", 1, torch.rand(3, 4), "defense.kind=crop_flip needs images (channels, height, width), not record"),
-        ("crop_flip", 4, torch.rand(3, 1, 4, 6), "defense.amount=4 shifts 4×6 images out of sight; use at most 3"),
-        ("gaussian", 1, torch.ones(3, 4).long(), "defense=augmentation changes numbers, not words; choose another"),
+        ("bits", 0.1, torch.rand(3, 4), "defense.kind=bits: expected inputs of zeros and ones; choose"),
+        (
+            "crop_flip",
+            1,
+            torch.rand(3, 4),
+            "defense.kind=crop_flip: expected images (channels, height, width), not record",
+        ),
+        ("crop_flip", 4, torch.rand(3, 1, 4, 6), "defense.amount=4: expected at most 3 pixels for 4×6 images"),
+        (
+            "gaussian",
+            1,
+            torch.ones(3, 4).long(),
+            "defense=augmentation: expected inputs of numbers, not of words; choose another",
+        ),
     ],
 )
 def test_records_of_another_kind_are_refused(kind, amount, x, message):

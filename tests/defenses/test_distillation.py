@@ -77,9 +77,7 @@ def test_reference_records_that_may_be_members_are_refused(compose, fitting) -> 
         replace(job.split, reference=job.split.pool[:50])
     planted = replace(job.split)
     object.__setattr__(planted, "reference", np.sort([*job.split.reference, *job.split.pool[:3]]))
-    with pytest.raises(
-        ValueError, match=r"split\.reference: 3 records are in the pool, and a student would learn members by heart"
-    ):
+    with pytest.raises(ValueError, match=r"split\.reference: expected no record of the pool, but 3 are in both"):
         job.defense.fit(job.fitter, planted, job.membership)
 
 
@@ -134,7 +132,10 @@ def test_refuses_what_makes_no_sense(values: dict, message: str) -> None:
             "defense.records=500",
             r"defense\.records=500 exceeds the 269 reference records; choose at most 269, or raise",
         ),
-        ("trainer.batch_size=300", r"batch_size=300 exceeds the 269 records of the student; choose at most 269, or"),
+        (
+            "trainer.batch_size=300",
+            r"batch_size=300: expected at most 269, the records of the student; choose fewer, or",
+        ),
     ],
 )
 def test_reference_records_must_be_enough(compose, fitting, override: str, message: str) -> None:

@@ -134,7 +134,7 @@ def test_every_step_has_random_numbers_of_its_own_until_training_ends(compose, f
 
 def test_training_outside_a_fit_is_refused():
     layer = DroppedOut(nn.ReLU(), 0.5, 0)
-    with pytest.raises(ValueError, match=r"defense=dropout trains in a Fitter alone.*; call eval\(\) first"):
+    with pytest.raises(ValueError, match=r"defense=dropout: expected training in a Fitter.*; call eval\(\) first"):
         layer(torch.ones(2, 3))
     assert torch.equal(layer.eval()(torch.ones(2, 3)), torch.ones(2, 3))
 

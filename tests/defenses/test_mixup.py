@@ -98,7 +98,9 @@ def test_images_are_mixed_as_a_whole():
 
 def test_words_are_refused():
     batch = units(3)
-    with pytest.raises(ValueError, match="defense=mixup mixes numbers, not words; choose another defense for texts"):
+    with pytest.raises(
+        ValueError, match="defense=mixup: expected inputs of numbers, not of words; choose another defense for texts"
+    ):
         Mixup(alpha=1.0).inputs(batch._replace(x=batch.x.long()), draws())
 
 

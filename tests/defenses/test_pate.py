@@ -185,13 +185,22 @@ def test_refuses_what_makes_no_sense(values: dict, message: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["defense.queries=500"], r"defense\.queries=500 exceeds the 269 reference records; choose at most 269, or"),
-        (["defense.queries=10"], r"batch_size=16 exceeds the 10 records of the student; choose at most 10, or raise"),
-        (["defense.teachers=60"], r"batch_size=16 exceeds the 10 records of a teacher; choose at most 10, or fewer"),
-        (["defense.delta=0.1"], r"delta=0\.1 is at least 1/N"),
+        (
+            ["defense.queries=500"],
+            r"defense\.queries=500: expected at most 269, the reference records; choose fewer, or",
+        ),
+        (
+            ["defense.queries=10"],
+            r"batch_size=16: expected at most 10, the records of the student; choose fewer, or raise",
+        ),
+        (
+            ["defense.teachers=60"],
+            r"batch_size=16: expected at most 10, the records of a teacher; choose fewer, or fewer",
+        ),
+        (["defense.delta=0.1"], r"delta=0\.1: expected below 1/N"),
         (
             ["defense.threshold=1000", "defense.threshold_noise_multiplier=1"],
-            r"model 0: none of 269 queries was answered; lower defense\.threshold",
+            r"defense\.threshold=1000.*: expected a threshold that some of 269 queries reach, but model 0 has no",
         ),
     ],
 )

@@ -74,12 +74,12 @@ def _with(array: np.ndarray, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"logits": None}, r"outputs=\[\]; pass exactly one of logits, probabilities and predictions"),
-        ({"predictions": LOGITS.argmax(-1)}, r"outputs=\['logits', 'predictions'\]; pass exactly one"),
-        ({"membership": MEMBERSHIP.astype(int)}, r"membership=int64 of shape \(4, 30\); pass a Boolean array"),
-        ({"membership": MEMBERSHIP[0]}, r"membership=bool of shape \(30,\); pass a Boolean array"),
-        ({"membership": MEMBERSHIP[:3]}, r"membership.shape=\(3, 30\) disagrees with the outputs; expected \(4, 30\)"),
-        ({"alignment": np.zeros((4, 9))}, r"alignment.shape=\(4, 9\) disagrees with the outputs; expected \(4, 30\)"),
+        ({"logits": None}, r"outputs=\[\]: expected exactly one of logits, probabilities and predictions"),
+        ({"predictions": LOGITS.argmax(-1)}, r"outputs=\['logits', 'predictions'\]: expected exactly one"),
+        ({"membership": MEMBERSHIP.astype(int)}, r"membership=int64 of shape \(4, 30\): expected a Boolean array"),
+        ({"membership": MEMBERSHIP[0]}, r"membership=bool of shape \(30,\): expected a Boolean array"),
+        ({"membership": MEMBERSHIP[:3]}, r"membership.shape=\(3, 30\): expected \(4, 30\)"),
+        ({"alignment": np.zeros((4, 9))}, r"alignment.shape=\(4, 9\): expected \(4, 30\)"),
         ({"groups": np.zeros(3, int)}, r"groups.shape=\(3,\); pass one of the groups for each of the 4 models"),
         ({"persons": np.zeros(3, int)}, r"persons.shape=\(3,\); pass one of the persons for each of the 30 records"),
         (
@@ -88,21 +88,27 @@ def _with(array: np.ndarray, value: float) -> np.ndarray:
         ),
         ({"logits": LOGITS[:, :-1]}, r"logits.shape=\(4, 29, 3\).*; expected \(models, 30\[, queries\], classes\)"),
         ({"logits": LOGITS[:, :, 0]}, r"logits.shape=\(4, 30\).*; expected \(models, 30\[, queries\], classes\)"),
-        ({"logits": LOGITS[:, :, :1]}, r"logits has classes=1; a classifier has at least 2"),
-        ({"logits": _with(LOGITS, np.nan)}, "logits of model=2 hold NaN or infinity; leave out models that diverged"),
+        ({"logits": LOGITS[:, :, :1]}, r"logits: expected at least 2 classes, not 1"),
+        ({"logits": _with(LOGITS, np.nan)}, "logits of model=2: expected finite numbers"),
         ({"logits": _with(LOGITS, np.inf)}, "logits of model=2 hold NaN or infinity"),
-        ({"labels": LABELS[:, None]}, r"labels=int64 of shape \(30, 1\); pass one integer class for each record"),
-        ({"top_k": 2}, "top_k=2 needs probabilities, 1 to all of them; leave it out"),
+        ({"labels": LABELS[:, None]}, r"labels=int64 of shape \(30, 1\): expected one integer class for each record"),
+        ({"top_k": 2}, "top_k=2: expected 1 to the number of classes, with probabilities; leave it out"),
         ({"labels": LABELS.astype(float)}, "labels=float64 of shape"),
-        ({"labels": LABELS + 1}, r"labels=1..3; expected 0..2, number the classes from 0"),
+        ({"labels": LABELS + 1}, r"labels=1..3: expected 0..2; number the classes from 0"),
         ({"labels": LABELS - 1}, r"labels=-1..1; expected 0..2"),
         ({"population_logits": LOGITS}, "population answers and population_labels belong together; pass both or none"),
         ({"population_labels": LABELS}, "population answers and population_labels belong together; pass both or none"),
-        ({"population_features": LABELS}, "population_features without answers tell nothing; pass population_labels"),
-        ({"population_logits": LOGITS, "population_labels": LABELS[1:]}, r"logits.shape=.*disagrees with 29 labels"),
+        (
+            {"population_features": LABELS},
+            "population_features: expected with answers on the population; pass population_labels",
+        ),
+        (
+            {"population_logits": LOGITS, "population_labels": LABELS[1:]},
+            r"logits.shape=.*: expected .*, with 29 labels",
+        ),
         (
             {"population_predictions": LOGITS.argmax(-1), "population_labels": LABELS},
-            "population=label of 4 models; expected logits of 4 models, as on the records",
+            "population=label of 4 models: expected logits of 4 models",
         ),
         (
             {"population_logits": LOGITS, "population_labels": LABELS, "population_features": LABELS[1:]},
@@ -116,7 +122,7 @@ def test_what_does_not_fit_is_refused(changes: dict[str, Any], message: str) -> 
 
 
 def test_probabilities_and_predictions_are_checked_too() -> None:
-    with pytest.raises(ValueError, match=r"probabilities of model=2 span .*; expected 0..1, or pass logits"):
+    with pytest.raises(ValueError, match=r"probabilities of model=2 in .*: expected 0..1"):
         soft(probabilities=_with(np.full(LOGITS.shape, 0.5), 1.1))
     with pytest.raises(ValueError, match=r"labels=-1..1"):
         hard(labels=LABELS - 1)

@@ -21,15 +21,14 @@ from palisade.targets.training import make_defense, make_fitter
 
 SMALL = ["data=digits", "network.hidden=[16]", "defense=dp_sgd", "defense.trainer.epochs=2"]
 REFUSED = {
-    "mixup": "mixes records in its loss, so clipping bounds nothing; choose a base that does not, or none",
-    "relaxloss": "mixes records in its loss, so clipping bounds nothing; choose a base that does not, or none",
-    "adversarial_regularization": "mixes records in its loss",
-    "l1": "changes gradients in on_before_optimizer_step, which clipping and noise are then not about; choose another"
-    " base, or none",
-    "l2": "changes gradients in on_before_optimizer_step",
-    "early_stopping": "looks at validation records, which ε would not cover; choose a base that does not, or none",
-    "dp_sgd": "is what it would be the base of; choose another base, or none",
-    "selena": "trains in stages; let DP-SGD be the base of them: defense@defense.base=dp_sgd",
+    "mixup": "expected a defense whose loss keeps records apart",
+    "relaxloss": "expected a defense whose loss keeps records apart",
+    "adversarial_regularization": "expected a defense whose loss keeps records apart",
+    "l1": "expected a defense that leaves gradients alone, but on_before_optimizer_step changes them",
+    "l2": "expected a defense that leaves gradients alone, but on_before_optimizer_step changes them",
+    "early_stopping": "expected a defense that uses the pool alone, but it uses the validation records",
+    "dp_sgd": "expected another defense than dp_sgd itself",
+    "selena": "expected a defense of one stage; make DP-SGD the base of its stages: defense@defense.base=dp_sgd",
 }
 
 

@@ -177,7 +177,7 @@ def repeats(dataset: Any) -> int:
     try:
         check_repeats(dataset, SingleRecords(records=len(dataset)))
     except ValueError as refused:
-        assert "name each once" in str(refused) and "groups=" in str(refused)
+        assert "expected each record once" in str(refused) and "groups=" in str(refused)
         return int(str(refused).partition("names ")[2].split()[0])
     return 0
 

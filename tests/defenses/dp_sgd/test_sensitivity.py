@@ -368,8 +368,8 @@ ROWS: dict[str, Any] = {
     "rows in a hook": (FourRows, blobs(), {}, r"set .*augmentations="),
     "rows left out in a hook": (HalfTheRows, blobs(), {}, "make one row of every record"),
     "mixed by a callback": (Base, blobs(), {"callbacks": [Mixing]}, "per_record=alone"),
-    "named ten times": (Base, named_again(9), {}, "name each once"),
-    "named in a part of a part": (Base, Subset(named_again(2), range(14)), {}, "name each once"),
+    "named ten times": (Base, named_again(9), {}, "expected each record once"),
+    "named in a part of a part": (Base, Subset(named_again(2), range(14)), {}, "expected each record once"),
     "joined twice": (Base, ConcatDataset([blobs(), Subset(d := blobs(), [3]), d]), {}, "names 1 records .*name each"),
 }
 

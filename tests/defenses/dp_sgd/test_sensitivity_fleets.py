@@ -107,7 +107,7 @@ def test_the_ways_agree(compose: Any) -> None:
 
 
 def test_stacks_are_not_for_records_one_by_one(compose: Any) -> None:
-    with pytest.raises(ValueError, match=r"per_record=.* trains one model at a time, .*; set fleet.at_once=1"):
+    with pytest.raises(ValueError, match=r"per_record=.*: expected one model at a time, .*; set fleet.at_once=1"):
         moved(compose, None, at_once=2, per_record="alone")
 
 

@@ -257,7 +257,7 @@ def test_the_same_callback_in_a_second_trainer_states_both_fits() -> None:
 
 def test_a_default_delta_that_the_records_there_are_make_too_large_is_refused() -> None:
     """δ = N^−1.1 of a public size half the true one would be above 1/n."""
-    with pytest.raises(ValueError, match=r"delta=0.00516 is at least 1/n .*choose below it"):
+    with pytest.raises(ValueError, match=r"delta=0.00516: expected below 1/n .*; choose e.g."):
         fit(DPSGD(noise_multiplier=1.0, public_size=120), loader=DataLoader(blobs(240), batch_size=24), max_epochs=1)
     callback = DPSGD(noise_multiplier=1.0, public_size=120, delta=1e-3)
     fit(callback, loader=DataLoader(blobs(240), batch_size=24), max_epochs=1)
