@@ -13,35 +13,45 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import NoReturn
 
-TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
+SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 NO_SETTING = (
     "It is no setting of what was chosen; choose that first, such as canary=label_noise for canary.count"
     " or attack=lira for attack.lira.variance"
 )
 NO_MERGE = "Error merging override"
-"""What Hydra says where something stands for a whole group that is no option of it."""
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-ROOM = "make room, and the same command goes on from there"
+"""Start of Hydra's message where a value stands for a whole group and is none of its options."""
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_REMEDY = "make room, and the same command goes on from there"
 NO_MEMORY = "can't allocate memory"
-"""What PyTorch says where NumPy raises MemoryError."""
-DONE, SOME_FAILED, BAD_INPUT, CLAIM_VIOLATED, GATE_EXCEEDED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+"""PyTorch's message where NumPy raises MemoryError."""
+EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_CLAIM_VIOLATED, EXIT_GATE_EXCEEDED, EXIT_INTERRUPTED = (
+    0,
+    1,
+    2,
+    3,
+    4,
+    130,
+)
 
 
-COMMANDS = {"train": "train a run, a sweep or a release", "evaluate": "attack runs, or a model that exists already"}
+COMMAND_HELP = {
+    "train": "train a run, a sweep or a release",
+    "evaluate": "attack runs, or a model that exists already",
+}
 
 
 def console() -> NoReturn:
     """`palisade <command> …`, which equals `python <command>.py …` in a clone."""
     name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
-    if name in COMMANDS:
+    if name in COMMAND_HELP:
         sys.argv = [f"palisade {name}", *words]
         call(import_module(f"palisade.{name}").main)
     if name in ("--help", "-h"):
-        lines = [f"  {command:10} {purpose}" for command, purpose in COMMANDS.items()]
+        lines = [f"  {command:10} {purpose}" for command, purpose in COMMAND_HELP.items()]
         print("palisade <command> [key=value …]", "", *lines, "", "palisade <command> --help: its settings", sep="\n")
-        sys.exit(DONE)
-    print(f"error: palisade {name} is no command; choose one of {', '.join(COMMANDS)}", file=sys.stderr)
-    sys.exit(BAD_INPUT)
+        sys.exit(EXIT_DONE)
+    print(f"error: palisade {name} is no command; choose one of {', '.join(COMMAND_HELP)}", file=sys.stderr)
+    sys.exit(EXIT_BAD_INPUT)
 
 
 def command_line(script: str) -> str:
@@ -65,29 +75,31 @@ def call(main: Callable[[], object]) -> NoReturn:
     try:
         main()
     except KeyboardInterrupt as interrupt:
-        done = str(interrupt) or "what is done is kept"
+        done = str(interrupt) or "finished models stay"
         print(f"interrupted: {done}; the same command goes on from there", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
-        if TRACEBACKS or not is_bad_input(error):
+        if SHOW_TRACEBACKS or not is_bad_input(error):
             traceback.print_exc()
-            sys.exit(SOME_FAILED)
+            sys.exit(EXIT_SOME_FAILED)
         print(f"error: {one_line(error)}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
-    sys.exit(DONE)
+        sys.exit(EXIT_BAD_INPUT)
+    sys.exit(EXIT_DONE)
 
 
 def is_bad_input(error: BaseException) -> bool:
-    """True for an error that a user can mend."""
+    """True for an error that a user can correct."""
     return any(True for _ in bad_inputs(error))
 
 
 def one_line(error: BaseException) -> str:
-    """What went wrong, without what it went wrong in."""
+    """The message of an error in one line, by its innermost cause that a user can correct."""
     cause = [error, *bad_inputs(error)][-1]
     text = str(cause)
     if isinstance(cause, OSError) and cause.strerror and cause.filename:
-        remedy = ROOM if cause.errno in FULL else "choose another place, or mend its permissions"
+        remedy = (
+            DISK_FULL_REMEDY if cause.errno in DISK_FULL_ERRNOS else "choose another place, or change its permissions"
+        )
         text = f"{cause.filename}: {cause.strerror}; {remedy}"
     if isinstance(cause, MemoryError) or NO_MEMORY in text:
         text = f"not enough memory ({text}); choose a smaller network, batch or data set"
@@ -101,20 +113,20 @@ def one_line(error: BaseException) -> str:
 
 
 def bad_inputs(error: BaseException) -> Iterator[BaseException]:
-    """The errors, from the outermost in, that a user can mend; Hydra's words for OmegaConf's errors are the clearer."""
+    """Errors that a user can correct, from the outermost in; Hydra's wording of OmegaConf's errors."""
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
     kinds = (ValueError, OSError, MemoryError, HydraException, OmegaConfBaseException)
-    mendable = [
+    correctable = [
         cause for cause in causes(error) if isinstance(cause, kinds) or NO_MEMORY in str(cause) or is_of_hydra(cause)
     ]
-    clear = [cause for cause in mendable if not isinstance(cause, OmegaConfBaseException)]
-    yield from clear or mendable
+    clear = [cause for cause in correctable if not isinstance(cause, OmegaConfBaseException)]
+    yield from clear or correctable
 
 
 def is_of_hydra(error: BaseException) -> bool:
-    """Whether Hydra stumbled in its own code, as it does over a number where a name is due."""
+    """True for an error in Hydra's own code, as a number in place of a name raises it."""
     innermost = list(traceback.walk_tb(error.__traceback__))[-1:]
     own = any(str(frame.f_globals.get("__name__")).startswith("hydra.") for frame, _ in innermost)
     return own and isinstance(error, (TypeError, AttributeError, AssertionError))

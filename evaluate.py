@@ -14,7 +14,7 @@ if __name__ == "__main__":  # the clone's folder holds names, such as `evaluate`
 import hydra
 from omegaconf import DictConfig
 
-from palisade.commandline import GATE_EXCEEDED, call, command_line
+from palisade.commandline import EXIT_GATE_EXCEEDED, call, command_line
 
 if TYPE_CHECKING:
     from palisade.evaluation.method import Method
@@ -53,7 +53,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> None:
         from palisade.evaluation.audit import audit
 
         if not audit(plain, method):
-            raise SystemExit(GATE_EXCEEDED)
+            raise SystemExit(EXIT_GATE_EXCEEDED)
         return
     for instead in ("search", "study"):
         if getattr(settings, instead):
@@ -65,11 +65,11 @@ def evaluate_runs(plain: Mapping[str, Any]) -> None:
     with ExitStack() as held:
         for run in runs:
             held.enter_context(run.read())
-        evaluate_found(runs, method, settings)
+        evaluate_selected(runs, method, settings)
 
 
-def evaluate_found(runs: Sequence[Run], method: Method, settings: EvaluationSettings) -> None:
-    """A plan, a study or a report of runs that are there."""
+def evaluate_selected(runs: Sequence[Run], method: Method, settings: EvaluationSettings) -> None:
+    """A plan, a study or a report of the selected runs."""
     folder = Path(settings.reports) / (settings.name or runs[0].dataset.name)
     if settings.plan:
         from palisade.evaluation.plan import cost_of_attacks, show_costs

@@ -28,13 +28,13 @@ NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 """Between 0 and 1, both left out."""
 
-CHECKED = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
+STRICT_CONFIG = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 """Unknown settings are refused; no value passes for one of another kind, as `true` or a text would for a number."""
-LONGEST = 100
+MAX_VALUE_LETTERS = 100
 """Letters of a value that an error repeats."""
-NOUNS = {"integer": "an integer", "number": "a number", "string": "a text", "boolean": "true or false"}
-NOUNS |= {"null": "null", "object": "a group of settings"}
-BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
+NOUNS_OF_TYPES = {"integer": "an integer", "number": "a number", "string": "a text", "boolean": "true or false"}
+NOUNS_OF_TYPES |= {"null": "null", "object": "a group of settings"}
+SIGNS_OF_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "exclusiveMaximum": "<"}
 
 
 def remedy(text: str) -> Any:
@@ -85,13 +85,13 @@ def check_values(
 
 
 def refusal(error: ValidationError, adapter: Adapter, values: Mapping[str, Any], full_key: Callable[[str], str]) -> str:
-    """The one form of an error of settings, `key=value: rule; remedy`, such as
+    """The one form of an error of settings, `key=value: expected <rule>; <remedy>`, such as
     `trainer.epochs=0: expected an integer >= 1; choose e.g. 40`.
 
     Args:
-        error: of which the first is told, an unknown setting before others: it may be why another one is missing.
+        error: of which the first is reported, an unknown setting before others: it may be why another one is missing.
         adapter: that raised it.
-        values: that it was given.
+        values: that it was called with.
         full_key: from a setting's name to its key.
     """
     first = min(error.errors(include_url=False), key=lambda each: each["type"] != "extra_forbidden")
@@ -120,11 +120,11 @@ def _plain(value: Any) -> Any:
 def as_written(value: Any) -> str:
     """A value as a command line has it, cut where it goes on."""
     text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return text if len(text) <= MAX_VALUE_LETTERS else text[: MAX_VALUE_LETTERS - 1] + "…"
 
 
 class _Lenient(GenerateJsonSchema):
-    """Says nothing about a type that JSON has no word for."""
+    """JSON schemas without the types that JSON has no word for."""
 
     def handle_invalid_for_json_schema(self, schema: Any, error_info: str) -> dict[str, Any]:
         return {}
@@ -137,13 +137,13 @@ def _of_dataclass(kind: type[Any]) -> Adapter:
         if field.init:
             hint = _with_default(_resolved(kind, field.name), field.default)
             types[field.name] = hint if field.default is field.default_factory is MISSING else NotRequired[hint]
-    return _adapter(kind.__name__, types, CHECKED)
+    return _adapter(kind.__name__, types, STRICT_CONFIG)
 
 
 def _of_signature(kind: Callable[..., Any], positional: int, besides: Collection[str]) -> Adapter:
     try:
         parameters = list(inspect.signature(kind).parameters.values())[positional:]
-    except (ValueError, TypeError):  # a class in C that tells nothing
+    except (ValueError, TypeError):  # a class in C without a signature
         return _adapter("Arguments", {}, ConfigDict(extra="allow"))
     named = [each for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
     own = [each for each in named if each.name not in besides]
@@ -190,15 +190,15 @@ def _rule(schema: Mapping[str, Any]) -> str:
         items = f", each {_rule(schema['items'])}" if schema.get("items") else ""
         return f"a list{least}{items}"
     filled = ", not empty" if schema.keys() & {"minLength", "minProperties"} else ""
-    bounds = [f"{sign} {schema[bound]}" for bound, sign in BOUNDS.items() if bound in schema]
-    return " ".join([NOUNS.get(schema.get("type", ""), "a value"), " and ".join(bounds)]).strip() + filled
+    bounds = [f"{sign} {schema[bound]}" for bound, sign in SIGNS_OF_BOUNDS.items() if bound in schema]
+    return " ".join([NOUNS_OF_TYPES.get(schema.get("type", ""), "a value"), " and ".join(bounds)]).strip() + filled
 
 
 def _remedy(schema: Mapping[str, Any]) -> str:
     """The proposal of a type, its default, or else a value that keeps the rule."""
     parts = [schema, *schema.get("anyOf", ())]
-    if told := next((part["remedy"] for part in parts if "remedy" in part), None):
-        return str(told)
+    if proposal := next((part["remedy"] for part in parts if "remedy" in part), None):
+        return str(proposal)
     for value in (_example(part) for part in parts):
         if value is not None:
             return f"choose e.g. {as_written(value)}"
@@ -206,8 +206,8 @@ def _remedy(schema: Mapping[str, Any]) -> str:
 
 
 def _example(schema: Mapping[str, Any]) -> Any:
-    if told := schema.get("examples", [schema["default"]] if schema.get("default") not in (None, []) else []):
-        return told[0]
+    if examples := schema.get("examples", [schema["default"]] if schema.get("default") not in (None, []) else []):
+        return examples[0]
     if "enum" in schema or "const" in schema:
         return schema.get("const", schema.get("enum", [None])[0])
     low = schema.get("minimum", schema.get("exclusiveMinimum"))

@@ -19,7 +19,7 @@ class BASE(Attack):
     """Score log p(x; θ) − log p̄(x) (Lassila et al. 2025, "Practical Bayes-Optimal Membership Inference Attacks").
 
     Dividing by p̄ = ½(mean_IN + mean_OUT), the confidence expected of a model that may or may not have been trained on
-    the record, tells memorized records from easy ones. It fits a mean and no variance, hence it is strong with very few
+    the record, separates memorized records from easy ones. It fits a mean and no variance, hence it is strong with few
     shadows. It ranks records as online RMIA does, with neither population nor ties.
 
     Args:

@@ -102,8 +102,8 @@ def anchors_of(
     scored = ~np.isnan(among)
     members, nonmembers = among[scored & membership], among[scored & ~membership]
     if not len(members) or not len(nonmembers):
-        nobody = np.zeros(len(first), dtype=bool)
-        return Anchors(nobody, nobody)
+        none = np.zeros(len(first), dtype=bool)
+        return Anchors(none, none)
     inside, outside = first > np.quantile(nonmembers, 1 - ANCHOR_FPR), first < np.quantile(members, ANCHOR_FNR)
     return Anchors(inside & ~outside, outside & ~inside)
 

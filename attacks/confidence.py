@@ -13,7 +13,7 @@ class Confidence(Threshold):
     """Score p_y, the probability of the true class (Song & Mittal 2021, section 3.2).
 
     It ranks as the loss does, and every learnt threshold decides alike; only how far a record lies from its class's
-    threshold is measured otherwise. Beyond φ ≈ 37 all records tie at 1, where the loss still tells them apart.
+    threshold is measured otherwise. Beyond φ ≈ 37 all records tie at 1, where the loss still separates them.
     """
 
     name = "confidence"

@@ -1,4 +1,4 @@
-"""The negated classifier: a guard that always fools a membership classifier tells by that who is a member."""
+"""The negated classifier: a guard that always fools a membership classifier thereby reveals members."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class Reference(Attack):
     """Score the share of OUT models under which the record's loss is larger (Ye et al. 2022, Attack R).
 
     A record is compared with itself, which cancels how hard it is. With k models the raw share has k + 1 levels and
-    cannot accuse below a false positive rate of 1/(k + 1). So the steps are smoothed on the log-odds scale, where a
+    cannot decide below a false positive rate of 1/(k + 1). So the steps are smoothed on the log-odds scale, where a
     larger φ is a lower loss: each OUT model counts by Student's t₂ distribution function of (φ − φ_out)/σ, with σ the
     spread within records, pooled over all of them. Its tails fall so slowly that confident records never tie, one OUT
     model is enough, and unlike in offline LiRA a record's φ may have any shape.

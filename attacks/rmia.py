@@ -20,7 +20,7 @@ OFFLINE_A_VALUES = np.arange(11) / 10  # values of a that are tried
 LOW_FPR = 0.02  # up to which members are counted to choose a: what a low-FPR attack lives on
 LEAST_NONMEMBERS = 10  # that stand for it at least; of fewer, chance chooses
 UNTUNED_OFFLINE_A = 0.3  # a where too few shadows are left to try any; the one that Privacy Meter falls back on
-RECORDS_TO_TUNE = 10_000  # tell the candidates apart; more only take time
+RECORDS_TO_TUNE = 10_000  # enough to compare the candidates; more only take time
 MIN_PROBABILITY = 1e-12  # what an estimated probability is clipped at
 
 
@@ -113,7 +113,8 @@ def _tuned(
 ) -> Float[np.ndarray, "models 1"]:
     """For each target the a with the best partial AUC of an attack on its next shadow by the shadows that both have.
 
-    Partial up to 2 % FPR: the AUC of all is won where nobody would accuse, and asks for a smaller a.
+    Partial up to 2 % FPR: the whole AUC is decided at larger rates, which no attack would use, and asks for
+    a smaller a.
 
     Neither the target's outputs nor its membership play a part.
     """

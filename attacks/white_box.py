@@ -21,7 +21,7 @@ MIN_NORM = 1e-12  # of a norm: a saturated layer has none, and its logarithm wou
 class WhiteBox(Attack):
     """Score: log-odds of membership by a classifier fitted on shadows (Nasr et al. 2019, sections 3 and 4).
 
-    It sees the norms of each layer's gradient and output besides φ and the loss. What training fits is told apart from
+    It sees the norms of each layer's gradient and output besides φ and the loss. What training fits is separated from
     what is easy by where in the network the loss still pulls, which no restriction of the outputs hides from those who
     hold the weights. Boosted trees take the place of the paper's neural network: they need no tuning.
 

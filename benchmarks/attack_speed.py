@@ -1,4 +1,4 @@
-"""What it costs to attack all models of a large fleet: seconds and memory of scores, metrics and their intervals.
+"""Cost of attacks on all models of a large fleet: seconds and memory of scores, metrics and their intervals.
 
     python benchmarks/attack_speed.py [ATTACK ...]
 
@@ -30,8 +30,8 @@ from palisade import attacks
 from palisade.evaluation.measuring.leakage import METRICS
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 
-MODELS, RECORDS, POPULATION, CLASSES, REPLICATES = 64, 50_000, 5_000, 10, 150
-ATTACKS: dict[str, Callable[[], attacks.Attack]] = {
+FLEET_MODELS, FLEET_RECORDS, POPULATION_RECORDS, LABEL_CLASSES, BOOTSTRAP_REPLICATES = 64, 50_000, 5_000, 10, 150
+TIMED_ATTACKS: dict[str, Callable[[], attacks.Attack]] = {
     "loss": attacks.LossThreshold,
     "confidence": attacks.Confidence,
     "entropy": attacks.Entropy,
@@ -51,14 +51,16 @@ SCORES_AT_MOST, ALL_AT_MOST, GIB_AT_MOST = 10.0, 15.0, 4.0
 def write_fleet(folder: Path) -> None:
     """Logits of models that favor the true class, their members more so."""
     rng = np.random.default_rng(0)
-    members = rng.random((MODELS, RECORDS)) < 0.5
+    members = rng.random((FLEET_MODELS, FLEET_RECORDS)) < 0.5
     np.save(folder / "members.npy", members)
-    for name, records in (("records", RECORDS), ("population", POPULATION)):
-        labels = rng.integers(CLASSES, size=records)
+    for name, records in (("records", FLEET_RECORDS), ("population", POPULATION_RECORDS)):
+        labels = rng.integers(LABEL_CLASSES, size=records)
         np.save(folder / f"{name}_labels.npy", labels)
-        logits = np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.float32, (MODELS, records, CLASSES))
-        for model in range(MODELS):
-            logits[model] = 2 * rng.standard_normal((records, CLASSES), dtype=np.float32)
+        logits = np.lib.format.open_memmap(
+            folder / f"{name}.npy", "w+", np.float32, (FLEET_MODELS, records, LABEL_CLASSES)
+        )
+        for model in range(FLEET_MODELS):
+            logits[model] = 2 * rng.standard_normal((records, LABEL_CLASSES), dtype=np.float32)
             logits[model, np.arange(records), labels] += 2 + 2 * members[model] if name == "records" else 2
 
 
@@ -84,11 +86,11 @@ def peak_gib() -> float:
 
 def measured(name: str, folder: Path) -> dict[str, Any]:
     """Wall and CPU seconds of the scores and of the metrics, and the peak memory of both."""
-    view, attack = load(folder), ATTACKS[name]()
+    view, attack = load(folder), TIMED_ATTACKS[name]()
     start = clocks()
     scores = attack.score(view)
     scored = clocks()
-    auc = fleet_metrics(scores, view.membership, METRICS, Bootstrap(replicates=REPLICATES)).estimates["auc"]
+    auc = fleet_metrics(scores, view.membership, METRICS, Bootstrap(replicates=BOOTSTRAP_REPLICATES)).estimates["auc"]
     done = clocks()
     return {
         "auc": auc.value,
@@ -100,11 +102,11 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=", ".join(ATTACKS))
+    parser.add_argument("attacks", nargs="*", metavar="ATTACK", help=", ".join(TIMED_ATTACKS))
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)  # how a process is told where the fleet lies
     arguments = parser.parse_args()
-    if unknown := set(arguments.attacks) - set(ATTACKS):
-        parser.error(f"{unknown.pop()} is no attack of this benchmark; choose among {', '.join(ATTACKS)}")
+    if unknown := set(arguments.attacks) - set(TIMED_ATTACKS):
+        parser.error(f"{unknown.pop()} is no attack of this benchmark; choose among {', '.join(TIMED_ATTACKS)}")
     if arguments.folder:
         print(json.dumps(measured(arguments.attacks[0], arguments.folder)))
         return 0
@@ -113,16 +115,16 @@ def main() -> int:
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         write_fleet(Path(folder))
-        for name in arguments.attacks or ATTACKS:
+        for name in arguments.attacks or TIMED_ATTACKS:
             command = [sys.executable, __file__, name, "--folder", folder]
-            found = json.loads(subprocess.check_output(command, text=True))
-            (wall, cpu), (metrics_wall, metrics_cpu) = found["scores"], found["metrics"]
+            measured_costs = json.loads(subprocess.check_output(command, text=True))
+            (wall, cpu), (metrics_wall, metrics_cpu) = measured_costs["scores"], measured_costs["metrics"]
             total = cpu + metrics_cpu
-            held = cpu <= SCORES_AT_MOST and total <= ALL_AT_MOST and found["gib"] <= GIB_AT_MOST
+            held = cpu <= SCORES_AT_MOST and total <= ALL_AT_MOST and measured_costs["gib"] <= GIB_AT_MOST
             failures += not held
             seconds = (f"{value:.1f}" for value in (wall, cpu, metrics_wall, metrics_cpu, total))
             verdict = "ok" if held else "TOO MUCH"
-            table.add_row(name, f"{found['auc']:.3f}", *seconds, f"{found['gib']:.2f}", verdict)
+            table.add_row(name, f"{measured_costs['auc']:.3f}", *seconds, f"{measured_costs['gib']:.2f}", verdict)
     console = Console(width=120)
     console.print(table)
     console.print(f"at most: scores {SCORES_AT_MOST:g} s, all {ALL_AT_MOST:g} s, {GIB_AT_MOST:g} GiB")

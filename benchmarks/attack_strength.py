@@ -30,9 +30,9 @@ from palisade.targets.guards.registry import guards_of
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
-MODELS = 32
-SHADOWS = (4, 8, 16, 31)
-FLEETS: Mapping[str, tuple[str, ...]] = {
+FLEET_MODELS = 32
+SHADOW_COUNTS = (4, 8, 16, 31)
+FLEET_OVERRIDES: Mapping[str, tuple[str, ...]] = {
     "location30": ("experiment=location30", "split.reference=300"),
     "fashion_mnist": (
         *("data=fashion_mnist", "network=cnn", "split.pool=3000", "split.population=500", "split.reference=500"),
@@ -43,14 +43,14 @@ FLEETS: Mapping[str, tuple[str, ...]] = {
         *("split.reference=500", "split.test=1000", "trainer.epochs=20"),
     ),
 }
-GUARDS = ("label_only", "rounding", "memguard")
+COMPARED_GUARDS = ("label_only", "rounding", "memguard")
 MORE_GUARDS: Mapping[str, tuple[str, ...]] = {"location30": ("topk",), "fashion_mnist": ("topk",), "sst2": ()}
 """Of two classes, the top three are all."""
-SCORES: Mapping[str, Attack] = {
+SCORE_ATTACKS: Mapping[str, Attack] = {
     "lira": LiRA(), "base": BASE(), "rmia": RMIA(), "joint_lira": JointLiRA(),
 }  # fmt: skip
-CASCADING: Mapping[str, Attack] = {"cascading, targets 0 and 1": Cascading()}
-LABELS: Mapping[str, Attack] = {
+CASCADING_ATTACKS: Mapping[str, Attack] = {"cascading, targets 0 and 1": Cascading()}
+LABEL_ATTACKS: Mapping[str, Attack] = {
     "noise_agreement, 16 copies": NoiseAgreement(copies=16),
     "votes, 1 query": Votes(copies=0),
     "votes, 5 queries": Votes(copies=4),
@@ -60,7 +60,13 @@ LABELS: Mapping[str, Attack] = {
 
 def fleet(data: str, root: str | None, runs: str, guard: str = "none") -> Run:
     """The run of 32 undefended models, with a guard before them."""
-    overrides = [*FLEETS[data], f"fleet.models={MODELS}", "secret=attacks", f"runs={runs}", f"guard={guard}"]
+    overrides = [
+        *FLEET_OVERRIDES[data],
+        f"fleet.models={FLEET_MODELS}",
+        "secret=attacks",
+        f"runs={runs}",
+        f"guard={guard}",
+    ]
     overrides += [] if root is None else [f"data.root={Path(root).resolve()}"]
     return Run(Path(train_run(composed(*overrides))["folder"]))
 
@@ -86,8 +92,8 @@ def rows(run: Run, attacks: Mapping[str, Attack], grant: Grant, shadows: tuple[i
     for name, attack in attacks.items():
         seen = view(run, grant, threats=[attack.threat])
         for count in shadows:
-            if (found := measured(attack, seen, count)) is not None:
-                auc, coarse, fine, seconds = found
+            if (strength := measured(attack, seen, count)) is not None:
+                auc, coarse, fine, seconds = strength
                 yield [name, str(count), f"{auc:.3f}", f"{100 * coarse:.1f} %", f"{100 * fine:.1f} %", f"{seconds:.1f}"]
 
 
@@ -97,16 +103,16 @@ def tables(data: str, root: str | None, runs: str) -> Iterator[tuple[str, list[l
     yield (
         f"{data}, no guard",
         [
-            *rows(run, SCORES, Grant(), SHADOWS),
-            *rows(run, CASCADING, Grant(), (MODELS - 1,)),
-            *rows(run, LABELS, Grant(outputs="label"), (4, 31)),
+            *rows(run, SCORE_ATTACKS, Grant(), SHADOW_COUNTS),
+            *rows(run, CASCADING_ATTACKS, Grant(), (FLEET_MODELS - 1,)),
+            *rows(run, LABEL_ATTACKS, Grant(outputs="label"), (4, 31)),
         ],
     )
-    for guard in (*GUARDS, *MORE_GUARDS[data]):
+    for guard in (*COMPARED_GUARDS, *MORE_GUARDS[data]):
         fleet(data, root, runs, guard)
     for label in guards_of(run.folder)[1:]:
         guarded = Run(run.folder, label)
-        attacks = LABELS if guarded.registered_guard.level == "label" else SCORES
+        attacks = LABEL_ATTACKS if guarded.registered_guard.level == "label" else SCORE_ATTACKS
         yield f"behind {guarded.registered_guard.name}", list(rows(guarded, attacks, Grant(), (31,)))
 
 
@@ -123,7 +129,7 @@ def print_tables(console: Console, data: str, root: str | None, runs: str) -> No
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="location30", choices=FLEETS)
+    parser.add_argument("--data", default="location30", choices=FLEET_OVERRIDES)
     parser.add_argument("--root", help="folder of the data set's files; downloaded without it")
     parser.add_argument("--runs", default="runs", help="where runs are kept")
     arguments = parser.parse_args()

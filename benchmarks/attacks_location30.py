@@ -31,11 +31,11 @@ from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
-MODELS = 48
-SHADOWS = (1, 2, 4, 8, 16)  # a side
-TOLERANCE = 0.002
-TWO_SIDED, ONE_SIDED, SHRUNK = "LiRA offline, two-sided", "LiRA offline, one-sided", "LiRA shrunk"
-ATTACKS: dict[str, Attack] = {
+FLEET_MODELS = 48
+SHADOWS_PER_SIDE = (1, 2, 4, 8, 16)  # a side
+AUC_TOLERANCE = 0.002
+TWO_SIDED, ONE_SIDED, SHRUNK_LIRA = "LiRA offline, two-sided", "LiRA offline, one-sided", "LiRA shrunk"
+COMPARED_ATTACKS: dict[str, Attack] = {
     TWO_SIDED: LiRA(online=False, compat="carlini"),
     ONE_SIDED: LiRA(online=False),
     "RMIA offline": RMIA(online=False),
@@ -43,23 +43,23 @@ ATTACKS: dict[str, Attack] = {
     "BASE": BASE(),
     "LiRA fixed": LiRA(variance="fixed"),
     "LiRA per record": LiRA(variance="per_record"),
-    SHRUNK: LiRA(),
+    SHRUNK_LIRA: LiRA(),
 }
-CLAIMS = (
+PUBLISHED_ORDER = (
     *((TWO_SIDED, "<", ONE_SIDED), (ONE_SIDED, "<", "RMIA offline"), ("RMIA offline", "≤", "RMIA online")),
     *(
         ("RMIA online", "≈", "BASE"),
-        ("BASE", "≈", SHRUNK),
-        ("LiRA fixed", "≤", SHRUNK),
-        ("LiRA per record", "≤", SHRUNK),
+        ("BASE", "≈", SHRUNK_LIRA),
+        ("LiRA fixed", "≤", SHRUNK_LIRA),
+        ("LiRA per record", "≤", SHRUNK_LIRA),
     ),
 )
 AT_ONE = {"RMIA online": 0.94, "BASE": 0.94}  # what one model a side must reach
 
 
 def fleet(root: str | None, runs: str) -> View:
-    """What an attacker sees of the 48 models."""
-    overrides = ["experiment=location30", f"fleet.models={MODELS}", "secret=attacks", f"runs={runs}"]
+    """View of the 48 models."""
+    overrides = ["experiment=location30", f"fleet.models={FLEET_MODELS}", "secret=attacks", f"runs={runs}"]
     overrides += [] if root is None else [f"data.root={Path(root).resolve()}"]
     run = Run(Path(train_run(composed(*overrides))["folder"]))
     return View(
@@ -77,23 +77,23 @@ def drawn(
     """For each record k IN and k OUT models in random order, and which records have as many."""
     others = np.delete(np.arange(len(membership)), target)
     member = membership[others]
-    kept = np.flatnonzero((member.sum(axis=0) >= k) & ((~member).sum(axis=0) >= k))
-    shuffled = rng.permuted(np.broadcast_to(others[:, None], (len(others), len(kept))), axis=0)
-    inside_first = np.argsort(~membership[shuffled, kept], axis=0, kind="stable")
+    eligible = np.flatnonzero((member.sum(axis=0) >= k) & ((~member).sum(axis=0) >= k))
+    shuffled = rng.permuted(np.broadcast_to(others[:, None], (len(others), len(eligible))), axis=0)
+    inside_first = np.argsort(~membership[shuffled, eligible], axis=0, kind="stable")
     both_ends = np.concatenate([inside_first[:k], inside_first[-k:]])
-    return rng.permuted(np.take_along_axis(shuffled, both_ends, axis=0), axis=0), kept
+    return rng.permuted(np.take_along_axis(shuffled, both_ends, axis=0), axis=0), eligible
 
 
 def small_view(seen: View, rng: np.random.Generator, target: int, k: int) -> View:
     """The target in row 0, then its 2k shadows of each record."""
-    shadows, kept = drawn(rng, seen.membership, target, k)
-    rows = np.concatenate([np.full((1, len(kept)), target), shadows])
+    shadows, eligible = drawn(rng, seen.membership, target, k)
+    rows = np.concatenate([np.full((1, len(eligible)), target), shadows])
     stand_ins = np.concatenate([[target], np.delete(np.arange(seen.models), target)[: 2 * k]])
     assert seen.logits is not None and seen.population_logits is not None
     return View(
-        logits=seen.logits[rows, kept],
-        labels=seen.labels[kept],
-        membership=seen.membership[rows, kept],
+        logits=seen.logits[rows, eligible],
+        labels=seen.labels[eligible],
+        membership=seen.membership[rows, eligible],
         population_logits=seen.population_logits[stand_ins],
         population_labels=seen.population_labels,
     )
@@ -102,22 +102,22 @@ def small_view(seen: View, rng: np.random.Generator, target: int, k: int) -> Vie
 def auc_by_attack(seen: View, k: int) -> dict[str, Float[np.ndarray, "targets"]]:
     """AUC against each target, of the attacks that can do with k models a side."""
     rng = np.random.default_rng(k)
-    found: dict[str, list[float]] = {}
+    aucs: dict[str, list[float]] = {}
     for target in range(seen.models):
         small = small_view(seen, rng, target, k)
-        for name, attack in ATTACKS.items():
+        for name, attack in COMPARED_ATTACKS.items():
             scores = attack.score(small)[0]
             if not np.isnan(scores).any():
-                found.setdefault(name, []).append(roc_auc(scores, small.membership[0]))
-    return {name: np.array(values) for name, values in found.items()}
+                aucs.setdefault(name, []).append(roc_auc(scores, small.membership[0]))
+    return {name: np.array(values) for name, values in aucs.items()}
 
 
 def holds(left: float, relation: str, right: float) -> bool:
-    """Whether a claimed order holds; `≤` and `≈` to the tolerance."""
+    """Test of a claimed order; `≤` and `≈` to the tolerance."""
     return {
         "<": left < right,
-        "≤": left <= right + TOLERANCE,
-        "≈": abs(left - right) <= TOLERANCE,
+        "≤": left <= right + AUC_TOLERANCE,
+        "≈": abs(left - right) <= AUC_TOLERANCE,
     }[relation]
 
 
@@ -129,17 +129,17 @@ def main() -> int:
     console = Console(width=120)
     print_tables(console, "location30", arguments.root, arguments.runs)
     seen = fleet(arguments.root, arguments.runs)
-    measured = {k: auc_by_attack(seen, k) for k in SHADOWS}
-    mean = {k: {name: float(values.mean()) for name, values in found.items()} for k, found in measured.items()}
+    measured = {k: auc_by_attack(seen, k) for k in SHADOWS_PER_SIDE}
+    mean = {k: {name: float(values.mean()) for name, values in aucs.items()} for k, aucs in measured.items()}
 
-    table = Table("AUC", *(f"k = {k}" for k in SHADOWS), box=None, header_style="bold")
-    for name in ATTACKS:
-        table.add_row(name, *(f"{mean[k][name]:.4f}" if name in mean[k] else "" for k in SHADOWS))
-    claims = Table("claim", *(f"k = {k}" for k in SHADOWS), box=None, header_style="bold")
+    table = Table("AUC", *(f"k = {k}" for k in SHADOWS_PER_SIDE), box=None, header_style="bold")
+    for name in COMPARED_ATTACKS:
+        table.add_row(name, *(f"{mean[k][name]:.4f}" if name in mean[k] else "" for k in SHADOWS_PER_SIDE))
+    claims = Table("claim", *(f"k = {k}" for k in SHADOWS_PER_SIDE), box=None, header_style="bold")
     failures = 0
-    for left, relation, right in CLAIMS:
+    for left, relation, right in PUBLISHED_ORDER:
         cells = []
-        for k in SHADOWS:
+        for k in SHADOWS_PER_SIDE:
             if left not in mean[k]:
                 cells.append("")
                 continue

@@ -27,7 +27,7 @@ from omegaconf import OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-ROOT = Path(__file__).parent.parent
+REPOSITORY_ROOT = Path(__file__).parent.parent
 
 from palisade.commandline import one_line  # noqa: E402
 from palisade.evaluate import all_attacks  # noqa: E402
@@ -44,14 +44,14 @@ from palisade.targets.run import Run  # noqa: E402
 from palisade.targets.tuning import trainings  # noqa: E402
 from palisade.train import composed, train_run  # noqa: E402
 
-EXPERIMENT = "defense_comparison"
-GAP = "correctness"
-THRESHOLDS = ("loss", "confidence", "entropy", "modified_entropy")
+EXPERIMENT_NAME = "defense_comparison"
+GAP_ATTACK = "correctness"
+THRESHOLD_ATTACKS = ("loss", "confidence", "entropy", "modified_entropy")
 """Attacks on scores that know no shadow models: those that masking defenses were published against."""
-TPR = tpr_at(FPRS[0])
+TPR_METRIC = tpr_at(FPRS[0])
 TOO_MUCH = 1000
 """λ of adversarial regularization that no model survives."""
-TOLERANCE = 0.01
+AUC_TOLERANCE = 0.01
 
 
 class Point(NamedTuple):
@@ -70,7 +70,7 @@ class Point(NamedTuple):
 
 def configurations(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The settings of every run of the experiment, seed by seed."""
-    experiment = yaml.safe_load((ROOT / "conf" / "experiment" / f"{EXPERIMENT}.yaml").read_text())
+    experiment = yaml.safe_load((REPOSITORY_ROOT / "conf" / "experiment" / f"{EXPERIMENT_NAME}.yaml").read_text())
     parser = OverridesParser.create()
     for seed in range(arguments.seeds):
         for line in experiment["hydra"]["sweeper"]["grids"]:
@@ -80,7 +80,7 @@ def configurations(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 def common(arguments: argparse.Namespace, seed: int) -> list[str]:
     """Overrides of all runs with a seed; one secret, so that all defenses protect the same members."""
-    overrides = [f"experiment={EXPERIMENT}", "data=location30", f"seed={seed}", f"secret=defenses-{seed}"]
+    overrides = [f"experiment={EXPERIMENT_NAME}", "data=location30", f"seed={seed}", f"secret=defenses-{seed}"]
     overrides += [f"fleet.models={arguments.models}", f"runs={arguments.runs}"]
     return overrides + ([] if arguments.root is None else [f"data.root={Path(arguments.root).resolve()}"])
 
@@ -100,8 +100,8 @@ def trained(wanted: Sequence[dict[str, Any]], folder: str) -> tuple[dict[int, li
 
 
 def standard() -> Method:
-    """How `evaluate.py attack=standard` attacks."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    """The attacks and the threat of `evaluate.py attack=standard`."""
+    with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
         settings: Any = OmegaConf.to_container(compose("evaluate"), resolve=True)
     return Method(attacks=settings["attack"], threat=settings["threat"], adaptive=all_attacks())
 
@@ -110,32 +110,32 @@ def points(results: Sequence[Sequence[Result]]) -> list[Point]:
     """One for each setting, in the order of the experiment, from the results of each seed."""
     alike: dict[str, list[Point]] = {}
     for together in results:
-        for found in together:
-            aucs = {attack: found.get(AUC, attack=attack).value or 0.0 for attack in found.attacks}
-            scores = [attack for attack in aucs if found.get(AUC, attack=attack).access == "black_box"]
-            best = max(scores, key=aucs.__getitem__, default=GAP)
-            made = Point(
-                setting=title(found),
-                accuracy=found.get("test_accuracy").value or 0.0,
-                gap=aucs[GAP],
-                threshold=max((aucs[attack] for attack in THRESHOLDS if attack in aucs), default=np.nan),
+        for result in together:
+            aucs = {attack: result.get(AUC, attack=attack).value or 0.0 for attack in result.attacks}
+            scores = [attack for attack in aucs if result.get(AUC, attack=attack).access == "black_box"]
+            best = max(scores, key=aucs.__getitem__, default=GAP_ATTACK)
+            point = Point(
+                setting=title(result),
+                accuracy=result.get("test_accuracy").value or 0.0,
+                gap=aucs[GAP_ATTACK],
+                threshold=max((aucs[attack] for attack in THRESHOLD_ATTACKS if attack in aucs), default=np.nan),
                 best=best,
                 auc=aucs[best],
                 lira=aucs.get("lira", np.nan),
-                tpr=found.get(TPR, attack=found.strongest).value or 0.0,
-                flags=tuple(flag.name for flag in flags(found, Comparison(together))),
+                tpr=result.get(TPR_METRIC, attack=result.strongest).value or 0.0,
+                flags=tuple(flag.name for flag in flags(result, Comparison(together))),
             )
-            alike.setdefault(made.setting, []).append(made)
+            alike.setdefault(point.setting, []).append(point)
     return [mean(of_seeds) for of_seeds in alike.values()]
 
 
 def mean(seeds: Sequence[Point]) -> Point:
     """The mean over seeds; of names the most frequent, of flags those of most seeds."""
-    told = Counter(name for point in seeds for name in point.flags)
+    flag_counts = Counter(name for point in seeds for name in point.flags)
     numbers = ("accuracy", "gap", "threshold", "auc", "lira", "tpr")
     return seeds[0]._replace(
         best=Counter(point.best for point in seeds).most_common(1)[0][0],
-        flags=tuple(name for name, count in told.items() if 2 * count > len(seeds)),
+        flags=tuple(name for name, count in flag_counts.items() if 2 * count > len(seeds)),
         **{name: float(np.mean([getattr(point, name) for point in seeds])) for name in numbers},
     )
 
@@ -146,12 +146,12 @@ def named(measured: Sequence[Point], *prefixes: str) -> list[Point]:
 
 
 def claims(measured: Sequence[Point]) -> Iterator[tuple[bool, str]]:
-    """What is known of the defenses, and whether it is seen here."""
+    """Published properties of the defenses, each with the verdict of this measurement."""
     (undefended,) = named(measured, "undefended")
     for guard in ("none + hamp_output", "none + memguard"):
         for point in named(measured, guard)[-1:]:
             hidden = f"{point.setting}: thresholds on scores {point.threshold:.3f}, gap attack {point.gap:.3f}"
-            yield point.threshold < point.gap + TOLERANCE, hidden
+            yield point.threshold < point.gap + AUC_TOLERANCE, hidden
             yield MASKED in point.flags, f"{point.setting}: flagged as {MASKED}"
     stopping = [*named(measured, "early_stopping"), undefended]
     for defense in ("selena ", "dp_sgd "):
@@ -159,7 +159,7 @@ def claims(measured: Sequence[Point]) -> Iterator[tuple[bool, str]]:
         yield bool(best), f"{defense.strip()}: leaks at most as early stopping at its accuracy ({best or 'never'})"
     for defense in ("label_smoothing", "mixup"):
         for point in named(measured, defense):
-            held = point.lira >= undefended.lira - TOLERANCE
+            held = point.lira >= undefended.lira - AUC_TOLERANCE
             yield held, f"{point.setting}: AUC of LiRA {point.lira:.3f}, {undefended.lira:.3f} undefended"
     selena = min((point.tpr for point in named(measured, "selena ")), default=np.nan)
     between = [
@@ -169,7 +169,7 @@ def claims(measured: Sequence[Point]) -> Iterator[tuple[bool, str]]:
 
 
 def below_line(point: Point, line: Sequence[Point]) -> bool:
-    """Whether a point leaks at most what a line does at its accuracy; False outside the line's accuracies."""
+    """Test of a point that leaks at most what a line does at its accuracy; False outside the line's accuracies."""
     rising = sorted(line, key=lambda other: other.accuracy)
     accuracies, leakages = ([getattr(other, name) for other in rising] for name in ("accuracy", "tpr"))
     if not accuracies[0] <= point.accuracy <= accuracies[-1]:
@@ -178,7 +178,7 @@ def below_line(point: Point, line: Sequence[Point]) -> bool:
 
 
 def keeps_labels(runs: Sequence[Run]) -> tuple[bool, str]:
-    """Whether MemGuard changes no predicted label, of records in and outside of the pool."""
+    """Test that MemGuard changes no predicted label, of records in and outside of the pool."""
     behind = [run for run in runs if run.guard.startswith("memguard")]
     same = [
         float((predictions(run, role) == predictions(Run(run.folder), role)).mean())
@@ -189,7 +189,7 @@ def keeps_labels(runs: Sequence[Run]) -> tuple[bool, str]:
 
 
 def collapses(arguments: argparse.Namespace) -> tuple[bool, str]:
-    """Whether too large a λ of adversarial regularization ends with an error that says so."""
+    """Test that too large a λ of adversarial regularization ends with an error that says so."""
     settings = composed(
         *common(arguments, 0), "fleet.models=1", "defense=adversarial_regularization", f"defense.weight={TOO_MUCH}"
     )

@@ -38,7 +38,7 @@ from palisade.evaluation.statistics.epsilon import one_run
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
-CONFIDENCE = 0.05  # p: how often a true claim may be contradicted
+ERROR_PROBABILITY = 0.05  # p: how often a true claim may be contradicted
 
 
 class Planted(NamedTuple):
@@ -49,8 +49,8 @@ class Planted(NamedTuple):
     guessed: float
 
 
-MISLABELED = Planted("label_noise", 500, 0.1)
-BLANK = Planted("blank", 1000, 0.4)
+MISLABELED_CANARIES = Planted("label_noise", 500, 0.1)
+BLANK_CANARIES = Planted("blank", 1000, 0.4)
 
 
 class Case(NamedTuple):
@@ -61,17 +61,17 @@ class Case(NamedTuple):
     models: int
     violations: int
     auditors: tuple[Attack, ...] = (LossThreshold(),)
-    canaries: Planted = MISLABELED
+    canaries: Planted = MISLABELED_CANARIES
     checkpoints: int = 0
 
 
 WHITE_BOX = (LossThreshold(), GradientNorm())
-CASES = (
+AUDIT_CASES = (
     Case(1, False, 10, 10),
     Case(1, True, 20, 0),
     Case(8, True, 20, 0, (LossThreshold(), Alignment()), checkpoints=29),
-    Case(4, False, 10, 10, WHITE_BOX, BLANK),
-    Case(4, True, 20, 0, WHITE_BOX, BLANK),
+    Case(4, False, 10, 10, WHITE_BOX, BLANK_CANARIES),
+    Case(4, True, 20, 0, WHITE_BOX, BLANK_CANARIES),
 )
 
 
@@ -134,13 +134,13 @@ def main() -> None:
     )
     table = Table(*columns, "contradicted", "to be", box=None, header_style="bold")
     failed = False
-    for case in CASES:
+    for case in AUDIT_CASES:
         with tempfile.TemporaryDirectory() as folder:
             run = trained(case, arguments.root, Path(folder))
-            found = {auditor.name: right_guesses(run, auditor, case.canaries.guessed) for auditor in case.auditors}
+            guesses_of = {auditor.name: right_guesses(run, auditor, case.canaries.guessed) for auditor in case.auditors}
             claim = run.statement
-        for auditor, (right, guesses, canaries) in found.items():
-            bounds = [one_run(canaries, guesses, correct, claim.delta, CONFIDENCE) for correct in right]
+        for auditor, (right, guesses, canaries) in guesses_of.items():
+            bounds = [one_run(canaries, guesses, correct, claim.delta, ERROR_PROBABILITY) for correct in right]
             violations = sum(bound > claim.epsilon for bound in bounds)
             failed |= violations != case.violations
             table.add_row(

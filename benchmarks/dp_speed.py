@@ -1,4 +1,4 @@
-"""What a step of DP-SGD costs: this project's callback and Opacus's modes against plain SGD on the same network.
+"""Cost of a step of DP-SGD: this project's callback and Opacus's modes against plain SGD on the same network.
 
     python benchmarks/dp_speed.py
 
@@ -41,7 +41,7 @@ from palisade.defenses.dp_sgd.watch import Watch
 from palisade.targets.networks import CNN, MLP
 from palisade.targets.transformer import Transformer
 
-WARM_UP, FEW = 3, 3  # steps that do not count; steps that suffice where one takes seconds
+WARM_UP_STEPS, FEW_STEPS = 3, 3  # steps that do not count; steps that suffice where one takes seconds
 
 
 class Case(NamedTuple):
@@ -61,7 +61,7 @@ class Case(NamedTuple):
         """One per step, a few over and over."""
         x = torch.rand(4, *self.shape)
         x = (8192 * x).long() if self.network is transformer else x
-        return [(x[t % 4], torch.arange(self.shape[0]) % 2) for t in range(WARM_UP + self.steps)]
+        return [(x[t % 4], torch.arange(self.shape[0]) % 2) for t in range(WARM_UP_STEPS + self.steps)]
 
     def contestants(self) -> dict[str, Callable[[Case], Any]]:
         modes = {f"Opacus {mode}": partial(opacus, mode=mode) for mode in self.faster}
@@ -72,7 +72,7 @@ small = partial(MLP, shape=(64,), classes=10, hidden=(128,))
 mlp = partial(MLP, shape=(600,), classes=100, hidden=(1024, 512, 256, 128))
 cnn = partial(CNN, shape=(1, 28, 28), classes=10)
 transformer = partial(Transformer, shape=(64,), classes=2, buckets=8192)
-CASES = [
+SPEED_CASES = [
     Case("MLP, batch 256", mlp, (256, 600), 30, 1.35, {"ghost": 1.5, "hooks": 30}),
     Case("MLP, batch 2048", mlp, (2048, 600), 8, 1.15, {"ghost": 1.5}),  # hooks would hold 11 GB of gradients
     Case("CNN, batch 256", cnn, (256, 1, 28, 28), 10, 1.5, {"ghost": 1, "hooks": 1, "functorch": 1, "ew": 1}),
@@ -80,13 +80,13 @@ CASES = [
 ]
 MEMORY_AT_MOST = 1.3
 FIT_STEPS, FIT_EPOCHS = 400, 20
-FITS: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], float]] = [
+FIT_CASES: list[tuple[str, Callable[[], nn.Module], tuple[int, ...], float]] = [
     ("64-128-10, batch 64", small, (64, 64), 1.15),
     ("MLP, batch 256", mlp, (256, 600), 1.10),
     ("MLP, batch 2048", mlp, (2048, 600), 1.05),
 ]
 """Name, network, shape of a batch, and what the checks may multiply the CPU time by."""
-WAYS = [
+METHOD_CASES = [
     ("64-128-10, batch 64", small, (64, 64)),
     ("64-32-10, batch 64", partial(MLP, shape=(64,), classes=10, hidden=(32,)), (64, 64)),
     ("600-256-100, batch 64", partial(MLP, shape=(600,), classes=100, hidden=(256,)), (64, 600)),
@@ -94,8 +94,8 @@ WAYS = [
     ("CNN, batch 64", partial(CNN, shape=(1, 28, 28), classes=10), (64, 1, 28, 28)),
 ]
 """Networks that all three ways can train."""
-PRIVACY: Any = {"noise_multiplier": 1.0, "max_grad_norm": 1.0}
-QUIET: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+PRIVACY_SETTINGS: Any = {"noise_multiplier": 1.0, "max_grad_norm": 1.0}
+QUIET_RUN: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
 
 
 class Steps(list[int]):
@@ -105,7 +105,7 @@ class Steps(list[int]):
 
     def __init__(self, case: Case):
         self.rows_per_index = case.shape[0]  # an index is a whole batch
-        self.steps, self.public_size = WARM_UP + case.steps, 1000 * case.shape[0]
+        self.steps, self.public_size = WARM_UP_STEPS + case.steps, 1000 * case.shape[0]
         super().__init__(range(self.steps))
 
 
@@ -142,14 +142,14 @@ class Clock(pl.Callback):
 
     def milliseconds(self) -> Any:
         """Of the median step, wall and CPU."""
-        return 1000 * np.median(np.diff(self.starts[WARM_UP:], axis=0), axis=0)
+        return 1000 * np.median(np.diff(self.starts[WARM_UP_STEPS:], axis=0), axis=0)
 
 
 def lightning(case: Case, *, private: bool) -> Any:
     clock = Clock()
     loader: Any = DataLoader(case.batches(), sampler=Steps(case), batch_size=None)  # type: ignore[arg-type]
-    dp = DPSGD(**PRIVACY, secret=Secret.from_text("benchmark"))
-    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[clock, dp] if private else [clock], **QUIET)
+    dp = DPSGD(**PRIVACY_SETTINGS, secret=Secret.from_text("benchmark"))
+    trainer = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[clock, dp] if private else [clock], **QUIET_RUN)
     trainer.fit(Classifier(case.network()), loader)
     return clock.milliseconds()
 
@@ -159,15 +159,15 @@ def opacus(case: Case, *, mode: str) -> Any:
     for layer in network.modules():
         if isinstance(layer, nn.Embedding):  # ghost clipping fails on expanded indices
             layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
-    made: Any = PrivacyEngine().make_private(
+    private_parts: Any = PrivacyEngine().make_private(
         module=network,
         optimizer=torch.optim.SGD(network.parameters(), lr=0.01),
         criterion=loss,
         data_loader=DataLoader(range(1000 * case.shape[0]), batch_size=case.shape[0]),  # type: ignore[arg-type]
-        **PRIVACY | {"poisson_sampling": False, "grad_sample_mode": mode},
+        **PRIVACY_SETTINGS | {"poisson_sampling": False, "grad_sample_mode": mode},
     )
-    model, optimizer, criterion = made[0], made[1], made[2] if mode == "ghost" else loss
-    for x, y in case.batches()[: None if mode == "ghost" else WARM_UP + FEW]:
+    model, optimizer, criterion = private_parts[0], private_parts[1], private_parts[2] if mode == "ghost" else loss
+    for x, y in case.batches()[: None if mode == "ghost" else WARM_UP_STEPS + FEW_STEPS]:
         clock.on_train_batch_start()
         optimizer.zero_grad()
         criterion(model(x), y).backward()
@@ -194,7 +194,7 @@ def fit(network: Callable[[], nn.Module], shape: tuple[int, ...], steps: int, dp
     order: Any = BatchSampler(SequentialSampler(x), shape[0], drop_last=False)
     loader: Any = DataLoader(Rows(x, torch.arange(len(x)) % 2), sampler=order, batch_size=None)
     callbacks = [clock] if dp is None else [clock, dp]
-    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=callbacks, **QUIET)
+    trainer = pl.Trainer(max_epochs=epochs, accelerator="cpu", callbacks=callbacks, **QUIET_RUN)
     module = Classifier(network())
     start = time.process_time()
     trainer.fit(module, loader)
@@ -212,13 +212,13 @@ def watched(rounds: int) -> None:
     """The fast way with its checks over the same without."""
     print(f"{'CPU ms a step of 400':41s}{'unwatched':>10s}{'watched':>10s}{'ratio':>9s}")
     secret, start = Secret.from_text("benchmark"), Watch.start
-    for name, network, shape, at_most in FITS:
+    for name, network, shape, at_most in FIT_CASES:
         spent = []
         for _ in range(rounds):
             Watch.start = lambda self: []  # type: ignore[method-assign]
-            without, _ = fit(network, shape, FIT_STEPS, Unwatched(**PRIVACY, secret=secret))
+            without, _ = fit(network, shape, FIT_STEPS, Unwatched(**PRIVACY_SETTINGS, secret=secret))
             Watch.start = start  # type: ignore[method-assign]
-            spent.append((without, fit(network, shape, FIT_STEPS, DPSGD(**PRIVACY, secret=secret))[0]))
+            spent.append((without, fit(network, shape, FIT_STEPS, DPSGD(**PRIVACY_SETTINGS, secret=secret))[0]))
         without, with_checks = np.median(spent, axis=0)
         ratio = np.median([b / a for a, b in spent])
         print(f"{name:41s}{without:10.2f}{with_checks:10.2f}{ratio:9.2f}   at most {at_most}", flush=True)
@@ -227,12 +227,15 @@ def watched(rounds: int) -> None:
 def ways(rounds: int) -> None:
     """Records one by one over the fast way and over plain SGD."""
     print(f"{'CPU ms of a step':41s}{'plain':>8s}{'fast':>8s}{'functional':>11s}{'alone':>9s}   over fast")
-    for name, network, shape in WAYS:
+    for name, network, shape in METHOD_CASES:
         spent = []
         for _ in range(rounds):
-            row = [fit(network, shape, WARM_UP + 2 * FEW, None)[1]]
+            steps = WARM_UP_STEPS + 2 * FEW_STEPS
+            row = [fit(network, shape, steps, None)[1]]
             for way in ("fast", "functional", "alone"):
-                row.append(fit(network, shape, WARM_UP + 2 * FEW, DPSGD(**PRIVACY, per_record=way))[1])
+                row.append(
+                    fit(network, shape, WARM_UP_STEPS + 2 * FEW_STEPS, DPSGD(**PRIVACY_SETTINGS, per_record=way))[1]
+                )
             spent.append(row)
         plain, fast, functional, alone = np.median(spent, axis=0)
         title = f"{name}, {sum(p.numel() for p in network().parameters()):,} weights"
@@ -264,19 +267,19 @@ def main() -> None:
     logging.getLogger("pytorch_lightning").setLevel(logging.ERROR)
     if arguments.only:
         before, (wanted, name) = peak(), arguments.only
-        case = next(case for case in CASES if case.name == wanted)
+        case = next(case for case in SPEED_CASES if case.name == wanted)
         case.contestants()[name](case)
         print(before, peak())
         return
     print(f"one thread, {arguments.rounds} rounds, load {os.getloadavg()[0]:.1f}")
     print(f"{'':41s}{'ms per step':>18s}{'to plain SGD':>18s}{'to ours':>9s}   to reach, by CPU time")
     print(f"{'':41s}{'wall':>9s}{'CPU':>9s}{'wall':>9s}{'CPU':>9s}{'CPU':>9s}")
-    for case in CASES:
+    for case in SPEED_CASES:
         compare(case, arguments.rounds)
     watched(max(1, arguments.rounds // 2))
     ways(max(1, arguments.rounds // 2))
     print(f"{'peak memory in MiB':41s}{'plain':>9s}{'ours':>9s}{'to plain SGD':>18s}")
-    for case in CASES[:2]:
+    for case in SPEED_CASES[:2]:
         memory(case)
 
 

@@ -34,7 +34,7 @@ class Goal(NamedTuple):
     to_reach: float
 
 
-GOALS = (
+ACCURACY_GOALS = (
     Goal("dp_mnist", "mnist", 3, 98.7, 98.6),
     Goal("dp_fashion_mnist", "fashion_mnist", 3, 89.7, 89.5),
     Goal("dp_location30", "location30", 4, 61.4, 59.0),
@@ -66,12 +66,12 @@ def main() -> None:
     parser.add_argument("--root", help="folder that holds mnist/, fashion_mnist/ and location30/")
     parser.add_argument("experiments", nargs="*", metavar="EXPERIMENT")
     arguments = parser.parse_args()
-    known = sorted({goal.experiment for goal in GOALS})
+    known = sorted({goal.experiment for goal in ACCURACY_GOALS})
     if unknown := set(arguments.experiments) - set(known):
         parser.error(f"{unknown.pop()} is no experiment of this benchmark; choose among {', '.join(known)}")
     columns = ("experiment", "ε", "δ", "σ", "steps", "models", "accuracy %", "lowest", "highest")
     table = Table(*columns, "published", "to reach", "seconds", box=None, header_style="bold")
-    for goal in GOALS:
+    for goal in ACCURACY_GOALS:
         if arguments.experiments and goal.experiment not in arguments.experiments:
             continue
         accuracies, seconds, run = measured(settings_of(goal, arguments.root))

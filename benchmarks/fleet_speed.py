@@ -27,8 +27,9 @@ from palisade.targets import workers
 from palisade.targets.training import chunks, train_models
 from palisade.train import composed
 
-RECORDS, FEATURES, HIDDEN, CLASSES, MODELS = 4000, 446, 128, 30, 32
-FLOP_PER_RECORD = 2 * (2 * FEATURES * HIDDEN + 3 * HIDDEN * CLASSES)  # no gradient for the inputs
+POOL_RECORDS, RECORD_FEATURES, HIDDEN_UNITS, LABEL_CLASSES, FLEET_MODELS = 4000, 446, 128, 30, 32
+# No gradient for the inputs.
+FLOP_PER_RECORD = 2 * (2 * RECORD_FEATURES * HIDDEN_UNITS + 3 * HIDDEN_UNITS * LABEL_CLASSES)
 
 
 def matrix_rate(seconds: float = 1.0, size: int = 1024) -> float:
@@ -45,17 +46,17 @@ def write_data(folder: Path) -> Path:
     """Binary records of Location30's shape and density; speed does not depend on what they mean."""
     rng = np.random.default_rng(0)
     path = folder / "records.npz"
-    x = (rng.random((RECORDS + 1000, FEATURES)) < 0.15).astype(np.float32)
-    np.savez(path, x=x, y=rng.integers(0, CLASSES, RECORDS + 1000))
+    x = (rng.random((POOL_RECORDS + 1000, RECORD_FEATURES)) < 0.15).astype(np.float32)
+    np.savez(path, x=x, y=rng.integers(0, LABEL_CLASSES, POOL_RECORDS + 1000))
     return path
 
 
 def settings_of(data: Path, *overrides: str) -> dict[str, Any]:
-    fixed = ["data=npz", f"data.path={data}", f"split.pool={RECORDS}", f"fleet.models={MODELS}"]
+    fixed = ["data=npz", f"data.path={data}", f"split.pool={POOL_RECORDS}", f"fleet.models={FLEET_MODELS}"]
     return composed(*fixed, "split.population=0", *overrides)
 
 
-def ours(settings: dict[str, Any], models: int = MODELS) -> float:
+def ours(settings: dict[str, Any], models: int = FLEET_MODELS) -> float:
     """Seconds per model with workers and stacks, Lightning included, the pool of workers being there already."""
     with tempfile.TemporaryDirectory() as folder:
         private = Path(folder) / "private"
@@ -70,7 +71,7 @@ def ours(settings: dict[str, Any], models: int = MODELS) -> float:
 
 
 def network() -> nn.Module:
-    return nn.Sequential(nn.Linear(FEATURES, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, CLASSES))
+    return nn.Sequential(nn.Linear(RECORD_FEATURES, HIDDEN_UNITS), nn.ReLU(), nn.Linear(HIDDEN_UNITS, LABEL_CLASSES))
 
 
 def step(model: nn.Module, optimizer: torch.optim.Optimizer, x: torch.Tensor, y: torch.Tensor) -> None:
@@ -113,7 +114,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = write_data(Path(folder))
         loaded = np.load(data)
-        x, y = torch.from_numpy(loaded["x"][: RECORDS // 2]), torch.from_numpy(loaded["y"][: RECORDS // 2])
+        x, y = torch.from_numpy(loaded["x"][: POOL_RECORDS // 2]), torch.from_numpy(loaded["y"][: POOL_RECORDS // 2])
 
         def fleet(batch: int, *defense: str) -> dict[str, Any]:
             settings = settings_of(data, f"trainer.epochs={epochs}", f"trainer.batch_size={batch}", *defense)

@@ -43,26 +43,26 @@ from palisade.targets.networks import MLP
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
-MODELS = 8
-PROTOCOL = (
-    *("data=location30", f"fleet.models={MODELS}", "secret=memguard"),
+FLEET_MODELS = 8
+PROTOCOL_OVERRIDES = (
+    *("data=location30", f"fleet.models={FLEET_MODELS}", "secret=memguard"),
     *("split.pool=2000", "split.reference=1000", "split.population=0"),
     *("network._target_=memguard_protocol.GlorotMLP", "network.hidden=[1024,512,256,128]"),
     *("trainer.epochs=200", "trainer.batch_size=64"),
     *("trainer.optimizer={_target_:torch.optim.SGD,lr:0.2}", "~trainer.optimizer.fused"),
 )
-GAP, CONFIDENCE, MODIFIED = "gap", "confidence", "modified entropy"
-ATTACKS: dict[str, tuple[Attack, float]] = {
-    GAP: (Correctness(), 1.0),
-    CONFIDENCE: (Confidence(per_class=True), 0.0),
-    MODIFIED: (ModifiedEntropy(per_class=True), 0.0),
+GAP_ATTACK, CONFIDENCE_ATTACK, ENTROPY_ATTACK = "gap", "confidence", "modified entropy"
+THRESHOLD_ATTACKS: dict[str, tuple[Attack, float]] = {
+    GAP_ATTACK: (Correctness(), 1.0),
+    CONFIDENCE_ATTACK: (Confidence(per_class=True), 0.0),
+    ENTROPY_ATTACK: (ModifiedEntropy(per_class=True), 0.0),
 }
 """With the score from which on a record is called a member."""
-ACCURACY = (0.60, 0.64)  # on test records without a guard, as published
+PUBLISHED_ACCURACY = (0.60, 0.64)  # on test records without a guard, as published
 LEAST_LEAD = 0.05  # of the better of the two over the gap without a guard
-CLOSE = 0.02  # how far the adaptive best may be above the gap behind MemGuard
-LEARN: tuple[Attack, ...] = (Correctness(), ShadowClassifier(), NegatedClassifier())
-PLAIN: dict[str, Any] = {"box": None, "header_style": "bold"}
+GAP_TOLERANCE = 0.02  # how far the adaptive best may be above the gap behind MemGuard
+LEARNING_ATTACKS: tuple[Attack, ...] = (Correctness(), ShadowClassifier(), NegatedClassifier())
+PLAIN_TABLE: dict[str, Any] = {"box": None, "header_style": "bold"}
 
 
 class GlorotMLP(MLP):
@@ -78,7 +78,7 @@ class GlorotMLP(MLP):
 
 def trained(guard: str, root: str | None, runs: str) -> Run:
     """The fleet, trained once, behind a guard."""
-    overrides = [*PROTOCOL, f"guard={guard}", f"runs={runs}"]
+    overrides = [*PROTOCOL_OVERRIDES, f"guard={guard}", f"runs={runs}"]
     overrides += [] if root is None else [f"data.root={Path(root).resolve()}"]
     settings = composed(*overrides)
     return Run(Path(train_run(settings)["folder"]), label(make_guard(settings)))
@@ -88,18 +88,21 @@ def attack_accuracies(run: Run) -> dict[str, Float[np.ndarray, "models"]]:
     """Each attack's balanced accuracy on every model."""
     seen, member = view(run), run.membership()
     accuracies = {}
-    for name, (attack, threshold) in ATTACKS.items():
+    for name, (attack, threshold) in THRESHOLD_ATTACKS.items():
         called = attack.score(seen) >= threshold
-        found = (called & member).sum(axis=1) / member.sum(axis=1)
-        spared = (~called & ~member).sum(axis=1) / (~member).sum(axis=1)
-        accuracies[name] = (found + spared) / 2
+        tpr = (called & member).sum(axis=1) / member.sum(axis=1)
+        tnr = (~called & ~member).sum(axis=1) / (~member).sum(axis=1)
+        accuracies[name] = (tpr + tnr) / 2
     return accuracies
 
 
 def aucs(run: Run) -> list[str]:
     """The mean AUC of the gap and of attacks that learn what guarded answers look like; none where an attack cannot."""
     seen = view(run)
-    return ["–" if attack.missing(seen) else f"{mean_auc(attack.score(seen), seen.membership):.3f}" for attack in LEARN]
+    return [
+        "–" if attack.missing(seen) else f"{mean_auc(attack.score(seen), seen.membership):.3f}"
+        for attack in LEARNING_ATTACKS
+    ]
 
 
 def mean_auc(scores: Float[np.ndarray, "models records"], member: Bool[np.ndarray, "models records"]) -> float:
@@ -108,8 +111,8 @@ def mean_auc(scores: Float[np.ndarray, "models records"], member: Bool[np.ndarra
 
 def over_the_gap(accuracies: Mapping[str, Float[np.ndarray, "models"]]) -> tuple[float, float]:
     """By how much the better of confidence and modified entropy beats the gap, with its standard error over models."""
-    better = max((accuracies[CONFIDENCE], accuracies[MODIFIED]), key=np.mean)
-    lead = better - accuracies[GAP]
+    better = max((accuracies[CONFIDENCE_ATTACK], accuracies[ENTROPY_ATTACK]), key=np.mean)
+    lead = better - accuracies[GAP_ATTACK]
     return float(lead.mean()), float(lead.std(ddof=1) / np.sqrt(len(lead)))
 
 
@@ -125,28 +128,35 @@ def main() -> int:
     arguments = parser.parse_args()
     chosen = {"none": "none", "none + memguard": "memguard"}
     runs = {name: trained(guard, arguments.root, arguments.runs) for name, guard in chosen.items()}
-    found = {name: attack_accuracies(run) for name, run in runs.items()}
-    kept = float(np.mean(predictions(runs["none"], "pool") == predictions(runs["none + memguard"], "pool")))
+    accuracies_of = {name: attack_accuracies(run) for name, run in runs.items()}
+    equal_labels = float(np.mean(predictions(runs["none"], "pool") == predictions(runs["none + memguard"], "pool")))
 
     table = Table(
-        "defense", "test accuracy", *ATTACKS, *(f"AUC {attack.name.replace('_', ' ')}" for attack in LEARN), **PLAIN
+        "defense",
+        "test accuracy",
+        *THRESHOLD_ATTACKS,
+        *(f"AUC {attack.name.replace('_', ' ')}" for attack in LEARNING_ATTACKS),
+        **PLAIN_TABLE,
     )
     for name, run in runs.items():
-        accuracies = (f"{of_models.mean():.3f}" for of_models in found[name].values())
+        accuracies = (f"{of_models.mean():.3f}" for of_models in accuracies_of[name].values())
         table.add_row(name, f"{accuracy(run):.3f}", *accuracies, *aucs(run))
-    useful, leads = accuracy(runs["none"]), {name: over_the_gap(accuracies) for name, accuracies in found.items()}
+    useful, leads = (
+        accuracy(runs["none"]),
+        {name: over_the_gap(accuracies) for name, accuracies in accuracies_of.items()},
+    )
     lead, error = leads["none + memguard"]
     claims = {
-        f"test accuracy without a guard in {ACCURACY[0]:.2f}–{ACCURACY[1]:.2f}": (
-            ACCURACY[0] <= round(useful, 3) <= ACCURACY[1],
+        f"test accuracy without a guard in {PUBLISHED_ACCURACY[0]:.2f}–{PUBLISHED_ACCURACY[1]:.2f}": (
+            PUBLISHED_ACCURACY[0] <= round(useful, 3) <= PUBLISHED_ACCURACY[1],
             useful,
         ),
         f"best − gap without a guard ≥ {LEAST_LEAD}": (leads["none"][0] >= LEAST_LEAD, leads["none"][0]),
-        f"best − gap behind MemGuard ≤ {CLOSE}": (lead <= CLOSE, lead),
+        f"best − gap behind MemGuard ≤ {GAP_TOLERANCE}": (lead <= GAP_TOLERANCE, lead),
         f"and not below 0 by more than 2 standard errors of {error:.3f}": (lead >= -2 * error, lead),
-        "labels kept by MemGuard = 1": (kept == 1, kept),
+        "labels kept by MemGuard = 1": (equal_labels == 1, equal_labels),
     }
-    checked = Table("claim", "holds", "measured", **PLAIN)
+    checked = Table("claim", "holds", "measured", **PLAIN_TABLE)
     for claim, (holds, value) in claims.items():
         checked.add_row(claim, "yes" if holds else "NO", f"{value:+.3f}")
     Console(width=120).print(table, "", checked)

@@ -1,4 +1,4 @@
-"""How often the referee errs, before and after its statistics were mended: one table of simulated error rates.
+"""Error rates of the evaluation by simulation, before and after its statistics were corrected, in one table.
 
     python benchmarks/referee.py [--trials N]
 
@@ -27,7 +27,7 @@ from palisade.evaluation.statistics.metrics import clopper_pearson_interval
 
 Rows = list[tuple[str, int, int, int]]
 """Case in words, errors before, errors after, trials."""
-SIMULATIONS: tuple[Callable[[int], Rows], ...] = (
+SIMULATED_CASES: tuple[Callable[[int], Rows], ...] = (
     referee_noise.rows,
     referee_exposure.rows,
     referee_balanced.rows,
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=200, help="of each case")
     trials = parser.parse_args().trials
     table = Table("case", "trials", "wrong before", "wrong now", box=None, header_style="bold")
-    for simulate in SIMULATIONS:
+    for simulate in SIMULATED_CASES:
         for case, before, after, simulated in simulate(trials):
             table.add_row(case, str(simulated), rate(before, simulated), rate(after, simulated))
     Console(width=140).print(table)

@@ -30,7 +30,7 @@ class BlindCase(NamedTuple):
         return f"{self.records:,} records, members shifted by {self.shift:g}"
 
 
-CASES = (BlindCase(300), BlindCase(300, 0.5), BlindCase(300, 1.0))
+BLIND_CASES = (BlindCase(300), BlindCase(300, 0.5), BlindCase(300, 1.0))
 
 
 def verdicts(case: BlindCase, seed: int) -> tuple[bool, bool, float]:
@@ -48,12 +48,12 @@ def verdicts(case: BlindCase, seed: int) -> tuple[bool, bool, float]:
 def main(trials: int) -> None:
     """Prints shares of verdicts of each case; a difference takes all permutations, hence a fifth of the trials."""
     with ProcessPoolExecutor() as pool:
-        for case, trials in ((case, trials // 5 if case.shift else trials) for case in CASES):
-            told = np.array(list(pool.map(partial(verdicts, case), range(trials))))
-            before, after = 100 * told[:, 0].mean(), 100 * told[:, 1].mean()
+        for case, trials in ((case, trials // 5 if case.shift else trials) for case in BLIND_CASES):
+            outcomes = np.array(list(pool.map(partial(verdicts, case), range(trials))))
+            before, after = 100 * outcomes[:, 0].mean(), 100 * outcomes[:, 1].mean()
             print(
                 f"{case}: differs in {before:.1f} % of {trials} splits before, in {after:.1f} % after; deviation of the"
-                f" AUC {told[:, 2].std(ddof=1):.4f}",
+                f" AUC {outcomes[:, 2].std(ddof=1):.4f}",
                 flush=True,
             )
 

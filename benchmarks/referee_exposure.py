@@ -15,9 +15,9 @@ from jaxtyping import Float
 from palisade.attacks import LiRA, View
 from palisade.evaluation.measuring.exposure import Exposure, over_dispersion
 
-RECORDS = 600
-SIZES = (8, 16, 32)
-FRESH = 1600
+FLEET_RECORDS = 600
+FLEET_SIZES = (8, 16, 32)
+TRUTH_MODELS = 1600
 """Models of the fleets that tell the truth."""
 
 
@@ -29,7 +29,7 @@ class Population:
         uneven: standard deviation of the logarithm of memorization.
     """
 
-    def __init__(self, seed: int = 0, uneven: float = 0.5, records: int = RECORDS) -> None:
+    def __init__(self, seed: int = 0, uneven: float = 0.5, records: int = FLEET_RECORDS) -> None:
         self._rng = np.random.default_rng(seed)
         self._mean = 2 * self._rng.normal(size=records)
         self._gain = self._rng.lognormal(-0.2, uneven, records)
@@ -44,7 +44,7 @@ class Population:
         logits = np.stack([phi, np.zeros_like(phi)], axis=-1)
         return View(labels=np.zeros(records, dtype=np.int64), logits=logits, membership=membership)
 
-    def truth(self, models: int, fresh: int = FRESH) -> Float[np.ndarray, "records"]:
+    def truth(self, models: int, fresh: int = TRUTH_MODELS) -> Float[np.ndarray, "records"]:
         """The share of fresh models in which each record is found, in fleets of this size."""
         drawn = [measured(self.fleet(models), spread=1.0) for _ in range(max(1, fresh // models))]
         return np.sum([one.found for one in drawn], axis=0) / np.sum([one.models for one in drawn], axis=0)
@@ -59,7 +59,7 @@ def measured(seen: View, spread: float | None = None) -> Exposure:
 
 
 def misses(exposure: Exposure, truth: Float[np.ndarray, "records"]) -> tuple[int, int]:
-    """How many intervals exclude the truth, of how many."""
+    """Number of intervals that exclude the truth, and of all intervals."""
     known = exposure.models > 0
     outside = (truth < exposure.low) | (truth > exposure.high)
     return int(outside[known].sum()), int(known.sum())
@@ -76,7 +76,7 @@ def rows(trials: int) -> list[tuple[str, int, int, int]]:
 
 def _rows(trials: int) -> Iterator[tuple[str, int, int, int]]:
     population = Population()
-    for models in SIZES:
+    for models in FLEET_SIZES:
         truth = population.truth(models)
         before = after = total = 0
         for _ in range(trials):

@@ -1,4 +1,4 @@
-"""How often the gate passes a defense that leaks more than its limit, where models differ.
+"""Rate at which the gate passes a defense that leaks more than its limit, where models differ.
 
 The TPR of each model is drawn anew; the limit lies at its mean over all models that training could give. A gate errs
 where it lets the fleet pass. Nominal is 2.5 %, one side of a 95 % interval. Of a mixture no interval over K models can
@@ -21,9 +21,9 @@ from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.roc import Roc
 from palisade.targets.statement import Statement
 
-RECORDS = 2000
-SIZES = (2, 3, 4, 8, 12, 16)
-METRIC = tpr_at(FPRS[0])
+FLEET_RECORDS = 2000
+FLEET_SIZES = (2, 3, 4, 8, 12, 16)
+GATE_METRIC = tpr_at(FPRS[0])
 Draw = Callable[[np.random.Generator, int], Float[np.ndarray, "models"]]
 
 
@@ -37,28 +37,28 @@ def mixture(rng: np.random.Generator, models: int) -> Float[np.ndarray, "models"
     return np.where(rng.random(models) < 0.25, 0.5, 0.02)
 
 
-KINDS: Mapping[str, Draw] = {"by a normal law": normal, "one kind in four leaks": mixture}
+MODEL_DRAWS: Mapping[str, Draw] = {"by a normal law": normal, "one kind in four leaks": mixture}
 
 
 def scored(
     rng: np.random.Generator, tprs: Float[np.ndarray, "models"]
 ) -> tuple[Float[np.ndarray, "models records"], Bool[np.ndarray, "models records"]]:
     """Scores and membership of models with such TPRs at 1 % FPR."""
-    membership = rng.random((len(tprs), RECORDS)) < 0.5
+    membership = rng.random((len(tprs), FLEET_RECORDS)) < 0.5
     shift = norm.ppf(tprs) - norm.ppf(FPRS[0])
     return rng.normal(size=membership.shape) + shift[:, None] * membership, membership
 
 
 def results(rng: np.random.Generator, tprs: Float[np.ndarray, "models"]) -> Result:
-    """What one attack finds on such a fleet."""
-    measure = {METRIC: partial(Roc.tpr_at, fpr=FPRS[0])}
+    """Result of one attack on such a fleet."""
+    measure = {GATE_METRIC: partial(Roc.tpr_at, fpr=FPRS[0])}
     part = fleet_metrics(*scored(rng, tprs), measure, Bootstrap(seed=int(rng.integers(2**31))))
-    value, low, high = part.estimates[METRIC]
-    named = {"metric": METRIC, "attack": "lira"}
+    value, low, high = part.estimates[GATE_METRIC]
+    named = {"metric": GATE_METRIC, "attack": "lira"}
     rows = [Row(value=value, low=low, high=high, **named), Row(metric=AUC, attack="lira", value=0.6)]
     rows += [
         Row(value=float(own), model=k, members=int(part.members[k]), nonmembers=int(part.nonmembers[k]), **named)
-        for k, own in enumerate(part.per_model[METRIC])
+        for k, own in enumerate(part.per_model[GATE_METRIC])
     ]
     config = {"membership": {"how": "bernoulli", "share": 0.5}}
     return Result(
@@ -71,8 +71,8 @@ def limit_of(draw: Draw) -> Limit:
     """The limit that the mean over all models just reaches."""
     rng = np.random.default_rng(1)
     mean = fleet_metrics(
-        *scored(rng, draw(rng, 2000)), {METRIC: partial(Roc.tpr_at, fpr=FPRS[0])}, Bootstrap(replicates=2)
-    ).estimates[METRIC]
+        *scored(rng, draw(rng, 2000)), {GATE_METRIC: partial(Roc.tpr_at, fpr=FPRS[0])}, Bootstrap(replicates=2)
+    ).estimates[GATE_METRIC]
     return Limit(name="gate", max_tpr=round(mean.value, 4))
 
 
@@ -86,14 +86,14 @@ def rows(trials: int) -> list[tuple[str, int, int, int]]:
 
 
 def _rows(trials: int) -> Iterator[tuple[str, int, int, int]]:
-    for name, draw in KINDS.items():
+    for name, draw in MODEL_DRAWS.items():
         limit, rng = limit_of(draw), np.random.default_rng(0)
-        for models in SIZES:
+        for models in FLEET_SIZES:
             before = after = 0
             for _ in range(trials):
-                found = results(rng, draw(rng, models))
-                before += upper(found.get(METRIC, attack="lira")) <= limit.most
-                after += limit.verdict(found, Comparison([found])).word == KEPT
+                result = results(rng, draw(rng, models))
+                before += upper(result.get(GATE_METRIC, attack="lira")) <= limit.most
+                after += limit.verdict(result, Comparison([result])).word == KEPT
             yield f"gate, models differ: {name}, {models} models", before, after, trials
 
 

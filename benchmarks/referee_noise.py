@@ -30,7 +30,7 @@ class NoiseCase(NamedTuple):
         return f"noise {self.models} × {self.records:,} at {100 * self.fpr:g} % FPR{strongest}"
 
 
-CASES = (
+NOISE_CASES = (
     NoiseCase(32, 260, 0.01),
     NoiseCase(64, 400, 0.01),
     NoiseCase(32, 4000, 0.001),
@@ -40,7 +40,7 @@ CASES = (
 
 def rows(trials: int) -> list[tuple[str, int, int, int]]:
     """For each case its name, the false verdicts before and after, and the number of fleets."""
-    counted = [(case, np.array([verdicts(case, seed) for seed in range(trials)])) for case in CASES]
+    counted = [(case, np.array([verdicts(case, seed) for seed in range(trials)])) for case in NOISE_CASES]
     return [(str(case), int(false[:, 0].sum()), int(false[:, 1].sum()), trials) for case, false in counted]
 
 
@@ -57,11 +57,11 @@ def verdicts(case: NoiseCase, seed: int, leak: float = 0.0) -> tuple[bool, bool]
     membership = rng.random(shape) < 0.5
     scores = rng.normal(size=(case.attacks, *shape)) + leak * membership
     metrics = {"tpr": lambda roc: roc.tpr_at(case.fpr)}
-    found = [fleet_metrics(own, membership, metrics, Bootstrap(seed=seed)).estimates["tpr"] for own in scores]
+    estimates = [fleet_metrics(own, membership, metrics, Bootstrap(seed=seed)).estimates["tpr"] for own in scores]
     exchanged = redraws(case.records, seed=seed)
     most = null_quantiles(np.column_stack([null_tprs(own, membership, case.fpr, exchanged) for own in scores]))
-    strongest = int(np.argmax([estimate.value for estimate in found]))
-    low = found[strongest].low
+    strongest = int(np.argmax([estimate.value for estimate in estimates]))
+    low = estimates[strongest].low
     return low > case.fpr, low > float(most[strongest])
 
 

@@ -22,7 +22,7 @@ from palisade.evaluation.result import AUC
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.roc import Roc
 
-OWN = 0.5
+PERSON_VARIANCE = 0.5
 """Share of the variance of scores that is between persons."""
 
 
@@ -44,7 +44,7 @@ class PersonCase(NamedTuple):
         return float(norm.cdf(self.gap / np.sqrt(2)))
 
 
-CASES = (
+PERSON_CASES = (
     PersonCase(5, gap=0.0),
     PersonCase(5),
     PersonCase(5, band=True),
@@ -56,7 +56,7 @@ CASES = (
 
 def rows(trials: int) -> list[tuple[str, int, int, int]]:
     """For each case its name, the intervals that miss the truth before and after, and the number of audits."""
-    counted = [(case, np.array([misses(case, seed) for seed in range(trials)])) for case in CASES]
+    counted = [(case, np.array([misses(case, seed) for seed in range(trials)])) for case in PERSON_CASES]
     return [(str(case), int(missed[:, 0].sum()), int(missed[:, 1].sum()), trials) for case, missed in counted]
 
 
@@ -75,8 +75,8 @@ def answers(
     rng = np.random.default_rng(seed)
     persons = np.repeat(np.arange(2 * case.persons), case.per_person)
     members = persons < case.persons
-    of_person = np.sqrt(OWN) * rng.normal(size=2 * case.persons)
-    scores = of_person[persons] + np.sqrt(1 - OWN) * rng.normal(size=len(persons)) + case.gap * members
+    of_person = np.sqrt(PERSON_VARIANCE) * rng.normal(size=2 * case.persons)
+    scores = of_person[persons] + np.sqrt(1 - PERSON_VARIANCE) * rng.normal(size=len(persons)) + case.gap * members
     return scores, members, persons
 
 
@@ -93,8 +93,8 @@ def interval(
 
 def drawn(scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"]) -> tuple[float, float]:
     """The interval of a bootstrap that takes records as independent."""
-    found = fleet_metrics(scores[None], members[None], {AUC: Roc.auc}, Bootstrap(replicates=REPLICATES))
-    return found.estimates[AUC].low, found.estimates[AUC].high
+    metrics = fleet_metrics(scores[None], members[None], {AUC: Roc.auc}, Bootstrap(replicates=REPLICATES))
+    return metrics.estimates[AUC].low, metrics.estimates[AUC].high
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from jaxtyping import Int64
 
 from palisade.data.cells import PLAIN_READING, Reading, quoted
 from palisade.data.dates import day_of, format_of
-from palisade.fields import LONGEST
+from palisade.fields import MAX_VALUE_LETTERS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,7 +155,7 @@ class ColumnKinds:
         if not many or len(codes) > len(odd) / 2 or any(DIGIT_CODE.fullmatch(word) for word in plain):
             return
         shown = signs or odd
-        marks = [word for word in odd if word not in signs and len(word) <= LONGEST]
+        marks = [word for word in odd if word not in signs and len(word) <= MAX_VALUE_LETTERS]
         as_words = setting("words", [*self.words, name])
         where = f"such as {quoted(shown[0])}, in rows {self._rows_of(name, shown)}"
         raise ValueError(

@@ -1,1 +1,1 @@
-"""Defenses: how models are trained so that they tell less about their records."""
+"""Defenses: how models are trained so that they leak less about their records."""

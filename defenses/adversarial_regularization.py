@@ -18,7 +18,7 @@ from palisade.targets.fleet import Defense, Fitter
 class AdversarialRegularization(Defense):
     """Minimizes cross-entropy + λ·(h(f(x), y) − ½), h being an attacker's belief in membership (Nasr et al. 2018).
 
-    h learns all along to tell members from reference records. Predictions about members thus come to look like others
+    h learns to separate members from reference records. Predictions about members thus come to look like others
     to this attacker, not to every one: thresholds on the loss see more than it does (Song & Mittal 2021).
 
     Args:

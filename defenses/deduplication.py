@@ -39,7 +39,7 @@ class Deduplication(Composed):
     with another label could take the place, which is a change of two.) By similarity one record may hold back several
     that differ, and no ε survives.
 
-    How many were removed is as private as membership: `kept` tells it to who has that, no statement does.
+    How many were removed is as private as membership: `distinct_members` shows it to the caller, no statement does.
 
     Args:
         base: what trains on the records that are left.

@@ -1,4 +1,4 @@
-"""Early stopping: the weights from before the network learns single records by heart."""
+"""Early stopping: the weights from before the network memorizes single records."""
 
 from __future__ import annotations
 

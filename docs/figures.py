@@ -11,9 +11,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-REPORT = ROOT / "reports" / "location30"
-BEGIN, END = "<!-- location30: made by `make figures` -->", "<!-- end -->"
+REPOSITORY_ROOT = Path(__file__).parent.parent
+REPORT_FOLDER = REPOSITORY_ROOT / "reports" / "location30"
+TABLE_BEGIN, TABLE_END = "<!-- location30: made by `make figures` -->", "<!-- end -->"
 
 
 def main() -> None:
@@ -22,29 +22,29 @@ def main() -> None:
         ["train.py", "-m", "experiment=location30", "secret=figures", *where],
         ["evaluate.py", "data=location30"],
     ):
-        subprocess.run([sys.executable, *command], cwd=ROOT, check=True)
-    shutil.copy(REPORT / "tradeoff.png", ROOT / "docs" / "img" / "location30.png")
-    page = ROOT / "docs" / "location30.md"
-    before, rest = page.read_text(encoding="utf-8").split(BEGIN)
-    _, after = rest.split(END)
-    page.write_text(f"{before}{BEGIN}\n{table()}{END}{after}", encoding="utf-8")
+        subprocess.run([sys.executable, *command], cwd=REPOSITORY_ROOT, check=True)
+    shutil.copy(REPORT_FOLDER / "tradeoff.png", REPOSITORY_ROOT / "docs" / "img" / "location30.png")
+    page = REPOSITORY_ROOT / "docs" / "location30.md"
+    before, rest = page.read_text(encoding="utf-8").split(TABLE_BEGIN)
+    _, after = rest.split(TABLE_END)
+    page.write_text(f"{before}{TABLE_BEGIN}\n{table()}{TABLE_END}{after}", encoding="utf-8")
 
 
 def table() -> str:
-    """What results.csv says of the fleets, in Markdown."""
-    with (REPORT / "results.csv").open(encoding="utf-8") as file:
+    """Results of the fleets in results.csv, in Markdown."""
+    with (REPORT_FOLDER / "results.csv").open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["model"] == row["group"] == "all"]
     runs = list(dict.fromkeys(row["run"] for row in rows))
     headings = ("defense", "test accuracy", "strongest attack", "AUC", "TPR at 1 % FPR", "TPR at 0.1 % FPR")
     lines = [f"| {' | '.join(headings)} |", "|---" * len(headings) + "|"]
     for run in runs:
-        found = {(row["attack"], row["metric"]): row for row in rows if row["run"] == run}
-        attacks = dict.fromkeys(attack for attack, _ in found if attack)
-        best = max(attacks, key=lambda attack: float(found[attack, "tpr@1%fpr"]["value"]))
-        auc, coarse, fine = (found[best, metric] for metric in ("auc", "tpr@1%fpr", "tpr@0.1%fpr"))
+        by_metric = {(row["attack"], row["metric"]): row for row in rows if row["run"] == run}
+        attacks = dict.fromkeys(attack for attack, _ in by_metric if attack)
+        best = max(attacks, key=lambda attack: float(by_metric[attack, "tpr@1%fpr"]["value"]))
+        auc, coarse, fine = (by_metric[best, metric] for metric in ("auc", "tpr@1%fpr", "tpr@0.1%fpr"))
         low, high = (100 * float(coarse[end]) for end in ("low", "high"))
         interval = f"{percent(coarse['value'])} [{low:.1f}–{high:.1f}]"
-        accuracy = percent(found["", "test_accuracy"]["value"])
+        accuracy = percent(by_metric["", "test_accuracy"]["value"])
         lines.append(
             f"| {name(auc)} | {accuracy} | {best} | {float(auc['value']):.3f} | {interval} | {percent(fine['value'])} |"
         )

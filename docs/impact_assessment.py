@@ -17,14 +17,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from palisade.commandline import call
 
-HERE = Path(__file__).parent
+DOCS_FOLDER = Path(__file__).parent
 MOST_EXPOSED = 3
-BLANK = "\\_\\_\\_\\_\\_\\_\\_\\_"
+BLANK_ANSWER = "\\_\\_\\_\\_\\_\\_\\_\\_"
 
 
 def main() -> None:
     if len(sys.argv) not in (2, 3):
-        raise ValueError("report.json is not given; call python docs/impact_assessment.py reports/<name>/report.json")
+        raise ValueError(
+            "report: expected the path of a report.json; call python docs/impact_assessment.py"
+            " reports/<name>/report.json"
+        )
     report = Path(sys.argv[1])
     filled = report.with_name("impact_assessment.md")
     if filled.exists():
@@ -40,18 +43,18 @@ def read(report: Path) -> dict[str, Any]:
         content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
         content["runs"], content["reproduce"], content["released"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
-        raise ValueError(f"{report} is no report.json of evaluate.py; run that again") from None
+        raise ValueError(f"{report}: expected a report.json of evaluate.py; run that again") from None
     return content
 
 
 def chosen(content: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     """The run that is assessed: by its title or folder, or the only one."""
     runs = content["runs"]
-    found = [run for run in runs if not names or names[0] in (run["title"], run["run"])]
-    if len(found) != 1:
+    matches = [run for run in runs if not names or names[0] in (run["title"], run["run"])]
+    if len(matches) != 1:
         named = f"run={names[0]} is not in the report" if names else f"the report holds {len(runs)} runs"
         raise ValueError(f"{named}; add one of {', '.join(repr(run['title']) for run in runs)}")
-    return found[0]
+    return matches[0]
 
 
 def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
@@ -65,7 +68,9 @@ def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         for row in run["rows"]
         if row["metric"] == "tpr@1%fpr" and row["group"] != "all" and row["model"] == "all" and row["value"] is not None
     ]
-    page = Environment(loader=FileSystemLoader(HERE), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    page = Environment(
+        loader=FileSystemLoader(DOCS_FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     page.filters |= {"percent": percent, "number": number}
     return page.get_template("impact_assessment.md.j2").render(
         content=content,
@@ -75,15 +80,15 @@ def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
         utility=rows.get(("", utility)),
         undefended=[row for other in bare for row in other["rows"] if _is_fleet(row, utility)][:1],
         show=percent if measure["is_rate"] else number,
-        found={metric: rows.get((run["strongest"], metric)) for metric in ("tpr@1%fpr", "tpr@0.1%fpr", "auc")},
+        strongest={metric: rows.get((run["strongest"], metric)) for metric in ("tpr@1%fpr", "tpr@0.1%fpr", "auc")},
         guessing={fpr: _guessing(rows.get((run["strongest"], f"chance@{fpr}%fpr")), fpr) for fpr in ("1", "0.1")},
         groups=sorted(parts, key=lambda row: -row["value"])[:MOST_EXPOSED],
-        blank=BLANK,
+        blank=BLANK_ANSWER,
     )
 
 
 def _guessing(row: Mapping[str, Any] | None, fpr: str) -> str:
-    """What guessing finds on average, in percent; the FPR where that was not measured."""
+    """TPR of guessing on average, in percent; the FPR where that was not measured."""
     return fpr if row is None or row["value"] is None else f"{100 * row['value']:.2g}"
 
 

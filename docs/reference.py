@@ -15,17 +15,17 @@ from typing import Any
 import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
-from settings import ENTRIES, GROUPS, Option, Setting, options, read
+from settings import CONF_GROUPS, ENTRY_CONFIGS, Option, Setting, options, read
 
-ROOT = Path(__file__).parent.parent
-CONF = ROOT / "conf"
-LINKS = ROOT / ".typing" / "reference"
-PACKAGES = ("__init__.py", "fields.py", "attacks", "data", "defenses", "evaluation", "targets")
+REPOSITORY_ROOT = Path(__file__).parent.parent
+CONF_FOLDER = REPOSITORY_ROOT / "conf"
+LINKS_FOLDER = REPOSITORY_ROOT / ".typing" / "reference"
+DOCUMENTED_PACKAGES = ("__init__.py", "fields.py", "attacks", "data", "defenses", "evaluation", "targets")
 ROOT_FILES = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md", "security": "SECURITY.md"}
-FIRST = ("DPSGD", "audit_scores", "Release")
+FIRST_NAMES = ("DPSGD", "audit_scores", "Release")
 """The names that most readers come for."""
-STATISTICS = ("metrics", "epsilon", "intervals")
-LEADS = {
+STATISTICS_MODULES = ("metrics", "epsilon", "intervals")
+PAGE_LEADS = {
     "python": "The names that `import palisade` offers. Each is loaded when it is first used: attacks on arrays import"
     " no torch.",
     "defenses": "One class a defense, chosen by `defense=`. Which one to take, and what breaks it: [Choose a defense or"
@@ -36,7 +36,7 @@ LEADS = {
     " guard](../defenses.md#guards).",
     "statistics": "Metrics of membership inference with their intervals, and lower bounds on ε, on bare arrays.",
 }
-MEANINGS = {
+KEY_MEANINGS = {
     "name": "how it is called in folders and reports",
     "kind": "which kind of canary",
     "trainer": "epochs, batch size and optimizer of every model",
@@ -59,7 +59,7 @@ MEANINGS = {
     "augmentation": "which perturbation fits the data, for defense=augmentation",
 }
 """Meanings, by the key or its last parts, where neither a comment in the file nor a class tells one."""
-CHECKED = {
+CHECKED_CLASSES = {
     "split.": "palisade.data.split.Roles",
     "membership.": "palisade.data.split.Membership",
     "fleet.": "palisade.targets.recipe.FleetSettings",
@@ -73,9 +73,9 @@ ENTRY_CLASSES = {
     "train": "palisade.targets.train_settings.TrainSettings",
     "evaluate": "palisade.evaluation.settings.EvaluationSettings",
 }
-RANGE = re.compile(r"[\d<>≤≥½`]")
+RANGE_SIGNS = re.compile(r"[\d<>≤≥½`]")
 """Signs of a range or of choices, which a comment may lack."""
-HYDRA = (
+HYDRA_KEYS = (
     ("hydra.sweeper.grids", "one grid a line; the sweep is their union"),
     ("hydra.", "Hydra's own: see its documentation"),
 )
@@ -84,9 +84,9 @@ HYDRA = (
 
 def on_startup(**_: object) -> None:
     """Links the packages into a folder of their own: the root holds more than the package."""
-    package = LINKS / "palisade"
+    package = LINKS_FOLDER / "palisade"
     package.mkdir(parents=True, exist_ok=True)
-    for name in PACKAGES:
+    for name in DOCUMENTED_PACKAGES:
         link = package / name
         if not link.is_symlink():
             link.symlink_to(Path("../../..") / name)
@@ -101,19 +101,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_content(html: str, **_: object) -> str:
     """Names source files as they stand in the repository."""
-    return html.replace(f"{LINKS.relative_to(ROOT)}/palisade/", "")
+    return html.replace(f"{LINKS_FOLDER.relative_to(REPOSITORY_ROOT)}/palisade/", "")
 
 
 def pages() -> Iterator[tuple[str, str]]:
     """Every generated page, by its address."""
-    for page in LEADS:
+    for page in PAGE_LEADS:
         yield f"reference/{page}.md", api(page)
-    for entry in ENTRIES:
+    for entry in ENTRY_CONFIGS:
         yield f"reference/settings/{entry}.md", command(entry)
-    for name in GROUPS:
+    for name in CONF_GROUPS:
         yield f"reference/settings/{name}.md", group(name)
     for page, file in ROOT_FILES.items():
-        text = (ROOT / file).read_text(encoding="utf-8")
+        text = (REPOSITORY_ROOT / file).read_text(encoding="utf-8")
         text = re.sub(r"\]\((?:docs/)?(?=[a-z_]+\.md)", "](../", text)
         for beside, name in ROOT_FILES.items():  # side by side here too, under other names
             text = text.replace(f"]({name})", f"]({beside}.md)")
@@ -124,28 +124,28 @@ def names(page: str) -> list[str]:
     """The dotted names that a page of the API shows."""
     package = _package()
     if page == "python":
-        rest = [name for name in _exported(package) if name not in FIRST]
-        return [*(f"palisade.{name}" for name in (*FIRST, *rest)), "palisade.evaluation.Audit"]
+        rest = [name for name in _exported(package) if name not in FIRST_NAMES]
+        return [*(f"palisade.{name}" for name in (*FIRST_NAMES, *rest)), "palisade.evaluation.Audit"]
     if page == "attacks":
         return [f"palisade.attacks.{name}" for name in _exported(package["attacks"])]
     if page == "guards":
         return [f"palisade.targets.guards.{name}" for name in _exported(package["targets.guards"])]
     if page == "statistics":
-        return [f"palisade.evaluation.statistics.{name}" for name in STATISTICS]
+        return [f"palisade.evaluation.statistics.{name}" for name in STATISTICS_MODULES]
     return sorted({option.target for option in options("defense") if option.target})
 
 
 def api(page: str) -> str:
     """The page of a package: one entry a name, filled by mkdocstrings."""
     entries = "\n\n".join(f"::: {name}" for name in names(page))
-    return f"# {page.capitalize()}\n\n{LEADS[page]}\n\n{entries}\n"
+    return f"# {page.capitalize()}\n\n{PAGE_LEADS[page]}\n\n{entries}\n"
 
 
 def command(entry: str) -> str:
     """The settings of `train.py` or of `evaluate.py`."""
-    option = read(CONF / f"{entry}.yaml")
+    option = read(CONF_FOLDER / f"{entry}.yaml")
     lead = f"`python {entry}.py <key>=<value> …`. {option.about}"
-    chosen = [setting for setting in option.settings if setting.key in GROUPS]
+    chosen = [setting for setting in option.settings if setting.key in CONF_GROUPS]
     rest = [setting for setting in option.settings if setting not in chosen]
     own = [s if "." in s.key else replace(s, target=ENTRY_CLASSES[entry]) for s in rest]
     groups = [f"| [`{s.key}`]({s.key}.md) | {_code(s.default)} | {_escaped(meaning(s))} |" for s in chosen]
@@ -192,19 +192,19 @@ def meaning(setting: Setting) -> str:
     suffixes = [".".join(parts[n:]) for n in range(1, len(parts))]
     candidates = [
         _own(setting),
-        MEANINGS.get(setting.key),
+        KEY_MEANINGS.get(setting.key),
         *(_meanings().get(key) for key in (setting.key, shared)),
-        *(text for start, text in HYDRA if setting.key.startswith(start)),
-        *map(MEANINGS.get, suffixes),
+        *(text for start, text in HYDRA_KEYS if setting.key.startswith(start)),
+        *map(KEY_MEANINGS.get, suffixes),
     ]
     return next((text for text in candidates if text), "")
 
 
 def _own(setting: Setting) -> str:
     """Comment beside a setting, and the description in the class that takes or checks it."""
-    checked = next((name for start, name in CHECKED.items() if setting.key.startswith(start)), None)
+    checked = next((name for start, name in CHECKED_CLASSES.items() if setting.key.startswith(start)), None)
     argument = _arguments(setting.target or checked).get(setting.key.rsplit(".", 1)[-1], "").rstrip(".")
-    if argument.startswith("see ") or (setting.comment and not RANGE.search(argument)):
+    if argument.startswith("see ") or (setting.comment and not RANGE_SIGNS.search(argument)):
         argument = ""
     comment = "" if setting.comment.lower() in argument.lower() else setting.comment
     return "; ".join(text for text in (comment, argument) if text)
@@ -213,8 +213,8 @@ def _own(setting: Setting) -> str:
 @cache
 def _meanings() -> dict[str, str]:
     """Meanings by key, of all files, so that an experiment explains what it sets."""
-    every = [read(CONF / f"{entry}.yaml") for entry in ENTRIES]
-    every += [option for name in GROUPS for option in options(name)]
+    every = [read(CONF_FOLDER / f"{entry}.yaml") for entry in ENTRY_CONFIGS]
+    every += [option for name in CONF_GROUPS for option in options(name)]
     meanings: dict[str, str] = {}
     for setting in (setting for option in every for setting in option.settings):
         if text := _own(setting):
@@ -224,7 +224,7 @@ def _meanings() -> dict[str, str]:
 
 @cache
 def _package() -> griffe.Module:
-    return griffe.load("palisade", search_paths=[LINKS], docstring_parser="google", resolve_aliases=True)
+    return griffe.load("palisade", search_paths=[LINKS_FOLDER], docstring_parser="google", resolve_aliases=True)
 
 
 @cache

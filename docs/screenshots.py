@@ -14,22 +14,22 @@ from pathlib import Path
 
 from browser import find, shots
 
-ROOT = Path(__file__).parent.parent
-README = ROOT / "README.md"
-FOLDER = ROOT / "runs" / ".figures"
-SHOWN = re.compile(r"```bash\n(python [^\n]*)\n```\n\n```text\n.*?```", re.DOTALL)
-SHIPPED = "dp_sgd ε=4"
+REPOSITORY_ROOT = Path(__file__).parent.parent
+README_FILE = REPOSITORY_ROOT / "README.md"
+FIGURES_FOLDER = REPOSITORY_ROOT / "runs" / ".figures"
+SHOWN_COMMANDS = re.compile(r"```bash\n(python [^\n]*)\n```\n\n```text\n.*?```", re.DOTALL)
+SHIPPED_RUN = "dp_sgd ε=4"
 """The run that the README ships."""
 
 
 def main() -> None:
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    README.write_text(SHOWN.sub(repeated, README.read_text(encoding="utf-8")), encoding="utf-8")
+    FIGURES_FOLDER.mkdir(parents=True, exist_ok=True)
+    README_FILE.write_text(SHOWN_COMMANDS.sub(repeated, README_FILE.read_text(encoding="utf-8")), encoding="utf-8")
     if find() is None:
         print("no Chromium is installed; the screenshots in docs/img stay as they are", file=sys.stderr)
         return
-    for path in shots(FOLDER / "reports" / "digits" / "report.html", ROOT / "docs" / "img"):
-        print(path.relative_to(ROOT))
+    for path in shots(FIGURES_FOLDER / "reports" / "digits" / "report.html", REPOSITORY_ROOT / "docs" / "img"):
+        print(path.relative_to(REPOSITORY_ROOT))
 
 
 def repeated(shown: re.Match[str]) -> str:
@@ -43,18 +43,20 @@ def output(command: str) -> str:
     if script == "train.py":
         words.append("secret=figures")
     if "ship=" in command:
-        shutil.rmtree(FOLDER / "released", ignore_errors=True)
-    done = subprocess.run([sys.executable, ROOT / script, *words], cwd=FOLDER, check=True, stdout=subprocess.PIPE)
+        shutil.rmtree(FIGURES_FOLDER / "released", ignore_errors=True)
+    done = subprocess.run(
+        [sys.executable, REPOSITORY_ROOT / script, *words], cwd=FIGURES_FOLDER, check=True, stdout=subprocess.PIPE
+    )
     return done.stdout.decode()
 
 
 def shipped() -> str:
     """The folder's name of the run that is shipped; anything before there are runs."""
-    page = FOLDER / "reports" / "digits" / "report.json"
+    page = FIGURES_FOLDER / "reports" / "digits" / "report.json"
     if not page.exists():
         return "none"
     runs = json.loads(page.read_text(encoding="utf-8"))["runs"]
-    return next(str(run["run"]) for run in runs if run["title"] == SHIPPED)
+    return next(str(run["run"]) for run in runs if run["title"] == SHIPPED_RUN)
 
 
 def excerpt(printed: str) -> str:

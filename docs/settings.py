@@ -9,9 +9,9 @@ from pathlib import Path
 
 import yaml
 
-CONF = Path(__file__).parent.parent / "conf"
-GROUPS = tuple(sorted(path.name for path in CONF.iterdir() if any(path.glob("*.yaml"))))
-ENTRIES = ("train", "evaluate")
+CONF_FOLDER = Path(__file__).parent.parent / "conf"
+CONF_GROUPS = tuple(sorted(path.name for path in CONF_FOLDER.iterdir() if any(path.glob("*.yaml"))))
+ENTRY_CONFIGS = ("train", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Option:
 
 def options(group: str) -> list[Option]:
     """The options of a group, by name."""
-    return [read(path, group) for path in sorted((CONF / group).glob("*.yaml"))]
+    return [read(path, group) for path in sorted((CONF_FOLDER / group).glob("*.yaml"))]
 
 
 def read(path: Path, group: str | None = None) -> Option:

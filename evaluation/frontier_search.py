@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 from rich.table import Table
 
-from palisade.commandline import CLAIM_VIOLATED, SOME_FAILED, one_line
+from palisade.commandline import EXIT_CLAIM_VIOLATED, EXIT_SOME_FAILED, one_line
 from palisade.data.dataset import from_config
 from palisade.data.settings import validated
 from palisade.evaluation.claims import violations
@@ -373,9 +373,9 @@ def show_search(
         print(path)
     print(f"{len(searched.trials) - searched.failed} done, {searched.failed} failed")
     if violations(searched.results):
-        raise SystemExit(CLAIM_VIOLATED)
+        raise SystemExit(EXIT_CLAIM_VIOLATED)
     if searched.failed:
-        raise SystemExit(SOME_FAILED)
+        raise SystemExit(EXIT_SOME_FAILED)
 
 
 def frontier_table(searched: Searched) -> Table:

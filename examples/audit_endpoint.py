@@ -16,10 +16,12 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer
 from sklearn.tree import DecisionTreeClassifier
 
-PALISADE = Path(__file__).parents[1]
-X, Y = load_breast_cancer(return_X_y=True)
-ORDER = np.random.default_rng(0).permutation(len(Y))
-MODEL = DecisionTreeClassifier(random_state=0).fit(X[ORDER[:284]], Y[ORDER[:284]])
+REPOSITORY_ROOT = Path(__file__).parents[1]
+ALL_INPUTS, ALL_LABELS = load_breast_cancer(return_X_y=True)
+RECORD_ORDER = np.random.default_rng(0).permutation(len(ALL_LABELS))
+AUDITED_MODEL = DecisionTreeClassifier(random_state=0).fit(
+    ALL_INPUTS[RECORD_ORDER[:284]], ALL_LABELS[RECORD_ORDER[:284]]
+)
 
 
 class Service(BaseHTTPRequestHandler):
@@ -27,7 +29,7 @@ class Service(BaseHTTPRequestHandler):
         instances = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
         self.send_response(200)
         self.end_headers()
-        self.wfile.write(json.dumps({"predictions": MODEL.predict_proba(instances).tolist()}).encode())
+        self.wfile.write(json.dumps({"predictions": AUDITED_MODEL.predict_proba(instances).tolist()}).encode())
         print(f"asked about {len(instances)} records", flush=True)
 
     def log_message(self, *words: object) -> None:
@@ -35,8 +37,8 @@ class Service(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    np.savez("in.npz", features=X[ORDER[:284]], labels=Y[ORDER[:284]])
-    np.savez("out.npz", features=X[ORDER[284:]], labels=Y[ORDER[284:]])
+    np.savez("in.npz", features=ALL_INPUTS[RECORD_ORDER[:284]], labels=ALL_LABELS[RECORD_ORDER[:284]])
+    np.savez("out.npz", features=ALL_INPUTS[RECORD_ORDER[284:]], labels=ALL_LABELS[RECORD_ORDER[284:]])
     server = ThreadingHTTPServer(("127.0.0.1", 0), Service)
     Thread(target=server.serve_forever, daemon=True).start()
     endpoint = f"endpoint=http://127.0.0.1:{server.server_port}/predict budget=600 batch=100"
@@ -47,7 +49,7 @@ def main() -> None:
 def run(command: str) -> None:
     print(f"\n$ python {command}", flush=True)
     script, *words = command.split()
-    subprocess.run([sys.executable, PALISADE / script, *words], check=True)
+    subprocess.run([sys.executable, REPOSITORY_ROOT / script, *words], check=True)
 
 
 if __name__ == "__main__":

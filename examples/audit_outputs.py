@@ -14,7 +14,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 from sklearn.ensemble import RandomForestClassifier
 
-PALISADE = Path(__file__).parents[1]
+REPOSITORY_ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
@@ -31,7 +31,7 @@ def main() -> None:
 def run(command: str) -> None:
     print(f"\n$ python {command}", flush=True)
     script, *words = command.split()
-    subprocess.run([sys.executable, PALISADE / script, *words], check=True)
+    subprocess.run([sys.executable, REPOSITORY_ROOT / script, *words], check=True)
 
 
 if __name__ == "__main__":

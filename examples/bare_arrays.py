@@ -26,9 +26,9 @@ def main() -> None:
         for attack in (LossThreshold(), LiRA()):
             scores = attack.score(view)[0]  # of the first model; higher means more likely a member
             known = ~np.isnan(scores)  # some records lack a shadow that was trained on them, or one that was not
-            found = audit_scores(scores[known & membership[0]], scores[known & ~membership[0]])
-            print(f"depth {depth}, {attack.name}: AUC {found.auc.value:.3f} [{found.auc.low:.3f}–{found.auc.high:.3f}]")
-    print(f"\nThe last one in full:\n{found}")
+            audit = audit_scores(scores[known & membership[0]], scores[known & ~membership[0]])
+            print(f"depth {depth}, {attack.name}: AUC {audit.auc.value:.3f} [{audit.auc.low:.3f}–{audit.auc.high:.3f}]")
+    print(f"\nThe last one in full:\n{audit}")
 
 
 if __name__ == "__main__":

@@ -14,20 +14,22 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-PALISADE = Path(__file__).parents[1]
-DATA = "data=csv data.path=visits.csv data.label=ill data.person=patient data.slices=[sex,age_band] data.missing=impute"
-FLEET = "fleet.models=6 trainer.epochs=20"
+REPOSITORY_ROOT = Path(__file__).parents[1]
+DATA_SETTINGS = (
+    "data=csv data.path=visits.csv data.label=ill data.person=patient data.slices=[sex,age_band] data.missing=impute"
+)
+FLEET_SETTINGS = "fleet.models=6 trainer.epochs=20"
 
 
 def main() -> None:
     visits(patients=700).to_csv("visits.csv", index=False)
-    run(f"train.py {DATA} {FLEET}")
-    run(f"train.py {DATA} {FLEET} defense=dp_sgd defense.epsilon=8 defense.records_per_person=2")
-    run(f"evaluate.py {DATA} attack=quick utility=balanced_accuracy")
+    run(f"train.py {DATA_SETTINGS} {FLEET_SETTINGS}")
+    run(f"train.py {DATA_SETTINGS} {FLEET_SETTINGS} defense=dp_sgd defense.epsilon=8 defense.records_per_person=2")
+    run(f"evaluate.py {DATA_SETTINGS} attack=quick utility=balanced_accuracy")
     results = pd.read_csv("reports/visits/results.csv")
     groups = results[results["group"].str.contains("sex|age_band") & (results["model"] == "all")]
-    told = groups[groups["metric"].isin(["auc", "test_balanced_accuracy"])]
-    print(told.pivot_table(index="group", columns=["metric", "defense"], values="value").round(3))
+    table = groups[groups["metric"].isin(["auc", "test_balanced_accuracy"])]
+    print(table.pivot_table(index="group", columns=["metric", "defense"], values="value").round(3))
 
 
 def visits(patients: int) -> pd.DataFrame:
@@ -47,7 +49,7 @@ def visits(patients: int) -> pd.DataFrame:
 def run(command: str) -> None:
     print(f"\n$ python {command}", flush=True)
     script, *words = command.split()
-    subprocess.run([sys.executable, PALISADE / script, *words], check=True)
+    subprocess.run([sys.executable, REPOSITORY_ROOT / script, *words], check=True)
 
 
 if __name__ == "__main__":

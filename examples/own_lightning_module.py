@@ -16,7 +16,12 @@ from palisade.attacks import LossThreshold, View
 from palisade.defenses.dp_sgd import DPSGD
 from palisade.evaluation import audit_scores
 
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET_RUN = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 
 
 class MyModule(pl.LightningModule):
@@ -42,7 +47,7 @@ def main() -> None:
     private = DPSGD(epsilon=4, delta=1e-4)
     for name, callbacks in (("undefended", []), ("DP-SGD", [private])):
         module = MyModule()
-        pl.Trainer(max_epochs=60, callbacks=callbacks, accelerator="cpu", **QUIET).fit(module, loader)
+        pl.Trainer(max_epochs=60, callbacks=callbacks, accelerator="cpu", **QUIET_RUN).fit(module, loader)
         logits = module.network(inputs).detach().numpy()
         accuracy = (logits.argmax(axis=1) == y)[~member].mean()
         scores = LossThreshold().score(View(logits=logits[None], labels=y, membership=member[None]))[0]

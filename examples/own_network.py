@@ -13,8 +13,8 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-PALISADE = Path(__file__).parents[1]
-NETWORK = "network._target_=own_network.Residual +network.width=48"
+REPOSITORY_ROOT = Path(__file__).parents[1]
+NETWORK_SETTINGS = "network._target_=own_network.Residual +network.width=48"
 
 
 class Residual(nn.Module):
@@ -37,15 +37,15 @@ class Residual(nn.Module):
 
 
 def main() -> None:
-    run(f"train.py data=digits {NETWORK} fleet.models=6 trainer.epochs=20")
+    run(f"train.py data=digits {NETWORK_SETTINGS} fleet.models=6 trainer.epochs=20")
     run("evaluate.py data=digits attack=quick")
 
 
 def run(command: str) -> None:
     print(f"\n$ PYTHONPATH=examples python {command}", flush=True)
     script, *words = command.split()
-    environment = {**os.environ, "PYTHONPATH": str(PALISADE / "examples")}
-    subprocess.run([sys.executable, PALISADE / script, *words], check=True, env=environment)
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY_ROOT / "examples")}
+    subprocess.run([sys.executable, REPOSITORY_ROOT / script, *words], check=True, env=environment)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from hydra.core.utils import JobReturn, JobStatus
 from hydra.types import HydraContext
 from omegaconf import DictConfig
 
-from palisade.commandline import SOME_FAILED, is_bad_input, one_line
+from palisade.commandline import EXIT_SOME_FAILED, is_bad_input, one_line
 from palisade.targets.tuning import trainings
 
 
@@ -125,4 +125,4 @@ def summarize(jobs: Sequence[JobReturn]) -> None:
     done = outcomes["trained"] + outcomes["cached"]
     print(f"{done} done, {outcomes['failed']} failed, {outcomes['skipped']} skipped")
     if outcomes["failed"]:
-        raise SystemExit(SOME_FAILED)
+        raise SystemExit(EXIT_SOME_FAILED)

@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from palisade.commandline import CLAIM_VIOLATED, GATE_EXCEEDED
+from palisade.commandline import EXIT_CLAIM_VIOLATED, EXIT_GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
 from palisade.evaluation import comparison
 from palisade.evaluation.result import Result
@@ -74,7 +74,7 @@ def test_the_chosen_run_can_be_shipped_by_what_is_printed(capsys: Any, tmp_path:
 
 
 def test_no_run_can_be_chosen(capsys: Any) -> None:
-    assert called("data=digits", "choose.max_tpr=0.0101") == GATE_EXCEEDED
+    assert called("data=digits", "choose.max_tpr=0.0101") == EXIT_GATE_EXCEEDED
     lines = judged(capsys.readouterr().out, "choose:")
     assert lines[1].startswith("none of 3 runs keeps it; ") and "comes nearest" in lines[1]
 
@@ -87,7 +87,7 @@ def test_the_gate_tells_of_every_run_and_guard(capsys: Any) -> None:
         line.endswith("of 4 models, a kind that is one in 4 is missing with probability 32 %") for line in lines[1:]
     )
     assert sum("topk" in line for line in lines) == 1
-    assert called("data=digits", "gate.max_tpr=0.0101") == GATE_EXCEEDED
+    assert called("data=digits", "gate.max_tpr=0.0101") == EXIT_GATE_EXCEEDED
     lines = judged(capsys.readouterr().out, "gate:")
     assert all(line.startswith(("not decided: ", "EXCEEDED: ")) for line in lines[1:])
 
@@ -98,7 +98,7 @@ def test_the_gate_is_about_the_runs_that_are_named(capsys: Any) -> None:
 
 
 def test_an_fpr_that_cannot_be_resolved_does_not_pass(capsys: Any) -> None:
-    assert called("data=digits", "gate.fpr=0.001", "gate.max_tpr=1") == GATE_EXCEEDED
+    assert called("data=digits", "gate.fpr=0.001", "gate.max_tpr=1") == EXIT_GATE_EXCEEDED
     assert "0.1 % FPR cannot be resolved: it takes 1000 non-members a model" in capsys.readouterr().out
 
 
@@ -109,7 +109,7 @@ def test_a_violated_claim_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
         return [comparison.Violation(result=claimed, bound=9, level=0.05)]
 
     monkeypatch.setattr(comparison, "violations", refuted)
-    assert called("data=digits", "gate.max_tpr=0.0101") == CLAIM_VIOLATED
+    assert called("data=digits", "gate.max_tpr=0.0101") == EXIT_CLAIM_VIOLATED
 
 
 @pytest.mark.parametrize(

@@ -55,8 +55,8 @@ class Attack(CheckedFields, ABC):
         """Scores in float64, NaN where no score exists.
 
         Raises:
-            ValueError: if the view grants less than the attack needs (`missing` tells beforehand), or if the attack
-                breaks its contract: by reading what it did not declare, or by another shape than (models, records).
+            ValueError: if the view grants less than the attack needs (see `missing`), or if the attack breaks
+                its contract: by reading what it did not declare, or by another shape than (models, records).
         """
         return self.run(view).scores
 

@@ -43,7 +43,7 @@ def cross_fit(
     parts: Parts | None = None,
     seed: int = 0,
 ) -> Float[np.ndarray, "models records"]:
-    """The log-odds of membership, as a classifier tells that never saw the target.
+    """The log-odds of membership by a classifier that was not fitted on the target.
 
     The groups of the fleet are dealt out to at most four folds. For each fold, the classifier is fitted on as many
     (model, record) pairs with as without membership, drawn from the models of the *other* folds, and scores this one:
@@ -67,7 +67,7 @@ def cross_fit(
     for fold, (asked, known) in product(folds(others), parts or [(every, every)]):
         fitting = np.setdiff1d(np.arange(len(membership)), fold)
         for part, records in enumerate([every, *classes]):  # a class's own classifier has the last word
-            rng = np.random.default_rng((seed, part))  # not one for all folds: its state would tell of their membership
+            rng = np.random.default_rng((seed, part))  # not one for all folds: its state would reveal their membership
             models, chosen = _balanced(membership, fitting, np.intersect1d(records, known), rng)
             if len(models) < (LEAST_PAIRS if part else 2):
                 continue

@@ -82,7 +82,7 @@ class GrantedPopulation(Outputs):
 
 
 class Meter:
-    """Hands out parts of what is given, and remembers how many queries that took.
+    """Access to the parts of an attack's view, with a count of the queries that they took.
 
     Args:
         outputs: all that there is.

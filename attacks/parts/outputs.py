@@ -15,9 +15,9 @@ from palisade.attacks.parts import signals
 Level = Literal["label", "top-k", "probabilities", "logits"]
 ANSWER_LEVELS: tuple[Level, ...] = ("label", "top-k", "probabilities", "logits")
 """Levels of answers, from little to much."""
-TOP_PROBABILITIES = 10  # sorted probabilities that are looked at; the tail beyond tells little more
+TOP_PROBABILITIES = 10  # sorted probabilities that are looked at; the tail beyond adds little
 MIN_PROBABILITY = (
-    1e-6  # what smaller probabilities count as: how far they are rounded tells of the release, not of membership
+    1e-6  # what smaller probabilities count as: how far they are rounded depends on the release, not on membership
 )
 
 

@@ -161,7 +161,7 @@ class View(Outputs):
 
     @cached_property
     def balanced(self) -> bool:
-        """True where nearly all records are in one number of models, so that a target's shadows, counted, tell on it.
+        """True where nearly all records are in one number of models: the number of shadows reveals membership.
 
         Not where groups that are left out whole hold each record in as many models, such as complementary pairs.
         """

@@ -102,7 +102,7 @@ def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) ->
         steps: T ≥ 1.
 
     Raises:
-        ValueError: if ε or δ is out of range, or ε below what accounting tells from nothing at this δ.
+        ValueError: if ε or δ is out of range, or ε below the bound of accounting at this δ.
     """
     if not epsilon > 0:
         raise ValueError(f"epsilon={epsilon}: expected a number > 0; choose e.g. 8, or inf for clipping only")

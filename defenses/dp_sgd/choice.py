@@ -234,7 +234,7 @@ class Chooser:
 
     def _check_coupled(self, step: Any, columns: Sequence[int], compared: ComparedGradients) -> None:
         """Raises ValueError where not a layer but the loss is what couples records."""
-        if compared.losses is None or compared.random:  # or too many records to tell
+        if compared.losses is None or compared.random:  # or too many records to compare
             raise ValueError(COUPLED_RECORDS.format(how=BY_GRADIENTS))
         if self.checks.is_sum(*compared.losses):
             raise ValueError(SUMMED_LOSS)
@@ -265,7 +265,7 @@ class Chooser:
 
 
 def slowdown(network: nn.Module, way: str) -> float:
-    """Time of a training over that of the fast way, as far as a network's layers tell before loss and records do."""
+    """Time of a training over that of the fast way, as far as a network's layers show before loss and records do."""
     if way == "auto":
         try:
             Engine(network)

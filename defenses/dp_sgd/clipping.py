@@ -41,7 +41,7 @@ class Flat:
         return bound / norms.clamp(min=bound) if isinstance(bound, float) else bound / norms.maximum(bound)
 
     def gradient_noise(self, noise_multiplier: float, expected_batch_size: float) -> float:
-        """The σ for the gradients that spends what the accountant is told."""
+        """The σ for the gradients that spends what is reported to the accountant."""
         return noise_multiplier
 
     def observe(self, norms: Float[Tensor, "*models batch"]) -> None:

@@ -106,7 +106,7 @@ def _is_record(batch: Any) -> bool:
 
 
 class PhysicalBatches:
-    """Runs the user's training_step on parts of a batch, and not at all on an empty one.
+    """Runs training_step on micro-batches of a Poisson batch; skips it for an empty batch.
 
     The sums of all parts are the sum of the batch, so noise and accountant see one step. User code rarely copes with
     empty batches, and whether one occurs depends on the records; with the sum being zeros the step is noise alone.

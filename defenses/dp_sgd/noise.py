@@ -81,7 +81,7 @@ def identities(
 
 
 def fit_secret(secret: Secret, identity: str) -> Secret:
-    """The secret of one model's fit, by HMAC of what tells it from others."""
+    """The secret of one model's fit, by HMAC of what identifies it."""
     return Secret(bytes.fromhex(secret.seal(identity.encode()))[:SECRET_BYTES], user_chosen=secret.user_chosen)
 
 

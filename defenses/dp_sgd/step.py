@@ -209,9 +209,9 @@ class PrivateStep:
         """Warnings that the whole fit gives reason for."""
         moved = (
             "optimizer settings changed otherwise than by a schedule: where the step size follows the loss, ε does not"
-            " cover what that tells"
+            " cover what that reveals"
         )
-        left_out = "an optimizer step was left out: where that follows the loss, ε does not cover what it tells"
+        left_out = "an optimizer step was left out: where that follows the loss, ε does not cover what it reveals"
         texts = [text for text, seen in ((moved, self._settings_moved), (left_out, self._left_out)) if seen]
         return [*self.clipping_stats.warnings(), *texts]
 

@@ -1,4 +1,4 @@
-"""The attacker that a model is trained against: it tells members by what the model says about them."""
+"""The attacker that a model is trained against: it infers membership from the model's outputs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class InferenceAttacker(nn.Module):
     the wrong classes, and learnt from far fewer records.
 
     Args:
-        classes: how many f tells apart.
+        classes: number of f's classes.
         secret: fixes its initial weights.
         model: whom it attacks, a number in the fleet.
     """

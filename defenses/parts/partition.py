@@ -47,7 +47,7 @@ class Ensembles:
         return cls(fitter=stage, sees=np.array(sees))
 
     def membership(self, membership: Bool[np.ndarray, "models pool"]) -> Bool[np.ndarray, "ensemble pool"]:
-        """Who trains on what, by the membership of the models."""
+        """Membership of the ensembles' models, from the membership of the models."""
         return (membership[:, None] & self.sees).reshape(-1, membership.shape[1])
 
     def of_model(self, position: int, trained: Fleet) -> list[Fleet]:
@@ -57,7 +57,7 @@ class Ensembles:
 
 
 def dealt_out(split: Split, secret: Secret, model: int, *, parts: int, seen_by: int) -> Bool[np.ndarray, "parts pool"]:
-    """Who of a model's ensemble may see which record: `seen_by` of them, chosen uniformly.
+    """Visibility of records to the models of an ensemble: `seen_by` of them, chosen uniformly.
 
     Each record is dealt out independently of all others and of who is a member: adding or removing one changes what
     these few learn from, and nothing else. Where the data name persons, a person's records go to the same ones.

@@ -23,8 +23,8 @@ def reference_as_pool(split: Split) -> Split:
             f"split.reference: expected no record of the pool, but {overlap} are in both, and a student would memorize"
             " members; keep the two apart"
         )
-    nobody = np.array([], dtype=np.int64)
-    return replace(split, pool=split.reference, reference=nobody, canaries=nobody)
+    empty = np.array([], dtype=np.int64)
+    return replace(split, pool=split.reference, reference=empty, canaries=empty)
 
 
 def check_count(split: Split, key: str, count: int | None) -> int:

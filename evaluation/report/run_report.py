@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from palisade.commandline import CLAIM_VIOLATED, GATE_EXCEEDED
+from palisade.commandline import EXIT_CLAIM_VIOLATED, EXIT_GATE_EXCEEDED
 from palisade.evaluation.choice import recommend
 from palisade.evaluation.comparison import Comparison, check_comparable, ordered
 from palisade.evaluation.figures.curves import exposure, roc
@@ -288,6 +288,6 @@ def report_runs(runs: Sequence[Run], method: Method, folder: Path, settings: Eva
     for sentences in decided:
         print("", *sentences, sep="\n")
     if comparison.refuted:
-        raise SystemExit(CLAIM_VIOLATED)
+        raise SystemExit(EXIT_CLAIM_VIOLATED)
     if not all(result for _, result in judged):
-        raise SystemExit(GATE_EXCEEDED)
+        raise SystemExit(EXIT_GATE_EXCEEDED)

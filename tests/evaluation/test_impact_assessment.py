@@ -95,7 +95,9 @@ def test_what_is_no_report_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
     for content in (b"{}", b"[]", b"no json", b"\xff\xfe"):
         (tmp_path / "report.json").write_bytes(content)
         code, printed = called(monkeypatch, capsys, tmp_path / "report.json")
-        assert code == 2 and "report.json is no report.json of evaluate.py; run that again" in printed
-    assert called(monkeypatch, capsys)[1].startswith("error: report.json is not given; call python docs/impact_assessm")
+        assert code == 2 and "report.json: expected a report.json of evaluate.py; run that again" in printed
+    assert called(monkeypatch, capsys)[1].startswith(
+        "error: report: expected the path of a report.json; call python docs/impact_assessm"
+    )
     code, printed = called(monkeypatch, capsys, tmp_path / "nothing.json")
     assert code == 2 and "nothing.json" in printed and not (tmp_path / "impact_assessment.md").exists()

@@ -11,7 +11,7 @@ from commands import call
 from refusal import refusal
 from test_hostile_settings import content
 
-from palisade.commandline import BAD_INPUT, DONE
+from palisade.commandline import EXIT_BAD_INPUT, EXIT_DONE
 from palisade.data.column_kinds import setting
 from palisade.data.dataset import from_config
 from palisade.train import composed, train_run
@@ -126,8 +126,8 @@ def test_the_command_says_the_same(tmp_path: Path) -> None:
         content_, words = bad_table(seed)
         (tmp_path / f"t{seed}.csv").write_bytes(content_)
         ended = call("train.py", "data=csv", *SMALL, *words, f"data.path=t{seed}.csv", "quiet=true", folder=tmp_path)
-        assert ended.returncode in (DONE, BAD_INPUT), (seed, ended.stderr)
+        assert ended.returncode in (EXIT_DONE, EXIT_BAD_INPUT), (seed, ended.stderr)
         assert "Traceback" not in ended.stderr
-        if ended.returncode == BAD_INPUT:
+        if ended.returncode == EXIT_BAD_INPUT:
             (line,) = [line for line in ended.stderr.splitlines() if not line.startswith("warning:")]
             assert line.startswith("error: "), (seed, line)

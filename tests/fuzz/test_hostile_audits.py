@@ -16,7 +16,7 @@ from refusal import refusal
 from safetensors.torch import save_file
 from test_hostile_settings import EDGES, NESTED, keys_of, with_value
 
-from palisade.commandline import GATE_EXCEEDED
+from palisade.commandline import EXIT_GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
 
 pytestmark = pytest.mark.slow
@@ -69,7 +69,7 @@ def test_every_hostile_setting_of_an_audit_is_refused_or_works(audited, kind):
     for key in keys_of(node, ""):
         for value in (*EDGES, *NESTED):
             if key.split(".")[0] not in ("attack", "command", "reports"):
-                refused += refused_or_ended(with_value(node, key, value), GATE_EXCEEDED)
+                refused += refused_or_ended(with_value(node, key, value), EXIT_GATE_EXCEEDED)
     assert refused > 100
     assert {path: path.read_bytes() for path in audited.rglob("*.npz")} == kept
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from refusal import refusal
 
-from palisade.commandline import GATE_EXCEEDED
+from palisade.commandline import EXIT_GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
 from palisade.targets.config import flat
 from palisade.train import composed, train_run
@@ -161,7 +161,7 @@ def test_every_hostile_limit_or_grant_is_refused_or_judged(evaluation, runs, tmp
             try:
                 refused += refuses_in_one_line(lambda key=key, value=value: evaluate_runs(with_value(node, key, value)))
             except SystemExit as ended:
-                assert ended.code == GATE_EXCEEDED
+                assert ended.code == EXIT_GATE_EXCEEDED
     assert refused > 20
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from commands import call
 
-from palisade.commandline import GATE_EXCEEDED
+from palisade.commandline import EXIT_GATE_EXCEEDED
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
@@ -57,7 +57,7 @@ def test_every_command_works(tmp_path):
         words = smaller(command, tmp_path).replace("'", "").split()
         assert words[0] == "python"
         done = call(*words[1:], folder=tmp_path, drawn=True)
-        ends = (0, GATE_EXCEEDED) if "max_tpr" in command else (0,)  # fleets this small resolve little
+        ends = (0, EXIT_GATE_EXCEEDED) if "max_tpr" in command else (0,)  # fleets this small resolve little
         assert done.returncode in ends, f"{command}\n{done.stderr}"
     assert (tmp_path / "reports" / "only_private" / "report.html").exists()
 

@@ -19,7 +19,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from palisade.commandline import GATE_EXCEEDED
+from palisade.commandline import EXIT_GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
 from palisade.targets import workers
 from palisade.train import composed, one
@@ -100,7 +100,7 @@ def test_every_command_works(folder: Path, monkeypatch: pytest.MonkeyPatch, page
                 words += ["+search.train.fleet.workers=1", "+search.train.trainer.epochs=5"]
             code = evaluated(*words, *quick)
             judged = any(word.startswith(("gate.", "choose.")) for word in words)
-            assert code == 0 or (judged and code == GATE_EXCEEDED), words
+            assert code == 0 or (judged and code == EXIT_GATE_EXCEEDED), words
         else:
             monkeypatch.setattr(sys, "argv", [script, *words])
             with pytest.raises(SystemExit) as stopped:
@@ -169,5 +169,5 @@ def test_exit_codes_are_those_of_the_commands() -> None:
     from palisade import commandline
 
     codes = {int(code) for code in re.findall(r"^\| (\d) \|", text("reading_the_curve"), re.MULTILINE)}
-    named = ("DONE", "SOME_FAILED", "BAD_INPUT", "CLAIM_VIOLATED", "GATE_EXCEEDED")
+    named = ("EXIT_DONE", "EXIT_SOME_FAILED", "EXIT_BAD_INPUT", "EXIT_CLAIM_VIOLATED", "EXIT_GATE_EXCEEDED")
     assert codes == {getattr(commandline, name) for name in named}

@@ -126,10 +126,10 @@ def test_every_public_name_has_an_entry(pages: dict[str, str]) -> None:
 
 
 def test_every_setting_has_a_meaning(reference: ModuleType) -> None:
-    from settings import ENTRIES, GROUPS, options, read
+    from settings import CONF_GROUPS, ENTRY_CONFIGS, options, read
 
-    every = [option for group in GROUPS for option in options(group)]
-    every += [read(CONF / f"{entry}.yaml") for entry in ENTRIES]
+    every = [option for group in CONF_GROUPS for option in options(group)]
+    every += [read(CONF / f"{entry}.yaml") for entry in ENTRY_CONFIGS]
     unexplained = [
         (option.name, setting.key) for option in every for setting in option.settings if not reference.meaning(setting)
     ]

@@ -102,7 +102,7 @@ def test_missing_folder_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError) as missing:
         write(tmp_path / "none" / "a.txt", "")
     assert one_line(missing.value) == (
-        f"{tmp_path}/none/a.txt: No such file or directory; choose another place, or mend its permissions"
+        f"{tmp_path}/none/a.txt: No such file or directory; choose another place, or change its permissions"
     )
 
 

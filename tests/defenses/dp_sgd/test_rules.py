@@ -203,7 +203,7 @@ def test_processes_that_part_the_network() -> None:
     trainer: Any = SimpleNamespace(
         world_size=2, gradient_clip_val=None, callbacks=[], accumulate_grad_batches=1, precision="32-true", strategy=""
     )
-    with pytest.raises(ValueError, match="strategy=str: expected .*; use ddp"):
+    with pytest.raises(ValueError, match=r"strategy=str: expected .*; use ddp"):
         check_trainer(trainer, Module(), pl.Callback(), None)
 
 
