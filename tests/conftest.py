@@ -32,12 +32,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if "commands" not in sys.modules:
         return
     sys.modules["commands"].forking = not session.config.getoption("--no-fork")
-    kept = [os.dup(stream) for stream in (1, 2)]
+    copies = [os.dup(stream) for stream in (1, 2)]
     with Path(os.devnull).open("w") as nowhere:
         for stream in (1, 2):
             os.dup2(nowhere.fileno(), stream)
         forkserver.ensure_running()
-        for stream, saved in zip((1, 2), kept, strict=True):
+        for stream, saved in zip((1, 2), copies, strict=True):
             os.dup2(saved, stream)
             os.close(saved)
 

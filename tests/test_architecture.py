@@ -113,7 +113,7 @@ def test_one_place_imports_what_settings_name():
     assert "def instantiated(" in texts["data/settings.py"]
 
 
-def test_the_way_of_a_record_is_as_told():
+def test_the_way_of_a_record_is_as_documented():
     text = (ROOT / "docs" / "way_of_a_record.md").read_text(encoding="utf-8")
     steps = re.findall(r"^\| \d \| `(\S+)\.py` \| `(\S+)` \|", text, re.MULTILINE)
     assert len(steps) == 8

@@ -78,9 +78,9 @@ def test_saved_answers_without_torch(files):
     assert "needs shadow models" in done.stdout
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "numpy" in imported and not imported & {"torch", "pytorch_lightning", "opacus"}
-    told = json.loads((files / "reports" / "audit_outputs" / "report.json").read_text())
-    assert told["command"] == "python evaluate.py audit=outputs members=in.npz nonmembers=out.npz attack=quick"
-    assert told["members"] == 150 and told["scope"] == "internal"
+    report = json.loads((files / "reports" / "audit_outputs" / "report.json").read_text())
+    assert report["command"] == "python evaluate.py audit=outputs members=in.npz nonmembers=out.npz attack=quick"
+    assert report["members"] == 150 and report["scope"] == "internal"
 
 
 def test_errors_take_one_line_and_exit_with_2(files):
@@ -106,46 +106,46 @@ def test_a_model_file(files, monkeypatch):
     named = ("model=mine.safetensors", "network._target_=my_package.MyNet", "+network.inputs=4", "name=mine")
     run("audit=model", *named, *RECORDS, "population=more_records.npz", "attack=[loss,population,boundary]",
         "attack.boundary.records=4", "attack.boundary.budget=60")  # fmt: skip
-    told = json.loads(Path("reports/mine/report.json").read_text())
-    assert set(told["needs"]) == {"loss", "population", "boundary"} and told["what"].startswith(
+    report = json.loads(Path("reports/mine/report.json").read_text())
+    assert set(report["needs"]) == {"loss", "population", "boundary"} and report["what"].startswith(
         "model mine.safetensors"
     )
 
 
 def test_an_endpoint_is_asked_once(files, capsys):
-    given = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss")
+    words = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss")
     with pytest.raises(ValueError, match="budget=200"):
-        run(*given, "budget=200")
+        run(*words, "budget=200")
     asked = sys.modules["my_package"].asked
     assert len(asked) == 0
-    run(*given, "budget=400")
+    run(*words, "budget=400")
     capsys.readouterr()
-    run(*given, "budget=400")
+    run(*words, "budget=400")
     assert len(asked) == 404
     page = Path("reports/audit_endpoint/report.html").read_text()
-    kept = "400 of 400 answers about records are those that an earlier audit kept; 4 of them were asked for again"
-    assert "endpoint my_package.predict" in page and kept in page
-    assert kept in " ".join(capsys.readouterr().out.split())
+    reuse = "400 of 400 answers about records are those that an earlier audit kept; 4 of them were asked for again"
+    assert "endpoint my_package.predict" in page and reuse in page
+    assert reuse in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_gate_does_not_judge_what_was_there_before(files, monkeypatch):
-    given = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss", "gate.max_tpr=0.99")
-    run(*given)
+    words = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss", "gate.max_tpr=0.99")
+    run(*words)
     leaking = sys.modules["my_package"].predict
     monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: leaking(2 * x))
     with pytest.raises(ValueError, match="the model behind it has changed, or it answers at random; remove reports/"):
-        run(*given)
+        run(*words)
 
 
 def test_an_attack_that_the_budget_does_not_suffice_for_is_skipped(files, capsys):
     attack = ("attack=[loss,boundary]", "attack.boundary.records=4", "attack.boundary.budget=60")
     run("audit=endpoint", "endpoint=my_package.predict", *RECORDS, *attack, "budget=450")
-    told = json.loads(Path("reports/audit_endpoint/report.json").read_text())
-    assert told["skipped"] == {
+    report = json.loads(Path("reports/audit_endpoint/report.json").read_text())
+    assert report["skipped"] == {
         "boundary": "needs up to 60 queries a record; the budget of queries is spent, raise it with budget=<queries>:"
         " answers so far are kept"
     }
-    assert set(told["needs"]) == {"loss"} and len(sys.modules["my_package"].asked) <= 450
+    assert set(report["needs"]) == {"loss"} and len(sys.modules["my_package"].asked) <= 450
     assert len(capsys.readouterr().err.splitlines()) == 1, "of progress"
 
 
@@ -191,12 +191,12 @@ def test_how_much_was_used_with_known_members_and_without(files):
     bounded = json.loads(Path("reports/audit_records/report.json").read_text())["used_share"]
     assert bounded["value"] is None and bounded["low"] < 0.5 and bounded["high"] == 1.0
     run(*words, "members=known.npz")
-    told = json.loads(Path("reports/audit_records/report.json").read_text())
-    used = told["used_share"]
+    report = json.loads(Path("reports/audit_records/report.json").read_text())
+    used = report["used_share"]
     assert used["known"] == 80 and used["low"] < 0.5 < used["high"] and abs(used["value"] - 0.5) < 0.25
-    assert told["records"] == len(told["rows"]) == 140, "known members are not in question"
+    assert report["records"] == len(report["rows"]) == 140, "known members are not in question"
     labels = np.load("half.npz")["labels"]
-    np.testing.assert_array_equal([row["label"] for row in told["rows"]], labels, err_msg="in the order of the file")
+    np.testing.assert_array_equal([row["label"] for row in report["rows"]], labels, err_msg="in the order of the file")
     np.savez("twice.npz", **{key: values[60:] for key, values in saved.items()})
     with pytest.raises(ValueError, match="share 10 records; remove them from the members"):
         run(*words, "members=twice.npz")
@@ -207,15 +207,15 @@ def test_labels_alone(files):
         saved = np.load(f"{name}.npz")
         np.savez(f"{name}_labels.npz", predictions=saved["logits"].argmax(axis=1), labels=saved["labels"])
     run("audit=outputs", "members=in_labels.npz", "nonmembers=out_labels.npz", "threat=label_only", "attack=quick")
-    told = json.loads(Path("reports/audit_outputs/report.json").read_text())
-    assert told["released"] == "label" and list(told["needs"]) == ["correctness"]
+    report = json.loads(Path("reports/audit_outputs/report.json").read_text())
+    assert report["released"] == "label" and list(report["needs"]) == ["correctness"]
 
 
 @pytest.mark.parametrize("level", ["probabilities", "predictions"])
 def test_one_file_is_no_two_sides_whatever_it_holds(files, level):
     logits = np.load("in.npz")["logits"]
-    told = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-    answers = told if level == "probabilities" else told.argmax(axis=1)
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    answers = probabilities if level == "probabilities" else probabilities.argmax(axis=1)
     np.savez("one.npz", labels=np.load("in.npz")["labels"], **{level: answers})
     (files / "link.npz").symlink_to("one.npz")
     for words in (("audit=outputs", "members=one.npz", "gate.max_tpr=0.05"), ("audit=records", "records=one.npz")):
@@ -280,8 +280,8 @@ def test_every_command_of_the_page_works(files, compose):
     people["diagnosis"] = np.where(people["age"] > 0, "ill", "well")
     for name, part in (("visits", people[:120]), ("mine", people[:20]), ("others", people[120:])):
         part.to_csv(f"{name}.csv", index=False)
-    given = ["data=csv", "data.path=visits.csv", "data.label=diagnosis", "trainer.epochs=2", "fleet.models=1"]
-    ship(compose(*given), [], Secret.from_text("s")).save(files / "released" / "visits")
+    overrides = ["data=csv", "data.path=visits.csv", "data.label=diagnosis", "trainer.epochs=2", "fleet.models=1"]
+    ship(compose(*overrides), [], Secret.from_text("s")).save(files / "released" / "visits")
     page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
     commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     assert len(commands) == 5
@@ -294,5 +294,7 @@ def test_every_command_of_the_page_works(files, compose):
         *(f"audit_{kind}" for kind in ("outputs", "model", "endpoint", "records")),
     }
     assert json.loads(Path("reports/by_shadow/report.json").read_text())["shadow_records"] == 300
-    told = json.loads(Path("reports/audit_records/report.json").read_text())
-    assert told["records"] == 20 and told["nonmembers"] == 80 and told["what"].startswith("release released/visits")
+    report = json.loads(Path("reports/audit_records/report.json").read_text())
+    assert (
+        report["records"] == 20 and report["nonmembers"] == 80 and report["what"].startswith("release released/visits")
+    )

@@ -60,7 +60,7 @@ def test_one_line(tmp_path: Path, case: str) -> None:
 
 
 @pytest.mark.parametrize("defense", ["l2", "dp_sgd"])
-def test_a_setting_that_the_defense_has_otherwise_is_told(tmp_path: Path, defense: str) -> None:
+def test_a_setting_that_the_defense_has_otherwise_is_reported(tmp_path: Path, defense: str) -> None:
     done = call("train.py", "data=digits", f"defense={defense}", "trainer.epochs=3", "plan=true", folder=tmp_path)
     assert done.returncode == 0
     own = "warning: trainer.epochs=3 changes nothing: defense=dp_sgd has its own, set defense.trainer.epochs\n"

@@ -82,9 +82,9 @@ def test_every_model_stands_behind_its_own_guard(run: Run) -> None:
     plain, seen = Run(run.folder), view(run)
     data, split = run.dataset, run.dataset.split
     held = load_guarded(run.config, data, run.folder, run.models(), run.guard)
-    for role, given in (("pool", seen), ("population", seen.population)):
+    for role, guarded in (("pool", seen), ("population", seen.population)):
         x, logits = data.x[getattr(split, role)], answers(plain, role)
-        shown = given.predictions if held.guard.level == "label" else given.probabilities
+        shown = guarded.predictions if held.guard.level == "label" else guarded.probabilities
         for k in range(MODELS):
             ask = held.fleet.one(k).predict
             expected = held.guard.answer(Query(x, np.array(logits[k]), held.states[k], lambda x, ask=ask: ask(x)[0]))
@@ -107,11 +107,15 @@ def test_guarded_answers_are_not_the_models_own(run: Run) -> None:
 
 def test_members_and_reference_play_their_parts_in_memguard(runs: Path) -> None:
     """Swapped, the discriminator would be a mirror image, and its noise none the worse for its looks."""
-    found = behind(runs, "memguard")
-    split, secret = found.dataset.split, found.secret
-    members = split.pool[found.membership()[1]]
-    held = load_guarded(found.config, found.dataset, found.folder, found.models(), found.guard)
-    inside, outside = (held.fleet.one(1).predict(found.dataset.x[part])[0] for part in (members, split.reference))
+    memguard_run = behind(runs, "memguard")
+    split, secret = memguard_run.dataset.split, memguard_run.secret
+    members = split.pool[memguard_run.membership()[1]]
+    held = load_guarded(
+        memguard_run.config, memguard_run.dataset, memguard_run.folder, memguard_run.models(), memguard_run.guard
+    )
+    inside, outside = (
+        held.fleet.one(1).predict(memguard_run.dataset.x[part])[0] for part in (members, split.reference)
+    )
     weights = discriminator.fit(inside, outside, secret, 1)
     for name, weight in weights.items():
         np.testing.assert_array_equal(held.states[1][f"discriminator.{name}"], weight)
@@ -129,14 +133,14 @@ def test_evaluation_shows_a_run_once_for_each_guard(runs: Path) -> None:
     assert {run.guard for run in find(runs, "digits", None)} >= {behind(runs, name).guard for name in names}
     chosen = [behind(runs, name) for name in names]
     method = Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}, adaptive=cheap(all_attacks()))
-    found = {one.guard: one for one in results_of(chosen, method)}
-    assert set(found) == {"none", "memguard", "label_only"}
+    by_guard = {one.guard: one for one in results_of(chosen, method)}
+    assert set(by_guard) == {"none", "memguard", "label_only"}
     labels_alone = ["correctness", "calibrated_correctness", "noise_agreement", "votes"]
-    assert found["memguard"].attacks == ["loss", *labels_alone, "negated_classifier"]
-    assert found["label_only"].attacks == labels_alone
-    assert found["memguard"].released == "probabilities" and found["label_only"].released == "label"
-    assert "only labels are released" in found["label_only"].skipped["loss"]
-    accuracy = {name: one.get("test_accuracy").value for name, one in found.items()}
+    assert by_guard["memguard"].attacks == ["loss", *labels_alone, "negated_classifier"]
+    assert by_guard["label_only"].attacks == labels_alone
+    assert by_guard["memguard"].released == "probabilities" and by_guard["label_only"].released == "label"
+    assert "only labels are released" in by_guard["label_only"].skipped["loss"]
+    accuracy = {name: one.get("test_accuracy").value for name, one in by_guard.items()}
     assert len(set(accuracy.values())) == 1, "the labels are the model's"
     for run in chosen:
         assert run.metrics.exists()
@@ -164,13 +168,18 @@ def test_canaries_accuracy_and_several_queries_are_answered_by_the_guard(tmp_pat
     """Aggregate changes classes, so what reads the bare models shows."""
     noisy = ("guard=aggregate", "guard.k=2", "guard.noise=4", "canary=label_noise", "canary.count=50")
     settings = composed(f"runs={tmp_path}", f"fleet.models={MODELS}", *FLEET, *noisy)
-    found = Run(Path(train_run(settings)["folder"]), label(make_guard(settings)))
-    data, held = found.dataset, load_guarded(found.config, found.dataset, found.folder, found.models(), found.guard)
+    guarded_run = Run(Path(train_run(settings)["folder"]), label(make_guard(settings)))
+    data, held = (
+        guarded_run.dataset,
+        load_guarded(
+            guarded_run.config, guarded_run.dataset, guarded_run.folder, guarded_run.models(), guarded_run.guard
+        ),
+    )
     test = data.x[data.split.test]
-    np.testing.assert_array_equal(predictions(found, "test"), held.predict(test))
-    assert (predictions(found, "test") != predictions(Run(found.folder), "test")).any()
+    np.testing.assert_array_equal(predictions(guarded_run, "test"), held.predict(test))
+    assert (predictions(guarded_run, "test") != predictions(Run(guarded_run.folder), "test")).any()
     queries = ("plain", "mirrored")
-    seen = view(found, queries=queries)
+    seen = view(guarded_run, queries=queries)
     canaries = data.x[data.split.canaries]
     expected = np.stack([held.predict(augmented(name, canaries)) for name in queries], axis=2)
     np.testing.assert_array_equal(seen.predictions, expected)

@@ -60,12 +60,18 @@ class Leaving(Mine):
 def nothing(shape, classes):
     return None
 """
-GIVEN = "given float32 (2, 1, 8, 8), "
+INPUTS_CLAUSE = "given float32 (2, 1, 8, 8), "
 REFUSED = {
-    "inputs": ("networks.Mine +network.inputs=63", f"{GIVEN}raised RuntimeError: mat1 and mat2 shapes cannot be"),
-    "outputs": ("networks.Mine +network.outputs=4", f"{GIVEN}returned float32 (2, 4); it must return logits (2, 10)"),
+    "inputs": (
+        "networks.Mine +network.inputs=63",
+        f"{INPUTS_CLAUSE}raised RuntimeError: mat1 and mat2 shapes cannot be",
+    ),
+    "outputs": (
+        "networks.Mine +network.outputs=4",
+        f"{INPUTS_CLAUSE}returned float32 (2, 4); it must return logits (2, 10)",
+    ),
     "private": ("networks.Mine +network.outputs=4 defense=dp_sgd", "returned float32 (2, 4); it must return logits"),
-    "pair": ("networks.Pair", f"{GIVEN}returned a tuple; it must return logits (2, 10)"),
+    "pair": ("networks.Pair", f"{INPUTS_CLAUSE}returned a tuple; it must return logits (2, 10)"),
     "raising": ("networks.Raising", "cannot be made with shape=(1, 8, 8), classes=10 (KeyError: 'width'); fix"),
     "leaving": ("networks.Leaving", "classes=10 (SystemExit: 0); fix"),
     "setting": (
@@ -91,7 +97,7 @@ REFUSED = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_cannot_be_trained_is_refused_before_the_run_is_made(tmp_path: Path, case: str) -> None:
+def test_what_cannot_be_trained_is_refused_before_a_run_exists(tmp_path: Path, case: str) -> None:
     (tmp_path / "networks.py").write_text(NETWORKS)
     words, message = REFUSED[case]
     network, *others = words.split()

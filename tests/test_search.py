@@ -68,12 +68,12 @@ def searched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, s
 
 def test_every_trial_is_an_ordinary_run(searched: tuple[Path, str]) -> None:
     folder, printed = searched
-    told = rows(folder)
-    assert len(told) == 2 and len({row["run"] for row in told}) == 2
+    trials = rows(folder)
+    assert len(trials) == 2 and len({row["run"] for row in trials}) == 2
     runs = {str(path.parent.relative_to(folder)) for path in folder.glob("runs/digits/*/complete.json")}
-    assert {row["run"] for row in told} < runs and len(runs) == 3, "the undefended one stands beside; none was left"
-    assert all(row["settings"].startswith("defense=l2 defense.weight_decay=") for row in told)
-    assert all(0 < float(row["utility"]) < 1 and 0 <= float(row["tpr"]) <= 1 for row in told)
+    assert {row["run"] for row in trials} < runs and len(runs) == 3, "the undefended one stands beside; none was left"
+    assert all(row["settings"].startswith("defense=l2 defense.weight_decay=") for row in trials)
+    assert all(0 < float(row["utility"]) < 1 and 0 <= float(row["tpr"]) <= 1 for row in trials)
     assert (folder / "reports/digits/frontier/pareto.png").stat().st_size > 10_000
     assert "2 done, 0 failed" in printed and "it flatters" not in printed
     assert "chosen by the very numbers that it shows" in printed

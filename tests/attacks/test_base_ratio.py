@@ -33,7 +33,7 @@ def simulated(seed: int, effect: float, offset: float = 0.0) -> tuple[np.ndarray
 def mean_auc(scores: np.ndarray, member: np.ndarray) -> float:
     scored = ~np.isnan(scores)
     rows = zip(scores, member, scored, strict=True)
-    return float(np.mean([roc_auc(row[kept], truth[kept]) for row, truth, kept in rows]))
+    return float(np.mean([roc_auc(row[has_score], truth[has_score]) for row, truth, has_score in rows]))
 
 
 @settings(deadline=None, max_examples=25)

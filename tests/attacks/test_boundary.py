@@ -32,10 +32,10 @@ def linear(features: int, records: int = 60) -> tuple[View, np.ndarray]:
 @pytest.mark.parametrize("features", [2, 10, 20])
 def test_finds_the_exact_distance_of_a_linear_classifier(features: int) -> None:
     view, exact = linear(features)
-    found = Boundary(budget=500).score(view)[0]
-    assert (found >= exact * (1 - 1e-6)).all(), "a misclassified input cannot be nearer"
-    assert np.median(found / exact) < 1.1
-    np.testing.assert_array_less(found / exact, 1.25)
+    distances = Boundary(budget=500).score(view)[0]
+    assert (distances >= exact * (1 - 1e-6)).all(), "a misclassified input cannot be nearer"
+    assert np.median(distances / exact) < 1.1
+    np.testing.assert_array_less(distances / exact, 1.25)
 
 
 def test_finds_a_curved_boundary() -> None:
@@ -52,10 +52,10 @@ def test_finds_a_curved_boundary() -> None:
 
 def test_a_larger_budget_comes_closer() -> None:
     view, exact = linear(50)
-    found = [Boundary(budget=budget).score(view)[0] for budget in (60, 200, 500, 2000)]
-    for smaller, larger in pairwise(found):
+    by_budget = [Boundary(budget=budget).score(view)[0] for budget in (60, 200, 500, 2000)]
+    for smaller, larger in pairwise(by_budget):
         assert (larger <= smaller + 1e-9).all() and np.median(larger) < np.median(smaller)
-    assert np.median(found[-1] / exact) < 1.1
+    assert np.median(by_budget[-1] / exact) < 1.1
 
 
 @pytest.mark.parametrize("budget", [60, 137, 500])
@@ -129,8 +129,8 @@ def test_members_lie_far_from_the_boundary() -> None:
 
 def test_steps_that_lead_away_are_not_taken() -> None:
     view = neighbors(0, trained=True)
-    found = [Boundary(budget=budget, records=40).score(view) for budget in (60, 120, 200)]
-    for smaller, larger in pairwise(found):
+    by_budget = [Boundary(budget=budget, records=40).score(view) for budget in (60, 120, 200)]
+    for smaller, larger in pairwise(by_budget):
         assert not (larger > smaller + 1e-9).any()
 
 

@@ -69,8 +69,8 @@ def test_anchors_are_those_of_a_naive_loop() -> None:
     Cascading(shadows=8).score(fleet.view())
     assert [target for target, *_ in fleet.asked] == [0, 1]
     for target, inside, outside in fleet.asked:
-        for found, expected in zip((inside, outside), naive_anchors(fleet.view(), target), strict=True):
-            np.testing.assert_array_equal(found, expected)
+        for anchors, expected in zip((inside, outside), naive_anchors(fleet.view(), target), strict=True):
+            np.testing.assert_array_equal(anchors, expected)
         assert inside.sum() > 10 and outside.sum() > 10 and not (inside & outside).any()
         assert fleet.members[target][inside].mean() > 0.9 and fleet.members[target][outside].mean() < 0.1
 

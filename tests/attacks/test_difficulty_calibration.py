@@ -46,14 +46,14 @@ FLEETS = 40
 
 def null_rates(view_of: Make, *, own_fit: bool) -> np.ndarray:
     """AUC and TPR at 5 % FPR of fleets on which training has no effect."""
-    found = []
+    null_rows = []
     for seed in range(FLEETS):
         phi, member = simulated(seed, 8, 500, 0.0)
         view = view_of(phi, member)
         if own_fit:
             view.__dict__["others"] = np.ones((8, 8), dtype=bool)
-        found.append(rates(Calibration().score(view), member))
-    return np.array(found)
+        null_rows.append(rates(Calibration().score(view), member))
+    return np.array(null_rows)
 
 
 def rates(scores: np.ndarray, member: np.ndarray) -> np.ndarray:
@@ -63,13 +63,13 @@ def rates(scores: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 
 def test_null_fleets_give_guessing(view_of: Make) -> None:
-    found = null_rates(view_of, own_fit=False)
-    assert (np.abs(found.mean(axis=0) - [0.5, 0.05]) < 4 * found.std(axis=0) / np.sqrt(FLEETS)).all()
+    null_rows = null_rates(view_of, own_fit=False)
+    assert (np.abs(null_rows.mean(axis=0) - [0.5, 0.05]) < 4 * null_rows.std(axis=0) / np.sqrt(FLEETS)).all()
 
 
 def test_null_test_catches_a_target_among_its_own_references(view_of: Make) -> None:
-    found = null_rates(view_of, own_fit=True)
-    assert found[:, 1].mean() > 0.05 + 10 * found[:, 1].std() / np.sqrt(FLEETS)
+    null_rows = null_rates(view_of, own_fit=True)
+    assert null_rows[:, 1].mean() > 0.05 + 10 * null_rows[:, 1].std() / np.sqrt(FLEETS)
 
 
 def test_difficulty_no_longer_hides_members(view_of: Make) -> None:

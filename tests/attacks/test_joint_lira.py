@@ -38,13 +38,13 @@ def naive_kernels(x: np.ndarray, y: np.ndarray, persons: np.ndarray) -> np.ndarr
     for i, j in np.ndindex(len(x), len(x)):
         if persons[i] == persons[j]:
             continue
-        same, found = y[i] == y[j], []
+        same, powers = y[i] == y[j], []
         for z in (x, x - x.mean(axis=0)):
             lengths = np.linalg.norm(z[i]) * np.linalg.norm(z[j])
             cosine = max(z[i] @ z[j] / lengths, 0.0) if lengths > 0 else 0.0
             for power in KERNEL_POWERS:
-                found += [cosine**power * same, cosine**power * (not same)]
-        kernels[:, i, j] = [*found, same]
+                powers += [cosine**power * same, cosine**power * (not same)]
+        kernels[:, i, j] = [*powers, same]
     return kernels
 
 
@@ -95,8 +95,8 @@ def test_blocked_sums_are_those_of_whole_matrices(seed, records, block, classes,
 def test_scores_are_those_of_one_target_at_a_time(paired: bool, families: bool):
     view = interacting(3, models=8, records=60)
     persons = np.arange(60) // 3 if families else np.arange(60)
-    given = replace(view, groups=np.arange(8) // 2 if paired else None, persons=persons if families else None)
-    np.testing.assert_allclose(JointLiRA().score(given), naive_scores(given, persons), atol=5e-3)
+    grouped = replace(view, groups=np.arange(8) // 2 if paired else None, persons=persons if families else None)
+    np.testing.assert_allclose(JointLiRA().score(grouped), naive_scores(grouped, persons), atol=5e-3)
 
 
 def interacting(seed: int, models: int = 16, records: int = 400) -> View:
@@ -115,7 +115,7 @@ def mean_auc(scores: np.ndarray, members: np.ndarray) -> float:
 
 
 @pytest.mark.slow
-def test_what_similar_records_explain_is_told_from_membership():
+def test_what_similar_records_explain_is_separated_from_membership():
     view = interacting(1)
     plain, joint = (mean_auc(attack.score(view), view.membership) for attack in (LiRA(), JointLiRA()))
     assert 1 - joint < 0.85 * (1 - plain)
@@ -138,7 +138,7 @@ def null_auc() -> float:
     return float(np.mean(aucs))
 
 
-def test_memberships_that_models_know_nothing_of_are_not_found():
+def test_memberships_that_models_know_nothing_of_are_not_detected():
     assert abs(null_auc() - 0.5) < 0.04
 
 

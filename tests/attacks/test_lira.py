@@ -79,8 +79,8 @@ def test_equals_the_double_loop(view_of: Make, online: bool, variance: str, data
 def test_pooled_variance_borrows_the_other_side_and_then_one(view_of: Make) -> None:
     member = np.array([[1, 0], [1, 0], [0, 1], [0, 1]], dtype=bool)[[0, 2, 3]]  # two models never share an IN record
     phi = np.array([[1.0, 2.0], [3.0, 5.0], [4.0, 9.0]])
-    found = LiRA(variance="fixed").score(view_of(phi, member))
-    np.testing.assert_allclose(found, naive(phi, member, np.arange(3), True, "fixed"), equal_nan=True)
+    scores = LiRA(variance="fixed").score(view_of(phi, member))
+    np.testing.assert_allclose(scores, naive(phi, member, np.arange(3), True, "fixed"), equal_nan=True)
     one = LiRA(online=False).score(view_of(phi[:2], np.array([[True, False], [False, False]])))
     np.testing.assert_allclose(one[0], (phi[0] - phi[1]) / np.sqrt(2), err_msg="one OUT model each: σ = 1")
 
@@ -127,8 +127,11 @@ def contained(view_of: Make, attack: LiRA, *, own_fit: bool) -> np.ndarray:
         view = view_of(phi, member)
         if own_fit:
             view.__dict__["others"] = np.ones((8, 8), dtype=bool)
-        found = fleet_metrics(attack.score(view), member, NULL, Bootstrap(replicates=60, seed=seed)).estimates
-        hits += [found["auc"].low <= 0.5 <= found["auc"].high, found["tpr"].low <= 0.01 <= found["tpr"].high]
+        estimates = fleet_metrics(attack.score(view), member, NULL, Bootstrap(replicates=60, seed=seed)).estimates
+        hits += [
+            estimates["auc"].low <= 0.5 <= estimates["auc"].high,
+            estimates["tpr"].low <= 0.01 <= estimates["tpr"].high,
+        ]
     return hits
 
 
@@ -187,9 +190,9 @@ def test_own_variances_need_eight_models_a_side(view_of: Make) -> None:
 def test_saturated_signals_stay_finite_and_tell_nothing(view_of: Make) -> None:
     _, member = simulated(0, 12, 2000, 0.0)
     view = view_of(np.full((12, 2000), 103.97), member)
-    found = fleet_metrics(LiRA().score(view), member, NULL, Bootstrap(replicates=60))
-    assert found.dropped.sum() < 100, "only records without IN or without OUT models"
-    assert found.estimates["auc"].low <= 0.5 <= found.estimates["auc"].high
+    metrics = fleet_metrics(LiRA().score(view), member, NULL, Bootstrap(replicates=60))
+    assert metrics.dropped.sum() < 100, "only records without IN or without OUT models"
+    assert metrics.estimates["auc"].low <= 0.5 <= metrics.estimates["auc"].high
 
 
 def test_names_and_errors() -> None:
@@ -234,10 +237,10 @@ def test_compat_equals_what_the_authors_compute(
     attack = LiRA(online=online, variance="per_record" if per_record else "shrunk", compat="carlini")
     view = view_of(phi, member, group)
     if attack.missing(view) is None:
-        found, expected = attack.score(view), reference(phi, member, group, online, per_record)
+        scores, expected = attack.score(view), reference(phi, member, group, online, per_record)
         common = np.abs(expected) < 1e10  # with a single shadow a side the authors divide by 1e-30
-        np.testing.assert_array_equal(np.isnan(found), np.isnan(expected))
-        np.testing.assert_allclose(found[common], expected[common], rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(np.isnan(scores), np.isnan(expected))
+        np.testing.assert_allclose(scores[common], expected[common], rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("online", [True, False])

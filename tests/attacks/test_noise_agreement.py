@@ -90,10 +90,10 @@ def test_most_records_are_asked_at_the_chosen_strength_alone(monkeypatch: pytest
     view, expected = fleet.view(), whole.score(fleet.view())
     monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL_RECORDS", 150)
     before = fleet.asked
-    found = whole.run(view)
+    scored = whole.run(view)
     assert fleet.asked - before == MODELS * (RECORDS + 9 * 150 + 3 * 50)
-    assert found.queries == (fleet.asked - before) / (MODELS * RECORDS) < whole.threat.queries
-    same = (found.scores == expected).all(axis=1)
+    assert scored.queries == (fleet.asked - before) / (MODELS * RECORDS) < whole.threat.queries
+    same = (scored.scores == expected).all(axis=1)
     assert same.mean() >= 0.5, "others may choose another strength"
     monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL_RECORDS", 50)
     with monkeypatch.context() as patched:

@@ -52,5 +52,5 @@ def test_the_published_tpr_comes_out_again() -> None:
     assert view.models in PUBLISHED, f"models={view.models}; numbers were published for {sorted(PUBLISHED)}"
     variance, published = PUBLISHED[view.models]
     scores = LiRA(variance=variance, compat="carlini").score(view)  # type: ignore[arg-type]
-    found = [tpr_at_fpr(*row, 0.001) for row in zip(scores, view.membership, strict=True)]
-    assert np.mean(found) == pytest.approx(published, rel=TOLERANCE)
+    tprs = [tpr_at_fpr(*row, 0.001) for row in zip(scores, view.membership, strict=True)]
+    assert np.mean(tprs) == pytest.approx(published, rel=TOLERANCE)

@@ -37,9 +37,9 @@ def mean_auc(scores: np.ndarray, view: View) -> float:
 
 def test_learns_mean_and_spread_of_records_like_it() -> None:
     view, ideal = simulated(0, 1.5)
-    found = Quantile().score(view)
-    assert np.corrcoef(found.ravel(), ideal.ravel())[0, 1] > 0.9
-    assert mean_auc(LossThreshold().score(view), view) + 0.07 < mean_auc(found, view) <= mean_auc(ideal, view) + 0.02
+    scores = Quantile().score(view)
+    assert np.corrcoef(scores.ravel(), ideal.ravel())[0, 1] > 0.9
+    assert mean_auc(LossThreshold().score(view), view) + 0.07 < mean_auc(scores, view) <= mean_auc(ideal, view) + 0.02
 
 
 def test_finds_nothing_where_nothing_is() -> None:

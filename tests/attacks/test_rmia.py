@@ -32,7 +32,7 @@ def simulated(seed: int, effect: float, models: int = 12, offset: float = 0.0) -
 def mean_auc(scores: np.ndarray, member: np.ndarray) -> float:
     scored = ~np.isnan(scores)
     rows = zip(scores, member, scored, strict=True)
-    return float(np.mean([roc_auc(row[kept], truth[kept]) for row, truth, kept in rows]))
+    return float(np.mean([roc_auc(row[has_score], truth[has_score]) for row, truth, has_score in rows]))
 
 
 def probability(phi: np.ndarray) -> np.ndarray:
@@ -134,8 +134,8 @@ def false_positives(view: View, level: float) -> float:
 
 
 def test_the_score_is_a_calibrated_false_positive_rate() -> None:
-    found = [false_positives(view_of(*simulated(seed, 4.0)), 0.1) for seed in range(3)]
-    assert np.mean(found) == pytest.approx(0.1, abs=0.02)
+    rates = [false_positives(view_of(*simulated(seed, 4.0)), 0.1) for seed in range(3)]
+    assert np.mean(rates) == pytest.approx(0.1, abs=0.02)
 
 
 def test_a_population_that_overlaps_the_members_breaks_the_calibration() -> None:

@@ -20,9 +20,9 @@ def mean_auc(scores: np.ndarray, view: View) -> float:
 
 def test_learns_what_each_class_looks_like() -> None:
     view = simulated(0, 2.0)
-    found, loss = mean_auc(ShadowClassifier().score(view), view), mean_auc(LossThreshold().score(view), view)
-    assert found > loss + 0.05, "one threshold for all classes is beaten"
-    assert found > 0.8
+    auc, loss = mean_auc(ShadowClassifier().score(view), view), mean_auc(LossThreshold().score(view), view)
+    assert auc > loss + 0.05, "one threshold for all classes is beaten"
+    assert auc > 0.8
 
 
 def test_finds_nothing_where_nothing_is() -> None:

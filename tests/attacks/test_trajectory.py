@@ -14,8 +14,8 @@ def view(seed: int, effect: float, models: int = 8, records: int = 300, **change
     end = rng.standard_normal((models, records))
     middle = end - 1 - effect * member + 0.3 * rng.standard_normal((models, records))
     trajectory = np.log1p(np.exp(-np.stack([middle, end], axis=-1))).astype(np.float32)
-    given: dict[str, Any] = {"predictions": np.zeros((models, records), dtype=int), "trajectory": trajectory}
-    return View(**given | {"labels": np.zeros(records, dtype=int), "membership": member} | changes)
+    arrays: dict[str, Any] = {"predictions": np.zeros((models, records), dtype=int), "trajectory": trajectory}
+    return View(**arrays | {"labels": np.zeros(records, dtype=int), "membership": member} | changes)
 
 
 def auc(scores: np.ndarray, shown: View) -> float:

@@ -197,10 +197,10 @@ def test_shadows_are_asked_what_the_target_is_asked(monkeypatch: pytest.MonkeyPa
     view = fleet.view()
     fleet.asked[:] = 0
     attack = Votes(strengths=(0.05, 0.1, 0.3), copies=3)
-    found = attack.run(view)
+    scored = attack.run(view)
     assert (fleet.asked == RECORDS + 100 * 3 * 3 + (RECORDS - 100) * 2 * 3).all()
-    assert found.queries == fleet.asked.mean() / RECORDS <= attack.threat.queries
-    assert not np.isnan(found.scores).any()
+    assert scored.queries == fleet.asked.mean() / RECORDS <= attack.threat.queries
+    assert not np.isnan(scored.scores).any()
 
 
 def test_votes_are_finite_and_symmetric() -> None:

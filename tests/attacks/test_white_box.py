@@ -15,14 +15,14 @@ def view(seed: int, effect: float, models: int = 8, records: int = 300, **change
     noise = 0.3 * rng.standard_normal((models, records, 4))
     first = np.exp(hardness - effect * member + noise[:, :, 0])
     second = np.exp(hardness + noise[:, :, 1])
-    given: dict[str, Any] = {
+    arrays: dict[str, Any] = {
         "logits": np.stack([-hardness + noise[:, :, 2], np.zeros((models, records))], axis=-1),
         "labels": np.zeros(records, dtype=int),
         "membership": member,
         "gradient_norms": np.stack([first, second], axis=-1).astype(np.float32),
         "activation_norms": np.exp(noise[:, :, 3:]).astype(np.float32),
     }
-    return View(**given | changes)
+    return View(**arrays | changes)
 
 
 def auc(scores: np.ndarray, shown: View) -> float:

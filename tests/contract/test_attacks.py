@@ -30,7 +30,7 @@ def chosen(*names: str) -> dict[str, Any]:
         return dict(compose("evaluate", overrides=[f"attack=[{','.join(names)}]"]).attack)
 
 
-def made(name: str) -> Attack:
+def attack_of(name: str) -> Attack:
     attack: Attack = instantiate(chosen(name)[name], **FEW.get(name, {}))
     return attack
 
@@ -99,7 +99,7 @@ def leaky() -> View:
 @pytest.fixture(scope="module")
 def scored(leaky: View) -> Callable[[str], np.ndarray]:
     """What an attack with its usual settings says of the leaky view, scored once for several tests."""
-    return cache(lambda name: made(name).score(leaky))
+    return cache(lambda name: attack_of(name).score(leaky))
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def silent() -> View:
 @pytest.mark.parametrize("name", NAMES)
 def test_key_is_the_name_and_the_lists_hold_it(name: str) -> None:
     node = chosen(name)
-    assert list(node) == [name] and made(name).name == name
+    assert list(node) == [name] and attack_of(name).name == name
     assert name in chosen("full")
 
 
@@ -118,13 +118,13 @@ def test_lists_grow() -> None:
     quick, standard, full = (list(chosen(name)) for name in LISTS)
     assert set(quick) < set(standard) < set(full) == set(NAMES)
     for name in standard:
-        threat = made(name).threat
+        threat = attack_of(name).threat
         assert not threat.weights and (threat.queries in (1, None) or threat.outputs == "label"), name
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_finds_who_is_easily_found(name: str, leaky: View, scored: Callable[[str], np.ndarray]) -> None:
-    attack = made(name)
+def test_finds_members_that_are_easy_to_find(name: str, leaky: View, scored: Callable[[str], np.ndarray]) -> None:
+    attack = attack_of(name)
     run = attack.run(leaky)
     assert run.scores.dtype == np.float64 and run.scores.shape == leaky.membership.shape
     assert not np.isinf(run.scores).any()
@@ -136,7 +136,7 @@ def test_finds_who_is_easily_found(name: str, leaky: View, scored: Callable[[str
 
 @pytest.mark.parametrize("name", NAMES)
 def test_raises_no_false_alarm(name: str, silent: View) -> None:
-    auc = mean_auc(made(name).score(silent), silent.membership)
+    auc = mean_auc(attack_of(name).score(silent), silent.membership)
     assert abs(auc - 0.5) < 4 * np.sqrt(1 / 12 / (MODELS * RECORDS / 4)), "pure noise tells members apart"
 
 
@@ -144,7 +144,7 @@ def test_raises_no_false_alarm(name: str, silent: View) -> None:
 def test_a_targets_membership_never_enters_its_scores(
     name: str, leaky: View, scored: Callable[[str], np.ndarray]
 ) -> None:
-    attack = made(name)
+    attack = attack_of(name)
     if attack.threat.known_members:
         pytest.skip("knows some of the target's members by declaration")
     flipped = leaky.membership.copy()
@@ -155,7 +155,7 @@ def test_a_targets_membership_never_enters_its_scores(
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_group_is_left_out_together(name: str, leaky: View) -> None:
-    attack = made(name)
+    attack = attack_of(name)
     if attack.threat.known_members:
         pytest.skip("knows some of the target's members by declaration")
     paired = replace(leaky, groups=np.arange(MODELS) // 2)
@@ -166,7 +166,7 @@ def test_a_group_is_left_out_together(name: str, leaky: View) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_runs_at_the_least_level_that_it_declares(name: str, leaky: View) -> None:
-    attack = made(name)
+    attack = attack_of(name)
     p = np.exp(leaky.logits - np.logaddexp.reduce(leaky.logits, axis=-1, keepdims=True))
     q = np.exp(leaky.population_logits - np.logaddexp.reduce(leaky.population_logits, axis=-1, keepdims=True))
     forms = {
@@ -177,10 +177,10 @@ def test_runs_at_the_least_level_that_it_declares(name: str, leaky: View) -> Non
     forms["top-k"] = {**forms["probabilities"], "top_k": 2}
     least = forms[attack.threat.outputs]
     blank = {} if attack.threat.outputs == "logits" else {"logits": None, "population_logits": None}
-    given = replace(leaky, **{**blank, **least})
+    granted = replace(leaky, **{**blank, **least})
     if attack.threat.outputs == "label" and leaky.query is not None:
-        given = replace(given, query=lambda model, x: leaky.query(model, x).argmax(-1))
-    assert mean_auc(attack.score(given), leaky.membership) > 0.53
+        granted = replace(granted, query=lambda model, x: leaky.query(model, x).argmax(-1))
+    assert mean_auc(attack.score(granted), leaky.membership) > 0.53
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,4 +189,4 @@ def test_memory_mapped_answers_give_the_same(
 ) -> None:
     np.save(tmp_path / "logits.npy", leaky.logits)
     mapped = replace(leaky, logits=np.load(tmp_path / "logits.npy", mmap_mode="r"))
-    np.testing.assert_array_equal(made(name).score(mapped), scored(name))
+    np.testing.assert_array_equal(attack_of(name).score(mapped), scored(name))

@@ -10,7 +10,7 @@ import pytest
 
 from palisade.attacks import View
 from palisade.attacks.parts.thresholds import shadow_thresholds
-from tests.contract.test_attacks import NAMES, made, mean_auc
+from tests.contract.test_attacks import NAMES, attack_of, mean_auc
 
 RECORDS, CLASSES, FLEETS = 120, 3, 24
 REFUSED = ("joint_lira", "cascading")
@@ -30,7 +30,7 @@ def balanced_membership(rng: np.random.Generator, models: int, inside: int, reco
     return rng.random((models, records)).argsort(axis=0) < inside
 
 
-def silent_fleet(seed: int, models: int, inside: int, records: int = RECORDS, **given: Any) -> View:
+def silent_fleet(seed: int, models: int, inside: int, records: int = RECORDS, **changes: Any) -> View:
     """Answers that depend on the record, and never on who was trained on it."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(2 * records, 4)).astype(np.float32)
@@ -57,14 +57,14 @@ def silent_fleet(seed: int, models: int, inside: int, records: int = RECORDS, **
         unguarded_logits=answers[:, :records, 0],
         alignment=rng.normal(size=(models, records)),
         trajectory=hard + 0.1 * rng.random((models, records, 3)),
-        **given,
+        **changes,
     )
 
 
 def null_auc(name: str, models: int, inside: int) -> tuple[float, float]:
     """The mean AUC over silent fleets, with its standard error."""
     fleets = 4 if name in SLOW else FLEETS
-    attack = made(name)
+    attack = attack_of(name)
     aucs = []
     for seed in range(fleets):
         view = silent_fleet(seed, models, inside)
@@ -76,9 +76,9 @@ def null_auc(name: str, models: int, inside: int) -> tuple[float, float]:
 @pytest.mark.parametrize("name", REFUSED)
 def test_attacks_that_counts_would_mislead_are_refused(name: str) -> None:
     view = silent_fleet(0, 6, 3, further_shadows=lambda *_: None)
-    assert "drawn independently" in (made(name).missing(view) or "")
+    assert "drawn independently" in (attack_of(name).missing(view) or "")
     drawn = np.random.default_rng(0).random((6, RECORDS)) < 0.5
-    assert made(name).missing(replace(view, membership=drawn)) is None
+    assert attack_of(name).missing(replace(view, membership=drawn)) is None
 
 
 def test_a_few_records_in_other_numbers_of_models_do_not_undo_the_repair() -> None:
@@ -89,7 +89,7 @@ def test_a_few_records_in_other_numbers_of_models_do_not_undo_the_repair() -> No
         membership[:, :5] = np.random.default_rng(seed).random((6, 5)) < 0.5
         view = replace(view, membership=membership)
         assert view.balanced and view.left_out is not None
-        aucs.append(mean_auc(made("lira").score(view), membership))
+        aucs.append(mean_auc(attack_of("lira").score(view), membership))
     assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / np.sqrt(FLEETS)
 
 
@@ -106,9 +106,9 @@ def test_as_many_are_left_inside_whoever_the_target_was_trained_on(models: int, 
     view = silent_fleet(0, models, inside)
     assert view.balanced and view.left_out is not None
     for target in range(models):
-        kept = view.others[target][:, None] & (np.arange(models)[:, None] != view.left_out[target])
-        assert (kept.sum(axis=0) == models - 2).all()
-        assert ((kept & view.membership).sum(axis=0) == inside - 1).all()
+        is_shadow = view.others[target][:, None] & (np.arange(models)[:, None] != view.left_out[target])
+        assert (is_shadow.sum(axis=0) == models - 2).all()
+        assert ((is_shadow & view.membership).sum(axis=0) == inside - 1).all()
     drawn = np.bincount(view.left_out[0], minlength=models)
     assert drawn[0] == 0 and (drawn[1:] > 0).all(), "the one who is left out is drawn anew for each record"
 
@@ -137,7 +137,7 @@ def test_other_fleets_are_left_as_they_are() -> None:
 def test_groups_that_no_single_model_evens_out_are_refused() -> None:
     view = silent_fleet(0, 8, 4, groups=np.arange(8) // 2)
     assert view.balanced and view.left_out is None
-    missing = made("lira").missing(view)
+    missing = attack_of("lira").missing(view)
     assert missing is not None and "in such groups" in missing
 
 

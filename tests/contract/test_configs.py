@@ -62,8 +62,8 @@ def test_experiments_compose(compose, experiment):
 
 @pytest.mark.parametrize("data", names("data"))
 def test_data_sources_compose(compose, data):
-    given = {"csv": ["data.path=a.csv", "data.label=b"], "npz": ["data.path=a.npz"]}.get(data, [])
-    assert isinstance(instantiate(compose(f"data={data}", *given)["data"]), Source)
+    overrides = {"csv": ["data.path=a.csv", "data.label=b"], "npz": ["data.path=a.npz"]}.get(data, [])
+    assert isinstance(instantiate(compose(f"data={data}", *overrides)["data"]), Source)
 
 
 @pytest.mark.parametrize(("network", "data"), TOGETHER)

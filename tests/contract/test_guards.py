@@ -60,13 +60,13 @@ STRENGTHS = {"memguard": {"budget": 0.05}}
 
 def fit(name: str, secret: str = "guards", **changes: object) -> Fitted:
     config = composed("data=digits", f"guard={name}", "split.reference=0.1", "fleet.models=1", "network.hidden=[]")
-    dataset, membership, made = from_config(config), Membership(), Secret.from_text(secret)
+    dataset, membership, run_secret = from_config(config), Membership(), Secret.from_text(secret)
     guard = instantiate(config["guard"], **{**STRENGTHS.get(name, {}), **changes})
-    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, made, [0], membership)
+    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, run_secret, [0], membership)
     network = fitter.initial_network(0)
     fleet = Fleet(network, [{key: 5 * value for key, value in network.state_dict().items()}])
     split = dataset.split
-    members = split.pool[membership.draw(split, [0], made)[0]]
+    members = split.pool[membership.draw(split, [0], run_secret)[0]]
     x = dataset.x[split.pool[:RECORDS]]
     return Fitted(guard, guard.fit(fleet, members, fitter, split), x, fleet.predict(x)[0], fleet)
 
@@ -136,7 +136,7 @@ def test_what_was_learned_depends_on_the_secret_alone(fitted: Fitted) -> None:
         assert not torch.equal(fitted.state["key"], other.state["key"])
 
 
-def test_the_label_is_kept_if_it_says_so(fitted: Fitted) -> None:
+def test_the_label_stays_if_the_guard_says_so(fitted: Fitted) -> None:
     if not fitted.guard.keeps_label:
         pytest.skip("an example where it is not follows below")
 
@@ -145,8 +145,8 @@ def test_the_label_is_kept_if_it_says_so(fitted: Fitted) -> None:
     @example(np.float32(1e-9) * (np.arange(CLASSES) == 2) * np.ones((RECORDS, 1), np.float32))  # nearly equal
     def holds(logits: np.ndarray) -> None:
         answers = fitted.guard.answer(Query(fitted.x, logits, fitted.state, fitted.ask))
-        given_label = answers if fitted.guard.level == "label" else answers.argmax(axis=-1)
-        np.testing.assert_array_equal(given_label, logits.argmax(axis=-1))
+        top_label = answers if fitted.guard.level == "label" else answers.argmax(axis=-1)
+        np.testing.assert_array_equal(top_label, logits.argmax(axis=-1))
 
     holds()
 

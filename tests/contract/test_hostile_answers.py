@@ -56,10 +56,10 @@ def with_logits(view: View, change: Any) -> View:
 
 
 def with_probabilities(view: View, change: Any) -> View:
-    told = {
+    probabilities = {
         f"{who}probabilities": change(softmax(getattr(view, f"{who}logits"), axis=-1)) for who in ("", "population_")
     }
-    return replace(view, logits=None, population_logits=None, **told)
+    return replace(view, logits=None, population_logits=None, **probabilities)
 
 
 def huge_in_one(size: float) -> Any:

@@ -91,7 +91,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return place / "installed"
 
 
-def bytecode_kept() -> dict[str, str]:
+def bytecode_settings() -> dict[str, str]:
     """The environment, but new interpreters keep the bytecode that others after them need."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
@@ -110,7 +110,7 @@ def test_wheel_trains_and_attacks_what_a_clone_does(wheel: Path, tmp_path: Path)
     clone.mkdir()
     for name in ("attacks/__init__.py", "train.py", "evaluate.py", "targets.py"):
         (theirs / name).write_text(CLASH)
-    environment = {**bytecode_kept(), "OMP_NUM_THREADS": "1"}
+    environment = {**bytecode_settings(), "OMP_NUM_THREADS": "1"}
     installed = {**environment, "PYTHONPATH": str(wheel)}
     for words in (("train", *TINY), ("evaluate", "data=digits", "attack=loss")):
         done = subprocess.run(
@@ -134,7 +134,7 @@ def test_entry_scripts_leave_the_clones_folder_off_the_path(tmp_path: Path) -> N
         "        super().__init__(shape=shape, classes=classes, hidden=[4])\n"
     )
     words = ("network._target_=probe.Net", "data=digits", "fleet.models=1", "trainer.epochs=1")
-    environment = {**bytecode_kept(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
+    environment = {**bytecode_settings(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

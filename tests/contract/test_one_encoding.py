@@ -91,10 +91,10 @@ def test_every_reader_gives_one_encoding(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UnknownWordsWarning)
         right = release._logits(np.asarray(dataset.x))
-        for form, given_rows in forms.items():
-            inputs, _ = release.encode(given_rows)
+        for form, form_rows in forms.items():
+            inputs, _ = release.encode(form_rows)
             np.testing.assert_allclose(inputs, dataset.x, rtol=1e-6, atol=1e-6, err_msg=form)
-            assert release.predict(given_rows) == [release.classes[k] for k in right.argmax(axis=1)], form
+            assert release.predict(form_rows) == [release.classes[k] for k in right.argmax(axis=1)], form
 
 
 def _described(kind: str) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def copies(kind, amount, x, step=0):
     return changed.x
 
 
-def test_bits_are_flipped_with_the_given_probability():
+def test_bits_are_flipped_with_the_probability_of_the_setting():
     x = (torch.rand(400, 100) < 0.2).float()
     flipped = (copies("bits", 0.1, x) != x).float()
     assert stats.binomtest(int(flipped.sum()), x.numel(), 0.1).pvalue > 1e-3
@@ -43,7 +43,7 @@ def test_bits_are_flipped_with_the_given_probability():
     assert set(copies("bits", 0.5, x).unique().tolist()) == {0.0, 1.0}
 
 
-def test_noise_is_normal_with_the_given_deviation():
+def test_noise_is_normal_with_the_deviation_of_the_setting():
     noise = (copies("gaussian", 0.3, torch.full((200, 50), 2.0)) - 2) / 0.3
     assert stats.kstest(noise.flatten().numpy(), stats.norm.cdf).pvalue > 1e-3
 
@@ -72,9 +72,9 @@ def test_every_shift_and_mirror_image_is_equally_likely():
     """One bright pixel tells the shift; a second one to its right, darker, tells which way the image looks."""
     image = torch.zeros(1, 5, 5)
     image[0, 2, 2], image[0, 2, 3] = 2, 1
-    found = copies("crop_flip", 1, image.expand(3600, 1, 5, 5))[:, 0]
-    bright = (found == 2).flatten(1).float().argmax(1)
-    mirrored = found.flatten(1).gather(1, (bright - 1).unsqueeze(1)).squeeze(1) == 1
+    shifted = copies("crop_flip", 1, image.expand(3600, 1, 5, 5))[:, 0]
+    bright = (shifted == 2).flatten(1).float().argmax(1)
+    mirrored = shifted.flatten(1).gather(1, (bright - 1).unsqueeze(1)).squeeze(1) == 1
     counts = torch.bincount(bright * 2 + mirrored, minlength=50).numpy()
     assert (counts > 0).sum() == 18 and stats.chisquare(counts[counts > 0]).pvalue > 1e-3
 

@@ -126,16 +126,16 @@ def test_base_trains_on_what_is_left(compose, fitting) -> None:
     x[job.split.pool[1::2]] = x[job.split.pool[::2]]
     y = job.dataset.y.copy()
     y[job.split.pool[1::2]] = y[job.split.pool[::2]]
-    given: list[np.ndarray] = []
+    memberships: list[np.ndarray] = []
 
     class Watched(NoDefense):
         def fit(self, fitter, split, membership):
-            given.append(membership)
+            memberships.append(membership)
             return super().fit(fitter, split, membership)
 
     job.fitter = replace(job.fitter, dataset=replace(job.dataset, x=x, y=y), defense=Deduplication(base=Watched()))
     assert len(job.fit()) == 2
-    (left,) = given
+    (left,) = memberships
     pairs = left[:, : len(job.split.pool) // 2 * 2].reshape(2, -1, 2)
     were = job.membership[:, : len(job.split.pool) // 2 * 2].reshape(2, -1, 2)
     assert (pairs.sum(axis=2) == were.any(axis=2)).all()

@@ -32,10 +32,10 @@ def draws(step=0, models=(0,), stacked=False) -> Draws:
     return Draws(secret=Secret.from_text("masks"), models=list(models), step=step, stacked=stacked)
 
 
-def start(network: nn.Module, given: Draws | None) -> nn.Module:
+def start(network: nn.Module, draws_of_step: Draws | None) -> nn.Module:
     for layer in network.modules():
         if isinstance(layer, DroppedOut):
-            layer.start(given)
+            layer.start(draws_of_step)
     return network
 
 
@@ -65,9 +65,9 @@ def test_masks_in_a_stack_are_those_alone(name):
         torch.testing.assert_close(alone(x[:3]), outputs[k, :3])
 
 
-def layer_output(rate=0.3, *, number=0, given=None, rows=300):
+def layer_output(rate=0.3, *, number=0, draws_of_layer=None, rows=300):
     layer = DroppedOut(nn.ReLU(), rate, number).train()
-    layer.start(given or draws())
+    layer.start(draws_of_layer or draws())
     return layer(torch.ones(rows, 40)), layer
 
 
@@ -83,7 +83,11 @@ def test_masks_differ_by_model_step_layer_and_call():
     same, _ = layer_output()
     assert torch.equal(first, same)
     again = layer(torch.ones(300, 40))
-    others = [layer_output(given=draws(1)), layer_output(given=draws(0, (1,))), layer_output(number=1)]
+    others = [
+        layer_output(draws_of_layer=draws(1)),
+        layer_output(draws_of_layer=draws(0, (1,))),
+        layer_output(number=1),
+    ]
     for other in (again, *(y for y, _ in others)):
         agreement = ((other == 0) == (first == 0)).float().mean()
         assert float(agreement) == pytest.approx(0.7**2 + 0.3**2, abs=0.03)  # as independent masks agree
@@ -124,12 +128,12 @@ def test_fleet_is_stacked_and_trained_alike(compose, fitting):
 @pytest.mark.parametrize(("models", "stacked"), [([4], False), ([4, 6], True)])
 def test_every_step_has_random_numbers_of_its_own_until_training_ends(compose, fitting, monkeypatch, models, stacked):
     started = []
-    monkeypatch.setattr(DroppedOut, "start", lambda self, given: started.append(given) or setattr(self, "draws", given))
+    monkeypatch.setattr(DroppedOut, "start", lambda self, step: started.append(step) or setattr(self, "draws", step))
     monkeypatch.setattr(DroppedOut, "calls", 0, raising=False)
     fitting(compose("data=digits", "trainer.epochs=2", "defense=dropout"), models, len(models)).fit()
-    steps = [given for given in started if given is not None]
-    assert [given.step for given in steps] == list(range(20))  # two epochs of ⌈629/64⌉
-    assert all((given.models, given.stacked) == (models, stacked) for given in steps) and started[-1] is None
+    steps = [step for step in started if step is not None]
+    assert [step.step for step in steps] == list(range(20))  # two epochs of ⌈629/64⌉
+    assert all((step.models, step.stacked) == (models, stacked) for step in steps) and started[-1] is None
 
 
 def test_training_outside_a_fit_is_refused():

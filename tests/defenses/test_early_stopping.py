@@ -39,7 +39,7 @@ def close(one, other, tolerance=0.0):
 def history():
     """For every model its weights after every epoch, and their validation losses: training that is never stopped."""
     fleet = fit(composed(*JUMPY), keep=EPOCHS - 1)
-    states = [[*kept.values(), state] for kept, state in zip(fleet.checkpoints, fleet.states, strict=True)]
+    states = [[*checkpoint.values(), state] for checkpoint, state in zip(fleet.checkpoints, fleet.states, strict=True)]
     dataset = from_config(composed(*JUMPY))
     x, y = (part[dataset.split.validation] for part in (dataset.x, torch.from_numpy(dataset.y)))
     losses = []
@@ -159,9 +159,9 @@ def test_diverged_model_does_not_pass_for_an_untrained_one():
         ({"epochs": True}, "epochs=true: expected"),
     ],
 )
-def test_what_is_no_count_is_refused(given, message):
+def test_what_is_no_count_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        EarlyStopping(**given)
+        EarlyStopping(**settings)
 
 
 def test_more_epochs_than_the_trainer_has_are_refused(compose):

@@ -31,9 +31,9 @@ def test_equals_the_smoothing_of_torch(amount, shape):
 
 
 def test_soft_labels_are_smoothed_themselves():
-    logits, y, given = torch.randn(2, 3, 4), torch.randint(4, (2, 3)), torch.rand(2, 3, 4).softmax(-1)
-    expected = -((0.7 * given + 0.3 / 4) * logits.log_softmax(-1)).sum(-1)
-    torch.testing.assert_close(LabelSmoothing(amount=0.3).loss(logits, batch_of(y, given), 0), expected)
+    logits, y, soft = torch.randn(2, 3, 4), torch.randint(4, (2, 3)), torch.rand(2, 3, 4).softmax(-1)
+    expected = -((0.7 * soft + 0.3 / 4) * logits.log_softmax(-1)).sum(-1)
+    torch.testing.assert_close(LabelSmoothing(amount=0.3).loss(logits, batch_of(y, soft), 0), expected)
 
 
 @pytest.mark.parametrize("amount", [0, 1, 1.2, -0.1, float("nan")])

@@ -52,22 +52,22 @@ def test_loss_is_the_mixture_of_two_cross_entropies():
 
 
 def test_soft_labels_are_mixed_like_the_records():
-    given_labels = torch.rand(5, 3).softmax(-1)
-    batch = units(5)._replace(targets=given_labels)
+    soft_labels = torch.rand(5, 3).softmax(-1)
+    batch = units(5)._replace(targets=soft_labels)
     mixed = Mixup(alpha=1.0).inputs(batch, draws())
-    torch.testing.assert_close(mixed.targets, mixed.x @ given_labels)
+    torch.testing.assert_close(mixed.targets, mixed.x @ soft_labels)
 
 
 def test_shares_follow_the_beta_distribution_and_partners_are_uniform():
     """One share a step and model: 1,000 steps, Kolmogorov–Smirnov; partners of record 0 by chi-square."""
-    defense, found, partners = Mixup(alpha=0.4), [], np.zeros(4)
+    defense, drawn_shares, partners = Mixup(alpha=0.4), [], np.zeros(4)
     for step in range(1000):
         row = defense.inputs(units(4), draws(step)).x[0]
-        found.append(float(Secret.from_text("mixup").numpy("mixup share", 0, step).beta(0.4, 0.4)))
+        drawn_shares.append(float(Secret.from_text("mixup").numpy("mixup share", 0, step).beta(0.4, 0.4)))
         partner = int(row[1:].argmax()) + 1 if row[1:].max() > 0 else 0
         partners[partner] += 1
-        assert partner == 0 or float(row[0]) == pytest.approx(found[-1], abs=1e-5)
-    assert stats.kstest(found, stats.beta(0.4, 0.4).cdf).pvalue > 1e-3
+        assert partner == 0 or float(row[0]) == pytest.approx(drawn_shares[-1], abs=1e-5)
+    assert stats.kstest(drawn_shares, stats.beta(0.4, 0.4).cdf).pvalue > 1e-3
     assert stats.chisquare(partners).pvalue > 1e-3
 
 

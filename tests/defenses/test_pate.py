@@ -88,7 +88,7 @@ def test_one_record_moves_one_vote_of_each_query(compose, fitting) -> None:
     assert moved > 0
 
 
-def test_noise_is_gaussian_of_the_given_size() -> None:
+def test_noise_is_gaussian_of_the_size_of_the_setting() -> None:
     votes = NoisyVotes(noise_multiplier=3.0)
     first = [votes.answers(np.tile([4, 0], (20_000, 1)), NOISE, model) == 0 for model in range(2)]
     assert np.mean(first) == pytest.approx(stats.norm.cdf(4 / (3 * math.sqrt(2))), abs=0.01)

@@ -55,7 +55,9 @@ def test_l2_equals_the_weight_decay_of_sgd(compose, weight_decay):
     ("strong", "order"), [(["defense=l2", "defense.weight_decay=1"], 2), (["defense=l1", "defense.weight=0.01"], 1)]
 )
 def test_penalty_pulls_the_weights_of_a_stack_towards_zero(compose, strong, order):
-    for plain, penalized in zip(*(fit(compose(*SGD, *given), (0, 1), 2) for given in ([], strong)), strict=True):
+    for plain, penalized in zip(
+        *(fit(compose(*SGD, *overrides), (0, 1), 2) for overrides in ([], strong)), strict=True
+    ):
         norms = [sum(float(value.norm(order) ** order) for value in state.values()) for state in (plain, penalized)]
         assert norms[1] < 0.8 * norms[0]
 

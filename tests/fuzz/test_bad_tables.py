@@ -94,7 +94,7 @@ def test_every_bad_table_is_refused_in_one_line_or_read_alike(tmp_path: Path) ->
     runs = tmp_path / "runs"
     good, _ = _train(tmp_path, -1, runs)
     assert good is None
-    kept, refused = content(runs), 0
+    before, refused = content(runs), 0
     for seed in range(TABLES):
         line, words = _train(tmp_path, seed, tmp_path / "others")
         assert line is None or line.startswith(
@@ -105,7 +105,7 @@ def test_every_bad_table_is_refused_in_one_line_or_read_alike(tmp_path: Path) ->
             dataset = from_config(composed("data=csv", *SMALL, *words))
             read = np.asarray(dataset.preprocessing(tmp_path / f"t{seed}.csv"))
             np.testing.assert_array_equal(read, dataset.x, err_msg=str(seed))
-        assert content(runs) == kept, seed
+        assert content(runs) == before, seed
     assert 60 < refused < 270
 
 
@@ -117,8 +117,10 @@ def _train(folder: Path, seed: int, runs: Path) -> tuple[str | None, list[str]]:
     else:
         content_, words = bad_table(seed)
         path.write_bytes(content_)
-    given = [*words, f"data.path={path}"]
-    return refusal(lambda: train_run(composed("data=csv", *SMALL, *given) | {"runs": str(runs)}), longest=2000), given
+    overrides = [*words, f"data.path={path}"]
+    return refusal(
+        lambda: train_run(composed("data=csv", *SMALL, *overrides) | {"runs": str(runs)}), longest=2000
+    ), overrides
 
 
 def test_the_command_says_the_same(tmp_path: Path) -> None:

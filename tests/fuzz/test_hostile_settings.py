@@ -56,13 +56,13 @@ CHOSEN = {
 
 def with_value(node: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
     """The same settings with another value of one of them."""
-    made: dict[str, Any] = copy.deepcopy(dict(node))
+    changed: dict[str, Any] = copy.deepcopy(dict(node))
     *path, last = key.split(".")
-    inner = made
+    inner = changed
     for name in path:
         inner = inner[name]
     inner[last] = value
-    return made
+    return changed
 
 
 def keys_of(node: Mapping[str, Any], group: str) -> list[str]:
@@ -95,7 +95,9 @@ def runs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def chosen(runs) -> dict[str, dict[str, Any]]:
-    return {name: composed(*SMALL, *ROLES, f"runs={runs}", "plan=true", *given) for name, given in CHOSEN.items()}
+    return {
+        name: composed(*SMALL, *ROLES, f"runs={runs}", "plan=true", *overrides) for name, overrides in CHOSEN.items()
+    }
 
 
 @pytest.mark.parametrize("group", ["", "network", "defense", "guard", "canary", "tuning"])
@@ -136,17 +138,19 @@ def evaluation() -> dict[str, Any]:
 
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("evaluate", ["data=digits", "attack=full"])
-    made: Any = OmegaConf.to_container(config, resolve=True)
-    return {**made, "command": "python evaluate.py"}
+    container: Any = OmegaConf.to_container(config, resolve=True)
+    return {**container, "command": "python evaluate.py"}
 
 
 @pytest.mark.parametrize("group", ["threat", "choose", "gate", "study", "search"])
 def test_unknown_settings_of_the_evaluation_are_refused_by_name(evaluation, runs, tmp_path, group):
     files = {"study": "output_levels", "search": "frontier"}
-    given = yaml.safe_load((CONF / group / f"{files[group]}.yaml").read_text()) if group in files else evaluation[group]
-    node = {**evaluation, "root": str(runs), "reports": str(tmp_path / "reports"), group: given}
-    told = refusal(lambda: evaluate_runs(with_value(node, f"{group}.zzz", 1)), longest=2000)
-    assert told is not None and f"{group}.zzz=1: no such setting, expected one of " in told
+    settings_node = (
+        yaml.safe_load((CONF / group / f"{files[group]}.yaml").read_text()) if group in files else evaluation[group]
+    )
+    node = {**evaluation, "root": str(runs), "reports": str(tmp_path / "reports"), group: settings_node}
+    message = refusal(lambda: evaluate_runs(with_value(node, f"{group}.zzz", 1)), longest=2000)
+    assert message is not None and f"{group}.zzz=1: no such setting, expected one of " in message
 
 
 @pytest.mark.slow
@@ -198,9 +202,9 @@ LATE = {
 
 @pytest.mark.parametrize("case", LATE)
 def test_what_shows_late_leaves_earlier_runs_alone(runs, case):
-    (kept,) = (path.parent for path in runs.glob("digits/*/complete.json"))
-    before = content(kept)
+    (earlier_run,) = (path.parent for path in runs.glob("digits/*/complete.json"))
+    before = content(earlier_run)
     assert refuses_in_one_line(lambda: train_run(composed(*SMALL, *ROLES, f"runs={runs}", *LATE[case])))
-    assert content(kept) == before
+    assert content(earlier_run) == before
     for path in (runs / "digits").iterdir():
-        assert path == kept or {inner.name for inner in path.iterdir()} <= {"FAILED", ".lock", "train.log"}
+        assert path == earlier_run or {inner.name for inner in path.iterdir()} <= {"FAILED", ".lock", "train.log"}

@@ -61,9 +61,9 @@ def test_attacks_from_a_notebook(capsys):
     rng = np.random.default_rng(0)
     membership = rng.random((8, 200)) < 0.5
     logits = rng.normal(size=(8, 200, 3)) + 4 * membership[:, :, None] * [1, 0, 0]
-    given = {"logits": logits, "labels": np.zeros(200, dtype=int), "membership": membership}
+    namespace = {"logits": logits, "labels": np.zeros(200, dtype=int), "membership": membership}
     (code,) = re.findall(r"```python\n(.*?)```", ATTACKS.read_text(encoding="utf-8"), re.DOTALL)
-    exec(compile(code, str(ATTACKS), "exec"), given)
+    exec(compile(code, str(ATTACKS), "exec"), namespace)
     printed = capsys.readouterr().out
     assert "Lower bounds on ε" in printed and "Estimate(value=" in printed
 

@@ -84,9 +84,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_every_command_works(folder: Path, monkeypatch: pytest.MonkeyPatch, page: str, count: int) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(ROOT / "examples"))  # PYTHONPATH=examples
-    told = commands(page)
-    assert len(told) == count
-    for line in told:
+    page_commands = commands(page)
+    assert len(page_commands) == count
+    for line in page_commands:
         python, script, *words = [word for word in line if word != "PYTHONPATH=examples"]
         assert python == "python"
         if script == "train.py":
@@ -158,11 +158,14 @@ def test_every_attack_stands_beside_the_grant_that_it_needs() -> None:
         if name != "defaults"
     }
     rows = text("threat_models").split("## Which attacks run")[1].split("\n## ")[0].splitlines()
-    told = {row.split("`")[1]: set(re.findall(r"`(\w+)`", row.split("|")[2])) for row in rows if row.startswith("| `")}
-    assert told == {
-        access: {name for name, node in nodes.items() if instantiate(node).threat.access == access} for access in told
+    rows_by_access = {
+        row.split("`")[1]: set(re.findall(r"`(\w+)`", row.split("|")[2])) for row in rows if row.startswith("| `")
     }
-    assert set(told) == {path.stem for path in (ROOT / "conf" / "threat").glob("*.yaml")}
+    assert rows_by_access == {
+        access: {name for name, node in nodes.items() if instantiate(node).threat.access == access}
+        for access in rows_by_access
+    }
+    assert set(rows_by_access) == {path.stem for path in (ROOT / "conf" / "threat").glob("*.yaml")}
 
 
 def test_exit_codes_are_those_of_the_commands() -> None:

@@ -28,6 +28,6 @@ def test_it_runs_and_shows_the_curve(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert any("image/svg+xml" in output.get("data", {}) for output in outputs)
 
 
-def test_it_is_kept_without_outputs() -> None:
+def test_it_is_stored_without_outputs() -> None:
     cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
     assert cells and not any(cell.outputs or cell.execution_count for cell in cells)

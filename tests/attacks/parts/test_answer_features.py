@@ -11,13 +11,13 @@ LABELS = RNG.integers(60, size=20)
 
 def test_holds_the_signals_and_the_largest_probabilities() -> None:
     view = View(logits=LOGITS, labels=LABELS, membership=MEMBER)
-    found = answer_features(view)
-    assert found.shape == (3, 20, 3 + TOP_PROBABILITIES)
-    np.testing.assert_array_equal(found[:, :, 0], view.log_odds[:, :, 0])
-    np.testing.assert_array_equal(found[:, :, 1], view.correct[:, :, 0])
-    np.testing.assert_array_equal(found[:, :, 2], view.modified_entropy[:, :, 0])
+    features = answer_features(view)
+    assert features.shape == (3, 20, 3 + TOP_PROBABILITIES)
+    np.testing.assert_array_equal(features[:, :, 0], view.log_odds[:, :, 0])
+    np.testing.assert_array_equal(features[:, :, 1], view.correct[:, :, 0])
+    np.testing.assert_array_equal(features[:, :, 2], view.modified_entropy[:, :, 0])
     np.testing.assert_allclose(
-        found[:, :, 3:], np.log(np.sort(softmax(LOGITS, axis=-1), axis=-1)[:, :, -TOP_PROBABILITIES:])
+        features[:, :, 3:], np.log(np.sort(softmax(LOGITS, axis=-1), axis=-1)[:, :, -TOP_PROBABILITIES:])
     )
 
 

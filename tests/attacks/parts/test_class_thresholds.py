@@ -38,8 +38,8 @@ def test_thresholds_equal_the_search_over_all_values(data: st.DataObject) -> Non
     member, labels = rng.random((models, records)) < 0.4, rng.integers(classes, size=records)
     signal = rng.standard_normal((models, records)).round(data.draw(st.sampled_from([0, 1, 9]))) + member
     group = rng.integers(models, size=models) if data.draw(st.booleans()) else np.arange(models)
-    found = class_thresholds(signal, labels, member, group[:, None] != group)
-    np.testing.assert_array_equal(found, naive(signal, labels, member, group))
+    learned = class_thresholds(signal, labels, member, group[:, None] != group)
+    np.testing.assert_array_equal(learned, naive(signal, labels, member, group))
 
 
 def test_a_class_without_members_or_nonmembers_takes_the_global_threshold() -> None:
@@ -47,10 +47,10 @@ def test_a_class_without_members_or_nonmembers_takes_the_global_threshold() -> N
     labels, member = np.repeat([0, 1, 2], 20), rng.random((5, 60)) < 0.5
     member[:, labels == 1], member[:, labels == 2] = True, False
     signal, others = rng.standard_normal((5, 60)) + 2 * member, ~np.eye(5, dtype=bool)
-    found = class_thresholds(signal, labels, member, others)
+    learned = class_thresholds(signal, labels, member, others)
     alone = class_thresholds(signal[:, labels == 0], np.zeros(20, int), member[:, labels == 0], others)
     together = class_thresholds(signal, np.zeros(60, int), member, others)
-    np.testing.assert_array_equal(found, np.where(labels == 0, alone[:, :1], together))
+    np.testing.assert_array_equal(learned, np.where(labels == 0, alone[:, :1], together))
     assert np.isnan(class_thresholds(signal, labels, np.ones_like(member), others)).all()
 
 
@@ -86,8 +86,8 @@ def test_a_targets_membership_never_enters_its_scores(attack: type[Threshold], p
     flipped = view.membership.copy()
     flipped[3] = ~flipped[3]
     other = View(logits=view.logits, labels=view.labels, membership=flipped)
-    made = attack(per_class=per_class)
-    np.testing.assert_array_equal(made.score(view)[3], made.score(other)[3])
+    threshold_attack = attack(per_class=per_class)
+    np.testing.assert_array_equal(threshold_attack.score(view)[3], threshold_attack.score(other)[3])
 
 
 def test_twins_are_left_out_together() -> None:
@@ -107,19 +107,19 @@ NULL_FLEETS = 40
 
 def null_accuracy(*, own_fit: bool) -> np.ndarray:
     """Balanced accuracy at threshold 0 of fleets on which training has no effect."""
-    found = []
+    accuracies = []
     for seed in range(NULL_FLEETS):
         view = fleet(seed, 3, 400, 0.0, classes=20)
         if own_fit:
             view.__dict__["others"] = np.ones((3, 3), dtype=bool)
         rows = zip(LossThreshold(per_class=True).score(view), view.membership, strict=True)
-        found.append(np.mean([Called.at(*row, 0.0).balanced_accuracy().value for row in rows]))
-    return np.array(found)
+        accuracies.append(np.mean([Called.at(*row, 0.0).balanced_accuracy().value for row in rows]))
+    return np.array(accuracies)
 
 
 def test_without_an_effect_learnt_thresholds_guess() -> None:
-    found = null_accuracy(own_fit=False)
-    assert abs(found.mean() - 0.5) < 4 * found.std() / np.sqrt(NULL_FLEETS)
+    accuracies = null_accuracy(own_fit=False)
+    assert abs(accuracies.mean() - 0.5) < 4 * accuracies.std() / np.sqrt(NULL_FLEETS)
 
 
 def test_null_test_catches_thresholds_learnt_on_the_target() -> None:
@@ -129,13 +129,13 @@ def test_null_test_catches_thresholds_learnt_on_the_target() -> None:
 @pytest.mark.parametrize("attack", THRESHOLDS)
 @pytest.mark.parametrize("per_class", [False, True])
 def test_null_fleets_give_guessing(attack: type[Threshold], per_class: bool) -> None:
-    made, found = attack(per_class=per_class), []
+    threshold_attack, rates = attack(per_class=per_class), []
     for seed in range(20):
         view = fleet(seed, 6, 800, 0.0)
-        rows = list(zip(made.score(view), view.membership, strict=True))
-        found.append((auc(made.score(view), view), np.mean([tpr_at_fpr(*row, 0.05) for row in rows])))
-    error = np.std(found, axis=0) / np.sqrt(len(found))
-    assert (np.abs(np.mean(found, axis=0) - [0.5, 0.05]) < np.maximum(4 * error, 0.003)).all()
+        rows = list(zip(threshold_attack.score(view), view.membership, strict=True))
+        rates.append((auc(threshold_attack.score(view), view), np.mean([tpr_at_fpr(*row, 0.05) for row in rows])))
+    error = np.std(rates, axis=0) / np.sqrt(len(rates))
+    assert (np.abs(np.mean(rates, axis=0) - [0.5, 0.05]) < np.maximum(4 * error, 0.003)).all()
 
 
 @pytest.mark.parametrize("attack", THRESHOLDS)

@@ -43,12 +43,12 @@ def fleet(seed: int, models: int, records: int, effect: float) -> tuple[np.ndarr
 def test_equals_a_fit_on_the_other_folds() -> None:
     features, member = fleet(0, 8, 40, 1.0)
     groups = np.arange(8) // 2
-    found = cross_fit(features, member, apart(8, groups), MeanDifference)
+    scores = cross_fit(features, member, apart(8, groups), MeanDifference)
     for group in range(4):
         own = MeanDifference()
         own.fit(features[groups != group].reshape(-1, 3), member[groups != group].ravel())
         expected = own.decision_function(features[groups == group].reshape(-1, 3)).reshape(2, 40)
-        np.testing.assert_allclose(found[groups == group], expected)
+        np.testing.assert_allclose(scores[groups == group], expected)
 
 
 @settings(deadline=None, max_examples=25)
@@ -116,8 +116,8 @@ def test_a_class_has_its_own_classifier_unless_it_is_rare() -> None:
 def test_without_members_elsewhere_there_is_no_score() -> None:
     features, member = fleet(0, 4, 10, 1.0)
     member[1:] = False
-    found = cross_fit(features, member, apart(4), MeanDifference)
-    assert np.isnan(found[0]).all() and np.isfinite(found[1:]).all() == member[0].any()
+    scores = cross_fit(features, member, apart(4), MeanDifference)
+    assert np.isnan(scores[0]).all() and np.isfinite(scores[1:]).all() == member[0].any()
 
 
 def test_the_seed_decides_alone() -> None:

@@ -11,13 +11,13 @@ def test_moments_equal_a_loop_over_targets_and_records(seed: int, models: int, o
     rng = np.random.default_rng(seed)
     values = offset + rng.standard_normal((models, 4))
     side, groups = rng.random((models, 4)) < 0.5, rng.integers(models, size=models)
-    found = leave_one_out(values, side, groups[:, None] != groups)
+    moments = leave_one_out(values, side, groups[:, None] != groups)
     for target, record in np.ndindex(models, 4):
         shadows = values[side[:, record] & (groups != groups[target]), record]
-        assert found.count[target, record] == len(shadows)
+        assert moments.count[target, record] == len(shadows)
         mean = shadows.mean() if len(shadows) else np.nan
-        np.testing.assert_allclose(found.mean[target, record], mean, rtol=1e-12, atol=1e-12)
-        np.testing.assert_allclose(found.squares[target, record], ((shadows - mean) ** 2).sum(), atol=1e-11)
+        np.testing.assert_allclose(moments.mean[target, record], mean, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(moments.squares[target, record], ((shadows - mean) ** 2).sum(), atol=1e-11)
 
 
 def test_moments_of_a_target_do_not_depend_on_its_membership_to_the_last_bit() -> None:

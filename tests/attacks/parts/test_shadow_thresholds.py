@@ -25,15 +25,15 @@ def fleets(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 @given(fleets())
 def test_each_threshold_is_the_best_on_all_other_groups(fleet: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
     scores, member, groups = fleet
-    found = shadow_thresholds(scores, member, groups[:, None] != groups)
+    thresholds = shadow_thresholds(scores, member, groups[:, None] != groups)
     for model in range(len(scores)):
         pool = scores[groups != groups[model]]
         scored, inside = pool[~np.isnan(pool)], member[groups != groups[model]][~np.isnan(pool)]
         if not 0 < inside.sum() < len(inside):
-            assert np.isnan(found[model])
+            assert np.isnan(thresholds[model])
             continue
         gains = {t: (scored >= t)[inside].mean() - (scored >= t)[~inside].mean() for t in scored}
-        assert gains[found[model]] == pytest.approx(max(gains.values()))
+        assert gains[thresholds[model]] == pytest.approx(max(gains.values()))
 
 
 def test_noise_shows_no_leakage_at_thresholds_of_others_but_in_hindsight() -> None:
@@ -52,11 +52,11 @@ def test_noise_shows_no_leakage_at_thresholds_of_others_but_in_hindsight() -> No
 def test_the_target_never_chooses_its_own_threshold() -> None:
     rng = np.random.default_rng(0)
     scores, member = rng.standard_normal((5, 200)), rng.random((5, 200)) < 0.5
-    found = shadow_thresholds(scores, member, ALL_OTHERS)
+    thresholds = shadow_thresholds(scores, member, ALL_OTHERS)
     scores[2], member[2] = 100 * rng.random(200), ~member[2]
     changed = shadow_thresholds(scores, member, ALL_OTHERS)
-    assert changed[2] == found[2]
-    assert (np.delete(changed, 2) != np.delete(found, 2)).any()
+    assert changed[2] == thresholds[2]
+    assert (np.delete(changed, 2) != np.delete(thresholds, 2)).any()
 
 
 def test_a_score_of_the_target_is_no_threshold() -> None:

@@ -224,11 +224,11 @@ def test_who_looks_at_labels_alone_asks_for_nothing_else() -> None:
     def refused(model: int, x: np.ndarray) -> np.ndarray:
         raise AssertionError("whole answers may take a guard long")
 
-    given = view(query=refused, query_label=lambda model, x: np.full(len(x), model))
-    seen = Granted(given, ThreatModel(free_queries=True))
+    whole_view = view(query=refused, query_label=lambda model, x: np.full(len(x), model))
+    seen = Granted(whole_view, ThreatModel(free_queries=True))
     np.testing.assert_array_equal(seen.predict(2, np.zeros((5, 3))), np.full(5, 2))
     assert seen.meter.asked == 5, "still counted"
     with pytest.raises(AssertionError, match="take a guard long"):
-        Granted(given, ThreatModel(outputs="logits", free_queries=True)).query(0, np.zeros((5, 3)))
+        Granted(whole_view, ThreatModel(outputs="logits", free_queries=True)).query(0, np.zeros((5, 3)))
     with pytest.raises(ValueError, match=r"view\.query_label is beyond .*; declare free_queries"):
-        _ = Granted(given, ThreatModel()).query_label
+        _ = Granted(whole_view, ThreatModel()).query_label

@@ -153,13 +153,13 @@ def test_signals_follow_their_definitions() -> None:
     p = softmax(LOGITS.astype(float), axis=-1)
     own = p[:, np.arange(RECORDS), LABELS]
     rest = np.where(np.arange(CLASSES) == LABELS[:, None], 0.0, p * np.log(1 - p)).sum(-1)
-    for given, tolerance in ((view(), 1e-6), (soft(), 1e-5)):
-        np.testing.assert_allclose(given.entropy[:, :, 0], -(p * np.log(p)).sum(-1), rtol=tolerance)
-        np.testing.assert_allclose(given.modified_entropy[:, :, 0], -(1 - own) * np.log(own) - rest, rtol=tolerance)
-        np.testing.assert_allclose(given.log_confidence()[:, :, 0], np.log(own), rtol=tolerance, atol=1e-6)
+    for answers, tolerance in ((view(), 1e-6), (soft(), 1e-5)):
+        np.testing.assert_allclose(answers.entropy[:, :, 0], -(p * np.log(p)).sum(-1), rtol=tolerance)
+        np.testing.assert_allclose(answers.modified_entropy[:, :, 0], -(1 - own) * np.log(own) - rest, rtol=tolerance)
+        np.testing.assert_allclose(answers.log_confidence()[:, :, 0], np.log(own), rtol=tolerance, atol=1e-6)
         warm = softmax(LOGITS / 3.0, axis=-1)[:, np.arange(RECORDS), LABELS]
-        np.testing.assert_allclose(given.log_confidence(3.0)[:, :, 0], np.log(warm), rtol=1e-4)
-        np.testing.assert_allclose(given.probabilities_of(1), p[1], rtol=1e-5)
+        np.testing.assert_allclose(answers.log_confidence(3.0)[:, :, 0], np.log(warm), rtol=1e-4)
+        np.testing.assert_allclose(answers.probabilities_of(1), p[1], rtol=1e-5)
 
 
 def test_the_population_has_signals_of_its_own() -> None:

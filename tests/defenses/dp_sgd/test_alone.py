@@ -294,12 +294,12 @@ class Carrying(Base):
 
 def check_state_is_put_back_between_records() -> None:
     module = Carrying()
-    found = gradients(Parts(module), "alone")
+    of_records = gradients(Parts(module), "alone")
     for record in range(12):
         again = Carrying()
         again.load_state_dict(module.state_dict())
         expected = looped(again, Subset(blobs(), [record]), 1e9).float()
-        torch.testing.assert_close(found[record], expected, rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(of_records[record], expected, rtol=1e-5, atol=1e-6)
     assert module.list == [] and not module.carried.any() and not module.buffer.any()
 
 
@@ -311,17 +311,17 @@ def test_what_only_values_show_is_refused() -> None:
     class Hidden(Base):
         def __init__(self) -> None:
             super().__init__()
-            self.register_buffer("kept", torch.zeros(6), persistent=False)
+            self.register_buffer("memory", torch.zeros(6), persistent=False)
 
         def training_step(self, batch, batch_idx):
-            self.kept.data.add_(batch[0].mean(0))
+            self.memory.data.add_(batch[0].mean(0))
             return super().training_step(batch, batch_idx)
 
     parts = Parts(Hidden())
     clipped = parts.chooser.make("alone")
     with pytest.raises(ValueError, match=r"changes kept of the module in place through \.data"):
         clipped.clip(parts.step, number=0, index=0)
-    assert not parts.module.kept.any()
+    assert not parts.module.memory.any()
 
 
 # What happens once a step.

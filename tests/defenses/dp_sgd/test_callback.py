@@ -173,7 +173,7 @@ def test_statement_of_a_calibrated_fit() -> None:
     assert accuracy(module) > 0.4
 
 
-def test_statement_names_a_given_secret() -> None:
+def test_statement_names_a_secret_of_the_user() -> None:
     callback = DPSGD(noise_multiplier=0.0, secret=SECRET)
     fit(callback, max_epochs=1)
     randomness = callback.statement.randomness
@@ -236,7 +236,7 @@ def test_two_fits_in_a_row() -> None:
         assert torch.equal(one, other)
 
 
-def test_new_noise_for_every_fit_without_a_given_secret() -> None:
+def test_new_noise_for_every_fit_without_a_secret_of_the_user() -> None:
     callback = DPSGD(noise_multiplier=1.0)
     one, other = (fit(callback, max_epochs=1) for _ in range(2))
     assert not torch.equal(one.my_net[0].weight, other.my_net[0].weight)
@@ -272,8 +272,8 @@ def check_resume(folder: Path, stop_at: int = 13, **settings: Any) -> None:
     resumed, two = Module(), DPSGD(**settings)
     trainer(two).fit(resumed, DataLoader(blobs(), 24), ckpt_path=folder / "last.ckpt", weights_only=True)
     assert two.steps == one.steps == 30 and two.epsilon() == one.epsilon()
-    for expected, found in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(expected, found)
+    for expected, weight in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(expected, weight)
 
 
 @pytest.mark.parametrize(

@@ -88,8 +88,8 @@ def trace(module: nn.Module) -> list[Any]:
     """Everything that a look must leave as it was."""
     gradients = [None if p.grad is None else p.grad.clone() for p in module.parameters()]
     tensors = [value.clone() for value in module.state_dict().values()]
-    kept = {name: value for name, value in vars(module).items() if not name.startswith("_")}
-    return [tensors, gradients, [each.training for each in module.modules()], kept, random_state()]
+    attributes = {name: value for name, value in vars(module).items() if not name.startswith("_")}
+    return [tensors, gradients, [each.training for each in module.modules()], attributes, random_state()]
 
 
 def same(one: Any, other: Any) -> bool:
@@ -175,7 +175,7 @@ def test_what_cannot_be_copied_needs_no_copy() -> None:
     assert Parts(module).chooser.choose().way == "fast"
 
 
-def test_rounding_is_told_from_coupling_in_double_precision() -> None:
+def test_rounding_is_separated_from_coupling_in_double_precision() -> None:
     """Both differ by 1e-4 in company; one of them is a multiple of what float32 rounds."""
 
     def by(factor: Any) -> Any:
@@ -380,7 +380,7 @@ def test_every_first_step_is_looked_at(from_step: int) -> None:
     assert len(steps) == from_step
 
 
-def test_a_coupling_in_the_middle_of_an_epoch_is_found() -> None:
+def test_a_coupling_in_the_middle_of_an_epoch_is_detected() -> None:
     """Where q = 1, every step is an epoch; here one epoch holds all steps, and companies come from the loader."""
 
     class Late(Base):

@@ -23,25 +23,25 @@ class Keep(pl.Callback):
         self.folder, self.callback = folder, callback
 
     def on_fit_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        kept = {"state": module.state_dict(), "epsilon": self.callback.epsilon(), "steps": self.callback.steps}
-        torch.save(kept, self.folder / f"{trainer.global_rank}.pt")
+        outcome = {"state": module.state_dict(), "epsilon": self.callback.epsilon(), "steps": self.callback.steps}
+        torch.save(outcome, self.folder / f"{trainer.global_rank}.pt")
 
 
-def train(folder: Path, planted: Callable[[], None] | None, given: bool, settings: dict[str, Any]) -> None:
+def train(folder: Path, planted: Callable[[], None] | None, with_secret: bool, settings: dict[str, Any]) -> None:
     if planted is not None:
         planted()
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    callback = DPSGD(**settings, secret=SECRET if given else None)
-    two: Any = {"strategy": "ddp_fork", "devices": 2, "max_epochs": 2, "use_distributed_sampler": given}
+    callback = DPSGD(**settings, secret=SECRET if with_secret else None)
+    two: Any = {"strategy": "ddp_fork", "devices": 2, "max_epochs": 2, "use_distributed_sampler": with_secret}
     run = trainer(callback, Keep(folder, callback), **two)
     run.fit(Plain(), DataLoader(blobs(), batch_size=24, shuffle=True))
 
 
 def train_in_two_processes(
-    folder: Path, planted: Callable[[], None] | None = None, given: bool = True, **settings: Any
+    folder: Path, planted: Callable[[], None] | None = None, with_secret: bool = True, **settings: Any
 ) -> list[Any]:
-    process = fork(train, folder, planted, given, settings)
+    process = fork(train, folder, planted, with_secret, settings)
     process.join(120)
     if process.exitcode != 0:
         raise RuntimeError(f"the training ended with {process.exitcode}")
@@ -67,6 +67,6 @@ def test_two_processes_train_what_one_does(tmp_path: Path) -> None:
 
 
 def test_processes_agree_on_a_secret_that_nobody_gave(tmp_path: Path) -> None:
-    first, second = train_in_two_processes(tmp_path, given=False, noise_multiplier=1.0)
+    first, second = train_in_two_processes(tmp_path, with_secret=False, noise_multiplier=1.0)
     for name, value in first["state"].items():
         assert torch.equal(value, second["state"][name])

@@ -62,10 +62,10 @@ def test_the_longest_and_the_shortest(record: int, length: int) -> None:
 def test_every_label_of_many_and_records_at_random_besides() -> None:
     y = torch.arange(N) % 10
     y[:20] = torch.arange(10, 30)
-    found = chosen(inputs(), y)
-    assert set(y[found].tolist()) == set(range(30))
-    assert len(found) == len(set(found)) == LIMIT and found == sorted(found)
-    spread = np.histogram(found, bins=8, range=(0, N))[0]
+    rows = chosen(inputs(), y)
+    assert set(y[rows].tolist()) == set(range(30))
+    assert len(rows) == len(set(rows)) == LIMIT and rows == sorted(rows)
+    spread = np.histogram(rows, bins=8, range=(0, N))[0]
     assert spread.min() >= LIMIT // 32
 
 

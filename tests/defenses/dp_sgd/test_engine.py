@@ -57,9 +57,9 @@ def clipped(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP) -> tup
 def check(network: nn.Module, x: Tensor, classes: int) -> None:
     y = torch.randint(0, classes, (len(x),))
     expected, norms = oracle(network, x, y)
-    found, found_norms = clipped(copy.deepcopy(network), x, y)
-    torch.testing.assert_close(found_norms, norms)
-    torch.testing.assert_close(found, expected)
+    sums, clipped_norms = clipped(copy.deepcopy(network), x, y)
+    torch.testing.assert_close(clipped_norms, norms)
+    torch.testing.assert_close(sums, expected)
 
 
 @settings(deadline=None, max_examples=25)
@@ -116,10 +116,10 @@ def test_in_place_activation_and_frozen_layer() -> None:
     plain = copy.deepcopy(network)
     plain[1].inplace = plain[3].inplace = False
     expected, _ = oracle_of_trainable(plain, x, y)
-    found, _ = clipped(network, x, y)
-    assert found["2.weight"] is None
+    sums, _ = clipped(network, x, y)
+    assert sums["2.weight"] is None
     for name, value in expected.items():
-        torch.testing.assert_close(found[name], value)
+        torch.testing.assert_close(sums[name], value)
 
 
 def test_in_place_activation_after_a_sequence() -> None:
@@ -127,8 +127,8 @@ def test_in_place_activation_after_a_sequence() -> None:
     plain = nn.Sequential(network[0], nn.ReLU(), network[2])
     x, y = torch.randn(3, 5, 4), torch.randint(0, 3, (3,))
     expected, _ = oracle(plain, x, y)
-    found, _ = clipped(network, x, y)
-    torch.testing.assert_close(found, expected)
+    sums, _ = clipped(network, x, y)
+    torch.testing.assert_close(sums, expected)
 
 
 def oracle_of_trainable(network: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -177,7 +177,7 @@ def test_equals_opacus_hooks(models: int) -> None:
     networks = [nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3)) for _ in range(models)]
     x, y = torch.randn(models, 16, 6), torch.randint(0, 3, (models, 16))
     if models == 1:
-        found = [clipped(copy.deepcopy(networks[0]), x[0], y[0])[0]]
+        sums = [clipped(copy.deepcopy(networks[0]), x[0], y[0])[0]]
     else:
         stacked = stack(networks)
         engine = Engine(stacked, clipping=Flat(CLIP), stacked=True)
@@ -185,7 +185,7 @@ def test_equals_opacus_hooks(models: int) -> None:
         (loss(stacked(x).flatten(0, 1), y.flatten(), reduction="sum") / 16).backward()
         engine.clip((models, 16), scale=16)
         write(engine)
-        found = gradients(stacked)
+        sums = gradients(stacked)
     for k, network in enumerate(networks):
         wrapped = GradSampleModule(network, loss_reduction="mean")
         optimizer = DPOptimizer(
@@ -197,7 +197,7 @@ def test_equals_opacus_hooks(models: int) -> None:
         loss(wrapped(x[k]), y[k]).backward()
         optimizer.pre_step()
         for name, parameter in network.named_parameters():
-            torch.testing.assert_close(found[k][name], parameter.grad, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(sums[k][name], parameter.grad, atol=1e-5, rtol=1e-5)
 
 
 def test_sensitivity_is_the_clipping_norm() -> None:
@@ -248,8 +248,8 @@ def test_record_that_is_not_finite_counts_for_nothing(bad: float) -> None:
     x[2] = bad
     keep = torch.tensor([0, 1, 3, 4])
     expected, _ = oracle(network, x[keep], y[keep])
-    found, norms = clipped(network, x, y)
-    torch.testing.assert_close(found, expected)
+    sums, norms = clipped(network, x, y)
+    torch.testing.assert_close(sums, expected)
     assert norms[2] == 0
 
 

@@ -142,12 +142,12 @@ def test_more_epochs_are_accounted_for(tmp_path: Path) -> None:
     whole, resumed = DPSGD(noise_multiplier=1.0, secret=SECRET), DPSGD(noise_multiplier=1.0, secret=SECRET)
     expected = Plain()
     trainer(whole, max_epochs=2).fit(expected, DataLoader(blobs(), batch_size=24))
-    found = Plain()
+    continued = Plain()
     more: Any = {"ckpt_path": tmp_path / "one.ckpt", "weights_only": True}
-    trainer(resumed, max_epochs=2).fit(found, DataLoader(blobs(), batch_size=24), **more)
+    trainer(resumed, max_epochs=2).fit(continued, DataLoader(blobs(), batch_size=24), **more)
     assert resumed.steps == 20 and resumed.statement.epsilon == whole.statement.epsilon
     assert resumed.statement.steps_planned == 20
-    for one, other in zip(expected.parameters(), found.parameters(), strict=True):
+    for one, other in zip(expected.parameters(), continued.parameters(), strict=True):
         assert torch.equal(one, other)
 
 
@@ -158,8 +158,8 @@ def test_more_epochs_of_a_calibrated_fit_say_how(tmp_path: Path) -> None:
     more: Any = {"ckpt_path": tmp_path / "one.ckpt", "weights_only": True}
     with pytest.raises(ValueError, match=r"steps=20 .*10 .*noise_multiplier=") as refused:
         trainer(DPSGD(epsilon=8.0, secret=SECRET), max_epochs=2).fit(Plain(), DataLoader(blobs(), 24), **more)
-    given = float(str(refused.value).partition("noise_multiplier=")[2].split()[0])
-    callback = DPSGD(noise_multiplier=given, secret=SECRET)
+    sigma = float(str(refused.value).partition("noise_multiplier=")[2].split()[0])
+    callback = DPSGD(noise_multiplier=sigma, secret=SECRET)
     trainer(callback, max_epochs=2).fit(Plain(), DataLoader(blobs(), 24), **more)
     assert callback.steps == 20 and callback.statement.epsilon > 8
 

@@ -28,11 +28,11 @@ Make = Callable[[], nn.Module]
 def alone(layer: nn.Module, inputs: Sequence[Tensor], deltas: Sequence[Tensor]) -> list[dict[str, Tensor]]:
     """Every record's gradient, from a forward and a backward pass of its own."""
     trained = {name: parameter for name, parameter in layer.named_parameters() if parameter.requires_grad}
-    found = []
+    by_record = []
     for i in range(len(deltas[0])):
         total = sum((layer(x[i : i + 1]) * delta[i : i + 1]).sum() for x, delta in zip(inputs, deltas, strict=True))
-        found.append(dict(zip(trained, torch.autograd.grad(total, list(trained.values())), strict=True)))
-    return found
+        by_record.append(dict(zip(trained, torch.autograd.grad(total, list(trained.values())), strict=True)))
+    return by_record
 
 
 def noted(layer: nn.Module, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -250,9 +250,9 @@ def test_clipped_sum_equals_opacus_hooks(kind: str, batch: int, seed: int) -> No
     if isinstance(stacked, StackedLinear):
         together["weight"] = together["weight"].mT
     for k, layer in enumerate(layers):
-        found = clipped(layer, False, x[k], delta[k])
+        of_engine = clipped(layer, False, x[k], delta[k])
         expected = by_opacus(layer, x[k], delta[k])
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(of_engine, expected, atol=1e-5, rtol=1e-5)
         in_stack = {name: total[k] for name, total in together.items()}
         torch.testing.assert_close(in_stack, expected, atol=1e-5, rtol=1e-5)
 

@@ -72,8 +72,8 @@ def test_equals_automatic_bit_for_bit() -> None:
     torch.manual_seed(1)
     manual = fit(two := DPSGD(**settings), Manual(), max_epochs=1)
     assert one.steps == two.steps == 10 and one.epsilon() == two.epsilon()
-    for expected, found in zip(automatic.parameters(), manual.parameters(), strict=True):
-        assert torch.equal(expected, found)
+    for expected, weight in zip(automatic.parameters(), manual.parameters(), strict=True):
+        assert torch.equal(expected, weight)
 
 
 def test_empty_batches_step_without_user_code() -> None:

@@ -180,8 +180,10 @@ def random_numbers_of_the_running_stream(patch: Patch) -> None:
 
 
 def noise_in_every_process() -> None:
-    made = step.PrivateStep.__init__
-    step.PrivateStep.__init__ = lambda self, *given, adds_noise, **named: made(self, *given, adds_noise=True, **named)
+    original = step.PrivateStep.__init__
+    step.PrivateStep.__init__ = lambda self, *positional, adds_noise, **named: original(
+        self, *positional, adds_noise=True, **named
+    )
 
 
 @pytest.mark.parametrize(

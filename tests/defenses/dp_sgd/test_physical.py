@@ -25,10 +25,10 @@ def check_micro_batches() -> None:
     """Parts of 7 give the weights, the ε and the number of steps of whole batches, noise included."""
     settings: Any = {"noise_multiplier": 1.0, "secret": SECRET}
     whole, parts = DPSGD(**settings), DPSGD(**settings, max_physical_batch=7)
-    expected, found = fit(whole, max_epochs=1), fit(parts, max_epochs=1)
+    expected, fitted_in_parts = fit(whole, max_epochs=1), fit(parts, max_epochs=1)
     assert whole.steps == parts.steps == 10 and whole.epsilon() == parts.epsilon()
-    assert len(found.losses) > 2 * len(expected.losses)
-    torch.testing.assert_close(weights(found), weights(expected), atol=1e-5, rtol=1e-5)
+    assert len(fitted_in_parts.losses) > 2 * len(expected.losses)
+    torch.testing.assert_close(weights(fitted_in_parts), weights(expected), atol=1e-5, rtol=1e-5)
 
 
 def test_micro_batches() -> None:

@@ -194,9 +194,9 @@ def test_trainer_and_module(settings: dict[str, Any], message: str) -> None:
 
 
 def test_more_than_one_optimizer() -> None:
-    made = [torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1) for _ in range(2)]
+    optimizers = [torch.optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1) for _ in range(2)]
     with pytest.raises(ValueError, match="configure_optimizers gives 2 optimizers; DPSGD needs exactly one"):
-        check_optimizers(made)
+        check_optimizers(optimizers)
 
 
 def test_processes_that_part_the_network() -> None:

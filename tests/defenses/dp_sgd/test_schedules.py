@@ -68,8 +68,8 @@ def test_choices_by_a_metric(kind: Any, callback: Any, tmp_path: Path) -> None:
 
     def run(**settings: Any) -> DPSGD:
         own = DPSGD(noise_multiplier=1.0, secret=SECRET, **settings)
-        made = [callback(tmp_path)] if callback else []
-        trainer(own, *made, max_epochs=1, **more).fit(kind(), loader(), loader())
+        callbacks = [callback(tmp_path)] if callback else []
+        trainer(own, *callbacks, max_epochs=1, **more).fit(kind(), loader(), loader())
         return own
 
     with pytest.raises(ValueError, match="monitor_is_public=True"):
@@ -78,7 +78,7 @@ def test_choices_by_a_metric(kind: Any, callback: Any, tmp_path: Path) -> None:
     assert any("measured on public" in line for line in claim.warnings)
 
 
-def test_checkpoints_that_choose_nothing_are_kept(tmp_path: Path) -> None:
+def test_checkpoints_that_choose_nothing_are_allowed(tmp_path: Path) -> None:
     own = DPSGD(noise_multiplier=1.0, secret=SECRET)
     trainer(own, ModelCheckpoint(tmp_path, save_last=True), max_epochs=1, enable_checkpointing=True).fit(
         Module(), loader()

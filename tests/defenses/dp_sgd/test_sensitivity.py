@@ -95,7 +95,7 @@ def test_random_modules_draw_for_each_record_by_itself(make: Any, way: str) -> N
     assert sensitivity(make, blobs(), range(4), clip=0.3, per_record=way) > 0.5
 
 
-def test_a_sorting_between_two_layers_is_found_or_followed() -> None:
+def test_a_sorting_between_two_layers_is_refused_or_followed() -> None:
     def sorting(self, x):
         order = x[:, 0].argsort(descending=True)
         return self.b(torch.tanh(self.layer(x))[order][order.argsort()])

@@ -275,7 +275,7 @@ def test_looking_at_state_leaves_no_trace() -> None:
 # In a fit.
 
 
-def told(make: Any, **settings: Any) -> list[str]:
+def printed_lines(make: Any, **settings: Any) -> list[str]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         fitted(make, blobs(), size=12, **settings)
@@ -283,9 +283,11 @@ def told(make: Any, **settings: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("way", ["fast", "alone"])
-def test_a_fit_says_nothing_of_counters_and_one_word_of_kept_losses(way: str) -> None:
-    assert not [line for line in told(user.Counting, steps=3, per_record=way) if "seen" in line or "clock" in line]
-    assert len([line for line in told(Unread, steps=3, per_record=way) if "losses of the module" in line]) == 1
+def test_a_fit_says_nothing_of_counters_and_one_word_of_stored_losses(way: str) -> None:
+    assert not [
+        line for line in printed_lines(user.Counting, steps=3, per_record=way) if "seen" in line or "clock" in line
+    ]
+    assert len([line for line in printed_lines(Unread, steps=3, per_record=way) if "losses of the module" in line]) == 1
 
 
 class MemoryFromTheSecondEpochOn(Base):
@@ -293,11 +295,11 @@ class MemoryFromTheSecondEpochOn(Base):
 
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("kept", torch.zeros(6))
+        self.register_buffer("memory", torch.zeros(6))
 
     def training_step(self, batch, batch_idx):
         if self.current_epoch >= 1:
-            self.kept += batch[0].detach().sum(0)
+            self.memory += batch[0].detach().sum(0)
         return super().training_step(batch, batch_idx)
 
 
@@ -305,32 +307,32 @@ class OfACallback(pl.Callback):
     """Changes the module from outside."""
 
     def on_train_batch_end(self, trainer: Any, module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        module.kept.add_(batch[0].sum(0))
+        module.memory.add_(batch[0].sum(0))
 
 
-class Kept(Base):
+class Remembering(Base):
     def __init__(self) -> None:
         super().__init__()
-        self.register_buffer("kept", torch.zeros(6))
+        self.register_buffer("memory", torch.zeros(6))
 
 
-class AtTheEnd(Kept):
+class AtTheEnd(Remembering):
     def on_train_end(self) -> None:
-        self.kept.data += 1
+        self.memory.data += 1
 
 
-class Hidden(Kept):
+class Hidden(Remembering):
     """By `.data`, in a hook that no rehearsal runs."""
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         scheduler.step()
-        self.kept.data.add_(self.b.weight.detach().sum(0))
+        self.memory.data.add_(self.b.weight.detach().sum(0))
 
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
     ("make", "callbacks"),
-    [(MemoryFromTheSecondEpochOn, []), (Kept, [OfACallback]), (AtTheEnd, []), (Hidden, [])],
+    [(MemoryFromTheSecondEpochOn, []), (Remembering, [OfACallback]), (AtTheEnd, []), (Hidden, [])],
     ids=["later", "callback", "at the end", "hidden"],
 )
 def test_later_changes_are_noticed(make: Any, callbacks: Any) -> None:
@@ -359,10 +361,10 @@ def check_state_is_watched() -> None:
     """A buffer that follows the records in a callback's hook, which no gradient shows."""
     refused = ""
     try:
-        fitted(Kept, blobs(), size=12, steps=4, callbacks=[OfACallback])
+        fitted(Remembering, blobs(), size=12, steps=4, callbacks=[OfACallback])
     except ValueError as error:
         refused = str(error)
-    assert "kept" in refused and "ε does not cover it" in refused
+    assert "memory" in refused and "ε does not cover it" in refused
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -30,7 +30,7 @@ class Parameters(nn.Module):
         self.own = nn.ParameterList(map(nn.Parameter, values))
 
 
-def made(
+def step_of(
     *values: Tensor,
     sigma: float = 2.0,
     clip: float = 0.5,
@@ -68,7 +68,7 @@ def written(step: PrivateStep, *sums: Tensor) -> list[Tensor]:
 
 def check_noise_is_written_with_the_sum() -> None:
     """What stands in `p.grad` is the sum over q·N and noise of σC/(qN): nobody reads, or scales, the bare sum."""
-    step = made(torch.zeros(200, 300), torch.zeros(60_000))
+    step = step_of(torch.zeros(200, 300), torch.zeros(60_000))
     one, other = written(step, torch.full((200, 300), 3.0))
     assert float(one.std()) == pytest.approx(2.0 * 0.5 / 4, rel=0.02) == pytest.approx(float(other.std()), rel=0.02)
     assert float(one.mean()) == pytest.approx(3 / 4, abs=0.01) and abs(float(other.mean())) < 0.01
@@ -80,31 +80,31 @@ def test_noise_is_written_with_the_sum() -> None:
 
 
 def test_new_noise_for_every_step_and_none_left_of_the_sum() -> None:
-    step = made(torch.zeros(5000))
+    step = step_of(torch.zeros(5000))
     first, second, third = (written(step, total)[0].clone() for total in (torch.ones(5000), *torch.zeros(2, 5000)))
     assert step.done == 3 and abs(float(second.mean())) < 0.02
     assert abs(np.corrcoef([first, second, third]) - np.eye(3)).max() < 0.08
 
 
 def test_same_noise_alone_and_in_a_stack() -> None:
-    stacked = written(made(torch.zeros(3, 4, 5), torch.zeros(3, 6), models=(2, 7, 9)))
-    alone = written(made(torch.zeros(4, 5), torch.zeros(6)))
+    stacked = written(step_of(torch.zeros(3, 4, 5), torch.zeros(3, 6), models=(2, 7, 9)))
+    alone = written(step_of(torch.zeros(4, 5), torch.zeros(6)))
     for whole, single in zip(stacked, alone, strict=True):
         assert torch.equal(whole[1], single) and not torch.equal(whole[0], single)
 
 
 def test_parameters_of_double_precision_get_the_same_noise() -> None:
-    (plain,), (double,) = written(made(torch.zeros(50))), written(made(torch.zeros(50, dtype=torch.float64)))
+    (plain,), (double,) = written(step_of(torch.zeros(50))), written(step_of(torch.zeros(50, dtype=torch.float64)))
     assert double.dtype == torch.float64 and double.abs().min() > 0
     torch.testing.assert_close(double.float(), plain)
 
 
 def test_one_of_several_processes_adds_noise() -> None:
-    assert not written(made(torch.zeros(50), adds_noise=False))[0].any()
+    assert not written(step_of(torch.zeros(50), adds_noise=False))[0].any()
 
 
 def test_bounds_of_models_scale_their_noise() -> None:
-    step = made(torch.zeros(2, 50_000), models=(0, 1))
+    step = step_of(torch.zeros(2, 50_000), models=(0, 1))
     step.clipping.bounds = [1.0, 3.0]
     (noise,) = written(step)
     assert float(noise[1].std() / noise[0].std()) == pytest.approx(3.0, rel=0.05)
@@ -114,7 +114,7 @@ def test_bounds_of_models_scale_their_noise() -> None:
 
 
 def test_a_batch_writes_once_and_steps_once() -> None:
-    step = made(torch.zeros(3))
+    step = step_of(torch.zeros(3))
     end = step.attach()
     written(step)
     with pytest.raises(ValueError, match="second backward pass for one batch"):
@@ -130,7 +130,7 @@ def test_a_batch_writes_once_and_steps_once() -> None:
 
 
 def test_no_step_before_anything_is_written() -> None:
-    step = made(torch.zeros(3))
+    step = step_of(torch.zeros(3))
     step.attach()
     step.begin(0)
     with pytest.raises(ValueError, match=r"no clipped gradients.*manual_backward\(loss\)"):
@@ -140,7 +140,7 @@ def test_no_step_before_anything_is_written() -> None:
 
 
 def test_a_closure_runs_before_the_step_is_checked() -> None:
-    step = made(torch.zeros(3))
+    step = step_of(torch.zeros(3))
     step.attach()
     step.begin(0)
     step.optimizer.step(lambda: step.write())
@@ -148,7 +148,7 @@ def test_a_closure_runs_before_the_step_is_checked() -> None:
 
 
 def test_no_more_steps_than_planned() -> None:
-    step = made(torch.zeros(3), steps=2)
+    step = step_of(torch.zeros(3), steps=2)
     written(step), written(step)
     with pytest.raises(ValueError, match="step 3 exceeds the T=2 planned steps"):
         written(step)
@@ -158,7 +158,7 @@ def test_no_more_steps_than_planned() -> None:
 @pytest.mark.parametrize("change", [lambda p: p.grad.mul_(2), lambda p: setattr(p, "grad", p.grad * 2)])
 def test_gradients_may_be_changed_only_where_noise_hides_it(change: Any) -> None:
     for sigma in (0.0, 1.0):
-        step = made(torch.zeros(3), sigma=sigma)
+        step = step_of(torch.zeros(3), sigma=sigma)
         step.attach()
         written(step, torch.ones(3))
         change(step.clipped.parameters[0])
@@ -170,14 +170,14 @@ def test_gradients_may_be_changed_only_where_noise_hides_it(change: Any) -> None
 
 
 def test_parameters_that_are_trained_stay_those_that_are_clipped() -> None:
-    step = made(torch.zeros(3), torch.zeros(2))
+    step = step_of(torch.zeros(3), torch.zeros(2))
     step.clipped.parameters[1].requires_grad_(False)
     with pytest.raises(ValueError, match="the optimizer's trainable parameters are not the module's"):
         written(step)
 
 
 def test_state_of_a_step() -> None:
-    step, again = made(torch.zeros(3)), made(torch.zeros(3))
+    step, again = step_of(torch.zeros(3)), step_of(torch.zeros(3))
     written(step), written(step)
     again.restore(step.state(), may_continue=False)
     assert again.done == 2 and torch.equal(written(again)[0], written(step)[0])

@@ -102,9 +102,9 @@ def test_norms_and_sums(
     total = sums(weights)
     names = {embedding.weight: "weight", linear.bias: "bias"}
     assert {names[parameter] for parameter in total} == set(expected)
-    for parameter, found in total.items():
+    for parameter, total_gradient in total.items():
         wanted = torch.einsum("b,b...->...", weights.double(), expected[names[parameter]])
-        torch.testing.assert_close(found.double(), wanted, rtol=tolerance, atol=10 * tolerance)
+        torch.testing.assert_close(total_gradient.double(), wanted, rtol=tolerance, atol=10 * tolerance)
 
 
 def test_an_empty_batch() -> None:

@@ -188,7 +188,7 @@ class Counting(Base):
 
     def __init__(self):
         super().__init__()
-        self.seen, self.kept = 0, []
+        self.seen, self.past_losses = 0, []
         self.register_buffer("clock", torch.zeros(()))
         self.accuracy = torchmetrics.classification.MulticlassAccuracy(3)
 
@@ -199,11 +199,11 @@ class Counting(Base):
         self.accuracy(logits, batch[1])
         self.log("accuracy", self.accuracy)
         loss = F.cross_entropy(logits, batch[1])
-        self.kept.append(loss.detach())
+        self.past_losses.append(loss.detach())
         return loss
 
     def on_train_epoch_end(self):
-        self.kept.clear()
+        self.past_losses.clear()
 
 
 class DroppedOut(Base):
@@ -336,8 +336,8 @@ def fitted(
     trained = {name: value for name, value in module.named_parameters() if value.requires_grad}
     moved = [(value.detach().double() - before[name].double()).flatten() for name, value in trained.items()]
     own = {value.data_ptr() for value in trained.values()}  # which may have several names
-    kept = {name: value.double() for name, value in module.state_dict().items() if value.data_ptr() not in own}
-    return module, torch.cat(moved) * size, kept
+    buffers = {name: value.double() for name, value in module.state_dict().items() if value.data_ptr() not in own}
+    return module, torch.cat(moved) * size, buffers
 
 
 def sensitivity(
