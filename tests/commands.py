@@ -21,18 +21,18 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parents[1]
-PRELOADED = (
+REPOSITORY_ROOT = Path(__file__).parents[1]
+PRELOADED_MODULES = (
     "palisade.targets.training", "palisade.defenses.dp_sgd", "palisade.evaluation.measuring.measure",
     "palisade.evaluation.report.run_report", "palisade.evaluation.figures.tradeoff", "matplotlib.pyplot",
     "matplotlib.backends.backend_agg", "palisade.commandline", "palisade.train", "palisade.evaluate",
-    *(f"palisade.attacks.{file.stem}" for file in sorted((ROOT / "attacks").glob("*.py"))),
+    *(f"palisade.attacks.{file.stem}" for file in sorted((REPOSITORY_ROOT / "attacks").glob("*.py"))),
 )  # fmt: skip
 
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(list(PRELOADED))
-INTERPRETER = subprocess.run
-EMPTY = {"svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>', "png": b"\x89PNG\r\n\x1a\n"}
+FORK_CONTEXT = multiprocessing.get_context("forkserver")
+FORK_CONTEXT.set_forkserver_preload(list(PRELOADED_MODULES))
+RUN_INTERPRETER = subprocess.run
+EMPTY_IMAGES = {"svg": b'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"></svg>', "png": b"\x89PNG\r\n\x1a\n"}
 forking = True  # False with `pytest --no-fork`
 
 
@@ -46,7 +46,7 @@ class Ended(NamedTuple):
 
 def fork(function: Callable[..., object], *arguments: object) -> BaseProcess:
     """Starts an importable function in a process of its own."""
-    process = FORKS.Process(target=function, args=arguments)
+    process = FORK_CONTEXT.Process(target=function, args=arguments)
     process.start()
     return process
 
@@ -71,7 +71,9 @@ def call(
         return _interpreted(script, words, folder, path, timeout)
     with TemporaryDirectory() as place:
         streams = [Path(place) / name for name in ("stdout", "stderr")]
-        process = fork(_main, str(ROOT / script), words, str(folder), path, [str(stream) for stream in streams], drawn)
+        process = fork(
+            _main, str(REPOSITORY_ROOT / script), words, str(folder), path, [str(stream) for stream in streams], drawn
+        )
         process.join(timeout)
         if process.exitcode is None:
             process.kill()
@@ -83,8 +85,8 @@ def call(
 def _interpreted(script: str | Path, words: Sequence[str], folder: Path, path: Path | None, timeout: float) -> Ended:
     environment = {**os.environ, **({} if path is None else {"PYTHONPATH": str(path)})}
     try:
-        done = INTERPRETER(
-            [sys.executable, str(ROOT / script), *words],
+        done = RUN_INTERPRETER(
+            [sys.executable, str(REPOSITORY_ROOT / script), *words],
             cwd=folder, env=environment, capture_output=True, text=True, timeout=timeout,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
@@ -99,7 +101,7 @@ def hear_interrupts() -> None:
 
 def empty_figure(drawn: object, form: str) -> bytes:
     """In the place of what renders a figure as `form`."""
-    return EMPTY[form]
+    return EMPTY_IMAGES[form]
 
 
 def _main(script: str, words: tuple[str, ...], folder: str, path: Path | None, streams: list[str], drawn: bool) -> None:
@@ -127,7 +129,7 @@ def _run(script: str, words: Sequence[str], path: Path | str | None) -> None:
 def _python(command: Sequence[Any], check: bool, env: Mapping[str, str] | None = None) -> None:
     """In the place of `subprocess.run`: what a script calls is a fork of it."""
     if threading.active_count() > 1:  # a fork inherits the locks of other threads, and none who would open them
-        INTERPRETER(command, check=check, env=env)
+        RUN_INTERPRETER(command, check=check, env=env)
         return
     _, script, *words = map(str, command)
     sys.stdout.flush()

@@ -16,7 +16,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+REPOSITORY_ROOT = Path(__file__).parent.parent
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -81,7 +81,7 @@ def one_worker() -> Iterator[None]:
         yield
 
 
-BANNERS = ("GPU available", "TPU available", "💡", "Loading `train_dataloader`", "`Trainer.fit` stopped")
+LIGHTNING_BANNERS = ("GPU available", "TPU available", "💡", "Loading `train_dataloader`", "`Trainer.fit` stopped")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -89,7 +89,7 @@ def no_banners() -> Iterator[None]:
     """What Lightning says of every fit hides what a failed test has to say."""
 
     def is_news(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(BANNERS)
+        return not record.getMessage().startswith(LIGHTNING_BANNERS)
 
     logger = logging.getLogger("pytorch_lightning.utilities.rank_zero")
     logger.addFilter(is_news)

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-PACKAGES = ("data", "targets", "defenses", "attacks", "evaluation", "hydra_plugins")
-SOURCES = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
-ENTRIES = [ROOT / name for name in ("train.py", "evaluate.py", "commandline.py", "fields.py")]
-SHORT = (
+REPOSITORY_ROOT = Path(__file__).parent.parent
+PACKAGE_NAMES = ("data", "targets", "defenses", "attacks", "evaluation", "hydra_plugins")
+SOURCE_FILES = [path for package in PACKAGE_NAMES for path in (REPOSITORY_ROOT / package).rglob("*.py")]
+ENTRY_FILES = [REPOSITORY_ROOT / name for name in ("train.py", "evaluate.py", "commandline.py", "fields.py")]
+SHORT_FILES = (
     *("attacks/*.py", "defenses/*.py", "targets/guards/*.py"),  # plug-ins
     *("targets/stacks/*.py", "defenses/dp_sgd/layers/*.py"),  # a file for each kind of layer
     *("*/__init__.py", "hydra_plugins/*.py"),
@@ -43,7 +43,7 @@ LATE_IMPORTS = {
 def test_imports_point_one_way():
     done = subprocess.run(
         [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"],
-        cwd=ROOT,
+        cwd=REPOSITORY_ROOT,
         capture_output=True,
         text=True,
     )
@@ -51,7 +51,7 @@ def test_imports_point_one_way():
     assert "6 kept, 0 broken" in done.stdout
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCE_FILES, ids=lambda path: str(path.relative_to(REPOSITORY_ROOT)))
 def test_one_concept_a_file(path):
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 450
@@ -59,17 +59,17 @@ def test_one_concept_a_file(path):
     assert not text or text.startswith('"""')
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCE_FILES, ids=lambda path: str(path.relative_to(REPOSITORY_ROOT)))
 def test_a_file_is_worth_opening(path):
-    named = path.relative_to(ROOT)
-    if not any(named.match(pattern) and len(named.parts) >= pattern.count("/") + 1 for pattern in SHORT):
+    named = path.relative_to(REPOSITORY_ROOT)
+    if not any(named.match(pattern) and len(named.parts) >= pattern.count("/") + 1 for pattern in SHORT_FILES):
         assert len(path.read_text(encoding="utf-8").splitlines()) >= 40
 
 
 def test_no_class_name_stands_twice():
     names = Counter(
         node.name
-        for path in SOURCES
+        for path in SOURCE_FILES
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.ClassDef)
     )
@@ -77,7 +77,7 @@ def test_no_class_name_stands_twice():
 
 
 def module_of(path: Path) -> str:
-    return ".".join(("palisade", *path.relative_to(ROOT).with_suffix("").parts)).removesuffix(".__init__")
+    return ".".join(("palisade", *path.relative_to(REPOSITORY_ROOT).with_suffix("").parts)).removesuffix(".__init__")
 
 
 def imports_of(tree: ast.AST, modules: set[str]) -> Iterator[str]:
@@ -90,7 +90,7 @@ def imports_of(tree: ast.AST, modules: set[str]) -> Iterator[str]:
 
 
 def test_imports_form_no_circle_even_where_they_are_late_or_for_types_alone():
-    graph = {module_of(path): path for path in (*SOURCES, *ENTRIES)}
+    graph = {module_of(path): path for path in (*SOURCE_FILES, *ENTRY_FILES)}
     edges = {name: set(imports_of(ast.parse(path.read_text()), set(graph))) for name, path in graph.items()}
     while leaves := [name for name, imported in edges.items() if not imported & set(edges)]:
         for name in leaves:
@@ -100,21 +100,24 @@ def test_imports_form_no_circle_even_where_they_are_late_or_for_types_alone():
 
 def test_late_imports_of_own_modules_are_the_listed_ones():
     late = defaultdict(int)
-    for path in (*SOURCES, *ENTRIES):
+    for path in (*SOURCE_FILES, *ENTRY_FILES):
         for function in ast.walk(ast.parse(path.read_text())):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-                late[str(path.relative_to(ROOT))] += len(list(imports_of(function, set())))
+                late[str(path.relative_to(REPOSITORY_ROOT))] += len(list(imports_of(function, set())))
     assert {path for path, count in late.items() if count} == set(LATE_IMPORTS)
 
 
 def test_one_place_imports_what_settings_name():
-    texts = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in (*SOURCES, *ENTRIES)}
+    texts = {
+        str(path.relative_to(REPOSITORY_ROOT)): path.read_text(encoding="utf-8")
+        for path in (*SOURCE_FILES, *ENTRY_FILES)
+    }
     assert not [name for name, text in texts.items() if "hydra.utils" in text]
     assert "def instantiated(" in texts["data/settings.py"]
 
 
 def test_the_way_of_a_record_is_as_documented():
-    text = (ROOT / "docs" / "way_of_a_record.md").read_text(encoding="utf-8")
+    text = (REPOSITORY_ROOT / "docs" / "way_of_a_record.md").read_text(encoding="utf-8")
     steps = re.findall(r"^\| \d \| `(\S+)\.py` \| `(\S+)` \|", text, re.MULTILINE)
     assert len(steps) == 8
     for file, function in steps:
@@ -127,8 +130,10 @@ def test_the_way_of_a_record_is_as_documented():
 def test_every_package_is_installed():
     import tomllib
 
-    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    folders = {str(path.parent.relative_to(ROOT)).replace("/", ".") for path in SOURCES} - {"hydra_plugins"}
+    listed = tomllib.loads((REPOSITORY_ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {str(path.parent.relative_to(REPOSITORY_ROOT)).replace("/", ".") for path in SOURCE_FILES} - {
+        "hydra_plugins"
+    }
     assert {"palisade", "palisade.conf", "hydra_plugins", *(f"palisade.{folder}" for folder in folders)} == set(listed)
 
 
@@ -136,12 +141,12 @@ def test_every_requirement_is_pinned():
     import re
     import tomllib
 
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    project = tomllib.loads((REPOSITORY_ROOT / "pyproject.toml").read_text())["project"]
     wanted = [
         *project["dependencies"],
         *(name for extra in project["optional-dependencies"].values() for name in extra),
     ]
-    lines = (ROOT / "constraints.txt").read_text().split()
+    lines = (REPOSITORY_ROOT / "constraints.txt").read_text().split()
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in lines}
     assert all("==" in line for line in lines) and "torch==2.13.0" in lines
     assert {re.split(r"[<>=\[]", name)[0].lower() for name in wanted} <= pinned
@@ -155,5 +160,5 @@ def test_the_claim_of_dp_sgd_names_code_and_tests_that_exist():
         value = importlib.import_module(f"palisade.defenses.dp_sgd.{file.replace('/', '.')}")
         for name in function.split("."):
             value = getattr(value, name)
-        text = (ROOT / "tests" / "defenses" / "dp_sgd" / test_file).read_text(encoding="utf-8")
+        text = (REPOSITORY_ROOT / "tests" / "defenses" / "dp_sgd" / test_file).read_text(encoding="utf-8")
         assert not test or f"def {test}(" in text, (test_file, test)

@@ -23,19 +23,19 @@ from palisade.evaluate import evaluate_runs
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ROOT = Path(__file__).parent.parent
+REPOSITORY_ROOT = Path(__file__).parent.parent
 
 
 def call(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / "evaluate.py"), *arguments],
+        [sys.executable, "-X", "importtime", str(REPOSITORY_ROOT / "evaluate.py"), *arguments],
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=200,
     )  # fmt: skip
 
 
 def run(*overrides: str) -> None:
     """The same in this process."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(composed("evaluate", list(overrides)), resolve=True)
     evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(overrides)})
 
@@ -67,12 +67,12 @@ def files(tmp_path, monkeypatch):
     return tmp_path
 
 
-SIDES = ("members=in.npz", "nonmembers=out.npz")
-RECORDS = ("members=in_records.npz", "nonmembers=out_records.npz")
+SIDE_SETTINGS = ("members=in.npz", "nonmembers=out.npz")
+RECORD_SETTINGS = ("members=in_records.npz", "nonmembers=out_records.npz")
 
 
 def test_saved_answers_without_torch(files):
-    done = call("audit=outputs", *SIDES, "attack=quick", folder=files)
+    done = call("audit=outputs", *SIDE_SETTINGS, "attack=quick", folder=files)
     assert done.returncode == 0, done.stderr
     assert "blind baseline" in done.stdout and "reports/audit_outputs/report.html" in done.stdout
     assert "needs shadow models" in done.stdout
@@ -92,7 +92,7 @@ def test_errors_take_one_line_and_exit_with_2(files):
 
 def test_what_is_no_audit_is_refused(files):
     with pytest.raises(ValueError, match=r"^audit\.name=abc"):
-        run("audit=outputs", *SIDES, "audit.name=abc")
+        run("audit=outputs", *SIDE_SETTINGS, "audit.name=abc")
 
 
 def test_a_model_file(files, monkeypatch):
@@ -104,7 +104,7 @@ def test_a_model_file(files, monkeypatch):
     sys.modules["my_package"].MyNet = lambda inputs: nn.Linear(inputs, 3)
     save_file(nn.Linear(4, 3).state_dict(), "mine.safetensors")
     named = ("model=mine.safetensors", "network._target_=my_package.MyNet", "+network.inputs=4", "name=mine")
-    run("audit=model", *named, *RECORDS, "population=more_records.npz", "attack=[loss,population,boundary]",
+    run("audit=model", *named, *RECORD_SETTINGS, "population=more_records.npz", "attack=[loss,population,boundary]",
         "attack.boundary.records=4", "attack.boundary.budget=60")  # fmt: skip
     report = json.loads(Path("reports/mine/report.json").read_text())
     assert set(report["needs"]) == {"loss", "population", "boundary"} and report["what"].startswith(
@@ -113,7 +113,7 @@ def test_a_model_file(files, monkeypatch):
 
 
 def test_an_endpoint_is_asked_once(files, capsys):
-    words = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss")
+    words = ("audit=endpoint", "endpoint=my_package.predict", *RECORD_SETTINGS, "attack=loss")
     with pytest.raises(ValueError, match="budget=200"):
         run(*words, "budget=200")
     asked = sys.modules["my_package"].asked
@@ -129,7 +129,7 @@ def test_an_endpoint_is_asked_once(files, capsys):
 
 
 def test_a_gate_does_not_judge_what_was_there_before(files, monkeypatch):
-    words = ("audit=endpoint", "endpoint=my_package.predict", *RECORDS, "attack=loss", "gate.max_tpr=0.99")
+    words = ("audit=endpoint", "endpoint=my_package.predict", *RECORD_SETTINGS, "attack=loss", "gate.max_tpr=0.99")
     run(*words)
     leaking = sys.modules["my_package"].predict
     monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: leaking(2 * x))
@@ -139,7 +139,7 @@ def test_a_gate_does_not_judge_what_was_there_before(files, monkeypatch):
 
 def test_an_attack_that_the_budget_does_not_suffice_for_is_skipped(files, capsys):
     attack = ("attack=[loss,boundary]", "attack.boundary.records=4", "attack.boundary.budget=60")
-    run("audit=endpoint", "endpoint=my_package.predict", *RECORDS, *attack, "budget=450")
+    run("audit=endpoint", "endpoint=my_package.predict", *RECORD_SETTINGS, *attack, "budget=450")
     report = json.loads(Path("reports/audit_endpoint/report.json").read_text())
     assert report["skipped"] == {
         "boundary": "needs up to 60 queries a record; the budget of queries is spent, raise it with budget=<queries>:"
@@ -154,7 +154,13 @@ def test_code_that_ends_the_process_passes_no_gate(files):
     (files / "leaving.py").write_text("raise SystemExit\n")
     for name, code in (("ending.predict", 0), ("leaving.predict", None)):
         done = quick(
-            "evaluate.py", "audit=endpoint", f"endpoint={name}", *RECORDS, "gate.max_tpr=1.0", folder=files, path=files
+            "evaluate.py",
+            "audit=endpoint",
+            f"endpoint={name}",
+            *RECORD_SETTINGS,
+            "gate.max_tpr=1.0",
+            folder=files,
+            path=files,
         )
         assert (done.returncode, done.stdout) == (2, "")
         assert (
@@ -225,9 +231,9 @@ def test_one_file_is_no_two_sides_whatever_it_holds(files, level):
 
 def test_the_gate_exits_with_4(files, capsys):
     with pytest.raises(SystemExit) as stopped:
-        run("audit=outputs", *SIDES, "attack=loss", "gate.max_tpr=0.05")
+        run("audit=outputs", *SIDE_SETTINGS, "attack=loss", "gate.max_tpr=0.05")
     assert stopped.value.code == 4 and "EXCEEDED" in capsys.readouterr().out
-    run("audit=outputs", *SIDES, "attack=loss", "gate.max_tpr=1.0")
+    run("audit=outputs", *SIDE_SETTINGS, "attack=loss", "gate.max_tpr=1.0")
     assert "kept as far as an audit without shadows can tell: " in capsys.readouterr().out
 
 
@@ -236,22 +242,31 @@ def test_the_gate_exits_with_4(files, capsys):
     [
         (("audit=outputs", "members=in.npz", "nonmembers=in.npz"), "hold the same records; give each records of its"),
         (("audit=outputs", "members=in.npz", "nonmembers=copied.npz"), "hold the same records; give each records of"),
-        (("audit=outputs", *SIDES, "population=./out.npz"), "hold the same records; give each records of its own: n"),
-        (("audit=outputs", *RECORDS), "in_records.npz holds no answers; save logits"),
+        (
+            ("audit=outputs", *SIDE_SETTINGS, "population=./out.npz"),
+            "hold the same records; give each records of its own: n",
+        ),
+        (("audit=outputs", *RECORD_SETTINGS), "in_records.npz holds no answers; save logits"),
         (("audit=records", "records=in.npz", "nonmembers=in.npz"), "hold the same records; give each records of its"),
         (
             ("audit=records", "records=in.npz", "nonmembers=mixed.npz"),
             "holds 150 of the records in question; remove th",
         ),
         (("audit=records", "nonmembers=in.npz"), "records is not given; add records="),
-        (("audit=model", *RECORDS), "model is not given; add model=<what to ask>"),
-        (("audit=endpoint", *RECORDS), "endpoint is not given; add endpoint=<what to ask>"),
-        (("audit=model", "model=a.pt2", "release=b", *RECORDS), "release and model are both given; audit one model"),
+        (("audit=model", *RECORD_SETTINGS), "model is not given; add model=<what to ask>"),
+        (("audit=endpoint", *RECORD_SETTINGS), "endpoint is not given; add endpoint=<what to ask>"),
+        (
+            ("audit=model", "model=a.pt2", "release=b", *RECORD_SETTINGS),
+            "release and model are both given; audit one model",
+        ),
         (("audit=endpoint", "endpoint=my_package.predict", "members=a.npz", "nonmembers=out.npz"), "a.npz is no file"),
-        (("audit=outputs", *SIDES, "choose.max_tpr=0.1"), r"choose\.max_tpr has nothing to judge in audit=outputs"),
+        (
+            ("audit=outputs", *SIDE_SETTINGS, "choose.max_tpr=0.1"),
+            r"choose\.max_tpr has nothing to judge in audit=outputs",
+        ),
         (("audit=records", "records=in.npz", "nonmembers=out.npz", "gate.max_tpr=0.1"), r"gate\.max_tpr has nothing"),
         (
-            ("audit=outputs", *SIDES, "report.scope=public"),
+            ("audit=outputs", *SIDE_SETTINGS, "report.scope=public"),
             r"report\.scope=public but audit=… writes for insiders only",
         ),
     ],
@@ -282,7 +297,7 @@ def test_every_command_of_the_page_works(files, compose):
         part.to_csv(f"{name}.csv", index=False)
     overrides = ["data=csv", "data.path=visits.csv", "data.label=diagnosis", "trainer.epochs=2", "fleet.models=1"]
     ship(compose(*overrides), [], Secret.from_text("s")).save(files / "released" / "visits")
-    page = (ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
+    page = (REPOSITORY_ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
     commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     assert len(commands) == 5
     for command in commands:

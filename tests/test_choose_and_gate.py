@@ -22,8 +22,15 @@ from palisade.train import composed, train_run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ROOT = Path(__file__).parents[1]
-SMALL = ("data=digits", "fleet.models=4", "network.hidden=[]", "trainer.epochs=2", "secret=gate", "fleet.workers=1")
+REPOSITORY_ROOT = Path(__file__).parents[1]
+SMALL_SETTINGS = (
+    "data=digits",
+    "fleet.models=4",
+    "network.hidden=[]",
+    "trainer.epochs=2",
+    "secret=gate",
+    "fleet.workers=1",
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
         patch.setattr(workers, "count", lambda workers: 1)
-        train_run(composed(*SMALL))
-        train_run(composed(*SMALL, "guard=topk", "guard.k=3"))
-        train_run(composed(*SMALL, "defense=l2", "defense.weight_decay=0.1"))
+        train_run(composed(*SMALL_SETTINGS))
+        train_run(composed(*SMALL_SETTINGS, "guard=topk", "guard.k=3"))
+        train_run(composed(*SMALL_SETTINGS, "defense=l2", "defense.weight_decay=0.1"))
         yield place
 
 
@@ -47,7 +54,7 @@ def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def called(*overrides: str) -> int:
     """The exit code of `evaluate.py`."""
     words = ("attack=[loss]", *overrides)
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
         settings: Any = OmegaConf.to_container(compose("evaluate", overrides=list(words)), resolve=True)
     try:
         evaluate_runs({**settings, "command": shlex.join(["python", "evaluate.py", *words])})

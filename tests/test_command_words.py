@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from commands import call
 
-COMPOSED = "; give a group one of its names, such as data=digits"
-WORDS = {
-    "numbers": (("train.py", "data=[1,2]"), COMPOSED),
-    "lists": (("train.py", "data=[[1]]"), COMPOSED),
-    "attacks": (("evaluate.py", "attack=[1]"), COMPOSED),
+COMPOSE_REMEDY = "; give a group one of its names, such as data=digits"
+WRONG_WORDS = {
+    "numbers": (("train.py", "data=[1,2]"), COMPOSE_REMEDY),
+    "lists": (("train.py", "data=[[1]]"), COMPOSE_REMEDY),
+    "attacks": (("evaluate.py", "attack=[1]"), COMPOSE_REMEDY),
     "batch": (
         ("train.py", "data=digits", "defense=dp_sgd", "split.pool=0.1"),
         "defense.trainer.batch_size=128: expected at most 90, ",
@@ -38,21 +38,21 @@ WORDS = {
 }
 
 
-OPTIONS = {"data=digits": ("runs=x", "-m", "data=digits"), "--nonsense": ("--nonsense",), "wat": ("--cfg", "wat")}
+OPTION_CASES = {"data=digits": ("runs=x", "-m", "data=digits"), "--nonsense": ("--nonsense",), "wat": ("--cfg", "wat")}
 """Of Hydra's own options: the word that is refused, and the words that hold it."""
 
 
-@pytest.mark.parametrize("word", OPTIONS)
+@pytest.mark.parametrize("word", OPTION_CASES)
 def test_an_option_that_cannot_be_read_is_named_below_the_usage(tmp_path: Path, word: str) -> None:
-    done = call("train.py", *OPTIONS[word], folder=tmp_path)
+    done = call("train.py", *OPTION_CASES[word], folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("usage: train.py ") and word in done.stderr.splitlines()[-1]
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("case", WORDS)
+@pytest.mark.parametrize("case", WRONG_WORDS)
 def test_one_line(tmp_path: Path, case: str) -> None:
-    words, message = WORDS[case]
+    words, message = WRONG_WORDS[case]
     done = call(*words, folder=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: ") and message in done.stderr and done.stderr.count("\n") == 1

@@ -16,16 +16,16 @@ from commands import call
 
 from palisade.targets.release import Release
 
-ROOT = Path(__file__).parent.parent
-QUERIES = ("queries_declared", "queries_made")
-STANDARD = set(yaml.safe_load((ROOT / "conf" / "attack" / "standard.yaml").read_text())["defaults"])
+REPOSITORY_ROOT = Path(__file__).parent.parent
+QUERY_COLUMNS = ("queries_declared", "queries_made")
+STANDARD_ATTACKS = set(yaml.safe_load((REPOSITORY_ROOT / "conf" / "attack" / "standard.yaml").read_text())["defaults"])
 
 
 def importing(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """Calls a command in a new interpreter, which tells on stderr what it imports."""
     script, *arguments = words
     return subprocess.run(
-        [sys.executable, "-X", "importtime", str(ROOT / script), *arguments],
+        [sys.executable, "-X", "importtime", str(REPOSITORY_ROOT / script), *arguments],
         cwd=folder,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
@@ -68,9 +68,9 @@ def test_results_are_tidy(swept):
         "run data network defense guard canary seed epsilon delta strength guard_strength released model attack access"
         " group metric"
     )
-    assert list(rows[0]) == [*columns.split(), "value", "low", "high", "members", "nonmembers", *QUERIES]
+    assert list(rows[0]) == [*columns.split(), "value", "low", "high", "members", "nonmembers", *QUERY_COLUMNS]
     assert {row["defense"] for row in rows} == {"none", "dp_sgd"}
-    assert {row["attack"] for row in rows} == {"", *STANDARD}
+    assert {row["attack"] for row in rows} == {"", *STANDARD_ATTACKS}
     assert {row["model"] for row in rows} == {"all", "0", "1", "2", "3"}
     useful = ("accuracy", "balanced_accuracy", "roc_auc", "log_loss", "calibration_error")
     of_no_attack = {
@@ -157,7 +157,7 @@ def test_shipped_run_is_a_release_anyone_can_use(swept, shipped):
     assert release.statement.guarantee and release.statement.randomness == "operating system"
     assert release.statement.public_size == 1258  # the whole pool
     audited = {row["attack"] for row in release.card["audit"]["results"]}
-    assert audited == STANDARD
+    assert audited == STANDARD_ATTACKS
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
@@ -205,51 +205,51 @@ def test_illegal_key_stops_a_sweep_before_its_first_run(tmp_path):
     assert not (tmp_path / "runs" / "digits").exists()
 
 
-TRAIN = ("train.py", "fleet.models=1", "fleet.workers=1")
+ONE_MODEL = ("train.py", "fleet.models=1", "fleet.workers=1")
 BAD = {
-    "no data": ((*TRAIN,), "data=null: expected a data set; choose one of breast_cancer, cifar10, "),
-    "unknown data": ((*TRAIN, "data=nope"), "Could not find 'data/nope' Available options in 'data':"),
-    "unknown defense": ((*TRAIN, "data=digits", "defense=nope"), "Could not find 'defense/nope'"),
-    "unknown key": ((*TRAIN, "data=digits", "nope=1"), "Could not override 'nope'"),
-    "batch above N": ((*TRAIN, "data=digits", "trainer.batch_size=700"), "=700: expected at most 629, "),
-    "no models": ((*TRAIN, "data=digits", "fleet.models=0"), "fleet.models=0: expected an integer >= 1 and <= "),
-    "no share": ((*TRAIN, "data=digits", "guesses=0.7"), "guesses=0.7: expected a number > 0 and <= 0.5; "),
-    "missing file": ((*TRAIN, "data=npz", "data.path=nowhere.npz"), "nowhere.npz"),
-    "corrupted file": ((*TRAIN, "data=npz", "data.path=corrupt.npz"), "corrupt.npz"),
-    "NaN": ((*TRAIN, "data=npz", "data.path=nan.npz"), "x has NaN or infinite values"),
-    "labels": ((*TRAIN, "data=npz", "data.path=labels.npz"), "labels from 1 to 2"),
-    "not writable": ((*TRAIN, "data=digits", "runs=/proc/runs"), "/proc/runs: No such file or directory; choose"),
-    "epsilon": ((*TRAIN, "data=digits", "defense=dp_sgd", "defense.epsilon=0"), "defense.epsilon=0: expected"),
-    "delta": ((*TRAIN, "data=digits", "defense=dp_sgd", "defense.delta=0.01"), "delta=0.01"),
+    "no data": ((*ONE_MODEL,), "data=null: expected a data set; choose one of breast_cancer, cifar10, "),
+    "unknown data": ((*ONE_MODEL, "data=nope"), "Could not find 'data/nope' Available options in 'data':"),
+    "unknown defense": ((*ONE_MODEL, "data=digits", "defense=nope"), "Could not find 'defense/nope'"),
+    "unknown key": ((*ONE_MODEL, "data=digits", "nope=1"), "Could not override 'nope'"),
+    "batch above N": ((*ONE_MODEL, "data=digits", "trainer.batch_size=700"), "=700: expected at most 629, "),
+    "no models": ((*ONE_MODEL, "data=digits", "fleet.models=0"), "fleet.models=0: expected an integer >= 1 and <= "),
+    "no share": ((*ONE_MODEL, "data=digits", "guesses=0.7"), "guesses=0.7: expected a number > 0 and <= 0.5; "),
+    "missing file": ((*ONE_MODEL, "data=npz", "data.path=nowhere.npz"), "nowhere.npz"),
+    "corrupted file": ((*ONE_MODEL, "data=npz", "data.path=corrupt.npz"), "corrupt.npz"),
+    "NaN": ((*ONE_MODEL, "data=npz", "data.path=nan.npz"), "x has NaN or infinite values"),
+    "labels": ((*ONE_MODEL, "data=npz", "data.path=labels.npz"), "labels from 1 to 2"),
+    "not writable": ((*ONE_MODEL, "data=digits", "runs=/proc/runs"), "/proc/runs: No such file or directory; choose"),
+    "epsilon": ((*ONE_MODEL, "data=digits", "defense=dp_sgd", "defense.epsilon=0"), "defense.epsilon=0: expected"),
+    "delta": ((*ONE_MODEL, "data=digits", "defense=dp_sgd", "defense.delta=0.01"), "delta=0.01"),
     "batch norm": (
-        (*TRAIN, "data=digits", "defense=dp_sgd", "network=own", "network._target_=own_network.Normed"),
+        (*ONE_MODEL, "data=digits", "defense=dp_sgd", "network=own", "network._target_=own_network.Normed"),
         "(BatchNorm1d) mixes the records of a batch",
     ),
     "own network": (
-        (*TRAIN, "data=digits", "network._target_=own_network.Normed", "network.hidden=[3]"),
+        (*ONE_MODEL, "data=digits", "network._target_=own_network.Normed", "network.hidden=[3]"),
         "network.hidden=[3]: no such setting, ",
     ),
-    "no path": ((*TRAIN, "data=npz"), "data.path: not given, expected a text; "),
-    "no label": ((*TRAIN, "data=csv", "data.path=a.csv"), "data.label: not given, expected a text; "),
-    "seed": ((*TRAIN, "data=digits", "seed=1.5"), "seed=1.5: expected an integer >= 0; "),
-    "batch size": ((*TRAIN, "data=digits", "trainer.batch_size=abc"), "trainer.batch_size=abc: expected an "),
-    "epochs": ((*TRAIN, "data=digits", "trainer.epochs=null"), "trainer.epochs=null: expected an integer"),
-    "optimizer": ((*TRAIN, "data=digits", "trainer.optimizer=null"), "trainer.optimizer=null: expected a group"),
-    "learning rate": ((*TRAIN, "data=digits", "trainer.optimizer.lr=abc"), "trainer.optimizer._target_="),
-    "no optimizer": ((*TRAIN, "data=digits", "trainer.optimizer._target_=torch.No"), "torch.No"),
-    "no split": ((*TRAIN, "data=digits", "split=null"), "split=null: expected a group of settings; "),
-    "no fleet": ((*TRAIN, "data=digits", "fleet=null"), "fleet=null: expected a group of settings; leave it out"),
-    "fleet of nothing": ((*TRAIN, "data=digits", "fleet=[]"), "Error merging override fleet=[]: these settings have n"),
-    "trainer of nothing": ((*TRAIN, "data=digits", "trainer=[]"), "trainer: not given, expected a group of"),
-    "network of nothing": ((*TRAIN, "data=digits", "network=[]"), "network=[]: expected one name; "),
+    "no path": ((*ONE_MODEL, "data=npz"), "data.path: not given, expected a text; "),
+    "no label": ((*ONE_MODEL, "data=csv", "data.path=a.csv"), "data.label: not given, expected a text; "),
+    "seed": ((*ONE_MODEL, "data=digits", "seed=1.5"), "seed=1.5: expected an integer >= 0; "),
+    "batch size": ((*ONE_MODEL, "data=digits", "trainer.batch_size=abc"), "trainer.batch_size=abc: expected an "),
+    "epochs": ((*ONE_MODEL, "data=digits", "trainer.epochs=null"), "trainer.epochs=null: expected an integer"),
+    "optimizer": ((*ONE_MODEL, "data=digits", "trainer.optimizer=null"), "trainer.optimizer=null: expected a group"),
+    "learning rate": ((*ONE_MODEL, "data=digits", "trainer.optimizer.lr=abc"), "trainer.optimizer._target_="),
+    "no optimizer": ((*ONE_MODEL, "data=digits", "trainer.optimizer._target_=torch.No"), "torch.No"),
+    "no split": ((*ONE_MODEL, "data=digits", "split=null"), "split=null: expected a group of settings; "),
+    "no fleet": ((*ONE_MODEL, "data=digits", "fleet=null"), "fleet=null: expected a group of settings; leave it out"),
+    "fleet of nothing": ((*ONE_MODEL, "data=digits", "fleet=[]"), "Error merging override fleet=[]: these settings"),
+    "trainer of nothing": ((*ONE_MODEL, "data=digits", "trainer=[]"), "trainer: not given, expected a group of"),
+    "network of nothing": ((*ONE_MODEL, "data=digits", "network=[]"), "network=[]: expected one name; "),
     "plan of a sweep": (
         ("train.py", "-m", "data=digits", "fleet.models=-1,8", "plan=true"),
         "data=digits fleet.models=-1 plan=True: fleet.models=-1: expected an integer >= 1 and <= 100000; ",
     ),
-    "widths": ((*TRAIN, "data=digits", "network.hidden=3"), "network.hidden=3: expected a list, each"),
-    "no network": ((*TRAIN, "data=digits", "network._target_=torch.nn.Nope"), "torch.nn.Nope"),
+    "widths": ((*ONE_MODEL, "data=digits", "network.hidden=3"), "network.hidden=3: expected a list, each"),
+    "no network": ((*ONE_MODEL, "data=digits", "network._target_=torch.nn.Nope"), "torch.nn.Nope"),
     "diverged": (
-        (*TRAIN, "data=digits", "trainer.optimizer.lr=1e30", "trainer.epochs=2"),
+        (*ONE_MODEL, "data=digits", "trainer.optimizer.lr=1e30", "trainer.epochs=2"),
         "model 0 diverged: its weights are not finite; lower trainer.optimizer.lr",
     ),
     "no attack": (("evaluate.py", "data=digits", "attack=[]"), "attack: not given, expected a group"),
@@ -266,7 +266,7 @@ BAD = {
     "neither": (("evaluate.py",), "neither data nor runs is given; add data=<name> or runs=<folder or pattern>"),
     "no run to ship": (("train.py", "ship=runs/nothing"), "runs/nothing is no complete run"),
 }  # fmt: skip
-FEW = (
+FEW_RECORDS = (
     "no data", "unknown data", "unknown key", "batch above N", "missing file", "corrupted file", "NaN", "labels",
     "not writable", "epsilon", "delta", "batch norm", "no path", "seed", "epochs", "no optimizer", "no split",
     "fleet of nothing", "plan of a sweep", "no network", "diverged", "no attack", "elsewhere", "sweep without -m",
@@ -282,7 +282,9 @@ class Normed(nn.Sequential):
 """
 
 
-@pytest.mark.parametrize("case", [case if case in FEW else pytest.param(case, marks=pytest.mark.slow) for case in BAD])
+@pytest.mark.parametrize(
+    "case", [case if case in FEW_RECORDS else pytest.param(case, marks=pytest.mark.slow) for case in BAD_COMMANDS]
+)
 def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
     rng = np.random.default_rng(0)
     x, y = rng.random((60, 4)), np.arange(60) % 2
@@ -290,7 +292,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, tmp_path):
     np.savez(tmp_path / "nan.npz", x=np.where(np.arange(240).reshape(60, 4) == 7, np.nan, x), y=y)
     (tmp_path / "corrupt.npz").write_bytes((tmp_path / "nan.npz").read_bytes()[:500])
     (tmp_path / "own_network.py").write_text(OWN_NETWORK)
-    words, message = BAD[case]
+    words, message = BAD_COMMANDS[case]
     done = call(*words, folder=tmp_path, path=tmp_path)
     assert done.returncode == 2, done.stderr
     assert message in done.stderr

@@ -9,9 +9,9 @@ from commands import call
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[1]
-EXAMPLES = sorted(path.stem for path in (ROOT / "examples").glob("*.py"))
-SHOWN = {
+REPOSITORY_ROOT = Path(__file__).parents[1]
+EXAMPLE_NAMES = sorted(path.stem for path in (REPOSITORY_ROOT / "examples").glob("*.py"))
+SHOWN_LINES = {
     "audit_endpoint": ["asked about 100 records"],
     "audit_outputs": ["blind baseline", "All 50 records together"],
     "bare_arrays": ["depth 2, lira: AUC", "Lower bounds on ε"],
@@ -22,11 +22,11 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", EXAMPLE_NAMES)
 def test_example_runs_and_shows_what_it_is_for(name: str, tmp_path: Path) -> None:
-    done = call(ROOT / "examples" / f"{name}.py", folder=tmp_path)
+    done = call(REPOSITORY_ROOT / "examples" / f"{name}.py", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stdout.splitlines()) > 3
-    for words in SHOWN[name]:
+    for words in SHOWN_LINES[name]:
         assert words in done.stdout, done.stdout

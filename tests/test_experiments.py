@@ -18,16 +18,18 @@ from palisade.targets.recipe import FleetSettings, Recipe
 from palisade.targets.training import make_defense
 from palisade.targets.tuning import Tuning, with_values
 
-CONF = Path(__file__).parents[1] / "conf"
+CONF_FOLDER = Path(__file__).parents[1] / "conf"
 
 
 def grids(experiment: str) -> list[str]:
-    content = yaml.safe_load((CONF / "experiment" / f"{experiment}.yaml").read_text())
+    content = yaml.safe_load((CONF_FOLDER / "experiment" / f"{experiment}.yaml").read_text())
     lines: list[str] = content.get("hydra", {}).get("sweeper", {}).get("grids", [""])
     return lines
 
 
-LINES = [(path.stem, line) for path in sorted((CONF / "experiment").glob("*.yaml")) for line in grids(path.stem)]
+GRID_LINES = [
+    (path.stem, line) for path in sorted((CONF_FOLDER / "experiment").glob("*.yaml")) for line in grids(path.stem)
+]
 
 
 def jobs(line: str) -> list[list[str]]:
@@ -52,24 +54,24 @@ def check(settings: dict[str, Any]) -> None:
             Recipe.of(with_values(settings, point))
 
 
-@pytest.mark.parametrize("experiment", [path.stem for path in sorted((CONF / "experiment").glob("*.yaml"))])
+@pytest.mark.parametrize("experiment", [path.stem for path in sorted((CONF_FOLDER / "experiment").glob("*.yaml"))])
 def test_no_sweep_claims_to_run_as_it_stands_without_m(experiment):
-    words = (CONF / "experiment" / f"{experiment}.yaml").read_text().casefold()
+    words = (CONF_FOLDER / "experiment" / f"{experiment}.yaml").read_text().casefold()
     if grids(experiment) != [""]:
         assert "# without -m" not in words, "train.py refuses a sweep without -m"
         assert "without -m" not in words or "hydra.sweeper.grids=[]" in words
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("experiment", "line"), LINES)
+@pytest.mark.parametrize(("experiment", "line"), GRID_LINES)
 def test_every_line_makes_what_it_names(compose, experiment, line):
     split = jobs(line)
     for job in (split[0], split[-1])[: len(split)]:
         check(compose(f"experiment={experiment}", *job))
 
 
-COMPARED = {path.stem for path in (CONF / "defense").glob("*.yaml")}
-GUARDS = {path.stem for path in (CONF / "guard").glob("*.yaml")}
+COMPARED_DEFENSES = {path.stem for path in (CONF_FOLDER / "defense").glob("*.yaml")}
+GUARD_NAMES = {path.stem for path in (CONF_FOLDER / "guard").glob("*.yaml")}
 
 
 def named(group: str, lines: list[str]) -> set[str]:
@@ -79,9 +81,9 @@ def named(group: str, lines: list[str]) -> set[str]:
 
 def test_the_comparison_leaves_no_defense_and_no_guard_out():
     lines = grids("defense_comparison")
-    aliases = named("guard", lines) & COMPARED
-    assert named("defense", lines) == COMPARED - aliases
-    assert named("guard", lines) == GUARDS - {"none"}
+    aliases = named("guard", lines) & COMPARED_DEFENSES
+    assert named("defense", lines) == COMPARED_DEFENSES - aliases
+    assert named("guard", lines) == GUARD_NAMES - {"none"}
 
 
 def test_the_comparison_and_its_baseline_are_about_the_same_records(compose):

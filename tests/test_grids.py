@@ -10,11 +10,11 @@ from hydra.types import RunMode
 
 from hydra_plugins.grids import ComposedLoader
 
-CONF = str(Path(__file__).parents[1] / "conf")
+CONF_FOLDER = str(Path(__file__).parents[1] / "conf")
 
 
 def test_each_configuration_is_handed_out_once_and_others_are_composed():
-    with initialize_config_dir(CONF, version_base="1.3"):
+    with initialize_config_dir(CONF_FOLDER, version_base="1.3"):
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
         master = hydra.compose_config("train", [], run_mode=RunMode.MULTIRUN)

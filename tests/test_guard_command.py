@@ -23,14 +23,14 @@ from palisade.train import composed, train_run
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-MODELS = 3
-SMALL = ("data=digits", "network.hidden=[]", "trainer.epochs=1", "split.reference=0.1", "split.pool=200")
-FLEET = (*SMALL, "fleet.workers=1", "secret=guards")
-ALL = ("memguard", "hamp_output", "topk", "rounding", "temperature", "label_only", "aggregate")
+FLEET_MODELS = 3
+SMALL_SETTINGS = ("data=digits", "network.hidden=[]", "trainer.epochs=1", "split.reference=0.1", "split.pool=200")
+FLEET_SETTINGS = (*SMALL_SETTINGS, "fleet.workers=1", "secret=guards")
+ALL_GUARDS = ("memguard", "hamp_output", "topk", "rounding", "temperature", "label_only", "aggregate")
 
 
-def trained(runs: Path, *overrides: str, models: int = MODELS) -> dict[str, str]:
-    return train_run(composed(f"runs={runs}", f"fleet.models={models}", *FLEET, *overrides))
+def trained(runs: Path, *overrides: str, models: int = FLEET_MODELS) -> dict[str, str]:
+    return train_run(composed(f"runs={runs}", f"fleet.models={models}", *FLEET_SETTINGS, *overrides))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -45,12 +45,12 @@ def short_searches() -> Iterator[None]:
 def runs(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("runs")
     trained(folder)
-    for guard in ALL:
+    for guard in ALL_GUARDS:
         assert trained(folder, f"guard={guard}")["status"] == "trained"
     return folder
 
 
-@pytest.fixture(params=ALL)
+@pytest.fixture(params=ALL_GUARDS)
 def run(runs: Path, request) -> Run:
     return behind(runs, request.param)
 
@@ -68,7 +68,7 @@ def behind(runs: Path, guard: str) -> Run:
 def test_a_guard_trains_no_model_anew(runs: Path) -> None:
     (folder,) = (runs / "digits").glob("*/")
     before = {path: path.stat().st_mtime_ns for path in folder.glob("models/*")}
-    assert len(before) == MODELS
+    assert len(before) == FLEET_MODELS
     assert trained(runs, "guard=memguard")["status"] == "cached"
     assert trained(runs, "defense=memguard") == {"folder": str(folder), "status": "cached"}, "another name for it"
     assert trained(runs, "guard=topk", "guard.k=5") == {"folder": str(folder), "status": "trained"}
@@ -85,14 +85,14 @@ def test_every_model_stands_behind_its_own_guard(run: Run) -> None:
     for role, guarded in (("pool", seen), ("population", seen.population)):
         x, logits = data.x[getattr(split, role)], answers(plain, role)
         shown = guarded.predictions if held.guard.level == "label" else guarded.probabilities
-        for k in range(MODELS):
+        for k in range(FLEET_MODELS):
             ask = held.fleet.one(k).predict
             expected = held.guard.answer(Query(x, np.array(logits[k]), held.states[k], lambda x, ask=ask: ask(x)[0]))
             np.testing.assert_allclose(shown[k], expected, rtol=1e-5, atol=1e-7)
             if role == "pool":
                 np.testing.assert_allclose(seen.query(k, x[:40]), expected[:40], rtol=1e-4, atol=1e-6)
     if "key" in held.states[0]:
-        assert len({bytes(state["key"].numpy()) for state in held.states}) == MODELS, "each has its own key"
+        assert len({bytes(state["key"].numpy()) for state in held.states}) == FLEET_MODELS, "each has its own key"
 
 
 def test_guarded_answers_are_not_the_models_own(run: Run) -> None:
@@ -167,7 +167,7 @@ def test_more_models_get_the_guard_they_lack(tmp_path: Path) -> None:
 def test_canaries_accuracy_and_several_queries_are_answered_by_the_guard(tmp_path: Path) -> None:
     """Aggregate changes classes, so what reads the bare models shows."""
     noisy = ("guard=aggregate", "guard.k=2", "guard.noise=4", "canary=label_noise", "canary.count=50")
-    settings = composed(f"runs={tmp_path}", f"fleet.models={MODELS}", *FLEET, *noisy)
+    settings = composed(f"runs={tmp_path}", f"fleet.models={FLEET_MODELS}", *FLEET_SETTINGS, *noisy)
     guarded_run = Run(Path(train_run(settings)["folder"]), label(make_guard(settings)))
     data, held = (
         guarded_run.dataset,
@@ -183,7 +183,7 @@ def test_canaries_accuracy_and_several_queries_are_answered_by_the_guard(tmp_pat
     canaries = data.x[data.split.canaries]
     expected = np.stack([held.predict(augmented(name, canaries)) for name in queries], axis=2)
     np.testing.assert_array_equal(seen.predictions, expected)
-    assert seen.unguarded_logits.shape[:2] == (MODELS, 50)
+    assert seen.unguarded_logits.shape[:2] == (FLEET_MODELS, 50)
 
 
 def test_memguard_refuses_students_of_its_non_members(tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_memguard_refuses_students_of_its_non_members(tmp_path: Path) -> None:
 def test_shadows_of_another_run_stand_behind_the_same_guard(tmp_path: Path) -> None:
     few = (f"runs={tmp_path}", "fleet.models=3", "fleet.workers=1")
     folders = [
-        Path(train_run(composed(*few, *SMALL, *more, guard))["folder"])
+        Path(train_run(composed(*few, *SMALL_SETTINGS, *more, guard))["folder"])
         for more in (["secret=a"], ["secret=b", "defense=l2"])
         for guard in ("guard=none", "guard=label_only")
     ]
@@ -208,4 +208,6 @@ def test_shadows_of_another_run_stand_behind_the_same_guard(tmp_path: Path) -> N
 
 def test_a_guard_without_its_role_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"split\.reference=0"):
-        train_run(composed(f"runs={tmp_path}", *FLEET, "split.reference=0", "fleet.models=1", "guard=memguard"))
+        train_run(
+            composed(f"runs={tmp_path}", *FLEET_SETTINGS, "split.reference=0", "fleet.models=1", "guard=memguard")
+        )

@@ -24,7 +24,7 @@ from palisade.train import composed, train_run
 
 pytestmark = pytest.mark.slow
 
-FLEET = (
+FLEET_SETTINGS = (
     "fleet.models=3",
     "fleet.workers=1",
     "network.hidden=[]",
@@ -32,16 +32,16 @@ FLEET = (
     "secret=outside",
     "split.pool=400",
 )
-ATTACKS = ("loss", "lira", "rmia_offline")
-METHOD = Method(attacks={name: all_attacks()[name] for name in ATTACKS})
+ATTACK_NAMES = ("loss", "lira", "rmia_offline")
+STANDARD_METHOD = Method(attacks={name: all_attacks()[name] for name in ATTACK_NAMES})
 
 
 def trained(folder: Path, *words: str) -> Run:
-    return Run(Path(train_run(composed(f"runs={folder / 'runs'}", *FLEET, *words))["folder"]))
+    return Run(Path(train_run(composed(f"runs={folder / 'runs'}", *FLEET_SETTINGS, *words))["folder"]))
 
 
 def study_of(run: Run, out: str) -> list[StudyRow]:
-    return run_study({"name": "shadow_mismatch", "out": out}, [run], METHOD)
+    return run_study({"name": "shadow_mismatch", "out": out}, [run], STANDARD_METHOD)
 
 
 @pytest.fixture(scope="module")
@@ -143,28 +143,31 @@ def test_records_of_the_pool_are_no_outsiders(digits: Run, visits: Run, tmp_path
 def test_canaries_set_no_threshold_for_records(digits: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     canaries = trained(tmp_path, "data=digits", "canary=label_noise", "canary.count=100")
     with pytest.raises(ValueError, match=r"^study\.out=test compares with .* without canary=…$"):
-        run_study({"name": "shadow_mismatch", "out": "test"}, [canaries], METHOD)
-    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, canaries], METHOD)
+        run_study({"name": "shadow_mismatch", "out": "test"}, [canaries], STANDARD_METHOD)
+    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, canaries], STANDARD_METHOD)
     assert {row.run for row in rows} == {digits.name}
     assert "left out: 1 of 2 runs" in capfd.readouterr().err
 
 
 def test_a_key_changes_with_what_decides_the_rates_and_nothing_else(digits: Run, tmp_path: Path) -> None:
-    keys = keys_of(digits, METHOD)
-    assert set(keys) == set(ATTACKS) and len(set(keys.values())) == len(ATTACKS)
-    alone = keys_of(digits, Method(attacks={"loss": METHOD.attacks["loss"]}))
+    keys = keys_of(digits, STANDARD_METHOD)
+    assert set(keys) == set(ATTACK_NAMES) and len(set(keys.values())) == len(ATTACK_NAMES)
+    alone = keys_of(digits, Method(attacks={"loss": STANDARD_METHOD.attacks["loss"]}))
     assert alone["loss"] == keys["loss"], "other attacks decide nothing"
-    labels_only = replace(METHOD, threat={**METHOD.threat, "outputs": "label"})
+    labels_only = replace(STANDARD_METHOD, threat={**STANDARD_METHOD.threat, "outputs": "label"})
     others = {
         "threat": keys_of(digits, labels_only),
-        "secret": keys_of(trained(tmp_path, "data=digits", "split.population=0.1", "secret=another"), METHOD),
+        "secret": keys_of(trained(tmp_path, "data=digits", "split.population=0.1", "secret=another"), STANDARD_METHOD),
     }
     extended = trained(tmp_path, "data=digits", "split.population=0.1", "secret=another", "fleet.models=4")
     assert extended.name == digits.name
-    others["models"] = keys_of(extended, METHOD)
+    others["models"] = keys_of(extended, STANDARD_METHOD)
     every = [key for named in (keys, *others.values()) for key in named.values()]
-    assert len(set(every)) == 4 * len(ATTACKS)
-    assert keys_of(extended, replace(METHOD, threat={**METHOD.threat, "weights": True})) == others["models"]
+    assert len(set(every)) == 4 * len(ATTACK_NAMES)
+    assert (
+        keys_of(extended, replace(STANDARD_METHOD, threat={**STANDARD_METHOD.threat, "weights": True}))
+        == others["models"]
+    )
 
 
 def test_nothing_else_is_measured_and_one_secret_is_enough(
@@ -173,7 +176,7 @@ def test_nothing_else_is_measured_and_one_secret_is_enough(
     monkeypatch.setattr(study_runs, "attacked", None)
     twin = trained(tmp_path, "data=digits", "split.population=0.1", "defense=l2")
     assert twin.secret == digits.secret
-    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, twin], METHOD)
+    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, twin], STANDARD_METHOD)
     assert {row.run for row in rows} == {digits.name, twin.name} and len({row.target for row in rows}) == 2
     assert {row.metric for row in rows} == {FALSELY_ACCUSED}
 
@@ -240,7 +243,7 @@ def test_the_command_prints_and_writes_it_and_the_report_tells(digits: Run, fold
         assert word in done.stdout
     with (report.parent / "never_used" / "study.csv").open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if row["metric"] == FALSELY_ACCUSED]
-    assert {row["run"] for row in rows} == {digits.name} and len(rows) == 3 * len(ATTACKS)
+    assert {row["run"] for row in rows} == {digits.name} and len(rows) == 3 * len(ATTACK_NAMES)
     assert evaluated(folder).returncode == 0
     rates = json.loads(report.read_text())["never_used"]["rates"]
     assert rates["rates"] == 6 and rates["unable"] == ["lira"] and (rates["runs"], rates["of"]) == (1, 1)
@@ -260,5 +263,5 @@ def test_bad_input_of_the_command_is_one_line(digits: Run, folder: Path) -> None
 @pytest.mark.parametrize("out", [5, True, 1.5, ["a", "b"], {"a": 1}])
 def test_what_names_nothing_is_refused(out: Any) -> None:
     with pytest.raises(ValueError) as error:
-        run_study({"name": "shadow_mismatch", "out": out}, [], METHOD)
+        run_study({"name": "shadow_mismatch", "out": out}, [], STANDARD_METHOD)
     assert str(error.value).startswith(f"study.out={as_written(out)}: expected a text, or null; choose test, ")

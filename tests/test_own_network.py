@@ -10,17 +10,17 @@ import pytest
 from commands import call
 
 Compose = Callable[..., dict[str, Any]]
-OWN = "network._target_=my_package.MyNet"
+OWN_NETWORK = "network._target_=my_package.MyNet"
 
 
 @pytest.mark.parametrize(
     ("overrides", "network"),
     [
-        ([OWN], {}),
-        ([OWN, "+network.width=64"], {"width": 64}),
-        ([OWN, "network.hidden=[128]"], {"hidden": [128]}),
-        (["network=cnn", OWN], {}),
-        (["network=own", OWN, "++network.width=64"], {"width": 64}),
+        ([OWN_NETWORK], {}),
+        ([OWN_NETWORK, "+network.width=64"], {"width": 64}),
+        ([OWN_NETWORK, "network.hidden=[128]"], {"hidden": [128]}),
+        (["network=cnn", OWN_NETWORK], {}),
+        (["network=own", OWN_NETWORK, "++network.width=64"], {"width": 64}),
     ],
 )
 def test_nothing_of_the_network_that_it_replaces_is_passed(
@@ -37,7 +37,7 @@ def test_other_networks_keep_their_settings(compose: Compose) -> None:
     assert settings["names"]["network"] == "mlp"
 
 
-NETWORKS = """
+NETWORK_MODULE = """
 import sys
 from torch import nn
 
@@ -61,7 +61,7 @@ def nothing(shape, classes):
     return None
 """
 INPUTS_CLAUSE = "given float32 (2, 1, 8, 8), "
-REFUSED = {
+REFUSED_NETWORKS = {
     "inputs": (
         "networks.Mine +network.inputs=63",
         f"{INPUTS_CLAUSE}raised RuntimeError: mat1 and mat2 shapes cannot be",
@@ -96,10 +96,10 @@ REFUSED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REFUSED_NETWORKS)
 def test_what_cannot_be_trained_is_refused_before_a_run_exists(tmp_path: Path, case: str) -> None:
-    (tmp_path / "networks.py").write_text(NETWORKS)
-    words, message = REFUSED[case]
+    (tmp_path / "networks.py").write_text(NETWORK_MODULE)
+    words, message = REFUSED_NETWORKS[case]
     network, *others = words.split()
     done = call("train.py", "data=digits", f"network._target_={network}", *others, folder=tmp_path, path=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")

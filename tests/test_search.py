@@ -19,8 +19,8 @@ pytestmark = pytest.mark.slow
 
 pytest.importorskip("optuna", reason="search needs the extra sweep")
 
-ROOT = Path(__file__).parents[1]
-SEARCH = [
+REPOSITORY_ROOT = Path(__file__).parents[1]
+SEARCH_SETTINGS = [
     "evaluate.py", "search=frontier", "data=digits", "attack=[loss]", "search.train.network=linear",
     "search.train.fleet.models=3", "+search.train.fleet.workers=1", "+search.train.trainer.epochs=1",
     "~search.space.dp_sgd", "~search.space.relaxloss", "~search.space.dropout",
@@ -29,7 +29,7 @@ SEARCH = [
 
 def call(folder: Path, *overrides: str) -> commands.Ended:
     return commands.call(
-        *(word for word in SEARCH if word != "data=digits" or "~data" not in overrides),
+        *(word for word in SEARCH_SETTINGS if word != "data=digits" or "~data" not in overrides),
         *overrides,
         folder=folder,
         drawn=True,
@@ -39,7 +39,7 @@ def call(folder: Path, *overrides: str) -> commands.Ended:
 def start(folder: Path, *overrides: str, flags: Sequence[str] = ()) -> subprocess.Popen[str]:
     """The same in a new interpreter."""
     return subprocess.Popen(
-        [sys.executable, *flags, str(ROOT / SEARCH[0]), *SEARCH[1:], *overrides],
+        [sys.executable, *flags, str(REPOSITORY_ROOT / SEARCH_SETTINGS[0]), *SEARCH_SETTINGS[1:], *overrides],
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from palisade.attacks import Cascading, LiRA, View, cascading
 from palisade.attacks.lira import lira_scores
 from palisade.evaluation.statistics.metrics import roc_auc
 
-MODELS, RECORDS, CROWD = 16, 600, 10
+FLEET_MODELS, FLEET_RECORDS, NEIGHBORS_PER_RECORD = 16, 600, 10
 
 
 class Fleet:
@@ -21,14 +21,14 @@ class Fleet:
     def __init__(self, own: float, others: float = 1.0, seed: int = 0):
         self.rng = np.random.default_rng(seed)
         self.own, self.others = own, others
-        self.level = self.rng.normal(size=RECORDS)
-        self.neighbors = [self.rng.permutation(RECORDS) for _ in range(CROWD)]
-        self.members = self.rng.random((MODELS, RECORDS)) < 0.5
+        self.level = self.rng.normal(size=FLEET_RECORDS)
+        self.neighbors = [self.rng.permutation(FLEET_RECORDS) for _ in range(NEIGHBORS_PER_RECORD)]
+        self.members = self.rng.random((FLEET_MODELS, FLEET_RECORDS)) < 0.5
         self.answers = self.phi(self.members)
         self.asked: list[tuple[int, np.ndarray, np.ndarray]] = []
 
     def phi(self, members: np.ndarray) -> np.ndarray:
-        neighbors = sum(members[:, order] for order in self.neighbors) - CROWD / 2
+        neighbors = sum(members[:, order] for order in self.neighbors) - NEIGHBORS_PER_RECORD / 2
         noise = self.rng.normal(0, 0.3, members.shape)
         return self.level + self.own * members - self.others * neighbors + noise
 
@@ -39,10 +39,10 @@ class Fleet:
     def further_shadows(self, target: int, inside: np.ndarray, outside: np.ndarray, shadows: int) -> View:
         self.asked.append((target, inside, outside))
         self.rng = np.random.default_rng([target, 1])
-        members = ((self.rng.random((shadows, RECORDS)) < 0.5) | inside) & ~outside
+        members = ((self.rng.random((shadows, FLEET_RECORDS)) < 0.5) | inside) & ~outside
         rest = ~(inside | outside)
         phi = np.concatenate([self.answers[[target]], self.phi(members)])
-        blank = np.zeros((1, RECORDS), dtype=bool)
+        blank = np.zeros((1, FLEET_RECORDS), dtype=bool)
         return self.shown(phi[:, rest], np.concatenate([blank, members])[:, rest])
 
     def view(self) -> View:
@@ -127,7 +127,7 @@ def check_null(attack: Cascading) -> None:
     sure = int((guessed != 0).sum())
     assert sure and abs(right.sum() / sure - 0.5) < norm.isf(1e-4) / 2 / np.sqrt(sure), "anchors know the truth"
     aucs = [roc_auc(scores[k], fleet.members[k]) for k in range(attack.targets)]
-    spread = np.sqrt(1 / 3 / RECORDS / attack.targets)
+    spread = np.sqrt(1 / 3 / FLEET_RECORDS / attack.targets)
     assert abs(np.mean(aucs) - 0.5) < norm.isf(1e-4) * spread, "scores know the truth"
 
 

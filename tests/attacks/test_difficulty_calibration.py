@@ -41,13 +41,13 @@ def test_a_targets_membership_never_enters_its_scores(view_of: Make) -> None:
     np.testing.assert_array_equal(*scores)
 
 
-FLEETS = 40
+FLEET_COUNT = 40
 
 
 def null_rates(view_of: Make, *, own_fit: bool) -> np.ndarray:
     """AUC and TPR at 5 % FPR of fleets on which training has no effect."""
     null_rows = []
-    for seed in range(FLEETS):
+    for seed in range(FLEET_COUNT):
         phi, member = simulated(seed, 8, 500, 0.0)
         view = view_of(phi, member)
         if own_fit:
@@ -64,12 +64,12 @@ def rates(scores: np.ndarray, member: np.ndarray) -> np.ndarray:
 
 def test_null_fleets_give_guessing(view_of: Make) -> None:
     null_rows = null_rates(view_of, own_fit=False)
-    assert (np.abs(null_rows.mean(axis=0) - [0.5, 0.05]) < 4 * null_rows.std(axis=0) / np.sqrt(FLEETS)).all()
+    assert (np.abs(null_rows.mean(axis=0) - [0.5, 0.05]) < 4 * null_rows.std(axis=0) / np.sqrt(FLEET_COUNT)).all()
 
 
 def test_null_test_catches_a_target_among_its_own_references(view_of: Make) -> None:
     null_rows = null_rates(view_of, own_fit=True)
-    assert null_rows[:, 1].mean() > 0.05 + 10 * null_rows[:, 1].std() / np.sqrt(FLEETS)
+    assert null_rows[:, 1].mean() > 0.05 + 10 * null_rows[:, 1].std() / np.sqrt(FLEET_COUNT)
 
 
 def test_difficulty_no_longer_hides_members(view_of: Make) -> None:

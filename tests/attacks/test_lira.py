@@ -12,7 +12,7 @@ from palisade.evaluation.statistics.metrics import roc_auc, tpr_at_fpr
 from palisade.evaluation.statistics.roc import Roc
 
 Make = Callable[..., View]
-VARIANCES = ["shrunk", "fixed", "per_record"]
+VARIANCE_KINDS = ["shrunk", "fixed", "per_record"]
 
 
 def naive(phi: np.ndarray, member: np.ndarray, group: np.ndarray, online: bool, variance: str) -> np.ndarray:
@@ -55,7 +55,7 @@ def naive(phi: np.ndarray, member: np.ndarray, group: np.ndarray, online: bool, 
 
 
 @pytest.mark.parametrize("online", [True, False])
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", VARIANCE_KINDS)
 @settings(deadline=None, max_examples=10)
 @given(data=st.data())
 def test_equals_the_double_loop(view_of: Make, online: bool, variance: str, data: st.DataObject) -> None:
@@ -94,7 +94,7 @@ def simulated(seed: int, models: int, records: int, effect: float) -> tuple[np.n
 
 
 @pytest.mark.parametrize("online", [True, False])
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", VARIANCE_KINDS)
 def test_a_targets_membership_never_enters_its_scores(view_of: Make, online: bool, variance: str) -> None:
     phi, member = simulated(0, 20, 50, 1.0)
     flipped = member.copy()
@@ -115,19 +115,21 @@ def test_twins_are_left_out_together(view_of: Make) -> None:
     assert np.mean([roc_auc(*row) for row in zip(alone, member, strict=True)]) < 0.47, "the twin gives the target away"
 
 
-NULL = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.01)}
-FLEETS = 40
+NULL_METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.01)}
+FLEET_COUNT = 40
 
 
 def contained(view_of: Make, attack: LiRA, *, own_fit: bool) -> np.ndarray:
     """How many of the null fleets' intervals contain the guessing level, for AUC and TPR at 1 % FPR."""
     hits = np.zeros(2, dtype=int)
-    for seed in range(FLEETS):
+    for seed in range(FLEET_COUNT):
         phi, member = simulated(seed, 8, 800, 0.0)
         view = view_of(phi, member)
         if own_fit:
             view.__dict__["others"] = np.ones((8, 8), dtype=bool)
-        estimates = fleet_metrics(attack.score(view), member, NULL, Bootstrap(replicates=60, seed=seed)).estimates
+        estimates = fleet_metrics(
+            attack.score(view), member, NULL_METRICS, Bootstrap(replicates=60, seed=seed)
+        ).estimates
         hits += [
             estimates["auc"].low <= 0.5 <= estimates["auc"].high,
             estimates["tpr"].low <= 0.01 <= estimates["tpr"].high,
@@ -137,14 +139,14 @@ def contained(view_of: Make, attack: LiRA, *, own_fit: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("attack", [LiRA(), LiRA(online=False)])
 def test_null_intervals_contain_guessing(view_of: Make, attack: LiRA) -> None:
-    assert (contained(view_of, attack, own_fit=False) >= 0.9 * FLEETS).all()
+    assert (contained(view_of, attack, own_fit=False) >= 0.9 * FLEET_COUNT).all()
 
 
 def test_null_test_catches_a_target_in_its_own_fit(view_of: Make) -> None:
-    assert (contained(view_of, LiRA(), own_fit=True) <= 0.1 * FLEETS).all()
+    assert (contained(view_of, LiRA(), own_fit=True) <= 0.1 * FLEET_COUNT).all()
 
 
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", VARIANCE_KINDS)
 def test_offline_is_one_sided_and_never_saturates(view_of: Make, variance: str) -> None:
     phi, member = simulated(0, 20, 30, 0.0)
     scores = []
@@ -190,7 +192,7 @@ def test_own_variances_need_eight_models_a_side(view_of: Make) -> None:
 def test_saturated_signals_stay_finite_and_tell_nothing(view_of: Make) -> None:
     _, member = simulated(0, 12, 2000, 0.0)
     view = view_of(np.full((12, 2000), 103.97), member)
-    metrics = fleet_metrics(LiRA().score(view), member, NULL, Bootstrap(replicates=60))
+    metrics = fleet_metrics(LiRA().score(view), member, NULL_METRICS, Bootstrap(replicates=60))
     assert metrics.dropped.sum() < 100, "only records without IN or without OUT models"
     assert metrics.estimates["auc"].low <= 0.5 <= metrics.estimates["auc"].high
 

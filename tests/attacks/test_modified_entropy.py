@@ -3,20 +3,21 @@ from scipy.special import softmax
 
 from palisade.attacks import ModifiedEntropy, View
 
-RNG = np.random.default_rng(0)
-LABELS, MEMBERSHIP = RNG.integers(5, size=40), RNG.random((4, 40)) < 0.5
-LOGITS = RNG.standard_normal((4, 40, 2, 5))
+FIXED_RNG = np.random.default_rng(0)
+RECORD_LABELS, FLEET_MEMBERSHIP = FIXED_RNG.integers(5, size=40), FIXED_RNG.random((4, 40)) < 0.5
+FLEET_LOGITS = FIXED_RNG.standard_normal((4, 40, 2, 5))
 
 
 def test_score_is_the_negative_modified_entropy_for_the_record_itself() -> None:
-    p = softmax(LOGITS[:, :, 0], axis=-1)
+    p = softmax(FLEET_LOGITS[:, :, 0], axis=-1)
     expected = np.empty((4, 40))
     for model, record in np.ndindex(4, 40):
         terms = [
-            -(1 - q) * np.log(q) if i == LABELS[record] else -q * np.log(1 - q) for i, q in enumerate(p[model, record])
+            -(1 - q) * np.log(q) if i == RECORD_LABELS[record] else -q * np.log(1 - q)
+            for i, q in enumerate(p[model, record])
         ]
         expected[model, record] = -sum(terms)
-    view = View(logits=LOGITS, labels=LABELS, membership=MEMBERSHIP)
+    view = View(logits=FLEET_LOGITS, labels=RECORD_LABELS, membership=FLEET_MEMBERSHIP)
     np.testing.assert_allclose(ModifiedEntropy(per_class=False).score(view), expected, rtol=1e-10)
 
 

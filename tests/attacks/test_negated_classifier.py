@@ -7,16 +7,16 @@ from palisade.attacks import LossThreshold, NegatedClassifier, ThreatModel, View
 from palisade.attacks.parts.granted import Granted
 from palisade.evaluation.statistics.metrics import roc_auc
 
-MODELS, RECORDS, CLASSES = 8, 300, 4
+FLEET_MODELS, FLEET_RECORDS, CLASS_COUNT = 8, 300, 4
 GUARD_NEEDED = "needs a guard to look behind; train the run again with guard=<name>"
 
 
 def leaky(seed: int, effect: float = 2.0) -> View:
     """Members are surer of their class; nothing guards them."""
     rng = np.random.default_rng(seed)
-    member, labels = rng.random((MODELS, RECORDS)) < 0.5, rng.integers(CLASSES, size=RECORDS)
-    logits = rng.standard_normal((MODELS, RECORDS, CLASSES))
-    logits[:, np.arange(RECORDS), labels] += 4 + effect * member
+    member, labels = rng.random((FLEET_MODELS, FLEET_RECORDS)) < 0.5, rng.integers(CLASS_COUNT, size=FLEET_RECORDS)
+    logits = rng.standard_normal((FLEET_MODELS, FLEET_RECORDS, CLASS_COUNT))
+    logits[:, np.arange(FLEET_RECORDS), labels] += 4 + effect * member
     plain = logits.astype(np.float32)
     return View(logits=plain, labels=labels, membership=member, unguarded_logits=plain)
 

@@ -7,7 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from palisade.attacks import Correctness, NoiseAgreement, View
 from palisade.evaluation.statistics.metrics import roc_auc
 
-MODELS, RECORDS, FEATURES = 8, 200, 6
+FLEET_MODELS, FLEET_RECORDS, FEATURE_COUNT = 8, 200, 6
 
 
 class Neighbors:
@@ -15,10 +15,10 @@ class Neighbors:
 
     def __init__(self, seed: int = 0, trained: bool = True, binary: bool = False):
         rng = np.random.default_rng(seed)
-        drawn = rng.standard_normal((2, RECORDS, FEATURES * (5 if binary else 1)))
+        drawn = rng.standard_normal((2, FLEET_RECORDS, FEATURE_COUNT * (5 if binary else 1)))
         self.x, other = (drawn > 0).astype(np.float32) if binary else drawn
-        self.y, others = rng.integers(2, size=(2, RECORDS))
-        self.members = rng.random((MODELS, RECORDS)) < 0.5
+        self.y, others = rng.integers(2, size=(2, FLEET_RECORDS))
+        self.members = rng.random((FLEET_MODELS, FLEET_RECORDS)) < 0.5
         learnt, answers = (self.x, self.y) if trained else (other, others)
         self.models = [KNeighborsClassifier(1, algorithm="brute").fit(learnt[m], answers[m]) for m in self.members]
         self.asked = 0
@@ -28,7 +28,7 @@ class Neighbors:
         return self.models[model].predict(x)
 
     def view(self) -> View:
-        predictions = np.stack([self(model, self.x) for model in range(MODELS)])
+        predictions = np.stack([self(model, self.x) for model in range(FLEET_MODELS)])
         return View(predictions=predictions, labels=self.y, membership=self.members, features=self.x, query=self)
 
 
@@ -77,7 +77,7 @@ def test_asks_no_more_than_it_declares() -> None:
     view, before = fleet.view(), fleet.asked
     attack = NoiseAgreement(strengths=(0.1, 0.5), copies=3)
     assert attack.run(view).queries == attack.threat.queries == 7
-    assert fleet.asked - before == 7 * MODELS * RECORDS
+    assert fleet.asked - before == 7 * FLEET_MODELS * FLEET_RECORDS
 
 
 def test_most_records_are_asked_at_the_chosen_strength_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,13 +91,13 @@ def test_most_records_are_asked_at_the_chosen_strength_alone(monkeypatch: pytest
     monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL_RECORDS", 150)
     before = fleet.asked
     scored = whole.run(view)
-    assert fleet.asked - before == MODELS * (RECORDS + 9 * 150 + 3 * 50)
-    assert scored.queries == (fleet.asked - before) / (MODELS * RECORDS) < whole.threat.queries
+    assert fleet.asked - before == FLEET_MODELS * (FLEET_RECORDS + 9 * 150 + 3 * 50)
+    assert scored.queries == (fleet.asked - before) / (FLEET_MODELS * FLEET_RECORDS) < whole.threat.queries
     same = (scored.scores == expected).all(axis=1)
     assert same.mean() >= 0.5, "others may choose another strength"
     monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL_RECORDS", 50)
     with monkeypatch.context() as patched:
-        patched.setattr("palisade.attacks.noise_agreement.most_telling", lambda *trial: np.zeros(MODELS, int))
+        patched.setattr("palisade.attacks.noise_agreement.most_telling", lambda *trial: np.zeros(FLEET_MODELS, int))
         alone = NoiseAgreement(strengths=(0.1,), copies=3).score(view)
         np.testing.assert_array_equal(whole.score(view), alone)
 
@@ -105,7 +105,7 @@ def test_most_records_are_asked_at_the_chosen_strength_alone(monkeypatch: pytest
 def test_the_strength_is_chosen_on_the_shadows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two strengths, the first works for model 0 only, the second for all others only."""
     view = Neighbors().view()
-    agreement = np.random.default_rng(0).random((2, MODELS, RECORDS))
+    agreement = np.random.default_rng(0).random((2, FLEET_MODELS, FLEET_RECORDS))
     agreement[0, 0], agreement[1, 1:] = view.membership[0], view.membership[1:]
     monkeypatch.setattr(NoiseAgreement, "_votes", lambda self, view, ways, records, asked: agreement[:, :, records])
     np.testing.assert_array_equal(NoiseAgreement(strengths=(0.1, 0.5)).score(view), agreement[1] / 17)
@@ -114,7 +114,7 @@ def test_the_strength_is_chosen_on_the_shadows(monkeypatch: pytest.MonkeyPatch) 
 def test_a_target_has_no_part_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first strength is perfect for the target and useless elsewhere, the second helps the others a little."""
     view = Neighbors().view()
-    agreement = np.random.default_rng(0).random((2, MODELS, RECORDS))
+    agreement = np.random.default_rng(0).random((2, FLEET_MODELS, FLEET_RECORDS))
     agreement[0, 0] = view.membership[0]
     agreement[1, 1:] += 0.05 * view.membership[1:]
     monkeypatch.setattr(NoiseAgreement, "_votes", lambda self, view, ways, records, asked: agreement[:, :, records])
@@ -124,7 +124,7 @@ def test_a_target_has_no_part_in_the_choice(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_targets_membership_never_enters_its_scores() -> None:
     view = Neighbors().view()
     before = NoiseAgreement(copies=4).score(view)
-    for groups in (None, np.arange(MODELS) // 2):
+    for groups in (None, np.arange(FLEET_MODELS) // 2):
         member = view.membership.copy()
         member[2:4] = ~member[2:4] if groups is not None else [~member[2], member[3]]
         after = NoiseAgreement(copies=4).score(replace(view, membership=member, groups=groups))

@@ -46,19 +46,21 @@ def test_losses_one_rounding_apart_keep_their_order() -> None:
     assert scores.max() < 1
 
 
-RATES = (0.01, 0.05, 0.3)
+FALSE_POSITIVE_RATES = (0.01, 0.05, 0.3)
 
 
 def false_positive_rates(population: np.ndarray, nonmembers: np.ndarray) -> list[float]:
     scores = Population().score(view_of(nonmembers[None], population[None]))[0]
-    return [float(np.mean(1 - scores <= rate)) for rate in RATES]
+    return [float(np.mean(1 - scores <= rate)) for rate in FALSE_POSITIVE_RATES]
 
 
 @pytest.mark.parametrize("decimals", [9, 1])
 def test_one_minus_score_is_a_p_value(decimals: int) -> None:
     rng = np.random.default_rng(0)
     population, nonmembers = rng.standard_normal((2, 20_000)).round(decimals)
-    for rate, false_positive_rate in zip(RATES, false_positive_rates(population, nonmembers), strict=True):
+    for rate, false_positive_rate in zip(
+        FALSE_POSITIVE_RATES, false_positive_rates(population, nonmembers), strict=True
+    ):
         assert false_positive_rate < binom.ppf(0.9999, 20_000, rate) / 20_000 + 4 * np.sqrt(rate / 20_000), (
             "both samples vary"
         )
@@ -71,7 +73,9 @@ def test_members_among_the_population_are_noticed() -> None:
     rng = np.random.default_rng(0)
     population, nonmembers = rng.standard_normal((2, 20_000))
     population[:10_000] += 2  # trained on
-    for rate, false_positive_rate in zip(RATES, false_positive_rates(population, nonmembers), strict=True):
+    for rate, false_positive_rate in zip(
+        FALSE_POSITIVE_RATES, false_positive_rates(population, nonmembers), strict=True
+    ):
         assert false_positive_rate < binom.ppf(0.0001, 20_000, rate) / 20_000 - 4 * np.sqrt(rate / 20_000)
 
 

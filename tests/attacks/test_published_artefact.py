@@ -15,11 +15,11 @@ import pytest
 from palisade.attacks import LiRA, View
 from palisade.evaluation.statistics.metrics import tpr_at_fpr
 
-VARIABLE = "PALISADE_LIRA_ARTEFACT"
+ARTEFACT_VARIABLE = "PALISADE_LIRA_ARTEFACT"
 # TPR at 0.1 % FPR on CIFAR-10, by number of models: that of the README of the reference implementation for 16, of
 # Carlini et al. 2022, Table I, for 256; the first with the fixed variance, the second with each record's own.
-PUBLISHED = {16: ("fixed", 0.0593), 256: ("per_record", 0.084)}
-TOLERANCE = 0.3  # of the value: those numbers are of one target, models differ
+PUBLISHED_TPRS = {16: ("fixed", 0.0593), 256: ("per_record", 0.084)}
+RELATIVE_TOLERANCE = 0.3  # of the value: those numbers are of one target, models differ
 
 
 def read(folder: Path) -> View:
@@ -46,11 +46,13 @@ def test_reads_the_layout(tmp_path: Path) -> None:
     np.testing.assert_array_equal(view.membership, keep[:, :5])
 
 
-@pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no folder of the paper's own scores")
+@pytest.mark.skipif(
+    ARTEFACT_VARIABLE not in os.environ, reason=f"{ARTEFACT_VARIABLE} names no folder of the paper's own scores"
+)
 def test_the_published_tpr_comes_out_again() -> None:
-    view = read(Path(os.environ[VARIABLE]))
-    assert view.models in PUBLISHED, f"models={view.models}; numbers were published for {sorted(PUBLISHED)}"
-    variance, published = PUBLISHED[view.models]
+    view = read(Path(os.environ[ARTEFACT_VARIABLE]))
+    assert view.models in PUBLISHED_TPRS, f"models={view.models}; numbers were published for {sorted(PUBLISHED_TPRS)}"
+    variance, published = PUBLISHED_TPRS[view.models]
     scores = LiRA(variance=variance, compat="carlini").score(view)  # type: ignore[arg-type]
     tprs = [tpr_at_fpr(*row, 0.001) for row in zip(scores, view.membership, strict=True)]
-    assert np.mean(tprs) == pytest.approx(published, rel=TOLERANCE)
+    assert np.mean(tprs) == pytest.approx(published, rel=RELATIVE_TOLERANCE)

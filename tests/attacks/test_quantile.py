@@ -6,29 +6,32 @@ import pytest
 from palisade.attacks import LossThreshold, Quantile, View
 from palisade.evaluation.statistics.metrics import roc_auc
 
-RECORDS, POPULATION = 400, 600
+FLEET_RECORDS, POPULATION_RECORDS = 400, 600
 
 
 def simulated(seed: int, effect: float, models: int = 4) -> tuple[View, np.ndarray]:
     """φ ~ N(μ(x, y), σ(x)²), which members exceed; and the score of whoever knows μ and σ."""
     rng = np.random.default_rng(seed)
-    x, y = rng.standard_normal((RECORDS + POPULATION, 2)), rng.integers(2, size=RECORDS + POPULATION)
+    x, y = (
+        rng.standard_normal((FLEET_RECORDS + POPULATION_RECORDS, 2)),
+        rng.integers(2, size=FLEET_RECORDS + POPULATION_RECORDS),
+    )
     mean, deviation = 3 * np.sin(x[:, 0]) + 2 * y, np.exp(x[:, 1] / 2)
-    member = rng.random((models, RECORDS)) < 0.5
-    z = rng.standard_normal((models, RECORDS + POPULATION))
-    z[:, :RECORDS] += effect * member
+    member = rng.random((models, FLEET_RECORDS)) < 0.5
+    z = rng.standard_normal((models, FLEET_RECORDS + POPULATION_RECORDS))
+    z[:, :FLEET_RECORDS] += effect * member
     phi = mean + deviation * z
     logits = np.stack([np.where(y == 0, phi, 0), np.where(y == 1, phi, 0)], axis=-1)
     view = View(
-        logits=logits[:, :RECORDS],
-        labels=y[:RECORDS],
+        logits=logits[:, :FLEET_RECORDS],
+        labels=y[:FLEET_RECORDS],
         membership=member,
-        features=x[:RECORDS],
-        population_logits=logits[:, RECORDS:],
-        population_labels=y[RECORDS:],
-        population_features=x[RECORDS:],
+        features=x[:FLEET_RECORDS],
+        population_logits=logits[:, FLEET_RECORDS:],
+        population_labels=y[FLEET_RECORDS:],
+        population_features=x[FLEET_RECORDS:],
     )
-    return view, z[:, :RECORDS]
+    return view, z[:, :FLEET_RECORDS]
 
 
 def mean_auc(scores: np.ndarray, view: View) -> float:
@@ -73,7 +76,7 @@ def test_models_are_attacked_one_by_one() -> None:
 def test_records_of_any_shape(shape: tuple[int, ...]) -> None:
     view, _ = simulated(0, 1.0)
     rng = np.random.default_rng(0)
-    x, known = rng.random((RECORDS, *shape)), rng.random((POPULATION, *shape))
+    x, known = rng.random((FLEET_RECORDS, *shape)), rng.random((POPULATION_RECORDS, *shape))
     assert np.isfinite(Quantile().score(replace(view, features=x, population_features=known))).all()
 
 
@@ -83,8 +86,8 @@ def test_equal_records_and_equal_answers_stay_finite() -> None:
     assert view.population_logits is not None
     same = replace(
         view,
-        features=np.ones((RECORDS, 3)),
-        population_features=np.ones((POPULATION, 3)),
+        features=np.ones((FLEET_RECORDS, 3)),
+        population_features=np.ones((POPULATION_RECORDS, 3)),
         population_logits=np.zeros_like(view.population_logits),
     )
     assert np.isfinite(Quantile().score(same)).all()

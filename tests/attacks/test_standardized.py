@@ -13,15 +13,15 @@ from palisade.attacks import Attack, Calibration, LiRA, Reference, View
 from palisade.attacks.parts.signals import centers_and_spreads, standardized
 from palisade.evaluation.statistics.metrics import roc_auc
 
-MODELS, RECORDS, CLASSES = 16, 400, 3
+FLEET_MODELS, FLEET_RECORDS, CLASS_COUNT = 16, 400, 3
 
 
 def leaking_fleet(seed: int = 0) -> View:
     rng = np.random.default_rng(seed)
-    membership = rng.random((MODELS, RECORDS)) < 0.5
-    logits = rng.standard_normal((MODELS, RECORDS, CLASSES)).astype(np.float32)
-    labels = rng.integers(CLASSES, size=RECORDS)
-    logits[:, np.arange(RECORDS), labels] += 2 * rng.random(RECORDS) + 3 * membership
+    membership = rng.random((FLEET_MODELS, FLEET_RECORDS)) < 0.5
+    logits = rng.standard_normal((FLEET_MODELS, FLEET_RECORDS, CLASS_COUNT)).astype(np.float32)
+    labels = rng.integers(CLASS_COUNT, size=FLEET_RECORDS)
+    logits[:, np.arange(FLEET_RECORDS), labels] += 2 * rng.random(FLEET_RECORDS) + 3 * membership
     return View(logits=logits, labels=labels, membership=membership)
 
 

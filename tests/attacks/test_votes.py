@@ -12,10 +12,10 @@ from palisade.attacks.lira import PRIOR_MODELS
 from palisade.attacks.votes import best_calibrated, vote_log_odds
 from palisade.evaluation.statistics.metrics import roc_auc
 
-MODELS, RECORDS, FEATURES, CLASSES = 16, 240, 8, 4
+FLEET_MODELS, FLEET_RECORDS, FEATURE_COUNT, CLASS_COUNT = 16, 240, 8, 4
 
 Kind = Callable[[np.random.Generator, tuple[int, ...]], np.ndarray]
-KINDS: dict[str, Kind] = {
+ATTACK_KINDS: dict[str, Kind] = {
     "numbers": lambda rng, shape: rng.standard_normal(shape).astype(np.float32),
     "bits": lambda rng, shape: (rng.random(shape) < 0.4).astype(np.float32),
     "tokens": lambda rng, shape: rng.integers(2, 9, size=shape),
@@ -31,13 +31,13 @@ class Memorizers:
 
     def __init__(self, seed: int, effect: float = 2.0, kind: str = "numbers"):
         rng = np.random.default_rng(seed)
-        self.x = KINDS[kind](rng, (RECORDS, FEATURES))
-        self.y = rng.integers(CLASSES, size=RECORDS)
-        self.members = rng.random((MODELS, RECORDS)) < 0.5
-        shared = rng.normal(size=(FEATURES, CLASSES)) * 0.5
-        self.weights = shared + 0.2 * rng.normal(size=(MODELS, FEATURES, CLASSES))
-        self.easy = rng.normal(scale=2.0, size=RECORDS)
-        self.effect, self.asked = effect, np.zeros(MODELS)
+        self.x = ATTACK_KINDS[kind](rng, (FLEET_RECORDS, FEATURE_COUNT))
+        self.y = rng.integers(CLASS_COUNT, size=FLEET_RECORDS)
+        self.members = rng.random((FLEET_MODELS, FLEET_RECORDS)) < 0.5
+        shared = rng.normal(size=(FEATURE_COUNT, CLASS_COUNT)) * 0.5
+        self.weights = shared + 0.2 * rng.normal(size=(FLEET_MODELS, FEATURE_COUNT, CLASS_COUNT))
+        self.easy = rng.normal(scale=2.0, size=FLEET_RECORDS)
+        self.effect, self.asked = effect, np.zeros(FLEET_MODELS)
 
     def __call__(self, model: int, x: np.ndarray) -> np.ndarray:
         self.asked[model] += len(x)
@@ -45,11 +45,11 @@ class Memorizers:
         flat, known = (((part - center) / spread).reshape(len(part), -1) for part in (x, self.x))
         squares = (flat**2).sum(axis=1)[:, None] + (known**2).sum(axis=1) - 2 * flat @ known.T
         pull = np.exp(-squares) * (self.easy + self.effect * self.members[model])
-        scores: np.ndarray = flat @ self.weights[model] + pull @ np.eye(CLASSES)[self.y]
+        scores: np.ndarray = flat @ self.weights[model] + pull @ np.eye(CLASS_COUNT)[self.y]
         return scores.argmax(axis=1)
 
     def view(self) -> View:
-        predictions = np.stack([self(model, self.x) for model in range(MODELS)])
+        predictions = np.stack([self(model, self.x) for model in range(FLEET_MODELS)])
         return View(predictions=predictions, labels=self.y, membership=self.members, features=self.x, query=self)
 
 
@@ -130,14 +130,14 @@ def test_not_below_what_is_not_calibrated() -> None:
     assert np.mean(gain, axis=0)[1] > 0.03, "the fleet is such that copies tell more"
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ATTACK_KINDS)
 @pytest.mark.parametrize("effect", [3.0, 0.0])
 def test_every_kind_of_records(kind: str, effect: float) -> None:
     fleet = Memorizers(0, effect=effect, kind=kind)
     scored = Votes(copies=4).run(fleet.view())
     assert scored.queries == 1 + 4 * (6 if kind == "images" else 4), "images are moved besides"
     auc = mean_auc(scored.scores, fleet.members)
-    assert auc > 0.55 if effect else auc == pytest.approx(0.5, abs=4 * np.sqrt(1 / 3 / (MODELS * RECORDS)))
+    assert auc > 0.55 if effect else auc == pytest.approx(0.5, abs=4 * np.sqrt(1 / 3 / (FLEET_MODELS * FLEET_RECORDS)))
 
 
 def test_noise_gives_nobody_away() -> None:
@@ -192,14 +192,14 @@ def test_one_label_asks_for_nothing_more() -> None:
 def test_shadows_are_asked_what_the_target_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Even those for which another strength was chosen: without their answers at its own nobody would be calibrated."""
     monkeypatch.setattr("palisade.attacks.parts.perturbed_copies.TRIAL_RECORDS", 100)
-    monkeypatch.setattr("palisade.attacks.votes.best_calibrated", lambda *trial: np.arange(MODELS) % 2)
+    monkeypatch.setattr("palisade.attacks.votes.best_calibrated", lambda *trial: np.arange(FLEET_MODELS) % 2)
     fleet = Memorizers(0)
     view = fleet.view()
     fleet.asked[:] = 0
     attack = Votes(strengths=(0.05, 0.1, 0.3), copies=3)
     scored = attack.run(view)
-    assert (fleet.asked == RECORDS + 100 * 3 * 3 + (RECORDS - 100) * 2 * 3).all()
-    assert scored.queries == fleet.asked.mean() / RECORDS <= attack.threat.queries
+    assert (fleet.asked == FLEET_RECORDS + 100 * 3 * 3 + (FLEET_RECORDS - 100) * 2 * 3).all()
+    assert scored.queries == fleet.asked.mean() / FLEET_RECORDS <= attack.threat.queries
     assert not np.isnan(scored.scores).any()
 
 

@@ -16,22 +16,22 @@ from hydra.utils import instantiate
 from palisade.attacks import Attack, View
 from palisade.evaluation.statistics.metrics import roc_auc
 
-CONF = Path(__file__).parents[2] / "conf"
-LISTS = ("quick", "standard", "full")
-NAMES = sorted(path.stem for path in (CONF / "attack").glob("*.yaml") if path.stem not in LISTS)
-MODELS, RECORDS, POPULATION, FEATURES, CLASSES = 12, 150, 120, 4, 3
-FEW = {"boundary": {"budget": 60}, "cascading": {"targets": 12, "shadows": 8}}
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
+ATTACK_LISTS = ("quick", "standard", "full")
+ATTACK_NAMES = sorted(path.stem for path in (CONF_FOLDER / "attack").glob("*.yaml") if path.stem not in ATTACK_LISTS)
+FLEET_MODELS, FLEET_RECORDS, POPULATION_RECORDS, FEATURE_COUNT, CLASS_COUNT = 12, 150, 120, 4, 3
+FEW_QUERIES = {"boundary": {"budget": 60}, "cascading": {"targets": 12, "shadows": 8}}
 """Settings that make an attack quick."""
 
 
 @cache
 def chosen(*names: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
         return dict(compose("evaluate", overrides=[f"attack=[{','.join(names)}]"]).attack)
 
 
 def attack_of(name: str) -> Attack:
-    attack: Attack = instantiate(chosen(name)[name], **FEW.get(name, {}))
+    attack: Attack = instantiate(chosen(name)[name], **FEW_QUERIES.get(name, {}))
     return attack
 
 
@@ -40,49 +40,53 @@ class Memorizers:
 
     def __init__(self, seed: int, effect: float):
         rng = np.random.default_rng(seed)
-        self.x = rng.normal(size=(RECORDS + POPULATION, FEATURES)).astype(np.float32)
-        self.y = (self.x @ rng.normal(size=(FEATURES, CLASSES)) + rng.normal(size=CLASSES)).argmax(axis=1)
+        self.x = rng.normal(size=(FLEET_RECORDS + POPULATION_RECORDS, FEATURE_COUNT)).astype(np.float32)
+        self.y = (self.x @ rng.normal(size=(FEATURE_COUNT, CLASS_COUNT)) + rng.normal(size=CLASS_COUNT)).argmax(axis=1)
         wrong = rng.random(len(self.y)) < 0.3
-        self.y = np.where(wrong, rng.integers(CLASSES, size=len(self.y)), self.y)
-        self.weights = rng.normal(size=(MODELS, FEATURES, CLASSES))
-        self.members = rng.random((MODELS, RECORDS)) < 0.5
+        self.y = np.where(wrong, rng.integers(CLASS_COUNT, size=len(self.y)), self.y)
+        self.weights = rng.normal(size=(FLEET_MODELS, FEATURE_COUNT, CLASS_COUNT))
+        self.members = rng.random((FLEET_MODELS, FLEET_RECORDS)) < 0.5
         self.effect, self.rng = effect, rng
 
     def __call__(self, model: int, x: np.ndarray) -> np.ndarray:
         return self.answers(self.weights[model], self.members[model], x)
 
     def answers(self, weights: np.ndarray, members: np.ndarray, x: np.ndarray) -> np.ndarray:
-        inside, own = self.x[:RECORDS][members], self.y[:RECORDS][members]
+        inside, own = self.x[:FLEET_RECORDS][members], self.y[:FLEET_RECORDS][members]
         distance = ((x[:, None] - inside) ** 2).sum(axis=-1)
-        pull = np.exp(-4 * distance) @ np.eye(CLASSES)[own]
+        pull = np.exp(-4 * distance) @ np.eye(CLASS_COUNT)[own]
         return (x @ weights + self.effect * pull).astype(np.float32)
 
     def further_shadows(self, target: int, inside: np.ndarray, outside: np.ndarray, shadows: int) -> View:
         rng, rest = np.random.default_rng([target, 7]), ~(inside | outside)
-        members = ((rng.random((shadows, RECORDS)) < 0.5) | inside) & ~outside
-        weights = rng.normal(size=(shadows, FEATURES, CLASSES))
-        x = self.x[:RECORDS][rest]
+        members = ((rng.random((shadows, FLEET_RECORDS)) < 0.5) | inside) & ~outside
+        weights = rng.normal(size=(shadows, FEATURE_COUNT, CLASS_COUNT))
+        x = self.x[:FLEET_RECORDS][rest]
         answers = [self(target, x), *(self.answers(*one, x) for one in zip(weights, members, strict=True))]
         membership = np.concatenate([np.zeros((1, rest.sum()), dtype=bool), members[:, rest]])
-        return View(logits=np.stack(answers), labels=self.y[:RECORDS][rest], membership=membership)
+        return View(logits=np.stack(answers), labels=self.y[:FLEET_RECORDS][rest], membership=membership)
 
     def view(self) -> View:
-        answers = np.stack([self(model, self.x) for model in range(MODELS)])
+        answers = np.stack([self(model, self.x) for model in range(FLEET_MODELS)])
         queries = np.stack([answers, *(answers + self.rng.normal(0, 0.3, answers.shape) for _ in range(2))], axis=2)
-        audited, population = queries[:, :RECORDS].astype(np.float32), queries[:, RECORDS:].astype(np.float32)
+        audited, population = (
+            queries[:, :FLEET_RECORDS].astype(np.float32),
+            queries[:, FLEET_RECORDS:].astype(np.float32),
+        )
         view = View(
-            logits=audited, labels=self.y[:RECORDS], membership=self.members, features=self.x[:RECORDS],
-            population_logits=population, population_labels=self.y[RECORDS:], population_features=self.x[RECORDS:],
+            logits=audited, labels=self.y[:FLEET_RECORDS], membership=self.members, features=self.x[:FLEET_RECORDS],
+            population_logits=population,
+            population_labels=self.y[FLEET_RECORDS:], population_features=self.x[FLEET_RECORDS:],
             query=self, further_shadows=self.further_shadows,
         )  # fmt: skip
-        layers = view.loss[:, :, :1] * [1.0, 2.0] + self.rng.normal(0, 0.1, (MODELS, RECORDS, 2)) ** 2
+        layers = view.loss[:, :, :1] * [1.0, 2.0] + self.rng.normal(0, 0.1, (FLEET_MODELS, FLEET_RECORDS, 2)) ** 2
         return replace(
             view,
             gradient_norms=layers,
-            activation_norms=self.rng.random((MODELS, RECORDS, 2)) + 0.1,
+            activation_norms=self.rng.random((FLEET_MODELS, FLEET_RECORDS, 2)) + 0.1,
             unguarded_logits=view.logits[:, :, 0],
             alignment=self.effect * self.members + self.rng.normal(size=self.members.shape),
-            trajectory=view.loss[:, :, :1] + self.rng.random((MODELS, RECORDS, 3)) * [1.0, 0.5, 0.0],
+            trajectory=view.loss[:, :, :1] + self.rng.random((FLEET_MODELS, FLEET_RECORDS, 3)) * [1.0, 0.5, 0.0],
         )
 
 
@@ -107,7 +111,7 @@ def silent() -> View:
     return Memorizers(1, effect=0.0).view()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ATTACK_NAMES)
 def test_key_is_the_name_and_the_lists_hold_it(name: str) -> None:
     node = chosen(name)
     assert list(node) == [name] and attack_of(name).name == name
@@ -115,14 +119,14 @@ def test_key_is_the_name_and_the_lists_hold_it(name: str) -> None:
 
 
 def test_lists_grow() -> None:
-    quick, standard, full = (list(chosen(name)) for name in LISTS)
-    assert set(quick) < set(standard) < set(full) == set(NAMES)
+    quick, standard, full = (list(chosen(name)) for name in ATTACK_LISTS)
+    assert set(quick) < set(standard) < set(full) == set(ATTACK_NAMES)
     for name in standard:
         threat = attack_of(name).threat
         assert not threat.weights and (threat.queries in (1, None) or threat.outputs == "label"), name
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ATTACK_NAMES)
 def test_finds_members_that_are_easy_to_find(name: str, leaky: View, scored: Callable[[str], np.ndarray]) -> None:
     attack = attack_of(name)
     run = attack.run(leaky)
@@ -134,13 +138,13 @@ def test_finds_members_that_are_easy_to_find(name: str, leaky: View, scored: Cal
         assert run.queries <= attack.threat.queries
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ATTACK_NAMES)
 def test_raises_no_false_alarm(name: str, silent: View) -> None:
     auc = mean_auc(attack_of(name).score(silent), silent.membership)
-    assert abs(auc - 0.5) < 4 * np.sqrt(1 / 12 / (MODELS * RECORDS / 4)), "pure noise tells members apart"
+    assert abs(auc - 0.5) < 4 * np.sqrt(1 / 12 / (FLEET_MODELS * FLEET_RECORDS / 4)), "pure noise tells members apart"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ATTACK_NAMES)
 def test_a_targets_membership_never_enters_its_scores(
     name: str, leaky: View, scored: Callable[[str], np.ndarray]
 ) -> None:
@@ -153,18 +157,18 @@ def test_a_targets_membership_never_enters_its_scores(
     np.testing.assert_array_equal(attack.score(other)[3], scored(name)[3])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ATTACK_NAMES)
 def test_a_group_is_left_out_together(name: str, leaky: View) -> None:
     attack = attack_of(name)
     if attack.threat.known_members:
         pytest.skip("knows some of the target's members by declaration")
-    paired = replace(leaky, groups=np.arange(MODELS) // 2)
+    paired = replace(leaky, groups=np.arange(FLEET_MODELS) // 2)
     flipped = leaky.membership.copy()
     flipped[2:4] = ~flipped[2:4]
     np.testing.assert_array_equal(attack.score(replace(paired, membership=flipped))[2:4], attack.score(paired)[2:4])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ATTACK_NAMES)
 def test_runs_at_the_least_level_that_it_declares(name: str, leaky: View) -> None:
     attack = attack_of(name)
     p = np.exp(leaky.logits - np.logaddexp.reduce(leaky.logits, axis=-1, keepdims=True))
@@ -183,7 +187,7 @@ def test_runs_at_the_least_level_that_it_declares(name: str, leaky: View) -> Non
     assert mean_auc(attack.score(granted), leaky.membership) > 0.53
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", ATTACK_NAMES)
 def test_memory_mapped_answers_give_the_same(
     name: str, leaky: View, scored: Callable[[str], np.ndarray], tmp_path: Path
 ) -> None:

@@ -10,11 +10,11 @@ import pytest
 
 from palisade.attacks import View
 from palisade.attacks.parts.thresholds import shadow_thresholds
-from tests.contract.test_attacks import NAMES, attack_of, mean_auc
+from tests.contract.test_attacks import ATTACK_NAMES, attack_of, mean_auc
 
-RECORDS, CLASSES, FLEETS = 120, 3, 24
-REFUSED = ("joint_lira", "cascading")
-SLOW = {
+FLEET_RECORDS, CLASS_COUNT, FLEET_COUNT = 120, 3, 24
+REFUSED_ATTACKS = ("joint_lira", "cascading")
+SLOW_ATTACKS = {
     "boundary",
     "noise_agreement",
     "augmentation_agreement",
@@ -25,22 +25,24 @@ SLOW = {
 }
 
 
-def balanced_membership(rng: np.random.Generator, models: int, inside: int, records: int = RECORDS) -> np.ndarray:
+def balanced_membership(rng: np.random.Generator, models: int, inside: int, records: int = FLEET_RECORDS) -> np.ndarray:
     """Every record in exactly `inside` of the models, drawn at random."""
     return rng.random((models, records)).argsort(axis=0) < inside
 
 
-def silent_fleet(seed: int, models: int, inside: int, records: int = RECORDS, **changes: Any) -> View:
+def silent_fleet(seed: int, models: int, inside: int, records: int = FLEET_RECORDS, **changes: Any) -> View:
     """Answers that depend on the record, and never on who was trained on it."""
     rng = np.random.default_rng(seed)
     x = rng.normal(size=(2 * records, 4)).astype(np.float32)
-    weights, shared = rng.normal(size=(models, 4, CLASSES)), rng.normal(size=(4, CLASSES))
-    labels = (x @ shared + rng.normal(size=(2 * records, CLASSES))).argmax(axis=1)
+    weights, shared = rng.normal(size=(models, 4, CLASS_COUNT)), rng.normal(size=(4, CLASS_COUNT))
+    labels = (x @ shared + rng.normal(size=(2 * records, CLASS_COUNT))).argmax(axis=1)
 
     def query(model: int, rows: np.ndarray) -> np.ndarray:
         return (rows @ (2 * shared + 0.5 * weights[model])).astype(np.float32)
 
-    answers = np.stack([query(model, x) for model in range(models)]) + rng.normal(size=(models, 2 * records, CLASSES))
+    answers = np.stack([query(model, x) for model in range(models)]) + rng.normal(
+        size=(models, 2 * records, CLASS_COUNT)
+    )
     answers = np.stack([answers] * 3, axis=2).astype(np.float32)
     hard = rng.random((1, records, 1))
     return View(
@@ -63,7 +65,7 @@ def silent_fleet(seed: int, models: int, inside: int, records: int = RECORDS, **
 
 def null_auc(name: str, models: int, inside: int) -> tuple[float, float]:
     """The mean AUC over silent fleets, with its standard error."""
-    fleets = 4 if name in SLOW else FLEETS
+    fleets = 4 if name in SLOW_ATTACKS else FLEET_COUNT
     attack = attack_of(name)
     aucs = []
     for seed in range(fleets):
@@ -73,29 +75,29 @@ def null_auc(name: str, models: int, inside: int) -> tuple[float, float]:
     return float(np.mean(aucs)), float(np.std(aucs, ddof=1) / np.sqrt(fleets))
 
 
-@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("name", REFUSED_ATTACKS)
 def test_attacks_that_counts_would_mislead_are_refused(name: str) -> None:
     view = silent_fleet(0, 6, 3, further_shadows=lambda *_: None)
     assert "drawn independently" in (attack_of(name).missing(view) or "")
-    drawn = np.random.default_rng(0).random((6, RECORDS)) < 0.5
+    drawn = np.random.default_rng(0).random((6, FLEET_RECORDS)) < 0.5
     assert attack_of(name).missing(replace(view, membership=drawn)) is None
 
 
 def test_a_few_records_in_other_numbers_of_models_do_not_undo_the_repair() -> None:
     aucs = []
-    for seed in range(FLEETS):
+    for seed in range(FLEET_COUNT):
         view = silent_fleet(seed, 6, 3)
         membership = view.membership.copy()
         membership[:, :5] = np.random.default_rng(seed).random((6, 5)) < 0.5
         view = replace(view, membership=membership)
         assert view.balanced and view.left_out is not None
         aucs.append(mean_auc(attack_of("lira").score(view), membership))
-    assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / np.sqrt(FLEETS)
+    assert abs(np.mean(aucs) - 0.5) < 3 * np.std(aucs) / np.sqrt(FLEET_COUNT)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("models", [4, 6, 8])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in REFUSED])
+@pytest.mark.parametrize("name", [name for name in ATTACK_NAMES if name not in REFUSED_ATTACKS])
 def test_counts_do_not_tell_who_is_a_member(name: str, models: int) -> None:
     auc, error = null_auc(name, models, models // 2)
     assert abs(auc - 0.5) < 3 * max(error, 0.002), f"AUC {auc:.3f} ± {error:.3f} on pure noise"
@@ -115,9 +117,9 @@ def test_as_many_are_left_inside_whoever_the_target_was_trained_on(models: int, 
 
 def test_records_of_a_person_leave_out_the_same_model() -> None:
     rng = np.random.default_rng(0)
-    person = np.arange(RECORDS) // 3
+    person = np.arange(FLEET_RECORDS) // 3
     view = silent_fleet(0, 6, 3, persons=person)
-    object.__setattr__(view, "membership", balanced_membership(rng, 6, 3, RECORDS // 3)[:, person])
+    object.__setattr__(view, "membership", balanced_membership(rng, 6, 3, FLEET_RECORDS // 3)[:, person])
     assert view.left_out is not None
     np.testing.assert_array_equal(view.left_out, view.left_out[:, 3 * person])
     for asked, known in view.parts:
@@ -125,7 +127,7 @@ def test_records_of_a_person_leave_out_the_same_model() -> None:
 
 
 def test_other_fleets_are_left_as_they_are() -> None:
-    coins = np.random.default_rng(0).random((6, RECORDS)) < 0.5
+    coins = np.random.default_rng(0).random((6, FLEET_RECORDS)) < 0.5
     pairs = np.repeat(coins[:3], 2, axis=0) ^ (np.arange(6) % 2 == 1)[:, None]
     split = np.repeat(coins[:1], 6, axis=0)
     for membership, groups in ((coins, None), (pairs, np.arange(6) // 2), (split, None)):
@@ -144,11 +146,11 @@ def test_groups_that_no_single_model_evens_out_are_refused() -> None:
 def test_thresholds_of_shadows_tell_nothing_either() -> None:
     """A threshold that all targets share but for who is left out is the worst one for each of them."""
     gains = []
-    for seed in range(FLEETS):
+    for seed in range(FLEET_COUNT):
         view = silent_fleet(seed, 4, 2)
-        scores = np.tile(np.random.default_rng(seed).normal(size=RECORDS), (4, 1))
+        scores = np.tile(np.random.default_rng(seed).normal(size=FLEET_RECORDS), (4, 1))
         thresholds = shadow_thresholds(scores, view.membership, view.others, view.left_out)
         called = scores >= thresholds[:, None]
         rates = [[called[k, side].mean() for side in (own, ~own)] for k, own in enumerate(view.membership)]
         gains.append(np.mean(np.subtract(*np.transpose(rates))))
-    assert abs(np.mean(gains)) < 3 * np.std(gains, ddof=1) / np.sqrt(FLEETS)
+    assert abs(np.mean(gains)) < 3 * np.std(gains, ddof=1) / np.sqrt(FLEET_COUNT)

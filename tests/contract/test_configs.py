@@ -16,15 +16,15 @@ from palisade.data.split import Membership
 from palisade.targets.fleet import Fleet
 from palisade.targets.training import make_fitter
 
-CONF = Path(__file__).parents[2] / "conf"
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
+SHARED_DATA = Path(__file__).parents[3] / "shared" / "data"
 
 
 def names(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(path.stem for path in (CONF_FOLDER / group).glob("*.yaml"))
 
 
-TOGETHER = [
+COMBINED_OVERRIDES = [
     *(("linear", "digits"), ("mlp", "breast_cancer"), ("cnn", "digits"), ("mlp", "csv"), ("mlp", "npz")),
     *(("mlp", "location30"), ("cnn", "mnist"), ("cnn", "fashion_mnist"), ("transformer", "sst2")),
     pytest.param("cnn", "cifar10", marks=pytest.mark.slow),  # half a minute to decompress
@@ -43,9 +43,9 @@ def small(data: str, folder: Path) -> list[str]:
         np.savez(folder / "own.npz", x=x, y=y)
         np.savetxt(folder / "own.csv", np.c_[x, y], delimiter=",", header="a,b,c,d,label", comments="")
         return [*overrides, f"data.path={folder}/own.{data}", *(["data.label=label"] if data == "csv" else [])]
-    if not (SHARED / data).is_dir():
+    if not (SHARED_DATA / data).is_dir():
         pytest.skip(f"no {data} under ../shared/data")
-    return [*overrides, f"data.root={SHARED / data}"]
+    return [*overrides, f"data.root={SHARED_DATA / data}"]
 
 
 def trained(settings: dict[str, Any]) -> tuple[Fleet, Dataset]:
@@ -66,7 +66,7 @@ def test_data_sources_compose(compose, data):
     assert isinstance(instantiate(compose(f"data={data}", *overrides)["data"]), Source)
 
 
-@pytest.mark.parametrize(("network", "data"), TOGETHER)
+@pytest.mark.parametrize(("network", "data"), COMBINED_OVERRIDES)
 def test_networks_and_data_train_a_step(compose, tmp_path, network, data):
     fleet, dataset = trained(compose(f"network={network}", *small(data, tmp_path)))
     assert fleet.predict(dataset.x[dataset.split.test[:3]]).shape == (1, 3, len(dataset.classes))
@@ -81,7 +81,7 @@ def test_canaries_train_a_step(compose, tmp_path, canary):
 
 
 def test_no_network_and_no_data_set_is_left_out():
-    pairs = [getattr(pair, "values", pair) for pair in TOGETHER]
+    pairs = [getattr(pair, "values", pair) for pair in COMBINED_OVERRIDES]
     assert {network for network, _ in pairs} == set(names("network")) - {"own"}
     assert {data for _, data in pairs} == {name for name in names("data") if not name.endswith("_scattering")}
 

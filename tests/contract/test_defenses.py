@@ -23,20 +23,20 @@ from palisade.targets.statement import Statement
 from palisade.targets.training import complete_statement, make_defense, make_fitter
 from palisade.train import composed, train_run
 
-CONF = Path(__file__).parents[2] / "conf"
-DEFENSES = sorted(path.stem for path in (CONF / "defense").glob("*.yaml"))
-EPOCHS = 2
-SMALL = [
-    *("data=digits", "network.hidden=[16]", f"trainer.epochs={EPOCHS}", "trainer.batch_size=32"),
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
+DEFENSE_NAMES = sorted(path.stem for path in (CONF_FOLDER / "defense").glob("*.yaml"))
+TRAINED_EPOCHS = 2
+SMALL_SETTINGS = [
+    *("data=digits", "network.hidden=[16]", f"trainer.epochs={TRAINED_EPOCHS}", "trainer.batch_size=32"),
     *("trainer.optimizer.lr=0.02", "secret=contract"),
     *("split.pool=0.3", "split.validation=0.1", "split.reference=0.2"),
 ]
-SMALLER = {
+SMALLER_SETTINGS = {
     "pate": ["defense.teachers=3", "defense.queries=50", "defense.noise_multiplier=1"],
     "selena": ["defense.sub_models=3", "defense.left_out=1"],
 }
 """What keeps the training of single defenses short, or possible on so few records."""
-every_defense = pytest.mark.parametrize("name", DEFENSES)
+every_defense = pytest.mark.parametrize("name", DEFENSE_NAMES)
 
 
 def make(settings) -> Defense:
@@ -45,7 +45,7 @@ def make(settings) -> Defense:
 
 def shorten(defense) -> None:
     """Two epochs for a defense and its bases, whatever their own trainers say."""
-    defense["trainer"] = {**(defense.get("trainer") or {}), "epochs": EPOCHS}
+    defense["trainer"] = {**(defense.get("trainer") or {}), "epochs": TRAINED_EPOCHS}
     if "base" in defense:
         shorten(defense["base"])
 
@@ -53,7 +53,7 @@ def shorten(defense) -> None:
 @cache
 def settings_of(name: str, *overrides: str):
     """The composed configuration; read only."""
-    settings = composed(*SMALL, f"defense={name}", *SMALLER.get(name, []), *overrides)
+    settings = composed(*SMALL_SETTINGS, f"defense={name}", *SMALLER_SETTINGS.get(name, []), *overrides)
     shorten(settings["defense"])
     return settings
 
@@ -91,8 +91,8 @@ def test_declares_what_it_is(name):
     assert isinstance(defense, Defense) and type(defense).__doc__
     assert defense.roles <= {"validation", "reference"}
     assert defense.strength is None or isinstance(defense.strength, float | int)
-    assert {*defense.attacks} <= {path.stem for path in (CONF / "attack").glob("*.yaml")}
-    assert {*defense.canaries} <= {path.stem for path in (CONF / "canary").glob("*.yaml")}
+    assert {*defense.attacks} <= {path.stem for path in (CONF_FOLDER / "attack").glob("*.yaml")}
+    assert {*defense.canaries} <= {path.stem for path in (CONF_FOLDER / "canary").glob("*.yaml")}
     assert len(inspect.getsource(inspect.getmodule(type(defense))).splitlines()) <= 150
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parents[1]
-CONF = TESTS.parent / "conf"
-LIST = (Path(__file__).parent / "features.md").read_text(encoding="utf-8")
-GROUPS = sorted(path.name for path in CONF.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
+TESTS_FOLDER = Path(__file__).parents[1]
+CONF_FOLDER = TESTS_FOLDER.parent / "conf"
+FEATURE_LIST = (Path(__file__).parent / "features.md").read_text(encoding="utf-8")
+CONF_GROUPS = sorted(path.name for path in CONF_FOLDER.iterdir() if path.is_dir() and any(path.glob("*.yaml")))
 EXIT_CODES = ("0 ", "1 ", "2 ", "3 ", "4 ", "130 ")
 
 
@@ -23,30 +23,30 @@ def rows_of(text: str, heading: str) -> dict[str, list[str]]:
     return {feature: re.findall(r"`([^`]+)`", shown) for feature, shown in rows}
 
 
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", CONF_GROUPS)
 def test_every_option_is_listed(group: str) -> None:
-    options = {f"`{path.stem}`" for path in (CONF / group).glob("*.yaml")}
-    assert options <= set(rows_of(LIST, f"`{group}=`"))
+    options = {f"`{path.stem}`" for path in (CONF_FOLDER / group).glob("*.yaml")}
+    assert options <= set(rows_of(FEATURE_LIST, f"`{group}=`"))
 
 
 def test_every_flag_and_exit_code_is_listed() -> None:
-    page = (TESTS.parent / "docs" / "flags.md").read_text(encoding="utf-8")
+    page = (TESTS_FOLDER.parent / "docs" / "flags.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
     flags = {f"`{flag}`" for row in rows for flag in re.findall(r"`([^`]+)`", row)}
-    assert len(flags) > 20 and flags <= set(rows_of(LIST, "Flags"))
-    assert {f"{row.split()[0]} " for row in rows_of(LIST, "Exit codes")} == {*EXIT_CODES}
+    assert len(flags) > 20 and flags <= set(rows_of(FEATURE_LIST, "Flags"))
+    assert {f"{row.split()[0]} " for row in rows_of(FEATURE_LIST, "Exit codes")} == {*EXIT_CODES}
 
 
-@pytest.mark.parametrize("heading", re.findall(r"^## (.*)$", LIST, re.MULTILINE))
+@pytest.mark.parametrize("heading", re.findall(r"^## (.*)$", FEATURE_LIST, re.MULTILINE))
 def test_every_test_exists(heading: str) -> None:
-    for feature, tests in rows_of(LIST, heading).items():
+    for feature, tests in rows_of(FEATURE_LIST, heading).items():
         assert tests, f"{feature}: no test shows it"
         for test in tests:
             file, _, function = test.partition("::")
-            tree = ast.parse((TESTS / file).read_text(encoding="utf-8"))
+            tree = ast.parse((TESTS_FOLDER / file).read_text(encoding="utf-8"))
             names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
             assert function in names if function else any(name.startswith("test_") for name in names), test
 
 
 def test_a_lost_row_is_noticed() -> None:
-    assert "`lira`" not in rows_of(LIST.replace("| `lira` |", "| `other` |"), "`attack=`")
+    assert "`lira`" not in rows_of(FEATURE_LIST.replace("| `lira` |", "| `other` |"), "`attack=`")

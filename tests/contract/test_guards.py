@@ -23,11 +23,11 @@ from palisade.targets.guards.registry import label, make_guard
 from palisade.targets.training import make_fitter
 from palisade.train import composed
 
-ROOT = Path(__file__).parents[2]
-NAMES = sorted(path.stem for path in (ROOT / "conf" / "guard").glob("*.yaml"))
-ATTACKS = {path.stem for path in (ROOT / "conf" / "attack").glob("*.yaml")}
-CLASSES, RECORDS = 10, 60
-LOGITS = arrays(np.float32, (RECORDS, CLASSES), elements=st.floats(-40, 40, width=32))
+REPOSITORY_ROOT = Path(__file__).parents[2]
+GUARD_NAMES = sorted(path.stem for path in (REPOSITORY_ROOT / "conf" / "guard").glob("*.yaml"))
+ATTACK_NAMES = {path.stem for path in (REPOSITORY_ROOT / "conf" / "attack").glob("*.yaml")}
+CLASS_COUNT, RECORD_COUNT = 10, 60
+RANDOM_LOGITS = arrays(np.float32, (RECORD_COUNT, CLASS_COUNT), elements=st.floats(-40, 40, width=32))
 
 
 class Fitted(NamedTuple):
@@ -49,41 +49,41 @@ class Fitted(NamedTuple):
         return self.guard.answer(self.query(at))
 
 
-@pytest.fixture(scope="module", params=NAMES)
+@pytest.fixture(scope="module", params=GUARD_NAMES)
 def fitted(request) -> Fitted:
     return fit(request.param)
 
 
-STRENGTHS = {"memguard": {"budget": 0.05}}
+GUARD_STRENGTHS = {"memguard": {"budget": 0.05}}
 """At which what a guard draws at random matters on the small model."""
 
 
 def fit(name: str, secret: str = "guards", **changes: object) -> Fitted:
     config = composed("data=digits", f"guard={name}", "split.reference=0.1", "fleet.models=1", "network.hidden=[]")
     dataset, membership, run_secret = from_config(config), Membership(), Secret.from_text(secret)
-    guard = instantiate(config["guard"], **{**STRENGTHS.get(name, {}), **changes})
+    guard = instantiate(config["guard"], **{**GUARD_STRENGTHS.get(name, {}), **changes})
     fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, run_secret, [0], membership)
     network = fitter.initial_network(0)
     fleet = Fleet(network, [{key: 5 * value for key, value in network.state_dict().items()}])
     split = dataset.split
     members = split.pool[membership.draw(split, [0], run_secret)[0]]
-    x = dataset.x[split.pool[:RECORDS]]
+    x = dataset.x[split.pool[:RECORD_COUNT]]
     return Fitted(guard, guard.fit(fleet, members, fitter, split), x, fleet.predict(x)[0], fleet)
 
 
-EVERY = np.arange(RECORDS)
+EVERY_RECORD = np.arange(RECORD_COUNT)
 
 
 def test_every_guard_is_in_the_closed_list() -> None:
-    assert set(NAMES) == set(GUARDS_BY_NAME)
-    for name in NAMES:
+    assert set(GUARD_NAMES) == set(GUARDS_BY_NAME)
+    for name in GUARD_NAMES:
         assert make_guard(composed("data=digits", f"guard={name}")).name == name
 
 
 def test_declares_what_it_is(fitted: Fitted) -> None:
     guard = fitted.guard
     assert guard.level in ("label", "probabilities", "logits") and type(guard).__doc__
-    assert set(guard.attacks) <= ATTACKS
+    assert set(guard.attacks) <= ATTACK_NAMES
     assert guard.strength is None or isinstance(guard.strength, float | int)
     assert len(inspect.getsource(inspect.getmodule(type(guard))).splitlines()) <= 150
     assert "/" not in label(guard) and label(guard).startswith(guard.name)
@@ -92,30 +92,30 @@ def test_declares_what_it_is(fitted: Fitted) -> None:
 
 
 def test_answers_have_the_shape_of_their_level(fitted: Fitted) -> None:
-    for at in (EVERY, EVERY[:1], EVERY[:0]):
+    for at in (EVERY_RECORD, EVERY_RECORD[:1], EVERY_RECORD[:0]):
         answers, level = fitted.answer(at), fitted.guard.level
-        shape, kind = ((len(at),), np.int64) if level == "label" else ((len(at), CLASSES), np.float32)
+        shape, kind = ((len(at),), np.int64) if level == "label" else ((len(at), CLASS_COUNT), np.float32)
         assert answers.shape == shape and answers.dtype == kind
     if level == "label":
-        assert fitted.answer(EVERY).min() >= 0 and fitted.answer(EVERY).max() < CLASSES
+        assert fitted.answer(EVERY_RECORD).min() >= 0 and fitted.answer(EVERY_RECORD).max() < CLASS_COUNT
 
 
 def test_probabilities_are_probabilities(fitted: Fitted) -> None:
     guard = fitted.guard
     if guard.level != "probabilities":
         pytest.skip(f"lets out {guard.level}")
-    p = fitted.answer(EVERY)
+    p = fitted.answer(EVERY_RECORD)
     assert (p >= 0).all() and (p <= 1).all()
     if guard.name == "topk":
         assert ((p > 0).sum(axis=1) <= guard.k).all() and (p.sum(axis=1) <= 1 + 1e-6).all()
     else:
-        np.testing.assert_allclose(p.sum(axis=1), 1, atol=0.5 * CLASSES / 100 if guard.name == "rounding" else 1e-5)
+        np.testing.assert_allclose(p.sum(axis=1), 1, atol=0.5 * CLASS_COUNT / 100 if guard.name == "rounding" else 1e-5)
 
 
 def test_the_same_query_gets_the_same_answer(fitted: Fitted) -> None:
     """Twice, in another order, in part, and alone: otherwise the mean over repeated questions shows what is hidden."""
-    expected = fitted.answer(EVERY)
-    for at in (EVERY, EVERY[::-1], EVERY[10:25], EVERY[[7, 7, 3]], EVERY[[41]]):
+    expected = fitted.answer(EVERY_RECORD)
+    for at in (EVERY_RECORD, EVERY_RECORD[::-1], EVERY_RECORD[10:25], EVERY_RECORD[[7, 7, 3]], EVERY_RECORD[[41]]):
         # To the rounding of the model's own products, which depends on the batch.
         np.testing.assert_allclose(fitted.answer(at), expected[at], rtol=1e-5, atol=1e-7)
 
@@ -125,7 +125,7 @@ def test_last_bits_of_inputs_draw_nothing_new(fitted: Fitted) -> None:
     for towards in (-9, 9):
         near = np.nextafter(fitted.x, np.float32(towards))
         answers = fitted.guard.answer(Query(near, fitted.logits, fitted.state, fitted.ask))
-        np.testing.assert_array_equal(answers, fitted.answer(EVERY))
+        np.testing.assert_array_equal(answers, fitted.answer(EVERY_RECORD))
 
 
 def test_what_was_learned_depends_on_the_secret_alone(fitted: Fitted) -> None:
@@ -141,8 +141,8 @@ def test_the_label_stays_if_the_guard_says_so(fitted: Fitted) -> None:
         pytest.skip("an example where it is not follows below")
 
     @settings(deadline=None, max_examples=5)
-    @given(LOGITS)
-    @example(np.float32(1e-9) * (np.arange(CLASSES) == 2) * np.ones((RECORDS, 1), np.float32))  # nearly equal
+    @given(RANDOM_LOGITS)
+    @example(np.float32(1e-9) * (np.arange(CLASS_COUNT) == 2) * np.ones((RECORD_COUNT, 1), np.float32))  # nearly equal
     def holds(logits: np.ndarray) -> None:
         answers = fitted.guard.answer(Query(fitted.x, logits, fitted.state, fitted.ask))
         top_label = answers if fitted.guard.level == "label" else answers.argmax(axis=-1)
@@ -152,13 +152,13 @@ def test_the_label_stays_if_the_guard_says_so(fitted: Fitted) -> None:
 
 
 def test_the_label_is_lost_where_nothing_else_is_said() -> None:
-    lost = [name for name in NAMES if not fit(name).guard.keeps_label]
+    lost = [name for name in GUARD_NAMES if not fit(name).guard.keeps_label]
     assert lost == ["aggregate", "rounding"]
     rounding, aggregate = fit("rounding"), fit("aggregate", noise=8.0)
-    logits = np.zeros((1, CLASSES), dtype=np.float32)
+    logits = np.zeros((1, CLASS_COUNT), dtype=np.float32)
     logits[0, 4] = 1e-3
     assert rounding.guard.answer(Query(rounding.x[:1], logits, {}, rounding.ask)).argmax() == 0
-    assert (aggregate.answer(EVERY) != aggregate.logits.argmax(axis=-1)).any()
+    assert (aggregate.answer(EVERY_RECORD) != aggregate.logits.argmax(axis=-1)).any()
 
 
 @pytest.mark.parametrize(

@@ -17,36 +17,37 @@ from palisade.attacks import Attack, View
 
 pytestmark = pytest.mark.slow
 
-CONF = Path(__file__).parents[2] / "conf"
-LISTS = ("quick", "standard", "full")
-NAMES = sorted(path.stem for path in (CONF / "attack").glob("*.yaml") if path.stem not in LISTS)
-MODELS, RECORDS, POPULATION, FEATURES, CLASSES = 8, 60, 40, 3, 3
-SETTINGS = {"boundary": {"budget": 60}}
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
+ATTACK_LISTS = ("quick", "standard", "full")
+ATTACK_NAMES = sorted(path.stem for path in (CONF_FOLDER / "attack").glob("*.yaml") if path.stem not in ATTACK_LISTS)
+FLEET_MODELS, FLEET_RECORDS, POPULATION_RECORDS, FEATURE_COUNT, CLASS_COUNT = 8, 60, 40, 3, 3
+ATTACK_SETTINGS = {"boundary": {"budget": 60}}
 
 
 def attack_of(name: str) -> Attack:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
         node: Any = compose("evaluate", overrides=[f"attack=[{name}]"]).attack[name]
-    attack: Attack = instantiate(node, **SETTINGS.get(name, {}))
+    attack: Attack = instantiate(node, **ATTACK_SETTINGS.get(name, {}))
     return attack
 
 
 def plain_view() -> View:
     """A fleet of linear classifiers that favor their members."""
     rng = np.random.default_rng(0)
-    x = rng.normal(size=(RECORDS + POPULATION, FEATURES)).astype(np.float32)
-    y, weights = rng.integers(CLASSES, size=len(x)), rng.normal(size=(MODELS, FEATURES, CLASSES))
-    members = rng.random((MODELS, RECORDS)) < 0.5
+    x = rng.normal(size=(FLEET_RECORDS + POPULATION_RECORDS, FEATURE_COUNT)).astype(np.float32)
+    y, weights = rng.integers(CLASS_COUNT, size=len(x)), rng.normal(size=(FLEET_MODELS, FEATURE_COUNT, CLASS_COUNT))
+    members = rng.random((FLEET_MODELS, FLEET_RECORDS)) < 0.5
     z = np.einsum("nf,mfc->mnc", x, weights)
-    z[:, :RECORDS] += 2 * members[:, :, None] * np.eye(CLASSES)[y[:RECORDS]]
+    z[:, :FLEET_RECORDS] += 2 * members[:, :, None] * np.eye(CLASS_COUNT)[y[:FLEET_RECORDS]]
     z = np.stack([z, z + rng.normal(0, 0.1, z.shape)], axis=2).astype(np.float32)
-    norms = rng.random((MODELS, RECORDS, 2))
+    norms = rng.random((FLEET_MODELS, FLEET_RECORDS, 2))
     return View(
-        logits=z[:, :RECORDS], labels=y[:RECORDS], membership=members, features=x[:RECORDS],
-        population_logits=z[:, RECORDS:], population_labels=y[RECORDS:], population_features=x[RECORDS:],
+        logits=z[:, :FLEET_RECORDS], labels=y[:FLEET_RECORDS], membership=members, features=x[:FLEET_RECORDS],
+        population_logits=z[:, FLEET_RECORDS:],
+        population_labels=y[FLEET_RECORDS:], population_features=x[FLEET_RECORDS:],
         query=lambda model, inputs: inputs.reshape(len(inputs), -1) @ weights[model],
         gradient_norms=norms, activation_norms=norms, alignment=norms[:, :, 0], trajectory=norms,
-        unguarded_logits=z[:, :RECORDS, 0],
+        unguarded_logits=z[:, :FLEET_RECORDS, 0],
     )  # fmt: skip
 
 
@@ -77,7 +78,7 @@ def largest(p: np.ndarray) -> np.ndarray:
     return np.where(p >= p.max(axis=-1, keepdims=True), p, 0)
 
 
-HOSTILE: dict[str, Any] = {
+HOSTILE_ANSWERS: dict[str, Any] = {
     "float16 logits": lambda view: with_logits(view, lambda z: (2000 * z).astype(np.float16)),
     "float16 probabilities": lambda view: with_probabilities(view, lambda p: (p**40).astype(np.float16)),
     "logits of 1e30": lambda view: with_logits(view, lambda z: np.float32(1e30) * z),
@@ -85,7 +86,7 @@ HOSTILE: dict[str, Any] = {
     "one model of 1e30": lambda view: with_logits(view, huge_in_one(1e30)),
     "one model of 1e308": lambda view: with_logits(view, huge_in_one(1e308)),
     "logits of zero": lambda view: with_logits(view, np.zeros_like),
-    "constant logits": lambda view: with_logits(view, lambda z: np.full_like(z, 7) + np.arange(CLASSES, dtype=z.dtype)),
+    "constant logits": lambda view: with_logits(view, lambda z: 7 + np.arange(CLASS_COUNT, dtype=z.dtype) + 0 * z),
     "probabilities of zero": lambda view: with_probabilities(view, np.zeros_like),
     "zeros and ones": lambda view: with_probabilities(view, np.round),
     "top 1": lambda view: replace(with_probabilities(view, largest), top_k=1),
@@ -98,10 +99,10 @@ HOSTILE: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("hostile", HOSTILE)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("hostile", HOSTILE_ANSWERS)
+@pytest.mark.parametrize("name", ATTACK_NAMES)
 def test_no_warning_and_no_infinity(name: str, hostile: str) -> None:
-    view, attack = HOSTILE[hostile](plain_view()), attack_of(name)
+    view, attack = HOSTILE_ANSWERS[hostile](plain_view()), attack_of(name)
     if (reason := attack.missing(view)) is not None:
         pytest.skip(reason)
     with warnings.catch_warnings(), np.errstate(all="warn", under="ignore"):

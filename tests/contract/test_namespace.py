@@ -15,8 +15,8 @@ import pytest
 import palisade
 import palisade.attacks
 
-ROOT = Path(__file__).parents[2]
-OWN = {
+REPOSITORY_ROOT = Path(__file__).parents[2]
+OWN_NAMES = {
     "attacks",
     "conf",
     "data",
@@ -29,13 +29,21 @@ OWN = {
     "commandline",
     "fields",
 }
-SOURCES = sorted(
+SOURCE_FILES = sorted(
     path
-    for path in ROOT.rglob("*.py")
-    if not path.relative_to(ROOT).parts[0].startswith(".") and path.relative_to(ROOT).parts[0] not in ("build", "runs")
+    for path in REPOSITORY_ROOT.rglob("*.py")
+    if not path.relative_to(REPOSITORY_ROOT).parts[0].startswith(".")
+    and path.relative_to(REPOSITORY_ROOT).parts[0] not in ("build", "runs")
 )
-TINY = ("data=digits", "network=linear", "fleet.models=2", "fleet.workers=1", "trainer.epochs=1", "secret=same")
-CLASH = 'raise RuntimeError("somebody\'s own module was imported")\n'
+TINY_SETTINGS = (
+    "data=digits",
+    "network=linear",
+    "fleet.models=2",
+    "fleet.workers=1",
+    "trainer.epochs=1",
+    "secret=same",
+)
+CLASHING_MODULE = 'raise RuntimeError("somebody\'s own module was imported")\n'
 
 
 def imported(source: str) -> set[str]:
@@ -49,9 +57,9 @@ def imported(source: str) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
+@pytest.mark.parametrize("path", SOURCE_FILES, ids=lambda path: str(path.relative_to(REPOSITORY_ROOT)))
 def test_no_module_of_its_own_is_imported_under_a_bare_name(path: Path) -> None:
-    assert not imported(path.read_text(encoding="utf-8")) & OWN
+    assert not imported(path.read_text(encoding="utf-8")) & OWN_NAMES
 
 
 def test_a_bare_name_would_be_seen() -> None:
@@ -99,7 +107,7 @@ def bytecode_settings() -> dict[str, str]:
 def copied(place: Path) -> Path:
     """The files of this project as they are, without what is built or trained in it: setuptools leaves files behind."""
     ignored = shutil.ignore_patterns(".*", "__pycache__", "runs", "reports", "released", "build", "*.egg-info", "tests")
-    shutil.copytree(ROOT, place, ignore=ignored)
+    shutil.copytree(REPOSITORY_ROOT, place, ignore=ignored)
     return place
 
 
@@ -109,17 +117,19 @@ def test_wheel_trains_and_attacks_what_a_clone_does(wheel: Path, tmp_path: Path)
     (theirs / "attacks").mkdir(parents=True)
     clone.mkdir()
     for name in ("attacks/__init__.py", "train.py", "evaluate.py", "targets.py"):
-        (theirs / name).write_text(CLASH)
+        (theirs / name).write_text(CLASHING_MODULE)
     environment = {**bytecode_settings(), "OMP_NUM_THREADS": "1"}
     installed = {**environment, "PYTHONPATH": str(wheel)}
-    for words in (("train", *TINY), ("evaluate", "data=digits", "attack=loss")):
+    for words in (("train", *TINY_SETTINGS), ("evaluate", "data=digits", "attack=loss")):
         done = subprocess.run(
             [wheel / "bin" / "palisade", *words], cwd=theirs, env=installed, capture_output=True, text=True
         )
         assert done.returncode == 0, done.stderr
     assert (theirs / "reports" / "digits" / "report.html").exists()
     assert "palisade evaluate data=digits attack=loss" in (theirs / "reports" / "digits" / "report.json").read_text()
-    subprocess.run([sys.executable, ROOT / "train.py", *TINY], cwd=clone, env=environment, check=True)
+    subprocess.run(
+        [sys.executable, REPOSITORY_ROOT / "train.py", *TINY_SETTINGS], cwd=clone, env=environment, check=True
+    )
     assert weights(theirs) == weights(clone) and len(weights(clone)) == 2
 
 
@@ -136,7 +146,11 @@ def test_entry_scripts_leave_the_clones_folder_off_the_path(tmp_path: Path) -> N
     words = ("network._target_=probe.Net", "data=digits", "fleet.models=1", "trainer.epochs=1")
     environment = {**bytecode_settings(), "OMP_NUM_THREADS": "1", "PYTHONPATH": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, ROOT / "train.py", *words], cwd=tmp_path, env=environment, capture_output=True, text=True
+        [sys.executable, REPOSITORY_ROOT / "train.py", *words],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
 
@@ -164,7 +178,7 @@ def test_console_command(words: list[str], code: int, capsys: pytest.CaptureFixt
 )
 def test_console_command_refuses_bad_input_in_one_line_as_the_scripts_of_a_clone_do(words: tuple[str, ...]) -> None:
     console = [sys.executable, "-c", "from palisade.commandline import console; console()"]
-    commands = ([*console, *words], [sys.executable, str(ROOT / f"{words[0]}.py"), *words[1:]])
+    commands = ([*console, *words], [sys.executable, str(REPOSITORY_ROOT / f"{words[0]}.py"), *words[1:]])
     first, second = (subprocess.run(command, capture_output=True, text=True) for command in commands)
     assert first.returncode == second.returncode == 2
     assert first.stderr == second.stderr

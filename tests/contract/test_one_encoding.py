@@ -22,7 +22,7 @@ from palisade.data.table import Table
 from palisade.evaluation.subjects.saved_records import read
 from palisade.targets.release import Release
 
-VALUES = {
+CELL_VALUES = {
     "ages": ["17", "23", "35", "61", "90"],
     "amounts": ["0.1", "-3.25", "1e3", "+7", "12.50"],
     "codes": ["001", "002", "010", "040"],
@@ -32,19 +32,19 @@ VALUES = {
     "shouts": ["TRUE", "false", "maybe"],
     "days": ["2020-01-31", "2020-02-29", "1999-12-01"],
 }
-MISSING = ["", "?", "NA", "n/a"]
-BLANKS = ["{}", " {}", "{} ", "  {}"]
+MISSING_CELLS = ["", "?", "NA", "n/a"]
+BLANK_FORMATS = ["{}", " {}", "{} ", "  {}"]
 
 
 @st.composite
 def tables(draw: st.DrawFn) -> dict[str, list[str]]:
     """Columns of some kinds, with blanks and missing values, and labels."""
     rows = draw(st.integers(20, 40))
-    kinds = draw(st.lists(st.sampled_from(list(VALUES)), min_size=1, max_size=4, unique=True))
+    kinds = draw(st.lists(st.sampled_from(list(CELL_VALUES)), min_size=1, max_size=4, unique=True))
     table = {}
     for kind in kinds:
-        values = VALUES[kind] + (MISSING if draw(st.booleans()) else [])
-        cell = st.builds(str.format, st.sampled_from(BLANKS), st.sampled_from(values))
+        values = CELL_VALUES[kind] + (MISSING_CELLS if draw(st.booleans()) else [])
+        cell = st.builds(str.format, st.sampled_from(BLANK_FORMATS), st.sampled_from(values))
         table[kind] = draw(st.lists(cell, min_size=rows, max_size=rows))
     return {**table, "y": [("no", "yes")[row % 2] for row in range(rows)]}
 
@@ -102,4 +102,4 @@ def _described(kind: str) -> dict[str, Any]:
         return {"center": 10, "scale": 20, "fill": 3}
     if kind == "days":
         return {"date": "%Y-%m-%d", "center": 10_000, "scale": 400, "fill": 12_345}
-    return {"categories": VALUES[kind][:-1], "fill": "None" if kind == "words" else VALUES[kind][0]}
+    return {"categories": CELL_VALUES[kind][:-1], "fill": "None" if kind == "words" else CELL_VALUES[kind][0]}

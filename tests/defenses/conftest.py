@@ -15,7 +15,7 @@ from palisade.data.split import Membership
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.training import make_fitter
 
-SECRET = Secret.from_text("defenses")
+TEST_SECRET = Secret.from_text("defenses")
 
 
 class Fitting:
@@ -34,10 +34,10 @@ class Fitting:
         self.dataset: Dataset = from_config(settings)
         membership = Membership(**settings["membership"])
         config = {**settings, "fleet": {"at_once": at_once}}
-        fitter = make_fitter(config, self.dataset, SECRET, models, membership)
+        fitter = make_fitter(config, self.dataset, TEST_SECRET, models, membership)
         self.fitter: Fitter = fitter if defense is None else replace(fitter, defense=defense)
         self.split = self.dataset.split
-        self.membership: np.ndarray = membership.draw(self.split, models, SECRET)
+        self.membership: np.ndarray = membership.draw(self.split, models, TEST_SECRET)
 
     @property
     def defense(self) -> Defense:

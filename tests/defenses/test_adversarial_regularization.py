@@ -26,13 +26,13 @@ from palisade.targets.fleet import Fleet
 from palisade.targets.module import Target
 from palisade.targets.training import make_fitter
 
-LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"
-location30 = pytest.mark.skipif(not LOCATION30.is_dir(), reason="no location30 under ../shared/data")
-SECRET = Secret.from_text("adversarial")
-SMALL = ["data=digits", "network.hidden=[32]", "split.pool=0.4", "split.reference=0.2", "trainer.epochs=4"]
+LOCATION30_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "location30"
+location30 = pytest.mark.skipif(not LOCATION30_FOLDER.is_dir(), reason="no location30 under ../shared/data")
+TEST_SECRET = Secret.from_text("adversarial")
+SMALL_SETTINGS = ["data=digits", "network.hidden=[32]", "split.pool=0.4", "split.reference=0.2", "trainer.epochs=4"]
 
 SMALL_LOCATION30 = [
-    *("data=location30", f"data.root={LOCATION30}", "split.pool=1000", "split.reference=1000"),
+    *("data=location30", f"data.root={LOCATION30_FOLDER}", "split.pool=1000", "split.reference=1000"),
     *("network.hidden=[64]", "trainer.epochs=20", "trainer.optimizer.lr=2e-3"),
 ]
 
@@ -41,15 +41,15 @@ def fit(compose, *overrides: str) -> tuple[Fleet, Adversary, Dataset, np.ndarray
     """Model 0, its adversary, the data, and the records it was trained on."""
     config = compose("defense=adversarial_regularization", "defense.warm_up=1", *overrides)
     dataset, membership = from_config(config), Membership()
-    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, SECRET, [0], membership)
-    members = membership.draw(dataset.split, [0], SECRET)
+    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, TEST_SECRET, [0], membership)
+    members = membership.draw(dataset.split, [0], TEST_SECRET)
     fleet = fitter.defense.fit(fitter, dataset.split, members)
     adversary = next(callback for callback in fleet.callbacks if isinstance(callback, Adversary))
     return fleet, adversary, dataset, dataset.split.pool[members[0]]
 
 
 def test_attacker_sees_the_true_class_and_the_others_in_any_order():
-    attacker = InferenceAttacker(4, SECRET, 0)
+    attacker = InferenceAttacker(4, TEST_SECRET, 0)
     logits, y = torch.tensor([[2.0, 1.0, 0.0, -1.0]]), torch.tensor([1])
     belief = attacker.belief(logits, y)
     assert 0 < belief.item() < 1
@@ -59,7 +59,7 @@ def test_attacker_sees_the_true_class_and_the_others_in_any_order():
 
 def test_attackers_weights_come_from_the_secret_and_disturb_nothing():
     state = torch.random.get_rng_state()
-    one, again, other = (InferenceAttacker(4, SECRET, model).state_dict() for model in (0, 0, 1))
+    one, again, other = (InferenceAttacker(4, TEST_SECRET, model).state_dict() for model in (0, 0, 1))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(torch.equal(value, again[name]) for name, value in one.items())
     assert not torch.equal(one["label.0.weight"], other["label.0.weight"])
@@ -74,7 +74,7 @@ def test_auc_is_that_of_scikit_learn(seed, members, others):
     shown = Shown.of([np.arange(members), np.arange(members + 1)], [np.arange(others), np.arange(others + 2)])
     assert shown.real.sum(dim=-1).tolist() == [members + others, members + others + 3]
     logits, y = logits[shown.records], y[shown.records]
-    attacker = InferenceAttacker.side_by_side(3, SECRET, [0, 1])
+    attacker = InferenceAttacker.side_by_side(3, TEST_SECRET, [0, 1])
     signals = attacker(logits, y).detach()
     expected = [roc_auc_score(shown.member[k][real], signals[k][real]) for k, real in enumerate(shown.real)]
     assert attacker.aucs(logits, y, shown).tolist() == pytest.approx(expected)
@@ -82,7 +82,7 @@ def test_auc_is_that_of_scikit_learn(seed, members, others):
 
 def test_sensitivity_is_the_largest_derivative():
     torch.manual_seed(0)
-    attacker = InferenceAttacker.side_by_side(3, SECRET, [0, 1]).double()
+    attacker = InferenceAttacker.side_by_side(3, TEST_SECRET, [0, 1]).double()
     logits, y = torch.randn(2, 5, 3).double(), torch.randint(3, (2, 5))
     slopes = [
         (attacker.belief(logits + h, y) - attacker.belief(logits - h, y)).abs().amax(dim=1) / 2e-6
@@ -105,7 +105,7 @@ def started(warm_up: int, weight: float = 2.0) -> tuple[Adversary, Target, Any]:
     )  # fmt: skip
     recipe = SimpleNamespace(epochs=6, batch_size=5)
     schedule = SimpleNamespace(steps_per_epoch=4)
-    fitter: Any = SimpleNamespace(dataset=dataset, secret=SECRET, models=[0], recipe=recipe, schedule=schedule)
+    fitter: Any = SimpleNamespace(dataset=dataset, secret=TEST_SECRET, models=[0], recipe=recipe, schedule=schedule)
     (adversary,) = AdversarialRegularization(weight=weight, warm_up=warm_up).callbacks(fitter, split)
     plain = AdversarialRegularization(weight=weight, warm_up=warm_up).loss
     module = Target(nn.Linear(4, 3), inputs=None, loss=plain, optimizer=None, loss_divisor=5.0)
@@ -192,7 +192,7 @@ def test_a_dead_attacker_is_an_error(compose, monkeypatch):
 
     monkeypatch.setattr(Adversary, "_learn", die)
     with pytest.raises(ValueError, match=r"defense\.weight=1") as error:
-        fit(compose, *SMALL, "defense.weight=1")
+        fit(compose, *SMALL_SETTINGS, "defense.weight=1")
     assert "\n" not in str(error.value) and str(error.value).endswith("or change defense.warm_up")
 
 
@@ -240,7 +240,7 @@ def test_reference_records_are_needed(compose):
         "split.reference=0: expected reference records, which defense=adversarial_regularization needs; set split.ref"
     )
     with pytest.raises(ValueError, match=message):
-        fit(compose, *SMALL, "split.reference=0")
+        fit(compose, *SMALL_SETTINGS, "split.reference=0")
 
 
 @pytest.mark.parametrize("weight", [0, -1.0, float("inf"), float("nan")])

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 from palisade.data.loaders import Batch
 from palisade.defenses.ccl import ConvexConcave
 
-LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"
-SMALL = [
-    *("data=location30", f"data.root={LOCATION30}", "split.pool=1000", "split.population=0"),
+LOCATION30_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "location30"
+SMALL_SETTINGS = [
+    *("data=location30", f"data.root={LOCATION30_FOLDER}", "split.pool=1000", "split.population=0"),
     *("network.hidden=[32]", "trainer.epochs=20", "defense.trainer.optimizer.lr=0.05"),
 ]
 
@@ -62,11 +62,11 @@ def test_hard_members_fall_behind(alpha, spreads):
     assert bool(stepped.var() > p.log().var()) == spreads
 
 
-@pytest.mark.skipif(not LOCATION30.is_dir(), reason="no location30 under ../shared/data")
+@pytest.mark.skipif(not LOCATION30_FOLDER.is_dir(), reason="no location30 under ../shared/data")
 def test_members_losses_spread_on_location30(compose, fitting):
     variances, accuracies = [], []
     for alpha in (0.99, 0.5):
-        config = compose(*SMALL, "defense=ccl", f"defense.alpha={alpha}")
+        config = compose(*SMALL_SETTINGS, "defense=ccl", f"defense.alpha={alpha}")
         job = fitting(config, [0])
         dataset, members = job.dataset, job.split.pool[job.membership[0]]
         z = job.fit().predict(dataset.x)[0].astype(np.float64)

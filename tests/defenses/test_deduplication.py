@@ -18,17 +18,17 @@ from palisade.defenses.l2 import L2
 from palisade.defenses.none import NoDefense
 from palisade.targets.statement import Statement
 
-NOBODY = np.array([], dtype=np.int64)
+NO_RECORDS = np.array([], dtype=np.int64)
 
 
 def dataset_of(x: Any, y: Any, persons: np.ndarray | None = None) -> Dataset:
     x = np.asarray(x, dtype=np.float32)
     split = Split(
         pool=np.arange(len(x)),
-        validation=NOBODY,
-        reference=NOBODY,
-        population=NOBODY,
-        test=NOBODY,
+        validation=NO_RECORDS,
+        reference=NO_RECORDS,
+        population=NO_RECORDS,
+        test=NO_RECORDS,
         record_persons=persons,
     )
     return Dataset(

@@ -17,7 +17,13 @@ from palisade.defenses.distillation import Distillation, surest
 from palisade.defenses.none import NoDefense
 from palisade.defenses.parts.reference import STUDENT_RESTRICTION, reference_as_pool
 
-SMALL = ["data=digits", "network.hidden=[16]", "split.reference=0.15", "trainer.epochs=2", "defense=distillation"]
+SMALL_SETTINGS = [
+    "data=digits",
+    "network.hidden=[16]",
+    "split.reference=0.15",
+    "trainer.epochs=2",
+    "defense=distillation",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +41,7 @@ class Watched(Distillation):
 
 def test_student_sees_the_surest_reference_records_with_the_teacher_s_answers(compose, fitting) -> None:
     watched = Watched(base=NoDefense(), temperature=3.0, records=100)
-    job = fitting(compose(*SMALL), [0, 1], defense=watched)
+    job = fitting(compose(*SMALL_SETTINGS), [0, 1], defense=watched)
     fleet = job.fit()
     assert len(fleet) == 2 and len(fleet.stages["teacher"]) == 2
     for position, model in enumerate(job.fitter.models):
@@ -72,7 +78,7 @@ def test_certain_answers_have_no_entropy() -> None:
 
 
 def test_reference_records_that_may_be_members_are_refused(compose, fitting) -> None:
-    job = fitting(compose(*SMALL), [0])
+    job = fitting(compose(*SMALL_SETTINGS), [0])
     with pytest.raises(ValueError, match="records have two roles; roles must be disjoint"):
         replace(job.split, reference=job.split.pool[:50])
     planted = replace(job.split)
@@ -82,14 +88,14 @@ def test_reference_records_that_may_be_members_are_refused(compose, fitting) -> 
 
 
 def test_student_has_no_members_among_its_roles(compose, fitting) -> None:
-    split = fitting(compose(*SMALL, "canary=clean", "canary.count=20"), [0]).split
+    split = fitting(compose(*SMALL_SETTINGS, "canary=clean", "canary.count=20"), [0]).split
     public = reference_as_pool(split)
     assert (public.pool == split.reference).all() and not len(public.reference) and not len(public.canaries)
 
 
 def test_statement_of_a_private_teacher_is_the_student_s(compose, fitting, known_noise) -> None:
     private = ["defense@defense.base=dp_sgd", "defense.base.trainer.epochs=1"]
-    job = fitting(compose(*SMALL, *private), [0, 1], at_once=2)
+    job = fitting(compose(*SMALL_SETTINGS, *private), [0, 1], at_once=2)
     fleet = job.fit()
     claim, teacher = job.defense.statement(fleet), job.defense.base.statement(fleet.stages["teacher"])
     assert claim.guarantee and claim == teacher.leaving_out(STUDENT_RESTRICTION)
@@ -97,7 +103,7 @@ def test_statement_of_a_private_teacher_is_the_student_s(compose, fitting, known
 
 
 def test_no_guarantee_without_a_private_teacher(compose, fitting) -> None:
-    job = fitting(compose(*SMALL), [0])
+    job = fitting(compose(*SMALL_SETTINGS), [0])
     assert job.defense.statement(job.fit()).sentence() == "no formal guarantee"
 
 
@@ -107,7 +113,7 @@ def test_strength_and_roles() -> None:
 
 
 def test_release_draws_noise_as_its_base_does(compose, fitting) -> None:
-    job = fitting(compose(*SMALL, "defense@defense.base=dp_sgd"), [0])
+    job = fitting(compose(*SMALL_SETTINGS, "defense@defense.base=dp_sgd"), [0])
     assert not job.defense.base.secure_rng and job.defense.for_release().base.secure_rng
 
 
@@ -140,4 +146,4 @@ def test_refuses_what_makes_no_sense(values: dict, message: str) -> None:
 )
 def test_reference_records_must_be_enough(compose, fitting, override: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fitting(compose(*SMALL, override), [0]).fit()
+        fitting(compose(*SMALL_SETTINGS, override), [0]).fit()

@@ -17,7 +17,7 @@ from palisade.targets.stacks import stack
 from palisade.targets.training import at_once, make_fitter
 from palisade.targets.transformer import Transformer
 
-NETWORKS = {
+NETWORK_CASES = {
     "mlp": (lambda: MLP(shape=(6,), classes=3, hidden=[8, 5], activation="tanh"), torch.randn(4, 6), 2),
     "cnn": (lambda: CNN(shape=(1, 8, 8), classes=3, channels=[8, 16], activation="silu"), torch.randn(4, 1, 8, 8), 2),
     "transformer": (
@@ -39,9 +39,9 @@ def start(network: nn.Module, draws_of_step: Draws | None) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NETWORK_CASES)
 def test_stands_after_every_activation_and_keeps_names_and_outputs(name):
-    make, x, activations = NETWORKS[name]
+    make, x, activations = NETWORK_CASES[name]
     plain, changed = make(), Dropout(rate=0.5).network(make())
     assert type(changed) is type(plain)
     assert list(changed.state_dict()) == list(plain.state_dict())
@@ -53,10 +53,10 @@ def test_stands_after_every_activation_and_keeps_names_and_outputs(name):
     assert not torch.allclose(dropped, plain(x))
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", NETWORK_CASES)
 def test_masks_in_a_stack_are_those_alone(name):
     """Padded to a common width, as a stack's batches are."""
-    make, x, _ = NETWORKS[name]
+    make, x, _ = NETWORK_CASES[name]
     networks = [Dropout(rate=0.4).network(make()) for _ in range(3)]
     stacked = start(stack(networks), draws(7, (2, 5, 6), stacked=True)).train()
     outputs = stacked(torch.stack([x, x, x]))

@@ -17,14 +17,20 @@ from palisade.defenses.early_stopping import BestWeights, EarlyStopping
 from palisade.targets.training import check_finite, make_fitter
 from palisade.train import composed
 
-EPOCHS, PATIENCE, MODELS = 14, 2, [0, 1, 2, 3]
-BASE = ["data=digits", "split.pool=0.2", "split.validation=0.1", "network.hidden=[16]", "trainer.batch_size=32"]
-JUMPY = [*BASE, f"trainer.epochs={EPOCHS}", "trainer.optimizer.lr=0.05"]
+PLANNED_EPOCHS, PATIENCE_EPOCHS, MODEL_NUMBERS = 14, 2, [0, 1, 2, 3]
+BASE_SETTINGS = [
+    "data=digits",
+    "split.pool=0.2",
+    "split.validation=0.1",
+    "network.hidden=[16]",
+    "trainer.batch_size=32",
+]
+JUMPY_SETTINGS = [*BASE_SETTINGS, f"trainer.epochs={PLANNED_EPOCHS}", "trainer.optimizer.lr=0.05"]
 """A learning rate at which the validation loss goes up and down, so that the last weights are seldom the best."""
-STOPPING = [*JUMPY, "defense=early_stopping", f"defense.patience={PATIENCE}"]
+STOPPING_SETTINGS = [*JUMPY_SETTINGS, "defense=early_stopping", f"defense.patience={PATIENCE_EPOCHS}"]
 
 
-def fit(settings, models=MODELS, at_once=1, keep=0):
+def fit(settings, models=MODEL_NUMBERS, at_once=1, keep=0):
     dataset, secret, membership = from_config(settings), Secret.from_text("stop"), Membership()
     fleet = {"at_once": at_once, "keep_checkpoints": keep}
     fitter = make_fitter({**settings, "fleet": fleet}, dataset, secret, models, membership)
@@ -38,9 +44,9 @@ def close(one, other, tolerance=0.0):
 @pytest.fixture(scope="module")
 def history():
     """For every model its weights after every epoch, and their validation losses: training that is never stopped."""
-    fleet = fit(composed(*JUMPY), keep=EPOCHS - 1)
+    fleet = fit(composed(*JUMPY_SETTINGS), keep=PLANNED_EPOCHS - 1)
     states = [[*checkpoint.values(), state] for checkpoint, state in zip(fleet.checkpoints, fleet.states, strict=True)]
-    dataset = from_config(composed(*JUMPY))
+    dataset = from_config(composed(*JUMPY_SETTINGS))
     x, y = (part[dataset.split.validation] for part in (dataset.x, torch.from_numpy(dataset.y)))
     losses = []
     for of_model in states:
@@ -63,18 +69,18 @@ def best_and_last(losses: list[float], patience: int) -> tuple[int, int]:
 def test_history_is_one_in_which_it_matters_when_to_stop(history):
     """Models end at different epochs; some would have found better weights later, some never run out of patience."""
     _, losses = history
-    ends = [best_and_last(of_model, PATIENCE) for of_model in losses]
+    ends = [best_and_last(of_model, PATIENCE_EPOCHS) for of_model in losses]
     assert len({best for best, _ in ends}) > 1 and len({last for _, last in ends}) > 1
     assert any(min(of_model) < of_model[best] for of_model, (best, _) in zip(losses, ends, strict=True))
-    assert all(best_and_last(of_model, EPOCHS)[0] < EPOCHS - 1 for of_model in losses)
+    assert all(best_and_last(of_model, PLANNED_EPOCHS)[0] < PLANNED_EPOCHS - 1 for of_model in losses)
 
 
-@pytest.mark.parametrize("patience", [PATIENCE, EPOCHS])
+@pytest.mark.parametrize("patience", [PATIENCE_EPOCHS, PLANNED_EPOCHS])
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_every_model_keeps_its_own_best_weights(compose, history, at_once, patience):
     states, losses = history
-    fleet = fit(compose(*STOPPING, f"defense.patience={patience}"), at_once=at_once)
-    for k in MODELS:
+    fleet = fit(compose(*STOPPING_SETTINGS, f"defense.patience={patience}"), at_once=at_once)
+    for k in MODEL_NUMBERS:
         best, _ = best_and_last(losses[k], patience)
         assert close(fleet.states[k], states[k][best], 0.0 if at_once == 1 else 1e-4), (k, best)
 
@@ -82,26 +88,26 @@ def test_every_model_keeps_its_own_best_weights(compose, history, at_once, patie
 @pytest.mark.parametrize("at_once", [1, 4])
 def test_checkpoints_after_the_end_are_the_best_weights(compose, history, at_once):
     states, losses = history
-    fleet = fit(compose(*STOPPING), at_once=at_once, keep=EPOCHS - 1)
-    for k in MODELS:
-        best, last = best_and_last(losses[k], PATIENCE)
-        for epoch in range(1, EPOCHS):
+    fleet = fit(compose(*STOPPING_SETTINGS), at_once=at_once, keep=PLANNED_EPOCHS - 1)
+    for k in MODEL_NUMBERS:
+        best, last = best_and_last(losses[k], PATIENCE_EPOCHS)
+        for epoch in range(1, PLANNED_EPOCHS):
             expected = states[k][epoch - 1] if epoch - 1 < last else states[k][best]
             assert close(fleet.checkpoints[k][epoch], expected, 0.0 if at_once == 1 else 1e-4), (k, epoch)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_training_ends_when_all_models_are_done(compose, at_once):
-    settings = compose(*STOPPING, "trainer.epochs=100000", "defense.patience=1")
+    settings = compose(*STOPPING_SETTINGS, "trainer.epochs=100000", "defense.patience=1")
     done = [callback.waited for callback in fit(settings, [0, 1], at_once).callbacks]
     assert all((waited >= 1).all() for waited in done)
 
 
 @pytest.mark.parametrize("at_once", [1, 2])
 def test_fixed_epochs_are_those_of_the_recipe_and_need_no_validation(compose, at_once):
-    fixed = [*JUMPY, "split.validation=0", "defense=early_stopping", "defense.epochs=3"]
+    fixed = [*JUMPY_SETTINGS, "split.validation=0", "defense=early_stopping", "defense.epochs=3"]
     stopped = fit(compose(*fixed), [0, 1], at_once, keep=6)
-    short = fit(compose(*JUMPY, "split.validation=0", "trainer.epochs=3"), [0, 1], at_once)
+    short = fit(compose(*JUMPY_SETTINGS, "split.validation=0", "trainer.epochs=3"), [0, 1], at_once)
     for k in range(2):
         assert close(stopped.states[k], short.states[k])
         assert not close(stopped.checkpoints[k][2], short.states[k], 1e-3)
@@ -166,9 +172,9 @@ def test_what_is_no_count_is_refused(settings, message):
 
 def test_more_epochs_than_the_trainer_has_are_refused(compose):
     with pytest.raises(ValueError, match=r"defense\.epochs=15"):
-        fit(compose(*JUMPY, "defense=early_stopping", "defense.epochs=15"), [0])
+        fit(compose(*JUMPY_SETTINGS, "defense=early_stopping", "defense.epochs=15"), [0])
 
 
 def test_patience_without_validation_records_is_refused(compose):
     with pytest.raises(ValueError, match=r"split\.validation=0"):
-        fit(compose(*STOPPING, "split.validation=0"), [0])
+        fit(compose(*STOPPING_SETTINGS, "split.validation=0"), [0])

@@ -21,11 +21,11 @@ from palisade.defenses.parts.reference import STUDENT_RESTRICTION
 from palisade.defenses.parts.votes import UNANSWERED_LABEL, NoisyVotes, count_votes
 from palisade.defenses.pate import PATE
 
-SMALL = [
+SMALL_SETTINGS = [
     *("data=digits", "network.hidden=[16]", "split.reference=0.15", "trainer.epochs=2"),
     *("defense=pate", "defense.teachers=4", "defense.noise_multiplier=1.5"),
 ]
-NOISE = NoiseSource(secret=Secret.from_text("votes"), secure=True)
+NOISE_SOURCE = NoiseSource(secret=Secret.from_text("votes"), secure=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,7 @@ def test_every_check_of_the_threshold_is_paid_for() -> None:
 
 
 def test_one_record_moves_one_vote_of_each_query(compose, fitting) -> None:
-    job = fitting(compose(*SMALL), [0])
+    job = fitting(compose(*SMALL_SETTINGS), [0])
     plan = Ensembles.of(job.fitter, "teachers", job.split, parts=4, seen_by=1)
     x = job.dataset.x[job.split.reference]
     moved = 0.0
@@ -90,30 +90,30 @@ def test_one_record_moves_one_vote_of_each_query(compose, fitting) -> None:
 
 def test_noise_is_gaussian_of_the_size_of_the_setting() -> None:
     votes = NoisyVotes(noise_multiplier=3.0)
-    first = [votes.answers(np.tile([4, 0], (20_000, 1)), NOISE, model) == 0 for model in range(2)]
+    first = [votes.answers(np.tile([4, 0], (20_000, 1)), NOISE_SOURCE, model) == 0 for model in range(2)]
     assert np.mean(first) == pytest.approx(stats.norm.cdf(4 / (3 * math.sqrt(2))), abs=0.01)
     assert (first[0] != first[1]).any()
-    assert (votes.answers(np.tile([4, 0], (20_000, 1)), NOISE, 0) == np.where(first[0], 0, 1)).all()
+    assert (votes.answers(np.tile([4, 0], (20_000, 1)), NOISE_SOURCE, 0) == np.where(first[0], 0, 1)).all()
 
 
 def test_clear_majorities_win() -> None:
     majority = np.random.default_rng(0).integers(0, 5, size=101)
-    assert (NoisyVotes(noise_multiplier=5).answers(1000 * np.eye(5)[majority], NOISE, 0) == majority).all()
+    assert (NoisyVotes(noise_multiplier=5).answers(1000 * np.eye(5)[majority], NOISE_SOURCE, 0) == majority).all()
 
 
 def test_queries_on_which_few_agree_stay_unanswered() -> None:
     votes = NoisyVotes(noise_multiplier=0.01, threshold=60, threshold_noise_multiplier=10.0)
-    answers = votes.answers(np.tile([70, 30], (20_000, 1)), NOISE, 0)
+    answers = votes.answers(np.tile([70, 30], (20_000, 1)), NOISE_SOURCE, 0)
     assert set(answers) == {0, UNANSWERED_LABEL}
     assert (answers == 0).mean() == pytest.approx(stats.norm.cdf(1.0), abs=0.01)
-    assert (votes.answers(np.tile([0, 20], (100, 1)), NOISE, 0) == UNANSWERED_LABEL).mean() > 0.95
+    assert (votes.answers(np.tile([0, 20], (100, 1)), NOISE_SOURCE, 0) == UNANSWERED_LABEL).mean() > 0.95
 
 
 def test_student_sees_answered_queries_with_their_noisy_labels(compose, fitting) -> None:
     watched = Watched(
         teachers=4, queries=100, noise_multiplier=0.5, threshold=3, threshold_noise_multiplier=0.5, delta=1e-4
     )
-    job = fitting(compose(*SMALL), [0, 1], defense=watched)
+    job = fitting(compose(*SMALL_SETTINGS), [0, 1], defense=watched)
     fleet = job.fit()
     for position, model in enumerate(job.fitter.models):
         taught = watched.taught[model]
@@ -129,7 +129,7 @@ def test_student_sees_answered_queries_with_their_noisy_labels(compose, fitting)
 
 
 def test_statement_says_what_was_voted_on(compose, fitting) -> None:
-    job = fitting(compose(*SMALL), [0])
+    job = fitting(compose(*SMALL_SETTINGS), [0])
     claim = job.defense.statement(job.fit())
     assert claim.delta == pytest.approx(job.fitter.size**-1.1) and claim.accountant == "RDP"
     assert claim.epsilon == NoisyVotes(noise_multiplier=1.5).epsilon(len(job.split.reference), claim.delta)
@@ -142,7 +142,7 @@ def test_statement_says_what_was_voted_on(compose, fitting) -> None:
 
 
 def test_persons_are_the_unit_where_data_name_them(compose, fitting) -> None:
-    job = fitting(compose(*SMALL), [0])
+    job = fitting(compose(*SMALL_SETTINGS), [0])
     split = replace(job.split, record_persons=np.arange(len(job.dataset.y)))
     fleet = job.defense.fit(job.fitter, split, job.membership)
     claim = job.defense.statement(fleet)
@@ -150,7 +150,7 @@ def test_persons_are_the_unit_where_data_name_them(compose, fitting) -> None:
 
 
 def test_a_teacher_without_records_still_votes(compose, fitting) -> None:
-    job = fitting(compose(*SMALL, "defense.teachers=2"), [0, 1], at_once=2)
+    job = fitting(compose(*SMALL_SETTINGS, "defense.teachers=2"), [0, 1], at_once=2)
     plan = Ensembles.of(job.fitter, "teachers", job.split, parts=2, seen_by=1)
     without = job.membership & ~plan.sees[:, 0]
     fleet = job.defense.fit(job.fitter, job.split, without)
@@ -161,7 +161,7 @@ def test_a_teacher_without_records_still_votes(compose, fitting) -> None:
 
 
 def test_same_alone_and_in_a_stack(compose, fitting) -> None:
-    settings = compose(*SMALL)
+    settings = compose(*SMALL_SETTINGS)
     stacked, alone = fitting(settings, [0, 1], at_once=2).fit(), fitting(settings, [1]).fit()
     for name, value in alone.states[0].items():
         torch.testing.assert_close(value, stacked.states[1][name], atol=1e-4, rtol=0)
@@ -206,4 +206,4 @@ def test_refuses_what_makes_no_sense(values: dict, message: str) -> None:
 )
 def test_refuses_what_the_data_do_not_give(compose, fitting, overrides: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        fitting(compose(*SMALL, *overrides), [0]).fit()
+        fitting(compose(*SMALL_SETTINGS, *overrides), [0]).fit()

@@ -13,7 +13,7 @@ from palisade.defenses.l1 import L1
 from palisade.defenses.l2 import L2
 from palisade.targets.training import make_fitter
 
-SGD = ["data=digits", "trainer.epochs=2", "trainer.optimizer={_target_: torch.optim.SGD, lr: 0.1}"]
+SGD_SETTINGS = ["data=digits", "trainer.epochs=2", "trainer.optimizer={_target_: torch.optim.SGD, lr: 0.1}"]
 
 
 def fit(settings, models=(0,), at_once=1):
@@ -45,8 +45,8 @@ def test_l1_is_a_subgradient_of_the_sum_of_absolute_values():
 @pytest.mark.parametrize("weight_decay", [1e-3, 0.1])
 def test_l2_equals_the_weight_decay_of_sgd(compose, weight_decay):
     """In SGD alone the two are the same; in Adam the penalty is not decoupled."""
-    ours = fit(compose(*SGD, "defense=l2", f"defense.weight_decay={weight_decay}"))
-    theirs = fit(compose(*SGD, f"+trainer.optimizer.weight_decay={weight_decay}"))
+    ours = fit(compose(*SGD_SETTINGS, "defense=l2", f"defense.weight_decay={weight_decay}"))
+    theirs = fit(compose(*SGD_SETTINGS, f"+trainer.optimizer.weight_decay={weight_decay}"))
     for name, value in ours[0].items():
         torch.testing.assert_close(value, theirs[0][name], atol=1e-6, rtol=0)
 
@@ -56,7 +56,7 @@ def test_l2_equals_the_weight_decay_of_sgd(compose, weight_decay):
 )
 def test_penalty_pulls_the_weights_of_a_stack_towards_zero(compose, strong, order):
     for plain, penalized in zip(
-        *(fit(compose(*SGD, *overrides), (0, 1), 2) for overrides in ([], strong)), strict=True
+        *(fit(compose(*SGD_SETTINGS, *overrides), (0, 1), 2) for overrides in ([], strong)), strict=True
     ):
         norms = [sum(float(value.norm(order) ** order) for value in state.values()) for state in (plain, penalized)]
         assert norms[1] < 0.8 * norms[0]

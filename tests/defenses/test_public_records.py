@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-SMALL = ["data=digits", "network.hidden=[16]", "split.reference=0.15", "trainer.epochs=2"]
+SMALL_SETTINGS = ["data=digits", "network.hidden=[16]", "split.reference=0.15", "trainer.epochs=2"]
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ SMALL = ["data=digits", "network.hidden=[16]", "split.reference=0.15", "trainer.
 def test_classes_of_reference_records_are_not_used(compose, fitting, defense) -> None:
     states = []
     for shift in (0, 1):
-        job = fitting(compose(*SMALL, *defense), [0])
+        job = fitting(compose(*SMALL_SETTINGS, *defense), [0])
         y = job.dataset.y.copy()
         y[job.split.reference] = (y[job.split.reference] + shift) % 10
         job.fitter = replace(job.fitter, dataset=replace(job.dataset, y=y))

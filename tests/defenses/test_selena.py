@@ -24,8 +24,8 @@ from palisade.defenses.selena import Selena
 from palisade.targets.fleet import Defense
 from palisade.targets.networks import MLP
 
-LOCATION30 = Path(__file__).parents[3] / "shared" / "data" / "location30"
-SMALL = ["data=digits", "defense=selena", "defense.sub_models=3", "defense.left_out=1"]
+LOCATION30_FOLDER = Path(__file__).parents[3] / "shared" / "data" / "location30"
+SMALL_SETTINGS = ["data=digits", "defense=selena", "defense.sub_models=3", "defense.left_out=1"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +87,7 @@ def test_no_sub_model_that_saw_a_record_has_a_say() -> None:
 def test_what_is_trained_and_taught_from_end_to_end(compose, fitting) -> None:
     watched = Watched()
     selena = Selena(base=watched, sub_models=4, left_out=2)
-    job = fitting(compose(*SMALL, "trainer.epochs=1"), [0, 1], defense=selena)
+    job = fitting(compose(*SMALL_SETTINGS, "trainer.epochs=1"), [0, 1], defense=selena)
     fleet = job.fit()
     sub_models = fleet.stages["sub_models"]
     assert len(fleet) == 2 and len(sub_models) == 8
@@ -105,14 +105,16 @@ def test_what_is_trained_and_taught_from_end_to_end(compose, fitting) -> None:
 
 
 def test_same_alone_and_in_a_stack(compose, fitting) -> None:
-    settings = compose(*SMALL, "trainer.epochs=2")
+    settings = compose(*SMALL_SETTINGS, "trainer.epochs=2")
     stacked, alone = fitting(settings, [0, 1], at_once=2).fit(), fitting(settings, [1]).fit()
     for name, value in alone.states[0].items():
         torch.testing.assert_close(value, stacked.states[1][name], atol=1e-4, rtol=0)
 
 
 def test_private_base_is_accounted_as_the_trainings_that_see_a_record(compose, fitting, known_noise) -> None:
-    settings = compose(*SMALL, "defense@defense.base=dp_sgd", "defense.left_out=1", "defense.base.trainer.epochs=1")
+    settings = compose(
+        *SMALL_SETTINGS, "defense@defense.base=dp_sgd", "defense.left_out=1", "defense.base.trainer.epochs=1"
+    )
     job = fitting(settings, [0, 1], at_once=2)
     fleet = job.fit()
     claim = job.defense.statement(fleet)
@@ -132,15 +134,15 @@ def test_private_base_is_accounted_as_the_trainings_that_see_a_record(compose, f
 
 
 def test_no_guarantee_without_a_private_base(compose, fitting) -> None:
-    job = fitting(compose(*SMALL, "trainer.epochs=1"), [0])
+    job = fitting(compose(*SMALL_SETTINGS, "trainer.epochs=1"), [0])
     assert job.defense.statement(job.fit()).sentence() == "no formal guarantee"
 
 
 @pytest.mark.slow
 def test_leaks_less_than_no_defense(compose, fitting) -> None:
-    if not LOCATION30.exists():
-        pytest.skip(f"{LOCATION30} is missing")
-    data = ["data=location30", f"data.root={LOCATION30}", "trainer.epochs=12"]
+    if not LOCATION30_FOLDER.exists():
+        pytest.skip(f"{LOCATION30_FOLDER} is missing")
+    data = ["data=location30", f"data.root={LOCATION30_FOLDER}", "trainer.epochs=12"]
     aucs = {}
     for name, extra in (("none", []), ("selena", ["defense.sub_models=5", "defense.left_out=2"])):
         job = fitting(compose(*data, f"defense={name}", *extra), [0, 1], at_once=2)
@@ -174,7 +176,7 @@ def test_refuses_what_makes_no_sense(values: dict, message: str) -> None:
 
 
 def test_batches_must_fit_a_sub_model(compose, fitting) -> None:
-    job = fitting(compose(*SMALL, "trainer.batch_size=500", "trainer.epochs=1"), [0])
+    job = fitting(compose(*SMALL_SETTINGS, "trainer.batch_size=500", "trainer.epochs=1"), [0])
     with pytest.raises(
         ValueError,
         match=r"batch_size=500",

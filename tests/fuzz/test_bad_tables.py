@@ -18,9 +18,9 @@ from palisade.train import composed, train_run
 
 pytestmark = pytest.mark.slow
 
-TABLES, THROUGH_THE_COMMAND = 300, 20
-SMALL = ["fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "trainer.batch_size=2", "secret=fuzz"]
-CELLS = {
+TABLE_COUNT, THROUGH_THE_COMMAND = 300, 20
+SMALL_SETTINGS = ["fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "trainer.batch_size=2", "secret=fuzz"]
+CELL_CASES = {
     "whole": lambda draw: str(draw.randrange(100)),
     "fractions": lambda draw: repr(draw.uniform(-5, 5)),
     "words": lambda draw: draw.choice(["red", " green", "blue ", "None", "café", "?"]),
@@ -37,7 +37,7 @@ CELLS = {
     ),
     "nothing": lambda draw: draw.choice(["", "NA", "n/a", " ", "null"]),
 }
-NAMES = [
+COLUMN_NAMES = [
     "age",
     "id",
     "",
@@ -54,20 +54,20 @@ NAMES = [
     '"q"',
 ]
 
-LABELS = [*[["no", "yes"]] * 4, ["0", "1.0", "1", "0.0"], ["a", "a "], ["yes", "Yes"], ["<=50K", ">50K", ""]]
+LABEL_CASES = [*[["no", "yes"]] * 4, ["0", "1.0", "1", "0.0"], ["a", "a "], ["yes", "Yes"], ["<=50K", ">50K", ""]]
 
 
 def bad_table(seed: int) -> tuple[bytes, list[str]]:
     """A file and settings of its data."""
     draw = random.Random(seed)
     rows = draw.choice([0, 1, 3, 20, *[60] * 8])
-    kinds = draw.choices(list(CELLS), weights=[6, 6, 6, 3, 3, 1, 1, 1, 1, 1, 1], k=draw.randrange(1, 5))
-    names = [draw.choice(NAMES) if draw.random() < 0.2 else f"{kind}{k}" for k, kind in enumerate(kinds)]
+    kinds = draw.choices(list(CELL_CASES), weights=[6, 6, 6, 3, 3, 1, 1, 1, 1, 1, 1], k=draw.randrange(1, 5))
+    names = [draw.choice(COLUMN_NAMES) if draw.random() < 0.2 else f"{kind}{k}" for k, kind in enumerate(kinds)]
     odd = draw.choice([0.0, 0.0, 0.0, 0.02, 0.2])  # share of cells of another kind
-    labels = draw.choice(LABELS)
+    labels = draw.choice(LABEL_CASES)
     lines = [[*names, "y"]]
     for _ in range(rows):
-        cells = [CELLS[draw.choice(list(CELLS)) if draw.random() < odd else kind](draw) for kind in kinds]
+        cells = [CELL_CASES[draw.choice(list(CELL_CASES)) if draw.random() < odd else kind](draw) for kind in kinds]
         lines.append([*cells, draw.choice(labels)])
     quoted = draw.random() < 0.7
     text = draw.choice(["\n", "\r\n"]).join(",".join(map(_quoted, line) if quoted else line) for line in lines)
@@ -95,14 +95,14 @@ def test_every_bad_table_is_refused_in_one_line_or_read_alike(tmp_path: Path) ->
     good, _ = _train(tmp_path, -1, runs)
     assert good is None
     before, refused = content(runs), 0
-    for seed in range(TABLES):
+    for seed in range(TABLE_COUNT):
         line, words = _train(tmp_path, seed, tmp_path / "others")
         assert line is None or line.startswith(
             ("data", "column", "split", "class", "label", "rows", "trainer.batch_size")
         ), (seed, line)
         refused += line is not None
         if line is None:
-            dataset = from_config(composed("data=csv", *SMALL, *words))
+            dataset = from_config(composed("data=csv", *SMALL_SETTINGS, *words))
             read = np.asarray(dataset.preprocessing(tmp_path / f"t{seed}.csv"))
             np.testing.assert_array_equal(read, dataset.x, err_msg=str(seed))
         assert content(runs) == before, seed
@@ -119,7 +119,7 @@ def _train(folder: Path, seed: int, runs: Path) -> tuple[str | None, list[str]]:
         path.write_bytes(content_)
     overrides = [*words, f"data.path={path}"]
     return refusal(
-        lambda: train_run(composed("data=csv", *SMALL, *overrides) | {"runs": str(runs)}), longest=2000
+        lambda: train_run(composed("data=csv", *SMALL_SETTINGS, *overrides) | {"runs": str(runs)}), longest=2000
     ), overrides
 
 
@@ -127,7 +127,9 @@ def test_the_command_says_the_same(tmp_path: Path) -> None:
     for seed in range(THROUGH_THE_COMMAND):
         content_, words = bad_table(seed)
         (tmp_path / f"t{seed}.csv").write_bytes(content_)
-        ended = call("train.py", "data=csv", *SMALL, *words, f"data.path=t{seed}.csv", "quiet=true", folder=tmp_path)
+        ended = call(
+            "train.py", "data=csv", *SMALL_SETTINGS, *words, f"data.path=t{seed}.csv", "quiet=true", folder=tmp_path
+        )
         assert ended.returncode in (EXIT_DONE, EXIT_BAD_INPUT), (seed, ended.stderr)
         assert "Traceback" not in ended.stderr
         if ended.returncode == EXIT_BAD_INPUT:

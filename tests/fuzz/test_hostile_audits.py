@@ -14,22 +14,22 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from refusal import refusal
 from safetensors.torch import save_file
-from test_hostile_settings import EDGES, NESTED, keys_of, with_value
+from test_hostile_settings import EDGE_VALUES, NESTED_VALUES, keys_of, with_value
 
 from palisade.commandline import EXIT_GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
 
 pytestmark = pytest.mark.slow
 
-CONF = Path(__file__).parents[2] / "conf"
-SIDES = ["members=in.npz", "nonmembers=out.npz"]
-AUDITS = {
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
+SIDE_SETTINGS = ["members=in.npz", "nonmembers=out.npz"]
+AUDIT_SETTINGS = {
     "outputs": ["audit=outputs", "members=answers.npz", "nonmembers=others.npz"],
-    "model": ["audit=model", "model=net.safetensors", "network._target_=asked.Net", *SIDES],
-    "endpoint": ["audit=endpoint", "endpoint=asked.predict", *SIDES],
+    "model": ["audit=model", "model=net.safetensors", "network._target_=asked.Net", *SIDE_SETTINGS],
+    "endpoint": ["audit=endpoint", "endpoint=asked.predict", *SIDE_SETTINGS],
     "records": ["audit=records", "records=in.npz", "nonmembers=out.npz", "endpoint=asked.predict"],
 }
-SEARCH = [
+SEARCH_SETTINGS = [
     "search=frontier", "data=digits", "attack=[loss]", "search.trials=1", "search.train.network=linear",
     "search.train.fleet.models=3", "+search.train.fleet.workers=1", "+search.train.trainer.epochs=1",
 ]  # fmt: skip
@@ -58,16 +58,16 @@ def audited(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", AUDITS)
+@pytest.mark.parametrize("kind", AUDIT_SETTINGS)
 def test_every_hostile_setting_of_an_audit_is_refused_or_works(audited, kind):
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("evaluate", AUDITS[kind]), resolve=True)
+    with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("evaluate", AUDIT_SETTINGS[kind]), resolve=True)
     node = {**config, "attack": {"loss": config["attack"]["loss"]}, "command": "python evaluate.py"}
     evaluate_runs(node)
     before = {path: path.read_bytes() for path in audited.rglob("*.npz")}
     refused = 0
     for key in keys_of(node, ""):
-        for value in (*EDGES, *NESTED):
+        for value in (*EDGE_VALUES, *NESTED_VALUES):
             if key.split(".")[0] not in ("attack", "command", "reports"):
                 refused += refused_or_ended(with_value(node, key, value), EXIT_GATE_EXCEEDED)
     assert refused > 100
@@ -77,13 +77,13 @@ def test_every_hostile_setting_of_an_audit_is_refused_or_works(audited, kind):
 @pytest.mark.slow
 def test_every_hostile_setting_of_a_search_is_refused_or_works(tmp_path):
     pytest.importorskip("optuna", reason="search needs the extra sweep")
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        config: Any = OmegaConf.to_container(compose("evaluate", SEARCH), resolve=True)
+    with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
+        config: Any = OmegaConf.to_container(compose("evaluate", SEARCH_SETTINGS), resolve=True)
     node = {**config, "root": str(tmp_path / "runs"), "reports": str(tmp_path / "reports"), "command": "evaluate.py"}
     node["search"]["space"] = {"l2": {"weight_decay": {"low": 1e-5, "high": 1e-1, "log": True}}}
     refused = 0
     for key in keys_of(node, "search"):
-        for value in (*EDGES, *NESTED):
+        for value in (*EDGE_VALUES, *NESTED_VALUES):
             if not (key.endswith(("trials", "models", "epochs")) and value in (10**30, 1e308)):  # endless
                 refused += refused_or_ended(with_value(node, key, value), TRIAL_FAILED)
     assert refused > 100

@@ -33,12 +33,12 @@ from palisade.data.text import SST2
 
 pytestmark = pytest.mark.slow
 
-FUZZ = settings(
+FUZZ_SETTINGS = settings(
     max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
-X, Y = np.random.default_rng(0).random((60, 4)), np.arange(60) % 3
-ROWS = "".join(f"{k},{k % 7},{'ab'[k % 2]}\n" for k in range(60))
-CSV = f"a,b,y\n{ROWS}"
+RECORD_INPUTS, RECORD_LABELS = np.random.default_rng(0).random((60, 4)), np.arange(60) % 3
+CSV_ROWS = "".join(f"{k},{k % 7},{'ab'[k % 2]}\n" for k in range(60))
+CSV_TEXT = f"a,b,y\n{CSV_ROWS}"
 
 
 def archive(compression: int = zipfile.ZIP_STORED, **members: bytes) -> bytes:
@@ -70,19 +70,19 @@ def read(source: Any) -> Callable[[], object]:
     return lambda: prepare(source, Roles(pool=0.5, reference=0.2), 0)
 
 
-@FUZZ
+@FUZZ_SETTINGS
 @given(st.data())
 def test_damaged_archives(tmp_path_factory, data):
     path = tmp_path_factory.getbasetemp() / "damaged.npz"
     kind = data.draw(st.sampled_from([zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2]))
-    content = bytearray(archive(kind, x=array(X), y=array(Y)))
+    content = bytearray(archive(kind, x=array(RECORD_INPUTS), y=array(RECORD_LABELS)))
     for place in data.draw(st.lists(st.integers(0, len(content) - 1), max_size=8)):
         content[place] = data.draw(st.integers(0, 255))
     path.write_bytes(content[: data.draw(st.integers(0, len(content)) | st.just(len(content)))])
     outcome(read(Arrays(path=str(path))))
 
 
-@FUZZ
+@FUZZ_SETTINGS
 @given(
     st.sampled_from("?bBhHiIlLqQefdgFDSUVmMO"),
     st.lists(st.integers(0, 4), max_size=4).map(tuple),
@@ -92,11 +92,11 @@ def test_damaged_archives(tmp_path_factory, data):
 def test_arrays_of_every_kind_and_shape(tmp_path_factory, kind, shape, order, key):
     path = tmp_path_factory.getbasetemp() / "kinds.npz"
     values = np.zeros((60, *shape) if len(shape) % 2 else shape, dtype=kind, order=order)
-    np.savez(path, **({"x": X, "y": Y} | {key: values}))
+    np.savez(path, **({"x": RECORD_INPUTS, "y": RECORD_LABELS} | {key: values}))
     outcome(read(Arrays(path=str(path))))
 
 
-@FUZZ
+@FUZZ_SETTINGS
 @given(st.lists(st.lists(st.text(max_size=4) | st.floats().map(str) | st.integers().map(str), max_size=4), max_size=12))
 def test_tables_of_anything(tmp_path_factory, rows):
     path = tmp_path_factory.getbasetemp() / "any.csv"
@@ -106,16 +106,16 @@ def test_tables_of_anything(tmp_path_factory, rows):
         outcome(read(Table(path=str(path), label="y", missing=missing)))
 
 
-@FUZZ
+@FUZZ_SETTINGS
 @given(st.binary(max_size=300), st.sampled_from(["", ".gz", ".bz2", ".xz", ".zip", ".tar", ".zst"]), st.booleans())
 def test_tables_of_bytes(tmp_path_factory, content, ending, packed):
     path = tmp_path_factory.getbasetemp() / f"bytes.csv{ending}"
     pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}.get(ending, bytes)
-    path.write_bytes(pack(CSV.encode() + content) if packed else content)
+    path.write_bytes(pack(CSV_TEXT.encode() + content) if packed else content)
     outcome(read(Table(path=str(path), label="y")))
 
 
-@FUZZ
+@FUZZ_SETTINGS
 @given(st.binary(max_size=200), st.sampled_from(["", ".xz"]))
 def test_published_files_that_are_others(tmp_path_factory, content, ending):
     root = tmp_path_factory.getbasetemp()
@@ -126,23 +126,38 @@ def test_published_files_that_are_others(tmp_path_factory, content, ending):
         (root / f"{name}{ending}").unlink()
 
 
-REFUSED = {
-    "objects": (archive(x=lying((60,), "|O", pickle.dumps([1] * 60)), y=array(Y)), "could run code; save numbers only"),
-    "persons as objects": (archive(x=array(X), y=array(Y), persons=lying((60,), "|O", b"")), "could run code"),
-    "terabytes": (archive(x=lying((10**12, 4)), y=array(Y)), "x.npy names 32000000000000 bytes of numbers and holds 0"),
-    "beyond numbers": (archive(x=lying((10**30, 4)), y=array(Y)), "of numbers and holds 0"),
-    "below zero": (archive(x=lying((-5, 4)), y=array(Y)), "x.npy names -160 bytes of numbers and holds 0"),
-    "code as shape": (archive(x=lying("__import__('os').system('touch pwned')"), y=array(Y)), "shape is not valid"),
-    "one array": (array(X), "it is one array, not an archive"),
+REFUSED_CASES = {
+    "objects": (
+        archive(x=lying((60,), "|O", pickle.dumps([1] * 60)), y=array(RECORD_LABELS)),
+        "could run code; save numbers only",
+    ),
+    "persons as objects": (
+        archive(x=array(RECORD_INPUTS), y=array(RECORD_LABELS), persons=lying((60,), "|O", b"")),
+        "could run code",
+    ),
+    "terabytes": (
+        archive(x=lying((10**12, 4)), y=array(RECORD_LABELS)),
+        "x.npy names 32000000000000 bytes of numbers and holds 0",
+    ),
+    "beyond numbers": (archive(x=lying((10**30, 4)), y=array(RECORD_LABELS)), "of numbers and holds 0"),
+    "below zero": (archive(x=lying((-5, 4)), y=array(RECORD_LABELS)), "x.npy names -160 bytes of numbers and holds 0"),
+    "code as shape": (
+        archive(x=lying("__import__('os').system('touch pwned')"), y=array(RECORD_LABELS)),
+        "shape is not valid",
+    ),
+    "one array": (array(RECORD_INPUTS), "it is one array, not an archive"),
     "pickle": (pickle.dumps([1]), "it is no archive of arrays, or only part of one"),
-    "nested header": (archive(x=b"\x93NUMPY\x02\x00" + struct.pack("<I", 9000) + b"(" * 9000, y=array(Y)), "cannot be"),
+    "nested header": (
+        archive(x=b"\x93NUMPY\x02\x00" + struct.pack("<I", 9000) + b"(" * 9000, y=array(RECORD_LABELS)),
+        "cannot be",
+    ),
 }
 
 
-@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("case", REFUSED_CASES)
 def test_archives_that_mean_harm(tmp_path, monkeypatch, case):
     monkeypatch.chdir(tmp_path)
-    content, message = REFUSED[case]
+    content, message = REFUSED_CASES[case]
     Path("mine.npz").write_bytes(content)
     assert message in (outcome(read(Arrays(path="mine.npz"))) or "")
     assert not Path("pwned").exists()
@@ -150,7 +165,7 @@ def test_archives_that_mean_harm(tmp_path, monkeypatch, case):
 
 def test_names_in_an_archive_lead_nowhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("mine.npz").write_bytes(archive(**{"../../x": array(X), "/y": array(Y)}))
+    Path("mine.npz").write_bytes(archive(**{"../../x": array(RECORD_INPUTS), "/y": array(RECORD_LABELS)}))
     assert "array x is missing; save x" in (outcome(read(Arrays(path="mine.npz"))) or "")
     assert [path.name for path in tmp_path.iterdir()] == ["mine.npz"]
 
@@ -160,11 +175,13 @@ def test_bombs_are_refused_before_they_unfold(tmp_path, monkeypatch, ending):
     monkeypatch.setattr("palisade.data.files.ALWAYS_ALLOWED_BYTES", 2**20)
     path, size = tmp_path / f"bomb.{ending}", 2**24
     if ending == "npz":
-        path.write_bytes(archive(zipfile.ZIP_DEFLATED, x=lying((60, size // 60), "|u1", bytes(size)), y=array(Y)))
+        path.write_bytes(
+            archive(zipfile.ZIP_DEFLATED, x=lying((60, size // 60), "|u1", bytes(size)), y=array(RECORD_LABELS))
+        )
         source: Any = Arrays(path=str(path))
     else:
         pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}.get(ending[4:])
-        content = CSV.encode() + b"0" * size
+        content = CSV_TEXT.encode() + b"0" * size
         path.write_bytes(pack(content) if pack else archive(zipfile.ZIP_DEFLATED, bomb=content))
         source = Table(path=str(path), label="y")
     line = outcome(read(source)) or ""
@@ -173,7 +190,7 @@ def test_bombs_are_refused_before_they_unfold(tmp_path, monkeypatch, ending):
 
 
 def test_size_that_an_archive_declares_too_small_ends_it(tmp_path):
-    content = archive(zipfile.ZIP_DEFLATED, x=lying((60, 400), "|u1", bytes(24000)), y=array(Y))
+    content = archive(zipfile.ZIP_DEFLATED, x=lying((60, 400), "|u1", bytes(24000)), y=array(RECORD_LABELS))
     sizes = struct.pack("<I", len(lying((60, 400), "|u1", bytes(24000))))
     (tmp_path / "small.npz").write_bytes(content.replace(sizes, struct.pack("<I", 500)))
     assert "Bad CRC-32 for file 'x.npy'" in (outcome(read(Arrays(path=str(tmp_path / "small.npz")))) or "")
@@ -193,7 +210,7 @@ def test_tar_that_leads_out_of_its_folder_is_never_opened(tmp_path, kind):
     assert (tmp_path / "victim").read_text() == "untouched" and len(list(root.iterdir())) == 1
 
 
-PLACES = [
+FILE_PLACES = [
     "a\0b",
     5,
     1.5,
@@ -209,7 +226,7 @@ PLACES = [
 ]
 
 
-@pytest.mark.parametrize("place", PLACES, ids=lambda place: repr(place)[:20])
+@pytest.mark.parametrize("place", FILE_PLACES, ids=lambda place: repr(place)[:20])
 def test_places_that_hold_no_file(tmp_path, monkeypatch, place):
     monkeypatch.chdir(tmp_path)
     Path("loop").symlink_to("loop")
@@ -217,7 +234,7 @@ def test_places_that_hold_no_file(tmp_path, monkeypatch, place):
     os.mkfifo("pipe")
     for source in (Arrays, partial(Table, label="y")):
         assert outcome(lambda source=source: source(path=place).load())
-    Path("fine.csv").write_text(CSV)
+    Path("fine.csv").write_text(CSV_TEXT)
     assert outcome(lambda: Table(path="fine.csv", label="y", schema=place).load())
     if not isinstance(place, str) or "\0" in place:
         for published in (SST2, MNIST, Location30):
@@ -227,7 +244,7 @@ def test_places_that_hold_no_file(tmp_path, monkeypatch, place):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 @pytest.mark.parametrize("name", ["mine.npz", "mine.csv"])
 def test_file_that_may_not_be_read(tmp_path, name):
-    (tmp_path / name).write_bytes(CSV.encode())
+    (tmp_path / name).write_bytes(CSV_TEXT.encode())
     (tmp_path / name).chmod(0)
     source = Arrays(path=str(tmp_path / name)) if name.endswith("npz") else Table(path=str(tmp_path / name), label="y")
     assert "ermission denied" in (outcome(source.load) or "")
@@ -237,9 +254,9 @@ def test_file_that_may_not_be_read(tmp_path, name):
 def test_compressed_tables_are_read(tmp_path, ending):
     path = tmp_path / f"fine.csv.{ending}"
     pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}.get(ending)
-    path.write_bytes(pack(CSV.encode()) if pack else archive(fine=CSV.encode()))
+    path.write_bytes(pack(CSV_TEXT.encode()) if pack else archive(fine=CSV_TEXT.encode()))
     with opened(path) as file:
-        assert file.read() == CSV.encode()
+        assert file.read() == CSV_TEXT.encode()
     assert outcome(read(Table(path=str(path), label="y"))) is None
 
 

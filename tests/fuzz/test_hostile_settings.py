@@ -21,16 +21,31 @@ from palisade.train import composed, train_run
 
 pytestmark = pytest.mark.slow
 
-CONF = Path(__file__).parents[2] / "conf"
-SMALL = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "secret=fuzz"]
-ROLES = ["split.pool=200", "split.validation=50", "split.reference=200"]
-EDGES = [-1, 0, 1, 10**30, 1e308, float("nan"), float("inf"), float("-inf"), "abc", "", None, True, "???", "../../etc"]
-NESTED = [[], [1, -2], ["a"], {}, {"a": 1}, {"_target_": "os.system"}]
-FUZZ = settings(
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
+SMALL_SETTINGS = ["data=digits", "fleet.models=1", "fleet.workers=1", "trainer.epochs=1", "secret=fuzz"]
+ROLE_SETTINGS = ["split.pool=200", "split.validation=50", "split.reference=200"]
+EDGE_VALUES = [
+    -1,
+    0,
+    1,
+    10**30,
+    1e308,
+    float("nan"),
+    float("inf"),
+    float("-inf"),
+    "abc",
+    "",
+    None,
+    True,
+    "???",
+    "../../etc",
+]
+NESTED_VALUES = [[], [1, -2], ["a"], {}, {"a": 1}, {"_target_": "os.system"}]
+FUZZ_SETTINGS = settings(
     max_examples=120, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 hostile = (
-    st.sampled_from([*EDGES, *NESTED])
+    st.sampled_from([*EDGE_VALUES, *NESTED_VALUES])
     | st.integers()
     | st.floats()
     | st.text(max_size=20)
@@ -43,10 +58,10 @@ hostile = (
 
 
 def choices(group: str) -> list[str]:
-    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+    return sorted(path.stem for path in (CONF_FOLDER / group).glob("*.yaml"))
 
 
-CHOSEN = {
+CHOSEN_GROUPS = {
     f"{group}={name}": [f"{group}={name}", *(["canary.count=20"] if group == "canary" and name != "none" else [])]
     for group in ("network", "defense", "guard", "canary")
     for name in choices(group)
@@ -89,14 +104,15 @@ def content(folder: Path) -> str:
 def runs(tmp_path_factory) -> Path:
     """A folder with one complete run."""
     folder = tmp_path_factory.mktemp("fuzz") / "runs"
-    train_run(composed(*SMALL, *ROLES, f"runs={folder}"))
+    train_run(composed(*SMALL_SETTINGS, *ROLE_SETTINGS, f"runs={folder}"))
     return folder
 
 
 @pytest.fixture(scope="module")
 def chosen(runs) -> dict[str, dict[str, Any]]:
     return {
-        name: composed(*SMALL, *ROLES, f"runs={runs}", "plan=true", *overrides) for name, overrides in CHOSEN.items()
+        name: composed(*SMALL_SETTINGS, *ROLE_SETTINGS, f"runs={runs}", "plan=true", *overrides)
+        for name, overrides in CHOSEN_GROUPS.items()
     }
 
 
@@ -108,7 +124,7 @@ def test_hostile_settings_are_refused_or_planned(chosen, runs, group):
     cases = [(name, key) for name, key in cases if key not in ("plan", "runs", "ship") and not key.startswith("names")]
     refused = []
 
-    @FUZZ
+    @FUZZ_SETTINGS
     @given(st.sampled_from(cases), hostile)
     def run(case: tuple[str, str], value: Any) -> None:
         name, key = case
@@ -120,13 +136,13 @@ def test_hostile_settings_are_refused_or_planned(chosen, runs, group):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("name", CHOSEN_GROUPS)
 @pytest.mark.parametrize("plan", [True, False])
 def test_every_setting_with_every_hostile_value(chosen, tmp_path, name, plan):
     node = {**chosen[name], "plan": plan, "runs": str(tmp_path)}
     endless = ("epochs", "models", "workers", "sub_models", "teachers", "depth", "width")
     for key in keys_of(node, name.partition("=")[0]):
-        for value in (*EDGES, *NESTED):
+        for value in (*EDGE_VALUES, *NESTED_VALUES):
             if not (key.startswith("names") or key in ("plan", "runs", "ship") or key.split(".")[-1] in endless):
                 refuses_in_one_line(lambda key=key, value=value: train_run(with_value(node, key, value)))
 
@@ -136,7 +152,7 @@ def evaluation() -> dict[str, Any]:
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    with initialize_config_dir(str(CONF), version_base="1.3"):
+    with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
         config = compose("evaluate", ["data=digits", "attack=full"])
     container: Any = OmegaConf.to_container(config, resolve=True)
     return {**container, "command": "python evaluate.py"}
@@ -146,7 +162,9 @@ def evaluation() -> dict[str, Any]:
 def test_unknown_settings_of_the_evaluation_are_refused_by_name(evaluation, runs, tmp_path, group):
     files = {"study": "output_levels", "search": "frontier"}
     settings_node = (
-        yaml.safe_load((CONF / group / f"{files[group]}.yaml").read_text()) if group in files else evaluation[group]
+        yaml.safe_load((CONF_FOLDER / group / f"{files[group]}.yaml").read_text())
+        if group in files
+        else evaluation[group]
     )
     node = {**evaluation, "root": str(runs), "reports": str(tmp_path / "reports"), group: settings_node}
     message = refusal(lambda: evaluate_runs(with_value(node, f"{group}.zzz", 1)), longest=2000)
@@ -161,7 +179,7 @@ def test_every_hostile_limit_or_grant_is_refused_or_judged(evaluation, runs, tmp
     node = {**evaluation, "attack": attack, "root": str(runs), "reports": str(tmp_path / "reports")}
     refused = 0
     for key in keys_of(node, group):
-        for value in (*EDGES, *NESTED):
+        for value in (*EDGE_VALUES, *NESTED_VALUES):
             try:
                 refused += refuses_in_one_line(lambda key=key, value=value: evaluate_runs(with_value(node, key, value)))
             except SystemExit as ended:
@@ -174,7 +192,7 @@ def test_hostile_settings_of_the_evaluation_are_refused(evaluation, tmp_path):
     node = {**evaluation, "root": str(tmp_path / "none"), "reports": str(tmp_path / "reports")}
     cases = [key for key in keys_of(node, "") if key not in ("command", "reports", "root")]
 
-    @settings(FUZZ, max_examples=60)
+    @settings(FUZZ_SETTINGS, max_examples=60)
     @given(st.sampled_from(cases), hostile)
     def run(key: str, value: Any) -> None:
         assert refuses_in_one_line(lambda: evaluate_runs(with_value(node, key, value)))
@@ -183,7 +201,7 @@ def test_hostile_settings_of_the_evaluation_are_refused(evaluation, tmp_path):
     assert not (tmp_path / "reports").exists()
 
 
-LATE = {
+LATE_CASES = {
     "learning rate": ["trainer.optimizer.lr=1e300"],
     "layers": ["network.hidden=[1000000000000]"],
     "optimizer": ["trainer.optimizer._target_=builtins.print"],
@@ -200,11 +218,13 @@ LATE = {
 """What shows only when a model is made or trained, as it is written on a command line."""
 
 
-@pytest.mark.parametrize("case", LATE)
+@pytest.mark.parametrize("case", LATE_CASES)
 def test_what_shows_late_leaves_earlier_runs_alone(runs, case):
     (earlier_run,) = (path.parent for path in runs.glob("digits/*/complete.json"))
     before = content(earlier_run)
-    assert refuses_in_one_line(lambda: train_run(composed(*SMALL, *ROLES, f"runs={runs}", *LATE[case])))
+    assert refuses_in_one_line(
+        lambda: train_run(composed(*SMALL_SETTINGS, *ROLE_SETTINGS, f"runs={runs}", *LATE_CASES[case]))
+    )
     assert content(earlier_run) == before
     for path in (runs / "digits").iterdir():
         assert path == earlier_run or {inner.name for inner in path.iterdir()} <= {"FAILED", ".lock", "train.log"}

@@ -14,22 +14,22 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-HASHES = (
+HASH_PATTERNS = (
     (re.compile(r"\b[0-9a-f]{64}\b"), "<digest>"),
     (re.compile(r"-(?=[0-9a-f]*\d)[0-9a-f]{6,8}\b"), "-<hash>"),
 )
-VERSIONS = re.compile(r"(?:[\w-]+ \d+\.\d+\.\d+(?:\+\w+)?(?:, )?){2,}")
+VERSION_PATTERN = re.compile(r"(?:[\w-]+ \d+\.\d+\.\d+(?:\+\w+)?(?:, )?){2,}")
 MODULE_PATH = re.compile(
     r"\b(?:palisade\.)?(?:datamodules|data|targets|defenses|attacks|evaluation)(?:\.[a-z_]+)*\.(?=[A-Z])"
 )
-NUMBER = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")
-PROGRESS = re.compile(r"^.*\d+/\d+ (?:models|runs|records).*·.*$\n?", re.MULTILINE)
+NUMBER_PATTERN = re.compile(r"(?<![\w.])\d+(?:,\d{3})*(?:\.\d+)?(?:e-?\d+)?")
+PROGRESS_PATTERN = re.compile(r"^.*\d+/\d+ (?:models|runs|records).*·.*$\n?", re.MULTILINE)
 UNSTABLE_KEYS = ("versions", "results_version", "method_version", "command")
 ROW_LISTS = ("rows", "roc")
 """Of report.json: the rows stand in results.csv as well, and the curves are long."""
 ROW_KEYS = ("run", "attack", "group", "metric")
 ROW_VALUES = ("value", "low", "high", "members", "nonmembers", "queries_made")
-TOLERANCE = 1e-4
+RELATIVE_TOLERANCE = 1e-4
 
 
 def json_of(path: Path, folder: Path) -> Any:
@@ -59,16 +59,16 @@ def page_of(path: Path, folder: Path) -> list[str]:
 
 def printed_of(output: str, folder: Path) -> list[str]:
     """Printed text in paragraphs: width and padding say nothing."""
-    paragraphs = re.split(r"\n\s*\n", PROGRESS.sub("", output).replace("─", ""))
+    paragraphs = re.split(r"\n\s*\n", PROGRESS_PATTERN.sub("", output).replace("─", ""))
     return [" ".join(text(part, folder).split()) for part in paragraphs if part.strip()]
 
 
 def text(words: str, folder: Path) -> str:
     """Words without folders, hashes and module paths."""
     words = words.replace(str(folder.resolve()), "<folder>").replace(str(folder), "<folder>")
-    for pattern, name in HASHES:
+    for pattern, name in HASH_PATTERNS:
         words = pattern.sub(name, words)
-    words = VERSIONS.sub("<versions>", words)
+    words = VERSION_PATTERN.sub("<versions>", words)
     return MODULE_PATH.sub("", words)
 
 
@@ -123,14 +123,14 @@ def _equal(left: Any, right: Any) -> bool:
     if isinstance(left, bool) or isinstance(right, bool) or type(left) is type(right) is str:
         return left == right or (isinstance(left, str) and isinstance(right, str) and _equal_words(left, right))
     if isinstance(left, int | float) and isinstance(right, int | float):
-        return math.isclose(left, right, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        return math.isclose(left, right, rel_tol=RELATIVE_TOLERANCE, abs_tol=RELATIVE_TOLERANCE)
     return bool(left == right)
 
 
 def _equal_words(left: str, right: str) -> bool:
-    if NUMBER.sub("#", left) != NUMBER.sub("#", right):
+    if NUMBER_PATTERN.sub("#", left) != NUMBER_PATTERN.sub("#", right):
         return False
-    return all(_close(*pair) for pair in zip(NUMBER.findall(left), NUMBER.findall(right), strict=True))
+    return all(_close(*pair) for pair in zip(NUMBER_PATTERN.findall(left), NUMBER_PATTERN.findall(right), strict=True))
 
 
 def _close(left: str, right: str) -> bool:
@@ -139,7 +139,9 @@ def _close(left: str, right: str) -> bool:
     _, _, decimals = left.partition("e")[0].partition(".")
     unit = 10.0 ** -len(decimals)
     values = [float(number.replace(",", "")) for number in (left, right)]
-    return math.isclose(*values, rel_tol=TOLERANCE, abs_tol=1.01 * unit if len(decimals) < 4 else TOLERANCE)
+    return math.isclose(
+        *values, rel_tol=RELATIVE_TOLERANCE, abs_tol=1.01 * unit if len(decimals) < 4 else RELATIVE_TOLERANCE
+    )
 
 
 class _Words(HTMLParser):

@@ -14,11 +14,11 @@ import pytest
 from commands import Ended, call
 from golden.outputs import csv_of, differences, json_of, page_of, printed_of
 
-HERE = Path(__file__).parent
-SHOWN = 30
-GRIDS = '["defense=none","defense=l2 defense.weight_decay=1e-2","defense=dp_sgd defense.epsilon=8"]'
-SWEEP = (
-    *("-m", "hydra/sweeper=grids", f"hydra.sweeper.grids={GRIDS}", "data=digits", "canary=label_noise"),
+GOLDEN_FOLDER = Path(__file__).parent
+SHOWN_LINES = 30
+SWEEP_GRIDS = '["defense=none","defense=l2 defense.weight_decay=1e-2","defense=dp_sgd defense.epsilon=8"]'
+SWEEP_SETTINGS = (
+    *("-m", "hydra/sweeper=grids", f"hydra.sweeper.grids={SWEEP_GRIDS}", "data=digits", "canary=label_noise"),
     *("canary.count=240", "guard=rounding", "fleet.models=6", "trainer.epochs=5", "secret=golden"),
 )
 
@@ -29,12 +29,12 @@ def golden(request, tmp_path):
     write = request.config.getoption("--write-golden")
 
     def check(name: str, actual: Any) -> None:
-        path = HERE / name
+        path = GOLDEN_FOLDER / name
         if write:
             path.parent.mkdir(exist_ok=True)
             path.write_text(json.dumps(actual, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         changed = differences(json.loads(path.read_text(encoding="utf-8")), actual)
-        shown = "\n".join(changed[:SHOWN])
+        shown = "\n".join(changed[:SHOWN_LINES])
         assert not changed, f"{name}: {len(changed)} places differ from the kept output\n{shown}"
 
     return check
@@ -47,7 +47,7 @@ def ended(script: str, *words: str, folder: Path, code: int = 0) -> Ended:
 
 
 def test_sweep_with_guard_and_canaries(golden, tmp_path):
-    trained = ended("train.py", *SWEEP, folder=tmp_path)
+    trained = ended("train.py", *SWEEP_SETTINGS, folder=tmp_path)
     evaluated = ended("evaluate.py", "data=digits", "attack=standard", folder=tmp_path)
     report = tmp_path / "reports" / "digits"
     golden("sweep/train.json", printed_of(trained.stdout + trained.stderr, tmp_path))

@@ -12,14 +12,14 @@ from commands import call
 
 from palisade.commandline import EXIT_GATE_EXCEEDED
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
-SMALL = ["fleet.models=4", "trainer.epochs=5"]
-FEW = "split.pool=300"
+REPOSITORY_ROOT = Path(__file__).parents[2]
+PAGE_TEXT = (REPOSITORY_ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+SMALL_SETTINGS = ["fleet.models=4", "trainer.epochs=5"]
+FEW_RECORDS = "split.pool=300"
 
 
 def commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", PAGE, flags=re.DOTALL)
+    blocks = re.findall(r"```bash\n(.*?)```", PAGE_TEXT, flags=re.DOTALL)
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
@@ -33,8 +33,8 @@ def smaller(command: str, folder: Path) -> str:
     if "train.py" in command and "experiment=" not in command:
         command = command.replace("defense.epochs=10", "defense.epochs=3")
         private = ["defense.trainer.epochs=5"] if "defense=dp_sgd" in command else []
-        command = " ".join([command, *SMALL, *private])
-    return f"{command} {FEW}" if "train.py" in command and "data=digits" in command else command
+        command = " ".join([command, *SMALL_SETTINGS, *private])
+    return f"{command} {FEW_RECORDS}" if "train.py" in command and "data=digits" in command else command
 
 
 @pytest.mark.slow
@@ -67,15 +67,15 @@ def test_attacks_on_bare_arrays(capsys):
     membership = rng.random((8, 200)) < 0.5
     logits = rng.normal(size=(8, 200, 3)) + 4 * membership[:, :, None] * [1, 0, 0]
     names = {"logits": logits, "labels": np.zeros(200, dtype=int), "membership": membership}
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "LiRA()" in block]
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE_TEXT, re.DOTALL) if "LiRA()" in block]
     exec(compile(code, "docs/commands.md", "exec"), names)
     assert "Lower bounds on ε" in capsys.readouterr().out
     assert names["scores"].shape == (8, 200)
 
 
 def test_picture_and_table_are_there():
-    page = (ROOT / "docs" / "location30.md").read_text(encoding="utf-8")
+    page = (REPOSITORY_ROOT / "docs" / "location30.md").read_text(encoding="utf-8")
     for image in re.findall(r"!\[.*?\]\((.*?)\)", page):
-        assert (ROOT / "docs" / image).exists()
+        assert (REPOSITORY_ROOT / "docs" / image).exists()
     rows = [line for line in page.splitlines() if line.startswith(("| none", "| l2", "| dp_sgd"))]
     assert len(rows) == 10

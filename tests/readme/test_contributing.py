@@ -17,13 +17,13 @@ from palisade.data.loaders import Batch
 from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.targets.fleet import Defense
 
-PAGE = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGE_TEXT = (Path(__file__).parents[2] / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 def example(name: str) -> tuple[Any, dict[str, Any]]:
     """A class of the page, and its YAML."""
-    (code,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if f"class {name}" in block]
-    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if f".{name}\n" in block]
+    (code,) = [block for block in re.findall(r"```python\n(.*?)```", PAGE_TEXT, re.DOTALL) if f"class {name}" in block]
+    (text,) = [block for block in re.findall(r"```yaml\n(.*?)```", PAGE_TEXT, re.DOTALL) if f".{name}\n" in block]
     names = {"dataclass": dataclass, "Defense": Defense, "Attack": Attack, "ThreatModel": ThreatModel, "View": View}
     exec(compile(code, "CONTRIBUTING.md", "exec"), names | {"np": np, "Float": Float}, names)
     return names[name], yaml.safe_load(text)

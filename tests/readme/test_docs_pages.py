@@ -24,14 +24,14 @@ from palisade.evaluate import evaluate_runs
 from palisade.targets import workers
 from palisade.train import composed, one
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-PAGES = ("threat_models", "reading_the_curve", "own_model", "impact_assessment")
-SMALL = ("fleet.models=4", "fleet.workers=1", "trainer.epochs=5")
+REPOSITORY_ROOT = Path(__file__).parents[2]
+DOCS_FOLDER = REPOSITORY_ROOT / "docs"
+PAGE_NAMES = ("threat_models", "reading_the_curve", "own_model", "impact_assessment")
+SMALL_SETTINGS = ("fleet.models=4", "fleet.workers=1", "trainer.epochs=5")
 
 
 def text(page: str) -> str:
-    return (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    return (DOCS_FOLDER / f"{page}.md").read_text(encoding="utf-8")
 
 
 def commands(page: str) -> list[list[str]]:
@@ -40,12 +40,12 @@ def commands(page: str) -> list[list[str]]:
 
 
 def trained(*overrides: str) -> None:
-    one(composed(*overrides, *SMALL))
+    one(composed(*overrides, *SMALL_SETTINGS))
 
 
 def evaluated(*overrides: str) -> int:
     """The exit code of `evaluate.py`, in this process: to start another one takes longer than what it does."""
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
         config = compose("evaluate", overrides=list(overrides))
     settings: Any = OmegaConf.to_container(config, resolve=True)
     try:
@@ -80,10 +80,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "count"), list(zip(PAGES, (3, 3, 4, 2), strict=True)))
+@pytest.mark.parametrize(("page", "count"), list(zip(PAGE_NAMES, (3, 3, 4, 2), strict=True)))
 def test_every_command_works(folder: Path, monkeypatch: pytest.MonkeyPatch, page: str, count: int) -> None:
     monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(ROOT / "examples"))  # PYTHONPATH=examples
+    monkeypatch.syspath_prepend(str(REPOSITORY_ROOT / "examples"))  # PYTHONPATH=examples
     page_commands = commands(page)
     assert len(page_commands) == count
     for line in page_commands:
@@ -104,25 +104,25 @@ def test_every_command_works(folder: Path, monkeypatch: pytest.MonkeyPatch, page
         else:
             monkeypatch.setattr(sys, "argv", [script, *words])
             with pytest.raises(SystemExit) as stopped:
-                runpy.run_path(str(ROOT / script), run_name="__main__")
+                runpy.run_path(str(REPOSITORY_ROOT / script), run_name="__main__")
             assert stopped.value.code == 0, words
 
 
 def test_every_page_leads_somewhere() -> None:
-    for page in (path.stem for path in DOCS.glob("*.md")):
+    for page in (path.stem for path in DOCS_FOLDER.glob("*.md")):
         for target in re.findall(r"\]\(([^)#]*)#?[^)]*\)", text(page)):
             generated = target.startswith(
                 ("reference/", "development/")
             )  # by docs/reference.py; a strict build checks them
-            assert generated or not target or (DOCS / target).exists(), f"{page}: {target}"
+            assert generated or not target or (DOCS_FOLDER / target).exists(), f"{page}: {target}"
         for example in re.findall(r"`(?:python )?(examples/\w+\.\w+)`", text(page)):
-            assert (ROOT / example).exists(), f"{page}: {example}"
+            assert (REPOSITORY_ROOT / example).exists(), f"{page}: {example}"
 
 
 def flags_of_the_code() -> set[str]:
     """The names of all flags: the first argument of every `Flag(…)`."""
     names: set[str] = set()
-    for path in sorted((ROOT / "evaluation").rglob("*.py")):
+    for path in sorted((REPOSITORY_ROOT / "evaluation").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         constants = {
             target.id: node.value.value
@@ -153,7 +153,7 @@ def test_every_flag_is_explained_and_every_explained_flag_exists() -> None:
 def test_every_attack_stands_beside_the_grant_that_it_needs() -> None:
     nodes = {
         name: node
-        for path in (ROOT / "conf" / "attack").glob("*.yaml")
+        for path in (REPOSITORY_ROOT / "conf" / "attack").glob("*.yaml")
         for name, node in yaml.safe_load(path.read_text()).items()
         if name != "defaults"
     }
@@ -165,7 +165,7 @@ def test_every_attack_stands_beside_the_grant_that_it_needs() -> None:
         access: {name for name, node in nodes.items() if instantiate(node).threat.access == access}
         for access in rows_by_access
     }
-    assert set(rows_by_access) == {path.stem for path in (ROOT / "conf" / "threat").glob("*.yaml")}
+    assert set(rows_by_access) == {path.stem for path in (REPOSITORY_ROOT / "conf" / "threat").glob("*.yaml")}
 
 
 def test_exit_codes_are_those_of_the_commands() -> None:

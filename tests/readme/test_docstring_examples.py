@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PACKAGES = ("attacks", "data", "defenses", "evaluation", "targets")
-MODULES = sorted(
-    "palisade." + ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for package in PACKAGES
-    for path in (ROOT / package).rglob("*.py")
+REPOSITORY_ROOT = Path(__file__).parents[2]
+PACKAGE_NAMES = ("attacks", "data", "defenses", "evaluation", "targets")
+MODULE_NAMES = sorted(
+    "palisade." + ".".join(path.relative_to(REPOSITORY_ROOT).with_suffix("").parts)
+    for package in PACKAGE_NAMES
+    for path in (REPOSITORY_ROOT / package).rglob("*.py")
     if ">>> " in path.read_text(encoding="utf-8")
 )
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", MODULE_NAMES)
 def test_examples(name: str) -> None:
     done = doctest.testmod(importlib.import_module(name))
     assert done.attempted > 0 and done.failed == 0
@@ -29,4 +29,4 @@ def test_there_are_examples() -> None:
         "palisade.evaluation.statistics.roc",
         "palisade.evaluation.statistics.epsilon",
         "palisade.evaluation.limit",
-    } <= set(MODULES)
+    } <= set(MODULE_NAMES)

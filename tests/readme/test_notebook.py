@@ -10,13 +10,13 @@ from nbclient import NotebookClient
 
 pytestmark = pytest.mark.slow
 
-ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / "examples" / "tradeoff.ipynb"
+REPOSITORY_ROOT = Path(__file__).parents[2]
+NOTEBOOK_FILE = REPOSITORY_ROOT / "examples" / "tradeoff.ipynb"
 
 
 def test_it_runs_and_shows_the_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOK_FILE, as_version=4)
     NotebookClient(notebook, timeout=200, resources={"metadata": {"path": str(tmp_path)}}).execute()
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     outputs = [output for cell in cells for output in cell.outputs]
@@ -29,5 +29,5 @@ def test_it_runs_and_shows_the_curve(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_it_is_stored_without_outputs() -> None:
-    cells = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.cell_type == "code"]
+    cells = [cell for cell in nbformat.read(NOTEBOOK_FILE, as_version=4).cells if cell.cell_type == "code"]
     assert cells and not any(cell.outputs or cell.execution_count for cell in cells)

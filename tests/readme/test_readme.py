@@ -13,12 +13,12 @@ from commands import call
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+REPOSITORY_ROOT = Path(__file__).parents[2]
+README_TEXT = (REPOSITORY_ROOT / "README.md").read_text(encoding="utf-8")
 MOST_WORDS = 700
 FIRST_SCREEN = 40
 """Lines."""
-SHOWN = re.findall(r"```bash\n(python [^\n]*)\n```\n\n```text\n(.*?)```", README, re.DOTALL)
+SHOWN_OUTPUTS = re.findall(r"```bash\n(python [^\n]*)\n```\n\n```text\n(.*?)```", README_TEXT, re.DOTALL)
 
 
 class Module(pl.LightningModule):
@@ -34,11 +34,11 @@ class Module(pl.LightningModule):
 
 
 def test_is_short() -> None:
-    assert len(README.split()) <= MOST_WORDS
+    assert len(README_TEXT.split()) <= MOST_WORDS
 
 
 def test_installation_and_python_stand_on_the_first_screen() -> None:
-    first = "\n".join(README.splitlines()[:FIRST_SCREEN])
+    first = "\n".join(README_TEXT.splitlines()[:FIRST_SCREEN])
     assert "pip install -c constraints.txt -e ." in first and "make demo" in first
     (code,) = re.findall(r"```python\n(.*?)```", first, re.DOTALL)
     assert "DPSGD" in code and "audit_scores" in code
@@ -55,7 +55,7 @@ def test_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
         "in_scores": rng.normal(1, 1, 200),
         "out_scores": rng.normal(0, 1, 200),
     }
-    (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    (code,) = re.findall(r"```python\n(.*?)```", README_TEXT, re.DOTALL)
     exec(compile(code, "README.md", "exec"), names)
     assert names["trainer"].current_epoch == 10
     assert "Lower bounds on ε" in capsys.readouterr().out
@@ -63,17 +63,17 @@ def test_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
 
 def test_every_link_leads_somewhere() -> None:
     for page in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"):
-        targets = re.findall(r"\]\(([^)#]+)#?[^)]*\)", (ROOT / page).read_text(encoding="utf-8"))
+        targets = re.findall(r"\]\(([^)#]+)#?[^)]*\)", (REPOSITORY_ROOT / page).read_text(encoding="utf-8"))
         for target in targets:
-            assert target.startswith("https://") or (ROOT / target).exists(), f"{page}: {target}"
-    assert "docs/img/location30.png" in README
+            assert target.startswith("https://") or (REPOSITORY_ROOT / target).exists(), f"{page}: {target}"
+    assert "docs/img/location30.png" in README_TEXT
 
 
 @pytest.mark.slow
 def test_commands_print_what_is_shown(tmp_path: Path) -> None:
     """On a sweep of two runs instead of ten: the lines that do not depend on numbers are those of the README."""
-    assert len(SHOWN) == 3
-    for command, shown in SHOWN:
+    assert len(SHOWN_OUTPUTS) == 3
+    for command, shown in SHOWN_OUTPUTS:
         words = command.replace("experiment=quickstart", "experiment=smoke data=digits").split()[1:]
         if "ship=" in command:
             (run,) = (tmp_path / "runs" / "digits").glob("mlp-dp_sgd-" + 8 * "[0-9a-f]")

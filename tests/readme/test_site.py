@@ -20,9 +20,9 @@ import palisade.targets.guards
 
 pytest.importorskip("mkdocs", reason="the extra docs is not installed")
 
-ROOT = Path(__file__).parents[2]
-CONF = ROOT / "conf"
-CONSTANTS = ("GUARDS_BY_NAME", "Level")
+REPOSITORY_ROOT = Path(__file__).parents[2]
+CONF_FOLDER = REPOSITORY_ROOT / "conf"
+CONSTANT_NAMES = ("GUARDS_BY_NAME", "Level")
 """Public names that are neither class nor function: the signature is their source."""
 
 
@@ -31,7 +31,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The site, built as `make docs` does."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(command, cwd=REPOSITORY_ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -40,7 +40,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reference() -> Iterator[ModuleType]:
     """The hook that makes the generated pages."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(ROOT / "docs"))
+        patch.syspath_prepend(str(REPOSITORY_ROOT / "docs"))
         import reference
 
         reference.on_startup()
@@ -62,7 +62,7 @@ def public() -> list[tuple[str, str]]:
     names = [("python", f"palisade.{name}") for name in palisade.__all__]
     names += [("attacks", f"palisade.attacks.{name}") for name in palisade.attacks.__all__]
     names += [("guards", f"palisade.targets.guards.{name}") for name in palisade.targets.guards.__all__]
-    for file in sorted((CONF / "defense").glob("*.yaml")):
+    for file in sorted((CONF_FOLDER / "defense").glob("*.yaml")):
         if target := yaml.safe_load(file.read_text(encoding="utf-8")).get("_target_"):
             names.append(("defenses", target))
     return names
@@ -75,7 +75,7 @@ def test_every_entry_shows_its_source(site: Path) -> None:
         assert f'id="{name}"' in text, name
         assert ".typing" not in text
         own = text.split(f'id="{name}"')[1].split('<h2 id="')[0]
-        assert "Source code in" in own or name.rsplit(".", 1)[-1] in CONSTANTS, name
+        assert "Source code in" in own or name.rsplit(".", 1)[-1] in CONSTANT_NAMES, name
 
 
 @pytest.mark.slow
@@ -100,9 +100,9 @@ def leaves(prefix: str, node: Any) -> Iterator[str]:
 def settings() -> Iterator[tuple[str, str, str]]:
     """Page, option and key of every setting of conf/, read by PyYAML alone."""
     for entry in ("train", "evaluate"):
-        for key in leaves("", yaml.safe_load((CONF / f"{entry}.yaml").read_text(encoding="utf-8"))):
+        for key in leaves("", yaml.safe_load((CONF_FOLDER / f"{entry}.yaml").read_text(encoding="utf-8"))):
             yield entry, entry, key
-    for file in sorted(CONF.glob("*/*.yaml")):
+    for file in sorted(CONF_FOLDER.glob("*/*.yaml")):
         text = file.read_text(encoding="utf-8")
         prefix = "" if "@package _global_" in text else file.parent.name
         for key in leaves(prefix, nodes) if (nodes := yaml.safe_load(text)) else ():
@@ -129,7 +129,7 @@ def test_every_setting_has_a_meaning(reference: ModuleType) -> None:
     from settings import CONF_GROUPS, ENTRY_CONFIGS, options, read
 
     every = [option for group in CONF_GROUPS for option in options(group)]
-    every += [read(CONF / f"{entry}.yaml") for entry in ENTRY_CONFIGS]
+    every += [read(CONF_FOLDER / f"{entry}.yaml") for entry in ENTRY_CONFIGS]
     unexplained = [
         (option.name, setting.key) for option in every for setting in option.settings if not reference.meaning(setting)
     ]

@@ -7,7 +7,7 @@ from palisade.attacks import Confidence, Entropy, LossThreshold, ModifiedEntropy
 from palisade.attacks.parts.thresholds import Threshold, class_thresholds
 from palisade.evaluation.statistics.metrics import Called, accuracy_estimate, roc_auc, tpr_at_fpr
 
-THRESHOLDS = (LossThreshold, Confidence, Entropy, ModifiedEntropy)
+THRESHOLD_ATTACKS = (LossThreshold, Confidence, Entropy, ModifiedEntropy)
 
 
 def naive(signal: np.ndarray, labels: np.ndarray, member: np.ndarray, group: np.ndarray) -> np.ndarray:
@@ -63,7 +63,7 @@ def fleet(seed: int, models: int, records: int, effect: float, classes: int = 4)
     return View(logits=logits, labels=labels, membership=member)
 
 
-@pytest.mark.parametrize("attack", THRESHOLDS)
+@pytest.mark.parametrize("attack", THRESHOLD_ATTACKS)
 def test_zero_is_the_decision_learnt_on_shadows(attack: type[Threshold]) -> None:
     view = fleet(0, 8, 2000, 2.0)
     raw, scores = attack(per_class=False).score(view), attack(per_class=True).score(view)
@@ -79,7 +79,7 @@ def auc(scores: np.ndarray, view: View) -> float:
     return float(np.mean([roc_auc(*row) for row in zip(scores, view.membership, strict=True)]))
 
 
-@pytest.mark.parametrize("attack", THRESHOLDS)
+@pytest.mark.parametrize("attack", THRESHOLD_ATTACKS)
 @pytest.mark.parametrize("per_class", [False, True])
 def test_a_targets_membership_never_enters_its_scores(attack: type[Threshold], per_class: bool) -> None:
     view = fleet(0, 5, 60, 1.0)
@@ -126,7 +126,7 @@ def test_null_test_catches_thresholds_learnt_on_the_target() -> None:
     assert null_accuracy(own_fit=True).mean() > 0.53
 
 
-@pytest.mark.parametrize("attack", THRESHOLDS)
+@pytest.mark.parametrize("attack", THRESHOLD_ATTACKS)
 @pytest.mark.parametrize("per_class", [False, True])
 def test_null_fleets_give_guessing(attack: type[Threshold], per_class: bool) -> None:
     threshold_attack, rates = attack(per_class=per_class), []
@@ -138,7 +138,7 @@ def test_null_fleets_give_guessing(attack: type[Threshold], per_class: bool) -> 
     assert (np.abs(np.mean(rates, axis=0) - [0.5, 0.05]) < np.maximum(4 * error, 0.003)).all()
 
 
-@pytest.mark.parametrize("attack", THRESHOLDS)
+@pytest.mark.parametrize("attack", THRESHOLD_ATTACKS)
 def test_shadows_are_needed_only_for_classes(attack: type[Threshold]) -> None:
     assert attack(per_class=False).threat.shadows == "none"
     assert attack(per_class=True).threat.shadows == "online"

@@ -9,26 +9,26 @@ from scipy.special import softmax
 from palisade.attacks import Attack, Correctness, LiRA, LossThreshold, ThreatModel, View
 from palisade.attacks.parts.granted import Granted
 
-RNG = np.random.default_rng(0)
-MODELS, RECORDS, CLASSES = 4, 30, 3
-LABELS = RNG.integers(CLASSES, size=RECORDS)
-MEMBERSHIP = RNG.random((MODELS, RECORDS)) < 0.5
-LOGITS = RNG.standard_normal((MODELS, RECORDS, CLASSES)).astype(np.float32)
+FIXED_RNG = np.random.default_rng(0)
+FLEET_MODELS, FLEET_RECORDS, CLASS_COUNT = 4, 30, 3
+RECORD_LABELS = FIXED_RNG.integers(CLASS_COUNT, size=FLEET_RECORDS)
+FLEET_MEMBERSHIP = FIXED_RNG.random((FLEET_MODELS, FLEET_RECORDS)) < 0.5
+FLEET_LOGITS = FIXED_RNG.standard_normal((FLEET_MODELS, FLEET_RECORDS, CLASS_COUNT)).astype(np.float32)
 
 
 def view(**changes: Any) -> View:
-    return View(**{"labels": LABELS, "membership": MEMBERSHIP, "logits": LOGITS} | changes)
+    return View(**{"labels": RECORD_LABELS, "membership": FLEET_MEMBERSHIP, "logits": FLEET_LOGITS} | changes)
 
 
 def hard(**changes: Any) -> View:
-    return view(**{"logits": None, "predictions": LOGITS.argmax(-1)} | changes)
+    return view(**{"logits": None, "predictions": FLEET_LOGITS.argmax(-1)} | changes)
 
 
 def soft(**changes: Any) -> View:
-    return view(**{"logits": None, "probabilities": softmax(LOGITS, axis=-1)} | changes)
+    return view(**{"logits": None, "probabilities": softmax(FLEET_LOGITS, axis=-1)} | changes)
 
 
-FIXED = np.tile(MEMBERSHIP[0], (MODELS, 1))
+FIXED_MEMBERSHIP = np.tile(FLEET_MEMBERSHIP[0], (FLEET_MODELS, 1))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ FIXED = np.tile(MEMBERSHIP[0], (MODELS, 1))
         (ThreatModel(outputs="probabilities"), soft(top_k=2), "needs logits or probabilities; only top-k are released"),
         (ThreatModel(outputs="logits"), soft(), "needs logits; only probabilities are released"),
         (ThreatModel(gradients=True), view(), "needs the weights; threat=white_box grants them"),
-        (ThreatModel(gradients=True), view(gradient_norms=np.ones((MODELS, RECORDS, 2))), None),
+        (ThreatModel(gradients=True), view(gradient_norms=np.ones((FLEET_MODELS, FLEET_RECORDS, 2))), None),
         (
             ThreatModel(checkpoints=True),
             view(),
@@ -61,26 +61,26 @@ FIXED = np.tile(MEMBERSHIP[0], (MODELS, 1))
             view(),
             "needs population records; the split has none, set split.population=0.1",
         ),
-        (ThreatModel(population=True), view(population_logits=LOGITS, population_labels=LABELS), None),
+        (ThreatModel(population=True), view(population_logits=FLEET_LOGITS, population_labels=RECORD_LABELS), None),
         (ThreatModel(queries=8), view(), "needs queries=8 a record; the view holds 1"),
         (
             ThreatModel(shadows="offline"),
-            view(membership=FIXED),
+            view(membership=FIXED_MEMBERSHIP),
             "needs models that did not train on a record; the split is fixed",
         ),
         (
             ThreatModel(shadows="online"),
-            view(membership=FIXED),
+            view(membership=FIXED_MEMBERSHIP),
             "needs models that did and models that did not train on a record; the split is fixed",
         ),
         (
             ThreatModel(shadows="offline"),
-            view(membership=MEMBERSHIP[:1], logits=LOGITS[:1]),
+            view(membership=FLEET_MEMBERSHIP[:1], logits=FLEET_LOGITS[:1]),
             "needs models that did not train on a record; models=1 are too few, train more",
         ),
         (
             ThreatModel(shadows="online"),
-            view(groups=np.zeros(MODELS, int)),
+            view(groups=np.zeros(FLEET_MODELS, int)),
             "needs models that did and models that did not train on a record; "
             "models=4 in groups=1 are too few, train more",
         ),
@@ -122,16 +122,16 @@ class Reads(Attack):
         return np.zeros((view.models, view.records))
 
 
-EVERYTHING = view(
-    population_logits=LOGITS,
-    population_labels=LABELS,
-    features=np.ones((RECORDS, 2)),
-    population_features=np.ones((RECORDS, 2)),
+WHOLE_VIEW = view(
+    population_logits=FLEET_LOGITS,
+    population_labels=RECORD_LABELS,
+    features=np.ones((FLEET_RECORDS, 2)),
+    population_features=np.ones((FLEET_RECORDS, 2)),
     query=lambda model, x: x,
-    gradient_norms=np.ones((MODELS, RECORDS, 2)),
-    activation_norms=np.ones((MODELS, RECORDS, 2)),
-    alignment=np.ones((MODELS, RECORDS)),
-    trajectory=np.ones((MODELS, RECORDS, 3)),
+    gradient_norms=np.ones((FLEET_MODELS, FLEET_RECORDS, 2)),
+    activation_norms=np.ones((FLEET_MODELS, FLEET_RECORDS, 2)),
+    alignment=np.ones((FLEET_MODELS, FLEET_RECORDS)),
+    trajectory=np.ones((FLEET_MODELS, FLEET_RECORDS, 3)),
 )
 
 
@@ -159,24 +159,28 @@ EVERYTHING = view(
 )
 def test_what_was_not_declared_cannot_be_read(read: Callable[[View], Any], needed: str, declared: ThreatModel) -> None:
     with pytest.raises(ValueError, match=rf"view.\w+ is beyond the attack's threat model; declare {needed} or do"):
-        Reads(read, ThreatModel()).score(EVERYTHING)
-    assert Reads(read, declared).score(EVERYTHING).shape == (MODELS, RECORDS)
+        Reads(read, ThreatModel()).score(WHOLE_VIEW)
+    assert Reads(read, declared).score(WHOLE_VIEW).shape == (FLEET_MODELS, FLEET_RECORDS)
 
 
 def test_nothing_leads_around_a_declaration() -> None:
-    several = view(logits=np.repeat(LOGITS[:, :, None], 5, axis=2), query=lambda model, x: LOGITS[model])
+    several = view(logits=np.repeat(FLEET_LOGITS[:, :, None], 5, axis=2), query=lambda model, x: FLEET_LOGITS[model])
     with pytest.raises(ValueError, match=r"view\._released is private to the view; use its signals"):
         Reads(lambda v: v._released, ThreatModel()).score(several)
     labels_alone = ThreatModel(population=True, free_queries=True)
     for read in (lambda v: v.population.logits, lambda v: v.population_logits, lambda v: v.population.log_odds):
         with pytest.raises(ValueError, match="beyond the attack's threat model; declare outputs"):
-            Reads(read, labels_alone).score(EVERYTHING)
-    assert Reads(lambda v: v.population.labels, replace(labels_alone, label=False)).score(EVERYTHING).any() == 0
+            Reads(read, labels_alone).score(WHOLE_VIEW)
+    assert Reads(lambda v: v.population.labels, replace(labels_alone, label=False)).score(WHOLE_VIEW).any() == 0
     answered: list[tuple[int, ...]] = []
-    Reads(lambda v: answered.append(v.query(0, LABELS).shape), ThreatModel(free_queries=True)).score(several)
+    Reads(lambda v: answered.append(v.query(0, RECORD_LABELS).shape), ThreatModel(free_queries=True)).score(several)
     Reads(lambda v: answered.append(v.log_confidence().shape), ThreatModel(outputs="top-k")).score(several)
     Reads(lambda v: answered.append(v.logits.shape), ThreatModel(outputs="logits")).score(several)
-    assert answered == [(RECORDS,), (MODELS, RECORDS, 1), (MODELS, RECORDS, 1, CLASSES)]
+    assert answered == [
+        (FLEET_RECORDS,),
+        (FLEET_MODELS, FLEET_RECORDS, 1),
+        (FLEET_MODELS, FLEET_RECORDS, 1, CLASS_COUNT),
+    ]
     with pytest.raises(ValueError, match="query=3"):
         Reads(lambda v: v.probabilities_of(0, 3), ThreatModel(outputs="top-k")).score(several)
 
@@ -189,17 +193,17 @@ def test_the_true_label_is_not_read_without_being_declared() -> None:
 
 
 def test_queries_are_counted_and_no_more_are_handed_out_than_declared() -> None:
-    several = view(logits=np.repeat(LOGITS[:, :, None], 5, axis=2))
+    several = view(logits=np.repeat(FLEET_LOGITS[:, :, None], 5, axis=2))
     seen: list[tuple[int, ...]] = []
     one = Reads(lambda v: seen.append(v.log_odds.shape), ThreatModel(outputs="top-k"))
-    assert one.run(several).queries == 1 and seen == [(MODELS, RECORDS, 1)]
+    assert one.run(several).queries == 1 and seen == [(FLEET_MODELS, FLEET_RECORDS, 1)]
     every = Reads(lambda v: seen.append(v.correct.shape), ThreatModel(queries=None))
-    assert every.run(several).queries == 5 and seen[-1] == (MODELS, RECORDS, 5)
+    assert every.run(several).queries == 5 and seen[-1] == (FLEET_MODELS, FLEET_RECORDS, 5)
 
     def ask(v: View) -> None:
-        for model in range(MODELS):
-            v.predict(model, np.ones((3 * RECORDS, 2)))
-            assert v.query is not None and len(v.query(model, np.ones((RECORDS, 2)))) == RECORDS
+        for model in range(FLEET_MODELS):
+            v.predict(model, np.ones((3 * FLEET_RECORDS, 2)))
+            assert v.query is not None and len(v.query(model, np.ones((FLEET_RECORDS, 2)))) == FLEET_RECORDS
 
     asking = ThreatModel(free_queries=True, queries=4)
     assert Reads(ask, asking).run(view(query=lambda model, x: x)).queries == 4

@@ -6,7 +6,7 @@ from collections import deque
 from typing import Any
 
 from torch.utils.data import default_collate
-from user_modules import SECRET, blobs
+from user_modules import TEST_SECRET, blobs
 
 from palisade.defenses.dp_sgd.checks import Checks
 from palisade.defenses.dp_sgd.choice import Chooser
@@ -57,7 +57,7 @@ class Parts:
             records=self.records,
             checks=self.checks,
             clipping=self.clipping,
-            secrets=[SECRET],
+            secrets=[TEST_SECRET],
             models=(0,),
             unchecked=unchecked,
         )

@@ -16,7 +16,7 @@ from user_modules import slow_but
 from palisade.defenses.dp_sgd import accounting
 from palisade.defenses.dp_sgd.accounting import History, Phase, accounted, calibrate, privacy_curve, rdp_epsilon
 
-TABLE = [  # q, σ, steps, RDP, PRV, Google's PLD; δ = 1e-5
+PUBLISHED_EPSILONS = [  # q, σ, steps, RDP, PRV, Google's PLD; δ = 1e-5
     (0.0256, 1.0, 1170, 6.128, 5.581, 5.570),
     (0.01, 1.0, 1000, 2.101, 1.838, 1.828),
     (0.02, 0.5, 1000, 27.28, 24.32, 24.31),
@@ -24,7 +24,7 @@ TABLE = [  # q, σ, steps, RDP, PRV, Google's PLD; δ = 1e-5
 ]
 
 
-@pytest.mark.parametrize(("rate", "sigma", "steps", "rdp", "prv", "pld"), TABLE)
+@pytest.mark.parametrize(("rate", "sigma", "steps", "rdp", "prv", "pld"), PUBLISHED_EPSILONS)
 def test_published_values(rate: float, sigma: float, steps: int, rdp: float, prv: float, pld: float) -> None:
     spent = accounted((Phase(sigma, rate, steps),), 1e-5)
     assert spent.accountant == "PRV"

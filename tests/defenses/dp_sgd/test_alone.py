@@ -13,13 +13,13 @@ from fit_parts import Parts
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset
-from user_modules import SECRET, Base, DroppedOut, blobs, fitted, looped
+from user_modules import TEST_SECRET, Base, DroppedOut, blobs, fitted, looped
 
 from palisade.defenses.dp_sgd import DPSGD, alone, choice
 from palisade.defenses.dp_sgd.rehearsal import random_state
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-WAYS = ("functional", "alone")
+METHODS_UNDER_TEST = ("functional", "alone")
 
 
 def gradients(parts: Parts, way: str, step: Any = None, number: int = 0) -> Tensor:
@@ -44,7 +44,7 @@ def by_record(module: Any, data: Any) -> Tensor:
         (user.Base, blobs, "fast"),
         (user.Scaled, blobs, "functional"),
         (user.ClassToken, blobs, "functional"),
-        (user.OTHERS["LSTM"][0], blobs, "functional"),
+        (user.OTHER_MODULES["LSTM"][0], blobs, "functional"),
         (user.encoder(0.3), blobs, "alone"),
         (user.Noisy, blobs, "fast"),
     ],
@@ -134,7 +134,7 @@ def test_manual_optimization_has_no_place_for_records_one_by_one() -> None:
 # Gradients.
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", METHODS_UNDER_TEST)
 def test_gradients_are_those_of_single_records(way: str) -> None:
     parts = Parts(user.ClassToken())
     torch.testing.assert_close(gradients(parts, way), by_record(parts.module, blobs()), rtol=1e-5, atol=1e-6)
@@ -161,7 +161,7 @@ def padded(items: Any) -> Any:
     return torch.stack([F.pad(x, (0, longest - len(x))) for x, _ in items]), torch.stack([y for _, y in items])
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", METHODS_UNDER_TEST)
 def test_records_of_different_forms(way: str) -> None:
     class Words(user.Scaled):
         def __init__(self) -> None:
@@ -177,7 +177,7 @@ def test_records_of_different_forms(way: str) -> None:
     torch.testing.assert_close(moved, -expected, rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", METHODS_UNDER_TEST)
 def test_a_loss_over_a_divisor(way: str) -> None:
     class Divided(user.Scaled):
         loss_divisor = 7.0
@@ -198,8 +198,8 @@ def test_batches_that_hold_nobody() -> None:
             return super().training_step(batch, batch_idx)
 
     quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    for way in WAYS:
-        callback = DPSGD(noise_multiplier=1.0, secret=SECRET, per_record=way)
+    for way in METHODS_UNDER_TEST:
+        callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET, per_record=way)
         run = pl.Trainer(max_epochs=5, accelerator="cpu", callbacks=[callback], **quiet)
         run.fit(Losses(), DataLoader(blobs(6), batch_size=1))
         assert callback.steps == 30
@@ -343,7 +343,7 @@ class Rows(torchmetrics.Metric):
         return self.rows
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", METHODS_UNDER_TEST)
 def test_logging_and_metrics_see_a_batch_once_without_gradients(way: str) -> None:
     logged: list[Tensor] = []
 

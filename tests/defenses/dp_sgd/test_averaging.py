@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import WeightAveraging
-from test_callback import SECRET, Module, Plain, blobs, fit, trainer
+from test_callback import TEST_SECRET, Module, Plain, blobs, fit, trainer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -33,7 +33,7 @@ class Watch(pl.Callback):
 
 def check_averaging(first: bool = True) -> None:
     """The average is that of the weights after every noised step, and it is what the fit leaves behind."""
-    watch, dpsgd = Watch(), DPSGD(noise_multiplier=1.0, secret=SECRET)
+    watch, dpsgd = Watch(), DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     ema = WeightAveraging(avg_fn=average)
     callbacks = [dpsgd, ema] if first else [ema, dpsgd]
     torch.manual_seed(1)
@@ -45,7 +45,7 @@ def check_averaging(first: bool = True) -> None:
     torch.testing.assert_close(module.my_net.weight.detach(), expected)
     torch.manual_seed(1)
     alone = Watch()
-    trainer(DPSGD(noise_multiplier=1.0, secret=SECRET), alone).fit(Plain(nn.Linear(8, 3)), DataLoader(blobs(), 24))
+    trainer(DPSGD(noise_multiplier=1.0, secret=TEST_SECRET), alone).fit(Plain(nn.Linear(8, 3)), DataLoader(blobs(), 24))
     for one, other in zip(watch.weights, alone.weights, strict=True):  # and it does not disturb the training
         assert torch.equal(one, other)
 

@@ -19,8 +19,8 @@ from palisade.targets.fleet import Defense, Fleet
 from palisade.targets.statement import Statement
 from palisade.targets.training import make_defense, make_fitter
 
-SMALL = ["data=digits", "network.hidden=[16]", "defense=dp_sgd", "defense.trainer.epochs=2"]
-REFUSED = {
+SMALL_SETTINGS = ["data=digits", "network.hidden=[16]", "defense=dp_sgd", "defense.trainer.epochs=2"]
+REFUSED_BASES = {
     "mixup": "expected a defense whose loss keeps records apart",
     "relaxloss": "expected a defense whose loss keeps records apart",
     "adversarial_regularization": "expected a defense whose loss keeps records apart",
@@ -62,26 +62,29 @@ def same(one: Fleet, other: Fleet) -> bool:
 
 
 def test_none_is_the_base_unless_another_is_chosen(compose):
-    assert make_defense(compose(*SMALL)["defense"]) == DPSGDDefense(epsilon=8)
+    assert make_defense(compose(*SMALL_SETTINGS)["defense"]) == DPSGDDefense(epsilon=8)
     assert DPSGDDefense(epsilon=8).base == NoDefense()
 
 
 def test_hooks_are_those_of_the_base(compose):
-    settings = compose(*SMALL)
+    settings = compose(*SMALL_SETTINGS)
     plain, claim = fit(settings)
     halved, same_claim = fit(settings, defense=DPSGDDefense(epsilon=8, base=Halved()))
     assert claim == replace(same_claim, not_covered=claim.not_covered) and not same(plain, halved)
     assert not any("seldom" in line for line in claim.not_covered)  # all of it is this project's own
     assert any("seldom" in line for line in same_claim.not_covered)
     assert next(iter(halved.states[0])) == "1.0.weight"
-    smoothed, same_claim = fit(compose(*SMALL, "defense@defense.base=label_smoothing"))
+    smoothed, same_claim = fit(compose(*SMALL_SETTINGS, "defense@defense.base=label_smoothing"))
     assert claim == same_claim and not same(plain, smoothed)
 
 
 @pytest.mark.parametrize("hook", ["network", "inputs", "loss"])
 def test_no_hook_of_the_base_is_left_out(compose, hook):
     base = dataclass(frozen=True, kw_only=True)(type("One", (Defense,), {hook: getattr(Halved, hook)}))()
-    settings, free = compose(*SMALL, "defense.trainer.epochs=1"), {"epsilon": float("inf"), "max_grad_norm": 1e3}
+    settings, free = (
+        compose(*SMALL_SETTINGS, "defense.trainer.epochs=1"),
+        {"epsilon": float("inf"), "max_grad_norm": 1e3},
+    )
     plain, changed = (fit(settings, defense=DPSGDDefense(**free, base=one))[0] for one in (NoDefense(), base))
     one, other = (next(iter(fleet.states[0].values())) for fleet in (plain, changed))
     assert not torch.allclose(one, other, atol=1e-4)
@@ -89,7 +92,7 @@ def test_no_hook_of_the_base_is_left_out(compose, hook):
 
 def test_clipping_and_noise_are_on_top_of_the_base(compose):
     """A loss that is twice as steep moves clipped weights no further."""
-    settings = compose(*SMALL)
+    settings = compose(*SMALL_SETTINGS)
 
     @dataclass(frozen=True, kw_only=True)
     class Steep(Defense):
@@ -103,7 +106,7 @@ def test_clipping_and_noise_are_on_top_of_the_base(compose):
 
 
 def test_stack_is_as_alone(compose):
-    settings, defense = compose(*SMALL), DPSGDDefense(epsilon=8, base=Halved())
+    settings, defense = compose(*SMALL_SETTINGS), DPSGDDefense(epsilon=8, base=Halved())
     stacked, _ = fit(settings, defense=defense, models=[0, 1], at_once=2)
     alone, _ = fit(settings, defense=defense, models=[1])
     for name, value in alone.states[0].items():
@@ -112,17 +115,17 @@ def test_stack_is_as_alone(compose):
 
 @pytest.mark.parametrize("base", ["none", "label_smoothing", "dropout", "augmentation", "hamp", "ccl"])
 def test_bases_that_leave_records_alone_train(compose, base):
-    settings = compose(*SMALL, f"defense@defense.base={base}", "defense.trainer.epochs=1")
+    settings = compose(*SMALL_SETTINGS, f"defense@defense.base={base}", "defense.trainer.epochs=1")
     _, statement = fit(settings, models=[0, 1], at_once=2)
     assert statement.guarantee
 
 
-@pytest.mark.parametrize("base", REFUSED)
+@pytest.mark.parametrize("base", REFUSED_BASES)
 def test_other_bases_are_refused_in_one_line(compose, base):
     with pytest.raises((ValueError, InstantiationException)) as error:
-        fit(compose(*SMALL, "split.pool=0.4", "split.validation=0.1", f"defense@defense.base={base}"))
+        fit(compose(*SMALL_SETTINGS, "split.pool=0.4", "split.validation=0.1", f"defense@defense.base={base}"))
     message = str(error.value.__cause__ or error.value)
-    assert message.startswith(f"defense.base={base} {REFUSED[base]}") and "\n" not in message
+    assert message.startswith(f"defense.base={base} {REFUSED_BASES[base]}") and "\n" not in message
 
 
 @pytest.mark.parametrize("hook", ["fit", "sampler", "units"])

@@ -57,7 +57,7 @@ def named(parts: list[Any]) -> dict[str, Any]:
     return dict(zip("xy", parts, strict=True))
 
 
-CONTAINERS = {
+BATCH_CONTAINERS = {
     "tuple": tuple,
     "list": list,
     "namedtuple": lambda parts: Pair(*parts),
@@ -73,10 +73,10 @@ CONTAINERS = {
 }
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", BATCH_CONTAINERS)
 def test_part_keeps_the_container_and_the_whole(container: str) -> None:
     x, y = torch.arange(12).view(3, 4), torch.arange(3)
-    batch = CONTAINERS[container]([x, y])
+    batch = BATCH_CONTAINERS[container]([x, y])
     assert batch_shape(batch, 1) == (3,) and batch_shape(batch, 2) == (3, 4)
     cut = part(batch, 1, 2, of=(3,))
     assert type(cut) is type(batch)
@@ -84,9 +84,9 @@ def test_part_keeps_the_container_and_the_whole(container: str) -> None:
     assert [id(leaf) for leaf in leaves(batch)] == [id(x), id(y)]
 
 
-@pytest.mark.parametrize("container", CONTAINERS)
+@pytest.mark.parametrize("container", BATCH_CONTAINERS)
 def test_change_of_tensors_alone(container: str) -> None:
-    batch = CONTAINERS[container]([torch.ones(2), "a name"])
+    batch = BATCH_CONTAINERS[container]([torch.ones(2), "a name"])
     changed = map_tensors(batch, lambda tensor: tensor + 1)
     assert type(changed) is type(batch)
     tensor, name = leaves(changed)
@@ -95,7 +95,7 @@ def test_change_of_tensors_alone(container: str) -> None:
 
 
 def test_attributes_of_a_mapping_stay() -> None:
-    cut = part(CONTAINERS["tokens"]([torch.arange(3), torch.arange(3)]), 0, 2, of=(3,))
+    cut = part(BATCH_CONTAINERS["tokens"]([torch.arange(3), torch.arange(3)]), 0, 2, of=(3,))
     assert cut.tokenizer == "bytes" and cut.x.tolist() == [0, 1]
     assert part(defaultdict(list, x=torch.arange(3)), 0, 2, of=(3,)).default_factory is list
 

@@ -24,7 +24,7 @@ from palisade.defenses.dp_sgd import DPSGD
 from palisade.targets.module import Target
 from palisade.targets.stacks import stack, unstack
 
-SECRET = Secret.from_text("test")
+TEST_SECRET = Secret.from_text("test")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
@@ -96,7 +96,7 @@ def check_noise() -> None:
 
     module = Plain(nn.Linear(300, 120, bias=False))
     data = TensorDataset(torch.zeros(40, 300), torch.zeros(40, dtype=torch.long))
-    settings = {"noise_multiplier": 1.5, "max_grad_norm": 2.0, "secret": SECRET}
+    settings = {"noise_multiplier": 1.5, "max_grad_norm": 2.0, "secret": TEST_SECRET}
     torch.manual_seed(1)
     trainer(DPSGD(**settings), Watch(), max_epochs=1).fit(module, DataLoader(data, batch_size=10))
     steps = torch.diff(torch.stack(weights), dim=0).double().numpy() * 10 / (1.5 * 2.0)
@@ -126,7 +126,7 @@ def check_poisson() -> None:
             seen.append(batch[0][:, 0].detach().clone())
 
     data = TensorDataset(torch.arange(60.0)[:, None], torch.zeros(60, dtype=torch.long))
-    settings = {"noise_multiplier": 1.0, "secret": SECRET}
+    settings = {"noise_multiplier": 1.0, "secret": TEST_SECRET}
     trainer(DPSGD(**settings), Watch(), max_epochs=40).fit(Plain(nn.Linear(1, 3)), DataLoader(data, 12, shuffle=True))
     sizes = np.array([len(batch) for batch in seen])
     assert len(sizes) == 200
@@ -174,7 +174,7 @@ def test_statement_of_a_calibrated_fit() -> None:
 
 
 def test_statement_names_a_secret_of_the_user() -> None:
-    callback = DPSGD(noise_multiplier=0.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=0.0, secret=TEST_SECRET)
     fit(callback, max_epochs=1)
     randomness = callback.statement.randomness
     assert randomness.startswith("given secret: no guarantee towards whoever knows it")
@@ -183,8 +183,8 @@ def test_statement_names_a_secret_of_the_user() -> None:
 
 
 def test_overwhelming_noise_destroys_accuracy() -> None:
-    assert accuracy(fit(DPSGD(noise_multiplier=1000.0, secret=SECRET), max_epochs=4)) < 0.6
-    assert accuracy(fit(DPSGD(epsilon=math.inf, secret=SECRET), max_epochs=8)) > 0.7
+    assert accuracy(fit(DPSGD(noise_multiplier=1000.0, secret=TEST_SECRET), max_epochs=4)) < 0.6
+    assert accuracy(fit(DPSGD(epsilon=math.inf, secret=TEST_SECRET), max_epochs=8)) > 0.7
 
 
 def test_no_claim_before_a_fit() -> None:
@@ -229,7 +229,7 @@ def test_module_is_what_it_was() -> None:
 
 
 def test_two_fits_in_a_row() -> None:
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     first, second = fit(callback, max_epochs=1), fit(callback, max_epochs=1)
     assert callback.steps == 10
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
@@ -262,13 +262,13 @@ def check_resume(folder: Path, stop_at: int = 13, **settings: Any) -> None:
                 trainer.save_checkpoint(folder / "last.ckpt")
                 raise RuntimeError("power failure")
 
-    settings = {"noise_multiplier": 1.0, "secret": SECRET, **settings}
+    settings = {"noise_multiplier": 1.0, "secret": TEST_SECRET, **settings}
     whole = fit(one := DPSGD(**settings))
     torch.manual_seed(1)
     with pytest.raises(RuntimeError, match="power failure"):
         trainer(DPSGD(**settings), Interrupt()).fit(Module(), DataLoader(blobs(), 24))
     checkpoint = torch.load(folder / "last.ckpt", weights_only=True)
-    assert SECRET.value.hex() not in repr(checkpoint)
+    assert TEST_SECRET.value.hex() not in repr(checkpoint)
     resumed, two = Module(), DPSGD(**settings)
     trainer(two).fit(resumed, DataLoader(blobs(), 24), ckpt_path=folder / "last.ckpt", weights_only=True)
     assert two.steps == one.steps == 30 and two.epsilon() == one.epsilon()
@@ -295,13 +295,13 @@ def test_lightning_itself_refuses_to_resume_without_the_callback(tmp_path: Path)
 
 @pytest.mark.parametrize("clipping", ["per_layer", pytest.param("automatic", marks=pytest.mark.slow), "adaptive"])
 def test_other_ways_of_clipping_train(clipping: str) -> None:
-    callback = DPSGD(epsilon=30, max_grad_norm=0.5, clipping=clipping, secret=SECRET)
+    callback = DPSGD(epsilon=30, max_grad_norm=0.5, clipping=clipping, secret=TEST_SECRET)
     assert accuracy(fit(callback, max_epochs=12)) > 0.6
     assert callback.statement.clipping == clipping and 0.99 * 30 <= callback.statement.epsilon <= 30
 
 
 def test_adaptive_clipping_noises_gradients_more_and_follows_the_norms() -> None:
-    callback = DPSGD(noise_multiplier=1.0, max_grad_norm=50.0, clipping="adaptive", secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, max_grad_norm=50.0, clipping="adaptive", secret=TEST_SECRET)
     fit(callback, max_epochs=12)
     assert callback._fit.step.gradient_noise > 1.0 == callback.statement.noise_multiplier
     assert callback._fit.step.clipping.bounds[0] < 5.0 and callback.statement.max_grad_norm == 50.0
@@ -351,10 +351,10 @@ def test_refuses_to_resume_what_was_not_accounted_for(tmp_path: Path) -> None:
     ids=["shuffled", "batch sampler", "index-batched", "worker"],
 )
 def test_any_map_style_loader_samples_the_same(loader: Any) -> None:
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     module = fit(callback, loader=loader(), max_epochs=1)
     assert callback.statement.sampling_rate == 0.1 and callback.steps == 10
-    reference = fit(DPSGD(noise_multiplier=1.0, secret=SECRET), max_epochs=1)
+    reference = fit(DPSGD(noise_multiplier=1.0, secret=TEST_SECRET), max_epochs=1)
     assert torch.equal(module.my_net[0].weight, reference.my_net[0].weight)
 
 
@@ -377,7 +377,7 @@ def test_backward_passes_that_are_not_for_the_step_leave_nothing() -> None:
 
 
 def test_empty_batches_step_with_noise_only() -> None:
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     module = fit(callback, loader=DataLoader(blobs(6), batch_size=1), max_epochs=5)
     assert callback.steps == 30 and len(module.losses) < 30 and np.isfinite(module.losses).all()
 
@@ -399,7 +399,7 @@ def test_any_optimizer(optimizer: str) -> None:
     torch.manual_seed(1)
     module = Own()
     start = module.my_net[0].weight.detach().clone()
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     fit(callback, module, max_epochs=1)
     assert callback.steps == 10 and not torch.equal(module.my_net[0].weight, start)
 
@@ -407,7 +407,7 @@ def test_any_optimizer(optimizer: str) -> None:
 def test_a_record_that_is_not_finite_does_not_stop_the_others() -> None:
     data = blobs()
     data.tensors[0][7] = math.inf
-    module = fit(DPSGD(noise_multiplier=0.5, secret=SECRET), loader=DataLoader(data, 24), max_epochs=8)
+    module = fit(DPSGD(noise_multiplier=0.5, secret=TEST_SECRET), loader=DataLoader(data, 24), max_epochs=8)
     assert all(parameter.isfinite().all() for parameter in module.parameters()) and accuracy(module) > 0.6
 
 
@@ -448,9 +448,9 @@ class Arrays:
             optimizer=lambda parameters: torch.optim.Adam(parameters, lr=0.01),
             loss_divisor=12.0,
         )
-        callback = DPSGD(**{"noise_multiplier": sigma, "secret": SECRET, **settings})
+        callback = DPSGD(**{"noise_multiplier": sigma, "secret": TEST_SECRET, **settings})
         loader = training_loader(
-            Gather(self.x, self.y, stacked=stacked), sampler(members, fleet, self.schedule, SECRET)
+            Gather(self.x, self.y, stacked=stacked), sampler(members, fleet, self.schedule, TEST_SECRET)
         )
         trainer(callback, max_epochs=self.schedule.epochs).fit(module, loader)
         return (unstack(network) if stacked else [network.state_dict()]), callback
@@ -487,7 +487,7 @@ def test_refuses_numbers_that_are_not_the_samplers() -> None:
 
 
 def test_refuses_more_steps_than_the_sampler_plans() -> None:
-    sampler = Poisson([np.arange(100)], [0], Arrays.schedule, SECRET)
+    sampler = Poisson([np.arange(100)], [0], Arrays.schedule, TEST_SECRET)
     loader = training_loader(Gather(Arrays.x, Arrays.y, stacked=False), sampler)
     with pytest.raises(ValueError, match="max_steps=50"):
         trainer(DPSGD(noise_multiplier=1.0), max_epochs=5).fit(Module(), loader)
@@ -528,7 +528,7 @@ def test_warnings(settings: Any, module: Any, message: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         with pytest.warns(UserWarning, match=message):
-            fit(DPSGD(secret=SECRET, **settings), module and module())
+            fit(DPSGD(secret=TEST_SECRET, **settings), module and module())
 
 
 def test_warns_of_a_large_sampling_rate() -> None:

@@ -15,7 +15,7 @@ from fit_parts import Parts
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
-from user_modules import SECRET, Base, blobs, fitted, slow_but
+from user_modules import TEST_SECRET, Base, blobs, fitted, slow_but
 
 from palisade.defenses.dp_sgd import DPSGD
 from palisade.defenses.dp_sgd.checks import (
@@ -334,9 +334,9 @@ def test_costs_between_entries_are_those_of_the_dearer_one() -> None:
 
 
 def test_who_is_looked_at_follows_from_the_secret_alone() -> None:
-    seen = [chosen(SECRET, step, 8) for step in range(200)]
-    assert set(seen) == set(range(8)) and seen == [chosen(SECRET, step, 8) for step in range(200)]
-    assert seen != [chosen(SECRET.stage("other"), step, 8) for step in range(200)]
+    seen = [chosen(TEST_SECRET, step, 8) for step in range(200)]
+    assert set(seen) == set(range(8)) and seen == [chosen(TEST_SECRET, step, 8) for step in range(200)]
+    assert seen != [chosen(TEST_SECRET.stage("other"), step, 8) for step in range(200)]
 
 
 # During a fit.
@@ -389,7 +389,9 @@ def test_a_coupling_in_the_middle_of_an_epoch_is_detected() -> None:
             return F.cross_entropy(logits - (batch_idx >= 30) * logits.mean(0), batch[1])
 
     quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    run = pl.Trainer(max_epochs=1, accelerator="cpu", callbacks=[DPSGD(noise_multiplier=1.0, secret=SECRET)], **quiet)
+    run = pl.Trainer(
+        max_epochs=1, accelerator="cpu", callbacks=[DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)], **quiet
+    )
     with pytest.raises(ValueError, match="couples records from some step on"):
         run.fit(Late(), DataLoader(blobs(800), batch_size=4))
     assert 30 <= run.global_step < 200

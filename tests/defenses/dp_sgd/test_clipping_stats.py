@@ -12,7 +12,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger
-from test_callback import SECRET, Module, blobs, trainer
+from test_callback import TEST_SECRET, Module, blobs, trainer
 from torch.utils.data import DataLoader
 
 from palisade.defenses.dp_sgd import DPSGD
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 
 def test_logs_epsilon_clipped_fraction_and_quantiles(tmp_path: Path) -> None:
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     trainer(callback, logger=CSVLogger(tmp_path), log_every_n_steps=5).fit(Module(), DataLoader(blobs(), 24))
     rows = list(csv.DictReader((tmp_path / "lightning_logs" / "version_0" / "metrics.csv").open()))
     epsilon = [float(row["epsilon"]) for row in rows if row["epsilon"]]

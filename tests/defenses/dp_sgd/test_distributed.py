@@ -10,7 +10,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from commands import fork
-from test_callback import SECRET, Plain, blobs, fit, trainer
+from test_callback import TEST_SECRET, Plain, blobs, fit, trainer
 from torch.utils.data import DataLoader
 
 from palisade.defenses.dp_sgd import DPSGD
@@ -32,7 +32,7 @@ def train(folder: Path, planted: Callable[[], None] | None, with_secret: bool, s
         planted()
     torch.set_num_threads(1)
     torch.manual_seed(1)
-    callback = DPSGD(**settings, secret=SECRET if with_secret else None)
+    callback = DPSGD(**settings, secret=TEST_SECRET if with_secret else None)
     two: Any = {"strategy": "ddp_fork", "devices": 2, "max_epochs": 2, "use_distributed_sampler": with_secret}
     run = trainer(callback, Keep(folder, callback), **two)
     run.fit(Plain(), DataLoader(blobs(), batch_size=24, shuffle=True))
@@ -52,7 +52,7 @@ def check_two_processes(folder: Path, planted: Callable[[], None] | None = None)
     settings: Any = {"noise_multiplier": 1.0, "max_grad_norm": 0.5, "clipping": "adaptive"}
     first, second = train_in_two_processes(folder, planted, **settings)
     torch.manual_seed(1)
-    callback = DPSGD(**settings, secret=SECRET)
+    callback = DPSGD(**settings, secret=TEST_SECRET)
     alone = fit(callback, Plain(), DataLoader(blobs(), batch_size=24, shuffle=True), max_epochs=2)
     for name, expected in alone.state_dict().items():
         assert torch.equal(first["state"][name], second["state"][name])

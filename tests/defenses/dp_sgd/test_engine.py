@@ -18,11 +18,11 @@ from palisade.defenses.dp_sgd.engine import Engine
 from palisade.targets.stacks import stack, unstack
 
 pytestmark = pytest.mark.usefixtures("double")
-CLIP = 0.7
+CLIP_NORM = 0.7
 loss = nn.functional.cross_entropy
 
 
-def oracle(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP) -> tuple[dict[str, Tensor], Tensor]:
+def oracle(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP_NORM) -> tuple[dict[str, Tensor], Tensor]:
     """Clipped sums and norms from materialized per-record gradients."""
     weights = {name: parameter.detach() for name, parameter in network.named_parameters()}
 
@@ -42,7 +42,7 @@ def write(engine: Engine) -> None:
         parameter.grad = total
 
 
-def clipped(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP) -> tuple[dict[str, Tensor], Tensor]:
+def clipped(network: nn.Module, x: Tensor, y: Tensor, clip: float = CLIP_NORM) -> tuple[dict[str, Tensor], Tensor]:
     engine = Engine(network, clipping=Flat(clip))
     engine.attach()
     logits = network(x)
@@ -137,7 +137,7 @@ def oracle_of_trainable(network: nn.Module, x: Tensor, y: Tensor) -> tuple[dict[
         weights, x, y
     )
     norms = sum(g.flatten(1).square().sum(1) for g in samples.values()).sqrt()
-    factor = (CLIP / norms).clamp(max=1)
+    factor = (CLIP_NORM / norms).clamp(max=1)
     return {name: torch.einsum("b,b...->...", factor, g) for name, g in samples.items()}, norms
 
 
@@ -157,7 +157,7 @@ def test_stack_equals_each_model_alone_and_padding_counts_for_nothing(models: in
     x, y = torch.randn(models, batch, 4), torch.randint(0, 3, (models, batch))
     mask = torch.ones(models, batch, dtype=torch.bool)
     mask[0, -1] = False
-    engine = Engine(stacked, clipping=Flat(CLIP), stacked=True)
+    engine = Engine(stacked, clipping=Flat(CLIP_NORM), stacked=True)
     engine.attach()
     losses = loss(stacked(x).flatten(0, 1), y.flatten(), reduction="none").view(models, batch)
     (losses.where(mask, 0).sum() / 6).backward()
@@ -180,7 +180,7 @@ def test_equals_opacus_hooks(models: int) -> None:
         sums = [clipped(copy.deepcopy(networks[0]), x[0], y[0])[0]]
     else:
         stacked = stack(networks)
-        engine = Engine(stacked, clipping=Flat(CLIP), stacked=True)
+        engine = Engine(stacked, clipping=Flat(CLIP_NORM), stacked=True)
         engine.attach()
         (loss(stacked(x).flatten(0, 1), y.flatten(), reduction="sum") / 16).backward()
         engine.clip((models, 16), scale=16)
@@ -191,7 +191,7 @@ def test_equals_opacus_hooks(models: int) -> None:
         optimizer = DPOptimizer(
             torch.optim.SGD(wrapped.parameters(), lr=0),
             noise_multiplier=0,
-            max_grad_norm=CLIP,
+            max_grad_norm=CLIP_NORM,
             expected_batch_size=1,
         )
         loss(wrapped(x[k]), y[k]).backward()
@@ -206,8 +206,8 @@ def test_sensitivity_is_the_clipping_norm() -> None:
     with_all, norms = clipped(copy.deepcopy(network), x, y)
     without_last, _ = clipped(copy.deepcopy(network), x[:-1], y[:-1])
     difference = torch.cat([(with_all[name] - without_last[name]).flatten() for name in with_all]).norm()
-    assert norms[-1] > CLIP
-    torch.testing.assert_close(difference, torch.tensor(CLIP))
+    assert norms[-1] > CLIP_NORM
+    torch.testing.assert_close(difference, torch.tensor(CLIP_NORM))
 
 
 @pytest.mark.parametrize("positions", [4, 24])
@@ -215,7 +215,7 @@ def test_norms_that_cancel_are_not_taken_for_small(positions: int) -> None:
     """Large positions that cancel: in float32 their Gram matrices hide the norm that is left."""
     torch.set_default_dtype(torch.float32)
     layer = nn.Linear(512, 512)
-    engine = Engine(layer, clipping=Flat(CLIP))
+    engine = Engine(layer, clipping=Flat(CLIP_NORM))
     engine.attach()
     x = 3e3 * torch.randn(1, 1, 512).expand(8, positions, 512) + 0.03 * torch.randn(8, positions, 512)
     sign = torch.ones(positions)
@@ -228,12 +228,12 @@ def test_norms_that_cancel_are_not_taken_for_small(positions: int) -> None:
         alone[record] = 1
         sums = all_sums[0](alone)[layer.weight]
         factor = float(engine.clipping.factors(squares.sum(0).sqrt(), squares)[record])
-        assert factor * float(sums.double().norm()) <= CLIP * (1 + 1e-3)
+        assert factor * float(sums.double().norm()) <= CLIP_NORM * (1 + 1e-3)
 
 
 def test_records_without_gradient_do_not_divide_zero_by_zero() -> None:
     network = nn.Linear(3, 2)
-    engine = Engine(network, clipping=Flat(CLIP))
+    engine = Engine(network, clipping=Flat(CLIP_NORM))
     engine.attach()
     (network(torch.randn(2, 3)) * 0).sum().backward()
     assert torch.equal(engine.clip((2,), scale=1), torch.zeros(2))

@@ -10,9 +10,9 @@ from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd import noise as module
 from palisade.defenses.dp_sgd.noise import VALUES_PER_BLOCK, gaussian
 
-SECRET = Secret.from_text("test")
-COUNT = 8 * VALUES_PER_BLOCK
-NOTHING = 2**31
+TEST_SECRET = Secret.from_text("test")
+NOISE_VALUES = 8 * VALUES_PER_BLOCK
+ZERO_WORD = 2**31
 """As a word for the radius, it makes the radius 0."""
 
 
@@ -28,7 +28,7 @@ def normal(bits: np.ndarray, scale: float = 1.0, summands: int = 1) -> np.ndarra
 
 
 def draw(model: int = 0, step: int = 0, purpose: str = "noise", scale: float = 1.0, summands: int = 1) -> np.ndarray:
-    return normal(SECRET.bits(purpose, model, step, count=summands * COUNT), scale, summands)
+    return normal(TEST_SECRET.bits(purpose, model, step, count=summands * NOISE_VALUES), scale, summands)
 
 
 @pytest.mark.parametrize("summands", [1, 4])
@@ -54,9 +54,9 @@ def test_streams_and_neighbors_are_uncorrelated_in_value_and_size(summands: int)
     )  # the two of a pair share their radius
     blocks = z[0].reshape(-1, VALUES_PER_BLOCK)
     for moment in (lambda x: x, np.square):
-        assert np.abs(np.corrcoef(moment(z)) - np.eye(4)).max() < 5 / np.sqrt(COUNT)
-        assert abs(np.corrcoef(moment(pairs))[0, 1]) < 5 / np.sqrt(COUNT / 2)
-        assert abs(np.corrcoef(moment(z[0, 1:]), moment(z[0, :-1]))[0, 1]) < 5 / np.sqrt(COUNT)
+        assert np.abs(np.corrcoef(moment(z)) - np.eye(4)).max() < 5 / np.sqrt(NOISE_VALUES)
+        assert abs(np.corrcoef(moment(pairs))[0, 1]) < 5 / np.sqrt(NOISE_VALUES / 2)
+        assert abs(np.corrcoef(moment(z[0, 1:]), moment(z[0, :-1]))[0, 1]) < 5 / np.sqrt(NOISE_VALUES)
         assert np.abs(np.corrcoef(moment(blocks)) - np.eye(len(blocks))).max() < 5 / np.sqrt(VALUES_PER_BLOCK)
 
 
@@ -80,13 +80,13 @@ def formula(bits: np.ndarray) -> np.ndarray:
 
 # Near a radius of 0, float32 keeps 24 bits of the uniform itself, hence an absolute tolerance.
 def test_equals_the_formula() -> None:
-    bits = SECRET.bits("noise", count=2000)
+    bits = TEST_SECRET.bits("noise", count=2000)
     np.testing.assert_allclose(normal(bits), formula(bits), atol=1e-5)
 
 
 def test_equals_the_scaled_sum_of_the_formula_block_by_block(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "VALUES_PER_BLOCK", 8)
-    bits = SECRET.bits("noise", count=3 * 20)  # blocks of 8, 8 and 4 numbers, each from three times as many words
+    bits = TEST_SECRET.bits("noise", count=3 * 20)  # blocks of 8, 8 and 4 numbers, each from three times as many words
     blocks = [(bits[0:24], 8), (bits[24:48], 8), (bits[48:60], 4)]
     sums = [sum(formula(words[k : k + size]) for k in range(0, 3 * size, size)) for words, size in blocks]
     expected = 0.7 * np.concatenate(sums) / np.sqrt(3)
@@ -94,13 +94,13 @@ def test_equals_the_scaled_sum_of_the_formula_block_by_block(monkeypatch: pytest
 
 
 def test_the_first_blocks_do_not_depend_on_how_many_follow() -> None:
-    bits = SECRET.bits("noise", count=4 * COUNT)
+    bits = TEST_SECRET.bits("noise", count=4 * NOISE_VALUES)
     few = normal(bits[: 4 * 2 * VALUES_PER_BLOCK], summands=4)
     np.testing.assert_array_equal(few, normal(bits, summands=4)[: 2 * VALUES_PER_BLOCK])
 
 
 @pytest.mark.parametrize("number", range(4))
 def test_every_one_of_four_summands_counts_half(number: int) -> None:
-    bits = SECRET.bits("noise", count=4 * 100).reshape(4, 100).copy()
-    bits[np.arange(4) != number, :50] = NOTHING
+    bits = TEST_SECRET.bits("noise", count=4 * 100).reshape(4, 100).copy()
+    bits[np.arange(4) != number, :50] = ZERO_WORD
     np.testing.assert_allclose(normal(bits.flatten(), summands=4), normal(bits[number]) / 2, rtol=1e-6, atol=0)

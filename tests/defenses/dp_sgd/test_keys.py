@@ -11,8 +11,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from fit_parts import Parts
-from test_base import SMALL
-from test_callback import SECRET, Plain, blobs, trainer
+from test_base import SMALL_SETTINGS
+from test_callback import TEST_SECRET, Plain, blobs, trainer
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from user_modules import Base
@@ -24,7 +24,7 @@ from palisade.defenses.dp_sgd.noise import fit_secret, identities
 from palisade.targets.training import make_fitter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-STILL = TensorDataset(torch.zeros(40, 300), torch.zeros(40, dtype=torch.long))
+ZERO_RECORDS = TensorDataset(torch.zeros(40, 300), torch.zeros(40, dtype=torch.long))
 
 
 class Other(Plain):
@@ -44,7 +44,7 @@ class Adam(Plain):
 
 
 def noise(
-    kind: Any = Plain, *, data: Any = STILL, batch: int = 10, start: int = 1, epochs: int = 1, **settings: Any
+    kind: Any = Plain, *, data: Any = ZERO_RECORDS, batch: int = 10, start: int = 1, epochs: int = 1, **settings: Any
 ) -> Tensor:
     """What moves weights of zero inputs, hence of no gradient, a step, (steps, weights), with unit variance."""
     weights: list[Tensor] = []
@@ -56,7 +56,7 @@ def noise(
     torch.manual_seed(start)
     module = kind(nn.Linear(300, 10, bias=False))
     weights.append(module.my_net.weight.detach().clone().flatten())
-    callback = DPSGD(**{"noise_multiplier": 1.0, "secret": SECRET, **settings})
+    callback = DPSGD(**{"noise_multiplier": 1.0, "secret": TEST_SECRET, **settings})
     trainer(callback, Watch(), max_epochs=epochs).fit(module, DataLoader(data, batch_size=batch))
     steps = torch.diff(torch.stack(weights), dim=0)
     return steps / steps.std(1, keepdim=True)
@@ -88,7 +88,7 @@ def test_another_fit_has_other_noise(changed: dict[str, Any]) -> None:
     check_other_noise(**changed)
 
 
-@pytest.mark.parametrize("changed", [{}, {"epochs": 2}, {"data": TensorDataset(*STILL[:39]), "public_size": 40}])
+@pytest.mark.parametrize("changed", [{}, {"epochs": 2}, {"data": TensorDataset(*ZERO_RECORDS[:39]), "public_size": 40}])
 def test_the_same_fit_has_the_same_noise_however_long_and_on_whatever_records(changed: dict[str, Any]) -> None:
     one, other = noise(), noise(**changed)
     assert len(one) == 4 and torch.allclose(one, other[:4], atol=1e-3)
@@ -111,7 +111,7 @@ class Batches(pl.Callback):
 
 
 def taken(epochs: int = 1, folder: Path | None = None, resume: bool = False, **settings: Any) -> list[list[float]]:
-    batches, callback = Batches(), DPSGD(**{"noise_multiplier": 1.0, "secret": SECRET, **settings})
+    batches, callback = Batches(), DPSGD(**{"noise_multiplier": 1.0, "secret": TEST_SECRET, **settings})
     torch.manual_seed(1)
     run = trainer(callback, batches, max_epochs=epochs)
     more: Any = {"ckpt_path": folder / "one.ckpt", "weights_only": True} if folder and resume else {}
@@ -135,11 +135,11 @@ def test_more_epochs_go_on_with_the_same_streams(tmp_path: Path) -> None:
 
 def test_more_epochs_are_accounted_for(tmp_path: Path) -> None:
     torch.manual_seed(1)
-    run = trainer(DPSGD(noise_multiplier=1.0, secret=SECRET), max_epochs=1)
+    run = trainer(DPSGD(noise_multiplier=1.0, secret=TEST_SECRET), max_epochs=1)
     run.fit(Plain(), DataLoader(blobs(), batch_size=24))
     run.save_checkpoint(tmp_path / "one.ckpt")
     torch.manual_seed(1)
-    whole, resumed = DPSGD(noise_multiplier=1.0, secret=SECRET), DPSGD(noise_multiplier=1.0, secret=SECRET)
+    whole, resumed = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET), DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     expected = Plain()
     trainer(whole, max_epochs=2).fit(expected, DataLoader(blobs(), batch_size=24))
     continued = Plain()
@@ -152,33 +152,35 @@ def test_more_epochs_are_accounted_for(tmp_path: Path) -> None:
 
 
 def test_more_epochs_of_a_calibrated_fit_say_how(tmp_path: Path) -> None:
-    run = trainer(DPSGD(epsilon=8.0, secret=SECRET), max_epochs=1)
+    run = trainer(DPSGD(epsilon=8.0, secret=TEST_SECRET), max_epochs=1)
     run.fit(Plain(), DataLoader(blobs(), batch_size=24))
     run.save_checkpoint(tmp_path / "one.ckpt")
     more: Any = {"ckpt_path": tmp_path / "one.ckpt", "weights_only": True}
     with pytest.raises(ValueError, match=r"steps=20 .*10 .*noise_multiplier=") as refused:
-        trainer(DPSGD(epsilon=8.0, secret=SECRET), max_epochs=2).fit(Plain(), DataLoader(blobs(), 24), **more)
+        trainer(DPSGD(epsilon=8.0, secret=TEST_SECRET), max_epochs=2).fit(Plain(), DataLoader(blobs(), 24), **more)
     sigma = float(str(refused.value).partition("noise_multiplier=")[2].split()[0])
-    callback = DPSGD(noise_multiplier=sigma, secret=SECRET)
+    callback = DPSGD(noise_multiplier=sigma, secret=TEST_SECRET)
     trainer(callback, max_epochs=2).fit(Plain(), DataLoader(blobs(), 24), **more)
     assert callback.steps == 20 and callback.statement.epsilon > 8
 
 
 def test_a_checkpoint_does_not_hold_the_secret_of_the_fit(tmp_path: Path) -> None:
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     trainer(callback, max_epochs=1).fit(Plain(), DataLoader(blobs(), batch_size=24))
     (identity,) = callback.state_dict()["fits"]
-    own = fit_secret(SECRET, identity)
-    assert own.value != SECRET.value and own.user_chosen
-    assert own.value.hex() not in repr(callback.state_dict()) and SECRET.value.hex() not in repr(callback.state_dict())
+    own = fit_secret(TEST_SECRET, identity)
+    assert own.value != TEST_SECRET.value and own.user_chosen
+    assert own.value.hex() not in repr(callback.state_dict()) and TEST_SECRET.value.hex() not in repr(
+        callback.state_dict()
+    )
 
 
 def test_run_and_release_and_models_share_no_stream(compose: Any) -> None:
     """The release of a run is trained from the same secret and, as model 0, from the same weights."""
-    config = compose(*SMALL, "defense.trainer.epochs=1")
+    config = compose(*SMALL_SETTINGS, "defense.trainer.epochs=1")
     dataset, membership = from_config(config), Membership()
-    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, SECRET, [0], membership)
-    drawn = membership.draw(dataset.split, [0], SECRET)
+    fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, TEST_SECRET, [0], membership)
+    drawn = membership.draw(dataset.split, [0], TEST_SECRET)
 
     def trained(**changed: Any) -> Tensor:
         state = replace(fitter, **changed).train(dataset.split, drawn).states[0]
@@ -198,7 +200,7 @@ def check_run_and_model_are_in_the_key() -> None:
         for purpose in ("run", "release")
         for model in (0, 1)
     ]
-    assert len({fit_secret(SECRET, text).value for text in texts}) == 4
+    assert len({fit_secret(TEST_SECRET, text).value for text in texts}) == 4
 
 
 def test_run_and_model_are_in_the_key() -> None:

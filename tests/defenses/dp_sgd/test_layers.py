@@ -20,8 +20,8 @@ from palisade.defenses.dp_sgd.layers.tape import ghost_norms
 from palisade.targets.stacks import StackedLinear, stack
 
 pytestmark = pytest.mark.usefixtures("double")
-CLIP = 0.7
-MODELS = 2
+CLIP_NORM = 0.7
+STACK_MODELS = 2
 Make = Callable[[], nn.Module]
 
 
@@ -55,7 +55,7 @@ def agree(layer: nn.Module, squares: Tensor, sums: dict[nn.Parameter, Tensor], w
 
 def check(make: Make, inputs: Sequence[Tensor]) -> None:
     """One layer and a stack of two, whose calls are `inputs` of shape (models, batch, ...)."""
-    layers = [make() for _ in range(MODELS)]
+    layers = [make() for _ in range(STACK_MODELS)]
     deltas = [torch.stack([noted(layer, [x[k]])[0] for k, layer in enumerate(layers)]) for x in inputs]
     weights = torch.rand(inputs[0].shape[:2])
     stacked = stack([nn.Sequential(layer) for layer in layers])[0]
@@ -99,9 +99,9 @@ paths = pytest.mark.parametrize("gram_cost", [0, 4, 1e9], ids=["ghost", "chosen"
 def test_linear(
     gram_cost: float, batch: int, inputs: int, outputs: int, positions: list[int], calls: int, bias: bool
 ) -> None:
-    x = strided(MODELS, batch, *positions, inputs, calls=calls)
+    x = strided(STACK_MODELS, batch, *positions, inputs, calls=calls)
     if calls == 2:
-        x.append(torch.randn(MODELS, batch, 2, inputs))
+        x.append(torch.randn(STACK_MODELS, batch, 2, inputs))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("palisade.defenses.dp_sgd.layers.tape.GRAM_COST", gram_cost)
         check(lambda: nn.Linear(inputs, outputs, bias=bias), x)
@@ -136,16 +136,22 @@ def test_convolution(gram_cost: float, data: st.DataObject) -> None:
 
     batch, space = draw(batches), per_axis(5, 7)
     if draw(st.booleans()):
-        x = strided(MODELS, batch, inputs, *space, calls=2)
+        x = strided(STACK_MODELS, batch, inputs, *space, calls=2)
     else:
-        x = [torch.randn(MODELS, batch, inputs, *space), torch.randn(MODELS, batch, inputs, *[n + 1 for n in space])]
+        x = [
+            torch.randn(STACK_MODELS, batch, inputs, *space),
+            torch.randn(STACK_MODELS, batch, inputs, *[n + 1 for n in space]),
+        ]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("palisade.defenses.dp_sgd.layers.tape.GRAM_COST", gram_cost)
         check(make, x)
 
 
 def test_convolution_in_three_dimensions() -> None:
-    check(lambda: nn.Conv3d(2, 3, (2, 1, 3), stride=(1, 2, 1), padding=(0, 1, 1)), [torch.randn(MODELS, 2, 2, 4, 3, 4)])
+    check(
+        lambda: nn.Conv3d(2, 3, (2, 1, 3), stride=(1, 2, 1), padding=(0, 1, 1)),
+        [torch.randn(STACK_MODELS, 2, 2, 4, 3, 4)],
+    )
 
 
 @settings(deadline=None, max_examples=40)
@@ -158,8 +164,11 @@ def test_convolution_in_three_dimensions() -> None:
     calls=few,
 )
 def test_embedding(batch: int, tokens: int, width: int, positions: list[int], padding: int | None, calls: int) -> None:
-    x = torch.randint(0, tokens, (MODELS, batch, calls, *positions)).unbind(2)
-    check(lambda: nn.Embedding(tokens, width, padding_idx=padding), [*x, torch.randint(0, tokens, (MODELS, batch, 3))])
+    x = torch.randint(0, tokens, (STACK_MODELS, batch, calls, *positions)).unbind(2)
+    check(
+        lambda: nn.Embedding(tokens, width, padding_idx=padding),
+        [*x, torch.randint(0, tokens, (STACK_MODELS, batch, 3))],
+    )
 
 
 @settings(deadline=None, max_examples=60)
@@ -191,14 +200,14 @@ def test_norms(
         layer.weight.requires_grad_(not frozen or getattr(layer, "bias", None) is None)
         return layer
 
-    check(make, strided(MODELS, batch, channels, *space, calls=calls))
+    check(make, strided(STACK_MODELS, batch, channels, *space, calls=calls))
 
 
 def test_group_norm_of_channels_alone() -> None:
-    check(lambda: nn.GroupNorm(2, 6), [torch.randn(MODELS, 3, 6)])
+    check(lambda: nn.GroupNorm(2, 6), [torch.randn(STACK_MODELS, 3, 6)])
 
 
-LAYERS: dict[str, tuple[Make, tuple[int, ...]]] = {
+TESTED_LAYERS: dict[str, tuple[Make, tuple[int, ...]]] = {
     "Linear": (lambda: nn.Linear(6, 5), (6,)),
     "Linear of a sequence": (lambda: nn.Linear(6, 5), (4, 6)),
     "Linear by ghost norm": (lambda: nn.Linear(8, 10), (3, 8)),
@@ -220,7 +229,7 @@ def by_opacus(layer: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
     """The clipped sum of Opacus's hooks mode, without noise."""
     wrapped = GradSampleModule(layer, loss_reduction="sum")
     inner = torch.optim.SGD(wrapped.parameters(), lr=0)
-    optimizer = DPOptimizer(inner, noise_multiplier=0, max_grad_norm=CLIP, expected_batch_size=1)
+    optimizer = DPOptimizer(inner, noise_multiplier=0, max_grad_norm=CLIP_NORM, expected_batch_size=1)
     if x.is_floating_point():
         x.requires_grad_()
     (wrapped(x) * delta).sum().backward()
@@ -228,22 +237,22 @@ def by_opacus(layer: nn.Module, x: Tensor, delta: Tensor) -> dict[str, Tensor]:
     return {name: parameter.grad for name, parameter in layer.named_parameters()}
 
 
-@pytest.mark.parametrize("kind", LAYERS)
+@pytest.mark.parametrize("kind", TESTED_LAYERS)
 @settings(deadline=None, max_examples=5)
 @given(batch=st.integers(1, 9), seed=st.integers(0, 99))
 def test_clipped_sum_equals_opacus_hooks(kind: str, batch: int, seed: int) -> None:
     torch.set_default_dtype(torch.float32)
     torch.manual_seed(seed)
-    make, shape = LAYERS[kind]
-    layers = [make() for _ in range(MODELS)]
+    make, shape = TESTED_LAYERS[kind]
+    layers = [make() for _ in range(STACK_MODELS)]
     floats = not isinstance(layers[0], nn.Embedding)
-    x = torch.randn(MODELS, batch, *shape) if floats else torch.randint(0, 11, (MODELS, batch, *shape))
+    x = torch.randn(STACK_MODELS, batch, *shape) if floats else torch.randint(0, 11, (STACK_MODELS, batch, *shape))
     delta = torch.stack([noted(layer, [x[k]])[0] for k, layer in enumerate(layers)])
     stacked = stack([nn.Sequential(layer) for layer in layers])[0]
 
     def clipped(layer: nn.Module, is_stack: bool, *calls: Tensor) -> dict[str, Tensor]:
         squares, sums = gradients(layer, is_stack)(layer, ([calls[0]], [calls[1]]))
-        by_parameter = sums(CLIP / squares.sqrt().clamp(min=CLIP))
+        by_parameter = sums(CLIP_NORM / squares.sqrt().clamp(min=CLIP_NORM))
         return {name: by_parameter[parameter] for name, parameter in layer.named_parameters()}
 
     together = clipped(stacked, True, x, delta)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_callback import SECRET, Plain, blobs, fit
+from test_callback import TEST_SECRET, Plain, blobs, fit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -66,7 +66,7 @@ class Coupled(Manual):
 
 
 def test_equals_automatic_bit_for_bit() -> None:
-    settings = {"noise_multiplier": 1.0, "secret": SECRET}
+    settings = {"noise_multiplier": 1.0, "secret": TEST_SECRET}
     torch.manual_seed(1)
     automatic = fit(one := DPSGD(**settings), Plain(), max_epochs=1)
     torch.manual_seed(1)
@@ -77,7 +77,7 @@ def test_equals_automatic_bit_for_bit() -> None:
 
 
 def test_empty_batches_step_without_user_code() -> None:
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     module = fit(callback, Manual(), DataLoader(blobs(6), batch_size=1), max_epochs=5)
     assert callback.steps == 30 and len(module.losses) < 30 and np.isfinite(module.losses).all()
     assert module.trainer.global_step == 30

@@ -14,7 +14,7 @@ from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd import DPSGD
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-CLIP = 0.5
+CLIP_NORM = 0.5
 
 
 def data(records: int) -> TensorDataset:
@@ -25,7 +25,7 @@ def data(records: int) -> TensorDataset:
 
 def train(records: int, start: dict[str, Any] | None = None, secret: str = "neighbors", **settings: Any) -> Any:
     callback = DPSGD(
-        noise_multiplier=1.0, max_grad_norm=CLIP, public_size=40, secret=Secret.from_text(secret), **settings
+        noise_multiplier=1.0, max_grad_norm=CLIP_NORM, public_size=40, secret=Secret.from_text(secret), **settings
     )
     torch.manual_seed(1)
     module = Plain(nn.Sequential(nn.Linear(8, 16), nn.Tanh(), nn.Linear(16, 3)))
@@ -46,8 +46,8 @@ def test_one_record_moves_the_noised_sum_by_at_most_c(clipping: str) -> None:
         (one, _), (other, _) = (train(n, start, secret=f"step {step}", clipping=clipping) for n in (40, 41))
         pairs = zip(one.parameters(), other.parameters(), strict=True)
         moved.append(float(torch.cat([(a - b).detach().flatten() for a, b in pairs]).norm()) * 20)  # q·N = 20, lr = 1
-    assert max(moved) <= CLIP * (1 + 1e-5)
-    assert max(moved) > 0.9 * CLIP and min(moved) < 1e-6  # taken in some steps, left out in others
+    assert max(moved) <= CLIP_NORM * (1 + 1e-5)
+    assert max(moved) > 0.9 * CLIP_NORM and min(moved) < 1e-6  # taken in some steps, left out in others
 
 
 def test_what_is_public_does_not_tell_them_apart(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
-from test_callback import SECRET, fit
+from test_callback import TEST_SECRET, fit
 
 from palisade.defenses.dp_sgd import DPSGD, callback
 from palisade.defenses.dp_sgd.noise import NoiseSource, ParameterNoise
@@ -17,7 +17,7 @@ from palisade.defenses.dp_sgd.noise import NoiseSource, ParameterNoise
 
 def drawn(secure: bool, count: int = 100_000, **settings: int) -> np.ndarray:
     out = np.empty(count, dtype=np.float32)
-    NoiseSource(secret=SECRET, secure=secure).fill(out, **{"model": 2, "step": 3, **settings}, scale=0.5)
+    NoiseSource(secret=TEST_SECRET, secure=secure).fill(out, **{"model": 2, "step": 3, **settings}, scale=0.5)
     return out
 
 
@@ -53,7 +53,7 @@ def parameters(*shapes: tuple[int, ...]) -> list[torch.Tensor]:
 
 
 def source(secure: bool = False) -> NoiseSource:
-    return NoiseSource(secret=SECRET, secure=secure)
+    return NoiseSource(secret=TEST_SECRET, secure=secure)
 
 
 def draws(noise: ParameterNoise, steps: list[int], **settings: Any) -> list[torch.Tensor]:
@@ -120,6 +120,8 @@ def test_the_thread_ends_with_the_fit(monkeypatch: pytest.MonkeyPatch) -> None:
     weights = []
     for idle in (True, False):
         monkeypatch.setattr(callback, "core_is_idle", lambda idle=idle: idle)
-        weights.append(torch.cat([p.flatten() for p in fit(DPSGD(noise_multiplier=1.0, secret=SECRET)).parameters()]))
+        weights.append(
+            torch.cat([p.flatten() for p in fit(DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)).parameters()])
+        )
         assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("noise")]
     assert torch.equal(*weights)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from test_callback import SECRET, Arrays, Module, Plain, blobs, fit
+from test_callback import TEST_SECRET, Arrays, Module, Plain, blobs, fit
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
@@ -23,7 +23,7 @@ def weights(module: nn.Module) -> Tensor:
 
 def check_micro_batches() -> None:
     """Parts of 7 give the weights, the ε and the number of steps of whole batches, noise included."""
-    settings: Any = {"noise_multiplier": 1.0, "secret": SECRET}
+    settings: Any = {"noise_multiplier": 1.0, "secret": TEST_SECRET}
     whole, parts = DPSGD(**settings), DPSGD(**settings, max_physical_batch=7)
     expected, fitted_in_parts = fit(whole, max_epochs=1), fit(parts, max_epochs=1)
     assert whole.steps == parts.steps == 10 and whole.epsilon() == parts.epsilon()
@@ -49,7 +49,7 @@ def test_losses_in_a_dictionary() -> None:
             return {"loss": super().training_step(batch, batch_idx)}
 
     Wrapped.__qualname__, Wrapped.__module__ = Module.__qualname__, Module.__module__  # part of the noise's key
-    settings: Any = {"noise_multiplier": 1.0, "secret": SECRET, "max_physical_batch": 7}
+    settings: Any = {"noise_multiplier": 1.0, "secret": TEST_SECRET, "max_physical_batch": 7}
     expected = fit(DPSGD(**settings), max_epochs=1)
     torch.manual_seed(1)
     assert torch.equal(weights(fit(DPSGD(**settings), Wrapped(), max_epochs=1)), weights(expected))
@@ -81,7 +81,7 @@ def test_augmentations_are_averaged_before_clipping(at_once: int | None) -> None
         module = Linear(nn.Linear(8, 3, bias=False))
         start = weights(module)
         callback = DPSGD(
-            noise_multiplier=0, max_grad_norm=clip, augmentations=2, max_physical_batch=at_once, secret=SECRET
+            noise_multiplier=0, max_grad_norm=clip, augmentations=2, max_physical_batch=at_once, secret=TEST_SECRET
         )
         fit(callback, module, DataLoader(Shifted(), batch_size=40), max_epochs=1)
         assert callback.statement.augmentations == 2 and callback.statement.records_per_unit == 1
@@ -103,7 +103,7 @@ def test_a_group_moves_the_sum_by_at_most_c() -> None:
         groups=["ann"] * 40 + ["bob"],
         records_per_group=4,
         delta=0.1,
-        secret=SECRET,
+        secret=TEST_SECRET,
     )
     fit(callback, module, DataLoader(data, batch_size=2), max_epochs=1)
     assert weights(module).norm() < 1e-6  # opposite records of weight 1 : 1, not 40 : 1
@@ -111,7 +111,7 @@ def test_a_group_moves_the_sum_by_at_most_c() -> None:
 
 
 def test_statement_of_groups() -> None:
-    callback = DPSGD(noise_multiplier=2.0, groups=np.arange(240) // 4, records_per_group=3, secret=SECRET)
+    callback = DPSGD(noise_multiplier=2.0, groups=np.arange(240) // 4, records_per_group=3, secret=TEST_SECRET)
     fit(callback)
     statement = callback.statement
     assert statement.unit == "group" and statement.neighboring == "add/remove one group"

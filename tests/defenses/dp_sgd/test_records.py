@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_callback import SECRET, Plain, trainer
+from test_callback import TEST_SECRET, Plain, trainer
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 from user_modules import Base, blobs
@@ -20,10 +20,10 @@ from palisade.defenses.dp_sgd.records import Drawn, FitRecords, Part, digest
 from palisade.defenses.dp_sgd.sampling import check_repeats
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-X, Y = blobs(24).tensors
+RECORD_INPUTS, RECORD_LABELS = blobs(24).tensors
 
 
-def records(make: Any = lambda step: (X[step], Y[step]), **settings: Any) -> FitRecords:
+def records(make: Any = lambda step: (RECORD_INPUTS[step], RECORD_LABELS[step]), **settings: Any) -> FitRecords:
     usual: Any = {"transfer": lambda batch: batch, "rows_per_unit": 1, "waiting": deque(), "first": lambda *_: []}
     return FitRecords(make, **{**usual, **settings})
 
@@ -38,7 +38,7 @@ def test_indices_of_any_kind(kind: Any, rows: int) -> None:
     assert own.rows(step) == 6 and own.units(step) == 6 // rows
     x, _ = own.batch(own.some(step, [2, 0]))
     expected = [2, 8] if rows == 1 else [10, 11, 8, 9]
-    assert torch.equal(x, X[expected])
+    assert torch.equal(x, RECORD_INPUTS[expected])
 
 
 def test_steps_of_a_stack() -> None:
@@ -50,10 +50,10 @@ def test_steps_of_a_stack() -> None:
 
 
 def test_rows_of_a_step_that_names_nobody() -> None:
-    own = records(lambda step: (X[:6], Y[:6]), rows_per_index=6)
+    own = records(lambda step: (RECORD_INPUTS[:6], RECORD_LABELS[:6]), rows_per_index=6)
     assert not own.separable and own.units(2) == 6 and own.units([1, 1]) == 12
     part = own.some(2, [1, 2])
-    assert isinstance(part, Part) and own.batch(part)[0].tolist() == X[1:3].tolist()
+    assert isinstance(part, Part) and own.batch(part)[0].tolist() == RECORD_INPUTS[1:3].tolist()
     with pytest.raises(ValueError, match=r"yields int, which names no records; .*rows_per_index"):
         records().rows(3)
 
@@ -62,18 +62,27 @@ def test_rows_that_were_not_asked_for() -> None:
     own = records()
     own.waiting.append([1, 2, 3])
     own.advance()
-    own.check_rows((X[:3], Y[:3]), 1)
+    own.check_rows((RECORD_INPUTS[:3], RECORD_LABELS[:3]), 1)
     with pytest.raises(ValueError, match=r"leads with 6 rows where .*3 .*augmentations="):
-        own.check_rows((X[:6], Y[:6]), 1)
+        own.check_rows((RECORD_INPUTS[:6], RECORD_LABELS[:6]), 1)
     own.advance()
-    own.check_rows((X[:6], Y[:6]), 1)  # of no step that is known
+    own.check_rows((RECORD_INPUTS[:6], RECORD_LABELS[:6]), 1)  # of no step that is known
 
 
 def test_digests_of_batches() -> None:
-    one = digest([X[:1], {"y": Y[:1]}, "word"])
-    assert one == digest([X[:1].clone(), {"y": Y[:1].clone()}, "word"]) and 0 <= one < 2**63
-    assert len({one, digest([X[1:2], {"y": Y[:1]}, "word"]), digest([X[:1], {"y": Y[:1]}, "other"])}) == 3
-    assert digest([X[:1].mT]) == digest([X[:1].mT.contiguous()])
+    one = digest([RECORD_INPUTS[:1], {"y": RECORD_LABELS[:1]}, "word"])
+    assert one == digest([RECORD_INPUTS[:1].clone(), {"y": RECORD_LABELS[:1].clone()}, "word"]) and 0 <= one < 2**63
+    assert (
+        len(
+            {
+                one,
+                digest([RECORD_INPUTS[1:2], {"y": RECORD_LABELS[:1]}, "word"]),
+                digest([RECORD_INPUTS[:1], {"y": RECORD_LABELS[:1]}, "other"]),
+            }
+        )
+        == 3
+    )
+    assert digest([RECORD_INPUTS[:1].mT]) == digest([RECORD_INPUTS[:1].mT.contiguous()])
 
 
 def test_steps_of_a_foreign_sampler_are_noted_as_they_are_drawn() -> None:
@@ -122,7 +131,7 @@ class Whole(Foreign):
 
 class Halves(Dataset[Any]):
     def __getitem__(self, step: int) -> Any:
-        return X[12 * (step % 2) :][:12], Y[12 * (step % 2) :][:12]
+        return RECORD_INPUTS[12 * (step % 2) :][:12], RECORD_LABELS[12 * (step % 2) :][:12]
 
     def __len__(self) -> int:
         return 8
@@ -135,17 +144,17 @@ class Centered(Base):
 
 
 def foreign(module: Any, sampler: Any, data: Any) -> DPSGD:
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     trainer(callback, max_epochs=1).fit(module, DataLoader(data, sampler=sampler, batch_size=None))
     return callback
 
 
 @pytest.mark.parametrize("kind", [list, np.array, torch.tensor], ids=["list", "array", "tensor"])
 def test_foreign_samplers_of_indices(kind: Any) -> None:
-    callback = foreign(Base(), Foreign(kind), TensorDataset(X, Y))
+    callback = foreign(Base(), Foreign(kind), TensorDataset(RECORD_INPUTS, RECORD_LABELS))
     assert callback.steps == 8 and callback.statement.sampling_rate == 0.5
     with pytest.raises(ValueError, match="couples records"):
-        foreign(Centered(), Foreign(kind), TensorDataset(X, Y))
+        foreign(Centered(), Foreign(kind), TensorDataset(RECORD_INPUTS, RECORD_LABELS))
 
 
 def test_foreign_samplers_of_whole_batches() -> None:
@@ -182,26 +191,26 @@ def repeats(dataset: Any) -> int:
     return 0
 
 
-BLOBS, MORE = blobs(12), blobs(10)
+FEW_BLOBS, OTHER_BLOBS = blobs(12), blobs(10)
 
 
 @pytest.mark.parametrize(
     ("dataset", "number"),
     [
-        (BLOBS, 0),
-        (Subset(BLOBS, [3, 1, 2]), 0),
-        (Subset(BLOBS, [3, 1, 3, 3]), 2),
-        (Subset(Subset(BLOBS, [3, 1, 3]), [0, 2]), 1),
-        (Subset(Subset(BLOBS, [3, 1, 3]), [0, 1]), 0),
-        (ConcatDataset([BLOBS, MORE]), 0),
-        (ConcatDataset([BLOBS, BLOBS]), 12),
-        (ConcatDataset([BLOBS, MORE, Subset(BLOBS, [4])]), 1),
-        (ConcatDataset([Subset(BLOBS, range(6)), Subset(BLOBS, range(6, 12))]), 0),
-        (ConcatDataset([ConcatDataset([BLOBS, MORE]), MORE]), 10),
-        (Subset(ConcatDataset([BLOBS, BLOBS]), [0, 12]), 1),
-        (Subset(ConcatDataset([BLOBS, BLOBS]), [0, 13]), 0),
-        (Subset(BLOBS, torch.tensor([1, 1])), 1),
-        (Subset(BLOBS, [-1, 11]), 1),
+        (FEW_BLOBS, 0),
+        (Subset(FEW_BLOBS, [3, 1, 2]), 0),
+        (Subset(FEW_BLOBS, [3, 1, 3, 3]), 2),
+        (Subset(Subset(FEW_BLOBS, [3, 1, 3]), [0, 2]), 1),
+        (Subset(Subset(FEW_BLOBS, [3, 1, 3]), [0, 1]), 0),
+        (ConcatDataset([FEW_BLOBS, OTHER_BLOBS]), 0),
+        (ConcatDataset([FEW_BLOBS, FEW_BLOBS]), 12),
+        (ConcatDataset([FEW_BLOBS, OTHER_BLOBS, Subset(FEW_BLOBS, [4])]), 1),
+        (ConcatDataset([Subset(FEW_BLOBS, range(6)), Subset(FEW_BLOBS, range(6, 12))]), 0),
+        (ConcatDataset([ConcatDataset([FEW_BLOBS, OTHER_BLOBS]), OTHER_BLOBS]), 10),
+        (Subset(ConcatDataset([FEW_BLOBS, FEW_BLOBS]), [0, 12]), 1),
+        (Subset(ConcatDataset([FEW_BLOBS, FEW_BLOBS]), [0, 13]), 0),
+        (Subset(FEW_BLOBS, torch.tensor([1, 1])), 1),
+        (Subset(FEW_BLOBS, [-1, 11]), 1),
     ],
 )
 def test_records_that_are_named_again(dataset: Any, number: int) -> None:
@@ -209,8 +218,8 @@ def test_records_that_are_named_again(dataset: Any, number: int) -> None:
 
 
 def test_a_group_may_hold_a_record_as_often_as_it_likes() -> None:
-    dataset = Subset(BLOBS, [3, 1, 3])
-    check_repeats(dataset, Groups(np.array([0, 1, 0]), records_per_group=2, secret=SECRET, name="group"))
+    dataset = Subset(FEW_BLOBS, [3, 1, 3])
+    check_repeats(dataset, Groups(np.array([0, 1, 0]), records_per_group=2, secret=TEST_SECRET, name="group"))
 
 
 # Groups draw for themselves.
@@ -218,7 +227,7 @@ def test_a_group_may_hold_a_record_as_often_as_it_likes() -> None:
 
 def test_what_a_group_contributes_does_not_depend_on_others() -> None:
     def drawn(groups: list[str]) -> list[int]:
-        units = Groups(np.array(groups), records_per_group=2, secret=SECRET, name="group")
+        units = Groups(np.array(groups), records_per_group=2, secret=TEST_SECRET, name="group")
         own = sorted(set(groups)).index("bob")
         return [groups[:row].count("bob") for row in units.rows(np.array([own]), 0, 5)]
 
@@ -230,7 +239,7 @@ def test_batches_reach_the_checks_through_the_users_hooks() -> None:
         def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
             return batch[0] - batch[0].mean(0), batch[1]
 
-    run = trainer(DPSGD(noise_multiplier=1.0, secret=SECRET), max_epochs=1)
+    run = trainer(DPSGD(noise_multiplier=1.0, secret=TEST_SECRET), max_epochs=1)
     with pytest.raises(ValueError, match="couples records"):
         run.fit(Hooked(nn.Linear(6, 3)), DataLoader(blobs(24), batch_size=8))
     assert isinstance(run, pl.Trainer) and run.global_step == 0

@@ -19,7 +19,7 @@ from palisade.defenses.dp_sgd.checks import Checks, ComparedGradients
 from palisade.evaluation.statistics.epsilon import clopper_pearson
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
-RECORDS, MODELS, DELTA = 64, 60, 1e-3
+FLEET_RECORDS, FLEET_MODELS, TEST_DELTA = 64, 60, 1e-3
 
 
 class Weighted(pl.LightningModule):
@@ -38,9 +38,9 @@ class Weighted(pl.LightningModule):
 
 def records() -> TensorDataset:
     """Record 0 alone is of class 1."""
-    x = 0.1 * torch.randn(RECORDS, 6, generator=torch.Generator().manual_seed(0))
+    x = 0.1 * torch.randn(FLEET_RECORDS, 6, generator=torch.Generator().manual_seed(0))
     x[:, 0] += 1
-    return TensorDataset(x, (torch.arange(RECORDS) == 0).long())
+    return TensorDataset(x, (torch.arange(FLEET_RECORDS) == 0).long())
 
 
 def score(with_it: bool, per_record: str, model: int = 0) -> float:
@@ -48,9 +48,9 @@ def score(with_it: bool, per_record: str, model: int = 0) -> float:
     secret = Secret.from_text(f"{model} {'with' if with_it else 'without'} it")
     torch.manual_seed(1)
     module = Weighted()
-    data = records() if with_it else Subset(records(), range(1, RECORDS))
-    callback = DPSGD(epsilon=1, delta=DELTA, public_size=RECORDS, per_record=per_record, secret=secret)
-    trainer(callback, max_epochs=2).fit(module, DataLoader(data, batch_size=RECORDS))
+    data = records() if with_it else Subset(records(), range(1, FLEET_RECORDS))
+    callback = DPSGD(epsilon=1, delta=TEST_DELTA, public_size=FLEET_RECORDS, per_record=per_record, secret=secret)
+    trainer(callback, max_epochs=2).fit(module, DataLoader(data, batch_size=FLEET_RECORDS))
     assert callback.statement.epsilon <= 1
     logits = module.layer(records().tensors[0][1:]).detach()
     return float((logits[:, 0] - logits[:, 1]).mean())
@@ -60,13 +60,13 @@ def proven(per_record: str) -> float:
     """ε that the attack proves at 95 %, with a threshold from other models."""
     first, second = (
         [[score(there, per_record, model) for model in models] for there in (True, False)]
-        for models in (range(10), range(10, 10 + MODELS))
+        for models in (range(10), range(10, 10 + FLEET_MODELS))
     )
     sign = 1 if np.mean(first[0]) > np.mean(first[1]) else -1
     threshold = sign * (np.mean(first[0]) + np.mean(first[1])) / 2
     called = [int(sum(sign * value > threshold for value in values)) for values in second]
-    assert all(len(set(values)) == MODELS for values in second)  # noise of their own
-    return clopper_pearson(called[0], MODELS, called[1], MODELS, DELTA)
+    assert all(len(set(values)) == FLEET_MODELS for values in second)  # noise of their own
+    return clopper_pearson(called[0], FLEET_MODELS, called[1], FLEET_MODELS, TEST_DELTA)
 
 
 def test_what_the_attack_breaks_is_refused() -> None:

@@ -22,7 +22,7 @@ from palisade.defenses.dp_sgd import DPSGD
 from palisade.defenses.dp_sgd.rules import check_optimizers, check_trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-DATA = TensorDataset(torch.randn(20, 3), torch.zeros(20, dtype=torch.long))
+ZERO_RECORDS = TensorDataset(torch.randn(20, 3), torch.zeros(20, dtype=torch.long))
 
 
 class Module(pl.LightningModule):
@@ -81,7 +81,7 @@ class Reloading(Module):
     """Other batch sizes in later epochs."""
 
     def train_dataloader(self) -> Any:
-        return DataLoader(DATA, batch_size=5 + 5 * self.current_epoch)
+        return DataLoader(ZERO_RECORDS, batch_size=5 + 5 * self.current_epoch)
 
 
 class Skipping(Module):
@@ -105,7 +105,7 @@ class GradientLogger(pl.Callback):
 
 class Stream(IterableDataset[Any]):
     def __iter__(self) -> Any:
-        return iter(DATA)
+        return iter(ZERO_RECORDS)
 
 
 def fit(module: Any = None, loader: Any = None, callbacks: Any = (), dpsgd: Any = None, **settings: Any) -> None:
@@ -119,7 +119,7 @@ def fit(module: Any = None, loader: Any = None, callbacks: Any = (), dpsgd: Any 
     trainer = pl.Trainer(
         **{"max_epochs": 1, "accelerator": "cpu", **quiet, **settings}, callbacks=[callback, *callbacks]
     )
-    trainer.fit(module or Module(), DataLoader(DATA, batch_size=5) if loader is None else loader)
+    trainer.fit(module or Module(), DataLoader(ZERO_RECORDS, batch_size=5) if loader is None else loader)
 
 
 @pytest.mark.parametrize(
@@ -220,28 +220,31 @@ class Numbers(torch.utils.data.Sampler[int]):
             "dataset=Stream: expected a map-style data set",
         ),
         (
-            DataLoader(DATA, batch_size=5, sampler=RandomSampler(range(10))),
+            DataLoader(ZERO_RECORDS, batch_size=5, sampler=RandomSampler(range(10))),
             "sampler=RandomSampler: expected sequential or shuffled order.*; use shuffle",
         ),
         (
-            DataLoader(DATA, batch_size=5, sampler=DistributedSampler(DATA, num_replicas=2, rank=0)),
+            DataLoader(ZERO_RECORDS, batch_size=5, sampler=DistributedSampler(ZERO_RECORDS, num_replicas=2, rank=0)),
             "sampler=DistributedSampler: expected sequential or shuffled order",
         ),
         (
-            DataLoader(DATA, batch_size=5, sampler=WeightedRandomSampler([1.0] * 20, 20)),
+            DataLoader(ZERO_RECORDS, batch_size=5, sampler=WeightedRandomSampler([1.0] * 20, 20)),
             "sampler=WeightedRandomSampler: expected sequential or shuffled order.*; use shuffle",
         ),
         (
-            DataLoader(DATA, batch_size=5, sampler=RandomSampler(DATA, replacement=True)),
+            DataLoader(ZERO_RECORDS, batch_size=5, sampler=RandomSampler(ZERO_RECORDS, replacement=True)),
             "sampler=RandomSampler: expected sequential or shuffled order",
         ),
         (
-            DataLoader(DATA, batch_size=None, sampler=Numbers()),
+            DataLoader(ZERO_RECORDS, batch_size=None, sampler=Numbers()),
             "sampler=Numbers: expected one with a batch size; give batch_size=",
         ),
-        (DataLoader(DATA, batch_size=5, drop_last=True), "drop_last=True: expected False under Poisson sampling; set"),
-        (DataLoader(DATA, batch_size=30), "batch_size=30 exceeds N=20; choose at most 20"),
-        ([DataLoader(DATA), DataLoader(DATA)], "train_dataloader=list: expected one torch DataLoader"),
+        (
+            DataLoader(ZERO_RECORDS, batch_size=5, drop_last=True),
+            "drop_last=True: expected False under Poisson sampling; set",
+        ),
+        (DataLoader(ZERO_RECORDS, batch_size=30), "batch_size=30 exceeds N=20; choose at most 20"),
+        ([DataLoader(ZERO_RECORDS), DataLoader(ZERO_RECORDS)], "train_dataloader=list: expected one torch DataLoader"),
     ],
 )
 def test_loaders(loader: Any, message: str) -> None:
@@ -278,10 +281,10 @@ def test_a_second_fit_of_the_same_trainer() -> None:
     quiet: Any = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(callbacks=[DPSGD(noise_multiplier=1.0)], max_epochs=1, accelerator="cpu", **quiet)
     module = Module()
-    trainer.fit(module, DataLoader(DATA, batch_size=5))
+    trainer.fit(module, DataLoader(ZERO_RECORDS, batch_size=5))
     trainer.fit_loop.max_epochs = 2
     with pytest.raises(ValueError, match="global_step=4"):
-        trainer.fit(module, DataLoader(DATA, batch_size=5))
+        trainer.fit(module, DataLoader(ZERO_RECORDS, batch_size=5))
 
 
 def test_a_gradient_counts_whether_or_not_a_step_follows() -> None:

@@ -11,12 +11,14 @@ from palisade.data.secret import Secret
 from palisade.data.units import SingleRecords
 from palisade.defenses.dp_sgd.sampling import PoissonGather, PoissonSteps
 
-SECRET = Secret.from_text("test")
+TEST_SECRET = Secret.from_text("test")
 
 
 def steps(done: int, model: int = 0, **settings: Any) -> list[list[int]]:
     units = SingleRecords(records=50)
-    return list(PoissonSteps(units=units, rate=0.1, steps=6, secret=SECRET, model=model, done=lambda: done, **settings))
+    return list(
+        PoissonSteps(units=units, rate=0.1, steps=6, secret=TEST_SECRET, model=model, done=lambda: done, **settings)
+    )
 
 
 def test_step_depends_on_secret_model_and_counter_only() -> None:

@@ -10,7 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import BatchSizeFinder, EarlyStopping, LearningRateFinder, ModelCheckpoint
 from pytorch_lightning.tuner import Tuner
-from test_callback import SECRET, Module, Plateau, Validated, blobs, fit, trainer
+from test_callback import TEST_SECRET, Module, Plateau, Validated, blobs, fit, trainer
 from torch.utils.data import DataLoader
 
 from palisade.defenses.dp_sgd import DPSGD
@@ -67,7 +67,7 @@ def test_choices_by_a_metric(kind: Any, callback: Any, tmp_path: Path) -> None:
     more: Any = {"enable_checkpointing": True, "default_root_dir": tmp_path}
 
     def run(**settings: Any) -> DPSGD:
-        own = DPSGD(noise_multiplier=1.0, secret=SECRET, **settings)
+        own = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET, **settings)
         callbacks = [callback(tmp_path)] if callback else []
         trainer(own, *callbacks, max_epochs=1, **more).fit(kind(), loader(), loader())
         return own
@@ -79,7 +79,7 @@ def test_choices_by_a_metric(kind: Any, callback: Any, tmp_path: Path) -> None:
 
 
 def test_checkpoints_that_choose_nothing_are_allowed(tmp_path: Path) -> None:
-    own = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    own = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     trainer(own, ModelCheckpoint(tmp_path, save_last=True), max_epochs=1, enable_checkpointing=True).fit(
         Module(), loader()
     )
@@ -92,11 +92,11 @@ def test_an_end_that_follows_the_records_keeps_the_planned_claim() -> None:
         def on_train_batch_end(self, *_: Any) -> None:
             self.trainer.should_stop = self.global_step >= 5
 
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     with pytest.warns(UserWarning, match=r"stopped after \d+ of 30 steps"):
         trainer(callback, min_epochs=0).fit(Stopping(), loader())
     statement = callback.statement
-    planned = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    planned = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     fit(planned)
     assert statement.epsilon == planned.statement.epsilon > callback.epsilon()
     assert any("ended early" in line for line in statement.not_covered)
@@ -106,7 +106,7 @@ def test_the_claim_reads_the_same_for_every_way() -> None:
     """Way and reason depend on records."""
     claims = []
     for way in ("fast", "functional", "alone"):
-        callback = DPSGD(noise_multiplier=1.0, secret=SECRET, per_record=way)
+        callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET, per_record=way)
         fit(callback, max_epochs=1)
         assert callback.choice.way == way or way == "functional"
         claims.append(callback.statement.to_json())
@@ -129,6 +129,6 @@ def test_frozen_parameters_may_be_of_any_precision() -> None:
         def configure_optimizers(self) -> Any:
             return torch.optim.SGD(self.my_net.parameters(), lr=0.1)
 
-    callback = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     fit(callback, Frozen(), max_epochs=1)
     assert callback.steps == 10 and isinstance(callback, pl.Callback)

@@ -18,8 +18,8 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import ConcatDataset, Dataset, Subset, TensorDataset
 from user_modules import (
-    FAST,
-    OTHERS,
+    FAST_MODULES,
+    OTHER_MODULES,
     Base,
     DroppedOut,
     Noisy,
@@ -33,9 +33,9 @@ from user_modules import (
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-WAYS = ("fast", "functional", "alone")
-TRAINS = FAST | OTHERS
-FEW = ("group norm", "counts", "tied", "own parameter", "class token", "positions", "LSTM")
+METHODS_UNDER_TEST = ("fast", "functional", "alone")
+TRAINED_MODULES = FAST_MODULES | OTHER_MODULES
+FEW_MODULES = ("group norm", "counts", "tied", "own parameter", "class token", "positions", "LSTM")
 
 
 def losing(loss: Any, **attributes: Any) -> type[Base]:
@@ -50,31 +50,31 @@ def each(module: Any, x: Any, y: Any) -> torch.Tensor:
 # What trains, trains within C.
 
 
-@pytest.mark.parametrize("name", slow_but(FEW, TRAINS))
+@pytest.mark.parametrize("name", slow_but(FEW_MODULES, TRAINED_MODULES))
 def test_everyday_modules_train_within_c(name: str) -> None:
-    make, data = TRAINS[name]
+    make, data = TRAINED_MODULES[name]
     assert sensitivity(make, data(), range(2), clip=0.5) > 0.6
 
 
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", slow_but(FEW, TRAINS))
+@pytest.mark.parametrize("way", METHODS_UNDER_TEST)
+@pytest.mark.parametrize("name", slow_but(FEW_MODULES, TRAINED_MODULES))
 def test_sum_is_that_of_a_loop_over_records(name: str, way: str) -> None:
-    make, data = TRAINS[name]
-    if way == "fast" and name in OTHERS:
+    make, data = TRAINED_MODULES[name]
+    if way == "fast" and name in OTHER_MODULES:
         with pytest.raises(ValueError, match=r"per_record=fast: layer .*per_record=auto, or alone"):
             fitted(make, data(), size=12, max_grad_norm=0.5, per_record=way)
         return
     torch.manual_seed(0)
     expected = looped(make(), data(), 0.5)
     _, moved, _ = fitted(make, data(), size=12, max_grad_norm=0.5, per_record=way)
-    assert (moved + expected).norm() <= 1e-5 * expected.norm() + 12 * user.ROUNDING * 5
+    assert (moved + expected).norm() <= 1e-5 * expected.norm() + 12 * user.WEIGHT_ROUNDING * 5
 
 
 @pytest.mark.parametrize("way", ["functional", "alone"])
 @pytest.mark.parametrize("clipping", ["flat", "per_layer", "automatic", "adaptive"])
 @pytest.mark.parametrize("name", slow_but(["PReLU"], ["PReLU", "LSTM", "class token"]))
 def test_every_clipping_every_way(name: str, clipping: str, way: str) -> None:
-    make, data = TRAINS[name]
+    make, data = TRAINED_MODULES[name]
     assert sensitivity(make, data(), range(2), clip=0.3, clipping=clipping, per_record=way) > 0.5
 
 
@@ -82,7 +82,7 @@ def test_every_clipping_every_way(name: str, clipping: str, way: str) -> None:
 @pytest.mark.parametrize("at_once", [None, 5])
 def test_every_clipping_in_parts(clipping: str, at_once: int | None) -> None:
     settings = {"clipping": clipping, "max_physical_batch": at_once, "per_record": "fast"}
-    assert sensitivity(FAST["group norm"][0], blobs(), range(3), clip=0.3, **settings) > 0.9
+    assert sensitivity(FAST_MODULES["group norm"][0], blobs(), range(3), clip=0.3, **settings) > 0.9
 
 
 @pytest.mark.parametrize("way", ["functional", "alone"])
@@ -128,7 +128,7 @@ def test_a_group_is_one_unit() -> None:
         whole = fitted(Base, data, groups=groups, **settings)[1]
         for group in range(3):
             _, less, _ = fitted(Base, without(group), groups=groups[groups != group], **settings)
-            assert 0.25 < (whole - less).norm() <= 0.3 * (1 + 1e-5) + 12 * user.ROUNDING * 5
+            assert 0.25 < (whole - less).norm() <= 0.3 * (1 + 1e-5) + 12 * user.WEIGHT_ROUNDING * 5
 
 
 def test_batches_of_other_forms() -> None:
@@ -221,7 +221,7 @@ def ranked(self, x, y):
     return F.softplus(score[None] - score[:, None]).mean()
 
 
-COUPLED: dict[str, Any] = {
+COUPLED_MODULES: dict[str, Any] = {
     "class weights": (user.ClassWeights, rare(), [7], {}),
     "token mean": (embedding(token_mean), tokens(), [7], {}),
     "padding": (
@@ -265,18 +265,18 @@ COUPLED: dict[str, Any] = {
 FEW_COUPLED = ("class weights", "padding", "rescaled by an outlier", "batch statistics from 8 rows on", "contrastive")
 
 
-@pytest.mark.parametrize("name", COUPLED)
+@pytest.mark.parametrize("name", COUPLED_MODULES)
 def test_couplings_are_refused_with_the_way_out(name: str) -> None:
-    make, data, who, settings = COUPLED[name]
+    make, data, who, settings = COUPLED_MODULES[name]
     with pytest.raises(ValueError, match=r"couples records.*per_record=alone"):
         sensitivity(make, data, who, clip=0.3, **settings)
     with pytest.raises(ValueError, match=r"couples records|per_record=auto, or alone"):
         sensitivity(make, data, who, clip=0.3, per_record="fast", **settings)
 
 
-@pytest.mark.parametrize("name", slow_but(FEW_COUPLED, COUPLED))
+@pytest.mark.parametrize("name", slow_but(FEW_COUPLED, COUPLED_MODULES))
 def test_what_couples_records_is_bounded_where_every_record_is_alone(name: str) -> None:
-    make, data, who, settings = COUPLED[name]
+    make, data, who, settings = COUPLED_MODULES[name]
     without = (lambda i: Lengths(r for r in range(40) if r != i)) if name == "padding" else None
     sensitivity(make, data, list(who)[:2], clip=0.1, per_record="alone", without=without, **settings)
 
@@ -362,7 +362,7 @@ def named_again(times: int) -> Any:
     return Subset(blobs(), [*range(12), *[5] * times])
 
 
-ROWS: dict[str, Any] = {
+ROW_CASES: dict[str, Any] = {
     "views in collate": (Base, blobs(), {"collate": eight_views}, r"set .*augmentations="),
     "centered in collate": (Base, blobs(), {"collate": centered}, "per_record=alone"),
     "rows in a hook": (FourRows, blobs(), {}, r"set .*augmentations="),
@@ -374,9 +374,9 @@ ROWS: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("name", ROW_CASES)
 def test_a_record_is_one_row_once(name: str) -> None:
-    make, data, settings, remedy = ROWS[name]
+    make, data, settings, remedy = ROW_CASES[name]
     with pytest.raises(ValueError, match=remedy):
         sensitivity(make, data, range(1), clip=0.1, **settings)
 

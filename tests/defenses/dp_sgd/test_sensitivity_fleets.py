@@ -21,13 +21,13 @@ from palisade.targets.fleet import Defense
 from palisade.targets.training import make_fitter
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-SIZE, CLIP = 16, 0.3
-SMALL = [
+RECORDS_PER_BATCH, CLIP_NORM = 16, 0.3
+SMALL_SETTINGS = [
     "data=digits",
     "network.hidden=[8]",
     "defense=dp_sgd",
     "defense.trainer.epochs=1",
-    f"defense.trainer.batch_size={SIZE}",
+    f"defense.trainer.batch_size={RECORDS_PER_BATCH}",
     "defense.trainer.optimizer.lr=1",
     "defense.trainer.optimizer.momentum=0",
 ]
@@ -56,18 +56,18 @@ def moved(
     compose: Any, left_out: int | None, *, at_once: int = 1, network: Any = None, **settings: Any
 ) -> list[Tensor]:
     """The weights of two models, times N, after a step of all members but one."""
-    config = compose(*SMALL)
+    config = compose(*SMALL_SETTINGS)
     config["fleet"] = {"at_once": at_once}
     dataset, secret, membership = from_config(config), Secret.from_text("fleet"), Membership()
-    defense = DPSGDDefense(epsilon=float("inf"), max_grad_norm=CLIP, **settings)
-    split = replace(dataset.split, pool=dataset.split.pool[:SIZE])
+    defense = DPSGDDefense(epsilon=float("inf"), max_grad_norm=CLIP_NORM, **settings)
+    split = replace(dataset.split, pool=dataset.split.pool[:RECORDS_PER_BATCH])
     fitter = make_fitter({**config, "split": config["split"]}, dataset, secret, [0, 1], membership)
-    fitter = replace(fitter, defense=defense, size=SIZE, **({"make_network": network} if network else {}))
-    taken = np.ones((2, SIZE), dtype=bool)
+    fitter = replace(fitter, defense=defense, size=RECORDS_PER_BATCH, **({"make_network": network} if network else {}))
+    taken = np.ones((2, RECORDS_PER_BATCH), dtype=bool)
     if left_out is not None:
         taken[:, left_out] = False
     states = fitter.train(split, taken).states
-    return [SIZE * torch.cat([value.double().flatten() for value in state.values()]) for state in states]
+    return [RECORDS_PER_BATCH * torch.cat([value.double().flatten() for value in state.values()]) for state in states]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,11 @@ def test_a_member_moves_the_sum_by_at_most_c(compose: Any, settings: dict[str, A
     for member in range(2):
         for one, other in zip(whole, moved(compose, member, at_once=at_once, **settings), strict=True):
             distance = float((one - other).norm())
-            assert 0.9 * CLIP < distance <= CLIP * (1 + 1e-5) + SIZE * 2.0**-23 * float(one.norm() / SIZE)
+            assert (
+                0.9 * CLIP_NORM
+                < distance
+                <= CLIP_NORM * (1 + 1e-5) + RECORDS_PER_BATCH * 2.0**-23 * float(one.norm() / RECORDS_PER_BATCH)
+            )
 
 
 def test_the_ways_agree(compose: Any) -> None:
@@ -103,7 +107,7 @@ def test_the_ways_agree(compose: Any) -> None:
     ways.append(moved(compose, 3, at_once=2, per_record="fast"))
     for other in ways[1:]:
         for one, again in zip(ways[0], other, strict=True):
-            torch.testing.assert_close(again, one, rtol=0, atol=1e-5 * CLIP * SIZE)
+            torch.testing.assert_close(again, one, rtol=0, atol=1e-5 * CLIP_NORM * RECORDS_PER_BATCH)
 
 
 def test_stacks_are_not_for_records_one_by_one(compose: Any) -> None:
@@ -111,7 +115,7 @@ def test_stacks_are_not_for_records_one_by_one(compose: Any) -> None:
         moved(compose, None, at_once=2, per_record="alone")
 
 
-NETWORKS = """
+NETWORK_MODULE = """
 from dataclasses import dataclass
 import torch
 from torch import nn
@@ -180,7 +184,7 @@ class Hardest(Defense):
 def Batch(shape, classes):
     return nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, classes))
 """
-REFUSED = {
+REFUSED_CASES = {
     "network._target_=brought.Hoarding": "network.last is set from the records without noise",
     "network._target_=brought.HoardingInPlace": "network.last is set from the records without noise",
     "network._target_=brought.Attribute": "network.kept of the module follows the records without noise",
@@ -193,18 +197,18 @@ REFUSED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("word", REFUSED)
+@pytest.mark.parametrize("word", REFUSED_CASES)
 def test_what_couples_records_is_refused_before_any_model_is_trained(tmp_path: Path, word: str) -> None:
-    (tmp_path / "brought.py").write_text(NETWORKS)
+    (tmp_path / "brought.py").write_text(NETWORK_MODULE)
     done = call("train.py", "data=digits", "defense=dp_sgd", word, folder=tmp_path, path=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and REFUSED[word] in done.stderr
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1 and REFUSED_CASES[word] in done.stderr
     assert not list(tmp_path.glob("runs/**/*.safetensors"))
 
 
 def test_what_couples_records_later_fails_the_run(tmp_path: Path) -> None:
     """The network is not this project's own, so its steps are looked at, not the first one alone."""
-    (tmp_path / "brought.py").write_text(NETWORKS)
+    (tmp_path / "brought.py").write_text(NETWORK_MODULE)
     words = ["data=digits", "defense=dp_sgd", "network._target_=brought.Later", "fleet.models=2"]
     done = call("train.py", *words, "defense.trainer.epochs=2", folder=tmp_path, path=tmp_path)
     assert done.returncode == 2 and "per_record=alone" in done.stderr

@@ -26,7 +26,7 @@ class Slots:
         self.mu: Any = 0.0
 
 
-HELD = Slots()
+HELD_RECORDS = Slots()
 
 
 class Outside(Base):
@@ -37,10 +37,10 @@ class Outside(Base):
 
     def __init__(self) -> None:
         super().__init__()
-        self.slots, self.shared["mu"], HELD.mu = Slots(), 0.0, 0.0
+        self.slots, self.shared["mu"], HELD_RECORDS.mu = Slots(), 0.0, 0.0
 
     def recall(self) -> Any:
-        return {"class": self.shared["mu"], "global": HELD.mu, "slots": self.slots.mu}[self.place]
+        return {"class": self.shared["mu"], "global": HELD_RECORDS.mu, "slots": self.slots.mu}[self.place]
 
     def training_step(self, batch, batch_idx):
         x, y = batch
@@ -48,7 +48,7 @@ class Outside(Base):
 
     def on_train_batch_end(self, outputs, batch, batch_idx):
         mu = 10 * batch[0].mean(0)
-        self.shared["mu"], HELD.mu, self.slots.mu = mu, mu, mu
+        self.shared["mu"], HELD_RECORDS.mu, self.slots.mu = mu, mu, mu
 
 
 @pytest.mark.parametrize("place", ["class", "global", "slots"])

@@ -65,12 +65,17 @@ def another(self, batch):
     self.mean = 0.9 * self.mean + 0.1 * batch[0].mean(0)
 
 
-PLACES = ("training_step", "on_train_batch_start", "on_train_batch_end", "on_train_epoch_end", "optimizer_step")
-CHANGES = (in_place, by_data, another)
-FEW = [*((place, "auto", in_place) for place in PLACES), *((PLACES[0], "alone", change) for change in CHANGES)]
+HOOK_NAMES = ("training_step", "on_train_batch_start", "on_train_batch_end", "on_train_epoch_end", "optimizer_step")
+CHANGE_KINDS = (in_place, by_data, another)
+FEW_CASES = [
+    *((place, "auto", in_place) for place in HOOK_NAMES),
+    *((HOOK_NAMES[0], "alone", change) for change in CHANGE_KINDS),
+]
 
 
-@pytest.mark.parametrize(("place", "way", "change"), slow_but(FEW, product(PLACES, ("auto", "alone"), CHANGES)))
+@pytest.mark.parametrize(
+    ("place", "way", "change"), slow_but(FEW_CASES, product(HOOK_NAMES, ("auto", "alone"), CHANGE_KINDS))
+)
 def test_buffers_that_follow_the_records(place: str, way: str, change: Any) -> None:
     with pytest.raises(ValueError, match=r"mean .*(remove it|leave it alone|keep it fixed)"):
         sensitivity(changing(place, change), blobs(), range(2), clip=0.3, steps=3, per_record=way)
@@ -147,7 +152,7 @@ class ByClass(Base):
         return loss
 
 
-STATE: dict[str, Any] = {
+STATE_MODULES: dict[str, Any] = {
     "prototypes": (Prototypes, 1),
     "weights from the first batch": (FirstBatch, 1),
     "running mean": (RunningMean, 2),
@@ -158,16 +163,16 @@ STATE: dict[str, Any] = {
 }
 
 
-@pytest.mark.parametrize("name", STATE)
+@pytest.mark.parametrize("name", STATE_MODULES)
 def test_state_that_follows_the_records(name: str) -> None:
-    make, steps = STATE[name]
+    make, steps = STATE_MODULES[name]
     with pytest.raises(ValueError, match=r"remove it|keep it fixed|per_record=alone"):
         sensitivity(make, blobs(), range(2), clip=0.3, steps=steps)
 
 
-@pytest.mark.parametrize("name", STATE)
+@pytest.mark.parametrize("name", STATE_MODULES)
 def test_state_does_not_reach_records_alone(name: str) -> None:
-    make, steps = STATE[name]
+    make, steps = STATE_MODULES[name]
     try:
         sensitivity(make, blobs(), range(2), clip=0.3, steps=steps, per_record="alone")
     except ValueError as refused:

@@ -57,7 +57,7 @@ def at(path: str) -> Any:
     return pytest.param(change, id=path)
 
 
-SEEN = [
+SEEN_CHANGES = [
     at("m.buffer.add_(1)"),
     at("m.buffer = m.buffer + 1"),
     at("m.hidden.mul_(0).add_(2)"),
@@ -78,7 +78,7 @@ SEEN = [
     at("m.new = 3"),
     at("del m.number"),
 ]
-UNSEEN = [  # only their values show these
+UNSEEN_CHANGES = [  # only their values show these
     at("m.buffer.data.add_(1)"),
     at("m.frozen.data = torch.zeros(2)"),
     at("m.plain.data.add_(1)"),
@@ -89,7 +89,7 @@ UNSEEN = [  # only their values show these
 ]
 
 
-@pytest.mark.parametrize("change", SEEN)
+@pytest.mark.parametrize("change", SEEN_CHANGES)
 @torch.no_grad()
 def test_cheap_marks_show_a_change(change: Any) -> None:
     state = ModuleState(module := Keeping())
@@ -99,7 +99,7 @@ def test_cheap_marks_show_a_change(change: Any) -> None:
     assert state.sign() != before
 
 
-@pytest.mark.parametrize("change", [*SEEN, *UNSEEN])
+@pytest.mark.parametrize("change", [*SEEN_CHANGES, *UNSEEN_CHANGES])
 @torch.no_grad()
 def test_values_name_a_change_and_are_put_back(change: Any) -> None:
     state = ModuleState(module := Keeping())

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from test_callback import SECRET, Plain, blobs, fit, trainer
+from test_callback import TEST_SECRET, Plain, blobs, fit, trainer
 from test_manual import Manual
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
@@ -50,7 +50,7 @@ def step_of(
         torch.optim.SGD(module.parameters(), lr=1.0),
         mechanism,
         ClippedSum(module, Flat(0.5, models=len(models))),
-        [SECRET] * len(models),
+        [TEST_SECRET] * len(models),
         models,
         **{**usual, **settings},
     )
@@ -201,7 +201,7 @@ def test_a_checkpoint_between_write_and_step_is_refused(tmp_path: Any) -> None:
     for when in ("after", "between"):
         module = Saving()
         module.when = when
-        run = trainer(DPSGD(noise_multiplier=1.0, secret=SECRET), max_epochs=1)
+        run = trainer(DPSGD(noise_multiplier=1.0, secret=TEST_SECRET), max_epochs=1)
         if when == "after":
             run.fit(module, DataLoader(blobs(), batch_size=24))
             continue
@@ -220,7 +220,7 @@ def test_nobody_sees_the_bare_sum_in_a_fit() -> None:
 
     torch.manual_seed(1)
     data = torch.utils.data.TensorDataset(torch.zeros(6, 300), torch.zeros(6, dtype=torch.long))
-    run = trainer(DPSGD(noise_multiplier=1.0, max_grad_norm=2.0, secret=SECRET), Watch(), max_epochs=5)
+    run = trainer(DPSGD(noise_multiplier=1.0, max_grad_norm=2.0, secret=TEST_SECRET), Watch(), max_epochs=5)
     run.fit(Plain(nn.Linear(300, 40, bias=False)), DataLoader(data, batch_size=1))
     assert len(seen) >= 29
     for gradient in seen:
@@ -238,18 +238,18 @@ def test_step_sizes_that_follow_the_loss_are_named() -> None:
             return loss
 
     with pytest.warns(UserWarning, match="settings changed otherwise than by a schedule: .*ε does not"):
-        fit(DPSGD(noise_multiplier=1.0, secret=SECRET), Polyak(), max_epochs=1)
+        fit(DPSGD(noise_multiplier=1.0, secret=TEST_SECRET), Polyak(), max_epochs=1)
 
 
 def test_the_same_callback_in_a_second_trainer_states_both_fits() -> None:
-    callback, single = DPSGD(noise_multiplier=1.0, secret=SECRET), DPSGD(noise_multiplier=1.0, secret=SECRET)
+    callback, single = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET), DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     fit(single, max_epochs=1)
     fit(callback, max_epochs=1)
     alone = callback.statement.epsilon
     fit(callback, max_epochs=2)
     statement = callback.statement
     assert alone == single.statement.epsilon < statement.epsilon
-    longer = DPSGD(noise_multiplier=1.0, secret=SECRET)
+    longer = DPSGD(noise_multiplier=1.0, secret=TEST_SECRET)
     fit(longer, max_epochs=3)
     assert statement.epsilon == pytest.approx(longer.statement.epsilon, rel=1e-6)
     assert "2 trainings" in statement.to_json()["mechanism"] and math.isfinite(callback.epsilon())
@@ -270,4 +270,4 @@ def test_an_error_before_the_first_step_keeps_its_words(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(callbacks, "Watch", failing)
     with pytest.raises(RuntimeError, match="own words"):
-        fit(DPSGD(noise_multiplier=1.0, secret=SECRET), max_epochs=1)
+        fit(DPSGD(noise_multiplier=1.0, secret=TEST_SECRET), max_epochs=1)

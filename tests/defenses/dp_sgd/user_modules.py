@@ -20,8 +20,8 @@ from torch.utils.data import DataLoader, Subset, TensorDataset
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd import DPSGD
 
-SECRET = Secret.from_text("sensitivity")
-ROUNDING = 2.0**-23  # of a weight that is moved by learning rate 1, before and after
+TEST_SECRET = Secret.from_text("sensitivity")
+WEIGHT_ROUNDING = 2.0**-23  # of a weight that is moved by learning rate 1, before and after
 
 
 class Base(pl.LightningModule):
@@ -241,7 +241,7 @@ def encoder(dropout: float = 0.0, name: str = "Encoder") -> type[Base]:
     return layered(lambda: nn.TransformerEncoderLayer(2, 1, 8, dropout=dropout, batch_first=True), sequence)
 
 
-FAST: dict[str, Any] = {
+FAST_MODULES: dict[str, Any] = {
     "linear": (Base, blobs),
     "group norm": (
         layered(lambda: nn.Sequential(nn.Linear(6, 8), nn.GroupNorm(2, 8), nn.Tanh(), nn.Linear(8, 6))),
@@ -257,7 +257,7 @@ FAST: dict[str, Any] = {
     "tied": (Tied, lambda: TensorDataset(words().tensors[0], words().tensors[0][:, 0])),
 }
 """Deterministic modules that train in all three ways."""
-OTHERS: dict[str, Any] = {
+OTHER_MODULES: dict[str, Any] = {
     "own parameter": (Scaled, blobs),
     "flattened tokens": (
         layered(lambda: nn.Linear(2, 2), lambda s, x: s.b(s.layer(x.reshape(-1, 2)).view(-1, 6))),
@@ -321,7 +321,7 @@ def fitted(
     module = make()
     before = {name: value.detach().clone() for name, value in module.named_parameters()}
     torch.manual_seed(1)
-    shared = {"noise_multiplier": 0.0, "delta": 1e-4, "public_size": size, "secret": SECRET}
+    shared = {"noise_multiplier": 0.0, "delta": 1e-4, "public_size": size, "secret": TEST_SECRET}
     run = pl.Trainer(
         max_steps=steps,
         accelerator="cpu",
@@ -358,7 +358,7 @@ def sensitivity(
     for record in who:
         less = without(record) if without else Subset(data, [i for i in range(len(data)) if i != record])
         _, others, other_state = fitted(make, less, **settings)
-        rounding = size * ROUNDING * float(torch.cat([p.detach().flatten() for p in module.parameters()]).norm())
+        rounding = size * WEIGHT_ROUNDING * float(torch.cat([p.detach().flatten() for p in module.parameters()]).norm())
         distance = float((with_all - others).norm())
         assert distance <= clip * (1 + 1e-5) + rounding, f"record {record} moves the sum by {distance / clip:.4f} C"
         for name, value in state.items():

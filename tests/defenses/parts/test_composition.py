@@ -10,14 +10,14 @@ from palisade.defenses.dp_sgd.accounting import Phase, accounted
 from palisade.defenses.parts.composition import Trainings, composed
 from palisade.targets.statement import Statement
 
-DELTA = 1e-5
+TEST_DELTA = 1e-5
 
 
 def claim(sigma: float, rate: float = 0.05, steps: int = 100, epsilon: float = 1.0) -> Statement:
     return Statement(
         guarantee=math.isfinite(epsilon),
         epsilon=epsilon,
-        delta=DELTA,
+        delta=TEST_DELTA,
         accountant="PRV",
         sampling="Poisson",
         sampling_rate=rate,
@@ -41,9 +41,9 @@ def both() -> Statement:
 
 
 def test_costs_what_all_steps_together_cost(both: Statement) -> None:
-    spent = accounted((Phase(1.2, 0.05, 3 * 100), Phase(0.9, 0.02, 150)), DELTA)
+    spent = accounted((Phase(1.2, 0.05, 3 * 100), Phase(0.9, 0.02, 150)), TEST_DELTA)
     assert (both.epsilon, both.accountant, both.epsilon_rdp) == (spent.epsilon, "PRV", spent.epsilon_rdp)
-    assert both.delta == DELTA and both.guarantee
+    assert both.delta == TEST_DELTA and both.guarantee
 
 
 def test_says_what_was_composed_and_drops_the_numbers_of_one_training(both: Statement) -> None:

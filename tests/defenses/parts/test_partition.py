@@ -12,7 +12,7 @@ from palisade.data.secret import Secret
 from palisade.data.split import Split
 from palisade.defenses.parts.partition import dealt_out
 
-SECRET = Secret.from_text("partition")
+TEST_SECRET = Secret.from_text("partition")
 
 
 def split_of(records: int, persons: np.ndarray | None = None) -> Split:
@@ -29,26 +29,26 @@ def split_of(records: int, persons: np.ndarray | None = None) -> Split:
 
 @pytest.mark.parametrize(("parts", "seen_by"), [(25, 15), (5, 3), (3, 1), (2, 1)])
 def test_every_record_is_seen_so_many_times(parts: int, seen_by: int) -> None:
-    sees = dealt_out(split_of(300), SECRET, 0, parts=parts, seen_by=seen_by)
+    sees = dealt_out(split_of(300), TEST_SECRET, 0, parts=parts, seen_by=seen_by)
     assert sees.shape == (parts, 300)
     assert (sees.sum(axis=0) == seen_by).all()
 
 
 def test_all_choices_are_equally_likely() -> None:
-    sees = dealt_out(split_of(6000), SECRET, 0, parts=4, seen_by=2)
+    sees = dealt_out(split_of(6000), TEST_SECRET, 0, parts=4, seen_by=2)
     counts = np.unique(sees.T @ [1, 2, 4, 8], return_counts=True)[1]
     assert len(counts) == 6 and stats.chisquare(counts).pvalue > 1e-3
 
 
 def test_further_records_change_nothing_for_the_others() -> None:
-    few, many = (dealt_out(split_of(records), SECRET, 3, parts=5, seen_by=2) for records in (50, 80))
+    few, many = (dealt_out(split_of(records), TEST_SECRET, 3, parts=5, seen_by=2) for records in (50, 80))
     assert (few == many[:, :50]).all()
-    assert (few != dealt_out(split_of(50), SECRET, 4, parts=5, seen_by=2)).any()
+    assert (few != dealt_out(split_of(50), TEST_SECRET, 4, parts=5, seen_by=2)).any()
 
 
 def test_records_of_a_person_share_their_parts() -> None:
     persons = np.arange(90) % 30
-    sees = dealt_out(split_of(90, persons), SECRET, 0, parts=5, seen_by=2)
+    sees = dealt_out(split_of(90, persons), TEST_SECRET, 0, parts=5, seen_by=2)
     assert (sees == sees[:, persons]).all()
     assert len(np.unique(sees, axis=1).T) > 5
 
@@ -56,4 +56,6 @@ def test_records_of_a_person_share_their_parts() -> None:
 def test_depends_on_the_pool_alone() -> None:
     split = split_of(40)
     apart = replace(split, reference=np.arange(100, 120))
-    assert (dealt_out(split, SECRET, 0, parts=5, seen_by=2) == dealt_out(apart, SECRET, 0, parts=5, seen_by=2)).all()
+    assert (
+        dealt_out(split, TEST_SECRET, 0, parts=5, seen_by=2) == dealt_out(apart, TEST_SECRET, 0, parts=5, seen_by=2)
+    ).all()
