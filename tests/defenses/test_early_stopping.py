@@ -156,7 +156,7 @@ def test_diverged_model_does_not_pass_for_an_untrained_one():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"),
+    ("settings", "message"),
     [
         ({}, "patience=null: expected a count where epochs=null"),
         ({"patience": 0}, "patience=0: expected"),
