@@ -117,7 +117,7 @@ class Guard(CheckedFields, ABC):
 
 @dataclass(frozen=True, kw_only=True)
 class NoGuard(Guard):
-    """Whoever queries the model sees its logits."""
+    """Logits for whoever queries the model."""
 
     name = "none"
     level = "logits"
