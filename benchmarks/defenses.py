@@ -32,11 +32,11 @@ ROOT = Path(__file__).parent.parent
 from palisade.commandline import one_line  # noqa: E402
 from palisade.evaluate import all_attacks  # noqa: E402
 from palisade.evaluation.comparison import Comparison  # noqa: E402
-from palisade.evaluation.flags import MASKED, flags  # noqa: E402
+from palisade.evaluation.flags import MASKED_FLAG, flags  # noqa: E402
 from palisade.evaluation.labels import title  # noqa: E402
 from palisade.evaluation.measuring.measure import results_of  # noqa: E402
 from palisade.evaluation.method import Method  # noqa: E402
-from palisade.evaluation.result import AUC, FPRS, Result, tpr_at  # noqa: E402
+from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, tpr_at  # noqa: E402
 from palisade.evaluation.signals.signals import predictions  # noqa: E402
 from palisade.targets.guards.registry import label, make_guard  # noqa: E402
 from palisade.targets.progress import Progress  # noqa: E402
@@ -48,7 +48,7 @@ EXPERIMENT = "defense_comparison"
 GAP = "correctness"
 THRESHOLDS = ("loss", "confidence", "entropy", "modified_entropy")
 """Attacks on scores that know no shadow models: those that masking defenses were published against."""
-TPR = tpr_at(FPRS[0])
+TPR = tpr_at(REPORTED_FPRS[0])
 TOO_MUCH = 1000
 """λ of adversarial regularization that no model survives."""
 TOLERANCE = 0.01
@@ -152,7 +152,7 @@ def claims(measured: Sequence[Point]) -> Iterator[tuple[bool, str]]:
         for point in named(measured, guard)[-1:]:
             hidden = f"{point.setting}: thresholds on scores {point.threshold:.3f}, gap attack {point.gap:.3f}"
             yield point.threshold < point.gap + TOLERANCE, hidden
-            yield MASKED in point.flags, f"{point.setting}: flagged as {MASKED}"
+            yield MASKED_FLAG in point.flags, f"{point.setting}: flagged as {MASKED_FLAG}"
     stopping = [*named(measured, "early_stopping"), undefended]
     for defense in ("selena ", "dp_sgd "):
         best = ", ".join(point.setting for point in named(measured, defense) if below_line(point, stopping))

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 
-from palisade.evaluation.measuring.one_model import REPLICATES, measures
+from palisade.evaluation.measuring.one_model import PERSON_REPLICATES, measures
 from palisade.evaluation.result import AUC
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.roc import Roc
@@ -93,7 +93,7 @@ def interval(
 
 def drawn(scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"]) -> tuple[float, float]:
     """The interval of a bootstrap that takes records as independent."""
-    found = fleet_metrics(scores[None], members[None], {AUC: Roc.auc}, Bootstrap(replicates=REPLICATES))
+    found = fleet_metrics(scores[None], members[None], {AUC: Roc.auc}, Bootstrap(replicates=PERSON_REPLICATES))
     return found.estimates[AUC].low, found.estimates[AUC].high
 
 

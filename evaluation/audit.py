@@ -28,13 +28,15 @@ from palisade.evaluation.subjects.answers import (
 )
 from palisade.evaluation.subjects.endpoint import Endpoint
 from palisade.evaluation.subjects.model_file import AuditedModel, of_file, of_release
-from palisade.evaluation.subjects.saved_records import LEAST, SavedRecords, enough, read
+from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, SavedRecords, enough, read
 from palisade.evaluation.subjects.subject import ModelSubject
 from palisade.evaluation.table import show_results
 
-COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"
-KINDS = ("outputs", "model", "endpoint", "records")
-ENDPOINT = ("endpoint", "budget", "batch", "rate", "timeout")
+SHARED_BY_BOTH_SIDES = (
+    "hold the same records; give each records of its own: non-members are those that the model was not trained on"
+)
+AUDIT_KINDS = ("outputs", "model", "endpoint", "records")
+ENDPOINT_KEYS = ("endpoint", "budget", "batch", "rate", "timeout")
 
 
 def audit(settings: Mapping[str, Any], method: Method) -> bool:
@@ -47,8 +49,8 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
     Raises:
         ValueError: if a file, a model or a setting is wrong.
     """
-    if (kind := settings["audit"].get("name")) not in KINDS:
-        raise ValueError(f"audit.name={kind}: expected one of {', '.join(KINDS)}; choose audit=<it>")
+    if (kind := settings["audit"].get("name")) not in AUDIT_KINDS:
+        raise ValueError(f"audit.name={kind}: expected one of {', '.join(AUDIT_KINDS)}; choose audit=<it>")
     try:
         return _audit(kind, settings, method)
     except SystemExit as ended:  # with exit code 0 it would pass a gate
@@ -88,7 +90,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
         _list(write_records(asked, what, settings["command"], folder, notes))
         return True
     if subject.sides.shared == len(other):
-        raise ValueError(f"{one.name} and {other.name} {COPIES}")
+        raise ValueError(f"{one.name} and {other.name} {SHARED_BY_BOTH_SIDES}")
     enough_persons(one, other)
     result = measure_model(subject, method.make_attacks(), method.grant)
     comparison, what = Comparison([result]), f"{subject.name}: {counts}, answers: {result.released}."
@@ -120,7 +122,7 @@ def _limit(kind: str, settings: Mapping[str, Any]) -> Limit | None:
 def _sides(kind: str, questioned: str, shadowed: Sequence[str], settings: Mapping[str, Any]) -> dict[str, SavedRecords]:
     """The files of an audit by their settings, each with enough records, no two of them alike."""
     sides = {key: _read(key, settings) for key in (questioned, "nonmembers")}
-    enough(sides[questioned], 1 if kind == "records" else LEAST)
+    enough(sides[questioned], 1 if kind == "records" else MIN_RECORDS_PER_SIDE)
     enough(sides["nonmembers"])
     if settings["population"]:
         sides["population"] = enough(_read("population", settings))
@@ -129,7 +131,7 @@ def _sides(kind: str, questioned: str, shadowed: Sequence[str], settings: Mappin
     sides |= {key: enough(_read(key, settings)) for key in shadowed}
     for side, copy in combinations(sides.values(), 2):
         if side.is_copy_of(copy):
-            raise ValueError(f"{side.name} and {copy.name} {COPIES}")
+            raise ValueError(f"{side.name} and {copy.name} {SHARED_BY_BOTH_SIDES}")
     return sides
 
 
@@ -163,7 +165,7 @@ def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:
             raise ValueError(f"{kind} is not given; add {kind}=<what to ask>")
         return None
     if kinds[0] == "endpoint":
-        asked = {key: settings[key] for key in ENDPOINT} | {"answers": settings["answers"] or "probabilities"}
+        asked = {key: settings[key] for key in ENDPOINT_KEYS} | {"answers": settings["answers"] or "probabilities"}
         return validated(Endpoint, "", asked).open(folder)
     network = settings.get("network") or {}
     if kinds[0] == "release":

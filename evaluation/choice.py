@@ -10,12 +10,12 @@ from pathlib import Path
 
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.labels import title
-from palisade.evaluation.limit import ENOUGH, Limit, tpr_text, unseen, upper
+from palisade.evaluation.limit import ENOUGH_MODELS, Limit, tpr_text, unseen, upper
 from palisade.evaluation.result import Result
 from palisade.targets.guards.registry import registered
 
-CANARIES = "only its canaries were attacked, and no release may hold any"
-SELECTED = (
+ONLY_CANARIES = "only its canaries were attacked, and no release may hold any"
+SELECTION_BIAS = (
     "It was chosen by the very numbers that it is shown with, which flatters it: train its setting again with another"
     " seed=… and attack that run before relying on them."
 )
@@ -53,7 +53,7 @@ def ship_command(result: Result) -> str:
 
 def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | None:
     if result.has_canaries:
-        return CANARIES
+        return ONLY_CANARIES
     if math.isinf(result.worth):
         return f"its {result.utility.words} cannot be measured"
     return limit.verdict(result, comparison).why
@@ -62,9 +62,9 @@ def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | No
 def _told(best: Result, limit: Limit) -> Iterator[str]:
     utility = best.utility.text(best.find(best.utility.metric), interval=True)
     yield f"{title(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
-    yield SELECTED
-    if best.models < ENOUGH:
-        yield f"{unseen(best.models)}: train fleet.models={ENOUGH} before relying on it"
+    yield SELECTION_BIAS
+    if best.models < ENOUGH_MODELS:
+        yield f"{unseen(best.models)}: train fleet.models={ENOUGH_MODELS} before relying on it"
     yield f"to ship it: {ship_command(best)}"
 
 

@@ -14,12 +14,12 @@ from palisade.evaluation.claims import Violation, deciding, level_of, violations
 from palisade.evaluation.labels import canary_text, line_name, varying
 from palisade.evaluation.result import AUC, FPR, Result, Row, tpr_at
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
-from palisade.evaluation.utility import AFFORDABLE
+from palisade.evaluation.utility import AFFORDABLE_LOSS
 from palisade.targets.config import flat
 
 MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed")
 """Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
-OUTSIDE = ("data.root", "data.slices")
+IGNORED_KEYS = ("data.root", "data.slices")
 """Where a data set lies, and by which columns results are read, says nothing about what was learned."""
 FEWEST_LINES = 3
 """Lines from which on the frontier is no line of the figure already."""
@@ -212,7 +212,7 @@ class Comparison:
         defended = [result for result in sound if result.is_resolved] or sound
         protected = [result for result in defended if not self.masking(result)] or defended
         most = max((result.worth for result in self._attacked), default=-math.inf)
-        useful = [result for result in protected if result.worth >= most - AFFORDABLE]
+        useful = [result for result in protected if result.worth >= most - AFFORDABLE_LOSS]
         kinds: tuple[tuple[Literal["protected", "useful"], list[Result]], ...] = (
             ("protected", protected),
             ("useful", useful),
@@ -317,7 +317,7 @@ def check_comparable(runs: Sequence[Configured]) -> None:
 
 def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that must agree on one curve with their values, such as `trainer.optimizer.lr`."""
-    free = tuple(f"{key}." for key in (*MAY_DIFFER, *OUTSIDE))
+    free = tuple(f"{key}." for key in (*MAY_DIFFER, *IGNORED_KEYS))
     return {key: value for key, value in flat(config) if not f"{key}.".startswith(free)}
 
 
@@ -396,7 +396,7 @@ def _point(result: Result, label: str) -> Point | None:
 
 def _best(runs: Sequence[Result], most: float) -> Result:
     attacked = [result for result in runs if result.attacks] or runs
-    useful = [result for result in attacked if result.worth >= most - AFFORDABLE]
+    useful = [result for result in attacked if result.worth >= most - AFFORDABLE_LOSS]
     return least_leaking(useful) if useful else max(attacked, key=lambda result: result.worth)
 
 

@@ -24,15 +24,15 @@ from palisade.evaluation.statistics.metrics import (
 )
 from palisade.targets.config import at_either_end
 
-FPRS = (0.01, 0.001)
-ASSUMPTIONS = {
+AUDIT_FPRS = (0.01, 0.001)
+BOUND_ASSUMPTIONS = {
     "one run": "valid if each record was in with probability ½, independently",
     "f-DP, if the mechanism is Gaussian": "one run likewise",
     "GDP, if the mechanism is Gaussian": "indicative",
     "Clopper–Pearson": "indicative: the records of one model are no independent trials",
 }
 """Of the bounds, in their order."""
-SIGN = (
+REVERSED_SCORES = (
     "Members score lower than the others. Higher must mean more likely a member: if the score is a loss, pass its"
     " negative; otherwise see whether the two sides are swapped"
 )
@@ -92,12 +92,12 @@ class Audit:
         lines = [f"Membership inference on {self.counts.canaries} records, {100 * (1 - self.alpha):g} % confidence"]
         lines += [f"  {name:<20}{_interval(estimate)}" for name, estimate in rates.items()]
         lines.append(f"Lower bounds on ε at δ = {self.delta:g} (in brackets: what a perfect attack would show)")
-        for (name, assumption), method in zip(ASSUMPTIONS.items(), self.bounds, strict=True):
+        for (name, assumption), method in zip(BOUND_ASSUMPTIONS.items(), self.bounds, strict=True):
             bound, ceiling = _bound(self.bounds[method]), f"({_bound(self.ceilings[method])})"
             lines.append(f"  {name:<36}{bound:>7} {ceiling:>9}  {assumption}")
         lines.append(f"{self.counts.correct} of {self.counts.guesses} guesses about who was included are right.")
         if self.auc.high < 0.5:
-            lines.append(f"{SIGN} (AUC {self.auc.value:.3f}).")
+            lines.append(f"{REVERSED_SCORES} (AUC {self.auc.value:.3f}).")
         return "\n".join([*lines, "A low bound proves nothing: a stronger attack may find more."])
 
 
@@ -152,7 +152,7 @@ def audit_records(
     perfect = called._replace(tp=called.members, fp=0), counts._replace(correct=counts.guesses)
     return Audit(
         auc=auc_estimate(scores, members, alpha=alpha),
-        tpr={fpr: tpr_estimate(scores, members, fpr, alpha=alpha) for fpr in FPRS},
+        tpr={fpr: tpr_estimate(scores, members, fpr, alpha=alpha) for fpr in AUDIT_FPRS},
         balanced_accuracy=accuracy_estimate(scores, members, alpha=alpha),
         advantage=advantage_estimate(scores, members, alpha=alpha),
         counts=counts,

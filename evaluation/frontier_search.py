@@ -41,14 +41,14 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
-DIGITS = 3
+VALUE_DIGITS = 3
 """Significant digits of a value that is tried: what it is called in tables is what it was."""
-SETTINGS, RUN, GUARD, FAILED = "settings", "run", "guard", "failed"
+TRIAL_SETTINGS, TRIAL_RUN, TRIAL_GUARD, TRIAL_FAILED = "settings", "run", "guard", "failed"
 """Attributes of a trial: what it tried; then the run's folder and guard, or why it failed; a killed one has neither."""
-MEASURABLE = Limit(name="search", max_tpr=1.0)
+MEASURABLE_LIMIT = Limit(name="search", max_tpr=1.0)
 """The constraint on points of the frontier: that a run's TPR says how much leaks."""
-COLUMNS = ("trial", "settings", "utility", "tpr", "on_frontier", "run", "seconds", "failed")
-SELECTED = (
+TRIAL_COLUMNS = ("trial", "settings", "utility", "tpr", "on_frontier", "run", "seconds", "failed")
+SELECTION_BIAS = (
     "The frontier was chosen by the very numbers that it shows, on the same records, and each proposal by earlier ones:"
     " this flatters it. Before you rely on a setting, train it again with another seed=… and attack that run. No ε"
     " covers a search."
@@ -83,7 +83,7 @@ class Range(CheckedFields):
         """A value of this range by the search's sampler, rounded to few digits unless it is whole."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.log)
-        return float(f"{trial.suggest_float(name, self.low, self.high, log=self.log):.{DIGITS}g}")
+        return float(f"{trial.suggest_float(name, self.low, self.high, log=self.log):.{VALUE_DIGITS}g}")
 
 
 @dataclass(frozen=True)
@@ -208,18 +208,18 @@ def explore(
         while len(over(study)) < search.trials:
             trial = study.ask()
             settings = Space(search.space).suggest(trial)
-            trial.set_user_attr(SETTINGS, " ".join(settings))
+            trial.set_user_attr(TRIAL_SETTINGS, " ".join(settings))
             told = f"trial {len(over(study)) + 1} of {search.trials}: {' '.join(settings)}: "
             try:
                 guard, result = attempt(settings)
                 values = objectives(result)
             except Exception as error:  # a setting that cannot be trained or measured stops no other
-                trial.set_user_attr(FAILED, one_line(error))
+                trial.set_user_attr(TRIAL_FAILED, one_line(error))
                 study.tell(trial, state=TrialState.FAIL)
                 print(f"{told}failed: {one_line(error)}", flush=True)
                 continue
-            trial.set_user_attr(RUN, result.folder)
-            trial.set_user_attr(GUARD, guard)
+            trial.set_user_attr(TRIAL_RUN, result.folder)
+            trial.set_user_attr(TRIAL_GUARD, guard)
             study.tell(trial, values)
             utility = result.utility.text(result.find(result.utility.metric))
             leaking = tpr_text(result.strongest_row(tpr_at(FPR)))
@@ -233,7 +233,7 @@ def objectives(result: Result) -> tuple[float, float]:
     Raises:
         ValueError: if one of them cannot be measured.
     """
-    if (objection := MEASURABLE.verdict(result, Comparison([result])).why) is not None:
+    if (objection := MEASURABLE_LIMIT.verdict(result, Comparison([result])).why) is not None:
         raise ValueError(objection)
     row = result.strongest_row(tpr_at(FPR))
     assert row is not None and row.value is not None
@@ -244,7 +244,11 @@ def objectives(result: Result) -> tuple[float, float]:
 
 def over(study: Study) -> list[FrozenTrial]:
     """The trials that were not killed."""
-    return [trial for trial in study.trials if trial.state.is_finished() and {RUN, FAILED} & set(trial.user_attrs)]
+    return [
+        trial
+        for trial in study.trials
+        if trial.state.is_finished() and {TRIAL_RUN, TRIAL_FAILED} & set(trial.user_attrs)
+    ]
 
 
 def open_study(path: Path, name: str) -> Study:
@@ -293,7 +297,7 @@ class Searched:
     @property
     def failed(self) -> int:
         """Number of trials whose training ended with an error."""
-        return sum(FAILED in trial.user_attrs for trial in self.trials)
+        return sum(TRIAL_FAILED in trial.user_attrs for trial in self.trials)
 
     @cached_property
     def frontier(self) -> list[Result]:
@@ -335,7 +339,11 @@ def run_search(
 
     guard, undefended = attempt([])
     trials = explore(search, folder, search.study_name(undefended.run, method), attempt)
-    tried = [Run(Path(trial.user_attrs[RUN]), trial.user_attrs[GUARD]) for trial in trials if RUN in trial.user_attrs]
+    tried = [
+        Run(Path(trial.user_attrs[TRIAL_RUN]), trial.user_attrs[TRIAL_GUARD])
+        for trial in trials
+        if TRIAL_RUN in trial.user_attrs
+    ]
     runs = dict.fromkeys([Run(Path(undefended.folder), guard), *tried])
     return Searched(trials=trials, results=results_of([run for run in runs if run.is_complete()], method))
 
@@ -359,7 +367,7 @@ def show_search(
     Exits with 1 if some trials failed, with 3 if a claim is violated.
     """
     searched = run_search(search, method, reports / search.name, compose, train)
-    show(console_for(), frontier_table(searched), SELECTED)
+    show(console_for(), frontier_table(searched), SELECTION_BIAS)
     for path in write_search(searched, reports / search.name):
         print(path)
     print(f"{len(searched.trials) - searched.failed} done, {searched.failed} failed")
@@ -385,7 +393,7 @@ def frontier_table(searched: Searched) -> Table:
 def write_search(searched: Searched, folder: Path) -> list[Path]:
     """Writes trials.csv, pareto.png and pareto.svg into a folder, each file whole or not at all."""
     buffer = io.StringIO()
-    table = csv.DictWriter(buffer, COLUMNS, lineterminator="\n")
+    table = csv.DictWriter(buffer, TRIAL_COLUMNS, lineterminator="\n")
     table.writeheader()
     table.writerows(_rows(searched))
     write(folder / "trials.csv", buffer.getvalue())
@@ -400,9 +408,10 @@ def _rows(searched: Searched) -> Iterator[dict[str, Any]]:
     measure = searched.results[0].utility
     for trial in searched.trials:
         utility, tpr = (measure.worth(trial.values[0]), trial.values[1]) if trial.values else (None, None)
-        folder = trial.user_attrs.get(RUN)
+        folder = trial.user_attrs.get(TRIAL_RUN)
         seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
         yield {
-            "trial": trial.number, "settings": trial.user_attrs[SETTINGS], "utility": utility, "tpr": tpr,
-            "on_frontier": folder in best, "run": folder, "seconds": seconds, "failed": trial.user_attrs.get(FAILED),
+            "trial": trial.number, "settings": trial.user_attrs[TRIAL_SETTINGS], "utility": utility, "tpr": tpr,
+            "on_frontier": folder in best, "run": folder, "seconds": seconds,
+            "failed": trial.user_attrs.get(TRIAL_FAILED),
         }  # fmt: skip

@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from palisade.evaluation.format import NOTHING, epsilon_text, number, share_text
+from palisade.evaluation.format import NO_NUMBER, epsilon_text, number, share_text
 from palisade.evaluation.result import AUC, FPR, Result, Row, null_at, tpr_at
 
-CLOSE = 0.02
+EPSILON_TOLERANCE = 0.02
 """A stated ε this near to a defense's strength is that strength: calibration stays a little below what is asked for."""
 
 
@@ -30,7 +30,7 @@ def unit_text(result: Result) -> str:
 
 def epsilon_cell(result: Result) -> str:
     """A stated ε for a table, such as `8` or `8 per person`; a dash where none is."""
-    return NOTHING if result.epsilon is None else f"{epsilon_text(result.epsilon)}{unit_text(result)}"
+    return NO_NUMBER if result.epsilon is None else f"{epsilon_text(result.epsilon)}{unit_text(result)}"
 
 
 class Strength(NamedTuple):
@@ -97,7 +97,7 @@ def is_strength_epsilon(result: Result) -> bool:
     """Test for a stated ε that is the very value that a sweep over the defense varies."""
     if result.epsilon is None or result.strength is None:
         return False
-    return math.isclose(result.strength, result.epsilon, rel_tol=CLOSE)
+    return math.isclose(result.strength, result.epsilon, rel_tol=EPSILON_TOLERANCE)
 
 
 def _with_guard(defense: str, result: Result) -> str:

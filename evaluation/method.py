@@ -14,8 +14,8 @@ from palisade.data.settings import instantiated, validated
 from palisade.data.slices import Slices
 from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import AUGMENTATIONS, PLAIN, stamp
-from palisade.evaluation.utility import ACCURACY, Utility
+from palisade.evaluation.signals.signals import PLAIN_QUERY, QUERY_AUGMENTATIONS, stamp
+from palisade.evaluation.utility import TEST_ACCURACY, Utility
 from palisade.targets.config import checked_share
 from palisade.targets.run import Run, canonical
 
@@ -46,17 +46,19 @@ class Method:
 
     attacks: Mapping[str, Any]
     threat: Mapping[str, Any] = field(default_factory=lambda: BLACK_BOX)
-    queries: Sequence[str] = PLAIN
+    queries: Sequence[str] = PLAIN_QUERY
     adaptive: Mapping[str, Any] = field(default_factory=dict)
-    utility: str = ACCURACY.name
+    utility: str = TEST_ACCURACY.name
     slices: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         listed = isinstance(self.queries, Sequence) and not isinstance(self.queries, str)
         if not listed or not self.queries or len(set(map(str, self.queries))) < len(self.queries):
             raise ValueError(f"queries={self.queries}: expected a list of different ways; choose e.g. [plain,mirrored]")
-        if unknown := [query for query in self.queries if query not in list(AUGMENTATIONS)]:
-            raise ValueError(f"queries={unknown[0]}: expected ways of {', '.join(AUGMENTATIONS)}; choose e.g. plain")
+        if unknown := [query for query in self.queries if query not in list(QUERY_AUGMENTATIONS)]:
+            raise ValueError(
+                f"queries={unknown[0]}: expected ways of {', '.join(QUERY_AUGMENTATIONS)}; choose e.g. plain"
+            )
         if self.queries[0] != "plain":
             raise ValueError(f"queries={list(self.queries)}: expected plain first, not a perturbed copy; put it there")
         if not isinstance(self.threat.get("audit"), Mapping):

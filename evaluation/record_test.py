@@ -16,14 +16,14 @@ from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.measuring.baselines import blind_test
 from palisade.evaluation.measuring.one_model import accuracies, has_several, measures, units
-from palisade.evaluation.result import CORRECT, DIFFERENT, NONMEMBERS, Row
+from palisade.evaluation.result import DIFFERENCE_ALPHA, MODEL_ACCURACY, NONMEMBER_GROUP, Row
 from palisade.evaluation.statistics.metrics import upper_limit
 from palisade.evaluation.subjects.answers import order_of
-from palisade.evaluation.subjects.saved_records import LEAST
+from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE
 from palisade.evaluation.subjects.subject import lacking
 
-PERMUTATIONS = 9_999
-SMALL = 50
+RANK_SUM_PERMUTATIONS = 9_999
+MAX_PERMUTED_RECORDS = 50
 """Records on a side up to which the rank sum is permuted; beyond, it is normal."""
 
 Values = Float[np.ndarray, "records"]
@@ -89,17 +89,17 @@ def of_all(scores: Values, nonmembers: Float[np.ndarray, "nonmembers"], seed: in
         seed: of the permutations, where there are too many to try all.
     """
     m, n = len(scores), len(nonmembers)
-    if min(m, n) > SMALL:
+    if min(m, n) > MAX_PERMUTED_RECORDS:
         return FileTest(float(mannwhitneyu(scores, nonmembers, alternative="greater").pvalue), "rank sum, normal")
     ranks = np.rint(2 * rankdata(np.concatenate([scores, nonmembers]))).astype(np.int64)  # ties have halves
     own = ranks[:m].sum()
-    if comb(m + n, m) <= PERMUTATIONS:
+    if comb(m + n, m) <= RANK_SUM_PERMUTATIONS:
         every = np.array([sum(chosen) for chosen in combinations(ranks.tolist(), m)])
         return FileTest(float((every >= own).mean()), "rank sum, exact")
     rng = np.random.default_rng(seed)
-    drawn = [ranks[rng.choice(m + n, m, replace=False, shuffle=False)].sum() for _ in range(PERMUTATIONS)]
-    found = (1 + int((np.array(drawn) >= own).sum())) / (1 + PERMUTATIONS)
-    return FileTest(found, f"rank sum, {PERMUTATIONS:,} permutations")
+    drawn = [ranks[rng.choice(m + n, m, replace=False, shuffle=False)].sum() for _ in range(RANK_SUM_PERMUTATIONS)]
+    found = (1 + int((np.array(drawn) >= own).sum())) / (1 + RANK_SUM_PERMUTATIONS)
+    return FileTest(found, f"rank sum, {RANK_SUM_PERMUTATIONS:,} permutations")
 
 
 class UsedShare(NamedTuple):
@@ -273,7 +273,9 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
     if np.isnan(scores).any():
         raise ValueError(f"threat.audit={attack.name} scores only some of the records; choose another attack")
     p = p_values(scores[as_in_file], scores[others])
-    right = [row for row in accuracies(view, {"records": asked, NONMEMBERS: others}) if row.metric == CORRECT]
+    right = [
+        row for row in accuracies(view, {"records": asked, NONMEMBER_GROUP: others}) if row.metric == MODEL_ACCURACY
+    ]
     return AskedRecords(
         attack=attack.name,
         needs=attack.threat.describe(),
@@ -293,12 +295,12 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
     compared = asked | ~view.membership[0]
     count, nonmembers = int(asked.sum()), int((~view.membership[0]).sum())
     told = []
-    if min(units(view.persons, asked), units(view.persons, ~view.membership[0])) >= LEAST:
+    if min(units(view.persons, asked), units(view.persons, ~view.membership[0])) >= MIN_RECORDS_PER_SIDE:
         features = None if view.features is None else view.features[compared]
         persons = None if view.persons is None else view.persons[compared]
         tested = blind_test(features, view.labels[compared], asked[compared], persons)
         blind = tested.widened(next(iter(measures(tested.scores, asked[compared], persons))))
-        if tested.p <= DIFFERENT:
+        if tested.p <= DIFFERENCE_ALPHA:
             told.append(
                 Flag(
                     "different records",

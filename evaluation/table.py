@@ -8,42 +8,42 @@ from typing import Any, NamedTuple, TextIO
 from rich.table import Table
 from rich.text import Text
 
-from palisade.evaluation.claims import LEVEL, is_tested, level_of, ways_of
+from palisade.evaluation.claims import FAMILYWISE_ALPHA, is_tested, level_of, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
-from palisade.evaluation.flags import VIOLATED, flags, meanings, refutation
-from palisade.evaluation.format import NOTHING, bound_text, console_for, empty_table, number, percent, show
+from palisade.evaluation.flags import VIOLATED_FLAG, flags, meanings, refutation
+from palisade.evaluation.format import NO_NUMBER, bound_text, console_for, empty_table, number, percent, show
 from palisade.evaluation.labels import brief, epsilon_cell, guessing_range, line_name, setting, title
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.plan import Reach
 from palisade.evaluation.result import (
     AUC,
-    BLIND,
+    BLIND_BASELINE,
     BY_CHANCE,
-    DIFFERENT,
+    DIFFERENCE_ALPHA,
     FPR,
-    FPRS,
     LARGEST_CLASS,
-    MEMBERS,
-    NONMEMBERS,
+    MEMBER_GROUP,
+    NONMEMBER_GROUP,
+    REPORTED_FPRS,
     Result,
     Row,
     tpr_at,
 )
-from palisade.evaluation.utility import CALIBRATION, Utility
+from palisade.evaluation.utility import CALIBRATION_METRIC, Utility
 from palisade.targets.config import SHARE
 
-UNRECORDED = (
+UNRECORDED_SHARE = (
     f"no share of guesses was recorded before training: {SHARE} counts as the first, and ways of auditing that were"
     " tried before evaluations recorded them are not corrected for"
 )
 IF_LEAKED = "if the weights leak"
 """Notice on attacks that hold the weights where a guard keeps these back."""
-TIES = "only ties"
+ONLY_TIES = "only ties"
 """Stands for a TPR at an FPR that the threshold jumps over, since many records share one score."""
-RATES = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in FPRS))
-WORDS = ("defense", "attack", "flags")
+RATE_HEADINGS = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in REPORTED_FPRS))
+TEXT_HEADINGS = ("defense", "attack", "flags")
 """Headings of columns that hold no numbers: cells of these, and no others, may take several lines."""
-STYLES = {"violated": "bold red", "undefended": "bold", "": None}
+LINE_STYLES = {"violated": "bold red", "undefended": "bold", "": None}
 
 
 def headings(utility: Utility) -> tuple[str, ...]:
@@ -107,12 +107,12 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
     if guessed := guessing_range(results):
         console.print(Text.assemble(("guessing: ", "dim"), guessed))
     for violation in comparison.refuted.values():
-        whose = f"{VIOLATED}, {title(violation.result)}: "
+        whose = f"{VIOLATED_FLAG}, {title(violation.result)}: "
         console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
     for whose, sentence in (*reaches(comparison), *corrections(results)):
         console.print(Text.assemble((f"{whose}: ", "dim"), sentence))
     for flag, meaning in meanings(comparison).items():
-        if flag != VIOLATED:
+        if flag != VIOLATED_FLAG:
             console.print(_meaning(flag, meaning, len(results)))
     for attacks, reason, titles in skips(results):
         where = "" if len(titles) == len(results) else f" ({len(titles)} of {len(results)} runs)"
@@ -122,7 +122,10 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
 def accuracy_text(results: Sequence[Result]) -> str:
     """Accuracy of one model on members and on others; of runs what it is to be compared with, the largest class; empty
     where that was not measured."""
-    (first, *_), largest = results, [results[0].find(LARGEST_CLASS, group=group) for group in (MEMBERS, NONMEMBERS)]
+    (first, *_), largest = (
+        results,
+        [results[0].find(LARGEST_CLASS, group=group) for group in (MEMBER_GROUP, NONMEMBER_GROUP)],
+    )
     if first.sides is None:
         share = first.find(LARGEST_CLASS)
         return "" if share is None else f"the largest class has {percent(share)} of the test records"
@@ -149,15 +152,15 @@ def _table_of_runs(comparison: Comparison) -> Table:
     told, named = lines(comparison), headings(comparison.results[0].utility)
     columns = [(name, values) for name, *values in zip(named, *(line.cells for line in told), strict=True)]
     # A column without a number has nothing to say, and others need its place.
-    shown = [name for name, values in columns if set(values) != {NOTHING}]
+    shown = [name for name, values in columns if set(values) != {NO_NUMBER}]
     for name in shown:
-        words = name in WORDS
+        words = name in TEXT_HEADINGS
         table.add_column(name, justify="left" if words else "right", no_wrap=not words)
     for line in told:
         if line.opens:
             table.add_section()
         cells = [cell for name, cell in zip(named, line.cells, strict=True) if name in shown]
-        table.add_row(*cells, style=STYLES[line.kind])
+        table.add_row(*cells, style=LINE_STYLES[line.kind])
     return table
 
 
@@ -167,12 +170,12 @@ def attacks_on_model(result: Result) -> TextTable:
     assert sides is not None
     lines = [(attack, result.needs[attack]["text"], *rates(result, attack)) for attack in result.attacks]
     blind = "records and true label" if sides.features else "true label"
-    p = result.value(BY_CHANCE, 1.0, attack=BLIND)
-    shows = "sides differ" if p <= DIFFERENT else "no difference shows"
-    lines.append(("blind baseline", f"{blind}, never the model; {shows} (p = {p:.2g})", *rates(result, BLIND)))
-    headings = RATES
+    p = result.value(BY_CHANCE, 1.0, attack=BLIND_BASELINE)
+    shows = "sides differ" if p <= DIFFERENCE_ALPHA else "no difference shows"
+    lines.append(("blind baseline", f"{blind}, never the model; {shows} (p = {p:.2g})", *rates(result, BLIND_BASELINE)))
+    headings = RATE_HEADINGS
     if sides.shadow_records:
-        learned = [result.find(AT_SHADOWS, attack=attack) for attack in (*result.attacks, BLIND)]
+        learned = [result.find(AT_SHADOWS, attack=attack) for attack in (*result.attacks, BLIND_BASELINE)]
         lines = [(*line, percent(row, interval=True)) for line, row in zip(lines, learned, strict=True)]
         headings = (*headings, "balanced accuracy\nby one shadow")
     return TextTable(("attack", "needs", *headings), headings, lines)
@@ -185,12 +188,12 @@ def tpr_cell(result: Result, attack: str, fpr: float, group: str = "all", *, int
     """
     row = result.get(tpr_at(fpr), attack=attack, group=group)
     hidden = row.value is not None and result.ties(attack, fpr) and (result.sides is not None or row.value <= fpr)
-    return TIES if hidden else percent(row, interval=interval)
+    return ONLY_TIES if hidden else percent(row, interval=interval)
 
 
 def rates(result: Result, attack: str, group: str = "all") -> tuple[str, ...]:
-    """AUC and TPRs of an attack with their intervals, by `RATES`."""
-    tprs = (tpr_cell(result, attack, fpr, group) for fpr in FPRS)
+    """AUC and TPRs of an attack with their intervals, by `RATE_HEADINGS`."""
+    tprs = (tpr_cell(result, attack, fpr, group) for fpr in REPORTED_FPRS)
     return (number(result.get(AUC, attack=attack, group=group), interval=True), *tprs)
 
 
@@ -235,7 +238,8 @@ def cells(result: Result, flagged: str, audit: Mapping[str, Any]) -> tuple[str, 
         audit: its bounds on ε, by `Comparison.audit`.
     """
     coarse, fine = (
-        tpr_cell(result, result.strongest, fpr, interval=fpr == FPR) if result.attacks else NOTHING for fpr in FPRS
+        tpr_cell(result, result.strongest, fpr, interval=fpr == FPR) if result.attacks else NO_NUMBER
+        for fpr in REPORTED_FPRS
     )
     auc = result.strongest_row(AUC)
     return (
@@ -243,7 +247,7 @@ def cells(result: Result, flagged: str, audit: Mapping[str, Any]) -> tuple[str, 
         epsilon_cell(result),
         bound_text(audit, "one_run"),
         result.utility.text(result.get(result.utility.metric)),
-        percent(result.find(CALIBRATION)),
+        percent(result.find(CALIBRATION_METRIC)),
         attack_text(result, result.strongest) if result.attacks else "all skipped",
         number(auc),
         coarse,
@@ -273,17 +277,17 @@ def reaches(comparison: Comparison) -> list[tuple[str, str]]:
 def corrections(results: Sequence[Result]) -> list[tuple[str, str]]:
     """For each run not audited in one way alone, by a share of guesses fixed before training: what is made of that."""
     sentences = []
-    claims = round(LEVEL / level_of(results))
+    claims = round(FAMILYWISE_ALPHA / level_of(results))
     if claims > 1 and any(result.audit for result in results):
-        level = f"the bound “one run” of each is one at p = {LEVEL}/{claims}, and decides"
+        level = f"the bound “one run” of each is one at p = {FAMILYWISE_ALPHA}/{claims}, and decides"
         sentences.append(("all claims", f"{claims} claims are tested together, so that {level}"))
     for result in filter(lambda result: result.audit, ordered(results)):
         ways = ways_of(result)
         if ways > 1:
-            level = f"each bound on ε is one at p = {LEVEL}/{ways}, not {LEVEL}"
+            level = f"each bound on ε is one at p = {FAMILYWISE_ALPHA}/{ways}, not {FAMILYWISE_ALPHA}"
             sentences.append((title(result), f"{ways} ways of auditing were tried, so that {level}"))
         if is_tested(result) and "guesses" not in result.config:
-            sentences.append((title(result), UNRECORDED))
+            sentences.append((title(result), UNRECORDED_SHARE))
     return sentences
 
 

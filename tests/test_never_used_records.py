@@ -15,7 +15,7 @@ from commands import Ended, call
 from palisade.evaluate import all_attacks
 from palisade.evaluation.method import Method
 from palisade.evaluation.studies import never_used, study_runs
-from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
+from palisade.evaluation.studies.never_used import CORRUPTED_COPIES, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
 from palisade.evaluation.studies.study_runs import run_study
 from palisade.fields import as_written
@@ -74,7 +74,7 @@ def write_visits(path: Path, count: int, *, seed: int = 0, outcomes: tuple[str, 
 
 def check(rows: list[StudyRow], run: Run, out: str) -> None:
     """Every attack on every kind of record: a share with its interval, or the reason why there is none."""
-    kinds = (out, CORRUPTED, NEAR_DUPLICATES)
+    kinds = (out, CORRUPTED_COPIES, NEAR_DUPLICATES)
     assert {(row.setting, row.attack) for row in rows} >= {
         (kind, attack) for kind in kinds for attack in ("loss", "lira")
     }

@@ -15,23 +15,24 @@ from scipy.stats import beta
 
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.view import WHITE_BOX
-from palisade.evaluation.result import FPRS, Result
+from palisade.evaluation.result import REPORTED_FPRS, Result
 from palisade.evaluation.statistics.roc import Ranking
 
-LEAST = 8
+MIN_MODELS_TO_HALVE = 8
 """Models from which on either half has enough shadows to be attacked like the whole."""
-ASSUMED = 2.0
+ASSUMED_SPREAD = 2.0
 """Over-dispersion of smaller fleets, which cannot be measured: about that of 8 to 16 simulated models."""
-ANSWERS = ("logits", "probabilities", "predictions")
+ANSWER_FIELDS = ("logits", "probabilities", "predictions")
 BY_MODEL = (
-    "membership", "groups", "unguarded_logits", *ANSWERS, *(f"population_{answer}" for answer in ANSWERS), *WHITE_BOX,
+    "membership", "groups", "unguarded_logits", *ANSWER_FIELDS,
+    *(f"population_{answer}" for answer in ANSWER_FIELDS), *WHITE_BOX,
 )  # fmt: skip
 """Fields of a view with one entry a model."""
-FPR = FPRS[0]
-MOSTLY = 0.5
+FPR = REPORTED_FPRS[0]
+HIGH_EXPOSURE = 0.5
 """Above this exposure a record is found in most of the models that were trained on it."""
-COLUMNS = ("run", "record", "class", "exposure", "low", "high", "models", "auc")
-DIGITS = 6
+EXPOSURE_COLUMNS = ("run", "record", "class", "exposure", "low", "high", "models", "auc")
+EXPOSURE_DIGITS = 6
 
 
 def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"], seen: View) -> float:
@@ -47,7 +48,7 @@ def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"],
         seen: what they came from.
 
     Returns:
-        The ratio, at least 1; `ASSUMED` below 8 models, or where the halves find nothing that could differ.
+        The ratio, at least 1; `ASSUMED_SPREAD` below 8 models, or where the halves find nothing that could differ.
     """
     differences, expected = 0.0, 0.0
     for first, second in _halves(seen):
@@ -56,7 +57,7 @@ def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"],
             # Without shadows a target's scores are its own, whoever stands beside it.
             own = scores[part] if attack.threat.shadows == "none" else _rescored(attack, part_of(seen, part))
             if own is None:
-                return ASSUMED
+                return ASSUMED_SPREAD
             counted.append(calls(own, seen.membership[part]))
         (models_a, found_a), (models_b, found_b) = counted
         known = (models_a > 0) & (models_b > 0)
@@ -66,7 +67,7 @@ def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"],
         variance = share * (1 - share) * models / (models - 1)  # unbiased where targets are independent
         differences += float(((hits_a / a - hits_b / b) ** 2).sum())
         expected += float((variance * (1 / a + 1 / b)).sum())
-    return max(1.0, differences / expected) if expected > 0 else ASSUMED
+    return max(1.0, differences / expected) if expected > 0 else ASSUMED_SPREAD
 
 
 def part_of(seen: View, models: slice) -> View:
@@ -88,7 +89,7 @@ def part_of(seen: View, models: slice) -> View:
 
 def _halves(seen: View) -> Iterator[tuple[slice, slice]]:
     """Pairs of equal halves; twins of complementary membership stay together."""
-    if seen.models < LEAST:
+    if seen.models < MIN_MODELS_TO_HALVE:
         return
     twins = seen.groups is not None and len(np.unique(seen.groups)) < seen.models
     half = seen.models // 4 * 2 if twins else seen.models // 2
@@ -184,12 +185,12 @@ class Exposure:
     @property
     def mostly_found(self) -> int:
         """Number of records that are found in more than half of their models."""
-        return int((self.value > MOSTLY).sum())
+        return int((self.value > HIGH_EXPOSURE).sum())
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists by name; an AUC that does not exist is None."""
         lists = {field.name: getattr(self, field.name).tolist() for field in fields(self) if field.name != "spread"}
-        rates = [None if np.isnan(auc) else round(auc, DIGITS) for auc in lists["auc"]]
+        rates = [None if np.isnan(auc) else round(auc, EXPOSURE_DIGITS) for auc in lists["auc"]]
         return lists | {"auc": rates, "spread": self.spread}
 
     @classmethod
@@ -227,10 +228,10 @@ def exposures(results: Sequence[Result]) -> list[tuple[Result, Exposure]]:
 
 
 def exposed_csv(results: Sequence[Result]) -> str:
-    """Every record of every run by `COLUMNS`, the most exposed first. Private: it names records."""
+    """Every record of every run by `EXPOSURE_COLUMNS`, the most exposed first. Private: it names records."""
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\n")
-    table.writerow(COLUMNS)
+    table.writerow(EXPOSURE_COLUMNS)
     lines = [line for found, exposure in exposures(results) for line in _lines(found.run, exposure)]
     table.writerows(line for _, line in sorted(lines, key=lambda line: line[0]))
     return buffer.getvalue()
@@ -240,7 +241,7 @@ def _lines(run: str, exposure: Exposure) -> Iterator[tuple[tuple[float, ...], tu
     """The lines of a run in its order, each after what it is sorted by among all runs."""
     rates = (exposure.value, exposure.low, exposure.high, exposure.auc)
     for i in exposure.order:
-        value, low, high, auc = ("" if np.isnan(rate[i]) else f"{rate[i]:.{DIGITS}g}" for rate in rates)
+        value, low, high, auc = ("" if np.isnan(rate[i]) else f"{rate[i]:.{EXPOSURE_DIGITS}g}" for rate in rates)
         place = tuple(-float(rate or -1) for rate in (low, value, auc))
         named = run, int(exposure.record[i]), int(exposure.label[i])
         yield place, (*named, value, low, high, int(exposure.models[i]), auc)

@@ -15,12 +15,12 @@ from palisade.attacks import Attack, LossThreshold, View
 from palisade.data.dataset import Dataset
 from palisade.data.slices import NO_SLICES, Slices
 from palisade.data.split import Membership
-from palisade.evaluation.claims import LEVEL, record_way
+from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
 from palisade.evaluation.epsilon_audit import audit_records
-from palisade.evaluation.measuring.baselines import DUPLICATES, duplicated_share, linear_utilities, spread_rows
-from palisade.evaluation.measuring.exposure import ASSUMED, Exposure, over_dispersion
+from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share, linear_utilities, spread_rows
+from palisade.evaluation.measuring.exposure import ASSUMED_SPREAD, Exposure, over_dispersion
 from palisade.evaluation.measuring.leakage import (
-    LEAST,
+    MIN_RECORDS_PER_SIDE,
     leakage,
     leakage_of_groups,
     mean_roc,
@@ -29,20 +29,20 @@ from palisade.evaluation.measuring.leakage import (
     numbers,
 )
 from palisade.evaluation.method import Method
-from palisade.evaluation.result import LARGEST_CLASS, TRAIN, Result, Row
+from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import answers, predictions, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.subjects.endpoint import BudgetSpentError
 from palisade.evaluation.subjects.subject import FleetSubject, Subject
-from palisade.evaluation.utility import CALIBRATION, UTILITIES, Utility, measures
+from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES, Utility, measures
 from palisade.targets import progress, workers
 from palisade.targets.config import check_guesses_somebody
 from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 
-SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
+BUDGET_SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
 
 
 class AttackScores(NamedTuple):
@@ -79,7 +79,7 @@ def score_all(subject: Subject, attacks: Iterable[Attack], view: View, models: i
         try:
             result, queries = attack.run(view)
         except BudgetSpentError:
-            skipped[attack.name] = f"needs up to {attack.threat.queries} queries a record; {SPENT}"
+            skipped[attack.name] = f"needs up to {attack.threat.queries} queries a record; {BUDGET_SPENT}"
             continue
         if _fewest_scored(result[:models], view.membership[:models]) < subject.fewest_scored:
             skipped[attack.name] = subject.too_few_scored
@@ -99,8 +99,8 @@ def _fewest_scored(scores: Float[np.ndarray, "models records"], membership: Bool
     return int(np.min(counts)) if attacked.any() else 0
 
 
-METRICS = (*(utility.metric for utility in UTILITIES.values()), CALIBRATION)
-BOUNDED = {utility.metric for utility in UTILITIES.values() if utility.higher_is_better}
+UTILITY_METRICS = (*(utility.metric for utility in UTILITY_MEASURES.values()), CALIBRATION_METRIC)
+BOUNDED_METRICS = {utility.metric for utility in UTILITY_MEASURES.values() if utility.higher_is_better}
 """Metrics that cannot exceed 1, as resampled contributions may by a little."""
 
 
@@ -124,8 +124,8 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
         largest = np.unique(labels, return_counts=True)[1].max() / len(labels)
         yield Row(metric=LARGEST_CLASS, value=float(largest))
     members = np.where(run.membership(), predictions(run, "pool") == data.y[split.pool], np.nan)
-    yield row(TRAIN, members, alone if len(split.canaries) else bootstrap)
-    yield from rows_of_models(TRAIN, members)
+    yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
+    yield from rows_of_models(TRAIN_ACCURACY, members)
     if len(split.canaries):
         canaries = members[:, split.is_audited]
         trained_on = ~np.isnan(canaries).all(axis=0)
@@ -145,15 +145,15 @@ def contributions(
     given: Shaped[np.ndarray, "models records *classes"], labels: Int64[np.ndarray, "records"], level: str
 ) -> Iterator[tuple[str, Float[np.ndarray, "models records"]]]:
     """Contributions of the records to every measure; NaN where answers do not allow it, or records are too few."""
-    told = measures(given, labels, level) if len(labels) >= LEAST else {}
-    for metric in METRICS:
+    told = measures(given, labels, level) if len(labels) >= MIN_RECORDS_PER_SIDE else {}
+    for metric in UTILITY_METRICS:
         yield metric, told.get(metric, np.full((len(given), len(labels)), np.nan))
 
 
 def row(metric: str, values: Float[np.ndarray, "models records"], bootstrap: Bootstrap, group: str = "all") -> Row:
     """The mean over the fleet with its interval; no value where no record contributes."""
     result = {} if np.isnan(values).all() else numbers(fleet_mean(values, bootstrap))
-    if metric in BOUNDED and result:
+    if metric in BOUNDED_METRICS and result:
         result["high"] = min(result["high"], 1.0)
     counted = None if group == "all" else values.size  # no model was trained on a test record
     return Row(metric=metric, group=group, nonmembers=counted, **{"value": None, **result})
@@ -255,7 +255,7 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
                 *leakage_of_groups(attack, scores[attack], seen, bootstrap, parts),
                 *null_rows_of_groups(attack, scores[attack], seen, bootstrap.seed, parts),
             ]
-            spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED
+            spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED_SPREAD
             exposure = Exposure.of(scores[attack], seen.membership, seen.labels, split.audited, spread)
             resolved = exposure.to_json() if exposure.models.any() else {}
             return replace(results, rows=[*rows, *of_groups], exposed=resolved)
@@ -265,7 +265,7 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
 def of_data(run: Run) -> Iterator[Row]:
     """Facts of the run's data alone: the number of records with copies, and the utility of a linear model."""
     data, membership = run.dataset, Membership(**run.config["membership"])
-    yield Row(metric=DUPLICATES, value=duplicated_share(data))
+    yield Row(metric=DUPLICATE_SHARE, value=duplicated_share(data))
     size = membership.public_size(len(data.split.pool), len(data.split.canaries))
     for metric, value in linear_utilities(data, size, run.config["seed"]).items():
         yield Row(metric=metric, value=value)
@@ -304,6 +304,11 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
     check_guesses_somebody("threat.guesses", guesses, int(scored.sum()))
     ways = record_way(run, way)
     result = audit_records(
-        scores[scored], members[scored], delta=delta, guesses=guesses, alpha=LEVEL / ways, seed=run.config["seed"]
+        scores[scored],
+        members[scored],
+        delta=delta,
+        guesses=guesses,
+        alpha=FAMILYWISE_ALPHA / ways,
+        seed=run.config["seed"],
     )
     return {"attack": auditor.name, "ways": ways, **result.to_json()}

@@ -15,7 +15,7 @@ from palisade.evaluation.format import percent
 from palisade.evaluation.labels import title
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.studies.never_used import (
-    CORRUPTED,
+    CORRUPTED_COPIES,
     NEAR_DUPLICATES,
     NEEDS_THE_RECORD,
     OUTSIDER_ROLES,
@@ -23,8 +23,8 @@ from palisade.evaluation.studies.never_used import (
 )
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, percents
 
-KINDS: Mapping[str, str] = {
-    CORRUPTED: "corrupted copies of records that were never used",
+OUTSIDER_KINDS: Mapping[str, str] = {
+    CORRUPTED_COPIES: "corrupted copies of records that were never used",
     NEAR_DUPLICATES: "near-duplicates of members",
     **{role: f"{role} records" for role in OUTSIDER_ROLES},
 }
@@ -215,7 +215,9 @@ def _accusation(row: Mapping[str, str], run: str) -> FalseAccusation:
     shares = {name: round(float(row[name]), 3) for name in ("value", "low", "high", "expected")}
     if not all(math.isfinite(share) and 0 <= share <= 1 for share in shares.values()):
         raise ValueError(f"{shares} are no shares")
-    return FalseAccusation(title=run, attack=row["attack"], kind=KINDS.get(row["setting"], OF_A_FILE), **shares)
+    return FalseAccusation(
+        title=run, attack=row["attack"], kind=OUTSIDER_KINDS.get(row["setting"], OF_A_FILE), **shares
+    )
 
 
 def _power(result: Result, attack: str) -> tuple[float, float]:

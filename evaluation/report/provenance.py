@@ -15,7 +15,7 @@ import yaml
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.evaluation.comparison import ordered
-from palisade.evaluation.format import NOTHING
+from palisade.evaluation.format import NO_NUMBER
 from palisade.evaluation.labels import line_name, title
 from palisade.evaluation.method import METHOD_VERSION
 from palisade.evaluation.result import Result
@@ -23,7 +23,7 @@ from palisade.targets import RESULTS_VERSION, versions
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run, canonical
 
-DESCRIBED = {
+STATEMENT_FIELDS = {
     "mechanism": "mechanism",
     "noise_multiplier": "noise multiplier σ", "max_grad_norm": "clipping norm C", "sampling": "sampling",
     "sampling_rate": "sampling rate q", "public_size": "public size N", "steps_planned": "steps planned",
@@ -32,10 +32,10 @@ DESCRIBED = {
     "engine": "engine of clipping",
 }  # fmt: skip
 """Fields of a statement that are shown, with their words."""
-LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
-OWN = ("defense", "guard", "canary", "guesses", "seed")
+RUN_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
+FREE_PARTS = ("defense", "guard", "canary", "guesses", "seed")
 """Parts of a configuration in which runs on one curve may differ."""
-EVERYTHING = Membership(how="fixed", share=1.0)
+WHOLE_POOL = Membership(how="fixed", share=1.0)
 """Releases are trained on the whole pool."""
 
 
@@ -62,9 +62,11 @@ def _follows(result: Result) -> bool:
 
 def _facts(private: Sequence[Result]) -> list[tuple[str, list[str]]]:
     """Table of the mechanisms: for each thing that is known of any run, its value for every run."""
-    values = {words: [getattr(result.statement, name) for result in private] for name, words in DESCRIBED.items()}
+    values = {
+        words: [getattr(result.statement, name) for result in private] for name, words in STATEMENT_FIELDS.items()
+    }
     return [
-        (words, [NOTHING if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
+        (words, [NO_NUMBER if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
         for words, row in values.items()
         if any(value is not None for value in row)
     ]
@@ -90,7 +92,7 @@ def provenance(results: Sequence[Result], command: str, table: str) -> dict[str,
     runs = ordered(results)
     return {
         "command": command,
-        "shared": {key: value for key, value in runs[0].config.items() if key not in (*OWN, "names", "fleet")},
+        "shared": {key: value for key, value in runs[0].config.items() if key not in (*FREE_PARTS, "names", "fleet")},
         "runs": [
             {
                 "title": title(result),
@@ -100,7 +102,7 @@ def provenance(results: Sequence[Result], command: str, table: str) -> dict[str,
             }
             for result in runs
         ],
-        "versions": versions(LIBRARIES),
+        "versions": versions(RUN_LIBRARIES),
         "results_version": RESULTS_VERSION,
         "method_version": METHOD_VERSION,
         "sha256": {"results.csv": hashlib.sha256(table.encode()).hexdigest()},
@@ -115,7 +117,7 @@ def as_yaml(content: Mapping[str, Any], *, flow: bool = False) -> str:
 
 
 def _setting(result: Result) -> dict[str, Any]:
-    own = {key: result.config[key] for key in OWN if result.config.get(key) is not None}
+    own = {key: result.config[key] for key in FREE_PARTS if result.config.get(key) is not None}
     if result.guard != "none":
         own["guard"] = {"name": result.guard, "strength": result.guard_strength}
     return own
@@ -143,7 +145,7 @@ def _recipe(run: Run) -> Any:
     defense = {**config["defense"], "name": config["names"]["defense"]}
     del defense["_target_"]
     recipe = {
-        "data": [run.dataset.name, EVERYTHING.public_size(len(units)), _checksum(run)],
+        "data": [run.dataset.name, WHOLE_POOL.public_size(len(units)), _checksum(run)],
         "network": {"name": network.pop("_target_"), "settings": network},
         "defense": defense,
         "guard": {"name": run.made_guard.name, "settings": asdict(run.made_guard)},

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from palisade.evaluation.comparison import ordered
-from palisade.evaluation.result import FPRS, TRAIN, UNSCORED, Result, Row, chance_at, null_at
+from palisade.evaluation.result import REPORTED_FPRS, TRAIN_ACCURACY, UNSCORED_SHARE, Result, Row, chance_at, null_at
 from palisade.targets.run import PLACES
 
-INTERNAL, PUBLIC = "internal", "public"
-NOTES: Mapping[str, str] = {
-    INTERNAL: "These numbers were measured on private records and depend on them; no guarantee covers the report"
+INTERNAL_SCOPE, PUBLIC_SCOPE = "internal", "public"
+SCOPE_NOTES: Mapping[str, str] = {
+    INTERNAL_SCOPE: "These numbers were measured on private records and depend on them; no guarantee covers the report"
     " itself. Do not publish it.",
-    PUBLIC: "Left out: which records are exposed, plots and tables of single records, accuracy on members, values of"
-    " single models, how many members each model really had (numbers of members are expected ones), how many records a"
-    " class or slice of private data has, groups of fewer than 100 records, folders of runs and any other hash of"
+    PUBLIC_SCOPE: "Left out: which records are exposed, plots and tables of single records, accuracy on members, values"
+    " of single models, how many members each model really had (numbers of members are expected ones), how many records"
+    " a class or slice of private data has, groups of fewer than 100 records, folders of runs and any other hash of"
     " private data. Numbers are rounded to three digits. They were still measured on private records, and no guarantee"
     " covers the report itself.",
 }
@@ -31,16 +31,16 @@ NOT_COVERED = (
     " slices were read off them"
 )
 """A further restriction of the claims in a public report on private data."""
-WITHHELD = (TRAIN,)
+MEMBER_METRICS = (TRAIN_ACCURACY,)
 """Metrics that are about members alone."""
-COUNTING = tuple(name(fpr) for fpr in FPRS for name in (chance_at, null_at))
+COUNT_METRICS = tuple(name(fpr) for fpr in REPORTED_FPRS for name in (chance_at, null_at))
 """Metrics that follow from the number of non-members, which is not told of a group of private data."""
-FEWEST = 100
+MIN_GROUP_RECORDS = 100
 """Records of a group from which on its numbers say little about any one of them."""
-DIGITS = 3
-STARTS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
+PUBLISHED_DIGITS = 3
+ROC_START_FPRS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
 """FPRs at which a published ROC may begin: one false positive would tell how many non-members a model has."""
-PRIVATE = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACES))
+PRIVATE_KEYS = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACES))
 """Keys of a command that name places, or runs by a hash of their data."""
 
 
@@ -48,7 +48,7 @@ def check_scope_of(settings: Mapping[str, Any]) -> None:
     """Raises ValueError if there is no such `report.scope`, or what is written instead of a report is for insiders."""
     scope = checked_scope(settings["report"].get("scope"))
     for instead in ("audit", "study", "search"):
-        if scope == PUBLIC and settings.get(instead):
+        if scope == PUBLIC_SCOPE and settings.get(instead):
             raise ValueError(f"report.scope={scope} but {instead}=… writes for insiders only; leave report.scope out")
 
 
@@ -58,8 +58,8 @@ def checked_scope(scope: Any) -> str:
     Raises:
         ValueError: if there is none.
     """
-    if not isinstance(scope, str) or scope not in NOTES:
-        raise ValueError(f"report.scope={scope} is unknown; choose {' or '.join(NOTES)}")
+    if not isinstance(scope, str) or scope not in SCOPE_NOTES:
+        raise ValueError(f"report.scope={scope} is unknown; choose {' or '.join(SCOPE_NOTES)}")
     return scope
 
 
@@ -76,17 +76,19 @@ def published(results: Sequence[Result]) -> list[Result]:
 def public_command(command: str) -> str:
     """A command without places and names of runs."""
     words = shlex.split(command)
-    return shlex.join(word for word in words if word.lstrip("+~").partition("=")[0] not in PRIVATE)
+    return shlex.join(word for word in words if word.lstrip("+~").partition("=")[0] not in PRIVATE_KEYS)
 
 
 def _published(result: Result, folder: str) -> Result:
     data = {key: value for key, value in result.config.get("data", {}).items() if key not in PLACES}
     sizes = _sizes(result)
-    large = {"all", *(group for group, size in sizes.items() if size >= FEWEST * result.models)}
-    told = [row for row in result.rows if row.model == "all" and row.metric not in WITHHELD and row.group in large]
+    large = {"all", *(group for group, size in sizes.items() if size >= MIN_GROUP_RECORDS * result.models)}
+    told = [
+        row for row in result.rows if row.model == "all" and row.metric not in MEMBER_METRICS and row.group in large
+    ]
     private = not result.dataset.get("published")
     if private:
-        told = [row for row in told if row.group == "all" or row.metric not in COUNTING]
+        told = [row for row in told if row.group == "all" or row.metric not in COUNT_METRICS]
         sizes = {group: size for group, size in sizes.items() if group == "all"}  # classes and slices are not counted
     return replace(
         result,
@@ -116,8 +118,8 @@ def _sizes(result: Result) -> dict[str, int]:
 
 
 def _rounded(row: Row, result: Result, size: int | None) -> Row:
-    value, low, high = (None if end is None else round(end, DIGITS) for end in (row.value, row.low, row.high))
-    if row.metric == UNSCORED and value is not None:
+    value, low, high = (None if end is None else round(end, PUBLISHED_DIGITS) for end in (row.value, row.low, row.high))
+    if row.metric == UNSCORED_SHARE and value is not None:
         value = math.ceil(10 * value) / 10  # how many records have shadows of both kinds depends on the draw
     members, nonmembers = _expected(row, result, size)
     return replace(row, value=value, low=low, high=high, members=members, nonmembers=nonmembers)
@@ -133,9 +135,9 @@ def _expected(row: Row, result: Result, size: int | None) -> tuple[int | None, i
 
 def _resampled(fpr: Sequence[float], tpr: Sequence[float]) -> tuple[list[float], list[float]]:
     """A ROC at false positive rates that depend on no count."""
-    start = next((start for start in STARTS if start >= min(fpr)), 1.0)
+    start = next((start for start in ROC_START_FPRS if start >= min(fpr)), 1.0)
     grid = np.geomspace(start, 1, len(fpr))
-    return grid.tolist(), [round(value, DIGITS) for value in np.interp(grid, fpr, tpr).tolist()]
+    return grid.tolist(), [round(value, PUBLISHED_DIGITS) for value in np.interp(grid, fpr, tpr).tolist()]
 
 
 def _floored(audit: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
-from palisade.evaluation.format import NOTHING, bound_text, number, percent
+from palisade.evaluation.format import NO_NUMBER, bound_text, number, percent
 from palisade.evaluation.labels import epsilon_cell, guessing_text, setting, title
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.page import Entry
-from palisade.evaluation.report.scope import INTERNAL
-from palisade.evaluation.result import AUC, FPR, FPRS, Result, Row, chance_at, most_powerful, tpr_at
+from palisade.evaluation.report.scope import INTERNAL_SCOPE
+from palisade.evaluation.result import AUC, FPR, REPORTED_FPRS, Result, Row, chance_at, most_powerful, tpr_at
 from palisade.evaluation.table import attack_text, tpr_cell
-from palisade.evaluation.utility import CALIBRATION
+from palisade.evaluation.utility import CALIBRATION_METRIC
 
 MOST_SHOWN = 10
 """Rows of a run that are told; all stand in results.csv."""
-CLASS = "class"
-BOUNDS = {
+CLASS_COLUMN = "class"
+EPSILON_BOUNDS = {
     "one_run": (
         "one run",
         "assumes only that each record was in or out by the toss of a coin; the one bound that can refute a claim"
@@ -40,11 +40,11 @@ BOUNDS = {
     ),
 }
 """The lower bounds on ε in the order in which they are told: in words, with what each assumes."""
-NUMBERS = (
+ATTACK_HEADINGS = (
     "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",
 )  # fmt: skip
 Lines = list[tuple[str, list[tuple[str, ...]]]]
-"""For each run its title, and its attacks by `NUMBERS`."""
+"""For each run its title, and its attacks by `ATTACK_HEADINGS`."""
 
 
 def groups(comparison: Comparison) -> list[Entry]:
@@ -76,12 +76,12 @@ def _group(result: Result, name: str) -> Entry:
     return {
         "name": _words(result, name),
         "tpr": percent(tpr, interval=True),
-        "guessing": NOTHING
+        "guessing": NO_NUMBER
         if tpr is None or _row(result, chance_at(FPR), name) is None
         else guessing_text(result, tpr),
         "auc": number(auc, interval=True),
         "utility": result.utility.text(result.find(result.utility.metric, group=name), interval=True),
-        "scored": NOTHING if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
+        "scored": NO_NUMBER if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
     }
 
 
@@ -93,12 +93,12 @@ def _words(result: Result, name: str) -> str:
     """The group as people call it: a class by its word as well."""
     column, _, value = name.partition("=")
     words = result.dataset.get("classes", ())
-    if column != CLASS or not value.isdigit() or int(value) >= len(words) or words[int(value)] == value:
+    if column != CLASS_COLUMN or not value.isdigit() or int(value) >= len(words) or words[int(value)] == value:
         return name
     return f"{name} ({words[int(value)]})"
 
 
-def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Entry]:
+def evidence(comparison: Comparison, scope: str = INTERNAL_SCOPE) -> list[Entry]:
     """Lower bounds on ε by guesses, beside the claim, of every run that states a guarantee and was audited.
 
     The number of right guesses is told inside only.
@@ -109,8 +109,10 @@ def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Entry]:
             "violated": result.run in comparison.refuted,
             "refutable": is_refutable(result, comparison.level),
             "claimed": epsilon_cell(result),
-            "bounds": [(words, bound_text(comparison.audit(result), method)) for method, (words, _) in BOUNDS.items()],
-            "correct": result.audit["correct"] if scope == INTERNAL else None,
+            "bounds": [
+                (words, bound_text(comparison.audit(result), method)) for method, (words, _) in EPSILON_BOUNDS.items()
+            ],
+            "correct": result.audit["correct"] if scope == INTERNAL_SCOPE else None,
             "ways": ways_of(result),
             **{name: result.audit[name] for name in ("attack", "canaries", "guesses")},
         }
@@ -135,10 +137,10 @@ def compared(results: Sequence[Result]) -> list[Entry]:
         told.append(
             {
                 "defense": defense,
-                "population": NOTHING
+                "population": NO_NUMBER
                 if population is None
                 else percent(population.strongest_row(tpr_at(FPR)), interval=True),
-                "population_auc": NOTHING if population is None else _auc(population),
+                "population_auc": NO_NUMBER if population is None else _auc(population),
                 "kind": strongest.canary,
                 "canaries": percent(strongest.strongest_row(tpr_at(FPR)), interval=True),
                 "canaries_auc": _auc(strongest),
@@ -187,7 +189,7 @@ def _value(result: Result, metric: str) -> float | None:
 
 def _auc(result: Result | None) -> str:
     value = None if result is None else _value(result, AUC)
-    return NOTHING if value is None else f"{value:.3f}"
+    return NO_NUMBER if value is None else f"{value:.3f}"
 
 
 def costs(results: Sequence[Result]) -> list[Entry]:
@@ -198,7 +200,7 @@ def costs(results: Sequence[Result]) -> list[Entry]:
             "title": title(result),
             "utility": result.utility.text(result.find(result.utility.metric), interval=True),
             "loss": _loss(result, bare.get(result.seed)),
-            "calibration": percent(result.find(CALIBRATION)),
+            "calibration": percent(result.find(CALIBRATION_METRIC)),
         }
         for result in ordered(results)
     ]
@@ -207,10 +209,10 @@ def costs(results: Sequence[Result]) -> list[Entry]:
 def _loss(result: Result, bare: Result | None) -> str:
     """The difference, with an interval as if both were measured on other records, which makes it wide at worst."""
     if bare is None or bare is result:
-        return NOTHING
+        return NO_NUMBER
     own, its = (run.find(result.utility.metric) for run in (result, bare))
     if own is None or its is None or own.value is None or its.value is None:
-        return NOTHING
+        return NO_NUMBER
     lost = result.utility.worth(its.value) - result.utility.worth(own.value)
     factor, digits, unit = (100, 1, " points") if result.utility.is_rate else (1, 3, "")
     told = f"{factor * lost:.{digits}f}"
@@ -237,8 +239,8 @@ def _numbers(result: Result) -> list[tuple[str, ...]]:
     for attack in result.attacks:
         auc = result.get(AUC, attack=attack)
         interval = number(auc, interval=True)
-        scored = NOTHING if auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}"
-        rates = [tpr_cell(result, attack, fpr) for fpr in FPRS]
+        scored = NO_NUMBER if auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}"
+        rates = [tpr_cell(result, attack, fpr) for fpr in REPORTED_FPRS]
         told.append((attack_text(result, attack), *_needs(result, attack), interval, *rates, scored))
     return told
 
@@ -246,6 +248,6 @@ def _numbers(result: Result) -> list[tuple[str, ...]]:
 def _needs(result: Result, attack: str) -> tuple[str, str]:
     """Needs of an attack, and the queries a record that it declares and makes."""
     if (needs := result.needs.get(attack)) is None:
-        return NOTHING, NOTHING
+        return NO_NUMBER, NO_NUMBER
     declared = "any" if needs["declared"] is None else needs["declared"]
     return needs["text"], f"{declared} / {needs['measured']:,.4g}"

@@ -12,9 +12,9 @@ from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.table import IF_LEAKED, if_leaked
 
-TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
+MODELS_NO_SHADOW: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
 """Models that are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
-GLOSSARY: Mapping[str, str] = {
+GLOSSARY_TERMS: Mapping[str, str] = {
     "record, person": "One row of the data. Where a column names persons, all rows of one share a fate, as one.",
     "member": "A record that a model was trained on; a non-member was left out by chance and is alike otherwise.",
     "membership inference attack": "Says of a record how likely the model was trained on it. Being in the data may"
@@ -108,7 +108,7 @@ def grants(results: Sequence[Result]) -> list[Entry]:
 
 def shadows_of(result: Result) -> int:
     """Number of other models that an attacker on one of the models may look at."""
-    own = TWINS.get(_how(result), 1)
+    own = MODELS_NO_SHADOW.get(_how(result), 1)
     return 0 if own is None else result.models - own
 
 
@@ -127,7 +127,7 @@ def _answers(results: Sequence[Result]) -> str:
     return "; ".join(f"{level} ({', '.join(dict.fromkeys(names))})" for level, names in levels.items())
 
 
-CAVEATS = {
+HIGHLIGHT_CAVEATS = {
     "": "",
     "masked": ", though only masked",
     "no_less": ", though no less was found than undefended",
@@ -163,7 +163,7 @@ def heading(highlight: Highlight, comparison: Comparison) -> str:
     if kind == "undefended":
         return f"Undefended{canary_text(result)}{comparison.seed_text(result)}"
     nearly = f" {result.utility.nearly}" if kind == "useful" else ""
-    return f"Best protected{nearly}{CAVEATS[caveat]}{named}"
+    return f"Best protected{nearly}{HIGHLIGHT_CAVEATS[caveat]}{named}"
 
 
 def sentence(result: Result) -> str:

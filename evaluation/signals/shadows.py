@@ -14,7 +14,7 @@ from palisade.evaluation.signals.grant import Grant
 from palisade.targets.run import Run
 
 FurtherShadows = Callable[[int, np.ndarray, np.ndarray, int], View]
-ANSWERS = ("logits", "probabilities", "predictions")
+ANSWER_FIELDS = ("logits", "probabilities", "predictions")
 
 
 def further_shadows(
@@ -77,7 +77,12 @@ def mismatch_view(targets: View, shadows: View) -> View:
     own = np.arange(shadows.models) if shadows.groups is None else np.unique(shadows.groups, return_inverse=True)[1]
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(targets, name), getattr(shadows, name)])
-        for name in ("membership", *ANSWERS, *(f"population_{answer}" for answer in ANSWERS), "unguarded_logits")
+        for name in (
+            "membership",
+            *ANSWER_FIELDS,
+            *(f"population_{answer}" for answer in ANSWER_FIELDS),
+            "unguarded_logits",
+        )
         if getattr(targets, name) is not None
     }
 

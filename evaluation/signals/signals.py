@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from palisade.targets.fleet import Fleet
     from palisade.targets.guards.guarded import Guarded
 Images = Real[np.ndarray, "records channels height width"]
-AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
+QUERY_AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
     "plain": lambda x: x,
     "mirrored": lambda x: x[..., ::-1],
     "left": lambda x: np.roll(x, -1, axis=-1),
@@ -36,10 +36,10 @@ AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
     "down": lambda x: np.roll(x, 1, axis=-2),
 }
 """Shifts are by one pixel. Several queries of a record tell more than one (Carlini et al. 2022, section 6.3)."""
-MODELS = 6
+SHADOW_MODELS = 6
 """Enough for four shadows of any target: neither it nor the model of complementary membership is one."""
 AT_ONCE = 1024
-PLAIN = ("plain",)
+PLAIN_QUERY = ("plain",)
 SIGNALS_VERSION = 3
 """Part of what kept signals are known by; raised when a change makes the same models give others."""
 
@@ -113,11 +113,11 @@ def augmented(name: str, x: Real[np.ndarray, "records ..."]) -> Real[np.ndarray,
     Raises:
         ValueError: if the way is unknown, or the records are no images and it is not `plain`.
     """
-    if name not in AUGMENTATIONS:
-        raise ValueError(f"queries={name}: expected ways of {', '.join(AUGMENTATIONS)}; choose e.g. plain")
+    if name not in QUERY_AUGMENTATIONS:
+        raise ValueError(f"queries={name}: expected ways of {', '.join(QUERY_AUGMENTATIONS)}; choose e.g. plain")
     if name != "plain" and x.ndim != 4:
         raise ValueError(f"queries={name} turns images, not records of shape {x.shape[1:]}; use queries=[plain]")
-    return AUGMENTATIONS[name](x)
+    return QUERY_AUGMENTATIONS[name](x)
 
 
 def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"]:
@@ -130,7 +130,7 @@ def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"
     from palisade.targets.training import load_fleet
 
     x = run.dataset.x[run.dataset.split.audited]
-    fleet = load_fleet(run.config, run.dataset, run.folder, run.models()[:MODELS])
+    fleet = load_fleet(run.config, run.dataset, run.folder, run.models()[:SHADOW_MODELS])
     taken: list[Tensor] = []  # by the linear layers, in the order of their calls
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -153,7 +153,7 @@ def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"
 
 
 def view(
-    run: Run, grant: Grant | None = None, queries: Sequence[str] = PLAIN, threats: Sequence[ThreatModel] = ()
+    run: Run, grant: Grant | None = None, queries: Sequence[str] = PLAIN_QUERY, threats: Sequence[ThreatModel] = ()
 ) -> View:
     """View of a run for attackers: every model's answers for every audited record, and who is a member.
 
@@ -217,7 +217,7 @@ def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndar
 
 
 def answers(
-    run: Run, role: str, queries: Sequence[str] = PLAIN
+    run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY
 ) -> Shaped[np.ndarray, "models records *queries_classes"]:
     """Answers of all models for the records of a role, behind the run's guard, memory-mapped from the run's folder.
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-REPLICATES = 200
-LEVEL = 0.95
-SLACK = 1e-9
+NULL_REPLICATES = 200
+NULL_LEVEL = 0.95
+FLOOR_SLACK = 1e-9
 """Added to f·n before it is rounded down, far above rounding: 0.07 · 100 is meant to be 7."""
 
 
@@ -25,12 +25,12 @@ def chance_level(nonmembers: Sequence[int] | Int[np.ndarray, "models"], fpr: flo
         fpr: f, in [0, 1]; below 1/n a model resolves nothing, and the level is NaN.
     """
     n = np.asarray(nonmembers, dtype=np.float64)
-    accused = np.floor(fpr * n + SLACK)
+    accused = np.floor(fpr * n + FLOOR_SLACK)
     return float(np.where(accused >= 1, np.minimum((accused + 1) / (n + 1), 1.0), np.nan).mean())
 
 
 def redraws(
-    records: int, persons: Int[np.ndarray, "records"] | None = None, *, replicates: int = REPLICATES, seed: int = 0
+    records: int, persons: Int[np.ndarray, "records"] | None = None, *, replicates: int = NULL_REPLICATES, seed: int = 0
 ) -> Int[np.ndarray, "replicates records"]:
     """Memberships drawn anew: for each record another one whose memberships it gets, in all models at once.
 
@@ -77,7 +77,7 @@ def null_tprs(
 
 
 def null_quantiles(
-    replicated: Float[np.ndarray, "replicates choices"], level: float = LEVEL
+    replicated: Float[np.ndarray, "replicates choices"], level: float = NULL_LEVEL
 ) -> Float[np.ndarray, "choices"]:
     """Quantiles of the null distribution for several attacks or groups, corrected for choosing the largest of them.
 
@@ -117,7 +117,7 @@ def _null_tpr(
         outside = np.full(len(exchanged), int(nonmember.sum()))  # a permutation leaves their number alone
     else:
         outside = nonmember[exchanged[:, order]].sum(axis=1)
-    allowed = np.floor(fpr * outside + SLACK).astype(np.int64)
+    allowed = np.floor(fpr * outside + FLOOR_SLACK).astype(np.int64)
     # So many of the highest scores hold one non-member too many, most likely; the others need no look.
     share = max(float(outside.min(initial=0)), 1.0) / max(len(order), 1)
     top = min(len(order), int(2 * (allowed.max(initial=0) + 1) / share) + 16)

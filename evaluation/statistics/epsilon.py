@@ -17,11 +17,11 @@ from scipy.special import bdtrc, expit, gammaln, log_expit, log_ndtr, ndtr, ndtr
 from palisade.evaluation.statistics.metrics import upper_limit
 
 LARGEST_EXPONENT = 700.0  # e^ε overflows above; the bound is far above 1 there already
-SMALLEST = math.exp(-LARGEST_EXPONENT)
-PRECISION = 1e-6  # of a bound on ε
+MIN_SURPRISE = math.exp(-LARGEST_EXPONENT)
+EPSILON_PRECISION = 1e-6  # of a bound on ε
 MOST_CANARIES = 1_000_000
 """Above it `canaries_needed` names no number: nobody plants as many."""
-ENOUGH = 4
+MAX_CANARIES_FACTOR = 4
 """With so many times the canaries that are needed without δ, what δ adds is all that is left, and more do not help."""
 
 
@@ -115,9 +115,9 @@ def canaries_needed(epsilon: float, share: float, delta: float, p: float = 0.05)
         >>> canaries_needed(epsilon=4, share=0.1, delta=0), canaries_needed(epsilon=8, share=0.1, delta=1e-4)
         (830, None)
     """
-    surprise = max(-float(log_expit(epsilon)), SMALLEST)  # of a right guess
+    surprise = max(-float(log_expit(epsilon)), MIN_SURPRISE)  # of a right guess
     least = math.ceil(-0.5 * math.log(p) / surprise)  # guesses at either end, if δ were 0
-    most = min(ENOUGH * least, math.floor(share * MOST_CANARIES))
+    most = min(MAX_CANARIES_FACTOR * least, math.floor(share * MOST_CANARIES))
 
     def suffices(each: int) -> bool:
         return _chance(math.ceil(each / share), 2 * each, 2 * each, delta, epsilon) <= p
@@ -198,17 +198,17 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     if delta == 0:
         return math.inf
     # Φ(μ/2 − ε/μ) alone is δ there, and δ(ε) is less.
-    return float(brentq(excess, 0.0, mu * (mu / 2 - ndtri(delta)), xtol=PRECISION))
+    return float(brentq(excess, 0.0, mu * (mu / 2 - ndtri(delta)), xtol=EPSILON_PRECISION))
 
 
 def _largest(surprising: Callable[[float], bool]) -> float:
-    """The largest value that is still surprising, to `PRECISION`; 0 if 0 itself is not."""
+    """The largest value that is still surprising, to `EPSILON_PRECISION`; 0 if 0 itself is not."""
     low, high = 0.0, 1.0
     if not surprising(low):
         return low
     while surprising(high):
         low, high = high, 2 * high
-    while high - low > PRECISION:
+    while high - low > EPSILON_PRECISION:
         middle = (low + high) / 2
         low, high = (middle, high) if surprising(middle) else (low, middle)
     return low

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 Metric = np.ndarray | np.floating[Any]
 """A number; of several ROCs an array of as many."""
-ROUNDING = 1e-12
+RATE_ROUNDING = 1e-12
 """Relative; far above rounding and far below one record, so that `k/n ≤ rate` holds where it does on paper."""
 
 
@@ -60,7 +60,7 @@ class Roc:
         false, true = self._totals
         if fpr < 1 / self.nonmembers:
             return np.full_like(true, np.nan)
-        within = (self.false <= (fpr * false * (1 + ROUNDING))[..., None]).sum(axis=-1)
+        within = (self.false <= (fpr * false * (1 + RATE_ROUNDING))[..., None]).sum(axis=-1)
         return np.where(np.isnan(false * true), np.nan, _at(self.true, within - 1) / true)
 
     def tnr_at(self, fnr: float) -> Metric:
@@ -69,7 +69,7 @@ class Roc:
         false, true = self._totals
         if fnr < 1 / self.members:
             return np.full_like(true, np.nan)
-        short = (self.true < ((1 - fnr) * true * (1 - ROUNDING))[..., None]).sum(axis=-1)
+        short = (self.true < ((1 - fnr) * true * (1 - RATE_ROUNDING))[..., None]).sum(axis=-1)
         return np.where(np.isnan(false * true), np.nan, (false - _at(self.false, short)) / false)
 
     def advantage(self) -> Metric:

@@ -30,11 +30,11 @@ from palisade.targets.run import Run, canonical
 OUTSIDER_ROLES = ("test", "population", "reference", "validation")
 MAX_PER_KIND = 500
 """Records of a kind; more cost time and change little."""
-SETTING = "study.out"
-CHOICES = f"choose {', '.join(OUTSIDER_ROLES)}, or an .npz or a .csv file"
+OUT_SETTING = "study.out"
+OUT_CHOICES = f"choose {', '.join(OUTSIDER_ROLES)}, or an .npz or a .csv file"
 THRESHOLD_FPR = 0.01
-NEAR_DUPLICATES, CORRUPTED = "near-duplicates of members", "corrupted"
-STRENGTHS = {NEAR_DUPLICATES: 0.02, CORRUPTED: 0.1}
+NEAR_DUPLICATES, CORRUPTED_COPIES = "near-duplicates of members", "corrupted"
+PERTURBATION_STRENGTHS = {NEAR_DUPLICATES: 0.02, CORRUPTED_COPIES: 0.1}
 """Strength of the perturbation of a record, as in `PerturbedCopies`."""
 SHARE_AT_ONCE = 0.005
 """Share of outsiders among the records of one view, too small to move a pooled variance or a tuned setting."""
@@ -43,7 +43,7 @@ NEEDS_THE_RECORD = (
     " record; offline attacks can score it"
 )
 IS_POPULATION = "hold these very records as their population; choose study.out=test"
-TOLD_MEMBERS = "are told who was used"
+KNOWS_MEMBERS = "are told who was used"
 TOO_FEW = f"have fewer than {round(1 / THRESHOLD_FPR)} non-members to set a threshold by; audit more records"
 
 
@@ -62,14 +62,14 @@ def outside_records(run: Run, out: str) -> tuple[Real[np.ndarray, "n *shape"], I
     if out in OUTSIDER_ROLES:
         records: Sequence[int] = getattr(data.split, out)
         if not len(records):
-            raise ValueError(f"{SETTING}={out} is a role without records; choose another, such as test")
+            raise ValueError(f"{OUT_SETTING}={out} is a role without records; choose another, such as test")
         return data.x[drawn := _drawn(records)], data.y[drawn]
-    if not place(SETTING, out).is_file():
-        raise ValueError(f"{SETTING}={out}: expected a file or a role; {CHOICES}")
+    if not place(OUT_SETTING, out).is_file():
+        raise ValueError(f"{OUT_SETTING}={out}: expected a file or a role; {OUT_CHOICES}")
     label = run.config["data"].get("label")
     if Path(out).suffix == ".csv" and label is None:
-        raise ValueError(f"{SETTING}={out} is a table, which the data of {run.folder} are not; give an .npz file")
-    saved = read(SETTING, out, label)
+        raise ValueError(f"{OUT_SETTING}={out} is a table, which the data of {run.folder} are not; give an .npz file")
+    saved = read(OUT_SETTING, out, label)
     x = _inputs(saved, data)
     y = saved.numbered(data.classes)
     if not len(y):
@@ -141,8 +141,8 @@ def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[Study
     compared = [run for run in runs if not len(run.dataset.split.canaries)]
     if not compared:
         raise ValueError(
-            f"{SETTING}={out} compares with the run's own records, and all runs have canaries in their place; choose"
-            " runs that were trained without canary=…"
+            f"{OUT_SETTING}={out} compares with the run's own records, and all runs have canaries in their place;"
+            " choose runs that were trained without canary=…"
         )
     for run in compared:
         outside_records(run, out)  # what is wrong with them is said before anything is attacked
@@ -272,10 +272,12 @@ def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
     audited, rng = seen.features, np.random.default_rng(1)
     assert audited is not None
     chosen = np.sort(np.random.default_rng(0).permutation(seen.records)[:MAX_PER_KIND])
-    weak, strong = perturbations(audited, [STRENGTHS[NEAR_DUPLICATES], STRENGTHS[CORRUPTED]], moves=())
+    weak, strong = perturbations(
+        audited, [PERTURBATION_STRENGTHS[NEAR_DUPLICATES], PERTURBATION_STRENGTHS[CORRUPTED_COPIES]], moves=()
+    )
     return {
         out: Outsiders.of(seen, x, y),
-        CORRUPTED: Outsiders.of(seen, strong(x, rng), y),
+        CORRUPTED_COPIES: Outsiders.of(seen, strong(x, rng), y),
         NEAR_DUPLICATES: Outsiders.of(
             seen, weak(audited[chosen], rng), seen.labels[chosen], seen.membership[:, chosen]
         ),
@@ -351,7 +353,7 @@ def _no_score(attack: Attack, seen: View, kind: str) -> str | None:
     if attack.threat.shadows == "online":
         return NEEDS_THE_RECORD
     if attack.threat.known_members:
-        return TOLD_MEMBERS
+        return KNOWS_MEMBERS
     if attack.threat.population and kind == "population":
         return IS_POPULATION
     without_shadows_of_a_guard = replace(seen, unguarded_logits=None)

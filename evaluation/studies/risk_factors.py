@@ -12,19 +12,19 @@ from palisade.evaluation.labels import title
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import AUC, Result
-from palisade.evaluation.studies.studies import GAP, UTILITY, StudyRow, study_rows
+from palisade.evaluation.studies.studies import ACCURACY_GAP, UTILITY_METRICS, StudyRow, study_rows
 from palisade.targets.config import flat
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 
-WIDTH, RECORDS, EPOCHS = "network width", "training records", "epochs"
-FACTORS = {
-    WIDTH: ("network.hidden", "network.channels", "network.width"),
-    RECORDS: ("split.pool", "membership.share"),
-    EPOCHS: ("trainer.epochs", "defense.trainer.epochs"),
+WIDTH_FACTOR, RECORDS_FACTOR, EPOCHS_FACTOR = "network width", "training records", "epochs"
+FACTOR_SETTINGS = {
+    WIDTH_FACTOR: ("network.hidden", "network.channels", "network.width"),
+    RECORDS_FACTOR: ("split.pool", "membership.share"),
+    EPOCHS_FACTOR: ("trainer.epochs", "defense.trainer.epochs"),
 }
 """The settings that each factor stands for."""
-CORRECTNESS = "correctness"
+CORRECTNESS_ATTACK = "correctness"
 DECIDE_NOTHING = ("data.root", "data.path", "fleet.")
 
 
@@ -68,7 +68,7 @@ def risk_rows(runs: Sequence[Run], method: Method) -> list[StudyRow]:
 def lines(runs: Sequence[Run]) -> list[FactorLine]:
     """All runs that differ in one factor alone, by factor."""
     made = []
-    for factor, keys in FACTORS.items():
+    for factor, keys in FACTOR_SETTINGS.items():
         alike: dict[str, dict[float, Run]] = defaultdict(dict)
         shared: dict[str, dict[str, Any]] = {}
         for run in runs:
@@ -84,8 +84,8 @@ def lines(runs: Sequence[Run]) -> list[FactorLine]:
         ]
     if not made:
         raise ValueError(
-            f"study=risk_factors found no two of {len(runs)} runs that differ in {WIDTH}, {RECORDS} or {EPOCHS} alone;"
-            " train them with experiment=risk_factors"
+            f"study=risk_factors found no two of {len(runs)} runs that differ in {WIDTH_FACTOR}, {RECORDS_FACTOR} or"
+            f" {EPOCHS_FACTOR} alone; train them with experiment=risk_factors"
         )
     return made
 
@@ -113,13 +113,13 @@ def accuracies(result: Result, **named: Any) -> list[StudyRow]:
     """
     rows = [
         StudyRow(attack="", metric=row.metric, value=row.value, low=row.low, high=row.high, **named)
-        for row in map(result.get, UTILITY)
+        for row in map(result.get, UTILITY_METRICS)
     ]
-    if CORRECTNESS not in result.attacks:
+    if CORRECTNESS_ATTACK not in result.attacks:
         return rows
-    auc = result.get(AUC, attack=CORRECTNESS)
+    auc = result.get(AUC, attack=CORRECTNESS_ATTACK)
     value, low, high = (None if end is None else 2 * end - 1 for end in (auc.value, auc.low, auc.high))
-    return [*rows, StudyRow(attack="", metric=GAP, value=value, low=low, high=high, **named)]
+    return [*rows, StudyRow(attack="", metric=ACCURACY_GAP, value=value, low=low, high=high, **named)]
 
 
 def _values(run: Run) -> dict[str, float | None]:
@@ -128,9 +128,9 @@ def _values(run: Run) -> dict[str, float | None]:
     widths = next((network[key] for key in ("hidden", "channels", "width") if network.get(key)), None)
     size = Membership(**run.config["membership"]).public_size(len(split.pool), len(split.canaries))
     return {
-        WIDTH: max(widths) if isinstance(widths, Sequence) else widths,
-        RECORDS: size,
-        EPOCHS: Recipe.of(run.config).epochs,
+        WIDTH_FACTOR: max(widths) if isinstance(widths, Sequence) else widths,
+        RECORDS_FACTOR: size,
+        EPOCHS_FACTOR: Recipe.of(run.config).epochs,
     }
 
 

@@ -11,19 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from palisade.evaluation.comparison import must_agree
-from palisade.evaluation.format import NOTHING, empty_table, percent
+from palisade.evaluation.format import NO_NUMBER, empty_table, percent
 from palisade.evaluation.labels import title
-from palisade.evaluation.result import AUC, FPRS, Result, most_powerful, tpr_at
+from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, most_powerful, tpr_at
 
 FALSELY_ACCUSED = "falsely_accused"
 """The share of records that were never used above a threshold set for 1 % of non-members."""
 NEVER_USED = "never_used"
 """The folder of a study of such records: it says nothing of other studies, and takes no place of theirs."""
 STUDY_CSV = "study.csv"
-TPR = tpr_at(FPRS[0])
-METRICS = (AUC, *(tpr_at(fpr) for fpr in FPRS))
-UTILITY = ("test_accuracy", "train_accuracy")
-GAP = "accuracy_gap"
+TPR = tpr_at(REPORTED_FPRS[0])
+LEAKAGE_METRICS = (AUC, *(tpr_at(fpr) for fpr in REPORTED_FPRS))
+UTILITY_METRICS = ("test_accuracy", "train_accuracy")
+ACCURACY_GAP = "accuracy_gap"
 """Accuracy on members less that on non-members."""
 
 
@@ -141,12 +141,12 @@ def study_rows(result: Result, *, target: str, varied: str, setting: str) -> lis
     measured = [
         StudyRow(attack=row.attack, metric=row.metric, value=row.value, low=row.low, high=row.high, **named)
         for row in result.rows
-        if row.attack and row.metric in METRICS and row.model == row.group == "all"
+        if row.attack and row.metric in LEAKAGE_METRICS and row.model == row.group == "all"
     ]
     skipped = [
         StudyRow(attack=attack, metric=metric, value=None, note=reason, **named)
         for attack, reason in result.skipped.items()
-        for metric in METRICS
+        for metric in LEAKAGE_METRICS
     ]
     return measured + skipped
 
@@ -204,7 +204,7 @@ def _accused(study: Study) -> Table:
         table.add_row(target, style="bold")
         for attack in study.attacks(target):
             shown = [study.row(target, kind, attack, FALSELY_ACCUSED) for kind in study.settings]
-            table.add_row(f"  {attack}", *(NOTHING if row is None else percent(row, interval=True) for row in shown))
+            table.add_row(f"  {attack}", *(NO_NUMBER if row is None else percent(row, interval=True) for row in shown))
     return table
 
 
@@ -227,9 +227,9 @@ def _tables(study: Study) -> list[Table | Text]:
     for target in study.targets:
         best = [study.strongest(target, setting) or "all skipped" for setting in study.settings]
         table.add_row(target, *best, style="bold")
-        gaps = [study.value(target, setting, "", GAP) for setting in study.settings]
+        gaps = [study.value(target, setting, "", ACCURACY_GAP) for setting in study.settings]
         if any(gap is not None for gap in gaps):
-            table.add_row("  accuracy gap", *(NOTHING if gap is None else f"{100 * gap:.1f} %" for gap in gaps))
+            table.add_row("  accuracy gap", *(NO_NUMBER if gap is None else f"{100 * gap:.1f} %" for gap in gaps))
         for attack in study.attacks(target):
             table.add_row(f"  {attack}", *(cell(study, target, setting, attack) for setting in study.settings))
     told = []
@@ -243,5 +243,5 @@ def cell(study: Study, target: str, setting: str, attack: str) -> str:
     """TPR at 1 % FPR and AUC of an attack, a dash where it was skipped."""
     tpr, auc = (study.value(target, setting, attack, metric) for metric in (TPR, AUC))
     if auc is None:
-        return NOTHING
-    return f"{NOTHING if tpr is None else f'{100 * tpr:.1f} %'} · {auc:.3f}"
+        return NO_NUMBER
+    return f"{NO_NUMBER if tpr is None else f'{100 * tpr:.1f} %'} · {auc:.3f}"

@@ -17,7 +17,7 @@ from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies import plots
-from palisade.evaluation.studies.never_used import CHOICES, never_used_rows
+from palisade.evaluation.studies.never_used import OUT_CHOICES, never_used_rows
 from palisade.evaluation.studies.risk_factors import risk_rows
 from palisade.evaluation.studies.studies import (
     FALSELY_ACCUSED,
@@ -59,7 +59,7 @@ class StudySettings(CheckedFields):
 
     name: Literal["output_levels", "shadow_mismatch", "risk_factors"]
     levels: Sequence[Mapping[str, Any]] | None = None
-    out: Annotated[str, remedy(CHOICES)] | None = None
+    out: Annotated[str, remedy(OUT_CHOICES)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -17,12 +17,12 @@ from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.metrics import Called, Estimate
 from palisade.evaluation.statistics.roc import Roc
 from palisade.evaluation.subjects.model_file import AuditedModel
-from palisade.evaluation.subjects.saved_records import LEAST, SavedRecords
+from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, SavedRecords
 from palisade.targets.guards import Level
 
-ROUNDED = 0.005
+ROUNDING_ERROR = 0.005
 """Largest change of a probability by rounding to two decimals; that of many classes adds up."""
-SATURATED = 1 - 1e-6
+SATURATED_PROBABILITY = 1 - 1e-6
 """Probabilities from here on are those of many records."""
 
 
@@ -136,7 +136,7 @@ def _check(found: AnsweredRecords) -> None:
 
 def _check_sums(found: AnsweredRecords, grant: Grant) -> None:
     answers = found.answers
-    off = ROUNDED if grant.decimals is None else 0.5 * 0.1**grant.decimals
+    off = ROUNDING_ERROR if grant.decimals is None else 0.5 * 0.1**grant.decimals
     sums = answers.sum(axis=1, dtype=np.float64)
     low = np.inf if grant.top_k is not None else off * answers.shape[1] + 1e-6
     wrong = (sums < 1 - low) | (sums > 1 + off * answers.shape[1] + 1e-6)
@@ -177,9 +177,10 @@ def counted(side: AnsweredRecords, noun: str) -> str:
 def enough_persons(*sides: AnsweredRecords) -> None:
     """Raises ValueError if a side rests on too few persons for intervals over persons."""
     for side in sides:
-        if side.person_count < LEAST:
+        if side.person_count < MIN_RECORDS_PER_SIDE:
             raise ValueError(
-                f"{side.name} holds records of {side.person_count} persons; give those of at least {LEAST}"
+                f"{side.name} holds records of {side.person_count} persons; give those of at least"
+                f" {MIN_RECORDS_PER_SIDE}"
             )
 
 
@@ -195,7 +196,7 @@ def shared_rows(one: AnsweredRecords, other: AnsweredRecords) -> int:
         numbers = np.asarray(known, dtype=np.float64) + 0.0  # whatever the type they were saved in; −0 is 0
         told = np.full(len(side), side.features is not None or side.level != "predictions")
         if side.features is None and side.level == "probabilities":
-            told = numbers.max(axis=1) < SATURATED
+            told = numbers.max(axis=1) < SATURATED_PROBABILITY
             told &= len(np.unique(numbers[told], axis=0)) == told.sum()
         return [row.tobytes() + bytes(label) for row, label in zip(numbers[told], side.labels[told], strict=True)]
 

@@ -23,14 +23,14 @@ from palisade.evaluation.subjects.model_file import Answers, AuditedModel, numbe
 from palisade.fields import CheckedFields, Count, Positive, remedy
 from palisade.targets import progress
 
-AGAIN = 4
+RECHECKED_ANSWERS = 4
 """Kept answers that are asked for again."""
-ROUNDING = 1e-3
+ANSWER_TOLERANCE = 1e-3
 """Largest change of an answer by rounding or another batch, itself and relative to it."""
 Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
 ANSWER_BYTES = 2**26
 """Longer answers to a batch are refused unread."""
-KEPT = "answers so far are kept, the same command goes on from there"
+RESUME_NOTE = "answers so far are kept, the same command goes on from there"
 
 
 class AnswerLog:
@@ -174,11 +174,11 @@ class Asking:
         if self._compared or not kept:
             return
         certain = dict(zip(kept, map(_certainty, self.log.of(list(kept))), strict=True))
-        few = sorted(kept, key=lambda name: (certain[name], name))[:AGAIN]
+        few = sorted(kept, key=lambda name: (certain[name], name))[:RECHECKED_ANSWERS]
         before = self.log.of(few)
         now = [answer for _, answers in self._answers(rows, [kept[name] for name in few]) for answer in answers]
         exact = self.endpoint.answers == "predictions"
-        if not (before == now if exact else np.allclose(now, before, rtol=ROUNDING, atol=ROUNDING)):
+        if not (before == now if exact else np.allclose(now, before, rtol=ANSWER_TOLERANCE, atol=ANSWER_TOLERANCE)):
             raise ValueError(
                 f"endpoint={self.endpoint.endpoint} answers otherwise than when its answers were kept: the model behind"
                 f" it has changed, or it answers at random; remove {self.log.path} to ask anew"
@@ -275,17 +275,17 @@ class Endpoint(CheckedFields):
         except urllib.error.HTTPError as error:
             slower = ", ask more slowly with rate=<calls a second>" if error.code == 429 else ""
             raise ValueError(
-                f"endpoint={self.endpoint} answered HTTP {error.code} {error.reason}{slower}; {KEPT}"
+                f"endpoint={self.endpoint} answered HTTP {error.code} {error.reason}{slower}; {RESUME_NOTE}"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
                 reason = f"no answer in timeout={self.timeout:g} s"
-            raise ValueError(f"endpoint={self.endpoint} does not answer: {reason}; {KEPT}") from None
+            raise ValueError(f"endpoint={self.endpoint} does not answer: {reason}; {RESUME_NOTE}") from None
         if len(content) > ANSWER_BYTES:
             raise ValueError(
                 f"endpoint={self.endpoint} answered {len(rows)} queries with more than {ANSWER_BYTES} bytes; ask fewer"
-                f" at once with batch=<queries>. {KEPT[0].upper()}{KEPT[1:]}"
+                f" at once with batch=<queries>. {RESUME_NOTE[0].upper()}{RESUME_NOTE[1:]}"
             )
         try:
             answers: Sequence[Any] = json.loads(content)["predictions"]
@@ -311,6 +311,6 @@ def _function(name: str) -> Asked:
             return made(rows)
         except Exception as error:
             kind = f"{rows.dtype} of shape {rows.shape}"
-            raise ValueError(f"endpoint={name} was given {kind} and raised {error!r}; {KEPT}") from error
+            raise ValueError(f"endpoint={name} was given {kind} and raised {error!r}; {RESUME_NOTE}") from error
 
     return ask

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Answers = Literal["logits", "probabilities", "predictions"]
-BATCH = 256
-CLASS = "network._target_"
+BATCH_RECORDS = 256
+CLASS_SETTING = "network._target_"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,7 +87,7 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
     from palisade.targets.release import Release
 
     own = network.get("_target_")
-    release = Release.load(folder, network=import_object(own, setting=CLASS) if own else None)
+    release = Release.load(folder, network=import_object(own, setting=CLASS_SETTING) if own else None)
     classes = tuple(release.classes)
     if isinstance(release.guard, Aggregate):
         raise ValueError(f"release={folder} answers about groups only; there are no answers about records to audit")
@@ -154,7 +154,7 @@ def _weighted(path: str, file: Path, network: Mapping[str, Any]) -> nn.Module:
 
     if not network.get("_target_"):
         raise ValueError(f"model={path} holds weights alone; name their class with network._target_=my_package.MyNet")
-    make = import_object(network["_target_"], setting=CLASS)
+    make = import_object(network["_target_"], setting=CLASS_SETTING)
     try:
         module = make(**{name: value for name, value in network.items() if name != "_target_"})
         module.load_state_dict(load_file(file))
@@ -192,7 +192,7 @@ def _answers(
 
     if dtype is None:
         dtype = torch.float32 if rows.dtype.kind == "f" else torch.int64
-    given, step, told = torch.from_numpy(np.ascontiguousarray(rows)).to(dtype), size or BATCH, []
+    given, step, told = torch.from_numpy(np.ascontiguousarray(rows)).to(dtype), size or BATCH_RECORDS, []
     try:
         with torch.inference_mode():
             for start in range(0, len(given), step):

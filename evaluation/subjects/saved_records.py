@@ -18,11 +18,11 @@ from palisade.data.settings import MOST_INT, place
 if TYPE_CHECKING:
     import pandas as pd
 
-ANSWERS = ("logits", "probabilities", "predictions")
-PERSONS = "persons"
+ANSWER_FIELDS = ("logits", "probabilities", "predictions")
+PERSONS_FIELD = "persons"
 OTHER_NAMES = {"x": "features", "y": "labels"}
 """Names of arrays that `data=npz` uses, with those of an audit."""
-LEAST = 10
+MIN_RECORDS_PER_SIDE = 10
 """Records on a side; fewer tell nothing."""
 
 
@@ -103,7 +103,7 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
         return _of_table(name, file, label, person)
     arrays = _arrays(name, file)
     arrays = {OTHER_NAMES.get(key, key): values for key, values in arrays.items()}
-    if person is not None and PERSONS not in arrays:
+    if person is not None and PERSONS_FIELD not in arrays:
         raise ValueError(f"person={person} names a column of .csv files, and {name} holds no persons; save them in it")
     if "labels" not in arrays:
         raise ValueError(f"{name} has no labels; save the true class of each record as labels, numbered from 0")
@@ -111,12 +111,12 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         held = f"{labels.dtype} of shape {labels.shape}"
         raise ValueError(f"{name}: labels are {held}; save one whole number for each record")
-    answers = {key: arrays[key] for key in ANSWERS if key in arrays}
+    answers = {key: arrays[key] for key in ANSWER_FIELDS if key in arrays}
     _check_shapes(name, arrays, answers)
     return SavedRecords(
         name=name,
         labels=_signed(name, labels),
-        persons=_persons(name, arrays.get(PERSONS)),
+        persons=_persons(name, arrays.get(PERSONS_FIELD)),
         rows=_finite(name, arrays.get("features")),
         answers=answers,
         file=file,
@@ -125,7 +125,7 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
 
 def _check_shapes(name: str, arrays: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray]) -> None:
     labels = arrays["labels"]
-    for key in ("features", PERSONS, *answers):
+    for key in ("features", PERSONS_FIELD, *answers):
         if key in arrays and (arrays[key].ndim == 0 or len(arrays[key]) != len(labels)):
             raise ValueError(
                 f"{name}: {key} have shape {arrays[key].shape}; there are {len(labels)} labels, save as many"
@@ -152,7 +152,7 @@ def _persons(name: str, persons: np.ndarray | None) -> np.ndarray | None:
     return persons
 
 
-def enough(saved: SavedRecords, least: int = LEAST) -> SavedRecords:
+def enough(saved: SavedRecords, least: int = MIN_RECORDS_PER_SIDE) -> SavedRecords:
     """The records, if there are enough of them.
 
     Raises:
@@ -170,7 +170,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:
     try:
-        return read_arrays(file, [*ANSWERS, PERSONS, *OTHER_NAMES, *OTHER_NAMES.values()])
+        return read_arrays(file, [*ANSWER_FIELDS, PERSONS_FIELD, *OTHER_NAMES, *OTHER_NAMES.values()])
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

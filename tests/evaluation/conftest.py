@@ -13,7 +13,7 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
+from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, Row, tpr_at
 from palisade.evaluation.statistics import epsilon
 from palisade.targets.statement import NOT_COVERED, Statement
 
@@ -100,7 +100,7 @@ def finding(
         mu = share * separation
         named: dict[str, Any] = {"attack": attack, "access": access}
         values: dict[str, float | None] = {AUC: float(norm.cdf(mu / math.sqrt(2)))}
-        values |= {tpr_at(f): float(norm.cdf(norm.ppf(f) + mu)) if f * nonmembers >= 1 else None for f in FPRS}
+        values |= {tpr_at(f): float(norm.cdf(norm.ppf(f) + mu)) if f * nonmembers >= 1 else None for f in REPORTED_FPRS}
         for metric, value in values.items():
             counts: dict[str, Any] = {"members": MODELS * members, "nonmembers": MODELS * nonmembers}
             spread = 0.0 if value is None else 0.12 * value * (1 - value) + 0.002

@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binom
 
 from palisade.evaluation import audit_scores
-from palisade.evaluation.epsilon_audit import SIGN, Guesses, guess, held_out_calls
+from palisade.evaluation.epsilon_audit import REVERSED_SCORES, Guesses, guess, held_out_calls
 from palisade.evaluation.statistics.epsilon import clopper_pearson, epsilon_of_rates, gdp, one_run, one_run_fdp
 from palisade.evaluation.statistics.metrics import auc_estimate, roc_points, tpr_estimate, upper_limit
 
@@ -165,6 +165,6 @@ def test_scores_are_audited_without_torch() -> None:
 def test_a_loss_that_is_passed_as_a_score_gets_a_hint_at_its_sign() -> None:
     rng = np.random.default_rng(0)
     loss_in, loss_out = rng.exponential(1.0, 300), rng.exponential(2.0, 300)
-    assert SIGN in str(audit_scores(loss_in, loss_out, seed=0))
-    assert SIGN not in str(audit_scores(-loss_in, -loss_out, seed=0))
-    assert SIGN not in str(audit_scores(loss_out[:150], loss_out[150:], seed=0)), "chance is no wrong sign"
+    assert REVERSED_SCORES in str(audit_scores(loss_in, loss_out, seed=0))
+    assert REVERSED_SCORES not in str(audit_scores(-loss_in, -loss_out, seed=0))
+    assert REVERSED_SCORES not in str(audit_scores(loss_out[:150], loss_out[150:], seed=0)), "chance is no wrong sign"

@@ -26,7 +26,7 @@ from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.record_test import ask_records
 from palisade.evaluation.report.audit_pages import verdict, write_model, write_records
-from palisade.evaluation.result import AUC, BLIND
+from palisade.evaluation.result import AUC, BLIND_BASELINE
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
 from palisade.evaluation.subjects.subject import ModelSubject
@@ -161,7 +161,7 @@ def test_every_flag_speaks_up(leaking):
 )
 def test_gate(leaking, silent, result, limit, line, passed):
     given = {"silent": silent, "leaking": leaking, "shared": sharing(silent, 3)}
-    given["none"] = replace(silent, roc={BLIND: silent.roc[BLIND]})
+    given["none"] = replace(silent, roc={BLIND_BASELINE: silent.roc[BLIND_BASELINE]})
     given["swapped"] = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
     given["labels"] = audit(side(0, level="predictions"), side(1, level="predictions"), attacks=ATTACKS[:1])
     told, kept = gate(Comparison([given[result]]), Limit(name="gate", max_tpr=limit))

@@ -13,7 +13,7 @@ from palisade.evaluation.flags import OTHER_RECORDS, PARTLY_OTHER, flags
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.baselines import BlindTest, permutation_test
 from palisade.evaluation.report.audit_pages import verdict
-from palisade.evaluation.result import AUC, BLIND, BY_CHANCE, Result, Row, Sides, tpr_at
+from palisade.evaluation.result import AUC, BLIND_BASELINE, BY_CHANCE, Result, Row, Sides, tpr_at
 from palisade.evaluation.statistics.metrics import roc_auc
 
 RECORDS = 60
@@ -80,13 +80,13 @@ def audited(*, blind: tuple[float, float | None, float | None], attack: tuple[fl
     counted = {"members": 5000, "nonmembers": 5000}
     rows = [
         Row(metric=metric, value=value, low=low, high=high, attack=name, access="black_box", **counted)
-        for name, auc, tpr in (("loss", attack, (0.02, 0.01, 0.03)), (BLIND, blind, (0.01, 0.0, 0.02)))
+        for name, auc, tpr in (("loss", attack, (0.02, 0.01, 0.03)), (BLIND_BASELINE, blind, (0.01, 0.0, 0.02)))
         for metric, (value, low, high) in ((AUC, auc), (tpr_at(0.01), tpr), (tpr_at(0.001), (0.0, 0.0, 0.01)))
     ]
-    rows.append(Row(metric=BY_CHANCE, value=p, attack=BLIND))
+    rows.append(Row(metric=BY_CHANCE, value=p, attack=BLIND_BASELINE))
     curve = ([0.0, 1.0], [0.0, 1.0])
     sides = Sides(**counted, features=True, shared=0)
-    return Result(run="model", rows=rows, roc={"loss": curve, BLIND: curve}, skipped={}, sides=sides)
+    return Result(run="model", rows=rows, roc={"loss": curve, BLIND_BASELINE: curve}, skipped={}, sides=sides)
 
 
 def names(result: Result) -> set[str]:

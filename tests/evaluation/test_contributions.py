@@ -8,7 +8,7 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
-from palisade.evaluation.utility import SMALLEST, area, balanced, measures, miscalibrated
+from palisade.evaluation.utility import MIN_PROBABILITY, area, balanced, measures, miscalibrated
 
 
 def made(records: int, rare: float = 0.05, models: int = 3) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +52,11 @@ def test_area_counts_ties_as_half_and_skips_absent_classes() -> None:
 def test_an_excluded_class_costs_what_scikit_learn_says() -> None:
     labels, answers = np.array([0, 1] * 10), np.tile([1.0, 0.0], (20, 1)).astype(np.float32)
     told = measures(answers[None], labels, "probabilities")["test_log_loss"]
-    assert told.mean() == pytest.approx(sk.log_loss(labels, answers)) == pytest.approx(-np.log(SMALLEST) / 2, rel=1e-5)
+    assert (
+        told.mean()
+        == pytest.approx(sk.log_loss(labels, answers))
+        == pytest.approx(-np.log(MIN_PROBABILITY) / 2, rel=1e-5)
+    )
 
 
 def test_calibration_error_by_hand() -> None:

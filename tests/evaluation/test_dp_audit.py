@@ -11,7 +11,7 @@ import pytest
 
 from palisade.attacks import Attack, GradientNorm, LossThreshold
 from palisade.defenses.dp_sgd.noise import NoiseSource
-from palisade.evaluation.claims import LEVEL, violations
+from palisade.evaluation.claims import FAMILYWISE_ALPHA, violations
 from palisade.evaluation.epsilon_audit import guess
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
@@ -65,7 +65,9 @@ def refuted(run: Run, auditor: Attack) -> int:
     seen, claim = view(run, Grant(weights=True), threats=[auditor.threat]), run.statement
     assert claim.epsilon == pytest.approx(4, rel=0.01)
     pairs = zip(auditor.score(seen), seen.membership, strict=True)
-    bounds = [one_run(*guess(scores, members, GUESSED), claim.delta or 0.0, LEVEL) for scores, members in pairs]
+    bounds = [
+        one_run(*guess(scores, members, GUESSED), claim.delta or 0.0, FAMILYWISE_ALPHA) for scores, members in pairs
+    ]
     return sum(bound > claim.epsilon for bound in bounds)
 
 

@@ -15,7 +15,7 @@ from palisade.data.dataset import Dataset
 from palisade.data.split import Split
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import duplicated
-from palisade.evaluation.measuring.baselines import DUPLICATES, duplicated_share
+from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share
 from palisade.evaluation.result import Result, Row
 
 NOBODY = np.array([], dtype=np.int64)
@@ -81,7 +81,7 @@ def test_by_hand(x: list[list[int]], y: list[int], own: dict[str, Any], share: f
 @pytest.mark.parametrize(("share", "flagged"), [(0.2, True), (0.0101, True), (0.01, False), (0.0, False)])
 def test_more_than_one_in_a_hundred_is_flagged(make_result: Callable[..., Result], share: float, flagged: bool) -> None:
     result = make_result()
-    result = replace(result, rows=[*result.rows, Row(metric=DUPLICATES, value=share)])
+    result = replace(result, rows=[*result.rows, Row(metric=DUPLICATE_SHARE, value=share)])
     told = list(duplicated(result, Comparison([result])))
     assert [flag.name for flag in told] == (["duplicates"] if flagged else [])
     assert not flagged or f"{100 * share:.1f} % of the records have an exact copy" in told[0].sentence

@@ -19,8 +19,15 @@ from sklearn.metrics import roc_auc_score
 
 from palisade.attacks import LiRA, LossThreshold, View
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.figures.curves import GRID, exposure
-from palisade.evaluation.measuring.exposure import ASSUMED, COLUMNS, Exposure, exposed_csv, over_dispersion, part_of
+from palisade.evaluation.figures.curves import SHARE_GRID, exposure
+from palisade.evaluation.measuring.exposure import (
+    ASSUMED_SPREAD,
+    EXPOSURE_COLUMNS,
+    Exposure,
+    exposed_csv,
+    over_dispersion,
+    part_of,
+)
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.metrics import roc_points
 
@@ -91,7 +98,7 @@ def test_halves_without_shared_shadows_are_independent() -> None:
     seen = View(labels=np.zeros(400, dtype=np.int64), logits=np.stack([scores, 0 * scores], -1), membership=membership)
     assert over_dispersion(LossThreshold(), scores, seen) < 1.2
     few = part_of(seen, slice(0, 6))
-    assert over_dispersion(LossThreshold(), scores[:6], few) == ASSUMED
+    assert over_dispersion(LossThreshold(), scores[:6], few) == ASSUMED_SPREAD
 
 
 def test_a_part_of_a_fleet_holds_its_own_models() -> None:
@@ -115,7 +122,7 @@ def test_a_part_of_a_fleet_holds_its_own_models() -> None:
 def test_an_attack_that_no_half_admits_has_the_assumed_spread() -> None:
     scores, membership = fleet(8, models=8)
     seen = View(labels=np.zeros(260, dtype=np.int64), logits=np.stack([scores, 0 * scores], -1), membership=membership)
-    assert over_dispersion(LiRA(variance="per_record"), np.full_like(scores, np.nan), seen) == ASSUMED
+    assert over_dispersion(LiRA(variance="per_record"), np.full_like(scores, np.nan), seen) == ASSUMED_SPREAD
 
 
 def test_infinite_scores_are_no_thresholds() -> None:
@@ -163,7 +170,7 @@ def test_json_brings_it_back() -> None:
 def test_csv_holds_every_record_once_the_most_exposed_first(make_result: Callable[..., Result]) -> None:
     runs = [make_result(), make_result("l2", strength=0.1, separation=0.4)]
     lines = list(csv.DictReader(io.StringIO(exposed_csv(runs))))
-    assert tuple(lines[0]) == COLUMNS and len(lines) == 2 * 1258
+    assert tuple(lines[0]) == EXPOSURE_COLUMNS and len(lines) == 2 * 1258
     values = [tuple(float(line[name] or -1) for name in ("low", "exposure", "auc")) for line in lines]
     assert values == sorted(values, reverse=True)
     assert len({(line["run"], line["record"]) for line in lines}) == len(lines)
@@ -171,7 +178,7 @@ def test_csv_holds_every_record_once_the_most_exposed_first(make_result: Callabl
     top = record.order[0]
     assert lines[0]["run"] == runs[0].run and lines[0]["record"] == str(record.record[top])
     assert lines[0]["class"] == str(record.label[top]) and lines[0]["models"] == str(record.models[top])
-    assert exposed_csv([make_result(exposed={})]) == ",".join(COLUMNS) + "\n"
+    assert exposed_csv([make_result(exposed={})]) == ",".join(EXPOSURE_COLUMNS) + "\n"
 
 
 def line(axes: Axes, label: str) -> np.ndarray:
@@ -186,7 +193,7 @@ def test_the_plot_counts_records_above_each_share(sweep: list[Result], canaries:
         label = "undefended" if found.canary == "none" else "undefended with label_noise canaries"
         drawn = line(axes, label)
         for at in (50, 199, 200, 320, 399):
-            counted = int((exposed.value >= GRID[at] - 1e-9).sum())
+            counted = int((exposed.value >= SHARE_GRID[at] - 1e-9).sum())
             assert drawn[at, 1] == counted if counted else np.isnan(drawn[at, 1])
     legend = axes.get_legend()
     assert legend is not None

@@ -10,7 +10,7 @@ import pytest
 from referee_gate import limit_of, normal, results
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.limit import EXCEEDED, KEPT, UNDECIDED, Limit, gate
+from palisade.evaluation.limit import LIMIT_EXCEEDED, NOT_DECIDED, WITHIN_LIMIT, Limit, gate
 from palisade.evaluation.result import Result, tpr_at
 
 FIVE = Limit(name="gate", max_tpr=0.05)
@@ -51,18 +51,18 @@ def test_fewer_than_four_models_are_refused(make_result: Callable[..., Result]) 
     assert not passed and lines[1].startswith("not decided: ") and "models=3 do not tell" in lines[1]
     assert "train at least 4, better fleet.models=16" in lines[1]
     above = of_few(make_result(separation=1.5), [0.2] * 3)
-    assert FIVE.verdict(above, Comparison([above])).word == EXCEEDED
+    assert FIVE.verdict(above, Comparison([above])).word == LIMIT_EXCEEDED
 
 
 def test_models_that_differ_widen_the_interval(make_result: Callable[..., Result]) -> None:
     alike = of_few(make_result(separation=0.2), [0.017] * 8)
-    assert FIVE.verdict(alike, Comparison([alike])).word == KEPT
+    assert FIVE.verdict(alike, Comparison([alike])).word == WITHIN_LIMIT
     assert gate(Comparison([alike]), FIVE)[0][1].endswith(
         "of 8 models, a kind that is one in 4 is missing with probability 10 %"
     )
     apart = of_few(make_result(separation=0.2), [0.0, 0.055, 0.0, 0.045])
     verdict = FIVE.verdict(apart, Comparison([apart]))
-    assert verdict.word == UNDECIDED and "more models tell, fleet.models=16" in (verdict.why or "")
+    assert verdict.word == NOT_DECIDED and "more models tell, fleet.models=16" in (verdict.why or "")
     # mean 0.025, s 0.0292, half 3.182 · s / 2 = 0.0464
     assert FIVE.highest(apart) is not None and FIVE.highest(apart).high == pytest.approx(0.0714, abs=2e-4)  # type: ignore[union-attr]
 
@@ -70,16 +70,16 @@ def test_models_that_differ_widen_the_interval(make_result: Callable[..., Result
 def test_twins_of_complementary_membership_count_once(make_result: Callable[..., Result]) -> None:
     result = of_few(make_result(separation=0.2), [0.0, 0.04, 0.04, 0.0])
     twins = replace(result, config={**result.config, "membership": {"how": "complementary", "share": 0.5}})
-    assert FIVE.verdict(result, Comparison([result])).word == UNDECIDED
-    assert FIVE.verdict(twins, Comparison([twins])).word == KEPT  # both pairs find 2 %
+    assert FIVE.verdict(result, Comparison([result])).word == NOT_DECIDED
+    assert FIVE.verdict(twins, Comparison([twins])).word == WITHIN_LIMIT  # both pairs find 2 %
 
 
 def test_a_model_that_alone_leaks_more_does_not_pass(make_result: Callable[..., Result]) -> None:
     result = of_few(make_result(separation=0.2), [0.01] * 31 + [0.2])
     verdict = FIVE.verdict(result, Comparison([result]))
-    assert verdict.word == EXCEEDED and "20.0 % by lira in model 31" in (verdict.why or "")
+    assert verdict.word == LIMIT_EXCEEDED and "20.0 % by lira in model 31" in (verdict.why or "")
     luck = of_few(make_result(separation=0.2), [0.016] * 31 + [0.055])
-    assert FIVE.verdict(luck, Comparison([luck])).word == KEPT
+    assert FIVE.verdict(luck, Comparison([luck])).word == WITHIN_LIMIT
 
 
 @pytest.mark.slow
@@ -87,4 +87,4 @@ def test_a_leak_at_the_limit_rarely_passes_where_models_differ() -> None:
     rng, limit = np.random.default_rng(7), limit_of(normal)
     for models in (4, 8):
         fleets = [results(rng, normal(rng, models)) for _ in range(40)]
-        assert sum(limit.verdict(result, Comparison([result])).word == KEPT for result in fleets) <= 4
+        assert sum(limit.verdict(result, Comparison([result])).word == WITHIN_LIMIT for result in fleets) <= 4

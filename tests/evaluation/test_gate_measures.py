@@ -14,13 +14,13 @@ from sklearn.ensemble import RandomForestClassifier
 
 from palisade.attacks import Confidence, Correctness, LossThreshold, ModifiedEntropy
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.limit import EXCEEDED, KEPT, UNDECIDED, Limit, gate
+from palisade.evaluation.limit import LIMIT_EXCEEDED, NOT_DECIDED, WITHIN_LIMIT, Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.record_test import ask_records
 from palisade.evaluation.report.audit_pages import verdict, write_model
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.run_report import page_of, summary
-from palisade.evaluation.result import AUC, LARGEST_CLASS, TRAIN, Result, Row, tied_at
+from palisade.evaluation.result import AUC, LARGEST_CLASS, TRAIN_ACCURACY, Result, Row, tied_at
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
 from palisade.evaluation.subjects.subject import ModelSubject
@@ -120,8 +120,8 @@ def test_persons_widen_the_interval_of_accuracy() -> None:
 
 def with_accuracy(result: Result, train: tuple[float, float, float]) -> Result:
     value, low, high = train
-    rows = [row for row in result.rows if row.metric != TRAIN]
-    return replace(result, rows=[*rows, Row(metric=TRAIN, value=value, low=low, high=high)])
+    rows = [row for row in result.rows if row.metric != TRAIN_ACCURACY]
+    return replace(result, rows=[*rows, Row(metric=TRAIN_ACCURACY, value=value, low=low, high=high)])
 
 
 def test_runs_are_judged_by_auc_and_gap_as_well(make_result: Make) -> None:
@@ -130,27 +130,27 @@ def test_runs_are_judged_by_auc_and_gap_as_well(make_result: Make) -> None:
     assert gap is not None and gap.value == pytest.approx(0.07)
     assert gap.high == pytest.approx(0.07 + math.hypot(0.01, 0.008))
     comparison = Comparison([result])
-    assert Limit(name="gate", max_gap=0.085).verdict(result, comparison).word == KEPT
+    assert Limit(name="gate", max_gap=0.085).verdict(result, comparison).word == WITHIN_LIMIT
     over = Limit(name="gate", max_gap=0.08).verdict(result, comparison)
-    assert over.word == EXCEEDED and over.why == "accuracy 7.0 points [5.7–8.3] lower on others may be more"
+    assert over.word == LIMIT_EXCEEDED and over.why == "accuracy 7.0 points [5.7–8.3] lower on others may be more"
     highest = result.get(AUC, attack="lira").high or 0.0
-    assert Limit(name="gate", max_auc=highest + 0.001).verdict(result, comparison).word == KEPT
+    assert Limit(name="gate", max_auc=highest + 0.001).verdict(result, comparison).word == WITHIN_LIMIT
     assert "by lira may be more" in (Limit(name="gate", max_auc=highest - 0.001).verdict(result, comparison).why or "")
     both = Limit(name="gate", max_tpr=0.05, max_gap=0.01)
-    assert both.verdict(result, comparison).word == EXCEEDED, "one that is kept excuses no other"
+    assert both.verdict(result, comparison).word == LIMIT_EXCEEDED, "one that is kept excuses no other"
     assert str(both).endswith("accuracy at most 1 points lower on others than on members")
 
 
 def test_few_models_leave_auc_and_gap_undecided(make_result: Make) -> None:
     result = replace(with_accuracy(make_result(separation=0.1), (0.97, 0.96, 0.98)), models=2)
     for limit in ({"max_auc": 0.9}, {"max_gap": 0.5}):
-        assert Limit(name="gate", **limit).verdict(result, Comparison([result])).word == UNDECIDED
+        assert Limit(name="gate", **limit).verdict(result, Comparison([result])).word == NOT_DECIDED
 
 
 def test_what_was_not_measured_keeps_no_gap(make_result: Make) -> None:
     result = make_result(separation=0.1)  # its accuracy on members has no interval
     verdict = Limit(name="gate", max_gap=0.5).verdict(result, Comparison([result]))
-    assert verdict.word == EXCEEDED and "not measured on members and on others" in (verdict.why or "")
+    assert verdict.word == LIMIT_EXCEEDED and "not measured on members and on others" in (verdict.why or "")
 
 
 def test_runs_tie_at_the_fpr_that_is_asked_for(make_result: Make) -> None:
@@ -159,7 +159,7 @@ def test_runs_tie_at_the_fpr_that_is_asked_for(make_result: Make) -> None:
     tied = replace(result, rows=[*result.rows, *rows])
     fine, coarse = (Limit(name="gate", max_tpr=0.9, fpr=fpr) for fpr in (0.001, 0.01))
     assert "only tie at 0.1 % FPR" in (fine.verdict(tied, Comparison([tied])).why or "")
-    assert coarse.verdict(tied, Comparison([tied])).word == KEPT
+    assert coarse.verdict(tied, Comparison([tied])).word == WITHIN_LIMIT
 
 
 def test_the_largest_class_stands_beside_the_accuracy_of_runs(make_result: Make, capsys) -> None:

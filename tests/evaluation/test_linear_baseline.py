@@ -15,8 +15,8 @@ from palisade.data.split import Split
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import below_linear
 from palisade.evaluation.measuring.baselines import linear, linear_utilities
-from palisade.evaluation.result import TRAIN, Result, Row
-from palisade.evaluation.utility import UTILITIES
+from palisade.evaluation.result import TRAIN_ACCURACY, Result, Row
+from palisade.evaluation.utility import UTILITY_MEASURES
 
 NOBODY = np.array([], dtype=np.int64)
 
@@ -103,7 +103,7 @@ def test_every_measure_is_scikit_learns() -> None:
 def test_the_measure_that_was_chosen_is_compared(
     make_result: Callable[..., Result], name: str, value: float, simple: float, flagged: bool
 ) -> None:
-    result = replace(make_result(accuracy=0.9), utility=UTILITIES[name])
+    result = replace(make_result(accuracy=0.9), utility=UTILITY_MEASURES[name])
     rows = [
         Row(metric=f"test_{name}", value=value, low=value - 0.01, high=value + 0.01),
         Row(metric=linear(f"test_{name}"), value=simple),
@@ -122,8 +122,8 @@ def test_an_overfitted_model_is_not_told_to_train_longer(
     make_result: Callable[..., Result], train: float | None, said: str
 ) -> None:
     result = make_result(accuracy=0.78)
-    rows = [row for row in result.rows if row.metric != TRAIN]
-    rows += [] if train is None else [Row(metric=TRAIN, value=train)]
+    rows = [row for row in result.rows if row.metric != TRAIN_ACCURACY]
+    rows += [] if train is None else [Row(metric=TRAIN_ACCURACY, value=train)]
     result = replace(result, rows=[*rows, Row(metric=linear("test_accuracy"), value=0.83)])
     (flag,) = below_linear(result, Comparison([result]))
     assert said in flag.sentence and ("train longer" in flag.sentence) == (train == 0.79)

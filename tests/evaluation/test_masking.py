@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.flags import MASKED, masked
+from palisade.evaluation.flags import MASKED_FLAG, masked
 from palisade.evaluation.result import AUC, Result
 
 SPREAD = 0.02
@@ -57,7 +57,7 @@ def test_a_label_only_attack_above_all_others_beyond_intervals(
 ) -> None:
     result = answers(make_result("hamp"), labels=0.75, scores=scores)
     told = list(masked(result, Comparison([result])))
-    assert [flag.name for flag in told] == ([MASKED] if flagged else [])
+    assert [flag.name for flag in told] == ([MASKED_FLAG] if flagged else [])
     if flagged:
         (flag,) = told
         assert "correctness" in flag.sentence and "0.750" in flag.sentence and "lira, reaches 0.600" in flag.sentence
@@ -94,7 +94,7 @@ def test_a_guard_that_hides_most_of_what_scores_tell_beyond_labels(views: Callab
     # An attack on scores that knows the guard is never below the label-only one, and the guard protects nobody.
     result, bare = views(before=(0.7, 0.9), after=(0.7, 0.72))
     (flag,) = masked(result, Comparison([bare, result]))
-    assert flag.name == MASKED
+    assert flag.name == MASKED_FLAG
     assert "Behind memguard" in flag.sentence and "lira, has an AUC of 0.720" in flag.sentence
     assert "without it lira reaches 0.900" in flag.sentence and "as much as before (0.700)" in flag.sentence
     assert not list(masked(bare, Comparison([bare, result])))

@@ -14,7 +14,7 @@ from palisade.attacks import Correctness, LossThreshold, View
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.epsilon_audit import guess
 from palisade.evaluation.flags import flags
-from palisade.evaluation.measuring.baselines import DUPLICATES, linear
+from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, linear
 from palisade.evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.method import BLACK_BOX, Method
@@ -109,8 +109,8 @@ def test_kept_results_are_those_of_the_same_models_and_attacks(compose, tmp_path
 def test_what_the_data_alone_say_is_measured_once(compose):
     run = trained(compose, "fleet.models=2")
     (result,) = results_of([run], METHOD)
-    of_data = {row.metric: row.value for row in result.rows if row.metric in (DUPLICATES, linear("test_accuracy"))}
-    assert of_data[DUPLICATES] == 0 and of_data[linear("test_accuracy")] > 0.9
+    of_data = {row.metric: row.value for row in result.rows if row.metric in (DUPLICATE_SHARE, linear("test_accuracy"))}
+    assert of_data[DUPLICATE_SHARE] == 0 and of_data[linear("test_accuracy")] > 0.9
     assert (result.defense, result.canaries, result.guard_strength) == ("none", (), None)
     assert "below a linear model" in [flag.name for flag in flags(result, Comparison([result]))]
 

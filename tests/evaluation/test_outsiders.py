@@ -21,7 +21,7 @@ from palisade.evaluation.report.outsiders import (
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.run_report import page_of, summary, write
 from palisade.evaluation.result import Result
-from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD
+from palisade.evaluation.studies.never_used import CORRUPTED_COPIES, NEAR_DUPLICATES, NEEDS_THE_RECORD
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
 from palisade.evaluation.studies.study_runs import write_study
 
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 
 COMMAND = "python evaluate.py data=digits attack=full report.scope=public gate.tpr=0.1"
 FILE = "/home/somebody/patients.npz"
-KINDS = (FILE, CORRUPTED, NEAR_DUPLICATES)
+KINDS = (FILE, CORRUPTED_COPIES, NEAR_DUPLICATES)
 OTHER = StudyRow(target="t", varied="shadows from", setting="s", attack="loss", metric="auc", value=0.6)
 
 

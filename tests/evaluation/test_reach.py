@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from palisade.data.dataset import from_config
-from palisade.evaluation.claims import LEVEL, violations
+from palisade.evaluation.claims import FAMILYWISE_ALPHA, violations
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring.measure import measure
 from palisade.evaluation.method import Method
@@ -37,7 +37,7 @@ SENTENCE = (
 )
 
 
-def perfect(canaries: int, share: float, delta: float, p: float = LEVEL) -> float:
+def perfect(canaries: int, share: float, delta: float, p: float = FAMILYWISE_ALPHA) -> float:
     guesses = 2 * int(share * canaries)
     return one_run(canaries, guesses, guesses, delta, p)
 
@@ -88,7 +88,7 @@ def test_the_sentence_says_what_it_takes(reach: dict[str, Any], sentence: str) -
 
 def test_more_claims_leave_less(make_violated: Callable[..., Result]) -> None:
     reach = Reach(epsilon=8, delta=1e-5, canaries=500)
-    assert reach.ceiling(LEVEL / 4) < reach.ceiling() == perfect(500, 0.1, 1e-5)
+    assert reach.ceiling(FAMILYWISE_ALPHA / 4) < reach.ceiling() == perfect(500, 0.1, 1e-5)
 
 
 def test_training_says_so_once_and_first(
@@ -125,8 +125,8 @@ def test_a_plan_of_several_claims_divides_the_level(
     lines = [line for line in capsys.readouterr().out.splitlines() if "this audit" in line]
     settings = compose(*PAGE)
     reach = Reach.planned(settings, from_config(settings))
-    assert reach is not None and reach.sentence(LEVEL / 3) != reach.sentence()
-    assert len(lines) == 2 and lines[0].endswith(f": {reach.sentence(LEVEL / 3)}")
+    assert reach is not None and reach.sentence(FAMILYWISE_ALPHA / 3) != reach.sentence()
+    assert len(lines) == 2 and lines[0].endswith(f": {reach.sentence(FAMILYWISE_ALPHA / 3)}")
     assert lines[0].startswith("mlp-dp_sgd-label_noise-") and lines[1].startswith("mlp-dp_sgd-ood-")
 
 

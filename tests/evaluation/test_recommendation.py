@@ -12,7 +12,7 @@ from palisade.evaluation.choice import recommend, ship_command
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.limit import Limit
 from palisade.evaluation.result import Result
-from palisade.evaluation.utility import UTILITIES
+from palisade.evaluation.utility import UTILITY_MEASURES
 from palisade.targets.guards import TopK
 from palisade.targets.guards.registry import label, register
 
@@ -51,7 +51,7 @@ def test_where_nothing_is_measured_none_comes_nearest(make_result: Make) -> None
 
 
 def test_a_utility_that_no_run_can_have_is_no_choice(make_result: Make) -> None:
-    run = replace(make_result(), utility=UTILITIES["roc_auc"])
+    run = replace(make_result(), utility=UTILITY_MEASURES["roc_auc"])
     with pytest.raises(ValueError, match=r"^utility=roc_auc"):
         recommend(Comparison([run]), FIVE)
 
@@ -77,10 +77,12 @@ def test_utility_is_the_one_that_was_chosen(make_result: Make) -> None:
     runs = [make_result("l2", strength=s, separation=0.1) for s in (1.0, 2.0)]
     for result, loss in zip(runs, (0.2, 0.4), strict=True):
         result.rows.append(replace(result.rows[0], metric="test_log_loss", value=loss, low=loss, high=loss))
-    lines, best = recommend(Comparison([replace(result, utility=UTILITIES["log_loss"]) for result in runs]), FIVE)
+    lines, best = recommend(
+        Comparison([replace(result, utility=UTILITY_MEASURES["log_loss"]) for result in runs]), FIVE
+    )
     assert best is not None and best.strength == 1.0, "less is better"
     assert "test log loss 0.200" in lines[1]
-    both = [replace(result, utility=UTILITIES["log_loss"]) for result in (make_result(separation=0.1), runs[0])]
+    both = [replace(result, utility=UTILITY_MEASURES["log_loss"]) for result in (make_result(separation=0.1), runs[0])]
     lines, best = recommend(Comparison(both), FIVE)
     assert best is both[1] and any("its test log loss cannot be measured" in line for line in lines)
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.figures.style import INK
+from palisade.evaluation.figures.style import INK_COLOR
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.method import METHOD_VERSION
 from palisade.evaluation.report.page import inline, render
 from palisade.evaluation.report.run_report import page_of, summary, tidy_csv, write
-from palisade.evaluation.report.sections import BOUNDS
-from palisade.evaluation.result import COLUMNS, Result
+from palisade.evaluation.report.sections import EPSILON_BOUNDS
+from palisade.evaluation.result import RESULT_COLUMNS, Result
 from palisade.targets import RESULTS_VERSION
 
 COMMAND = "python evaluate.py data=digits name='a<b'"
@@ -298,7 +298,7 @@ def test_the_page_of_many_runs(many: list[Result], make_result: Callable[..., Re
 def test_claims_stand_beside_bounds_and_ceilings(html: str) -> None:
     section = html[html.index('id="evidence"') : html.index('id="curve"')]
     assert section.count('<th scope="row">') == 6  # five ε of the sweep and a fleet with canaries
-    for words, assumption in BOUNDS.values():
+    for words, assumption in EPSILON_BOUNDS.values():
         assert f'<th scope="col" class="number">{words}</th>' in section and assumption.replace("&", "&amp;") in section
     assert (
         "A low bound proves nothing:" in section
@@ -356,12 +356,12 @@ def test_json_is_strict_and_holds_the_rows(written: Path, sweep: list[Result]) -
 
 def test_csv_has_the_columns_and_round_trips(written: Path, sweep: list[Result], canaries: list[Result]) -> None:
     lines = list(csv.DictReader(io.StringIO((written / "results.csv").read_text())))
-    assert tuple(lines[0]) == COLUMNS
+    assert tuple(lines[0]) == RESULT_COLUMNS
     rows = [row for result in [*sweep, *canaries] for row in result.tidy()]
     assert len(lines) == len(rows)
     texts = {tuple(line.values()) for line in lines}
     for row in rows:
-        assert tuple("" if row[name] is None else str(row[name]) for name in COLUMNS) in texts
+        assert tuple("" if row[name] is None else str(row[name]) for name in RESULT_COLUMNS) in texts
     assert {line["epsilon"] for line in lines if line["strength"] == "inf"} == {"inf"}
     assert {line["epsilon"] for line in lines if line["defense"] in ("none", "l2")} == {""}
     assert {line["attack"] for line in lines if line["metric"] == "test_accuracy"} == {""}
@@ -402,5 +402,5 @@ def test_auc_decides_where_no_run_can_be_resolved(make_result: Callable[..., Res
 
 
 def test_inline_figures_take_the_page_colors() -> None:
-    drawing = f'<?xml?><svg xmlns="x"><metadata>m</metadata><g id="a" fill="{INK}" clip-path="url(#a)"/></svg>'
+    drawing = f'<?xml?><svg xmlns="x"><metadata>m</metadata><g id="a" fill="{INK_COLOR}" clip-path="url(#a)"/></svg>'
     assert inline(drawing, "p") == '<svg><g id="p-a" fill="var(--ink)" clip-path="url(#p-a)"/></svg>'

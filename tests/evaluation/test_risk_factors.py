@@ -15,14 +15,21 @@ import pytest
 from matplotlib.colors import to_hex
 from rich.console import Console
 
-from palisade.evaluation.figures.style import INK
+from palisade.evaluation.figures.style import INK_COLOR
 from palisade.evaluation.format import show
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies import risk_factors
 from palisade.evaluation.studies.plots import factors
-from palisade.evaluation.studies.risk_factors import EPOCHS, RECORDS, WIDTH, accuracies, lines, risk_rows
-from palisade.evaluation.studies.studies import GAP, Study, study_tables
+from palisade.evaluation.studies.risk_factors import (
+    EPOCHS_FACTOR,
+    RECORDS_FACTOR,
+    WIDTH_FACTOR,
+    accuracies,
+    lines,
+    risk_rows,
+)
+from palisade.evaluation.studies.studies import ACCURACY_GAP, Study, study_tables
 from palisade.evaluation.studies.study_runs import run_study, write_study
 
 
@@ -72,7 +79,11 @@ def measured(make_result: Callable[..., Result], monkeypatch: Any) -> Callable[[
 
 
 def test_each_factor_is_varied_around_the_center() -> None:
-    expected = [(WIDTH, [4.0, 64.0, 256.0]), (RECORDS, [100.0, 200.0, 400.0]), (EPOCHS, [5.0, 40.0])]
+    expected = [
+        (WIDTH_FACTOR, [4.0, 64.0, 256.0]),
+        (RECORDS_FACTOR, [100.0, 200.0, 400.0]),
+        (EPOCHS_FACTOR, [5.0, 40.0]),
+    ]
     assert values(CENTER) == expected
 
 
@@ -100,12 +111,12 @@ def test_a_guard_is_no_factor() -> None:
 
 def test_places_and_sizes_of_fleets_decide_nothing() -> None:
     moved = run(width=128, data={"name": "digits", "root": "/elsewhere"}, fleet={"models": 8})
-    assert values([*CENTER, moved])[0] == (WIDTH, [4.0, 64.0, 128.0, 256.0])
+    assert values([*CENTER, moved])[0] == (WIDTH_FACTOR, [4.0, 64.0, 128.0, 256.0])
 
 
 def test_records_are_those_of_one_model() -> None:
     halves, quarters = run(), run(membership={"how": "bernoulli", "share": 0.25})
-    assert values([halves, quarters]) == [(RECORDS, [100.0, 200.0])]
+    assert values([halves, quarters]) == [(RECORDS_FACTOR, [100.0, 200.0])]
 
 
 def test_epochs_are_those_of_the_defense_if_it_has_its_own() -> None:
@@ -114,7 +125,7 @@ def test_epochs_are_those_of_the_defense_if_it_has_its_own() -> None:
         one.config["defense"] = {"_target_": "dp", "trainer": {"epochs": epochs}}
         return one
 
-    assert values([made(10), made(20)]) == [(EPOCHS, [10.0, 20.0])]
+    assert values([made(10), made(20)]) == [(EPOCHS_FACTOR, [10.0, 20.0])]
 
 
 def test_runs_of_which_no_two_belong_together_are_refused() -> None:
@@ -130,15 +141,15 @@ def test_a_whole_grid_gives_lines_that_are_told_apart(measured: Callable[[list[A
     rows = measured([run(width=width, pool=pool) for width in (16, 64) for pool in (200, 400)])
     by_factor = {part.varied: part.targets for part in Study(rows).parts}
     assert by_factor == {
-        WIDTH: ["undefended, split.pool=200", "undefended, split.pool=400"],
-        RECORDS: ["undefended, network.hidden=[16]", "undefended, network.hidden=[64]"],
+        WIDTH_FACTOR: ["undefended, split.pool=200", "undefended, split.pool=400"],
+        RECORDS_FACTOR: ["undefended, network.hidden=[16]", "undefended, network.hidden=[64]"],
     }
 
 
 def test_the_gap_is_that_of_the_correctness_attack(make_result: Callable[..., Result]) -> None:
     result = make_result(separation=0.8)
     auc = result.get("auc", attack="correctness")
-    (gap,) = [row for row in accuracies(result, target="t", varied="v", setting="1") if row.metric == GAP]
+    (gap,) = [row for row in accuracies(result, target="t", varied="v", setting="1") if row.metric == ACCURACY_GAP]
     assert auc.value is not None and auc.low is not None and auc.high is not None
     assert (gap.value, gap.low, gap.high) == (2 * auc.value - 1, 2 * auc.low - 1, 2 * auc.high - 1)
 
@@ -168,18 +179,20 @@ def test_a_table_for_each_factor(measured: Callable[[list[Any]], list[Any]]) -> 
 def test_the_figure_shows_the_strongest_attack_over_each_factor(measured: Callable[[list[Any]], list[Any]]) -> None:
     study = Study(measured(CENTER))
     panels = np.array(factors(study).axes).reshape(3, 3)
-    assert [axes.get_xlabel() for axes in panels[2]] == [f"{name} →" for name in (WIDTH, RECORDS, EPOCHS)]
+    assert [axes.get_xlabel() for axes in panels[2]] == [
+        f"{name} →" for name in (WIDTH_FACTOR, RECORDS_FACTOR, EPOCHS_FACTOR)
+    ]
     assert [axes.get_title(loc="left") for axes in panels[:, 0]] == [
         "TPR at 1 % FPR", "AUC", "Accuracy on members − on non-members",
     ]  # fmt: skip
-    for row, (attack, metric) in enumerate((("lira", "tpr@1%fpr"), ("lira", "auc"), ("", GAP))):
+    for row, (attack, metric) in enumerate((("lira", "tpr@1%fpr"), ("lira", "auc"), ("", ACCURACY_GAP))):
         (drawn,) = panels[row, 0].containers
         points = drawn.lines[0]
         part = study.parts[0]
         expected = [part.value("undefended", setting, attack, metric) for setting in ("4", "64", "256")]
         np.testing.assert_array_equal(points.get_xdata(), [4, 64, 256])
         np.testing.assert_allclose(points.get_ydata(), np.array(expected, dtype=float))
-        assert to_hex(points.get_color()) == INK
+        assert to_hex(points.get_color()) == INK_COLOR
     assert not factors(study).legends
 
 
@@ -190,7 +203,7 @@ def test_several_lines_have_a_legend(measured: Callable[[list[Any]], list[Any]])
 
 
 def test_without_the_gap_its_row_is_left_out(measured: Callable[[list[Any]], list[Any]]) -> None:
-    rows = [row for row in measured(CENTER) if row.metric != GAP]
+    rows = [row for row in measured(CENTER) if row.metric != ACCURACY_GAP]
     assert len(factors(Study(rows)).axes) == 2 * 3
 
 
@@ -209,7 +222,7 @@ def test_files_hold_every_row(measured: Callable[[list[Any]], list[Any]], tmp_pa
     assert [path.name for path in paths] == ["study.csv", "study.png"]
     written = list(csv.DictReader(io.StringIO(paths[0].read_text())))
     assert len(written) == len(rows)
-    assert {row["varied"] for row in written} == {WIDTH, RECORDS, EPOCHS}
+    assert {row["varied"] for row in written} == {WIDTH_FACTOR, RECORDS_FACTOR, EPOCHS_FACTOR}
     assert "network width" in (tmp_path / "study.svg").read_text()
 
 

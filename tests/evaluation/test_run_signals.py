@@ -9,7 +9,7 @@ import pytest
 
 from palisade.attacks import LossThreshold, ThreatModel
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import AUGMENTATIONS, answers, augmented, stamp, view
+from palisade.evaluation.signals.signals import QUERY_AUGMENTATIONS, answers, augmented, stamp, view
 from palisade.targets.run import Run
 from palisade.targets.training import load_fleet
 from palisade.train import composed, train_run
@@ -62,7 +62,7 @@ def test_every_way_of_asking_is_a_query(run: Run):
 
 def test_augmentations_keep_an_images_content():
     x = np.random.default_rng(0).random((3, 1, 4, 5))
-    for name in AUGMENTATIONS:
+    for name in QUERY_AUGMENTATIONS:
         moved = augmented(name, x)
         assert moved.shape == x.shape and np.isclose(np.sort(moved.ravel()), np.sort(x.ravel())).all()
     np.testing.assert_array_equal(augmented("down", augmented("up", x)), x)

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.format import WIDTH, bound_text
+from palisade.evaluation.format import PLAIN_WIDTH, bound_text
 from palisade.evaluation.result import Result
 from palisade.evaluation.table import Skip, cells, lines, show_results, skips
 
@@ -32,7 +32,7 @@ def test_one_line_per_run_in_order(sweep: list[Result]) -> None:
 
 def test_plain_and_narrow_where_no_terminal_is(sweep: list[Result]) -> None:
     lines = printed(sweep)
-    assert all(len(line) <= WIDTH for line in lines)
+    assert all(len(line) <= PLAIN_WIDTH for line in lines)
     assert "\x1b" not in "".join(lines)
 
 
@@ -93,7 +93,7 @@ def test_canaries_stand_under_their_defense(sweep: list[Result], canaries: list[
         "dp_sgd\n  label_noise canaries",
         "l2 0.001\n  label_noise canaries",
     ]
-    assert all(len(line) <= WIDTH for line in printed([*canaries, *sweep]))
+    assert all(len(line) <= PLAIN_WIDTH for line in printed([*canaries, *sweep]))
 
 
 def test_a_violated_claim_is_told_run_by_run(make_violated: Callable[..., Result]) -> None:
@@ -150,7 +150,7 @@ def test_another_defense_or_guard_opens_a_block(many: list[Result]) -> None:
 
 def test_many_runs_stay_readable(many: list[Result]) -> None:
     text = printed(many)
-    assert all(len(line) <= WIDTH for line in text)
+    assert all(len(line) <= PLAIN_WIDTH for line in text)
     for word in ("adversarial_regularization", "none + temperature 20", "dominated by", "protected", "lira"):
         assert any(word in line for line in text)
 

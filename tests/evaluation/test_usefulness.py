@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palisade.evaluation.measuring.measure import METRICS, measure, usefulness
+from palisade.evaluation.measuring.measure import UTILITY_METRICS, measure, usefulness
 from palisade.evaluation.method import Method
 from palisade.evaluation.result import Row
 from palisade.evaluation.signals.signals import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap
-from palisade.evaluation.utility import CALIBRATION, UTILITIES
+from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES
 from palisade.targets.run import Run
 from palisade.train import train_run
 
@@ -48,7 +48,7 @@ def rows(run: Run) -> dict[tuple[str, str, int | str], Row]:
 
 def test_all_measures_with_intervals_and_each_models_own(compose: Compose, people: list[str]) -> None:
     result = rows(trained(compose(*people)))
-    for metric in METRICS:
+    for metric in UTILITY_METRICS:
         row, own = result[metric, "all", "all"], [result[metric, "all", k].value for k in range(3)]
         assert row.low <= row.value <= row.high and row.value == pytest.approx(np.mean(own))
     assert result["test_roc_auc", "all", "all"].value > 0.6 and result["train_accuracy", "all", "all"].value > 0.5
@@ -91,11 +91,11 @@ def test_behind_a_guard_that_lets_out_labels_only(compose: Compose, people: list
     bare, guarded = rows(run), rows(Run(run.folder, "label_only"))
     for metric in ("test_accuracy", "test_balanced_accuracy"):
         assert guarded[metric, "all", "all"] == bare[metric, "all", "all"]
-    for metric in ("test_log_loss", "test_roc_auc", CALIBRATION):
+    for metric in ("test_log_loss", "test_roc_auc", CALIBRATION_METRIC):
         assert guarded[metric, "all", "all"].value is None and bare[metric, "all", "all"].value is not None
 
 
 def test_unknown_measure() -> None:
-    assert Method(attacks=ATTACKS, utility="log_loss").read_by is UTILITIES["log_loss"]
+    assert Method(attacks=ATTACKS, utility="log_loss").read_by is UTILITY_MEASURES["log_loss"]
     with pytest.raises(ValueError, match="utility=auc"):
         Method(attacks=ATTACKS, utility="auc")

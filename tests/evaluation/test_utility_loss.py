@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from palisade.evaluation.report.sections import costs
 from palisade.evaluation.result import Result, Row
-from palisade.evaluation.utility import CALIBRATION, Utility
+from palisade.evaluation.utility import CALIBRATION_METRIC, Utility
 
 
 def test_loss_in_points_with_an_interval(make_result: Callable[..., Result]) -> None:
@@ -27,7 +27,7 @@ def test_less_is_better_where_the_measure_says_so(make_result: Callable[..., Res
 
     def measured(name: str, value: float, strength: float | None) -> Result:
         result = make_result(name, strength=strength)
-        rows = [*result.rows, Row(metric=loss.metric, value=value), Row(metric=CALIBRATION, value=0.031)]
+        rows = [*result.rows, Row(metric=loss.metric, value=value), Row(metric=CALIBRATION_METRIC, value=0.031)]
         return replace(result, rows=rows, utility=loss)
 
     bare, other = costs([measured("none", 0.4, None), measured("l2", 0.45, 0.1)])

@@ -27,7 +27,7 @@ from palisade.evaluation.report.run_report import page_of, summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.studies.study_runs import run_study
-from palisade.evaluation.table import UNRECORDED, corrections, show_results
+from palisade.evaluation.table import UNRECORDED_SHARE, corrections, show_results
 from palisade.targets.guards.registry import guards_of
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
@@ -286,7 +286,7 @@ def test_table_and_report_say_what_is_corrected_for(make_violated: Callable[...,
     said = [sentence for _, sentence in corrections([old])]
     assert said == [
         "3 ways of auditing were tried, so that each bound on ε is one at p = 0.05/3, not 0.05",
-        UNRECORDED,
+        UNRECORDED_SHARE,
     ]
     file = io.StringIO()
     show_results(Comparison([old]), file=file)
