@@ -35,7 +35,7 @@ from palisade.evaluation.comparison import Comparison  # noqa: E402
 from palisade.evaluation.flags import MASKED_FLAG, flags  # noqa: E402
 from palisade.evaluation.labels import title  # noqa: E402
 from palisade.evaluation.measuring.measure import results_of  # noqa: E402
-from palisade.evaluation.method import Method  # noqa: E402
+from palisade.evaluation.protocol import AttackProtocol  # noqa: E402
 from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, tpr_at  # noqa: E402
 from palisade.evaluation.signals.signals import predictions  # noqa: E402
 from palisade.targets.guards.registry import label, make_guard  # noqa: E402
@@ -99,11 +99,11 @@ def trained(wanted: Sequence[dict[str, Any]], folder: str) -> tuple[dict[int, li
     return runs, failures
 
 
-def standard() -> Method:
+def standard() -> AttackProtocol:
     """How `evaluate.py attack=standard` attacks."""
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         settings: Any = OmegaConf.to_container(compose("evaluate"), resolve=True)
-    return Method(attacks=settings["attack"], threat=settings["threat"], adaptive=all_attacks())
+    return AttackProtocol(attacks=settings["attack"], threat=settings["threat"], adaptive=all_attacks())
 
 
 def points(results: Sequence[Sequence[Result]]) -> list[Point]:
@@ -219,8 +219,8 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=16, help="of a fleet")
     arguments = parser.parse_args()
     runs, failures = trained(list(configurations(arguments)), arguments.runs)
-    method = standard()
-    measured = points([results_of(of_seed, method) for of_seed in runs.values()])
+    protocol = standard()
+    measured = points([results_of(of_seed, protocol) for of_seed in runs.values()])
     console = Console(width=160)
     console.print(shown(measured), "")
     every = [run for of_seed in runs.values() for run in of_seed]

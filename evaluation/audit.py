@@ -11,7 +11,7 @@ from palisade.data.settings import validated
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.record_test import ask_records
 from palisade.evaluation.report.audit_pages import show_records, verdict, write_model, write_records
 from palisade.evaluation.subjects.answers import (
@@ -39,12 +39,12 @@ AUDIT_KINDS = ("outputs", "model", "endpoint", "records")
 ENDPOINT_KEYS = ("endpoint", "budget", "batch", "rate", "timeout")
 
 
-def audit(settings: Mapping[str, Any], method: Method) -> bool:
+def audit(settings: Mapping[str, Any], protocol: AttackProtocol) -> bool:
     """Audits what is there already, prints the table and writes the page; whether the gate, if any, lets it pass.
 
     Args:
         settings: those of `conf/audit`, with those of the report and the gate.
-        method: attacks, and what they are granted.
+        protocol: attacks, and what they are granted.
 
     Raises:
         ValueError: if a file, a model or a setting is wrong.
@@ -52,14 +52,14 @@ def audit(settings: Mapping[str, Any], method: Method) -> bool:
     if (kind := settings["audit"].get("name")) not in AUDIT_KINDS:
         raise ValueError(f"audit.name={kind}: expected one of {', '.join(AUDIT_KINDS)}; choose audit=<it>")
     try:
-        return _audit(kind, settings, method)
+        return _audit(kind, settings, protocol)
     except SystemExit as ended:  # with exit code 0 it would pass a gate
         raise ValueError(
             f"audit={kind} asked code that called sys.exit({ended.code}); let it raise an error instead"
         ) from ended
 
 
-def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
+def _audit(kind: str, settings: Mapping[str, Any], protocol: AttackProtocol) -> bool:
     limit = _limit(kind, settings)
     folder = Path(settings["reports"]) / (settings["name"] or f"audit_{kind}")
     questioned = "records" if kind == "records" else "members"
@@ -67,7 +67,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     model = _model(settings, folder)
     sides = _sides(kind, questioned, shadowed, settings)
     notes = [] if model is None else model.prepare([askable(saved, model) for saved in sides.values()])
-    answers = {key: answered(saved, model, method.grant) for key, saved in sides.items()}
+    answers = {key: answered(saved, model, protocol.grant) for key, saved in sides.items()}
     check_alike(list(answers.values()))
     one, other = answers[questioned], answers["nonmembers"]
     shadow = [answers[key] for key in shadowed]
@@ -83,8 +83,8 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     counts = f"{counted(one, questioned)}, {counted(other, 'non-members')}"
     if kind == "records":
         _check_disjoint(one, other, known)
-        seen = subject.view(method.grant)
-        asked = ask_records(seen, method.audit, settings["alpha"], known=0 if known is None else len(known))
+        seen = subject.view(protocol.grant)
+        asked = ask_records(seen, protocol.audit, settings["alpha"], known=0 if known is None else len(known))
         what = f"{subject.name}: {counts}, answers: {seen.outputs}."
         show_records(asked, notes)
         _list(write_records(asked, what, settings["command"], folder, notes))
@@ -92,7 +92,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     if subject.sides.shared == len(other):
         raise ValueError(f"{one.name} and {other.name} {SHARED_BY_BOTH_SIDES}")
     enough_persons(one, other)
-    result = measure_model(subject, method.make_attacks(), method.grant)
+    result = measure_model(subject, protocol.make_attacks(), protocol.grant)
     comparison, what = Comparison([result]), f"{subject.name}: {counts}, answers: {result.released}."
     show_results(comparison, [*verdict(result), *notes])
     lines, passed = ([], True) if limit is None else gate(comparison, limit)

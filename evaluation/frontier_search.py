@@ -28,7 +28,7 @@ from palisade.evaluation.format import console_for, empty_table, percent, show
 from palisade.evaluation.labels import title
 from palisade.evaluation.limit import Limit, tpr_text
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import METHOD_VERSION, Method
+from palisade.evaluation.protocol import PROTOCOL_VERSION, AttackProtocol
 from palisade.evaluation.result import FPR, Result, tpr_at
 from palisade.fields import CheckedFields, Count
 from palisade.targets.config import flat
@@ -174,9 +174,9 @@ class Search(CheckedFields):
         """The settings of every run, as words for `train.py`."""
         return [f"{key}={'null' if value is None else value}" for key, value in flat(self.train)]
 
-    def study_name(self, identity: str, method: Method) -> str:
+    def study_name(self, identity: str, protocol: AttackProtocol) -> str:
         """Names the trials that may stand together: other data, settings, attacks or ranges make another study."""
-        content = [identity, canonical([self.space, self.train, asdict(method)]), METHOD_VERSION]
+        content = [identity, canonical([self.space, self.train, asdict(protocol)]), PROTOCOL_VERSION]
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
@@ -307,7 +307,7 @@ class Searched:
 
 def run_search(
     search: Search,
-    method: Method,
+    protocol: AttackProtocol,
     folder: Path,
     compose: Callable[..., dict[str, Any]],
     train: Callable[[dict[str, Any]], Mapping[str, Any]],
@@ -318,7 +318,7 @@ def run_search(
 
     Args:
         search: what is searched.
-        method: how runs are attacked.
+        protocol: how runs are attacked.
         folder: where trials are kept.
         compose: makes of settings those of a run, as `composed` does.
         train: trains what is missing of such a run, and says in which folder.
@@ -334,18 +334,18 @@ def run_search(
         if done["status"] == "skipped":
             raise ValueError(f"{done['folder']} is being trained by another process")
         guard = label(make_guard(config))
-        (result,) = results_of([Run(Path(done["folder"]), guard)], method)
+        (result,) = results_of([Run(Path(done["folder"]), guard)], protocol)
         return guard, result
 
     guard, undefended = attempt([])
-    trials = explore(search, folder, search.study_name(undefended.run, method), attempt)
+    trials = explore(search, folder, search.study_name(undefended.run, protocol), attempt)
     tried = [
         Run(Path(trial.user_attrs[TRIAL_RUN]), trial.user_attrs[TRIAL_GUARD])
         for trial in trials
         if TRIAL_RUN in trial.user_attrs
     ]
     runs = dict.fromkeys([Run(Path(undefended.folder), guard), *tried])
-    return Searched(trials=trials, results=results_of([run for run in runs if run.is_complete()], method))
+    return Searched(trials=trials, results=results_of([run for run in runs if run.is_complete()], protocol))
 
 
 def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:
@@ -357,7 +357,7 @@ def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:
 
 def show_search(
     search: Search,
-    method: Method,
+    protocol: AttackProtocol,
     reports: Path,
     compose: Callable[..., dict[str, Any]],
     train: Callable[[dict[str, Any]], Mapping[str, Any]],
@@ -366,7 +366,7 @@ def show_search(
 
     Exits with 1 if some trials failed, with 3 if a claim is violated.
     """
-    searched = run_search(search, method, reports / search.name, compose, train)
+    searched = run_search(search, protocol, reports / search.name, compose, train)
     show(console_for(), frontier_table(searched), SELECTION_BIAS)
     for path in write_search(searched, reports / search.name):
         print(path)

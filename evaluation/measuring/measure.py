@@ -28,7 +28,7 @@ from palisade.evaluation.measuring.leakage import (
     null_rows_of_groups,
     numbers,
 )
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import answers, predictions, view
@@ -166,47 +166,47 @@ def rows_of_models(metric: str, values: Float[np.ndarray, "models records"]) -> 
         yield Row(metric=metric, model=model, value=float(contributed.mean()) if len(contributed) else None)
 
 
-def results_of(runs: Sequence[Run], method: Method) -> list[Result]:
+def results_of(runs: Sequence[Run], protocol: AttackProtocol) -> list[Result]:
     """Result of attacks on runs: kept from an earlier call where nothing has changed, otherwise measured."""
-    missing = [run for run in runs if kept(run, method) is None]
+    missing = [run for run in runs if kept(run, protocol) is None]
     measured: dict[tuple[Path, str], Result] = {}
     for run in missing:
-        train_shadows_of(run, method)
+        train_shadows_of(run, protocol)
     if missing:
         with progress.Progress(missing[0].folder.parent, len(missing), "runs attacked"):
-            items = [(run.folder, run.guard, method) for run in missing]
+            items = [(run.folder, run.guard, protocol) for run in missing]
             measured = dict(workers.run(measure_and_keep, items, workers.count("auto")))
     # Another evaluation may have put its own in the place of what was just measured.
-    results = (measured.get((run.folder, run.guard)) or kept(run, method) for run in runs)
+    results = (measured.get((run.folder, run.guard)) or kept(run, protocol) for run in runs)
     return [result for result in results if result is not None]
 
 
-def train_shadows_of(run: Run, method: Method) -> None:
+def train_shadows_of(run: Run, protocol: AttackProtocol) -> None:
     """Trains the further shadows that attacks ask for by all worker processes: within one, a run has but that one."""
-    attacks = [attack for attack in method.attacks_on(run) if attack.threat.further_shadows]
+    attacks = [attack for attack in protocol.attacks_on(run) if attack.threat.further_shadows]
     if attacks:
-        seen = view(run, method.grant, method.queries, [attack.threat for attack in attacks])
+        seen = view(run, protocol.grant, protocol.queries, [attack.threat for attack in attacks])
         for attack in attacks:
             if attack.missing(seen) is None:
                 attack.run(seen)  # for the files of the models alone
 
 
-def measure_and_keep(folder: Path, guard: str, method: Method) -> tuple[tuple[Path, str], Result]:
+def measure_and_keep(folder: Path, guard: str, protocol: AttackProtocol) -> tuple[tuple[Path, str], Result]:
     """The work item of a process: one run."""
     run = Run(folder, guard)
-    measured = {"key": method.key(run), "models": len(run.models())}  # before others may extend the run
-    content = {**measured, "results": measure(run, method).to_json()}
+    measured = {"key": protocol.key(run), "models": len(run.models())}  # before others may extend the run
+    content = {**measured, "results": measure(run, protocol).to_json()}
     write_json(run.metrics, content)
     progress.report(run.name, 1)
     # As from the file, so that a report is the same whether it was measured for it or before.
-    return (folder, guard), of_json(run, json.loads(json.dumps(content["results"])), method.read_by)
+    return (folder, guard), of_json(run, json.loads(json.dumps(content["results"])), protocol.read_by)
 
 
-def kept(run: Run, method: Method) -> Result | None:
-    """The results of this method on these very models, if they are there."""
-    if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != method.key(run):
+def kept(run: Run, protocol: AttackProtocol) -> Result | None:
+    """The results of this protocol on these very models, if they are there."""
+    if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != protocol.key(run):
         return None
-    return of_json(run, content["results"], method.read_by)
+    return of_json(run, content["results"], protocol.read_by)
 
 
 def of_json(run: Run, content: Mapping[str, Any], utility: Utility) -> Result:
@@ -216,22 +216,22 @@ def of_json(run: Run, content: Mapping[str, Any], utility: Utility) -> Result:
     return FleetSubject(run).result(**{**content, "rows": rows, "roc": roc}, utility=utility)
 
 
-def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool = True) -> Result:
+def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bounds: bool = True) -> Result:
     """Attacks a run; the strongest attack is also looked at by class, by slice and by record.
 
     Args:
         run: whose models are the targets.
-        method: how they are attacked.
+        protocol: how they are attacked.
         source: another run whose models are the shadows, instead of the run's own.
         bounds: whether ε is bounded from below: one way more of auditing the run, for which others pay.
     """
-    attacks, auditor = method.attacks_on(run), method.audit
+    attacks, auditor = protocol.attacks_on(run), protocol.audit
     threats = [attack.threat for attack in (*attacks, auditor)]
     subject = FleetSubject(run)
-    seen = subject.view(method.grant, method.queries, threats)
-    given = seen if source is None else mismatch_view(seen, view(source, method.grant, method.queries, threats))
+    seen = subject.view(protocol.grant, protocol.queries, threats)
+    given = seen if source is None else mismatch_view(seen, view(source, protocol.grant, protocol.queries, threats))
     bootstrap = Bootstrap(seed=run.config["seed"], groups=seen.groups, persons=seen.persons)
-    slices = method.slices_of(run)
+    slices = protocol.slices_of(run)
     rows = [*usefulness(run, bootstrap, slices), *of_data(run), *spread_rows(seen)]
     scores, needs, skipped = score_all(subject, attacks, given, seen.models)
     for attack, result in scores.items():
@@ -242,9 +242,9 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
         roc={attack.name: mean_roc(scores[attack], seen.membership) for attack in scores},
         skipped=skipped,
         needs=needs,
-        threat=method.grant.access,
-        released=method.grant.behind(run.made_guard),
-        audit=lower_bounds(run, auditor, seen, method.way_on(run)) if bounds else {},
+        threat=protocol.grant.access,
+        released=protocol.grant.behind(run.made_guard),
+        audit=lower_bounds(run, auditor, seen, protocol.way_on(run)) if bounds else {},
     )
     for attack in scores:
         if attack.name == results.strongest:
@@ -282,7 +282,7 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
         run: whose model 0 is audited.
         auditor: scores the records.
         seen: what it sees.
-        way: of auditing the run, as `Method.way_on` tells it; recorded before anything is guessed.
+        way: of auditing the run, as `AttackProtocol.way_on` gives it; recorded before anything is guessed.
 
     Raises:
         ValueError: if it guesses nobody.

@@ -17,7 +17,7 @@ from palisade.data.split import Membership
 from palisade.evaluation.comparison import ordered
 from palisade.evaluation.format import NO_NUMBER
 from palisade.evaluation.labels import line_name, title
-from palisade.evaluation.method import METHOD_VERSION
+from palisade.evaluation.protocol import PROTOCOL_VERSION
 from palisade.evaluation.result import Result
 from palisade.targets import RESULTS_VERSION, versions
 from palisade.targets.recipe import Recipe
@@ -104,7 +104,7 @@ def provenance(results: Sequence[Result], command: str, table: str) -> dict[str,
         ],
         "versions": versions(RUN_LIBRARIES),
         "results_version": RESULTS_VERSION,
-        "method_version": METHOD_VERSION,
+        "method_version": PROTOCOL_VERSION,
         "sha256": {"results.csv": hashlib.sha256(table.encode()).hexdigest()},
     }
 

@@ -23,7 +23,7 @@ from palisade.evaluation.labels import canary_text, setting, title
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.exposure import exposed_csv
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.outsiders import FalseAccusations, accusation_table, false_accusations, outsiders
 from palisade.evaluation.report.page import render, write_files
 from palisade.evaluation.report.provenance import as_yaml, promises, provenance, releases
@@ -276,7 +276,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def report_runs(runs: Sequence[Run], method: Method, folder: Path, settings: EvaluationSettings) -> None:
+def report_runs(runs: Sequence[Run], protocol: AttackProtocol, folder: Path, settings: EvaluationSettings) -> None:
     """Attacks comparable runs, prints the table and writes the report; tells which keep the limits that were asked for.
 
     Exits with 3 if a claim is violated, with 4 if no run can be chosen or one does not pass the gate.
@@ -284,7 +284,7 @@ def report_runs(runs: Sequence[Run], method: Method, folder: Path, settings: Eva
     asked = [(judge, Limit.asked(name, settings.plain)) for name, judge in (("choose", recommend), ("gate", gate))]
     check_comparable(runs)
     folder.mkdir(parents=True, exist_ok=True)
-    results = results_of(runs, method)
+    results = results_of(runs, protocol)
     comparison = Comparison(results)
     show_results(comparison)
     shipped = releases(runs, Path(settings.released))
@@ -292,7 +292,7 @@ def report_runs(runs: Sequence[Run], method: Method, folder: Path, settings: Eva
     # apart from what earlier calls left for insiders
     place = folder / PUBLIC_SCOPE if scope == PUBLIC_SCOPE else folder
     study = folder / NEVER_USED / STUDY_CSV
-    keys = [key for run in runs for key in keys_of(run, method).values()] if study.is_file() else []
+    keys = [key for run in runs for key in keys_of(run, protocol).values()] if study.is_file() else []
     measured = false_accusations(study, results, keys)
     judged = [judge(comparison, limit) for judge, limit in asked if limit is not None]
     decided = [lines for lines, _ in judged]

@@ -17,7 +17,7 @@ from palisade.attacks.parts.perturbed_copies import perturbations
 from palisade.data.dataset import Dataset
 from palisade.data.settings import place
 from palisade.evaluation.measuring.baselines import content_digest
-from palisade.evaluation.method import METHOD_VERSION, Method
+from palisade.evaluation.protocol import PROTOCOL_VERSION, AttackProtocol
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import stamp, view
 from palisade.evaluation.statistics.metrics import clopper_pearson_interval
@@ -124,7 +124,7 @@ def _drawn(records: Sequence[int] | Int[np.ndarray, "records"]) -> Int[np.ndarra
     return np.random.default_rng(0).permutation(np.asarray(records))[:MAX_PER_KIND]
 
 
-def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[StudyRow]:
+def never_used_rows(runs: Sequence[Run], protocol: AttackProtocol, out: str) -> list[StudyRow]:
     """False positive rates on records that were never used, of every run by its own shadows.
 
     Runs with canaries are left out, with a note: their thresholds are set by canaries, to which no other record
@@ -132,7 +132,7 @@ def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[Study
 
     Args:
         runs: complete runs of one data set.
-        method: how they are attacked.
+        protocol: how they are attacked.
         out: a role of the split, or a file of other records (`outside_records`).
 
     Raises:
@@ -149,22 +149,22 @@ def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[Study
     if left_out := len(runs) - len(compared):
         progress.say(f"left out: {left_out} of {len(runs)} runs, whose thresholds would be set by canaries")
     titles = labels([FleetSubject(run).result(rows=(), roc={}, skipped={}) for run in compared])
-    items = [(place, run, method, out, titles[place]) for place, run in enumerate(compared)]
+    items = [(place, run, protocol, out, titles[place]) for place, run in enumerate(compared)]
     with progress.Progress(runs[0].folder.parent, len(items), "runs attacked"):
         measured = dict(workers.run(accused, items, workers.count("auto")))
     return [row for place in range(len(items)) for row in measured[place]]  # workers finish in any order
 
 
-def accused(place: int, run: Run, method: Method, out: str, target: str) -> tuple[int, list[StudyRow]]:
+def accused(place: int, run: Run, protocol: AttackProtocol, out: str, target: str) -> tuple[int, list[StudyRow]]:
     """The work item of a process: the rates of one run."""
-    keys = keys_of(run, method)  # before others may extend the run
+    keys = keys_of(run, protocol)  # before others may extend the run
     named: dict[str, Any] = {"target": target, "varied": "never used", "metric": FALSELY_ACCUSED, "run": run.name}
     rows = [
         StudyRow(
             setting=kind, attack=attack, note=note, key=keys[attack], **named,
             **({"value": None} if rate is None else rate._asdict()),
         )
-        for kind, attack, rate, note in accusations(run, method, out)
+        for kind, attack, rate, note in accusations(run, protocol, out)
     ]  # fmt: skip
     progress.report(run.name, 1)
     return place, rows
@@ -227,43 +227,43 @@ class Outsiders:
             yield Outsiders(features=self.features[part], labels=self.labels[part], answers=self.answers[:, part])
 
 
-def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, Rate | None, str]]:
+def accusations(run: Run, protocol: AttackProtocol, out: str) -> Iterator[tuple[str, str, Rate | None, str]]:
     """Kind of record, attack, its false positive rate on that kind, and the reason if it has none.
 
     Args:
         run: the run whose models are attacked.
-        method: how; only one plain query is asked, and no weights are granted.
+        protocol: how; only one plain query is asked, and no weights are granted.
         out: a role of the split, or a file of other records (`outside_records`).
 
     Raises:
         ValueError: if there are no such records.
     """
-    seen = view(run, _grant(method))
+    seen = view(run, _grant(protocol))
     for kind, outsiders in outsiders_of(run, seen, out).items():
-        for attack in method.attacks_on(run):
+        for attack in protocol.attacks_on(run):
             reason = _no_score(attack, seen, kind)
             rate = None if reason else false_positive_rate(attack, seen, outsiders)
             yield kind, attack.name, rate, reason or (TOO_FEW if rate is None else "")
 
 
-def keys_of(run: Run, method: Method) -> dict[str, str]:
+def keys_of(run: Run, protocol: AttackProtocol) -> dict[str, str]:
     """For each attack a digest of what decides its rates: the very models, its settings, and what is granted.
 
     Other attacks decide nothing. A new secret and a further model make other models, whose files are digested: neither
     the secret nor anything that depends on it but these is in the digest.
     """
-    models, grant = stamp(run), asdict(_grant(method))
-    named = zip(method.attacks_on(run), method.nodes_on(run).values(), strict=True)
+    models, grant = stamp(run), asdict(_grant(protocol))
+    named = zip(protocol.attacks_on(run), protocol.nodes_on(run).values(), strict=True)
     texts = {
-        attack.name: json.dumps([canonical([run.name, models, node, grant]), METHOD_VERSION], sort_keys=True)
+        attack.name: json.dumps([canonical([run.name, models, node, grant]), PROTOCOL_VERSION], sort_keys=True)
         for attack, node in named
     }
     return {name: hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for name, text in texts.items()}
 
 
-def _grant(method: Method) -> Grant:
+def _grant(protocol: AttackProtocol) -> Grant:
     """The grant without weights, which tell of the run's own records only."""
-    return replace(method.grant, weights=False)
+    return replace(protocol.grant, weights=False)
 
 
 def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:

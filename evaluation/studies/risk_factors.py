@@ -10,7 +10,7 @@ from typing import Any
 from palisade.data.split import Membership
 from palisade.evaluation.labels import title
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import AUC, Result
 from palisade.evaluation.studies.studies import ACCURACY_GAP, UTILITY_METRICS, StudyRow, study_rows
 from palisade.targets.config import flat
@@ -43,19 +43,19 @@ class FactorLine:
     shared: Mapping[str, Any]
 
 
-def risk_rows(runs: Sequence[Run], method: Method) -> list[StudyRow]:
+def risk_rows(runs: Sequence[Run], protocol: AttackProtocol) -> list[StudyRow]:
     """Leakage and accuracy over each factor.
 
     Args:
         runs: complete runs of one data set; those that differ from all others in more than a factor are left out.
-        method: how they are attacked.
+        protocol: how they are attacked.
 
     Raises:
         ValueError: if no two runs differ in one factor alone.
     """
     drawn = lines(runs)
     wanted = {(run.folder, run.guard): run for line in drawn for run in line.runs.values()}
-    result = dict(zip(wanted, results_of(list(wanted.values()), method), strict=True))
+    result = dict(zip(wanted, results_of(list(wanted.values()), protocol), strict=True))
     measured = [{value: result[run.folder, run.guard] for value, run in line.runs.items()} for line in drawn]
     rows = []
     for line, results, target in zip(drawn, measured, targets(drawn, measured), strict=True):

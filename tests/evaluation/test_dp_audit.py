@@ -14,7 +14,7 @@ from palisade.defenses.dp_sgd.noise import NoiseSource
 from palisade.evaluation.claims import FAMILYWISE_ALPHA, violations
 from palisade.evaluation.epsilon_audit import guess
 from palisade.evaluation.measuring.measure import measure
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.statistics.epsilon import one_run
@@ -76,7 +76,7 @@ def test_missing_noise_is_refuted(compose: Compose, places: Path, monkeypatch: p
     run = audited(compose, places, models=2)
     assert refuted(run, LossThreshold()) == refuted(run, GradientNorm()) == 2
     threat = {"outputs": "logits", "weights": True, "audit": LOSS, "guesses": GUESSED}
-    found = measure(run, Method(attacks={"loss": LOSS}, threat=threat))
+    found = measure(run, AttackProtocol(attacks={"loss": LOSS}, threat=threat))
     assert [violation.result for violation in violations([found])] == [found]  # exit code 3
 
 

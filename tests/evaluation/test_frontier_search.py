@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from palisade.evaluation.frontier_search import TRIAL_FAILED, TRIAL_RUN, Search, explore, objectives
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result, tied_at
 from palisade.evaluation.utility import UTILITY_MEASURES
 from palisade.targets.files import file_lock
@@ -90,13 +90,13 @@ def test_only_what_can_be_measured_is_a_point(make_result: Make, make_violated: 
 
 
 def test_other_settings_are_another_study() -> None:
-    name = search().study_name("mlp-none-0", Method(attacks=LOSS))
-    assert name == search(9).study_name("mlp-none-0", Method(attacks=LOSS)), "more trials extend it"
+    name = search().study_name("mlp-none-0", AttackProtocol(attacks=LOSS))
+    assert name == search(9).study_name("mlp-none-0", AttackProtocol(attacks=LOSS)), "more trials extend it"
     others = [
-        search().study_name("mlp-none-1", Method(attacks=LOSS)),
-        search(train={"seed": 1}).study_name("mlp-none-0", Method(attacks=LOSS)),
-        search(space={"l2": {"weight_decay": [1, 2]}}).study_name("mlp-none-0", Method(attacks=LOSS)),
-        search().study_name("mlp-none-0", Method(attacks=LOSS, utility="log_loss")),
+        search().study_name("mlp-none-1", AttackProtocol(attacks=LOSS)),
+        search(train={"seed": 1}).study_name("mlp-none-0", AttackProtocol(attacks=LOSS)),
+        search(space={"l2": {"weight_decay": [1, 2]}}).study_name("mlp-none-0", AttackProtocol(attacks=LOSS)),
+        search().study_name("mlp-none-0", AttackProtocol(attacks=LOSS, utility="log_loss")),
     ]
     assert len({name, *others}) == 5
 

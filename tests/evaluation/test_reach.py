@@ -17,8 +17,8 @@ from palisade.data.dataset import from_config
 from palisade.evaluation.claims import FAMILYWISE_ALPHA, violations
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring.measure import measure
-from palisade.evaluation.method import Method
 from palisade.evaluation.plan import Reach
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.run_report import page_of, summary
 from palisade.evaluation.result import Result
@@ -141,7 +141,7 @@ def test_delta_is_that_of_the_claim(compose: Callable[..., Any]) -> None:
 def test_what_was_foretold_is_what_an_audit_can_show(compose: Callable[..., Any]) -> None:
     settings = compose(*PAGE, *FEW)
     run = Run(Path(train_run(settings)["folder"]))
-    result = measure(run, Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}))
+    result = measure(run, AttackProtocol(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}))
     foretold = Reach.planned(settings, run.dataset)
     assert foretold is not None and result.audit["ceilings"]["one_run"] == foretold.ceiling()
     assert foretold.ceiling() == Reach.measured(result).ceiling()

@@ -19,7 +19,7 @@ import pytest
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import INK_COLOR
 from palisade.evaluation.measuring.exposure import Exposure
-from palisade.evaluation.method import METHOD_VERSION
+from palisade.evaluation.protocol import PROTOCOL_VERSION
 from palisade.evaluation.report.page import inline, render
 from palisade.evaluation.report.run_report import page_of, summary, tidy_csv, write
 from palisade.evaluation.report.sections import EPSILON_BOUNDS
@@ -161,7 +161,7 @@ def test_how_to_reproduce_names_versions_and_hashes(written: Path, html: str) ->
     assert told["sha256"] == {"results.csv": digest} and f"sha256:{digest}" in section
     for name in ("python", "palisade", "torch", "opacus", "numpy"):
         assert f"{name} {told['versions'][name]}" in section
-    assert f"version {METHOD_VERSION}" in section and f"version {RESULTS_VERSION}" in section
+    assert f"version {PROTOCOL_VERSION}" in section and f"version {RESULTS_VERSION}" in section
     assert "mlp-dp_sgd-4" in section and "optimizer:" in section
 
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from palisade.evaluation.figures.style import INK_COLOR
 from palisade.evaluation.format import show
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result
 from palisade.evaluation.studies import risk_factors
 from palisade.evaluation.studies.plots import factors
@@ -68,14 +68,14 @@ CENTER = [run(), run(width=256), run(width=4), run(pool=200), run(pool=800), run
 def measured(make_result: Callable[..., Result], monkeypatch: Any) -> Callable[[list[Any]], list[Any]]:
     """The rows of these runs, whose attacks find more the wider the network is."""
 
-    def result(runs: list[Any], method: Method) -> list[Result]:
+    def result(runs: list[Any], protocol: AttackProtocol) -> list[Result]:
         return [
             make_result(run.config["names"]["defense"], separation=run.config["network"]["hidden"][0] / 100)
             for run in runs
         ]
 
     monkeypatch.setattr(risk_factors, "results_of", result)
-    return lambda runs: risk_rows(runs, Method(attacks={}))
+    return lambda runs: risk_rows(runs, AttackProtocol(attacks={}))
 
 
 def test_each_factor_is_varied_around_the_center() -> None:
@@ -227,4 +227,4 @@ def test_files_hold_every_row(measured: Callable[[list[Any]], list[Any]], tmp_pa
 
 
 def test_the_study_of_this_name_is_this_one(measured: Callable[[list[Any]], list[Any]]) -> None:
-    assert run_study({"name": "risk_factors"}, CENTER, Method(attacks={})) == measured(CENTER)
+    assert run_study({"name": "risk_factors"}, CENTER, AttackProtocol(attacks={})) == measured(CENTER)

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from palisade.attacks import LiRA, View
 from palisade.evaluation.format import show
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.shadows import mismatch_view
@@ -221,7 +221,7 @@ def test_a_study_of_nothing_is_refused(settings: dict[str, Any], message: str) -
     split = SimpleNamespace(canaries=[])
     run: Any = SimpleNamespace(dataset=SimpleNamespace(split=split), folder=Path("runs/digits/alone"))
     with pytest.raises(ValueError) as error:
-        run_study(settings, [run], Method(attacks={}))
+        run_study(settings, [run], AttackProtocol(attacks={}))
     assert str(error.value) == message
 
 

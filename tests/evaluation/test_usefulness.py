@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from palisade.evaluation.measuring.measure import UTILITY_METRICS, measure, usefulness
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Row
 from palisade.evaluation.signals.signals import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap
@@ -20,7 +20,7 @@ from palisade.targets.run import Run
 from palisade.train import train_run
 
 ATTACKS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
-METHOD = Method(attacks=ATTACKS)
+PROTOCOL = AttackProtocol(attacks=ATTACKS)
 Compose = Callable[..., dict[str, Any]]
 
 
@@ -42,7 +42,7 @@ def trained(settings: dict[str, Any]) -> Run:
 
 def rows(run: Run) -> dict[tuple[str, str, int | str], Row]:
     """What is measured of utility, without any attack."""
-    result = usefulness(run, Bootstrap(replicates=50), METHOD.slices_of(run))
+    result = usefulness(run, Bootstrap(replicates=50), PROTOCOL.slices_of(run))
     return {(row.metric, row.group, row.model): row for row in result}
 
 
@@ -56,17 +56,19 @@ def test_all_measures_with_intervals_and_each_models_own(compose: Compose, peopl
 
 def test_slices_are_read_anew_without_training_anew(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people))
-    plain = METHOD.key(run)
+    plain = PROTOCOL.key(run)
     again = train_run(compose(*people, "data.slices=[sex,ward]"))
     assert again["status"] == "cached" and again["folder"] == str(run.folder)
-    sliced, chosen = METHOD.key(Run(run.folder)), Method(attacks=ATTACKS, slices=["sex"]).key(Run(run.folder))
+    sliced, chosen = PROTOCOL.key(Run(run.folder)), AttackProtocol(attacks=ATTACKS, slices=["sex"]).key(Run(run.folder))
     assert len({plain, sliced, chosen}) == 3, "results are measured anew"
-    assert Method(attacks=ATTACKS, utility="roc_auc").key(Run(run.folder)) == sliced, "they hold every measure already"
+    assert AttackProtocol(attacks=ATTACKS, utility="roc_auc").key(Run(run.folder)) == sliced, (
+        "they hold every measure already"
+    )
 
 
 def test_a_slice_is_measured_on_its_records_alone(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people, "data.slices=[sex,ward]"))
-    result = measure(run, METHOD)
+    result = measure(run, PROTOCOL)
     split = run.dataset.split
     female = pd.read_csv(run.config["data"]["path"])["sex"].to_numpy() == "f"
     right = answers(run, "test").argmax(axis=-1) == run.dataset.y[split.test]
@@ -81,7 +83,7 @@ def test_a_slice_is_measured_on_its_records_alone(compose: Compose, people: list
 
 def test_canaries_belong_to_no_slice(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people, "data.slices=[sex]", "canary=label_noise", "canary.count=60"))
-    result = measure(run, METHOD)
+    result = measure(run, PROTOCOL)
     assert {row.group for row in result.rows if row.attack} == {"all", "class=0", "class=1"}
     assert result.get("test_accuracy", group="sex=f").value is not None
 
@@ -96,6 +98,6 @@ def test_behind_a_guard_that_lets_out_labels_only(compose: Compose, people: list
 
 
 def test_unknown_measure() -> None:
-    assert Method(attacks=ATTACKS, utility="log_loss").read_by is UTILITY_MEASURES["log_loss"]
+    assert AttackProtocol(attacks=ATTACKS, utility="log_loss").read_by is UTILITY_MEASURES["log_loss"]
     with pytest.raises(ValueError, match="utility=auc"):
-        Method(attacks=ATTACKS, utility="auc")
+        AttackProtocol(attacks=ATTACKS, utility="auc")

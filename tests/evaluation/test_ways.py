@@ -20,8 +20,8 @@ from palisade.evaluation.claims import level_of, violations, ways_tried
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring import measure as measuring
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import BLACK_BOX, Method
 from palisade.evaluation.plan import Reach
+from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.run_report import page_of, summary
 from palisade.evaluation.result import Result
@@ -58,21 +58,21 @@ def auditors() -> dict[str, Any]:
     return all_attacks()
 
 
-def method(share: float | None = None, queries: Sequence[str] = ("plain",), **threat: Any) -> Method:
+def protocol(share: float | None = None, queries: Sequence[str] = ("plain",), **threat: Any) -> AttackProtocol:
     threat = {**BLACK_BOX, "guesses": share, **threat}
     loss = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
-    return Method(attacks=loss, threat=threat, queries=queries, adaptive=auditors())
+    return AttackProtocol(attacks=loss, threat=threat, queries=queries, adaptive=auditors())
 
 
 def audit(run: Run, share: float | None = None, **how: Any) -> dict[str, Any]:
     """Result of an evaluation that audits a run in one way."""
-    (result,) = results_of([Run(run.folder, run.guard)], method(share, **how))
+    (result,) = results_of([Run(run.folder, run.guard)], protocol(share, **how))
     return dict(result.audit)
 
 
 def shares(run: Run) -> list[float]:
     """The shares that were tried, the recorded one among them."""
-    return sorted(way["guesses"] for way in ways_tried(run, method().way_on(run)).values())
+    return sorted(way["guesses"] for way in ways_tried(run, protocol().way_on(run)).values())
 
 
 def assert_corrected(audit: dict[str, Any], ways: int) -> None:
@@ -165,7 +165,7 @@ def test_answers_behind_another_guard_are_another_release(compose: Compose, run:
 
 def test_a_study_of_output_levels_takes_no_bounds(run: Run) -> None:
     levels = [{"outputs": "label"}, {"outputs": "probabilities"}]
-    run_study({"name": "output_levels", "levels": levels}, [run], method())
+    run_study({"name": "output_levels", "levels": levels}, [run], protocol())
     assert not (run.folder / "private" / "ways").exists()
     assert_corrected(audit(run), 1)
 
@@ -219,7 +219,7 @@ def test_a_share_counts_before_anything_is_guessed(run: Run, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(measuring, "audit_records", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            results_of([run], method(0.4))
+            results_of([run], protocol(0.4))
     assert_corrected(audit(run), 2)
 
 
@@ -229,7 +229,7 @@ def test_evaluations_at_the_same_time_lose_no_way(run: Run, monkeypatch: pytest.
 
     def meanwhile(*scores: Any, **settings: Any) -> Any:
         monkeypatch.setattr(measuring, "audit_records", guess)
-        other.append(dict(measuring.measure_and_keep(run.folder, run.guard, method(0.3))[1].audit))
+        other.append(dict(measuring.measure_and_keep(run.folder, run.guard, protocol(0.3))[1].audit))
         return guess(*scores, **settings)
 
     other: list[dict[str, Any]] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.run_report import tidy_csv
 from palisade.targets.checkpoints import JOURNAL
 from palisade.targets.files import PART
@@ -28,12 +28,12 @@ def sweep(runs: Path) -> None:
 def attack(runs: Path) -> None:
     """Attacks all of them, one after the other, in this process."""
     for run in find(runs, "digits", None):
-        results_of([run], Method(attacks=ATTACKS))
+        results_of([run], AttackProtocol(attacks=ATTACKS))
 
 
 def results(runs: Path) -> str:
     """What `results.csv` would hold."""
-    return tidy_csv([results_of([run], Method(attacks=ATTACKS))[0] for run in find(runs, "digits", None)])
+    return tidy_csv([results_of([run], AttackProtocol(attacks=ATTACKS))[0] for run in find(runs, "digits", None)])
 
 
 def content(runs: Path) -> dict[str, bytes]:

@@ -16,8 +16,8 @@ from palisade.attacks import Cascading
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
 from palisade.evaluation.plan import cost_of_attacks
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.settings import EvaluationSettings
 from palisade.evaluation.signals.signals import answers, view
 from palisade.targets.cascade import Stage
@@ -30,7 +30,7 @@ from palisade.train import train_run
 
 SMALL = ("data=digits", "trainer.epochs=2", "network.hidden=[]", "fleet.workers=1", "secret=cascade")
 ATTACKS = {"cascading": {"_target_": "palisade.attacks.Cascading", "targets": 2, "shadows": 6}}
-METHOD = Method(attacks={**ATTACKS, "lira": {"_target_": "palisade.attacks.LiRA"}})
+PROTOCOL = AttackProtocol(attacks={**ATTACKS, "lira": {"_target_": "palisade.attacks.LiRA"}})
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_only_the_owner_sees_it_and_no_name_is_a_guess_that_can_be_tested(traine
 
 def test_an_evaluation_trains_attacks_and_keeps_them(trained, capsys):
     run = trained()
-    (found,) = results_of([run], METHOD)
+    (found,) = results_of([run], PROTOCOL)
     assert "trains up to 6 further shadows of model 1" in capsys.readouterr().err
     assert found.attacks == ["cascading", "lira"] and found.strongest == "lira"
     row = found.get("auc", attack="cascading")
@@ -117,7 +117,7 @@ def test_an_evaluation_trains_attacks_and_keeps_them(trained, capsys):
     trained_at = {path: path.stat().st_mtime_ns for path in run.folder.glob("cascade/*/*/models/*.safetensors")}
     assert len(trained_at) == 12
     run.metrics.unlink()
-    (again,) = results_of([run], METHOD)
+    (again,) = results_of([run], PROTOCOL)
     assert again.rows == found.rows
     assert trained_at == {path: path.stat().st_mtime_ns for path in trained_at}
     kept = json.loads(run.metrics.read_text())
@@ -144,14 +144,15 @@ def test_shadows_stand_behind_the_guard_of_their_target(trained):
 )
 def test_is_skipped_with_the_reason_where_memberships_are_no_independent_coins(trained, overrides):
     (found,) = results_of(
-        [trained(*overrides)], Method(attacks={**ATTACKS, "loss": {"_target_": "palisade.attacks.LossThreshold"}})
+        [trained(*overrides)],
+        AttackProtocol(attacks={**ATTACKS, "loss": {"_target_": "palisade.attacks.LossThreshold"}}),
     )
     assert found.skipped["cascading"].startswith(("needs to train further shadows", "needs models that did"))
 
 
 def test_a_plan_says_what_attacks_train(trained):
     run = trained()
-    cost = cost_of_attacks(run, METHOD.attacks_on(run))
+    cost = cost_of_attacks(run, PROTOCOL.attacks_on(run))
     assert cost["models"] == cost["missing"] == 12 and cost["minutes"] > 0
 
 

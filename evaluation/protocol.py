@@ -1,4 +1,4 @@
-"""Method of attacking runs: plain settings that travel to other processes and name what is kept."""
+"""Attack protocol: the attacks, the threat model and the queries, as plain settings that name stored results."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from palisade.evaluation.utility import TEST_ACCURACY, Utility
 from palisade.targets.config import checked_share
 from palisade.targets.run import Run, canonical
 
-METHOD_VERSION = 9
-"""Part of what kept results are known by; raised when a change makes the same models give other numbers."""
+PROTOCOL_VERSION = 9
+"""Part of the key of stored results; raised when a change makes the same models give other numbers."""
 
 BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}
 """Settings of `conf/threat/black_box.yaml`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
-    """The attacks, and the grant they get.
+class AttackProtocol:
+    """The attacks on runs, the threat model that they get, and how records are queried.
 
     Args:
         attacks: for each attack the Hydra node that makes it.
@@ -142,5 +142,7 @@ class Method:
         share = self.guesses_on(run)
         settings["threat"] = {**self.threat, "guesses": share}
         settings["ways tried"] = len(ways_tried(run, self.way_on(run)))
-        text = json.dumps([canonical(settings), stamp(run), self.slices_of(run).digest, METHOD_VERSION], sort_keys=True)
+        text = json.dumps(
+            [canonical(settings), stamp(run), self.slices_of(run).digest, PROTOCOL_VERSION], sort_keys=True
+        )
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
