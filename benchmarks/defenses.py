@@ -33,12 +33,13 @@ from palisade.commandline import one_line  # noqa: E402
 from palisade.evaluate import all_attacks  # noqa: E402
 from palisade.evaluation.comparison import Comparison  # noqa: E402
 from palisade.evaluation.flags import MASKED_FLAG, flags  # noqa: E402
-from palisade.evaluation.labels import title  # noqa: E402
+from palisade.evaluation.labels import label  # noqa: E402
 from palisade.evaluation.measuring.measure import results_of  # noqa: E402
 from palisade.evaluation.protocol import AttackProtocol  # noqa: E402
 from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, tpr_at  # noqa: E402
 from palisade.evaluation.signals.signals import predictions  # noqa: E402
-from palisade.targets.guards.registry import label, make_guard  # noqa: E402
+from palisade.targets.guards.registry import label as guard_label  # noqa: E402
+from palisade.targets.guards.registry import make_guard  # noqa: E402
 from palisade.targets.progress import Progress  # noqa: E402
 from palisade.targets.run import Run  # noqa: E402
 from palisade.targets.tuning import trainings  # noqa: E402
@@ -92,7 +93,7 @@ def trained(wanted: Sequence[dict[str, Any]], folder: str) -> tuple[dict[int, li
     with Progress(Path(folder), sum(map(trainings, wanted))):
         for settings in wanted:
             try:
-                run = Run(Path(train_run(settings)["folder"]), label(make_guard(settings)))
+                run = Run(Path(train_run(settings)["folder"]), guard_label(make_guard(settings)))
                 runs.setdefault(settings["seed"], []).append(run)
             except Exception as error:
                 failures.append(f"{settings['names']['defense']}: {one_line(error)}")
@@ -115,7 +116,7 @@ def points(results: Sequence[Sequence[Result]]) -> list[Point]:
             scores = [attack for attack in aucs if found.get(AUC, attack=attack).access == "black_box"]
             best = max(scores, key=aucs.__getitem__, default=GAP)
             made = Point(
-                setting=title(found),
+                setting=label(found),
                 accuracy=found.get("test_accuracy").value or 0.0,
                 gap=aucs[GAP],
                 threshold=max((aucs[attack] for attack in THRESHOLDS if attack in aucs), default=np.nan),

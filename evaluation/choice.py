@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.limit import ENOUGH_MODELS, Limit, tpr_text, unseen, upper
 from palisade.evaluation.result import Result
 from palisade.targets.guards.registry import registered
@@ -38,7 +38,7 @@ def recommend(comparison: Comparison, limit: Limit) -> tuple[list[str], Result |
     fit = [result for result in results if objections[result.run] is None]
     best = max(fit, key=lambda result: result.worth, default=None)
     lines = [f"choose: {limit}", *(_told(best, limit) if best is not None else _nearest(results, objections, limit))]
-    lines += [f"not {title(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])]
+    lines += [f"not {label(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])]
     return lines, best
 
 
@@ -61,7 +61,7 @@ def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | No
 
 def _told(best: Result, limit: Limit) -> Iterator[str]:
     utility = best.utility.text(best.find(best.utility.metric), interval=True)
-    yield f"{title(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
+    yield f"{label(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
     yield SELECTION_BIAS
     if best.models < ENOUGH_MODELS:
         yield f"{unseen(best.models)}: train fleet.models={ENOUGH_MODELS} before relying on it"
@@ -78,5 +78,5 @@ def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit
     nearest = ""
     if limit.max_tpr is not None and exceeding:
         result, row = min(exceeding, key=lambda pair: upper(pair[1]))
-        nearest = f"; {title(result)} comes nearest, with {tpr_text(row)}"
+        nearest = f"; {label(result)} comes nearest, with {tpr_text(row)}"
     yield f"none of {len(results)} runs keeps it{nearest}"

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, runtime_checka
 import numpy as np
 
 from palisade.evaluation.claims import Violation, deciding, level_of, violations
-from palisade.evaluation.labels import canary_text, line_name, varying
+from palisade.evaluation.labels import canary_text, series_label, varying
 from palisade.evaluation.result import AUC, FPR, Result, Row, tpr_at
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
 from palisade.evaluation.utility import AFFORDABLE_LOSS
@@ -154,9 +154,9 @@ class Comparison:
         check_comparable(self.results)
         lines: dict[str, dict[str, list[Result]]] = {}
         for result in self.results:
-            lines.setdefault(line_name(result) + self.seed_text(result), {}).setdefault(canary_text(result), []).append(
-                result
-            )
+            lines.setdefault(series_label(result) + self.seed_text(result), {}).setdefault(
+                canary_text(result), []
+            ).append(result)
         return [
             Series(name=defense + canaries, defense=defense, runs=runs)
             for defense, fleets in lines.items()

@@ -9,7 +9,7 @@ from palisade.attacks.parts.signals import MIN_RECORDS_TO_STANDARDIZE
 from palisade.evaluation.claims import Violation
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.labels import guessing_text, setting, title
+from palisade.evaluation.labels import guessing_text, label
 from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, LOG_ODDS_SPREAD, SPREAD_RATIO, linear
 from palisade.evaluation.result import (
     AUC,
@@ -64,7 +64,7 @@ def meanings(comparison: Comparison) -> dict[str, dict[str, list[str]]]:
     sentences: dict[str, dict[str, list[str]]] = {}
     for result in comparison.results:
         for flag in flags(result, comparison):
-            sentences.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(result))
+            sentences.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(label(result))
     return dict(sorted(sentences.items(), key=lambda meaning: meaning[0] != VIOLATED_FLAG))
 
 
@@ -326,7 +326,7 @@ def dominated(result: Result, comparison: Comparison) -> Iterator[Flag]:
     its, own = (each.utility.text(each.get(each.utility.metric)) for each in (best, result))
     yield Flag(
         "dominated by DP-SGD",
-        f"{setting(best)} is at least as useful ({its} against {own} {result.utility.words}), and"
+        f"{label(best, short=True)} is at least as useful ({its} against {own} {result.utility.words}), and"
         f" attacks find fewer members at {100 * FPR:g} % FPR"
         f" ({percent(best.strongest_row(tpr_at(FPR)))} against {percent(result.strongest_row(tpr_at(FPR)))}). {proof}",
     )

@@ -25,7 +25,7 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.figures.tradeoff import pareto
 from palisade.evaluation.format import console_for, empty_table, percent, show
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.limit import Limit, tpr_text
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import PROTOCOL_VERSION, AttackProtocol
@@ -33,7 +33,8 @@ from palisade.evaluation.result import FPR, Result, tpr_at
 from palisade.fields import CheckedFields, Count
 from palisade.targets.config import flat
 from palisade.targets.files import file_lock, write
-from palisade.targets.guards.registry import label, make_guard
+from palisade.targets.guards.registry import label as guard_label
+from palisade.targets.guards.registry import make_guard
 from palisade.targets.run import Run, canonical
 from palisade.targets.train_settings import TrainSettings
 
@@ -223,7 +224,7 @@ def explore(
             study.tell(trial, values)
             utility = result.utility.text(result.find(result.utility.metric))
             leaking = tpr_text(result.strongest_row(tpr_at(FPR)))
-            print(f"{told}{title(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
+            print(f"{told}{label(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
         return over(study)
 
 
@@ -333,7 +334,7 @@ def run_search(
         done = train(config)
         if done["status"] == "skipped":
             raise ValueError(f"{done['folder']} is being trained by another process")
-        guard = label(make_guard(config))
+        guard = guard_label(make_guard(config))
         (result,) = results_of([Run(Path(done["folder"]), guard)], protocol)
         return guard, result
 
@@ -386,7 +387,7 @@ def frontier_table(searched: Searched) -> Table:
     for result in searched.frontier:
         leaking = percent(result.strongest_row(tpr_at(FPR)), interval=True)
         utility = measure.text(result.find(measure.metric), interval=True)
-        table.add_row(title(result), utility, leaking, result.strongest, result.run)
+        table.add_row(label(result), utility, leaking, result.strongest, result.run)
     return table
 
 

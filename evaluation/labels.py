@@ -13,7 +13,7 @@ EPSILON_TOLERANCE = 0.02
 """A stated ε this near to a defense's strength is that strength: calibration stays a little below what is asked for."""
 
 
-def line_name(result: Result) -> str:
+def series_label(result: Result) -> str:
     """The defense without its strength, with the unit of its ε where data name persons, and the guard on top."""
     if result.is_undefended:
         return "undefended"
@@ -70,26 +70,30 @@ def varying(runs: Sequence[Result]) -> list[str]:
     return [str(Strength(*row)) for row in zip(*kept, strict=True)]
 
 
-def setting(result: Result) -> str:
-    """The defense with its strength, such as `dp_sgd ε=8`, `dp_sgd ε=8 per person` where data name persons, or
-    `l2 0.001 + topk 3`; a fleet with canaries shares it."""
+def label(result: Result, *, short: bool = False) -> str:
+    """A result in a few words: its defense with its strength, or the name of one existing model.
+
+    Such as `dp_sgd ε=8`, `l2 0.001 + topk 3`, or `dp_sgd ε=8 per person` where data name persons.
+
+    Args:
+        result: of attacks on a fleet or on one model.
+        short: True: the defense alone, which a fleet with canaries shares with the one without; False: with what was
+            attacked, such as `dp_sgd ε=8 with label_noise canaries`.
+    """
+    if not short:
+        return result.run if result.sides is not None else label(result, short=True) + canary_text(result)
     if result.is_undefended:
         return "undefended"
     return _with_guard(f"{result.defense} {Strength.of(result).defense}".strip() + unit_text(result), result)
 
 
-def brief(result: Result) -> str:
-    """The defense with its strength for a table that tells ε in another column, such as `none + topk 3`."""
+def defense_cell(result: Result) -> str:
+    """The defense with its strength for a table with a column of ε, such as `none + topk 3`."""
     return _with_guard(f"{result.defense} {Strength.of(result).own}".strip(), result)
 
 
-def title(result: Result) -> str:
-    """A result in a few words, such as `dp_sgd ε=8 with label_noise canaries`, or the name of one existing model."""
-    return result.run if result.sides is not None else setting(result) + canary_text(result)
-
-
 def canary_text(result: Result) -> str:
-    """Addition to a title where only canaries were scored."""
+    """Addition to a label where only canaries were scored."""
     return f" with {result.canary} canaries" if result.has_canaries else ""
 
 

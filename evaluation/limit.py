@@ -15,7 +15,7 @@ from palisade.data.settings import check_group, validated
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import below_half
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.labels import guessing_text, title
+from palisade.evaluation.labels import guessing_text, label
 from palisade.evaluation.result import AUC, GUESSING_AUC, REPORTED_FPRS, Result, Row, tpr_at
 from palisade.fields import CheckedFields
 
@@ -324,7 +324,7 @@ def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
             why = limit.measured(result)
             if result.models < ENOUGH_MODELS and result.sides is None:
                 why += f"; {unseen(result.models)}"
-        whose = f"{title(result)} ({result.run}): " if result.sides is None else ""
+        whose = f"{label(result)} ({result.run}): " if result.sides is None else ""
         passed &= word == WITHIN_LIMIT
         lines.append(
             f"{word}{WITHOUT_SHADOWS if word == WITHIN_LIMIT and result.sides is not None else ''}: {whose}{why}"

@@ -12,7 +12,7 @@ from palisade.evaluation.claims import FAMILYWISE_ALPHA, is_tested, level_of, wa
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.flags import VIOLATED_FLAG, flags, meanings, refutation
 from palisade.evaluation.format import NO_NUMBER, bound_text, console_for, empty_table, number, percent, show
-from palisade.evaluation.labels import brief, epsilon_cell, guessing_range, line_name, setting, title
+from palisade.evaluation.labels import defense_cell, epsilon_cell, guessing_range, label, series_label
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.plan import Reach
 from palisade.evaluation.result import (
@@ -107,7 +107,7 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
     if guessed := guessing_range(results):
         console.print(Text.assemble(("guessing: ", "dim"), guessed))
     for violation in comparison.refuted.values():
-        whose = f"{VIOLATED_FLAG}, {title(violation.result)}: "
+        whose = f"{VIOLATED_FLAG}, {label(violation.result)}: "
         console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
     for whose, sentence in (*reaches(comparison), *corrections(results)):
         console.print(Text.assemble((f"{whose}: ", "dim"), sentence))
@@ -219,7 +219,7 @@ def lines(comparison: Comparison) -> list[Line]:
     for result, own in zip(comparison.results, flagged, strict=True):
         flagged_here = "\n".join(flag for flag in dict.fromkeys(own) if flag not in shared)
         first, *others = cells(result, flagged_here, comparison.audit(result))
-        place = line_name(result), setting(result), result.seed
+        place = series_label(result), label(result, short=True), result.seed
         if result.has_canaries:
             first = ("" if place == above else f"{first}\n") + f"  {result.canary} canaries"
         opens = above is not None and above[0] != place[0]
@@ -243,7 +243,7 @@ def cells(result: Result, flagged: str, audit: Mapping[str, Any]) -> tuple[str, 
     )
     auc = result.strongest_row(AUC)
     return (
-        brief(result),
+        defense_cell(result),
         epsilon_cell(result),
         bound_text(audit, "one_run"),
         result.utility.text(result.get(result.utility.metric)),
@@ -261,7 +261,7 @@ def skips(results: Sequence[Result]) -> list[Skip]:
     where: dict[tuple[str, str], list[str]] = {}
     for result in ordered(results):
         for attack, reason in result.skipped.items():
-            where.setdefault((attack, reason), []).append(title(result))
+            where.setdefault((attack, reason), []).append(label(result))
     together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (attack, reason), titles in where.items():
         together.setdefault((reason, tuple(titles)), []).append(attack)
@@ -271,7 +271,7 @@ def skips(results: Sequence[Result]) -> list[Skip]:
 def reaches(comparison: Comparison) -> list[tuple[str, str]]:
     """For each claim that was tested with canaries its run, and which claims that can refute at all."""
     tested = [result for result in comparison.results if is_tested(result) and result.audit and result.has_canaries]
-    return [(title(result), Reach.measured(result).sentence(comparison.level)) for result in tested]
+    return [(label(result), Reach.measured(result).sentence(comparison.level)) for result in tested]
 
 
 def corrections(results: Sequence[Result]) -> list[tuple[str, str]]:
@@ -285,9 +285,9 @@ def corrections(results: Sequence[Result]) -> list[tuple[str, str]]:
         ways = ways_of(result)
         if ways > 1:
             level = f"each bound on ε is one at p = {FAMILYWISE_ALPHA}/{ways}, not {FAMILYWISE_ALPHA}"
-            sentences.append((title(result), f"{ways} ways of auditing were tried, so that {level}"))
+            sentences.append((label(result), f"{ways} ways of auditing were tried, so that {level}"))
         if is_tested(result) and "guesses" not in result.config:
-            sentences.append((title(result), UNRECORDED_SHARE))
+            sentences.append((label(result), UNRECORDED_SHARE))
     return sentences
 
 

@@ -26,7 +26,7 @@ from palisade.evaluation.figures.style import (
     percent,
     rates,
 )
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.measuring.exposure import HIGH_EXPOSURE, Exposure, exposures
 from palisade.evaluation.result import AUC, BLIND_BASELINE, FPR, Result
 from palisade.evaluation.statistics.chance import chance_level
@@ -56,12 +56,12 @@ def roc(comparison: Comparison) -> Figure:
             look = looks(lines)[line.name]
             for result, alpha in fading([result for result in line.runs if result.attacks]):
                 fpr, tpr = (np.asarray(values, dtype=np.float64) for values in result.roc[result.strongest])
-                shown, label = np.where(tpr > 0, tpr, np.nan), f"{title(result)} · {result.strongest}"
-                (curve,) = axes.plot(fpr, shown, label=label, zorder=3, alpha=alpha, **look.curve)
+                shown, name = np.where(tpr > 0, tpr, np.nan), f"{label(result)} · {result.strongest}"
+                (curve,) = axes.plot(fpr, shown, label=name, zorder=3, alpha=alpha, **look.curve)
                 drawn.append((float(np.interp(FPR, fpr, tpr)), curve))
                 if (limit := ceiling(result, grid)) is not None and limit[0] < 1:
-                    label = f"_ceiling of {title(result)}"
-                    axes.plot(grid, limit, label=label, alpha=alpha, color=look.color, **CEILING_LINE)
+                    name = f"_ceiling of {label(result)}"
+                    axes.plot(grid, limit, label=name, alpha=alpha, color=look.color, **CEILING_LINE)
         which = "one run of each defense" if comparison.are_many else "each run"
         runs = [result for line in lines for result in line.runs]
         axes.plot(grid, _guessing(runs, grid), label="_guessing", **GUESSING_LINE)
@@ -108,7 +108,7 @@ def exposure(comparison: Comparison) -> Figure:
                 counts = _at_least(known[result.run])
                 shown, look = np.where(counts > 0, counts, np.nan), looks(lines)[line.name]
                 (curve,) = axes.plot(
-                    SHARE_GRID, shown, label=title(result), alpha=alpha, drawstyle="steps-pre", zorder=3, **look.line
+                    SHARE_GRID, shown, label=label(result), alpha=alpha, drawstyle="steps-pre", zorder=3, **look.line
                 )
                 drawn.append((float(counts[SHARE_GRID > HIGH_EXPOSURE].sum()), curve))
         largest = max(known.values(), key=lambda exposed: len(exposed.record))

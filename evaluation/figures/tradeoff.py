@@ -35,7 +35,7 @@ from palisade.evaluation.figures.style import (
     span,
     utility,
 )
-from palisade.evaluation.labels import drawn_level, setting
+from palisade.evaluation.labels import drawn_level, label
 from palisade.evaluation.result import FPR
 from palisade.evaluation.utility import AFFORDABLE_LOSS
 
@@ -317,7 +317,7 @@ def pareto(comparison: Comparison) -> Figure:
                 if point in best:
                     bars = ends(point.leakage, lowest), ends(point.utility)
                     axes.errorbar(x, y, *bars, color=color, lw=1.1, zorder=3)
-                    labels.append(Label(x=x, y=y, text=setting(point.result), color=color))
+                    labels.append(Label(x=x, y=y, text=label(point.result, short=True), color=color))
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER_LINE)
         axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING_LINE)
         measure = comparison.results[0].utility

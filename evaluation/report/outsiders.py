@@ -12,7 +12,7 @@ from typing import Any
 
 from palisade.evaluation.comparison import ordered
 from palisade.evaluation.format import percent
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.studies.never_used import (
     CORRUPTED_COPIES,
@@ -146,7 +146,7 @@ def false_accusations(study: Path, results: Sequence[Result], keys: Collection[s
                 if row.get("metric") == FALSELY_ACCUSED and row.get("run") in runs and row.get("key") in keys
             ]  # fmt: skip
         measured = [row for row in rows if row["value"]]
-        rates = [_accusation(row, title(runs[row["run"]])) for row in measured]
+        rates = [_accusation(row, label(runs[row["run"]])) for row in measured]
     except (ValueError, TypeError, KeyError, csv.Error) as error:
         raise ValueError(f"{study} is not as a study wrote it ({error}); remove it, and measure anew") from None
     if not measured:

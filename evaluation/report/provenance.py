@@ -16,7 +16,7 @@ from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.evaluation.comparison import ordered
 from palisade.evaluation.format import NO_NUMBER
-from palisade.evaluation.labels import line_name, title
+from palisade.evaluation.labels import label, series_label
 from palisade.evaluation.protocol import PROTOCOL_VERSION
 from palisade.evaluation.result import Result
 from palisade.targets import RESULTS_VERSION, versions
@@ -44,12 +44,12 @@ def promises(results: Sequence[Result]) -> dict[str, Any]:
     runs = ordered(results)
     private = [result for result in runs if result.epsilon is not None]
     return {
-        "claims": [(title(result), result.statement) for result in private],
+        "claims": [(label(result), result.statement) for result in private],
         "facts": _facts(private),
-        "unproven": list(dict.fromkeys(line_name(result) for result in runs if result.epsilon is None)),
-        "guarded": list(dict.fromkeys(line_name(result) for result in runs if result.guard != "none")),
+        "unproven": list(dict.fromkeys(series_label(result) for result in runs if result.epsilon is None)),
+        "guarded": list(dict.fromkeys(series_label(result) for result in runs if result.guard != "none")),
         "not_covered": _not_covered(runs),
-        "follows": [title(result) for result in private if result.statement.guarantee and _follows(result)],
+        "follows": [label(result) for result in private if result.statement.guarantee and _follows(result)],
         "guarantees": sum(result.statement.guarantee for result in private),
     }
 
@@ -77,7 +77,7 @@ def _not_covered(runs: Sequence[Result]) -> list[tuple[tuple[str, ...], list[str
     lists: dict[tuple[str, ...], list[str]] = {}
     for result in runs:
         if result.statement.guarantee and result.statement.not_covered:
-            lists.setdefault(result.statement.not_covered, []).append(title(result))
+            lists.setdefault(result.statement.not_covered, []).append(label(result))
     return list(lists.items())
 
 
@@ -95,7 +95,7 @@ def provenance(results: Sequence[Result], command: str, table: str) -> dict[str,
         "shared": {key: value for key, value in runs[0].config.items() if key not in (*FREE_PARTS, "names", "fleet")},
         "runs": [
             {
-                "title": title(result),
+                "title": label(result),
                 "run": result.run,
                 "data": result.dataset.get("checksum", ""),
                 "setting": _setting(result),

@@ -19,7 +19,7 @@ from palisade.evaluation.figures.style import svg
 from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import VIOLATED_FLAG, flags, meanings
 from palisade.evaluation.format import NO_NUMBER, percent
-from palisade.evaluation.labels import canary_text, setting, title
+from palisade.evaluation.labels import label
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.exposure import exposed_csv
 from palisade.evaluation.measuring.measure import results_of
@@ -105,7 +105,7 @@ def _table_of_runs(comparison: Comparison) -> tuple[list[str], list[tuple[str, l
     """Headings, and for each run the kind of its line and its cells; a column in which nothing stands is left out."""
     told = [
         # Sorted by another column, a fleet with canaries no longer stands under the one that it belongs to.
-        line._replace(cells=(setting(result) + canary_text(result), *line.cells[1:])) if result.has_canaries else line
+        line._replace(cells=(label(result), *line.cells[1:])) if result.has_canaries else line
         for result, line in zip(comparison.results, lines(comparison), strict=True)
     ]
     columns = dict(
@@ -155,7 +155,7 @@ def summary(
         "released": {
             "facts": dict(results[0].dataset),
             "answers": ", ".join(dict.fromkeys(result.released for result in results)),
-            "releases": {title(result): shipped[result.run] for result in results if result.run in shipped},
+            "releases": {label(result): shipped[result.run] for result in results if result.run in shipped},
         },
         "game": game(results[0]),
         "granted": grants(results),
@@ -178,7 +178,7 @@ def _run(result: Result, comparison: Comparison, scope: str) -> dict[str, Any]:
     flagged, audit = flags(result, comparison), comparison.audit(result)
     return {
         "run": result.run,
-        "title": title(result),
+        "title": label(result),
         "folder": result.folder,
         "defense": result.defense,
         "guard": result.guard,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
 from palisade.evaluation.format import NO_NUMBER, bound_text, number, percent
-from palisade.evaluation.labels import epsilon_cell, guessing_text, setting, title
+from palisade.evaluation.labels import epsilon_cell, guessing_text, label
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.report.scope import INTERNAL_SCOPE
@@ -57,7 +57,7 @@ def groups(comparison: Comparison) -> list[Entry]:
         if names and result.attacks:
             parts = _by_leakage(result, list(names))
             shown = [_group(result, name) for name in parts[:MOST_SHOWN]]
-            told.append({"title": title(result), "attack": result.strongest, "shown": shown, "count": len(parts)})
+            told.append({"title": label(result), "attack": result.strongest, "shown": shown, "count": len(parts)})
     return told
 
 
@@ -105,7 +105,7 @@ def evidence(comparison: Comparison, scope: str = INTERNAL_SCOPE) -> list[Entry]
     """
     return [
         {
-            "title": title(result),
+            "title": label(result),
             "violated": result.run in comparison.refuted,
             "refutable": is_refutable(result, comparison.level),
             "claimed": epsilon_cell(result),
@@ -125,7 +125,7 @@ def compared(results: Sequence[Result]) -> list[Entry]:
     """Leakage of all records and of the strongest canaries, for every defense that was tried on canaries."""
     fleets: dict[tuple[str, int], list[Result]] = {}
     for result in ordered(results):
-        fleets.setdefault((setting(result), result.seed), []).append(result)
+        fleets.setdefault((label(result, short=True), result.seed), []).append(result)
     told = []
     for (defense, _), runs in fleets.items():
         canaries = [result for result in runs if result.has_canaries]
@@ -167,7 +167,7 @@ def exposed(comparison: Comparison) -> list[Entry]:
         ]  # fmt: skip
         told.append(
             {
-                "title": title(result),
+                "title": label(result),
                 "attack": result.strongest,
                 "mostly_found": exposure.mostly_found,
                 "records": int(trained.sum()),
@@ -179,7 +179,7 @@ def exposed(comparison: Comparison) -> list[Entry]:
 
 def pareto(comparison: Comparison) -> list[str]:
     """The runs that no other one beats in utility and leakage at once, leakage rising."""
-    return [title(point.result) for point in comparison.frontier]
+    return [label(point.result) for point in comparison.frontier]
 
 
 def _value(result: Result, metric: str) -> float | None:
@@ -197,7 +197,7 @@ def costs(results: Sequence[Result]) -> list[Entry]:
     bare = {result.seed: result for result in results if result.is_undefended and not result.has_canaries}
     return [
         {
-            "title": title(result),
+            "title": label(result),
             "utility": result.utility.text(result.find(result.utility.metric), interval=True),
             "loss": _loss(result, bare.get(result.seed)),
             "calibration": percent(result.find(CALIBRATION_METRIC)),
@@ -230,7 +230,7 @@ def attack_tables(comparison: Comparison) -> tuple[Lines, Lines]:
     """The attacks on the runs that the verdict is about, and those on all others, to be looked up."""
     first = [result.run for _, result, _ in comparison.highlights]
     runs = [result for result in comparison.results if result.attacks]
-    told = {result.run: (title(result), _numbers(result)) for result in runs}
+    told = {result.run: (label(result), _numbers(result)) for result in runs}
     return [told[run] for run in first if run in told], [told[run] for run in told if run not in first]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from palisade.evaluation.comparison import Comparison, Highlight
 from palisade.evaluation.flags import masked, refutation
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.labels import canary_text, compare_with_guessing, guessing_text, line_name, title
+from palisade.evaluation.labels import canary_text, compare_with_guessing, guessing_text, label, series_label
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.table import IF_LEAKED, if_leaked
@@ -121,7 +121,7 @@ def _answers(results: Sequence[Result]) -> str:
     """The answers of the models; where guards differ, by guard."""
     levels: dict[str, list[str]] = {}
     for result in results:
-        levels.setdefault(result.released, []).append(line_name(result))
+        levels.setdefault(result.released, []).append(series_label(result))
     if len(levels) == 1:
         return next(iter(levels))
     return "; ".join(f"{level} ({', '.join(dict.fromkeys(names))})" for level, names in levels.items())
@@ -157,7 +157,7 @@ def verdicts(comparison: Comparison) -> list[Entry]:
 def heading(highlight: Highlight, comparison: Comparison) -> str:
     """The reason why a run stands first, with its title, such as `Best protected: dp_sgd ε=8`."""
     kind, result, caveat = highlight
-    named = f": {title(result)}{comparison.seed_text(result)}"
+    named = f": {label(result)}{comparison.seed_text(result)}"
     if kind == "refuted":
         return f"Claim refuted{named}"
     if kind == "undefended":
@@ -201,7 +201,7 @@ def _refutation(result: Result, comparison: Comparison) -> str:
     """The sentence that comes before all else, empty if the claim stands."""
     if (violation := comparison.refuted.get(result.run)) is None:
         return ""
-    return f"The claim of {title(result)} is refuted: {refutation(violation).sentence} "
+    return f"The claim of {label(result)} is refuted: {refutation(violation).sentence} "
 
 
 def _masks(result: Result, comparison: Comparison) -> str:
@@ -211,7 +211,7 @@ def _masks(result: Result, comparison: Comparison) -> str:
     others = [] if result.is_undefended else comparison.masked_but_lower(result)
     if not others:
         return ""
-    listed = ", ".join(f"{title(other)}{comparison.seed_text(other)}" for other in others)
+    listed = ", ".join(f"{label(other)}{comparison.seed_text(other)}" for other in others)
     return f" Passed over, since what looks like less leakage is only masked: {listed}."
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from palisade.data.split import Membership
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import AUC, Result
@@ -92,7 +92,7 @@ def lines(runs: Sequence[Run]) -> list[FactorLine]:
 
 def targets(drawn: Sequence[FactorLine], measured: Sequence[Mapping[float, Result]]) -> list[str]:
     """For each line its defense, and the settings that tell it from others of its factor with this defense."""
-    names = [title(next(iter(results.values()))) for results in measured]
+    names = [label(next(iter(results.values()))) for results in measured]
     told = []
     for line, name in zip(drawn, names, strict=True):
         same = [

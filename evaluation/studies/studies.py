@@ -12,7 +12,7 @@ from rich.text import Text
 
 from palisade.evaluation.comparison import must_agree
 from palisade.evaluation.format import NO_NUMBER, empty_table, percent
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, most_powerful, tpr_at
 
 FALSELY_ACCUSED = "falsely_accused"
@@ -162,7 +162,7 @@ def labels(results: Sequence[Result]) -> list[str]:
     usual = {key: Counter(str(values.get(key)) for values in settings).most_common(1)[0][0] for key in keys}
     return [
         ", ".join(
-            [title(result)]
+            [label(result)]
             + [f"{key.removeprefix('names.')}={values.get(key)}" for key in keys if str(values.get(key)) != usual[key]]
         )
         for result, values in zip(results, settings, strict=True)

@@ -10,7 +10,7 @@ import pytest
 
 from palisade.evaluation.comparison import Comparison, ceiling, check_comparable, ordered
 from palisade.evaluation.figures.style import looks
-from palisade.evaluation.labels import setting, title
+from palisade.evaluation.labels import label
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
 
@@ -143,10 +143,10 @@ def test_canaries_have_lines_beside_those_of_their_defense(sweep: list[Result], 
 
 
 def test_runs_with_canaries_follow_the_run_without(sweep: list[Result], canaries: list[Result]) -> None:
-    titles = [title(result) for result in ordered([*canaries, *sweep])]
+    titles = [label(result) for result in ordered([*canaries, *sweep])]
     assert titles[:3] == ["undefended", "undefended with label_noise canaries", "undefended with ood canaries"]
     assert titles[titles.index("dp_sgd ε=4") + 1] == "dp_sgd ε=4 with label_noise canaries"
-    assert setting(canaries[2]) == "dp_sgd ε=4"
+    assert label(canaries[2], short=True) == "dp_sgd ε=4"
 
 
 def test_what_cannot_be_resolved_has_no_point(make_result: Callable[..., Result]) -> None:
