@@ -37,7 +37,8 @@ def recommend(comparison: Comparison, limit: Limit) -> tuple[list[str], Result |
     objections = {result.run: _objection(result, comparison, limit) for result in results}
     fit = [result for result in results if objections[result.run] is None]
     best = max(fit, key=lambda result: result.worth, default=None)
-    lines = [f"choose: {limit}", *(_told(best, limit) if best is not None else _nearest(results, objections, limit))]
+    lines = [f"choose: {limit}"]
+    lines += _nearest(results, objections, limit) if best is None else _recommendation(best, limit)
     lines += [f"not {label(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])]
     return lines, best
 
@@ -59,7 +60,7 @@ def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | No
     return limit.verdict(result, comparison).why
 
 
-def _told(best: Result, limit: Limit) -> Iterator[str]:
+def _recommendation(best: Result, limit: Limit) -> Iterator[str]:
     utility = best.utility.text(best.find(best.utility.metric), interval=True)
     yield f"{label(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
     yield SELECTION_BIAS

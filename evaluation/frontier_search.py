@@ -210,21 +210,21 @@ def explore(
             trial = study.ask()
             settings = Space(search.space).suggest(trial)
             trial.set_user_attr(TRIAL_SETTINGS, " ".join(settings))
-            told = f"trial {len(over(study)) + 1} of {search.trials}: {' '.join(settings)}: "
+            trial_text = f"trial {len(over(study)) + 1} of {search.trials}: {' '.join(settings)}: "
             try:
                 guard, result = attempt(settings)
                 values = objectives(result)
             except Exception as error:  # a setting that cannot be trained or measured stops no other
                 trial.set_user_attr(TRIAL_FAILED, one_line(error))
                 study.tell(trial, state=TrialState.FAIL)
-                print(f"{told}failed: {one_line(error)}", flush=True)
+                print(f"{trial_text}failed: {one_line(error)}", flush=True)
                 continue
             trial.set_user_attr(TRIAL_RUN, result.folder)
             trial.set_user_attr(TRIAL_GUARD, guard)
             study.tell(trial, values)
             utility = result.utility.text(result.find(result.utility.metric))
             leaking = tpr_text(result.strongest_row(tpr_at(FPR)))
-            print(f"{told}{label(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
+            print(f"{trial_text}{label(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
         return over(study)
 
 

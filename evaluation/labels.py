@@ -66,8 +66,8 @@ def varying(runs: Sequence[Result]) -> list[str]:
     """Labels that tell the runs of a line apart, such as `0.001 + 3` if both strengths vary; all of a single run."""
     strengths = [Strength.of(result) for result in runs]
     columns = zip(*strengths, strict=True)
-    kept = [column if len(set(column)) > 1 or len(runs) == 1 else ("",) * len(runs) for column in columns]
-    return [str(Strength(*row)) for row in zip(*kept, strict=True)]
+    varied = [column if len(set(column)) > 1 or len(runs) == 1 else ("",) * len(runs) for column in columns]
+    return [str(Strength(*row)) for row in zip(*varied, strict=True)]
 
 
 def label(result: Result, *, short: bool = False) -> str:

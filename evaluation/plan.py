@@ -80,10 +80,10 @@ class Reach:
         """Claims that can be refuted, in words, and what it takes where that of the run cannot."""
         ceiling = self.ceiling(level)
         claims = f"claims up to ε = {math.floor(10 * ceiling) / 10}" if ceiling >= 0.1 else "no claim"
-        told = f"this audit can refute {claims}"
+        reach = f"this audit can refute {claims}"
         if ceiling > self.epsilon:
-            return told
-        return f"{told}; ε = {epsilon_text(self.epsilon)} takes {self._needed(level)}"
+            return reach
+        return f"{reach}; ε = {epsilon_text(self.epsilon)} takes {self._needed(level)}"
 
     def _needed(self, level: float) -> str:
         if not self.drawn:

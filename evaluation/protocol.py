@@ -78,8 +78,8 @@ class AttackProtocol:
     @cached_property
     def grant(self) -> Grant:
         """The grant of the threat model, without what concerns audits."""
-        given = {name: value for name, value in self.threat.items() if name not in ("audit", "guesses")}
-        return validated(Grant, "threat", given)
+        settings = {name: value for name, value in self.threat.items() if name not in ("audit", "guesses")}
+        return validated(Grant, "threat", settings)
 
     def guesses_on(self, run: Run) -> float:
         """Share of a run's records that are guessed to be members, and again non-members, for the bounds on ε."""

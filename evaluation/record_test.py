@@ -98,8 +98,8 @@ def of_all(scores: Values, nonmembers: Float[np.ndarray, "nonmembers"], seed: in
         return FileTest(float((every >= own).mean()), "rank sum, exact")
     rng = np.random.default_rng(seed)
     drawn = [ranks[rng.choice(m + n, m, replace=False, shuffle=False)].sum() for _ in range(RANK_SUM_PERMUTATIONS)]
-    found = (1 + int((np.array(drawn) >= own).sum())) / (1 + RANK_SUM_PERMUTATIONS)
-    return FileTest(found, f"rank sum, {RANK_SUM_PERMUTATIONS:,} permutations")
+    p = (1 + int((np.array(drawn) >= own).sum())) / (1 + RANK_SUM_PERMUTATIONS)
+    return FileTest(p, f"rank sum, {RANK_SUM_PERMUTATIONS:,} permutations")
 
 
 class UsedShare(NamedTuple):
@@ -151,11 +151,11 @@ def used_share(
         fpr = float(upper_limit(false, len(others), alpha / 2))
         fewest = 1 - float(upper_limit(len(scores) - accused, len(scores), alpha / 2))
         return UsedShare(None, _share(fewest, fpr, 1.0, otherwise=0.0), 1.0, 0)
-    known, found = np.array_split(rng.permutation(members), 2)
+    known, held_out = np.array_split(rng.permutation(members), 2)
     candidates = np.unique(np.concatenate([known, tuned_on]))
     gain = [(known >= level).mean() - (tuned_on >= level).mean() for level in candidates]
     threshold = candidates[int(np.argmax(gain))]
-    sides = (scores, others, found)
+    sides = (scores, others, held_out)
     counts = [int((side >= threshold).sum()) for side in sides]
     low = [1 - float(upper_limit(len(s) - n, len(s), alpha / 6)) for s, n in zip(sides, counts, strict=True)]
     high = [float(upper_limit(n, len(s), alpha / 6)) for s, n in zip(sides, counts, strict=True)]
@@ -294,14 +294,14 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
 def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list[Flag]:
     compared = asked | ~view.membership[0]
     count, nonmembers = int(asked.sum()), int((~view.membership[0]).sum())
-    told = []
+    cautions = []
     if min(units(view.persons, asked), units(view.persons, ~view.membership[0])) >= MIN_RECORDS_PER_SIDE:
         features = None if view.features is None else view.features[compared]
         persons = None if view.persons is None else view.persons[compared]
         tested = blind_test(features, view.labels[compared], asked[compared], persons)
         blind = tested.widened(next(iter(measures(tested.scores, asked[compared], persons))))
         if tested.p <= DIFFERENCE_ALPHA:
-            told.append(
+            cautions.append(
                 Flag(
                     "different records",
                     "A classifier that never asks the model tells the records in question from the non-members, with an"
@@ -311,7 +311,7 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
                 )
             )
     if view.features is None:
-        told.append(
+        cautions.append(
             Flag(
                 "records unknown",
                 "The files hold answers only, so that nobody can check whether the records in question and the"
@@ -319,7 +319,7 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
             )
         )
     if has_several(view.persons):
-        told.append(
+        cautions.append(
             Flag(
                 "several records a person",
                 "The p-values take records as independent, and those of one person are not: the test of all records"
@@ -327,14 +327,14 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
             )
         )
     if 1 / (nonmembers + 1) > alpha / count:
-        told.append(
+        cautions.append(
             Flag(
                 "too few non-members",
                 f"No p-value can be below 1/{nonmembers + 1}, which is too much for Holm's correction of {count:,}"
                 f" records at {100 * alpha:g} %. It takes {int(np.ceil(count / alpha)) - 1:,} non-members.",
             )
         )
-    return told
+    return cautions
 
 
 def _p(p: float) -> str:

@@ -149,14 +149,14 @@ def drawn(content: TextTable, lines: int = 20) -> Table:
 
 def _table_of_runs(comparison: Comparison) -> Table:
     table = empty_table()
-    told, named = lines(comparison), headings(comparison.results[0].utility)
-    columns = [(name, values) for name, *values in zip(named, *(line.cells for line in told), strict=True)]
+    rows, named = lines(comparison), headings(comparison.results[0].utility)
+    columns = [(name, values) for name, *values in zip(named, *(line.cells for line in rows), strict=True)]
     # A column without a number has nothing to say, and others need its place.
     shown = [name for name, values in columns if set(values) != {NO_NUMBER}]
     for name in shown:
         words = name in TEXT_HEADINGS
         table.add_column(name, justify="left" if words else "right", no_wrap=not words)
-    for line in told:
+    for line in rows:
         if line.opens:
             table.add_section()
         cells = [cell for name, cell in zip(named, line.cells, strict=True) if name in shown]
@@ -214,7 +214,7 @@ def lines(comparison: Comparison) -> list[Line]:
     """
     flagged = [[flag.name for flag in flags(result, comparison)] for result in comparison.results]
     shared = set[str].intersection(*map(set, flagged)) if len(flagged) > 1 else set()
-    told: list[Line] = []
+    rows: list[Line] = []
     above: tuple[str, str, int] | None = None
     for result, own in zip(comparison.results, flagged, strict=True):
         flagged_here = "\n".join(flag for flag in dict.fromkeys(own) if flag not in shared)
@@ -225,8 +225,8 @@ def lines(comparison: Comparison) -> list[Line]:
         opens = above is not None and above[0] != place[0]
         above = place
         kind = "violated" if result.run in comparison.refuted else "undefended" if result.is_undefended else ""
-        told.append(Line(kind, (first, *others), opens))
-    return told
+        rows.append(Line(kind, (first, *others), opens))
+    return rows
 
 
 def cells(result: Result, flagged: str, audit: Mapping[str, Any]) -> tuple[str, ...]:

@@ -110,20 +110,20 @@ def measures(
         labels: 0..C−1.
         level: which of these: `logits`, `probabilities` or `label`.
     """
-    models = [_of_model(np.asarray(given), labels, level) for given in answers]
+    models = [_of_model(np.asarray(outputs), labels, level) for outputs in answers]
     return {metric: np.stack([model[metric] for model in models]) for metric in models[0]}
 
 
-def _of_model(given: Shaped[np.ndarray, "records *classes"], labels: Labels, level: str) -> Mapping[str, Values]:
-    predicted = given if level == "label" else given.argmax(axis=-1)
+def _of_model(outputs: Shaped[np.ndarray, "records *classes"], labels: Labels, level: str) -> Mapping[str, Values]:
+    predicted = outputs if level == "label" else outputs.argmax(axis=-1)
     correct = (predicted == labels).astype(np.float64)
-    told = {TEST_ACCURACY.metric: correct, UTILITY_MEASURES["balanced_accuracy"].metric: balanced(correct, labels)}
+    values = {TEST_ACCURACY.metric: correct, UTILITY_MEASURES["balanced_accuracy"].metric: balanced(correct, labels)}
     if level == "label":
-        return told
-    answered = given.astype(np.float64)
+        return values
+    answered = outputs.astype(np.float64)
     logs = log_softmax(answered, axis=-1) if level == "logits" else np.log(np.maximum(answered, MIN_PROBABILITY))
     probabilities = np.exp(logs) if level == "logits" else answered
-    return told | {
+    return values | {
         UTILITY_MEASURES["roc_auc"].metric: area(probabilities, labels),
         UTILITY_MEASURES["log_loss"].metric: -logs[np.arange(len(labels)), labels],
         CALIBRATION_METRIC: miscalibrated(probabilities.max(axis=-1), correct),

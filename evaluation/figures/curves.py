@@ -49,8 +49,8 @@ def roc(comparison: Comparison) -> Figure:
     grid = np.geomspace(lowest, 1, 200)
     drawn: list[tuple[float, Line2D]] = []
     with mpl.rc_context(FIGURE_STYLE):
-        made = figure(9.4, 5.2)
-        axes = made.subplots()
+        fig = figure(9.4, 5.2)
+        axes = fig.subplots()
         axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.15))
         for line in lines:
             look = looks(lines)[line.name]
@@ -75,7 +75,7 @@ def roc(comparison: Comparison) -> Figure:
             ]
         keys += [Line2D([], [], label="guessing", **GUESSING_LINE)]
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
-    return made
+    return fig
 
 
 def _guessing(results: Sequence[Result], fpr: np.ndarray) -> np.ndarray:
@@ -101,8 +101,8 @@ def exposure(comparison: Comparison) -> Figure:
         raise ValueError("results hold no exposure of single records; evaluate the runs anew")
     drawn: list[tuple[float, Line2D]] = []
     with mpl.rc_context(FIGURE_STYLE):
-        made = figure(9.4, 4.6)
-        axes = made.subplots()
+        fig = figure(9.4, 4.6)
+        axes = fig.subplots()
         for line in lines:
             for result, alpha in fading([result for result in line.runs if result.run in known]):
                 counts = _at_least(known[result.run])
@@ -122,7 +122,7 @@ def exposure(comparison: Comparison) -> Figure:
         keys = [curve for _, curve in sorted(drawn, key=lambda pair: -pair[0])]
         keys += [Line2D([], [], label="guessing", **GUESSING_LINE)]
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
-    return made
+    return fig
 
 
 def _at_least(exposed: Exposure) -> np.ndarray:
@@ -148,8 +148,8 @@ def roc_of_model(result: Result) -> Figure:
     assert result.sides is not None
     lowest = 1 / result.sides.nonmembers
     with mpl.rc_context(FIGURE_STYLE):
-        made = figure(9.4, 5.2)
-        axes = made.subplots()
+        fig = figure(9.4, 5.2)
+        axes = fig.subplots()
         axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.15))
         blind = {"color": MUTED_COLOR, "ls": (0, (4, 2)), "label": "blind baseline: never asks the model"}
         drawn: list[tuple[str, dict[str, Any]]] = [(BLIND_BASELINE, blind)]
@@ -169,7 +169,7 @@ def roc_of_model(result: Result) -> Figure:
         rates(axes.yaxis)
         axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title="Strongest attack on this model")
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
-    return made
+    return fig
 
 
 def _steps(band: RocBand) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -190,8 +190,8 @@ def p_value_curve(p: Float[np.ndarray, "records"]) -> Figure:
     """The share of the records with a p-value up to each level; on the diagonal if none was used."""
     lowest = float(min(p.min(), 0.01)) / 1.5
     with mpl.rc_context(FIGURE_STYLE):
-        made = figure(9.4, 5.2)
-        axes = made.subplots()
+        fig = figure(9.4, 5.2)
+        axes = fig.subplots()
         axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.02))
         rising = np.sort(p)
         share = np.arange(1, len(p) + 1) / len(p)
@@ -203,4 +203,4 @@ def p_value_curve(p: Float[np.ndarray, "records"]) -> Figure:
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.set(xlabel="p-value", ylabel="records with at most this p-value", title="Records against non-members")
         axes.legend(loc="upper left")
-    return made
+    return fig

@@ -52,9 +52,9 @@ FIGURE_STYLE: Any = {
 
 def figure(width: float, height: float) -> Figure:
     """An empty figure of this size in inches, without pyplot's global state."""
-    made = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(made)
-    return made
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig
 
 
 @dataclass(frozen=True)
@@ -96,12 +96,12 @@ def looks(lines: Sequence[Series]) -> dict[str, Look]:
     }
     kinds = sorted({line.canary for line in lines} - {"none"})
     drawn = {kind: CANARY_LOOKS[i % len(CANARY_LOOKS)] for i, kind in enumerate(kinds)}
-    told = {}
+    by_name = {}
     for line in lines:
         color, *own = turns.get(line.defense, (INK_COLOR, "*", "-"))
         marker, stroke = drawn.get(line.canary, own)
-        told[line.name] = Look(color, marker, stroke, hollow=line.canary in drawn)
-    return told
+        by_name[line.name] = Look(color, marker, stroke, hollow=line.canary in drawn)
+    return by_name
 
 
 def fading(runs: Sequence[Result]) -> list[tuple[Result, float]]:

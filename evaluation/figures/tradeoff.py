@@ -252,9 +252,9 @@ def tradeoff(comparison: Comparison) -> Figure:
 
 def _few(comparison: Comparison, over: str) -> Figure:
     """One panel, and beside it under one another what is drawn over ε, of which only the lowest tells the ε."""
-    made = figure(*((12.0, 7.4 if "d" in over else 5.2) if over else (6.6, 5.2)))
+    fig = figure(*((12.0, 7.4 if "d" in over else 5.2) if over else (6.6, 5.2)))
     rows: Any = [["a", name] for name in over] or [["a"]]
-    panels = made.subplot_mosaic(rows, width_ratios=(1.15, 1) if over else None)
+    panels = fig.subplot_mosaic(rows, width_ratios=(1.15, 1) if over else None)
     if over:
         panels["b"].legend(handles=_over_epsilon([panels[name] for name in over], comparison), loc="lower right")
         for name in over[:-1]:
@@ -263,23 +263,23 @@ def _few(comparison: Comparison, over: str) -> Figure:
     labels = draw(panels["a"], comparison)
     panels["a"].legend(loc="upper left")
     write({panels["a"]: labels}, comparison.series)
-    return made
+    return fig
 
 
 def _many(comparison: Comparison, over: str) -> Figure:
     """Beside the panel another one of the runs nearly as accurate as any; what is drawn over ε and a legend below."""
-    made = figure(12.0, 10.6 if over else 6.6)
+    fig = figure(12.0, 10.6 if over else 6.6)
     rows: Any = [["a"] * 3 + ["near"] * 3] + [[name for name in over for _ in range(6 // len(over))]] * bool(over)
-    panels = made.subplot_mosaic(rows, height_ratios=(1.5, 1) if over else None)
+    panels = fig.subplot_mosaic(rows, height_ratios=(1.5, 1) if over else None)
     labels = {panels[name]: draw(panels[name], comparison, pale=True) for name in ("a", "near")}
     labels = focus(panels["a"], panels["near"], labels, comparison.series)
     keys, _ = panels["a"].get_legend_handles_labels()
     if over:
         ceilings = _over_epsilon([panels[name] for name in over], comparison)
         keys += [key for key in ceilings if "ceiling" in str(key.get_label())]
-    made.legend(handles=keys, loc="outside lower center", ncols=5, handlelength=3)
+    fig.legend(handles=keys, loc="outside lower center", ncols=5, handlelength=3)
     write(labels, comparison.series)
-    return made
+    return fig
 
 
 def _over_epsilon(panels: Sequence[Axes], comparison: Comparison) -> list[Artist]:
@@ -303,8 +303,8 @@ def pareto(comparison: Comparison) -> Figure:
     lines, best = comparison.series, comparison.frontier
     look, labels = looks(lines), []
     with mpl.rc_context(FIGURE_STYLE):
-        made = figure(7.6, 5.4)
-        axes = made.subplots()
+        fig = figure(7.6, 5.4)
+        axes = fig.subplots()
         lowest = scale(axes, lines)
         highest = [span(point.leakage)[1] for line in lines for point in line.points]
         axes.set_ylim(top=min(1.3, 1.5 * max([FPR, *highest])))
@@ -327,6 +327,6 @@ def pareto(comparison: Comparison) -> Figure:
         axes.set(
             xlabel=measure.axis, ylabel=f"members found (TPR) at {100 * FPR:g} % FPR", title="What the search found"
         )
-        made.legend(loc="outside lower center", ncols=5)
+        fig.legend(loc="outside lower center", ncols=5)
         write({axes: labels}, lines)
-    return made
+    return fig

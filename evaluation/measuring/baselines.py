@@ -56,8 +56,8 @@ def linear_utilities(dataset: Dataset, size: int, seed: int) -> Mapping[str, flo
         model.fit(dataset.x[drawn].reshape(len(drawn), -1), dataset.y[drawn])
     answers = np.zeros((1, len(split.test), len(dataset.classes)))
     answers[0][:, model.classes_] = model.predict_proba(dataset.x[split.test].reshape(len(split.test), -1))
-    told = measures(answers, dataset.y[split.test], "probabilities")
-    means = {metric: float(values.mean()) for metric, values in told.items() if metric != CALIBRATION_METRIC}
+    contributions = measures(answers, dataset.y[split.test], "probabilities")
+    means = {metric: float(values.mean()) for metric, values in contributions.items() if metric != CALIBRATION_METRIC}
     return {linear(metric): mean for metric, mean in means.items() if not np.isnan(mean)}
 
 

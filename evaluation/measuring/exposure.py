@@ -59,9 +59,9 @@ def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"],
             if own is None:
                 return ASSUMED_SPREAD
             counted.append(calls(own, seen.membership[part]))
-        (models_a, found_a), (models_b, found_b) = counted
-        known = (models_a > 0) & (models_b > 0)
-        a, b, hits_a, hits_b = (count[known] for count in (models_a, models_b, found_a, found_b))
+        (all_a, all_hits_a), (all_b, all_hits_b) = counted
+        known = (all_a > 0) & (all_b > 0)
+        a, b, hits_a, hits_b = (count[known] for count in (all_a, all_b, all_hits_a, all_hits_b))
         models = a + b
         share = (hits_a + hits_b) / models
         variance = share * (1 - share) * models / (models - 1)  # unbiased where targets are independent
@@ -104,13 +104,13 @@ def _rescored(attack: Attack, part: View) -> Float[np.ndarray, "models records"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Exposure:
-    """In how many of the models trained on it each record is found, while 1 % of the non-members are accused.
+    """Exposure of each record: in how many of the models trained on it an attack finds it at 1 % FPR.
 
     Args:
         record: indices in the data set.
         label: classes of the records.
         models: how many models were trained on the record, scored it and can resolve an FPR of 1 %.
-        found: in how many of them its score reaches the model's threshold at 1 % FPR.
+        hits: in how many of them its score reaches the model's threshold at 1 % FPR.
         auc: how often a model trained on the record scores it above one that was not, ties half; NaN if one of these is
             missing.
         spread: how many times the binomial variance a record's share of models varies over fleets: the targets of one
@@ -120,7 +120,7 @@ class Exposure:
     record: Int[np.ndarray, "records"]
     label: Int[np.ndarray, "records"]
     models: Int[np.ndarray, "records"]
-    found: Int[np.ndarray, "records"]
+    hits: Int[np.ndarray, "records"]
     auc: Float[np.ndarray, "records"]
     spread: float = 1.0
 
@@ -142,12 +142,12 @@ class Exposure:
             records: their indices in the data set.
             spread: of a record's share of models over fleets, in multiples of the binomial variance.
         """
-        models, found = calls(scores, membership)
+        models, hits = calls(scores, membership)
         return cls(
             record=np.asarray(records),
             label=np.asarray(labels),
             models=models,
-            found=found,
+            hits=hits,
             auc=_auc(scores, membership),
             spread=spread,
         )
@@ -155,26 +155,26 @@ class Exposure:
     @cached_property
     def value(self) -> Float[np.ndarray, "records"]:
         """The share of the models in which a record is found; NaN if no model was trained on it."""
-        return np.where(self.models > 0, self.found / np.maximum(self.models, 1), np.nan)
+        return np.where(self.models > 0, self.hits / np.maximum(self.models, 1), np.nan)
 
     @cached_property
     def low(self) -> Float[np.ndarray, "records"]:
         """Lower ends of 95 % Clopper–Pearson intervals of as many independent models as these are worth."""
-        found, missed = self._independent
-        ends = beta.ppf(0.025, np.where(found > 0, found, 1.0), missed + 1)
-        return np.where(self.models > 0, np.where(found > 0, ends, 0.0), np.nan)
+        hits, misses = self._independent
+        ends = beta.ppf(0.025, np.where(hits > 0, hits, 1.0), misses + 1)
+        return np.where(self.models > 0, np.where(hits > 0, ends, 0.0), np.nan)
 
     @cached_property
     def high(self) -> Float[np.ndarray, "records"]:
         """Upper ends of these intervals."""
-        found, missed = self._independent
-        ends = beta.ppf(0.975, found + 1, np.where(missed > 0, missed, 1.0))
-        return np.where(self.models > 0, np.where(missed > 0, ends, 1.0), np.nan)
+        hits, misses = self._independent
+        ends = beta.ppf(0.975, hits + 1, np.where(misses > 0, misses, 1.0))
+        return np.where(self.models > 0, np.where(misses > 0, ends, 1.0), np.nan)
 
     @property
     def _independent(self) -> tuple[Float[np.ndarray, "records"], Float[np.ndarray, "records"]]:
-        """In how many independent models each record would be found, and missed, to be known as well as it is."""
-        return self.found / self.spread, (self.models - self.found) / self.spread
+        """Hits and misses of each record among as many independent models as these are worth."""
+        return self.hits / self.spread, (self.models - self.hits) / self.spread
 
     @cached_property
     def order(self) -> Int[np.ndarray, "records"]:
@@ -183,21 +183,25 @@ class Exposure:
         return np.lexsort((self.record, *(-np.nan_to_num(rate, nan=-1.0) for rate in rates)))
 
     @property
-    def mostly_found(self) -> int:
+    def mostly_exposed(self) -> int:
         """Number of records that are found in more than half of their models."""
         return int((self.value > HIGH_EXPOSURE).sum())
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists by name; an AUC that does not exist is None."""
-        lists = {field.name: getattr(self, field.name).tolist() for field in fields(self) if field.name != "spread"}
+        names = {"hits": "found"}  # as stored
+        lists = {names.get(f.name, f.name): getattr(self, f.name).tolist() for f in fields(self) if f.name != "spread"}
         rates = [None if np.isnan(auc) else round(auc, EXPOSURE_DIGITS) for auc in lists["auc"]]
         return lists | {"auc": rates, "spread": self.spread}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Exposure:
-        """Reads what `to_json` made."""
-        counts = {name: np.array(content[name], dtype=np.int64) for name in ("record", "label", "models", "found")}
-        return cls(auc=np.array(content["auc"], dtype=np.float64), spread=content.get("spread", 1.0), **counts)
+        """The exposure that `to_json` wrote."""
+        record, label, models, hits = (
+            np.array(content[name], dtype=np.int64) for name in ("record", "label", "models", "found")
+        )
+        auc, spread = np.array(content["auc"], dtype=np.float64), content.get("spread", 1.0)
+        return cls(record=record, label=label, models=models, hits=hits, auc=auc, spread=spread)
 
 
 def calls(
@@ -224,7 +228,7 @@ def calls(
 
 def exposures(results: Sequence[Result]) -> list[tuple[Result, Exposure]]:
     """The runs of which it is known how exposed single records are."""
-    return [(found, Exposure.from_json(found.exposed)) for found in results if found.exposed]
+    return [(result, Exposure.from_json(result.exposed)) for result in results if result.exposed]
 
 
 def exposed_csv(results: Sequence[Result]) -> str:
@@ -232,7 +236,7 @@ def exposed_csv(results: Sequence[Result]) -> str:
     buffer = io.StringIO()
     table = csv.writer(buffer, lineterminator="\n")
     table.writerow(EXPOSURE_COLUMNS)
-    lines = [line for found, exposure in exposures(results) for line in _lines(found.run, exposure)]
+    lines = [line for result, exposure in exposures(results) for line in _lines(result.run, exposure)]
     table.writerows(line for _, line in sorted(lines, key=lambda line: line[0]))
     return buffer.getvalue()
 

@@ -113,12 +113,12 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
     data, split = run.dataset, run.dataset.split
     # Test records and the fixed part of a canary run are not the audited records: no persons group them.
     alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
-    given, labels, level = answers(run, "test"), data.y[split.test], run.made_guard.level
-    for metric, values in contributions(given, labels, level):
+    outputs, labels, level = answers(run, "test"), data.y[split.test], run.made_guard.level
+    for metric, values in contributions(outputs, labels, level):
         yield row(metric, values, alone)
         yield from rows_of_models(metric, values)
     for group, inside in groups(data, split.test, slices):
-        for metric, values in contributions(given[:, inside], labels[inside], level):
+        for metric, values in contributions(outputs[:, inside], labels[inside], level):
             yield row(metric, values, alone, group=group)
     if len(labels):
         largest = np.unique(labels, return_counts=True)[1].max() / len(labels)
@@ -142,12 +142,12 @@ def groups(
 
 
 def contributions(
-    given: Shaped[np.ndarray, "models records *classes"], labels: Int64[np.ndarray, "records"], level: str
+    outputs: Shaped[np.ndarray, "models records *classes"], labels: Int64[np.ndarray, "records"], level: str
 ) -> Iterator[tuple[str, Float[np.ndarray, "models records"]]]:
     """Contributions of the records to every measure; NaN where answers do not allow it, or records are too few."""
-    told = measures(given, labels, level) if len(labels) >= MIN_RECORDS_PER_SIDE else {}
+    values = measures(outputs, labels, level) if len(labels) >= MIN_RECORDS_PER_SIDE else {}
     for metric in UTILITY_METRICS:
-        yield metric, told.get(metric, np.full((len(given), len(labels)), np.nan))
+        yield metric, values.get(metric, np.full((len(outputs), len(labels)), np.nan))
 
 
 def row(metric: str, values: Float[np.ndarray, "models records"], bootstrap: Bootstrap, group: str = "all") -> Row:
@@ -168,7 +168,7 @@ def rows_of_models(metric: str, values: Float[np.ndarray, "models records"]) -> 
 
 def results_of(runs: Sequence[Run], protocol: AttackProtocol) -> list[Result]:
     """Result of attacks on runs: kept from an earlier call where nothing has changed, otherwise measured."""
-    missing = [run for run in runs if kept(run, protocol) is None]
+    missing = [run for run in runs if stored_result(run, protocol) is None]
     measured: dict[tuple[Path, str], Result] = {}
     for run in missing:
         train_shadows_of(run, protocol)
@@ -177,7 +177,7 @@ def results_of(runs: Sequence[Run], protocol: AttackProtocol) -> list[Result]:
             items = [(run.folder, run.guard, protocol) for run in missing]
             measured = dict(workers.run(measure_and_keep, items, workers.count("auto")))
     # Another evaluation may have put its own in the place of what was just measured.
-    results = (measured.get((run.folder, run.guard)) or kept(run, protocol) for run in runs)
+    results = (measured.get((run.folder, run.guard)) or stored_result(run, protocol) for run in runs)
     return [result for result in results if result is not None]
 
 
@@ -202,7 +202,7 @@ def measure_and_keep(folder: Path, guard: str, protocol: AttackProtocol) -> tupl
     return (folder, guard), of_json(run, json.loads(json.dumps(content["results"])), protocol.read_by)
 
 
-def kept(run: Run, protocol: AttackProtocol) -> Result | None:
+def stored_result(run: Run, protocol: AttackProtocol) -> Result | None:
     """The results of this protocol on these very models, if they are there."""
     if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != protocol.key(run):
         return None
@@ -229,11 +229,13 @@ def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bo
     threats = [attack.threat for attack in (*attacks, auditor)]
     subject = FleetSubject(run)
     seen = subject.view(protocol.grant, protocol.queries, threats)
-    given = seen if source is None else mismatch_view(seen, view(source, protocol.grant, protocol.queries, threats))
+    attack_view = (
+        seen if source is None else mismatch_view(seen, view(source, protocol.grant, protocol.queries, threats))
+    )
     bootstrap = Bootstrap(seed=run.config["seed"], groups=seen.groups, persons=seen.persons)
     slices = protocol.slices_of(run)
     rows = [*usefulness(run, bootstrap, slices), *of_data(run), *spread_rows(seen)]
-    scores, needs, skipped = score_all(subject, attacks, given, seen.models)
+    scores, needs, skipped = score_all(subject, attacks, attack_view, seen.models)
     for attack, result in scores.items():
         rows += leakage(attack, result, seen, bootstrap)
     rows += null_rows(scores, seen, bootstrap.seed)

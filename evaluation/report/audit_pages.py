@@ -166,9 +166,9 @@ def verdict(result: Result) -> list[str]:
     shadows = "without the shadow model" if sides.shadow_records else "no shadow models"
     leakage = f"{access}, one model, {shadows}: the best attack ({result.strongest})"
     if row.value is not None and not result.is_tied:
-        found_at = percent(row, interval=True)
+        tpr_text = percent(row, interval=True)
         chance = percent(replace(row, value=chance_level([sides.nonmembers], REPORTED_FPRS[0])))
-        leakage += f" finds {found_at} of members at 1 % false accusations, where guessing finds {chance}, and"
+        leakage += f" finds {tpr_text} of members at 1 % false accusations, where guessing finds {chance}, and"
     leakage += f" has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= REPORTED_FPRS[0]:
         leakage += compare_with_guessing(result, result.strongest)

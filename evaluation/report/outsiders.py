@@ -98,7 +98,7 @@ class FalseAccusations:
     def sentences(self) -> list[str]:
         """The rates in plain words."""
         meant, by_chance = f"{100 * THRESHOLD_FPR:g} %", ABOVE_BY_CHANCE * self.rates
-        told = [
+        lines = [
             f"Every rate above is about records like those of the run. At a threshold that wrongly accuses {meant} of"
             " them, an attack may accuse more of other records that were never used either, such as near-duplicates of"
             " members, corrupted records or records of another source.",
@@ -111,10 +111,10 @@ class FalseAccusations:
         ]
         if self.unable:
             attacks = ", ".join(self.unable)
-            told.append(f"Not among them, as they need models trained on the very record: {attacks}.")
+            lines.append(f"Not among them, as they need models trained on the very record: {attacks}.")
         if self.runs < self.of:
-            told.append(f"{self.runs} of {self.of} runs were put to this test.")
-        return told
+            lines.append(f"{self.runs} of {self.of} runs were put to this test.")
+        return lines
 
     @property
     def _is_more(self) -> bool:

@@ -133,9 +133,9 @@ def releases(runs: Sequence[Run], folder: Path) -> dict[str, str]:
         runs: those that are evaluated.
         folder: where releases are kept.
     """
-    cards = {str(path.parent): _told(path) for path in sorted(folder.glob("*/card.json"))}
+    cards = {str(path.parent): _recipe_on_card(path) for path in sorted(folder.glob("*/card.json"))}
     wanted = {run.name: _recipe(run) for run in runs if not run.config.get("canary")}
-    return {run: place for run, recipe in wanted.items() for place, told in cards.items() if told == recipe}
+    return {run: place for run, recipe in wanted.items() for place, card in cards.items() if card == recipe}
 
 
 def _recipe(run: Run) -> Any:
@@ -156,13 +156,13 @@ def _recipe(run: Run) -> Any:
 
 def _checksum(run: Run) -> str | None:
     """Checksum of these data on the card of a release; None if they are private and nothing was released."""
-    kept = run.folder / "private" / "release_secret"
-    if run.dataset.published or not kept.exists():
+    secret_file = run.folder / "private" / "release_secret"
+    if run.dataset.published or not secret_file.exists():
         return run.dataset.published
-    return f"hmac-sha256:{Secret.load(kept).seal(run.dataset.fingerprint.encode())}"
+    return f"hmac-sha256:{Secret.load(secret_file).seal(run.dataset.fingerprint.encode())}"
 
 
-def _told(path: Path) -> Any:
+def _recipe_on_card(path: Path) -> Any:
     """Recipe, data and guard on a release's card; None where the file is another thing."""
     try:
         card = json.loads(path.read_text())
@@ -171,7 +171,7 @@ def _told(path: Path) -> Any:
     data, guard = (card.get(name) if isinstance(card, dict) else None for name in ("data", "guard"))
     if not (isinstance(data, dict) and isinstance(guard, dict)):
         return None
-    told = {name: card.get(name) for name in ("network", "defense", "recipe")}
-    told["data"] = [data.get("name"), data.get("records"), data.get("checksum")]
-    told["guard"] = {name: guard.get(name) for name in ("name", "settings")}
-    return canonical(told)
+    recipe = {name: card.get(name) for name in ("network", "defense", "recipe")}
+    recipe["data"] = [data.get("name"), data.get("records"), data.get("checksum")]
+    recipe["guard"] = {name: guard.get(name) for name in ("name", "settings")}
+    return canonical(recipe)

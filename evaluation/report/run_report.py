@@ -103,17 +103,16 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
 
 def _table_of_runs(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Headings, and for each run the kind of its line and its cells; a column in which nothing stands is left out."""
-    told = [
+    table_lines = [
         # Sorted by another column, a fleet with canaries no longer stands under the one that it belongs to.
         line._replace(cells=(label(result), *line.cells[1:])) if result.has_canaries else line
         for result, line in zip(comparison.results, lines(comparison), strict=True)
     ]
-    columns = dict(
-        zip(headings(comparison.results[0].utility), zip(*(line.cells for line in told), strict=True), strict=True)
-    )
-    shown = [name for name, cells in columns.items() if set(cells) != {NO_NUMBER}]
+    cells = zip(*(line.cells for line in table_lines), strict=True)
+    columns = dict(zip(headings(comparison.results[0].utility), cells, strict=True))
+    shown = [name for name, column in columns.items() if set(column) != {NO_NUMBER}]
     rows = zip(*(columns[name] for name in shown), strict=True)
-    kinds = [line.kind + " opens" * line.opens for line in told]
+    kinds = [line.kind + " opens" * line.opens for line in table_lines]
     return [name.replace("\n", " ") for name in shown], [
         (kind, list(row)) for kind, row in zip(kinds, rows, strict=True)
     ]

@@ -83,12 +83,12 @@ def _published(result: Result, folder: str) -> Result:
     data = {key: value for key, value in result.config.get("data", {}).items() if key not in PLACES}
     sizes = _sizes(result)
     large = {"all", *(group for group, size in sizes.items() if size >= MIN_GROUP_RECORDS * result.models)}
-    told = [
+    rows = [
         row for row in result.rows if row.model == "all" and row.metric not in MEMBER_METRICS and row.group in large
     ]
     private = not result.dataset.get("published")
     if private:
-        told = [row for row in told if row.group == "all" or row.metric not in COUNT_METRICS]
+        rows = [row for row in rows if row.group == "all" or row.metric not in COUNT_METRICS]
         sizes = {group: size for group, size in sizes.items() if group == "all"}  # classes and slices are not counted
     return replace(
         result,
@@ -96,7 +96,7 @@ def _published(result: Result, folder: str) -> Result:
         run=folder + result.run.removeprefix(Path(result.folder).name),
         folder=folder,
         config={**result.config, "data": data},
-        rows=[_rounded(row, result, sizes.get(row.group)) for row in told],
+        rows=[_rounded(row, result, sizes.get(row.group)) for row in rows],
         roc={attack: _resampled(*curve) for attack, curve in result.roc.items()},
         audit=_floored(result.audit),
         exposed={},

@@ -51,14 +51,14 @@ def groups(comparison: Comparison) -> list[Entry]:
     """Parts of the records of highlighted runs, those that leak most first: of each run `title`, the `attack` that was
     looked at, the first parts (`shown`) and their `count`; of a part its `name`, such as `class 3 (income >50K)`, what
     is found (`tpr`, `auc`), what `guessing` finds, `utility` and the records `scored`, summed over the models."""
-    told = []
+    entries = []
     for _, result, _ in comparison.highlights:
         names = dict.fromkeys(row.group for row in result.rows if row.group != "all")
         if names and result.attacks:
             parts = _by_leakage(result, list(names))
             shown = [_group(result, name) for name in parts[:MOST_SHOWN]]
-            told.append({"title": label(result), "attack": result.strongest, "shown": shown, "count": len(parts)})
-    return told
+            entries.append({"title": label(result), "attack": result.strongest, "shown": shown, "count": len(parts)})
+    return entries
 
 
 def _by_leakage(result: Result, names: Sequence[str]) -> list[str]:
@@ -126,7 +126,7 @@ def compared(results: Sequence[Result]) -> list[Entry]:
     fleets: dict[tuple[str, int], list[Result]] = {}
     for result in ordered(results):
         fleets.setdefault((label(result, short=True), result.seed), []).append(result)
-    told = []
+    entries = []
     for (defense, _), runs in fleets.items():
         canaries = [result for result in runs if result.has_canaries]
         if not canaries:
@@ -134,7 +134,7 @@ def compared(results: Sequence[Result]) -> list[Entry]:
         population = next((result for result in runs if not result.has_canaries), None)
         powers = {i: (_value(result, tpr_at(FPR)), _value(result, AUC)) for i, result in enumerate(canaries)}
         strongest = canaries[most_powerful(powers)]
-        told.append(
+        entries.append(
             {
                 "defense": defense,
                 "population": NO_NUMBER
@@ -147,12 +147,12 @@ def compared(results: Sequence[Result]) -> list[Entry]:
                 "fitted": percent(next((row for row in strongest.rows if row.metric == "canaries_fitted"), None)),
             }
         )
-    return told
+    return entries
 
 
 def exposed(comparison: Comparison) -> list[Entry]:
     """The records of highlighted runs that are found most often: index, class, how often, and the interval."""
-    told = []
+    entries = []
     for _, result, _ in comparison.highlights:
         if not result.exposed:
             continue
@@ -160,21 +160,21 @@ def exposed(comparison: Comparison) -> list[Entry]:
         trained = exposure.models > 0
         most = [
             (
-                str(exposure.record[i]), str(exposure.label[i]), f"{exposure.found[i]} of {exposure.models[i]}",
+                str(exposure.record[i]), str(exposure.label[i]), f"{exposure.hits[i]} of {exposure.models[i]}",
                 f"{100 * exposure.low[i]:.0f}–{100 * exposure.high[i]:.0f} %",
             )
             for i in exposure.order[:MOST_SHOWN] if trained[i]
         ]  # fmt: skip
-        told.append(
+        entries.append(
             {
                 "title": label(result),
                 "attack": result.strongest,
-                "mostly_found": exposure.mostly_found,
+                "mostly_found": exposure.mostly_exposed,
                 "records": int(trained.sum()),
                 "most": most,
             }
         )
-    return told
+    return entries
 
 
 def pareto(comparison: Comparison) -> list[str]:
@@ -215,11 +215,11 @@ def _loss(result: Result, bare: Result | None) -> str:
         return NO_NUMBER
     lost = result.utility.worth(its.value) - result.utility.worth(own.value)
     factor, digits, unit = (100, 1, " points") if result.utility.is_rate else (1, 3, "")
-    told = f"{factor * lost:.{digits}f}"
+    difference = f"{factor * lost:.{digits}f}"
     if (own_half := _half(own)) is not None and (its_half := _half(its)) is not None:
         half = math.hypot(own_half, its_half)
-        told += f" [{factor * (lost - half):.{digits}f} to {factor * (lost + half):.{digits}f}]"
-    return f"{told}{unit}".replace("-", "−")
+        difference += f" [{factor * (lost - half):.{digits}f} to {factor * (lost + half):.{digits}f}]"
+    return f"{difference}{unit}".replace("-", "−")
 
 
 def _half(row: Row) -> float | None:
@@ -230,19 +230,19 @@ def attack_tables(comparison: Comparison) -> tuple[Lines, Lines]:
     """The attacks on the runs that the verdict is about, and those on all others, to be looked up."""
     first = [result.run for _, result, _ in comparison.highlights]
     runs = [result for result in comparison.results if result.attacks]
-    told = {result.run: (label(result), _numbers(result)) for result in runs}
-    return [told[run] for run in first if run in told], [told[run] for run in told if run not in first]
+    tables = {result.run: (label(result), _numbers(result)) for result in runs}
+    return [tables[run] for run in first if run in tables], [tables[run] for run in tables if run not in first]
 
 
 def _numbers(result: Result) -> list[tuple[str, ...]]:
-    told = []
+    rows = []
     for attack in result.attacks:
         auc = result.get(AUC, attack=attack)
         interval = number(auc, interval=True)
         scored = NO_NUMBER if auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}"
         rates = [tpr_cell(result, attack, fpr) for fpr in REPORTED_FPRS]
-        told.append((attack_text(result, attack), *_needs(result, attack), interval, *rates, scored))
-    return told
+        rows.append((attack_text(result, attack), *_needs(result, attack), interval, *rates, scored))
+    return rows
 
 
 def _needs(result: Result, attack: str) -> tuple[str, str]:

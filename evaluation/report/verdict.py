@@ -49,7 +49,7 @@ def game(result: Result) -> list[str]:
     """The game of a run, sentence by sentence."""
     who = "person" if result.statement.unit == "person" or result.dataset.get("persons") else "record"
     audited = f"{result.canary} canary" if result.has_canaries else who
-    told = {
+    sentences = {
         "fixed": ["The same records are used to train every model; all others of the pool are left out."],
         "complementary": [
             f"For every {audited} a coin is tossed. Heads, and it is used to train the first model of a pair; tails,"
@@ -59,9 +59,9 @@ def game(result: Result) -> list[str]:
         _how(result), [f"For every model and every {audited} a coin is tossed: is it used for training, or left out?"]
     )
     if who == "person" and not result.has_canaries:
-        told.append("All records of one person share that fate.")
+        sentences.append("All records of one person share that fate.")
     return [
-        *told,
+        *sentences,
         "The attacker is shown a record, gets what is granted below, and says how sure it is that the record was used.",
         "If it was, it has been found; if it was not, it has been falsely accused.",
         f"Attackers are compared where they accuse {100 * FPR:g} % of the records that were left out: guessing then"
@@ -137,11 +137,11 @@ HIGHLIGHT_CAVEATS = {
 
 def verdicts(comparison: Comparison) -> list[Entry]:
     """A verdict on each highlighted run."""
-    told = []
+    entries = []
     for highlight in comparison.highlights:
         result = highlight.result
         resolved = result.is_resolved
-        told.append(
+        entries.append(
             {
                 "heading": heading(highlight, comparison),
                 "refuted": result.run in comparison.refuted,
@@ -151,7 +151,7 @@ def verdicts(comparison: Comparison) -> list[Entry]:
                 "sentence": _refutation(result, comparison) + sentence(result) + _masks(result, comparison),
             }
         )
-    return told
+    return entries
 
 
 def heading(highlight: Highlight, comparison: Comparison) -> str:
@@ -169,22 +169,22 @@ def heading(highlight: Highlight, comparison: Comparison) -> str:
 def sentence(result: Result) -> str:
     """TPR at 1 % FPR of the strongest attack, or else its AUC, under which threat model, and against guessing."""
     row, where = result.strongest_row(tpr_at(FPR)), scope(result)
-    told = f"{where[0].upper()}{where[1:]}: at {100 * FPR:g} % false accusations"
+    text = f"{where[0].upper()}{where[1:]}: at {100 * FPR:g} % false accusations"
     if row is None:
-        return f"{told} it cannot be measured what attacks find."
+        return f"{text} it cannot be measured what attacks find."
     if not result.is_resolved:
         row = result.get(AUC, attack=result.strongest)
-        told += (
+        text += (
             f" it cannot be measured what attacks find. The best attack ({result.strongest}) ranks members"
             f" above non-members with an AUC of {_auc(result)}; guessing has 0.5."
         )
     else:
-        told += (
+        text += (
             f" the best attack ({result.strongest}) finds {percent(row, interval=True)} of members;"
             f" guessing finds {guessing_text(result, row)}."
         )
     unclear = row.low is not None and not result.excludes_guessing(row)
-    return told + (compare_with_guessing(result, result.strongest) if unclear else "")
+    return text + (compare_with_guessing(result, result.strongest) if unclear else "")
 
 
 def scope(result: Result) -> str:

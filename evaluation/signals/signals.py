@@ -168,23 +168,23 @@ def view(
     data, split = run.dataset, run.dataset.split
     pool = answers(run, "pool", queries)
     audited = split.is_audited if len(split.canaries) else slice(None)
-    given = grant.released(pool[:, audited], guard.level)
+    fields = grant.released(pool[:, audited], guard.level)
     if not isinstance(guard, NoGuard):
-        given["unguarded_logits"] = answers(Run(run.folder), "pool")[:, audited]
+        fields["unguarded_logits"] = answers(Run(run.folder), "pool")[:, audited]
     if len(split.population):
         population = grant.released(answers(run, "population"), guard.level)
-        given |= {f"population_{name}": released for name, released in population.items()}
-        given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
+        fields |= {f"population_{name}": released for name, released in population.items()}
+        fields |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
     if any(threat.shadow_features for threat in threats) and not is_vectors(data.x):
         plain = Run(run.folder)
         hidden = cached(plain, "last_hidden", partial(last_hidden, plain))
-        given["shadow_features"] = hidden if hidden.shape[-1] else None
+        fields["shadow_features"] = hidden if hidden.shape[-1] else None
     if grant.weights:
-        given |= inner_signals(run, threats)
+        fields |= inner_signals(run, threats)
     if any(threat.further_shadows for threat in threats):
-        given["further_shadows"] = further_shadows(run, grant, pool if len(queries) == 1 else pool[:, :, 0])
+        fields["further_shadows"] = further_shadows(run, grant, pool if len(queries) == 1 else pool[:, :, 0])
     if guard.keeps_label and grant.decimals is None:
-        given["query_label"] = lambda model, x: models().fleet.one(model).predict(x)[0].argmax(axis=-1)
+        fields["query_label"] = lambda model, x: models().fleet.one(model).predict(x)[0].argmax(axis=-1)
     held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
     return View(
         labels=data.y[split.audited],
@@ -194,13 +194,13 @@ def view(
         features=data.x[split.audited],
         query=lambda model, x: grant.answer(models().one(model).predict(x)[0], guard.level),
         top_k=min(held_back, default=None),
-        **given,
+        **fields,
     )
 
 
 def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
     """Parts of a view that only weights and checkpoints tell, as far as attacks need them."""
-    found: dict[str, np.ndarray] = {}
+    signals: dict[str, np.ndarray] = {}
     run = Run(run.folder)  # weights are behind no guard
     if any(threat.gradients for threat in threats):
         measured = cache(partial(white_box, run))  # one pass over the models gives all of them
@@ -210,10 +210,10 @@ def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndar
 
         followed = ["alignment"] if run.checkpoints() else []  # both ends alone tell less than the loss does
         for name in ("gradient_norms", "activation_norms", *followed):
-            found[name] = cached(run, f"white_box/{name}", partial(one, name))
+            signals[name] = cached(run, f"white_box/{name}", partial(one, name))
     if any(threat.checkpoints for threat in threats) and run.checkpoints():
-        found["trajectory"] = cached(run, "white_box/trajectory", partial(trajectory, run))
-    return found
+        signals["trajectory"] = cached(run, "white_box/trajectory", partial(trajectory, run))
+    return signals
 
 
 def answers(
@@ -236,14 +236,14 @@ def answers(
             return fleet(run).predict(augmented(name, x))
         return guarded(run).predict(augmented(name, x), answers(plain, role, [name]))
 
-    kept = [cached(run, f"{run.guard}/{role}-{name}", partial(ask, name)) for name in queries]
-    return kept[0] if len(kept) == 1 else np.stack(kept, axis=2)
+    outputs = [cached(run, f"{run.guard}/{role}-{name}", partial(ask, name)) for name in queries]
+    return outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=2)
 
 
 def predictions(run: Run, role: str) -> Int64[np.ndarray, "models records"]:
     """The classes that all models predict for the records of a role, behind the run's guard."""
-    given = answers(run, role)
-    return np.asarray(given) if run.made_guard.level == "label" else given.argmax(axis=-1)
+    outputs = answers(run, role)
+    return np.asarray(outputs) if run.made_guard.level == "label" else outputs.argmax(axis=-1)
 
 
 def guarded(run: Run) -> Guarded:
@@ -266,9 +266,9 @@ def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -
     path = folder / f"{stamp(run)}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        made = make()
+        array = make()
         with replacing(path) as temporary:
-            np.save(temporary, made)
+            np.save(temporary, array)
         for stale in folder.glob("*.npy"):
             if stale != path and not stale.name.startswith("."):
                 stale.unlink()

@@ -167,8 +167,8 @@ def precision(tpr: Metric | float, fpr: float, prior: float) -> Metric:
     """
     if not 0 < prior < 1:
         raise ValueError(f"prior={prior} is no share of members; choose a value between 0 and 1, both excluded")
-    found, accused = prior * np.asarray(tpr, dtype=np.float64), (1 - prior) * fpr
-    return found / np.where(found + accused == 0, np.nan, found + accused)
+    true, false = prior * np.asarray(tpr, dtype=np.float64), (1 - prior) * fpr
+    return true / np.where(true + false == 0, np.nan, true + false)
 
 
 def check_rate(name: str, rate: float) -> None:

@@ -54,21 +54,21 @@ def study(results: Study) -> Figure:
 
     rows = len(results.targets), len(results.attacks(first))
     with mpl.rc_context(FIGURE_STYLE):
-        made = figure(2.6 + 1.7 * len(settings), 1.6 + 0.5 * rows[0] + 0.36 * rows[1])
-        upper, lower = made.subplots(2, 1, height_ratios=(0.5 * rows[0], 0.36 * rows[1]))
+        fig = figure(2.6 + 1.7 * len(settings), 1.6 + 0.5 * rows[0] + 0.36 * rows[1])
+        upper, lower = fig.subplots(2, 1, height_ratios=(0.5 * rows[0], 0.36 * rows[1]))
         _map(upper, results.targets, settings, best)
         _map(lower, results.attacks(first), settings, single)
         upper.set_title("Strongest attack: TPR at 1 % FPR · AUC")
         lower.set_title(f"Every attack on {first}")
         for axes, down in ((upper, "target ↓"), (lower, "attack ↓")):
             axes.set(xlabel=f"{results.varied} →", ylabel=down)
-    return made
+    return fig
 
 
 def _map(
-    axes: Axes, rows: Sequence[str], columns: Sequence[str], told: Callable[[str, str], tuple[float | None, str]]
+    axes: Axes, rows: Sequence[str], columns: Sequence[str], text_of: Callable[[str, str], tuple[float | None, str]]
 ) -> None:
-    cells = [[told(row, column) for column in columns] for row in rows]
+    cells = [[text_of(row, column) for column in columns] for row in rows]
     values = np.array(
         [[np.nan if value is None else max(value, REPORTED_FPRS[0]) for value, _ in line] for line in cells]
     )
@@ -91,8 +91,8 @@ def factors(results: Study) -> Figure:
     shown = [metric for metric in DRAWN_METRICS if any(row.metric == metric for row in results.rows)]
     colors = dict(zip(results.targets, _looks(len(results.targets)), strict=True))
     with mpl.rc_context(FIGURE_STYLE):
-        made = figure(1.2 + 2.9 * len(parts), 2.2 * len(shown))
-        panels = made.subplots(len(shown), len(parts), sharex="col", sharey="row", squeeze=False)
+        fig = figure(1.2 + 2.9 * len(parts), 2.2 * len(shown))
+        panels = fig.subplots(len(shown), len(parts), sharex="col", sharey="row", squeeze=False)
         for column, part in enumerate(parts):
             for axes, metric in zip(panels[:, column], shown, strict=True):
                 _panel(axes, part, metric, colors)
@@ -104,8 +104,8 @@ def factors(results: Study) -> Figure:
         if len(results.targets) > 1:
             drawn = [axes.get_legend_handles_labels() for axes in panels[0]]
             handles = {label: line for lines, labels in drawn for line, label in zip(lines, labels, strict=True)}
-            made.legend(handles.values(), handles.keys(), loc="outside lower left")
-    return made
+            fig.legend(handles.values(), handles.keys(), loc="outside lower left")
+    return fig
 
 
 def _panel(axes: Axes, part: Study, metric: str, looks: Mapping[str, dict[str, Any]]) -> None:

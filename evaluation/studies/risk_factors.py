@@ -67,7 +67,7 @@ def risk_rows(runs: Sequence[Run], protocol: AttackProtocol) -> list[StudyRow]:
 
 def lines(runs: Sequence[Run]) -> list[FactorLine]:
     """All runs that differ in one factor alone, by factor."""
-    made = []
+    factor_lines = []
     for factor, keys in FACTOR_SETTINGS.items():
         alike: dict[str, dict[float, Run]] = defaultdict(dict)
         shared: dict[str, dict[str, Any]] = {}
@@ -77,23 +77,23 @@ def lines(runs: Sequence[Run]) -> list[FactorLine]:
                 group = str(sorted(settings.items()))
                 alike[group].setdefault(value, run)
                 shared[group] = settings
-        made += [
+        factor_lines += [
             FactorLine(factor=factor, runs=dict(sorted(group.items())), shared=shared[name])
             for name, group in alike.items()
             if len(group) > 1
         ]
-    if not made:
+    if not factor_lines:
         raise ValueError(
             f"study=risk_factors found no two of {len(runs)} runs that differ in {WIDTH_FACTOR}, {RECORDS_FACTOR} or"
             f" {EPOCHS_FACTOR} alone; train them with experiment=risk_factors"
         )
-    return made
+    return factor_lines
 
 
 def targets(drawn: Sequence[FactorLine], measured: Sequence[Mapping[float, Result]]) -> list[str]:
     """For each line its defense, and the settings that tell it from others of its factor with this defense."""
     names = [label(next(iter(results.values()))) for results in measured]
-    told = []
+    titles = []
     for line, name in zip(drawn, names, strict=True):
         same = [
             other.shared
@@ -101,8 +101,8 @@ def targets(drawn: Sequence[FactorLine], measured: Sequence[Mapping[float, Resul
             if (other.factor, its_name) == (line.factor, name)
         ]
         keys = [key for key in line.shared if len({str(shared.get(key)) for shared in same}) > 1]
-        told.append(", ".join([name, *(f"{key}={line.shared[key]}" for key in keys)]))
-    return told
+        titles.append(", ".join([name, *(f"{key}={line.shared[key]}" for key in keys)]))
+    return titles
 
 
 def accuracies(result: Result, **named: Any) -> list[StudyRow]:

@@ -123,12 +123,12 @@ class Study:
         for row in self.rows:
             if row.note:
                 reasons.setdefault(row.note, []).append(row)
-        told = []
+        skipped = []
         for note, rows in reasons.items():
             among = {row.setting for row in rows}
             attacks = list(dict.fromkeys(row.attack for row in rows))
-            told.append((attacks, note, [setting for setting in self.settings if setting in among]))
-        return told
+            skipped.append((attacks, note, [setting for setting in self.settings if setting in among]))
+        return skipped
 
 
 def _is_number(setting: str) -> bool:
@@ -232,11 +232,11 @@ def _tables(study: Study) -> list[Table | Text]:
             table.add_row("  accuracy gap", *(NO_NUMBER if gap is None else f"{100 * gap:.1f} %" for gap in gaps))
         for attack in study.attacks(target):
             table.add_row(f"  {attack}", *(cell(study, target, setting, attack) for setting in study.settings))
-    told = []
+    notes = []
     for attacks, reason, settings in study.skips():
         where = "" if settings == study.settings else f" ({study.varied} {'; '.join(settings)})"
-        told.append(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
-    return [table, *told]
+        notes.append(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
+    return [table, *notes]
 
 
 def cell(study: Study, target: str, setting: str, attack: str) -> str:

@@ -56,13 +56,13 @@ class AnswerLog:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 entry = json.loads(line)
-                given = entry["answer"]
-                if self._known and (len(given) if isinstance(given, list) else None) != self.width:
+                answer = entry["answer"]
+                if self._known and (len(answer) if isinstance(answer, list) else None) != self.width:
                     raise ValueError("of another length than those before")
-                self._known[entry["input"]] = given
+                self._known[entry["input"]] = answer
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{path}: line {number} is no answer; remove the file to ask anew") from None
-        self.kept = frozenset(self._known)  # of earlier audits
+        self.earlier = frozenset(self._known)  # of earlier audits
         if len(whole) < len(content):
             os.truncate(path, len(whole))
 
@@ -132,14 +132,14 @@ class Asking:
         known = [numbers(rows) for rows in sides]
         names = {name_of_input(row) for rows in known for row in rows}
         missing = len(self._missing(list(names)))
-        kept = len(names) - missing
+        stored = len(names) - missing
         with progress.Progress(self.log.path.parent, missing, "queries answered") if missing else nullcontext():
             for rows in reversed(known):  # members last: what is told of others tells one model from another best
                 self.ask(rows)
-        if kept == 0:
+        if stored == 0:
             return []
         return [
-            f"{kept:,} of {len(names):,} answers about records are those that an earlier audit kept; {self._compared}"
+            f"{stored:,} of {len(names):,} answers about records are those that an earlier audit kept; {self._compared}"
             " of them were asked for again and are the same."
         ]
 
@@ -150,11 +150,11 @@ class Asking:
             BudgetSpentError: if the budget does not suffice; nothing was asked then.
             ValueError: if the endpoint answers nothing usable, or is another model than before.
         """
-        given = numbers(rows)
-        names = [name_of_input(row) for row in given]
+        inputs = numbers(rows)
+        names = [name_of_input(row) for row in inputs]
         missing = self._missing(names)
-        self._compare(given, names)
-        for places, answers in self._answers(given, missing):
+        self._compare(inputs, names)
+        for places, answers in self._answers(inputs, missing):
             self.log.add([names[place] for place in places], answers)
             progress.report(self.endpoint.endpoint, len(places))
         return np.array(self.log.of(names))
@@ -170,13 +170,13 @@ class Asking:
 
     def _compare(self, rows: Shaped[np.ndarray, "records ..."], names: Sequence[str]) -> None:
         """Once, a few kept answers are asked for again: the least certain, which differ most between models."""
-        kept = {name: place for place, name in enumerate(names) if name in self.log.kept}
-        if self._compared or not kept:
+        stored = {name: place for place, name in enumerate(names) if name in self.log.earlier}
+        if self._compared or not stored:
             return
-        certain = dict(zip(kept, map(_certainty, self.log.of(list(kept))), strict=True))
-        few = sorted(kept, key=lambda name: (certain[name], name))[:RECHECKED_ANSWERS]
+        certain = dict(zip(stored, map(_certainty, self.log.of(list(stored))), strict=True))
+        few = sorted(stored, key=lambda name: (certain[name], name))[:RECHECKED_ANSWERS]
         before = self.log.of(few)
-        now = [answer for _, answers in self._answers(rows, [kept[name] for name in few]) for answer in answers]
+        now = [answer for _, answers in self._answers(rows, [stored[name] for name in few]) for answer in answers]
         exact = self.endpoint.answers == "predictions"
         if not (before == now if exact else np.allclose(now, before, rtol=ANSWER_TOLERANCE, atol=ANSWER_TOLERANCE)):
             raise ValueError(
@@ -199,22 +199,22 @@ class Asking:
         """Answers as plain numbers, before any of them is kept."""
         name, kind, width = self.endpoint.endpoint, self.endpoint.answers, self.log.width
         try:
-            told = np.asarray(answers)
+            array = np.asarray(answers)
         except ValueError:
-            told = np.empty(0)
+            array = np.empty(0)
         depth, kinds = (1, "iu") if kind == "predictions" else (2, "fiu")
-        if told.ndim != depth or len(told) != count or told.dtype.kind not in kinds or not np.isfinite(told).all():
-            shape = f"{told.dtype} of shape {told.shape}"
+        if array.ndim != depth or len(array) != count or array.dtype.kind not in kinds or not np.isfinite(array).all():
+            shape = f"{array.dtype} of shape {array.shape}"
             raise ValueError(
                 f"endpoint={name} answered {count} queries with {shape}; expected finite {kind} of each, or set"
                 " answers=logits|probabilities|predictions"
             )
-        if width is not None and told.shape[1] != width:
+        if width is not None and array.shape[1] != width:
             raise ValueError(
-                f"endpoint={name} scored {width} classes before and {told.shape[1]} now; it must score all classes of"
+                f"endpoint={name} scored {width} classes before and {array.shape[1]} now; it must score all classes of"
                 f" every record. If another model answers now, remove {self.log.path}"
             )
-        plain: list[Any] = told.tolist()
+        plain: list[Any] = array.tolist()
         return plain
 
 
@@ -298,17 +298,17 @@ class Endpoint(CheckedFields):
 
 def _function(name: str) -> Asked:
     try:
-        made: Asked = pkgutil.resolve_name(name)
+        function: Asked = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"endpoint={name}: expected a URL or a Python function ({error}); give my_package.predict"
         ) from None
-    if not callable(made):
+    if not callable(function):
         raise ValueError(f"endpoint={name}: expected a function that takes rows; give such as my_package.predict")
 
     def ask(rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
         try:
-            return made(rows)
+            return function(rows)
         except Exception as error:
             kind = f"{rows.dtype} of shape {rows.shape}"
             raise ValueError(f"endpoint={name} was given {kind} and raised {error!r}; {RESUME_NOTE}") from error

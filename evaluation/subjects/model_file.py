@@ -101,8 +101,8 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
             return np.array([classes.index(word) for word in release.predict(rows)])
 
     def notes(sides: Sequence[Any]) -> list[str]:
-        told = [release.encode(rows)[1] for rows in sides]
-        return [f"Records hold {words}." for words in dict.fromkeys(told) if words is not None]
+        unknown = [release.encode(rows)[1] for rows in sides]
+        return [f"Records hold {words}." for words in dict.fromkeys(unknown) if words is not None]
 
     return AuditedModel(
         name=f"release {folder}",
@@ -192,16 +192,16 @@ def _answers(
 
     if dtype is None:
         dtype = torch.float32 if rows.dtype.kind == "f" else torch.int64
-    given, step, told = torch.from_numpy(np.ascontiguousarray(rows)).to(dtype), size or BATCH_RECORDS, []
+    inputs, step, outputs = torch.from_numpy(np.ascontiguousarray(rows)).to(dtype), size or BATCH_RECORDS, []
     try:
         with torch.inference_mode():
-            for start in range(0, len(given), step):
-                batch = given[start : start + step]
+            for start in range(0, len(inputs), step):
+                batch = inputs[start : start + step]
                 missing = 0 if size is None else size - len(batch)
-                told.append(module(torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]))[: len(batch)])
+                outputs.append(module(torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]))[: len(batch)])
     except (RuntimeError, AssertionError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{name} cannot take features of shape {rows.shape}: {reason}; save them as it takes them"
         ) from None
-    return torch.cat(told).float().numpy()
+    return torch.cat(outputs).float().numpy()

@@ -3,7 +3,7 @@ import pytest
 from scipy import stats
 
 from palisade.evaluation.measuring.leakage import ROC_METRICS as LEAKAGE
-from palisade.evaluation.statistics import intervals as bootstrap
+from palisade.evaluation.statistics import bootstrap
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean, fleet_metrics
 from palisade.evaluation.statistics.metrics import advantage_estimate, roc_auc, tpr_at_fpr
 from palisade.evaluation.statistics.roc import Ranking, Roc

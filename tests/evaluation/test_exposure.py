@@ -62,7 +62,7 @@ def test_equals_a_double_loop(seed: int, ties: bool, missing: bool) -> None:
             models[record] += len(outside) >= 100
             found[record] += len(outside) >= 100 and row[record] > outside[allowed]
     np.testing.assert_array_equal(exposed.models, models)
-    np.testing.assert_array_equal(exposed.found, found)
+    np.testing.assert_array_equal(exposed.hits, found)
 
 
 def test_agrees_with_the_tpr_of_each_model() -> None:
@@ -71,14 +71,14 @@ def test_agrees_with_the_tpr_of_each_model() -> None:
     tprs = [
         roc_points(row, members).tpr_at(0.01) * members.sum() for row, members in zip(scores, membership, strict=True)
     ]
-    assert exposed.found.sum() == pytest.approx(sum(tprs))
+    assert exposed.hits.sum() == pytest.approx(sum(tprs))
 
 
 def test_intervals_and_aucs_are_those_of_the_libraries() -> None:
     scores, membership = fleet(2, ties=True)
     exposed = measured(scores, membership)
     for record in range(0, 260, 7):
-        interval = binomtest(int(exposed.found[record]), int(exposed.models[record])).proportion_ci(method="exact")
+        interval = binomtest(int(exposed.hits[record]), int(exposed.models[record])).proportion_ci(method="exact")
         assert (exposed.low[record], exposed.high[record]) == pytest.approx((interval.low, interval.high))
         assert exposed.auc[record] == pytest.approx(roc_auc_score(membership[:, record], scores[:, record]))
 
@@ -130,7 +130,7 @@ def test_infinite_scores_are_no_thresholds() -> None:
     scores[0, ~membership[0]] = np.inf
     scores[0, np.flatnonzero(membership[0])[:5]] = np.inf
     exposed = measured(scores[:1], membership[:1])
-    assert exposed.found.sum() == 0
+    assert exposed.hits.sum() == 0
 
 
 def test_what_cannot_be_known_is_missing() -> None:
@@ -140,7 +140,7 @@ def test_what_cannot_be_known_is_missing() -> None:
     assert exposed.models[[0, 2]].tolist() == [0, 0]
     assert np.isnan([*exposed.value[[0, 2]], *exposed.low[[0, 2]], *exposed.high[[0, 2]], *exposed.auc[:3]]).all()
     few = measured(scores[:, :80], membership[:, :80])
-    assert (few.models == 0).all() and few.mostly_found == 0  # below 100 non-members 1 % cannot be resolved
+    assert (few.models == 0).all() and few.mostly_exposed == 0  # below 100 non-members 1 % cannot be resolved
     alone = measured(scores[:1], np.ones((1, 260), dtype=np.bool_))
     assert (alone.models == 0).all()
 
@@ -150,19 +150,19 @@ def test_the_most_exposed_come_first() -> None:
         record=np.array([4, 5, 6, 7, 8, 9]),
         label=np.zeros(6, dtype=np.int64),
         models=np.array([1, 8, 8, 8, 0, 9]),
-        found=np.array([1, 8, 4, 4, 0, 0]),
+        hits=np.array([1, 8, 4, 4, 0, 0]),
         auc=np.array([1.0, 0.8, 0.7, 0.75, np.nan, 0.95]),
     )
     # Found in 1 of 1 models may be luck: its interval starts at 2.5 %, that of 4 of 8 at 16 %.
     assert exposed.record[exposed.order].tolist() == [5, 7, 6, 4, 9, 8]
-    assert exposed.mostly_found == 2  # half is not more than half
+    assert exposed.mostly_exposed == 2  # half is not more than half
 
 
 def test_json_brings_it_back() -> None:
     scores, membership = fleet(5, models=3)
     exposed = measured(scores, membership)
     again = Exposure.from_json(json.loads(json.dumps(exposed.to_json(), allow_nan=False)))
-    for name in ("record", "label", "models", "found"):
+    for name in ("record", "label", "models", "hits"):
         np.testing.assert_array_equal(getattr(again, name), getattr(exposed, name))
     np.testing.assert_allclose(again.auc, exposed.auc, atol=1e-6)
 

@@ -253,7 +253,7 @@ def test_the_most_exposed_records_are_named(html: str, sweep: list[Result]) -> N
     section = html[html.index('id="exposure"') : html.index('id="groups"')]
     exposed = Exposure.from_json(sweep[-1].exposed)
     trained = int((exposed.models > 0).sum())
-    assert f"{exposed.mostly_found:,} of {trained:,} records are found (lira) in more than" in section
+    assert f"{exposed.mostly_exposed:,} of {trained:,} records are found (lira) in more than" in section
     for i in exposed.order[:10]:
         assert f'<td class="number">{exposed.record[i]}</td><td class="number">{exposed.label[i]}</td>' in section
     assert section.count("<tbody>") == 3 and section.count("<tr>") == 3 * 11
