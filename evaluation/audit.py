@@ -55,7 +55,7 @@ def audit(settings: Mapping[str, Any], protocol: AttackProtocol) -> bool:
         return _audit(kind, settings, protocol)
     except SystemExit as ended:  # with exit code 0 it would pass a gate
         raise ValueError(
-            f"audit={kind} asked code that called sys.exit({ended.code}); let it raise an error instead"
+            f"audit={kind}: expected code that returns, and it called sys.exit({ended.code}); let it raise an error"
         ) from ended
 
 
@@ -115,7 +115,10 @@ def _limit(kind: str, settings: Mapping[str, Any]) -> Limit | None:
     """
     choose, gate = (Limit.asked(name, settings) for name in ("choose", "gate"))
     if (wrong := choose or (gate if kind == "records" else None)) is not None:
-        raise ValueError(f"{wrong.key} has nothing to judge in audit={kind}; leave it out")
+        value = getattr(wrong, wrong.key.partition(".")[2])
+        raise ValueError(
+            f"{wrong.key}={value}: expected null with audit={kind}, which measures no such thing; leave it out"
+        )
     return gate
 
 
@@ -149,9 +152,11 @@ def _check_disjoint(questioned: AnsweredRecords, nonmembers: AnsweredRecords, kn
 
 def _read(key: str, settings: Mapping[str, Any]) -> SavedRecords:
     if (path := settings[key]) in (None, "???"):
-        raise ValueError(f"{key} is not given; add {key}=<file.npz or file.csv>")
+        raise ValueError(f"{key}: not given, expected a file; add {key}=<file.npz or file.csv>")
     if settings["audit"]["name"] == "outputs" and str(path).endswith(".csv"):
-        raise ValueError(f"{key}={path} is a table, which holds no answers; save the answers as .npz with `persons`")
+        raise ValueError(
+            f"{key}={path}: expected an .npz file, as a table holds no answers; save them, with `persons` if there are"
+        )
     return read(key, str(path), settings.get("label"), settings.get("person"))
 
 
@@ -159,10 +164,10 @@ def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:
     """The model that is asked; None where answers were saved."""
     kinds = [key for key in ("release", "model", "endpoint") if settings.get(key) not in (None, "???")]
     if len(kinds) > 1:
-        raise ValueError(f"{kinds[0]} and {kinds[1]} are both given; audit one model at a time")
+        raise ValueError(f"{kinds[0]}={settings[kinds[0]]}: expected null with {kinds[1]}; audit one model at a time")
     if not kinds:
         if (kind := settings["audit"]["name"]) in ("model", "endpoint"):
-            raise ValueError(f"{kind} is not given; add {kind}=<what to ask>")
+            raise ValueError(f"{kind}: not given, expected a model to ask; add {kind}=<it>")
         return None
     if kinds[0] == "endpoint":
         asked = {key: settings[key] for key in ENDPOINT_KEYS} | {"answers": settings["answers"] or "probabilities"}

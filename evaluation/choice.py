@@ -33,7 +33,7 @@ def recommend(comparison: Comparison, limit: Limit) -> tuple[list[str], Result |
     results = comparison.results
     if all(math.isinf(result.worth) for result in results):
         name = results[0].utility.name
-        raise ValueError(f"utility={name} cannot be measured on any of these runs; choose another, such as accuracy")
+        raise ValueError(f"utility={name}: expected a measure that one of these runs has; choose e.g. accuracy")
     objections = {result.run: _objection(result, comparison, limit) for result in results}
     fit = [result for result in results if objections[result.run] is None]
     best = max(fit, key=lambda result: result.worth, default=None)

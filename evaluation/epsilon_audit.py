@@ -146,7 +146,9 @@ def audit_records(
     in_scores, out_scores = scores[members], scores[~members]
     if min(len(in_scores), len(out_scores)) < 2:
         passed = f"in_scores={len(in_scores)}, out_scores={len(out_scores)}"
-        raise ValueError(f"{passed}; half of each chooses a threshold for the other half, pass at least 2")
+        raise ValueError(
+            f"{passed}: expected at least 2 of each, as half of them set a threshold for the others; pass more"
+        )
     called = held_out_calls(scores, members, delta=delta, alpha=alpha, seed=seed)
     counts = guess(scores, members, guesses, seed)
     perfect = called._replace(tp=called.members, fp=0), counts._replace(correct=counts.guesses)
@@ -181,7 +183,7 @@ def guess(
         ValueError: if the share is out of range.
     """
     if not 0 < share <= 0.5:
-        raise ValueError(f"guesses={share} is no share at either end; choose a value above 0 and at most 0.5")
+        raise ValueError(f"guesses={share}: expected a share > 0 and <= 0.5; choose e.g. 0.1")
     shuffled = np.random.default_rng(seed).permutation(len(scores))
     rising = shuffled[np.argsort(scores[shuffled], kind="stable")]
     either = at_either_end(share, len(scores))

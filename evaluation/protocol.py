@@ -127,7 +127,9 @@ class AttackProtocol:
             ValueError: if a defense or guard asks for an attack that there is not.
         """
         if unknown := [name for name in run.attacks if name not in {*self.attacks, *self.adaptive}]:
-            raise ValueError(f"attack={unknown[0]}, which {run.folder} asks for, is unknown; add conf/attack/<it>.yaml")
+            raise ValueError(
+                f"attack={unknown[0]}: expected an attack of conf/attack ({run.folder} asks for it); add its file"
+            )
         return {**self.attacks, **{name: self.adaptive[name] for name in run.attacks if name not in self.attacks}}
 
     def attacks_on(self, run: Run) -> list[Attack]:

@@ -21,6 +21,7 @@ from palisade.evaluation.statistics.metrics import upper_limit
 from palisade.evaluation.subjects.answers import order_of
 from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE
 from palisade.evaluation.subjects.subject import lacking
+from palisade.fields import as_written
 
 RANK_SUM_PERMUTATIONS = 9_999
 MAX_PERMUTED_RECORDS = 50
@@ -259,19 +260,21 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         ValueError: if the attack cannot run, or would be told which records are in question.
     """
     if not (isinstance(alpha, int | float) and 0 < alpha < 0.5):
-        raise ValueError(f"alpha={alpha} is no error rate; choose above 0 and below 0.5, such as 0.05")
+        raise ValueError(f"alpha={as_written(alpha)}: expected an error rate > 0 and < 0.5; choose e.g. 0.05")
     if attack.threat.known_members:
         raise ValueError(
-            f"threat.audit={attack.name} is told which records are in question; choose such as LossThreshold"
+            f"threat.audit={attack.name}: expected an attack that knows no members; choose e.g. LossThreshold"
         )
     if (reason := lacking(attack, view)) is not None:
-        raise ValueError(f"threat.audit={attack.name} {reason}, or choose another attack")
+        raise ValueError(
+            f"threat.audit={attack.name}: expected an attack that can run, and it {reason}, or choose another"
+        )
     place, scores = order_of(view.records), attack.score(view)[0]
     count = int(view.membership[0].sum()) - known
     asked, others = place < count, ~view.membership[0]
     as_in_file = np.flatnonzero(asked)[np.argsort(place[asked])]
     if np.isnan(scores).any():
-        raise ValueError(f"threat.audit={attack.name} scores only some of the records; choose another attack")
+        raise ValueError(f"threat.audit={attack.name}: expected an attack that scores every record; choose another")
     p = p_values(scores[as_in_file], scores[others])
     right = [
         row for row in accuracies(view, {"records": asked, NONMEMBER_GROUP: others}) if row.metric == MODEL_ACCURACY

@@ -109,7 +109,7 @@ class EvaluationSettings(CheckedFields):
         if self.data is None:
             return None
         if self.data.get("path", ABSENT) == ABSENT and not self.data.get("name"):
-            raise ValueError("data.path: not given; add it, or data.name, or runs=<folder or pattern>")
+            raise ValueError("data.path: not given, expected a file; add it, or data.name, or runs=<folder or pattern>")
         return self.data.get("name") or name_of(self.data["path"])
 
     def _check_data(self) -> None:

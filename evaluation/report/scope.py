@@ -49,7 +49,9 @@ def check_scope_of(settings: Mapping[str, Any]) -> None:
     scope = checked_scope(settings["report"].get("scope"))
     for instead in ("audit", "study", "search"):
         if scope == PUBLIC_SCOPE and settings.get(instead):
-            raise ValueError(f"report.scope={scope} but {instead}=… writes for insiders only; leave report.scope out")
+            raise ValueError(
+                f"report.scope={scope}: expected {INTERNAL_SCOPE} with {instead}=…; leave report.scope out"
+            )
 
 
 def checked_scope(scope: Any) -> str:
@@ -59,7 +61,9 @@ def checked_scope(scope: Any) -> str:
         ValueError: if there is none.
     """
     if not isinstance(scope, str) or scope not in SCOPE_NOTES:
-        raise ValueError(f"report.scope={scope} is unknown; choose {' or '.join(SCOPE_NOTES)}")
+        raise ValueError(
+            f"report.scope={scope}: expected one of {', '.join(SCOPE_NOTES)}; choose e.g. {INTERNAL_SCOPE}"
+        )
     return scope
 
 

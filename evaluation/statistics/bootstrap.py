@@ -10,7 +10,7 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from palisade.evaluation.statistics.metrics import Estimate, clopper_pearson_interval
+from palisade.evaluation.statistics.metrics import Estimate, check_alpha, clopper_pearson_interval
 from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
 MAX_STORED_DRAWS = 2**22
@@ -45,9 +45,8 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         if self.replicates < 2:
-            raise ValueError(f"replicates={self.replicates} show no spread; choose at least 2, better 150")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha={self.alpha} is no error rate; choose a value between 0 and 1, such as 0.05")
+            raise ValueError(f"replicates={self.replicates}: expected an integer >= 2; choose e.g. 150")
+        check_alpha(self.alpha)
 
     def weights(
         self, models: int, records: int
@@ -143,7 +142,8 @@ def fleet_metrics(
     bootstrap = bootstrap or Bootstrap()
     if scores.ndim != 2 or scores.shape != membership.shape:
         raise ValueError(
-            f"scores.shape={scores.shape} and membership.shape={membership.shape} must be (models, records)"
+            f"scores.shape={scores.shape}, membership.shape={membership.shape}: expected (models, records) of both;"
+            " pass a row a model"
         )
     models, records = scores.shape
     rankings = [Ranking(*row) for row in zip(scores, membership, strict=True)]

@@ -218,7 +218,10 @@ def _error_rates(tp: int, members: int, fp: int, nonmembers: int, delta: float, 
     """The largest FNR and FPR that the counts allow for, each at alpha/2."""
     for name, count, total_name, total in (("tp", tp, "members", members), ("fp", fp, "nonmembers", nonmembers)):
         if not 0 <= count <= total or total == 0:
-            raise ValueError(f"{name}={count} of {total_name}={total}; pass a count from 0 to its total, at least 1")
+            raise ValueError(
+                f"{name}={count}, {total_name}={total}: expected 0 <= {name} <= {total_name} and {total_name} >= 1;"
+                " count each record once"
+            )
     _check_errors(delta, "alpha", alpha)
     return float(upper_limit(members - tp, members, alpha / 2)), float(upper_limit(fp, nonmembers, alpha / 2))
 
@@ -226,15 +229,15 @@ def _error_rates(tp: int, members: int, fp: int, nonmembers: int, delta: float, 
 def _check_guesses(canaries: int, guesses: int, correct: int, delta: float, p: float) -> None:
     if not 0 <= correct <= guesses <= canaries:
         counts = f"canaries={canaries}, guesses={guesses}, correct={correct}"
-        raise ValueError(f"{counts}; guess each canary at most once and count the right guesses among them")
+        raise ValueError(f"{counts}: expected correct <= guesses <= canaries, all >= 0; guess each canary at most once")
     _check_errors(delta, "p", p)
 
 
 def _check_errors(delta: float, name: str, rate: float) -> None:
     if not 0 <= delta < 1:
-        raise ValueError(f"delta={delta} is no failure probability; choose 0 or more and below 1, as in the claim")
+        raise ValueError(f"delta={delta}: expected a probability >= 0 and < 1; choose that of the claim")
     if not 0 < rate < 1:
-        raise ValueError(f"{name}={rate} is no error rate; choose a value between 0 and 1, such as 0.05")
+        raise ValueError(f"{name}={rate}: expected an error rate > 0 and < 1; choose e.g. 0.05")
 
 
 def tpr_ceiling(fpr: Float[np.ndarray, "rates"], curve: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "rates"]:
@@ -259,12 +262,12 @@ def tpr_ceiling(fpr: Float[np.ndarray, "rates"], curve: Float[np.ndarray, "point
     """
     fpr, curve = np.asarray(fpr, dtype=np.float64), np.asarray(curve, dtype=np.float64)
     if not ((fpr >= 0) & (fpr <= 1)).all():
-        raise ValueError(f"fpr={fpr.min()}..{fpr.max()}; rates lie between 0 and 1")
+        raise ValueError(f"fpr={fpr.min()}..{fpr.max()}: expected rates >= 0 and <= 1; choose e.g. 0.01")
     if curve.ndim != 2 or curve.shape[1] != 2 or len(curve) == 0:
-        raise ValueError(f"curve.shape={curve.shape}; pass rows (ε, δ), at least one")
+        raise ValueError(f"curve.shape={curve.shape}: expected rows (ε, δ), at least one; pass those of the accountant")
     epsilon, delta = curve.T
     if not ((epsilon >= 0) & (delta >= 0) & (delta <= 1)).all():
-        raise ValueError("curve holds a row outside ε ≥ 0, δ in [0, 1]; pass the accountant's ε and δ(ε)")
+        raise ValueError("curve: expected rows with ε >= 0 and δ in [0, 1]; pass the accountant's ε and δ(ε)")
     rate, growth = fpr[..., None], np.exp(np.minimum(epsilon, LARGEST_EXPONENT))
     forward = growth * rate + delta
     backward = 1 - (1 - delta - rate) / growth

@@ -166,7 +166,7 @@ def precision(tpr: Metric | float, fpr: float, prior: float) -> Metric:
         ValueError: if the prior is no share.
     """
     if not 0 < prior < 1:
-        raise ValueError(f"prior={prior} is no share of members; choose a value between 0 and 1, both excluded")
+        raise ValueError(f"prior={prior}: expected a share of members > 0 and < 1; choose e.g. 0.5")
     true, false = prior * np.asarray(tpr, dtype=np.float64), (1 - prior) * fpr
     return true / np.where(true + false == 0, np.nan, true + false)
 
@@ -174,4 +174,4 @@ def precision(tpr: Metric | float, fpr: float, prior: float) -> Metric:
 def check_rate(name: str, rate: float) -> None:
     """Raises ValueError unless the rate lies in [0, 1]."""
     if not 0 <= rate <= 1:
-        raise ValueError(f"{name}={rate} is no rate; choose a value between 0 and 1")
+        raise ValueError(f"{name}={rate}: expected a rate >= 0 and <= 1; choose e.g. 0.01")

@@ -62,18 +62,20 @@ def outside_records(run: Run, out: str) -> tuple[Real[np.ndarray, "n *shape"], I
     if out in OUTSIDER_ROLES:
         records: Sequence[int] = getattr(data.split, out)
         if not len(records):
-            raise ValueError(f"{OUT_SETTING}={out} is a role without records; choose another, such as test")
+            raise ValueError(f"{OUT_SETTING}={out}: expected a role that holds records; choose e.g. test")
         return data.x[drawn := _drawn(records)], data.y[drawn]
     if not place(OUT_SETTING, out).is_file():
         raise ValueError(f"{OUT_SETTING}={out}: expected a file or a role; {OUT_CHOICES}")
     label = run.config["data"].get("label")
     if Path(out).suffix == ".csv" and label is None:
-        raise ValueError(f"{OUT_SETTING}={out} is a table, which the data of {run.folder} are not; give an .npz file")
+        raise ValueError(
+            f"{OUT_SETTING}={out}: expected an .npz file, as the data of {run.folder} are no table; save one"
+        )
     saved = read(OUT_SETTING, out, label)
     x = _inputs(saved, data)
     y = saved.numbered(data.classes)
     if not len(y):
-        raise ValueError(f"{saved.name} holds no record; give a file with some")
+        raise ValueError(f"{saved.name}: expected records, and the file holds none; choose another")
     if wrong := sorted(set(y.tolist()) - set(range(len(data.classes)))):
         raise ValueError(f"{saved.name}: label {wrong[0]} is no class; choose of 0..{len(data.classes) - 1}")
     x = _cast(saved, x, data.x.dtype)
@@ -86,7 +88,7 @@ def _inputs(saved: SavedRecords, data: Dataset) -> Real[np.ndarray, "n *shape"]:
     """The records as the models take them."""
     expected = data.x.shape[1:]
     if saved.rows is None:
-        raise ValueError(f"{saved.name} has no features; save them as the models take them, {expected} a record")
+        raise ValueError(f"{saved.name}: features are missing; save them as the models take them, {expected} a record")
     if isinstance(saved.rows, np.ndarray):
         if saved.rows.shape[1:] != expected:
             raise ValueError(f"{saved.name}: features are {saved.rows.shape[1:]}; save {expected} a record")
@@ -141,8 +143,8 @@ def never_used_rows(runs: Sequence[Run], protocol: AttackProtocol, out: str) -> 
     compared = [run for run in runs if not len(run.dataset.split.canaries)]
     if not compared:
         raise ValueError(
-            f"{OUT_SETTING}={out} compares with the run's own records, and all runs have canaries in their place;"
-            " choose runs that were trained without canary=…"
+            f"{OUT_SETTING}={out}: expected a run that was attacked on its own records, and all have canaries in their"
+            " place; choose runs that were trained without canary=…"
         )
     for run in compared:
         outside_records(run, out)  # what is wrong with them is said before anything is attacked

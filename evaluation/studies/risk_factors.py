@@ -84,8 +84,8 @@ def lines(runs: Sequence[Run]) -> list[FactorLine]:
         ]
     if not factor_lines:
         raise ValueError(
-            f"study=risk_factors found no two of {len(runs)} runs that differ in {WIDTH_FACTOR}, {RECORDS_FACTOR} or"
-            f" {EPOCHS_FACTOR} alone; train them with experiment=risk_factors"
+            f"study=risk_factors: expected two runs that differ in {WIDTH_FACTOR}, {RECORDS_FACTOR} or {EPOCHS_FACTOR}"
+            f" alone, and of {len(runs)} no two do; train them with experiment=risk_factors"
         )
     return factor_lines
 

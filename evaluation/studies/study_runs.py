@@ -38,8 +38,8 @@ from palisade.targets.run import Run
 def same_secret(target: str, shadows: str) -> str:
     """The reason why two runs made with one secret are no pair of targets and shadows."""
     return (
-        f"target={target} and shadows={shadows} were made with the same secret, hence with the same membership: the"
-        " shadows would give the targets' members away; train one of them without secret=…"
+        f"target={target}, shadows={shadows}: expected runs of different secrets, as one secret means one membership,"
+        " which the shadows would give away; train one of them without secret=…"
     )
 
 
@@ -137,8 +137,8 @@ def check_several(runs: Sequence[Run]) -> None:
     """Raises ValueError if there is no other run that shadows could be from."""
     if len(runs) < 2:
         raise ValueError(
-            f"study=shadow_mismatch needs two runs or more, found {len(runs)}; train them with"
-            " experiment=shadow_mismatch, or set study.out=test to accuse records that were never used"
+            f"study=shadow_mismatch: expected two runs or more, not {len(runs)}; train them with"
+            " experiment=shadow_mismatch, or set study.out=test to attack records that were never used"
         )
 
 

@@ -118,7 +118,7 @@ def _check(records: AnsweredRecords) -> None:
     hard = records.level == "predictions"
     if answers.ndim != (1 if hard else 2) or answers.dtype.kind not in ("iu" if hard else "fiu"):
         form = "(records,) whole numbers" if hard else "(records, classes) numbers"
-        raise ValueError(f"{name} are {answers.dtype} of shape {answers.shape}; expected {form}")
+        raise ValueError(f"{name} are {answers.dtype} of shape {answers.shape}; save {form}")
     if not hard and answers.shape[1] < 2:
         raise ValueError(
             f"{name} have shape {answers.shape}; a classifier has at least 2 classes, give a score for each"
@@ -297,10 +297,10 @@ def shadow_sides(kind: str, settings: Mapping[str, Any]) -> list[str]:
     """
     chosen = [key for key in SHADOW_SIDES if settings.get(key)]
     if chosen and kind != "outputs":
-        raise ValueError(f"{chosen[0]} holds saved answers, which audit={kind} does not take; use audit=outputs")
+        raise ValueError(f"{chosen[0]}={settings[chosen[0]]}: expected null with audit={kind}; use audit=outputs")
     if len(chosen) == 1:
         (lacking,) = {*SHADOW_SIDES} - {*chosen}
-        raise ValueError(f"{chosen[0]} is given without {lacking}; thresholds take both, add {lacking}=<file.npz>")
+        raise ValueError(f"{lacking}: not given, expected beside {chosen[0]}; add {lacking}=<file.npz>")
     return chosen
 
 

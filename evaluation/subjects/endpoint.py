@@ -163,8 +163,8 @@ class Asking:
         missing, budget = self.log.missing(names), self.endpoint.budget
         if budget is not None and (needed := len(self.log) + len(missing)) > budget:
             raise BudgetSpentError(
-                f"budget={budget} is too small: {len(self.log)} answers are there and {len(missing)} more are needed;"
-                f" raise it to {needed}, or give fewer records"
+                f"budget={budget}: expected at least {needed}, as {len(self.log)} answers are there and"
+                f" {len(missing)} more are needed; raise it, or choose fewer records"
             )
         return missing
 
@@ -180,8 +180,8 @@ class Asking:
         exact = self.endpoint.answers == "predictions"
         if not (before == now if exact else np.allclose(now, before, rtol=ANSWER_TOLERANCE, atol=ANSWER_TOLERANCE)):
             raise ValueError(
-                f"endpoint={self.endpoint.endpoint} answers otherwise than when its answers were kept: the model behind"
-                f" it has changed, or it answers at random; remove {self.log.path} to ask anew"
+                f"endpoint={self.endpoint.endpoint}: expected the answers of an earlier audit, and the model behind it"
+                f" has changed, or it answers at random; remove {self.log.path} to ask anew"
             )
         self._compared = len(few)
 
@@ -206,13 +206,13 @@ class Asking:
         if array.ndim != depth or len(array) != count or array.dtype.kind not in kinds or not np.isfinite(array).all():
             shape = f"{array.dtype} of shape {array.shape}"
             raise ValueError(
-                f"endpoint={name} answered {count} queries with {shape}; expected finite {kind} of each, or set"
+                f"endpoint={name}: expected finite {kind} of each of {count} queries, not {shape}; set"
                 " answers=logits|probabilities|predictions"
             )
         if width is not None and array.shape[1] != width:
             raise ValueError(
-                f"endpoint={name} scored {width} classes before and {array.shape[1]} now; it must score all classes of"
-                f" every record. If another model answers now, remove {self.log.path}"
+                f"endpoint={name}: expected scores of {width} classes as before, not {array.shape[1]}; let it score all"
+                f" classes of every record, or, if another model answers now, remove {self.log.path}"
             )
         plain: list[Any] = array.tolist()
         return plain
@@ -275,23 +275,23 @@ class Endpoint(CheckedFields):
         except urllib.error.HTTPError as error:
             slower = ", ask more slowly with rate=<calls a second>" if error.code == 429 else ""
             raise ValueError(
-                f"endpoint={self.endpoint} answered HTTP {error.code} {error.reason}{slower}; {RESUME_NOTE}"
+                f"endpoint={self.endpoint}: expected HTTP 200, not {error.code} {error.reason}{slower}; {RESUME_NOTE}"
             ) from None
         except (OSError, http.client.HTTPException) as error:
             reason = getattr(error, "reason", error)
             if isinstance(reason, TimeoutError):
                 reason = f"no answer in timeout={self.timeout:g} s"
-            raise ValueError(f"endpoint={self.endpoint} does not answer: {reason}; {RESUME_NOTE}") from None
+            raise ValueError(f"endpoint={self.endpoint}: expected an answer ({reason}); {RESUME_NOTE}") from None
         if len(content) > ANSWER_BYTES:
             raise ValueError(
-                f"endpoint={self.endpoint} answered {len(rows)} queries with more than {ANSWER_BYTES} bytes; ask fewer"
-                f" at once with batch=<queries>. {RESUME_NOTE[0].upper()}{RESUME_NOTE[1:]}"
+                f"endpoint={self.endpoint}: expected at most {ANSWER_BYTES} bytes for {len(rows)} queries; ask fewer at"
+                f" once with batch=<queries>. {RESUME_NOTE[0].upper()}{RESUME_NOTE[1:]}"
             )
         try:
             answers: Sequence[Any] = json.loads(content)["predictions"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
-                f'endpoint={self.endpoint} answered no JSON {{"predictions": […]}}; put such a service before it'
+                f'endpoint={self.endpoint}: expected JSON {{"predictions": […]}}; put such a service before it'
             ) from None
         return answers
 
@@ -311,6 +311,8 @@ def _function(name: str) -> Asked:
             return function(rows)
         except Exception as error:
             kind = f"{rows.dtype} of shape {rows.shape}"
-            raise ValueError(f"endpoint={name} was given {kind} and raised {error!r}; {RESUME_NOTE}") from error
+            raise ValueError(
+                f"endpoint={name}: expected an answer to {kind}, and it raised {error!r}; {RESUME_NOTE}"
+            ) from error
 
     return ask

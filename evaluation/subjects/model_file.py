@@ -90,7 +90,9 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
     release = Release.load(folder, network=import_object(own, setting=CLASS_SETTING) if own else None)
     classes = tuple(release.classes)
     if isinstance(release.guard, Aggregate):
-        raise ValueError(f"release={folder} answers about groups only; there are no answers about records to audit")
+        raise ValueError(
+            f"release={folder}: expected one that answers about records, not about groups only; choose another"
+        )
     labels_only = release.guard.level == "label"
 
     def ask(rows: Any) -> Shaped[np.ndarray, "records *classes"]:
@@ -140,7 +142,9 @@ def of_file(path: str, network: Mapping[str, Any], answers: Answers) -> AuditedM
     elif file.suffix == ".safetensors":
         module, size, dtype = _weighted(path, file, network), None, None
     else:
-        raise ValueError(f"model={path} is of an unknown kind; save .safetensors, or .pt2 with torch.export.save")
+        raise ValueError(
+            f"model={path}: expected a .safetensors or a .pt2 file; save the latter with torch.export.save"
+        )
 
     def ask(rows: Any) -> Shaped[np.ndarray, "records *classes"]:
         return _answers(f"model={path}", module, numbers(rows), size, dtype)
@@ -153,7 +157,9 @@ def _weighted(path: str, file: Path, network: Mapping[str, Any]) -> nn.Module:
     from safetensors.torch import load_file
 
     if not network.get("_target_"):
-        raise ValueError(f"model={path} holds weights alone; name their class with network._target_=my_package.MyNet")
+        raise ValueError(
+            f"model={path}: expected a class for its weights; name it with network._target_=my_package.MyNet"
+        )
     make = import_object(network["_target_"], setting=CLASS_SETTING)
     try:
         module = make(**{name: value for name, value in network.items() if name != "_target_"})
@@ -161,7 +167,8 @@ def _weighted(path: str, file: Path, network: Mapping[str, Any]) -> nn.Module:
     except (SafetensorError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"model={path}: {reason}; give the class that was saved, with +network.<its settings>"
+            f"model={path}: expected weights of {network['_target_']} ({reason}); name the class that was saved, with"
+            " +network.<its settings>"
         ) from None
     return module.eval()
 
@@ -177,7 +184,9 @@ def _exported(path: str, file: Path) -> tuple[nn.Module, int | None, torch.dtype
         (meta,) = [node.meta["val"] for node in program.graph.nodes if node.name == wanted]
     except Exception as error:  # whatever it stumbles over, the fault is the file's
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"model={path}: {reason}; save a program of one input with torch.export.save") from None
+        raise ValueError(
+            f"model={path}: expected a program of one input ({reason}); save one with torch.export.save"
+        ) from None
     finally:
         logging.disable(logging.NOTSET)
     size = meta.shape[0]

@@ -104,7 +104,9 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
     arrays = _arrays(name, file)
     arrays = {OTHER_NAMES.get(key, key): values for key, values in arrays.items()}
     if person is not None and PERSONS_FIELD not in arrays:
-        raise ValueError(f"person={person} names a column of .csv files, and {name} holds no persons; save them in it")
+        raise ValueError(
+            f"person={person}: expected a column of a .csv file, and {name} is none; save persons in it instead"
+        )
     if "labels" not in arrays:
         raise ValueError(f"{name} has no labels; save the true class of each record as labels, numbered from 0")
     labels = arrays["labels"]
@@ -182,14 +184,16 @@ def _of_table(name: str, file: Path, label: str | None, person: str | None) -> S
     if label is None:
         raise ValueError(f"{name} is a table; name the column of the true class with label=<column>")
     if label == person:
-        raise ValueError(f"person={person} is the label too; name another column, or leave person out")
+        raise ValueError(
+            f"person={person}: expected another column than that of label; choose one, or leave person out"
+        )
     columns = {"label": label} if person is None else {"label": label, "person": person}
     table = read_table(name.partition("=")[0], file)
     words = {}
     for key, column in columns.items():
         if column not in table:
             there = ", ".join(map(str, table.columns))
-            raise ValueError(f"{key}={column} is no column of {file}; choose one of {there}")
+            raise ValueError(f"{key}={column}: expected a column of {file}; choose one of {there}")
         cells = PLAIN.cells(column, column_of(table, column))
         if missing := int(cells.isna().sum()):
             raise ValueError(f"{name}: {column} has no value in {missing} rows; fill them, or remove these rows")

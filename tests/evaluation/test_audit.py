@@ -142,12 +142,12 @@ def test_same_seed_same_audit() -> None:
 @pytest.mark.parametrize(
     ("inside", "outside", "options", "message"),
     [
-        ([1.0], [0.0, 1.0], {}, "in_scores=1, out_scores=2; half of each chooses a threshold for the other half, pass"),
-        ([1.0, np.nan], [0.0, 1.0], {}, "scores hold 1 NaN; leave records without a score out"),
-        ([1.0, 2.0], [0.0, 1.0], {"guesses": 0.6}, "guesses=0.6 is no share at either end; choose a value above 0"),
-        ([1.0, 2.0], [0.0, 1.0], {"guesses": 0.0}, "guesses=0.0 is no share at either end"),
-        ([1.0, 2.0], [0.0, 1.0], {"delta": 1.0}, "delta=1.0 is no failure probability"),
-        ([1.0, 2.0], [0.0, 1.0], {"alpha": 0.0}, "alpha=0.0 is no error rate"),
+        ([1.0], [0.0, 1.0], {}, "in_scores=1, out_scores=2: expected at least 2 of each"),
+        ([1.0, np.nan], [0.0, 1.0], {}, "scores: 1 are NaN; leave these records out"),
+        ([1.0, 2.0], [0.0, 1.0], {"guesses": 0.6}, "guesses=0.6: expected a share > 0 and <= 0.5; "),
+        ([1.0, 2.0], [0.0, 1.0], {"guesses": 0.0}, "guesses=0.0: expected a share"),
+        ([1.0, 2.0], [0.0, 1.0], {"delta": 1.0}, "delta=1.0: expected a probability >= 0 and < 1"),
+        ([1.0, 2.0], [0.0, 1.0], {"alpha": 0.0}, "alpha=0.0: expected an error rate"),
     ],
 )
 def test_what_cannot_be_audited_is_refused(

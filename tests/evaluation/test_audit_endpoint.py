@@ -79,7 +79,9 @@ def test_a_url_is_asked_once_for_each_input(service, tmp_path):
 def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path):
     calls, url = service
     calls.behavior = "fails late"
-    with pytest.raises(ValueError, match=r"answered HTTP 503 .*; answers so far are kept, the same command goes on"):
+    with pytest.raises(
+        ValueError, match=r"expected HTTP 200, not 503 .*; answers so far are kept, the same command goes on"
+    ):
         Endpoint(endpoint=url, batch=2).open(tmp_path).ask(ROWS)
     assert len(calls.asked) == 4
     (log,) = tmp_path.glob("answers-*.jsonl")
@@ -95,14 +97,14 @@ def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path)
 @pytest.mark.parametrize(
     ("behavior", "message"),
     [
-        ("busy", "answered HTTP 429 .*, ask more slowly with rate="),
-        ("slow", r"does not answer: no answer in timeout=0\.1 s; answers so far are kept"),
-        ("html", r'answered no JSON \{"predictions": \[…\]\}; put such a service before it'),
-        ("deep", r'answered no JSON \{"predictions": \[…\]\}; put such a service before it'),
-        ("words", "answered 10 queries with .*; expected finite probabilities of each"),
-        ("few", "answered 10 queries with float64 of shape \\(9, 2\\)"),
-        ("ragged", "answered 10 queries with "),
-        ("endless", "answered 10 queries with more than 67108864 bytes; ask fewer at once with batch=<queries>"),
+        ("busy", "expected HTTP 200, not 429 .*, ask more slowly with rate="),
+        ("slow", r"expected an answer \(no answer in timeout=0\.1 s\); answers so far are kept"),
+        ("html", r'expected JSON \{"predictions": \[…\]\}; put such a service before it'),
+        ("deep", r'expected JSON \{"predictions": \[…\]\}; put such a service before it'),
+        ("words", "expected finite probabilities of each of 10 queries, not .*; set answers="),
+        ("few", "expected .* of each of 10 queries, not float64 of shape \\(9, 2\\)"),
+        ("ragged", "expected .* of each of 10 queries, not "),
+        ("endless", "expected at most 67108864 bytes for 10 queries; ask fewer at once with batch=<queries>"),
     ],
 )
 def test_what_an_endpoint_does_wrong_is_said_in_one_line(service, tmp_path, behavior, message):
@@ -119,7 +121,7 @@ def test_answers_of_another_length_are_never_kept(service, tmp_path):
     calls.behavior = "other classes"
     with pytest.raises(
         ValueError,
-        match=r"scored 2 classes before and 3 now; .* every record\. If another model answers now, remove .*\.jsonl$",
+        match=r"expected scores of 2 classes as before, not 3; .* if another model answers now, remove .*\.jsonl$",
     ):
         Endpoint(endpoint=url, batch=4).open(tmp_path).ask(ROWS)
     (log,) = tmp_path.glob("answers-*.jsonl")
@@ -146,7 +148,7 @@ def test_one_progress_line_is_shown_for_the_records_and_kept_answers_are_told(se
 
 def test_nobody_listens(tmp_path):
     with pytest.raises(
-        ValueError, match=r"endpoint=http://127\.0\.0\.1:9/ does not answer: .*; answers so far are kept"
+        ValueError, match=r"endpoint=http://127\.0\.0\.1:9/: expected an answer .*; answers so far are kept"
     ):
         Endpoint(endpoint="http://127.0.0.1:9/").open(tmp_path).ask(ROWS)
 
@@ -195,7 +197,7 @@ def test_kept_classes_of_another_model_are_not_used(function, monkeypatch, tmp_p
         monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: (x[:, 0] > 0.5).astype(int))
         endpoint.open(tmp_path).ask(ROWS)
     monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: (x[:, 0] <= 0.5).astype(int))
-    with pytest.raises(ValueError, match="answers otherwise than when its answers were kept"):
+    with pytest.raises(ValueError, match=": expected the answers of an earlier audit"):
         endpoint.open(tmp_path).ask(ROWS)
 
 
@@ -240,7 +242,8 @@ def test_what_a_function_raises_is_told_with_what_it_was_given(function, monkeyp
 
     monkeypatch.setattr(sys.modules["my_package"], "predict", fails)
     with pytest.raises(
-        ValueError, match=r"was given float32 of shape \(10, 2\) and raised KeyError\('weights'\); answers so far"
+        ValueError,
+        match=r"an answer to float32 of shape \(10, 2\), and it raised KeyError\('weights'\); answers so far",
     ):
         Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
 

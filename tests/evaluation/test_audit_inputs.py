@@ -49,11 +49,11 @@ def test_arrays_as_data_npz_names_them(tmp_path):
         ({"labels": LABELS.astype(float), "logits": LOGITS}, "labels are float64 of shape"),
         ({"labels": LABELS, "logits": LOGITS[:7]}, "there are 20 labels, save as many"),
         ({"labels": LABELS, "logits": LOGITS[:, :1]}, "a classifier has at least 2 classes"),
-        ({"labels": LABELS, "logits": LOGITS[:, :, None]}, r"expected \(records, classes\) numbers"),
+        ({"labels": LABELS, "logits": LOGITS[:, :, None]}, r"save \(records, classes\) numbers"),
         ({"labels": LABELS, "logits": LOGITS * [1, np.nan, 1]}, "hold NaN or infinity; remove these records"),
         ({"labels": LABELS + 1, "logits": LOGITS}, r"labels=1\.\.3; they must be from 0 on and at most 2"),
         ({"labels": LABELS - 1, "predictions": LABELS}, r"labels=-1\.\.1; they must be from 0 on$"),
-        ({"labels": LABELS, "predictions": LOGITS}, r"expected \(records,\) whole numbers"),
+        ({"labels": LABELS, "predictions": LOGITS}, r"save \(records,\) whole numbers"),
         ({"labels": LABELS, "probabilities": LOGITS}, "they lie in 0..1, or save them as logits"),
         ({"labels": LABELS, "probabilities": PROBABILITIES / 2}, "of 20 records do not sum to 1, such as 0.5"),
         ({"labels": LABELS.astype(object), "logits": LOGITS}, "reading them could run code"),
@@ -131,7 +131,7 @@ def test_tables_need_the_column_of_the_label(tmp_path):
         found.numbered(("a", "b"))
     with pytest.raises(ValueError, match="is a table; name the column of the true class with label=<column>"):
         read("records", str(path))
-    with pytest.raises(ValueError, match=r"label=income is no column of .*; choose one of age, diagnosis"):
+    with pytest.raises(ValueError, match=r"label=income: expected a column of .*; choose one of age, diagnosis"):
         read("records", str(path), "income")
     path.write_text("age,diagnosis\n40,\n")
     with pytest.raises(ValueError, match="diagnosis has no value in 1 rows"):

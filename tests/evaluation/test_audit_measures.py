@@ -218,8 +218,8 @@ def test_what_makes_p_values_doubtful_is_flagged():
 @pytest.mark.parametrize(
     ("attack", "alpha", "message"),
     [
-        (LossThreshold(), 0.9, r"alpha=0\.9 is no error rate; choose above 0 and below 0\.5"),
-        (KnownMembers(), 0.05, r"threat\.audit=known_members is told which records are in question"),
+        (LossThreshold(), 0.9, r"alpha=0\.9: expected an error rate > 0 and < 0\.5"),
+        (KnownMembers(), 0.05, r"threat\.audit=known_members: expected an attack that knows no members"),
         (LiRA(), 0.05, r"threat\.audit=lira needs shadow models, .*, or choose another attack"),
     ],
 )

@@ -47,7 +47,7 @@ def test_weights_with_the_users_class(own):
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({}, r"holds weights alone; name their class with network\._target_=my_package\.MyNet"),
+        ({}, r"expected a class for its weights; name it with network\._target_=my_package\.MyNet"),
         ({"_target_": "my_package.Other"}, r"my_package\.Other: cannot be imported \(AttributeError: .*Other"),
         ({"_target_": "nowhere.Net"}, r"nowhere\.Net: cannot be imported \(ModuleNotFoundError: .*PYTHONPATH"),
         (
@@ -81,7 +81,7 @@ def test_what_is_no_model(tmp_path, own):
     with pytest.raises(ValueError, match=r"^model=~nobodyhere/a\.pt2"):
         of_file("~nobodyhere/a.pt2", {}, "logits")
     for name, message in (
-        ("a.pkl", r"is of an unknown kind; save \.safetensors, or \.pt2"),
+        ("a.pkl", r": expected a \.safetensors or a \.pt2 file"),
         ("a.pt2", r"save a program of one input with torch\.export\.save"),
         ("a.safetensors", "give the class that was saved"),
     ):

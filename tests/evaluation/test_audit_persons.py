@@ -166,13 +166,13 @@ def test_records_in_question_of_few_persons_are_asked_about(visits: Path) -> Non
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("person=doctor",), r"^person=doctor is no column of in\.csv; choose one of trait, age, patient"),
-        (("person=ill",), r"^person=ill is the label too; name another column"),
+        (("person=doctor",), r"^person=doctor: expected a column of in\.csv; choose one of trait, age, patient"),
+        (("person=ill",), r"^person=ill: expected another column than that of label"),
         (("person=gap", "members=gaps.csv"), r"gaps\.csv: gap has no value in 300 rows; fill them"),
         (("person=patient", "members=few.csv"), r"few\.csv holds records of 2 persons; give those of at least 10"),
         (
             ("person=patient", "members=in.npz"),
-            r"person=patient names a column of \.csv files, and members=in\.npz hold",
+            r"person=patient: expected a column of a \.csv file, and members=in\.npz is",
         ),
         (("person=patient", "nonmembers=both.csv"), r"hold records of 30 same persons; give each person one side"),
     ],
@@ -190,7 +190,7 @@ def test_what_names_no_persons(visits: Path, words: tuple[str, ...], message: st
 
 def test_saved_answers_of_persons_are_no_table(visits: Path) -> None:
     for words in (("members=in.csv", "nonmembers=out.csv"), ("members=in.csv", "nonmembers=out.npz", "+label=ill")):
-        with pytest.raises(ValueError, match=r"^members=in\.csv is a table, .*; save the answers as \.npz with `p"):
+        with pytest.raises(ValueError, match=r"^members=in\.csv: expected an \.npz file, .* with `persons`"):
             run("audit=outputs", *words)
 
 

@@ -240,8 +240,11 @@ def test_answers_of_the_audited_model_set_no_threshold() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda files: SIDES[:3], r"^shadow_members is given without shadow_nonmembers; .* add shadow_nonmembers="),
-        (lambda files: (*SIDES[:2], SIDES[3]), r"^shadow_nonmembers is given without shadow_members; "),
+        (
+            lambda files: SIDES[:3],
+            r"^shadow_nonmembers: not given, expected beside shadow_members; add shadow_nonmembers=",
+        ),
+        (lambda files: (*SIDES[:2], SIDES[3]), r"^shadow_members: not given, expected beside shadow_nonmembers; "),
         (lambda files: (*SIDES[:3], "shadow_nonmembers=out.npz"), "hold the same records; give each records of its"),
         (lambda files: (*SIDES[:3], "shadow_nonmembers=no.npz"), r"^shadow_nonmembers=no\.npz is no file"),
         (lambda files: saved(files, "shadow_out", 9), r"shadow_out\.npz holds 9 records; give at least 10"),
@@ -257,7 +260,10 @@ def test_answers_of_the_audited_model_set_no_threshold() -> None:
             lambda files: saved(files, "shadow_in", level="logits"),
             "holds logits and .* probabilities; save the same of",
         ),
-        (lambda files: (*SIDES, "audit.name=model", "+model=a.pt2"), r"^shadow_members holds saved answers, which aud"),
+        (
+            lambda files: (*SIDES, "audit.name=model", "+model=a.pt2"),
+            r"^shadow_members=.*: expected null with audit=model",
+        ),
     ],
 )
 def test_what_is_no_shadow(
@@ -326,7 +332,7 @@ def test_the_command_itself(answers: Answers, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "At thresholds learnt on one shadow model, modified_entropy has a balanced accuracy" in done.stdout
     for words, message in (
-        (SIDES[:3], "error: shadow_members is given without shadow_nonmembers; thresholds take both, add shadow_nonm"),
+        (SIDES[:3], "error: shadow_nonmembers: not given, expected beside shadow_members; "),
         (saved(answers, "shadow_out", columns=5), "error: shadow_nonmembers=shadow_out.npz has 5 classes"),
     ):
         done = call("evaluate.py", "audit=outputs", *words, "attack=modified_entropy", folder=tmp_path)

@@ -202,5 +202,5 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         Bootstrap(replicates=1)
     with pytest.raises(ValueError, match="alpha=1"):
         Bootstrap(alpha=1)
-    with pytest.raises(ValueError, match=r"scores.shape=\(8, 299\) and membership.shape=\(8, 300\)"):
+    with pytest.raises(ValueError, match=r"scores.shape=\(8, 299\), membership.shape=\(8, 300\)"):
         fleet_metrics(fleet(0)[0][:, 1:], fleet(0)[1], METRICS)

@@ -61,11 +61,11 @@ def test_no_privacy_and_perfect_privacy() -> None:
 @pytest.mark.parametrize(
     ("rates", "curve", "message"),
     [
-        ([1.2], [[1.0, 0.0]], "fpr=1.2..1.2; rates lie between 0 and 1"),
-        ([0.1], [1.0, 0.0], r"curve.shape=\(2,\); pass rows \(ε, δ\), at least one"),
-        ([0.1], np.empty((0, 2)), r"curve.shape=\(0, 2\); pass rows"),
-        ([0.1], [[-1.0, 0.0]], "curve holds a row outside ε ≥ 0"),
-        ([0.1], [[1.0, np.nan]], "curve holds a row outside ε ≥ 0"),
+        ([1.2], [[1.0, 0.0]], "fpr=1.2..1.2: expected rates >= 0 and <= 1"),
+        ([0.1], [1.0, 0.0], r"curve.shape=\(2,\): expected rows \(ε, δ\), at least one"),
+        ([0.1], np.empty((0, 2)), r"curve.shape=\(0, 2\): expected rows"),
+        ([0.1], [[-1.0, 0.0]], "curve: expected rows with ε >= 0"),
+        ([0.1], [[1.0, np.nan]], "curve: expected rows with ε >= 0"),
     ],
 )
 def test_what_is_no_curve_is_refused(rates: list[float], curve: list[list[float]], message: str) -> None:
@@ -206,11 +206,11 @@ def test_bounds_of_large_audits_take_no_time() -> None:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((11, 10, 0, 10, 0.0), "tp=11 of members=10; pass a count from 0 to its total, at least 1"),
-        ((1, 10, -1, 10, 0.0), "fp=-1 of nonmembers=10; pass a count from 0"),
-        ((0, 0, 0, 10, 0.0), "tp=0 of members=0; pass a count from 0"),
-        ((1, 10, 1, 10, 1.0), "delta=1.0 is no failure probability; choose 0 or more and below 1, as in the claim"),
-        ((1, 10, 1, 10, 0.0, 1.0), "alpha=1.0 is no error rate; choose a value between 0 and 1, such as 0.05"),
+        ((11, 10, 0, 10, 0.0), "tp=11, members=10: expected 0 <= tp <= members"),
+        ((1, 10, -1, 10, 0.0), "fp=-1, nonmembers=10: expected 0 <= fp <= nonmembers"),
+        ((0, 0, 0, 10, 0.0), "tp=0, members=0: expected 0 <= tp <= members and members >= 1"),
+        ((1, 10, 1, 10, 1.0), "delta=1.0: expected a probability >= 0 and < 1; choose that of the claim"),
+        ((1, 10, 1, 10, 0.0, 1.0), "alpha=1.0: expected an error rate > 0 and < 1; choose e.g. 0.05"),
     ],
 )
 def test_what_are_no_trials_is_refused(bound, counts: tuple[float, ...], message: str) -> None:  # type: ignore[no-untyped-def]
@@ -222,10 +222,10 @@ def test_what_are_no_trials_is_refused(bound, counts: tuple[float, ...], message
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((10, 11, 5, 0.0), "canaries=10, guesses=11, correct=5; guess each canary at most once and count the right"),
-        ((10, 5, 6, 0.0), "canaries=10, guesses=5, correct=6; guess each canary at most once"),
-        ((10, 5, 5, -0.1), "delta=-0.1 is no failure probability; choose 0 or more and below 1"),
-        ((10, 5, 5, 0.0, 0.0), "p=0.0 is no error rate; choose a value between 0 and 1"),
+        ((10, 11, 5, 0.0), "canaries=10, guesses=11, correct=5: expected correct <= guesses <= canaries"),
+        ((10, 5, 6, 0.0), "canaries=10, guesses=5, correct=6: expected correct <= guesses"),
+        ((10, 5, 5, -0.1), "delta=-0.1: expected a probability >= 0 and < 1"),
+        ((10, 5, 5, 0.0, 0.0), "p=0.0: expected an error rate > 0 and < 1"),
     ],
 )
 def test_what_are_no_guesses_is_refused(bound, counts: tuple[float, ...], message: str) -> None:  # type: ignore[no-untyped-def]

@@ -131,10 +131,8 @@ def test_epochs_are_those_of_the_defense_if_it_has_its_own() -> None:
 def test_runs_of_which_no_two_belong_together_are_refused() -> None:
     with pytest.raises(ValueError) as error:
         lines([run(), run(width=32, pool=800)])
-    assert str(error.value) == (
-        "study=risk_factors found no two of 2 runs that differ in network width, training records or epochs alone;"
-        " train them with experiment=risk_factors"
-    )
+    expected = "study=risk_factors: expected two runs that differ in network width, training records or epochs alone"
+    assert str(error.value).startswith(expected)
 
 
 def test_a_whole_grid_gives_lines_that_are_told_apart(measured: Callable[[list[Any]], list[Any]]) -> None:

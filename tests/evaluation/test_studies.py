@@ -197,10 +197,7 @@ def test_runs_about_other_records_or_levels_are_refused(change: str, message: st
 
 
 def test_one_secret_is_refused_in_words() -> None:
-    assert same_secret("a", "b") == (
-        "target=a and shadows=b were made with the same secret, hence with the same membership: the shadows would give"
-        " the targets' members away; train one of them without secret=…"
-    )
+    assert same_secret("a", "b").startswith("target=a, shadows=b: expected runs of different secrets, ")
 
 
 @pytest.mark.parametrize(
@@ -212,8 +209,7 @@ def test_one_secret_is_refused_in_words() -> None:
         ),
         (
             {"name": "shadow_mismatch"},
-            "study=shadow_mismatch needs two runs or more, found 1; train them with experiment=shadow_mismatch, or set"
-            " study.out=test to accuse records that were never used",
+            "study=shadow_mismatch: expected two runs or more, not 1; ",
         ),
     ],
 )
@@ -222,7 +218,7 @@ def test_a_study_of_nothing_is_refused(settings: dict[str, Any], message: str) -
     run: Any = SimpleNamespace(dataset=SimpleNamespace(split=split), folder=Path("runs/digits/alone"))
     with pytest.raises(ValueError) as error:
         run_study(settings, [run], AttackProtocol(attacks={}))
-    assert str(error.value) == message
+    assert str(error.value).startswith(message)
 
 
 def test_levels_fall_from_logits_to_labels() -> None:
