@@ -165,7 +165,7 @@ def make_result() -> Callable[..., Result]:
 def make_violated() -> Callable[..., Result]:
     """Makes the results of a DP-SGD run on whose model 0 nearly all guesses are right: no small ε allows that."""
 
-    def made(strength: float = 1.0, **changed: Any) -> Result:
+    def violated(strength: float = 1.0, **changed: Any) -> Result:
         counts: dict[str, Any] = {"canaries": 500, "guesses": 100, "correct": 99}
         audit = guessed(1.0, MEMBERS, NONMEMBERS, DELTA) | counts | {"delta": 1e-5}
         bounds = {**audit["bounds"], "one_run": epsilon.one_run(500, 100, 99, 1e-5)}
@@ -174,7 +174,7 @@ def make_violated() -> Callable[..., Result]:
         audit |= {"bounds": bounds, "ceilings": ceilings}
         return finding("dp_sgd", **{"strength": strength, "statement": stated, "audit": audit, **changed})
 
-    return made
+    return violated
 
 
 @pytest.fixture(scope="session")
@@ -233,19 +233,19 @@ def many() -> list[Result]:
     dp = [(1, 0.31, 0.03), (4, 0.47, 0.10), (16, 0.545, 0.19), (64, 0.571, 0.30), (256, 0.583, 0.41)]
     dp.append((math.inf, 0.588, 0.52))
     pate = [(100, 1.914, 0.38, 0.02), (40, 5.378, 0.45, 0.06), (20, 14.2, 0.49, 0.10)]
-    told: list[Result] = [finding(accuracy=0.603, separation=1.18)]
+    results: list[Result] = [finding(accuracy=0.603, separation=1.18)]
     for defense, points in TRADES.items():
-        told += [finding(defense, strength=x, accuracy=a, separation=s) for x, a, s in points]
+        results += [finding(defense, strength=x, accuracy=a, separation=s) for x, a, s in points]
     for guard, answers in BEHIND.items():
-        told += [behind(told[0], guard, strength, separation) for strength, separation in answers]
-    told += [finding("dp_sgd", strength=x, accuracy=a, separation=s, statement=claim(x)) for x, a, s in dp]
+        results += [behind(results[0], guard, strength, separation) for strength, separation in answers]
+    results += [finding("dp_sgd", strength=x, accuracy=a, separation=s, statement=claim(x)) for x, a, s in dp]
     for strength, stated, accuracy, separation in pate:
         statement = Statement(guarantee=True, epsilon=stated, delta=1e-5, accountant="RDP", not_covered=NOT_COVERED)
-        told.append(finding("pate", strength=strength, accuracy=accuracy, separation=separation, statement=statement))
+        results += [finding("pate", strength=strength, accuracy=accuracy, separation=separation, statement=statement)]
     for stated, accuracy, separation in ((16, 0.49, 0.1), (64, 0.532, 0.17)):
         own = {"run": f"mlp-selena-{stated}", "folder": f"runs/digits/mlp-selena-{stated}", "statement": claim(stated)}
-        told.append(finding("selena(dp_sgd)", strength=10, accuracy=accuracy, separation=separation, **own))
-    return told
+        results.append(finding("selena(dp_sgd)", strength=10, accuracy=accuracy, separation=separation, **own))
+    return results
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ class Service(BaseHTTPRequestHandler):
     behavior = "answers"
 
     def do_POST(self):
-        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
+        instances = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
         if self.behavior == "slow":
             time.sleep(0.5)
         if self.behavior == "fails late" and len(self.asked) >= 4:
@@ -37,11 +37,11 @@ class Service(BaseHTTPRequestHandler):
         if self.behavior == "busy":
             self.send_error(429)
             return
-        self.asked.extend(given)
+        self.asked.extend(instances)
         if self.behavior == "other classes":
-            given = [[*row, 0.0] for row in given] if len(self.asked) > 4 else given
-        answers = {"words": ["yes"] * len(given), "few": given[:-1], "ragged": [[1.0], *given[1:]]}
-        body = json.dumps({"predictions": answers.get(self.behavior, given)})
+            instances = [[*row, 0.0] for row in instances] if len(self.asked) > 4 else instances
+        answers = {"words": ["yes"] * len(instances), "few": instances[:-1], "ragged": [[1.0], *instances[1:]]}
+        body = json.dumps({"predictions": answers.get(self.behavior, instances)})
         self.send_response(200)
         self.end_headers()
         bodies = {"html": b"<html>", "deep": b"[" * 10**5, "endless": b" " * (ANSWER_BYTES + 1)}
@@ -116,7 +116,7 @@ def test_what_an_endpoint_does_wrong_is_said_in_one_line(service, tmp_path, beha
     assert [path.read_text() for path in tmp_path.glob("answers-*.jsonl")] == [""]
 
 
-def test_answers_of_another_length_are_never_kept(service, tmp_path):
+def test_answers_of_another_length_are_never_stored(service, tmp_path):
     calls, url = service
     calls.behavior = "other classes"
     with pytest.raises(
@@ -131,7 +131,7 @@ def test_answers_of_another_length_are_never_kept(service, tmp_path):
         AnswerLog(log)
 
 
-def test_one_progress_line_is_shown_for_the_records_and_kept_answers_are_told(service, tmp_path, capsys):
+def test_one_progress_line_is_shown_for_the_records_and_stored_answers_are_counted(service, tmp_path, capsys):
     calls, _ = service
     model = Endpoint(endpoint=service[1], batch=4).open(tmp_path)
     assert model.prepare([ROWS[:6], ROWS[6:]]) == []
@@ -182,7 +182,7 @@ def test_a_budget_is_never_exceeded(function, tmp_path):
 
 
 @pytest.mark.parametrize("change", [lambda x: 1 - x, lambda x: x + np.random.default_rng().normal(0, 0.1, x.shape)])
-def test_kept_answers_of_another_model_are_not_used(function, monkeypatch, tmp_path, change):
+def test_stored_answers_of_another_model_are_not_used(function, monkeypatch, tmp_path, change):
     Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
     monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: x + 1e-4)
     Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
@@ -191,7 +191,7 @@ def test_kept_answers_of_another_model_are_not_used(function, monkeypatch, tmp_p
         Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
 
 
-def test_kept_classes_of_another_model_are_not_used(function, monkeypatch, tmp_path):
+def test_stored_classes_of_another_model_are_not_used(function, monkeypatch, tmp_path):
     endpoint = Endpoint(endpoint="my_package.predict", answers="predictions")
     for _ in range(2):
         monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: (x[:, 0] > 0.5).astype(int))
@@ -201,7 +201,7 @@ def test_kept_classes_of_another_model_are_not_used(function, monkeypatch, tmp_p
         endpoint.open(tmp_path).ask(ROWS)
 
 
-def test_a_rate_is_kept(function, tmp_path):
+def test_a_rate_is_never_exceeded(function, tmp_path):
     started = time.monotonic()
     Endpoint(endpoint="my_package.predict", batch=2, rate=20).open(tmp_path).ask(ROWS)
     assert time.monotonic() - started >= 4 / 20
@@ -236,7 +236,7 @@ def test_no_such_function(tmp_path):
         Endpoint(endpoint="nowhere.predict").open(tmp_path)
 
 
-def test_what_a_function_raises_is_told_with_what_it_was_given(function, monkeypatch, tmp_path):
+def test_an_error_of_a_function_is_reported_with_its_input(function, monkeypatch, tmp_path):
     def fails(x):
         raise KeyError("weights")
 

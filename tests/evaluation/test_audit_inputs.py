@@ -20,7 +20,7 @@ def saved(folder, **arrays):
     return read("members", str(folder / "in.npz"))
 
 
-def told(folder, grant=None, **arrays):
+def side(folder, grant=None, **arrays):
     return answered(saved(folder, **arrays), None, grant or Grant())
 
 
@@ -29,15 +29,15 @@ def told(folder, grant=None, **arrays):
     [("logits", LOGITS), ("probabilities", PROBABILITIES), ("predictions", LOGITS.argmax(axis=1))],
 )
 def test_saved_answers_are_read(tmp_path, name, answers):
-    found = told(tmp_path, **{name: answers}, labels=LABELS)
-    assert (found.level, len(found)) == (name, 20)
-    np.testing.assert_array_equal(found.answers, answers)
+    records = side(tmp_path, **{name: answers}, labels=LABELS)
+    assert (records.level, len(records)) == (name, 20)
+    np.testing.assert_array_equal(records.answers, answers)
 
 
 def test_arrays_as_data_npz_names_them(tmp_path):
-    found = saved(tmp_path, x=LOGITS, y=LABELS)
-    np.testing.assert_array_equal(found.rows, LOGITS)
-    np.testing.assert_array_equal(found.numbered(None), LABELS)
+    records = saved(tmp_path, x=LOGITS, y=LABELS)
+    np.testing.assert_array_equal(records.rows, LOGITS)
+    np.testing.assert_array_equal(records.numbered(None), LABELS)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_arrays_as_data_npz_names_them(tmp_path):
 )
 def test_wrong_files_are_refused_in_one_line(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message) as error, np.errstate(invalid="ignore"):
-        told(tmp_path, **arrays)
+        side(tmp_path, **arrays)
     assert "\n" not in str(error.value) and "in.npz" in str(error.value)
 
 
@@ -80,8 +80,8 @@ def test_wrong_files_are_refused_in_one_line(tmp_path, arrays, message):
 def test_cut_probabilities_are_believed_if_somebody_says_how(tmp_path, cut, grant):
     arrays = {"probabilities": cut, "labels": LABELS}
     with pytest.raises(ValueError, match=r"do not sum to 1.*threat\.top_k=3 or threat\.decimals=1"):
-        told(tmp_path, **arrays)
-    assert len(told(tmp_path, Grant(**CUT, **grant), **arrays)) == 20
+        side(tmp_path, **arrays)
+    assert len(side(tmp_path, Grant(**CUT, **grant), **arrays)) == 20
 
 
 def test_no_file_and_half_a_file(tmp_path):
@@ -104,19 +104,19 @@ def test_too_few_records(tmp_path):
 
 
 def test_both_sides_come_from_one_model(tmp_path):
-    one = told(tmp_path, logits=LOGITS, labels=LABELS)
+    one = side(tmp_path, logits=LOGITS, labels=LABELS)
     for other, message in (
-        (told(tmp_path, predictions=LABELS, labels=LABELS), "holds predictions and .* logits; save the same of both"),
+        (side(tmp_path, predictions=LABELS, labels=LABELS), "holds predictions and .* logits; save the same of both"),
         (
-            told(tmp_path, logits=np.c_[LOGITS, LOGITS], labels=LABELS),
+            side(tmp_path, logits=np.c_[LOGITS, LOGITS], labels=LABELS),
             "has 6 classes and .* 3; both must come from one",
         ),
-        (told(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS), "only one of .* holds features"),
+        (side(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS), "only one of .* holds features"),
     ):
         with pytest.raises(ValueError, match=message):
             check_alike([one, other])
-    wide = told(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS)
-    narrow = told(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS[:, :2])
+    wide = side(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS)
+    narrow = side(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS[:, :2])
     with pytest.raises(ValueError, match=r"have shape \(2,\) and of .* \(3,\); save both as the model takes them"):
         check_alike([wide, narrow])
 
@@ -124,11 +124,11 @@ def test_both_sides_come_from_one_model(tmp_path):
 def test_tables_need_the_column_of_the_label(tmp_path):
     path = tmp_path / "in.csv"
     path.write_text("age,diagnosis\n40,ill\n50,well\n")
-    found = read("records", str(path), "diagnosis")
-    np.testing.assert_array_equal(found.numbered(("well", "ill")), [1, 0])
-    assert list(found.rows) == ["age"]
+    records = read("records", str(path), "diagnosis")
+    np.testing.assert_array_equal(records.numbered(("well", "ill")), [1, 0])
+    assert list(records.rows) == ["age"]
     with pytest.raises(ValueError, match="label ill is no class; choose of a, b"):
-        found.numbered(("a", "b"))
+        records.numbered(("a", "b"))
     with pytest.raises(ValueError, match="is a table; name the column of the true class with label=<column>"):
         read("records", str(path))
     with pytest.raises(ValueError, match=r"label=income: expected a column of .*; choose one of age, diagnosis"):
@@ -142,7 +142,7 @@ def test_tables_need_the_column_of_the_label(tmp_path):
 
 
 @pytest.mark.parametrize("known", ["features", "logits", "probabilities"])
-def test_records_of_both_sides_are_found_however_they_were_saved(known):
+def test_records_of_both_sides_are_detected_however_they_were_saved(known):
     def side(values, labels):
         answers, level = (labels, "predictions") if known == "features" else (values, known)
         features = values if known == "features" else None

@@ -52,9 +52,9 @@ def test_weights_with_the_users_class(own):
         ({"_target_": "nowhere.Net"}, r"nowhere\.Net: cannot be imported \(ModuleNotFoundError: .*PYTHONPATH"),
         (
             {"_target_": "my_package.MyNet", "width": 9},
-            r"size mismatch .*; give the class that was saved",
+            r"size mismatch .*; name the class that was saved",
         ),
-        ({"_target_": "my_package.MyNet", "depth": 9}, r"unexpected keyword .*; give the class that was saved"),
+        ({"_target_": "my_package.MyNet", "depth": 9}, r"unexpected keyword .*; name the class that was saved"),
     ],
 )
 def test_a_class_that_does_not_fit(own, network, message):
@@ -82,8 +82,8 @@ def test_what_is_no_model(tmp_path, own):
         of_file("~nobodyhere/a.pt2", {}, "logits")
     for name, message in (
         ("a.pkl", r": expected a \.safetensors or a \.pt2 file"),
-        ("a.pt2", r"save a program of one input with torch\.export\.save"),
-        ("a.safetensors", "give the class that was saved"),
+        ("a.pt2", r"expected a program of one input .*; save one with torch\.export\.save"),
+        ("a.safetensors", "name the class that was saved"),
     ):
         (tmp_path / name).write_bytes(b"nonsense")
         with pytest.raises(ValueError, match=message):
@@ -110,11 +110,11 @@ def test_a_release_answers_raw_rows_behind_its_guard(compose, tmp_path, guard, a
     frame = pd.DataFrame({"color": rng.choice(["red", "green"], 200), "size": rng.normal(size=200)})
     verdict = np.where(frame["size"] > 0.5, "yes", np.where(frame["size"] < -0.5, "no", "maybe"))
     frame.assign(verdict=verdict).to_csv(tmp_path / "things.csv", index=False)
-    given = [f"data.path={tmp_path / 'things.csv'}", "data.label=verdict", "trainer.epochs=2", "fleet.models=1"]
+    words = [f"data.path={tmp_path / 'things.csv'}", "data.label=verdict", "trainer.epochs=2", "fleet.models=1"]
     extra = ["guard.k=1"] if guard == "topk" else []
-    ship(compose("data=csv", f"guard={guard}", *given, *extra), [], Secret.from_text("s")).save(tmp_path / "released")
+    ship(compose("data=csv", f"guard={guard}", *words, *extra), [], Secret.from_text("s")).save(tmp_path / "released")
     model = of_release(str(tmp_path / "released"), {})
     assert (model.answers, model.top_k, model.classes) == (answers, top_k, ("maybe", "no", "yes"))
-    told = model.ask(frame)
-    assert told.shape == ((200,) if answers == "predictions" else (200, 3))
+    outputs = model.ask(frame)
+    assert outputs.shape == ((200,) if answers == "predictions" else (200, 3))
     assert model.inputs(frame).shape[0] == 200 and model.is_guarded == (guard != "none")

@@ -38,8 +38,8 @@ def side(seed: int, persons: np.ndarray, known: bool = True) -> AnsweredRecords:
     _, person = np.unique(persons, return_inverse=True)
     margin = rng.normal(size=person.max() + 1)[person] + 0.1 * rng.normal(size=len(person))
     logits, labels = np.stack([margin, np.zeros(len(person))], axis=1), np.zeros(len(person), dtype=np.int64)
-    told = persons if known else None
-    return AnsweredRecords(name=f"side {seed}", labels=labels, level="logits", answers=logits, persons=told)
+    of_side = persons if known else None
+    return AnsweredRecords(name=f"side {seed}", labels=labels, level="logits", answers=logits, persons=of_side)
 
 
 def misses(known: bool, trials: int = 16) -> int:
@@ -135,8 +135,8 @@ def test_a_column_of_a_table_names_persons(visits: Path, capsys: pytest.CaptureF
     page = Path("reports/audit_endpoint/report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
     assert page.count("over persons") >= 3, "in verdict, meaning and table"
     assert "over records" not in page and "300 members of 30 persons" in page
-    told = json.loads(Path("reports/audit_endpoint/report.json").read_text())
-    assert told["intervals_over"] == "persons"
+    content = json.loads(Path("reports/audit_endpoint/report.json").read_text())
+    assert content["intervals_over"] == "persons"
     run(*ENDPOINT, "attack=loss", "name=rows")
     printed = " ".join(capsys.readouterr().out.split())
     assert "over persons" not in printed
@@ -158,9 +158,9 @@ def test_records_in_question_of_few_persons_are_asked_about(visits: Path) -> Non
     pd.read_csv("in.csv")[:20].to_csv("mine.csv", index=False)
     words = ("audit=records", "endpoint=my_visits.predict", "records=mine.csv", "nonmembers=out.csv", "label=ill")
     run(*words, "person=patient")
-    told = json.loads(Path("reports/audit_records/report.json").read_text())
-    assert told["what"].startswith("endpoint my_visits.predict: 20 records of 2 persons, 300 non-members of 30 persons")
-    assert "several records a person" in {flag["name"] for flag in told["flags"]}
+    content = json.loads(Path("reports/audit_records/report.json").read_text())
+    assert content["what"].startswith("endpoint my_visits.predict: 20 records of 2 persons, 300 non-members of 30")
+    assert "several records a person" in {flag["name"] for flag in content["flags"]}
 
 
 @pytest.mark.parametrize(

@@ -76,9 +76,9 @@ def best_threshold(members: list[float], nonmembers: list[float]) -> float:
     """Of equally good ones the highest."""
     rates = {}
     for value in (*members, *nonmembers):
-        found = sum(score >= value for score in members) / len(members)
+        tpr = sum(score >= value for score in members) / len(members)
         spared = sum(score < value for score in nonmembers) / len(nonmembers)
-        rates[value] = round((found + spared) / 2, 12)
+        rates[value] = round((tpr + spared) / 2, 12)
     return max(value for value in rates if rates[value] == max(rates.values()))
 
 
@@ -96,9 +96,9 @@ def by_loops(answers: Answers, attack: str) -> float:
         return best_threshold([score for score, _ in members], [score for score, _ in nonmembers])
 
     thresholds = {label: threshold(label) for label in range(6)}
-    found = np.mean([score >= thresholds[label] for score, label in of("in")])
+    tpr = np.mean([score >= thresholds[label] for score, label in of("in")])
     spared = np.mean([score < thresholds[label] for score, label in of("out")])
-    return float(found + spared) / 2
+    return float(tpr + spared) / 2
 
 
 @pytest.fixture
@@ -136,9 +136,9 @@ def test_table_page_and_json_tell_it(answers: Answers, tmp_path: Path, capsys: p
     assert "balanced accuracy" in printed and cell in printed
     page = Path("reports/audit_outputs/report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
     assert page.count(cell) >= 2, "in the verdict and in the table"
-    told = json.loads(Path("reports/audit_outputs/report.json").read_text())
-    assert told["shadow_records"] == 230 and told["intervals_over"] == "records"
-    assert AT_SHADOWS in {row["metric"] for row in told["rows"]}
+    content = json.loads(Path("reports/audit_outputs/report.json").read_text())
+    assert content["shadow_records"] == 230 and content["intervals_over"] == "records"
+    assert AT_SHADOWS in {row["metric"] for row in content["rows"]}
     run("audit=outputs", *SIDES[:2], ATTACKS, "name=alone")
     alone = json.loads(Path("reports/alone/report.json").read_text())
     assert alone["shadow_records"] == 0 and AT_SHADOWS not in {row["metric"] for row in alone["rows"]}
@@ -190,27 +190,27 @@ def of_noise(own: bool, trials: int = 60) -> list[Estimate]:
         own: whether thresholds are learnt on the very answers that they are applied to.
         trials: pairs of models.
     """
-    found = []
+    rows = []
     for trial in range(trials):
         seen, shadow = (simulated(2 * trial + place, 100, gaps=(0.0, 0.0, 0.0)) for place in (0, 1))
         margin = margins(Confidence(), seen, seen if own else shadow)
         assert margin is not None
-        found.append(accuracy_of(margin, seen.membership[0], None, 10))
-    return found
+        rows.append(accuracy_of(margin, seen.membership[0], None, 10))
+    return rows
 
 
 def test_a_shadow_finds_nothing_where_nothing_leaks() -> None:
-    found = of_noise(own=False)
-    error = np.sqrt(0.5 * 0.5 / (2 * 100) / len(found))
-    assert abs(np.mean([one.value for one in found]) - 0.5) < 3 * error
-    assert sum(not one.low <= 0.5 <= one.high for one in found) <= binom.ppf(0.999, len(found), 0.05)
+    rows = of_noise(own=False)
+    error = np.sqrt(0.5 * 0.5 / (2 * 100) / len(rows))
+    assert abs(np.mean([one.value for one in rows]) - 0.5) < 3 * error
+    assert sum(not one.low <= 0.5 <= one.high for one in rows) <= binom.ppf(0.999, len(rows), 0.05)
     hindsight = of_noise(own=True)
     assert np.mean([one.value for one in hindsight]) - 0.5 > 10 * error, (
         "learnt on the audited answers, they find noise"
     )
 
 
-def test_intervals_are_clopper_pearson_given_the_shadow() -> None:
+def test_intervals_are_clopper_pearson_conditional_on_the_shadow() -> None:
     margin, members = np.array([1.0, 0.0, -1.0, 2.0, -3.0]), np.array([True, True, True, False, False])
     estimate = accuracy_of(margin, members, None, replicates=10)
     assert estimate.value == pytest.approx((2 / 3 + 1 / 2) / 2)
@@ -290,9 +290,9 @@ def saved(
     probabilities, labels = files[name]
     if extra is not None:
         probabilities, labels = (np.concatenate(pair) for pair in zip(files[name], files[extra], strict=True))
-    kept = probabilities[:count, :columns]
-    kept = kept if columns is None else kept / kept.sum(axis=1, keepdims=True)
-    arrays = {level: kept, "labels": labels[:count]}
+    cut = probabilities[:count, :columns]
+    cut = cut if columns is None else cut / cut.sum(axis=1, keepdims=True)
+    arrays = {level: cut, "labels": labels[:count]}
     np.savez(f"{name}.npz", **{key: values for key, values in arrays.items() if key != without})
     return SIDES
 
@@ -354,18 +354,18 @@ def sides(seed: int, per_person: int, fit: float = 0.0) -> tuple[AnsweredRecords
 
 
 def test_intervals_draw_persons_whole() -> None:
-    found = {}
+    results = {}
     for per_person in (1, 10):
         (one, other), shadow = (sides(seed, per_person) for seed in (0, 1))
         subject = ModelSubject(members=one, nonmembers=other, shadow=shadow)
-        found[per_person] = measure_model(subject, [LossThreshold()], Grant())
-    rows = {per_person: one.get(AT_SHADOWS, attack="loss") for per_person, one in found.items()}
+        results[per_person] = measure_model(subject, [LossThreshold()], Grant())
+    rows = {per_person: one.get(AT_SHADOWS, attack="loss") for per_person, one in results.items()}
     widths = {one: (row.high or 0) - (row.low or 0) for one, row in rows.items()}
     assert widths[10] > 1.3 * widths[1], "ten records of one person are not ten pieces of evidence"
-    pages = {per_person: " ".join(meaning(result)) for per_person, result in found.items()}
+    pages = {per_person: " ".join(meaning(result)) for per_person, result in results.items()}
     assert "over persons" in pages[10] and "over records" not in pages[10]
     assert "over records" in pages[1] and "over persons" not in pages[1]
-    own = {one: result.get("accuracy", group="members") for one, result in found.items()}
+    own = {one: result.get("accuracy", group="members") for one, result in results.items()}
     widths = {one: (row.high or 1.0) - (row.low or 0.0) for one, row in own.items()}
     assert widths[10] > 2 * widths[1], "of 30 persons, not of 300 independent records"
 
@@ -377,8 +377,8 @@ def test_the_published_accuracies_come_out_of_the_command_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rows = accuracies(published(Path(os.environ[VARIABLE]) / "MemGuard", output), tmp_path)
-    found = [float(rows[attack]["value"]) for attack in ("confidence", "modified_entropy")]
-    assert found == pytest.approx(PUBLISHED[output], abs=TIES + 0.0005)
+    values = [float(rows[attack]["value"]) for attack in ("confidence", "modified_entropy")]
+    assert values == pytest.approx(PUBLISHED[output], abs=TIES + 0.0005)
 
 
 def published(folder: Path, output: str) -> Answers:
@@ -388,15 +388,15 @@ def published(folder: Path, output: str) -> Answers:
         labels = np.load(whole)["y"].astype(np.int64) - 1
     else:
         labels = Location30(root=str(LOCATION30)).load().labels
-    told = {}
+    parts = {}
     for model, names in (("target", ("in", "out")), ("shadow", ("shadow_in", "shadow_out"))):
         rows = np.load(folder / "saved_predictions" / f"location_{model}_predictions.npz")[output]
         for name in names:
             first, end = RANGES[name]
             part, rows = rows[: end - first], rows[end - first :]
-            told[name] = (part, labels[shuffled[first:end]])
+            parts[name] = (part, labels[shuffled[first:end]])
         assert len(rows) == 0, f"{model}: {len(rows)} predictions are left"
-    return told
+    return parts
 
 
 def test_reads_the_published_layout(tmp_path: Path, answers: Answers) -> None:

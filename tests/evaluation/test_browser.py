@@ -120,12 +120,12 @@ def test_what_is_folded_is_printed(browser: Browser) -> None:
 
 def test_dark_mode_is_dark_and_print_is_not(browser: Browser) -> None:
     color = "getComputedStyle(document.body).backgroundColor"
-    told = []
+    colors = []
     for medium, scheme in (("screen", "light"), ("screen", "dark"), ("print", "dark")):
         browser.show(medium, scheme)
-        told.append(browser.run(color))
+        colors.append(browser.run(color))
     browser.show()
-    assert told == ["rgb(255, 255, 255)", "rgb(21, 24, 28)", "rgb(255, 255, 255)"]
+    assert colors == ["rgb(255, 255, 255)", "rgb(21, 24, 28)", "rgb(255, 255, 255)"]
 
 
 def test_words_stand_out_from_their_ground(browser: Browser) -> None:

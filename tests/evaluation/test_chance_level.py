@@ -81,7 +81,7 @@ def result_on(base: Result, scores: np.ndarray, membership: np.ndarray, seed: in
     return replace(base, rows=rows)
 
 
-def told(result: Result, fpr: float) -> tuple[bool, bool]:
+def leak_verdicts(result: Result, fpr: float) -> tuple[bool, bool]:
     """Whether the attack with the highest TPR is called leakage, and whether it would be above the FPR itself."""
     rows = [row for row in result.rows if row.metric == tpr_at(fpr)]
     strongest = max(rows, key=lambda row: row.value or 0.0)
@@ -157,7 +157,7 @@ def test_noise_is_not_called_leakage(
     base = make_result()
     verdicts = np.array(
         [
-            told(result_on(base, *noise(models, records, seed, attacks), seed, fpr), fpr)
+            leak_verdicts(result_on(base, *noise(models, records, seed, attacks), seed, fpr), fpr)
             for seed in range(fleets)
         ]
     )  # fmt: skip
@@ -181,12 +181,12 @@ def test_a_value_beyond_luck_is_as_rare_as_it_should_be() -> None:
 
 
 @pytest.mark.parametrize(("models", "records", "attacks"), [(32, 260, 1), (16, 400, 15)])
-def test_leakage_is_told(
+def test_leakage_is_reported(
     make_result: Callable[..., Result], models: int, records: int, attacks: int
 ) -> None:  # fmt: skip
     base = make_result()
     fleets = [noise(models, records, seed, attacks, leak=1.0) for seed in range(3)]
-    assert all(told(result_on(base, *fleet, seed, 0.01), 0.01)[0] for seed, fleet in enumerate(fleets))
+    assert all(leak_verdicts(result_on(base, *fleet, seed, 0.01), 0.01)[0] for seed, fleet in enumerate(fleets))
 
 
 def test_the_choice_among_many_raises_the_bar_and_ties_do_not_lower_it() -> None:
@@ -246,8 +246,8 @@ def test_figures_table_and_report_tell_the_level(make_result: Callable[..., Resu
     assert guessing_range([make_result()]) == ""
     part = {"attack": "lira", "access": "black_box", "group": "class=3"}
     rows = [Row(metric=chance_at(0.01), value=0.04, **part), Row(metric=null_at(0.01), value=0.1, **part)]
-    (told_of,) = groups(Comparison([replace(lucky, rows=[*lucky.rows, *rows])]))
-    assert told_of["shown"][0]["guessing"] == "4 % (luck explains up to 10 %)"
+    (parts,) = groups(Comparison([replace(lucky, rows=[*lucky.rows, *rows])]))
+    assert parts["shown"][0]["guessing"] == "4 % (luck explains up to 10 %)"
 
 
 def test_every_judge_asks_the_same(make_result: Callable[..., Result]) -> None:

@@ -38,7 +38,7 @@ def test_equal_accuracy_and_clearly_less_leakage(dp: Callable[..., Result], heur
     assert "at 1 % FPR (2.1 % against 6.3 %). It has a guarantee besides." in flag.sentence
 
 
-def test_clipping_alone_counts_and_the_smallest_epsilon_is_told(
+def test_clipping_alone_counts_and_the_smallest_epsilon_is_named(
     dp: Callable[..., Result], heuristic: Callable[..., Result]
 ) -> None:
     result, clipped = heuristic(), dp(strength=math.inf, statement=CLIPPED)

@@ -76,8 +76,8 @@ def test_missing_noise_is_refuted(compose: Compose, places: Path, monkeypatch: p
     run = audited(compose, places, models=2)
     assert refuted(run, LossThreshold()) == refuted(run, GradientNorm()) == 2
     threat = {"outputs": "logits", "weights": True, "audit": LOSS, "guesses": GUESSED}
-    found = measure(run, AttackProtocol(attacks={"loss": LOSS}, threat=threat))
-    assert [violation.result for violation in violations([found])] == [found]  # exit code 3
+    result = measure(run, AttackProtocol(attacks={"loss": LOSS}, threat=threat))
+    assert [violation.result for violation in violations([result])] == [result]  # exit code 3
 
 
 def test_a_true_claim_is_not(compose: Compose, places: Path) -> None:

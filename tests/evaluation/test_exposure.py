@@ -52,7 +52,7 @@ def test_equals_a_double_loop(seed: int, ties: bool, missing: bool) -> None:
     if missing:
         scores[np.random.default_rng(seed).random(scores.shape) < 0.1] = np.nan
     exposed = measured(scores, membership)
-    found, models = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
+    hits, models = np.zeros(scores.shape[1]), np.zeros(scores.shape[1])
     for row, members in zip(scores, membership, strict=True):
         scored = ~np.isnan(row)
         outside = np.sort(row[scored & ~members])[::-1]
@@ -60,9 +60,9 @@ def test_equals_a_double_loop(seed: int, ties: bool, missing: bool) -> None:
         allowed = int(0.01 * len(outside) + 1e-9)
         for record in np.flatnonzero(scored & members):
             models[record] += len(outside) >= 100
-            found[record] += len(outside) >= 100 and row[record] > outside[allowed]
+            hits[record] += len(outside) >= 100 and row[record] > outside[allowed]
     np.testing.assert_array_equal(exposed.models, models)
-    np.testing.assert_array_equal(exposed.hits, found)
+    np.testing.assert_array_equal(exposed.hits, hits)
 
 
 def test_agrees_with_the_tpr_of_each_model() -> None:
@@ -182,15 +182,15 @@ def test_csv_holds_every_record_once_the_most_exposed_first(make_result: Callabl
 
 
 def line(axes: Axes, label: str) -> np.ndarray:
-    (found,) = [line for line in axes.lines if line.get_label() == label]
-    return np.asarray(found.get_xydata())
+    (curve,) = [line for line in axes.lines if line.get_label() == label]
+    return np.asarray(curve.get_xydata())
 
 
 def test_the_plot_counts_records_above_each_share(sweep: list[Result], canaries: list[Result]) -> None:
     (axes,) = exposure(Comparison([*sweep, *canaries])).axes
-    for found in (sweep[-1], canaries[0]):
-        exposed = Exposure.from_json(found.exposed)
-        label = "undefended" if found.canary == "none" else "undefended with label_noise canaries"
+    for result in (sweep[-1], canaries[0]):
+        exposed = Exposure.from_json(result.exposed)
+        label = "undefended" if result.canary == "none" else "undefended with label_noise canaries"
         drawn = line(axes, label)
         for at in (50, 199, 200, 320, 399):
             counted = int((exposed.value >= SHARE_GRID[at] - 1e-9).sum())
@@ -202,9 +202,9 @@ def test_the_plot_counts_records_above_each_share(sweep: list[Result], canaries:
 
 
 def test_guessing_is_the_binomial_of_each_record(make_result: Callable[..., Result]) -> None:
-    found = make_result()
-    models = Exposure.from_json(found.exposed).models
-    (axes,) = exposure(Comparison([found])).axes
+    result = make_result()
+    models = Exposure.from_json(result.exposed).models
+    (axes,) = exposure(Comparison([result])).axes
     (guessing,) = [line.get_ydata() for line in axes.lines if line.get_label() not in ("undefended",)][:1]
     expected = sum(float(binom.sf(np.ceil(0.25 * m - 1e-9) - 1, m, 0.01)) for m in models if m)
     assert np.asarray(guessing)[99] == pytest.approx(expected)

@@ -17,15 +17,15 @@ FIVE = Limit(name="gate", max_tpr=0.05)
 
 
 def test_a_line_for_each_run_and_one_fails_all(make_result: Callable[..., Result]) -> None:
-    kept, exceeded = make_result("l2", strength=0.1, separation=0.2), make_result(separation=0.9)
-    lines, passed = gate(Comparison([kept, exceeded]), FIVE)
+    low, exceeded = make_result("l2", strength=0.1, separation=0.2), make_result(separation=0.9)
+    lines, passed = gate(Comparison([low, exceeded]), FIVE)
     assert not passed
     assert lines == [
         "gate: at most 5 % of members found at 1 % FPR",
         "EXCEEDED: undefended (mlp-none-None): 7.7 % [6.6–8.7] by lira may be more",
         "kept: l2 0.1 (mlp-l2-0.1): 1.7 % [1.3–2.1] by lira",
     ]
-    assert gate(Comparison([kept]), FIVE)[1]
+    assert gate(Comparison([low]), FIVE)[1]
 
 
 def test_what_cannot_be_measured_does_not_pass(make_result: Callable[..., Result]) -> None:

@@ -48,8 +48,8 @@ def forest() -> Result:
     """A forest of few trees that is right about all that it was trained on: its answers tie."""
     rng = np.random.default_rng(0)
     (x, y), others = table(rng, 1500), table(rng, 1500)
-    made = RandomForestClassifier(12, bootstrap=False, max_features=2, random_state=0).fit(x, y)
-    subject = ModelSubject(members=side("in.npz", made, x, y), nonmembers=side("out.npz", made, *others))
+    classifier = RandomForestClassifier(12, bootstrap=False, max_features=2, random_state=0).fit(x, y)
+    subject = ModelSubject(members=side("in.npz", classifier, x, y), nonmembers=side("out.npz", classifier, *others))
     return measure_model(subject, ATTACKS, Grant())
 
 
@@ -60,8 +60,8 @@ def test_a_forest_that_knows_its_training_data_by_heart_passes_no_gate(forest: R
         lines, passed = gate(Comparison([forest]), Limit(name="gate", **limit))
         assert not passed and lines[1].startswith("EXCEEDED: "), limit
     assert "may be more" in gate(Comparison([forest]), Limit(name="gate", max_gap=0.05))[0][1]
-    kept = gate(Comparison([forest]), Limit(name="gate", max_gap=0.5))
-    assert kept[1] and kept[0][1].startswith("kept as far as an audit without shadows can tell: accuracy 1")
+    within = gate(Comparison([forest]), Limit(name="gate", max_gap=0.5))
+    assert within[1] and within[0][1].startswith("kept as far as an audit without shadows can tell: accuracy 1")
 
 
 def test_an_untied_attack_that_sees_less_does_not_stand_for_tied_ones(forest: Result) -> None:
@@ -92,15 +92,15 @@ def test_every_audit_prints_accuracy_and_the_largest_class(forest: Result, tmp_p
     printed = " ".join(capsys.readouterr().out.split())
     assert "accuracy: 100.0 % [99.8–100.0] on members, 8" in printed and "; the largest class has 6" in printed
     lines, _ = gate(comparison, Limit(name="gate", max_tpr=0.05))
-    page, told, *_ = write_model(comparison, "a forest", "command", tmp_path, decided=[lines])
+    page, content, *_ = write_model(comparison, "a forest", "command", tmp_path, decided=[lines])
     words = page.read_text(encoding="utf-8").replace("\u00a0", " ")
     assert "share of the largest class" in words and lines[0] in words and lines[1] in words
-    assert json.loads(told.read_text())["decided"] == [lines]
+    assert json.loads(content.read_text())["decided"] == [lines]
     rng = np.random.default_rng(1)
     x, y = table(rng, 60)
-    made = RandomForestClassifier(12, random_state=0).fit(x, y)
+    classifier = RandomForestClassifier(12, random_state=0).fit(x, y)
     asked = ask_records(
-        view_of(side("a", made, x, y), side("b", made, *table(rng, 60)), None, Grant()), ATTACKS[1], 0.05
+        view_of(side("a", classifier, x, y), side("b", classifier, *table(rng, 60)), None, Grant()), ATTACKS[1], 0.05
     )
     assert asked.sentences()[-1].startswith("The model is right about 100.0 % [94.0–100.0] of the records in question")
 
@@ -176,7 +176,7 @@ def test_the_largest_class_stands_beside_the_accuracy_of_runs(make_result: Make,
 
 
 @pytest.mark.parametrize(("share", "ties"), [(0.03, True), (0.015, True), (0.01, False), (0.006, False)])
-def test_a_threshold_that_jumps_over_the_fpr_is_told(share: float, ties: bool) -> None:
+def test_a_threshold_that_jumps_over_the_fpr_is_reported(share: float, ties: bool) -> None:
     """Half of the members and a few non-members answer with the highest confidence: nobody can accuse fewer."""
     rng = np.random.default_rng(0)
 

@@ -68,7 +68,7 @@ def test_guards_and_epsilon_in_names(
     assert (series_label(result), label(result, short=True), defense_cell(result)) == expected
 
 
-def test_runs_that_state_the_same_epsilon_are_told_apart(make_result: Callable[..., Result]) -> None:
+def test_runs_that_state_the_same_epsilon_have_different_labels(make_result: Callable[..., Result]) -> None:
     runs = [make_result("selena(dp_sgd)", strength=k, statement=stated(8)) for k in (5, 10)]
     assert [label(result) for result in runs] == ["selena(dp_sgd) 5, ε=8", "selena(dp_sgd) 10, ε=8"]
 
@@ -105,7 +105,7 @@ def test_a_claim_per_record_and_one_per_person_bear_two_names(make_result: Calla
     assert {line.name for line in comparison.series} == {"undefended", "dp_sgd per record", "dp_sgd per person"}
     assert [line.cells[1] for line in lines(comparison)] == ["–", "8 per record", "8 per person"]
     assert [entry["claimed"] for entry in evidence(comparison)] == ["8 per record", "8 per person"]
-    assert any("dp_sgd ε=8 per " in told["heading"] for told in verdicts(comparison))
+    assert any("dp_sgd ε=8 per " in entry["heading"] for entry in verdicts(comparison))
     said = {text.get_text() for text in roc(comparison).axes[0].get_legend().get_texts()}  # type: ignore[union-attr]
     assert {"dp_sgd ε=8 per record · lira", "dp_sgd ε=8 per person · lira"} <= said
     guarded = make_result("dp_sgd", strength=8, statement=whole, dataset=known, guard="topk", guard_strength=3)

@@ -39,7 +39,7 @@ def answers(result: Result, labels: float, scores: float) -> Result:
 def views(make_result: Callable[..., Result]) -> Callable[..., list[Result]]:
     """A run's models behind a guard, and without it."""
 
-    def made(
+    def masked_view(
         defense: str = "none", *, before: tuple[float, float], after: tuple[float, float], **guarded: Any
     ) -> list[Result]:
         bare = make_result(defense)
@@ -48,7 +48,7 @@ def views(make_result: Callable[..., Result]) -> Callable[..., list[Result]]:
             answers(bare, *before),
         ]
 
-    return made
+    return masked_view
 
 
 @pytest.mark.parametrize(("scores", "flagged"), [(0.6, True), (0.72, False), (0.76, False), (0.9, False)])
@@ -56,10 +56,10 @@ def test_a_label_only_attack_above_all_others_beyond_intervals(
     make_result: Callable[..., Result], scores: float, flagged: bool
 ) -> None:
     result = answers(make_result("hamp"), labels=0.75, scores=scores)
-    told = list(masked(result, Comparison([result])))
-    assert [flag.name for flag in told] == ([MASKED_FLAG] if flagged else [])
+    raised = list(masked(result, Comparison([result])))
+    assert [flag.name for flag in raised] == ([MASKED_FLAG] if flagged else [])
     if flagged:
-        (flag,) = told
+        (flag,) = raised
         assert "correctness" in flag.sentence and "0.750" in flag.sentence and "lira, reaches 0.600" in flag.sentence
 
 

@@ -93,7 +93,7 @@ def test_unresolvable_rate_has_no_value(compose):
     assert 0 < result.get("unscored", attack="lira").value < 0.9  # few shadows: some records lack a side
 
 
-def test_kept_results_are_those_of_the_same_models_and_attacks(compose, tmp_path):
+def test_stored_results_are_those_of_the_same_models_and_attacks(compose, tmp_path):
     compose = partial(compose, runs=tmp_path / "runs")
     run = trained(compose, "fleet.models=3")
     (first,) = results_of([run], PROTOCOL)
@@ -214,7 +214,7 @@ def test_guesses_are_those_on_model_0_by_the_attack_fixed_beforehand(compose):
     )
 
 
-def test_what_attacks_need_and_ask_is_kept(compose):
+def test_needs_and_queries_of_attacks_are_stored(compose):
     (result,) = results_of([trained(compose, "fleet.models=3")], PROTOCOL)
     assert result.needs["lira"] == {"text": "top-k, true label, shadows (IN and OUT)", "declared": None, "measured": 1}
     assert result.exposed and len(result.exposed["record"]) == len(view(trained(compose, "fleet.models=3")).labels)

@@ -65,11 +65,11 @@ def test_tpr_is_the_largest_over_thresholds_whose_fpr_is_low_enough(
         called = scores >= threshold
         if called[~member].mean() <= fpr:
             best = max(best, called[member].mean())
-    found = tpr_at_fpr(scores, member, fpr)
+    tpr = tpr_at_fpr(scores, member, fpr)
     if fpr < 1 / (~member).sum():
-        assert np.isnan(found)
+        assert np.isnan(tpr)
     else:
-        assert found == best
+        assert tpr == best
 
 
 @settings(deadline=None, max_examples=25)

@@ -19,7 +19,7 @@ def answers(model: int, x: np.ndarray) -> np.ndarray:
     return np.hstack([np.zeros_like(x), x + 0.1 * model])
 
 
-def fleet(records: int = RECORDS, **given: Any) -> View:
+def fleet(records: int = RECORDS, **parts: Any) -> View:
     """Log-odds that are a record's only feature, and 4 more on members."""
     rng = np.random.default_rng(0)
     members = rng.random((MODELS, records)) < 0.5
@@ -29,12 +29,12 @@ def fleet(records: int = RECORDS, **given: Any) -> View:
         logits=np.stack([np.zeros_like(phi), phi], axis=-1), labels=np.ones(records, dtype=np.int64),
         membership=members, features=rng.normal(size=(records, 1)), query=answers,
         population_logits=np.stack([np.zeros_like(population), population], axis=-1),
-        population_labels=np.ones(60, dtype=np.int64), population_features=rng.normal(size=(60, 1)), **given,
+        population_labels=np.ones(60, dtype=np.int64), population_features=rng.normal(size=(60, 1)), **parts,
     )  # fmt: skip
 
 
-def outsiders(seen: View, x: np.ndarray, **given: Any) -> Outsiders:
-    return Outsiders.of(seen, x, np.ones(len(x), dtype=np.int64), **given)
+def outsiders(seen: View, x: np.ndarray, **settings: Any) -> Outsiders:
+    return Outsiders.of(seen, x, np.ones(len(x), dtype=np.int64), **settings)
 
 
 @pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0.0, 0.05), (6.0, 0.9, 1.0)])
@@ -86,8 +86,8 @@ def test_too_few_non_members_set_no_threshold() -> None:
 
 def scorable() -> list[str]:
     """Attacks of the whole suite that can score outsiders of such a fleet."""
-    made = {name: instantiate(node) for name, node in all_attacks().items()}
-    return [name for name, attack in made.items() if _no_score(attack, fleet(), NEAR_DUPLICATES) is None]
+    attacks = {name: instantiate(node) for name, node in all_attacks().items()}
+    return [name for name, attack in attacks.items() if _no_score(attack, fleet(), NEAR_DUPLICATES) is None]
 
 
 @pytest.mark.parametrize("name", scorable())

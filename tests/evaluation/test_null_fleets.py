@@ -33,9 +33,9 @@ def test_bounds_are_0_and_intervals_hold_guessing(attack: Attack) -> None:
         scores = attack.score(view)
         scored = ~np.isnan(scores[0])
         # One seed for all: the coins alone decide how many of many equal scores are guessed right.
-        found = audit_records(scores[0, scored], view.membership[0, scored], delta=1e-5, seed=31)
+        audit = audit_records(scores[0, scored], view.membership[0, scored], delta=1e-5, seed=31)
         for bound in proven:
-            proven[bound] += found.bounds[bound] > 0
+            proven[bound] += audit.bounds[bound] > 0
         estimates = fleet_metrics(scores, view.membership, METRICS, Bootstrap(replicates=40, seed=seed)).estimates
         for metric, guessing in GUESSING.items():
             # Ties keep the gap attack from accusing so few.

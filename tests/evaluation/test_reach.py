@@ -81,9 +81,9 @@ def test_no_number_beyond_a_million_is_named(epsilon: float) -> None:
     ],
 )
 def test_the_sentence_says_what_it_takes(reach: dict[str, Any], sentence: str) -> None:
-    made = Reach(**{"delta": 4000**-1.1, "canaries": 500, **reach})
-    assert made.sentence().startswith(sentence)
-    assert ("takes" in sentence) == (made.ceiling() <= made.epsilon)
+    planned = Reach(**{"delta": 4000**-1.1, "canaries": 500, **reach})
+    assert planned.sentence().startswith(sentence)
+    assert ("takes" in sentence) == (planned.ceiling() <= planned.epsilon)
 
 
 def test_more_claims_leave_less(make_violated: Callable[..., Result]) -> None:
@@ -176,14 +176,14 @@ def test_the_documents_quote_what_is_said() -> None:
 
 def test_table_and_report_say_so_of_canaries(canaries: list[Result], make_violated: Callable[..., Result]) -> None:
     private = [result for result in canaries if result.defense == "dp_sgd"]
-    told = reaches(Comparison(canaries))
-    assert [title for title, _ in told] == ["dp_sgd ε=4 with label_noise canaries"] and len(private) == 1
+    sentences = reaches(Comparison(canaries))
+    assert [title for title, _ in sentences] == ["dp_sgd ε=4 with label_noise canaries"] and len(private) == 1
     sentence = Reach.measured(private[0]).sentence()
-    assert told[0][1] == sentence and "; ε = 4 takes " in sentence
+    assert sentences[0][1] == sentence and "; ε = 4 takes " in sentence
     file = io.StringIO()
     show_results(Comparison(canaries), file=file)
-    assert f"{told[0][0]}: {sentence}" in " ".join(file.getvalue().split())
+    assert f"{sentences[0][0]}: {sentence}" in " ".join(file.getvalue().split())
     content = page_of(Comparison(canaries), summary(Comparison(canaries), ""))
     page = render(content, {"tradeoff": "", "roc": ""})
-    assert f"{told[0][0]}: {sentence}." in page
+    assert f"{sentences[0][0]}: {sentence}." in page
     assert reaches(Comparison([make_violated()])) == []  # the table has the ceiling of records that are no canaries

@@ -68,9 +68,9 @@ def test_masks_refuted_claims_and_canaries_do_not_qualify(
     ]
     lines, best = recommend(Comparison(runs), Limit(name="choose", max_tpr=0.1))
     assert best is None
-    told = "\n".join(lines)
+    text = "\n".join(lines)
     for reason in ("it masks what it leaks", "its claim is refuted", "only its canaries were attacked"):
-        assert reason in told
+        assert reason in text
 
 
 def test_utility_is_the_one_that_was_chosen(make_result: Make) -> None:

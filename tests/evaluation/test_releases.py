@@ -32,9 +32,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(place: Path) -> Run:
     """A small run with a release."""
-    made = Run(Path(train_run(composed(f"runs={place / 'runs'}", *SMALL))["folder"]))
-    ship_run(composed(f"ship={made.folder}", f"released={place / 'released'}", "secret=shipped", UNAUDITED))
-    return made
+    trained = Run(Path(train_run(composed(f"runs={place / 'runs'}", *SMALL))["folder"]))
+    ship_run(composed(f"ship={trained.folder}", f"released={place / 'released'}", "secret=shipped", UNAUDITED))
+    return trained
 
 
 def evaluated(place: Path, *overrides: str) -> dict[str, Any]:
@@ -44,8 +44,8 @@ def evaluated(place: Path, *overrides: str) -> dict[str, Any]:
         settings: Any = OmegaConf.to_container(composed_of("evaluate", overrides=words), resolve=True)
     evaluate.evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(words)})
     folder = place / "reports" / "digits" / ("public" if "report.scope=public" in overrides else "")
-    told: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return told
+    content: dict[str, Any] = json.loads((folder / "report.json").read_text())
+    return content
 
 
 def test_a_release_is_known_by_data_and_recipe(run: Run, place: Path) -> None:
@@ -56,7 +56,7 @@ def test_a_release_is_known_by_data_and_recipe(run: Run, place: Path) -> None:
     assert releases([run], place / "nothing") == {}
 
 
-def test_private_data_of_the_same_name_and_size_are_told_apart(tmp_path: Path) -> None:
+def test_private_data_of_the_same_name_and_size_are_distinguished(tmp_path: Path) -> None:
     runs = []
     for number in range(2):
         (tmp_path / str(number)).mkdir()
@@ -83,18 +83,18 @@ def test_other_cards_are_passed_over(run: Run, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_the_report_tells_of_it(run: Run, place: Path) -> None:
     released = place / "released"
-    told = evaluated(place, f"released={released}")
-    assert told["released"]["releases"] == {"undefended": str(released / "digits-mlp-none")}
-    facts = told["released"]["facts"]
+    content = evaluated(place, f"released={released}")
+    assert content["released"]["releases"] == {"undefended": str(released / "digits-mlp-none")}
+    facts = content["released"]["facts"]
     assert facts["records"] == 1797 and sum(facts["roles"].values()) == 1797 and facts["roles"]["pool"] == 1258
     assert facts["published"] and facts["checksum"].startswith("sha256:")
 
 
 def test_a_public_report_stands_apart(run: Run, place: Path) -> None:
     evaluated(place)
-    told = evaluated(place, "report.scope=public")
+    content = evaluated(place, "report.scope=public")
     folder = place / "reports" / "digits" / "public"
-    assert told["scope"] == "public" and not list(folder.glob("expos*"))
+    assert content["scope"] == "public" and not list(folder.glob("expos*"))
     assert (folder.parent / "exposed.csv").exists()
     secretive = re.compile(f"{run.folder.name[-8:]}|{re.escape(str(place))}")
     for path in folder.iterdir():

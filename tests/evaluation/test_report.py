@@ -144,11 +144,11 @@ def test_what_was_released_is_said(html: str, make_result: Callable[..., Result]
     content = summary(
         Comparison([replace(result, dataset=facts)]), COMMAND, releases={result.run: "released/digits-mlp-none"}
     )
-    told = render(page_of(Comparison([result]), content), {"tradeoff": "", "roc": ""})
+    shipped = render(page_of(Comparison([result]), content), {"tradeoff": "", "roc": ""})
     for words in ("600; all records of one share a fate", "<code>sha256:77</code>, the published one"):
-        assert words in told
-    assert "50 of the pool are canaries" in told
-    assert "<code>released/digits-mlp-none</code> by the recipe of undefended" in told
+        assert words in shipped
+    assert "50 of the pool are canaries" in shipped
+    assert "<code>released/digits-mlp-none</code> by the recipe of undefended" in shipped
     bare = page([replace(result, dataset={})])
     assert "hash of the data</th><td>" not in bare and '<th scope="row">data</th><td>digits</td>' in bare
     Page(bare)
@@ -156,11 +156,11 @@ def test_what_was_released_is_said(html: str, make_result: Callable[..., Result]
 
 def test_how_to_reproduce_names_versions_and_hashes(written: Path, html: str) -> None:
     section = html[html.index('id="reproduce"') :]
-    told = json.loads((written / "report.json").read_text())["reproduce"]
+    reproduction = json.loads((written / "report.json").read_text())["reproduce"]
     digest = hashlib.sha256((written / "results.csv").read_bytes()).hexdigest()
-    assert told["sha256"] == {"results.csv": digest} and f"sha256:{digest}" in section
+    assert reproduction["sha256"] == {"results.csv": digest} and f"sha256:{digest}" in section
     for name in ("python", "palisade", "torch", "opacus", "numpy"):
-        assert f"{name} {told['versions'][name]}" in section
+        assert f"{name} {reproduction['versions'][name]}" in section
     assert f"version {PROTOCOL_VERSION}" in section and f"version {RESULTS_VERSION}" in section
     assert "mlp-dp_sgd-4" in section and "optimizer:" in section
 
@@ -184,8 +184,8 @@ def test_the_verdict_has_its_scope(html: str) -> None:
     sentence = (
         r"<p>Black-box, 15 shadow models that know the defense: at 1 % false accusations the best attack \(lira\)"
     )
-    told = re.findall(sentence + r" finds \d+\.\d % \[\d+\.\d–\d+\.\d\] of members; guessing finds 1 %\.", text)
-    assert len(told) == 3
+    sentences = re.findall(sentence + r" finds \d+\.\d % \[\d+\.\d–\d+\.\d\] of members; guessing finds 1 %\.", text)
+    assert len(sentences) == 3
     assert "<h3>Best protected within 5 points of the best accuracy: dp_sgd" in text
     assert "<h3>Undefended</h3>" in text and "<h3>Best protected: dp_sgd ε=1</h3>" in text
     assert "no better than guessing within its interval, which proves nothing" in text
@@ -215,7 +215,7 @@ def test_the_best_protected_is_where_attacks_find_least(make_result: Callable[..
     assert [verdict["heading"] for verdict in summary(Comparison(runs), "")["verdicts"]] == ["Best protected: l2 0.2"]
 
 
-def test_claims_flags_and_skipped_attacks_are_told(html: str) -> None:
+def test_claims_flags_and_skipped_attacks_are_reported(html: str) -> None:
     assert "(ε = 3.99, δ = 0.000834)-differential privacy per record (add/remove one record)" in html
     assert "no formal guarantee; gradients were clipped, without noise" in html
     assert "m of them cost up to m·ε and m·δ" in html
@@ -263,11 +263,11 @@ def test_a_guard_is_explained(make_result: Callable[..., Result], make_guarded: 
     bare = make_result(separation=1.2)
     runs = [bare, make_guarded(bare, "memguard", None, 0.7), make_guarded(bare, "topk", 3, 1.1)]
     html = page(runs)
-    told = " ".join(html.split())
-    assert "<strong>Guards:</strong> none + memguard, none + topk. A guard changes a model&#8217;s answers" in told
-    assert "adds nothing to ε" in told and "protects nobody once the weights leak" in told
-    assert "<strong>No formal guarantee:</strong> undefended, none + memguard, none + topk." in told
-    assert "<dt>masked, not protected</dt>" in told and "judge them without it" in told
+    text = " ".join(html.split())
+    assert "<strong>Guards:</strong> none + memguard, none + topk. A guard changes a model&#8217;s answers" in text
+    assert "adds nothing to ε" in text and "protects nobody once the weights leak" in text
+    assert "<strong>No formal guarantee:</strong> undefended, none + memguard, none + topk." in text
+    assert "<dt>masked, not protected</dt>" in text and "judge them without it" in text
     assert "guard: {name: topk, strength: 3}" in html and "guard: {name: memguard, strength: null}" in html
     assert "Guards:" not in page([bare])
     Page(html)
@@ -383,10 +383,10 @@ def test_runs_that_differ_write_nothing(sweep: list[Result], tmp_path: Path) -> 
 def test_unresolved_runs_still_have_a_report(make_result: Callable[..., Result]) -> None:
     html = page([make_result(nonmembers=50), make_result("l2", strength=0.1, roc={})]).replace("\u00a0", " ")
     assert "<dt>AUC</dt><dd>0.738 [0.713–0.763]</dd>" in html
-    told = (
+    meanings = (
         "at 1 % false accusations it cannot be measured what attacks find. The best attack (lira) ranks members above"
     )
-    assert f"{told} non-members with an AUC of 0.738 [0.713–0.763]; guessing has 0.5." in html
+    assert f"{meanings} non-members with an AUC of 0.738 [0.713–0.763]; guessing has 0.5." in html
     Page(html)
     none = page([make_result(roc={}), make_result("l2", strength=0.1, roc={})])
     assert "No attack could run; the reasons stand under" in none

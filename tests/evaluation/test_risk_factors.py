@@ -120,12 +120,12 @@ def test_records_are_those_of_one_model() -> None:
 
 
 def test_epochs_are_those_of_the_defense_if_it_has_its_own() -> None:
-    def made(epochs: int) -> Any:
+    def of_epochs(epochs: int) -> Any:
         one = run(defense="dp_sgd")
         one.config["defense"] = {"_target_": "dp", "trainer": {"epochs": epochs}}
         return one
 
-    assert values([made(10), made(20)]) == [(EPOCHS_FACTOR, [10.0, 20.0])]
+    assert values([of_epochs(10), of_epochs(20)]) == [(EPOCHS_FACTOR, [10.0, 20.0])]
 
 
 def test_runs_of_which_no_two_belong_together_are_refused() -> None:
@@ -135,7 +135,7 @@ def test_runs_of_which_no_two_belong_together_are_refused() -> None:
     assert str(error.value).startswith(expected)
 
 
-def test_a_whole_grid_gives_lines_that_are_told_apart(measured: Callable[[list[Any]], list[Any]]) -> None:
+def test_a_whole_grid_gives_lines_with_different_labels(measured: Callable[[list[Any]], list[Any]]) -> None:
     rows = measured([run(width=width, pool=pool) for width in (16, 64) for pool in (200, 400)])
     by_factor = {part.varied: part.targets for part in Study(rows).parts}
     assert by_factor == {

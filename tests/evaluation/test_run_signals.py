@@ -29,9 +29,9 @@ def trained(folder: Path, *overrides: str) -> Run:
 def test_answers_are_the_models_own(run: Run):
     pool = run.dataset.split.pool
     expected = load_fleet(run.config, run.dataset, run.folder, run.models()).predict(run.dataset.x[pool])
-    kept = answers(run, "pool")
-    assert isinstance(kept, np.memmap) and kept.dtype == np.float32
-    np.testing.assert_array_equal(kept, expected)
+    stored = answers(run, "pool")
+    assert isinstance(stored, np.memmap) and stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, expected)
 
 
 def test_signals_of_other_models_are_never_used(run: Run):

@@ -107,13 +107,13 @@ def test_the_scope_says_what_is_missing(files: dict[str, str]) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Result], tmp_path: Path) -> None:
-    told = []
+    pages = []
     for scope in ("internal", "public"):
         write(Comparison(private), tmp_path / scope, SECRETIVE, scope=scope)
         content = json.loads((tmp_path / scope / "report.json").read_text())
         flags = [[flag["name"] for flag in run["flags"]] for run in content["runs"]]
-        told.append((flags, [verdict["heading"] for verdict in content["verdicts"]]))
-    assert told[0] == told[1] and any(told[0][0])
+        pages.append((flags, [verdict["heading"] for verdict in content["verdicts"]]))
+    assert pages[0] == pages[1] and any(pages[0][0])
 
 
 def test_an_unknown_scope_is_refused(private: list[Result], tmp_path: Path) -> None:

@@ -21,8 +21,8 @@ SPACE: dict[str, Any] = {
 
 def test_proposals_stay_in_their_ranges() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    told = [Space(SPACE).suggest(study.ask()) for _ in range(60)]
-    by_defense = {defense: [words[1:] for words in told if words[0] == f"defense={defense}"] for defense in SPACE}
+    proposals = [Space(SPACE).suggest(study.ask()) for _ in range(60)]
+    by_defense = {defense: [words[1:] for words in proposals if words[0] == f"defense={defense}"] for defense in SPACE}
     assert all(by_defense.values())
     values = {key: [float(words[0].partition("=")[2]) for words in by_defense[key]] for key in SPACE}
     assert all(1e-5 <= value <= 1e-1 for value in values["l2"]) and min(values["l2"]) < 1e-3, "orders of magnitude"

@@ -32,16 +32,16 @@ LEVELS = ("logits", "top-3", "label")
 @pytest.fixture
 def rows(make_result: Callable[..., Result]) -> list[StudyRow]:
     """Two targets at three levels; only correctness runs on labels."""
-    told = []
+    study = []
     for target, separation in (("undefended", 1.2), ("dp_sgd ε=8", 0.3)):
         for level in LEVELS:
             result = make_result(separation=separation)
             if level == "label":
                 skipped = {attack: "only labels are released" for attack in ("loss", "lira", "lira_offline")}
-                kept = [row for row in result.rows if row.attack in ("", "correctness")]
-                result = replace(result, roc={"correctness": result.roc["correctness"]}, rows=kept, skipped=skipped)
-            told += study_rows(result, target=target, varied="released", setting=level)
-    return told
+                part = [row for row in result.rows if row.attack in ("", "correctness")]
+                result = replace(result, roc={"correctness": result.roc["correctness"]}, rows=part, skipped=skipped)
+            study += study_rows(result, target=target, varied="released", setting=level)
+    return study
 
 
 def printed(rows: list[StudyRow]) -> str:
@@ -53,12 +53,12 @@ def printed(rows: list[StudyRow]) -> str:
 
 def test_rows_are_the_fleet_s_metrics(make_result: Callable[..., Result]) -> None:
     result = make_result()
-    kept = study_rows(result, target="t", varied="v", setting="s")
-    assert {(row.target, row.varied, row.setting, row.note) for row in kept} == {("t", "v", "s", "")}
-    assert {(row.attack, row.metric) for row in kept} == {
+    stored = study_rows(result, target="t", varied="v", setting="s")
+    assert {(row.target, row.varied, row.setting, row.note) for row in stored} == {("t", "v", "s", "")}
+    assert {(row.attack, row.metric) for row in stored} == {
         (attack, metric) for attack in result.attacks for metric in ("auc", "tpr@1%fpr", "tpr@0.1%fpr")
     }
-    for row in kept:
+    for row in stored:
         source = result.get(row.metric, attack=row.attack)
         assert (row.value, row.low, row.high) == (source.value, source.low, source.high)
 
@@ -122,7 +122,7 @@ def test_the_figure_has_a_cell_for_every_target_attack_and_setting(rows: list[St
     assert [axes.get_ylabel() for axes in (targets, attacks)] == ["target ↓", "attack ↓"]
 
 
-def test_runs_are_told_apart_by_what_differs(make_result: Callable[..., Result]) -> None:
+def test_labels_of_runs_name_what_differs(make_result: Callable[..., Result]) -> None:
     first = make_result("l2", strength=0.1)
     linear = {**first.config, "network": {"width": 3}, "names": {**first.config["names"], "network": "linear"}}
     fewer = {**first.config, "membership": {"how": "bernoulli", "share": 0.25}}
@@ -132,14 +132,14 @@ def test_runs_are_told_apart_by_what_differs(make_result: Callable[..., Result])
     ]  # fmt: skip
 
 
-def fleet(seed: int, models: int, leak: float = 3.0, records: int = 300, **given: Any) -> View:
+def fleet(seed: int, models: int, leak: float = 3.0, records: int = 300, **parts: Any) -> View:
     """Models whose log-odds rise by `leak` on members, on records that the public seed decides."""
     shared, rng = np.random.default_rng(0), np.random.default_rng(seed)
     labels, hard = shared.integers(2, size=records), shared.normal(size=records)
     membership = rng.random((models, records)) < 0.5
     odds = hard + rng.normal(size=(models, records)) + leak * membership
     sign = np.where(np.arange(2) == labels[:, None], 0.5, -0.5)
-    return View(logits=(odds[:, :, None] * sign).astype(np.float32), labels=labels, membership=membership, **given)
+    return View(logits=(odds[:, :, None] * sign).astype(np.float32), labels=labels, membership=membership, **parts)
 
 
 def test_shadows_of_a_target_are_the_other_run_alone() -> None:
@@ -165,14 +165,14 @@ def test_scores_of_targets_depend_on_no_other_target() -> None:
 
 def test_populations_queries_and_levels_are_joined() -> None:
     population = np.zeros((4, 5, 2), dtype=np.float32)
-    given: dict[str, Any] = {"population_labels": np.zeros(5, dtype=np.int64), "features": np.ones((300, 2))}
-    targets = fleet(1, 4, population_logits=population, query=lambda model, x: x + model, **given)
-    shadows = fleet(2, 4, population_logits=population + 1, query=lambda model, x: x - model, **given)
+    parts: dict[str, Any] = {"population_labels": np.zeros(5, dtype=np.int64), "features": np.ones((300, 2))}
+    targets = fleet(1, 4, population_logits=population, query=lambda model, x: x + model, **parts)
+    shadows = fleet(2, 4, population_logits=population + 1, query=lambda model, x: x - model, **parts)
     joined = mismatch_view(targets, shadows)
     assert joined.population is not None and joined.population.models == 8
     assert joined.query is not None
     assert [int(joined.query(model, np.zeros(1))[0]) for model in (0, 3, 4, 7)] == [0, 3, 0, -3]
-    np.testing.assert_array_equal(joined.features, given["features"])
+    np.testing.assert_array_equal(joined.features, parts["features"])
 
 
 @pytest.mark.parametrize(

@@ -25,9 +25,9 @@ def test_ties_count_for_the_strongest_attack(
     make_result: Callable[..., Result], attack: str, share: float, flagged: bool
 ) -> None:
     result = with_ties(make_result(), attack, share)
-    told = list(tied(result, Comparison([result])))
-    assert result.is_tied == flagged and [flag.name for flag in told] == (["many ties at 1%"] if flagged else [])
-    assert not flagged or "20 % of the non-members" in told[0].sentence
+    raised = list(tied(result, Comparison([result])))
+    assert result.is_tied == flagged and [flag.name for flag in raised] == (["many ties at 1%"] if flagged else [])
+    assert not flagged or "20 % of the non-members" in raised[0].sentence
 
 
 def test_a_run_without_attacks_has_none(make_result: Callable[..., Result]) -> None:

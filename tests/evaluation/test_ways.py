@@ -109,8 +109,8 @@ def test_every_other_share_that_was_tried_lowers_all_bounds(run: Run) -> None:
     assert recorded["guesses"] == 40
     assert_corrected(recorded, 3)
     assert recorded["ceilings"]["one_run"] < alone["ceilings"]["one_run"]
-    kept = run.folder / "private" / "ways"
-    assert len(list(kept.iterdir())) == 3 and kept.stat().st_mode & 0o077 == 0
+    ways_folder = run.folder / "private" / "ways"
+    assert len(list(ways_folder.iterdir())) == 3 and ways_folder.stat().st_mode & 0o077 == 0
     assert shares(run) == [0.05, 0.2, 0.4]
 
 
