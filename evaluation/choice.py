@@ -70,7 +70,7 @@ def _recommendation(best: Result, limit: Limit) -> Iterator[str]:
 
 
 def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit: Limit) -> Iterator[str]:
-    """That no run keeps the limit, and which of those that exceed it does so least."""
+    """Sentences for a limit that no run keeps: the run that comes nearest."""
     exceeding = [
         (result, row)
         for result in results

@@ -20,11 +20,11 @@ from palisade.targets.config import flat
 MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed")
 """Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
 IGNORED_KEYS = ("data.root", "data.slices")
-"""Where a data set lies, and by which columns results are read, says nothing about what was learned."""
+"""Configuration keys that do not change what is learned: the folder of a data set, and the columns of slices."""
 FEWEST_LINES = 3
 """Lines from which on the frontier is no line of the figure already."""
 MOST_LABELED = 16
-"""More runs than a legend can name."""
+"""Most runs that a legend names."""
 HIDDEN_SHARE = 0.5
 """The share of what scores tell beyond labels that a mask hides at least; to hold back a few decimals is none."""
 DP_SGD = "dp_sgd"
@@ -36,7 +36,7 @@ class Configured(Protocol):
 
     @property
     def folder(self) -> object:
-        """Where the run is kept."""
+        """Folder of the run."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -48,7 +48,7 @@ class Point:
     """One run on the curve.
 
     Args:
-        label: what tells it from the other points of its line, such as `ε=8`, or `0.001 + 3` with that of the guard.
+        label: its name among the points of its line, such as `ε=8`, or `0.001 + 3` with that of the guard.
         utility: the measure that results are read by, with its interval.
         leakage: TPR at 1 % FPR of the run's strongest attack with its interval.
     """
@@ -137,7 +137,7 @@ class Comparison:
 
     @cached_property
     def refuted(self) -> dict[str, Violation]:
-        """By the name of its run each claim that is refuted."""
+        """Refuted claims by the names of their runs."""
         return {violation.result.run: violation for violation in violations(self.results)}
 
     def audit(self, result: Result) -> Mapping[str, Any]:
@@ -201,9 +201,9 @@ class Comparison:
 
     @cached_property
     def highlights(self) -> list[Highlight]:
-        """Runs whose claim is refuted, the undefended one, where attacks found least, and the same among the useful.
+        """Runs whose claim is refuted, the undefended one, where attacks find least, and the same among the useful.
 
-        Fleets with canaries are told beside these, and stand here only where there is nothing else; so are runs that
+        Fleets with canaries are shown beside these, and stand here only where there is nothing else; so are runs that
         mask what they leak, with that caveat. AUC decides where no run can be resolved at 1 % FPR.
         """
         shown = [Highlight("refuted", violation.result) for violation in self.refuted.values()]

@@ -31,7 +31,7 @@ BOUND_ASSUMPTIONS = {
     "GDP, if the mechanism is Gaussian": "indicative",
     "Clopper–Pearson": "indicative: the records of one model are no independent trials",
 }
-"""Of the bounds, in their order."""
+"""Assumptions of the bounds on ε by name, in the order of `Audit.bounds`."""
 REVERSED_SCORES = (
     "Members score lower than the others. Higher must mean more likely a member: if the score is a loss, pass its"
     " negative; otherwise see whether the two sides are swapped"
@@ -199,7 +199,7 @@ def held_out_calls(
     alpha: float,
     seed: int,
 ) -> Called:
-    """Who is called a member on one half of the records, at the threshold that would prove the largest ε on the other.
+    """Calls on one half of the records, at the threshold that would prove the largest ε on the other half.
 
     Args:
         scores: higher = more likely a member.

@@ -1,4 +1,4 @@
-"""Flags: reasons not to believe a result, or not to believe it too much; facts come from `Result` and `Comparison`."""
+"""Checks that flag unreliable results, from the facts of `Result` and `Comparison`."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ MIN_FALSE_POSITIVES = 5
 VACUOUS_EPSILON = 10
 """Above this ε, TPR at 1 % FPR may be anything: the proof excludes no attack worth the name."""
 MIN_FITTED_SHARE = 0.5
-"""Share of canaries that must have been learned: one that was not tells nothing about memorization."""
+"""Share of canaries that must have been learned: one that was not says nothing about memorization."""
 MANY_DUPLICATES = 0.01
 """Share of records with a copy in the pool above which attacks look weaker than they are."""
 SAME_DEFENSE = ("defense", "guard", "guard_strength", "seed")
@@ -55,12 +55,12 @@ class Flag:
 
 
 def flags(result: Result, comparison: Comparison) -> list[Flag]:
-    """All flags of a result, given all that are judged together, itself among them."""
+    """All flags of a result among those that are judged together."""
     return [flag for check in ALL_CHECKS for flag in check(result, comparison)]
 
 
 def meanings(comparison: Comparison) -> dict[str, dict[str, list[str]]]:
-    """For each flag its sentences, each with the titles of the runs it is about; what must stop a release first."""
+    """Sentences of each flag, each with the labels of its runs; refuted claims, which must stop a release, first."""
     sentences: dict[str, dict[str, list[str]]] = {}
     for result in comparison.results:
         for flag in flags(result, comparison):
@@ -374,4 +374,4 @@ ALL_CHECKS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (
     dominated,
     unadapted,
 )
-"""Every flag there is, of a fleet and of one model; a new one is a function and an entry here."""
+"""All checks, of a fleet and of one model; a new one is a function and an entry here."""

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 NO_NUMBER = "–"
-"""Stands where there is no number."""
+"""Text of a cell without a number."""
 
 
 @runtime_checkable

@@ -111,7 +111,7 @@ class Space:
 
     @cached_property
     def settings(self) -> dict[str, dict[str, Range | Sequence[Any]]]:
-        """Of each defense its settings by dotted key."""
+        """Settings of each defense by dotted key."""
         return {defense: dict(_leaves(node, f"search.space.{defense}.", "")) for defense, node in self.defenses.items()}
 
     def suggest(self, trial: Trial) -> list[str]:
@@ -128,7 +128,7 @@ class Space:
         return overrides
 
     def corners(self) -> Iterator[list[str]]:
-        """Of each defense one point, as settings for `train.py`: whether these exist is seen before any is trained."""
+        """One point of each defense, as settings for `train.py`, to be checked before any is trained."""
         for defense, settings in self.settings.items():
             firsts = {key: values.low if isinstance(values, Range) else values[0] for key, values in settings.items()}
             yield [f"defense={defense}", *(f"defense.{key}={value}" for key, value in firsts.items())]

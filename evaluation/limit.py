@@ -211,7 +211,7 @@ class Limit(CheckedFields):
         return _compared(row, most, _gap_text(row), result) or LimitVerdict(WITHIN_LIMIT)
 
     def _leaky(self, result: Result) -> str | None:
-        """That one model alone leaks more than the limit, beyond what its records explain: a mean would hide it."""
+        """Objection to one model that leaks beyond the limit and what its records explain: a mean would hide it."""
         for row in self._rows(result):
             leakiest = worst(row, result)
             if leakiest is not None and leakiest[1] > self.most:

@@ -25,7 +25,7 @@ from palisade.fields import as_written
 
 RANK_SUM_PERMUTATIONS = 9_999
 MAX_PERMUTED_RECORDS = 50
-"""Records on a side up to which the rank sum is permuted; beyond, it is normal."""
+"""Most records on a side for which the rank sum is permuted; beyond, it is normal."""
 
 Values = Float[np.ndarray, "records"]
 THRESHOLD_FPR = 0.05
@@ -257,7 +257,7 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         known: how many of the last members are known to be used, and not in question.
 
     Raises:
-        ValueError: if the attack cannot run, or would be told which records are in question.
+        ValueError: if the attack cannot run, or would know which records are in question.
     """
     if not (isinstance(alpha, int | float) and 0 < alpha < 0.5):
         raise ValueError(f"alpha={as_written(alpha)}: expected an error rate > 0 and < 0.5; choose e.g. 0.05")

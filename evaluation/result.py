@@ -18,10 +18,10 @@ RESULT_COLUMNS = (
 )  # fmt: skip
 Name = TypeVar("Name")
 MEASURED_FIELDS = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
-"""Fields of results that are kept besides their rows."""
+"""Fields of results that are stored besides their rows."""
 REPORTED_FPRS = (0.01, 0.001)
 FPR = REPORTED_FPRS[0]
-"""At which runs are compared."""
+"""False positive rate at which runs are compared."""
 AUC = "auc"
 GUESSING_AUC = 0.5
 """The AUC of guessing."""
@@ -32,9 +32,9 @@ MOSTLY_UNSCORED = 0.5
 MAX_TIES_PER_FPR = 5
 """Share of non-members that may stand at the threshold itself, in units of the FPR."""
 SHARE_ROUNDING = 1e-12
-"""Of a share of a count."""
+"""Rounding error of a share of a count."""
 BLIND_BASELINE = "blind_baseline"
-"""Stands where an attack's name does; it never asks the model."""
+"""Name in place of an attack's; the baseline never asks the model."""
 BY_CHANCE = "p_value"
 """The name of a metric: the probability of so large an AUC of the blind baseline where sides are random."""
 DIFFERENCE_ALPHA = 0.05
@@ -130,7 +130,7 @@ class Sides:
         members: number of records that it was trained on.
         nonmembers: number of the others.
         features: whether the records themselves are known, or only answers about them.
-        shared: records that are on both sides; None where that cannot be told.
+        shared: records that are on both sides; None where that is unknown.
         shadow_records: about which a shadow model answered; 0 without one.
         over_persons: whether intervals draw persons whole, since somebody has several records.
     """
@@ -272,7 +272,7 @@ class Result:
     def ties(self, attack: str, fpr: float = FPR) -> bool:
         """True if so many non-members tie at the threshold of an attack that its TPR is that of a much smaller FPR.
 
-        Of one model every point of the ROC is known: its threshold accuses less than half as many as it may, which is
+        Of one model every point of the ROC is known: its threshold has less than half of the allowed FPR, which is
         never so without ties. Of a fleet, the share of non-members that tie in the worst model.
         """
         if self.sides is not None and attack in self.roc:

@@ -39,7 +39,7 @@ UNRECORDED_SHARE = (
 IF_LEAKED = "if the weights leak"
 """Notice on attacks that hold the weights where a guard keeps these back."""
 ONLY_TIES = "only ties"
-"""Stands for a TPR at an FPR that the threshold jumps over, since many records share one score."""
+"""Text in place of a TPR at an FPR that the threshold jumps over, since many records share one score."""
 RATE_HEADINGS = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in REPORTED_FPRS))
 TEXT_HEADINGS = ("defense", "attack", "flags")
 """Headings of columns that hold no numbers: cells of these, and no others, may take several lines."""
@@ -47,7 +47,7 @@ LINE_STYLES = {"violated": "bold red", "undefended": "bold", "": None}
 
 
 def headings(utility: Utility) -> tuple[str, ...]:
-    """Of the columns of a table of runs."""
+    """Headings of a table of runs."""
     return (
         "defense", "ε", "ε lower\nbound", utility.words.replace(" ", "\n", 1), "calibration\nerror", "attack", "AUC",
         "TPR at 1% FPR\n[95 % interval]", "TPR at\n0.1% FPR", "flags",
@@ -269,13 +269,13 @@ def skips(results: Sequence[Result]) -> list[Skip]:
 
 
 def reaches(comparison: Comparison) -> list[tuple[str, str]]:
-    """For each claim that was tested with canaries its run, and which claims that can refute at all."""
+    """Reach of each claim that was tested with canaries: its run, and which claims that can refute."""
     tested = [result for result in comparison.results if is_tested(result) and result.audit and result.has_canaries]
     return [(label(result), Reach.measured(result).sentence(comparison.level)) for result in tested]
 
 
 def corrections(results: Sequence[Result]) -> list[tuple[str, str]]:
-    """For each run not audited in one way alone, by a share of guesses fixed before training: what is made of that."""
+    """Corrections of runs that were audited in several ways, or with a share of guesses not fixed before training."""
     sentences = []
     claims = round(FAMILYWISE_ALPHA / level_of(results))
     if claims > 1 and any(result.audit for result in results):

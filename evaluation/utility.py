@@ -13,7 +13,7 @@ from scipy.special import log_softmax
 from palisade.evaluation.format import Interval, number
 
 CALIBRATION_METRIC = "test_calibration_error"
-"""The metric that stands beside every utility: how far probabilities are from how often they are right."""
+"""The metric beside every utility: the expected calibration error."""
 AFFORDABLE_LOSS = 0.05
 """A small loss for protection: points of a rate, or nats of log loss, which is as much of a likelihood."""
 
@@ -56,7 +56,7 @@ class Utility:
 
     @property
     def axis(self) -> str:
-        """For an axis of its values."""
+        """Label of an axis of its values."""
         return self.words if self.higher_is_better else f"{self.words} (lower is better)"
 
     @property
@@ -91,7 +91,7 @@ UTILITY_MEASURES: Mapping[str, Utility] = {
 
 CALIBRATION_BINS = 15
 MIN_BIN_RECORDS = 10
-"""Records of a bin from which on it says something."""
+"""Fewest records of a bin."""
 MIN_PROBABILITY = float(np.finfo(np.float32).eps)
 """The probability that counts for a class that the models exclude, as scikit-learn has it: its log loss is 15.9."""
 
@@ -131,7 +131,7 @@ def _of_model(outputs: Shaped[np.ndarray, "records *classes"], labels: Labels, l
 
 
 def balanced(correct: Values, labels: Labels) -> Values:
-    """To balanced accuracy: the mean over classes of the share of their records that is classified correctly."""
+    """Contributions to balanced accuracy: the mean over classes of the share that is classified correctly."""
     counts = np.bincount(labels)
     recalls = np.bincount(labels, weights=correct) / np.maximum(counts, 1)
     present = counts > 0
@@ -140,7 +140,7 @@ def balanced(correct: Values, labels: Labels) -> Values:
 
 
 def area(probabilities: Probabilities, labels: Labels) -> Values:
-    """To the macro-averaged area under the ROC of each class against the rest, over the classes that occur."""
+    """Contributions to the macro-averaged ROC AUC of each class against the rest, over the classes that occur."""
     classes = np.unique(labels)
     if len(classes) < 2:
         return np.full(len(labels), np.nan)
@@ -161,7 +161,7 @@ def below(scores: Values, others: Float[np.ndarray, "others"]) -> Values:
 
 
 def miscalibrated(confidences: Values, correct: Values) -> Values:
-    """To the expected calibration error over 15 bins of equally many records.
+    """Contributions to the expected calibration error over 15 bins of equally many records.
 
     Bins of equal width would be nearly empty but the last, since trained networks are confident (Nixon et al. 2019,
     "Measuring Calibration in Deep Learning"). Equal confidences share a bin. NaN with fewer than 10 records a bin:

@@ -144,7 +144,7 @@ class OverEpsilon:
         return [point for point in line.points if point.result.epsilon is not None]
 
     def _proven(self) -> dict[str, dict[float, float]]:
-        """By the color of each defense the largest TPR that its ε allow: others may state the same ε at another δ."""
+        """Largest TPR that the ε of each defense allow, by its color: others may state the same ε at another δ."""
         limits: dict[str, dict[float, float]] = {}
         for line in self.private:
             for point in line.points:
@@ -192,5 +192,5 @@ def _wider(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[fl
 
 
 def _keys(axes: Axes) -> list[Artist]:
-    """For a legend, each label once."""
+    """Handles for a legend, each label once."""
     return list({str(key.get_label()): key for key in axes.get_legend_handles_labels()[0]}.values())

@@ -24,7 +24,7 @@ from palisade.targets.files import replacing
 INK_COLOR, MUTED_COLOR, PAPER_COLOR = "#1a1d21", "#6b7178", "#ffffff"
 VIOLATED_COLOR = "#c0182b"
 LINE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#8a8a1f", "#44318d")
-"""Okabe & Ito (2008): told apart by the color-blind, and by lightness in print; then three of Tol's (2021), darker."""
+"""Okabe & Ito (2008): distinct for the color-blind, and by lightness in print; then three of Tol's (2021), darker."""
 LINE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 """One fewer than colors: no two lines share both before there are 72."""
 REPEATED_COLOR_STROKE = (0, (4, 1.2))
@@ -68,7 +68,7 @@ class Look:
 
     @property
     def line(self) -> dict[str, Any]:
-        """For matplotlib, without marks."""
+        """Keywords of Matplotlib for the line without marks."""
         return {"color": self.color, "ls": self.stroke}
 
     @property
@@ -79,7 +79,7 @@ class Look:
 
     @property
     def curve(self) -> dict[str, Any]:
-        """For a curve through many points: a few marks, and only where color and stroke alone do not tell it."""
+        """Keywords for a curve through many points: a few marks, and only where color and stroke are not enough."""
         return self.line if self.stroke == "-" else {**self.marks, "ms": 5, "markevery": 0.15}
 
 

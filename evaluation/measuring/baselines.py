@@ -98,7 +98,7 @@ def spread_rows(seen: View) -> Iterator[Row]:
 
 
 MAX_FITTED_RECORDS = 5_000
-"""Records that it is fitted on; more cost time and change little."""
+"""Records that the blind baseline is fitted on; more cost time and change little."""
 PCA_COMPONENTS = 64
 CROSS_FITTING_FOLDS = 5
 MOST_DRAWN = 19
@@ -148,7 +148,7 @@ def blind_test(
 ) -> BlindTest:
     """Test of whether members and non-members differ by themselves, by permuting membership and fitting anew.
 
-    Only records of one distribution can be told apart by nothing but the model. Where this classifier succeeds, members
+    Only records of one distribution are distinguished by nothing but the model. Where this classifier succeeds, members
     and non-members differ by themselves, and every attack may only be seeing that difference (Das, Zhang & Tramèr 2024,
     "Blind Baselines Beat Membership Inference Attacks for Foundation Models").
 

@@ -42,7 +42,7 @@ ROC_METRICS: Mapping[str, Callable[[Roc], Metric]] = {
     "advantage": Roc.advantage,
 }
 HINDSIGHT_METRICS = ("balanced_accuracy", "advantage")
-"""At the best threshold for the very records: resampling adds to what the choice flatters, and excludes guessing."""
+"""Metrics at the best threshold for the very records: resampling adds to the bias of that choice."""
 AT_SHADOWS = "balanced_accuracy@shadow_threshold"
 """At the threshold that is best on the other models: what an attacker reaches, not the best in hindsight."""
 ROC_POINTS = 121

@@ -50,7 +50,7 @@ from palisade.evaluation.subjects.subject import ModelSubject
 LEAST_OF_CLASS = 20
 """Members and non-members of a class that is looked at alone."""
 PERSON_REPLICATES = 1000
-"""Of the bootstrap over persons."""
+"""Replicates of the bootstrap over persons."""
 Scores = Float[np.ndarray, "records"]
 
 

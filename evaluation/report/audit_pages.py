@@ -24,7 +24,7 @@ from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.table import RATE_HEADINGS, TextTable, attacks_on_model, drawn, rates
 
 AUDIT_COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
-"""Of results.csv, named as in that of runs."""
+"""Columns of results.csv, named as in that of runs."""
 INTERVAL_NOTES = {
     False: "Intervals are 95 %, over records, for this one model",
     True: "Intervals are 95 %, over persons, whose records are drawn together, for this one model; numbers without one"

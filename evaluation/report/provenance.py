@@ -31,12 +31,12 @@ STATEMENT_FIELDS = {
     "neighboring": "neighboring relation", "unit": "unit of privacy", "randomness": "randomness",
     "engine": "engine of clipping",
 }  # fmt: skip
-"""Fields of a statement that are shown, with their words."""
+"""Column headings of the DP table, by field of a statement."""
 RUN_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
 FREE_PARTS = ("defense", "guard", "canary", "guesses", "seed")
 """Parts of a configuration in which runs on one curve may differ."""
 WHOLE_POOL = Membership(how="fixed", share=1.0)
-"""Releases are trained on the whole pool."""
+"""Membership of a release: the whole pool."""
 
 
 def promises(results: Sequence[Result]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def _not_covered(runs: Sequence[Result]) -> list[tuple[tuple[str, ...], list[str
 
 
 def provenance(results: Sequence[Result], command: str, table: str) -> dict[str, Any]:
-    """Provenance as report.json holds it and the end of report.html tells it.
+    """Provenance of the results, as report.json and the end of report.html hold it.
 
     Args:
         results: of comparable runs.
@@ -124,10 +124,10 @@ def _setting(result: Result) -> dict[str, Any]:
 
 
 def releases(runs: Sequence[Run], folder: Path) -> dict[str, str]:
-    """For each run that has one, by its name, the folder of the release in which the same data and recipe went.
+    """Folder of the release with the same data and recipe, for each run that has one, by the run's name.
 
     Private data are known by a hash that is keyed with the secret of the release, which the run keeps: of several
-    releases of a run, the last is found.
+    releases of a run, the last counts.
 
     Args:
         runs: those that are evaluated.

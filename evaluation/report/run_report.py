@@ -133,11 +133,11 @@ def summary(
     Args:
         comparison: of comparable runs; for the public scope those that are `published`.
         command: what was called.
-        table: the text of results.csv, of which a hash is told.
+        table: the text of results.csv, of which a hash is shown.
         scope: `internal` or `public`.
         releases: of results, by name, the folder of the release that was trained by the same recipe.
         accusations: false positive rates on records that were never used; None if they were not measured.
-        decided: lines of the choice and of the gate, as far as they were asked for; told inside only, since they name
+        decided: lines of the choice and of the gate, as far as they were asked for; internal only, since they name
             folders of runs and accuracy on members.
     """
     results, shipped = comparison.results, releases or {}
@@ -220,7 +220,7 @@ def write(
         scope: `internal`, or `public`: then what names records or counts members is left out.
         releases: of runs, by name, the folder of the release that was trained by the same recipe.
         accusations: false positive rates on records that were never used; None if they were not measured.
-        decided: lines of the choice and of the gate, as far as they were asked for; told inside only, since they name
+        decided: lines of the choice and of the gate, as far as they were asked for; internal only, since they name
             folders of runs and accuracy on members.
 
     Returns:

@@ -34,12 +34,12 @@ NOT_COVERED = (
 MEMBER_METRICS = (TRAIN_ACCURACY,)
 """Metrics that are about members alone."""
 COUNT_METRICS = tuple(name(fpr) for fpr in REPORTED_FPRS for name in (chance_at, null_at))
-"""Metrics that follow from the number of non-members, which is not told of a group of private data."""
+"""Metrics that follow from the number of non-members, which a group of private data does not disclose."""
 MIN_GROUP_RECORDS = 100
-"""Records of a group from which on its numbers say little about any one of them."""
+"""Records of the smallest group whose numbers are published: they say little about any one record."""
 PUBLISHED_DIGITS = 3
 ROC_START_FPRS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
-"""FPRs at which a published ROC may begin: one false positive would tell how many non-members a model has."""
+"""FPRs at which a published ROC may begin: one false positive would disclose how many non-members a model has."""
 PRIVATE_KEYS = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACES))
 """Keys of a command that name places, or runs by a hash of their data."""
 
@@ -130,7 +130,7 @@ def _rounded(row: Row, result: Result, size: int | None) -> Row:
 
 
 def _expected(row: Row, result: Result, size: int | None) -> tuple[int | None, int | None]:
-    """As many members as the share of the draw makes them, of all that there are."""
+    """Expected number of members, by the share of the draw, of all records."""
     if row.members is None or row.nonmembers is None or size is None:
         return None, None
     share = result.config.get("membership", {}).get("share", 0.5)

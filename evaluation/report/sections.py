@@ -17,7 +17,7 @@ from palisade.evaluation.table import attack_text, tpr_cell
 from palisade.evaluation.utility import CALIBRATION_METRIC
 
 MOST_SHOWN = 10
-"""Rows of a run that are told; all stand in results.csv."""
+"""Rows of a run that the page shows; all stand in results.csv."""
 CLASS_COLUMN = "class"
 EPSILON_BOUNDS = {
     "one_run": (
@@ -39,12 +39,12 @@ EPSILON_BOUNDS = {
         "assumes nothing about the mechanism, but that the records of one model are independent trials: indicative",
     ),
 }
-"""The lower bounds on ε in the order in which they are told: in words, with what each assumes."""
+"""Lower bounds on ε in the order in which they are shown: in words, with what each assumes."""
 ATTACK_HEADINGS = (
     "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",
 )  # fmt: skip
 Lines = list[tuple[str, list[tuple[str, ...]]]]
-"""For each run its title, and its attacks by `ATTACK_HEADINGS`."""
+"""Label of each run with its attacks by `ATTACK_HEADINGS`."""
 
 
 def groups(comparison: Comparison) -> list[Entry]:
@@ -101,7 +101,7 @@ def _words(result: Result, name: str) -> str:
 def evidence(comparison: Comparison, scope: str = INTERNAL_SCOPE) -> list[Entry]:
     """Lower bounds on ε by guesses, beside the claim, of every run that states a guarantee and was audited.
 
-    The number of right guesses is told inside only.
+    The number of right guesses is in the internal report only.
     """
     return [
         {

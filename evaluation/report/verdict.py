@@ -205,7 +205,7 @@ def _refutation(result: Result, comparison: Comparison) -> str:
 
 
 def _masks(result: Result, comparison: Comparison) -> str:
-    """That the run only masks what it leaks, or that others which do were passed over for it."""
+    """Sentence on masking: the run only masks what it leaks, or others that look better only do."""
     if own := list(masked(result, comparison)):
         return f" Masked, not protected: {own[0].sentence}"
     others = [] if result.is_undefended else comparison.masked_but_lower(result)

@@ -49,7 +49,7 @@ class Grant(CheckedFields):
 
     @property
     def level(self) -> str:
-        """In a few words, such as `probabilities, 2 decimals` or `top-3`."""
+        """Grant in a few words, such as `probabilities, 2 decimals` or `top-3`."""
         return self.behind(NoGuard())
 
     def behind(self, guard: Guard) -> str:

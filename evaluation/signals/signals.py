@@ -35,17 +35,17 @@ QUERY_AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
     "up": lambda x: np.roll(x, -1, axis=-2),
     "down": lambda x: np.roll(x, 1, axis=-2),
 }
-"""Shifts are by one pixel. Several queries of a record tell more than one (Carlini et al. 2022, section 6.3)."""
+"""Queries by name; shifts are by one pixel. Several say more than one (Carlini et al. 2022, section 6.3)."""
 SHADOW_MODELS = 6
 """Enough for four shadows of any target: neither it nor the model of complementary membership is one."""
 AT_ONCE = 1024
 PLAIN_QUERY = ("plain",)
 SIGNALS_VERSION = 3
-"""Part of what kept signals are known by; raised when a change makes the same models give others."""
+"""Part of the key of stored signals; raised when a change makes the same models give others."""
 
 
 def white_box(run: Run) -> dict[str, np.ndarray]:
-    """Signals from the weights of every model, the initial and the kept ones too, about every audited record, float32.
+    """Signals from the weights of every model, initial and checkpoint ones too, about every audited record, float32.
 
     Returns:
         `gradient_norms` and `activation_norms`, (models, audited, layers), and `alignment`, (models, audited): see
@@ -64,7 +64,7 @@ def white_box(run: Run) -> dict[str, np.ndarray]:
 
 
 def trajectory(run: Run) -> Float[np.ndarray, "models audited checkpoints"]:
-    """The loss of each audited record at the kept checkpoints, in order, and at the end of training, float32."""
+    """The loss of each audited record at the stored checkpoints, in order, and at the end of training, float32."""
     x, y = _audited(run)
     epochs = (*run.checkpoints(), None)
     losses = np.empty((len(run.models()), len(y), len(epochs)), dtype=np.float32)
@@ -77,7 +77,7 @@ def trajectory(run: Run) -> Float[np.ndarray, "models audited checkpoints"]:
 def _alignment(
     run: Run, model: int, x: Real[np.ndarray, "audited ..."], y: Int64[np.ndarray, " audited"]
 ) -> Float[np.ndarray, " audited"]:
-    """Σ_i ⟨−∇ℓ(x; θ_i), θ_{i+1} − θ_i⟩ / ‖θ_{i+1} − θ_i‖ over initial, kept and final weights.
+    """Σ_i ⟨−∇ℓ(x; θ_i), θ_{i+1} − θ_i⟩ / ‖θ_{i+1} − θ_i‖ over initial, checkpoint and final weights.
 
     The gradient is that at the start of a stretch, where it knows nothing yet of the stretch's noise. At its end or
     middle the sum without the norms would be the fall of the loss over training, which the loss attack sees as well.
@@ -199,7 +199,7 @@ def view(
 
 
 def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
-    """Parts of a view that only weights and checkpoints tell, as far as attacks need them."""
+    """Parts of a view that only weights and checkpoints give, as far as attacks need them."""
     signals: dict[str, np.ndarray] = {}
     run = Run(run.folder)  # weights are behind no guard
     if any(threat.gradients for threat in threats):
@@ -208,7 +208,7 @@ def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndar
         def one(name: str) -> np.ndarray:
             return measured()[name]
 
-        followed = ["alignment"] if run.checkpoints() else []  # both ends alone tell less than the loss does
+        followed = ["alignment"] if run.checkpoints() else []  # both ends alone say less than the loss does
         for name in ("gradient_norms", "activation_norms", *followed):
             signals[name] = cached(run, f"white_box/{name}", partial(one, name))
     if any(threat.checkpoints for threat in threats) and run.checkpoints():
@@ -261,7 +261,7 @@ def fleet(run: Run) -> Fleet:
 
 
 def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
-    """An array of a run, made once and memory-mapped; made anew when the run's models are others than they were."""
+    """An array of a run, computed once and memory-mapped; computed anew when the run's models change."""
     folder = run.folder / "signals" / name
     path = folder / f"{stamp(run)}.npy"
     if not path.exists():

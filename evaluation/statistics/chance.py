@@ -34,7 +34,7 @@ def redraws(
 ) -> Int[np.ndarray, "replicates records"]:
     """Memberships drawn anew: for each record another one whose memberships it gets, in all models at once.
 
-    Attacks that know nothing cannot tell which record had which memberships. Exchanging these draws them anew as they
+    Attacks that know nothing do not know which record had which memberships. Exchanging these draws them anew as they
     were drawn: coins keep their share, complementary models stay complementary, a fixed split stays one.
 
     Args:

@@ -20,7 +20,7 @@ LARGEST_EXPONENT = 700.0  # e^ε overflows above; the bound is far above 1 there
 MIN_SURPRISE = math.exp(-LARGEST_EXPONENT)
 EPSILON_PRECISION = 1e-6  # of a bound on ε
 MOST_CANARIES = 1_000_000
-"""Above it `canaries_needed` names no number: nobody plants as many."""
+"""Most canaries that `canaries_needed` names."""
 MAX_CANARIES_FACTOR = 4
 """With so many times the canaries that are needed without δ, what δ adds is all that is left, and more do not help."""
 
@@ -50,7 +50,7 @@ def clopper_pearson(tp: int, members: int, fp: int, nonmembers: int, delta: floa
 def gdp(tp: int, members: int, fp: int, nonmembers: int, delta: float, alpha: float = 0.05) -> float:
     """The ε at δ of the least Gaussian mechanism that allows for the attack's error rates.
 
-    One threshold then tells about the whole trade-off curve: μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR) (Nasr et al. 2023, section 5),
+    One threshold then bounds the whole trade-off curve: μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR) (Nasr et al. 2023, section 5),
     which no attack below chance makes positive. Assumes a Gaussian-shaped mechanism, and what `clopper_pearson` does.
 
     Args:
@@ -146,7 +146,7 @@ def _chance(canaries: int, guesses: int, correct: int, delta: float, epsilon: fl
 
 
 def one_run_fdp(canaries: int, guesses: int, correct: int, delta: float, p: float = 0.05) -> float:
-    """As `one_run`, for a Gaussian mechanism: the whole trade-off curve is put to the test, which finds far more.
+    """Lower bound as `one_run`, for a Gaussian mechanism: testing the whole trade-off curve proves far more.
 
     The recursion bounds how likely each number of right guesses is (Mahloujifar, Melis & Chaudhuri 2024, algorithm 1).
     Assumes a Gaussian-shaped mechanism, and what `one_run` does.
@@ -255,7 +255,7 @@ def tpr_ceiling(fpr: Float[np.ndarray, "rates"], curve: Float[np.ndarray, "point
         ValueError: if a rate is outside [0, 1] or the curve has no rows of ε ≥ 0 and δ in [0, 1].
 
     Example:
-        At ε = 1 no attack that accuses 1 % of the non-members finds more than 2.7 % of the members.
+        At ε = 1 no attack with an FPR of 1 % has a TPR above 2.7 %.
 
         >>> tpr_ceiling(np.array([0.01]), np.array([[1.0, 0.0]])).round(3).tolist()
         [0.027]

@@ -36,7 +36,7 @@ def upper_limit(successes: Float[np.ndarray, "*n"] | float, trials: float, alpha
 
 
 class Called(NamedTuple):
-    """Who scores at least a threshold, of one model.
+    """Counts of members and non-members at or above a threshold, of one model.
 
     Args:
         tp: members that do.
@@ -193,7 +193,7 @@ def auc_estimate(scores: Scores, members: Members, *, alpha: float = 0.05) -> Es
 
 
 def tpr_at_fpr(scores: Scores, members: Members, fpr: float) -> float:
-    """The share of members found while at most `fpr` of non-members are accused, of one model.
+    """TPR of one model at an FPR of at most `fpr`.
 
     An average over all records hides the few that are exposed; at a low FPR they are what is left (Carlini et al. 2022,
     section 3).
@@ -268,7 +268,7 @@ def ppv_estimate(scores: Scores, members: Members, prior: float, *, fpr: float =
         members: which records the model was trained on.
         prior: between 0 and 1, both excluded; an attacker who suspects many more people than were trained on has a low
             one, and needs a lower FPR still.
-        fpr: share of non-members accused, counted in full.
+        fpr: share of non-members above the threshold, counted in full.
         alpha: one minus the confidence level.
 
     Raises:

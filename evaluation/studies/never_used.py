@@ -176,7 +176,7 @@ class Rate(NamedTuple):
     """A false positive rate on outsiders.
 
     Args:
-        value: the mean over models of the share that is accused.
+        value: the mean over models of the share of false positives.
         low: lower end of its 95 % interval.
         high: its upper end.
         expected: the same mean for records like the run's own non-members. Of n of these the threshold lets k = ⌊n/100⌋
@@ -249,7 +249,7 @@ def accusations(run: Run, protocol: AttackProtocol, out: str) -> Iterator[tuple[
 
 
 def keys_of(run: Run, protocol: AttackProtocol) -> dict[str, str]:
-    """For each attack a digest of what decides its rates: the very models, its settings, and what is granted.
+    """Digest of each attack, of what decides its rates: the very models, its settings, and what is granted.
 
     Other attacks decide nothing. A new secret and a further model make other models, whose files are digested: neither
     the secret nor anything that depends on it but these is in the digest.
@@ -295,7 +295,7 @@ def false_positive_rate(attack: Attack, seen: View, outsiders: Outsiders) -> Rat
     Args:
         attack: that needs no model trained on the record.
         seen: the fleet's own records.
-        outsiders: that are accused.
+        outsiders: records that were never used.
 
     Returns:
         None if no model has 100 scored non-members, the least that a threshold at 1 % takes.

@@ -26,7 +26,7 @@ from palisade.evaluation.result import AUC, REPORTED_FPRS
 from palisade.evaluation.studies.studies import ACCURACY_GAP, TPR, Study, StudyRow, cell
 
 LEAKAGE_COLORMAP = LinearSegmentedColormap.from_list("found", ["#f1f4f8", LINE_COLORS[0]])
-"""One hue from light to dark: told apart by the color-blind, and in print."""
+"""One hue from light to dark: distinct for the color-blind, and in print."""
 DARK_SHADE = 0.7
 DRAWN_METRICS = {
     TPR: ("TPR at 1 % FPR", REPORTED_FPRS[0]),

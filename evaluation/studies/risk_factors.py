@@ -91,7 +91,7 @@ def lines(runs: Sequence[Run]) -> list[FactorLine]:
 
 
 def targets(drawn: Sequence[FactorLine], measured: Sequence[Mapping[float, Result]]) -> list[str]:
-    """For each line its defense, and the settings that tell it from others of its factor with this defense."""
+    """Titles of the lines: the defense, and the settings that differ from others of its factor with this defense."""
     names = [label(next(iter(results.values()))) for results in measured]
     titles = []
     for line, name in zip(drawn, names, strict=True):

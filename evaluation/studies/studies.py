@@ -18,7 +18,7 @@ from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, most_powerful
 FALSELY_ACCUSED = "falsely_accused"
 """The share of records that were never used above a threshold set for 1 % of non-members."""
 NEVER_USED = "never_used"
-"""The folder of a study of such records: it says nothing of other studies, and takes no place of theirs."""
+"""Folder of a study of records that were never used."""
 STUDY_CSV = "study.csv"
 TPR = tpr_at(REPORTED_FPRS[0])
 LEAKAGE_METRICS = (AUC, *(tpr_at(fpr) for fpr in REPORTED_FPRS))
@@ -73,7 +73,7 @@ class Study:
 
     @property
     def settings(self) -> list[str]:
-        """In order of appearance; numbers rise."""
+        """Settings in order of appearance; numbers rise."""
         named = list(dict.fromkeys(row.setting for row in self.rows))
         return sorted(named, key=float) if all(map(_is_number, named)) else named
 
@@ -152,7 +152,7 @@ def study_rows(result: Result, *, target: str, varied: str, setting: str) -> lis
 
 
 def labels(results: Sequence[Result]) -> list[str]:
-    """For each run its defense, and the settings in which it differs from most of the others."""
+    """Labels of the runs: the defense, and the settings in which it differs from most of the others."""
     settings = [
         {"seed": result.seed}
         | {key: value for key, value in must_agree(result.config).items() if not key.startswith("network.")}
@@ -170,7 +170,7 @@ def labels(results: Sequence[Result]) -> list[str]:
 
 
 def study_tables(rows: Sequence[StudyRow]) -> list[Table | Text]:
-    """For each target and setting the strongest attack, TPR at 1 % FPR and AUC of all, and why some were skipped."""
+    """Tables of the strongest attack by target and setting, TPR at 1 % FPR and AUC of all, and reasons of skips."""
     attacked = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
     never_used = Study([row for row in rows if row.metric == FALSELY_ACCUSED])
     return [part for study in attacked.parts for part in _tables(study)] + _accusations(never_used)

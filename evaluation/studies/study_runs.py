@@ -50,7 +50,7 @@ class StudySettings(CheckedFields):
     Args:
         name: which one.
         levels: of `output_levels`: for each level the settings of a `Grant`.
-        out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused
+        out: of `shadow_mismatch`: a role or a file of records that were never used, for their false positive rate
             (`outside_records`); then this alone is measured, and one run is enough.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A model behind an endpoint: asked within a budget, its answers kept."""
+"""A model behind an endpoint: asked within a budget, its answers stored."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from palisade.fields import CheckedFields, Count, Positive, remedy
 from palisade.targets import progress
 
 RECHECKED_ANSWERS = 4
-"""Kept answers that are asked for again."""
+"""Stored answers that are asked for again."""
 ANSWER_TOLERANCE = 1e-3
 """Largest change of an answer by rounding or another batch, itself and relative to it."""
 Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
@@ -40,7 +40,7 @@ class AnswerLog:
     guesses about them.
 
     Args:
-        path: of the file; made if it is missing.
+        path: of the file; created if it is missing.
 
     Raises:
         ValueError: if a line before the last is no answer.
@@ -111,7 +111,7 @@ class Asking:
     Args:
         endpoint: the settings.
         asked: answers a batch.
-        log: where answers are kept.
+        log: where answers are stored.
     """
 
     def __init__(self, endpoint: Endpoint, asked: Asked, log: AnswerLog) -> None:
@@ -120,7 +120,7 @@ class Asking:
         self._next_call = time.monotonic()
 
     def prepare(self, sides: Sequence[Any]) -> list[str]:
-        """Asks about all records of an audit, and tells how many answers were there already.
+        """Asks about all records of an audit; returns how many answers were there already.
 
         Args:
             sides: rows of members, of non-members and so on.
@@ -134,7 +134,7 @@ class Asking:
         missing = len(self._missing(list(names)))
         stored = len(names) - missing
         with progress.Progress(self.log.path.parent, missing, "queries answered") if missing else nullcontext():
-            for rows in reversed(known):  # members last: what is told of others tells one model from another best
+            for rows in reversed(known):  # members last: answers about others distinguish models best
                 self.ask(rows)
         if stored == 0:
             return []
@@ -169,7 +169,7 @@ class Asking:
         return missing
 
     def _compare(self, rows: Shaped[np.ndarray, "records ..."], names: Sequence[str]) -> None:
-        """Once, a few kept answers are asked for again: the least certain, which differ most between models."""
+        """Once, a few stored answers are asked for again: the least certain, which differ most between models."""
         stored = {name: place for place, name in enumerate(names) if name in self.log.earlier}
         if self._compared or not stored:
             return
@@ -196,7 +196,7 @@ class Asking:
             yield batch, self._checked(self.asked(rows[batch]), len(batch))
 
     def _checked(self, answers: Any, count: int) -> list[Any]:
-        """Answers as plain numbers, before any of them is kept."""
+        """Answers as plain numbers, before any of them is stored."""
         name, kind, width = self.endpoint.endpoint, self.endpoint.answers, self.log.width
         try:
             array = np.asarray(answers)
@@ -255,7 +255,7 @@ class Endpoint(CheckedFields):
         return self.endpoint.startswith(("http://", "https://"))
 
     def open(self, folder: Path) -> AuditedModel:
-        """The endpoint as an audit asks it; answers are kept in a file of this folder, one for each endpoint."""
+        """The endpoint as an audit asks it; answers are stored in a file of this folder, one for each endpoint."""
         name = hashlib.blake2b(f"{self.endpoint} {self.answers}".encode(), digest_size=4).hexdigest()
         log = AnswerLog(folder / f"answers-{name}.jsonl")
         asked = self._post if self.is_url else _function(self.endpoint)

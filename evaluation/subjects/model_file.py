@@ -39,7 +39,7 @@ class AuditedModel:
         takes_inputs: whether `ask` takes inputs of an attacker's choice, not only rows.
         is_guarded: whether a guard of this project changes the answers, which then need not sum to 1.
         top_k: how many probabilities that guard shows; None: all.
-        prepare: told beforehand of all rows that are surely asked about, side by side; returns what to say of the
+        prepare: called beforehand with all rows that are surely asked about, side by side; returns what to say of the
             answers.
     """
 
@@ -177,7 +177,7 @@ def _exported(path: str, file: Path) -> tuple[nn.Module, int | None, torch.dtype
     """The program, and the batch size and type that it was exported for; None: any batch size."""
     import torch
 
-    logging.disable(logging.WARNING)  # torch tells of a damaged file in a traceback of its own
+    logging.disable(logging.WARNING)  # torch reports a damaged file in a traceback of its own
     try:
         program = torch.export.load(file)
         (wanted,) = program.graph_signature.user_inputs

@@ -23,7 +23,7 @@ PERSONS_FIELD = "persons"
 OTHER_NAMES = {"x": "features", "y": "labels"}
 """Names of arrays that `data=npz` uses, with those of an audit."""
 MIN_RECORDS_PER_SIDE = 10
-"""Records on a side; fewer tell nothing."""
+"""Fewest records on a side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
