@@ -18,7 +18,7 @@ from palisade.evaluation.subjects.endpoint import ANSWER_BYTES, AnswerLog, Endpo
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
+INPUT_ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
 
 
 class Service(BaseHTTPRequestHandler):
@@ -65,12 +65,16 @@ def service():
 def test_a_url_is_asked_once_for_each_input(service, tmp_path):
     calls, url = service
     model = Endpoint(endpoint=url, batch=4).open(tmp_path)
-    np.testing.assert_allclose(model.ask(np.concatenate([ROWS, ROWS[:3]])), np.concatenate([ROWS, ROWS[:3]]))
+    np.testing.assert_allclose(
+        model.ask(np.concatenate([INPUT_ROWS, INPUT_ROWS[:3]])), np.concatenate([INPUT_ROWS, INPUT_ROWS[:3]])
+    )
     assert len(calls.asked) == 10
     calls.asked.clear()
     again = Endpoint(endpoint=url, batch=3).open(tmp_path)
-    np.testing.assert_allclose(np.concatenate([again.ask(ROWS[:6]), again.ask(ROWS)]), np.concatenate([ROWS[:6], ROWS]))
-    uncertain = sorted(ROWS[:6].astype(float).tolist(), key=max)[:4]
+    np.testing.assert_allclose(
+        np.concatenate([again.ask(INPUT_ROWS[:6]), again.ask(INPUT_ROWS)]), np.concatenate([INPUT_ROWS[:6], INPUT_ROWS])
+    )
+    uncertain = sorted(INPUT_ROWS[:6].astype(float).tolist(), key=max)[:4]
     assert sorted(calls.asked) == sorted(uncertain), "to compare, once"
     (log,) = tmp_path.glob("answers-*.jsonl")
     assert log.stat().st_mode & 0o777 == 0o600 and len(log.read_text().splitlines()) == 10
@@ -82,15 +86,15 @@ def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path)
     with pytest.raises(
         ValueError, match=r"expected HTTP 200, not 503 .*; answers so far are kept, the same command goes on"
     ):
-        Endpoint(endpoint=url, batch=2).open(tmp_path).ask(ROWS)
+        Endpoint(endpoint=url, batch=2).open(tmp_path).ask(INPUT_ROWS)
     assert len(calls.asked) == 4
     (log,) = tmp_path.glob("answers-*.jsonl")
     log.write_bytes(log.read_bytes() + b'{"input": "torn')  # killed while it wrote
     calls.behavior = "answers"
-    np.testing.assert_allclose(Endpoint(endpoint=url, batch=2).open(tmp_path).ask(ROWS), ROWS)
+    np.testing.assert_allclose(Endpoint(endpoint=url, batch=2).open(tmp_path).ask(INPUT_ROWS), INPUT_ROWS)
     first = calls.asked[:4]
     assert sorted(calls.asked[4:8]) == sorted(first), "to compare"
-    assert sorted(first + calls.asked[8:]) == sorted(ROWS.astype(float).tolist())
+    assert sorted(first + calls.asked[8:]) == sorted(INPUT_ROWS.astype(float).tolist())
     assert len(log.read_text().splitlines()) == 10
 
 
@@ -111,7 +115,7 @@ def test_what_an_endpoint_does_wrong_is_said_in_one_line(service, tmp_path, beha
     calls, url = service
     calls.behavior = behavior
     with pytest.raises(ValueError, match=message) as error:
-        Endpoint(endpoint=url, timeout=0.1 if behavior == "slow" else 10.0).open(tmp_path).ask(ROWS)
+        Endpoint(endpoint=url, timeout=0.1 if behavior == "slow" else 10.0).open(tmp_path).ask(INPUT_ROWS)
     assert "\n" not in str(error.value)
     assert [path.read_text() for path in tmp_path.glob("answers-*.jsonl")] == [""]
 
@@ -123,7 +127,7 @@ def test_answers_of_another_length_are_never_stored(service, tmp_path):
         ValueError,
         match=r"expected scores of 2 classes as before, not 3; .* if another model answers now, remove .*\.jsonl$",
     ):
-        Endpoint(endpoint=url, batch=4).open(tmp_path).ask(ROWS)
+        Endpoint(endpoint=url, batch=4).open(tmp_path).ask(INPUT_ROWS)
     (log,) = tmp_path.glob("answers-*.jsonl")
     assert len(log.read_text().splitlines()) == 4
     log.write_text(log.read_text() + '{"input": "a", "answer": [0.1, 0.2, 0.7]}\n')
@@ -134,12 +138,12 @@ def test_answers_of_another_length_are_never_stored(service, tmp_path):
 def test_one_progress_line_is_shown_for_the_records_and_stored_answers_are_counted(service, tmp_path, capsys):
     calls, _ = service
     model = Endpoint(endpoint=service[1], batch=4).open(tmp_path)
-    assert model.prepare([ROWS[:6], ROWS[6:]]) == []
+    assert model.prepare([INPUT_ROWS[:6], INPUT_ROWS[6:]]) == []
     assert "10/10 queries answered" in (shown := capsys.readouterr().err) and len(shown.splitlines()) == 1
-    model.ask(ROWS + 1)
+    model.ask(INPUT_ROWS + 1)
     assert capsys.readouterr().err == "", "queries of an attack"
     again = Endpoint(endpoint=service[1], batch=4).open(tmp_path)
-    assert again.prepare([ROWS[:6], ROWS[6:], ROWS + 2]) == [
+    assert again.prepare([INPUT_ROWS[:6], INPUT_ROWS[6:], INPUT_ROWS + 2]) == [
         "10 of 20 answers about records are those that an earlier audit kept; 4 of them were asked for again and are"
         " the same."
     ]
@@ -150,7 +154,7 @@ def test_nobody_listens(tmp_path):
     with pytest.raises(
         ValueError, match=r"endpoint=http://127\.0\.0\.1:9/: expected an answer .*; answers so far are kept"
     ):
-        Endpoint(endpoint="http://127.0.0.1:9/").open(tmp_path).ask(ROWS)
+        Endpoint(endpoint="http://127.0.0.1:9/").open(tmp_path).ask(INPUT_ROWS)
 
 
 @pytest.fixture
@@ -170,46 +174,46 @@ def function(monkeypatch):
 def test_a_budget_is_never_exceeded(function, tmp_path):
     endpoint = Endpoint(endpoint="my_package.predict", batch=5, budget=12)
     with pytest.raises(ValueError, match="budget=12"):
-        endpoint.open(tmp_path).prepare([ROWS, ROWS + 1])
+        endpoint.open(tmp_path).prepare([INPUT_ROWS, INPUT_ROWS + 1])
     assert function == [], "what cannot suffice is not spent"
     model = endpoint.open(tmp_path)
-    assert model.ask(ROWS).shape == (10, 2)
+    assert model.ask(INPUT_ROWS).shape == (10, 2)
     with pytest.raises(ValueError, match="budget=12"):
-        model.ask(ROWS + 1)
+        model.ask(INPUT_ROWS + 1)
     assert function == [5, 5]
-    endpoint.open(tmp_path).ask(np.concatenate([ROWS, ROWS[:2] + 1]))
+    endpoint.open(tmp_path).ask(np.concatenate([INPUT_ROWS, INPUT_ROWS[:2] + 1]))
     assert function == [5, 5, 4, 2], "what is asked again to compare is not counted"
 
 
 @pytest.mark.parametrize("change", [lambda x: 1 - x, lambda x: x + np.random.default_rng().normal(0, 0.1, x.shape)])
 def test_stored_answers_of_another_model_are_not_used(function, monkeypatch, tmp_path, change):
-    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
     monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: x + 1e-4)
-    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
     monkeypatch.setattr(sys.modules["my_package"], "predict", change)
     with pytest.raises(ValueError, match=r"the model behind it has changed, or it answers at random; remove .*jsonl"):
-        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
 
 
 def test_stored_classes_of_another_model_are_not_used(function, monkeypatch, tmp_path):
     endpoint = Endpoint(endpoint="my_package.predict", answers="predictions")
     for _ in range(2):
         monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: (x[:, 0] > 0.5).astype(int))
-        endpoint.open(tmp_path).ask(ROWS)
+        endpoint.open(tmp_path).ask(INPUT_ROWS)
     monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: (x[:, 0] <= 0.5).astype(int))
     with pytest.raises(ValueError, match=": expected the answers of an earlier audit"):
-        endpoint.open(tmp_path).ask(ROWS)
+        endpoint.open(tmp_path).ask(INPUT_ROWS)
 
 
 def test_a_rate_is_never_exceeded(function, tmp_path):
     started = time.monotonic()
-    Endpoint(endpoint="my_package.predict", batch=2, rate=20).open(tmp_path).ask(ROWS)
+    Endpoint(endpoint="my_package.predict", batch=2, rate=20).open(tmp_path).ask(INPUT_ROWS)
     assert time.monotonic() - started >= 4 / 20
 
 
 def test_answers_of_one_endpoint_are_not_those_of_another(function, tmp_path):
-    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
-    Endpoint(endpoint="my_package.predict", answers="logits").open(tmp_path).ask(ROWS)
+    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
+    Endpoint(endpoint="my_package.predict", answers="logits").open(tmp_path).ask(INPUT_ROWS)
     assert function == [10, 10]
 
 
@@ -245,7 +249,7 @@ def test_an_error_of_a_function_is_reported_with_its_input(function, monkeypatch
         ValueError,
         match=r"an answer to float32 of shape \(10, 2\), and it raised KeyError\('weights'\); answers so far",
     ):
-        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
 
 
 def test_what_cannot_be_called_is_refused(tmp_path):

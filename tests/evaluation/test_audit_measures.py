@@ -1,4 +1,4 @@
-"""What an audit measures: numbers that are right, flags that speak up, a page that stands alone."""
+"""Measurements of an audit: correct numbers, flags, and a page that stands alone."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from palisade.evaluation.table import show_results
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
+ALL_ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
 
 
 def side(seed, count=600, fit=0.0, shift=0.0, level="logits", known=True):
@@ -49,7 +49,7 @@ def side(seed, count=600, fit=0.0, shift=0.0, level="logits", known=True):
     )
 
 
-def audit(one, other, population=None, attacks=ATTACKS):
+def audit(one, other, population=None, attacks=ALL_ATTACKS):
     return measure_model(ModelSubject(members=one, nonmembers=other, population=population), attacks, Grant())
 
 
@@ -61,12 +61,12 @@ def sharing(result, shared):
     return replace(result, sides=replace(result.sides, shared=shared))
 
 
-SIDES = side(0, fit=3.0), side(1)
+LEAKING_SIDES = side(0, fit=3.0), side(1)
 
 
 @pytest.fixture(scope="module")
 def leaking():
-    return audit(*SIDES)
+    return audit(*LEAKING_SIDES)
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_numbers_are_those_of_the_scores(leaking):
     gap = leaking.get("accuracy", group="members").value - leaking.get("accuracy", group="nonmembers").value
     assert leaking.get("balanced_accuracy", attack="correctness").value == pytest.approx(0.5 + gap / 2)
     auc = leaking.get(AUC, attack="loss")
-    losses = [np.log(np.exp(one.answers).sum(axis=1)) - one.answers[range(600), one.labels] for one in SIDES]
+    losses = [np.log(np.exp(one.answers).sum(axis=1)) - one.answers[range(600), one.labels] for one in LEAKING_SIDES]
     assert auc.value == pytest.approx((losses[0][:, None] < losses[1][None]).mean())
     assert auc.low < auc.value < auc.high and (auc.members, auc.nonmembers) == (600, 600)
     assert {row.group for row in leaking.rows} == {"all", "members", "nonmembers", "class=0", "class=1", "class=2"}
@@ -127,18 +127,18 @@ def test_classes_alone_are_compared_where_records_are_unknown():
     one, other = side(0, known=False), side(1, known=False)
     frequent = other.labels > 0
     rare = replace(other, labels=other.labels[frequent], answers=other.answers[frequent])
-    assert {flag.name for flag in flagged(audit(one, other, attacks=ATTACKS[:2]))} >= {"records unknown"}
-    assert "different records" in {flag.name for flag in flagged(audit(one, rare, attacks=ATTACKS[:2]))}
+    assert {flag.name for flag in flagged(audit(one, other, attacks=ALL_ATTACKS[:2]))} >= {"records unknown"}
+    assert "different records" in {flag.name for flag in flagged(audit(one, rare, attacks=ALL_ATTACKS[:2]))}
 
 
 def test_every_flag_speaks_up(leaking):
     names = {flag.name for flag in flagged(sharing(leaking, 4))}
     assert names == {"shared records", "0.1% unresolved"}
-    few = audit(side(0, 90, fit=3.0), side(1, 90), attacks=ATTACKS[:2])
+    few = audit(side(0, 90, fit=3.0), side(1, 90), attacks=ALL_ATTACKS[:2])
     assert {"1% unresolved", "0.1% unresolved"} <= {flag.name for flag in flagged(few)}
-    some = audit(side(0, 300, fit=3.0), side(1, 300), attacks=ATTACKS[:2])
+    some = audit(side(0, 300, fit=3.0), side(1, 300), attacks=ALL_ATTACKS[:2])
     assert "1% coarse" in {flag.name for flag in flagged(some)}
-    swapped = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
+    swapped = audit(side(1), side(0, fit=3.0), attacks=ALL_ATTACKS[:2])
     assert any("Are the two files swapped?" in flag.sentence for flag in flagged(swapped))
     labels = audit(side(0, fit=3.0, level="predictions"), side(1, level="predictions"))
     assert labels.attacks == ["correctness"] and "needs" in labels.skipped["loss"]
@@ -162,8 +162,8 @@ def test_every_flag_speaks_up(leaking):
 def test_gate(leaking, silent, result, limit, line, passed):
     results = {"silent": silent, "leaking": leaking, "shared": sharing(silent, 3)}
     results["none"] = replace(silent, roc={BLIND_BASELINE: silent.roc[BLIND_BASELINE]})
-    results["swapped"] = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
-    results["labels"] = audit(side(0, level="predictions"), side(1, level="predictions"), attacks=ATTACKS[:1])
+    results["swapped"] = audit(side(1), side(0, fit=3.0), attacks=ALL_ATTACKS[:2])
+    results["labels"] = audit(side(0, level="predictions"), side(1, level="predictions"), attacks=ALL_ATTACKS[:1])
     lines, holds = gate(Comparison([results[result]]), Limit(name="gate", max_tpr=limit))
     assert lines[1].startswith(line) and holds == passed
     unresolved = gate(Comparison([results[result]]), Limit(name="gate", max_tpr=limit, fpr=0.001))

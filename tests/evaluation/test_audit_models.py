@@ -16,7 +16,7 @@ from palisade.data.secret import Secret
 from palisade.evaluation.subjects.model_file import numbers, of_file, of_release
 from palisade.targets.release import ship
 
-X = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+INPUT_ROWS = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
 
 
 class Net(nn.Module):
@@ -41,7 +41,7 @@ def own(monkeypatch, tmp_path):
 def test_weights_with_the_users_class(own):
     net, path = own
     model = of_file(path, {"_target_": "my_package.MyNet", "width": 5}, "logits")
-    np.testing.assert_allclose(model.ask(X), net(torch.from_numpy(X)).detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(model.ask(INPUT_ROWS), net(torch.from_numpy(INPUT_ROWS)).detach().numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -69,9 +69,11 @@ def test_an_exported_program_of_any_or_of_a_fixed_batch_size(tmp_path, fixed):
     shapes = None if fixed else ({0: torch.export.Dim("records")},)
     torch.export.save(torch.export.export(net, (torch.zeros(4, 4),), dynamic_shapes=shapes), path)
     model = of_file(str(path), {}, "logits")
-    np.testing.assert_allclose(model.ask(X), net(torch.from_numpy(X)).detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.ask(INPUT_ROWS), net(torch.from_numpy(INPUT_ROWS)).detach().numpy(), rtol=1e-5, atol=1e-6
+    )
     with pytest.raises(ValueError, match=r"cannot take features of shape \(7, 2\)") as error:
-        model.ask(X[:, :2])
+        model.ask(INPUT_ROWS[:, :2])
     assert "\n" not in str(error.value)
 
 

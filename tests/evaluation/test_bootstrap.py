@@ -8,7 +8,7 @@ from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean, flee
 from palisade.evaluation.statistics.metrics import advantage_estimate, roc_auc, tpr_at_fpr
 from palisade.evaluation.statistics.roc import Ranking, Roc
 
-METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.1), "advantage": Roc.advantage}
+ROC_METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.1), "advantage": Roc.advantage}
 
 
 def fleet(seed: int, models: int = 8, records: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -21,7 +21,7 @@ def fleet(seed: int, models: int = 8, records: int = 300) -> tuple[np.ndarray, n
 
 def test_value_is_the_mean_of_each_models_own() -> None:
     scores, member = fleet(0)
-    metrics = fleet_metrics(scores, member, METRICS, Bootstrap(replicates=5))
+    metrics = fleet_metrics(scores, member, ROC_METRICS, Bootstrap(replicates=5))
     own = {
         "auc": [roc_auc(*row) for row in zip(scores, member, strict=True)],
         "tpr": [tpr_at_fpr(*row, 0.1) for row in zip(scores, member, strict=True)],
@@ -58,7 +58,7 @@ def test_intervals_cover_the_truth(fleets: int, replicates: int, least: float) -
         "tpr": stats.norm.sf((np.sqrt(2) * stats.norm.isf(0.1) - 1) / np.sqrt(0.3**2 + 0.8**2 + 2)),
     }
     intervals = [
-        fleet_metrics(*fleet(seed, models=12), METRICS, Bootstrap(replicates=replicates, seed=seed)).estimates
+        fleet_metrics(*fleet(seed, models=12), ROC_METRICS, Bootstrap(replicates=replicates, seed=seed)).estimates
         for seed in range(fleets)
     ]
     for metric, value in truth.items():
@@ -70,7 +70,7 @@ def test_noise_shows_no_leakage_within_its_interval() -> None:
     for seed in range(40):
         rng = np.random.default_rng(seed)
         scores, member = rng.standard_normal((8, 200)), rng.random((8, 200)) < 0.5
-        estimates = fleet_metrics(scores, member, METRICS, Bootstrap(replicates=50, seed=seed)).estimates
+        estimates = fleet_metrics(scores, member, ROC_METRICS, Bootstrap(replicates=50, seed=seed)).estimates
         inside.append(estimates["tpr"].low <= 0.1 <= estimates["tpr"].high)
     assert np.mean(inside) >= 0.93
 
@@ -78,7 +78,7 @@ def test_noise_shows_no_leakage_within_its_interval() -> None:
 def test_records_without_a_score_are_dropped_and_counted() -> None:
     scores, member = fleet(0)
     scores[2, :100], scores[3] = np.nan, np.nan
-    metrics = fleet_metrics(scores, member, METRICS, Bootstrap(replicates=5))
+    metrics = fleet_metrics(scores, member, ROC_METRICS, Bootstrap(replicates=5))
     np.testing.assert_array_equal(metrics.dropped, [0, 0, 100, 300, 0, 0, 0, 0])
     assert metrics.members[2] + metrics.nonmembers[2] == 200
     assert metrics.per_model["auc"][2] == roc_auc(scores[2, 100:], member[2, 100:])
@@ -90,7 +90,7 @@ def test_what_cannot_be_resolved_is_nan_throughout() -> None:
     scores, member = fleet(0)
     metrics = fleet_metrics(scores, member, {"tpr": lambda roc: roc.tpr_at(0.001)}, Bootstrap(replicates=5))
     assert all(np.isnan(metrics.estimates["tpr"]))
-    nothing = fleet_metrics(np.full_like(scores, np.nan), member, METRICS, Bootstrap(replicates=5))
+    nothing = fleet_metrics(np.full_like(scores, np.nan), member, ROC_METRICS, Bootstrap(replicates=5))
     assert all(np.isnan(value) for estimate in nothing.estimates.values() for value in estimate)
 
 
@@ -138,7 +138,7 @@ def test_replicates_are_the_same_however_many_fit_at_once(monkeypatch: pytest.Mo
 
 def test_same_seed_same_interval_and_both_ways_are_resampled() -> None:
     scores, member = fleet(0)
-    first, again, other = (fleet_metrics(scores, member, METRICS, Bootstrap(seed=s)).estimates for s in (0, 0, 1))
+    first, again, other = (fleet_metrics(scores, member, ROC_METRICS, Bootstrap(seed=s)).estimates for s in (0, 0, 1))
     assert first == again != other
     for models, records in Bootstrap(replicates=3).weights(8, 300):
         assert (models.sum(), records.sum()) == (8, 300)
@@ -170,9 +170,9 @@ def test_all_or_nothing_leaves_as_much_open_as_its_records_do() -> None:
     assert fleet_mean(right)[1:] == pytest.approx(stats.binomtest(7, 7).proportion_ci()[:])
 
     members = np.arange(40) < 30
-    metrics = fleet_metrics(np.stack([members, members]).astype(float), np.stack([members, members]), METRICS)
+    metrics = fleet_metrics(np.stack([members, members]).astype(float), np.stack([members, members]), ROC_METRICS)
     assert metrics.estimates["auc"] == pytest.approx((1, *stats.binomtest(10, 10).proportion_ci()))
-    constant = fleet_metrics(np.zeros((2, 40)), np.stack([members, members]), METRICS)
+    constant = fleet_metrics(np.zeros((2, 40)), np.stack([members, members]), ROC_METRICS)
     assert constant.estimates["tpr"] == pytest.approx((0, *stats.binomtest(0, 10).proportion_ci()))
     assert constant.estimates["auc"][:] == (0.5, 0.5, 0.5)
 
@@ -203,4 +203,4 @@ def test_what_cannot_be_resampled_is_refused() -> None:
     with pytest.raises(ValueError, match="alpha=1"):
         Bootstrap(alpha=1)
     with pytest.raises(ValueError, match=r"scores.shape=\(8, 299\), membership.shape=\(8, 300\)"):
-        fleet_metrics(fleet(0)[0][:, 1:], fleet(0)[1], METRICS)
+        fleet_metrics(fleet(0)[0][:, 1:], fleet(0)[1], ROC_METRICS)

@@ -27,8 +27,8 @@ from palisade.evaluation.statistics.chance import chance_level, null_quantiles, 
 from palisade.evaluation.statistics.metrics import tpr_at_fpr
 from palisade.evaluation.table import show_results
 
-FLEETS = 200
-ALLOWED = 0.05
+SIMULATED_FLEETS = 200
+ALLOWED_ERROR_RATE = 0.05
 """Share of fleets without leakage that may be called leaking."""
 
 
@@ -58,7 +58,7 @@ class NoiseAttack(Attack):
 
 
 def luck(scores: np.ndarray, membership: np.ndarray, seed: int = 0, persons: np.ndarray | None = None) -> list[Row]:
-    """What guessing finds with these scores, as a run's measurement tells it."""
+    """TPR of guessing with these scores, as a run's measurement reports it."""
     seen = seen_by(membership, persons)
     return list(null_rows({NoiseAttack(k): own for k, own in enumerate(scores)}, seen, seed))
 
@@ -82,7 +82,7 @@ def result_on(base: Result, scores: np.ndarray, membership: np.ndarray, seed: in
 
 
 def leak_verdicts(result: Result, fpr: float) -> tuple[bool, bool]:
-    """Whether the attack with the highest TPR is called leakage, and whether it would be above the FPR itself."""
+    """Verdicts on the attack with the highest TPR: leakage by the chance level, and leakage above the FPR itself."""
     rows = [row for row in result.rows if row.metric == tpr_at(fpr)]
     strongest = max(rows, key=lambda row: row.value or 0.0)
     return result.excludes_guessing(strongest), (strongest.low or 0.0) > fpr
@@ -162,7 +162,9 @@ def test_noise_is_not_called_leakage(
         ]
     )  # fmt: skip
     false, above_the_fpr = verdicts.sum(axis=0)
-    assert false <= ALLOWED * fleets + 3 * np.sqrt(ALLOWED * (1 - ALLOWED) * fleets), false
+    assert false <= ALLOWED_ERROR_RATE * fleets + 3 * np.sqrt(ALLOWED_ERROR_RATE * (1 - ALLOWED_ERROR_RATE) * fleets), (
+        false
+    )
     if fpr == 0.01:
         assert above_the_fpr > 0.2 * fleets, "these fleets are those that the FPR as the bar calls leaking"
 
@@ -171,13 +173,18 @@ def test_noise_is_not_called_leakage(
 def test_a_value_beyond_luck_is_as_rare_as_it_should_be() -> None:
     """Sharper than the verdict, whose interval leaves room: of noise the strongest value itself exceeds the bar."""
     exceeded = 0
-    for seed in range(FLEETS):
+    for seed in range(SIMULATED_FLEETS):
         scores, membership = noise(4, 300, seed, attacks=4)
         exchanged = redraws(300, seed=seed, replicates=80)
         most = null_quantiles(np.column_stack([null_tprs(own, membership, 0.01, exchanged) for own in scores]))
         values = [np.mean([tpr_at_fpr(*row, 0.01) for row in zip(own, membership, strict=True)]) for own in scores]
         exceeded += bool((np.array(values) > most).any())
-    assert 0.01 * FLEETS <= exceeded <= ALLOWED * FLEETS + 3 * np.sqrt(ALLOWED * (1 - ALLOWED) * FLEETS), exceeded
+    assert (
+        0.01 * SIMULATED_FLEETS
+        <= exceeded
+        <= ALLOWED_ERROR_RATE * SIMULATED_FLEETS
+        + 3 * np.sqrt(ALLOWED_ERROR_RATE * (1 - ALLOWED_ERROR_RATE) * SIMULATED_FLEETS)
+    ), exceeded
 
 
 @pytest.mark.parametrize(("models", "records", "attacks"), [(32, 260, 1), (16, 400, 15)])
@@ -230,7 +237,7 @@ def with_luck(result: Result, low: float, value: float = 0.02, level: float = 0.
 
 
 def make_strongest(result: Result) -> Result:
-    """The same with its strongest attack alone."""
+    """Result with its strongest attack alone."""
     return replace(result, roc={result.strongest: result.roc[result.strongest]})
 
 

@@ -1,4 +1,4 @@
-"""Which runs share a curve, and in which order their points stand."""
+"""Runs that share a curve, and the order of their points."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from palisade.evaluation.statistics.epsilon import tpr_ceiling
 
 
 def changed(result: Result, **keys: object) -> Result:
-    """The same run with other configuration keys, dots for nesting."""
+    """Copy of a run with other configuration keys, dots for nesting."""
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in result.config.items()}
     for key, value in keys.items():
         group, _, name = key.rpartition("__")

@@ -1,4 +1,4 @@
-"""What records contribute to a measure has that measure as its mean, and its spread when records are resampled."""
+"""Contributions of records to a measure: their mean is the measure, their spread its spread over resamples."""
 
 from __future__ import annotations
 

@@ -18,16 +18,16 @@ from palisade.evaluation.flags import duplicated
 from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share
 from palisade.evaluation.result import Result, Row
 
-NOBODY = np.array([], dtype=np.int64)
+NO_RECORDS = np.array([], dtype=np.int64)
 
 
 def dataset(
-    x: Any, y: Any, *, pool: Any = None, persons: Any = None, canaries: Any = NOBODY, kind: type = np.float32
+    x: Any, y: Any, *, pool: Any = None, persons: Any = None, canaries: Any = NO_RECORDS, kind: type = np.float32
 ) -> Dataset:
     x, y = np.asarray(x, dtype=kind), np.asarray(y, dtype=np.int64)
     split = Split(
         pool=np.arange(len(x)) if pool is None else np.asarray(pool),
-        validation=NOBODY, reference=NOBODY, population=NOBODY, test=NOBODY,
+        validation=NO_RECORDS, reference=NO_RECORDS, population=NO_RECORDS, test=NO_RECORDS,
         record_persons=None if persons is None else np.asarray(persons), canaries=np.asarray(canaries),
     )  # fmt: skip
     nothing: Any = None
@@ -37,7 +37,7 @@ def dataset(
 
 
 def naive(data: Dataset) -> float:
-    """The same by a loop over all pairs."""
+    """Duplicated share by a loop over all pairs."""
     persons = data.split.record_persons
     copies = 0
     for record in data.split.audited:

@@ -18,7 +18,7 @@ from palisade.evaluation.statistics.epsilon import (
 )
 from palisade.evaluation.statistics.metrics import clopper_pearson_interval
 
-RATES = np.array([0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1.0])
+ERROR_RATES = np.array([0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1.0])
 
 
 def gaussian_curve(mu: float, epsilon: np.ndarray) -> np.ndarray:
@@ -29,13 +29,13 @@ def gaussian_curve(mu: float, epsilon: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0, 8.0])
 def test_pure_privacy_has_its_two_lines(epsilon: float) -> None:
-    expected = np.minimum(np.exp(epsilon) * RATES, 1 - np.exp(-epsilon) * (1 - RATES))
-    np.testing.assert_allclose(tpr_ceiling(RATES, np.array([[epsilon, 0.0]])), expected, atol=1e-15)
+    expected = np.minimum(np.exp(epsilon) * ERROR_RATES, 1 - np.exp(-epsilon) * (1 - ERROR_RATES))
+    np.testing.assert_allclose(tpr_ceiling(ERROR_RATES, np.array([[epsilon, 0.0]])), expected, atol=1e-15)
 
 
 @pytest.mark.parametrize("mu", [0.1, 0.5, 1.0, 3.0])
 def test_many_points_of_a_gaussian_mechanism_meet_its_exact_curve(mu: float) -> None:
-    rates = RATES[1:-1]
+    rates = ERROR_RATES[1:-1]
     exact = norm.cdf(norm.ppf(rates) + mu)
     ceiling = tpr_ceiling(rates, gaussian_curve(mu, np.linspace(0, 25, 4000)))
     assert (ceiling >= exact - 1e-12).all()
@@ -45,16 +45,16 @@ def test_many_points_of_a_gaussian_mechanism_meet_its_exact_curve(mu: float) -> 
 @settings(deadline=None, max_examples=25)
 @given(st.floats(0.1, 3), st.lists(st.floats(0, 20), min_size=1, max_size=6))
 def test_few_points_only_loosen_it(mu: float, points: list[float]) -> None:
-    ceiling = tpr_ceiling(RATES, gaussian_curve(mu, np.array(points)))
-    assert (ceiling >= norm.cdf(norm.ppf(RATES) + mu) - 1e-12).all()
-    assert (ceiling >= RATES).all()
+    ceiling = tpr_ceiling(ERROR_RATES, gaussian_curve(mu, np.array(points)))
+    assert (ceiling >= norm.cdf(norm.ppf(ERROR_RATES) + mu) - 1e-12).all()
+    assert (ceiling >= ERROR_RATES).all()
     assert (ceiling <= 1).all()
 
 
 def test_no_privacy_and_perfect_privacy() -> None:
-    np.testing.assert_array_equal(tpr_ceiling(RATES, np.array([[0.0, 0.0]])), RATES)
-    np.testing.assert_array_equal(tpr_ceiling(RATES, np.array([[3.0, 1.0]])), np.ones(8))
-    huge = tpr_ceiling(RATES, np.array([[5000.0, 1e-5], [np.inf, 0.0]]))
+    np.testing.assert_array_equal(tpr_ceiling(ERROR_RATES, np.array([[0.0, 0.0]])), ERROR_RATES)
+    np.testing.assert_array_equal(tpr_ceiling(ERROR_RATES, np.array([[3.0, 1.0]])), np.ones(8))
+    huge = tpr_ceiling(ERROR_RATES, np.array([[5000.0, 1e-5], [np.inf, 0.0]]))
     np.testing.assert_array_equal(huge, [0.0, *np.ones(7)])
 
 

@@ -12,13 +12,13 @@ from omegaconf import OmegaConf
 
 from palisade.evaluation.settings import EvaluationSettings
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture
 def composed() -> Callable[..., dict[str, Any]]:
     def settings(*overrides: str) -> dict[str, Any]:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
+        with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
             plain: Any = OmegaConf.to_container(compose("evaluate", list(overrides)), resolve=True)
         return {**plain, "command": "python evaluate.py"}
 

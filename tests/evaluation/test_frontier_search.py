@@ -17,12 +17,12 @@ from palisade.evaluation.utility import UTILITY_MEASURES
 from palisade.targets.files import file_lock
 
 Make = Callable[..., Result]
-LOSS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
-L2 = {"l2": {"weight_decay": {"low": 1e-3, "high": 1.0, "log": True}}}
+LOSS_NODES = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
+L2_SPACE = {"l2": {"weight_decay": {"low": 1e-3, "high": 1.0, "log": True}}}
 
 
 def search(trials: int = 4, **changed: Any) -> Search:
-    return Search(**{"name": "frontier", "trials": trials, "train": {}, "space": L2, **changed})
+    return Search(**{"name": "frontier", "trials": trials, "train": {}, "space": L2_SPACE, **changed})
 
 
 class Attempts:
@@ -90,13 +90,13 @@ def test_only_what_can_be_measured_is_a_point(make_result: Make, make_violated: 
 
 
 def test_other_settings_are_another_study() -> None:
-    name = search().study_name("mlp-none-0", AttackProtocol(attacks=LOSS))
-    assert name == search(9).study_name("mlp-none-0", AttackProtocol(attacks=LOSS)), "more trials extend it"
+    name = search().study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES))
+    assert name == search(9).study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES)), "more trials extend it"
     others = [
-        search().study_name("mlp-none-1", AttackProtocol(attacks=LOSS)),
-        search(train={"seed": 1}).study_name("mlp-none-0", AttackProtocol(attacks=LOSS)),
-        search(space={"l2": {"weight_decay": [1, 2]}}).study_name("mlp-none-0", AttackProtocol(attacks=LOSS)),
-        search().study_name("mlp-none-0", AttackProtocol(attacks=LOSS, utility="log_loss")),
+        search().study_name("mlp-none-1", AttackProtocol(attacks=LOSS_NODES)),
+        search(train={"seed": 1}).study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES)),
+        search(space={"l2": {"weight_decay": [1, 2]}}).study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES)),
+        search().study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES, utility="log_loss")),
     ]
     assert len({name, *others}) == 5
 

@@ -29,7 +29,7 @@ from palisade.evaluation.table import attacks_on_model, show_results
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 Make = Callable[..., Result]
-ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy()]
+SCORE_ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy()]
 
 
 def table(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +50,7 @@ def forest() -> Result:
     (x, y), others = table(rng, 1500), table(rng, 1500)
     classifier = RandomForestClassifier(12, bootstrap=False, max_features=2, random_state=0).fit(x, y)
     subject = ModelSubject(members=side("in.npz", classifier, x, y), nonmembers=side("out.npz", classifier, *others))
-    return measure_model(subject, ATTACKS, Grant())
+    return measure_model(subject, SCORE_ATTACKS, Grant())
 
 
 def test_a_forest_that_knows_its_training_data_by_heart_passes_no_gate(forest: Result) -> None:
@@ -100,7 +100,9 @@ def test_every_audit_prints_accuracy_and_the_largest_class(forest: Result, tmp_p
     x, y = table(rng, 60)
     classifier = RandomForestClassifier(12, random_state=0).fit(x, y)
     asked = ask_records(
-        view_of(side("a", classifier, x, y), side("b", classifier, *table(rng, 60)), None, Grant()), ATTACKS[1], 0.05
+        view_of(side("a", classifier, x, y), side("b", classifier, *table(rng, 60)), None, Grant()),
+        SCORE_ATTACKS[1],
+        0.05,
     )
     assert asked.sentences()[-1].startswith("The model is right about 100.0 % [94.0–100.0] of the records in question")
 
@@ -112,7 +114,7 @@ def test_persons_widen_the_interval_of_accuracy() -> None:
     named = {"labels": np.zeros(500, dtype=int), "level": "predictions", "features": None}
     one = AnsweredRecords(name="a", answers=(~right).astype(int), persons=np.repeat(np.arange(50), 10), **named)
     other = replace(one, name="b", persons=one.persons + 50)
-    result = measure_model(ModelSubject(members=one, nonmembers=other), ATTACKS[:1], Grant())
+    result = measure_model(ModelSubject(members=one, nonmembers=other), SCORE_ATTACKS[:1], Grant())
     row = result.accuracies[0]
     assert row is not None and row.low is not None and row.high is not None
     assert row.high - row.low > 0.18, "of 500 independent records it would be 0.07"

@@ -17,8 +17,8 @@ from palisade.evaluation.result import Result
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ROOT = Path(__file__).parents[2]
-FACTS: dict[str, Any] = {
+REPOSITORY_ROOT = Path(__file__).parents[2]
+RUN_FACTS: dict[str, Any] = {
     "records": 1797, "persons": 600, "classes": ["0", "1"], "roles": {}, "canaries": 0, "published": False,
     "checksum": "hmac-sha256:00ff",
 }  # fmt: skip
@@ -27,7 +27,7 @@ FACTS: dict[str, Any] = {
 @pytest.fixture
 def report(sweep: Sequence[Result], tmp_path: Path) -> Path:
     content = json.loads(_strict_json(summary(Comparison(sweep), "python evaluate.py data=digits")))
-    content["released"]["facts"] = FACTS
+    content["released"]["facts"] = RUN_FACTS
     (tmp_path / "report.json").write_text(json.dumps(content))
     return tmp_path / "report.json"
 
@@ -36,7 +36,7 @@ def called(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: object) -> tupl
     """The exit code of the command, and what it printed."""
     monkeypatch.setattr(sys, "argv", ["impact_assessment.py", *map(str, words)])
     with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(ROOT / "docs" / "impact_assessment.py"), run_name="__main__")
+        runpy.run_path(str(REPOSITORY_ROOT / "docs" / "impact_assessment.py"), run_name="__main__")
     printed = capsys.readouterr()
     return int(stopped.value.code or 0), printed.out + printed.err
 

@@ -1,4 +1,4 @@
-"""How runs are called: no two settings by the same name, and never a smaller ε than is claimed."""
+"""Labels of runs: no two settings share one, and none states a smaller ε than is claimed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_runs_that_state_the_same_epsilon_have_different_labels(make_result: Cal
     assert [label(result) for result in runs] == ["selena(dp_sgd) 5, ε=8", "selena(dp_sgd) 10, ε=8"]
 
 
-DP = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
+DP_SGD_NODE = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ DP = {"_target_": "palisade.defenses.dp_sgd.DPSGDDefense", "epsilon": 8}
     [
         (None, "selena"),
         ({"_target_": "palisade.defenses.none.NoDefense"}, "selena"),
-        (DP, "selena(dp_sgd)"),
+        (DP_SGD_NODE, "selena(dp_sgd)"),
         ({"_target_": "palisade.defenses.label_smoothing.LabelSmoothing"}, "selena(label_smoothing)"),
-        ({"_target_": "ours.quantized.Quantized", "base": DP}, "selena(quantized(dp_sgd))"),
-        ({**DP, "base": {"_target_": "palisade.defenses.none.NoDefense"}}, "selena(dp_sgd)"),
+        ({"_target_": "ours.quantized.Quantized", "base": DP_SGD_NODE}, "selena(quantized(dp_sgd))"),
+        ({**DP_SGD_NODE, "base": {"_target_": "palisade.defenses.none.NoDefense"}}, "selena(dp_sgd)"),
     ],
 )
 def test_a_composed_defense_names_its_base(base: dict[str, Any] | None, expected: str) -> None:

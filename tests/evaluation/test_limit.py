@@ -20,7 +20,7 @@ def limit(max_tpr: float = 0.05, fpr: float | None = None) -> Limit:
 
 
 def changed(result: Result, attack: str, metric: str, **values: float | None) -> Result:
-    """The same results with other numbers of one attack."""
+    """Copy of the results with other numbers of one attack."""
     rows = [
         replace(row, **values)
         if (row.attack, row.metric, row.model, row.group) == (attack, metric, "all", "all")

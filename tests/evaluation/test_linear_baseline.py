@@ -18,7 +18,7 @@ from palisade.evaluation.measuring.baselines import linear, linear_utilities
 from palisade.evaluation.result import TRAIN_ACCURACY, Result, Row
 from palisade.evaluation.utility import UTILITY_MEASURES
 
-NOBODY = np.array([], dtype=np.int64)
+NO_RECORDS = np.array([], dtype=np.int64)
 
 
 def dataset(*, labels: int = 3, kind: type = np.float32, test: bool = True, shape: tuple[int, ...] = (4, 2)) -> Dataset:
@@ -26,8 +26,8 @@ def dataset(*, labels: int = 3, kind: type = np.float32, test: bool = True, shap
     x = rng.normal(size=(600, *shape))
     y = (x.reshape(600, -1) @ rng.normal(size=(8, labels))).argmax(axis=1)
     split = Split(
-        pool=np.arange(400), validation=NOBODY, reference=NOBODY, population=NOBODY,
-        test=np.arange(400, 600) if test else NOBODY,
+        pool=np.arange(400), validation=NO_RECORDS, reference=NO_RECORDS, population=NO_RECORDS,
+        test=np.arange(400, 600) if test else NO_RECORDS,
     )  # fmt: skip
     nothing: Any = None
     return Dataset(

@@ -12,15 +12,15 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import MASKED_FLAG, masked
 from palisade.evaluation.result import AUC, Result
 
-SPREAD = 0.02
-SCORES = ("loss", "lira", "lira_offline")
+HALF_INTERVAL = 0.02
+SCORE_ATTACKS = ("loss", "lira", "lira_offline")
 
 
 def with_aucs(result: Result, aucs: Mapping[str, float]) -> Result:
-    """The same run with these values and intervals of ±0.02."""
+    """Copy of a run with these values and intervals of ±0.02."""
 
     def changed(value: float) -> dict[str, float]:
-        return {"value": value, "low": value - SPREAD, "high": value + SPREAD}
+        return {"value": value, "low": value - HALF_INTERVAL, "high": value + HALF_INTERVAL}
 
     return replace(
         result,
@@ -32,7 +32,7 @@ def with_aucs(result: Result, aucs: Mapping[str, float]) -> Result:
 
 
 def answers(result: Result, labels: float, scores: float) -> Result:
-    return with_aucs(result, {"correctness": labels} | dict.fromkeys(SCORES, scores - 0.1) | {"lira": scores})
+    return with_aucs(result, {"correctness": labels} | dict.fromkeys(SCORE_ATTACKS, scores - 0.1) | {"lira": scores})
 
 
 @pytest.fixture

@@ -136,7 +136,7 @@ def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], message: st
         tpr_at_fpr(**arguments)
 
 
-ESTIMATES: dict[str, Callable[..., Estimate]] = {
+ESTIMATE_FUNCTIONS: dict[str, Callable[..., Estimate]] = {
     "auc": auc_estimate,
     "tpr": partial(tpr_estimate, fpr=0.1),
     "tnr": partial(tnr_estimate, fnr=0.1),
@@ -144,7 +144,7 @@ ESTIMATES: dict[str, Callable[..., Estimate]] = {
     "balanced_accuracy": accuracy_estimate,
     "ppv": partial(ppv_estimate, prior=0.1, fpr=0.1),
 }
-VALUES = {
+VALUE_FUNCTIONS = {
     "auc": Roc.auc,
     "tpr": partial(Roc.tpr_at, fpr=0.1),
     "tnr": partial(Roc.tnr_at, fnr=0.1),
@@ -154,22 +154,22 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("metric", ESTIMATES)
+@pytest.mark.parametrize("metric", ESTIMATE_FUNCTIONS)
 def test_a_band_is_around_the_value(metric: str) -> None:
-    measure = ESTIMATES[metric]
+    measure = ESTIMATE_FUNCTIONS[metric]
     for data in (normal(0, 300, 200), normal(0, 300, 200, effect=9.0), normal(0, 300, 200, effect=0.0)):
         estimate = measure(*data)
         assert estimate.low <= estimate.value <= estimate.high
         wider = measure(*data, alpha=0.01)
         assert wider.low <= estimate.low
         assert estimate.high <= wider.high
-        assert estimate.value == VALUES[metric](roc_points(*data))
+        assert estimate.value == VALUE_FUNCTIONS[metric](roc_points(*data))
 
 
-@pytest.mark.parametrize("metric", ESTIMATES)
+@pytest.mark.parametrize("metric", ESTIMATE_FUNCTIONS)
 def test_confidence_is_checked(metric: str) -> None:
     with pytest.raises(ValueError, match=r"alpha=0\.0: expected an error rate > 0 and < 1; "):
-        ESTIMATES[metric](*normal(0, 50, 50), alpha=0.0)
+        ESTIMATE_FUNCTIONS[metric](*normal(0, 50, 50), alpha=0.0)
 
 
 @settings(deadline=None, max_examples=50)

@@ -14,11 +14,11 @@ from matplotlib.transforms import Bbox
 from palisade.evaluation.figures.style import figure
 from palisade.evaluation.figures.tradeoff import Label, box, place
 
-NOTHING = np.zeros((0, 4))
+NO_BOXES = np.zeros((0, 4))
 
 
 def written(
-    panel: Axes, labels: list[Label], forbidden: np.ndarray = NOTHING, avoided: np.ndarray = NOTHING
+    panel: Axes, labels: list[Label], forbidden: np.ndarray = NO_BOXES, avoided: np.ndarray = NO_BOXES
 ) -> list[Annotation]:
     """The labels, drawn once: an annotation knows its place only then."""
     texts = place(panel, labels, forbidden, avoided, 8)

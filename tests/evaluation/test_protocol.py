@@ -9,11 +9,11 @@ import pytest
 from palisade.attacks import LossThreshold
 from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
 
-LOSS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
+LOSS_NODES = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
 
 
 def test_travels_to_other_processes_as_plain_settings():
-    protocol = AttackProtocol(attacks=LOSS)
+    protocol = AttackProtocol(attacks=LOSS_NODES)
     assert [type(attack) for attack in pickle.loads(pickle.dumps(protocol)).make_attacks()] == [LossThreshold]
     assert protocol.grant.access == "black_box" and protocol.audit.name == "loss"
 
@@ -50,4 +50,4 @@ def test_travels_to_other_processes_as_plain_settings():
 )
 def test_what_would_mean_nothing(settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        AttackProtocol(**{"attacks": LOSS, **settings})
+        AttackProtocol(**{"attacks": LOSS_NODES, **settings})

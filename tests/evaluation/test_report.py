@@ -26,13 +26,13 @@ from palisade.evaluation.report.sections import EPSILON_BOUNDS
 from palisade.evaluation.result import RESULT_COLUMNS, Result
 from palisade.targets import RESULTS_VERSION
 
-COMMAND = "python evaluate.py data=digits name='a<b'"
-FIGURES = ("tradeoff", "roc", "exposure")
-FILES = (
+CALLED_COMMAND = "python evaluate.py data=digits name='a<b'"
+FIGURE_NAMES = ("tradeoff", "roc", "exposure")
+FILE_NAMES = (
     "results.csv", "exposed.csv", "report.html", "report.json", "tradeoff.png", "roc.png", "exposure.png",
 )  # fmt: skip
-WEIGHTS = "needs the weights; threat=white_box grants them"
-VOID = {"meta", "br", "hr", "img", "link", "input"}
+NEEDS_WEIGHTS = "needs the weights; threat=white_box grants them"
+VOID_TAGS = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -47,7 +47,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
+        if tag not in VOID_TAGS:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -59,15 +59,21 @@ class Page(HTMLParser):
 
 def page(results: list[Result]) -> str:
     """The report without its figures, which take long to draw."""
-    return render(page_of(Comparison(results), summary(Comparison(results), COMMAND)), {"tradeoff": "", "roc": ""})
+    return render(
+        page_of(Comparison(results), summary(Comparison(results), CALLED_COMMAND)), {"tradeoff": "", "roc": ""}
+    )
 
 
 @pytest.fixture(scope="module")
 def written(sweep: list[Result], canaries: list[Result], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports") / "new" / "digits"
-    reasons = {"population": "needs population records; the split has none", "one": WEIGHTS, "other": WEIGHTS}
+    reasons = {
+        "population": "needs population records; the split has none",
+        "one": NEEDS_WEIGHTS,
+        "other": NEEDS_WEIGHTS,
+    }
     skipped = [replace(result, skipped=reasons) for result in [*sweep, *canaries]]
-    assert write(Comparison(skipped), folder, COMMAND) == [folder / name for name in FILES]
+    assert write(Comparison(skipped), folder, CALLED_COMMAND) == [folder / name for name in FILE_NAMES]
     return folder
 
 
@@ -77,12 +83,14 @@ def html(written: Path) -> str:
 
 
 def test_all_files_and_nothing_half_written(written: Path) -> None:
-    assert sorted(path.name for path in written.iterdir()) == sorted([*FILES, *(f"{name}.svg" for name in FIGURES)])
+    assert sorted(path.name for path in written.iterdir()) == sorted(
+        [*FILE_NAMES, *(f"{name}.svg" for name in FIGURE_NAMES)]
+    )
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_what_was_not_measured_is_left_out(make_result: Callable[..., Result], tmp_path: Path) -> None:
-    paths = write(Comparison([make_result(exposed={}, audit={}, needs={})]), tmp_path, COMMAND)
+    paths = write(Comparison([make_result(exposed={}, audit={}, needs={})]), tmp_path, CALLED_COMMAND)
     assert not any("expos" in path.name for path in [*paths, *tmp_path.iterdir()])
     html = (tmp_path / "report.html").read_text()
     assert 'id="exposure"' not in html and 'id="evidence"' not in html and 'id="canaries"' not in html
@@ -142,7 +150,7 @@ def test_what_was_released_is_said(html: str, make_result: Callable[..., Result]
     result = make_result()
     facts = {**result.dataset, "persons": 600, "published": True, "checksum": "sha256:77", "canaries": 50}
     content = summary(
-        Comparison([replace(result, dataset=facts)]), COMMAND, releases={result.run: "released/digits-mlp-none"}
+        Comparison([replace(result, dataset=facts)]), CALLED_COMMAND, releases={result.run: "released/digits-mlp-none"}
     )
     shipped = render(page_of(Comparison([result]), content), {"tradeoff": "", "roc": ""})
     for words in ("600; all records of one share a fate", "<code>sha256:77</code>, the published one"):
@@ -220,7 +228,7 @@ def test_claims_flags_and_skipped_attacks_are_reported(html: str) -> None:
     assert "no formal guarantee; gradients were clipped, without noise" in html
     assert "m of them cost up to m·ε and m·δ" in html
     assert "needs population records; the split has none" in html and "all runs</span>" in html
-    assert html.count(WEIGHTS) == 1 and "<dt>one, other</dt>" in html
+    assert html.count(NEEDS_WEIGHTS) == 1 and "<dt>one, other</dt>" in html
     assert "excludes hardly any attack" in html and "one false positive is already more than" in html
     assert "python evaluate.py data=digits name=&#39;a&lt;b&#39;" in html
 
@@ -344,7 +352,7 @@ def test_json_is_strict_and_holds_the_rows(written: Path, sweep: list[Result]) -
         raise AssertionError(constant)
 
     content = json.loads((written / "report.json").read_text(), parse_constant=refuse)
-    assert content["scope"] == "internal" and content["reproduce"]["command"] == COMMAND
+    assert content["scope"] == "internal" and content["reproduce"]["command"] == CALLED_COMMAND
     runs = {run["run"]: run for run in content["runs"]}
     for result in sweep:
         run = runs[result.run]
@@ -376,7 +384,7 @@ def test_csv_quotes_what_needs_it(make_result: Callable[..., Result]) -> None:
 def test_runs_that_differ_write_nothing(sweep: list[Result], tmp_path: Path) -> None:
     other = replace(sweep[0], config={**sweep[0].config, "trainer": {"epochs": 3}})
     with pytest.raises(ValueError, match=r"trainer\.epochs=40"):
-        write(Comparison([sweep[1], other]), tmp_path / "report", COMMAND)
+        write(Comparison([sweep[1], other]), tmp_path / "report", CALLED_COMMAND)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -34,7 +34,7 @@ from palisade.evaluation.studies.study_runs import run_study, write_study
 
 
 def run(width: int | list[int] = 64, pool: int = 400, epochs: int = 40, defense: str = "none", **changed: Any) -> Any:
-    """What a study reads of a run that has no files."""
+    """Stand-in for a run without files, as far as a study reads it."""
     config: dict[str, Any] = {
         "data": {"name": "digits", "root": "/somewhere"},
         "network": {
@@ -61,7 +61,7 @@ def values(runs: list[Any]) -> list[tuple[str, list[float]]]:
     return [(line.factor, list(line.runs)) for line in lines(runs)]
 
 
-CENTER = [run(), run(width=256), run(width=4), run(pool=200), run(pool=800), run(epochs=5)]
+CENTRAL_RUNS = [run(), run(width=256), run(width=4), run(pool=200), run(pool=800), run(epochs=5)]
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def test_each_factor_is_varied_around_the_center() -> None:
         (RECORDS_FACTOR, [100.0, 200.0, 400.0]),
         (EPOCHS_FACTOR, [5.0, 40.0]),
     ]
-    assert values(CENTER) == expected
+    assert values(CENTRAL_RUNS) == expected
 
 
 @pytest.mark.parametrize(
@@ -100,18 +100,18 @@ def test_each_factor_is_varied_around_the_center() -> None:
     ],
 )
 def test_a_run_that_differs_in_more_belongs_to_no_line(other: Any) -> None:
-    assert values([*CENTER, other]) == values(CENTER)
+    assert values([*CENTRAL_RUNS, other]) == values(CENTRAL_RUNS)
 
 
 def test_a_guard_is_no_factor() -> None:
     guarded = run(width=128)
     guarded.guard = "topk-123"
-    assert values([*CENTER, guarded]) == values(CENTER)
+    assert values([*CENTRAL_RUNS, guarded]) == values(CENTRAL_RUNS)
 
 
 def test_places_and_sizes_of_fleets_decide_nothing() -> None:
     moved = run(width=128, data={"name": "digits", "root": "/elsewhere"}, fleet={"models": 8})
-    assert values([*CENTER, moved])[0] == (WIDTH_FACTOR, [4.0, 64.0, 128.0, 256.0])
+    assert values([*CENTRAL_RUNS, moved])[0] == (WIDTH_FACTOR, [4.0, 64.0, 128.0, 256.0])
 
 
 def test_records_are_those_of_one_model() -> None:
@@ -162,7 +162,7 @@ def test_accuracies_need_no_attack(make_result: Callable[..., Result]) -> None:
 
 def test_a_table_for_each_factor(measured: Callable[[list[Any]], list[Any]]) -> None:
     console = Console(file=io.StringIO(), width=120)
-    show(console, *study_tables(measured([run(width=8), *CENTER])))
+    show(console, *study_tables(measured([run(width=8), *CENTRAL_RUNS])))
     assert isinstance(console.file, io.StringIO)
     text = [line.split() for line in console.file.getvalue().splitlines()]
     headings = [line for line in text if line[:2] == ["target", "↓,"]]
@@ -175,7 +175,7 @@ def test_a_table_for_each_factor(measured: Callable[[list[Any]], list[Any]]) -> 
 
 
 def test_the_figure_shows_the_strongest_attack_over_each_factor(measured: Callable[[list[Any]], list[Any]]) -> None:
-    study = Study(measured(CENTER))
+    study = Study(measured(CENTRAL_RUNS))
     panels = np.array(factors(study).axes).reshape(3, 3)
     assert [axes.get_xlabel() for axes in panels[2]] == [
         f"{name} →" for name in (WIDTH_FACTOR, RECORDS_FACTOR, EPOCHS_FACTOR)
@@ -195,27 +195,27 @@ def test_the_figure_shows_the_strongest_attack_over_each_factor(measured: Callab
 
 
 def test_several_lines_have_a_legend(measured: Callable[[list[Any]], list[Any]]) -> None:
-    study = Study(measured([*CENTER, run(defense="l2"), run(width=16, defense="l2")]))
+    study = Study(measured([*CENTRAL_RUNS, run(defense="l2"), run(width=16, defense="l2")]))
     (legend,) = factors(study).legends
     assert [text.get_text() for text in legend.get_texts()] == ["undefended", "l2"]
 
 
 def test_without_the_gap_its_row_is_left_out(measured: Callable[[list[Any]], list[Any]]) -> None:
-    rows = [row for row in measured(CENTER) if row.metric != ACCURACY_GAP]
+    rows = [row for row in measured(CENTRAL_RUNS) if row.metric != ACCURACY_GAP]
     assert len(factors(Study(rows)).axes) == 2 * 3
 
 
 def test_a_value_that_cannot_be_resolved_is_not_drawn(measured: Callable[[list[Any]], list[Any]]) -> None:
     rows = [
         replace(row, value=None, low=None, high=None) if (row.setting, row.metric) == ("4", "tpr@1%fpr") else row
-        for row in measured(CENTER)
+        for row in measured(CENTRAL_RUNS)
     ]
     panel = factors(Study(rows)).axes[0]
     np.testing.assert_array_equal(panel.containers[0].lines[0].get_xdata(), [64, 256])
 
 
 def test_files_hold_every_row(measured: Callable[[list[Any]], list[Any]], tmp_path: Path) -> None:
-    rows = measured(CENTER)
+    rows = measured(CENTRAL_RUNS)
     paths = write_study(rows, tmp_path)
     assert [path.name for path in paths] == ["study.csv", "study.png"]
     written = list(csv.DictReader(io.StringIO(paths[0].read_text())))
@@ -225,4 +225,4 @@ def test_files_hold_every_row(measured: Callable[[list[Any]], list[Any]], tmp_pa
 
 
 def test_the_study_of_this_name_is_this_one(measured: Callable[[list[Any]], list[Any]]) -> None:
-    assert run_study({"name": "risk_factors"}, CENTER, AttackProtocol(attacks={})) == measured(CENTER)
+    assert run_study({"name": "risk_factors"}, CENTRAL_RUNS, AttackProtocol(attacks={})) == measured(CENTRAL_RUNS)

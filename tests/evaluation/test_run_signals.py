@@ -14,7 +14,7 @@ from palisade.targets.run import Run
 from palisade.targets.training import load_fleet
 from palisade.train import composed, train_run
 
-SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "fleet.models=2", "secret=signals"]
+SMALL_RUN = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "fleet.models=2", "secret=signals"]
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def run(tmp_path_factory, request) -> Run:
 
 
 def trained(folder: Path, *overrides: str) -> Run:
-    return Run(Path(train_run(composed(f"runs={folder}", *SMALL, *overrides))["folder"]))
+    return Run(Path(train_run(composed(f"runs={folder}", *SMALL_RUN, *overrides))["folder"]))
 
 
 def test_answers_are_the_models_own(run: Run):

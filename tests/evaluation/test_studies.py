@@ -25,8 +25,8 @@ from palisade.evaluation.studies.plots import study
 from palisade.evaluation.studies.studies import Study, StudyRow, labels, study_rows, study_tables
 from palisade.evaluation.studies.study_runs import run_study, same_secret, write_study
 
-CONF = Path(__file__).parents[2] / "conf"
-LEVELS = ("logits", "top-3", "label")
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
+OUTPUT_LEVELS = ("logits", "top-3", "label")
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def rows(make_result: Callable[..., Result]) -> list[StudyRow]:
     """Two targets at three levels; only correctness runs on labels."""
     study = []
     for target, separation in (("undefended", 1.2), ("dp_sgd ε=8", 0.3)):
-        for level in LEVELS:
+        for level in OUTPUT_LEVELS:
             result = make_result(separation=separation)
             if level == "label":
                 skipped = {attack: "only labels are released" for attack in ("loss", "lira", "lira_offline")}
@@ -65,7 +65,7 @@ def test_rows_are_the_fleet_s_metrics(make_result: Callable[..., Result]) -> Non
 
 def test_the_table_has_a_column_a_setting_and_the_strongest_attack_on_top(rows: list[StudyRow]) -> None:
     lines = [line.split() for line in printed(rows).splitlines() if line.strip()]
-    assert lines[0] == ["target", "↓,", "released", "→", *LEVELS]
+    assert lines[0] == ["target", "↓,", "released", "→", *OUTPUT_LEVELS]
     assert lines[2] == ["undefended", "lira", "lira", "correctness"]
     first = Study(rows)
     tpr, auc = (first.value("undefended", "logits", "lira", metric) for metric in ("tpr@1%fpr", "auc"))
@@ -114,7 +114,7 @@ def test_the_figure_has_a_cell_for_every_target_attack_and_setting(rows: list[St
     targets, attacks = study(Study(rows)).axes
     assert [tick.get_text() for tick in targets.get_yticklabels()] == ["undefended", "dp_sgd ε=8"]
     assert [tick.get_text() for tick in attacks.get_yticklabels()] == ["correctness", "loss", "lira", "lira_offline"]
-    assert [tick.get_text() for tick in attacks.get_xticklabels()] == list(LEVELS)
+    assert [tick.get_text() for tick in attacks.get_xticklabels()] == list(OUTPUT_LEVELS)
     assert len(targets.texts) == 2 * 3 and len(attacks.texts) == 4 * 3
     assert [text.get_text() for text in attacks.texts].count("–") == 3
     assert targets.texts[2].get_text().endswith("correctness")
@@ -222,7 +222,7 @@ def test_a_study_of_nothing_is_refused(settings: dict[str, Any], message: str) -
 
 
 def test_levels_fall_from_logits_to_labels() -> None:
-    levels = yaml.safe_load((CONF / "study" / "output_levels.yaml").read_text())["levels"]
+    levels = yaml.safe_load((CONF_FOLDER / "study" / "output_levels.yaml").read_text())["levels"]
     grants = [Grant(**level) for level in levels]
     assert [grant.level for grant in grants] == [
         "logits",

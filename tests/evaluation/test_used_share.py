@@ -1,4 +1,4 @@
-"""How much of a file was used: right on average, and within its interval as often as promised."""
+"""Used share of a file: right on average, and within its interval as often as promised."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 
 from palisade.evaluation.record_test import UsedShare, used_share
 
-TRIALS = 300
+SIMULATED_TRIALS = 300
 
 
 def simulated(rng: np.random.Generator, share: float, effect: float, records: int, known: int) -> list[np.ndarray]:
@@ -21,9 +21,11 @@ def simulated(rng: np.random.Generator, share: float, effect: float, records: in
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 1.0])
 def test_the_interval_covers_the_share(share: float, effect: float) -> None:
     rng = np.random.default_rng(0)
-    shares = [used_share(*simulated(rng, share, effect, 200, 150), seed=trial) for trial in range(TRIALS)]
+    shares = [used_share(*simulated(rng, share, effect, 200, 150), seed=trial) for trial in range(SIMULATED_TRIALS)]
     assert np.mean([one.low <= share <= one.high for one in shares]) >= 0.93
-    bounded = [used_share(*simulated(rng, share, effect, 200, 150)[:2], seed=trial) for trial in range(TRIALS)]
+    bounded = [
+        used_share(*simulated(rng, share, effect, 200, 150)[:2], seed=trial) for trial in range(SIMULATED_TRIALS)
+    ]
     assert np.mean([one.low <= share for one in bounded]) >= 0.93
     assert all(one.value is None and one.high == 1.0 and one.known == 0 for one in bounded)
 

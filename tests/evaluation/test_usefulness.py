@@ -19,8 +19,8 @@ from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES
 from palisade.targets.run import Run
 from palisade.train import train_run
 
-ATTACKS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
-PROTOCOL = AttackProtocol(attacks=ATTACKS)
+ATTACK_NODES = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
+LOSS_PROTOCOL = AttackProtocol(attacks=ATTACK_NODES)
 Compose = Callable[..., dict[str, Any]]
 
 
@@ -41,8 +41,8 @@ def trained(settings: dict[str, Any]) -> Run:
 
 
 def rows(run: Run) -> dict[tuple[str, str, int | str], Row]:
-    """What is measured of utility, without any attack."""
-    result = usefulness(run, Bootstrap(replicates=50), PROTOCOL.slices_of(run))
+    """Measurements of utility, without any attack."""
+    result = usefulness(run, Bootstrap(replicates=50), LOSS_PROTOCOL.slices_of(run))
     return {(row.metric, row.group, row.model): row for row in result}
 
 
@@ -56,19 +56,22 @@ def test_all_measures_with_intervals_and_each_models_own(compose: Compose, peopl
 
 def test_slices_are_read_anew_without_training_anew(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people))
-    plain = PROTOCOL.key(run)
+    plain = LOSS_PROTOCOL.key(run)
     again = train_run(compose(*people, "data.slices=[sex,ward]"))
     assert again["status"] == "cached" and again["folder"] == str(run.folder)
-    sliced, chosen = PROTOCOL.key(Run(run.folder)), AttackProtocol(attacks=ATTACKS, slices=["sex"]).key(Run(run.folder))
+    sliced, chosen = (
+        LOSS_PROTOCOL.key(Run(run.folder)),
+        AttackProtocol(attacks=ATTACK_NODES, slices=["sex"]).key(Run(run.folder)),
+    )
     assert len({plain, sliced, chosen}) == 3, "results are measured anew"
-    assert AttackProtocol(attacks=ATTACKS, utility="roc_auc").key(Run(run.folder)) == sliced, (
+    assert AttackProtocol(attacks=ATTACK_NODES, utility="roc_auc").key(Run(run.folder)) == sliced, (
         "they hold every measure already"
     )
 
 
 def test_a_slice_is_measured_on_its_records_alone(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people, "data.slices=[sex,ward]"))
-    result = measure(run, PROTOCOL)
+    result = measure(run, LOSS_PROTOCOL)
     split = run.dataset.split
     female = pd.read_csv(run.config["data"]["path"])["sex"].to_numpy() == "f"
     right = answers(run, "test").argmax(axis=-1) == run.dataset.y[split.test]
@@ -83,7 +86,7 @@ def test_a_slice_is_measured_on_its_records_alone(compose: Compose, people: list
 
 def test_canaries_belong_to_no_slice(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people, "data.slices=[sex]", "canary=label_noise", "canary.count=60"))
-    result = measure(run, PROTOCOL)
+    result = measure(run, LOSS_PROTOCOL)
     assert {row.group for row in result.rows if row.attack} == {"all", "class=0", "class=1"}
     assert result.get("test_accuracy", group="sex=f").value is not None
 
@@ -98,6 +101,6 @@ def test_behind_a_guard_that_lets_out_labels_only(compose: Compose, people: list
 
 
 def test_unknown_measure() -> None:
-    assert AttackProtocol(attacks=ATTACKS, utility="log_loss").read_by is UTILITY_MEASURES["log_loss"]
+    assert AttackProtocol(attacks=ATTACK_NODES, utility="log_loss").read_by is UTILITY_MEASURES["log_loss"]
     with pytest.raises(ValueError, match="utility=auc"):
-        AttackProtocol(attacks=ATTACKS, utility="auc")
+        AttackProtocol(attacks=ATTACK_NODES, utility="auc")

@@ -17,7 +17,7 @@ from palisade.evaluation.result import Result, Row
 from palisade.evaluation.table import cells, show_results
 from palisade.evaluation.utility import CALIBRATION_METRIC, TEST_ACCURACY, UTILITY_MEASURES, Utility
 
-LOG_LOSS, AUC = UTILITY_MEASURES["log_loss"], UTILITY_MEASURES["roc_auc"]
+LOG_LOSS, ROC_AUC = UTILITY_MEASURES["log_loss"], UTILITY_MEASURES["roc_auc"]
 
 
 def read_by(result: Result, utility: Utility, value: float | None) -> Result:
@@ -39,11 +39,11 @@ def test_texts() -> None:
     row = Row(metric="any", value=0.6754, low=0.66, high=0.691)
     assert TEST_ACCURACY.text(row, interval=True) == "67.5 % [66.0–69.1]" and TEST_ACCURACY.text(row) == "67.5 %"
     assert LOG_LOSS.text(row, interval=True) == "0.675 [0.660–0.691]"
-    assert AUC.text(replace(row, low=None), interval=True) == "0.675"
+    assert ROC_AUC.text(replace(row, low=None), interval=True) == "0.675"
     assert TEST_ACCURACY.text(None) == TEST_ACCURACY.text(replace(row, value=None)) == "–"
     assert TEST_ACCURACY.nearly == "within 5 points of the best accuracy"
     assert LOG_LOSS.nearly == "within 0.05 of the best log loss"
-    assert LOG_LOSS.axis == "test log loss (lower is better)" and AUC.axis == "test ROC AUC"
+    assert LOG_LOSS.axis == "test log loss (lower is better)" and ROC_AUC.axis == "test ROC AUC"
 
 
 def test_more_is_worth_more_whatever_the_measure(make_result: Callable[..., Result]) -> None:

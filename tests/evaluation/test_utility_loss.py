@@ -1,4 +1,4 @@
-"""What protection costs: the difference to the undefended run of the same seed, in the words of the measure."""
+"""Utility loss: the difference to the undefended run of the same seed, in the words of the measure."""
 
 from __future__ import annotations
 

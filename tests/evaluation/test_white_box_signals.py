@@ -21,15 +21,21 @@ from palisade.targets.run import Run
 from palisade.targets.training import load_fleet, make_fitter
 from palisade.train import train_run
 
-MODELS = 3
-SETTINGS = ["data=digits", "trainer.epochs=3", "split.pool=0.1", "trainer.batch_size=16", f"fleet.models={MODELS}"]
-SETTINGS += ["fleet.workers=1", "secret=s", "network.hidden=[16]"]
+FLEET_MODELS = 3
+RUN_SETTINGS = [
+    "data=digits",
+    "trainer.epochs=3",
+    "split.pool=0.1",
+    "trainer.batch_size=16",
+    f"fleet.models={FLEET_MODELS}",
+]
+RUN_SETTINGS += ["fleet.workers=1", "secret=s", "network.hidden=[16]"]
 
 
 @pytest.fixture
 def make(compose):
     def trained(*overrides: str) -> Run:
-        return Run(Path(train_run(compose(*SETTINGS, *overrides))["folder"]))
+        return Run(Path(train_run(compose(*RUN_SETTINGS, *overrides))["folder"]))
 
     return trained
 
@@ -53,8 +59,8 @@ def test_signals_equal_plain_loops(make):
     pool = run.dataset.split.pool
     x, y = torch.from_numpy(run.dataset.x[pool]), torch.from_numpy(run.dataset.y[pool])
     signals, losses = white_box(run), trajectory(run)
-    assert signals["gradient_norms"].shape == signals["activation_norms"].shape == (MODELS, len(pool), 2)
-    assert losses.shape == (MODELS, len(pool), 3)
+    assert signals["gradient_norms"].shape == signals["activation_norms"].shape == (FLEET_MODELS, len(pool), 2)
+    assert losses.shape == (FLEET_MODELS, len(pool), 3)
     assert {array.dtype for array in (*signals.values(), losses)} == {np.dtype(np.float32)}
     model, records = 1, range(4)
     path = weights(run, model)
@@ -85,8 +91,8 @@ def test_without_checkpoints_there_is_the_way_from_start_to_end(make):
 
 def test_only_audited_records_are_looked_at(make):
     run = make("canary=label_noise", "canary.count=20")
-    assert {array.shape[:2] for array in white_box(run).values()} == {(MODELS, 20)}
-    assert trajectory(run).shape == (MODELS, 20, 1)
+    assert {array.shape[:2] for array in white_box(run).values()} == {(FLEET_MODELS, 20)}
+    assert trajectory(run).shape == (FLEET_MODELS, 20, 1)
 
 
 def test_members_of_an_overfit_fleet_are_detected(make):
