@@ -53,7 +53,7 @@ class Limit(CheckedFields):
     Args:
         name: of the group of settings, `gate` or `choose`.
         max_tpr: share of members that may be found, above `fpr` (an attack that guesses finds `fpr`) and at most 1.
-        fpr: the share of non-members that are accused, 0.01 or 0.001; None: 0.01.
+        fpr: the false positive rate, 0.01 or 0.001; None: 0.01.
         max_auc: the largest AUC, above ½, which guessing has, and at most 1.
         max_gap: accuracy on members less that on others, at most, above 0 and at most 1.
 

@@ -134,7 +134,7 @@ def used_share(
     records, by TPR − FPR; FPR and TPR are counted on the other half. The interval holds whatever the scores, if known
     and questioned records are alike: Clopper–Pearson limits of the three shares at α/3 each, combined.
 
-    Without known members TPR is not known. As it is at most 1, at least (share accused − FPR)/(1 − FPR) were used; no
+    Without known members TPR is not known. As it is at most 1, at least (share above − FPR)/(1 − FPR) were used; no
     share above that can be ruled out, since a model may hide any number of its records.
 
     Args:
@@ -148,9 +148,9 @@ def used_share(
     tuned_on, others = np.array_split(rng.permutation(nonmembers), 2)
     if members is None:
         threshold = np.sort(tuned_on)[-max(1, int(THRESHOLD_FPR * len(tuned_on)))]
-        accused, false = (int((side > threshold).sum()) for side in (scores, others))
+        above, false = (int((side > threshold).sum()) for side in (scores, others))
         fpr = float(upper_limit(false, len(others), alpha / 2))
-        fewest = 1 - float(upper_limit(len(scores) - accused, len(scores), alpha / 2))
+        fewest = 1 - float(upper_limit(len(scores) - above, len(scores), alpha / 2))
         return UsedShare(None, _share(fewest, fpr, 1.0, otherwise=0.0), 1.0, 0)
     known, held_out = np.array_split(rng.permutation(members), 2)
     candidates = np.unique(np.concatenate([known, tuned_on]))
@@ -166,9 +166,9 @@ def used_share(
     return UsedShare(value, least, most, len(members))
 
 
-def _share(accused: float, fpr: float, tpr: float, *, otherwise: float) -> float:
-    """Share between 0 and 1; `otherwise` where accusations tell nothing."""
-    return float(np.clip((accused - fpr) / (tpr - fpr), 0.0, 1.0)) if tpr > fpr else otherwise
+def _share(above: float, fpr: float, tpr: float, *, otherwise: float) -> float:
+    """Share between 0 and 1; `otherwise` where the TPR is no larger than the FPR."""
+    return float(np.clip((above - fpr) / (tpr - fpr), 0.0, 1.0)) if tpr > fpr else otherwise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

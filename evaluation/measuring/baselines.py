@@ -148,7 +148,7 @@ def blind_test(
 ) -> BlindTest:
     """Test of whether members and non-members differ by themselves, by permuting membership and fitting anew.
 
-    Only records of one distribution are distinguished by nothing but the model. Where this classifier succeeds, members
+    Records of one distribution differ in nothing but their use in training. Where this classifier succeeds, members
     and non-members differ by themselves, and every attack may only be seeing that difference (Das, Zhang & Tramèr 2024,
     "Blind Baselines Beat Membership Inference Attacks for Foundation Models").
 

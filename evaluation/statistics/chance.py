@@ -25,8 +25,8 @@ def chance_level(nonmembers: Sequence[int] | Int[np.ndarray, "models"], fpr: flo
         fpr: f, in [0, 1]; below 1/n a model resolves nothing, and the level is NaN.
     """
     n = np.asarray(nonmembers, dtype=np.float64)
-    accused = np.floor(fpr * n + FLOOR_SLACK)
-    return float(np.where(accused >= 1, np.minimum((accused + 1) / (n + 1), 1.0), np.nan).mean())
+    false_positives = np.floor(fpr * n + FLOOR_SLACK)
+    return float(np.where(false_positives >= 1, np.minimum((false_positives + 1) / (n + 1), 1.0), np.nan).mean())
 
 
 def redraws(
@@ -122,13 +122,15 @@ def _null_tpr(
     share = max(float(outside.min(initial=0)), 1.0) / max(len(order), 1)
     top = min(len(order), int(2 * (allowed.max(initial=0) + 1) / share) + 16)
     while True:
-        accused = np.cumsum(nonmember[exchanged[:, order[:top]]], axis=1, dtype=np.int32)
-        within = (accused <= allowed[:, None]).sum(axis=1)
+        false_positives = np.cumsum(nonmember[exchanged[:, order[:top]]], axis=1, dtype=np.int32)
+        within = (false_positives <= allowed[:, None]).sum(axis=1)
         if top == len(order) or within.max(initial=0) < top:
             break
         top = min(len(order), 2 * top)
     called = reached[within]
-    false = np.where(called > 0, np.take_along_axis(accused, np.maximum(called - 1, 0)[:, None], axis=1)[:, 0], 0)
+    false = np.where(
+        called > 0, np.take_along_axis(false_positives, np.maximum(called - 1, 0)[:, None], axis=1)[:, 0], 0
+    )
     inside = len(order) - outside
     resolved = (allowed >= 1) & (inside > 0)
     tpr: np.ndarray = np.where(resolved, (called - false) / np.maximum(inside, 1), np.nan)

@@ -153,11 +153,13 @@ def never_used_rows(runs: Sequence[Run], protocol: AttackProtocol, out: str) -> 
     titles = labels([FleetSubject(run).result(rows=(), roc={}, skipped={}) for run in compared])
     items = [(place, run, protocol, out, titles[place]) for place, run in enumerate(compared)]
     with progress.Progress(runs[0].folder.parent, len(items), "runs attacked"):
-        measured = dict(workers.run(accused, items, workers.count("auto")))
+        measured = dict(workers.run(outsider_rows_of, items, workers.count("auto")))
     return [row for place in range(len(items)) for row in measured[place]]  # workers finish in any order
 
 
-def accused(place: int, run: Run, protocol: AttackProtocol, out: str, target: str) -> tuple[int, list[StudyRow]]:
+def outsider_rows_of(
+    place: int, run: Run, protocol: AttackProtocol, out: str, target: str
+) -> tuple[int, list[StudyRow]]:
     """The work item of a process: the rates of one run."""
     keys = keys_of(run, protocol)  # before others may extend the run
     named: dict[str, Any] = {"target": target, "varied": "never used", "metric": FALSELY_ACCUSED, "run": run.name}
@@ -180,7 +182,7 @@ class Rate(NamedTuple):
         low: lower end of its 95 % interval.
         high: its upper end.
         expected: the same mean for records like the run's own non-members. Of n of these the threshold lets k = ⌊n/100⌋
-            exceed it, and it accuses another one with probability (k + 1) / (n + 1), which of few is more than 1 %.
+            exceed it, and another one is above it with probability (k + 1) / (n + 1), which of few is more than 1 %.
     """
 
     value: float

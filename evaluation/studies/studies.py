@@ -42,7 +42,7 @@ class StudyRow:
         high: its upper end.
         note: why the attack was skipped, empty otherwise.
         run: the name of the target, empty where several are meant.
-        expected: of false accusations, the share of records like the run's own that the threshold accuses.
+        expected: false positive rate of the threshold on records like the run's own.
         key: of false accusations, what decides them: these very models, what is granted, and the attack's settings.
     """
 
@@ -186,10 +186,10 @@ def _accusations(never_used: Study) -> list[Table | Text]:
         for attacks, reason, at in never_used.skips()
         for whole in [at == never_used.settings]
     ]
-    return [*([_accused(Study(scored))] if scored else []), *reasons]
+    return [*([_false_positives(Study(scored))] if scored else []), *reasons]
 
 
-def _accused(study: Study) -> Table:
+def _false_positives(study: Study) -> Table:
     """The share of each kind of record that each attack accuses falsely, with its interval."""
     table = empty_table()
     expected = percents([row.expected for row in study.rows if row.expected is not None])

@@ -161,8 +161,8 @@ def show_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPr
     """
     rows = run_study(study, runs, protocol)
     show(console_for(), *study_tables(rows))
-    accused = any(row.metric == FALSELY_ACCUSED for row in rows)
-    for path in write_study(rows, reports / (NEVER_USED if accused else study["name"])):
+    never_used = any(row.metric == FALSELY_ACCUSED for row in rows)
+    for path in write_study(rows, reports / (NEVER_USED if never_used else study["name"])):
         print(path)
 
 
