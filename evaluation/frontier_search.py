@@ -258,7 +258,7 @@ def open_study(path: Path, name: str) -> Study:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
-        raise ValueError("search=frontier needs optuna; install it with pip install -e '.[sweep]'") from error
+        raise ValueError("search=frontier: expected optuna to be installed; call pip install -e '.[sweep]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
@@ -268,7 +268,7 @@ def open_study(path: Path, name: str) -> Study:
         study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
     except SQLAlchemyError as error:
         raise ValueError(
-            f"{path} cannot be read or written as the database of a search; move it away, or mend its permissions"
+            f"{path} cannot be read or written as the database of a search; move it away, or fix its permissions"
         ) from error
     return study
 

@@ -248,9 +248,15 @@ def test_the_gate_exits_with_4(files, capsys):
         (("audit=model", *RECORDS), "model: not given, expected a model to ask; add model=<it>"),
         (("audit=endpoint", *RECORDS), "endpoint: not given, expected a model to ask; add endpoint=<it>"),
         (("audit=model", "model=a.pt2", "release=b", *RECORDS), "release=b: expected null with model; audit one model"),
-        (("audit=endpoint", "endpoint=my_package.predict", "members=a.npz", "nonmembers=out.npz"), "a.npz is no file"),
+        (
+            ("audit=endpoint", "endpoint=my_package.predict", "members=a.npz", "nonmembers=out.npz"),
+            "members=a.npz: expected an .npz or a .csv file",
+        ),
         (("audit=outputs", *SIDES, "choose.max_tpr=0.1"), r"choose\.max_tpr=0\.1: expected null with audit=outputs"),
-        (("audit=records", "records=in.npz", "nonmembers=out.npz", "gate.max_tpr=0.1"), r"gate\.max_tpr has nothing"),
+        (
+            ("audit=records", "records=in.npz", "nonmembers=out.npz", "gate.max_tpr=0.1"),
+            r"gate\.max_tpr=0\.1: expected null with audit=records",
+        ),
         (
             ("audit=outputs", *SIDES, "report.scope=public"),
             r"report\.scope=public: expected internal with audit=…",

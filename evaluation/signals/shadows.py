@@ -73,7 +73,9 @@ def mismatch_view(targets: View, shadows: View) -> View:
     _check(targets, shadows, "records", "labels")
     _check(targets, shadows, "population records", "population_labels")
     if (targets.outputs, targets.top_k) != (shadows.outputs, shadows.top_k):
-        raise ValueError(f"outputs={targets.outputs} and {shadows.outputs} differ; grant both runs the same level")
+        raise ValueError(
+            f"outputs={targets.outputs}: expected {shadows.outputs}, as of the shadows; grant both runs the same level"
+        )
     own = np.arange(shadows.models) if shadows.groups is None else np.unique(shadows.groups, return_inverse=True)[1]
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(targets, name), getattr(shadows, name)])

@@ -116,7 +116,7 @@ def augmented(name: str, x: Real[np.ndarray, "records ..."]) -> Real[np.ndarray,
     if name not in QUERY_AUGMENTATIONS:
         raise ValueError(f"queries={name}: expected ways of {', '.join(QUERY_AUGMENTATIONS)}; choose e.g. plain")
     if name != "plain" and x.ndim != 4:
-        raise ValueError(f"queries={name} turns images, not records of shape {x.shape[1:]}; use queries=[plain]")
+        raise ValueError(f"queries={name}: expected images, not records of shape {x.shape[1:]}; choose queries=[plain]")
     return QUERY_AUGMENTATIONS[name](x)
 
 

@@ -136,7 +136,9 @@ def of_file(path: str, network: Mapping[str, Any], answers: Answers) -> AuditedM
     """
     file = place("model", path)
     if not file.is_file():
-        raise FileNotFoundError(f"model={path} is no file; give a .safetensors or a .pt2 file")
+        raise FileNotFoundError(
+            f"model={path}: expected a .safetensors or a .pt2 file, and none is there; correct the path"
+        )
     if file.suffix == ".pt2":
         module, size, dtype = _exported(path, file)
     elif file.suffix == ".safetensors":

@@ -98,7 +98,7 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
     """
     name = f"{setting}={path}"
     if not (file := place(setting, path)).is_file():
-        raise FileNotFoundError(f"{name} is no file; give an .npz or a .csv file")
+        raise FileNotFoundError(f"{name}: expected an .npz or a .csv file, and none is there; correct the path")
     if file.suffix == ".csv":
         return _of_table(name, file, label, person)
     arrays = _arrays(name, file)

@@ -252,7 +252,10 @@ def test_answers_of_the_audited_model_set_no_threshold() -> None:
             lambda files: (*FILE_WORDS[:3], "shadow_nonmembers=out.npz"),
             "hold the same records; give each records of its",
         ),
-        (lambda files: (*FILE_WORDS[:3], "shadow_nonmembers=no.npz"), r"^shadow_nonmembers=no\.npz is no file"),
+        (
+            lambda files: (*FILE_WORDS[:3], "shadow_nonmembers=no.npz"),
+            r"^shadow_nonmembers=no\.npz: expected an \.npz or a \.csv file",
+        ),
         (lambda files: saved(files, "shadow_out", 9), r"shadow_out\.npz holds 9 records; give at least 10"),
         (lambda files: saved(files, "shadow_out", columns=5), "has 5 classes and .* 6; both must come from one model"),
         (lambda files: saved(files, "shadow_out", extra="out"), r"share 180 records; remove them from shadow_non"),

@@ -180,7 +180,7 @@ def test_populations_queries_and_levels_are_joined() -> None:
     [
         ("labels", "labels differ between targets and shadows; choose runs with the same records: data and seed"),
         ("population", "population_labels differ between targets and shadows; choose runs with the same population"),
-        ("level", "outputs=logits and probabilities differ; grant both runs the same level"),
+        ("level", "outputs=logits: expected probabilities, as of the shadows; grant both runs the same level"),
     ],
 )
 def test_runs_about_other_records_or_levels_are_refused(change: str, message: str) -> None:
