@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 from palisade.commandline import EXIT_GATE_EXCEEDED, call, command_line
 
 if TYPE_CHECKING:
-    from palisade.evaluation.method import Method
+    from palisade.evaluation.protocol import AttackProtocol
     from palisade.evaluation.settings import EvaluationSettings
     from palisade.targets.run import Run
 
@@ -35,7 +35,7 @@ def main(config: DictConfig) -> None:
 def evaluate_runs(plain: Mapping[str, Any]) -> None:
     """An evaluation by plain settings, as `main` resolves them; raises ValueError if one is wrong."""
     from palisade.evaluation.limit import refuse_limits
-    from palisade.evaluation.method import Method
+    from palisade.evaluation.protocol import AttackProtocol
     from palisade.evaluation.report.scope import check_scope_of
     from palisade.evaluation.settings import EvaluationSettings
     from palisade.targets import progress
@@ -45,44 +45,44 @@ def evaluate_runs(plain: Mapping[str, Any]) -> None:
     if settings.quiet:
         progress.silence()
     check_scope_of(plain)
-    method = Method(
+    protocol = AttackProtocol(
         attacks=settings.attack, threat=settings.threat, queries=settings.queries, adaptive=all_attacks(),
         utility=settings.utility, slices=(settings.data or {}).get("slices") or None,
     )  # fmt: skip
     if settings.audit:
         from palisade.evaluation.audit import audit
 
-        if not audit(plain, method):
+        if not audit(plain, protocol):
             raise SystemExit(EXIT_GATE_EXCEEDED)
         return
     for instead in ("search", "study"):
         if getattr(settings, instead):
             refuse_limits(plain, f"{instead}=…")
     if settings.search:
-        search(settings, method)
+        search(settings, protocol)
         return
     runs = find(Path(settings.root), settings.data_name, settings.runs)
     with ExitStack() as held:
         for run in runs:
             held.enter_context(run.read())
-        evaluate_selected(runs, method, settings)
+        evaluate_selected(runs, protocol, settings)
 
 
-def evaluate_selected(runs: Sequence[Run], method: Method, settings: EvaluationSettings) -> None:
-    """A plan, a study or a report of the selected runs."""
+def evaluate_selected(runs: Sequence[Run], protocol: AttackProtocol, settings: EvaluationSettings) -> None:
+    """A plan, a study or a report of runs that are there."""
     folder = Path(settings.reports) / (settings.name or runs[0].dataset.name)
     if settings.plan:
         from palisade.evaluation.plan import cost_of_attacks, show_costs
 
-        show_costs([cost_of_attacks(run, method.attacks_on(run)) for run in runs])
+        show_costs([cost_of_attacks(run, protocol.attacks_on(run)) for run in runs])
     elif settings.study:
         from palisade.evaluation.studies.study_runs import show_study
 
-        show_study(settings.study, runs, method, folder)
+        show_study(settings.study, runs, protocol, folder)
     else:
         from palisade.evaluation.report.run_report import report_runs
 
-        report_runs(runs, method, folder, settings)
+        report_runs(runs, protocol, folder, settings)
 
 
 def all_attacks() -> dict[str, Any]:
@@ -93,7 +93,7 @@ def all_attacks() -> dict[str, Any]:
     return {name: node for file in files for name, node in file.items() if name != "defaults"}
 
 
-def search(settings: EvaluationSettings, method: Method) -> None:
+def search(settings: EvaluationSettings, protocol: AttackProtocol) -> None:
     """Trains and attacks runs that may lie on the frontier, composed by the settings of the other command."""
     from hydra.core.global_hydra import GlobalHydra
 
@@ -110,7 +110,7 @@ def search(settings: EvaluationSettings, method: Method) -> None:
     def compose(*overrides: str) -> dict[str, Any]:
         return {**composed(f"runs={settings.root}", *overrides), "data": data}
 
-    show_search(wanted, method, Path(settings.reports) / (settings.name or name), compose, train_run)
+    show_search(wanted, protocol, Path(settings.reports) / (settings.name or name), compose, train_run)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 
 from palisade import attacks
-from palisade.evaluation.measuring.leakage import METRICS
+from palisade.evaluation.measuring.leakage import ROC_METRICS
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 
 FLEET_MODELS, FLEET_RECORDS, POPULATION_RECORDS, LABEL_CLASSES, BOOTSTRAP_REPLICATES = 64, 50_000, 5_000, 10, 150
@@ -90,7 +90,9 @@ def measured(name: str, folder: Path) -> dict[str, Any]:
     start = clocks()
     scores = attack.score(view)
     scored = clocks()
-    auc = fleet_metrics(scores, view.membership, METRICS, Bootstrap(replicates=BOOTSTRAP_REPLICATES)).estimates["auc"]
+    auc = fleet_metrics(scores, view.membership, ROC_METRICS, Bootstrap(replicates=BOOTSTRAP_REPLICATES)).estimates[
+        "auc"
+    ]
     done = clocks()
     return {
         "auc": auc.value,

@@ -32,13 +32,14 @@ REPOSITORY_ROOT = Path(__file__).parent.parent
 from palisade.commandline import one_line  # noqa: E402
 from palisade.evaluate import all_attacks  # noqa: E402
 from palisade.evaluation.comparison import Comparison  # noqa: E402
-from palisade.evaluation.flags import MASKED, flags  # noqa: E402
-from palisade.evaluation.labels import title  # noqa: E402
+from palisade.evaluation.flags import MASKED_FLAG, flags  # noqa: E402
+from palisade.evaluation.labels import label  # noqa: E402
 from palisade.evaluation.measuring.measure import results_of  # noqa: E402
-from palisade.evaluation.method import Method  # noqa: E402
-from palisade.evaluation.result import AUC, FPRS, Result, tpr_at  # noqa: E402
+from palisade.evaluation.protocol import AttackProtocol  # noqa: E402
+from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, tpr_at  # noqa: E402
 from palisade.evaluation.signals.signals import predictions  # noqa: E402
-from palisade.targets.guards.registry import label, make_guard  # noqa: E402
+from palisade.targets.guards.registry import label as guard_label  # noqa: E402
+from palisade.targets.guards.registry import make_guard  # noqa: E402
 from palisade.targets.progress import Progress  # noqa: E402
 from palisade.targets.run import Run  # noqa: E402
 from palisade.targets.tuning import trainings  # noqa: E402
@@ -48,7 +49,7 @@ EXPERIMENT_NAME = "defense_comparison"
 GAP_ATTACK = "correctness"
 THRESHOLD_ATTACKS = ("loss", "confidence", "entropy", "modified_entropy")
 """Attacks on scores that know no shadow models: those that masking defenses were published against."""
-TPR_METRIC = tpr_at(FPRS[0])
+TPR_METRIC = tpr_at(REPORTED_FPRS[0])
 TOO_MUCH = 1000
 """λ of adversarial regularization that no model survives."""
 AUC_TOLERANCE = 0.01
@@ -92,18 +93,18 @@ def trained(wanted: Sequence[dict[str, Any]], folder: str) -> tuple[dict[int, li
     with Progress(Path(folder), sum(map(trainings, wanted))):
         for settings in wanted:
             try:
-                run = Run(Path(train_run(settings)["folder"]), label(make_guard(settings)))
+                run = Run(Path(train_run(settings)["folder"]), guard_label(make_guard(settings)))
                 runs.setdefault(settings["seed"], []).append(run)
             except Exception as error:
                 failures.append(f"{settings['names']['defense']}: {one_line(error)}")
     return runs, failures
 
 
-def standard() -> Method:
+def standard() -> AttackProtocol:
     """The attacks and the threat of `evaluate.py attack=standard`."""
     with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
         settings: Any = OmegaConf.to_container(compose("evaluate"), resolve=True)
-    return Method(attacks=settings["attack"], threat=settings["threat"], adaptive=all_attacks())
+    return AttackProtocol(attacks=settings["attack"], threat=settings["threat"], adaptive=all_attacks())
 
 
 def points(results: Sequence[Sequence[Result]]) -> list[Point]:
@@ -115,7 +116,7 @@ def points(results: Sequence[Sequence[Result]]) -> list[Point]:
             scores = [attack for attack in aucs if result.get(AUC, attack=attack).access == "black_box"]
             best = max(scores, key=aucs.__getitem__, default=GAP_ATTACK)
             point = Point(
-                setting=title(result),
+                setting=label(result),
                 accuracy=result.get("test_accuracy").value or 0.0,
                 gap=aucs[GAP_ATTACK],
                 threshold=max((aucs[attack] for attack in THRESHOLD_ATTACKS if attack in aucs), default=np.nan),
@@ -152,7 +153,7 @@ def claims(measured: Sequence[Point]) -> Iterator[tuple[bool, str]]:
         for point in named(measured, guard)[-1:]:
             hidden = f"{point.setting}: thresholds on scores {point.threshold:.3f}, gap attack {point.gap:.3f}"
             yield point.threshold < point.gap + AUC_TOLERANCE, hidden
-            yield MASKED in point.flags, f"{point.setting}: flagged as {MASKED}"
+            yield MASKED_FLAG in point.flags, f"{point.setting}: flagged as {MASKED_FLAG}"
     stopping = [*named(measured, "early_stopping"), undefended]
     for defense in ("selena ", "dp_sgd "):
         best = ", ".join(point.setting for point in named(measured, defense) if below_line(point, stopping))
@@ -219,8 +220,8 @@ def main() -> int:
     parser.add_argument("--models", type=int, default=16, help="of a fleet")
     arguments = parser.parse_args()
     runs, failures = trained(list(configurations(arguments)), arguments.runs)
-    method = standard()
-    measured = points([results_of(of_seed, method) for of_seed in runs.values()])
+    protocol = standard()
+    measured = points([results_of(of_seed, protocol) for of_seed in runs.values()])
     console = Console(width=160)
     console.print(shown(measured), "")
     every = [run for of_seed in runs.values() for run in of_seed]

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from palisade.evaluation.measuring.baselines import blind_test
-from palisade.evaluation.result import DIFFERENT
+from palisade.evaluation.result import DIFFERENCE_ALPHA
 from palisade.evaluation.statistics.metrics import auc_estimate
 
 
@@ -42,7 +42,7 @@ def verdicts(case: BlindCase, seed: int) -> tuple[bool, bool, float]:
     features[members, 0] += case.shift
     tested = blind_test(features, labels, members)
     value, low, _ = auc_estimate(tested.scores, members)
-    return low > 0.5, tested.p <= DIFFERENT, value
+    return low > 0.5, tested.p <= DIFFERENCE_ALPHA, value
 
 
 def main(trials: int) -> None:

@@ -47,7 +47,7 @@ class Population:
     def truth(self, models: int, fresh: int = TRUTH_MODELS) -> Float[np.ndarray, "records"]:
         """The share of fresh models in which each record is found, in fleets of this size."""
         drawn = [measured(self.fleet(models), spread=1.0) for _ in range(max(1, fresh // models))]
-        return np.sum([one.found for one in drawn], axis=0) / np.sum([one.models for one in drawn], axis=0)
+        return np.sum([one.hits for one in drawn], axis=0) / np.sum([one.models for one in drawn], axis=0)
 
 
 def measured(seen: View, spread: float | None = None) -> Exposure:

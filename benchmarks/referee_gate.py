@@ -15,15 +15,15 @@ from jaxtyping import Bool, Float
 from scipy.stats import norm
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.limit import KEPT, Limit, upper
-from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
+from palisade.evaluation.limit import WITHIN_LIMIT, Limit, upper
+from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, Row, tpr_at
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.roc import Roc
 from palisade.targets.statement import Statement
 
 FLEET_RECORDS = 2000
 FLEET_SIZES = (2, 3, 4, 8, 12, 16)
-GATE_METRIC = tpr_at(FPRS[0])
+GATE_METRIC = tpr_at(REPORTED_FPRS[0])
 Draw = Callable[[np.random.Generator, int], Float[np.ndarray, "models"]]
 
 
@@ -45,13 +45,13 @@ def scored(
 ) -> tuple[Float[np.ndarray, "models records"], Bool[np.ndarray, "models records"]]:
     """Scores and membership of models with such TPRs at 1 % FPR."""
     membership = rng.random((len(tprs), FLEET_RECORDS)) < 0.5
-    shift = norm.ppf(tprs) - norm.ppf(FPRS[0])
+    shift = norm.ppf(tprs) - norm.ppf(REPORTED_FPRS[0])
     return rng.normal(size=membership.shape) + shift[:, None] * membership, membership
 
 
 def results(rng: np.random.Generator, tprs: Float[np.ndarray, "models"]) -> Result:
     """Result of one attack on such a fleet."""
-    measure = {GATE_METRIC: partial(Roc.tpr_at, fpr=FPRS[0])}
+    measure = {GATE_METRIC: partial(Roc.tpr_at, fpr=REPORTED_FPRS[0])}
     part = fleet_metrics(*scored(rng, tprs), measure, Bootstrap(seed=int(rng.integers(2**31))))
     value, low, high = part.estimates[GATE_METRIC]
     named = {"metric": GATE_METRIC, "attack": "lira"}
@@ -71,7 +71,7 @@ def limit_of(draw: Draw) -> Limit:
     """The limit that the mean over all models just reaches."""
     rng = np.random.default_rng(1)
     mean = fleet_metrics(
-        *scored(rng, draw(rng, 2000)), {GATE_METRIC: partial(Roc.tpr_at, fpr=FPRS[0])}, Bootstrap(replicates=2)
+        *scored(rng, draw(rng, 2000)), {GATE_METRIC: partial(Roc.tpr_at, fpr=REPORTED_FPRS[0])}, Bootstrap(replicates=2)
     ).estimates[GATE_METRIC]
     return Limit(name="gate", max_tpr=round(mean.value, 4))
 
@@ -93,7 +93,7 @@ def _rows(trials: int) -> Iterator[tuple[str, int, int, int]]:
             for _ in range(trials):
                 result = results(rng, draw(rng, models))
                 before += upper(result.get(GATE_METRIC, attack="lira")) <= limit.most
-                after += limit.verdict(result, Comparison([result])).word == KEPT
+                after += limit.verdict(result, Comparison([result])).word == WITHIN_LIMIT
             yield f"gate, models differ: {name}, {models} models", before, after, trials
 
 

@@ -11,7 +11,7 @@ from palisade.data.settings import validated
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.record_test import ask_records
 from palisade.evaluation.report.audit_pages import show_records, verdict, write_model, write_records
 from palisade.evaluation.subjects.answers import (
@@ -28,36 +28,38 @@ from palisade.evaluation.subjects.answers import (
 )
 from palisade.evaluation.subjects.endpoint import Endpoint
 from palisade.evaluation.subjects.model_file import AuditedModel, of_file, of_release
-from palisade.evaluation.subjects.saved_records import LEAST, SavedRecords, enough, read
+from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, SavedRecords, enough, read
 from palisade.evaluation.subjects.subject import ModelSubject
 from palisade.evaluation.table import show_results
 
-COPIES = "hold the same records; give each records of its own: non-members are those that the model was not trained on"
-KINDS = ("outputs", "model", "endpoint", "records")
-ENDPOINT = ("endpoint", "budget", "batch", "rate", "timeout")
+SHARED_BY_BOTH_SIDES = (
+    "hold the same records; give each records of its own: non-members are those that the model was not trained on"
+)
+AUDIT_KINDS = ("outputs", "model", "endpoint", "records")
+ENDPOINT_KEYS = ("endpoint", "budget", "batch", "rate", "timeout")
 
 
-def audit(settings: Mapping[str, Any], method: Method) -> bool:
+def audit(settings: Mapping[str, Any], protocol: AttackProtocol) -> bool:
     """Audits what is there already, prints the table and writes the page; whether the gate, if any, lets it pass.
 
     Args:
         settings: those of `conf/audit`, with those of the report and the gate.
-        method: attacks, and what they are granted.
+        protocol: attacks, and what they are granted.
 
     Raises:
         ValueError: if a file, a model or a setting is wrong.
     """
-    if (kind := settings["audit"].get("name")) not in KINDS:
-        raise ValueError(f"audit.name={kind}: expected one of {', '.join(KINDS)}; choose audit=<it>")
+    if (kind := settings["audit"].get("name")) not in AUDIT_KINDS:
+        raise ValueError(f"audit.name={kind}: expected one of {', '.join(AUDIT_KINDS)}; choose audit=<it>")
     try:
-        return _audit(kind, settings, method)
+        return _audit(kind, settings, protocol)
     except SystemExit as ended:  # with exit code 0 it would pass a gate
         raise ValueError(
-            f"audit={kind} asked code that called sys.exit({ended.code}); let it raise an error instead"
+            f"audit={kind}: expected code that returns, and it called sys.exit({ended.code}); let it raise an error"
         ) from ended
 
 
-def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
+def _audit(kind: str, settings: Mapping[str, Any], protocol: AttackProtocol) -> bool:
     limit = _limit(kind, settings)
     folder = Path(settings["reports"]) / (settings["name"] or f"audit_{kind}")
     questioned = "records" if kind == "records" else "members"
@@ -65,7 +67,7 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     model = _model(settings, folder)
     sides = _sides(kind, questioned, shadowed, settings)
     notes = [] if model is None else model.prepare([askable(saved, model) for saved in sides.values()])
-    answers = {key: answered(saved, model, method.grant) for key, saved in sides.items()}
+    answers = {key: answered(saved, model, protocol.grant) for key, saved in sides.items()}
     check_alike(list(answers.values()))
     one, other = answers[questioned], answers["nonmembers"]
     shadow = [answers[key] for key in shadowed]
@@ -81,16 +83,16 @@ def _audit(kind: str, settings: Mapping[str, Any], method: Method) -> bool:
     counts = f"{counted(one, questioned)}, {counted(other, 'non-members')}"
     if kind == "records":
         _check_disjoint(one, other, known)
-        seen = subject.view(method.grant)
-        asked = ask_records(seen, method.audit, settings["alpha"], known=0 if known is None else len(known))
+        seen = subject.view(protocol.grant)
+        asked = ask_records(seen, protocol.audit, settings["alpha"], known=0 if known is None else len(known))
         what = f"{subject.name}: {counts}, answers: {seen.outputs}."
         show_records(asked, notes)
         _list(write_records(asked, what, settings["command"], folder, notes))
         return True
     if subject.sides.shared == len(other):
-        raise ValueError(f"{one.name} and {other.name} {COPIES}")
+        raise ValueError(f"{one.name} and {other.name} {SHARED_BY_BOTH_SIDES}")
     enough_persons(one, other)
-    result = measure_model(subject, method.make_attacks(), method.grant)
+    result = measure_model(subject, protocol.make_attacks(), protocol.grant)
     comparison, what = Comparison([result]), f"{subject.name}: {counts}, answers: {result.released}."
     show_results(comparison, [*verdict(result), *notes])
     lines, passed = ([], True) if limit is None else gate(comparison, limit)
@@ -113,14 +115,17 @@ def _limit(kind: str, settings: Mapping[str, Any]) -> Limit | None:
     """
     choose, gate = (Limit.asked(name, settings) for name in ("choose", "gate"))
     if (wrong := choose or (gate if kind == "records" else None)) is not None:
-        raise ValueError(f"{wrong.key} has nothing to judge in audit={kind}; leave it out")
+        value = getattr(wrong, wrong.key.partition(".")[2])
+        raise ValueError(
+            f"{wrong.key}={value}: expected null with audit={kind}, which measures no such thing; leave it out"
+        )
     return gate
 
 
 def _sides(kind: str, questioned: str, shadowed: Sequence[str], settings: Mapping[str, Any]) -> dict[str, SavedRecords]:
     """The files of an audit by their settings, each with enough records, no two of them alike."""
     sides = {key: _read(key, settings) for key in (questioned, "nonmembers")}
-    enough(sides[questioned], 1 if kind == "records" else LEAST)
+    enough(sides[questioned], 1 if kind == "records" else MIN_RECORDS_PER_SIDE)
     enough(sides["nonmembers"])
     if settings["population"]:
         sides["population"] = enough(_read("population", settings))
@@ -129,7 +134,7 @@ def _sides(kind: str, questioned: str, shadowed: Sequence[str], settings: Mappin
     sides |= {key: enough(_read(key, settings)) for key in shadowed}
     for side, copy in combinations(sides.values(), 2):
         if side.is_copy_of(copy):
-            raise ValueError(f"{side.name} and {copy.name} {COPIES}")
+            raise ValueError(f"{side.name} and {copy.name} {SHARED_BY_BOTH_SIDES}")
     return sides
 
 
@@ -147,9 +152,11 @@ def _check_disjoint(questioned: AnsweredRecords, nonmembers: AnsweredRecords, kn
 
 def _read(key: str, settings: Mapping[str, Any]) -> SavedRecords:
     if (path := settings[key]) in (None, "???"):
-        raise ValueError(f"{key} is not given; add {key}=<file.npz or file.csv>")
+        raise ValueError(f"{key}: not given, expected a file; add {key}=<file.npz or file.csv>")
     if settings["audit"]["name"] == "outputs" and str(path).endswith(".csv"):
-        raise ValueError(f"{key}={path} is a table, which holds no answers; save the answers as .npz with `persons`")
+        raise ValueError(
+            f"{key}={path}: expected an .npz file, as a table holds no answers; save them, with `persons` if there are"
+        )
     return read(key, str(path), settings.get("label"), settings.get("person"))
 
 
@@ -157,13 +164,13 @@ def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:
     """The model that is asked; None where answers were saved."""
     kinds = [key for key in ("release", "model", "endpoint") if settings.get(key) not in (None, "???")]
     if len(kinds) > 1:
-        raise ValueError(f"{kinds[0]} and {kinds[1]} are both given; audit one model at a time")
+        raise ValueError(f"{kinds[0]}={settings[kinds[0]]}: expected null with {kinds[1]}; audit one model at a time")
     if not kinds:
         if (kind := settings["audit"]["name"]) in ("model", "endpoint"):
-            raise ValueError(f"{kind} is not given; add {kind}=<what to ask>")
+            raise ValueError(f"{kind}: not given, expected a model to ask; add {kind}=<it>")
         return None
     if kinds[0] == "endpoint":
-        asked = {key: settings[key] for key in ENDPOINT} | {"answers": settings["answers"] or "probabilities"}
+        asked = {key: settings[key] for key in ENDPOINT_KEYS} | {"answers": settings["answers"] or "probabilities"}
         return validated(Endpoint, "", asked).open(folder)
     network = settings.get("network") or {}
     if kinds[0] == "release":

@@ -9,13 +9,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.labels import title
-from palisade.evaluation.limit import ENOUGH, Limit, tpr_text, unseen, upper
+from palisade.evaluation.labels import label
+from palisade.evaluation.limit import ENOUGH_MODELS, Limit, tpr_text, unseen, upper
 from palisade.evaluation.result import Result
 from palisade.targets.guards.registry import registered
 
-CANARIES = "only its canaries were attacked, and no release may hold any"
-SELECTED = (
+ONLY_CANARIES = "only its canaries were attacked, and no release may hold any"
+SELECTION_BIAS = (
     "It was chosen by the very numbers that it is shown with, which flatters it: train its setting again with another"
     " seed=… and attack that run before relying on them."
 )
@@ -33,12 +33,13 @@ def recommend(comparison: Comparison, limit: Limit) -> tuple[list[str], Result |
     results = comparison.results
     if all(math.isinf(result.worth) for result in results):
         name = results[0].utility.name
-        raise ValueError(f"utility={name} cannot be measured on any of these runs; choose another, such as accuracy")
+        raise ValueError(f"utility={name}: expected a measure that one of these runs has; choose e.g. accuracy")
     objections = {result.run: _objection(result, comparison, limit) for result in results}
     fit = [result for result in results if objections[result.run] is None]
     best = max(fit, key=lambda result: result.worth, default=None)
-    lines = [f"choose: {limit}", *(_told(best, limit) if best is not None else _nearest(results, objections, limit))]
-    lines += [f"not {title(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])]
+    lines = [f"choose: {limit}"]
+    lines += _nearest(results, objections, limit) if best is None else _recommendation(best, limit)
+    lines += [f"not {label(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])]
     return lines, best
 
 
@@ -53,23 +54,23 @@ def ship_command(result: Result) -> str:
 
 def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | None:
     if result.has_canaries:
-        return CANARIES
+        return ONLY_CANARIES
     if math.isinf(result.worth):
         return f"its {result.utility.words} cannot be measured"
     return limit.verdict(result, comparison).why
 
 
-def _told(best: Result, limit: Limit) -> Iterator[str]:
+def _recommendation(best: Result, limit: Limit) -> Iterator[str]:
     utility = best.utility.text(best.find(best.utility.metric), interval=True)
-    yield f"{title(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
-    yield SELECTED
-    if best.models < ENOUGH:
-        yield f"{unseen(best.models)}: train fleet.models={ENOUGH} before relying on it"
+    yield f"{label(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
+    yield SELECTION_BIAS
+    if best.models < ENOUGH_MODELS:
+        yield f"{unseen(best.models)}: train fleet.models={ENOUGH_MODELS} before relying on it"
     yield f"to ship it: {ship_command(best)}"
 
 
 def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit: Limit) -> Iterator[str]:
-    """That no run keeps the limit, and which of those that exceed it does so least."""
+    """Sentences for a limit that no run keeps: the run that comes nearest."""
     exceeding = [
         (result, row)
         for result in results
@@ -78,5 +79,5 @@ def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit
     nearest = ""
     if limit.max_tpr is not None and exceeding:
         result, row = min(exceeding, key=lambda pair: upper(pair[1]))
-        nearest = f"; {title(result)} comes nearest, with {tpr_text(row)}"
+        nearest = f"; {label(result)} comes nearest, with {tpr_text(row)}"
     yield f"none of {len(results)} runs keeps it{nearest}"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from palisade.targets.run import Run
 
-FOLDER = "ways"
+WAYS_FOLDER = "ways"
 """In a run's private folder, a file for each way that was tried, named by its digest: two evaluations lose none."""
-LEVEL = 0.05
+FAMILYWISE_ALPHA = 0.05
 """Probability that an evaluation calls a true claim violated, at most, all its claims together."""
 
 
@@ -59,7 +59,7 @@ def record_way(run: Run, way: Mapping[str, Any]) -> int:
 
 
 def _folder(run: Run) -> Path:
-    return run.folder / "private" / FOLDER
+    return run.folder / "private" / WAYS_FOLDER
 
 
 def _recorded(path: Path) -> Mapping[str, Any]:
@@ -117,7 +117,7 @@ def is_tested(result: Result) -> bool:
 
 def level_of(results: Sequence[Result]) -> float:
     """The level at which each claim is tested, by all ways of auditing its run that were tried together."""
-    return LEVEL / max(sum(map(is_tested, results)), 1)
+    return FAMILYWISE_ALPHA / max(sum(map(is_tested, results)), 1)
 
 
 def ways_of(result: Result) -> int:
@@ -145,7 +145,7 @@ def deciding(result: Result, level: float) -> Mapping[str, Any]:
         level: at which each claim is tested; the audit itself holds bounds as if there were one claim.
     """
     audit = result.audit
-    if not (audit and is_tested(result)) or level >= LEVEL:
+    if not (audit and is_tested(result)) or level >= FAMILYWISE_ALPHA:
         return audit
     perfect = replace(result, audit={**audit, "correct": audit["guesses"]})
     return {

@@ -11,20 +11,20 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeGuard, runtime_checka
 import numpy as np
 
 from palisade.evaluation.claims import Violation, deciding, level_of, violations
-from palisade.evaluation.labels import canary_text, line_name, varying
+from palisade.evaluation.labels import canary_text, series_label, varying
 from palisade.evaluation.result import AUC, FPR, Result, Row, tpr_at
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
-from palisade.evaluation.utility import AFFORDABLE
+from palisade.evaluation.utility import AFFORDABLE_LOSS
 from palisade.targets.config import flat
 
 MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed")
 """Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
-OUTSIDE = ("data.root", "data.slices")
-"""Where a data set lies, and by which columns results are read, says nothing about what was learned."""
+IGNORED_KEYS = ("data.root", "data.slices")
+"""Configuration keys that do not change what is learned: the folder of a data set, and the columns of slices."""
 FEWEST_LINES = 3
 """Lines from which on the frontier is no line of the figure already."""
 MOST_LABELED = 16
-"""More runs than a legend can name."""
+"""Most runs that a legend names."""
 HIDDEN_SHARE = 0.5
 """The share of what scores tell beyond labels that a mask hides at least; to hold back a few decimals is none."""
 DP_SGD = "dp_sgd"
@@ -36,7 +36,7 @@ class Configured(Protocol):
 
     @property
     def folder(self) -> object:
-        """Where the run is kept."""
+        """Folder of the run."""
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -48,7 +48,7 @@ class Point:
     """One run on the curve.
 
     Args:
-        label: what tells it from the other points of its line, such as `ε=8`, or `0.001 + 3` with that of the guard.
+        label: its name among the points of its line, such as `ε=8`, or `0.001 + 3` with that of the guard.
         utility: the measure that results are read by, with its interval.
         leakage: TPR at 1 % FPR of the run's strongest attack with its interval.
     """
@@ -137,7 +137,7 @@ class Comparison:
 
     @cached_property
     def refuted(self) -> dict[str, Violation]:
-        """By the name of its run each claim that is refuted."""
+        """Refuted claims by the names of their runs."""
         return {violation.result.run: violation for violation in violations(self.results)}
 
     def audit(self, result: Result) -> Mapping[str, Any]:
@@ -154,9 +154,9 @@ class Comparison:
         check_comparable(self.results)
         lines: dict[str, dict[str, list[Result]]] = {}
         for result in self.results:
-            lines.setdefault(line_name(result) + self.seed_text(result), {}).setdefault(canary_text(result), []).append(
-                result
-            )
+            lines.setdefault(series_label(result) + self.seed_text(result), {}).setdefault(
+                canary_text(result), []
+            ).append(result)
         return [
             Series(name=defense + canaries, defense=defense, runs=runs)
             for defense, fleets in lines.items()
@@ -201,9 +201,9 @@ class Comparison:
 
     @cached_property
     def highlights(self) -> list[Highlight]:
-        """Runs whose claim is refuted, the undefended one, where attacks found least, and the same among the useful.
+        """Runs whose claim is refuted, the undefended one, where attacks find least, and the same among the useful.
 
-        Fleets with canaries are told beside these, and stand here only where there is nothing else; so are runs that
+        Fleets with canaries are shown beside these, and stand here only where there is nothing else; so are runs that
         mask what they leak, with that caveat. AUC decides where no run can be resolved at 1 % FPR.
         """
         shown = [Highlight("refuted", violation.result) for violation in self.refuted.values()]
@@ -212,7 +212,7 @@ class Comparison:
         defended = [result for result in sound if result.is_resolved] or sound
         protected = [result for result in defended if not self.masking(result)] or defended
         most = max((result.worth for result in self._attacked), default=-math.inf)
-        useful = [result for result in protected if result.worth >= most - AFFORDABLE]
+        useful = [result for result in protected if result.worth >= most - AFFORDABLE_LOSS]
         kinds: tuple[tuple[Literal["protected", "useful"], list[Result]], ...] = (
             ("protected", protected),
             ("useful", useful),
@@ -317,7 +317,7 @@ def check_comparable(runs: Sequence[Configured]) -> None:
 
 def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that must agree on one curve with their values, such as `trainer.optimizer.lr`."""
-    free = tuple(f"{key}." for key in (*MAY_DIFFER, *OUTSIDE))
+    free = tuple(f"{key}." for key in (*MAY_DIFFER, *IGNORED_KEYS))
     return {key: value for key, value in flat(config) if not f"{key}.".startswith(free)}
 
 
@@ -396,7 +396,7 @@ def _point(result: Result, label: str) -> Point | None:
 
 def _best(runs: Sequence[Result], most: float) -> Result:
     attacked = [result for result in runs if result.attacks] or runs
-    useful = [result for result in attacked if result.worth >= most - AFFORDABLE]
+    useful = [result for result in attacked if result.worth >= most - AFFORDABLE_LOSS]
     return least_leaking(useful) if useful else max(attacked, key=lambda result: result.worth)
 
 

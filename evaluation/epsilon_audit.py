@@ -24,15 +24,15 @@ from palisade.evaluation.statistics.metrics import (
 )
 from palisade.targets.config import at_either_end
 
-FPRS = (0.01, 0.001)
-ASSUMPTIONS = {
+AUDIT_FPRS = (0.01, 0.001)
+BOUND_ASSUMPTIONS = {
     "one run": "valid if each record was in with probability ½, independently",
     "f-DP, if the mechanism is Gaussian": "one run likewise",
     "GDP, if the mechanism is Gaussian": "indicative",
     "Clopper–Pearson": "indicative: the records of one model are no independent trials",
 }
-"""Of the bounds, in their order."""
-SIGN = (
+"""Assumptions of the bounds on ε by name, in the order of `Audit.bounds`."""
+REVERSED_SCORES = (
     "Members score lower than the others. Higher must mean more likely a member: if the score is a loss, pass its"
     " negative; otherwise see whether the two sides are swapped"
 )
@@ -92,12 +92,12 @@ class Audit:
         lines = [f"Membership inference on {self.counts.canaries} records, {100 * (1 - self.alpha):g} % confidence"]
         lines += [f"  {name:<20}{_interval(estimate)}" for name, estimate in rates.items()]
         lines.append(f"Lower bounds on ε at δ = {self.delta:g} (in brackets: what a perfect attack would show)")
-        for (name, assumption), method in zip(ASSUMPTIONS.items(), self.bounds, strict=True):
+        for (name, assumption), method in zip(BOUND_ASSUMPTIONS.items(), self.bounds, strict=True):
             bound, ceiling = _bound(self.bounds[method]), f"({_bound(self.ceilings[method])})"
             lines.append(f"  {name:<36}{bound:>7} {ceiling:>9}  {assumption}")
         lines.append(f"{self.counts.correct} of {self.counts.guesses} guesses about who was included are right.")
         if self.auc.high < 0.5:
-            lines.append(f"{SIGN} (AUC {self.auc.value:.3f}).")
+            lines.append(f"{REVERSED_SCORES} (AUC {self.auc.value:.3f}).")
         return "\n".join([*lines, "A low bound proves nothing: a stronger attack may find more."])
 
 
@@ -146,13 +146,15 @@ def audit_records(
     in_scores, out_scores = scores[members], scores[~members]
     if min(len(in_scores), len(out_scores)) < 2:
         passed = f"in_scores={len(in_scores)}, out_scores={len(out_scores)}"
-        raise ValueError(f"{passed}; half of each chooses a threshold for the other half, pass at least 2")
+        raise ValueError(
+            f"{passed}: expected at least 2 of each, as half of them set a threshold for the others; pass more"
+        )
     called = held_out_calls(scores, members, delta=delta, alpha=alpha, seed=seed)
     counts = guess(scores, members, guesses, seed)
     perfect = called._replace(tp=called.members, fp=0), counts._replace(correct=counts.guesses)
     return Audit(
         auc=auc_estimate(scores, members, alpha=alpha),
-        tpr={fpr: tpr_estimate(scores, members, fpr, alpha=alpha) for fpr in FPRS},
+        tpr={fpr: tpr_estimate(scores, members, fpr, alpha=alpha) for fpr in AUDIT_FPRS},
         balanced_accuracy=accuracy_estimate(scores, members, alpha=alpha),
         advantage=advantage_estimate(scores, members, alpha=alpha),
         counts=counts,
@@ -181,7 +183,7 @@ def guess(
         ValueError: if the share is out of range.
     """
     if not 0 < share <= 0.5:
-        raise ValueError(f"guesses={share} is no share at either end; choose a value above 0 and at most 0.5")
+        raise ValueError(f"guesses={share}: expected a share > 0 and <= 0.5; choose e.g. 0.1")
     shuffled = np.random.default_rng(seed).permutation(len(scores))
     rising = shuffled[np.argsort(scores[shuffled], kind="stable")]
     either = at_either_end(share, len(scores))
@@ -197,7 +199,7 @@ def held_out_calls(
     alpha: float,
     seed: int,
 ) -> Called:
-    """Who is called a member on one half of the records, at the threshold that would prove the largest ε on the other.
+    """Calls on one half of the records, at the threshold that would prove the largest ε on the other half.
 
     Args:
         scores: higher = more likely a member.

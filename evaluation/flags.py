@@ -1,4 +1,4 @@
-"""Flags: reasons not to believe a result, or not to believe it too much; facts come from `Result` and `Comparison`."""
+"""Checks that flag unreliable results, from the facts of `Result` and `Comparison`."""
 
 from __future__ import annotations
 
@@ -9,22 +9,33 @@ from palisade.attacks.parts.signals import MIN_RECORDS_TO_STANDARDIZE
 from palisade.evaluation.claims import Violation
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.labels import guessing_text, setting, title
-from palisade.evaluation.measuring.baselines import DUPLICATES, SPREAD, SPREAD_RATIO, linear
-from palisade.evaluation.result import AUC, BLIND, BY_CHANCE, FPR, FPRS, HALF, TRAIN, Result, Row, tpr_at
-from palisade.evaluation.utility import ACCURACY
+from palisade.evaluation.labels import guessing_text, label
+from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, LOG_ODDS_SPREAD, SPREAD_RATIO, linear
+from palisade.evaluation.result import (
+    AUC,
+    BLIND_BASELINE,
+    BY_CHANCE,
+    FPR,
+    GUESSING_AUC,
+    REPORTED_FPRS,
+    TRAIN_ACCURACY,
+    Result,
+    Row,
+    tpr_at,
+)
+from palisade.evaluation.utility import TEST_ACCURACY
 
-VIOLATED = "CLAIM VIOLATED"
-MASKED = "masked, not protected"
+VIOLATED_FLAG = "CLAIM VIOLATED"
+MASKED_FLAG = "masked, not protected"
 OTHER_RECORDS = "different records"
 PARTLY_OTHER = "partly different records"
 SHARED_RECORDS = "shared records"
-FEW = 5
+MIN_FALSE_POSITIVES = 5
 """Expected false positives below which a threshold rests on a handful of records."""
-VACUOUS = 10
+VACUOUS_EPSILON = 10
 """Above this ε, TPR at 1 % FPR may be anything: the proof excludes no attack worth the name."""
-FITTED = 0.5
-"""Share of canaries that must have been learned: one that was not tells nothing about memorization."""
+MIN_FITTED_SHARE = 0.5
+"""Share of canaries that must have been learned: one that was not says nothing about memorization."""
 MANY_DUPLICATES = 0.01
 """Share of records with a copy in the pool above which attacks look weaker than they are."""
 SAME_DEFENSE = ("defense", "guard", "guard_strength", "seed")
@@ -44,17 +55,17 @@ class Flag:
 
 
 def flags(result: Result, comparison: Comparison) -> list[Flag]:
-    """All flags of a result, given all that are judged together, itself among them."""
-    return [flag for check in CHECKS for flag in check(result, comparison)]
+    """All flags of a result among those that are judged together."""
+    return [flag for check in ALL_CHECKS for flag in check(result, comparison)]
 
 
 def meanings(comparison: Comparison) -> dict[str, dict[str, list[str]]]:
-    """For each flag its sentences, each with the titles of the runs it is about; what must stop a release first."""
+    """Sentences of each flag, each with the labels of its runs; refuted claims, which must stop a release, first."""
     sentences: dict[str, dict[str, list[str]]] = {}
     for result in comparison.results:
         for flag in flags(result, comparison):
-            sentences.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(title(result))
-    return dict(sorted(sentences.items(), key=lambda meaning: meaning[0] != VIOLATED))
+            sentences.setdefault(flag.name, {}).setdefault(flag.sentence, []).append(label(result))
+    return dict(sorted(sentences.items(), key=lambda meaning: meaning[0] != VIOLATED_FLAG))
 
 
 def refuted(result: Result, comparison: Comparison) -> Iterator[Flag]:
@@ -67,7 +78,7 @@ def refutation(violation: Violation) -> Flag:
     """The flag of a run whose claim is refuted."""
     result, audit = violation.result, violation.result.audit
     return Flag(
-        VIOLATED,
+        VIOLATED_FLAG,
         f"ε is above {violation.bound:.2f}, not {result.epsilon:.4g} as claimed: so many"
         f" of {audit['guesses']} guesses about who was in the training set of model 0 are right as a true claim allows"
         f" with a probability of at most {violation.level:.2g}. Something in noise, clipping, sampling or accounting is"
@@ -79,12 +90,12 @@ def other_distribution(result: Result, comparison: Comparison) -> Iterator[Flag]
     """Members and non-members of one model differ by themselves, which explains all or a part of what attacks find."""
     if result.sides is None or result.explained == 0:
         return
-    blind = result.get(AUC, attack=BLIND)
+    blind = result.get(AUC, attack=BLIND_BASELINE)
     what = "the records alone" if result.sides.features else "the classes alone"
     beginning = (
         f"A classifier that sees {what} and never asks the model tells members from non-members with an AUC of"
         f" {number(blind, interval=True)}; ½ is guessing, and random sides give so much with a probability of"
-        f" {result.get(BY_CHANCE, attack=BLIND).value:.2g} at most."
+        f" {result.get(BY_CHANCE, attack=BLIND_BASELINE).value:.2g} at most."
     )
     if result.explained == 1:
         yield Flag(
@@ -128,7 +139,7 @@ def unresolvable(result: Result, comparison: Comparison) -> Iterator[Flag]:
     whose, needed = "a model's non-members", "{:.0f} of them"
     if result.sides is not None:
         whose, needed = f"{result.sides.nonmembers:,} non-members", "{:.0f}"
-    for fpr in FPRS:
+    for fpr in REPORTED_FPRS:
         unresolved = [attack for attack in result.attacks if result.get(tpr_at(fpr), attack=attack).value is None]
         if unresolved:
             which = "" if len(unresolved) == len(result.attacks) else f" for {', '.join(unresolved)}"
@@ -142,16 +153,17 @@ def unresolvable(result: Result, comparison: Comparison) -> Iterator[Flag]:
 def few_false_positives(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """A TPR rests on few expected false positives per model."""
     each = " per model" if result.sides is None else ""
-    for fpr in FPRS:
+    for fpr in REPORTED_FPRS:
         tprs = [result.get(tpr_at(fpr), attack=attack) for attack in result.attacks]
         if not tprs or any(tpr.value is None for tpr in tprs):
             continue
         # Each model has its own threshold, hence the non-members of one model count.
-        if fpr * min(tpr.nonmembers or 0 for tpr in tprs) / result.models < FEW:
+        if fpr * min(tpr.nonmembers or 0 for tpr in tprs) / result.models < MIN_FALSE_POSITIVES:
             yield Flag(
                 f"{100 * fpr:g}% coarse",
-                f"The TPR at {100 * fpr:g} % FPR rests on fewer than {FEW} expected false positives{each}: read its"
-                f" interval, not its value. It takes {FEW / fpr:.0f} non-members.",
+                f"The TPR at {100 * fpr:g} % FPR rests on fewer than {MIN_FALSE_POSITIVES} expected false"
+                f" positives{each}: read its interval, not its value. It takes"
+                f" {MIN_FALSE_POSITIVES / fpr:.0f} non-members.",
             )
 
 
@@ -169,23 +181,23 @@ def inverted(result: Result, comparison: Comparison) -> Iterator[Flag]:
 def below_half(result: Result) -> list[Row]:
     """AUCs below ½ beyond their intervals."""
     aucs = (result.get(AUC, attack=attack) for attack in result.attacks)
-    return [auc for auc in aucs if auc.high is not None and auc.high < HALF]
+    return [auc for auc in aucs if auc.high is not None and auc.high < GUESSING_AUC]
 
 
 def vacuous(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """Flag where ε is too large to exclude attacks."""
-    if result.statement.guarantee and result.epsilon is not None and result.epsilon > VACUOUS:
+    if result.statement.guarantee and result.epsilon is not None and result.epsilon > VACUOUS_EPSILON:
         yield Flag(
             "ε vacuous",
-            f"ε is above {VACUOUS}: as a guarantee it excludes hardly any attack. What was measured may still be low,"
-            " but no proof says that it stays so.",
+            f"ε is above {VACUOUS_EPSILON}: as a guarantee it excludes hardly any attack. What was measured may still"
+            " be low, but no proof says that it stays so.",
         )
 
 
 def unfitted(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """Flag where less than half of the canaries were learned by the models that were trained on them."""
     row = result.find("canaries_fitted")
-    if row is not None and (row.value or 0.0) < FITTED:
+    if row is not None and (row.value or 0.0) < MIN_FITTED_SHARE:
         yield Flag(
             "canaries unfitted",
             f"Only {100 * (row.value or 0.0):.0f} % of the canaries are predicted as trained by most models that"
@@ -196,7 +208,7 @@ def unfitted(result: Result, comparison: Comparison) -> Iterator[Flag]:
 
 def explained(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """The strongest attack's interval excludes the FPR, though not guessing."""
-    for fpr in FPRS if result.attacks else ():
+    for fpr in REPORTED_FPRS if result.attacks else ():
         row = result.get(tpr_at(fpr), attack=result.strongest)
         if row.low is not None and row.low > fpr and not result.excludes_guessing(row):
             yield Flag(
@@ -226,7 +238,7 @@ def _remedy(result: Result) -> str:
 
     Accuracy on members is no part of a public report.
     """
-    inside, simple = result.find(TRAIN), result.find(linear(ACCURACY.metric))
+    inside, simple = result.find(TRAIN_ACCURACY), result.find(linear(TEST_ACCURACY.metric))
     if inside is None or simple is None:
         return "Train with other settings, or take the simpler model."
     if (inside.value or 0.0) > (simple.value or 0.0):
@@ -239,7 +251,7 @@ def _remedy(result: Result) -> str:
 
 def duplicated(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """Members and non-members share content."""
-    row = result.find(DUPLICATES)
+    row = result.find(DUPLICATE_SHARE)
     if row is not None and (row.value or 0.0) > MANY_DUPLICATES:
         yield Flag(
             "duplicates",
@@ -261,7 +273,7 @@ def tied(result: Result, comparison: Comparison) -> Iterator[Flag]:
 
 def unlike(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """A model of the fleet answers on another scale than the others, or scales could not be compared."""
-    rows = [row for row in result.rows if row.metric == SPREAD]
+    rows = [row for row in result.rows if row.metric == LOG_ODDS_SPREAD]
     if any(row.value is None for row in rows):
         yield Flag(
             "models not standardized",
@@ -287,7 +299,7 @@ def masked(result: Result, comparison: Comparison) -> Iterator[Flag]:
     labels, scores, before = masking
     if before is None:
         yield Flag(
-            MASKED,
+            MASKED_FLAG,
             f"{labels.attack}, which sees predicted labels alone{_queries(result, labels)}, has an AUC of"
             f" {labels.value:.3f}; the best attack on scores, {scores.attack}, reaches {scores.value:.3f}. "
             + (
@@ -298,7 +310,7 @@ def masked(result: Result, comparison: Comparison) -> Iterator[Flag]:
         )
     else:
         yield Flag(
-            MASKED,
+            MASKED_FLAG,
             f"Behind {result.guard} the best attack on scores, {scores.attack}, has an AUC of {scores.value:.3f}; on"
             f" the same models without it {before.attack} reaches {before.value:.3f}. {labels.attack}, which sees"
             f" predicted labels alone{_queries(result, labels)}, finds as much as before ({labels.value:.3f}). The"
@@ -314,7 +326,7 @@ def dominated(result: Result, comparison: Comparison) -> Iterator[Flag]:
     its, own = (each.utility.text(each.get(each.utility.metric)) for each in (best, result))
     yield Flag(
         "dominated by DP-SGD",
-        f"{setting(best)} is at least as useful ({its} against {own} {result.utility.words}), and"
+        f"{label(best, short=True)} is at least as useful ({its} against {own} {result.utility.words}), and"
         f" attacks find fewer members at {100 * FPR:g} % FPR"
         f" ({percent(best.strongest_row(tpr_at(FPR)))} against {percent(result.strongest_row(tpr_at(FPR)))}). {proof}",
     )
@@ -343,7 +355,7 @@ def _queries(result: Result, row: Row) -> str:
     return f" ({queries:.0f} queries a record)" if queries > 1 else ""
 
 
-CHECKS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (
+ALL_CHECKS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (
     refuted,
     other_distribution,
     unchecked,
@@ -362,4 +374,4 @@ CHECKS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (
     dominated,
     unadapted,
 )
-"""Every flag there is, of a fleet and of one model; a new one is a function and an entry here."""
+"""All checks, of a fleet and of one model; a new one is a function and an entry here."""

@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-NOTHING = "–"
-"""Stands where there is no number."""
+NO_NUMBER = "–"
+"""Text of a cell without a number."""
 
 
 @runtime_checkable
@@ -52,7 +52,7 @@ def number(row: Interval | None, *, factor: float = 1, digits: int = 3, unit: st
         interval: also the interval, where there is one.
     """
     if row is None or row.value is None:
-        return NOTHING
+        return NO_NUMBER
     value = f"{factor * row.value:.{digits}f}{unit}"
     if not interval or row.low is None or row.high is None:
         return value
@@ -94,7 +94,7 @@ def bound_text(audit: Mapping[str, Any], method: str) -> str:
         method: such as `one_run`.
     """
     if not audit:
-        return NOTHING
+        return NO_NUMBER
     bound, ceiling = audit["bounds"][method], audit["ceilings"][method]
     shown = "∞" if math.isinf(bound) else f"{floored(bound):.2f}"
     return f"{shown} (≤ {'∞' if math.isinf(ceiling) else f'{ceiling:.1f}'})"
@@ -105,14 +105,14 @@ def floored(bound: float) -> float:
     return bound if math.isinf(bound) else math.floor(100 * bound) / 100
 
 
-WIDTH = 120
+PLAIN_WIDTH = 120
 
 
 def console_for(file: TextIO | None = None) -> Console:
     """The console that tables are printed on, of a fixed width where there is no terminal."""
     console = Console(file=file or sys.stdout, highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = WIDTH
+        console.width = PLAIN_WIDTH
     return console
 
 

@@ -23,15 +23,16 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.figures.tradeoff import pareto
 from palisade.evaluation.format import console_for, csv_text, empty_table, percent, show
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.limit import Limit, tpr_text
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import METHOD_VERSION, Method
+from palisade.evaluation.protocol import PROTOCOL_VERSION, AttackProtocol
 from palisade.evaluation.result import FPR, Result, tpr_at
 from palisade.fields import CheckedFields, Count
 from palisade.targets.config import flat
 from palisade.targets.files import file_lock, write
-from palisade.targets.guards.registry import label, make_guard
+from palisade.targets.guards.registry import label as guard_label
+from palisade.targets.guards.registry import make_guard
 from palisade.targets.run import Run, canonical
 from palisade.targets.train_settings import TrainSettings
 
@@ -39,14 +40,14 @@ if TYPE_CHECKING:
     from optuna import Study
     from optuna.trial import FrozenTrial, Trial
 
-DIGITS = 3
+VALUE_DIGITS = 3
 """Significant digits of a value that is tried: what it is called in tables is what it was."""
-SETTINGS, RUN, GUARD, FAILED = "settings", "run", "guard", "failed"
+TRIAL_SETTINGS, TRIAL_RUN, TRIAL_GUARD, TRIAL_FAILED = "settings", "run", "guard", "failed"
 """Attributes of a trial: what it tried; then the run's folder and guard, or why it failed; a killed one has neither."""
-MEASURABLE = Limit(name="search", max_tpr=1.0)
+MEASURABLE_LIMIT = Limit(name="search", max_tpr=1.0)
 """The constraint on points of the frontier: that a run's TPR says how much leaks."""
-COLUMNS = ("trial", "settings", "utility", "tpr", "on_frontier", "run", "seconds", "failed")
-SELECTED = (
+TRIAL_COLUMNS = ("trial", "settings", "utility", "tpr", "on_frontier", "run", "seconds", "failed")
+SELECTION_BIAS = (
     "The frontier was chosen by the very numbers that it shows, on the same records, and each proposal by earlier ones:"
     " this flatters it. Before you rely on a setting, train it again with another seed=… and attack that run. No ε"
     " covers a search."
@@ -81,7 +82,7 @@ class Range(CheckedFields):
         """A value of this range by the search's sampler, rounded to few digits unless it is whole."""
         if isinstance(self.low, int) and isinstance(self.high, int):
             return trial.suggest_int(name, self.low, self.high, log=self.log)
-        return float(f"{trial.suggest_float(name, self.low, self.high, log=self.log):.{DIGITS}g}")
+        return float(f"{trial.suggest_float(name, self.low, self.high, log=self.log):.{VALUE_DIGITS}g}")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class Space:
 
     @cached_property
     def settings(self) -> dict[str, dict[str, Range | Sequence[Any]]]:
-        """Of each defense its settings by dotted key."""
+        """Settings of each defense by dotted key."""
         return {defense: dict(_leaves(node, f"search.space.{defense}.", "")) for defense, node in self.defenses.items()}
 
     def suggest(self, trial: Trial) -> list[str]:
@@ -125,7 +126,7 @@ class Space:
         return overrides
 
     def corners(self) -> Iterator[list[str]]:
-        """Of each defense one point, as settings for `train.py`: whether these exist is seen before any is trained."""
+        """One point of each defense, as settings for `train.py`, to be checked before any is trained."""
         for defense, settings in self.settings.items():
             firsts = {key: values.low if isinstance(values, Range) else values[0] for key, values in settings.items()}
             yield [f"defense={defense}", *(f"defense.{key}={value}" for key, value in firsts.items())]
@@ -172,9 +173,9 @@ class Search(CheckedFields):
         """The settings of every run, as words for `train.py`."""
         return [f"{key}={'null' if value is None else value}" for key, value in flat(self.train)]
 
-    def study_name(self, identity: str, method: Method) -> str:
+    def study_name(self, identity: str, protocol: AttackProtocol) -> str:
         """Names the trials that may stand together: other data, settings, attacks or ranges make another study."""
-        content = [identity, canonical([self.space, self.train, asdict(method)]), METHOD_VERSION]
+        content = [identity, canonical([self.space, self.train, asdict(protocol)]), PROTOCOL_VERSION]
         return hashlib.blake2b(json.dumps(content, sort_keys=True).encode(), digest_size=6).hexdigest()
 
 
@@ -206,22 +207,22 @@ def explore(
         while len(over(study)) < search.trials:
             trial = study.ask()
             settings = Space(search.space).suggest(trial)
-            trial.set_user_attr(SETTINGS, " ".join(settings))
-            told = f"trial {len(over(study)) + 1} of {search.trials}: {' '.join(settings)}: "
+            trial.set_user_attr(TRIAL_SETTINGS, " ".join(settings))
+            trial_text = f"trial {len(over(study)) + 1} of {search.trials}: {' '.join(settings)}: "
             try:
                 guard, result = attempt(settings)
                 values = objectives(result)
             except Exception as error:  # a setting that cannot be trained or measured stops no other
-                trial.set_user_attr(FAILED, one_line(error))
+                trial.set_user_attr(TRIAL_FAILED, one_line(error))
                 study.tell(trial, state=TrialState.FAIL)
-                print(f"{told}failed: {one_line(error)}", flush=True)
+                print(f"{trial_text}failed: {one_line(error)}", flush=True)
                 continue
-            trial.set_user_attr(RUN, result.folder)
-            trial.set_user_attr(GUARD, guard)
+            trial.set_user_attr(TRIAL_RUN, result.folder)
+            trial.set_user_attr(TRIAL_GUARD, guard)
             study.tell(trial, values)
             utility = result.utility.text(result.find(result.utility.metric))
             leaking = tpr_text(result.strongest_row(tpr_at(FPR)))
-            print(f"{told}{title(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
+            print(f"{trial_text}{label(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
         return over(study)
 
 
@@ -231,7 +232,7 @@ def objectives(result: Result) -> tuple[float, float]:
     Raises:
         ValueError: if one of them cannot be measured.
     """
-    if (objection := MEASURABLE.verdict(result, Comparison([result])).why) is not None:
+    if (objection := MEASURABLE_LIMIT.verdict(result, Comparison([result])).why) is not None:
         raise ValueError(objection)
     row = result.strongest_row(tpr_at(FPR))
     assert row is not None and row.value is not None
@@ -242,7 +243,11 @@ def objectives(result: Result) -> tuple[float, float]:
 
 def over(study: Study) -> list[FrozenTrial]:
     """The trials that were not killed."""
-    return [trial for trial in study.trials if trial.state.is_finished() and {RUN, FAILED} & set(trial.user_attrs)]
+    return [
+        trial
+        for trial in study.trials
+        if trial.state.is_finished() and {TRIAL_RUN, TRIAL_FAILED} & set(trial.user_attrs)
+    ]
 
 
 def open_study(path: Path, name: str) -> Study:
@@ -251,7 +256,7 @@ def open_study(path: Path, name: str) -> Study:
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
     except ImportError as error:
-        raise ValueError("search=frontier needs optuna; install it with pip install -e '.[sweep]'") from error
+        raise ValueError("search=frontier: expected optuna to be installed; call pip install -e '.[sweep]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
@@ -261,7 +266,7 @@ def open_study(path: Path, name: str) -> Study:
         study.sampler = optuna.samplers.TPESampler(seed=len(study.trials))
     except SQLAlchemyError as error:
         raise ValueError(
-            f"{path} cannot be read or written as the database of a search; move it away, or mend its permissions"
+            f"{path} cannot be read or written as the database of a search; move it away, or fix its permissions"
         ) from error
     return study
 
@@ -291,7 +296,7 @@ class Searched:
     @property
     def failed(self) -> int:
         """Number of trials whose training ended with an error."""
-        return sum(FAILED in trial.user_attrs for trial in self.trials)
+        return sum(TRIAL_FAILED in trial.user_attrs for trial in self.trials)
 
     @cached_property
     def frontier(self) -> list[Result]:
@@ -301,7 +306,7 @@ class Searched:
 
 def run_search(
     search: Search,
-    method: Method,
+    protocol: AttackProtocol,
     folder: Path,
     compose: Callable[..., dict[str, Any]],
     train: Callable[[dict[str, Any]], Mapping[str, Any]],
@@ -312,7 +317,7 @@ def run_search(
 
     Args:
         search: what is searched.
-        method: how runs are attacked.
+        protocol: how runs are attacked.
         folder: where trials are kept.
         compose: makes of settings those of a run, as `composed` does.
         train: trains what is missing of such a run, and says in which folder.
@@ -327,11 +332,11 @@ def run_search(
         done = train(config)
         if done["status"] == "skipped":
             raise ValueError(f"{done['folder']} is being trained by another process")
-        guard = label(make_guard(config))
-        (result,) = results_of([keep(Run(Path(done["folder"]), guard))], method)
+        guard = guard_label(make_guard(config))
+        (result,) = results_of([hold(Run(Path(done["folder"]), guard))], protocol)
         return guard, result
 
-    def keep(run: Run) -> Run:
+    def hold(run: Run) -> Run:
         """The run, which no other process can remove before the search has ended."""
         if run.folder not in read:
             read.add(run.folder)
@@ -341,11 +346,11 @@ def run_search(
     read: set[Path] = set()
     with ExitStack() as readers:
         guard, undefended = attempt([])
-        trials = explore(search, folder, search.study_name(undefended.run, method), attempt)
-        attrs = [trial.user_attrs for trial in trials if RUN in trial.user_attrs]
-        tried = [Run(Path(attr[RUN]), attr[GUARD]) for attr in attrs]
+        trials = explore(search, folder, search.study_name(undefended.run, protocol), attempt)
+        attrs = [trial.user_attrs for trial in trials if TRIAL_RUN in trial.user_attrs]
+        tried = [Run(Path(attr[TRIAL_RUN]), attr[TRIAL_GUARD]) for attr in attrs]
         runs = dict.fromkeys([Run(Path(undefended.folder), guard), *tried])
-        results = results_of([keep(run) for run in runs if run.is_complete()], method)
+        results = results_of([hold(run) for run in runs if run.is_complete()], protocol)
     return Searched(trials=trials, results=results)
 
 
@@ -358,7 +363,7 @@ def with_recorded_share(config: dict[str, Any]) -> dict[str, Any]:
 
 def show_search(
     search: Search,
-    method: Method,
+    protocol: AttackProtocol,
     reports: Path,
     compose: Callable[..., dict[str, Any]],
     train: Callable[[dict[str, Any]], Mapping[str, Any]],
@@ -367,8 +372,8 @@ def show_search(
 
     Exits with 1 if some trials failed, with 3 if a claim is violated.
     """
-    searched = run_search(search, method, reports / search.name, compose, train)
-    show(console_for(), frontier_table(searched), SELECTED)
+    searched = run_search(search, protocol, reports / search.name, compose, train)
+    show(console_for(), frontier_table(searched), SELECTION_BIAS)
     for path in write_search(searched, reports / search.name):
         print(path)
     print(f"{len(searched.trials) - searched.failed} done, {searched.failed} failed")
@@ -387,13 +392,13 @@ def frontier_table(searched: Searched) -> Table:
     for result in searched.frontier:
         leaking = percent(result.strongest_row(tpr_at(FPR)), interval=True)
         utility = measure.text(result.find(measure.metric), interval=True)
-        table.add_row(title(result), utility, leaking, result.strongest, result.run)
+        table.add_row(label(result), utility, leaking, result.strongest, result.run)
     return table
 
 
 def write_search(searched: Searched, folder: Path) -> list[Path]:
     """Writes trials.csv, pareto.png and pareto.svg into a folder, each file whole or not at all."""
-    write(folder / "trials.csv", csv_text(COLUMNS, _rows(searched)))
+    write(folder / "trials.csv", csv_text(TRIAL_COLUMNS, _rows(searched)))
     drawn = pareto(Comparison(searched.results))
     write(folder / "pareto.svg", svg(drawn))
     save(drawn, folder / "pareto.png")
@@ -405,9 +410,10 @@ def _rows(searched: Searched) -> Iterator[dict[str, Any]]:
     measure = searched.results[0].utility
     for trial in searched.trials:
         utility, tpr = (measure.worth(trial.values[0]), trial.values[1]) if trial.values else (None, None)
-        folder = trial.user_attrs.get(RUN)
+        folder = trial.user_attrs.get(TRIAL_RUN)
         seconds = None if trial.duration is None else round(trial.duration.total_seconds(), 1)
         yield {
-            "trial": trial.number, "settings": trial.user_attrs[SETTINGS], "utility": utility, "tpr": tpr,
-            "on_frontier": folder in best, "run": folder, "seconds": seconds, "failed": trial.user_attrs.get(FAILED),
+            "trial": trial.number, "settings": trial.user_attrs[TRIAL_SETTINGS], "utility": utility, "tpr": tpr,
+            "on_frontier": folder in best, "run": folder, "seconds": seconds,
+            "failed": trial.user_attrs.get(TRIAL_FAILED),
         }  # fmt: skip

@@ -6,14 +6,14 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from palisade.evaluation.format import NOTHING, epsilon_text, number, share_text
+from palisade.evaluation.format import NO_NUMBER, epsilon_text, number, share_text
 from palisade.evaluation.result import AUC, FPR, Result, Row, null_at, tpr_at
 
-CLOSE = 0.02
+EPSILON_TOLERANCE = 0.02
 """A stated ε this near to a defense's strength is that strength: calibration stays a little below what is asked for."""
 
 
-def line_name(result: Result) -> str:
+def series_label(result: Result) -> str:
     """The defense without its strength, with the unit of its ε where data name persons, and the guard on top."""
     if result.is_undefended:
         return "undefended"
@@ -30,7 +30,7 @@ def unit_text(result: Result) -> str:
 
 def epsilon_cell(result: Result) -> str:
     """A stated ε for a table, such as `8` or `8 per person`; a dash where none is."""
-    return NOTHING if result.epsilon is None else f"{epsilon_text(result.epsilon)}{unit_text(result)}"
+    return NO_NUMBER if result.epsilon is None else f"{epsilon_text(result.epsilon)}{unit_text(result)}"
 
 
 class Strength(NamedTuple):
@@ -66,30 +66,34 @@ def varying(runs: Sequence[Result]) -> list[str]:
     """Labels that tell the runs of a line apart, such as `0.001 + 3` if both strengths vary; all of a single run."""
     strengths = [Strength.of(result) for result in runs]
     columns = zip(*strengths, strict=True)
-    kept = [column if len(set(column)) > 1 or len(runs) == 1 else ("",) * len(runs) for column in columns]
-    return [str(Strength(*row)) for row in zip(*kept, strict=True)]
+    varied = [column if len(set(column)) > 1 or len(runs) == 1 else ("",) * len(runs) for column in columns]
+    return [str(Strength(*row)) for row in zip(*varied, strict=True)]
 
 
-def setting(result: Result) -> str:
-    """The defense with its strength, such as `dp_sgd ε=8`, `dp_sgd ε=8 per person` where data name persons, or
-    `l2 0.001 + topk 3`; a fleet with canaries shares it."""
+def label(result: Result, *, short: bool = False) -> str:
+    """A result in a few words: its defense with its strength, or the name of one existing model.
+
+    Such as `dp_sgd ε=8`, `l2 0.001 + topk 3`, or `dp_sgd ε=8 per person` where data name persons.
+
+    Args:
+        result: of attacks on a fleet or on one model.
+        short: True: the defense alone, which a fleet with canaries shares with the one without; False: with what was
+            attacked, such as `dp_sgd ε=8 with label_noise canaries`.
+    """
+    if not short:
+        return result.run if result.sides is not None else label(result, short=True) + canary_text(result)
     if result.is_undefended:
         return "undefended"
     return _with_guard(f"{result.defense} {Strength.of(result).defense}".strip() + unit_text(result), result)
 
 
-def brief(result: Result) -> str:
-    """The defense with its strength for a table that tells ε in another column, such as `none + topk 3`."""
+def defense_cell(result: Result) -> str:
+    """The defense with its strength for a table with a column of ε, such as `none + topk 3`."""
     return _with_guard(f"{result.defense} {Strength.of(result).own}".strip(), result)
 
 
-def title(result: Result) -> str:
-    """A result in a few words, such as `dp_sgd ε=8 with label_noise canaries`, or the name of one existing model."""
-    return result.run if result.sides is not None else setting(result) + canary_text(result)
-
-
 def canary_text(result: Result) -> str:
-    """Addition to a title where only canaries were scored."""
+    """Addition to a label where only canaries were scored."""
     return f" with {result.canary} canaries" if result.has_canaries else ""
 
 
@@ -97,7 +101,7 @@ def is_strength_epsilon(result: Result) -> bool:
     """Test for a stated ε that is the very value that a sweep over the defense varies."""
     if result.epsilon is None or result.strength is None:
         return False
-    return math.isclose(result.strength, result.epsilon, rel_tol=CLOSE)
+    return math.isclose(result.strength, result.epsilon, rel_tol=EPSILON_TOLERANCE)
 
 
 def _with_guard(defense: str, result: Result) -> str:

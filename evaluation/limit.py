@@ -15,18 +15,18 @@ from palisade.data.settings import check_group, validated
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import below_half
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.labels import guessing_text, title
-from palisade.evaluation.result import AUC, FPRS, HALF, Result, Row, tpr_at
+from palisade.evaluation.labels import guessing_text, label
+from palisade.evaluation.result import AUC, GUESSING_AUC, REPORTED_FPRS, Result, Row, tpr_at
 from palisade.fields import CheckedFields
 
-KEPT, UNDECIDED, EXCEEDED = "kept", "not decided", "EXCEEDED"
-FEWEST = 4
+WITHIN_LIMIT, NOT_DECIDED, LIMIT_EXCEEDED = "kept", "not decided", "EXCEEDED"
+MIN_MODELS = 4
 """Models below which how much they differ is unknown."""
-ENOUGH = 16
+ENOUGH_MODELS = 16
 """Models from which on a kind of model that is one in four is missing in one fleet of a hundred."""
-RARE = 0.25
+RARE_SHARE = 0.25
 """The share of models of a kind that a fleet should not miss."""
-ALPHA = 0.05
+LIMIT_ALPHA = 0.05
 NOTHING_MEASURED = "every attack was skipped, so nothing was measured"
 WITHOUT_SHADOWS = " as far as an audit without shadows can tell"
 
@@ -53,7 +53,7 @@ class Limit(CheckedFields):
     Args:
         name: of the group of settings, `gate` or `choose`.
         max_tpr: share of members that may be found, above `fpr` (an attack that guesses finds `fpr`) and at most 1.
-        fpr: the share of non-members that are accused, 0.01 or 0.001; None: 0.01.
+        fpr: the false positive rate, 0.01 or 0.001; None: 0.01.
         max_auc: the largest AUC, above ½, which guessing has, and at most 1.
         max_gap: accuracy on members less that on others, at most, above 0 and at most 1.
 
@@ -67,14 +67,14 @@ class Limit(CheckedFields):
 
     name: str
     max_tpr: Annotated[float, Field(gt=0, le=1, examples=[0.05])] | None = None
-    fpr: Annotated[float, Field(gt=0, lt=1, examples=[FPRS[0]])] | None = None
-    max_auc: Annotated[float, Field(gt=HALF, le=1, examples=[0.6])] | None = None
+    fpr: Annotated[float, Field(gt=0, lt=1, examples=[REPORTED_FPRS[0]])] | None = None
+    max_auc: Annotated[float, Field(gt=GUESSING_AUC, le=1, examples=[0.6])] | None = None
     max_gap: Annotated[float, Field(gt=0, le=1, examples=[0.05])] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.at not in FPRS:
-            measured = " or ".join(f"{fpr:g}" for fpr in FPRS)
+        if self.at not in REPORTED_FPRS:
+            measured = " or ".join(f"{fpr:g}" for fpr in REPORTED_FPRS)
             raise ValueError(f"fpr={self.fpr}: expected {measured}, which are measured; choose one of them")
         if self.max_tpr is None and self.fpr is not None:
             raise ValueError(f"fpr={self.fpr}: expected a limit at this FPR; add {self.name}.max_tpr=<share>")
@@ -105,7 +105,7 @@ class Limit(CheckedFields):
     @property
     def at(self) -> float:
         """The FPR."""
-        return FPRS[0] if self.fpr is None else self.fpr
+        return REPORTED_FPRS[0] if self.fpr is None else self.fpr
 
     @property
     def most(self) -> float:
@@ -159,38 +159,38 @@ class Limit(CheckedFields):
             comparison: of all runs that are judged together.
         """
         if result.run in comparison.refuted:
-            return LimitVerdict(EXCEEDED, "its claim is refuted")
+            return LimitVerdict(LIMIT_EXCEEDED, "its claim is refuted")
         if result.explained == 1:
             return LimitVerdict(
-                EXCEEDED, "members and non-members differ by themselves, so that nothing here measures leakage"
+                LIMIT_EXCEEDED, "members and non-members differ by themselves, so that nothing here measures leakage"
             )
         judges = (self._verdict_on_tpr, self._verdict_on_auc, self._verdict_on_gap)
         verdicts = [judge(result, comparison) for judge, asked in zip(judges, self._limits, strict=True) if asked]
-        word = max((each.word for each in verdicts), key=(KEPT, UNDECIDED, EXCEEDED).index)
+        word = max((each.word for each in verdicts), key=(WITHIN_LIMIT, NOT_DECIDED, LIMIT_EXCEEDED).index)
         return LimitVerdict(word, "; ".join(each.why for each in verdicts if each.why is not None) or None)
 
     def _verdict_on_tpr(self, result: Result, comparison: Comparison) -> LimitVerdict:
         if not result.attacks:
-            return LimitVerdict(EXCEEDED, NOTHING_MEASURED)
+            return LimitVerdict(LIMIT_EXCEEDED, NOTHING_MEASURED)
         row = self.highest(result)
         if row is None:
             return LimitVerdict(
-                EXCEEDED,
+                LIMIT_EXCEEDED,
                 f"{100 * self.at:g} % FPR cannot be resolved: it takes {1 / self.at:.0f} non-members"
                 + (" a model, that is more records" if result.sides is None else ""),
             )
         if result.guessing_level(row) >= self.most:
             return LimitVerdict(
-                EXCEEDED,
+                LIMIT_EXCEEDED,
                 f"guessing finds {guessing_text(result, row)} of so few non-members, so that no run can be known to"
                 " keep this limit: it takes a larger one, or more records",
             )
         if (leaky := self._leaky(result)) is not None:
-            return LimitVerdict(EXCEEDED, leaky)
+            return LimitVerdict(LIMIT_EXCEEDED, leaky)
         if (tied := _tied_beyond(result, self.at)) is not None:
             auc = number(result.get(AUC, attack=tied), interval=True)
             return LimitVerdict(
-                EXCEEDED,
+                LIMIT_EXCEEDED,
                 f"the scores of {tied} only tie at {100 * self.at:g} % FPR, so that nobody can say what it finds there;"
                 f" its AUC is {auc}",
             )
@@ -198,20 +198,20 @@ class Limit(CheckedFields):
 
     def _verdict_on_auc(self, result: Result, comparison: Comparison) -> LimitVerdict:
         if not result.attacks:
-            return LimitVerdict(EXCEEDED, NOTHING_MEASURED)
+            return LimitVerdict(LIMIT_EXCEEDED, NOTHING_MEASURED)
         row, most = _highest_auc(result), self.max_auc or 1.0
         if row is None:
-            return LimitVerdict(EXCEEDED, "the AUC has no interval")
+            return LimitVerdict(LIMIT_EXCEEDED, "the AUC has no interval")
         return _compared(row, most, _auc_text(row), result) or _if_understated(result, row, comparison, None)
 
     def _verdict_on_gap(self, result: Result, comparison: Comparison) -> LimitVerdict:
         row, most = result.gap, self.max_gap or 1.0
         if row is None or row.high is None:
-            return LimitVerdict(EXCEEDED, "accuracy was not measured on members and on others")
-        return _compared(row, most, _gap_text(row), result) or LimitVerdict(KEPT)
+            return LimitVerdict(LIMIT_EXCEEDED, "accuracy was not measured on members and on others")
+        return _compared(row, most, _gap_text(row), result) or LimitVerdict(WITHIN_LIMIT)
 
     def _leaky(self, result: Result) -> str | None:
-        """That one model alone leaks more than the limit, beyond what its records explain: a mean would hide it."""
+        """Objection to one model that leaks beyond the limit and what its records explain: a mean would hide it."""
         for row in self._rows(result):
             leakiest = worst(row, result)
             if leakiest is not None and leakiest[1] > self.most:
@@ -231,14 +231,16 @@ def _compared(row: Row, most: float, text: str, result: Result) -> LimitVerdict 
     """The verdict on a measurement that is not known to keep a limit; None if it is."""
     about_one = result.sides is not None  # then nothing is said about other models
     known = (row.low or 0.0) > most
-    if result.models < FEWEST and most < 1 and not about_one:
+    if result.models < MIN_MODELS and most < 1 and not about_one:
         few = f"{text}, but models={result.models} do not tell how much models differ; train at least"
-        return LimitVerdict(EXCEEDED if known else UNDECIDED, f"{few} {FEWEST}, better fleet.models={ENOUGH}")
+        return LimitVerdict(
+            LIMIT_EXCEEDED if known else NOT_DECIDED, f"{few} {MIN_MODELS}, better fleet.models={ENOUGH_MODELS}"
+        )
     if upper(row) <= most:
         return None
-    if about_one or result.models >= ENOUGH or known:
-        return LimitVerdict(EXCEEDED, f"{text} may be more")
-    return LimitVerdict(UNDECIDED, f"{text} may be more; more models tell, fleet.models={ENOUGH}")
+    if about_one or result.models >= ENOUGH_MODELS or known:
+        return LimitVerdict(LIMIT_EXCEEDED, f"{text} may be more")
+    return LimitVerdict(NOT_DECIDED, f"{text} may be more; more models tell, fleet.models={ENOUGH_MODELS}")
 
 
 def _largest(rows: Sequence[Row]) -> Row | None:
@@ -258,10 +260,10 @@ def _tied_beyond(result: Result, fpr: float) -> str | None:
     What such an attack finds there is not known: a threshold jumps over the FPR.
     """
     aucs = {attack: result.get(AUC, attack=attack) for attack in result.on_all}
-    untied = [max(upper(row), HALF) for attack, row in aucs.items() if not result.ties(attack, fpr)]
+    untied = [max(upper(row), GUESSING_AUC) for attack, row in aucs.items() if not result.ties(attack, fpr)]
     tied = [attack for attack in aucs if result.ties(attack, fpr)]
     best = max(tied, key=lambda attack: aucs[attack].value or 0.0, default=None)
-    return None if best is None or (aucs[best].low or 0.0) <= max(untied, default=HALF) else best
+    return None if best is None or (aucs[best].low or 0.0) <= max(untied, default=GUESSING_AUC) else best
 
 
 def _auc_text(row: Row | None) -> str:
@@ -289,7 +291,7 @@ def tpr_text(row: Row | None) -> str:
 def _if_understated(result: Result, row: Row, comparison: Comparison, fpr: float | None) -> LimitVerdict:
     """The verdict on a TPR at an FPR, or an AUC, that lies below the limit: kept unless more leaks than it says."""
     why = _understated(result, row, comparison, fpr)
-    return LimitVerdict(KEPT) if why is None else LimitVerdict(EXCEEDED, why)
+    return LimitVerdict(WITHIN_LIMIT) if why is None else LimitVerdict(LIMIT_EXCEEDED, why)
 
 
 def _understated(result: Result, row: Row, comparison: Comparison, fpr: float | None) -> str | None:
@@ -320,11 +322,13 @@ def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
         word, why = limit.verdict(result, comparison)
         if why is None:
             why = limit.measured(result)
-            if result.models < ENOUGH and result.sides is None:
+            if result.models < ENOUGH_MODELS and result.sides is None:
                 why += f"; {unseen(result.models)}"
-        whose = f"{title(result)} ({result.run}): " if result.sides is None else ""
-        passed &= word == KEPT
-        lines.append(f"{word}{WITHOUT_SHADOWS if word == KEPT and result.sides is not None else ''}: {whose}{why}")
+        whose = f"{label(result)} ({result.run}): " if result.sides is None else ""
+        passed &= word == WITHIN_LIMIT
+        lines.append(
+            f"{word}{WITHOUT_SHADOWS if word == WITHIN_LIMIT and result.sides is not None else ''}: {whose}{why}"
+        )
     return lines, passed
 
 
@@ -346,7 +350,7 @@ def widened(row: Row, result: Result) -> Row:
     values = _units([each.value for each in of_models(result, row) if each.value is not None], result)
     if len(values) < 2 or row.low is None or row.high is None:
         return row
-    half = float(t.ppf(1 - ALPHA / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(t.ppf(1 - LIMIT_ALPHA / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
     middle = float(values.mean())
     return replace(row, low=min(row.low, max(0.0, middle - half)), high=max(row.high, min(1.0, middle + half)))
 
@@ -366,15 +370,15 @@ def worst(row: Row, result: Result) -> tuple[Row, float] | None:
     highest = max(models, key=lambda each: each.value or 0.0)
     members = highest.members or 0
     hits = round((highest.value or 0.0) * members)
-    least = float(beta.ppf(ALPHA / 2 / len(models), hits, members - hits + 1)) if hits else 0.0
+    least = float(beta.ppf(LIMIT_ALPHA / 2 / len(models), hits, members - hits + 1)) if hits else 0.0
     return highest, least
 
 
 def unseen(models: int) -> str:
     """The chance that a fleet misses a kind of model, such as `of 8 models a kind that is one in four …`."""
     return (
-        f"of {models} models, a kind that is one in {1 / RARE:.0f} is missing with probability"
-        f" {100 * (1 - RARE) ** models:.0f} %"
+        f"of {models} models, a kind that is one in {1 / RARE_SHARE:.0f} is missing with probability"
+        f" {100 * (1 - RARE_SHARE) ** models:.0f} %"
     )
 
 

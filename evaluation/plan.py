@@ -12,7 +12,7 @@ from palisade.attacks import Attack
 from palisade.data.dataset import Dataset
 from palisade.data.settings import validated
 from palisade.data.split import Membership
-from palisade.evaluation.claims import LEVEL, ways_of
+from palisade.evaluation.claims import FAMILYWISE_ALPHA, ways_of
 from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import canaries_needed, one_run
@@ -23,7 +23,7 @@ from palisade.targets.plan import COST_KEYS, TUNED_PLACEHOLDER
 from palisade.targets.run import Run
 from palisade.targets.trials import Trials
 
-MORE = 0.4
+LARGER_GUESS_SHARE = 0.4
 """A share that leaves enough canaries between both ends: by chance one in ten more of them may be in than out."""
 
 
@@ -71,25 +71,25 @@ class Reach:
         claimed, delta = claim.epsilon or 0.0, claim.delta or 0.0
         return cls(epsilon=claimed, delta=delta, canaries=audit["canaries"], share=share, ways=ways_of(result))
 
-    def ceiling(self, level: float = LEVEL) -> float:
+    def ceiling(self, level: float = FAMILYWISE_ALPHA) -> float:
         """The lower bound on ε that a perfect attack proves, which is wrong with a probability of at most `level`."""
         guesses = 2 * at_either_end(self.share, self.canaries)
         return one_run(self.canaries, guesses, guesses, self.delta, level / self.ways) if self.drawn else 0.0
 
-    def sentence(self, level: float = LEVEL) -> str:
+    def sentence(self, level: float = FAMILYWISE_ALPHA) -> str:
         """Claims that can be refuted, in words, and what it takes where that of the run cannot."""
         ceiling = self.ceiling(level)
         claims = f"claims up to ε = {math.floor(10 * ceiling) / 10}" if ceiling >= 0.1 else "no claim"
-        told = f"this audit can refute {claims}"
+        reach = f"this audit can refute {claims}"
         if ceiling > self.epsilon:
-            return told
-        return f"{told}; ε = {epsilon_text(self.epsilon)} takes {self._needed(level)}"
+            return reach
+        return f"{reach}; ε = {epsilon_text(self.epsilon)} takes {self._needed(level)}"
 
     def _needed(self, level: float) -> str:
         if not self.drawn:
             return "membership.share=0.5"
-        enough = replace(self, share=max(self.share, MORE)).ceiling(level) > self.epsilon
-        more = f", or guesses={MORE}" if enough else ""
+        enough = replace(self, share=max(self.share, LARGER_GUESS_SHARE)).ceiling(level) > self.epsilon
+        more = f", or guesses={LARGER_GUESS_SHARE}" if enough else ""
         level /= self.ways
         if count := canaries_needed(self.epsilon, self.share, self.delta, level):
             return f"at least {count:,} canaries{more}"
@@ -144,7 +144,7 @@ def show_costs(costs: Sequence[Mapping[str, Any]]) -> None:
         )
     console = console_for()
     show(console, table)
-    level = LEVEL / max(sum(cost["claims"] for cost in costs), 1)
+    level = FAMILYWISE_ALPHA / max(sum(cost["claims"] for cost in costs), 1)
     for cost in costs:
         if (reach := cost["reach"]) is not None:
             whose = "" if len(costs) == 1 else f"{Path(cost['folder']).name}: "

@@ -16,15 +16,16 @@ from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.measuring.baselines import blind_test
 from palisade.evaluation.measuring.one_model import accuracies, has_several, measures, units
-from palisade.evaluation.result import CORRECT, DIFFERENT, NONMEMBERS, Row
+from palisade.evaluation.result import DIFFERENCE_ALPHA, MODEL_ACCURACY, NONMEMBER_GROUP, Row
 from palisade.evaluation.statistics.metrics import upper_limit
 from palisade.evaluation.subjects.answers import order_of
-from palisade.evaluation.subjects.saved_records import LEAST
+from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE
 from palisade.evaluation.subjects.subject import lacking
+from palisade.fields import as_written
 
-PERMUTATIONS = 9_999
-SMALL = 50
-"""Records on a side up to which the rank sum is permuted; beyond, it is normal."""
+RANK_SUM_PERMUTATIONS = 9_999
+MAX_PERMUTED_RECORDS = 50
+"""Most records on a side for which the rank sum is permuted; beyond, it is normal."""
 
 Values = Float[np.ndarray, "records"]
 THRESHOLD_FPR = 0.05
@@ -89,17 +90,17 @@ def of_all(scores: Values, nonmembers: Float[np.ndarray, "nonmembers"], seed: in
         seed: of the permutations, where there are too many to try all.
     """
     m, n = len(scores), len(nonmembers)
-    if min(m, n) > SMALL:
+    if min(m, n) > MAX_PERMUTED_RECORDS:
         return FileTest(float(mannwhitneyu(scores, nonmembers, alternative="greater").pvalue), "rank sum, normal")
     ranks = np.rint(2 * rankdata(np.concatenate([scores, nonmembers]))).astype(np.int64)  # ties have halves
     own = ranks[:m].sum()
-    if comb(m + n, m) <= PERMUTATIONS:
+    if comb(m + n, m) <= RANK_SUM_PERMUTATIONS:
         every = np.array([sum(chosen) for chosen in combinations(ranks.tolist(), m)])
         return FileTest(float((every >= own).mean()), "rank sum, exact")
     rng = np.random.default_rng(seed)
-    drawn = [ranks[rng.choice(m + n, m, replace=False, shuffle=False)].sum() for _ in range(PERMUTATIONS)]
-    found = (1 + int((np.array(drawn) >= own).sum())) / (1 + PERMUTATIONS)
-    return FileTest(found, f"rank sum, {PERMUTATIONS:,} permutations")
+    drawn = [ranks[rng.choice(m + n, m, replace=False, shuffle=False)].sum() for _ in range(RANK_SUM_PERMUTATIONS)]
+    p = (1 + int((np.array(drawn) >= own).sum())) / (1 + RANK_SUM_PERMUTATIONS)
+    return FileTest(p, f"rank sum, {RANK_SUM_PERMUTATIONS:,} permutations")
 
 
 class UsedShare(NamedTuple):
@@ -133,7 +134,7 @@ def used_share(
     records, by TPR − FPR; FPR and TPR are counted on the other half. The interval holds whatever the scores, if known
     and questioned records are alike: Clopper–Pearson limits of the three shares at α/3 each, combined.
 
-    Without known members TPR is not known. As it is at most 1, at least (share accused − FPR)/(1 − FPR) were used; no
+    Without known members TPR is not known. As it is at most 1, at least (share above − FPR)/(1 − FPR) were used; no
     share above that can be ruled out, since a model may hide any number of its records.
 
     Args:
@@ -147,15 +148,15 @@ def used_share(
     tuned_on, others = np.array_split(rng.permutation(nonmembers), 2)
     if members is None:
         threshold = np.sort(tuned_on)[-max(1, int(THRESHOLD_FPR * len(tuned_on)))]
-        accused, false = (int((side > threshold).sum()) for side in (scores, others))
+        above, false = (int((side > threshold).sum()) for side in (scores, others))
         fpr = float(upper_limit(false, len(others), alpha / 2))
-        fewest = 1 - float(upper_limit(len(scores) - accused, len(scores), alpha / 2))
+        fewest = 1 - float(upper_limit(len(scores) - above, len(scores), alpha / 2))
         return UsedShare(None, _share(fewest, fpr, 1.0, otherwise=0.0), 1.0, 0)
-    known, found = np.array_split(rng.permutation(members), 2)
+    known, held_out = np.array_split(rng.permutation(members), 2)
     candidates = np.unique(np.concatenate([known, tuned_on]))
     gain = [(known >= level).mean() - (tuned_on >= level).mean() for level in candidates]
     threshold = candidates[int(np.argmax(gain))]
-    sides = (scores, others, found)
+    sides = (scores, others, held_out)
     counts = [int((side >= threshold).sum()) for side in sides]
     low = [1 - float(upper_limit(len(s) - n, len(s), alpha / 6)) for s, n in zip(sides, counts, strict=True)]
     high = [float(upper_limit(n, len(s), alpha / 6)) for s, n in zip(sides, counts, strict=True)]
@@ -165,9 +166,9 @@ def used_share(
     return UsedShare(value, least, most, len(members))
 
 
-def _share(accused: float, fpr: float, tpr: float, *, otherwise: float) -> float:
-    """Share between 0 and 1; `otherwise` where accusations tell nothing."""
-    return float(np.clip((accused - fpr) / (tpr - fpr), 0.0, 1.0)) if tpr > fpr else otherwise
+def _share(above: float, fpr: float, tpr: float, *, otherwise: float) -> float:
+    """Share between 0 and 1; `otherwise` where the TPR is no larger than the FPR."""
+    return float(np.clip((above - fpr) / (tpr - fpr), 0.0, 1.0)) if tpr > fpr else otherwise
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -256,24 +257,28 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         known: how many of the last members are known to be used, and not in question.
 
     Raises:
-        ValueError: if the attack cannot run, or would be told which records are in question.
+        ValueError: if the attack cannot run, or would know which records are in question.
     """
     if not (isinstance(alpha, int | float) and 0 < alpha < 0.5):
-        raise ValueError(f"alpha={alpha} is no error rate; choose above 0 and below 0.5, such as 0.05")
+        raise ValueError(f"alpha={as_written(alpha)}: expected an error rate > 0 and < 0.5; choose e.g. 0.05")
     if attack.threat.known_members:
         raise ValueError(
-            f"threat.audit={attack.name} is told which records are in question; choose such as LossThreshold"
+            f"threat.audit={attack.name}: expected an attack that knows no members; choose e.g. LossThreshold"
         )
     if (reason := lacking(attack, view)) is not None:
-        raise ValueError(f"threat.audit={attack.name} {reason}, or choose another attack")
+        raise ValueError(
+            f"threat.audit={attack.name}: expected an attack that can run, and it {reason}, or choose another"
+        )
     place, scores = order_of(view.records), attack.score(view)[0]
     count = int(view.membership[0].sum()) - known
     asked, others = place < count, ~view.membership[0]
     as_in_file = np.flatnonzero(asked)[np.argsort(place[asked])]
     if np.isnan(scores).any():
-        raise ValueError(f"threat.audit={attack.name} scores only some of the records; choose another attack")
+        raise ValueError(f"threat.audit={attack.name}: expected an attack that scores every record; choose another")
     p = p_values(scores[as_in_file], scores[others])
-    right = [row for row in accuracies(view, {"records": asked, NONMEMBERS: others}) if row.metric == CORRECT]
+    right = [
+        row for row in accuracies(view, {"records": asked, NONMEMBER_GROUP: others}) if row.metric == MODEL_ACCURACY
+    ]
     return AskedRecords(
         attack=attack.name,
         needs=attack.threat.describe(),
@@ -292,14 +297,14 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
 def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list[Flag]:
     compared = asked | ~view.membership[0]
     count, nonmembers = int(asked.sum()), int((~view.membership[0]).sum())
-    told = []
-    if min(units(view.persons, asked), units(view.persons, ~view.membership[0])) >= LEAST:
+    cautions = []
+    if min(units(view.persons, asked), units(view.persons, ~view.membership[0])) >= MIN_RECORDS_PER_SIDE:
         features = None if view.features is None else view.features[compared]
         persons = None if view.persons is None else view.persons[compared]
         tested = blind_test(features, view.labels[compared], asked[compared], persons)
         blind = tested.widened(next(iter(measures(tested.scores, asked[compared], persons))))
-        if tested.p <= DIFFERENT:
-            told.append(
+        if tested.p <= DIFFERENCE_ALPHA:
+            cautions.append(
                 Flag(
                     "different records",
                     "A classifier that never asks the model tells the records in question from the non-members, with an"
@@ -309,7 +314,7 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
                 )
             )
     if view.features is None:
-        told.append(
+        cautions.append(
             Flag(
                 "records unknown",
                 "The files hold answers only, so that nobody can check whether the records in question and the"
@@ -317,7 +322,7 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
             )
         )
     if has_several(view.persons):
-        told.append(
+        cautions.append(
             Flag(
                 "several records a person",
                 "The p-values take records as independent, and those of one person are not: the test of all records"
@@ -325,14 +330,14 @@ def _flags(view: View, asked: Bool[np.ndarray, "records"], alpha: float) -> list
             )
         )
     if 1 / (nonmembers + 1) > alpha / count:
-        told.append(
+        cautions.append(
             Flag(
                 "too few non-members",
                 f"No p-value can be below 1/{nonmembers + 1}, which is too much for Holm's correction of {count:,}"
                 f" records at {100 * alpha:g} %. It takes {int(np.ceil(count / alpha)) - 1:,} non-members.",
             )
         )
-    return told
+    return cautions
 
 
 def _p(p: float) -> str:

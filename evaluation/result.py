@@ -8,46 +8,46 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
-from palisade.evaluation.utility import ACCURACY, Utility
+from palisade.evaluation.utility import TEST_ACCURACY, Utility
 from palisade.targets.statement import Statement
 
-COLUMNS = (
+RESULT_COLUMNS = (
     "run", "data", "network", "defense", "guard", "canary", "seed", "epsilon", "delta", "strength",
     "guard_strength", "released", "model", "attack", "access", "group", "metric", "value", "low", "high", "members",
     "nonmembers", "queries_declared", "queries_made",
 )  # fmt: skip
 Name = TypeVar("Name")
-MEASURED = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
-"""Fields of results that are kept besides their rows."""
-FPRS = (0.01, 0.001)
-FPR = FPRS[0]
-"""At which runs are compared."""
+MEASURED_FIELDS = ("roc", "skipped", "needs", "threat", "released", "audit", "exposed")
+"""Fields of results that are stored besides their rows."""
+REPORTED_FPRS = (0.01, 0.001)
+FPR = REPORTED_FPRS[0]
+"""False positive rate at which runs are compared."""
 AUC = "auc"
-HALF = 0.5
+GUESSING_AUC = 0.5
 """The AUC of guessing."""
-UNSCORED = "unscored"
+UNSCORED_SHARE = "unscored"
 """The name of a metric: the share of the records that an attack gave no score."""
 MOSTLY_UNSCORED = 0.5
 """An attack that leaves out more than this share is one on a sample, which may be an easy one."""
-TIED = 5
+MAX_TIES_PER_FPR = 5
 """Share of non-members that may stand at the threshold itself, in units of the FPR."""
-ROUNDING = 1e-12
-"""Of a share of a count."""
-BLIND = "blind_baseline"
-"""Stands where an attack's name does; it never asks the model."""
+SHARE_ROUNDING = 1e-12
+"""Rounding error of a share of a count."""
+BLIND_BASELINE = "blind_baseline"
+"""Name in place of an attack's; the baseline never asks the model."""
 BY_CHANCE = "p_value"
 """The name of a metric: the probability of so large an AUC of the blind baseline where sides are random."""
-DIFFERENT = 0.05
+DIFFERENCE_ALPHA = 0.05
 """Up to this probability members and non-members differ by themselves."""
-CORRECT, MEMBERS, NONMEMBERS = "accuracy", "members", "nonmembers"
+MODEL_ACCURACY, MEMBER_GROUP, NONMEMBER_GROUP = "accuracy", "members", "nonmembers"
 """The name of a metric, of one model: its accuracy, in the group of records that it was trained on, or others."""
-TRAIN = "train_accuracy"
+TRAIN_ACCURACY = "train_accuracy"
 """The name of a metric, of a fleet: each model's accuracy on its own members."""
-GAP = "accuracy_gap"
+ACCURACY_GAP = "accuracy_gap"
 """The name of a metric: accuracy on members less that on others."""
 LARGEST_CLASS = "largest_class"
 """The name of a metric: the share of the largest class, which is the accuracy of always naming it."""
-TARGETS = "targets"
+TARGET_COUNT = "targets"
 """The name of a metric: how many models an attack on a sample of them had as targets; missing where it had all."""
 LEAST_TARGETS = 4
 """Targets below which a sample of the models says little on the others."""
@@ -80,7 +80,7 @@ def null_at(fpr: float) -> str:
 
 def fpr_of(row: Row) -> float:
     """The FPR of a TPR."""
-    return next(fpr for fpr in FPRS if tpr_at(fpr) == row.metric)
+    return next(fpr for fpr in REPORTED_FPRS if tpr_at(fpr) == row.metric)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,7 @@ class Sides:
         members: number of records that it was trained on.
         nonmembers: number of the others.
         features: whether the records themselves are known, or only answers about them.
-        shared: records that are on both sides; None where that cannot be told.
+        shared: records that are on both sides; None where that is unknown.
         shadow_records: about which a shadow model answered; 0 without one.
         over_persons: whether intervals draw persons whole, since somebody has several records.
     """
@@ -203,19 +203,19 @@ class Result:
     bounded: bool = True
     guard_strength: float | None = None
     canaries: Sequence[str] = ()
-    utility: Utility = ACCURACY
+    utility: Utility = TEST_ACCURACY
     dataset: Mapping[str, Any] = field(default_factory=dict)
     sides: Sides | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values of all that was measured, without what the run itself says."""
-        measured = {name: getattr(self, name) for name in MEASURED}
+        measured = {name: getattr(self, name) for name in MEASURED_FIELDS}
         return {**measured, "rows": [vars(row) for row in self.rows]}
 
     @property
     def attacks(self) -> list[str]:
         """Names of the attacks that were not skipped, without the baseline that never asks a model."""
-        return [attack for attack in self.roc if attack != BLIND]
+        return [attack for attack in self.roc if attack != BLIND_BASELINE]
 
     def get(self, metric: str, *, attack: str = "", group: str = "all", model: int | str = "all") -> Row:
         """The one row with this metric.
@@ -262,8 +262,8 @@ class Result:
 
     def is_sampled(self, attack: str) -> bool:
         """True if the attack scored less than half of the records, or fewer than 4 of more models."""
-        few = self.value(TARGETS, LEAST_TARGETS, attack=attack) < LEAST_TARGETS
-        return few or self.value(UNSCORED, 0.0, attack=attack) > MOSTLY_UNSCORED
+        few = self.value(TARGET_COUNT, LEAST_TARGETS, attack=attack) < LEAST_TARGETS
+        return few or self.value(UNSCORED_SHARE, 0.0, attack=attack) > MOSTLY_UNSCORED
 
     def strongest_row(self, metric: str) -> Row | None:
         """The metric of the strongest attack; None if every attack was skipped."""
@@ -272,13 +272,16 @@ class Result:
     def ties(self, attack: str, fpr: float = FPR) -> bool:
         """True if so many non-members tie at the threshold of an attack that its TPR is that of a much smaller FPR.
 
-        Of one model every point of the ROC is known: its threshold accuses less than half as many as it may, which is
+        Of one model every point of the ROC is known: its threshold has less than half of the allowed FPR, which is
         never so without ties. Of a fleet, the share of non-members that tie in the worst model.
         """
         if self.sides is not None and attack in self.roc:
             resolved = fpr * (self.get(AUC, attack=attack).nonmembers or 0) >= 1
-            return resolved and max(point for point in self.roc[attack][0] if point <= fpr * (1 + ROUNDING)) < fpr / 2
-        return self.value(tied_at(fpr), 0.0, attack=attack) > TIED * fpr
+            return (
+                resolved
+                and max(point for point in self.roc[attack][0] if point <= fpr * (1 + SHARE_ROUNDING)) < fpr / 2
+            )
+        return self.value(tied_at(fpr), 0.0, attack=attack) > MAX_TIES_PER_FPR * fpr
 
     @cached_property
     def is_tied(self) -> bool:
@@ -310,24 +313,24 @@ class Result:
     def null_quantile(self, row: Row) -> float:
         """The null's 95 % quantile, corrected for choosing the strongest attack or group; of an AUC ½."""
         if row.metric == AUC:
-            return HALF
+            return GUESSING_AUC
         return self.value(null_at(fpr_of(row)), self.guessing_level(row), attack=row.attack, group=row.group)
 
     def guessing_level(self, row: Row) -> float:
         """Chance level of a metric; the FPR itself where it was not measured, ½ for an AUC."""
         if row.metric == AUC:
-            return HALF
+            return GUESSING_AUC
         return self.value(chance_at(fpr_of(row)), fpr_of(row), attack=row.attack, group=row.group)
 
     @cached_property
     def explained(self) -> float:
         """The share, at most, of what the attack with the highest AUC finds beyond guessing that a difference between
         the records explains: 1 where the blind baseline is not clearly below it, 0 where no difference shows."""
-        blind = self.find(AUC, attack=BLIND)
-        if blind is None or blind.high is None or self.value(BY_CHANCE, 1.0, attack=BLIND) > DIFFERENT:
+        blind = self.find(AUC, attack=BLIND_BASELINE)
+        if blind is None or blind.high is None or self.value(BY_CHANCE, 1.0, attack=BLIND_BASELINE) > DIFFERENCE_ALPHA:
             return 0.0
         low = self.highest.low if self.attacks else None
-        return 1.0 if low is None or low <= blind.high else (blind.high - HALF) / (low - HALF)
+        return 1.0 if low is None or low <= blind.high else (blind.high - GUESSING_AUC) / (low - GUESSING_AUC)
 
     @cached_property
     def highest(self) -> Row:
@@ -352,8 +355,8 @@ class Result:
     def accuracies(self) -> tuple[Row | None, Row | None]:
         """Accuracy on records that models were trained on, and on others."""
         if self.sides is not None:
-            return self.find(CORRECT, group=MEMBERS), self.find(CORRECT, group=NONMEMBERS)
-        return self.find(TRAIN), self.find(ACCURACY.metric)
+            return self.find(MODEL_ACCURACY, group=MEMBER_GROUP), self.find(MODEL_ACCURACY, group=NONMEMBER_GROUP)
+        return self.find(TRAIN_ACCURACY), self.find(TEST_ACCURACY.metric)
 
     @property
     def gap(self) -> Row | None:
@@ -368,11 +371,11 @@ class Result:
         gap = inside.value - outside.value
         ends = (inside.low, inside.high, outside.low, outside.high)
         if any(end is None for end in ends):
-            return Row(metric=GAP, value=gap)
+            return Row(metric=ACCURACY_GAP, value=gap)
         low_in, high_in, low_out, high_out = (end or 0.0 for end in ends)
         below = math.hypot(inside.value - low_in, high_out - outside.value)
         above = math.hypot(high_in - inside.value, outside.value - low_out)
-        return Row(metric=GAP, value=gap, low=gap - below, high=gap + above)
+        return Row(metric=ACCURACY_GAP, value=gap, low=gap - below, high=gap + above)
 
     @property
     def worth(self) -> float:
@@ -397,7 +400,7 @@ class Result:
         return self.statement.epsilon
 
     def tidy(self) -> list[dict[str, Any]]:
-        """The rows with what they belong to, by `COLUMNS`."""
+        """The rows with what they belong to, by `RESULT_COLUMNS`."""
         common = {
             "run": self.run, "data": self.data, "network": self.network, "defense": self.defense, "guard": self.guard,
             "canary": self.canary, "seed": self.seed, "epsilon": self.epsilon, "delta": self.statement.delta,
@@ -408,5 +411,5 @@ class Result:
             queries = self.needs.get(row.attack, {})
             asked = {"queries_declared": queries.get("declared"), "queries_made": queries.get("measured")}
             values = {**common, **vars(row), **asked}
-            tidied.append({name: values[name] for name in COLUMNS})
+            tidied.append({name: values[name] for name in RESULT_COLUMNS})
         return tidied

@@ -13,9 +13,9 @@ from palisade.data.records import name_of
 from palisade.data.settings import ABSENT_VALUE, check_group, check_numbers, place, validated
 from palisade.fields import CheckedFields, as_written, field_names
 
-INSTEAD = ("audit", "search", "study")
+OTHER_COMMANDS = ("audit", "search", "study")
 """Groups that ask for something else than a report on runs."""
-PLACES = ("runs", "root", "reports", "released", "name")
+FOLDER_KEYS = ("runs", "root", "reports", "released", "name")
 Place = Annotated[str, Field(min_length=1)]
 Nodes = Annotated[Mapping[str, Any], Field(min_length=1)]
 
@@ -76,11 +76,11 @@ class EvaluationSettings(CheckedFields):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.plan and (other := next((key for key in INSTEAD if getattr(self, key)), None)):
+        if self.plan and (other := next((key for key in OTHER_COMMANDS if getattr(self, key)), None)):
             raise ValueError(f"plan=true: expected false with {other}=…, which is no attack on runs; leave one out")
         for name, node in self.attack.items():
             check_group(f"attack.{name}", node)
-        for key in PLACES:
+        for key in FOLDER_KEYS:
             if getattr(self, key) is not None:
                 place(key, getattr(self, key))
         self._check_data()
@@ -109,7 +109,7 @@ class EvaluationSettings(CheckedFields):
         if self.data is None:
             return None
         if self.data.get("path", ABSENT_VALUE) == ABSENT_VALUE and not self.data.get("name"):
-            raise ValueError("data.path: not given; add it, or data.name, or runs=<folder or pattern>")
+            raise ValueError("data.path: not given, expected a file; add it, or data.name, or runs=<folder or pattern>")
         return self.data.get("name") or name_of(self.data["path"])
 
     def _check_data(self) -> None:

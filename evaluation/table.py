@@ -8,46 +8,46 @@ from typing import Any, NamedTuple, TextIO
 from rich.table import Table
 from rich.text import Text
 
-from palisade.evaluation.claims import LEVEL, is_tested, level_of, ways_of
+from palisade.evaluation.claims import FAMILYWISE_ALPHA, is_tested, level_of, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
-from palisade.evaluation.flags import VIOLATED, flags, meanings, refutation
-from palisade.evaluation.format import NOTHING, bound_text, console_for, empty_table, number, percent, show
-from palisade.evaluation.labels import brief, epsilon_cell, guessing_range, line_name, setting, title
+from palisade.evaluation.flags import VIOLATED_FLAG, flags, meanings, refutation
+from palisade.evaluation.format import NO_NUMBER, bound_text, console_for, empty_table, number, percent, show
+from palisade.evaluation.labels import defense_cell, epsilon_cell, guessing_range, label, series_label
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.plan import Reach
 from palisade.evaluation.result import (
     AUC,
-    BLIND,
+    BLIND_BASELINE,
     BY_CHANCE,
-    DIFFERENT,
+    DIFFERENCE_ALPHA,
     FPR,
-    FPRS,
     LARGEST_CLASS,
-    MEMBERS,
-    NONMEMBERS,
+    MEMBER_GROUP,
+    NONMEMBER_GROUP,
+    REPORTED_FPRS,
     Result,
     Row,
     tpr_at,
 )
-from palisade.evaluation.utility import CALIBRATION, Utility
+from palisade.evaluation.utility import CALIBRATION_METRIC, Utility
 from palisade.targets.config import DEFAULT_GUESSED_SHARE
 
-UNRECORDED = (
+UNRECORDED_SHARE = (
     f"no share of guesses was recorded before training: {DEFAULT_GUESSED_SHARE} counts as the first, and ways of"
     " auditing that were tried before evaluations recorded them are not corrected for"
 )
 IF_LEAKED = "if the weights leak"
 """Notice on attacks that hold the weights where a guard keeps these back."""
-TIES = "only ties"
-"""Stands for a TPR at an FPR that the threshold jumps over, since many records share one score."""
-RATES = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in FPRS))
-WORDS = ("defense", "attack", "flags")
+ONLY_TIES = "only ties"
+"""Text in place of a TPR at an FPR that the threshold jumps over, since many records share one score."""
+RATE_HEADINGS = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in REPORTED_FPRS))
+TEXT_HEADINGS = ("defense", "attack", "flags")
 """Headings of columns that hold no numbers: cells of these, and no others, may take several lines."""
-STYLES = {"violated": "bold red", "undefended": "bold", "": None}
+LINE_STYLES = {"violated": "bold red", "undefended": "bold", "": None}
 
 
 def headings(utility: Utility) -> tuple[str, ...]:
-    """Of the columns of a table of runs."""
+    """Headings of a table of runs."""
     return (
         "defense", "ε", "ε lower\nbound", utility.words.replace(" ", "\n", 1), "calibration\nerror", "attack", "AUC",
         "TPR at 1% FPR\n[95 % interval]", "TPR at\n0.1% FPR", "flags",
@@ -107,12 +107,12 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
     if guessed := guessing_range(results):
         console.print(Text.assemble(("guessing: ", "dim"), guessed))
     for violation in comparison.refuted.values():
-        whose = f"{VIOLATED}, {title(violation.result)}: "
+        whose = f"{VIOLATED_FLAG}, {label(violation.result)}: "
         console.print(Text.assemble((whose, "bold red"), refutation(violation).sentence))
     for whose, sentence in (*reaches(comparison), *corrections(results)):
         console.print(Text.assemble((f"{whose}: ", "dim"), sentence))
     for flag, meaning in meanings(comparison).items():
-        if flag != VIOLATED:
+        if flag != VIOLATED_FLAG:
             console.print(_meaning(flag, meaning, len(results)))
     for attacks, reason, titles in skips(results):
         where = "" if len(titles) == len(results) else f" ({len(titles)} of {len(results)} runs)"
@@ -122,7 +122,10 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
 def accuracy_text(results: Sequence[Result]) -> str:
     """Accuracy of one model on members and on others; of runs what it is to be compared with, the largest class; empty
     where that was not measured."""
-    (first, *_), largest = results, [results[0].find(LARGEST_CLASS, group=group) for group in (MEMBERS, NONMEMBERS)]
+    (first, *_), largest = (
+        results,
+        [results[0].find(LARGEST_CLASS, group=group) for group in (MEMBER_GROUP, NONMEMBER_GROUP)],
+    )
     if first.sides is None:
         share = first.find(LARGEST_CLASS)
         return "" if share is None else f"the largest class has {percent(share)} of the test records"
@@ -146,18 +149,18 @@ def drawn(content: TextTable, lines: int = 20) -> Table:
 
 def _table_of_runs(comparison: Comparison) -> Table:
     table = empty_table()
-    told, named = lines(comparison), headings(comparison.results[0].utility)
-    columns = [(name, values) for name, *values in zip(named, *(line.cells for line in told), strict=True)]
+    rows, named = lines(comparison), headings(comparison.results[0].utility)
+    columns = [(name, values) for name, *values in zip(named, *(line.cells for line in rows), strict=True)]
     # A column without a number has nothing to say, and others need its place.
-    shown = [name for name, values in columns if set(values) != {NOTHING}]
+    shown = [name for name, values in columns if set(values) != {NO_NUMBER}]
     for name in shown:
-        words = name in WORDS
+        words = name in TEXT_HEADINGS
         table.add_column(name, justify="left" if words else "right", no_wrap=not words)
-    for line in told:
+    for line in rows:
         if line.opens:
             table.add_section()
         cells = [cell for name, cell in zip(named, line.cells, strict=True) if name in shown]
-        table.add_row(*cells, style=STYLES[line.kind])
+        table.add_row(*cells, style=LINE_STYLES[line.kind])
     return table
 
 
@@ -167,12 +170,12 @@ def attacks_on_model(result: Result) -> TextTable:
     assert sides is not None
     lines = [(attack, result.needs[attack]["text"], *rates(result, attack)) for attack in result.attacks]
     blind = "records and true label" if sides.features else "true label"
-    p = result.value(BY_CHANCE, 1.0, attack=BLIND)
-    shows = "sides differ" if p <= DIFFERENT else "no difference shows"
-    lines.append(("blind baseline", f"{blind}, never the model; {shows} (p = {p:.2g})", *rates(result, BLIND)))
-    headings = RATES
+    p = result.value(BY_CHANCE, 1.0, attack=BLIND_BASELINE)
+    shows = "sides differ" if p <= DIFFERENCE_ALPHA else "no difference shows"
+    lines.append(("blind baseline", f"{blind}, never the model; {shows} (p = {p:.2g})", *rates(result, BLIND_BASELINE)))
+    headings = RATE_HEADINGS
     if sides.shadow_records:
-        learned = [result.find(AT_SHADOWS, attack=attack) for attack in (*result.attacks, BLIND)]
+        learned = [result.find(AT_SHADOWS, attack=attack) for attack in (*result.attacks, BLIND_BASELINE)]
         lines = [(*line, percent(row, interval=True)) for line, row in zip(lines, learned, strict=True)]
         headings = (*headings, "balanced accuracy\nby one shadow")
     return TextTable(("attack", "needs", *headings), headings, lines)
@@ -185,12 +188,12 @@ def tpr_cell(result: Result, attack: str, fpr: float, group: str = "all", *, int
     """
     row = result.get(tpr_at(fpr), attack=attack, group=group)
     hidden = row.value is not None and result.ties(attack, fpr) and (result.sides is not None or row.value <= fpr)
-    return TIES if hidden else percent(row, interval=interval)
+    return ONLY_TIES if hidden else percent(row, interval=interval)
 
 
 def rates(result: Result, attack: str, group: str = "all") -> tuple[str, ...]:
-    """AUC and TPRs of an attack with their intervals, by `RATES`."""
-    tprs = (tpr_cell(result, attack, fpr, group) for fpr in FPRS)
+    """AUC and TPRs of an attack with their intervals, by `RATE_HEADINGS`."""
+    tprs = (tpr_cell(result, attack, fpr, group) for fpr in REPORTED_FPRS)
     return (number(result.get(AUC, attack=attack, group=group), interval=True), *tprs)
 
 
@@ -211,19 +214,19 @@ def lines(comparison: Comparison) -> list[Line]:
     """
     flagged = [[flag.name for flag in flags(result, comparison)] for result in comparison.results]
     shared = set[str].intersection(*map(set, flagged)) if len(flagged) > 1 else set()
-    told: list[Line] = []
+    rows: list[Line] = []
     above: tuple[str, str, int] | None = None
     for result, own in zip(comparison.results, flagged, strict=True):
         flagged_here = "\n".join(flag for flag in dict.fromkeys(own) if flag not in shared)
         first, *others = cells(result, flagged_here, comparison.audit(result))
-        place = line_name(result), setting(result), result.seed
+        place = series_label(result), label(result, short=True), result.seed
         if result.has_canaries:
             first = ("" if place == above else f"{first}\n") + f"  {result.canary} canaries"
         opens = above is not None and above[0] != place[0]
         above = place
         kind = "violated" if result.run in comparison.refuted else "undefended" if result.is_undefended else ""
-        told.append(Line(kind, (first, *others), opens))
-    return told
+        rows.append(Line(kind, (first, *others), opens))
+    return rows
 
 
 def cells(result: Result, flagged: str, audit: Mapping[str, Any]) -> tuple[str, ...]:
@@ -235,15 +238,16 @@ def cells(result: Result, flagged: str, audit: Mapping[str, Any]) -> tuple[str, 
         audit: its bounds on ε, by `Comparison.audit`.
     """
     coarse, fine = (
-        tpr_cell(result, result.strongest, fpr, interval=fpr == FPR) if result.attacks else NOTHING for fpr in FPRS
+        tpr_cell(result, result.strongest, fpr, interval=fpr == FPR) if result.attacks else NO_NUMBER
+        for fpr in REPORTED_FPRS
     )
     auc = result.strongest_row(AUC)
     return (
-        brief(result),
+        defense_cell(result),
         epsilon_cell(result),
         bound_text(audit, "one_run"),
         result.utility.text(result.get(result.utility.metric)),
-        percent(result.find(CALIBRATION)),
+        percent(result.find(CALIBRATION_METRIC)),
         attack_text(result, result.strongest) if result.attacks else "all skipped",
         number(auc),
         coarse,
@@ -257,7 +261,7 @@ def skips(results: Sequence[Result]) -> list[Skip]:
     where: dict[tuple[str, str], list[str]] = {}
     for result in ordered(results):
         for attack, reason in result.skipped.items():
-            where.setdefault((attack, reason), []).append(title(result))
+            where.setdefault((attack, reason), []).append(label(result))
     together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
     for (attack, reason), titles in where.items():
         together.setdefault((reason, tuple(titles)), []).append(attack)
@@ -265,25 +269,25 @@ def skips(results: Sequence[Result]) -> list[Skip]:
 
 
 def reaches(comparison: Comparison) -> list[tuple[str, str]]:
-    """For each claim that was tested with canaries its run, and which claims that can refute at all."""
+    """Reach of each claim that was tested with canaries: its run, and which claims that can refute."""
     tested = [result for result in comparison.results if is_tested(result) and result.audit and result.has_canaries]
-    return [(title(result), Reach.measured(result).sentence(comparison.level)) for result in tested]
+    return [(label(result), Reach.measured(result).sentence(comparison.level)) for result in tested]
 
 
 def corrections(results: Sequence[Result]) -> list[tuple[str, str]]:
-    """For each run not audited in one way alone, by a share of guesses fixed before training: what is made of that."""
+    """Corrections of runs that were audited in several ways, or with a share of guesses not fixed before training."""
     sentences = []
-    claims = round(LEVEL / level_of(results))
+    claims = round(FAMILYWISE_ALPHA / level_of(results))
     if claims > 1 and any(result.audit for result in results):
-        level = f"the bound “one run” of each is one at p = {LEVEL}/{claims}, and decides"
+        level = f"the bound “one run” of each is one at p = {FAMILYWISE_ALPHA}/{claims}, and decides"
         sentences.append(("all claims", f"{claims} claims are tested together, so that {level}"))
     for result in filter(lambda result: result.audit, ordered(results)):
         ways = ways_of(result)
         if ways > 1:
-            level = f"each bound on ε is one at p = {LEVEL}/{ways}, not {LEVEL}"
-            sentences.append((title(result), f"{ways} ways of auditing were tried, so that {level}"))
+            level = f"each bound on ε is one at p = {FAMILYWISE_ALPHA}/{ways}, not {FAMILYWISE_ALPHA}"
+            sentences.append((label(result), f"{ways} ways of auditing were tried, so that {level}"))
         if is_tested(result) and "guesses" not in result.config:
-            sentences.append((title(result), UNRECORDED))
+            sentences.append((label(result), UNRECORDED_SHARE))
     return sentences
 
 

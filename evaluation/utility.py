@@ -12,9 +12,9 @@ from scipy.special import log_softmax
 
 from palisade.evaluation.format import Interval, number
 
-CALIBRATION = "test_calibration_error"
-"""The metric that stands beside every utility: how far probabilities are from how often they are right."""
-AFFORDABLE = 0.05
+CALIBRATION_METRIC = "test_calibration_error"
+"""The metric beside every utility: the expected calibration error."""
+AFFORDABLE_LOSS = 0.05
 """A small loss for protection: points of a rate, or nats of log loss, which is as much of a likelihood."""
 
 
@@ -43,9 +43,11 @@ class Utility:
         Raises:
             ValueError: if there is none.
         """
-        if not isinstance(name, str) or name not in UTILITIES:
-            raise ValueError(f"utility={name}: expected one of {', '.join(UTILITIES)}; choose e.g. {ACCURACY.name}")
-        return UTILITIES[name]
+        if not isinstance(name, str) or name not in UTILITY_MEASURES:
+            raise ValueError(
+                f"utility={name}: expected one of {', '.join(UTILITY_MEASURES)}; choose e.g. {TEST_ACCURACY.name}"
+            )
+        return UTILITY_MEASURES[name]
 
     @property
     def metric(self) -> str:
@@ -54,13 +56,13 @@ class Utility:
 
     @property
     def axis(self) -> str:
-        """For an axis of its values."""
+        """Label of an axis of its values."""
         return self.words if self.higher_is_better else f"{self.words} (lower is better)"
 
     @property
     def nearly(self) -> str:
         """Description of runs that lose no more than is affordable."""
-        lost = f"{100 * AFFORDABLE:g} points" if self.is_rate else f"{AFFORDABLE:g}"
+        lost = f"{100 * AFFORDABLE_LOSS:g} points" if self.is_rate else f"{AFFORDABLE_LOSS:g}"
         return f"within {lost} of the best {self.words.replace('test ', '')}"
 
     def text(self, row: Interval | None, *, interval: bool = False) -> str:
@@ -75,11 +77,11 @@ class Utility:
         return value if self.higher_is_better else -value
 
 
-ACCURACY = Utility(name="accuracy", words="test accuracy")
-UTILITIES: Mapping[str, Utility] = {
+TEST_ACCURACY = Utility(name="accuracy", words="test accuracy")
+UTILITY_MEASURES: Mapping[str, Utility] = {
     utility.name: utility
     for utility in (
-        ACCURACY,
+        TEST_ACCURACY,
         Utility(name="balanced_accuracy", words="balanced test accuracy"),
         Utility(name="roc_auc", words="test ROC AUC", is_rate=False, needs="probabilities"),
         Utility(name="log_loss", words="test log loss", is_rate=False, higher_is_better=False, needs="probabilities"),
@@ -87,10 +89,10 @@ UTILITIES: Mapping[str, Utility] = {
 }
 
 
-BINS = 15
-FULL = 10
-"""Records of a bin from which on it says something."""
-SMALLEST = float(np.finfo(np.float32).eps)
+CALIBRATION_BINS = 15
+MIN_BIN_RECORDS = 10
+"""Fewest records of a bin."""
+MIN_PROBABILITY = float(np.finfo(np.float32).eps)
 """The probability that counts for a class that the models exclude, as scikit-learn has it: its log loss is 15.9."""
 
 Values = Float[np.ndarray, "records"]
@@ -108,28 +110,28 @@ def measures(
         labels: 0..C−1.
         level: which of these: `logits`, `probabilities` or `label`.
     """
-    models = [_of_model(np.asarray(given), labels, level) for given in answers]
+    models = [_of_model(np.asarray(outputs), labels, level) for outputs in answers]
     return {metric: np.stack([model[metric] for model in models]) for metric in models[0]}
 
 
-def _of_model(given: Shaped[np.ndarray, "records *classes"], labels: Labels, level: str) -> Mapping[str, Values]:
-    predicted = given if level == "label" else given.argmax(axis=-1)
+def _of_model(outputs: Shaped[np.ndarray, "records *classes"], labels: Labels, level: str) -> Mapping[str, Values]:
+    predicted = outputs if level == "label" else outputs.argmax(axis=-1)
     correct = (predicted == labels).astype(np.float64)
-    told = {ACCURACY.metric: correct, UTILITIES["balanced_accuracy"].metric: balanced(correct, labels)}
+    values = {TEST_ACCURACY.metric: correct, UTILITY_MEASURES["balanced_accuracy"].metric: balanced(correct, labels)}
     if level == "label":
-        return told
-    answered = given.astype(np.float64)
-    logs = log_softmax(answered, axis=-1) if level == "logits" else np.log(np.maximum(answered, SMALLEST))
+        return values
+    answered = outputs.astype(np.float64)
+    logs = log_softmax(answered, axis=-1) if level == "logits" else np.log(np.maximum(answered, MIN_PROBABILITY))
     probabilities = np.exp(logs) if level == "logits" else answered
-    return told | {
-        UTILITIES["roc_auc"].metric: area(probabilities, labels),
-        UTILITIES["log_loss"].metric: -logs[np.arange(len(labels)), labels],
-        CALIBRATION: miscalibrated(probabilities.max(axis=-1), correct),
+    return values | {
+        UTILITY_MEASURES["roc_auc"].metric: area(probabilities, labels),
+        UTILITY_MEASURES["log_loss"].metric: -logs[np.arange(len(labels)), labels],
+        CALIBRATION_METRIC: miscalibrated(probabilities.max(axis=-1), correct),
     }
 
 
 def balanced(correct: Values, labels: Labels) -> Values:
-    """To balanced accuracy: the mean over classes of the share of their records that is classified correctly."""
+    """Contributions to balanced accuracy: the mean over classes of the share that is classified correctly."""
     counts = np.bincount(labels)
     recalls = np.bincount(labels, weights=correct) / np.maximum(counts, 1)
     present = counts > 0
@@ -138,7 +140,7 @@ def balanced(correct: Values, labels: Labels) -> Values:
 
 
 def area(probabilities: Probabilities, labels: Labels) -> Values:
-    """To the macro-averaged area under the ROC of each class against the rest, over the classes that occur."""
+    """Contributions to the macro-averaged ROC AUC of each class against the rest, over the classes that occur."""
     classes = np.unique(labels)
     if len(classes) < 2:
         return np.full(len(labels), np.nan)
@@ -159,15 +161,15 @@ def below(scores: Values, others: Float[np.ndarray, "others"]) -> Values:
 
 
 def miscalibrated(confidences: Values, correct: Values) -> Values:
-    """To the expected calibration error over 15 bins of equally many records.
+    """Contributions to the expected calibration error over 15 bins of equally many records.
 
     Bins of equal width would be nearly empty but the last, since trained networks are confident (Nixon et al. 2019,
     "Measuring Calibration in Deep Learning"). Equal confidences share a bin. NaN with fewer than 10 records a bin:
     chance alone would be taken for an error. Some of that remains with more.
     """
-    if len(confidences) < BINS * FULL:
+    if len(confidences) < CALIBRATION_BINS * MIN_BIN_RECORDS:
         return np.full(len(confidences), np.nan)
-    borders = np.quantile(confidences, np.arange(1, BINS) / BINS, method="inverted_cdf")
+    borders = np.quantile(confidences, np.arange(1, CALIBRATION_BINS) / CALIBRATION_BINS, method="inverted_cdf")
     bins = np.searchsorted(borders, confidences)
     apart = confidences - correct
     return np.asarray(np.sign(np.bincount(bins, weights=apart))[bins] * apart)

@@ -87,7 +87,7 @@ def test_errors_take_one_line_and_exit_with_2(files):
     done = call("audit=outputs", "members=in.npz", folder=files)
     assert done.returncode == 2 and done.stdout == ""
     (line,) = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
-    assert line == "error: nonmembers is not given; add nonmembers=<file.npz or file.csv>"
+    assert line == "error: nonmembers: not given, expected a file; add nonmembers=<file.npz or file.csv>"
 
 
 def test_what_is_no_audit_is_refused(files):
@@ -165,7 +165,8 @@ def test_code_that_ends_the_process_passes_no_gate(files):
         assert (done.returncode, done.stdout) == (2, "")
         assert (
             done.stderr
-            == f"error: audit=endpoint asked code that called sys.exit({code}); let it raise an error instead\n"
+            == f"error: audit=endpoint: expected code that returns, and it called sys.exit({code}); let it raise an"
+            " error\n"
         )
 
 
@@ -252,22 +253,28 @@ def test_the_gate_exits_with_4(files, capsys):
             ("audit=records", "records=in.npz", "nonmembers=mixed.npz"),
             "holds 150 of the records in question; remove th",
         ),
-        (("audit=records", "nonmembers=in.npz"), "records is not given; add records="),
-        (("audit=model", *RECORD_SETTINGS), "model is not given; add model=<what to ask>"),
-        (("audit=endpoint", *RECORD_SETTINGS), "endpoint is not given; add endpoint=<what to ask>"),
+        (("audit=records", "nonmembers=in.npz"), "records: not given, expected a file; add records="),
+        (("audit=model", *RECORD_SETTINGS), "model: not given, expected a model to ask; add model=<it>"),
+        (("audit=endpoint", *RECORD_SETTINGS), "endpoint: not given, expected a model to ask; add endpoint=<it>"),
         (
             ("audit=model", "model=a.pt2", "release=b", *RECORD_SETTINGS),
-            "release and model are both given; audit one model",
+            "release=b: expected null with model; audit one model",
         ),
-        (("audit=endpoint", "endpoint=my_package.predict", "members=a.npz", "nonmembers=out.npz"), "a.npz is no file"),
+        (
+            ("audit=endpoint", "endpoint=my_package.predict", "members=a.npz", "nonmembers=out.npz"),
+            "members=a.npz: expected an .npz or a .csv file",
+        ),
         (
             ("audit=outputs", *SIDE_SETTINGS, "choose.max_tpr=0.1"),
-            r"choose\.max_tpr has nothing to judge in audit=outputs",
+            r"choose\.max_tpr=0\.1: expected null with audit=outputs",
         ),
-        (("audit=records", "records=in.npz", "nonmembers=out.npz", "gate.max_tpr=0.1"), r"gate\.max_tpr has nothing"),
+        (
+            ("audit=records", "records=in.npz", "nonmembers=out.npz", "gate.max_tpr=0.1"),
+            r"gate\.max_tpr=0\.1: expected null with audit=records",
+        ),
         (
             ("audit=outputs", *SIDE_SETTINGS, "report.scope=public"),
-            r"report\.scope=public but audit=… writes for insiders only",
+            r"report\.scope=public: expected internal with audit=…",
         ),
     ],
 )

@@ -253,7 +253,7 @@ BAD_COMMANDS = {
         "model 0 diverged: its weights are not finite; lower trainer.optimizer.lr",
     ),
     "no attack": (("evaluate.py", "data=digits", "attack=[]"), "attack: not given, expected a group"),
-    "no file named": (("evaluate.py", "data=csv"), "data.path: not given; add it, or data.name, or runs=<folder"),
+    "no file named": (("evaluate.py", "data=csv"), "data.path: not given, expected a file; add it, or "),
     "elsewhere": (("evaluate.py", "data=digits", "name=../a"), "name=../a: expected the name of a folder in reports;"),
     "the folder above": (("evaluate.py", "data=digits", "name=.."), "name=..: expected the name of a folder in "),
     "sweep without -m": (("train.py", "experiment=smoke"), "is a sweep of 2 grids; put -m before the settings"),

@@ -11,7 +11,7 @@ import pytest
 
 from palisade.evaluate import all_attacks
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import answers, augmented, predictions, view
 from palisade.evaluation.studies.study_runs import run_study
@@ -132,7 +132,9 @@ def test_evaluation_shows_a_run_once_for_each_guard(runs: Path) -> None:
     names = ("none", "memguard", "label_only")
     assert {run.guard for run in find(runs, "digits", None)} >= {behind(runs, name).guard for name in names}
     chosen = [behind(runs, name) for name in names]
-    method = Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}, adaptive=cheap(all_attacks()))
+    method = AttackProtocol(
+        attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}}, adaptive=cheap(all_attacks())
+    )
     by_guard = {one.guard: one for one in results_of(chosen, method)}
     assert set(by_guard) == {"none", "memguard", "label_only"}
     labels_alone = ["correctness", "calibrated_correctness", "noise_agreement", "votes"]
@@ -199,10 +201,10 @@ def test_shadows_of_another_run_stand_behind_the_same_guard(tmp_path: Path) -> N
         for guard in ("guard=none", "guard=label_only")
     ]
     chosen = [Run(folder, guard) for folder in folders[::2] for guard in guards_of(folder)]
-    method = Method(
+    protocol = AttackProtocol(
         attacks={"correctness": {"_target_": "palisade.attacks.Correctness"}}, adaptive=cheap(all_attacks())
     )
-    rows = run_study({"name": "shadow_mismatch"}, chosen, method)
+    rows = run_study({"name": "shadow_mismatch"}, chosen, protocol)
     assert len({(row.target, row.setting) for row in rows}) == 8, "each with two runs' shadows behind its own guard"
 
 

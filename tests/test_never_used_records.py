@@ -13,9 +13,9 @@ import pytest
 from commands import Ended, call
 
 from palisade.evaluate import all_attacks
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.studies import never_used, study_runs
-from palisade.evaluation.studies.never_used import CORRUPTED, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
+from palisade.evaluation.studies.never_used import CORRUPTED_COPIES, NEAR_DUPLICATES, NEEDS_THE_RECORD, keys_of
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow
 from palisade.evaluation.studies.study_runs import run_study
 from palisade.fields import as_written
@@ -33,7 +33,7 @@ FLEET_SETTINGS = (
     "split.pool=400",
 )
 ATTACK_NAMES = ("loss", "lira", "rmia_offline")
-STANDARD_METHOD = Method(attacks={name: all_attacks()[name] for name in ATTACK_NAMES})
+STANDARD_PROTOCOL = AttackProtocol(attacks={name: all_attacks()[name] for name in ATTACK_NAMES})
 
 
 def trained(folder: Path, *words: str) -> Run:
@@ -41,7 +41,7 @@ def trained(folder: Path, *words: str) -> Run:
 
 
 def study_of(run: Run, out: str) -> list[StudyRow]:
-    return run_study({"name": "shadow_mismatch", "out": out}, [run], STANDARD_METHOD)
+    return run_study({"name": "shadow_mismatch", "out": out}, [run], STANDARD_PROTOCOL)
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def write_visits(path: Path, count: int, *, seed: int = 0, outcomes: tuple[str, 
 
 def check(rows: list[StudyRow], run: Run, out: str) -> None:
     """Every attack on every kind of record: a share with its interval, or the reason why there is none."""
-    kinds = (out, CORRUPTED, NEAR_DUPLICATES)
+    kinds = (out, CORRUPTED_COPIES, NEAR_DUPLICATES)
     assert {(row.setting, row.attack) for row in rows} >= {
         (kind, attack) for kind in kinds for attack in ("loss", "lira")
     }
@@ -143,29 +143,31 @@ def test_records_of_the_pool_are_no_outsiders(digits: Run, visits: Run, tmp_path
 def test_canaries_set_no_threshold_for_records(digits: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     canaries = trained(tmp_path, "data=digits", "canary=label_noise", "canary.count=100")
     with pytest.raises(ValueError, match=r"^study\.out=test compares with .* without canary=…$"):
-        run_study({"name": "shadow_mismatch", "out": "test"}, [canaries], STANDARD_METHOD)
-    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, canaries], STANDARD_METHOD)
+        run_study({"name": "shadow_mismatch", "out": "test"}, [canaries], STANDARD_PROTOCOL)
+    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, canaries], STANDARD_PROTOCOL)
     assert {row.run for row in rows} == {digits.name}
     assert "left out: 1 of 2 runs" in capfd.readouterr().err
 
 
 def test_a_key_changes_with_what_decides_the_rates_and_nothing_else(digits: Run, tmp_path: Path) -> None:
-    keys = keys_of(digits, STANDARD_METHOD)
+    keys = keys_of(digits, STANDARD_PROTOCOL)
     assert set(keys) == set(ATTACK_NAMES) and len(set(keys.values())) == len(ATTACK_NAMES)
-    alone = keys_of(digits, Method(attacks={"loss": STANDARD_METHOD.attacks["loss"]}))
+    alone = keys_of(digits, AttackProtocol(attacks={"loss": STANDARD_PROTOCOL.attacks["loss"]}))
     assert alone["loss"] == keys["loss"], "other attacks decide nothing"
-    labels_only = replace(STANDARD_METHOD, threat={**STANDARD_METHOD.threat, "outputs": "label"})
+    labels_only = replace(STANDARD_PROTOCOL, threat={**STANDARD_PROTOCOL.threat, "outputs": "label"})
     others = {
         "threat": keys_of(digits, labels_only),
-        "secret": keys_of(trained(tmp_path, "data=digits", "split.population=0.1", "secret=another"), STANDARD_METHOD),
+        "secret": keys_of(
+            trained(tmp_path, "data=digits", "split.population=0.1", "secret=another"), STANDARD_PROTOCOL
+        ),
     }
     extended = trained(tmp_path, "data=digits", "split.population=0.1", "secret=another", "fleet.models=4")
     assert extended.name == digits.name
-    others["models"] = keys_of(extended, STANDARD_METHOD)
+    others["models"] = keys_of(extended, STANDARD_PROTOCOL)
     every = [key for named in (keys, *others.values()) for key in named.values()]
     assert len(set(every)) == 4 * len(ATTACK_NAMES)
     assert (
-        keys_of(extended, replace(STANDARD_METHOD, threat={**STANDARD_METHOD.threat, "weights": True}))
+        keys_of(extended, replace(STANDARD_PROTOCOL, threat={**STANDARD_PROTOCOL.threat, "weights": True}))
         == others["models"]
     )
 
@@ -176,7 +178,7 @@ def test_nothing_else_is_measured_and_one_secret_is_enough(
     monkeypatch.setattr(study_runs, "attacked", None)
     twin = trained(tmp_path, "data=digits", "split.population=0.1", "defense=l2")
     assert twin.secret == digits.secret
-    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, twin], STANDARD_METHOD)
+    rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, twin], STANDARD_PROTOCOL)
     assert {row.run for row in rows} == {digits.name, twin.name} and len({row.target for row in rows}) == 2
     assert {row.metric for row in rows} == {FALSELY_ACCUSED}
 
@@ -263,5 +265,5 @@ def test_bad_input_of_the_command_is_one_line(digits: Run, folder: Path) -> None
 @pytest.mark.parametrize("out", [5, True, 1.5, ["a", "b"], {"a": 1}])
 def test_what_names_nothing_is_refused(out: Any) -> None:
     with pytest.raises(ValueError) as error:
-        run_study({"name": "shadow_mismatch", "out": out}, [], STANDARD_METHOD)
+        run_study({"name": "shadow_mismatch", "out": out}, [], STANDARD_PROTOCOL)
     assert str(error.value).startswith(f"study.out={as_written(out)}: expected a text, or null; choose test, ")

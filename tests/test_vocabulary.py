@@ -75,6 +75,4 @@ def test_a_constant_carries_its_subject(source: str) -> None:
 
 @pytest.mark.parametrize("source", [source for source in SOURCES if not source.startswith("tests/")])
 def test_a_docstring_begins_by_naming_the_thing(source: str) -> None:
-    assert not [
-        f"{source}:{line}: {text}" for line, text in first_lines(parsed(source)) if QUESTION_WORDS.match(text)
-    ]
+    assert not [f"{source}:{line}: {text}" for line, text in first_lines(parsed(source)) if QUESTION_WORDS.match(text)]

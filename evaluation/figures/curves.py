@@ -15,26 +15,26 @@ from scipy.stats import binom
 
 from palisade.evaluation.comparison import Comparison, ceiling
 from palisade.evaluation.figures.style import (
-    CEILING,
-    COLORS,
-    GUESSING,
-    MUTED,
-    STYLE,
+    CEILING_LINE,
+    FIGURE_STYLE,
+    GUESSING_LINE,
+    LINE_COLORS,
+    MUTED_COLOR,
     fading,
     figure,
     looks,
     percent,
     rates,
 )
-from palisade.evaluation.labels import title
-from palisade.evaluation.measuring.exposure import MOSTLY, Exposure, exposures
-from palisade.evaluation.result import AUC, BLIND, FPR, Result
+from palisade.evaluation.labels import label
+from palisade.evaluation.measuring.exposure import HIGH_EXPOSURE, Exposure, exposures
+from palisade.evaluation.result import AUC, BLIND_BASELINE, FPR, Result
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.statistics.metrics import RocBand, roc_band
 from palisade.evaluation.statistics.roc import Roc
 
 LOWEST_FPR = 1e-4
-GRID = np.linspace(0, 1, 401)[1:]
+SHARE_GRID = np.linspace(0, 1, 401)[1:]
 
 
 def roc(comparison: Comparison) -> Figure:
@@ -48,32 +48,34 @@ def roc(comparison: Comparison) -> Figure:
     lowest = max(LOWEST_FPR, min((start for start in starts if start > 0), default=LOWEST_FPR))
     grid = np.geomspace(lowest, 1, 200)
     drawn: list[tuple[float, Line2D]] = []
-    with mpl.rc_context(STYLE):
-        made = figure(9.4, 5.2)
-        axes = made.subplots()
+    with mpl.rc_context(FIGURE_STYLE):
+        fig = figure(9.4, 5.2)
+        axes = fig.subplots()
         axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.15))
         for line in lines:
             look = looks(lines)[line.name]
             for result, alpha in fading([result for result in line.runs if result.attacks]):
                 fpr, tpr = (np.asarray(values, dtype=np.float64) for values in result.roc[result.strongest])
-                shown, label = np.where(tpr > 0, tpr, np.nan), f"{title(result)} · {result.strongest}"
-                (curve,) = axes.plot(fpr, shown, label=label, zorder=3, alpha=alpha, **look.curve)
+                shown, name = np.where(tpr > 0, tpr, np.nan), f"{label(result)} · {result.strongest}"
+                (curve,) = axes.plot(fpr, shown, label=name, zorder=3, alpha=alpha, **look.curve)
                 drawn.append((float(np.interp(FPR, fpr, tpr)), curve))
                 if (limit := ceiling(result, grid)) is not None and limit[0] < 1:
-                    label = f"_ceiling of {title(result)}"
-                    axes.plot(grid, limit, label=label, alpha=alpha, color=look.color, **CEILING)
+                    name = f"_ceiling of {label(result)}"
+                    axes.plot(grid, limit, label=name, alpha=alpha, color=look.color, **CEILING_LINE)
         which = "one run of each defense" if comparison.are_many else "each run"
         runs = [result for line in lines for result in line.runs]
-        axes.plot(grid, _guessing(runs, grid), label="_guessing", **GUESSING)
+        axes.plot(grid, _guessing(runs, grid), label="_guessing", **GUESSING_LINE)
         rates(axes.xaxis)
         rates(axes.yaxis)
         axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title=f"Strongest attack on {which}")
         keys = [curve for _, curve in sorted(drawn, key=lambda pair: -pair[0])]
         if any(str(curve.get_label()).startswith("_ceiling") for curve in axes.lines):
-            keys += [Line2D([], [], color=MUTED, label="ceiling that ε proves (color of the run)", **CEILING)]
-        keys += [Line2D([], [], label="guessing", **GUESSING)]
+            keys += [
+                Line2D([], [], color=MUTED_COLOR, label="ceiling that ε proves (color of the run)", **CEILING_LINE)
+            ]
+        keys += [Line2D([], [], label="guessing", **GUESSING_LINE)]
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
-    return made
+    return fig
 
 
 def _guessing(results: Sequence[Result], fpr: np.ndarray) -> np.ndarray:
@@ -98,41 +100,41 @@ def exposure(comparison: Comparison) -> Figure:
     if not known:
         raise ValueError("results hold no exposure of single records; evaluate the runs anew")
     drawn: list[tuple[float, Line2D]] = []
-    with mpl.rc_context(STYLE):
-        made = figure(9.4, 4.6)
-        axes = made.subplots()
+    with mpl.rc_context(FIGURE_STYLE):
+        fig = figure(9.4, 4.6)
+        axes = fig.subplots()
         for line in lines:
             for result, alpha in fading([result for result in line.runs if result.run in known]):
                 counts = _at_least(known[result.run])
                 shown, look = np.where(counts > 0, counts, np.nan), looks(lines)[line.name]
                 (curve,) = axes.plot(
-                    GRID, shown, label=title(result), alpha=alpha, drawstyle="steps-pre", zorder=3, **look.line
+                    SHARE_GRID, shown, label=label(result), alpha=alpha, drawstyle="steps-pre", zorder=3, **look.line
                 )
-                drawn.append((float(counts[GRID > MOSTLY].sum()), curve))
+                drawn.append((float(counts[SHARE_GRID > HIGH_EXPOSURE].sum()), curve))
         largest = max(known.values(), key=lambda exposed: len(exposed.record))
-        axes.plot(GRID, _by_luck(largest), **GUESSING)
-        axes.axvline(MOSTLY, color=MUTED, lw=0.8, zorder=1)
+        axes.plot(SHARE_GRID, _by_luck(largest), **GUESSING_LINE)
+        axes.axvline(HIGH_EXPOSURE, color=MUTED_COLOR, lw=0.8, zorder=1)
         axes.set(xlim=(0, 1), yscale="log", ylim=(0.8, 1.6 * len(largest.record)))
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         axes.set(xlabel="found in at least this share of the models trained on them", ylabel="records")
         axes.set_title("How many records are exposed")
         keys = [curve for _, curve in sorted(drawn, key=lambda pair: -pair[0])]
-        keys += [Line2D([], [], label="guessing", **GUESSING)]
+        keys += [Line2D([], [], label="guessing", **GUESSING_LINE)]
         axes.legend(handles=keys, loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
-    return made
+    return fig
 
 
 def _at_least(exposed: Exposure) -> np.ndarray:
     """Number of records that are found in at least each share of the grid."""
     rising = np.sort(exposed.value[exposed.models > 0])
-    return len(rising) - np.searchsorted(rising, GRID - 1e-9)
+    return len(rising) - np.searchsorted(rising, SHARE_GRID - 1e-9)
 
 
 def _by_luck(exposed: Exposure) -> np.ndarray:
     """Its mean if the attack guessed: 1 % of non-members are accused, and of members as well."""
     models, records = np.unique(exposed.models[exposed.models > 0], return_counts=True)
-    needed = np.ceil(GRID[:, None] * models - 1e-9)
+    needed = np.ceil(SHARE_GRID[:, None] * models - 1e-9)
     expected: np.ndarray = binom.sf(needed - 1, models, FPR) @ records
     return expected
 
@@ -145,29 +147,29 @@ def roc_of_model(result: Result) -> Figure:
     """
     assert result.sides is not None
     lowest = 1 / result.sides.nonmembers
-    with mpl.rc_context(STYLE):
-        made = figure(9.4, 5.2)
-        axes = made.subplots()
+    with mpl.rc_context(FIGURE_STYLE):
+        fig = figure(9.4, 5.2)
+        axes = fig.subplots()
         axes.set(xscale="log", yscale="log", xlim=(lowest, 1), ylim=(lowest, 1.15))
-        blind = {"color": MUTED, "ls": (0, (4, 2)), "label": "blind baseline: never asks the model"}
-        drawn: list[tuple[str, dict[str, Any]]] = [(BLIND, blind)]
+        blind = {"color": MUTED_COLOR, "ls": (0, (4, 2)), "label": "blind baseline: never asks the model"}
+        drawn: list[tuple[str, dict[str, Any]]] = [(BLIND_BASELINE, blind)]
         if result.attacks:
-            drawn.insert(0, (result.strongest, {"color": COLORS[0], "label": result.strongest}))
+            drawn.insert(0, (result.strongest, {"color": LINE_COLORS[0], "label": result.strongest}))
         for name, look in drawn:
             points = _points(result, name)
             tpr = np.where(points.tpr > 0, points.tpr, np.nan)
             axes.plot(np.maximum(points.fpr, lowest), tpr, drawstyle="steps-post", zorder=3, **look)
-            if name != BLIND and not result.sides.over_persons:  # it takes records as independent
+            if name != BLIND_BASELINE and not result.sides.over_persons:  # it takes records as independent
                 fprs, low, high = _steps(roc_band(points))
                 low = np.maximum(low, lowest / 10)
-                axes.fill_between(fprs, low, high, color=COLORS[0], alpha=0.15, lw=0, label="95 %")
+                axes.fill_between(fprs, low, high, color=LINE_COLORS[0], alpha=0.15, lw=0, label="95 %")
         grid = np.geomspace(lowest, 1, 50)
-        axes.plot(grid, grid, label="guessing", **GUESSING)
+        axes.plot(grid, grid, label="guessing", **GUESSING_LINE)
         rates(axes.xaxis)
         rates(axes.yaxis)
         axes.set(xlabel="FPR: non-members accused", ylabel="TPR: members found", title="Strongest attack on this model")
         axes.legend(loc="upper left", bbox_to_anchor=(1.02, 1), borderaxespad=0)
-    return made
+    return fig
 
 
 def _steps(band: RocBand) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -187,18 +189,18 @@ def _points(result: Result, attack: str) -> Roc:
 def p_value_curve(p: Float[np.ndarray, "records"]) -> Figure:
     """The share of the records with a p-value up to each level; on the diagonal if none was used."""
     lowest = float(min(p.min(), 0.01)) / 1.5
-    with mpl.rc_context(STYLE):
-        made = figure(9.4, 5.2)
-        axes = made.subplots()
+    with mpl.rc_context(FIGURE_STYLE):
+        fig = figure(9.4, 5.2)
+        axes = fig.subplots()
         axes.set(xscale="log", xlim=(lowest, 1), ylim=(0, 1.02))
         rising = np.sort(p)
         share = np.arange(1, len(p) + 1) / len(p)
         levels, shares = [lowest, *rising, 1.0], [0.0, *share, 1.0]
-        axes.plot(levels, shares, drawstyle="steps-post", color=COLORS[0], label="these records", zorder=3)
+        axes.plot(levels, shares, drawstyle="steps-post", color=LINE_COLORS[0], label="these records", zorder=3)
         grid = np.geomspace(lowest, 1, 100)
-        axes.plot(grid, grid, label="expected if none was used", **GUESSING)
+        axes.plot(grid, grid, label="expected if none was used", **GUESSING_LINE)
         rates(axes.xaxis)
         axes.yaxis.set_major_formatter(lambda value, _: f"{100 * value:.0f} %")
         axes.set(xlabel="p-value", ylabel="records with at most this p-value", title="Records against non-members")
         axes.legend(loc="upper left")
-    return made
+    return fig

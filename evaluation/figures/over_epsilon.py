@@ -14,12 +14,12 @@ from matplotlib.transforms import ScaledTranslation, Transform
 
 from palisade.evaluation.comparison import Comparison, Point, Series, ceiling
 from palisade.evaluation.figures.style import (
-    CEILING,
-    GUESSING,
-    INK,
-    MUTED,
-    PAPER,
-    VIOLATED,
+    CEILING_LINE,
+    GUESSING_LINE,
+    INK_COLOR,
+    MUTED_COLOR,
+    PAPER_COLOR,
+    VIOLATED_COLOR,
     ends,
     leakage,
     looks,
@@ -32,11 +32,11 @@ from palisade.evaluation.format import epsilon_text
 from palisade.evaluation.labels import drawn_level
 from palisade.evaluation.result import FPR, Result
 
-APART = 1.8  # ε closer than this factor share a tick
-BESIDE, WIDEST = 8.0, 24.0  # lines of the same ε stand this many points beside each other, all within so many
-WIDER = 1.3  # ceilings go on by this factor of ε
-NEAR = 4.0  # the smallest claim is brought onto the panel of bounds, unless it is more than so many times these
-BOUND = "one_run"
+TICK_FACTOR = 1.8  # ε closer than this factor share a tick
+LINE_GAP_POINTS, MAX_OFFSET_POINTS = 8.0, 24.0  # between lines of the same ε, and of all of them together
+CEILING_MARGIN_FACTOR = 1.3  # ceilings go on by this factor of ε
+NEAR_CLAIM_FACTOR = 4.0  # the panel of bounds shows the smallest claim up to so many times the bounds
+DRAWN_BOUND = "one_run"
 """The bound on ε that assumes nothing about the mechanism."""
 
 
@@ -75,7 +75,7 @@ class OverEpsilon:
                 axes.errorbar(at, utility(point), bar, color=look.color, lw=1.1, transform=beside)
             axes.update_datalim([(at, end) for at, point in zip(x, points, strict=True) for end in span(point.utility)])
         for point in self._undefended():
-            axes.axhline(utility(point), color=INK, lw=1, zorder=1.5)
+            axes.axhline(utility(point), color=INK_COLOR, lw=1, zorder=1.5)
         axes.autoscale_view()  # what stands beside its ε does not count by itself
         self._axis(axes)
         shown = self.lines[0].runs[0].utility
@@ -98,13 +98,14 @@ class OverEpsilon:
         several = len(proven) > 1
         for color, limits in proven.items():
             stated = sorted(limits)
-            own: dict[str, Any] = {"color": color} if several else {"color": INK, "label": "ceiling that ε proves"}
-            axes.plot(*_wider(stated, [limits[x] for x in stated]), **own, **CEILING)
+            own: dict[str, Any] = {"color": INK_COLOR, "label": "ceiling that ε proves"}
+            own = {"color": color} if several else own
+            axes.plot(*_wider(stated, [limits[x] for x in stated]), **own, **CEILING_LINE)
         if several:
-            axes.plot([], [], color=MUTED, label="ceiling that ε proves (color of the defense)", **CEILING)
+            axes.plot([], [], color=MUTED_COLOR, label="ceiling that ε proves (color of the defense)", **CEILING_LINE)
         for point in self._undefended():
-            axes.axhline(leakage(point, lowest), color=INK, lw=1, zorder=1.5, label="undefended")
-        axes.axhline(drawn_level(self.results), label="guessing", **GUESSING)
+            axes.axhline(leakage(point, lowest), color=INK_COLOR, lw=1, zorder=1.5, label="undefended")
+        axes.axhline(drawn_level(self.results), label="guessing", **GUESSING_LINE)
         self._axis(axes)
         axes.set(ylabel="TPR at 1 % FPR")
         axes.set_ylim(top=1.3)  # the ceiling is often at 100 %
@@ -118,26 +119,26 @@ class OverEpsilon:
             x = [self._x(result) for result in runs]
             look, beside = self.looks[line.name], self._beside(line, axes)
             audits = [self.comparison.audit(result) for result in runs]
-            measured = [audit["bounds"][BOUND] for audit in audits]
-            perfect = [audit["ceilings"][BOUND] for audit in audits]
+            measured = [audit["bounds"][DRAWN_BOUND] for audit in audits]
+            perfect = [audit["ceilings"][DRAWN_BOUND] for audit in audits]
             axes.plot(x, measured, zorder=4, transform=beside, **look.marks)
             for beyond in (False, True):  # the axis is broken before ε = ∞, and so is the ceiling
                 part = [(at, top) for at, top in zip(x, perfect, strict=True) if (at == self.infinity) == beyond]
                 ceilings = _wider([at for at, _ in part], [top for _, top in part])
-                axes.plot(*ceilings, color=look.color, zorder=2, **CEILING)
+                axes.plot(*ceilings, color=look.color, zorder=2, **CEILING_LINE)
             for at, bound, result in zip(x, measured, runs, strict=True):
                 if result.run in self.violated:
-                    ring: dict[str, Any] = {"ms": 14, "mfc": "none", "mec": VIOLATED, "mew": 1.6, "transform": beside}
-                    axes.plot(at, bound, "o", label="claim violated", **ring)
+                    mark: dict[str, Any] = {"ms": 14, "mfc": "none", "mec": VIOLATED_COLOR, "mew": 1.6}
+                    axes.plot(at, bound, "o", label="claim violated", transform=beside, **mark)
             reach = max([reach, *(value for value in (*measured, *perfect) if math.isfinite(value))])
         self._axis(axes)
         right = self.claims[-1] if self.claims != self.stated else axes.get_xlim()[1]
         claimed = np.geomspace(axes.get_xlim()[0], right, 200)
-        near = self.claims[0] <= NEAR * reach
+        near = self.claims[0] <= NEAR_CLAIM_FACTOR * reach
         top = (max(1.6 * reach, 1.1 * self.claims[0]) if near else 1.6 * reach) or 1.0  # nothing can be proven
         above = "" if near else " (above this panel)"
-        axes.plot([], [], color=MUTED, label="ceiling of a perfect attack", **CEILING)
-        axes.plot(claimed, claimed, color=INK, lw=1.2, label=f"claimed ε{above}")
+        axes.plot([], [], color=MUTED_COLOR, label="ceiling of a perfect attack", **CEILING_LINE)
+        axes.plot(claimed, claimed, color=INK_COLOR, lw=1.2, label=f"claimed ε{above}")
         axes.set_ylim(-0.04 * top, top)
         axes.set(ylabel="ε, lower bound")
         axes.legend(handles=_keys(axes)[::-1], loc="upper right")
@@ -146,7 +147,7 @@ class OverEpsilon:
         return [point for point in line.points if point.result.epsilon is not None]
 
     def _proven(self) -> dict[str, dict[float, float]]:
-        """By the color of each defense the largest TPR that its ε allow: others may state the same ε at another δ."""
+        """Largest TPR that the ε of each defense allow, by its color: others may state the same ε at another δ."""
         limits: dict[str, dict[float, float]] = {}
         for line in self.private:
             for point in line.points:
@@ -163,7 +164,7 @@ class OverEpsilon:
     def _beside(self, line: Series, axes: Axes) -> Transform:
         """Places of a line on the axis: lines of the same ε, with canaries and without, hide each other otherwise."""
         others = len(self.private) - 1
-        points = min(BESIDE, WIDEST / max(others, 1)) * (self.private.index(line) - others / 2)
+        points = min(LINE_GAP_POINTS, MAX_OFFSET_POINTS / max(others, 1)) * (self.private.index(line) - others / 2)
         page = axes.get_figure(root=True)
         assert page is not None
         return axes.transData + ScaledTranslation(points / 72, 0, page.dpi_scale_trans)
@@ -172,7 +173,7 @@ class OverEpsilon:
         """A logarithmic axis whose right end is broken for ε = ∞."""
         ticks: dict[float, str] = {}
         for epsilon in reversed(self.stated):
-            if not ticks or min(epsilon, self.infinity) * APART <= min(ticks):
+            if not ticks or min(epsilon, self.infinity) * TICK_FACTOR <= min(ticks):
                 ticks[min(epsilon, self.infinity)] = epsilon_text(epsilon)
         axes.set_xscale("log")
         axes.set_xlim(self.stated[0] / 1.6, max(ticks) * 1.6)
@@ -182,17 +183,17 @@ class OverEpsilon:
         if math.isinf(self.stated[-1]):
             gap = self.infinity / math.sqrt(self.infinity / self.stated[-2])
             frame = axes.get_xaxis_transform()
-            axes.plot([gap], [0], transform=frame, color=PAPER, marker="s", ms=5, clip_on=False, zorder=9)
-            stroke: dict[str, Any] = {"color": MUTED, "marker": (2, 0, -20), "ms": 9, "clip_on": False, "zorder": 10}
+            axes.plot([gap], [0], transform=frame, color=PAPER_COLOR, marker="s", ms=5, clip_on=False, zorder=9)
+            stroke: dict[str, Any] = {"color": MUTED_COLOR, "marker": (2, 0, -20), "ms": 9, "clip_on": False}
             for shift in (0.94, 1.06):
-                axes.plot([gap * shift], [0], transform=frame, **stroke)
+                axes.plot([gap * shift], [0], transform=frame, zorder=10, **stroke)
 
 
 def _wider(x: Sequence[float], y: Sequence[float]) -> tuple[list[float], list[float]]:
     """A line that begins before its first point and ends after its last: through a single one it would not show."""
-    return ([x[0] / WIDER, *x, x[-1] * WIDER], [y[0], *y, y[-1]]) if x else ([], [])
+    return ([x[0] / CEILING_MARGIN_FACTOR, *x, x[-1] * CEILING_MARGIN_FACTOR], [y[0], *y, y[-1]]) if x else ([], [])
 
 
 def _keys(axes: Axes) -> list[Artist]:
-    """For a legend, each label once."""
+    """Handles for a legend, each label once."""
     return list({str(key.get_label()): key for key in axes.get_legend_handles_labels()[0]}.values())

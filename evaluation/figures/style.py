@@ -21,29 +21,30 @@ from palisade.evaluation.comparison import Point, Series
 from palisade.evaluation.result import FPR, Result, Row
 from palisade.targets.files import replacing
 
-INK, MUTED, PAPER = "#1a1d21", "#6b7178", "#ffffff"
-VIOLATED = "#c0182b"
-COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#8a8a1f", "#44318d")
-"""Okabe & Ito (2008): told apart by the color-blind, and by lightness in print; then three of Tol's (2021), darker."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
+INK_COLOR, MUTED_COLOR, PAPER_COLOR = "#1a1d21", "#6b7178", "#ffffff"
+VIOLATED_COLOR = "#c0182b"
+LINE_COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255", "#8a8a1f", "#44318d")
+"""Okabe & Ito (2008): distinct for the color-blind, and by lightness in print; then three of Tol's (2021), darker."""
+LINE_MARKERS = ("o", "s", "^", "D", "v", "P", "X", "h")
 """One fewer than colors: no two lines share both before there are 72."""
-AGAIN = (0, (4, 1.2))
+REPEATED_COLOR_STROKE = (0, (4, 1.2))
 """Stroke of a line whose color is an earlier one's."""
-CANARIES: tuple[tuple[str, Any], ...] = (
+CANARY_LOOKS: tuple[tuple[str, Any], ...] = (
     ("<", (0, (3, 1.2, 1, 1.2))),
     ("p", (0, (1, 1))),
     (">", (0, (1, 1, 1, 2.5))),
     ("d", (0, (6, 1.2, 1, 1.2, 1, 1.2))),
 )
 """Marker and stroke of lines through canary fleets, a kind each; none is dashed as ceilings are."""
-GUESSING: dict[str, Any] = {"color": MUTED, "lw": 1.1, "ls": (0, (1, 2))}
-CEILING: dict[str, Any] = {"lw": 1.1, "ls": (0, (7, 4))}
-STYLE: Any = {
-    "figure.dpi": 100, "savefig.dpi": 200, "figure.facecolor": PAPER, "axes.facecolor": "none",
+GUESSING_LINE: dict[str, Any] = {"color": MUTED_COLOR, "lw": 1.1, "ls": (0, (1, 2))}
+CEILING_LINE: dict[str, Any] = {"lw": 1.1, "ls": (0, (7, 4))}
+FIGURE_STYLE: Any = {
+    "figure.dpi": 100, "savefig.dpi": 200, "figure.facecolor": PAPER_COLOR, "axes.facecolor": "none",
     "font.size": 10, "axes.titlesize": 10.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
-    "text.color": INK, "axes.edgecolor": MUTED, "axes.labelcolor": INK, "xtick.color": MUTED, "ytick.color": MUTED,
-    "xtick.labelcolor": INK, "ytick.labelcolor": INK, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.grid": True, "grid.color": MUTED, "grid.alpha": 0.18, "grid.linewidth": 0.6, "axes.axisbelow": True,
+    "text.color": INK_COLOR, "axes.edgecolor": MUTED_COLOR, "axes.labelcolor": INK_COLOR,
+    "xtick.color": MUTED_COLOR, "ytick.color": MUTED_COLOR,
+    "xtick.labelcolor": INK_COLOR, "ytick.labelcolor": INK_COLOR, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "grid.color": MUTED_COLOR, "grid.alpha": 0.18, "grid.linewidth": 0.6, "axes.axisbelow": True,
     "lines.linewidth": 1.6, "lines.markersize": 6, "errorbar.capsize": 2.5,
     "legend.frameon": False, "legend.fontsize": 9, "svg.hashsalt": "palisade",
 }  # fmt: skip
@@ -51,9 +52,9 @@ STYLE: Any = {
 
 def figure(width: float, height: float) -> Figure:
     """An empty figure of this size in inches, without pyplot's global state."""
-    made = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(made)
-    return made
+    fig = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig
 
 
 @dataclass(frozen=True)
@@ -67,18 +68,18 @@ class Look:
 
     @property
     def line(self) -> dict[str, Any]:
-        """For matplotlib, without marks."""
+        """Keywords of Matplotlib for the line without marks."""
         return {"color": self.color, "ls": self.stroke}
 
     @property
     def marks(self) -> dict[str, Any]:
         """The line with its marks."""
-        face, edge, width = (PAPER, self.color, 1.3) if self.hollow else (self.color, PAPER, 0.8)
+        face, edge, width = (PAPER_COLOR, self.color, 1.3) if self.hollow else (self.color, PAPER_COLOR, 0.8)
         return {**self.line, "marker": self.marker, "mfc": face, "mec": edge, "mew": width}
 
     @property
     def curve(self) -> dict[str, Any]:
-        """For a curve through many points: a few marks, and only where color and stroke alone do not tell it."""
+        """Keywords for a curve through many points: a few marks, and only where color and stroke are not enough."""
         return self.line if self.stroke == "-" else {**self.marks, "ms": 5, "markevery": 0.15}
 
 
@@ -86,17 +87,21 @@ def looks(lines: Sequence[Series]) -> dict[str, Look]:
     """The look of each line by its name: a color a defense, undefended in ink; marker and stroke a kind of canary."""
     defended = list(dict.fromkeys(line.defense for line in lines if not line.undefended))
     turns: dict[str, tuple[str, str, Any]] = {
-        name: (COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)], "-" if i < len(COLORS) else AGAIN)
+        name: (
+            LINE_COLORS[i % len(LINE_COLORS)],
+            LINE_MARKERS[i % len(LINE_MARKERS)],
+            "-" if i < len(LINE_COLORS) else REPEATED_COLOR_STROKE,
+        )
         for i, name in enumerate(defended)
     }
     kinds = sorted({line.canary for line in lines} - {"none"})
-    drawn = {kind: CANARIES[i % len(CANARIES)] for i, kind in enumerate(kinds)}
-    told = {}
+    drawn = {kind: CANARY_LOOKS[i % len(CANARY_LOOKS)] for i, kind in enumerate(kinds)}
+    by_name = {}
     for line in lines:
-        color, *own = turns.get(line.defense, (INK, "*", "-"))
+        color, *own = turns.get(line.defense, (INK_COLOR, "*", "-"))
         marker, stroke = drawn.get(line.canary, own)
-        told[line.name] = Look(color, marker, stroke, hollow=line.canary in drawn)
-    return told
+        by_name[line.name] = Look(color, marker, stroke, hollow=line.canary in drawn)
+    return by_name
 
 
 def fading(runs: Sequence[Result]) -> list[tuple[Result, float]]:
@@ -129,7 +134,7 @@ def svg(drawn: Figure) -> str:
 
 def _render(drawn: Figure, form: str) -> bytes:
     buffer = io.BytesIO()
-    with mpl.rc_context(STYLE):
+    with mpl.rc_context(FIGURE_STYLE):
         drawn.savefig(buffer, format=form, metadata={"Date": None} if form == "svg" else None)
     drawn.set_layout_engine("none")  # laid out once, whatever the format
     return buffer.getvalue()

@@ -20,11 +20,11 @@ from matplotlib.transforms import Bbox
 from palisade.evaluation.comparison import Comparison, Series
 from palisade.evaluation.figures.over_epsilon import OverEpsilon, has_bounds, has_claims
 from palisade.evaluation.figures.style import (
-    COLORS,
-    GUESSING,
-    INK,
-    MUTED,
-    STYLE,
+    FIGURE_STYLE,
+    GUESSING_LINE,
+    INK_COLOR,
+    LINE_COLORS,
+    MUTED_COLOR,
     ends,
     figure,
     leakage,
@@ -35,20 +35,20 @@ from palisade.evaluation.figures.style import (
     span,
     utility,
 )
-from palisade.evaluation.labels import drawn_level, setting
+from palisade.evaluation.labels import drawn_level, label
 from palisade.evaluation.result import FPR
-from palisade.evaluation.utility import AFFORDABLE
+from palisade.evaluation.utility import AFFORDABLE_LOSS
 
-RADII = (5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0, 57.0, 70.0)
+LABEL_DISTANCES_POINTS = (5.0, 9.0, 14.0, 20.0, 27.0, 35.0, 45.0, 57.0, 70.0)
 """Distances from mark to label that are tried, in points."""
-LEADER = 12.0
+LEADER_FROM_POINTS = 12.0
 """From this distance on a thin line leads from the label to its mark."""
-DIRECTIONS = 16
-CLEARANCE = 1.5
+LABEL_DIRECTIONS = 16
+LABEL_CLEARANCE_POINTS = 1.5
 LABEL_SIZE = 8.5
-STAR = 13
-FRONTIER: dict[str, Any] = {"color": INK, "lw": 9, "alpha": 0.1, "solid_capstyle": "round", "zorder": 1}
-PALE = 0.3
+STAR_SIZE_POINTS = 13
+FRONTIER_LINE: dict[str, Any] = {"color": INK_COLOR, "lw": 9, "alpha": 0.1, "solid_capstyle": "round", "zorder": 1}
+DOMINATED_OPACITY = 0.3
 """Opacity of a run that another one beats in both."""
 
 
@@ -92,7 +92,7 @@ def place(
             fontsize=size, color=label.color, zorder=6,
             arrowprops={"arrowstyle": "-", "color": label.color, "lw": 0.6, "alpha": 0.6, "shrinkA": 1, "shrinkB": 4},
         )  # fmt: skip
-        half = np.asarray(box(text).size) / 2 + CLEARANCE * point
+        half = np.asarray(box(text).size) / 2 + LABEL_CLEARANCE_POINTS * point
         shifts, distances = _candidates(half, point)
         boxes = np.hstack([mark + shifts - half, mark + shifts + half])
         outside = (boxes[:, :2] < frame[:2]).any(axis=1) | (boxes[:, 2:] > frame[2:]).any(axis=1)
@@ -102,7 +102,7 @@ def place(
         cost += 1e4 * _overlaps(boxes, forbidden) + 8 * _overlaps(boxes, avoided)
         best = int(np.argmin(cost))
         text.set_position((shifts[best, 0] / point, shifts[best, 1] / point))
-        if distances[best] < LEADER and text.arrow_patch is not None:
+        if distances[best] < LEADER_FROM_POINTS and text.arrow_patch is not None:
             text.arrow_patch.set_visible(False)
         forbidden = np.vstack([forbidden, boxes[best]])
         written[index] = text
@@ -118,11 +118,11 @@ def _candidates(
     half: Float[np.ndarray, "2"], point: float
 ) -> tuple[Float[np.ndarray, "places 2"], Float[np.ndarray, "places"]]:
     """Shifts of the label's center in pixels, and how far its box then is from the mark in points."""
-    angles = np.arange(DIRECTIONS) * 2 * np.pi / DIRECTIONS
+    angles = np.arange(LABEL_DIRECTIONS) * 2 * np.pi / LABEL_DIRECTIONS
     unit = np.column_stack([np.cos(angles), np.sin(angles)])
     # The side of the box, not its center, keeps the distance.
-    shifts = [unit * (half + radius * point) for radius in RADII]
-    return np.vstack(shifts), np.repeat(RADII, DIRECTIONS)
+    shifts = [unit * (half + radius * point) for radius in LABEL_DISTANCES_POINTS]
+    return np.vstack(shifts), np.repeat(LABEL_DISTANCES_POINTS, LABEL_DIRECTIONS)
 
 
 def _gaps(boxes: Float[np.ndarray, "boxes 4"], marks: Float[np.ndarray, "marks 2"]) -> Float[np.ndarray, "boxes marks"]:
@@ -161,8 +161,8 @@ def draw(axes: Axes, comparison: Comparison, *, pale: bool = False) -> list[Labe
             continue
         star = line.undefended and line.canary == "none"
         axes.plot(
-            *places(line, lowest), label=line.name, zorder=5 if line.undefended else 4, ms=STAR if star else 7,
-            **look[line.name].marks,
+            *places(line, lowest), label=line.name, zorder=5 if line.undefended else 4,
+            ms=STAR_SIZE_POINTS if star else 7, **look[line.name].marks,
         )  # fmt: skip
         for point in line.points:
             x, y, color = utility(point), leakage(point, lowest), look[line.name].color
@@ -171,15 +171,15 @@ def draw(axes: Axes, comparison: Comparison, *, pale: bool = False) -> list[Labe
                 labels.append(Label(x=x, y=y, text=point.label, color=color))
     if comparison.has_frontier:
         best = comparison.frontier
-        axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER)
-    axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING)
+        axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER_LINE)
+    axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING_LINE)
     shown = lines[0].runs[0].utility
     if shown.is_rate:
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
     axes.xaxis.set_inverted(not shown.higher_is_better)  # to the right is more useful, whatever the measure
     axes.set(xlabel=shown.axis, ylabel="members found (TPR) at 1 % FPR", title="What protection costs")
     axes.margins(x=0.08)
-    axes.text(0.99, 0.015, "better ↘", transform=axes.transAxes, ha="right", va="bottom", color=MUTED, fontsize=9)
+    axes.text(0.99, 0.015, "better ↘", transform=axes.transAxes, ha="right", va="bottom", color=MUTED_COLOR, fontsize=9)
     runs = len(comparison.results)
     if not points:
         axes.set(xlim=(0, 1), ylim=(lowest, 1))
@@ -198,7 +198,7 @@ def focus(
         return dict(labels)
     read_by = points[0].result.utility
     best = max(point.result.worth for point in points)
-    least, sign = best - AFFORDABLE, 1 if read_by.higher_is_better else -1
+    least, sign = best - AFFORDABLE_LOSS, 1 if read_by.higher_is_better else -1
     useful = [point for point in points if point.result.worth >= least]
     rates = np.array([span(point.leakage, whole.get_ylim()[0]) for point in useful])
     near.set(xlim=(sign * (least - 0.003), sign * (best + 0.009)), ylim=(rates.min() / 1.15, rates.max() * 1.15))
@@ -246,15 +246,15 @@ def tradeoff(comparison: Comparison) -> Figure:
     """
     lines = comparison.series
     over = "" if not has_claims(lines) else "bcd" if has_bounds(lines) else "bc"
-    with mpl.rc_context(STYLE):
-        return _many(comparison, over) if len(lines) > len(COLORS) else _few(comparison, over)
+    with mpl.rc_context(FIGURE_STYLE):
+        return _many(comparison, over) if len(lines) > len(LINE_COLORS) else _few(comparison, over)
 
 
 def _few(comparison: Comparison, over: str) -> Figure:
     """One panel, and beside it under one another what is drawn over ε, of which only the lowest tells the ε."""
-    made = figure(*((12.0, 7.4 if "d" in over else 5.2) if over else (6.6, 5.2)))
+    fig = figure(*((12.0, 7.4 if "d" in over else 5.2) if over else (6.6, 5.2)))
     rows: Any = [["a", name] for name in over] or [["a"]]
-    panels = made.subplot_mosaic(rows, width_ratios=(1.15, 1) if over else None)
+    panels = fig.subplot_mosaic(rows, width_ratios=(1.15, 1) if over else None)
     if over:
         panels["b"].legend(handles=_over_epsilon([panels[name] for name in over], comparison), loc="lower right")
         for name in over[:-1]:
@@ -263,23 +263,23 @@ def _few(comparison: Comparison, over: str) -> Figure:
     labels = draw(panels["a"], comparison)
     panels["a"].legend(loc="upper left")
     write({panels["a"]: labels}, comparison.series)
-    return made
+    return fig
 
 
 def _many(comparison: Comparison, over: str) -> Figure:
     """Beside the panel another one of the runs nearly as accurate as any; what is drawn over ε and a legend below."""
-    made = figure(12.0, 10.6 if over else 6.6)
+    fig = figure(12.0, 10.6 if over else 6.6)
     rows: Any = [["a"] * 3 + ["near"] * 3] + [[name for name in over for _ in range(6 // len(over))]] * bool(over)
-    panels = made.subplot_mosaic(rows, height_ratios=(1.5, 1) if over else None)
+    panels = fig.subplot_mosaic(rows, height_ratios=(1.5, 1) if over else None)
     labels = {panels[name]: draw(panels[name], comparison, pale=True) for name in ("a", "near")}
     labels = focus(panels["a"], panels["near"], labels, comparison.series)
     keys, _ = panels["a"].get_legend_handles_labels()
     if over:
         ceilings = _over_epsilon([panels[name] for name in over], comparison)
         keys += [key for key in ceilings if "ceiling" in str(key.get_label())]
-    made.legend(handles=keys, loc="outside lower center", ncols=5, handlelength=3)
+    fig.legend(handles=keys, loc="outside lower center", ncols=5, handlelength=3)
     write(labels, comparison.series)
-    return made
+    return fig
 
 
 def _over_epsilon(panels: Sequence[Axes], comparison: Comparison) -> list[Artist]:
@@ -302,24 +302,24 @@ def pareto(comparison: Comparison) -> Figure:
     """
     lines, best = comparison.series, comparison.frontier
     look, labels = looks(lines), []
-    with mpl.rc_context(STYLE):
-        made = figure(7.6, 5.4)
-        axes = made.subplots()
+    with mpl.rc_context(FIGURE_STYLE):
+        fig = figure(7.6, 5.4)
+        axes = fig.subplots()
         lowest = scale(axes, lines)
         highest = [span(point.leakage)[1] for line in lines for point in line.points]
         axes.set_ylim(top=min(1.3, 1.5 * max([FPR, *highest])))
         for line in lines:
-            marks = {**look[line.name].marks, "ls": "none", "ms": STAR if line.undefended else 7}
+            marks = {**look[line.name].marks, "ls": "none", "ms": STAR_SIZE_POINTS if line.undefended else 7}
             axes.plot([], [], label=line.name, **marks)
             for point in line.points:
                 x, y, color = utility(point), leakage(point, lowest), look[line.name].color
-                axes.plot(x, y, zorder=4, **{**marks, "alpha": 1.0 if point in best else PALE})
+                axes.plot(x, y, zorder=4, **{**marks, "alpha": 1.0 if point in best else DOMINATED_OPACITY})
                 if point in best:
                     bars = ends(point.leakage, lowest), ends(point.utility)
                     axes.errorbar(x, y, *bars, color=color, lw=1.1, zorder=3)
-                    labels.append(Label(x=x, y=y, text=setting(point.result), color=color))
-        axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER)
-        axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING)
+                    labels.append(Label(x=x, y=y, text=label(point.result, short=True), color=color))
+        axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER_LINE)
+        axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING_LINE)
         measure = comparison.results[0].utility
         if measure.is_rate:
             axes.xaxis.set_major_formatter(FuncFormatter(percent))
@@ -327,6 +327,6 @@ def pareto(comparison: Comparison) -> Figure:
         axes.set(
             xlabel=measure.axis, ylabel=f"members found (TPR) at {100 * FPR:g} % FPR", title="What the search found"
         )
-        made.legend(loc="outside lower center", ncols=5)
+        fig.legend(loc="outside lower center", ncols=5)
         write({axes: labels}, lines)
-    return made
+    return fig

@@ -15,13 +15,13 @@ from scipy.stats import rankdata, t
 from palisade.attacks import View
 from palisade.attacks.parts.signals import centers_and_spreads
 from palisade.data.dataset import Dataset
-from palisade.evaluation.result import AUC, HALF, Row
+from palisade.evaluation.result import AUC, GUESSING_AUC, Row
 from palisade.evaluation.statistics.metrics import roc_auc
-from palisade.evaluation.utility import CALIBRATION, measures
+from palisade.evaluation.utility import CALIBRATION_METRIC, measures
 
-DUPLICATES = "duplicates"
+DUPLICATE_SHARE = "duplicates"
 """The name of a metric: share of the records with a copy in the pool."""
-SPREAD = "log_odds_spread"
+LOG_ODDS_SPREAD = "log_odds_spread"
 """The name of a metric: the spread of a model's log-odds over the median model's."""
 SPREAD_RATIO = 10
 """A spread so many times that of the median model, or as small a part of it, is another kind of model's."""
@@ -56,8 +56,8 @@ def linear_utilities(dataset: Dataset, size: int, seed: int) -> Mapping[str, flo
         model.fit(dataset.x[drawn].reshape(len(drawn), -1), dataset.y[drawn])
     answers = np.zeros((1, len(split.test), len(dataset.classes)))
     answers[0][:, model.classes_] = model.predict_proba(dataset.x[split.test].reshape(len(split.test), -1))
-    told = measures(answers, dataset.y[split.test], "probabilities")
-    means = {metric: float(values.mean()) for metric, values in told.items() if metric != CALIBRATION}
+    contributions = measures(answers, dataset.y[split.test], "probabilities")
+    means = {metric: float(values.mean()) for metric, values in contributions.items() if metric != CALIBRATION_METRIC}
     return {linear(metric): mean for metric, mean in means.items() if not np.isnan(mean)}
 
 
@@ -90,17 +90,17 @@ def spread_rows(seen: View) -> Iterator[Row]:
     if seen.outputs == "label" or seen.models == 1:
         return
     if (measured := centers_and_spreads(seen.log_odds)) is None:
-        yield Row(metric=SPREAD, value=None)
+        yield Row(metric=LOG_ODDS_SPREAD, value=None)
         return
     _, spread = measured
     for model, value in enumerate(spread[:, 0] / np.median(spread[:, 0])):
-        yield Row(metric=SPREAD, model=model, value=float(value))
+        yield Row(metric=LOG_ODDS_SPREAD, model=model, value=float(value))
 
 
-MOST = 5_000
-"""Records that it is fitted on; more cost time and change little."""
-COMPONENTS = 64
-FOLDS = 5
+MAX_FITTED_RECORDS = 5_000
+"""Records that the blind baseline is fitted on; more cost time and change little."""
+PCA_COMPONENTS = 64
+CROSS_FITTING_FOLDS = 5
 MOST_DRAWN = 19
 """Permutations at most: if none of them reaches the real AUC, sides are random with a probability of 1 in 20."""
 Members = Bool[np.ndarray, "records"]
@@ -148,7 +148,7 @@ def blind_test(
 ) -> BlindTest:
     """Test of whether members and non-members differ by themselves, by permuting membership and fitting anew.
 
-    Only records of one distribution can be told apart by nothing but the model. Where this classifier succeeds, members
+    Records of one distribution differ in nothing but their use in training. Where this classifier succeeds, members
     and non-members differ by themselves, and every attack may only be seeing that difference (Das, Zhang & Tramèr 2024,
     "Blind Baselines Beat Membership Inference Attacks for Foundation Models").
 
@@ -158,7 +158,7 @@ def blind_test(
         members: which records the model was trained on.
         persons: whose record each one is, at least 5 persons a side, each on one side; None: each another person's.
     """
-    drawn = np.random.default_rng(0).permutation(len(labels))[:MOST]
+    drawn = np.random.default_rng(0).permutation(len(labels))[:MAX_FITTED_RECORDS]
     seen, unit = _inputs(features, labels, drawn), None if persons is None else persons[drawn]
     own = _scores(seen, members[drawn], unit)
     p, spread = permutation_test(lambda sides: _scores(seen, sides, unit), members[drawn], unit, own)
@@ -183,7 +183,7 @@ def permutation_test(
         own: scores by the real sides.
     """
     rng, real = np.random.default_rng(1), roc_auc(own, members)
-    if real <= HALF:
+    if real <= GUESSING_AUC:
         return 1.0, None
     unit = np.arange(len(members)) if persons is None else persons
     _, first, person = np.unique(unit, return_index=True, return_inverse=True)
@@ -220,8 +220,8 @@ def _inputs(
     from sklearn.decomposition import PCA  # slow to import; flags of measured runs need none of it
 
     flat = features[drawn].reshape(len(drawn), -1).astype(np.float64)
-    if flat.shape[1] > COMPONENTS:
-        flat = PCA(min(COMPONENTS, len(flat)), random_state=0).fit_transform(flat)
+    if flat.shape[1] > PCA_COMPONENTS:
+        flat = PCA(min(PCA_COMPONENTS, len(flat)), random_state=0).fit_transform(flat)
     return np.hstack([flat, seen])
 
 
@@ -235,7 +235,7 @@ def _scores(
     trees = HistGradientBoostingClassifier(
         max_iter=50, max_leaf_nodes=15, min_samples_leaf=leaf, early_stopping=False, random_state=0
     )
-    folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+    folds = StratifiedKFold(CROSS_FITTING_FOLDS, shuffle=True, random_state=0)
     scores = np.full(len(seen), np.nan)
     unit = np.arange(len(seen)) if persons is None else persons
     _, first, person = np.unique(unit, return_index=True, return_inverse=True)

@@ -14,23 +14,24 @@ from scipy.stats import beta
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.view import WHITE_BOX
 from palisade.evaluation.format import csv_text
-from palisade.evaluation.result import FPRS, Result
+from palisade.evaluation.result import REPORTED_FPRS, Result
 from palisade.evaluation.statistics.roc import Ranking
 
-LEAST = 8
+MIN_MODELS_TO_HALVE = 8
 """Models from which on either half has enough shadows to be attacked like the whole."""
-ASSUMED = 2.0
+ASSUMED_SPREAD = 2.0
 """Over-dispersion of smaller fleets, which cannot be measured: about that of 8 to 16 simulated models."""
-ANSWERS = ("logits", "probabilities", "predictions")
+ANSWER_FIELDS = ("logits", "probabilities", "predictions")
 BY_MODEL = (
-    "membership", "groups", "unguarded_logits", *ANSWERS, *(f"population_{answer}" for answer in ANSWERS), *WHITE_BOX,
+    "membership", "groups", "unguarded_logits", *ANSWER_FIELDS,
+    *(f"population_{answer}" for answer in ANSWER_FIELDS), *WHITE_BOX,
 )  # fmt: skip
 """Fields of a view with one entry a model."""
-FPR = FPRS[0]
-MOSTLY = 0.5
+FPR = REPORTED_FPRS[0]
+HIGH_EXPOSURE = 0.5
 """Above this exposure a record is found in most of the models that were trained on it."""
-COLUMNS = ("run", "record", "class", "exposure", "low", "high", "models", "auc")
-DIGITS = 6
+EXPOSURE_COLUMNS = ("run", "record", "class", "exposure", "low", "high", "models", "auc")
+EXPOSURE_DIGITS = 6
 
 
 def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"], seen: View) -> float:
@@ -46,7 +47,7 @@ def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"],
         seen: what they came from.
 
     Returns:
-        The ratio, at least 1; `ASSUMED` below 8 models, or where the halves find nothing that could differ.
+        The ratio, at least 1; `ASSUMED_SPREAD` below 8 models, or where the halves find nothing that could differ.
     """
     differences, expected = 0.0, 0.0
     for first, second in _halves(seen):
@@ -55,17 +56,17 @@ def over_dispersion(attack: Attack, scores: Float[np.ndarray, "models records"],
             # Without shadows a target's scores are its own, whoever stands beside it.
             own = scores[part] if attack.threat.shadows == "none" else _rescored(attack, part_of(seen, part))
             if own is None:
-                return ASSUMED
+                return ASSUMED_SPREAD
             counted.append(calls(own, seen.membership[part]))
-        (models_a, found_a), (models_b, found_b) = counted
-        known = (models_a > 0) & (models_b > 0)
-        a, b, hits_a, hits_b = (count[known] for count in (models_a, models_b, found_a, found_b))
+        (all_a, all_hits_a), (all_b, all_hits_b) = counted
+        known = (all_a > 0) & (all_b > 0)
+        a, b, hits_a, hits_b = (count[known] for count in (all_a, all_b, all_hits_a, all_hits_b))
         models = a + b
         share = (hits_a + hits_b) / models
         variance = share * (1 - share) * models / (models - 1)  # unbiased where targets are independent
         differences += float(((hits_a / a - hits_b / b) ** 2).sum())
         expected += float((variance * (1 / a + 1 / b)).sum())
-    return max(1.0, differences / expected) if expected > 0 else ASSUMED
+    return max(1.0, differences / expected) if expected > 0 else ASSUMED_SPREAD
 
 
 def part_of(seen: View, models: slice) -> View:
@@ -87,7 +88,7 @@ def part_of(seen: View, models: slice) -> View:
 
 def _halves(seen: View) -> Iterator[tuple[slice, slice]]:
     """Pairs of equal halves; twins of complementary membership stay together."""
-    if seen.models < LEAST:
+    if seen.models < MIN_MODELS_TO_HALVE:
         return
     twins = seen.groups is not None and len(np.unique(seen.groups)) < seen.models
     half = seen.models // 4 * 2 if twins else seen.models // 2
@@ -102,13 +103,13 @@ def _rescored(attack: Attack, part: View) -> Float[np.ndarray, "models records"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Exposure:
-    """In how many of the models trained on it each record is found, while 1 % of the non-members are accused.
+    """Exposure of each record: in how many of the models trained on it an attack finds it at 1 % FPR.
 
     Args:
         record: indices in the data set.
         label: classes of the records.
         models: how many models were trained on the record, scored it and can resolve an FPR of 1 %.
-        found: in how many of them its score reaches the model's threshold at 1 % FPR.
+        hits: in how many of them its score reaches the model's threshold at 1 % FPR.
         auc: how often a model trained on the record scores it above one that was not, ties half; NaN if one of these is
             missing.
         spread: how many times the binomial variance a record's share of models varies over fleets: the targets of one
@@ -118,7 +119,7 @@ class Exposure:
     record: Int[np.ndarray, "records"]
     label: Int[np.ndarray, "records"]
     models: Int[np.ndarray, "records"]
-    found: Int[np.ndarray, "records"]
+    hits: Int[np.ndarray, "records"]
     auc: Float[np.ndarray, "records"]
     spread: float = 1.0
 
@@ -140,12 +141,12 @@ class Exposure:
             records: their indices in the data set.
             spread: of a record's share of models over fleets, in multiples of the binomial variance.
         """
-        models, found = calls(scores, membership)
+        models, hits = calls(scores, membership)
         return cls(
             record=np.asarray(records),
             label=np.asarray(labels),
             models=models,
-            found=found,
+            hits=hits,
             auc=_auc(scores, membership),
             spread=spread,
         )
@@ -153,26 +154,26 @@ class Exposure:
     @cached_property
     def value(self) -> Float[np.ndarray, "records"]:
         """The share of the models in which a record is found; NaN if no model was trained on it."""
-        return np.where(self.models > 0, self.found / np.maximum(self.models, 1), np.nan)
+        return np.where(self.models > 0, self.hits / np.maximum(self.models, 1), np.nan)
 
     @cached_property
     def low(self) -> Float[np.ndarray, "records"]:
         """Lower ends of 95 % Clopper–Pearson intervals of as many independent models as these are worth."""
-        found, missed = self._independent
-        ends = beta.ppf(0.025, np.where(found > 0, found, 1.0), missed + 1)
-        return np.where(self.models > 0, np.where(found > 0, ends, 0.0), np.nan)
+        hits, misses = self._independent
+        ends = beta.ppf(0.025, np.where(hits > 0, hits, 1.0), misses + 1)
+        return np.where(self.models > 0, np.where(hits > 0, ends, 0.0), np.nan)
 
     @cached_property
     def high(self) -> Float[np.ndarray, "records"]:
         """Upper ends of these intervals."""
-        found, missed = self._independent
-        ends = beta.ppf(0.975, found + 1, np.where(missed > 0, missed, 1.0))
-        return np.where(self.models > 0, np.where(missed > 0, ends, 1.0), np.nan)
+        hits, misses = self._independent
+        ends = beta.ppf(0.975, hits + 1, np.where(misses > 0, misses, 1.0))
+        return np.where(self.models > 0, np.where(misses > 0, ends, 1.0), np.nan)
 
     @property
     def _independent(self) -> tuple[Float[np.ndarray, "records"], Float[np.ndarray, "records"]]:
-        """In how many independent models each record would be found, and missed, to be known as well as it is."""
-        return self.found / self.spread, (self.models - self.found) / self.spread
+        """Hits and misses of each record among as many independent models as these are worth."""
+        return self.hits / self.spread, (self.models - self.hits) / self.spread
 
     @cached_property
     def order(self) -> Int[np.ndarray, "records"]:
@@ -181,21 +182,25 @@ class Exposure:
         return np.lexsort((self.record, *(-np.nan_to_num(rate, nan=-1.0) for rate in rates)))
 
     @property
-    def mostly_found(self) -> int:
+    def mostly_exposed(self) -> int:
         """Number of records that are found in more than half of their models."""
-        return int((self.value > MOSTLY).sum())
+        return int((self.value > HIGH_EXPOSURE).sum())
 
     def to_json(self) -> dict[str, Any]:
         """Plain lists by name; an AUC that does not exist is None."""
-        lists = {field.name: getattr(self, field.name).tolist() for field in fields(self) if field.name != "spread"}
-        rates = [None if np.isnan(auc) else round(auc, DIGITS) for auc in lists["auc"]]
+        names = {"hits": "found"}  # as stored
+        lists = {names.get(f.name, f.name): getattr(self, f.name).tolist() for f in fields(self) if f.name != "spread"}
+        rates = [None if np.isnan(auc) else round(auc, EXPOSURE_DIGITS) for auc in lists["auc"]]
         return lists | {"auc": rates, "spread": self.spread}
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Exposure:
-        """Reads what `to_json` made."""
-        counts = {name: np.array(content[name], dtype=np.int64) for name in ("record", "label", "models", "found")}
-        return cls(auc=np.array(content["auc"], dtype=np.float64), spread=content.get("spread", 1.0), **counts)
+        """The exposure that `to_json` wrote."""
+        record, label, models, hits = (
+            np.array(content[name], dtype=np.int64) for name in ("record", "label", "models", "found")
+        )
+        auc, spread = np.array(content["auc"], dtype=np.float64), content.get("spread", 1.0)
+        return cls(record=record, label=label, models=models, hits=hits, auc=auc, spread=spread)
 
 
 def calls(
@@ -222,21 +227,21 @@ def calls(
 
 def exposures(results: Sequence[Result]) -> list[tuple[Result, Exposure]]:
     """The runs of which it is known how exposed single records are."""
-    return [(found, Exposure.from_json(found.exposed)) for found in results if found.exposed]
+    return [(result, Exposure.from_json(result.exposed)) for result in results if result.exposed]
 
 
 def exposed_csv(results: Sequence[Result]) -> str:
-    """Every record of every run by `COLUMNS`, the most exposed first. Private: it names records."""
-    lines = [line for found, exposure in exposures(results) for line in _lines(found.run, exposure)]
+    """Every record of every run by `EXPOSURE_COLUMNS`, the most exposed first. Private: it names records."""
+    lines = [line for result, exposure in exposures(results) for line in _lines(result.run, exposure)]
     ordered = (line for _, line in sorted(lines, key=lambda line: line[0]))
-    return csv_text(COLUMNS, (dict(zip(COLUMNS, line, strict=True)) for line in ordered))
+    return csv_text(EXPOSURE_COLUMNS, (dict(zip(EXPOSURE_COLUMNS, line, strict=True)) for line in ordered))
 
 
 def _lines(run: str, exposure: Exposure) -> Iterator[tuple[tuple[float, ...], tuple[str | int, ...]]]:
     """The lines of a run in its order, each after what it is sorted by among all runs."""
     rates = (exposure.value, exposure.low, exposure.high, exposure.auc)
     for i in exposure.order:
-        value, low, high, auc = ("" if np.isnan(rate[i]) else f"{rate[i]:.{DIGITS}g}" for rate in rates)
+        value, low, high, auc = ("" if np.isnan(rate[i]) else f"{rate[i]:.{EXPOSURE_DIGITS}g}" for rate in rates)
         place = tuple(-float(rate or -1) for rate in (low, value, auc))
         named = run, int(exposure.record[i]), int(exposure.label[i])
         yield place, (*named, value, low, high, int(exposure.models[i]), auc)

@@ -14,10 +14,10 @@ from palisade.attacks import Attack, View
 from palisade.attacks.parts.thresholds import shadow_thresholds
 from palisade.evaluation.result import (
     AUC,
-    FPRS,
     LEAST_TARGETS,
-    TARGETS,
-    UNSCORED,
+    REPORTED_FPRS,
+    TARGET_COUNT,
+    UNSCORED_SHARE,
     Row,
     chance_at,
     null_at,
@@ -31,22 +31,22 @@ from palisade.evaluation.statistics.metrics import Estimate, tpr_estimate
 from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
 Scores = Float[np.ndarray, "models records"]
-PRIORS = (0.01, 0.1, 0.5)
+MEMBER_PRIORS = (0.01, 0.1, 0.5)
 """Shares of members among all whom an attacker may suspect."""
-METRICS: Mapping[str, Callable[[Roc], Metric]] = {
+ROC_METRICS: Mapping[str, Callable[[Roc], Metric]] = {
     AUC: Roc.auc,
-    **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS},
-    **{f"ppv@{100 * prior:g}%prior": partial(Roc.ppv, prior=prior, fpr=FPRS[0]) for prior in PRIORS},
-    tnr_at(FPRS[0]): partial(Roc.tnr_at, fnr=FPRS[0]),
+    **{tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in REPORTED_FPRS},
+    **{f"ppv@{100 * prior:g}%prior": partial(Roc.ppv, prior=prior, fpr=REPORTED_FPRS[0]) for prior in MEMBER_PRIORS},
+    tnr_at(REPORTED_FPRS[0]): partial(Roc.tnr_at, fnr=REPORTED_FPRS[0]),
     "balanced_accuracy": Roc.balanced_accuracy,
     "advantage": Roc.advantage,
 }
-HINDSIGHT = ("balanced_accuracy", "advantage")
-"""At the best threshold for the very records: resampling adds to what the choice flatters, and excludes guessing."""
+HINDSIGHT_METRICS = ("balanced_accuracy", "advantage")
+"""Metrics at the best threshold for the very records: resampling adds to the bias of that choice."""
 AT_SHADOWS = "balanced_accuracy@shadow_threshold"
 """At the threshold that is best on the other models: what an attacker reaches, not the best in hindsight."""
 ROC_POINTS = 121
-LEAST = 10
+MIN_RECORDS_PER_SIDE = 10
 """Records of either side from which on a group of them says something."""
 
 
@@ -94,7 +94,7 @@ def _rows(
     """
     exchanged = redraws(seen.records, seen.persons, seed=seed)
     attacked = [targets_of(scores) for scores, _ in choices]
-    for fpr in FPRS:
+    for fpr in REPORTED_FPRS:
         levels = [
             chance_level((~seen.membership & ~np.isnan(scores))[targets][:, inside].sum(axis=1), fpr)
             for (scores, inside), targets in zip(choices, attacked, strict=True)
@@ -132,19 +132,19 @@ def leakage(
     named = _named(attack)
     targets = targets_of(scores)
     of_targets, few = _of_targets(bootstrap, targets), is_few(targets)
-    whole = fleet_metrics(scores[targets], seen.membership[targets], METRICS, of_targets)
+    whole = fleet_metrics(scores[targets], seen.membership[targets], ROC_METRICS, of_targets)
     # Resampling records says nothing on one model's threshold, which is taken from these very non-members.
     if seen.models == 1 and (seen.persons is None or len(np.unique(seen.persons)) == seen.records):
         scored = ~np.isnan(scores[0])
-        for fpr in FPRS:
+        for fpr in REPORTED_FPRS:
             band = tpr_estimate(scores[0, scored], seen.membership[0, scored], fpr)
             whole.estimates[tpr_at(fpr)] = band
     for row in _fleet_rows(whole, named):
         yield replace(row, low=None, high=None) if few else row
     if not targets.all():
-        yield Row(metric=TARGETS, value=float(targets.sum()), **named)
-    yield Row(metric=UNSCORED, value=float(whole.dropped.mean() / scores.shape[1]), **named)
-    for fpr in FPRS:
+        yield Row(metric=TARGET_COUNT, value=float(targets.sum()), **named)
+    yield Row(metric=UNSCORED_SHARE, value=float(whole.dropped.mean() / scores.shape[1]), **named)
+    for fpr in REPORTED_FPRS:
         yield Row(metric=tied_at(fpr), value=tied_share(scores, seen.membership, fpr), **named)
     accuracy = accuracy_at_shadow_threshold(scores, seen, bootstrap)
     at_shadows = numbers(accuracy) | ({"low": None, "high": None} if few else {})
@@ -202,8 +202,8 @@ def leakage_of_groups(
     of_targets = _of_targets(bootstrap, targets)
     for group, inside in groups:
         drawn = replace(of_targets, persons=None if bootstrap.persons is None else bootstrap.persons[inside])
-        part = fleet_metrics(scores[targets][:, inside], seen.membership[targets][:, inside], METRICS, drawn)
-        enough = min(part.members.mean(), part.nonmembers.mean()) >= LEAST
+        part = fleet_metrics(scores[targets][:, inside], seen.membership[targets][:, inside], ROC_METRICS, drawn)
+        enough = min(part.members.mean(), part.nonmembers.mean()) >= MIN_RECORDS_PER_SIDE
         for row in _fleet_rows(part, {**_named(attack), "group": group}):
             yield row if enough else replace(row, value=None, low=None, high=None)
 
@@ -244,7 +244,7 @@ def _fleet_rows(part: FleetMetrics, named: Mapping[str, Any]) -> Iterator[Row]:
         # A mean over only the models that can resolve an FPR would be of another fleet.
         resolved = not np.isnan(part.per_model[metric]).any()
         result = numbers(estimate) if resolved else {"value": None}
-        if metric in HINDSIGHT:
+        if metric in HINDSIGHT_METRICS:
             result |= {"low": None, "high": None}
         yield Row(metric=metric, members=members, nonmembers=nonmembers, **result, **named)
 

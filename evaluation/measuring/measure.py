@@ -15,12 +15,12 @@ from palisade.attacks import Attack, LossThreshold, View
 from palisade.data.dataset import Dataset
 from palisade.data.slices import NO_SLICES, Slices
 from palisade.data.split import Membership
-from palisade.evaluation.claims import LEVEL, record_way
+from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
 from palisade.evaluation.epsilon_audit import audit_records
-from palisade.evaluation.measuring.baselines import DUPLICATES, duplicated_share, linear_utilities, spread_rows
-from palisade.evaluation.measuring.exposure import ASSUMED, Exposure, over_dispersion
+from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share, linear_utilities, spread_rows
+from palisade.evaluation.measuring.exposure import ASSUMED_SPREAD, Exposure, over_dispersion
 from palisade.evaluation.measuring.leakage import (
-    LEAST,
+    MIN_RECORDS_PER_SIDE,
     leakage,
     leakage_of_groups,
     mean_roc,
@@ -28,20 +28,20 @@ from palisade.evaluation.measuring.leakage import (
     null_rows_of_groups,
     numbers,
 )
-from palisade.evaluation.method import Method
-from palisade.evaluation.result import LARGEST_CLASS, TRAIN, Result, Row
+from palisade.evaluation.protocol import AttackProtocol
+from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import answers, predictions, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
-from palisade.evaluation.utility import CALIBRATION, UTILITIES, Utility, measures
+from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES, Utility, measures
 from palisade.targets import progress, workers
 from palisade.targets.config import validate_guessed_records
 from palisade.targets.files import write_json
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 
-SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
+BUDGET_SPENT = "the budget of queries is spent, raise it with budget=<queries>: answers so far are kept"
 
 
 class AttackScores(NamedTuple):
@@ -78,7 +78,7 @@ def score_all(subject: Subject, attacks: Iterable[Attack], view: View, models: i
         try:
             result, queries = attack.run(view)
         except BudgetSpentError:
-            skipped[attack.name] = f"needs up to {attack.threat.queries} queries a record; {SPENT}"
+            skipped[attack.name] = f"needs up to {attack.threat.queries} queries a record; {BUDGET_SPENT}"
             continue
         if _fewest_scored(result[:models], view.membership[:models]) < subject.fewest_scored:
             skipped[attack.name] = subject.too_few_scored
@@ -98,8 +98,8 @@ def _fewest_scored(scores: Float[np.ndarray, "models records"], membership: Bool
     return int(np.min(counts)) if attacked.any() else 0
 
 
-METRICS = (*(utility.metric for utility in UTILITIES.values()), CALIBRATION)
-BOUNDED = {utility.metric for utility in UTILITIES.values() if utility.higher_is_better}
+UTILITY_METRICS = (*(utility.metric for utility in UTILITY_MEASURES.values()), CALIBRATION_METRIC)
+BOUNDED_METRICS = {utility.metric for utility in UTILITY_MEASURES.values() if utility.higher_is_better}
 """Metrics that cannot exceed 1, as resampled contributions may by a little."""
 
 
@@ -112,19 +112,19 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
     data, split = run.dataset, run.dataset.split
     # Test records and the fixed part of a canary run are not the audited records: no persons group them.
     alone = Bootstrap(seed=bootstrap.seed, groups=bootstrap.groups)
-    given, labels, level = answers(run, "test"), data.y[split.test], run.registered_guard.level
-    for metric, values in contributions(given, labels, level):
+    outputs, labels, level = answers(run, "test"), data.y[split.test], run.registered_guard.level
+    for metric, values in contributions(outputs, labels, level):
         yield row(metric, values, alone)
         yield from rows_of_models(metric, values)
     for group, inside in groups(data, split.test, slices):
-        for metric, values in contributions(given[:, inside], labels[inside], level):
+        for metric, values in contributions(outputs[:, inside], labels[inside], level):
             yield row(metric, values, alone, group=group)
     if len(labels):
         largest = np.unique(labels, return_counts=True)[1].max() / len(labels)
         yield Row(metric=LARGEST_CLASS, value=float(largest))
     members = np.where(run.membership(), predictions(run, "pool") == data.y[split.pool], np.nan)
-    yield row(TRAIN, members, alone if len(split.canaries) else bootstrap)
-    yield from rows_of_models(TRAIN, members)
+    yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
+    yield from rows_of_models(TRAIN_ACCURACY, members)
     if len(split.canaries):
         canaries = members[:, split.is_audited]
         trained_on = ~np.isnan(canaries).all(axis=0)
@@ -141,18 +141,18 @@ def groups(
 
 
 def contributions(
-    given: Shaped[np.ndarray, "models records *classes"], labels: Int64[np.ndarray, "records"], level: str
+    outputs: Shaped[np.ndarray, "models records *classes"], labels: Int64[np.ndarray, "records"], level: str
 ) -> Iterator[tuple[str, Float[np.ndarray, "models records"]]]:
     """Contributions of the records to every measure; NaN where answers do not allow it, or records are too few."""
-    told = measures(given, labels, level) if len(labels) >= LEAST else {}
-    for metric in METRICS:
-        yield metric, told.get(metric, np.full((len(given), len(labels)), np.nan))
+    values = measures(outputs, labels, level) if len(labels) >= MIN_RECORDS_PER_SIDE else {}
+    for metric in UTILITY_METRICS:
+        yield metric, values.get(metric, np.full((len(outputs), len(labels)), np.nan))
 
 
 def row(metric: str, values: Float[np.ndarray, "models records"], bootstrap: Bootstrap, group: str = "all") -> Row:
     """The mean over the fleet with its interval; no value where no record contributes."""
     result = {} if np.isnan(values).all() else numbers(fleet_mean(values, bootstrap))
-    if metric in BOUNDED and result:
+    if metric in BOUNDED_METRICS and result:
         result["high"] = min(result["high"], 1.0)
     counted = None if group == "all" else values.size  # no model was trained on a test record
     return Row(metric=metric, group=group, nonmembers=counted, **{"value": None, **result})
@@ -165,47 +165,47 @@ def rows_of_models(metric: str, values: Float[np.ndarray, "models records"]) -> 
         yield Row(metric=metric, model=model, value=float(contributed.mean()) if len(contributed) else None)
 
 
-def results_of(runs: Sequence[Run], method: Method) -> list[Result]:
+def results_of(runs: Sequence[Run], protocol: AttackProtocol) -> list[Result]:
     """Result of attacks on runs: kept from an earlier call where nothing has changed, otherwise measured."""
-    missing = [run for run in runs if kept(run, method) is None]
+    missing = [run for run in runs if stored_result(run, protocol) is None]
     measured: dict[tuple[Path, str], Result] = {}
     for run in missing:
-        train_shadows_of(run, method)
+        train_shadows_of(run, protocol)
     if missing:
         with progress.Progress(missing[0].folder.parent, len(missing), "runs attacked"):
-            items = [(run.folder, run.guard, method) for run in missing]
+            items = [(run.folder, run.guard, protocol) for run in missing]
             measured = dict(workers.run(measure_and_keep, items, workers.count("auto")))
     # Another evaluation may have put its own in the place of what was just measured.
-    results = (measured.get((run.folder, run.guard)) or kept(run, method) for run in runs)
+    results = (measured.get((run.folder, run.guard)) or stored_result(run, protocol) for run in runs)
     return [result for result in results if result is not None]
 
 
-def train_shadows_of(run: Run, method: Method) -> None:
+def train_shadows_of(run: Run, protocol: AttackProtocol) -> None:
     """Trains the further shadows that attacks ask for by all worker processes: within one, a run has but that one."""
-    attacks = [attack for attack in method.attacks_on(run) if attack.threat.further_shadows]
+    attacks = [attack for attack in protocol.attacks_on(run) if attack.threat.further_shadows]
     if attacks:
-        seen = view(run, method.grant, method.queries, [attack.threat for attack in attacks])
+        seen = view(run, protocol.grant, protocol.queries, [attack.threat for attack in attacks])
         for attack in attacks:
             if attack.missing(seen) is None:
                 attack.run(seen)  # for the files of the models alone
 
 
-def measure_and_keep(folder: Path, guard: str, method: Method) -> tuple[tuple[Path, str], Result]:
+def measure_and_keep(folder: Path, guard: str, protocol: AttackProtocol) -> tuple[tuple[Path, str], Result]:
     """The work item of a process: one run."""
     run = Run(folder, guard)
-    measured = {"key": method.key(run), "models": len(run.models())}  # before others may extend the run
-    content = {**measured, "results": measure(run, method).to_json()}
+    measured = {"key": protocol.key(run), "models": len(run.models())}  # before others may extend the run
+    content = {**measured, "results": measure(run, protocol).to_json()}
     write_json(run.metrics, content)
     progress.report(run.name, 1)
     # As from the file, so that a report is the same whether it was measured for it or before.
-    return (folder, guard), of_json(run, json.loads(json.dumps(content["results"])), method.read_by)
+    return (folder, guard), of_json(run, json.loads(json.dumps(content["results"])), protocol.read_by)
 
 
-def kept(run: Run, method: Method) -> Result | None:
-    """The results of this method on these very models, if they are there."""
-    if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != method.key(run):
+def stored_result(run: Run, protocol: AttackProtocol) -> Result | None:
+    """The results of this protocol on these very models, if they are there."""
+    if not run.metrics.exists() or (content := json.loads(run.metrics.read_text()))["key"] != protocol.key(run):
         return None
-    return of_json(run, content["results"], method.read_by)
+    return of_json(run, content["results"], protocol.read_by)
 
 
 def of_json(run: Run, content: Mapping[str, Any], utility: Utility) -> Result:
@@ -215,24 +215,26 @@ def of_json(run: Run, content: Mapping[str, Any], utility: Utility) -> Result:
     return FleetSubject(run).result(**{**content, "rows": rows, "roc": roc}, utility=utility)
 
 
-def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool = True) -> Result:
+def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bounds: bool = True) -> Result:
     """Attacks a run; the strongest attack is also looked at by class, by slice and by record.
 
     Args:
         run: whose models are the targets.
-        method: how they are attacked.
+        protocol: how they are attacked.
         source: another run whose models are the shadows, instead of the run's own.
         bounds: whether ε is bounded from below: one way more of auditing the run, for which others pay.
     """
-    attacks, auditor = method.attacks_on(run), method.audit
+    attacks, auditor = protocol.attacks_on(run), protocol.audit
     threats = [attack.threat for attack in (*attacks, auditor)]
     subject = FleetSubject(run)
-    seen = subject.view(method.grant, method.queries, threats)
-    given = seen if source is None else mismatch_view(seen, view(source, method.grant, method.queries, threats))
+    seen = subject.view(protocol.grant, protocol.queries, threats)
+    attack_view = (
+        seen if source is None else mismatch_view(seen, view(source, protocol.grant, protocol.queries, threats))
+    )
     bootstrap = Bootstrap(seed=run.config["seed"], groups=seen.groups, persons=seen.persons)
-    slices = method.slices_of(run)
+    slices = protocol.slices_of(run)
     rows = [*usefulness(run, bootstrap, slices), *of_data(run), *spread_rows(seen)]
-    scores, needs, skipped = score_all(subject, attacks, given, seen.models)
+    scores, needs, skipped = score_all(subject, attacks, attack_view, seen.models)
     for attack, result in scores.items():
         rows += leakage(attack, result, seen, bootstrap)
     rows += null_rows(scores, seen, bootstrap.seed)
@@ -241,9 +243,9 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
         roc={attack.name: mean_roc(scores[attack], seen.membership) for attack in scores},
         skipped=skipped,
         needs=needs,
-        threat=method.grant.access,
-        released=method.grant.behind(run.registered_guard),
-        audit=lower_bounds(run, auditor, seen, method.way_on(run)) if bounds else {},
+        threat=protocol.grant.access,
+        released=protocol.grant.behind(run.registered_guard),
+        audit=lower_bounds(run, auditor, seen, protocol.way_on(run)) if bounds else {},
     )
     for attack in scores:
         if attack.name == results.strongest:
@@ -254,7 +256,7 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
                 *leakage_of_groups(attack, scores[attack], seen, bootstrap, parts),
                 *null_rows_of_groups(attack, scores[attack], seen, bootstrap.seed, parts),
             ]
-            spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED
+            spread = over_dispersion(attack, scores[attack], seen) if source is None else ASSUMED_SPREAD
             exposure = Exposure.of(scores[attack], seen.membership, seen.labels, split.audited, spread)
             resolved = exposure.to_json() if exposure.models.any() else {}
             return replace(results, rows=[*rows, *of_groups], exposed=resolved)
@@ -264,7 +266,7 @@ def measure(run: Run, method: Method, source: Run | None = None, *, bounds: bool
 def of_data(run: Run) -> Iterator[Row]:
     """Facts of the run's data alone: the number of records with copies, and the utility of a linear model."""
     data, membership = run.dataset, Membership(**run.config["membership"])
-    yield Row(metric=DUPLICATES, value=duplicated_share(data))
+    yield Row(metric=DUPLICATE_SHARE, value=duplicated_share(data))
     size = membership.public_size(len(data.split.pool), len(data.split.canaries))
     for metric, value in linear_utilities(data, size, run.config["seed"]).items():
         yield Row(metric=metric, value=value)
@@ -281,7 +283,7 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
         run: whose model 0 is audited.
         auditor: scores the records.
         seen: what it sees.
-        way: of auditing the run, as `Method.way_on` tells it; recorded before anything is guessed.
+        way: of auditing the run, as `AttackProtocol.way_on` gives it; recorded before anything is guessed.
 
     Raises:
         ValueError: if it guesses nobody.
@@ -303,6 +305,11 @@ def lower_bounds(run: Run, auditor: Attack, seen: View, way: Mapping[str, Any]) 
     validate_guessed_records("threat.guesses", guesses, int(scored.sum()))
     ways = record_way(run, way)
     result = audit_records(
-        scores[scored], members[scored], delta=delta, guesses=guesses, alpha=LEVEL / ways, seed=run.config["seed"]
+        scores[scored],
+        members[scored],
+        delta=delta,
+        guesses=guesses,
+        alpha=FAMILYWISE_ALPHA / ways,
+        seed=run.config["seed"],
     )
     return {"attack": auditor.name, "ways": ways, **result.to_json()}

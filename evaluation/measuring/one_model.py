@@ -12,18 +12,18 @@ from jaxtyping import Bool, Float, Int
 
 from palisade.attacks import Attack, View
 from palisade.evaluation.measuring.baselines import blind_test
-from palisade.evaluation.measuring.leakage import AT_SHADOWS, PRIORS, tied_share
+from palisade.evaluation.measuring.leakage import AT_SHADOWS, MEMBER_PRIORS, tied_share
 from palisade.evaluation.measuring.measure import score_all
 from palisade.evaluation.result import (
     AUC,
-    BLIND,
+    BLIND_BASELINE,
     BY_CHANCE,
-    CORRECT,
-    FPRS,
     LARGEST_CLASS,
-    MEMBERS,
-    NONMEMBERS,
-    UNSCORED,
+    MEMBER_GROUP,
+    MODEL_ACCURACY,
+    NONMEMBER_GROUP,
+    REPORTED_FPRS,
+    UNSCORED_SHARE,
     Result,
     Row,
     tied_at,
@@ -49,8 +49,8 @@ from palisade.evaluation.subjects.subject import ModelSubject
 
 LEAST_OF_CLASS = 20
 """Members and non-members of a class that is looked at alone."""
-REPLICATES = 1000
-"""Of the bootstrap over persons."""
+PERSON_REPLICATES = 1000
+"""Replicates of the bootstrap over persons."""
 Scores = Float[np.ndarray, "records"]
 
 
@@ -66,20 +66,20 @@ def measure_model(subject: ModelSubject, attacks: Sequence[Attack], grant: Grant
     seen, shadow = subject.view(grant), subject.shadow_view(grant)
     members, persons = seen.membership[0], seen.persons
     attacked = score_all(subject, attacks, seen, models=1)
-    rows, roc = [*accuracies(seen, {MEMBERS: members, NONMEMBERS: ~members})], {}
+    rows, roc = [*accuracies(seen, {MEMBER_GROUP: members, NONMEMBER_GROUP: ~members})], {}
     for attack, (scores,) in attacked.scores.items():
         named = {"attack": attack.name, "access": attack.threat.access}
         rows += measures(scores, members, persons, **named)
         rows += _doubts(scores, members, **named)
         roc[attack.name] = _roc(scores, members)
         if shadow is not None and (margin := margins(attack, seen, shadow)) is not None:
-            estimate = accuracy_of(margin, members, persons if has_several(persons) else None, REPLICATES)
+            estimate = accuracy_of(margin, members, persons if has_several(persons) else None, PERSON_REPLICATES)
             counted = {"members": int(members.sum()), "nonmembers": int((~members).sum())}
             rows.append(_row(AT_SHADOWS, estimate, **named, **counted))
     blind = blind_test(seen.features, seen.labels, members, persons)
-    rows += [blind.widened(row) for row in measures(blind.scores, members, persons, attack=BLIND)]
-    rows.append(Row(metric=BY_CHANCE, value=blind.p, attack=BLIND))
-    roc[BLIND] = _roc(blind.scores, members)
+    rows += [blind.widened(row) for row in measures(blind.scores, members, persons, attack=BLIND_BASELINE)]
+    rows.append(Row(metric=BY_CHANCE, value=blind.p, attack=BLIND_BASELINE))
+    roc[BLIND_BASELINE] = _roc(blind.scores, members)
     result = subject.result(rows=rows, roc=roc, needs=attacked.needs, skipped=attacked.skipped, released=seen.outputs)
     own = {attack.name: scores for attack, (scores,) in attacked.scores.items()}
     return replace(result, rows=[*rows, *_by_class(result, own, seen)])
@@ -100,8 +100,8 @@ def _by_class(result: Result, scores: Mapping[str, Scores], seen: View) -> Itera
 
 def _doubts(scores: Scores, members: Bool[np.ndarray, "records"], **named: Any) -> Iterator[Row]:
     """Shares of records without a score, and of non-members that tie at the threshold: why not to believe a TPR."""
-    yield Row(metric=UNSCORED, value=float(np.isnan(scores).mean()), **named)
-    for fpr in FPRS:
+    yield Row(metric=UNSCORED_SHARE, value=float(np.isnan(scores).mean()), **named)
+    for fpr in REPORTED_FPRS:
         yield Row(metric=tied_at(fpr), value=tied_share(scores[None], members[None], fpr), **named)
 
 
@@ -128,9 +128,9 @@ def measures(
     named |= {"members": int(members.sum()), "nonmembers": int((~members).sum())}
     estimates = {
         AUC: auc_estimate(scores, members),
-        **{tpr_at(fpr): tpr_estimate(scores, members, fpr) for fpr in FPRS},
-        **{f"ppv@{100 * prior:g}%prior": ppv_estimate(scores, members, prior) for prior in PRIORS},
-        tnr_at(FPRS[0]): tnr_estimate(scores, members, FPRS[0]),
+        **{tpr_at(fpr): tpr_estimate(scores, members, fpr) for fpr in REPORTED_FPRS},
+        **{f"ppv@{100 * prior:g}%prior": ppv_estimate(scores, members, prior) for prior in MEMBER_PRIORS},
+        tnr_at(REPORTED_FPRS[0]): tnr_estimate(scores, members, REPORTED_FPRS[0]),
         "balanced_accuracy": accuracy_estimate(scores, members),
         "advantage": advantage_estimate(scores, members),
     }
@@ -164,8 +164,8 @@ def _over_persons(
     scores: Scores, members: Bool[np.ndarray, "records"], persons: Int[np.ndarray, "records"]
 ) -> Mapping[str, Estimate]:
     metrics: dict[str, Callable[[Roc], Metric]] = {AUC: Roc.auc}
-    metrics |= {tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in FPRS}
-    resampled = Bootstrap(replicates=REPLICATES, persons=persons)
+    metrics |= {tpr_at(fpr): partial(Roc.tpr_at, fpr=fpr) for fpr in REPORTED_FPRS}
+    resampled = Bootstrap(replicates=PERSON_REPLICATES, persons=persons)
     return fleet_metrics(scores[None], members[None], metrics, resampled).estimates
 
 
@@ -181,7 +181,7 @@ def accuracies(view: View, sides: Mapping[str, Bool[np.ndarray, "records"]]) -> 
         share, count = float(right[side].mean()), int(side.sum())
         trials = count if view.persons is None else _independent(view.persons[side])
         interval = clopper_pearson_interval(share * trials, trials)
-        yield _row(CORRECT, Estimate(share, *interval), group=group)
+        yield _row(MODEL_ACCURACY, Estimate(share, *interval), group=group)
         largest = np.unique(view.labels[side], return_counts=True)[1].max() / count
         yield Row(metric=LARGEST_CLASS, value=float(largest), group=group)
 

@@ -18,14 +18,14 @@ from palisade.evaluation.labels import compare_with_guessing
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.record_test import AskedRecords
 from palisade.evaluation.report.page import PageTable, write_page
-from palisade.evaluation.report.scope import INTERNAL
-from palisade.evaluation.result import AUC, FPRS, LARGEST_CLASS, MEMBERS, NONMEMBERS, Result, tpr_at
+from palisade.evaluation.report.scope import INTERNAL_SCOPE
+from palisade.evaluation.result import AUC, LARGEST_CLASS, MEMBER_GROUP, NONMEMBER_GROUP, REPORTED_FPRS, Result, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
-from palisade.evaluation.table import RATES, TextTable, attacks_on_model, drawn, rates
+from palisade.evaluation.table import RATE_HEADINGS, TextTable, attacks_on_model, drawn, rates
 
-COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
-"""Of results.csv, named as in that of runs."""
-INTERVALS = {
+AUDIT_COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
+"""Columns of results.csv, named as in that of runs."""
+INTERVAL_NOTES = {
     False: "Intervals are 95 %, over records, for this one model",
     True: "Intervals are 95 %, over persons, whose records are drawn together, for this one model; numbers without one"
     " have no interval that holds where a person has several records",
@@ -50,9 +50,10 @@ def write_model(
     (result,) = comparison.results
     sides = result.sides
     assert sides is not None
-    rows = [{name: getattr(row, name) for name in COLUMNS} for row in result.rows]
+    rows = [{name: getattr(row, name) for name in AUDIT_COLUMNS} for row in result.rows]
     words = {
-        "title": "Audit of a trained model", "scope": INTERNAL, "what": what, "verdict": [*verdict(result), *notes],
+        "title": "Audit of a trained model", "scope": INTERNAL_SCOPE, "what": what,
+        "verdict": [*verdict(result), *notes],
         "decided": [list(lines) for lines in decided], "meaning": list(meaning(result)),
         "flags": [asdict(flag) for flag in flags(result, comparison)],
         "skipped": dict(result.skipped),
@@ -84,8 +85,8 @@ def meaning(result: Result) -> tuple[str, ...]:
         "Only this model was asked, on these records. Members must be records that it was trained on, and non-members"
         " records from the same source that it was not; if they differ in anything else, that difference is measured,"
         " not leakage.",
-        f"{INTERVALS[sides.over_persons]}; another training on other records may leak more or less. They do not count"
-        " that the strongest attack was chosen after the fact.",
+        f"{INTERVAL_NOTES[sides.over_persons]}; another training on other records may leak more or less. They do not"
+        " count that the strongest attack was chosen after the fact.",
     ]
     if sides.shadow_records:
         limits.append(
@@ -115,7 +116,7 @@ def tables(result: Result) -> list[PageTable]:
     shown = [PageTable(heading="Every attack", caption=caption, content=attacks_on_model(result))]
     if result.attacks:
         shown += _of_strongest(result)
-    sides = zip(("members", "non-members"), (MEMBERS, NONMEMBERS), result.accuracies, strict=True)
+    sides = zip(("members", "non-members"), (MEMBER_GROUP, NONMEMBER_GROUP), result.accuracies, strict=True)
     lines = [
         (words, percent(row, interval=True), percent(result.find(LARGEST_CLASS, group=group)))
         for words, group, row in sides
@@ -137,7 +138,7 @@ def _of_strongest(result: Result) -> Iterator[PageTable]:
     aucs = [row for row in result.rows if (row.metric, row.attack) == (AUC, attack) and row.group != "all"]
     lines = [(row.group, *rates(result, attack, row.group), f"{row.members:,} / {row.nonmembers:,}") for row in aucs]
     if lines:
-        columns = ("class", *RATES, "members / non-members")
+        columns = ("class", *RATE_HEADINGS, "members / non-members")
         yield PageTable(
             heading="By class",
             caption=f"{attack} on the records of one class: a mean over all hides a class that is exposed.",
@@ -160,16 +161,16 @@ def verdict(result: Result) -> list[str]:
     assert sides is not None
     if not result.attacks:
         return ["No attack could run; what each would need stands under “Skipped”."]
-    row, auc = result.get(tpr_at(FPRS[0]), attack=result.strongest), result.get(AUC, attack=result.strongest)
+    row, auc = result.get(tpr_at(REPORTED_FPRS[0]), attack=result.strongest), result.get(AUC, attack=result.strongest)
     access = auc.access.replace("_", "-").capitalize()
     shadows = "without the shadow model" if sides.shadow_records else "no shadow models"
     leakage = f"{access}, one model, {shadows}: the best attack ({result.strongest})"
     if row.value is not None and not result.is_tied:
-        found_at = percent(row, interval=True)
-        chance = percent(replace(row, value=chance_level([sides.nonmembers], FPRS[0])))
-        leakage += f" finds {found_at} of members at 1 % false accusations, where guessing finds {chance}, and"
+        tpr_text = percent(row, interval=True)
+        chance = percent(replace(row, value=chance_level([sides.nonmembers], REPORTED_FPRS[0])))
+        leakage += f" finds {tpr_text} of members at 1 % false accusations, where guessing finds {chance}, and"
     leakage += f" has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
-    if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= FPRS[0]:
+    if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= REPORTED_FPRS[0]:
         leakage += compare_with_guessing(result, result.strongest)
     unrun = "that learn more from shadow models" if sides.shadow_records else "with shadow models"
     leakage += f" Attacks {unrun} were not run and usually find more."
@@ -202,9 +203,9 @@ def by_shadow(result: Result) -> Iterator[str]:
         )
 
 
-SHOWN = 50
+LISTED_RECORDS = 50
 """Records that the page lists; results.csv holds all."""
-MEANING = (
+P_VALUE_MEANING = (
     "A p-value is how often a record that was not used, but is otherwise like the non-members, would look at least as"
     " much used as this one. A small one is evidence of use, no proof: an easy record, or one that resembles somebody"
     " else's used record, gets a small one too.",
@@ -231,8 +232,8 @@ def write_records(asked: AskedRecords, what: str, command: str, folder: Path, no
     """
     rows = _rows(asked)
     words = {
-        "title": "Were these records used?", "scope": INTERNAL, "what": what,
-        "verdict": [*asked.sentences(), *notes], "decided": [], "meaning": list(MEANING),
+        "title": "Were these records used?", "scope": INTERNAL_SCOPE, "what": what,
+        "verdict": [*asked.sentences(), *notes], "decided": [], "meaning": list(P_VALUE_MEANING),
         "flags": [asdict(flag) for flag in asked.flags], "skipped": {},
     }  # fmt: skip
     measured = {
@@ -278,7 +279,7 @@ def show_records(asked: AskedRecords, notes: Sequence[str] = ()) -> None:
 def most_suspect(asked: AskedRecords) -> TextTable:
     """The records with the smallest p-values."""
     rows = _rows(asked)
-    order = np.argsort(asked.p, kind="stable")[:SHOWN]
+    order = np.argsort(asked.p, kind="stable")[:LISTED_RECORDS]
     lines = [
         (
             str(rows[k]["row"]),

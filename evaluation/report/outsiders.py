@@ -12,10 +12,10 @@ from typing import Any
 
 from palisade.evaluation.comparison import ordered
 from palisade.evaluation.format import percent
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.studies.never_used import (
-    CORRUPTED,
+    CORRUPTED_COPIES,
     NEAR_DUPLICATES,
     NEEDS_THE_RECORD,
     OUTSIDER_ROLES,
@@ -23,8 +23,8 @@ from palisade.evaluation.studies.never_used import (
 )
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, percents
 
-KINDS: Mapping[str, str] = {
-    CORRUPTED: "corrupted copies of records that were never used",
+OUTSIDER_KINDS: Mapping[str, str] = {
+    CORRUPTED_COPIES: "corrupted copies of records that were never used",
     NEAR_DUPLICATES: "near-duplicates of members",
     **{role: f"{role} records" for role in OUTSIDER_ROLES},
 }
@@ -98,7 +98,7 @@ class FalseAccusations:
     def sentences(self) -> list[str]:
         """The rates in plain words."""
         meant, by_chance = f"{100 * THRESHOLD_FPR:g} %", ABOVE_BY_CHANCE * self.rates
-        told = [
+        lines = [
             f"Every rate above is about records like those of the run. At a threshold that wrongly accuses {meant} of"
             " them, an attack may accuse more of other records that were never used either, such as near-duplicates of"
             " members, corrupted records or records of another source.",
@@ -111,10 +111,10 @@ class FalseAccusations:
         ]
         if self.unable:
             attacks = ", ".join(self.unable)
-            told.append(f"Not among them, as they need models trained on the very record: {attacks}.")
+            lines.append(f"Not among them, as they need models trained on the very record: {attacks}.")
         if self.runs < self.of:
-            told.append(f"{self.runs} of {self.of} runs were put to this test.")
-        return told
+            lines.append(f"{self.runs} of {self.of} runs were put to this test.")
+        return lines
 
     @property
     def _is_more(self) -> bool:
@@ -146,7 +146,7 @@ def false_accusations(study: Path, results: Sequence[Result], keys: Collection[s
                 if row.get("metric") == FALSELY_ACCUSED and row.get("run") in runs and row.get("key") in keys
             ]  # fmt: skip
         measured = [row for row in rows if row["value"]]
-        rates = [_accusation(row, title(runs[row["run"]])) for row in measured]
+        rates = [_accusation(row, label(runs[row["run"]])) for row in measured]
     except (ValueError, TypeError, KeyError, csv.Error) as error:
         raise ValueError(f"{study} is not as a study wrote it ({error}); remove it, and measure anew") from None
     if not measured:
@@ -215,7 +215,9 @@ def _accusation(row: Mapping[str, str], run: str) -> FalseAccusation:
     shares = {name: round(float(row[name]), 3) for name in ("value", "low", "high", "expected")}
     if not all(math.isfinite(share) and 0 <= share <= 1 for share in shares.values()):
         raise ValueError(f"{shares} are no shares")
-    return FalseAccusation(title=run, attack=row["attack"], kind=KINDS.get(row["setting"], OF_A_FILE), **shares)
+    return FalseAccusation(
+        title=run, attack=row["attack"], kind=OUTSIDER_KINDS.get(row["setting"], OF_A_FILE), **shares
+    )
 
 
 def _power(result: Result, attack: str) -> tuple[float, float]:

@@ -14,17 +14,17 @@ from typing import Any
 import jinja2
 from matplotlib.figure import Figure
 
-from palisade.evaluation.figures.style import INK, MUTED, PAPER, save, svg
-from palisade.evaluation.flags import MASKED, OTHER_RECORDS, SHARED_RECORDS
+from palisade.evaluation.figures.style import INK_COLOR, MUTED_COLOR, PAPER_COLOR, save, svg
+from palisade.evaluation.flags import MASKED_FLAG, OTHER_RECORDS, SHARED_RECORDS
 from palisade.evaluation.format import csv_text
-from palisade.evaluation.report.scope import INTERNAL, NOTES
+from palisade.evaluation.report.scope import INTERNAL_SCOPE, SCOPE_NOTES
 from palisade.evaluation.table import TextTable
 from palisade.targets import versions
 from palisade.targets.files import write
 
 Entry = dict[str, Any]
 """An entry of a section, as report.json holds it and the page shows it: texts by name."""
-TEMPLATES = Path(__file__).parent
+TEMPLATE_FOLDER = Path(__file__).parent
 
 
 def render(content: Mapping[str, Any], drawings: Mapping[str, str]) -> str:
@@ -35,7 +35,7 @@ def render(content: Mapping[str, Any], drawings: Mapping[str, str]) -> str:
         drawings: SVG by name, to be shown inline in the page's own colors.
     """
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(TEMPLATE_FOLDER), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, finalize=unbroken,
     )  # fmt: skip
     figures = {name: inline(drawing, name) for name, drawing in drawings.items()}
@@ -78,7 +78,7 @@ def unbroken(value: Any) -> Any:
 
 def script() -> dict[str, str]:
     """The only script of a page, and the hash by which the page lets no other run."""
-    text = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    text = (TEMPLATE_FOLDER / "report.js").read_text(encoding="utf-8")
     return {"script": text, "script_hash": base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}
 
 
@@ -88,14 +88,14 @@ def inline(drawing: str, prefix: str) -> str:
     drawing = re.sub(r"<metadata>.*?</metadata>", "", drawing, flags=re.DOTALL)
     drawing = re.sub(r' xmlns(:\w+)?="[^"]*"', "", drawing)
     drawing = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>{prefix}-", drawing)
-    for color, variable in ((INK, "ink"), (MUTED, "muted"), (PAPER, "paper")):
+    for color, variable in ((INK_COLOR, "ink"), (MUTED_COLOR, "muted"), (PAPER_COLOR, "paper")):
         drawing = drawing.replace(color, f"var(--{variable})")
     return drawing
 
 
-ALARMS = (OTHER_RECORDS, MASKED, SHARED_RECORDS)
+ALARM_FLAGS = (OTHER_RECORDS, MASKED_FLAG, SHARED_RECORDS)
 """Flags without which nothing on the page may be read."""
-LIBRARIES = ("numpy", "scikit-learn", "scipy")
+NUMERIC_LIBRARIES = ("numpy", "scikit-learn", "scipy")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,13 +129,14 @@ def write_page(
         tables: of the page.
         command: what was called.
     """
-    numbers = versions(LIBRARIES)
-    alarms = [(flag["name"].capitalize(), flag["sentence"]) for flag in words["flags"] if flag["name"] in ALARMS]
+    numbers = versions(NUMERIC_LIBRARIES)
+    alarms = [(flag["name"].capitalize(), flag["sentence"]) for flag in words["flags"] if flag["name"] in ALARM_FLAGS]
     drawings = {"figure": svg(drawn)}
     html = render(
         {
-            **words, "note": NOTES[INTERNAL], "sections": ("report_model.html.j2",), "figure": figure, "tables": tables,
-            "alarming": ALARMS, "alarms": alarms, "by_reason": by_reason(words["skipped"]), "command": command,
+            **words, "note": SCOPE_NOTES[INTERNAL_SCOPE], "sections": ("report_model.html.j2",), "figure": figure,
+            "tables": tables,
+            "alarming": ALARM_FLAGS, "alarms": alarms, "by_reason": by_reason(words["skipped"]), "command": command,
             "versions": numbers,
         },
         drawings,

@@ -15,15 +15,15 @@ import yaml
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.evaluation.comparison import ordered
-from palisade.evaluation.format import NOTHING
-from palisade.evaluation.labels import line_name, title
-from palisade.evaluation.method import METHOD_VERSION
+from palisade.evaluation.format import NO_NUMBER
+from palisade.evaluation.labels import label, series_label
+from palisade.evaluation.protocol import PROTOCOL_VERSION
 from palisade.evaluation.result import Result
 from palisade.targets import RESULTS_VERSION, versions
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run, canonical
 
-DESCRIBED = {
+STATEMENT_FIELDS = {
     "mechanism": "mechanism",
     "noise_multiplier": "noise multiplier σ", "max_grad_norm": "clipping norm C", "sampling": "sampling",
     "sampling_rate": "sampling rate q", "public_size": "public size N", "steps_planned": "steps planned",
@@ -31,12 +31,12 @@ DESCRIBED = {
     "neighboring": "neighboring relation", "unit": "unit of privacy", "randomness": "randomness",
     "engine": "engine of clipping",
 }  # fmt: skip
-"""Fields of a statement that are shown, with their words."""
-LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
-OWN = ("defense", "guard", "canary", "guesses", "seed")
+"""Column headings of the DP table, by field of a statement."""
+RUN_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
+FREE_PARTS = ("defense", "guard", "canary", "guesses", "seed")
 """Parts of a configuration in which runs on one curve may differ."""
-EVERYTHING = Membership(how="fixed", share=1.0)
-"""Releases are trained on the whole pool."""
+WHOLE_POOL = Membership(how="fixed", share=1.0)
+"""Membership of a release: the whole pool."""
 
 
 def promises(results: Sequence[Result]) -> dict[str, Any]:
@@ -44,12 +44,12 @@ def promises(results: Sequence[Result]) -> dict[str, Any]:
     runs = ordered(results)
     private = [result for result in runs if result.epsilon is not None]
     return {
-        "claims": [(title(result), result.statement) for result in private],
+        "claims": [(label(result), result.statement) for result in private],
         "facts": _facts(private),
-        "unproven": list(dict.fromkeys(line_name(result) for result in runs if result.epsilon is None)),
-        "guarded": list(dict.fromkeys(line_name(result) for result in runs if result.guard != "none")),
+        "unproven": list(dict.fromkeys(series_label(result) for result in runs if result.epsilon is None)),
+        "guarded": list(dict.fromkeys(series_label(result) for result in runs if result.guard != "none")),
         "not_covered": _not_covered(runs),
-        "follows": [title(result) for result in private if result.statement.guarantee and _follows(result)],
+        "follows": [label(result) for result in private if result.statement.guarantee and _follows(result)],
         "guarantees": sum(result.statement.guarantee for result in private),
     }
 
@@ -62,9 +62,11 @@ def _follows(result: Result) -> bool:
 
 def _facts(private: Sequence[Result]) -> list[tuple[str, list[str]]]:
     """Table of the mechanisms: for each thing that is known of any run, its value for every run."""
-    values = {words: [getattr(result.statement, name) for result in private] for name, words in DESCRIBED.items()}
+    values = {
+        words: [getattr(result.statement, name) for result in private] for name, words in STATEMENT_FIELDS.items()
+    }
     return [
-        (words, [NOTHING if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
+        (words, [NO_NUMBER if v is None else f"{v:.4g}" if isinstance(v, float) else str(v) for v in row])
         for words, row in values.items()
         if any(value is not None for value in row)
     ]
@@ -75,12 +77,12 @@ def _not_covered(runs: Sequence[Result]) -> list[tuple[tuple[str, ...], list[str
     lists: dict[tuple[str, ...], list[str]] = {}
     for result in runs:
         if result.statement.guarantee and result.statement.not_covered:
-            lists.setdefault(result.statement.not_covered, []).append(title(result))
+            lists.setdefault(result.statement.not_covered, []).append(label(result))
     return list(lists.items())
 
 
 def provenance(results: Sequence[Result], command: str, table: str) -> dict[str, Any]:
-    """Provenance as report.json holds it and the end of report.html tells it.
+    """Provenance of the results, as report.json and the end of report.html hold it.
 
     Args:
         results: of comparable runs.
@@ -90,19 +92,19 @@ def provenance(results: Sequence[Result], command: str, table: str) -> dict[str,
     runs = ordered(results)
     return {
         "command": command,
-        "shared": {key: value for key, value in runs[0].config.items() if key not in (*OWN, "names", "fleet")},
+        "shared": {key: value for key, value in runs[0].config.items() if key not in (*FREE_PARTS, "names", "fleet")},
         "runs": [
             {
-                "title": title(result),
+                "title": label(result),
                 "run": result.run,
                 "data": result.dataset.get("checksum", ""),
                 "setting": _setting(result),
             }
             for result in runs
         ],
-        "versions": versions(LIBRARIES),
+        "versions": versions(RUN_LIBRARIES),
         "results_version": RESULTS_VERSION,
-        "method_version": METHOD_VERSION,
+        "method_version": PROTOCOL_VERSION,
         "sha256": {"results.csv": hashlib.sha256(table.encode()).hexdigest()},
     }
 
@@ -115,25 +117,25 @@ def as_yaml(content: Mapping[str, Any], *, flow: bool = False) -> str:
 
 
 def _setting(result: Result) -> dict[str, Any]:
-    own = {key: result.config[key] for key in OWN if result.config.get(key) is not None}
+    own = {key: result.config[key] for key in FREE_PARTS if result.config.get(key) is not None}
     if result.guard != "none":
         own["guard"] = {"name": result.guard, "strength": result.guard_strength}
     return own
 
 
 def releases(runs: Sequence[Run], folder: Path) -> dict[str, str]:
-    """For each run that has one, by its name, the folder of the release in which the same data and recipe went.
+    """Folder of the release with the same data and recipe, for each run that has one, by the run's name.
 
     Private data are known by a hash that is keyed with the secret of the release, which the run keeps: of several
-    releases of a run, the last is found.
+    releases of a run, the last counts.
 
     Args:
         runs: those that are evaluated.
         folder: where releases are kept.
     """
-    cards = {str(path.parent): _told(path) for path in sorted(folder.glob("*/card.json"))}
+    cards = {str(path.parent): _recipe_on_card(path) for path in sorted(folder.glob("*/card.json"))}
     wanted = {run.name: _recipe(run) for run in runs if not run.config.get("canary")}
-    return {run: place for run, recipe in wanted.items() for place, told in cards.items() if told == recipe}
+    return {run: place for run, recipe in wanted.items() for place, card in cards.items() if card == recipe}
 
 
 def _recipe(run: Run) -> Any:
@@ -143,7 +145,7 @@ def _recipe(run: Run) -> Any:
     defense = {**config["defense"], "name": config["names"]["defense"]}
     del defense["_target_"]
     recipe = {
-        "data": [run.dataset.name, EVERYTHING.public_size(len(units)), _checksum(run)],
+        "data": [run.dataset.name, WHOLE_POOL.public_size(len(units)), _checksum(run)],
         "network": {"name": network.pop("_target_"), "settings": network},
         "defense": defense,
         "guard": {"name": run.registered_guard.name, "settings": asdict(run.registered_guard)},
@@ -154,13 +156,13 @@ def _recipe(run: Run) -> Any:
 
 def _checksum(run: Run) -> str | None:
     """Checksum of these data on the card of a release; None if they are private and nothing was released."""
-    kept = run.folder / "private" / "release_secret"
-    if run.dataset.published or not kept.exists():
+    secret_file = run.folder / "private" / "release_secret"
+    if run.dataset.published or not secret_file.exists():
         return run.dataset.published
-    return f"hmac-sha256:{Secret.load(kept).seal(run.dataset.fingerprint.encode())}"
+    return f"hmac-sha256:{Secret.load(secret_file).seal(run.dataset.fingerprint.encode())}"
 
 
-def _told(path: Path) -> Any:
+def _recipe_on_card(path: Path) -> Any:
     """Recipe, data and guard on a release's card; None where the file is another thing."""
     try:
         card = json.loads(path.read_text())
@@ -169,7 +171,7 @@ def _told(path: Path) -> Any:
     data, guard = (card.get(name) if isinstance(card, dict) else None for name in ("data", "guard"))
     if not (isinstance(data, dict) and isinstance(guard, dict)):
         return None
-    told = {name: card.get(name) for name in ("network", "defense", "recipe")}
-    told["data"] = [data.get("name"), data.get("records"), data.get("checksum")]
-    told["guard"] = {name: guard.get(name) for name in ("name", "settings")}
-    return canonical(told)
+    recipe = {name: card.get(name) for name in ("network", "defense", "recipe")}
+    recipe["data"] = [data.get("name"), data.get("records"), data.get("checksum")]
+    recipe["guard"] = {name: guard.get(name) for name in ("name", "settings")}
+    return canonical(recipe)

@@ -15,20 +15,27 @@ from palisade.evaluation.comparison import Comparison, check_comparable, ordered
 from palisade.evaluation.figures.curves import exposure, roc
 from palisade.evaluation.figures.style import svg
 from palisade.evaluation.figures.tradeoff import tradeoff
-from palisade.evaluation.flags import VIOLATED, flags, meanings
-from palisade.evaluation.format import NOTHING, csv_text, percent
-from palisade.evaluation.labels import canary_text, setting, title
+from palisade.evaluation.flags import VIOLATED_FLAG, flags, meanings
+from palisade.evaluation.format import NO_NUMBER, csv_text, percent
+from palisade.evaluation.labels import label
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.exposure import exposed_csv
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.outsiders import FalseAccusations, accusation_table, false_accusations, outsiders
 from palisade.evaluation.report.page import render, write_files
 from palisade.evaluation.report.provenance import as_yaml, promises, provenance, releases
-from palisade.evaluation.report.scope import INTERNAL, NOTES, PUBLIC, checked_scope, public_command, published
+from palisade.evaluation.report.scope import (
+    INTERNAL_SCOPE,
+    PUBLIC_SCOPE,
+    SCOPE_NOTES,
+    checked_scope,
+    public_command,
+    published,
+)
 from palisade.evaluation.report.sections import (
-    BOUNDS,
-    NUMBERS,
+    ATTACK_HEADINGS,
+    EPSILON_BOUNDS,
     attack_tables,
     compared,
     costs,
@@ -37,19 +44,19 @@ from palisade.evaluation.report.sections import (
     groups,
     pareto,
 )
-from palisade.evaluation.report.verdict import GLOSSARY, game, grants, verdicts
-from palisade.evaluation.result import COLUMNS, FPR, LARGEST_CLASS, Result
+from palisade.evaluation.report.verdict import GLOSSARY_TERMS, game, grants, verdicts
+from palisade.evaluation.result import FPR, LARGEST_CLASS, RESULT_COLUMNS, Result
 from palisade.evaluation.settings import EvaluationSettings
 from palisade.evaluation.studies.never_used import keys_of
 from palisade.evaluation.studies.studies import NEVER_USED, STUDY_CSV
-from palisade.evaluation.table import WORDS, corrections, headings, lines, reaches, show_results, skips
+from palisade.evaluation.table import TEXT_HEADINGS, corrections, headings, lines, reaches, show_results, skips
 from palisade.targets.run import Run
 
-TEXTS = (*WORDS, "needs")
+REPORT_TEXT_HEADINGS = (*TEXT_HEADINGS, "needs")
 """Headings of columns that hold no numbers."""
 
 
-SECTIONS = tuple(f"report_{name}.html.j2" for name in (
+SECTION_TEMPLATES = tuple(f"report_{name}.html.j2" for name in (
     "verdict", "subject", "leakage", "utility", "claims", "tradeoff", "end",
 ))  # fmt: skip
 """Sections of a report on runs."""
@@ -75,17 +82,17 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
         "what": f"{network}, {content['models']} models each. Membership inference attacks on exactly what would be"
         " released.",
         "alarms": alarms,
-        "sections": SECTIONS,
-        "words": TEXTS,
+        "sections": SECTION_TEMPLATES,
+        "words": REPORT_TEXT_HEADINGS,
         "fpr": f"{100 * FPR:g} %",
         "attacks": attack_tables(comparison),
-        "numbers": NUMBERS,
+        "numbers": ATTACK_HEADINGS,
         "headings": names,
         "table": table,
         "frontier": comparison.has_frontier,
         "one_each": comparison.are_many,
         "meanings": meanings(comparison),
-        "bounds": list(BOUNDS.values()),
+        "bounds": list(EPSILON_BOUNDS.values()),
         "accused": accusation_table(content["never_used"]["rates"]),
         "reaches": [*reaches(comparison), *corrections(runs)],
         "as_yaml": as_yaml,
@@ -94,17 +101,16 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
 
 def _table_of_runs(comparison: Comparison) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """Headings, and for each run the kind of its line and its cells; a column in which nothing stands is left out."""
-    told = [
+    table_lines = [
         # Sorted by another column, a fleet with canaries no longer stands under the one that it belongs to.
-        line._replace(cells=(setting(result) + canary_text(result), *line.cells[1:])) if result.has_canaries else line
+        line._replace(cells=(label(result), *line.cells[1:])) if result.has_canaries else line
         for result, line in zip(comparison.results, lines(comparison), strict=True)
     ]
-    columns = dict(
-        zip(headings(comparison.results[0].utility), zip(*(line.cells for line in told), strict=True), strict=True)
-    )
-    shown = [name for name, cells in columns.items() if set(cells) != {NOTHING}]
+    cells = zip(*(line.cells for line in table_lines), strict=True)
+    columns = dict(zip(headings(comparison.results[0].utility), cells, strict=True))
+    shown = [name for name, column in columns.items() if set(column) != {NO_NUMBER}]
     rows = zip(*(columns[name] for name in shown), strict=True)
-    kinds = [line.kind + " opens" * line.opens for line in told]
+    kinds = [line.kind + " opens" * line.opens for line in table_lines]
     return [name.replace("\n", " ") for name in shown], [
         (kind, list(row)) for kind, row in zip(kinds, rows, strict=True)
     ]
@@ -115,7 +121,7 @@ def summary(
     command: str,
     *,
     table: str = "",
-    scope: str = INTERNAL,
+    scope: str = INTERNAL_SCOPE,
     releases: Mapping[str, str] | None = None,
     accusations: FalseAccusations | None = None,
     decided: Sequence[Sequence[str]] = (),
@@ -125,28 +131,28 @@ def summary(
     Args:
         comparison: of comparable runs; for the public scope those that are `published`.
         command: what was called.
-        table: the text of results.csv, of which a hash is told.
+        table: the text of results.csv, of which a hash is shown.
         scope: `internal` or `public`.
         releases: of results, by name, the folder of the release that was trained by the same recipe.
         accusations: false positive rates on records that were never used; None if they were not measured.
-        decided: lines of the choice and of the gate, as far as they were asked for; told inside only, since they name
+        decided: lines of the choice and of the gate, as far as they were asked for; internal only, since they name
             folders of runs and accuracy on members.
     """
     results, shipped = comparison.results, releases or {}
     sizes = sorted({result.models for result in results})
     return {
         "scope": scope,
-        "note": NOTES[scope],
+        "note": SCOPE_NOTES[scope],
         "data": results[0].data,
         "network": results[0].network,
         "models": "–".join(map(str, sizes if len(sizes) < 3 else (sizes[0], sizes[-1]))),
         "utility": asdict(results[0].utility),
         "verdicts": verdicts(comparison),
-        "decided": [list(lines) for lines in decided] if scope == INTERNAL else [],
+        "decided": [list(lines) for lines in decided] if scope == INTERNAL_SCOPE else [],
         "released": {
             "facts": dict(results[0].dataset),
             "answers": ", ".join(dict.fromkeys(result.released for result in results)),
-            "releases": {title(result): shipped[result.run] for result in results if result.run in shipped},
+            "releases": {label(result): shipped[result.run] for result in results if result.run in shipped},
         },
         "game": game(results[0]),
         "granted": grants(results),
@@ -161,7 +167,7 @@ def summary(
         "never_used": outsiders(accusations, results, command),
         "skipped": [skip._asdict() for skip in skips(results)],
         "reproduce": provenance(results, command, table),
-        "glossary": dict(GLOSSARY),
+        "glossary": dict(GLOSSARY_TERMS),
     }
 
 
@@ -169,7 +175,7 @@ def _run(result: Result, comparison: Comparison, scope: str) -> dict[str, Any]:
     flagged, audit = flags(result, comparison), comparison.audit(result)
     return {
         "run": result.run,
-        "title": title(result),
+        "title": label(result),
         "folder": result.folder,
         "defense": result.defense,
         "guard": result.guard,
@@ -185,8 +191,8 @@ def _run(result: Result, comparison: Comparison, scope: str) -> dict[str, Any]:
         "roc": {attack: {"fpr": list(fpr), "tpr": list(tpr)} for attack, (fpr, tpr) in result.roc.items()},
         "statement": {**asdict(result.statement), "sentence": result.statement.sentence()},
         "needs": dict(result.needs),
-        "audit": {name: value for name, value in audit.items() if scope == INTERNAL or name != "correct"},
-        "violated": any(flag.name == VIOLATED for flag in flagged),
+        "audit": {name: value for name, value in audit.items() if scope == INTERNAL_SCOPE or name != "correct"},
+        "violated": any(flag.name == VIOLATED_FLAG for flag in flagged),
         "flags": [asdict(flag) for flag in flagged],
         "skipped": dict(result.skipped),
         "config": result.config,
@@ -198,7 +204,7 @@ def write(
     folder: Path,
     command: str,
     *,
-    scope: str = INTERNAL,
+    scope: str = INTERNAL_SCOPE,
     releases: Mapping[str, str] | None = None,
     accusations: FalseAccusations | None = None,
     decided: Sequence[Sequence[str]] = (),
@@ -212,7 +218,7 @@ def write(
         scope: `internal`, or `public`: then what names records or counts members is left out.
         releases: of runs, by name, the folder of the release that was trained by the same recipe.
         accusations: false positive rates on records that were never used; None if they were not measured.
-        decided: lines of the choice and of the gate, as far as they were asked for; told inside only, since they name
+        decided: lines of the choice and of the gate, as far as they were asked for; internal only, since they name
             folders of runs and accuracy on members.
 
     Returns:
@@ -223,7 +229,7 @@ def write(
     """
     checked_scope(scope)
     shipped = dict(releases or {})
-    if scope == PUBLIC:
+    if scope == PUBLIC_SCOPE:
         pairs = [*zip(comparison.results, public := published(comparison.results), strict=True)]
         shipped = {new.run: Path(shipped[old.run]).name for old, new in pairs if old.run in shipped}
         command, comparison = public_command(command), Comparison(public)
@@ -244,7 +250,7 @@ def write(
 
 def tidy_csv(results: Sequence[Result]) -> str:
     """Every number of every run by `COLUMNS`; an infinite ε is `inf`, what is missing is empty."""
-    return csv_text(COLUMNS, (row for result in ordered(results) for row in result.tidy()))
+    return csv_text(RESULT_COLUMNS, (row for result in ordered(results) for row in result.tidy()))
 
 
 def _strict_json(content: Mapping[str, Any]) -> str:
@@ -262,7 +268,7 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def report_runs(runs: Sequence[Run], method: Method, folder: Path, settings: EvaluationSettings) -> None:
+def report_runs(runs: Sequence[Run], protocol: AttackProtocol, folder: Path, settings: EvaluationSettings) -> None:
     """Attacks comparable runs, prints the table and writes the report; tells which keep the limits that were asked for.
 
     Exits with 3 if a claim is violated, with 4 if no run can be chosen or one does not pass the gate.
@@ -270,14 +276,15 @@ def report_runs(runs: Sequence[Run], method: Method, folder: Path, settings: Eva
     asked = [(judge, Limit.asked(name, settings.plain)) for name, judge in (("choose", recommend), ("gate", gate))]
     check_comparable(runs)
     folder.mkdir(parents=True, exist_ok=True)
-    results = results_of(runs, method)
+    results = results_of(runs, protocol)
     comparison = Comparison(results)
     show_results(comparison)
     shipped = releases(runs, Path(settings.released))
     scope = settings.report["scope"]
-    place = folder / PUBLIC if scope == PUBLIC else folder  # apart from what earlier calls left for insiders
+    # apart from what earlier calls left for insiders
+    place = folder / PUBLIC_SCOPE if scope == PUBLIC_SCOPE else folder
     study = folder / NEVER_USED / STUDY_CSV
-    keys = [key for run in runs for key in keys_of(run, method).values()] if study.is_file() else []
+    keys = [key for run in runs for key in keys_of(run, protocol).values()] if study.is_file() else []
     measured = false_accusations(study, results, keys)
     judged = [judge(comparison, limit) for judge, limit in asked if limit is not None]
     decided = [lines for lines, _ in judged]

@@ -12,16 +12,16 @@ from typing import Any
 import numpy as np
 
 from palisade.evaluation.comparison import ordered
-from palisade.evaluation.result import FPRS, TRAIN, UNSCORED, Result, Row, chance_at, null_at
+from palisade.evaluation.result import REPORTED_FPRS, TRAIN_ACCURACY, UNSCORED_SHARE, Result, Row, chance_at, null_at
 from palisade.targets.run import PLACE_KEYS
 
-INTERNAL, PUBLIC = "internal", "public"
-NOTES: Mapping[str, str] = {
-    INTERNAL: "These numbers were measured on private records and depend on them; no guarantee covers the report"
+INTERNAL_SCOPE, PUBLIC_SCOPE = "internal", "public"
+SCOPE_NOTES: Mapping[str, str] = {
+    INTERNAL_SCOPE: "These numbers were measured on private records and depend on them; no guarantee covers the report"
     " itself. Do not publish it.",
-    PUBLIC: "Left out: which records are exposed, plots and tables of single records, accuracy on members, values of"
-    " single models, how many members each model really had (numbers of members are expected ones), how many records a"
-    " class or slice of private data has, groups of fewer than 100 records, folders of runs and any other hash of"
+    PUBLIC_SCOPE: "Left out: which records are exposed, plots and tables of single records, accuracy on members, values"
+    " of single models, how many members each model really had (numbers of members are expected ones), how many records"
+    " a class or slice of private data has, groups of fewer than 100 records, folders of runs and any other hash of"
     " private data. Numbers are rounded to three digits. They were still measured on private records, and no guarantee"
     " covers the report itself.",
 }
@@ -31,16 +31,16 @@ NOT_COVERED = (
     " slices were read off them"
 )
 """A further restriction of the claims in a public report on private data."""
-WITHHELD = (TRAIN,)
+MEMBER_METRICS = (TRAIN_ACCURACY,)
 """Metrics that are about members alone."""
-COUNTING = tuple(name(fpr) for fpr in FPRS for name in (chance_at, null_at))
-"""Metrics that follow from the number of non-members, which is not told of a group of private data."""
-FEWEST = 100
-"""Records of a group from which on its numbers say little about any one of them."""
-DIGITS = 3
-STARTS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
-"""FPRs at which a published ROC may begin: one false positive would tell how many non-members a model has."""
-PRIVATE = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACE_KEYS))
+COUNT_METRICS = tuple(name(fpr) for fpr in REPORTED_FPRS for name in (chance_at, null_at))
+"""Metrics that follow from the number of non-members, which a group of private data does not disclose."""
+MIN_GROUP_RECORDS = 100
+"""Records of the smallest group whose numbers are published: they say little about any one record."""
+PUBLISHED_DIGITS = 3
+ROC_START_FPRS = tuple(digit * 10.0**power for power in range(-6, 0) for digit in (1, 2, 5))
+"""FPRs at which a published ROC may begin: one false positive would disclose how many non-members a model has."""
+PRIVATE_KEYS = ("runs", "root", "reports", "released", "hydra.searchpath", *(f"data.{place}" for place in PLACE_KEYS))
 """Keys of a command that name places, or runs by a hash of their data."""
 
 
@@ -48,8 +48,10 @@ def check_scope_of(settings: Mapping[str, Any]) -> None:
     """Raises ValueError if there is no such `report.scope`, or what is written instead of a report is for insiders."""
     scope = checked_scope(settings["report"].get("scope"))
     for instead in ("audit", "study", "search"):
-        if scope == PUBLIC and settings.get(instead):
-            raise ValueError(f"report.scope={scope} but {instead}=… writes for insiders only; leave report.scope out")
+        if scope == PUBLIC_SCOPE and settings.get(instead):
+            raise ValueError(
+                f"report.scope={scope}: expected {INTERNAL_SCOPE} with {instead}=…; leave report.scope out"
+            )
 
 
 def checked_scope(scope: Any) -> str:
@@ -58,8 +60,10 @@ def checked_scope(scope: Any) -> str:
     Raises:
         ValueError: if there is none.
     """
-    if not isinstance(scope, str) or scope not in NOTES:
-        raise ValueError(f"report.scope={scope} is unknown; choose {' or '.join(NOTES)}")
+    if not isinstance(scope, str) or scope not in SCOPE_NOTES:
+        raise ValueError(
+            f"report.scope={scope}: expected one of {', '.join(SCOPE_NOTES)}; choose e.g. {INTERNAL_SCOPE}"
+        )
     return scope
 
 
@@ -76,17 +80,19 @@ def published(results: Sequence[Result]) -> list[Result]:
 def public_command(command: str) -> str:
     """A command without places and names of runs."""
     words = shlex.split(command)
-    return shlex.join(word for word in words if word.lstrip("+~").partition("=")[0] not in PRIVATE)
+    return shlex.join(word for word in words if word.lstrip("+~").partition("=")[0] not in PRIVATE_KEYS)
 
 
 def _published(result: Result, folder: str) -> Result:
     data = {key: value for key, value in result.config.get("data", {}).items() if key not in PLACE_KEYS}
     sizes = _sizes(result)
-    large = {"all", *(group for group, size in sizes.items() if size >= FEWEST * result.models)}
-    told = [row for row in result.rows if row.model == "all" and row.metric not in WITHHELD and row.group in large]
+    large = {"all", *(group for group, size in sizes.items() if size >= MIN_GROUP_RECORDS * result.models)}
+    rows = [
+        row for row in result.rows if row.model == "all" and row.metric not in MEMBER_METRICS and row.group in large
+    ]
     private = not result.dataset.get("published")
     if private:
-        told = [row for row in told if row.group == "all" or row.metric not in COUNTING]
+        rows = [row for row in rows if row.group == "all" or row.metric not in COUNT_METRICS]
         sizes = {group: size for group, size in sizes.items() if group == "all"}  # classes and slices are not counted
     return replace(
         result,
@@ -94,7 +100,7 @@ def _published(result: Result, folder: str) -> Result:
         run=folder + result.run.removeprefix(Path(result.folder).name),
         folder=folder,
         config={**result.config, "data": data},
-        rows=[_rounded(row, result, sizes.get(row.group)) for row in told],
+        rows=[_rounded(row, result, sizes.get(row.group)) for row in rows],
         roc={attack: _resampled(*curve) for attack, curve in result.roc.items()},
         audit=_floored(result.audit),
         exposed={},
@@ -116,15 +122,15 @@ def _sizes(result: Result) -> dict[str, int]:
 
 
 def _rounded(row: Row, result: Result, size: int | None) -> Row:
-    value, low, high = (None if end is None else round(end, DIGITS) for end in (row.value, row.low, row.high))
-    if row.metric == UNSCORED and value is not None:
+    value, low, high = (None if end is None else round(end, PUBLISHED_DIGITS) for end in (row.value, row.low, row.high))
+    if row.metric == UNSCORED_SHARE and value is not None:
         value = math.ceil(10 * value) / 10  # how many records have shadows of both kinds depends on the draw
     members, nonmembers = _expected(row, result, size)
     return replace(row, value=value, low=low, high=high, members=members, nonmembers=nonmembers)
 
 
 def _expected(row: Row, result: Result, size: int | None) -> tuple[int | None, int | None]:
-    """As many members as the share of the draw makes them, of all that there are."""
+    """Expected number of members, by the share of the draw, of all records."""
     if row.members is None or row.nonmembers is None or size is None:
         return None, None
     share = result.config.get("membership", {}).get("share", 0.5)
@@ -133,9 +139,9 @@ def _expected(row: Row, result: Result, size: int | None) -> tuple[int | None, i
 
 def _resampled(fpr: Sequence[float], tpr: Sequence[float]) -> tuple[list[float], list[float]]:
     """A ROC at false positive rates that depend on no count."""
-    start = next((start for start in STARTS if start >= min(fpr)), 1.0)
+    start = next((start for start in ROC_START_FPRS if start >= min(fpr)), 1.0)
     grid = np.geomspace(start, 1, len(fpr))
-    return grid.tolist(), [round(value, DIGITS) for value in np.interp(grid, fpr, tpr).tolist()]
+    return grid.tolist(), [round(value, PUBLISHED_DIGITS) for value in np.interp(grid, fpr, tpr).tolist()]
 
 
 def _floored(audit: Mapping[str, Any]) -> dict[str, Any]:

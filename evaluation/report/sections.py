@@ -7,19 +7,19 @@ from collections.abc import Sequence
 
 from palisade.evaluation.claims import is_refutable, ways_of
 from palisade.evaluation.comparison import Comparison, ordered
-from palisade.evaluation.format import NOTHING, bound_text, number, percent
-from palisade.evaluation.labels import epsilon_cell, guessing_text, setting, title
+from palisade.evaluation.format import NO_NUMBER, bound_text, number, percent
+from palisade.evaluation.labels import epsilon_cell, guessing_text, label
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.page import Entry
-from palisade.evaluation.report.scope import INTERNAL
-from palisade.evaluation.result import AUC, FPR, FPRS, Result, Row, chance_at, most_powerful, tpr_at
+from palisade.evaluation.report.scope import INTERNAL_SCOPE
+from palisade.evaluation.result import AUC, FPR, REPORTED_FPRS, Result, Row, chance_at, most_powerful, tpr_at
 from palisade.evaluation.table import attack_text, tpr_cell
-from palisade.evaluation.utility import CALIBRATION
+from palisade.evaluation.utility import CALIBRATION_METRIC
 
 MOST_SHOWN = 10
-"""Rows of a run that are told; all stand in results.csv."""
-CLASS = "class"
-BOUNDS = {
+"""Rows of a run that the page shows; all stand in results.csv."""
+CLASS_COLUMN = "class"
+EPSILON_BOUNDS = {
     "one_run": (
         "one run",
         "assumes only that each record was in or out by the toss of a coin; the one bound that can refute a claim"
@@ -39,26 +39,26 @@ BOUNDS = {
         "assumes nothing about the mechanism, but that the records of one model are independent trials: indicative",
     ),
 }
-"""The lower bounds on ε in the order in which they are told: in words, with what each assumes."""
-NUMBERS = (
+"""Lower bounds on ε in the order in which they are shown: in words, with what each assumes."""
+ATTACK_HEADINGS = (
     "attack", "needs", "queries declared / made", "AUC", "TPR at 1% FPR", "TPR at 0.1% FPR", "members / non-members",
 )  # fmt: skip
 Lines = list[tuple[str, list[tuple[str, ...]]]]
-"""For each run its title, and its attacks by `NUMBERS`."""
+"""Label of each run with its attacks by `ATTACK_HEADINGS`."""
 
 
 def groups(comparison: Comparison) -> list[Entry]:
     """Parts of the records of highlighted runs, those that leak most first: of each run `title`, the `attack` that was
     looked at, the first parts (`shown`) and their `count`; of a part its `name`, such as `class 3 (income >50K)`, what
     is found (`tpr`, `auc`), what `guessing` finds, `utility` and the records `scored`, summed over the models."""
-    told = []
+    entries = []
     for _, result, _ in comparison.highlights:
         names = dict.fromkeys(row.group for row in result.rows if row.group != "all")
         if names and result.attacks:
             parts = _by_leakage(result, list(names))
             shown = [_group(result, name) for name in parts[:MOST_SHOWN]]
-            told.append({"title": title(result), "attack": result.strongest, "shown": shown, "count": len(parts)})
-    return told
+            entries.append({"title": label(result), "attack": result.strongest, "shown": shown, "count": len(parts)})
+    return entries
 
 
 def _by_leakage(result: Result, names: Sequence[str]) -> list[str]:
@@ -76,12 +76,12 @@ def _group(result: Result, name: str) -> Entry:
     return {
         "name": _words(result, name),
         "tpr": percent(tpr, interval=True),
-        "guessing": NOTHING
+        "guessing": NO_NUMBER
         if tpr is None or _row(result, chance_at(FPR), name) is None
         else guessing_text(result, tpr),
         "auc": number(auc, interval=True),
         "utility": result.utility.text(result.find(result.utility.metric, group=name), interval=True),
-        "scored": NOTHING if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
+        "scored": NO_NUMBER if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
     }
 
 
@@ -93,24 +93,26 @@ def _words(result: Result, name: str) -> str:
     """The group as people call it: a class by its word as well."""
     column, _, value = name.partition("=")
     words = result.dataset.get("classes", ())
-    if column != CLASS or not value.isdigit() or int(value) >= len(words) or words[int(value)] == value:
+    if column != CLASS_COLUMN or not value.isdigit() or int(value) >= len(words) or words[int(value)] == value:
         return name
     return f"{name} ({words[int(value)]})"
 
 
-def evidence(comparison: Comparison, scope: str = INTERNAL) -> list[Entry]:
+def evidence(comparison: Comparison, scope: str = INTERNAL_SCOPE) -> list[Entry]:
     """Lower bounds on ε by guesses, beside the claim, of every run that states a guarantee and was audited.
 
-    The number of right guesses is told inside only.
+    The number of right guesses is in the internal report only.
     """
     return [
         {
-            "title": title(result),
+            "title": label(result),
             "violated": result.run in comparison.refuted,
             "refutable": is_refutable(result, comparison.level),
             "claimed": epsilon_cell(result),
-            "bounds": [(words, bound_text(comparison.audit(result), method)) for method, (words, _) in BOUNDS.items()],
-            "correct": result.audit["correct"] if scope == INTERNAL else None,
+            "bounds": [
+                (words, bound_text(comparison.audit(result), method)) for method, (words, _) in EPSILON_BOUNDS.items()
+            ],
+            "correct": result.audit["correct"] if scope == INTERNAL_SCOPE else None,
             "ways": ways_of(result),
             **{name: result.audit[name] for name in ("attack", "canaries", "guesses")},
         }
@@ -123,8 +125,8 @@ def compared(results: Sequence[Result]) -> list[Entry]:
     """Leakage of all records and of the strongest canaries, for every defense that was tried on canaries."""
     fleets: dict[tuple[str, int], list[Result]] = {}
     for result in ordered(results):
-        fleets.setdefault((setting(result), result.seed), []).append(result)
-    told = []
+        fleets.setdefault((label(result, short=True), result.seed), []).append(result)
+    entries = []
     for (defense, _), runs in fleets.items():
         canaries = [result for result in runs if result.has_canaries]
         if not canaries:
@@ -132,25 +134,25 @@ def compared(results: Sequence[Result]) -> list[Entry]:
         population = next((result for result in runs if not result.has_canaries), None)
         powers = {i: (_value(result, tpr_at(FPR)), _value(result, AUC)) for i, result in enumerate(canaries)}
         strongest = canaries[most_powerful(powers)]
-        told.append(
+        entries.append(
             {
                 "defense": defense,
-                "population": NOTHING
+                "population": NO_NUMBER
                 if population is None
                 else percent(population.strongest_row(tpr_at(FPR)), interval=True),
-                "population_auc": NOTHING if population is None else _auc(population),
+                "population_auc": NO_NUMBER if population is None else _auc(population),
                 "kind": strongest.canary,
                 "canaries": percent(strongest.strongest_row(tpr_at(FPR)), interval=True),
                 "canaries_auc": _auc(strongest),
                 "fitted": percent(next((row for row in strongest.rows if row.metric == "canaries_fitted"), None)),
             }
         )
-    return told
+    return entries
 
 
 def exposed(comparison: Comparison) -> list[Entry]:
     """The records of highlighted runs that are found most often: index, class, how often, and the interval."""
-    told = []
+    entries = []
     for _, result, _ in comparison.highlights:
         if not result.exposed:
             continue
@@ -158,26 +160,26 @@ def exposed(comparison: Comparison) -> list[Entry]:
         trained = exposure.models > 0
         most = [
             (
-                str(exposure.record[i]), str(exposure.label[i]), f"{exposure.found[i]} of {exposure.models[i]}",
+                str(exposure.record[i]), str(exposure.label[i]), f"{exposure.hits[i]} of {exposure.models[i]}",
                 f"{100 * exposure.low[i]:.0f}–{100 * exposure.high[i]:.0f} %",
             )
             for i in exposure.order[:MOST_SHOWN] if trained[i]
         ]  # fmt: skip
-        told.append(
+        entries.append(
             {
-                "title": title(result),
+                "title": label(result),
                 "attack": result.strongest,
-                "mostly_found": exposure.mostly_found,
+                "mostly_found": exposure.mostly_exposed,
                 "records": int(trained.sum()),
                 "most": most,
             }
         )
-    return told
+    return entries
 
 
 def pareto(comparison: Comparison) -> list[str]:
     """The runs that no other one beats in utility and leakage at once, leakage rising."""
-    return [title(point.result) for point in comparison.frontier]
+    return [label(point.result) for point in comparison.frontier]
 
 
 def _value(result: Result, metric: str) -> float | None:
@@ -187,7 +189,7 @@ def _value(result: Result, metric: str) -> float | None:
 
 def _auc(result: Result | None) -> str:
     value = None if result is None else _value(result, AUC)
-    return NOTHING if value is None else f"{value:.3f}"
+    return NO_NUMBER if value is None else f"{value:.3f}"
 
 
 def costs(results: Sequence[Result]) -> list[Entry]:
@@ -195,10 +197,10 @@ def costs(results: Sequence[Result]) -> list[Entry]:
     bare = {result.seed: result for result in results if result.is_undefended and not result.has_canaries}
     return [
         {
-            "title": title(result),
+            "title": label(result),
             "utility": result.utility.text(result.find(result.utility.metric), interval=True),
             "loss": _loss(result, bare.get(result.seed)),
-            "calibration": percent(result.find(CALIBRATION)),
+            "calibration": percent(result.find(CALIBRATION_METRIC)),
         }
         for result in ordered(results)
     ]
@@ -207,17 +209,17 @@ def costs(results: Sequence[Result]) -> list[Entry]:
 def _loss(result: Result, bare: Result | None) -> str:
     """The difference, with an interval as if both were measured on other records, which makes it wide at worst."""
     if bare is None or bare is result:
-        return NOTHING
+        return NO_NUMBER
     own, its = (run.find(result.utility.metric) for run in (result, bare))
     if own is None or its is None or own.value is None or its.value is None:
-        return NOTHING
+        return NO_NUMBER
     lost = result.utility.worth(its.value) - result.utility.worth(own.value)
     factor, digits, unit = (100, 1, " points") if result.utility.is_rate else (1, 3, "")
-    told = f"{factor * lost:.{digits}f}"
+    difference = f"{factor * lost:.{digits}f}"
     if (own_half := _half(own)) is not None and (its_half := _half(its)) is not None:
         half = math.hypot(own_half, its_half)
-        told += f" [{factor * (lost - half):.{digits}f} to {factor * (lost + half):.{digits}f}]"
-    return f"{told}{unit}".replace("-", "−")
+        difference += f" [{factor * (lost - half):.{digits}f} to {factor * (lost + half):.{digits}f}]"
+    return f"{difference}{unit}".replace("-", "−")
 
 
 def _half(row: Row) -> float | None:
@@ -228,24 +230,24 @@ def attack_tables(comparison: Comparison) -> tuple[Lines, Lines]:
     """The attacks on the runs that the verdict is about, and those on all others, to be looked up."""
     first = [result.run for _, result, _ in comparison.highlights]
     runs = [result for result in comparison.results if result.attacks]
-    told = {result.run: (title(result), _numbers(result)) for result in runs}
-    return [told[run] for run in first if run in told], [told[run] for run in told if run not in first]
+    tables = {result.run: (label(result), _numbers(result)) for result in runs}
+    return [tables[run] for run in first if run in tables], [tables[run] for run in tables if run not in first]
 
 
 def _numbers(result: Result) -> list[tuple[str, ...]]:
-    told = []
+    rows = []
     for attack in result.attacks:
         auc = result.get(AUC, attack=attack)
         interval = number(auc, interval=True)
-        scored = NOTHING if auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}"
-        rates = [tpr_cell(result, attack, fpr) for fpr in FPRS]
-        told.append((attack_text(result, attack), *_needs(result, attack), interval, *rates, scored))
-    return told
+        scored = NO_NUMBER if auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}"
+        rates = [tpr_cell(result, attack, fpr) for fpr in REPORTED_FPRS]
+        rows.append((attack_text(result, attack), *_needs(result, attack), interval, *rates, scored))
+    return rows
 
 
 def _needs(result: Result, attack: str) -> tuple[str, str]:
     """Needs of an attack, and the queries a record that it declares and makes."""
     if (needs := result.needs.get(attack)) is None:
-        return NOTHING, NOTHING
+        return NO_NUMBER, NO_NUMBER
     declared = "any" if needs["declared"] is None else needs["declared"]
     return needs["text"], f"{declared} / {needs['measured']:,.4g}"

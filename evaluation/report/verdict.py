@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from palisade.evaluation.comparison import Comparison, Highlight
 from palisade.evaluation.flags import masked, refutation
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.labels import canary_text, compare_with_guessing, guessing_text, line_name, title
+from palisade.evaluation.labels import canary_text, compare_with_guessing, guessing_text, label, series_label
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.table import IF_LEAKED, if_leaked
 
-TWINS: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
+MODELS_NO_SHADOW: Mapping[str, int | None] = {"complementary": 2, "fixed": None}
 """Models that are no shadow of a target: itself, and its twin; with a fixed split all train on the same records."""
-GLOSSARY: Mapping[str, str] = {
+GLOSSARY_TERMS: Mapping[str, str] = {
     "record, person": "One row of the data. Where a column names persons, all rows of one share a fate, as one.",
     "member": "A record that a model was trained on; a non-member was left out by chance and is alike otherwise.",
     "membership inference attack": "Says of a record how likely the model was trained on it. Being in the data may"
@@ -49,7 +49,7 @@ def game(result: Result) -> list[str]:
     """The game of a run, sentence by sentence."""
     who = "person" if result.statement.unit == "person" or result.dataset.get("persons") else "record"
     audited = f"{result.canary} canary" if result.has_canaries else who
-    told = {
+    sentences = {
         "fixed": ["The same records are used to train every model; all others of the pool are left out."],
         "complementary": [
             f"For every {audited} a coin is tossed. Heads, and it is used to train the first model of a pair; tails,"
@@ -59,9 +59,9 @@ def game(result: Result) -> list[str]:
         _how(result), [f"For every model and every {audited} a coin is tossed: is it used for training, or left out?"]
     )
     if who == "person" and not result.has_canaries:
-        told.append("All records of one person share that fate.")
+        sentences.append("All records of one person share that fate.")
     return [
-        *told,
+        *sentences,
         "The attacker is shown a record, gets what is granted below, and says how sure it is that the record was used.",
         "If it was, it has been found; if it was not, it has been falsely accused.",
         f"Attackers are compared where they accuse {100 * FPR:g} % of the records that were left out: guessing then"
@@ -108,7 +108,7 @@ def grants(results: Sequence[Result]) -> list[Entry]:
 
 def shadows_of(result: Result) -> int:
     """Number of other models that an attacker on one of the models may look at."""
-    own = TWINS.get(_how(result), 1)
+    own = MODELS_NO_SHADOW.get(_how(result), 1)
     return 0 if own is None else result.models - own
 
 
@@ -121,13 +121,13 @@ def _answers(results: Sequence[Result]) -> str:
     """The answers of the models; where guards differ, by guard."""
     levels: dict[str, list[str]] = {}
     for result in results:
-        levels.setdefault(result.released, []).append(line_name(result))
+        levels.setdefault(result.released, []).append(series_label(result))
     if len(levels) == 1:
         return next(iter(levels))
     return "; ".join(f"{level} ({', '.join(dict.fromkeys(names))})" for level, names in levels.items())
 
 
-CAVEATS = {
+HIGHLIGHT_CAVEATS = {
     "": "",
     "masked": ", though only masked",
     "no_less": ", though no less was found than undefended",
@@ -137,11 +137,11 @@ CAVEATS = {
 
 def verdicts(comparison: Comparison) -> list[Entry]:
     """A verdict on each highlighted run."""
-    told = []
+    entries = []
     for highlight in comparison.highlights:
         result = highlight.result
         resolved = result.is_resolved
-        told.append(
+        entries.append(
             {
                 "heading": heading(highlight, comparison),
                 "refuted": result.run in comparison.refuted,
@@ -151,40 +151,40 @@ def verdicts(comparison: Comparison) -> list[Entry]:
                 "sentence": _refutation(result, comparison) + sentence(result) + _masks(result, comparison),
             }
         )
-    return told
+    return entries
 
 
 def heading(highlight: Highlight, comparison: Comparison) -> str:
     """The reason why a run stands first, with its title, such as `Best protected: dp_sgd ε=8`."""
     kind, result, caveat = highlight
-    named = f": {title(result)}{comparison.seed_text(result)}"
+    named = f": {label(result)}{comparison.seed_text(result)}"
     if kind == "refuted":
         return f"Claim refuted{named}"
     if kind == "undefended":
         return f"Undefended{canary_text(result)}{comparison.seed_text(result)}"
     nearly = f" {result.utility.nearly}" if kind == "useful" else ""
-    return f"Best protected{nearly}{CAVEATS[caveat]}{named}"
+    return f"Best protected{nearly}{HIGHLIGHT_CAVEATS[caveat]}{named}"
 
 
 def sentence(result: Result) -> str:
     """TPR at 1 % FPR of the strongest attack, or else its AUC, under which threat model, and against guessing."""
     row, where = result.strongest_row(tpr_at(FPR)), scope(result)
-    told = f"{where[0].upper()}{where[1:]}: at {100 * FPR:g} % false accusations"
+    text = f"{where[0].upper()}{where[1:]}: at {100 * FPR:g} % false accusations"
     if row is None:
-        return f"{told} it cannot be measured what attacks find."
+        return f"{text} it cannot be measured what attacks find."
     if not result.is_resolved:
         row = result.get(AUC, attack=result.strongest)
-        told += (
+        text += (
             f" it cannot be measured what attacks find. The best attack ({result.strongest}) ranks members"
             f" above non-members with an AUC of {_auc(result)}; guessing has 0.5."
         )
     else:
-        told += (
+        text += (
             f" the best attack ({result.strongest}) finds {percent(row, interval=True)} of members;"
             f" guessing finds {guessing_text(result, row)}."
         )
     unclear = row.low is not None and not result.excludes_guessing(row)
-    return told + (compare_with_guessing(result, result.strongest) if unclear else "")
+    return text + (compare_with_guessing(result, result.strongest) if unclear else "")
 
 
 def scope(result: Result) -> str:
@@ -201,17 +201,17 @@ def _refutation(result: Result, comparison: Comparison) -> str:
     """The sentence that comes before all else, empty if the claim stands."""
     if (violation := comparison.refuted.get(result.run)) is None:
         return ""
-    return f"The claim of {title(result)} is refuted: {refutation(violation).sentence} "
+    return f"The claim of {label(result)} is refuted: {refutation(violation).sentence} "
 
 
 def _masks(result: Result, comparison: Comparison) -> str:
-    """That the run only masks what it leaks, or that others which do were passed over for it."""
+    """Sentence on masking: the run only masks what it leaks, or others that look better only do."""
     if own := list(masked(result, comparison)):
         return f" Masked, not protected: {own[0].sentence}"
     others = [] if result.is_undefended else comparison.masked_but_lower(result)
     if not others:
         return ""
-    listed = ", ".join(f"{title(other)}{comparison.seed_text(other)}" for other in others)
+    listed = ", ".join(f"{label(other)}{comparison.seed_text(other)}" for other in others)
     return f" Passed over, since what looks like less leakage is only masked: {listed}."
 
 

@@ -12,7 +12,7 @@ from scipy.special import softmax
 from palisade.fields import CheckedFields, Count, CountFromZero
 from palisade.targets.guards import Guard, Level, NoGuard
 
-LEVELS = ("label", "probabilities", "logits")
+ANSWER_LEVELS = ("label", "probabilities", "logits")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Grant(CheckedFields):
 
     @property
     def level(self) -> str:
-        """In a few words, such as `probabilities, 2 decimals` or `top-3`."""
+        """Grant in a few words, such as `probabilities, 2 decimals` or `top-3`."""
         return self.behind(NoGuard())
 
     def behind(self, guard: Guard) -> str:
@@ -87,4 +87,4 @@ class Grant(CheckedFields):
         return np.asarray(answer)
 
     def _least(self, level: Level) -> Level:
-        return min(self.outputs, level, key=LEVELS.index)
+        return min(self.outputs, level, key=ANSWER_LEVELS.index)

@@ -14,7 +14,7 @@ from palisade.evaluation.signals.grant import Grant
 from palisade.targets.run import Run
 
 FurtherShadows = Callable[[int, np.ndarray, np.ndarray, int], View]
-ANSWERS = ("logits", "probabilities", "predictions")
+ANSWER_FIELDS = ("logits", "probabilities", "predictions")
 
 
 def further_shadows(
@@ -73,11 +73,18 @@ def mismatch_view(targets: View, shadows: View) -> View:
     _check(targets, shadows, "records", "labels")
     _check(targets, shadows, "population records", "population_labels")
     if (targets.outputs, targets.top_k) != (shadows.outputs, shadows.top_k):
-        raise ValueError(f"outputs={targets.outputs} and {shadows.outputs} differ; grant both runs the same level")
+        raise ValueError(
+            f"outputs={targets.outputs}: expected {shadows.outputs}, as of the shadows; grant both runs the same level"
+        )
     own = np.arange(shadows.models) if shadows.groups is None else np.unique(shadows.groups, return_inverse=True)[1]
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(targets, name), getattr(shadows, name)])
-        for name in ("membership", *ANSWERS, *(f"population_{answer}" for answer in ANSWERS), "unguarded_logits")
+        for name in (
+            "membership",
+            *ANSWER_FIELDS,
+            *(f"population_{answer}" for answer in ANSWER_FIELDS),
+            "unguarded_logits",
+        )
         if getattr(targets, name) is not None
     }
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from palisade.targets.fleet import Fleet
     from palisade.targets.guards.guarded import Guarded
 Images = Real[np.ndarray, "records channels height width"]
-AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
+QUERY_AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
     "plain": lambda x: x,
     "mirrored": lambda x: x[..., ::-1],
     "left": lambda x: np.roll(x, -1, axis=-1),
@@ -35,17 +35,17 @@ AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
     "up": lambda x: np.roll(x, -1, axis=-2),
     "down": lambda x: np.roll(x, 1, axis=-2),
 }
-"""Shifts are by one pixel. Several queries of a record tell more than one (Carlini et al. 2022, section 6.3)."""
-MODELS = 6
+"""Queries by name; shifts are by one pixel. Several say more than one (Carlini et al. 2022, section 6.3)."""
+SHADOW_MODELS = 6
 """Enough for four shadows of any target: neither it nor the model of complementary membership is one."""
 AT_ONCE = 1024
-PLAIN = ("plain",)
+PLAIN_QUERY = ("plain",)
 SIGNALS_VERSION = 3
-"""Part of what kept signals are known by; raised when a change makes the same models give others."""
+"""Part of the key of stored signals; raised when a change makes the same models give others."""
 
 
 def white_box(run: Run) -> dict[str, np.ndarray]:
-    """Signals from the weights of every model, the initial and the kept ones too, about every audited record, float32.
+    """Signals from the weights of every model, initial and checkpoint ones too, about every audited record, float32.
 
     Returns:
         `gradient_norms` and `activation_norms`, (models, audited, layers), and `alignment`, (models, audited): see
@@ -64,7 +64,7 @@ def white_box(run: Run) -> dict[str, np.ndarray]:
 
 
 def trajectory(run: Run) -> Float[np.ndarray, "models audited checkpoints"]:
-    """The loss of each audited record at the kept checkpoints, in order, and at the end of training, float32."""
+    """The loss of each audited record at the stored checkpoints, in order, and at the end of training, float32."""
     x, y = _audited(run)
     epochs = (*run.checkpoints(), None)
     losses = np.empty((len(run.models()), len(y), len(epochs)), dtype=np.float32)
@@ -77,7 +77,7 @@ def trajectory(run: Run) -> Float[np.ndarray, "models audited checkpoints"]:
 def _alignment(
     run: Run, model: int, x: Real[np.ndarray, "audited ..."], y: Int64[np.ndarray, " audited"]
 ) -> Float[np.ndarray, " audited"]:
-    """Σ_i ⟨−∇ℓ(x; θ_i), θ_{i+1} − θ_i⟩ / ‖θ_{i+1} − θ_i‖ over initial, kept and final weights.
+    """Σ_i ⟨−∇ℓ(x; θ_i), θ_{i+1} − θ_i⟩ / ‖θ_{i+1} − θ_i‖ over initial, checkpoint and final weights.
 
     The gradient is that at the start of a stretch, where it knows nothing yet of the stretch's noise. At its end or
     middle the sum without the norms would be the fall of the loss over training, which the loss attack sees as well.
@@ -113,11 +113,11 @@ def augmented(name: str, x: Real[np.ndarray, "records ..."]) -> Real[np.ndarray,
     Raises:
         ValueError: if the way is unknown, or the records are no images and it is not `plain`.
     """
-    if name not in AUGMENTATIONS:
-        raise ValueError(f"queries={name}: expected ways of {', '.join(AUGMENTATIONS)}; choose e.g. plain")
+    if name not in QUERY_AUGMENTATIONS:
+        raise ValueError(f"queries={name}: expected ways of {', '.join(QUERY_AUGMENTATIONS)}; choose e.g. plain")
     if name != "plain" and x.ndim != 4:
-        raise ValueError(f"queries={name} turns images, not records of shape {x.shape[1:]}; use queries=[plain]")
-    return AUGMENTATIONS[name](x)
+        raise ValueError(f"queries={name}: expected images, not records of shape {x.shape[1:]}; choose queries=[plain]")
+    return QUERY_AUGMENTATIONS[name](x)
 
 
 def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"]:
@@ -130,7 +130,7 @@ def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"
     from palisade.targets.training import load_fleet
 
     x = run.dataset.x[run.dataset.split.audited]
-    fleet = load_fleet(run.config, run.dataset, run.folder, run.models()[:MODELS])
+    fleet = load_fleet(run.config, run.dataset, run.folder, run.models()[:SHADOW_MODELS])
     taken: list[Tensor] = []  # by the linear layers, in the order of their calls
 
     def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -153,7 +153,7 @@ def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"
 
 
 def view(
-    run: Run, grant: Grant | None = None, queries: Sequence[str] = PLAIN, threats: Sequence[ThreatModel] = ()
+    run: Run, grant: Grant | None = None, queries: Sequence[str] = PLAIN_QUERY, threats: Sequence[ThreatModel] = ()
 ) -> View:
     """View of a run for attackers: every model's answers for every audited record, and who is a member.
 
@@ -168,23 +168,23 @@ def view(
     data, split = run.dataset, run.dataset.split
     pool = answers(run, "pool", queries)
     audited = split.is_audited if len(split.canaries) else slice(None)
-    given = grant.released(pool[:, audited], guard.level)
+    fields = grant.released(pool[:, audited], guard.level)
     if not isinstance(guard, NoGuard):
-        given["unguarded_logits"] = answers(Run(run.folder), "pool")[:, audited]
+        fields["unguarded_logits"] = answers(Run(run.folder), "pool")[:, audited]
     if len(split.population):
         population = grant.released(answers(run, "population"), guard.level)
-        given |= {f"population_{name}": released for name, released in population.items()}
-        given |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
+        fields |= {f"population_{name}": released for name, released in population.items()}
+        fields |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
     if any(threat.shadow_features for threat in threats) and not is_vectors(data.x):
         plain = Run(run.folder)
         hidden = cached(plain, "last_hidden", partial(last_hidden, plain))
-        given["shadow_features"] = hidden if hidden.shape[-1] else None
+        fields["shadow_features"] = hidden if hidden.shape[-1] else None
     if grant.weights:
-        given |= inner_signals(run, threats)
+        fields |= inner_signals(run, threats)
     if any(threat.further_shadows for threat in threats):
-        given["further_shadows"] = further_shadows(run, grant, pool if len(queries) == 1 else pool[:, :, 0])
+        fields["further_shadows"] = further_shadows(run, grant, pool if len(queries) == 1 else pool[:, :, 0])
     if guard.keeps_label and grant.decimals is None:
-        given["query_label"] = lambda model, x: models().fleet.one(model).predict(x)[0].argmax(axis=-1)
+        fields["query_label"] = lambda model, x: models().fleet.one(model).predict(x)[0].argmax(axis=-1)
     held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
     return View(
         labels=data.y[split.audited],
@@ -194,13 +194,13 @@ def view(
         features=data.x[split.audited],
         query=lambda model, x: grant.answer(models().one(model).predict(x)[0], guard.level),
         top_k=min(held_back, default=None),
-        **given,
+        **fields,
     )
 
 
 def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
-    """Parts of a view that only weights and checkpoints tell, as far as attacks need them."""
-    found: dict[str, np.ndarray] = {}
+    """Parts of a view that only weights and checkpoints give, as far as attacks need them."""
+    signals: dict[str, np.ndarray] = {}
     run = Run(run.folder)  # weights are behind no guard
     if any(threat.gradients for threat in threats):
         measured = cache(partial(white_box, run))  # one pass over the models gives all of them
@@ -208,16 +208,16 @@ def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndar
         def one(name: str) -> np.ndarray:
             return measured()[name]
 
-        followed = ["alignment"] if run.checkpoints() else []  # both ends alone tell less than the loss does
+        followed = ["alignment"] if run.checkpoints() else []  # both ends alone say less than the loss does
         for name in ("gradient_norms", "activation_norms", *followed):
-            found[name] = cached(run, f"white_box/{name}", partial(one, name))
+            signals[name] = cached(run, f"white_box/{name}", partial(one, name))
     if any(threat.checkpoints for threat in threats) and run.checkpoints():
-        found["trajectory"] = cached(run, "white_box/trajectory", partial(trajectory, run))
-    return found
+        signals["trajectory"] = cached(run, "white_box/trajectory", partial(trajectory, run))
+    return signals
 
 
 def answers(
-    run: Run, role: str, queries: Sequence[str] = PLAIN
+    run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY
 ) -> Shaped[np.ndarray, "models records *queries_classes"]:
     """Answers of all models for the records of a role, behind the run's guard, memory-mapped from the run's folder.
 
@@ -236,14 +236,14 @@ def answers(
             return fleet(run).predict(augmented(name, x))
         return guarded(run).predict(augmented(name, x), answers(plain, role, [name]))
 
-    kept = [cached(run, f"{run.guard}/{role}-{name}", partial(ask, name)) for name in queries]
-    return kept[0] if len(kept) == 1 else np.stack(kept, axis=2)
+    outputs = [cached(run, f"{run.guard}/{role}-{name}", partial(ask, name)) for name in queries]
+    return outputs[0] if len(outputs) == 1 else np.stack(outputs, axis=2)
 
 
 def predictions(run: Run, role: str) -> Int64[np.ndarray, "models records"]:
     """The classes that all models predict for the records of a role, behind the run's guard."""
-    given = answers(run, role)
-    return np.asarray(given) if run.registered_guard.level == "label" else given.argmax(axis=-1)
+    outputs = answers(run, role)
+    return np.asarray(outputs) if run.registered_guard.level == "label" else outputs.argmax(axis=-1)
 
 
 def guarded(run: Run) -> Guarded:
@@ -261,14 +261,14 @@ def fleet(run: Run) -> Fleet:
 
 
 def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
-    """An array of a run, made once and memory-mapped; made anew when the run's models are others than they were."""
+    """An array of a run, computed once and memory-mapped; computed anew when the run's models change."""
     folder = run.folder / "signals" / name
     path = folder / f"{stamp(run)}.npy"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        made = make()
+        array = make()
         with replacing(path) as temporary:
-            np.save(temporary, made)
+            np.save(temporary, array)
         for stale in folder.glob("*.npy"):
             if stale != path and not stale.name.startswith("."):
                 stale.unlink()

@@ -10,11 +10,11 @@ from itertools import islice
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from palisade.evaluation.statistics.metrics import Estimate, clopper_pearson_interval
+from palisade.evaluation.statistics.metrics import Estimate, check_alpha, clopper_pearson_interval
 from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
-KEPT_DRAWS = 2**22
-"""Numbers of draws that are kept for the next measure, 32 MB."""
+MAX_STORED_DRAWS = 2**22
+"""Numbers of draws that are stored for the next measure, 32 MB."""
 AT_ONCE = 2**17
 """Weights that are worked on together: as many as a processor's caches hold."""
 
@@ -45,26 +45,25 @@ class Bootstrap:
 
     def __post_init__(self) -> None:
         if self.replicates < 2:
-            raise ValueError(f"replicates={self.replicates} show no spread; choose at least 2, better 150")
-        if not 0 < self.alpha < 1:
-            raise ValueError(f"alpha={self.alpha} is no error rate; choose a value between 0 and 1, such as 0.05")
+            raise ValueError(f"replicates={self.replicates}: expected an integer >= 2; choose e.g. 150")
+        check_alpha(self.alpha)
 
     def weights(
         self, models: int, records: int
     ) -> Iterator[tuple[Float[np.ndarray, "models"], Float[np.ndarray, "records"]]]:
         """Number of times that each model and each record is drawn, one pair a replicate.
 
-        Few enough of them are kept for the next measure of the same fleet.
+        Few enough of them are stored for the next measure of the same fleet.
         """
-        if self.replicates * (models + records) > KEPT_DRAWS:
+        if self.replicates * (models + records) > MAX_STORED_DRAWS:
             return self._draws(models, records)
-        if (models, records) not in self._kept:
-            self._kept.clear()
-            self._kept[models, records] = list(self._draws(models, records))
-        return iter(self._kept[models, records])
+        if (models, records) not in self._stored:
+            self._stored.clear()
+            self._stored[models, records] = list(self._draws(models, records))
+        return iter(self._stored[models, records])
 
     @cached_property
-    def _kept(self) -> dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]]:
+    def _stored(self) -> dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]]:
         return {}
 
     def _draws(
@@ -87,10 +86,10 @@ class Bootstrap:
             seen: which records of which model the value rests on; of several, such as members and non-members, the
                 fewest count.
         """
-        given = replicated[~np.isnan(replicated)]
-        if len(given) == 0:
+        defined = replicated[~np.isnan(replicated)]
+        if len(defined) == 0:
             return float("nan"), float("nan")
-        low, high = np.quantile(given, [self.alpha / 2, 1 - self.alpha / 2])
+        low, high = np.quantile(defined, [self.alpha / 2, 1 - self.alpha / 2])
         if low == high and low in (0, 1):
             trials = min(self._units(np.asarray(side.any(axis=0))) for side in seen)
             return clopper_pearson_interval(low * trials, trials, self.alpha)
@@ -143,7 +142,8 @@ def fleet_metrics(
     bootstrap = bootstrap or Bootstrap()
     if scores.ndim != 2 or scores.shape != membership.shape:
         raise ValueError(
-            f"scores.shape={scores.shape} and membership.shape={membership.shape} must be (models, records)"
+            f"scores.shape={scores.shape}, membership.shape={membership.shape}: expected (models, records) of both;"
+            " pass a row a model"
         )
     models, records = scores.shape
     rankings = [Ranking(*row) for row in zip(scores, membership, strict=True)]

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-REPLICATES = 200
-LEVEL = 0.95
-SLACK = 1e-9
+NULL_REPLICATES = 200
+NULL_LEVEL = 0.95
+FLOOR_SLACK = 1e-9
 """Added to f·n before it is rounded down, far above rounding: 0.07 · 100 is meant to be 7."""
 
 
@@ -25,16 +25,16 @@ def chance_level(nonmembers: Sequence[int] | Int[np.ndarray, "models"], fpr: flo
         fpr: f, in [0, 1]; below 1/n a model resolves nothing, and the level is NaN.
     """
     n = np.asarray(nonmembers, dtype=np.float64)
-    accused = np.floor(fpr * n + SLACK)
-    return float(np.where(accused >= 1, np.minimum((accused + 1) / (n + 1), 1.0), np.nan).mean())
+    false_positives = np.floor(fpr * n + FLOOR_SLACK)
+    return float(np.where(false_positives >= 1, np.minimum((false_positives + 1) / (n + 1), 1.0), np.nan).mean())
 
 
 def redraws(
-    records: int, persons: Int[np.ndarray, "records"] | None = None, *, replicates: int = REPLICATES, seed: int = 0
+    records: int, persons: Int[np.ndarray, "records"] | None = None, *, replicates: int = NULL_REPLICATES, seed: int = 0
 ) -> Int[np.ndarray, "replicates records"]:
     """Memberships drawn anew: for each record another one whose memberships it gets, in all models at once.
 
-    Attacks that know nothing cannot tell which record had which memberships. Exchanging these draws them anew as they
+    Attacks that know nothing do not know which record had which memberships. Exchanging these draws them anew as they
     were drawn: coins keep their share, complementary models stay complementary, a fixed split stays one.
 
     Args:
@@ -77,7 +77,7 @@ def null_tprs(
 
 
 def null_quantiles(
-    replicated: Float[np.ndarray, "replicates choices"], level: float = LEVEL
+    replicated: Float[np.ndarray, "replicates choices"], level: float = NULL_LEVEL
 ) -> Float[np.ndarray, "choices"]:
     """Quantiles of the null distribution for several attacks or groups, corrected for choosing the largest of them.
 
@@ -117,18 +117,20 @@ def _null_tpr(
         outside = np.full(len(exchanged), int(nonmember.sum()))  # a permutation leaves their number alone
     else:
         outside = nonmember[exchanged[:, order]].sum(axis=1)
-    allowed = np.floor(fpr * outside + SLACK).astype(np.int64)
+    allowed = np.floor(fpr * outside + FLOOR_SLACK).astype(np.int64)
     # So many of the highest scores hold one non-member too many, most likely; the others need no look.
     share = max(float(outside.min(initial=0)), 1.0) / max(len(order), 1)
     top = min(len(order), int(2 * (allowed.max(initial=0) + 1) / share) + 16)
     while True:
-        accused = np.cumsum(nonmember[exchanged[:, order[:top]]], axis=1, dtype=np.int32)
-        within = (accused <= allowed[:, None]).sum(axis=1)
+        false_positives = np.cumsum(nonmember[exchanged[:, order[:top]]], axis=1, dtype=np.int32)
+        within = (false_positives <= allowed[:, None]).sum(axis=1)
         if top == len(order) or within.max(initial=0) < top:
             break
         top = min(len(order), 2 * top)
     called = reached[within]
-    false = np.where(called > 0, np.take_along_axis(accused, np.maximum(called - 1, 0)[:, None], axis=1)[:, 0], 0)
+    false = np.where(
+        called > 0, np.take_along_axis(false_positives, np.maximum(called - 1, 0)[:, None], axis=1)[:, 0], 0
+    )
     inside = len(order) - outside
     resolved = (allowed >= 1) & (inside > 0)
     tpr: np.ndarray = np.where(resolved, (called - false) / np.maximum(inside, 1), np.nan)

@@ -17,11 +17,11 @@ from scipy.special import bdtrc, expit, gammaln, log_expit, log_ndtr, ndtr, ndtr
 from palisade.evaluation.statistics.metrics import upper_limit
 
 LARGEST_EXPONENT = 700.0  # e^ε overflows above; the bound is far above 1 there already
-SMALLEST = math.exp(-LARGEST_EXPONENT)
-PRECISION = 1e-6  # of a bound on ε
+MIN_SURPRISE = math.exp(-LARGEST_EXPONENT)
+EPSILON_PRECISION = 1e-6  # of a bound on ε
 MOST_CANARIES = 1_000_000
-"""Above it `canaries_needed` names no number: nobody plants as many."""
-ENOUGH = 4
+"""Most canaries that `canaries_needed` names."""
+MAX_CANARIES_FACTOR = 4
 """With so many times the canaries that are needed without δ, what δ adds is all that is left, and more do not help."""
 
 
@@ -50,7 +50,7 @@ def clopper_pearson(tp: int, members: int, fp: int, nonmembers: int, delta: floa
 def gdp(tp: int, members: int, fp: int, nonmembers: int, delta: float, alpha: float = 0.05) -> float:
     """The ε at δ of the least Gaussian mechanism that allows for the attack's error rates.
 
-    One threshold then tells about the whole trade-off curve: μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR) (Nasr et al. 2023, section 5),
+    One threshold then bounds the whole trade-off curve: μ ≥ Φ⁻¹(1 − FPR) − Φ⁻¹(FNR) (Nasr et al. 2023, section 5),
     which no attack below chance makes positive. Assumes a Gaussian-shaped mechanism, and what `clopper_pearson` does.
 
     Args:
@@ -115,9 +115,9 @@ def canaries_needed(epsilon: float, share: float, delta: float, p: float = 0.05)
         >>> canaries_needed(epsilon=4, share=0.1, delta=0), canaries_needed(epsilon=8, share=0.1, delta=1e-4)
         (830, None)
     """
-    surprise = max(-float(log_expit(epsilon)), SMALLEST)  # of a right guess
+    surprise = max(-float(log_expit(epsilon)), MIN_SURPRISE)  # of a right guess
     least = math.ceil(-0.5 * math.log(p) / surprise)  # guesses at either end, if δ were 0
-    most = min(ENOUGH * least, math.floor(share * MOST_CANARIES))
+    most = min(MAX_CANARIES_FACTOR * least, math.floor(share * MOST_CANARIES))
 
     def suffices(each: int) -> bool:
         return _chance(math.ceil(each / share), 2 * each, 2 * each, delta, epsilon) <= p
@@ -146,7 +146,7 @@ def _chance(canaries: int, guesses: int, correct: int, delta: float, epsilon: fl
 
 
 def one_run_fdp(canaries: int, guesses: int, correct: int, delta: float, p: float = 0.05) -> float:
-    """As `one_run`, for a Gaussian mechanism: the whole trade-off curve is put to the test, which finds far more.
+    """Lower bound as `one_run`, for a Gaussian mechanism: testing the whole trade-off curve proves far more.
 
     The recursion bounds how likely each number of right guesses is (Mahloujifar, Melis & Chaudhuri 2024, algorithm 1).
     Assumes a Gaussian-shaped mechanism, and what `one_run` does.
@@ -198,17 +198,17 @@ def gaussian_epsilon(mu: float, delta: float) -> float:
     if delta == 0:
         return math.inf
     # Φ(μ/2 − ε/μ) alone is δ there, and δ(ε) is less.
-    return float(brentq(excess, 0.0, mu * (mu / 2 - ndtri(delta)), xtol=PRECISION))
+    return float(brentq(excess, 0.0, mu * (mu / 2 - ndtri(delta)), xtol=EPSILON_PRECISION))
 
 
 def _largest(surprising: Callable[[float], bool]) -> float:
-    """The largest value that is still surprising, to `PRECISION`; 0 if 0 itself is not."""
+    """The largest value that is still surprising, to `EPSILON_PRECISION`; 0 if 0 itself is not."""
     low, high = 0.0, 1.0
     if not surprising(low):
         return low
     while surprising(high):
         low, high = high, 2 * high
-    while high - low > PRECISION:
+    while high - low > EPSILON_PRECISION:
         middle = (low + high) / 2
         low, high = (middle, high) if surprising(middle) else (low, middle)
     return low
@@ -218,7 +218,10 @@ def _error_rates(tp: int, members: int, fp: int, nonmembers: int, delta: float, 
     """The largest FNR and FPR that the counts allow for, each at alpha/2."""
     for name, count, total_name, total in (("tp", tp, "members", members), ("fp", fp, "nonmembers", nonmembers)):
         if not 0 <= count <= total or total == 0:
-            raise ValueError(f"{name}={count} of {total_name}={total}; pass a count from 0 to its total, at least 1")
+            raise ValueError(
+                f"{name}={count}, {total_name}={total}: expected 0 <= {name} <= {total_name} and {total_name} >= 1;"
+                " count each record once"
+            )
     _check_errors(delta, "alpha", alpha)
     return float(upper_limit(members - tp, members, alpha / 2)), float(upper_limit(fp, nonmembers, alpha / 2))
 
@@ -226,15 +229,15 @@ def _error_rates(tp: int, members: int, fp: int, nonmembers: int, delta: float, 
 def _check_guesses(canaries: int, guesses: int, correct: int, delta: float, p: float) -> None:
     if not 0 <= correct <= guesses <= canaries:
         counts = f"canaries={canaries}, guesses={guesses}, correct={correct}"
-        raise ValueError(f"{counts}; guess each canary at most once and count the right guesses among them")
+        raise ValueError(f"{counts}: expected correct <= guesses <= canaries, all >= 0; guess each canary at most once")
     _check_errors(delta, "p", p)
 
 
 def _check_errors(delta: float, name: str, rate: float) -> None:
     if not 0 <= delta < 1:
-        raise ValueError(f"delta={delta} is no failure probability; choose 0 or more and below 1, as in the claim")
+        raise ValueError(f"delta={delta}: expected a probability >= 0 and < 1; choose that of the claim")
     if not 0 < rate < 1:
-        raise ValueError(f"{name}={rate} is no error rate; choose a value between 0 and 1, such as 0.05")
+        raise ValueError(f"{name}={rate}: expected an error rate > 0 and < 1; choose e.g. 0.05")
 
 
 def tpr_ceiling(fpr: Float[np.ndarray, "rates"], curve: Float[np.ndarray, "points 2"]) -> Float[np.ndarray, "rates"]:
@@ -252,19 +255,19 @@ def tpr_ceiling(fpr: Float[np.ndarray, "rates"], curve: Float[np.ndarray, "point
         ValueError: if a rate is outside [0, 1] or the curve has no rows of ε ≥ 0 and δ in [0, 1].
 
     Example:
-        At ε = 1 no attack that accuses 1 % of the non-members finds more than 2.7 % of the members.
+        At ε = 1 no attack with an FPR of 1 % has a TPR above 2.7 %.
 
         >>> tpr_ceiling(np.array([0.01]), np.array([[1.0, 0.0]])).round(3).tolist()
         [0.027]
     """
     fpr, curve = np.asarray(fpr, dtype=np.float64), np.asarray(curve, dtype=np.float64)
     if not ((fpr >= 0) & (fpr <= 1)).all():
-        raise ValueError(f"fpr={fpr.min()}..{fpr.max()}; rates lie between 0 and 1")
+        raise ValueError(f"fpr={fpr.min()}..{fpr.max()}: expected rates >= 0 and <= 1; choose e.g. 0.01")
     if curve.ndim != 2 or curve.shape[1] != 2 or len(curve) == 0:
-        raise ValueError(f"curve.shape={curve.shape}; pass rows (ε, δ), at least one")
+        raise ValueError(f"curve.shape={curve.shape}: expected rows (ε, δ), at least one; pass those of the accountant")
     epsilon, delta = curve.T
     if not ((epsilon >= 0) & (delta >= 0) & (delta <= 1)).all():
-        raise ValueError("curve holds a row outside ε ≥ 0, δ in [0, 1]; pass the accountant's ε and δ(ε)")
+        raise ValueError("curve: expected rows with ε >= 0 and δ in [0, 1]; pass the accountant's ε and δ(ε)")
     rate, growth = fpr[..., None], np.exp(np.minimum(epsilon, LARGEST_EXPONENT))
     forward = growth * rate + delta
     backward = 1 - (1 - delta - rate) / growth

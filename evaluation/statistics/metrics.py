@@ -36,7 +36,7 @@ def upper_limit(successes: Float[np.ndarray, "*n"] | float, trials: float, alpha
 
 
 class Called(NamedTuple):
-    """Who scores at least a threshold, of one model.
+    """Counts of members and non-members at or above a threshold, of one model.
 
     Args:
         tp: members that do.
@@ -161,11 +161,15 @@ def roc_points(scores: Scores, members: Members) -> Roc:
     """
     if scores.ndim != 1 or scores.shape != members.shape or members.dtype != np.bool_:
         held = f"{members.dtype} of shape {members.shape}"
-        raise ValueError(f"members={held}; scores.shape={scores.shape} needs one Boolean a score, for one model")
+        raise ValueError(
+            f"members={held}: expected a Boolean a score, scores.shape={scores.shape}; pass one model alone"
+        )
     if missing := int(np.isnan(scores).sum()):
-        raise ValueError(f"scores hold {missing} NaN; leave records without a score out, and say how many")
+        raise ValueError(f"scores: {missing} are NaN; leave these records out, and report how many they are")
     if not 0 < members.sum() < len(members):
-        raise ValueError(f"members={members.sum()} of n={len(members)}; a ROC needs members and non-members")
+        raise ValueError(
+            f"members={members.sum()} of n={len(members)}: expected members and non-members; pass scores of both"
+        )
     return Ranking(scores, members).roc()
 
 
@@ -189,7 +193,7 @@ def auc_estimate(scores: Scores, members: Members, *, alpha: float = 0.05) -> Es
 
 
 def tpr_at_fpr(scores: Scores, members: Members, fpr: float) -> float:
-    """The share of members found while at most `fpr` of non-members are accused, of one model.
+    """TPR of one model at an FPR of at most `fpr`.
 
     An average over all records hides the few that are exposed; at a low FPR they are what is left (Carlini et al. 2022,
     section 3).
@@ -264,7 +268,7 @@ def ppv_estimate(scores: Scores, members: Members, prior: float, *, fpr: float =
         members: which records the model was trained on.
         prior: between 0 and 1, both excluded; an attacker who suspects many more people than were trained on has a low
             one, and needs a lower FPR still.
-        fpr: share of non-members accused, counted in full.
+        fpr: share of non-members above the threshold, counted in full.
         alpha: one minus the confidence level.
 
     Raises:
@@ -280,4 +284,4 @@ def ppv_estimate(scores: Scores, members: Members, prior: float, *, fpr: float =
 def check_alpha(alpha: float) -> None:
     """Raises ValueError unless alpha lies between 0 and 1."""
     if not 0 < alpha < 1:
-        raise ValueError(f"alpha={alpha} is no error rate; choose a value between 0 and 1, such as 0.05")
+        raise ValueError(f"alpha={alpha}: expected an error rate > 0 and < 1; choose e.g. 0.05")

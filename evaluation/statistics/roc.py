@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 
 Metric = np.ndarray | np.floating[Any]
 """A number; of several ROCs an array of as many."""
-ROUNDING = 1e-12
+RATE_ROUNDING = 1e-12
 """Relative; far above rounding and far below one record, so that `k/n ≤ rate` holds where it does on paper."""
 
 
@@ -60,7 +60,7 @@ class Roc:
         false, true = self._totals
         if fpr < 1 / self.nonmembers:
             return np.full_like(true, np.nan)
-        within = (self.false <= (fpr * false * (1 + ROUNDING))[..., None]).sum(axis=-1)
+        within = (self.false <= (fpr * false * (1 + RATE_ROUNDING))[..., None]).sum(axis=-1)
         return np.where(np.isnan(false * true), np.nan, _at(self.true, within - 1) / true)
 
     def tnr_at(self, fnr: float) -> Metric:
@@ -69,7 +69,7 @@ class Roc:
         false, true = self._totals
         if fnr < 1 / self.members:
             return np.full_like(true, np.nan)
-        short = (self.true < ((1 - fnr) * true * (1 - ROUNDING))[..., None]).sum(axis=-1)
+        short = (self.true < ((1 - fnr) * true * (1 - RATE_ROUNDING))[..., None]).sum(axis=-1)
         return np.where(np.isnan(false * true), np.nan, (false - _at(self.false, short)) / false)
 
     def advantage(self) -> Metric:
@@ -166,12 +166,12 @@ def precision(tpr: Metric | float, fpr: float, prior: float) -> Metric:
         ValueError: if the prior is no share.
     """
     if not 0 < prior < 1:
-        raise ValueError(f"prior={prior} is no share of members; choose a value between 0 and 1, both excluded")
-    found, accused = prior * np.asarray(tpr, dtype=np.float64), (1 - prior) * fpr
-    return found / np.where(found + accused == 0, np.nan, found + accused)
+        raise ValueError(f"prior={prior}: expected a share of members > 0 and < 1; choose e.g. 0.5")
+    true, false = prior * np.asarray(tpr, dtype=np.float64), (1 - prior) * fpr
+    return true / np.where(true + false == 0, np.nan, true + false)
 
 
 def check_rate(name: str, rate: float) -> None:
     """Raises ValueError unless the rate lies in [0, 1]."""
     if not 0 <= rate <= 1:
-        raise ValueError(f"{name}={rate} is no rate; choose a value between 0 and 1")
+        raise ValueError(f"{name}={rate}: expected a rate >= 0 and <= 1; choose e.g. 0.01")

@@ -17,7 +17,7 @@ from palisade.attacks.parts.perturbed_copies import perturbations
 from palisade.data.dataset import Dataset
 from palisade.data.settings import place
 from palisade.evaluation.measuring.baselines import content_digest
-from palisade.evaluation.method import METHOD_VERSION, Method
+from palisade.evaluation.protocol import PROTOCOL_VERSION, AttackProtocol
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import stamp, view
 from palisade.evaluation.statistics.metrics import clopper_pearson_interval
@@ -30,11 +30,11 @@ from palisade.targets.run import Run, canonical
 OUTSIDER_ROLES = ("test", "population", "reference", "validation")
 MAX_PER_KIND = 500
 """Records of a kind; more cost time and change little."""
-SETTING = "study.out"
-CHOICES = f"choose {', '.join(OUTSIDER_ROLES)}, or an .npz or a .csv file"
+OUT_SETTING = "study.out"
+OUT_CHOICES = f"choose {', '.join(OUTSIDER_ROLES)}, or an .npz or a .csv file"
 THRESHOLD_FPR = 0.01
-NEAR_DUPLICATES, CORRUPTED = "near-duplicates of members", "corrupted"
-STRENGTHS = {NEAR_DUPLICATES: 0.02, CORRUPTED: 0.1}
+NEAR_DUPLICATES, CORRUPTED_COPIES = "near-duplicates of members", "corrupted"
+PERTURBATION_STRENGTHS = {NEAR_DUPLICATES: 0.02, CORRUPTED_COPIES: 0.1}
 """Strength of the perturbation of a record, as in `PerturbedCopies`."""
 SHARE_AT_ONCE = 0.005
 """Share of outsiders among the records of one view, too small to move a pooled variance or a tuned setting."""
@@ -43,7 +43,7 @@ NEEDS_THE_RECORD = (
     " record; offline attacks can score it"
 )
 IS_POPULATION = "hold these very records as their population; choose study.out=test"
-TOLD_MEMBERS = "are told who was used"
+KNOWS_MEMBERS = "are told who was used"
 TOO_FEW = f"have fewer than {round(1 / THRESHOLD_FPR)} non-members to set a threshold by; audit more records"
 
 
@@ -62,18 +62,20 @@ def outside_records(run: Run, out: str) -> tuple[Real[np.ndarray, "n *shape"], I
     if out in OUTSIDER_ROLES:
         records: Sequence[int] = getattr(data.split, out)
         if not len(records):
-            raise ValueError(f"{SETTING}={out} is a role without records; choose another, such as test")
+            raise ValueError(f"{OUT_SETTING}={out}: expected a role that holds records; choose e.g. test")
         return data.x[drawn := _drawn(records)], data.y[drawn]
-    if not place(SETTING, out).is_file():
-        raise ValueError(f"{SETTING}={out}: expected a file or a role; {CHOICES}")
+    if not place(OUT_SETTING, out).is_file():
+        raise ValueError(f"{OUT_SETTING}={out}: expected a file or a role; {OUT_CHOICES}")
     label = run.config["data"].get("label")
     if Path(out).suffix == ".csv" and label is None:
-        raise ValueError(f"{SETTING}={out} is a table, which the data of {run.folder} are not; give an .npz file")
-    saved = read(SETTING, out, label)
+        raise ValueError(
+            f"{OUT_SETTING}={out}: expected an .npz file, as the data of {run.folder} are no table; save one"
+        )
+    saved = read(OUT_SETTING, out, label)
     x = _inputs(saved, data)
     y = saved.numbered(data.classes)
     if not len(y):
-        raise ValueError(f"{saved.name} holds no record; give a file with some")
+        raise ValueError(f"{saved.name}: expected records, and the file holds none; choose another")
     if wrong := sorted(set(y.tolist()) - set(range(len(data.classes)))):
         raise ValueError(f"{saved.name}: label {wrong[0]} is no class; choose of 0..{len(data.classes) - 1}")
     x = _cast(saved, x, data.x.dtype)
@@ -86,7 +88,7 @@ def _inputs(saved: SavedRecords, data: Dataset) -> Real[np.ndarray, "n *shape"]:
     """The records as the models take them."""
     expected = data.x.shape[1:]
     if saved.rows is None:
-        raise ValueError(f"{saved.name} has no features; save them as the models take them, {expected} a record")
+        raise ValueError(f"{saved.name}: features are missing; save them as the models take them, {expected} a record")
     if isinstance(saved.rows, np.ndarray):
         if saved.rows.shape[1:] != expected:
             raise ValueError(f"{saved.name}: features are {saved.rows.shape[1:]}; save {expected} a record")
@@ -124,7 +126,7 @@ def _drawn(records: Sequence[int] | Int[np.ndarray, "records"]) -> Int[np.ndarra
     return np.random.default_rng(0).permutation(np.asarray(records))[:MAX_PER_KIND]
 
 
-def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[StudyRow]:
+def never_used_rows(runs: Sequence[Run], protocol: AttackProtocol, out: str) -> list[StudyRow]:
     """False positive rates on records that were never used, of every run by its own shadows.
 
     Runs with canaries are left out, with a note: their thresholds are set by canaries, to which no other record
@@ -132,7 +134,7 @@ def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[Study
 
     Args:
         runs: complete runs of one data set.
-        method: how they are attacked.
+        protocol: how they are attacked.
         out: a role of the split, or a file of other records (`outside_records`).
 
     Raises:
@@ -141,30 +143,32 @@ def never_used_rows(runs: Sequence[Run], method: Method, out: str) -> list[Study
     compared = [run for run in runs if not len(run.dataset.split.canaries)]
     if not compared:
         raise ValueError(
-            f"{SETTING}={out} compares with the run's own records, and all runs have canaries in their place; choose"
-            " runs that were trained without canary=…"
+            f"{OUT_SETTING}={out}: expected a run that was attacked on its own records, and all have canaries in their"
+            " place; choose runs that were trained without canary=…"
         )
     for run in compared:
         outside_records(run, out)  # what is wrong with them is said before anything is attacked
     if left_out := len(runs) - len(compared):
         progress.say(f"left out: {left_out} of {len(runs)} runs, whose thresholds would be set by canaries")
     titles = labels([FleetSubject(run).result(rows=(), roc={}, skipped={}) for run in compared])
-    items = [(place, run, method, out, titles[place]) for place, run in enumerate(compared)]
+    items = [(place, run, protocol, out, titles[place]) for place, run in enumerate(compared)]
     with progress.Progress(runs[0].folder.parent, len(items), "runs attacked"):
-        measured = dict(workers.run(accused, items, workers.count("auto")))
+        measured = dict(workers.run(outsider_rows_of, items, workers.count("auto")))
     return [row for place in range(len(items)) for row in measured[place]]  # workers finish in any order
 
 
-def accused(place: int, run: Run, method: Method, out: str, target: str) -> tuple[int, list[StudyRow]]:
+def outsider_rows_of(
+    place: int, run: Run, protocol: AttackProtocol, out: str, target: str
+) -> tuple[int, list[StudyRow]]:
     """The work item of a process: the rates of one run."""
-    keys = keys_of(run, method)  # before others may extend the run
+    keys = keys_of(run, protocol)  # before others may extend the run
     named: dict[str, Any] = {"target": target, "varied": "never used", "metric": FALSELY_ACCUSED, "run": run.name}
     rows = [
         StudyRow(
             setting=kind, attack=attack, note=note, key=keys[attack], **named,
             **({"value": None} if rate is None else rate._asdict()),
         )
-        for kind, attack, rate, note in accusations(run, method, out)
+        for kind, attack, rate, note in accusations(run, protocol, out)
     ]  # fmt: skip
     progress.report(run.name, 1)
     return place, rows
@@ -174,11 +178,11 @@ class Rate(NamedTuple):
     """A false positive rate on outsiders.
 
     Args:
-        value: the mean over models of the share that is accused.
+        value: the mean over models of the share of false positives.
         low: lower end of its 95 % interval.
         high: its upper end.
         expected: the same mean for records like the run's own non-members. Of n of these the threshold lets k = ⌊n/100⌋
-            exceed it, and it accuses another one with probability (k + 1) / (n + 1), which of few is more than 1 %.
+            exceed it, and another one is above it with probability (k + 1) / (n + 1), which of few is more than 1 %.
     """
 
     value: float
@@ -227,43 +231,43 @@ class Outsiders:
             yield Outsiders(features=self.features[part], labels=self.labels[part], answers=self.answers[:, part])
 
 
-def accusations(run: Run, method: Method, out: str) -> Iterator[tuple[str, str, Rate | None, str]]:
+def accusations(run: Run, protocol: AttackProtocol, out: str) -> Iterator[tuple[str, str, Rate | None, str]]:
     """Kind of record, attack, its false positive rate on that kind, and the reason if it has none.
 
     Args:
         run: the run whose models are attacked.
-        method: how; only one plain query is asked, and no weights are granted.
+        protocol: how; only one plain query is asked, and no weights are granted.
         out: a role of the split, or a file of other records (`outside_records`).
 
     Raises:
         ValueError: if there are no such records.
     """
-    seen = view(run, _grant(method))
+    seen = view(run, _grant(protocol))
     for kind, outsiders in outsiders_of(run, seen, out).items():
-        for attack in method.attacks_on(run):
+        for attack in protocol.attacks_on(run):
             reason = _no_score(attack, seen, kind)
             rate = None if reason else false_positive_rate(attack, seen, outsiders)
             yield kind, attack.name, rate, reason or (TOO_FEW if rate is None else "")
 
 
-def keys_of(run: Run, method: Method) -> dict[str, str]:
-    """For each attack a digest of what decides its rates: the very models, its settings, and what is granted.
+def keys_of(run: Run, protocol: AttackProtocol) -> dict[str, str]:
+    """Digest of each attack, of what decides its rates: the very models, its settings, and what is granted.
 
     Other attacks decide nothing. A new secret and a further model make other models, whose files are digested: neither
     the secret nor anything that depends on it but these is in the digest.
     """
-    models, grant = stamp(run), asdict(_grant(method))
-    named = zip(method.attacks_on(run), method.nodes_on(run).values(), strict=True)
+    models, grant = stamp(run), asdict(_grant(protocol))
+    named = zip(protocol.attacks_on(run), protocol.nodes_on(run).values(), strict=True)
     texts = {
-        attack.name: json.dumps([canonical([run.name, models, node, grant]), METHOD_VERSION], sort_keys=True)
+        attack.name: json.dumps([canonical([run.name, models, node, grant]), PROTOCOL_VERSION], sort_keys=True)
         for attack, node in named
     }
     return {name: hashlib.blake2b(text.encode(), digest_size=8).hexdigest() for name, text in texts.items()}
 
 
-def _grant(method: Method) -> Grant:
+def _grant(protocol: AttackProtocol) -> Grant:
     """The grant without weights, which tell of the run's own records only."""
-    return replace(method.grant, weights=False)
+    return replace(protocol.grant, weights=False)
 
 
 def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
@@ -272,10 +276,12 @@ def outsiders_of(run: Run, seen: View, out: str) -> dict[str, Outsiders]:
     audited, rng = seen.features, np.random.default_rng(1)
     assert audited is not None
     chosen = np.sort(np.random.default_rng(0).permutation(seen.records)[:MAX_PER_KIND])
-    weak, strong = perturbations(audited, [STRENGTHS[NEAR_DUPLICATES], STRENGTHS[CORRUPTED]], moves=())
+    weak, strong = perturbations(
+        audited, [PERTURBATION_STRENGTHS[NEAR_DUPLICATES], PERTURBATION_STRENGTHS[CORRUPTED_COPIES]], moves=()
+    )
     return {
         out: Outsiders.of(seen, x, y),
-        CORRUPTED: Outsiders.of(seen, strong(x, rng), y),
+        CORRUPTED_COPIES: Outsiders.of(seen, strong(x, rng), y),
         NEAR_DUPLICATES: Outsiders.of(
             seen, weak(audited[chosen], rng), seen.labels[chosen], seen.membership[:, chosen]
         ),
@@ -291,7 +297,7 @@ def false_positive_rate(attack: Attack, seen: View, outsiders: Outsiders) -> Rat
     Args:
         attack: that needs no model trained on the record.
         seen: the fleet's own records.
-        outsiders: that are accused.
+        outsiders: records that were never used.
 
     Returns:
         None if no model has 100 scored non-members, the least that a threshold at 1 % takes.
@@ -351,7 +357,7 @@ def _no_score(attack: Attack, seen: View, kind: str) -> str | None:
     if attack.threat.shadows == "online":
         return NEEDS_THE_RECORD
     if attack.threat.known_members:
-        return TOLD_MEMBERS
+        return KNOWS_MEMBERS
     if attack.threat.population and kind == "population":
         return IS_POPULATION
     without_shadows_of_a_guard = replace(seen, unguarded_logits=None)

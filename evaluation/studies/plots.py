@@ -12,14 +12,27 @@ from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullFormatter, NullLocator
 
-from palisade.evaluation.figures.style import COLORS, GUESSING, INK, MARKERS, PAPER, STYLE, figure, percent
-from palisade.evaluation.result import AUC, FPRS
-from palisade.evaluation.studies.studies import GAP, TPR, Study, StudyRow, cell
+from palisade.evaluation.figures.style import (
+    FIGURE_STYLE,
+    GUESSING_LINE,
+    INK_COLOR,
+    LINE_COLORS,
+    LINE_MARKERS,
+    PAPER_COLOR,
+    figure,
+    percent,
+)
+from palisade.evaluation.result import AUC, REPORTED_FPRS
+from palisade.evaluation.studies.studies import ACCURACY_GAP, TPR, Study, StudyRow, cell
 
-SHADES = LinearSegmentedColormap.from_list("found", ["#f1f4f8", COLORS[0]])
-"""One hue from light to dark: told apart by the color-blind, and in print."""
-DARK = 0.7
-SHOWN = {TPR: ("TPR at 1 % FPR", FPRS[0]), AUC: ("AUC", 0.5), GAP: ("Accuracy on members − on non-members", 0.0)}
+LEAKAGE_COLORMAP = LinearSegmentedColormap.from_list("found", ["#f1f4f8", LINE_COLORS[0]])
+"""One hue from light to dark: distinct for the color-blind, and in print."""
+DARK_SHADE = 0.7
+DRAWN_METRICS = {
+    TPR: ("TPR at 1 % FPR", REPORTED_FPRS[0]),
+    AUC: ("AUC", 0.5),
+    ACCURACY_GAP: ("Accuracy on members − on non-members", 0.0),
+}
 """Metrics that are drawn: the name, and the value where nothing leaks."""
 
 
@@ -40,29 +53,31 @@ def study(results: Study) -> Figure:
         return results.value(first, setting, attack, TPR), cell(results, first, setting, attack)
 
     rows = len(results.targets), len(results.attacks(first))
-    with mpl.rc_context(STYLE):
-        made = figure(2.6 + 1.7 * len(settings), 1.6 + 0.5 * rows[0] + 0.36 * rows[1])
-        upper, lower = made.subplots(2, 1, height_ratios=(0.5 * rows[0], 0.36 * rows[1]))
+    with mpl.rc_context(FIGURE_STYLE):
+        fig = figure(2.6 + 1.7 * len(settings), 1.6 + 0.5 * rows[0] + 0.36 * rows[1])
+        upper, lower = fig.subplots(2, 1, height_ratios=(0.5 * rows[0], 0.36 * rows[1]))
         _map(upper, results.targets, settings, best)
         _map(lower, results.attacks(first), settings, single)
         upper.set_title("Strongest attack: TPR at 1 % FPR · AUC")
         lower.set_title(f"Every attack on {first}")
         for axes, down in ((upper, "target ↓"), (lower, "attack ↓")):
             axes.set(xlabel=f"{results.varied} →", ylabel=down)
-    return made
+    return fig
 
 
 def _map(
-    axes: Axes, rows: Sequence[str], columns: Sequence[str], told: Callable[[str, str], tuple[float | None, str]]
+    axes: Axes, rows: Sequence[str], columns: Sequence[str], text_of: Callable[[str, str], tuple[float | None, str]]
 ) -> None:
-    cells = [[told(row, column) for column in columns] for row in rows]
-    values = np.array([[np.nan if value is None else max(value, FPRS[0]) for value, _ in line] for line in cells])
-    scale = LogNorm(FPRS[0], 1.0)
-    axes.imshow(values, cmap=SHADES, norm=scale, aspect="auto")
+    cells = [[text_of(row, column) for column in columns] for row in rows]
+    values = np.array(
+        [[np.nan if value is None else max(value, REPORTED_FPRS[0]) for value, _ in line] for line in cells]
+    )
+    scale = LogNorm(REPORTED_FPRS[0], 1.0)
+    axes.imshow(values, cmap=LEAKAGE_COLORMAP, norm=scale, aspect="auto")
     for y, line in enumerate(cells):
         for x, (_, text) in enumerate(line):
-            dark = not np.isnan(values[y, x]) and float(scale(values[y, x])) > DARK
-            axes.text(x, y, text, ha="center", va="center", fontsize=8.5, color=PAPER if dark else INK)
+            dark = not np.isnan(values[y, x]) and float(scale(values[y, x])) > DARK_SHADE
+            axes.text(x, y, text, ha="center", va="center", fontsize=8.5, color=PAPER_COLOR if dark else INK_COLOR)
     axes.set_xticks(range(len(columns)), [column.replace(", ", ",\n") for column in columns])
     axes.set_yticks(range(len(rows)), rows)
     axes.tick_params(length=0, top=False, bottom=False)
@@ -73,28 +88,28 @@ def _map(
 def factors(results: Study) -> Figure:
     """A column a factor, a row a metric; of attacks the strongest at each value. Bars: 95 % intervals."""
     parts = results.parts
-    shown = [metric for metric in SHOWN if any(row.metric == metric for row in results.rows)]
+    shown = [metric for metric in DRAWN_METRICS if any(row.metric == metric for row in results.rows)]
     colors = dict(zip(results.targets, _looks(len(results.targets)), strict=True))
-    with mpl.rc_context(STYLE):
-        made = figure(1.2 + 2.9 * len(parts), 2.2 * len(shown))
-        panels = made.subplots(len(shown), len(parts), sharex="col", sharey="row", squeeze=False)
+    with mpl.rc_context(FIGURE_STYLE):
+        fig = figure(1.2 + 2.9 * len(parts), 2.2 * len(shown))
+        panels = fig.subplots(len(shown), len(parts), sharex="col", sharey="row", squeeze=False)
         for column, part in enumerate(parts):
             for axes, metric in zip(panels[:, column], shown, strict=True):
                 _panel(axes, part, metric, colors)
             panels[-1, column].set_xlabel(f"{part.varied} →")
         for axes, metric in zip(panels[:, 0], shown, strict=True):
-            axes.set_title(SHOWN[metric][0])
+            axes.set_title(DRAWN_METRICS[metric][0])
             if metric != AUC:
                 axes.yaxis.set_major_formatter(percent)
         if len(results.targets) > 1:
             drawn = [axes.get_legend_handles_labels() for axes in panels[0]]
             handles = {label: line for lines, labels in drawn for line, label in zip(lines, labels, strict=True)}
-            made.legend(handles.values(), handles.keys(), loc="outside lower left")
-    return made
+            fig.legend(handles.values(), handles.keys(), loc="outside lower left")
+    return fig
 
 
 def _panel(axes: Axes, part: Study, metric: str, looks: Mapping[str, dict[str, Any]]) -> None:
-    axes.axhline(SHOWN[metric][1], **GUESSING)
+    axes.axhline(DRAWN_METRICS[metric][1], **GUESSING_LINE)
     for target in part.targets:
         rows = [(float(setting), _row(part, target, setting, metric)) for setting in part.settings]
         places = [(x, row) for x, row in rows if row is not None and row.value is not None]
@@ -111,8 +126,8 @@ def _panel(axes: Axes, part: Study, metric: str, looks: Mapping[str, dict[str, A
 
 
 def _row(part: Study, target: str, setting: str, metric: str) -> StudyRow | None:
-    if metric == GAP:
-        return part.row(target, setting, "", GAP)
+    if metric == ACCURACY_GAP:
+        return part.row(target, setting, "", ACCURACY_GAP)
     strongest = part.strongest(target, setting)
     return None if strongest is None else part.row(target, setting, strongest, metric)
 
@@ -124,5 +139,5 @@ def _ends(row: StudyRow) -> tuple[float | None, float | None]:
 
 def _looks(count: int) -> list[dict[str, Any]]:
     """Undefended first, in ink."""
-    colors, markers = (INK, *COLORS), ("o", *MARKERS)
+    colors, markers = (INK_COLOR, *LINE_COLORS), ("o", *LINE_MARKERS)
     return [{"color": colors[i % len(colors)], "marker": markers[i % len(markers)]} for i in range(count)]

@@ -8,23 +8,23 @@ from dataclasses import dataclass
 from typing import Any
 
 from palisade.data.split import Membership
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import AUC, Result
-from palisade.evaluation.studies.studies import GAP, UTILITY, StudyRow, study_rows
+from palisade.evaluation.studies.studies import ACCURACY_GAP, UTILITY_METRICS, StudyRow, study_rows
 from palisade.targets.config import flat
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 
-WIDTH, RECORDS, EPOCHS = "network width", "training records", "epochs"
-FACTORS = {
-    WIDTH: ("network.hidden", "network.channels", "network.width"),
-    RECORDS: ("split.pool", "membership.share"),
-    EPOCHS: ("trainer.epochs", "defense.trainer.epochs"),
+WIDTH_FACTOR, RECORDS_FACTOR, EPOCHS_FACTOR = "network width", "training records", "epochs"
+FACTOR_SETTINGS = {
+    WIDTH_FACTOR: ("network.hidden", "network.channels", "network.width"),
+    RECORDS_FACTOR: ("split.pool", "membership.share"),
+    EPOCHS_FACTOR: ("trainer.epochs", "defense.trainer.epochs"),
 }
 """The settings that each factor stands for."""
-CORRECTNESS = "correctness"
+CORRECTNESS_ATTACK = "correctness"
 DECIDE_NOTHING = ("data.root", "data.path", "fleet.")
 
 
@@ -43,19 +43,19 @@ class FactorLine:
     shared: Mapping[str, Any]
 
 
-def risk_rows(runs: Sequence[Run], method: Method) -> list[StudyRow]:
+def risk_rows(runs: Sequence[Run], protocol: AttackProtocol) -> list[StudyRow]:
     """Leakage and accuracy over each factor.
 
     Args:
         runs: complete runs of one data set; those that differ from all others in more than a factor are left out.
-        method: how they are attacked.
+        protocol: how they are attacked.
 
     Raises:
         ValueError: if no two runs differ in one factor alone.
     """
     drawn = lines(runs)
     wanted = {(run.folder, run.guard): run for line in drawn for run in line.runs.values()}
-    result = dict(zip(wanted, results_of(list(wanted.values()), method), strict=True))
+    result = dict(zip(wanted, results_of(list(wanted.values()), protocol), strict=True))
     measured = [{value: result[run.folder, run.guard] for value, run in line.runs.items()} for line in drawn]
     rows = []
     for line, results, target in zip(drawn, measured, targets(drawn, measured), strict=True):
@@ -67,8 +67,8 @@ def risk_rows(runs: Sequence[Run], method: Method) -> list[StudyRow]:
 
 def lines(runs: Sequence[Run]) -> list[FactorLine]:
     """All runs that differ in one factor alone, by factor."""
-    made = []
-    for factor, keys in FACTORS.items():
+    factor_lines = []
+    for factor, keys in FACTOR_SETTINGS.items():
         alike: dict[str, dict[float, Run]] = defaultdict(dict)
         shared: dict[str, dict[str, Any]] = {}
         for run in runs:
@@ -77,23 +77,23 @@ def lines(runs: Sequence[Run]) -> list[FactorLine]:
                 group = str(sorted(settings.items()))
                 alike[group].setdefault(value, run)
                 shared[group] = settings
-        made += [
+        factor_lines += [
             FactorLine(factor=factor, runs=dict(sorted(group.items())), shared=shared[name])
             for name, group in alike.items()
             if len(group) > 1
         ]
-    if not made:
+    if not factor_lines:
         raise ValueError(
-            f"study=risk_factors found no two of {len(runs)} runs that differ in {WIDTH}, {RECORDS} or {EPOCHS} alone;"
-            " train them with experiment=risk_factors"
+            f"study=risk_factors: expected two runs that differ in {WIDTH_FACTOR}, {RECORDS_FACTOR} or {EPOCHS_FACTOR}"
+            f" alone, and of {len(runs)} no two do; train them with experiment=risk_factors"
         )
-    return made
+    return factor_lines
 
 
 def targets(drawn: Sequence[FactorLine], measured: Sequence[Mapping[float, Result]]) -> list[str]:
-    """For each line its defense, and the settings that tell it from others of its factor with this defense."""
-    names = [title(next(iter(results.values()))) for results in measured]
-    told = []
+    """Titles of the lines: the defense, and the settings that differ from others of its factor with this defense."""
+    names = [label(next(iter(results.values()))) for results in measured]
+    titles = []
     for line, name in zip(drawn, names, strict=True):
         same = [
             other.shared
@@ -101,8 +101,8 @@ def targets(drawn: Sequence[FactorLine], measured: Sequence[Mapping[float, Resul
             if (other.factor, its_name) == (line.factor, name)
         ]
         keys = [key for key in line.shared if len({str(shared.get(key)) for shared in same}) > 1]
-        told.append(", ".join([name, *(f"{key}={line.shared[key]}" for key in keys)]))
-    return told
+        titles.append(", ".join([name, *(f"{key}={line.shared[key]}" for key in keys)]))
+    return titles
 
 
 def accuracies(result: Result, **named: Any) -> list[StudyRow]:
@@ -113,13 +113,13 @@ def accuracies(result: Result, **named: Any) -> list[StudyRow]:
     """
     rows = [
         StudyRow(attack="", metric=row.metric, value=row.value, low=row.low, high=row.high, **named)
-        for row in map(result.get, UTILITY)
+        for row in map(result.get, UTILITY_METRICS)
     ]
-    if CORRECTNESS not in result.attacks:
+    if CORRECTNESS_ATTACK not in result.attacks:
         return rows
-    auc = result.get(AUC, attack=CORRECTNESS)
+    auc = result.get(AUC, attack=CORRECTNESS_ATTACK)
     value, low, high = (None if end is None else 2 * end - 1 for end in (auc.value, auc.low, auc.high))
-    return [*rows, StudyRow(attack="", metric=GAP, value=value, low=low, high=high, **named)]
+    return [*rows, StudyRow(attack="", metric=ACCURACY_GAP, value=value, low=low, high=high, **named)]
 
 
 def _values(run: Run) -> dict[str, float | None]:
@@ -128,9 +128,9 @@ def _values(run: Run) -> dict[str, float | None]:
     widths = next((network[key] for key in ("hidden", "channels", "width") if network.get(key)), None)
     size = Membership(**run.config["membership"]).public_size(len(split.pool), len(split.canaries))
     return {
-        WIDTH: max(widths) if isinstance(widths, Sequence) else widths,
-        RECORDS: size,
-        EPOCHS: Recipe.of(run.config).epochs,
+        WIDTH_FACTOR: max(widths) if isinstance(widths, Sequence) else widths,
+        RECORDS_FACTOR: size,
+        EPOCHS_FACTOR: Recipe.of(run.config).epochs,
     }
 
 

@@ -11,19 +11,19 @@ from rich.table import Table
 from rich.text import Text
 
 from palisade.evaluation.comparison import must_agree
-from palisade.evaluation.format import NOTHING, empty_table, percent
-from palisade.evaluation.labels import title
-from palisade.evaluation.result import AUC, FPRS, Result, most_powerful, tpr_at
+from palisade.evaluation.format import NO_NUMBER, empty_table, percent
+from palisade.evaluation.labels import label
+from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, most_powerful, tpr_at
 
 FALSELY_ACCUSED = "falsely_accused"
 """The share of records that were never used above a threshold set for 1 % of non-members."""
 NEVER_USED = "never_used"
-"""The folder of a study of such records: it says nothing of other studies, and takes no place of theirs."""
+"""Folder of a study of records that were never used."""
 STUDY_CSV = "study.csv"
-TPR = tpr_at(FPRS[0])
-METRICS = (AUC, *(tpr_at(fpr) for fpr in FPRS))
-UTILITY = ("test_accuracy", "train_accuracy")
-GAP = "accuracy_gap"
+TPR = tpr_at(REPORTED_FPRS[0])
+LEAKAGE_METRICS = (AUC, *(tpr_at(fpr) for fpr in REPORTED_FPRS))
+UTILITY_METRICS = ("test_accuracy", "train_accuracy")
+ACCURACY_GAP = "accuracy_gap"
 """Accuracy on members less that on non-members."""
 
 
@@ -42,7 +42,7 @@ class StudyRow:
         high: its upper end.
         note: why the attack was skipped, empty otherwise.
         run: the name of the target, empty where several are meant.
-        expected: of false accusations, the share of records like the run's own that the threshold accuses.
+        expected: false positive rate of the threshold on records like the run's own.
         key: of false accusations, what decides them: these very models, what is granted, and the attack's settings.
     """
 
@@ -73,7 +73,7 @@ class Study:
 
     @property
     def settings(self) -> list[str]:
-        """In order of appearance; numbers rise."""
+        """Settings in order of appearance; numbers rise."""
         named = list(dict.fromkeys(row.setting for row in self.rows))
         return sorted(named, key=float) if all(map(_is_number, named)) else named
 
@@ -123,12 +123,12 @@ class Study:
         for row in self.rows:
             if row.note:
                 reasons.setdefault(row.note, []).append(row)
-        told = []
+        skipped = []
         for note, rows in reasons.items():
             among = {row.setting for row in rows}
             attacks = list(dict.fromkeys(row.attack for row in rows))
-            told.append((attacks, note, [setting for setting in self.settings if setting in among]))
-        return told
+            skipped.append((attacks, note, [setting for setting in self.settings if setting in among]))
+        return skipped
 
 
 def _is_number(setting: str) -> bool:
@@ -141,18 +141,18 @@ def study_rows(result: Result, *, target: str, varied: str, setting: str) -> lis
     measured = [
         StudyRow(attack=row.attack, metric=row.metric, value=row.value, low=row.low, high=row.high, **named)
         for row in result.rows
-        if row.attack and row.metric in METRICS and row.model == row.group == "all"
+        if row.attack and row.metric in LEAKAGE_METRICS and row.model == row.group == "all"
     ]
     skipped = [
         StudyRow(attack=attack, metric=metric, value=None, note=reason, **named)
         for attack, reason in result.skipped.items()
-        for metric in METRICS
+        for metric in LEAKAGE_METRICS
     ]
     return measured + skipped
 
 
 def labels(results: Sequence[Result]) -> list[str]:
-    """For each run its defense, and the settings in which it differs from most of the others."""
+    """Labels of the runs: the defense, and the settings in which it differs from most of the others."""
     settings = [
         {"seed": result.seed}
         | {key: value for key, value in must_agree(result.config).items() if not key.startswith("network.")}
@@ -162,7 +162,7 @@ def labels(results: Sequence[Result]) -> list[str]:
     usual = {key: Counter(str(values.get(key)) for values in settings).most_common(1)[0][0] for key in keys}
     return [
         ", ".join(
-            [title(result)]
+            [label(result)]
             + [f"{key.removeprefix('names.')}={values.get(key)}" for key in keys if str(values.get(key)) != usual[key]]
         )
         for result, values in zip(results, settings, strict=True)
@@ -170,7 +170,7 @@ def labels(results: Sequence[Result]) -> list[str]:
 
 
 def study_tables(rows: Sequence[StudyRow]) -> list[Table | Text]:
-    """For each target and setting the strongest attack, TPR at 1 % FPR and AUC of all, and why some were skipped."""
+    """Tables of the strongest attack by target and setting, TPR at 1 % FPR and AUC of all, and reasons of skips."""
     attacked = Study([row for row in rows if row.metric != FALSELY_ACCUSED])
     never_used = Study([row for row in rows if row.metric == FALSELY_ACCUSED])
     return [part for study in attacked.parts for part in _tables(study)] + _accusations(never_used)
@@ -186,10 +186,10 @@ def _accusations(never_used: Study) -> list[Table | Text]:
         for attacks, reason, at in never_used.skips()
         for whole in [at == never_used.settings]
     ]
-    return [*([_accused(Study(scored))] if scored else []), *reasons]
+    return [*([_false_positives(Study(scored))] if scored else []), *reasons]
 
 
-def _accused(study: Study) -> Table:
+def _false_positives(study: Study) -> Table:
     """The share of each kind of record that each attack accuses falsely, with its interval."""
     table = empty_table()
     expected = percents([row.expected for row in study.rows if row.expected is not None])
@@ -204,7 +204,7 @@ def _accused(study: Study) -> Table:
         table.add_row(target, style="bold")
         for attack in study.attacks(target):
             shown = [study.row(target, kind, attack, FALSELY_ACCUSED) for kind in study.settings]
-            table.add_row(f"  {attack}", *(NOTHING if row is None else percent(row, interval=True) for row in shown))
+            table.add_row(f"  {attack}", *(NO_NUMBER if row is None else percent(row, interval=True) for row in shown))
     return table
 
 
@@ -227,21 +227,21 @@ def _tables(study: Study) -> list[Table | Text]:
     for target in study.targets:
         best = [study.strongest(target, setting) or "all skipped" for setting in study.settings]
         table.add_row(target, *best, style="bold")
-        gaps = [study.value(target, setting, "", GAP) for setting in study.settings]
+        gaps = [study.value(target, setting, "", ACCURACY_GAP) for setting in study.settings]
         if any(gap is not None for gap in gaps):
-            table.add_row("  accuracy gap", *(NOTHING if gap is None else f"{100 * gap:.1f} %" for gap in gaps))
+            table.add_row("  accuracy gap", *(NO_NUMBER if gap is None else f"{100 * gap:.1f} %" for gap in gaps))
         for attack in study.attacks(target):
             table.add_row(f"  {attack}", *(cell(study, target, setting, attack) for setting in study.settings))
-    told = []
+    notes = []
     for attacks, reason, settings in study.skips():
         where = "" if settings == study.settings else f" ({study.varied} {'; '.join(settings)})"
-        told.append(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
-    return [table, *told]
+        notes.append(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
+    return [table, *notes]
 
 
 def cell(study: Study, target: str, setting: str, attack: str) -> str:
     """TPR at 1 % FPR and AUC of an attack, a dash where it was skipped."""
     tpr, auc = (study.value(target, setting, attack, metric) for metric in (TPR, AUC))
     if auc is None:
-        return NOTHING
-    return f"{NOTHING if tpr is None else f'{100 * tpr:.1f} %'} · {auc:.3f}"
+        return NO_NUMBER
+    return f"{NO_NUMBER if tpr is None else f'{100 * tpr:.1f} %'} · {auc:.3f}"

@@ -11,11 +11,11 @@ from palisade.data.settings import place, validated
 from palisade.evaluation.figures.style import save, svg
 from palisade.evaluation.format import console_for, csv_text, show
 from palisade.evaluation.measuring.measure import measure
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.studies import plots
-from palisade.evaluation.studies.never_used import CHOICES, never_used_rows
+from palisade.evaluation.studies.never_used import OUT_CHOICES, never_used_rows
 from palisade.evaluation.studies.risk_factors import risk_rows
 from palisade.evaluation.studies.studies import (
     FALSELY_ACCUSED,
@@ -36,8 +36,8 @@ from palisade.targets.run import Run
 def same_secret(target: str, shadows: str) -> str:
     """The reason why two runs made with one secret are no pair of targets and shadows."""
     return (
-        f"target={target} and shadows={shadows} were made with the same secret, hence with the same membership: the"
-        " shadows would give the targets' members away; train one of them without secret=…"
+        f"target={target}, shadows={shadows}: expected runs of different secrets, as one secret means one membership,"
+        " which the shadows would give away; train one of them without secret=…"
     )
 
 
@@ -48,7 +48,7 @@ class StudySettings(CheckedFields):
     Args:
         name: which one.
         levels: of `output_levels`: for each level the settings of a `Grant`.
-        out: of `shadow_mismatch`: a role or a file of records that were never used, to see how many are accused
+        out: of `shadow_mismatch`: a role or a file of records that were never used, for their false positive rate
             (`outside_records`); then this alone is measured, and one run is enough.
 
     Raises:
@@ -57,7 +57,7 @@ class StudySettings(CheckedFields):
 
     name: Literal["output_levels", "shadow_mismatch", "risk_factors"]
     levels: Sequence[Mapping[str, Any]] | None = None
-    out: Annotated[str, remedy(CHOICES)] | None = None
+    out: Annotated[str, remedy(OUT_CHOICES)] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -78,28 +78,28 @@ class StudySettings(CheckedFields):
         return [validated(Grant, f"study.levels.{place}", level) for place, level in enumerate(self.levels or ())]
 
 
-def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> list[StudyRow]:
+def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackProtocol) -> list[StudyRow]:
     """The rows of a study.
 
     Args:
         study: its settings, as in `conf/study`.
         runs: complete runs of one data set.
-        method: how they are attacked otherwise.
+        protocol: how they are attacked otherwise.
 
     Raises:
         ValueError: if no level is listed, no other run's shadows can stand in, or no two runs differ in a factor alone.
     """
     asked = validated(StudySettings, "study", study)
     if asked.name == "risk_factors":
-        return risk_rows(runs, method)
+        return risk_rows(runs, protocol)
     if asked.name == "shadow_mismatch" and asked.out is not None:
-        return never_used_rows(runs, method, asked.out)
-    items: list[tuple[Run, str, Run | None, Method]]
+        return never_used_rows(runs, protocol, asked.out)
+    items: list[tuple[Run, str, Run | None, AttackProtocol]]
     if asked.name == "output_levels":
         varied = "released"
-        fixed = {name: method.threat[name] for name in ("audit", "guesses")}
+        fixed = {name: protocol.threat[name] for name in ("audit", "guesses")}
         levels = {level.level: {**asdict(level), **fixed} for level in asked.grants}
-        items = [(run, name, None, replace(method, threat=level)) for run in runs for name, level in levels.items()]
+        items = [(run, name, None, replace(protocol, threat=level)) for run in runs for name, level in levels.items()]
     else:
         varied = "shadows from"
         runs = [
@@ -109,7 +109,7 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
         check_several(folders)
         check_strangers(folders)
         # What stands behind different guards answers at different levels.
-        items = [(run, source.name, source, method) for run in runs for source in runs if run.guard == source.guard]
+        items = [(run, source.name, source, protocol) for run in runs for source in runs if run.guard == source.guard]
     with progress.Progress(runs[0].folder.parent, len(items), "settings attacked"):
         work = [(place, *item) for place, item in enumerate(items)]
         measured = dict(workers.run(attacked, work, workers.count("auto")))
@@ -123,10 +123,10 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method) -> 
     ]
 
 
-def attacked(place: int, run: Run, setting: str, source: Run | None, method: Method) -> tuple[int, Result]:
+def attacked(place: int, run: Run, setting: str, source: Run | None, protocol: AttackProtocol) -> tuple[int, Result]:
     """The work item of a process: one run under one setting."""
     # Rows of a study have no bounds on ε: taken all the same, they would lower those of the report.
-    results = measure(run, method, None if source in (None, run) else source, bounds=False)
+    results = measure(run, protocol, None if source in (None, run) else source, bounds=False)
     progress.report(run.name, 1)
     return place, results
 
@@ -135,8 +135,8 @@ def check_several(runs: Sequence[Run]) -> None:
     """Raises ValueError if there is no other run that shadows could be from."""
     if len(runs) < 2:
         raise ValueError(
-            f"study=shadow_mismatch needs two runs or more, found {len(runs)}; train them with"
-            " experiment=shadow_mismatch, or set study.out=test to accuse records that were never used"
+            f"study=shadow_mismatch: expected two runs or more, not {len(runs)}; train them with"
+            " experiment=shadow_mismatch, or set study.out=test to attack records that were never used"
         )
 
 
@@ -148,19 +148,19 @@ def check_strangers(runs: Sequence[Run]) -> None:
                 raise ValueError(same_secret(str(run.folder), str(other.folder)))
 
 
-def show_study(study: Mapping[str, Any], runs: Sequence[Run], method: Method, reports: Path) -> None:
+def show_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackProtocol, reports: Path) -> None:
     """Attacks runs under several settings, prints the table and writes it into a folder of the study's own.
 
     Args:
         study: its settings, as in `conf/study`.
         runs: complete runs of one data set.
-        method: how they are attacked otherwise.
+        protocol: how they are attacked otherwise.
         reports: folder of the reports on these runs.
     """
-    rows = run_study(study, runs, method)
+    rows = run_study(study, runs, protocol)
     show(console_for(), *study_tables(rows))
-    accused = any(row.metric == FALSELY_ACCUSED for row in rows)
-    for path in write_study(rows, reports / (NEVER_USED if accused else study["name"])):
+    never_used = any(row.metric == FALSELY_ACCUSED for row in rows)
+    for path in write_study(rows, reports / (NEVER_USED if never_used else study["name"])):
         print(path)
 
 

@@ -17,12 +17,12 @@ from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.metrics import Called, Estimate
 from palisade.evaluation.statistics.roc import Roc
 from palisade.evaluation.subjects.model_file import AuditedModel
-from palisade.evaluation.subjects.saved_records import LEAST, SavedRecords
+from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, SavedRecords
 from palisade.targets.guards import Level
 
-ROUNDED = 0.005
+ROUNDING_ERROR = 0.005
 """Largest change of a probability by rounding to two decimals; that of many classes adds up."""
-SATURATED = 1 - 1e-6
+SATURATED_PROBABILITY = 1 - 1e-6
 """Probabilities from here on are those of many records."""
 
 
@@ -92,13 +92,13 @@ def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> A
         rows, labels = askable(saved, model), saved.numbered(model.classes)
         level, answers, features = model.answers, np.asarray(model.ask(rows)), model.inputs(rows)
     known = None if features is None else np.asarray(features)
-    found = AnsweredRecords(
+    records = AnsweredRecords(
         name=saved.name, labels=labels, level=level, answers=answers, features=known, persons=saved.persons
     )
-    _check(found)
+    _check(records)
     if level == "probabilities" and not (model is not None and model.is_guarded):
-        _check_sums(found, grant)
-    return found
+        _check_sums(records, grant)
+    return records
 
 
 def askable(saved: SavedRecords, model: AuditedModel) -> Any:
@@ -113,37 +113,37 @@ def askable(saved: SavedRecords, model: AuditedModel) -> Any:
     return saved.rows
 
 
-def _check(found: AnsweredRecords) -> None:
-    name, answers = f"{found.name}: {found.level}", found.answers
-    hard = found.level == "predictions"
+def _check(records: AnsweredRecords) -> None:
+    name, answers = f"{records.name}: {records.level}", records.answers
+    hard = records.level == "predictions"
     if answers.ndim != (1 if hard else 2) or answers.dtype.kind not in ("iu" if hard else "fiu"):
         form = "(records,) whole numbers" if hard else "(records, classes) numbers"
-        raise ValueError(f"{name} are {answers.dtype} of shape {answers.shape}; expected {form}")
+        raise ValueError(f"{name} are {answers.dtype} of shape {answers.shape}; save {form}")
     if not hard and answers.shape[1] < 2:
         raise ValueError(
             f"{name} have shape {answers.shape}; a classifier has at least 2 classes, give a score for each"
         )
     if not np.isfinite(answers).all():
         raise ValueError(f"{name} hold NaN or infinity; remove these records, and say how many they were")
-    if found.labels.min() < 0 or (not hard and found.labels.max() >= answers.shape[1]):
+    if records.labels.min() < 0 or (not hard and records.labels.max() >= answers.shape[1]):
         most = "" if hard else f" and at most {answers.shape[1] - 1}"
         raise ValueError(
-            f"{found.name}: labels={found.labels.min()}..{found.labels.max()}; they must be from 0 on{most}"
+            f"{records.name}: labels={records.labels.min()}..{records.labels.max()}; they must be from 0 on{most}"
         )
-    if found.level == "probabilities" and (answers.min() < 0 or answers.max() > 1 + 1e-5):
+    if records.level == "probabilities" and (answers.min() < 0 or answers.max() > 1 + 1e-5):
         raise ValueError(f"{name} span {answers.min():g}..{answers.max():g}; they lie in 0..1, or save them as logits")
 
 
-def _check_sums(found: AnsweredRecords, grant: Grant) -> None:
-    answers = found.answers
-    off = ROUNDED if grant.decimals is None else 0.5 * 0.1**grant.decimals
+def _check_sums(records: AnsweredRecords, grant: Grant) -> None:
+    answers = records.answers
+    off = ROUNDING_ERROR if grant.decimals is None else 0.5 * 0.1**grant.decimals
     sums = answers.sum(axis=1, dtype=np.float64)
     low = np.inf if grant.top_k is not None else off * answers.shape[1] + 1e-6
     wrong = (sums < 1 - low) | (sums > 1 + off * answers.shape[1] + 1e-6)
     if wrong.any():
         such = f"{wrong.sum()} records do not sum to 1, such as {sums[wrong][0]:.3g}"
         raise ValueError(
-            f"{found.name}: probabilities of {such}; save all of them, or say how they were cut:"
+            f"{records.name}: probabilities of {such}; save all of them, or say how they were cut:"
             " threat.outputs=probabilities with threat.top_k=3 or threat.decimals=1"
         )
 
@@ -177,9 +177,10 @@ def counted(side: AnsweredRecords, noun: str) -> str:
 def enough_persons(*sides: AnsweredRecords) -> None:
     """Raises ValueError if a side rests on too few persons for intervals over persons."""
     for side in sides:
-        if side.person_count < LEAST:
+        if side.person_count < MIN_RECORDS_PER_SIDE:
             raise ValueError(
-                f"{side.name} holds records of {side.person_count} persons; give those of at least {LEAST}"
+                f"{side.name} holds records of {side.person_count} persons; give those of at least"
+                f" {MIN_RECORDS_PER_SIDE}"
             )
 
 
@@ -193,11 +194,12 @@ def shared_rows(one: AnsweredRecords, other: AnsweredRecords) -> int:
     def rows(side: AnsweredRecords) -> list[bytes]:
         known = side.answers if side.features is None else side.features
         numbers = np.asarray(known, dtype=np.float64) + 0.0  # whatever the type they were saved in; −0 is 0
-        told = np.full(len(side), side.features is not None or side.level != "predictions")
+        distinct = np.full(len(side), side.features is not None or side.level != "predictions")
         if side.features is None and side.level == "probabilities":
-            told = numbers.max(axis=1) < SATURATED
-            told &= len(np.unique(numbers[told], axis=0)) == told.sum()
-        return [row.tobytes() + bytes(label) for row, label in zip(numbers[told], side.labels[told], strict=True)]
+            distinct = numbers.max(axis=1) < SATURATED_PROBABILITY
+            distinct &= len(np.unique(numbers[distinct], axis=0)) == distinct.sum()
+        parts = zip(numbers[distinct], side.labels[distinct], strict=True)
+        return [row.tobytes() + bytes(label) for row, label in parts]
 
     there = set(rows(one))
     return sum(row in there for row in rows(other))
@@ -230,20 +232,20 @@ def view_of(
         return np.concatenate([getattr(members, name), getattr(nonmembers, name)])[order]
 
     level = cast(Level, "label" if members.level == "predictions" else members.level)
-    given: dict[str, Any] = grant.released(both("answers")[None], level)
+    fields: dict[str, Any] = grant.released(both("answers")[None], level)
     if members.features is not None:
-        given["features"] = both("features")
+        fields["features"] = both("features")
     if population is not None:
-        told = grant.released(population.answers[None], level)
-        given |= {f"population_{name}": answers for name, answers in told.items()}
-        given |= {"population_labels": population.labels, "population_features": population.features}
+        outputs = grant.released(population.answers[None], level)
+        fields |= {f"population_{name}": answers for name, answers in outputs.items()}
+        fields |= {"population_labels": population.labels, "population_features": population.features}
     if model is not None and model.takes_inputs:
-        given["query"] = lambda _, x: grant.answer(np.asarray(model.ask(x)), level)
-    given["persons"] = _persons(members, nonmembers, order)
-    classes = members.answers.shape[-1] if "probabilities" in given else 0
+        fields["query"] = lambda _, x: grant.answer(np.asarray(model.ask(x)), level)
+    fields["persons"] = _persons(members, nonmembers, order)
+    classes = members.answers.shape[-1] if "probabilities" in fields else 0
     shown = [k for k in (grant.top_k, None if model is None else model.top_k) if k is not None and k < classes]
     membership = (order < len(members))[None]
-    return View(labels=both("labels"), membership=membership, top_k=min(shown, default=None), **given)
+    return View(labels=both("labels"), membership=membership, top_k=min(shown, default=None), **fields)
 
 
 def _persons(
@@ -295,10 +297,10 @@ def shadow_sides(kind: str, settings: Mapping[str, Any]) -> list[str]:
     """
     chosen = [key for key in SHADOW_SIDES if settings.get(key)]
     if chosen and kind != "outputs":
-        raise ValueError(f"{chosen[0]} holds saved answers, which audit={kind} does not take; use audit=outputs")
+        raise ValueError(f"{chosen[0]}={settings[chosen[0]]}: expected null with audit={kind}; use audit=outputs")
     if len(chosen) == 1:
         (lacking,) = {*SHADOW_SIDES} - {*chosen}
-        raise ValueError(f"{chosen[0]} is given without {lacking}; thresholds take both, add {lacking}=<file.npz>")
+        raise ValueError(f"{lacking}: not given, expected beside {chosen[0]}; add {lacking}=<file.npz>")
     return chosen
 
 

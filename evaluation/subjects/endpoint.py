@@ -1,4 +1,4 @@
-"""A model behind an endpoint: asked within a budget, its answers kept."""
+"""A model behind an endpoint: asked within a budget, its answers stored."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from palisade.evaluation.subjects.subject import BudgetSpentError
 from palisade.fields import CheckedFields, Count, Positive, remedy
 from palisade.targets import progress
 
-AGAIN = 4
-"""Kept answers that are asked for again."""
-ROUNDING = 1e-3
+RECHECKED_ANSWERS = 4
+"""Stored answers that are asked for again."""
+ANSWER_TOLERANCE = 1e-3
 """Largest change of an answer by rounding or another batch, itself and relative to it."""
 Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
 ANSWER_BYTES = 2**26
 """Longer answers to a batch are refused."""
 READ_BYTES = 2**16
-KEPT = "answers so far are kept, the same command goes on from there"
+RESUME_NOTE = "answers so far are kept, the same command goes on from there"
 
 
 class AnswerLog:
@@ -40,7 +40,7 @@ class AnswerLog:
     guesses about them.
 
     Args:
-        path: of the file; made if it is missing.
+        path: of the file; created if it is missing.
 
     Raises:
         ValueError: if a line before the last is no answer.
@@ -56,13 +56,13 @@ class AnswerLog:
         for number, line in enumerate(whole.splitlines(), start=1):
             try:
                 entry = json.loads(line)
-                given = entry["answer"]
-                if self._known and (len(given) if isinstance(given, list) else None) != self.width:
+                answer = entry["answer"]
+                if self._known and (len(answer) if isinstance(answer, list) else None) != self.width:
                     raise ValueError("of another length than those before")
-                self._known[entry["input"]] = given
+                self._known[entry["input"]] = answer
             except (ValueError, KeyError, TypeError):
                 raise ValueError(f"{path}: line {number} is no answer; remove the file to ask anew") from None
-        self.kept = frozenset(self._known)  # of earlier audits
+        self.earlier = frozenset(self._known)  # of earlier audits
         if len(whole) < len(content):
             os.truncate(path, len(whole))
 
@@ -107,7 +107,7 @@ class Asking:
     Args:
         endpoint: the settings.
         asked: answers a batch.
-        log: where answers are kept.
+        log: where answers are stored.
     """
 
     def __init__(self, endpoint: Endpoint, asked: Asked, log: AnswerLog) -> None:
@@ -116,7 +116,7 @@ class Asking:
         self._next_call = time.monotonic()
 
     def prepare(self, sides: Sequence[Any]) -> list[str]:
-        """Asks about all records of an audit, and tells how many answers were there already.
+        """Asks about all records of an audit; returns how many answers were there already.
 
         Args:
             sides: rows of members, of non-members and so on.
@@ -128,14 +128,14 @@ class Asking:
         known = [numbers(rows) for rows in sides]
         names = {name_of_input(row) for rows in known for row in rows}
         missing = len(self._missing(list(names)))
-        kept = len(names) - missing
+        stored = len(names) - missing
         with progress.Progress(self.log.path.parent, missing, "queries answered") if missing else nullcontext():
-            for rows in reversed(known):  # members last: what is told of others tells one model from another best
+            for rows in reversed(known):  # members last: answers about others distinguish models best
                 self.ask(rows)
-        if kept == 0:
+        if stored == 0:
             return []
         return [
-            f"{kept:,} of {len(names):,} answers about records are those that an earlier audit kept; {self._compared}"
+            f"{stored:,} of {len(names):,} answers about records are those that an earlier audit kept; {self._compared}"
             " of them were asked for again and are the same."
         ]
 
@@ -146,11 +146,11 @@ class Asking:
             BudgetSpentError: if the budget does not suffice; nothing was asked then.
             ValueError: if the endpoint answers nothing usable, or is another model than before.
         """
-        given = numbers(rows)
-        names = [name_of_input(row) for row in given]
+        inputs = numbers(rows)
+        names = [name_of_input(row) for row in inputs]
         missing = self._missing(names)
-        self._compare(given, names)
-        for places, answers in self._answers(given, missing):
+        self._compare(inputs, names)
+        for places, answers in self._answers(inputs, missing):
             self.log.add([names[place] for place in places], answers)
             progress.report(self.endpoint.endpoint, len(places))
         return np.array(self.log.of(names))
@@ -159,25 +159,25 @@ class Asking:
         missing, budget = self.log.missing(names), self.endpoint.budget
         if budget is not None and (needed := len(self.log) + len(missing)) > budget:
             raise BudgetSpentError(
-                f"budget={budget} is too small: {len(self.log)} answers are there and {len(missing)} more are needed;"
-                f" raise it to {needed}, or give fewer records"
+                f"budget={budget}: expected at least {needed}, as {len(self.log)} answers are there and"
+                f" {len(missing)} more are needed; raise it, or choose fewer records"
             )
         return missing
 
     def _compare(self, rows: Shaped[np.ndarray, "records ..."], names: Sequence[str]) -> None:
-        """Once, a few kept answers are asked for again: the least certain, which differ most between models."""
-        kept = {name: place for place, name in enumerate(names) if name in self.log.kept}
-        if self._compared or not kept:
+        """Once, a few stored answers are asked for again: the least certain, which differ most between models."""
+        stored = {name: place for place, name in enumerate(names) if name in self.log.earlier}
+        if self._compared or not stored:
             return
-        certain = dict(zip(kept, map(_certainty, self.log.of(list(kept))), strict=True))
-        few = sorted(kept, key=lambda name: (certain[name], name))[:AGAIN]
+        certain = dict(zip(stored, map(_certainty, self.log.of(list(stored))), strict=True))
+        few = sorted(stored, key=lambda name: (certain[name], name))[:RECHECKED_ANSWERS]
         before = self.log.of(few)
-        now = [answer for _, answers in self._answers(rows, [kept[name] for name in few]) for answer in answers]
+        now = [answer for _, answers in self._answers(rows, [stored[name] for name in few]) for answer in answers]
         exact = self.endpoint.answers == "predictions"
-        if not (before == now if exact else np.allclose(now, before, rtol=ROUNDING, atol=ROUNDING)):
+        if not (before == now if exact else np.allclose(now, before, rtol=ANSWER_TOLERANCE, atol=ANSWER_TOLERANCE)):
             raise ValueError(
-                f"endpoint={self.endpoint.endpoint} answers otherwise than when its answers were kept: the model behind"
-                f" it has changed, or it answers at random; remove {self.log.path} to ask anew"
+                f"endpoint={self.endpoint.endpoint}: expected the answers of an earlier audit, and the model behind it"
+                f" has changed, or it answers at random; remove {self.log.path} to ask anew"
             )
         self._compared = len(few)
 
@@ -192,25 +192,25 @@ class Asking:
             yield batch, self._checked(self.asked(rows[batch]), len(batch))
 
     def _checked(self, answers: Any, count: int) -> list[Any]:
-        """Answers as plain numbers, before any of them is kept."""
+        """Answers as plain numbers, before any of them is stored."""
         name, kind, width = self.endpoint.endpoint, self.endpoint.answers, self.log.width
         try:
-            told = np.asarray(answers)
+            array = np.asarray(answers)
         except ValueError:
-            told = np.empty(0)
+            array = np.empty(0)
         depth, kinds = (1, "iu") if kind == "predictions" else (2, "fiu")
-        if told.ndim != depth or len(told) != count or told.dtype.kind not in kinds or not np.isfinite(told).all():
-            shape = f"{told.dtype} of shape {told.shape}"
+        if array.ndim != depth or len(array) != count or array.dtype.kind not in kinds or not np.isfinite(array).all():
+            shape = f"{array.dtype} of shape {array.shape}"
             raise ValueError(
-                f"endpoint={name} answered {count} queries with {shape}; expected finite {kind} of each, or set"
+                f"endpoint={name}: expected finite {kind} of each of {count} queries, not {shape}; set"
                 " answers=logits|probabilities|predictions"
             )
-        if width is not None and told.shape[1] != width:
+        if width is not None and array.shape[1] != width:
             raise ValueError(
-                f"endpoint={name} scored {width} classes before and {told.shape[1]} now; it must score all classes of"
-                f" every record. If another model answers now, remove {self.log.path}"
+                f"endpoint={name}: expected scores of {width} classes as before, not {array.shape[1]}; let it score all"
+                f" classes of every record, or, if another model answers now, remove {self.log.path}"
             )
-        plain: list[Any] = told.tolist()
+        plain: list[Any] = array.tolist()
         return plain
 
 
@@ -251,7 +251,7 @@ class Endpoint(CheckedFields):
         return self.endpoint.startswith(("http://", "https://"))
 
     def open(self, folder: Path) -> AuditedModel:
-        """The endpoint as an audit asks it; answers are kept in a file of this folder, one for each endpoint."""
+        """The endpoint as an audit asks it; answers are stored in a file of this folder, one for each endpoint."""
         name = hashlib.blake2b(f"{self.endpoint} {self.answers}".encode(), digest_size=4).hexdigest()
         log = AnswerLog(folder / f"answers-{name}.jsonl")
         asked = self._post if self.is_url else _function(self.endpoint)
@@ -269,24 +269,24 @@ class Endpoint(CheckedFields):
             ) as response:
                 if not response.ok:
                     slower = ", ask more slowly with rate=<calls a second>" if response.status_code == 429 else ""
-                    status = f"HTTP {response.status_code} {response.reason}"
-                    raise ValueError(f"endpoint={self.endpoint} answered {status}{slower}; {KEPT}")
+                    status = f"{response.status_code} {response.reason}{slower}"
+                    raise ValueError(f"endpoint={self.endpoint}: expected HTTP 200, not {status}; {RESUME_NOTE}")
                 content = _read(response)
         except requests.RequestException as error:
             reason: object = _innermost(error)
             if isinstance(reason, TimeoutError):
                 reason = f"no answer in timeout={self.timeout:g} s"
-            raise ValueError(f"endpoint={self.endpoint} does not answer: {reason}; {KEPT}") from None
+            raise ValueError(f"endpoint={self.endpoint}: expected an answer ({reason}); {RESUME_NOTE}") from None
         if len(content) > ANSWER_BYTES:
             raise ValueError(
-                f"endpoint={self.endpoint} answered {len(rows)} queries with more than {ANSWER_BYTES} bytes; ask fewer"
-                f" at once with batch=<queries>. {KEPT[0].upper()}{KEPT[1:]}"
+                f"endpoint={self.endpoint}: expected at most {ANSWER_BYTES} bytes for {len(rows)} queries; ask fewer at"
+                f" once with batch=<queries>. {RESUME_NOTE[0].upper()}{RESUME_NOTE[1:]}"
             )
         try:
             answers: Sequence[Any] = json.loads(content)["predictions"]
         except (ValueError, KeyError, TypeError, RecursionError):
             raise ValueError(
-                f'endpoint={self.endpoint} answered no JSON {{"predictions": […]}}; put such a service before it'
+                f'endpoint={self.endpoint}: expected JSON {{"predictions": […]}}; put such a service before it'
             ) from None
         return answers
 
@@ -310,19 +310,21 @@ def _innermost(error: BaseException) -> BaseException:
 
 def _function(name: str) -> Asked:
     try:
-        made: Asked = pkgutil.resolve_name(name)
+        function: Asked = pkgutil.resolve_name(name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ValueError(
             f"endpoint={name}: expected a URL or a Python function ({error}); give my_package.predict"
         ) from None
-    if not callable(made):
+    if not callable(function):
         raise ValueError(f"endpoint={name}: expected a function that takes rows; give such as my_package.predict")
 
     def ask(rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
         try:
-            return made(rows)
+            return function(rows)
         except Exception as error:
             kind = f"{rows.dtype} of shape {rows.shape}"
-            raise ValueError(f"endpoint={name} was given {kind} and raised {error!r}; {KEPT}") from error
+            raise ValueError(
+                f"endpoint={name}: expected an answer to {kind}, and it raised {error!r}; {RESUME_NOTE}"
+            ) from error
 
     return ask

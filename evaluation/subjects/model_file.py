@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 Answers = Literal["logits", "probabilities", "predictions"]
-BATCH = 256
-CLASS = "network._target_"
+BATCH_RECORDS = 256
+CLASS_SETTING = "network._target_"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,7 +39,7 @@ class AuditedModel:
         takes_inputs: whether `ask` takes inputs of an attacker's choice, not only rows.
         is_guarded: whether a guard of this project changes the answers, which then need not sum to 1.
         top_k: how many probabilities that guard shows; None: all.
-        prepare: told beforehand of all rows that are surely asked about, side by side; returns what to say of the
+        prepare: called beforehand with all rows that are surely asked about, side by side; returns what to say of the
             answers.
     """
 
@@ -87,10 +87,12 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
     from palisade.targets.release import Release
 
     own = network.get("_target_")
-    release = Release.load(folder, network=import_object(own, setting=CLASS) if own else None)
+    release = Release.load(folder, network=import_object(own, setting=CLASS_SETTING) if own else None)
     classes = tuple(release.classes)
     if isinstance(release.guard, Aggregate):
-        raise ValueError(f"release={folder} answers about groups only; there are no answers about records to audit")
+        raise ValueError(
+            f"release={folder}: expected one that answers about records, not about groups only; choose another"
+        )
     labels_only = release.guard.level == "label"
 
     def ask(rows: Any) -> Shaped[np.ndarray, "records *classes"]:
@@ -101,8 +103,8 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
             return np.array([classes.index(word) for word in release.predict(rows)])
 
     def notes(sides: Sequence[Any]) -> list[str]:
-        told = [release.encode(rows)[1] for rows in sides]
-        return [f"Records hold {words}." for words in dict.fromkeys(told) if words is not None]
+        unknown = [release.encode(rows)[1] for rows in sides]
+        return [f"Records hold {words}." for words in dict.fromkeys(unknown) if words is not None]
 
     return AuditedModel(
         name=f"release {folder}",
@@ -134,13 +136,17 @@ def of_file(path: str, network: Mapping[str, Any], answers: Answers) -> AuditedM
     """
     file = place("model", path)
     if not file.is_file():
-        raise FileNotFoundError(f"model={path} is no file; give a .safetensors or a .pt2 file")
+        raise FileNotFoundError(
+            f"model={path}: expected a .safetensors or a .pt2 file, and none is there; correct the path"
+        )
     if file.suffix == ".pt2":
         module, size, dtype = _exported(path, file)
     elif file.suffix == ".safetensors":
         module, size, dtype = _weighted(path, file, network), None, None
     else:
-        raise ValueError(f"model={path} is of an unknown kind; save .safetensors, or .pt2 with torch.export.save")
+        raise ValueError(
+            f"model={path}: expected a .safetensors or a .pt2 file; save the latter with torch.export.save"
+        )
 
     def ask(rows: Any) -> Shaped[np.ndarray, "records *classes"]:
         return _answers(f"model={path}", module, numbers(rows), size, dtype)
@@ -153,15 +159,18 @@ def _weighted(path: str, file: Path, network: Mapping[str, Any]) -> nn.Module:
     from safetensors.torch import load_file
 
     if not network.get("_target_"):
-        raise ValueError(f"model={path} holds weights alone; name their class with network._target_=my_package.MyNet")
-    make = import_object(network["_target_"], setting=CLASS)
+        raise ValueError(
+            f"model={path}: expected a class for its weights; name it with network._target_=my_package.MyNet"
+        )
+    make = import_object(network["_target_"], setting=CLASS_SETTING)
     try:
         module = make(**{name: value for name, value in network.items() if name != "_target_"})
         module.load_state_dict(load_file(file))
     except (SafetensorError, RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise ValueError(
-            f"model={path}: {reason}; give the class that was saved, with +network.<its settings>"
+            f"model={path}: expected weights of {network['_target_']} ({reason}); name the class that was saved, with"
+            " +network.<its settings>"
         ) from None
     return module.eval()
 
@@ -170,14 +179,16 @@ def _exported(path: str, file: Path) -> tuple[nn.Module, int | None, torch.dtype
     """The program, and the batch size and type that it was exported for; None: any batch size."""
     import torch
 
-    logging.disable(logging.WARNING)  # torch tells of a damaged file in a traceback of its own
+    logging.disable(logging.WARNING)  # torch reports a damaged file in a traceback of its own
     try:
         program = torch.export.load(file)
         (wanted,) = program.graph_signature.user_inputs
         (meta,) = [node.meta["val"] for node in program.graph.nodes if node.name == wanted]
     except Exception as error:  # whatever it stumbles over, the fault is the file's
         reason = " ".join(str(error).split())[:300]
-        raise ValueError(f"model={path}: {reason}; save a program of one input with torch.export.save") from None
+        raise ValueError(
+            f"model={path}: expected a program of one input ({reason}); save one with torch.export.save"
+        ) from None
     finally:
         logging.disable(logging.NOTSET)
     size = meta.shape[0]
@@ -192,16 +203,16 @@ def _answers(
 
     if dtype is None:
         dtype = torch.float32 if rows.dtype.kind == "f" else torch.int64
-    given, step, told = torch.from_numpy(np.ascontiguousarray(rows)).to(dtype), size or BATCH, []
+    inputs, step, outputs = torch.from_numpy(np.ascontiguousarray(rows)).to(dtype), size or BATCH_RECORDS, []
     try:
         with torch.inference_mode():
-            for start in range(0, len(given), step):
-                batch = given[start : start + step]
+            for start in range(0, len(inputs), step):
+                batch = inputs[start : start + step]
                 missing = 0 if size is None else size - len(batch)
-                told.append(module(torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]))[: len(batch)])
+                outputs.append(module(torch.cat([batch, batch[-1:].expand(missing, *batch.shape[1:])]))[: len(batch)])
     except (RuntimeError, AssertionError, TypeError, IndexError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{name} cannot take features of shape {rows.shape}: {reason}; save them as it takes them"
         ) from None
-    return torch.cat(told).float().numpy()
+    return torch.cat(outputs).float().numpy()

@@ -18,12 +18,12 @@ from palisade.data.settings import MAX_INT64, place
 if TYPE_CHECKING:
     import pandas as pd
 
-ANSWERS = ("logits", "probabilities", "predictions")
-PERSONS = "persons"
+ANSWER_FIELDS = ("logits", "probabilities", "predictions")
+PERSONS_FIELD = "persons"
 OTHER_NAMES = {"x": "features", "y": "labels"}
 """Names of arrays that `data=npz` uses, with those of an audit."""
-LEAST = 10
-"""Records on a side; fewer tell nothing."""
+MIN_RECORDS_PER_SIDE = 10
+"""Fewest records on a side."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -98,25 +98,27 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
     """
     name = f"{setting}={path}"
     if not (file := place(setting, path)).is_file():
-        raise FileNotFoundError(f"{name} is no file; give an .npz or a .csv file")
+        raise FileNotFoundError(f"{name}: expected an .npz or a .csv file, and none is there; correct the path")
     if file.suffix == ".csv":
         return _of_table(name, file, label, person)
     arrays = _arrays(name, file)
     arrays = {OTHER_NAMES.get(key, key): values for key, values in arrays.items()}
-    if person is not None and PERSONS not in arrays:
-        raise ValueError(f"person={person} names a column of .csv files, and {name} holds no persons; save them in it")
+    if person is not None and PERSONS_FIELD not in arrays:
+        raise ValueError(
+            f"person={person}: expected a column of a .csv file, and {name} is none; save persons in it instead"
+        )
     if "labels" not in arrays:
         raise ValueError(f"{name} has no labels; save the true class of each record as labels, numbered from 0")
     labels = arrays["labels"]
     if labels.ndim != 1 or labels.dtype.kind not in "iuU":
         held = f"{labels.dtype} of shape {labels.shape}"
         raise ValueError(f"{name}: labels are {held}; save one whole number for each record")
-    answers = {key: arrays[key] for key in ANSWERS if key in arrays}
+    answers = {key: arrays[key] for key in ANSWER_FIELDS if key in arrays}
     _check_shapes(name, arrays, answers)
     return SavedRecords(
         name=name,
         labels=_signed(name, labels),
-        persons=_persons(name, arrays.get(PERSONS)),
+        persons=_persons(name, arrays.get(PERSONS_FIELD)),
         rows=_finite(name, arrays.get("features")),
         answers=answers,
         file=file,
@@ -125,7 +127,7 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
 
 def _check_shapes(name: str, arrays: Mapping[str, np.ndarray], answers: Mapping[str, np.ndarray]) -> None:
     labels = arrays["labels"]
-    for key in ("features", PERSONS, *answers):
+    for key in ("features", PERSONS_FIELD, *answers):
         if key in arrays and (arrays[key].ndim == 0 or len(arrays[key]) != len(labels)):
             raise ValueError(
                 f"{name}: {key} have shape {arrays[key].shape}; there are {len(labels)} labels, save as many"
@@ -152,7 +154,7 @@ def _persons(name: str, persons: np.ndarray | None) -> np.ndarray | None:
     return persons
 
 
-def enough(saved: SavedRecords, least: int = LEAST) -> SavedRecords:
+def enough(saved: SavedRecords, least: int = MIN_RECORDS_PER_SIDE) -> SavedRecords:
     """The records, if there are enough of them.
 
     Raises:
@@ -170,7 +172,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:
     try:
-        return read_arrays(file, [*ANSWERS, PERSONS, *OTHER_NAMES, *OTHER_NAMES.values()])
+        return read_arrays(file, [*ANSWER_FIELDS, PERSONS_FIELD, *OTHER_NAMES, *OTHER_NAMES.values()])
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(
@@ -182,14 +184,16 @@ def _of_table(name: str, file: Path, label: str | None, person: str | None) -> S
     if label is None:
         raise ValueError(f"{name} is a table; name the column of the true class with label=<column>")
     if label == person:
-        raise ValueError(f"person={person} is the label too; name another column, or leave person out")
+        raise ValueError(
+            f"person={person}: expected another column than that of label; choose one, or leave person out"
+        )
     columns = {"label": label} if person is None else {"label": label, "person": person}
     table = read_table(name.partition("=")[0], file)
     words = {}
     for key, column in columns.items():
         if column not in table:
             there = ", ".join(map(str, table.columns))
-            raise ValueError(f"{key}={column} is no column of {file}; choose one of {there}")
+            raise ValueError(f"{key}={column}: expected a column of {file}; choose one of {there}")
         cells = PLAIN_READING.cells(column, column_of(table, column))
         if missing := int(cells.isna().sum()):
             raise ValueError(f"{name}: {column} has no value in {missing} rows; fill them, or remove these rows")

@@ -13,14 +13,14 @@ import pytest
 from scipy.optimize import brentq
 from scipy.stats import norm
 
-from palisade.evaluation.result import AUC, FPRS, Result, Row, tpr_at
+from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, Row, tpr_at
 from palisade.evaluation.statistics import epsilon
 from palisade.targets.statement import NOT_COVERED, Statement
 
-MODELS, MEMBERS, NONMEMBERS = 16, 630, 628
-DELTA = MEMBERS**-1.1
-ATTACKS = {"correctness": ("label_only", 0.55), "loss": ("black_box", 0.7), "lira": ("black_box", 1.0)}
-ATTACKS["lira_offline"] = ("black_box", 0.85)
+FLEET_MODELS, FLEET_MEMBERS, FLEET_NONMEMBERS = 16, 630, 628
+CLAIMED_DELTA = FLEET_MEMBERS**-1.1
+SEPARATIONS_OF_ATTACKS = {"correctness": ("label_only", 0.55), "loss": ("black_box", 0.7), "lira": ("black_box", 1.0)}
+SEPARATIONS_OF_ATTACKS["lira_offline"] = ("black_box", 0.85)
 
 
 def gdp_delta(epsilon: float, mu: float) -> float:
@@ -34,17 +34,17 @@ def claim(epsilon: float) -> Statement:
     """The statement of DP-SGD at this ε, with a privacy curve that a Gaussian mechanism has."""
     described: dict[str, Any] = {
         "sampling": "Poisson",
-        "public_size": MEMBERS,
+        "public_size": FLEET_MEMBERS,
         "sampling_rate": 0.2,
         "steps_planned": 200,
     }
     described |= {"steps_done": 200, "max_grad_norm": 1.0, "engine": "ghost", "randomness": "operating system"}
     if math.isinf(epsilon):
         return Statement(guarantee=False, epsilon=epsilon, noise_multiplier=0.0, **described)
-    mu = brentq(lambda m: gdp_delta(epsilon, m) - DELTA, 1e-3, 60)
+    mu = brentq(lambda m: gdp_delta(epsilon, m) - CLAIMED_DELTA, 1e-3, 60)
     curve = [(float(e), gdp_delta(float(e), mu)) for e in np.linspace(0, 2 * epsilon, 40)]
     return Statement(
-        guarantee=True, epsilon=epsilon * 0.997, delta=DELTA, accountant="PRV", epsilon_rdp=epsilon * 1.1,
+        guarantee=True, epsilon=epsilon * 0.997, delta=CLAIMED_DELTA, accountant="PRV", epsilon_rdp=epsilon * 1.1,
         noise_multiplier=12 / epsilon, privacy_curve=tuple(curve), not_covered=NOT_COVERED, **described,
     )  # fmt: skip
 
@@ -73,7 +73,7 @@ def guessed(separation: float, members: int, nonmembers: int, delta: float) -> d
 def exposure(separation: float, records: int) -> dict[str, Any]:
     """Records of which a few are far more exposed than the others."""
     rng = np.random.default_rng(0)
-    models = rng.binomial(MODELS, 0.5, records)
+    models = rng.binomial(FLEET_MODELS, 0.5, records)
     mu = separation * rng.lognormal(-0.5, 1.0, records)
     result = rng.binomial(models, norm.cdf(norm.ppf(0.01) + mu))
     content = {"record": rng.permutation(1797)[:records], "label": rng.integers(10, size=records)}
@@ -84,31 +84,34 @@ def exposure(separation: float, records: int) -> dict[str, Any]:
 
 def finding(
     defense: str = "none", *, accuracy: float = 0.97, separation: float = 0.9, strength: float | None = None,
-    statement: Statement | None = None, nonmembers: int = NONMEMBERS, canary: str = "none", fitted: float = 0.98,
+    statement: Statement | None = None, nonmembers: int = FLEET_NONMEMBERS, canary: str = "none", fitted: float = 0.98,
     guard: str = "none", guard_strength: float | None = None, **changed: Any,
 ) -> Result:  # fmt: skip
     """One run whose strongest attack separates members by this many standard deviations."""
-    members = MEMBERS if canary == "none" else nonmembers
+    members = FLEET_MEMBERS if canary == "none" else nonmembers
     rows = [
         Row(metric="test_accuracy", value=accuracy, low=accuracy - 0.008, high=accuracy + 0.008),
         Row(metric="train_accuracy", value=min(1.0, accuracy + 0.03 * separation)),
     ]
-    rows += [Row(metric="test_accuracy", value=accuracy, model=k) for k in range(MODELS)]
+    rows += [Row(metric="test_accuracy", value=accuracy, model=k) for k in range(FLEET_MODELS)]
     roc = {}
     fprs = np.geomspace(1 / nonmembers, 1, 121)
-    for attack, (access, share) in ATTACKS.items():
+    for attack, (access, share) in SEPARATIONS_OF_ATTACKS.items():
         mu = share * separation
         named: dict[str, Any] = {"attack": attack, "access": access}
         values: dict[str, float | None] = {AUC: float(norm.cdf(mu / math.sqrt(2)))}
-        values |= {tpr_at(f): float(norm.cdf(norm.ppf(f) + mu)) if f * nonmembers >= 1 else None for f in FPRS}
+        values |= {tpr_at(f): float(norm.cdf(norm.ppf(f) + mu)) if f * nonmembers >= 1 else None for f in REPORTED_FPRS}
         for metric, value in values.items():
-            counts: dict[str, Any] = {"members": MODELS * members, "nonmembers": MODELS * nonmembers}
+            counts: dict[str, Any] = {"members": FLEET_MODELS * members, "nonmembers": FLEET_MODELS * nonmembers}
             spread = 0.0 if value is None else 0.12 * value * (1 - value) + 0.002
             low, high = (None, None) if value is None else (value - spread, value + spread)
             rows.append(Row(metric=metric, value=value, low=low, high=high, **counts, **named))
             one: dict[str, Any] = {"members": members, "nonmembers": nonmembers}
-            rows += [Row(metric=metric, value=value, model=k, **one, **named) for k in range(MODELS)]
-            tenth: dict[str, Any] = {"members": MODELS * members // 10, "nonmembers": MODELS * nonmembers // 10}
+            rows += [Row(metric=metric, value=value, model=k, **one, **named) for k in range(FLEET_MODELS)]
+            tenth: dict[str, Any] = {
+                "members": FLEET_MODELS * members // 10,
+                "nonmembers": FLEET_MODELS * nonmembers // 10,
+            }
             rows.append(Row(metric=metric, value=value, low=low, high=high, group="class=3", **tenth, **named))
         roc[attack] = (fprs.tolist(), norm.cdf(norm.ppf(fprs) + mu).tolist())
     if canary != "none":
@@ -127,7 +130,7 @@ def finding(
         "membership": {"how": "bernoulli", "share": 0.5},
         "seed": 0,
         "names": {"network": "mlp", "defense": defense, "canary": canary},
-        "fleet": {"models": MODELS},
+        "fleet": {"models": FLEET_MODELS},
         "guesses": 0.1,
     }
     if canary != "none":
@@ -135,16 +138,16 @@ def finding(
     folder = f"mlp-{defense}-{strength}" + ("" if canary == "none" else f"-{canary}")
     run = folder + (f"+{guard}-{guard_strength}" if guard != "none" else "")
     claimed = statement or Statement.none()
-    needs: dict[str, dict[str, Any]] = {attack: {"declared": 1, "measured": 1.0} for attack in ATTACKS}
-    for attack, text in zip(ATTACKS, ("label", "top-k", "top-k", "top-k"), strict=True):
+    needs: dict[str, dict[str, Any]] = {attack: {"declared": 1, "measured": 1.0} for attack in SEPARATIONS_OF_ATTACKS}
+    for attack, text in zip(SEPARATIONS_OF_ATTACKS, ("label", "top-k", "top-k", "top-k"), strict=True):
         shadows = {"lira": ", shadows (IN and OUT)", "lira_offline": ", shadows (OUT)"}.get(attack, "")
         needs[attack] |= {"text": f"{text}, true label{shadows}", "declared": None if shadows else 1}
     described: dict[str, Any] = {
         "run": run, "folder": f"runs/digits/{folder}", "data": "digits", "network": "mlp", "defense": defense,
-        "guard": guard, "guard_strength": guard_strength, "seed": 0, "models": MODELS, "strength": strength,
+        "guard": guard, "guard_strength": guard_strength, "seed": 0, "models": FLEET_MODELS, "strength": strength,
         "config": config,
         "statement": claimed, "rows": rows, "roc": roc, "skipped": {}, "needs": needs, "canary": canary,
-        "audit": guessed(0.7 * separation, members, nonmembers, claimed.delta or DELTA),
+        "audit": guessed(0.7 * separation, members, nonmembers, claimed.delta or CLAIMED_DELTA),
         "exposed": exposure(separation, members + nonmembers),
         "dataset": {
             "records": 1797, "persons": None, "classes": [str(k) for k in range(10)], "canaries": 0,
@@ -165,16 +168,16 @@ def make_result() -> Callable[..., Result]:
 def make_violated() -> Callable[..., Result]:
     """Makes the results of a DP-SGD run on whose model 0 nearly all guesses are right: no small ε allows that."""
 
-    def made(strength: float = 1.0, **changed: Any) -> Result:
+    def violated(strength: float = 1.0, **changed: Any) -> Result:
         counts: dict[str, Any] = {"canaries": 500, "guesses": 100, "correct": 99}
-        audit = guessed(1.0, MEMBERS, NONMEMBERS, DELTA) | counts | {"delta": 1e-5}
+        audit = guessed(1.0, FLEET_MEMBERS, FLEET_NONMEMBERS, CLAIMED_DELTA) | counts | {"delta": 1e-5}
         bounds = {**audit["bounds"], "one_run": epsilon.one_run(500, 100, 99, 1e-5)}
         ceilings = {**audit["ceilings"], "one_run": epsilon.one_run(500, 100, 100, 1e-5)}
         stated = replace(claim(strength), delta=1e-5)
         audit |= {"bounds": bounds, "ceilings": ceilings}
         return finding("dp_sgd", **{"strength": strength, "statement": stated, "audit": audit, **changed})
 
-    return made
+    return violated
 
 
 @pytest.fixture(scope="session")
@@ -190,7 +193,7 @@ def sweep() -> list[Result]:
     ]
 
 
-TRADES: dict[str, tuple[tuple[float, float, float], ...]] = {
+POINTS_OF_DEFENSES: dict[str, tuple[tuple[float, float, float], ...]] = {
     "l1": ((1e-5, 0.595, 1.05), (1e-4, 0.582, 0.84), (1e-3, 0.47, 0.42)),
     "l2": ((1e-4, 0.604, 1.10), (1e-3, 0.608, 0.92), (1e-2, 0.571, 0.60)),
     "dropout": ((0.2, 0.613, 1.02), (0.5, 0.617, 0.83), (0.8, 0.59, 0.55)),
@@ -205,14 +208,14 @@ TRADES: dict[str, tuple[tuple[float, float, float], ...]] = {
     "selena": ((5, 0.583, 0.38), (10, 0.589, 0.33), (25, 0.593, 0.29)),
 }
 """Of each defense three strengths, with accuracy and what attacks separate: about what small tables give."""
-BEHIND: dict[str, tuple[tuple[float | None, float], ...]] = {
+POINTS_OF_GUARDS: dict[str, tuple[tuple[float | None, float], ...]] = {
     "memguard": ((None, 0.6),), "topk": ((1, 0.8), (3, 0.95), (5, 1.05)), "rounding": ((1, 0.93), (2, 1.1), (3, 1.16)),
     "temperature": ((2, 1.15), (5, 1.1), (20, 1.0)),
 }  # fmt: skip
 
 
 def behind(bare: Result, guard: str, strength: float | None, separation: float) -> Result:
-    """The same models behind a guard that keeps every label, with what attacks on scores separate then."""
+    """Models behind a guard that keeps every label, with the separation of attacks on scores."""
     result = finding(
         bare.defense, strength=bare.strength, separation=separation, accuracy=bare.get("test_accuracy").value or 0.0,
         guard=guard, guard_strength=strength, folder=bare.folder,
@@ -233,19 +236,19 @@ def many() -> list[Result]:
     dp = [(1, 0.31, 0.03), (4, 0.47, 0.10), (16, 0.545, 0.19), (64, 0.571, 0.30), (256, 0.583, 0.41)]
     dp.append((math.inf, 0.588, 0.52))
     pate = [(100, 1.914, 0.38, 0.02), (40, 5.378, 0.45, 0.06), (20, 14.2, 0.49, 0.10)]
-    told: list[Result] = [finding(accuracy=0.603, separation=1.18)]
-    for defense, points in TRADES.items():
-        told += [finding(defense, strength=x, accuracy=a, separation=s) for x, a, s in points]
-    for guard, answers in BEHIND.items():
-        told += [behind(told[0], guard, strength, separation) for strength, separation in answers]
-    told += [finding("dp_sgd", strength=x, accuracy=a, separation=s, statement=claim(x)) for x, a, s in dp]
+    results: list[Result] = [finding(accuracy=0.603, separation=1.18)]
+    for defense, points in POINTS_OF_DEFENSES.items():
+        results += [finding(defense, strength=x, accuracy=a, separation=s) for x, a, s in points]
+    for guard, answers in POINTS_OF_GUARDS.items():
+        results += [behind(results[0], guard, strength, separation) for strength, separation in answers]
+    results += [finding("dp_sgd", strength=x, accuracy=a, separation=s, statement=claim(x)) for x, a, s in dp]
     for strength, stated, accuracy, separation in pate:
         statement = Statement(guarantee=True, epsilon=stated, delta=1e-5, accountant="RDP", not_covered=NOT_COVERED)
-        told.append(finding("pate", strength=strength, accuracy=accuracy, separation=separation, statement=statement))
+        results += [finding("pate", strength=strength, accuracy=accuracy, separation=separation, statement=statement)]
     for stated, accuracy, separation in ((16, 0.49, 0.1), (64, 0.532, 0.17)):
         own = {"run": f"mlp-selena-{stated}", "folder": f"runs/digits/mlp-selena-{stated}", "statement": claim(stated)}
-        told.append(finding("selena(dp_sgd)", strength=10, accuracy=accuracy, separation=separation, **own))
-    return told
+        results.append(finding("selena(dp_sgd)", strength=10, accuracy=accuracy, separation=separation, **own))
+    return results
 
 
 @pytest.fixture(scope="session")

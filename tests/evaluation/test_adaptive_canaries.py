@@ -17,7 +17,7 @@ def selena(make_result: Callable[..., Result]) -> Callable[..., Result]:
     return lambda **own: make_result("selena", **{"strength": 10, "canaries": ("near_duplicate",)} | own)
 
 
-def test_without_them_the_command_is_told(selena: Callable[..., Result], sweep: list[Result]) -> None:
+def test_without_them_the_error_names_the_command(selena: Callable[..., Result], sweep: list[Result]) -> None:
     result = selena()
     (flag,) = unadapted(result, Comparison([result, *sweep]))
     assert flag.name == "adaptive attack missing"
@@ -48,7 +48,7 @@ def test_canaries_of_another_run_do_not_count(selena: Callable[..., Result], own
     assert list(unadapted(result, Comparison([result, other])))
 
 
-def test_each_missing_kind_is_told(selena: Callable[..., Result]) -> None:
+def test_each_missing_kind_is_named(selena: Callable[..., Result]) -> None:
     result = selena(canaries=("near_duplicate", "ood"), canary="ood")
     assert len(list(unadapted(result, Comparison([result])))) == 1
     assert len(list(unadapted(replace(result, canary="none"), Comparison([replace(result, canary="none")])))) == 2

@@ -6,12 +6,12 @@ import pytest
 from scipy.stats import binom
 
 from palisade.evaluation import audit_scores
-from palisade.evaluation.epsilon_audit import SIGN, Guesses, guess, held_out_calls
+from palisade.evaluation.epsilon_audit import REVERSED_SCORES, Guesses, guess, held_out_calls
 from palisade.evaluation.statistics.epsilon import clopper_pearson, epsilon_of_rates, gdp, one_run, one_run_fdp
 from palisade.evaluation.statistics.metrics import auc_estimate, roc_points, tpr_estimate, upper_limit
 
-RUNS = 200
-METHODS = ["one_run", "one_run_fdp", "gdp", "clopper_pearson"]
+SIMULATED_AUDITS = 200
+BOUND_METHODS = ["one_run", "one_run_fdp", "gdp", "clopper_pearson"]
 
 
 def normal(seed: int, size: int = 400, effect: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
@@ -20,15 +20,15 @@ def normal(seed: int, size: int = 400, effect: float = 1.0) -> tuple[np.ndarray,
 
 
 def test_noise_proves_nothing() -> None:
-    audits = [audit_scores(*normal(seed, effect=0.0), delta=1e-5, seed=seed) for seed in range(RUNS)]
-    for method in METHODS:
+    audits = [audit_scores(*normal(seed, effect=0.0), delta=1e-5, seed=seed) for seed in range(SIMULATED_AUDITS)]
+    for method in BOUND_METHODS:
         assert np.mean([audit.bounds[method] == 0 for audit in audits]) >= 0.95, method
     assert np.mean([low <= 0.01 <= high for _, low, high in (audit.tpr[0.01] for audit in audits)]) >= 0.93
 
 
 def test_a_threshold_chosen_on_the_evaluated_records_finds_leakage_in_noise() -> None:
     hindsight, held_out = 0, 0
-    for seed in range(RUNS):
+    for seed in range(SIMULATED_AUDITS):
         scores, member = np.concatenate(normal(seed, effect=0.0)), np.arange(800) < 400
         roc = roc_points(scores, member)
         fnr, fpr = upper_limit(400 - roc.true, 400, 0.025), upper_limit(roc.false, 400, 0.025)
@@ -40,7 +40,7 @@ def test_a_threshold_chosen_on_the_evaluated_records_finds_leakage_in_noise() ->
 
 def test_equal_scores_prove_nothing_whatever_their_order() -> None:
     tied = [audit_scores(np.zeros(500), np.zeros(500), delta=1e-5, seed=seed) for seed in range(100)]
-    for method in METHODS:
+    for method in BOUND_METHODS:
         assert sum(audit.bounds[method] > 0 for audit in tied) <= binom.ppf(0.999, 100, 0.05), method
     assert all(audit.auc.value == 0.5 for audit in tied)
     right = [guess(np.zeros(1000), np.arange(1000) < 500, 0.1, seed).correct for seed in range(100)]
@@ -74,7 +74,7 @@ def test_bounds_are_those_of_the_counts_and_no_attack_beats_the_ceiling() -> Non
     assert audit.ceilings["clopper_pearson"] == clopper_pearson(200, 200, 0, 200, 1e-5)
     perfect = audit_scores(np.ones(400), np.zeros(400), delta=1e-5)
     assert perfect.bounds == perfect.ceilings == audit.ceilings
-    assert all(audit.bounds[method] <= audit.ceilings[method] for method in METHODS)
+    assert all(audit.bounds[method] <= audit.ceilings[method] for method in BOUND_METHODS)
 
 
 def test_metrics_are_those_of_the_pooled_scores() -> None:
@@ -127,7 +127,7 @@ def test_plain_values_hold_bounds_ceilings_and_counts() -> None:
     plain = audit.to_json()
     assert plain["bounds"] == audit.bounds
     assert plain["ceilings"] == audit.ceilings
-    assert list(plain["bounds"]) == METHODS
+    assert list(plain["bounds"]) == BOUND_METHODS
     assert (plain["canaries"], plain["guesses"], plain["correct"]) == audit.counts
     assert (plain["delta"], plain["alpha"]) == (1e-5, 0.05)
 
@@ -142,12 +142,12 @@ def test_same_seed_same_audit() -> None:
 @pytest.mark.parametrize(
     ("inside", "outside", "options", "message"),
     [
-        ([1.0], [0.0, 1.0], {}, "in_scores=1, out_scores=2; half of each chooses a threshold for the other half, pass"),
-        ([1.0, np.nan], [0.0, 1.0], {}, "scores hold 1 NaN; leave records without a score out"),
-        ([1.0, 2.0], [0.0, 1.0], {"guesses": 0.6}, "guesses=0.6 is no share at either end; choose a value above 0"),
-        ([1.0, 2.0], [0.0, 1.0], {"guesses": 0.0}, "guesses=0.0 is no share at either end"),
-        ([1.0, 2.0], [0.0, 1.0], {"delta": 1.0}, "delta=1.0 is no failure probability"),
-        ([1.0, 2.0], [0.0, 1.0], {"alpha": 0.0}, "alpha=0.0 is no error rate"),
+        ([1.0], [0.0, 1.0], {}, "in_scores=1, out_scores=2: expected at least 2 of each"),
+        ([1.0, np.nan], [0.0, 1.0], {}, "scores: 1 are NaN; leave these records out"),
+        ([1.0, 2.0], [0.0, 1.0], {"guesses": 0.6}, "guesses=0.6: expected a share > 0 and <= 0.5; "),
+        ([1.0, 2.0], [0.0, 1.0], {"guesses": 0.0}, "guesses=0.0: expected a share"),
+        ([1.0, 2.0], [0.0, 1.0], {"delta": 1.0}, "delta=1.0: expected a probability >= 0 and < 1"),
+        ([1.0, 2.0], [0.0, 1.0], {"alpha": 0.0}, "alpha=0.0: expected an error rate"),
     ],
 )
 def test_what_cannot_be_audited_is_refused(
@@ -165,6 +165,6 @@ def test_scores_are_audited_without_torch() -> None:
 def test_a_loss_that_is_passed_as_a_score_gets_a_hint_at_its_sign() -> None:
     rng = np.random.default_rng(0)
     loss_in, loss_out = rng.exponential(1.0, 300), rng.exponential(2.0, 300)
-    assert SIGN in str(audit_scores(loss_in, loss_out, seed=0))
-    assert SIGN not in str(audit_scores(-loss_in, -loss_out, seed=0))
-    assert SIGN not in str(audit_scores(loss_out[:150], loss_out[150:], seed=0)), "chance is no wrong sign"
+    assert REVERSED_SCORES in str(audit_scores(loss_in, loss_out, seed=0))
+    assert REVERSED_SCORES not in str(audit_scores(-loss_in, -loss_out, seed=0))
+    assert REVERSED_SCORES not in str(audit_scores(loss_out[:150], loss_out[150:], seed=0)), "chance is no wrong sign"

@@ -18,7 +18,7 @@ from palisade.evaluation.subjects.endpoint import ANSWER_BYTES, AnswerLog, Endpo
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
+INPUT_ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
 
 
 class Service(BaseHTTPRequestHandler):
@@ -28,7 +28,7 @@ class Service(BaseHTTPRequestHandler):
     behavior = "answers"
 
     def do_POST(self):
-        given = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
+        instances = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["instances"]
         if self.behavior == "slow":
             time.sleep(0.5)
         if self.behavior == "fails late" and len(self.asked) >= 4:
@@ -37,11 +37,11 @@ class Service(BaseHTTPRequestHandler):
         if self.behavior == "busy":
             self.send_error(429)
             return
-        self.asked.extend(given)
+        self.asked.extend(instances)
         if self.behavior == "other classes":
-            given = [[*row, 0.0] for row in given] if len(self.asked) > 4 else given
-        answers = {"words": ["yes"] * len(given), "few": given[:-1], "ragged": [[1.0], *given[1:]]}
-        body = json.dumps({"predictions": answers.get(self.behavior, given)})
+            instances = [[*row, 0.0] for row in instances] if len(self.asked) > 4 else instances
+        answers = {"words": ["yes"] * len(instances), "few": instances[:-1], "ragged": [[1.0], *instances[1:]]}
+        body = json.dumps({"predictions": answers.get(self.behavior, instances)})
         self.send_response(200)
         if self.behavior in ("stalls", "torn"):
             self.send_header("Content-Length", "1000")
@@ -68,12 +68,16 @@ def service():
 def test_a_url_is_asked_once_for_each_input(service, tmp_path):
     calls, url = service
     model = Endpoint(endpoint=url, batch=4).open(tmp_path)
-    np.testing.assert_allclose(model.ask(np.concatenate([ROWS, ROWS[:3]])), np.concatenate([ROWS, ROWS[:3]]))
+    np.testing.assert_allclose(
+        model.ask(np.concatenate([INPUT_ROWS, INPUT_ROWS[:3]])), np.concatenate([INPUT_ROWS, INPUT_ROWS[:3]])
+    )
     assert len(calls.asked) == 10
     calls.asked.clear()
     again = Endpoint(endpoint=url, batch=3).open(tmp_path)
-    np.testing.assert_allclose(np.concatenate([again.ask(ROWS[:6]), again.ask(ROWS)]), np.concatenate([ROWS[:6], ROWS]))
-    uncertain = sorted(ROWS[:6].astype(float).tolist(), key=max)[:4]
+    np.testing.assert_allclose(
+        np.concatenate([again.ask(INPUT_ROWS[:6]), again.ask(INPUT_ROWS)]), np.concatenate([INPUT_ROWS[:6], INPUT_ROWS])
+    )
+    uncertain = sorted(INPUT_ROWS[:6].astype(float).tolist(), key=max)[:4]
     assert sorted(calls.asked) == sorted(uncertain), "to compare, once"
     (log,) = tmp_path.glob("answers-*.jsonl")
     assert log.stat().st_mode & 0o777 == 0o600 and len(log.read_text().splitlines()) == 10
@@ -82,51 +86,53 @@ def test_a_url_is_asked_once_for_each_input(service, tmp_path):
 def test_an_audit_that_broke_off_goes_on_without_asking_again(service, tmp_path):
     calls, url = service
     calls.behavior = "fails late"
-    with pytest.raises(ValueError, match=r"answered HTTP 503 .*; answers so far are kept, the same command goes on"):
-        Endpoint(endpoint=url, batch=2).open(tmp_path).ask(ROWS)
+    with pytest.raises(
+        ValueError, match=r"expected HTTP 200, not 503 .*; answers so far are kept, the same command goes on"
+    ):
+        Endpoint(endpoint=url, batch=2).open(tmp_path).ask(INPUT_ROWS)
     assert len(calls.asked) == 4
     (log,) = tmp_path.glob("answers-*.jsonl")
     log.write_bytes(log.read_bytes() + b'{"input": "torn')  # killed while it wrote
     calls.behavior = "answers"
-    np.testing.assert_allclose(Endpoint(endpoint=url, batch=2).open(tmp_path).ask(ROWS), ROWS)
+    np.testing.assert_allclose(Endpoint(endpoint=url, batch=2).open(tmp_path).ask(INPUT_ROWS), INPUT_ROWS)
     first = calls.asked[:4]
     assert sorted(calls.asked[4:8]) == sorted(first), "to compare"
-    assert sorted(first + calls.asked[8:]) == sorted(ROWS.astype(float).tolist())
+    assert sorted(first + calls.asked[8:]) == sorted(INPUT_ROWS.astype(float).tolist())
     assert len(log.read_text().splitlines()) == 10
 
 
 @pytest.mark.parametrize(
     ("behavior", "message"),
     [
-        ("busy", "answered HTTP 429 .*, ask more slowly with rate="),
-        ("slow", r"does not answer: no answer in timeout=0\.1 s; answers so far are kept"),
-        ("stalls", r"does not answer: no answer in timeout=0\.1 s; answers so far are kept"),
-        ("torn", r"does not answer: .*; answers so far are kept"),
-        ("html", r'answered no JSON \{"predictions": \[…\]\}; put such a service before it'),
-        ("deep", r'answered no JSON \{"predictions": \[…\]\}; put such a service before it'),
-        ("words", "answered 10 queries with .*; expected finite probabilities of each"),
-        ("few", "answered 10 queries with float64 of shape \\(9, 2\\)"),
-        ("ragged", "answered 10 queries with "),
-        ("endless", "answered 10 queries with more than 67108864 bytes; ask fewer at once with batch=<queries>"),
+        ("busy", "expected HTTP 200, not 429 .*, ask more slowly with rate="),
+        ("slow", r"expected an answer \(no answer in timeout=0\.1 s\); answers so far are kept"),
+        ("stalls", r"expected an answer \(no answer in timeout=0\.1 s\); answers so far are kept"),
+        ("torn", r"expected an answer \(.*\); answers so far are kept"),
+        ("html", r'expected JSON \{"predictions": \[…\]\}; put such a service before it'),
+        ("deep", r'expected JSON \{"predictions": \[…\]\}; put such a service before it'),
+        ("words", "expected finite probabilities of each of 10 queries, not .*; set answers="),
+        ("few", "expected .* of each of 10 queries, not float64 of shape \\(9, 2\\)"),
+        ("ragged", "expected .* of each of 10 queries, not "),
+        ("endless", "expected at most 67108864 bytes for 10 queries; ask fewer at once with batch=<queries>"),
     ],
 )
 def test_what_an_endpoint_does_wrong_is_said_in_one_line(service, tmp_path, behavior, message):
     calls, url = service
     calls.behavior = behavior
     with pytest.raises(ValueError, match=message) as error:
-        Endpoint(endpoint=url, timeout=0.1 if behavior in ("slow", "stalls") else 10.0).open(tmp_path).ask(ROWS)
+        Endpoint(endpoint=url, timeout=0.1 if behavior in ("slow", "stalls") else 10.0).open(tmp_path).ask(INPUT_ROWS)
     assert "\n" not in str(error.value)
     assert [path.read_text() for path in tmp_path.glob("answers-*.jsonl")] == [""]
 
 
-def test_answers_of_another_length_are_never_kept(service, tmp_path):
+def test_answers_of_another_length_are_never_stored(service, tmp_path):
     calls, url = service
     calls.behavior = "other classes"
     with pytest.raises(
         ValueError,
-        match=r"scored 2 classes before and 3 now; .* every record\. If another model answers now, remove .*\.jsonl$",
+        match=r"expected scores of 2 classes as before, not 3; .* if another model answers now, remove .*\.jsonl$",
     ):
-        Endpoint(endpoint=url, batch=4).open(tmp_path).ask(ROWS)
+        Endpoint(endpoint=url, batch=4).open(tmp_path).ask(INPUT_ROWS)
     (log,) = tmp_path.glob("answers-*.jsonl")
     assert len(log.read_text().splitlines()) == 4
     log.write_text(log.read_text() + '{"input": "a", "answer": [0.1, 0.2, 0.7]}\n')
@@ -134,15 +140,15 @@ def test_answers_of_another_length_are_never_kept(service, tmp_path):
         AnswerLog(log)
 
 
-def test_one_progress_line_is_shown_for_the_records_and_kept_answers_are_told(service, tmp_path, capsys):
+def test_one_progress_line_is_shown_for_the_records_and_stored_answers_are_counted(service, tmp_path, capsys):
     calls, _ = service
     model = Endpoint(endpoint=service[1], batch=4).open(tmp_path)
-    assert model.prepare([ROWS[:6], ROWS[6:]]) == []
+    assert model.prepare([INPUT_ROWS[:6], INPUT_ROWS[6:]]) == []
     assert "10/10 queries answered" in (shown := capsys.readouterr().err) and len(shown.splitlines()) == 1
-    model.ask(ROWS + 1)
+    model.ask(INPUT_ROWS + 1)
     assert capsys.readouterr().err == "", "queries of an attack"
     again = Endpoint(endpoint=service[1], batch=4).open(tmp_path)
-    assert again.prepare([ROWS[:6], ROWS[6:], ROWS + 2]) == [
+    assert again.prepare([INPUT_ROWS[:6], INPUT_ROWS[6:], INPUT_ROWS + 2]) == [
         "10 of 20 answers about records are those that an earlier audit kept; 4 of them were asked for again and are"
         " the same."
     ]
@@ -151,9 +157,9 @@ def test_one_progress_line_is_shown_for_the_records_and_kept_answers_are_told(se
 
 def test_nobody_listens(tmp_path):
     with pytest.raises(
-        ValueError, match=r"endpoint=http://127\.0\.0\.1:9/ does not answer: .*; answers so far are kept"
+        ValueError, match=r"endpoint=http://127\.0\.0\.1:9/: expected an answer .*; answers so far are kept"
     ):
-        Endpoint(endpoint="http://127.0.0.1:9/").open(tmp_path).ask(ROWS)
+        Endpoint(endpoint="http://127.0.0.1:9/").open(tmp_path).ask(INPUT_ROWS)
 
 
 @pytest.fixture
@@ -173,46 +179,46 @@ def function(monkeypatch):
 def test_a_budget_is_never_exceeded(function, tmp_path):
     endpoint = Endpoint(endpoint="my_package.predict", batch=5, budget=12)
     with pytest.raises(ValueError, match="budget=12"):
-        endpoint.open(tmp_path).prepare([ROWS, ROWS + 1])
+        endpoint.open(tmp_path).prepare([INPUT_ROWS, INPUT_ROWS + 1])
     assert function == [], "what cannot suffice is not spent"
     model = endpoint.open(tmp_path)
-    assert model.ask(ROWS).shape == (10, 2)
+    assert model.ask(INPUT_ROWS).shape == (10, 2)
     with pytest.raises(ValueError, match="budget=12"):
-        model.ask(ROWS + 1)
+        model.ask(INPUT_ROWS + 1)
     assert function == [5, 5]
-    endpoint.open(tmp_path).ask(np.concatenate([ROWS, ROWS[:2] + 1]))
+    endpoint.open(tmp_path).ask(np.concatenate([INPUT_ROWS, INPUT_ROWS[:2] + 1]))
     assert function == [5, 5, 4, 2], "what is asked again to compare is not counted"
 
 
 @pytest.mark.parametrize("change", [lambda x: 1 - x, lambda x: x + np.random.default_rng().normal(0, 0.1, x.shape)])
-def test_kept_answers_of_another_model_are_not_used(function, monkeypatch, tmp_path, change):
-    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+def test_stored_answers_of_another_model_are_not_used(function, monkeypatch, tmp_path, change):
+    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
     monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: x + 1e-4)
-    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
     monkeypatch.setattr(sys.modules["my_package"], "predict", change)
     with pytest.raises(ValueError, match=r"the model behind it has changed, or it answers at random; remove .*jsonl"):
-        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
 
 
-def test_kept_classes_of_another_model_are_not_used(function, monkeypatch, tmp_path):
+def test_stored_classes_of_another_model_are_not_used(function, monkeypatch, tmp_path):
     endpoint = Endpoint(endpoint="my_package.predict", answers="predictions")
     for _ in range(2):
         monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: (x[:, 0] > 0.5).astype(int))
-        endpoint.open(tmp_path).ask(ROWS)
+        endpoint.open(tmp_path).ask(INPUT_ROWS)
     monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: (x[:, 0] <= 0.5).astype(int))
-    with pytest.raises(ValueError, match="answers otherwise than when its answers were kept"):
-        endpoint.open(tmp_path).ask(ROWS)
+    with pytest.raises(ValueError, match=": expected the answers of an earlier audit"):
+        endpoint.open(tmp_path).ask(INPUT_ROWS)
 
 
-def test_a_rate_is_kept(function, tmp_path):
+def test_a_rate_is_never_exceeded(function, tmp_path):
     started = time.monotonic()
-    Endpoint(endpoint="my_package.predict", batch=2, rate=20).open(tmp_path).ask(ROWS)
+    Endpoint(endpoint="my_package.predict", batch=2, rate=20).open(tmp_path).ask(INPUT_ROWS)
     assert time.monotonic() - started >= 4 / 20
 
 
 def test_answers_of_one_endpoint_are_not_those_of_another(function, tmp_path):
-    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
-    Endpoint(endpoint="my_package.predict", answers="logits").open(tmp_path).ask(ROWS)
+    Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
+    Endpoint(endpoint="my_package.predict", answers="logits").open(tmp_path).ask(INPUT_ROWS)
     assert function == [10, 10]
 
 
@@ -239,15 +245,16 @@ def test_no_such_function(tmp_path):
         Endpoint(endpoint="nowhere.predict").open(tmp_path)
 
 
-def test_what_a_function_raises_is_told_with_what_it_was_given(function, monkeypatch, tmp_path):
+def test_an_error_of_a_function_is_reported_with_its_input(function, monkeypatch, tmp_path):
     def fails(x):
         raise KeyError("weights")
 
     monkeypatch.setattr(sys.modules["my_package"], "predict", fails)
     with pytest.raises(
-        ValueError, match=r"was given float32 of shape \(10, 2\) and raised KeyError\('weights'\); answers so far"
+        ValueError,
+        match=r"an answer to float32 of shape \(10, 2\), and it raised KeyError\('weights'\); answers so far",
     ):
-        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(ROWS)
+        Endpoint(endpoint="my_package.predict").open(tmp_path).ask(INPUT_ROWS)
 
 
 def test_what_cannot_be_called_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""What an audit reads: files of labeled records, and what is no such thing."""
+"""Inputs of an audit: files of labeled records, and files that are none."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.subjects.answers import AnsweredRecords, answered, check_alike, shared_rows
 from palisade.evaluation.subjects.saved_records import enough, read
 
-LABELS = np.arange(20) % 3
-LOGITS = np.random.default_rng(0).normal(size=(20, 3))
-PROBABILITIES = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
-CUT = {"outputs": "probabilities"}
+RECORD_LABELS = np.arange(20) % 3
+RECORD_LOGITS = np.random.default_rng(0).normal(size=(20, 3))
+RECORD_PROBABILITIES = np.exp(RECORD_LOGITS) / np.exp(RECORD_LOGITS).sum(axis=1, keepdims=True)
+CUT_OUTPUTS = {"outputs": "probabilities"}
 
 
 def saved(folder, **arrays):
@@ -20,68 +20,89 @@ def saved(folder, **arrays):
     return read("members", str(folder / "in.npz"))
 
 
-def told(folder, grant=None, **arrays):
+def side(folder, grant=None, **arrays):
     return answered(saved(folder, **arrays), None, grant or Grant())
 
 
 @pytest.mark.parametrize(
     ("name", "answers"),
-    [("logits", LOGITS), ("probabilities", PROBABILITIES), ("predictions", LOGITS.argmax(axis=1))],
+    [("logits", RECORD_LOGITS), ("probabilities", RECORD_PROBABILITIES), ("predictions", RECORD_LOGITS.argmax(axis=1))],
 )
 def test_saved_answers_are_read(tmp_path, name, answers):
-    found = told(tmp_path, **{name: answers}, labels=LABELS)
-    assert (found.level, len(found)) == (name, 20)
-    np.testing.assert_array_equal(found.answers, answers)
+    records = side(tmp_path, **{name: answers}, labels=RECORD_LABELS)
+    assert (records.level, len(records)) == (name, 20)
+    np.testing.assert_array_equal(records.answers, answers)
 
 
 def test_arrays_as_data_npz_names_them(tmp_path):
-    found = saved(tmp_path, x=LOGITS, y=LABELS)
-    np.testing.assert_array_equal(found.rows, LOGITS)
-    np.testing.assert_array_equal(found.numbered(None), LABELS)
+    records = saved(tmp_path, x=RECORD_LOGITS, y=RECORD_LABELS)
+    np.testing.assert_array_equal(records.rows, RECORD_LOGITS)
+    np.testing.assert_array_equal(records.numbered(None), RECORD_LABELS)
 
 
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"logits": LOGITS}, "has no labels; save the true class"),
-        ({"labels": LABELS}, "holds no answers; save logits, probabilities or predictions"),
-        ({"labels": LABELS, "logits": LOGITS, "predictions": LABELS}, "holds logits and predictions; save the one"),
-        ({"labels": LABELS.astype(float), "logits": LOGITS}, "labels are float64 of shape"),
-        ({"labels": LABELS, "logits": LOGITS[:7]}, "there are 20 labels, save as many"),
-        ({"labels": LABELS, "logits": LOGITS[:, :1]}, "a classifier has at least 2 classes"),
-        ({"labels": LABELS, "logits": LOGITS[:, :, None]}, r"expected \(records, classes\) numbers"),
-        ({"labels": LABELS, "logits": LOGITS * [1, np.nan, 1]}, "hold NaN or infinity; remove these records"),
-        ({"labels": LABELS + 1, "logits": LOGITS}, r"labels=1\.\.3; they must be from 0 on and at most 2"),
-        ({"labels": LABELS - 1, "predictions": LABELS}, r"labels=-1\.\.1; they must be from 0 on$"),
-        ({"labels": LABELS, "predictions": LOGITS}, r"expected \(records,\) whole numbers"),
-        ({"labels": LABELS, "probabilities": LOGITS}, "they lie in 0..1, or save them as logits"),
-        ({"labels": LABELS, "probabilities": PROBABILITIES / 2}, "of 20 records do not sum to 1, such as 0.5"),
-        ({"labels": LABELS.astype(object), "logits": LOGITS}, "reading them could run code"),
-        ({"labels": LABELS.astype(str), "logits": np.array(["a"] * 20)}, "logits are <U1"),
-        ({"labels": np.array(["a", "b"] * 10), "logits": LOGITS}, "labels are words, and nothing says in which order"),
-        ({"labels": LABELS, "features": LABELS, "logits": LOGITS}, r"save \(records, …\)"),
-        ({"labels": LABELS, "features": LOGITS * np.inf, "logits": LOGITS}, "features hold NaN or infinity"),
-        ({"labels": LABELS, "features": LOGITS.astype(str), "logits": LOGITS}, "features are <U32; save numbers"),
+        ({"logits": RECORD_LOGITS}, "has no labels; save the true class"),
+        ({"labels": RECORD_LABELS}, "holds no answers; save logits, probabilities or predictions"),
+        (
+            {"labels": RECORD_LABELS, "logits": RECORD_LOGITS, "predictions": RECORD_LABELS},
+            "holds logits and predictions; save the one",
+        ),
+        ({"labels": RECORD_LABELS.astype(float), "logits": RECORD_LOGITS}, "labels are float64 of shape"),
+        ({"labels": RECORD_LABELS, "logits": RECORD_LOGITS[:7]}, "there are 20 labels, save as many"),
+        ({"labels": RECORD_LABELS, "logits": RECORD_LOGITS[:, :1]}, "a classifier has at least 2 classes"),
+        ({"labels": RECORD_LABELS, "logits": RECORD_LOGITS[:, :, None]}, r"save \(records, classes\) numbers"),
+        (
+            {"labels": RECORD_LABELS, "logits": RECORD_LOGITS * [1, np.nan, 1]},
+            "hold NaN or infinity; remove these records",
+        ),
+        (
+            {"labels": RECORD_LABELS + 1, "logits": RECORD_LOGITS},
+            r"labels=1\.\.3; they must be from 0 on and at most 2",
+        ),
+        ({"labels": RECORD_LABELS - 1, "predictions": RECORD_LABELS}, r"labels=-1\.\.1; they must be from 0 on$"),
+        ({"labels": RECORD_LABELS, "predictions": RECORD_LOGITS}, r"save \(records,\) whole numbers"),
+        ({"labels": RECORD_LABELS, "probabilities": RECORD_LOGITS}, "they lie in 0..1, or save them as logits"),
+        (
+            {"labels": RECORD_LABELS, "probabilities": RECORD_PROBABILITIES / 2},
+            "of 20 records do not sum to 1, such as 0.5",
+        ),
+        ({"labels": RECORD_LABELS.astype(object), "logits": RECORD_LOGITS}, "reading them could run code"),
+        ({"labels": RECORD_LABELS.astype(str), "logits": np.array(["a"] * 20)}, "logits are <U1"),
+        (
+            {"labels": np.array(["a", "b"] * 10), "logits": RECORD_LOGITS},
+            "labels are words, and nothing says in which order",
+        ),
+        ({"labels": RECORD_LABELS, "features": RECORD_LABELS, "logits": RECORD_LOGITS}, r"save \(records, …\)"),
+        (
+            {"labels": RECORD_LABELS, "features": RECORD_LOGITS * np.inf, "logits": RECORD_LOGITS},
+            "features hold NaN or infinity",
+        ),
+        (
+            {"labels": RECORD_LABELS, "features": RECORD_LOGITS.astype(str), "logits": RECORD_LOGITS},
+            "features are <U32; save numbers",
+        ),
     ],
 )
 def test_wrong_files_are_refused_in_one_line(tmp_path, arrays, message):
     with pytest.raises(ValueError, match=message) as error, np.errstate(invalid="ignore"):
-        told(tmp_path, **arrays)
+        side(tmp_path, **arrays)
     assert "\n" not in str(error.value) and "in.npz" in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("cut", "grant"),
     [
-        (PROBABILITIES * (LOGITS.max(axis=1, keepdims=True) == LOGITS), {"top_k": 1}),
-        (PROBABILITIES.round(1), {"decimals": 1}),
+        (RECORD_PROBABILITIES * (RECORD_LOGITS.max(axis=1, keepdims=True) == RECORD_LOGITS), {"top_k": 1}),
+        (RECORD_PROBABILITIES.round(1), {"decimals": 1}),
     ],
 )
 def test_cut_probabilities_are_believed_if_somebody_says_how(tmp_path, cut, grant):
-    arrays = {"probabilities": cut, "labels": LABELS}
+    arrays = {"probabilities": cut, "labels": RECORD_LABELS}
     with pytest.raises(ValueError, match=r"do not sum to 1.*threat\.top_k=3 or threat\.decimals=1"):
-        told(tmp_path, **arrays)
-    assert len(told(tmp_path, Grant(**CUT, **grant), **arrays)) == 20
+        side(tmp_path, **arrays)
+    assert len(side(tmp_path, Grant(**CUT_OUTPUTS, **grant), **arrays)) == 20
 
 
 def test_no_file_and_half_a_file(tmp_path):
@@ -89,10 +110,10 @@ def test_no_file_and_half_a_file(tmp_path):
         read("members", "no.npz")
     with pytest.raises(ValueError, match=r"^members=~nobodyhere/in\.npz"):
         read("members", "~nobodyhere/in.npz")
-    np.savez(tmp_path / "wrapped.npz", logits=LOGITS, labels=LABELS.astype(np.uint64) - np.uint64(10))
+    np.savez(tmp_path / "wrapped.npz", logits=RECORD_LOGITS, labels=RECORD_LABELS.astype(np.uint64) - np.uint64(10))
     with pytest.raises(ValueError, match=r"wrapped\.npz: label 1844\d{16} is no class; number the classes from 0"):
         read("members", str(tmp_path / "wrapped.npz"))
-    np.savez(tmp_path / "in.npz", logits=LOGITS, labels=LABELS)
+    np.savez(tmp_path / "in.npz", logits=RECORD_LOGITS, labels=RECORD_LABELS)
     (tmp_path / "half.npz").write_bytes((tmp_path / "in.npz").read_bytes()[:300])
     with pytest.raises(ValueError, match=r"half\.npz cannot be read: .*; write it with numpy\.savez"):
         read("members", str(tmp_path / "half.npz"))
@@ -100,23 +121,29 @@ def test_no_file_and_half_a_file(tmp_path):
 
 def test_too_few_records(tmp_path):
     with pytest.raises(ValueError, match="holds 3 records; give at least 10"):
-        enough(saved(tmp_path, logits=LOGITS[:3], labels=LABELS[:3]))
+        enough(saved(tmp_path, logits=RECORD_LOGITS[:3], labels=RECORD_LABELS[:3]))
 
 
 def test_both_sides_come_from_one_model(tmp_path):
-    one = told(tmp_path, logits=LOGITS, labels=LABELS)
+    one = side(tmp_path, logits=RECORD_LOGITS, labels=RECORD_LABELS)
     for other, message in (
-        (told(tmp_path, predictions=LABELS, labels=LABELS), "holds predictions and .* logits; save the same of both"),
         (
-            told(tmp_path, logits=np.c_[LOGITS, LOGITS], labels=LABELS),
+            side(tmp_path, predictions=RECORD_LABELS, labels=RECORD_LABELS),
+            "holds predictions and .* logits; save the same of both",
+        ),
+        (
+            side(tmp_path, logits=np.c_[RECORD_LOGITS, RECORD_LOGITS], labels=RECORD_LABELS),
             "has 6 classes and .* 3; both must come from one",
         ),
-        (told(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS), "only one of .* holds features"),
+        (
+            side(tmp_path, logits=RECORD_LOGITS, labels=RECORD_LABELS, features=RECORD_LOGITS),
+            "only one of .* holds features",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             check_alike([one, other])
-    wide = told(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS)
-    narrow = told(tmp_path, logits=LOGITS, labels=LABELS, features=LOGITS[:, :2])
+    wide = side(tmp_path, logits=RECORD_LOGITS, labels=RECORD_LABELS, features=RECORD_LOGITS)
+    narrow = side(tmp_path, logits=RECORD_LOGITS, labels=RECORD_LABELS, features=RECORD_LOGITS[:, :2])
     with pytest.raises(ValueError, match=r"have shape \(2,\) and of .* \(3,\); save both as the model takes them"):
         check_alike([wide, narrow])
 
@@ -124,14 +151,14 @@ def test_both_sides_come_from_one_model(tmp_path):
 def test_tables_need_the_column_of_the_label(tmp_path):
     path = tmp_path / "in.csv"
     path.write_text("age,diagnosis\n40,ill\n50,well\n")
-    found = read("records", str(path), "diagnosis")
-    np.testing.assert_array_equal(found.numbered(("well", "ill")), [1, 0])
-    assert list(found.rows) == ["age"]
+    records = read("records", str(path), "diagnosis")
+    np.testing.assert_array_equal(records.numbered(("well", "ill")), [1, 0])
+    assert list(records.rows) == ["age"]
     with pytest.raises(ValueError, match="label ill is no class; choose of a, b"):
-        found.numbered(("a", "b"))
+        records.numbered(("a", "b"))
     with pytest.raises(ValueError, match="is a table; name the column of the true class with label=<column>"):
         read("records", str(path))
-    with pytest.raises(ValueError, match=r"label=income is no column of .*; choose one of age, diagnosis"):
+    with pytest.raises(ValueError, match=r"label=income: expected a column of .*; choose one of age, diagnosis"):
         read("records", str(path), "income")
     path.write_text("age,diagnosis\n40,\n")
     with pytest.raises(ValueError, match="diagnosis has no value in 1 rows"):
@@ -142,7 +169,7 @@ def test_tables_need_the_column_of_the_label(tmp_path):
 
 
 @pytest.mark.parametrize("known", ["features", "logits", "probabilities"])
-def test_records_of_both_sides_are_found_however_they_were_saved(known):
+def test_records_of_both_sides_are_detected_however_they_were_saved(known):
     def side(values, labels):
         answers, level = (labels, "predictions") if known == "features" else (values, known)
         features = values if known == "features" else None
@@ -169,12 +196,19 @@ def test_answers_that_many_records_have_tell_no_records():
 
 def test_copies_of_a_file_are_known(tmp_path):
     def file(**changes):
-        return saved(tmp_path, **{"probabilities": PROBABILITIES, "labels": LABELS, "features": LOGITS, **changes})
+        return saved(
+            tmp_path,
+            **{"probabilities": RECORD_PROBABILITIES, "labels": RECORD_LABELS, "features": RECORD_LOGITS, **changes},
+        )
 
     assert file().is_copy_of(file())
-    for changes in ({"labels": LABELS[::-1]}, {"features": -LOGITS}, {"probabilities": PROBABILITIES[::-1]}):
+    for changes in (
+        {"labels": RECORD_LABELS[::-1]},
+        {"features": -RECORD_LOGITS},
+        {"probabilities": RECORD_PROBABILITIES[::-1]},
+    ):
         assert not file().is_copy_of(file(**changes))
-    assert not file().is_copy_of(saved(tmp_path, features=LOGITS, labels=LABELS))
+    assert not file().is_copy_of(saved(tmp_path, features=RECORD_LOGITS, labels=RECORD_LABELS))
     (tmp_path / "in.csv").write_text("age,diagnosis\n40,ill\n,well\n")
     tables = [read("records", str(tmp_path / "in.csv"), "diagnosis") for _ in range(2)]
     assert tables[0].is_copy_of(tables[1]), "though a cell has no value"

@@ -1,4 +1,4 @@
-"""What an audit measures: numbers that are right, flags that speak up, a page that stands alone."""
+"""Measurements of an audit: correct numbers, flags, and a page that stands alone."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.record_test import ask_records
 from palisade.evaluation.report.audit_pages import verdict, write_model, write_records
-from palisade.evaluation.result import AUC, BLIND
+from palisade.evaluation.result import AUC, BLIND_BASELINE
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
 from palisade.evaluation.subjects.subject import ModelSubject
@@ -34,7 +34,7 @@ from palisade.evaluation.table import show_results
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
+ALL_ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy(), KnownMembers(), LiRA(), Population()]
 
 
 def side(seed, count=600, fit=0.0, shift=0.0, level="logits", known=True):
@@ -49,7 +49,7 @@ def side(seed, count=600, fit=0.0, shift=0.0, level="logits", known=True):
     )
 
 
-def audit(one, other, population=None, attacks=ATTACKS):
+def audit(one, other, population=None, attacks=ALL_ATTACKS):
     return measure_model(ModelSubject(members=one, nonmembers=other, population=population), attacks, Grant())
 
 
@@ -61,12 +61,12 @@ def sharing(result, shared):
     return replace(result, sides=replace(result.sides, shared=shared))
 
 
-SIDES = side(0, fit=3.0), side(1)
+LEAKING_SIDES = side(0, fit=3.0), side(1)
 
 
 @pytest.fixture(scope="module")
 def leaking():
-    return audit(*SIDES)
+    return audit(*LEAKING_SIDES)
 
 
 @pytest.fixture(scope="module")
@@ -86,13 +86,13 @@ def test_numbers_are_those_of_the_scores(leaking):
     gap = leaking.get("accuracy", group="members").value - leaking.get("accuracy", group="nonmembers").value
     assert leaking.get("balanced_accuracy", attack="correctness").value == pytest.approx(0.5 + gap / 2)
     auc = leaking.get(AUC, attack="loss")
-    losses = [np.log(np.exp(one.answers).sum(axis=1)) - one.answers[range(600), one.labels] for one in SIDES]
+    losses = [np.log(np.exp(one.answers).sum(axis=1)) - one.answers[range(600), one.labels] for one in LEAKING_SIDES]
     assert auc.value == pytest.approx((losses[0][:, None] < losses[1][None]).mean())
     assert auc.low < auc.value < auc.high and (auc.members, auc.nonmembers) == (600, 600)
     assert {row.group for row in leaking.rows} == {"all", "members", "nonmembers", "class=0", "class=1", "class=2"}
 
 
-def test_leakage_is_told_from_none(leaking, silent):
+def test_leakage_is_distinguished_from_none(leaking, silent):
     assert leaking.get(AUC, attack=leaking.strongest).low > 0.7
     aucs = [silent.get(AUC, attack=attack) for attack in silent.attacks]
     assert all(auc.low < 0.5 < auc.high for auc in aucs)
@@ -102,10 +102,10 @@ def test_leakage_is_told_from_none(leaking, silent):
 
 def test_chance_is_not_claimed_where_another_attack_does_better():
     """At 1 % FPR few records decide which attack finds most: here one whose AUC may be that of guessing."""
-    told = audit(side(20, 150, fit=0.25), side(21, 150))
-    assert told.strongest == "known_members" and told.get(AUC, attack="loss").low > 0.5
-    assert "no better than guessing" not in verdict(told)[0]
-    assert "Of the 5 attacks, loss has the highest AUC: 0.585 [0.517–0.650]." in verdict(told)[0]
+    result = audit(side(20, 150, fit=0.25), side(21, 150))
+    assert result.strongest == "known_members" and result.get(AUC, attack="loss").low > 0.5
+    assert "no better than guessing" not in verdict(result)[0]
+    assert "Of the 5 attacks, loss has the highest AUC: 0.585 [0.517–0.650]." in verdict(result)[0]
 
 
 def test_a_population_lets_two_more_attacks_run():
@@ -127,18 +127,18 @@ def test_classes_alone_are_compared_where_records_are_unknown():
     one, other = side(0, known=False), side(1, known=False)
     frequent = other.labels > 0
     rare = replace(other, labels=other.labels[frequent], answers=other.answers[frequent])
-    assert {flag.name for flag in flagged(audit(one, other, attacks=ATTACKS[:2]))} >= {"records unknown"}
-    assert "different records" in {flag.name for flag in flagged(audit(one, rare, attacks=ATTACKS[:2]))}
+    assert {flag.name for flag in flagged(audit(one, other, attacks=ALL_ATTACKS[:2]))} >= {"records unknown"}
+    assert "different records" in {flag.name for flag in flagged(audit(one, rare, attacks=ALL_ATTACKS[:2]))}
 
 
 def test_every_flag_speaks_up(leaking):
     names = {flag.name for flag in flagged(sharing(leaking, 4))}
     assert names == {"shared records", "0.1% unresolved"}
-    few = audit(side(0, 90, fit=3.0), side(1, 90), attacks=ATTACKS[:2])
+    few = audit(side(0, 90, fit=3.0), side(1, 90), attacks=ALL_ATTACKS[:2])
     assert {"1% unresolved", "0.1% unresolved"} <= {flag.name for flag in flagged(few)}
-    some = audit(side(0, 300, fit=3.0), side(1, 300), attacks=ATTACKS[:2])
+    some = audit(side(0, 300, fit=3.0), side(1, 300), attacks=ALL_ATTACKS[:2])
     assert "1% coarse" in {flag.name for flag in flagged(some)}
-    swapped = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
+    swapped = audit(side(1), side(0, fit=3.0), attacks=ALL_ATTACKS[:2])
     assert any("Are the two files swapped?" in flag.sentence for flag in flagged(swapped))
     labels = audit(side(0, fit=3.0, level="predictions"), side(1, level="predictions"))
     assert labels.attacks == ["correctness"] and "needs" in labels.skipped["loss"]
@@ -160,13 +160,13 @@ def test_every_flag_speaks_up(leaking):
     ],
 )
 def test_gate(leaking, silent, result, limit, line, passed):
-    given = {"silent": silent, "leaking": leaking, "shared": sharing(silent, 3)}
-    given["none"] = replace(silent, roc={BLIND: silent.roc[BLIND]})
-    given["swapped"] = audit(side(1), side(0, fit=3.0), attacks=ATTACKS[:2])
-    given["labels"] = audit(side(0, level="predictions"), side(1, level="predictions"), attacks=ATTACKS[:1])
-    told, kept = gate(Comparison([given[result]]), Limit(name="gate", max_tpr=limit))
-    assert told[1].startswith(line) and kept == passed
-    unresolved = gate(Comparison([given[result]]), Limit(name="gate", max_tpr=limit, fpr=0.001))
+    results = {"silent": silent, "leaking": leaking, "shared": sharing(silent, 3)}
+    results["none"] = replace(silent, roc={BLIND_BASELINE: silent.roc[BLIND_BASELINE]})
+    results["swapped"] = audit(side(1), side(0, fit=3.0), attacks=ALL_ATTACKS[:2])
+    results["labels"] = audit(side(0, level="predictions"), side(1, level="predictions"), attacks=ALL_ATTACKS[:1])
+    lines, holds = gate(Comparison([results[result]]), Limit(name="gate", max_tpr=limit))
+    assert lines[1].startswith(line) and holds == passed
+    unresolved = gate(Comparison([results[result]]), Limit(name="gate", max_tpr=limit, fpr=0.001))
     assert not unresolved[1]
 
 
@@ -179,9 +179,9 @@ def test_the_page_stands_alone_and_agrees_with_the_files(leaking, tmp_path, caps
         assert word in html
     assert "http:" not in html.replace("http://www.w3.org", "") and "https:" not in html
     assert html.count("<script") == 1 and "default-src 'none'" in html
-    told = json.loads(paths[1].read_text())
+    content = json.loads(paths[1].read_text())
     rows = list(csv.DictReader(io.StringIO(paths[2].read_text())))
-    assert len(rows) == len(told["rows"]) == len(leaking.rows) and told["strongest"] == leaking.strongest
+    assert len(rows) == len(content["rows"]) == len(leaking.rows) and content["strongest"] == leaking.strongest
     show_results(Comparison([leaking]), verdict(leaking))
     printed = capsys.readouterr().out
     assert "blind baseline" in printed and "skipped lira: needs shadow models" in printed
@@ -218,9 +218,9 @@ def test_what_makes_p_values_doubtful_is_flagged():
 @pytest.mark.parametrize(
     ("attack", "alpha", "message"),
     [
-        (LossThreshold(), 0.9, r"alpha=0\.9 is no error rate; choose above 0 and below 0\.5"),
-        (KnownMembers(), 0.05, r"threat\.audit=known_members is told which records are in question"),
-        (LiRA(), 0.05, r"threat\.audit=lira needs shadow models, .*, or choose another attack"),
+        (LossThreshold(), 0.9, r"alpha=0\.9: expected an error rate > 0 and < 0\.5"),
+        (KnownMembers(), 0.05, r"threat\.audit=known_members: expected an attack that knows no members"),
+        (LiRA(), 0.05, r"threat\.audit=lira: expected an attack that can run, and it needs shadow models"),
     ],
 )
 def test_what_cannot_score_records_in_question(attack, alpha, message):

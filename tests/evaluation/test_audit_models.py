@@ -16,7 +16,7 @@ from palisade.data.secret import Secret
 from palisade.evaluation.subjects.model_file import numbers, of_file, of_release
 from palisade.targets.release import ship
 
-X = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
+INPUT_ROWS = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
 
 
 class Net(nn.Module):
@@ -41,20 +41,20 @@ def own(monkeypatch, tmp_path):
 def test_weights_with_the_users_class(own):
     net, path = own
     model = of_file(path, {"_target_": "my_package.MyNet", "width": 5}, "logits")
-    np.testing.assert_allclose(model.ask(X), net(torch.from_numpy(X)).detach().numpy(), rtol=1e-6)
+    np.testing.assert_allclose(model.ask(INPUT_ROWS), net(torch.from_numpy(INPUT_ROWS)).detach().numpy(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        ({}, r"holds weights alone; name their class with network\._target_=my_package\.MyNet"),
+        ({}, r"expected a class for its weights; name it with network\._target_=my_package\.MyNet"),
         ({"_target_": "my_package.Other"}, r"my_package\.Other: cannot be imported \(AttributeError: .*Other"),
         ({"_target_": "nowhere.Net"}, r"nowhere\.Net: cannot be imported \(ModuleNotFoundError: .*PYTHONPATH"),
         (
             {"_target_": "my_package.MyNet", "width": 9},
-            r"size mismatch .*; give the class that was saved",
+            r"size mismatch .*; name the class that was saved",
         ),
-        ({"_target_": "my_package.MyNet", "depth": 9}, r"unexpected keyword .*; give the class that was saved"),
+        ({"_target_": "my_package.MyNet", "depth": 9}, r"unexpected keyword .*; name the class that was saved"),
     ],
 )
 def test_a_class_that_does_not_fit(own, network, message):
@@ -69,9 +69,11 @@ def test_an_exported_program_of_any_or_of_a_fixed_batch_size(tmp_path, fixed):
     shapes = None if fixed else ({0: torch.export.Dim("records")},)
     torch.export.save(torch.export.export(net, (torch.zeros(4, 4),), dynamic_shapes=shapes), path)
     model = of_file(str(path), {}, "logits")
-    np.testing.assert_allclose(model.ask(X), net(torch.from_numpy(X)).detach().numpy(), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        model.ask(INPUT_ROWS), net(torch.from_numpy(INPUT_ROWS)).detach().numpy(), rtol=1e-5, atol=1e-6
+    )
     with pytest.raises(ValueError, match=r"cannot take features of shape \(7, 2\)") as error:
-        model.ask(X[:, :2])
+        model.ask(INPUT_ROWS[:, :2])
     assert "\n" not in str(error.value)
 
 
@@ -81,9 +83,9 @@ def test_what_is_no_model(tmp_path, own):
     with pytest.raises(ValueError, match=r"^model=~nobodyhere/a\.pt2"):
         of_file("~nobodyhere/a.pt2", {}, "logits")
     for name, message in (
-        ("a.pkl", r"is of an unknown kind; save \.safetensors, or \.pt2"),
-        ("a.pt2", r"save a program of one input with torch\.export\.save"),
-        ("a.safetensors", "give the class that was saved"),
+        ("a.pkl", r": expected a \.safetensors or a \.pt2 file"),
+        ("a.pt2", r"expected a program of one input .*; save one with torch\.export\.save"),
+        ("a.safetensors", "name the class that was saved"),
     ):
         (tmp_path / name).write_bytes(b"nonsense")
         with pytest.raises(ValueError, match=message):
@@ -110,11 +112,11 @@ def test_a_release_answers_raw_rows_behind_its_guard(compose, tmp_path, guard, a
     frame = pd.DataFrame({"color": rng.choice(["red", "green"], 200), "size": rng.normal(size=200)})
     verdict = np.where(frame["size"] > 0.5, "yes", np.where(frame["size"] < -0.5, "no", "maybe"))
     frame.assign(verdict=verdict).to_csv(tmp_path / "things.csv", index=False)
-    given = [f"data.path={tmp_path / 'things.csv'}", "data.label=verdict", "trainer.epochs=2", "fleet.models=1"]
+    words = [f"data.path={tmp_path / 'things.csv'}", "data.label=verdict", "trainer.epochs=2", "fleet.models=1"]
     extra = ["guard.k=1"] if guard == "topk" else []
-    ship(compose("data=csv", f"guard={guard}", *given, *extra), [], Secret.from_text("s")).save(tmp_path / "released")
+    ship(compose("data=csv", f"guard={guard}", *words, *extra), [], Secret.from_text("s")).save(tmp_path / "released")
     model = of_release(str(tmp_path / "released"), {})
     assert (model.answers, model.top_k, model.classes) == (answers, top_k, ("maybe", "no", "yes"))
-    told = model.ask(frame)
-    assert told.shape == ((200,) if answers == "predictions" else (200, 3))
+    outputs = model.ask(frame)
+    assert outputs.shape == ((200,) if answers == "predictions" else (200, 3))
     assert model.inputs(frame).shape[0] == 200 and model.is_guarded == (guard != "none")

@@ -28,8 +28,8 @@ from palisade.evaluation.subjects.subject import ModelSubject
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ROOT = Path(__file__).parents[2]
-ENDPOINT = ("audit=endpoint", "endpoint=my_visits.predict", "members=in.csv", "nonmembers=out.csv", "label=ill")
+REPOSITORY_ROOT = Path(__file__).parents[2]
+ENDPOINT_WORDS = ("audit=endpoint", "endpoint=my_visits.predict", "members=in.csv", "nonmembers=out.csv", "label=ill")
 
 
 def side(seed: int, persons: np.ndarray, known: bool = True) -> AnsweredRecords:
@@ -38,12 +38,12 @@ def side(seed: int, persons: np.ndarray, known: bool = True) -> AnsweredRecords:
     _, person = np.unique(persons, return_inverse=True)
     margin = rng.normal(size=person.max() + 1)[person] + 0.1 * rng.normal(size=len(person))
     logits, labels = np.stack([margin, np.zeros(len(person))], axis=1), np.zeros(len(person), dtype=np.int64)
-    told = persons if known else None
-    return AnsweredRecords(name=f"side {seed}", labels=labels, level="logits", answers=logits, persons=told)
+    of_side = persons if known else None
+    return AnsweredRecords(name=f"side {seed}", labels=labels, level="logits", answers=logits, persons=of_side)
 
 
 def misses(known: bool, trials: int = 16) -> int:
-    """How many intervals of the AUC exclude ½ though nothing leaks."""
+    """Number of intervals of the AUC that exclude ½ though nothing leaks."""
     person, missed = np.arange(300) // 10, 0
     for trial in range(trials):
         one, other = side(2 * trial, person, known), side(2 * trial + 1, person + 30, known)
@@ -75,19 +75,19 @@ def test_a_person_is_on_one_side() -> None:
         view_of(side(0, np.arange(20)), side(1, np.arange(20, 40), known=False), None, Grant())
 
 
-HUGE = 2**53
+HUGE_NUMBER = 2**53
 
 
 def test_numbers_of_persons_lose_no_digit_between_types() -> None:
     """As floats, odd numbers from 2^53 on are those of their even neighbors, and 2^64 − 1 is no int64."""
-    one, other = HUGE + np.arange(0, 40, 2), HUGE + 1 + np.arange(0, 40, 2)
+    one, other = HUGE_NUMBER + np.arange(0, 40, 2), HUGE_NUMBER + 1 + np.arange(0, 40, 2)
     for kinds in (("uint64", "int64"), ("int64", "uint64"), ("uint64", "int8")):
         apart = other if kinds[1] != "int8" else np.arange(20)
         members, nonmembers = side(0, one.astype(kinds[0])), side(1, apart.astype(kinds[1]))
         seen = view_of(members, nonmembers, None, Grant())
         assert seen.persons is not None and len(np.unique(seen.persons)) == 40
         both = joined(members, nonmembers)
-        further = side(2, HUGE + 100 + np.arange(20))
+        further = side(2, HUGE_NUMBER + 100 + np.arange(20))
         assert view_of(both, further, None, Grant()).records == 60
         with pytest.raises(ValueError, match="records of 20 same persons"):
             view_of(both, side(2, one.astype(kinds[1] if kinds[1] != "int8" else "int64")), None, Grant())
@@ -96,7 +96,7 @@ def test_numbers_of_persons_lose_no_digit_between_types() -> None:
 
 
 def run(*overrides: str) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(compose("evaluate", list(overrides)), resolve=True)
     evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(overrides)})
 
@@ -129,15 +129,15 @@ def auc_rows(folder: str) -> dict[str, tuple[float, float, float]]:
 
 
 def test_a_column_of_a_table_names_persons(visits: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(*ENDPOINT, "attack=loss", "person=patient")
+    run(*ENDPOINT_WORDS, "attack=loss", "person=patient")
     printed = " ".join(capsys.readouterr().out.split())
     assert "95 % intervals over persons" in printed
     page = Path("reports/audit_endpoint/report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
     assert page.count("over persons") >= 3, "in verdict, meaning and table"
     assert "over records" not in page and "300 members of 30 persons" in page
-    told = json.loads(Path("reports/audit_endpoint/report.json").read_text())
-    assert told["intervals_over"] == "persons"
-    run(*ENDPOINT, "attack=loss", "name=rows")
+    content = json.loads(Path("reports/audit_endpoint/report.json").read_text())
+    assert content["intervals_over"] == "persons"
+    run(*ENDPOINT_WORDS, "attack=loss", "name=rows")
     printed = " ".join(capsys.readouterr().out.split())
     assert "over persons" not in printed
     grouped, single = auc_rows("audit_endpoint")["loss"], auc_rows("rows")["loss"]
@@ -158,21 +158,21 @@ def test_records_in_question_of_few_persons_are_asked_about(visits: Path) -> Non
     pd.read_csv("in.csv")[:20].to_csv("mine.csv", index=False)
     words = ("audit=records", "endpoint=my_visits.predict", "records=mine.csv", "nonmembers=out.csv", "label=ill")
     run(*words, "person=patient")
-    told = json.loads(Path("reports/audit_records/report.json").read_text())
-    assert told["what"].startswith("endpoint my_visits.predict: 20 records of 2 persons, 300 non-members of 30 persons")
-    assert "several records a person" in {flag["name"] for flag in told["flags"]}
+    content = json.loads(Path("reports/audit_records/report.json").read_text())
+    assert content["what"].startswith("endpoint my_visits.predict: 20 records of 2 persons, 300 non-members of 30")
+    assert "several records a person" in {flag["name"] for flag in content["flags"]}
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("person=doctor",), r"^person=doctor is no column of in\.csv; choose one of trait, age, patient"),
-        (("person=ill",), r"^person=ill is the label too; name another column"),
+        (("person=doctor",), r"^person=doctor: expected a column of in\.csv; choose one of trait, age, patient"),
+        (("person=ill",), r"^person=ill: expected another column than that of label"),
         (("person=gap", "members=gaps.csv"), r"gaps\.csv: gap has no value in 300 rows; fill them"),
         (("person=patient", "members=few.csv"), r"few\.csv holds records of 2 persons; give those of at least 10"),
         (
             ("person=patient", "members=in.npz"),
-            r"person=patient names a column of \.csv files, and members=in\.npz hold",
+            r"person=patient: expected a column of a \.csv file, and members=in\.npz is",
         ),
         (("person=patient", "nonmembers=both.csv"), r"hold records of 30 same persons; give each person one side"),
     ],
@@ -184,13 +184,13 @@ def test_what_names_no_persons(visits: Path, words: tuple[str, ...], message: st
     table.assign(age=table["age"] + 1).to_csv("both.csv", index=False)
     np.savez("in.npz", features=table[["trait", "age"]].to_numpy(), labels=table["ill"].to_numpy())
     with pytest.raises(ValueError, match=message) as error:
-        run(*ENDPOINT, "attack=loss", *words)
+        run(*ENDPOINT_WORDS, "attack=loss", *words)
     assert "\n" not in str(error.value)
 
 
 def test_saved_answers_of_persons_are_no_table(visits: Path) -> None:
     for words in (("members=in.csv", "nonmembers=out.csv"), ("members=in.csv", "nonmembers=out.npz", "+label=ill")):
-        with pytest.raises(ValueError, match=r"^members=in\.csv is a table, .*; save the answers as \.npz with `p"):
+        with pytest.raises(ValueError, match=r"^members=in\.csv: expected an \.npz file, .* with `persons`"):
             run("audit=outputs", *words)
 
 

@@ -29,28 +29,28 @@ from palisade.evaluation.subjects.subject import ModelSubject
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ROOT = Path(__file__).parents[2]
-LOCATION30 = ROOT.parent / "shared" / "data" / "location30"
-FILES = {"members": "in", "nonmembers": "out", "shadow_members": "shadow_in", "shadow_nonmembers": "shadow_out"}
-SIDES = tuple(f"{setting}={name}.npz" for setting, name in FILES.items())
-ATTACKS = "attack=[correctness,confidence,entropy,modified_entropy]"
+REPOSITORY_ROOT = Path(__file__).parents[2]
+LOCATION30_FOLDER = REPOSITORY_ROOT.parent / "shared" / "data" / "location30"
+FILE_NAMES = {"members": "in", "nonmembers": "out", "shadow_members": "shadow_in", "shadow_nonmembers": "shadow_out"}
+FILE_WORDS = tuple(f"{setting}={name}.npz" for setting, name in FILE_NAMES.items())
+ATTACK_WORD = "attack=[correctness,confidence,entropy,modified_entropy]"
 
-VARIABLE = "PALISADE_SONG_MITTAL_ARTEFACT"
+ARTIFACT_VARIABLE = "PALISADE_SONG_MITTAL_ARTEFACT"
 """Names a clone of the published code of Song & Mittal 2021, with its saved predictions."""
-PUBLISHED = {  # confidence and modified entropy, on Location30
+PUBLISHED_ACCURACIES = {  # confidence and modified entropy, on Location30
     "tc_output": (0.763, 0.781),
     "defense_output": (0.691, 0.688),  # MemGuard
 }
-RANGES = {"in": (0, 1000), "out": (2000, 3000), "shadow_in": (3000, 3500), "shadow_out": (4000, 4500)}
+PUBLISHED_RANGES = {"in": (0, 1000), "out": (2000, 3000), "shadow_in": (3000, 3500), "shadow_out": (4000, 4500)}
 """Of the shuffled records, by the published config.ini; the order in which predictions are saved, too."""
-TIES = 0.002  # equally good thresholds: there the first of the file is taken, here the highest
+THRESHOLD_TIES = 0.002  # equally good thresholds: there the first of the file is taken, here the highest
 
 Answers = Mapping[str, tuple[np.ndarray, np.ndarray]]
 """Probabilities and labels of each file."""
 
 
 def run(*overrides: str) -> None:
-    with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
+    with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(compose("evaluate", list(overrides)), resolve=True)
     evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(overrides)})
 
@@ -59,7 +59,7 @@ def accuracies(answers: Answers, folder: Path, *words: str) -> dict[str, dict[st
     """The rows that the command line writes for these files, by attack."""
     for name, (probabilities, labels) in answers.items():
         np.savez(folder / f"{name}.npz", probabilities=probabilities, labels=labels)
-    run("audit=outputs", *SIDES, ATTACKS, *words)
+    run("audit=outputs", *FILE_WORDS, ATTACK_WORD, *words)
     with Path("reports/audit_outputs/results.csv").open() as file:
         return {row["attack"]: row for row in csv.DictReader(file) if row["metric"] == AT_SHADOWS}
 
@@ -76,9 +76,9 @@ def best_threshold(members: list[float], nonmembers: list[float]) -> float:
     """Of equally good ones the highest."""
     rates = {}
     for value in (*members, *nonmembers):
-        found = sum(score >= value for score in members) / len(members)
+        tpr = sum(score >= value for score in members) / len(members)
         spared = sum(score < value for score in nonmembers) / len(nonmembers)
-        rates[value] = round((found + spared) / 2, 12)
+        rates[value] = round((tpr + spared) / 2, 12)
     return max(value for value in rates if rates[value] == max(rates.values()))
 
 
@@ -96,9 +96,9 @@ def by_loops(answers: Answers, attack: str) -> float:
         return best_threshold([score for score, _ in members], [score for score, _ in nonmembers])
 
     thresholds = {label: threshold(label) for label in range(6)}
-    found = np.mean([score >= thresholds[label] for score, label in of("in")])
+    tpr = np.mean([score >= thresholds[label] for score, label in of("in")])
     spared = np.mean([score < thresholds[label] for score, label in of("out")])
-    return float(found + spared) / 2
+    return float(tpr + spared) / 2
 
 
 @pytest.fixture
@@ -136,19 +136,19 @@ def test_table_page_and_json_tell_it(answers: Answers, tmp_path: Path, capsys: p
     assert "balanced accuracy" in printed and cell in printed
     page = Path("reports/audit_outputs/report.html").read_text(encoding="utf-8").replace("\u00a0", " ")
     assert page.count(cell) >= 2, "in the verdict and in the table"
-    told = json.loads(Path("reports/audit_outputs/report.json").read_text())
-    assert told["shadow_records"] == 230 and told["intervals_over"] == "records"
-    assert AT_SHADOWS in {row["metric"] for row in told["rows"]}
-    run("audit=outputs", *SIDES[:2], ATTACKS, "name=alone")
+    content = json.loads(Path("reports/audit_outputs/report.json").read_text())
+    assert content["shadow_records"] == 230 and content["intervals_over"] == "records"
+    assert AT_SHADOWS in {row["metric"] for row in content["rows"]}
+    run("audit=outputs", *FILE_WORDS[:2], ATTACK_WORD, "name=alone")
     alone = json.loads(Path("reports/alone/report.json").read_text())
     assert alone["shadow_records"] == 0 and AT_SHADOWS not in {row["metric"] for row in alone["rows"]}
 
 
-GAPS = (0.5, 1.0, 2.0)
+LOGIT_GAPS = (0.5, 1.0, 2.0)
 """By class, how far members' margins lie above others' on average, in standard deviations."""
 
 
-def simulated(seed: int, side: int, gaps: tuple[float, ...] = GAPS) -> View:
+def simulated(seed: int, side: int, gaps: tuple[float, ...] = LOGIT_GAPS) -> View:
     """One model's normal margins, members' raised by a gap of their class; so are they all, by thrice the class."""
     rng = np.random.default_rng(seed)
     labels, members = rng.integers(3, size=2 * side), np.arange(2 * side) < side
@@ -170,7 +170,7 @@ def answered(view: View) -> tuple[AnsweredRecords, AnsweredRecords]:
 
 def test_the_accuracy_is_that_which_the_law_of_the_margins_gives() -> None:
     """Of normals a gap apart, the best threshold lies in the middle and tells Φ(gap/2) of both right."""
-    truth = float(np.mean([norm.cdf(gap / 2) for gap in GAPS]))
+    truth = float(np.mean([norm.cdf(gap / 2) for gap in LOGIT_GAPS]))
     seen, shadow = simulated(0, 20_000), simulated(1, 20_000)
     (one, other), apart = answered(seen), answered(shadow)
     subject = ModelSubject(members=one, nonmembers=other, shadow=apart)
@@ -190,27 +190,27 @@ def of_noise(own: bool, trials: int = 60) -> list[Estimate]:
         own: whether thresholds are learnt on the very answers that they are applied to.
         trials: pairs of models.
     """
-    found = []
+    rows = []
     for trial in range(trials):
         seen, shadow = (simulated(2 * trial + place, 100, gaps=(0.0, 0.0, 0.0)) for place in (0, 1))
         margin = margins(Confidence(), seen, seen if own else shadow)
         assert margin is not None
-        found.append(accuracy_of(margin, seen.membership[0], None, 10))
-    return found
+        rows.append(accuracy_of(margin, seen.membership[0], None, 10))
+    return rows
 
 
 def test_a_shadow_finds_nothing_where_nothing_leaks() -> None:
-    found = of_noise(own=False)
-    error = np.sqrt(0.5 * 0.5 / (2 * 100) / len(found))
-    assert abs(np.mean([one.value for one in found]) - 0.5) < 3 * error
-    assert sum(not one.low <= 0.5 <= one.high for one in found) <= binom.ppf(0.999, len(found), 0.05)
+    rows = of_noise(own=False)
+    error = np.sqrt(0.5 * 0.5 / (2 * 100) / len(rows))
+    assert abs(np.mean([one.value for one in rows]) - 0.5) < 3 * error
+    assert sum(not one.low <= 0.5 <= one.high for one in rows) <= binom.ppf(0.999, len(rows), 0.05)
     hindsight = of_noise(own=True)
     assert np.mean([one.value for one in hindsight]) - 0.5 > 10 * error, (
         "learnt on the audited answers, they find noise"
     )
 
 
-def test_intervals_are_clopper_pearson_given_the_shadow() -> None:
+def test_intervals_are_clopper_pearson_conditional_on_the_shadow() -> None:
     margin, members = np.array([1.0, 0.0, -1.0, 2.0, -3.0]), np.array([True, True, True, False, False])
     estimate = accuracy_of(margin, members, None, replicates=10)
     assert estimate.value == pytest.approx((2 / 3 + 1 / 2) / 2)
@@ -240,10 +240,22 @@ def test_answers_of_the_audited_model_set_no_threshold() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda files: SIDES[:3], r"^shadow_members is given without shadow_nonmembers; .* add shadow_nonmembers="),
-        (lambda files: (*SIDES[:2], SIDES[3]), r"^shadow_nonmembers is given without shadow_members; "),
-        (lambda files: (*SIDES[:3], "shadow_nonmembers=out.npz"), "hold the same records; give each records of its"),
-        (lambda files: (*SIDES[:3], "shadow_nonmembers=no.npz"), r"^shadow_nonmembers=no\.npz is no file"),
+        (
+            lambda files: FILE_WORDS[:3],
+            r"^shadow_nonmembers: not given, expected beside shadow_members; add shadow_nonmembers=",
+        ),
+        (
+            lambda files: (*FILE_WORDS[:2], FILE_WORDS[3]),
+            r"^shadow_members: not given, expected beside shadow_nonmembers; ",
+        ),
+        (
+            lambda files: (*FILE_WORDS[:3], "shadow_nonmembers=out.npz"),
+            "hold the same records; give each records of its",
+        ),
+        (
+            lambda files: (*FILE_WORDS[:3], "shadow_nonmembers=no.npz"),
+            r"^shadow_nonmembers=no\.npz: expected an \.npz or a \.csv file",
+        ),
         (lambda files: saved(files, "shadow_out", 9), r"shadow_out\.npz holds 9 records; give at least 10"),
         (lambda files: saved(files, "shadow_out", columns=5), "has 5 classes and .* 6; both must come from one model"),
         (lambda files: saved(files, "shadow_out", extra="out"), r"share 180 records; remove them from shadow_non"),
@@ -257,7 +269,10 @@ def test_answers_of_the_audited_model_set_no_threshold() -> None:
             lambda files: saved(files, "shadow_in", level="logits"),
             "holds logits and .* probabilities; save the same of",
         ),
-        (lambda files: (*SIDES, "audit.name=model", "+model=a.pt2"), r"^shadow_members holds saved answers, which aud"),
+        (
+            lambda files: (*FILE_WORDS, "audit.name=model", "+model=a.pt2"),
+            r"^shadow_members=.*: expected null with audit=model",
+        ),
     ],
 )
 def test_what_is_no_shadow(
@@ -284,11 +299,11 @@ def saved(
     probabilities, labels = files[name]
     if extra is not None:
         probabilities, labels = (np.concatenate(pair) for pair in zip(files[name], files[extra], strict=True))
-    kept = probabilities[:count, :columns]
-    kept = kept if columns is None else kept / kept.sum(axis=1, keepdims=True)
-    arrays = {level: kept, "labels": labels[:count]}
+    cut = probabilities[:count, :columns]
+    cut = cut if columns is None else cut / cut.sum(axis=1, keepdims=True)
+    arrays = {level: cut, "labels": labels[:count]}
     np.savez(f"{name}.npz", **{key: values for key, values in arrays.items() if key != without})
-    return SIDES
+    return FILE_WORDS
 
 
 @pytest.mark.parametrize("place", range(4))
@@ -300,33 +315,33 @@ def test_no_person_of_the_shadow_is_audited(tmp_path: Path, monkeypatch: pytest.
     for same in (False, True):
         if same:
             persons[place, :4] = persons[2 if place < 2 else 5 - place, :4]
-        for name, whose in zip(FILES.values(), persons, strict=True):
+        for name, whose in zip(FILE_NAMES.values(), persons, strict=True):
             logits = rng.normal(size=(40, 3))
             np.savez(f"{name}.npz", logits=logits, labels=rng.integers(3, size=40), persons=whose)
         if same:
             with pytest.raises(ValueError, match=r"hold records of 2 same persons; remove theirs from shadow_"):
-                run("audit=outputs", *SIDES, "attack=loss")
+                run("audit=outputs", *FILE_WORDS, "attack=loss")
         else:
-            run("audit=outputs", *SIDES, "attack=loss")
+            run("audit=outputs", *FILE_WORDS, "attack=loss")
 
 
 def test_predicted_classes_that_are_all_right_are_no_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     right = np.arange(60) // 20
-    for name in FILES.values():
+    for name in FILE_NAMES.values():
         predictions = np.roll(right, 5) if name.endswith("out") else right
         np.savez(f"{name}.npz", predictions=predictions, labels=right)
-    run("audit=outputs", *SIDES, "attack=correctness", "threat=label_only")
+    run("audit=outputs", *FILE_WORDS, "attack=correctness", "threat=label_only")
 
 
 def test_the_command_itself(answers: Answers, tmp_path: Path) -> None:
     for name, (probabilities, labels) in answers.items():
         np.savez(tmp_path / f"{name}.npz", probabilities=probabilities, labels=labels)
-    done = call("evaluate.py", "audit=outputs", *SIDES, "attack=modified_entropy", folder=tmp_path)
+    done = call("evaluate.py", "audit=outputs", *FILE_WORDS, "attack=modified_entropy", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "At thresholds learnt on one shadow model, modified_entropy has a balanced accuracy" in done.stdout
     for words, message in (
-        (SIDES[:3], "error: shadow_members is given without shadow_nonmembers; thresholds take both, add shadow_nonm"),
+        (FILE_WORDS[:3], "error: shadow_nonmembers: not given, expected beside shadow_members; "),
         (saved(answers, "shadow_out", columns=5), "error: shadow_nonmembers=shadow_out.npz has 5 classes"),
     ):
         done = call("evaluate.py", "audit=outputs", *words, "attack=modified_entropy", folder=tmp_path)
@@ -348,31 +363,33 @@ def sides(seed: int, per_person: int, fit: float = 0.0) -> tuple[AnsweredRecords
 
 
 def test_intervals_draw_persons_whole() -> None:
-    found = {}
+    results = {}
     for per_person in (1, 10):
         (one, other), shadow = (sides(seed, per_person) for seed in (0, 1))
         subject = ModelSubject(members=one, nonmembers=other, shadow=shadow)
-        found[per_person] = measure_model(subject, [LossThreshold()], Grant())
-    rows = {per_person: one.get(AT_SHADOWS, attack="loss") for per_person, one in found.items()}
+        results[per_person] = measure_model(subject, [LossThreshold()], Grant())
+    rows = {per_person: one.get(AT_SHADOWS, attack="loss") for per_person, one in results.items()}
     widths = {one: (row.high or 0) - (row.low or 0) for one, row in rows.items()}
     assert widths[10] > 1.3 * widths[1], "ten records of one person are not ten pieces of evidence"
-    pages = {per_person: " ".join(meaning(result)) for per_person, result in found.items()}
+    pages = {per_person: " ".join(meaning(result)) for per_person, result in results.items()}
     assert "over persons" in pages[10] and "over records" not in pages[10]
     assert "over records" in pages[1] and "over persons" not in pages[1]
-    own = {one: result.get("accuracy", group="members") for one, result in found.items()}
+    own = {one: result.get("accuracy", group="members") for one, result in results.items()}
     widths = {one: (row.high or 1.0) - (row.low or 0.0) for one, row in own.items()}
     assert widths[10] > 2 * widths[1], "of 30 persons, not of 300 independent records"
 
 
-@pytest.mark.skipif(VARIABLE not in os.environ, reason=f"{VARIABLE} names no clone of the published predictions")
-@pytest.mark.parametrize("output", PUBLISHED)
+@pytest.mark.skipif(
+    ARTIFACT_VARIABLE not in os.environ, reason=f"{ARTIFACT_VARIABLE} names no clone of the published predictions"
+)
+@pytest.mark.parametrize("output", PUBLISHED_ACCURACIES)
 def test_the_published_accuracies_come_out_of_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    rows = accuracies(published(Path(os.environ[VARIABLE]) / "MemGuard", output), tmp_path)
-    found = [float(rows[attack]["value"]) for attack in ("confidence", "modified_entropy")]
-    assert found == pytest.approx(PUBLISHED[output], abs=TIES + 0.0005)
+    rows = accuracies(published(Path(os.environ[ARTIFACT_VARIABLE]) / "MemGuard", output), tmp_path)
+    values = [float(rows[attack]["value"]) for attack in ("confidence", "modified_entropy")]
+    assert values == pytest.approx(PUBLISHED_ACCURACIES[output], abs=THRESHOLD_TIES + 0.0005)
 
 
 def published(folder: Path, output: str) -> Answers:
@@ -381,16 +398,16 @@ def published(folder: Path, output: str) -> Answers:
     if (whole := folder / "data" / "location" / "data_complete.npz").is_file():
         labels = np.load(whole)["y"].astype(np.int64) - 1
     else:
-        labels = Location30(root=str(LOCATION30)).load().labels
-    told = {}
+        labels = Location30(root=str(LOCATION30_FOLDER)).load().labels
+    parts = {}
     for model, names in (("target", ("in", "out")), ("shadow", ("shadow_in", "shadow_out"))):
         rows = np.load(folder / "saved_predictions" / f"location_{model}_predictions.npz")[output]
         for name in names:
-            first, end = RANGES[name]
+            first, end = PUBLISHED_RANGES[name]
             part, rows = rows[: end - first], rows[end - first :]
-            told[name] = (part, labels[shuffled[first:end]])
+            parts[name] = (part, labels[shuffled[first:end]])
         assert len(rows) == 0, f"{model}: {len(rows)} predictions are left"
-    return told
+    return parts
 
 
 def test_reads_the_published_layout(tmp_path: Path, answers: Answers) -> None:
@@ -404,7 +421,7 @@ def test_reads_the_published_layout(tmp_path: Path, answers: Answers) -> None:
     wanted = {}
     for model, names in (("target", ("in", "out")), ("shadow", ("shadow_in", "shadow_out"))):
         for name in names:
-            own = labels[shuffled[slice(*RANGES[name])]]
+            own = labels[shuffled[slice(*PUBLISHED_RANGES[name])]]
             logits = rng.normal(size=(len(own), 6))
             logits[np.arange(len(own)), own] += own + name.endswith("in") * rng.exponential(size=len(own))
             rows = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
@@ -412,7 +429,7 @@ def test_reads_the_published_layout(tmp_path: Path, answers: Answers) -> None:
         rows = np.concatenate([wanted[name][0] for name in names])
         np.savez(folder / f"saved_predictions/location_{model}_predictions.npz", tc_output=rows)
     read = published(folder, "tc_output")
-    for name in FILES.values():
+    for name in FILE_NAMES.values():
         for part, expected in zip(read[name], wanted[name], strict=True):
             np.testing.assert_array_equal(part, expected)
     rows = accuracies(read, tmp_path)

@@ -22,7 +22,7 @@ from palisade.targets.release import ship
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture(scope="module")
@@ -45,9 +45,9 @@ def leaky(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def audited(folder: Path, *words: str) -> dict[str, Any]:
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        given = [*words, f"reports={folder}/reports", "label=y", f"release={folder}/released"]
-        settings: Any = OmegaConf.to_container(composed("evaluate", given), resolve=True)
+    with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
+        overrides = [*words, f"reports={folder}/reports", "label=y", f"release={folder}/released"]
+        settings: Any = OmegaConf.to_container(composed("evaluate", overrides), resolve=True)
     evaluate_runs({**settings, "command": "python evaluate.py"})
     (report,) = (folder / "reports").glob("*/report.json")
     return json.loads(report.read_text())

@@ -13,10 +13,10 @@ from palisade.evaluation.flags import OTHER_RECORDS, PARTLY_OTHER, flags
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.baselines import BlindTest, permutation_test
 from palisade.evaluation.report.audit_pages import verdict
-from palisade.evaluation.result import AUC, BLIND, BY_CHANCE, Result, Row, Sides, tpr_at
+from palisade.evaluation.result import AUC, BLIND_BASELINE, BY_CHANCE, Result, Row, Sides, tpr_at
 from palisade.evaluation.statistics.metrics import roc_auc
 
-RECORDS = 60
+SIDE_RECORDS = 60
 
 
 def distances(x: np.ndarray, sides: np.ndarray) -> np.ndarray:
@@ -30,9 +30,9 @@ def distances(x: np.ndarray, sides: np.ndarray) -> np.ndarray:
 
 def outcome(seed: int, shift: float, each: int = 1) -> tuple[float, float | None]:
     rng = np.random.default_rng(seed)
-    people = RECORDS // each
+    people = SIDE_RECORDS // each
     sides = np.repeat(rng.permutation(people) < people // 2, each)
-    x = np.repeat(rng.normal(size=(people, 5)), each, axis=0) + 0.01 * rng.normal(size=(RECORDS, 5))
+    x = np.repeat(rng.normal(size=(people, 5)), each, axis=0) + 0.01 * rng.normal(size=(SIDE_RECORDS, 5))
     x[sides, 0] += shift
     persons = np.repeat(np.arange(people), each) if each > 1 else None
     return permutation_test(lambda sides: distances(x, sides), sides, persons, distances(x, sides))
@@ -59,7 +59,7 @@ def test_a_difference_is_seen():
 def test_the_spread_is_that_of_random_sides():
     """Not that of independent scores, 0.075 for 30 and 30: the fits of all folds share most of their records."""
     rng = np.random.default_rng(0)
-    x, half = rng.normal(size=(RECORDS, 5)), np.arange(RECORDS) < RECORDS // 2
+    x, half = rng.normal(size=(SIDE_RECORDS, 5)), np.arange(SIDE_RECORDS) < SIDE_RECORDS // 2
     real = np.std([roc_auc(distances(x, sides), sides) for sides in (rng.permutation(half) for _ in range(400))])
     _, spread = permutation_test(lambda sides: distances(x, sides), half, None, half.astype(float))
     assert spread == pytest.approx(real, rel=0.35)
@@ -80,13 +80,13 @@ def audited(*, blind: tuple[float, float | None, float | None], attack: tuple[fl
     counted = {"members": 5000, "nonmembers": 5000}
     rows = [
         Row(metric=metric, value=value, low=low, high=high, attack=name, access="black_box", **counted)
-        for name, auc, tpr in (("loss", attack, (0.02, 0.01, 0.03)), (BLIND, blind, (0.01, 0.0, 0.02)))
+        for name, auc, tpr in (("loss", attack, (0.02, 0.01, 0.03)), (BLIND_BASELINE, blind, (0.01, 0.0, 0.02)))
         for metric, (value, low, high) in ((AUC, auc), (tpr_at(0.01), tpr), (tpr_at(0.001), (0.0, 0.0, 0.01)))
     ]
-    rows.append(Row(metric=BY_CHANCE, value=p, attack=BLIND))
+    rows.append(Row(metric=BY_CHANCE, value=p, attack=BLIND_BASELINE))
     curve = ([0.0, 1.0], [0.0, 1.0])
     sides = Sides(**counted, features=True, shared=0)
-    return Result(run="model", rows=rows, roc={"loss": curve, BLIND: curve}, skipped={}, sides=sides)
+    return Result(run="model", rows=rows, roc={"loss": curve, BLIND_BASELINE: curve}, skipped={}, sides=sides)
 
 
 def names(result: Result) -> set[str]:

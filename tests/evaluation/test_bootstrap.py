@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from palisade.evaluation.measuring.leakage import METRICS as LEAKAGE
-from palisade.evaluation.statistics import intervals as bootstrap
+from palisade.evaluation.measuring.leakage import ROC_METRICS as LEAKAGE
+from palisade.evaluation.statistics import bootstrap
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean, fleet_metrics
 from palisade.evaluation.statistics.metrics import advantage_estimate, roc_auc, tpr_at_fpr
 from palisade.evaluation.statistics.roc import Ranking, Roc
 
-METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.1), "advantage": Roc.advantage}
+ROC_METRICS = {"auc": Roc.auc, "tpr": lambda roc: roc.tpr_at(0.1), "advantage": Roc.advantage}
 
 
 def fleet(seed: int, models: int = 8, records: int = 300) -> tuple[np.ndarray, np.ndarray]:
@@ -21,17 +21,17 @@ def fleet(seed: int, models: int = 8, records: int = 300) -> tuple[np.ndarray, n
 
 def test_value_is_the_mean_of_each_models_own() -> None:
     scores, member = fleet(0)
-    found = fleet_metrics(scores, member, METRICS, Bootstrap(replicates=5))
+    metrics = fleet_metrics(scores, member, ROC_METRICS, Bootstrap(replicates=5))
     own = {
         "auc": [roc_auc(*row) for row in zip(scores, member, strict=True)],
         "tpr": [tpr_at_fpr(*row, 0.1) for row in zip(scores, member, strict=True)],
         "advantage": [advantage_estimate(*row).value for row in zip(scores, member, strict=True)],
     }
     for name, values in own.items():
-        np.testing.assert_allclose(found.per_model[name], values)
-        assert found.estimates[name].value == pytest.approx(np.mean(values))
-    np.testing.assert_array_equal(found.members, member.sum(axis=1))
-    np.testing.assert_array_equal(found.nonmembers, (~member).sum(axis=1))
+        np.testing.assert_allclose(metrics.per_model[name], values)
+        assert metrics.estimates[name].value == pytest.approx(np.mean(values))
+    np.testing.assert_array_equal(metrics.members, member.sum(axis=1))
+    np.testing.assert_array_equal(metrics.nonmembers, (~member).sum(axis=1))
 
 
 def test_interval_equals_a_bootstrap_that_copies_models_and_records() -> None:
@@ -42,8 +42,8 @@ def test_interval_equals_a_bootstrap_that_copies_models_and_records() -> None:
         chosen = np.repeat(np.arange(60), records.astype(int))
         own = [roc_auc(scores[k, chosen], member[k, chosen]) for k in np.repeat(np.arange(4), models.astype(int))]
         values.append(np.mean(own))
-    found = fleet_metrics(scores, member, {"auc": Roc.auc}, bootstrap).estimates["auc"]
-    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
+    auc = fleet_metrics(scores, member, {"auc": Roc.auc}, bootstrap).estimates["auc"]
+    assert (auc.low, auc.high) == pytest.approx(tuple(np.quantile(values, [0.025, 0.975])))
 
 
 @pytest.mark.parametrize(
@@ -57,12 +57,12 @@ def test_intervals_cover_the_truth(fleets: int, replicates: int, least: float) -
         "auc": stats.norm.sf(-1 / np.sqrt(0.3**2 + 0.8**2 + 4)),
         "tpr": stats.norm.sf((np.sqrt(2) * stats.norm.isf(0.1) - 1) / np.sqrt(0.3**2 + 0.8**2 + 2)),
     }
-    found = [
-        fleet_metrics(*fleet(seed, models=12), METRICS, Bootstrap(replicates=replicates, seed=seed)).estimates
+    intervals = [
+        fleet_metrics(*fleet(seed, models=12), ROC_METRICS, Bootstrap(replicates=replicates, seed=seed)).estimates
         for seed in range(fleets)
     ]
     for metric, value in truth.items():
-        assert np.mean([each[metric].low <= value <= each[metric].high for each in found]) >= least, metric
+        assert np.mean([each[metric].low <= value <= each[metric].high for each in intervals]) >= least, metric
 
 
 def test_noise_shows_no_leakage_within_its_interval() -> None:
@@ -70,27 +70,27 @@ def test_noise_shows_no_leakage_within_its_interval() -> None:
     for seed in range(40):
         rng = np.random.default_rng(seed)
         scores, member = rng.standard_normal((8, 200)), rng.random((8, 200)) < 0.5
-        found = fleet_metrics(scores, member, METRICS, Bootstrap(replicates=50, seed=seed)).estimates
-        inside.append(found["tpr"].low <= 0.1 <= found["tpr"].high)
+        estimates = fleet_metrics(scores, member, ROC_METRICS, Bootstrap(replicates=50, seed=seed)).estimates
+        inside.append(estimates["tpr"].low <= 0.1 <= estimates["tpr"].high)
     assert np.mean(inside) >= 0.93
 
 
 def test_records_without_a_score_are_dropped_and_counted() -> None:
     scores, member = fleet(0)
     scores[2, :100], scores[3] = np.nan, np.nan
-    found = fleet_metrics(scores, member, METRICS, Bootstrap(replicates=5))
-    np.testing.assert_array_equal(found.dropped, [0, 0, 100, 300, 0, 0, 0, 0])
-    assert found.members[2] + found.nonmembers[2] == 200
-    assert found.per_model["auc"][2] == roc_auc(scores[2, 100:], member[2, 100:])
-    assert np.isnan(found.per_model["auc"][3])
-    assert found.estimates["auc"].value == pytest.approx(np.nanmean(found.per_model["auc"]))
+    metrics = fleet_metrics(scores, member, ROC_METRICS, Bootstrap(replicates=5))
+    np.testing.assert_array_equal(metrics.dropped, [0, 0, 100, 300, 0, 0, 0, 0])
+    assert metrics.members[2] + metrics.nonmembers[2] == 200
+    assert metrics.per_model["auc"][2] == roc_auc(scores[2, 100:], member[2, 100:])
+    assert np.isnan(metrics.per_model["auc"][3])
+    assert metrics.estimates["auc"].value == pytest.approx(np.nanmean(metrics.per_model["auc"]))
 
 
 def test_what_cannot_be_resolved_is_nan_throughout() -> None:
     scores, member = fleet(0)
-    found = fleet_metrics(scores, member, {"tpr": lambda roc: roc.tpr_at(0.001)}, Bootstrap(replicates=5))
-    assert all(np.isnan(found.estimates["tpr"]))
-    nothing = fleet_metrics(np.full_like(scores, np.nan), member, METRICS, Bootstrap(replicates=5))
+    metrics = fleet_metrics(scores, member, {"tpr": lambda roc: roc.tpr_at(0.001)}, Bootstrap(replicates=5))
+    assert all(np.isnan(metrics.estimates["tpr"]))
+    nothing = fleet_metrics(np.full_like(scores, np.nan), member, ROC_METRICS, Bootstrap(replicates=5))
     assert all(np.isnan(value) for estimate in nothing.estimates.values() for value in estimate)
 
 
@@ -128,17 +128,17 @@ def test_several_weighings_together_give_what_each_gives_alone() -> None:
 
 def test_replicates_are_the_same_however_many_fit_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     scores, member = fleet(0, models=3, records=40)
-    found = []
+    runs = []
     for at_once in (1, 7 * 41, 10**6):
         monkeypatch.setattr(bootstrap, "AT_ONCE", at_once)
-        found.append(fleet_metrics(scores, member, LEAKAGE, Bootstrap(replicates=20)).estimates)
-    np.testing.assert_array_equal(*(list(one.values()) for one in found[:2]))
-    np.testing.assert_array_equal(*(list(one.values()) for one in found[1:]))
+        runs.append(fleet_metrics(scores, member, LEAKAGE, Bootstrap(replicates=20)).estimates)
+    np.testing.assert_array_equal(*(list(one.values()) for one in runs[:2]))
+    np.testing.assert_array_equal(*(list(one.values()) for one in runs[1:]))
 
 
 def test_same_seed_same_interval_and_both_ways_are_resampled() -> None:
     scores, member = fleet(0)
-    first, again, other = (fleet_metrics(scores, member, METRICS, Bootstrap(seed=s)).estimates for s in (0, 0, 1))
+    first, again, other = (fleet_metrics(scores, member, ROC_METRICS, Bootstrap(seed=s)).estimates for s in (0, 0, 1))
     assert first == again != other
     for models, records in Bootstrap(replicates=3).weights(8, 300):
         assert (models.sum(), records.sum()) == (8, 300)
@@ -170,9 +170,9 @@ def test_all_or_nothing_leaves_as_much_open_as_its_records_do() -> None:
     assert fleet_mean(right)[1:] == pytest.approx(stats.binomtest(7, 7).proportion_ci()[:])
 
     members = np.arange(40) < 30
-    found = fleet_metrics(np.stack([members, members]).astype(float), np.stack([members, members]), METRICS)
-    assert found.estimates["auc"] == pytest.approx((1, *stats.binomtest(10, 10).proportion_ci()))
-    constant = fleet_metrics(np.zeros((2, 40)), np.stack([members, members]), METRICS)
+    metrics = fleet_metrics(np.stack([members, members]).astype(float), np.stack([members, members]), ROC_METRICS)
+    assert metrics.estimates["auc"] == pytest.approx((1, *stats.binomtest(10, 10).proportion_ci()))
+    constant = fleet_metrics(np.zeros((2, 40)), np.stack([members, members]), ROC_METRICS)
     assert constant.estimates["tpr"] == pytest.approx((0, *stats.binomtest(0, 10).proportion_ci()))
     assert constant.estimates["auc"][:] == (0.5, 0.5, 0.5)
 
@@ -202,5 +202,5 @@ def test_what_cannot_be_resampled_is_refused() -> None:
         Bootstrap(replicates=1)
     with pytest.raises(ValueError, match="alpha=1"):
         Bootstrap(alpha=1)
-    with pytest.raises(ValueError, match=r"scores.shape=\(8, 299\) and membership.shape=\(8, 300\)"):
-        fleet_metrics(fleet(0)[0][:, 1:], fleet(0)[1], METRICS)
+    with pytest.raises(ValueError, match=r"scores.shape=\(8, 299\), membership.shape=\(8, 300\)"):
+        fleet_metrics(fleet(0)[0][:, 1:], fleet(0)[1], ROC_METRICS)

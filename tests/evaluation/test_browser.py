@@ -17,10 +17,10 @@ pytestmark = [
     pytest.mark.skipif(find() is None, reason="no Chromium is installed; Debian's package is chromium"),
 ]
 
-BODY = "document.getElementById('{}').parentElement"
-FIGURES = "[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().height)"
-OVERHANG = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-PRINTED = 688
+PANEL_SCRIPT = "document.getElementById('{}').parentElement"
+FIGURE_HEIGHTS_SCRIPT = "[...document.querySelectorAll('figure svg')].map(s => s.getBoundingClientRect().height)"
+OVERHANG_SCRIPT = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+PRINTED_WIDTH = 688
 """Width of a sheet of A4 at 96 dots an inch, without its margins."""
 
 
@@ -40,21 +40,21 @@ def browser(page: Path) -> Iterator[Browser]:
 
 def rows(browser: Browser, section: str) -> list[list[str]]:
     """The cells of a section's first table, row by row."""
-    table = BODY.format(section) + ".querySelector('tbody').rows"
+    table = PANEL_SCRIPT.format(section) + ".querySelector('tbody').rows"
     result: list[list[str]] = browser.run(f"[...{table}].map(row => [...row.cells].map(cell => cell.textContent))")
     return result
 
 
 def press(browser: Browser, section: str, column: int) -> str | None:
     """Presses a button in the head of a section's first table by keyboard focus; returns how the column is sorted."""
-    button = BODY.format(section) + f".querySelectorAll('th button')[{column}]"
+    button = PANEL_SCRIPT.format(section) + f".querySelectorAll('th button')[{column}]"
     browser.run(f"{button}.focus(); document.activeElement.click()")
     sorted_by: str | None = browser.run(f"{button}.parentElement.getAttribute('aria-sort')")
     return sorted_by
 
 
 def test_the_page_renders_without_complaints_and_loads_nothing(browser: Browser, page: Path, tmp_path: Path) -> None:
-    heights = browser.run(FIGURES)
+    heights = browser.run(FIGURE_HEIGHTS_SCRIPT)
     assert len(heights) == 3 and min(heights) > 200
     browser.shoot(tmp_path / "page.png", 1000)
     assert (tmp_path / "page.png").read_bytes().startswith(b"\x89PNG")
@@ -77,7 +77,7 @@ def test_tables_sort_by_number_and_word(browser: Browser) -> None:
     assert [float(row[1]) for row in rows(browser, "evidence")] == claimed[::-1]
     assert press(browser, "evidence", 0) == "ascending"
     assert rows(browser, "evidence")[0][0] == "dp_sgd ε=1"
-    heads = BODY.format("evidence") + ".querySelectorAll('th[aria-sort]').length"
+    heads = PANEL_SCRIPT.format("evidence") + ".querySelectorAll('th[aria-sort]').length"
     assert browser.run(heads) == 1
 
 
@@ -98,11 +98,11 @@ def test_attacks_sort_within_their_run(browser: Browser) -> None:
     assert [float(row[3][:5]) for row in after[1:]] == sorted(float(row[3][:5]) for row in before[1:])
 
 
-@pytest.mark.parametrize(("medium", "scheme", "width"), [("screen", "light", 400), ("print", "light", PRINTED)])
+@pytest.mark.parametrize(("medium", "scheme", "width"), [("screen", "light", 400), ("print", "light", PRINTED_WIDTH)])
 def test_nothing_hangs_over_the_edge(browser: Browser, medium: str, scheme: str, width: int) -> None:
     browser.show(medium, scheme)
     browser.resize(width)
-    assert browser.run(OVERHANG) <= 0
+    assert browser.run(OVERHANG_SCRIPT) <= 0
     cut = "[...document.querySelectorAll('table')].filter(t => t.getBoundingClientRect().right > innerWidth + 1).length"
     if medium == "print":
         assert browser.run(cut) == 0
@@ -120,12 +120,12 @@ def test_what_is_folded_is_printed(browser: Browser) -> None:
 
 def test_dark_mode_is_dark_and_print_is_not(browser: Browser) -> None:
     color = "getComputedStyle(document.body).backgroundColor"
-    told = []
+    colors = []
     for medium, scheme in (("screen", "light"), ("screen", "dark"), ("print", "dark")):
         browser.show(medium, scheme)
-        told.append(browser.run(color))
+        colors.append(browser.run(color))
     browser.show()
-    assert told == ["rgb(255, 255, 255)", "rgb(21, 24, 28)", "rgb(255, 255, 255)"]
+    assert colors == ["rgb(255, 255, 255)", "rgb(21, 24, 28)", "rgb(255, 255, 255)"]
 
 
 def test_words_stand_out_from_their_ground(browser: Browser) -> None:

@@ -27,8 +27,8 @@ from palisade.evaluation.statistics.chance import chance_level, null_quantiles, 
 from palisade.evaluation.statistics.metrics import tpr_at_fpr
 from palisade.evaluation.table import show_results
 
-FLEETS = 200
-ALLOWED = 0.05
+SIMULATED_FLEETS = 200
+ALLOWED_ERROR_RATE = 0.05
 """Share of fleets without leakage that may be called leaking."""
 
 
@@ -58,7 +58,7 @@ class NoiseAttack(Attack):
 
 
 def luck(scores: np.ndarray, membership: np.ndarray, seed: int = 0, persons: np.ndarray | None = None) -> list[Row]:
-    """What guessing finds with these scores, as a run's measurement tells it."""
+    """TPR of guessing with these scores, as a run's measurement reports it."""
     seen = seen_by(membership, persons)
     return list(null_rows({NoiseAttack(k): own for k, own in enumerate(scores)}, seen, seed))
 
@@ -81,8 +81,8 @@ def result_on(base: Result, scores: np.ndarray, membership: np.ndarray, seed: in
     return replace(base, rows=rows)
 
 
-def told(result: Result, fpr: float) -> tuple[bool, bool]:
-    """Whether the attack with the highest TPR is called leakage, and whether it would be above the FPR itself."""
+def leak_verdicts(result: Result, fpr: float) -> tuple[bool, bool]:
+    """Verdicts on the attack with the highest TPR: leakage by the chance level, and leakage above the FPR itself."""
     rows = [row for row in result.rows if row.metric == tpr_at(fpr)]
     strongest = max(rows, key=lambda row: row.value or 0.0)
     return result.excludes_guessing(strongest), (strongest.low or 0.0) > fpr
@@ -157,12 +157,14 @@ def test_noise_is_not_called_leakage(
     base = make_result()
     verdicts = np.array(
         [
-            told(result_on(base, *noise(models, records, seed, attacks), seed, fpr), fpr)
+            leak_verdicts(result_on(base, *noise(models, records, seed, attacks), seed, fpr), fpr)
             for seed in range(fleets)
         ]
     )  # fmt: skip
     false, above_the_fpr = verdicts.sum(axis=0)
-    assert false <= ALLOWED * fleets + 3 * np.sqrt(ALLOWED * (1 - ALLOWED) * fleets), false
+    assert false <= ALLOWED_ERROR_RATE * fleets + 3 * np.sqrt(ALLOWED_ERROR_RATE * (1 - ALLOWED_ERROR_RATE) * fleets), (
+        false
+    )
     if fpr == 0.01:
         assert above_the_fpr > 0.2 * fleets, "these fleets are those that the FPR as the bar calls leaking"
 
@@ -171,22 +173,27 @@ def test_noise_is_not_called_leakage(
 def test_a_value_beyond_luck_is_as_rare_as_it_should_be() -> None:
     """Sharper than the verdict, whose interval leaves room: of noise the strongest value itself exceeds the bar."""
     exceeded = 0
-    for seed in range(FLEETS):
+    for seed in range(SIMULATED_FLEETS):
         scores, membership = noise(4, 300, seed, attacks=4)
         exchanged = redraws(300, seed=seed, replicates=80)
         most = null_quantiles(np.column_stack([null_tprs(own, membership, 0.01, exchanged) for own in scores]))
         values = [np.mean([tpr_at_fpr(*row, 0.01) for row in zip(own, membership, strict=True)]) for own in scores]
         exceeded += bool((np.array(values) > most).any())
-    assert 0.01 * FLEETS <= exceeded <= ALLOWED * FLEETS + 3 * np.sqrt(ALLOWED * (1 - ALLOWED) * FLEETS), exceeded
+    assert (
+        0.01 * SIMULATED_FLEETS
+        <= exceeded
+        <= ALLOWED_ERROR_RATE * SIMULATED_FLEETS
+        + 3 * np.sqrt(ALLOWED_ERROR_RATE * (1 - ALLOWED_ERROR_RATE) * SIMULATED_FLEETS)
+    ), exceeded
 
 
 @pytest.mark.parametrize(("models", "records", "attacks"), [(32, 260, 1), (16, 400, 15)])
-def test_leakage_is_told(
+def test_leakage_is_reported(
     make_result: Callable[..., Result], models: int, records: int, attacks: int
 ) -> None:  # fmt: skip
     base = make_result()
     fleets = [noise(models, records, seed, attacks, leak=1.0) for seed in range(3)]
-    assert all(told(result_on(base, *fleet, seed, 0.01), 0.01)[0] for seed, fleet in enumerate(fleets))
+    assert all(leak_verdicts(result_on(base, *fleet, seed, 0.01), 0.01)[0] for seed, fleet in enumerate(fleets))
 
 
 def test_the_choice_among_many_raises_the_bar_and_ties_do_not_lower_it() -> None:
@@ -230,7 +237,7 @@ def with_luck(result: Result, low: float, value: float = 0.02, level: float = 0.
 
 
 def make_strongest(result: Result) -> Result:
-    """The same with its strongest attack alone."""
+    """Result with its strongest attack alone."""
     return replace(result, roc={result.strongest: result.roc[result.strongest]})
 
 
@@ -246,8 +253,8 @@ def test_figures_table_and_report_tell_the_level(make_result: Callable[..., Resu
     assert guessing_range([make_result()]) == ""
     part = {"attack": "lira", "access": "black_box", "group": "class=3"}
     rows = [Row(metric=chance_at(0.01), value=0.04, **part), Row(metric=null_at(0.01), value=0.1, **part)]
-    (told_of,) = groups(Comparison([replace(lucky, rows=[*lucky.rows, *rows])]))
-    assert told_of["shown"][0]["guessing"] == "4 % (luck explains up to 10 %)"
+    (parts,) = groups(Comparison([replace(lucky, rows=[*lucky.rows, *rows])]))
+    assert parts["shown"][0]["guessing"] == "4 % (luck explains up to 10 %)"
 
 
 def test_every_judge_asks_the_same(make_result: Callable[..., Result]) -> None:

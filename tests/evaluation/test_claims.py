@@ -93,18 +93,18 @@ def test_the_bound_that_is_shown_is_the_one_that_decides(make_violated: Callable
     assert is_refutable(own, 0.05)
     many = [replace(make_violated(strength=0.98 * alone), run=f"run{k}", seed=k) for k in range(40)]
     comparison = Comparison(many)
-    told = evidence(comparison)
-    assert not any(entry["refutable"] for entry in told)
+    entries = evidence(comparison)
+    assert not any(entry["refutable"] for entry in entries)
     shown, ceiling = (comparison.audit(many[0])[kind]["one_run"] for kind in ("bounds", "ceilings"))
     assert ceiling == one_run(500, 100, 100, 1e-5, 0.05 / 40) < 0.98 * alone < alone
     assert shown == pytest.approx(one_run(500, 100, 99, 1e-5, 0.05 / 40), abs=0.01) and shown < ceiling
-    assert told[0]["bounds"][0][1] == bound_text(comparison.audit(many[0]), "one_run")
+    assert entries[0]["bounds"][0][1] == bound_text(comparison.audit(many[0]), "one_run")
     assert any("40 claims are tested together" in sentence for _, sentence in corrections(many))
     assert not any("together" in sentence for _, sentence in corrections(many[:1]))
 
 
-def test_runs_of_several_sizes_are_not_all_told_to_be_like_the_first(make_result: Callable[..., Result]) -> None:
+def test_runs_of_several_sizes_are_not_all_described_as_the_first(make_result: Callable[..., Result]) -> None:
     runs = [make_result(models=16), make_result("l2", strength=0.1, models=8)]
-    told = summary(Comparison(runs), "")
-    assert told["models"] == "8–16" and summary(Comparison(runs[1:]), "")["models"] == "8"
-    assert "8–16 models each" in page_of(Comparison(runs), told)["what"]
+    content = summary(Comparison(runs), "")
+    assert content["models"] == "8–16" and summary(Comparison(runs[1:]), "")["models"] == "8"
+    assert "8–16 models each" in page_of(Comparison(runs), content)["what"]

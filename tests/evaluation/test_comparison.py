@@ -1,4 +1,4 @@
-"""Which runs share a curve, and in which order their points stand."""
+"""Runs that share a curve, and the order of their points."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 
 from palisade.evaluation.comparison import Comparison, ceiling, check_comparable, ordered
 from palisade.evaluation.figures.style import looks
-from palisade.evaluation.labels import setting, title
+from palisade.evaluation.labels import label
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
 
 
 def changed(result: Result, **keys: object) -> Result:
-    """The same run with other configuration keys, dots for nesting."""
+    """Copy of a run with other configuration keys, dots for nesting."""
     config = {key: dict(value) if isinstance(value, dict) else value for key, value in result.config.items()}
     for key, value in keys.items():
         group, _, name = key.rpartition("__")
@@ -143,10 +143,10 @@ def test_canaries_have_lines_beside_those_of_their_defense(sweep: list[Result], 
 
 
 def test_runs_with_canaries_follow_the_run_without(sweep: list[Result], canaries: list[Result]) -> None:
-    titles = [title(result) for result in ordered([*canaries, *sweep])]
+    titles = [label(result) for result in ordered([*canaries, *sweep])]
     assert titles[:3] == ["undefended", "undefended with label_noise canaries", "undefended with ood canaries"]
     assert titles[titles.index("dp_sgd ε=4") + 1] == "dp_sgd ε=4 with label_noise canaries"
-    assert setting(canaries[2]) == "dp_sgd ε=4"
+    assert label(canaries[2], short=True) == "dp_sgd ε=4"
 
 
 def test_what_cannot_be_resolved_has_no_point(make_result: Callable[..., Result]) -> None:

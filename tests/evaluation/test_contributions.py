@@ -1,4 +1,4 @@
-"""What records contribute to a measure has that measure as its mean, and its spread when records are resampled."""
+"""Contributions of records to a measure: their mean is the measure, their spread its spread over resamples."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from scipy.special import softmax
 from sklearn import metrics as sk
 
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
-from palisade.evaluation.utility import SMALLEST, area, balanced, measures, miscalibrated
+from palisade.evaluation.utility import MIN_PROBABILITY, area, balanced, measures, miscalibrated
 
 
-def made(records: int, rare: float = 0.05, models: int = 3) -> tuple[np.ndarray, np.ndarray]:
+def classified(records: int, rare: float = 0.05, models: int = 3) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     labels = rng.choice(3, records, p=[0.7, 0.3 - rare, rare])
     logits = rng.normal(size=(models, records, 3)) + 1.5 * np.eye(3)[labels]
@@ -19,10 +19,10 @@ def made(records: int, rare: float = 0.05, models: int = 3) -> tuple[np.ndarray,
 
 
 def test_means_are_those_of_scikit_learn() -> None:
-    logits, labels = made(400)
+    logits, labels = classified(400)
     probabilities = softmax(logits.astype(np.float64), axis=-1)
-    for level, given in (("logits", logits), ("probabilities", probabilities)):
-        told = {metric: values.mean(axis=1) for metric, values in measures(given, labels, level).items()}
+    for level, outputs in (("logits", logits), ("probabilities", probabilities)):
+        means = {metric: values.mean(axis=1) for metric, values in measures(outputs, labels, level).items()}
         for k, p in enumerate(probabilities):
             predicted = p.argmax(axis=1)
             expected = {
@@ -31,15 +31,15 @@ def test_means_are_those_of_scikit_learn() -> None:
                 "test_roc_auc": sk.roc_auc_score(labels, p, multi_class="ovr", average="macro"),
                 "test_log_loss": sk.log_loss(labels, p),
             }
-            assert {metric: told[metric][k] for metric in expected} == pytest.approx(expected)
+            assert {metric: means[metric][k] for metric in expected} == pytest.approx(expected)
 
 
 def test_labels_alone_allow_two_measures() -> None:
-    logits, labels = made(200)
-    told = measures(logits.argmax(axis=-1), labels, "label")
-    assert set(told) == {"test_accuracy", "test_balanced_accuracy"}
+    logits, labels = classified(200)
+    by_metric = measures(logits.argmax(axis=-1), labels, "label")
+    assert set(by_metric) == {"test_accuracy", "test_balanced_accuracy"}
     full = measures(logits, labels, "logits")
-    assert all(np.array_equal(told[metric], full[metric]) for metric in told)
+    assert all(np.array_equal(by_metric[metric], full[metric]) for metric in by_metric)
 
 
 def test_area_counts_ties_as_half_and_skips_absent_classes() -> None:
@@ -51,8 +51,12 @@ def test_area_counts_ties_as_half_and_skips_absent_classes() -> None:
 
 def test_an_excluded_class_costs_what_scikit_learn_says() -> None:
     labels, answers = np.array([0, 1] * 10), np.tile([1.0, 0.0], (20, 1)).astype(np.float32)
-    told = measures(answers[None], labels, "probabilities")["test_log_loss"]
-    assert told.mean() == pytest.approx(sk.log_loss(labels, answers)) == pytest.approx(-np.log(SMALLEST) / 2, rel=1e-5)
+    losses = measures(answers[None], labels, "probabilities")["test_log_loss"]
+    assert (
+        losses.mean()
+        == pytest.approx(sk.log_loss(labels, answers))
+        == pytest.approx(-np.log(MIN_PROBABILITY) / 2, rel=1e-5)
+    )
 
 
 def test_calibration_error_by_hand() -> None:
@@ -78,22 +82,22 @@ def exact(measure, arrays: tuple[np.ndarray, ...], labels: np.ndarray) -> tuple[
 
 
 def test_intervals_are_those_of_measuring_every_resample_anew() -> None:
-    logits, labels = made(600, models=1)
+    logits, labels = classified(600, models=1)
     probabilities = softmax(logits[0].astype(np.float64), axis=-1)
     correct = (probabilities.argmax(axis=1) == labels).astype(np.float64)
     for measure, array in ((area, probabilities), (balanced, correct)):
         low, high = exact(measure, (array,), labels)
-        found = fleet_mean(measure(array, labels)[None], Bootstrap(replicates=400))
-        assert (found.low, found.high) == pytest.approx((low, high), abs=0.15 * (high - low))
+        estimate = fleet_mean(measure(array, labels)[None], Bootstrap(replicates=400))
+        assert (estimate.low, estimate.high) == pytest.approx((low, high), abs=0.15 * (high - low))
 
 
 @pytest.mark.parametrize("metric", ["test_balanced_accuracy", "test_roc_auc"])
 def test_intervals_hold_the_true_value(metric: str) -> None:
-    rng, truth = np.random.default_rng(1), made(60_000, models=1)
+    rng, truth = np.random.default_rng(1), classified(60_000, models=1)
     true = measures(*truth, "logits")[metric].mean()
     held = 0
     for _ in range(60):
         drawn = rng.choice(60_000, 300, replace=False)
-        found = fleet_mean(measures(truth[0][:, drawn], truth[1][drawn], "logits")[metric], Bootstrap(replicates=100))
-        held += found.low <= true <= found.high
+        mean = fleet_mean(measures(truth[0][:, drawn], truth[1][drawn], "logits")[metric], Bootstrap(replicates=100))
+        held += mean.low <= true <= mean.high
     assert held >= 51  # of 60; 95 % would be 57

@@ -14,14 +14,14 @@ from palisade.evaluation.flags import dominated
 from palisade.evaluation.result import Result, Row
 from palisade.targets.statement import Statement
 
-CLIPPED = Statement(guarantee=False, epsilon=math.inf, noise_multiplier=0.0)
-PRIVATE = Statement(guarantee=True, epsilon=64.0, delta=1e-5, accountant="PRV")
+CLIPPING_STATEMENT = Statement(guarantee=False, epsilon=math.inf, noise_multiplier=0.0)
+DP_STATEMENT = Statement(guarantee=True, epsilon=64.0, delta=1e-5, accountant="PRV")
 
 
 @pytest.fixture
 def dp(make_result: Callable[..., Result]) -> Callable[..., Result]:
     return lambda **own: make_result(
-        "dp_sgd", **{"strength": 64, "statement": PRIVATE, "accuracy": 0.9, "separation": 0.3} | own
+        "dp_sgd", **{"strength": 64, "statement": DP_STATEMENT, "accuracy": 0.9, "separation": 0.3} | own
     )
 
 
@@ -38,10 +38,10 @@ def test_equal_accuracy_and_clearly_less_leakage(dp: Callable[..., Result], heur
     assert "at 1 % FPR (2.1 % against 6.3 %). It has a guarantee besides." in flag.sentence
 
 
-def test_clipping_alone_counts_and_the_smallest_epsilon_is_told(
+def test_clipping_alone_counts_and_the_smallest_epsilon_is_named(
     dp: Callable[..., Result], heuristic: Callable[..., Result]
 ) -> None:
-    result, clipped = heuristic(), dp(strength=math.inf, statement=CLIPPED)
+    result, clipped = heuristic(), dp(strength=math.inf, statement=CLIPPING_STATEMENT)
     (flag,) = dominated(result, Comparison([result, clipped]))
     assert "dp_sgd ε=∞" in flag.sentence and "It proves nothing either." in flag.sentence
     (flag,) = dominated(result, Comparison([clipped, result, dp()]))
@@ -79,7 +79,7 @@ def test_canaries_are_compared_with_canaries(dp: Callable[..., Result], heuristi
 def test_neither_private_training_nor_the_undefended_run_is_dominated(
     make_result: Callable[..., Result], dp: Callable[..., Result], defense: str
 ) -> None:
-    statement = Statement.none() if defense == "none" else replace(PRIVATE, epsilon=256.0)
+    statement = Statement.none() if defense == "none" else replace(DP_STATEMENT, epsilon=256.0)
     result = make_result(defense, accuracy=0.9, separation=0.9, statement=statement)
     assert not list(dominated(result, Comparison([result, dp()])))
 
@@ -96,7 +96,7 @@ def test_only_dp_sgd_dominates(
     make_result: Callable[..., Result], heuristic: Callable[..., Result], defense: str
 ) -> None:
     result = heuristic()
-    other = make_result(defense, accuracy=0.95, separation=0.1, statement=PRIVATE)
+    other = make_result(defense, accuracy=0.95, separation=0.1, statement=DP_STATEMENT)
     assert not list(dominated(result, Comparison([result, other])))
     assert list(dominated(result, Comparison([result, replace(other, defense="dp_sgd(label_smoothing)")])))
 

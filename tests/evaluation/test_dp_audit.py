@@ -11,10 +11,10 @@ import pytest
 
 from palisade.attacks import Attack, GradientNorm, LossThreshold
 from palisade.defenses.dp_sgd.noise import NoiseSource
-from palisade.evaluation.claims import LEVEL, violations
+from palisade.evaluation.claims import FAMILYWISE_ALPHA, violations
 from palisade.evaluation.epsilon_audit import guess
 from palisade.evaluation.measuring.measure import measure
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.statistics.epsilon import one_run
@@ -22,18 +22,18 @@ from palisade.targets.run import Run
 from palisade.train import train_run
 
 Compose = Callable[..., dict[str, Any]]
-CLASSES, FEATURES, RECORDS = 50, 400, 1300
-LOSS = {"_target_": "palisade.attacks.LossThreshold"}
-GUESSED = 0.4
+DATA_CLASSES, DATA_FEATURES, DATA_RECORDS = 50, 400, 1300
+LOSS_NODE = {"_target_": "palisade.attacks.LossThreshold"}
+GUESS_SHARE = 0.4
 
 
 @pytest.fixture
 def places(tmp_path: Path) -> Path:
     """People who mostly go where all others go: records, and canaries that are made of them, overlap."""
     rng = np.random.default_rng(0)
-    y = np.arange(RECORDS) % CLASSES
-    usual = (rng.random(FEATURES) < 0.3) ^ (rng.random((CLASSES, FEATURES)) < 0.03)
-    x = usual[y] ^ (rng.random((RECORDS, FEATURES)) < 0.01)
+    y = np.arange(DATA_RECORDS) % DATA_CLASSES
+    usual = (rng.random(DATA_FEATURES) < 0.3) ^ (rng.random((DATA_CLASSES, DATA_FEATURES)) < 0.03)
+    x = usual[y] ^ (rng.random((DATA_RECORDS, DATA_FEATURES)) < 0.01)
     np.savez(tmp_path / "places.npz", x=x.astype(np.float32), y=y)
     return tmp_path / "places.npz"
 
@@ -61,11 +61,13 @@ def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def refuted(run: Run, auditor: Attack) -> int:
-    """How many models contradict their claim, each judged by itself."""
+    """Number of models that contradict their claim, each judged by itself."""
     seen, claim = view(run, Grant(weights=True), threats=[auditor.threat]), run.statement
     assert claim.epsilon == pytest.approx(4, rel=0.01)
     pairs = zip(auditor.score(seen), seen.membership, strict=True)
-    bounds = [one_run(*guess(scores, members, GUESSED), claim.delta or 0.0, LEVEL) for scores, members in pairs]
+    bounds = [
+        one_run(*guess(scores, members, GUESS_SHARE), claim.delta or 0.0, FAMILYWISE_ALPHA) for scores, members in pairs
+    ]
     return sum(bound > claim.epsilon for bound in bounds)
 
 
@@ -73,9 +75,9 @@ def test_missing_noise_is_refuted(compose: Compose, places: Path, monkeypatch: p
     without_noise(monkeypatch)
     run = audited(compose, places, models=2)
     assert refuted(run, LossThreshold()) == refuted(run, GradientNorm()) == 2
-    threat = {"outputs": "logits", "weights": True, "audit": LOSS, "guesses": GUESSED}
-    found = measure(run, Method(attacks={"loss": LOSS}, threat=threat))
-    assert [violation.result for violation in violations([found])] == [found]  # exit code 3
+    threat = {"outputs": "logits", "weights": True, "audit": LOSS_NODE, "guesses": GUESS_SHARE}
+    result = measure(run, AttackProtocol(attacks={"loss": LOSS_NODE}, threat=threat))
+    assert [violation.result for violation in violations([result])] == [result]  # exit code 3
 
 
 def test_a_true_claim_is_not(compose: Compose, places: Path) -> None:

@@ -15,19 +15,19 @@ from palisade.data.dataset import Dataset
 from palisade.data.split import Split
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.flags import duplicated
-from palisade.evaluation.measuring.baselines import DUPLICATES, duplicated_share
+from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, duplicated_share
 from palisade.evaluation.result import Result, Row
 
-NOBODY = np.array([], dtype=np.int64)
+NO_RECORDS = np.array([], dtype=np.int64)
 
 
 def dataset(
-    x: Any, y: Any, *, pool: Any = None, persons: Any = None, canaries: Any = NOBODY, kind: type = np.float32
+    x: Any, y: Any, *, pool: Any = None, persons: Any = None, canaries: Any = NO_RECORDS, kind: type = np.float32
 ) -> Dataset:
     x, y = np.asarray(x, dtype=kind), np.asarray(y, dtype=np.int64)
     split = Split(
         pool=np.arange(len(x)) if pool is None else np.asarray(pool),
-        validation=NOBODY, reference=NOBODY, population=NOBODY, test=NOBODY,
+        validation=NO_RECORDS, reference=NO_RECORDS, population=NO_RECORDS, test=NO_RECORDS,
         record_persons=None if persons is None else np.asarray(persons), canaries=np.asarray(canaries),
     )  # fmt: skip
     nothing: Any = None
@@ -36,17 +36,17 @@ def dataset(
     )
 
 
-def naive(made: Dataset) -> float:
-    """The same by a loop over all pairs."""
-    persons = made.split.record_persons
+def naive(data: Dataset) -> float:
+    """Duplicated share by a loop over all pairs."""
+    persons = data.split.record_persons
     copies = 0
-    for record in made.split.audited:
+    for record in data.split.audited:
         copies += any(
-            (made.x[other] == made.x[record]).all() and made.y[other] == made.y[record]
-            for other in made.split.pool
+            (data.x[other] == data.x[record]).all() and data.y[other] == data.y[record]
+            for other in data.split.pool
             if (other != record if persons is None else persons[other] != persons[record])
         )
-    return copies / len(made.split.audited)
+    return copies / len(data.split.audited)
 
 
 @settings(deadline=None, max_examples=50)
@@ -56,11 +56,11 @@ def test_as_a_double_loop_counts(data: st.DataObject) -> None:
     few = st.lists(st.integers(0, 2), min_size=n, max_size=n)
     persons = data.draw(st.one_of(st.none(), few))
     canaries = data.draw(st.sets(st.integers(0, n - 1))) if persons is None else set()
-    made = dataset(
+    drawn = dataset(
         np.array(data.draw(few))[:, None], data.draw(st.lists(st.integers(0, 1), min_size=n, max_size=n)),
         persons=persons, canaries=sorted(canaries),
     )  # fmt: skip
-    assert duplicated_share(made) == pytest.approx(naive(made))
+    assert duplicated_share(drawn) == pytest.approx(naive(drawn))
 
 
 @pytest.mark.parametrize(
@@ -81,10 +81,10 @@ def test_by_hand(x: list[list[int]], y: list[int], own: dict[str, Any], share: f
 @pytest.mark.parametrize(("share", "flagged"), [(0.2, True), (0.0101, True), (0.01, False), (0.0, False)])
 def test_more_than_one_in_a_hundred_is_flagged(make_result: Callable[..., Result], share: float, flagged: bool) -> None:
     result = make_result()
-    result = replace(result, rows=[*result.rows, Row(metric=DUPLICATES, value=share)])
-    told = list(duplicated(result, Comparison([result])))
-    assert [flag.name for flag in told] == (["duplicates"] if flagged else [])
-    assert not flagged or f"{100 * share:.1f} % of the records have an exact copy" in told[0].sentence
+    result = replace(result, rows=[*result.rows, Row(metric=DUPLICATE_SHARE, value=share)])
+    raised = list(duplicated(result, Comparison([result])))
+    assert [flag.name for flag in raised] == (["duplicates"] if flagged else [])
+    assert not flagged or f"{100 * share:.1f} % of the records have an exact copy" in raised[0].sentence
 
 
 def test_results_without_the_number_are_not_flagged(make_result: Callable[..., Result]) -> None:

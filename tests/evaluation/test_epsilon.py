@@ -18,7 +18,7 @@ from palisade.evaluation.statistics.epsilon import (
 )
 from palisade.evaluation.statistics.metrics import clopper_pearson_interval
 
-RATES = np.array([0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1.0])
+ERROR_RATES = np.array([0.0, 1e-4, 1e-3, 0.01, 0.1, 0.5, 0.9, 1.0])
 
 
 def gaussian_curve(mu: float, epsilon: np.ndarray) -> np.ndarray:
@@ -29,13 +29,13 @@ def gaussian_curve(mu: float, epsilon: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("epsilon", [0.0, 0.5, 2.0, 8.0])
 def test_pure_privacy_has_its_two_lines(epsilon: float) -> None:
-    expected = np.minimum(np.exp(epsilon) * RATES, 1 - np.exp(-epsilon) * (1 - RATES))
-    np.testing.assert_allclose(tpr_ceiling(RATES, np.array([[epsilon, 0.0]])), expected, atol=1e-15)
+    expected = np.minimum(np.exp(epsilon) * ERROR_RATES, 1 - np.exp(-epsilon) * (1 - ERROR_RATES))
+    np.testing.assert_allclose(tpr_ceiling(ERROR_RATES, np.array([[epsilon, 0.0]])), expected, atol=1e-15)
 
 
 @pytest.mark.parametrize("mu", [0.1, 0.5, 1.0, 3.0])
 def test_many_points_of_a_gaussian_mechanism_meet_its_exact_curve(mu: float) -> None:
-    rates = RATES[1:-1]
+    rates = ERROR_RATES[1:-1]
     exact = norm.cdf(norm.ppf(rates) + mu)
     ceiling = tpr_ceiling(rates, gaussian_curve(mu, np.linspace(0, 25, 4000)))
     assert (ceiling >= exact - 1e-12).all()
@@ -45,27 +45,27 @@ def test_many_points_of_a_gaussian_mechanism_meet_its_exact_curve(mu: float) -> 
 @settings(deadline=None, max_examples=25)
 @given(st.floats(0.1, 3), st.lists(st.floats(0, 20), min_size=1, max_size=6))
 def test_few_points_only_loosen_it(mu: float, points: list[float]) -> None:
-    ceiling = tpr_ceiling(RATES, gaussian_curve(mu, np.array(points)))
-    assert (ceiling >= norm.cdf(norm.ppf(RATES) + mu) - 1e-12).all()
-    assert (ceiling >= RATES).all()
+    ceiling = tpr_ceiling(ERROR_RATES, gaussian_curve(mu, np.array(points)))
+    assert (ceiling >= norm.cdf(norm.ppf(ERROR_RATES) + mu) - 1e-12).all()
+    assert (ceiling >= ERROR_RATES).all()
     assert (ceiling <= 1).all()
 
 
 def test_no_privacy_and_perfect_privacy() -> None:
-    np.testing.assert_array_equal(tpr_ceiling(RATES, np.array([[0.0, 0.0]])), RATES)
-    np.testing.assert_array_equal(tpr_ceiling(RATES, np.array([[3.0, 1.0]])), np.ones(8))
-    huge = tpr_ceiling(RATES, np.array([[5000.0, 1e-5], [np.inf, 0.0]]))
+    np.testing.assert_array_equal(tpr_ceiling(ERROR_RATES, np.array([[0.0, 0.0]])), ERROR_RATES)
+    np.testing.assert_array_equal(tpr_ceiling(ERROR_RATES, np.array([[3.0, 1.0]])), np.ones(8))
+    huge = tpr_ceiling(ERROR_RATES, np.array([[5000.0, 1e-5], [np.inf, 0.0]]))
     np.testing.assert_array_equal(huge, [0.0, *np.ones(7)])
 
 
 @pytest.mark.parametrize(
     ("rates", "curve", "message"),
     [
-        ([1.2], [[1.0, 0.0]], "fpr=1.2..1.2; rates lie between 0 and 1"),
-        ([0.1], [1.0, 0.0], r"curve.shape=\(2,\); pass rows \(ε, δ\), at least one"),
-        ([0.1], np.empty((0, 2)), r"curve.shape=\(0, 2\); pass rows"),
-        ([0.1], [[-1.0, 0.0]], "curve holds a row outside ε ≥ 0"),
-        ([0.1], [[1.0, np.nan]], "curve holds a row outside ε ≥ 0"),
+        ([1.2], [[1.0, 0.0]], "fpr=1.2..1.2: expected rates >= 0 and <= 1"),
+        ([0.1], [1.0, 0.0], r"curve.shape=\(2,\): expected rows \(ε, δ\), at least one"),
+        ([0.1], np.empty((0, 2)), r"curve.shape=\(0, 2\): expected rows"),
+        ([0.1], [[-1.0, 0.0]], "curve: expected rows with ε >= 0"),
+        ([0.1], [[1.0, np.nan]], "curve: expected rows with ε >= 0"),
     ],
 )
 def test_what_is_no_curve_is_refused(rates: list[float], curve: list[list[float]], message: str) -> None:
@@ -206,11 +206,11 @@ def test_bounds_of_large_audits_take_no_time() -> None:
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((11, 10, 0, 10, 0.0), "tp=11 of members=10; pass a count from 0 to its total, at least 1"),
-        ((1, 10, -1, 10, 0.0), "fp=-1 of nonmembers=10; pass a count from 0"),
-        ((0, 0, 0, 10, 0.0), "tp=0 of members=0; pass a count from 0"),
-        ((1, 10, 1, 10, 1.0), "delta=1.0 is no failure probability; choose 0 or more and below 1, as in the claim"),
-        ((1, 10, 1, 10, 0.0, 1.0), "alpha=1.0 is no error rate; choose a value between 0 and 1, such as 0.05"),
+        ((11, 10, 0, 10, 0.0), "tp=11, members=10: expected 0 <= tp <= members"),
+        ((1, 10, -1, 10, 0.0), "fp=-1, nonmembers=10: expected 0 <= fp <= nonmembers"),
+        ((0, 0, 0, 10, 0.0), "tp=0, members=0: expected 0 <= tp <= members and members >= 1"),
+        ((1, 10, 1, 10, 1.0), "delta=1.0: expected a probability >= 0 and < 1; choose that of the claim"),
+        ((1, 10, 1, 10, 0.0, 1.0), "alpha=1.0: expected an error rate > 0 and < 1; choose e.g. 0.05"),
     ],
 )
 def test_what_are_no_trials_is_refused(bound, counts: tuple[float, ...], message: str) -> None:  # type: ignore[no-untyped-def]
@@ -222,10 +222,10 @@ def test_what_are_no_trials_is_refused(bound, counts: tuple[float, ...], message
 @pytest.mark.parametrize(
     ("counts", "message"),
     [
-        ((10, 11, 5, 0.0), "canaries=10, guesses=11, correct=5; guess each canary at most once and count the right"),
-        ((10, 5, 6, 0.0), "canaries=10, guesses=5, correct=6; guess each canary at most once"),
-        ((10, 5, 5, -0.1), "delta=-0.1 is no failure probability; choose 0 or more and below 1"),
-        ((10, 5, 5, 0.0, 0.0), "p=0.0 is no error rate; choose a value between 0 and 1"),
+        ((10, 11, 5, 0.0), "canaries=10, guesses=11, correct=5: expected correct <= guesses <= canaries"),
+        ((10, 5, 6, 0.0), "canaries=10, guesses=5, correct=6: expected correct <= guesses"),
+        ((10, 5, 5, -0.1), "delta=-0.1: expected a probability >= 0 and < 1"),
+        ((10, 5, 5, 0.0, 0.0), "p=0.0: expected an error rate > 0 and < 1"),
     ],
 )
 def test_what_are_no_guesses_is_refused(bound, counts: tuple[float, ...], message: str) -> None:  # type: ignore[no-untyped-def]

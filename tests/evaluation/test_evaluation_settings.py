@@ -12,15 +12,15 @@ from omegaconf import OmegaConf
 
 from palisade.evaluation.settings import EvaluationSettings
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF_FOLDER = Path(__file__).parents[2] / "conf"
 
 
 @pytest.fixture
 def composed() -> Callable[..., dict[str, Any]]:
     def settings(*overrides: str) -> dict[str, Any]:
-        with initialize_config_dir(str(CONF), version_base="1.3"):
-            made: Any = OmegaConf.to_container(compose("evaluate", list(overrides)), resolve=True)
-        return {**made, "command": "python evaluate.py"}
+        with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
+            plain: Any = OmegaConf.to_container(compose("evaluate", list(overrides)), resolve=True)
+        return {**plain, "command": "python evaluate.py"}
 
     return settings
 
@@ -31,7 +31,7 @@ def refused(settings: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-def test_what_was_given_is_kept(composed: Callable[..., dict[str, Any]]) -> None:
+def test_settings_keep_their_values(composed: Callable[..., dict[str, Any]]) -> None:
     plain = composed("data=digits", "queries=[plain,mirrored]")
     settings = EvaluationSettings.parsed(plain)
     assert settings.plain is plain and settings.queries == ["plain", "mirrored"] and settings.data_name == "digits"
@@ -67,7 +67,7 @@ def test_wrong_settings_are_refused_by_key_and_value(
     assert refused({**composed("data=digits"), **changed}).startswith(line)
 
 
-def test_a_path_that_names_the_data_must_be_given(composed: Callable[..., dict[str, Any]]) -> None:
+def test_a_path_that_names_the_data_is_required(composed: Callable[..., dict[str, Any]]) -> None:
     settings = EvaluationSettings.parsed(composed("data=csv"))
-    with pytest.raises(ValueError, match=r"^data\.path: not given; add it, "):
+    with pytest.raises(ValueError, match=r"^data\.path: not given, expected a file; add it, "):
         settings.data_name  # noqa: B018

@@ -93,8 +93,8 @@ def test_meanings_name_the_runs_and_what_stops_a_release_comes_first(
     make_result: Callable[..., Result], make_violated: Callable[..., Result]
 ) -> None:
     small = [make_result(), make_result("l2", strength=0.1)]
-    told = meanings(Comparison([*small, make_violated(nonmembers=10_000)]))
-    assert list(told) == ["CLAIM VIOLATED", "0.1% unresolved"]
-    ((sentence, titles),) = told["0.1% unresolved"].items()
+    by_flag = meanings(Comparison([*small, make_violated(nonmembers=10_000)]))
+    assert list(by_flag) == ["CLAIM VIOLATED", "0.1% unresolved"]
+    ((sentence, titles),) = by_flag["0.1% unresolved"].items()
     assert titles == ["undefended", "l2 0.1"] and "0.1 % FPR cannot be measured" in sentence
-    assert list(told["CLAIM VIOLATED"].values()) == [["dp_sgd ε=1"]]
+    assert list(by_flag["CLAIM VIOLATED"].values()) == [["dp_sgd ε=1"]]

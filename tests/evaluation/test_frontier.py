@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.labels import title
+from palisade.evaluation.labels import label
 from palisade.evaluation.result import Result
 
 
@@ -34,7 +34,7 @@ def test_masks_refuted_claims_and_canaries_are_no_part_of_it(
         make_result("l1", strength=1, canary="ood", accuracy=0.99, separation=0.1),
     ]
     l2 = make_result("l2", strength=0.1, separation=0.7, accuracy=0.95)
-    assert [title(point.result) for point in Comparison([bare, l2, *weak]).frontier] == ["l2 0.1", "undefended"]
+    assert [label(point.result) for point in Comparison([bare, l2, *weak]).frontier] == ["l2 0.1", "undefended"]
 
 
 def test_it_is_drawn_from_three_lines_on(make_result: Callable[..., Result]) -> None:

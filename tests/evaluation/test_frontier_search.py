@@ -10,19 +10,19 @@ from typing import Any
 
 import pytest
 
-from palisade.evaluation.frontier_search import FAILED, RUN, Search, explore, objectives
-from palisade.evaluation.method import Method
+from palisade.evaluation.frontier_search import TRIAL_FAILED, TRIAL_RUN, Search, explore, objectives
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result, tied_at
-from palisade.evaluation.utility import UTILITIES
+from palisade.evaluation.utility import UTILITY_MEASURES
 from palisade.targets.files import file_lock
 
 Make = Callable[..., Result]
-LOSS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
-L2 = {"l2": {"weight_decay": {"low": 1e-3, "high": 1.0, "log": True}}}
+LOSS_NODES = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
+L2_SPACE = {"l2": {"weight_decay": {"low": 1e-3, "high": 1.0, "log": True}}}
 
 
 def search(trials: int = 4, **changed: Any) -> Search:
-    return Search(**{"name": "frontier", "trials": trials, "train": {}, "space": L2, **changed})
+    return Search(**{"name": "frontier", "trials": trials, "train": {}, "space": L2_SPACE, **changed})
 
 
 class Attempts:
@@ -48,7 +48,7 @@ def test_more_trials_go_on_where_it_was(make_result: Make, tmp_path: Path, capsy
     assert len(again) == len(attempts.tried) == 2, "nothing is repeated"
     assert len(explore(search(4), tmp_path, "study", attempts)) == len(attempts.tried) == 4
     assert len(set(attempts.tried)) == 4, "the first proposals of a second call are not those of the first"
-    assert [trial.user_attrs[RUN] for trial in first] == [f"runs/digits/mlp-l2-{s}" for s in attempts.tried[:2]]
+    assert [trial.user_attrs[TRIAL_RUN] for trial in first] == [f"runs/digits/mlp-l2-{s}" for s in attempts.tried[:2]]
     assert len(explore(search(1), tmp_path, "other", attempts)) == 1, "another study starts anew"
     printed = capsys.readouterr().out.splitlines()
     assert printed[0].startswith("trial 1 of 2: defense=l2 defense.weight_decay=")
@@ -67,7 +67,7 @@ def test_a_killed_trial_is_tried_again_with_its_values(make_result: Make, tmp_pa
 def test_a_failed_trial_keeps_its_reason_and_stops_no_other(make_result: Make, tmp_path: Path, capsys: Any) -> None:
     attempts = Attempts(make_result, fails=lambda number: ValueError("lr=9 diverges") if number == 1 else None)
     trials = explore(search(3), tmp_path, "study", attempts)
-    assert [trial.user_attrs.get(FAILED) for trial in trials] == [None, "lr=9 diverges", None]
+    assert [trial.user_attrs.get(TRIAL_FAILED) for trial in trials] == [None, "lr=9 diverges", None]
     assert trials[1].values is None
     assert "failed: lr=9 diverges" in capsys.readouterr().out
     explore(search(3), tmp_path, "study", attempts)
@@ -78,10 +78,10 @@ def test_only_what_can_be_measured_is_a_point(make_result: Make, make_violated: 
     result = make_result(accuracy=0.9, separation=0.5)
     assert objectives(result) == (0.9, result.get("tpr@1%fpr", attack="lira").value)
     row = replace(result.rows[0], metric="test_log_loss", value=0.3)
-    by_loss = replace(result, rows=[*result.rows, row], utility=UTILITIES["log_loss"])
+    by_loss = replace(result, rows=[*result.rows, row], utility=UTILITY_MEASURES["log_loss"])
     assert objectives(by_loss)[0] == -0.3, "more is better"
     with pytest.raises(ValueError, match="its test ROC AUC cannot be measured"):
-        objectives(replace(result, utility=UTILITIES["roc_auc"]))
+        objectives(replace(result, utility=UTILITY_MEASURES["roc_auc"]))
     auc = result.get("auc", attack="lira")
     with pytest.raises(ValueError, match="the scores of lira tie"):
         objectives(replace(result, rows=[*result.rows, replace(auc, metric=tied_at(0.01), value=0.3)]))
@@ -90,13 +90,13 @@ def test_only_what_can_be_measured_is_a_point(make_result: Make, make_violated: 
 
 
 def test_other_settings_are_another_study() -> None:
-    name = search().study_name("mlp-none-0", Method(attacks=LOSS))
-    assert name == search(9).study_name("mlp-none-0", Method(attacks=LOSS)), "more trials extend it"
+    name = search().study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES))
+    assert name == search(9).study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES)), "more trials extend it"
     others = [
-        search().study_name("mlp-none-1", Method(attacks=LOSS)),
-        search(train={"seed": 1}).study_name("mlp-none-0", Method(attacks=LOSS)),
-        search(space={"l2": {"weight_decay": [1, 2]}}).study_name("mlp-none-0", Method(attacks=LOSS)),
-        search().study_name("mlp-none-0", Method(attacks=LOSS, utility="log_loss")),
+        search().study_name("mlp-none-1", AttackProtocol(attacks=LOSS_NODES)),
+        search(train={"seed": 1}).study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES)),
+        search(space={"l2": {"weight_decay": [1, 2]}}).study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES)),
+        search().study_name("mlp-none-0", AttackProtocol(attacks=LOSS_NODES, utility="log_loss")),
     ]
     assert len({name, *others}) == 5
 

@@ -22,9 +22,9 @@ from palisade.targets.statement import Statement
 )
 def test_the_game_follows_the_membership(make_result: Callable[..., Result], how: str, words: str) -> None:
     result = make_result()
-    told = game(replace(result, config={**result.config, "membership": {"how": how}}))
-    assert told[0].startswith(words)
-    assert "guessing then finds 1 % of those that were used" in told[-1]
+    sentences = game(replace(result, config={**result.config, "membership": {"how": how}}))
+    assert sentences[0].startswith(words)
+    assert "guessing then finds 1 % of those that were used" in sentences[-1]
 
 
 def test_persons_and_canaries_take_the_place_of_records(make_result: Callable[..., Result]) -> None:
@@ -38,17 +38,17 @@ def test_persons_and_canaries_take_the_place_of_records(make_result: Callable[..
 
 def test_what_is_granted_and_denied(make_result: Callable[..., Result]) -> None:
     result = make_result()
-    told = {grant["what"]: grant for grant in grants([result])}
-    assert told["shadow models by the very same recipe"]["words"].startswith("15 for each model")
-    assert told["other records, on which no model was trained"]["words"] == "180"
-    assert not told["the weights of the model"]["granted"] and not told["the secret of a run"]["granted"]
+    by_grant = {grant["what"]: grant for grant in grants([result])}
+    assert by_grant["shadow models by the very same recipe"]["words"].startswith("15 for each model")
+    assert by_grant["other records, on which no model was trained"]["words"] == "180"
+    assert not by_grant["the weights of the model"]["granted"] and not by_grant["the secret of a run"]["granted"]
     bare = replace(result, dataset={}, threat="white_box", config={**result.config, "membership": {"how": "fixed"}})
-    told = {grant["what"]: grant for grant in grants([bare])}
-    assert not told["shadow models by the very same recipe"]["granted"] and shadows_of(bare) == 0
-    assert not told["other records, on which no model was trained"]["granted"]
-    assert told["the weights of the model"]["words"] == "as if they were published, or leaked"
+    by_grant = {grant["what"]: grant for grant in grants([bare])}
+    assert not by_grant["shadow models by the very same recipe"]["granted"] and shadows_of(bare) == 0
+    assert not by_grant["other records, on which no model was trained"]["granted"]
+    assert by_grant["the weights of the model"]["words"] == "as if they were published, or leaked"
 
 
-def test_answers_are_told_by_guard_where_they_differ(make_result: Callable[..., Result]) -> None:
+def test_answers_are_named_by_guard_where_they_differ(make_result: Callable[..., Result]) -> None:
     runs = [make_result(), make_result(guard="topk", released="top-3"), make_result("l2", strength=1)]
     assert grants(runs)[0]["words"] == "logits (undefended, l2); top-3 (none + topk)"

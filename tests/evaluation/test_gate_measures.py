@@ -14,13 +14,13 @@ from sklearn.ensemble import RandomForestClassifier
 
 from palisade.attacks import Confidence, Correctness, LossThreshold, ModifiedEntropy
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.limit import EXCEEDED, KEPT, UNDECIDED, Limit, gate
+from palisade.evaluation.limit import LIMIT_EXCEEDED, NOT_DECIDED, WITHIN_LIMIT, Limit, gate
 from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.record_test import ask_records
 from palisade.evaluation.report.audit_pages import verdict, write_model
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.run_report import page_of, summary
-from palisade.evaluation.result import AUC, LARGEST_CLASS, TRAIN, Result, Row, tied_at
+from palisade.evaluation.result import AUC, LARGEST_CLASS, TRAIN_ACCURACY, Result, Row, tied_at
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.subjects.answers import AnsweredRecords, view_of
 from palisade.evaluation.subjects.subject import ModelSubject
@@ -29,7 +29,7 @@ from palisade.evaluation.table import attacks_on_model, show_results
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 Make = Callable[..., Result]
-ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy()]
+SCORE_ATTACKS = [Correctness(), LossThreshold(), Confidence(), ModifiedEntropy()]
 
 
 def table(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -48,9 +48,9 @@ def forest() -> Result:
     """A forest of few trees that is right about all that it was trained on: its answers tie."""
     rng = np.random.default_rng(0)
     (x, y), others = table(rng, 1500), table(rng, 1500)
-    made = RandomForestClassifier(12, bootstrap=False, max_features=2, random_state=0).fit(x, y)
-    subject = ModelSubject(members=side("in.npz", made, x, y), nonmembers=side("out.npz", made, *others))
-    return measure_model(subject, ATTACKS, Grant())
+    classifier = RandomForestClassifier(12, bootstrap=False, max_features=2, random_state=0).fit(x, y)
+    subject = ModelSubject(members=side("in.npz", classifier, x, y), nonmembers=side("out.npz", classifier, *others))
+    return measure_model(subject, SCORE_ATTACKS, Grant())
 
 
 def test_a_forest_that_knows_its_training_data_by_heart_passes_no_gate(forest: Result) -> None:
@@ -60,8 +60,8 @@ def test_a_forest_that_knows_its_training_data_by_heart_passes_no_gate(forest: R
         lines, passed = gate(Comparison([forest]), Limit(name="gate", **limit))
         assert not passed and lines[1].startswith("EXCEEDED: "), limit
     assert "may be more" in gate(Comparison([forest]), Limit(name="gate", max_gap=0.05))[0][1]
-    kept = gate(Comparison([forest]), Limit(name="gate", max_gap=0.5))
-    assert kept[1] and kept[0][1].startswith("kept as far as an audit without shadows can tell: accuracy 1")
+    within = gate(Comparison([forest]), Limit(name="gate", max_gap=0.5))
+    assert within[1] and within[0][1].startswith("kept as far as an audit without shadows can tell: accuracy 1")
 
 
 def test_an_untied_attack_that_sees_less_does_not_stand_for_tied_ones(forest: Result) -> None:
@@ -92,15 +92,17 @@ def test_every_audit_prints_accuracy_and_the_largest_class(forest: Result, tmp_p
     printed = " ".join(capsys.readouterr().out.split())
     assert "accuracy: 100.0 % [99.8–100.0] on members, 8" in printed and "; the largest class has 6" in printed
     lines, _ = gate(comparison, Limit(name="gate", max_tpr=0.05))
-    page, told, *_ = write_model(comparison, "a forest", "command", tmp_path, decided=[lines])
+    page, content, *_ = write_model(comparison, "a forest", "command", tmp_path, decided=[lines])
     words = page.read_text(encoding="utf-8").replace("\u00a0", " ")
     assert "share of the largest class" in words and lines[0] in words and lines[1] in words
-    assert json.loads(told.read_text())["decided"] == [lines]
+    assert json.loads(content.read_text())["decided"] == [lines]
     rng = np.random.default_rng(1)
     x, y = table(rng, 60)
-    made = RandomForestClassifier(12, random_state=0).fit(x, y)
+    classifier = RandomForestClassifier(12, random_state=0).fit(x, y)
     asked = ask_records(
-        view_of(side("a", made, x, y), side("b", made, *table(rng, 60)), None, Grant()), ATTACKS[1], 0.05
+        view_of(side("a", classifier, x, y), side("b", classifier, *table(rng, 60)), None, Grant()),
+        SCORE_ATTACKS[1],
+        0.05,
     )
     assert asked.sentences()[-1].startswith("The model is right about 100.0 % [94.0–100.0] of the records in question")
 
@@ -112,7 +114,7 @@ def test_persons_widen_the_interval_of_accuracy() -> None:
     named = {"labels": np.zeros(500, dtype=int), "level": "predictions", "features": None}
     one = AnsweredRecords(name="a", answers=(~right).astype(int), persons=np.repeat(np.arange(50), 10), **named)
     other = replace(one, name="b", persons=one.persons + 50)
-    result = measure_model(ModelSubject(members=one, nonmembers=other), ATTACKS[:1], Grant())
+    result = measure_model(ModelSubject(members=one, nonmembers=other), SCORE_ATTACKS[:1], Grant())
     row = result.accuracies[0]
     assert row is not None and row.low is not None and row.high is not None
     assert row.high - row.low > 0.18, "of 500 independent records it would be 0.07"
@@ -120,8 +122,8 @@ def test_persons_widen_the_interval_of_accuracy() -> None:
 
 def with_accuracy(result: Result, train: tuple[float, float, float]) -> Result:
     value, low, high = train
-    rows = [row for row in result.rows if row.metric != TRAIN]
-    return replace(result, rows=[*rows, Row(metric=TRAIN, value=value, low=low, high=high)])
+    rows = [row for row in result.rows if row.metric != TRAIN_ACCURACY]
+    return replace(result, rows=[*rows, Row(metric=TRAIN_ACCURACY, value=value, low=low, high=high)])
 
 
 def test_runs_are_judged_by_auc_and_gap_as_well(make_result: Make) -> None:
@@ -130,27 +132,27 @@ def test_runs_are_judged_by_auc_and_gap_as_well(make_result: Make) -> None:
     assert gap is not None and gap.value == pytest.approx(0.07)
     assert gap.high == pytest.approx(0.07 + math.hypot(0.01, 0.008))
     comparison = Comparison([result])
-    assert Limit(name="gate", max_gap=0.085).verdict(result, comparison).word == KEPT
+    assert Limit(name="gate", max_gap=0.085).verdict(result, comparison).word == WITHIN_LIMIT
     over = Limit(name="gate", max_gap=0.08).verdict(result, comparison)
-    assert over.word == EXCEEDED and over.why == "accuracy 7.0 points [5.7–8.3] lower on others may be more"
+    assert over.word == LIMIT_EXCEEDED and over.why == "accuracy 7.0 points [5.7–8.3] lower on others may be more"
     highest = result.get(AUC, attack="lira").high or 0.0
-    assert Limit(name="gate", max_auc=highest + 0.001).verdict(result, comparison).word == KEPT
+    assert Limit(name="gate", max_auc=highest + 0.001).verdict(result, comparison).word == WITHIN_LIMIT
     assert "by lira may be more" in (Limit(name="gate", max_auc=highest - 0.001).verdict(result, comparison).why or "")
     both = Limit(name="gate", max_tpr=0.05, max_gap=0.01)
-    assert both.verdict(result, comparison).word == EXCEEDED, "one that is kept excuses no other"
+    assert both.verdict(result, comparison).word == LIMIT_EXCEEDED, "one that is kept excuses no other"
     assert str(both).endswith("accuracy at most 1 points lower on others than on members")
 
 
 def test_few_models_leave_auc_and_gap_undecided(make_result: Make) -> None:
     result = replace(with_accuracy(make_result(separation=0.1), (0.97, 0.96, 0.98)), models=2)
     for limit in ({"max_auc": 0.9}, {"max_gap": 0.5}):
-        assert Limit(name="gate", **limit).verdict(result, Comparison([result])).word == UNDECIDED
+        assert Limit(name="gate", **limit).verdict(result, Comparison([result])).word == NOT_DECIDED
 
 
 def test_what_was_not_measured_keeps_no_gap(make_result: Make) -> None:
     result = make_result(separation=0.1)  # its accuracy on members has no interval
     verdict = Limit(name="gate", max_gap=0.5).verdict(result, Comparison([result]))
-    assert verdict.word == EXCEEDED and "not measured on members and on others" in (verdict.why or "")
+    assert verdict.word == LIMIT_EXCEEDED and "not measured on members and on others" in (verdict.why or "")
 
 
 def test_runs_tie_at_the_fpr_that_is_asked_for(make_result: Make) -> None:
@@ -159,7 +161,7 @@ def test_runs_tie_at_the_fpr_that_is_asked_for(make_result: Make) -> None:
     tied = replace(result, rows=[*result.rows, *rows])
     fine, coarse = (Limit(name="gate", max_tpr=0.9, fpr=fpr) for fpr in (0.001, 0.01))
     assert "only tie at 0.1 % FPR" in (fine.verdict(tied, Comparison([tied])).why or "")
-    assert coarse.verdict(tied, Comparison([tied])).word == KEPT
+    assert coarse.verdict(tied, Comparison([tied])).word == WITHIN_LIMIT
 
 
 def test_the_largest_class_stands_beside_the_accuracy_of_runs(make_result: Make, capsys) -> None:
@@ -176,7 +178,7 @@ def test_the_largest_class_stands_beside_the_accuracy_of_runs(make_result: Make,
 
 
 @pytest.mark.parametrize(("share", "ties"), [(0.03, True), (0.015, True), (0.01, False), (0.006, False)])
-def test_a_threshold_that_jumps_over_the_fpr_is_told(share: float, ties: bool) -> None:
+def test_a_threshold_that_jumps_over_the_fpr_is_reported(share: float, ties: bool) -> None:
     """Half of the members and a few non-members answer with the highest confidence: nobody can accuse fewer."""
     rng = np.random.default_rng(0)
 

@@ -1,4 +1,4 @@
-"""What is granted of the answers: levels from little to much, each as it would be released."""
+"""Granted answers: levels from little to much, each as it would be released."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from scipy.special import softmax
 
 from palisade.evaluation.signals.grant import Grant
 
-LOGITS = np.random.default_rng(0).normal(0, 3, (2, 40, 5)).astype(np.float32)
+QUERIED_LOGITS = np.random.default_rng(0).normal(0, 3, (2, 40, 5)).astype(np.float32)
 
 
 def test_levels_by_name():
-    (logits,) = Grant().released(LOGITS).items()
-    assert logits[0] == "logits" and logits[1] is LOGITS
-    (labels,) = Grant(outputs="label").released(LOGITS).items()
-    assert labels[0] == "predictions" and (labels[1] == LOGITS.argmax(-1)).all()
-    (soft,) = Grant(outputs="probabilities").released(LOGITS).items()
+    (logits,) = Grant().released(QUERIED_LOGITS).items()
+    assert logits[0] == "logits" and logits[1] is QUERIED_LOGITS
+    (labels,) = Grant(outputs="label").released(QUERIED_LOGITS).items()
+    assert labels[0] == "predictions" and (labels[1] == QUERIED_LOGITS.argmax(-1)).all()
+    (soft,) = Grant(outputs="probabilities").released(QUERIED_LOGITS).items()
     assert soft[0] == "probabilities" and soft[1].dtype == np.float32
-    np.testing.assert_allclose(soft[1], softmax(LOGITS.astype(float), axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(soft[1], softmax(QUERIED_LOGITS.astype(float), axis=-1), rtol=1e-5)
 
 
 @settings(deadline=None, max_examples=25)
 @given(st.integers(1, 5), st.integers(0, 4))
 def test_top_k_and_rounding_show_no_more_than_they_should(k: int, decimals: int):
-    shown = Grant(outputs="probabilities", top_k=k).released(LOGITS)["probabilities"]
-    full = softmax(LOGITS, axis=-1)
+    shown = Grant(outputs="probabilities", top_k=k).released(QUERIED_LOGITS)["probabilities"]
+    full = softmax(QUERIED_LOGITS, axis=-1)
     assert ((shown > 0).sum(-1) == k).all()
     np.testing.assert_array_equal(shown.argmax(-1), full.argmax(-1))
     np.testing.assert_array_equal(shown[shown > 0], full[shown > 0])
-    rounded = Grant(outputs="probabilities", decimals=decimals).released(LOGITS)["probabilities"]
+    rounded = Grant(outputs="probabilities", decimals=decimals).released(QUERIED_LOGITS)["probabilities"]
     np.testing.assert_allclose(rounded * 10**decimals, (rounded * 10**decimals).round(), atol=1e-3)
 
 
 def test_a_query_returns_what_is_released():
-    assert Grant(outputs="label").answer(LOGITS[0]).shape == (40,)
-    assert Grant(outputs="probabilities").answer(LOGITS[0]).shape == (40, 5)
+    assert Grant(outputs="label").answer(QUERIED_LOGITS[0]).shape == (40,)
+    assert Grant(outputs="probabilities").answer(QUERIED_LOGITS[0]).shape == (40, 5)
 
 
 @pytest.mark.parametrize(

@@ -22,10 +22,10 @@ def sliced(result: Result, count: int = 3) -> Result:
 
 
 def test_those_that_leak_most_come_first(make_result: Callable[..., Result]) -> None:
-    (told,) = groups(Comparison([sliced(make_result())]))
-    assert (told["title"], told["attack"], told["count"]) == ("undefended", "lira", 3)
-    assert [group["name"] for group in told["shown"]] == ["age=2", "age=1", "age=0"]
-    first = told["shown"][0]
+    (entry,) = groups(Comparison([sliced(make_result())]))
+    assert (entry["title"], entry["attack"], entry["count"]) == ("undefended", "lira", 3)
+    assert [group["name"] for group in entry["shown"]] == ["age=2", "age=1", "age=0"]
+    first = entry["shown"][0]
     assert (first["tpr"], first["auc"]) == ("3.0 % [0.5–20.0]", "0.600 [0.550–0.650]")
     assert (first["utility"], first["scored"]) == ("90.0 % [88.0–92.0]", "800 / 805")
 
@@ -37,19 +37,19 @@ def test_auc_decides_where_a_part_is_too_small(make_result: Callable[..., Result
         for row in result.rows
         if row.group == "all" or row.metric != "test_accuracy"
     ]
-    (told,) = groups(Comparison([replace(result, rows=small)]))
-    assert told["shown"][0]["name"] == "age=0" and told["shown"][0]["tpr"] == "–"
+    (entry,) = groups(Comparison([replace(result, rows=small)]))
+    assert entry["shown"][0]["name"] == "age=0" and entry["shown"][0]["tpr"] == "–"
 
 
-def test_of_many_only_the_first_are_told(make_result: Callable[..., Result]) -> None:
-    (told,) = groups(Comparison([sliced(make_result(), 40)]))
-    assert len(told["shown"]) == MOST_SHOWN and told["count"] == 40
+def test_of_many_only_the_first_are_listed(make_result: Callable[..., Result]) -> None:
+    (entry,) = groups(Comparison([sliced(make_result(), 40)]))
+    assert len(entry["shown"]) == MOST_SHOWN and entry["count"] == 40
 
 
 def test_classes_have_their_words(make_result: Callable[..., Result]) -> None:
     result = make_result()
-    (told,) = groups(Comparison([replace(result, dataset={**result.dataset, "classes": ["no", "yes", "?", "poor"]})]))
-    assert [group["name"] for group in told["shown"]] == ["class=3 (poor)"]
+    (entry,) = groups(Comparison([replace(result, dataset={**result.dataset, "classes": ["no", "yes", "?", "poor"]})]))
+    assert [group["name"] for group in entry["shown"]] == ["class=3 (poor)"]
     (plain,) = groups(Comparison([result]))
     assert [group["name"] for group in plain["shown"]] == ["class=3"] and plain["shown"][0]["utility"] == "–"
 

@@ -11,14 +11,14 @@ from palisade.evaluation.labels import compare_with_guessing
 from palisade.evaluation.report.verdict import sentence
 from palisade.evaluation.result import AUC, Result, tpr_at
 
-NOTHING_FOUND = " That is no better than guessing within its interval, which proves nothing about stronger attacks."
+NO_LEAKAGE = " That is no better than guessing within its interval, which proves nothing about stronger attacks."
 
 
 @pytest.fixture
 def measured(make_result: Callable[..., Result]) -> Callable[..., Result]:
     """A run of which few members are found at 1 % FPR, with the AUC of each attack as given, ± 0.02."""
 
-    def made(**aucs: float) -> Result:
+    def of_aucs(**aucs: float) -> Result:
         rows = []
         for row in make_result(separation=0.02).rows:
             if row.metric == AUC and row.model == row.group == "all":
@@ -30,19 +30,19 @@ def measured(make_result: Callable[..., Result]) -> Callable[..., Result]:
             rows.append(row)
         return replace(make_result(separation=0.02), rows=rows)
 
-    return made
+    return of_aucs
 
 
 def test_nothing_is_called_nothing(measured: Callable[..., Result]) -> None:
     result = measured(lira=0.51)
     assert result.strongest == "lira"
-    assert compare_with_guessing(result, "lira") == NOTHING_FOUND and sentence(result).endswith(NOTHING_FOUND)
+    assert compare_with_guessing(result, "lira") == NO_LEAKAGE and sentence(result).endswith(NO_LEAKAGE)
 
 
-def test_its_own_auc_is_told_where_that_excludes_guessing(measured: Callable[..., Result]) -> None:
-    told = sentence(measured(lira=0.56))
-    assert "no better than guessing" not in told
-    assert told.endswith("does better than guessing: its AUC is 0.560 [0.540–0.580]; guessing has 0.5.")
+def test_its_own_auc_is_reported_where_that_excludes_guessing(measured: Callable[..., Result]) -> None:
+    text = sentence(measured(lira=0.56))
+    assert "no better than guessing" not in text
+    assert text.endswith("does better than guessing: its AUC is 0.560 [0.540–0.580]; guessing has 0.5.")
 
 
 def test_another_attack_is_named_where_its_auc_does(measured: Callable[..., Result]) -> None:

@@ -1,4 +1,4 @@
-"""Which runs stand for an evaluation: never one that only masks what it leaks, unless it is said."""
+"""Highlights of an evaluation: never a run that only masks what it leaks, unless the page says so."""
 
 from __future__ import annotations
 

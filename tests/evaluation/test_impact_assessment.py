@@ -17,8 +17,8 @@ from palisade.evaluation.result import Result
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
-ROOT = Path(__file__).parents[2]
-FACTS: dict[str, Any] = {
+REPOSITORY_ROOT = Path(__file__).parents[2]
+RUN_FACTS: dict[str, Any] = {
     "records": 1797, "persons": 600, "classes": ["0", "1"], "roles": {}, "canaries": 0, "published": False,
     "checksum": "hmac-sha256:00ff",
 }  # fmt: skip
@@ -27,7 +27,7 @@ FACTS: dict[str, Any] = {
 @pytest.fixture
 def report(sweep: Sequence[Result], tmp_path: Path) -> Path:
     content = json.loads(_strict_json(summary(Comparison(sweep), "python evaluate.py data=digits")))
-    content["released"]["facts"] = FACTS
+    content["released"]["facts"] = RUN_FACTS
     (tmp_path / "report.json").write_text(json.dumps(content))
     return tmp_path / "report.json"
 
@@ -36,7 +36,7 @@ def called(monkeypatch: pytest.MonkeyPatch, capsys: Any, *words: object) -> tupl
     """The exit code of the command, and what it printed."""
     monkeypatch.setattr(sys, "argv", ["impact_assessment.py", *map(str, words)])
     with pytest.raises(SystemExit) as stopped:
-        runpy.run_path(str(ROOT / "docs" / "impact_assessment.py"), run_name="__main__")
+        runpy.run_path(str(REPOSITORY_ROOT / "docs" / "impact_assessment.py"), run_name="__main__")
     printed = capsys.readouterr()
     return int(stopped.value.code or 0), printed.out + printed.err
 
@@ -45,14 +45,14 @@ def test_it_is_filled_for_one_run(report: Path, monkeypatch: pytest.MonkeyPatch,
     code, printed = called(monkeypatch, capsys, report, "dp_sgd ε=4")
     assert code == 0 and printed.strip() == str(report.with_name("impact_assessment.md"))
     page = report.with_name("impact_assessment.md").read_text(encoding="utf-8")
-    for told in (
+    for fact in (
         "# Data protection impact assessment: dp_sgd ε=4 on digits", "1,797 records of 600 persons, 2 classes",
         "Test accuracy: **91.0 % (95 % interval 90.2 to 91.8)**; without protection 97.0 %", "hmac-sha256:00ff",
         "the strongest attack tried, lira, reaches", "at 1 % false accusations: **1.4 % (95 % interval 1.0 to 1.7)**",
         "at 0.1 % false accusations: could not be measured", "differential privacy per record", "Not covered by it:",
         "- class=3: 1.4 %", "python evaluate.py data=digits", "Internal: it holds",
     ):  # fmt: skip
-        assert told in page, told
+        assert fact in page, fact
     assert page.count("\\_\\_") > 15, "blanks"
     assert "{{" not in page and "{%" not in page and "None" not in page
     headings = [line for line in page.splitlines() if line.startswith("## ")]
@@ -69,7 +69,7 @@ def test_a_run_without_claim_and_one_with_infinite_epsilon(
         page.unlink()
 
 
-def test_what_was_filled_in_is_kept(report: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_fields_filled_in_by_hand_stay(report: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     page = report.with_name("impact_assessment.md")
     page.write_text("signed")
     code, printed = called(monkeypatch, capsys, report, "undefended")

@@ -58,9 +58,9 @@ def test_clopper_pearson_equals_scipys_exact_interval(successes: int, trials: in
 )
 def test_intervals_of_one_model_cover_the_true_rate(members: int, nonmembers: int, fpr: float) -> None:
     truth = stats.norm.sf(stats.norm.isf(fpr) - 1.0)
-    found = [tpr_estimate(*normal(seed, members, nonmembers), fpr) for seed in range(500)]
-    assert np.mean([low <= truth <= high for _, low, high in found]) >= 0.93
-    assert all(low <= value <= high for value, low, high in found)
+    estimates = [tpr_estimate(*normal(seed, members, nonmembers), fpr) for seed in range(500)]
+    assert np.mean([low <= truth <= high for _, low, high in estimates]) >= 0.93
+    assert all(low <= value <= high for value, low, high in estimates)
 
 
 def test_the_band_holds_with_ties() -> None:
@@ -96,8 +96,8 @@ def test_the_ends_of_the_band_do_not_split_ties() -> None:
     ],
 )  # fmt: skip
 def test_the_interval_of_the_area_covers_it(draw: Draw, truth: float, members: int, nonmembers: int) -> None:
-    found = [auc_estimate(*draw(seed, members, nonmembers)) for seed in range(300)]
-    assert coverage(truth, found) >= 0.93
+    estimates = [auc_estimate(*draw(seed, members, nonmembers)) for seed in range(300)]
+    assert coverage(truth, estimates) >= 0.93
 
 
 def test_the_area_at_perfect_separation_is_as_certain_as_disjoint_pairs_make_it() -> None:
@@ -127,8 +127,8 @@ def test_the_variance_of_the_area_is_that_of_delong() -> None:
     ],
 )
 def test_the_band_of_the_advantage_covers_the_truly_best_threshold(draw: Draw, truth: float) -> None:
-    found = [advantage_estimate(*draw(seed, 100, 150)) for seed in range(300)]
-    assert coverage(truth, found) >= 0.93
+    estimates = [advantage_estimate(*draw(seed, 100, 150)) for seed in range(300)]
+    assert coverage(truth, estimates) >= 0.93
     halves = [accuracy_estimate(*draw(seed, 100, 150)) for seed in range(300)]
     assert coverage(0.5 + truth / 2, halves) >= 0.93
 
@@ -136,14 +136,14 @@ def test_the_band_of_the_advantage_covers_the_truly_best_threshold(draw: Draw, t
 @pytest.mark.parametrize("threshold", [0.5, 2.5])
 def test_intervals_at_a_threshold_from_other_data_cover(threshold: float) -> None:
     tpr, fpr = stats.norm.sf(threshold - 1), stats.norm.sf(threshold)
-    found = [Called.at(*normal(seed, 100, 150), threshold).balanced_accuracy() for seed in range(300)]
-    assert coverage(0.5 + (tpr - fpr) / 2, found) >= 0.93
+    estimates = [Called.at(*normal(seed, 100, 150), threshold).balanced_accuracy() for seed in range(300)]
+    assert coverage(0.5 + (tpr - fpr) / 2, estimates) >= 0.93
 
 
 def test_the_band_of_the_precision_covers() -> None:
     tpr = stats.norm.sf(stats.norm.isf(0.05) - 1)
-    found = [ppv_estimate(*normal(seed, 200, 200), 0.1, fpr=0.05) for seed in range(300)]
-    assert coverage(0.1 * tpr / (0.1 * tpr + 0.9 * 0.05), found) >= 0.93
+    estimates = [ppv_estimate(*normal(seed, 200, 200), 0.1, fpr=0.05) for seed in range(300)]
+    assert coverage(0.1 * tpr / (0.1 * tpr + 0.9 * 0.05), estimates) >= 0.93
 
 
 @pytest.mark.parametrize("effect", [0.0, 2.0])
@@ -164,6 +164,6 @@ def test_the_band_of_the_curve_rises_around_it() -> None:
     band = roc_band(roc)
     assert (np.diff(band.low) >= 0).all()
     assert (np.diff(band.high) >= 0).all()
-    found = np.array([roc.tpr_at(min(fpr, 1.0)) for fpr in band.fpr])
-    assert ((band.low <= found) & (found <= band.high)).all()
+    estimates = np.array([roc.tpr_at(min(fpr, 1.0)) for fpr in band.fpr])
+    assert ((band.low <= estimates) & (estimates <= band.high)).all()
     assert (band.high - band.low)[1] < 0.1  # narrow at low FPRs, too

@@ -20,7 +20,7 @@ def limit(max_tpr: float = 0.05, fpr: float | None = None) -> Limit:
 
 
 def changed(result: Result, attack: str, metric: str, **values: float | None) -> Result:
-    """The same results with other numbers of one attack."""
+    """Copy of the results with other numbers of one attack."""
     rows = [
         replace(row, **values)
         if (row.attack, row.metric, row.model, row.group) == (attack, metric, "all", "all")
@@ -42,14 +42,14 @@ def test_an_attack_counts_by_its_upper_end_even_where_another_finds_more(make_re
     assert limit(0.06).verdict(result, Comparison([result])).why == "2.1 % [0.1–9.0] by loss may be more"
 
 
-def test_it_is_kept_at_the_fpr_that_was_asked_for(make_result: Make) -> None:
+def test_a_limit_holds_at_the_fpr_that_was_asked_for(make_result: Make) -> None:
     result = make_result(separation=0.3, nonmembers=2000)
     result = changed(result, "lira", tpr_at(0.001), value=0.03, low=0.02, high=0.06)
     assert limit(0.05).verdict(result, Comparison([result])).why is None
     assert "6.0] by lira may be more" in (limit(0.05, 0.001).verdict(result, Comparison([result])).why or "")
 
 
-def test_what_cannot_be_resolved_is_not_kept(make_result: Make) -> None:
+def test_an_unresolved_tpr_is_within_no_limit(make_result: Make) -> None:
     result = make_result(separation=0.0, nonmembers=628)
     assert limit(0.05, 0.001).verdict(result, Comparison([result])).why == (
         "0.1 % FPR cannot be resolved: it takes 1000 non-members a model, that is more records"
@@ -73,7 +73,7 @@ def test_nothing_measured_keeps_nothing(make_result: Make) -> None:
     assert limit().highest(result) is None
 
 
-def test_ties_masks_and_refuted_claims_are_not_kept(make_result: Make, make_guarded: Make, make_violated: Make) -> None:
+def test_ties_masks_and_refuted_claims_exceed_it(make_result: Make, make_guarded: Make, make_violated: Make) -> None:
     result = make_result(separation=0.1)
     row = next(row for row in result.rows if row.attack == "lira" and row.metric == "auc")
     tied = replace(result, rows=[*result.rows, replace(row, metric=tied_at(0.01), value=0.2)])

@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.flags import MASKED, masked
+from palisade.evaluation.flags import MASKED_FLAG, masked
 from palisade.evaluation.result import AUC, Result
 
-SPREAD = 0.02
-SCORES = ("loss", "lira", "lira_offline")
+HALF_INTERVAL = 0.02
+SCORE_ATTACKS = ("loss", "lira", "lira_offline")
 
 
 def with_aucs(result: Result, aucs: Mapping[str, float]) -> Result:
-    """The same run with these values and intervals of ±0.02."""
+    """Copy of a run with these values and intervals of ±0.02."""
 
     def changed(value: float) -> dict[str, float]:
-        return {"value": value, "low": value - SPREAD, "high": value + SPREAD}
+        return {"value": value, "low": value - HALF_INTERVAL, "high": value + HALF_INTERVAL}
 
     return replace(
         result,
@@ -32,14 +32,14 @@ def with_aucs(result: Result, aucs: Mapping[str, float]) -> Result:
 
 
 def answers(result: Result, labels: float, scores: float) -> Result:
-    return with_aucs(result, {"correctness": labels} | dict.fromkeys(SCORES, scores - 0.1) | {"lira": scores})
+    return with_aucs(result, {"correctness": labels} | dict.fromkeys(SCORE_ATTACKS, scores - 0.1) | {"lira": scores})
 
 
 @pytest.fixture
 def views(make_result: Callable[..., Result]) -> Callable[..., list[Result]]:
     """A run's models behind a guard, and without it."""
 
-    def made(
+    def masked_view(
         defense: str = "none", *, before: tuple[float, float], after: tuple[float, float], **guarded: Any
     ) -> list[Result]:
         bare = make_result(defense)
@@ -48,7 +48,7 @@ def views(make_result: Callable[..., Result]) -> Callable[..., list[Result]]:
             answers(bare, *before),
         ]
 
-    return made
+    return masked_view
 
 
 @pytest.mark.parametrize(("scores", "flagged"), [(0.6, True), (0.72, False), (0.76, False), (0.9, False)])
@@ -56,10 +56,10 @@ def test_a_label_only_attack_above_all_others_beyond_intervals(
     make_result: Callable[..., Result], scores: float, flagged: bool
 ) -> None:
     result = answers(make_result("hamp"), labels=0.75, scores=scores)
-    told = list(masked(result, Comparison([result])))
-    assert [flag.name for flag in told] == ([MASKED] if flagged else [])
+    raised = list(masked(result, Comparison([result])))
+    assert [flag.name for flag in raised] == ([MASKED_FLAG] if flagged else [])
     if flagged:
-        (flag,) = told
+        (flag,) = raised
         assert "correctness" in flag.sentence and "0.750" in flag.sentence and "lira, reaches 0.600" in flag.sentence
 
 
@@ -94,7 +94,7 @@ def test_a_guard_that_hides_most_of_what_scores_tell_beyond_labels(views: Callab
     # An attack on scores that knows the guard is never below the label-only one, and the guard protects nobody.
     result, bare = views(before=(0.7, 0.9), after=(0.7, 0.72))
     (flag,) = masked(result, Comparison([bare, result]))
-    assert flag.name == MASKED
+    assert flag.name == MASKED_FLAG
     assert "Behind memguard" in flag.sentence and "lira, has an AUC of 0.720" in flag.sentence
     assert "without it lira reaches 0.900" in flag.sentence and "as much as before (0.700)" in flag.sentence
     assert not list(masked(bare, Comparison([bare, result])))

@@ -1,4 +1,4 @@
-"""What is measured on a run: with every kind of membership, and never more than can be known."""
+"""Measurements of a run: with every kind of membership, and never more than can be known."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from palisade.attacks import Correctness, LossThreshold, View
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.epsilon_audit import guess
 from palisade.evaluation.flags import flags
-from palisade.evaluation.measuring.baselines import DUPLICATES, linear
+from palisade.evaluation.measuring.baselines import DUPLICATE_SHARE, linear
 from palisade.evaluation.measuring.leakage import accuracy_at_shadow_threshold, leakage, mean_roc, tied_share
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import BLACK_BOX, Method
+from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
 from palisade.evaluation.signals.signals import answers, view
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.roc import Roc
 from palisade.targets.run import Run
 from palisade.train import train_run
 
-SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "secret=measured"]
-ATTACKS = {
+SMALL_RUN = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "secret=measured"]
+ATTACK_NODES = {
     "loss": {"_target_": "palisade.attacks.LossThreshold"},
     "lira": {"_target_": "palisade.attacks.LiRA", "online": True},
     "lira_offline": {"_target_": "palisade.attacks.LiRA", "online": False},
 }
-METHOD = Method(attacks=ATTACKS)
-CORRECTNESS = {"audit": {"_target_": "palisade.attacks.Correctness"}}
+THREE_ATTACKS = AttackProtocol(attacks=ATTACK_NODES)
+CORRECTNESS_AUDIT = {"audit": {"_target_": "palisade.attacks.Correctness"}}
 
 
 @pytest.fixture(scope="module")
@@ -41,14 +41,14 @@ def shared(tmp_path_factory):
 
 @pytest.fixture
 def compose(compose, shared):
-    """The same words mean the same run, which is trained and measured once, unless a test names a folder of its own."""
+    """Run of these words, trained and measured once, unless a test names a folder of its own."""
     return lambda *overrides, runs=None: compose(
         *overrides, runs=runs or shared / sha256(repr(overrides).encode()).hexdigest()
     )
 
 
 def trained(compose, *overrides) -> Run:
-    return Run(Path(train_run(compose(*SMALL, *overrides))["folder"]))
+    return Run(Path(train_run(compose(*SMALL_RUN, *overrides))["folder"]))
 
 
 def test_twin_of_a_target_is_no_shadow(compose):
@@ -56,13 +56,13 @@ def test_twin_of_a_target_is_no_shadow(compose):
     seen = view(run)
     assert (seen.membership[0::2] ^ seen.membership[1::2]).all()
     assert not seen.others[0, 1] and not seen.others[3, 2] and seen.others[0, 2:].all()
-    (result,) = results_of([run], METHOD)
+    (result,) = results_of([run], THREE_ATTACKS)
     assert result.attacks == ["loss", "lira", "lira_offline"] and not result.bounded
 
 
 def test_fixed_split_skips_what_needs_shadows_and_says_why(compose):
     run = trained(compose, "membership.how=fixed", "fleet.models=3")
-    (result,) = results_of([run], METHOD)
+    (result,) = results_of([run], THREE_ATTACKS)
     assert result.attacks == ["loss"] and not result.bounded
     assert set(result.skipped) == {"lira", "lira_offline"}
     assert all("the split is fixed" in reason for reason in result.skipped.values())
@@ -70,14 +70,16 @@ def test_fixed_split_skips_what_needs_shadows_and_says_why(compose):
 
 def test_attack_without_scores_is_skipped_with_the_reason(compose):
     run = trained(compose, "fleet.models=4")
-    (result,) = results_of([run], Method(attacks={**ATTACKS, "lira": {**ATTACKS["lira"], "variance": "per_record"}}))
+    (result,) = results_of(
+        [run], AttackProtocol(attacks={**ATTACK_NODES, "lira": {**ATTACK_NODES["lira"], "variance": "per_record"}})
+    )
     assert result.skipped == {"lira": "gives some model no score for both a member and a non-member; train more models"}
     assert result.bounded
 
 
 def test_single_model_gets_the_band_and_no_shadows(compose):
     run = trained(compose, "fleet.models=1")
-    (result,) = results_of([run], METHOD)
+    (result,) = results_of([run], THREE_ATTACKS)
     assert result.attacks == ["loss"] and set(result.skipped) == {"lira", "lira_offline"}
     row = result.get("tpr@1%fpr", attack="loss")
     assert row.low < row.value < row.high and row.high - row.low > 0.01
@@ -85,32 +87,34 @@ def test_single_model_gets_the_band_and_no_shadows(compose):
 
 def test_unresolvable_rate_has_no_value(compose):
     run = trained(compose, "fleet.models=4")
-    (result,) = results_of([run], METHOD)
+    (result,) = results_of([run], THREE_ATTACKS)
     assert result.get("tpr@0.1%fpr", attack="loss").value is None
     assert result.get("unscored", attack="loss").value == 0
     assert 0 < result.get("unscored", attack="lira").value < 0.9  # few shadows: some records lack a side
 
 
-def test_kept_results_are_those_of_the_same_models_and_attacks(compose, tmp_path):
+def test_stored_results_are_those_of_the_same_models_and_attacks(compose, tmp_path):
     compose = partial(compose, runs=tmp_path / "runs")
     run = trained(compose, "fleet.models=3")
-    (first,) = results_of([run], METHOD)
+    (first,) = results_of([run], THREE_ATTACKS)
     when = (run.folder / "metrics.json").stat().st_mtime_ns
-    assert results_of([run], METHOD)[0].rows == first.rows
+    assert results_of([run], THREE_ATTACKS)[0].rows == first.rows
     assert (run.folder / "metrics.json").stat().st_mtime_ns == when
-    other = {**ATTACKS, "lira": {**ATTACKS["lira"], "variance": "fixed"}}
-    assert results_of([run], Method(attacks=other))[0].get("auc", attack="lira") != first.get("auc", attack="lira")
+    other = {**ATTACK_NODES, "lira": {**ATTACK_NODES["lira"], "variance": "fixed"}}
+    assert results_of([run], AttackProtocol(attacks=other))[0].get("auc", attack="lira") != first.get(
+        "auc", attack="lira"
+    )
     extended = trained(compose, "fleet.models=4")
     assert extended.folder == run.folder
-    assert results_of([extended], METHOD)[0].models == 4
+    assert results_of([extended], THREE_ATTACKS)[0].models == 4
     assert answers(extended, "pool").shape[0] == 4
 
 
 def test_what_the_data_alone_say_is_measured_once(compose):
     run = trained(compose, "fleet.models=2")
-    (result,) = results_of([run], METHOD)
-    of_data = {row.metric: row.value for row in result.rows if row.metric in (DUPLICATES, linear("test_accuracy"))}
-    assert of_data[DUPLICATES] == 0 and of_data[linear("test_accuracy")] > 0.9
+    (result,) = results_of([run], THREE_ATTACKS)
+    of_data = {row.metric: row.value for row in result.rows if row.metric in (DUPLICATE_SHARE, linear("test_accuracy"))}
+    assert of_data[DUPLICATE_SHARE] == 0 and of_data[linear("test_accuracy")] > 0.9
     assert (result.defense, result.canaries, result.guard_strength) == ("none", (), None)
     assert "below a linear model" in [flag.name for flag in flags(result, Comparison([result]))]
 
@@ -121,7 +125,7 @@ def test_signals_are_the_models_own_answers_on_the_pool(compose):
     assert seen.logits.shape == (2, len(run.dataset.split.pool), 10) and seen.logits.dtype == np.float32
     assert (seen.logits.argmax(-1) == labels).mean() > 0.3
     assert np.array_equal(seen.labels, labels)
-    accuracy = results_of([run], METHOD)[0].get("test_accuracy")
+    accuracy = results_of([run], THREE_ATTACKS)[0].get("test_accuracy")
     test = answers(run, "test").argmax(-1) == run.dataset.y[run.dataset.split.test]
     assert accuracy.value == pytest.approx(test.mean()) and accuracy.low <= accuracy.value <= accuracy.high
 
@@ -138,14 +142,14 @@ def test_persons_share_a_fate_and_epsilon_does_not_bound_their_leakage(compose, 
     membership, persons = run.membership(), run.dataset.split.persons
     for person in np.unique(persons):
         assert (membership[:, persons == person].all(axis=1) | ~membership[:, persons == person].any(axis=1)).all()
-    (result,) = results_of([run], METHOD)
+    (result,) = results_of([run], THREE_ATTACKS)
     assert not result.bounded
     assert any("persons with several records" in sentence for sentence in run.statement.not_covered)
 
 
 def test_membership_comes_from_the_secret_and_not_from_the_seed(compose, tmp_path):
     one = trained(compose, "fleet.models=2").membership()
-    elsewhere = compose(*SMALL[:3], "fleet.models=2", "secret=another", runs=tmp_path / "elsewhere")
+    elsewhere = compose(*SMALL_RUN[:3], "fleet.models=2", "secret=another", runs=tmp_path / "elsewhere")
     assert (one != Run(Path(train_run(elsewhere)["folder"])).membership()).mean() > 0.3
 
 
@@ -168,7 +172,7 @@ def test_epsilon_about_persons_bounds_their_leakage(compose, tmp_path):
     assert statement.records_per_unit == 3 and statement.public_size == round(persons / 2)
     assert statement.sampling_rate == 8 / statement.public_size
     assert not any("persons with several records" in sentence for sentence in statement.not_covered)
-    (result,) = results_of([run], METHOD)
+    (result,) = results_of([run], THREE_ATTACKS)
     assert result.bounded
 
 
@@ -178,7 +182,7 @@ def test_only_canaries_are_attacked_and_they_bound_epsilon(compose):
     assert seen.records == 60 and (seen.labels == run.dataset.y[split.canaries]).all()
     assert (run.membership()[:, ~split.is_audited]).all() and not run.membership()[:, split.is_audited].all()
     np.testing.assert_array_equal(seen.membership, run.membership()[:, split.is_audited])
-    (result,) = results_of([run], METHOD)
+    (result,) = results_of([run], THREE_ATTACKS)
     assert result.canary == "label_noise" and result.bounded
     assert result.get("auc", attack="loss").members + result.get("auc", attack="loss").nonmembers == 4 * 60
     assert 0 <= result.get("canaries_fitted").value < 0.5, "two epochs fit no wrong label"
@@ -190,26 +194,28 @@ def test_only_canaries_are_attacked_and_they_bound_epsilon(compose):
 
 @pytest.mark.parametrize("how", ["membership.how=fixed", "membership.how=complementary", "membership.share=0.4"])
 def test_no_bound_on_epsilon_without_independent_coins(compose, how):
-    (result,) = results_of([trained(compose, how, "fleet.models=2")], METHOD)
+    (result,) = results_of([trained(compose, how, "fleet.models=2")], THREE_ATTACKS)
     assert result.audit == {}
 
 
 def test_guesses_are_those_on_model_0_by_the_attack_fixed_beforehand(compose):
     run = trained(compose, "fleet.models=3")
-    (result,) = results_of([run], METHOD)
+    (result,) = results_of([run], THREE_ATTACKS)
     seen = view(run)
     counted = guess(LossThreshold().score(seen)[0], seen.membership[0], 0.1)
     assert result.audit["correct"] == pytest.approx(counted.correct, abs=3)
-    (label_only,) = results_of([run], Method(attacks=ATTACKS, threat={**BLACK_BOX, "outputs": "label", **CORRECTNESS}))
+    (label_only,) = results_of(
+        [run], AttackProtocol(attacks=ATTACK_NODES, threat={**BLACK_BOX, "outputs": "label", **CORRECTNESS_AUDIT})
+    )
     assert label_only.audit["attack"] == "correctness" and label_only.audit != result.audit
-    assert label_only.skipped.keys() == ATTACKS.keys() and (label_only.threat, label_only.released) == (
+    assert label_only.skipped.keys() == ATTACK_NODES.keys() and (label_only.threat, label_only.released) == (
         "label_only",
         "label",
     )
 
 
-def test_what_attacks_need_and_ask_is_kept(compose):
-    (result,) = results_of([trained(compose, "fleet.models=3")], METHOD)
+def test_needs_and_queries_of_attacks_are_stored(compose):
+    (result,) = results_of([trained(compose, "fleet.models=3")], THREE_ATTACKS)
     assert result.needs["lira"] == {"text": "top-k, true label, shadows (IN and OUT)", "declared": None, "measured": 1}
     assert result.exposed and len(result.exposed["record"]) == len(view(trained(compose, "fleet.models=3")).labels)
 

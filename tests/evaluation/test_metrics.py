@@ -65,11 +65,11 @@ def test_tpr_is_the_largest_over_thresholds_whose_fpr_is_low_enough(
         called = scores >= threshold
         if called[~member].mean() <= fpr:
             best = max(best, called[member].mean())
-    found = tpr_at_fpr(scores, member, fpr)
+    tpr = tpr_at_fpr(scores, member, fpr)
     if fpr < 1 / (~member).sum():
-        assert np.isnan(found)
+        assert np.isnan(tpr)
     else:
-        assert found == best
+        assert tpr == best
 
 
 @settings(deadline=None, max_examples=25)
@@ -118,13 +118,16 @@ def test_precision_of_guessing_is_the_prior() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"scores": np.array([0.0, np.nan, np.nan])}, "scores hold 2 NaN; leave records without a score out"),
-        ({"scores": np.zeros(2)}, r"scores.shape=\(2,\) needs one Boolean a score"),
-        ({"scores": np.zeros((1, 3))}, r"scores.shape=\(1, 3\) needs one Boolean a score, for one model"),
+        ({"scores": np.array([0.0, np.nan, np.nan])}, "scores: 2 are NaN; leave these records out"),
+        ({"scores": np.zeros(2)}, r"members=.*: expected a Boolean a score, scores.shape=\(2,\)"),
+        (
+            {"scores": np.zeros((1, 3))},
+            r"members=.*: expected a Boolean a score, scores.shape=\(1, 3\); pass one model",
+        ),
         ({"members": np.array([0, 1, 1])}, r"members=int64 of shape \(3,\)"),
-        ({"members": np.zeros(3, bool)}, "members=0 of n=3; a ROC needs members and non-members"),
-        ({"members": np.ones(3, bool)}, "members=3 of n=3; a ROC needs members and non-members"),
-        ({"fpr": 1.5}, "fpr=1.5 is no rate; choose a value between 0 and 1"),
+        ({"members": np.zeros(3, bool)}, "members=0 of n=3: expected members and non-members"),
+        ({"members": np.ones(3, bool)}, "members=3 of n=3: expected members and non-members"),
+        ({"fpr": 1.5}, "fpr=1.5: expected a rate >= 0 and <= 1; "),
     ],
 )
 def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -133,7 +136,7 @@ def test_what_cannot_be_measured_is_refused(changes: dict[str, Any], message: st
         tpr_at_fpr(**arguments)
 
 
-ESTIMATES: dict[str, Callable[..., Estimate]] = {
+ESTIMATE_FUNCTIONS: dict[str, Callable[..., Estimate]] = {
     "auc": auc_estimate,
     "tpr": partial(tpr_estimate, fpr=0.1),
     "tnr": partial(tnr_estimate, fnr=0.1),
@@ -141,7 +144,7 @@ ESTIMATES: dict[str, Callable[..., Estimate]] = {
     "balanced_accuracy": accuracy_estimate,
     "ppv": partial(ppv_estimate, prior=0.1, fpr=0.1),
 }
-VALUES = {
+VALUE_FUNCTIONS = {
     "auc": Roc.auc,
     "tpr": partial(Roc.tpr_at, fpr=0.1),
     "tnr": partial(Roc.tnr_at, fnr=0.1),
@@ -151,22 +154,22 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("metric", ESTIMATES)
+@pytest.mark.parametrize("metric", ESTIMATE_FUNCTIONS)
 def test_a_band_is_around_the_value(metric: str) -> None:
-    measure = ESTIMATES[metric]
+    measure = ESTIMATE_FUNCTIONS[metric]
     for data in (normal(0, 300, 200), normal(0, 300, 200, effect=9.0), normal(0, 300, 200, effect=0.0)):
         estimate = measure(*data)
         assert estimate.low <= estimate.value <= estimate.high
         wider = measure(*data, alpha=0.01)
         assert wider.low <= estimate.low
         assert estimate.high <= wider.high
-        assert estimate.value == VALUES[metric](roc_points(*data))
+        assert estimate.value == VALUE_FUNCTIONS[metric](roc_points(*data))
 
 
-@pytest.mark.parametrize("metric", ESTIMATES)
+@pytest.mark.parametrize("metric", ESTIMATE_FUNCTIONS)
 def test_confidence_is_checked(metric: str) -> None:
-    with pytest.raises(ValueError, match=r"alpha=0\.0 is no error rate; choose a value between 0 and 1"):
-        ESTIMATES[metric](*normal(0, 50, 50), alpha=0.0)
+    with pytest.raises(ValueError, match=r"alpha=0\.0: expected an error rate > 0 and < 1; "):
+        ESTIMATE_FUNCTIONS[metric](*normal(0, 50, 50), alpha=0.0)
 
 
 @settings(deadline=None, max_examples=50)
@@ -179,10 +182,10 @@ def test_clearing_non_members_is_the_opposite_question(data: tuple[np.ndarray, n
 
 
 def test_a_rate_of_misses_is_a_share() -> None:
-    with pytest.raises(ValueError, match="fnr=2 is no rate; choose a value between 0 and 1"):
+    with pytest.raises(ValueError, match="fnr=2: expected a rate >= 0 and <= 1; "):
         tnr_estimate(*normal(0, 5, 5), 2)
 
 
 def test_a_prior_is_a_share() -> None:
-    with pytest.raises(ValueError, match="prior=0 is no share of members; choose a value between 0 and 1"):
+    with pytest.raises(ValueError, match="prior=0: expected a share of members > 0 and < 1; "):
         ppv_estimate(*normal(0, 5, 5), 0, fpr=1.0)

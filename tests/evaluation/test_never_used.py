@@ -12,29 +12,29 @@ from palisade.attacks import RMIA, Attack, LossThreshold, Reference, View
 from palisade.evaluate import all_attacks
 from palisade.evaluation.studies.never_used import NEAR_DUPLICATES, Outsiders, _no_score, false_positive_rate, scores
 
-RECORDS, MODELS = 400, 8
+FLEET_RECORDS, FLEET_MODELS = 400, 8
 
 
 def answers(model: int, x: np.ndarray) -> np.ndarray:
     return np.hstack([np.zeros_like(x), x + 0.1 * model])
 
 
-def fleet(records: int = RECORDS, **given: Any) -> View:
+def fleet(records: int = FLEET_RECORDS, **parts: Any) -> View:
     """Log-odds that are a record's only feature, and 4 more on members."""
     rng = np.random.default_rng(0)
-    members = rng.random((MODELS, records)) < 0.5
-    phi = rng.normal(size=(MODELS, records)) + 4 * members
-    population = rng.normal(size=(MODELS, 60))
+    members = rng.random((FLEET_MODELS, records)) < 0.5
+    phi = rng.normal(size=(FLEET_MODELS, records)) + 4 * members
+    population = rng.normal(size=(FLEET_MODELS, 60))
     return View(
         logits=np.stack([np.zeros_like(phi), phi], axis=-1), labels=np.ones(records, dtype=np.int64),
         membership=members, features=rng.normal(size=(records, 1)), query=answers,
         population_logits=np.stack([np.zeros_like(population), population], axis=-1),
-        population_labels=np.ones(60, dtype=np.int64), population_features=rng.normal(size=(60, 1)), **given,
+        population_labels=np.ones(60, dtype=np.int64), population_features=rng.normal(size=(60, 1)), **parts,
     )  # fmt: skip
 
 
-def outsiders(seen: View, x: np.ndarray, **given: Any) -> Outsiders:
-    return Outsiders.of(seen, x, np.ones(len(x), dtype=np.int64), **given)
+def outsiders(seen: View, x: np.ndarray, **settings: Any) -> Outsiders:
+    return Outsiders.of(seen, x, np.ones(len(x), dtype=np.int64), **settings)
 
 
 @pytest.mark.parametrize(("shift", "least", "most"), [(0.0, 0.0, 0.05), (6.0, 0.9, 1.0)])
@@ -53,7 +53,7 @@ def test_records_that_all_models_find_easy_stand_out_of_no_shadows() -> None:
 def test_only_duplicates_of_members_count() -> None:
     seen = fleet()
     x = np.concatenate([np.full((50, 1), 9.0), np.full((50, 1), -9.0)])
-    alike = np.tile(np.arange(100) < 50, (MODELS, 1))
+    alike = np.tile(np.arange(100) < 50, (FLEET_MODELS, 1))
     accused = [
         false_positive_rate(LossThreshold(), seen, outsiders(seen, x, is_counted=only)) for only in (alike, ~alike)
     ]
@@ -71,7 +71,7 @@ def test_few_non_members_let_more_through_than_one_percent() -> None:
 
 def test_only_records_that_count_for_some_model_are_trials() -> None:
     seen, x = fleet(), np.full((40, 1), -9.0)
-    counts = np.tile(np.arange(40) < 10, (MODELS, 1))
+    counts = np.tile(np.arange(40) < 10, (FLEET_MODELS, 1))
     counts[0, 10:12] = True
     some = false_positive_rate(LossThreshold(), seen, outsiders(seen, x, is_counted=counts))
     alone = false_positive_rate(LossThreshold(), seen, outsiders(seen, x[:12]))
@@ -86,8 +86,8 @@ def test_too_few_non_members_set_no_threshold() -> None:
 
 def scorable() -> list[str]:
     """Attacks of the whole suite that can score outsiders of such a fleet."""
-    made = {name: instantiate(node) for name, node in all_attacks().items()}
-    return [name for name, attack in made.items() if _no_score(attack, fleet(), NEAR_DUPLICATES) is None]
+    attacks = {name: instantiate(node) for name, node in all_attacks().items()}
+    return [name for name, attack in attacks.items() if _no_score(attack, fleet(), NEAR_DUPLICATES) is None]
 
 
 @pytest.mark.parametrize("name", scorable())
@@ -97,7 +97,7 @@ def test_outsiders_change_no_score_of_the_fleet_s_own_records(name: str) -> None
     far = outsiders(seen, 50 * np.random.default_rng(2).normal(size=(200, 1)))
     own, foreign = scores(attack, seen, far)
     np.testing.assert_allclose(own, attack.score(seen), rtol=0, atol=1e-12)
-    assert foreign.shape == (MODELS, 200) and not np.isnan(foreign).all()
+    assert foreign.shape == (FLEET_MODELS, 200) and not np.isnan(foreign).all()
 
 
 def test_the_shadow_attacks_that_tune_and_pool_are_among_these() -> None:

@@ -14,11 +14,11 @@ from matplotlib.transforms import Bbox
 from palisade.evaluation.figures.style import figure
 from palisade.evaluation.figures.tradeoff import Label, box, place
 
-NOTHING = np.zeros((0, 4))
+NO_BOXES = np.zeros((0, 4))
 
 
 def written(
-    panel: Axes, labels: list[Label], forbidden: np.ndarray = NOTHING, avoided: np.ndarray = NOTHING
+    panel: Axes, labels: list[Label], forbidden: np.ndarray = NO_BOXES, avoided: np.ndarray = NO_BOXES
 ) -> list[Annotation]:
     """The labels, drawn once: an annotation knows its place only then."""
     texts = place(panel, labels, forbidden, avoided, 8)
@@ -27,11 +27,11 @@ def written(
 
 
 def axes() -> Axes:
-    made = figure(5, 4)
-    panel = made.subplots()
+    fig = figure(5, 4)
+    panel = fig.subplots()
     panel.set(xlim=(0, 1), ylim=(0, 1))
-    made.draw_without_rendering()
-    made.set_layout_engine("none")
+    fig.draw_without_rendering()
+    fig.set_layout_engine("none")
     return panel
 
 
@@ -47,7 +47,7 @@ def test_anywhere_even_in_corners_and_on_top_of_each_other(marks: list[tuple[flo
         assert frame.x0 <= text.x0 and text.x1 <= frame.x1 and frame.y0 <= text.y0 and text.y1 <= frame.y1
 
 
-def test_order_of_labels_is_kept_and_a_far_label_has_a_leader() -> None:
+def test_order_of_labels_stays_and_a_far_label_has_a_leader() -> None:
     panel = axes()
     x0, y0 = panel.transData.transform((0.4, 0.4))
     x1, y1 = panel.transData.transform((0.6, 0.6))

@@ -19,20 +19,20 @@ from matplotlib.transforms import Bbox
 from palisade.evaluation.comparison import Comparison, ceiling, ordered
 from palisade.evaluation.figures.curves import roc, roc_of_model
 from palisade.evaluation.figures.style import (
-    AGAIN,
-    CANARIES,
-    CEILING,
-    COLORS,
-    INK,
-    MARKERS,
-    PAPER,
-    VIOLATED,
+    CANARY_LOOKS,
+    CEILING_LINE,
+    INK_COLOR,
+    LINE_COLORS,
+    LINE_MARKERS,
+    PAPER_COLOR,
+    REPEATED_COLOR_STROKE,
+    VIOLATED_COLOR,
     looks,
     save,
     svg,
 )
 from palisade.evaluation.figures.tradeoff import box, tradeoff
-from palisade.evaluation.result import AUC, BLIND, FPR, Result, Row, Sides, tpr_at
+from palisade.evaluation.result import AUC, BLIND_BASELINE, FPR, Result, Row, Sides, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.statistics.metrics import roc_points
 from palisade.targets.statement import Statement
@@ -83,7 +83,7 @@ def test_left_panel_has_a_line_per_defense_and_the_guessing_level(curve: Figure,
         expected = [(point.utility.value, point.leakage.value) for point in drawn.points]
         np.testing.assert_array_equal(line(axes, drawn.name), expected)
     (star,) = [line for line in axes.lines if line.get_label() == "undefended"]
-    assert (star.get_marker(), star.get_color()) == ("*", INK)
+    assert (star.get_marker(), star.get_color()) == ("*", INK_COLOR)
 
 
 def test_intervals_are_drawn(curve: Figure, sweep: list[Result]) -> None:
@@ -162,13 +162,13 @@ def test_the_lowest_panel_compares_lower_bounds_with_the_claim(curve: Figure, sw
             continue
         for part in (expected[:-1], expected[-1:]):  # broken before ε = ∞
             assert any(np.array_equal(values[1:-1], part) for values in drawn)
-    assert not [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED]
+    assert not [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED_COLOR]
 
 
 def test_a_violated_claim_is_ringed(make_violated: Callable[..., Result], sweep: list[Result]) -> None:
     result = make_violated()
     bounds = tradeoff(Comparison([*sweep[-1:], result])).axes[3]
-    (ring,) = [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED]
+    (ring,) = [one for one in bounds.lines if one.get_markeredgecolor() == VIOLATED_COLOR]
     assert ring.get_xydata().tolist() == [[result.epsilon, result.audit["bounds"]["one_run"]]]  # type: ignore[union-attr]
     assert legend(bounds)[-1] == "claim violated"
 
@@ -229,10 +229,10 @@ def test_canaries_are_hollow_and_dashed(with_canaries: Figure) -> None:
     assert plain.get_color() == hollow.get_color() and plain.get_marker() != hollow.get_marker()
     assert drawn["undefended with label_noise canaries"].get_marker() == hollow.get_marker()
     assert drawn["undefended with ood canaries"].get_marker() != hollow.get_marker()
-    assert plain.get_markerfacecolor() == plain.get_color() and hollow.get_markerfacecolor() == PAPER
+    assert plain.get_markerfacecolor() == plain.get_color() and hollow.get_markerfacecolor() == PAPER_COLOR
     assert (plain.get_linestyle(), hollow.get_linestyle()) == ("-", "--")
     # Canaries train other models, so the undefended level is that of the run without.
-    levels = [one for one in with_canaries.axes[1].lines if one.get_color() == INK]
+    levels = [one for one in with_canaries.axes[1].lines if one.get_color() == INK_COLOR]
     assert len(levels) == 1
 
 
@@ -342,7 +342,7 @@ def test_of_many_runs_the_roc_shows_one_of_each_line(many: list[Result]) -> None
 def test_no_two_lines_look_alike(many: list[Result]) -> None:
     drawn = list(looks(Comparison(many).series).values())
     assert len({(look.color, look.marker) for look in drawn}) == len(drawn) == 20
-    assert len({(look.color, look.stroke) for look in drawn[: 2 * len(COLORS)]}) == 2 * len(COLORS)
+    assert len({(look.color, look.stroke) for look in drawn[: 2 * len(LINE_COLORS)]}) == 2 * len(LINE_COLORS)
 
 
 def test_the_legend_holds_only_what_is_drawn(make_result: Callable[..., Result]) -> None:
@@ -352,10 +352,10 @@ def test_the_legend_holds_only_what_is_drawn(make_result: Callable[..., Result])
 
 
 def test_no_line_of_canaries_looks_like_a_ceiling() -> None:
-    assert len({marker for marker, _ in CANARIES} | set(MARKERS)) == len(CANARIES) + len(MARKERS)
-    for dashes in [AGAIN[1], *(dashes for _, (_, dashes) in CANARIES)]:
+    assert len({marker for marker, _ in CANARY_LOOKS} | set(LINE_MARKERS)) == len(CANARY_LOOKS) + len(LINE_MARKERS)
+    for dashes in [REPEATED_COLOR_STROKE[1], *(dashes for _, (_, dashes) in CANARY_LOOKS)]:
         assert max(dashes) < 7 or len(dashes) > 2  # long plain dashes are those of ceilings
-    assert CEILING["ls"][1] == (7, 4)
+    assert CEILING_LINE["ls"][1] == (7, 4)
 
 
 def test_a_tpr_of_zero_stays_on_the_page(make_result: Callable[..., Result]) -> None:
@@ -429,11 +429,11 @@ def test_the_band_of_one_model_holds_its_own_curve(seed: int) -> None:
     scores, members = np.concatenate([rng.normal(2.5, 1, 400), rng.normal(size=300)]), np.arange(700) < 400
     points = roc_points(scores, members)
     counted: dict[str, Any] = {"members": 400, "nonmembers": 300}
-    rows = [Row(metric=AUC, value=0.9, attack=attack, **counted) for attack in ("loss", BLIND)]
+    rows = [Row(metric=AUC, value=0.9, attack=attack, **counted) for attack in ("loss", BLIND_BASELINE)]
     rows.append(Row(metric=tpr_at(FPR), value=0.3, attack="loss"))
     curve = (points.fpr.tolist(), points.tpr.tolist())
     sides = Sides(**counted, features=True, shared=0)
-    result = Result(run="m", rows=rows, roc={"loss": curve, BLIND: curve}, skipped={}, sides=sides)
+    result = Result(run="m", rows=rows, roc={"loss": curve, BLIND_BASELINE: curve}, skipped={}, sides=sides)
     axes = roc_of_model(result).axes[0]
     (band,) = [each for each in axes.collections if each.get_label() == "95 %"]
     outline = band.get_paths()[0]

@@ -12,12 +12,12 @@ from palisade.evaluation.choice import recommend, ship_command
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.limit import Limit
 from palisade.evaluation.result import Result
-from palisade.evaluation.utility import UTILITIES
+from palisade.evaluation.utility import UTILITY_MEASURES
 from palisade.targets.guards import TopK
 from palisade.targets.guards.registry import label, register
 
 Make = Callable[..., Result]
-FIVE = Limit(name="choose", max_tpr=0.05)
+FIVE_PERCENT_CHOICE = Limit(name="choose", max_tpr=0.05)
 
 
 def test_the_most_useful_of_those_that_keep_it(make_result: Make) -> None:
@@ -26,7 +26,7 @@ def test_the_most_useful_of_those_that_keep_it(make_result: Make) -> None:
         make_result("l2", strength=0.1, accuracy=0.93, separation=0.2),
         make_result("l2", strength=0.2, accuracy=0.91, separation=0.1),
     ]
-    lines, best = recommend(Comparison(runs), FIVE)
+    lines, best = recommend(Comparison(runs), FIVE_PERCENT_CHOICE)
     assert best is runs[1]
     assert lines[0] == "choose: at most 5 % of members found at 1 % FPR"
     assert lines[1].startswith("l2 0.1 (mlp-l2-0.1): test accuracy 93.0 % [92.2–93.8], 1.7 % [1.3–2.1] by lira")
@@ -37,7 +37,7 @@ def test_the_most_useful_of_those_that_keep_it(make_result: Make) -> None:
 
 def test_none_keeps_it_and_which_comes_nearest(make_result: Make) -> None:
     lines, best = recommend(
-        Comparison([make_result(separation=0.9), make_result("l2", strength=1.0, separation=0.7)]), FIVE
+        Comparison([make_result(separation=0.9), make_result("l2", strength=1.0, separation=0.7)]), FIVE_PERCENT_CHOICE
     )
     assert best is None
     assert lines[1] == "none of 2 runs keeps it; l2 1 comes nearest, with 5.2 % [4.4–6.0] by lira"
@@ -51,9 +51,9 @@ def test_where_nothing_is_measured_none_comes_nearest(make_result: Make) -> None
 
 
 def test_a_utility_that_no_run_can_have_is_no_choice(make_result: Make) -> None:
-    run = replace(make_result(), utility=UTILITIES["roc_auc"])
+    run = replace(make_result(), utility=UTILITY_MEASURES["roc_auc"])
     with pytest.raises(ValueError, match=r"^utility=roc_auc"):
-        recommend(Comparison([run]), FIVE)
+        recommend(Comparison([run]), FIVE_PERCENT_CHOICE)
 
 
 def test_masks_refuted_claims_and_canaries_do_not_qualify(
@@ -68,20 +68,22 @@ def test_masks_refuted_claims_and_canaries_do_not_qualify(
     ]
     lines, best = recommend(Comparison(runs), Limit(name="choose", max_tpr=0.1))
     assert best is None
-    told = "\n".join(lines)
+    text = "\n".join(lines)
     for reason in ("it masks what it leaks", "its claim is refuted", "only its canaries were attacked"):
-        assert reason in told
+        assert reason in text
 
 
 def test_utility_is_the_one_that_was_chosen(make_result: Make) -> None:
     runs = [make_result("l2", strength=s, separation=0.1) for s in (1.0, 2.0)]
     for result, loss in zip(runs, (0.2, 0.4), strict=True):
         result.rows.append(replace(result.rows[0], metric="test_log_loss", value=loss, low=loss, high=loss))
-    lines, best = recommend(Comparison([replace(result, utility=UTILITIES["log_loss"]) for result in runs]), FIVE)
+    lines, best = recommend(
+        Comparison([replace(result, utility=UTILITY_MEASURES["log_loss"]) for result in runs]), FIVE_PERCENT_CHOICE
+    )
     assert best is not None and best.strength == 1.0, "less is better"
     assert "test log loss 0.200" in lines[1]
-    both = [replace(result, utility=UTILITIES["log_loss"]) for result in (make_result(separation=0.1), runs[0])]
-    lines, best = recommend(Comparison(both), FIVE)
+    both = [replace(result, utility=UTILITY_MEASURES["log_loss"]) for result in (make_result(separation=0.1), runs[0])]
+    lines, best = recommend(Comparison(both), FIVE_PERCENT_CHOICE)
     assert best is both[1] and any("its test log loss cannot be measured" in line for line in lines)
 
 

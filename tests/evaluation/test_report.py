@@ -17,22 +17,22 @@ from pathlib import Path
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.figures.style import INK
+from palisade.evaluation.figures.style import INK_COLOR
 from palisade.evaluation.measuring.exposure import Exposure
-from palisade.evaluation.method import METHOD_VERSION
+from palisade.evaluation.protocol import PROTOCOL_VERSION
 from palisade.evaluation.report.page import inline, render
 from palisade.evaluation.report.run_report import page_of, summary, tidy_csv, write
-from palisade.evaluation.report.sections import BOUNDS
-from palisade.evaluation.result import COLUMNS, Result
+from palisade.evaluation.report.sections import EPSILON_BOUNDS
+from palisade.evaluation.result import RESULT_COLUMNS, Result
 from palisade.targets import RESULTS_VERSION
 
-COMMAND = "python evaluate.py data=digits name='a<b'"
-FIGURES = ("tradeoff", "roc", "exposure")
-FILES = (
+CALLED_COMMAND = "python evaluate.py data=digits name='a<b'"
+FIGURE_NAMES = ("tradeoff", "roc", "exposure")
+FILE_NAMES = (
     "results.csv", "exposed.csv", "report.html", "report.json", "tradeoff.png", "roc.png", "exposure.png",
 )  # fmt: skip
-WEIGHTS = "needs the weights; threat=white_box grants them"
-VOID = {"meta", "br", "hr", "img", "link", "input"}
+NEEDS_WEIGHTS = "needs the weights; threat=white_box grants them"
+VOID_TAGS = {"meta", "br", "hr", "img", "link", "input"}
 
 
 class Page(HTMLParser):
@@ -47,7 +47,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
+        if tag not in VOID_TAGS:
             self.open.append(tag)
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -59,15 +59,21 @@ class Page(HTMLParser):
 
 def page(results: list[Result]) -> str:
     """The report without its figures, which take long to draw."""
-    return render(page_of(Comparison(results), summary(Comparison(results), COMMAND)), {"tradeoff": "", "roc": ""})
+    return render(
+        page_of(Comparison(results), summary(Comparison(results), CALLED_COMMAND)), {"tradeoff": "", "roc": ""}
+    )
 
 
 @pytest.fixture(scope="module")
 def written(sweep: list[Result], canaries: list[Result], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reports") / "new" / "digits"
-    reasons = {"population": "needs population records; the split has none", "one": WEIGHTS, "other": WEIGHTS}
+    reasons = {
+        "population": "needs population records; the split has none",
+        "one": NEEDS_WEIGHTS,
+        "other": NEEDS_WEIGHTS,
+    }
     skipped = [replace(result, skipped=reasons) for result in [*sweep, *canaries]]
-    assert write(Comparison(skipped), folder, COMMAND) == [folder / name for name in FILES]
+    assert write(Comparison(skipped), folder, CALLED_COMMAND) == [folder / name for name in FILE_NAMES]
     return folder
 
 
@@ -77,12 +83,14 @@ def html(written: Path) -> str:
 
 
 def test_all_files_and_nothing_half_written(written: Path) -> None:
-    assert sorted(path.name for path in written.iterdir()) == sorted([*FILES, *(f"{name}.svg" for name in FIGURES)])
+    assert sorted(path.name for path in written.iterdir()) == sorted(
+        [*FILE_NAMES, *(f"{name}.svg" for name in FIGURE_NAMES)]
+    )
 
 
 @pytest.mark.usefixtures("undrawn")
 def test_what_was_not_measured_is_left_out(make_result: Callable[..., Result], tmp_path: Path) -> None:
-    paths = write(Comparison([make_result(exposed={}, audit={}, needs={})]), tmp_path, COMMAND)
+    paths = write(Comparison([make_result(exposed={}, audit={}, needs={})]), tmp_path, CALLED_COMMAND)
     assert not any("expos" in path.name for path in [*paths, *tmp_path.iterdir()])
     html = (tmp_path / "report.html").read_text()
     assert 'id="exposure"' not in html and 'id="evidence"' not in html and 'id="canaries"' not in html
@@ -142,13 +150,13 @@ def test_what_was_released_is_said(html: str, make_result: Callable[..., Result]
     result = make_result()
     facts = {**result.dataset, "persons": 600, "published": True, "checksum": "sha256:77", "canaries": 50}
     content = summary(
-        Comparison([replace(result, dataset=facts)]), COMMAND, releases={result.run: "released/digits-mlp-none"}
+        Comparison([replace(result, dataset=facts)]), CALLED_COMMAND, releases={result.run: "released/digits-mlp-none"}
     )
-    told = render(page_of(Comparison([result]), content), {"tradeoff": "", "roc": ""})
+    shipped = render(page_of(Comparison([result]), content), {"tradeoff": "", "roc": ""})
     for words in ("600; all records of one share a fate", "<code>sha256:77</code>, the published one"):
-        assert words in told
-    assert "50 of the pool are canaries" in told
-    assert "<code>released/digits-mlp-none</code> by the recipe of undefended" in told
+        assert words in shipped
+    assert "50 of the pool are canaries" in shipped
+    assert "<code>released/digits-mlp-none</code> by the recipe of undefended" in shipped
     bare = page([replace(result, dataset={})])
     assert "hash of the data</th><td>" not in bare and '<th scope="row">data</th><td>digits</td>' in bare
     Page(bare)
@@ -156,12 +164,12 @@ def test_what_was_released_is_said(html: str, make_result: Callable[..., Result]
 
 def test_how_to_reproduce_names_versions_and_hashes(written: Path, html: str) -> None:
     section = html[html.index('id="reproduce"') :]
-    told = json.loads((written / "report.json").read_text())["reproduce"]
+    reproduction = json.loads((written / "report.json").read_text())["reproduce"]
     digest = hashlib.sha256((written / "results.csv").read_bytes()).hexdigest()
-    assert told["sha256"] == {"results.csv": digest} and f"sha256:{digest}" in section
+    assert reproduction["sha256"] == {"results.csv": digest} and f"sha256:{digest}" in section
     for name in ("python", "palisade", "torch", "opacus", "numpy"):
-        assert f"{name} {told['versions'][name]}" in section
-    assert f"version {METHOD_VERSION}" in section and f"version {RESULTS_VERSION}" in section
+        assert f"{name} {reproduction['versions'][name]}" in section
+    assert f"version {PROTOCOL_VERSION}" in section and f"version {RESULTS_VERSION}" in section
     assert "mlp-dp_sgd-4" in section and "optimizer:" in section
 
 
@@ -184,8 +192,8 @@ def test_the_verdict_has_its_scope(html: str) -> None:
     sentence = (
         r"<p>Black-box, 15 shadow models that know the defense: at 1 % false accusations the best attack \(lira\)"
     )
-    told = re.findall(sentence + r" finds \d+\.\d % \[\d+\.\d–\d+\.\d\] of members; guessing finds 1 %\.", text)
-    assert len(told) == 3
+    sentences = re.findall(sentence + r" finds \d+\.\d % \[\d+\.\d–\d+\.\d\] of members; guessing finds 1 %\.", text)
+    assert len(sentences) == 3
     assert "<h3>Best protected within 5 points of the best accuracy: dp_sgd" in text
     assert "<h3>Undefended</h3>" in text and "<h3>Best protected: dp_sgd ε=1</h3>" in text
     assert "no better than guessing within its interval, which proves nothing" in text
@@ -215,12 +223,12 @@ def test_the_best_protected_is_where_attacks_find_least(make_result: Callable[..
     assert [verdict["heading"] for verdict in summary(Comparison(runs), "")["verdicts"]] == ["Best protected: l2 0.2"]
 
 
-def test_claims_flags_and_skipped_attacks_are_told(html: str) -> None:
+def test_claims_flags_and_skipped_attacks_are_reported(html: str) -> None:
     assert "(ε = 3.99, δ = 0.000834)-differential privacy per record (add/remove one record)" in html
     assert "no formal guarantee; gradients were clipped, without noise" in html
     assert "m of them cost up to m·ε and m·δ" in html
     assert "needs population records; the split has none" in html and "all runs</span>" in html
-    assert html.count(WEIGHTS) == 1 and "<dt>one, other</dt>" in html
+    assert html.count(NEEDS_WEIGHTS) == 1 and "<dt>one, other</dt>" in html
     assert "excludes hardly any attack" in html and "one false positive is already more than" in html
     assert "python evaluate.py data=digits name=&#39;a&lt;b&#39;" in html
 
@@ -253,7 +261,7 @@ def test_the_most_exposed_records_are_named(html: str, sweep: list[Result]) -> N
     section = html[html.index('id="exposure"') : html.index('id="groups"')]
     exposed = Exposure.from_json(sweep[-1].exposed)
     trained = int((exposed.models > 0).sum())
-    assert f"{exposed.mostly_found:,} of {trained:,} records are found (lira) in more than" in section
+    assert f"{exposed.mostly_exposed:,} of {trained:,} records are found (lira) in more than" in section
     for i in exposed.order[:10]:
         assert f'<td class="number">{exposed.record[i]}</td><td class="number">{exposed.label[i]}</td>' in section
     assert section.count("<tbody>") == 3 and section.count("<tr>") == 3 * 11
@@ -263,11 +271,11 @@ def test_a_guard_is_explained(make_result: Callable[..., Result], make_guarded: 
     bare = make_result(separation=1.2)
     runs = [bare, make_guarded(bare, "memguard", None, 0.7), make_guarded(bare, "topk", 3, 1.1)]
     html = page(runs)
-    told = " ".join(html.split())
-    assert "<strong>Guards:</strong> none + memguard, none + topk. A guard changes a model&#8217;s answers" in told
-    assert "adds nothing to ε" in told and "protects nobody once the weights leak" in told
-    assert "<strong>No formal guarantee:</strong> undefended, none + memguard, none + topk." in told
-    assert "<dt>masked, not protected</dt>" in told and "judge them without it" in told
+    text = " ".join(html.split())
+    assert "<strong>Guards:</strong> none + memguard, none + topk. A guard changes a model&#8217;s answers" in text
+    assert "adds nothing to ε" in text and "protects nobody once the weights leak" in text
+    assert "<strong>No formal guarantee:</strong> undefended, none + memguard, none + topk." in text
+    assert "<dt>masked, not protected</dt>" in text and "judge them without it" in text
     assert "guard: {name: topk, strength: 3}" in html and "guard: {name: memguard, strength: null}" in html
     assert "Guards:" not in page([bare])
     Page(html)
@@ -298,7 +306,7 @@ def test_the_page_of_many_runs(many: list[Result], make_result: Callable[..., Re
 def test_claims_stand_beside_bounds_and_ceilings(html: str) -> None:
     section = html[html.index('id="evidence"') : html.index('id="curve"')]
     assert section.count('<th scope="row">') == 6  # five ε of the sweep and a fleet with canaries
-    for words, assumption in BOUNDS.values():
+    for words, assumption in EPSILON_BOUNDS.values():
         assert f'<th scope="col" class="number">{words}</th>' in section and assumption.replace("&", "&amp;") in section
     assert (
         "A low bound proves nothing:" in section
@@ -344,7 +352,7 @@ def test_json_is_strict_and_holds_the_rows(written: Path, sweep: list[Result]) -
         raise AssertionError(constant)
 
     content = json.loads((written / "report.json").read_text(), parse_constant=refuse)
-    assert content["scope"] == "internal" and content["reproduce"]["command"] == COMMAND
+    assert content["scope"] == "internal" and content["reproduce"]["command"] == CALLED_COMMAND
     runs = {run["run"]: run for run in content["runs"]}
     for result in sweep:
         run = runs[result.run]
@@ -356,12 +364,12 @@ def test_json_is_strict_and_holds_the_rows(written: Path, sweep: list[Result]) -
 
 def test_csv_has_the_columns_and_round_trips(written: Path, sweep: list[Result], canaries: list[Result]) -> None:
     lines = list(csv.DictReader(io.StringIO((written / "results.csv").read_text())))
-    assert tuple(lines[0]) == COLUMNS
+    assert tuple(lines[0]) == RESULT_COLUMNS
     rows = [row for result in [*sweep, *canaries] for row in result.tidy()]
     assert len(lines) == len(rows)
     texts = {tuple(line.values()) for line in lines}
     for row in rows:
-        assert tuple("" if row[name] is None else str(row[name]) for name in COLUMNS) in texts
+        assert tuple("" if row[name] is None else str(row[name]) for name in RESULT_COLUMNS) in texts
     assert {line["epsilon"] for line in lines if line["strength"] == "inf"} == {"inf"}
     assert {line["epsilon"] for line in lines if line["defense"] in ("none", "l2")} == {""}
     assert {line["attack"] for line in lines if line["metric"] == "test_accuracy"} == {""}
@@ -376,17 +384,17 @@ def test_csv_quotes_what_needs_it(make_result: Callable[..., Result]) -> None:
 def test_runs_that_differ_write_nothing(sweep: list[Result], tmp_path: Path) -> None:
     other = replace(sweep[0], config={**sweep[0].config, "trainer": {"epochs": 3}})
     with pytest.raises(ValueError, match=r"trainer\.epochs=40"):
-        write(Comparison([sweep[1], other]), tmp_path / "report", COMMAND)
+        write(Comparison([sweep[1], other]), tmp_path / "report", CALLED_COMMAND)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_unresolved_runs_still_have_a_report(make_result: Callable[..., Result]) -> None:
     html = page([make_result(nonmembers=50), make_result("l2", strength=0.1, roc={})]).replace("\u00a0", " ")
     assert "<dt>AUC</dt><dd>0.738 [0.713–0.763]</dd>" in html
-    told = (
+    meanings = (
         "at 1 % false accusations it cannot be measured what attacks find. The best attack (lira) ranks members above"
     )
-    assert f"{told} non-members with an AUC of 0.738 [0.713–0.763]; guessing has 0.5." in html
+    assert f"{meanings} non-members with an AUC of 0.738 [0.713–0.763]; guessing has 0.5." in html
     Page(html)
     none = page([make_result(roc={}), make_result("l2", strength=0.1, roc={})])
     assert "No attack could run; the reasons stand under" in none
@@ -402,5 +410,5 @@ def test_auc_decides_where_no_run_can_be_resolved(make_result: Callable[..., Res
 
 
 def test_inline_figures_take_the_page_colors() -> None:
-    drawing = f'<?xml?><svg xmlns="x"><metadata>m</metadata><g id="a" fill="{INK}" clip-path="url(#a)"/></svg>'
+    drawing = f'<?xml?><svg xmlns="x"><metadata>m</metadata><g id="a" fill="{INK_COLOR}" clip-path="url(#a)"/></svg>'
     assert inline(drawing, "p") == '<svg><g id="p-a" fill="var(--ink)" clip-path="url(#p-a)"/></svg>'

@@ -1,4 +1,4 @@
-"""Which attack stands for a run."""
+"""Strongest attack of a run."""
 
 from __future__ import annotations
 

@@ -9,12 +9,12 @@ import pytest
 
 from palisade.attacks import LossThreshold, ThreatModel
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import AUGMENTATIONS, answers, augmented, stamp, view
+from palisade.evaluation.signals.signals import QUERY_AUGMENTATIONS, answers, augmented, stamp, view
 from palisade.targets.run import Run
 from palisade.targets.training import load_fleet
 from palisade.train import composed, train_run
 
-SMALL = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "fleet.models=2", "secret=signals"]
+SMALL_RUN = ["data=digits", "trainer.epochs=2", "fleet.workers=1", "fleet.models=2", "secret=signals"]
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +23,15 @@ def run(tmp_path_factory, request) -> Run:
 
 
 def trained(folder: Path, *overrides: str) -> Run:
-    return Run(Path(train_run(composed(f"runs={folder}", *SMALL, *overrides))["folder"]))
+    return Run(Path(train_run(composed(f"runs={folder}", *SMALL_RUN, *overrides))["folder"]))
 
 
 def test_answers_are_the_models_own(run: Run):
     pool = run.dataset.split.pool
     expected = load_fleet(run.config, run.dataset, run.folder, run.models()).predict(run.dataset.x[pool])
-    kept = answers(run, "pool")
-    assert isinstance(kept, np.memmap) and kept.dtype == np.float32
-    np.testing.assert_array_equal(kept, expected)
+    stored = answers(run, "pool")
+    assert isinstance(stored, np.memmap) and stored.dtype == np.float32
+    np.testing.assert_array_equal(stored, expected)
 
 
 def test_signals_of_other_models_are_never_used(run: Run):
@@ -62,7 +62,7 @@ def test_every_way_of_asking_is_a_query(run: Run):
 
 def test_augmentations_keep_an_images_content():
     x = np.random.default_rng(0).random((3, 1, 4, 5))
-    for name in AUGMENTATIONS:
+    for name in QUERY_AUGMENTATIONS:
         moved = augmented(name, x)
         assert moved.shape == x.shape and np.isclose(np.sort(moved.ravel()), np.sort(x.ravel())).all()
     np.testing.assert_array_equal(augmented("down", augmented("up", x)), x)

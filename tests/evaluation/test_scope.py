@@ -15,7 +15,9 @@ from palisade.evaluation.report.run_report import write
 from palisade.evaluation.report.scope import NOT_COVERED, check_scope_of, public_command, published
 from palisade.evaluation.result import Result
 
-SECRETIVE = "python evaluate.py data=csv data.path=/home/me/p.csv runs=runs/p/mlp-none-0a1b2c3d 'attack=[lira, rmia]'"
+SECRETIVE_COMMAND = (
+    "python evaluate.py data=csv data.path=/home/me/p.csv runs=runs/p/mlp-none-0a1b2c3d 'attack=[lira, rmia]'"
+)
 
 
 @pytest.fixture
@@ -36,7 +38,9 @@ def private(make_result: Callable[..., Result], make_guarded: Callable[..., Resu
 
 @pytest.fixture
 def files(private: list[Result], tmp_path: Path) -> dict[str, str]:
-    write(Comparison(private), tmp_path, SECRETIVE, scope="public", releases={private[1].run: "released/p-mlp-l2"})
+    write(
+        Comparison(private), tmp_path, SECRETIVE_COMMAND, scope="public", releases={private[1].run: "released/p-mlp-l2"}
+    )
     return {path.name: path.read_text() for path in tmp_path.iterdir() if path.suffix != ".png"}
 
 
@@ -107,24 +111,24 @@ def test_the_scope_says_what_is_missing(files: dict[str, str]) -> None:
 
 @pytest.mark.usefixtures("undrawn")
 def test_flags_and_verdicts_are_those_of_the_internal_report(private: list[Result], tmp_path: Path) -> None:
-    told = []
+    pages = []
     for scope in ("internal", "public"):
-        write(Comparison(private), tmp_path / scope, SECRETIVE, scope=scope)
+        write(Comparison(private), tmp_path / scope, SECRETIVE_COMMAND, scope=scope)
         content = json.loads((tmp_path / scope / "report.json").read_text())
         flags = [[flag["name"] for flag in run["flags"]] for run in content["runs"]]
-        told.append((flags, [verdict["heading"] for verdict in content["verdicts"]]))
-    assert told[0] == told[1] and any(told[0][0])
+        pages.append((flags, [verdict["heading"] for verdict in content["verdicts"]]))
+    assert pages[0] == pages[1] and any(pages[0][0])
 
 
 def test_an_unknown_scope_is_refused(private: list[Result], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^report\.scope=open"):
-        write(Comparison(private), tmp_path / "none", SECRETIVE, scope="open")
+        write(Comparison(private), tmp_path / "none", SECRETIVE_COMMAND, scope="open")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("report", [{}, {"scope": ["public"]}, {"scope": None}])
 def test_settings_without_a_scope_are_refused(report: dict[str, object]) -> None:
-    with pytest.raises(ValueError, match=r"^report\.scope=.* is unknown; choose internal or public$"):
+    with pytest.raises(ValueError, match=r"^report\.scope=.*: expected one of internal, public; "):
         check_scope_of({"report": report})
 
 
@@ -136,6 +140,8 @@ def test_what_is_for_insiders_is_not_called_public(instead: str) -> None:
 
 
 def test_a_command_keeps_what_is_no_place() -> None:
-    assert public_command(SECRETIVE) == "python evaluate.py data=csv 'attack=[lira, rmia]'"
-    prefixed = SECRETIVE.replace(" data.path", " +data.path").replace(" runs=", " ++runs=") + " ++root=/home/me ~runs"
+    assert public_command(SECRETIVE_COMMAND) == "python evaluate.py data=csv 'attack=[lira, rmia]'"
+    prefixed = (
+        SECRETIVE_COMMAND.replace(" data.path", " +data.path").replace(" runs=", " ++runs=") + " ++root=/home/me ~runs"
+    )
     assert public_command(prefixed) == "python evaluate.py data=csv 'attack=[lira, rmia]'"

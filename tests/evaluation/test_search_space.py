@@ -1,4 +1,4 @@
-"""What a search may vary is checked before anything is trained, and proposed within its ranges."""
+"""Search spaces: checked before anything is trained, and proposals within their ranges."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from palisade.evaluation.frontier_search import Range, Space
 from palisade.train import composed
 
-SPACE: dict[str, Any] = {
+SEARCH_SPACE: dict[str, Any] = {
     "l2": {"weight_decay": {"low": 1e-5, "high": 1e-1, "log": True}},
     "early_stopping": {"epochs": {"low": 2, "high": 9}},
     "dp_sgd": {"trainer": {"optimizer": {"lr": [0.1, 1.0]}}},
@@ -21,10 +21,12 @@ SPACE: dict[str, Any] = {
 
 def test_proposals_stay_in_their_ranges() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
-    told = [Space(SPACE).suggest(study.ask()) for _ in range(60)]
-    by_defense = {defense: [words[1:] for words in told if words[0] == f"defense={defense}"] for defense in SPACE}
+    proposals = [Space(SEARCH_SPACE).suggest(study.ask()) for _ in range(60)]
+    by_defense = {
+        defense: [words[1:] for words in proposals if words[0] == f"defense={defense}"] for defense in SEARCH_SPACE
+    }
     assert all(by_defense.values())
-    values = {key: [float(words[0].partition("=")[2]) for words in by_defense[key]] for key in SPACE}
+    values = {key: [float(words[0].partition("=")[2]) for words in by_defense[key]] for key in SEARCH_SPACE}
     assert all(1e-5 <= value <= 1e-1 for value in values["l2"]) and min(values["l2"]) < 1e-3, "orders of magnitude"
     assert all(value == float(f"{value:.3g}") for value in values["l2"])
     assert set(values["early_stopping"]) <= set(range(2, 10))
@@ -33,7 +35,7 @@ def test_proposals_stay_in_their_ranges() -> None:
 
 
 def test_one_point_of_each_defense_shows_whether_its_settings_exist() -> None:
-    assert list(Space(SPACE).corners()) == [
+    assert list(Space(SEARCH_SPACE).corners()) == [
         ["defense=l2", "defense.weight_decay=1e-05"],
         ["defense=early_stopping", "defense.epochs=2"],
         ["defense=dp_sgd", "defense.trainer.optimizer.lr=0.1"],

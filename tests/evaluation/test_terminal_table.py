@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.format import WIDTH, bound_text
+from palisade.evaluation.format import PLAIN_WIDTH, bound_text
 from palisade.evaluation.result import Result
 from palisade.evaluation.table import Skip, cells, lines, show_results, skips
 
@@ -32,7 +32,7 @@ def test_one_line_per_run_in_order(sweep: list[Result]) -> None:
 
 def test_plain_and_narrow_where_no_terminal_is(sweep: list[Result]) -> None:
     lines = printed(sweep)
-    assert all(len(line) <= WIDTH for line in lines)
+    assert all(len(line) <= PLAIN_WIDTH for line in lines)
     assert "\x1b" not in "".join(lines)
 
 
@@ -82,21 +82,21 @@ def test_bounds_are_rounded_down(make_result: Callable[..., Result], bound: floa
 
 
 def test_canaries_stand_under_their_defense(sweep: list[Result], canaries: list[Result]) -> None:
-    told = [(line.cells[0], line.kind) for line in lines(Comparison([*canaries, *sweep]))]
-    assert told[:3] == [
+    kinds = [(line.cells[0], line.kind) for line in lines(Comparison([*canaries, *sweep]))]
+    assert kinds[:3] == [
         ("none", "undefended"),
         ("  label_noise canaries", "undefended"),
         ("  ood canaries", "undefended"),
     ]
-    assert told.index(("  label_noise canaries", "")) == 5  # under dp_sgd at ε = 4
+    assert kinds.index(("  label_noise canaries", "")) == 5  # under dp_sgd at ε = 4
     assert [line.cells[0] for line in lines(Comparison(canaries))][2:] == [
         "dp_sgd\n  label_noise canaries",
         "l2 0.001\n  label_noise canaries",
     ]
-    assert all(len(line) <= WIDTH for line in printed([*canaries, *sweep]))
+    assert all(len(line) <= PLAIN_WIDTH for line in printed([*canaries, *sweep]))
 
 
-def test_a_violated_claim_is_told_run_by_run(make_violated: Callable[..., Result]) -> None:
+def test_a_violated_claim_is_reported_run_by_run(make_violated: Callable[..., Result]) -> None:
     runs = [make_violated(), make_violated(strength=0.5, run="another")]
     assert [line.kind for line in lines(Comparison(runs))] == ["violated", "violated"]
     text = "\n".join(printed(runs))
@@ -113,7 +113,7 @@ def test_violations_are_red_in_a_terminal(
     assert "\x1b[1;31m" in file.getvalue()
 
 
-def test_a_reason_is_told_once_with_its_attacks(make_result: Callable[..., Result]) -> None:
+def test_a_reason_is_reported_once_with_its_attacks(make_result: Callable[..., Result]) -> None:
     weights = "needs the weights; threat=white_box grants them"
     runs = [
         make_result(skipped={"gradient_norm": weights, "white_box": weights}),
@@ -136,10 +136,10 @@ def test_flags_that_all_runs_have_stand_below_alone(make_result: Callable[..., R
     assert lines(Comparison(alike[:1]))[0].cells[-1] == "0.1% unresolved"  # of a single run there is nothing to share
 
 
-def test_what_a_flag_says_of_each_run_is_told_of_the_first(many: list[Result]) -> None:
-    told = " ".join(printed(many)).replace("  ", " ")
-    assert "dominated by DP-SGD (adversarial_regularization 0.5): dp_sgd ε=∞ is at least as useful" in told
-    assert "The report tells the same of" in told and told.count("is at least as useful") == 1
+def test_a_flag_that_differs_by_run_quotes_the_first(many: list[Result]) -> None:
+    text = " ".join(printed(many)).replace("  ", " ")
+    assert "dominated by DP-SGD (adversarial_regularization 0.5): dp_sgd ε=∞ is at least as useful" in text
+    assert "The report tells the same of" in text and text.count("is at least as useful") == 1
 
 
 def test_another_defense_or_guard_opens_a_block(many: list[Result]) -> None:
@@ -150,7 +150,7 @@ def test_another_defense_or_guard_opens_a_block(many: list[Result]) -> None:
 
 def test_many_runs_stay_readable(many: list[Result]) -> None:
     text = printed(many)
-    assert all(len(line) <= WIDTH for line in text)
+    assert all(len(line) <= PLAIN_WIDTH for line in text)
     for word in ("adversarial_regularization", "none + temperature 20", "dominated by", "protected", "lira"):
         assert any(word in line for line in text)
 

@@ -10,17 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palisade.evaluation.measuring.measure import METRICS, measure, usefulness
-from palisade.evaluation.method import Method
+from palisade.evaluation.measuring.measure import UTILITY_METRICS, measure, usefulness
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Row
 from palisade.evaluation.signals.signals import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap
-from palisade.evaluation.utility import CALIBRATION, UTILITIES
+from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES
 from palisade.targets.run import Run
 from palisade.train import train_run
 
-ATTACKS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
-METHOD = Method(attacks=ATTACKS)
+ATTACK_NODES = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
+LOSS_PROTOCOL = AttackProtocol(attacks=ATTACK_NODES)
 Compose = Callable[..., dict[str, Any]]
 
 
@@ -41,14 +41,14 @@ def trained(settings: dict[str, Any]) -> Run:
 
 
 def rows(run: Run) -> dict[tuple[str, str, int | str], Row]:
-    """What is measured of utility, without any attack."""
-    result = usefulness(run, Bootstrap(replicates=50), METHOD.slices_of(run))
+    """Measurements of utility, without any attack."""
+    result = usefulness(run, Bootstrap(replicates=50), LOSS_PROTOCOL.slices_of(run))
     return {(row.metric, row.group, row.model): row for row in result}
 
 
 def test_all_measures_with_intervals_and_each_models_own(compose: Compose, people: list[str]) -> None:
     result = rows(trained(compose(*people)))
-    for metric in METRICS:
+    for metric in UTILITY_METRICS:
         row, own = result[metric, "all", "all"], [result[metric, "all", k].value for k in range(3)]
         assert row.low <= row.value <= row.high and row.value == pytest.approx(np.mean(own))
     assert result["test_roc_auc", "all", "all"].value > 0.6 and result["train_accuracy", "all", "all"].value > 0.5
@@ -56,17 +56,22 @@ def test_all_measures_with_intervals_and_each_models_own(compose: Compose, peopl
 
 def test_slices_are_read_anew_without_training_anew(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people))
-    plain = METHOD.key(run)
+    plain = LOSS_PROTOCOL.key(run)
     again = train_run(compose(*people, "data.slices=[sex,ward]"))
     assert again["status"] == "cached" and again["folder"] == str(run.folder)
-    sliced, chosen = METHOD.key(Run(run.folder)), Method(attacks=ATTACKS, slices=["sex"]).key(Run(run.folder))
+    sliced, chosen = (
+        LOSS_PROTOCOL.key(Run(run.folder)),
+        AttackProtocol(attacks=ATTACK_NODES, slices=["sex"]).key(Run(run.folder)),
+    )
     assert len({plain, sliced, chosen}) == 3, "results are measured anew"
-    assert Method(attacks=ATTACKS, utility="roc_auc").key(Run(run.folder)) == sliced, "they hold every measure already"
+    assert AttackProtocol(attacks=ATTACK_NODES, utility="roc_auc").key(Run(run.folder)) == sliced, (
+        "they hold every measure already"
+    )
 
 
 def test_a_slice_is_measured_on_its_records_alone(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people, "data.slices=[sex,ward]"))
-    result = measure(run, METHOD)
+    result = measure(run, LOSS_PROTOCOL)
     split = run.dataset.split
     female = pd.read_csv(run.config["data"]["path"])["sex"].to_numpy() == "f"
     right = answers(run, "test").argmax(axis=-1) == run.dataset.y[split.test]
@@ -81,7 +86,7 @@ def test_a_slice_is_measured_on_its_records_alone(compose: Compose, people: list
 
 def test_canaries_belong_to_no_slice(compose: Compose, people: list[str]) -> None:
     run = trained(compose(*people, "data.slices=[sex]", "canary=label_noise", "canary.count=60"))
-    result = measure(run, METHOD)
+    result = measure(run, LOSS_PROTOCOL)
     assert {row.group for row in result.rows if row.attack} == {"all", "class=0", "class=1"}
     assert result.get("test_accuracy", group="sex=f").value is not None
 
@@ -91,11 +96,11 @@ def test_behind_a_guard_that_lets_out_labels_only(compose: Compose, people: list
     bare, guarded = rows(run), rows(Run(run.folder, "label_only"))
     for metric in ("test_accuracy", "test_balanced_accuracy"):
         assert guarded[metric, "all", "all"] == bare[metric, "all", "all"]
-    for metric in ("test_log_loss", "test_roc_auc", CALIBRATION):
+    for metric in ("test_log_loss", "test_roc_auc", CALIBRATION_METRIC):
         assert guarded[metric, "all", "all"].value is None and bare[metric, "all", "all"].value is not None
 
 
 def test_unknown_measure() -> None:
-    assert Method(attacks=ATTACKS, utility="log_loss").read_by is UTILITIES["log_loss"]
+    assert AttackProtocol(attacks=ATTACK_NODES, utility="log_loss").read_by is UTILITY_MEASURES["log_loss"]
     with pytest.raises(ValueError, match="utility=auc"):
-        Method(attacks=ATTACKS, utility="auc")
+        AttackProtocol(attacks=ATTACK_NODES, utility="auc")

@@ -15,40 +15,40 @@ from palisade.evaluation.flags import dominated
 from palisade.evaluation.report.verdict import heading
 from palisade.evaluation.result import Result, Row
 from palisade.evaluation.table import cells, show_results
-from palisade.evaluation.utility import ACCURACY, CALIBRATION, UTILITIES, Utility
+from palisade.evaluation.utility import CALIBRATION_METRIC, TEST_ACCURACY, UTILITY_MEASURES, Utility
 
-LOG_LOSS, AUC = UTILITIES["log_loss"], UTILITIES["roc_auc"]
+LOG_LOSS, ROC_AUC = UTILITY_MEASURES["log_loss"], UTILITY_MEASURES["roc_auc"]
 
 
 def read_by(result: Result, utility: Utility, value: float | None) -> Result:
     low, high = (None, None) if value is None else (value - 0.01, value + 0.01)
-    rows = [Row(metric=utility.metric, value=value, low=low, high=high), Row(metric=CALIBRATION, value=0.031)]
+    rows = [Row(metric=utility.metric, value=value, low=low, high=high), Row(metric=CALIBRATION_METRIC, value=0.031)]
     return replace(result, rows=[*result.rows, *rows], utility=utility)
 
 
 def test_names_and_unknown_ones() -> None:
-    assert [utility.metric for utility in UTILITIES.values()] == [
+    assert [utility.metric for utility in UTILITY_MEASURES.values()] == [
         "test_accuracy", "test_balanced_accuracy", "test_roc_auc", "test_log_loss",
     ]  # fmt: skip
-    assert Utility.named("accuracy") is ACCURACY
+    assert Utility.named("accuracy") is TEST_ACCURACY
     with pytest.raises(ValueError, match=r"utility=f1"):
         Utility.named("f1")
 
 
 def test_texts() -> None:
     row = Row(metric="any", value=0.6754, low=0.66, high=0.691)
-    assert ACCURACY.text(row, interval=True) == "67.5 % [66.0–69.1]" and ACCURACY.text(row) == "67.5 %"
+    assert TEST_ACCURACY.text(row, interval=True) == "67.5 % [66.0–69.1]" and TEST_ACCURACY.text(row) == "67.5 %"
     assert LOG_LOSS.text(row, interval=True) == "0.675 [0.660–0.691]"
-    assert AUC.text(replace(row, low=None), interval=True) == "0.675"
-    assert ACCURACY.text(None) == ACCURACY.text(replace(row, value=None)) == "–"
-    assert ACCURACY.nearly == "within 5 points of the best accuracy"
+    assert ROC_AUC.text(replace(row, low=None), interval=True) == "0.675"
+    assert TEST_ACCURACY.text(None) == TEST_ACCURACY.text(replace(row, value=None)) == "–"
+    assert TEST_ACCURACY.nearly == "within 5 points of the best accuracy"
     assert LOG_LOSS.nearly == "within 0.05 of the best log loss"
-    assert LOG_LOSS.axis == "test log loss (lower is better)" and AUC.axis == "test ROC AUC"
+    assert LOG_LOSS.axis == "test log loss (lower is better)" and ROC_AUC.axis == "test ROC AUC"
 
 
 def test_more_is_worth_more_whatever_the_measure(make_result: Callable[..., Result]) -> None:
-    assert ACCURACY.worth(0.9) > ACCURACY.worth(0.8) and LOG_LOSS.worth(0.2) > LOG_LOSS.worth(0.3)
-    assert LOG_LOSS.worth(None) == ACCURACY.worth(None) == -math.inf
+    assert TEST_ACCURACY.worth(0.9) > TEST_ACCURACY.worth(0.8) and LOG_LOSS.worth(0.2) > LOG_LOSS.worth(0.3)
+    assert LOG_LOSS.worth(None) == TEST_ACCURACY.worth(None) == -math.inf
     assert make_result(accuracy=0.8).worth == 0.8
     assert read_by(make_result(), LOG_LOSS, 0.4).worth == -0.4
     assert replace(make_result(), utility=LOG_LOSS).worth == -math.inf

@@ -1,4 +1,4 @@
-"""What protection costs: the difference to the undefended run of the same seed, in the words of the measure."""
+"""Utility loss: the difference to the undefended run of the same seed, in the words of the measure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from palisade.evaluation.report.sections import costs
 from palisade.evaluation.result import Result, Row
-from palisade.evaluation.utility import CALIBRATION, Utility
+from palisade.evaluation.utility import CALIBRATION_METRIC, Utility
 
 
 def test_loss_in_points_with_an_interval(make_result: Callable[..., Result]) -> None:
@@ -15,11 +15,11 @@ def test_loss_in_points_with_an_interval(make_result: Callable[..., Result]) -> 
         make_result(name, accuracy=a, strength=s)
         for name, a, s in (("none", 0.9, None), ("dp_sgd", 0.8, 4.0), ("l2", 0.92, 0.1))
     )
-    told = {cost["title"]: cost for cost in costs([dp, l2, bare])}
-    assert told["undefended"]["loss"] == "–" and told["undefended"]["utility"] == "90.0 % [89.2–90.8]"
+    by_title = {cost["title"]: cost for cost in costs([dp, l2, bare])}
+    assert by_title["undefended"]["loss"] == "–" and by_title["undefended"]["utility"] == "90.0 % [89.2–90.8]"
     # Each interval reaches 0.8 points to either side: together √2 · 0.8.
-    assert told["dp_sgd 4"]["loss"] == "10.0 [8.9 to 11.1] points"
-    assert told["l2 0.1"]["loss"] == "−2.0 [−3.1 to −0.9] points"
+    assert by_title["dp_sgd 4"]["loss"] == "10.0 [8.9 to 11.1] points"
+    assert by_title["l2 0.1"]["loss"] == "−2.0 [−3.1 to −0.9] points"
 
 
 def test_less_is_better_where_the_measure_says_so(make_result: Callable[..., Result]) -> None:
@@ -27,7 +27,7 @@ def test_less_is_better_where_the_measure_says_so(make_result: Callable[..., Res
 
     def measured(name: str, value: float, strength: float | None) -> Result:
         result = make_result(name, strength=strength)
-        rows = [*result.rows, Row(metric=loss.metric, value=value), Row(metric=CALIBRATION, value=0.031)]
+        rows = [*result.rows, Row(metric=loss.metric, value=value), Row(metric=CALIBRATION_METRIC, value=0.031)]
         return replace(result, rows=rows, utility=loss)
 
     bare, other = costs([measured("none", 0.4, None), measured("l2", 0.45, 0.1)])

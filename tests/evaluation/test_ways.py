@@ -20,28 +20,28 @@ from palisade.evaluation.claims import level_of, violations, ways_tried
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.measuring import measure as measuring
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import BLACK_BOX, Method
 from palisade.evaluation.plan import Reach
+from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
 from palisade.evaluation.report.page import render
 from palisade.evaluation.report.run_report import page_of, summary
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.evaluation.studies.study_runs import run_study
-from palisade.evaluation.table import UNRECORDED, corrections, show_results
+from palisade.evaluation.table import UNRECORDED_SHARE, corrections, show_results
 from palisade.targets.guards.registry import guards_of
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
 Compose = Callable[..., dict[str, Any]]
-WORDS = ["data=digits", "network=linear", "trainer.epochs=1", "canary=label_noise", "canary.count=100"]
-FEW = ["fleet.models=2", "fleet.workers=1", "secret=guesses"]
+RUN_WORDS = ["data=digits", "network=linear", "trainer.epochs=1", "canary=label_noise", "canary.count=100"]
+FEW_MODELS = ["fleet.models=2", "fleet.workers=1", "secret=guesses"]
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of runs in which the run below was trained."""
     runs = tmp_path_factory.mktemp("trained") / "runs"
-    train_run(composed(*WORDS, *FEW, "guesses=0.2") | {"runs": str(runs)})
+    train_run(composed(*RUN_WORDS, *FEW_MODELS, "guesses=0.2") | {"runs": str(runs)})
     return runs
 
 
@@ -58,21 +58,21 @@ def auditors() -> dict[str, Any]:
     return all_attacks()
 
 
-def method(share: float | None = None, queries: Sequence[str] = ("plain",), **threat: Any) -> Method:
+def protocol(share: float | None = None, queries: Sequence[str] = ("plain",), **threat: Any) -> AttackProtocol:
     threat = {**BLACK_BOX, "guesses": share, **threat}
     loss = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
-    return Method(attacks=loss, threat=threat, queries=queries, adaptive=auditors())
+    return AttackProtocol(attacks=loss, threat=threat, queries=queries, adaptive=auditors())
 
 
 def audit(run: Run, share: float | None = None, **how: Any) -> dict[str, Any]:
     """Result of an evaluation that audits a run in one way."""
-    (result,) = results_of([Run(run.folder, run.guard)], method(share, **how))
+    (result,) = results_of([Run(run.folder, run.guard)], protocol(share, **how))
     return dict(result.audit)
 
 
 def shares(run: Run) -> list[float]:
     """The shares that were tried, the recorded one among them."""
-    return sorted(way["guesses"] for way in ways_tried(run, method().way_on(run)).values())
+    return sorted(way["guesses"] for way in ways_tried(run, protocol().way_on(run)).values())
 
 
 def assert_corrected(audit: dict[str, Any], ways: int) -> None:
@@ -86,7 +86,7 @@ def assert_corrected(audit: dict[str, Any], ways: int) -> None:
 
 def test_the_share_is_recorded_before_training_and_names_no_other_run(compose: Compose, run: Run) -> None:
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["guesses"] == run.guesses == 0.2
-    other = compose(*WORDS, *FEW, "guesses=0.3")
+    other = compose(*RUN_WORDS, *FEW_MODELS, "guesses=0.3")
     assert Run.of(other, from_config(other)).folder == run.folder
 
 
@@ -109,8 +109,8 @@ def test_every_other_share_that_was_tried_lowers_all_bounds(run: Run) -> None:
     assert recorded["guesses"] == 40
     assert_corrected(recorded, 3)
     assert recorded["ceilings"]["one_run"] < alone["ceilings"]["one_run"]
-    kept = run.folder / "private" / "ways"
-    assert len(list(kept.iterdir())) == 3 and kept.stat().st_mode & 0o077 == 0
+    ways_folder = run.folder / "private" / "ways"
+    assert len(list(ways_folder.iterdir())) == 3 and ways_folder.stat().st_mode & 0o077 == 0
     assert shares(run) == [0.05, 0.2, 0.4]
 
 
@@ -140,7 +140,7 @@ def test_every_other_choice_of_the_auditor_counts(run: Run, other: dict[str, Any
 
 def test_the_alignment_is_another_auditor_than_the_loss_that_stood_in_for_it(compose: Compose) -> None:
     white_box = {"audit": {"_target_": "palisade.attacks.Alignment"}, "weights": True}
-    words = (*WORDS, *FEW, "trainer.epochs=2")
+    words = (*RUN_WORDS, *FEW_MODELS, "trainer.epochs=2")
     run = Run(Path(train_run(compose(*words))["folder"]))
     assert audit(run, **white_box)["attack"] == "loss"
     train_run(compose(*words, "fleet.keep_checkpoints=1"))
@@ -152,12 +152,12 @@ def test_the_alignment_is_another_auditor_than_the_loss_that_stood_in_for_it(com
 def test_more_shadows_are_another_auditor(compose: Compose, run: Run) -> None:
     by_shadows = {"audit": {"_target_": "palisade.attacks.Calibration"}}
     assert_corrected(audit(run, **by_shadows), 1)
-    train_run(compose(*WORDS, "fleet.models=4", *FEW[1:], "guesses=0.2"))
+    train_run(compose(*RUN_WORDS, "fleet.models=4", *FEW_MODELS[1:], "guesses=0.2"))
     assert_corrected(audit(run, **by_shadows), 2)
 
 
 def test_answers_behind_another_guard_are_another_release(compose: Compose, run: Run) -> None:
-    train_run(compose(*WORDS, *FEW, "guesses=0.2", "guard=rounding"))
+    train_run(compose(*RUN_WORDS, *FEW_MODELS, "guesses=0.2", "guard=rounding"))
     (label,) = set(guards_of(run.folder)) - {"none"}
     assert_corrected(audit(Run(run.folder, label), 0.4), 2)
     assert_corrected(audit(run), 1)
@@ -165,7 +165,7 @@ def test_answers_behind_another_guard_are_another_release(compose: Compose, run:
 
 def test_a_study_of_output_levels_takes_no_bounds(run: Run) -> None:
     levels = [{"outputs": "label"}, {"outputs": "probabilities"}]
-    run_study({"name": "output_levels", "levels": levels}, [run], method())
+    run_study({"name": "output_levels", "levels": levels}, [run], protocol())
     assert not (run.folder / "private" / "ways").exists()
     assert_corrected(audit(run), 1)
 
@@ -174,7 +174,7 @@ def test_a_recorded_share_is_not_forgotten_with_the_models(compose: Compose, run
     assert_corrected(audit(run), 1)
     for path in [*(run.folder / "models").iterdir(), run.folder / "complete.json"]:
         path.unlink()
-    train_run(compose(*WORDS, *FEW, "guesses=0.4"))
+    train_run(compose(*RUN_WORDS, *FEW_MODELS, "guesses=0.4"))
     again = audit(run)
     assert again["guesses"] == 80
     assert_corrected(again, 2)
@@ -200,7 +200,7 @@ def test_a_share_that_guesses_nobody_is_refused_before_it_is_recorded(compose: C
         audit(run, 1e-9)
     assert not (run.folder / "private" / "ways").exists()
     assert audit(run, 0.01)["ways"] == 2
-    few = [*WORDS[:-1], "canary.count=7", *FEW]
+    few = [*RUN_WORDS[:-1], "canary.count=7", *FEW_MODELS]
     with pytest.raises(ValueError, match=r"^guesses=0.1"):
         train_run(compose(*few))
     assert not Run.of(compose(*few), from_config(compose(*few))).folder.exists()
@@ -208,7 +208,7 @@ def test_a_share_that_guesses_nobody_is_refused_before_it_is_recorded(compose: C
 
 
 def test_as_many_are_guessed_as_the_reach_foretells(compose: Compose) -> None:
-    settings = compose(*WORDS, *FEW, "defense=dp_sgd", "defense.trainer.epochs=1", "guesses=0.29")
+    settings = compose(*RUN_WORDS, *FEW_MODELS, "defense=dp_sgd", "defense.trainer.epochs=1", "guesses=0.29")
     result = audit(Run(Path(train_run(settings)["folder"])))
     foretold = Reach.planned(settings, from_config(settings))
     assert foretold is not None and result["guesses"] == 2 * 29, "though 0.29 · 100 is less in floating point"
@@ -219,7 +219,7 @@ def test_a_share_counts_before_anything_is_guessed(run: Run, monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(measuring, "audit_records", lambda *_, **__: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            results_of([run], method(0.4))
+            results_of([run], protocol(0.4))
     assert_corrected(audit(run), 2)
 
 
@@ -229,7 +229,7 @@ def test_evaluations_at_the_same_time_lose_no_way(run: Run, monkeypatch: pytest.
 
     def meanwhile(*scores: Any, **settings: Any) -> Any:
         monkeypatch.setattr(measuring, "audit_records", guess)
-        other.append(dict(measuring.measure_and_keep(run.folder, run.guard, method(0.3))[1].audit))
+        other.append(dict(measuring.measure_and_keep(run.folder, run.guard, protocol(0.3))[1].audit))
         return guess(*scores, **settings)
 
     other: list[dict[str, Any]] = []
@@ -244,15 +244,15 @@ def test_another_share_for_a_trained_run_is_refused(compose: Compose, run: Run) 
     with pytest.raises(
         ValueError, match=r"guesses=0.3: expected 0.2, .*; set guesses=0.2, or evaluate with threat.gue"
     ):
-        train_run(compose(*WORDS, "fleet.models=3", *FEW[1:], "guesses=0.3"))
-    assert train_run(compose(*WORDS, "fleet.models=3", *FEW[1:], "guesses=0.2"))["status"] == "trained"
+        train_run(compose(*RUN_WORDS, "fleet.models=3", *FEW_MODELS[1:], "guesses=0.3"))
+    assert train_run(compose(*RUN_WORDS, "fleet.models=3", *FEW_MODELS[1:], "guesses=0.2"))["status"] == "trained"
     assert Run(run.folder).guesses == 0.2
 
 
 @pytest.mark.parametrize("share", ["0", "0.6", "-0.1", ".nan", "true", "few", "null", "[0.1]", "{a: 1}"])
 def test_what_is_no_share_is_refused_before_training(compose: Compose, tmp_path: Path, share: str) -> None:
     with pytest.raises(ValueError, match=r"^guesses=") as refused:
-        train_run(compose(*WORDS, *FEW) | {"guesses": yaml.safe_load(share)})
+        train_run(compose(*RUN_WORDS, *FEW_MODELS) | {"guesses": yaml.safe_load(share)})
     assert "\n" not in str(refused.value) and not (tmp_path / "runs").exists()
 
 
@@ -263,8 +263,8 @@ def test_a_run_from_before_the_share_was_recorded_says_so(compose: Compose, run:
     assert audit(run)["guesses"] == 20, "a tenth at either end, as all audits had"
     assert_corrected(audit(run, 0.4), 2)
     with pytest.raises(ValueError, match=r"set guesses=0.1"):
-        train_run(compose(*WORDS, *FEW, "guesses=0.2"))
-    train_run(compose(*WORDS, "fleet.models=3", *FEW[1:]))
+        train_run(compose(*RUN_WORDS, *FEW_MODELS, "guesses=0.2"))
+    train_run(compose(*RUN_WORDS, "fleet.models=3", *FEW_MODELS[1:]))
     assert "guesses" not in Run(run.folder).config, "what is named after training was not fixed before it"
 
 
@@ -288,7 +288,7 @@ def test_table_and_report_say_what_is_corrected_for(make_violated: Callable[...,
     said = [sentence for _, sentence in corrections([old])]
     assert said == [
         "3 ways of auditing were tried, so that each bound on ε is one at p = 0.05/3, not 0.05",
-        UNRECORDED,
+        UNRECORDED_SHARE,
     ]
     file = io.StringIO()
     show_results(Comparison([old]), file=file)

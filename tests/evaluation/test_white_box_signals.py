@@ -21,24 +21,30 @@ from palisade.targets.run import Run
 from palisade.targets.training import load_fleet, make_fitter
 from palisade.train import train_run
 
-MODELS = 3
-SETTINGS = ["data=digits", "trainer.epochs=3", "split.pool=0.1", "trainer.batch_size=16", f"fleet.models={MODELS}"]
-SETTINGS += ["fleet.workers=1", "secret=s", "network.hidden=[16]"]
+FLEET_MODELS = 3
+RUN_SETTINGS = [
+    "data=digits",
+    "trainer.epochs=3",
+    "split.pool=0.1",
+    "trainer.batch_size=16",
+    f"fleet.models={FLEET_MODELS}",
+]
+RUN_SETTINGS += ["fleet.workers=1", "secret=s", "network.hidden=[16]"]
 
 
 @pytest.fixture
 def make(compose):
-    def made(*overrides: str) -> Run:
-        return Run(Path(train_run(compose(*SETTINGS, *overrides))["folder"]))
+    def trained(*overrides: str) -> Run:
+        return Run(Path(train_run(compose(*RUN_SETTINGS, *overrides))["folder"]))
 
-    return made
+    return trained
 
 
 def weights(run: Run, model: int) -> list[dict[str, torch.Tensor]]:
     """Initial, kept and final weights."""
     fitter = make_fitter(run.config, run.dataset, run.secret, [model], Membership())
-    kept = [run.folder / "models" / f"{model}.epoch{epoch}.safetensors" for epoch in run.checkpoints()]
-    paths = [*kept, run.folder / "models" / f"{model}.safetensors"]
+    checkpoints = [run.folder / "models" / f"{model}.epoch{epoch}.safetensors" for epoch in run.checkpoints()]
+    paths = [*checkpoints, run.folder / "models" / f"{model}.safetensors"]
     return [fitter.initial_network(model).state_dict(), *(load_file(path) for path in paths)]
 
 
@@ -52,10 +58,10 @@ def test_signals_equal_plain_loops(make):
     run = make("fleet.keep_checkpoints=2")
     pool = run.dataset.split.pool
     x, y = torch.from_numpy(run.dataset.x[pool]), torch.from_numpy(run.dataset.y[pool])
-    found, losses = white_box(run), trajectory(run)
-    assert found["gradient_norms"].shape == found["activation_norms"].shape == (MODELS, len(pool), 2)
-    assert losses.shape == (MODELS, len(pool), 3)
-    assert {array.dtype for array in (*found.values(), losses)} == {np.dtype(np.float32)}
+    signals, losses = white_box(run), trajectory(run)
+    assert signals["gradient_norms"].shape == signals["activation_norms"].shape == (FLEET_MODELS, len(pool), 2)
+    assert losses.shape == (FLEET_MODELS, len(pool), 3)
+    assert {array.dtype for array in (*signals.values(), losses)} == {np.dtype(np.float32)}
     model, records = 1, range(4)
     path = weights(run, model)
     for position, state in enumerate(path[1:]):
@@ -69,12 +75,12 @@ def test_signals_equal_plain_loops(make):
             gradient = {name: p.grad for name, p in network.named_parameters()}
             length = torch.cat([(end[name] - start[name]).flatten() for name in gradient]).norm()
             total -= sum(float((gradient[name] * (end[name] - start[name])).sum()) for name in gradient) / length
-        assert found["alignment"][model, i] == pytest.approx(float(total), rel=1e-3, abs=1e-5)
+        assert signals["alignment"][model, i] == pytest.approx(float(total), rel=1e-3, abs=1e-5)
         network = network_of(run, path[-1])
         F.cross_entropy(network(x[i : i + 1]), y[i : i + 1]).backward()
         last = network[2]
         norm = (last.weight.grad.square().sum() + last.bias.grad.square().sum()).sqrt()
-        assert found["gradient_norms"][model, i, 1] == pytest.approx(float(norm), rel=1e-3, abs=1e-6)
+        assert signals["gradient_norms"][model, i, 1] == pytest.approx(float(norm), rel=1e-3, abs=1e-6)
 
 
 def test_without_checkpoints_there_is_the_way_from_start_to_end(make):
@@ -85,11 +91,11 @@ def test_without_checkpoints_there_is_the_way_from_start_to_end(make):
 
 def test_only_audited_records_are_looked_at(make):
     run = make("canary=label_noise", "canary.count=20")
-    assert {array.shape[:2] for array in white_box(run).values()} == {(MODELS, 20)}
-    assert trajectory(run).shape == (MODELS, 20, 1)
+    assert {array.shape[:2] for array in white_box(run).values()} == {(FLEET_MODELS, 20)}
+    assert trajectory(run).shape == (FLEET_MODELS, 20, 1)
 
 
-def test_members_of_an_overfit_fleet_are_found(make):
+def test_members_of_an_overfit_fleet_are_detected(make):
     run = make("fleet.keep_checkpoints=2", "fleet.models=6", "trainer.epochs=60", "canary=label_noise",
                "canary.count=100")  # fmt: skip
     split, signals = run.dataset.split, white_box(run) | {"trajectory": trajectory(run)}

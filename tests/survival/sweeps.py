@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.run_report import tidy_csv
 from palisade.targets.checkpoints import JOURNAL_PREFIX
 from palisade.targets.files import PART_PREFIX
@@ -39,12 +39,12 @@ def sweep(runs: Path) -> None:
 def attack(runs: Path) -> None:
     """Attacks all of them, one after the other, in this process."""
     for run in find(runs, "digits", None):
-        results_of([run], Method(attacks=SWEEP_ATTACKS))
+        results_of([run], AttackProtocol(attacks=SWEEP_ATTACKS))
 
 
 def results(runs: Path) -> str:
     """Rows of `results.csv`."""
-    return tidy_csv([results_of([run], Method(attacks=SWEEP_ATTACKS))[0] for run in find(runs, "digits", None)])
+    return tidy_csv([results_of([run], AttackProtocol(attacks=SWEEP_ATTACKS))[0] for run in find(runs, "digits", None)])
 
 
 def content(runs: Path) -> dict[str, bytes]:

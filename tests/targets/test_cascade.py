@@ -16,8 +16,8 @@ from palisade.attacks import Cascading
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
 from palisade.evaluation.plan import cost_of_attacks
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.settings import EvaluationSettings
 from palisade.evaluation.signals.signals import answers, view
 from palisade.targets.cascade import Stage
@@ -30,7 +30,7 @@ from palisade.train import train_run
 
 SMALL_RUN = ("data=digits", "trainer.epochs=2", "network.hidden=[]", "fleet.workers=1", "secret=cascade")
 CASCADING_ATTACK = {"cascading": {"_target_": "palisade.attacks.Cascading", "targets": 2, "shadows": 6}}
-TWO_ATTACKS = Method(attacks={**CASCADING_ATTACK, "lira": {"_target_": "palisade.attacks.LiRA"}})
+TWO_ATTACKS = AttackProtocol(attacks={**CASCADING_ATTACK, "lira": {"_target_": "palisade.attacks.LiRA"}})
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_shadows_stand_behind_the_guard_of_their_target(trained):
 def test_is_skipped_with_the_reason_where_memberships_are_no_independent_coins(trained, overrides):
     (result,) = results_of(
         [trained(*overrides)],
-        Method(attacks={**CASCADING_ATTACK, "loss": {"_target_": "palisade.attacks.LossThreshold"}}),
+        AttackProtocol(attacks={**CASCADING_ATTACK, "loss": {"_target_": "palisade.attacks.LossThreshold"}}),
     )
     assert result.skipped["cascading"].startswith(("needs to train further shadows", "needs models that did"))
 

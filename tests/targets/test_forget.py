@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 
 from palisade import evaluate
 from palisade.evaluation import frontier_search
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report import run_report
 from palisade.targets import forget as forgetting
 from palisade.targets.forget import FORGOTTEN_PREFIX, forget, main
@@ -224,6 +224,6 @@ def test_a_search_holds_every_run_that_it_tries(runs, compose, monkeypatch, tmp_
 
     monkeypatch.setattr(frontier_search, "explore", explored)
     search = frontier_search.Search(name="frontier", trials=1, train={}, space={"l2": {"weight_decay": [1e-3]}})
-    attacks = Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}})
+    attacks = AttackProtocol(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}})
     frontier_search.run_search(search, attacks, tmp_path, lambda *words: compose(*TINY, *words), train_run)
     assert forget(one, runs, REPORTS, RELEASED).startswith(f"removed {one}")

@@ -14,7 +14,7 @@ from palisade.data import dataset
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.method import Method
+from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.signals import answers
 from palisade.targets import RESULTS_VERSION
 from palisade.targets.files import temporary_path
@@ -138,7 +138,7 @@ def test_audit_is_that_of_the_whole_fleet_and_hides_exact_counts(compose):
     settings = compose(*TINY_RUN, "fleet.models=3")
     run = Run(Path(train_run(settings)["folder"]))
     assert run.audit() == []
-    list(results_of([run], Method(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}})))
+    list(results_of([run], AttackProtocol(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}})))
     audit = run.audit()
     assert {row["metric"] for row in audit} >= {"auc", "tpr@1%fpr", "ppv@10%prior", "unscored"}
     assert all(row["value"] is None or row["value"] == round(row["value"], 3) for row in audit)

@@ -1,4 +1,4 @@
-"""Method of attacking runs: plain settings that travel to other processes and name what is kept."""
+"""Attack protocol: the attacks, the threat model and the queries, as plain settings that name stored results."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from palisade.data.settings import instantiated, validated
 from palisade.data.slices import Slices
 from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import AUGMENTATIONS, PLAIN, stamp
-from palisade.evaluation.utility import ACCURACY, Utility
+from palisade.evaluation.signals.signals import PLAIN_QUERY, QUERY_AUGMENTATIONS, stamp
+from palisade.evaluation.utility import TEST_ACCURACY, Utility
 from palisade.targets.config import validated_share
 from palisade.targets.run import Run, canonical
 
-METHOD_VERSION = 9
-"""Part of what kept results are known by; raised when a change makes the same models give other numbers."""
+PROTOCOL_VERSION = 9
+"""Part of the key of stored results; raised when a change makes the same models give other numbers."""
 
 BLACK_BOX: Mapping[str, Any] = {"audit": {"_target_": "palisade.attacks.LossThreshold"}, "guesses": None}
 """Settings of `conf/threat/black_box.yaml`."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Method:
-    """The attacks, and the grant they get.
+class AttackProtocol:
+    """The attacks on runs, the threat model that they get, and how records are queried.
 
     Args:
         attacks: for each attack the Hydra node that makes it.
@@ -46,17 +46,19 @@ class Method:
 
     attacks: Mapping[str, Any]
     threat: Mapping[str, Any] = field(default_factory=lambda: BLACK_BOX)
-    queries: Sequence[str] = PLAIN
+    queries: Sequence[str] = PLAIN_QUERY
     adaptive: Mapping[str, Any] = field(default_factory=dict)
-    utility: str = ACCURACY.name
+    utility: str = TEST_ACCURACY.name
     slices: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         listed = isinstance(self.queries, Sequence) and not isinstance(self.queries, str)
         if not listed or not self.queries or len(set(map(str, self.queries))) < len(self.queries):
             raise ValueError(f"queries={self.queries}: expected a list of different ways; choose e.g. [plain,mirrored]")
-        if unknown := [query for query in self.queries if query not in list(AUGMENTATIONS)]:
-            raise ValueError(f"queries={unknown[0]}: expected ways of {', '.join(AUGMENTATIONS)}; choose e.g. plain")
+        if unknown := [query for query in self.queries if query not in list(QUERY_AUGMENTATIONS)]:
+            raise ValueError(
+                f"queries={unknown[0]}: expected ways of {', '.join(QUERY_AUGMENTATIONS)}; choose e.g. plain"
+            )
         if self.queries[0] != "plain":
             raise ValueError(f"queries={list(self.queries)}: expected plain first, not a perturbed copy; put it there")
         if not isinstance(self.threat.get("audit"), Mapping):
@@ -76,8 +78,8 @@ class Method:
     @cached_property
     def grant(self) -> Grant:
         """The grant of the threat model, without what concerns audits."""
-        given = {name: value for name, value in self.threat.items() if name not in ("audit", "guesses")}
-        return validated(Grant, "threat", given)
+        settings = {name: value for name, value in self.threat.items() if name not in ("audit", "guesses")}
+        return validated(Grant, "threat", settings)
 
     def guesses_on(self, run: Run) -> float:
         """Share of a run's records that are guessed to be members, and again non-members, for the bounds on ε."""
@@ -125,7 +127,9 @@ class Method:
             ValueError: if a defense or guard asks for an attack that there is not.
         """
         if unknown := [name for name in run.attacks if name not in {*self.attacks, *self.adaptive}]:
-            raise ValueError(f"attack={unknown[0]}, which {run.folder} asks for, is unknown; add conf/attack/<it>.yaml")
+            raise ValueError(
+                f"attack={unknown[0]}: expected an attack of conf/attack ({run.folder} asks for it); add its file"
+            )
         return {**self.attacks, **{name: self.adaptive[name] for name in run.attacks if name not in self.attacks}}
 
     def attacks_on(self, run: Run) -> list[Attack]:
@@ -140,5 +144,7 @@ class Method:
         share = self.guesses_on(run)
         settings["threat"] = {**self.threat, "guesses": share}
         settings["ways tried"] = len(ways_tried(run, self.way_on(run)))
-        text = json.dumps([canonical(settings), stamp(run), self.slices_of(run).digest, METHOD_VERSION], sort_keys=True)
+        text = json.dumps(
+            [canonical(settings), stamp(run), self.slices_of(run).digest, PROTOCOL_VERSION], sort_keys=True
+        )
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

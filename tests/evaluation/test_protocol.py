@@ -1,4 +1,4 @@
-"""How runs are attacked: refused where the result would mean nothing."""
+"""Attack protocols: refused where the result would mean nothing."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import pickle
 import pytest
 
 from palisade.attacks import LossThreshold
-from palisade.evaluation.method import BLACK_BOX, Method
+from palisade.evaluation.protocol import BLACK_BOX, AttackProtocol
 
-LOSS = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
+LOSS_NODES = {"loss": {"_target_": "palisade.attacks.LossThreshold"}}
 
 
 def test_travels_to_other_processes_as_plain_settings():
-    method = Method(attacks=LOSS)
-    assert [type(attack) for attack in pickle.loads(pickle.dumps(method)).make_attacks()] == [LossThreshold]
-    assert method.grant.access == "black_box" and method.audit.name == "loss"
+    protocol = AttackProtocol(attacks=LOSS_NODES)
+    assert [type(attack) for attack in pickle.loads(pickle.dumps(protocol)).make_attacks()] == [LossThreshold]
+    assert protocol.grant.access == "black_box" and protocol.audit.name == "loss"
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_travels_to_other_processes_as_plain_settings():
 )
 def test_what_would_mean_nothing(settings: dict, message: str):
     with pytest.raises(ValueError, match=message):
-        Method(**{"attacks": LOSS, **settings})
+        AttackProtocol(**{"attacks": LOSS_NODES, **settings})
