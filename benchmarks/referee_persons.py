@@ -93,7 +93,7 @@ def interval(
 
 def drawn(scores: Float[np.ndarray, "records"], members: Bool[np.ndarray, "records"]) -> tuple[float, float]:
     """The interval of a bootstrap that takes records as independent."""
-    metrics = fleet_metrics(scores[None], members[None], {AUC: Roc.auc}, Bootstrap(replicates=REPLICATES))
+    metrics = fleet_metrics(scores[None], members[None], {AUC: Roc.auc}, Bootstrap(replicates=PERSON_REPLICATES))
     return metrics.estimates[AUC].low, metrics.estimates[AUC].high
 
 

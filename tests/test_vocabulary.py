@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 REPOSITORY_ROOT = Path(__file__).parents[1]
-PARTICIPLES = {"found", "told", "given", "made", "kept"}
+PARTICIPLE_NAMES = {"found", "told", "given", "made", "kept"}
 QUESTION_WORDS = re.compile(r"(What|Whether|Whoever|Who|How|Where|When|Why|Which|That|The same)\b")
-TERMS = {"ACCURACY", "AUC", "BASE", "CNN", "FPR", "FPRS", "MLP", "RMIA", "TPR"}
+WHOLE_TERMS = {"ACCURACY", "AUC", "BASE", "CNN", "FPR", "FPRS", "MLP", "RMIA", "TPR"}
 """Constants and classes that are whole terms of the field in one word."""
-TRACKED = subprocess.run(["git", "ls-files", "*.py"], cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True)
-SOURCES = [path for path in TRACKED.stdout.split() if (REPOSITORY_ROOT / path).is_file()]
+GIT_LISTING = subprocess.run(["git", "ls-files", "*.py"], cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True)
+TRACKED_SOURCES = [path for path in GIT_LISTING.stdout.split() if (REPOSITORY_ROOT / path).is_file()]
 
 
 def parsed(source: str) -> ast.Module:
@@ -53,26 +53,26 @@ def first_lines(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield getattr(node, "lineno", 1), text.partition("\n")[0]
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", TRACKED_SOURCES)
 def test_a_participle_is_never_a_name(source: str) -> None:
     """`given` is Hypothesis' own in tests."""
     wrong = [
         f"{source}:{line}: {name}"
         for line, name in identifiers(parsed(source))
-        if PARTICIPLES & set(name.lower().split("_")) and (name != "given" or not source.startswith("tests/"))
+        if PARTICIPLE_NAMES & set(name.lower().split("_")) and (name != "given" or not source.startswith("tests/"))
     ]
     assert not wrong
 
 
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", TRACKED_SOURCES)
 def test_a_constant_carries_its_subject(source: str) -> None:
     assert not [
         f"{source}:{line}: {name}"
         for line, name in constants(parsed(source))
-        if "_" not in name.strip("_") and name not in TERMS
+        if "_" not in name.strip("_") and name not in WHOLE_TERMS
     ]
 
 
-@pytest.mark.parametrize("source", [source for source in SOURCES if not source.startswith("tests/")])
+@pytest.mark.parametrize("source", [source for source in TRACKED_SOURCES if not source.startswith("tests/")])
 def test_a_docstring_begins_by_naming_the_thing(source: str) -> None:
     assert not [f"{source}:{line}: {text}" for line, text in first_lines(parsed(source)) if QUESTION_WORDS.match(text)]

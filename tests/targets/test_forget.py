@@ -219,11 +219,11 @@ def test_a_search_holds_every_run_that_it_tries(runs, compose, monkeypatch, tmp_
         attempt(["seed=1"])
         for run in (one, other):
             with pytest.raises(ValueError, match="is being evaluated by another process"):
-                forget(run, runs, REPORTS, RELEASED)
+                forget(run, runs, REPORTS_FOLDER, RELEASED_FOLDER)
         return []
 
     monkeypatch.setattr(frontier_search, "explore", explored)
     search = frontier_search.Search(name="frontier", trials=1, train={}, space={"l2": {"weight_decay": [1e-3]}})
     attacks = AttackProtocol(attacks={"loss": {"_target_": "palisade.attacks.LossThreshold"}})
-    frontier_search.run_search(search, attacks, tmp_path, lambda *words: compose(*TINY, *words), train_run)
-    assert forget(one, runs, REPORTS, RELEASED).startswith(f"removed {one}")
+    frontier_search.run_search(search, attacks, tmp_path, lambda *words: compose(*TINY_RUN, *words), train_run)
+    assert forget(one, runs, REPORTS_FOLDER, RELEASED_FOLDER).startswith(f"removed {one}")
