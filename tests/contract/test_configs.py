@@ -92,8 +92,16 @@ def test_no_network_and_no_data_set_is_left_out():
         ("mlp", "sst2", "network=mlp or linear: expected records of numbers, not words; use transformer"),
         ("linear", "sst2", "network=mlp or linear: expected records of numbers, not words; use transformer"),
         ("cnn", "sst2", r"not \(64,\); use mlp, or transformer for texts"),
-        ("transformer", "digits", "network=transformer reads words, not numbers; use cnn for images, mlp for tables"),
-        ("transformer", "breast_cancer", "network=transformer reads words, not numbers; use cnn for images, mlp for"),
+        (
+            "transformer",
+            "digits",
+            "network=transformer: expected records of words, not numbers; use cnn for images, mlp for tables",
+        ),
+        (
+            "transformer",
+            "breast_cancer",
+            "network=transformer: expected records of words, not numbers; use cnn for images, mlp for",
+        ),
         ("cnn", "breast_cancer", r"not \(30,\); use mlp"),
     ],
 )

@@ -78,7 +78,7 @@ def test_missing_extra_is_one_line(compose, monkeypatch):
     monkeypatch.setattr("pytorch_lightning.loggers.mlflow._MLFLOW_AVAILABLE", False)
     with pytest.raises(
         ValueError,
-        match=r"^logger\._target_=pytorch_lightning\.loggers\.MLFlowLogger: needs .*; pip install -e '\.\[tr",
+        match=r"^logger\._target_=pytorch_lightning\.loggers\.MLFlowLogger: expected .*; pip install -e '\.\[tr",
     ):
         train_run(compose(*TINY_RUN, "logger=mlflow"))
 

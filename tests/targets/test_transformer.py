@@ -144,8 +144,14 @@ def test_dp_sgd_clips_every_text_of_a_stack():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"buckets": None}, "^network=transformer reads words, not numbers; use cnn for images, mlp for tables$"),
-        ({"shape": (1, 8, 8)}, "^network=transformer reads words, not numbers; use cnn for images, mlp for tables$"),
+        (
+            {"buckets": None},
+            "^network=transformer: expected records of words, ",
+        ),
+        (
+            {"shape": (1, 8, 8)},
+            "^network=transformer: expected records of words, ",
+        ),
         ({"width": 30}, "^network.width=30: expected a multiple of heads=4; choose 32$"),
         ({"heads": 0}, "^network.heads=0: expected an integer >= 1 and <= 32; "),
         ({"depth": -1}, "^network.depth=-1: expected an integer >= 0 and <= 1000; "),
@@ -158,7 +164,7 @@ def test_refusals_name_value_rule_and_remedy(arguments, message):
 
 
 def test_inputs_that_are_no_words_or_unknown_ones():
-    with pytest.raises(ValueError, match=r"^network=transformer reads words, not numbers; use cnn for images, mlp"):
+    with pytest.raises(ValueError, match=r"^network=transformer: expected records of words, "):
         make()(torch.zeros(1, TEXT_LENGTH))
     with pytest.raises(ValueError, match=r"^network.buckets=20"):
         make()(torch.full((1, TEXT_LENGTH), WORD_BUCKETS))

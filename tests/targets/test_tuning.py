@@ -145,7 +145,7 @@ def test_trials_are_no_runs(tuned: tuple[dict[str, Any], dict[str, Any]]) -> Non
     runs = Path(settings["runs"])
     assert [run.folder for run in find(runs, "digits", None)] == [Path(outcome["folder"])]
     assert len(trial_folders(settings)) == 2
-    with pytest.raises(ValueError, match="holds digits: choose one"):
+    with pytest.raises(ValueError, match="holds digits; choose one"):
         find(runs, "elsewhere", None)
 
 
