@@ -37,7 +37,8 @@ class Scale:
         for name, values in (("shift", self.shift), ("factor", self.factor)):
             if len(values) not in (allowed := sorted({1, self.shape[0], math.prod(self.shape)})):
                 raise ValueError(
-                    f"{name} has {len(values)} values; shape={self.shape} needs {' or '.join(map(str, allowed))}"
+                    f"{name} of {len(values)} values: expected {' or '.join(map(str, allowed))} for shape={self.shape};"
+                    " give one, or one for each channel or each value"
                 )
 
     @property

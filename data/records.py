@@ -68,7 +68,7 @@ class Records:
                 f"data.name={self.name}: expected at most 100 letters, digits and - _ . +; choose such a folder name"
             )
         if len(self.classes) < 2:
-            raise ValueError(f"data {self.name}: the only class is {self.classes[0]}; at least 2 classes are needed")
+            raise ValueError(f"data {self.name}: the only class is {self.classes[0]}; add records of another class")
         counts = np.bincount(self.labels, minlength=len(self.classes))
         if counts.min() < 2:
             raise ValueError(

@@ -29,7 +29,7 @@ def shaped(rows: Any, shape: Sequence[int]) -> Shaped[np.ndarray, "records ..."]
 def check_finite(name: str, rows: Shaped[np.ndarray, "records ..."]) -> None:
     """Raises ValueError if rows are no numbers, or become NaN or infinite as float32."""
     if rows.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has dtype {rows.dtype}; only numbers are possible")
+        raise ValueError(f"{name} has dtype {rows.dtype}; convert it to numbers")
     if rows.dtype.kind != "f":  # whole numbers are finite, and float32 holds the largest of them
         return
     for start in range(0, len(rows), CHUNK_RECORDS):

@@ -50,7 +50,7 @@ def root(array):
             r"x has NaN or infinite values \(float32\); remove or replace them$",
         ),
         ({"x": np.where(INPUT_ROWS > 1, -np.inf, INPUT_ROWS)}, r"x has NaN or infinite values"),
-        ({"x": INPUT_ROWS.astype(str)}, r"x has dtype <U\d+; only numbers are possible$"),
+        ({"x": INPUT_ROWS.astype(str)}, r"x has dtype <U\d+; convert it to numbers$"),
         (
             {"x": INPUT_ROWS.astype(object)},
             r"cannot be read: it holds Python objects, and reading them could run code; save numb",
@@ -63,7 +63,7 @@ def root(array):
             r"y has 4 labels from -1 to 2; they must be 0\.\.3, save numpy.unique\(y, return_inverse=True\)",
         ),
         ({"y": ROW_LABELS * 10**9}, r"y has 4 labels from 0 to 3000000000; they must be 0\.\.3"),
-        ({"y": np.zeros(40, dtype=int)}, r"the only class is 0; at least 2 classes are needed$"),
+        ({"y": np.zeros(40, dtype=int)}, r"the only class is 0; add records of another class$"),
         ({"y": np.eye(40, dtype=int)[7]}, r"class 1 has 1 of 40 records and needs at least 2; merge it"),
         (
             {"persons": np.arange(39)},

@@ -168,7 +168,7 @@ def test_numbers_that_need_no_scaling_are_not_copied():
         (np.zeros(3), r"^rows have shape \(3,\)"),
         (np.array([[0, np.nan, 0]]), r"^rows has NaN or infinite values \(float32\); remove or replace them$"),
         (np.where(np.arange(9000)[:, None] < 8999, [[0, 0, 0]], 1e39), r"^rows has NaN or infinite values"),
-        (np.array([["a", "b", "c"]]), r"^rows has dtype <U1; only numbers are possible$"),
+        (np.array([["a", "b", "c"]]), r"^rows has dtype <U1; convert it to numbers$"),
     ],
 )
 def test_scale_refuses(rows, message):
@@ -177,9 +177,9 @@ def test_scale_refuses(rows, message):
 
 
 def test_wrong_cards():
-    with pytest.raises(ValueError, match=r"^shift has 2 values; shape=\(3,\) needs 1 or 3$"):
+    with pytest.raises(ValueError, match=r"^shift of 2 values: expected 1 or 3 for shape=\(3,\); "):
         Scale(shape=(3,), shift=(1, 2))
-    with pytest.raises(ValueError, match=r"^factor has 3 values; shape=\(2, 4\) needs 1 or 2 or 8$"):
+    with pytest.raises(ValueError, match=r"^factor of 3 values: expected 1 or 2 or 8 for shape=\(2, 4\); "):
         Scale(shape=(2, 4), factor=(1, 2, 3))
     with pytest.raises(ValueError, match=r"^preprocessing.kind=pickle"):
         from_json({"kind": "pickle"})

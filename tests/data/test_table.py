@@ -153,7 +153,7 @@ def test_the_fingerprint_follows_the_content(tmp_path):
             r"^data.person=id: expected a value in each row; remove or fill 1 rows",
         ),
         ("age,income\n1,a\n2,a\n3,b\n", {}, r"^data people: class b has 1 of 3 records and needs at least 2; merge it"),
-        ("age,income\n1,a\n2,a\n", {}, r"^data people: the only class is a; at least 2 classes are needed$"),
+        ("age,income\n1,a\n2,a\n", {}, r"^data people: the only class is a; add records of another class$"),
         ("income\na\nb\n", {}, r"^data.path=.*: there is no column but label and person; "),
     ],
 )
