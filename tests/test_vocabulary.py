@@ -15,7 +15,9 @@ PARTICIPLE_NAMES = {"found", "told", "given", "made", "kept"}
 QUESTION_WORDS = re.compile(r"(What|Whether|Whoever|Who|How|Where|When|Why|Which|That|The same)\b")
 WHOLE_TERMS = {"ACCURACY", "AUC", "BASE", "CNN", "FPR", "FPRS", "MLP", "RMIA", "TPR"}
 """Constants and classes that are whole terms of the field in one word."""
-GIT_LISTING = subprocess.run(["git", "ls-files", "*.py"], cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True)
+GIT_LISTING = subprocess.run(
+    ["git", "ls-files", "*.py"], cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True
+)
 TRACKED_SOURCES = [path for path in GIT_LISTING.stdout.split() if (REPOSITORY_ROOT / path).is_file()]
 
 

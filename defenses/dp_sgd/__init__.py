@@ -65,7 +65,7 @@ Choices by numbers without noise are refused, unless a person says that these ar
 
 What is not covered is said, in words that do not depend on the records:
     mechanism.py Mechanism.claim → test_base.py test_hooks_are_those_of_the_base
-    mechanism.py Mechanism.claim → test_callback.py test_statement_names_a_given_secret
+    mechanism.py Mechanism.claim → test_callback.py test_statement_names_a_secret_of_the_user
     rules.py cautions → test_callback.py test_data_dependent_warnings_stay_out_of_the_statement
 """
 

@@ -71,7 +71,7 @@ class Rehearsal:
             parameter.grad = None
         trainer: Any = self.module.__dict__.get("_trainer")
         stopping = getattr(trainer, "should_stop", None)
-        with unchanged_random_state(), self._stubs():
+        with isolated_random(), self._stubs():
             self._with_weights = weights
             self.rebase()
             origin = self._saved
@@ -326,7 +326,7 @@ def seed_all(seed: int) -> None:
 
 
 @contextmanager
-def unchanged_random_state() -> Iterator[None]:
+def isolated_random() -> Iterator[None]:
     """Leaves all random numbers afterwards as they were."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():

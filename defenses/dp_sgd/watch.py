@@ -17,13 +17,7 @@ from palisade.defenses.dp_sgd.engine import Engine, LayerError
 from palisade.defenses.dp_sgd.gradients import ClippedSum
 from palisade.defenses.dp_sgd.microbatches import leaves
 from palisade.defenses.dp_sgd.records import FitRecords, digest
-from palisade.defenses.dp_sgd.rehearsal import (
-    COMPARISON_SEED,
-    Rehearsal,
-    StepFailed,
-    random_state,
-    unchanged_random_state,
-)
+from palisade.defenses.dp_sgd.rehearsal import COMPARISON_SEED, Rehearsal, StepFailed, isolated_random, random_state
 from palisade.defenses.dp_sgd.state import ModuleState, attributes_sign, differing
 
 GRADIENT_TOLERANCE = 1e-6
@@ -277,7 +271,7 @@ class Watch:
     def start(self) -> list[str]:
         """The first look at the state, and at the data set; returns cautions."""
         cautions, step = self._look(self.chooser.company()), self.chooser.company()
-        with unchanged_random_state():
+        with isolated_random():
             before = random_state()
             self.records.collated(step)
             if random_state() != before:
@@ -361,10 +355,8 @@ class Watch:
             self.state.settle([name])
         if not self.state.moved():
             return []
-        return [
-            *self._look(self.chooser.company(self.pace.steps, FEW_RECORDS_PER_LOOK), self.hooked, last=True),
-            MOVED_AT_THE_END,
-        ]
+        company = self.chooser.company(self.pace.steps, FEW_RECORDS_PER_LOOK)
+        return [*self._look(company, self.hooked, last=True), MOVED_AT_THE_END]
 
     def _look_alone(self, done: int) -> None:
         """A record of the step by itself: nothing that follows the records moves it, nor does the record before it."""

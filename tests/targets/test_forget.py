@@ -218,7 +218,7 @@ def test_a_search_holds_every_run_that_it_tries(runs, compose, monkeypatch, tmp_
     def explored(search, folder, name, attempt):
         attempt(["seed=1"])
         for run in (one, other):
-            with pytest.raises(ValueError, match="is being evaluated by another process"):
+            with pytest.raises(ValueError, match="not being evaluated by another process"):
                 forget(run, runs, REPORTS_FOLDER, RELEASED_FOLDER)
         return []
 
