@@ -37,7 +37,7 @@ FUZZ_SETTINGS = settings(
     max_examples=60, derandomize=True, deadline=None, database=None, suppress_health_check=list(HealthCheck)
 )
 RECORD_INPUTS, RECORD_LABELS = np.random.default_rng(0).random((60, 4)), np.arange(60) % 3
-CSV_ROWS = "".join(f"{k},{k % 7},{'ab'[k % 2]}\n" for k in range(60))
+CSV_ROWS = "".join(f"{k * k % 17},{k % 7},{'ab'[k % 2]}\n" for k in range(60))
 CSV_TEXT = f"a,b,y\n{CSV_ROWS}"
 
 
