@@ -39,6 +39,7 @@ def settings_of(config: DictConfig) -> dict[str, Any]:
 
 def _named(config: DictConfig, chosen: Mapping[str, str | None], overrides: Sequence[str]) -> dict[str, Any]:
     settings: Any = OmegaConf.to_container(config, resolve=True)
+    settings.pop("variables", None)  # what referred to them is resolved
     return with_own_network({**settings, "names": names(chosen, settings)}, overrides)
 
 

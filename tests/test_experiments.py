@@ -15,6 +15,7 @@ from palisade.data.split import Roles
 from palisade.targets.fleet import Defense
 from palisade.targets.guards.registry import make_guard
 from palisade.targets.recipe import FleetSettings, Recipe
+from palisade.targets.train_settings import TrainSettings
 from palisade.targets.training import make_defense
 from palisade.targets.tuning import Tuning, with_values
 
@@ -41,6 +42,7 @@ def jobs(line: str) -> list[list[str]]:
 
 
 def check(settings: dict[str, Any]) -> None:
+    TrainSettings.parsed(settings)
     assert isinstance(make_defense(settings["defense"]), Defense)
     make_guard(settings)
     Roles(**settings["split"])
@@ -60,6 +62,17 @@ def test_no_sweep_claims_to_run_as_it_stands_without_m(experiment):
     if grids(experiment) != [""]:
         assert "# without -m" not in words, "train.py refuses a sweep without -m"
         assert "without -m" not in words or "hydra.sweeper.grids=[]" in words
+
+
+@pytest.mark.parametrize("experiment", [path.stem for path in sorted((CONF_FOLDER / "experiment").glob("*.yaml"))])
+def test_every_experiment_is_made_of_settings_that_exist(compose, experiment):
+    TrainSettings.parsed(compose(f"experiment={experiment}", *jobs(grids(experiment)[-1])[0]))
+
+
+def test_variables_of_an_experiment_are_set_on_the_command_line(compose):
+    line = next(line for name, line in GRID_LINES if name == "defense_comparison" and "variables" in line)
+    settings = compose("experiment=defense_comparison", "variables.augmentation=gaussian", *jobs(line)[0])
+    assert settings["defense"]["kind"] == "gaussian" and "variables" not in settings
 
 
 @pytest.mark.slow
