@@ -13,7 +13,7 @@ from palisade.attacks.parts.view import View
 class Population(Attack):
     """Score the share of the population with a larger loss under the target (Ye et al. 2022, Attack P).
 
-    It ranks exactly as the loss does, but gives its error rate: 1 − score is a p-value, so whoever accuses
+    It ranks exactly as the loss does, but gives its error rate: 1 − score is a p-value, so an attack that accuses
     where it is at most f is wrong about a share f of non-members, to within 1/(n + 1) of n population records. A
     shadow is not needed, the population is: members among it would make all others look like non-members.
 

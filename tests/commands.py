@@ -37,7 +37,7 @@ forking = True  # False with `pytest --no-fork`
 
 
 class Ended(NamedTuple):
-    """How a command ended."""
+    """Outcome of a command."""
 
     returncode: int
     stdout: str

@@ -1,4 +1,4 @@
-"""What all tests share: one thread, runs in a temporary folder, configurations composed as the commands do."""
+"""Setup of all tests: one thread, runs in a temporary folder, configurations composed as the commands do."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.fixture(autouse=True, scope="session")
 def composed_once() -> Iterator[None]:
-    """The same words mean the same configuration: Hydra takes a tenth of a second for it, thousands of times."""
+    """Equal overrides mean an equal configuration: Hydra takes a tenth of a second for it, thousands of times."""
     from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
     load, known = ConfigLoaderImpl.load_configuration, {}
@@ -62,7 +62,7 @@ def composed_once() -> Iterator[None]:
 
 @pytest.fixture(autouse=True, scope="session")
 def installed_once() -> Iterator[None]:
-    """What is installed stays so: every `Trainer` reads the metadata of all packages anew, a hundredth of a second."""
+    """Installed packages stay so: every `Trainer` reads the metadata of all packages anew, a hundredth of a second."""
     from lightning_fabric.utilities import registry
 
     with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +86,7 @@ LIGHTNING_BANNERS = ("GPU available", "TPU available", "💡", "Loading `train_d
 
 @pytest.fixture(autouse=True, scope="session")
 def no_banners() -> Iterator[None]:
-    """What Lightning says of every fit hides what a failed test has to say."""
+    """Lightning's banners of every fit hide the output of a failed test."""
 
     def is_news(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(LIGHTNING_BANNERS)

@@ -34,7 +34,7 @@ def call(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def run(*overrides: str) -> None:
-    """The same in this process."""
+    """Runs the command in this process."""
     with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
         settings = OmegaConf.to_container(composed("evaluate", list(overrides)), resolve=True)
     evaluate_runs({**settings, "command": "python evaluate.py " + " ".join(overrides)})

@@ -1,4 +1,4 @@
-"""What `evaluate.py` names, prints and exits with where a limit is asked for, on real fleets."""
+"""Choice, output and exit code of `evaluate.py` under a limit, on real fleets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SMALL_SETTINGS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where two linear fleets were trained, one with L2; the other also stands behind a guard."""
+    """Folder of two linear fleets, one with L2; the other also stands behind a guard."""
     place = tmp_path_factory.mktemp("gate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)

@@ -139,7 +139,7 @@ def test_plan_trains_nothing(tmp_path):
 
 @pytest.fixture(scope="module")
 def shipped(swept: Path) -> Path:
-    """What came of shipping the run with DP-SGD."""
+    """Outcome of shipping the run with DP-SGD."""
     (run,) = (swept / "runs" / "digits").glob("mlp-dp_sgd-*")
     done = call("train.py", f"ship={run}", folder=swept)
     assert done.returncode == 0, done.stderr

@@ -37,7 +37,7 @@ def call(folder: Path, *overrides: str) -> commands.Ended:
 
 
 def start(folder: Path, *overrides: str, flags: Sequence[str] = ()) -> subprocess.Popen[str]:
-    """The same in a new interpreter."""
+    """The search in a new interpreter."""
     return subprocess.Popen(
         [sys.executable, *flags, str(REPOSITORY_ROOT / SEARCH_SETTINGS[0]), *SEARCH_SETTINGS[1:], *overrides],
         cwd=folder, env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -120,7 +120,7 @@ FLEET_COUNT = 40
 
 
 def contained(view_of: Make, attack: LiRA, *, own_fit: bool) -> np.ndarray:
-    """How many of the null fleets' intervals contain the guessing level, for AUC and TPR at 1 % FPR."""
+    """Number of the null fleets' intervals that contain the guessing level, for AUC and TPR at 1 % FPR."""
     hits = np.zeros(2, dtype=int)
     for seed in range(FLEET_COUNT):
         phi, member = simulated(seed, 8, 800, 0.0)
@@ -207,7 +207,7 @@ def test_names_and_errors() -> None:
 
 
 def reference(phi: np.ndarray, member: np.ndarray, group: np.ndarray, online: bool, per_record: bool) -> np.ndarray:
-    """What the authors' code computes, target by target and record by record."""
+    """Scores of the authors' code, target by target and record by record."""
     models, records, queries = phi.shape
     scores = np.full((models, records), np.nan)
     for k in range(models):

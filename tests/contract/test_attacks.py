@@ -102,7 +102,7 @@ def leaky() -> View:
 
 @pytest.fixture(scope="module")
 def scored(leaky: View) -> Callable[[str], np.ndarray]:
-    """What an attack with its usual settings says of the leaky view, scored once for several tests."""
+    """Scores of an attack with its usual settings on the leaky view, computed once for several tests."""
     return cache(lambda name: attack_of(name).score(leaky))
 
 

@@ -1,4 +1,4 @@
-"""What every defense promises, whoever wrote it."""
+"""Contract of every defense, whoever wrote it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every guard promises, whoever wrote it."""
+"""Contract of every guard, whoever wrote it."""
 
 from __future__ import annotations
 

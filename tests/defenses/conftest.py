@@ -19,7 +19,7 @@ TEST_SECRET = Secret.from_text("defenses")
 
 
 class Fitting:
-    """What a defense is given to fit some models of a run.
+    """Arguments of a defense's `fit` for some models of a run.
 
     Args:
         settings: of the run.

@@ -24,7 +24,7 @@ def fit(settings, models=(0,), at_once=1):
 
 
 def added(defense, weights, gradients):
-    """What a step's gradients become."""
+    """Gradients of a step after the penalty."""
     p = nn.Parameter(torch.tensor(weights))
     frozen = nn.Parameter(torch.ones(2), requires_grad=False)
     p.grad = torch.tensor(gradients)

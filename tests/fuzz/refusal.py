@@ -1,4 +1,4 @@
-"""How bad input is refused."""
+"""Refusal of bad input."""
 
 from __future__ import annotations
 

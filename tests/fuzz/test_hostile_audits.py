@@ -90,7 +90,7 @@ def test_every_hostile_setting_of_a_search_is_refused_or_works(tmp_path):
 
 
 def refused_or_ended(settings: dict[str, Any], code: int) -> bool:
-    """Whether settings are refused; those that are taken may end with an exit code."""
+    """Refusal of settings; those that are taken may end with an exit code."""
     try:
         return refusal(lambda: evaluate_runs(settings), longest=2000) is not None
     except SystemExit as ended:

@@ -70,7 +70,7 @@ CHOSEN_GROUPS = {
 
 
 def with_value(node: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    """The same settings with another value of one of them."""
+    """Settings with another value of one of them."""
     changed: dict[str, Any] = copy.deepcopy(dict(node))
     *path, last = key.split(".")
     inner = changed
@@ -88,7 +88,7 @@ def keys_of(node: Mapping[str, Any], group: str) -> list[str]:
 
 
 def refuses_in_one_line(command: Any) -> bool:
-    """Whether a command refuses its settings as bad input; any other error is raised again."""
+    """True if a command refuses its settings as bad input; any other error is raised again."""
     return refusal(command, longest=2000) is not None
 
 

@@ -1,4 +1,4 @@
-"""What docs/dp_sgd.md, docs/attacks.md and docs/defenses.md say runs as it stands."""
+"""Code of docs/dp_sgd.md, docs/attacks.md and docs/defenses.md runs as it stands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pages for people say is complete and runs as it stands, on two small fleets that all of them share."""
+"""Pages for people are complete and run as they stand, on two small fleets that all of them share."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def evaluated(*overrides: str) -> int:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Where commands are called: with two fleets on digits, a table of visits, and saved answers."""
+    """Folder of the commands: with two fleets on digits, a table of visits, and saved answers."""
     place = tmp_path_factory.mktemp("docs")
     rng = np.random.default_rng(0)
     visits = {

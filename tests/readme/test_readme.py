@@ -84,7 +84,7 @@ def test_commands_print_what_is_shown(tmp_path: Path) -> None:
 
 
 def telling(printed: str) -> list[str]:
-    """What an output says without its numbers: headings, the words of counts, names of files."""
+    """Words of an output without its numbers: headings, the words of counts, names of files."""
     return [
         re.sub(r"\d+", "#", " ".join(re.split(r"[^\w/-]+", line)).strip())
         for line in printed.splitlines()

@@ -1,4 +1,4 @@
-"""What several tests of DP-SGD need."""
+"""Fixtures that several tests of DP-SGD share."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from palisade.defenses.dp_sgd.rehearsal import Rehearsal
 
 
 class Parts:
-    """What a fit puts together before its first step, for a module and its records.
+    """Parts that a fit puts together before its first step, for a module and its records.
 
     Args:
         module: a user's.
@@ -63,7 +63,7 @@ class Parts:
         )
 
     def alike(self, columns: Any = None) -> bool:
-        """Whether the check finds every record's gradient alike, in the precision of the module."""
+        """Agreement of every record's gradient by the check, in the precision of the module."""
         engine = self.chooser.make("fast")
         engine.attach()
         try:

@@ -72,7 +72,7 @@ def test_many_parameters_are_taken_one_by_one(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("chunk", [1, 4])
 def test_rounding_of_a_gradient_that_is_zero_is_no_disagreement(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is added to all logits alike has no gradient but rounding."""
+    """A bias added to all logits alike has no gradient but rounding."""
 
     class Shifted(user.Scaled):
         def __init__(self) -> None:
@@ -248,7 +248,7 @@ def test_random_numbers_belong_to_a_record() -> None:
 
 
 def test_records_draw_their_own_random_numbers() -> None:
-    """The same inputs under another label drop other units."""
+    """Equal inputs under another label drop other units."""
     data = TensorDataset(torch.ones(8, 6), torch.arange(8))
 
     class Wide(DroppedOut):

@@ -381,7 +381,7 @@ def test_every_first_step_is_looked_at(from_step: int) -> None:
 
 
 def test_a_coupling_in_the_middle_of_an_epoch_is_detected() -> None:
-    """Where q = 1, every step is an epoch; here one epoch holds all steps, and companies come from the loader."""
+    """At q = 1 every step is an epoch; here one epoch holds all steps, and companies come from the loader."""
 
     class Late(Base):
         def training_step(self, batch, batch_idx):

@@ -1,4 +1,4 @@
-"""What is logged during a fit, and printed at its end."""
+"""Statistics of clipping: logged during a fit, and printed at its end."""
 
 from __future__ import annotations
 

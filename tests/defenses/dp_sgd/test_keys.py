@@ -46,7 +46,7 @@ class Adam(Plain):
 def noise(
     kind: Any = Plain, *, data: Any = ZERO_RECORDS, batch: int = 10, start: int = 1, epochs: int = 1, **settings: Any
 ) -> Tensor:
-    """What moves weights of zero inputs, hence of no gradient, a step, (steps, weights), with unit variance."""
+    """Noise of each step in weights of zero inputs, which have no gradient: (steps, weights), with unit variance."""
     weights: list[Tensor] = []
 
     class Watch(pl.Callback):

@@ -44,7 +44,7 @@ def records() -> TensorDataset:
 
 
 def score(with_it: bool, per_record: str, model: int = 0) -> float:
-    """How far a training, with noise of its own, moves the usual records to their class."""
+    """Distance by which a training, with noise of its own, moves the usual records to their class."""
     secret = Secret.from_text(f"{model} {'with' if with_it else 'without'} it")
     torch.manual_seed(1)
     module = Weighted()

@@ -1,4 +1,4 @@
-"""What remembers records outside the module, or reads its memory late; weights that others move; batches left out.
+"""Memory of records outside the module, or read late; weights that others move; batches left out.
 
 Measured from outside, as in `test_sensitivity.py`.
 """

@@ -118,7 +118,7 @@ class RunningMean(Base):
 
 
 class RunningNumber(Base):
-    """The same with a number of Python in an object of the user's."""
+    """State in a number of Python in an object of the user's."""
 
     still = 1
 

@@ -1,4 +1,4 @@
-"""What a module keeps beside its trained weights: seen when it changes, put back, refused where it follows records."""
+"""State of a module beside its trained weights: seen when it changes, put back, refused where it follows records."""
 
 from __future__ import annotations
 
@@ -291,7 +291,7 @@ def test_a_fit_says_nothing_of_counters_and_one_word_of_stored_losses(way: str) 
 
 
 class MemoryFromTheSecondEpochOn(Base):
-    """What no two batches of the first step show."""
+    """State that no two batches of the first step show."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -67,7 +67,7 @@ def written(step: PrivateStep, *sums: Tensor) -> list[Tensor]:
 
 
 def check_noise_is_written_with_the_sum() -> None:
-    """What stands in `p.grad` is the sum over q·N and noise of σC/(qN): nobody reads, or scales, the bare sum."""
+    """The value of `p.grad` is the sum over q·N and noise of σC/(qN): nobody reads, or scales, the bare sum."""
     step = step_of(torch.zeros(200, 300), torch.zeros(60_000))
     one, other = written(step, torch.full((200, 300), 3.0))
     assert float(one.std()) == pytest.approx(2.0 * 0.5 / 4, rel=0.02) == pytest.approx(float(other.std()), rel=0.02)

@@ -44,7 +44,7 @@ def alone(layers: Layers, of_embedding: Tape, of_linear: Tape) -> dict[str, Tens
 
 
 def reach(of_embedding: Tape, of_linear: Tape) -> Tensor:
-    """What the norm would be if nothing canceled."""
+    """The norm if nothing canceled."""
     looked_up = sum(delta.norm(dim=-1).view(len(delta), -1).sum(1) for delta in of_embedding[1])
     applied = sum(
         (h.norm(dim=-1) * delta.norm(dim=-1)).view(len(delta), -1).sum(1) for h, delta in zip(*of_linear, strict=True)

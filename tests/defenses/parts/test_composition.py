@@ -1,4 +1,4 @@
-"""What several private trainings cost together."""
+"""The joint privacy cost of several private trainings."""
 
 from __future__ import annotations
 
