@@ -136,7 +136,7 @@ def test_refuses_what_makes_no_sense(values: dict, message: str) -> None:
     [
         (
             "defense.records=500",
-            r"defense\.records=500 exceeds the 269 reference records; choose at most 269, or raise",
+            r"defense\.records=500: expected at most 269, the reference records; choose fewer, or raise",
         ),
         (
             "trainer.batch_size=300",

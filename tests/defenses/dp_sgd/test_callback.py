@@ -312,10 +312,10 @@ def test_adaptive_clipping_noises_gradients_more_and_follows_the_norms() -> None
     [
         (
             {"noise_multiplier": 2.0},
-            "noise_multiplier=2.0 differs from 1.0 in the checkpoint; resume with that, or train",
+            "noise_multiplier=2.0: expected 1.0, as in the checkpoint; resume with that, or train",
         ),
-        ({"max_grad_norm": 2.0}, "max_grad_norm=2.0 differs from 1.0 in the checkpoint"),
-        ({"public_size": 480}, "sampling_rate=0.05 differs from 0.1 in the checkpoint"),
+        ({"max_grad_norm": 2.0}, "max_grad_norm=2.0: expected 1.0, as in the checkpoint"),
+        ({"public_size": 480}, "sampling_rate=0.05: expected 0.1, as in the checkpoint"),
     ],
 )
 def test_refuses_to_resume_with_another_mechanism(changed: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -476,7 +476,7 @@ def test_fleet_calibrates_for_the_samplers_steps() -> None:
 
 def test_refuses_a_sampler_that_shuffles_in_a_stack() -> None:
     with pytest.raises(
-        ValueError, match=r"models=\[0, 1\] need a loader that samples for each; set sampler.poisson=True"
+        ValueError, match=r"models=\[0, 1\]: expected a loader that samples for each; set sampler.poisson=True"
     ):
         Arrays().train([0, 1], 1.0, sampler=Shuffling, models=[0, 1])
 

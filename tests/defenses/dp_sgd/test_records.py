@@ -187,7 +187,7 @@ def repeats(dataset: Any) -> int:
         check_repeats(dataset, SingleRecords(records=len(dataset)))
     except ValueError as refused:
         assert "expected each record once" in str(refused) and "groups=" in str(refused)
-        return int(str(refused).partition("names ")[2].split()[0])
+        return int(str(refused).partition(", but ")[2].split()[0])
     return 0
 
 

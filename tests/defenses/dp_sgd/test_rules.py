@@ -243,7 +243,7 @@ class Numbers(torch.utils.data.Sampler[int]):
             DataLoader(ZERO_RECORDS, batch_size=5, drop_last=True),
             "drop_last=True: expected False under Poisson sampling; set",
         ),
-        (DataLoader(ZERO_RECORDS, batch_size=30), "batch_size=30 exceeds N=20; choose at most 20"),
+        (DataLoader(ZERO_RECORDS, batch_size=30), "batch_size=30: expected at most N=20; choose at most 20"),
         ([DataLoader(ZERO_RECORDS), DataLoader(ZERO_RECORDS)], "train_dataloader=list: expected one torch DataLoader"),
     ],
 )
