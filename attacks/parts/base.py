@@ -63,7 +63,7 @@ class Attack(CheckedFields, ABC):
     def run(self, view: View) -> Scored:
         """The scores, with the number of queries that they took."""
         if (reason := self.missing(view)) is not None:
-            raise ValueError(f"attack={self.name} {reason}")
+            raise ValueError(f"attack={self.name}: expected a view that meets its needs, but it {reason}")
         granted = Granted(view, self.threat)
         scores = np.asarray(self._score(granted), dtype=np.float64)
         if scores.shape != view.membership.shape:

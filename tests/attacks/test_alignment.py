@@ -24,5 +24,5 @@ def test_score_is_the_alignment_of_whoever_holds_the_weights() -> None:
 
 def test_weights_are_needed() -> None:
     assert Alignment().missing(view(None)) == CHECKPOINTS_NEEDED
-    with pytest.raises(ValueError, match="attack=alignment needs checkpoints; train with"):
+    with pytest.raises(ValueError, match=r"attack=alignment: expected .* needs checkpoints; train with"):
         Alignment().score(view(None))

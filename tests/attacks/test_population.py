@@ -82,6 +82,8 @@ def test_members_among_the_population_are_noticed() -> None:
 def test_without_a_population_it_is_skipped() -> None:
     view = view_of(np.zeros((2, 3)), np.zeros((2, 3)))
     bare = View(logits=view.logits, labels=view.labels, membership=view.membership)
-    with pytest.raises(ValueError, match=r"attack=population needs population records; .* set split\.population=0\.1"):
+    with pytest.raises(
+        ValueError, match=r"attack=population: expected .* needs population records; .* set split\.population=0\.1"
+    ):
         Population().score(bare)
     assert Population().missing(view) is None, "no shadows are needed"

@@ -108,6 +108,6 @@ def test_needs_enough_population_records() -> None:
         population_features=np.ones((5, 2)),
     )
     with pytest.raises(
-        ValueError, match="attack=quantile needs population records to regress on; population=5 is belo"
+        ValueError, match=r"attack=quantile: expected .* needs population records to regress on; population=5 is belo"
     ):
         Quantile().score(few)

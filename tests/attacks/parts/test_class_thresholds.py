@@ -142,6 +142,6 @@ def test_null_fleets_give_guessing(attack: type[Threshold], per_class: bool) -> 
 def test_shadows_are_needed_only_for_classes(attack: type[Threshold]) -> None:
     assert attack(per_class=False).threat.shadows == "none"
     assert attack(per_class=True).threat.shadows == "online"
-    with pytest.raises(ValueError, match=f"attack={attack.name} needs models that did .* models=1"):
+    with pytest.raises(ValueError, match=rf"attack={attack.name}: expected .* needs models that did .* models=1"):
         attack(per_class=True).score(fleet(0, 1, 20, 0.0))
     assert np.isfinite(attack(per_class=False).score(fleet(0, 1, 20, 0.0))).all()

@@ -220,7 +220,9 @@ class Broken(Attack):
 def test_an_attack_is_held_to_its_contract() -> None:
     with pytest.raises(ValueError, match=r"attack=broken: expected scores of shape \(4, 30\), not \(30,\)"):
         Broken().score(view())
-    with pytest.raises(ValueError, match="attack=loss needs logits or probabilities or top-k; only labels are"):
+    with pytest.raises(
+        ValueError, match=r"attack=loss: expected .* needs logits or probabilities or top-k; only labels are"
+    ):
         LossThreshold().score(hard())
 
 
