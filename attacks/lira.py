@@ -104,7 +104,7 @@ class LiRA(Attack):
     def _log_density(
         self, phi: Float[np.ndarray, "models records"], shadows: Moments, pooled: Float[np.ndarray, "targets 1"]
     ) -> Float[np.ndarray, "models records"]:
-        """Up to a constant that IN and OUT share."""
+        """Log-density of a normal, up to a constant that IN and OUT share."""
         scale = self._scale(shadows, pooled)
         z = (phi - shadows.mean) / scale
         if self.variance != "shrunk":

@@ -79,7 +79,7 @@ def clocks() -> np.ndarray:
 
 
 def peak_gib() -> float:
-    """Of this process; the kernel's `ru_maxrss` would include the parent's."""
+    """Peak memory of this process; the kernel's `ru_maxrss` would include the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 2**20
 

@@ -45,7 +45,7 @@ FLEET_OVERRIDES: Mapping[str, tuple[str, ...]] = {
 }
 COMPARED_GUARDS = ("label_only", "rounding", "memguard")
 MORE_GUARDS: Mapping[str, tuple[str, ...]] = {"location30": ("topk",), "fashion_mnist": ("topk",), "sst2": ()}
-"""Of two classes, the top three are all."""
+"""Further guards for each data set; sst2 has two classes, of which the top three are all."""
 SCORE_ATTACKS: Mapping[str, Attack] = {
     "lira": LiRA(), "base": BASE(), "rmia": RMIA(), "joint_lira": JointLiRA(),
 }  # fmt: skip

@@ -105,7 +105,7 @@ def trained(case: Case, root: str | None, folder: Path) -> Run:
 
 
 def right_guesses(run: Run, auditor: Attack, guessed: float) -> tuple[list[int], int, int]:
-    """Of each model: how many guesses are right; of all: how many are made, and how many canaries there are."""
+    """Number of right guesses of each model; numbers of guesses and of canaries of all."""
     seen = view(run, Grant(weights=True), threats=[auditor.threat])
     canaries = seen.membership.shape[1]
     each = round(guessed * canaries)

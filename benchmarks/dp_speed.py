@@ -99,7 +99,7 @@ QUIET_RUN: Any = dict.fromkeys(("logger", "enable_checkpointing", "enable_progre
 
 
 class Steps(list[int]):
-    """Says that it samples Poisson, so that the callback leaves the batches as they are."""
+    """Sampler that declares Poisson sampling, so that the callback leaves the batches as they are."""
 
     poisson, sampling_rate = True, 1e-3
 
@@ -141,7 +141,7 @@ class Clock(pl.Callback):
         self.starts.append((time.perf_counter(), time.process_time()))
 
     def milliseconds(self) -> Any:
-        """Of the median step, wall and CPU."""
+        """Milliseconds of the median step, wall and CPU."""
         return 1000 * np.median(np.diff(self.starts[WARM_UP_STEPS:], axis=0), axis=0)
 
 

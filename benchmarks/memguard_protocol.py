@@ -57,7 +57,7 @@ THRESHOLD_ATTACKS: dict[str, tuple[Attack, float]] = {
     CONFIDENCE_ATTACK: (Confidence(per_class=True), 0.0),
     ENTROPY_ATTACK: (ModifiedEntropy(per_class=True), 0.0),
 }
-"""With the score from which on a record is called a member."""
+"""Attacks, each with the score from which on a record is called a member."""
 PUBLISHED_ACCURACY = (0.60, 0.64)  # on test records without a guard, as published
 LEAST_LEAD = 0.05  # of the better of the two over the gap without a guard
 GAP_TOLERANCE = 0.02  # how far the adaptive best may be above the gap behind MemGuard
@@ -110,7 +110,7 @@ def mean_auc(scores: Float[np.ndarray, "models records"], member: Bool[np.ndarra
 
 
 def over_the_gap(accuracies: Mapping[str, Float[np.ndarray, "models"]]) -> tuple[float, float]:
-    """By how much the better of confidence and modified entropy beats the gap, with its standard error over models."""
+    """Margin of the better of confidence and modified entropy over the gap, with its standard error over models."""
     better = max((accuracies[CONFIDENCE_ATTACK], accuracies[ENTROPY_ATTACK]), key=np.mean)
     lead = better - accuracies[GAP_ATTACK]
     return float(lead.mean()), float(lead.std(ddof=1) / np.sqrt(len(lead)))

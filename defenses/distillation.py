@@ -46,7 +46,7 @@ class Distillation(Composed):
 
     @property
     def roles(self) -> frozenset[str]:
-        """Those of the teacher's defense, and the reference records that the student learns from."""
+        """Roles of the teacher's defense, and the reference records that the student learns from."""
         return self.base.roles | {"reference"}
 
     @property

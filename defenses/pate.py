@@ -141,7 +141,7 @@ class PATE(Defense):
 
 
 class Claim(pl.Callback):
-    """Goes with a fleet and holds its claim."""
+    """Companion of a fleet that holds its claim."""
 
     def __init__(self, statement: Statement) -> None:
         self.statement = statement

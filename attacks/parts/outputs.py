@@ -114,7 +114,7 @@ class Outputs:
 
     @cached_property
     def entropy(self) -> Float[np.ndarray, "models records queries"]:
-        """Of the whole answer, whatever the true class, in nats."""
+        """Entropy of the whole answer, whatever the true class, in nats."""
         return self._of_probabilities(signals.entropy)
 
     @cached_property

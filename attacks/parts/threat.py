@@ -70,7 +70,7 @@ class ThreatModel:
         return "label_only" if self.outputs == "label" else "black_box"
 
     def describe(self) -> str:
-        """In a few words, such as `probabilities, true label, shadows (IN and OUT)`."""
+        """Summary in a few words, such as `probabilities, true label, shadows (IN and OUT)`."""
         shadows = {"none": "", "offline": "shadows (OUT)", "online": "shadows (IN and OUT)"}[self.shadows]
         free = "queries of its choice (to shadows too)" if self.knows_defense else "queries of its choice"
         words = {

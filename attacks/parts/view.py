@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 from palisade.attacks.parts.outputs import Outputs
 
 BALANCING_SEED = 0
-"""Of the shadows that are left out of a balanced fleet, known to everybody."""
+"""Seed of the choice of shadows that are left out of a balanced fleet, known to everybody."""
 LEAST_BALANCED = 20
 """Records, or persons, of which chance does not put nine in ten into as many models."""
 BALANCED_SHARE = 0.9

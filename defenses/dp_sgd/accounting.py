@@ -192,7 +192,7 @@ def _merged(history: History) -> History:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Opacus's "optimal order is the smallest alpha" and overflow warnings: the bounds hold all the same."""
+    """Silence of Opacus's "optimal order is the smallest alpha" and overflow warnings: the bounds hold all the same."""
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -204,7 +204,7 @@ def _prv_error(rdp: float) -> float:
 
 
 def _rounding(history: History) -> float:
-    """By how much a tail of the composed privacy loss may be off, as a probability."""
+    """Rounding error of a tail of the composed privacy loss, as a probability."""
     return ROUNDING_PER_STEP * sum(phase.steps for phase in history)
 
 
@@ -248,7 +248,7 @@ def _prv_epsilon(history: History, delta: float, rdp: float) -> float:
 
 
 def _rdp_noise_multiplier(epsilon: float, delta: float, sampling_rate: float, steps: int) -> float:
-    """About the σ that Rényi accounting asks for; 20 where it cannot reach a small ε at all."""
+    """Approximate σ by Rényi accounting; 20 where it cannot reach a small ε at all."""
 
     def spent(noise_multiplier: float) -> float:
         return rdp_epsilon((Phase(noise_multiplier, sampling_rate, steps),), delta, orders=FEW_ORDERS)

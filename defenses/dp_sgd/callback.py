@@ -288,22 +288,22 @@ class DPSGD(pl.Callback):
         return choice
 
     def _exempt(self, module: pl.LightningModule) -> bool:
-        """Absence of code that is not this project's own: the first check then says all."""
+        """True where all code is this project's own: the first check then suffices."""
         return False
 
     def _ahead(self) -> bool:
-        """Leave for a thread to draw noise ahead."""
+        """True if a thread may draw noise ahead."""
         return core_is_idle()
 
     # Parts of `on_fit_start`.
 
     def _detach(self) -> None:
-        """Module, optimizer and loader as they were."""
+        """Restores module, optimizer and loader."""
         while self._undo:
             self._undo.pop()()
 
     def _remember(self) -> None:
-        """An earlier fit with this callback, on the same records for all it knows, counts in every later claim."""
+        """Adds an earlier fit with this callback to every later claim: its records may be the same."""
         if self._fit is not None and self.steps:
             self._earlier += self._fit.step.mechanism.history(self.steps)
 
@@ -362,7 +362,7 @@ class DPSGD(pl.Callback):
         return converted
 
     def _follow(self, sampling: Sampling) -> None:
-        """Has the draws of a loader follow the keys of this fit, and the watch its records."""
+        """Connects a loader's draws to the keys of this fit, and the watch to its records."""
         if sampling.rekey is not None:
             sampling.rekey([source.secret for source in self._started.step.sources])
         if sampling.records is not None:
@@ -391,7 +391,7 @@ class DPSGD(pl.Callback):
     def _secrets(
         self, module: pl.LightningModule, optimizer: Any, mechanism: Mechanism, sampling: Sampling
     ) -> list[Secret]:
-        """Those of this fit, which batches and noise follow."""
+        """Secrets of this fit, for batches and noise."""
         restored = (self._restored or {}).get("fits")
         self._identities: list[str] = restored or identities(
             module,

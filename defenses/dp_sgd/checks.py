@@ -23,9 +23,9 @@ from palisade.defenses.dp_sgd.records import FitRecords
 from palisade.defenses.dp_sgd.rehearsal import COMPARISON_SEED, Rehearsal
 
 RECORD_TOLERANCE = 1e-5
-"""Of the difference of a record's gradients in company and alone, over max(C, norm): what float32 rounds."""
+"""Largest difference of a record's gradients in company and alone, over max(C, norm): float32 rounding."""
 SUM_TOLERANCE = 1e-3
-"""Of the difference of the clipped sums of a real batch, over C."""
+"""Largest difference of the clipped sums of a real batch, over C."""
 LOSS_TOLERANCE = 1e-4
 """Relative, of a batch's loss and the mean of its records' losses."""
 MIN_LOSS_RECORDS, MAX_LOSS_RATIO = 8, 3.0
@@ -53,7 +53,7 @@ class ComparedGradients:
 
 @dataclass(frozen=True)
 class Difference:
-    """Between two gradients of each of some units.
+    """Difference between two gradients of each of some units.
 
     Args:
         alike: whether it is no more than rounding.
@@ -161,12 +161,12 @@ class Checks:
         return True
 
     def is_mean(self, whole: float, each: Sequence[float]) -> bool:
-        """Agreement of a batch's loss with what its records' losses say."""
+        """Agreement of a batch's loss with the mean of its records' losses."""
         expected = sum(each) if self.divisor else float(np.mean(each))
         return _near(whole, expected, each)
 
     def is_scaled(self, whole: float, each: Sequence[float]) -> bool:
-        """Difference in size of a batch's loss from what its records' losses say, random as they may be."""
+        """Difference in scale between a batch's loss and its records' losses, which may be random."""
         expected = sum(each) if self.divisor else float(np.mean(each))
         return not 1 / MAX_LOSS_RATIO <= abs(whole) / max(abs(expected), 1e-12) <= MAX_LOSS_RATIO
 
@@ -175,7 +175,7 @@ class Checks:
         return not self.divisor and len(each) > 1 and _near(whole, sum(each), each)
 
     def in_double(self, step: Any, columns: Sequence[int], *, index: int = 0) -> bool:
-        """The comparison in double precision, on a copy: whether a difference was rounding alone."""
+        """Comparison in double precision, on a copy: shows if a difference was rounding alone."""
         module = self.rehearsal.module
         trainer = module.__dict__.get("_trainer")
         try:
@@ -249,7 +249,7 @@ class Checks:
         return True
 
     def _pass(self, engine: Engine, step: Any, index: int, *, notice: bool = False) -> tuple[Tensor, Notes]:
-        """Loss and notes of a batch; whether it drew random numbers is found out if it is to be noticed."""
+        """Loss and notes of a batch, and its use of random numbers where that is asked for."""
 
         def backward(loss: Tensor) -> None:
             engine.clear()
@@ -265,7 +265,7 @@ class Checks:
         return loss, notes
 
     def _difference(self, company: Notes, norms: Tensor, units: int, alone: Notes, alone_units: int = 1) -> Difference:
-        """Of units' gradients in company, whose norms are known, and alone."""
+        """Difference of units' gradients in company, whose norms are known, and alone."""
         scale, alone_scale = self._scale(units), self._scale(alone_units)
         alone_norms = _norms(alone, alone_scale)
         bounds = norms.new_tensor(self.bounds()).view(-1, *[1] * (norms.ndim - 1))
@@ -306,7 +306,7 @@ class Checks:
         return not squared**0.5 > 10 * RECORD_TOLERANCE * max(reference**0.5, floor)
 
     def _scale(self, units: int) -> float:
-        """A unit's gradient is that many times what comes back from a batch of so many."""
+        """Factor from the gradient of a batch of so many to a unit's gradient."""
         return self.divisor / self.records.rows_per_unit if self.divisor else float(units)
 
     @staticmethod
@@ -339,7 +339,7 @@ class Pace:
 
     @classmethod
     def of(cls, mechanism: Mechanism, parameters: Sequence[Tensor], *, models: int, drawing: bool) -> Pace:
-        """Of a fit with this mechanism, which trains these parameters."""
+        """Pace of a fit with this mechanism, which trains these parameters."""
         return cls(
             parameters=sum(parameter.numel() for parameter in parameters) // models,
             batch_size=mechanism.expected_batch_size,
@@ -358,7 +358,7 @@ class Pace:
         return int(min(FEW_RECORDS_PER_LOOK, EPOCH_BUDGET * steps / self.cost / self.epochs))
 
     def due(self, step: int) -> bool:
-        """Turn of this step for comparing a record: each of the first, then every k-th."""
+        """True if a record of this step is compared: in each of the first steps, then in every k-th."""
         return step < FIRST_STEPS or step % self.every == 0
 
     def missed(self, share: float = 0.01) -> float:
@@ -391,7 +391,7 @@ def alone_cost(parameters: int, batch_size: float) -> float:
 
 
 def chosen(secret: Secret, step: int, units: int) -> int:
-    """The unit of a step that is looked at: a function of the secret, so that nobody can build around it."""
+    """The unit of a step that is checked: a function of the secret, so that no code can evade it."""
     return int(secret.numpy("watched", step=step).integers(units))
 
 

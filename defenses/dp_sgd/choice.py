@@ -62,7 +62,7 @@ class Choice:
 
 
 class Chooser:
-    """Finds the fastest way that is right for a module, or says why there is none.
+    """Choice of the fastest way that is right for a module, or the reason why there is none.
 
     Args:
         module: the user's.
@@ -107,7 +107,7 @@ class Chooser:
         models: Sequence[int],
         unchecked: bool,
     ) -> Chooser:
-        """For a fit with this mechanism."""
+        """Chooser for a fit with this mechanism."""
         rehearsal = Rehearsal(module, module.training_step)
         clipping = CLIPPING_CLASSES[mechanism.clipping](mechanism.max_grad_norm, models=len(models))
         checks = Checks(
@@ -188,7 +188,7 @@ class Chooser:
         return Choice("alone", reason)
 
     def company(self, number: int = 0, limit: int = MAX_RECORDS_PER_LOOK) -> Any:
-        """A step of up to so many records that differ; of a step whose records nobody can name, all.
+        """A step of up to so many records that differ; all of a step whose records have no names.
 
         Args:
             number: of the look; every look has records of its own.

@@ -45,10 +45,10 @@ class Flat:
         return noise_multiplier
 
     def observe(self, norms: Float[Tensor, "*models batch"]) -> None:
-        """Sees the norms before clipping, one physical batch at a time."""
+        """Takes in the norms before clipping, one physical batch at a time."""
 
     def adapt(self, normal: Callable[[int], float], reduce: Callable[[Tensor], object] | None) -> None:
-        """Called once a step, after the noise was added.
+        """Adapts the bound once a step, after the noise was added.
 
         Args:
             normal: model's position to a standard normal number of this step.
@@ -87,7 +87,7 @@ class Automatic(Flat):
 
 
 class Adaptive(Flat):
-    """C follows the median of the norms, found out from a noisy count in every step.
+    """C follows the median of the norms, estimated from a noisy count in every step.
 
     Andrew et al. 2021, "Differentially Private Learning with Adaptive Clipping", algorithm 1, with its constants:
     geometric updates at rate 0.2, count noise of a twentieth of the expected batch. The count is paid for by more

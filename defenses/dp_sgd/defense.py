@@ -77,7 +77,7 @@ class DPSGDDefense(Defense):
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """Those that know how to get around the base."""
+        """Attacks that know how to get around the base."""
         return self.base.attacks
 
     @property

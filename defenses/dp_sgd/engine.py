@@ -94,13 +94,13 @@ class Notes:
         return {parameter: value for part in parts for parameter, value in part.items()}
 
     def some(self, columns: Sequence[int]) -> Notes:
-        """Those of some units, in every model of a stack."""
+        """Notes of some units, in every model of a stack."""
         chosen = torch.tensor(columns, dtype=torch.long)
         return self._changed(lambda call: call.index_select(self.axis, chosen.to(call.device)))
 
     @staticmethod
     def joined(parts: Sequence[Notes]) -> Notes | None:
-        """Those of several batches as of one; None if they differ in anything but the number of records."""
+        """Notes of several batches as of one; None if they differ in anything but the number of records."""
         forms = {tuple(call.shape[part.axis + 1 :] for call in part._calls()) for part in parts}
         if len(forms) != 1 or len({tuple(part.of_layers) for part in parts}) != 1:
             return None
@@ -116,7 +116,7 @@ class Notes:
                 yield from deltas
 
     def where(self, records: Bool[Tensor, "*models batch"]) -> Notes:
-        """With zeros for all other records: `where`, not a factor 0, since 0 · inf is NaN and would spoil the sum."""
+        """Notes with zeros for all other records: `where`, not a factor 0, since 0 · inf is NaN."""
         return self._changed(
             lambda call: call.where(records.view(*records.shape, *[1] * (call.ndim - records.ndim)), 0)
         )
@@ -298,7 +298,7 @@ class Engine(ClippedSum):
 
 
 def replace_attribute(module: object, name: str, value: Any) -> Callable[[], object]:
-    """Sets an attribute on the instance; returns what makes the instance as it was."""
+    """Sets an attribute on the instance; returns the function that undoes it."""
     own = vars(module)
     before = own.get(name)
     own[name] = value
@@ -383,13 +383,13 @@ def _layers(network: nn.Module, stacked: bool) -> Iterator[_Layer]:
 def _counted(
     module: nn.Module, known: Callable[[nn.Module, Tape], Gradients], names: int, tapes: Sequence[Tape]
 ) -> Gradients:
-    """Of one layer, whose parameters count as often as the network holds them."""
+    """Gradients of one layer, whose parameters count as often as the network holds them."""
     squares, sums = known(module, tapes[0])
     return (squares if names == 1 else names * squares), sums
 
 
 def _tied(embedding: Any, linear: Any, names: int, tapes: Sequence[Tape]) -> Gradients:
-    """Of an embedding and an output layer with one weight; where the loss reaches only one of them, its own."""
+    """Gradients of an embedding and an output layer with one weight, or of the only one that the loss reaches."""
     looked_up, projected = tapes
     if not projected[1]:
         squares, sums = embedding_gradients(embedding, looked_up)

@@ -69,7 +69,7 @@ class PrivateFit:
         return undo
 
     def begin(self, index: int) -> None:
-        """Before a batch, and before the hooks that module and later callbacks have on it."""
+        """Begins a batch, before the hooks that module and later callbacks have on it."""
         self._index = index
         self.watch.records.advance()
         self.step.begin(index)
@@ -77,18 +77,18 @@ class PrivateFit:
         self.warn(self.watch.begin(self.step.done, index))
 
     def end(self) -> None:
-        """After a batch, and before the hook that the module has on that."""
+        """Ends a batch, before the hook that the module has on that."""
         self.step.end()
         self.warn(self.watch.batch_done(self.step.done))
 
     def clear(self) -> None:
-        """Before a backward pass: nothing is left of passes that were not for the step, as for adversarial examples."""
+        """Clears what passes before the step's own left, such as those for adversarial examples."""
         self.step.clear_gradients()
         if isinstance(self.step.clipped, Engine):
             self.step.clipped.clear()
 
     def backward_done(self) -> None:
-        """After the backward pass of a batch: clips what is left of it, and writes the noised mean."""
+        """Clips the last part after the backward pass of a batch, and writes the noised mean."""
         physical = self._physical
         if physical is not None and not physical.empty and not self.step.written:
             self.watch.gradient_ready(self.step.done, self._index, physical.rows[-1], physical.whole[-1])

@@ -146,7 +146,7 @@ class PhysicalBatches:
         return math.prod(self.rows) == 0
 
     def automatic(self) -> Callable[..., Any]:
-        """For Lightning's own backward and step; the loss of the last part is what is left to it."""
+        """The training_step for Lightning's own backward and step, which gets the loss of the last part."""
 
         @functools.wraps(self.training_step)
         def training_step(batch: Any, *rest: Any) -> Any:
@@ -173,7 +173,7 @@ class PhysicalBatches:
         return training_step
 
     def manual(self, *, step: Callable[[], object]) -> Callable[..., Any]:
-        """For a training_step that calls backward and step itself.
+        """The training_step of a module that calls backward and step itself.
 
         Args:
             step: takes a step with noise alone.

@@ -1,4 +1,4 @@
-"""Records of a fit, as batches of any of them, and a choice of records as different as they come."""
+"""Records of a fit, as batches of any of them, and a diverse choice among them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WHOLE_STEPS = 16
 
 
 class Part(NamedTuple):
-    """Rows side by side of a step whose records nobody can name."""
+    """Adjacent rows of a step whose records have no names."""
 
     step: Any
     columns: tuple[int, ...]
@@ -88,7 +88,7 @@ class FitRecords:
         """The step whose batch is being trained on."""
 
     def advance(self) -> None:
-        """The next batch has arrived."""
+        """Notes that the next batch has arrived."""
         self.step = self.waiting.popleft() if self.waiting else None
 
     @property
@@ -97,7 +97,7 @@ class FitRecords:
         return self.rows_per_index is None
 
     def rows(self, step: Any) -> int:
-        """Rows that its batch must lead with.
+        """Number of rows that its batch must lead with.
 
         Raises:
             ValueError: if the sampler says neither which records nor how many rows it means.
@@ -197,7 +197,7 @@ def _is_stack_step(step: Any) -> bool:
 MAX_CANDIDATE_UNITS = 2048
 """Units that are looked at, at most."""
 AT_ONCE = 64
-"""Of these, how many are in memory at the same time."""
+"""Number of these in memory at the same time."""
 
 
 def diverse(records: FitRecords, step: Any, limit: int, dimensions: int) -> list[int]:

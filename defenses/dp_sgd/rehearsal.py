@@ -19,7 +19,7 @@ from palisade.defenses.dp_sgd.gradients import Refused
 from palisade.defenses.dp_sgd.state import ModuleState, Saved
 
 COMPARISON_SEED = 0x5EED
-"""Of random numbers where both sides of a comparison need the same."""
+"""Seed of random numbers where both sides of a comparison need equal ones."""
 
 
 class StepFailed(ValueError):
@@ -27,7 +27,7 @@ class StepFailed(ValueError):
 
 
 class Rehearsal:
-    """The user's training_step, on batches of choice.
+    """Runs of the user's training_step on batches of choice.
 
     Logging does nothing, random numbers come from a seed, gradients that are there are put aside, and afterwards state
     and random numbers are as they were. Hooks of the module that see a batch before `training_step` run too, since they
@@ -41,7 +41,7 @@ class Rehearsal:
     def __init__(self, module: pl.LightningModule, training_step: Callable[..., Any]) -> None:
         self.module, self.training_step = module, training_step
         self.callbacks: Sequence[pl.Callback] = ()
-        """Those whose hooks change batches."""
+        """Callbacks whose hooks change batches."""
         self.state = ModuleState(module)
         self.inputs = len(inspect.signature(training_step).parameters)
         self._saved: Saved | None = None
@@ -57,7 +57,7 @@ class Rehearsal:
 
     @contextmanager
     def session(self, *, dropout: bool = True, weights: bool = True) -> Iterator[None]:
-        """Within, `loss` and `step` may be called.
+        """Context in which `loss` and `step` may be called.
 
         Args:
             dropout: whether dropout layers drop.
@@ -126,7 +126,7 @@ class Rehearsal:
 
     @contextmanager
     def accompanied(self, callbacks: Sequence[pl.Callback]) -> Iterator[None]:
-        """Within, hooks of these callbacks run too; afterwards they are as they were."""
+        """Context in which hooks of these callbacks run too; afterwards their state is restored."""
         callback_state = Saved([], [], [("", vars(callback)) for callback in callbacks], keep=[self.module])
         before, self.callbacks = self.callbacks, [*self.callbacks, *(c for c in callbacks if c not in self.callbacks)]
         try:
@@ -185,13 +185,13 @@ class Rehearsal:
         self.rebase()
 
     def put_back(self) -> None:
-        """Puts back the state of the session's beginning, whatever the cheap marks say."""
+        """Puts back the state of the session's beginning, without looking at the cheap marks."""
         assert self._saved is not None
         self._saved.restore()
         self._sign = self._signed()
 
     def rebase(self) -> None:
-        """Takes the state of now, such as weights that were moved, for that of the session's beginning."""
+        """Makes the present state, such as moved weights, that of the session's beginning."""
         self._saved, self._sign = self.state.save(weights=self._with_weights), self._signed()
 
     def check_unchanged(self) -> None:
@@ -274,7 +274,7 @@ class Rehearsal:
 
 
 class _Idle:
-    """Stands for an optimizer or a schedule that does nothing."""
+    """Stand-in for an optimizer or a schedule, which does nothing."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
@@ -285,7 +285,7 @@ class _Idle:
 
 @contextmanager
 def _no_dropout() -> Iterator[None]:
-    """Dropout that is called as a function does nothing."""
+    """Replaces dropout functions by the identity."""
     functions: Any = nn.functional
     names = [name for name in vars(functions) if "dropout" in name and not name.startswith("_")]
     before = {name: getattr(functions, name) for name in names}

@@ -25,7 +25,7 @@ READS_GRADIENTS = ("on_after_backward", "on_before_optimizer_step")
 
 
 class PrivacyWarning(UserWarning):
-    """Training is sound, but its result may be read as more than it is."""
+    """Warning about a sound training whose result may be overrated."""
 
 
 def check_arguments(

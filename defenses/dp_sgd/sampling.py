@@ -102,7 +102,7 @@ class PoissonSteps(data.DistributedSampler[list[int]]):
             yield rows
 
     def rekey(self, secrets: Sequence[Secret]) -> None:
-        """Draws by another secret from now on."""
+        """Switches the draws to another secret."""
         (self.secret,) = secrets
         if isinstance(self.units, Groups):
             self.units.secret = self.secret
@@ -159,7 +159,7 @@ def batch_transfer(trainer: pl.Trainer, module: pl.LightningModule) -> Callable[
 
 
 def _transfers_nothing(trainer: pl.Trainer, module: pl.LightningModule) -> bool:
-    """Arrival of batches at training_step as they are collated: on a CPU, without a hook of module or data module."""
+    """True if batches reach training_step as they are collated: on a CPU, without hooks of module or data module."""
     hooks = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
     source: Any = getattr(trainer, "datamodule", None)
     return (

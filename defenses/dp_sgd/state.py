@@ -99,7 +99,7 @@ class ModuleState:
         return name in self.module.state_dict() or name in dict(self.module.named_parameters())
 
     def save(self, *, weights: bool = True) -> Saved:
-        """All of it, with the trained weights or without, to be put back."""
+        """Copy of the state, with the trained weights or without, to be put back."""
         tensors = [*self._tensors(compared=False), *(self.weights if weights else ())]
         return Saved(
             tensors=tensors,
@@ -226,7 +226,7 @@ def attributes_sign(value: object) -> tuple[Any, ...]:
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """Names of what is not the same in two sets of values."""
+    """Names of the values that differ between two sets."""
     names = dict.fromkeys([*one, *other])
     return [name for name in names if name not in one or name not in other or not _alike(one[name], other[name])]
 

@@ -80,11 +80,11 @@ class PrivateStep:
 
     @property
     def pending(self) -> bool:
-        """A gradient was written that no optimizer step has used yet."""
+        """True if a gradient was written that no optimizer step has used yet."""
         return self.written and not self.stepped
 
     def attach(self) -> Callable[[], object]:
-        """Watches the optimizer's steps; returns what ends that."""
+        """Watches the optimizer's steps; returns the function that ends that."""
         handles = [
             self.optimizer.register_step_pre_hook(self._before_step),
             self.optimizer.register_step_post_hook(lambda *_: self.after_step()),
@@ -104,7 +104,7 @@ class PrivateStep:
         return {"steps_done": self.done, "bounds": list(self.clipping.bounds), **asdict(self.mechanism)}
 
     def restore(self, state: Mapping[str, Any], *, may_continue: bool) -> None:
-        """Goes on from what `state` said, if it is the same mechanism.
+        """Continues from a `state`, if it is of the same mechanism.
 
         Args:
             state: of the checkpoint.
@@ -114,7 +114,7 @@ class PrivateStep:
         self.done, self.clipping.bounds = state["steps_done"], list(state["bounds"])
 
     def begin(self, index: int) -> None:
-        """Before a batch of this number in its epoch."""
+        """Begins a batch of this number in its epoch."""
         self.written, self.stepped, self._released = False, 0, []
         settings = self._optimizer_settings()
         if index > 0 and self._settings_after is not None:  # Lightning's own schedules have stepped before that
@@ -123,7 +123,7 @@ class PrivateStep:
         self.clipping_stats.begin_step()
 
     def clear_gradients(self) -> None:
-        """Before the batch's backward pass: a gradient that is there after it is then known to come from it."""
+        """Clears gradients before the batch's backward pass, so that a later one comes from it."""
         if not self.written:
             for parameter in self.clipped.parameters:
                 parameter.grad = None
@@ -162,7 +162,7 @@ class PrivateStep:
         self.written, self.done = True, self.done + 1
 
     def end(self) -> None:
-        """After a batch.
+        """Ends a batch.
 
         Raises:
             ValueError: if the batch wrote nothing: whether ε is spent may not depend on the records.

@@ -59,7 +59,7 @@ class StateWatch:
         self.settled: set[str] = set()
         """Names of what may change."""
         self.following: set[str] = set()
-        """Those among them that follow the records, as long as no gradient depends on them."""
+        """Names that follow the records, as long as no gradient depends on them."""
         self.hooks_move_weights = False
         """Hooks were seen to move trained weights, always alike, as clamping does."""
         self._first = self.state.save(weights=False)
@@ -132,15 +132,15 @@ class StateWatch:
                 raise ValueError(STATE_FOLLOWS_RECORDS.format(what=_named(sorted(self.following))))
 
     def _aside(self) -> AbstractContextManager[None]:
-        """Within, plain autograd computes gradients."""
+        """Context in which plain autograd computes gradients."""
         return self.clipped.aside(recording=False) if isinstance(self.clipped, Engine) else nullcontext()
 
     def moved_by_optimizer(self) -> None:
-        """Takes the weights of now for those that the optimizer left."""
+        """Notes the present weights as those that the optimizer left."""
         self._weights = self.state.weights_sign()
 
     def rebase(self) -> None:
-        """Takes the state of now for what later ones are compared with: looks leave other marks on the same values."""
+        """Makes the present state the reference of later comparisons: looks leave other marks on the same values."""
         self._weights, self._signs = self.state.weights_sign(), self.state.sign(self.settled)
 
     def moved(self) -> list[str]:
@@ -149,7 +149,7 @@ class StateWatch:
         return [name for name, _ in self.state.weights] if moved else []
 
     def begin(self, *, thorough: bool) -> list[str]:
-        """Before a batch; returns names that changed since the last one's gradient was written."""
+        """Begins a batch; returns names that changed since the last one's gradient was written."""
         changed = self._changed() + ([] if self.hooks_move_weights else self.moved())
         self._weights = self.state.weights_sign()
         self._held = [p.detach().clone() for p in self.clipped.parameters] if thorough else []
@@ -202,7 +202,7 @@ class StateWatch:
         return [name for name in names if before.get(name) != signs.get(name) and name not in self.settled]
 
     def _gradient(self, step: Any) -> list[torch.Tensor]:
-        """Of a batch, from the state as it has become."""
+        """Gradient of a batch, from the present state."""
         of_loss: list[Any] = []
         parameters = self.clipped.parameters
         self.rehearsal.loss(
@@ -244,7 +244,7 @@ class Watch:
         self._remembering: list[pl.Callback] = []
 
     def follow(self, records: FitRecords) -> None:
-        """Another loader's records from now on."""
+        """Switches to another loader's records."""
         for user in (self, self.chooser, self.checks, self.state, self.clipped):
             if hasattr(user, "records"):
                 user.records = records
@@ -279,7 +279,7 @@ class Watch:
         return cautions
 
     def begin(self, done: int, index: int) -> list[str]:
-        """Before a batch; returns cautions."""
+        """Begins a batch; returns cautions."""
         if self.exempt:
             return []
         if self._open:
@@ -301,7 +301,7 @@ class Watch:
         return cautions
 
     def gradient_ready(self, done: int, index: int, rows: int, whole: int) -> None:
-        """After the backward pass, before the sum is written: one record of the batch, alone.
+        """Checks one record of the batch alone, after the backward pass and before the sum is written.
 
         Args:
             done: steps before this one.
@@ -338,11 +338,11 @@ class Watch:
             self.state.moved_by_optimizer()
 
     def batch_done(self, done: int) -> list[str]:
-        """After the optimizer's step, and before the module's hook at the batch's end; returns cautions."""
+        """Checks after the optimizer's step, before the module's hook at the batch's end; returns cautions."""
         return [] if self.exempt else self.state.settle(self.state.moved())
 
     def end(self) -> list[str]:
-        """At the end of the fit, after all hooks; returns cautions.
+        """Checks at the end of the fit, after all hooks; returns cautions.
 
         Raises:
             ValueError: if something was learned without noise.
@@ -359,7 +359,7 @@ class Watch:
         return [*self._look(company, self.hooked, last=True), MOVED_AT_THE_END]
 
     def _look_alone(self, done: int) -> None:
-        """A record of the step by itself: nothing that follows the records moves it, nor does the record before it."""
+        """Checks a record of the step by itself: no state that follows the records and no earlier record moves it."""
         step, clipped = self.records.step, self.clipped
         units = self.records.units(step)
         place = chosen(self.chooser.secrets[0], done, units)

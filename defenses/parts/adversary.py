@@ -17,7 +17,7 @@ from palisade.defenses.parts.inference_attacker import InferenceAttacker, Shown
 from palisade.targets.fleet import Fitter
 
 LEARNING_RATE = 1e-3
-"""Of the attacker, whose optimizer is Adam."""
+"""Learning rate of the attacker, whose optimizer is Adam."""
 HELD_OUT = 10
 """One in so many members and reference records is kept from the attacker, to measure it on."""
 MIN_SKILL = 0.1

@@ -114,12 +114,12 @@ class Composed(Defense):
 
     @property
     def attacks(self) -> tuple[str, ...]:
-        """Those that know how to get around the base."""
+        """Attacks that know how to get around the base."""
         return self.base.attacks
 
     @property
     def canaries(self) -> tuple[str, ...]:
-        """Those that the base protects least."""
+        """Canaries that the base protects least."""
         return self.base.canaries
 
     def units(self, split: Split) -> int:

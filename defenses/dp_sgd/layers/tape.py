@@ -11,7 +11,7 @@ from torch import Tensor, nn
 Tape = tuple[list[Tensor], list[Tensor]]
 """A layer's inputs and output gradients, one of each per call in the forward pass."""
 Sums = Callable[[Tensor], dict[nn.Parameter, Tensor]]
-"""From one weight per record to the weighted sum of the records' gradients."""
+"""Function from one weight per record to the weighted sum of the records' gradients."""
 Gradients = tuple[Float[Tensor, "*models batch"], Sums]
 """The squared norm of every record's gradient, and the way to sum them."""
 GRAM_ROUNDING_ULPS = 8
