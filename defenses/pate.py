@@ -100,8 +100,7 @@ class PATE(Defense):
             known = answers != UNANSWERED_LABEL
             if not known.any():
                 raise ValueError(
-                    f"defense.threshold={self.threshold}: expected a threshold that some of {queries} queries reach,"
-                    f" but model {model} has no answer; choose a lower one"
+                    f"defense.threshold={self.threshold}: expected one that some of {queries} queries reach; lower it"
                 )
             answered[position, asked[known]] = True
             labels[position, public.pool[asked[known]], answers[known]] = 1

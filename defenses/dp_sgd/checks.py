@@ -20,7 +20,7 @@ from palisade.defenses.dp_sgd.engine import Engine, Notes
 from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.defenses.dp_sgd.microbatches import map_tensors
 from palisade.defenses.dp_sgd.records import FitRecords
-from palisade.defenses.dp_sgd.rehearsal import COMPARISON_SEED, Rehearsal
+from palisade.defenses.dp_sgd.rehearsal import SHARED_SEED, Rehearsal
 
 RECORD_TOLERANCE = 1e-5
 """Largest difference of a record's gradients in company and alone, over max(C, norm): float32 rounding."""
@@ -135,7 +135,7 @@ class Checks:
     def draws(self, step: Any) -> bool:
         """Use of random numbers by training_step in training, dropout included."""
         with self.rehearsal.session():
-            self.rehearsal.loss(lambda: self.records.batch(step), seed=COMPARISON_SEED)
+            self.rehearsal.loss(lambda: self.records.batch(step), seed=SHARED_SEED)
             return self.rehearsal.drew
 
     def losses_alike(self, step: Any, columns: Sequence[int]) -> bool | None:
@@ -149,11 +149,11 @@ class Checks:
                 self.rehearsal.put_back()
                 self._move(weights, before, jitter)
                 self.rehearsal.rebase()
-                whole = float(self.rehearsal.loss(lambda: self.records.batch(step), seed=COMPARISON_SEED))
+                whole = float(self.rehearsal.loss(lambda: self.records.batch(step), seed=SHARED_SEED))
                 if self.rehearsal.drew:
                     return None
                 each = [
-                    float(self.rehearsal.loss(functools.partial(self.records.batch, single), seed=COMPARISON_SEED))
+                    float(self.rehearsal.loss(functools.partial(self.records.batch, single), seed=SHARED_SEED))
                     for single in (self.records.some(step, [unit]) for unit in units)
                 ]
                 if not self.is_mean(whole, each):
@@ -256,7 +256,7 @@ class Checks:
             loss.backward()  # type: ignore[no-untyped-call]
 
         loss = self.rehearsal.loss(
-            lambda: self.records.batch(step), seed=COMPARISON_SEED, backward=backward, index=index, notice=notice
+            lambda: self.records.batch(step), seed=SHARED_SEED, backward=backward, index=index, notice=notice
         )
         units = self.records.units(step)
         engine.complete = True  # a record alone need not reach every layer
@@ -290,7 +290,7 @@ class Checks:
         with engine.aside(recording=False):
             self.rehearsal.loss(
                 lambda: self.records.batch(single),
-                seed=COMPARISON_SEED,
+                seed=SHARED_SEED,
                 backward=lambda loss: of_loss.append(torch.autograd.grad(loss, engine.parameters, allow_unused=True)),
                 index=index,
             )
@@ -312,7 +312,7 @@ class Checks:
     @staticmethod
     @torch.no_grad()
     def _move(weights: Sequence[Tensor], before: Sequence[Tensor], jitter: float) -> None:
-        generator = torch.Generator().manual_seed(COMPARISON_SEED)
+        generator = torch.Generator().manual_seed(SHARED_SEED)
         for parameter, value in zip(weights, before, strict=True):
             spread = float(value.double().std()) if value.numel() > 1 else 0.0
             noise = torch.randn(value.shape, generator=generator).to(value)

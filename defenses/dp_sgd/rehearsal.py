@@ -18,7 +18,7 @@ from palisade.data.draws import Draws
 from palisade.defenses.dp_sgd.gradients import Refused
 from palisade.defenses.dp_sgd.state import ModuleState, Saved
 
-COMPARISON_SEED = 0x5EED
+SHARED_SEED = 0x5EED
 """Seed of random numbers where both sides of a comparison need equal ones."""
 
 
@@ -71,7 +71,7 @@ class Rehearsal:
             parameter.grad = None
         trainer: Any = self.module.__dict__.get("_trainer")
         stopping = getattr(trainer, "should_stop", None)
-        with isolated_random(), self._stubs():
+        with unchanged_random_state(), self._stubs():
             self._with_weights = weights
             self.rebase()
             origin = self._saved
@@ -170,7 +170,7 @@ class Rehearsal:
     @torch.no_grad()
     def _step_weights(self) -> None:
         """Moves the trained weights, always alike, as an optimizer would: hooks that change weights then have to."""
-        generator = torch.Generator().manual_seed(COMPARISON_SEED)
+        generator = torch.Generator().manual_seed(SHARED_SEED)
         for _, parameter in self.state.weights:
             parameter.data.add_(0.1 * torch.randn(parameter.shape, generator=generator).to(parameter))
 
@@ -326,7 +326,7 @@ def seed_all(seed: int) -> None:
 
 
 @contextmanager
-def isolated_random() -> Iterator[None]:
+def unchanged_random_state() -> Iterator[None]:
     """Leaves all random numbers afterwards as they were."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():

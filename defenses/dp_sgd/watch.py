@@ -17,7 +17,7 @@ from palisade.defenses.dp_sgd.engine import Engine, LayerError
 from palisade.defenses.dp_sgd.gradients import ClippedSum
 from palisade.defenses.dp_sgd.microbatches import leaves
 from palisade.defenses.dp_sgd.records import FitRecords, digest
-from palisade.defenses.dp_sgd.rehearsal import COMPARISON_SEED, Rehearsal, StepFailed, isolated_random, random_state
+from palisade.defenses.dp_sgd.rehearsal import SHARED_SEED, Rehearsal, StepFailed, random_state, unchanged_random_state
 from palisade.defenses.dp_sgd.state import ModuleState, attributes_sign, differing
 
 GRADIENT_TOLERANCE = 1e-6
@@ -93,7 +93,7 @@ class StateWatch:
             for step in (one, other):
                 batch = functools.partial(self.records.batch, step)
                 with self.rehearsal.accompanied(callbacks):
-                    self.rehearsal.step(batch, seed=COMPARISON_SEED, last=last)
+                    self.rehearsal.step(batch, seed=SHARED_SEED, last=last)
                     after.append(self.state.values())
                     gradients.append(self._gradient(other))
             changed = set(differing(start, after[0])) & set(differing(start, after[1]))
@@ -207,7 +207,7 @@ class StateWatch:
         parameters = self.clipped.parameters
         self.rehearsal.loss(
             lambda: self.records.batch(step),
-            seed=COMPARISON_SEED,
+            seed=SHARED_SEED,
             backward=lambda loss: of_loss.append(torch.autograd.grad(loss, parameters, allow_unused=True)),
             fresh=False,
         )
@@ -271,7 +271,7 @@ class Watch:
     def start(self) -> list[str]:
         """The first look at the state, and at the data set; returns cautions."""
         cautions, step = self._look(self.chooser.company()), self.chooser.company()
-        with isolated_random():
+        with unchanged_random_state():
             before = random_state()
             self.records.collated(step)
             if random_state() != before:
@@ -355,8 +355,8 @@ class Watch:
             self.state.settle([name])
         if not self.state.moved():
             return []
-        company = self.chooser.company(self.pace.steps, FEW_RECORDS_PER_LOOK)
-        return [*self._look(company, self.hooked, last=True), MOVED_AT_THE_END]
+        few = self.chooser.company(self.pace.steps, FEW_RECORDS_PER_LOOK)
+        return [*self._look(few, self.hooked, last=True), MOVED_AT_THE_END]
 
     def _look_alone(self, done: int) -> None:
         """Checks a record of the step by itself: no state that follows the records and no earlier record moves it."""

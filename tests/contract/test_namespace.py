@@ -73,7 +73,7 @@ def test_public_names_are_loaded_when_they_are_used() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True)
     for package in (palisade, palisade.attacks):
-        assert set(package.__all__) == set(package.HOMES) == set(dir(package))
+        assert set(package.__all__) == set(package.MODULES_BY_NAME) == set(dir(package))
         for name in package.__all__:
             assert getattr(package, name).__name__ == name
         with pytest.raises(AttributeError, match="no attribute 'LIRA'"):

@@ -200,7 +200,7 @@ def test_refuses_what_makes_no_sense(values: dict, message: str) -> None:
         (["defense.delta=0.1"], r"delta=0\.1: expected below 1/N"),
         (
             ["defense.threshold=1000", "defense.threshold_noise_multiplier=1"],
-            r"defense\.threshold=1000.*: expected a threshold that some of 269 queries reach, but model 0 has no",
+            r"defense\.threshold=1000.*: expected one that some of 269 queries reach; lower it",
         ),
     ],
 )

@@ -26,7 +26,7 @@ def test_examples(name: str) -> None:
 
 def test_there_are_examples() -> None:
     assert {
-        "palisade.evaluation.statistics.roc",
+        "palisade.evaluation.statistics.metrics",
         "palisade.evaluation.statistics.epsilon",
         "palisade.evaluation.limit",
     } <= set(MODULE_NAMES)

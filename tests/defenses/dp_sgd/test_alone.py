@@ -319,7 +319,7 @@ def test_what_only_values_show_is_refused() -> None:
 
     parts = Parts(Hidden())
     clipped = parts.chooser.make("alone")
-    with pytest.raises(ValueError, match=r"changes kept of the module in place through \.data"):
+    with pytest.raises(ValueError, match=r"changes memory of the module in place through \.data"):
         clipped.clip(parts.step, number=0, index=0)
     assert not parts.module.memory.any()
 

@@ -336,7 +336,7 @@ class Hidden(Remembering):
     ids=["later", "callback", "at the end", "hidden"],
 )
 def test_later_changes_are_noticed(make: Any, callbacks: Any) -> None:
-    with pytest.raises(ValueError, match=r"kept .*ε does not cover it, (remove it|keep it fixed)"):
+    with pytest.raises(ValueError, match=r"memory .*ε does not cover it, (remove it|keep it fixed)"):
         fitted(make, blobs(), size=12, steps=4, callbacks=callbacks)
 
 
