@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.stats import norm
 
-from palisade.evaluation.measuring.one_model import measures
+from palisade.evaluation.measuring.one_model import PERSON_REPLICATES, measures
 from palisade.evaluation.result import AUC
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.roc import Roc
