@@ -46,7 +46,8 @@ def one(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids: Seque
         from palisade.targets.release import ship_run
 
         check_shipped(settings, overrides)
-        print(ship_run(settings))
+        with progress.one_line_warnings():
+            print(ship_run(settings))
     elif asked.plan:
         from palisade.evaluation.plan import show_costs
 

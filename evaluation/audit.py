@@ -54,6 +54,8 @@ def audit(settings: Mapping[str, Any], protocol: AttackProtocol) -> bool:
     try:
         return _audit(kind, settings, protocol)
     except SystemExit as ended:  # with exit code 0 it would pass a gate
+        if isinstance(ended.__context__, BrokenPipeError):  # whoever read the table has closed it, as `head` does
+            raise
         raise ValueError(
             f"audit={kind}: expected code that returns, and it called sys.exit({ended.code}); let it raise an error"
         ) from ended

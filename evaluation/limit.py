@@ -35,7 +35,7 @@ class LimitVerdict(NamedTuple):
     """The verdict on a run and a limit.
 
     Args:
-        word: `kept`, `not decided` where more models might tell, or `EXCEEDED`.
+        word: `kept`, `not decided` where the measurement cannot tell, as more models or records might, or `EXCEEDED`.
         why: it is not known to be kept; None if it is.
     """
 
@@ -171,17 +171,17 @@ class Limit(CheckedFields):
 
     def _verdict_on_tpr(self, result: Result, comparison: Comparison) -> LimitVerdict:
         if not result.attacks:
-            return LimitVerdict(LIMIT_EXCEEDED, NOTHING_MEASURED)
+            return LimitVerdict(NOT_DECIDED, NOTHING_MEASURED)
         row = self.highest(result)
         if row is None:
             return LimitVerdict(
-                LIMIT_EXCEEDED,
+                NOT_DECIDED,
                 f"{100 * self.at:g} % FPR cannot be resolved: it takes {1 / self.at:.0f} non-members"
                 + (" a model, that is more records" if result.sides is None else ""),
             )
         if result.guessing_level(row) >= self.most:
             return LimitVerdict(
-                LIMIT_EXCEEDED,
+                NOT_DECIDED,
                 f"guessing finds {guessing_text(result, row)} of so few non-members, so that no run can be known to"
                 " keep this limit: it takes a larger one, or more records",
             )
@@ -190,7 +190,7 @@ class Limit(CheckedFields):
         if (tied := _tied_beyond(result, self.at)) is not None:
             auc = number(result.get(AUC, attack=tied), interval=True)
             return LimitVerdict(
-                LIMIT_EXCEEDED,
+                NOT_DECIDED,
                 f"the scores of {tied} only tie at {100 * self.at:g} % FPR, so that nobody can say what it finds there;"
                 f" its AUC is {auc}",
             )
@@ -198,16 +198,16 @@ class Limit(CheckedFields):
 
     def _verdict_on_auc(self, result: Result, comparison: Comparison) -> LimitVerdict:
         if not result.attacks:
-            return LimitVerdict(LIMIT_EXCEEDED, NOTHING_MEASURED)
+            return LimitVerdict(NOT_DECIDED, NOTHING_MEASURED)
         row, most = _highest_auc(result), self.max_auc or 1.0
         if row is None:
-            return LimitVerdict(LIMIT_EXCEEDED, "the AUC has no interval")
+            return LimitVerdict(NOT_DECIDED, "the AUC has no interval")
         return _compared(row, most, _auc_text(row), result) or _if_understated(result, row, comparison, None)
 
     def _verdict_on_gap(self, result: Result, comparison: Comparison) -> LimitVerdict:
         row, most = result.gap, self.max_gap or 1.0
         if row is None or row.high is None:
-            return LimitVerdict(LIMIT_EXCEEDED, "accuracy was not measured on members and on others")
+            return LimitVerdict(NOT_DECIDED, "accuracy was not measured on members and on others")
         return _compared(row, most, _gap_text(row), result) or LimitVerdict(WITHIN_LIMIT)
 
     def _leaky(self, result: Result) -> str | None:

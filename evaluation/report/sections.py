@@ -14,7 +14,7 @@ from palisade.evaluation.report.page import Entry
 from palisade.evaluation.report.scope import INTERNAL_SCOPE
 from palisade.evaluation.result import AUC, FPR, REPORTED_FPRS, Result, Row, chance_at, most_powerful, tpr_at
 from palisade.evaluation.table import attack_text, tpr_cell
-from palisade.evaluation.utility import CALIBRATION_METRIC
+from palisade.evaluation.utility import CALIBRATION_METRIC, TEST_ACCURACY, Utility
 
 MOST_SHOWN = 10
 """Rows of a run that the page shows; all stand in results.csv."""
@@ -49,15 +49,25 @@ Lines = list[tuple[str, list[tuple[str, ...]]]]
 
 def groups(comparison: Comparison) -> list[Entry]:
     """Parts of the records of highlighted runs, those that leak most first: of each run `title`, the `attack` that was
-    looked at, the first parts (`shown`) and their `count`; of a part its `name`, such as `class 3 (income >50K)`, what
-    is found (`tpr`, `auc`), what `guessing` finds, `utility` and the records `scored`, summed over the models."""
+    looked at, the measure of `utility`, the first parts (`shown`) and their `count`; of a part its `name`, such as
+    `class 3 (income >50K)`, what is found (`tpr`, `auc`), what `guessing` finds, `utility` and the records `scored`,
+    summed over the models."""
     entries = []
     for _, result, _ in comparison.highlights:
         names = dict.fromkeys(row.group for row in result.rows if row.group != "all")
         if names and result.attacks:
             parts = _by_leakage(result, list(names))
             shown = [_group(result, name) for name in parts[:MOST_SHOWN]]
-            entries.append({"title": label(result), "attack": result.strongest, "shown": shown, "count": len(parts)})
+            words = _of_groups(result.utility).words
+            entries.append(
+                {
+                    "title": label(result),
+                    "attack": result.strongest,
+                    "utility": words,
+                    "shown": shown,
+                    "count": len(parts),
+                }
+            )
     return entries
 
 
@@ -73,6 +83,7 @@ def _by_leakage(result: Result, names: Sequence[str]) -> list[str]:
 
 def _group(result: Result, name: str) -> Entry:
     auc, tpr = (_row(result, metric, name) for metric in (AUC, tpr_at(FPR)))
+    measure = _of_groups(result.utility)
     return {
         "name": _words(result, name),
         "tpr": percent(tpr, interval=True),
@@ -80,9 +91,14 @@ def _group(result: Result, name: str) -> Entry:
         if tpr is None or _row(result, chance_at(FPR), name) is None
         else guessing_text(result, tpr),
         "auc": number(auc, interval=True),
-        "utility": result.utility.text(result.find(result.utility.metric, group=name), interval=True),
+        "utility": measure.text(result.find(measure.metric, group=name), interval=True),
         "scored": NO_NUMBER if auc is None or auc.members is None else f"{auc.members:,} / {auc.nonmembers:,}",
     }
+
+
+def _of_groups(measure: Utility) -> Utility:
+    """The measure of parts of the records: a class by itself has nothing to be balanced with."""
+    return TEST_ACCURACY if measure.name == "balanced_accuracy" else measure
 
 
 def _row(result: Result, metric: str, name: str) -> Row | None:
