@@ -311,8 +311,8 @@ def _understated(result: Result, row: Row, comparison: Comparison, fpr: float | 
 def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
     """A line for each result, and whether all of them keep the limit.
 
-    An audit of one model is judged by attacks without shadow models, which usually find less than those with them; its
-    line says so.
+    One model that exists already is judged by attacks without shadow models, and so is a fleet where no other was
+    chosen. These usually find less than attacks with shadows, and the line says so.
 
     Unmeasured leakage does not pass: an FPR that takes more records, attacks that were all skipped, a claim that
     is refuted, and scores behind which the models still leak. Nor does what too few models leave undecided.
@@ -326,10 +326,14 @@ def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
                 why += f"; {unseen(result.models)}"
         whose = f"{label(result)} ({result.run}): " if result.sides is None else ""
         passed &= word == WITHIN_LIMIT
-        lines.append(
-            f"{word}{WITHOUT_SHADOWS if word == WITHIN_LIMIT and result.sides is not None else ''}: {whose}{why}"
-        )
+        shadowless = result.sides is not None or not _uses_shadows(result)
+        scope = WITHOUT_SHADOWS if word == WITHIN_LIMIT and shadowless else ""
+        lines.append(f"{word}{scope}: {whose}{why}")
     return lines, passed
+
+
+def _uses_shadows(result: Result) -> bool:
+    return any("shadows" in result.needs[attack]["text"] for attack in result.attacks)
 
 
 def of_models(result: Result, row: Row) -> list[Row]:

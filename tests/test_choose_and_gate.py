@@ -32,6 +32,8 @@ SMALL_SETTINGS = (
     "fleet.workers=1",
 )
 
+SHADOWLESS_VERDICT = "kept as far as an audit without shadows can tell"
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
@@ -89,7 +91,7 @@ def test_no_run_can_be_chosen(capsys: Any) -> None:
 def test_the_gate_tells_of_every_run_and_guard(capsys: Any) -> None:
     assert called("data=digits", "gate.fpr=0.01", "gate.max_tpr=0.9") == 0
     lines = judged(capsys.readouterr().out, "gate: at most 90 % of members found at 1 % FPR")
-    assert len(lines) == 4 and all(line.startswith("kept: ") for line in lines[1:])
+    assert len(lines) == 4 and all(line.startswith(("kept: ", f"{SHADOWLESS_VERDICT}: ")) for line in lines[1:])
     assert all(
         line.endswith("of 4 models, a kind that is one in 4 is missing with probability 32 %") for line in lines[1:]
     )
@@ -101,7 +103,8 @@ def test_the_gate_tells_of_every_run_and_guard(capsys: Any) -> None:
 
 def test_the_gate_is_about_the_runs_that_are_named(capsys: Any) -> None:
     assert called("runs=runs/digits/mlp-l2-*", "gate.max_tpr=0.9") == 0
-    assert [line.split()[1] for line in judged(capsys.readouterr().out, "gate:")[1:]] == ["l2"]
+    (line,) = judged(capsys.readouterr().out, "gate:")[1:]
+    assert line.startswith(f"{SHADOWLESS_VERDICT}: l2 ")
 
 
 def test_an_fpr_that_cannot_be_resolved_does_not_pass(capsys: Any) -> None:

@@ -33,6 +33,14 @@ def test_what_cannot_be_measured_does_not_pass(make_result: Callable[..., Result
     assert not passed and lines[1].startswith("not decided: ") and "cannot be resolved" in lines[1]
 
 
+def test_a_fleet_that_no_attack_with_shadows_was_chosen_for_is_kept_as_far_as_that_tells(make_result) -> None:
+    result = make_result("l2", strength=0.1, separation=0.2)
+    alone = [row for row in result.rows if row.attack in (None, "", "loss")]
+    blind = replace(result, rows=alone, roc={"loss": result.roc["loss"]}, needs={"loss": result.needs["loss"]})
+    lines, passed = gate(Comparison([blind]), FIVE_PERCENT_GATE)
+    assert passed and lines[1].startswith("kept as far as an audit without shadows can tell: l2 0.1 ")
+
+
 def test_fleets_with_canaries_are_gated(make_result: Callable[..., Result]) -> None:
     assert not gate(Comparison([make_result(canary="ood", separation=2.0)]), FIVE_PERCENT_GATE)[1]
 
