@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from palisade.commandline import call
 from palisade.targets.composition import check_shipped, composed, settings_of
 
-__all__ = ["composed", "main", "one", "train_run"]  # programs take `composed` from here, beside `train_run`
+__all__ = ["composed", "main", "run_single", "train_run"]  # programs take `composed` from here, beside `train_run`
 
 
 @hydra.main(version_base="1.3", config_path="conf", config_name="train")
@@ -28,10 +28,10 @@ def main(config: DictConfig) -> dict[str, Any] | None:
     job = HydraConfig.get()
     if job.mode == RunMode.MULTIRUN:
         return train_run(settings_of(config))  # the sweep shows the progress line, failures and the summary
-    call(lambda: one(settings_of(config), job.overrides.task, job.sweeper.get("grids") or ()))
+    call(lambda: run_single(settings_of(config), job.overrides.task, job.sweeper.get("grids") or ()))
 
 
-def one(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids: Sequence[str] = ()) -> None:
+def run_single(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids: Sequence[str] = ()) -> None:
     """A single run, plan or release, and what it prints; grids of a sweep, or overrides unused, are refused."""
     from palisade.targets import progress
     from palisade.targets.train_settings import TrainSettings

@@ -197,18 +197,18 @@ def explore(
     Raises:
         ValueError: if optuna is missing, the database cannot be used, or another process searches.
     """
-    with alone(folder):
+    with exclusive_lock(folder):
         study = open_study(folder / "study.db", name)
         from optuna.trial import TrialState
 
         for killed in study.get_trials(states=(TrialState.RUNNING,)):
             study.tell(killed.number, state=TrialState.FAIL)
             study.enqueue_trial(killed.params)
-        while len(over(study)) < search.trials:
+        while len(finished_trials(study)) < search.trials:
             trial = study.ask()
             settings = Space(search.space).suggest(trial)
             trial.set_user_attr(TRIAL_SETTINGS, " ".join(settings))
-            trial_text = f"trial {len(over(study)) + 1} of {search.trials}: {' '.join(settings)}: "
+            trial_text = f"trial {len(finished_trials(study)) + 1} of {search.trials}: {' '.join(settings)}: "
             try:
                 guard, result = attempt(settings)
                 values = objectives(result)
@@ -223,7 +223,7 @@ def explore(
             utility = result.utility.text(result.find(result.utility.metric))
             leaking = tpr_text(result.strongest_row(tpr_at(FPR)))
             print(f"{trial_text}{label(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
-        return over(study)
+        return finished_trials(study)
 
 
 def objectives(result: Result) -> tuple[float, float]:
@@ -241,7 +241,7 @@ def objectives(result: Result) -> tuple[float, float]:
     return result.worth, row.value
 
 
-def over(study: Study) -> list[FrozenTrial]:
+def finished_trials(study: Study) -> list[FrozenTrial]:
     """The trials that were not killed."""
     return [
         trial
@@ -272,7 +272,7 @@ def open_study(path: Path, name: str) -> Study:
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Keeps other processes from searching in the same folder; a killed one's trials are then known to be nobody's."""
     folder.mkdir(parents=True, exist_ok=True)
     with file_lock(folder / ".lock", wait=False) as free:

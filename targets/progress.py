@@ -27,7 +27,7 @@ PLAIN_INTERVAL = 30.0
 POLL_INTERVAL = 0.2
 
 _silent = False
-NOTHING_TO_ACT_ON = (
+IGNORED_WARNINGS = (
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # Lightning's own use of torch
     r"GPU available but not used",  # fleets are trained on the CPU
     r"The '\w+' does not have many workers",  # records are in memory already
@@ -155,7 +155,7 @@ def quiet_libraries(verbose: bool) -> Iterator[None]:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
     with warnings.catch_warnings():
         if not verbose:
-            for message in NOTHING_TO_ACT_ON:
+            for message in IGNORED_WARNINGS:
                 warnings.filterwarnings("ignore", message)
         yield
 

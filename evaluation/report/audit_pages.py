@@ -61,7 +61,8 @@ def write_model(
     measured = {
         "released": result.released, "members": sides.members, "nonmembers": sides.nonmembers,
         "strongest": result.strongest if result.attacks else None,
-        "needs": {attack: needs["text"] for attack, needs in result.needs.items()}, "intervals_over": over(result),
+        "needs": {attack: needs["text"] for attack, needs in result.needs.items()},
+        "intervals_over": sampling_unit(result),
         "shadow_records": sides.shadow_records, "rows": rows,
     }  # fmt: skip
     band = "" if sides.over_persons else " a 95 % band and"
@@ -107,7 +108,7 @@ def tables(result: Result) -> list[PageTable]:
     """Every attack, the strongest by class and by prior, and the accuracy of the model."""
     assert result.sides is not None
     caption = "TPR at 1% FPR: members found while 1 % of the non-members are accused. Brackets: 95 % intervals"
-    caption += f" over {over(result)}."
+    caption += f" over {sampling_unit(result)}."
     if result.sides.shadow_records:
         caption += (
             " Balanced accuracy: the mean of the shares of members and of non-members told right, with a threshold for"
@@ -187,7 +188,7 @@ def verdict(result: Result) -> list[str]:
     return sentences
 
 
-def over(result: Result) -> str:
+def sampling_unit(result: Result) -> str:
     """The sampling unit of the intervals: records, or persons with all of theirs."""
     return "persons" if result.sides is not None and result.sides.over_persons else "records"
 

@@ -25,7 +25,7 @@ from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import MOST_CANARIES, canaries_needed, one_run
 from palisade.evaluation.table import reaches, show_results
 from palisade.targets.run import Run
-from palisade.train import one, train_run
+from palisade.train import run_single, train_run
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 DP_WORDS = ["data=digits", "defense=dp_sgd"]
@@ -95,11 +95,11 @@ def test_training_says_so_once_and_first(
     compose: Callable[..., Any], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     chosen = compose(*CANARY_WORDS, *FEW_MODELS)
-    one(chosen)
+    run_single(chosen)
     said = capsys.readouterr()
     assert said.err.count("this audit") == 1 and f"{REACH_SENTENCE}\n" in said.err
     assert said.err.index(REACH_SENTENCE) < said.err.index("1/1 models")
-    one(chosen)
+    run_single(chosen)
     assert "this audit" not in capsys.readouterr().err  # nothing is trained
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_said_without_canaries_or_a_claim(compose: Callable[..., Any]
 
 
 def test_the_plan_says_so(compose: Callable[..., Any], capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    one(compose(*CANARY_WORDS, "plan=true"))
+    run_single(compose(*CANARY_WORDS, "plan=true"))
     assert REACH_SENTENCE in capsys.readouterr().out
     assert not (tmp_path / "runs").exists()
 

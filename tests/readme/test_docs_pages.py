@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 from palisade.commandline import EXIT_GATE_EXCEEDED
 from palisade.evaluate import evaluate_runs
 from palisade.targets import workers
-from palisade.train import composed, one
+from palisade.train import composed, run_single
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 DOCS_FOLDER = REPOSITORY_ROOT / "docs"
@@ -40,7 +40,7 @@ def commands(page: str) -> list[list[str]]:
 
 
 def trained(*overrides: str) -> None:
-    one(composed(*overrides, *SMALL_SETTINGS))
+    run_single(composed(*overrides, *SMALL_SETTINGS))
 
 
 def evaluated(*overrides: str) -> int:

@@ -1,4 +1,4 @@
-"""A claim about single records is told at once where persons have several, and by the name of what would mend it."""
+"""A claim about single records is told at once where persons have several, and by the name of what would fix it."""
 
 from __future__ import annotations
 
