@@ -11,6 +11,7 @@ from scipy.special import softmax
 
 from palisade.fields import CheckedFields, Count, CountFromZero
 from palisade.targets.guards import Guard, Level, NoGuard
+from palisade.targets.guards.top_k import check_top_k
 
 ANSWER_LEVELS = ("label", "probabilities", "logits")
 
@@ -67,6 +68,9 @@ class Grant(CheckedFields):
         Args:
             answers: logits or probabilities, (…, classes), or classes.
             level: which of these: what a guard lets out.
+
+        Raises:
+            ValueError: if `top_k` holds nothing back of so few classes.
         """
         outputs = self._least(level)
         if outputs == "logits":
@@ -74,7 +78,8 @@ class Grant(CheckedFields):
         if outputs == "label":
             return {"predictions": answers if level == "label" else answers.argmax(axis=-1)}
         probabilities = softmax(answers, axis=-1) if level == "logits" else np.asarray(answers)
-        if self.top_k is not None and self.top_k < probabilities.shape[-1]:
+        check_top_k("threat.top_k", self.top_k, probabilities.shape[-1], "leave it out")
+        if self.top_k is not None:
             least = np.partition(probabilities, -self.top_k, axis=-1)[..., [-self.top_k]]
             probabilities = np.where(probabilities >= least, probabilities, 0.0).astype(probabilities.dtype)
         if self.decimals is not None:

@@ -30,6 +30,7 @@ from palisade.evaluation.studies.studies import (
 from palisade.fields import CheckedFields, as_written, remedy
 from palisade.targets import progress, workers
 from palisade.targets.files import write
+from palisade.targets.guards.top_k import check_top_k
 from palisade.targets.run import Run
 
 
@@ -98,7 +99,7 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPro
     if asked.name == "output_levels":
         varied = "released"
         fixed = {name: protocol.threat[name] for name in ("audit", "guesses")}
-        levels = {level.level: {**asdict(level), **fixed} for level in asked.grants}
+        levels = {level.level: {**asdict(level), **fixed} for level in grants_of(asked, len(runs[0].dataset.classes))}
         items = [(run, name, None, replace(protocol, threat=level)) for run in runs for name, level in levels.items()]
     else:
         varied = "shadows from"
@@ -121,6 +122,19 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPro
         for (run, setting, *_), result in zip(items, measurements, strict=True)
         for row in study_rows(result, target=titles[run.name], varied=varied, setting=titles.get(setting, setting))
     ]
+
+
+def grants_of(study: StudySettings, classes: int) -> list[Grant]:
+    """Levels of a study that differ where there are so few classes; those that hold nothing back are reported."""
+    grants = []
+    for grant in study.grants:
+        try:
+            check_top_k("top_k", grant.top_k, classes, "leave it out")
+        except ValueError as error:
+            progress.say(f"study.levels: {grant.level} is left out ({error})")
+        else:
+            grants.append(grant)
+    return grants
 
 
 def attacked(place: int, run: Run, setting: str, source: Run | None, protocol: AttackProtocol) -> tuple[int, Result]:

@@ -18,7 +18,7 @@ from palisade.targets.guards.label_only import LabelOnly
 from palisade.targets.guards.memguard import MemGuard
 from palisade.targets.guards.rounding import Rounding
 from palisade.targets.guards.temperature import Temperature
-from palisade.targets.guards.top_k import TopK
+from palisade.targets.guards.top_k import TopK, check_top_k
 
 GUARDS_BY_NAME: dict[str, type[Guard]] = {
     guard.name: guard for guard in (NoGuard, MemGuard, HAMPOutput, TopK, Rounding, Temperature, LabelOnly, Aggregate)
@@ -45,10 +45,7 @@ def make_guard(config: Mapping[str, Any]) -> Guard:
 
 def check_guard(guard: Guard, classes: int) -> None:
     """Raises ValueError for a guard that would hold nothing back: the last probability is what others leave of 1."""
-    if guard.top_k is not None and guard.top_k >= classes - 1:
-        rule = f"expected at most {classes - 2}" if classes > 2 else "expected at least 3 classes"
-        remedy = "choose fewer" if classes > 2 else "choose guard=label_only or guard=rounding"
-        raise ValueError(f"guard.k={guard.top_k}: {rule}, since {classes} probabilities sum to 1; {remedy}")
+    check_top_k("guard.k", guard.top_k, classes, "choose guard=label_only or guard=rounding")
 
 
 def label(guard: Guard) -> str:

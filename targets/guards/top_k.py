@@ -14,6 +14,21 @@ from palisade.targets.guards.guard import Guard, Query
 from palisade.targets.guards.probabilities import probabilities
 
 
+def check_top_k(key: str, k: int | None, classes: int, instead: str) -> None:
+    """Raises ValueError for so many probabilities that the others follow from them.
+
+    Args:
+        key: the setting that holds the number.
+        k: of the largest probabilities that are shown; None: all, knowingly.
+        classes: how many there are.
+        instead: what to choose where no number would do.
+    """
+    if k is not None and k >= classes - 1:
+        rule = f"expected at most {classes - 2}" if classes > 2 else "expected at least 3 classes"
+        remedy = "choose fewer" if classes > 2 else instead
+        raise ValueError(f"{key}={k}: {rule}, since {classes} probabilities sum to 1; {remedy}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class TopK(Guard):
     """The k largest probabilities; all others read 0, so that an answer need not sum to 1.

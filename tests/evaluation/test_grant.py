@@ -24,7 +24,7 @@ def test_levels_by_name():
 
 
 @settings(deadline=None, max_examples=25)
-@given(st.integers(1, 5), st.integers(0, 4))
+@given(st.integers(1, 3), st.integers(0, 4))
 def test_top_k_and_rounding_show_no_more_than_they_should(k: int, decimals: int):
     shown = Grant(outputs="probabilities", top_k=k).released(QUERIED_LOGITS)["probabilities"]
     full = softmax(QUERIED_LOGITS, axis=-1)
@@ -33,6 +33,13 @@ def test_top_k_and_rounding_show_no_more_than_they_should(k: int, decimals: int)
     np.testing.assert_array_equal(shown[shown > 0], full[shown > 0])
     rounded = Grant(outputs="probabilities", decimals=decimals).released(QUERIED_LOGITS)["probabilities"]
     np.testing.assert_allclose(rounded * 10**decimals, (rounded * 10**decimals).round(), atol=1e-3)
+
+
+def test_a_top_k_that_holds_nothing_back_is_refused():
+    with pytest.raises(ValueError, match=r"^threat\.top_k=4: expected at most 3, .*; choose fewer$"):
+        Grant(outputs="probabilities", top_k=4).released(QUERIED_LOGITS)
+    with pytest.raises(ValueError, match=r"^threat\.top_k=1: expected at least 3 classes, .*; leave it out$"):
+        Grant(outputs="probabilities", top_k=1).released(QUERIED_LOGITS[..., :2])
 
 
 def test_a_query_returns_what_is_released():
