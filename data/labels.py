@@ -14,8 +14,8 @@ from palisade.fields import as_written
 if TYPE_CHECKING:
     import pandas as pd
 
-IGNORED_SIGNS = " .,;:!'\"_-"
-"""Signs around and within a word by which no two classes may differ alone."""
+CLOSING_SIGNS, QUOTATION_MARKS = ".,;:", "'\""
+"""Signs at the end of a word, and around it, by which no two classes may differ alone; + and - are no such signs."""
 
 
 def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[np.ndarray, " records"]]:
@@ -26,14 +26,14 @@ def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[n
         cells: of `Reading.cells`, none without a value.
 
     Raises:
-        ValueError: if classes differ by case or signs alone, as `<=50K` and `<=50K.` do.
+        ValueError: if classes differ by case, quotation marks or closing signs alone, as `<=50K` and `<=50K.` do.
     """
     spelled: dict[Hashable, str] = {}
     for word in sorted(cells.unique(), key=lambda word: (len(word), word)):
         spelled.setdefault(_equal(word), word)
-    seen: dict[str, str] = {}
+    seen: dict[Hashable, str] = {}
     for word in spelled.values():
-        if (other := seen.setdefault(word.casefold().translate(IGNORED_SIGNS_TABLE), word)) != word:
+        if (other := seen.setdefault(_undecorated(word), word)) != word:
             raise ValueError(
                 f"{setting} has classes {quoted(other)} and {quoted(word)}; write them alike, or rename one"
             )
@@ -41,9 +41,6 @@ def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[n
     number = {word: k for k, word in enumerate(classes)}
     labels = cells.map({word: number[spelled[_equal(word)]] for word in cells.unique()})
     return classes, labels.to_numpy(dtype=np.int64)
-
-
-IGNORED_SIGNS_TABLE = {ord(sign): None for sign in IGNORED_SIGNS}
 
 
 def numbered(
@@ -71,8 +68,17 @@ def numbered(
 
 
 def _equal(word: str) -> Hashable:
+    """A key that words share which are equal as numbers, or but for runs of blanks."""
     key = key_of(word)
-    return word if key is None or isinstance(key, str) else key
+    return " ".join(word.split()) if key is None or isinstance(key, str) else key
+
+
+def _undecorated(word: str) -> Hashable:
+    """A key that words share which people would hardly mean as two classes."""
+    text = word.casefold().replace("_", " ").rstrip(CLOSING_SIGNS)
+    if len(text) > 2 and text[0] == text[-1] and text[0] in QUOTATION_MARKS:
+        text = text[1:-1].strip().rstrip(CLOSING_SIGNS)
+    return _equal(text or word)
 
 
 def _in_order(words: Iterable[str]) -> tuple[str, ...]:

@@ -18,6 +18,13 @@ from palisade.data.table import Table
         (["10", "9", "9"], ("9", "10"), [1, 0, 0]),
         (["True", "False", "1"], ("1", "False", "True"), [2, 1, 0]),
         (["+", "-", "C", "C++", "C#"], ("+", "-", "C", "C#", "C++"), [0, 1, 2, 4, 3]),
+        (["not ill", "not  ill", "ill"], ("ill", "not ill"), [1, 1, 0]),
+        (["-1", "1", "+1", "-1.0"], ("-1", "1"), [0, 1, 1, 0]),
+        (["1.0", "10"], ("1.0", "10"), [0, 1]),
+        (["2.5", "25", "25.0", "250"], ("2.5", "25", "250"), [0, 1, 1, 2]),
+        (["A", "A-", "A+"], ("A", "A+", "A-"), [0, 2, 1]),
+        (["1-5", "15", "1.5"], ("1-5", "1.5", "15"), [0, 2, 1]),
+        (["1:5", "15", "5'", '5"'], ("15", "1:5", '5"', "5'"), [1, 0, 3, 2]),
     ],
 )
 def test_classes(words, classes, labels):
@@ -31,7 +38,9 @@ def test_labels_that_differ_by_blanks_are_one_class(tmp_path):
     assert records.classes == ("no", "yes") and records.labels.tolist() == [1, 1, 0, 0]
 
 
-@pytest.mark.parametrize("pair", [("<=50K", "<=50K."), ("yes", "Yes"), ("no show", "no_show")])
+@pytest.mark.parametrize(
+    "pair", [("<=50K", "<=50K."), ("yes", "Yes"), ("no show", "no_show"), ("yes", "'yes'"), ("2.50;", "2.5")]
+)
 def test_labels_that_differ_by_case_or_signs_are_shown(pair):
     with pytest.raises(ValueError, match=r"^data\.label=y has classes ") as error:
         classes_of("data.label=y", pd.Series([*pair, "other"]))
