@@ -16,6 +16,7 @@ from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, read_table
 from palisade.data.column_kinds import ColumnKinds
 from palisade.data.columns import Categorical, Columns, UnfittedColumns
 from palisade.data.labels import classes_of
+from palisade.data.public_rows import check_public
 from palisade.data.records import Records, name_of
 from palisade.data.settings import place
 from palisade.data.slices import NO_WORD, Slices, check_columns
@@ -52,7 +53,7 @@ class Table(CheckedFields):
         thousands: the sign between groups of three digits; None: there is none.
         symbols: signs beside numbers that are left out, such as $ and %.
         reference: a CSV file of public records with the same columns, a person column or none; they are the reference
-            records, and means, deviations and categories come from them.
+            records, and means, deviations and categories come from them. Its rows must not be those of `path`.
 
     Raises:
         ValueError: if a setting is out of range, one column is to be two things, or slices are no list.
@@ -160,7 +161,8 @@ class Table(CheckedFields):
         """The private rows, and those of the public file after them.
 
         Raises:
-            ValueError: if the public file lacks a column, or holds a person of the private one.
+            ValueError: if the public file lacks a column, or holds a person or more than chance of the rows of the
+                private one.
         """
         import pandas as pd
 
@@ -177,6 +179,8 @@ class Table(CheckedFields):
         public = public[list(frame)].apply(lambda column: self._reading.cells(str(column.name), column))
         if self.person is not None and (both := set(public[self.person]) & set(frame[self.person])):
             raise ValueError(f"{setting}: {len(both)} of its persons are in data.path too; remove their records")
+        aside = [*self.drop, *([] if self.person is None else [self.person])]
+        check_public(setting, frame.drop(columns=aside), public.drop(columns=aside))
         return pd.concat([frame, public], ignore_index=True)
 
     @property

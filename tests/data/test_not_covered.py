@@ -123,14 +123,57 @@ def test_persons_of_a_public_file_may_be_unnamed(table: Callable[..., Dataset], 
     text = (tmp_path / "people.csv").read_text().splitlines()
     named = [text[0] + ",id", *(f"{line},p{k // 3}" for k, line in enumerate(text[1:]))]
     (tmp_path / "named.csv").write_text("\n".join(named) + "\n")
-    (tmp_path / "public.csv").write_text("\n".join(text[:31]) + "\n")
     source = Table(
         path=str(tmp_path / "named.csv"), label="health", person="id", slices=["city"],
         reference=str(tmp_path / "public.csv"),
     )  # fmt: skip
+    (tmp_path / "public.csv").write_text("\n".join(text[:31]) + "\n")
+    with pytest.raises(ValueError, match=r"^data\.reference=.*: expected .* public, and 30 of its 30 rows are rows of"):
+        source.load()
+    rows = [f"{200 + k},{('Bern', 'Genf')[k % 2]},{('ill', 'well')[k % 3 > 0]}" for k in range(30)]
+    (tmp_path / "public.csv").write_text("\n".join([text[0], *rows]) + "\n")
     records = source.load()
     assert records.persons is not None and len(np.unique(records.persons)) == 30 + 30
     assert len(source.read_slices().words["city"]) == 120
+
+
+def people(rng: np.random.Generator, rows: int, *, ages: int) -> list[str]:
+    """Rows of one population, the more of them equal the fewer ages there are."""
+    return [
+        f"{rng.integers(ages)},{rng.choice(['Bern', 'Genf'])},{'ill' if rng.random() < 0.3 else 'well'}"
+        for _ in range(rows)
+    ]
+
+
+@pytest.mark.parametrize("ages", [10**6, 2000, 20, 3])
+def test_rows_of_the_private_file_are_refused_and_equal_ones_by_chance_are_not(tmp_path: Path, ages: int) -> None:
+    rng = np.random.default_rng(0)
+    private, others = people(rng, 400, ages=ages), people(rng, 200, ages=ages)
+
+    def outcome(rows: list[str]) -> str | None:
+        for name, lines in (("private", private), ("public", rows)):
+            (tmp_path / f"{name}.csv").write_text("\n".join(["age,city,health", *lines]) + "\n")
+        try:
+            Table(path=tmp_path / "private.csv", label="health", reference=tmp_path / "public.csv").load()
+        except ValueError as error:
+            return str(error)
+        return None
+
+    assert outcome(others) is None and outcome(people(rng, 20 * len(private), ages=ages)) is None
+    copies = {
+        "a copy": private,
+        "in another order": private[::-1],
+        "as decimals": [row.replace(",", ".0,", 1) for row in private],
+    }
+    if ages > 1000:
+        copies |= {
+            "a part": private[:60],
+            "among others": [*others, *private[:60]],
+            "all among many": [*people(rng, 4000, ages=10**6), *private],
+        }
+    for what, rows in copies.items():
+        line = outcome(rows)
+        assert line and line.startswith("data.reference=") and "rows are rows of data.path; remove them" in line, what
 
 
 def test_arrays_hold_no_words_and_are_counted_all_the_same(tmp_path: Path) -> None:
