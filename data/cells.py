@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from os import PathLike
@@ -77,7 +78,7 @@ class Reading:
     def number(self, cell: Any) -> float | None:
         """The number that a cell holds, true and false as 1 and 0; None if it holds none."""
         if not isinstance(cell, str):
-            return float(cell) if isinstance(cell, int | float | np.number | np.bool_) else None
+            return _float(cell) if isinstance(cell, int | float | np.number | np.bool_) else None
         text = cell
         for symbol in self.symbols:
             text = text.removeprefix(symbol).removesuffix(symbol).strip()
@@ -89,10 +90,12 @@ class Reading:
         """A column's cells as numbers, NaN where there is no value.
 
         Raises:
-            ValueError: if a cell holds no number, or an infinite one.
+            ValueError: if a cell holds no number, an infinite one, or one that was read by other signs than these.
         """
         import pandas as pd
 
+        if self.decimal != PLAIN_READING.decimal or self.thousands == PLAIN_READING.decimal:
+            self._check_read(name, cells)
         if isinstance(cells.dtype, np.dtype) and cells.dtype.kind in "biuf":
             numbers = cells.to_numpy(dtype=np.float64)
         else:
@@ -128,6 +131,21 @@ class Reading:
         except (AttributeError, TypeError):
             pass
         raise ValueError(f"reading={content}: expected missing_words, decimal, thousands, symbols; write it afresh")
+
+    def _check_read(self, name: str, cells: pd.Series) -> None:
+        """Raises ValueError for a number with a fraction, or one with a point in its text, that others have read."""
+        distinct = [cell for cell in cells.dropna().unique().tolist() if isinstance(cell, float)]
+        able = self.thousands != PLAIN_READING.decimal  # whole ones beside missing values: no text has a point
+        if odd := next((cell for cell in distinct if not (able and cell.is_integer())), None):
+            raise ValueError(
+                f"column {name} holds the number {odd:g}, and {self._signs} read other numbers from the same text;"
+                " give text (pandas: dtype=str), or the file's path"
+            )
+
+    @property
+    def _signs(self) -> str:
+        thousands = "" if self.thousands is None else f" and data.thousands='{self.thousands}'"
+        return f"data.decimal='{self.decimal}'{thousands}"
 
     @cached_property
     def _missing_numbers(self) -> list[Any]:
@@ -209,27 +227,41 @@ def read_table(key: str, path: str | Path) -> pd.DataFrame:
     return frame.iloc[1:].reset_index(drop=True).set_axis(header, axis=1)
 
 
-def table_of(rows: Any) -> pd.DataFrame:
+def table_of(rows: Any, names: Iterable[str] = ()) -> pd.DataFrame:
     """Rows in any of the forms that a release takes, as a table.
 
     Args:
         rows: a DataFrame; a dict of columns, or of one record's values; a list of dicts; or the path of a CSV file.
+        names: columns that the table must have.
 
     Raises:
         FileNotFoundError: if there is no file at the path.
-        ValueError: if it is something else.
+        ValueError: if it is something else, or a column is absent, be it from one dict of a list.
     """
     import pandas as pd
 
+    names = list(names)
     if isinstance(rows, str | PathLike):
-        return read_table("rows", Path(rows))
-    if isinstance(rows, pd.DataFrame):
-        return rows.rename(columns=lambda name: str(name).strip())
-    if isinstance(rows, Mapping):
-        rows = _columns(rows)
-    elif not (isinstance(rows, Sequence) and rows and all(isinstance(row, Mapping) for row in rows)):
+        table = read_table("rows", Path(rows))
+    elif isinstance(rows, pd.DataFrame):
+        table = rows
+    elif isinstance(rows, Mapping):
+        table = pd.DataFrame(_columns(rows), dtype=object)
+    elif isinstance(rows, Sequence) and rows and all(isinstance(row, Mapping) for row in rows):
+        for keys in dict.fromkeys(map(tuple, rows)):
+            _check_columns("one of the rows has", keys, names)
+        table = pd.DataFrame(list(rows), dtype=object)
+    else:
         raise ValueError(f"rows are of type {type(rows).__name__}; give {ROW_FORMS}")
-    return pd.DataFrame(rows, dtype=object).rename(columns=lambda name: str(name).strip())
+    table = table.rename(columns=lambda name: str(name).strip())
+    _check_columns("rows have", table, names)
+    return table
+
+
+def _check_columns(which: str, columns: Iterable[Any], names: Sequence[str]) -> None:
+    own = {str(name).strip() for name in columns}
+    if absent := [name for name in names if name not in own]:
+        raise ValueError(f"{which} no column {', '.join(absent)}; give {', '.join(names)}")
 
 
 def column_of(table: pd.DataFrame, name: str) -> pd.Series:
@@ -255,6 +287,13 @@ def _columns(rows: Mapping[Any, Any]) -> dict[Any, Any]:
 
 def _is_list(values: Any) -> bool:
     return isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
+
+
+def _float(cell: Any) -> float:
+    try:
+        return float(cell)
+    except OverflowError:  # an integer of hundreds of digits
+        return math.inf if cell > 0 else -math.inf
 
 
 def _plain(cell: Any) -> Any:

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Int64
 from pydantic import Field
 
+from palisade.data.categorical import Categorical
 from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, read_table
 from palisade.data.column_kinds import ColumnKinds
-from palisade.data.columns import Categorical, Columns, UnfittedColumns
+from palisade.data.columns import Columns, UnfittedColumns
 from palisade.data.labels import classes_of
 from palisade.data.public_rows import check_public
 from palisade.data.records import Records, name_of

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from torch import nn
 
 from palisade.data import preprocessing
-from palisade.data.columns import UnknownWordsWarning
+from palisade.data.categorical import Categorical
+from palisade.data.columns import Columns, Numeric, UnknownWordsWarning
 from palisade.data.dataset import Dataset, prepare
 from palisade.data.split import Roles
 from palisade.data.table import Table
@@ -103,3 +105,82 @@ def _described(kind: str) -> dict[str, Any]:
     if kind == "days":
         return {"date": "%Y-%m-%d", "center": 10_000, "scale": 400, "fill": 12_345}
     return {"categories": CELL_VALUES[kind][:-1], "fill": "None" if kind == "words" else CELL_VALUES[kind][0]}
+
+
+def forms_of(path: Path) -> dict[str, Any]:
+    """A file in each form that a release takes, as people read it."""
+    frame = pd.read_csv(path)
+    forms = {"path": path, "frame": frame, "records": frame.to_dict("records"), "lists": frame.to_dict("list")}
+    return {**forms, "frame of text": pd.read_csv(path, dtype=str, keep_default_na=False)}
+
+
+def written(path: Path, name: str, cells: list[str]) -> Path:
+    """A table of one column and labels."""
+    rows = [f'"{cell}",{("no", "yes")[k % 2]}' for k, cell in enumerate(cells)]
+    path.write_text("\n".join([f"{name},y", *rows]) + "\n")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("signs", "cells", "able"),
+    [
+        ({"decimal": ",", "thousands": "."}, ["45.123", "1.500", "45.000", "2.250"], ("path", "frame of text")),
+        ({"decimal": ",", "thousands": "."}, ["45.000", "1.000", "", "2.000"], ("path", "frame of text")),
+        ({"decimal": ",", "thousands": "."}, ["45.123", "1,5", "7", "2.250,75"], None),
+        ({"decimal": ","}, ["1,5", "2,25", "3", "4,0"], None),
+        ({"decimal": ","}, ["1", "2", "3", ""], None),
+        ({"thousands": ","}, ["1,500", "2,250.5", "3", "4"], None),
+    ],
+)
+def test_numbers_that_pandas_reads_by_other_signs_are_refused(
+    tmp_path: Path, signs: dict[str, str], cells: list[str], able: tuple[str, ...] | None
+) -> None:
+    path = written(tmp_path / "t.csv", "price", cells * 10)
+    dataset = prepare(Table(path=path, label="y", missing="impute", **signs), Roles(), seed=0)
+    release = release_of(dataset)
+    for form, rows in forms_of(path).items():
+        if able is None or form in able:
+            np.testing.assert_allclose(release.encode(rows)[0], dataset.x, rtol=1e-6, err_msg=form)
+        else:
+            with pytest.raises(ValueError, match=r"^column price holds the number 45(\.123)?, .*dtype=str.* path$"):
+                release.encode(rows)
+
+
+@pytest.mark.parametrize("missing", ["impute", "error"])
+@pytest.mark.parametrize("count", [1, 4, 30])
+def test_none_is_encoded_alike_whether_it_is_rare_or_not(tmp_path: Path, count: int, missing: str) -> None:
+    path = written(tmp_path / "t.csv", "test", ["None"] * count + ["Bern", "Genf", "Genf"] * 20)
+    source = Table(path=path, label="y", missing=missing, rare=10)
+    if count < 10 and missing == "error":
+        with pytest.raises(ValueError, match=rf"^column test has {count} missing values, None among them; "):
+            prepare(source, Roles(), seed=0)
+        return
+    dataset = prepare(source, Roles(), seed=0)
+    release = release_of(dataset)
+    assert ("None" in dataset.preprocessing.columns["test"].categories) is (count == 30)
+    for form, rows in forms_of(path).items():
+        np.testing.assert_array_equal(release.encode(rows)[0], dataset.x, err_msg=form)
+
+
+@pytest.mark.parametrize("column", [Numeric(fill=0), Categorical(categories=("9007199254740993", "12"), fill="12")])
+@pytest.mark.parametrize("cell", [10**400, -(10**400), 1e300, float(2**53 + 4)])
+def test_numbers_beyond_floats_are_refused_with_the_name_of_the_column(column: Any, cell: Any) -> None:
+    columns = Columns(columns={"size": column}, statistics="schema")
+    if isinstance(column, Categorical) and isinstance(cell, int):
+        assert columns({"size": [cell]}).tolist() == [[0, 0]], "a word that no category has"
+        return
+    if isinstance(column, Numeric) and cell == 2**53 + 4:
+        assert columns({"size": [cell]}) == columns({"size": [str(2**53 + 4)]})
+        return
+    with pytest.raises(ValueError, match=r"^column size") as error:
+        columns({"size": [cell]})
+    assert "\n" not in str(error.value)
+
+
+def test_a_row_of_a_list_that_lacks_a_column_is_refused_as_one_dict_is() -> None:
+    columns = Columns(columns={"age": Numeric(fill=3), "dose": Numeric(fill=0)}, statistics="schema")
+    full, partial = {"age": 1, "dose": 2, "note": "a"}, {"dose": 2}
+    assert columns([full, {"age": 3, "dose": 4}]).tolist() == [[1, 2], [3, 4]]
+    for rows in ([full, partial], [partial, full], [partial], partial):
+        with pytest.raises(ValueError, match=r"^(rows have|one of the rows has) no column age; give age, dose$"):
+            columns(rows)

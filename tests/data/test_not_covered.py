@@ -12,7 +12,7 @@ import pytest
 
 from palisade.data.arrays import Arrays
 from palisade.data.bundled import BreastCancer, Digits
-from palisade.data.columns import Categorical
+from palisade.data.categorical import Categorical
 from palisade.data.dataset import CLASS_WORDS_NOT_COVERED, COUNTS_NOT_COVERED, REFERENCE_NOT_COVERED, Dataset, prepare
 from palisade.data.records import Records
 from palisade.data.split import Roles

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.compose import make_column_transformer
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from palisade.data.columns import Categorical, Columns, Numeric, UnfittedColumns
+from palisade.data.categorical import Categorical
+from palisade.data.columns import Columns, Numeric, UnfittedColumns
 from palisade.data.preprocessing import Scale, from_json
 
 PEOPLE_TABLE = pd.DataFrame(
@@ -59,7 +60,10 @@ def test_a_missing_value_in_new_rows_is_filled_or_refused():
     row = pd.DataFrame({"age": [None], "sex": [None], "smoker": [None], "code": [None]})
     assert UNFITTED_COLUMNS.fit(PEOPLE_TABLE, "private")(row).tolist() == [[0, 1, 0, 1, 0, 1]]
     strict = UnfittedColumns(numeric=("smoker",), categorical=()).fit(PEOPLE_TABLE, "private")
-    with pytest.raises(ValueError, match=r"^column smoker has 1 missing values; fill them, or name its `fill` in a"):
+    with pytest.raises(
+        ValueError,
+        match=r"^column smoker has 1 missing values; fill them, train with data.missing=impute, or",
+    ):
         strict(row)
 
 

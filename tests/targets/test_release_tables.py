@@ -90,7 +90,8 @@ def test_unknown_words_are_counted_reported_or_refused(census: Any) -> None:
 
 
 def test_a_code_that_is_two_words_is_refused() -> None:
-    from palisade.data.columns import Categorical, Columns
+    from palisade.data.categorical import Categorical
+    from palisade.data.columns import Columns
 
     columns = Columns(columns={"code": Categorical(categories=("01", "1", "2"))}, statistics="schema")
     assert columns({"code": ["01", "1", "2", 2]}).argmax(axis=1).tolist() == [0, 1, 2, 2]
