@@ -40,7 +40,7 @@ def check_public(setting: str, private: pd.DataFrame, public: pd.DataFrame) -> N
 
 
 def _rows_of(table: pd.DataFrame) -> Counter[tuple[Any, ...]]:
-    """How often each row occurs, numbers by value."""
+    """Counts of equal rows, numbers by value."""
     return Counter(zip(*(_keys(table[name]) for name in table), strict=True))
 
 
