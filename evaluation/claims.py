@@ -6,17 +6,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from palisade.evaluation.format import floored
 from palisade.evaluation.result import Result
 from palisade.evaluation.statistics.epsilon import one_run
 from palisade.targets.files import write_json
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from palisade.targets.run import Run
+from palisade.targets.run import Run
 
 WAYS_FOLDER = "ways"
 """In a run's private folder, a file for each way that was tried, named by its digest: two evaluations lose none."""
