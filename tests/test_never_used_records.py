@@ -122,6 +122,13 @@ def test_rows_of_a_table_are_encoded_as_the_run_s_own(visits: Run, tmp_path: Pat
     check(study_of(visits, str(other)), visits, str(other))
 
 
+def test_words_that_the_run_does_not_know_are_reported(visits: Run, tmp_path: Path, capsys: Any) -> None:
+    other = write_visits(tmp_path / "other.csv", 150, seed=1)
+    other.write_text(other.read_text().replace("north", "west", 5))
+    study_of(visits, str(other))
+    assert "rows hold words that are no category: 5 of ward, such as 'west'" in capsys.readouterr().err
+
+
 def test_records_of_the_pool_are_no_outsiders(digits: Run, visits: Run, tmp_path: Path) -> None:
     data = digits.dataset
     records = np.concatenate([data.split.test[:30], data.split.pool[:7]])

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.perturbed_copies import perturbations
+from palisade.data.columns import Columns, unknown_words_line
 from palisade.data.dataset import Dataset
 from palisade.data.settings import place
 from palisade.evaluation.measuring.baselines import content_digest
@@ -94,9 +95,14 @@ def _inputs(saved: SavedRecords, data: Dataset) -> Real[np.ndarray, "n *shape"]:
             raise ValueError(f"{saved.name}: features are {saved.rows.shape[1:]}; save {expected} a record")
         return saved.rows
     try:
-        return data.preprocessing(saved.rows)
+        if not isinstance(data.preprocessing, Columns):
+            return data.preprocessing(saved.rows)
+        inputs, unknown = data.preprocessing.encode(saved.rows)
     except ValueError as error:
         raise ValueError(f"{saved.name}: {error}") from None
+    if line := unknown_words_line(unknown):
+        progress.say(f"{saved.name}: rows hold {line}")
+    return inputs
 
 
 def _cast(saved: SavedRecords, x: Real[np.ndarray, "n *shape"], kind: np.dtype[Any]) -> Real[np.ndarray, "n *shape"]:
