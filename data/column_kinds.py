@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int64
 
-from palisade.data.cells import PLAIN_READING, Reading, quoted
+from palisade.data.cells import PLAIN_READING, TRUTH_VALUES, Reading, quoted
 from palisade.data.dates import day_of, format_of
+from palisade.data.number_signs import is_with_signs, reading_of
 from palisade.fields import MAX_VALUE_LETTERS
 
 if TYPE_CHECKING:
@@ -27,14 +28,12 @@ IDENTIFIER_SHARE = 0.9
 IDENTIFIER_NAMES = {"id", "ids", "number", "code", "nr", "nbr"}
 NUMBERS_SHARE, MIN_NUMBERS = 0.8, 10
 """Share and count of numbers among the distinct words of a column from which it is one of numbers."""
+NUMBER_ROWS_SHARE, CODE_ROWS_SHARE = 0.9, 0.01
+"""Share of rows from which numbers make a column one of numbers, and codes beside them one of codes."""
 MIN_WHOLE_NUMBERS = 10
 """Rows below which whole numbers are consecutive or sorted by chance."""
-MAX_SHOWN = 3
-NUMBER_WITH_SYMBOL = re.compile(
-    r"(?P<before>[^\w\s.,+-]|[A-Z]{3})?\s*[+-]?[0-9][0-9.,]*\s*(?P<after>[^\w\s.,+-]|[A-Za-z]{1,4})?"
-)
-GROUPED_NUMBER = re.compile(r"[+-]?[0-9]{1,3}(?:([.,])[0-9]{3})+(?:[.,][0-9]+)?")
-COMMA_NUMBER = re.compile(r"[+-]?[0-9]+,[0-9]+")
+MAX_SHOWN, MAX_MARKS = 3, 10
+"""Columns and rows that an error names, and words for no value."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,45 +145,45 @@ class ColumnKinds:
 
     def _check_numbers(self, name: str) -> None:
         """Raises ValueError if the column is one of numbers but for some cells, or but for how they are written."""
+        cells = self.rows[name].dropna()
         words = self._words_of(name)
-        plain = [word for word in words if self.reading.number(word) is not None]
-        odd = [word for word in words if self.reading.number(word) is None]
-        signs = [word for word in odd if NUMBER_WITH_SYMBOL.fullmatch(word)]
-        codes = [word for word in odd if LETTER_CODE.match(word)]
-        many = len(plain) + len(signs) >= max(MIN_NUMBERS, NUMBERS_SHARE * len(words))
-        if not many or len(codes) > len(odd) / 2 or any(DIGIT_CODE.fullmatch(word) for word in plain):
+        plain = [word for word in words if self._is_plain_number(word)]
+        odd = [word for word in words if not self._is_plain_number(word)]
+        signed = [word for word in odd if self.reading.number(word) is None and is_with_signs(word)]
+        codes = [word for word in odd if LETTER_CODE.match(word) or DIGIT_CODE.fullmatch(word)]
+        is_code = len(codes) > len(odd) / 2 or any(DIGIT_CODE.fullmatch(word) for word in odd)
+        if cells.isin(plain).mean() >= NUMBER_ROWS_SHARE:  # a few codes are mistakes
+            is_code &= len(codes) > MAX_SHOWN and cells.isin(codes).mean() >= CODE_ROWS_SHARE
+            many = True
+        else:
+            many = len(plain) + len(signed) >= max(MIN_NUMBERS, NUMBERS_SHARE * len(words))
+        if is_code or not many:
             return
-        shown = signs or odd
-        marks = [word for word in odd if word not in signs and len(word) <= MAX_VALUE_LETTERS]
-        as_words = setting("words", [*self.words, name])
+        reading = reading_of(signed, plain, self.reading)
+        shown = odd if reading is None else signed
+        ways = self._ways_to_read(name, odd, reading)
         where = f"such as {quoted(shown[0])}, in rows {self._rows_of(name, shown)}"
         raise ValueError(
             f"column {name} holds numbers but for {len(odd)} of {len(words)} different values, {where};"
-            f" set {self._remedy(shown, marks)}, correct them, or keep words with {as_words}"
+            f" {''.join(f'set {way}, ' for way in ways)}correct them, or keep words with"
+            f" {setting('words', [*self.words, name])}"
         )
 
-    def _remedy(self, odd: Sequence[str], marks: Sequence[str]) -> str:
-        """The setting by which odd cells would be read."""
-        reading = self.reading
-        grouped = [match for word in odd if (match := GROUPED_NUMBER.fullmatch(word.strip("$€£% ")))]
-        if any("." in word and "," in word and word.rindex(",") > word.index(".") for word in odd):
-            return f"{setting('decimal', ',')} {setting('thousands', '.')}"
-        if any(COMMA_NUMBER.fullmatch(word) and not GROUPED_NUMBER.fullmatch(word) for word in odd):
-            return setting("decimal", ",")
-        if grouped and all(COMMA_NUMBER.fullmatch(word) is None or GROUPED_NUMBER.fullmatch(word) for word in odd):
-            return setting("thousands", grouped[0].group(1))
-        symbols = {
-            sign
-            for word in odd
-            if (match := NUMBER_WITH_SYMBOL.fullmatch(word))
-            for sign in match.group("before", "after")
-            if sign
-        }
-        if symbols:
-            return setting("symbols", [*reading.symbols, *sorted(symbols)])
-        if not marks:
-            return "data.missing_words=[<words for no value>]"
-        return setting("missing_words", [*reading.missing_words, *marks[:MAX_SHOWN]])
+    def _is_plain_number(self, word: Any) -> bool:
+        is_truth = isinstance(word, str) and word.lower() in TRUTH_VALUES
+        return not is_truth and self.reading.number(word) is not None and not DIGIT_CODE.fullmatch(word)
+
+    def _ways_to_read(self, name: str, odd: Sequence[str], reading: Reading | None) -> list[str]:
+        """Settings under which the odd cells are numbers, or no values."""
+        if reading is not None:
+            own = asdict(self.reading)
+            changed = [setting(key, value) for key, value in asdict(reading).items() if value != own[key]]
+            return [" ".join(changed)]
+        if all(self.reading.number(word) is not None for word in odd):  # 08
+            return [setting("numbers", [*self.numbers, name])]
+        marks = [word for word in odd if len(word) <= MAX_VALUE_LETTERS and not re.search("[0-9]", word)][:MAX_MARKS]
+        both = setting("missing_words", [*self.reading.missing_words, *marks])
+        return [f"{both} if they mean no value"] if marks else []
 
     def _naming_words(self, name: str) -> dict[str, str]:
         distinct, units, noun = self._count(name)

@@ -72,8 +72,9 @@ def test_every_reader_gives_one_encoding(
         (tmp_path / "schema.json").write_text(json.dumps({"columns": known}))
     described: dict[str, Any] = {"missing_words": ["90", "B"]}
     described |= {"schema": str(tmp_path / "schema.json")} if by_schema else {"rare": rare}
-    if "days" in table and not by_schema:
-        described["dates"] = ["days"]
+    if not by_schema:
+        described["dates"] = [kind for kind in ("days",) if kind in table]
+        described["words"] = [kind for kind in ("marks",) if kind in table]
     source = Table(path=str(path), label="y", missing="impute", **described)
     try:
         dataset = prepare(source, Roles(), seed=0)
