@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from palisade.data.cells import PLAIN_READING, TRUTH_VALUES, Reading, quoted
-from palisade.data.dates import day_of, format_of
+from palisade.data.dates import day_of, format_of, is_date
+from palisade.data.identifier_names import is_identifier_name
 from palisade.data.number_signs import is_with_signs, reading_of
 from palisade.fields import MAX_VALUE_LETTERS
 
@@ -25,7 +26,8 @@ LETTER_CODE = re.compile(r"[A-Za-z]+[0-9]")
 """The beginning of a code such as V57, which may stand beside numbers."""
 IDENTIFIER_SHARE = 0.9
 """Share of distinct words from which on a column identifies persons."""
-IDENTIFIER_NAMES = {"id", "ids", "number", "code", "nr", "nbr"}
+DISTINCT_SHARE = 0.99
+"""Share of distinct whole numbers, and of numbers in use between the least and the largest, from which on they do."""
 NUMBERS_SHARE, MIN_NUMBERS = 0.8, 10
 """Share and count of numbers among the distinct words of a column from which it is one of numbers."""
 NUMBER_ROWS_SHARE, CODE_ROWS_SHARE = 0.9, 0.01
@@ -89,6 +91,7 @@ class ColumnKinds:
                 named |= self._naming_words(name)
         for name in self.numeric:
             if name not in self.numbers:
+                self._check_dates(name)
                 named |= self._naming_numbers(name)
         if named:
             what = "; ".join(f"{name} has {reason}" for name, reason in list(named.items())[:MAX_SHOWN])
@@ -135,12 +138,14 @@ class ColumnKinds:
     def _check_dates(self, name: str) -> None:
         """Raises ValueError if nearly all words are dates."""
         words = self._words_of(name)
-        days = [word for word in words if _is_date(word)]
+        days = [word for word in words if is_date(word)]
         if words and len(days) >= IDENTIFIER_SHARE * len(words):
-            reads, drops = setting("dates", [*self.dates, name]), setting("drop", [*self.dropped, name])
+            reads = f"read them with {setting('dates', [*self.dates, name])}"
+            writes = "write them as 2020-04-30, since they may be read in several ways or in none"
             raise ValueError(
-                f"{setting('dates', self.dates)}: expected column {name} too, which holds dates such as {days[0]}; read"
-                f" them with {reads}, or leave them out with {drops}"
+                f"{setting('dates', self.dates)}: expected column {name} too, which holds dates such as"
+                f" {quoted(days[0])}; {reads if _are_read(days) else writes}, or leave them out with"
+                f" {setting('drop', [*self.dropped, name])}"
             )
 
     def _check_numbers(self, name: str) -> None:
@@ -192,22 +197,21 @@ class ColumnKinds:
         return {}
 
     def _naming_numbers(self, name: str) -> dict[str, str]:
-        """Whole numbers, all distinct, that are consecutive, sorted, or called so."""
+        """Whole numbers, nearly all distinct, that are consecutive, sorted, or called so."""
         distinct, units, noun = self._count(name)
-        if distinct < units or units < MIN_WHOLE_NUMBERS:
+        if distinct < min(units - 1, DISTINCT_SHARE * units) or units < MIN_WHOLE_NUMBERS:
             return {}
         values = self.reading.numbers(name, self.rows[name])
         values = values[~np.isnan(values)]
         if (values % 1).any():
             return {}
-        called = IDENTIFIER_NAMES & {part.lower() for part in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", name)}
-        unique = np.unique(values)
-        steps = np.diff(values[np.sort(np.unique(values, return_index=True)[1])])
-        if np.ptp(unique) + 1 == len(unique):
+        unique, places = np.unique(values, return_index=True)
+        steps = np.diff(values[np.sort(places)])
+        if DISTINCT_SHARE * (np.ptp(unique) + 1) <= len(unique):
             return {name: f"consecutive numbers of {units:,} {noun}"}
         if (steps > 0).all() or (steps < 0).all():
             return {name: f"sorted different numbers of {units:,} {noun}"}
-        return {name: f"different numbers of {units:,} {noun}"} if called else {}
+        return {name: f"different numbers of {units:,} {noun}"} if is_identifier_name(name) else {}
 
     def _count(self, name: str) -> tuple[int, int, str]:
         """Distinct values and how many could be: one for each row, or each person where persons keep theirs."""
@@ -236,8 +240,8 @@ def _plain_or_quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
-def _is_date(word: Any) -> bool:
+def _are_read(words: Sequence[str]) -> bool:
     try:
-        return isinstance(word, str) and format_of([word]) is not None
+        return format_of(words) is not None
     except ValueError:  # of two months
-        return True
+        return False

@@ -6,12 +6,14 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import permutations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from jaxtyping import Float32, Int64
 from pydantic import Field
 
+from palisade.data.cells import text_of
 from palisade.fields import CheckedFields, Positive, as_written
 
 if TYPE_CHECKING:
@@ -22,15 +24,40 @@ if TYPE_CHECKING:
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 DAYS_PER_YEAR = 365.2425
-DAY_FORMATS = ("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y")
+DAY_FORMATS = (
+    *("%Y-%m-%d", "%Y/%m/%d", "%d.%m.%Y", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%Y%m%d"),
+    *(
+        form
+        for month in ("%b", "%B")
+        for form in (f"%d {month} %Y", f"%d-{month}-%Y", f"{month} %d, %Y", f"{month} %d %Y")
+    ),
+)
+TIME_FORMATS = tuple(f"%H:%M{rest}{zone}" for rest in ("", ":%S", ":%S.%f") for zone in ("", "%z"))
 DATE_FORMATS = (
     *DAY_FORMATS,
-    *(f"{day}{sep}%H:%M{rest}" for day in DAY_FORMATS for sep in (" ", "T") for rest in ("", ":%S", ":%S.%f")),
+    *(f"{day}{sep}{time}" for day in DAY_FORMATS for sep in (" ", "T") for time in TIME_FORMATS),
+    *(f"{day} {time}" for day in DAY_FORMATS for time in ("%I:%M %p", "%I:%M:%S %p", "%I:%M%p", "%I:%M:%S%p")),
 )
-"""Formats that a column of dates may have; the time of day is read and left out."""
-FRAME_FORMATS = ("%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%S.%f")
-DATE_BEGINNING = re.compile(r"[0-9]{1,4}[-/.][0-9]{1,2}[-/.][0-9]{1,4}")
-"""The beginning of whatever may be a date, which is tried before any format."""
+"""Formats that a column of dates may have; the time of day is read and left out, and so is its zone."""
+FRAME_FORMATS = (
+    "%Y-%m-%d",
+    *(f"%Y-%m-%d %H:%M:%S{rest}{zone}" for rest in ("", ".%f") for zone in ("", "%z")),
+)
+MONTH_NAME = re.compile(
+    "(jan|feb|f[eé]v|mar|mär|mrz|mrt|mae|mai|maj|may|mei|mag|a[pvb]r|jun|jui|jul|giu|lug|aug|ago|ao[uû]|sep|o[ck]t|ott|nov"
+    r"|de[cz]|d[ié]c)\w*"
+)
+"""Months in languages of Europe, by their first three letters."""
+DATE_WORD = re.compile("t|z|utc|gmt|[ap]m?|m|st|nd|rd|th|de|of|(mon|tue|wed|thu|fri|sat|sun)[a-z]*")
+"""Words beside the numbers of a date."""
+DATE_OF_NUMBERS = re.compile(
+    r"(?:([0-9]{4})([-/. ])([0-9]{1,2})\2([0-9]{1,2})|([0-9]{1,2})([-/. ])([0-9]{1,2})\6([0-9]{4}|[0-9]{2})"
+    r"|((?:19|20)[0-9]{2})([0-9]{2})([0-9]{2}))(?![0-9])"
+)
+TIME_OF_DAY = re.compile(
+    r"(?:[T, ]+[0-9]{1,2}(?::[0-9]{2}){1,2}(?:[.,][0-9]+)?\s*(?:[ap]\.?m\.?)?\s*(?:Z|UTC|GMT|[+-][0-9:]{2,6})?)?", re.I
+)
+MAX_DATE_LETTERS = 50
 MONTHS_PER_YEAR, DAYS_PER_WEEK = 12, 7
 
 
@@ -136,8 +163,26 @@ def format_of(words: Sequence[str]) -> str | None:
     return next(iter(able), None)
 
 
+def is_date(cell: Any) -> bool:
+    """True for whatever people mean by a day, be it in a format that is read or in another one."""
+    if not isinstance(cell, str) or not 6 <= len(cell) <= MAX_DATE_LETTERS:
+        return False
+    if match := DATE_OF_NUMBERS.match(cell):
+        parts = [part for part in match.groups() if part and part.isdigit()]
+        small = [int(part) for part in parts if len(part) <= 2]
+        days = any(first <= 12 and second <= 31 for first, second in permutations(small, 2) if min(first, second) > 0)
+        return days and TIME_OF_DAY.fullmatch(cell, match.end()) is not None
+    tokens = [token.casefold() for token in re.findall(r"[^\W\d_]+|[0-9]+", cell)]
+    numbers = [token for token in tokens if token.isdigit()]
+    months = [token for token in tokens if MONTH_NAME.fullmatch(token)]
+    others = [token for token in tokens if not (token.isdigit() or token in months or DATE_WORD.fullmatch(token))]
+    return len(months) == 1 and len(numbers) >= 2 and max(map(len, numbers)) > 1 and not others
+
+
 def _read(cell: Any, form: str) -> int | None:
-    if not (isinstance(cell, str) and DATE_BEGINNING.match(cell)):
+    if isinstance(cell, int | float | np.number) and form == "%Y%m%d":
+        cell = text_of(cell)  # of frames
+    if not isinstance(cell, str) or (form.startswith("%Y%m%d") and not re.match("[0-9]{8}(?![0-9])", cell)):
         return None
     try:
         return datetime.strptime(cell, form).toordinal() - EPOCH_ORDINAL

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
@@ -82,6 +83,34 @@ def test_identifiers_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     assert settings == {"drop": [name]}
     dataset = prepared(tmp_path, settings, age=AGE_CELLS, **{name: cells})
     assert isinstance(dataset.preprocessing, Columns) and list(dataset.preprocessing.columns) == ["age", "amount"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("IDs", "patientIDs", "passengerid", "PassengerId", "userid", "Kundennr", "patient_nbr", "account_no", "ID2"),
+        *("invoice number", "phonenumbers", "zip codes", "Fallnummer", "SSN"),
+    ],
+)
+def test_numbers_that_are_called_identifiers_may_have_a_repeat(tmp_path: Path, name: str) -> None:
+    cells = [str(k) for k in SEEDED_RNG.choice(10**6, TABLE_LENGTH, replace=False)]
+    assert proposed(refusal(tmp_path, **{name: cells}), "drop") == {"drop": [name]}
+    assert proposed(refusal(tmp_path, **{name: [*cells[1:], cells[-1]]}), "drop") == {"drop": [name]}
+    assert name in prepared(tmp_path, {}, **{name: [*cells[4:], *cells[:4:-1][:4]]}).preprocessing.columns
+
+
+@pytest.mark.parametrize("name", ["paid", "uric_acid", "no_of_visits", "lipids", "grid", "income", "idle"])
+def test_other_names_are_none_of_identifiers(tmp_path: Path, name: str) -> None:
+    cells = [str(k) for k in SEEDED_RNG.choice(10**6, TABLE_LENGTH, replace=False)]
+    assert name in prepared(tmp_path, {}, **{name: cells}).preprocessing.columns
+
+
+@pytest.mark.parametrize("order", ["consecutive", "sorted"])
+def test_counted_rows_may_have_a_repeat_or_a_gap(tmp_path: Path, order: str) -> None:
+    cells = SEEDED_RNG.permutation(TABLE_LENGTH) if order == "consecutive" else np.arange(TABLE_LENGTH) ** 2
+    for changed in (np.concatenate([cells[:-1], cells[-2:-1]]), np.where(cells == 60, TABLE_LENGTH, cells)):
+        line = refusal(tmp_path, row=[str(k) for k in changed])
+        assert proposed(line, "drop") == {"drop": ["row"]} and order in line
 
 
 def test_several_are_named_at_once(tmp_path: Path) -> None:
@@ -187,6 +216,46 @@ def test_dates_are_refused_or_read(tmp_path: Path) -> None:
     assert np.array_equal(x[:, 2:14].argmax(axis=1), stamps.astype("datetime64[M]").astype(int) % 12)
     assert np.array_equal(x[:, 14:].argmax(axis=1), (stamps.astype(int) + 3) % 7), "1 January 1970 was a Thursday"
     assert len(np.unique(x[:, 0])) == 3, "years"
+
+
+MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+DATE_CASES = {  # how a day is written, and whether that can be read
+    "a zone": (lambda y, m, d: f"{y}-{m:02}-{d:02}T23:30:00Z", True),
+    "an offset": (lambda y, m, d: f"{y}-{m:02}-{d:02} 00:30:00+02:00", True),
+    "a month's name": (lambda y, m, d: f"{d} {MONTHS[m - 1]} {y}", True),
+    "a month first": (lambda y, m, d: f"{MONTHS[m - 1]} {d}, {y}", True),
+    "half days": (lambda y, m, d: f"{y}/{m}/{d} 11:59 PM", True),
+    "digits alone": (lambda y, m, d: f"{y}{m:02}{d:02}", True),
+    "two digits of a year": (lambda y, m, d: f"{d:02}/{m:02}/{y % 100:02}", False),
+    "two days of a month": (lambda y, m, d: f"{m:02}/{m % 12 + 1:02}/{y} 1:05 am", False),
+    "another language": (lambda y, m, d: f"{d}. {('Januar', 'März', 'Mai')[m % 3]} {y}", False),
+    "a mail's": (lambda y, m, d: f"Mon, {d:02} {MONTHS[m - 1]} {y} 10:00:00 GMT", False),
+}
+
+
+@pytest.mark.parametrize("kind", DATE_CASES)
+def test_dates_however_written_are_read_or_refused_by_name(tmp_path: Path, kind: str) -> None:
+    write, is_read = DATE_CASES[kind]
+    parts = [(2020 + k % 3, 1 + k % 12, 1 + k * 7 % 28) for k in range(TABLE_LENGTH)]
+    cells = [write(*part) for part in parts]
+    line = refusal(tmp_path, born=cells)
+    assert "expected column born too, which holds dates such as" in line
+    assert proposed(line, "drop") == {"drop": ["born"]}
+    assert ("write them as 2020-04-30" in line) is not is_read
+    if is_read:
+        dataset = prepared(tmp_path, proposed(line, "dates"), born=cells)
+        column, days = dataset.preprocessing.columns["born"], [f"{y}-{m:02}-{d:02}" for y, m, d in parts]
+        expected = np.array(days, dtype="datetime64[D]").astype(int)
+        np.testing.assert_allclose(dataset.x[:, 1] * column.scale + column.center, expected, atol=0.1)
+        for frame in (pd.read_csv(tmp_path / "t.csv"), pd.read_csv(tmp_path / "t.csv", dtype=str)):
+            np.testing.assert_array_equal(dataset.preprocessing(frame), dataset.x)
+
+
+@pytest.mark.parametrize(
+    "words", [["192.168.1.1", "10.0.0.12"], ["1.10.3", "1.9.12"], ["30199999", "30191305"], ["May 5 oz 10", "Jan"]]
+)
+def test_other_words_are_no_dates(tmp_path: Path, words: list[str]) -> None:
+    assert "born" in prepared(tmp_path, {}, born=words * (TABLE_LENGTH // 2)).preprocessing.columns
 
 
 def test_dates_of_two_months_and_no_dates(tmp_path: Path) -> None:
