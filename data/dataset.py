@@ -14,6 +14,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from palisade.data.canaries import Canaries
 from palisade.data.columns import Columns, UnfittedColumns, UnknownWordsWarning, unknown_words_line
+from palisade.data.labels import is_numbered
 from palisade.data.preprocessing import Preprocessing
 from palisade.data.records import Records, Source
 from palisade.data.scattering import Scattering
@@ -69,10 +70,9 @@ class Dataset:
         if self.published is not None:
             return ()
         preprocessed = self.preprocessing.statistics == "reference"
-        numbered = self.classes == tuple(map(str, range(len(self.classes))))
         reasons = (
             COUNTS_NOT_COVERED,
-            None if numbered else CLASS_WORDS_NOT_COVERED,
+            None if is_numbered(self.classes) else CLASS_WORDS_NOT_COVERED,
             self.preprocessing.not_covered,
             self._reference if "reference" in roles or preprocessed else None,
         )

@@ -43,6 +43,11 @@ def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[n
     return classes, labels.to_numpy(dtype=np.int64)
 
 
+def is_numbered(classes: Sequence[str]) -> bool:
+    """True if the classes are called 0, 1, …, which says nothing about records."""
+    return tuple(classes) == tuple(map(str, range(len(classes))))
+
+
 def numbered(
     name: str, labels: Shaped[np.ndarray, " records"], classes: Sequence[str]
 ) -> Int64[np.ndarray, " records"]:

@@ -13,10 +13,10 @@ from jaxtyping import Int64
 from pydantic import Field
 
 from palisade.data.categorical import Categorical
-from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, read_table
+from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, quoted, read_table
 from palisade.data.column_kinds import ColumnKinds
 from palisade.data.columns import Columns, UnfittedColumns
-from palisade.data.labels import classes_of
+from palisade.data.labels import classes_of, is_numbered
 from palisade.data.public_rows import check_public
 from palisade.data.records import Records, name_of
 from palisade.data.settings import place
@@ -48,7 +48,8 @@ class Table(CheckedFields):
         words: columns that are words, such as codes that look like numbers.
         numbers: columns that are numbers, though they look like identifiers.
         dates: columns that are dates: year, month, weekday, and days since 1970.
-        rare: words that fewer persons share become one category, and enter no card.
+        rare: words that fewer persons share become one category, and enter no card; a class of fewer is refused, unless
+            the classes are numbered 0, 1, …
         missing_words: words for no value, besides those of pandas and `?`.
         decimal: the sign before the fraction of a number.
         thousands: the sign between groups of three digits; None: there is none.
@@ -101,7 +102,7 @@ class Table(CheckedFields):
 
         Raises:
             FileNotFoundError: if there is no file at `path`, `schema` or `reference`.
-            ValueError: if a file cannot be read, or a column or value is missing.
+            ValueError: if a file cannot be read, a column or value is missing, or a class has too few persons.
         """
         schema = None if self.schema is None else self._read_schema(self.schema)
         frame = self._read()
@@ -120,7 +121,7 @@ class Table(CheckedFields):
         self._check_missing(rows)
         classes, labels = classes_of(f"data.label={self.label}", frame[self.label])
         persons = None if self.person is None else frame[self.person].factorize()[0].astype(np.int64)
-        return Records(
+        records = Records(
             name=self.name or name_of(self.path),
             rows=rows,
             labels=labels,
@@ -129,6 +130,8 @@ class Table(CheckedFields):
             preprocessing=schema or self._unfitted(rows.iloc[:own], None if persons is None else persons[:own]),
             reference=None if self.reference is None else np.arange(own, len(frame)),
         )
+        self._check_classes(records, own)
+        return records
 
     def read_slices(self) -> Slices:
         """The slice columns as they stand in the file.
@@ -203,6 +206,22 @@ class Table(CheckedFields):
         if self.missing == "error" and (missing := rows.isna().sum()).any():
             name = missing[missing > 0].index[0]
             raise ValueError(f"column {name} has {missing[name]} missing values; fill them, or set data.missing=impute")
+
+    def _check_classes(self, records: Records, own: int) -> None:
+        """Raises ValueError if a class of the private rows that is no class of public ones has few persons."""
+        if is_numbered(records.classes):
+            return
+        labels, persons = records.labels[:own], np.arange(own) if records.persons is None else records.persons[:own]
+        private = np.setdiff1d(labels, records.labels[own:]).tolist()
+        holders = {number: len(np.unique(persons[labels == number])) for number in private}
+        fewest = min(private, key=holders.__getitem__, default=None)
+        if fewest is not None and holders[fewest] < self.rare:
+            noun = "rows" if self.person is None else "persons"
+            raise ValueError(
+                f"data.label={self.label}: expected classes of at least data.rare={self.rare} {noun}, since a card"
+                f" lists their words, and {quoted(records.classes[fewest])} has {holders[fewest]}; merge it with another one,"
+                f" or set data.rare={holders[fewest]}"
+            )
 
     def _unfitted(self, rows: pd.DataFrame, persons: Int64[np.ndarray, " records"] | None) -> UnfittedColumns:
         lists = {"words": self.words, "numbers": self.numbers, "dates": self.dates, "dropped": self.drop}

@@ -218,18 +218,18 @@ def test_dates_are_refused_or_read(tmp_path: Path) -> None:
     assert len(np.unique(x[:, 0])) == 3, "years"
 
 
-MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+MONTH_NAMES = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 DATE_CASES = {  # how a day is written, and whether that can be read
     "a zone": (lambda y, m, d: f"{y}-{m:02}-{d:02}T23:30:00Z", True),
     "an offset": (lambda y, m, d: f"{y}-{m:02}-{d:02} 00:30:00+02:00", True),
-    "a month's name": (lambda y, m, d: f"{d} {MONTHS[m - 1]} {y}", True),
-    "a month first": (lambda y, m, d: f"{MONTHS[m - 1]} {d}, {y}", True),
+    "a month's name": (lambda y, m, d: f"{d} {MONTH_NAMES[m - 1]} {y}", True),
+    "a month first": (lambda y, m, d: f"{MONTH_NAMES[m - 1]} {d}, {y}", True),
     "half days": (lambda y, m, d: f"{y}/{m}/{d} 11:59 PM", True),
     "digits alone": (lambda y, m, d: f"{y}{m:02}{d:02}", True),
     "two digits of a year": (lambda y, m, d: f"{d:02}/{m:02}/{y % 100:02}", False),
     "two days of a month": (lambda y, m, d: f"{m:02}/{m % 12 + 1:02}/{y} 1:05 am", False),
     "another language": (lambda y, m, d: f"{d}. {('Januar', 'März', 'Mai')[m % 3]} {y}", False),
-    "a mail's": (lambda y, m, d: f"Mon, {d:02} {MONTHS[m - 1]} {y} 10:00:00 GMT", False),
+    "a mail's": (lambda y, m, d: f"Mon, {d:02} {MONTH_NAMES[m - 1]} {y} 10:00:00 GMT", False),
 }
 
 

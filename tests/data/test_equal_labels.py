@@ -34,7 +34,7 @@ def test_classes(words, classes, labels):
 
 def test_labels_that_differ_by_blanks_are_one_class(tmp_path):
     (tmp_path / "t.csv").write_text("a,y\n1,yes\n2,yes \n3, no\n4,no\n")
-    records = Table(path=str(tmp_path / "t.csv"), label="y").load()
+    records = Table(path=str(tmp_path / "t.csv"), label="y", rare=2).load()
     assert records.classes == ("no", "yes") and records.labels.tolist() == [1, 1, 0, 0]
 
 

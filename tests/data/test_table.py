@@ -55,7 +55,7 @@ def test_missing_values(tmp_path):
 
 
 def test_none_is_a_word(tmp_path):
-    records = save(tmp_path, "a,b\n" + "1,None\n2,Some\n" * 3, label="b").load()
+    records = save(tmp_path, "a,b\n" + "1,None\n2,Some\n" * 3, label="b", rare=3).load()
     assert records.classes == ("None", "Some")
 
 
@@ -106,7 +106,7 @@ def test_wrong_schemas(tmp_path, content, message):
 
 
 def test_numbers_as_labels_are_in_the_order_of_numbers(tmp_path):
-    assert save(tmp_path, "a,y\n" + "1,10\n2,9\n" * 2, label="y").load().classes == ("9", "10")
+    assert save(tmp_path, "a,y\n" + "1,10\n2,9\n" * 2, label="y", rare=2).load().classes == ("9", "10")
 
 
 def test_compressed_and_with_a_byte_order_mark(tmp_path):
@@ -183,3 +183,38 @@ def test_values_too_large_to_add_up_are_refused_without_a_warning(tmp_path, valu
         ValueError, match=rf"^column a has values up to {value[0]}e\+{value[2:]}, too large to add up; cor"
     ):
         prepare(source, Roles(), seed=0)
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "held"),
+    [
+        (["well"] * 594 + ["porphyria"] * 6, {}, "6"),
+        (["well"] * 594 + ["porphyria"] * 6, {"rare": 6}, None),
+        (["well"] * 590 + ["porphyria"] * 10, {}, None),
+        (["0"] * 594 + ["1"] * 6, {}, None),
+        (["1"] * 594 + ["2"] * 6, {}, "6"),
+        (["well"] * 540 + ["porphyria"] * 60, {"person": "patient"}, "6"),
+        (["well"] * 588 + ["porphyria"] * 8 + ["gout"] * 4, {}, "4"),
+    ],
+)
+def test_a_class_of_few_persons_enters_no_card_unless_asked(tmp_path, words, settings, held):
+    rows = [f"p{k // 10},{k * 7 % 31},{word}\n" for k, word in enumerate(words)]
+    text, settings = "".join(["patient,age,income\n", *rows]), {"words": ["patient"]} | settings
+    if "person" in settings:
+        settings.pop("words")
+    if held is not None:
+        with pytest.raises(
+            ValueError, match=rf"^data\.label=income: expected .* data\.rare=10 .* has {held}; merge it"
+        ):
+            save(tmp_path, text, **settings).load()
+        settings["rare"] = int(held)
+    assert len(save(tmp_path, text, **settings).load().classes) == len(set(words))
+
+
+def test_a_class_of_public_records_may_have_few_private_ones(tmp_path):
+    public = "".join(["age,income\n", *(f"{k},{('well', 'ill')[k % 2]}\n" for k in range(100, 130))])
+    save(tmp_path, public, name="public.csv")
+    private = "".join(["age,income\n", *(f"{k * 7 % 31},{'ill' if k < 3 else 'well'}\n" for k in range(90))])
+    assert save(tmp_path, private, reference=str(tmp_path / "public.csv")).load().classes == ("ill", "well")
+    with pytest.raises(ValueError, match=r"'ill' has 3; merge it"):
+        save(tmp_path, private).load()
