@@ -219,8 +219,8 @@ class Table(CheckedFields):
             noun = "rows" if self.person is None else "persons"
             raise ValueError(
                 f"data.label={self.label}: expected classes of at least data.rare={self.rare} {noun}, since a card"
-                f" lists their words, and {quoted(records.classes[fewest])} has {holders[fewest]}; merge it with another one,"
-                f" or set data.rare={holders[fewest]}"
+                f" lists their words, and {quoted(records.classes[fewest])} has {holders[fewest]}; merge it with"
+                f" another one, or set data.rare={holders[fewest]}"
             )
 
     def _unfitted(self, rows: pd.DataFrame, persons: Int64[np.ndarray, " records"] | None) -> UnfittedColumns:
