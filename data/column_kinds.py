@@ -13,7 +13,6 @@ from jaxtyping import Int64
 
 from palisade.data.cells import PLAIN_READING, TRUTH_VALUES, Reading, quoted
 from palisade.data.dates import day_of, format_of, is_date
-from palisade.data.identifier_names import is_identifier_name
 from palisade.data.number_signs import is_with_signs, reading_of
 from palisade.fields import MAX_VALUE_LETTERS
 
@@ -28,6 +27,17 @@ IDENTIFIER_SHARE = 0.9
 """Share of distinct words from which on a column identifies persons."""
 DISTINCT_SHARE = 0.99
 """Share of distinct whole numbers, and of numbers in use between the least and the largest, from which on they do."""
+IDENTIFIER_WORDS = {"id", "number", "code", "nr", "nbr", "ssn", "mrn"}
+LAST_IDENTIFIER_WORDS = {"no", "num"}
+"""Words that mean numbers at the end of a name alone: `account_no`, but not `no_of_visits`."""
+IDENTIFIER_ENDINGS = ("id", "number", "code", "nr", "nbr", "nummer", "numero")
+WORDS_ON_ID = {
+    *("acid", "aid", "amid", "android", "arid", "avoid", "bid", "candid", "carotid", "covid", "did", "druid", "fluid"),
+    *("grid", "hid", "humid", "hybrid", "invalid", "kid", "laid", "lid", "lipid", "liquid", "maid", "mid", "opioid"),
+    *("paid", "placid", "prepaid", "raid", "rapid", "rigid", "said", "solid", "squid", "steroid", "thyroid", "typhoid"),
+    *("unpaid", "valid", "vivid", "void"),
+}
+"""Words that end in id and mean none."""
 NUMBERS_SHARE, MIN_NUMBERS = 0.8, 10
 """Share and count of numbers among the distinct words of a column from which it is one of numbers."""
 NUMBER_ROWS_SHARE, CODE_ROWS_SHARE = 0.9, 0.01
@@ -211,7 +221,7 @@ class ColumnKinds:
             return {name: f"consecutive numbers of {units:,} {noun}"}
         if (steps > 0).all() or (steps < 0).all():
             return {name: f"sorted different numbers of {units:,} {noun}"}
-        return {name: f"different numbers of {units:,} {noun}"} if is_identifier_name(name) else {}
+        return {name: f"different numbers of {units:,} {noun}"} if _is_identifier_name(name) else {}
 
     def _count(self, name: str) -> tuple[int, int, str]:
         """Distinct values and how many could be: one for each row, or each person where persons keep theirs."""
@@ -245,3 +255,14 @@ def _are_read(words: Sequence[str]) -> bool:
         return format_of(words) is not None
     except ValueError:  # of two months
         return False
+
+
+def _is_identifier_name(name: str) -> bool:
+    """True for such as patientIDs, passengerid, patient_nbr, Kundennr, account_no."""
+    words = [word.lower() for word in re.findall(r"[A-Z]+s?(?![a-z])|[A-Z]?[^\W\d_A-Z]+", name)]
+    singular = [word.removesuffix("s") for word in words]
+    return (
+        not IDENTIFIER_WORDS.isdisjoint(singular)
+        or any(word.endswith(IDENTIFIER_ENDINGS) and word not in WORDS_ON_ID for word in singular)
+        or (len(singular) > 1 and singular[-1] in LAST_IDENTIFIER_WORDS)
+    )
