@@ -24,7 +24,7 @@ DOCUMENTED_PACKAGES = ("__init__.py", "fields.py", "attacks", "data", "defenses"
 ROOT_FILES = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md", "security": "SECURITY.md"}
 FIRST_NAMES = ("DPSGD", "audit_scores", "Release")
 """The names that most readers come for."""
-STATISTICS_MODULES = ("metrics", "epsilon", "intervals")
+STATISTICS_MODULES = ("metrics", "roc", "epsilon", "bootstrap", "chance")
 PAGE_LEADS = {
     "python": "The names that `import palisade` offers. Each is loaded when it is first used: attacks on arrays import"
     " no torch.",
