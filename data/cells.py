@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -78,7 +79,7 @@ class Reading:
     def number(self, cell: Any) -> float | None:
         """The number that a cell holds, true and false as 1 and 0; None if it holds none."""
         if not isinstance(cell, str):
-            return _float(cell) if isinstance(cell, int | float | np.number | np.bool_) else None
+            return float(cell) if isinstance(cell, int | float | np.number | np.bool_) else None
         text = cell
         for symbol in self.symbols:
             text = text.removeprefix(symbol).removesuffix(symbol).strip()
@@ -289,17 +290,12 @@ def _is_list(values: Any) -> bool:
     return isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
 
 
-def _float(cell: Any) -> float:
-    try:
-        return float(cell)
-    except OverflowError:  # an integer of hundreds of digits
-        return math.inf if cell > 0 else -math.inf
-
-
 def _plain(cell: Any) -> Any:
     """A cell as text or a number; days as 2020-04-30."""
     if isinstance(cell, str):
         return cell.strip()
+    if isinstance(cell, int) and abs(cell) > sys.float_info.max:
+        return math.copysign(math.inf, cell > 0 or -1)
     if isinstance(cell, bool | int | float | np.number | np.bool_):
         return cell
     text = str(cell)

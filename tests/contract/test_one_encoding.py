@@ -164,12 +164,11 @@ def test_none_is_encoded_alike_whether_it_is_rare_or_not(tmp_path: Path, count: 
 
 
 @pytest.mark.parametrize("column", [Numeric(fill=0), Categorical(categories=("9007199254740993", "12"), fill="12")])
-@pytest.mark.parametrize("cell", [10**400, -(10**400), 1e300, float(2**53 + 4)])
+@pytest.mark.parametrize(
+    "cell", [10**400, -(10**5000), 1e300, float(2**53 + 4)], ids=["10^400", "-10^5000", "1e300", "2^53"]
+)
 def test_numbers_beyond_floats_are_refused_with_the_name_of_the_column(column: Any, cell: Any) -> None:
     columns = Columns(columns={"size": column}, statistics="schema")
-    if isinstance(column, Categorical) and isinstance(cell, int):
-        assert columns({"size": [cell]}).tolist() == [[0, 0]], "a word that no category has"
-        return
     if isinstance(column, Numeric) and cell == 2**53 + 4:
         assert columns({"size": [cell]}) == columns({"size": [str(2**53 + 4)]})
         return
