@@ -49,5 +49,6 @@ def test_labels_that_differ_by_case_or_signs_are_shown(pair):
 
 def test_labels_of_another_file_are_known_as_words_or_numbers():
     assert numbered("members=x.csv", np.array(["1.0", "0", "01"]), ("0", "1")).tolist() == [1, 0, 1]
+    assert numbered("members=x.csv", np.array(["not  ill", "ill"]), ("ill", "not ill")).tolist() == [1, 0]
     with pytest.raises(ValueError, match=r"^members=x\.csv: label <=50K\. is no class; choose of <=50K, >50K"):
         numbered("members=x.csv", np.array([">50K", "<=50K."]), ("<=50K", ">50K"))
