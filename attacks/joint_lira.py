@@ -10,11 +10,11 @@ from scipy.special import expit
 
 from palisade.attacks.lira import LiRA
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.leave_one_out import within_record_slopes
 from palisade.attacks.parts.signals import standardized
 from palisade.attacks.parts.similarity import Similarities, unit
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
-from palisade.attacks.parts.within_record import within_record_slopes
 from palisade.fields import Count
 
 EVIDENCE_SHARPNESS = 0.8  # LiRA takes its evidence for stronger than it is

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from palisade.data.cells import PLAIN_READING, Reading
+from palisade.data.column_kinds import reading_of
 from palisade.data.dataset import Dataset, prepare
-from palisade.data.number_signs import reading_of
 from palisade.data.split import Roles
 from palisade.data.table import Table
 
