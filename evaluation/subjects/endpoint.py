@@ -29,7 +29,7 @@ ANSWER_TOLERANCE = 1e-3
 Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
 ANSWER_BYTES = 2**26
 """Longer answers to a batch are refused."""
-READ_BYTES = 2**16
+READ_BYTES = 2**20
 RESUME_NOTE = "answers so far are kept, the same command goes on from there"
 
 
@@ -293,12 +293,12 @@ class Endpoint(CheckedFields):
 
 def _read(response: requests.Response) -> bytes:
     """Content of an answer, no more than shows that it is too long."""
-    content = b""
+    content = bytearray()
     for piece in response.iter_content(READ_BYTES):
         content += piece
         if len(content) > ANSWER_BYTES:
             break
-    return content
+    return bytes(content)
 
 
 def _innermost(error: BaseException) -> BaseException:
