@@ -151,9 +151,8 @@ def _inputs(records: Records, preprocessing: Preprocessing, fingerprint: str) ->
     rows: Any = records.rows
     if isinstance(preprocessing, Columns):
         inputs, unknown = preprocessing.encode(rows)
-        if preprocessing.not_covered is None and (
-            line := unknown_words_line(unknown)
-        ):  # rare words of private rows are not reported
+        line = unknown_words_line(unknown)
+        if line is not None and preprocessing.not_covered is None:  # rare words of private rows are not reported
             warnings.warn(f"data {records.name}: rows hold {line}", UnknownWordsWarning, stacklevel=2)
         return inputs
     if isinstance(preprocessing, Scattering) and records.published is not None:

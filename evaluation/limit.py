@@ -257,7 +257,7 @@ def _tied_beyond(result: Result, fpr: float) -> str | None:
     """An attack that ranks members clearly better than guessing and than every attack whose scores do not tie at this
     FPR; None if there is none.
 
-    What such an attack finds there is not known: a threshold jumps over the FPR.
+    The TPR of such an attack at this FPR is unknown: its threshold jumps over it.
     """
     aucs = {attack: result.get(AUC, attack=attack) for attack in result.on_all}
     untied = [max(upper(row), GUESSING_AUC) for attack, row in aucs.items() if not result.ties(attack, fpr)]

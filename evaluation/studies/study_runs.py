@@ -30,7 +30,7 @@ from palisade.evaluation.studies.studies import (
 from palisade.fields import CheckedFields, as_written, remedy
 from palisade.targets import progress, workers
 from palisade.targets.files import write
-from palisade.targets.guards.top_k import check_top_k
+from palisade.targets.guards.top_k import holds_back
 from palisade.targets.run import Run
 
 
@@ -126,15 +126,10 @@ def run_study(study: Mapping[str, Any], runs: Sequence[Run], protocol: AttackPro
 
 def grants_of(study: StudySettings, classes: int) -> list[Grant]:
     """Levels of a study that differ where there are so few classes; those that hold nothing back are reported."""
-    grants = []
-    for grant in study.grants:
-        try:
-            check_top_k("top_k", grant.top_k, classes, "leave it out")
-        except ValueError as error:
-            progress.say(f"study.levels: {grant.level} is left out ({error})")
-        else:
-            grants.append(grant)
-    return grants
+    complete = [each for each in study.grants if each.top_k is not None and not holds_back(each.top_k, classes)]
+    for grant in complete:
+        progress.say(f"study.levels: {grant.level} is left out, since {classes} probabilities sum to 1")
+    return [grant for grant in study.grants if grant not in complete]
 
 
 def attacked(place: int, run: Run, setting: str, source: Run | None, protocol: AttackProtocol) -> tuple[int, Result]:

@@ -14,6 +14,11 @@ from palisade.targets.guards.guard import Guard, Query
 from palisade.targets.guards.probabilities import probabilities
 
 
+def holds_back(k: int, classes: int) -> bool:
+    """True if the probabilities below the top k do not follow from these: all of them sum to 1."""
+    return k < classes - 1
+
+
 def check_top_k(key: str, k: int | None, classes: int, instead: str) -> None:
     """Raises ValueError for so many probabilities that the others follow from them.
 
@@ -23,7 +28,7 @@ def check_top_k(key: str, k: int | None, classes: int, instead: str) -> None:
         classes: how many there are.
         instead: what to choose where no number would do.
     """
-    if k is not None and k >= classes - 1:
+    if k is not None and not holds_back(k, classes):
         rule = f"expected at most {classes - 2}" if classes > 2 else "expected at least 3 classes"
         remedy = "choose fewer" if classes > 2 else instead
         raise ValueError(f"{key}={k}: {rule}, since {classes} probabilities sum to 1; {remedy}")
@@ -33,8 +38,8 @@ def check_top_k(key: str, k: int | None, classes: int, instead: str) -> None:
 class TopK(Guard):
     """The k largest probabilities; all others read 0, so that an answer need not sum to 1.
 
-    What is left out reveals little about members: the largest probability is the one that training raises (Shokri et
-    al. 2017, section VIII, found its top 3 as informative as the whole vector).
+    The probabilities left out reveal little about members: the largest is the one that training raises (Shokri et al.
+    2017, section VIII, found its top 3 as informative as the whole vector).
 
     Args:
         k: how many, at least 1.
