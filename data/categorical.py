@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,10 @@ MAX_EXACT_FLOAT = 2**53
 """The largest float below which each whole number is one of its own."""
 OTHER_CATEGORY = "other"
 """The category of words that too few persons share, and of words that occur in no record."""
+
+
+class RareWordsWarning(UserWarning):
+    """All words of a column are rare."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +71,12 @@ class Categorical:
             missing: `impute` or `error`.
             rare: words of fewer persons are one category together.
             persons: the person of each row; None: each row is another one's.
+
+        Warns:
+            RareWordsWarning: if none are shared by enough persons, so that the column is constant.
+
+        Raises:
+            ValueError: if too many words are.
         """
         import pandas as pd
 
@@ -77,6 +88,13 @@ class Categorical:
         counts = words.value_counts().sort_index()
         holders = counts if persons is None else pd.Series(persons).groupby(words).nunique()
         frequent = [word for word in counts.index if holders[word] >= rare]
+        if len(counts) and not frequent:
+            warnings.warn(
+                f"column {name} says nothing: no word is shared by data.rare={rare} persons, and rarer ones are one"
+                f" input; leave it out with data.drop=[{name}], or set data.rare={holders.max()}",
+                RareWordsWarning,
+                stacklevel=2,
+            )
         other = OTHER_CATEGORY if len(frequent) < len(counts) else None
         categories = [word for word in frequent if word != other] + ([] if other is None else [other])
         if len(categories) > MAX_CATEGORIES:

@@ -38,7 +38,7 @@ def recommend(comparison: Comparison, limit: Limit) -> tuple[list[str], Result |
     fit = [result for result in results if objections[result.run] is None]
     best = max(fit, key=lambda result: result.worth, default=None)
     lines = [f"choose: {limit}"]
-    lines += _nearest(results, objections, limit) if best is None else _recommendation(best, limit)
+    lines += _nearest(results, objections, limit) if best is None else _recommendation(best, comparison, limit)
     lines += [f"not {label(result)} ({result.run}): {why}" for result in results if (why := objections[result.run])]
     return lines, best
 
@@ -60,13 +60,22 @@ def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | No
     return limit.verdict(result, comparison).why
 
 
-def _recommendation(best: Result, limit: Limit) -> Iterator[str]:
-    utility = best.utility.text(best.find(best.utility.metric), interval=True)
-    yield f"{label(best)} ({best.run}): {best.utility.words} {utility}, {limit.measured(best)}"
+def _recommendation(best: Result, comparison: Comparison, limit: Limit) -> Iterator[str]:
+    yield f"{label(best)} ({best.run}): {_utility(best)}, {limit.measured(best)}"
+    least = next((each.result for each in comparison.highlights if each.kind == "protected"), best)
+    if least is not best:
+        yield (
+            f"It is the most useful run within the limit. {label(least)} leaks least ({_utility(least)}), and is the"
+            " “best protected” of the report."
+        )
     yield SELECTION_BIAS
     if best.models < ENOUGH_MODELS:
         yield f"{unseen(best.models)}: train fleet.models={ENOUGH_MODELS} before relying on it"
     yield f"to ship it: {ship_command(best)}"
+
+
+def _utility(result: Result) -> str:
+    return f"{result.utility.words} {result.utility.text(result.find(result.utility.metric), interval=True)}"
 
 
 def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit: Limit) -> Iterator[str]:

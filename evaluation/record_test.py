@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import combinations
 from math import comb
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import false_discovery_control, mannwhitneyu, rankdata
+from scipy.stats import false_discovery_control, mannwhitneyu, permutation_test, rankdata
 
 from palisade.attacks import Attack, View
 from palisade.evaluation.flags import Flag
@@ -24,6 +23,8 @@ from palisade.evaluation.subjects.subject import lacking
 from palisade.fields import as_written
 
 RANK_SUM_PERMUTATIONS = 9_999
+PERMUTED_AT_ONCE = 500
+"""Permutations held in memory together."""
 MAX_PERMUTED_RECORDS = 50
 """Most records on a side for which the rank sum is permuted; beyond, it is normal."""
 
@@ -90,17 +91,21 @@ def of_all(scores: Values, nonmembers: Float[np.ndarray, "nonmembers"], seed: in
         seed: of the permutations, where there are too many to try all.
     """
     m, n = len(scores), len(nonmembers)
+    if m == 1:
+        return FileTest(float(p_values(scores, nonmembers)[0]), "rank sum, exact")
     if min(m, n) > MAX_PERMUTED_RECORDS:
         return FileTest(float(mannwhitneyu(scores, nonmembers, alternative="greater").pvalue), "rank sum, normal")
-    ranks = np.rint(2 * rankdata(np.concatenate([scores, nonmembers]))).astype(np.int64)  # ties have halves
-    own = ranks[:m].sum()
-    if comb(m + n, m) <= RANK_SUM_PERMUTATIONS:
-        every = np.array([sum(chosen) for chosen in combinations(ranks.tolist(), m)])
-        return FileTest(float((every >= own).mean()), "rank sum, exact")
-    rng = np.random.default_rng(seed)
-    drawn = [ranks[rng.choice(m + n, m, replace=False, shuffle=False)].sum() for _ in range(RANK_SUM_PERMUTATIONS)]
-    p = (1 + int((np.array(drawn) >= own).sum())) / (1 + RANK_SUM_PERMUTATIONS)
-    return FileTest(p, f"rank sum, {RANK_SUM_PERMUTATIONS:,} permutations")
+    ranks = rankdata(np.concatenate([scores, nonmembers]))
+    p = permutation_test(
+        (ranks[:m], ranks[m:]), _rank_sum, vectorized=True, n_resamples=RANK_SUM_PERMUTATIONS, batch=PERMUTED_AT_ONCE,
+        alternative="greater", rng=np.random.default_rng(seed),
+    ).pvalue  # fmt: skip
+    exact = comb(m + n, m) <= RANK_SUM_PERMUTATIONS
+    return FileTest(float(p), "rank sum, exact" if exact else f"rank sum, {RANK_SUM_PERMUTATIONS:,} permutations")
+
+
+def _rank_sum(own: Float[np.ndarray, "... records"], _: Float[np.ndarray, "... nonmembers"], axis: int) -> np.ndarray:
+    return np.asarray(own.sum(axis))
 
 
 class UsedShare(NamedTuple):

@@ -149,7 +149,7 @@ def test_records_of_the_pool_are_no_outsiders(digits: Run, visits: Run, tmp_path
 
 def test_canaries_set_no_threshold_for_records(digits: Run, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     canaries = trained(tmp_path, "data=digits", "canary=label_noise", "canary.count=100")
-    with pytest.raises(ValueError, match=r"^study\.out=test compares with .* without canary=…$"):
+    with pytest.raises(ValueError, match=r"^study\.out=test: .* without canary=…$"):
         run_study({"name": "shadow_mismatch", "out": "test"}, [canaries], STANDARD_PROTOCOL)
     rows = run_study({"name": "shadow_mismatch", "out": "test"}, [digits, canaries], STANDARD_PROTOCOL)
     assert {row.run for row in rows} == {digits.name}
@@ -201,27 +201,27 @@ def bad_files(folder: Path, shape: tuple[int, ...]) -> dict[str, str]:
     (folder / "broken.npz").write_bytes(b"PK no archive")
     return {
         "expected a file or a role": "tests",
-        "role without records": "reference",
+        "a role that holds records": "reference",
         "cannot be read": str(folder / "broken.npz"),
         "has no labels": saved(folder / "labels.npz", features=features),
-        "has no features": saved(folder / "features.npz", labels=labels, logits=np.zeros((20, 10))),
+        "features are missing": saved(folder / "features.npz", labels=labels, logits=np.zeros((20, 10))),
         "features are (3,)": saved(folder / "shape.npz", features=np.zeros((20, 3)), labels=labels),
         "label 10 is no class": saved(folder / "class.npz", features=features, labels=labels + 10),
-        "holds no record": saved(folder / "none.npz", features=features[:0], labels=labels[:0]),
+        "file holds none": saved(folder / "none.npz", features=features[:0], labels=labels[:0]),
         "label 18446744073709551615 is no class": saved(
             folder / "unsigned.npz", features=features, labels=labels.astype(np.uint64) - np.uint64(1)
         ),
         "hold numbers that float32 cannot": saved(
             folder / "large.npz", features=np.full((20, *shape), 1e300), labels=labels
         ),
-        "home of somebody": "~nobodyhere/records.npz",
+        "home of a user": "~nobodyhere/records.npz",
         "NaN": saved(folder / "nan.npz", features=features * np.nan, labels=labels),
-        "is a table": str(write_visits(folder / "table.csv", 20)),
+        "are no table": str(write_visits(folder / "table.csv", 20)),
     }
 
 
 def test_what_models_cannot_take_is_refused(digits: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(never_used, "accused", None)  # it is refused before anything is attacked
+    monkeypatch.setattr(never_used, "accusations", None)  # it is refused before anything is attacked
     for reason, out in bad_files(tmp_path, digits.dataset.shape).items():
         with pytest.raises(ValueError) as error:
             study_of(digits, out)

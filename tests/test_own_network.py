@@ -60,7 +60,7 @@ class Leaving(Mine):
 def nothing(shape, classes):
     return None
 """
-INPUTS_CLAUSE = "given float32 (2, 1, 8, 8), "
+INPUTS_CLAUSE = "expected logits (2, 10) of float32 (2, 1, 8, 8), and it "
 REFUSED_NETWORKS = {
     "inputs": (
         "networks.Mine +network.inputs=63",
@@ -68,10 +68,10 @@ REFUSED_NETWORKS = {
     ),
     "outputs": (
         "networks.Mine +network.outputs=4",
-        f"{INPUTS_CLAUSE}returned float32 (2, 4); it must return logits (2, 10)",
+        f"{INPUTS_CLAUSE}returned float32 (2, 4); correct its forward",
     ),
-    "private": ("networks.Mine +network.outputs=4 defense=dp_sgd", "returned float32 (2, 4); it must return logits"),
-    "pair": ("networks.Pair", f"{INPUTS_CLAUSE}returned a tuple; it must return logits (2, 10)"),
+    "private": ("networks.Mine +network.outputs=4 defense=dp_sgd", "returned float32 (2, 4); correct its forward"),
+    "pair": ("networks.Pair", f"{INPUTS_CLAUSE}returned a tuple; correct its forward"),
     "raising": ("networks.Raising", "cannot be made with shape=(1, 8, 8), classes=10 (KeyError: 'width'); fix"),
     "leaving": ("networks.Leaving", "classes=10 (SystemExit: 0); fix"),
     "setting": (

@@ -33,7 +33,7 @@ for command in {SHAPE_COMMANDS!r}:
             raise
 """
 WRONG_PROGRAMS = {
-    "palisade.evaluation.statistics.roc": "roc_auc(np.zeros((2, 2)), np.zeros(2, dtype=bool))",
+    "palisade.evaluation.statistics.metrics": "roc_auc(np.zeros((2, 2)), np.zeros(2, dtype=bool))",
     "palisade.attacks.parts.signals": "log_odds_of_logits(np.zeros(3), np.zeros(3, dtype=int))",
     "palisade.targets.networks": "MLP(shape='4', classes=2)",
     "palisade.data.split": "Membership(how='bernoulli', share='half')",

@@ -12,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from palisade.data.categorical import RareWordsWarning
 from palisade.data.columns import Columns
 from palisade.data.dataset import Dataset, prepare
 from palisade.data.settings import instantiated
@@ -142,10 +143,25 @@ def test_what_names_a_person_who_has_several_rows_is_refused_too(tmp_path: Path)
         prepared(tmp_path, {"person": "patient"}, **persons)
 
 
-@pytest.mark.parametrize(("key", "width"), [("words", 1), ("numbers", 1)])
-def test_a_column_that_only_looks_like_one_stays_on_request(tmp_path: Path, key: str, width: int) -> None:
-    dataset = prepared(tmp_path, {key: ["rank"]}, rank=[str(k) for k in range(TABLE_LENGTH)])
-    assert dataset.preprocessing.columns["rank"].width == width, "as words, all of them are rare"
+@pytest.mark.parametrize(("settings", "width"), [({"words": ["rank"], "rare": 1}, 84), ({"numbers": ["rank"]}, 1)])
+def test_a_column_that_only_looks_like_one_stays_on_request(
+    tmp_path: Path, settings: dict[str, Any], width: int
+) -> None:
+    dataset = prepared(tmp_path, settings, rank=[str(k) for k in range(TABLE_LENGTH)])
+    assert dataset.preprocessing.columns["rank"].width == width
+
+
+@pytest.mark.parametrize("persons", [1, 4])
+def test_a_column_of_rare_words_alone_is_told(tmp_path: Path, persons: int) -> None:
+    columns: dict[str, Any] = {"time": [f"{k % 40:02}:30" for k in range(TABLE_LENGTH)]}
+    columns["time"][:5] = ["40:30"] * 5
+    settings = {"person": "patient"} if persons > 1 else {}
+    if persons > 1:
+        columns["patient"] = [f"p{k // persons}" for k in range(TABLE_LENGTH)]
+    with pytest.warns(RareWordsWarning, match=r"^column time says nothing: .* data\.rare=10 persons") as warned:
+        assert prepared(tmp_path, settings, **columns).preprocessing.columns["time"].width == 1
+    (least,) = re.findall(r"set data\.rare=([0-9]+)$", str(warned[0].message))
+    assert prepared(tmp_path, settings | {"rare": int(least)}, **columns).preprocessing.columns["time"].width >= 2
 
 
 ODD_COLUMNS = {
