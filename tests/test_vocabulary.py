@@ -6,9 +6,8 @@ import ast
 import re
 import subprocess
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-
-import pytest
 
 REPOSITORY_ROOT = Path(__file__).parents[1]
 PARTICIPLE_NAMES = {"found", "told", "given", "made", "kept"}
@@ -21,6 +20,7 @@ GIT_LISTING = subprocess.run(
 TRACKED_SOURCES = [path for path in GIT_LISTING.stdout.split() if (REPOSITORY_ROOT / path).is_file()]
 
 
+@cache
 def parsed(source: str) -> ast.Module:
     return ast.parse((REPOSITORY_ROOT / source).read_text(encoding="utf-8"))
 
@@ -55,26 +55,31 @@ def first_lines(tree: ast.Module) -> Iterator[tuple[int, str]]:
             yield getattr(node, "lineno", 1), text.partition("\n")[0]
 
 
-@pytest.mark.parametrize("source", TRACKED_SOURCES)
-def test_a_participle_is_never_a_name(source: str) -> None:
+def test_a_participle_is_never_a_name() -> None:
     """`given` is Hypothesis' own in tests."""
     wrong = [
         f"{source}:{line}: {name}"
+        for source in TRACKED_SOURCES
         for line, name in identifiers(parsed(source))
         if PARTICIPLE_NAMES & set(name.lower().split("_")) and (name != "given" or not source.startswith("tests/"))
     ]
     assert not wrong
 
 
-@pytest.mark.parametrize("source", TRACKED_SOURCES)
-def test_a_constant_carries_its_subject(source: str) -> None:
+def test_a_constant_carries_its_subject() -> None:
     assert not [
         f"{source}:{line}: {name}"
+        for source in TRACKED_SOURCES
         for line, name in constants(parsed(source))
         if "_" not in name.strip("_") and name not in WHOLE_TERMS
     ]
 
 
-@pytest.mark.parametrize("source", [source for source in TRACKED_SOURCES if not source.startswith("tests/")])
-def test_a_docstring_begins_by_naming_the_thing(source: str) -> None:
-    assert not [f"{source}:{line}: {text}" for line, text in first_lines(parsed(source)) if QUESTION_WORDS.match(text)]
+def test_a_docstring_begins_by_naming_the_thing() -> None:
+    assert not [
+        f"{source}:{line}: {text}"
+        for source in TRACKED_SOURCES
+        if not source.startswith("tests/")
+        for line, text in first_lines(parsed(source))
+        if QUESTION_WORDS.match(text)
+    ]
