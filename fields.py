@@ -30,6 +30,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 STRICT_CONFIG = ConfigDict(extra="forbid", strict=True, arbitrary_types_allowed=True)
 """Unknown settings are refused; no value passes for one of another kind, as `true` or a text would for a number."""
+MAX_NAMES = 60
+"""Names that an error lists; of more the nearest ones."""
 MAX_VALUE_LETTERS = 100
 """Letters of a value that an error repeats."""
 NOUNS_OF_TYPES = {"integer": "an integer", "number": "a number", "string": "a text", "boolean": "true or false"}
@@ -40,6 +42,12 @@ SIGNS_OF_BOUNDS = {"minimum": ">=", "exclusiveMinimum": ">", "maximum": "<=", "e
 def remedy(text: str) -> Any:
     """Metadata of an annotated type: what an error proposes, in place of a value that would do."""
     return Field(json_schema_extra={"remedy": text})
+
+
+def nearest(name: str, names: Collection[str]) -> str:
+    """The remedy for a name that is none of these: all of them, or the three nearest of many."""
+    shown = list(names) if len(names) <= MAX_NAMES else get_close_matches(name, names, n=3, cutoff=0.0)
+    return f"choose one of {', '.join(shown)}" + (f", … ({len(names):,} in all)" if len(names) > MAX_NAMES else "")
 
 
 class CheckedFields:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from palisade.data.cells import NONE_WORD, Reading, key_of, text_of
+from palisade.data.cells import NONE_WORD, key_of, text_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,21 +117,12 @@ class Categorical:
         """True if a missing value counts as something."""
         return self._default is not None
 
-    def encode(self, name: str, cells: pd.Series, reading: Reading) -> Float32[np.ndarray, "records categories"]:
-        """A column's cells, one-hot in float32.
+    def look_up(self, name: str, cells: pd.Series) -> tuple[Float32[np.ndarray, "records categories"], dict[str, int]]:
+        """A column's cells one-hot in float32, and how many cells each word has that is no category.
 
         Args:
             name: of the column, for errors.
             cells: of `Reading.cells`.
-            reading: how numbers are written, which no word asks for.
-
-        Raises:
-            ValueError: if a cell may be two categories.
-        """
-        return self.look_up(name, cells)[0]
-
-    def look_up(self, name: str, cells: pd.Series) -> tuple[Float32[np.ndarray, "records categories"], dict[str, int]]:
-        """A column's cells one-hot, and how many cells each word has that is no category.
 
         Raises:
             ValueError: if a cell may be two categories.

@@ -7,12 +7,12 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
-from palisade.data.cells import PLAIN_READING, TRUTH_VALUES, Reading, quoted
+from palisade.data.cells import PLAIN_READING, TRUTH_VALUES, Reading, numbered_cells, quoted
 from palisade.data.dates import day_of, format_of, is_date
 from palisade.fields import MAX_VALUE_LETTERS
 
@@ -56,8 +56,8 @@ class ColumnKinds:
         rows: cells of `Reading.cells`, of private records alone.
         persons: the person of each row; None: each row is another one's.
         reading: how the table writes its values.
-        words: columns that are words, whatever they look like.
-        numbers: columns that are numbers, whatever they look like.
+        categorical: columns that are words, whatever they look like.
+        numeric: columns that are numbers, whatever they look like.
         dates: columns that are dates.
         dropped: columns that were left out, for the remedy of an error.
     """
@@ -65,17 +65,18 @@ class ColumnKinds:
     rows: pd.DataFrame
     persons: Int64[np.ndarray, " records"] | None = None
     reading: Reading = PLAIN_READING
-    words: Sequence[str] = ()
-    numbers: Sequence[str] = ()
+    categorical: Sequence[str] = ()
+    numeric: Sequence[str] = ()
     dates: Sequence[str] = ()
     dropped: Sequence[str] = ()
     _distinct: dict[str, list[Any]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
-    def numeric(self) -> tuple[str, ...]:
-        """Columns of which every cell is a number and none a code such as 007, and those that are called numbers."""
-        left = [name for name in map(str, self.rows) if name not in (*self.words, *self.dates)]
-        return tuple(name for name in left if name in self.numbers or self._is_numeric(name))
+    def numbers(self) -> tuple[str, ...]:
+        """Columns of which every cell is a number and none a code such as 007, and those that are called numeric."""
+        other, called = {*self.categorical, *self.dates}, set(self.numeric)
+        inferred = zip(map(str, self.rows), self._looks.numeric.tolist(), strict=True)
+        return tuple(name for name, is_numeric in inferred if name not in other and (is_numeric or name in called))
 
     @cached_property
     def formats(self) -> Mapping[str, str]:
@@ -87,28 +88,32 @@ class ColumnKinds:
         return {name: self._format(name) for name in self.dates}
 
     @property
-    def categorical(self) -> tuple[str, ...]:
+    def words(self) -> tuple[str, ...]:
         """All other columns."""
-        return tuple(name for name in map(str, self.rows) if name not in (*self.numeric, *self.dates))
+        other = {*self.numbers, *self.dates}
+        return tuple(name for name in map(str, self.rows) if name not in other)
 
     def check(self) -> None:
         """Raises ValueError for a column of dates, of numbers that are taken for words, or one that names persons."""
         named: dict[str, str] = {}
-        for name in self.categorical:
-            if name not in self.words and len(self.rows) > 1:
-                self._check_dates(name)
+        dated = {str(name) for name in self.rows.columns[self._looks.dated]}
+        for name in self.words:
+            if name not in self.categorical and len(self.rows) > 1:
+                if name in dated:
+                    self._check_dates(name)
                 self._check_numbers(name)
                 named |= self._naming_words(name)
-        for name in self.numeric:
-            if name not in self.numbers:
+        for name in self.numbers:
+            if name in dated and name not in self.numeric:
                 self._check_dates(name)
-                named |= self._naming_numbers(name)
+        for name in self._whole_and_distinct():
+            named |= self._naming_numbers(name)
         if named:
             what = "; ".join(f"{name} has {reason}" for name, reason in list(named.items())[:MAX_SHOWN])
             more = f"; and {len(named) - MAX_SHOWN} more" if len(named) > MAX_SHOWN else ""
             raise ValueError(
                 f"{setting('drop', self.dropped)}: expected all columns that identify persons: {what}{more};"
-                f" set {setting('drop', [*self.dropped, *named])}, or keep one by data.words or data.numbers"
+                f" set {setting('drop', [*self.dropped, *named])}, or keep one by data.categorical or data.numeric"
             )
 
     def _words_of(self, name: str) -> list[Any]:
@@ -116,9 +121,27 @@ class ColumnKinds:
             self._distinct[name] = self.rows[name].dropna().unique().tolist()
         return self._distinct[name]
 
-    def _is_numeric(self, name: str) -> bool:
-        words = self._words_of(name)
-        return all(self.reading.number(word) is not None and not DIGIT_CODE.fullmatch(word) for word in words)
+    @cached_property
+    def _looks(self) -> _Looks:
+        looks = _Looks(np.ones(self.rows.shape[1], dtype=bool), np.zeros(self.rows.shape[1], dtype=bool))
+        for places, codes, words in numbered_cells(self.rows):
+            plain = [self.reading.number(word) is not None and not _is_digit_code(word) for word in words]
+            looks.numeric[places] = np.array([*plain, True])[codes].all(axis=0)
+            looks.dated[places] = np.array([*map(is_date, words), False])[codes].any(axis=0)
+        return looks
+
+    def _whole_and_distinct(self) -> list[str]:
+        """Columns of whole numbers that may identify persons; a column called numeric does not."""
+        called = set(self.numeric)
+        names = [name for name in self.numbers if name not in called]
+        numbers = np.sort(self.reading.numbers(self.rows[names]), axis=0)
+        present = ~np.isnan(numbers)
+        whole = ((numbers % 1 == 0) | ~present).all(axis=0)
+        if self.persons is None:
+            distinct = present[:1].sum(axis=0) + (numbers[1:] > numbers[:-1]).sum(axis=0)
+            units = present.sum(axis=0)
+            whole &= distinct >= np.minimum(units - 1, DISTINCT_SHARE * units)
+        return [name for name, is_whole in zip(names, whole.tolist(), strict=True) if is_whole]
 
     def _format(self, name: str) -> str:
         words = self._words_of(name)
@@ -165,8 +188,8 @@ class ColumnKinds:
         plain = [word for word in words if self._is_plain_number(word)]
         odd = [word for word in words if not self._is_plain_number(word)]
         signed = [word for word in odd if self.reading.number(word) is None and is_with_signs(word)]
-        codes = [word for word in odd if LETTER_CODE.match(word) or DIGIT_CODE.fullmatch(word)]
-        is_code = len(codes) > len(odd) / 2 or any(DIGIT_CODE.fullmatch(word) for word in odd)
+        codes = [word for word in odd if LETTER_CODE.match(word) or _is_digit_code(word)]
+        is_code = len(codes) > len(odd) / 2 or any(map(_is_digit_code, odd))
         if cells.isin(plain).mean() >= NUMBER_ROWS_SHARE:  # a few codes are mistakes
             is_code &= len(codes) > MAX_SHOWN and cells.isin(codes).mean() >= CODE_ROWS_SHARE
             many = True
@@ -181,12 +204,12 @@ class ColumnKinds:
         raise ValueError(
             f"column {name} holds numbers but for {len(odd)} of {len(words)} different values, {where};"
             f" {''.join(f'set {way}, ' for way in ways)}correct them, or keep words with"
-            f" {setting('words', [*self.words, name])}"
+            f" {setting('categorical', [*self.categorical, name])}"
         )
 
     def _is_plain_number(self, word: Any) -> bool:
         is_truth = isinstance(word, str) and word.lower() in TRUTH_VALUES
-        return not is_truth and self.reading.number(word) is not None and not DIGIT_CODE.fullmatch(word)
+        return not is_truth and self.reading.number(word) is not None and not _is_digit_code(word)
 
     def _ways_to_read(self, name: str, odd: Sequence[str], reading: Reading | None) -> list[str]:
         """Settings under which the odd cells are numbers, or no values."""
@@ -195,7 +218,7 @@ class ColumnKinds:
             changed = [setting(key, value) for key, value in asdict(reading).items() if value != own[key]]
             return [" ".join(changed)]
         if all(self.reading.number(word) is not None for word in odd):  # 08
-            return [setting("numbers", [*self.numbers, name])]
+            return [setting("numeric", [*self.numeric, name])]
         marks = [word for word in odd if len(word) <= MAX_VALUE_LETTERS and not re.search("[0-9]", word)][:MAX_MARKS]
         both = setting("missing_words", [*self.reading.missing_words, *marks])
         return [f"{both} if they mean no value"] if marks else []
@@ -211,10 +234,8 @@ class ColumnKinds:
         distinct, units, noun = self._count(name)
         if distinct < min(units - 1, DISTINCT_SHARE * units) or units < MIN_WHOLE_NUMBERS:
             return {}
-        values = self.reading.numbers(name, self.rows[name])
+        values = self.reading.numbers(self.rows[[name]])[:, 0]
         values = values[~np.isnan(values)]
-        if (values % 1).any():
-            return {}
         unique, places = np.unique(values, return_index=True)
         steps = np.diff(values[np.sort(places)])
         if DISTINCT_SHARE * (np.ptp(unique) + 1) <= len(unique):
@@ -234,6 +255,17 @@ class ColumnKinds:
                 if (own == 1).mean() > IDENTIFIER_SHARE:
                     return distinct, many, "persons"
         return distinct, len(cells), "rows"
+
+
+class _Looks(NamedTuple):
+    """Columns of which every cell is a number, and columns of which one is a date."""
+
+    numeric: Bool[np.ndarray, " columns"]
+    dated: Bool[np.ndarray, " columns"]
+
+
+def _is_digit_code(word: Any) -> bool:
+    return isinstance(word, str) and DIGIT_CODE.fullmatch(word) is not None
 
 
 def setting(key: str, value: str | Sequence[str]) -> str:

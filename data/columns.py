@@ -7,16 +7,17 @@ statistics of the pool do, and so do those of reference records of the same file
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from palisade.data.categorical import Categorical
-from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, column_of, quoted, table_of
+from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, quoted
 from palisade.data.dates import Dates, Finite
+from palisade.data.table_reader import table_of
 from palisade.fields import CheckedFields, Positive
 
 if TYPE_CHECKING:
@@ -42,9 +43,8 @@ class Numeric(CheckedFields):
     fill: float | None = None
 
     @classmethod
-    def fit(cls, name: str, cells: pd.Series, missing: str, reading: Reading = PLAIN_READING) -> Numeric:
-        """Mean and standard deviation; a column of zeros and ones stays as it is."""
-        numbers = reading.numbers(name, cells)
+    def fit(cls, name: str, numbers: Float64[np.ndarray, " records"], missing: str) -> Numeric:
+        """Mean and standard deviation of numbers, NaN where there is none; zeros and ones stay as they are."""
         present = numbers[~np.isnan(numbers)]
         binary = np.isin(present, (0, 1)).all()
         with np.errstate(over="ignore", invalid="ignore"):
@@ -66,28 +66,6 @@ class Numeric(CheckedFields):
     def fills(self) -> bool:
         """True if a missing value counts as something."""
         return self.fill is not None
-
-    def encode(self, name: str, cells: pd.Series, reading: Reading) -> Float32[np.ndarray, "records 1"]:
-        """A column's cells, standardized in float32.
-
-        Args:
-            name: of the column, for errors.
-            cells: of `Reading.cells`.
-            reading: how numbers are written.
-
-        Raises:
-            ValueError: if a cell is no number, or exceeds float32 once it is scaled.
-        """
-        numbers = reading.numbers(name, cells)
-        if self.fill is not None:
-            numbers = np.where(np.isnan(numbers), self.fill, numbers)
-        with np.errstate(over="ignore"):
-            inputs = ((numbers - self.center) / self.scale).astype(np.float32)
-        if np.isinf(inputs).any():
-            raise ValueError(
-                f"column {name} exceeds float32 with center={self.center:g}, scale={self.scale:g}; choose other ones"
-            )
-        return inputs[:, None]
 
 
 Column = Numeric | Categorical | Dates
@@ -163,30 +141,52 @@ class Columns:
         Raises:
             ValueError: naming the column, if one is absent, or has a value that is missing or no number.
         """
-        cells, inputs = self._cells(rows), []
+        cells = self._cells(rows)
+        ends = np.cumsum([column.width for column in self.columns.values()])
+        inputs = np.empty((len(cells), ends[-1]), dtype=np.float32)
         unknown: dict[str, Mapping[str, int]] = {}
-        for name, column in self.columns.items():
+        for (name, column), end in zip(self.columns.items(), ends.tolist(), strict=True):
+            part = slice(end - column.width, end)
             if isinstance(column, Categorical):
-                encoded, words = column.look_up(name, cells[name])
+                inputs[:, part], words = column.look_up(name, cells[name])
                 if words:
                     unknown[name] = words
-            else:
-                encoded = column.encode(name, cells[name], self.reading)
-            inputs.append(encoded)
-        return Encoded(np.concatenate(inputs, axis=1), unknown)
+            elif isinstance(column, Dates):
+                inputs[:, part] = column.encode(name, cells[name])
+        numeric = {name: column for name, column in self.columns.items() if isinstance(column, Numeric)}
+        places = [end - 1 for end, name in zip(ends.tolist(), self.columns, strict=True) if name in numeric]
+        inputs[:, places] = self._standardized(cells[list(numeric)], list(numeric.values()))
+        return Encoded(inputs, unknown)
 
-    def _cells(self, rows: Any) -> dict[str, pd.Series]:
-        table = table_of(rows, self.columns)
-        cells = {name: self.reading.cells(name, column_of(table, name)) for name in self.columns}
-        for name, column in self.columns.items():
-            none = cells[name] == NONE_WORD  # a missing value, as for pandas, unless it is a category
-            if none.any() and not (isinstance(column, Categorical) and NONE_WORD in column.categories):
-                cells[name] = cells[name].mask(none)
-            if not column.fills and (missing := cells[name].isna().sum()):
-                such = ", None among them" if none.any() else ""
+    def _standardized(self, cells: pd.DataFrame, columns: Sequence[Numeric]) -> Float32[np.ndarray, "records columns"]:
+        """Cells of numeric columns in float32; raises ValueError if one exceeds float32 once it is scaled."""
+        numbers = self.reading.numbers(cells)
+        center, scale = np.array([(column.center, column.scale) for column in columns]).reshape(-1, 2).T
+        fills = np.array([np.nan if column.fill is None else column.fill for column in columns])
+        with np.errstate(over="ignore"):
+            inputs = ((np.where(np.isnan(numbers), fills, numbers) - center) / scale).astype(np.float32)
+        if (large := np.isinf(inputs).any(axis=0)).any():
+            place = int(large.argmax())
+            raise ValueError(
+                f"column {cells.columns[place]} exceeds float32 with center={center[place]:g},"
+                f" scale={scale[place]:g}; choose other ones"
+            )
+        return inputs
+
+    def _cells(self, rows: Any) -> pd.DataFrame:
+        cells = self.reading.cells(table_of(rows, self.columns, self.reading)[list(self.columns)])
+        nones = (cells == NONE_WORD).any()
+        for name in cells.columns[nones]:  # a missing value, as for pandas, unless it is a category
+            column = self.columns[name]
+            if not (isinstance(column, Categorical) and NONE_WORD in column.categories):
+                cells[name] = cells[name].mask(cells[name] == NONE_WORD)
+        missing = cells.isna().sum()
+        for name in cells.columns[missing > 0]:
+            if not self.columns[name].fills:
+                such = ", None among them" if nones[name] else ""
                 raise ValueError(
-                    f"column {name} has {missing} missing values{such}; fill them, train with data.missing=impute, or"
-                    " name its `fill` in a schema"
+                    f"column {name} has {missing[name]} missing values{such}; fill them, train with"
+                    " data.missing=impute, or name its `fill` in a schema"
                 )
         return cells
 
@@ -255,20 +255,20 @@ class UnfittedColumns:
         Raises:
             ValueError: if a column has no value, or too many different words.
         """
+        used = {*self.numeric, *self.categorical, *self.dates}
+        cells = self.reading.cells(rows[[name for name in rows if name in used]])
+        for name in cells.columns[cells.isna().all()]:
+            raise ValueError(f"column {name} has no value to learn from; leave it out with data.drop=[{name}]")
+        numbers = dict(zip(self.numeric, self.reading.numbers(cells[list(self.numeric)]).T, strict=True))
+        rare = 1 if statistics == "public" else self.rare
         columns: dict[str, Column] = {}
-        for name in map(str, rows):
-            if name not in (*self.numeric, *self.categorical, *self.dates):
-                continue
-            cells = self.reading.cells(name, rows[name])
-            if cells.isna().all():
-                raise ValueError(f"column {name} has no value to learn from; leave it out with data.drop=[{name}]")
-            if name in self.numeric:
-                columns[name] = Numeric.fit(name, cells, self.missing, self.reading)
+        for name in map(str, cells):
+            if name in numbers:
+                columns[name] = Numeric.fit(name, np.ascontiguousarray(numbers[name]), self.missing)
             elif name in self.dates:
-                columns[name] = Dates.fit(name, cells, self.dates[name], self.missing)
+                columns[name] = Dates.fit(name, cells[name], self.dates[name], self.missing)
             else:
-                rare = 1 if statistics == "public" else self.rare
-                columns[name] = Categorical.fit(name, cells, self.missing, rare, persons)
+                columns[name] = Categorical.fit(name, cells[name], self.missing, rare, persons)
         return Columns(columns=columns, statistics=statistics, reading=self.reading)
 
     def to_json(self) -> dict[str, Any]:

@@ -95,7 +95,9 @@ def prepare(source: Source, roles: Roles, seed: int) -> Dataset:
     covered by ε (`Dataset.not_covered`), but for reference records of a public file.
     """
     records = source.load()
-    split = roles.draw(len(records.labels), records.persons, seed, records.published_test, records.reference)
+    split = roles.draw(
+        len(records.labels), records.persons, seed, records.published_test, records.reference, records.test
+    )
     preprocessing = _fit(records, split)
     fingerprint = records.fingerprint()
     return Dataset(

@@ -19,8 +19,6 @@ from palisade.fields import CheckedFields, Positive, as_written
 if TYPE_CHECKING:
     import pandas as pd
 
-    from palisade.data.cells import Reading
-
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 EPOCH_ORDINAL = date(1970, 1, 1).toordinal()
 DAYS_PER_YEAR = 365.2425
@@ -107,13 +105,12 @@ class Dates(CheckedFields):
         """True if a missing value counts as something."""
         return self.fill is not None
 
-    def encode(self, name: str, cells: pd.Series, reading: Reading) -> Float32[np.ndarray, "records 21"]:
+    def encode(self, name: str, cells: pd.Series) -> Float32[np.ndarray, "records 21"]:
         """A column's cells: year and days since 1970 in units of the scale, one-hot months, one-hot weekdays.
 
         Args:
             name: of the column, for errors.
             cells: of `Reading.cells`.
-            reading: how numbers are written, which no date asks for.
 
         Raises:
             ValueError: if a cell is no date of the format.

@@ -46,6 +46,7 @@ class Records:
             a guess about them against their checksum.
         preprocessing: complete, or still to be fitted on records that it may use.
         published_test: indices of the records that the publisher set apart for testing, or None.
+        test: indices of the records of a file of their own for testing, or None.
         reference: indices of public records of a file of their own, or None.
 
     Raises:
@@ -60,6 +61,7 @@ class Records:
     published: str | None = None
     preprocessing: Preprocessing | UnfittedColumns
     published_test: Int64[np.ndarray, " test"] | None = None
+    test: Int64[np.ndarray, " test"] | None = None
     reference: Int64[np.ndarray, " reference"] | None = None
 
     def __post_init__(self) -> None:

@@ -126,6 +126,7 @@ class Roles(CheckedFields):
         seed: int,
         published_test: Int64[np.ndarray, " test"] | None = None,
         reference: Int64[np.ndarray, " reference"] | None = None,
+        test: Int64[np.ndarray, " test"] | None = None,
     ) -> Split:
         """Deals the records out by the public `seed`; all records of one person get one role.
 
@@ -135,6 +136,7 @@ class Roles(CheckedFields):
             seed: public; it decides nothing that an attacker must not know.
             published_test: the records that the publisher set apart for testing, if it did.
             reference: the public records of a file of their own, if there is one; all others are dealt out.
+            test: the records of a file of their own for testing, likewise.
 
         Raises:
             ValueError: if the data has too few records, or if a role that was asked for gets none.
@@ -144,6 +146,10 @@ class Roles(CheckedFields):
             if self.reference:
                 raise ValueError(f"split.reference={self.reference:g}: expected 0 beside data.reference; remove one")
             apart["reference"] = reference
+        if test is not None:
+            if self.test is not None:
+                raise ValueError(f"split.test={self.test}: expected null beside data.test; remove one")
+            apart["test"] = test
         if self.test == PUBLISHED_TEST:
             if published_test is None:
                 raise ValueError(
@@ -151,12 +157,18 @@ class Roles(CheckedFields):
                 )
             apart["test"] = published_test
         rest = np.setdiff1d(np.arange(records), np.concatenate([*apart.values(), np.array([], dtype=np.int64)]))
-        dealt = self._deal(rest, None if persons is None else persons[rest], seed)
+        dealt = self._deal(rest, None if persons is None else persons[rest], seed, tests="test" not in apart)
         return Split(**{**dealt, **apart}, record_persons=persons)
 
     def _deal(
-        self, records: Int64[np.ndarray, " records"], persons: Int64[np.ndarray, " records"] | None, seed: int
+        self,
+        records: Int64[np.ndarray, " records"],
+        persons: Int64[np.ndarray, " records"] | None,
+        seed: int,
+        *,
+        tests: bool,
     ) -> dict[str, Int64[np.ndarray, "_"]]:
+        """The records of each role; some must be left for testing if `tests`."""
         units, unit = (len(records), np.arange(len(records))) if persons is None else _persons(persons)
         noun = "records" if persons is None else "persons"
         wanted = {role: value * units if value <= 1 else value for role, value in self._stated_sizes()}
@@ -164,7 +176,7 @@ class Roles(CheckedFields):
             asked = ", ".join(f"split.{role}={value:g}" for role, value in self._stated_sizes() if value)
             total = sum(wanted.values())
             raise ValueError(f"{asked}: expected at most {units} {noun} together, not {total:g}; lower one of them")
-        wanted.setdefault("test", 0 if self.test == PUBLISHED_TEST else units - sum(wanted.values()))
+        wanted.setdefault("test", units - sum(wanted.values()) if tests else 0)
 
         # Whole numbers from cumulated shares: a share is off by less than one, a count not at all.
         ends = [math.floor(total + 0.5) for total in np.cumsum([wanted[role] for role in SPLIT_ROLES])]
@@ -172,7 +184,8 @@ class Roles(CheckedFields):
         role_of_unit = np.full(units, -1, dtype=np.int8)
         for number, (start, end) in enumerate(zip([0, *ends], ends, strict=False)):
             role_of_unit[order[start:end]] = number
-            self._check(SPLIT_ROLES[number], end - start, units, noun)
+            if end == start and (SPLIT_ROLES[number] != "test" or tests):
+                self._check_wanted(SPLIT_ROLES[number], units, noun)
         role = role_of_unit[unit]
         return {name: records[role == number] for number, name in enumerate(SPLIT_ROLES)}
 
@@ -180,9 +193,8 @@ class Roles(CheckedFields):
         values = [(field.name, getattr(self, field.name)) for field in fields(self)]
         return [(role, value) for role, value in values if value is not None and value != PUBLISHED_TEST]
 
-    def _check(self, role: str, count: int, units: int, noun: str) -> None:
-        if count or (role == "test" and self.test == PUBLISHED_TEST):
-            return
+    def _check_wanted(self, role: str, units: int, noun: str) -> None:
+        """Raises ValueError if a role that got no record was asked for."""
         if role == "test":
             raise ValueError(f"split.pool={self.pool:g}: expected to leave some of {units} {noun} for test; lower it")
         if role == "pool" or getattr(self, role):

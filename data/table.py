@@ -1,4 +1,4 @@
-"""Your own data as a CSV file: numbers, words, missing values, and the person behind each row."""
+"""Your own data as a table: numbers, words, missing values, and the person behind each row."""
 
 from __future__ import annotations
 
@@ -15,28 +15,30 @@ from jaxtyping import Int64
 from pydantic import Field
 
 from palisade.data.categorical import Categorical
-from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, key_of, quoted, read_table
+from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, key_of, quoted
 from palisade.data.column_kinds import ColumnKinds
 from palisade.data.columns import Columns, UnfittedColumns
 from palisade.data.labels import classes_of, is_numbered
 from palisade.data.records import Records, name_of
 from palisade.data.settings import place
 from palisade.data.slices import NO_WORD, Slices, check_columns
-from palisade.fields import CheckedFields, Count, remedy
+from palisade.data.table_reader import check_header, read_table, repeated
+from palisade.fields import CheckedFields, Count, nearest, remedy
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Sign = Annotated[str, Field(min_length=1, max_length=1, pattern=r"[^0-9A-Za-z+\-]"), remedy("choose e.g. ','")]
+Separator = Annotated[str, Field(pattern=r"^([^0-9A-Za-z\n\"]|tab)$"), remedy("choose e.g. ';' or tab")]
 Names = Sequence[str]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table(CheckedFields):
-    """A CSV file with a header, UTF-8, separated by commas.
+    """A table in a file of text, Parquet, Feather or Excel.
 
     Args:
-        path: of the file; it may be compressed (.gz, .bz2, .xz, or .zip with one file).
+        path: of the file; it may be packed (.gz, .bz2, .xz, or .zip with one file).
         label: the column to predict; its words become the classes.
         person: the column that names the person behind each row; then a person, not a row, is the unit of privacy.
         missing: `impute` fills a missing value with the column's mean or most frequent word; `error` refuses it.
@@ -46,8 +48,8 @@ class Table(CheckedFields):
             decided here. A column of numbers needs another one beside it that says the band of each.
         name: of the data set; None takes the name of the file.
         drop: columns that are left out.
-        words: columns that are words, such as codes that look like numbers.
-        numbers: columns that are numbers, though they look like identifiers.
+        categorical: columns that are words, such as codes that look like numbers.
+        numeric: columns that are numbers, though they look like identifiers.
         dates: columns that are dates: year, month, weekday, and days since 1970.
         rare: words that fewer persons share become one category, and enter no card; a class of fewer is refused, unless
             the classes are numbered 0, 1, …
@@ -55,7 +57,12 @@ class Table(CheckedFields):
         decimal: the sign before the fraction of a number.
         thousands: the sign between groups of three digits; None: there is none.
         symbols: signs beside numbers that are left out, such as $ and %.
-        reference: a CSV file of public records with the same columns, a person column or none; they are the reference
+        separator: the sign between the columns of a text file, or `tab`.
+        header: whether the first row of a text file names the columns; false calls them column_1, column_2, …; or a
+            list of their names.
+        encoding: of a text file.
+        test: a file with the same columns, all of whose records are for testing; written as `path` is.
+        reference: a file of public records with the same columns, a person column or none; they are the reference
             records, and means, deviations and categories come from them. Its rows must not be those of `path`.
 
     Raises:
@@ -70,14 +77,18 @@ class Table(CheckedFields):
     slices: Sequence[str] = ()
     name: str | None = None
     drop: Names = ()
-    words: Names = ()
-    numbers: Names = ()
+    categorical: Names = ()
+    numeric: Names = ()
     dates: Names = ()
     rare: Count = 10
     missing_words: Names = ()
     decimal: Sign = "."
     thousands: Sign | None = None
     symbols: Names = ()
+    separator: Separator = ","
+    header: bool | Names = True
+    encoding: str = "utf-8"
+    test: str | Path | None = None
     reference: str | Path | None = None
 
     def __post_init__(self) -> None:
@@ -87,13 +98,13 @@ class Table(CheckedFields):
             raise ValueError(f"person={self.person}: expected another column than the label; name one, or null")
         if self.thousands == self.decimal:
             raise ValueError(f"thousands={self.thousands}: expected another sign than decimal; choose e.g. ','")
-        roles = [self.label, self.person, *self.drop, *self.words, *self.numbers, *self.dates]
+        roles = [self.label, self.person, *self.drop, *self.categorical, *self.numeric, *self.dates]
         if twice := [name for name in roles if name is not None and roles.count(name) > 1]:
-            places = "label, person, drop, words, numbers and dates"
+            places = "label, person, drop, categorical, numeric and dates"
             raise ValueError(
                 f"drop={_written(self.drop)}: expected {twice[0]} in one of {places} alone; remove it from one"
             )
-        if self.schema is not None and (chosen := [*self.words, *self.numbers, *self.dates]):
+        if self.schema is not None and (chosen := [*self.categorical, *self.numeric, *self.dates]):
             raise ValueError(
                 f"schema={self.schema}: expected no other description of {chosen[0]}; remove one of the two"
             )
@@ -106,10 +117,7 @@ class Table(CheckedFields):
             ValueError: if a file cannot be read, a column or value is missing, or a class has too few persons.
         """
         schema = None if self.schema is None else self._read_schema(self.schema)
-        frame = self._read()
-        own = len(frame)
-        if self.reference is not None:
-            frame = self._with_public(frame)
+        frame, tested, public = self._frame()
         if self.slices:
             self._slices(frame)  # what is wrong with them is said before anything is trained
         named = {key: name for key, name in (("label", self.label), ("person", self.person)) if name is not None}
@@ -128,10 +136,11 @@ class Table(CheckedFields):
             labels=labels,
             classes=classes,
             persons=persons,
-            preprocessing=schema or self._unfitted(rows.iloc[:own], None if persons is None else persons[:own]),
-            reference=None if self.reference is None else np.arange(own, len(frame)),
+            preprocessing=schema or self._unfitted(rows.iloc[:public], None if persons is None else persons[:public]),
+            test=None if self.test is None else np.arange(tested, public),
+            reference=None if self.reference is None else np.arange(public, len(frame)),
         )
-        self._check_classes(records, own)
+        self._check_classes(records, public)
         return records
 
     def read_slices(self) -> Slices:
@@ -140,58 +149,71 @@ class Table(CheckedFields):
         Raises:
             ValueError: if there is no such column, or it has too many different words.
         """
-        frame = self._read()
-        return self._slices(frame if self.reference is None else self._with_public(frame))
+        return self._slices(self._frame()[0])
 
     def _slices(self, frame: pd.DataFrame) -> Slices:
         return Slices(words={name: frame[name].fillna(NO_WORD).to_numpy(dtype=str) for name in self.slices})
 
+    def _frame(self) -> tuple[pd.DataFrame, int, int]:
+        """The cells of all files, NaN where there is no value, and the rows from which on they are of `test` and of
+        `reference`."""
+        import pandas as pd
+
+        own = self._read()
+        tested = own.iloc[:0] if self.test is None else self._read_beside("data.test", self.test, own)
+        public = own.iloc[:0]
+        if self.reference is not None:
+            private = pd.concat([own, tested])
+            public = self._read_beside("data.reference", self.reference, private)
+            aside = [*self.drop, *([] if self.person is None else [self.person])]
+            setting = f"data.reference={self.reference}"
+            check_public(setting, private.drop(columns=aside), public.drop(columns=aside))
+        return pd.concat([own, tested, public], ignore_index=True), len(own), len(own) + len(tested)
+
     def _read(self) -> pd.DataFrame:
-        """The cells of the file, NaN where there is no value."""
-        frame = read_table("data.path", self.path)
+        frame = read_table("data.path", self.path, self._reading)
         header = list(frame)
         if "" in header:
             raise ValueError(f"data.path={self.path}: column {header.index('') + 1} has no name; name or remove it")
-        if twice := sorted({name for name in header if header.count(name) > 1}):
-            raise ValueError(f"data.path={self.path}: two columns are called {twice[0]}; rename one of them")
-        lists = {"slices": self.slices, "drop": self.drop, "words": self.words, "numbers": self.numbers}
+        if twice := repeated(header):
+            raise ValueError(f"data.path={self.path}: two columns are called {twice}; rename one of them")
+        lists = {"slices": self.slices, "drop": self.drop, "categorical": self.categorical, "numeric": self.numeric}
         lists |= {"dates": self.dates, "person": () if self.person is None else (self.person,)}
         for key, name in (("label", self.label), *((key, name) for key, names in lists.items() for name in names)):
             if name not in header:
-                columns = ", ".join(header)
-                raise ValueError(f"data.{key}={name}: expected a column of {self.path}; choose one of {columns}")
-        return frame.apply(lambda column: self._reading.cells(str(column.name), column))
+                check_header("data.path", self.path, frame, self._reading)
+                raise ValueError(f"data.{key}={name}: expected a column of {self.path}; {nearest(name, header)}")
+        return self._reading.cells(frame)
 
-    def _with_public(self, frame: pd.DataFrame) -> pd.DataFrame:
-        """The private rows, and those of the public file after them.
+    def _read_beside(self, key: str, path: str | Path, own: pd.DataFrame) -> pd.DataFrame:
+        """The cells of a file of other persons, with the columns of the main one.
 
         Raises:
-            ValueError: if the public file lacks a column, or holds a person or more than chance of the rows of the
-                private one.
+            ValueError: if it is the same file, lacks a column, or holds a person of the others.
         """
-        import pandas as pd
-
-        assert self.reference is not None
-        setting = f"data.reference={self.reference}"
-        public = read_table("data.reference", self.reference)
-        if place("data.reference", self.reference).samefile(place("data.path", self.path)):
-            raise ValueError(f"{setting}: expected another file than data.path; set split.reference=0.1 instead")
-        for name in frame:
-            if name not in public:
+        setting = f"{key}={path}"
+        other = read_table(key, path, self._reading)
+        if place(key, path).samefile(place("data.path", self.path)):
+            share = key.replace("data", "split")
+            raise ValueError(f"{setting}: expected another file than data.path; set {share}=0.1 instead")
+        for name in own:
+            if name not in other:
                 if name != self.person and name not in self.drop:
                     raise ValueError(f"{setting}: expected the columns of data.path, and {name} is none; add it")
-                public[name] = [f"public {row}" for row in range(len(public))]
-        public = public[list(frame)].apply(lambda column: self._reading.cells(str(column.name), column))
-        if self.person is not None and (both := set(public[self.person]) & set(frame[self.person])):
+                other[name] = [f"{key} {row}" for row in range(len(other))]
+        other = self._reading.cells(other[list(own)])
+        if self.person is not None and (both := set(other[self.person]) & set(own[self.person])):
             raise ValueError(f"{setting}: {len(both)} of its persons are in data.path too; remove their records")
-        aside = [*self.drop, *([] if self.person is None else [self.person])]
-        check_public(setting, frame.drop(columns=aside), public.drop(columns=aside))
-        return pd.concat([frame, public], ignore_index=True)
+        return other
 
     @property
     def _reading(self) -> Reading:
         lists = {"missing_words": tuple(self.missing_words), "symbols": tuple(self.symbols)}
-        return Reading(decimal=self.decimal, thousands=self.thousands, **lists)
+        header = self.header if isinstance(self.header, bool) else tuple(self.header)
+        return Reading(
+            decimal=self.decimal, thousands=self.thousands, encoding=self.encoding, header=header,
+            separator="\t" if self.separator == "tab" else self.separator, **lists,
+        )  # fmt: skip
 
     def _described(self, rows: pd.DataFrame, schema: Columns) -> pd.DataFrame:
         if absent := [name for name in schema.columns if name not in rows]:
@@ -225,12 +247,12 @@ class Table(CheckedFields):
             )
 
     def _unfitted(self, rows: pd.DataFrame, persons: Int64[np.ndarray, " records"] | None) -> UnfittedColumns:
-        lists = {"words": self.words, "numbers": self.numbers, "dates": self.dates, "dropped": self.drop}
+        lists = {"categorical": self.categorical, "numeric": self.numeric, "dates": self.dates, "dropped": self.drop}
         kinds = ColumnKinds(rows=rows, persons=persons, reading=self._reading, **lists)
         kinds.check()
         return UnfittedColumns(
-            numeric=kinds.numeric,
-            categorical=kinds.categorical,
+            numeric=kinds.numbers,
+            categorical=kinds.words,
             dates=kinds.formats,
             missing=self.missing,
             rare=self.rare,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from jaxtyping import Shaped
 
-from palisade.data.cells import PLAIN_READING, column_of
+from palisade.data.cells import PLAIN_READING
 from palisade.data.columns import UnknownWordsWarning
 from palisade.data.settings import import_object, place
 
@@ -62,15 +62,13 @@ def numbers(rows: np.ndarray | pd.DataFrame) -> Shaped[np.ndarray, "records ..."
     """
     if isinstance(rows, np.ndarray):
         return rows
-    columns = []
-    for name in map(str, rows):
-        cells = PLAIN_READING.cells(name, column_of(rows, name))
-        if cells.isna().any() or any(PLAIN_READING.number(cell) is None for cell in cells.unique()):
+    cells = PLAIN_READING.cells(rows)
+    for name in map(str, cells):
+        if cells[name].isna().any() or any(PLAIN_READING.number(cell) is None for cell in cells[name].unique()):
             raise ValueError(
                 f"column {name} holds words or misses values; give numbers, or a release that encodes them"
             )
-        columns.append(PLAIN_READING.numbers(name, cells))
-    return np.stack(columns, axis=1).astype(np.float32)
+    return PLAIN_READING.numbers(cells).astype(np.float32)
 
 
 def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from palisade.data.cells import PLAIN_READING, column_of, key_of, read_table
+from palisade.data.cells import PLAIN_READING, key_of
 from palisade.data.files import read_arrays
 from palisade.data.labels import numbered
 from palisade.data.settings import MAX_INT64, place
+from palisade.data.table_reader import is_table, read_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -98,8 +99,8 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
     """
     name = f"{setting}={path}"
     if not (file := place(setting, path)).is_file():
-        raise FileNotFoundError(f"{name}: expected an .npz or a .csv file, and none is there; correct the path")
-    if file.suffix == ".csv":
+        raise FileNotFoundError(f"{name}: expected an .npz file or a table, and none is there; correct the path")
+    if is_table(file):
         return _of_table(name, file, label, person)
     arrays = _arrays(name, file)
     arrays = {OTHER_NAMES.get(key, key): values for key, values in arrays.items()}
@@ -194,7 +195,7 @@ def _of_table(name: str, file: Path, label: str | None, person: str | None) -> S
         if column not in table:
             there = ", ".join(map(str, table.columns))
             raise ValueError(f"{key}={column}: expected a column of {file}; choose one of {there}")
-        cells = PLAIN_READING.cells(column, column_of(table, column))
+        cells = PLAIN_READING.cells(table[[column]])[column]
         if missing := int(cells.isna().sum()):
             raise ValueError(f"{name}: {column} has no value in {missing} rows; fill them, or remove these rows")
         words[key] = cells.to_numpy(dtype=str)

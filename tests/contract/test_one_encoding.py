@@ -74,7 +74,7 @@ def test_every_reader_gives_one_encoding(
     described |= {"schema": str(tmp_path / "schema.json")} if by_schema else {"rare": rare}
     if not by_schema:
         described["dates"] = [kind for kind in ("days",) if kind in table]
-        described["words"] = [kind for kind in ("marks",) if kind in table]
+        described["categorical"] = [kind for kind in ("marks",) if kind in table]
     source = Table(path=str(path), label="y", missing="impute", **described)
     try:
         dataset = prepare(source, Roles(), seed=0)

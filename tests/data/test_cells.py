@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palisade.data.cells import MISSING_WORDS, NONE_WORD, PLAIN_READING, Reading, key_of, read_table, table_of
+from palisade.data.cells import MISSING_WORDS, NONE_WORD, PLAIN_READING, Reading, key_of
+from palisade.data.table_reader import read_table, table_of
 
 
 def save(folder: Path, text: str) -> Path:
@@ -25,12 +26,12 @@ def test_missing_words_are_those_of_pandas_but_none_and_a_question_mark() -> Non
 
 def test_cells_are_stripped_and_missing_ones_known() -> None:
     values = pd.Series([" Private", "?", " ? ", "", None, "None", "001", 1, 2.5, True, pd.Timestamp("2020-04-30")])
-    cells = PLAIN_READING.cells("x", values).tolist()
+    cells = PLAIN_READING.cells(values.to_frame("x"))["x"].tolist()
     assert cells[:1] + cells[5:] == ["Private", "None", "001", 1, 2.5, True, "2020-04-30"]
     assert pd.isna(cells[1:5]).all()
-    assert pd.isna(Reading(missing_words=("-",)).cells("x", pd.Series(["-", "a"]))).tolist() == [True, False]
+    assert pd.isna(Reading(missing_words=("-",)).cells(pd.DataFrame({"x": ["-", "a"]})))["x"].tolist() == [True, False]
     with pytest.raises(ValueError, match=r"^column x holds lists"):
-        PLAIN_READING.cells("x", pd.Series([[1], [2]]))
+        PLAIN_READING.cells(pd.DataFrame({"y": ["a", "b"], "x": [[1], [2]]}))
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_numbers_as_they_are_written(reading: Reading, text: str, number: float 
 
 def test_a_word_among_numbers_is_named_with_its_row() -> None:
     with pytest.raises(ValueError, match=r"^column age has 'old' among its numbers, in row 3"):
-        PLAIN_READING.numbers("age", pd.Series(["1", np.nan, "old"], dtype=object))
+        PLAIN_READING.numbers(pd.DataFrame({"id": ["4", "5", "6"], "age": ["1", np.nan, "old"]}, dtype=object))
 
 
 def test_equal_numbers_have_one_key() -> None:
@@ -99,7 +100,7 @@ def test_anything_else_is_refused_in_one_line(rows: Any) -> None:
 def test_numbers_that_stand_for_no_value_are_missing_in_every_form() -> None:
     reading = Reading(missing_words=("-999", "unknown"))
     for values in ([-999, 5], [-999.0, 5], ["-999", "5"], ["-999.0", "5"], ["unknown", 5]):
-        assert pd.isna(reading.cells("x", pd.Series(values))).tolist() == [True, False], values
+        assert pd.isna(reading.cells(pd.DataFrame({"x": values})))["x"].tolist() == [True, False], values
 
 
 @pytest.mark.parametrize("content", [5, [], {"decimal": 5}, {"thousands": "ab"}, {"symbols": 3}])

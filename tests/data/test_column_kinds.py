@@ -143,7 +143,9 @@ def test_what_names_a_person_who_has_several_rows_is_refused_too(tmp_path: Path)
         prepared(tmp_path, {"person": "patient"}, **persons)
 
 
-@pytest.mark.parametrize(("settings", "width"), [({"words": ["rank"], "rare": 1}, 84), ({"numbers": ["rank"]}, 1)])
+@pytest.mark.parametrize(
+    ("settings", "width"), [({"categorical": ["rank"], "rare": 1}, 84), ({"numeric": ["rank"]}, 1)]
+)
 def test_a_column_that_only_looks_like_one_stays_on_request(
     tmp_path: Path, settings: dict[str, Any], width: int
 ) -> None:
@@ -306,12 +308,12 @@ def test_persons_are_counted_not_their_rows(tmp_path: Path) -> None:
     [
         ({"drop": ["agee"]}, r"^data\.drop=agee: expected a column of"),
         ({"drop": ["y"]}, r"^drop=\[y\]: expected y in one of"),
-        ({"words": ["age"], "numbers": ["age"]}, r"^drop=\[\]: expected age in one of"),
+        ({"categorical": ["age"], "numeric": ["age"]}, r"^drop=\[\]: expected age in one of"),
         ({"drop": "age"}, r"^drop=age: expected a list"),
         ({"decimal": ",", "thousands": ","}, r"^thousands=,: expected another sign than decimal"),
         ({"decimal": "5"}, r"^decimal=5: expected"),
         ({"rare": 0}, r"^rare=0: expected an integer >= 1"),
-        ({"schema": "s.yaml", "words": ["age"]}, r"^schema=s\.yaml: expected no other description of age"),
+        ({"schema": "s.yaml", "categorical": ["age"]}, r"^schema=s\.yaml: expected no other description of age"),
     ],
 )
 def test_wrong_settings(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
@@ -323,5 +325,5 @@ def test_settings_of_the_command_are_those_of_the_table() -> None:
     node = OmegaConf.to_container(OmegaConf.load(CONF_FOLDER / "data" / "csv.yaml"))
     instance = instantiated("data", {**node, "path": "a.csv", "label": "y"}, Table)
     assert instance == Table(
-        path="a.csv", label="y", slices=[], drop=[], words=[], numbers=[], dates=[], missing_words=[], symbols=[]
+        path="a.csv", label="y", slices=[], drop=[], categorical=[], numeric=[], dates=[], missing_words=[], symbols=[]
     )

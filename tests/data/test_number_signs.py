@@ -44,9 +44,9 @@ MISTAKEN_CELLS = {
     ),
     "a letter for a digit": (
         [*AGE_CELLS, "O5"],
-        "'O5', in rows 74; correct them, or keep words with data.words=[size]",
+        "'O5', in rows 74; correct them, or keep words with data.categorical=[size]",
     ),
-    "a leading zero": ([*AGE_CELLS, "08"], "; set data.numbers=[size], correct them, or keep words with"),
+    "a leading zero": ([*AGE_CELLS, "08"], "; set data.numeric=[size], correct them, or keep words with"),
     "many odd words": (
         [*CHILDREN_CELLS, *(f"see {letter}" for letter in "abcdefgh")],
         "holds numbers but for 8 of 14 different values",
@@ -61,7 +61,7 @@ def test_some_cells_among_numbers_are_named(load: Callable[..., Dataset], what: 
     with pytest.raises(ValueError, match=r"^column size holds numbers but for \d+ of") as error:
         load(cells)
     assert message in str(error.value)
-    assert load(cells, words=["size"], rare=1).shape[0] > 1
+    assert load(cells, categorical=["size"], rare=1).shape[0] > 1
 
 
 def test_words_for_no_value_are_all_named(load: Callable[..., Dataset]) -> None:
@@ -111,7 +111,7 @@ def test_no_advice_changes_a_number(load: Callable[..., Dataset], what: str) -> 
     line = str(error.value)
     assert not re.search(r"data\.(symbols|decimal|thousands|missing_words|numbers)=", line), line
     assert all(repr(cell) in line for cell in CORRUPTING_CELLS[what][:1]) or repr(CORRUPTING_CELLS[what][1]) in line
-    assert "correct them, or keep words with data.words=[size]" in line
+    assert "correct them, or keep words with data.categorical=[size]" in line
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def test_tables_need_the_column_of_the_label(tmp_path):
     with pytest.raises(ValueError, match="diagnosis has no value in 1 rows"):
         read("records", str(path), "diagnosis")
     path.write_bytes(b"age,diagnosis\n40,\xff\n")
-    with pytest.raises(ValueError, match="is not UTF-8"):
+    with pytest.raises(ValueError, match="utf-8 is not how"):
         read("records", str(path), "diagnosis")
 
 

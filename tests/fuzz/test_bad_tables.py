@@ -78,7 +78,7 @@ def bad_table(seed: int) -> tuple[bytes, list[str]]:
         content_ = content_[: draw.randrange(len(content_) + 1)] + draw.randbytes(5)
     words = ["data.label=y", f"data.missing={draw.choice(['error', 'impute'])}"]
     if draw.random() < 0.3:
-        key = draw.choice(["drop", "words", "numbers", "dates", "slices"])
+        key = draw.choice(["drop", "categorical", "numeric", "dates", "slices"])
         words.append(setting(key, [draw.choice(names)]).strip('"'))
     if draw.random() < 0.2:
         words.append(draw.choice(["data.decimal=','", "data.thousands=','", "data.rare=1", "split.reference=0.2"]))
