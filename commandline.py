@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import shlex
 import signal
 import sys
@@ -13,10 +12,11 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import NoReturn
 
+from palisade.command_words import nearest_keys, plain_words
+
 SHOW_TRACEBACKS = os.environ.get("HYDRA_FULL_ERROR") == "1"
 NO_SETTING = (
-    "It is no setting of what was chosen; choose that first, such as canary=label_noise for canary.count"
-    " or attack=lira for attack.lira.variance"
+    "A setting of an option needs that option: canary=label_noise for canary.count, attack=lira for attack.lira"
 )
 NO_MERGE = "Error merging override"
 """Start of Hydra's message where a value stands for a whole group and is none of its options."""
@@ -40,6 +40,23 @@ COMMAND_HELP = {
 }
 
 
+HELP_EXAMPLES = """\
+A first curve, on data that come along:
+  palisade train -m experiment=quickstart
+  palisade evaluate data=digits
+
+Your own table, under differential privacy, and the model to ship:
+  palisade train data=csv data.path=people.csv data.label=income defense=dp_sgd defense.epsilon=3
+  palisade evaluate data=csv data.path=people.csv choose.max_tpr=0.05
+  palisade train ship=runs/people/<run>
+
+A model that exists already:
+  palisade evaluate audit=outputs members=in.npz nonmembers=out.npz
+
+plan=true says what a command would do, and everything that is wrong with it; names with blanks or other signs need no
+quotes but the shell's: data.label="income (USD)". All settings: palisade <command> --help"""
+
+
 def console() -> NoReturn:
     """`palisade <command> …`, which equals `python <command>.py …` in a clone."""
     name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
@@ -48,7 +65,7 @@ def console() -> NoReturn:
         call(import_module(f"palisade.{name}").main)
     if name in ("--help", "-h"):
         lines = [f"  {command:10} {purpose}" for command, purpose in COMMAND_HELP.items()]
-        print("palisade <command> [key=value …]", "", *lines, "", "palisade <command> --help: its settings", sep="\n")
+        print("palisade <command> [key=value …]", "", *lines, "", HELP_EXAMPLES, sep="\n")
         sys.exit(EXIT_DONE)
     print(f"error: palisade {name} is no command; choose one of {', '.join(COMMAND_HELP)}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
@@ -72,6 +89,7 @@ def call(main: Callable[[], object]) -> NoReturn:
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a scheduler that stops a job: as Ctrl-C
     os.environ["HYDRA_FULL_ERROR"] = "1"  # otherwise Hydra prints and exits before the cause gets here
+    sys.argv[1:] = plain_words(sys.argv[1:])
     try:
         main()
     except KeyboardInterrupt as interrupt:
@@ -79,10 +97,11 @@ def call(main: Callable[[], object]) -> NoReturn:
         print(f"interrupted: {done}; the same command goes on from there", file=sys.stderr)
         sys.exit(EXIT_INTERRUPTED)
     except Exception as error:
-        if SHOW_TRACEBACKS or not is_bad_input(error):
+        several = error.exceptions if isinstance(error, ExceptionGroup) else [error]
+        if SHOW_TRACEBACKS or not all(map(is_bad_input, several)):
             traceback.print_exc()
             sys.exit(EXIT_SOME_FAILED)
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(*(f"error: {one_line(each)}" for each in several), sep="\n", file=sys.stderr)
         sys.exit(EXIT_BAD_INPUT)
     sys.exit(EXIT_DONE)
 
@@ -108,7 +127,8 @@ def one_line(error: BaseException) -> str:
     if text.startswith(NO_MERGE):
         text = f"{text}: these settings have no other options; set single ones, such as fleet.models=64"
     text = text.split("Config search path")[0]  # Hydra adds where it looked
-    text = re.sub(r"To append to your config use \+\S+", NO_SETTING, text)
+    if nearest := nearest_keys(text):
+        text = f"{nearest}. {NO_SETTING}"
     return " ".join(text.split()) or type(cause).__name__
 
 

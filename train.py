@@ -37,6 +37,10 @@ def run_single(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids
     from palisade.targets.train_settings import TrainSettings
     from palisade.targets.tuning import trainings
 
+    if settings.get("plan") is True and settings.get("ship") is None:
+        from palisade.targets.plan import check_all
+
+        check_all(settings)
     asked = TrainSettings.parsed(settings)
     if asked.quiet:
         progress.silence()

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 
 def name_of(path: Path | str) -> str:
-    """The name of a data set that has none of its own: that of its file, without endings."""
-    return Path(path).name.split(".")[0]
+    """The name of a data set that has none of its own: that of its file, without endings and other signs."""
+    return re.sub(r"[^\w +-]", "_", Path(path).name.split(".")[0])
 
 
 @runtime_checkable

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 Sign = Annotated[str, Field(min_length=1, max_length=1, pattern=r"[^0-9A-Za-z+\-]"), remedy("choose e.g. ','")]
 Separator = Annotated[str, Field(pattern=r"^([^0-9A-Za-z\n\"]|tab)$"), remedy("choose e.g. ';' or tab")]
 Names = Sequence[str]
+MAX_NUMERIC_CLASSES, CLASSES_SHARE = 20, 0.05
+"""Different numbers, and their share of the records, beyond which a label is a quantity."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +131,7 @@ class Table(CheckedFields):
             rows = self._described(rows, schema)
         self._check_missing(rows)
         classes, labels = classes_of(f"data.label={self.label}", frame[self.label])
+        self._check_is_classified(classes, len(frame))
         persons = None if self.person is None else frame[self.person].factorize()[0].astype(np.int64)
         records = Records(
             name=self.name or name_of(self.path),
@@ -229,6 +232,17 @@ class Table(CheckedFields):
         if self.missing == "error" and (missing := rows.isna().sum()).any():
             name = missing[missing > 0].index[0]
             raise ValueError(f"column {name} has {missing[name]} missing values; fill them, or set data.missing=impute")
+
+    def _check_is_classified(self, classes: Sequence[str], records: int) -> None:
+        """Raises ValueError for a column of quantities."""
+        numbers = [self._reading.number(word) for word in classes]
+        present = [number for number in numbers if number is not None]
+        is_numeric = len(present) == len(classes) > MAX_NUMERIC_CLASSES
+        if is_numeric and (any(number % 1 for number in present) or len(classes) > CLASSES_SHARE * records):
+            raise ValueError(
+                f"data.label={self.label}: expected classes, and it holds {len(classes):,} different numbers, a"
+                " regression target, for which there is no support; name a column of classes, or cut it into bands"
+            )
 
     def _check_classes(self, records: Records, own: int) -> None:
         """Raises ValueError if a class of the private rows that is no class of public ones has few persons."""

@@ -1,15 +1,24 @@
-"""Costs of a run in models, minutes and megabytes, before it is trained."""
+"""Before a run is trained: its costs in models, minutes and megabytes, and everything that is wrong with it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from palisade.data.dataset import Dataset
+import yaml
+
+from palisade.data.dataset import Dataset, from_config
+from palisade.data.records import Source
 from palisade.data.secret import Secret
+from palisade.data.settings import instantiated
 from palisade.data.split import Membership
 from palisade.targets import workers
+from palisade.targets.config import CONF_FOLDER
+from palisade.targets.guards.registry import make_guard
+from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
+from palisade.targets.train_settings import TrainSettings
 
 BYTES_PER_FLOAT = 4  # of a float32
 FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
@@ -41,3 +50,63 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
         * (models * parameters * (1 + settings["fleet"]["keep_checkpoints"]) + answers)
         / 1e6,
     }
+
+
+def check_all(settings: Mapping[str, Any]) -> None:
+    """Checks whatever can be told of a run before its data are known to the defense.
+
+    Args:
+        settings: as `composed` gives them.
+
+    Raises:
+        ExceptionGroup: of a ValueError or OSError for each setting that is wrong; of one alone that error.
+    """
+    from palisade.targets.training import make_defense
+
+    checks: tuple[Callable[[Mapping[str, Any]], object], ...] = (
+        TrainSettings.parsed,
+        Recipe.of,
+        lambda each: instantiated("data", each["data"], Source),
+        make_guard,
+        lambda each: make_defense(each["defense"]),
+        from_config,
+    )
+    errors: dict[str, Exception] = {}
+    reset: set[str] = set()
+    for check in checks:
+        while True:
+            try:
+                check(settings)
+                break
+            except (ValueError, OSError) as error:
+                key = re.split(r"[^\w.]", str(error), maxsplit=1)[0]
+                if key in reset:
+                    break  # it has no default
+                others = _reset(settings, _defaults(key, settings), key.split("."))
+                errors[str(error)] = error
+                if others == settings:
+                    break
+                reset.add(key)
+                settings = others
+    if len(errors) > 1:
+        raise ExceptionGroup("settings", list(errors.values()))
+    for only in errors.values():
+        raise only
+
+
+def _defaults(key: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of `conf/train.yaml`, and of the option that was chosen in the group of a key."""
+    group = key.partition(".")[0]
+    options = {"": CONF_FOLDER / "train.yaml", group: CONF_FOLDER / group / f"{settings['names'].get(group)}.yaml"}
+    content = {name: yaml.safe_load(path.read_text("utf-8")) for name, path in options.items() if path.exists()}
+    return {**content.pop(""), **content}
+
+
+def _reset(settings: Mapping[str, Any], defaults: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """Settings with one of them, at `path`, as its option has it, or without it if that has none."""
+    key, *rest = path
+    if not rest:
+        others = {name: value for name, value in settings.items() if name != key}
+        return {**others, key: defaults[key]} if key in defaults else others
+    inner, below = settings.get(key), defaults.get(key)
+    return {**settings, key: _reset(inner, below or {}, rest)} if isinstance(inner, Mapping) else dict(settings)
