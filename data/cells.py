@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from decimal import Decimal
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -86,7 +87,8 @@ class Reading:
             return float(cell) if isinstance(cell, int | float | np.number | np.bool_) else None
         text = cell
         for symbol in self.symbols:
-            text = text.removeprefix(symbol).removesuffix(symbol).strip()
+            sign = text[:1] if text[:1] in ("+", "-") else ""
+            text = sign + text.removeprefix(sign).removeprefix(symbol).removesuffix(symbol).strip()
         if self._pattern.fullmatch(text):
             return float(text.replace(self.thousands or "\0", "").replace(self.decimal, "."))
         return TRUTH_VALUES.get(text.lower())
@@ -243,5 +245,7 @@ def _plain(cell: Any) -> Any:
         return math.copysign(math.inf, cell > 0 or -1)
     if isinstance(cell, bool | int | float | np.number | np.bool_):
         return cell
+    if isinstance(cell, Decimal):
+        return float(cell)
     text = str(cell)
     return text.removesuffix(" 00:00:00") if hasattr(cell, "strftime") else text

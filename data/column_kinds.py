@@ -27,10 +27,15 @@ IDENTIFIER_SHARE = 0.9
 """Share of distinct words from which on a column identifies persons."""
 DISTINCT_SHARE = 0.99
 """Share of distinct whole numbers, and of numbers in use between the least and the largest, from which on they do."""
-IDENTIFIER_WORDS = {"id", "number", "code", "nr", "nbr", "ssn", "mrn"}
-LAST_IDENTIFIER_WORDS = {"no", "num"}
+IDENTIFIER_WORDS = {"id", "identifier", "number", "code", "nr", "nbr", "ssn", "mrn", "номер", "код"}
+LAST_IDENTIFIER_WORDS = {"no", "num", "nos"}
 """Words that mean numbers at the end of a name alone: `account_no`, but not `no_of_visits`."""
-IDENTIFIER_ENDINGS = ("id", "number", "code", "nr", "nbr", "nummer", "numero")
+IDENTIFIER_ENDINGS = ("id", "number", "code", "nr", "nbr", "nummer", "numero", "codigo", "identifiant", "kennung")
+IDENTIFIED_THINGS = (
+    *("patient", "account", "customer", "client", "order", "invoice", "member", "case", "policy", "ticket", "serial"),
+    *("record", "person", "employee", "user", "phone", "card", "file", "sample", "subject"),
+)
+"""Words that a name of numbers for them begins with, such as `patientno`."""
 WORDS_ON_ID = {
     *("acid", "aid", "amid", "android", "arid", "avoid", "bid", "candid", "carotid", "covid", "did", "druid", "fluid"),
     *("grid", "hid", "humid", "hybrid", "invalid", "kid", "laid", "lid", "lipid", "liquid", "maid", "mid", "opioid"),
@@ -101,8 +106,10 @@ class ColumnKinds:
             if name not in self.categorical and len(self.rows) > 1:
                 if name in dated:
                     self._check_dates(name)
-                self._check_numbers(name)
-                named |= self._naming_words(name)
+                naming = self._naming_words(name)
+                if not (naming and _are_codes(self._words_of(name))):
+                    self._check_numbers(name)
+                named |= naming
         for name in self.numbers:
             if name in dated and name not in self.numeric:
                 self._check_dates(name)
@@ -188,6 +195,8 @@ class ColumnKinds:
         plain = [word for word in words if self._is_plain_number(word)]
         odd = [word for word in words if not self._is_plain_number(word)]
         signed = [word for word in odd if self.reading.number(word) is None and is_with_signs(word)]
+        if len({symbol for word in signed for symbol in _symbols(word) if symbol.isalpha()}) > 1:
+            signed = []  # 12A and 12B, 1st and 2nd: no units
         codes = [word for word in odd if LETTER_CODE.match(word) or _is_digit_code(word)]
         is_code = len(codes) > len(odd) / 2 or any(map(_is_digit_code, odd))
         if cells.isin(plain).mean() >= NUMBER_ROWS_SHARE:  # a few codes are mistakes
@@ -291,20 +300,29 @@ def _are_read(words: Sequence[str]) -> bool:
 
 def _is_identifier_name(name: str) -> bool:
     """True for such as patientIDs, passengerid, patient_nbr, Kundennr, account_no."""
-    words = [word.lower() for word in re.findall(r"[A-Z]+s?(?![a-z])|[A-Z]?[^\W\d_A-Z]+", name)]
+    plain = "".join(sign for sign in unicodedata.normalize("NFKD", name) if not unicodedata.combining(sign))
+    words = [word.lower() for word in re.findall(r"[A-Z]+s?(?![a-z])|[A-Z]?[^\W\d_A-Z]+", plain)]
     singular = [word.removesuffix("s") for word in words]
     return (
         not IDENTIFIER_WORDS.isdisjoint(singular)
         or any(word.endswith(IDENTIFIER_ENDINGS) and word not in WORDS_ON_ID for word in singular)
-        or (len(singular) > 1 and singular[-1] in LAST_IDENTIFIER_WORDS)
+        or singular[-1:] in ([word] for word in LAST_IDENTIFIER_WORDS)
+        or any(word == thing + last for word in singular for thing in IDENTIFIED_THINGS for last in ("no", "num"))
     )
 
 
 SPACED_GROUPS = "'’ \u00a0\u202f"
 """Signs between groups of digits that are neither point nor comma."""
+CURRENCY_CODES = (
+    *("USD", "EUR", "GBP", "CHF", "JPY", "CNY", "INR", "AUD", "CAD", "NZD", "SGD", "HKD", "KRW", "ZAR", "TRY", "SEK"),
+    *("NOK", "DKK", "PLN", "CZK", "HUF", "RON", "BRL", "MXN", "RUB", "UAH", "ILS", "AED", "SAR", "THB"),
+)
+ORDINAL_ENDINGS = ("st", "nd", "rd", "th")
+CODE_WITH_NUMBER = re.compile(r"[A-Za-z]+[ #/_-]?[0-9]+|[0-9]+[A-Za-z]+")
+"""Such as INV-723091, KLM 4711 and 4711AB."""
 NUMBER_WITH_SIGNS = re.compile(
-    rf"(?P<before>[^\w\s.,+-]|[A-Z]{{3}})?\s*[+-]?(?:[0-9]{{1,3}}(?:[{SPACED_GROUPS}][0-9]{{3}})+|[0-9])[0-9.,]*"
-    r"\s*(?P<after>[^\w\s.,+-]|[A-Za-z]{1,4})?"
+    rf"[+-]?(?P<before>[A-Z]{{0,2}}[$€£¥]|[^\w\s.,+-]|{'|'.join(CURRENCY_CODES)})?\s*[+-]?(?:[0-9]{{1,3}}(?:[{SPACED_GROUPS}][0-9]{{3}})+|[0-9])[0-9.,]*"
+    r"\s*(?P<after>[^\w\s.,+-]|°[CFK]|[^\W\d_]{1,12}(?:/[^\W\d_]{1,6})?)?"
 )
 SIGN_PAIRS = (
     (".", None),
@@ -349,8 +367,16 @@ def _symbols(word: str) -> set[str]:
 
 
 def _is_unit(symbol: str) -> bool:
-    """True for a currency, a ratio, or an abbreviation such as kg; false for a letter such as K, and for brackets."""
-    return symbol in RATIO_SIGNS or len(symbol) > 1 or unicodedata.category(symbol) == "Sc"
+    """True for a currency, a ratio, or a unit such as kg; false for a letter such as K, for brackets and for `th`."""
+    if len(symbol) > 1:
+        return symbol not in ORDINAL_ENDINGS
+    return symbol in RATIO_SIGNS or unicodedata.category(symbol) == "Sc"
+
+
+def _are_codes(words: Sequence[str]) -> bool:
+    """True if most of the words are codes such as INV-723091, and no amounts of money."""
+    codes = [word for word in words if CODE_WITH_NUMBER.fullmatch(word) and not word.startswith(CURRENCY_CODES)]
+    return len(codes) > len(words) / 2
 
 
 def _extends(reading: Reading, other: Reading) -> bool:

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Hashable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from palisade.data.cells import key_of, quoted
+from palisade.data.cells import PLAIN_READING, TRUTH_VALUES, Reading, key_of, quoted
 from palisade.fields import as_written
 
 if TYPE_CHECKING:
     import pandas as pd
 
-CLOSING_SIGNS, QUOTATION_MARKS = ".,;:", "'\""
+CLOSING_SIGNS, QUOTATION_MARKS, DASH_SIGNS = ".,;:", "'\"", dict.fromkeys(map(ord, "‐‑‒–—−"), "-")
 """Signs at the end of a word, and around it, by which no two classes may differ alone; + and - are no such signs."""
 
 
-def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[np.ndarray, " records"]]:
+def classes_of(
+    setting: str, cells: pd.Series, reading: Reading = PLAIN_READING
+) -> tuple[tuple[str, ...], Int64[np.ndarray, " records"]]:
     """The classes, numbers by value and words by the alphabet, and the class of each record.
 
     Args:
         setting: that names the column, for errors.
         cells: of `Reading.cells`, none without a value.
+        reading: how the table writes its numbers.
 
     Raises:
         ValueError: if classes differ by case, quotation marks or closing signs alone, as `<=50K` and `<=50K.` do.
     """
     spelled: dict[Hashable, str] = {}
     for word in sorted(cells.unique(), key=lambda word: (len(word), word)):
-        spelled.setdefault(_equal(word), word)
+        spelled.setdefault(_equal(word, reading), word)
     seen: dict[Hashable, str] = {}
     for word in spelled.values():
         if (other := seen.setdefault(_undecorated(word), word)) != word:
@@ -39,7 +43,7 @@ def classes_of(setting: str, cells: pd.Series) -> tuple[tuple[str, ...], Int64[n
             )
     classes = _in_order(spelled.values())
     number = {word: k for k, word in enumerate(classes)}
-    labels = cells.map({word: number[spelled[_equal(word)]] for word in cells.unique()})
+    labels = cells.map({word: number[spelled[_equal(word, reading)]] for word in cells.unique()})
     return classes, labels.to_numpy(dtype=np.int64)
 
 
@@ -72,15 +76,18 @@ def numbered(
     return np.array(known, dtype=np.int64)[places]
 
 
-def _equal(word: str) -> Hashable:
-    """A key that words share which are equal as numbers, or but for runs of blanks."""
-    key = key_of(word)
-    return " ".join(word.split()) if key is None or isinstance(key, str) else key
+def _equal(word: str, reading: Reading = PLAIN_READING) -> Hashable:
+    """A key that words share which are equal as numbers, or but for blanks and signs that nobody sees."""
+    seen = (sign for sign in unicodedata.normalize("NFC", word) if unicodedata.category(sign) != "Cf")
+    text = "".join("".join(seen).split())
+    number = None if text.lower() in TRUTH_VALUES else reading.number(text)
+    key = key_of(text if number is None or reading == PLAIN_READING else number)
+    return text if key is None or isinstance(key, str) else key
 
 
 def _undecorated(word: str) -> Hashable:
     """A key that words share which people would hardly mean as two classes."""
-    text = word.casefold().replace("_", " ").rstrip(CLOSING_SIGNS)
+    text = word.casefold().translate(DASH_SIGNS).replace("_", " ").rstrip(CLOSING_SIGNS)
     if len(text) > 2 and text[0] == text[-1] and text[0] in QUOTATION_MARKS:
         text = text[1:-1].strip().rstrip(CLOSING_SIGNS)
     return _equal(text or word)

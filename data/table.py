@@ -130,7 +130,7 @@ class Table(CheckedFields):
         if schema is not None:
             rows = self._described(rows, schema)
         self._check_missing(rows)
-        classes, labels = classes_of(f"data.label={self.label}", frame[self.label])
+        classes, labels = classes_of(f"data.label={self.label}", frame[self.label], self._reading)
         self._check_is_classified(classes, len(frame))
         persons = None if self.person is None else frame[self.person].factorize()[0].astype(np.int64)
         records = Records(
@@ -169,8 +169,10 @@ class Table(CheckedFields):
             private = pd.concat([own, tested])
             public = self._read_beside("data.reference", self.reference, private)
             aside = [*self.drop, *([] if self.person is None else [self.person])]
-            setting = f"data.reference={self.reference}"
-            check_public(setting, private.drop(columns=aside), public.drop(columns=aside))
+            for unseen in (aside, [*aside, self.label]):  # a file of records with other labels is no public one either
+                check_public(
+                    f"data.reference={self.reference}", private.drop(columns=unseen), public.drop(columns=unseen)
+                )
         return pd.concat([own, tested, public], ignore_index=True), len(own), len(own) + len(tested)
 
     def _read(self) -> pd.DataFrame:
@@ -336,7 +338,7 @@ def _rows_of(table: pd.DataFrame) -> Counter[tuple[Any, ...]]:
 
 
 def _keys(cells: pd.Series) -> list[Any]:
-    keys = {cell: cell if (key := key_of(cell)) is None else key for cell in cells.dropna().unique()}
+    keys = {cell: str(cell).casefold() if (key := key_of(cell)) is None else key for cell in cells.dropna().unique()}
     return cells.map(keys).astype(object).fillna("").tolist()
 
 

@@ -63,31 +63,9 @@ def read_table(key: str, path: str | Path, reading: Reading = PLAIN_READING) -> 
     if not file.is_file():
         raise FileNotFoundError(f"{setting} is no file; give a table, such as a CSV file")
     typed = ending_of(file) in TYPED_READERS
-    try:
-        with opened(file) as content:
-            frame = _typed(ending_of(file), content) if typed else _text(content, reading)
-    except ImportError as error:
-        raise ValueError(
-            f"{setting}: expected the library that reads {ending_of(file)} files ({error.name}); install"
-            " palisade-privacy[tables]"
-        ) from None
-    except (UnicodeError, LookupError) as error:
-        raise ValueError(_wrong_encoding(key, setting, file, reading, error)) from None
-    except (ValueError, OSError, *READER_ERRORS) as error:
-        reason = " ".join(str(error).split())
-        if "No columns to parse" in reason:
-            raise ValueError(f"{setting} is empty; give a header and at least 4 rows") from None
-        proposed = "every row needs as many values as the header"
-        if typed:
-            proposed = "write it anew, or as a CSV file"
-        elif other := _other_separator(key, file, reading):
-            proposed = other
-        raise ValueError(f"{setting} cannot be read: {reason}; {proposed}") from None
-    frame = frame if typed else _with_header(setting, frame, reading)
+    frame = _read_typed(setting, file) if typed else _read_text(key, setting, file, reading)
     if not len(frame):
         raise ValueError(f"{setting} has a header and no rows; give at least 4")
-    if not typed and len(frame.columns) == 1 and (remedy := _other_separator(key, file, reading)):
-        raise ValueError(f"{setting}: expected columns separated by {reading.separator!r}; {remedy}")
     return frame
 
 
@@ -179,7 +157,26 @@ def _is_list(values: Any) -> bool:
     return isinstance(values, list | tuple) or getattr(values, "ndim", 0) == 1
 
 
-def _text(content: Any, reading: Reading) -> pd.DataFrame:
+def _read_text(key: str, setting: str, file: Path, reading: Reading) -> pd.DataFrame:
+    try:
+        with opened(file) as content:
+            frame = _parsed(content, reading)
+    except (UnicodeError, LookupError) as error:
+        raise ValueError(_wrong_encoding(key, setting, file, reading, error)) from None
+    except (ValueError, OSError, *READER_ERRORS) as error:
+        reason = " ".join(str(error).split())
+        if "No columns to parse" in reason:
+            raise ValueError(f"{setting} is empty; give a header and at least 4 rows") from None
+        proposed = _other_separator(key, file, reading) or "every row needs as many values as the header"
+        raise ValueError(f"{setting} cannot be read: {reason}; {proposed}") from None
+    if len(frame.columns) == 1 and (remedy := _other_separator(key, file, reading)):
+        raise ValueError(f"{setting}: expected columns separated by {reading.separator!r}; {remedy}")
+    if (frame.iloc[:, -1] == "").any():
+        _check_lengths(setting, file, reading, frame.shape[1])
+    return _with_header(setting, frame, reading)
+
+
+def _parsed(content: Any, reading: Reading) -> pd.DataFrame:
     import pandas as pd
 
     options: dict[str, Any] = {"header": None, "dtype": object, "keep_default_na": False, "na_values": []}
@@ -187,16 +184,37 @@ def _text(content: Any, reading: Reading) -> pd.DataFrame:
         content, sep=reading.separator, encoding=reading.encoding, skipinitialspace=reading.separator != " ",
         low_memory=False, **options,
     )  # fmt: skip
-    return pd.DataFrame(
-        frame.to_numpy(dtype=object), dtype=object
-    )  # one block of memory, not one a column: many are slow
+    return pd.DataFrame(frame.to_numpy(dtype=object), dtype=object)  # one block of memory, as many blocks are slow
 
 
-def _typed(ending: str, content: Any) -> pd.DataFrame:
+def _check_lengths(setting: str, file: Path, reading: Reading, width: int) -> None:
+    """Raises ValueError if a row of a text file has fewer values than others, which would look like missing ones."""
+    with opened(file) as content, io.TextIOWrapper(content, reading.encoding, newline="") as text:
+        for row in (lines := csv.reader(text, delimiter=reading.separator, skipinitialspace=True)):
+            if 0 < len(row) < width:
+                raise ValueError(
+                    f"{setting}: line {lines.line_num} has {len(row)} of {width} values; every row needs as many values"
+                    " as the header"
+                )
+
+
+def _read_typed(setting: str, file: Path) -> pd.DataFrame:
     import pandas as pd
 
+    ending = ending_of(file)
     options = {"engine": "openpyxl"} if ending == ".xlsx" else {}
-    return _as_text(getattr(pd, TYPED_READERS[ending])(io.BytesIO(content.read()), **options))
+    try:
+        with opened(file) as content:
+            return _as_text(getattr(pd, TYPED_READERS[ending])(io.BytesIO(content.read()), **options))
+    except ImportError as error:
+        raise ValueError(
+            f"{setting}: expected the library that reads {ending} files ({error.name}); install"
+            " palisade-privacy[tables]"
+        ) from None
+    except (ValueError, OSError, KeyError, *READER_ERRORS) as error:
+        raise ValueError(
+            f"{setting} cannot be read: {' '.join(str(error).split())}; write it anew, or as a CSV file"
+        ) from None
 
 
 def _as_text(frame: pd.DataFrame) -> pd.DataFrame:

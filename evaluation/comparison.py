@@ -303,22 +303,32 @@ def check_comparable(runs: Sequence[Configured]) -> None:
     Raises:
         ValueError: if the runs differ in more than defense, guard, canaries, fleet and seed; names the keys.
     """
-    first = must_agree(runs[0].config)
+    first, free = must_agree(runs[0].config), replaced_settings(runs[0].config)
     for run in runs[1:]:
-        other = must_agree(run.config)
+        other, unused = must_agree(run.config), replaced_settings(run.config)
         keys = sorted(key for key in first.keys() | other.keys() if first.get(key) != other.get(key))
-        if keys:
+        if keys := [key for key in keys if not f"{key}.".startswith((*free, *unused))]:
             listed = ", ".join(f"{key}={first.get(key)} and {other.get(key)}" for key in keys)
             raise ValueError(
                 f"{listed} differ between {runs[0].folder} and {run.folder}; runs on one curve may differ only in"
                 " defense, guard, canary, fleet and seed, choose some with runs=<glob>"
             )
+        first |= {key: value for key, value in other.items() if f"{key}.".startswith(free)}
+        free = tuple(set(free) & set(unused))
 
 
 def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that must agree on one curve with their values, such as `trainer.optimizer.lr`."""
-    free = tuple(f"{key}." for key in (*MAY_DIFFER, *IGNORED_KEYS))
+    """The keys that must agree on one curve with their values, such as `trainer.optimizer.lr`.
+
+    Settings of the trainer that the defense has its own in the place of decide nothing.
+    """
+    free = (*(f"{key}." for key in (*MAY_DIFFER, *IGNORED_KEYS)), *replaced_settings(config))
     return {key: value for key, value in flat(config) if not f"{key}.".startswith(free)}
+
+
+def replaced_settings(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Beginnings of keys of the trainer's settings in whose place the defense has its own."""
+    return tuple(f"trainer.{key}." for key in (config["defense"].get("trainer") or {}))
 
 
 def ordered(results: Sequence[Result]) -> list[Result]:

@@ -36,6 +36,8 @@ VACUOUS_EPSILON = 10
 """Above this ε, TPR at 1 % FPR may be anything: the proof excludes no attack worth the name."""
 MIN_FITTED_SHARE = 0.5
 """Share of canaries that must have been learned: one that was not says nothing about memorization."""
+OVERFITTED_GAP = 0.05
+"""Accuracy on members above that on others from which on a model has learned its members by heart."""
 MANY_DUPLICATES = 0.01
 """Share of records with a copy in the pool above which attacks look weaker than they are."""
 SAME_DEFENSE = ("defense", "guard", "guard_strength", "seed")
@@ -238,10 +240,12 @@ def _remedy(result: Result) -> str:
 
     Accuracy on members is no part of a public report.
     """
-    inside, simple = result.find(TRAIN_ACCURACY), result.find(linear(TEST_ACCURACY.metric))
-    if inside is None or simple is None:
+    inside, outside = result.find(TRAIN_ACCURACY), result.find(TEST_ACCURACY.metric)
+    simple = result.find(linear(TEST_ACCURACY.metric))
+    if inside is None or outside is None or simple is None:
         return "Train with other settings, or take the simpler model."
-    if (inside.value or 0.0) > (simple.value or 0.0):
+    gap = (inside.value or 0.0) - (outside.value or 0.0)
+    if gap > OVERFITTED_GAP and (inside.value or 0.0) > (simple.value or 0.0):
         return (
             f"On the records that it was trained on its accuracy is {percent(inside)}: it has learned them by heart."
             " Train shorter, with more regularization, or take the simpler model."

@@ -25,7 +25,8 @@ def unit_text(result: Result) -> str:
     """The unit of a stated ε, such as ` per person`, where data name persons: an ε alone is no claim there."""
     if result.epsilon is None or (result.dataset.get("persons") is None and result.statement.unit == "record"):
         return ""
-    return f" per {result.statement.unit}"
+    several = result.statement.records_per_unit or 1
+    return f" per {result.statement.unit}" + (f" (≤ {several} records)" if several > 1 else "")
 
 
 def epsilon_cell(result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,14 @@ def test_anything_else_is_refused_in_one_line(rows: Any) -> None:
     with pytest.raises(ValueError, match=r"^rows are .*; give ") as error:
         table_of(rows)
     assert "\n" not in str(error.value)
+
+
+def test_a_decimal_of_a_database_is_the_number_that_it_is() -> None:
+    frame = pd.DataFrame({"x": [Decimal("66.690"), Decimal("1")]}, dtype=object)
+    assert PLAIN_READING.numbers(PLAIN_READING.cells(frame))[:, 0].tolist() == [66.69, 1.0]
+    other = Reading(decimal=",", thousands=".")
+    with pytest.raises(ValueError, match=r"^column x holds the number 66\.69, .* give text"):
+        other.numbers(other.cells(frame))
 
 
 def test_numbers_that_stand_for_no_value_are_missing_in_every_form() -> None:

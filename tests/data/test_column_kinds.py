@@ -90,7 +90,18 @@ def test_identifiers_are_refused_by_name(tmp_path: Path, kind: str) -> None:
     "name",
     [
         *("IDs", "patientIDs", "passengerid", "PassengerId", "userid", "Kundennr", "patient_nbr", "account_no", "ID2"),
-        *("invoice number", "phonenumbers", "zip codes", "Fallnummer", "SSN"),
+        *(
+            "invoice number",
+            "phonenumbers",
+            "zip codes",
+            "Fallnummer",
+            "SSN",
+            "identifier",
+            "Número",
+            "código",
+            "numéro",
+        ),
+        *("No", "No.", "num", "patientno", "номер"),
     ],
 )
 def test_numbers_that_are_called_identifiers_may_have_a_repeat(tmp_path: Path, name: str) -> None:
@@ -100,7 +111,7 @@ def test_numbers_that_are_called_identifiers_may_have_a_repeat(tmp_path: Path, n
     assert name in prepared(tmp_path, {}, **{name: [*cells[4:], *cells[:4:-1][:4]]}).preprocessing.columns
 
 
-@pytest.mark.parametrize("name", ["paid", "uric_acid", "no_of_visits", "lipids", "grid", "income", "idle"])
+@pytest.mark.parametrize("name", ["paid", "uric_acid", "no_of_visits", "lipids", "grid", "income", "idle", "casino"])
 def test_other_names_are_none_of_identifiers(tmp_path: Path, name: str) -> None:
     cells = [str(k) for k in SEEDED_RNG.choice(10**6, TABLE_LENGTH, replace=False)]
     assert name in prepared(tmp_path, {}, **{name: cells}).preprocessing.columns

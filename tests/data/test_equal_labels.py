@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from palisade.data.cells import Reading
 from palisade.data.labels import classes_of, numbered
 from palisade.data.table import Table
 
@@ -19,6 +20,9 @@ from palisade.data.table import Table
         (["True", "False", "1"], ("1", "False", "True"), [2, 1, 0]),
         (["+", "-", "C", "C++", "C#"], ("+", "-", "C", "C#", "C++"), [0, 1, 2, 4, 3]),
         (["not ill", "not  ill", "ill"], ("ill", "not ill"), [1, 1, 0]),
+        (["<=50K", "<= 50K", ">50K"], ("<=50K", ">50K"), [0, 0, 1]),
+        (["50%", "50 %", "10 %"], ("10 %", "50%"), [1, 1, 0]),
+        (["caf\u00e9", "cafe\u0301", "yes\u200b", "yes"], ("café", "yes"), [0, 0, 1, 1]),
         (["-1", "1", "+1", "-1.0"], ("-1", "1"), [0, 1, 1, 0]),
         (["1.0", "10"], ("1.0", "10"), [0, 1]),
         (["2.5", "25", "25.0", "250"], ("2.5", "25", "250"), [0, 1, 1, 2]),
@@ -38,8 +42,26 @@ def test_labels_that_differ_by_blanks_are_one_class(tmp_path):
     assert records.classes == ("no", "yes") and records.labels.tolist() == [1, 1, 0, 0]
 
 
+def test_labels_are_numbers_as_the_table_writes_them():
+    for words, reading in (
+        (["1,0", "1", "0"], Reading(decimal=",")),
+        (["1,000", "1000", "0"], Reading(thousands=",")),
+        (["1.000", "1000", "0"], Reading(decimal=",", thousands=".")),
+    ):
+        names, numbers = classes_of("data.label=y", pd.Series(words), reading)
+        assert len(names) == 2 and numbers.tolist() == [1, 1, 0]
+
+
 @pytest.mark.parametrize(
-    "pair", [("<=50K", "<=50K."), ("yes", "Yes"), ("no show", "no_show"), ("yes", "'yes'"), ("2.50;", "2.5")]
+    "pair",
+    [
+        ("1-5", "1\u20135"),
+        ("<=50K", "<=50K."),
+        ("yes", "Yes"),
+        ("no show", "no_show"),
+        ("yes", "'yes'"),
+        ("2.50;", "2.5"),
+    ],
 )
 def test_labels_that_differ_by_case_or_signs_are_shown(pair):
     with pytest.raises(ValueError, match=r"^data\.label=y has classes ") as error:

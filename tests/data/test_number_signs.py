@@ -109,7 +109,7 @@ def test_no_advice_changes_a_number(load: Callable[..., Dataset], what: str) -> 
     with pytest.raises(ValueError, match=r"^column size holds numbers but for 2 of") as error:
         load(cells)
     line = str(error.value)
-    assert not re.search(r"data\.(symbols|decimal|thousands|missing_words|numbers)=", line), line
+    assert not re.search(r"data\.(symbols|decimal|thousands|missing_words|numeric)=", line), line
     assert all(repr(cell) in line for cell in CORRUPTING_CELLS[what][:1]) or repr(CORRUPTING_CELLS[what][1]) in line
     assert "correct them, or keep words with data.categorical=[size]" in line
 
@@ -142,3 +142,37 @@ def test_what_the_user_has_said_stays() -> None:
     assert reading_of(["1.234,5"], ["7,5", "$3"], own) == Reading(decimal=",", thousands=".", symbols=("$",))
     assert reading_of(["€3"], ["$3"], own) is None and reading_of(["1.5"], ["1,5"], own) is None
     assert np.isclose(Reading(decimal=",", thousands=" ").number("1 234,5") or 0, 1234.5)
+
+
+@pytest.mark.parametrize(
+    ("form", "symbol"),
+    [
+        ("{} years", "years"), ("{}°C", "°C"), ("{} zł", "zł"), ("US${}", "US$"), ("R$ {}", "R$"), ("-${}", "$"),
+        ("{} mg/dL", "mg/dL"), ("{} percent", "percent"),
+    ],
+)  # fmt: skip
+def test_every_unit_that_all_cells_share_is_read_on_request(
+    load: Callable[..., Dataset], form: str, symbol: str
+) -> None:
+    cells = [form.format(value) for value in AGE_CELLS]
+    with pytest.raises(ValueError, match=r"^column size holds numbers but for") as error:
+        load(cells)
+    assert "data.symbols=[" in str(error.value) and symbol in str(error.value)
+    assert load(cells, symbols=[symbol]).shape == (1,)
+
+
+@pytest.mark.parametrize("form", ["INV-{}", "KLM {}", "{}AB"])
+def test_codes_of_persons_are_no_numbers_with_a_unit(load: Callable[..., Dataset], form: str) -> None:
+    with pytest.raises(ValueError, match=r"^data\.drop=\[\]: .* size has 200 different words"):
+        load([form.format(700_000 + 37 * k) for k in range(200)])
+
+
+@pytest.mark.parametrize("ends", [("A", "B", "C"), ("st", "nd", "rd", "th"), ("th",)])
+def test_seats_and_ordinals_are_words(load: Callable[..., Dataset], ends: tuple[str, ...]) -> None:
+    cells = [f"{1 + k % 12}{ends[k % len(ends)]}" for k in range(200)]
+    if len(ends) > 1:
+        assert load(cells, rare=1).shape[0] > 2
+    else:
+        with pytest.raises(ValueError, match=r"^column size holds numbers but for") as error:
+            load(cells)
+        assert "data.symbols" not in str(error.value)

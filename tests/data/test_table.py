@@ -144,6 +144,7 @@ def test_the_fingerprint_follows_the_content(tmp_path):
             {},
             r": utf-8 is not how .* at byte \d+; set data.encoding=cp1252",
         ),
+        ("age,income\n1,a\n2\n", {"missing": "impute"}, r"^data.path=.*: line 3 has 1 of 2 values; every row"),
         ("age,income\n1,a\n2,b,3\n", {}, r"^data.path=.* cannot be read: .*; every row needs as many values as the h"),
         ("age,income\n1,a,3\n2,b,3\n", {}, r"^data.path=.* cannot be read: .*; every row needs as many values as the"),
         (

@@ -17,14 +17,14 @@ from palisade.data.split import Roles
 from palisade.data.table import Table
 from palisade.data.table_reader import write_table
 
-PEOPLE = pd.DataFrame({
+OWN_ROWS = pd.DataFrame({
     "Größe": [1.5 + k % 50 / 100 for k in range(90)],
     "visits": [k % 7 for k in range(90)],
     "city": ["Zürich" if k % 3 else "Łódź" for k in range(90)],
     "smoker": [bool(k % 2) for k in range(90)],
     "ill": ["yes" if k % 4 else "no" for k in range(90)],
 })  # fmt: skip
-PLAIN_TEXT = PEOPLE.to_csv(index=False)
+PLAIN_TEXT = OWN_ROWS.to_csv(index=False)
 
 
 def loaded(path: Path, **settings: Any) -> Dataset:
@@ -37,37 +37,38 @@ def as_bytes(write: Callable[[io.BytesIO], Any]) -> bytes:
     return buffer.getvalue()
 
 
-WAYS: dict[str, tuple[str, Callable[[], bytes], dict[str, Any]]] = {
-    "semicolons": ("p.csv", lambda: PEOPLE.to_csv(index=False, sep=";").encode(), {"separator": ";"}),
+WRITTEN_WAYS: dict[str, tuple[str, Callable[[], bytes], dict[str, Any]]] = {
+    "semicolons": ("p.csv", lambda: OWN_ROWS.to_csv(index=False, sep=";").encode(), {"separator": ";"}),
     "decimal commas": (
-        "p.csv", lambda: PEOPLE.to_csv(index=False, sep=";", decimal=",").encode(), {"separator": ";", "decimal": ","},
+        "p.csv", lambda: OWN_ROWS.to_csv(index=False, sep=";", decimal=",").encode(),
+        {"separator": ";", "decimal": ","},
     ),
-    "tabs": ("p.tsv", lambda: PEOPLE.to_csv(index=False, sep="\t").encode(), {"separator": "tab"}),
-    "bars": ("p.txt", lambda: PEOPLE.to_csv(index=False, sep="|").encode(), {"separator": "|"}),
+    "tabs": ("p.tsv", lambda: OWN_ROWS.to_csv(index=False, sep="\t").encode(), {"separator": "tab"}),
+    "bars": ("p.txt", lambda: OWN_ROWS.to_csv(index=False, sep="|").encode(), {"separator": "|"}),
     "UTF-16": ("p.csv", lambda: PLAIN_TEXT.encode("utf-16"), {"encoding": "utf-16"}),
     "cp1250": ("p.csv", lambda: PLAIN_TEXT.encode("cp1250"), {"encoding": "cp1250"}),
     "byte order mark": ("p.csv", lambda: PLAIN_TEXT.encode("utf-8-sig"), {}),
     "Windows line ends": ("p.csv", lambda: PLAIN_TEXT.replace("\n", "\r\n").encode(), {}),
     "no header": (
-        "p.data", lambda: PEOPLE.to_csv(index=False, header=False).encode(), {"header": list(PEOPLE.columns)},
+        "p.data", lambda: OWN_ROWS.to_csv(index=False, header=False).encode(), {"header": list(OWN_ROWS.columns)},
     ),
     "packed": ("p.csv.gz", lambda: gzip.compress(PLAIN_TEXT.encode()), {}),
-    "Parquet": ("p.parquet", lambda: as_bytes(lambda to: PEOPLE.to_parquet(to, index=False)), {}),
+    "Parquet": ("p.parquet", lambda: as_bytes(lambda to: OWN_ROWS.to_parquet(to, index=False)), {}),
     "packed Parquet": (
-        "p.parquet.gz", lambda: gzip.compress(as_bytes(lambda to: PEOPLE.to_parquet(to, index=False))), {},
+        "p.parquet.gz", lambda: gzip.compress(as_bytes(lambda to: OWN_ROWS.to_parquet(to, index=False))), {},
     ),
-    "Feather": ("p.feather", lambda: as_bytes(lambda to: PEOPLE.to_feather(to)), {}),
-    "Excel": ("p.xlsx", lambda: as_bytes(lambda to: PEOPLE.to_excel(to, index=False)), {}),
-    "a DataFrame's own text": ("p.csv", lambda: write_table(PEOPLE).encode(), {}),
+    "Feather": ("p.feather", lambda: as_bytes(lambda to: OWN_ROWS.to_feather(to)), {}),
+    "Excel": ("p.xlsx", lambda: as_bytes(lambda to: OWN_ROWS.to_excel(to, index=False)), {}),
+    "a DataFrame's own text": ("p.csv", lambda: write_table(OWN_ROWS).encode(), {}),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("way", WRITTEN_WAYS)
 def test_one_table_written_in_many_ways_is_one_data_set(tmp_path: Path, way: str) -> None:
     for library, endings in {"pyarrow": ("Parquet", "Feather"), "openpyxl": ("Excel",)}.items():
         if way.endswith(endings):
             pytest.importorskip(library, reason=f"{library} is not installed")
-    name, content, settings = WAYS[way]
+    name, content, settings = WRITTEN_WAYS[way]
     (tmp_path / "plain.csv").write_text(PLAIN_TEXT, encoding="utf-8")
     (tmp_path / name).write_bytes(content())
     plain, other = loaded(tmp_path / "plain.csv"), loaded(tmp_path / name, **settings)
@@ -80,12 +81,12 @@ def test_one_table_written_in_many_ways_is_one_data_set(tmp_path: Path, way: str
 @pytest.mark.parametrize(
     ("content", "remedy"),
     [
-        (PEOPLE.to_csv(index=False, sep=";").encode(), "data.separator=';'"),
-        (PEOPLE.to_csv(index=False, sep=";", decimal=",").encode(), "data.separator=';'"),
-        (PEOPLE.to_csv(index=False, sep="\t").encode(), "data.separator=tab"),
+        (OWN_ROWS.to_csv(index=False, sep=";").encode(), "data.separator=';'"),
+        (OWN_ROWS.to_csv(index=False, sep=";", decimal=",").encode(), "data.separator=';'"),
+        (OWN_ROWS.to_csv(index=False, sep="\t").encode(), "data.separator=tab"),
         (PLAIN_TEXT.encode("utf-16"), "data.encoding=utf_16"),
         (PLAIN_TEXT.replace("Łódź", "Wien").encode("cp1252"), "data.encoding=cp1252"),
-        (PEOPLE.to_csv(index=False, header=False).encode(), "data.header=false"),
+        (OWN_ROWS.to_csv(index=False, header=False).encode(), "data.header=false"),
     ],
     ids=["semicolons", "decimal commas", "tabs", "UTF-16", "cp1252", "no header"],
 )
@@ -100,7 +101,7 @@ def test_a_file_that_is_written_otherwise_is_refused_with_the_setting_that_reads
 
 
 def test_columns_without_a_header_have_numbers(tmp_path: Path) -> None:
-    (tmp_path / "p.data").write_text(PEOPLE.to_csv(index=False, header=False), encoding="utf-8")
+    (tmp_path / "p.data").write_text(OWN_ROWS.to_csv(index=False, header=False), encoding="utf-8")
     dataset = prepare(Table(path=str(tmp_path / "p.data"), label="column_5", header=False), Roles(), seed=0)
     assert list(dataset.preprocessing.columns) == [f"column_{k}" for k in range(1, 5)]  # type: ignore[union-attr]
     with pytest.raises(ValueError, match=r"^data\.path=.*: expected 2 columns, as data\.header names, and there are 5"):
@@ -108,7 +109,7 @@ def test_columns_without_a_header_have_numbers(tmp_path: Path) -> None:
 
 
 def test_a_test_file_is_for_testing_alone(tmp_path: Path) -> None:
-    for name, part in (("train.csv", PEOPLE[:60]), ("test.csv", PEOPLE[60:])):
+    for name, part in (("train.csv", OWN_ROWS[:60]), ("test.csv", OWN_ROWS[60:])):
         part.to_csv(tmp_path / name, index=False)
     whole = loaded(tmp_path / "train.csv", test=str(tmp_path / "test.csv"))
     assert whole.split.test.tolist() == list(range(60, 90))
@@ -134,9 +135,9 @@ def test_a_test_file_is_for_testing_alone(tmp_path: Path) -> None:
 def test_a_test_file_that_is_none_is_refused(
     tmp_path: Path, settings: dict[str, str], roles: dict[str, float], message: str
 ) -> None:
-    for name, part in (("train.csv", PEOPLE[:60]), ("test.csv", PEOPLE[60:])):
+    for name, part in (("train.csv", OWN_ROWS[:60]), ("test.csv", OWN_ROWS[60:])):
         part.to_csv(tmp_path / name, index=False)
-    PEOPLE.drop(columns="visits").to_csv(tmp_path / "other.csv", index=False)
+    OWN_ROWS.drop(columns="visits").to_csv(tmp_path / "other.csv", index=False)
     settings = settings | {"test": str(tmp_path / settings["test"])}
     with pytest.raises(ValueError, match=message):
         prepare(Table(path=str(tmp_path / "train.csv"), label="ill", **settings), Roles(**roles), seed=0)

@@ -70,6 +70,17 @@ def test_a_key_that_only_one_run_has_differs(make_result: Callable[..., Result])
         check_comparable([result, changed(result, trainer__clip=1)])
 
 
+def test_settings_of_the_trainer_that_a_defense_replaces_may_differ(make_result: Callable[..., Result]) -> None:
+    bare, private = make_result(), make_result("dp_sgd", strength=8.0)
+    own = {**private.config["defense"], "trainer": {"epochs": 9}}
+    private = replace(private, config={**private.config, "defense": own})
+    check_comparable([changed(bare, trainer__epochs=5), changed(private, trainer__epochs=40)])
+    check_comparable([changed(private, trainer__epochs=40), changed(bare, trainer__epochs=5)])
+    with pytest.raises(ValueError, match=r"trainer\.epochs=5 and 6"):
+        runs = changed(private, trainer__epochs=40), changed(bare, trainer__epochs=5), changed(bare, trainer__epochs=6)
+        check_comparable(runs)
+
+
 def test_the_undefended_run_comes_first_then_strengths_rise(sweep: list[Result]) -> None:
     lines = Comparison(sweep).series
     assert [line.name for line in lines] == ["undefended", "dp_sgd", "l2"]
