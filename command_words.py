@@ -26,6 +26,7 @@ MANDATORY_TEXT_KEYS = {"data.label", "data.path"}
 INFINITY_WORDS = re.compile(r"(?<![\w.'\"])([+-]?)(?:infinity|Infinity|INF|∞)(?![\w.'\"])")
 LIST_ELEMENT = re.compile(r"""\s*("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|[^,]*?)\s*(?:,|$)""")
 UNKNOWN_KEY = re.compile(r"Could not override '([^']+)'")
+UNPARSED_VALUE = object()
 MULTIRUN_OPTIONS = {"-m", "--multirun"}
 
 
@@ -46,14 +47,16 @@ def _plain_word(word: str, *, several: bool) -> str:
         return word
     if name in TEXT_LIST_KEYS and value.startswith("[") and value.endswith("]"):
         elements = [match[1] for match in LIST_ELEMENT.finditer(value[1:-1]) if match[1]]
+        if _parsed(word) == elements:
+            return word
         return f"{key}=[{','.join(element if _is_quoted(element) else quoted(element) for element in elements)}]"
     if name in TEXT_KEYS and not _is_quoted(value):
         is_null = value == "null" and name not in MANDATORY_TEXT_KEYS
         is_sweep = several and "," in value
-        return word if is_null or is_sweep else f"{key}={quoted(value)}"
+        return word if is_null or is_sweep or _parsed(word) == value else f"{key}={quoted(value)}"
     if name not in TEXT_KEYS:
         value = INFINITY_WORDS.sub(r"\1inf", value)
-    return f"{key}={value}" if _is_parsed(f"{key}={value}") else f"{key}={quoted(value)}"
+    return f"{key}={quoted(value)}" if _parsed(f"{key}={value}") is UNPARSED_VALUE else f"{key}={value}"
 
 
 def quoted(text: str) -> str:
@@ -67,15 +70,15 @@ def _is_quoted(value: str) -> bool:
     return len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
 
 
-def _is_parsed(word: str) -> bool:
+def _parsed(word: str) -> Any:
+    """The value of a word by Hydra's grammar; `UNPARSED_VALUE` if that knows no such word."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        OverridesParser.create().parse_override(word)
+        return OverridesParser.create().parse_override(word).value()
     except HydraException:
-        return False
-    return True
+        return UNPARSED_VALUE
 
 
 def nearest_keys(message: str) -> str:

@@ -51,6 +51,9 @@ def chosen(content: Mapping[str, Any], names: list[str]) -> dict[str, Any]:
     """The run that is assessed: by its title or folder, or the only one."""
     runs = content["runs"]
     matches = [run for run in runs if not names or names[0] in (run["title"], run["run"])]
+    if len(matches) > 1 and names:
+        folders = ", ".join(run["run"] for run in matches)
+        raise ValueError(f"run={names[0]} is {len(matches)} runs of the report; give one of their folders, {folders}")
     if len(matches) != 1:
         named = f"run={names[0]} is not in the report" if names else f"the report holds {len(runs)} runs"
         raise ValueError(f"{named}; add one of {', '.join(repr(run['title']) for run in runs)}")
