@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from palisade.data.settings import validated
 from palisade.evaluation.comparison import Comparison
@@ -14,23 +15,29 @@ from palisade.evaluation.measuring.one_model import measure_model
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.record_test import ask_records
 from palisade.evaluation.report.audit_pages import show_records, verdict, write_model, write_records
+from palisade.evaluation.subjects.answer_forms import named_classes
 from palisade.evaluation.subjects.answers import (
     AnsweredRecords,
     answered,
     askable,
     check_alike,
     check_apart,
+    check_classes_alike,
     counted,
     enough_persons,
     joined,
+    notes_on_form,
     shadow_sides,
     shared_rows,
 )
+from palisade.evaluation.subjects.audited_model import Answers, AuditedModel
 from palisade.evaluation.subjects.endpoint import Endpoint
-from palisade.evaluation.subjects.model_file import AuditedModel, of_file, of_release
+from palisade.evaluation.subjects.model_file import of_file, of_release
+from palisade.evaluation.subjects.raw_rows import aligned, with_raw_rows
 from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, SavedRecords, enough, read
 from palisade.evaluation.subjects.subject import ModelSubject
 from palisade.evaluation.table import show_results
+from palisade.fields import as_written
 
 SHARED_BY_BOTH_SIDES = (
     "hold the same records; give each records of its own: non-members are those that the model was not trained on"
@@ -68,7 +75,12 @@ def _audit(kind: str, settings: Mapping[str, Any], protocol: AttackProtocol) -> 
     shadowed = shadow_sides(kind, settings)
     model = _model(settings, folder)
     sides = _sides(kind, questioned, shadowed, settings)
+    if model is not None and model.takes_inputs:
+        sides = aligned(sides)
+    if model is not None and model.takes_tables:
+        model, sides = with_raw_rows(model, sides)
     notes = [] if model is None else model.prepare([askable(saved, model) for saved in sides.values()])
+    notes += notes_on_form(list(sides.values()) if model is None else [])
     answers = {key: answered(saved, model, protocol.grant) for key, saved in sides.items()}
     check_alike(list(answers.values()))
     one, other = answers[questioned], answers["nonmembers"]
@@ -134,6 +146,7 @@ def _sides(kind: str, questioned: str, shadowed: Sequence[str], settings: Mappin
     if kind == "records" and settings.get("members"):
         sides["members"] = enough(_read("members", settings))
     sides |= {key: enough(_read(key, settings)) for key in shadowed}
+    check_classes_alike(list(sides.values()))
     for side, copy in combinations(sides.values(), 2):
         if side.is_copy_of(copy):
             raise ValueError(f"{side.name} and {copy.name} {SHARED_BY_BOTH_SIDES}")
@@ -159,7 +172,9 @@ def _read(key: str, settings: Mapping[str, Any]) -> SavedRecords:
         raise ValueError(
             f"{key}={path}: expected an .npz file, as a table holds no answers; save them, with `persons` if there are"
         )
-    return read(key, str(path), settings.get("label"), settings.get("person"))
+    saved = read(key, str(path), settings.get("label"), settings.get("person"))
+    classes = named_classes("classes", settings.get("classes"))
+    return saved if classes is None else replace(saved, classes=classes)
 
 
 def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:
@@ -171,10 +186,24 @@ def _model(settings: Mapping[str, Any], folder: Path) -> AuditedModel | None:
         if (kind := settings["audit"]["name"]) in ("model", "endpoint"):
             raise ValueError(f"{kind}: not given, expected a model to ask; add {kind}=<it>")
         return None
+    classes = named_classes("classes", settings.get("classes"))
     if kinds[0] == "endpoint":
         asked = {key: settings[key] for key in ENDPOINT_KEYS} | {"answers": settings["answers"] or "probabilities"}
+        asked["classes"] = classes
         return validated(Endpoint, "", asked).open(folder)
     network = settings.get("network") or {}
     if kinds[0] == "release":
+        if classes is not None:
+            raise ValueError(
+                f"classes={as_written(list(classes))}: expected null with release, which names them; leave it out"
+            )
         return of_release(str(settings["release"]), network)
-    return of_file(str(settings["model"]), network, settings["answers"] or "logits")
+    return of_file(str(settings["model"]), network, _level(settings["answers"]), classes)
+
+
+def _level(answers: Any) -> Answers | None:
+    if answers is not None and answers not in get_args(Answers):
+        raise ValueError(
+            f"answers={as_written(answers)}: expected one of {', '.join(get_args(Answers))}; choose one, or null"
+        )
+    return cast(Answers | None, answers)

@@ -16,12 +16,15 @@ from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_metrics
 from palisade.evaluation.statistics.metrics import Called, Estimate
 from palisade.evaluation.statistics.roc import Roc
-from palisade.evaluation.subjects.model_file import AuditedModel
+from palisade.evaluation.subjects.answer_forms import class_scores, is_of_second_class
+from palisade.evaluation.subjects.audited_model import AuditedModel
 from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE, SavedRecords
 from palisade.targets.guards import Level
 
 ROUNDING_ERROR = 0.005
 """Largest change of a probability by rounding to two decimals; that of many classes adds up."""
+SUM_TOLERANCE = 1e-3
+"""Largest distance from 1 of sums that are taken for those of probabilities."""
 SATURATED_PROBABILITY = 1 - 1e-6
 """Probabilities from here on are those of many records."""
 
@@ -86,11 +89,17 @@ def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> A
             raise ValueError(
                 f"{saved.name} holds no answers; save logits, probabilities or predictions, or name a model"
             )
-        ((level, answers),) = saved.answers.items()
-        labels, features = saved.numbered(None), saved.rows
+        ((level, plain),) = saved.answers.items()
+        labels, features = saved.numbered(saved.classes), saved.rows
+        answers = class_scores(saved.name, level, plain, saved.classes)
+        if is_of_second_class(level, plain) and labels.max() > 1:
+            raise ValueError(
+                f"{saved.name}: {level} are one number a record, and labels name {labels.max() + 1} classes; save"
+                " a score of each"
+            )
     else:
         rows, labels = askable(saved, model), saved.numbered(model.classes)
-        level, answers, features = model.answers, np.asarray(model.ask(rows)), model.inputs(rows)
+        level, answers, features = model.answers, model.answer(rows), model.inputs(rows)
     known = None if features is None else np.asarray(features)
     records = AnsweredRecords(
         name=saved.name, labels=labels, level=level, answers=answers, features=known, persons=saved.persons
@@ -99,6 +108,27 @@ def answered(saved: SavedRecords, model: AuditedModel | None, grant: Grant) -> A
     if level == "probabilities" and not (model is not None and model.is_guarded):
         _check_sums(records, grant)
     return records
+
+
+def notes_on_form(sides: Sequence[SavedRecords]) -> list[str]:
+    """A sentence on saved scores that are one number a record: which class they were taken to be of."""
+    for saved in sides:
+        for level, plain in saved.answers.items():
+            if is_of_second_class(level, plain):
+                second = "1" if saved.classes is None else saved.classes[-1]
+                return [f"One number a record was saved as {level}: it is read as that of class {second}."]
+    return []
+
+
+def check_classes_alike(sides: Sequence[SavedRecords]) -> None:
+    """Raises ValueError if two files name other classes, or another order of them."""
+    own = [saved for saved in sides if saved.answers]
+    for saved in own[1:]:
+        if saved.classes != own[0].classes:
+            orders = " and ".join("none" if one.classes is None else ",".join(one.classes) for one in (own[0], saved))
+            raise ValueError(
+                f"{own[0].name} and {saved.name} name the classes {orders}; save both by one order, or give classes=[…]"
+            )
 
 
 def askable(saved: SavedRecords, model: AuditedModel) -> Any:
@@ -116,13 +146,6 @@ def askable(saved: SavedRecords, model: AuditedModel) -> Any:
 def _check(records: AnsweredRecords) -> None:
     name, answers = f"{records.name}: {records.level}", records.answers
     hard = records.level == "predictions"
-    if answers.ndim != (1 if hard else 2) or answers.dtype.kind not in ("iu" if hard else "fiu"):
-        form = "(records,) whole numbers" if hard else "(records, classes) numbers"
-        raise ValueError(f"{name} are {answers.dtype} of shape {answers.shape}; save {form}")
-    if not hard and answers.shape[1] < 2:
-        raise ValueError(
-            f"{name} have shape {answers.shape}; a classifier has at least 2 classes, give a score for each"
-        )
     if not np.isfinite(answers).all():
         raise ValueError(f"{name} hold NaN or infinity; remove these records, and say how many they were")
     if records.labels.min() < 0 or (not hard and records.labels.max() >= answers.shape[1]):
@@ -132,6 +155,14 @@ def _check(records: AnsweredRecords) -> None:
         )
     if records.level == "probabilities" and (answers.min() < 0 or answers.max() > 1 + 1e-5):
         raise ValueError(f"{name} span {answers.min():g}..{answers.max():g}; they lie in 0..1, or save them as logits")
+
+
+def _are_probabilities(side: AnsweredRecords) -> bool:
+    """True for what is called logits and sums to 1 in each of enough records."""
+    answers = side.answers
+    if side.level != "logits" or len(side) < MIN_RECORDS_PER_SIDE or answers.min() < 0:
+        return False
+    return np.allclose(answers.sum(axis=1, dtype=np.float64), 1, atol=SUM_TOLERANCE)
 
 
 def _check_sums(records: AnsweredRecords, grant: Grant) -> None:
@@ -149,7 +180,7 @@ def _check_sums(records: AnsweredRecords, grant: Grant) -> None:
 
 
 def check_alike(sides: Sequence[AnsweredRecords]) -> None:
-    """Raises ValueError unless all answers and records are of one kind and shape."""
+    """Raises ValueError unless all answers and records are of one kind and shape, and the kind is what it is called."""
     first = sides[0]
     for side in sides[1:]:
         if side.level != first.level:
@@ -166,6 +197,12 @@ def check_alike(sides: Sequence[AnsweredRecords]) -> None:
         ):
             shapes = f"{side.features.shape[1:]} and of {first.name} {first.features.shape[1:]}"
             raise ValueError(f"features of {side.name} have shape {shapes}; save both as the model takes them")
+    for side in sides:
+        if _are_probabilities(side):
+            raise ValueError(
+                f"{side.name}: logits lie in 0..1 and sum to 1 in each record, as probabilities do; set"
+                " answers=probabilities, or save them as probabilities"
+            )
 
 
 def counted(side: AnsweredRecords, noun: str) -> str:
@@ -240,7 +277,7 @@ def view_of(
         fields |= {f"population_{name}": answers for name, answers in outputs.items()}
         fields |= {"population_labels": population.labels, "population_features": population.features}
     if model is not None and model.takes_inputs:
-        fields["query"] = lambda _, x: grant.answer(np.asarray(model.ask(x)), level)
+        fields["query"] = lambda _, x: grant.answer(model.answer(x), level)
     fields["persons"] = _persons(members, nonmembers, order)
     classes = members.answers.shape[-1] if "probabilities" in fields else 0
     shown = [k for k in (grant.top_k, None if model is None else model.top_k) if k is not None and k < classes]

@@ -17,7 +17,9 @@ import numpy as np
 import requests
 from jaxtyping import Shaped
 
-from palisade.evaluation.subjects.model_file import Answers, AuditedModel, numbers
+from palisade.evaluation.subjects.answer_forms import class_scores
+from palisade.evaluation.subjects.audited_model import Answers, AuditedModel, numbers
+from palisade.evaluation.subjects.raw_rows import form_of_rows, names_of_rows, plain_rows, rows_at
 from palisade.evaluation.subjects.subject import BudgetSpentError
 from palisade.fields import CheckedFields, Count, Positive, remedy
 from palisade.targets import progress
@@ -26,7 +28,7 @@ RECHECKED_ANSWERS = 4
 """Stored answers that are asked for again."""
 ANSWER_TOLERANCE = 1e-3
 """Largest change of an answer by rounding or another batch, itself and relative to it."""
-Asked = Callable[[Shaped[np.ndarray, "n ..."]], Sequence[Any]]
+Asked = Callable[[Any], Sequence[Any]]
 ANSWER_BYTES = 2**26
 """Longer answers to a batch are refused."""
 READ_BYTES = 2**20
@@ -94,13 +96,6 @@ class AnswerLog:
         return [self._known[name] for name in names]
 
 
-def name_of_input(row: Shaped[np.ndarray, "..."]) -> str:
-    """A hash of an input's type, shape and values."""
-    digest = hashlib.blake2b(f"{row.dtype} {row.shape}".encode(), digest_size=16)
-    digest.update(np.ascontiguousarray(row).tobytes())
-    return digest.hexdigest()
-
-
 class Asking:
     """One audit's queries. Answers that were kept earlier are used, after a few of them have been asked for again.
 
@@ -125,12 +120,11 @@ class Asking:
             BudgetSpentError: if the budget does not suffice for all of them; nothing was asked then.
             ValueError: if the endpoint answers nothing usable, or is another model than before.
         """
-        known = [numbers(rows) for rows in sides]
-        names = {name_of_input(row) for rows in known for row in rows}
+        names = {name for rows in sides for name in names_of_rows(rows)}
         missing = len(self._missing(list(names)))
         stored = len(names) - missing
         with progress.Progress(self.log.path.parent, missing, "queries answered") if missing else nullcontext():
-            for rows in reversed(known):  # members last: answers about others distinguish models best
+            for rows in reversed(sides):  # members last: answers about others distinguish models best
                 self.ask(rows)
         if stored == 0:
             return []
@@ -146,11 +140,10 @@ class Asking:
             BudgetSpentError: if the budget does not suffice; nothing was asked then.
             ValueError: if the endpoint answers nothing usable, or is another model than before.
         """
-        inputs = numbers(rows)
-        names = [name_of_input(row) for row in inputs]
+        names = names_of_rows(rows)
         missing = self._missing(names)
-        self._compare(inputs, names)
-        for places, answers in self._answers(inputs, missing):
+        self._compare(rows, names)
+        for places, answers in self._answers(rows, missing):
             self.log.add([names[place] for place in places], answers)
             progress.report(self.endpoint.endpoint, len(places))
         return np.array(self.log.of(names))
@@ -164,7 +157,7 @@ class Asking:
             )
         return missing
 
-    def _compare(self, rows: Shaped[np.ndarray, "records ..."], names: Sequence[str]) -> None:
+    def _compare(self, rows: Any, names: Sequence[str]) -> None:
         """Once, a few stored answers are asked for again: the least certain, which differ most between models."""
         stored = {name: place for place, name in enumerate(names) if name in self.log.earlier}
         if self._compared or not stored:
@@ -181,30 +174,30 @@ class Asking:
             )
         self._compared = len(few)
 
-    def _answers(
-        self, rows: Shaped[np.ndarray, "records ..."], places: Sequence[int]
-    ) -> Iterator[tuple[Sequence[int], list[Any]]]:
+    def _answers(self, rows: Any, places: Sequence[int]) -> Iterator[tuple[Sequence[int], list[Any]]]:
         """The answers about rows at some places, batch by batch, at most so many a second."""
         for start in range(0, len(places), self.endpoint.batch):
             batch = places[start : start + self.endpoint.batch]
             time.sleep(max(0.0, self._next_call - time.monotonic()))
             self._next_call = time.monotonic() + (1 / self.endpoint.rate if self.endpoint.rate is not None else 0.0)
-            yield batch, self._checked(self.asked(rows[batch]), len(batch))
+            yield batch, self._checked(self.asked(rows_at(rows, batch)), len(batch))
 
     def _checked(self, answers: Any, count: int) -> list[Any]:
-        """Answers as plain numbers, before any of them is stored."""
+        """Answers in one form as plain numbers, before any of them is stored."""
         name, kind, width = self.endpoint.endpoint, self.endpoint.answers, self.log.width
         try:
             array = np.asarray(answers)
-        except ValueError:
+        except Exception:  # ragged lists; what a user's object raises on its way to an array
             array = np.empty(0)
-        depth, kinds = (1, "iu") if kind == "predictions" else (2, "fiu")
-        if array.ndim != depth or len(array) != count or array.dtype.kind not in kinds or not np.isfinite(array).all():
+        kinds = "biufU" if kind == "predictions" else "fiu"
+        fits = array.ndim > 0 and len(array) == count and array.dtype.kind in kinds
+        if not fits or (array.dtype.kind == "f" and not np.isfinite(array).all()):
             shape = f"{array.dtype} of shape {array.shape}"
             raise ValueError(
                 f"endpoint={name}: expected finite {kind} of each of {count} queries, not {shape}; set"
                 " answers=logits|probabilities|predictions"
             )
+        array = class_scores(f"endpoint={name}", kind, array, self.endpoint.classes)
         if width is not None and array.shape[1] != width:
             raise ValueError(
                 f"endpoint={name}: expected scores of {width} classes as before, not {array.shape[1]}; let it score all"
@@ -224,11 +217,13 @@ class Endpoint(CheckedFields):
     """An endpoint, and the way it is asked.
 
     A URL gets `{"instances": […]}` by POST and must return `{"predictions": […]}`, one answer for each instance, as
-    TensorFlow Serving and KServe do. A function gets an array (n, …) and returns n answers.
+    TensorFlow Serving and KServe do. A function gets an array (n, …) and returns n answers. Raw rows of a table go to a
+    URL as {column: value}, to a function as a DataFrame.
 
     Args:
         endpoint: a URL, or the dotted name of a function.
         answers: what it returns for each.
+        classes: the words of its classes, in the order of its scores; None where labels are numbers from 0.
         budget: queries at most, those of earlier calls counted; None: no limit.
         batch: queries in one call.
         rate: calls a second at most; None: no limit.
@@ -240,6 +235,7 @@ class Endpoint(CheckedFields):
 
     endpoint: Annotated[str, remedy("give http://… or my_package.predict")]
     answers: Answers = "probabilities"
+    classes: tuple[str, ...] | None = None
     budget: Count | None = None
     batch: Count = 32
     rate: Positive | None = None
@@ -252,20 +248,21 @@ class Endpoint(CheckedFields):
 
     def open(self, folder: Path) -> AuditedModel:
         """The endpoint as an audit asks it; answers are stored in a file of this folder, one for each endpoint."""
-        name = hashlib.blake2b(f"{self.endpoint} {self.answers}".encode(), digest_size=4).hexdigest()
+        order = "" if self.classes is None else f" {self.classes}"
+        name = hashlib.blake2b(f"{self.endpoint} {self.answers}{order}".encode(), digest_size=4).hexdigest()
         log = AnswerLog(folder / f"answers-{name}.jsonl")
         asked = self._post if self.is_url else _function(self.endpoint)
 
         asking = Asking(self, asked, log)
         return AuditedModel(
             name=f"endpoint {self.endpoint}", answers=self.answers, ask=asking.ask, inputs=numbers,
-            prepare=asking.prepare,
+            classes=self.classes, takes_tables=True, prepare=asking.prepare,
         )  # fmt: skip
 
-    def _post(self, rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
+    def _post(self, rows: Any) -> Sequence[Any]:
         try:
             with requests.post(
-                self.endpoint, json={"instances": rows.tolist()}, timeout=self.timeout, stream=True
+                self.endpoint, json={"instances": plain_rows(rows)}, timeout=self.timeout, stream=True
             ) as response:
                 if not response.ok:
                     slower = ", ask more slowly with rate=<calls a second>" if response.status_code == 429 else ""
@@ -318,13 +315,12 @@ def _function(name: str) -> Asked:
     if not callable(function):
         raise ValueError(f"endpoint={name}: expected a function that takes rows; give such as my_package.predict")
 
-    def ask(rows: Shaped[np.ndarray, "n ..."]) -> Sequence[Any]:
+    def ask(rows: Any) -> Sequence[Any]:
         try:
             return function(rows)
         except Exception as error:
-            kind = f"{rows.dtype} of shape {rows.shape}"
             raise ValueError(
-                f"endpoint={name}: expected an answer to {kind}, and it raised {error!r}; {RESUME_NOTE}"
+                f"endpoint={name}: expected an answer to {form_of_rows(rows)}, and it raised {error!r}; {RESUME_NOTE}"
             ) from error
 
     return ask

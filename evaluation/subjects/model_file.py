@@ -3,72 +3,30 @@
 from __future__ import annotations
 
 import logging
+import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from palisade.data.cells import PLAIN_READING
 from palisade.data.columns import UnknownWordsWarning
 from palisade.data.settings import import_object, place
+from palisade.evaluation.subjects.audited_model import Answers, AuditedModel, numbers
+from palisade.evaluation.subjects.estimator import of_function, of_skops
+from palisade.evaluation.subjects.onnx_file import of_onnx
 
 if TYPE_CHECKING:
-    import pandas as pd
     import torch
     from torch import nn
 
-Answers = Literal["logits", "probabilities", "predictions"]
 BATCH_RECORDS = 256
 CLASS_SETTING = "network._target_"
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class AuditedModel:
-    """A model that an audit asks.
-
-    Args:
-        name: in a few words, for the page.
-        answers: what `ask` returns.
-        ask: answers about rows: (records, classes) scores, or (records,) predicted classes.
-        inputs: the numbers that the model takes of rows.
-        classes: the words of its classes, where it has any.
-        takes_inputs: whether `ask` takes inputs of an attacker's choice, not only rows.
-        is_guarded: whether a guard of this project changes the answers, which then need not sum to 1.
-        top_k: how many probabilities that guard shows; None: all.
-        prepare: called beforehand with all rows that are surely asked about, side by side; returns what to say of the
-            answers.
-    """
-
-    name: str
-    answers: Answers
-    ask: Callable[[Any], Shaped[np.ndarray, "records *classes"]]
-    inputs: Callable[[Any], Shaped[np.ndarray, "records ..."]]
-    classes: tuple[str, ...] | None = None
-    takes_inputs: bool = True
-    is_guarded: bool = False
-    top_k: int | None = None
-    prepare: Callable[[Sequence[Any]], list[str]] = lambda _: []
-
-
-def numbers(rows: np.ndarray | pd.DataFrame) -> Shaped[np.ndarray, "records ..."]:
-    """Rows as numbers; the columns of a table in its order.
-
-    Raises:
-        ValueError: if a column holds words or misses a value.
-    """
-    if isinstance(rows, np.ndarray):
-        return rows
-    cells = PLAIN_READING.cells(rows)
-    for name in map(str, cells):
-        if cells[name].isna().any() or any(PLAIN_READING.number(cell) is None for cell in cells[name].unique()):
-            raise ValueError(
-                f"column {name} holds words or misses values; give numbers, or a release that encodes them"
-            )
-    return PLAIN_READING.numbers(cells).astype(np.float32)
+MODEL_ENDINGS = (".safetensors", ".pt2", ".onnx", ".skops")
+PICKLE_ENDINGS = (".pkl", ".pickle", ".joblib", ".sav", ".dill", ".cloudpickle", ".pt", ".pth", ".ckpt", ".bin")
+FILE_OR_FUNCTION = "expected a .safetensors, .pt2, .onnx or .skops file, or the dotted name of a function"
 
 
 def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
@@ -98,7 +56,7 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
             warnings.simplefilter("ignore", UnknownWordsWarning)  # the notes say it
             if not labels_only:
                 return release.predict_proba(rows)
-            return np.array([classes.index(word) for word in release.predict(rows)])
+            return np.asarray(release.predict(rows))
 
     def notes(sides: Sequence[Any]) -> list[str]:
         unknown = [release.encode(rows)[1] for rows in sides]
@@ -117,39 +75,59 @@ def of_release(folder: str, network: Mapping[str, Any]) -> AuditedModel:
     )
 
 
-def of_file(path: str, network: Mapping[str, Any], answers: Answers) -> AuditedModel:
-    """A model in a file: weights of a class that the user names, or a whole program of `torch.export`.
+def of_file(
+    path: str,
+    network: Mapping[str, Any],
+    answers: Answers | None,
+    classes: tuple[str, ...] | None = None,
+) -> AuditedModel:
+    """A model in a file, or what a function of the user's returns.
 
     Safetensors hold numbers alone; the class is code that the user chose. A `.pt2` file is a program: reading one may
-    run code that it holds, so it must be the user's own.
+    run code that it holds, so it must be the user's own. An `.onnx` file is a program of onnxruntime's operations
+    alone, and a `.skops` file may hold no type but those that skops trusts. Pickles are refused.
 
     Args:
-        path: `.safetensors` or `.pt2`.
-        network: `_target_` names the class, the rest are its settings; unused for `.pt2`.
-        answers: what the model returns.
+        path: `.safetensors`, `.pt2`, `.onnx` or `.skops`; or the dotted name of a function.
+        network: `_target_` names the class of `.safetensors`, the rest are its settings; unused for others.
+        answers: what the model returns; None: logits of a network, probabilities of what has `predict_proba`.
+        classes: the words of its classes in the order of its scores; None: those that it names itself, if any.
 
     Raises:
         FileNotFoundError: if there is no such file.
         ValueError: if it cannot be read, or does not fit the class.
     """
     file = place("model", path)
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"model={path}: expected a .safetensors or a .pt2 file, and none is there; correct the path"
+    if {*PICKLE_ENDINGS} & {ending.lower() for ending in file.suffixes}:
+        raise ValueError(
+            f"model={path}: expected no pickle, as reading one runs code that it holds; name a function that loads it"
+            " (model=my_module.load), save it by skops.io.dump as .skops, or save its answers for audit=outputs"
         )
+    if file.suffix not in MODEL_ENDINGS:
+        if file.exists() or not all(part.isidentifier() for part in re.split("[.:]", path)) or file.suffix == "":
+            raise ValueError(f"model={path}: {FILE_OR_FUNCTION}; give such as model=my_module.load")
+        return of_function(path, answers, classes)
+    if not file.is_file():
+        raise FileNotFoundError(f"model={path}: {FILE_OR_FUNCTION}, and no such file is there; correct the path")
+    if file.suffix == ".onnx":
+        return of_onnx(path, file, answers, classes)
+    if file.suffix == ".skops":
+        return of_skops(path, file, answers, classes)
+    return _of_torch(path, file, network, answers or "logits", classes)
+
+
+def _of_torch(
+    path: str, file: Path, network: Mapping[str, Any], level: Answers, classes: tuple[str, ...] | None
+) -> AuditedModel:
     if file.suffix == ".pt2":
         module, size, dtype = _exported(path, file)
-    elif file.suffix == ".safetensors":
-        module, size, dtype = _weighted(path, file, network), None, None
     else:
-        raise ValueError(
-            f"model={path}: expected a .safetensors or a .pt2 file; save the latter with torch.export.save"
-        )
+        module, size, dtype = _weighted(path, file, network), None, None
 
     def ask(rows: Any) -> Shaped[np.ndarray, "records *classes"]:
         return _answers(f"model={path}", module, numbers(rows), size, dtype)
 
-    return AuditedModel(name=f"model {path}", answers=answers, ask=ask, inputs=numbers)
+    return AuditedModel(name=f"model {path}", answers=level, ask=ask, inputs=numbers, classes=classes)
 
 
 def _weighted(path: str, file: Path, network: Mapping[str, Any]) -> nn.Module:

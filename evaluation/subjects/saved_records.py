@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from palisade.data.cells import PLAIN_READING, key_of
+from palisade.data.cells import PLAIN_READING
 from palisade.data.files import read_arrays
-from palisade.data.labels import numbered
-from palisade.data.settings import MAX_INT64, place
+from palisade.data.settings import place
 from palisade.data.table_reader import is_table, read_table
+from palisade.evaluation.subjects.answer_forms import class_numbers, named_classes, plain_labels
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ANSWER_FIELDS = ("logits", "probabilities", "predictions")
-PERSONS_FIELD = "persons"
+PERSONS_FIELD, CLASSES_FIELD = "persons", "classes"
 OTHER_NAMES = {"x": "features", "y": "labels"}
 """Names of arrays that `data=npz` uses, with those of an audit."""
 MIN_RECORDS_PER_SIDE = 10
@@ -33,19 +33,21 @@ class SavedRecords:
 
     Args:
         name: the setting that named the file, such as `members=in.npz`, for errors.
-        labels: the true classes, as numbers or words.
+        labels: the true classes, as numbers, truth values or words, or one-hot.
         rows: the records themselves, as numbers or as a table; None where only answers were saved.
         answers: what a model answered, under one of `logits`, `probabilities` and `predictions`; empty if it is to be
             asked.
         persons: whose record each one is; None: each another person's.
+        classes: the words of the classes in the order of saved scores; None where nothing names them.
         file: that holds them.
     """
 
     name: str
-    labels: Shaped[np.ndarray, "records"]
+    labels: Shaped[np.ndarray, "records *classes"]
     rows: np.ndarray | pd.DataFrame | None
     answers: Mapping[str, np.ndarray]
     persons: Shaped[np.ndarray, "records"] | None = None
+    classes: tuple[str, ...] | None = None
     file: Path | None = None
 
     def __len__(self) -> int:
@@ -69,19 +71,12 @@ class SavedRecords:
         """The labels as numbers from 0.
 
         Args:
-            classes: the words that they stand for; None where the labels are these numbers.
+            classes: the words of the classes; None where the labels are these numbers.
 
         Raises:
             ValueError: if a label is neither a class nor a number of one.
         """
-        if self.labels.dtype.kind == "i":
-            return self.labels.astype(np.int64)
-        if classes is not None:
-            return numbered(self.name, self.labels, classes)
-        numbers = [key_of(label) for label in self.labels.tolist()]
-        if not all(isinstance(number, int) and 0 <= number <= MAX_INT64 for number in numbers):
-            raise ValueError(f"{self.name}: labels are words, and nothing says in which order; number them from 0")
-        return np.array(numbers, dtype=np.int64)
+        return class_numbers(self.name, self.labels, classes)
 
 
 def read(setting: str, path: str, label: str | None = None, person: str | None = None) -> SavedRecords:
@@ -110,18 +105,16 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
         )
     if "labels" not in arrays:
         raise ValueError(f"{name} has no labels; save the true class of each record as labels, numbered from 0")
-    labels = arrays["labels"]
-    if labels.ndim != 1 or labels.dtype.kind not in "iuU":
-        held = f"{labels.dtype} of shape {labels.shape}"
-        raise ValueError(f"{name}: labels are {held}; save one whole number for each record")
+    labels = plain_labels(name, arrays["labels"])
     answers = {key: arrays[key] for key in ANSWER_FIELDS if key in arrays}
     _check_shapes(name, arrays, answers)
     return SavedRecords(
         name=name,
-        labels=_signed(name, labels),
+        labels=labels,
         persons=_persons(name, arrays.get(PERSONS_FIELD)),
         rows=_finite(name, arrays.get("features")),
         answers=answers,
+        classes=named_classes(f"{name}: classes", arrays.get(CLASSES_FIELD)),
         file=file,
     )
 
@@ -137,15 +130,6 @@ def _check_shapes(name: str, arrays: Mapping[str, np.ndarray], answers: Mapping[
         raise ValueError(f"{name} holds {' and '.join(answers)}; save the one that is released")
     if "features" in arrays and arrays["features"].ndim < 2:
         raise ValueError(f"{name}: features have shape {arrays['features'].shape}; save (records, …)")
-
-
-def _signed(name: str, labels: Shaped[np.ndarray, "records"]) -> Shaped[np.ndarray, "records"]:
-    """Labels with unsigned numbers as int64; others as they are."""
-    if labels.dtype.kind != "u":
-        return labels
-    if len(labels) and labels.max() > MAX_INT64:
-        raise ValueError(f"{name}: label {labels.max()} is no class; number the classes from 0")
-    return labels.astype(np.int64)
 
 
 def _persons(name: str, persons: np.ndarray | None) -> np.ndarray | None:
@@ -173,7 +157,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def _arrays(name: str, file: Path) -> dict[str, np.ndarray]:
     try:
-        return read_arrays(file, [*ANSWER_FIELDS, PERSONS_FIELD, *OTHER_NAMES, *OTHER_NAMES.values()])
+        return read_arrays(file, [*ANSWER_FIELDS, PERSONS_FIELD, CLASSES_FIELD, *OTHER_NAMES, *OTHER_NAMES.values()])
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(

@@ -17,7 +17,7 @@ from palisade.evaluation.result import Result, Sides
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.subjects.answers import AnsweredRecords, shared_rows, view_of
-from palisade.evaluation.subjects.model_file import AuditedModel
+from palisade.evaluation.subjects.audited_model import AuditedModel
 from palisade.targets.run import Run
 
 

@@ -49,9 +49,15 @@ def test_arrays_as_data_npz_names_them(tmp_path):
             {"labels": RECORD_LABELS, "logits": RECORD_LOGITS, "predictions": RECORD_LABELS},
             "holds logits and predictions; save the one",
         ),
-        ({"labels": RECORD_LABELS.astype(float), "logits": RECORD_LOGITS}, "labels are float64 of shape"),
+        (
+            {"labels": RECORD_LABELS + 0.5, "logits": RECORD_LOGITS},
+            "labels are float64 of shape .*; save one whole number",
+        ),
         ({"labels": RECORD_LABELS, "logits": RECORD_LOGITS[:7]}, "there are 20 labels, save as many"),
-        ({"labels": RECORD_LABELS, "logits": RECORD_LOGITS[:, :1]}, "a classifier has at least 2 classes"),
+        (
+            {"labels": RECORD_LABELS, "logits": RECORD_LOGITS[:, :1]},
+            "one number a record, and labels name 3 classes; save",
+        ),
         ({"labels": RECORD_LABELS, "logits": RECORD_LOGITS[:, :, None]}, r"save \(records, classes\) numbers"),
         (
             {"labels": RECORD_LABELS, "logits": RECORD_LOGITS * [1, np.nan, 1]},

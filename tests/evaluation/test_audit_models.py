@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from palisade.data.secret import Secret
-from palisade.evaluation.subjects.model_file import numbers, of_file, of_release
+from palisade.evaluation.subjects.audited_model import numbers
+from palisade.evaluation.subjects.model_file import of_file, of_release
 from palisade.targets.release import ship
 
 INPUT_ROWS = np.random.default_rng(0).normal(size=(7, 4)).astype(np.float32)
@@ -83,7 +84,7 @@ def test_what_is_no_model(tmp_path, own):
     with pytest.raises(ValueError, match=r"^model=~nobodyhere/a\.pt2"):
         of_file("~nobodyhere/a.pt2", {}, "logits")
     for name, message in (
-        ("a.pkl", r": expected a \.safetensors or a \.pt2 file"),
+        ("a.txt", r": expected a \.safetensors, \.pt2, \.onnx or \.skops file, or the dotted name of a function; "),
         ("a.pt2", r"expected a program of one input .*; save one with torch\.export\.save"),
         ("a.safetensors", "name the class that was saved"),
     ):

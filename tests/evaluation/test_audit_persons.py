@@ -113,8 +113,8 @@ def visits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     table[300:].to_csv("out.csv", index=False)
     module = ModuleType("my_visits")
 
-    def predict(x: np.ndarray) -> np.ndarray:
-        ill = 1 / (1 + np.exp(-x[:, 0] - 0.1 * x[:, 1]))
+    def predict(rows: pd.DataFrame) -> np.ndarray:
+        ill = 1 / (1 + np.exp(-rows["trait"] - 0.1 * rows["age"]))
         return np.stack([1 - ill, ill], axis=1)
 
     module.predict = predict  # type: ignore[attr-defined]

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.evaluate import evaluate_runs
-from palisade.evaluation.subjects.model_file import numbers
+from palisade.evaluation.subjects.audited_model import numbers
 from palisade.evaluation.subjects.saved_records import read
 from palisade.targets.release import ship
 
