@@ -235,7 +235,7 @@ class Endpoint(CheckedFields):
 
     endpoint: Annotated[str, remedy("give http://… or my_package.predict")]
     answers: Answers = "probabilities"
-    classes: tuple[str, ...] | None = None
+    classes: Sequence[str] | None = None
     budget: Count | None = None
     batch: Count = 32
     rate: Positive | None = None
@@ -248,15 +248,13 @@ class Endpoint(CheckedFields):
 
     def open(self, folder: Path) -> AuditedModel:
         """The endpoint as an audit asks it; answers are stored in a file of this folder, one for each endpoint."""
-        order = "" if self.classes is None else f" {self.classes}"
+        order = "" if self.classes is None else f" {list(self.classes)}"
         name = hashlib.blake2b(f"{self.endpoint} {self.answers}{order}".encode(), digest_size=4).hexdigest()
-        log = AnswerLog(folder / f"answers-{name}.jsonl")
         asked = self._post if self.is_url else _function(self.endpoint)
-
-        asking = Asking(self, asked, log)
+        asking = Asking(self, asked, AnswerLog(folder / f"answers-{name}.jsonl"))
         return AuditedModel(
             name=f"endpoint {self.endpoint}", answers=self.answers, ask=asking.ask, inputs=numbers,
-            classes=self.classes, takes_tables=True, prepare=asking.prepare,
+            classes=None if self.classes is None else tuple(self.classes), takes_tables=True, prepare=asking.prepare,
         )  # fmt: skip
 
     def _post(self, rows: Any) -> Sequence[Any]:

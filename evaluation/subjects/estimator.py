@@ -14,7 +14,7 @@ from palisade.evaluation.subjects.answer_forms import named_classes, renamed
 from palisade.evaluation.subjects.audited_model import Answers, AuditedModel, numbers
 from palisade.evaluation.subjects.raw_rows import form_of_rows, is_table
 
-METHODS = {"probabilities": "predict_proba", "logits": "decision_function", "predictions": "predict"}
+METHODS_BY_LEVEL = {"probabilities": "predict_proba", "logits": "decision_function", "predictions": "predict"}
 """The method that gives each level of answers, as scikit-learn names them."""
 MAX_REASON_LETTERS = 300
 
@@ -114,33 +114,36 @@ def of_estimator(setting: str, model: Any, answers: Answers | None, classes: tup
 
 
 def _method(setting: str, model: Any, level: str) -> Callable[[Any], Any]:
-    if not any(hasattr(model, method) for method in METHODS.values()):
+    if not any(hasattr(model, method) for method in METHODS_BY_LEVEL.values()):
         if callable(model) and not isinstance(model, type):
             return model
         raise ValueError(
             f"{setting}: expected an object with predict_proba, or a function of rows, not {type(model).__name__}; let"
             " it return one"
         )
-    if callable(method := getattr(model, METHODS[level], None)):
+    if callable(method := getattr(model, METHODS_BY_LEVEL[level], None)):
         return method
-    others = [f"answers={other}" for other, name in METHODS.items() if hasattr(model, name)]
+    others = [f"answers={other}" for other, name in METHODS_BY_LEVEL.items() if hasattr(model, name)]
     raise ValueError(
-        f"{setting}: expected {METHODS[level]} for answers={level}, and {type(model).__name__} has none; set"
+        f"{setting}: expected {METHODS_BY_LEVEL[level]} for answers={level}, and {type(model).__name__} has none; set"
         f" {' or '.join(others)}"
     )
 
 
 def _as_fitted(setting: str, model: Any, rows: Any) -> Any:
-    """A table with the columns on which a model was fitted, or their numbers alone if it knows no names of columns."""
+    """A table with the columns on which a model was fitted, or their numbers alone if it knows no names of columns.
+
+    It is a copy: the user's code may change it.
+    """
     if not is_table(rows):
         return rows
     fitted = getattr(model, "feature_names_in_", None)
     if fitted is None:
         is_nameless = hasattr(model, "n_features_in_") and all(dtype.kind in "biuf" for dtype in rows.dtypes)
-        return rows.to_numpy() if is_nameless else rows
+        return rows.to_numpy(copy=True) if is_nameless else rows.copy()
     absent = [str(name) for name in fitted if name not in rows]
     if len(absent) == len(fitted):  # names such as Column_0, of a model that was fitted on an array
-        return rows
+        return rows.copy()
     if absent:
         raise ValueError(f"{setting}: column {absent[0]} is in no file, and the model was fitted on it; save it too")
     return rows[list(fitted)]

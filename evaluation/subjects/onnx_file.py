@@ -14,7 +14,7 @@ from palisade.evaluation.subjects.audited_model import Answers, AuditedModel, nu
 from palisade.evaluation.subjects.raw_rows import form_of_rows, is_table
 
 BATCH_RECORDS = 1024
-TYPES: dict[str, Any] = {
+INPUT_TYPES: dict[str, Any] = {
     **{"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16},
     **{f"tensor({name})": np.dtype(name).type for name in ("int64", "int32", "int16", "int8", "uint8", "bool")},
     "tensor(string)": object,
@@ -52,7 +52,7 @@ def of_onnx(path: str, file: Path, answers: Answers | None, classes: tuple[str, 
         reason = " ".join(str(error).split())[:300]
         raise ValueError(f"{setting}: expected an ONNX model ({reason}); export it anew") from None
     for wanted in session.get_inputs():
-        if wanted.type not in TYPES:
+        if wanted.type not in INPUT_TYPES:
             raise ValueError(f"{setting}: expected inputs of numbers or words, not {wanted.type}; export such a model")
     output = _output(setting, session.get_outputs(), answers)
     level = answers or ("probabilities" if _is_of_probabilities(output) else "logits")
@@ -127,16 +127,10 @@ class OnnxModel:
         """The keys of the map that holds scores; None if there is no map, or blank inputs do not reach it."""
         if "map(" not in self.output.type:
             return None
-        shapes = {wanted.name: [1, *wanted.shape[1:]] for wanted in self.session.get_inputs()}
-        if not all(isinstance(length, int) for shape in shapes.values() for length in shape):
+        wanted = self.session.get_inputs()
+        if not all(isinstance(length, int) for one in wanted for length in one.shape[1:]):
             return None
-        rows = self.size or 1
-        blank = {
-            wanted.name: np.full((rows, *shapes[wanted.name][1:]), "" if TYPES[wanted.type] is object else 0).astype(
-                TYPES[wanted.type]
-            )
-            for wanted in self.session.get_inputs()
-        }
+        blank = {one.name: _blank(INPUT_TYPES[one.type], (self.size or 1, *one.shape[1:])) for one in wanted}
         try:
             (answers,) = self.session.run([self.output.name], blank)
         except Exception:  # an encoder that knows no such word
@@ -152,7 +146,7 @@ class OnnxModel:
     def _inputs(self, rows: Any) -> dict[str, np.ndarray]:
         wanted = self.session.get_inputs()
         if len(wanted) == 1:
-            return {wanted[0].name: numbers(rows).astype(TYPES[wanted[0].type])}
+            return {wanted[0].name: numbers(rows).astype(INPUT_TYPES[wanted[0].type])}
         names = [one.name for one in wanted]
         if not is_table(rows):
             raise ValueError(
@@ -160,7 +154,11 @@ class OnnxModel:
             )
         if absent := [name for name in names if name not in rows]:
             raise ValueError(f"{self.setting}: column {absent[0]} is in no file, and is an input of it; save it too")
-        return {one.name: _column(rows[one.name], TYPES[one.type], len(one.shape)) for one in wanted}
+        return {one.name: _column(rows[one.name], INPUT_TYPES[one.type], len(one.shape)) for one in wanted}
+
+
+def _blank(dtype: Any, shape: tuple[int, ...]) -> np.ndarray:
+    return np.full(shape, "" if dtype is object else 0, dtype=dtype)
 
 
 def _column(values: Any, dtype: Any, dimensions: int) -> np.ndarray:

@@ -79,7 +79,7 @@ def is_table(rows: Any) -> bool:
 
 def rows_at(rows: Any, places: Sequence[int]) -> Any:
     """Some rows of a table or an array, in this order."""
-    return rows.iloc[list(places)] if is_table(rows) else rows[places]
+    return rows.iloc[list(places)].reset_index(drop=True) if is_table(rows) else rows[places]
 
 
 def plain_rows(rows: Any) -> list[Any]:

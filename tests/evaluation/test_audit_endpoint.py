@@ -9,9 +9,10 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from types import ModuleType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from palisade.evaluation.subjects.endpoint import ANSWER_BYTES, AnswerLog, Endpoint
@@ -24,7 +25,7 @@ INPUT_ROWS = np.random.default_rng(0).random((10, 2)).astype(np.float32)
 class Service(BaseHTTPRequestHandler):
     """Answers as KServe does: the two features are the probabilities."""
 
-    asked: ClassVar[list[list[float]]] = []
+    asked: ClassVar[list[Any]] = []
     behavior = "answers"
 
     def do_POST(self):
@@ -38,6 +39,10 @@ class Service(BaseHTTPRequestHandler):
             self.send_error(429)
             return
         self.asked.extend(instances)
+        if self.behavior == "rows":
+            instances = [[row["age"] / 100, 1 - row["age"] / 100] for row in instances]
+        if self.behavior == "one number":
+            instances = [row[0] for row in instances]
         if self.behavior == "other classes":
             instances = [[*row, 0.0] for row in instances] if len(self.asked) > 4 else instances
         answers = {"words": ["yes"] * len(instances), "few": instances[:-1], "ragged": [[1.0], *instances[1:]]}
@@ -153,6 +158,66 @@ def test_one_progress_line_is_shown_for_the_records_and_stored_answers_are_count
         " the same."
     ]
     assert len(calls.asked) == 34 and "10/10 queries answered" in capsys.readouterr().err
+
+
+RAW_ROWS = pd.DataFrame(
+    {
+        "age": [40, 50, 60, 40],
+        "wage": [0.1, np.nan, 1 / 3, 0.1],
+        "job": ["é", "b", None, "é"],
+        "here": [True, False] * 2,
+    }
+)
+
+
+def test_raw_rows_go_to_a_url_by_the_names_of_columns_and_are_known_again(service, tmp_path):
+    calls, url = service
+    calls.behavior = "rows"
+    endpoint = Endpoint(endpoint=url, batch=2, classes=("old", "young"))
+    answers = endpoint.open(tmp_path).answer(RAW_ROWS)
+    np.testing.assert_allclose(answers, np.stack([RAW_ROWS["age"] / 100, 1 - RAW_ROWS["age"] / 100], axis=1))
+    assert calls.asked == [
+        {"age": 40, "wage": 0.1, "job": "é", "here": True},
+        {"age": 50, "wage": None, "job": "b", "here": False},
+        {"age": 60, "wage": 1 / 3, "job": None, "here": True},
+        {"age": 40, "wage": 0.1, "job": "é", "here": False},
+    ]
+    calls.asked.clear()
+    again = endpoint.open(tmp_path)
+    assert again.prepare([RAW_ROWS]) and len(calls.asked) == 4, "to compare"
+    np.testing.assert_array_equal(again.answer(RAW_ROWS[::-1]), answers[::-1])
+    assert len(calls.asked) == 4
+
+
+def test_raw_rows_go_to_a_function_as_a_table(function, monkeypatch, tmp_path):
+    seen = []
+
+    def predict(rows):
+        seen.append(rows.copy())
+        return rows.pop("age").to_numpy() / 100
+
+    monkeypatch.setattr(sys.modules["my_package"], "predict", predict)
+    answers = Endpoint(endpoint="my_package.predict", batch=3).open(tmp_path).answer(RAW_ROWS)
+    np.testing.assert_allclose(answers, np.stack([1 - RAW_ROWS["age"] / 100, RAW_ROWS["age"] / 100], axis=1))
+    pd.testing.assert_frame_equal(seen[0], RAW_ROWS[:3])
+    pd.testing.assert_frame_equal(seen[1], RAW_ROWS[3:].reset_index(drop=True))
+    assert "age" in RAW_ROWS, "what is handed over is a copy"
+
+
+def test_one_number_a_query_is_that_of_the_second_class(service, tmp_path):
+    calls, url = service
+    calls.behavior = "one number"
+    answers = Endpoint(endpoint=url, classes=("no", "yes")).open(tmp_path).answer(INPUT_ROWS)
+    np.testing.assert_allclose(answers, np.stack([1 - INPUT_ROWS[:, 0], INPUT_ROWS[:, 0]], axis=1), atol=1e-6)
+    with pytest.raises(ValueError, match=r"probabilities are of 2 classes, and 3 are named \(a, b, c\)"):
+        Endpoint(endpoint=url, classes=("a", "b", "c")).open(tmp_path).ask(INPUT_ROWS)
+
+
+def test_predicted_classes_may_be_words_if_their_order_is_known(function, monkeypatch, tmp_path):
+    monkeypatch.setattr(sys.modules["my_package"], "predict", lambda x: np.where(x[:, 0] > 0.5, "yes", "no"))
+    endpoint = Endpoint(endpoint="my_package.predict", answers="predictions", classes=("no", "yes"))
+    for _ in range(2):
+        np.testing.assert_array_equal(endpoint.open(tmp_path).answer(INPUT_ROWS), INPUT_ROWS[:, 0] > 0.5)
 
 
 def test_nobody_listens(tmp_path):

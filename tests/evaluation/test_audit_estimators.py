@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,6 +143,27 @@ def test_columns_have_the_types_that_pandas_reads_from_all_files_together(people
     one, other = seen
     pd.testing.assert_frame_equal(one, people.drop(columns="income").astype({"age": float}))
     pd.testing.assert_frame_equal(other, others[one.columns])
+
+
+def test_an_endpoint_and_records_in_question_are_asked_about_raw_rows(people, monkeypatch):
+    fitted = pipeline(forest()).fit(people.drop(columns="income"), people["income"])
+    provide(monkeypatch, predict=lambda rows: fitted.predict_proba(rows)[:, 1], load=lambda: fitted)
+    words = ("audit=endpoint", "endpoint=my_module.predict", "classes=[high,low]", *SIDE_SETTINGS)
+    assert auc_of(audited(*words)) > 0.9
+    people[:40].to_csv("mine.csv", index=False)
+    words = ("audit=records", "records=mine.csv", "nonmembers=out.csv", "label=income", "name=records")
+    for subject in ("model=my_module.load", "endpoint=my_module.predict"):
+        shutil.rmtree("reports")
+        classes = ["classes=[high,low]"] if subject.startswith("endpoint") else []
+        report = audited(*words, subject, *classes)
+        assert report["records"] == 40 and float(report["all_together"]["p"]) < 1e-3
+
+
+def test_a_saved_array_beside_a_table_is_refused(people, monkeypatch):
+    provide(monkeypatch, load=lambda: lambda rows: np.full((len(rows), 2), 0.5))
+    np.savez("out.npz", features=np.zeros((20, 4)), labels=np.zeros(20, dtype=int))
+    with pytest.raises(ValueError, match=r"nonmembers=out\.npz holds an array and members=in\.csv a table; save both"):
+        audited("audit=model", "model=my_module.load", *SIDE_SETTINGS, "nonmembers=out.npz")
 
 
 def test_names_of_columns_and_classes_are_those_of_the_model(people, monkeypatch):
