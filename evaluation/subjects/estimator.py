@@ -126,7 +126,7 @@ def _method(setting: str, model: Any, level: str) -> Callable[[Any], Any]:
     others = [f"answers={other}" for other, name in METHODS_BY_LEVEL.items() if hasattr(model, name)]
     raise ValueError(
         f"{setting}: expected {METHODS_BY_LEVEL[level]} for answers={level}, and {type(model).__name__} has none; set"
-        f" {' or '.join(others)}"
+        f" {' or '.join(others)}, or let my_module.load return a function of rows"
     )
 
 

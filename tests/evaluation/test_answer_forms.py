@@ -17,17 +17,17 @@ from palisade.evaluation.subjects.answer_forms import class_numbers, class_score
 pytestmark = pytest.mark.usefixtures("undrawn")
 
 CONF_FOLDER = Path(__file__).parents[2] / "conf"
-SECOND_COLUMN = np.array([0.1, 0.75, 0.5], dtype=np.float32)
-BOTH_COLUMNS = np.array([[0.9, 0.1], [0.25, 0.75], [0.5, 0.5]])
+SECOND_SCORES = np.array([0.1, 0.75, 0.5], dtype=np.float32)
+BOTH_SCORES = np.array([[0.9, 0.1], [0.25, 0.75], [0.5, 0.5]])
 
 
 @pytest.mark.parametrize(
     ("level", "answers", "classes", "expected"),
     [
-        ("probabilities", BOTH_COLUMNS, None, BOTH_COLUMNS),
-        ("probabilities", SECOND_COLUMN, None, BOTH_COLUMNS),
-        ("probabilities", SECOND_COLUMN[:, None], ("no", "yes"), BOTH_COLUMNS),
-        ("probabilities", SECOND_COLUMN.tolist(), None, BOTH_COLUMNS),
+        ("probabilities", BOTH_SCORES, None, BOTH_SCORES),
+        ("probabilities", SECOND_SCORES, None, BOTH_SCORES),
+        ("probabilities", SECOND_SCORES[:, None], ("no", "yes"), BOTH_SCORES),
+        ("probabilities", SECOND_SCORES.tolist(), None, BOTH_SCORES),
         ("probabilities", np.array([[1.0 + 1e-7, -1e-7]]), None, [[1.0, 0.0]]),
         ("logits", np.array([-2.0, 3.0]), None, [[0.0, -2.0], [0.0, 3.0]]),
         ("logits", np.array([[1, -2, 3]]), None, [[1, -2, 3]]),
@@ -53,14 +53,14 @@ def test_answers_of_one_meaning_have_one_form(level, answers, classes, expected)
 @pytest.mark.parametrize(
     ("level", "answers", "classes", "message"),
     [
-        ("probabilities", SECOND_COLUMN, ("a", "b", "c"), "of 2 classes, and 3 are named"),
-        ("probabilities", BOTH_COLUMNS > 0.5, None, "are bool of shape .* save predicted classes as predictions"),
+        ("probabilities", SECOND_SCORES, ("a", "b", "c"), "of 2 classes, and 3 are named"),
+        ("probabilities", BOTH_SCORES > 0.5, None, "are bool of shape .* save predicted classes as predictions"),
         ("probabilities", np.array([0, 1, 1]), None, "are int64 of shape .* save predicted classes as predictions"),
-        ("probabilities", SECOND_COLUMN * 2, None, r"span 0\.2\.\.1\.5; they lie in 0\.\.1, or save them as logits"),
+        ("probabilities", SECOND_SCORES * 2, None, r"span 0\.2\.\.1\.5; they lie in 0\.\.1, or save them as logits"),
         ("probabilities", [[0.1, 0.9], [1.0]], None, "no array"),
-        ("probabilities", [BOTH_COLUMNS, BOTH_COLUMNS], None, r"of shape \(2, 3, 2\)"),
+        ("probabilities", [BOTH_SCORES, BOTH_SCORES], None, r"of shape \(2, 3, 2\)"),
         ("logits", np.zeros((3, 0)), None, "a classifier has at least 2 classes"),
-        ("predictions", BOTH_COLUMNS, None, r"save \(records,\) whole numbers, or scores as probabilities or logits"),
+        ("predictions", BOTH_SCORES, None, r"save \(records,\) whole numbers, or scores as probabilities or logits"),
         ("predictions", np.array([0.2, 0.9]), None, r"save \(records,\) whole numbers"),
         ("predictions", np.array([[1, 1], [0, 1]]), None, r"are int64 of shape \(2, 2\)"),
         ("predictions", np.array(["a", "c"]), ("a", "b"), "label c is no class; choose of a, b"),

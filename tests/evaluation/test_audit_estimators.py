@@ -159,6 +159,14 @@ def test_an_endpoint_and_records_in_question_are_asked_about_raw_rows(people, mo
         assert report["records"] == 40 and float(report["all_together"]["p"]) < 1e-3
 
 
+def test_columns_in_another_order_are_those_of_the_first_file(people):
+    others = pd.read_csv("out.csv")
+    others[["wage", "income", "age", "married", "job"]].to_csv("out.csv", index=False)
+    sides = aligned({key: read(key, f"{key}.csv", "income") for key in ("in", "out")})
+    assert [list(saved.rows) for saved in sides.values()] == [["job", "age", "wage", "married"]] * 2
+    assert sides["out"].rows["wage"].astype(float).tolist() == others["wage"].tolist()
+
+
 def test_a_saved_array_beside_a_table_is_refused(people, monkeypatch):
     provide(monkeypatch, load=lambda: lambda rows: np.full((len(rows), 2), 0.5))
     np.savez("out.npz", features=np.zeros((20, 4)), labels=np.zeros(20, dtype=int))
@@ -197,7 +205,7 @@ def test_a_model_that_was_fitted_on_an_array_gets_numbers(people, monkeypatch):
         (lambda: 1 / 0, (), r"^model=my_module\.load: expected a function that returns a model \(ZeroDivisionError: "),
         (lambda: 5, (), r"expected an object with predict_proba, or a function of rows, not int"),
         (DecisionTreeClassifier, ("classes=[low,high]",), r"answers to a DataFrame of 150 rows .*\(NotFitted"),
-        (LinearSVC, (), r"expected predict_proba for answers=probabilities, .*; set answers=logits or answers=predict"),
+        (LinearSVC, (), r"expected predict_proba for answers=probabilities, .*; set answers=logits or answers=pred"),
         (forest, ("answers=scores",), r"^answers=scores: expected one of logits, probabilities, predictions"),
         (forest, ("classes=[low]",), r"^classes=\['low'\]: expected at least 2 classes, each once"),
         (forest, ("classes=[low,low]",), r"^classes=\['low', 'low'\]: expected at least 2 classes, each once"),

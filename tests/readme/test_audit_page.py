@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("undrawn")
 REPOSITORY_ROOT = Path(__file__).parents[2]
 AUDIT_PAGE = (REPOSITORY_ROOT / "docs" / "audit.md").read_text(encoding="utf-8")
 BY_SKLEARN, BY_KERAS, BY_TRANSFORMERS = re.findall(r"```python\n(.*?)```", AUDIT_PAGE, re.DOTALL)
-(SHELL_COMMAND,) = re.findall(r"`PYTHONPATH=\. python evaluate\.py (.*?)`", AUDIT_PAGE)
+(AUDIT_COMMAND,) = re.findall(r"`PYTHONPATH=\. python evaluate\.py (.*?)`", AUDIT_PAGE)
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def people(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pd.DataFrame:
 def audited(*overrides: str) -> str:
     """The subject of the page after the command, with `my_module.py` of this folder."""
     with initialize_config_dir(str(REPOSITORY_ROOT / "conf"), version_base="1.3"):
-        node = compose("evaluate", [*SHELL_COMMAND.split(), "attack=quick", *overrides])
+        node = compose("evaluate", [*AUDIT_COMMAND.split(), "attack=quick", *overrides])
         settings: Any = OmegaConf.to_container(node, resolve=True)
     evaluate_runs({**settings, "command": "python evaluate.py"})
     return json.loads(Path("reports/audit_model/report.json").read_text())["what"]
