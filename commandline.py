@@ -37,6 +37,7 @@ EXIT_DONE, EXIT_SOME_FAILED, EXIT_BAD_INPUT, EXIT_CLAIM_VIOLATED, EXIT_GATE_EXCE
 COMMAND_HELP = {
     "train": "train a run, a sweep or a release",
     "evaluate": "attack runs, or a model that exists already",
+    "schema": "print a schema of a table's columns, to be edited",
 }
 
 
@@ -62,13 +63,19 @@ def console() -> NoReturn:
     name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in COMMAND_HELP:
         sys.argv = [f"palisade {name}", *words]
-        call(import_module(f"palisade.{name}").main)
+        call(_print_schema if name == "schema" else import_module(f"palisade.{name}").main)
     if name in ("--help", "-h"):
         lines = [f"  {command:10} {purpose}" for command, purpose in COMMAND_HELP.items()]
         print("palisade <command> [key=value …]", "", *lines, "", HELP_EXAMPLES, sep="\n")
         sys.exit(EXIT_DONE)
     print(f"error: palisade {name} is no command; choose one of {', '.join(COMMAND_HELP)}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
+
+
+def _print_schema() -> None:
+    from palisade.data.schema import print_schema
+
+    print_schema(sys.argv[1:])
 
 
 def command_line(script: str) -> str:

@@ -130,7 +130,7 @@ class Table(CheckedFields):
         if schema is not None:
             rows = self._described(rows, schema)
         self._check_missing(rows)
-        classes, labels = classes_of(f"data.label={self.label}", frame[self.label], self._reading)
+        classes, labels = classes_of(f"data.label={self.label}", frame[self.label], self.reading)
         self._check_is_classified(classes, len(frame))
         persons = None if self.person is None else frame[self.person].factorize()[0].astype(np.int64)
         records = Records(
@@ -176,7 +176,7 @@ class Table(CheckedFields):
         return pd.concat([own, tested, public], ignore_index=True), len(own), len(own) + len(tested)
 
     def _read(self) -> pd.DataFrame:
-        frame = read_table("data.path", self.path, self._reading)
+        frame = read_table("data.path", self.path, self.reading)
         header = list(frame)
         if "" in header:
             raise ValueError(f"data.path={self.path}: column {header.index('') + 1} has no name; name or remove it")
@@ -186,9 +186,9 @@ class Table(CheckedFields):
         lists |= {"dates": self.dates, "person": () if self.person is None else (self.person,)}
         for key, name in (("label", self.label), *((key, name) for key, names in lists.items() for name in names)):
             if name not in header:
-                check_header("data.path", self.path, frame, self._reading)
+                check_header("data.path", self.path, frame, self.reading)
                 raise ValueError(f"data.{key}={name}: expected a column of {self.path}; {nearest(name, header)}")
-        return self._reading.cells(frame)
+        return self.reading.cells(frame)
 
     def _read_beside(self, key: str, path: str | Path, own: pd.DataFrame) -> pd.DataFrame:
         """The cells of a file of other persons, with the columns of the main one.
@@ -197,7 +197,7 @@ class Table(CheckedFields):
             ValueError: if it is the same file, lacks a column, or holds a person of the others.
         """
         setting = f"{key}={path}"
-        other = read_table(key, path, self._reading)
+        other = read_table(key, path, self.reading)
         if place(key, path).samefile(place("data.path", self.path)):
             share = key.replace("data", "split")
             raise ValueError(f"{setting}: expected another file than data.path; set {share}=0.1 instead")
@@ -206,13 +206,14 @@ class Table(CheckedFields):
                 if name != self.person and name not in self.drop:
                     raise ValueError(f"{setting}: expected the columns of data.path, and {name} is none; add it")
                 other[name] = [f"{key} {row}" for row in range(len(other))]
-        other = self._reading.cells(other[list(own)])
+        other = self.reading.cells(other[list(own)])
         if self.person is not None and (both := set(other[self.person]) & set(own[self.person])):
             raise ValueError(f"{setting}: {len(both)} of its persons are in data.path too; remove their records")
         return other
 
     @property
-    def _reading(self) -> Reading:
+    def reading(self) -> Reading:
+        """The way in which the files are written."""
         lists = {"missing_words": tuple(self.missing_words), "symbols": tuple(self.symbols)}
         header = self.header if isinstance(self.header, bool) else tuple(self.header)
         return Reading(
@@ -237,7 +238,7 @@ class Table(CheckedFields):
 
     def _check_is_classified(self, classes: Sequence[str], records: int) -> None:
         """Raises ValueError for a column of quantities."""
-        numbers = [self._reading.number(word) for word in classes]
+        numbers = [self.reading.number(word) for word in classes]
         present = [number for number in numbers if number is not None]
         is_numeric = len(present) == len(classes) > MAX_NUMERIC_CLASSES
         if is_numeric and (any(number % 1 for number in present) or len(classes) > CLASSES_SHARE * records):
@@ -264,7 +265,7 @@ class Table(CheckedFields):
 
     def _unfitted(self, rows: pd.DataFrame, persons: Int64[np.ndarray, " records"] | None) -> UnfittedColumns:
         lists = {"categorical": self.categorical, "numeric": self.numeric, "dates": self.dates, "dropped": self.drop}
-        kinds = ColumnKinds(rows=rows, persons=persons, reading=self._reading, **lists)
+        kinds = ColumnKinds(rows=rows, persons=persons, reading=self.reading, **lists)
         kinds.check()
         return UnfittedColumns(
             numeric=kinds.numbers,
@@ -272,7 +273,7 @@ class Table(CheckedFields):
             dates=kinds.formats,
             missing=self.missing,
             rare=self.rare,
-            reading=self._reading,
+            reading=self.reading,
         )
 
     def _read_schema(self, name: str | Path) -> Columns:
@@ -296,7 +297,7 @@ class Table(CheckedFields):
                     )
         except (ValueError, yaml.YAMLError) as error:
             raise ValueError(f"data.schema={name}: {' '.join(str(error).split())}") from None
-        own = self._reading
+        own = self.reading
         return schema if own == PLAIN_READING else replace(schema, reading=own)
 
 
