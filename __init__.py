@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from palisade.api import TrainedFleet, ship_release, train_fleet, write_report
     from palisade.attacks import BASE, RMIA, Attack, LiRA, View
     from palisade.defenses.dp_sgd import DPSGD
     from palisade.evaluation import audit_scores
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from palisade.targets.release import Release
 
 MODULES_BY_NAME = {
+    **dict.fromkeys(("TrainedFleet", "ship_release", "train_fleet", "write_report"), "palisade.api"),
     **dict.fromkeys(("BASE", "RMIA", "Attack", "LiRA", "View"), "palisade.attacks"),
     "Defense": "palisade.targets.fleet",
     "DPSGD": "palisade.defenses.dp_sgd",
@@ -33,10 +35,14 @@ __all__ = [
     "Defense",
     "LiRA",
     "Release",
+    "TrainedFleet",
     "View",
     "audit_scores",
     "roc_auc",
+    "ship_release",
     "tpr_at_fpr",
+    "train_fleet",
+    "write_report",
 ]
 
 
