@@ -7,12 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from palisade.command_words import plain_words
+from palisade.data.table_reader import write_table
+from palisade.evaluate import all_attacks, evaluate_runs
+from palisade.evaluation.measuring.measure import results_of
+from palisade.evaluation.protocol import AttackProtocol
+from palisade.evaluation.result import Result
+from palisade.targets import progress
+from palisade.targets.composition import check_shipped, composed
+from palisade.targets.config import CONF_FOLDER
+from palisade.targets.files import write
+from palisade.targets.guards.registry import label as guard_label
+from palisade.targets.guards.registry import make_guard
+from palisade.targets.release import Release, ship_run
+from palisade.targets.run import Run
+from palisade.targets.tuning import trainings
+from palisade.train import train_run
+
 if TYPE_CHECKING:
     import pandas as pd
-
-    from palisade.evaluation.result import Result
-    from palisade.targets.release import Release
-    from palisade.targets.run import Run
 
 TABLES_FOLDER = ".tables"
 """Folder in that of the runs where DataFrames are kept, since a run reads its data again whenever it is attacked."""
@@ -54,16 +70,6 @@ def train_fleet(
     Raises:
         ValueError: if a setting is wrong, with the setting, the rule and the remedy in one line.
     """
-    from palisade.command_words import plain_words
-    from palisade.evaluation.measuring.measure import results_of
-    from palisade.targets import progress
-    from palisade.targets.composition import composed
-    from palisade.targets.guards.registry import label as guard_label
-    from palisade.targets.guards.registry import make_guard
-    from palisade.targets.run import Run
-    from palisade.targets.tuning import trainings
-    from palisade.train import train_run
-
     chosen = _data_words(data, label, name, Path(runs))
     settings = composed(*plain_words([*chosen, f"runs={runs}", *words]))
     with progress.Progress(Path(runs), trainings(settings)):
@@ -82,8 +88,6 @@ def write_report(*words: str) -> None:
     Raises:
         ValueError: if a setting is wrong.
     """
-    from palisade.evaluate import evaluate_runs
-
     evaluate_runs(_evaluation(*words))
 
 
@@ -97,10 +101,6 @@ def ship_release(fleet: TrainedFleet, *words: str) -> Release:
     Raises:
         ValueError: if a setting is wrong, or the release is there already.
     """
-    from palisade.command_words import plain_words
-    from palisade.targets.composition import check_shipped, composed
-    from palisade.targets.release import Release, ship_run
-
     overrides = plain_words([f"ship={fleet.run.folder}", *words])
     settings = composed(*overrides)
     check_shipped(settings, overrides)
@@ -114,14 +114,11 @@ def _data_words(data: Any, label: str | None, name: str, runs: Path) -> list[str
         raise ValueError("label=None: expected the column to predict; name it")
     if isinstance(data, str | Path):
         return ["data=csv", f"data.path={data}", f"data.label={label}"]
-    return ["data=csv", f"data.path={_kept(data, name, runs)}", f"data.label={label}", f"data.name={name}"]
+    return ["data=csv", f"data.path={_table_file(data, name, runs)}", f"data.label={label}", f"data.name={name}"]
 
 
-def _kept(frame: pd.DataFrame, name: str, runs: Path) -> Path:
+def _table_file(frame: pd.DataFrame, name: str, runs: Path) -> Path:
     """The file of a DataFrame, one for each content."""
-    from palisade.data.table_reader import write_table
-    from palisade.targets.files import write
-
     text = write_table(frame)
     digest = hashlib.blake2b(text.encode(), digest_size=DIGEST_BYTES).hexdigest()
     path = runs / TABLES_FOLDER / f"{name}-{digest}.csv"
@@ -132,8 +129,6 @@ def _kept(frame: pd.DataFrame, name: str, runs: Path) -> Path:
 
 
 def _protocol(*words: str) -> Any:
-    from palisade.evaluate import all_attacks
-    from palisade.evaluation.protocol import AttackProtocol
 
     settings = _evaluation(*words)
     return AttackProtocol(
@@ -144,12 +139,6 @@ def _protocol(*words: str) -> Any:
 
 def _evaluation(*words: str) -> dict[str, Any]:
     """Settings that `python evaluate.py <words>` composes."""
-    from hydra import compose, initialize_config_dir
-    from omegaconf import OmegaConf
-
-    from palisade.command_words import plain_words
-    from palisade.targets.config import CONF_FOLDER
-
     with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
         config = compose("evaluate", overrides=plain_words(list(words)))
     settings: Any = OmegaConf.to_container(config, resolve=True)

@@ -39,6 +39,7 @@ COMMAND_HELP = {
     "evaluate": "attack runs, or a model that exists already",
     "schema": "print a schema of a table's columns, to be edited",
 }
+COMMAND_MODULES = {"train": "palisade.train", "evaluate": "palisade.evaluate", "schema": "palisade.data.schema"}
 
 
 HELP_EXAMPLES = """\
@@ -63,19 +64,13 @@ def console() -> NoReturn:
     name, words = (sys.argv[1:2] or ["--help"])[0], sys.argv[2:]
     if name in COMMAND_HELP:
         sys.argv = [f"palisade {name}", *words]
-        call(_print_schema if name == "schema" else import_module(f"palisade.{name}").main)
+        call(import_module(COMMAND_MODULES[name]).main)
     if name in ("--help", "-h"):
         lines = [f"  {command:10} {purpose}" for command, purpose in COMMAND_HELP.items()]
         print("palisade <command> [key=value …]", "", *lines, "", HELP_EXAMPLES, sep="\n")
         sys.exit(EXIT_DONE)
     print(f"error: palisade {name} is no command; choose one of {', '.join(COMMAND_HELP)}", file=sys.stderr)
     sys.exit(EXIT_BAD_INPUT)
-
-
-def _print_schema() -> None:
-    from palisade.data.schema import print_schema
-
-    print_schema(sys.argv[1:])
 
 
 def command_line(script: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from palisade.data.table import Table
 from palisade.data.table_reader import read_table
 
 SIGNIFICANT_DIGITS = 4
-USAGE = "palisade schema <file> [data.label=<column>] [data.drop=[…] and other settings of data=csv]"
+SCHEMA_USAGE = "palisade schema <file> [data.label=<column>] [data.drop=[…] and other settings of data=csv]"
 SCHEMA_HEADER = """\
 # Columns of {path}, but for the label {label}{person}. Their numbers and words were read off the file, so that ε does
 # not cover them. Put in their place what was known before anybody saw the records, such as the ages that adults have
@@ -60,7 +60,7 @@ def column_names(path: str, settings: dict[str, Any]) -> list[str]:
     return list(map(str, read_table("data.path", path, table.reading)))
 
 
-def print_schema(words: Sequence[str]) -> None:
+def main() -> None:
     """The command `palisade schema`: prints a schema of the file that its words name.
 
     Raises:
@@ -68,11 +68,12 @@ def print_schema(words: Sequence[str]) -> None:
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
+    words = sys.argv[1:]
     paths = [word for word in words if "=" not in word]
     overrides = OverridesParser.create().parse_overrides([word for word in words if "=" in word])
     foreign = [each.key_or_group for each in overrides if not each.key_or_group.startswith("data.")]
     if len(paths) != 1 or foreign:
-        raise ValueError(f"{' '.join([*paths, *foreign]) or 'no file'}: expected one file; {USAGE}")
+        raise ValueError(f"{' '.join([*paths, *foreign]) or 'no file'}: expected one file; {SCHEMA_USAGE}")
     print(schema_text(paths[0], {each.key_or_group.removeprefix("data."): each.value() for each in overrides}), end="")
 
 

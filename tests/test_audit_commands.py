@@ -262,7 +262,7 @@ def test_the_gate_exits_with_4(files, capsys):
         ),
         (
             ("audit=endpoint", "endpoint=my_package.predict", "members=a.npz", "nonmembers=out.npz"),
-            "members=a.npz: expected an .npz or a .csv file",
+            "members=a.npz: expected an .npz file or a table",
         ),
         (
             ("audit=outputs", *SIDE_SETTINGS, "choose.max_tpr=0.1"),

@@ -210,7 +210,7 @@ BAD_COMMANDS = {
     "no data": ((*ONE_MODEL,), "data=null: expected a data set; choose one of breast_cancer, cifar10, "),
     "unknown data": ((*ONE_MODEL, "data=nope"), "Could not find 'data/nope' Available options in 'data':"),
     "unknown defense": ((*ONE_MODEL, "data=digits", "defense=nope"), "Could not find 'defense/nope'"),
-    "unknown key": ((*ONE_MODEL, "data=digits", "nope=1"), "Could not override 'nope'"),
+    "unknown key": ((*ONE_MODEL, "data=digits", "nope=1"), "nope is no setting; nearest are name. "),
     "batch above N": ((*ONE_MODEL, "data=digits", "trainer.batch_size=700"), "=700: expected at most 629, "),
     "no models": ((*ONE_MODEL, "data=digits", "fleet.models=0"), "fleet.models=0: expected an integer >= 1 and <= "),
     "no share": ((*ONE_MODEL, "data=digits", "guesses=0.7"), "guesses=0.7: expected a number > 0 and <= 0.5; "),

@@ -199,7 +199,7 @@ ODD_COLUMNS = {
 def test_numbers_taken_for_words_are_refused_with_the_setting_that_reads_them(tmp_path: Path, kind: str) -> None:
     key, cells, numbers = ODD_COLUMNS[kind]
     line = refusal(tmp_path, price=cells)
-    odd = next(k for k, cell in enumerate(cells) if Table(path="a", label="b")._reading.number(cell) is None)
+    odd = next(k for k, cell in enumerate(cells) if Table(path="a", label="b").reading.number(cell) is None)
     assert line.startswith("column price ") and re.search(rf"rows {odd + 1}\b", line), line
     dataset = prepared(tmp_path, proposed(line, key) | {"missing": "impute"}, price=cells)
     column = dataset.preprocessing.columns["price"]

@@ -254,7 +254,7 @@ def test_answers_of_the_audited_model_set_no_threshold() -> None:
         ),
         (
             lambda files: (*FILE_WORDS[:3], "shadow_nonmembers=no.npz"),
-            r"^shadow_nonmembers=no\.npz: expected an \.npz or a \.csv file",
+            r"^shadow_nonmembers=no\.npz: expected an \.npz file or a table",
         ),
         (lambda files: saved(files, "shadow_out", 9), r"shadow_out\.npz holds 9 records; give at least 10"),
         (lambda files: saved(files, "shadow_out", columns=5), "has 5 classes and .* 6; both must come from one model"),
