@@ -190,12 +190,16 @@ def _parsed(content: Any, reading: Reading) -> pd.DataFrame:
 def _check_lengths(setting: str, file: Path, reading: Reading, width: int) -> None:
     """Raises ValueError if a row of a text file has fewer values than others, which would look like missing ones."""
     with opened(file) as content, io.TextIOWrapper(content, reading.encoding, newline="") as text:
-        for row in (lines := csv.reader(text, delimiter=reading.separator, skipinitialspace=True)):
-            if 0 < len(row) < width:
-                raise ValueError(
-                    f"{setting}: line {lines.line_num} has {len(row)} of {width} values; every row needs as many values"
-                    " as the header"
-                )
+        lines = csv.reader(text, delimiter=reading.separator, skipinitialspace=True)
+        try:
+            short = next((len(row) for row in lines if 0 < len(row) < width), width)
+        except csv.Error as error:
+            raise ValueError(f"{setting}: line {lines.line_num} cannot be read ({error}); correct it") from None
+    if short < width:
+        raise ValueError(
+            f"{setting}: line {lines.line_num} has {short} of {width} values; every row needs as many values as the"
+            " header"
+        )
 
 
 def _read_typed(setting: str, file: Path) -> pd.DataFrame:
@@ -260,8 +264,12 @@ def _with_header(setting: str, frame: pd.DataFrame, reading: Reading) -> pd.Data
 
 
 def _sample(file: Path) -> bytes:
-    with opened(file) as content:
-        return content.read(SAMPLE_BYTES)
+    """The beginning of a file; nothing of a damaged one."""
+    try:
+        with opened(file) as content:
+            return content.read(SAMPLE_BYTES)
+    except (ValueError, OSError, *READER_ERRORS):
+        return b""
 
 
 def _wrong_encoding(key: str, setting: str, file: Path, reading: Reading, error: Exception) -> str:
@@ -285,7 +293,10 @@ def _other_separator(key: str, file: Path, reading: Reading) -> str | None:
     text = _sample(file).decode(reading.encoding, errors="replace")
     lines = [line for line in text.splitlines()[:SAMPLE_LINES] if line.strip()]
     for separator in OTHER_SEPARATORS:
-        counts = Counter(len(row) for row in csv.reader(lines, delimiter=separator))
+        try:
+            counts = Counter(len(row) for row in csv.reader(lines, delimiter=separator))
+        except csv.Error:
+            return None
         width, agreeing = counts.most_common(1)[0] if counts else (1, 0)
         if separator != reading.separator and width > 1 and agreeing >= len(lines) - 1:
             named = "tab" if separator == "\t" else separator
