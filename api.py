@@ -12,10 +12,10 @@ from omegaconf import OmegaConf
 
 from palisade.command_words import plain_words
 from palisade.data.table_reader import write_table
-from palisade.evaluate import all_attacks, evaluate_runs
+from palisade.evaluate import evaluate_runs, protocol_of
 from palisade.evaluation.measuring.measure import results_of
-from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Result
+from palisade.evaluation.settings import EvaluationSettings
 from palisade.targets import progress
 from palisade.targets.composition import check_shipped, composed
 from palisade.targets.config import CONF_FOLDER
@@ -75,7 +75,7 @@ def train_fleet(
     with progress.Progress(Path(runs), trainings(settings)):
         outcome = train_run(settings)
     run = Run(Path(outcome["folder"]), guard_label(make_guard(settings)))
-    (result,) = results_of([run], _protocol(f"attack={attack}"))
+    (result,) = results_of([run], protocol_of(EvaluationSettings.parsed(_evaluation(f"attack={attack}"))))
     return TrainedFleet(run, result)
 
 
@@ -87,6 +87,7 @@ def write_report(*words: str) -> None:
 
     Raises:
         ValueError: if a setting is wrong.
+        SystemExit: with the command's exit code, if a claim is refuted or a gate is exceeded.
     """
     evaluate_runs(_evaluation(*words))
 
@@ -126,15 +127,6 @@ def _table_file(frame: pd.DataFrame, name: str, runs: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(path, text)
     return path
-
-
-def _protocol(*words: str) -> Any:
-
-    settings = _evaluation(*words)
-    return AttackProtocol(
-        attacks=settings["attack"], threat=settings["threat"], queries=settings["queries"], adaptive=all_attacks(),
-        utility=settings["utility"],
-    )  # fmt: skip
 
 
 def _evaluation(*words: str) -> dict[str, Any]:

@@ -35,7 +35,6 @@ def main(config: DictConfig) -> None:
 def evaluate_runs(plain: Mapping[str, Any]) -> None:
     """An evaluation by plain settings, as `main` resolves them; raises ValueError if one is wrong."""
     from palisade.evaluation.limit import refuse_limits
-    from palisade.evaluation.protocol import AttackProtocol
     from palisade.evaluation.report.scope import check_scope_of
     from palisade.evaluation.settings import EvaluationSettings
     from palisade.targets import progress
@@ -45,10 +44,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> None:
     if settings.quiet:
         progress.silence()
     check_scope_of(plain)
-    protocol = AttackProtocol(
-        attacks=settings.attack, threat=settings.threat, queries=settings.queries, adaptive=all_attacks(),
-        utility=settings.utility, slices=(settings.data or {}).get("slices") or None,
-    )  # fmt: skip
+    protocol = protocol_of(settings)
     if settings.audit:
         from palisade.evaluation.audit import audit
 
@@ -83,6 +79,16 @@ def evaluate_selected(runs: Sequence[Run], protocol: AttackProtocol, settings: E
         from palisade.evaluation.report.run_report import report_runs
 
         report_runs(runs, protocol, folder, settings)
+
+
+def protocol_of(settings: EvaluationSettings) -> AttackProtocol:
+    """The attacks that settings ask for, and how they are carried out."""
+    from palisade.evaluation.protocol import AttackProtocol
+
+    return AttackProtocol(
+        attacks=settings.attack, threat=settings.threat, queries=settings.queries, adaptive=all_attacks(),
+        utility=settings.utility, slices=(settings.data or {}).get("slices") or None,
+    )  # fmt: skip
 
 
 def all_attacks() -> dict[str, Any]:

@@ -38,7 +38,7 @@ def ending_of(path: Path | str) -> str:
     return endings[-1] if endings else ""
 
 
-def is_table(path: Path | str) -> bool:
+def is_table_file(path: Path | str) -> bool:
     """True for a file that `read_table` is for, by its ending."""
     return ending_of(path) in TABLE_ENDINGS
 

@@ -13,7 +13,7 @@ from jaxtyping import Int64, Shaped
 from palisade.data.cells import PLAIN_READING
 from palisade.data.files import read_arrays
 from palisade.data.settings import place
-from palisade.data.table_reader import is_table, read_table
+from palisade.data.table_reader import is_table_file, read_table
 from palisade.evaluation.subjects.answer_forms import class_numbers, named_classes, plain_labels
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def read(setting: str, path: str, label: str | None = None, person: str | None =
     name = f"{setting}={path}"
     if not (file := place(setting, path)).is_file():
         raise FileNotFoundError(f"{name}: expected an .npz file or a table, and none is there; correct the path")
-    if is_table(file):
+    if is_table_file(file):
         return _of_table(name, file, label, person)
     arrays = _arrays(name, file)
     arrays = {OTHER_NAMES.get(key, key): values for key, values in arrays.items()}
