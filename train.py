@@ -69,11 +69,13 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
         The run's folder and what was done: trained, cached, skipped or, with `plan=true`, its cost.
     """
     from palisade.data.dataset import from_config
+    from palisade.targets.defaults import resolved
     from palisade.targets.train_settings import TrainSettings
     from palisade.targets.trials import Trials, tuned
 
     asked = TrainSettings.parsed(settings)
     dataset = from_config(asked.plain)
+    asked = TrainSettings.parsed(resolved(settings, dataset))
     job = tuned(asked, dataset)
     if asked.plan:
         from palisade.evaluation.plan import with_reach

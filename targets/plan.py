@@ -15,6 +15,7 @@ from palisade.data.settings import instantiated
 from palisade.data.split import Membership
 from palisade.targets import workers
 from palisade.targets.config import CONF_FOLDER
+from palisade.targets.defaults import of_size
 from palisade.targets.guards.registry import make_guard
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
@@ -25,6 +26,7 @@ FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for i
 FLOP_PER_SECOND = 2e10  # FLOP/s of one core on small products
 COST_KEYS = ("models", "missing", "minutes", "megabytes")  # what adds up over runs
 TUNED_PLACEHOLDER = "<tuned>"  # stands for settings that are unknown before they are chosen
+PUBLIC_SIZE = 1_000  # stands for N while the data are unknown
 STEP_SECONDS = 3e-4  # of a step whatever its size
 
 
@@ -65,7 +67,7 @@ def check_all(settings: Mapping[str, Any]) -> None:
 
     checks: tuple[Callable[[Mapping[str, Any]], object], ...] = (
         TrainSettings.parsed,
-        Recipe.of,
+        lambda each: Recipe.of(of_size(each, PUBLIC_SIZE)),
         lambda each: instantiated("data", each["data"], Source),
         make_guard,
         lambda each: make_defense(each["defense"]),

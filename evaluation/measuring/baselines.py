@@ -34,6 +34,46 @@ def linear(metric: str) -> str:
     return f"linear_{metric}"
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LinearInputs:
+    """What a linear model is fitted to and tested on.
+
+    Args:
+        x: inputs of drawn records of the pool, flattened.
+        y: their labels.
+        test: inputs of the test records.
+    """
+
+    x: Float[np.ndarray, "records features"]
+    y: Int[np.ndarray, "records"]
+    test: Float[np.ndarray, "tested features"]
+
+
+def linear_inputs(dataset: Dataset, size: int, seed: int) -> LinearInputs | None:
+    """Records for a linear model, N of the pool but at most 5,000; None where inputs are words or nothing is to learn.
+
+    Args:
+        dataset: whose inputs are numbers.
+        size: N, the public size of a model's training set.
+        seed: public; draws the records.
+    """
+    split = dataset.split
+    drawn = np.random.default_rng(seed).permutation(split.pool)[: min(size, LINEAR_RECORDS)]
+    if dataset.x.dtype.kind != "f" or not len(split.test) or len(np.unique(dataset.y[drawn])) < 2:
+        return None
+    x, test = (dataset.x[records].reshape(len(records), -1) for records in (drawn, split.test))
+    return LinearInputs(x=x, y=dataset.y[drawn], test=test)
+
+
+def mean_utilities(
+    dataset: Dataset, answers: Float[np.ndarray, "models tested classes"], named: Callable[[str], str]
+) -> Mapping[str, float]:
+    """Utility of probabilities on the test records by every measure that is defined, under another name each."""
+    contributions = measures(answers, dataset.y[dataset.split.test], "probabilities")
+    means = {metric: float(values.mean()) for metric, values in contributions.items() if metric != CALIBRATION_METRIC}
+    return {named(metric): mean for metric, mean in means.items() if not np.isnan(mean)}
+
+
 @lru_cache(maxsize=2)
 def linear_utilities(dataset: Dataset, size: int, seed: int) -> Mapping[str, float]:
     """Utility by every measure of multinomial logistic regression on the inputs of the networks, without protection.
@@ -43,9 +83,7 @@ def linear_utilities(dataset: Dataset, size: int, seed: int) -> Mapping[str, flo
         size: N, the public size of a model's training set; as many records of the pool are drawn, at most 5,000.
         seed: public; draws them.
     """
-    split = dataset.split
-    drawn = np.random.default_rng(seed).permutation(split.pool)[: min(size, LINEAR_RECORDS)]
-    if dataset.x.dtype.kind != "f" or not len(split.test) or len(np.unique(dataset.y[drawn])) < 2:
+    if (inputs := linear_inputs(dataset, size, seed)) is None:
         return {}
     from sklearn.exceptions import ConvergenceWarning  # slow to import; flags of measured runs need none of it
     from sklearn.linear_model import LogisticRegression
@@ -53,12 +91,10 @@ def linear_utilities(dataset: Dataset, size: int, seed: int) -> Mapping[str, flo
     model = LogisticRegression(max_iter=LINEAR_STEPS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(dataset.x[drawn].reshape(len(drawn), -1), dataset.y[drawn])
-    answers = np.zeros((1, len(split.test), len(dataset.classes)))
-    answers[0][:, model.classes_] = model.predict_proba(dataset.x[split.test].reshape(len(split.test), -1))
-    contributions = measures(answers, dataset.y[split.test], "probabilities")
-    means = {metric: float(values.mean()) for metric, values in contributions.items() if metric != CALIBRATION_METRIC}
-    return {linear(metric): mean for metric, mean in means.items() if not np.isnan(mean)}
+        model.fit(inputs.x, inputs.y)
+    answers = np.zeros((1, len(inputs.test), len(dataset.classes)))
+    answers[0][:, model.classes_] = model.predict_proba(inputs.test)
+    return mean_utilities(dataset, answers, linear)
 
 
 @lru_cache(maxsize=2)

@@ -28,6 +28,7 @@ from palisade.evaluation.measuring.leakage import (
     null_rows_of_groups,
     numbers,
 )
+from palisade.evaluation.measuring.private_linear import private_linear_utilities
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
@@ -264,11 +265,20 @@ def measure(run: Run, protocol: AttackProtocol, source: Run | None = None, *, bo
 
 
 def of_data(run: Run) -> Iterator[Row]:
-    """Facts of the run's data alone: the number of records with copies, and the utility of a linear model."""
+    """Facts of the run's data: the number of records with copies, and the utility of linear models.
+
+    One of them is without protection, the other under the run's own claim if that is a finite ε for one record.
+    """
     data, membership = run.dataset, Membership(**run.config["membership"])
     yield Row(metric=DUPLICATE_SHARE, value=duplicated_share(data))
     size = membership.public_size(len(data.split.pool), len(data.split.canaries))
     for metric, value in linear_utilities(data, size, run.config["seed"]).items():
+        yield Row(metric=metric, value=value)
+    claim = run.statement
+    if claim.unit != "record" or not claim.delta or claim.epsilon is None or math.isinf(claim.epsilon):
+        return
+    utilities = private_linear_utilities(data, size, run.config["seed"], claim.epsilon, claim.delta)
+    for metric, value in utilities.items():
         yield Row(metric=metric, value=value)
 
 

@@ -1,0 +1,122 @@
+"""Settings that are `auto`: chosen from public numbers, without a look at any record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from palisade.data.dataset import Dataset
+from palisade.data.schedule import TrainingSchedule
+from palisade.data.settings import validated
+from palisade.data.split import Membership
+from palisade.fields import as_written
+from palisade.targets.recipe import stages
+
+AUTO = "auto"
+MLP_TARGET, PRIVATE_TARGET = "palisade.targets.networks.MLP", "palisade.defenses.dp_sgd.DPSGDDefense"
+SGD_TARGET = "torch.optim.SGD"
+HIDDEN_WIDTHS = (128,)
+
+SEEN_RECORDS = 10_000
+"""Records that a dense network is shown in training, repeated or not: few more and it learns a small table by heart."""
+LEAST_EPOCHS, MOST_EPOCHS = 3, 100
+OTHER_EPOCHS = 40
+"""Of networks that learn more slowly than dense ones."""
+
+PRIVATE_EPOCHS, PRIVATE_RATE, LARGEST_PRIVATE_BATCH = 60, 1 / 3, 16_384
+"""Of a linear model with DP-SGD: few large steps, in which noise averages out."""
+PATH_FACTOR, PATH_EXPONENT, LONGEST_PATH = 3, 0.6, 2_400
+"""The sum of all steps, in clipping norms and with momentum: 3 · (N·ε)^0.6, at most 2,400."""
+OTHER_PRIVATE: Mapping[str, Any] = {"epochs": 40, "batch_size": 128, "lr": 0.1}
+"""Of DP-SGD on other networks."""
+
+
+def resolved(settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
+    """Settings without `auto` in network and trainers, and with the name of the network that was chosen.
+
+    A choice follows from the public size N, the claimed ε, the clipping norm, and what the settings say themselves.
+
+    Args:
+        settings: as `composed` gives them.
+        dataset: whose pool decides N.
+
+    Raises:
+        ValueError: if a learning rate is `auto` beside an optimizer that the rule does not know.
+    """
+    split, membership = dataset.split, validated(Membership, "membership", settings["membership"])
+    by_person = any(stage["defense"].get("records_per_person") is not None for stage, _ in stages(settings))
+    units = split.pool if split.persons is None or not by_person else np.unique(split.persons)
+    return of_size(settings, membership.public_size(len(units), len(split.canaries)))
+
+
+def of_size(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
+    """Settings without `auto` for models of the public size N."""
+    network, names = dict(settings["network"]), dict(settings["names"])
+    if network.get("hidden") == AUTO:
+        network["hidden"] = [] if is_private(settings["defense"]) else list(HIDDEN_WIDTHS)
+    if names["network"] == AUTO:
+        names["network"] = "mlp" if network.get("hidden") else "linear"
+    dense = network.get("_target_") == MLP_TARGET
+    trainer = dict(settings["trainer"])
+    if trainer.get("epochs") == AUTO:
+        trainer["epochs"] = dense_epochs(size) if dense else OTHER_EPOCHS
+    defense = _with_trainers(settings["defense"], size, linear=dense and not network.get("hidden"), key="defense")
+    return {**settings, "network": network, "names": names, "trainer": trainer, "defense": defense}
+
+
+def is_private(defense: Mapping[str, Any]) -> bool:
+    """True if DP-SGD trains the models, or those that the defense builds on."""
+    base = defense.get("base")
+    return defense.get("_target_") == PRIVATE_TARGET or (isinstance(base, Mapping) and is_private(base))
+
+
+def dense_epochs(size: int) -> int:
+    """Passes of a dense network over N records without noise."""
+    return min(MOST_EPOCHS, max(LEAST_EPOCHS, round(SEEN_RECORDS / size)))
+
+
+def learning_rate(schedule: TrainingSchedule, epsilon: float, max_grad_norm: float, momentum: float) -> float:
+    """Learning rate of a linear model with DP-SGD: all steps together are the longer, the less noise there is.
+
+    Measured on digits, breast cancer, Location30 and Diabetes-130 (`benchmarks/tabular_defaults.py`).
+    """
+    path = min(PATH_FACTOR * (schedule.size * epsilon) ** PATH_EXPONENT, LONGEST_PATH)
+    return float(f"{path * (1 - momentum) / (schedule.steps * max_grad_norm):.3g}")
+
+
+def _with_trainers(node: Mapping[str, Any], size: int, *, linear: bool, key: str) -> dict[str, Any]:
+    """A defense whose own trainer, and those of its bases, hold no `auto`."""
+    defense = dict(node)
+    if isinstance(node.get("base"), Mapping):
+        defense["base"] = _with_trainers(node["base"], size, linear=linear, key=f"{key}.base")
+    if not isinstance(node.get("trainer"), Mapping):
+        return defense
+    trainer = dict(node["trainer"])
+    if trainer.get("epochs") == AUTO:
+        trainer["epochs"] = PRIVATE_EPOCHS if linear else OTHER_PRIVATE["epochs"]
+    if trainer.get("batch_size") == AUTO:
+        share = min(max(1, round(PRIVATE_RATE * size)), LARGEST_PRIVATE_BATCH)
+        trainer["batch_size"] = share if linear else OTHER_PRIVATE["batch_size"]
+    optimizer = trainer.get("optimizer")
+    if isinstance(optimizer, Mapping) and optimizer.get("lr") == AUTO:
+        trainer["optimizer"] = _with_rate(defense, trainer, size, linear=linear, key=f"{key}.trainer.optimizer")
+    return {**defense, "trainer": trainer}
+
+
+def _with_rate(
+    defense: Mapping[str, Any], trainer: Mapping[str, Any], size: int, *, linear: bool, key: str
+) -> dict[str, Any]:
+    optimizer = trainer["optimizer"]
+    if optimizer.get("_target_") != SGD_TARGET:
+        written = as_written(optimizer.get("_target_"))
+        raise ValueError(f"{key}.lr=auto: expected a number beside {written}; set it, e.g. 1e-3")
+    if not linear:
+        return {**optimizer, "lr": OTHER_PRIVATE["lr"]}
+    try:
+        schedule = TrainingSchedule(size=size, batch_size=trainer["batch_size"], epochs=trainer["epochs"])
+        rate = learning_rate(schedule, defense["epsilon"], defense["max_grad_norm"], optimizer.get("momentum", 0))
+    except (ValueError, TypeError, ArithmeticError):
+        rate = OTHER_PRIVATE["lr"]  # another setting is wrong, and is refused where it is read
+    return {**optimizer, "lr": rate}
