@@ -127,7 +127,7 @@ def test_a_plan_of_several_claims_divides_the_level(
     reach = Reach.planned(settings, from_config(settings))
     assert reach is not None and reach.sentence(FAMILYWISE_ALPHA / 3) != reach.sentence()
     assert len(lines) == 2 and lines[0].endswith(f": {reach.sentence(FAMILYWISE_ALPHA / 3)}")
-    assert lines[0].startswith("mlp-dp_sgd-label_noise-") and lines[1].startswith("mlp-dp_sgd-ood-")
+    assert lines[0].startswith("linear-dp_sgd-label_noise-") and lines[1].startswith("linear-dp_sgd-ood-")
 
 
 def test_delta_is_that_of_the_claim(compose: Callable[..., Any]) -> None:

@@ -28,8 +28,8 @@ def smaller(command: str, folder: Path) -> str:
     command = command.replace("experiment=quickstart", "experiment=smoke data=digits").replace(" fleet.models=16", "")
     command = command.replace("experiment=defense_comparison", "experiment=smoke")  # its runs compose in a test
     if "ship=" in command:
-        (run,) = (folder / "runs" / "digits").glob("mlp-dp_sgd-" + 8 * "[0-9a-f]")
-        return command.replace("runs/digits/mlp-dp_sgd-<hash>", str(run.relative_to(folder)))
+        (run,) = (folder / "runs" / "digits").glob("linear-dp_sgd-" + 8 * "[0-9a-f]")
+        return command.replace("runs/digits/linear-dp_sgd-<hash>", str(run.relative_to(folder)))
     if "train.py" in command and "experiment=" not in command:
         command = command.replace("defense.epochs=10", "defense.epochs=3")
         private = ["defense.trainer.epochs=5"] if "defense=dp_sgd" in command else []

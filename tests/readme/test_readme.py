@@ -76,8 +76,8 @@ def test_commands_print_what_is_shown(tmp_path: Path) -> None:
     for command, shown in SHOWN_OUTPUTS:
         words = command.replace("experiment=quickstart", "experiment=smoke data=digits").split()[1:]
         if "ship=" in command:
-            (run,) = (tmp_path / "runs" / "digits").glob("mlp-dp_sgd-" + 8 * "[0-9a-f]")
-            words = [word.replace("runs/digits/mlp-dp_sgd-<hash>", str(run.relative_to(tmp_path))) for word in words]
+            (run,) = (tmp_path / "runs" / "digits").glob("linear-dp_sgd-" + 8 * "[0-9a-f]")
+            words = [word.replace("runs/digits/linear-dp_sgd-<hash>", str(run.relative_to(tmp_path))) for word in words]
         done = call(*words, folder=tmp_path)
         assert done.returncode == 0, f"{command}\n{done.stderr}"
         assert set(telling(shown)) <= set(telling(done.stdout)), command
