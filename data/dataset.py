@@ -25,6 +25,7 @@ COUNTS_NOT_COVERED = "how many records and classes there are, and the shape of a
 CLASS_WORDS_NOT_COVERED = (
     "the words of the classes: read off the private records; a file that numbers its classes 0, 1, … holds none"
 )
+VALIDATION_NOT_COVERED = "by which choices were made without noise: ε does not protect them"
 REFERENCE_NOT_COVERED = "from the same private file as the pool, are used without noise: ε does not protect them"
 
 
@@ -75,6 +76,9 @@ class Dataset:
             None if is_numbered(self.classes) else CLASS_WORDS_NOT_COVERED,
             self.preprocessing.not_covered,
             self._reference if "reference" in roles or preprocessed else None,
+            f"{len(self.split.validation):,} validation records, {VALIDATION_NOT_COVERED}"
+            if "validation" in roles
+            else None,
         )
         return tuple(reason for reason in reasons if reason is not None)
 

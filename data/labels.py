@@ -99,3 +99,8 @@ def _in_order(words: Iterable[str]) -> tuple[str, ...]:
         return tuple(sorted(words, key=float))
     except ValueError:
         return tuple(sorted(words))
+
+
+def largest_share(labels: Int64[np.ndarray, " records"]) -> float:
+    """Share of the largest class among at least one label, which is the accuracy of always naming it."""
+    return float(np.unique(labels, return_counts=True)[1].max() / len(labels))

@@ -16,6 +16,7 @@ from palisade.evaluation.result import AUC, FPR, Result, Row, tpr_at
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
 from palisade.evaluation.utility import AFFORDABLE_LOSS
 from palisade.targets.config import flat
+from palisade.targets.tuning import is_tuned
 
 MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed")
 """Configuration keys that may differ on one curve, with all below them, such as a defense's own trainer settings."""
@@ -320,15 +321,18 @@ def check_comparable(runs: Sequence[Configured]) -> None:
 def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that must agree on one curve with their values, such as `trainer.optimizer.lr`.
 
-    Settings of the trainer that the defense has its own in the place of decide nothing.
+    Settings of the trainer that the defense has its own in the place of decide nothing. The network of a tuned run was
+    chosen with its defense.
     """
     free = (*(f"{key}." for key in (*MAY_DIFFER, *IGNORED_KEYS)), *replaced_settings(config))
     return {key: value for key, value in flat(config) if not f"{key}.".startswith(free)}
 
 
 def replaced_settings(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Beginnings of keys of the trainer's settings in whose place the defense has its own."""
-    return tuple(f"trainer.{key}." for key in (config["defense"].get("trainer") or {}))
+    """Beginnings of keys that belong to the defense: of the trainer where it has its own settings in their place, and of
+    the network where that was chosen with it."""
+    replaced = tuple(f"trainer.{key}." for key in (config["defense"].get("trainer") or {}))
+    return (*replaced, "network.") if is_tuned(config["defense"]) else replaced
 
 
 def ordered(results: Sequence[Result]) -> list[Result]:

@@ -195,7 +195,7 @@ def explore(
         attempt: trains and attacks the run of some settings; returns the label of its guard and what was found.
 
     Raises:
-        ValueError: if optuna is missing, the database cannot be used, or another process searches.
+        ValueError: if the database cannot be used, or another process searches.
     """
     with exclusive_lock(folder):
         study = open_study(folder / "study.db", name)
@@ -252,11 +252,9 @@ def finished_trials(study: Study) -> list[FrozenTrial]:
 
 def open_study(path: Path, name: str) -> Study:
     """The study of this name in a SQLite database, made if it is missing."""
-    try:
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
-    except ImportError as error:
-        raise ValueError("search=frontier: expected optuna to be installed; call pip install -e '.[sweep]'") from error
+    import optuna  # slow to import
+    from sqlalchemy.exc import SQLAlchemyError
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(

@@ -16,8 +16,8 @@ import yaml
 
 from palisade.commandline import call
 from palisade.targets.run import Run, canonical
-from palisade.targets.trials import TRIALS_FOLDER, TUNING_RUNS_KEY
-from palisade.targets.tuning import EPSILON_SETTINGS, TUNABLE_GROUPS
+from palisade.targets.trials import TRIALS_FOLDER
+from palisade.targets.tuning import EPSILON_SETTINGS, TUNABLE_GROUPS, is_tuned
 
 FORGOTTEN_PREFIX = ".forgotten-"
 """Beginning of a run's name while it is being removed."""
@@ -76,7 +76,7 @@ def is_run(folder: Path) -> bool:
 def trials_of(run: Run, root: Path) -> list[Path]:
     """The trials that a run may have been tuned by: of the same records and claim, whatever else was tried."""
     config = _config(run.folder)
-    if not _tuned(config.get("defense")):
+    if not is_tuned(config.get("defense")):
         return []
     folders = sorted((root / TRIALS_FOLDER / run.folder.parent.name).glob("*/"))
     return [each for each in folders if is_run(each) and _comparable(_config(each)) == _comparable(config)]
@@ -133,10 +133,6 @@ def _config(folder: Path) -> dict[str, Any]:
         return dict(Run(folder).config)
     except (ValueError, TypeError, yaml.YAMLError):
         return {}
-
-
-def _tuned(defense: Mapping[str, Any] | None) -> bool:
-    return defense is not None and bool(defense.get(TUNING_RUNS_KEY) or _tuned(defense.get("base")))
 
 
 def _comparable(config: Mapping[str, Any]) -> Any:

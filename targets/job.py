@@ -28,6 +28,7 @@ from palisade.targets.progress import RunLog
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run
 from palisade.targets.train_settings import TrainSettings
+from palisade.targets.trial_outcomes import TuningOutcome
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Job:
         run: where it is kept.
         guard: what stands before its models.
         checkpoints: the epochs after which weights are kept.
+        tuning: the trials that the settings were chosen by; None if there were none.
     """
 
     settings: TrainSettings
@@ -47,6 +49,7 @@ class Job:
     run: Run
     guard: Guard
     checkpoints: list[int]
+    tuning: TuningOutcome | None = None
 
     @classmethod
     def of(cls, settings: TrainSettings, dataset: Dataset) -> Job:
@@ -108,6 +111,7 @@ class Job:
         """Reports the models of a cached run; only how its results are read may be new."""
         progress.report(self.run.name, self.models, cached=True)
         self.run.describe(self.settings.plain)
+        self._keep_trials()
         return self.outcome("cached")
 
     def try_out(self) -> Mapping[str, str] | None:
@@ -130,6 +134,7 @@ class Job:
             log = RunLog(folder=self.run.folder, verbose=self.settings.verbose)
             try:
                 self.run.create(self.settings.plain, self.settings.secret, self.dataset)
+                self._keep_trials()
                 if settled is not None:
                     self._settle(settled)
                 # Anew: another process may have worked on it until now, or have been killed while it wrote.
@@ -146,6 +151,10 @@ class Job:
                 log.add("failed; the reason is in FAILED")
                 raise
         return self.outcome("trained")
+
+    def _keep_trials(self) -> None:
+        if self.tuning is not None:
+            self.tuning.write(self.run.folder)
 
     def _settle(self, settled: Mapping[str, str]) -> None:
         from palisade.targets.training import DECISIONS_FILE

@@ -4,32 +4,34 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from hydra.errors import HydraException
 
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset, from_config
+from palisade.data.labels import largest_share
 from palisade.data.settings import validated
+from palisade.fields import as_written
 from palisade.targets import progress, workers
 from palisade.targets.config import DEFAULT_GUESSED_SHARE, validate_guessed_records
 from palisade.targets.files import write_json
 from palisade.targets.job import Job, notice_of_unit
 from palisade.targets.run import Run
 from palisade.targets.train_settings import TrainSettings
-from palisade.targets.tuning import Tuning, with_values
+from palisade.targets.trial_outcomes import TrialOutcome, TrialStatus, TuningOutcome
+from palisade.targets.tuning import TUNING_RUNS_KEY, Tuning, with_values
 
 TRIALS_FOLDER = ".trials"
 """Folder of trials, out of sight of whoever looks for the runs of a data set."""
-TUNING_RUNS_KEY = "tuning_runs"
-"""The setting of a defense that says how many trainings it was tuned by, for its statement."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Trial:
     """A small run with some of the settings to try.
 
@@ -44,16 +46,11 @@ class Trial:
     run: Run
 
     @property
-    def models(self) -> int:
-        """Number of models in the small run."""
-        count: int = self.settings["fleet"]["models"]
-        return count
-
-    @property
-    def accuracy(self) -> float | None:
-        """Mean accuracy of its models on validation records; None if they could not be trained."""
+    def accuracies(self) -> list[float]:
+        """Accuracy of each of its models so far on validation records."""
         path = _result(self.run)
-        return json.loads(path.read_text())["accuracy"] if path.exists() else None
+        measured: list[float] = json.loads(path.read_text()).get("accuracies", []) if path.exists() else []
+        return measured
 
     @property
     def failed(self) -> str | None:
@@ -61,10 +58,14 @@ class Trial:
         path = self.run.folder / "FAILED"
         return path.read_text().strip() if path.exists() else None
 
-    @property
-    def is_over(self) -> bool:
-        """Completion, by a validation accuracy or by a failure."""
-        return self.accuracy is not None or self.failed is not None
+    def accuracy(self, models: int) -> float | None:
+        """Mean accuracy of its first models; None if some could not be trained."""
+        first = self.accuracies[:models]
+        return float(np.mean(first)) if len(first) == models and self.failed is None else None
+
+    def lacks(self, models: int) -> bool:
+        """True if some of its first models are still to be trained."""
+        return self.failed is None and len(self.accuracies) < models
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +79,13 @@ class Trials:
     Args:
         settings: of the run.
         dataset: its data.
+        tuning: what is tried.
         trials: one a combination.
     """
 
     settings: TrainSettings
     dataset: Dataset
+    tuning: Tuning
     trials: Sequence[Trial]
 
     @classmethod
@@ -103,62 +106,107 @@ class Trials:
             "runs": str(Path(settings.runs) / TRIALS_FOLDER),
             "fleet": {**settings.plain["fleet"], "models": tuning.models, "keep_checkpoints": 0},
         }
-        changed = [(point, with_values(small, point)) for point in tuning.points]
+        changed = [(point, with_values(small, point)) for point in tuning.points(settings.plain["network"])]
         trials = [Trial(point=point, settings=each, run=Run.of(each, dataset)) for point, each in changed]
         for trial in trials:
             trial.run.check_secret(secret)
-        return cls(settings=settings, dataset=dataset, trials=trials)
+        return cls(settings=settings, dataset=dataset, tuning=tuning, trials=trials)
+
+    def rounds(self) -> Iterator[tuple[int, Sequence[Trial]]]:
+        """Number of models that the trials of each round train in all, and these trials.
+
+        Each follows from the round before it, which must be over.
+        """
+        left = self.trials
+        for models in self.tuning.rounds:
+            yield models, left
+            left = better_half(left, models)
 
     @property
     def missing(self) -> list[Trial]:
-        """Trials that are still to be trained."""
-        return [trial for trial in self.trials if not trial.is_over]
-
-    @property
-    def trainings(self) -> int:
-        """Number of models in all trials together."""
-        return sum(trial.models for trial in self.trials)
+        """Trials that are still to be trained in the first round that is not over."""
+        rounds = ([trial for trial in left if trial.lacks(models)] for models, left in self.rounds())
+        return next(filter(None, rounds), [])
 
     def train(self) -> bool:
         """Trains what is missing; False if another process is at it."""
-        missing = self.missing
-        for trial in self.trials:
-            if trial not in missing:
-                progress.report(trial.run.name, trial.models, cached=True)
         with ExitStack() as locks:
-            if not all([locks.enter_context(trial.run.lock()) for trial in missing]):
+            if self.missing and not all([locks.enter_context(trial.run.lock()) for trial in self.trials]):
                 return False
-            for trial in missing:
-                trial.run.create(trial.settings, trial.settings["secret"], self.dataset)
-            items = [(trial.settings, str(trial.run.folder)) for trial in missing]
-            list(workers.run(try_out, items, workers.count(self.settings.fleet.workers)))
+            before = 0
+            for models, left in self.rounds():
+                missing = [trial for trial in left if trial.lacks(models)]
+                for trial in left:
+                    if trial not in missing:
+                        progress.report(trial.run.name, models - before, cached=True)
+                for trial in missing:
+                    trial.run.create(trial.settings, trial.settings["secret"], self.dataset)
+                items = [(trial.settings, str(trial.run.folder), models) for trial in missing]
+                list(workers.run(try_out, items, workers.count(self.settings.fleet.workers)))
+                before = models
         return True
 
     def skipped(self) -> dict[str, Any]:
         """The run's folder where another process is at its trials."""
         return {"folder": str(Run.of(self.settings.plain, self.dataset).folder), "status": "skipped"}
 
-    def chosen(self) -> TrainSettings:
-        """The run's settings with the values of the most accurate trial, the first of several; says which.
+    @property
+    def best(self) -> Trial:
+        """The most accurate trial of the last round, the first of several.
 
         Raises:
             ValueError: if no trial could be trained.
         """
-        best = max(self.trials, key=lambda trial: -1.0 if trial.accuracy is None else trial.accuracy)
-        failed = [trial.failed for trial in self.trials if trial.accuracy is None]
-        if best.accuracy is None:
+        *_, (models, left) = self.rounds()
+        best = _ranked(left, models)[0]
+        if best.accuracy(models) is None:
+            failed = [reason for trial in self.trials if (reason := trial.failed) is not None]
             raise ValueError(f"tuning: all {len(failed)} trials failed, the first with: {failed[0]}")
-        line = f"{self._name(best)}: {_point_text(best.point)}"
-        line += f"; best of {len(self.trials)} trials ({self.trainings} trainings),"
-        line += f" validation accuracy {best.accuracy:.3f}" + (f"; {len(failed)} failed: {failed[0]}" if failed else "")
+        return best
+
+    def outcome(self) -> TuningOutcome:
+        """What became of every trial.
+
+        Raises:
+            ValueError: if no trial could be trained.
+        """
+        reached = {trial: models for models, left in self.rounds() for trial in left}
+        best = self.best
+
+        def status(trial: Trial) -> TrialStatus:
+            if trial.failed is not None:
+                return "failed"
+            return (
+                "chosen" if trial is best else "complete" if reached[trial] == self.tuning.models else "stopped early"
+            )
+
+        outcomes = [
+            TrialOutcome(
+                settings={key: as_written(value) for key, value in trial.point.items()},
+                status=status(trial),
+                models=models,
+                accuracy=trial.accuracy(models),
+                reason=trial.failed or "",
+            )
+            for trial, models in reached.items()
+        ]
+        return TuningOutcome.of(largest_share(self.dataset.y[self.dataset.split.validation]), outcomes)
+
+    def chosen(self, outcome: TuningOutcome) -> TrainSettings:
+        """The run's settings with the values of the best trial; says which.
+
+        Raises:
+            ValueError: if no trial could be trained.
+        """
+        best = self.best
         if sys.stderr.isatty():
             print("\r\033[K", end="", file=sys.stderr, flush=True)  # in place of the progress line
-        print(line, flush=True)
+        print(f"{self._name(best)}: {outcome.sentence}", flush=True)
         chosen = {**with_values(self.settings.plain, best.point), "tuning": None}
         defense: Any = chosen["defense"]
         while isinstance(defense, dict):  # of several stages, it is the base that is private
             if TUNING_RUNS_KEY in defense:
-                defense[TUNING_RUNS_KEY] += self.trainings
+                defense[TUNING_RUNS_KEY] += outcome.trainings
             defense = defense.get("base")
         return TrainSettings.parsed(chosen)
 
@@ -172,11 +220,17 @@ class Trials:
             run = Run.of(settings, self.dataset)
             fleets.append(cost(run, settings, self.dataset, range(self.settings.fleet.models)))
         slowest = max(fleets, key=lambda fleet: fleet["minutes"])
-        tried = [
-            cost(trial.run, trial.settings, self.dataset, [] if trial.is_over else range(trial.models))
+        together = {key: slowest[key] for key in COST_KEYS}
+        alone = {**self.settings.plain["fleet"], "models": 1, "keep_checkpoints": 0}
+        of_model = [
+            (trial, cost(trial.run, {**trial.settings, "fleet": alone}, self.dataset, range(1)))
             for trial in self.trials
         ]
-        together = {key: slowest[key] + sum(trial[key] for trial in tried) for key in COST_KEYS}
+        of_model.sort(key=lambda each: -each[1]["minutes"])  # as if the slowest went on
+        for models, (trial, each) in zip(self.tuning.budgets(len(of_model)), of_model, strict=True):
+            missing = max(models - len(trial.accuracies), 0) if trial.lacks(models) else 0
+            for key in COST_KEYS:
+                together[key] += each[key] * (missing if key in ("missing", "minutes") else models)
         folder = Path(slowest["folder"])
         named = folder.with_name(f"{folder.name.rpartition('-')[0]}-{TUNED_PLACEHOLDER}")
         return {**slowest, **together, "folder": str(named)}  # trials claim nothing by themselves
@@ -202,34 +256,68 @@ def tuned(settings: TrainSettings, dataset: Dataset) -> Job | Trials:
     trials = Trials.of(settings, dataset)
     if (settings.plan and trials.missing) or not trials.train():
         return trials
-    return Job.of(trials.chosen(), dataset)
+    outcome = trials.outcome()
+    return replace(Job.of(trials.chosen(outcome), dataset), tuning=outcome)
 
 
-def try_out(settings: Mapping[str, Any], folder: str) -> None:
-    """The work item of a process: one trial, from plain settings to its accuracy.
+def better_half(trials: Sequence[Trial], models: int) -> list[Trial]:
+    """The trials that are trained on, in their order: those whose place is not behind the median of all places.
+
+    Places rather than accuracies, of which many may be equal: how many trials go on, and hence how many models are
+    trained, then depends on no record. Nor does anything depend on which trial is over first.
+
+    Args:
+        trials: of a round that is over.
+        models: that each of them has trained.
+    """
+    import optuna  # slow to import
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(direction="minimize", pruner=optuna.pruners.MedianPruner(n_startup_trials=0))
+    ranked = _ranked(trials, models)
+    places = [
+        optuna.trial.create_trial(value=place, intermediate_values={models: place}) for place in range(len(ranked))
+    ]
+    study.add_trials(places)
+    better = [trial for trial, place in zip(ranked, places, strict=True) if not study.pruner.prune(study, place)]
+    return [trial for trial in trials if trial in better]
+
+
+def _ranked(trials: Sequence[Trial], models: int) -> list[Trial]:
+    """Trials by the accuracy of their first models, the first of equals first and those that failed last."""
+
+    def place(trial: Trial) -> float:
+        accuracy = trial.accuracy(models)
+        return 1.0 if accuracy is None else -accuracy
+
+    return sorted(trials, key=place)
+
+
+def try_out(settings: Mapping[str, Any], folder: str, models: int) -> None:
+    """The work item of a process: one trial, from plain settings to the accuracies of its first models.
 
     Settings that no model can be trained with, such as a learning rate that makes it diverge, lose; that they do is
     kept, so that they are not tried again.
     """
     from palisade.targets.training import chunks, load_fleet, train_models
 
-    run, models = Run(Path(folder)), range(settings["fleet"]["models"])
+    run = Run(Path(folder))
+    known = Trial(point={}, settings=settings, run=run).accuracies
+    missing = run.missing(models)
+    progress.report(run.name, max(models - len(known) - len(missing), 0), cached=True)
     try:
-        for part in chunks(run.missing(len(models)), settings["fleet"]["at_once"]):
+        for part in chunks(missing, settings["fleet"]["at_once"]):
             train_models(settings, folder, run.name, part)
     except (ValueError, HydraException) as error:
-        progress.report(run.name, len(run.missing(len(models))))
+        progress.report(run.name, len(run.missing(models)))
         run.fail(one_line(error))
         return
-    data = from_config(settings)
+    data, later = from_config(settings), range(len(known), models)
     validation = data.split.validation
-    predicted = load_fleet(settings, data, run.folder, models).predict(data.x[validation]).argmax(axis=-1)
-    write_json(_result(run), {"accuracy": float((predicted == data.y[validation]).mean())})
+    predicted = load_fleet(settings, data, run.folder, later).predict(data.x[validation]).argmax(axis=-1)
+    right = (predicted == data.y[validation]).mean(axis=1)
+    write_json(_result(run), {"accuracies": [*known, *right.tolist()]})
 
 
 def _result(run: Run) -> Path:
     return run.folder / "validation.json"
-
-
-def _point_text(point: Mapping[str, Any]) -> str:
-    return ", ".join(f"{key.split('.')[-1]}={value}" for key, value in point.items())

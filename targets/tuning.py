@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +18,10 @@ from palisade.targets.config import flat
 from palisade.targets.recipe import FleetSettings
 
 TUNABLE_GROUPS = ("network", "defense", "trainer")
+HIDDEN_LAYERS = "network.hidden"
+"""The setting of an MLP that holds the widths of its hidden layers."""
+TUNING_RUNS_KEY = "tuning_runs"
+"""The setting of a defense that says how many trainings it was tuned by, for its statement."""
 EPSILON_SETTINGS = ("epsilon", "delta", "noise_multiplier", "queries")
 """Settings that decide ε: trials that differ in it do not cost what the chosen one does."""
 
@@ -25,9 +30,14 @@ EPSILON_SETTINGS = ("epsilon", "delta", "noise_multiplier", "queries")
 class Tuning(CheckedFields):
     """A search for settings by the accuracy that they give on validation records.
 
+    Trials are halved: all train one model, the better half of them a second one, the better half of these as many
+    again, and so on (successive halving: Jamieson & Talwalkar 2016, "Non-stochastic Best Arm Identification and
+    Hyperparameter Optimization"). How many models that takes depends on no record.
+
     Args:
-        models: trained in each trial, at least 1; their mean accuracy decides.
+        models: trained in each trial that is never stopped, at least 1; their mean accuracy decides.
         grid: the values to try, nested like the settings themselves; every combination is a trial.
+        linear: whether all of them are tried without hidden layers, too, where the network is an MLP.
 
     Raises:
         ValueError: if there is nothing to try, or nothing that may be tuned.
@@ -35,6 +45,7 @@ class Tuning(CheckedFields):
 
     models: Annotated[Count, Field(examples=[4])]
     grid: Mapping[str, Any]
+    linear: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,21 +73,45 @@ class Tuning(CheckedFields):
         """The values to try of each setting, such as `defense.max_grad_norm`."""
         return dict(flat(self.grid))
 
-    @property
-    def points(self) -> list[dict[str, Any]]:
-        """Every combination."""
-        return [dict(zip(self.values, chosen, strict=True)) for chosen in itertools.product(*self.values.values())]
+    def points(self, network: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Every combination; the network as it was chosen comes first.
+
+        Args:
+            network: the settings of the run's network.
+        """
+        values, hidden = self.values, network.get("hidden")
+        is_mlp = str(network.get("_target_")).endswith("networks.MLP")
+        if self.linear and is_mlp and hidden and HIDDEN_LAYERS not in values:
+            values = {HIDDEN_LAYERS: [hidden, []], **values}
+        return [dict(zip(values, chosen, strict=True)) for chosen in itertools.product(*values.values())]
 
     @property
-    def trainings(self) -> int:
-        """Number of models in all trials: each record may be in all of them."""
-        return self.models * len(self.points)
+    def rounds(self) -> list[int]:
+        """Number of models of each trial that is left at the end of each round, the last with all of them."""
+        doubled = [2**k for k in range(self.models.bit_length())]
+        return doubled if doubled[-1] == self.models else [*doubled, self.models]
+
+    def budgets(self, trials: int) -> list[int]:
+        """Number of models that so many trials train, in falling order: each round halves those that are left."""
+        models, left = [0] * trials, trials
+        for reached in self.rounds:
+            models[:left] = [reached] * left
+            left = math.ceil(left / 2)
+        return models
 
 
 def trainings(config: Mapping[str, Any]) -> int:
     """Number of models that a configuration trains: its fleet, and the trials that it is tuned by."""
-    fleet = validated(FleetSettings, "fleet", config["fleet"])
-    return fleet.models + (validated(Tuning, "tuning", config["tuning"]).trainings if config.get("tuning") else 0)
+    models = validated(FleetSettings, "fleet", config["fleet"]).models
+    if not config.get("tuning"):
+        return models
+    tuning = validated(Tuning, "tuning", config["tuning"])
+    return models + sum(tuning.budgets(len(tuning.points(config["network"]))))
+
+
+def is_tuned(defense: Mapping[str, Any] | None) -> bool:
+    """True if a defense, or the one that it builds on, was tuned by trainings that its statement counts."""
+    return defense is not None and bool(defense.get(TUNING_RUNS_KEY) or is_tuned(defense.get("base")))
 
 
 def with_values(settings: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:

@@ -52,7 +52,7 @@ def check(settings: dict[str, Any]) -> None:
     if settings.get("canary"):
         Canaries(**settings["canary"])
     if settings.get("tuning"):
-        for point in Tuning(**settings["tuning"]).points:
+        for point in Tuning(**settings["tuning"]).points(settings["network"]):
             Recipe.of(with_values(settings, point))
 
 

@@ -17,8 +17,6 @@ import yaml
 
 pytestmark = pytest.mark.slow
 
-pytest.importorskip("optuna", reason="search needs the extra sweep")
-
 REPOSITORY_ROOT = Path(__file__).parents[1]
 SEARCH_SETTINGS = [
     "evaluate.py", "search=frontier", "data=digits", "attack=[loss]", "search.train.network=linear",

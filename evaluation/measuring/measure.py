@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int64, Shaped
 
 from palisade.attacks import Attack, LossThreshold, View
 from palisade.data.dataset import Dataset
+from palisade.data.labels import largest_share
 from palisade.data.slices import NO_SLICES, Slices
 from palisade.data.split import Membership
 from palisade.evaluation.claims import FAMILYWISE_ALPHA, record_way
@@ -121,8 +122,7 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
         for metric, values in contributions(outputs[:, inside], labels[inside], level):
             yield row(metric, values, alone, group=group)
     if len(labels):
-        largest = np.unique(labels, return_counts=True)[1].max() / len(labels)
-        yield Row(metric=LARGEST_CLASS, value=float(largest))
+        yield Row(metric=LARGEST_CLASS, value=largest_share(labels))
     members = np.where(run.membership(), predictions(run, "pool") == data.y[split.pool], np.nan)
     yield row(TRAIN_ACCURACY, members, alone if len(split.canaries) else bootstrap)
     yield from rows_of_models(TRAIN_ACCURACY, members)

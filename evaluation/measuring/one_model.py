@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from palisade.attacks import Attack, View
+from palisade.data.labels import largest_share
 from palisade.evaluation.measuring.baselines import blind_test
 from palisade.evaluation.measuring.leakage import AT_SHADOWS, MEMBER_PRIORS, tied_share
 from palisade.evaluation.measuring.measure import score_all
@@ -182,8 +183,7 @@ def accuracies(view: View, sides: Mapping[str, Bool[np.ndarray, "records"]]) -> 
         trials = count if view.persons is None else _independent(view.persons[side])
         interval = clopper_pearson_interval(share * trials, trials)
         yield _row(MODEL_ACCURACY, Estimate(share, *interval), group=group)
-        largest = np.unique(view.labels[side], return_counts=True)[1].max() / count
-        yield Row(metric=LARGEST_CLASS, value=float(largest), group=group)
+        yield Row(metric=LARGEST_CLASS, value=largest_share(view.labels[side]), group=group)
 
 
 def _independent(persons: Int[np.ndarray, "records"]) -> float:

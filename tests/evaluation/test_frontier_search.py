@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -132,9 +131,3 @@ def test_one_process_at_a_time(tmp_path: Path) -> None:
         assert free
         with pytest.raises(ValueError, match=r"is being searched by another process; wait for it, or choose name=…$"):
             explore(search(), tmp_path, "study", lambda _: pytest.fail("nothing is tried"))
-
-
-def test_without_optuna_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ValueError, match=r"^search=frontier"):
-        explore(search(), tmp_path, "study", lambda _: pytest.fail("nothing is tried"))

@@ -76,7 +76,6 @@ def test_every_hostile_setting_of_an_audit_is_refused_or_works(audited, kind):
 
 @pytest.mark.slow
 def test_every_hostile_setting_of_a_search_is_refused_or_works(tmp_path):
-    pytest.importorskip("optuna", reason="search needs the extra sweep")
     with initialize_config_dir(str(CONF_FOLDER), version_base="1.3"):
         config: Any = OmegaConf.to_container(compose("evaluate", SEARCH_SETTINGS), resolve=True)
     node = {**config, "root": str(tmp_path / "runs"), "reports": str(tmp_path / "reports"), "command": "evaluate.py"}

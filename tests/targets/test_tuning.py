@@ -9,11 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 
 from palisade.targets.run import Run, find
 from palisade.targets.train_settings import TrainSettings
+from palisade.targets.trial_outcomes import TuningOutcome
 from palisade.targets.trials import TRIALS_FOLDER, Trials, try_out
 from palisade.targets.tuning import Tuning, trainings, with_values
 from palisade.train import train_run
@@ -23,6 +25,7 @@ SMALL_RUN = (
     *("data=digits", "network=linear", "split.pool=200", "split.validation=100", "split.population=0"),
     *("fleet.models=2", "fleet.workers=1", "trainer.epochs=2"),
 )
+MLP = {"_target_": "palisade.targets.networks.MLP", "hidden": [128], "activation": "relu"}
 CONF_FOLDER = Path(__file__).parents[2] / "conf"
 
 
@@ -32,6 +35,21 @@ def tuning(models: int = 1, **grid: Any) -> dict[str, Any]:
 
 def trial_folders(settings: dict[str, Any]) -> list[Path]:
     return sorted((Path(settings["runs"]) / TRIALS_FOLDER / "digits").glob("*/"))
+
+
+def measured(settings: dict[str, Any]) -> dict[float, list[float]]:
+    """Accuracies of the models of each trial by its learning rate."""
+    return {
+        optimizer_of(folder)["lr"]: json.loads((folder / "validation.json").read_text())["accuracies"]
+        for folder in trial_folders(settings)
+    }
+
+
+def validation_labels(settings: dict[str, Any]) -> np.ndarray:
+    from palisade.data.dataset import from_config
+
+    data = from_config(settings)
+    return data.y[data.split.validation]
 
 
 def optimizer_of(folder: str | Path) -> dict[str, Any]:
@@ -48,9 +66,26 @@ def tuned(compose: Compose) -> tuple[dict[str, Any], dict[str, Any]]:
 
 def test_every_combination_is_tried_the_last_setting_fastest() -> None:
     plan = Tuning(models=3, grid={"defense": {"a": [1, 2], "trainer": {"b": [0.1, 0.2]}}})
-    assert [tuple(point.values()) for point in plan.points] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
-    assert list(plan.points[0]) == ["defense.a", "defense.trainer.b"]
-    assert plan.trainings == 12
+    points = plan.points(MLP)
+    assert [tuple(point.values()) for point in points] == [(1, 0.1), (1, 0.2), (2, 0.1), (2, 0.2)]
+    assert list(points[0]) == ["defense.a", "defense.trainer.b"]
+
+
+@pytest.mark.parametrize(
+    ("models", "trials", "budgets"),
+    [(1, 3, [1, 1, 1]), (2, 4, [2, 2, 1, 1]), (2, 5, [2, 2, 2, 1, 1]), (4, 5, [4, 4, 2, 1, 1]), (3, 1, [3])],
+)
+def test_each_round_halves_the_trials_and_doubles_their_models(models: int, trials: int, budgets: list[int]) -> None:
+    assert Tuning(models=models, grid={"defense": {"a": [1]}}).budgets(trials) == budgets
+
+
+def test_a_linear_network_is_tried_beside_an_mlp() -> None:
+    plan = Tuning(models=1, linear=True, grid={"defense": {"a": [1, 2]}})
+    assert [tuple(point.values()) for point in plan.points(MLP)] == [([128], 1), ([128], 2), ([], 1), ([], 2)]
+    for network in ({**MLP, "hidden": []}, {"_target_": "palisade.targets.networks.CNN", "channels": [4]}):
+        assert plan.points(network) == [{"defense.a": 1}, {"defense.a": 2}], "it has no hidden layers to leave out"
+    own = Tuning(models=1, linear=True, grid={"network": {"hidden": [[8], [16]]}})
+    assert [point["network.hidden"] for point in own.points(MLP)] == [[8], [16]], "values of one's own are all"
 
 
 @pytest.mark.parametrize(
@@ -94,8 +129,11 @@ def test_unknown_settings_are_refused(key: str) -> None:
 
 
 def test_dp_sgd_alone_has_the_settings_of_its_tuning(compose: Compose) -> None:
-    point = Tuning(**compose("data=digits", "tuning=dp_sgd")["tuning"]).points[0]
-    assert {key.split(".")[-1] for key in point} == {"lr", "batch_size", "epochs", "max_grad_norm"}
+    settings = compose("data=digits", "tuning=dp_sgd")
+    points = Tuning(**settings["tuning"]).points(settings["network"])
+    point = points[0]
+    assert {key.split(".")[-1] for key in point} == {"hidden", "lr", "batch_size", "epochs", "max_grad_norm"}
+    assert [point["network.hidden"] for point in points] == [[128]] * 24 + [[]] * 24
     assert with_values(compose("data=digits", "defense=dp_sgd"), point)
     with pytest.raises(
         ValueError, match=r"tuning\.grid\.defense\.max_grad_norm=.*: no such setting, expected one of defense=none"
@@ -106,8 +144,7 @@ def test_dp_sgd_alone_has_the_settings_of_its_tuning(compose: Compose) -> None:
 def test_the_progress_line_counts_trials(compose: Compose) -> None:
     assert trainings(compose("data=digits", "fleet.models=5")) == 5
     settings = compose("data=digits", "defense=dp_sgd", "tuning=dp_sgd", "fleet.models=5")
-    plan = Tuning(**settings["tuning"])
-    assert trainings(settings) == 5 + plan.models * len(plan.points)
+    assert trainings(settings) == 5 + 48 + 24, "half of the trials train a second model"
 
 
 def test_the_best_on_validation_records_is_trained(compose: Compose, capsys: Any) -> None:
@@ -115,12 +152,15 @@ def test_the_best_on_validation_records_is_trained(compose: Compose, capsys: Any
     outcome = train_run(settings)
     assert outcome["status"] == "trained"
     assert optimizer_of(outcome["folder"])["lr"] == 0.05
-    accuracies = {
-        optimizer_of(folder)["lr"]: json.loads((folder / "validation.json").read_text())["accuracy"]
-        for folder in trial_folders(settings)
-    }
-    assert accuracies[0.05] > accuracies[1e-6] + 0.2
-    line = f"tuned none: lr=0.05; best of 2 trials (4 trainings), validation accuracy {accuracies[0.05]:.3f}"
+    accuracies = measured(settings)
+    assert {lr: len(values) for lr, values in accuracies.items()} == {0.05: 2, 1e-6: 1}, "one stops after one model"
+    mean = sum(accuracies[0.05]) / 2
+    assert mean > accuracies[1e-6][0] + 0.2
+    labels = np.unique(validation_labels(settings), return_counts=True)[1]
+    line = (
+        f"tuned none: lr=0.05; best of 2 trials, 1 of them stopped early (3 trainings), validation accuracy {mean:.3f}"
+    )
+    line += f" (always naming the largest class: {labels.max() / labels.sum():.3f})"
     assert capsys.readouterr().out.splitlines() == [line]
 
 
@@ -137,7 +177,7 @@ def test_accuracy_is_that_of_the_trial_s_models_on_validation_records(
     records = data.split.validation
     predicted = load_fleet(config, data, folder, [0]).predict(data.x[records]).argmax(axis=-1)
     expected = (predicted == data.y[records]).mean()
-    assert json.loads((folder / "validation.json").read_text())["accuracy"] == expected
+    assert json.loads((folder / "validation.json").read_text())["accuracies"] == [expected]
 
 
 def test_trials_are_no_runs(tuned: tuple[dict[str, Any], dict[str, Any]]) -> None:
@@ -208,8 +248,8 @@ def find_models(settings: dict[str, Any]) -> list[Path]:
 
 
 def test_the_first_of_several_best_is_chosen(compose: Compose, monkeypatch: Any) -> None:
-    def tie(settings: dict[str, Any], folder: str) -> None:
-        (Path(folder) / "validation.json").write_text('{"accuracy": 0.5}')
+    def tie(settings: dict[str, Any], folder: str, models: int) -> None:
+        (Path(folder) / "validation.json").write_text(json.dumps({"accuracies": [0.5] * models}))
         (Path(folder) / "summary.json").write_text('{"strength": "inf"}')
 
     monkeypatch.setattr("palisade.targets.trials.try_out", tie)
@@ -226,7 +266,7 @@ def test_no_validation_records_are_refused(compose: Compose) -> None:
 def test_a_plan_counts_trials_and_trains_nothing(compose: Compose) -> None:
     settings = {**compose(*SMALL_RUN, "plan=true"), "tuning": tuning(models=3)}
     cost = train_run(settings)
-    assert (cost["models"], cost["missing"]) == (2 + 6, 2 + 6)
+    assert (cost["models"], cost["missing"]) == (2 + 4, 2 + 4)
     assert cost["folder"].endswith("digits/linear-none-<tuned>") and cost["minutes"] > 0
     assert not Path(settings["runs"]).exists()
 
@@ -248,15 +288,23 @@ def test_a_trial_that_another_process_is_at_skips_the_run(compose: Compose) -> N
     assert train_run(settings)["status"] == "trained"
 
 
-def test_the_statement_counts_the_trainings(compose: Compose) -> None:
-    private = ("defense=dp_sgd", "tuning=dp_sgd", "defense.epsilon=8", "fleet.models=1", "tuning.models=1")
+def test_the_statement_counts_the_trainings_of_stopped_trials_too(compose: Compose) -> None:
+    private = ("defense=dp_sgd", "tuning=dp_sgd", "defense.epsilon=8", "fleet.models=1", "network=mlp")
     grid = "tuning.grid.defense"
     few = (f"{grid}.max_grad_norm=[1]", f"{grid}.trainer.epochs=[1]", f"{grid}.trainer.batch_size=[64]")
     settings = compose(*SMALL_RUN, *private, *few, f"{grid}.trainer.optimizer.lr=[0.1]")
     run = Run(Path(train_run(settings)["folder"]))
-    assert run.config["defense"]["tuning_runs"] == run.statement.tuning_runs == 1
-    assert "2 trainings on the same records, tuning included" in run.statement.sentence()
-    assert {Run(folder).statement.tuning_runs for folder in trial_folders(settings)} == {0}
+    assert run.config["defense"]["tuning_runs"] == run.statement.tuning_runs == 3, (
+        "two of an MLP or linear, one of the other"
+    )
+    assert "4 trainings on the same records, tuning included" in run.statement.sentence()
+    assert any("validation records, by which choices were made" in words for words in run.statement.not_covered)
+    trials = [Run(folder) for folder in trial_folders(settings)]
+    assert {trial.statement.tuning_runs for trial in trials} == {0}
+    assert sorted(trial.config["network"]["hidden"] for trial in trials) == [[], [128]]
+    outcome = TuningOutcome.read(run.folder)
+    assert outcome is not None and outcome.trainings == 3
+    assert outcome.trials[0].settings["network.hidden"] == str(run.config["network"]["hidden"])
 
 
 def test_a_trial_is_resumed(compose: Compose) -> None:
@@ -265,7 +313,7 @@ def test_a_trial_is_resumed(compose: Compose) -> None:
     settings = {**compose(*SMALL_RUN, "fleet.at_once=1"), "tuning": tuning(models=2)}
     trial = Trials.of(TrainSettings.parsed(settings), from_config(settings)).trials[0]
     trial.run.create(trial.settings, None, from_config(settings))
-    try_out(trial.settings, str(trial.run.folder))
+    try_out(trial.settings, str(trial.run.folder), 2)
     first, second = (trial.run.folder / "models" / f"{k}.safetensors" for k in (0, 1))
     (trial.run.folder / "validation.json").unlink()
     second.unlink()
