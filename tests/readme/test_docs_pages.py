@@ -26,7 +26,8 @@ from palisade.train import composed, run_single
 
 REPOSITORY_ROOT = Path(__file__).parents[2]
 DOCS_FOLDER = REPOSITORY_ROOT / "docs"
-PAGE_NAMES = ("threat_models", "reading_the_curve", "own_model", "impact_assessment")
+PAGE_NAMES = ("threat_models", "reading_the_curve", "own_model", "impact_assessment", "tuning")
+SMALL_GRID = "tuning.grid={defense: {max_grad_norm: [1], trainer: {epochs: [2]}}}"
 SMALL_SETTINGS = ("fleet.models=4", "fleet.workers=1", "trainer.epochs=5")
 
 
@@ -80,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "count"), list(zip(PAGE_NAMES, (3, 3, 4, 2), strict=True)))
+@pytest.mark.parametrize(("page", "count"), list(zip(PAGE_NAMES, (3, 3, 4, 2, 3), strict=True)))
 def test_every_command_works(folder: Path, monkeypatch: pytest.MonkeyPatch, page: str, count: int) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(REPOSITORY_ROOT / "examples"))  # PYTHONPATH=examples
@@ -91,6 +92,8 @@ def test_every_command_works(folder: Path, monkeypatch: pytest.MonkeyPatch, page
         assert python == "python"
         if script == "train.py":
             apart = ["runs=own"] if any(word.startswith("network.") for word in words) else []  # not on one curve
+            if "tuning=dp_sgd" in words:
+                words = [*(word for word in words if not word.startswith("tuning.")), "~tuning.grid", f"+{SMALL_GRID}"]
             trained(*words, *apart)
         elif script == "evaluate.py":
             quick = [] if any(word.startswith(("attack=", "audit=")) for word in words) else ["attack=[loss,lira]"]
