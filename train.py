@@ -35,6 +35,7 @@ def run_single(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids
     """A single run, plan or release, and what it prints; grids of a sweep, or overrides unused, are refused."""
     from palisade.targets import progress
     from palisade.targets.train_settings import TrainSettings
+    from palisade.targets.trial_outcomes import TuningOutcome
     from palisade.targets.tuning import trainings
 
     if settings.get("plan") is True and settings.get("ship") is None:
@@ -59,6 +60,10 @@ def run_single(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids
     else:
         with progress.Progress(Path(asked.runs), trainings(settings)):
             outcome = train_run(settings)
+        if asked.tuning and (tuning := TuningOutcome.read(Path(outcome["folder"]))) is not None:
+            from palisade.evaluation.table import show_trials
+
+            show_trials(tuning)
         print(f"{outcome['status']}: {outcome['folder']}")
 
 

@@ -76,11 +76,15 @@ class Dataset:
             None if is_numbered(self.classes) else CLASS_WORDS_NOT_COVERED,
             self.preprocessing.not_covered,
             self._reference if "reference" in roles or preprocessed else None,
-            f"{len(self.split.validation):,} validation records, {VALIDATION_NOT_COVERED}"
-            if "validation" in roles
-            else None,
+            self._validation if "validation" in roles else None,
         )
         return tuple(reason for reason in reasons if reason is not None)
+
+    @property
+    def _validation(self) -> str | None:
+        """Sentence on validation records; None where there are none."""
+        count = len(self.split.validation)
+        return f"{count:,} validation records, {VALIDATION_NOT_COVERED}" if count else None
 
     @property
     def _reference(self) -> str | None:

@@ -61,21 +61,17 @@ def _objection(result: Result, comparison: Comparison, limit: Limit) -> str | No
 
 
 def _recommendation(best: Result, comparison: Comparison, limit: Limit) -> Iterator[str]:
-    yield f"{label(best)} ({best.run}): {_utility(best)}, {limit.measured(best)}"
+    yield f"{label(best)} ({best.run}): {best.utility_text}, {limit.measured(best)}"
     least = next((each.result for each in comparison.highlights if each.kind == "protected"), best)
     if least is not best:
         yield (
-            f"It is the most useful run within the limit. {label(least)} leaks least ({_utility(least)}), and is the"
+            f"It is the most useful run within the limit. {label(least)} leaks least ({least.utility_text}), and is the"
             " “best protected” of the report."
         )
     yield SELECTION_BIAS
     if best.models < ENOUGH_MODELS:
         yield f"{unseen(best.models)}: train fleet.models={ENOUGH_MODELS} before relying on it"
     yield f"to ship it: {ship_command(best)}"
-
-
-def _utility(result: Result) -> str:
-    return f"{result.utility.words} {result.utility.text(result.find(result.utility.metric), interval=True)}"
 
 
 def _nearest(results: Sequence[Result], objections: dict[str, str | None], limit: Limit) -> Iterator[str]:

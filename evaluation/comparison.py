@@ -329,8 +329,8 @@ def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def replaced_settings(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Beginnings of keys that belong to the defense: of the trainer where it has its own settings in their place, and of
-    the network where that was chosen with it."""
+    """Beginnings of keys that belong to the defense: the trainer's settings that it replaces, and those of the network
+    where that was chosen with it."""
     replaced = tuple(f"trainer.{key}." for key in (config["defense"].get("trainer") or {}))
     return (*replaced, "network.") if is_tuned(config["defense"]) else replaced
 

@@ -222,6 +222,27 @@ def explained(result: Result, comparison: Comparison) -> Iterator[Flag]:
             )
 
 
+def constant(result: Result, comparison: Comparison) -> Iterator[Flag]:
+    """The run's utility, by the measure that was chosen, is not clearly above that of naming one class always."""
+    own = result.find(result.utility.metric) if result.sides is None else result.accuracies[1]
+    baseline = result.constant_answer
+    if own is None or own.value is None or baseline is None or baseline.value is None:
+        return
+    if (own.value if own.low is None else own.low) > baseline.value:
+        return
+    words, who, remedy = (
+        (result.utility.words, "run", "Train with other settings, and read utility=balanced_accuracy.")
+        if result.sides is None
+        else ("accuracy on non-members", "model", "Look at its accuracy class by class.")
+    )
+    yield Flag(
+        "no better than one class",
+        f"Always naming one class reaches {result.utility.text(baseline)} {words}, this {who}"
+        f" {result.utility.text(own, interval=True)}: its answers may hold no more than which class is the largest."
+        f" {remedy}",
+    )
+
+
 def below_linear(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """The run's utility, by the measure that was chosen, is worse than a linear model's beyond its interval.
 
@@ -385,6 +406,7 @@ ALL_CHECKS: tuple[Callable[[Result, Comparison], Iterable[Flag]], ...] = (
     explained,
     inverted,
     vacuous,
+    constant,
     below_linear,
     duplicated,
     unfitted,

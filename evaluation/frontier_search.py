@@ -28,6 +28,7 @@ from palisade.evaluation.limit import Limit, tpr_text
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import PROTOCOL_VERSION, AttackProtocol
 from palisade.evaluation.result import FPR, Result, tpr_at
+from palisade.evaluation.table import accuracy_text
 from palisade.fields import CheckedFields, Count
 from palisade.targets.config import flat
 from palisade.targets.files import file_lock, write
@@ -220,9 +221,8 @@ def explore(
             trial.set_user_attr(TRIAL_RUN, result.folder)
             trial.set_user_attr(TRIAL_GUARD, guard)
             study.tell(trial, values)
-            utility = result.utility.text(result.find(result.utility.metric))
             leaking = tpr_text(result.strongest_row(tpr_at(FPR)))
-            print(f"{trial_text}{label(result)}, {result.utility.words} {utility}, {leaking}", flush=True)
+            print(f"{trial_text}{label(result)}, {result.utility_text}, {leaking}", flush=True)
         return finished_trials(study)
 
 
@@ -371,7 +371,7 @@ def show_search(
     Exits with 1 if some trials failed, with 3 if a claim is violated.
     """
     searched = run_search(search, protocol, reports / search.name, compose, train)
-    show(console_for(), frontier_table(searched), SELECTION_BIAS)
+    show(console_for(), frontier_table(searched), *filter(None, [accuracy_text(searched.results)]), SELECTION_BIAS)
     for path in write_search(searched, reports / search.name):
         print(path)
     print(f"{len(searched.trials) - searched.failed} done, {searched.failed} failed")

@@ -15,7 +15,7 @@ from palisade.evaluation.flags import Flag
 from palisade.evaluation.format import number, percent
 from palisade.evaluation.measuring.baselines import blind_test
 from palisade.evaluation.measuring.one_model import accuracies, has_several, measures, units
-from palisade.evaluation.result import DIFFERENCE_ALPHA, MODEL_ACCURACY, NONMEMBER_GROUP, Row
+from palisade.evaluation.result import DIFFERENCE_ALPHA, NONMEMBER_GROUP, Row
 from palisade.evaluation.statistics.metrics import upper_limit
 from palisade.evaluation.subjects.answers import order_of
 from palisade.evaluation.subjects.saved_records import MIN_RECORDS_PER_SIDE
@@ -191,6 +191,7 @@ class AskedRecords:
         used: how many of the records were used, altogether.
         alpha: up to which p-values name a record.
         accuracy: of the model on the records in question, and on the non-members.
+        largest_class: share of the largest class on both sides.
         flags: why not to believe it.
     """
 
@@ -204,6 +205,7 @@ class AskedRecords:
     used: UsedShare
     alpha: float
     accuracy: tuple[Row, Row]
+    largest_class: tuple[Row, Row]
     flags: tuple[Flag, ...]
 
     @property
@@ -229,7 +231,8 @@ class AskedRecords:
             f" with {100 * (1 - self.alpha):g} % confidence, not one of them is wrong).",
             self._how_much(),
             f"The model is right about {percent(self.accuracy[0], interval=True)} of the records in question, and about"
-            f" {percent(self.accuracy[1], interval=True)} of the non-members.",
+            f" {percent(self.accuracy[1], interval=True)} of the non-members; the largest class has"
+            f" {percent(self.largest_class[0])} and {percent(self.largest_class[1])} of them.",
         ]
 
     def _how_much(self) -> str:
@@ -281,9 +284,7 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
     if np.isnan(scores).any():
         raise ValueError(f"threat.audit={attack.name}: expected an attack that scores every record; choose another")
     p = p_values(scores[as_in_file], scores[others])
-    right = [
-        row for row in accuracies(view, {"records": asked, NONMEMBER_GROUP: others}) if row.metric == MODEL_ACCURACY
-    ]
+    right, largest, right_outside, largest_outside = accuracies(view, {"records": asked, NONMEMBER_GROUP: others})
     return AskedRecords(
         attack=attack.name,
         needs=attack.threat.describe(),
@@ -294,7 +295,8 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
         all_together=of_all(scores[asked], scores[others]),
         used=used_share(scores[asked], scores[others], scores[~asked & ~others] if known else None, alpha=alpha),
         alpha=alpha,
-        accuracy=(right[0], right[1]),
+        accuracy=(right, right_outside),
+        largest_class=(largest, largest_outside),
         flags=tuple(_flags(view, asked, alpha)),
     )
 

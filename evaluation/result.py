@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from palisade.evaluation.utility import TEST_ACCURACY, Utility
 from palisade.targets.statement import Statement
+from palisade.targets.trial_outcomes import TuningOutcome
 
 RESULT_COLUMNS = (
     "run", "data", "network", "defense", "guard", "canary", "seed", "epsilon", "delta", "strength",
@@ -178,6 +179,7 @@ class Result:
         utility: the measure that these results are read by; the rows hold all of them.
         dataset: facts about a run's data; empty where nothing but outputs is known.
         sides: the records of one model; None for a run.
+        tuning: the trials that a run was tuned by; None if there were none.
     """
 
     run: str
@@ -206,6 +208,7 @@ class Result:
     utility: Utility = TEST_ACCURACY
     dataset: Mapping[str, Any] = field(default_factory=dict)
     sides: Sides | None = None
+    tuning: TuningOutcome | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain values of all that was measured, without what the run itself says."""
@@ -376,6 +379,27 @@ class Result:
         below = math.hypot(inside.value - low_in, high_out - outside.value)
         above = math.hypot(high_in - inside.value, outside.value - low_out)
         return Row(metric=ACCURACY_GAP, value=gap, low=gap - below, high=gap + above)
+
+    @property
+    def constant_answer(self) -> Row | None:
+        """Utility, by the measure that was chosen, of naming one class whatever is asked, the largest one.
+
+        None where it is unknown, or the measure asks for probabilities.
+        """
+        if self.utility.name == "balanced_accuracy" and (classes := self.dataset.get("classes")):
+            return Row(metric=self.utility.metric, value=1 / len(classes))
+        if self.utility.name != TEST_ACCURACY.name:
+            return None
+        return self.find(LARGEST_CLASS, group="all" if self.sides is None else NONMEMBER_GROUP)
+
+    @property
+    def utility_text(self) -> str:
+        """Utility with its interval beside that of a constant answer, as in
+        `test accuracy 93.9 % [93.1–94.6] (always naming one class: 93.0 %)`."""
+        text = f"{self.utility.words} {self.utility.text(self.find(self.utility.metric), interval=True)}"
+        if (constant := self.constant_answer) is None:
+            return text
+        return f"{text} (always naming one class: {self.utility.text(constant)})"
 
     @property
     def worth(self) -> float:

@@ -31,6 +31,7 @@ from palisade.evaluation.result import (
 )
 from palisade.evaluation.utility import CALIBRATION_METRIC, Utility
 from palisade.targets.config import DEFAULT_GUESSED_SHARE
+from palisade.targets.trial_outcomes import OUTCOMES_FILE, TuningOutcome
 
 UNRECORDED_SHARE = (
     f"no share of guesses was recorded before training: {DEFAULT_GUESSED_SHARE} counts as the first, and ways of"
@@ -43,6 +44,9 @@ ONLY_TIES = "only ties"
 RATE_HEADINGS = ("AUC", *(f"TPR at {100 * fpr:g}% FPR" for fpr in REPORTED_FPRS))
 TEXT_HEADINGS = ("defense", "attack", "flags")
 """Headings of columns that hold no numbers: cells of these, and no others, may take several lines."""
+TRIAL_HEADINGS = ("settings", "validation accuracy", "models", "trial")
+MOST_TRIALS = 10
+"""Trials that the terminal shows."""
 LINE_STYLES = {"violated": "bold red", "undefended": "bold", "": None}
 
 
@@ -103,7 +107,7 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
     alone = results[0].sides is not None
     show(console, drawn(attacks_on_model(results[0])) if alone else _table_of_runs(comparison), *sentences)
     if right := accuracy_text(results):
-        console.print(Text.assemble(("accuracy: ", "dim"), right))
+        console.print(right)
     if guessed := guessing_range(results):
         console.print(Text.assemble(("guessing: ", "dim"), guessed))
     for violation in comparison.refuted.values():
@@ -119,21 +123,41 @@ def show_results(comparison: Comparison, sentences: Sequence[str] = (), file: Te
         console.print(Text.assemble((f"skipped {', '.join(attacks)}: ", "dim"), reason + where))
 
 
-def accuracy_text(results: Sequence[Result]) -> str:
-    """Accuracy of one model on members and on others; of runs what it is to be compared with, the largest class; empty
+def accuracy_text(results: Sequence[Result]) -> Text | None:
+    """Accuracy of one model on members and on others; of runs what it is to be compared with, the largest class; None
     where that was not measured."""
-    (first, *_), largest = (
-        results,
-        [results[0].find(LARGEST_CLASS, group=group) for group in (MEMBER_GROUP, NONMEMBER_GROUP)],
-    )
+    first, heading = results[0], ("accuracy: ", "dim")
     if first.sides is None:
         share = first.find(LARGEST_CLASS)
-        return "" if share is None else f"the largest class has {percent(share)} of the test records"
+        words = f"the largest class has {percent(share)} of the test records"
+        return None if share is None else Text.assemble(heading, words)
     inside, outside = (percent(row, interval=True) for row in first.accuracies)
-    return (
-        f"{inside} on members, {outside} on non-members; the largest class has {percent(largest[0])} and"
-        f" {percent(largest[1])} of them"
+    largest = [percent(first.find(LARGEST_CLASS, group=group)) for group in (MEMBER_GROUP, NONMEMBER_GROUP)]
+    return Text.assemble(
+        heading,
+        f"{inside} on members, {outside} on non-members; the largest class has {largest[0]} and {largest[1]} of them",
     )
+
+
+def show_trials(tuning: TuningOutcome, file: TextIO | None = None) -> None:
+    """Prints the trials that a run was tuned by, the best ones of many."""
+    show(console_for(file), drawn(trials_of(tuning), MOST_TRIALS))
+    if len(tuning.trials) > MOST_TRIALS:
+        print(f"{len(tuning.trials) - MOST_TRIALS} more in {OUTCOMES_FILE} of the run's folder", file=file)
+
+
+def trials_of(tuning: TuningOutcome) -> TextTable:
+    """The trials that a run was tuned by, the chosen one first."""
+    lines = [
+        (
+            trial.text,
+            NO_NUMBER if trial.accuracy is None else f"{100 * trial.accuracy:.1f} %",
+            str(trial.models),
+            f"{trial.status}: {trial.reason}" if trial.reason else trial.status,
+        )
+        for trial in tuning.trials
+    ]
+    return TextTable(TRIAL_HEADINGS, TRIAL_HEADINGS[1:3], lines)
 
 
 def drawn(content: TextTable, lines: int = 20) -> Table:

@@ -190,8 +190,7 @@ def complete_statement(fitter: Fitter, fleet: Fleet) -> Statement:
     statement = fitter.defense.statement(fleet)
     named = fitter.dataset.split.persons is not None and statement.unit == "record"
     persons = "persons with several records: ε holds for one record" if named else None
-    tuned = bool(statement.tuning_runs) and len(fitter.dataset.split.validation) > 0
-    roles = fitter.defense.roles | ({"validation"} if tuned else set())
+    roles = fitter.defense.roles | ({"validation"} if statement.tuning_runs else set())
     return statement.leaving_out(*fitter.dataset.not_covered(roles), persons)
 
 

@@ -165,7 +165,7 @@ class Trials:
         return best
 
     def outcome(self) -> TuningOutcome:
-        """What became of every trial.
+        """Outcomes of all trials.
 
         Raises:
             ValueError: if no trial could be trained.

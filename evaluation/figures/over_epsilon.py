@@ -15,11 +15,13 @@ from matplotlib.transforms import ScaledTranslation, Transform
 from palisade.evaluation.comparison import Comparison, Point, Series, ceiling
 from palisade.evaluation.figures.style import (
     CEILING_LINE,
+    CONSTANT_LINE,
     GUESSING_LINE,
     INK_COLOR,
     MUTED_COLOR,
     PAPER_COLOR,
     VIOLATED_COLOR,
+    constant_utility,
     ends,
     leakage,
     looks,
@@ -76,6 +78,8 @@ class OverEpsilon:
             axes.update_datalim([(at, end) for at, point in zip(x, points, strict=True) for end in span(point.utility)])
         for point in self._undefended():
             axes.axhline(utility(point), color=INK_COLOR, lw=1, zorder=1.5)
+        if (constant := constant_utility([point for line in self.lines for point in line.points])) is not None:
+            axes.axhline(constant, zorder=1.5, **CONSTANT_LINE)
         axes.autoscale_view()  # what stands beside its ε does not count by itself
         self._axis(axes)
         shown = self.lines[0].runs[0].utility

@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from palisade.evaluation.comparison import Point, Series
 from palisade.evaluation.result import FPR, Result, Row
+from palisade.evaluation.utility import AFFORDABLE_LOSS
 from palisade.targets.files import replacing
 
 INK_COLOR, MUTED_COLOR, PAPER_COLOR = "#1a1d21", "#6b7178", "#ffffff"
@@ -36,6 +37,12 @@ CANARY_LOOKS: tuple[tuple[str, Any], ...] = (
     ("d", (0, (6, 1.2, 1, 1.2, 1, 1.2))),
 )
 """Marker and stroke of lines through canary fleets, a kind each; none is dashed as ceilings are."""
+CONSTANT_LINE: dict[str, Any] = {
+    "color": MUTED_COLOR,
+    "lw": 1.1,
+    "ls": (0, (5, 1.5, 1, 1.5)),
+    "label": "always one class",
+}
 GUESSING_LINE: dict[str, Any] = {"color": MUTED_COLOR, "lw": 1.1, "ls": (0, (1, 2))}
 CEILING_LINE: dict[str, Any] = {"lw": 1.1, "ls": (0, (7, 4))}
 FIGURE_STYLE: Any = {
@@ -153,6 +160,15 @@ def scale(axes: Axes, lines: Sequence[Series]) -> float:
 def utility(point: Point) -> float:
     """The utility of a run on the axis; 0 where there is none."""
     return point.utility.value or 0.0
+
+
+def constant_utility(points: Sequence[Point]) -> float | None:
+    """The utility of naming one class always, if it is near enough to those of the points to stand on their axis."""
+    known = [answer.value for point in points if (answer := point.result.constant_answer) and answer.value is not None]
+    if not known:
+        return None
+    least, most = min(map(utility, points)), max(map(utility, points))
+    return known[0] if least - known[0] <= max(most - least, AFFORDABLE_LOSS) else None
 
 
 def leakage(point: Point, lowest: float) -> float:

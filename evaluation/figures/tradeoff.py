@@ -20,11 +20,13 @@ from matplotlib.transforms import Bbox
 from palisade.evaluation.comparison import Comparison, Series
 from palisade.evaluation.figures.over_epsilon import OverEpsilon, has_bounds, has_claims
 from palisade.evaluation.figures.style import (
+    CONSTANT_LINE,
     FIGURE_STYLE,
     GUESSING_LINE,
     INK_COLOR,
     LINE_COLORS,
     MUTED_COLOR,
+    constant_utility,
     ends,
     figure,
     leakage,
@@ -173,6 +175,8 @@ def draw(axes: Axes, comparison: Comparison, *, pale: bool = False) -> list[Labe
         best = comparison.frontier
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER_LINE)
     axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING_LINE)
+    if (constant := constant_utility(points)) is not None:
+        axes.axvline(constant, zorder=1.5, **CONSTANT_LINE)
     shown = lines[0].runs[0].utility
     if shown.is_rate:
         axes.xaxis.set_major_formatter(FuncFormatter(percent))
@@ -320,6 +324,8 @@ def pareto(comparison: Comparison) -> Figure:
                     labels.append(Label(x=x, y=y, text=label(point.result, short=True), color=color))
         axes.plot([utility(p) for p in best], [leakage(p, lowest) for p in best], label="frontier", **FRONTIER_LINE)
         axes.axhline(drawn_level(comparison.results), label="guessing", **GUESSING_LINE)
+        if (constant := constant_utility([point for line in lines for point in line.points])) is not None:
+            axes.axvline(constant, zorder=1.5, **CONSTANT_LINE)
         measure = comparison.results[0].utility
         if measure.is_rate:
             axes.xaxis.set_major_formatter(FuncFormatter(percent))

@@ -43,6 +43,7 @@ from palisade.evaluation.report.sections import (
     exposed,
     groups,
     pareto,
+    tuned,
 )
 from palisade.evaluation.report.verdict import GLOSSARY_TERMS, game, grants, verdicts
 from palisade.evaluation.result import FPR, LARGEST_CLASS, RESULT_COLUMNS, Result
@@ -161,6 +162,7 @@ def summary(
         "compared": compared(results),
         "costs": costs(results),
         "largest_class": percent(results[0].find(LARGEST_CLASS)),
+        "tuned": tuned(results),
         "evidence": evidence(comparison, scope),
         "pareto": pareto(comparison),
         "runs": [_run(result, comparison, scope) for result in results],

@@ -19,11 +19,11 @@ INTERNAL_SCOPE, PUBLIC_SCOPE = "internal", "public"
 SCOPE_NOTES: Mapping[str, str] = {
     INTERNAL_SCOPE: "These numbers were measured on private records and depend on them; no guarantee covers the report"
     " itself. Do not publish it.",
-    PUBLIC_SCOPE: "Left out: which records are exposed, plots and tables of single records, accuracy on members, values"
-    " of single models, how many members each model really had (numbers of members are expected ones), how many records"
-    " a class or slice of private data has, groups of fewer than 100 records, folders of runs and any other hash of"
-    " private data. Numbers are rounded to three digits. They were still measured on private records, and no guarantee"
-    " covers the report itself.",
+    PUBLIC_SCOPE: "Left out: which records are exposed, plots and tables of single records, accuracy on members and in"
+    " trials, values of single models, how many members each model really had (numbers of members are expected ones),"
+    " how many records a class or slice of private data has, groups of fewer than 100 records, folders of runs and any"
+    " other hash of private data. Numbers are rounded to three digits. They were still measured on private records, and"
+    " no guarantee covers the report itself.",
 }
 """The notice on each scope."""
 NOT_COVERED = (
@@ -104,6 +104,7 @@ def _published(result: Result, folder: str) -> Result:
         roc={attack: _resampled(*curve) for attack, curve in result.roc.items()},
         audit=_floored(result.audit),
         exposed={},
+        tuning=None,
     )
 
 

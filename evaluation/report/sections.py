@@ -13,7 +13,7 @@ from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.report.scope import INTERNAL_SCOPE
 from palisade.evaluation.result import AUC, FPR, REPORTED_FPRS, Result, Row, chance_at, most_powerful, tpr_at
-from palisade.evaluation.table import attack_text, tpr_cell
+from palisade.evaluation.table import attack_text, tpr_cell, trials_of
 from palisade.evaluation.utility import CALIBRATION_METRIC, TEST_ACCURACY, Utility
 
 MOST_SHOWN = 10
@@ -220,6 +220,24 @@ def costs(results: Sequence[Result]) -> list[Entry]:
         }
         for result in ordered(results)
     ]
+
+
+def tuned(results: Sequence[Result]) -> list[Entry]:
+    """The trials of every run that was tuned: its `title`, the choice in a `sentence`, `columns` and `rows`."""
+    runs = {result.folder: result for result in reversed(ordered(results)) if result.tuning is not None}
+    entries = []
+    for result in reversed(runs.values()):
+        assert result.tuning is not None
+        table = trials_of(result.tuning)
+        entries.append(
+            {
+                "title": label(result, short=True),
+                "sentence": result.tuning.sentence,
+                "columns": list(table.columns),
+                "rows": [list(row) for row in table.lines],
+            }
+        )
+    return entries
 
 
 def _loss(result: Result, bare: Result | None) -> str:

@@ -148,6 +148,7 @@ def verdicts(comparison: Comparison) -> list[Entry]:
                 "measure": f"members found at {100 * FPR:g} % FPR" if resolved else AUC.upper(),
                 "leakage": percent(result.strongest_row(tpr_at(FPR)), interval=True) if resolved else _auc(result),
                 "utility": result.utility.text(result.get(result.utility.metric), interval=True),
+                "constant": result.utility.text(result.constant_answer),
                 "sentence": _refutation(result, comparison) + sentence(result) + _masks(result, comparison),
             }
         )

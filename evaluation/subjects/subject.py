@@ -19,6 +19,7 @@ from palisade.evaluation.signals.signals import view
 from palisade.evaluation.subjects.answers import AnsweredRecords, shared_rows, view_of
 from palisade.evaluation.subjects.audited_model import AuditedModel
 from palisade.targets.run import Run
+from palisade.targets.trial_outcomes import TuningOutcome
 
 
 class BudgetSpentError(ValueError):
@@ -102,6 +103,7 @@ class FleetSubject(Subject):
             dataset=data_facts(run),
             config=config,
             statement=run.statement,
+            tuning=TuningOutcome.read(run.folder),
             bounded=config["membership"]["how"] == "bernoulli"
             and (run.dataset.split.persons is None or run.statement.unit == "person"),
             **measured,

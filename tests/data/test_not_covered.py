@@ -13,7 +13,14 @@ import pytest
 from palisade.data.arrays import Arrays
 from palisade.data.bundled import BreastCancer, Digits
 from palisade.data.categorical import Categorical
-from palisade.data.dataset import CLASS_WORDS_NOT_COVERED, COUNTS_NOT_COVERED, REFERENCE_NOT_COVERED, Dataset, prepare
+from palisade.data.dataset import (
+    CLASS_WORDS_NOT_COVERED,
+    COUNTS_NOT_COVERED,
+    REFERENCE_NOT_COVERED,
+    VALIDATION_NOT_COVERED,
+    Dataset,
+    prepare,
+)
 from palisade.data.records import Records
 from palisade.data.split import Roles
 from palisade.data.table import Table
@@ -65,6 +72,14 @@ def test_reference_records_that_a_defense_uses_are_named(table: Callable[..., Da
     dataset = table(Roles(reference=0.2), schema=True)
     assert f"18 reference records, {REFERENCE_NOT_COVERED}" in dataset.not_covered({"reference", "validation"})
     assert not any(REFERENCE_NOT_COVERED in reason for reason in dataset.not_covered({"validation"}))
+
+
+def test_validation_records_that_choices_were_made_by_are_named(table: Callable[..., Dataset]) -> None:
+    dataset = table(Roles(pool=0.5, validation=0.25))
+    count = len(dataset.split.validation)
+    assert count and f"{count} validation records, {VALIDATION_NOT_COVERED}" in dataset.not_covered({"validation"})
+    for without, roles in ((dataset, {"reference"}), (table(), {"validation"})):
+        assert not any(VALIDATION_NOT_COVERED in reason for reason in without.not_covered(roles))
 
 
 @pytest.mark.parametrize("schema", [False, True])

@@ -81,6 +81,16 @@ def test_settings_of_the_trainer_that_a_defense_replaces_may_differ(make_result:
         check_comparable(runs)
 
 
+def test_the_network_of_a_tuned_run_may_differ(make_result: Callable[..., Result]) -> None:
+    bare, private = make_result(), changed(make_result("dp_sgd", strength=8.0), network__hidden=[])
+    tuned = changed(private, defense__tuning_runs=9)
+    check_comparable([bare, tuned])
+    check_comparable([tuned, bare])
+    for runs in ([bare, private], [tuned, bare, changed(bare, network__hidden=[64])]):
+        with pytest.raises(ValueError, match=r"^network\.hidden="):
+            check_comparable(runs)
+
+
 def test_the_undefended_run_comes_first_then_strengths_rise(sweep: list[Result]) -> None:
     lines = Comparison(sweep).series
     assert [line.name for line in lines] == ["undefended", "dp_sgd", "l2"]

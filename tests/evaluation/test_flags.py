@@ -9,8 +9,9 @@ import pytest
 
 from palisade.evaluation.claims import violations
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.flags import flags, meanings
-from palisade.evaluation.result import AUC, Result
+from palisade.evaluation.flags import constant, flags, meanings
+from palisade.evaluation.result import AUC, LARGEST_CLASS, NONMEMBER_GROUP, Result, Row, Sides
+from palisade.evaluation.utility import UTILITY_MEASURES
 
 
 def names(result: Result, *others: Result) -> list[str]:
@@ -98,3 +99,27 @@ def test_meanings_name_the_runs_and_what_stops_a_release_comes_first(
     ((sentence, titles),) = by_flag["0.1% unresolved"].items()
     assert titles == ["undefended", "l2 0.1"] and "0.1 % FPR cannot be measured" in sentence
     assert list(by_flag["CLAIM VIOLATED"].values()) == [["dp_sgd ε=1"]]
+
+
+@pytest.mark.parametrize(("accuracy", "flagged"), [(0.93, True), (0.937, True), (0.94, False), (0.5, True)])
+def test_accuracy_that_one_class_reaches_too_is_flagged(
+    make_result: Callable[..., Result], accuracy: float, flagged: bool
+) -> None:
+    result = make_result(accuracy=accuracy, nonmembers=10_000)  # ± 0.008
+    result = replace(result, rows=[*result.rows, Row(metric=LARGEST_CLASS, value=0.93)])
+    assert ("no better than one class" in names(result)) == flagged
+    assert "no better than one class" not in names(make_result(accuracy=accuracy)), "nothing to compare with"
+
+
+def test_a_constant_answer_is_that_of_the_measure_and_stands_beside_it(make_result: Callable[..., Result]) -> None:
+    result = make_result(accuracy=0.94)
+    rows = [*result.rows, Row(metric=LARGEST_CLASS, value=0.93), Row(metric="test_balanced_accuracy", value=0.51)]
+    result = replace(result, rows=rows, dataset={"classes": ["no", "yes"]})
+    assert result.utility_text == "test accuracy 94.0 % [93.2–94.8] (always naming one class: 93.0 %)"
+    balanced = replace(result, utility=UTILITY_MEASURES["balanced_accuracy"])
+    assert balanced.utility_text == "balanced test accuracy 51.0 % (always naming one class: 50.0 %)"
+    assert replace(result, utility=UTILITY_MEASURES["log_loss"]).constant_answer is None
+    sides = Sides(members=10, nonmembers=10, features=False)
+    rows = [Row(metric="accuracy", value=0.7, low=0.6, high=0.8, group=NONMEMBER_GROUP)]
+    model = replace(result, sides=sides, rows=[*rows, Row(metric=LARGEST_CLASS, value=0.65, group=NONMEMBER_GROUP)])
+    assert [flag.name for flag in constant(model, Comparison([model]))] == ["no better than one class"]

@@ -173,7 +173,8 @@ def test_the_largest_class_stands_beside_the_accuracy_of_runs(make_result: Make,
     lines = ["gate: some limit", "kept: it is <b>kept</b>"]
     content = summary(comparison, "", decided=[lines])
     page = render(page_of(comparison, content), {"tradeoff": "", "roc": ""}).replace("\u00a0", " ")
-    assert "Always naming the largest class is right about\n76.1 % of them" in page
+    assert page.count("Always naming the largest class is right about\n76.1 % of them") == 2, "beside each accuracy"
+    assert "<dt>of always naming one class</dt><dd>76.1 %</dd>" in page
     assert content["decided"] == [lines] and "gate: some limit" in page and "it is &lt;b&gt;kept" in page
     assert summary(comparison, "", decided=[lines], scope="public")["decided"] == [], "it names folders of runs"
 

@@ -21,6 +21,7 @@ from palisade.evaluation.figures.curves import roc, roc_of_model
 from palisade.evaluation.figures.style import (
     CANARY_LOOKS,
     CEILING_LINE,
+    CONSTANT_LINE,
     INK_COLOR,
     LINE_COLORS,
     LINE_MARKERS,
@@ -32,7 +33,7 @@ from palisade.evaluation.figures.style import (
     svg,
 )
 from palisade.evaluation.figures.tradeoff import box, tradeoff
-from palisade.evaluation.result import AUC, BLIND_BASELINE, FPR, Result, Row, Sides, tpr_at
+from palisade.evaluation.result import AUC, BLIND_BASELINE, FPR, LARGEST_CLASS, Result, Row, Sides, tpr_at
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.statistics.metrics import roc_points
 from palisade.targets.statement import Statement
@@ -84,6 +85,18 @@ def test_left_panel_has_a_line_per_defense_and_the_guessing_level(curve: Figure,
         np.testing.assert_array_equal(line(axes, drawn.name), expected)
     (star,) = [line for line in axes.lines if line.get_label() == "undefended"]
     assert (star.get_marker(), star.get_color()) == ("*", INK_COLOR)
+
+
+@pytest.mark.parametrize(("share", "drawn"), [(0.93, True), (0.1, False)])
+def test_a_constant_answer_is_drawn_where_it_is_near(sweep: list[Result], share: float, drawn: bool) -> None:
+    runs = [replace(result, rows=[*result.rows, Row(metric=LARGEST_CLASS, value=share)]) for result in sweep]
+    panels = tradeoff(Comparison(runs)).axes
+    words = str(CONSTANT_LINE["label"])
+    assert (words in legend(panels[0])) == drawn
+    lines = [[at.get_xdata() for at in panels[0].lines if at.get_label() == words]]
+    lines.append([at.get_ydata() for at in panels[1].lines if at.get_label() == words])
+    assert all(np.allclose(at, share) and bool(at) == drawn for at in lines)
+    assert (panels[0].get_xlim()[0] < 0.2) == (min(r.get("test_accuracy").value or 0.0 for r in runs) < 0.2)
 
 
 def test_intervals_are_drawn(curve: Figure, sweep: list[Result]) -> None:

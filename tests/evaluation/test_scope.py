@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.report.run_report import write
+from palisade.evaluation.report.page import render
+from palisade.evaluation.report.run_report import page_of, summary, write
 from palisade.evaluation.report.scope import NOT_COVERED, check_scope_of, public_command, published
 from palisade.evaluation.result import Result
+from palisade.targets.trial_outcomes import TrialOutcome, TuningOutcome
 
 SECRETIVE_COMMAND = (
     "python evaluate.py data=csv data.path=/home/me/p.csv runs=runs/p/mlp-none-0a1b2c3d 'attack=[lira, rmia]'"
@@ -145,3 +147,23 @@ def test_a_command_keeps_what_is_no_place() -> None:
         SECRETIVE_COMMAND.replace(" data.path", " +data.path").replace(" runs=", " ++runs=") + " ++root=/home/me ~runs"
     )
     assert public_command(prefixed) == "python evaluate.py data=csv 'attack=[lira, rmia]'"
+
+
+def test_trials_of_tuning_stand_in_the_internal_report_alone(make_result: Callable[..., Result]) -> None:
+    trials = [
+        TrialOutcome(
+            settings={"network.hidden": "[]", "defense.lr": lr}, status=status, models=models, accuracy=accuracy
+        )
+        for lr, status, models, accuracy in (("9", "stopped early", 1, 0.25), ("0.1", "chosen", 2, 0.875))
+    ]
+    result = make_result("dp_sgd", strength=8.0, tuning=TuningOutcome.of(0.5, trials))
+    inside, outside = (Comparison(runs) for runs in ([result], published([result])))
+    content = summary(inside, "")
+    page = render(page_of(inside, content), {"tradeoff": "", "roc": ""}).replace("\u00a0", " ")
+    assert content["tuned"][0]["rows"] == [
+        ["hidden=[], lr=0.1", "87.5 %", "2", "chosen"],
+        ["hidden=[], lr=9", "25.0 %", "1", "stopped early"],
+    ]
+    assert "hidden=[], lr=0.1; best of 2 trials, 1 of them stopped early (3 trainings)" in page
+    assert '<th scope="row">hidden=[], lr=9</th><td>25.0 %</td><td>1</td><td>stopped early</td>' in page
+    assert summary(outside, "", scope="public")["tuned"] == []

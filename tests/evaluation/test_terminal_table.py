@@ -12,7 +12,8 @@ import pytest
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.format import PLAIN_WIDTH, bound_text
 from palisade.evaluation.result import Result
-from palisade.evaluation.table import Skip, cells, lines, show_results, skips
+from palisade.evaluation.table import Skip, cells, lines, show_results, show_trials, skips
+from palisade.targets.trial_outcomes import TrialOutcome, TuningOutcome
 
 
 def printed(results: list[Result]) -> list[str]:
@@ -166,3 +167,11 @@ def test_what_needs_weights_behind_a_guard_says_so(make_result: Callable[..., Re
 def test_guards_are_named_and_markup_is_text(make_result: Callable[..., Result]) -> None:
     assert cells(make_result(guard="top[bold]k"), "", {})[0] == "none + top[bold]k"
     assert "top[bold]k" in "\n".join(printed([make_result(guard="top[bold]k")]))
+
+
+def test_of_many_trials_the_best_are_shown(capsys) -> None:
+    trials = [TrialOutcome(settings={"lr": str(lr)}, status="complete", models=2, accuracy=lr / 20) for lr in range(12)]
+    show_trials(TuningOutcome.of(0.5, trials))
+    printed = capsys.readouterr().out
+    assert printed.index("lr=11") < printed.index("lr=2 ") and "lr=1 " not in printed and "55.0 %" in printed
+    assert "2 more in tuning.json" in printed
