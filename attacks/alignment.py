@@ -23,6 +23,10 @@ class Alignment(Attack):
     """
 
     name = "alignment"
+    idea = (
+        "Holds the weights and earlier copies of them, and asks whether training moved them the way that this"
+        " record would have."
+    )
     threat = ThreatModel(gradients=True, checkpoints=True)  # the initial weights and those that were kept
 
     def missing(self, view: View) -> str | None:

@@ -18,6 +18,9 @@ class AugmentationAgreement(Attack):
     """
 
     name = "augmentation_agreement"
+    idea = (
+        "Shows the model altered copies of the record, such as mirrored ones, and counts how many it still names right."
+    )
     threat = ThreatModel(queries=None)
 
     def missing(self, view: View) -> str | None:

@@ -32,6 +32,10 @@ class BASE(Attack):
     temperature: Positive = 2.0
 
     name = "base"
+    idea = (
+        "Compares how sure the model is of the record with how sure models are of it on average, whether they"
+        " had seen it or not."
+    )
     threat = ThreatModel(outputs="top-k", shadows="online")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

@@ -50,6 +50,7 @@ class Boundary(Attack):
     seed: Seed = 0
 
     name = "boundary"
+    idea = "Changes the record little by little until the model names another class: what it was trained on bears more."
 
     @property
     def threat(self) -> ThreatModel:

@@ -20,6 +20,7 @@ class Calibration(Attack):
     """
 
     name = "calibration"
+    idea = "Compares how well the model fits the record with how well models fit it that have never seen it."
     threat = ThreatModel(outputs="top-k", shadows="offline")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

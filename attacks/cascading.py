@@ -56,6 +56,10 @@ class Cascading(Attack):
     targets: Count = 2
     shadows: Annotated[int, Field(ge=4)] = 32
 
+    idea = (
+        "Works as LiRA does, twice: whom the first round is sure of helps to train models that resemble this one more."
+    )
+
     @property
     def name(self) -> str:
         """`cascading`, its key in `conf/attack`."""

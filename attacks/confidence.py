@@ -17,6 +17,7 @@ class Confidence(Threshold):
     """
 
     name = "confidence"
+    idea = "Takes for a member whatever the model is very sure of."
 
     def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
         return np.exp(-view.loss[:, :, 0])

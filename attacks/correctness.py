@@ -18,6 +18,7 @@ class Correctness(Attack):
     """
 
     name = "correctness"
+    idea = "Takes for a member whatever the model names right."
     threat = ThreatModel(outputs="label")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

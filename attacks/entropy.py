@@ -20,6 +20,7 @@ class Entropy(Threshold):
     """
 
     name = "entropy"
+    idea = "Takes for a member whatever the model answers without hesitation, right or wrong."
 
     @property
     def threat(self) -> ThreatModel:

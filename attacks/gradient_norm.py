@@ -18,6 +18,10 @@ class GradientNorm(Attack):
     """
 
     name = "gradient_norm"
+    idea = (
+        "Holds the weights, and takes for a member whatever they would hardly change for: that has been learned"
+        " already."
+    )
     threat = ThreatModel(gradients=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

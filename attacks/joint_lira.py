@@ -49,6 +49,8 @@ class JointLiRA(Attack):
     records: Count | None = 10_000
     rounds: Count = 2
 
+    idea = "Works as LiRA does, and allows for similar records, which make a record easier whether it was used or not."
+
     @property
     def name(self) -> str:
         """`joint_lira`, its key in `conf/attack`."""

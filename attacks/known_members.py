@@ -32,6 +32,7 @@ class KnownMembers(Attack):
     seed: Seed = 0
 
     name = "known_members"
+    idea = "Knows some of those who were in, and looks for others about whom the model answers in the same way."
     threat = ThreatModel(outputs="top-k", known_members=True)
 
     def missing(self, view: View) -> str | None:

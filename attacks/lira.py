@@ -51,6 +51,13 @@ class LiRA(Attack):
         return "lira" if self.online else "lira_offline"
 
     @property
+    def idea(self) -> str:
+        """Its way in a layman's words, by the models that it compares with."""
+        if self.online:
+            return "Trains models of its own, with and without the record, and asks which of them this one resembles."
+        return "Trains models of its own without the record, and asks whether this one knows it better than they do."
+
+    @property
     def threat(self) -> ThreatModel:
         """Scores of shadows, IN and OUT or OUT alone, at all queries of the view."""
         return ThreatModel(outputs="top-k", shadows="online" if self.online else "offline", queries=None)

@@ -17,6 +17,7 @@ class LossThreshold(Threshold):
     """
 
     name = "loss"
+    idea = "Takes for a member whatever the model fits well."
 
     def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
         return -view.loss[:, :, 0]

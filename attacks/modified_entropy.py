@@ -23,6 +23,7 @@ class ModifiedEntropy(Threshold):
     """
 
     name = "modified_entropy"
+    idea = "Takes for a member whatever the model is sure of and right about."
     per_class: bool = True
 
     def _signal(self, view: View) -> Float[np.ndarray, "models records"]:

@@ -39,6 +39,7 @@ class NegatedClassifier(Attack):
     seed: Seed = 0
 
     name = "negated_classifier"
+    idea = "Learns how a guard changes answers about members, and reads its disguise the other way round."
     threat = ThreatModel(outputs="top-k", label=False, shadows="online", unguarded_shadows=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

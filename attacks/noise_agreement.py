@@ -23,6 +23,7 @@ class NoiseAgreement(PerturbedCopies):
     """
 
     name = "noise_agreement"
+    idea = "Disturbs the record a little, again and again, and counts how often the model still names it right."
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         def choose(votes: np.ndarray, trial: np.ndarray) -> np.ndarray:

@@ -22,6 +22,7 @@ class Population(Attack):
     """
 
     name = "population"
+    idea = "Compares the record with others that were surely not used: does the model fit it better than most of these?"
     threat = ThreatModel(outputs="top-k", population=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

@@ -40,6 +40,10 @@ class Quantile(Attack):
     seed: Seed = 0
 
     name = "quantile"
+    idea = (
+        "Learns from records that were not used how well the model fits such a record, and looks for those"
+        " fitted better."
+    )
     threat = ThreatModel(outputs="top-k", population=True, features=True)
 
     def missing(self, view: View) -> str | None:

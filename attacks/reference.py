@@ -22,6 +22,7 @@ class Reference(Attack):
     """
 
     name = "reference"
+    idea = "Asks whether the model fits the record better than models do that have never seen it."
     threat = ThreatModel(outputs="top-k", shadows="offline")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

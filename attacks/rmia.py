@@ -52,6 +52,8 @@ class RMIA(Attack):
     gamma: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 2.0
     offline_a: Annotated[float, Field(ge=0, le=1), remedy("choose e.g. 0.3, or null to tune it")] | None = None
 
+    idea = "Asks whether the model favors the record more than it favors records that it has surely never seen."
+
     @property
     def name(self) -> str:
         """`rmia` with IN and OUT shadows, `rmia_offline` with OUT shadows alone."""

@@ -32,6 +32,7 @@ class ShadowClassifier(Attack):
     seed: Seed = 0
 
     name = "shadow_classifier"
+    idea = "Trains models of its own and learns from them what answers about members look like."
     threat = ThreatModel(outputs="top-k", shadows="online")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

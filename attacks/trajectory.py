@@ -32,6 +32,7 @@ class Trajectory(Attack):
     seed: Seed = 0
 
     name = "trajectory"
+    idea = "Holds copies of the model from its training, and looks at how the record was learned, not only how well."
     threat = ThreatModel(shadows="online", checkpoints=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

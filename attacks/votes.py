@@ -40,6 +40,12 @@ class Votes(PerturbedCopies):
         """`votes`; without copies `calibrated_correctness`, one vote a record."""
         return "votes" if self.copies else "calibrated_correctness"
 
+    @property
+    def idea(self) -> str:
+        """Its way in a layman's words; without copies there is one answer."""
+        asked = "altered copies of the record" if self.copies else "the record"
+        return f"Sees the named class alone: is it right about {asked} more often than models that have never seen it?"
+
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         def choose(votes: np.ndarray, trial: np.ndarray) -> np.ndarray:
             return best_calibrated(vote_log_odds(votes, self.copies), view.membership[:, trial], view.others)

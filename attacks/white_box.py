@@ -32,6 +32,7 @@ class WhiteBox(Attack):
     seed: Seed = 0
 
     name = "white_box"
+    idea = "Holds the weights, and learns from models of its own how members show inside the network."
     threat = ThreatModel(outputs="top-k", shadows="online", gradients=True)
 
     def missing(self, view: View) -> str | None:

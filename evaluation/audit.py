@@ -110,7 +110,9 @@ def _audit(kind: str, settings: Mapping[str, Any], protocol: AttackProtocol) -> 
     comparison, what = Comparison([result]), f"{subject.name}: {counts}, answers: {result.released}."
     show_results(comparison, [*verdict(result), *notes])
     lines, passed = ([], True) if limit is None else gate(comparison, limit)
-    _list(write_model(comparison, what, settings["command"], folder, notes, [lines] if lines else []))
+    limits = [] if limit is None else [limit]
+    decided = [lines] if lines else []
+    _list(write_model(comparison, what, settings["command"], folder, notes, decided, limits))
     if lines:
         print("", *lines, sep="\n")
     return passed

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from palisade.evaluation.format import NO_NUMBER, epsilon_text, number, share_text
-from palisade.evaluation.result import AUC, FPR, Result, Row, null_at, tpr_at
+from palisade.evaluation.result import AUC, FPR, Result, Row, fpr_of, null_at, tpr_at
+from palisade.frequencies import PEOPLE_WORD, count, crowd, frequencies
 
 EPSILON_TOLERANCE = 0.02
 """A stated ε this near to a defense's strength is that strength: calibration stays a little below what is asked for."""
@@ -113,6 +114,30 @@ def guessing_text(result: Result, row: Row) -> str:
     """Chance level and null quantile of a TPR in words, such as `1.5 % (luck explains up to 2.0 %)`."""
     level, quantile = result.guessing_level(row), result.null_quantile(row)
     return f"{share_text(level)} %" + (f" (luck explains up to {share_text(quantile)} %)" if quantile > level else "")
+
+
+def crowd_word(result: Result) -> str:
+    """The word for those who were in or not: records where a person has several, or where they are canaries."""
+    if result.has_canaries:
+        return "canaries"
+    over_persons = result.sides is not None and result.sides.over_persons
+    several = over_persons or (result.dataset.get("persons") or math.inf) < result.dataset.get("records", 0)
+    return "records" if several else PEOPLE_WORD
+
+
+def found_text(result: Result, row: Row, chance: float | None = None) -> str:
+    """A TPR that was measured, for laymen: in natural frequencies with its interval, beside what guessing finds.
+
+    Args:
+        result: of attacks on a fleet or on one model.
+        row: a TPR at 1 % or 0.1 % FPR that has a value.
+        chance: the TPR of guessing; None: the chance level of the result.
+    """
+    ends = None if row.low is None or row.high is None else (row.low, row.high)
+    text = frequencies(row.value or 0.0, fpr := fpr_of(row), ends=ends, who=crowd_word(result))
+    level, quantile, size = chance or result.guessing_level(row), result.null_quantile(row), crowd(fpr)
+    luck = f" (luck explains up to {count(quantile, size)})" if quantile > level else ""
+    return f"{text}; guessing finds {count(level, size)}{luck}"
 
 
 def guessing_range(results: Iterable[Result]) -> str:

@@ -326,14 +326,15 @@ def gate(comparison: Comparison, limit: Limit) -> tuple[list[str], bool]:
                 why += f"; {unseen(result.models)}"
         whose = f"{label(result)} ({result.run}): " if result.sides is None else ""
         passed &= word == WITHIN_LIMIT
-        shadowless = result.sides is not None or not _uses_shadows(result)
-        scope = WITHOUT_SHADOWS if word == WITHIN_LIMIT and shadowless else ""
+        scope = WITHOUT_SHADOWS if word == WITHIN_LIMIT and is_shadowless(result) else ""
         lines.append(f"{word}{scope}: {whose}{why}")
     return lines, passed
 
 
-def _uses_shadows(result: Result) -> bool:
-    return any("shadows" in result.needs[attack]["text"] for attack in result.attacks)
+def is_shadowless(result: Result) -> bool:
+    """True where no attack had shadow models of other members, with which attacks usually find more."""
+    shadows = any("shadows" in result.needs.get(attack, {}).get("text", "") for attack in result.attacks)
+    return result.sides is not None or not shadows
 
 
 def of_models(result: Result, row: Row) -> list[Row]:

@@ -183,6 +183,7 @@ class AskedRecords:
     Args:
         attack: what scored them, fixed beforehand.
         needs: what it needs, in words.
+        idea: its way in a layman's words.
         labels: the true classes.
         scores: higher = more likely used.
         p: p-values, one for each record.
@@ -197,6 +198,7 @@ class AskedRecords:
 
     attack: str
     needs: str
+    idea: str
     labels: Int[np.ndarray, "records"]
     scores: Float[np.ndarray, "records"]
     p: Float[np.ndarray, "records"]
@@ -288,6 +290,7 @@ def ask_records(view: View, attack: Attack, alpha: float, known: int = 0) -> Ask
     return AskedRecords(
         attack=attack.name,
         needs=attack.threat.describe(),
+        idea=attack.idea,
         labels=view.labels[as_in_file],
         scores=scores[as_in_file],
         p=p,

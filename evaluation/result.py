@@ -164,8 +164,8 @@ class Result:
         strength: the value that a sweep over the defense varies.
         config: the run's whole configuration, as plain values.
         statement: the claim.
-        needs: for each attack its threat model in words (`text`), the queries a record that it declares (`declared`,
-            None: as many as there are) and those it made (`measured`).
+        needs: for each attack its threat model in words (`text`), its way in a layman's words (`idea`), the queries a
+            record that it declares (`declared`, None: as many as there are) and those it made (`measured`).
         canary: the kind of the canaries that alone were scored, or `none`.
         threat: what the attackers were granted: label_only, black_box or white_box.
         audit: lower bounds on ε of model 0 by one attack that was fixed beforehand: its name (`attack`), `delta`, the

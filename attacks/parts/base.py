@@ -29,15 +29,21 @@ class Scored(NamedTuple):
 class Attack(CheckedFields, ABC):
     """A membership inference attack: scores every record for every model, higher = more likely a member.
 
-    An attack file holds only its idea: a `name`, a `threat` and `_score`. All models are targets at once; a target's
-    own membership never enters its scores, except for what `threat.known_members` declares. One that is costly may
-    attack a sample of the models only: a row that is NaN throughout says that this model was no target.
+    An attack file holds only its own: a `name`, its `idea` in a layman's words, a `threat` and `_score`. All models are
+    targets at once; a target's own membership never enters its scores, except for what `threat.known_members` declares.
+    One that is costly may attack a sample of the models only: a row that is NaN throughout says that this model was no
+    target.
     """
 
     @property
     @abstractmethod
     def name(self) -> str:
         """Its key in tables and errors, which differs between variants such as online and offline."""
+
+    @property
+    def idea(self) -> str:
+        """Its way in a layman's words, one sentence that reports show where its name first stands; may be empty."""
+        return ""
 
     @property
     @abstractmethod

@@ -51,8 +51,8 @@ class AttackScores(NamedTuple):
 
     Args:
         scores: by attack, (models, records).
-        needs: by name, the threat model in words (`text`), the queries a record that it declares (`declared`) and
-            those that it made (`measured`).
+        needs: by name, the threat model in words (`text`), its way in a layman's words (`idea`), the queries a record
+            that it declares (`declared`) and those that it made (`measured`).
         skipped: by name, the reason why an attack did not run.
     """
 
@@ -87,7 +87,8 @@ def score_all(subject: Subject, attacks: Iterable[Attack], view: View, models: i
             continue
         scores[attack] = result[:models]
         needs[attack.name] = {
-            "text": attack.threat.describe(), "declared": attack.threat.queries, "measured": queries,
+            "text": attack.threat.describe(), "idea": attack.idea, "declared": attack.threat.queries,
+            "measured": queries,
         }  # fmt: skip
     return AttackScores(scores, needs, skipped)
 

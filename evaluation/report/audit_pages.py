@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,23 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.curves import p_value_curve, roc_of_model
 from palisade.evaluation.flags import flags
 from palisade.evaluation.format import console_for, number, percent, show
-from palisade.evaluation.labels import compare_with_guessing
+from palisade.evaluation.labels import compare_with_guessing, found_text
+from palisade.evaluation.limit import Limit
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.record_test import AskedRecords
-from palisade.evaluation.report.page import PageTable, write_page
+from palisade.evaluation.report.page import PageTable, explained, write_page
+from palisade.evaluation.report.permission import by_limit, without_limit
 from palisade.evaluation.report.scope import INTERNAL_SCOPE
-from palisade.evaluation.result import AUC, LARGEST_CLASS, MEMBER_GROUP, NONMEMBER_GROUP, REPORTED_FPRS, Result, tpr_at
+from palisade.evaluation.result import (
+    AUC,
+    LARGEST_CLASS,
+    MEMBER_GROUP,
+    NONMEMBER_GROUP,
+    REPORTED_FPRS,
+    Result,
+    Row,
+    tpr_at,
+)
 from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.table import RATE_HEADINGS, TextTable, attacks_on_model, drawn, rates
 
@@ -35,7 +46,7 @@ INTERVAL_NOTES = {
 
 def write_model(
     comparison: Comparison, what: str, command: str, folder: Path, notes: Sequence[str] = (),
-    decided: Sequence[Sequence[str]] = (),
+    decided: Sequence[Sequence[str]] = (), limits: Sequence[Limit] = (),
 ) -> list[Path]:  # fmt: skip
     """Writes the page of one model and its numbers, each file whole or not at all.
 
@@ -46,6 +57,7 @@ def write_model(
         folder: where to; made if it is missing.
         notes: sentences that follow the verdict.
         decided: lines of the gate, if it was asked for.
+        limits: of the gate, if it was asked for.
     """
     (result,) = comparison.results
     sides = result.sides
@@ -54,6 +66,7 @@ def write_model(
     words = {
         "title": "Audit of a trained model", "scope": INTERNAL_SCOPE, "what": what,
         "verdict": [*verdict(result), *notes],
+        "leave": [by_limit(comparison, limit) for limit in limits] or [without_limit(comparison)],
         "decided": [list(lines) for lines in decided], "meaning": list(meaning(result)),
         "flags": [asdict(flag) for flag in flags(result, comparison)],
         "skipped": dict(result.skipped),
@@ -75,7 +88,9 @@ def write_model(
         " too, members and non-members differ by themselves."
         + ("" if sides.over_persons else " The band holds all of the true curve with 95 % confidence."),
     }
-    return write_page(folder, words, measured, rows, roc_of_model(result), figure, tables(result), command)
+    named = [result.strongest, *(row.attack for row in _at_shadows(result)[:1])] if result.attacks else []
+    ideas = explained([result], named, result.attacks)
+    return write_page(folder, words, measured, rows, roc_of_model(result), figure, tables(result), command, ideas)
 
 
 def meaning(result: Result) -> tuple[str, ...]:
@@ -165,12 +180,13 @@ def verdict(result: Result) -> list[str]:
     row, auc = result.get(tpr_at(REPORTED_FPRS[0]), attack=result.strongest), result.get(AUC, attack=result.strongest)
     access = auc.access.replace("_", "-").capitalize()
     shadows = "without the shadow model" if sides.shadow_records else "no shadow models"
-    leakage = f"{access}, one model, {shadows}: the best attack ({result.strongest})"
+    leakage = f"{access}, one model, {shadows}: the best attack ({result.strongest}) "
+    auc_text = f"has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
     if row.value is not None and not result.is_tied:
-        tpr_text = percent(row, interval=True)
-        chance = percent(replace(row, value=chance_level([sides.nonmembers], REPORTED_FPRS[0])))
-        leakage += f" finds {tpr_text} of members at 1 % false accusations, where guessing finds {chance}, and"
-    leakage += f" has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
+        chance = chance_level([sides.nonmembers], REPORTED_FPRS[0])
+        found = found_text(result, row, chance)
+        leakage = f"{access}, one model, {shadows}, by the best attack ({result.strongest}): {found}. It "
+    leakage += auc_text
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= REPORTED_FPRS[0]:
         leakage += compare_with_guessing(result, result.strongest)
     unrun = "that learn more from shadow models" if sides.shadow_records else "with shadow models"
@@ -195,13 +211,18 @@ def sampling_unit(result: Result) -> str:
 
 def by_shadow(result: Result) -> Iterator[str]:
     """Balanced accuracy of the thresholds learned on a shadow model, in words."""
-    learnt = [row for name in result.attacks if (row := result.find(AT_SHADOWS, attack=name)) is not None]
-    if learnt:
-        best = max(learnt, key=lambda row: row.value or 0.0)
+    if learnt := _at_shadows(result):
+        best = learnt[0]
         yield (
             f"At thresholds learnt on one shadow model, {best.attack} has a balanced accuracy of"
             f" {percent(best, interval=True)}, the highest of {len(learnt)} attacks; guessing has 50 %."
         )
+
+
+def _at_shadows(result: Result) -> list[Row]:
+    """Balanced accuracies at thresholds learned on a shadow model, the highest first."""
+    learnt = [row for name in result.attacks if (row := result.find(AT_SHADOWS, attack=name)) is not None]
+    return sorted(learnt, key=lambda row: -(row.value or 0.0))
 
 
 LISTED_RECORDS = 50
@@ -234,7 +255,7 @@ def write_records(asked: AskedRecords, what: str, command: str, folder: Path, no
     rows = _rows(asked)
     words = {
         "title": "Were these records used?", "scope": INTERNAL_SCOPE, "what": what,
-        "verdict": [*asked.sentences(), *notes], "decided": [], "meaning": list(P_VALUE_MEANING),
+        "verdict": [*asked.sentences(), *notes], "leave": [], "decided": [], "meaning": list(P_VALUE_MEANING),
         "flags": [asdict(flag) for flag in asked.flags], "skipped": {},
     }  # fmt: skip
     measured = {
@@ -266,7 +287,8 @@ def write_records(asked: AskedRecords, what: str, command: str, folder: Path, no
         f" Named: Benjamini–Hochberg at most {asked.alpha:g}. Score: {asked.attack} ({asked.needs}).",
         content=table,
     )
-    return write_page(folder, words, measured, rows, p_value_curve(asked.p), figure, [listed], command)
+    ideas: list[dict[str, str]] = [{}, {asked.attack: asked.idea} if asked.idea else {}]
+    return write_page(folder, words, measured, rows, p_value_curve(asked.p), figure, [listed], command, ideas)
 
 
 def show_records(asked: AskedRecords, notes: Sequence[str] = ()) -> None:

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from palisade.evaluation.figures.style import INK_COLOR, MUTED_COLOR, PAPER_COLO
 from palisade.evaluation.flags import MASKED_FLAG, OTHER_RECORDS, SHARED_RECORDS
 from palisade.evaluation.format import csv_text
 from palisade.evaluation.report.scope import INTERNAL_SCOPE, SCOPE_NOTES
+from palisade.evaluation.result import Result
 from palisade.evaluation.table import TextTable
 from palisade.targets import versions
 from palisade.targets.files import write
@@ -93,6 +94,21 @@ def inline(drawing: str, prefix: str) -> str:
     return drawing
 
 
+def explained(results: Sequence[Result], *places: Iterable[str]) -> list[dict[str, str]]:
+    """For each place of a page the attacks that first stand there, each with its way in a layman's words.
+
+    Args:
+        results: whose attacks are named.
+        places: the attacks that each place names, in the order of reading.
+    """
+    ideas = {name: needs.get("idea") for result in results for name, needs in result.needs.items()}
+    new: list[dict[str, str]] = []
+    for names in places:
+        before = {name for place in new for name in place}
+        new.append({name: idea for name in names if name not in before and (idea := ideas.get(name))})
+    return new
+
+
 ALARM_FLAGS = (OTHER_RECORDS, MASKED_FLAG, SHARED_RECORDS)
 """Flags without which nothing on the page may be read."""
 NUMERIC_LIBRARIES = ("numpy", "scikit-learn", "scipy")
@@ -116,18 +132,21 @@ class PageTable:
 def write_page(
     folder: Path, words: Mapping[str, Any], measured: Mapping[str, Any], rows: Sequence[Mapping[str, Any]],
     drawn: Figure, figure: Mapping[str, str], tables: Sequence[PageTable], command: str,
+    ideas: Sequence[Mapping[str, str]],
 ) -> list[Path]:  # fmt: skip
     """Writes a page with one figure, and its numbers.
 
     Args:
         folder: where to.
-        words: title, scope, subject (`what`), verdict, meaning, flags and skipped attacks, for page and report.json.
+        words: title, scope, subject (`what`), verdict, answers to whether it may leave (`leave`), meaning, flags and
+            skipped attacks, for page and report.json.
         measured: what report.json holds besides.
         rows: of results.csv.
         drawn: the figure.
         figure: its heading, label in words and caption.
         tables: of the page.
         command: what was called.
+        ideas: attacks in a layman's words, those that the verdict names and those of the first table.
     """
     numbers = versions(NUMERIC_LIBRARIES)
     alarms = [(flag["name"].capitalize(), flag["sentence"]) for flag in words["flags"] if flag["name"] in ALARM_FLAGS]
@@ -135,7 +154,7 @@ def write_page(
     html = render(
         {
             **words, "note": SCOPE_NOTES[INTERNAL_SCOPE], "sections": ("report_model.html.j2",), "figure": figure,
-            "tables": tables,
+            "tables": tables, "ideas": ideas,
             "alarming": ALARM_FLAGS, "alarms": alarms, "by_reason": by_reason(words["skipped"]), "command": command,
             "versions": numbers,
         },

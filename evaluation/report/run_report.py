@@ -23,7 +23,8 @@ from palisade.evaluation.measuring.exposure import exposed_csv
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.outsiders import FalseAccusations, accusation_table, false_accusations, outsiders
-from palisade.evaluation.report.page import render, write_files
+from palisade.evaluation.report.page import Entry, explained, render, write_files
+from palisade.evaluation.report.permission import by_limit, in_public, without_limit
 from palisade.evaluation.report.provenance import as_yaml, promises, provenance, releases
 from palisade.evaluation.report.scope import (
     INTERNAL_SCOPE,
@@ -87,6 +88,12 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
         "words": REPORT_TEXT_HEADINGS,
         "fpr": f"{100 * FPR:g} %",
         "attacks": attack_tables(comparison),
+        "ideas": explained(
+            runs,
+            [name for entry in content["leave"] for line in entry["lines"] for name in [line["attack"]]]
+            + [name for entry in content["verdicts"] for name in entry["attacks"]],
+            [name for result in runs for name in result.attacks],
+        ),
         "numbers": ATTACK_HEADINGS,
         "headings": names,
         "table": table,
@@ -126,6 +133,7 @@ def summary(
     releases: Mapping[str, str] | None = None,
     accusations: FalseAccusations | None = None,
     decided: Sequence[Sequence[str]] = (),
+    leave: Sequence[Entry] = (),
 ) -> dict[str, Any]:
     """Content of report.json and report.html, in the same order.
 
@@ -138,6 +146,7 @@ def summary(
         accusations: false positive rates on records that were never used; None if they were not measured.
         decided: lines of the choice and of the gate, as far as they were asked for; internal only, since they name
             folders of runs and accuracy on members.
+        leave: answers to whether a model may leave, as `permission` gives them.
     """
     results, shipped = comparison.results, releases or {}
     sizes = sorted({result.models for result in results})
@@ -148,6 +157,7 @@ def summary(
         "network": results[0].network,
         "models": "–".join(map(str, sizes if len(sizes) < 3 else (sizes[0], sizes[-1]))),
         "utility": asdict(results[0].utility),
+        "leave": list(leave) or [without_limit(comparison)],
         "verdicts": verdicts(comparison),
         "decided": [list(lines) for lines in decided] if scope == INTERNAL_SCOPE else [],
         "released": {
@@ -210,6 +220,7 @@ def write(
     releases: Mapping[str, str] | None = None,
     accusations: FalseAccusations | None = None,
     decided: Sequence[Sequence[str]] = (),
+    limits: Sequence[Limit] = (),
 ) -> list[Path]:
     """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
 
@@ -222,6 +233,7 @@ def write(
         accusations: false positive rates on records that were never used; None if they were not measured.
         decided: lines of the choice and of the gate, as far as they were asked for; internal only, since they name
             folders of runs and accuracy on members.
+        limits: of the choice and of the gate, as far as they were asked for.
 
     Returns:
         The files, each figure as PNG; an SVG of it stands beside.
@@ -231,10 +243,12 @@ def write(
     """
     checked_scope(scope)
     shipped = dict(releases or {})
+    leave = [by_limit(comparison, limit) for limit in limits] or [without_limit(comparison)]
     if scope == PUBLIC_SCOPE:
         pairs = [*zip(comparison.results, public := published(comparison.results), strict=True)]
         shipped = {new.run: Path(shipped[old.run]).name for old, new in pairs if old.run in shipped}
         command, comparison = public_command(command), Comparison(public)
+        leave = list(map(in_public, leave))
     figures = {"tradeoff": tradeoff(comparison), "roc": roc(comparison)}
     texts = {"results.csv": tidy_csv(comparison.results)}
     if any(result.exposed for result in comparison.results):
@@ -242,7 +256,7 @@ def write(
         texts["exposed.csv"] = exposed_csv(comparison.results)
     content = summary(
         comparison, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations,
-        decided=decided,
+        decided=decided, leave=leave,
     )  # fmt: skip
     drawings = {name: svg(figure) for name, figure in figures.items()}
     html = render(page_of(comparison, content), drawings)
@@ -291,7 +305,14 @@ def report_runs(runs: Sequence[Run], protocol: AttackProtocol, folder: Path, set
     judged = [judge(comparison, limit) for judge, limit in asked if limit is not None]
     decided = [lines for lines, _ in judged]
     for path in write(
-        comparison, place, settings.command, scope=scope, releases=shipped, accusations=measured, decided=decided
+        comparison,
+        place,
+        settings.command,
+        scope=scope,
+        releases=shipped,
+        accusations=measured,
+        decided=decided,
+        limits=[limit for _, limit in asked if limit is not None],
     ):
         print(path)
     for sentences in decided:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from palisade.evaluation.comparison import Comparison, Highlight
 from palisade.evaluation.flags import masked, refutation
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.labels import canary_text, compare_with_guessing, guessing_text, label, series_label
+from palisade.evaluation.labels import canary_text, compare_with_guessing, found_text, label, series_label
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.table import IF_LEAKED, if_leaked
@@ -140,6 +140,7 @@ def verdicts(comparison: Comparison) -> list[Entry]:
     entries = []
     for highlight in comparison.highlights:
         result = highlight.result
+        text = sentence(result)
         resolved = result.is_resolved
         entries.append(
             {
@@ -149,10 +150,19 @@ def verdicts(comparison: Comparison) -> list[Entry]:
                 "leakage": percent(result.strongest_row(tpr_at(FPR)), interval=True) if resolved else _auc(result),
                 "utility": result.utility.text(result.get(result.utility.metric), interval=True),
                 "constant": result.utility.text(result.constant_answer),
-                "sentence": _refutation(result, comparison) + sentence(result) + _masks(result, comparison),
+                "sentence": _refutation(result, comparison) + text + _masks(result, comparison),
+                "attacks": _named(result, text),
             }
         )
     return entries
+
+
+def _named(result: Result, text: str) -> list[str]:
+    """The attacks that a verdict names: the strongest, and the one with the highest AUC where it says so."""
+    if not result.attacks:
+        return []
+    highest = result.highest.attack
+    return [result.strongest, *([highest] if f"{highest} has the highest AUC" in text else [])]
 
 
 def heading(highlight: Highlight, comparison: Comparison) -> str:
@@ -168,22 +178,20 @@ def heading(highlight: Highlight, comparison: Comparison) -> str:
 
 
 def sentence(result: Result) -> str:
-    """TPR at 1 % FPR of the strongest attack, or else its AUC, under which threat model, and against guessing."""
+    """TPR at 1 % FPR of the strongest attack as counts of people, or else its AUC, with threat model and guessing."""
     row, where = result.strongest_row(tpr_at(FPR)), scope(result)
-    text = f"{where[0].upper()}{where[1:]}: at {100 * FPR:g} % false accusations"
+    text = f"{where[0].upper()}{where[1:]}"
+    unmeasured = f"{text}: at {100 * FPR:g} % false accusations it cannot be measured what attacks find."
     if row is None:
-        return f"{text} it cannot be measured what attacks find."
+        return unmeasured
     if not result.is_resolved:
         row = result.get(AUC, attack=result.strongest)
-        text += (
-            f" it cannot be measured what attacks find. The best attack ({result.strongest}) ranks members"
+        text = (
+            f"{unmeasured} The best attack ({result.strongest}) ranks members"
             f" above non-members with an AUC of {_auc(result)}; guessing has 0.5."
         )
     else:
-        text += (
-            f" the best attack ({result.strongest}) finds {percent(row, interval=True)} of members;"
-            f" guessing finds {guessing_text(result, row)}."
-        )
+        text += f", by the best attack ({result.strongest}): {found_text(result, row)}."
     unclear = row.low is not None and not result.excludes_guessing(row)
     return text + (compare_with_guessing(result, result.strongest) if unclear else "")
 

@@ -1,0 +1,148 @@
+"""May it leave? The answer by the limit that was set; where none was, the limits that runs would keep."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.labels import crowd_word, found_text, label
+from palisade.evaluation.limit import LIMIT_EXCEEDED, NOT_DECIDED, WITHIN_LIMIT, Limit, is_shadowless, upper
+from palisade.evaluation.report.page import Entry
+from palisade.evaluation.result import Result, Row
+from palisade.frequencies import frequencies
+
+QUESTION = "May it leave?"
+ANSWERS_BY_VERDICT: Mapping[str, str] = {WITHIN_LIMIT: "yes", NOT_DECIDED: "not known", LIMIT_EXCEEDED: "no"}
+"""The answer for one run, by the word of its verdict, from the best on."""
+AS_FAR_AS_KNOWN = "yes, as far as attacks without shadow models can tell"
+EXAMPLE_TPR = 0.05
+"""TPR of the limit that a page without one proposes as an example, not as a recommendation."""
+TPR_DIGITS = 3
+MOST_NAMED = 3
+"""Runs that a heading names; more are counted."""
+
+
+def by_limit(comparison: Comparison, limit: Limit) -> Entry:
+    """The answer by a limit: `heading`, the `limit` in a layman's words, and a line for each run, those that may leave
+    first: its `title`, the `answer`, what was `found`, the reason `why` it may not, and the `attack` that was decisive.
+
+    Args:
+        comparison: of all runs that are judged together, or of one model.
+        limit: of the gate or of the choice.
+    """
+    verdicts = {result.run: limit.verdict(result, comparison) for result in _leaving(comparison)}
+    lines = [
+        {
+            "title": label(result),
+            "answer": _answer(result, verdicts[result.run].word),
+            "found": _found(result, limit),
+            "why": verdicts[result.run].why or "",
+            "attack": _decisive(result, limit),
+        }
+        for result in sorted(_leaving(comparison), key=lambda one: [*ANSWERS_BY_VERDICT].index(verdicts[one.run].word))
+    ]
+    return {
+        "heading": f"{QUESTION} {_heading(lines)}",
+        "is_set": True,
+        "limit": f"The limit ({limit.name}): {limit_text(limit, comparison.results[0])}. The upper end of the 95 %"
+        " interval must keep it.",
+        "columns": ["run", "may it leave?", "what attacks find", "why not"],
+        "lines": lines,
+    }
+
+
+def without_limit(comparison: Comparison) -> Entry:
+    """The answer where nobody set a limit: how to set one, and for each run of the verdict the smallest that it keeps,
+    by the names of `by_limit`."""
+    first = comparison.results[0]
+    example = limit_text(Limit(name="gate", max_tpr=EXAMPLE_TPR), first)
+    choose = "; choose.max_tpr names the most useful run that keeps it" if first.sides is None else ""
+    shown = [highlight.result for highlight in comparison.highlights] if first.sides is None else [first]
+    return {
+        "heading": f"{QUESTION} Nobody has set a limit",
+        "is_set": False,
+        "limit": "What may be found at most is for people to decide, before they look: it depends on what being in the"
+        f" data reveals, and to whom. As an example, gate.max_tpr={EXAMPLE_TPR:g} says: {example}{choose}. Evaluate"
+        " again with it, and this page answers.",
+        "columns": ["run", "smallest limit that it keeps", "what attacks find", "why none"],
+        "lines": [_smallest(result, comparison) for result in shown if not result.has_canaries],
+    }
+
+
+def in_public(entry: Entry) -> Entry:
+    """An answer without numbers and reasons: these follow from single models, and from accuracy on members."""
+    lines = [{**line, "found": "", "why": "", "attack": ""} for line in entry["lines"] if entry["is_set"]]
+    return {**entry, "columns": entry["columns"][:2], "lines": lines}
+
+
+def limit_text(limit: Limit, result: Result) -> str:
+    """A limit in a layman's words."""
+    parts = []
+    if limit.max_tpr is not None:
+        parts.append(frequencies(limit.max_tpr, limit.at, who=crowd_word(result), most=True))
+    if rest := _beside_tpr(limit):
+        parts.append(str(rest))
+    return ", and ".join(parts)
+
+
+def _leaving(comparison: Comparison) -> list[Result]:
+    """The runs of which a release may be trained."""
+    return [result for result in comparison.results if not result.has_canaries]
+
+
+def _answer(result: Result, word: str) -> str:
+    return AS_FAR_AS_KNOWN if word == WITHIN_LIMIT and is_shadowless(result) else ANSWERS_BY_VERDICT[word]
+
+
+def _heading(lines: Sequence[Mapping[str, str]]) -> str:
+    answers = [line["answer"] for line in lines]
+    able = [line["title"] for line in lines if line["answer"].startswith(ANSWERS_BY_VERDICT[WITHIN_LIMIT])]
+    if not lines:
+        return "Not known: only canaries were attacked"
+    if len(able) == len(lines):
+        return AS_FAR_AS_KNOWN.capitalize() if AS_FAR_AS_KNOWN in answers else "Yes"
+    if able:
+        return f"Only {' or '.join(able) if len(able) <= MOST_NAMED else f'{len(able)} of {len(lines)} runs'}"
+    return "Not known yet" if ANSWERS_BY_VERDICT[NOT_DECIDED] in answers else "No"
+
+
+def _found(result: Result, limit: Limit) -> str:
+    """Measurements that are compared with the limit, TPRs in natural frequencies."""
+    parts = []
+    if limit.max_tpr is not None:
+        row = limit.highest(result) if result.attacks else None
+        parts.append("cannot be measured" if row is None else f"{found_text(result, row)} ({row.attack})")
+    if rest := _beside_tpr(limit):
+        parts.append(rest.measured(result))
+    return "; ".join(parts)
+
+
+def _beside_tpr(limit: Limit) -> Limit | None:
+    """What a limit says of AUC and accuracy; None if it is about the TPR alone."""
+    if limit.max_auc is None and limit.max_gap is None:
+        return None
+    return replace(limit, max_tpr=None, fpr=None)
+
+
+def _decisive(result: Result, limit: Limit) -> str:
+    row: Row | None = limit.highest(result) if limit.max_tpr is not None and result.attacks else None
+    return "" if row is None else row.attack
+
+
+def _smallest(result: Result, comparison: Comparison) -> dict[str, str]:
+    """The line of a run with the smallest `gate.max_tpr` that its measurements keep; a dash where they keep none."""
+    any_tpr = Limit(name="gate", max_tpr=1.0)
+    row = any_tpr.highest(result) if result.attacks else None
+    least = any_tpr.at if row is None else max(upper(row), result.guessing_level(row), any_tpr.at)
+    rounded = math.floor(least * 10**TPR_DIGITS + 1) / 10**TPR_DIGITS
+    limit = replace(any_tpr, max_tpr=min(rounded, 1.0))
+    word, why = limit.verdict(result, comparison)
+    return {
+        "title": label(result),
+        "answer": f"gate.max_tpr={limit.most:g}" if word == WITHIN_LIMIT else "–",
+        "found": _found(result, limit),
+        "why": why or "",
+        "attack": _decisive(result, limit),
+    }
