@@ -24,6 +24,7 @@ from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.targets import versions
 from palisade.targets.card import blaming, guard_of, network_of, read_card
+from palisade.targets.card_page import card_page
 from palisade.targets.files import creating, replacing
 from palisade.targets.fleet import Fleet
 from palisade.targets.guards import Aggregate, Guard, NoGuard, Query
@@ -166,7 +167,8 @@ class Release:
         return logits
 
     def save(self, folder: Path) -> None:
-        """Writes `model.safetensors`, `card.json` and, if the guard learned anything, `guard.safetensors`, or nothing.
+        """Writes `model.safetensors`, `card.json`, the same to print as `card.html` and, if the guard learned anything,
+        `guard.safetensors`, or nothing.
 
         Raises:
             ValueError: if there is a release already.
@@ -179,6 +181,7 @@ class Release:
             if self.state:
                 save_file(dict(self.state), temporary / "guard.safetensors")
             (temporary / "card.json").write_text(json.dumps(self.card, indent=2, allow_nan=False) + "\n")
+            (temporary / "card.html").write_text(card_page(self.card), encoding="utf-8")
 
     @classmethod
     def load(cls, folder: Path | str, network: Callable[..., nn.Module] | None = None) -> Release:

@@ -15,6 +15,16 @@ NOT_COVERED = (
     "other models trained on the same records, and earlier trainings of this one: m of them cost up to m·ε and m·δ",
 )
 
+STATEMENT_FIELDS = {
+    "mechanism": "mechanism",
+    "noise_multiplier": "noise multiplier σ", "max_grad_norm": "clipping norm C", "sampling": "sampling",
+    "sampling_rate": "sampling rate q", "public_size": "public size N", "steps_planned": "steps planned",
+    "steps_done": "steps done", "accountant": "accountant", "epsilon_rdp": "ε by Rényi accounting",
+    "neighboring": "neighboring relation", "unit": "unit of privacy", "randomness": "randomness",
+    "engine": "engine of clipping",
+}  # fmt: skip
+"""Words for the numbers of a mechanism, by field of a statement."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Statement:
@@ -105,21 +115,21 @@ class Statement:
             why = f": {self.withdrawn}" if self.withdrawn else ""
             return f"no formal guarantee{why}{clipped}"
         # Rounded up: a claim may be understated in protection, never in ε.
-        epsilon, delta = self.epsilon or 0.0, _round_up(self.delta or 0.0)
+        epsilon, delta = self.epsilon or 0.0, rounded_up(self.delta or 0.0)
         sampling = None if self.sampling is None else f"{self.sampling} sampling"
         how = [f"{self.accountant} accountant", self.mechanism, sampling, f"randomness from the {self.randomness}"]
         claim = (
-            f"(ε = {_round_up(epsilon)}, δ = {delta})-differential privacy per {self.unit} ({self.neighboring}), "
+            f"(ε = {rounded_up(epsilon)}, δ = {delta})-differential privacy per {self.unit} ({self.neighboring}), "
             + ", ".join(part for part in how if part is not None)
         )
         if self.tuning_runs:
             runs = self.tuning_runs + 1
-            together = f"ε = {_round_up(runs * epsilon)}, δ = {_round_up(runs * (self.delta or 0.0))}"
+            together = f"ε = {rounded_up(runs * epsilon)}, δ = {rounded_up(runs * (self.delta or 0.0))}"
             claim += f"; {runs} trainings on the same records, tuning included, cost {together} by adding up"
         if (self.steps_done or 0) < (self.steps_planned or 0):
             claim += (
                 f"; stopped after {self.steps_done} of {self.steps_planned} steps:"
-                f" ε = {_round_up(self.epsilon_spent or 0.0)} was spent, which is not a guarantee"
+                f" ε = {rounded_up(self.epsilon_spent or 0.0)} was spent, which is not a guarantee"
             )
         return claim
 
@@ -149,7 +159,8 @@ class Statement:
         return cls(**values)
 
 
-def _round_up(value: float, digits: int = 3) -> str:
+def rounded_up(value: float, digits: int = 3) -> str:
+    """A number of a claim to so many digits that count, rounded up: it may be understated in protection alone."""
     if value == 0:
         return "0"
     unit = 10.0 ** (math.floor(math.log10(value)) - digits + 1)

@@ -22,16 +22,8 @@ from palisade.evaluation.result import Result
 from palisade.targets import RESULTS_VERSION, versions
 from palisade.targets.recipe import Recipe
 from palisade.targets.run import Run, canonical
+from palisade.targets.statement import STATEMENT_FIELDS
 
-STATEMENT_FIELDS = {
-    "mechanism": "mechanism",
-    "noise_multiplier": "noise multiplier σ", "max_grad_norm": "clipping norm C", "sampling": "sampling",
-    "sampling_rate": "sampling rate q", "public_size": "public size N", "steps_planned": "steps planned",
-    "steps_done": "steps done", "accountant": "accountant", "epsilon_rdp": "ε by Rényi accounting",
-    "neighboring": "neighboring relation", "unit": "unit of privacy", "randomness": "randomness",
-    "engine": "engine of clipping",
-}  # fmt: skip
-"""Column headings of the DP table, by field of a statement."""
 RUN_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "hydra-core", "numpy", "scipy", "scikit-learn")
 FREE_PARTS = ("defense", "guard", "canary", "guesses", "seed")
 """Parts of a configuration in which runs on one curve may differ."""
