@@ -38,8 +38,14 @@ COMMAND_HELP = {
     "train": "train a run, a sweep or a release",
     "evaluate": "attack runs, or a model that exists already",
     "schema": "print a schema of a table's columns, to be edited",
+    "members": "write the rows that a run or a release was trained on, for one's own audit",
 }
-COMMAND_MODULES = {"train": "palisade.train", "evaluate": "palisade.evaluate", "schema": "palisade.data.schema"}
+COMMAND_MODULES = {
+    "train": "palisade.train",
+    "evaluate": "palisade.evaluate",
+    "schema": "palisade.data.schema",
+    "members": "palisade.targets.members",
+}
 
 
 HELP_EXAMPLES = """\

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from palisade.data.files import read_arrays
+from palisade.data.origins import Origins
 from palisade.data.preprocessing import Scale
 from palisade.data.records import Records, name_of
 from palisade.data.rows import check_finite
@@ -73,6 +74,11 @@ class Arrays:
             persons=None if "persons" not in arrays else self._named("persons", arrays["persons"], len(x))[1],
             preprocessing=Scale(shape=x.shape[1:]),
         )
+
+    def read_origins(self) -> Origins:
+        """The array of persons; arrays have no lines."""
+        persons = self._read(("persons",)).get("persons")
+        return Origins(persons=None if persons is None else [str(word) for word in persons.tolist()])
 
     def read_slices(self) -> Slices:
         """The arrays of the slices.

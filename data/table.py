@@ -19,10 +19,11 @@ from palisade.data.cells import NONE_WORD, PLAIN_READING, Reading, key_of, quote
 from palisade.data.column_kinds import ColumnKinds
 from palisade.data.columns import Columns, UnfittedColumns
 from palisade.data.labels import classes_of, is_numbered
+from palisade.data.origins import Origins
 from palisade.data.records import Records, name_of
 from palisade.data.settings import place
 from palisade.data.slices import NO_WORD, Slices, check_columns
-from palisade.data.table_reader import check_header, read_table, repeated
+from palisade.data.table_reader import check_header, lines_of_rows, read_table, repeated
 from palisade.fields import CheckedFields, Count, nearest, remedy
 
 if TYPE_CHECKING:
@@ -145,6 +146,17 @@ class Table(CheckedFields):
         )
         self._check_classes(records, public)
         return records
+
+    def read_rows(self) -> pd.DataFrame:
+        """The rows of `path` as they are written, with all columns."""
+        return read_table("data.path", self.path, self.reading)
+
+    def read_origins(self) -> Origins:
+        """Words of the person column, and the lines of `path`; rows of other files have none."""
+        frame, own, _ = self._frame()
+        lines = lines_of_rows("data.path", self.path, self.reading, own)
+        persons = None if self.person is None else [str(word) for word in frame[self.person]]
+        return Origins(persons=persons, lines=lines)
 
     def read_slices(self) -> Slices:
         """The slice columns as they stand in the file.

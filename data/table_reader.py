@@ -69,6 +69,28 @@ def read_table(key: str, path: str | Path, reading: Reading = PLAIN_READING) -> 
     return frame
 
 
+def lines_of_rows(key: str, path: str | Path, reading: Reading, rows: int) -> list[int] | None:
+    """The line, counted from 1, on which each row of a table begins; None where the file has no lines, or others.
+
+    Args:
+        key: of the setting that names the file.
+        path: of the file.
+        reading: how it is written.
+        rows: number of the rows that `read_table` gave.
+    """
+    first = 2 if reading.header is True else 1
+    if ending_of(path) in TYPED_READERS:
+        return list(range(2, rows + 2)) if ending_of(path) == ".xlsx" else None
+    with opened(place(key, path)) as content, io.TextIOWrapper(content, reading.encoding, newline="") as text:
+        reader = csv.reader(text, delimiter=reading.separator, skipinitialspace=reading.separator != " ")
+        lines, before = [], 0
+        for row in reader:
+            if row:
+                lines.append(before + 1)
+            before = reader.line_num
+    return lines[first - 1 :] if len(lines) == rows + first - 1 else None
+
+
 def check_header(key: str, path: str | Path, frame: pd.DataFrame, reading: Reading = PLAIN_READING) -> None:
     """Raises ValueError if a table that lacks a column has a record in the place of its header.
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from palisade.commandline import call
+from palisade.frequencies import frequencies
+from palisade.targets.statement import rounded_up
 
 DOCS_FOLDER = Path(__file__).parent
 MOST_EXPOSED = 3
@@ -41,7 +43,7 @@ def read(report: Path) -> dict[str, Any]:
     """The content of a report.json."""
     try:
         content: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
-        content["runs"], content["reproduce"], content["released"]
+        content["runs"], content["reproduce"], content["released"], content["leave"]
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError):
         raise ValueError(f"{report}: expected a report.json of evaluate.py; run that again") from None
     return content
@@ -74,10 +76,15 @@ def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
     page = Environment(
         loader=FileSystemLoader(DOCS_FOLDER), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    page.filters |= {"percent": percent, "number": number}
+    page.filters |= {"percent": percent, "number": number, "people": people, "above": rounded_up}
+    luck = rows.get((run["strongest"], "null@1%fpr"))
     return page.get_template("impact_assessment.md.j2").render(
         content=content,
         run=run,
+        rows=rows,
+        luck=_guessing(luck, "1"),
+        limits=list(_limits(content["leave"], run["title"])),
+        exposed=next((each for each in content["exposed"] if each["title"] == run["title"]), None),
         facts=content["released"]["facts"],
         measure=measure,
         utility=rows.get(("", utility)),
@@ -93,6 +100,22 @@ def assessment(content: Mapping[str, Any], run: Mapping[str, Any]) -> str:
 def _guessing(row: Mapping[str, Any] | None, fpr: str) -> str:
     """TPR of guessing on average, in percent; the FPR where that was not measured."""
     return fpr if row is None or row["value"] is None else f"{100 * row['value']:.2g}"
+
+
+def _limits(leave: Sequence[Mapping[str, Any]], title: str) -> Iterator[tuple[str, str]]:
+    """Each limit that was set, with the answer for a run."""
+    for entry in leave:
+        if entry["is_set"]:
+            yield (
+                entry["limit"],
+                next((line["answer"] for line in entry["lines"] if line["title"] == title), BLANK_ANSWER),
+            )
+
+
+def people(row: Mapping[str, Any], fpr: float, who: str) -> str:
+    """A TPR at an FPR in natural frequencies."""
+    ends = None if row["low"] is None or row["high"] is None else (row["low"], row["high"])
+    return frequencies(row["value"], fpr, ends=ends, who=who)
 
 
 def percent(row: Mapping[str, Any] | None) -> str:

@@ -146,7 +146,7 @@ class Limit(CheckedFields):
             luck = f"; guessing finds {guessing_text(result, row)}" if row is not None and unclear else ""
             parts.append(tpr_text(row) + luck)
         if self.max_auc is not None:
-            parts.append(_auc_text(_highest_auc(result)))
+            parts.append(_auc_text(highest_auc(result)))
         if self.max_gap is not None:
             parts.append(_gap_text(result.gap))
         return "; ".join(parts)
@@ -199,7 +199,7 @@ class Limit(CheckedFields):
     def _verdict_on_auc(self, result: Result, comparison: Comparison) -> LimitVerdict:
         if not result.attacks:
             return LimitVerdict(NOT_DECIDED, NOTHING_MEASURED)
-        row, most = _highest_auc(result), self.max_auc or 1.0
+        row, most = highest_auc(result), self.max_auc or 1.0
         if row is None:
             return LimitVerdict(NOT_DECIDED, "the AUC has no interval")
         return _compared(row, most, _auc_text(row), result) or _if_understated(result, row, comparison, None)
@@ -248,7 +248,7 @@ def _largest(rows: Sequence[Row]) -> Row | None:
     return None if any(row.high is None for row in rows) else max(rows, key=upper, default=None)
 
 
-def _highest_auc(result: Result) -> Row | None:
+def highest_auc(result: Result) -> Row | None:
     """The AUC of the attack with the largest upper limit; None unless all have one."""
     return _largest([widened(result.get(AUC, attack=attack), result) for attack in result.on_all])
 

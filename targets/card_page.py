@@ -142,7 +142,8 @@ def _audit_sentence(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) 
         best = max((row for row in rows if row["metric"] == "auc"), key=lambda row: row["value"] or 0.0, default=None)
         auc = "" if best is None else f" The best attack ({best['attack']}) has an AUC of {_cell(best, 'auc')};"
         return f"At 1 % false accusations it could not be measured what attacks find.{auc} guessing has 0.5."
-    best = max(measured, key=lambda row: row["value"])
+    first = _attacks(measured)[0][0]
+    best = next(row for row in measured if row["attack"] == first)
     ends = None if best["low"] is None or best["high"] is None else (best["low"], best["high"])
     several = data["persons"] is not None and data["persons"] < data["records"]
     text = frequencies(best["value"], SHOWN_FPR, ends=ends, who="records" if several else PEOPLE_WORD)

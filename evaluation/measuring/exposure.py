@@ -13,6 +13,7 @@ from scipy.stats import beta
 
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.view import WHITE_BOX
+from palisade.data.origins import UNKNOWN_ORIGINS, Origins
 from palisade.evaluation.format import csv_text
 from palisade.evaluation.result import REPORTED_FPRS, Result
 from palisade.evaluation.statistics.roc import Ranking
@@ -30,7 +31,7 @@ BY_MODEL = (
 FPR = REPORTED_FPRS[0]
 HIGH_EXPOSURE = 0.5
 """Above this exposure a record is found in most of the models that were trained on it."""
-EXPOSURE_COLUMNS = ("run", "record", "class", "exposure", "low", "high", "models", "auc")
+EXPOSURE_COLUMNS = ("run", "record", "person", "line", "class", "exposure", "low", "high", "models", "auc")
 EXPOSURE_DIGITS = 6
 
 
@@ -230,20 +231,26 @@ def exposures(results: Sequence[Result]) -> list[tuple[Result, Exposure]]:
     return [(result, Exposure.from_json(result.exposed)) for result in results if result.exposed]
 
 
-def exposed_csv(results: Sequence[Result]) -> str:
-    """Every record of every run by `EXPOSURE_COLUMNS`, the most exposed first. Private: it names records."""
-    lines = [line for result, exposure in exposures(results) for line in _lines(result.run, exposure)]
+def exposed_csv(results: Sequence[Result], origins: Origins = UNKNOWN_ORIGINS) -> str:
+    """Every record of every run by `EXPOSURE_COLUMNS`, the most exposed first. Private: it names records and persons.
+
+    Args:
+        results: of runs on the same data.
+        origins: persons and lines of the records.
+    """
+    lines = [line for result, exposure in exposures(results) for line in _lines(result.run, exposure, origins)]
     ordered = (line for _, line in sorted(lines, key=lambda line: line[0]))
     return csv_text(EXPOSURE_COLUMNS, (dict(zip(EXPOSURE_COLUMNS, line, strict=True)) for line in ordered))
 
 
-def _lines(run: str, exposure: Exposure) -> Iterator[tuple[tuple[float, ...], tuple[str | int, ...]]]:
+def _lines(run: str, exposure: Exposure, origins: Origins) -> Iterator[tuple[tuple[float, ...], tuple[str | int, ...]]]:
     """The lines of a run in its order, each after what it is sorted by among all runs."""
     rates = (exposure.value, exposure.low, exposure.high, exposure.auc)
     for i in exposure.order:
         value, low, high, auc = ("" if np.isnan(rate[i]) else f"{rate[i]:.{EXPOSURE_DIGITS}g}" for rate in rates)
         place = tuple(-float(rate or -1) for rate in (low, value, auc))
-        named = run, int(exposure.record[i]), int(exposure.label[i])
+        record = int(exposure.record[i])
+        named = run, record, origins.person(record), origins.line(record), int(exposure.label[i])
         yield place, (*named, value, low, high, int(exposure.models[i]), auc)
 
 

@@ -88,8 +88,9 @@ def write_model(
         " too, members and non-members differ by themselves."
         + ("" if sides.over_persons else " The band holds all of the true curve with 95 % confidence."),
     }
-    named = [result.strongest, *(row.attack for row in _at_shadows(result)[:1])] if result.attacks else []
-    ideas = explained([result], named, result.attacks)
+    decisive = [name for entry in words["leave"] for line in entry["lines"] for name in line["attacks"]]
+    strongest = [result.strongest, *(row.attack for row in _at_shadows(result)[:1])] if result.attacks else []
+    ideas = explained([result], [*decisive, *strongest], result.attacks)
     return write_page(folder, words, measured, rows, roc_of_model(result), figure, tables(result), command, ideas)
 
 

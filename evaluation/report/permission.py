@@ -8,9 +8,17 @@ from dataclasses import replace
 
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.labels import crowd_word, found_text, label
-from palisade.evaluation.limit import LIMIT_EXCEEDED, NOT_DECIDED, WITHIN_LIMIT, Limit, is_shadowless, upper
+from palisade.evaluation.limit import (
+    LIMIT_EXCEEDED,
+    NOT_DECIDED,
+    WITHIN_LIMIT,
+    Limit,
+    highest_auc,
+    is_shadowless,
+    upper,
+)
 from palisade.evaluation.report.page import Entry
-from palisade.evaluation.result import Result, Row
+from palisade.evaluation.result import Result
 from palisade.frequencies import frequencies
 
 QUESTION = "May it leave?"
@@ -26,7 +34,7 @@ MOST_NAMED = 3
 
 def by_limit(comparison: Comparison, limit: Limit) -> Entry:
     """The answer by a limit: `heading`, the `limit` in a layman's words, and a line for each run, those that may leave
-    first: its `title`, the `answer`, what was `found`, the reason `why` it may not, and the `attack` that was decisive.
+    first: its `title`, the `answer`, what was `found`, the reason `why` it may not, and the decisive `attacks`.
 
     Args:
         comparison: of all runs that are judged together, or of one model.
@@ -39,15 +47,15 @@ def by_limit(comparison: Comparison, limit: Limit) -> Entry:
             "answer": _answer(result, verdicts[result.run].word),
             "found": _found(result, limit),
             "why": verdicts[result.run].why or "",
-            "attack": _decisive(result, limit),
+            "attacks": _decisive(result, limit),
         }
         for result in sorted(_leaving(comparison), key=lambda one: [*ANSWERS_BY_VERDICT].index(verdicts[one.run].word))
     ]
     return {
         "heading": f"{QUESTION} {_heading(lines)}",
         "is_set": True,
-        "limit": f"The limit ({limit.name}): {limit_text(limit, comparison.results[0])}. The upper end of the 95 %"
-        " interval must keep it.",
+        "limit": f"The limit ({limit.name}): {limit_text(limit, comparison.results[0])}. Only the upper end of"
+        " the 95 % interval counts.",
         "columns": ["run", "may it leave?", "what attacks find", "why not"],
         "lines": lines,
     }
@@ -73,7 +81,7 @@ def without_limit(comparison: Comparison) -> Entry:
 
 def in_public(entry: Entry) -> Entry:
     """An answer without numbers and reasons: these follow from single models, and from accuracy on members."""
-    lines = [{**line, "found": "", "why": "", "attack": ""} for line in entry["lines"] if entry["is_set"]]
+    lines = [{**line, "found": "", "why": "", "attacks": []} for line in entry["lines"] if entry["is_set"]]
     return {**entry, "columns": entry["columns"][:2], "lines": lines}
 
 
@@ -96,7 +104,7 @@ def _answer(result: Result, word: str) -> str:
     return AS_FAR_AS_KNOWN if word == WITHIN_LIMIT and is_shadowless(result) else ANSWERS_BY_VERDICT[word]
 
 
-def _heading(lines: Sequence[Mapping[str, str]]) -> str:
+def _heading(lines: Sequence[Entry]) -> str:
     answers = [line["answer"] for line in lines]
     able = [line["title"] for line in lines if line["answer"].startswith(ANSWERS_BY_VERDICT[WITHIN_LIMIT])]
     if not lines:
@@ -126,12 +134,16 @@ def _beside_tpr(limit: Limit) -> Limit | None:
     return replace(limit, max_tpr=None, fpr=None)
 
 
-def _decisive(result: Result, limit: Limit) -> str:
-    row: Row | None = limit.highest(result) if limit.max_tpr is not None and result.attacks else None
-    return "" if row is None else row.attack
+def _decisive(result: Result, limit: Limit) -> list[str]:
+    """The attacks that a limit on TPR or AUC is compared with."""
+    if not result.attacks:
+        return []
+    rows = [limit.highest(result)] if limit.max_tpr is not None else []
+    rows += [highest_auc(result)] if limit.max_auc is not None else []
+    return [row.attack for row in rows if row is not None]
 
 
-def _smallest(result: Result, comparison: Comparison) -> dict[str, str]:
+def _smallest(result: Result, comparison: Comparison) -> Entry:
     """The line of a run with the smallest `gate.max_tpr` that its measurements keep; a dash where they keep none."""
     any_tpr = Limit(name="gate", max_tpr=1.0)
     row = any_tpr.highest(result) if result.attacks else None
@@ -144,5 +156,5 @@ def _smallest(result: Result, comparison: Comparison) -> dict[str, str]:
         "answer": f"gate.max_tpr={limit.most:g}" if word == WITHIN_LIMIT else "–",
         "found": _found(result, limit),
         "why": why or "",
-        "attack": _decisive(result, limit),
+        "attacks": _decisive(result, limit),
     }

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from palisade.commandline import EXIT_CLAIM_VIOLATED, EXIT_GATE_EXCEEDED
+from palisade.data.origins import UNKNOWN_ORIGINS, Origins
 from palisade.evaluation.choice import recommend
 from palisade.evaluation.comparison import Comparison, check_comparable, ordered
 from palisade.evaluation.figures.curves import exposure, roc
@@ -17,7 +18,7 @@ from palisade.evaluation.figures.style import svg
 from palisade.evaluation.figures.tradeoff import tradeoff
 from palisade.evaluation.flags import VIOLATED_FLAG, flags, meanings
 from palisade.evaluation.format import NO_NUMBER, csv_text, percent
-from palisade.evaluation.labels import label
+from palisade.evaluation.labels import crowd_word, label
 from palisade.evaluation.limit import Limit, gate
 from palisade.evaluation.measuring.exposure import exposed_csv
 from palisade.evaluation.measuring.measure import results_of
@@ -25,7 +26,7 @@ from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.outsiders import FalseAccusations, accusation_table, false_accusations, outsiders
 from palisade.evaluation.report.page import Entry, explained, render, write_files
 from palisade.evaluation.report.permission import by_limit, in_public, without_limit
-from palisade.evaluation.report.provenance import as_yaml, promises, provenance, releases
+from palisade.evaluation.report.provenance import as_yaml, promises, provenance
 from palisade.evaluation.report.scope import (
     INTERNAL_SCOPE,
     PUBLIC_SCOPE,
@@ -53,6 +54,7 @@ from palisade.evaluation.studies.never_used import keys_of
 from palisade.evaluation.studies.studies import NEVER_USED, STUDY_CSV
 from palisade.evaluation.table import TEXT_HEADINGS, corrections, headings, lines, reaches, show_results, skips
 from palisade.targets.run import Run
+from palisade.targets.shipped import releases
 
 REPORT_TEXT_HEADINGS = (*TEXT_HEADINGS, "needs")
 """Headings of columns that hold no numbers."""
@@ -90,7 +92,7 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
         "attacks": attack_tables(comparison),
         "ideas": explained(
             runs,
-            [name for entry in content["leave"] for line in entry["lines"] for name in [line["attack"]]]
+            [name for entry in content["leave"] for line in entry["lines"] for name in line["attacks"]]
             + [name for entry in content["verdicts"] for name in entry["attacks"]],
             [name for result in runs for name in result.attacks],
         ),
@@ -199,6 +201,7 @@ def _run(result: Result, comparison: Comparison, scope: str) -> dict[str, Any]:
         "seed": result.seed,
         "models": result.models,
         "strongest": result.strongest if result.attacks else None,
+        "who": crowd_word(result),
         "rows": [vars(row) for row in result.rows],
         "roc": {attack: {"fpr": list(fpr), "tpr": list(tpr)} for attack, (fpr, tpr) in result.roc.items()},
         "statement": {**asdict(result.statement), "sentence": result.statement.sentence()},
@@ -221,6 +224,7 @@ def write(
     accusations: FalseAccusations | None = None,
     decided: Sequence[Sequence[str]] = (),
     limits: Sequence[Limit] = (),
+    origins: Origins = UNKNOWN_ORIGINS,
 ) -> list[Path]:
     """Writes tidy numbers, figures and report of comparable runs, each file whole or not at all.
 
@@ -234,6 +238,7 @@ def write(
         decided: lines of the choice and of the gate, as far as they were asked for; internal only, since they name
             folders of runs and accuracy on members.
         limits: of the choice and of the gate, as far as they were asked for.
+        origins: persons and lines of the records, which exposed.csv names.
 
     Returns:
         The files, each figure as PNG; an SVG of it stands beside.
@@ -253,7 +258,7 @@ def write(
     texts = {"results.csv": tidy_csv(comparison.results)}
     if any(result.exposed for result in comparison.results):
         figures["exposure"] = exposure(comparison)
-        texts["exposed.csv"] = exposed_csv(comparison.results)
+        texts["exposed.csv"] = exposed_csv(comparison.results, origins)
     content = summary(
         comparison, command, table=texts["results.csv"], scope=scope, releases=shipped, accusations=accusations,
         decided=decided, leave=leave,
@@ -313,6 +318,7 @@ def report_runs(runs: Sequence[Run], protocol: AttackProtocol, folder: Path, set
         accusations=measured,
         decided=decided,
         limits=[limit for _, limit in asked if limit is not None],
+        origins=Origins.of(runs[0].config["data"]),
     ):
         print(path)
     for sentences in decided:
