@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,11 @@ class Browser:
     def run(self, script: str) -> Any:
         """The value of an expression in the page."""
         return self._page.evaluate(script)
+
+    def sheets(self) -> int:
+        """The number of sheets on which the page is printed."""
+        printed = self._page.pdf(prefer_css_page_size=True)
+        return len(re.findall(rb"/Type\s*/Page\b", printed))
 
     def shoot(self, path: Path, height: int = FULL_HEIGHT) -> None:
         """Writes a PNG of the whole page, or of its upper part."""

@@ -172,7 +172,7 @@ def test_nothing_public_lets_anyone_recompute_who_was_trained_on(swept, shipped)
 
     (run,) = (Run(folder) for folder in (swept / "runs" / "digits").glob("mlp-dp_sgd-*"))
     public = [path for path in shipped.rglob("*") if path.is_file()]
-    assert {path.name for path in public} == {"model.safetensors", "card.json"}
+    assert {path.name for path in public} == {"model.safetensors", "card.json", "card.html"}
     content = b"".join(path.read_bytes() for path in public).decode("latin1")
     hidden = [run.secret.value.hex(), (run.folder / "private" / "release_secret").read_text().split()[1], run.name]
     assert not [secret for secret in hidden if secret in content]

@@ -35,6 +35,13 @@ def attack_of(name: str) -> Attack:
     return attack
 
 
+@pytest.mark.parametrize("name", ATTACK_NAMES)
+def test_says_in_one_sentence_what_it_does(name: str) -> None:
+    idea = attack_of(name).idea
+    assert 40 < len(idea) < 130 and idea[0].isupper() and idea[-1] in ".?" and ". " not in idea
+    assert not {"shadow", "log-odds", "logits", "posterior", "FPR", "TPR"} & set(idea.replace(",", "").split())
+
+
 class Memorizers:
     """Kernel classifiers: each remembers its members, which pull their surroundings to their class by `effect`."""
 

@@ -18,6 +18,7 @@ from scipy.stats import binom, binomtest
 from sklearn.metrics import roc_auc_score
 
 from palisade.attacks import LiRA, LossThreshold, View
+from palisade.data.origins import Origins
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.curves import SHARE_GRID, exposure
 from palisade.evaluation.measuring.exposure import (
@@ -178,6 +179,11 @@ def test_csv_holds_every_record_once_the_most_exposed_first(make_result: Callabl
     top = record.order[0]
     assert lines[0]["run"] == runs[0].run and lines[0]["record"] == str(record.record[top])
     assert lines[0]["class"] == str(record.label[top]) and lines[0]["models"] == str(record.models[top])
+    named = Origins(persons=[f"p{k}" for k in range(1000)], lines=range(2, 1002))
+    lines = list(csv.DictReader(io.StringIO(exposed_csv(runs, named))))
+    known = [line for line in lines if int(line["record"]) < 1000]
+    assert all((line["person"], line["line"]) == (f"p{line['record']}", str(int(line["record"]) + 2)) for line in known)
+    assert {(line["person"], line["line"]) for line in lines if int(line["record"]) >= 1000} == {("", "")}
     assert exposed_csv([make_result(exposed={})]) == ",".join(EXPOSURE_COLUMNS) + "\n"
 
 

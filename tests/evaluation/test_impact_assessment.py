@@ -6,14 +6,17 @@ import json
 import runpy
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from palisade.evaluation.comparison import Comparison
+from palisade.evaluation.limit import Limit
+from palisade.evaluation.report.permission import by_limit
 from palisade.evaluation.report.run_report import _strict_json, summary
-from palisade.evaluation.result import Result
+from palisade.evaluation.result import Result, Row
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -50,13 +53,48 @@ def test_it_is_filled_for_one_run(report: Path, monkeypatch: pytest.MonkeyPatch,
         "Test accuracy: **91.0 % (95 % interval 90.2 to 91.8)**; without protection 97.0 %", "hmac-sha256:00ff",
         "the strongest attack tried, lira, reaches", "at 1 % false accusations: **1.4 % (95 % interval 1.0 to 1.7)**",
         "at 0.1 % false accusations: could not be measured", "differential privacy per record", "Not covered by it:",
+        "in other words: of 1,000 people who were in, 14 (10 to 17) are found while 10 of 1,000 who were not",
         "- class=3: 1.4 %", "python evaluate.py data=digits", "Internal: it holds",
     ):  # fmt: skip
         assert fact in page, fact
     assert page.count("\\_\\_") > 15, "blanks"
     assert "{{" not in page and "{%" not in page and "None" not in page
     headings = [line for line in page.splitlines() if line.startswith("## ")]
-    assert [heading[3] for heading in headings] == list("1234567")
+    assert [heading[3] for heading in headings] == list("12345678")
+
+
+def test_what_standards_ask_for_is_answered_by_numbers(
+    sweep: Sequence[Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    (run,) = [result for result in sweep if result.strength == 4]
+    measured = {
+        "test_calibration_error": ("", 0.083),
+        "balanced_accuracy": ("lira", 0.537),
+        "ppv@1%prior": ("lira", 0.014),
+    }
+    rows = [Row(metric=metric, attack=attack, value=value) for metric, (attack, value) in measured.items()]
+    comparison = Comparison([replace(run, rows=[*run.rows, *rows])])
+    leave = [by_limit(comparison, Limit(name="gate", max_tpr=0.015))]
+    content = json.loads(_strict_json(summary(comparison, "python evaluate.py", leave=leave)))
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    assert called(monkeypatch, capsys, tmp_path / "report.json")[0] == 0
+    page = (tmp_path / "impact_assessment.md").read_text(encoding="utf-8")
+    lines = {line.split(" | ")[0].removeprefix("| "): line for line in page.splitlines() if line.startswith("| ")}
+    for asked, answer in {
+        "OWASP AISVS 1.0, C11.3 Membership-Inference Mitigation, 11.3.1": "calibration error: 8.3 %",
+        "11.3.2": "ε = 3.99, δ = 0.000834 per record",
+        "11.3.3": "strongest attack: 53.7 %, guessing has 50 %; at 1 % false accusations it finds 1.4 %",
+        "NIST AI 100-2 E2025, NISTAML.033 Membership Inference": "AUC 0.534",
+        "GDPR, article 35(7)(a)": "1,797 records",
+        "35(7)(b)": "test accuracy 91.0 %",
+        "35(7)(c)": "1.4 % (95 % interval 1.0 to 1.7) found",
+        "35(7)(d)": "(ε = 3.99, δ = 0.000834)-differential privacy",
+        "EDPB Opinion 28/2024, when a model may count as anonymous": "records are found in more than half",
+        "HIPAA, 45 CFR 164.514(b)(1)(i)": "1.4 % of the accusations are right",
+        "may it leave by that limit": "no",
+        "limit agreed beforehand": "at most 15 are found while 10 of 1,000",
+    }.items():
+        assert answer in lines[asked], lines[asked]
 
 
 def test_a_run_without_claim_and_one_with_infinite_epsilon(

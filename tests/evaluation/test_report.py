@@ -189,10 +189,11 @@ def test_ids_of_the_page_are_its_own(html: str) -> None:
 
 def test_the_verdict_has_its_scope(html: str) -> None:
     text = html.replace("\u00a0", " ")
-    sentence = (
-        r"<p>Black-box, 15 shadow models that know the defense: at 1 % false accusations the best attack \(lira\)"
+    sentence = r"<p>Black-box, 15 shadow models that know the defense, by the best attack \(lira\): of 1,000 people"
+    counts = (
+        r" who were in, \d+ \(\d+ to \d+\) are found while 10 of 1,000 who were not are accused; guessing finds 10\."
     )
-    sentences = re.findall(sentence + r" finds \d+\.\d % \[\d+\.\d–\d+\.\d\] of members; guessing finds 1 %\.", text)
+    sentences = re.findall(sentence + counts, text)
     assert len(sentences) == 3
     assert "<h3>Best protected within 5 points of the best accuracy: dp_sgd" in text
     assert "<h3>Undefended</h3>" in text and "<h3>Best protected: dp_sgd ε=1</h3>" in text
@@ -206,7 +207,11 @@ def test_the_verdict_has_its_scope(html: str) -> None:
         ("bernoulli", 16, "black-box, 15 shadow models that know the defense"),
         ("bernoulli", 2, "black-box, 1 shadow model that know"),
         ("complementary", 16, "black-box, 14 shadow models"),
-        ("fixed", 16, "black-box: at 1 %"),
+        (
+            "fixed",
+            16,
+            "black-box, by the best attack (lira): of 1,000 people who were in, 77 (66 to 87) are found while",
+        ),
     ],
 )
 def test_shadows_are_counted_without_the_target(

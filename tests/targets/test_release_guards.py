@@ -65,7 +65,7 @@ def test_probabilities_go_through_the_guard(released, tmp_path: Path, guard: str
 def test_without_a_guard_probabilities_are_the_models(released, tmp_path: Path) -> None:
     release = released()
     assert release.card["guard"] == {"name": "none", "settings": {}, "note": None}
-    assert {path.name for path in (tmp_path / "released").iterdir()} == {"card.json", "model.safetensors"}
+    assert {path.name for path in (tmp_path / "released").iterdir()} == {"card.json", "card.html", "model.safetensors"}
     inputs = release.preprocessing(DIGIT_IMAGES)
     np.testing.assert_array_equal(release.predict_proba(DIGIT_IMAGES), probabilities(release._logits(inputs)))
     with pytest.raises(ValueError, match=r"guard=none: expected aggregate, .*; call predict instead"):
