@@ -125,7 +125,7 @@ def crowd_word(result: Result) -> str:
     return "records" if several else PEOPLE_WORD
 
 
-def found_text(result: Result, row: Row, chance: float | None = None) -> str:
+def detection_text(result: Result, row: Row, chance: float | None = None) -> str:
     """A TPR that was measured, for laymen: in natural frequencies with its interval, beside what guessing finds.
 
     Args:

@@ -93,10 +93,10 @@ def _named(name: str, settings: Mapping[str, Any]) -> str:
 
 def _mechanism(statement: Mapping[str, Any]) -> Pairs:
     """The numbers behind a claim, those that are known."""
-    told = ("guarantee", "not_covered", "warnings", "withdrawn")  # in sentences
+    in_sentences = ("guarantee", "not_covered", "warnings", "withdrawn")
     pairs = []
     for name, value in statement.items():
-        if name in told or value in (None, 0, (), [], {}):
+        if name in in_sentences or value in (None, 0, (), [], {}):
             continue
         text = written(value)
         if name in CLAIMED_FIELDS and isinstance(value, float):
@@ -151,5 +151,5 @@ def _audit_sentence(rows: Sequence[Mapping[str, Any]], data: Mapping[str, Any]) 
     chance, luck = own.get("chance@1%fpr") or SHOWN_FPR, own.get("null@1%fpr") or 0.0
     size = crowd(SHOWN_FPR)
     beyond = f" (luck explains up to {count(luck, size)})" if luck > chance else ""
-    found = f"{text[0].upper()}{text[1:]}, by the best attack ({best['attack']})"
-    return f"{found}; guessing finds {count(chance, size)}{beyond}."
+    words = f"{text[0].upper()}{text[1:]}, by the best attack ({best['attack']})"
+    return f"{words}; guessing finds {count(chance, size)}{beyond}."

@@ -14,7 +14,7 @@ from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.figures.curves import p_value_curve, roc_of_model
 from palisade.evaluation.flags import flags
 from palisade.evaluation.format import console_for, number, percent, show
-from palisade.evaluation.labels import compare_with_guessing, found_text
+from palisade.evaluation.labels import compare_with_guessing, detection_text
 from palisade.evaluation.limit import Limit
 from palisade.evaluation.measuring.leakage import AT_SHADOWS
 from palisade.evaluation.record_test import AskedRecords
@@ -185,8 +185,8 @@ def verdict(result: Result) -> list[str]:
     auc_text = f"has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
     if row.value is not None and not result.is_tied:
         chance = chance_level([sides.nonmembers], REPORTED_FPRS[0])
-        found = found_text(result, row, chance)
-        leakage = f"{access}, one model, {shadows}, by the best attack ({result.strongest}): {found}. It "
+        words = detection_text(result, row, chance)
+        leakage = f"{access}, one model, {shadows}, by the best attack ({result.strongest}): {words}. It "
     leakage += auc_text
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= REPORTED_FPRS[0]:
         leakage += compare_with_guessing(result, result.strongest)

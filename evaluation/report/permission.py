@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.labels import crowd_word, found_text, label
+from palisade.evaluation.labels import crowd_word, detection_text, label
 from palisade.evaluation.limit import (
     LIMIT_EXCEEDED,
     NOT_DECIDED,
@@ -21,7 +21,7 @@ from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import Result
 from palisade.frequencies import frequencies
 
-QUESTION = "May it leave?"
+LEAVE_QUESTION = "May it leave?"
 ANSWERS_BY_VERDICT: Mapping[str, str] = {WITHIN_LIMIT: "yes", NOT_DECIDED: "not known", LIMIT_EXCEEDED: "no"}
 """The answer for one run, by the word of its verdict, from the best on."""
 AS_FAR_AS_KNOWN = "yes, as far as attacks without shadow models can tell"
@@ -34,7 +34,7 @@ MOST_NAMED = 3
 
 def by_limit(comparison: Comparison, limit: Limit) -> Entry:
     """The answer by a limit: `heading`, the `limit` in a layman's words, and a line for each run, those that may leave
-    first: its `title`, the `answer`, what was `found`, the reason `why` it may not, and the decisive `attacks`.
+    first: its `title`, the `answer`, what was `measured`, the reason `why` it may not, and the decisive `attacks`.
 
     Args:
         comparison: of all runs that are judged together, or of one model.
@@ -45,14 +45,14 @@ def by_limit(comparison: Comparison, limit: Limit) -> Entry:
         {
             "title": label(result),
             "answer": _answer(result, verdicts[result.run].word),
-            "found": _found(result, limit),
+            "measured": _measured(result, limit),
             "why": verdicts[result.run].why or "",
             "attacks": _decisive(result, limit),
         }
         for result in sorted(_leaving(comparison), key=lambda one: [*ANSWERS_BY_VERDICT].index(verdicts[one.run].word))
     ]
     return {
-        "heading": f"{QUESTION} {_heading(lines)}",
+        "heading": f"{LEAVE_QUESTION} {_heading(lines)}",
         "is_set": True,
         "limit": f"The limit ({limit.name}): {limit_text(limit, comparison.results[0])}. Only the upper end of"
         " the 95 % interval counts.",
@@ -69,7 +69,7 @@ def without_limit(comparison: Comparison) -> Entry:
     choose = "; choose.max_tpr names the most useful run that keeps it" if first.sides is None else ""
     shown = [highlight.result for highlight in comparison.highlights] if first.sides is None else [first]
     return {
-        "heading": f"{QUESTION} Nobody has set a limit",
+        "heading": f"{LEAVE_QUESTION} Nobody has set a limit",
         "is_set": False,
         "limit": "What may be found at most is for people to decide, before they look: it depends on what being in the"
         f" data reveals, and to whom. As an example, gate.max_tpr={EXAMPLE_TPR:g} says: {example}{choose}. Evaluate"
@@ -81,7 +81,7 @@ def without_limit(comparison: Comparison) -> Entry:
 
 def in_public(entry: Entry) -> Entry:
     """An answer without numbers and reasons: these follow from single models, and from accuracy on members."""
-    lines = [{**line, "found": "", "why": "", "attacks": []} for line in entry["lines"] if entry["is_set"]]
+    lines = [{**line, "measured": "", "why": "", "attacks": []} for line in entry["lines"] if entry["is_set"]]
     return {**entry, "columns": entry["columns"][:2], "lines": lines}
 
 
@@ -116,19 +116,19 @@ def _heading(lines: Sequence[Entry]) -> str:
     return "Not known yet" if ANSWERS_BY_VERDICT[NOT_DECIDED] in answers else "No"
 
 
-def _found(result: Result, limit: Limit) -> str:
+def _measured(result: Result, limit: Limit) -> str:
     """Measurements that are compared with the limit, TPRs in natural frequencies."""
     parts = []
     if limit.max_tpr is not None:
         row = limit.highest(result) if result.attacks else None
-        parts.append("cannot be measured" if row is None else f"{found_text(result, row)} ({row.attack})")
+        parts.append("cannot be measured" if row is None else f"{detection_text(result, row)} ({row.attack})")
     if rest := _beside_tpr(limit):
         parts.append(rest.measured(result))
     return "; ".join(parts)
 
 
 def _beside_tpr(limit: Limit) -> Limit | None:
-    """What a limit says of AUC and accuracy; None if it is about the TPR alone."""
+    """The part of a limit that is about AUC and accuracy; None if it is about the TPR alone."""
     if limit.max_auc is None and limit.max_gap is None:
         return None
     return replace(limit, max_tpr=None, fpr=None)
@@ -154,7 +154,7 @@ def _smallest(result: Result, comparison: Comparison) -> Entry:
     return {
         "title": label(result),
         "answer": f"gate.max_tpr={limit.most:g}" if word == WITHIN_LIMIT else "–",
-        "found": _found(result, limit),
+        "measured": _measured(result, limit),
         "why": why or "",
         "attacks": _decisive(result, limit),
     }

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from palisade.evaluation.comparison import Comparison, Highlight
 from palisade.evaluation.flags import masked, refutation
 from palisade.evaluation.format import number, percent
-from palisade.evaluation.labels import canary_text, compare_with_guessing, found_text, label, series_label
+from palisade.evaluation.labels import canary_text, compare_with_guessing, detection_text, label, series_label
 from palisade.evaluation.report.page import Entry
 from palisade.evaluation.result import AUC, FPR, Result, tpr_at
 from palisade.evaluation.table import IF_LEAKED, if_leaked
@@ -191,7 +191,7 @@ def sentence(result: Result) -> str:
             f" above non-members with an AUC of {_auc(result)}; guessing has 0.5."
         )
     else:
-        text += f", by the best attack ({result.strongest}): {found_text(result, row)}."
+        text += f", by the best attack ({result.strongest}): {detection_text(result, row)}."
     unclear = row.low is not None and not result.excludes_guessing(row)
     return text + (compare_with_guessing(result, result.strongest) if unclear else "")
 

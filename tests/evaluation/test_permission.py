@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from palisade.evaluation.comparison import Comparison
-from palisade.evaluation.labels import found_text
+from palisade.evaluation.labels import detection_text
 from palisade.evaluation.limit import WITHIN_LIMIT, Limit
 from palisade.evaluation.report.permission import by_limit, limit_text, without_limit
 from palisade.evaluation.report.run_report import write
@@ -37,9 +37,9 @@ def test_those_that_keep_the_limit_may_leave(make_result: Make) -> None:
     assert (
         "of 1,000 people who were in, at most 50 are found while 10 of 1,000 who were not are accused" in entry["limit"]
     )
-    kept, exceeded = entry["lines"]
-    assert kept["why"] == "" and kept["found"].startswith("of 1,000 people who were in, 17 (")
-    assert exceeded["why"] and exceeded["attacks"] == ["lira"]
+    first, second = entry["lines"]
+    assert first["why"] == "" and first["measured"].startswith("of 1,000 people who were in, 17 (")
+    assert second["why"] and second["attacks"] == ["lira"]
     assert by_limit(comparison, Limit(name="gate", max_tpr=0.5))["heading"] == "May it leave? Yes"
     assert by_limit(comparison, Limit(name="gate", max_tpr=0.012))["heading"] == "May it leave? No"
 
@@ -80,7 +80,7 @@ def test_the_smallest_limit_is_kept_and_the_next_smaller_one_is_not(make_result:
 
 def test_where_nothing_can_be_measured_no_limit_is_proposed(make_result: Make) -> None:
     (line,) = without_limit(Comparison([make_result(nonmembers=50)]))["lines"]
-    assert line["answer"] == "–" and line["found"] == "cannot be measured" and "cannot be resolved" in line["why"]
+    assert line["answer"] == "–" and line["measured"] == "cannot be measured" and "cannot be resolved" in line["why"]
     (line,) = by_limit(Comparison([make_result(roc={})]), Limit(name="gate", max_tpr=0.05))["lines"]
     assert line["answer"] == "not known" and "every attack was skipped" in line["why"]
 
@@ -92,16 +92,16 @@ def test_other_limits_are_told_as_they_are(make_result: Make) -> None:
         "accused, and an AUC of at most 0.6, accuracy at most 5 points lower on others than on members"
     )
     (line,) = by_limit(Comparison([make_result()]), limit)["lines"]
-    assert "; AUC 0.7" in line["found"]
+    assert "; AUC 0.7" in line["measured"]
 
 
 def test_people_with_several_records_are_not_counted_as_people(make_result: Make) -> None:
     result = make_result()
     row = result.get(tpr_at(FPR), attack="lira")
-    assert found_text(result, row).startswith("of 1,000 people who")
+    assert detection_text(result, row).startswith("of 1,000 people who")
     several = replace(result, dataset={**result.dataset, "persons": 600})
-    assert found_text(several, row).startswith("of 1,000 records that")
-    assert found_text(make_result(canary="ood"), row).startswith("of 1,000 canaries that")
+    assert detection_text(several, row).startswith("of 1,000 records that")
+    assert detection_text(make_result(canary="ood"), row).startswith("of 1,000 canaries that")
 
 
 def test_the_page_answers_first_and_the_public_one_without_numbers(make_result: Make, tmp_path: Path) -> None:
