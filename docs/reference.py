@@ -20,7 +20,17 @@ from settings import CONF_GROUPS, ENTRY_CONFIGS, Option, Setting, options, read
 REPOSITORY_ROOT = Path(__file__).parent.parent
 CONF_FOLDER = REPOSITORY_ROOT / "conf"
 LINKS_FOLDER = REPOSITORY_ROOT / ".typing" / "reference"
-DOCUMENTED_PACKAGES = ("__init__.py", "api.py", "fields.py", "attacks", "data", "defenses", "evaluation", "targets")
+DOCUMENTED_PACKAGES = (
+    "__init__.py",
+    "api.py",
+    "fields.py",
+    "frequencies.py",
+    "attacks",
+    "data",
+    "defenses",
+    "evaluation",
+    "targets",
+)
 ROOT_FILES = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md", "security": "SECURITY.md"}
 FIRST_NAMES = ("DPSGD", "audit_scores", "train_fleet", "Release")
 """The names that most readers come for."""

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from palisade.evaluation.format import NO_NUMBER, epsilon_text, number, share_text
 from palisade.evaluation.result import AUC, FPR, Result, Row, fpr_of, null_at, tpr_at
+from palisade.evaluation.statistics.chance import chance_level
 from palisade.frequencies import PEOPLE_WORD, count, crowd, frequencies
 
 EPSILON_TOLERANCE = 0.02
@@ -125,17 +126,18 @@ def crowd_word(result: Result) -> str:
     return "records" if several else PEOPLE_WORD
 
 
-def detection_text(result: Result, row: Row, chance: float | None = None) -> str:
+def detection_text(result: Result, row: Row) -> str:
     """A TPR that was measured, for laymen: in natural frequencies with its interval, beside what guessing finds.
 
     Args:
         result: of attacks on a fleet or on one model.
         row: a TPR at 1 % or 0.1 % FPR that has a value.
-        chance: the TPR of guessing; None: the chance level of the result.
     """
     ends = None if row.low is None or row.high is None else (row.low, row.high)
     text = frequencies(row.value or 0.0, fpr := fpr_of(row), ends=ends, who=crowd_word(result))
-    level, quantile, size = chance or result.guessing_level(row), result.null_quantile(row), crowd(fpr)
+    level, quantile, size = result.guessing_level(row), result.null_quantile(row), crowd(fpr)
+    if result.sides is not None:
+        level = chance_level([result.sides.nonmembers], fpr)
     luck = f" (luck explains up to {count(quantile, size)})" if quantile > level else ""
     return f"{text}; guessing finds {count(level, size)}{luck}"
 

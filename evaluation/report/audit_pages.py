@@ -31,7 +31,6 @@ from palisade.evaluation.result import (
     Row,
     tpr_at,
 )
-from palisade.evaluation.statistics.chance import chance_level
 from palisade.evaluation.table import RATE_HEADINGS, TextTable, attacks_on_model, drawn, rates
 
 AUDIT_COLUMNS = ("attack", "access", "group", "metric", "value", "low", "high", "members", "nonmembers")
@@ -63,10 +62,11 @@ def write_model(
     sides = result.sides
     assert sides is not None
     rows = [{name: getattr(row, name) for name in AUDIT_COLUMNS} for row in result.rows]
+    leave = [by_limit(comparison, limit) for limit in limits] or [without_limit(comparison)]
     words = {
         "title": "Audit of a trained model", "scope": INTERNAL_SCOPE, "what": what,
         "verdict": [*verdict(result), *notes],
-        "leave": [by_limit(comparison, limit) for limit in limits] or [without_limit(comparison)],
+        "leave": leave,
         "decided": [list(lines) for lines in decided], "meaning": list(meaning(result)),
         "flags": [asdict(flag) for flag in flags(result, comparison)],
         "skipped": dict(result.skipped),
@@ -88,7 +88,7 @@ def write_model(
         " too, members and non-members differ by themselves."
         + ("" if sides.over_persons else " The band holds all of the true curve with 95 % confidence."),
     }
-    decisive = [name for entry in words["leave"] for line in entry["lines"] for name in line["attacks"]]
+    decisive = [name for entry in leave for line in entry["lines"] for name in line["attacks"]]
     strongest = [result.strongest, *(row.attack for row in _at_shadows(result)[:1])] if result.attacks else []
     ideas = explained([result], [*decisive, *strongest], result.attacks)
     return write_page(folder, words, measured, rows, roc_of_model(result), figure, tables(result), command, ideas)
@@ -184,8 +184,7 @@ def verdict(result: Result) -> list[str]:
     leakage = f"{access}, one model, {shadows}: the best attack ({result.strongest}) "
     auc_text = f"has an AUC of {number(auc, interval=True)}, where guessing has 0.5."
     if row.value is not None and not result.is_tied:
-        chance = chance_level([sides.nonmembers], REPORTED_FPRS[0])
-        words = detection_text(result, row, chance)
+        words = detection_text(result, row)
         leakage = f"{access}, one model, {shadows}, by the best attack ({result.strongest}): {words}. It "
     leakage += auc_text
     if (auc.low or 0.0) <= 0.5 and (row.low or 0.0) <= REPORTED_FPRS[0]:

@@ -54,9 +54,9 @@ def by_limit(comparison: Comparison, limit: Limit) -> Entry:
     return {
         "heading": f"{LEAVE_QUESTION} {_heading(lines)}",
         "is_set": True,
-        "limit": f"The limit ({limit.name}): {limit_text(limit, comparison.results[0])}. Only the upper end of"
+        "limit": f"The limit ({limit.name}): {limit_text(limit, _first(comparison))}. Only the upper end of"
         " the 95 % interval counts.",
-        "columns": ["run", "may it leave?", "what attacks find", "why not"],
+        "columns": [_subject_word(comparison), "may it leave?", "what attacks find", "why not"],
         "lines": lines,
     }
 
@@ -64,7 +64,7 @@ def by_limit(comparison: Comparison, limit: Limit) -> Entry:
 def without_limit(comparison: Comparison) -> Entry:
     """The answer where nobody set a limit: how to set one, and for each run of the verdict the smallest that it keeps,
     by the names of `by_limit`."""
-    first = comparison.results[0]
+    first = _first(comparison)
     example = limit_text(Limit(name="gate", max_tpr=EXAMPLE_TPR), first)
     choose = "; choose.max_tpr names the most useful run that keeps it" if first.sides is None else ""
     shown = [highlight.result for highlight in comparison.highlights] if first.sides is None else [first]
@@ -74,7 +74,7 @@ def without_limit(comparison: Comparison) -> Entry:
         "limit": "What may be found at most is for people to decide, before they look: it depends on what being in the"
         f" data reveals, and to whom. As an example, gate.max_tpr={EXAMPLE_TPR:g} says: {example}{choose}. Evaluate"
         " again with it, and this page answers.",
-        "columns": ["run", "smallest limit that it keeps", "what attacks find", "why none"],
+        "columns": [_subject_word(comparison), "smallest limit that it keeps", "what attacks find", "why none"],
         "lines": [_smallest(result, comparison) for result in shown if not result.has_canaries],
     }
 
@@ -93,6 +93,15 @@ def limit_text(limit: Limit, result: Result) -> str:
     if rest := _beside_tpr(limit):
         parts.append(str(rest))
     return ", and ".join(parts)
+
+
+def _first(comparison: Comparison) -> Result:
+    """The first run that may leave; where only canaries were attacked, the first of all."""
+    return next(iter(_leaving(comparison)), comparison.results[0])
+
+
+def _subject_word(comparison: Comparison) -> str:
+    return "run" if comparison.results[0].sides is None else "model"
 
 
 def _leaving(comparison: Comparison) -> list[Result]:

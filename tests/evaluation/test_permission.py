@@ -60,6 +60,9 @@ def test_a_run_with_canaries_never_leaves(make_result: Make) -> None:
     comparison = Comparison([make_result(canary="label_noise", nonmembers=251)])
     entry = by_limit(comparison, Limit(name="gate", max_tpr=0.5))
     assert entry["lines"] == [] and entry["heading"] == "May it leave? Not known: only canaries were attacked"
+    beside = Comparison([*comparison.results, make_result(separation=0.2)])
+    entry = by_limit(beside, Limit(name="gate", max_tpr=0.05))
+    assert [line["title"] for line in entry["lines"]] == ["undefended"] and "people who were in" in entry["limit"]
 
 
 def test_the_smallest_limit_is_kept_and_the_next_smaller_one_is_not(make_result: Make) -> None:
