@@ -59,6 +59,7 @@ def evaluate_runs(plain: Mapping[str, Any]) -> None:
         return
     runs = find(Path(settings.root), settings.data_name, settings.runs)
     with ExitStack() as held:
+        held.enter_context(progress.one_line_warnings())
         for run in runs:
             held.enter_context(run.read())
         evaluate_selected(runs, protocol, settings)

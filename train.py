@@ -41,7 +41,8 @@ def run_single(settings: Mapping[str, Any], overrides: Sequence[str] = (), grids
     if settings.get("plan") is True and settings.get("ship") is None:
         from palisade.targets.plan import check_all
 
-        check_all(settings)
+        with progress.one_line_warnings():
+            check_all(settings)
     asked = TrainSettings.parsed(settings)
     if asked.quiet:
         progress.silence()
@@ -75,11 +76,13 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     from palisade.data.dataset import from_config
     from palisade.targets.defaults import resolved
+    from palisade.targets.progress import one_line_warnings
     from palisade.targets.train_settings import TrainSettings
     from palisade.targets.trials import Trials, tuned
 
     asked = TrainSettings.parsed(settings)
-    dataset = from_config(asked.plain)
+    with one_line_warnings():
+        dataset = from_config(asked.plain)
     asked = TrainSettings.parsed(resolved(settings, dataset))
     job = tuned(asked, dataset)
     if asked.plan:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from dataclasses import asdict
 from typing import Any
 
@@ -13,12 +14,12 @@ from palisade.data.table import Table
 from palisade.data.table_reader import read_table
 
 SIGNIFICANT_DIGITS = 4
+LINE_WIDTH = 110
 SCHEMA_USAGE = "palisade schema <file> [data.label=<column>] [data.drop=[…] and other settings of data=csv]"
 SCHEMA_HEADER = """\
-# Columns of {path}, but for the label {label}{person}. Their numbers and words were read off the file, so that ε does
-# not cover them. Put in their place what was known before anybody saw the records, such as the ages that adults have
-# and the words of a code book, and remove the next line: then the statement holds without exception.
-statistics: private
+Columns of {path}, but for the label {label}{person}. Their numbers and words were read off the file, so that ε does
+not cover them. Put in their place what was known before anybody saw the records, such as the ages that adults have
+and the words of a code book, and remove the next line: then the statement holds without exception.
 """
 
 
@@ -51,7 +52,8 @@ def schema_text(path: str, settings: dict[str, Any]) -> str:
         content["reading"] = {key: list(value) if isinstance(value, tuple) else value for key, value in own.items()}
     person = "" if table.person is None else f" and the person {table.person}"
     header = SCHEMA_HEADER.format(path=path, label=table.label, person=person)
-    return header + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+    comment = textwrap.fill(header, LINE_WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+    return f"{comment}\nstatistics: private\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=LINE_WIDTH)
 
 
 def column_names(path: str, settings: dict[str, Any]) -> list[str]:

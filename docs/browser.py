@@ -80,6 +80,10 @@ class Browser:
         clip = {"x": 0, "y": 0, "width": width, "height": min(full, height)}
         self._page.screenshot(path=path, full_page=True, clip=clip)  # type: ignore[arg-type]
 
+    def shoot_part(self, path: Path, heading: str) -> None:
+        """Writes a PNG of the section of a heading, which is named by its id."""
+        self._page.locator(f"section:has(> #{heading})").screenshot(path=path)
+
 
 def shots(
     page: Path, folder: Path, looks: Sequence[str] = ("light", "dark", "print"), height: int = 2400

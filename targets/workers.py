@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +16,8 @@ from contextlib import contextmanager
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any, TypeVar
+
+from palisade.data.columns import UnknownWordsWarning
 
 Result = TypeVar("Result")
 
@@ -132,8 +135,10 @@ def _processes(workers: int, module: str) -> ProcessPoolExecutor:
 
 
 def _start() -> None:
-    """Ctrl-C reaches the whole process group; the parent alone answers it. No worker outlives its parent."""
+    """Ctrl-C reaches the whole process group; the parent alone answers it, and alone warns of what it has read itself.
+    No worker outlives its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore", UnknownWordsWarning)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
