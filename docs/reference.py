@@ -32,6 +32,8 @@ DOCUMENTED_PACKAGES = (
     "targets",
 )
 ROOT_FILES = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md", "security": "SECURITY.md"}
+EXAMPLE_NAMES = ("hospital", "income")
+"""Folders of examples/ whose README is a page."""
 FIRST_NAMES = ("DPSGD", "audit_scores", "train_fleet", "Release")
 """The names that most readers come for."""
 STATISTICS_MODULES = ("metrics", "roc", "epsilon", "bootstrap", "chance")
@@ -128,6 +130,12 @@ def pages() -> Iterator[tuple[str, str]]:
         for beside, name in ROOT_FILES.items():  # side by side here too, under other names
             text = text.replace(f"]({name})", f"]({beside}.md)")
         yield f"development/{page}.md", text
+    for name in EXAMPLE_NAMES:
+        text = (REPOSITORY_ROOT / "examples" / name / "README.md").read_text(encoding="utf-8")
+        yield (
+            f"examples/{name}.md",
+            re.sub(r"\]\(\.\./(\w+)/README\.md", r"](\1.md", text.replace("](../../docs/", "](../")),
+        )
 
 
 def names(page: str) -> list[str]:

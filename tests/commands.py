@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import runpy
+import shlex
 import signal
 import subprocess
 import sys
@@ -49,6 +51,12 @@ def fork(function: Callable[..., object], *arguments: object) -> BaseProcess:
     process = FORK_CONTEXT.Process(target=function, args=arguments)
     process.start()
     return process
+
+
+def commands_of(page: Path) -> list[list[str]]:
+    """The words of every command of a page, one a line of its blocks of `bash`."""
+    blocks = re.findall(r"^ *```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    return [shlex.split(line) for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def call(

@@ -17,7 +17,7 @@ import pandas as pd
 
 OTHER_PATIENTS = 10_000
 NO_RETURN = "Expired|Hospice"
-ANSWERS = {"NO": "no", ">30": "yes", "<30": "yes"}
+ANSWERS_BY_DELAY = {"NO": "no", ">30": "yes", "<30": "yes"}
 """Readmitted after so many days."""
 
 
@@ -26,7 +26,7 @@ def main(folder: Path, patients: int = 3000) -> None:
     for name, words in code_book((folder / "IDs_mapping.csv").read_text(encoding="utf-8")).items():
         stays[name.removesuffix("_id")] = stays.pop(name).map(words)
     stays = stays[~stays["discharge_disposition"].str.contains(NO_RETURN)]
-    stays["readmitted"] = stays["readmitted"].map(ANSWERS)
+    stays["readmitted"] = stays["readmitted"].map(ANSWERS_BY_DELAY)
     drawn = np.random.default_rng(0).permutation(stays["patient_nbr"].unique())
     parts = {"stays.csv": drawn[:patients], "others.csv": drawn[patients : patients + OTHER_PATIENTS]}
     for file, chosen in parts.items():
@@ -38,7 +38,9 @@ def main(folder: Path, patients: int = 3000) -> None:
 def code_book(text: str) -> dict[str, dict[str, str]]:
     """The words of every code, by column: three tables in one file, with a line of one comma between them."""
     tables = [pd.read_csv(io.StringIO(part), dtype=str, keep_default_na=False) for part in text.split("\n,\n")]
-    return {codes.columns[0]: dict(zip(codes.iloc[:, 0], codes["description"].str.strip())) for codes in tables}
+    return {
+        codes.columns[0]: codes.set_index(codes.columns[0])["description"].str.strip().to_dict() for codes in tables
+    }
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two files of people, for training and for testing alone, each with a header and a column that says the band of an age.
+"""Two files of people, for training and for testing alone, each with a header and a column of age bands.
 
     python examples/income/prepare.py adult.data adult.test
 
@@ -7,7 +7,6 @@ labels in it with a full stop; a file of your own needs the last column alone, b
 """
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 

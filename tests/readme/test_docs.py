@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
-from commands import call
+from commands import call, commands_of
 from torch import nn
 from torch.utils.data import TensorDataset
 
@@ -75,12 +75,6 @@ def test_every_attack_is_in_the_table():
     assert keys == set(
         re.findall(r"`([a-z_]+)`", "\n".join(line.split("|")[1] for line in table.splitlines() if "|" in line))
     )
-
-
-def commands_of(page: Path) -> list[list[str]]:
-    """The words of every command of a page."""
-    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
 def run(folder: Path, script: str, *arguments: str) -> None:

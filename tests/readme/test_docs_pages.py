@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from commands import commands_of
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
@@ -33,11 +34,6 @@ SMALL_SETTINGS = ("fleet.models=4", "fleet.workers=1", "trainer.epochs=5")
 
 def text(page: str) -> str:
     return (DOCS_FOLDER / f"{page}.md").read_text(encoding="utf-8")
-
-
-def commands(page: str) -> list[list[str]]:
-    blocks = re.findall(r"^ *```bash\n(.*?)```", text(page), re.DOTALL | re.MULTILINE)
-    return [shlex.split(line) for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def trained(*overrides: str) -> None:
@@ -85,7 +81,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 def test_every_command_works(folder: Path, monkeypatch: pytest.MonkeyPatch, page: str, count: int) -> None:
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(str(REPOSITORY_ROOT / "examples"))  # PYTHONPATH=examples
-    page_commands = commands(page)
+    page_commands = commands_of(DOCS_FOLDER / f"{page}.md")
     assert len(page_commands) == count
     for line in page_commands:
         python, script, *words = [word for word in line if word != "PYTHONPATH=examples"]
@@ -115,7 +111,7 @@ def test_every_page_leads_somewhere() -> None:
     for page in (path.stem for path in DOCS_FOLDER.glob("*.md")):
         for target in re.findall(r"\]\(([^)#]*)#?[^)]*\)", text(page)):
             generated = target.startswith(
-                ("reference/", "development/")
+                ("reference/", "development/", "examples/")
             )  # by docs/reference.py; a strict build checks them
             assert generated or not target or (DOCS_FOLDER / target).exists(), f"{page}: {target}"
         for example in re.findall(r"`(?:python )?(examples/\w+\.\w+)`", text(page)):
