@@ -53,7 +53,8 @@ def schema_text(path: str, settings: dict[str, Any]) -> str:
     person = "" if table.person is None else f" and the person {table.person}"
     header = SCHEMA_HEADER.format(path=path, label=table.label, person=person)
     comment = textwrap.fill(header, LINE_WIDTH, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
-    return f"{comment}\nstatistics: private\n" + yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=LINE_WIDTH)
+    described = yaml.safe_dump(content, sort_keys=False, allow_unicode=True, default_flow_style=None, width=LINE_WIDTH)
+    return f"{comment}\nstatistics: private\n{described}"
 
 
 def column_names(path: str, settings: dict[str, Any]) -> list[str]:

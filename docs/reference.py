@@ -132,10 +132,8 @@ def pages() -> Iterator[tuple[str, str]]:
         yield f"development/{page}.md", text
     for name in EXAMPLE_NAMES:
         text = (REPOSITORY_ROOT / "examples" / name / "README.md").read_text(encoding="utf-8")
-        yield (
-            f"examples/{name}.md",
-            re.sub(r"\]\(\.\./(\w+)/README\.md", r"](\1.md", text.replace("](../../docs/", "](../")),
-        )
+        text = re.sub(r"\]\(\.\./(\w+)/README\.md", r"](\1.md", text.replace("](../../docs/", "](../"))
+        yield f"examples/{name}.md", text
 
 
 def names(page: str) -> list[str]:

@@ -27,7 +27,7 @@ FIGURES_FOLDER = REPOSITORY_ROOT / "runs" / ".figures"
 HOSPITAL_DATA = REPOSITORY_ROOT.parent / "shared" / "data" / "diabetes130"
 HOSPITAL_SECTIONS = ("verdict", "curve")
 """Sections of its report that the hospital's page shows, by their headings."""
-HOSPITAL_WIDTH, CARD_HEIGHT, SHOWN_COLORS = 900, 1100, 32
+HOSPITAL_WIDTH, CARD_HEIGHT, SHOWN_COLORS = 900, 1100, 256
 """Pixels of the window and of the upper part of a card, and colors of a picture."""
 COMMAND_BLOCKS = re.compile(r"```bash\n([^\n]*)\n```(\n\n```text\n.*?```)?", re.DOTALL)
 
@@ -55,9 +55,8 @@ class Page:
             examples.symlink_to(REPOSITORY_ROOT / "examples")
         shutil.rmtree(self.folder / "released", ignore_errors=True)  # neither is written over
         (self.folder / "reports" / self.report / "impact_assessment.md").unlink(missing_ok=True)
-        self.path.write_text(
-            COMMAND_BLOCKS.sub(self._repeated, self.path.read_text(encoding="utf-8")), encoding="utf-8"
-        )
+        text = COMMAND_BLOCKS.sub(self._repeated, self.path.read_text(encoding="utf-8"))
+        self.path.write_text(text, encoding="utf-8")
 
     def _repeated(self, shown: re.Match[str]) -> str:
         printed = self._output(shown[1])
@@ -124,7 +123,7 @@ def hospital_shots(browser: Browser) -> Iterator[Path]:
 
 
 def shrink(path: Path) -> None:
-    """Writes a picture anew with few colors: text and lines need no more."""
+    """Writes a picture anew with fewer colors: text and lines need no more."""
     Image.open(path).convert("RGB").quantize(SHOWN_COLORS).save(path, optimize=True)
 
 
