@@ -129,11 +129,12 @@ def unchecked(result: Result, comparison: Comparison) -> Iterator[Flag]:
 
 def shared_records(result: Result, comparison: Comparison) -> Iterator[Flag]:
     """A record is on both sides."""
-    if result.sides is not None and result.sides.shared:
+    if result.sides is not None and (shared := result.sides.shared):
         yield Flag(
             SHARED_RECORDS,
-            f"{result.sides.shared} records are among members and non-members alike: whoever is called wrong there may"
-            " be right. Attacks look weaker than they are; remove these records from the non-members.",
+            f"{shared:,} {'record is' if shared == 1 else 'records are'} among members and non-members alike: whoever"
+            " is called wrong there may be right. Attacks look weaker than they are; remove what is in both from the"
+            " non-members.",
         )
 
 
