@@ -309,3 +309,17 @@ def test_runs_that_differ_in_more_than_the_defense_are_refused(swept):
     assert len(done.stderr.strip().splitlines()) == 1
     report = json.loads((swept / "reports" / "digits" / "report.json").read_text())
     assert report  # the earlier report is untouched
+
+
+def test_words_that_a_schema_lacks_are_told_in_one_line_once(tmp_path):
+    rows = [f"{age},{'north' if age % 2 else 'east'},{'ny'[age % 3 == 0]}" for age in range(20, 80)]
+    (tmp_path / "people.csv").write_text("\n".join(["age,ward,ill", *rows]))
+    (tmp_path / "s.yaml").write_text("columns: {age: {center: 50, scale: 20}, ward: {categories: [north]}}")
+    data = ("data=csv", "data.path=people.csv", "data.label=ill", "data.schema=s.yaml", "split.pool=40")
+    for words in (("train.py", "plan=true"), ("train.py", "fleet.workers=2", "fleet.models=4", "fleet.at_once=1")):
+        done = call(*words, *data, "trainer.epochs=1", "trainer.batch_size=10", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        told = [line for line in done.stderr.splitlines() if "no category" in line or "UnknownWords" in line]
+        assert told == [
+            "warning: data people: rows hold words that are no category: 30 of ward, such as 'east'",
+        ]
