@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 REPOSITORY_ROOT = Path(__file__).parents[2]
 EXAMPLES_FOLDER = REPOSITORY_ROOT / "examples"
 DIABETES_FOLDER = REPOSITORY_ROOT.parent / "shared" / "data" / "diabetes130"
-SMALL_SETTINGS = ("fleet.models=4", "trainer.epochs=3")
+SMALL_SETTINGS = ("fleet.models=4", "trainer.epochs=10")
 
 
 def ended(words: Sequence[str], folder: Path, run: str = "") -> Ended:
