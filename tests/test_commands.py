@@ -316,7 +316,7 @@ def test_words_that_a_schema_lacks_are_told_in_one_line_once(tmp_path):
     (tmp_path / "people.csv").write_text("\n".join(["age,ward,ill", *rows]))
     (tmp_path / "s.yaml").write_text("columns: {age: {center: 50, scale: 20}, ward: {categories: [north]}}")
     data = ("data=csv", "data.path=people.csv", "data.label=ill", "data.schema=s.yaml", "split.pool=40")
-    for words in (("train.py", "plan=true"), ("train.py", "fleet.workers=2", "fleet.models=4", "fleet.at_once=1")):
+    for words in (("train.py", "plan=true"), ("train.py", "fleet.models=1")):
         done = call(*words, *data, "trainer.epochs=1", "trainer.batch_size=10", folder=tmp_path)
         assert done.returncode == 0, done.stderr
         lines = [line for line in done.stderr.splitlines() if "no category" in line or "UnknownWords" in line]

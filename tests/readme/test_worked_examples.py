@@ -69,7 +69,7 @@ def test_a_hospital_goes_from_its_table_to_the_signed_page(tmp_path: Path) -> No
     assert set(card["preprocessing"]["columns"]).isdisjoint({"encounter_id", "patient_nbr", "diag_1", "payer_code"})
     assert not any("preprocessing" in gap for gap in card["statement"]["not_covered"])
     audit = json.loads((tmp_path / "reports" / "release" / "report.json").read_text(encoding="utf-8"))
-    assert f"{len(stays):,} members, {len(others):,} non-members" in audit["what"]
+    assert f"{len(stays):,} members of 3,000 persons, {len(others):,} non-members" in audit["what"]
     page = report.with_name("impact_assessment.md").read_text(encoding="utf-8")
     assert "of 13,000 persons" in page and "Test ROC AUC: **" in page and "name, date, signature" in page
 
