@@ -55,7 +55,8 @@ def of_size(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
     """Settings without `auto` for models of the public size N."""
     network, names = dict(settings["network"]), dict(settings["names"])
     if network.get("hidden") == AUTO:
-        network["hidden"] = [] if is_private(settings["defense"]) else list(HIDDEN_WIDTHS)
+        linear = is_private(settings["defense"]) and not settings.get("tuning")  # which tries both
+        network["hidden"] = [] if linear else list(HIDDEN_WIDTHS)
     if names["network"] == AUTO:
         names["network"] = "mlp" if network.get("hidden") else "linear"
     dense = network.get("_target_") == MLP_TARGET
