@@ -1,4 +1,4 @@
-"""What default settings reach on tables, beside scikit-learn's models on the same records.
+"""Default settings on tables, beside scikit-learn's models on the same records.
 
     python benchmarks/tabular_defaults.py [--table FILE --label COLUMN] [--size 3000] [--runs FOLDER] [--seeds 3]
 
@@ -38,7 +38,7 @@ from palisade.evaluation.utility import CALIBRATION_METRIC, measures
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
-EPSILONS = (1, 3, 8)
+CLAIMED_EPSILONS = (1, 3, 8)
 FLEET_MODELS = 8
 SMALL_DATA = ("digits", "breast_cancer")
 GRID_RATES = (0.05, 0.2, 0.8, 3.2)
@@ -105,7 +105,7 @@ def rows(arguments: argparse.Namespace, data: Sequence[str], *, grid: bool) -> I
     ):
         yield name, np.mean([of_scikit_learn(run, model) for run in undefended], axis=0)
     yield "undefended", np.mean([of_fleet(run) for run in undefended], axis=0)
-    for epsilon in EPSILONS:
+    for epsilon in CLAIMED_EPSILONS:
         private = ("defense=dp_sgd", f"defense.epsilon={epsilon}")
         yield f"ε = {epsilon}", np.mean([of_fleet(trained(arguments, data, seed, *private)) for seed in seeds], axis=0)
         if grid:

@@ -63,7 +63,9 @@ class Page:
         return f"```bash\n{shown[1]}\n```" + (f"\n\n```text\n{excerpt(printed)}```" if shown[2] else "")
 
     def _output(self, command: str) -> str:
-        command = command.replace("mlp-dp_sgd-<hash>", self._run()).replace("../shared", str(HOSPITAL_DATA.parents[1]))
+        command = command.replace("linear-dp_sgd-<hash>", self._run()).replace(
+            "../shared", str(HOSPITAL_DATA.parents[1])
+        )
         if command.startswith("python train.py") and "ship=" not in command:
             command += " secret=figures"
         command = command.replace("python ", f"{shlex.quote(sys.executable)} {REPOSITORY_ROOT}/", 1)

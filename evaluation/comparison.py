@@ -16,6 +16,7 @@ from palisade.evaluation.result import AUC, FPR, Result, Row, tpr_at
 from palisade.evaluation.statistics.epsilon import tpr_ceiling
 from palisade.evaluation.utility import AFFORDABLE_LOSS
 from palisade.targets.config import flat
+from palisade.targets.defaults import is_private
 from palisade.targets.tuning import is_tuned
 
 MAY_DIFFER = ("defense", "names.defense", "guard", "names.guard", "canary", "names.canary", "fleet", "guesses", "seed")
@@ -322,7 +323,7 @@ def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that must agree on one curve with their values, such as `trainer.optimizer.lr`.
 
     Settings of the trainer that the defense has its own in the place of decide nothing. The network of a tuned run was
-    chosen with its defense.
+    chosen with its defense, and so was the linear one of a private run.
     """
     free = (*(f"{key}." for key in (*MAY_DIFFER, *IGNORED_KEYS)), *replaced_settings(config))
     return {key: value for key, value in flat(config) if not f"{key}.".startswith(free)}
@@ -330,9 +331,12 @@ def must_agree(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def replaced_settings(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Beginnings of keys that belong to the defense: the trainer's settings that it replaces, and those of the network
-    where that was chosen with it."""
+    where that was chosen with it, as DP-SGD has a linear one where others have hidden layers."""
     replaced = tuple(f"trainer.{key}." for key in (config["defense"].get("trainer") or {}))
-    return (*replaced, "network.") if is_tuned(config["defense"]) else replaced
+    if is_tuned(config["defense"]):
+        return (*replaced, "network.")
+    linear = is_private(config["defense"]) and config["network"].get("hidden") == []
+    return (*replaced, "network.hidden.", "names.network.") if linear else replaced
 
 
 def ordered(results: Sequence[Result]) -> list[Result]:

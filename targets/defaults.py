@@ -11,19 +11,19 @@ from palisade.data.dataset import Dataset
 from palisade.data.schedule import TrainingSchedule
 from palisade.data.settings import validated
 from palisade.data.split import Membership
-from palisade.fields import as_written
 from palisade.targets.recipe import stages
 
-AUTO = "auto"
+AUTO_VALUE = "auto"
 MLP_TARGET, PRIVATE_TARGET = "palisade.targets.networks.MLP", "palisade.defenses.dp_sgd.DPSGDDefense"
-SGD_TARGET = "torch.optim.SGD"
+STOPPING_TARGET = "palisade.defenses.early_stopping.EarlyStopping"
+OPTIMIZERS_PREFIX, SGD_TARGET = "torch.optim.", "torch.optim.SGD"
 HIDDEN_WIDTHS = (128,)
 
 SEEN_RECORDS = 10_000
 """Records that a dense network is shown in training, repeated or not: few more and it learns a small table by heart."""
 LEAST_EPOCHS, MOST_EPOCHS = 3, 100
 OTHER_EPOCHS = 40
-"""Of networks that learn more slowly than dense ones."""
+"""Of networks that learn more slowly than dense ones, and where early stopping decides."""
 
 PRIVATE_EPOCHS, PRIVATE_RATE, LARGEST_PRIVATE_BATCH = 60, 1 / 3, 16_384
 """Of a linear model with DP-SGD: few large steps, in which noise averages out."""
@@ -54,15 +54,16 @@ def resolved(settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
 def of_size(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
     """Settings without `auto` for models of the public size N."""
     network, names = dict(settings["network"]), dict(settings["names"])
-    if network.get("hidden") == AUTO:
+    if network.get("hidden") == AUTO_VALUE:
         linear = is_private(settings["defense"]) and not settings.get("tuning")  # which tries both
         network["hidden"] = [] if linear else list(HIDDEN_WIDTHS)
-    if names["network"] == AUTO:
+    if names["network"] == AUTO_VALUE:
         names["network"] = "mlp" if network.get("hidden") else "linear"
     dense = network.get("_target_") == MLP_TARGET
     trainer = dict(settings["trainer"])
-    if trainer.get("epochs") == AUTO:
-        trainer["epochs"] = dense_epochs(size) if dense else OTHER_EPOCHS
+    if trainer.get("epochs") == AUTO_VALUE:
+        stops_early = settings["defense"].get("_target_") == STOPPING_TARGET
+        trainer["epochs"] = dense_epochs(size) if dense and not stops_early else OTHER_EPOCHS
     defense = _with_trainers(settings["defense"], size, linear=dense and not network.get("hidden"), key="defense")
     return {**settings, "network": network, "names": names, "trainer": trainer, "defense": defense}
 
@@ -95,13 +96,13 @@ def _with_trainers(node: Mapping[str, Any], size: int, *, linear: bool, key: str
     if not isinstance(node.get("trainer"), Mapping):
         return defense
     trainer = dict(node["trainer"])
-    if trainer.get("epochs") == AUTO:
+    if trainer.get("epochs") == AUTO_VALUE:
         trainer["epochs"] = PRIVATE_EPOCHS if linear else OTHER_PRIVATE["epochs"]
-    if trainer.get("batch_size") == AUTO:
+    if trainer.get("batch_size") == AUTO_VALUE:
         share = min(max(1, round(PRIVATE_RATE * size)), LARGEST_PRIVATE_BATCH)
         trainer["batch_size"] = share if linear else OTHER_PRIVATE["batch_size"]
     optimizer = trainer.get("optimizer")
-    if isinstance(optimizer, Mapping) and optimizer.get("lr") == AUTO:
+    if isinstance(optimizer, Mapping) and optimizer.get("lr") == AUTO_VALUE:
         trainer["optimizer"] = _with_rate(defense, trainer, size, linear=linear, key=f"{key}.trainer.optimizer")
     return {**defense, "trainer": trainer}
 
@@ -109,10 +110,9 @@ def _with_trainers(node: Mapping[str, Any], size: int, *, linear: bool, key: str
 def _with_rate(
     defense: Mapping[str, Any], trainer: Mapping[str, Any], size: int, *, linear: bool, key: str
 ) -> dict[str, Any]:
-    optimizer = trainer["optimizer"]
-    if optimizer.get("_target_") != SGD_TARGET:
-        written = as_written(optimizer.get("_target_"))
-        raise ValueError(f"{key}.lr=auto: expected a number beside {written}; set it, e.g. 1e-3")
+    optimizer, target = trainer["optimizer"], str(trainer["optimizer"].get("_target_"))
+    if target.startswith(OPTIMIZERS_PREFIX) and target != SGD_TARGET:
+        raise ValueError(f"{key}.lr=auto: expected a number beside {target}; set it, e.g. 1e-3")
     if not linear:
         return {**optimizer, "lr": OTHER_PRIVATE["lr"]}
     try:

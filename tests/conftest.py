@@ -130,7 +130,19 @@ def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def compose(tmp_path: Path) -> Callable[..., dict[str, Any]]:
-    """Composes the configuration of `train.py` with overrides, as plain values; runs go to a temporary folder."""
+    """Composes the configuration of `train.py` with overrides, as plain values; runs go to a temporary folder.
+
+    What is `auto` is chosen, as `train_run` does before it trains, unless the data cannot be read.
+    """
+    from palisade.data.dataset import from_config
+    from palisade.targets.defaults import resolved
     from palisade.train import composed
 
-    return lambda *overrides, runs=tmp_path / "runs": composed(*overrides) | {"runs": str(runs)}
+    def chosen(*overrides: str, runs: Path = tmp_path / "runs") -> dict[str, Any]:
+        settings = composed(*overrides) | {"runs": str(runs)}
+        try:
+            return resolved(settings, from_config(settings))
+        except (ValueError, TypeError, OSError, KeyError):
+            return settings
+
+    return chosen

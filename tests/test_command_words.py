@@ -18,7 +18,7 @@ WRONG_WORDS = {
     "lists": (("train.py", "data=[[1]]"), COMPOSE_REMEDY),
     "attacks": (("evaluate.py", "attack=[1]"), COMPOSE_REMEDY),
     "batch": (
-        ("train.py", "data=digits", "defense=dp_sgd", "split.pool=0.1"),
+        ("train.py", "data=digits", "network=mlp", "defense=dp_sgd", "split.pool=0.1"),
         "defense.trainer.batch_size=128: expected at most 90, ",
     ),
     "plain batch": (

@@ -140,19 +140,19 @@ def test_plan_trains_nothing(tmp_path):
 @pytest.fixture(scope="module")
 def shipped(swept: Path) -> Path:
     """Outcome of shipping the run with DP-SGD."""
-    (run,) = (swept / "runs" / "digits").glob("mlp-dp_sgd-*")
+    (run,) = (swept / "runs" / "digits").glob("linear-dp_sgd-*")
     done = call("train.py", f"ship={run}", folder=swept)
     assert done.returncode == 0, done.stderr
     return swept / done.stdout.strip()
 
 
 def test_shipped_run_is_a_release_anyone_can_use(swept, shipped):
-    (run,) = (swept / "runs" / "digits").glob("mlp-dp_sgd-*")
+    (run,) = (swept / "runs" / "digits").glob("linear-dp_sgd-*")
     for unused in ("plan=true", "defense=none"):
         refused = call("train.py", f"ship={run}", unused, "released=elsewhere", folder=swept)
         assert refused.returncode == 2 and not (swept / "elsewhere").exists()
         assert f"{unused.partition('=')[0]}: expected no such setting beside ship={run}, " in refused.stderr
-    assert shipped == swept / "released" / "digits-mlp-dp_sgd"
+    assert shipped == swept / "released" / "digits-linear-dp_sgd"
     release = Release.load(shipped)
     assert release.statement.guarantee and release.statement.randomness == "operating system"
     assert release.statement.public_size == 1258  # the whole pool
@@ -170,13 +170,13 @@ def test_shipped_run_is_a_release_anyone_can_use(swept, shipped):
 def test_nothing_public_lets_anyone_recompute_who_was_trained_on(swept, shipped):
     from palisade.targets.run import Run
 
-    (run,) = (Run(folder) for folder in (swept / "runs" / "digits").glob("mlp-dp_sgd-*"))
+    (run,) = (Run(folder) for folder in (swept / "runs" / "digits").glob("linear-dp_sgd-*"))
     public = [path for path in shipped.rglob("*") if path.is_file()]
     assert {path.name for path in public} == {"model.safetensors", "card.json", "card.html"}
     content = b"".join(path.read_bytes() for path in public).decode("latin1")
     hidden = [run.secret.value.hex(), (run.folder / "private" / "release_secret").read_text().split()[1], run.name]
     assert not [secret for secret in hidden if secret in content]
-    card = json.loads((swept / "released" / "digits-mlp-dp_sgd" / "card.json").read_text())
+    card = json.loads((swept / "released" / "digits-linear-dp_sgd" / "card.json").read_text())
     realized = {int(count) for count in run.membership().sum(axis=1)} - {run.config["split"]["pool"]}
     assert not realized & set(numbers(card))
 

@@ -36,7 +36,7 @@ def linear(metric: str) -> str:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LinearInputs:
-    """What a linear model is fitted to and tested on.
+    """Inputs and labels that a linear model is fitted to and tested on.
 
     Args:
         x: inputs of drawn records of the pool, flattened.

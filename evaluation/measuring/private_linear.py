@@ -17,7 +17,7 @@ from palisade.data.schedule import TrainingSchedule
 from palisade.evaluation.measuring.baselines import linear_inputs, mean_utilities
 from palisade.targets.defaults import PRIVATE_EPOCHS, learning_rate
 
-MOMENTUM, CLIPPING_NORM = 0.9, 1.0
+LINEAR_MOMENTUM, CLIPPING_NORM = 0.9, 1.0
 PRIVATE_FITS = 3
 """Fits whose mean is told: at a small ε, noise moves a single one by points."""
 SMALLEST_NOISE, LARGEST_NOISE = 1e-3, 1e7
@@ -49,7 +49,7 @@ def private_linear_utilities(
         return {}
     schedule = TrainingSchedule(size=size, batch_size=size, epochs=PRIVATE_EPOCHS)
     noise = noise_multiplier(epsilon, delta, schedule.steps)
-    rate = learning_rate(schedule, epsilon, CLIPPING_NORM, MOMENTUM)
+    rate = learning_rate(schedule, epsilon, CLIPPING_NORM, LINEAR_MOMENTUM)
     x, test = _with_constant(inputs.x), _with_constant(inputs.test)
     wanted = np.eye(len(dataset.classes), dtype=x.dtype)[inputs.y][:, None]
     rng = np.random.default_rng(seed)
@@ -61,7 +61,7 @@ def private_linear_utilities(
         factors = size / len(x) * CLIPPING_NORM / np.maximum(lengths, CLIPPING_NORM)
         gradients = x.T @ (slopes * factors[..., None]).reshape(len(x), -1)
         noised = gradients + noise * CLIPPING_NORM * rng.standard_normal(weights.shape, dtype=x.dtype)
-        velocity = MOMENTUM * velocity + noised / size
+        velocity = LINEAR_MOMENTUM * velocity + noised / size
         weights -= rate * velocity
     return mean_utilities(dataset, _probabilities(test @ weights).swapaxes(0, 1), private_linear)
 

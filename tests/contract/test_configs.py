@@ -25,7 +25,14 @@ def names(group: str) -> list[str]:
 
 
 COMBINED_OVERRIDES = [
-    *(("linear", "digits"), ("mlp", "breast_cancer"), ("cnn", "digits"), ("mlp", "csv"), ("mlp", "npz")),
+    *(
+        ("auto", "digits"),
+        ("linear", "digits"),
+        ("mlp", "breast_cancer"),
+        ("cnn", "digits"),
+        ("mlp", "csv"),
+        ("mlp", "npz"),
+    ),
     *(("mlp", "location30"), ("cnn", "mnist"), ("cnn", "fashion_mnist"), ("transformer", "sst2")),
     pytest.param("cnn", "cifar10", marks=pytest.mark.slow),  # half a minute to decompress
 ]

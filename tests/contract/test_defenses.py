@@ -18,6 +18,7 @@ from palisade.data.draws import Draws
 from palisade.data.loaders import Batch
 from palisade.data.secret import Secret
 from palisade.data.split import SPLIT_ROLES, Membership
+from palisade.targets.defaults import resolved
 from palisade.targets.fleet import Defense, Fleet
 from palisade.targets.statement import Statement
 from palisade.targets.training import complete_statement, make_defense, make_fitter
@@ -55,7 +56,7 @@ def settings_of(name: str, *overrides: str):
     """The composed configuration; read only."""
     settings = composed(*SMALL_SETTINGS, f"defense={name}", *SMALLER_SETTINGS.get(name, []), *overrides)
     shorten(settings["defense"])
-    return settings
+    return resolved(settings, from_config(settings))
 
 
 def fit(name: str, models, *, at_once: int, dataset: Dataset | None = None) -> tuple[Fleet, Statement]:

@@ -59,7 +59,8 @@ GUARD_STRENGTHS = {"memguard": {"budget": 0.05}}
 
 
 def fit(name: str, secret: str = "guards", **changes: object) -> Fitted:
-    config = composed("data=digits", f"guard={name}", "split.reference=0.1", "fleet.models=1", "network.hidden=[]")
+    words = ("split.reference=0.1", "fleet.models=1", "network.hidden=[]", "trainer.epochs=1")
+    config = composed("data=digits", f"guard={name}", *words)
     dataset, membership, run_secret = from_config(config), Membership(), Secret.from_text(secret)
     guard = instantiate(config["guard"], **{**GUARD_STRENGTHS.get(name, {}), **changes})
     fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, run_secret, [0], membership)

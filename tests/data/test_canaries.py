@@ -216,7 +216,8 @@ def test_a_fleet_is_trained_on_all_but_some_canaries(compose, defense):
     few = ["defense.trainer.epochs=1"] if defense == "dp_sgd" else []
     chosen = compose(*TINY_RUN, f"defense={defense}", *few, "canary=label_noise", "canary.count=20")
     run = Run(Path(train_run(chosen)["folder"]))
-    assert run.name.startswith(f"mlp-{defense}-label_noise-") and run.config["canary"] == chosen["canary"]
+    network = "linear" if defense == "dp_sgd" else "mlp"
+    assert run.name.startswith(f"{network}-{defense}-label_noise-") and run.config["canary"] == chosen["canary"]
     split, membership = run.dataset.split, run.membership()
     assert len(split.pool) == 1258 and membership.shape == (3, 1258)
     assert membership[:, ~split.is_audited].all()

@@ -113,7 +113,11 @@ def test_same_alone_and_in_a_stack(compose, fitting) -> None:
 
 def test_private_base_is_accounted_as_the_trainings_that_see_a_record(compose, fitting, known_noise) -> None:
     settings = compose(
-        *SMALL_SETTINGS, "defense@defense.base=dp_sgd", "defense.left_out=1", "defense.base.trainer.epochs=1"
+        *SMALL_SETTINGS,
+        "defense@defense.base=dp_sgd",
+        "defense.left_out=1",
+        "defense.base.trainer.epochs=1",
+        "defense.base.trainer.batch_size=128",
     )
     job = fitting(settings, [0, 1], at_once=2)
     fleet = job.fit()

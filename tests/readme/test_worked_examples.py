@@ -25,7 +25,8 @@ SMALL_SETTINGS = ("fleet.models=4", "trainer.epochs=10")
 def ended(words: Sequence[str], folder: Path, run: str = "") -> Ended:
     """A command of a page, with the settings of a smaller fleet; what it prints goes where `>` says."""
     named = [
-        word.replace("mlp-dp_sgd-<hash>", run).replace("../shared/data", str(DIABETES_FOLDER.parent)) for word in words
+        word.replace("linear-dp_sgd-<hash>", run).replace("../shared/data", str(DIABETES_FOLDER.parent))
+        for word in words
     ]
     program, *named = named
     named, files = (named[: named.index(">")], named[named.index(">") + 1 :]) if ">" in named else (named, [])
@@ -64,7 +65,7 @@ def test_a_hospital_goes_from_its_table_to_the_signed_page(tmp_path: Path) -> No
     assert len(content["runs"]) == 8
     groups = {row["group"] for run in content["runs"] for row in run["rows"]}
     assert {"gender=Female", "race=AfricanAmerican", "age=[70-80)"} <= groups
-    card = json.loads((tmp_path / "released" / "diabetes130-mlp-dp_sgd" / "card.json").read_text(encoding="utf-8"))
+    card = json.loads((tmp_path / "released" / "diabetes130-linear-dp_sgd" / "card.json").read_text(encoding="utf-8"))
     assert card["statement"]["unit"] == "person" and card["data"]["persons"] == 3000
     assert set(card["preprocessing"]["columns"]).isdisjoint({"encounter_id", "patient_nbr", "diag_1", "payer_code"})
     assert not any("preprocessing" in gap for gap in card["statement"]["not_covered"])
@@ -90,7 +91,7 @@ def test_a_bank_tests_on_a_file_of_its_own_and_reads_results_by_sex_and_age(tmp_
     assert content["released"]["facts"]["classes"] == ["<=50K", ">50K"]
     groups = {row["group"] for run in content["runs"] for row in run["rows"]}
     assert {"sex=Female", "age_band=60 and over"} <= groups
-    card = json.loads((tmp_path / "released" / "income-mlp-dp_sgd" / "card.json").read_text(encoding="utf-8"))
+    card = json.loads((tmp_path / "released" / "income-linear-dp_sgd" / "card.json").read_text(encoding="utf-8"))
     assert card["data"]["records"] == 600, "the people of the second file are for testing alone"
     columns = card["preprocessing"]["columns"]
     assert columns["workclass"]["fill"] and set(columns).isdisjoint({"fnlwgt", "age_band"})

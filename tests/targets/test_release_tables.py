@@ -43,8 +43,10 @@ def census(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Release, pd.
     folder = tmp_path_factory.mktemp("census")
     write_census(folder / "adult.data", 2000, 0)
     labels = write_census(folder / "adult.test", 1000, 1, dot=".")
-    words = [f"data.path={folder}/adult.data", "data.label=income", "data.missing=impute", "trainer.epochs=15"]
-    ship(composed("data=csv", *words, "fleet.models=1"), [], Secret.from_text("s")).save(folder / "released")
+    words = ["network=mlp", f"data.path={folder}/adult.data", "data.label=income", "data.missing=impute"]
+    ship(composed("data=csv", *words, "trainer.epochs=15", "fleet.models=1"), [], Secret.from_text("s")).save(
+        folder / "released"
+    )
     return folder, Release.load(folder / "released"), labels
 
 
