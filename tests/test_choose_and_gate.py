@@ -102,7 +102,7 @@ def test_the_gate_tells_of_every_run_and_guard(capsys: Any) -> None:
 
 
 def test_the_gate_is_about_the_runs_that_are_named(capsys: Any) -> None:
-    assert called("runs=runs/digits/mlp-l2-*", "gate.max_tpr=0.9") == 0
+    assert called("runs=runs/digits/linear-l2-*", "gate.max_tpr=0.9") == 0
     (line,) = judged(capsys.readouterr().out, "gate:")[1:]
     assert line.startswith(f"{SHADOWLESS_VERDICT}: l2 ")
 

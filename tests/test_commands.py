@@ -81,6 +81,7 @@ def test_results_are_tidy(swept):
         "linear_test_balanced_accuracy",
         "linear_test_log_loss",
         "linear_test_roc_auc",
+        *(f"private_linear_test_{name}" for name in ("accuracy", "balanced_accuracy", "roc_auc", "log_loss")),
         "duplicates",
         "log_odds_spread",
     }

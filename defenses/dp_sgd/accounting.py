@@ -27,6 +27,8 @@ FEW_ORDERS = (1.1, 1.25, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 63)
 """Rényi orders for the search's starting point, where a few per cent do not matter but the time does."""
 CLOSE_ENOUGH = 0.992
 """The search for σ ends when ε is between this share of the target and the target itself."""
+NOISE_DIGITS = 6
+"""Significant digits of a σ that was searched for."""
 CURVE_POINTS = 200
 CURVE_END = 30.0
 """Beyond this ε a ceiling e^ε·FPR says nothing at any FPR that could be measured."""
@@ -134,7 +136,13 @@ def calibrate(epsilon: float, delta: float, sampling_rate: float, steps: int) ->
             enough = guess
         else:
             too_little = guess
-    return enough
+    return _rounded_up(enough)
+
+
+def _rounded_up(noise_multiplier: float) -> float:
+    """σ with six digits: the last bits of an ε differ between processors, and the key of the noise follows from σ."""
+    unit = 10.0 ** (math.floor(math.log10(noise_multiplier)) + 1 - NOISE_DIGITS)
+    return float(f"{math.ceil(noise_multiplier / unit) * unit:.{NOISE_DIGITS}g}")
 
 
 @lru_cache(maxsize=64)

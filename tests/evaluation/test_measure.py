@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palisade.attacks import Correctness, LossThreshold, View
+from palisade.attacks import Correctness, LiRA, LossThreshold, View
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.epsilon_audit import guess
 from palisade.evaluation.flags import flags

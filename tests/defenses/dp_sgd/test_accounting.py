@@ -54,6 +54,7 @@ def test_calibrated_noise_spends_what_was_asked_for(epsilon: float, rate: float,
     sigma = calibrate(epsilon, 1e-4, rate, steps)
     assert time.process_time() - started < 5
     assert 0.99 * epsilon <= accounted((Phase(sigma, rate, steps),), 1e-4).epsilon <= epsilon
+    assert sigma == float(f"{sigma:.6g}"), "the key of the noise follows from σ, on every processor alike"
 
 
 def test_large_epsilon_rests_on_rdp_alone() -> None:
