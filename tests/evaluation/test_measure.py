@@ -218,7 +218,7 @@ def test_needs_and_queries_of_attacks_are_stored(compose):
     (result,) = results_of([trained(compose, "fleet.models=3")], THREE_ATTACKS)
     needs = {key: value for key, value in result.needs["lira"].items() if key != "idea"}
     assert needs == {"text": "top-k, true label, shadows (IN and OUT)", "declared": None, "measured": 1}
-    assert result.needs["lira"]["idea"] == LiRA.idea
+    assert result.needs["lira"]["idea"] == LiRA().idea
     assert result.exposed and len(result.exposed["record"]) == len(view(trained(compose, "fleet.models=3")).labels)
 
 
