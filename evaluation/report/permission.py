@@ -25,6 +25,7 @@ LEAVE_QUESTION = "May it leave?"
 ANSWERS_BY_VERDICT: Mapping[str, str] = {WITHIN_LIMIT: "yes", NOT_DECIDED: "not known", LIMIT_EXCEEDED: "no"}
 """The answer for one run, by the word of its verdict, from the best on."""
 AS_FAR_AS_KNOWN = "yes, as far as attacks without shadow models can tell"
+UNPROVEN_ANSWER = "yes, by what attacks find: no proof stands behind it"
 EXAMPLE_TPR = 0.05
 """TPR of the limit that a page without one proposes as an example, not as a recommendation."""
 TPR_DIGITS = 3
@@ -110,7 +111,11 @@ def _leaving(comparison: Comparison) -> list[Result]:
 
 
 def _answer(result: Result, word: str) -> str:
-    return AS_FAR_AS_KNOWN if word == WITHIN_LIMIT and is_shadowless(result) else ANSWERS_BY_VERDICT[word]
+    if word != WITHIN_LIMIT:
+        return ANSWERS_BY_VERDICT[word]
+    if is_shadowless(result):
+        return AS_FAR_AS_KNOWN
+    return ANSWERS_BY_VERDICT[word] if result.statement.guarantee else UNPROVEN_ANSWER
 
 
 def _heading(lines: Sequence[Entry]) -> str:
@@ -119,7 +124,8 @@ def _heading(lines: Sequence[Entry]) -> str:
     if not lines:
         return "Not known: only canaries were attacked"
     if len(able) == len(lines):
-        return AS_FAR_AS_KNOWN.capitalize() if AS_FAR_AS_KNOWN in answers else "Yes"
+        weakest = [answer for answer in (AS_FAR_AS_KNOWN, UNPROVEN_ANSWER) if answer in answers]
+        return [*weakest, ANSWERS_BY_VERDICT[WITHIN_LIMIT]][0].capitalize()
     if able:
         return f"Only {' or '.join(able) if len(able) <= MOST_NAMED else f'{len(able)} of {len(lines)} runs'}"
     return "Not known yet" if ANSWERS_BY_VERDICT[NOT_DECIDED] in answers else "No"

@@ -12,9 +12,10 @@ import pytest
 from palisade.evaluation.comparison import Comparison
 from palisade.evaluation.labels import detection_text
 from palisade.evaluation.limit import WITHIN_LIMIT, Limit
-from palisade.evaluation.report.permission import by_limit, limit_text, without_limit
+from palisade.evaluation.report.permission import UNPROVEN_ANSWER, by_limit, limit_text, without_limit
 from palisade.evaluation.report.run_report import write
 from palisade.evaluation.result import FPR, Result, tpr_at
+from tests.evaluation.conftest import claim
 
 pytestmark = pytest.mark.usefixtures("undrawn")
 
@@ -31,7 +32,7 @@ def answers(comparison: Comparison, **limits: float) -> dict[str, str]:
 
 def test_those_that_keep_the_limit_may_leave(make_result: Make) -> None:
     comparison = two(make_result)
-    assert answers(comparison, max_tpr=0.05) == {"l2 0.1": "yes", "undefended": "no"}
+    assert answers(comparison, max_tpr=0.05) == {"l2 0.1": UNPROVEN_ANSWER, "undefended": "no"}
     entry = by_limit(comparison, Limit(name="gate", max_tpr=0.05))
     assert entry["heading"] == "May it leave? Only l2 0.1"
     assert (
@@ -40,8 +41,17 @@ def test_those_that_keep_the_limit_may_leave(make_result: Make) -> None:
     first, second = entry["lines"]
     assert first["why"] == "" and first["measured"].startswith("of 1,000 people who were in, 17 (")
     assert second["why"] and second["attacks"] == ["lira"]
-    assert by_limit(comparison, Limit(name="gate", max_tpr=0.5))["heading"] == "May it leave? Yes"
+    assert (
+        by_limit(comparison, Limit(name="gate", max_tpr=0.5))["heading"]
+        == f"May it leave? {UNPROVEN_ANSWER.capitalize()}"
+    )
     assert by_limit(comparison, Limit(name="gate", max_tpr=0.012))["heading"] == "May it leave? No"
+
+
+def test_a_claim_stands_behind_a_yes_without_reserve(make_result: Make) -> None:
+    private = make_result("dp_sgd", strength=4, statement=claim(4), separation=0.1)
+    assert answers(Comparison([private]), max_tpr=0.05) == {"dp_sgd ε=4": "yes"}
+    assert answers(two(make_result), max_tpr=0.05)["l2 0.1"] == UNPROVEN_ANSWER
 
 
 def test_what_too_few_models_leave_open_is_not_known(make_result: Make) -> None:
@@ -115,7 +125,7 @@ def test_the_page_answers_first_and_the_public_one_without_numbers(make_result: 
         card = html[html.index('<h3 class="answer">May it leave? Only l2 0.1</h3>') : html.index("<h3>Undefended</h3>")]
         assert html.index('id="verdict"') < html.index("May it leave?")
         assert re.findall(r'<th scope="row">(.+?)</th><td>(.+?)</td>', card) == [
-            ("l2 0.1", "yes"),
+            ("l2 0.1", UNPROVEN_ANSWER),
             ("undefended", "no"),
         ]
         assert ("are found" in card.split("<table>")[1]) == (scope == "internal")
