@@ -60,11 +60,12 @@ def of_size(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
     if names["network"] == AUTO_VALUE:
         names["network"] = "mlp" if network.get("hidden") else "linear"
     dense = network.get("_target_") == MLP_TARGET
-    trainer = dict(settings["trainer"])
+    trainer, defense = dict(settings["trainer"]), dict(settings["defense"])
     if trainer.get("epochs") == AUTO_VALUE:
-        stops_early = settings["defense"].get("_target_") == STOPPING_TARGET
-        trainer["epochs"] = dense_epochs(size) if dense and not stops_early else OTHER_EPOCHS
-    defense = _with_trainers(settings["defense"], size, linear=dense and not network.get("hidden"), key="defense")
+        trainer["epochs"] = dense_epochs(size) if dense else OTHER_EPOCHS
+        if defense.get("_target_") == STOPPING_TARGET:  # it decides by itself how many of them are enough
+            defense["trainer"] = {"epochs": OTHER_EPOCHS, **(defense.get("trainer") or {})}
+    defense = _with_trainers(defense, size, linear=dense and not network.get("hidden"), key="defense")
     return {**settings, "network": network, "names": names, "trainer": trainer, "defense": defense}
 
 

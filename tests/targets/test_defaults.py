@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from palisade.data.dataset import from_config
 from palisade.data.schedule import TrainingSchedule
+from palisade.evaluation.comparison import check_comparable
 from palisade.targets.defaults import of_size, resolved
 from palisade.targets.recipe import Recipe
 from palisade.train import composed
@@ -44,6 +46,28 @@ def test_a_network_is_linear_where_dp_sgd_trains_it(defense: str) -> None:
     chosen = settings(*defense.split())
     private = "dp_sgd" in defense
     assert (chosen["network"]["hidden"], chosen["names"]["network"]) == (([], "linear") if private else ([128], "mlp"))
+
+
+def test_early_stopping_has_epochs_to_choose_from_unless_they_are_set() -> None:
+    stopped = settings("defense=early_stopping")
+    assert Recipe.of(stopped).epochs == 40 and stopped["trainer"] == settings()["trainer"]
+    assert Recipe.of(settings("defense=early_stopping", "trainer.epochs=9")).epochs == 9
+
+
+@dataclass
+class Trained:
+    """A run with its settings."""
+
+    folder: str
+    config: dict[str, Any]
+
+
+def test_default_runs_stand_on_one_curve() -> None:
+    words = ["defense=none", "defense=early_stopping", "defense=l2", "defense=dp_sgd"]
+    runs = [Trained(word, settings(word)) for word in words]
+    check_comparable(runs)
+    with pytest.raises(ValueError, match=r"network\._target_="):
+        check_comparable([Trained("cnn", settings("network=cnn")), runs[-1]])
 
 
 def test_what_is_set_stays() -> None:
