@@ -70,7 +70,7 @@ def page_of(comparison: Comparison, content: Mapping[str, Any]) -> dict[str, Any
     """Content of the page: what report.json holds, and what is told of it in words and tables."""
     runs = comparison.results
     names, table = _table_of_runs(comparison)
-    network = f"{len(runs)} run{'s' * (len(runs) != 1)} of network {content['network']}"
+    network = f"{len(runs)} run{'s' * (len(runs) != 1)} of {content['network']}"
     alarms = [
         (
             f"Claim violated: {claim['title']}",
@@ -156,7 +156,7 @@ def summary(
         "scope": scope,
         "note": SCOPE_NOTES[scope],
         "data": results[0].data,
-        "network": results[0].network,
+        "network": " and ".join(dict.fromkeys(result.network for result in results)),
         "models": "–".join(map(str, sizes if len(sizes) < 3 else (sizes[0], sizes[-1]))),
         "utility": asdict(results[0].utility),
         "leave": list(leave) or [without_limit(comparison)],
@@ -191,6 +191,7 @@ def _run(result: Result, comparison: Comparison, scope: str) -> dict[str, Any]:
         "run": result.run,
         "title": label(result),
         "folder": result.folder,
+        "network": result.network,
         "defense": result.defense,
         "guard": result.guard,
         "canary": result.canary,
