@@ -45,26 +45,31 @@ def resolved(settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:
     Raises:
         ValueError: if a learning rate is `auto` beside an optimizer that the rule does not know.
     """
+    return of_size(settings, public_size(settings, dataset))
+
+
+def public_size(settings: Mapping[str, Any], dataset: Dataset) -> int:
+    """N of a run: records that a model is trained on, or persons where the claim is about them."""
     split, membership = dataset.split, validated(Membership, "membership", settings["membership"])
     by_person = any(stage["defense"].get("records_per_person") is not None for stage, _ in stages(settings))
     units = split.pool if split.persons is None or not by_person else np.unique(split.persons)
-    return of_size(settings, membership.public_size(len(units), len(split.canaries)))
+    return membership.public_size(len(units), len(split.canaries))
 
 
 def of_size(settings: Mapping[str, Any], size: int) -> dict[str, Any]:
     """Settings without `auto` for models of the public size N."""
     network, names = dict(settings["network"]), dict(settings["names"])
+    by_default = AUTO_VALUE in (network.get("hidden"), names["network"])
     if network.get("hidden") == AUTO_VALUE:
         linear = is_private(settings["defense"]) and not settings.get("tuning")  # which tries both
         network["hidden"] = [] if linear else list(HIDDEN_WIDTHS)
-    if names["network"] == AUTO_VALUE:
-        names["network"] = "mlp" if network.get("hidden") else "linear"
+    if by_default:
+        names["network"] = dense_name(network)
     dense = network.get("_target_") == MLP_TARGET
     trainer, defense = dict(settings["trainer"]), dict(settings["defense"])
     if trainer.get("epochs") == AUTO_VALUE:
         trainer["epochs"] = dense_epochs(size) if dense else OTHER_EPOCHS
-        if defense.get("_target_") == STOPPING_TARGET:  # it decides by itself how many of them are enough
-            defense["trainer"] = {"epochs": OTHER_EPOCHS, **(defense.get("trainer") or {})}
+        defense = _with_more_epochs(defense)
     defense = _with_trainers(defense, size, linear=dense and not network.get("hidden"), key="defense")
     return {**settings, "network": network, "names": names, "trainer": trainer, "defense": defense}
 
@@ -73,6 +78,11 @@ def is_private(defense: Mapping[str, Any]) -> bool:
     """True if DP-SGD trains the models, or those that the defense builds on."""
     base = defense.get("base")
     return defense.get("_target_") == PRIVATE_TARGET or (isinstance(base, Mapping) and is_private(base))
+
+
+def dense_name(network: Mapping[str, Any]) -> str:
+    """The option that a dense network is: `linear` without hidden layers, else `mlp`."""
+    return "mlp" if network.get("hidden") else "linear"
 
 
 def dense_epochs(size: int) -> int:
@@ -87,6 +97,17 @@ def learning_rate(schedule: TrainingSchedule, epsilon: float, max_grad_norm: flo
     """
     path = min(PATH_FACTOR * (schedule.size * epsilon) ** PATH_EXPONENT, LONGEST_PATH)
     return float(f"{path * (1 - momentum) / (schedule.steps * max_grad_norm):.3g}")
+
+
+def _with_more_epochs(node: Mapping[str, Any]) -> dict[str, Any]:
+    """A defense with epochs of its own where it, or a base, stops by itself or has a slower optimizer."""
+    defense = dict(node)
+    if isinstance(node.get("base"), Mapping):
+        defense["base"] = _with_more_epochs(node["base"])
+    own = node.get("trainer") or {}
+    if node.get("_target_") == STOPPING_TARGET or (isinstance(own, Mapping) and "optimizer" in own):
+        defense["trainer"] = {"epochs": OTHER_EPOCHS, **own}
+    return defense
 
 
 def _with_trainers(node: Mapping[str, Any], size: int, *, linear: bool, key: str) -> dict[str, Any]:

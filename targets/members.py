@@ -84,8 +84,14 @@ def main(words: Sequence[str] | None = None) -> None:
 
     asked = sys.argv[1:] if words is None else list(words)
     overrides = OverridesParser.create().parse_overrides([word for word in asked if "=" in word])
+    if asked in (["--help"], ["-h"]):
+        print(MEMBERS_USAGE)
+        return
     options = {each.key_or_group: str(each.value()) for each in overrides}
     if len(overrides) < len(asked) or "run" not in options or set(options) - {"run", "root"}:
         raise ValueError(f"{' '.join(asked) or 'no run'}: expected run=<folder>; {MEMBERS_USAGE}")
     path, rows = write_members(Path(options["run"]), Path(options.get("root", DEFAULT_ROOT)))
-    print(f"{path}: {rows:,} rows, for your own audit; whoever has this file knows who was in")
+    print(
+        f"{path}: {rows:,} rows, for your own audit; whoever has this file knows who was in: remove it before the"
+        " folder goes to anybody else"
+    )

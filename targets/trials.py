@@ -20,6 +20,7 @@ from palisade.data.settings import validated
 from palisade.fields import as_written
 from palisade.targets import progress, workers
 from palisade.targets.config import DEFAULT_GUESSED_SHARE, validate_guessed_records
+from palisade.targets.defaults import dense_name, public_size
 from palisade.targets.files import write_json
 from palisade.targets.job import Job, notice_of_unit
 from palisade.targets.run import Run
@@ -27,6 +28,8 @@ from palisade.targets.train_settings import TrainSettings
 from palisade.targets.trial_outcomes import TrialOutcome, TrialStatus, TuningOutcome
 from palisade.targets.tuning import TUNING_RUNS_KEY, Tuning, with_values
 
+DENSE_NAMES = ("mlp", "linear")
+BATCH_SUFFIX = ".batch_size"
 TRIALS_FOLDER = ".trials"
 """Folder of trials, out of sight of whoever looks for the runs of a data set."""
 
@@ -106,7 +109,8 @@ class Trials:
             "runs": str(Path(settings.runs) / TRIALS_FOLDER),
             "fleet": {**settings.plain["fleet"], "models": tuning.models, "keep_checkpoints": 0},
         }
-        changed = [(point, with_values(small, point)) for point in tuning.points(settings.plain["network"])]
+        points = within(tuning.points(settings.plain["network"]), public_size(settings.plain, dataset))
+        changed = [(point, with_values(small, point)) for point in points]
         trials = [Trial(point=point, settings=each, run=Run.of(each, dataset)) for point, each in changed]
         for trial in trials:
             trial.run.check_secret(secret)
@@ -203,6 +207,8 @@ class Trials:
             print("\r\033[K", end="", file=sys.stderr, flush=True)  # in place of the progress line
         print(f"{self._name(best)}: {outcome.sentence}", flush=True)
         chosen = {**with_values(self.settings.plain, best.point), "tuning": None}
+        if chosen["names"]["network"] in DENSE_NAMES:
+            chosen["names"] = {**chosen["names"], "network": dense_name(chosen["network"])}
         defense: Any = chosen["defense"]
         while isinstance(defense, dict):  # of several stages, it is the base that is private
             if TUNING_RUNS_KEY in defense:
@@ -321,3 +327,12 @@ def try_out(settings: Mapping[str, Any], folder: str, models: int) -> None:
 
 def _result(run: Run) -> Path:
     return run.folder / "validation.json"
+
+
+def within(points: Sequence[Mapping[str, Any]], size: int) -> list[dict[str, Any]]:
+    """Settings to try of which some can be: where every batch is larger than N, batches of N records."""
+    batches = [value for point in points for key, value in point.items() if key.endswith(BATCH_SUFFIX)]
+    if not batches or any(not isinstance(batch, int) or batch <= size for batch in batches):
+        return [dict(point) for point in points]
+    cut = [{key: size if key.endswith(BATCH_SUFFIX) else value for key, value in point.items()} for point in points]
+    return [point for k, point in enumerate(cut) if point not in cut[:k]]

@@ -62,6 +62,21 @@ class Trained:
     config: dict[str, Any]
 
 
+@pytest.mark.parametrize(
+    "words",
+    [("defense=ccl",), ("defense=deduplication", "defense@defense.base=early_stopping")],
+    ids=["a slower optimizer", "a base that stops"],
+)
+def test_what_learns_more_slowly_has_more_epochs(words: tuple[str, ...]) -> None:
+    chosen = settings(*words)
+    assert {recipe.epochs for recipe in (Recipe.of(chosen), *Recipe.of_bases(chosen))} & {40}
+    assert chosen["trainer"]["epochs"] == 3
+
+
+def test_a_default_network_is_called_what_it_is() -> None:
+    assert settings("network=linear", "network.hidden=auto")["names"]["network"] == "mlp"
+
+
 def test_default_runs_stand_on_one_curve() -> None:
     words = ["defense=none", "defense=early_stopping", "defense=l2", "defense=dp_sgd"]
     runs = [Trained(word, settings(word)) for word in words]

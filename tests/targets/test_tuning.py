@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+from palisade.data.dataset import from_config
 from palisade.targets.run import Run, find
 from palisade.targets.train_settings import TrainSettings
 from palisade.targets.trial_outcomes import TuningOutcome
@@ -235,12 +236,20 @@ def test_settings_that_no_model_can_be_trained_with_lose_and_are_not_tried_again
 
 
 def test_all_failing_is_an_error(compose: Compose) -> None:
-    settings = {**compose(*SMALL_RUN), "tuning": {"models": 1, "grid": {"trainer": {"batch_size": [4000, 5000]}}}}
+    settings = {**compose(*SMALL_RUN), "tuning": {"models": 1, "grid": {"trainer": {"optimizer": {"lr": [-1, -2]}}}}}
     with pytest.raises(ValueError) as error:
         train_run(settings)
-    reason = "trainer.batch_size=4000: expected at most 100, "
-    assert str(error.value).startswith(f"tuning: all 2 trials failed, the first with: {reason}")
-    assert not find_models(settings)
+    assert str(error.value).startswith("tuning: all 2 trials failed, the first with: ")
+    assert "-1" in str(error.value) and not find_models(settings)
+
+
+@pytest.mark.parametrize(("batches", "tried"), [([4000, 5000], [100]), ([50, 5000], [50, 5000])])
+def test_a_small_table_is_tuned_in_batches_of_all_records(
+    compose: Compose, batches: list[int], tried: list[int]
+) -> None:
+    settings = {**compose(*SMALL_RUN), "tuning": {"models": 1, "grid": {"trainer": {"batch_size": batches}}}}
+    trials = Trials.of(TrainSettings.parsed(settings), from_config(settings)).trials
+    assert [trial.point["trainer.batch_size"] for trial in trials] == tried
 
 
 def find_models(settings: dict[str, Any]) -> list[Path]:
