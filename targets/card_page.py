@@ -28,7 +28,7 @@ ACCESS_WORDS = {
     "weights": "the files themselves: whoever asks for them gets the weights",
 }
 Pairs = list[tuple[str, str]]
-"""What a line is about, and its text."""
+"""A line of the card: its heading and its text."""
 
 
 def card_page(card: Mapping[str, Any]) -> str:

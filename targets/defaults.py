@@ -20,17 +20,17 @@ OPTIMIZERS_PREFIX, SGD_TARGET = "torch.optim.", "torch.optim.SGD"
 HIDDEN_WIDTHS = (128,)
 
 SEEN_RECORDS = 10_000
-"""Records that a dense network is shown in training, repeated or not: few more and it learns a small table by heart."""
+"""Records that pass through a dense network in training, repetitions counted: with more it memorizes a small table."""
 LEAST_EPOCHS, MOST_EPOCHS = 3, 100
 OTHER_EPOCHS = 40
-"""Of networks that learn more slowly than dense ones, and where early stopping decides."""
+"""Epochs of networks that learn more slowly than dense ones, and at most of training that stops early."""
 
 PRIVATE_EPOCHS, PRIVATE_RATE, LARGEST_PRIVATE_BATCH = 60, 1 / 3, 16_384
-"""Of a linear model with DP-SGD: few large steps, in which noise averages out."""
+"""Epochs, sampling rate and largest batch of a linear model with DP-SGD: few large steps, in which noise averages out."""
 PATH_FACTOR, PATH_EXPONENT, LONGEST_PATH = 3, 0.6, 2_400
 """The sum of all steps, in clipping norms and with momentum: 3 · (N·ε)^0.6, at most 2,400."""
 OTHER_PRIVATE: Mapping[str, Any] = {"epochs": 40, "batch_size": 128, "lr": 0.1}
-"""Of DP-SGD on other networks."""
+"""Settings of DP-SGD on other networks."""
 
 
 def resolved(settings: Mapping[str, Any], dataset: Dataset) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from palisade.targets.defaults import PRIVATE_EPOCHS, learning_rate
 
 LINEAR_MOMENTUM, CLIPPING_NORM = 0.9, 1.0
 PRIVATE_FITS = 3
-"""Fits whose mean is told: at a small ε, noise moves a single one by points."""
+"""Fits that are averaged: at a small ε, noise moves the accuracy of a single one by points."""
 SMALLEST_NOISE, LARGEST_NOISE = 1e-3, 1e7
 
 
