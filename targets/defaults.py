@@ -26,7 +26,7 @@ OTHER_EPOCHS = 40
 """Epochs of networks that learn more slowly than dense ones, and at most of training that stops early."""
 
 PRIVATE_EPOCHS, PRIVATE_RATE, LARGEST_PRIVATE_BATCH = 60, 1 / 3, 16_384
-"""Epochs, sampling rate and largest batch of a linear model with DP-SGD: few large steps, in which noise averages out."""
+"""Epochs, sampling rate and largest batch of a linear model with DP-SGD: in few large steps noise averages out."""
 PATH_FACTOR, PATH_EXPONENT, LONGEST_PATH = 3, 0.6, 2_400
 """The sum of all steps, in clipping norms and with momentum: 3 · (N·ε)^0.6, at most 2,400."""
 OTHER_PRIVATE: Mapping[str, Any] = {"epochs": 40, "batch_size": 128, "lr": 0.1}
