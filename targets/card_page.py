@@ -84,7 +84,16 @@ def _model(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "training", written(card["recipe"])
     for recipe in card["base_recipes"]:
         yield "training of its base", written(recipe)
-    yield "preprocessing", written(card["preprocessing"])
+    yield "preprocessing", _preprocessing(card["preprocessing"])
+
+
+def _preprocessing(settings: Mapping[str, Any]) -> str:
+    """The preprocessing without the words and scales of single columns, which fill a page."""
+    columns = settings.get("columns")
+    if not isinstance(columns, Mapping):
+        return written(settings)
+    rest = {key: settings[key] for key in ("kind", "statistics") if key in settings}
+    return f"{written(rest)}; {len(columns):,} columns: {', '.join(columns)}. Their words and scales are in card.json"
 
 
 def _named(name: str, settings: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from docs.browser import Browser, find
-from palisade.targets.card_page import card_page, written
+from palisade.targets.card_page import _preprocessing, card_page, written
 from palisade.targets.statement import NOT_COVERED, Statement
 
 METRIC_VALUES = {"auc": 0.612, "tpr@1%fpr": 0.076, "tpr@0.1%fpr": None, "chance@1%fpr": 0.011, "null@1%fpr": 0.0181}
@@ -45,6 +45,12 @@ def card(**changed: Any) -> dict[str, Any]:
 
 def text_of(page: str) -> str:
     return html.unescape(re.sub(r"<[^>]+>", " ", page[page.index("<body>") :])).replace("\u00a0", " ")
+
+
+def test_a_table_is_described_by_its_columns_and_not_by_all_their_words() -> None:
+    columns = {"sex": {"categories": ["f", "m"], "fill": "f"}, "age": {"center": 50.0, "scale": 9.0}}
+    text = _preprocessing({"kind": "columns", "statistics": "schema", "decimal": ".", "columns": columns})
+    assert text == "kind=columns, statistics=schema; 2 columns: sex, age. Their words and scales are in card.json"
 
 
 def test_the_page_has_the_facts_of_the_card() -> None:
