@@ -137,6 +137,8 @@ def _config(folder: Path) -> dict[str, Any]:
 
 def _comparable(config: Mapping[str, Any]) -> Any:
     shared = {key: config.get(key) for key in SHARED_WITH_TRIALS}
+    # A tuned run is named by the network that was chosen, its trials by the one that was asked for.
+    shared["names"] = {group: name for group, name in (config.get("names") or {}).items() if group != "network"}
     claimed = {group: _claimed(config.get(group) or {}) for group in TUNABLE_GROUPS}
     return canonical({**shared, **claimed})
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from hydra import compose as composed_of
 from hydra import initialize_config_dir
 from omegaconf import OmegaConf
@@ -70,10 +71,15 @@ def test_what_remains_is_listed_too_when_removing_goes_on(runs):
     assert "the release trained by its recipe" in line and line.endswith(", reports/report.html")
 
 
-def test_trials_of_a_tuned_run_go_with_it(compose, runs):
+@pytest.mark.parametrize("chosen", ["mlp", "linear"])
+def test_trials_of_a_tuned_run_go_with_it(compose, runs, chosen):
+    """Whichever of both networks won on validation records."""
     small = ["split.validation=100", "tuning.models=1", "defense.trainer.epochs=1", "defense.epsilon=inf"]
     grid = ["~tuning.grid", "+tuning.grid={defense:{trainer:{optimizer:{lr:[0.1]}}}}"]
     tuned = Path(train_run(compose(*TINY_RUN, "defense=dp_sgd", "tuning=dp_sgd", *small, *grid))["folder"])
+    config = yaml.safe_load((tuned / "config.yaml").read_text())
+    config["names"]["network"] = chosen
+    (tuned / "config.yaml").write_text(yaml.safe_dump(config))
     trial, _ = (runs / ".trials" / "digits").iterdir()  # of the network itself, and of a linear one
     other = shutil.copytree(trial, trial.with_name("of-another-claim"))
     text = (other / "config.yaml").read_text()
