@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import in_blocks
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
@@ -29,4 +30,5 @@ class AugmentationAgreement(Attack):
         return super().missing(view) or (alone if view.queries < 2 else None)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        return view.correct.mean(axis=2)
+        shape = view.correct.shape[:2]
+        return in_blocks(shape, view.blocks(), lambda block: view.correct[:, block].mean(axis=2))

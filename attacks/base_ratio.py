@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Float
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import in_blocks
 from palisade.attacks.parts.expected_confidence import expected_online, log_ratio
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
@@ -39,6 +40,12 @@ class BASE(Attack):
     threat = ThreatModel(outputs="top-k", shadows="online")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        log_p = view.log_confidence(self.temperature)[:, :, 0]
-        log_p = log_p - log_p.max(axis=0)  # the ratio stays as it is, and no record's probabilities all vanish
-        return log_ratio(log_p, expected_online(np.exp(log_p), view.membership, view.others, view.left_out))
+        log_confidence = view.log_confidence(self.temperature)[:, :, 0]
+
+        def score(block: slice) -> Float[np.ndarray, "models block"]:
+            log_p = log_confidence[:, block]
+            log_p = log_p - log_p.max(axis=0)  # the ratio stays as it is, and no record's probabilities all vanish
+            shadows = view.membership[:, block], view.others, view.left_out_of(block)
+            return log_ratio(log_p, expected_online(np.exp(log_p), *shadows))
+
+        return in_blocks(log_confidence.shape, view.blocks(), score)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from palisade.attacks.parts.base import Attack
-from palisade.attacks.parts.leave_one_out import leave_one_out
+from palisade.attacks.parts.blocks import in_blocks
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
@@ -24,5 +24,10 @@ class Calibration(Attack):
     threat = ThreatModel(outputs="top-k", shadows="offline")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        loss = np.logaddexp(0.0, -view.standardized_log_odds[:, :, 0])
-        return leave_one_out(loss, ~view.membership, view.others, view.left_out).mean - loss
+        phi = view.standardized_log_odds[:, :, 0]
+
+        def score(block: slice) -> Float[np.ndarray, "models block"]:
+            loss = np.logaddexp(0.0, -phi[:, block])
+            return view.moments(loss, block, inside=False).mean - loss
+
+        return in_blocks(phi.shape, view.blocks(), score)

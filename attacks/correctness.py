@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import in_blocks
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
@@ -22,4 +23,5 @@ class Correctness(Attack):
     threat = ThreatModel(outputs="label")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        return view.correct[:, :, 0].astype(np.float64)
+        correct = view.correct[:, :, 0]
+        return in_blocks(correct.shape, view.blocks(), lambda block: correct[:, block].astype(np.float64))

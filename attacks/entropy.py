@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from palisade.attacks.parts.blocks import in_blocks
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.thresholds import Threshold
 from palisade.attacks.parts.view import View
@@ -28,4 +29,5 @@ class Entropy(Threshold):
         return replace(super().threat, label=self.per_class)
 
     def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
-        return -view.entropy[:, :, 0]
+        entropy = view.entropy[:, :, 0]
+        return in_blocks(entropy.shape, view.blocks(), lambda block: -entropy[:, block])

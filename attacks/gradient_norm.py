@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import room
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
@@ -26,4 +27,7 @@ class GradientNorm(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.gradient_norms is not None
-        return -np.stack([np.linalg.norm(layers.astype(np.float64), axis=-1) for layers in view.gradient_norms])
+        scores = room(view.membership.shape)
+        for own, layers in zip(scores, view.gradient_norms, strict=True):
+            own[:] = -np.linalg.norm(layers.astype(np.float64), axis=-1)
+        return scores

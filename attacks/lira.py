@@ -10,7 +10,8 @@ from jaxtyping import Bool, Float
 from scipy.special import gammaln
 
 from palisade.attacks.parts.base import Attack
-from palisade.attacks.parts.leave_one_out import LEAST_VARIANCE, LeftOut, Moments, leave_one_out, pooled_variance
+from palisade.attacks.parts.blocks import in_blocks, room
+from palisade.attacks.parts.leave_one_out import LEAST_VARIANCE, LeftOut, Moments, Side, pooled_variance
 from palisade.attacks.parts.lira_reference import reference_scores
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
@@ -67,21 +68,32 @@ class LiRA(Attack):
             own = self.variance == "per_record"
             evidence = view.log_odds, view.membership, view.others, view.left_out
             return reference_scores(*evidence, online=self.online, per_record=own)
-        queries = np.moveaxis(view.standardized_log_odds, -1, 0)
         fleet = view.membership, view.others, view.left_out
-        return np.mean([self._score_query(phi, *fleet) for phi in queries], axis=0)
+        total = room(view.membership.shape)
+        for query, phi in enumerate(np.moveaxis(view.standardized_log_odds, -1, 0)):
+            scores = self.ratio(phi, phi, *fleet) if self.online else self._distance(phi, *fleet)
+            for block in view.blocks():
+                total[:, block] = scores[:, block] if query == 0 else total[:, block] + scores[:, block]
+        for block in view.blocks():
+            total[:, block] /= view.standardized_log_odds.shape[2]
+        return total
 
-    def _score_query(
+    def _distance(
         self,
         phi: Float[np.ndarray, "models records"],
         membership: Bool[np.ndarray, "models records"],
         others: Bool[np.ndarray, "models models"],
         left_out: LeftOut,
     ) -> Float[np.ndarray, "models records"]:
-        if self.online:
-            return self.ratio(phi, phi, membership, others, left_out)
-        outside = leave_one_out(phi, ~membership, others, left_out)
-        return (phi - outside.mean) / self._scale(outside, pooled_variance(outside))
+        """The offline score."""
+        outside = Side(phi, membership, others, left_out, inside=False)
+        pooled = pooled_variance(outside.within())
+
+        def score(block: slice) -> Float[np.ndarray, "models block"]:
+            moments = outside.moments(block)
+            return (phi[:, block] - moments.mean) / self._scale(moments, pooled)
+
+        return in_blocks(phi.shape, outside.blocks(), score)
 
     def ratio(
         self,
@@ -92,9 +104,15 @@ class LiRA(Attack):
         left_out: LeftOut = None,
     ) -> Float[np.ndarray, "targets records"]:
         """The online log-likelihood ratio of the targets' `own` signal against that of their shadows, `phi`."""
-        outside, inside = (leave_one_out(phi, side, others, left_out) for side in (~membership, membership))
-        pooled_in, pooled_out = pooled_variance(inside, outside), pooled_variance(outside, inside)
-        return self._log_density(own, inside, pooled_in) - self._log_density(own, outside, pooled_out)
+        outside, inside = (Side(phi, membership, others, left_out, inside=side) for side in (False, True))
+        of_outside, of_inside = outside.within(), inside.within()
+        pooled_in, pooled_out = pooled_variance(of_inside, of_outside), pooled_variance(of_outside, of_inside)
+
+        def score(block: slice) -> Float[np.ndarray, "targets block"]:
+            likely_in = self._log_density(own[:, block], inside.moments(block), pooled_in)
+            return likely_in - self._log_density(own[:, block], outside.moments(block), pooled_out)
+
+        return in_blocks(own.shape, outside.blocks(), score)
 
     def _scale(self, shadows: Moments, pooled: Float[np.ndarray, "targets 1"]) -> Float[np.ndarray, "targets #records"]:
         """The standard deviation that a further model's φ is expected to have."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 
+from palisade.attacks.parts.blocks import in_blocks
 from palisade.attacks.parts.thresholds import Threshold
 from palisade.attacks.parts.view import View
 
@@ -20,4 +21,5 @@ class LossThreshold(Threshold):
     idea = "Takes for a member whatever the model fits well."
 
     def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
-        return -view.loss[:, :, 0]
+        loss = view.loss[:, :, 0]
+        return in_blocks(loss.shape, view.blocks(), lambda block: -loss[:, block])

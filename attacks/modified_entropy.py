@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
+from palisade.attacks.parts.blocks import in_blocks
 from palisade.attacks.parts.thresholds import Threshold
 from palisade.attacks.parts.view import View
 
@@ -27,4 +28,5 @@ class ModifiedEntropy(Threshold):
     per_class: bool = True
 
     def _signal(self, view: View) -> Float[np.ndarray, "models records"]:
-        return -view.modified_entropy[:, :, 0]
+        modified_entropy = view.modified_entropy[:, :, 0]
+        return in_blocks(modified_entropy.shape, view.blocks(), lambda block: -modified_entropy[:, block])

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import room
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
@@ -27,8 +28,11 @@ class Population(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.population is not None
-        pairs = zip(view.loss[:, :, 0], view.population.loss[:, :, 0], strict=True)
-        return np.stack([_share_above(loss, population) for loss, population in pairs])
+        losses, of_population = view.loss[:, :, 0], view.population.loss[:, :, 0]
+        scores = room(losses.shape)
+        for own, loss, population in zip(scores, losses, of_population, strict=True):
+            own[:] = _share_above(loss, population)
+        return scores
 
 
 def _share_above(

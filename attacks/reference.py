@@ -6,7 +6,8 @@ import numpy as np
 from jaxtyping import Float
 
 from palisade.attacks.parts.base import Attack
-from palisade.attacks.parts.leave_one_out import LEAST_VARIANCE, leave_one_out, pooled_variance, shadows
+from palisade.attacks.parts.blocks import in_blocks
+from palisade.attacks.parts.leave_one_out import LEAST_VARIANCE, Side, pooled_variance, shadows
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
@@ -26,16 +27,20 @@ class Reference(Attack):
     threat = ThreatModel(outputs="top-k", shadows="offline")
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        phi, outside = view.standardized_log_odds[:, :, 0], ~view.membership
-        moments = leave_one_out(phi, outside, view.others, view.left_out)
-        variances = np.maximum(pooled_variance(moments), LEAST_VARIANCE)
-        smoothed = np.empty_like(phi)
-        for target, (is_shadow, variance) in enumerate(
-            zip(shadows(view.others, view.left_out), variances, strict=True)
-        ):
-            own = view.others[target]
-            above = phi[target] - phi[own]
-            above /= np.sqrt(2 * variance + above**2)  # from −1 to 1: t₂'s distribution function is (1 + this)/2
-            smoothed[target] = np.einsum("mr,mr->r", above, (outside & is_shadow)[own])
-        with np.errstate(invalid="ignore"):
-            return (1 + smoothed / moments.count) / 2
+        fleet, every_phi = (view.membership, view.others, view.left_out), view.standardized_log_odds[:, :, 0]
+        side = Side(every_phi, *fleet, inside=False)
+        variances = np.maximum(pooled_variance(side.within()), LEAST_VARIANCE)
+
+        def score(block: slice) -> Float[np.ndarray, "models block"]:
+            phi, outside = every_phi[:, block], ~view.membership[:, block]
+            smoothed = np.empty(phi.shape)
+            for target, is_shadow in enumerate(shadows(view.others, view.left_out_of(block))):
+                own = view.others[target]
+                above = phi[target] - phi[own]
+                # From −1 to 1: t₂'s distribution function is (1 + this)/2.
+                above /= np.sqrt(2 * variances[target] + above**2)
+                smoothed[target] = np.einsum("mr,mr->r", above, (outside & is_shadow)[own])
+            with np.errstate(invalid="ignore"):
+                return (1 + smoothed / side.moments(block).count) / 2
+
+        return in_blocks(every_phi.shape, side.blocks(), score)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Real, Shaped
 
+from palisade.attacks.parts.answers import Places
 from palisade.attacks.parts.outputs import Outputs
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
@@ -18,8 +19,7 @@ SCORE_SIGNALS = (
     *("log_confidence", "probabilities_of"),
 )
 SIGNALS_OF_QUERIES = ("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy", "correct")
-ANSWER_AXES: Mapping[str, int] = {"logits": 3, "probabilities": 3, "predictions": 2}
-"""Number of axes of each kind of answer, without that of queries."""
+ANSWERS = ("logits", "probabilities", "predictions")
 DECLARED_PARTS: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = {
     "outputs=logits": (lambda threat: threat.outputs == "logits", ("logits", "population_logits")),
     "outputs": (
@@ -32,7 +32,7 @@ DECLARED_PARTS: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...
     ),
     "shadows or known_members": (
         lambda threat: threat.knows_defense or threat.known_members,
-        ("membership", "others", "left_out", "parts", "balanced", "groups"),
+        ("membership", "others", "left_out", "left_out_of", "moments", "parts", "balanced", "groups"),
     ),
     "population": (
         lambda threat: threat.population,
@@ -102,11 +102,14 @@ class Meter:
         for needed, (declares, names) in DECLARED_PARTS.items():
             if name in names and not declares(self.threat):
                 raise ValueError(f"view.{name} is beyond the attack's threat model; declare {needed} or do without it")
-        if name.startswith("_"):
+        if name.startswith("_") or name == "to_first":
             raise ValueError(f"view.{name} is private to the view; use its signals")
+        if name in SIGNALS_OF_QUERIES or name in ANSWERS:
+            cut = self._cut
+            if name in SIGNALS_OF_QUERIES or getattr(cut, name) is not None:
+                self.handed = max(self.handed, cut.queries)
+            return getattr(cut, name)
         value = getattr(self.outputs, name)
-        if name in SIGNALS_OF_QUERIES or (name in ANSWER_AXES and value is not None and value.ndim > ANSWER_AXES[name]):
-            return self._cut(value)
         if name == "population" and value is not None:
             return GrantedPopulation(value, self.threat)
         counted = {
@@ -123,20 +126,22 @@ class Meter:
         outputs = self.outputs
         return float(self.handed + self.asked / (outputs.models * outputs.records)) or 1.0
 
-    def _cut(self, values: Shaped[np.ndarray, "models records queries ..."]) -> Shaped[np.ndarray, "..."]:
-        values = values[:, :, : self.threat.queries]
-        self.handed = max(self.handed, values.shape[2])
-        return values
+    @property
+    def _cut(self) -> Outputs:
+        """The declared queries alone: no signal of any other is computed."""
+        return self.outputs.to_first(self.threat.queries)
 
     def _log_confidence(self, temperature: float = 1.0) -> Float[np.ndarray, "models records queries"]:
-        confidence: np.ndarray = self._cut(self.outputs.log_confidence(temperature))
-        return confidence
+        self.handed = max(self.handed, self._cut.queries)
+        return self._cut.log_confidence(temperature)
 
-    def _probabilities_of(self, model: int, query: int = 0) -> Float[np.ndarray, "records classes"]:
+    def _probabilities_of(
+        self, model: int, query: int = 0, records: Places = slice(None)
+    ) -> Float[np.ndarray, "n classes"]:
         if self.threat.queries is not None and query >= self.threat.queries:
             raise ValueError(f"query={query}: expected below the declared queries={self.threat.queries}; declare more")
         self.handed = max(self.handed, query + 1)
-        return self.outputs.probabilities_of(model, query)
+        return self.outputs.probabilities_of(model, query, records)
 
     def _query(self, model: int, x: Real[np.ndarray, "n *shape"]) -> Shaped[np.ndarray, "n *classes"]:
         assert isinstance(self.outputs, View) and self.outputs.query is not None

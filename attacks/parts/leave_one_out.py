@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_array
+
+from palisade.attacks.parts.blocks import NUMBERS_AT_ONCE, blocks
 
 LEAST_VARIANCE = 1e-12
 """Resolution of float32 signals; equal signals would divide by zero."""
+MODELS_PER_PART = 64
+"""Models that are added up together where there are many."""
+LEAST_IN_PARTS = 512
+"""Models from which on sums of parts take less time than one product of matrices."""
 LeftOut = Int[np.ndarray, "targets records"] | None
 """`View.left_out`: the model that is no shadow of a target on a record, −1 where all are; None: nowhere."""
 
@@ -62,17 +69,68 @@ def sums(
 ) -> Float[np.ndarray, "targets records"]:
     """Sums over each target's shadows.
 
-    A model that is left out is never added, rather than taken off again: that would round by who it was.
+    A model that is left out is never added, rather than taken off again: that would round by who it was. Many models
+    are added up in parts, each of which serves all targets that leave none of it out: a target and record then takes as
+    many additions as one part has models, and one for each other part.
 
     Args:
         values: to be added.
         others: `View.others`.
         left_out: `View.left_out`.
     """
-    if left_out is None:
+    if left_out is None and len(values) < LEAST_IN_PARTS:
         summed: np.ndarray = others.astype(np.float64) @ values
         return summed
-    return np.stack([np.where(is_shadow, values, 0.0).sum(axis=0) for is_shadow in shadows(others, left_out)])
+    if left_out is not None and len(values) < 2 * MODELS_PER_PART:
+        return np.stack([np.where(is_shadow, values, 0.0).sum(axis=0) for is_shadow in shadows(others, left_out)])
+    starts = np.arange(0, len(values), MODELS_PER_PART)
+    whole, of_parts = np.logical_and.reduceat(others, starts, axis=1), np.add.reduceat(values, starts, axis=0)
+    of_cut = _sums_of_cut_parts(values, others, whole)
+    if left_out is None:
+        return of_cut + whole.astype(np.float64) @ of_parts
+    in_part = np.arange(len(values)) // MODELS_PER_PART
+    without, records = _sums_without_one(values), np.arange(values.shape[1])
+    total = np.empty(left_out.shape)
+    for target, (own, left) in enumerate(zip(others, left_out, strict=True)):
+        cut = ~whole[target]
+        some = np.where(cut[:, None], 0.0, of_parts)
+        some[cut.argmax()] = of_cut[target]
+        # All parts but that of who is left out, whose other models are added to them.
+        before, after = np.zeros((2, len(some) + 1, len(records)))
+        np.cumsum(some, axis=0, out=before[1:])
+        np.cumsum(some[::-1], axis=0, out=after[1:])
+        at = in_part[left]
+        apart = before[at, records] + after[len(some) - 1 - at, records] + without[left, records]
+        total[target] = np.where(left >= 0, apart, before[-1])
+        if len(same := np.flatnonzero((left >= 0) & cut[at])):
+            models = np.flatnonzero(own & cut[in_part])
+            rest = np.where(models[:, None] != left[same], values[np.ix_(models, same)], 0.0).sum(axis=0)
+            total[target, same] = np.where(cut[:, None], 0.0, of_parts[:, same]).sum(axis=0) + rest
+    return total
+
+
+def _sums_of_cut_parts(
+    values: Float[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "targets models"],
+    whole: Bool[np.ndarray, "targets parts"],
+) -> Float[np.ndarray, "targets records"]:
+    """Sums over the shadows in those parts of which a target leaves somebody out."""
+    total = np.empty((len(others), values.shape[1]))
+    alike, pattern = np.unique(whole, axis=0, return_inverse=True)
+    for number, uncut in enumerate(alike):
+        targets = np.flatnonzero(pattern.ravel() == number)
+        models = np.flatnonzero(np.repeat(~uncut, MODELS_PER_PART)[: len(values)])
+        total[targets] = others[np.ix_(targets, models)].astype(np.float64) @ values[models]
+    return total
+
+
+def _sums_without_one(values: Float[np.ndarray, "models records"]) -> Float[np.ndarray, "models records"]:
+    """Of each model the sum over all others of its part."""
+    sums_without = np.empty(values.shape)
+    for start in range(0, len(values), MODELS_PER_PART):
+        part = values[start : start + MODELS_PER_PART]
+        sums_without[start : start + MODELS_PER_PART] = (1.0 - np.eye(len(part))) @ part
+    return sums_without
 
 
 def counts(
@@ -81,12 +139,12 @@ def counts(
     left_out: LeftOut = None,
 ) -> Float[np.ndarray, "targets #records"]:
     """Number of shadows of each target on a side."""
-    count: np.ndarray = others.astype(np.float64) @ side
+    count: np.ndarray = side.sum(axis=0, dtype=np.int32) - csr_array(~others, dtype=np.int32) @ side.astype(np.int32)
     if left_out is not None:
         who = np.maximum(left_out, 0)
         was = np.take_along_axis(others, who, axis=1) & np.take_along_axis(side, who, axis=0)
         count = count - (was & (left_out >= 0))
-    return count
+    return count.astype(np.float64)
 
 
 def shadows(
@@ -98,20 +156,71 @@ def shadows(
         yield own[:, None] if left_out is None else own[:, None] & (models != left_out[target])
 
 
-def pooled_variance(*sides: Moments) -> Float[np.ndarray, "targets 1"]:
+@dataclass(frozen=True, kw_only=True)
+class Within:
+    """How a target's shadows on one side vary within records, summed over these.
+
+    Args:
+        freedom: degrees of freedom.
+        squares: sums of squared deviations.
+    """
+
+    freedom: Float[np.ndarray, "targets 1"]
+    squares: Float[np.ndarray, "targets 1"]
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """The shadows that did, or did not, train on a record, and their moments block by block.
+
+    Args:
+        values: a signal.
+        membership: which model was trained on which record.
+        others: `View.others`.
+        left_out: `View.left_out`.
+        inside: whether shadows count that trained on a record, or those that did not.
+    """
+
+    values: Float[np.ndarray, "models records"]
+    membership: Bool[np.ndarray, "models records"]
+    others: Bool[np.ndarray, "targets models"]
+    left_out: LeftOut
+    inside: bool
+    _last: dict[int, Moments] = field(default_factory=dict)
+
+    def blocks(self) -> list[slice]:
+        """Blocks of records that are worked on together."""
+        return list(blocks(*self.values.shape))
+
+    def moments(self, block: slice) -> Moments:
+        """Moments on a block; those of the last block that was asked for are kept."""
+        if block.start not in self._last:
+            self._last.clear()
+            members, left_out = self.membership[:, block], None if self.left_out is None else self.left_out[:, block]
+            side = members if self.inside else ~members
+            self._last[block.start] = leave_one_out(self.values[:, block], side, self.others, left_out)
+        return self._last[block.start]
+
+    def within(self) -> Within:
+        """Variation within all records."""
+        freedom = squares = np.zeros((len(self.others), 1))
+        for block in reversed(self.blocks()):  # the first block is asked for next
+            moments = self.moments(block)
+            freedom = freedom + np.maximum(moments.count - 1, 0).sum(axis=1, keepdims=True)
+            squares = squares + moments.squares.sum(axis=1, keepdims=True)
+        return Within(freedom=freedom, squares=squares)
+
+
+def pooled_variance(*sides: Within) -> Float[np.ndarray, "targets 1"]:
     """Variance within records, pooled over all of them; of the first side that has two models on any record, else 1."""
-    variance = np.full((len(sides[0].count), 1), np.nan)
+    variance = np.full(sides[0].squares.shape, np.nan)
     for side in sides:
-        freedom = np.maximum(side.count - 1, 0).sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
-            own = side.squares.sum(axis=1, keepdims=True) / freedom
-        variance = np.where(np.isnan(variance), own, variance)
+            variance = np.where(np.isnan(variance), side.squares / side.freedom, variance)
     return np.where(np.isnan(variance), 1.0, variance)
 
 
 RIDGE_PENALTY = 1e-5
-AT_ONCE = 2**22
-"""Numbers that are worked on together."""
 
 
 def within_record_slopes(
@@ -131,7 +240,7 @@ def within_record_slopes(
     shadows, (models, records, kernels) = others.astype(np.float64), sums.shape
     products = np.zeros((models, (kernels + 1) ** 2))
     of_means = np.zeros((len(others), kernels + 1, kernels + 1))
-    step = max(1, AT_ONCE // (models * (kernels + 1)))
+    step = max(1, NUMBERS_AT_ONCE // (models * (kernels + 1)))
     for block in (slice(start, start + step) for start in range(0, records, step)):
         deviations = phi[:, block] - phi[:, block].mean(axis=0)
         values = np.concatenate([sums[:, block], deviations[..., None]], axis=2, dtype=np.float64)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from copy import copy
+from dataclasses import dataclass, fields
 from functools import cached_property, partial
-from typing import Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.special import softmax
 
 from palisade.attacks.parts import signals
+from palisade.attacks.parts.answers import MappedAnswers, Places
+from palisade.attacks.parts.blocks import blocks, room
 
 Level = Literal["label", "top-k", "probabilities", "logits"]
 ANSWER_LEVELS: tuple[Level, ...] = ("label", "top-k", "probabilities", "logits")
@@ -26,7 +30,8 @@ class Outputs:
     """The answers of a fleet: exactly one of `logits`, `probabilities` and `predictions`.
 
     Signals are computed from that alone, in float64. Query 0 is the record itself, further queries are its perturbed
-    copies. Arrays may be memory-mapped: they are read one model at a time.
+    copies. Answers may be memory-mapped or `MappedAnswers`: they are read one model, query and block of records at a
+    time, and a signal that is large lies in a file (`blocks.room`).
 
     Args:
         labels: the true class of each record, 0 to classes − 1.
@@ -40,9 +45,9 @@ class Outputs:
     """
 
     labels: Int[np.ndarray, "records"]
-    logits: Float[np.ndarray, "models records *queries classes"] | None = None
-    probabilities: Float[np.ndarray, "models records *queries classes"] | None = None
-    predictions: Int[np.ndarray, "models records *queries"] | None = None
+    logits: Float[np.ndarray, "models records *queries classes"] | MappedAnswers | None = None
+    probabilities: Float[np.ndarray, "models records *queries classes"] | MappedAnswers | None = None
+    predictions: Int[np.ndarray, "models records *queries"] | MappedAnswers | None = None
     top_k: int | None = None
 
     def __post_init__(self) -> None:
@@ -51,7 +56,8 @@ class Outputs:
             raise ValueError(
                 f"outputs={kinds}: expected exactly one of logits, probabilities and predictions; pass one"
             )
-        _check(kinds[0], getattr(self, kinds[0]), self.labels)
+        _check_shapes(kinds[0], getattr(self, kinds[0]), self.labels)
+        self._check_values(kinds[0])
         if self.top_k is not None and (self.probabilities is None or not 1 <= self.top_k <= self.classes):
             raise ValueError(
                 f"top_k={self.top_k}: expected 1 to the number of classes, with probabilities; leave it out for other"
@@ -61,23 +67,25 @@ class Outputs:
     @property
     def models(self) -> int:
         """Number of models that answered."""
-        return int(self._released.shape[0])
+        return len(self._released)
 
     @property
     def records(self) -> int:
         """Number of records that were asked about."""
         return len(self.labels)
 
-    @property
+    @cached_property
     def queries(self) -> int:
         """Number of answers of a model about each record, such as one for each augmented copy."""
-        return int(self._released.shape[2])
+        shape, alone = self._released.shape, 2 if self.predictions is not None else 3
+        return int(shape[2]) if len(shape) > alone else 1
 
-    @property
+    @cached_property
     def classes(self) -> int:
         """Number of classes; of labels alone, as many as are seen."""
         if self.outputs == "label":
-            return int(max(self._released.max(), self.labels.max())) + 1
+            largest = [self._released_of(*one).max() for one in np.ndindex(self.models, self.queries)]
+            return int(max(*largest, self.labels.max())) + 1
         return int(self._released.shape[-1])
 
     @property
@@ -95,8 +103,8 @@ class Outputs:
             ValueError: if only labels are released.
         """
         if self.logits is not None:
-            return self._signal(signals.log_odds_of_logits, self._released)
-        return self._signal(partial(signals.log_odds_of_probabilities, least=self._least), self._shown)
+            return self._signal(signals.log_odds_of_logits)
+        return self._signal(partial(signals.log_odds_of_probabilities, least=self._least))
 
     @cached_property
     def standardized_log_odds(self) -> Float[np.ndarray, "models records queries"]:
@@ -110,50 +118,96 @@ class Outputs:
     @cached_property
     def loss(self) -> Float[np.ndarray, "models records queries"]:
         """Cross-entropy in nats, log(1 + e^−φ)."""
-        return _shared(np.logaddexp(0.0, -self.log_odds))
+        loss = _queries_last((self.queries, self.models, self.records))
+        for block in self.blocks():
+            loss[:, block] = np.logaddexp(0.0, -self.log_odds[:, block])
+        return _shared(loss)
 
     @cached_property
     def entropy(self) -> Float[np.ndarray, "models records queries"]:
         """Entropy of the whole answer, whatever the true class, in nats."""
-        return self._of_probabilities(signals.entropy)
+        return self._signal(self._of_probabilities(signals.entropy))
 
     @cached_property
     def modified_entropy(self) -> Float[np.ndarray, "models records queries"]:
         """Low only where the model is sure of the true class (Song & Mittal 2021)."""
-        return self._of_probabilities(signals.modified_entropy)
+        return self._signal(self._of_probabilities(signals.modified_entropy))
 
     @cached_property
     def correct(self) -> Bool[np.ndarray, "models records queries"]:
         """Correctness: the predicted class is the true one."""
-        predicted = self._released if self.outputs == "label" else self._released.argmax(axis=-1)
-        return _shared(predicted == self.labels[:, None])
+        correct = _queries_last((self.queries, self.models, self.records), np.bool_)
+        for model, query, block in self._each():
+            answers = self._released_of(model, query, block)
+            predicted = answers if self.outputs == "label" else answers.argmax(axis=-1)
+            correct[model, block, query] = predicted == self.labels[block]
+        return _shared(correct)
 
     def log_confidence(self, temperature: float = 1.0) -> Float[np.ndarray, "models records queries"]:
         """log p_y after softmax at a temperature; from probabilities, of softmax(log p / T)."""
-        signal = partial(signals.log_confidence_of_logits, temperature=temperature)
-        if self.logits is not None:
-            return self._signal(signal, self._released)
-        least = self._least
-        return self._signal(
-            lambda p, labels: signal(np.log(np.maximum(p.astype(np.float64), least)), labels), self._shown
-        )
+        if temperature not in self._log_confidences:
+            signal, least = partial(signals.log_confidence_of_logits, temperature=temperature), 0.0
+            if self.logits is None:
+                least = self._least
 
-    def probabilities_of(self, model: int, query: int = 0) -> Float[np.ndarray, "records classes"]:
-        """One model's answers to one query as probabilities, float64."""
-        answers = self._shown[model, :, query].astype(np.float64)
+            def of_probabilities(p: np.ndarray, labels: np.ndarray) -> np.ndarray:
+                return signal(np.log(np.maximum(p.astype(np.float64), least)), labels)
+
+            self._log_confidences[temperature] = self._signal(of_probabilities if self.logits is None else signal)
+        return self._log_confidences[temperature]
+
+    def probabilities_of(
+        self, model: int, query: int = 0, records: Places = slice(None)
+    ) -> Float[np.ndarray, "n classes"]:
+        """One model's answers to one query about some records as probabilities, float64."""
+        answers = self._shown_of(model, query, records).astype(np.float64)
         probabilities: np.ndarray = softmax(signals.bounded(answers), axis=-1) if self.logits is not None else answers
         return probabilities
 
-    @property
-    def _released(self) -> Shaped[np.ndarray, "models records queries *classes"]:
-        if self.predictions is not None:
-            return self.predictions.reshape(*self.predictions.shape[:2], -1)
-        answers = self.probabilities if self.logits is None else self.logits
-        assert answers is not None
-        return answers if answers.ndim == 4 else answers[:, :, None]
+    def blocks(self) -> Iterator[slice]:
+        """Slices of the records, so narrow that a signal of all models fits into little memory."""
+        return blocks(self.models, self.records)
+
+    def to_first(self, queries: int | None) -> Self:
+        """The answers to the first queries alone; None: to all of them."""
+        if queries is None or queries >= self.queries:
+            return self
+        if queries not in self._cuts:
+            fewer = {name: _first(getattr(self, name), queries) for name in ("logits", "probabilities", "predictions")}
+            self._cuts[queries] = self._altered(**fewer)
+        return self._cuts[queries]
+
+    def _altered(self, **changes: Any) -> Self:
+        """The same with other fields, which follow from checked ones: nothing is read to be checked again."""
+        altered = copy(self)
+        vars(altered).clear()
+        vars(altered).update({field.name: getattr(self, field.name) for field in fields(self)} | changes)
+        return altered
 
     @cached_property
-    def _shown(self) -> Float[np.ndarray, "models records queries classes"]:
+    def _cuts(self) -> dict[int, Self]:
+        return {}
+
+    @cached_property
+    def _log_confidences(self) -> dict[float, np.ndarray]:
+        return {}
+
+    @property
+    def _released(self) -> Shaped[np.ndarray, "models records *queries_classes"] | MappedAnswers:
+        answers = next(a for a in (self.predictions, self.probabilities, self.logits) if a is not None)
+        return answers
+
+    def _released_of(
+        self, model: int, query: int = 0, records: Places = slice(None)
+    ) -> Shaped[np.ndarray, "n *classes"]:
+        """The answers of a model to a query, as released."""
+        answers = self._released
+        if isinstance(answers, MappedAnswers):
+            return answers.of(model, query, records)
+        alone = 2 if self.predictions is not None else 3
+        return answers[model][records] if answers.ndim == alone else answers[model][records, query]
+
+    def _shown_of(self, model: int, query: int, records: Places = slice(None)) -> Float[np.ndarray, "n classes"]:
         """The released scores; what the top k leave over is dealt out evenly among the classes that are not shown.
 
         Raises:
@@ -161,30 +215,64 @@ class Outputs:
         """
         if self.outputs == "label":
             raise ValueError("log_odds need logits or probabilities; only labels are released")
+        released = self._released_of(model, query, records)
         if self.top_k is None or self.top_k == self.classes:
-            return self._released
-        rest = np.maximum(1 - self._released.sum(axis=-1, keepdims=True), 0) / (self.classes - self.top_k)
-        return np.where(self._released > 0, self._released, rest)
+            return released
+        rest = np.maximum(1 - released.sum(axis=-1, keepdims=True), 0) / (self.classes - self.top_k)
+        return np.where(released > 0, released, rest)
 
     @cached_property
     def _least(self) -> float:
         """Stand-in for a zero: half of the smallest probability that was ever shown, which rounding left of more."""
-        smallest = min(float(np.min(block, where=block > 0, initial=1.0)) for block in self._shown)
+        shown = (self._shown_of(*asked) for asked in self._each())
+        smallest = min(float(np.min(answers, where=answers > 0, initial=1.0)) for answers in shown)
         return max(signals.MIN_PROBABILITY, smallest / 2)
 
-    def _of_probabilities(self, signal: signals.Signal) -> Float[np.ndarray, "models records queries"]:
+    def _of_probabilities(self, signal: signals.Signal) -> signals.Signal:
         if self.logits is None:
-            return self._signal(signal, self._shown)
-        return self._signal(lambda z, labels: signal(softmax(signals.bounded(z), axis=-1), labels), self._released)
+            return signal
+        return lambda z, labels: signal(softmax(signals.bounded(z), axis=-1), labels)
 
-    def _signal(
-        self, signal: signals.Signal, answers: Float[np.ndarray, "models records queries classes"]
-    ) -> Float[np.ndarray, "models records queries"]:
-        return _shared(signals.each_query(signal, answers, self.labels))
+    def _signal(self, signal: signals.Signal) -> Float[np.ndarray, "models records queries"]:
+        """A signal of every model and query."""
+        values = _queries_last((self.queries, self.models, self.records))
+        for model, query, block in self._each():
+            values[model, block, query] = signal(self._shown_of(model, query, block), self.labels[block])
+        return _shared(values)
+
+    def _each(self) -> Iterator[tuple[int, int, slice]]:
+        """Every model, query and block of records whose answers are few enough to work on."""
+        classes = 1 if self.outputs == "label" else self.classes
+        for model, query in np.ndindex(self.models, self.queries):
+            yield from ((model, query, block) for block in blocks(classes, self.records))
+
+    def _check_values(self, name: str) -> None:
+        for model, query, block in self._each():
+            answers = self._released_of(model, query, block)
+            if not np.isfinite(answers).all():
+                raise ValueError(f"{name} of model={model}: expected finite numbers; leave out models that diverged")
+            if name == "probabilities" and (answers.min() < 0 or answers.max() > 1 + 1e-5):
+                span = f"{answers.min()}..{answers.max()}"
+                raise ValueError(f"{name} of model={model} in {span}: expected 0..1; normalize them, or pass logits")
 
 
-def _check(name: str, outputs: Shaped[np.ndarray, "*shape"], labels: np.ndarray) -> None:
-    """Shapes, the range of labels, and values, one model at a time."""
+def _queries_last(
+    shape: tuple[int, int, int], dtype: type = np.float64
+) -> Shaped[np.ndarray, "models records queries"]:
+    """Room for a signal of (queries, models, records), in which a query lies in one piece."""
+    return np.moveaxis(room(shape, dtype), 0, -1)
+
+
+def _first(
+    answers: Shaped[np.ndarray, "models records queries ..."] | MappedAnswers | None, queries: int
+) -> Shaped[np.ndarray, "models records queries ..."] | MappedAnswers | None:
+    if answers is None:
+        return None
+    return answers.to_first(queries) if isinstance(answers, MappedAnswers) else answers[:, :, :queries]
+
+
+def _check_shapes(name: str, outputs: Shaped[np.ndarray, "*shape"] | MappedAnswers, labels: np.ndarray) -> None:
+    """Raises ValueError where shapes disagree or a label is out of range."""
     hard = name == "predictions"
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         held = f"{labels.dtype} of shape {labels.shape}"
@@ -201,12 +289,6 @@ def _check(name: str, outputs: Shaped[np.ndarray, "*shape"], labels: np.ndarray)
     if labels.min() < 0 or (classes is not None and labels.max() >= classes):
         allowed = "0 and above" if classes is None else f"0..{classes - 1}"
         raise ValueError(f"labels={labels.min()}..{labels.max()}: expected {allowed}; number the classes from 0")
-    for model, block in enumerate(outputs):
-        if not np.isfinite(block).all():
-            raise ValueError(f"{name} of model={model}: expected finite numbers; leave out models that diverged")
-        if name == "probabilities" and (block.min() < 0 or block.max() > 1 + 1e-5):
-            span = f"{block.min()}..{block.max()}"
-            raise ValueError(f"{name} of model={model} in {span}: expected 0..1; normalize them, or pass logits")
 
 
 def _shared(signal: np.ndarray) -> np.ndarray:
@@ -215,17 +297,21 @@ def _shared(signal: np.ndarray) -> np.ndarray:
     return signal
 
 
-def answer_features(view: Outputs) -> Float[np.ndarray, "models records d"]:
-    """Log-odds, correctness, modified entropy, and the logarithms of the largest probabilities, sorted.
+def answer_features(view: Outputs, model: int, records: Places = slice(None)) -> Float[np.ndarray, "n d"]:
+    """Log-odds, correctness, modified entropy, and the logarithms of a model's largest probabilities, sorted.
 
     Sorting makes the answers of all classes alike (Shokri et al. 2017, section V; Salem et al. 2019, section III).
+
+    Args:
+        view: the answers.
+        model: whose.
+        records: about which records.
     """
-    top = min(TOP_PROBABILITIES, view.classes)
-    features = np.empty((view.models, view.records, top + 3))
-    features[:, :, 0] = view.log_odds[:, :, 0]
-    features[:, :, 1] = view.correct[:, :, 0]
-    features[:, :, 2] = view.modified_entropy[:, :, 0]
-    for model in range(view.models):
-        probabilities = np.sort(view.probabilities_of(model), axis=1)[:, -top:]
-        features[model, :, 3:] = np.log(np.maximum(probabilities, MIN_PROBABILITY))
-    return features
+    probabilities = np.sort(view.probabilities_of(model, 0, records), axis=1)[:, -TOP_PROBABILITIES:]
+    signals_of = (view.log_odds, view.correct, view.modified_entropy)
+    return np.column_stack(
+        [
+            *(signal[model, records, 0] for signal in signals_of),
+            np.log(np.maximum(probabilities, MIN_PROBABILITY)),
+        ]
+    )

@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.special import log_softmax
 
+from palisade.attacks.parts.blocks import room
+
 Signal = Callable[[Float[np.ndarray, "records classes"], Int[np.ndarray, "records"]], Float[np.ndarray, "records"]]
 
 # The smallest float32 above zero: a probability that was rounded to zero counts as this much, which keeps φ finite.
@@ -90,9 +92,15 @@ def centers_and_spreads(
     """
     if phi.shape[1] < MIN_RECORDS_TO_STANDARDIZE:
         return None
-    low, high = np.quantile(phi, [TAIL_SHARE, 1 - TAIL_SHARE], axis=1, keepdims=True)
-    winsorized = np.clip(phi, low, high)
-    return (winsorized.mean(axis=1), winsorized.std(axis=1)) if (high > low).all() else None
+    centers, spreads = np.empty((2, phi.shape[0], phi.shape[2]))
+    for model, query in np.ndindex(centers.shape):
+        own = phi[model, :, query]
+        low, high = np.quantile(own, [TAIL_SHARE, 1 - TAIL_SHARE])
+        if not high > low:
+            return None
+        winsorized = np.clip(own, low, high)
+        centers[model, query], spreads[model, query] = winsorized.mean(), winsorized.std()
+    return centers, spreads
 
 
 def standardized(
@@ -111,20 +119,13 @@ def standardized(
     if (measured := centers_and_spreads(phi)) is None:
         return phi
     center, spread = measured
-    scale = np.median(spread, axis=0) / spread
-    moved = (phi - center[:, None]) * scale[:, None] + np.median(center, axis=0)
+    scale, middle = np.median(spread, axis=0) / spread, np.median(center, axis=0)
     alike = (scale < tolerance) & (scale > 1 / tolerance)
-    return np.where(alike[:, None], phi, moved)
-
-
-def each_query(
-    signal: Signal, outputs: Float[np.ndarray, "models records queries classes"], labels: Int[np.ndarray, "records"]
-) -> Float[np.ndarray, "models records queries"]:
-    """A signal of every model and query; one block at a time, since the outputs may be larger than the memory."""
-    values = np.empty(outputs.shape[:3])
-    for model, query in np.ndindex(outputs.shape[0], outputs.shape[2]):
-        values[model, :, query] = signal(outputs[model, :, query], labels)
-    return values
+    moved = np.moveaxis(room((phi.shape[2], *phi.shape[:2])), 0, -1)
+    for model, query in np.ndindex(alike.shape):
+        own, one = phi[model, :, query], (model, query)
+        moved[model, :, query] = own if alike[one] else (own - center[one]) * scale[one] + middle[query]
+    return moved
 
 
 def _split(

@@ -142,10 +142,7 @@ class ThreatModel:
             return "needs memberships drawn independently; nearly every record is in one number of models"
         if view.balanced and view.left_out is None:
             return "needs shadows that do not give membership away; every record is in as many models, in such groups"
-        scored = counts(~members, view.others, view.left_out) > 0
-        if self.shadows == "online":
-            scored &= counts(members, view.others, view.left_out) > 0
-        if scored[members].any() and scored[~members].any():
+        if self._scores_both_sides(view):
             return None
         needed = "did not train" if self.shadows == "offline" else "did and models that did not train"
         fixed = view.models > 1 and bool((members == members[0]).all())
@@ -153,3 +150,16 @@ class ThreatModel:
         named = "" if groups == view.models else f" in groups={groups}"
         why = "the split is fixed" if fixed else f"models={view.models}{named} are too few, train more"
         return f"needs models that {needed} on a record; {why}"
+
+    def _scores_both_sides(self, view: View) -> bool:
+        """True where there are shadows for a member and for a non-member."""
+        both = np.zeros(2, dtype=bool)
+        for block in view.blocks():
+            members, left_out = view.membership[:, block], view.left_out_of(block)
+            scored = counts(~members, view.others, left_out) > 0
+            if self.shadows == "online":
+                scored &= counts(members, view.others, left_out) > 0
+            both |= [scored[members].any(), scored[~members].any()]
+            if both.all():
+                return True
+        return False

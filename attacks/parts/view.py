@@ -9,6 +9,9 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Bool, Float, Int, Real, Shaped
 
+from palisade.attacks.parts.answers import MappedAnswers
+from palisade.attacks.parts.blocks import room
+from palisade.attacks.parts.leave_one_out import Moments, counts, leave_one_out
 from palisade.attacks.parts.outputs import Outputs
 
 BALANCING_SEED = 0
@@ -63,9 +66,9 @@ class View(Outputs):
     """
 
     membership: Bool[np.ndarray, "models records"]
-    population_logits: Float[np.ndarray, "models population *queries classes"] | None = None
-    population_probabilities: Float[np.ndarray, "models population *queries classes"] | None = None
-    population_predictions: Int[np.ndarray, "models population *queries"] | None = None
+    population_logits: Float[np.ndarray, "models population *queries classes"] | MappedAnswers | None = None
+    population_probabilities: Float[np.ndarray, "models population *queries classes"] | MappedAnswers | None = None
+    population_predictions: Int[np.ndarray, "models population *queries"] | MappedAnswers | None = None
     population_labels: Int[np.ndarray, "population"] | None = None
     features: Real[np.ndarray, "records *shape"] | None = None
     population_features: Real[np.ndarray, "population *shape"] | None = None
@@ -77,7 +80,7 @@ class View(Outputs):
     alignment: Float[np.ndarray, "models records"] | None = None
     trajectory: Float[np.ndarray, "models records checkpoints"] | None = None
     further_shadows: Callable[[int, np.ndarray, np.ndarray, int], View] | None = None
-    unguarded_logits: Float[np.ndarray, "models records classes"] | None = None
+    unguarded_logits: Float[np.ndarray, "models records classes"] | MappedAnswers | None = None
     groups: Int[np.ndarray, "models"] | None = None
     persons: Int[np.ndarray, "records"] | None = None
 
@@ -167,11 +170,14 @@ class View(Outputs):
         """
         if self.records == 0 or self._unit.max() + 1 < LEAST_BALANCED:
             return False
-        even = self.membership.sum(axis=0) == self._usual_count
-        counts = self._shadows_inside[:, even]
-        return bool(
-            0 < self._usual_count < self.models and even.mean() >= BALANCED_SHARE and np.ptp(counts, axis=1).any()
-        )
+        if not 0 < self._usual_count < self.models or self._even.mean() < BALANCED_SHARE:
+            return False
+        least, most = np.full(self.models, self.models), np.zeros(self.models, dtype=int)
+        for block in self.blocks():
+            inside = self._shadows_inside(block)[:, self._even[block]]
+            least = np.minimum(least, inside.min(axis=1, initial=self.models))
+            most = np.maximum(most, inside.max(axis=1, initial=0))
+        return bool((most > least).any())
 
     @cached_property
     def left_out(self) -> Int[np.ndarray, "models records"] | None:
@@ -184,22 +190,35 @@ class View(Outputs):
         another number of models keeps all shadows unless their number is that of the others. None: nobody is left out,
         as nothing is balanced, or as groups are that no single model evens out.
         """
-        inside, usual = self._shadows_inside, self._usual_count
-        even = self.membership.sum(axis=0) == usual
-        if not self.balanced or (usual - inside[:, even] > 1).any():
+        usual = self._usual_count
+        if not self.balanced:
             return None
-        place = np.random.default_rng(BALANCING_SEED).random((self.models, self.records), dtype=np.float32)[
-            :, self._unit
-        ]
-        left_out = np.full(inside.shape, -1, dtype=np.int32)
-        for target in range(self.models):
-            more_inside, more_outside = inside[target] == usual, inside[target] == usual - 1
-            side = np.where(more_inside, self.membership, ~self.membership) & (more_inside | more_outside)
-            candidates = self.others[target][:, None] & side
-            first = np.where(candidates, place, -1.0).argmax(axis=0)
-            left_out[target] = np.where(candidates.any(axis=0), first, -1)
+        if any((usual - self._shadows_inside(block)[:, self._even[block]] > 1).any() for block in self.blocks()):
+            return None
+        rng = np.random.default_rng(BALANCING_SEED)
+        place = room((self.models, self.records), np.float32)
+        for own in place:
+            own[:] = rng.random(self.records, dtype=np.float32)
+        left_out = room(self.membership.shape, np.int32)
+        for block in self.blocks():
+            members, inside = self.membership[:, block], self._shadows_inside(block)
+            chances = place[:, self._unit[block]]
+            first_inside, first_outside = (self._first(np.where(side, chances, -1.0)) for side in (members, ~members))
+            left_out[:, block] = np.where(inside == usual - 1, first_outside, -1)
+            np.copyto(left_out[:, block], first_inside, where=inside == usual)
         left_out.flags.writeable = False
         return left_out
+
+    def _first(self, chances: Float[np.ndarray, "models block"]) -> Int[np.ndarray, "models block"]:
+        """For each target the model of the largest chance that is not of its own group; −1 where all are below 0."""
+        order = np.argsort(-chances, axis=0, kind="stable").astype(np.int32)
+        group = np.argmin(self.others, axis=1)  # known by its first model
+        first = np.full(chances.shape, -1, dtype=np.int32)
+        for candidate in order[: np.bincount(group).max() + 1]:
+            possible = np.take_along_axis(chances, candidate[None], axis=0)[0] >= 0
+            free = (first < 0) & (group[candidate] != group[:, None]) & possible
+            first = np.where(free, candidate, first)
+        return first
 
     @cached_property
     def parts(self) -> Parts:
@@ -215,21 +234,44 @@ class View(Outputs):
         return [(np.flatnonzero(half == one), np.flatnonzero(half != one)) for one in (0, 1)]
 
     @cached_property
-    def _usual_count(self) -> int:
-        """The number of models that most records are in."""
-        return int(np.bincount(self.membership.sum(axis=0)).argmax())
+    def _models_inside(self) -> Int[np.ndarray, "records"]:
+        """Number of models that were trained on each record."""
+        return np.asarray(self.membership.sum(axis=0))
 
     @cached_property
-    def _shadows_inside(self) -> Int[np.ndarray, "models records"]:
-        """Number of shadows of each target that were trained on each record."""
-        inside: np.ndarray = np.rint(self.others.astype(np.float32) @ self.membership).astype(np.int32)
-        return inside
+    def _usual_count(self) -> int:
+        """The number of models that most records are in."""
+        return int(np.bincount(self._models_inside).argmax())
+
+    @cached_property
+    def _even(self) -> Bool[np.ndarray, "records"]:
+        """The records in as many models as most."""
+        return np.asarray(self._models_inside == self._usual_count)
+
+    def _shadows_inside(self, block: slice) -> Int[np.ndarray, "models block"]:
+        """Number of shadows of each target that were trained on each record of a block."""
+        return np.asarray(counts(self.membership[:, block], self.others).astype(np.int32))
 
     @cached_property
     def _unit(self) -> Int[np.ndarray, "records"]:
         """A number for each person, or for each record."""
         units = np.arange(self.records) if self.persons is None else np.unique(self.persons, return_inverse=True)[1]
         return np.asarray(units)
+
+    def left_out_of(self, block: slice) -> Int[np.ndarray, "models block"] | None:
+        """`left_out` on the records of a block."""
+        return None if self.left_out is None else self.left_out[:, block]
+
+    def moments(self, signal: Float[np.ndarray, "models block"], block: slice, *, inside: bool) -> Moments:
+        """Moments of a signal on a block of records over each target's shadows.
+
+        Args:
+            signal: on the records of the block.
+            block: which records these are.
+            inside: whether of shadows that trained on a record, or of those that did not.
+        """
+        members = self.membership[:, block]
+        return leave_one_out(signal, members if inside else ~members, self.others, self.left_out_of(block))
 
     def predict(self, model: int, x: Real[np.ndarray, "n *shape"]) -> Int[np.ndarray, "n"]:
         """The classes that a model predicts for inputs of the attacker's choice."""
