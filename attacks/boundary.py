@@ -12,6 +12,7 @@ from pydantic import Field
 from scipy.spatial.distance import cdist
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import room
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Seed
@@ -66,7 +67,8 @@ class Boundary(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         audited = np.random.default_rng(self.seed).permutation(view.records)[: self.records]
-        scores = np.full((view.models, view.records), np.nan)
+        scores = room((view.models, view.records))
+        scores[:] = np.nan
         for model in range(view.models):
             scores[model, audited] = self._distances(view, model, audited)
         return scores

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from palisade.attacks.lira import lira_scores
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import room
 from palisade.attacks.parts.signals import standardized
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
@@ -75,7 +76,8 @@ class Cascading(Attack):
         assert view.further_shadows is not None
         phi, membership, others = view.standardized_log_odds[:, :, 0], view.membership, view.others
         first = lira_scores(phi, membership, others)
-        scores = np.full(first.shape, np.nan)
+        scores = room(first.shape)
+        scores[:] = np.nan
         for target in range(min(self.targets, len(phi))):
             shadows = others[target]
             among = lira_scores(phi[shadows], membership[shadows], others[np.ix_(shadows, shadows)])

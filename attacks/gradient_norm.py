@@ -27,7 +27,7 @@ class GradientNorm(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.gradient_norms is not None
-        scores = room(view.membership.shape)
+        scores = room(view.gradient_norms.shape[:2])
         for own, layers in zip(scores, view.gradient_norms, strict=True):
             own[:] = -np.linalg.norm(layers.astype(np.float64), axis=-1)
         return scores

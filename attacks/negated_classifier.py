@@ -12,7 +12,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neural_network import MLPClassifier
 
 from palisade.attacks.parts.base import Attack
-from palisade.attacks.parts.cross_fitting import MOST_PAIRS, folds
+from palisade.attacks.parts.blocks import blocks, room
+from palisade.attacks.parts.cross_fitting import MOST_PAIRS, folds, of_pairs
 from palisade.attacks.parts.signals import bounded
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
@@ -43,16 +44,17 @@ class NegatedClassifier(Attack):
     threat = ThreatModel(outputs="top-k", label=False, shadows="online", unguarded_shadows=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        scores = np.full(view.membership.shape, np.nan)
+        scores = room(view.membership.shape)
+        scores[:] = np.nan
         for fold, (asked, known) in product(folds(view.others), view.parts):
             shadows = np.setdiff1d(np.arange(view.models), fold)
             member = view.membership[np.ix_(shadows, known)]
             if member.all() or not member.any():
                 continue
             fitted = self._fitted(view, shadows, known)
-            skills = [_skill(_log_odds(fitted, view, model)[known], view.membership[model, known]) for model in shadows]
+            skills = [_skill(_log_odds(fitted, view, model, known), view.membership[model, known]) for model in shadows]
             for model in fold:
-                scores[model, asked] = _log_odds(fitted, view, model)[asked] * (-1 if np.mean(skills) < 0.5 else 1)
+                scores[model, asked] = _log_odds(fitted, view, model, asked) * (-1 if np.mean(skills) < 0.5 else 1)
         return scores
 
     def _fitted(
@@ -62,14 +64,21 @@ class NegatedClassifier(Attack):
         chosen = np.random.default_rng(self.seed).permutation(len(shadows) * len(known))[:MOST_PAIRS]
         of_shadow, of_known = np.unravel_index(np.sort(chosen), (len(shadows), len(known)))
         model, record = shadows[of_shadow], known[of_known]
-        answers = np.sort(softmax(bounded(view.unguarded_logits[model, record]), axis=-1), axis=-1)
+        unguarded = view.unguarded_logits
+        answers = of_pairs(lambda k, records: np.asarray(unguarded[k])[records], model, record)
+        answers = np.sort(softmax(bounded(answers), axis=-1), axis=-1)
         classifier = MLPClassifier((64, 32), tol=1e-3, n_iter_no_change=5, random_state=self.seed)
         return classifier.fit(answers, view.membership[model, record])
 
 
-def _log_odds(classifier: MLPClassifier, view: View, model: int) -> Float[np.ndarray, "records"]:
-    """Log-odds of membership by a classifier of the guarded answers of a model."""
-    member = classifier.predict_proba(np.sort(view.probabilities_of(model), axis=-1))[:, 1]
+def _log_odds(
+    classifier: MLPClassifier, view: View, model: int, records: Int[np.ndarray, "n"]
+) -> Float[np.ndarray, "n"]:
+    """Log-odds of membership by a classifier of the guarded answers of a model about some records."""
+    member = np.empty(len(records))
+    for block in blocks(view.classes, len(records)):
+        answers = np.sort(view.probabilities_of(model, 0, records[block]), axis=-1)
+        member[block] = classifier.predict_proba(answers)[:, 1]
     return logit(np.clip(member, MIN_PROBABILITY, 1 - MIN_PROBABILITY))
 
 

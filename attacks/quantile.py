@@ -11,6 +11,7 @@ from sklearn.kernel_approximation import Nystroem
 from sklearn.linear_model import RidgeCV
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import blocks, in_blocks
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Seed
@@ -67,8 +68,7 @@ class Quantile(Attack):
             return np.hstack([reduction.transform(_flat(x)) / unit, np.equal.outer(labels, np.arange(view.classes))])
 
         # In float64, as φ is: a regression on float32 would round φ to it, where large ones overflow.
-        fitted_on = kernel.fit_transform(described(known, population.labels)).astype(np.float64)
-        seen = kernel.transform(described(records, view.labels)).astype(np.float64)
+        fitted_on = kernel.fit_transform(described(known, population.labels))
         phi = population.log_odds[:, :, 0].T
         mean = RidgeCV(RIDGE_PENALTIES, alpha_per_target=True, store_cv_results=True).fit(fitted_on, phi)
         errors = np.sqrt(mean.cv_results_)  # of each population record, by a regression without it
@@ -76,8 +76,15 @@ class Quantile(Attack):
         error = np.take_along_axis(errors, best[None, :, None], axis=-1)[:, :, 0]
         floor = np.maximum(LEAST_ERROR * phi.std(axis=0), 1e-12)
         spread = RidgeCV(RIDGE_PENALTIES, alpha_per_target=True).fit(fitted_on, np.log(error + floor))
-        return (view.log_odds[:, :, 0] - mean.predict(seen).T) / np.exp(spread.predict(seen).T)
+        log_odds = view.log_odds[:, :, 0]
+
+        def score(block: slice) -> Float[np.ndarray, "models block"]:
+            seen = kernel.transform(described(records[block], view.labels[block]))
+            return (log_odds[:, block] - mean.predict(seen).T) / np.exp(spread.predict(seen).T)
+
+        rows = max(view.models, kernel.n_components, known[0].size)
+        return in_blocks(log_odds.shape, blocks(rows, view.records), score)
 
 
 def _flat(x: Real[np.ndarray, "n *shape"]) -> Float[np.ndarray, "n d"]:
-    return x.reshape(len(x), -1).astype(np.float32)
+    return x.reshape(len(x), -1).astype(np.float64)

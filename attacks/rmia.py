@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import in_blocks
 from palisade.attacks.parts.expected_confidence import expected_offline, expected_online, log_ratio, mean_confidence
 from palisade.attacks.parts.leave_one_out import LeftOut
 from palisade.attacks.parts.threat import ThreatModel
@@ -67,23 +68,34 @@ class RMIA(Attack):
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.population is not None
         log_p, log_p_z = (seen.log_confidence(self.temperature)[:, :, 0] for seen in (view, view.population))
-        p, membership, others, left_out = np.exp(log_p), view.membership, view.others, view.left_out
         a = np.full((view.models, 1), self.offline_a)
         if self.offline_a is None:
-            a = _tuned(log_p, membership, others, left_out)
-        if self.online:
-            expected = expected_online(p, membership, others, left_out)
-        else:
-            expected = expected_offline(_outside(p, membership, others, left_out, a), a)
+            a = _tuned(log_p, view.membership, view.others, view.left_out)
         everywhere_out = np.ones((view.models, 1), dtype=bool)
-        ratios_z = log_ratio(log_p_z, expected_offline(mean_confidence(np.exp(log_p_z), everywhere_out, others), a))
-        return np.stack([self._share(*ratios) for ratios in zip(log_ratio(log_p, expected), ratios_z, strict=True)])
+
+        def ratio_z(block: slice) -> Float[np.ndarray, "models block"]:
+            outside = mean_confidence(np.exp(log_p_z[:, block]), everywhere_out, view.others)
+            return log_ratio(log_p_z[:, block], expected_offline(outside, a))
+
+        def score(block: slice) -> Float[np.ndarray, "models block"]:
+            ratios = log_ratio(log_p[:, block], self._expected(view, np.exp(log_p[:, block]), block, a))
+            return np.stack([self._share(*pair) for pair in zip(ratios, ordered_z, strict=True)])
+
+        ordered_z = in_blocks(log_p_z.shape, view.population.blocks(), ratio_z)
+        ordered_z.sort(axis=1)
+        return in_blocks(log_p.shape, view.blocks(), score)
+
+    def _expected(
+        self, view: View, p: Float[np.ndarray, "models block"], block: slice, a: Float[np.ndarray, "models 1"]
+    ) -> Float[np.ndarray, "models block"]:
+        shadows = view.membership[:, block], view.others, view.left_out_of(block)
+        return expected_online(p, *shadows) if self.online else expected_offline(_outside(p, *shadows, a), a)
 
     def _share(
         self, log_ratios: Float[np.ndarray, "records"], population: Float[np.ndarray, "population"]
     ) -> Float[np.ndarray, "records"]:
-        """The share of the population that the target favors less by more than γ; ties follow the ratio itself."""
-        below = np.searchsorted(np.sort(population), log_ratios - np.log(self.gamma), side="left")
+        """The share of the population, sorted, that the target favors less by more than γ; ties follow the ratio."""
+        below = np.searchsorted(population, log_ratios - np.log(self.gamma), side="left")
         return (below + np.arctan(log_ratios) / (2 * np.pi)) / len(population)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from jaxtyping import Float
@@ -37,7 +38,7 @@ class ShadowClassifier(Attack):
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         return cross_fit(
-            answer_features(view),
+            partial(answer_features, view),
             view.membership,
             view.others,
             lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000)),

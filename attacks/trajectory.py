@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.cross_fitting import boosted_trees, cross_fit
@@ -36,9 +36,13 @@ class Trajectory(Attack):
     threat = ThreatModel(shadows="online", checkpoints=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        assert view.trajectory is not None
-        losses = np.maximum(view.trajectory, MIN_LOSS, dtype=np.float64)
-        log_odds = -losses - np.log(-np.expm1(-losses))  # φ, as loss = log(1 + e^−φ)
+        every_loss = view.trajectory
+        assert every_loss is not None
+
+        def log_odds(model: int, records: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n checkpoints"]:
+            losses = np.maximum(every_loss[model, records], MIN_LOSS, dtype=np.float64)
+            return np.asarray(-losses - np.log(-np.expm1(-losses)))  # φ, as loss = log(1 + e^−φ)
+
         return cross_fit(
             log_odds,
             view.membership,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from palisade.attacks.lira import lira_scores
+from palisade.attacks.parts.blocks import room
 from palisade.attacks.parts.perturbed_copies import PerturbedCopies, aucs
 from palisade.attacks.parts.view import View
 from palisade.fields import Count, CountFromZero
@@ -51,7 +52,7 @@ class Votes(PerturbedCopies):
             return best_calibrated(vote_log_odds(votes, self.copies), view.membership[:, trial], view.others)
 
         votes, chosen = self.tuned_votes(view, choose, calibrated=True)
-        scores = np.empty((view.models, view.records))
+        scores = room((view.models, view.records))
         for strength in np.unique(chosen):
             phi = vote_log_odds(votes[strength], self.copies)
             targets = chosen == strength

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from palisade.attacks.parts.base import Attack
 from palisade.attacks.parts.cross_fitting import boosted_trees, cross_fit
@@ -42,10 +42,14 @@ class WhiteBox(Attack):
         return super().missing(view)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
-        assert view.gradient_norms is not None
-        assert view.activation_norms is not None
-        logarithms = [np.log(np.maximum(norms, MIN_NORM)) for norms in (view.gradient_norms, view.activation_norms)]
-        features = np.concatenate([*logarithms, view.log_odds, view.loss], axis=-1)
+        of_gradients, of_activations = view.gradient_norms, view.activation_norms
+        assert of_gradients is not None and of_activations is not None
+
+        def features(model: int, records: Int[np.ndarray, "n"]) -> Float[np.ndarray, "n d"]:
+            norms = (every[model, records] for every in (of_gradients, of_activations))
+            logarithms = [np.log(np.maximum(of_layers, MIN_NORM)) for of_layers in norms]
+            return np.concatenate([*logarithms, view.log_odds[model, records], view.loss[model, records]], axis=-1)
+
         return cross_fit(
             features,
             view.membership,

@@ -13,6 +13,7 @@ from pydantic import Field
 from scipy.stats import rankdata
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import room
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 from palisade.fields import Count, Seed
@@ -88,7 +89,7 @@ class PerturbedCopies(Attack):
         ways = perturbations(view.features, self.strengths, self.moves)
         drawn = np.random.default_rng(self.seed).permutation(view.records)
         trial, rest = np.sort(drawn[:TRIAL_RECORDS]), np.sort(drawn[TRIAL_RECORDS:])
-        votes = np.empty((len(ways), view.models, view.records))
+        votes = room((len(ways), view.models, view.records))
         votes[:, :, trial] = self._votes(view, ways, trial, np.ones(votes.shape[:2], dtype=bool))
         # Of a balanced fleet, whatever is chosen on a target's shadows leans to the opposite of its membership.
         chosen = np.zeros(view.models, dtype=int) if view.balanced else choose(votes[:, :, trial], trial)

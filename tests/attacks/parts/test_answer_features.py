@@ -9,9 +9,13 @@ FLEET_LOGITS, FLEET_MEMBERSHIP = FIXED_RNG.standard_normal((3, 20, 60)), FIXED_R
 RECORD_LABELS = FIXED_RNG.integers(60, size=20)
 
 
+def features_of(view: View) -> np.ndarray:
+    return np.stack([answer_features(view, model) for model in range(view.models)])
+
+
 def test_holds_the_signals_and_the_largest_probabilities() -> None:
     view = View(logits=FLEET_LOGITS, labels=RECORD_LABELS, membership=FLEET_MEMBERSHIP)
-    features = answer_features(view)
+    features = features_of(view)
     assert features.shape == (3, 20, 3 + TOP_PROBABILITIES)
     np.testing.assert_array_equal(features[:, :, 0], view.log_odds[:, :, 0])
     np.testing.assert_array_equal(features[:, :, 1], view.correct[:, :, 0])
@@ -26,8 +30,8 @@ def test_numbering_of_the_classes_plays_no_part() -> None:
     renumbered = View(
         logits=FLEET_LOGITS[:, :, order], labels=np.argsort(order)[RECORD_LABELS], membership=FLEET_MEMBERSHIP
     )
-    expected = answer_features(View(logits=FLEET_LOGITS, labels=RECORD_LABELS, membership=FLEET_MEMBERSHIP))
-    np.testing.assert_allclose(answer_features(renumbered), expected)
+    expected = features_of(View(logits=FLEET_LOGITS, labels=RECORD_LABELS, membership=FLEET_MEMBERSHIP))
+    np.testing.assert_allclose(features_of(renumbered), expected)
 
 
 def test_few_classes_and_hidden_probabilities_stay_finite() -> None:
@@ -35,5 +39,5 @@ def test_few_classes_and_hidden_probabilities_stay_finite() -> None:
     for top_k in (None, 1):
         shown = p if top_k is None else np.where(p == p.max(axis=-1, keepdims=True), p, 0)
         view = View(probabilities=shown, labels=RECORD_LABELS % 3, membership=FLEET_MEMBERSHIP, top_k=top_k)
-        assert np.isfinite(answer_features(view)).all()
-        assert answer_features(view).shape == (3, 20, 6)
+        assert np.isfinite(features_of(view)).all()
+        assert features_of(view).shape == (3, 20, 6)

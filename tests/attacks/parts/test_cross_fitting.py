@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -40,10 +41,14 @@ def fleet(seed: int, models: int, records: int, effect: float) -> tuple[np.ndarr
     return rng.standard_normal((models, records, 3)) + effect * member[:, :, None], member
 
 
+def rows_of(features: np.ndarray) -> Callable[[int, np.ndarray], np.ndarray]:
+    return lambda model, records: features[model, records]
+
+
 def test_equals_a_fit_on_the_other_folds() -> None:
     features, member = fleet(0, 8, 40, 1.0)
     groups = np.arange(8) // 2
-    scores = cross_fit(features, member, apart(8, groups), MeanDifference)
+    scores = cross_fit(rows_of(features), member, apart(8, groups), MeanDifference)
     for group in range(4):
         own = MeanDifference()
         own.fit(features[groups != group].reshape(-1, 3), member[groups != group].ravel())
@@ -71,7 +76,7 @@ def test_a_targets_membership_never_enters_its_scores(per_class: bool) -> None:
     for target in range(9):
         flipped = member.copy()
         flipped[target] = rng.random(300) < 0.2
-        scores = [cross_fit(features, m, apart(9), LogisticRegression, labels=labels) for m in (member, flipped)]
+        scores = [cross_fit(rows_of(features), m, apart(9), LogisticRegression, labels=labels) for m in (member, flipped)]
         np.testing.assert_array_equal(scores[0][target], scores[1][target])
         assert (scores[0] != scores[1]).any(), "the others learn from it"
 
@@ -88,14 +93,14 @@ class Nearest:
 
 def test_no_target_stands_in_its_own_fit() -> None:
     features, member = fleet(0, 8, 100, 0.0)
-    assert (cross_fit(features, member, apart(8), Nearest) == 0).all()
+    assert (cross_fit(rows_of(features), member, apart(8), Nearest) == 0).all()
 
 
 def test_pairs_are_balanced_and_limited() -> None:
     rng = np.random.default_rng(0)
     member = rng.random((8, 8000)) < 0.3
     fits: list[np.ndarray] = []
-    cross_fit(rng.standard_normal((8, 8000, 1)), member, apart(8), lambda: MeanDifference(fits))
+    cross_fit(rows_of(rng.standard_normal((8, 8000, 1))), member, apart(8), lambda: MeanDifference(fits))
     assert [(len(y), y.sum()) for y in fits] == [(MOST_PAIRS, MOST_PAIRS // 2)] * CROSS_FITTING_FOLDS
 
 
@@ -105,8 +110,8 @@ def test_a_class_has_its_own_classifier_unless_it_is_rare() -> None:
     labels = np.repeat([0, 1, 2], [190, 190, 20])
     turned = np.where(labels == 1, -1.0, 1.0)
     features = (rng.standard_normal((8, 400)) + 2 * turned * member)[:, :, None]
-    together = cross_fit(features, member, apart(8), LogisticRegression)
-    each = cross_fit(features, member, apart(8), LogisticRegression, labels=labels)
+    together = cross_fit(rows_of(features), member, apart(8), LogisticRegression)
+    each = cross_fit(rows_of(features), member, apart(8), LogisticRegression, labels=labels)
     assert LEAST_PAIRS > 6 * 20, "of the rarest class in six models"
     np.testing.assert_array_equal(each[:, labels == 2], together[:, labels == 2])
     for label in (0, 1):
@@ -116,13 +121,13 @@ def test_a_class_has_its_own_classifier_unless_it_is_rare() -> None:
 def test_without_members_elsewhere_there_is_no_score() -> None:
     features, member = fleet(0, 4, 10, 1.0)
     member[1:] = False
-    scores = cross_fit(features, member, apart(4), MeanDifference)
+    scores = cross_fit(rows_of(features), member, apart(4), MeanDifference)
     assert np.isnan(scores[0]).all() and np.isfinite(scores[1:]).all() == member[0].any()
 
 
 def test_the_seed_decides_alone() -> None:
     rng = np.random.default_rng(0)
     member, features = rng.random((8, 9000)) < 0.5, rng.standard_normal((8, 9000, 1))
-    first, again, other = (cross_fit(features, member, apart(8), MeanDifference, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (cross_fit(rows_of(features), member, apart(8), MeanDifference, seed=seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()

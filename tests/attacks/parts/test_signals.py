@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.special import logsumexp, softmax
 
-from palisade.attacks.parts.signals import MIN_PROBABILITY, each_query, log_odds_of_logits, log_odds_of_probabilities
+from palisade.attacks.parts.signals import MIN_PROBABILITY, log_odds_of_logits, log_odds_of_probabilities
 
 
 @settings(deadline=None, max_examples=25)
@@ -36,12 +36,3 @@ def test_probabilities_rounded_to_zero_stay_finite() -> None:
 
 def test_huge_logits_do_not_overflow() -> None:
     assert log_odds_of_logits(np.array([[1e4, -1e4, 0.0]], dtype=np.float32), np.array([0]))[0] == pytest.approx(1e4)
-
-
-def test_each_query_leaves_the_outputs_alone() -> None:
-    outputs = np.random.default_rng(0).standard_normal((3, 5, 2, 4)).astype(np.float32)
-    before, labels = outputs.copy(), np.arange(5) % 4
-    values = each_query(log_odds_of_logits, outputs, labels)
-    assert values.dtype == np.float64
-    np.testing.assert_array_equal(outputs, before)
-    np.testing.assert_array_equal(values[2, :, 1], log_odds_of_logits(outputs[2, :, 1], labels))
