@@ -20,6 +20,7 @@ from palisade.data.secret import Secret
 from palisade.data.split import Membership, Split
 from palisade.targets import progress, workers
 from palisade.targets.checkpoints import discard_partly_written, weights_path
+from palisade.targets.digests import write_weights
 from palisade.targets.files import file_lock, replacing
 from palisade.targets.fleet import Fitter, Fleet
 from palisade.targets.guards.guard import Guard
@@ -146,5 +147,4 @@ def train_shadows(config: Mapping[str, Any], run: str, name: str, guard: Guard, 
         one = Fleet(fitter.initial_network(k), [load_file(weights_path(stage.folder, k))])
         path = state_path(stage.folder, label(guard), k)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(save(guard.fit(one, members, fitter, dataset.split)))
+        write_weights(path, save(guard.fit(one, members, fitter, dataset.split)))

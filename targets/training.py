@@ -19,7 +19,8 @@ from palisade.data.settings import instantiated, named_in_full
 from palisade.data.split import Membership
 from palisade.targets import progress, stacks
 from palisade.targets.checkpoints import weights_path, written_together
-from palisade.targets.files import replacing, write_json
+from palisade.targets.digests import write_weights
+from palisade.targets.files import write_json
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.guards.guard import Guard
 from palisade.targets.guards.guarded import Guarded
@@ -174,8 +175,7 @@ def write_fleet(folder: Path, models: Sequence[int], fleet: Fleet) -> None:
     with written_together(folder, models):
         for k, state, checkpoints in zip(models, fleet.states, fleet.checkpoints, strict=True):
             for epoch, weights in (*checkpoints.items(), (None, state)):
-                with replacing(weights_path(folder, k, epoch)) as temporary:
-                    temporary.write_bytes(save(weights))
+                write_weights(weights_path(folder, k, epoch), save(weights))
 
 
 def check_finite(models: Sequence[int], fleet: Fleet) -> None:
@@ -251,8 +251,7 @@ def fit_guard(config: Mapping[str, Any], folder: str, guard: Guard, models: Sequ
         state = guard.fit(load_fleet(config, dataset, Path(folder), [k]), members, fitter, dataset.split)
         path = state_path(Path(folder), label(guard), k)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_bytes(save(state))
+        write_weights(path, save(state))
 
 
 def load_guarded(

@@ -67,12 +67,12 @@ def behind(runs: Path, guard: str) -> Run:
 
 def test_a_guard_trains_no_model_anew(runs: Path) -> None:
     (folder,) = (runs / "digits").glob("*/")
-    before = {path: path.stat().st_mtime_ns for path in folder.glob("models/*")}
+    before = {path: path.stat().st_mtime_ns for path in folder.glob("models/*.safetensors")}
     assert len(before) == FLEET_MODELS
     assert trained(runs, "guard=memguard")["status"] == "cached"
     assert trained(runs, "defense=memguard") == {"folder": str(folder), "status": "cached"}, "another name for it"
     assert trained(runs, "guard=topk", "guard.k=5") == {"folder": str(folder), "status": "trained"}
-    assert {path: path.stat().st_mtime_ns for path in folder.glob("models/*")} == before
+    assert {path: path.stat().st_mtime_ns for path in folder.glob("models/*.safetensors")} == before
     assert len([name for name in guards_of(folder) if name.startswith("topk-")]) == 2
     assert {"none", "hamp_output", "label_only"} < set(guards_of(folder))
 

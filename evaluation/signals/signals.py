@@ -16,6 +16,7 @@ from palisade.attacks.parts.outputs import Outputs
 from palisade.attacks.parts.view import is_vectors
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.shadows import further_shadows
+from palisade.targets.digests import digest
 from palisade.targets.files import replacing
 from palisade.targets.guards import NoGuard
 from palisade.targets.guards.registry import guard_folder
@@ -275,13 +276,16 @@ def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -
     return np.load(path, mmap_mode="r")
 
 
-def stamp(run: Run) -> str:
-    """Names the very models of a run, its guard, and how they are asked: a digest of their files."""
-    digest = hashlib.blake2b(bytes([SIGNALS_VERSION]), digest_size=8)
-    for k in run.models():
-        for path in sorted((run.folder / "models").glob(f"{k}.*")):
-            digest.update(path.name.encode())
-            digest.update(hashlib.blake2b(path.read_bytes()).digest())
-    for path in sorted(guard_folder(run.folder, run.guard).glob("*.safetensors")):
-        digest.update(path.name.encode() + hashlib.blake2b(path.read_bytes()).digest())
-    return digest.hexdigest()
+def stamp(run: Run, models: Sequence[int] | None = None) -> str:
+    """Names models of a run, their guard, and how they are asked: a digest of the digests of their files.
+
+    Args:
+        run: a complete run.
+        models: which of them; None: all.
+    """
+    total = hashlib.blake2b(bytes([SIGNALS_VERSION]), digest_size=8)
+    for folder in (run.folder / "models", guard_folder(run.folder, run.guard)):
+        for model in run.models() if models is None else models:
+            for path in sorted(folder.glob(f"{model}.*safetensors")):
+                total.update(path.name.encode() + digest(path).encode())
+    return total.hexdigest()

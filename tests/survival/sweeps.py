@@ -8,6 +8,7 @@ from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.report.run_report import tidy_csv
 from palisade.targets.checkpoints import JOURNAL_PREFIX
+from palisade.targets.digests import DIGEST_SUFFIX
 from palisade.targets.files import PART_PREFIX
 from palisade.targets.progress import LOG_FILE as LOG
 from palisade.targets.run import find
@@ -48,7 +49,8 @@ def results(runs: Path) -> str:
 
 
 def content(runs: Path) -> dict[str, bytes]:
-    """Everything that a sweep leaves, by its place, except for times; nothing may be half written."""
+    """Everything that a sweep leaves, by its place, except for times and files that hold some; nothing is half."""
     files = {str(path.relative_to(runs)): path for path in runs.rglob("*") if path.is_file()}
     assert not [name for name in files if PART_PREFIX in name or JOURNAL_PREFIX in name]
-    return {name: path.read_bytes() for name, path in files.items() if path.name not in (LOG, ".lock")}
+    timed = (LOG, ".lock", DIGEST_SUFFIX)
+    return {name: path.read_bytes() for name, path in files.items() if not name.endswith(timed)}

@@ -149,11 +149,11 @@ def test_audit_is_that_of_the_whole_fleet_and_hides_exact_counts(compose):
 def test_only_missing_models_are_trained(compose):
     settings = compose(*TINY_RUN, "fleet.models=3", "fleet.at_once=1", "secret=s")
     run = Run(Path(train_run(settings)["folder"]))
-    before = {path.name: path.read_bytes() for path in (run.folder / "models").iterdir()}
+    before = {path.name: path.read_bytes() for path in (run.folder / "models").glob("*.safetensors")}
     (run.folder / "models" / "1.safetensors").unlink()
     (run.folder / "complete.json").unlink()
     assert train_run(settings)["status"] == "trained"
-    after = {path.name: path.read_bytes() for path in (run.folder / "models").iterdir()}
+    after = {path.name: path.read_bytes() for path in (run.folder / "models").glob("*.safetensors")}
     assert before == after
     assert train_run(settings)["status"] == "cached"
 

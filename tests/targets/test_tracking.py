@@ -17,7 +17,7 @@ LOGGED_NUMBERS = {"train_loss", "train_accuracy", "validation_loss", "validation
 
 
 def weights(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in (folder / "models").iterdir()}
+    return {path.name: path.read_bytes() for path in (folder / "models").glob("*.safetensors")}
 
 
 @pytest.mark.parametrize("at_once", [1, 2])

@@ -1,0 +1,73 @@
+"""Digests of weights files, made once and kept beside them: a fleet's weights are many, and read slowly."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from palisade.targets.files import replacing, write_json
+
+DIGEST_SUFFIX = ".digest.json"
+"""Ending of the file of a digest, in the place of that of the weights: `3.digest.json` for `3.safetensors`."""
+
+
+def digest(path: Path) -> str:
+    """BLAKE2b digest of a weights file, in hex: that beside it where size and time of change agree, otherwise anew.
+
+    A new one is written beside the file; where that cannot be, as in a folder that is only read, it is just returned.
+
+    Args:
+        path: of the weights.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    try:
+        stored = json.loads(digest_path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        stored = None
+    state = _state(path)  # before the content: a file that is replaced meanwhile is then hashed again
+    if isinstance(stored, dict) and {**stored, **state} == stored and isinstance(stored.get("digest"), str):
+        return str(stored["digest"])
+    value = _hashed(path.read_bytes())
+    _store(path, state, value)
+    return value
+
+
+def write_weights(path: Path, content: bytes) -> None:
+    """Writes a weights file, whole or not at all, and its digest, without reading it again.
+
+    Args:
+        path: of the weights, in a folder that exists.
+        content: of the file.
+
+    Raises:
+        OSError: if the disk is full; names `path`.
+    """
+    with suppress(OSError):
+        digest_path(path).unlink(missing_ok=True)  # that of former weights, should clocks be coarse
+    with replacing(path) as temporary:
+        temporary.write_bytes(content)
+    _store(path, _state(path), _hashed(content))
+
+
+def digest_path(path: Path) -> Path:
+    """File of the digest of a weights file."""
+    return path.with_suffix(DIGEST_SUFFIX)
+
+
+def _state(path: Path) -> dict[str, Any]:
+    status = path.stat()
+    return {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _hashed(content: bytes) -> str:
+    return hashlib.blake2b(content).hexdigest()
+
+
+def _store(path: Path, state: dict[str, Any], value: str) -> None:
+    with suppress(OSError):  # what it saves is time alone
+        write_json(digest_path(path), {**state, "digest": value})
