@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from palisade.attacks import BASE, RMIA, Attack, LiRA, View
-from palisade.evaluation.signals.signals import answers
+from palisade.evaluation.signals.stored import answers
 from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
@@ -91,10 +91,10 @@ def small_view(seen: View, rng: np.random.Generator, target: int, k: int) -> Vie
     stand_ins = np.concatenate([[target], np.delete(np.arange(seen.models), target)[: 2 * k]])
     assert seen.logits is not None and seen.population_logits is not None
     return View(
-        logits=seen.logits[rows, eligible],
+        logits=np.asarray(seen.logits)[rows, eligible],
         labels=seen.labels[eligible],
         membership=seen.membership[rows, eligible],
-        population_logits=seen.population_logits[stand_ins],
+        population_logits=np.asarray(seen.population_logits)[stand_ins],
         population_labels=seen.population_labels,
     )
 

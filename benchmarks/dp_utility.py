@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from palisade.data.dataset import from_config
-from palisade.evaluation.signals.signals import answers
+from palisade.evaluation.signals.stored import answers
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
@@ -57,7 +57,7 @@ def measured(settings: dict[str, Any]) -> tuple[list[float], float, Run]:
     run = Run(Path(train_run(settings)["folder"]))
     seconds = time.perf_counter() - began
     labels = run.dataset.y[run.dataset.split.test]
-    correct = answers(run, "test").argmax(axis=-1) == labels
+    correct = np.asarray(answers(run, "test")).argmax(axis=-1) == labels
     return (100 * correct.mean(axis=-1)).tolist(), seconds, run
 
 

@@ -32,7 +32,8 @@ from sklearn.preprocessing import StandardScaler
 
 from palisade.attacks import LiRA, View
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import answers, view
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.signals.stored import answers
 from palisade.evaluation.statistics.metrics import tpr_at_fpr
 from palisade.evaluation.utility import CALIBRATION_METRIC, measures
 from palisade.targets.run import Run

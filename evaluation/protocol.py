@@ -14,7 +14,7 @@ from palisade.data.settings import instantiated, validated
 from palisade.data.slices import Slices
 from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import PLAIN_QUERY, QUERY_AUGMENTATIONS, stamp
+from palisade.evaluation.signals.stored import PLAIN_QUERY, QUERY_AUGMENTATIONS, stamp
 from palisade.evaluation.utility import TEST_ACCURACY, Utility
 from palisade.targets.config import validated_share
 from palisade.targets.run import Run, canonical

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int64, Shaped
 from scipy.special import log_softmax
 
+from palisade.attacks.parts.answers import MappedAnswers
 from palisade.evaluation.format import Interval, number
 
 CALIBRATION_METRIC = "test_calibration_error"
@@ -101,7 +102,7 @@ Probabilities = Float[np.ndarray, "records classes"]
 
 
 def measures(
-    answers: Shaped[np.ndarray, "models records *classes"], labels: Labels, level: str
+    answers: Shaped[np.ndarray, "models records *classes"] | MappedAnswers, labels: Labels, level: str
 ) -> dict[str, Float[np.ndarray, "models records"]]:
     """Contribution of every record to every measure that the answers allow, by metric; NaN where none is defined.
 

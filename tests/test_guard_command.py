@@ -13,7 +13,8 @@ from palisade.evaluate import all_attacks
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import answers, augmented, predictions, view
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.signals.stored import answers, augmented, predictions
 from palisade.evaluation.studies.study_runs import run_study
 from palisade.targets.guards import Query, adversarial_noise, discriminator
 from palisade.targets.guards.registry import guards_of, label, make_guard, state_path
@@ -83,7 +84,7 @@ def test_every_model_stands_behind_its_own_guard(run: Run) -> None:
     data, split = run.dataset, run.dataset.split
     held = load_guarded(run.config, data, run.folder, run.models(), run.guard)
     for role, guarded in (("pool", seen), ("population", seen.population)):
-        x, logits = data.x[getattr(split, role)], answers(plain, role)
+        x, logits = data.x[getattr(split, role)], np.asarray(answers(plain, role))
         shown = guarded.predictions if held.guard.level == "label" else guarded.probabilities
         for k in range(FLEET_MODELS):
             ask = held.fleet.one(k).predict

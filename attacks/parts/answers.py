@@ -36,7 +36,9 @@ class MappedAnswers:
         return np.asarray(answers if self.change is None else self.change(np.asarray(answers)))
 
     def about(self, places: Shaped[np.ndarray, "..."]) -> MappedAnswers:
-        """The answers about some of the records."""
+        """The answers about some of the records, by a mask or by indices."""
+        if places.dtype == np.bool_ and places.all():
+            return self
         return replace(self, places=places if self.places is None else self._indices[places])
 
     def changed(self, change: Callable[[Answers], Answers]) -> MappedAnswers:

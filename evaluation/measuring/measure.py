@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from palisade.attacks import Attack, LossThreshold, View
+from palisade.attacks.parts.answers import MappedAnswers
 from palisade.data.dataset import Dataset
 from palisade.data.labels import largest_share
 from palisade.data.slices import NO_SLICES, Slices
@@ -34,7 +35,8 @@ from palisade.evaluation.measuring.private_linear import private_linear_utilitie
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
 from palisade.evaluation.signals.shadows import mismatch_view
-from palisade.evaluation.signals.signals import answers, predictions, view
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.signals.stored import answers, predictions
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
 from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES, Utility, measures
@@ -121,7 +123,7 @@ def usefulness(run: Run, bootstrap: Bootstrap, slices: Slices) -> Iterator[Row]:
         yield row(metric, values, alone)
         yield from rows_of_models(metric, values)
     for group, inside in groups(data, split.test, slices):
-        for metric, values in contributions(outputs[:, inside], labels[inside], level):
+        for metric, values in contributions(outputs.about(inside), labels[inside], level):
             yield row(metric, values, alone, group=group)
     if len(labels):
         yield Row(metric=LARGEST_CLASS, value=largest_share(labels))
@@ -144,7 +146,9 @@ def groups(
 
 
 def contributions(
-    outputs: Shaped[np.ndarray, "models records *classes"], labels: Int64[np.ndarray, "records"], level: str
+    outputs: MappedAnswers | Shaped[np.ndarray, "models records *classes"],
+    labels: Int64[np.ndarray, "records"],
+    level: str,
 ) -> Iterator[tuple[str, Float[np.ndarray, "models records"]]]:
     """Contributions of the records to every measure; NaN where answers do not allow it, or records are too few."""
     values = measures(outputs, labels, level) if len(labels) >= MIN_RECORDS_PER_SIDE else {}

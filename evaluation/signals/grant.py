@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Shaped
 from scipy.special import softmax
 
+from palisade.attacks.parts.answers import MappedAnswers
 from palisade.fields import CheckedFields, Count, CountFromZero
 from palisade.targets.guards import Guard, Level, NoGuard
 from palisade.targets.guards.top_k import check_top_k
@@ -62,21 +64,40 @@ class Grant(CheckedFields):
         shown = f"top-{min(held_back)}" if held_back else "probabilities"
         return shown if self.decimals is None else f"{shown}, {self.decimals} decimals"
 
-    def released(self, answers: Shaped[np.ndarray, "*shape"], level: Level = "logits") -> dict[str, Any]:
+    def released(
+        self, answers: Shaped[np.ndarray, "*shape"] | MappedAnswers, level: Level = "logits"
+    ) -> dict[str, Any]:
         """Answers as attackers see them: one of `logits`, `probabilities` and `predictions`, by name.
 
         Args:
-            answers: logits or probabilities, (…, classes), or classes.
+            answers: logits or probabilities, (…, classes), or classes; of `MappedAnswers` each when it is read.
             level: which of these: what a guard lets out.
 
         Raises:
             ValueError: if `top_k` holds nothing back of so few classes.
         """
         outputs = self._least(level)
-        if outputs == "logits":
-            return {"logits": answers}
+        name = "predictions" if outputs == "label" else outputs
+        if outputs == level and (self.top_k, self.decimals) == (None, None):
+            return {name: answers}
+        change = partial(self.answer, level=level)
+        return {name: answers.changed(change) if isinstance(answers, MappedAnswers) else change(answers)}
+
+    def answer(self, answers: Shaped[np.ndarray, "*shape"], level: Level = "logits") -> np.ndarray:
+        """Answers to queries, as far as they are granted.
+
+        Args:
+            answers: as of `released`.
+            level: likewise.
+
+        Raises:
+            ValueError: as `released`.
+        """
+        outputs = self._least(level)
+        if outputs == "logits" or level == "label":
+            return np.asarray(answers)
         if outputs == "label":
-            return {"predictions": answers if level == "label" else answers.argmax(axis=-1)}
+            return np.asarray(answers.argmax(axis=-1))
         probabilities = softmax(answers, axis=-1) if level == "logits" else np.asarray(answers)
         check_top_k("threat.top_k", self.top_k, probabilities.shape[-1], "leave it out")
         if self.top_k is not None:
@@ -84,12 +105,7 @@ class Grant(CheckedFields):
             probabilities = np.where(probabilities >= least, probabilities, 0.0).astype(probabilities.dtype)
         if self.decimals is not None:
             probabilities = probabilities.round(self.decimals)
-        return {"probabilities": probabilities}
-
-    def answer(self, answers: Shaped[np.ndarray, "n *classes"], level: Level = "logits") -> np.ndarray:
-        """Answers to a query with n inputs, as far as they are granted."""
-        (answer,) = self.released(answers, level).values()
-        return np.asarray(answer)
+        return np.asarray(probabilities)
 
     def _least(self, level: Level) -> Level:
         return min(self.outputs, level, key=ANSWER_LEVELS.index)

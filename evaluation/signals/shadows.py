@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from palisade.attacks import View
+from palisade.attacks.parts.answers import MappedAnswers
 from palisade.data.split import Membership
 from palisade.evaluation.signals.grant import Grant
 from palisade.targets.run import Run
@@ -17,9 +18,7 @@ FurtherShadows = Callable[[int, np.ndarray, np.ndarray, int], View]
 ANSWER_FIELDS = ("logits", "probabilities", "predictions")
 
 
-def further_shadows(
-    run: Run, grant: Grant, answers: Shaped[np.ndarray, "models records *classes"]
-) -> FurtherShadows | None:
+def further_shadows(run: Run, grant: Grant, answers: MappedAnswers) -> FurtherShadows | None:
     """Trains shadows of a run with some memberships fixed, and shows them as attackers see the run's own models.
 
     None where fixing the memberships of some records would say something on others, or leave nothing to find: they
@@ -44,7 +43,7 @@ def further_shadows(
         stage, rest = Stage.of(run.folder, target, inside, outside), ~(inside | outside)
         stage.train(run.config, guard, shadows)
         models = stage.load(run.config, run.dataset, guard, shadows)
-        answered = np.concatenate([answers[[target]], models.predict(run.dataset.x[split.pool])])
+        answered = np.concatenate([answers.of(target)[None], models.predict(run.dataset.x[split.pool])])
         membership = stage.membership(run.config, split, range(shadows))
         held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(run.dataset.classes)]
         return View(
@@ -78,7 +77,7 @@ def mismatch_view(targets: View, shadows: View) -> View:
         )
     own = np.arange(shadows.models) if shadows.groups is None else np.unique(shadows.groups, return_inverse=True)[1]
     joined: dict[str, Any] = {
-        name: np.concatenate([getattr(targets, name), getattr(shadows, name)])
+        name: _joined(getattr(targets, name), getattr(shadows, name))
         for name in (
             "membership",
             *ANSWER_FIELDS,
@@ -103,6 +102,15 @@ def mismatch_view(targets: View, shadows: View) -> View:
         persons=targets.persons,
         **joined,
     )
+
+
+def _joined(
+    targets: Shaped[np.ndarray, "targets ..."] | MappedAnswers,
+    shadows: Shaped[np.ndarray, "shadows ..."] | MappedAnswers,
+) -> Shaped[np.ndarray, "models ..."] | MappedAnswers:
+    if isinstance(targets, MappedAnswers) and isinstance(shadows, MappedAnswers):
+        return targets.beside(shadows)
+    return np.concatenate([np.asarray(targets), np.asarray(shadows)])
 
 
 def _check(targets: View, shadows: View, noun: str, name: str) -> None:

@@ -20,7 +20,8 @@ from palisade.data.settings import place
 from palisade.evaluation.measuring.baselines import content_digest
 from palisade.evaluation.protocol import PROTOCOL_VERSION, AttackProtocol
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import stamp, view
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.signals.stored import stamp
 from palisade.evaluation.statistics.metrics import clopper_pearson_interval
 from palisade.evaluation.studies.studies import FALSELY_ACCUSED, StudyRow, labels
 from palisade.evaluation.subjects.saved_records import SavedRecords, read

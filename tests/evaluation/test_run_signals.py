@@ -9,7 +9,8 @@ import pytest
 
 from palisade.attacks import LossThreshold, ThreatModel
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.signals import QUERY_AUGMENTATIONS, answers, augmented, stamp, view
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.signals.stored import QUERY_AUGMENTATIONS, answers, augmented, stamp
 from palisade.targets.run import Run
 from palisade.targets.training import load_fleet
 from palisade.train import composed, train_run
@@ -30,7 +31,7 @@ def test_answers_are_the_models_own(run: Run):
     pool = run.dataset.split.pool
     expected = load_fleet(run.config, run.dataset, run.folder, run.models()).predict(run.dataset.x[pool])
     stored = answers(run, "pool")
-    assert isinstance(stored, np.memmap) and stored.dtype == np.float32
+    assert isinstance(stored.files[1][0], np.memmap) and stored.dtype == np.float32
     np.testing.assert_array_equal(stored, expected)
 
 
@@ -44,7 +45,7 @@ def test_signals_of_other_models_are_never_used(run: Run):
             file.write_bytes(content)
         assert stamp(run) != named
         np.testing.assert_array_equal(answers(run, "test"), before[::-1])
-        assert len(list((run.folder / "signals" / "none" / "test-plain").glob("*.npy"))) == 1
+        assert len(list((run.folder / "signals" / "none" / "test-plain").glob("*.npy"))) == 2
     finally:
         for file, content in zip(files, contents, strict=True):
             file.write_bytes(content)
@@ -53,10 +54,11 @@ def test_signals_of_other_models_are_never_used(run: Run):
 def test_every_way_of_asking_is_a_query(run: Run):
     seen = view(run, queries=("plain", "mirrored", "up"))
     assert seen.queries == 3
-    np.testing.assert_array_equal(seen.logits[:, :, 0], answers(run, "pool"))
+    asked = np.asarray(seen.logits)
+    np.testing.assert_array_equal(asked[:, :, 0], answers(run, "pool"))
     x = run.dataset.x[run.dataset.split.pool]
     fleet = load_fleet(run.config, run.dataset, run.folder, run.models())
-    np.testing.assert_array_equal(seen.logits[:, :, 1], fleet.predict(x[..., ::-1]))
+    np.testing.assert_array_equal(asked[:, :, 1], fleet.predict(x[..., ::-1]))
     assert LossThreshold().run(seen).queries == 1
 
 

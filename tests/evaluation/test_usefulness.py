@@ -13,7 +13,7 @@ import pytest
 from palisade.evaluation.measuring.measure import UTILITY_METRICS, measure, usefulness
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import Row
-from palisade.evaluation.signals.signals import answers
+from palisade.evaluation.signals.stored import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES
 from palisade.targets.run import Run
@@ -74,7 +74,7 @@ def test_a_slice_is_measured_on_its_records_alone(compose: Compose, people: list
     result = measure(run, LOSS_PROTOCOL)
     split = run.dataset.split
     female = pd.read_csv(run.config["data"]["path"])["sex"].to_numpy() == "f"
-    right = answers(run, "test").argmax(axis=-1) == run.dataset.y[split.test]
+    right = np.asarray(answers(run, "test")).argmax(axis=-1) == run.dataset.y[split.test]
     row = result.get("test_accuracy", group="sex=f")
     assert row.value == pytest.approx(right[:, female[split.test]].mean()) and row.low < row.value < row.high
     assert row.nonmembers == 3 * female[split.test].sum()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from palisade.attacks import Alignment, GradientNorm, Trajectory, View, WhiteBox
 from palisade.data.split import Membership
-from palisade.evaluation.signals.signals import trajectory, white_box
+from palisade.evaluation.signals.inner import trajectory, white_box
 from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.targets.run import Run
 from palisade.targets.training import load_fleet, make_fitter

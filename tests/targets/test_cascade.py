@@ -19,7 +19,8 @@ from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.settings import EvaluationSettings
-from palisade.evaluation.signals.signals import answers, view
+from palisade.evaluation.signals.signals import view
+from palisade.evaluation.signals.stored import answers
 from palisade.targets.cascade import Stage
 from palisade.targets.checkpoints import weights_path
 from palisade.targets.guards import NoGuard
@@ -133,7 +134,7 @@ def test_shadows_stand_behind_the_guard_of_their_target(trained):
     rest = ~(inside | outside)
     assert shadows.top_k == 3 and shadows.outputs == seen.outputs and shadows.models == 5
     assert ((shadows.probabilities > 0).sum(axis=-1) <= 3).all()
-    np.testing.assert_array_equal(shadows.probabilities[0], answers(behind, "pool")[1][rest])
+    np.testing.assert_array_equal(shadows.probabilities[0], answers(behind, "pool").of(1)[rest])
     assert not shadows.membership[0].any()
 
 

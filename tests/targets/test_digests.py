@@ -20,7 +20,7 @@ import pytest
 
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
-from palisade.evaluation.signals.signals import answers, stamp
+from palisade.evaluation.signals.stored import answers, stamp
 from palisade.targets import digests, files
 from palisade.targets.digests import digest, digest_path, write_weights
 from palisade.targets.guards.registry import guards_of

@@ -15,7 +15,7 @@ from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
-from palisade.evaluation.signals.signals import answers
+from palisade.evaluation.signals.stored import answers
 from palisade.targets import RESULTS_VERSION
 from palisade.targets.files import temporary_path
 from palisade.targets.run import Run, canonical, find, identity

@@ -41,7 +41,7 @@ def test_each_model_has_its_own_numbers_and_the_same_weights(compose, tmp_path, 
 
 def test_numbers_are_those_of_the_trained_model(compose):
     """The last ones are those of the weights that are kept."""
-    from palisade.evaluation.signals.signals import answers
+    from palisade.evaluation.signals.stored import answers
     from palisade.targets.run import Run
 
     run = Run(Path(train_run(compose(*TINY_RUN, *CSV_LOGGER))["folder"]))

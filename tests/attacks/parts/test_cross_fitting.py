@@ -76,7 +76,9 @@ def test_a_targets_membership_never_enters_its_scores(per_class: bool) -> None:
     for target in range(9):
         flipped = member.copy()
         flipped[target] = rng.random(300) < 0.2
-        scores = [cross_fit(rows_of(features), m, apart(9), LogisticRegression, labels=labels) for m in (member, flipped)]
+        scores = [
+            cross_fit(rows_of(features), m, apart(9), LogisticRegression, labels=labels) for m in (member, flipped)
+        ]
         np.testing.assert_array_equal(scores[0][target], scores[1][target])
         assert (scores[0] != scores[1]).any(), "the others learn from it"
 
@@ -128,6 +130,8 @@ def test_without_members_elsewhere_there_is_no_score() -> None:
 def test_the_seed_decides_alone() -> None:
     rng = np.random.default_rng(0)
     member, features = rng.random((8, 9000)) < 0.5, rng.standard_normal((8, 9000, 1))
-    first, again, other = (cross_fit(rows_of(features), member, apart(8), MeanDifference, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (
+        cross_fit(rows_of(features), member, apart(8), MeanDifference, seed=seed) for seed in (0, 0, 1)
+    )
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()

@@ -1,0 +1,137 @@
+"""Inner signals: hidden layers, gradients and checkpoints of a run's models about its records."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from functools import cache, partial
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64, Real
+
+from palisade.attacks import ThreatModel
+from palisade.attacks.parts.outputs import Outputs
+from palisade.evaluation.signals.stored import cached
+from palisade.targets.run import Run
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from palisade.targets.fleet import Fleet
+SHADOW_MODELS = 6
+"""Enough for four shadows of any target: neither it nor the model of complementary membership is one."""
+AT_ONCE = 1024
+
+
+def inner_signals(run: Run, threats: Sequence[ThreatModel]) -> dict[str, np.ndarray]:
+    """Parts of a view that only weights and checkpoints give, as far as attacks need them."""
+    signals: dict[str, np.ndarray] = {}
+    run = Run(run.folder)  # weights are behind no guard
+    if any(threat.gradients for threat in threats):
+        measured = cache(partial(white_box, run))  # one pass over the models gives all of them
+
+        def one(name: str) -> np.ndarray:
+            return measured()[name]
+
+        followed = ["alignment"] if run.checkpoints() else []  # both ends alone say less than the loss does
+        for name in ("gradient_norms", "activation_norms", *followed):
+            signals[name] = cached(run, f"white_box/{name}", partial(one, name))
+    if any(threat.checkpoints for threat in threats) and run.checkpoints():
+        signals["trajectory"] = cached(run, "white_box/trajectory", partial(trajectory, run))
+    return signals
+
+
+def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"]:
+    """Inputs of the last linear layer for each audited record, of the models with the lowest numbers.
+
+    They have no column where a network has no linear layer.
+    """
+    import torch
+
+    from palisade.targets.training import load_fleet
+
+    x = run.dataset.x[run.dataset.split.audited]
+    fleet = load_fleet(run.config, run.dataset, run.folder, run.models()[:SHADOW_MODELS])
+    taken: list[Tensor] = []  # by the linear layers, in the order of their calls
+
+    def take(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        taken.append(inputs[0])
+
+    linear = [module for module in fleet.network.modules() if isinstance(module, torch.nn.Linear)]
+    hooks = [module.register_forward_pre_hook(take) for module in linear]
+    hidden: list[list[np.ndarray]] = [[] for _ in fleet.states]
+    try:
+        for model, start in np.ndindex(len(hidden), -(-len(x) // AT_ONCE)):
+            part = x[start * AT_ONCE : (start + 1) * AT_ONCE]
+            taken.clear()
+            fleet.one(model).predict(part)
+            last = taken[-1].numpy() if taken else np.empty((len(part), 0))
+            hidden[model].append(last.reshape(len(part), -1).astype(np.float32))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return np.stack([np.concatenate(parts) for parts in hidden])
+
+
+def white_box(run: Run) -> dict[str, np.ndarray]:
+    """Signals from the weights of every model, initial and checkpoint ones too, about every audited record, float32.
+
+    Returns:
+        `gradient_norms` and `activation_norms`, (models, audited, layers), and `alignment`, (models, audited): see
+        `attacks.View`.
+    """
+    from palisade.targets.gradients import layer_norms
+
+    x, y = _audited(run)
+    final = [_fleet(run, model) for model in run.models()]
+    norms = [layer_norms(fleet.network, fleet.states[0], x, y) for fleet in final]
+    return {
+        "gradient_norms": np.stack([of_model.gradients for of_model in norms]),
+        "activation_norms": np.stack([of_model.activations for of_model in norms]),
+        "alignment": np.stack([_alignment(run, model, x, y) for model in run.models()]),
+    }
+
+
+def trajectory(run: Run) -> Float[np.ndarray, "models audited checkpoints"]:
+    """The loss of each audited record at the stored checkpoints, in order, and at the end of training, float32."""
+    x, y = _audited(run)
+    epochs = (*run.checkpoints(), None)
+    losses = np.empty((len(run.models()), len(y), len(epochs)), dtype=np.float32)
+    for model, position in np.ndindex(len(losses), len(epochs)):
+        logits = _fleet(run, model, epochs[position]).predict(x)
+        losses[model, :, position] = Outputs(labels=y, logits=logits).loss[0, :, 0]
+    return losses
+
+
+def _alignment(
+    run: Run, model: int, x: Real[np.ndarray, "audited ..."], y: Int64[np.ndarray, " audited"]
+) -> Float[np.ndarray, " audited"]:
+    """Σ_i ⟨−∇ℓ(x; θ_i), θ_{i+1} − θ_i⟩ / ‖θ_{i+1} − θ_i‖ over initial, checkpoint and final weights.
+
+    The gradient is that at the start of a stretch, where it knows nothing yet of the stretch's noise. At its end or
+    middle the sum without the norms would be the fall of the loss over training, which the loss attack sees as well.
+    Dividing by the length of a stretch weighs early and late ones alike.
+    """
+    from palisade.targets.gradients import slopes
+
+    path = [_fleet(run, model, epoch) for epoch in (0, *run.checkpoints(), None)]
+    total = np.zeros(len(y), dtype=np.float32)
+    for before, after in itertools.pairwise(path):
+        start, end = before.states[0], after.states[0]
+        way = {name: end[name] - start[name] for name, _ in before.network.named_parameters()}
+        length = sum(float(value.square().sum()) for value in way.values()) ** 0.5
+        if length:  # weights that stayed where they were say nothing
+            total -= slopes(before.network, start, way, x, y) / length
+    return total
+
+
+def _audited(run: Run) -> tuple[Real[np.ndarray, "audited ..."], Int64[np.ndarray, " audited"]]:
+    audited = run.dataset.split.audited
+    return run.dataset.x[audited], run.dataset.y[audited]
+
+
+def _fleet(run: Run, model: int, epoch: int | None = None) -> Fleet:
+    from palisade.targets.training import load_fleet
+
+    return load_fleet(run.config, run.dataset, run.folder, [model], epoch)
