@@ -13,8 +13,8 @@ Metric = np.ndarray | np.floating[Any]
 """A number; of several ROCs an array of as many."""
 RATE_ROUNDING = 1e-12
 """Relative; far above rounding and far below one record, so that `k/n ≤ rate` holds where it does on paper."""
-RANKS_AT_ONCE = 256
-"""Ranks that are counted together under all weighings: as many as a processor's caches hold."""
+RUN, RUNS = 32, 64
+"""Ranks that follow each other, and runs of them, that are counted together: as many as a processor's caches hold."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,8 +176,8 @@ class Reweighed(Roc):
         ranking, (false_total, true_total) = self.ranking, self._totals
         false, true = np.zeros((2, self.weights.shape[1]))
         furthest = np.where(np.isnan(false_total * true_total), np.nan, 0.0)
-        for start in range(0, len(ranking.order), RANKS_AT_ONCE):
-            block = slice(start, start + RANKS_AT_ONCE)
+        for start in range(0, len(ranking.order), RUN * RUNS):
+            block = slice(start, start + RUN * RUNS)
             sides = weighed(self.weights, ranking.order[block], ranking.members[block])
             falses, trues = (np.cumsum(side, axis=0, dtype=np.float64) for side in sides)
             beyond = (true + trues) * false_total - (false + falses) * true_total
@@ -203,38 +203,39 @@ def _won(
     members: Bool[np.ndarray, "ranks"],
 ) -> tuple[Float[np.ndarray, "weighings"], Float[np.ndarray, "weighings"], Float[np.ndarray, "weighings"]]:
     """Pairs of a member and a non-member that comes after it, and the weights of all non-members and members."""
-    won = np.zeros(weights.shape[1])
-    # So few that the product of both sides' weights stays a whole number of 24 bits.
-    step = max(2, min(RANKS_AT_ONCE, 2**13 // max(int(weights.max(initial=1)), 1)))
-    coarse = [(won[None], won[None])]
-    for start in range(0, len(order), step):
-        block = slice(start, start + step)
-        sides = (side.astype(np.float32) for side in weighed(weights, order[block], members[block]))
-        own, *sums = _halved(*sides, least=8)
-        won = won + own
-        coarse.append(sums)
-    sides = (np.concatenate(side, dtype=np.float64) for side in zip(*coarse, strict=True))
-    own, false, true = _halved(*sides, least=1)
+    # Whole numbers of 24 bits are exact in single precision.
+    number = np.float32 if (RUN * int(weights.max(initial=0))) ** 2 * RUNS < 2**26 else np.float64
+    width, whole = weights.shape[1], len(order) // (RUN * RUNS) * RUN * RUNS
+    won, sums = np.zeros(width), []
+    for places in np.arange(whole).reshape(-1, RUNS, RUN).swapaxes(1, 2):  # the first of each run, the second of each
+        sides = weighed(weights, order[places.ravel()], members[places.ravel()])
+        own, *sides = _halved(*(side.astype(number).reshape(RUN, RUNS, width) for side in sides))
+        won += own
+        sums.append(sides)
+    sums.append(weighed(weights, order[whole:], members[whole:]))
+    own, false, true = _halved(*(np.concatenate(side, dtype=np.float64)[:, None] for side in zip(*sums, strict=True)))
     return won + own, false[0], true[0]
 
 
 def _halved(
-    false: Float[np.ndarray, "ranks weighings"], true: Float[np.ndarray, "ranks weighings"], least: int
-) -> tuple[Float[np.ndarray, "weighings"], Float[np.ndarray, "sums weighings"], Float[np.ndarray, "sums weighings"]]:
-    """Pairs of a member and a non-member after it among neighbors, and the sums of these neighbors, again and again.
+    false: Float[np.ndarray, "ranks runs weighings"], true: Float[np.ndarray, "ranks runs weighings"]
+) -> tuple[Float[np.ndarray, "weighings"], Float[np.ndarray, "runs weighings"], Float[np.ndarray, "runs weighings"]]:
+    """Pairs of a member and a non-member after it among two neighbors, then two pairs of neighbors, and so on.
 
     Args:
-        false: weights of non-members in falling order.
-        true: weights of members.
-        least: number of sums at which to stop.
+        false: weights of non-members in falling order of their scores, of several runs beside each other; used up.
+        true: weights of members, likewise.
+
+    Returns:
+        The pairs of all runs together, and the sums of both sides of each.
     """
-    won = np.zeros(false.shape[1])
-    while len(true) > least:
-        if len(true) % 2:
-            false, true = (np.concatenate([side, np.zeros_like(side[:1])]) for side in (false, true))
-        won += np.einsum("pw,pw->w", true[::2], false[1::2])
-        false, true = false[::2] + false[1::2], true[::2] + true[1::2]
-    return won, false, true
+    won = np.zeros(false.shape[-1])
+    while (half := len(true) // 2) > 0:
+        won += np.einsum("prw,prw->w", true[::2][:half], false[1::2])
+        for side in (false, true):
+            side[::2][:half] += side[1::2]
+        false, true = false[::2], true[::2]
+    return won, false.sum(axis=0), true.sum(axis=0)  # of the only rank, if any
 
 
 class Ranking:
