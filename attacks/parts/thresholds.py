@@ -13,7 +13,6 @@ from palisade.attacks.parts.leave_one_out import LeftOut
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
-
 MAX_PAIRS = 2**22
 """Pairs of a model and a record that thresholds are learnt on."""
 PAIRS_AT_ONCE = 2**8

@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float, Int, Int32, Int64
 
 NULL_REPLICATES = 200
 NULL_LEVEL = 0.95
-AT_ONCE = 2**26
-"""Redraws of a record that are worked on together, 256 MB."""
+AT_ONCE = 2**25
+"""Redraws of a record that are worked on together, 128 MB."""
 MODELS_AT_ONCE = 16
 FLOOR_SLACK = 1e-9
 """Added to f·n before it is rounded down, far above rounding: 0.07 · 100 is meant to be 7."""
@@ -120,7 +120,9 @@ def _nonmembers(
     """Number of non-members among the scored records of each model."""
     # How often each record's memberships are taken, whatever is scored: mostly everything is.
     number = np.float32 if exchanged.shape[1] < 2**24 else np.float64  # in which their sums are exact
-    taken = np.stack([np.bincount(own, minlength=membership.shape[1]) for own in exchanged], axis=1).astype(number)
+    taken = np.empty((membership.shape[1], len(exchanged)), dtype=number)
+    for count, own in zip(taken.T, exchanged, strict=True):
+        count[:] = np.bincount(own, minlength=len(taken))
     counts = np.empty((len(scores), len(exchanged)), dtype=np.int64)
     for start in range(0, len(scores), MODELS_AT_ONCE):
         block = slice(start, start + MODELS_AT_ONCE)

@@ -293,9 +293,7 @@ class Ranking:
         won, false, true = np.mean(counted, axis=0)
         last = {"false": false[:, None], "true": true[:, None], "thresholds": self.thresholds[-1:]}
         members = len(self.members) - self.nonmembers
-        return Reweighed(
-            **last, members=members, nonmembers=self.nonmembers, ranking=self, weights=weights, won=won
-        )
+        return Reweighed(**last, members=members, nonmembers=self.nonmembers, ranking=self, weights=weights, won=won)
 
 
 def precision(tpr: Metric | float, fpr: float, prior: float) -> Metric:
