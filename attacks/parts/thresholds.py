@@ -13,6 +13,11 @@ from palisade.attacks.parts.leave_one_out import LeftOut
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
+MAX_PAIRS = 2**22
+"""Pairs of a model and a record that thresholds are learnt on."""
+PAIRS_AT_ONCE = 2**8
+"""Pairs among which a threshold is looked for together."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Threshold(Attack):
@@ -80,7 +85,8 @@ def shadow_thresholds(
     """For each target the threshold with the best balanced accuracy on the pooled records of its shadows.
 
     The best threshold in hindsight finds leakage in noise; an attacker only has shadow models to choose by (Carlini et
-    al. 2022, section 4). Of equally good thresholds the highest one is taken.
+    al. 2022, section 4). Of equally good thresholds the highest one is taken. Of more than 2²² pairs of a model and a
+    record, evenly spaced records with at most as many are learnt on.
 
     Args:
         scores: higher = more likely a member; NaN is left out.
@@ -91,30 +97,53 @@ def shadow_thresholds(
     Returns:
         NaN for a target whose shadows have no scored member or no scored non-member.
     """
-    scores = np.asarray(scores, dtype=np.float64)
+    spaced = slice(None, None, max(1, -(-scores.size // MAX_PAIRS)))
+    scores, membership = np.asarray(scores[:, spaced], dtype=np.float64), membership[:, spaced]
     model, record = np.nonzero(~np.isnan(scores))
     falling = np.argsort(-scores[model, record])  # sorted once for all targets
     model, record = model[falling], record[falling]
     score, member = scores[model, record], membership[model, record]
-    last = np.flatnonzero(np.append(score[1:] != score[:-1], True)[: len(score)])  # ties move together
-    kind = 2 * model + member
-    count = np.bincount(kind, minlength=2 * len(scores)).reshape(-1, 2)
+    ends = np.append(score[1:] != score[:-1], True)[: len(score)]  # ties move together
+    block = np.arange(len(score)) // PAIRS_AT_ONCE
+    blocks = -(-len(score) // PAIRS_AT_ONCE)
+    kinds = np.bincount((model * blocks + block) * 2 + member, minlength=len(scores) * blocks * 2)
+    of_shadows = (others.astype(np.float64) @ kinds.reshape(len(scores), -1)).astype(np.int64)
+    block_of = np.full(scores.shape, -1, dtype=np.int32)
+    block_of[model, record] = block
+    model, record, member, ends = (
+        np.pad(values, (0, blocks * PAIRS_AT_ONCE - len(score))).reshape(blocks, PAIRS_AT_ONCE)
+        for values in (model, record, member, ends)
+    )
 
-    thresholds, gain = np.full(len(scores), np.nan), np.empty(len(score), dtype=np.int64)
+    has_ends = ends.any(axis=1)
+
+    thresholds = np.full(len(scores), np.nan)
     for target, shadows in enumerate(others):
-        is_shadow = shadows[model]
-        nonmembers, members = shadows @ count
+        count = of_shadows[target].reshape(blocks, 2)
         if left_out is not None:
-            is_shadow &= model != left_out[target, record]
-            nonmembers, members = np.bincount(member[is_shadow], minlength=2)
+            absent = left_out[target, spaced]
+            place = absent, np.arange(len(absent))
+            missed = (absent >= 0) & shadows[absent] & (block_of[place] >= 0)
+            count -= np.bincount((2 * block_of[place] + membership[place])[missed], minlength=2 * blocks).reshape(-1, 2)
+        nonmembers, members = count.sum(axis=0)
         if members == 0 or nonmembers == 0:
             continue
-        # (TPR − FPR) · members · nonmembers, in whole numbers: rounding must not depend on who is left out.
-        np.take(np.outer(shadows, [-members, nonmembers]).ravel(), kind, out=gain, mode="clip")
+        # (TPR − FPR) · members · nonmembers, in whole numbers: rounding must not depend on who is left out. Within a
+        # block it is at most that of all its members and of none of its non-members.
+        reached = count.cumsum(axis=0)
+        before = reached - count
+        reachable = ends[:, -1] & (reached.sum(axis=1) > 0)
+        least = (nonmembers * reached[:, 1] - members * reached[:, 0])[reachable].max(initial=0)  # 0: all are called
+        most = nonmembers * reached[:, 1] - members * before[:, 0]
+        near = np.flatnonzero((most >= least) & has_ends)
+        is_shadow = shadows[model[near]]
         if left_out is not None:
-            gain[~is_shadow] = 0
-        np.cumsum(gain, out=gain)
-        reached = gain if len(last) == len(gain) else gain[last]
-        first = np.searchsorted(last, np.argmax(is_shadow))  # what lies above all shadows is none of their scores
-        thresholds[target] = score[last[first + np.argmax(reached[first:])]]
+            is_shadow &= model[near] != absent[record[near]]
+        false, true = (
+            before[near, side, None] + np.cumsum(is_shadow & (member[near] == side), axis=1) for side in (0, 1)
+        )
+        # What lies above all shadows is none of their scores.
+        gain = np.where(ends[near] & (true + false > 0), nonmembers * true - members * false, -1)
+        at, place_within = np.unravel_index(gain.argmax(), gain.shape)
+        thresholds[target] = score[near[at] * PAIRS_AT_ONCE + place_within]
     return thresholds

@@ -29,6 +29,8 @@ BY_MODEL = (
 )  # fmt: skip
 """Fields of a view with one entry a model."""
 FPR = REPORTED_FPRS[0]
+RECORDS_AT_ONCE = 2**12
+"""Records whose AUCs are worked out together."""
 HIGH_EXPOSURE = 0.5
 """Above this exposure a record is found in most of the models that were trained on it."""
 EXPOSURE_COLUMNS = ("run", "record", "person", "line", "class", "exposure", "low", "high", "models", "auc")
@@ -213,17 +215,17 @@ def calls(
         scores: higher = more likely a member; NaN where no score exists.
         membership: which model was trained on which record.
     """
-    resolved = np.zeros(scores.shape, dtype=np.bool_)
-    called = np.zeros(scores.shape, dtype=np.bool_)
-    for model, (row, members) in enumerate(zip(scores, membership, strict=True)):
+    models, hits = np.zeros((2, scores.shape[1]), dtype=np.int64)
+    for row, members in zip(scores, membership, strict=True):
         ranking = Ranking(row, members)
         if not ranking.complete or np.isnan(tpr := (roc := ranking.roc()).tpr_at(FPR)):
             continue
-        resolved[model] = members & ~np.isnan(row)
+        resolved = members & ~np.isnan(row)
+        models += resolved
         if tpr > 0:
             # Several thresholds may reach this TPR; which of them makes no difference to the members found.
-            called[model] = row >= roc.thresholds[np.searchsorted(roc.tpr, tpr)]
-    return resolved.sum(axis=0), (resolved & called).sum(axis=0)
+            hits += resolved & (row >= roc.thresholds[np.searchsorted(roc.tpr, tpr)])
+    return models, hits
 
 
 def exposures(results: Sequence[Result]) -> list[tuple[Result, Exposure]]:
@@ -258,11 +260,23 @@ def _auc(
     scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
 ) -> Float[np.ndarray, "records"]:
     """AUC of each record: the share of pairs in which an IN model scores above an OUT model, without NaN scores."""
-    scored = ~np.isnan(scores)
-    outside = scored & ~membership
-    wins = np.zeros(scores.shape[1])
-    for row, inside in zip(scores, scored & membership, strict=True):
-        above = ((row > scores) & outside).sum(axis=0) + 0.5 * ((row == scores) & outside).sum(axis=0)
-        wins += np.where(inside, above, 0.0)
-    pairs = (scored & membership).sum(axis=0) * outside.sum(axis=0)
+    blocks = (slice(start, start + RECORDS_AT_ONCE) for start in range(0, scores.shape[1], RECORDS_AT_ONCE))
+    return np.concatenate([np.empty(0), *(_auc_of_block(scores[:, block], membership[:, block]) for block in blocks)])
+
+
+def _auc_of_block(
+    scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
+) -> Float[np.ndarray, "records"]:
+    """`_auc` by the ranks of each record's scores."""
+    order = np.argsort(scores, axis=0)  # NaN comes last
+    rising, members = (np.take_along_axis(values, order, axis=0) for values in (scores, membership))
+    inside, outside = members & ~np.isnan(rising), np.cumsum(~members & ~np.isnan(rising), axis=0)
+    # Non-members below the first of those that tie, and up to the last of them.
+    differs = rising[1:] != rising[:-1]
+    below, up_to = np.zeros_like(outside), outside.copy()
+    below[1:] = np.where(differs, outside[:-1], 0)
+    up_to[:-1] = np.where(differs, outside[:-1], outside[-1])
+    up_to = np.minimum.accumulate(up_to[::-1], axis=0)[::-1]
+    wins = (inside * (np.maximum.accumulate(below, axis=0) + up_to)).sum(axis=0) / 2  # ties half
+    pairs = inside.sum(axis=0) * outside[-1]
     return np.where(pairs > 0, wins / np.maximum(pairs, 1), np.nan)

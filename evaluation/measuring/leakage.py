@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int, Shaped
 
 from palisade.attacks import Attack, View
 from palisade.attacks.parts.thresholds import shadow_thresholds
@@ -25,8 +25,8 @@ from palisade.evaluation.result import (
     tnr_at,
     tpr_at,
 )
-from palisade.evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean, fleet_metrics
-from palisade.evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws
+from palisade.evaluation.statistics.bootstrap import Bootstrap, FleetMetrics, fleet_mean_of_blocks, fleet_metrics
+from palisade.evaluation.statistics.chance import chance_level, null_quantiles, null_tprs, redraws_in_blocks
 from palisade.evaluation.statistics.metrics import Estimate, tpr_estimate
 from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
@@ -92,31 +92,71 @@ def _rows(
         seen: where the scores come from.
         seed: public.
     """
-    exchanged = redraws(seen.records, seen.persons, seed=seed)
-    attacked = [targets_of(scores) for scores, _ in choices]
+    parts = [_Part.of(scores, seen, inside) for scores, inside in choices]
+    levels = {fpr: [chance_level(part.nonmembers, fpr) for part in parts] for fpr in REPORTED_FPRS}
+    resolved = {fpr: [k for k, level in enumerate(levels[fpr]) if not np.isnan(level)] for fpr in REPORTED_FPRS}
+    replicated: dict[float, list[np.ndarray]] = {fpr: [] for fpr in REPORTED_FPRS}
+    for exchanged in redraws_in_blocks(seen.records, seen.persons, seed=seed):
+        for fpr, chosen in resolved.items():
+            if chosen:
+                replicated[fpr].append(np.column_stack([parts[k].null_tprs(fpr, exchanged) for k in chosen]))
     for fpr in REPORTED_FPRS:
-        levels = [
-            chance_level((~seen.membership & ~np.isnan(scores))[targets][:, inside].sum(axis=1), fpr)
-            for (scores, inside), targets in zip(choices, attacked, strict=True)
-        ]
-        resolved = [k for k, level in enumerate(levels) if not np.isnan(level)]
         quantiles = dict.fromkeys(range(len(choices)), float("nan"))
-        if resolved:
-            chosen = [(*choices[k], attacked[k]) for k in resolved]
-            replicated = [
-                null_tprs(scores[targets][:, inside], seen.membership[targets], fpr, exchanged[:, inside])
-                for scores, inside, targets in chosen
-            ]
+        if resolved[fpr]:
             # Ties keep an attack below the level; a verdict of leakage must lie above it all the same.
-            corrected = null_quantiles(np.column_stack(replicated)).tolist()
-            quantiles |= {k: max(value, levels[k]) for k, value in zip(resolved, corrected, strict=True)}
+            corrected = null_quantiles(np.concatenate(replicated[fpr])).tolist()
+            quantiles |= {k: max(value, levels[fpr][k]) for k, value in zip(resolved[fpr], corrected, strict=True)}
         for k, names in enumerate(named):
-            scores, inside = choices[k]
-            scored = ~np.isnan(scores[:, inside])
-            members = int((seen.membership[:, inside] & scored).sum())
-            counts: dict[str, Any] = {"members": members, "nonmembers": int(scored.sum()) - members}
-            for metric, value in ((chance_at(fpr), levels[k]), (null_at(fpr), quantiles[k])):
+            counts = {"members": parts[k].members, "nonmembers": int(parts[k].nonmembers.sum())}
+            for metric, value in ((chance_at(fpr), levels[fpr][k]), (null_at(fpr), quantiles[k])):
                 yield Row(metric=metric, value=None if np.isnan(value) else float(value), **counts, **names)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Part:
+    """The targets' scores of some records.
+
+    Args:
+        scores: of these records.
+        membership: of all records.
+        inside: which records these are.
+        members: scored pairs of a model and a member.
+        nonmembers: scored non-members of each model.
+    """
+
+    scores: Scores
+    membership: Bool[np.ndarray, "models pool"]
+    inside: Bool[np.ndarray, "pool"]
+    members: int
+    nonmembers: Int[np.ndarray, "models"]
+
+    @classmethod
+    def of(cls, scores: Scores, seen: View, inside: Bool[np.ndarray, "pool"]) -> _Part:
+        targets = targets_of(scores)
+        own = _chosen(scores, targets, inside)
+        scored, members = ~np.isnan(own), _chosen(seen.membership, targets, inside)
+        return cls(
+            scores=own,
+            membership=seen.membership if targets.all() else seen.membership[targets],
+            inside=inside,
+            members=int((members & scored).sum()),
+            nonmembers=(~members & scored).sum(axis=1),
+        )
+
+    def null_tprs(self, fpr: float, exchanged: Int[np.ndarray, "replicates pool"]) -> Float[np.ndarray, "replicates"]:
+        """`null_tprs` of the part."""
+        own = exchanged if self.inside.all() else exchanged[:, self.inside]
+        return null_tprs(self.scores, self.membership, fpr, own)
+
+
+def _chosen(
+    values: Shaped[np.ndarray, "models records"], models: Bool[np.ndarray, "models"],
+    records: Bool[np.ndarray, "records"] | None = None,
+) -> Shaped[np.ndarray, "chosen_models chosen_records"]:  # fmt: skip
+    """Values of some models on some records, not copied where these are all."""
+    if records is not None and not records.all():
+        return values[np.ix_(models, records)]
+    return values if models.all() else values[models]
 
 
 def targets_of(scores: Float[np.ndarray, "models records"]) -> Bool[np.ndarray, "models"]:
@@ -132,7 +172,9 @@ def leakage(
     named = _named(attack)
     targets = targets_of(scores)
     of_targets, few = _of_targets(bootstrap, targets), is_few(targets)
-    whole = fleet_metrics(scores[targets], seen.membership[targets], ROC_METRICS, of_targets)
+    whole = fleet_metrics(
+        _chosen(scores, targets), _chosen(seen.membership, targets), ROC_METRICS, of_targets, HINDSIGHT_METRICS
+    )
     # Resampling records says nothing on one model's threshold, which is taken from these very non-members.
     if seen.models == 1 and (seen.persons is None or len(np.unique(seen.persons)) == seen.records):
         scored = ~np.isnan(scores[0])
@@ -165,8 +207,19 @@ def tied_share(
     scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"], fpr: float
 ) -> float:
     """Share of non-members that tie with the first score beyond an FPR, in the worst model: a threshold jumps over."""
-    rocs = _rocs(scores, membership)
-    return max(float(np.diff(roc.fpr)[np.searchsorted(roc.fpr[1:], fpr, side="right") :][:1].sum()) for roc in rocs)
+    targets = targets_of(scores)
+    models = zip(_chosen(scores, targets), _chosen(membership, targets), strict=True)
+    return max(_tied(row[~members & ~np.isnan(row)], fpr) for row, members in models)
+
+
+def _tied(nonmembers: Float[np.ndarray, "nonmembers"], fpr: float) -> float:
+    """Share of one model's non-members that tie with the first beyond an FPR."""
+    count = len(nonmembers)
+    within = int((np.arange(1, count + 1) / max(count, 1) <= fpr).sum())
+    if within == count:
+        return 0.0
+    first = np.partition(nonmembers, count - 1 - within)[count - 1 - within]
+    return float((nonmembers >= first).sum() / count - (nonmembers > first).sum() / count)
 
 
 def accuracy_at_shadow_threshold(
@@ -174,13 +227,19 @@ def accuracy_at_shadow_threshold(
 ) -> Estimate:
     """Mean over targets of the balanced accuracy at a threshold that was chosen on all others."""
     targets = targets_of(scores)
-    thresholds = shadow_thresholds(scores, seen.membership, seen.others, seen.left_out)
-    right = np.where(seen.membership, scores >= thresholds[:, None], scores < thresholds[:, None]).astype(np.float64)
-    scored = ~np.isnan(scores) & ~np.isnan(thresholds)[:, None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inside, outside = ((scored & side).sum(axis=1, keepdims=True) for side in (seen.membership, ~seen.membership))
-        balance = (inside + outside) / (2 * np.where(seen.membership, inside, outside))  # both sides count alike
-    return fleet_mean(np.where(scored, right * balance, np.nan)[targets], _of_targets(bootstrap, targets))
+    thresholds = shadow_thresholds(scores, seen.membership, seen.others, seen.left_out)[targets, None]
+    own, membership = _chosen(scores, targets), _chosen(seen.membership, targets)
+    scored = ~np.isnan(own) & ~np.isnan(thresholds)
+    inside, outside = ((scored & side).sum(axis=1, keepdims=True) for side in (membership, ~membership))
+
+    def contributions(block: slice) -> Float[np.ndarray, "targets block"]:
+        members = membership[:, block]
+        right = np.where(members, own[:, block] >= thresholds, own[:, block] < thresholds)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            balance = (inside + outside) / (2 * np.where(members, inside, outside))  # both sides count alike
+        return np.where(scored[:, block], right * balance, np.nan)
+
+    return fleet_mean_of_blocks(contributions, *own.shape, _of_targets(bootstrap, targets))
 
 
 def leakage_of_groups(
@@ -202,7 +261,8 @@ def leakage_of_groups(
     of_targets = _of_targets(bootstrap, targets)
     for group, inside in groups:
         drawn = replace(of_targets, persons=None if bootstrap.persons is None else bootstrap.persons[inside])
-        part = fleet_metrics(scores[targets][:, inside], seen.membership[targets][:, inside], ROC_METRICS, drawn)
+        sides = (_chosen(values, targets, inside) for values in (scores, seen.membership))
+        part = fleet_metrics(*sides, ROC_METRICS, drawn, HINDSIGHT_METRICS)
         enough = min(part.members.mean(), part.nonmembers.mean()) >= MIN_RECORDS_PER_SIDE
         for row in _fleet_rows(part, {**_named(attack), "group": group}):
             yield row if enough else replace(row, value=None, low=None, high=None)
@@ -212,8 +272,10 @@ def mean_roc(
     scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]
 ) -> tuple[list[float], list[float]]:
     """The mean over targets of the TPR at each FPR, on a logarithmic grid from one false positive on."""
-    rocs = _rocs(scores, membership)
-    fprs = np.geomspace(1 / min(roc.nonmembers for roc in rocs), 1, ROC_POINTS)
+    targets = targets_of(scores)
+    own, inside = _chosen(scores, targets), _chosen(membership, targets)
+    fprs = np.geomspace(1 / (~np.isnan(own) & ~inside).sum(axis=1).min(), 1, ROC_POINTS)
+    rocs = (Ranking(*row).roc() for row in zip(own, inside, strict=True))
     tprs = np.mean([[roc.tpr_at(min(fpr, 1.0)) for fpr in fprs] for roc in rocs], axis=0)
     return fprs.tolist(), tprs.tolist()
 
@@ -228,12 +290,6 @@ def _of_targets(bootstrap: Bootstrap, targets: Bool[np.ndarray, "models"]) -> Bo
     return replace(bootstrap, groups=None if bootstrap.groups is None else bootstrap.groups[targets])
 
 
-def _rocs(scores: Float[np.ndarray, "models records"], membership: Bool[np.ndarray, "models records"]) -> list[Roc]:
-    """The ROC of each target."""
-    targets = targets_of(scores)
-    return [Ranking(*row).roc() for row in zip(scores[targets], membership[targets], strict=True)]
-
-
 def _named(attack: Attack) -> dict[str, Any]:
     return {"attack": attack.name, "access": attack.threat.access}
 
@@ -244,8 +300,6 @@ def _fleet_rows(part: FleetMetrics, named: Mapping[str, Any]) -> Iterator[Row]:
         # A mean over only the models that can resolve an FPR would be of another fleet.
         resolved = not np.isnan(part.per_model[metric]).any()
         result = numbers(estimate) if resolved else {"value": None}
-        if metric in HINDSIGHT_METRICS:
-            result |= {"low": None, "high": None}
         yield Row(metric=metric, members=members, nonmembers=nonmembers, **result, **named)
 
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 
 from palisade.evaluation.statistics.metrics import Estimate, check_alpha, clopper_pearson_interval
 from palisade.evaluation.statistics.roc import Metric, Ranking, Roc
 
-MAX_STORED_DRAWS = 2**22
-"""Numbers of draws that are stored for the next measure, 32 MB."""
-AT_ONCE = 2**17
-"""Weights that are worked on together: as many as a processor's caches hold."""
+MAX_STORED_DRAWS = 2**26
+"""Numbers of draws that are stored for the next measure, 64 MB; more are drawn again."""
+AT_ONCE = 2**28
+"""Weights that are worked on together, 256 MB."""
+RECORDS_AT_ONCE = 2**12
+"""Records that are averaged together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +52,7 @@ class Bootstrap:
 
     def weights(
         self, models: int, records: int
-    ) -> Iterator[tuple[Float[np.ndarray, "models"], Float[np.ndarray, "records"]]]:
+    ) -> Iterator[tuple[UInt8[np.ndarray, "models"], UInt8[np.ndarray, "records"]]]:
         """Number of times that each model and each record is drawn, one pair a replicate.
 
         Few enough of them are stored for the next measure of the same fleet.
@@ -62,19 +64,33 @@ class Bootstrap:
             self._stored[models, records] = list(self._draws(models, records))
         return iter(self._stored[models, records])
 
+    def blocks(
+        self, models: int, records: int
+    ) -> Iterator[tuple[UInt8[np.ndarray, "models replicates"], UInt8[np.ndarray, "records replicates"]]]:
+        """The weights of as many replicates at a time as memory should hold, in a column each."""
+        draws, at_once = self.weights(models, records), max(1, AT_ONCE // (records + 1))
+        while some := list(islice(draws, at_once)):
+            of_models, of_records = (np.stack(side, axis=1) for side in zip(*some, strict=True))
+            yield of_models, of_records
+
     @cached_property
     def _stored(self) -> dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]]:
         return {}
 
     def _draws(
         self, models: int, records: int
-    ) -> Iterator[tuple[Float[np.ndarray, "models"], Float[np.ndarray, "records"]]]:
+    ) -> Iterator[tuple[UInt8[np.ndarray, "models"], UInt8[np.ndarray, "records"]]]:
         rng = np.random.default_rng(self.seed)
+        sides = [
+            np.arange(size) if units is None else np.unique(units, return_inverse=True)[1]
+            for size, units in ((models, self.groups), (records, self.persons))
+        ]
         for _ in range(self.replicates):
-            yield _draw(rng, models, self.groups), _draw(rng, records, self.persons)
+            of_models, of_records = (_draw(rng, unit) for unit in sides)
+            yield of_models, of_records
 
     def interval(
-        self, replicated: Float[np.ndarray, "replicates"], *seen: Bool[np.ndarray, "models records"]
+        self, replicated: Float[np.ndarray, "replicates"], *seen: Bool[np.ndarray, "records"]
     ) -> tuple[float, float]:
         """The percentiles of what the replicates gave; NaN where none gave a value.
 
@@ -83,7 +99,7 @@ class Bootstrap:
 
         Args:
             replicated: a value each, of a measure in [0, 1] if any is 0 or 1 throughout.
-            seen: which records of which model the value rests on; of several, such as members and non-members, the
+            seen: which records the value rests on, in any model; of several, such as members and non-members, the
                 fewest count.
         """
         defined = replicated[~np.isnan(replicated)]
@@ -91,7 +107,7 @@ class Bootstrap:
             return float("nan"), float("nan")
         low, high = np.quantile(defined, [self.alpha / 2, 1 - self.alpha / 2])
         if low == high and low in (0, 1):
-            trials = min(self._units(np.asarray(side.any(axis=0))) for side in seen)
+            trials = min(self._units(side) for side in seen)
             return clopper_pearson_interval(low * trials, trials, self.alpha)
         return float(low), float(high)
 
@@ -124,6 +140,7 @@ def fleet_metrics(
     membership: Bool[np.ndarray, "models records"],
     metrics: Mapping[str, Callable[[Roc], Metric]],
     bootstrap: Bootstrap | None = None,
+    unresampled: Collection[str] = (),
 ) -> FleetMetrics:
     """Several metrics of every model of a fleet, averaged over models, with two-way intervals.
 
@@ -131,10 +148,11 @@ def fleet_metrics(
     single model given that model, pass its row.
 
     Args:
-        scores: higher = more likely a member; NaN is dropped and counted.
+        scores: higher = more likely a member; NaN is dropped and counted. May be memory-mapped.
         membership: which model was trained on which record.
         metrics: by name, such as `{"auc": Roc.auc, "tpr@0.01": lambda roc: roc.tpr_at(0.01)}`.
         bootstrap: how to resample.
+        unresampled: names of metrics that have no interval.
 
     Raises:
         ValueError: if scores and membership differ in shape.
@@ -146,50 +164,40 @@ def fleet_metrics(
             " pass a row a model"
         )
     models, records = scores.shape
-    rankings = [Ranking(*row) for row in zip(scores, membership, strict=True)]
-    at_once = min(bootstrap.replicates, max(1, AT_ONCE // (records + 1)))
-    workspace = np.empty((2, at_once, records + 1))
-
-    def measure(
-        model: int, weights: Float[np.ndarray, "replicates records"]
-    ) -> Float[np.ndarray, "metrics replicates"]:
-        roc = rankings[model].roc(weights, workspace[:, : len(weights)])
-        return np.array([metric(roc) for metric in metrics.values()])
-
-    values = np.full((models, len(metrics)), np.nan)
-    complete = np.array([ranking.complete for ranking in rankings])
-    for model in np.flatnonzero(complete):
-        values[model] = measure(int(model), np.ones((1, records)))[:, 0]
-
+    resampled = [name for name in metrics if name not in unresampled]
+    values = {name: np.full(models, np.nan) for name in metrics}
+    counts = np.zeros((2, models), dtype=np.int64)
+    seen = np.zeros((2, records), dtype=np.bool_)
     means_of_replicates: list[np.ndarray] = []
-    draws = bootstrap.weights(models, records)
-    while some := list(islice(draws, at_once)):
-        model_weights, record_weights = map(np.array, zip(*some, strict=True))
-        measured = np.full((len(some), models, len(metrics)), np.nan)
-        counts = (model_weights > 0) & complete
-        for model in np.flatnonzero(counts.any(axis=0)):
-            drawn = counts[:, model]
-            measured[drawn, model] = measure(int(model), record_weights[drawn]).T
-        means_of_replicates += [
-            _mean(own[drawn], weights[drawn])
-            for own, weights, drawn in zip(measured, model_weights, counts, strict=True)
-        ]
-    replicated = np.array(means_of_replicates)
-
-    means = _mean(values, np.ones(models))
-    scored = np.array([len(ranking.order) for ranking in rankings])
-    nonmembers = np.array([ranking.nonmembers for ranking in rankings])
-    known = ~np.isnan(scores)
-    sides = membership & known, ~membership & known
+    for block, (model_weights, record_weights) in enumerate(bootstrap.blocks(models, records)):
+        measured = np.full((models, len(resampled), record_weights.shape[1]), np.nan)
+        for model, (row, members) in enumerate(zip(scores, membership, strict=True)):
+            ranking = Ranking(row, members)  # sorted again for the next block: to keep all takes more memory than time
+            if block == 0:
+                counts[:, model] = len(ranking.order) - ranking.nonmembers, ranking.nonmembers
+                for side, inside in zip(seen, (ranking.members, ~ranking.members), strict=True):
+                    side[ranking.order[inside]] = True
+                if ranking.complete:
+                    roc = ranking.roc()
+                    for name, metric in metrics.items():
+                        values[name][model] = metric(roc)
+            if ranking.complete and resampled and model_weights[model].any():
+                reweighed = ranking.reweighed(record_weights)
+                measured[model] = [metrics[name](reweighed) for name in resampled]
+        means_of_replicates.append(_mean(measured, model_weights[:, None]))
+    replicated = dict(zip(resampled, np.concatenate(means_of_replicates, axis=1), strict=True))
+    nothing = np.full(bootstrap.replicates, np.nan)
     return FleetMetrics(
         estimates={
-            name: Estimate(float(means[i]), *bootstrap.interval(replicated[:, i], *sides))
-            for i, name in enumerate(metrics)
+            name: Estimate(
+                float(_mean(own, np.ones(models))), *bootstrap.interval(replicated.get(name, nothing), *seen)
+            )
+            for name, own in values.items()
         },
-        per_model={name: values[:, i] for i, name in enumerate(metrics)},
-        members=scored - nonmembers,
-        nonmembers=nonmembers,
-        dropped=records - scored,
+        per_model=values,
+        members=counts[0],
+        nonmembers=counts[1],
+        dropped=records - counts.sum(axis=0),
     )
 
 
@@ -200,29 +208,49 @@ def fleet_mean(values: Float[np.ndarray, "models records"], bootstrap: Bootstrap
         values: one for each model and record, such as 1 where it is classified correctly; NaN does not count.
         bootstrap: how to resample.
     """
-    bootstrap = bootstrap or Bootstrap()
-    counted = (~np.isnan(values)).astype(np.float64)
-    filled = np.nan_to_num(values)
+    return fleet_mean_of_blocks(lambda block: values[:, block], *values.shape, bootstrap or Bootstrap())
 
-    def mean(model_weights: Float[np.ndarray, "models"], record_weights: Float[np.ndarray, "records"]) -> float:
+
+def fleet_mean_of_blocks(
+    values: Callable[[slice], Float[np.ndarray, "models block"]], models: int, records: int, bootstrap: Bootstrap
+) -> Estimate:
+    """`fleet_mean` of values that are made for a block of records at a time.
+
+    Args:
+        values: those of all models on a block of records.
+        models: how many there are.
+        records: likewise.
+        bootstrap: how to resample.
+    """
+    seen = np.zeros(records, dtype=np.bool_)
+
+    def means(weights: UInt8[np.ndarray, "records weighings"]) -> Float[np.ndarray, "models weighings"]:
+        sums, counts = np.zeros((2, models, weights.shape[1]))
+        for start in range(0, records, RECORDS_AT_ONCE):
+            block = slice(start, start + RECORDS_AT_ONCE)
+            own, drawn = values(block), weights[block].astype(np.float64)
+            counted = ~np.isnan(own)
+            seen[block] = counted.any(axis=0)
+            sums += np.where(counted, own, 0.0) @ drawn
+            counts += counted.astype(np.float64) @ drawn
         with np.errstate(invalid="ignore"):
-            own = (filled @ record_weights) / (counted @ record_weights)
-        return float(_mean(own[:, None], model_weights)[0])
+            return np.asarray(sums / counts)
 
-    models, records = values.shape
-    replicated = np.array([mean(*weights) for weights in bootstrap.weights(models, records)])
-    return Estimate(mean(np.ones(models), np.ones(records)), *bootstrap.interval(replicated, counted > 0))
+    replicated = [_mean(means(of_records), of_models) for of_models, of_records in bootstrap.blocks(models, records)]
+    mean = _mean(means(np.ones((records, 1), dtype=np.uint8))[:, 0], np.ones(models))
+    return Estimate(float(mean), *bootstrap.interval(np.concatenate(replicated), seen))
 
 
-def _draw(rng: np.random.Generator, size: int, units: Int[np.ndarray, "size"] | None) -> Float[np.ndarray, "size"]:
-    """Number of draws of each of `size` things, as many units as there are being drawn with replacement."""
-    unit = np.arange(size) if units is None else np.unique(units, return_inverse=True)[1]
+def _draw(rng: np.random.Generator, unit: Int[np.ndarray, "size"]) -> UInt8[np.ndarray, "size"]:
+    """Number of draws of each thing, as many units as there are being drawn with replacement; never near 255."""
     count = int(unit.max()) + 1
-    return np.bincount(rng.integers(count, size=count), minlength=count).astype(np.float64)[unit]
+    return np.bincount(rng.integers(count, size=count), minlength=count).astype(np.uint8)[unit]
 
 
-def _mean(values: Float[np.ndarray, "models metrics"], weights: Float[np.ndarray, "models"]) -> np.ndarray:
+def _mean(values: Float[np.ndarray, "models *rest"], weights: Shaped[np.ndarray, "models *#rest"]) -> np.ndarray:
     """Weighted mean over the models that have a value; NaN where none has."""
     counted = ~np.isnan(values)
+    weights = weights.astype(np.float64)
     with np.errstate(invalid="ignore"):
-        return weights @ np.where(counted, values, 0.0) / (weights @ counted)
+        mean: np.ndarray = (weights * np.where(counted, values, 0.0)).sum(axis=0) / (weights * counted).sum(axis=0)
+    return mean

@@ -7,20 +7,21 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 Metric = np.ndarray | np.floating[Any]
 """A number; of several ROCs an array of as many."""
 RATE_ROUNDING = 1e-12
 """Relative; far above rounding and far below one record, so that `k/n ≤ rate` holds where it does on paper."""
+RUN, RUNS = 32, 64
+"""Ranks that follow each other, and runs of them, that are counted together: as many as a processor's caches hold."""
 
 
 @dataclass(frozen=True, eq=False)
 class Roc:
     """The points that the rule "member if score ≥ threshold" reaches, from nobody accused to everybody.
 
-    Ties move together and nothing is interpolated: an attacker cannot split records of equal score. Where records were
-    weighed in several ways, an axis for these comes first, here and in whatever is measured.
+    Ties move together and nothing is interpolated: an attacker cannot split records of equal score.
 
     Args:
         false: how many non-members are called members, rising; counted by weight.
@@ -37,22 +38,19 @@ class Roc:
     nonmembers: int
 
     @cached_property
-    def fpr(self) -> Float[np.ndarray, "*weighings points"]:
+    def fpr(self) -> Float[np.ndarray, "points"]:
         """The share of non-members that are called members; NaN if they weigh nothing."""
-        return self.false / self._totals[0][..., None]
+        return self.false / self._totals[0]
 
     @cached_property
-    def tpr(self) -> Float[np.ndarray, "*weighings points"]:
+    def tpr(self) -> Float[np.ndarray, "points"]:
         """The share of members that are called members; NaN if they weigh nothing."""
-        return self.true / self._totals[1][..., None]
+        return self.true / self._totals[1]
 
     def auc(self) -> Metric:
         """Area under the curve: how often a random member scores above a random non-member, ties half."""
-        # Sum of Δfalse · mean true, twice and telescoped: two products of whole numbers, exact and without copies.
-        twice = np.einsum("...p,...p->...", self.false[..., 1:], self.true[..., :-1])
-        twice = twice - np.einsum("...p,...p->...", self.false[..., :-1], self.true[..., 1:])
         false, true = self._totals
-        return 0.5 + twice / (2 * false * true)
+        return 0.5 + self._twice_more_won() / (2 * false * true)
 
     def tpr_at(self, fpr: float) -> Metric:
         """The largest TPR whose FPR is at most `fpr`; NaN below 1/nonmembers, which the data cannot resolve."""
@@ -60,8 +58,10 @@ class Roc:
         false, true = self._totals
         if fpr < 1 / self.nonmembers:
             return np.full_like(true, np.nan)
-        within = (self.false <= (fpr * false * (1 + RATE_ROUNDING))[..., None]).sum(axis=-1)
-        return np.where(np.isnan(false * true), np.nan, _at(self.true, within - 1) / true)
+        if fpr not in self._tprs:
+            reached = self._true_within(fpr * false * (1 + RATE_ROUNDING))
+            self._tprs[fpr] = np.where(np.isnan(false * true), np.nan, reached / true)
+        return self._tprs[fpr]
 
     def tnr_at(self, fnr: float) -> Metric:
         """The largest TNR whose FNR is at most `fnr`: who is cleared while few members are; NaN below 1/members."""
@@ -69,8 +69,8 @@ class Roc:
         false, true = self._totals
         if fnr < 1 / self.members:
             return np.full_like(true, np.nan)
-        short = (self.true < ((1 - fnr) * true * (1 - RATE_ROUNDING))[..., None]).sum(axis=-1)
-        return np.where(np.isnan(false * true), np.nan, (false - _at(self.false, short)) / false)
+        cleared = self._false_below((1 - fnr) * true * (1 - RATE_ROUNDING))
+        return np.where(np.isnan(false * true), np.nan, cleared / false)
 
     def advantage(self) -> Metric:
         """max(TPR − FPR), at the best threshold in hindsight."""
@@ -89,6 +89,11 @@ class Roc:
         return np.where(np.asarray(tpr) > 0, precision(tpr, fpr, prior), np.nan)
 
     @cached_property
+    def _tprs(self) -> dict[float, Metric]:
+        """What `tpr_at` gave, for the measures that rest on it."""
+        return {}
+
+    @cached_property
     def _totals(self) -> tuple[Float[np.ndarray, "*weighings"], Float[np.ndarray, "*weighings"]]:
         """Weight of non-members and of members, NaN for none: a resample may miss them."""
         false, true = (np.where(side[..., -1] == 0, np.nan, side[..., -1]) for side in (self.false, self.true))
@@ -97,17 +102,144 @@ class Roc:
     @cached_property
     def _advantage(self) -> Metric:
         false, true = self._totals
-        beyond = np.max(self.true * false[..., None] - self.false * true[..., None], axis=-1)
-        return np.asarray(beyond / (false * true))
+        return np.asarray(self._furthest() / (false * true))
+
+    def _twice_more_won(self) -> Metric:
+        """Twice the pairs of a member and a non-member that the member wins, beyond half of them."""
+        # Sum of Δfalse · mean true, twice and telescoped: two products of whole numbers, exact and without copies.
+        return self.false[1:] @ self.true[:-1] - self.false[:-1] @ self.true[1:]
+
+    def _true_within(self, most: Metric) -> Metric:
+        """Members that are called while at most so many non-members are."""
+        return self.true[np.searchsorted(self.false, most, side="right") - 1]
+
+    def _false_below(self, least: Metric) -> Metric:
+        """Non-members that are cleared while at least so many members are called."""
+        return self.false[-1] - self.false[min(np.searchsorted(self.true, least), len(self.true) - 1)]
+
+    def _furthest(self) -> Metric:
+        """The largest TPR − FPR, times the weight of members and of non-members."""
+        false, true = self._totals
+        return np.asarray(np.max(self.true * false - self.false * true))
 
 
-def _at(counts: Float[np.ndarray, "*weighings points"], points: np.ndarray | np.integer[Any]) -> Metric:
-    """The count of each weighing at its own point."""
-    return np.take_along_axis(counts, np.asarray(points)[..., None], axis=-1)[..., 0]
+@dataclass(frozen=True, eq=False)
+class Reweighed(Roc):
+    """ROCs of one ranking under several weighings, whose points are counted only where a measure needs them.
+
+    Args:
+        false: the last point alone, where everybody is accused.
+        true: likewise.
+        ranking: of the scores.
+        weights: how often each record counts, in a column a weighing.
+        won: pairs of a member and a non-member that the member wins, ties half; counted by weight.
+    """
+
+    ranking: Ranking
+    weights: UInt8[np.ndarray, "records weighings"]
+    won: Float[np.ndarray, "weighings"]
+
+    def _twice_more_won(self) -> Metric:
+        false, true = self._totals
+        return np.asarray(2 * self.won - false * true)
+
+    def _true_within(self, most: Metric) -> Metric:
+        ranking = self.ranking
+        return self._walk(most, ranking.order, ranking.members, ranking.ends)
+
+    def _false_below(self, least: Metric) -> Metric:
+        # From the last rank on, with the sides exchanged: members are what may be lost.
+        ranking = self.ranking
+        return self._walk(self._totals[1] - least, ranking.order[::-1], ~ranking.members[::-1], ranking.ends[::-1])
+
+    def _walk(
+        self, most: Metric, order: Int[np.ndarray, "ranks"], wanted: Bool[np.ndarray, "ranks"],
+        ends: Bool[np.ndarray, "ranks_and_one"],
+    ) -> Float[np.ndarray, "weighings"]:  # fmt: skip
+        """What is wanted among the first ranks, of which at most so many are not wanted."""
+        others = np.flatnonzero(~wanted)
+        last = int(1.2 * np.nan_to_num(most).max(initial=0)) + 16  # one of them more, most likely
+        top = int(others[last]) + 1 if last < len(others) else len(order)
+        while True:
+            false, true = weighed(self.weights, order[:top], wanted[:top])
+            within = (np.cumsum(false, axis=0, dtype=np.int32) <= most).sum(axis=0)
+            if top == len(order) or within.max(initial=0) < top:
+                break
+            top = min(len(order), 2 * top)
+        # Ties are passed together or not.
+        passed = np.maximum.accumulate(np.where(ends[: top + 1], np.arange(top + 1), 0))[within]
+        counted = np.cumsum(true, axis=0, dtype=np.int32)
+        last_counts = np.take_along_axis(counted, np.maximum(passed - 1, 0)[None], axis=0)[0]
+        return np.where(passed > 0, last_counts, 0)
+
+    def _furthest(self) -> Metric:
+        ranking, (false_total, true_total) = self.ranking, self._totals
+        false, true = np.zeros((2, self.weights.shape[1]))
+        furthest = np.where(np.isnan(false_total * true_total), np.nan, 0.0)
+        for start in range(0, len(ranking.order), RUN * RUNS):
+            block = slice(start, start + RUN * RUNS)
+            sides = weighed(self.weights, ranking.order[block], ranking.members[block])
+            falses, trues = (np.cumsum(side, axis=0, dtype=np.float64) for side in sides)
+            beyond = (true + trues) * false_total - (false + falses) * true_total
+            furthest = np.maximum(furthest, beyond[ranking.ends[1:][block]].max(axis=0, initial=0.0))
+            false, true = false + falses[-1], true + trues[-1]
+        return furthest
+
+
+def weighed(
+    weights: UInt8[np.ndarray, "records weighings"],
+    order: Int[np.ndarray, "ranks"],
+    members: Bool[np.ndarray, "ranks"],
+) -> tuple[UInt8[np.ndarray, "ranks weighings"], UInt8[np.ndarray, "ranks weighings"]]:
+    """Weights of non-members and of members in the order of some ranks; 0 for the others."""
+    drawn = weights.take(order, axis=0, mode="clip")  # "raise" would copy; the order is in range
+    true = drawn * members[:, None]
+    return drawn - true, true
+
+
+def _won(
+    weights: UInt8[np.ndarray, "records weighings"],
+    order: Int[np.ndarray, "ranks"],
+    members: Bool[np.ndarray, "ranks"],
+) -> tuple[Float[np.ndarray, "weighings"], Float[np.ndarray, "weighings"], Float[np.ndarray, "weighings"]]:
+    """Pairs of a member and a non-member that comes after it, and the weights of all non-members and members."""
+    # Whole numbers of 24 bits are exact in single precision.
+    number = np.float32 if (RUN * int(weights.max(initial=0))) ** 2 * RUNS < 2**26 else np.float64
+    width, whole = weights.shape[1], len(order) // (RUN * RUNS) * RUN * RUNS
+    won, sums = np.zeros(width), []
+    for places in np.arange(whole).reshape(-1, RUNS, RUN).swapaxes(1, 2):  # the first of each run, the second of each
+        sides = weighed(weights, order[places.ravel()], members[places.ravel()])
+        own, *sides = _halved(*(side.astype(number).reshape(RUN, RUNS, width) for side in sides))
+        won += own
+        sums.append(sides)
+    sums.append(weighed(weights, order[whole:], members[whole:]))
+    own, false, true = _halved(*(np.concatenate(side, dtype=np.float64)[:, None] for side in zip(*sums, strict=True)))
+    return won + own, false[0], true[0]
+
+
+def _halved(
+    false: Float[np.ndarray, "ranks runs weighings"], true: Float[np.ndarray, "ranks runs weighings"]
+) -> tuple[Float[np.ndarray, "weighings"], Float[np.ndarray, "runs weighings"], Float[np.ndarray, "runs weighings"]]:
+    """Pairs of a member and a non-member after it among two neighbors, then two pairs of neighbors, and so on.
+
+    Args:
+        false: weights of non-members in falling order of their scores, of several runs beside each other; used up.
+        true: weights of members, likewise.
+
+    Returns:
+        The pairs of all runs together, and the sums of both sides of each.
+    """
+    won = np.zeros(false.shape[-1])
+    while (half := len(true) // 2) > 0:
+        won += np.einsum("prw,prw->w", true[::2][:half], false[1::2])
+        for side in (false, true):
+            side[::2][:half] += side[1::2]
+        false, true = false[::2], true[::2]
+    return won, false.sum(axis=0), true.sum(axis=0)  # of the only rank, if any
 
 
 class Ranking:
-    """Scores sorted once; the ROC for any weights of the records then costs two cumulative sums.
+    """Scores sorted once, for the ROCs of any weights of the records.
 
     Args:
         scores: higher = more likely a member; NaN is left out, for the caller to count or refuse.
@@ -131,32 +263,37 @@ class Ranking:
         """Presence of both members and non-members."""
         return 0 < self.nonmembers < len(self.members)
 
-    def roc(
-        self,
-        weights: Float[np.ndarray, "*weighings records"] | None = None,
-        workspace: Float[np.ndarray, "2 *weighings records_and_one"] | None = None,
-    ) -> Roc:
+    @cached_property
+    def ends(self) -> Bool[np.ndarray, "scored_and_one"]:
+        """Numbers of records that a threshold can call members."""
+        ends = np.zeros(len(self.order) + 1, dtype=np.bool_)
+        ends[self.called] = True
+        return ends
+
+    @cached_property
+    def orders(self) -> list[slice | Int[np.ndarray, "scored"]]:
+        """Places of the order, and again with every tie turned round: what a tie decides, both halve."""
+        places = np.arange(len(self.order))
+        turned = np.repeat(self.called[:-1] + self.called[1:] - 1, np.diff(self.called)) - places
+        return [slice(None)] if self.ends.all() else [slice(None), turned]
+
+    def roc(self, weights: Float[np.ndarray, "records"] | None = None) -> Roc:
         """The ROC in which a record counts `weights` times.
 
         Args:
             weights: of all records, also of those without a score; default: each counts once.
-            workspace: memory that the ROC may live in until the next call; fresh memory takes longer than the sums.
         """
-        size = len(self.order) + 1
-        ways = () if weights is None else weights.shape[:-1]
-        called, true = np.empty((2, *ways, size)) if workspace is None else workspace[..., :size]
-        called[..., 0] = true[..., 0] = 0.0
-        if weights is None:
-            called[..., 1:] = 1.0
-        else:  # "raise" would copy; the order is in range
-            np.take(weights, self.order, axis=-1, out=called[..., 1:], mode="clip")
-        np.multiply(called[..., 1:], self.members, out=true[..., 1:])
-        np.cumsum(called, axis=-1, out=called)
-        np.cumsum(true, axis=-1, out=true)
-        if len(self.called) < size:
-            called, true = called[..., self.called], true[..., self.called]
-        false = np.subtract(called, true, out=called)
-        return Roc(false, true, self.thresholds, len(self.members) - self.nonmembers, self.nonmembers)
+        counted = np.ones(len(self.order)) if weights is None else weights[self.order]
+        called, true = (np.append(0.0, np.cumsum(side))[self.called] for side in (counted, counted * self.members))
+        return Roc(called - true, true, self.thresholds, len(self.members) - self.nonmembers, self.nonmembers)
+
+    def reweighed(self, weights: UInt8[np.ndarray, "records weighings"]) -> Reweighed:
+        """The ROCs in which all records, also those without a score, count as often as each column says."""
+        counted = [_won(weights, self.order[places], self.members[places]) for places in self.orders]
+        won, false, true = np.mean(counted, axis=0)
+        last = {"false": false[:, None], "true": true[:, None], "thresholds": self.thresholds[-1:]}
+        members = len(self.members) - self.nonmembers
+        return Reweighed(**last, members=members, nonmembers=self.nonmembers, ranking=self, weights=weights, won=won)
 
 
 def precision(tpr: Metric | float, fpr: float, prior: float) -> Metric:

@@ -101,26 +101,18 @@ def test_a_small_class_may_vanish_from_a_resample() -> None:
     assert estimate.low <= estimate.value <= estimate.high
 
 
-def test_a_roc_lives_in_its_workspace_until_the_next() -> None:
-    scores, member = fleet(0, models=1)
-    ranking, workspace = Ranking(scores[0], member[0]), np.empty((2, 400))
-    weights = np.random.default_rng(0).integers(3, size=300).astype(float)
-    fresh, reused = ranking.roc(weights), ranking.roc(weights, workspace)
-    np.testing.assert_array_equal(fresh.fpr, reused.fpr)
-    assert np.shares_memory(reused.true, workspace)
-    ranking.roc(workspace=workspace)
-    assert fresh.auc() != Roc(reused.false, reused.true, reused.thresholds, reused.members, reused.nonmembers).auc()
-
-
-def test_several_weighings_together_give_what_each_gives_alone() -> None:
+@pytest.mark.parametrize("ties", [True, False])
+def test_several_weighings_together_give_what_each_gives_alone(ties: bool) -> None:
     rng = np.random.default_rng(0)
-    scores, member = rng.integers(12, size=200).astype(float), rng.random(200) < 0.5
+    scores, member = rng.integers(12, size=900).astype(float), rng.random(900) < 0.5
+    scores += 0 if ties else rng.random(900)
     scores[:7] = np.nan
-    weights = rng.integers(3, size=(5, 200)).astype(float)
-    weights[3, member] = 0.0  # a resample that misses one side
+    weights = rng.integers(3, size=(5, 900)).astype(np.uint8)
+    weights[3, member] = 0  # a resample that misses one side
+    weights[4] *= 100
     ranking = Ranking(scores, member)
     for metric in LEAKAGE.values():
-        together = np.asarray(metric(ranking.roc(weights)))
+        together = np.asarray(metric(ranking.reweighed(weights.T)))
         alone = [metric(ranking.roc(own)) for own in weights]
         np.testing.assert_array_equal(together, alone)
         assert np.isnan(together[3])
