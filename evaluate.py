@@ -69,9 +69,9 @@ def evaluate_selected(runs: Sequence[Run], protocol: AttackProtocol, settings: E
     """A plan, a study or a report of runs that are there."""
     folder = Path(settings.reports) / (settings.name or runs[0].dataset.name)
     if settings.plan:
-        from palisade.evaluation.plan import cost_of_attacks, show_costs
+        from palisade.evaluation.cost import costs, show_evaluation_costs
 
-        show_costs([cost_of_attacks(run, protocol.attacks_on(run)) for run in runs])
+        show_evaluation_costs(costs(runs, protocol))
     elif settings.study:
         from palisade.evaluation.studies.study_runs import show_study
 

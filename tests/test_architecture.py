@@ -30,6 +30,7 @@ LATE_IMPORTS = {
     "targets/trials.py": "likewise",
     "targets/plan.py": "likewise",
     "evaluation/plan.py": "likewise",
+    "evaluation/cost.py": "likewise",
     "evaluation/signals/signals.py": "kept answers need no models",
     "evaluation/signals/shadows.py": "likewise",
     "evaluation/subjects/model_file.py": "saved answers need no torch",

@@ -1,0 +1,273 @@
+"""Cost of an evaluation, said beforehand: minutes, memory and disk of each run that would be attacked."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from palisade.attacks.parts.view import is_vectors
+from palisade.evaluation.format import console_for, empty_table, show
+from palisade.evaluation.measuring.measure import stored_result
+from palisade.evaluation.plan import cost_of_attacks
+from palisade.evaluation.protocol import AttackProtocol
+from palisade.evaluation.rehearsal import RANDOM_HIDDEN, Rehearsal, rehearse
+from palisade.evaluation.signals.signals import PLAIN_QUERY, SHADOW_MODELS, stamp
+from palisade.targets import workers
+from palisade.targets.run import Run, canonical
+
+ASKED_RECORDS = 512
+"""Records by which the time of a model's answers is measured."""
+GUARDED_RECORDS = 32
+"""Records by which the time of a guard's answers is measured: some compute each of them at length."""
+DIFFERENTIATED_RECORDS = 32
+"""Records by which the time of gradients is measured."""
+START_SECONDS = 5.0
+"""Time until the libraries of a process are loaded."""
+LIBRARY_MEGABYTES = 450.0
+"""Anonymous memory of a process with all of its libraries and the records of a small data set."""
+BLOCK_NUMBERS = 2**21
+"""Numbers of an array that is computed block of records by block of records, at most."""
+BLOCK_ARRAYS = 20
+"""Arrays of a block that are there at a time."""
+ANSWER_ARRAYS = 4
+"""Arrays of one model's answers that are there at a time."""
+MEMBERSHIP_ARRAYS = 2
+"""Membership, and its opposite."""
+FLOAT32_BYTES, FLOAT64_BYTES, LABEL_BYTES = 4, 8, 8
+Megabytes = float
+Seconds = float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationCost:
+    """Cost of the evaluation of one run.
+
+    Args:
+        run: its name, with the guard.
+        models: of the run.
+        to_train: further shadows that attacks would train, at most.
+        seconds: on one core, by step: answers, signals, each attack, metrics, training.
+        memory: anonymous resident memory of its process.
+        disk: what it would add to the run's folder.
+    """
+
+    run: str
+    models: int
+    to_train: int = 0
+    seconds: Mapping[str, Seconds]
+    memory: Megabytes = 0.0
+    disk: Megabytes = 0.0
+
+    @property
+    def minutes(self) -> float:
+        """All steps together."""
+        return sum(self.seconds.values()) / 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerTime:
+    """Time of an answer about one record, in seconds.
+
+    Args:
+        model: of one of the models.
+        guard: of the guard before it, besides.
+    """
+
+    model: Seconds
+    guard: Seconds = 0.0
+
+
+def costs(runs: Sequence[Run], protocol: AttackProtocol) -> list[EvaluationCost]:
+    """Cost of the evaluation of each run; one that was measured already costs nothing.
+
+    Runs that attackers see alike are rehearsed once. Nothing is written or trained.
+    """
+    rehearsals: dict[str, Rehearsal] = {}
+    result = []
+    for run in runs:
+        if stored_result(run, protocol) is not None:
+            result.append(EvaluationCost(run=run.name, models=len(run.models()), seconds={}))
+            continue
+        kind = _kind(run, protocol)
+        if kind not in rehearsals:
+            rehearsals[kind] = rehearse(run, protocol)
+        result.append(cost_of(run, protocol, rehearsals[kind]))
+    return result
+
+
+def cost_of(run: Run, protocol: AttackProtocol, rehearsal: Rehearsal) -> EvaluationCost:
+    """Cost of the evaluation of a run by what its attacks took in a rehearsal.
+
+    The time of an answer is measured on a few records by one of the run's models.
+    """
+    models, records, classes = len(run.models()), len(run.dataset.split.audited), len(run.dataset.classes)
+    trained = cost_of_attacks(run, protocol.attacks_on(run))
+    time_of = answer_time(run)
+    of_models, of_guard = (models * count for count in _unstored_answers(run, protocol))
+    signals = _signals(run, protocol, time_of)
+    labels = run.registered_guard.level == "label"
+    seconds = {
+        "answers": of_models * time_of.model + of_guard * time_of.guard,
+        "signals": signals.seconds,
+        **{
+            attack.name: attack.seconds + attack.label_inputs * time_of.model
+            + attack.inputs * (time_of.model + time_of.guard)
+            for attack in (*rehearsal.attacks, rehearsal.rescoring)
+        },
+        "metrics": rehearsal.metrics_seconds,
+        "training": 60 * trained["minutes"],
+    }  # fmt: skip
+    stored = FLOAT32_BYTES * (of_models * classes + signals.numbers)
+    stored += of_guard * (LABEL_BYTES if labels else FLOAT32_BYTES * classes)
+    return EvaluationCost(
+        run=run.name,
+        models=models,
+        to_train=trained["missing"],
+        seconds=seconds,
+        memory=memory(models, records, len(protocol.queries), classes, attacks=len(rehearsal.attacks)),
+        disk=stored / 1e6 + trained["megabytes"],
+    )
+
+
+def memory(models: int, records: int, queries: int, classes: int, attacks: int) -> Megabytes:
+    """Anonymous resident memory of an evaluation, by a formula.
+
+    Libraries + blocks of records + one model's answers + membership and the scores of all attacks.
+
+    Args:
+        models: of the run.
+        records: that are audited.
+        queries: how often each is put to each model.
+        classes: of the data.
+        attacks: whose scores are compared.
+    """
+    block = FLOAT64_BYTES * BLOCK_ARRAYS * min(BLOCK_NUMBERS, models * records * queries * classes)
+    answers = FLOAT64_BYTES * ANSWER_ARRAYS * records * classes
+    shared = models * records * (MEMBERSHIP_ARRAYS + FLOAT64_BYTES * attacks)
+    return LIBRARY_MEGABYTES + (block + answers + shared) / 1e6
+
+
+def answer_time(run: Run) -> AnswerTime:
+    """Time of an answer of the run's first model, measured."""
+    from palisade.targets.training import load_fleet, load_guarded
+
+    x = run.dataset.x[run.dataset.split.audited[:ASKED_RECORDS]]
+    fleet = load_fleet(run.config, run.dataset, run.folder, [0])
+    fleet.predict(x[:1])  # which loads what is loaded once
+    model = _seconds_a_record(lambda: fleet.predict(x), len(x))
+    if run.guard == Run(run.folder).guard:
+        return AnswerTime(model=model)
+    guarded = load_guarded(run.config, run.dataset, run.folder, [0], run.guard)
+    x = x[:GUARDED_RECORDS]
+    logits = fleet.predict(x)
+    guarded.predict(x[:1], logits[:, :1])
+    return AnswerTime(model=model, guard=_seconds_a_record(lambda: guarded.predict(x, logits), len(x)))
+
+
+def show_evaluation_costs(costs: Sequence[EvaluationCost]) -> None:
+    """Prints a line per run and the total: runs side by side, as many as there are processes."""
+    processes = max(1, min(workers.count("auto"), sum(1 for cost in costs if cost.seconds)))
+    minutes = [cost.minutes for cost in costs]
+    start = START_SECONDS / 60 if any(minutes) else 0.0
+    table = empty_table()
+    for place, heading in enumerate(("run", "models", "to train", "about minutes", "about MB of memory", "of disk")):
+        table.add_column(heading, justify="right" if place else "left", no_wrap=True)
+    total = (
+        f"{len(costs)} runs, {processes} at a time" if processes > 1 else f"{len(costs)} runs",
+        sum(cost.models for cost in costs),
+        sum(cost.to_train for cost in costs),
+        start + max(sum(minutes) / processes, *minutes, 0.0),
+        sum(sorted((cost.memory for cost in costs), reverse=True)[:processes]),
+        sum(cost.disk for cost in costs),
+    )
+    lines = [(cost.run, cost.models, cost.to_train, cost.minutes, cost.memory, cost.disk) for cost in costs]
+    for name, models, to_train, taken, resident, stored in (*lines, total):
+        table.add_row(name, str(models), str(to_train), f"{taken:.1f}", f"{resident:,.0f}", f"{stored:,.1f}")
+    show(console_for(), table)
+
+
+class _Signals(NamedTuple):
+    """Signals that are not stored yet, besides answers: the seconds that they take, and their numbers on disk."""
+
+    seconds: Seconds = 0.0
+    numbers: float = 0.0
+
+    def and_also(self, name: str, run: Run, seconds: Seconds, numbers: float) -> _Signals:
+        return self if _is_stored(run, name) else _Signals(self.seconds + seconds, self.numbers + numbers)
+
+
+def _signals(run: Run, protocol: AttackProtocol, time_of: AnswerTime) -> _Signals:
+    threats = [attack.threat for attack in (*protocol.attacks_on(run), protocol.audit)]
+    plain, signals = Run(run.folder), _Signals()
+    records = len(run.dataset.split.audited)
+    answers = len(run.models()) * records
+    if any(threat.shadow_features for threat in threats) and not is_vectors(run.dataset.x):
+        asked = min(SHADOW_MODELS, len(run.models())) * records
+        signals = signals.and_also("last_hidden", plain, asked * time_of.model, asked * RANDOM_HIDDEN)
+    if not protocol.grant.weights:
+        return signals
+    stretches = len(run.checkpoints()) + 1
+    if any(threat.gradients for threat in threats):
+        seconds, layers = _gradient_time(run)
+        of_path = stretches if stretches > 1 else 0  # both ends alone say less than the loss does
+        signals = signals.and_also(
+            "white_box/gradient_norms", plain, answers * (1 + of_path) * seconds, answers * (2 * layers + bool(of_path))
+        )
+    if any(threat.checkpoints for threat in threats) and stretches > 1:
+        asked = answers * stretches
+        signals = signals.and_also("white_box/trajectory", plain, asked * time_of.model, asked)
+    return signals
+
+
+def _gradient_time(run: Run) -> tuple[Seconds, int]:
+    """Time of the gradients of a record, and the number of layers."""
+    from palisade.targets.gradients import layer_norms
+    from palisade.targets.training import load_fleet
+
+    records = run.dataset.split.audited[:DIFFERENTIATED_RECORDS]
+    x, y = run.dataset.x[records], run.dataset.y[records]
+    fleet = load_fleet(run.config, run.dataset, run.folder, [0])
+    norms = layer_norms(fleet.network, fleet.states[0], x, y)
+    return (
+        _seconds_a_record(lambda: layer_norms(fleet.network, fleet.states[0], x, y), len(x)),
+        norms.gradients.shape[1],
+    )
+
+
+def _unstored_answers(run: Run, protocol: AttackProtocol) -> tuple[int, int]:
+    """Records that each model still has to answer, and each model's guard."""
+    split, plain = run.dataset.split, Run(run.folder)
+    asked = [("pool", query) for query in protocol.queries] + [("test", PLAIN_QUERY[0])]
+    asked += [("population", PLAIN_QUERY[0])] if len(split.population) else []
+    of_models = of_guard = 0
+    for role, query in asked:
+        count = len(getattr(split, role))
+        of_models += 0 if _is_stored(plain, f"{plain.guard}/{role}-{query}") else count
+        if run.guard != plain.guard:
+            of_guard += 0 if _is_stored(run, f"{run.guard}/{role}-{query}") else count
+    return of_models, of_guard
+
+
+def _is_stored(run: Run, name: str) -> bool:
+    """Signals of the run's very models that are kept in its folder."""
+    return (run.folder / "signals" / name / f"{stamp(run)}.npy").exists()
+
+
+def _kind(run: Run, protocol: AttackProtocol) -> str:
+    """Names all that a rehearsal depends on."""
+    config, guard = run.config, run.registered_guard
+    facts = [
+        canonical(config["data"]), canonical(protocol.nodes_on(run)), canonical(config["membership"]),
+        canonical(config["split"]), canonical(config.get("canary") or {}), len(run.models()), len(run.checkpoints()),
+        guard.level, guard.top_k, guard.keeps_label, run.guard == Run(run.folder).guard, config["seed"],
+    ]  # fmt: skip
+    return json.dumps(facts, sort_keys=True, default=str)
+
+
+def _seconds_a_record(work: Callable[[], object], records: int) -> Seconds:
+    started = time.perf_counter()
+    work()
+    return (time.perf_counter() - started) / records
