@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float
 
+from palisade.attacks.parts.blocks import blocks, in_blocks
 from palisade.attacks.parts.leave_one_out import LeftOut, counts, leave_one_out, shadows, sums
 
 STD_EPSILON = 1e-30  # what the authors add to a standard deviation
@@ -35,25 +36,27 @@ def reference_scores(
         per_record: whether each record has standard deviations of its own, rather than one for all.
     """
 
-    def log_density(
-        values: Float[np.ndarray, "models records"],
-        side: Bool[np.ndarray, "models records"],
-        fixed: Float[np.ndarray, "models 1"],
-    ) -> Float[np.ndarray, "models records"]:
-        scale = fixed
-        if per_record:
-            moments = leave_one_out(values, side, others, left_out)
-            with np.errstate(invalid="ignore"):
-                scale = np.sqrt(moments.squares / moments.count)
-        scale = scale + STD_EPSILON
-        return -np.log(scale) - ((values - _medians(values, side, others, left_out)) / scale) ** 2 / 2
-
     queries = np.moveaxis(phi, -1, 0)
     fixed = _spread(phi, membership if online else ~membership, others, left_out)
-    scores = -np.mean([log_density(values, ~membership, fixed) for values in queries], axis=0)
-    if online:
-        scores += np.mean([log_density(values, membership, fixed) for values in queries], axis=0)
-    return scores
+
+    def score(block: slice) -> Float[np.ndarray, "models block"]:
+        members, left = membership[:, block], None if left_out is None else left_out[:, block]
+
+        def log_density(values: np.ndarray, side: np.ndarray) -> Float[np.ndarray, "models block"]:
+            scale = fixed
+            if per_record:
+                moments = leave_one_out(values, side, others, left)
+                with np.errstate(invalid="ignore"):
+                    scale = np.sqrt(moments.squares / moments.count)
+            scale = scale + STD_EPSILON
+            return -np.log(scale) - ((values - _medians(values, side, others, left)) / scale) ** 2 / 2
+
+        scores = -np.mean([log_density(values[:, block], ~members) for values in queries], axis=0)
+        if online:
+            scores += np.mean([log_density(values[:, block], members) for values in queries], axis=0)
+        return scores
+
+    return in_blocks(membership.shape, blocks(*membership.shape), score)
 
 
 def _spread(
@@ -63,11 +66,15 @@ def _spread(
     left_out: LeftOut,
 ) -> Float[np.ndarray, "targets 1"]:
     """The standard deviation of all φ on a side, whatever the record and the query."""
-    deviations = np.where(side[:, :, None], phi - phi.mean(), 0.0)
-    count = counts(side, others, left_out).sum(axis=1) * phi.shape[2]
+    middle, total, squares, count = phi.mean(), 0.0, 0.0, 0.0
+    for block in blocks(*side.shape):
+        left = None if left_out is None else left_out[:, block]
+        deviations = np.where(side[:, block, None], phi[:, block] - middle, 0.0)
+        total = total + sums(deviations.sum(axis=2), others, left).sum(axis=1)
+        squares = squares + sums((deviations**2).sum(axis=2), others, left).sum(axis=1)
+        count = count + counts(side[:, block], others, left).sum(axis=1) * phi.shape[2]
     with np.errstate(invalid="ignore"):
-        mean, square = (sums((deviations**power).sum(axis=2), others, left_out).sum(axis=1) / count for power in (1, 2))
-    return np.sqrt(square - mean**2)[:, None]
+        return np.sqrt(squares / count - (total / count) ** 2)[:, None]
 
 
 def _medians(
