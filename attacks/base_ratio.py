@@ -37,7 +37,11 @@ class BASE(Attack):
         "Compares how sure the model is of the record with how sure models are of it on average, whether they"
         " had seen it or not."
     )
-    threat = ThreatModel(outputs="top-k", shadows="online")
+
+    @property
+    def threat(self) -> ThreatModel:
+        """Confidence at the temperature, of shadows IN and OUT."""
+        return ThreatModel(outputs="top-k", shadows="online", temperature=self.temperature)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         log_confidence = view.log_confidence(self.temperature)[:, :, 0]

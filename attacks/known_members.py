@@ -38,7 +38,7 @@ class KnownMembers(Attack):
 
     name = "known_members"
     idea = "Knows some of those who were in, and looks for others about whom the model answers in the same way."
-    threat = ThreatModel(outputs="top-k", known_members=True)
+    threat = ThreatModel(outputs="top-k", known_members=True, whole_answers=True)
 
     def missing(self, view: View) -> str | None:
         """The reason why it is skipped: besides its needs, no target with both members and non-members."""

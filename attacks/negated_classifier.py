@@ -41,7 +41,7 @@ class NegatedClassifier(Attack):
 
     name = "negated_classifier"
     idea = "Learns how a guard changes answers about members, and reads its disguise the other way round."
-    threat = ThreatModel(outputs="top-k", label=False, shadows="online", unguarded_shadows=True)
+    threat = ThreatModel(outputs="top-k", label=False, shadows="online", unguarded_shadows=True, whole_answers=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         scores = room(view.membership.shape)

@@ -63,7 +63,12 @@ class RMIA(Attack):
     @property
     def threat(self) -> ThreatModel:
         """Scores of shadows, IN and OUT or OUT alone, on the audited records and on the population."""
-        return ThreatModel(outputs="top-k", shadows="online" if self.online else "offline", population=True)
+        return ThreatModel(
+            outputs="top-k",
+            shadows="online" if self.online else "offline",
+            population=True,
+            temperature=self.temperature,
+        )
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         assert view.population is not None

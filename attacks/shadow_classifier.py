@@ -34,7 +34,7 @@ class ShadowClassifier(Attack):
 
     name = "shadow_classifier"
     idea = "Trains models of its own and learns from them what answers about members look like."
-    threat = ThreatModel(outputs="top-k", shadows="online")
+    threat = ThreatModel(outputs="top-k", shadows="online", whole_answers=True)
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:
         return cross_fit(

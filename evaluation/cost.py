@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from palisade.attacks.parts.view import is_vectors
+from palisade.data.queries import PLAIN_QUERY
 from palisade.evaluation.format import console_for, empty_table, show
 from palisade.evaluation.measuring.measure import stored_result
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import RANDOM_HIDDEN, Rehearsal, rehearse
-from palisade.evaluation.signals.signals import PLAIN_QUERY, SHADOW_MODELS, stamp
+from palisade.evaluation.signals.inner import SHADOW_MODELS
+from palisade.evaluation.signals.stored import stamp
 from palisade.targets import workers
 from palisade.targets.run import Run, canonical
 

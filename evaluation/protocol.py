@@ -10,11 +10,12 @@ from functools import cached_property
 from typing import Any
 
 from palisade.attacks import Attack
+from palisade.data.queries import PLAIN_QUERY, check_queries
 from palisade.data.settings import instantiated, validated
 from palisade.data.slices import Slices
 from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
-from palisade.evaluation.signals.stored import PLAIN_QUERY, QUERY_AUGMENTATIONS, stamp
+from palisade.evaluation.signals.stored import stamp
 from palisade.evaluation.utility import TEST_ACCURACY, Utility
 from palisade.targets.config import validated_share
 from palisade.targets.run import Run, canonical
@@ -52,15 +53,7 @@ class AttackProtocol:
     slices: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
-        listed = isinstance(self.queries, Sequence) and not isinstance(self.queries, str)
-        if not listed or not self.queries or len(set(map(str, self.queries))) < len(self.queries):
-            raise ValueError(f"queries={self.queries}: expected a list of different ways; choose e.g. [plain,mirrored]")
-        if unknown := [query for query in self.queries if query not in list(QUERY_AUGMENTATIONS)]:
-            raise ValueError(
-                f"queries={unknown[0]}: expected ways of {', '.join(QUERY_AUGMENTATIONS)}; choose e.g. plain"
-            )
-        if self.queries[0] != "plain":
-            raise ValueError(f"queries={list(self.queries)}: expected plain first, not a perturbed copy; put it there")
+        check_queries(self.queries)
         if not isinstance(self.threat.get("audit"), Mapping):
             held = self.threat.get("audit")
             raise ValueError(

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Real, Shaped
 
 from palisade.attacks.parts.answers import Places
-from palisade.attacks.parts.outputs import Outputs
+from palisade.attacks.parts.outputs import ANSWER_FIELDS, Outputs
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
 
@@ -19,13 +19,17 @@ SCORE_SIGNALS = (
     *("log_confidence", "probabilities_of"),
 )
 SIGNALS_OF_QUERIES = ("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy", "correct")
-ANSWERS = ("logits", "probabilities", "predictions")
 DECLARED_PARTS: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = {
     "outputs=logits": (lambda threat: threat.outputs == "logits", ("logits", "population_logits")),
     "outputs": (
         lambda threat: threat.outputs != "label",
         (*SCORE_SIGNALS, "probabilities", "population_probabilities"),
     ),
+    "whole_answers": (
+        lambda threat: threat.whole_answers or threat.outputs == "logits",
+        ("probabilities_of", "logits", "probabilities", "population_logits", "population_probabilities"),
+    ),
+    "temperature": (lambda threat: threat.temperature is not None, ("log_confidence",)),
     "label": (
         lambda threat: threat.label,
         ("labels", "correct", "log_odds", "standardized_log_odds", "loss", "modified_entropy", "log_confidence"),
@@ -50,6 +54,8 @@ DECLARED_PARTS: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...
     "checkpoints": (lambda threat: threat.checkpoints, ("trajectory", "alignment")),
 }
 """Declarations by which the parts of a view may be read."""
+PRIVATE_PARTS = ("to_first", "signals", "population_signals")
+"""Parts of a view that are no attack's to read."""
 
 
 class Granted(View):
@@ -102,9 +108,9 @@ class Meter:
         for needed, (declares, names) in DECLARED_PARTS.items():
             if name in names and not declares(self.threat):
                 raise ValueError(f"view.{name} is beyond the attack's threat model; declare {needed} or do without it")
-        if name.startswith("_") or name == "to_first":
+        if name.startswith("_") or name in PRIVATE_PARTS:
             raise ValueError(f"view.{name} is private to the view; use its signals")
-        if name in SIGNALS_OF_QUERIES or name in ANSWERS:
+        if name in SIGNALS_OF_QUERIES or name in ANSWER_FIELDS:
             cut = self._cut
             if name in SIGNALS_OF_QUERIES or getattr(cut, name) is not None:
                 self.handed = max(self.handed, cut.queries)
@@ -132,6 +138,10 @@ class Meter:
         return self.outputs.to_first(self.threat.queries)
 
     def _log_confidence(self, temperature: float = 1.0) -> Float[np.ndarray, "models records queries"]:
+        if temperature != self.threat.temperature:
+            raise ValueError(
+                f"temperature={temperature}: expected the declared temperature={self.threat.temperature}; declare it"
+            )
         self.handed = max(self.handed, self._cut.queries)
         return self._cut.log_confidence(temperature)
 

@@ -15,10 +15,13 @@ from scipy.special import softmax
 from palisade.attacks.parts import signals
 from palisade.attacks.parts.answers import MappedAnswers, Places
 from palisade.attacks.parts.blocks import blocks, room
+from palisade.attacks.parts.signals import Signal
 
 Level = Literal["label", "top-k", "probabilities", "logits"]
 ANSWER_LEVELS: tuple[Level, ...] = ("label", "top-k", "probabilities", "logits")
 """Levels of answers, from little to much."""
+ANSWER_FIELDS = ("logits", "probabilities", "predictions", "signals")
+"""Kinds of answers, of which a fleet gives one."""
 TOP_PROBABILITIES = 10  # sorted probabilities that are looked at; the tail beyond adds little
 MIN_PROBABILITY = (
     1e-6  # what smaller probabilities count as: how far they are rounded depends on the release, not on membership
@@ -27,7 +30,7 @@ MIN_PROBABILITY = (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Outputs:
-    """The answers of a fleet: exactly one of `logits`, `probabilities` and `predictions`.
+    """The answers of a fleet: exactly one of `logits`, `probabilities`, `predictions` and `signals`.
 
     Signals are computed from that alone, in float64. Query 0 is the record itself, further queries are its perturbed
     copies. Answers may be memory-mapped or `MappedAnswers`: they are read one model, query and block of records at a
@@ -38,6 +41,8 @@ class Outputs:
         logits: as released, usually float32.
         probabilities: as released, each in [0, 1]; they need not sum to 1.
         predictions: the predicted class, where nothing else is released.
+        signals: what follows from answers that were let go of, a row of `signals.row_type` a record; attacks that look
+            at whole answers cannot do with them.
         top_k: how many probabilities of each answer are shown, the others being zero; None: all of them.
 
     Raises:
@@ -48,14 +53,13 @@ class Outputs:
     logits: Float[np.ndarray, "models records *queries classes"] | MappedAnswers | None = None
     probabilities: Float[np.ndarray, "models records *queries classes"] | MappedAnswers | None = None
     predictions: Int[np.ndarray, "models records *queries"] | MappedAnswers | None = None
+    signals: Shaped[np.ndarray, "models records *queries"] | MappedAnswers | None = None
     top_k: int | None = None
 
     def __post_init__(self) -> None:
-        kinds = [name for name in ("logits", "probabilities", "predictions") if getattr(self, name) is not None]
+        kinds = [name for name in ANSWER_FIELDS if getattr(self, name) is not None]
         if len(kinds) != 1:
-            raise ValueError(
-                f"outputs={kinds}: expected exactly one of logits, probabilities and predictions; pass one"
-            )
+            raise ValueError(f"outputs={kinds}: expected exactly one of {', '.join(ANSWER_FIELDS)}; pass one")
         _check_shapes(kinds[0], getattr(self, kinds[0]), self.labels)
         self._check_values(kinds[0])
         if self.top_k is not None and (self.probabilities is None or not 1 <= self.top_k <= self.classes):
@@ -77,23 +81,37 @@ class Outputs:
     @cached_property
     def queries(self) -> int:
         """Number of answers of a model about each record, such as one for each augmented copy."""
-        shape, alone = self._released.shape, 2 if self.predictions is not None else 3
+        shape, alone = self._released.shape, 3 if self.whole_answers else 2
         return int(shape[2]) if len(shape) > alone else 1
 
     @cached_property
     def classes(self) -> int:
-        """Number of classes; of labels alone, as many as are seen."""
-        if self.outputs == "label":
-            largest = [self._released_of(*one).max() for one in np.ndindex(self.models, self.queries)]
+        """Number of classes; of labels or signals alone, as many as are seen."""
+        if not self.whole_answers:
+            largest = [self._predicted_of(*one).max() for one in np.ndindex(self.models, self.queries)]
             return int(max(*largest, self.labels.max())) + 1
         return int(self._released.shape[-1])
 
     @property
     def outputs(self) -> Level:
-        """The level of what is released."""
-        if self.probabilities is not None:
+        """The level of what is released; signals say what probabilities do."""
+        if self.probabilities is not None or self.signals is not None:
             return "probabilities" if self.top_k is None else "top-k"
         return "label" if self.logits is None else "logits"
+
+    @property
+    def whole_answers(self) -> bool:
+        """True where scores of all classes are there."""
+        return self.logits is not None or self.probabilities is not None
+
+    @cached_property
+    def temperatures(self) -> tuple[float, ...] | None:
+        """Temperatures at which log p is there; None: at all of them."""
+        if self.signals is None:
+            return None
+        asked = np.ndindex(self.models, self.queries)
+        rows = [self._released_of(*one, slice(1)).dtype for one in asked]
+        return signals.temperatures_of(rows)
 
     @cached_property
     def log_odds(self) -> Float[np.ndarray, "models records queries"]:
@@ -102,6 +120,8 @@ class Outputs:
         Raises:
             ValueError: if only labels are released.
         """
+        if self.signals is not None:
+            return self._column("log_odds")
         if self.logits is not None:
             return self._signal(signals.log_odds_of_logits)
         return self._signal(partial(signals.log_odds_of_probabilities, least=self._least))
@@ -126,11 +146,15 @@ class Outputs:
     @cached_property
     def entropy(self) -> Float[np.ndarray, "models records queries"]:
         """Entropy of the whole answer, whatever the true class, in nats."""
+        if self.signals is not None:
+            return self._column("entropy")
         return self._signal(self._of_probabilities(signals.entropy))
 
     @cached_property
     def modified_entropy(self) -> Float[np.ndarray, "models records queries"]:
         """Low only where the model is sure of the true class (Song & Mittal 2021)."""
+        if self.signals is not None:
+            return self._column("modified_entropy")
         return self._signal(self._of_probabilities(signals.modified_entropy))
 
     @cached_property
@@ -138,13 +162,20 @@ class Outputs:
         """Correctness: the predicted class is the true one."""
         correct = _queries_last((self.queries, self.models, self.records), np.bool_)
         for model, query, block in self._each():
-            answers = self._released_of(model, query, block)
-            predicted = answers if self.outputs == "label" else answers.argmax(axis=-1)
-            correct[model, block, query] = predicted == self.labels[block]
+            correct[model, block, query] = self._predicted_of(model, query, block) == self.labels[block]
         return _shared(correct)
 
     def log_confidence(self, temperature: float = 1.0) -> Float[np.ndarray, "models records queries"]:
-        """log p_y after softmax at a temperature; from probabilities, of softmax(log p / T)."""
+        """log p_y after softmax at a temperature; from probabilities, of softmax(log p / T).
+
+        Raises:
+            ValueError: if only labels are released, or signals that hold it at other temperatures.
+        """
+        if self.temperatures is not None and temperature not in self.temperatures:
+            listed = ", ".join(f"{each:g}" for each in self.temperatures)
+            raise ValueError(f"temperature={temperature:g}: expected one of the signals', {listed}; choose one of them")
+        if self.signals is not None:
+            return self._column(signals.confidence_column(temperature))
         if temperature not in self._log_confidences:
             signal, least = partial(signals.log_confidence_of_logits, temperature=temperature), 0.0
             if self.logits is None:
@@ -173,7 +204,7 @@ class Outputs:
         if queries is None or queries >= self.queries:
             return self
         if queries not in self._cuts:
-            fewer = {name: _first(getattr(self, name), queries) for name in ("logits", "probabilities", "predictions")}
+            fewer = {name: _first(getattr(self, name), queries) for name in ANSWER_FIELDS}
             self._cuts[queries] = self._altered(**fewer)
         return self._cuts[queries]
 
@@ -194,8 +225,7 @@ class Outputs:
 
     @property
     def _released(self) -> Shaped[np.ndarray, "models records *queries_classes"] | MappedAnswers:
-        answers = next(a for a in (self.predictions, self.probabilities, self.logits) if a is not None)
-        return answers
+        return next(answers for name in ANSWER_FIELDS if (answers := getattr(self, name)) is not None)
 
     def _released_of(
         self, model: int, query: int = 0, records: Places = slice(None)
@@ -204,15 +234,17 @@ class Outputs:
         answers = self._released
         if isinstance(answers, MappedAnswers):
             return answers.of(model, query, records)
-        alone = 2 if self.predictions is not None else 3
+        alone = 3 if self.whole_answers else 2
         return answers[model][records] if answers.ndim == alone else answers[model][records, query]
 
     def _shown_of(self, model: int, query: int, records: Places = slice(None)) -> Float[np.ndarray, "n classes"]:
         """The released scores; what the top k leave over is dealt out evenly among the classes that are not shown.
 
         Raises:
-            ValueError: if only labels are released.
+            ValueError: if only labels or signals are released.
         """
+        if self.signals is not None:
+            raise ValueError("whole answers are not there; pass logits or probabilities in the place of signals")
         if self.outputs == "label":
             raise ValueError("log_odds need logits or probabilities; only labels are released")
         released = self._released_of(model, query, records)
@@ -228,28 +260,43 @@ class Outputs:
         smallest = min(float(np.min(answers, where=answers > 0, initial=1.0)) for answers in shown)
         return max(signals.MIN_PROBABILITY, smallest / 2)
 
-    def _of_probabilities(self, signal: signals.Signal) -> signals.Signal:
+    def _of_probabilities(self, signal: Signal) -> Signal:
         if self.logits is None:
             return signal
         return lambda z, labels: signal(softmax(signals.bounded(z), axis=-1), labels)
 
-    def _signal(self, signal: signals.Signal) -> Float[np.ndarray, "models records queries"]:
+    def _signal(self, signal: Signal) -> Float[np.ndarray, "models records queries"]:
         """A signal of every model and query."""
         values = _queries_last((self.queries, self.models, self.records))
         for model, query, block in self._each():
             values[model, block, query] = signal(self._shown_of(model, query, block), self.labels[block])
         return _shared(values)
 
+    def _column(self, name: str) -> Float[np.ndarray, "models records queries"]:
+        """A signal that is there, of every model and query."""
+        values = _queries_last((self.queries, self.models, self.records))
+        for model, query, block in self._each():
+            values[model, block, query] = self._released_of(model, query, block)[name]
+        return _shared(values)
+
+    def _predicted_of(self, model: int, query: int, records: Places = slice(None)) -> Int[np.ndarray, "n"]:
+        """The predicted classes of a model's answers to a query."""
+        answers = self._released_of(model, query, records)
+        if self.signals is not None:
+            return np.asarray(answers["predicted"])
+        return answers if self.predictions is not None else np.asarray(answers.argmax(axis=-1))
+
     def _each(self) -> Iterator[tuple[int, int, slice]]:
         """Every model, query and block of records whose answers are few enough to work on."""
-        classes = 1 if self.outputs == "label" else self.classes
+        classes = self.classes if self.whole_answers else 1
         for model, query in np.ndindex(self.models, self.queries):
             yield from ((model, query, block) for block in blocks(classes, self.records))
 
     def _check_values(self, name: str) -> None:
         for model, query, block in self._each():
             answers = self._released_of(model, query, block)
-            if not np.isfinite(answers).all():
+            columns = [answers] if answers.dtype.names is None else [answers[column] for column in answers.dtype.names]
+            if not all(np.isfinite(column).all() for column in columns):
                 raise ValueError(f"{name} of model={model}: expected finite numbers; leave out models that diverged")
             if name == "probabilities" and (answers.min() < 0 or answers.max() > 1 + 1e-5):
                 span = f"{answers.min()}..{answers.max()}"
@@ -273,7 +320,7 @@ def _first(
 
 def _check_shapes(name: str, outputs: Shaped[np.ndarray, "*shape"] | MappedAnswers, labels: np.ndarray) -> None:
     """Raises ValueError where shapes disagree or a label is out of range."""
-    hard = name == "predictions"
+    hard = name in ("predictions", "signals")
     if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
         held = f"{labels.dtype} of shape {labels.shape}"
         raise ValueError(f"labels={held}: expected one integer class for each record; pass such an array")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,6 +20,34 @@ TAIL_SHARE = 0.05
 """Share of a model's φ at either end that counts no more than the quantile where it begins."""
 LARGEST_LOGIT = 1e60  # what larger logits count as: the squares of their squares stay finite in float64
 MIN_LOG_ARGUMENT = 1e-30  # what logarithms of the entropies are cut off at (Song & Mittal 2021, section 3.2)
+
+
+ROW_COLUMNS = ("log_odds", "entropy", "modified_entropy")
+"""Signals of a record, beside its predicted class and log p at some temperatures."""
+CONFIDENCE_PREFIX = "log_confidence "
+"""Beginning of a column's name, before the temperature."""
+
+
+def confidence_column(temperature: float) -> str:
+    """The name of the column of log p at a temperature."""
+    return f"{CONFIDENCE_PREFIX}{float(temperature)}"
+
+
+def row_type(temperatures: Iterable[float]) -> np.dtype[np.void]:
+    """Columns of the signals of a record, float32, and its predicted class.
+
+    Args:
+        temperatures: at which log p is there.
+    """
+    names = (*ROW_COLUMNS, *map(confidence_column, temperatures))
+    return np.dtype([("predicted", np.int32), *((name, np.float32) for name in names)])
+
+
+def temperatures_of(rows: Iterable[np.dtype[np.void]]) -> tuple[float, ...]:
+    """Temperatures at which all of some signals hold log p, in order."""
+    columns = set.intersection(*(set(row.names or ()) for row in rows))
+    held = (name.removeprefix(CONFIDENCE_PREFIX) for name in columns if name.startswith(CONFIDENCE_PREFIX))
+    return tuple(sorted(map(float, held)))
 
 
 def bounded(logits: Float[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:

@@ -30,6 +30,9 @@ class ThreatModel:
         shadow_features: whether it describes records that are no vectors by the hidden layers of its shadows.
         free_queries: whether it asks about inputs of its own choice.
         queries: queries a record; None: as many as the view holds.
+        whole_answers: whether it looks at the scores of all classes, not only at signals that follow from them; who
+            needs logits does.
+        temperature: of the softmax at which it reads log p_y; None: it reads none.
         unguarded_shadows: whether it looks at its shadows without the guard that stands before them.
         gradients: whether it holds the weights and with them gradients and activations.
         checkpoints: whether it holds models from before the end of training.
@@ -46,6 +49,8 @@ class ThreatModel:
     shadow_features: bool = False
     free_queries: bool = False
     queries: int | None = 1
+    whole_answers: bool = False
+    temperature: float | None = None
     unguarded_shadows: bool = False
     gradients: bool = False
     checkpoints: bool = False
@@ -99,6 +104,8 @@ class ThreatModel:
         )
 
     def _missing_access(self, view: View) -> str | None:
+        if view.signals is not None and (reason := self._missing_of_signals(view)) is not None:
+            return reason
         if self.gradients and view.gradient_norms is None:
             return "needs the weights; threat=white_box grants them"
         if self.checkpoints and view.trajectory is None:
@@ -109,6 +116,23 @@ class ThreatModel:
         if self.unguarded_shadows and view.unguarded_logits is None:
             return "needs a guard to look behind; train the run again with guard=<name>"
         return None
+
+    def _missing_of_signals(self, view: View) -> str | None:
+        """Needs that signals, which were saved in the place of weights and answers, do not meet."""
+        needs = {
+            "the weights": self.gradients,
+            "checkpoints": self.checkpoints,
+            "whole answers": self.whole_answers or self.outputs == "logits",
+            "further shadows": self.further_shadows > 0,
+            "hidden layers": self.shadow_features and not view.vectors,
+            "to query the models with inputs of its choice": self.free_queries,
+        }
+        for need in (name for name, is_needed in needs.items() if is_needed):
+            return f"needs {need}; train with fleet.keep=both"
+        if self.temperature is None or self.temperature in (view.temperatures or ()):
+            return None
+        listed = ",".join(f"{each:g}" for each in sorted({*(view.temperatures or ()), self.temperature}))
+        return f"needs log p at temperature {self.temperature:g}; train with fleet.temperatures=[{listed}]"
 
     def _missing_records(self, view: View) -> str | None:
         if self.population and view.population is None:

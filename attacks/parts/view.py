@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Real, Shaped
 from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.blocks import room
 from palisade.attacks.parts.leave_one_out import Moments, counts, leave_one_out
-from palisade.attacks.parts.outputs import Outputs
+from palisade.attacks.parts.outputs import ANSWER_FIELDS, Outputs
 
 BALANCING_SEED = 0
 """Seed of the choice of shadows that are left out of a balanced fleet, known to everybody."""
@@ -34,9 +34,10 @@ class View(Outputs):
     Args:
         membership: which model was trained on which record.
         population_logits: answers on the attacker's own records, on which no model was trained; as those on the
-            audited records, logits, probabilities or predictions.
+            audited records, logits, probabilities, predictions or signals.
         population_probabilities: likewise.
         population_predictions: likewise.
+        population_signals: likewise.
         population_labels: the true classes of those records.
         features: the audited records themselves, as the models take them.
         population_features: the attacker's own records.
@@ -69,6 +70,7 @@ class View(Outputs):
     population_logits: Float[np.ndarray, "models population *queries classes"] | MappedAnswers | None = None
     population_probabilities: Float[np.ndarray, "models population *queries classes"] | MappedAnswers | None = None
     population_predictions: Int[np.ndarray, "models population *queries"] | MappedAnswers | None = None
+    population_signals: Shaped[np.ndarray, "models population *queries"] | MappedAnswers | None = None
     population_labels: Int[np.ndarray, "population"] | None = None
     features: Real[np.ndarray, "records *shape"] | None = None
     population_features: Real[np.ndarray, "population *shape"] | None = None
@@ -114,7 +116,7 @@ class View(Outputs):
         self._check_population()
 
     def _check_population(self) -> None:
-        answers = [self.population_logits, self.population_probabilities, self.population_predictions]
+        answers = [getattr(self, f"population_{name}") for name in ANSWER_FIELDS]
         if (self.population_labels is None) != all(answer is None for answer in answers):
             raise ValueError("population answers and population_labels belong together; pass both or none")
         if (population := self.population) is None:
@@ -123,7 +125,8 @@ class View(Outputs):
                     "population_features: expected with answers on the population; pass population_labels and answers"
                 )
             return
-        if (population.models, population.outputs) != (self.models, self.outputs):
+        alike = (population.outputs, population.whole_answers) == (self.outputs, self.whole_answers)
+        if population.models != self.models or not alike:
             held = f"{population.outputs} of {population.models} models"
             raise ValueError(
                 f"population={held}: expected {self.outputs} of {self.models} models; pass the same kind as on the"
@@ -146,6 +149,7 @@ class View(Outputs):
             logits=self.population_logits,
             probabilities=self.population_probabilities,
             predictions=self.population_predictions,
+            signals=self.population_signals,
             top_k=self.top_k,
         )
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import beta
 
 from palisade.attacks import Attack, View
+from palisade.attacks.parts.outputs import ANSWER_FIELDS
 from palisade.attacks.parts.view import WHITE_BOX
 from palisade.data.origins import UNKNOWN_ORIGINS, Origins
 from palisade.evaluation.format import csv_text
@@ -22,7 +23,6 @@ MIN_MODELS_TO_HALVE = 8
 """Models from which on either half has enough shadows to be attacked like the whole."""
 ASSUMED_SPREAD = 2.0
 """Over-dispersion of smaller fleets, which cannot be measured: about that of 8 to 16 simulated models."""
-ANSWER_FIELDS = ("logits", "probabilities", "predictions")
 BY_MODEL = (
     "membership", "groups", "unguarded_logits", *ANSWER_FIELDS,
     *(f"population_{answer}" for answer in ANSWER_FIELDS), *WHITE_BOX,

@@ -10,12 +10,12 @@ from jaxtyping import Bool, Shaped
 
 from palisade.attacks import View
 from palisade.attacks.parts.answers import MappedAnswers
+from palisade.attacks.parts.outputs import ANSWER_FIELDS
 from palisade.data.split import Membership
 from palisade.evaluation.signals.grant import Grant
 from palisade.targets.run import Run
 
 FurtherShadows = Callable[[int, np.ndarray, np.ndarray, int], View]
-ANSWER_FIELDS = ("logits", "probabilities", "predictions")
 
 
 def further_shadows(run: Run, grant: Grant, answers: MappedAnswers) -> FurtherShadows | None:
@@ -71,6 +71,11 @@ def mismatch_view(targets: View, shadows: View) -> View:
     """
     _check(targets, shadows, "records", "labels")
     _check(targets, shadows, "population records", "population_labels")
+    if (targets.signals is None) != (shadows.signals is None):
+        raise ValueError(
+            "fleet.keep=signals: expected of both runs, targets and shadows, or of none; train one of them with"
+            " fleet.keep=both"
+        )
     if (targets.outputs, targets.top_k) != (shadows.outputs, shadows.top_k):
         raise ValueError(
             f"outputs={targets.outputs}: expected {shadows.outputs}, as of the shadows; grant both runs the same level"

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from palisade.attacks import ThreatModel, View
 from palisade.attacks.parts.view import is_vectors
+from palisade.data.queries import PLAIN_QUERY
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import inner_signals, last_hidden
 from palisade.evaluation.signals.shadows import further_shadows
-from palisade.evaluation.signals.stored import PLAIN_QUERY, answers, cached
+from palisade.evaluation.signals.stored import answers, cached
 from palisade.targets.guards import NoGuard
 from palisade.targets.run import Run
 

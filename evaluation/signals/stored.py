@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,39 +11,16 @@ from jaxtyping import Int64, Real, Shaped
 
 from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.blocks import room
+from palisade.data.queries import PLAIN_QUERY, augmented
 from palisade.targets.digests import digest
 from palisade.targets.files import replacing
 from palisade.targets.guards.registry import guard_folder
 from palisade.targets.run import Run
 
-Images = Real[np.ndarray, "records channels height width"]
-QUERY_AUGMENTATIONS: Mapping[str, Callable[[Images], Images]] = {
-    "plain": lambda x: x,
-    "mirrored": lambda x: x[..., ::-1],
-    "left": lambda x: np.roll(x, -1, axis=-1),
-    "right": lambda x: np.roll(x, 1, axis=-1),
-    "up": lambda x: np.roll(x, -1, axis=-2),
-    "down": lambda x: np.roll(x, 1, axis=-2),
-}
-"""Queries by name; shifts are by one pixel. Several say more than one (Carlini et al. 2022, section 6.3)."""
-PLAIN_QUERY = ("plain",)
 MODELS_AT_ONCE = 8
 """Models whose weights are in memory together while they are asked."""
 SIGNALS_VERSION = 4
 """Part of the key of stored signals; raised when a change makes the same models give others."""
-
-
-def augmented(name: str, x: Real[np.ndarray, "records ..."]) -> Real[np.ndarray, "records ..."]:
-    """All records in one way.
-
-    Raises:
-        ValueError: if the way is unknown, or the records are no images and it is not `plain`.
-    """
-    if name not in QUERY_AUGMENTATIONS:
-        raise ValueError(f"queries={name}: expected ways of {', '.join(QUERY_AUGMENTATIONS)}; choose e.g. plain")
-    if name != "plain" and x.ndim != 4:
-        raise ValueError(f"queries={name}: expected images, not records of shape {x.shape[1:]}; choose queries=[plain]")
-    return QUERY_AUGMENTATIONS[name](x)
 
 
 def answers(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> MappedAnswers:

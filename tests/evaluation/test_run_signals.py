@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from palisade.attacks import LossThreshold, ThreatModel
+from palisade.data.queries import QUERY_AUGMENTATIONS, augmented
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.signals import view
-from palisade.evaluation.signals.stored import QUERY_AUGMENTATIONS, answers, augmented, stamp
+from palisade.evaluation.signals.stored import answers, stamp
 from palisade.targets.run import Run
 from palisade.targets.training import load_fleet
 from palisade.train import composed, train_run

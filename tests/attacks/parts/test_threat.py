@@ -142,8 +142,8 @@ WHOLE_VIEW = view(
         (lambda v: v.log_odds, "outputs", ThreatModel(outputs="top-k")),
         (lambda v: v.loss, "outputs", ThreatModel(outputs="top-k")),
         (lambda v: v.entropy, "outputs", ThreatModel(outputs="top-k", label=False)),
-        (lambda v: v.log_confidence(2.0), "outputs", ThreatModel(outputs="top-k")),
-        (lambda v: v.probabilities_of(0), "outputs", ThreatModel(outputs="top-k")),
+        (lambda v: v.log_confidence(2.0), "outputs", ThreatModel(outputs="top-k", temperature=2.0)),
+        (lambda v: v.probabilities_of(0), "outputs", ThreatModel(outputs="top-k", whole_answers=True)),
         (lambda v: v.membership, "shadows or known_members", ThreatModel(shadows="offline")),
         (lambda v: v.others, "shadows or known_members", ThreatModel(known_members=True)),
         (lambda v: v.population, "population", ThreatModel(population=True)),
@@ -174,7 +174,9 @@ def test_nothing_leads_around_a_declaration() -> None:
     assert Reads(lambda v: v.population.labels, replace(labels_alone, label=False)).score(WHOLE_VIEW).any() == 0
     answered: list[tuple[int, ...]] = []
     Reads(lambda v: answered.append(v.query(0, RECORD_LABELS).shape), ThreatModel(free_queries=True)).score(several)
-    Reads(lambda v: answered.append(v.log_confidence().shape), ThreatModel(outputs="top-k")).score(several)
+    Reads(lambda v: answered.append(v.log_confidence().shape), ThreatModel(outputs="top-k", temperature=1.0)).score(
+        several
+    )
     Reads(lambda v: answered.append(v.logits.shape), ThreatModel(outputs="logits")).score(several)
     assert answered == [
         (FLEET_RECORDS,),
@@ -182,7 +184,20 @@ def test_nothing_leads_around_a_declaration() -> None:
         (FLEET_MODELS, FLEET_RECORDS, 1, CLASS_COUNT),
     ]
     with pytest.raises(ValueError, match="query=3"):
-        Reads(lambda v: v.probabilities_of(0, 3), ThreatModel(outputs="top-k")).score(several)
+        Reads(lambda v: v.probabilities_of(0, 3), ThreatModel(outputs="top-k", whole_answers=True)).score(several)
+
+
+def test_whole_answers_and_temperatures_are_declared() -> None:
+    for read in (lambda v: v.probabilities_of(0), lambda v: v.probabilities, lambda v: v.population_probabilities):
+        with pytest.raises(ValueError, match="beyond the attack's threat model; declare whole_answers"):
+            Reads(read, ThreatModel(outputs="top-k", population=True)).score(WHOLE_VIEW)
+    with pytest.raises(ValueError, match="beyond the attack's threat model; declare temperature"):
+        Reads(lambda v: v.log_confidence(), ThreatModel(outputs="top-k")).score(WHOLE_VIEW)
+    warm = ThreatModel(outputs="top-k", population=True, temperature=2.0)
+    for read in (lambda v: v.log_confidence(), lambda v: v.population.log_confidence(4.0)):
+        with pytest.raises(ValueError, match=r"temperature=\d.0: expected the declared temperature=2.0; declare it"):
+            Reads(read, warm).score(WHOLE_VIEW)
+    assert Reads(lambda v: v.population.log_confidence(2), warm).score(WHOLE_VIEW).any() == 0
 
 
 def test_the_true_label_is_not_read_without_being_declared() -> None:

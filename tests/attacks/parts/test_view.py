@@ -74,7 +74,7 @@ def _with(array: np.ndarray, value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"logits": None}, r"outputs=\[\]: expected exactly one of logits, probabilities and predictions"),
+        ({"logits": None}, r"outputs=\[\]: expected exactly one of logits, probabilities, predictions, signals"),
         ({"predictions": FLEET_LOGITS.argmax(-1)}, r"outputs=\['logits', 'predictions'\]: expected exactly one"),
         (
             {"membership": FLEET_MEMBERSHIP.astype(int)},
