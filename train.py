@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,7 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
     """
     from palisade.data.dataset import from_config
     from palisade.targets.defaults import resolved
+    from palisade.targets.job import Job
     from palisade.targets.progress import one_line_warnings
     from palisade.targets.train_settings import TrainSettings
     from palisade.targets.trials import Trials, tuned
@@ -85,6 +87,10 @@ def train_run(settings: Mapping[str, Any]) -> dict[str, Any]:
         dataset = from_config(asked.plain)
     asked = TrainSettings.parsed(resolved(settings, dataset))
     job = tuned(asked, dataset)
+    if isinstance(job, Job) and asked.fleet.keep != "weights":
+        from palisade.evaluation.signals.saved import RunSignals
+
+        job = replace(job, saver=RunSignals.of(asked.fleet, dataset))
     if asked.plan:
         from palisade.evaluation.plan import with_reach
 

@@ -31,6 +31,8 @@ class Alignment(Attack):
 
     def missing(self, view: View) -> str | None:
         """The reason why this attack is skipped on this view, None if it can run."""
+        if view.signals is not None:
+            return super().missing(view)
         return None if view.alignment is not None else CHECKPOINTS_NEEDED
 
     def _score(self, view: View) -> Float[np.ndarray, "models records"]:

@@ -37,7 +37,7 @@ class WhiteBox(Attack):
 
     def missing(self, view: View) -> str | None:
         """The reason why this attack is skipped on this view, None if it can run."""
-        if view.activation_norms is None:
+        if view.activation_norms is None and view.signals is None:
             return "needs the norms of activations; threat=white_box grants them"
         return super().missing(view)
 

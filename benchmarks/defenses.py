@@ -37,7 +37,7 @@ from palisade.evaluation.labels import label  # noqa: E402
 from palisade.evaluation.measuring.measure import results_of  # noqa: E402
 from palisade.evaluation.protocol import AttackProtocol  # noqa: E402
 from palisade.evaluation.result import AUC, REPORTED_FPRS, Result, tpr_at  # noqa: E402
-from palisade.evaluation.signals.stored import predictions  # noqa: E402
+from palisade.evaluation.signals.saved import predictions  # noqa: E402
 from palisade.targets.guards.registry import label as guard_label  # noqa: E402
 from palisade.targets.guards.registry import make_guard  # noqa: E402
 from palisade.targets.progress import Progress  # noqa: E402

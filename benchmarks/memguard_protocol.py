@@ -36,8 +36,8 @@ from palisade.attacks import (
     NegatedClassifier,
     ShadowClassifier,
 )
+from palisade.evaluation.signals.saved import predictions
 from palisade.evaluation.signals.signals import view
-from palisade.evaluation.signals.stored import predictions
 from palisade.evaluation.statistics.metrics import roc_auc
 from palisade.targets.guards.registry import label, make_guard
 from palisade.targets.networks import MLP

@@ -20,6 +20,7 @@ from palisade.targets import plan, progress
 from palisade.targets.config import DEFAULT_GUESSED_SHARE, at_either_end
 from palisade.targets.job import Job
 from palisade.targets.plan import COST_KEYS, TUNED_PLACEHOLDER
+from palisade.targets.recipe import WEIGHTS_ALONE
 from palisade.targets.run import Run
 from palisade.targets.trials import Trials
 
@@ -119,7 +120,7 @@ def say_reach(job: Job) -> None:
 def cost_of_attacks(run: Run, attacks: Sequence[Attack]) -> dict[str, Any]:
     """Models that attacks on a run train besides, at most: models that are there already are taken for missing."""
     models = sum(attack.threat.further_shadows for attack in attacks)
-    settings = {**run.config, "fleet": {**run.config["fleet"], "models": models, "keep_checkpoints": 0}}
+    settings = {**run.config, "fleet": {**run.config["fleet"], "models": models, **WEIGHTS_ALONE}}
     trained = plan.cost(run, settings, run.dataset, range(models))
     return {**trained, "folder": f"{run.name}: further shadows", "claims": 0, "reach": None}
 

@@ -15,6 +15,7 @@ from palisade.data.settings import instantiated, validated
 from palisade.data.slices import Slices
 from palisade.evaluation.claims import ways_tried
 from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.saved import saved
 from palisade.evaluation.signals.stored import stamp
 from palisade.evaluation.utility import TEST_ACCURACY, Utility
 from palisade.targets.config import validated_share
@@ -137,7 +138,8 @@ class AttackProtocol:
         share = self.guesses_on(run)
         settings["threat"] = {**self.threat, "guesses": share}
         settings["ways tried"] = len(ways_tried(run, self.way_on(run)))
-        text = json.dumps(
-            [canonical(settings), stamp(run), self.slices_of(run).digest, PROTOCOL_VERSION], sort_keys=True
-        )
+        facts = [canonical(settings), stamp(run), self.slices_of(run).digest, PROTOCOL_VERSION]
+        if not run.has_weights():  # attacks that need them are skipped, and so are those at other temperatures
+            facts.append(list(saved(run, "pool").dtype.names or ()))
+        text = json.dumps(facts, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()

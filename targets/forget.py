@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from palisade.commandline import call
+from palisade.targets.digests import removed_weights
 from palisade.targets.run import Run, canonical
 from palisade.targets.trials import TRIALS_FOLDER
 from palisade.targets.tuning import EPSILON_SETTINGS, TUNABLE_GROUPS, is_tuned
@@ -50,7 +51,8 @@ def forget(folder: Path, root: Path, reports: Path, released: Path) -> str:
         raise ValueError(f"run={folder}: expected the folder of a run; give one that train.py printed")
     trials = trials_of(Run(folder), root) if is_run(folder) else []
     remains = [*releases_of(folder, released), *naming([each.name for each in (folder, *trials)], reports)]
-    held = sum(1 for each in (folder, started(folder), *trials) for _ in each.glob("models/[0-9]*.safetensors"))
+    places = [each / "models" for each in (folder, started(folder), *trials)]
+    held = sum(len(list(each.glob("[0-9]*.safetensors"))) + len(removed_weights(each)) for each in places)
     for each in (*trials, folder):  # the run last: it knows which trials are its own
         _remove(each)
     tuned = f" and {len(trials)} trials" if trials else ""

@@ -11,10 +11,12 @@ import numpy as np
 
 from palisade.commandline import one_line
 from palisade.data.dataset import Dataset
+from palisade.data.queries import augmented
 from palisade.targets import progress, workers
-from palisade.targets.checkpoints import checkpoint_epochs
+from palisade.targets.checkpoints import checkpoint_epochs, weights_path
+from palisade.targets.digests import remove_weights
 from palisade.targets.files import write_json
-from palisade.targets.guards import Guard
+from palisade.targets.guards import Guard, NoGuard
 from palisade.targets.guards.registry import (
     check_guard,
     guards_of,
@@ -25,7 +27,8 @@ from palisade.targets.guards.registry import (
     unfitted,
 )
 from palisade.targets.progress import RunLog
-from palisade.targets.recipe import Recipe
+from palisade.targets.put_away import SignalSaver, save_signals
+from palisade.targets.recipe import FleetSettings, Recipe
 from palisade.targets.run import Run
 from palisade.targets.train_settings import TrainSettings
 from palisade.targets.trial_outcomes import TuningOutcome
@@ -42,6 +45,7 @@ class Job:
         guard: what stands before its models.
         checkpoints: the epochs after which weights are kept.
         tuning: the trials that the settings were chosen by; None if there were none.
+        saver: of signals; None where only weights are kept.
     """
 
     settings: TrainSettings
@@ -50,6 +54,7 @@ class Job:
     guard: Guard
     checkpoints: list[int]
     tuning: TuningOutcome | None = None
+    saver: SignalSaver | None = None
 
     @classmethod
     def of(cls, settings: TrainSettings, dataset: Dataset) -> Job:
@@ -66,6 +71,7 @@ class Job:
         check_guard(guard, len(dataset.classes))
         for role in sorted(guard.roles):
             dataset.split.require(role, who=f"guard={guard.name}")
+        check_keep(settings.fleet, run, guard, dataset)
         return cls(
             settings=settings,
             dataset=dataset,
@@ -82,7 +88,17 @@ class Job:
     @property
     def missing(self) -> list[int]:
         """The models that are still to be trained."""
-        return self.run.missing(self.models, self.checkpoints)
+        signals_alone = self.settings.fleet.keep == "signals"
+        return self.run.missing(self.models, self.checkpoints, self._is_saved if signals_alone else None)
+
+    @property
+    def unsaved(self) -> list[int]:
+        """The models whose weights are there, with signals still to be saved or these weights still to be removed."""
+        if self.saver is None:
+            return []
+        signals_alone = self.settings.fleet.keep == "signals"
+        there = set(range(self.models)) - set(self.run.missing(self.models))
+        return [k for k in sorted(there) if signals_alone or not self._is_saved(k)]
 
     @property
     def unfitted(self) -> list[tuple[Guard, int]]:
@@ -95,7 +111,8 @@ class Job:
     def is_cached(self) -> bool:
         """True if nothing is left to do, which needs no torch to find out."""
         known = label(self.guard) in guards_of(self.run.folder)
-        return not self.missing and not self.unfitted and self.run.is_complete() and known
+        done = not self.missing and not self.unfitted and not self.unsaved
+        return done and self.run.is_complete() and known
 
     def outcome(self, status: str) -> dict[str, Any]:
         """The run's folder and what was done: trained, cached or skipped."""
@@ -138,11 +155,12 @@ class Job:
                 if settled is not None:
                     self._settle(settled)
                 # Anew: another process may have worked on it until now, or have been killed while it wrote.
-                missing, unguarded = self.missing, self.unfitted
+                missing, unguarded, unsaved = self.missing, self.unfitted, self.unsaved
                 progress.report(self.run.name, self.models - len(missing), cached=True)
                 log.start(self.models, len(missing))
                 with log.timed("complete"):
                     self._train_models(missing)
+                    self._save_signals(unsaved)
                     self._fit_guards(unguarded)
                     register(self.run.folder, self.guard)
                     self.run.complete(self.models)
@@ -167,9 +185,30 @@ class Job:
         from palisade.targets.training import chunks, train_models
 
         parts = chunks(missing, self.settings.fleet.at_once)
-        items = [(self.settings.plain, str(self.run.folder), self.run.name, models) for models in parts]
+        items = [(self.settings.plain, str(self.run.folder), self.run.name, models, self.saver) for models in parts]
         for _ in workers.run(train_models, items, workers.count(self.settings.fleet.workers)):
             pass  # files are all that workers leave
+
+    def _is_saved(self, model: int) -> bool:
+        return self.saver is not None and self.saver.is_saved(self.run.folder, model)
+
+    def _save_signals(self, unsaved: list[int]) -> None:
+        """Of models that were trained before; weights go when the signals of all are there, and nobody reads them."""
+        if self.saver is None or not unsaved:
+            return
+        items = [(self.settings.plain, str(self.run.folder), self.saver, [k]) for k in unsaved]
+        for _ in workers.run(save_signals, items, workers.count(self.settings.fleet.workers)):
+            pass
+        if self.settings.fleet.keep == "signals":
+            with self.run.unread() as unread:
+                if not unread:
+                    raise ValueError(
+                        f"fleet.keep=signals: expected {self.run.folder} not being evaluated by another process, which"
+                        " may read its weights; wait until it has ended"
+                    )
+                self.saver.remove_others(self.run.folder, range(self.models))
+                for k in unsaved:
+                    remove_weights(weights_path(self.run.folder, k))
 
     def _fit_guards(self, unguarded: list[tuple[Guard, int]]) -> None:
         if unguarded:
@@ -178,6 +217,32 @@ class Job:
             items = [(self.settings.plain, str(self.run.folder), guard, [k]) for guard, k in unguarded]
             for _ in workers.run(fit_guard, items, workers.count(self.settings.fleet.workers)):
                 pass
+
+
+def check_keep(fleet: FleetSettings, run: Run, guard: Guard, dataset: Dataset) -> None:
+    """Raises ValueError if signals that are asked for cannot be, or weights that are not kept would be needed.
+
+    Args:
+        fleet: what is to be kept.
+        run: whose models it is about.
+        guard: that is to stand before them.
+        dataset: its data.
+    """
+    if fleet.keep == "weights":
+        return
+    for query in fleet.queries:
+        augmented(query, dataset.x[:0], "fleet.queries")
+    if fleet.keep == "both":
+        return
+    if guards := [name for name in (*guards_of(run.folder), label(guard)) if name != NoGuard.name]:
+        raise ValueError(
+            f"fleet.keep=signals: expected both with guard={guards[0]}, which stands before the models themselves;"
+            " choose it"
+        )
+    if any(run.folder.glob("models/[0-9]*.epoch*.safetensors")):
+        raise ValueError(
+            f"fleet.keep=signals: expected both, since {run.folder} holds checkpoints, which are weights; choose it"
+        )
 
 
 def notice_of_unit(settings: Mapping[str, Any], dataset: Dataset) -> str | None:

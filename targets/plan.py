@@ -24,6 +24,7 @@ from palisade.targets.train_settings import TrainSettings
 BYTES_PER_FLOAT = 4  # of a float32
 FLOP_PER_PARAMETER = 6  # of one record in one step: forward, and backward for inputs and weights
 FLOP_PER_SECOND = 2e10  # FLOP/s of one core on small products
+NUMBERS_PER_ROW = 4  # of a record's signals: φ, two entropies and the predicted class, beside log p at temperatures
 COST_KEYS = ("models", "missing", "minutes", "megabytes")  # what adds up over runs
 TUNED_PLACEHOLDER = "<tuned>"  # stands for settings that are unknown before they are chosen
 PUBLIC_SIZE = 1_000  # stands for N while the data are unknown
@@ -42,16 +43,32 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
     seconds = schedule.steps * (STEP_SECONDS + FLOP_PER_PARAMETER * parameters * schedule.batch_size / FLOP_PER_SECOND)
     seconds *= fitter.defense.cost * fitter.defense.slowdown(network, settled(run.folder))
     models = settings["fleet"]["models"]
-    answers = models * (len(dataset.split.pool) + len(dataset.split.test)) * len(dataset.classes)
+    numbers = stored_numbers(settings["fleet"], dataset, parameters)
     return {
         "folder": str(run.folder),
         "models": models,
         "missing": len(missing),
         "minutes": len(missing) * seconds / workers.count(settings["fleet"]["workers"]) / 60,
-        "megabytes": BYTES_PER_FLOAT
-        * (models * parameters * (1 + settings["fleet"]["keep_checkpoints"]) + answers)
-        / 1e6,
+        "megabytes": BYTES_PER_FLOAT * models * numbers / 1e6,
     }
+
+
+def stored_numbers(fleet: Mapping[str, Any], dataset: Dataset, parameters: int) -> int:
+    """Numbers that lie on the disk of each model once the run was evaluated.
+
+    Args:
+        fleet: settings of the fleet; runs from before signals could be kept hold weights.
+        dataset: its data.
+        parameters: of the network.
+    """
+    split, classes, keep = dataset.split, len(dataset.classes), fleet.get("keep", "weights")
+    numbers = len(split.test) * classes
+    if keep != "signals":
+        numbers += parameters * (1 + fleet["keep_checkpoints"]) + len(split.pool) * classes
+    if keep != "weights":
+        rows = len(split.pool) * len(fleet["queries"]) + len(split.population)
+        numbers += rows * (NUMBERS_PER_ROW + len(fleet["temperatures"]))
+    return numbers
 
 
 def check_all(settings: Mapping[str, Any]) -> None:

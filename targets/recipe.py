@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
+from palisade.data.queries import PLAIN_QUERY, check_queries
 from palisade.data.schedule import TrainingSchedule
 from palisade.data.settings import check_group, instantiated, validated
-from palisade.fields import CheckedFields, Count, CountFromZero
+from palisade.fields import CheckedFields, Count, CountFromZero, Positive
 
 if TYPE_CHECKING:
     from torch import nn, optim
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 MAX_MODELS, MAX_WORKERS = 100_000, 1024
 """Memory and processes beyond any machine."""
+
+WEIGHTS_ALONE: Mapping[str, Any] = {"keep_checkpoints": 0, "keep": "weights"}
+"""Settings of a fleet of which final weights are kept and nothing else, such as trials and further shadows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,15 +33,36 @@ class FleetSettings(CheckedFields):
         workers: processes of one thread each, at most 1,024; auto is one per core under the basic launcher.
         at_once: models trained as one stack; auto stacks where that is faster.
         keep_checkpoints: how many models from before the end of training are kept of each, evenly over the epochs.
+        keep: weights, signals that follow from them, or both. Signals are computed right after training and take the
+            place of weights: attacks that look at more than signals are then skipped.
+        queries: how each record is put to the models before signals are computed, plain first.
+        temperatures: of the softmax at which signals hold log p, each above 0.
 
     Raises:
-        ValueError: if a value is neither a whole number in range nor, where allowed, auto.
+        ValueError: if a value is neither a whole number in range nor, where allowed, auto, a query is unknown, or
+            checkpoints are asked for without weights.
     """
 
     models: Annotated[int, Field(ge=1, le=MAX_MODELS, examples=[16])]
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] | Literal["auto"]
     at_once: Annotated[int, Field(ge=1, le=MAX_MODELS)] | Literal["auto"]
     keep_checkpoints: CountFromZero = 0
+    keep: Literal["weights", "signals", "both"] = "weights"
+    queries: tuple[str, ...] = PLAIN_QUERY
+    temperatures: tuple[Positive, ...] = (1.0, 2.0)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_queries(self.queries)
+        if len({*self.temperatures}) < len(self.temperatures):
+            raise ValueError(f"temperatures={list(self.temperatures)}: expected different ones; leave out the copies")
+        if self.keep == "signals" and self.keep_checkpoints:
+            raise ValueError(
+                f"keep=signals: expected both with fleet.keep_checkpoints={self.keep_checkpoints}, which are weights;"
+                " choose it, or fleet.keep_checkpoints=0"
+            )
+        object.__setattr__(self, "queries", tuple(self.queries))
+        object.__setattr__(self, "temperatures", tuple(map(float, self.temperatures)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +24,7 @@ from palisade.data.split import Membership
 from palisade.targets import RESULTS_VERSION
 from palisade.targets.checkpoints import checkpoint_epochs_of, discard_partly_written, weights_path
 from palisade.targets.config import DEFAULT_GUESSED_SHARE
+from palisade.targets.digests import removed_weights
 from palisade.targets.files import file_lock, replacing, shared_lock, write, write_json
 from palisade.targets.guards import Guard, NoGuard
 from palisade.targets.guards.registry import guard_folder, guards_of, registered
@@ -154,10 +155,25 @@ class Run:
         complete: dict[str, int] = json.loads((self.folder / "complete.json").read_text())
         return list(range(complete["models"]))
 
-    def missing(self, wanted: int, checkpoints: Sequence[int] = ()) -> list[int]:
-        """The models to train: their final weights, or those after an epoch of `checkpoints`, are not there."""
+    def missing(
+        self, wanted: int, checkpoints: Sequence[int] = (), is_saved: Callable[[int], bool] | None = None
+    ) -> list[int]:
+        """The models to train: their final weights, or those after an epoch of `checkpoints`, are not there.
+
+        Args:
+            wanted: number of models.
+            checkpoints: epochs.
+            is_saved: tells of a model without weights whether what is wanted instead is there; None: nothing will do.
+        """
         epochs = (*checkpoints, None)
-        return [k for k in range(wanted) if not all(weights_path(self.folder, k, epoch).exists() for epoch in epochs)]
+        without = [
+            k for k in range(wanted) if not all(weights_path(self.folder, k, epoch).exists() for epoch in epochs)
+        ]
+        return without if is_saved is None else [k for k in without if not is_saved(k)]
+
+    def has_weights(self) -> bool:
+        """True if the weights of all models are there, and were not removed once signals were saved."""
+        return not self.missing(len(self.models()))
 
     def checkpoints(self) -> list[int]:
         """The epochs after which the weights of all models were kept."""
@@ -259,7 +275,7 @@ class Run:
 
     def has_models(self) -> bool:
         """True from the first trained model on, with which the share that audits guess is fixed."""
-        return any(self.folder.glob("models/[0-9]*.safetensors"))
+        return any(self.folder.glob("models/[0-9]*.safetensors")) or bool(removed_weights(self.folder / "models"))
 
     @contextmanager
     def lock(self) -> Iterator[bool]:

@@ -28,6 +28,7 @@ from palisade.targets.guards.registry import label, registered, state_path, unfi
 from palisade.targets.network_maker import NetworkMaker
 from palisade.targets.networks import MLP
 from palisade.targets.progress import RunLog
+from palisade.targets.put_away import SignalSaver, put_away
 from palisade.targets.recipe import Recipe, homes, stages, trainers
 from palisade.targets.statement import Statement
 from palisade.targets.tracking import Tracker
@@ -140,10 +141,19 @@ def chunks(models: Sequence[int], wanted: int | str) -> Iterator[list[int]]:
         yield [k for k in models if k // size == number]
 
 
-def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequence[int]) -> None:
+def train_models(
+    config: Mapping[str, Any], folder: str, name: str, models: Sequence[int], saver: SignalSaver | None = None
+) -> None:
     """Trains some models of a run and writes them, those of a stack all or none.
 
     Before the first of them it writes `summary.json`: the statement and the defense's strength.
+
+    Args:
+        config: of the run.
+        folder: of the run.
+        name: of the run, for the progress line.
+        models: their numbers in the fleet.
+        saver: of their signals, as soon as they are written; None: they keep their weights alone.
     """
     torch.set_num_threads(1)  # more threads than processes have cores slow everything down many times over
     dataset = from_config(config)
@@ -167,6 +177,8 @@ def train_models(config: Mapping[str, Any], folder: str, name: str, models: Sequ
         }
         write_json(Path(folder) / "summary.json", summary)
         write_fleet(Path(folder), part.models, fleet)
+        if saver is not None:
+            put_away(saver, config, dataset, Path(folder), part.models)
         progress.report(name, len(fleet))
 
 

@@ -23,6 +23,7 @@ from palisade.targets.config import DEFAULT_GUESSED_SHARE, validate_guessed_reco
 from palisade.targets.defaults import dense_name, public_size
 from palisade.targets.files import write_json
 from palisade.targets.job import Job, notice_of_unit
+from palisade.targets.recipe import WEIGHTS_ALONE
 from palisade.targets.run import Run
 from palisade.targets.train_settings import TrainSettings
 from palisade.targets.trial_outcomes import TrialOutcome, TrialStatus, TuningOutcome
@@ -107,7 +108,7 @@ class Trials:
             "secret": secret,
             "guesses": DEFAULT_GUESSED_SHARE,  # no trial is audited, and runs of all shares have the same ones
             "runs": str(Path(settings.runs) / TRIALS_FOLDER),
-            "fleet": {**settings.plain["fleet"], "models": tuning.models, "keep_checkpoints": 0},
+            "fleet": {**settings.plain["fleet"], "models": tuning.models, **WEIGHTS_ALONE},
         }
         points = within(tuning.points(settings.plain["network"]), public_size(settings.plain, dataset))
         changed = [(point, with_values(small, point)) for point in points]
@@ -227,7 +228,7 @@ class Trials:
             fleets.append(cost(run, settings, self.dataset, range(self.settings.fleet.models)))
         slowest = max(fleets, key=lambda fleet: fleet["minutes"])
         together = {key: slowest[key] for key in COST_KEYS}
-        alone = {**self.settings.plain["fleet"], "models": 1, "keep_checkpoints": 0}
+        alone = {**self.settings.plain["fleet"], "models": 1, **WEIGHTS_ALONE}
         of_model = [
             (trial, cost(trial.run, {**trial.settings, "fleet": alone}, self.dataset, range(1)))
             for trial in self.trials

@@ -33,6 +33,9 @@ LATE_IMPORTS = {
     "evaluation/cost.py": "likewise",
     "evaluation/signals/signals.py": "kept answers need no models",
     "evaluation/signals/shadows.py": "likewise",
+    "evaluation/signals/saved.py": "likewise",
+    "evaluation/signals/stored.py": "likewise",
+    "evaluation/signals/inner.py": "likewise",
     "evaluation/subjects/model_file.py": "saved answers need no torch",
     "targets/guards/memguard.py": "answering needs no torch, fitting does",
 }

@@ -14,8 +14,9 @@ from palisade.evaluate import all_attacks
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.saved import predictions
 from palisade.evaluation.signals.signals import view
-from palisade.evaluation.signals.stored import answers, predictions
+from palisade.evaluation.signals.stored import answers
 from palisade.evaluation.studies.study_runs import run_study
 from palisade.targets.guards import Query, adversarial_noise, discriminator
 from palisade.targets.guards.registry import guards_of, label, make_guard, state_path

@@ -120,15 +120,17 @@ class ThreatModel:
     def _missing_of_signals(self, view: View) -> str | None:
         """Needs that signals, which were saved in the place of weights and answers, do not meet."""
         needs = {
-            "the weights": self.gradients,
-            "checkpoints": self.checkpoints,
-            "whole answers": self.whole_answers or self.outputs == "logits",
-            "further shadows": self.further_shadows > 0,
-            "hidden layers": self.shadow_features and not view.vectors,
-            "to query the models with inputs of its choice": self.free_queries,
+            "checkpoints; train with fleet.keep_checkpoints=9, fleet.keep=both and grant them with threat=white_box": (
+                self.checkpoints
+            ),
+            "the weights; train with fleet.keep=both and grant them with threat=white_box": self.gradients,
+            "whole answers; train with fleet.keep=both": self.whole_answers or self.outputs == "logits",
+            "to train further shadows; train with fleet.keep=both": self.further_shadows > 0,
+            "the last hidden layer of shadows; train with fleet.keep=both": self.shadow_features and not view.vectors,
+            "to query the models with inputs of its choice; train with fleet.keep=both": self.free_queries,
         }
-        for need in (name for name, is_needed in needs.items() if is_needed):
-            return f"needs {need}; train with fleet.keep=both"
+        if need := next((text for text, is_needed in needs.items() if is_needed), None):
+            return f"needs {need}"
         if self.temperature is None or self.temperature in (view.temperatures or ()):
             return None
         listed = ",".join(f"{each:g}" for each in sorted({*(view.temperatures or ()), self.temperature}))

@@ -34,9 +34,10 @@ from palisade.evaluation.measuring.leakage import (
 from palisade.evaluation.measuring.private_linear import private_linear_utilities
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.result import LARGEST_CLASS, TRAIN_ACCURACY, Result, Row
+from palisade.evaluation.signals.saved import predictions
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
-from palisade.evaluation.signals.stored import answers, predictions
+from palisade.evaluation.signals.stored import answers
 from palisade.evaluation.statistics.bootstrap import Bootstrap, fleet_mean
 from palisade.evaluation.subjects.subject import BudgetSpentError, FleetSubject, Subject
 from palisade.evaluation.utility import CALIBRATION_METRIC, UTILITY_MEASURES, Utility, measures

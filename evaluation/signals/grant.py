@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -82,6 +83,25 @@ class Grant(CheckedFields):
             return {name: answers}
         change = partial(self.answer, level=level)
         return {name: answers.changed(change) if isinstance(answers, MappedAnswers) else change(answers)}
+
+    def released_signals(self, rows: MappedAnswers) -> dict[str, Any]:
+        """Saved signals of answers without a guard as attackers see them: `signals`, or `predictions` of labels.
+
+        Args:
+            rows: of `attacks.parts.signals.row_type`.
+
+        Raises:
+            ValueError: if probabilities are to be rounded or left out, which takes whole answers.
+        """
+        for name, value in (("decimals", self.decimals), ("top_k", self.top_k)):
+            if value is not None:
+                raise ValueError(
+                    f"threat.{name}={value}: expected null for models of which only signals are there; train them"
+                    " again with fleet.keep=both"
+                )
+        if self.outputs == "label":
+            return {"predictions": rows.changed(itemgetter("predicted"))}
+        return {"signals": rows}
 
     def answer(self, answers: Shaped[np.ndarray, "*shape"], level: Level = "logits") -> np.ndarray:
         """Answers to queries, as far as they are granted.

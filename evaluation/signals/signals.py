@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from jaxtyping import Bool
+
 from palisade.attacks import ThreatModel, View
 from palisade.attacks.parts.view import is_vectors
 from palisade.data.queries import PLAIN_QUERY
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import inner_signals, last_hidden
+from palisade.evaluation.signals.saved import saved
 from palisade.evaluation.signals.shadows import further_shadows
 from palisade.evaluation.signals.stored import answers, cached
 from palisade.targets.guards import NoGuard
@@ -26,32 +30,28 @@ def view(
     """View of a run for attackers: every model's answers for every audited record, and who is a member.
 
     Args:
-        run: a complete run.
+        run: a complete run; where its weights were removed, its view holds the signals that were saved instead.
         grant: what they are granted.
         queries: how each record is put to the models, by `evaluation.signals.augmentations`.
         threats: what attacks need; gradients, checkpoints and hidden layers are read only where one
             of them does.
     """
-    grant, models, guard = grant or Grant(), cache(lambda: guarded(run)), run.registered_guard
+    grant, guard = grant or Grant(), run.registered_guard
     data, split = run.dataset, run.dataset.split
-    pool = answers(run, "pool", queries)
-    fields: dict[str, Any] = grant.released(pool.about(split.is_audited), guard.level)
-    if not isinstance(guard, NoGuard):
-        fields["unguarded_logits"] = answers(Run(run.folder), "pool").about(split.is_audited)
+    whole = run.has_weights()
+
+    def released(role: str, queries: Sequence[str], counted: Bool[np.ndarray, "records"]) -> dict[str, Any]:
+        if whole:
+            return grant.released(answers(run, role, queries).about(counted), guard.level)
+        return grant.released_signals(saved(run, role, queries).about(counted))
+
+    fields = released("pool", queries, split.is_audited)
     if len(split.population):
-        population = grant.released(answers(run, "population"), guard.level)
-        fields |= {f"population_{name}": released for name, released in population.items()}
+        population = released("population", PLAIN_QUERY, np.ones(len(split.population), dtype=np.bool_))
+        fields |= {f"population_{name}": answered for name, answered in population.items()}
         fields |= {"population_labels": data.y[split.population], "population_features": data.x[split.population]}
-    if any(threat.shadow_features for threat in threats) and not is_vectors(data.x):
-        plain = Run(run.folder)
-        hidden = cached(plain, "last_hidden", partial(last_hidden, plain))
-        fields["shadow_features"] = hidden if hidden.shape[-1] else None
-    if grant.weights:
-        fields |= inner_signals(run, threats)
-    if any(threat.further_shadows for threat in threats):
-        fields["further_shadows"] = further_shadows(run, grant, pool.to_first(1))
-    if guard.keeps_label and grant.decimals is None:
-        fields["query_label"] = lambda model, x: models().fleet.one(model).predict(x)[0].argmax(axis=-1)
+    if whole:
+        fields |= of_weights(run, grant, threats)
     held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
     return View(
         labels=data.y[split.audited],
@@ -59,10 +59,36 @@ def view(
         groups=run.groups(),
         persons=None if split.persons is None else split.persons[split.is_audited],
         features=data.x[split.audited],
-        query=lambda model, x: grant.answer(models().one(model).predict(x)[0], guard.level),
         top_k=min(held_back, default=None),
         **fields,
     )
+
+
+def of_weights(run: Run, grant: Grant, threats: Sequence[ThreatModel]) -> dict[str, Any]:
+    """Parts of a view that only models themselves give: answers to further inputs, and what lies inside of them.
+
+    Args:
+        run: whose weights are there.
+        grant: what attackers are granted.
+        threats: what they need.
+    """
+    models, guard, split = cache(lambda: guarded(run)), run.registered_guard, run.dataset.split
+    fields: dict[str, Any] = {
+        "query": lambda model, x: grant.answer(models().one(model).predict(x)[0], guard.level),
+    }
+    if guard.keeps_label and grant.decimals is None:
+        fields["query_label"] = lambda model, x: models().fleet.one(model).predict(x)[0].argmax(axis=-1)
+    if not isinstance(guard, NoGuard):
+        fields["unguarded_logits"] = answers(Run(run.folder), "pool").about(split.is_audited)
+    if any(threat.shadow_features for threat in threats) and not is_vectors(run.dataset.x):
+        plain = Run(run.folder)
+        hidden = cached(plain, "last_hidden", partial(last_hidden, plain))
+        fields["shadow_features"] = hidden if hidden.shape[-1] else None
+    if grant.weights:
+        fields |= inner_signals(run, threats)
+    if any(threat.further_shadows for threat in threats):
+        fields["further_shadows"] = further_shadows(run, grant, answers(run, "pool"))
+    return fields
 
 
 def guarded(run: Run) -> Guarded:

@@ -7,16 +7,18 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64, Real, Shaped
+from jaxtyping import Real, Shaped
 
 from palisade.attacks.parts.answers import MappedAnswers
-from palisade.attacks.parts.blocks import room
 from palisade.data.queries import PLAIN_QUERY, augmented
-from palisade.targets.digests import digest
+from palisade.targets.checkpoints import weights_path
+from palisade.targets.digests import digest, is_removed
 from palisade.targets.files import replacing
 from palisade.targets.guards.registry import guard_folder
 from palisade.targets.run import Run
 
+SIGNALS_SUFFIX = ".signals.npy"
+"""Ending of the files of signals, beside those of the answers that they follow from."""
 MODELS_AT_ONCE = 8
 """Models whose weights are in memory together while they are asked."""
 SIGNALS_VERSION = 4
@@ -40,16 +42,35 @@ def answers(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> Mapped
 
 def _stored(run: Run, role: str, query: str) -> list[Shaped[np.ndarray, "records *classes"]]:
     """The answers of each model to one query, asked where they are missing."""
-    folder = run.folder / "signals" / run.guard / f"{role}-{query}"
-    paths = {model: folder / f"{model}-{stamp(run, [model])}.npy" for model in run.models()}
+    paths = {model: answer_path(run, role, query, model) for model in run.models()}
     if missing := [model for model, path in paths.items() if not path.exists()]:
+        if not run.has_weights():
+            raise ValueError(
+                f"{run.folder} holds signals, and neither weights nor whole answers ({role}, {query}); train it again"
+                " with fleet.keep=both"
+            )
+        folder = next(iter(paths.values())).parent
         folder.mkdir(parents=True, exist_ok=True)
         x = augmented(query, run.dataset.x[getattr(run.dataset.split, role)])
         for model, answered in _asked(run, role, query, x, missing):
             with replacing(paths[model]) as temporary:
                 np.save(temporary, answered)
-        _remove_others(folder, set(paths.values()))
+        signals = {answer_path(run, role, query, model, SIGNALS_SUFFIX) for model in paths}
+        _remove_others(folder, {*paths.values(), *signals})
     return [np.load(path, mmap_mode="r") for path in paths.values()]
+
+
+def answer_path(run: Run, role: str, query: str, model: int, suffix: str = ".npy") -> Path:
+    """File of the answers of a model to a query, or with `SIGNALS_SUFFIX` of the signals that follow from them.
+
+    Args:
+        run: with the guard before its models.
+        role: of the split.
+        query: how each record is put to the models.
+        model: whose weights, or the digest of weights that were removed, are there.
+        suffix: of the file.
+    """
+    return run.folder / "signals" / run.guard / f"{role}-{query}" / f"{model}-{stamp(run, [model])}{suffix}"
 
 
 def _asked(
@@ -69,15 +90,6 @@ def _asked(
             guarded = load_guarded(run.config, run.dataset, run.folder, some, run.guard)
             for place, model in enumerate(some):
                 yield model, guarded.one(place).predict(x, logits.of(model)[None])[0]
-
-
-def predictions(run: Run, role: str) -> Int64[np.ndarray, "models records"]:
-    """The classes that all models predict for the records of a role, behind the run's guard."""
-    outputs = answers(run, role)
-    predicted = room(outputs.shape[:2], np.int64)
-    for own, answered in zip(predicted, outputs, strict=True):
-        own[:] = answered if run.registered_guard.level == "label" else answered.argmax(axis=-1)
-    return predicted
 
 
 def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -> Shaped[np.ndarray, "..."]:
@@ -110,6 +122,9 @@ def stamp(run: Run, models: Sequence[int] | None = None) -> str:
     total = hashlib.blake2b(bytes([SIGNALS_VERSION]), digest_size=8)
     for folder in (run.folder / "models", guard_folder(run.folder, run.guard)):
         for model in run.models() if models is None else models:
-            for path in sorted(folder.glob(f"{model}.*safetensors")):
+            paths = {*folder.glob(f"{model}.*safetensors")}
+            if is_removed(weights := weights_path(run.folder, model)) and weights.parent == folder:
+                paths.add(weights)
+            for path in sorted(paths):
                 total.update(path.name.encode() + digest(path).encode())
     return total.hexdigest()

@@ -249,6 +249,11 @@ def accusations(run: Run, protocol: AttackProtocol, out: str) -> Iterator[tuple[
     Raises:
         ValueError: if there are no such records.
     """
+    if not run.has_weights():
+        raise ValueError(
+            f"out={out}: expected a run whose models answer, and {run.folder} holds their signals alone; train it again"
+            " with fleet.keep=both"
+        )
     seen = view(run, _grant(protocol))
     for kind, outsiders in outsiders_of(run, seen, out).items():
         for attack in protocol.attacks_on(run):
