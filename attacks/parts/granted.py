@@ -102,7 +102,7 @@ class Meter:
         for needed, (declares, names) in DECLARED_PARTS.items():
             if name in names and not declares(self.threat):
                 raise ValueError(f"view.{name} is beyond the attack's threat model; declare {needed} or do without it")
-        if name.startswith("_") or name == "to_first":
+        if name.startswith("_") or name in ("to_first", "altered"):
             raise ValueError(f"view.{name} is private to the view; use its signals")
         if name in SIGNALS_OF_QUERIES or name in ANSWERS:
             cut = self._cut

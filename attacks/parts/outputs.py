@@ -174,10 +174,10 @@ class Outputs:
             return self
         if queries not in self._cuts:
             fewer = {name: _first(getattr(self, name), queries) for name in ("logits", "probabilities", "predictions")}
-            self._cuts[queries] = self._altered(**fewer)
+            self._cuts[queries] = self.altered(**fewer)
         return self._cuts[queries]
 
-    def _altered(self, **changes: Any) -> Self:
+    def altered(self, **changes: Any) -> Self:
         """The same with other fields, which follow from checked ones: nothing is read to be checked again."""
         altered = copy(self)
         vars(altered).clear()
