@@ -14,7 +14,8 @@ from palisade.evaluation.measuring.measure import stored_result
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import RANDOM_HIDDEN, Rehearsal, rehearse
-from palisade.evaluation.signals.signals import PLAIN_QUERY, SHADOW_MODELS, stamp
+from palisade.evaluation.signals.inner import SHADOW_MODELS
+from palisade.evaluation.signals.stored import PLAIN_QUERY, answer_paths, stamp
 from palisade.targets import workers
 from palisade.targets.run import Run, canonical
 
@@ -106,7 +107,7 @@ def cost_of(run: Run, protocol: AttackProtocol, rehearsal: Rehearsal) -> Evaluat
     models, records, classes = len(run.models()), len(run.dataset.split.audited), len(run.dataset.classes)
     trained = cost_of_attacks(run, protocol.attacks_on(run))
     time_of = answer_time(run)
-    of_models, of_guard = (models * count for count in _unstored_answers(run, protocol))
+    of_models, of_guard = _unstored_answers(run, protocol)
     signals = _signals(run, protocol, time_of)
     labels = run.registered_guard.level == "label"
     seconds = {
@@ -238,17 +239,22 @@ def _gradient_time(run: Run) -> tuple[Seconds, int]:
 
 
 def _unstored_answers(run: Run, protocol: AttackProtocol) -> tuple[int, int]:
-    """Records that each model still has to answer, and each model's guard."""
+    """Answers about records that models still have to give, and their guards."""
     split, plain = run.dataset.split, Run(run.folder)
     asked = [("pool", query) for query in protocol.queries] + [("test", PLAIN_QUERY[0])]
     asked += [("population", PLAIN_QUERY[0])] if len(split.population) else []
     of_models = of_guard = 0
     for role, query in asked:
         count = len(getattr(split, role))
-        of_models += 0 if _is_stored(plain, f"{plain.guard}/{role}-{query}") else count
+        of_models += count * _unanswered(plain, role, query)
         if run.guard != plain.guard:
-            of_guard += 0 if _is_stored(run, f"{run.guard}/{role}-{query}") else count
+            of_guard += count * _unanswered(run, role, query)
     return of_models, of_guard
+
+
+def _unanswered(run: Run, role: str, query: str) -> int:
+    """Number of models whose answers to a query no file holds."""
+    return sum(not path.exists() for path in answer_paths(run, role, query).values())
 
 
 def _is_stored(run: Run, name: str) -> bool:

@@ -23,8 +23,8 @@ from palisade.evaluation.measuring.leakage import leakage, leakage_of_groups, me
 from palisade.evaluation.measuring.measure import contributions, groups, row, rows_of_models
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.grant import Grant
+from palisade.evaluation.signals.inner import SHADOW_MODELS
 from palisade.evaluation.signals.shadows import further_shadows
-from palisade.evaluation.signals.signals import SHADOW_MODELS
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.targets.run import Run
 

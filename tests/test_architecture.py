@@ -32,6 +32,8 @@ LATE_IMPORTS = {
     "evaluation/plan.py": "likewise",
     "evaluation/cost.py": "likewise",
     "evaluation/signals/signals.py": "kept answers need no models",
+    "evaluation/signals/stored.py": "likewise",
+    "evaluation/signals/inner.py": "likewise",
     "evaluation/signals/shadows.py": "likewise",
     "evaluation/subjects/model_file.py": "saved answers need no torch",
     "targets/guards/memguard.py": "answering needs no torch, fitting does",

@@ -19,7 +19,7 @@ SCORE_SIGNALS = (
     *("log_confidence", "probabilities_of"),
 )
 SIGNALS_OF_QUERIES = ("log_odds", "standardized_log_odds", "loss", "entropy", "modified_entropy", "correct")
-ANSWERS = ("logits", "probabilities", "predictions")
+ANSWER_KINDS = ("logits", "probabilities", "predictions")
 DECLARED_PARTS: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...]]] = {
     "outputs=logits": (lambda threat: threat.outputs == "logits", ("logits", "population_logits")),
     "outputs": (
@@ -104,7 +104,7 @@ class Meter:
                 raise ValueError(f"view.{name} is beyond the attack's threat model; declare {needed} or do without it")
         if name.startswith("_") or name in ("to_first", "altered"):
             raise ValueError(f"view.{name} is private to the view; use its signals")
-        if name in SIGNALS_OF_QUERIES or name in ANSWERS:
+        if name in SIGNALS_OF_QUERIES or name in ANSWER_KINDS:
             cut = self._cut
             if name in SIGNALS_OF_QUERIES or getattr(cut, name) is not None:
                 self.handed = max(self.handed, cut.queries)

@@ -63,9 +63,9 @@ def answers(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> Mapped
 
 def _stored(run: Run, role: str, query: str) -> list[Shaped[np.ndarray, "records *classes"]]:
     """The answers of each model to one query, asked where they are missing."""
-    folder = run.folder / "signals" / run.guard / f"{role}-{query}"
-    paths = {model: folder / f"{model}-{stamp(run, [model])}.npy" for model in run.models()}
+    paths = answer_paths(run, role, query)
     if missing := [model for model, path in paths.items() if not path.exists()]:
+        folder = paths[missing[0]].parent
         folder.mkdir(parents=True, exist_ok=True)
         x = augmented(query, run.dataset.x[getattr(run.dataset.split, role)])
         for model, answered in _asked(run, role, query, x, missing):
@@ -73,6 +73,12 @@ def _stored(run: Run, role: str, query: str) -> list[Shaped[np.ndarray, "records
                 np.save(temporary, answered)
         _remove_others(folder, set(paths.values()))
     return [np.load(path, mmap_mode="r") for path in paths.values()]
+
+
+def answer_paths(run: Run, role: str, query: str) -> dict[int, Path]:
+    """The file of each model's answers to one query about the records of a role, there or not."""
+    folder = run.folder / "signals" / run.guard / f"{role}-{query}"
+    return {model: folder / f"{model}-{stamp(run, [model])}.npy" for model in run.models()}
 
 
 def _asked(
