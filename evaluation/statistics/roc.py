@@ -161,16 +161,17 @@ class Reweighed(Roc):
         last = int(1.2 * np.nan_to_num(most).max(initial=0)) + 16  # one of them more, most likely
         top = int(others[last]) + 1 if last < len(others) else len(order)
         while True:
-            false, true = weighed(self.weights, order[:top], wanted[:top])
-            within = (np.cumsum(false, axis=0, dtype=np.int32) <= most).sum(axis=0)
+            false, true = (np.ascontiguousarray(side.T) for side in weighed(self.weights, order[:top], wanted[:top]))
+            within = (np.cumsum(false, axis=1, dtype=np.int32) <= most[:, None]).sum(axis=1)
             if top == len(order) or within.max(initial=0) < top:
                 break
             top = min(len(order), 2 * top)
         # Ties are passed together or not.
         passed = np.maximum.accumulate(np.where(ends[: top + 1], np.arange(top + 1), 0))[within]
-        counted = np.cumsum(true, axis=0, dtype=np.int32)
-        last_counts = np.take_along_axis(counted, np.maximum(passed - 1, 0)[None], axis=0)[0]
-        return np.where(passed > 0, last_counts, 0)
+        counted = np.take_along_axis(
+            np.cumsum(true, axis=1, dtype=np.int32), np.maximum(passed - 1, 0)[:, None], axis=1
+        )
+        return np.where(passed > 0, counted[:, 0], 0)
 
     def _furthest(self) -> Metric:
         ranking, (false_total, true_total) = self.ranking, self._totals
@@ -193,7 +194,7 @@ def weighed(
 ) -> tuple[UInt8[np.ndarray, "ranks weighings"], UInt8[np.ndarray, "ranks weighings"]]:
     """Weights of non-members and of members in the order of some ranks; 0 for the others."""
     drawn = weights.take(order, axis=0, mode="clip")  # "raise" would copy; the order is in range
-    true = drawn * members[:, None]
+    true = drawn * members.view(np.uint8)[:, None]
     return drawn - true, true
 
 
