@@ -13,7 +13,7 @@ Metric = np.ndarray | np.floating[Any]
 """A number; of several ROCs an array of as many."""
 RATE_ROUNDING = 1e-12
 """Relative; far above rounding and far below one record, so that `k/n ≤ rate` holds where it does on paper."""
-RUN, RUNS = 32, 64
+RUN_RANKS, RUNS_AT_ONCE = 32, 64
 """Ranks that follow each other, and runs of them, that are counted together: as many as a processor's caches hold."""
 
 
@@ -90,7 +90,7 @@ class Roc:
 
     @cached_property
     def _tprs(self) -> dict[float, Metric]:
-        """What `tpr_at` gave, for the measures that rest on it."""
+        """Values of `tpr_at`, for the measures that rest on it."""
         return {}
 
     @cached_property
@@ -156,7 +156,7 @@ class Reweighed(Roc):
         self, most: Metric, order: Int[np.ndarray, "ranks"], wanted: Bool[np.ndarray, "ranks"],
         ends: Bool[np.ndarray, "ranks_and_one"],
     ) -> Float[np.ndarray, "weighings"]:  # fmt: skip
-        """What is wanted among the first ranks, of which at most so many are not wanted."""
+        """Weight of the wanted among the first ranks, as far as at most so much of the others lies there."""
         others = np.flatnonzero(~wanted)
         last = int(1.2 * np.nan_to_num(most).max(initial=0)) + 16  # one of them more, most likely
         top = int(others[last]) + 1 if last < len(others) else len(order)
@@ -177,8 +177,8 @@ class Reweighed(Roc):
         ranking, (false_total, true_total) = self.ranking, self._totals
         false, true = np.zeros((2, self.weights.shape[1]))
         furthest = np.where(np.isnan(false_total * true_total), np.nan, 0.0)
-        for start in range(0, len(ranking.order), RUN * RUNS):
-            block = slice(start, start + RUN * RUNS)
+        for start in range(0, len(ranking.order), RUN_RANKS * RUNS_AT_ONCE):
+            block = slice(start, start + RUN_RANKS * RUNS_AT_ONCE)
             sides = weighed(self.weights, ranking.order[block], ranking.members[block])
             falses, trues = (np.cumsum(side, axis=0, dtype=np.float64) for side in sides)
             beyond = (true + trues) * false_total - (false + falses) * true_total
@@ -205,12 +205,14 @@ def _won(
 ) -> tuple[Float[np.ndarray, "weighings"], Float[np.ndarray, "weighings"], Float[np.ndarray, "weighings"]]:
     """Pairs of a member and a non-member that comes after it, and the weights of all non-members and members."""
     # Whole numbers of 24 bits are exact in single precision.
-    number = np.float32 if (RUN * int(weights.max(initial=0))) ** 2 * RUNS < 2**26 else np.float64
-    width, whole = weights.shape[1], len(order) // (RUN * RUNS) * RUN * RUNS
+    number = np.float32 if (RUN_RANKS * int(weights.max(initial=0))) ** 2 * RUNS_AT_ONCE < 2**26 else np.float64
+    width, whole = weights.shape[1], len(order) // (RUN_RANKS * RUNS_AT_ONCE) * RUN_RANKS * RUNS_AT_ONCE
     won, sums = np.zeros(width), []
-    for places in np.arange(whole).reshape(-1, RUNS, RUN).swapaxes(1, 2):  # the first of each run, the second of each
+    for places in (
+        np.arange(whole).reshape(-1, RUNS_AT_ONCE, RUN_RANKS).swapaxes(1, 2)
+    ):  # the first of each run, the second of each
         sides = weighed(weights, order[places.ravel()], members[places.ravel()])
-        own, *sides = _halved(*(side.astype(number).reshape(RUN, RUNS, width) for side in sides))
+        own, *sides = _halved(*(side.astype(number).reshape(RUN_RANKS, RUNS_AT_ONCE, width) for side in sides))
         won += own
         sums.append(sides)
     sums.append(weighed(weights, order[whole:], members[whole:]))

@@ -28,12 +28,12 @@ from palisade.evaluation.statistics.metrics import Called
 from palisade.evaluation.statistics.roc import Ranking, Roc
 
 Fleet = tuple[np.ndarray, View]
-CONSTANTS = (
+BLOCK_SIZES = (
     (bootstrap, "AT_ONCE"), (bootstrap, "RECORDS_AT_ONCE"), (bootstrap, "MAX_STORED_DRAWS"), (chance, "AT_ONCE"),
-    (chance, "MODELS_AT_ONCE"), (exposure, "RECORDS_AT_ONCE"), (thresholds, "PAIRS_AT_ONCE"), (roc, "RUN"),
-    (roc, "RUNS"),
+    (chance, "MODELS_AT_ONCE"), (exposure, "RECORDS_AT_ONCE"), (thresholds, "PAIRS_AT_ONCE"), (roc, "RUN_RANKS"),
+    (roc, "RUNS_AT_ONCE"),
 )  # fmt: skip
-CLOSE: dict[str, Any] = {"rtol": 0, "atol": 1e-12}
+ROUNDING_ALONE: dict[str, Any] = {"rtol": 0, "atol": 1e-12}
 
 
 @st.composite
@@ -61,20 +61,20 @@ def measured(scores: np.ndarray, seen: View) -> list[Any]:
     attack, own = LossThreshold(), Bootstrap(replicates=12, groups=seen.groups, persons=seen.persons)
     rows = [*leakage(attack, scores, seen, own), *null_rows({attack: scores}, seen, 0)]
     numbers = [number for row in rows for number in (row.value, row.low, row.high)]
-    found = exposure.Exposure.of(scores, seen.membership, seen.labels, np.arange(seen.records))
-    return [*numbers, *fleet_mean(scores, own), *found.models, *found.hits, *found.auc]
+    exposed = exposure.Exposure.of(scores, seen.membership, seen.labels, np.arange(seen.records))
+    return [*numbers, *fleet_mean(scores, own), *exposed.models, *exposed.hits, *exposed.auc]
 
 
 @settings(deadline=None, max_examples=30)
-@given(fleets(), st.lists(st.integers(1, 50), min_size=len(CONSTANTS), max_size=len(CONSTANTS)))
+@given(fleets(), st.lists(st.integers(1, 50), min_size=len(BLOCK_SIZES), max_size=len(BLOCK_SIZES)))
 @pytest.mark.filterwarnings("ignore:invalid value", "ignore:divide by zero")
 def test_blocks_of_any_size_give_what_all_at_once_gives(fleet: Fleet, sizes: list[int]) -> None:
     at_once = measured(*fleet)
     with pytest.MonkeyPatch.context() as patch:
-        for (module, constant), size in zip(CONSTANTS, sizes, strict=True):
+        for (module, constant), size in zip(BLOCK_SIZES, sizes, strict=True):
             patch.setattr(module, constant, size)
         in_blocks = measured(*fleet)
-    np.testing.assert_allclose(np.array(in_blocks, dtype=float), np.array(at_once, dtype=float), **CLOSE)
+    np.testing.assert_allclose(np.array(in_blocks, dtype=float), np.array(at_once, dtype=float), **ROUNDING_ALONE)
 
 
 def naive(metric: Callable[[Roc], Any], scores: np.ndarray, member: np.ndarray, weights: np.ndarray) -> float:
@@ -101,7 +101,7 @@ def test_metrics_and_intervals_are_those_of_copied_records(fleet: Fleet) -> None
     for name, metric in ROC_METRICS.items():
         ones = np.ones(seen.records, dtype=int)
         own = np.array([naive(metric, *row, ones) for row in rows])
-        np.testing.assert_allclose(metrics.per_model[name], own, **CLOSE)
+        np.testing.assert_allclose(metrics.per_model[name], own, **ROUNDING_ALONE)
         replicated = []
         for of_models, of_records in drawn.weights(*scores.shape):
             values = np.array([naive(metric, *row, of_records) for row in rows])
@@ -111,7 +111,7 @@ def test_metrics_and_intervals_are_those_of_copied_records(fleet: Fleet) -> None
         if np.isnan(replicated).all():
             assert np.isnan(estimate[1:]).all()
         elif (ends := np.nanquantile(replicated, [0.025, 0.975]))[0] != ends[1]:
-            np.testing.assert_allclose(estimate[1:], ends, **CLOSE)
+            np.testing.assert_allclose(estimate[1:], ends, **ROUNDING_ALONE)
     once = fleet_metrics(scores, seen.membership, ROC_METRICS, drawn, HINDSIGHT_METRICS).estimates
     for name, estimate in metrics.estimates.items():
         expected = (estimate.value, np.nan, np.nan) if name in HINDSIGHT_METRICS else estimate
@@ -128,17 +128,17 @@ def test_curves_ties_and_exposure_are_those_of_single_comparisons(fleet: Fleet) 
     if len(rocs) == len(rows):
         fprs, tprs = mean_roc(scores, seen.membership)
         expected = np.mean([[each.tpr_at(min(fpr, 1.0)) for fpr in fprs] for each in rocs], axis=0)
-        np.testing.assert_allclose(tprs, expected, **CLOSE)
+        np.testing.assert_allclose(tprs, expected, **ROUNDING_ALONE)
         beyond = [(np.diff(each.fpr), np.searchsorted(each.fpr[1:], 0.1, side="right")) for each in rocs]
         assert tied_share(scores, seen.membership, 0.1) == max(jumps[first:][:1].sum() for jumps, first in beyond)
-    found = exposure.Exposure.of(scores, seen.membership, seen.labels, np.arange(seen.records))
-    for record, auc in enumerate(found.auc):
+    exposed = exposure.Exposure.of(scores, seen.membership, seen.labels, np.arange(seen.records))
+    for record, auc in enumerate(exposed.auc):
         inside, outside = (
             scores[side & ~np.isnan(scores[:, record]), record]
             for side in (seen.membership[:, record], ~seen.membership[:, record])
         )
         pairs = inside[:, None] - outside
-        np.testing.assert_allclose(auc, (np.sign(pairs) / 2 + 0.5).mean() if pairs.size else np.nan, **CLOSE)
+        np.testing.assert_allclose(auc, (np.sign(pairs) / 2 + 0.5).mean() if pairs.size else np.nan, **ROUNDING_ALONE)
 
 
 @settings(deadline=None, max_examples=30)
@@ -155,7 +155,7 @@ def test_accuracy_at_the_thresholds_of_shadows_is_that_of_each_model(fleet: Flee
     ]  # fmt: skip
     if len(own) == (~np.isnan(scores).all(axis=1)).sum():
         value = accuracy_at_shadow_threshold(scores, seen, Bootstrap(replicates=2)).value
-        np.testing.assert_allclose(value, np.mean(own), **CLOSE)
+        np.testing.assert_allclose(value, np.mean(own), **ROUNDING_ALONE)
 
 
 @settings(deadline=None, max_examples=40)
