@@ -8,12 +8,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from threadpoolctl import threadpool_limits
+
 from palisade.attacks.parts.view import is_vectors
 from palisade.evaluation.format import console_for, empty_table, show
 from palisade.evaluation.measuring.measure import stored_result
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
-from palisade.evaluation.rehearsal import RANDOM_HIDDEN, Rehearsal, rehearse
+from palisade.evaluation.rehearsal import RANDOM_HIDDEN, RehearsedTimes, rehearse
 from palisade.evaluation.signals.inner import SHADOW_MODELS
 from palisade.evaluation.signals.stored import PLAIN_QUERY, answer_paths, stamp
 from palisade.targets import workers
@@ -86,20 +88,21 @@ def costs(runs: Sequence[Run], protocol: AttackProtocol) -> list[EvaluationCost]
 
     Runs that attackers see alike are rehearsed once. Nothing is written or trained.
     """
-    rehearsals: dict[str, Rehearsal] = {}
+    rehearsals: dict[str, RehearsedTimes] = {}
     result = []
-    for run in runs:
-        if stored_result(run, protocol) is not None:
-            result.append(EvaluationCost(run=run.name, models=len(run.models()), seconds={}))
-            continue
-        kind = _kind(run, protocol)
-        if kind not in rehearsals:
-            rehearsals[kind] = rehearse(run, protocol)
-        result.append(cost_of(run, protocol, rehearsals[kind]))
+    with threadpool_limits(1):  # as in worker processes; threads that wait for each other would be counted
+        for run in runs:
+            if stored_result(run, protocol) is not None:
+                result.append(EvaluationCost(run=run.name, models=len(run.models()), seconds={}))
+                continue
+            kind = _kind(run, protocol)
+            if kind not in rehearsals:
+                rehearsals[kind] = rehearse(run, protocol)
+            result.append(cost_of(run, protocol, rehearsals[kind]))
     return result
 
 
-def cost_of(run: Run, protocol: AttackProtocol, rehearsal: Rehearsal) -> EvaluationCost:
+def cost_of(run: Run, protocol: AttackProtocol, rehearsal: RehearsedTimes) -> EvaluationCost:
     """Cost of the evaluation of a run by what its attacks took in a rehearsal.
 
     The time of an answer is measured on a few records by one of the run's models.
@@ -174,7 +177,7 @@ def show_evaluation_costs(costs: Sequence[EvaluationCost]) -> None:
     minutes = [cost.minutes for cost in costs]
     start = START_SECONDS / 60 if any(minutes) else 0.0
     table = empty_table()
-    for place, heading in enumerate(("run", "models", "to train", "about minutes", "about MB of memory", "of disk")):
+    for place, heading in enumerate(("run", "models", "to train", "about minutes", "MB of memory", "MB of disk")):
         table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     total = (
         f"{len(costs)} runs, {processes} at a time" if processes > 1 else f"{len(costs)} runs",
@@ -274,6 +277,6 @@ def _kind(run: Run, protocol: AttackProtocol) -> str:
 
 
 def _seconds_a_record(work: Callable[[], object], records: int) -> Seconds:
-    started = time.perf_counter()
+    started = time.thread_time()
     work()
-    return (time.perf_counter() - started) / records
+    return (time.thread_time() - started) / records

@@ -32,7 +32,7 @@ REHEARSED_MODELS = 16
 REHEARSED_RECORDS = 1000
 """Half of them are more than attacks that tune on a sample of the records take for it."""
 FIRST_RECORDS = 128
-MAX_FIRST_SECONDS = 0.5
+MAX_FIRST_SECONDS = 2.0
 """An attack that takes longer on the first records is rehearsed on no more."""
 SQUARE_IN_MODELS = frozenset({"reference"})
 """Attacks whose time grows with the square of the number of models; of all others it is linear."""
@@ -62,7 +62,7 @@ class AttackTime:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rehearsal:
+class RehearsedTimes:
     """Times of an evaluation of a run, without those in which its models answer.
 
     Args:
@@ -85,7 +85,7 @@ class Rehearsal:
         )
 
 
-def rehearse(run: Run, protocol: AttackProtocol) -> Rehearsal:
+def rehearse(run: Run, protocol: AttackProtocol) -> RehearsedTimes:
     """Times of the attacks on a run that its models and records allow for.
 
     Takes seconds, however large the run is; nothing is written, and no model is asked or trained.
@@ -97,10 +97,9 @@ def rehearse(run: Run, protocol: AttackProtocol) -> Rehearsal:
     records = min(len(run.dataset.split.audited), REHEARSED_RECORDS)
     casts = [Cast(run, protocol, count) for count in sorted({min(FIRST_RECORDS, records), (records + 1) // 2, records})]
     attacks = [cost for attack in protocol.attacks_on(run) if (cost := _attack_time(attack, casts)) is not None]
-    small, large = casts[max(len(casts) - 2, 0)], casts[-1]
-    once = _extended([small, large], [_seconds(cast.measure_once) for cast in (small, large)])
-    each = _extended([small, large], [_seconds(cast.measure_attack) for cast in (small, large)])
-    return Rehearsal(attacks=attacks, metrics_seconds=once + len(attacks) * each)
+    once = _extended(casts, [_seconds(cast.measure_once) for cast in casts])
+    each = _extended(casts, [_seconds(cast.measure_attack) for cast in casts])
+    return RehearsedTimes(attacks=attacks, metrics_seconds=once + len(attacks) * each)
 
 
 class Cast:
@@ -240,16 +239,16 @@ class Cast:
             return np.asarray((x.reshape(len(x), -1).astype(np.float32) - center) @ weights.astype(np.float32))
 
         def query(model: int, x: np.ndarray) -> np.ndarray:
-            started = time.perf_counter()
+            started = time.thread_time()
             answer = grant.answer(self._guarded(logits(x)), level)
-            self.inputs, self.answering = self.inputs + len(x), self.answering + time.perf_counter() - started
+            self.inputs, self.answering = self.inputs + len(x), self.answering + time.thread_time() - started
             return answer
 
         def query_label(model: int, x: np.ndarray) -> np.ndarray:
-            started = time.perf_counter()
+            started = time.thread_time()
             answer = logits(x).argmax(axis=-1)
             self.label_inputs += len(x)
-            self.answering += time.perf_counter() - started
+            self.answering += time.thread_time() - started
             return answer
 
         return query, query_label
@@ -271,8 +270,9 @@ def _attack_time(attack: Attack, casts: Sequence[Cast]) -> AttackTime | None:
     if casts[-1].smaller(attack).missing(casts[-1].view) is not None:
         return None
     first = _rehearsed(attack, casts[0])
-    slow = first.seconds > MAX_FIRST_SECONDS
-    taken = [casts[0]] if slow else list(casts[-2:])
+    if first.seconds > MAX_FIRST_SECONDS:  # or else libraries were loaded
+        first = _rehearsed(attack, casts[0])
+    taken = casts[:1] if first.seconds > MAX_FIRST_SECONDS else casts[-2:]
     measured = [first if cast is casts[0] else _rehearsed(attack, cast) for cast in taken]
 
     def extended(name: str) -> float:
@@ -302,15 +302,15 @@ def _rehearsed(attack: Attack, cast: Cast) -> AttackTime:
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+    started = time.thread_time()
     work()
-    return time.perf_counter() - started
+    return time.thread_time() - started
 
 
 def _extended(
     casts: Sequence[Cast], measured: Sequence[float], power_of_models: int = 1, power_of_records: int = 1
 ) -> float:
-    """What was measured on some records, for all of the run: one part is fixed, one grows, as the last two have it.
+    """Extension of measurements on some records to all of the run: one part is fixed, one grows, as the last two have it.
 
     Args:
         casts: on which it was measured, with ever more records.
