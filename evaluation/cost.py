@@ -8,15 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from threadpoolctl import threadpool_limits
+
 from palisade.attacks.parts.view import is_vectors
 from palisade.data.queries import PLAIN_QUERY
 from palisade.evaluation.format import console_for, empty_table, show
 from palisade.evaluation.measuring.measure import stored_result
 from palisade.evaluation.plan import cost_of_attacks
 from palisade.evaluation.protocol import AttackProtocol
-from palisade.evaluation.rehearsal import RANDOM_HIDDEN, Rehearsal, rehearse
+from palisade.evaluation.rehearsal import RANDOM_HIDDEN, RehearsedTimes, rehearse
 from palisade.evaluation.signals.inner import SHADOW_MODELS
-from palisade.evaluation.signals.stored import stamp
+from palisade.evaluation.signals.saved import saved
+from palisade.evaluation.signals.stored import answer_paths, stamp
 from palisade.targets import workers
 from palisade.targets.run import Run, canonical
 
@@ -87,20 +90,21 @@ def costs(runs: Sequence[Run], protocol: AttackProtocol) -> list[EvaluationCost]
 
     Runs that attackers see alike are rehearsed once. Nothing is written or trained.
     """
-    rehearsals: dict[str, Rehearsal] = {}
+    rehearsals: dict[str, RehearsedTimes] = {}
     result = []
-    for run in runs:
-        if stored_result(run, protocol) is not None:
-            result.append(EvaluationCost(run=run.name, models=len(run.models()), seconds={}))
-            continue
-        kind = _kind(run, protocol)
-        if kind not in rehearsals:
-            rehearsals[kind] = rehearse(run, protocol)
-        result.append(cost_of(run, protocol, rehearsals[kind]))
+    with threadpool_limits(1):  # as in worker processes; threads that wait for each other would be counted
+        for run in runs:
+            if stored_result(run, protocol) is not None:
+                result.append(EvaluationCost(run=run.name, models=len(run.models()), seconds={}))
+                continue
+            kind = _kind(run, protocol)
+            if kind not in rehearsals:
+                rehearsals[kind] = rehearse(run, protocol)
+            result.append(cost_of(run, protocol, rehearsals[kind]))
     return result
 
 
-def cost_of(run: Run, protocol: AttackProtocol, rehearsal: Rehearsal) -> EvaluationCost:
+def cost_of(run: Run, protocol: AttackProtocol, rehearsal: RehearsedTimes) -> EvaluationCost:
     """Cost of the evaluation of a run by what its attacks took in a rehearsal.
 
     The time of an answer is measured on a few records by one of the run's models.
@@ -108,7 +112,7 @@ def cost_of(run: Run, protocol: AttackProtocol, rehearsal: Rehearsal) -> Evaluat
     models, records, classes = len(run.models()), len(run.dataset.split.audited), len(run.dataset.classes)
     trained = cost_of_attacks(run, protocol.attacks_on(run))
     time_of = answer_time(run)
-    of_models, of_guard = (models * count for count in _unstored_answers(run, protocol))
+    of_models, of_guard = _unstored_answers(run, protocol)
     signals = _signals(run, protocol, time_of)
     labels = run.registered_guard.level == "label"
     seconds = {
@@ -153,9 +157,11 @@ def memory(models: int, records: int, queries: int, classes: int, attacks: int) 
 
 
 def answer_time(run: Run) -> AnswerTime:
-    """Time of an answer of the run's first model, measured."""
+    """Time of an answer of the run's first model, measured; none where signals were saved in the place of weights."""
     from palisade.targets.training import load_fleet, load_guarded
 
+    if not run.has_weights():
+        return AnswerTime(model=0.0)
     x = run.dataset.x[run.dataset.split.audited[:ASKED_RECORDS]]
     fleet = load_fleet(run.config, run.dataset, run.folder, [0])
     fleet.predict(x[:1])  # which loads what is loaded once
@@ -175,7 +181,7 @@ def show_evaluation_costs(costs: Sequence[EvaluationCost]) -> None:
     minutes = [cost.minutes for cost in costs]
     start = START_SECONDS / 60 if any(minutes) else 0.0
     table = empty_table()
-    for place, heading in enumerate(("run", "models", "to train", "about minutes", "about MB of memory", "of disk")):
+    for place, heading in enumerate(("run", "models", "to train", "about minutes", "MB of memory", "MB of disk")):
         table.add_column(heading, justify="right" if place else "left", no_wrap=True)
     total = (
         f"{len(costs)} runs, {processes} at a time" if processes > 1 else f"{len(costs)} runs",
@@ -206,10 +212,11 @@ def _signals(run: Run, protocol: AttackProtocol, time_of: AnswerTime) -> _Signal
     plain, signals = Run(run.folder), _Signals()
     records = len(run.dataset.split.audited)
     answers = len(run.models()) * records
-    if any(threat.shadow_features for threat in threats) and not is_vectors(run.dataset.x):
+    hidden = run.has_weights() and not is_vectors(run.dataset.x)
+    if hidden and any(threat.shadow_features for threat in threats):
         asked = min(SHADOW_MODELS, len(run.models())) * records
         signals = signals.and_also("last_hidden", plain, asked * time_of.model, asked * RANDOM_HIDDEN)
-    if not protocol.grant.weights:
+    if not protocol.grant.weights or not run.has_weights():
         return signals
     stretches = len(run.checkpoints()) + 1
     if any(threat.gradients for threat in threats):
@@ -240,17 +247,24 @@ def _gradient_time(run: Run) -> tuple[Seconds, int]:
 
 
 def _unstored_answers(run: Run, protocol: AttackProtocol) -> tuple[int, int]:
-    """Records that each model still has to answer, and each model's guard."""
+    """Answers about records that models still have to give, and their guards."""
+    if not run.has_weights():
+        return 0, 0
     split, plain = run.dataset.split, Run(run.folder)
     asked = [("pool", query) for query in protocol.queries] + [("test", PLAIN_QUERY[0])]
     asked += [("population", PLAIN_QUERY[0])] if len(split.population) else []
     of_models = of_guard = 0
     for role, query in asked:
         count = len(getattr(split, role))
-        of_models += 0 if _is_stored(plain, f"{plain.guard}/{role}-{query}") else count
+        of_models += count * _unanswered(plain, role, query)
         if run.guard != plain.guard:
-            of_guard += 0 if _is_stored(run, f"{run.guard}/{role}-{query}") else count
+            of_guard += count * _unanswered(run, role, query)
     return of_models, of_guard
+
+
+def _unanswered(run: Run, role: str, query: str) -> int:
+    """Number of models whose answers to a query no file holds."""
+    return sum(not path.exists() for path in answer_paths(run, role, query).values())
 
 
 def _is_stored(run: Run, name: str) -> bool:
@@ -265,11 +279,12 @@ def _kind(run: Run, protocol: AttackProtocol) -> str:
         canonical(config["data"]), canonical(protocol.nodes_on(run)), canonical(config["membership"]),
         canonical(config["split"]), canonical(config.get("canary") or {}), len(run.models()), len(run.checkpoints()),
         guard.level, guard.top_k, guard.keeps_label, run.guard == Run(run.folder).guard, config["seed"],
+        run.has_weights() or list(saved(run, "pool").dtype.names or ()),
     ]  # fmt: skip
     return json.dumps(facts, sort_keys=True, default=str)
 
 
 def _seconds_a_record(work: Callable[[], object], records: int) -> Seconds:
-    started = time.perf_counter()
+    started = time.thread_time()
     work()
-    return (time.perf_counter() - started) / records
+    return (time.thread_time() - started) / records

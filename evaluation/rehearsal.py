@@ -16,6 +16,8 @@ from jaxtyping import Float, Float32, Int64, Real, Shaped
 from scipy.special import softmax
 
 from palisade.attacks import Attack, LossThreshold, View
+from palisade.attacks.parts.answers import MappedAnswers
+from palisade.attacks.parts.signals import temperatures_of
 from palisade.attacks.parts.view import is_vectors
 from palisade.data.split import Membership
 from palisade.evaluation.measuring.exposure import Exposure
@@ -24,7 +26,8 @@ from palisade.evaluation.measuring.measure import contributions, groups, row, ro
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.inner import SHADOW_MODELS
-from palisade.evaluation.signals.shadows import further_shadows
+from palisade.evaluation.signals.saved import rows_of, saved
+from palisade.evaluation.signals.shadows import can_train_further
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.targets.run import Run
 
@@ -32,7 +35,7 @@ REHEARSED_MODELS = 16
 REHEARSED_RECORDS = 1000
 """Half of them are more than attacks that tune on a sample of the records take for it."""
 FIRST_RECORDS = 128
-MAX_FIRST_SECONDS = 0.5
+MAX_FIRST_SECONDS = 2.0
 """An attack that takes longer on the first records is rehearsed on no more."""
 SQUARE_IN_MODELS = frozenset({"reference"})
 """Attacks whose time grows with the square of the number of models; of all others it is linear."""
@@ -62,7 +65,7 @@ class AttackTime:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rehearsal:
+class RehearsedTimes:
     """Times of an evaluation of a run, without those in which its models answer.
 
     Args:
@@ -85,7 +88,7 @@ class Rehearsal:
         )
 
 
-def rehearse(run: Run, protocol: AttackProtocol) -> Rehearsal:
+def rehearse(run: Run, protocol: AttackProtocol) -> RehearsedTimes:
     """Times of the attacks on a run that its models and records allow for.
 
     Takes seconds, however large the run is; nothing is written, and no model is asked or trained.
@@ -97,10 +100,9 @@ def rehearse(run: Run, protocol: AttackProtocol) -> Rehearsal:
     records = min(len(run.dataset.split.audited), REHEARSED_RECORDS)
     casts = [Cast(run, protocol, count) for count in sorted({min(FIRST_RECORDS, records), (records + 1) // 2, records})]
     attacks = [cost for attack in protocol.attacks_on(run) if (cost := _attack_time(attack, casts)) is not None]
-    small, large = casts[max(len(casts) - 2, 0)], casts[-1]
-    once = _extended([small, large], [_seconds(cast.measure_once) for cast in (small, large)])
-    each = _extended([small, large], [_seconds(cast.measure_attack) for cast in (small, large)])
-    return Rehearsal(attacks=attacks, metrics_seconds=once + len(attacks) * each)
+    once = _extended(casts, [_seconds(cast.measure_once) for cast in casts])
+    each = _extended(casts, [_seconds(cast.measure_attack) for cast in casts])
+    return RehearsedTimes(attacks=attacks, metrics_seconds=once + len(attacks) * each)
 
 
 class Cast:
@@ -190,16 +192,41 @@ class Cast:
         membership = Membership(**run.config["membership"])
         models = run.models()[: self.models]
         queries = len(self.protocol.queries)
-        answers = self._answers(data.y[audited], *([queries] if queries > 1 else []))
-        shown = grant.released(answers, guard.level)
-        shape = (self.models, self.records)
-        if run.guard != Run(run.folder).guard:
-            shown["unguarded_logits"] = rng.standard_normal((*shape, len(data.classes)), dtype=np.float32)
+        shown = self._released(data.y[audited], *([queries] if queries > 1 else []))
         if len(split.population):
             population = split.population[: max(2, math.ceil(self.share * len(split.population)))]
-            released = grant.released(self._answers(data.y[population]), guard.level)
+            released = self._released(data.y[population])
             shown |= {f"population_{name}": values for name, values in released.items()}
             shown |= {"population_labels": data.y[population], "population_features": data.x[population]}
+        if run.has_weights():
+            shown |= self._of_weights(audited)
+        held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
+        return View(
+            labels=data.y[audited],
+            membership=membership.draw(split, models, run.secret)[:, split.is_audited][:, places],
+            groups=membership.groups(models),
+            persons=None if split.persons is None else split.persons[split.is_audited][places],
+            features=data.x[audited],
+            top_k=min(held_back, default=None),
+            **shown,
+        )
+
+    def _released(self, labels: Int64[np.ndarray, "n"], *queries: int) -> dict[str, Any]:
+        """Random answers, or the signals that follow from some where weights were removed, as far as granted."""
+        grant, answers = self.protocol.grant, self._answers(labels, *queries)
+        if self.run.has_weights():
+            return grant.released(answers, self.run.registered_guard.level)
+        rows = rows_of(answers, labels, temperatures_of([saved(self.run, "pool").dtype]))
+        by_query = rows.reshape(*rows.shape[:2], -1)
+        return grant.released_signals(MappedAnswers([list(np.moveaxis(of_model, 1, 0)) for of_model in by_query]))
+
+    def _of_weights(self, audited: Int64[np.ndarray, "records"]) -> dict[str, Any]:
+        """Random values in the place of all that only models themselves give."""
+        run, rng, grant = self.run, self.rng, self.protocol.grant
+        data, guard, shape = run.dataset, run.registered_guard, (self.models, self.records)
+        shown: dict[str, Any] = {}
+        if run.guard != Run(run.folder).guard:
+            shown["unguarded_logits"] = rng.standard_normal((*shape, len(data.classes)), dtype=np.float32)
         if not is_vectors(data.x):
             hidden = (min(self.models, SHADOW_MODELS), self.records, RANDOM_HIDDEN)
             shown["shadow_features"] = rng.standard_normal(hidden, dtype=np.float32)
@@ -209,21 +236,11 @@ class Cast:
         if grant.weights and (checkpoints := run.checkpoints()):
             shown["alignment"] = rng.standard_normal(shape, dtype=np.float32)
             shown["trajectory"] = rng.random((*shape, len(checkpoints) + 1), dtype=np.float32)
-        if further_shadows(run, grant, answers) is not None:
+        if can_train_further(run):
             shown["further_shadows"] = self._further_shadows
         query, query_label = self._queries(data.x[audited], data.y[audited])
-        held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
-        return View(
-            labels=data.y[audited],
-            membership=membership.draw(split, models, run.secret)[:, split.is_audited][:, places],
-            groups=membership.groups(models),
-            persons=None if split.persons is None else split.persons[split.is_audited][places],
-            features=data.x[audited],
-            query=query,
-            query_label=query_label if guard.keeps_label and grant.decimals is None else None,
-            top_k=min(held_back, default=None),
-            **shown,
-        )
+        keeps_label = guard.keeps_label and grant.decimals is None
+        return {**shown, "query": query, "query_label": query_label if keeps_label else None}
 
     def _queries(
         self, x: Real[np.ndarray, "records *shape"], y: Int64[np.ndarray, "records"]
@@ -240,16 +257,16 @@ class Cast:
             return np.asarray((x.reshape(len(x), -1).astype(np.float32) - center) @ weights.astype(np.float32))
 
         def query(model: int, x: np.ndarray) -> np.ndarray:
-            started = time.perf_counter()
+            started = time.thread_time()
             answer = grant.answer(self._guarded(logits(x)), level)
-            self.inputs, self.answering = self.inputs + len(x), self.answering + time.perf_counter() - started
+            self.inputs, self.answering = self.inputs + len(x), self.answering + time.thread_time() - started
             return answer
 
         def query_label(model: int, x: np.ndarray) -> np.ndarray:
-            started = time.perf_counter()
+            started = time.thread_time()
             answer = logits(x).argmax(axis=-1)
             self.label_inputs += len(x)
-            self.answering += time.perf_counter() - started
+            self.answering += time.thread_time() - started
             return answer
 
         return query, query_label
@@ -271,8 +288,9 @@ def _attack_time(attack: Attack, casts: Sequence[Cast]) -> AttackTime | None:
     if casts[-1].smaller(attack).missing(casts[-1].view) is not None:
         return None
     first = _rehearsed(attack, casts[0])
-    slow = first.seconds > MAX_FIRST_SECONDS
-    taken = [casts[0]] if slow else list(casts[-2:])
+    if first.seconds > MAX_FIRST_SECONDS:  # or else libraries were loaded
+        first = _rehearsed(attack, casts[0])
+    taken = casts[:1] if first.seconds > MAX_FIRST_SECONDS else casts[-2:]
     measured = [first if cast is casts[0] else _rehearsed(attack, cast) for cast in taken]
 
     def extended(name: str) -> float:
@@ -302,15 +320,15 @@ def _rehearsed(attack: Attack, cast: Cast) -> AttackTime:
 
 
 def _seconds(work: Callable[[], Any]) -> float:
-    started = time.perf_counter()
+    started = time.thread_time()
     work()
-    return time.perf_counter() - started
+    return time.thread_time() - started
 
 
 def _extended(
     casts: Sequence[Cast], measured: Sequence[float], power_of_models: int = 1, power_of_records: int = 1
 ) -> float:
-    """What was measured on some records, for all of the run: one part is fixed, one grows, as the last two have it.
+    """Extension of measurements on some records to all of the run: one part is fixed, one grows as the last two do.
 
     Args:
         casts: on which it was measured, with ever more records.

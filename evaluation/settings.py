@@ -42,7 +42,7 @@ class EvaluationSettings(CheckedFields):
         audit: what was trained already and is evaluated instead of runs; its other settings stand beside.
         study: settings of a study.
         search: settings of a search.
-        plan: only say what attacks would train.
+        plan: only say what the evaluation of runs would cost.
         quiet: show no progress.
         command: that asked for it, for reports.
 

@@ -61,7 +61,7 @@ class MappedAnswers:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """That of the array; a single query has no axis."""
+        """Axes and their lengths; a single query has no axis."""
         queries = len(self.files[0])
         records = len(self.files[0][0]) if self.places is None else len(self._indices)
         classes = self.of(0, 0, slice(1)).shape[1:]

@@ -54,7 +54,7 @@ DECLARED_PARTS: Mapping[str, tuple[Callable[[ThreatModel], bool], tuple[str, ...
     "checkpoints": (lambda threat: threat.checkpoints, ("trajectory", "alignment")),
 }
 """Declarations by which the parts of a view may be read."""
-PRIVATE_PARTS = ("to_first", "signals", "population_signals")
+PRIVATE_PARTS = ("to_first", "altered", "signals", "population_signals")
 """Parts of a view that are no attack's to read."""
 
 

@@ -158,7 +158,7 @@ def shadows(
 
 @dataclass(frozen=True, kw_only=True)
 class Within:
-    """How a target's shadows on one side vary within records, summed over these.
+    """Variation of a target's shadows on one side within records, summed over these.
 
     Args:
         freedom: degrees of freedom.

@@ -110,8 +110,7 @@ class Outputs:
         if self.signals is None:
             return None
         asked = np.ndindex(self.models, self.queries)
-        rows = [self._released_of(*one, slice(1)).dtype for one in asked]
-        return signals.temperatures_of(rows)
+        return signals.temperatures_of(self._released_of(model, query, slice(1)).dtype for model, query in asked)
 
     @cached_property
     def log_odds(self) -> Float[np.ndarray, "models records queries"]:
@@ -205,10 +204,10 @@ class Outputs:
             return self
         if queries not in self._cuts:
             fewer = {name: _first(getattr(self, name), queries) for name in ANSWER_FIELDS}
-            self._cuts[queries] = self._altered(**fewer)
+            self._cuts[queries] = self.altered(**fewer)
         return self._cuts[queries]
 
-    def _altered(self, **changes: Any) -> Self:
+    def altered(self, **changes: Any) -> Self:
         """The same with other fields, which follow from checked ones: nothing is read to be checked again."""
         altered = copy(self)
         vars(altered).clear()

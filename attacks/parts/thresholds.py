@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from palisade.attacks.parts.base import Attack
+from palisade.attacks.parts.blocks import blocks, in_blocks
 from palisade.attacks.parts.leave_one_out import LeftOut
 from palisade.attacks.parts.threat import ThreatModel
 from palisade.attacks.parts.view import View
@@ -43,7 +44,8 @@ class Threshold(Attack):
         signal = self._signal(view)
         if not self.per_class:
             return signal
-        return signal - class_thresholds(signal, view.labels, view.membership, view.others, view.left_out)
+        thresholds = class_thresholds(signal, view.labels, view.membership, view.others, view.left_out)
+        return in_blocks(signal.shape, view.blocks(), lambda block: signal[:, block] - thresholds[:, block])
 
 
 def class_thresholds(
@@ -65,15 +67,16 @@ def class_thresholds(
         others: `View.others`.
         left_out: `View.left_out`.
     """
-    thresholds = np.empty_like(signal)
-    for label in np.unique(labels):
-        own = labels == label
+    classes, of_record = np.unique(labels, return_inverse=True)
+    thresholds = np.empty((len(signal), len(classes)))
+    for place in range(len(classes)):
+        own = of_record == place
         left_out_shadows = None if left_out is None else left_out[:, own]
-        thresholds[:, own] = shadow_thresholds(signal[:, own], membership[:, own], others, left_out_shadows)[:, None]
+        thresholds[:, place] = shadow_thresholds(signal[:, own], membership[:, own], others, left_out_shadows)
     if (lacking := np.isnan(thresholds)).any():
         of_all = shadow_thresholds(signal, membership, others, left_out)
         thresholds = np.where(lacking, of_all[:, None], thresholds)
-    return thresholds
+    return in_blocks(signal.shape, blocks(*signal.shape), lambda block: thresholds[:, of_record[block]])
 
 
 def shadow_thresholds(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
 
@@ -86,7 +86,7 @@ def part_of(seen: View, models: slice) -> View:
     for name in ("query", "query_label"):
         if (ask := getattr(seen, name)) is not None:
             parts[name] = lambda model, x, ask=ask: ask(start + step * model, x)
-    return replace(seen, **parts)
+    return seen.altered(**parts)
 
 
 def _halves(seen: View) -> Iterator[tuple[slice, slice]]:

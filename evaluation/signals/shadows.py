@@ -21,8 +21,7 @@ FurtherShadows = Callable[[int, np.ndarray, np.ndarray, int], View]
 def further_shadows(run: Run, grant: Grant, answers: MappedAnswers) -> FurtherShadows | None:
     """Trains shadows of a run with some memberships fixed, and shows them as attackers see the run's own models.
 
-    None where fixing the memberships of some records would say something on others, or leave nothing to find: they
-    must be independent coins, one a record, on the whole pool.
+    None where `can_train_further` says so.
 
     Args:
         run: a complete run.
@@ -30,9 +29,7 @@ def further_shadows(run: Run, grant: Grant, answers: MappedAnswers) -> FurtherSh
         answers: of the run's models to the pool records, behind its guard.
     """
     split, guard = run.dataset.split, run.registered_guard
-    persons = split.persons
-    single = persons is None or len(np.unique(persons)) == len(persons)
-    if Membership(**run.config["membership"]).how != "bernoulli" or len(split.canaries) or not single:
+    if not can_train_further(run):
         return None
 
     def train(
@@ -54,6 +51,19 @@ def further_shadows(run: Run, grant: Grant, answers: MappedAnswers) -> FurtherSh
         )
 
     return train
+
+
+def can_train_further(run: Run) -> bool:
+    """False where fixing the memberships of some records would say something on others, or leave nothing to find.
+
+    They must be independent coins, one a record, on the whole pool.
+
+    Args:
+        run: a complete run.
+    """
+    split = run.dataset.split
+    single = split.persons is None or len(np.unique(split.persons)) == len(split.persons)
+    return bool(Membership(**run.config["membership"]).how == "bernoulli" and not len(split.canaries) and single)
 
 
 def mismatch_view(targets: View, shadows: View) -> View:

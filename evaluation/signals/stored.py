@@ -42,22 +42,27 @@ def answers(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> Mapped
 
 def _stored(run: Run, role: str, query: str) -> list[Shaped[np.ndarray, "records *classes"]]:
     """The answers of each model to one query, asked where they are missing."""
-    paths = {model: answer_path(run, role, query, model) for model in run.models()}
+    paths = answer_paths(run, role, query)
     if missing := [model for model, path in paths.items() if not path.exists()]:
         if not run.has_weights():
             raise ValueError(
                 f"{run.folder} holds signals, and neither weights nor whole answers ({role}, {query}); train it again"
                 " with fleet.keep=both"
             )
-        folder = next(iter(paths.values())).parent
+        folder = paths[missing[0]].parent
         folder.mkdir(parents=True, exist_ok=True)
         x = augmented(query, run.dataset.x[getattr(run.dataset.split, role)])
         for model, answered in _asked(run, role, query, x, missing):
             with replacing(paths[model]) as temporary:
                 np.save(temporary, answered)
-        signals = {answer_path(run, role, query, model, SIGNALS_SUFFIX) for model in paths}
-        _remove_others(folder, {*paths.values(), *signals})
+        signals = answer_paths(run, role, query, SIGNALS_SUFFIX)
+        _remove_others(folder, {*paths.values(), *signals.values()})
     return [np.load(path, mmap_mode="r") for path in paths.values()]
+
+
+def answer_paths(run: Run, role: str, query: str, suffix: str = ".npy") -> dict[int, Path]:
+    """The file of each model's answers to one query about the records of a role, there or not."""
+    return {model: answer_path(run, role, query, model, suffix) for model in run.models()}
 
 
 def answer_path(run: Run, role: str, query: str, model: int, suffix: str = ".npy") -> Path:

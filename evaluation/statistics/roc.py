@@ -13,7 +13,7 @@ Metric = np.ndarray | np.floating[Any]
 """A number; of several ROCs an array of as many."""
 RATE_ROUNDING = 1e-12
 """Relative; far above rounding and far below one record, so that `k/n ≤ rate` holds where it does on paper."""
-RUN, RUNS = 32, 64
+RUN_RANKS, RUNS_AT_ONCE = 32, 64
 """Ranks that follow each other, and runs of them, that are counted together: as many as a processor's caches hold."""
 
 
@@ -90,7 +90,7 @@ class Roc:
 
     @cached_property
     def _tprs(self) -> dict[float, Metric]:
-        """What `tpr_at` gave, for the measures that rest on it."""
+        """Values of `tpr_at`, for the measures that rest on it."""
         return {}
 
     @cached_property
@@ -156,28 +156,29 @@ class Reweighed(Roc):
         self, most: Metric, order: Int[np.ndarray, "ranks"], wanted: Bool[np.ndarray, "ranks"],
         ends: Bool[np.ndarray, "ranks_and_one"],
     ) -> Float[np.ndarray, "weighings"]:  # fmt: skip
-        """What is wanted among the first ranks, of which at most so many are not wanted."""
+        """Weight of the wanted among the first ranks, as far as at most so much of the others lies there."""
         others = np.flatnonzero(~wanted)
         last = int(1.2 * np.nan_to_num(most).max(initial=0)) + 16  # one of them more, most likely
         top = int(others[last]) + 1 if last < len(others) else len(order)
         while True:
-            false, true = weighed(self.weights, order[:top], wanted[:top])
-            within = (np.cumsum(false, axis=0, dtype=np.int32) <= most).sum(axis=0)
+            false, true = (np.ascontiguousarray(side.T) for side in weighed(self.weights, order[:top], wanted[:top]))
+            within = (np.cumsum(false, axis=1, dtype=np.int32) <= most[:, None]).sum(axis=1)
             if top == len(order) or within.max(initial=0) < top:
                 break
             top = min(len(order), 2 * top)
         # Ties are passed together or not.
         passed = np.maximum.accumulate(np.where(ends[: top + 1], np.arange(top + 1), 0))[within]
-        counted = np.cumsum(true, axis=0, dtype=np.int32)
-        last_counts = np.take_along_axis(counted, np.maximum(passed - 1, 0)[None], axis=0)[0]
-        return np.where(passed > 0, last_counts, 0)
+        counted = np.take_along_axis(
+            np.cumsum(true, axis=1, dtype=np.int32), np.maximum(passed - 1, 0)[:, None], axis=1
+        )
+        return np.where(passed > 0, counted[:, 0], 0)
 
     def _furthest(self) -> Metric:
         ranking, (false_total, true_total) = self.ranking, self._totals
         false, true = np.zeros((2, self.weights.shape[1]))
         furthest = np.where(np.isnan(false_total * true_total), np.nan, 0.0)
-        for start in range(0, len(ranking.order), RUN * RUNS):
-            block = slice(start, start + RUN * RUNS)
+        for start in range(0, len(ranking.order), RUN_RANKS * RUNS_AT_ONCE):
+            block = slice(start, start + RUN_RANKS * RUNS_AT_ONCE)
             sides = weighed(self.weights, ranking.order[block], ranking.members[block])
             falses, trues = (np.cumsum(side, axis=0, dtype=np.float64) for side in sides)
             beyond = (true + trues) * false_total - (false + falses) * true_total
@@ -193,7 +194,7 @@ def weighed(
 ) -> tuple[UInt8[np.ndarray, "ranks weighings"], UInt8[np.ndarray, "ranks weighings"]]:
     """Weights of non-members and of members in the order of some ranks; 0 for the others."""
     drawn = weights.take(order, axis=0, mode="clip")  # "raise" would copy; the order is in range
-    true = drawn * members[:, None]
+    true = drawn * members.view(np.uint8)[:, None]
     return drawn - true, true
 
 
@@ -204,12 +205,14 @@ def _won(
 ) -> tuple[Float[np.ndarray, "weighings"], Float[np.ndarray, "weighings"], Float[np.ndarray, "weighings"]]:
     """Pairs of a member and a non-member that comes after it, and the weights of all non-members and members."""
     # Whole numbers of 24 bits are exact in single precision.
-    number = np.float32 if (RUN * int(weights.max(initial=0))) ** 2 * RUNS < 2**26 else np.float64
-    width, whole = weights.shape[1], len(order) // (RUN * RUNS) * RUN * RUNS
+    number = np.float32 if (RUN_RANKS * int(weights.max(initial=0))) ** 2 * RUNS_AT_ONCE < 2**26 else np.float64
+    width, whole = weights.shape[1], len(order) // (RUN_RANKS * RUNS_AT_ONCE) * RUN_RANKS * RUNS_AT_ONCE
     won, sums = np.zeros(width), []
-    for places in np.arange(whole).reshape(-1, RUNS, RUN).swapaxes(1, 2):  # the first of each run, the second of each
+    for places in (
+        np.arange(whole).reshape(-1, RUNS_AT_ONCE, RUN_RANKS).swapaxes(1, 2)
+    ):  # the first of each run, the second of each
         sides = weighed(weights, order[places.ravel()], members[places.ravel()])
-        own, *sides = _halved(*(side.astype(number).reshape(RUN, RUNS, width) for side in sides))
+        own, *sides = _halved(*(side.astype(number).reshape(RUN_RANKS, RUNS_AT_ONCE, width) for side in sides))
         won += own
         sums.append(sides)
     sums.append(weighed(weights, order[whole:], members[whole:]))

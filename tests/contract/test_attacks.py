@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from palisade.attacks import Attack, View
+from palisade.attacks.parts import blocks
 from palisade.evaluation.statistics.metrics import roc_auc
 
 CONF_FOLDER = Path(__file__).parents[2] / "conf"
@@ -201,3 +204,16 @@ def test_memory_mapped_answers_give_the_same(
     np.save(tmp_path / "logits.npy", leaky.logits)
     mapped = replace(leaky, logits=np.load(tmp_path / "logits.npy", mmap_mode="r"))
     np.testing.assert_array_equal(attack_of(name).score(mapped), scored(name))
+
+
+@pytest.mark.parametrize("name", ATTACK_NAMES)
+@settings(deadline=None, max_examples=3, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.integers(1, 2 * FLEET_MODELS * FLEET_RECORDS // 3))
+def test_scores_in_blocks_of_any_size_are_those_at_once(
+    name: str, leaky: View, scored: Callable[[str], np.ndarray], numbers: int
+) -> None:
+    """Blocks of one record and of many; signals and scores that lie in files, as large ones do."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(blocks, "NUMBERS_AT_ONCE", numbers)
+        in_blocks = attack_of(name).score(replace(leaky))  # whose signals are computed anew
+    np.testing.assert_allclose(in_blocks, scored(name), rtol=1e-12, atol=1e-12)

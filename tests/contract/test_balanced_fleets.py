@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from palisade.attacks import View
+from palisade.attacks.parts import blocks, leave_one_out
 from palisade.attacks.parts.thresholds import shadow_thresholds
 from tests.contract.test_attacks import ATTACK_NAMES, attack_of, mean_auc
 
@@ -154,3 +155,15 @@ def test_thresholds_of_shadows_tell_nothing_either() -> None:
         rates = [[called[k, side].mean() for side in (own, ~own)] for k, own in enumerate(view.membership)]
         gains.append(np.mean(np.subtract(*np.transpose(rates))))
     assert abs(np.mean(gains)) < 3 * np.std(gains, ddof=1) / np.sqrt(FLEET_COUNT)
+
+
+@pytest.mark.parametrize("name", ["lira", "reference", "rmia", "modified_entropy", "shadow_classifier"])
+def test_blocks_of_records_and_parts_of_models_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = silent_fleet(0, 24, 12)
+    expected, left_out = attack_of(name).score(whole), whole.left_out
+    monkeypatch.setattr(blocks, "NUMBERS_AT_ONCE", 24 * 7)
+    monkeypatch.setattr(leave_one_out, "MODELS_PER_PART", 5)
+    monkeypatch.setattr(leave_one_out, "LEAST_IN_PARTS", 10)
+    again = replace(whole)
+    np.testing.assert_array_equal(again.left_out, left_out)
+    np.testing.assert_allclose(attack_of(name).score(again), expected, rtol=1e-9, atol=1e-11)
