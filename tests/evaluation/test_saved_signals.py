@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,19 @@ import pytest
 from palisade.attacks.parts.outputs import Outputs
 from palisade.commandline import call
 from palisade.evaluate import all_attacks
+from palisade.evaluation.cost import costs
 from palisade.evaluation.measuring.measure import measure, results_of
 from palisade.evaluation.protocol import AttackProtocol
+from palisade.evaluation.signals import saved as saved_signals
 from palisade.evaluation.signals.grant import Grant
 from palisade.evaluation.signals.saved import MAX_FLOAT32, predictions, rows_of, saved
 from palisade.evaluation.signals.shadows import mismatch_view
 from palisade.evaluation.signals.signals import view
 from palisade.evaluation.signals.stored import answers, stamp
 from palisade.evaluation.studies.never_used import accusations
-from palisade.targets.digests import digest, is_removed
+from palisade.targets import job, put_away
+from palisade.targets.digests import digest, is_removed, remove_weights
+from palisade.targets.forget import forget
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
@@ -171,7 +176,7 @@ def test_what_was_not_kept_is_refused_in_a_line(both: Run, bare: Run) -> None:
         view(bare, queries=("plain", "left"))
     with pytest.raises(ValueError, match=r"neither weights nor whole answers \(pool, plain\); .*fleet.keep=both"):
         answers(bare, "pool")
-    with pytest.raises(ValueError, match="fleet.keep=signals: expected of both runs"):
+    with pytest.raises(ValueError, match=r"fleet.keep=signals: expected of both runs"):
         mismatch_view(view(both), view(bare))
     assert mismatch_view(view(bare), view(bare)).log_odds.shape[0] == 2 * FLEET_MODELS
     with pytest.raises(ValueError, match=r"out=population: expected a run whose models answer.*fleet.keep=both"):
@@ -228,9 +233,8 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return removing
 
-    for module in ("put_away", "job"):
-        name = f"palisade.targets.{module}.remove_weights"
-        monkeypatch.setattr(name, watching(pytest.importorskip(f"palisade.targets.{module}").remove_weights))
+    for module in (put_away, job):
+        monkeypatch.setattr(module, "remove_weights", watching(remove_weights))
     return removed
 
 
@@ -283,27 +287,30 @@ def test_other_temperatures_are_computed_from_weights_or_trained_for(both: Run, 
 
 
 @pytest.mark.parametrize(
-    "where", ["palisade.targets.put_away.remove_weights", "palisade.evaluation.signals.saved.rows_of"]
+    ("module", "work", "weights"), [(put_away, remove_weights, 3), (saved_signals, rows_of, 4)], ids=["removal", "save"]
 )
 def test_a_killed_run_goes_on_where_it_was(
-    bare: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+    bare: Run,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    module: ModuleType,
+    work: Callable[..., Any],
+    weights: int,
 ) -> None:
     """Between the signals of all models of a stack and the removal of some weights, or amid these signals."""
-    name, asked = where.rpartition(".")[2], []
-    real = {"remove_weights": pytest.importorskip("palisade.targets.digests").remove_weights, "rows_of": rows_of}[name]
+    asked = []
 
     def killed(*arguments: Any) -> Any:
         asked.append(arguments)
         if len(asked) == 6:
             raise Killed
-        return real(*arguments)
+        return work(*arguments)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(where, killed)
+        patched.setattr(module, work.__name__, killed)
         trained(tmp_path, "fleet.keep=signals")
     folder = tmp_path / "digits" / bare.folder.name
-    left = len(list(folder.glob("models/*.safetensors")))
-    assert left == {"remove_weights": 3, "rows_of": 4}[name] and not (folder / "complete.json").exists()
+    assert len(list(folder.glob("models/*.safetensors"))) == weights and not (folder / "complete.json").exists()
     assert Run(folder).has_models()
     assert files(trained(tmp_path, "fleet.keep=signals")) == files(bare)
 
@@ -344,3 +351,16 @@ def test_a_plan_knows_what_is_kept(both: Run, bare: Run, tmp_path: Path) -> None
     held = sum(path.stat().st_size for path in (bare.folder / "signals").rglob("*.npy")) / 1e6
     assert alone["megabytes"] == pytest.approx(held, rel=0.02)
     assert alone["missing"] == FLEET_MODELS
+
+
+def test_a_plan_of_an_evaluation_counts_what_would_run(bare: Run) -> None:
+    (cost,) = costs([bare], protocol("rmia", "votes", "cascading", "known_members"))
+    steps = ("answers", "signals", "training", "metrics", "rescoring")
+    assert {*cost.seconds} == {"rmia", *steps} and cost.disk == 0
+    assert cost.seconds["answers"] == cost.seconds["signals"] == 0 < cost.seconds["metrics"]
+
+
+def test_forgetting_counts_models_without_weights(bare: Run, tmp_path: Path) -> None:
+    run = copied(bare, tmp_path)
+    assert f": {FLEET_MODELS} models, signals" in forget(run.folder, tmp_path, tmp_path / "a", tmp_path / "b")
+    assert not run.folder.exists()
