@@ -119,7 +119,7 @@ def say_reach(job: Job) -> None:
 
 def cost_of_attacks(run: Run, attacks: Sequence[Attack]) -> dict[str, Any]:
     """Models that attacks on a run train besides, at most: models that are there already are taken for missing."""
-    models = sum(attack.threat.further_shadows for attack in attacks)
+    models = sum(attack.threat.further_shadows for attack in attacks) if run.has_weights() else 0
     settings = {**run.config, "fleet": {**run.config["fleet"], "models": models, **WEIGHTS_ALONE}}
     trained = plan.cost(run, settings, run.dataset, range(models))
     return {**trained, "folder": f"{run.name}: further shadows", "claims": 0, "reach": None}
