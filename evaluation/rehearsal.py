@@ -16,6 +16,7 @@ from jaxtyping import Float, Float32, Int64, Real, Shaped
 from scipy.special import softmax
 
 from palisade.attacks import Attack, LossThreshold, View
+from palisade.attacks.parts.answers import MappedAnswers
 from palisade.attacks.parts.view import is_vectors
 from palisade.data.split import Membership
 from palisade.evaluation.measuring.exposure import Exposure
@@ -208,7 +209,7 @@ class Cast:
         if grant.weights and (checkpoints := run.checkpoints()):
             shown["alignment"] = rng.standard_normal(shape, dtype=np.float32)
             shown["trajectory"] = rng.random((*shape, len(checkpoints) + 1), dtype=np.float32)
-        if further_shadows(run, grant, answers) is not None:
+        if further_shadows(run, grant, MappedAnswers([[own] for own in answers])) is not None:
             shown["further_shadows"] = self._further_shadows
         query, query_label = self._queries(data.x[audited], data.y[audited])
         held_back = [k for k in (grant.top_k, guard.top_k) if k is not None and k < len(data.classes)]
