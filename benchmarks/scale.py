@@ -39,7 +39,7 @@ from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
-ATTACKS: Mapping[str, Callable[[], attacks.Attack]] = {
+TIMED_ATTACKS: Mapping[str, Callable[[], attacks.Attack]] = {
     "loss": attacks.LossThreshold,
     "confidence": attacks.Confidence,
     "entropy": attacks.Entropy,
@@ -53,10 +53,10 @@ ATTACKS: Mapping[str, Callable[[], attacks.Attack]] = {
     "rmia_offline": lambda: attacks.RMIA(online=False),
     "base": attacks.BASE,
 }
-GRID = ((64, 12_500), (64, 25_000), (64, 50_000), (128, 25_000), (256, 12_500), (256, 25_000))
-WHOLE, SPARSE = ("256x50000x4", "64x1000000x1"), ("256x50000x10x100",)
+GRID_SIZES = ((64, 12_500), (64, 25_000), (64, 50_000), (128, 25_000), (256, 12_500), (256, 25_000))
+WHOLE_SIZES, SPARSE_SIZES = ("256x50000x4", "64x1000000x1"), ("256x50000x10x100",)
 LABEL_CLASSES, SMALL_ROLE, POLL_SECONDS = 10, 2_000, 0.05
-GIB = 2**30
+GIB_BYTES = 2**30
 
 
 def write_answers(
@@ -95,7 +95,7 @@ def fleet(folder: Path, models: int, records: int) -> attacks.View:
 
 def cost_of_attack(name: str, models: int, records: int, folder: Path) -> dict[str, Any]:
     """CPU seconds of the scores and of all that the report measures of an attack, and anonymous memory."""
-    seen, attack, watched = fleet(folder, models, records), ATTACKS[name](), Memory(os.getpid())
+    seen, attack, watched = fleet(folder, models, records), TIMED_ATTACKS[name](), Memory(os.getpid())
     with watched:
         start = time.process_time()
         scores = attack.score(seen)
@@ -105,7 +105,7 @@ def cost_of_attack(name: str, models: int, records: int, folder: Path) -> dict[s
         Exposure.of(scores, seen.membership, seen.labels, np.arange(records))
         measured = time.process_time()
     auc = next(row.value for row in rows if row.metric == "auc" and row.model == "all")
-    return {"auc": auc, "scores": scored - start, "metrics": measured - scored, "gib": watched.peak / GIB}
+    return {"auc": auc, "scores": scored - start, "metrics": measured - scored, "gib": watched.peak / GIB_BYTES}
 
 
 class Memory:
@@ -147,15 +147,15 @@ def grid(console: Console, folder: Path) -> None:
     """A line for each attack and size, and the exponents that fit them."""
     table = Table("attack", "models", "records", "AUC", "scores s", "metrics s", "GiB", box=None, header_style="bold")
     exponents = Table("attack", "", "models^", "records^", box=None, header_style="bold")
-    for name in ATTACKS:
+    for name in TIMED_ATTACKS:
         costs = []
-        for models, records in GRID:
+        for models, records in GRID_SIZES:
             command = [sys.executable, __file__, "--folder", str(folder), "--one", name, f"{models}x{records}"]
             cost = json.loads(subprocess.check_output(command, text=True))
             costs.append([cost["scores"], cost["metrics"]])
             numbers = f"{cost['auc']:.3f}", f"{cost['scores']:.2f}", f"{cost['metrics']:.2f}", f"{cost['gib']:.2f}"
             table.add_row(name, str(models), f"{records:,}", *numbers)
-        known = np.column_stack([np.log(np.array(GRID, dtype=float)), np.ones(len(GRID))])
+        known = np.column_stack([np.log(np.array(GRID_SIZES, dtype=float)), np.ones(len(GRID_SIZES))])
         fitted = np.linalg.lstsq(known, np.log(costs), rcond=None)[0]
         for step, what in enumerate(("scores", "metrics")):
             exponents.add_row(name, what, f"{fitted[0, step]:.2f}", f"{fitted[1, step]:.2f}")
@@ -196,7 +196,7 @@ def whole(console: Console, folder: Path, size: str) -> None:
         write_answers(answer_paths(run, role, "plain").values(), run.dataset.y[getattr(split, role)], None, 2)
     command = [
         *(sys.executable, "evaluate.py", f"runs={run.folder}", f"reports={place}/reports", "quiet=true"),
-        *(f"attack=[{','.join(ATTACKS)}]", f"queries=[{','.join(asked)}]"),
+        *(f"attack=[{','.join(TIMED_ATTACKS)}]", f"queries=[{','.join(asked)}]"),
     ]
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stdout=subprocess.PIPE, text=True)
@@ -204,10 +204,11 @@ def whole(console: Console, folder: Path, size: str) -> None:
         process.communicate()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    wall = time.perf_counter() - start
     ended = "" if process.returncode == 0 else f", exit code {process.returncode}"
     console.print(
-        f"{models} models x {records:,} records x {queries} queries, {len(ATTACKS)} attacks, to the report:"
-        f" {cpu / 60:.1f} CPU min, {(time.perf_counter() - start) / 60:.1f} min, {watched.peak / GIB:.2f} GiB{ended}"
+        f"{models} models x {records:,} records x {queries} queries, {len(TIMED_ATTACKS)} attacks, to the report:"
+        f" {cpu / 60:.1f} CPU min, {wall / 60:.1f} min, {watched.peak / GIB_BYTES:.2f} GiB{ended}"
     )
 
 
@@ -233,7 +234,7 @@ def sparse(console: Console, folder: Path, size: str) -> None:
     console.print(
         f"{models} models x {records:,} records x {queries} queries x {classes} classes,"
         f" {4e-9 * models * records * queries * classes:.1f} GB: opened and checked in {opened - start:.0f} CPU s, one"
-        f" attack in {time.process_time() - opened:.0f} CPU s, {watched.peak / GIB:.2f} GiB"
+        f" attack in {time.process_time() - opened:.0f} CPU s, {watched.peak / GIB_BYTES:.2f} GiB"
     )
 
 
@@ -254,9 +255,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         if asked.grid or everything:
             grid(console, Path(folder))
-        for size in WHOLE if everything else asked.whole:
+        for size in WHOLE_SIZES if everything else asked.whole:
             whole(console, Path(folder), size)
-        for size in SPARSE if everything else asked.sparse:
+        for size in SPARSE_SIZES if everything else asked.sparse:
             sparse(console, Path(folder), size)
 
 

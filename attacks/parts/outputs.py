@@ -208,7 +208,7 @@ class Outputs:
         return self._cuts[queries]
 
     def altered(self, **changes: Any) -> Self:
-        """The same with other fields, which follow from checked ones: nothing is read to be checked again."""
+        """Answers with other fields, which follow from checked ones: nothing is read to be checked again."""
         altered = copy(self)
         vars(altered).clear()
         vars(altered).update({field.name: getattr(self, field.name) for field in fields(self)} | changes)

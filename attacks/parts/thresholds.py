@@ -113,12 +113,11 @@ def shadow_thresholds(
     of_shadows = (others.astype(np.float64) @ kinds.reshape(len(scores), -1)).astype(np.int64)
     block_of = np.full(scores.shape, -1, dtype=np.int32)
     block_of[model, record] = block
-    model, record, member, ends = (
+    of_model, of_record, is_member, is_end = (
         np.pad(values, (0, blocks * PAIRS_AT_ONCE - len(score))).reshape(blocks, PAIRS_AT_ONCE)
         for values in (model, record, member, ends)
     )
-
-    has_ends = ends.any(axis=1)
+    has_ends = is_end.any(axis=1)
 
     thresholds = np.full(len(scores), np.nan)
     for target, shadows in enumerate(others):
@@ -135,18 +134,18 @@ def shadow_thresholds(
         # block it is at most that of all its members and of none of its non-members.
         reached = count.cumsum(axis=0)
         before = reached - count
-        reachable = ends[:, -1] & (reached.sum(axis=1) > 0)
+        reachable = is_end[:, -1] & (reached.sum(axis=1) > 0)
         least = (nonmembers * reached[:, 1] - members * reached[:, 0])[reachable].max(initial=0)  # 0: all are called
         most = nonmembers * reached[:, 1] - members * before[:, 0]
         near = np.flatnonzero((most >= least) & has_ends)
-        is_shadow = shadows[model[near]]
+        is_shadow = shadows[of_model[near]]
         if left_out is not None:
-            is_shadow &= model[near] != absent[record[near]]
+            is_shadow &= of_model[near] != absent[of_record[near]]
         false, true = (
-            before[near, side, None] + np.cumsum(is_shadow & (member[near] == side), axis=1) for side in (0, 1)
+            before[near, side, None] + np.cumsum(is_shadow & (is_member[near] == side), axis=1) for side in (0, 1)
         )
         # What lies above all shadows is none of their scores.
-        gain = np.where(ends[near] & (true + false > 0), nonmembers * true - members * false, -1)
+        gain = np.where(is_end[near] & (true + false > 0), nonmembers * true - members * false, -1)
         at, place_within = np.unravel_index(gain.argmax(), gain.shape)
         thresholds[target] = score[near[at] * PAIRS_AT_ONCE + place_within]
     return thresholds

@@ -107,7 +107,7 @@ def _rows(
             corrected = null_quantiles(np.concatenate(replicated[fpr])).tolist()
             quantiles |= {k: max(value, levels[fpr][k]) for k, value in zip(resolved[fpr], corrected, strict=True)}
         for k, names in enumerate(named):
-            counts = {"members": parts[k].members, "nonmembers": int(parts[k].nonmembers.sum())}
+            counts: dict[str, Any] = {"members": parts[k].members, "nonmembers": int(parts[k].nonmembers.sum())}
             for metric, value in ((chance_at(fpr), levels[fpr][k]), (null_at(fpr), quantiles[k])):
                 yield Row(metric=metric, value=None if np.isnan(value) else float(value), **counts, **names)
 
@@ -239,7 +239,7 @@ def accuracy_at_shadow_threshold(
             balance = (inside + outside) / (2 * np.where(members, inside, outside))  # both sides count alike
         return np.where(scored[:, block], right * balance, np.nan)
 
-    return fleet_mean_of_blocks(contributions, *own.shape, _of_targets(bootstrap, targets))
+    return fleet_mean_of_blocks(contributions, len(own), seen.records, _of_targets(bootstrap, targets))
 
 
 def leakage_of_groups(
@@ -261,8 +261,8 @@ def leakage_of_groups(
     of_targets = _of_targets(bootstrap, targets)
     for group, inside in groups:
         drawn = replace(of_targets, persons=None if bootstrap.persons is None else bootstrap.persons[inside])
-        sides = (_chosen(values, targets, inside) for values in (scores, seen.membership))
-        part = fleet_metrics(*sides, ROC_METRICS, drawn, HINDSIGHT_METRICS)
+        own, members = (_chosen(values, targets, inside) for values in (scores, seen.membership))
+        part = fleet_metrics(own, members, ROC_METRICS, drawn, HINDSIGHT_METRICS)
         enough = min(part.members.mean(), part.nonmembers.mean()) >= MIN_RECORDS_PER_SIDE
         for row in _fleet_rows(part, {**_named(attack), "group": group}):
             yield row if enough else replace(row, value=None, low=None, high=None)

@@ -208,7 +208,8 @@ def fleet_mean(values: Float[np.ndarray, "models records"], bootstrap: Bootstrap
         values: one for each model and record, such as 1 where it is classified correctly; NaN does not count.
         bootstrap: how to resample.
     """
-    return fleet_mean_of_blocks(lambda block: values[:, block], *values.shape, bootstrap or Bootstrap())
+    models, records = values.shape
+    return fleet_mean_of_blocks(lambda block: values[:, block], models, records, bootstrap or Bootstrap())
 
 
 def fleet_mean_of_blocks(

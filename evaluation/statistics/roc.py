@@ -115,7 +115,7 @@ class Roc:
 
     def _false_below(self, least: Metric) -> Metric:
         """Non-members that are cleared while at least so many members are called."""
-        return self.false[-1] - self.false[min(np.searchsorted(self.true, least), len(self.true) - 1)]
+        return self.false[-1] - self.false[min(int(np.searchsorted(self.true, least)), len(self.true) - 1)]
 
     def _furthest(self) -> Metric:
         """The largest TPR − FPR, times the weight of members and of non-members."""
@@ -162,7 +162,7 @@ class Reweighed(Roc):
         top = int(others[last]) + 1 if last < len(others) else len(order)
         while True:
             false, true = (np.ascontiguousarray(side.T) for side in weighed(self.weights, order[:top], wanted[:top]))
-            within = (np.cumsum(false, axis=1, dtype=np.int32) <= most[:, None]).sum(axis=1)
+            within = (np.cumsum(false, axis=1, dtype=np.int32) <= np.asarray(most)[:, None]).sum(axis=1)
             if top == len(order) or within.max(initial=0) < top:
                 break
             top = min(len(order), 2 * top)
@@ -212,9 +212,9 @@ def _won(
         np.arange(whole).reshape(-1, RUNS_AT_ONCE, RUN_RANKS).swapaxes(1, 2)
     ):  # the first of each run, the second of each
         sides = weighed(weights, order[places.ravel()], members[places.ravel()])
-        own, *sides = _halved(*(side.astype(number).reshape(RUN_RANKS, RUNS_AT_ONCE, width) for side in sides))
+        own, false, true = _halved(*(side.astype(number).reshape(RUN_RANKS, RUNS_AT_ONCE, width) for side in sides))
         won += own
-        sums.append(sides)
+        sums.append((false, true))
     sums.append(weighed(weights, order[whole:], members[whole:]))
     own, false, true = _halved(*(np.concatenate(side, dtype=np.float64)[:, None] for side in zip(*sums, strict=True)))
     return won + own, false[0], true[0]
