@@ -140,6 +140,6 @@ class AttackProtocol:
         settings["ways tried"] = len(ways_tried(run, self.way_on(run)))
         facts = [canonical(settings), stamp(run), self.slices_of(run).digest, PROTOCOL_VERSION]
         if not run.has_weights():  # attacks that need them are skipped, and so are those at other temperatures
-            facts.append(list(saved(run, "pool").dtype.names or ()))
+            facts.append(list(saved(run, "pool", self.queries).dtype.names or ()))
         text = json.dumps(facts, sort_keys=True)
         return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
