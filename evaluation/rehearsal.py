@@ -328,7 +328,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 def _extended(
     casts: Sequence[Cast], measured: Sequence[float], power_of_models: int = 1, power_of_records: int = 1
 ) -> float:
-    """Extension of measurements on some records to all of the run: one part is fixed, one grows as the last two do.
+    """Extension of measurements to all records of a run: a part is fixed, a part grows, as the last two have it.
 
     Args:
         casts: on which it was measured, with ever more records.

@@ -14,10 +14,12 @@ import yaml
 
 from palisade.evaluate import all_attacks, evaluate_runs
 from palisade.evaluation import cost as costing
+from palisade.evaluation import rehearsal as rehearsing
 from palisade.evaluation.cost import EvaluationCost, answer_time, costs, memory, show_evaluation_costs
 from palisade.evaluation.measuring.measure import results_of
 from palisade.evaluation.protocol import AttackProtocol
 from palisade.evaluation.rehearsal import Cast, rehearse
+from palisade.evaluation.signals.signals import view
 from palisade.targets.composition import composed
 from palisade.targets.guards.registry import guards_of
 from palisade.targets.run import READERS_FILE, Run
@@ -26,19 +28,25 @@ from palisade.train import train_run
 FLEET_MODELS = 6
 SMALL_RUN = ("data=digits", "network=linear", "trainer.epochs=4", f"fleet.models={FLEET_MODELS}", "fleet.workers=1",
              "split.population=0.1", "fleet.keep_checkpoints=1", "secret=cost")  # fmt: skip
-TRIED_GUARDS = ("topk", "label_only")
+GUARD_NAMES = ("topk", "label_only")
 FAST_NODES = {"loss": {"_target_": "palisade.attacks.LossThreshold"}, "lira": {"_target_": "palisade.attacks.LiRA"}}
-FAST_ATTACKS = AttackProtocol(attacks=FAST_NODES, adaptive=all_attacks())
+FAST_PROTOCOL = AttackProtocol(attacks=FAST_NODES, adaptive=all_attacks())
 SMALL_SETTINGS: Mapping[str, Mapping[str, Any]] = {
     "noise_agreement": {"copies": 1}, "votes": {"copies": 1}, "boundary": {"budget": 60, "records": 20},
     "cascading": {"shadows": 4},
 }  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def short_rehearsals(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rehearsing, "REHEARSED_RECORDS", 160)
+    monkeypatch.setattr(rehearsing, "FIRST_RECORDS", 40)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     folder = tmp_path_factory.mktemp("cost")
-    for guard in TRIED_GUARDS:
+    for guard in GUARD_NAMES:
         trained = train_run(composed(f"runs={folder}", *SMALL_RUN, f"guard={guard}"))
     return Run(Path(trained["folder"]))
 
@@ -87,10 +95,10 @@ def test_a_plan_prints_a_line_for_each_run_and_leaves_nothing(fresh: Run, capsys
 
 
 def test_what_was_measured_costs_nothing(fresh: Run, capsys: pytest.CaptureFixture[str]) -> None:
-    (before,) = costs([fresh], FAST_ATTACKS)
+    (before,) = costs([fresh], FAST_PROTOCOL)
     assert before.minutes > 0 and before.memory > 0 and before.disk > 0
-    results_of([fresh], FAST_ATTACKS)
-    (after,) = costs([fresh], FAST_ATTACKS)
+    results_of([fresh], FAST_PROTOCOL)
+    (after,) = costs([fresh], FAST_PROTOCOL)
     assert (after.minutes, after.memory, after.disk, after.models) == (0, 0, 0, FLEET_MODELS)
     (other,) = costs([fresh], AttackProtocol(attacks={"loss": FAST_NODES["loss"]}))
     assert other.minutes > 0 and other.disk == 0, "answers are there"
@@ -98,22 +106,20 @@ def test_what_was_measured_costs_nothing(fresh: Run, capsys: pytest.CaptureFixtu
     assert "0.0" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("guard", ["none", *TRIED_GUARDS])
+@pytest.mark.parametrize("guard", ["none", *GUARD_NAMES])
 def test_disk_is_what_an_evaluation_adds(fresh: Run, guard: str) -> None:
     behind = next(Run(fresh.folder, name) for name in guards_of(fresh.folder) if name.startswith(guard))
-    (before,) = costs([behind], FAST_ATTACKS)
-    results_of([behind], FAST_ATTACKS)
+    (before,) = costs([behind], FAST_PROTOCOL)
+    results_of([behind], FAST_PROTOCOL)
     added = sum(path.stat().st_size for path in (fresh.folder / "signals").rglob("*.npy"))
     assert before.disk == pytest.approx(added / 1e6, rel=0.02)
 
 
-@pytest.mark.parametrize("guard", ["none", *TRIED_GUARDS])
+@pytest.mark.parametrize("guard", ["none", *GUARD_NAMES])
 def test_every_attack_that_runs_is_rehearsed_and_no_other(fresh: Run, guard: str, every_attack: AttackProtocol) -> None:
     behind = next(Run(fresh.folder, name) for name in guards_of(fresh.folder) if name.startswith(guard))
     rehearsal = rehearse(behind, every_attack)
     assert not (fresh.folder / "cascade").exists()
-    from palisade.evaluation.signals.signals import view
-
     attacks = every_attack.attacks_on(behind)
     seen = view(behind, every_attack.grant, every_attack.queries, [attack.threat for attack in attacks])
     assert [each.name for each in rehearsal.attacks] == [each.name for each in attacks if each.missing(seen) is None]
@@ -126,15 +132,15 @@ def test_further_shadows_are_counted(fresh: Run, every_attack: AttackProtocol) -
     (cost,) = costs([fresh], every_attack)
     assert cost.to_train == 2 * 4 and cost.seconds["training"] > 0 and cost.seconds["signals"] > 0
     assert {"cascading", "lira", "answers", "metrics", "rescoring"} < set(cost.seconds)
-    (without,) = costs([fresh], FAST_ATTACKS)
+    (without,) = costs([fresh], FAST_PROTOCOL)
     assert without.to_train == without.seconds["training"] == without.seconds["signals"] == 0
 
 
 def test_it_grows_with_models(fresh: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(costing, "answer_time", lambda run: costing.AnswerTime(model=1e-4))
-    (few,) = costs([fresh], FAST_ATTACKS)
+    (few,) = costs([fresh], FAST_PROTOCOL)
     monkeypatch.setattr(Run, "models", lambda self: list(range(100 * FLEET_MODELS)))
-    (many,) = costs([fresh], FAST_ATTACKS)
+    (many,) = costs([fresh], FAST_PROTOCOL)
     assert many.seconds["answers"] == pytest.approx(100 * few.seconds["answers"])
     assert many.disk == pytest.approx(100 * few.disk)
     assert many.seconds["metrics"] > 10 * few.seconds["metrics"] and many.memory > few.memory
@@ -142,15 +148,15 @@ def test_it_grows_with_models(fresh: Run, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_a_square_in_records_is_extended_as_one(fresh: Run) -> None:
     """By measurements that follow the law, the whole is exact; what does not grow stays as it is."""
-    from palisade.evaluation.rehearsal import _extended
-
-    casts = [Cast(fresh, FAST_ATTACKS, records) for records in (100, 200)]
+    casts = [Cast(fresh, FAST_PROTOCOL, records) for records in (100, 200)]
     whole, fleet = casts[0].all_records, casts[0].all_models / casts[0].models
     for power in (1, 2):
         measured = [3 + 2e-5 * cast.records**power for cast in casts]
-        assert _extended(casts, measured, power_of_records=power) == pytest.approx(fleet * (3 + 2e-5 * whole**power))
-    assert _extended(casts, [3, 2]) == pytest.approx(fleet * 2), "a fall is noise"
-    assert _extended(casts[:1], [1.0]) == pytest.approx(fleet * whole / 100)
+        assert rehearsing._extended(casts, measured, power_of_records=power) == pytest.approx(
+            fleet * (3 + 2e-5 * whole**power)
+        )
+    assert rehearsing._extended(casts, [3, 2]) == pytest.approx(fleet * 2), "a fall is noise"
+    assert rehearsing._extended(casts[:1], [1.0]) == pytest.approx(fleet * whole / 100)
 
 
 def test_guards_take_their_time(fresh: Run) -> None:
@@ -173,5 +179,5 @@ def test_runs_stand_side_by_side(capsys: pytest.CaptureFixture[str], monkeypatch
 
 
 def test_seconds_are_finite(fresh: Run) -> None:
-    (cost,) = costs([fresh], FAST_ATTACKS)
+    (cost,) = costs([fresh], FAST_PROTOCOL)
     assert all(np.isfinite(value) and value >= 0 for value in cost.seconds.values())

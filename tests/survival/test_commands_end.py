@@ -99,12 +99,14 @@ def test_commands_of_the_page_on_long_runs(tmp_path):
     page = (REPOSITORY_ROOT / "docs" / "long_runs.md").read_text(encoding="utf-8")
     page_commands = [line for block in re.findall(r"```bash\n(.*?)```", page, re.DOTALL) for line in block.splitlines()]
     assert [
-        f"hydra/launcher={name}" in line for name, line in zip(HYDRA_LAUNCHERS, page_commands[1:], strict=True)
+        f"hydra/launcher={name}" in line for name, line in zip(HYDRA_LAUNCHERS, page_commands[2:], strict=True)
     ] == [True, True]
     pytest.importorskip("tensorboard", reason="needs the extra `track`")
     small = ("fleet.models=1", "trainer.epochs=1")
     assert commands.call(*shlex.split(page_commands[0])[1:], *small, folder=tmp_path).returncode == 0
     assert list(tmp_path.rglob("tensorboard/0/events*"))
+    planned = commands.call(*shlex.split(page_commands[1])[1:], folder=tmp_path)
+    assert planned.returncode == 0 and "1 runs" in planned.stdout and not list(tmp_path.rglob("signals"))
 
 
 def test_slurm_composes(tmp_path):
