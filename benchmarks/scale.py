@@ -53,7 +53,7 @@ TIMED_ATTACKS: Mapping[str, Callable[[], attacks.Attack]] = {
     "rmia_offline": lambda: attacks.RMIA(online=False),
     "base": attacks.BASE,
 }
-GRID_SIZES = ((64, 12_500), (64, 25_000), (64, 50_000), (128, 25_000), (256, 12_500), (256, 25_000))
+GRID_SIZES = ((64, 12_500), (64, 50_000), (128, 25_000), (256, 12_500), (256, 50_000))
 WHOLE_SIZES, SPARSE_SIZES = ("256x50000x4", "64x1000000x1"), ("256x50000x10x100",)
 LABEL_CLASSES, SMALL_ROLE, POLL_SECONDS = 10, 2_000, 0.05
 GIB_BYTES = 2**30

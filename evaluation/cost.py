@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from threadpoolctl import threadpool_limits
 
+from palisade.attacks.parts.blocks import NUMBERS_AT_ONCE
 from palisade.attacks.parts.view import is_vectors
 from palisade.data.queries import PLAIN_QUERY
 from palisade.evaluation.format import console_for, empty_table, show
@@ -33,14 +34,14 @@ START_SECONDS = 5.0
 """Time until the libraries of a process are loaded."""
 LIBRARY_MEGABYTES = 450.0
 """Anonymous memory of a process with all of its libraries and the records of a small data set."""
-BLOCK_NUMBERS = 2**21
-"""Numbers of an array that is computed block of records by block of records, at most."""
 BLOCK_ARRAYS = 20
 """Arrays of a block that are there at a time."""
 ANSWER_ARRAYS = 4
 """Arrays of one model's answers that are there at a time."""
-MEMBERSHIP_ARRAYS = 2
-"""Membership, and its opposite."""
+MEMBERSHIP_ARRAYS = 4
+"""Membership and its opposite, which records count, and of which it is right."""
+SIGNAL_ARRAYS = 6
+"""Signals of each query that are there at a time."""
 FLOAT32_BYTES, FLOAT64_BYTES, LABEL_BYTES = 4, 8, 8
 Megabytes = float
 Seconds = float
@@ -141,7 +142,8 @@ def cost_of(run: Run, protocol: AttackProtocol, rehearsal: RehearsedTimes) -> Ev
 def memory(models: int, records: int, queries: int, classes: int, attacks: int) -> Megabytes:
     """Anonymous resident memory of an evaluation, by a formula.
 
-    Libraries + blocks of records + one model's answers + membership and the scores of all attacks.
+    Libraries + blocks of records + one model's answers + membership, and signals and scores of all attacks unless they
+    are so many that they lie in files.
 
     Args:
         models: of the run.
@@ -150,9 +152,11 @@ def memory(models: int, records: int, queries: int, classes: int, attacks: int) 
         classes: of the data.
         attacks: whose scores are compared.
     """
-    block = FLOAT64_BYTES * BLOCK_ARRAYS * min(BLOCK_NUMBERS, models * records * queries * classes)
-    answers = FLOAT64_BYTES * ANSWER_ARRAYS * records * classes
-    shared = models * records * (MEMBERSHIP_ARRAYS + FLOAT64_BYTES * attacks)
+    pairs = models * records
+    block = FLOAT64_BYTES * BLOCK_ARRAYS * min(NUMBERS_AT_ONCE, pairs)
+    answers = FLOAT64_BYTES * ANSWER_ARRAYS * min(NUMBERS_AT_ONCE, records * classes)
+    of_attacks = FLOAT64_BYTES * (attacks + SIGNAL_ARRAYS * queries)
+    shared = pairs * (MEMBERSHIP_ARRAYS + (of_attacks if pairs <= NUMBERS_AT_ONCE else 0))
     return LIBRARY_MEGABYTES + (block + answers + shared) / 1e6
 
 
