@@ -277,8 +277,8 @@ def load_guarded(
     run_guard = registered(folder, guard)
     if missing := unfitted(folder, run_guard, models):
         raise ValueError(
-            f"guard={run_guard.name}: expected to be fitted to all {len(models)} models of {folder}, and {len(missing)}"
-            " are missing; train the run again with this guard"
+            f"guard={run_guard.name}: expected to be fitted to all models of {folder}, and not to model {missing[0]}"
+            " yet; train the run again with this guard"
         )
     fitted = type(run_guard).fit is not Guard.fit
     states = [load_file(state_path(folder, guard, k)) if fitted else {} for k in models]

@@ -161,7 +161,7 @@ def test_more_models_get_the_guard_they_lack(tmp_path: Path) -> None:
     state_path(folder, name, 1).unlink()
     with pytest.raises(
         ValueError,
-        match=r"guard=memguard: expected to be fitted to all 2 models of .*, and 1 are missing; train the run",
+        match=r"guard=memguard: expected to be fitted to all models of .*, and not to model 1 yet; train the run",
     ):
         view(Run(folder, name))
     assert trained(tmp_path, "guard=memguard", models=2)["status"] == "trained"
