@@ -37,10 +37,11 @@ def evaluate_runs(plain: Mapping[str, Any]) -> None:
     from palisade.evaluation.limit import refuse_limits
     from palisade.evaluation.report.scope import check_scope_of
     from palisade.evaluation.settings import EvaluationSettings
-    from palisade.targets import progress
+    from palisade.targets import device, progress
     from palisade.targets.run import find
 
     settings = EvaluationSettings.parsed(plain)
+    device.choose(settings.device)
     if settings.quiet:
         progress.silence()
     check_scope_of(plain)
@@ -115,7 +116,7 @@ def search(settings: EvaluationSettings, protocol: AttackProtocol) -> None:
     GlobalHydra.instance().clear()
 
     def compose(*overrides: str) -> dict[str, Any]:
-        return {**composed(f"runs={settings.root}", *overrides), "data": data}
+        return {**composed(f"runs={settings.root}", f"device={settings.device}", *overrides), "data": data}
 
     show_search(wanted, protocol, Path(settings.reports) / (settings.name or name), compose, train_run)
 

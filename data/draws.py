@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+from palisade.data.placement import sent
 from palisade.data.secret import Secret
 
 
@@ -26,12 +27,14 @@ class Draws:
         models: the models that are trained together.
         step: of the training.
         stacked: whether batches lead with a model axis.
+        device: where batches lie; numbers are drawn on the CPU all the same.
     """
 
     secret: Secret
     models: Sequence[int]
     step: int
     stacked: bool
+    device: torch.device = torch.device("cpu")
     count: ClassVar[int] = 0
     """Draws of this process so far: whether something was random at all."""
 
@@ -41,4 +44,4 @@ class Draws:
         """Arrays that `draw` makes of each model's generator; every purpose has generators of its own."""
         Draws.count += 1
         drawn = [torch.from_numpy(draw(self.secret.numpy(purpose, model, self.step))) for model in self.models]
-        return torch.stack(drawn) if self.stacked else drawn[0]
+        return sent(torch.stack(drawn) if self.stacked else drawn[0], self.device)

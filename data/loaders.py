@@ -12,10 +12,12 @@ from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from palisade.data.placement import on_device, sent
 from palisade.data.schedule import TrainingSchedule
 from palisade.data.secret import Secret
 from palisade.data.units import Groups, SingleRecords, Units
 
+CPU = torch.device("cpu")
 Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]]
 
 
@@ -40,6 +42,7 @@ class Gather(Dataset[Batch]):
         y: their labels.
         stacked: whether to keep the sampler's model axis.
         soft_labels: for every model of the stack the probabilities of the classes that it is to learn, instead of `y`.
+        device: where batches are to lie. On any but the CPU all records are there, and a step sends indices alone.
     """
 
     def __init__(
@@ -49,11 +52,15 @@ class Gather(Dataset[Batch]):
         *,
         stacked: bool,
         soft_labels: Float32[np.ndarray, "models records classes"] | None = None,
+        device: torch.device = CPU,
     ) -> None:
-        self.x, self.y, self.stacked, self.soft_labels = x, torch.tensor(y), stacked, soft_labels
+        self.x, self.y, self.stacked, self.soft_labels, self.device = x, torch.tensor(y), stacked, soft_labels, device
+        self.placed = None if device.type == "cpu" else _Placed(x, y, soft_labels, device)
 
     def __getitem__(self, step: Step) -> Batch:
         index, mask = step if self.stacked else (step[0][0], step[1][0])
+        if self.placed is not None:
+            return self.placed.batch(index, mask)
         return Batch(
             torch.from_numpy(self.x[index]),
             self.y[index],
@@ -66,6 +73,29 @@ class Gather(Dataset[Batch]):
         assert self.soft_labels is not None
         model = np.arange(len(index))[:, None] if self.stacked else 0
         return self.soft_labels[model, index]
+
+
+class _Placed:
+    """All records on a device."""
+
+    def __init__(self, x: np.ndarray, y: np.ndarray, soft_labels: np.ndarray | None, device: torch.device) -> None:
+        self.device = device
+        self.x, self.y = on_device(x, device), on_device(y, device)
+        self.soft_labels = None if soft_labels is None else on_device(soft_labels, device)
+
+    def batch(self, index: Int64[np.ndarray, "*models batch"], mask: Bool[np.ndarray, "*models batch"]) -> Batch:
+        """The records of a step, by one copy of its indices: those of padded rows travel as −1."""
+        signed = sent(np.where(mask, index, -1), self.device)
+        there, records = signed >= 0, signed.clamp(min=0)
+        rows = records.flatten()
+        x, y = self.x.index_select(0, rows), self.y.index_select(0, rows)
+        soft_labels = None
+        if self.soft_labels is not None:
+            models, count, classes = self.soft_labels.shape
+            first = count * torch.arange(models, device=self.device).unsqueeze(1) if records.ndim == 2 else 0
+            soft_labels = self.soft_labels.view(-1, classes).index_select(0, (records + first).flatten())
+            soft_labels = soft_labels.view(*records.shape, classes)
+        return Batch(x.view(*records.shape, *x.shape[1:]), y.view(records.shape), there, records, soft_labels)
 
 
 def training_loader(data: Gather, sampler: Sampler) -> DataLoader[Batch]:

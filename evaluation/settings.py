@@ -42,6 +42,7 @@ class EvaluationSettings(CheckedFields):
         audit: what was trained already and is evaluated instead of runs; its other settings stand beside.
         study: settings of a study.
         search: settings of a search.
+        device: where models are asked; see `targets.device.choose`.
         plan: only say what the evaluation of runs would cost.
         quiet: show no progress.
         command: that asked for it, for reports.
@@ -68,6 +69,7 @@ class EvaluationSettings(CheckedFields):
     audit: Mapping[str, Any] | None = None
     study: Mapping[str, Any] | None = None
     search: Mapping[str, Any] | None = None
+    device: str = "auto"
     plan: bool = False
     quiet: bool = False
     command: str = ""

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 from palisade.data.dataset import Dataset
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch, Gather, Sampler, Shuffling, training_loader
+from palisade.data.placement import sent
 from palisade.data.schedule import TrainingSchedule
 from palisade.data.secret import Secret
 from palisade.data.split import Split
 from palisade.fields import CheckedFields
 from palisade.targets import progress
 from palisade.targets.checkpoints import checkpoint_epochs
+from palisade.targets.device import trainer_arguments
 from palisade.targets.module import Target
 from palisade.targets.recipe import Recipe
 from palisade.targets.stacks import stack, unstack
@@ -30,6 +32,7 @@ from palisade.targets.statement import Statement
 from palisade.targets.tracking import Tracker
 
 PREDICTION_BATCH = 4096
+CPU = torch.device("cpu")
 State = dict[str, Tensor]
 
 
@@ -67,6 +70,7 @@ class Fleet:
         callbacks: the Lightning callbacks that took part, with what they recorded.
         checkpoints: for each model the `state_dict`s from before the end of training, by epoch.
         stages: the fleets that came before these models in a defense of several stages, by name.
+        device: where predictions are computed; the states may lie anywhere.
     """
 
     def __init__(
@@ -76,7 +80,9 @@ class Fleet:
         callbacks: Sequence[pl.Callback] = (),
         checkpoints: Sequence[Mapping[int, State]] | None = None,
         stages: Mapping[str, Fleet] | None = None,
+        device: torch.device = CPU,
     ) -> None:
+        self.device = device
         self.network, self.states, self.callbacks, self.stages = network, states, callbacks, stages or {}
         self.checkpoints = [{} for _ in states] if checkpoints is None else checkpoints
 
@@ -85,20 +91,20 @@ class Fleet:
 
     def one(self, position: int) -> Fleet:
         """The fleet of a single one of these models."""
-        return Fleet(self.network, [self.states[position]])
+        return Fleet(self.network, [self.states[position]], device=self.device)
 
     def predict(self, x: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records classes"]:
         """Logits of every model for every record, in evaluation mode."""
-        self.network.eval()
+        self.network.to(self.device).eval()
         logits = []
         with torch.inference_mode():
             for state in self.states:
                 self.network.load_state_dict(state)
                 parts = [
-                    self.network(torch.from_numpy(np.ascontiguousarray(x[start : start + PREDICTION_BATCH])))
+                    self.network(sent(np.ascontiguousarray(x[start : start + PREDICTION_BATCH]), self.device))
                     for start in range(0, len(x), PREDICTION_BATCH)
                 ]
-                logits.append(torch.cat(parts).numpy())
+                logits.append(torch.cat(parts).cpu().numpy())
         return np.stack(logits)
 
 
@@ -223,6 +229,7 @@ class Fitter:
         purpose: what the models are for, a run or a release; part of the key of their noise.
         settled: what the defense settled for the whole run.
         dry: whether training ends before its first step.
+        device: where they are trained; trained states lie on the CPU.
     """
 
     dataset: Dataset
@@ -240,6 +247,7 @@ class Fitter:
     purpose: str = "run"
     settled: Mapping[str, str] = field(default_factory=dict)
     dry: bool = False
+    device: torch.device = CPU
 
     @property
     def base(self) -> Fitter:
@@ -287,11 +295,11 @@ class Fitter:
             states += trained
             callbacks += taking_part
             checkpoints += snapshots.of_models(trained)
-        return Fleet(self.initial_network(self.models[0]), states, callbacks, checkpoints)
+        return Fleet(self.initial_network(self.models[0]), states, callbacks, checkpoints, device=self.device)
 
     def initial_network(self, model: int) -> nn.Module:
         """The network before training; its weights depend on (secret, model) only."""
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.secret.torch("weights", model).get_state())
             network = self.make_network(shape=self.dataset.shape, classes=len(self.dataset.classes))
             return self.defense.network(network)
@@ -307,7 +315,7 @@ class Fitter:
         module = Target(
             network,
             inputs=lambda batch, step: self.defense.inputs(
-                batch, Draws(secret=self.secret, models=models, step=step, stacked=stacked)
+                batch, Draws(secret=self.secret, models=models, step=step, stacked=stacked, device=self.device)
             ),
             loss=self.defense.loss,
             optimizer=self.recipe.make_optimizer,
@@ -317,31 +325,32 @@ class Fitter:
 
         def weights() -> list[State]:
             if stacked:
-                return unstack(network)
-            return [{name: value.detach().clone() for name, value in network.state_dict().items()}]
+                return [{name: value.cpu() for name, value in state.items()} for state in unstack(network)]
+            return [{name: value.detach().clone().cpu() for name, value in network.state_dict().items()}]
 
         snapshots = Snapshots(checkpoint_epochs(self.recipe.epochs, self.keep_checkpoints), weights)
         following: list[pl.Callback] = []
         if self.tracker is not None:
 
             def predict(x: Real[np.ndarray, "records ..."]) -> Float[np.ndarray, "models records classes"]:
-                return Fleet(self.initial_network(models[0]), weights()).predict(x)
+                return Fleet(self.initial_network(models[0]), weights(), device=self.device).predict(x)
 
             following.append(self.tracker.follow(models, predict, members, self.dataset))
-        with torch.random.fork_rng(), progress.quiet_libraries(self.verbose):
+        with torch.random.fork_rng(devices=[]), progress.quiet_libraries(self.verbose):
             torch.set_rng_state(self.secret.torch("training", models[0]).get_state())
             trainer = pl.Trainer(
                 max_epochs=self.recipe.epochs,
                 max_steps=0 if self.dry else -1,
-                accelerator="cpu",
-                devices=1,
+                **trainer_arguments(self.device),
                 callbacks=[*callbacks, snapshots, *following],
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=self.verbose,
                 enable_model_summary=self.verbose,
             )
-            gather = Gather(self.dataset.x, self.dataset.y, stacked=stacked, soft_labels=soft_labels)
+            gather = Gather(
+                self.dataset.x, self.dataset.y, stacked=stacked, soft_labels=soft_labels, device=self.device
+            )
             try:
                 trainer.fit(module, training_loader(gather, sampler))
             except SystemExit as interrupt:  # Lightning's answer to Ctrl-C, which it then ignores

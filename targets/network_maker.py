@@ -41,7 +41,7 @@ class NetworkMaker:
         """
         records, wanted = torch.from_numpy(np.ascontiguousarray(dataset.x[:2])), (2, len(dataset.classes))
         rule = f"expected logits {wanted} of {_shape(records)}"
-        with torch.random.fork_rng(), torch.no_grad():
+        with torch.random.fork_rng(devices=[]), torch.no_grad():
             network = self(shape=dataset.shape, classes=len(dataset.classes)).eval()
             with self._errors_in_one_line(rule):
                 answer = network(records)

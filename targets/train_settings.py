@@ -42,6 +42,7 @@ class TrainSettings(CheckedFields):
         ship: folder of the run that a release is trained of; None trains a run.
         ship_unaudited: train a release of a run that was never attacked.
         release: who will hold the release.
+        device: where models are trained; see `device.choose`.
         plan: say what would be trained, and train nothing.
         quiet: show no progress.
         verbose: show Lightning's bars and notices, and what goes into the run's log.
@@ -70,6 +71,7 @@ class TrainSettings(CheckedFields):
     ship: str | Path | None = None
     ship_unaudited: bool = False
     release: Mapping[str, Any]
+    device: str = "auto"
     plan: bool = False
     quiet: bool = False
     verbose: bool = False

@@ -19,6 +19,7 @@ from palisade.data.settings import instantiated, named_in_full
 from palisade.data.split import Membership
 from palisade.targets import progress, stacks
 from palisade.targets.checkpoints import weights_path, written_together
+from palisade.targets.device import chosen
 from palisade.targets.digests import write_weights
 from palisade.targets.files import write_json
 from palisade.targets.fleet import Defense, Fitter, Fleet
@@ -84,6 +85,7 @@ def make_fitter(
         verbose=config.get("verbose", False),
         purpose=f"run {recipe_digest(config)}",
         settled=settled or {},
+        device=chosen(),
     )
     return replace(fitter, at_once=at_once(config["fleet"]["at_once"], fitter))
 
@@ -222,14 +224,15 @@ def load_fleet(
     membership = Membership(**config["membership"])
     fitter = make_fitter({**config, "fleet": {"at_once": 1}}, dataset, secret, models, membership)
     if epoch == 0:
-        return Fleet(fitter.initial_network(models[0]), [fitter.initial_network(k).state_dict() for k in models])
+        first = [fitter.initial_network(k).state_dict() for k in models]
+        return Fleet(fitter.initial_network(models[0]), first, device=fitter.device)
     states = []
     for path in (weights_path(folder, k, epoch) for k in models):
         try:
             states.append(load_file(path))
         except SafetensorError as error:
             raise ValueError(f"{path} is damaged ({error}); remove it and complete.json, and train again") from error
-    return Fleet(fitter.initial_network(models[0]), states)
+    return Fleet(fitter.initial_network(models[0]), states, device=fitter.device)
 
 
 def make_defense(node: Mapping[str, Any], key: str = "defense") -> Defense:

@@ -48,7 +48,7 @@ class InferenceAttacker(nn.Module):
 
     def __init__(self, classes: int, secret: Secret, model: int) -> None:
         super().__init__()
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(secret.torch("attacker weights", model).get_state())
             self.prediction = nn.Sequential(nn.Linear(classes, 128), nn.ReLU(), nn.Linear(128, 64), nn.ReLU())
             self.label = nn.Sequential(nn.Linear(classes, 64), nn.ReLU())

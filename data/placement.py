@@ -1,0 +1,35 @@
+"""Records on the device: copied there once by every process, however many models it trains on them."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+import torch
+from jaxtyping import Shaped
+from torch import Tensor
+
+_placed: dict[tuple[int, torch.device], Tensor] = {}
+"""By the identity of an array, as long as it lives."""
+
+
+def on_device(array: Shaped[np.ndarray, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
+    """A tensor of the array's values; on any device but the CPU it is copied once, and used again.
+
+    Args:
+        array: in memory or memory-mapped; on the CPU the tensor shares its memory. It must not change afterwards.
+        device: where the tensor is to lie.
+    """
+    if device.type == "cpu":
+        return torch.from_numpy(np.ascontiguousarray(array))
+    key = (id(array), device)
+    if key not in _placed:
+        _placed[key] = torch.from_numpy(np.ascontiguousarray(array)).to(device)
+        weakref.finalize(array, _placed.pop, key, None)
+    return _placed[key]
+
+
+def sent(values: Shaped[np.ndarray | Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
+    """Values that are used once, such as those of a step, on the device; the host does not wait for the copy."""
+    tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
+    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)

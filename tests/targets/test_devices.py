@@ -1,0 +1,59 @@
+"""A model is the same on every device; the simulated one shows that without a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from simulated_device import DEVICE, Costs, counting
+
+from palisade.data.dataset import from_config
+from palisade.data.secret import Secret
+from palisade.data.split import Membership
+from palisade.targets.fleet import Fleet
+from palisade.targets.training import make_fitter
+
+SHORT = ["trainer.epochs=2", "trainer.batch_size=64", "split.pool=300"]
+CPU = torch.device("cpu")
+
+
+def fit(settings, device: torch.device, models: int) -> Fleet:
+    dataset = from_config(settings)
+    secret = Secret.from_text("devices")
+    membership = Membership(**settings["membership"])
+    settings = {**settings, "fleet": {**settings["fleet"], "at_once": models}}
+    fitter = replace(make_fitter(settings, dataset, secret, list(range(models)), membership), device=device)
+    return fitter.defense.fit(fitter, dataset.split, membership.draw(dataset.split, fitter.models, secret))
+
+
+def check_equal(settings, models: int) -> Costs:
+    """Trains on the CPU and on the device, and compares weights, checkpoints and answers bit by bit."""
+    here = fit(settings, CPU, models)
+    with counting() as costs:
+        there = fit(settings, DEVICE, models)
+    assert costs.total["kernel"] > 0
+    check_states(here.states, there.states)
+    for one, other in zip(here.checkpoints, there.checkpoints, strict=True):
+        assert one.keys() == other.keys()
+        check_states(one.values(), other.values())
+    x = from_config(settings).x[:50]
+    with counting() as costs_of_answers:
+        answers = there.predict(x)
+    assert costs_of_answers.total["kernel"] > 0
+    assert np.array_equal(here.predict(x), answers)
+    return costs
+
+
+def check_states(here, there) -> None:
+    for one, other in zip(here, there, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            assert other[name].device == CPU
+            assert torch.equal(one[name], other[name]), name
+
+
+@pytest.mark.parametrize("models", [1, 3])
+def test_undefended(compose, models):
+    check_equal(compose("data=digits", *SHORT, "fleet.keep_checkpoints=1"), models)
