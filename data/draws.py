@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
-from palisade.data.placement import sent
+from palisade.data.placement import CPU, sent
 from palisade.data.secret import Secret
 
 
@@ -34,7 +34,7 @@ class Draws:
     models: Sequence[int]
     step: int
     stacked: bool
-    device: torch.device = torch.device("cpu")
+    device: torch.device = CPU
     count: ClassVar[int] = 0
     """Draws of this process so far: whether something was random at all."""
 

@@ -12,12 +12,11 @@ from jaxtyping import Bool, Float, Float32, Int64, Real
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from palisade.data.placement import on_device, sent
+from palisade.data.placement import CPU, on_device, sent
 from palisade.data.schedule import TrainingSchedule
 from palisade.data.secret import Secret
 from palisade.data.units import Groups, SingleRecords, Units
 
-CPU = torch.device("cpu")
 Step = tuple[Int64[np.ndarray, "models batch"], Bool[np.ndarray, "models batch"]]
 
 

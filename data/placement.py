@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Shaped
 from torch import Tensor
 
+CPU = torch.device("cpu")
 _placed: dict[tuple[int, torch.device], Tensor] = {}
 """By the identity of an array, as long as it lives."""
 
@@ -30,6 +31,6 @@ def on_device(array: Shaped[np.ndarray, "*shape"], device: torch.device) -> Shap
 
 
 def sent(values: Shaped[np.ndarray | Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:
-    """Values that are used once, such as those of a step, on the device; the host does not wait for the copy."""
+    """Values that are used once, such as those of a step, on the device; a GPU's host does not wait for the copy."""
     tensor = torch.from_numpy(values) if isinstance(values, np.ndarray) else values
-    return tensor if device.type == "cpu" else tensor.to(device, non_blocking=True)
+    return tensor.to(device, non_blocking=device.type == "cuda")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from palisade.data.dataset import Dataset
 from palisade.data.draws import Draws
 from palisade.data.loaders import Batch, Gather, Sampler, Shuffling, training_loader
-from palisade.data.placement import sent
+from palisade.data.placement import CPU, sent
 from palisade.data.schedule import TrainingSchedule
 from palisade.data.secret import Secret
 from palisade.data.split import Split
@@ -32,7 +32,6 @@ from palisade.targets.statement import Statement
 from palisade.targets.tracking import Tracker
 
 PREDICTION_BATCH = 4096
-CPU = torch.device("cpu")
 State = dict[str, Tensor]
 
 

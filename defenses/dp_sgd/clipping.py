@@ -149,7 +149,8 @@ class ClippingStats:
     def __init__(self, parameters: Sequence[Tensor]) -> None:
         self.parameters = parameters
         self.start = [parameter.detach().clone() for parameter in parameters]
-        self.clipped, self.seen = 0, 0
+        self.counts = torch.zeros(2, dtype=torch.int64, device=self.start[0].device)
+        """Gradients that were clipped, and all; on the device, where reading them would make every step wait."""
         self._above: list[Tensor] = []
         self._norms: list[Tensor] = []
 
@@ -160,8 +161,7 @@ class ClippingStats:
 
     def note(self, norms: Float[Tensor, "*models batch"], above: Bool[Tensor, "*models batch"]) -> None:
         """Takes in the norms before clipping, and which are above their bound; padded rows have none."""
-        self.clipped += int(above.sum())
-        self.seen += int((norms > 0).sum())
+        self.counts += torch.stack([above.sum(), (norms > 0).sum()])
         self._above.append(above)
         self._norms.append(norms)
 
@@ -179,9 +179,10 @@ class ClippingStats:
     def warnings(self) -> list[str]:
         """Warnings that the whole fit gives reason for."""
         texts = []
-        if self.seen and all(torch.equal(a, b) for a, b in zip(self.start, self.parameters, strict=True)):
+        clipped, seen = self.counts.tolist()
+        if seen and all(torch.equal(a, b) for a, b in zip(self.start, self.parameters, strict=True)):
             texts.append("the weights did not move; check the learning rate and that the optimizer has the parameters")
-        fraction = self.clipped / max(self.seen, 1)
-        if self.seen and not 0.01 <= fraction <= 0.99:
+        fraction = clipped / max(seen, 1)
+        if seen and not 0.01 <= fraction <= 0.99:
             texts.append(f"{fraction:.1%} of the gradients were clipped; choose max_grad_norm nearer to their median")
         return texts

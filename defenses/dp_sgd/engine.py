@@ -116,9 +116,10 @@ class Notes:
                 yield from deltas
 
     def where(self, records: Bool[Tensor, "*models batch"]) -> Notes:
-        """Notes with zeros for all other records: `where`, not a factor 0, since 0 · inf is NaN."""
+        """Notes with zeros for all other records: put there, not by a factor 0, since 0 · inf is NaN."""
+        others = ~records
         return self._changed(
-            lambda call: call.where(records.view(*records.shape, *[1] * (call.ndim - records.ndim)), 0)
+            lambda call: call.masked_fill(others.view(*others.shape, *[1] * (call.ndim - others.ndim)), 0)
         )
 
     def difference(self, other: Notes, scale: float | Tensor, other_scale: float | Tensor) -> Notes:
@@ -199,7 +200,8 @@ class Engine(ClippedSum):
             notes = self.notes(records)
             squares, sums = notes.gradients()
             finite = squares.sum(0).isfinite()
-            if not finite.all():
+            # A device would wait for the answer to whether all are finite; there, all notes pass the sieve.
+            if finite.device.type != "cpu" or not finite.all():
                 squares, sums = notes.where(finite).gradients()
             norms, factors = self.factors(squares * scale**2)
             weights = scale * factors  # undoes the loss's division

@@ -15,6 +15,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from palisade.data.placement import sent
 from palisade.data.secret import SECRET_BYTES, Secret, Stream
 from palisade.defenses.dp_sgd.mechanism import Mechanism
 from palisade.targets.workers import cores
@@ -167,8 +168,12 @@ class NoiseSource:
         return float(pair[0])
 
 
+Draw = tuple[tuple[NoiseSource, ...], tuple[int, ...], int, tuple[float, ...]]
+"""What fixes the noise of a step: sources, models, step, standard deviations."""
+
+
 class ParameterNoise:
-    """A model's noise of a step for every parameter, from one flat draw.
+    """The noise of a step for every parameter, from one flat draw for each model, which goes to the device in one copy.
 
     One draw is faster than one for each parameter, and gives a model the same noise alone and in a stack. Where a core
     is idle, a thread draws that of the next step ahead; being a function of (secret, model, step) it is the same.
@@ -185,30 +190,34 @@ class ParameterNoise:
     ) -> None:
         self.shapes = [p.shape[1:] if stacked else p.shape for p in parameters]
         self.turned = [p in transposed for p in parameters]
+        self.leading = parameters[0].shape[:1] if stacked else torch.Size()
+        self.device = parameters[0].device
+        self.pinned = self.device.type == "cuda"
         self._flat = self._buffer()
-        self._next: tuple[tuple[NoiseSource, int, int, float], Float32[np.ndarray, "count"], Future[None]] | None = None
-        many = len(self._flat) >= MIN_VALUES_PER_THREAD
+        self._next: tuple[Draw, Float32[Tensor, "models count"], Future[None]] | None = None
+        many = self._flat.shape[1] >= MIN_VALUES_PER_THREAD
         self._thread = ThreadPoolExecutor(1, "noise") if ahead and many else None
 
-    def draw(self, source: NoiseSource, *, model: int, step: int, scale: float) -> list[Tensor]:
-        """N(0, scale²) in the shapes of a single model's parameters; the next draw but one overwrites it."""
+    def draw(
+        self, sources: Sequence[NoiseSource], *, models: Sequence[int], step: int, scales: Sequence[float]
+    ) -> list[Tensor]:
+        """Each model's N(0, scale²) in the shapes of the parameters, on their device; the next draw overwrites it."""
+        wanted: Draw = (tuple(sources), tuple(models), step, tuple(scales))
         drawn, self._next = self._next, None
         if drawn is not None:
             drawn[2].result()
-        if drawn is not None and drawn[0] == (source, model, step, scale):
+        if drawn is not None and drawn[0] == wanted:
             self._flat, spare = drawn[1], self._flat
         else:
-            source.fill(self._flat, model=model, step=step, scale=scale)
+            # A pinned buffer may still be copied from: a new one comes from memory that is no longer.
+            self._flat = self._buffer() if self.pinned else self._flat
+            _fill(self._flat, wanted)
             spare = self._buffer() if drawn is None else drawn[1]
         if self._thread is not None:
-            future = self._thread.submit(source.fill, spare, model=model, step=step + 1, scale=scale)
-            self._next = ((source, model, step + 1, scale), spare, future)
-        flat = torch.from_numpy(self._flat)[: sum(shape.numel() for shape in self.shapes)]
-        parts = flat.split_with_sizes([shape.numel() for shape in self.shapes])
-        return [
-            part.view(shape[::-1]).mT if turned else part.view(shape)
-            for shape, turned, part in zip(self.shapes, self.turned, parts, strict=True)
-        ]
+            following: Draw = (*wanted[:2], step + 1, wanted[3])
+            spare = self._buffer() if self.pinned else spare
+            self._next = (following, spare, self._thread.submit(_fill, spare, following))
+        return self._shaped(sent(self._flat, self.device))
 
     def close(self) -> None:
         """Ends the thread."""
@@ -216,9 +225,24 @@ class ParameterNoise:
             self._thread.shutdown(wait=True, cancel_futures=True)
             self._thread = self._next = None
 
-    def _buffer(self) -> Float32[np.ndarray, "count"]:
+    def _shaped(self, flat: Float32[Tensor, "models count"]) -> list[Tensor]:
+        sizes = [shape.numel() for shape in self.shapes]
+        parts = flat[:, : sum(sizes)].split_with_sizes(sizes, dim=1)
+        return [
+            part.view(*self.leading, *shape[::-1]).mT if turned else part.view(*self.leading, *shape)
+            for shape, turned, part in zip(self.shapes, self.turned, parts, strict=True)
+        ]
+
+    def _buffer(self) -> Float32[Tensor, "models count"]:
         size = sum(shape.numel() for shape in self.shapes)
-        return np.empty(size + size % 2, dtype=np.float32)  # normals come in pairs
+        models = self.leading.numel()
+        return torch.empty(models, size + size % 2, pin_memory=self.pinned)  # normals come in pairs
+
+
+def _fill(flat: Float32[Tensor, "models count"], draw: Draw) -> None:
+    sources, models, step, scales = draw
+    for row, source, model, scale in zip(flat.numpy(), sources, models, scales, strict=True):
+        source.fill(row, model=model, step=step, scale=scale)
 
 
 def core_is_idle() -> bool:

@@ -150,10 +150,10 @@ class PrivateStep:
         sums = self.clipped.take()
         if self.gradient_noise > 0 and self.adds_noise:
             self._add_noise(sums)
-        for total in sums:
-            if self.reduce is not None:
+        if self.reduce is not None:
+            for total in sums:
                 self.reduce(total)
-            total /= self.mechanism.expected_batch_size  # q·N: the realised size of a batch is private
+        torch._foreach_div_(sums, self.mechanism.expected_batch_size)  # q·N: the realised size of a batch is private
         for parameter, total in zip(self.clipped.parameters, sums, strict=True):
             parameter.grad = total
         if self.gradient_noise == 0:  # nothing hides what is done to the sum, so nothing may be
@@ -173,10 +173,9 @@ class PrivateStep:
             raise ValueError("training_step ran no backward pass for a batch; run exactly one for every batch")
 
     def _add_noise(self, sums: Sequence[Tensor]) -> None:
-        for k, (source, model, bound) in enumerate(zip(self.sources, self.models, self.clipping.bounds, strict=True)):
-            drawn = self.noise.draw(source, model=model, step=self.done, scale=self.gradient_noise * bound)
-            for total, noise in zip(sums, drawn, strict=True):
-                (total[k] if self.stacked else total).add_(noise.to(total.device))
+        scales = [self.gradient_noise * bound for bound in self.clipping.bounds]
+        drawn = self.noise.draw(self.sources, models=self.models, step=self.done, scales=scales)
+        torch._foreach_add_(list(sums), [noise.to(total.device) for total, noise in zip(sums, drawn, strict=True)])
 
     def _before_step(self, optimizer: Optimizer, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Checks the step; Lightning's closure, which runs the backward pass, comes first."""

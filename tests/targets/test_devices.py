@@ -57,3 +57,12 @@ def check_states(here, there) -> None:
 @pytest.mark.parametrize("models", [1, 3])
 def test_undefended(compose, models):
     check_equal(compose("data=digits", *SHORT, "fleet.keep_checkpoints=1"), models)
+
+
+PRIVATE = ["defense=dp_sgd", *(f"defense.{each}" for each in SHORT[:2]), "defense.trainer.optimizer.lr=0.1", SHORT[2]]
+
+
+@pytest.mark.parametrize("models", [1, 3])
+@pytest.mark.parametrize("clipping", ["flat", "per_layer", "automatic", "adaptive"])
+def test_dp_sgd(compose, clipping, models):
+    check_equal(compose("data=digits", "network=mlp", *PRIVATE, f"defense.clipping={clipping}"), models)

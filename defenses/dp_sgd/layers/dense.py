@@ -29,18 +29,18 @@ def dense_gradients(layer: nn.Linear | StackedLinear, tape: Tape) -> Gradients:
     positions, inputs, outputs = activation.shape[-2], activation.shape[-1], delta.shape[-1]
     summed = delta[..., 0, :] if positions == 1 else delta.sum(-2)
     of_bias = squared_norms(summed)
-    squares = torch.zeros_like(of_bias)
     sample_gradients: Tensor | None = None
-    if weight is not None:
-        if positions == 1:
-            squares = squared_norms(activation[..., 0, :]) * of_bias
-        elif ghost_pays(positions, inputs * outputs):
-            squares = ghost_norms(activation, delta)
-        else:
-            samples = activation.mT @ delta if stacked else delta.mT @ activation
-            squares = squared_norms(samples.flatten(-2))
-            if inputs * outputs <= positions * (inputs + outputs):  # no more than the tape itself
-                sample_gradients = samples
+    if weight is None:
+        squares = torch.zeros_like(of_bias)
+    elif positions == 1:
+        squares = squared_norms(activation[..., 0, :]) * of_bias
+    elif ghost_pays(positions, inputs * outputs):
+        squares = ghost_norms(activation, delta)
+    else:
+        samples = activation.mT @ delta if stacked else delta.mT @ activation
+        squares = squared_norms(samples.flatten(-2))
+        if inputs * outputs <= positions * (inputs + outputs):  # no more than the tape itself
+            sample_gradients = samples
     if bias is not None:
         squares = squares + of_bias
 
