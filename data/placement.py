@@ -6,7 +6,7 @@ import weakref
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 CPU = torch.device("cpu")
@@ -28,6 +28,15 @@ def on_device(array: Shaped[np.ndarray, "*shape"], device: torch.device) -> Shap
         _placed[key] = torch.from_numpy(np.ascontiguousarray(array)).to(device)
         weakref.finalize(array, _placed.pop, key, None)
     return _placed[key]
+
+
+def rows(
+    array: Shaped[np.ndarray, "records *shape"], index: Int64[np.ndarray, "*batch"], device: torch.device
+) -> Shaped[Tensor, "*batch *shape"]:
+    """Records by their index on the device; on any but the CPU all of them are there, and the index alone is sent."""
+    if device.type == "cpu":
+        return torch.from_numpy(array[index])
+    return on_device(array, device)[sent(index, device)]
 
 
 def sent(values: Shaped[np.ndarray | Tensor, "*shape"], device: torch.device) -> Shaped[Tensor, "*shape"]:

@@ -98,8 +98,8 @@ class Augmentation(Defense):
             )
         uniform = draws("augmentation", lambda rng: rng.random((x.shape[leading - 1], 3))).flatten(end_dim=-2)
         start = (uniform[:, :2] * (2 * most + 1)).long()
-        rows = torch.arange(height) + start[:, :1]
-        columns = torch.arange(width) + start[:, 1:]
+        rows = torch.arange(height, device=x.device) + start[:, :1]
+        columns = torch.arange(width, device=x.device) + start[:, 1:]
         columns = columns.where(uniform[:, 2:] < 0.5, columns.flip(-1))
         padded = F.pad(x.flatten(end_dim=leading - 1), (most, most, most, most))
         return _cut(padded, rows, columns).view(x.shape)
@@ -109,5 +109,5 @@ def _cut(
     images: Float[Tensor, "images channels _ _"], rows: Tensor, columns: Tensor
 ) -> Float[Tensor, "images channels height width"]:
     """Some rows and columns of every image, its own, in the order given."""
-    image, channel = torch.arange(len(images)), torch.arange(images.shape[1])
+    image, channel = (torch.arange(count, device=images.device) for count in images.shape[:2])
     return images[image[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]

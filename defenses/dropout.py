@@ -115,14 +115,16 @@ class Masks(pl.Callback):
     """
 
     def __init__(self, fitter: Fitter) -> None:
-        self.secret, self.models = fitter.secret, fitter.models
+        self.secret, self.models, self.device = fitter.secret, fitter.models, fitter.device
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Batch, batch_idx: int
     ) -> None:
         """Lightning's hook before a step: the random numbers of the step for every layer."""
         stacked = len(self.models) > 1
-        self._start(pl_module, Draws(secret=self.secret, models=self.models, step=trainer.global_step, stacked=stacked))
+        step = trainer.global_step
+        draws = Draws(secret=self.secret, models=self.models, step=step, stacked=stacked, device=self.device)
+        self._start(pl_module, draws)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning's hook after training: takes the random numbers away."""

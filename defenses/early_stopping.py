@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from palisade.data.placement import sent
 from palisade.data.split import Split
 from palisade.fields import Count
 from palisade.targets.fleet import PREDICTION_BATCH, Defense, Fitter
@@ -92,8 +93,8 @@ class BestWeights(pl.Callback):
 
     def __init__(self, patience: int, fitter: Fitter, split: Split) -> None:
         self.patience, self.stacked = patience, len(fitter.models) > 1
-        self.x = torch.from_numpy(fitter.dataset.x[split.validation])
-        self.y = torch.from_numpy(fitter.dataset.y[split.validation])
+        self.x = sent(fitter.dataset.x[split.validation], fitter.device)
+        self.y = sent(fitter.dataset.y[split.validation], fitter.device)
         self.lowest = torch.full([len(fitter.models)], torch.inf)
         self.waited = torch.zeros(len(fitter.models), dtype=torch.int64)
         self.best: list[Tensor] = []
@@ -128,11 +129,11 @@ class BestWeights(pl.Callback):
     def _losses(self, network: nn.Module) -> Float[Tensor, " models"]:
         """The mean cross-entropy of every model on the validation records, in evaluation mode."""
         network.eval()
-        models, total = len(self.lowest), torch.zeros(len(self.lowest))
+        models, total = len(self.lowest), torch.zeros(len(self.lowest), device=self.x.device)
         with torch.no_grad():
             for x, y in zip(*(torch.split(part, PREDICTION_BATCH) for part in (self.x, self.y)), strict=True):
                 logits = network(x.expand(models, *x.shape)) if self.stacked else network(x).unsqueeze(0)
                 losses = F.cross_entropy(logits.flatten(end_dim=1), y.repeat(models), reduction="none")
                 total += losses.view(models, -1).sum(dim=1)
         network.train()
-        return total / len(self.y)
+        return (total / len(self.y)).cpu()

@@ -57,7 +57,7 @@ class Mixup(Defense):
         share = draws("mixup share", lambda rng: rng.beta(self.alpha, self.alpha, size=1).astype(np.float32))
 
         def mixed(values: Tensor) -> Tensor:
-            model = torch.arange(len(values)).unsqueeze(1)
+            model = torch.arange(len(values), device=values.device).unsqueeze(1)
             partners = values[model, partner] if draws.stacked else values[partner]
             return partners.lerp(values, share.view(*share.shape, *[1] * (values.ndim - share.ndim)))
 

@@ -229,7 +229,7 @@ class ParameterNoise:
         sizes = [shape.numel() for shape in self.shapes]
         parts = flat[:, : sum(sizes)].split_with_sizes(sizes, dim=1)
         return [
-            part.view(*self.leading, *shape[::-1]).mT if turned else part.view(*self.leading, *shape)
+            part.view((*self.leading, *shape[::-1])).mT if turned else part.view((*self.leading, *shape))
             for shape, turned, part in zip(self.shapes, self.turned, parts, strict=True)
         ]
 

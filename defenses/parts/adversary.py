@@ -12,6 +12,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from palisade.data.loaders import Batch
+from palisade.data.placement import on_device, rows
 from palisade.data.split import Split
 from palisade.defenses.parts.inference_attacker import InferenceAttacker, Shown
 from palisade.targets.fleet import Fitter
@@ -38,8 +39,10 @@ class Adversary(pl.Callback):
 
     def __init__(self, weight: float, warm_up: int, fitter: Fitter, split: Split) -> None:
         self.weight, self.warm_up, self.fitter = weight, min(warm_up, fitter.recipe.epochs // 2), fitter
-        self.x, self.y, self.models = fitter.dataset.x, torch.as_tensor(fitter.dataset.y), fitter.models
-        self.attacker = InferenceAttacker.side_by_side(len(fitter.dataset.classes), fitter.secret, self.models)
+        self.device, self.models = fitter.device, fitter.models
+        self.x, self.y = fitter.dataset.x, on_device(fitter.dataset.y, self.device)
+        attacker = InferenceAttacker.side_by_side(len(fitter.dataset.classes), fitter.secret, self.models)
+        self.attacker = attacker.to(self.device)
         self.optimizer = torch.optim.Adam(self.attacker.parameters(), lr=LEARNING_RATE, fused=True)
         self.all_reference = split.reference
         self.aucs = torch.full((len(self.models),), math.nan)
@@ -51,7 +54,7 @@ class Adversary(pl.Callback):
         self.all_members: list[Int64[np.ndarray, "_"]] = trainer.train_dataloader.sampler.members  # type: ignore[union-attr]
         self.members, members = self._parts("members", self.all_members)
         self.reference, reference = self._parts("reference", [self.all_reference] * len(self.models))
-        self.held_out = Shown.of(members, reference)
+        self.held_out = self._shown(members, reference)
         plain = pl_module.loss
 
         def regularized(
@@ -80,7 +83,7 @@ class Adversary(pl.Callback):
         """Lightning's hook before a step: the attacker's own step on the batch's members."""
         if trainer.current_epoch >= self.warm_up:
             rngs = [self.fitter.secret.numpy("attacker", model, trainer.global_step) for model in self.models]
-            rows = zip(np.atleast_2d(batch.records), np.atleast_2d(batch.mask), self.members, strict=True)
+            rows = zip(np.atleast_2d(batch.records.cpu()), np.atleast_2d(batch.mask.cpu()), self.members, strict=True)
             self._learn([np.intersect1d(records[mask], own) for records, mask, own in rows], rngs)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -95,7 +98,7 @@ class Adversary(pl.Callback):
         Raises:
             ValueError: if a model names always one class, or its attacker no longer depends on predictions.
         """
-        members = Shown.of(self.all_members, [members[:0] for members in self.all_members])
+        members = self._shown(self.all_members, [members[:0] for members in self.all_members])
         right = self._predict(members.records).argmax(dim=-1) == self.y[members.records]
         held_out = self.held_out.records
         slopes = self.attacker.sensitivity(self._predict(held_out), self.y[held_out])
@@ -118,14 +121,17 @@ class Adversary(pl.Callback):
     def _learn(self, members: Sequence[Int64[np.ndarray, "_"]], rngs: Sequence[np.random.Generator]) -> None:
         """A step of each attacker, on these members and as many reference records."""
         drawn = [rng.choice(own, len(inside)) for rng, own, inside in zip(rngs, self.reference, members, strict=True)]
-        shown = Shown.of(members, drawn)
+        shown = self._shown(members, drawn)
         self.optimizer.zero_grad()
         self.attacker.loss(self._predict(shown.records), self.y[shown.records], shown).backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
+    def _shown(self, members: Sequence[Int64[np.ndarray, "_"]], others: Sequence[Int64[np.ndarray, "_"]]) -> Shown:
+        return Shown.of(members, others).to(self.device)
+
     def _predict(self, records: Int64[np.ndarray, "models n"]) -> Float[Tensor, "models n classes"]:
         """Logits of the models as they are now, in evaluation mode."""
-        x = torch.from_numpy(self.x[records])
+        x = rows(self.x, records, self.device)
         self.network.eval()
         with torch.no_grad():
             logits: Tensor = self.network(x if len(self.models) > 1 else x[0])

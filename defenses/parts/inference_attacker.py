@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+from palisade.data.placement import sent
 from palisade.data.secret import Secret
 from palisade.targets.stacks import stack
 
@@ -31,6 +32,10 @@ class Shown(NamedTuple):
         place = torch.arange(longest)
         member, real = (torch.stack([place < len(part) for part in parts]) for parts in (members, together))
         return cls(records, member, real)
+
+    def to(self, device: torch.device) -> Shown:
+        """These with the marks on a device."""
+        return self._replace(member=sent(self.member, device), real=sent(self.real, device))
 
 
 class InferenceAttacker(nn.Module):

@@ -58,8 +58,8 @@ def source(secure: bool = False) -> NoiseSource:
 
 def draws(noise: ParameterNoise, steps: list[int], **settings: Any) -> list[torch.Tensor]:
     """Flat, of every step."""
-    usual = {"source": source(), "model": 2, "scale": 0.5}
-    drawn = (noise.draw(**{**usual, **settings}, step=step) for step in steps)  # overwritten by the next but one
+    usual = {"sources": [source()], "models": [2], "scales": [0.5]}
+    drawn = (noise.draw(**{**usual, **settings}, step=step) for step in steps)
     return [torch.cat([part.reshape(-1) for part in parts]).clone() for parts in drawn]
 
 
@@ -79,9 +79,11 @@ def test_same_noise_alone_and_in_a_stack() -> None:
     weight, bias = torch.zeros(3, 5, 4), torch.zeros(3, 6)
     stacked = ParameterNoise([weight, bias], stacked=True, transposed={weight})
     alone = ParameterNoise(parameters((4, 5), (6,)), stacked=False)
-    for model in (2, 7, 9):
-        both = [noise.draw(source(), model=model, step=5, scale=1.0) for noise in (stacked, alone)]
-        assert torch.equal(both[0][0].mT, both[1][0]) and torch.equal(both[0][1], both[1][1])
+    together = stacked.draw([source()] * 3, models=[2, 7, 9], step=5, scales=[1.0, 0.5, 2.0])
+    assert [part.shape for part in together] == [weight.shape, bias.shape]
+    for place, (model, scale) in enumerate([(2, 1.0), (7, 0.5), (9, 2.0)]):
+        one = alone.draw([source()], models=[model], step=5, scales=[scale])
+        assert torch.equal(together[0][place].mT, one[0]) and torch.equal(together[1][place], one[1])
 
 
 @pytest.mark.parametrize("secure", [False, True])
@@ -89,7 +91,7 @@ def test_same_noise_alone_and_in_a_stack() -> None:
 def test_noise_drawn_ahead_is_that_drawn_in_place(secure: bool, steps: list[int]) -> None:
     """To the last bit, whatever step comes next."""
     shapes = [(40, 30), (7,)]
-    settings = {"source": source(secure)}
+    settings = {"sources": [source(secure)]}
     ahead = ParameterNoise(parameters(*shapes), stacked=False, ahead=True)
     expected = draws(ParameterNoise(parameters(*shapes), stacked=False), steps, **settings)
     for one, other in zip(expected, draws(ahead, steps, **settings), strict=True):
@@ -101,14 +103,14 @@ def test_noise_drawn_ahead_for_another_scale_is_not_used() -> None:
     """As with adaptive clipping, where C of the next step is not known yet."""
     ahead, plain = (ParameterNoise(parameters((50,)), stacked=False, ahead=ahead) for ahead in (True, False))
     for step, scale in enumerate([1.0, 0.8, 0.8, 3.0]):
-        (one,), (other,) = (draws(noise, [step], scale=scale) for noise in (ahead, plain))
+        (one,), (other,) = (draws(noise, [step], scales=[scale]) for noise in (ahead, plain))
         assert torch.equal(one, other)
     ahead.close()
 
 
 def test_what_was_drawn_stays_while_the_next_is_drawn() -> None:
     ahead = ParameterNoise(parameters((100_000,)), stacked=False, ahead=True)
-    (one,) = ahead.draw(source(), model=0, step=0, scale=1.0)
+    (one,) = ahead.draw([source()], models=[0], step=0, scales=[1.0])
     before = one.clone()
     ahead.close()  # waits for the thread
     assert torch.equal(one, before)
