@@ -243,9 +243,9 @@ def _gradient_time(run: Run) -> tuple[Seconds, int]:
     records = run.dataset.split.audited[:DIFFERENTIATED_RECORDS]
     x, y = run.dataset.x[records], run.dataset.y[records]
     fleet = load_fleet(run.config, run.dataset, run.folder, [0])
-    norms = layer_norms(fleet.network, fleet.states[0], x, y)
+    norms = layer_norms(fleet.network, fleet.states[0], x, y, fleet.device)
     return (
-        _seconds_a_record(lambda: layer_norms(fleet.network, fleet.states[0], x, y), len(x)),
+        _seconds_a_record(lambda: layer_norms(fleet.network, fleet.states[0], x, y, fleet.device), len(x)),
         norms.gradients.shape[1],
     )
 

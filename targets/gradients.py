@@ -14,6 +14,8 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.hooks import RemovableHandle
 
+from palisade.data.placement import CPU, sent
+
 State = Mapping[str, Tensor]
 CHUNK_BYTES = 32 * 2**20
 """Memory that the gradients of a chunk's records take, about; more is slower, as it fits into no cache."""
@@ -34,7 +36,11 @@ class LayerNorms(NamedTuple):
 
 
 def layer_norms(
-    network: nn.Module, state: State, x: Real[np.ndarray, "records ..."], y: Int64[np.ndarray, " records"]
+    network: nn.Module,
+    state: State,
+    x: Real[np.ndarray, "records ..."],
+    y: Int64[np.ndarray, " records"],
+    device: torch.device = CPU,
 ) -> LayerNorms:
     """Per-record norms in every layer, in evaluation mode.
 
@@ -46,8 +52,9 @@ def layer_norms(
         state: the model's `state_dict`.
         x: inputs.
         y: labels, 0..C−1.
+        device: where it is computed.
     """
-    parameters, logits = _functional(network, state)
+    parameters, logits = _functional(network, state, device)
 
     def loss(parameters: State, x: Tensor, y: Tensor) -> Tensor:
         return F.cross_entropy(logits(parameters, x[None]), y[None])
@@ -59,12 +66,12 @@ def layer_norms(
         layers.setdefault(name.rpartition(".")[0], []).append(name)
     gradients, activations = [], []
     with sdpa_kernel(SDPBackend.MATH):  # the fused form of attention has no per-record derivatives
-        for inputs, labels in _chunks(x, y, rows):
+        for inputs, labels in _chunks(x, y, rows, device):
             of_chunk = of_records(parameters, inputs, labels)
             squares = [sum(of_chunk[name].flatten(1).square().sum(1) for name in names) for names in layers.values()]
             gradients.append(torch.stack(squares, dim=1).sqrt())
             activations.append(_activation_norms(network, list(layers), inputs))
-    return LayerNorms(torch.cat(gradients).numpy(), torch.cat(activations).numpy())
+    return LayerNorms(torch.cat(gradients).cpu().numpy(), torch.cat(activations).cpu().numpy())
 
 
 def slopes(
@@ -73,6 +80,7 @@ def slopes(
     direction: State,
     x: Real[np.ndarray, "records ..."],
     y: Int64[np.ndarray, " records"],
+    device: torch.device = CPU,
 ) -> Float[np.ndarray, " records"]:
     """Slope of each record's cross-entropy as the weights move: ⟨∇ℓ(x; θ), v⟩, float32, in evaluation mode.
 
@@ -84,23 +92,27 @@ def slopes(
         direction: v, a tensor for each parameter.
         x: inputs.
         y: labels, 0..C−1.
+        device: where it is computed.
     """
-    parameters, logits = _functional(network, state)
-    tangents = {name: direction[name] for name in parameters}
+    parameters, logits = _functional(network, state, device)
+    tangents = {name: direction[name].to(device) for name in parameters}
     derivatives = []
     with sdpa_kernel(SDPBackend.MATH):
-        for inputs, labels in _chunks(x, y, CHUNK_RECORDS):
+        for inputs, labels in _chunks(x, y, CHUNK_RECORDS, device):
 
             def losses(parameters: State, x: Tensor = inputs, y: Tensor = labels) -> Tensor:
                 return F.cross_entropy(logits(parameters, x), y, reduction="none")
 
             derivatives.append(jvp(losses, (parameters,), (tangents,))[1])
-    slopes: np.ndarray = torch.cat(derivatives).numpy()
+    slopes: np.ndarray = torch.cat(derivatives).cpu().numpy()
     return slopes
 
 
-def _functional(network: nn.Module, state: State) -> tuple[State, Callable[[State, Tensor], Tensor]]:
+def _functional(
+    network: nn.Module, state: State, device: torch.device
+) -> tuple[State, Callable[[State, Tensor], Tensor]]:
     """The parameters of a model, and its logits as a function of parameters and inputs."""
+    network.to(device)
     network.load_state_dict(state)
     network.eval()
     known_as = {p: name for name, p in network.named_parameters()}
@@ -121,17 +133,17 @@ def _functional(network: nn.Module, state: State) -> tuple[State, Callable[[Stat
 
 
 def _chunks(
-    x: Real[np.ndarray, "records ..."], y: Int64[np.ndarray, " records"], rows: int
+    x: Real[np.ndarray, "records ..."], y: Int64[np.ndarray, " records"], rows: int, device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor]]:
     for start in range(0, len(x), rows):
         chunk = slice(start, start + rows)
-        yield torch.from_numpy(np.ascontiguousarray(x[chunk])), torch.from_numpy(np.ascontiguousarray(y[chunk]))
+        yield sent(np.ascontiguousarray(x[chunk]), device), sent(np.ascontiguousarray(y[chunk]), device)
 
 
 def _activation_norms(
     network: nn.Module, layers: list[str], x: Real[Tensor, "records ..."]
 ) -> Float[Tensor, "records layers"]:
-    squares = {name: torch.zeros(len(x)) for name in layers}  # a layer may be called several times
+    squares = {name: torch.zeros(len(x), device=x.device) for name in layers}  # a layer may be called several times
 
     def record(name: str) -> RemovableHandle:
         def hook(module: nn.Module, inputs: object, output: Tensor) -> None:

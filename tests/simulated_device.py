@@ -204,6 +204,9 @@ def _count(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, to_ho
 
 def _run(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Runs an operator on the values, after everything that a GPU would refuse was refused."""
+    # In inference mode what is made of other operators arrives whole.
+    if (parts := func.decompose(*args, **kwargs)) is not NotImplemented:
+        return parts
     leaves = [each for each in tree_leaves((args, dict(kwargs))) if isinstance(each, Tensor)]
     on_device = [each for each in leaves if isinstance(each, SimulatedTensor)]
     on_host = [each for each in leaves if not isinstance(each, SimulatedTensor)]
@@ -263,6 +266,11 @@ def _empty_strided(
     pin_memory: Any = None,
 ) -> Tensor:  # fmt: skip
     return SimulatedTensor(torch.empty_strided(size, stride, dtype=dtype or torch.get_default_dtype()))
+
+
+def _zeros(size: Sequence[int], *, dtype: Any = None, **_: Any) -> Tensor:
+    """The tangents of constants, which PyTorch itself holds without memory."""
+    return SimulatedTensor(torch.zeros(size, dtype=dtype or torch.get_default_dtype()))
 
 
 def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Tensor:
@@ -332,6 +340,7 @@ library.impl("empty.memory_format", _empty, "PrivateUse1")
 library.impl("empty_strided", _empty_strided, "PrivateUse1")
 library.impl("_copy_from", _copy_from, "PrivateUse1")
 library.impl("_copy_from_and_resize", _copy_from, "PrivateUse1")
+library.impl("_efficientzerotensor", _zeros, "PrivateUse1")
 AcceleratorRegistry.register(NAME, SimulatedAccelerator, description="simulated", override=True)
 # Optimizers take all parameters at once on a GPU, and on tensors of known types alone.
 optimizer._foreach_supported_types.append(SimulatedTensor)

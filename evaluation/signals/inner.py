@@ -66,7 +66,7 @@ def last_hidden(run: Run) -> Float32[np.ndarray, "feature_models audited hidden"
             part = x[start * AT_ONCE : (start + 1) * AT_ONCE]
             taken.clear()
             fleet.one(model).predict(part)
-            last = taken[-1].numpy() if taken else np.empty((len(part), 0))
+            last = taken[-1].cpu().numpy() if taken else np.empty((len(part), 0))
             hidden[model].append(last.reshape(len(part), -1).astype(np.float32))
     finally:
         for hook in hooks:
@@ -85,7 +85,7 @@ def white_box(run: Run) -> dict[str, np.ndarray]:
 
     x, y = _audited(run)
     final = [_fleet(run, model) for model in run.models()]
-    norms = [layer_norms(fleet.network, fleet.states[0], x, y) for fleet in final]
+    norms = [layer_norms(fleet.network, fleet.states[0], x, y, fleet.device) for fleet in final]
     return {
         "gradient_norms": np.stack([of_model.gradients for of_model in norms]),
         "activation_norms": np.stack([of_model.activations for of_model in norms]),
@@ -122,7 +122,7 @@ def _alignment(
         way = {name: end[name] - start[name] for name, _ in before.network.named_parameters()}
         length = sum(float(value.square().sum()) for value in way.values()) ** 0.5
         if length:  # weights that stayed where they were say nothing
-            total -= slopes(before.network, start, way, x, y) / length
+            total -= slopes(before.network, start, way, x, y, before.device) / length
     return total
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,18 @@ import numpy as np
 import pytest
 import torch
 from simulated_device import DEVICE, Costs, counting
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from palisade.data.dataset import from_config
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
+from palisade.data.text import SST2_CHECKSUMS
 from palisade.targets.defaults import resolved
 from palisade.targets.fleet import Fleet
+from palisade.targets.gradients import layer_norms, slopes
+from palisade.targets.networks import MLP
 from palisade.targets.training import make_defense, make_fitter
+from palisade.targets.transformer import Transformer
 
 SHORT = ["trainer.epochs=2", "trainer.batch_size=64", "split.pool=300"]
 CPU = torch.device("cpu")
@@ -98,3 +104,56 @@ def test_every_defense(compose, name, models):
     if models > 1 and not make_defense(settings["defense"]).stackable:
         pytest.skip("no stacked form")
     check_equal(settings, models)
+
+
+TEXTS = [*(f"{number % 7} {number % 5} {'good' if number % 2 else 'bad'} film" for number in range(120))]
+OF_NETWORKS = {
+    "cnn": ["data=digits", "network=cnn", "network.channels=[4,8]", "split.pool=0.1"],
+    "transformer": ["data=sst2", "network=transformer", "network.width=8", "network.depth=1", "network.heads=2"],
+}
+
+
+@pytest.fixture
+def sentences(tmp_path, monkeypatch) -> Path:
+    """A folder with texts in the form of SST-2."""
+    rows = [f"{text}\t{number % 2}" for number, text in enumerate(TEXTS)]
+    content = "\n".join(["sentence\tlabel", *rows]) + "\n"
+    for name in SST2_CHECKSUMS:
+        (tmp_path / name).write_text(content)
+        monkeypatch.setitem(SST2_CHECKSUMS, name, f"md5:{hashlib.md5(content.encode()).hexdigest()}")
+    return tmp_path
+
+
+@pytest.mark.parametrize("models", [1, 3])
+@pytest.mark.parametrize("defense", ["none", "dp_sgd", "dropout"])
+@pytest.mark.parametrize("network", OF_NETWORKS)
+def test_networks(compose, sentences, network, defense, models):
+    data = [f"data.root={sentences}", "split.pool=60"] if network == "transformer" else []
+    settings = compose(
+        *(*OF_NETWORKS[network], *data, "trainer.epochs=2", "trainer.batch_size=16", f"defense={defense}"),
+        *(["defense.trainer.batch_size=16"] if defense == "dp_sgd" else []),
+    )
+    settings = {**settings, "defense": shortened(settings["defense"])}
+    with sdpa_kernel(SDPBackend.MATH):  # the CPU's fused attention rounds otherwise
+        check_equal(resolved(settings, from_config(settings)), models)
+
+
+@pytest.mark.parametrize("kind", ["mlp", "transformer"])  # autograd aborts a vectorized convolution of such devices
+def test_signals_of_the_weights(kind):
+    torch.manual_seed(0)
+    network, x = {
+        "mlp": lambda: (MLP(shape=(5,), classes=3, hidden=[4, 4]), torch.randn(150, 5)),
+        "transformer": lambda: (
+            Transformer(shape=(6,), classes=3, buckets=10, width=8, depth=1, heads=2),
+            torch.randint(10, (150, 6)),
+        ),
+    }[kind]()
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    way = {name: torch.randn(value.shape) for name, value in state.items()}
+    given = x.numpy(), torch.randint(3, (150,)).numpy()
+    here = (*layer_norms(network, state, *given), slopes(network, state, way, *given))
+    with counting() as costs:
+        there = (*layer_norms(network, state, *given, DEVICE), slopes(network, state, way, *given, DEVICE))
+    assert costs.total["kernel"] > 0
+    for one, other in zip(here, there, strict=True):
+        assert np.array_equal(one, other)
