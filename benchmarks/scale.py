@@ -32,9 +32,10 @@ from rich.table import Table
 
 from palisade import attacks
 from palisade.attacks.parts.answers import MappedAnswers
+from palisade.data.queries import QUERY_AUGMENTATIONS
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.measuring.leakage import leakage, mean_roc, null_rows
-from palisade.evaluation.signals.stored import QUERY_AUGMENTATIONS, answer_paths
+from palisade.evaluation.signals.stored import answer_paths
 from palisade.evaluation.statistics.bootstrap import Bootstrap
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
