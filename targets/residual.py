@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from palisade.targets.networks import check_widths, group_norm
 
-NORMS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "batch": nn.BatchNorm2d}
+NORM_LAYERS: dict[str, Callable[[int], nn.Module]] = {"group": group_norm, "batch": nn.BatchNorm2d}
 LEAST_SIDE = 8
 """Height and width below which three halvings leave nothing."""
 
@@ -24,8 +24,8 @@ def check_images(name: str, shape: Sequence[int], width: int, norm: str) -> None
         norm: group or batch.
     """
     check_widths("network.width", [width])
-    if norm not in NORMS:
-        raise ValueError(f"network.norm={norm}: expected one of {', '.join(NORMS)}; choose e.g. group")
+    if norm not in NORM_LAYERS:
+        raise ValueError(f"network.norm={norm}: expected one of {', '.join(NORM_LAYERS)}; choose e.g. group")
     if len(shape) != 3 or min(shape[1:]) < LEAST_SIDE:
         raise ValueError(
             f"network={name}: expected images (channels, height, width) of at least {LEAST_SIDE}×{LEAST_SIDE}, not"
@@ -54,7 +54,7 @@ class Shortcut(nn.Module):
 def convolution(inputs: int, outputs: int, norm: str, *, stride: int = 1) -> nn.Sequential:
     """A 3×3 convolution without bias, the norm and ReLU."""
     return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), NORMS[norm](outputs), nn.ReLU()
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False), NORM_LAYERS[norm](outputs), nn.ReLU()
     )
 
 
@@ -94,10 +94,10 @@ class BasicBlock(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int, norm: str, stride: int) -> None:
         first = convolution(inputs, outputs, norm, stride=stride)
-        second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), NORMS[norm](outputs))
+        second = nn.Sequential(nn.Conv2d(outputs, outputs, 3, padding=1, bias=False), NORM_LAYERS[norm](outputs))
         direct = None
         if (inputs, stride) != (outputs, 1):
-            direct = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), NORMS[norm](outputs))
+            direct = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False), NORM_LAYERS[norm](outputs))
         super().__init__(Shortcut(nn.Sequential(*first, *second), direct), nn.ReLU())
 
 

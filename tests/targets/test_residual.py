@@ -18,16 +18,16 @@ RESIDUAL_NETWORKS = (ResNet9, ResNet18)
 @pytest.mark.parametrize(("network", "weights"), [(ResNet9, 6_573_130), (ResNet18, 11_173_962)])
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_has_as_many_weights_as_published(network: type, weights: int, norm: str) -> None:
-    made = network(shape=(3, 32, 32), classes=10, norm=norm)
-    assert sum(parameter.numel() for parameter in made.parameters()) == weights
+    model = network(shape=(3, 32, 32), classes=10, norm=norm)
+    assert sum(parameter.numel() for parameter in model.parameters()) == weights
 
 
 @pytest.mark.parametrize("network", RESIDUAL_NETWORKS)
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 13, 9)])
 def test_no_layer_mixes_records_with_group_norm(network: type, shape: tuple[int, int, int]) -> None:
-    made, x = network(shape=shape, classes=5, width=4), torch.randn(6, *shape)
-    assert made(x).shape == (6, 5)
-    torch.testing.assert_close(made(x)[2:3], made(x[2:3]))
+    model, x = network(shape=shape, classes=5, width=4), torch.randn(6, *shape)
+    assert model(x).shape == (6, 5)
+    torch.testing.assert_close(model(x)[2:3], model(x[2:3]))
     batch = network(shape=shape, classes=5, width=4, norm="batch")
     assert (batch(x)[2:3] - batch(x[2:5])[:1]).abs().max() > 1e-3
 
