@@ -14,6 +14,9 @@ from palisade.attacks.parts.perturbed_copies import PerturbedCopies, aucs
 from palisade.attacks.parts.view import View
 from palisade.fields import Count, CountFromZero
 
+TIE_DECIMALS = 9
+"""Decimals of a score: records with the same votes tie, which sums in another order would undo in the last digits."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Votes(PerturbedCopies):
@@ -57,7 +60,7 @@ class Votes(PerturbedCopies):
             phi = vote_log_odds(votes[strength], self.copies)
             targets = chosen == strength
             scores[targets] = lira_scores(phi, view.membership, view.others, view.left_out)[targets]
-        return scores
+        return np.round(scores, TIE_DECIMALS, out=scores)
 
 
 def vote_log_odds(votes: Float[np.ndarray, "*shape"], copies: int) -> Float[np.ndarray, "*shape"]:

@@ -4,7 +4,8 @@
 
 A fleet of 32 undefended models, trained once. With s shadows, it is cut into as many fleets of s + 1 models as there
 are; every model is a target once, and the values are means over all targets. `votes` and noise agreement see predicted
-labels alone. Cascading attacks models 0 and 1 with all 31 shadows and trains 32 further ones for each.
+labels alone, hence the same behind `label_only`. Cascading attacks models 0 and 1 with all 31 shadows and trains 32
+further ones for each.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ FLEET_OVERRIDES: Mapping[str, tuple[str, ...]] = {
         *("split.reference=500", "split.test=1000", "trainer.epochs=20"),
     ),
 }
-COMPARED_GUARDS = ("label_only", "rounding", "memguard")
+COMPARED_GUARDS = ("rounding", "memguard")
 MORE_GUARDS: Mapping[str, tuple[str, ...]] = {"location30": ("topk",), "fashion_mnist": ("topk",), "sst2": ()}
 """Further guards for each data set; sst2 has two classes, of which the top three are all."""
 SCORE_ATTACKS: Mapping[str, Attack] = {
@@ -112,8 +113,7 @@ def tables(data: str, root: str | None, runs: str) -> Iterator[tuple[str, list[l
         fleet(data, root, runs, guard)
     for label in guards_of(run.folder)[1:]:
         guarded = Run(run.folder, label)
-        attacks = LABEL_ATTACKS if guarded.registered_guard.level == "label" else SCORE_ATTACKS
-        yield f"behind {guarded.registered_guard.name}", list(rows(guarded, attacks, Grant(), (31,)))
+        yield f"behind {guarded.registered_guard.name}", list(rows(guarded, SCORE_ATTACKS, Grant(), (31,)))
 
 
 def print_tables(console: Console, data: str, root: str | None, runs: str) -> None:

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -32,10 +33,12 @@ from rich.table import Table
 
 from palisade import attacks
 from palisade.attacks.parts.answers import MappedAnswers
+from palisade.data.queries import QUERY_AUGMENTATIONS
 from palisade.evaluation.measuring.exposure import Exposure
 from palisade.evaluation.measuring.leakage import leakage, mean_roc, null_rows
-from palisade.evaluation.signals.stored import QUERY_AUGMENTATIONS, answer_paths
+from palisade.evaluation.signals.stored import answer_paths
 from palisade.evaluation.statistics.bootstrap import Bootstrap
+from palisade.targets.checkpoints import weights_path
 from palisade.targets.run import Run
 from palisade.train import composed, train_run
 
@@ -188,6 +191,8 @@ def whole(console: Console, folder: Path, size: str) -> None:
         )
     )
     run = Run(Path(trained["folder"]))
+    for model in range(1, models):  # which are never asked
+        shutil.copy(weights_path(run.folder, 0), weights_path(run.folder, model))
     run.complete(models)
     split, members = run.dataset.split, run.membership()
     for query in asked:

@@ -14,7 +14,7 @@ from palisade.data.dataset import Dataset
 from palisade.data.queries import augmented
 from palisade.targets import progress, workers
 from palisade.targets.checkpoints import checkpoint_epochs, weights_path
-from palisade.targets.digests import remove_weights
+from palisade.targets.digests import is_removed, remove_weights
 from palisade.targets.files import write_json
 from palisade.targets.guards import Guard, NoGuard
 from palisade.targets.guards.registry import (
@@ -228,6 +228,7 @@ def check_keep(fleet: FleetSettings, run: Run, guard: Guard, dataset: Dataset) -
         guard: that is to stand before them.
         dataset: its data.
     """
+    _check_covers(fleet, run)
     if fleet.keep == "weights":
         return
     for query in fleet.queries:
@@ -242,6 +243,22 @@ def check_keep(fleet: FleetSettings, run: Run, guard: Guard, dataset: Dataset) -
     if any(run.folder.glob("models/[0-9]*.epoch*.safetensors")):
         raise ValueError(
             f"fleet.keep=signals: expected both, since {run.folder} holds checkpoints, which are weights; choose it"
+        )
+
+
+def _check_covers(fleet: FleetSettings, run: Run) -> None:
+    """Raises ValueError if of some models of a complete run another thing would be kept than of the rest."""
+    there = len(run.models()) if run.is_complete() else 0
+    if there <= fleet.models:
+        return
+    if fleet.keep == "signals":
+        differ = len(run.missing(there)) < there
+    else:
+        differ = any(is_removed(weights_path(run.folder, k)) for k in range(fleet.models))
+    if differ:
+        raise ValueError(
+            f"fleet.models={fleet.models}: expected {there}, all models of {run.folder}, since"
+            f" fleet.keep={fleet.keep} changes what is there of each; set it"
         )
 
 

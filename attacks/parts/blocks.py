@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator
 from math import prod
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -26,14 +26,17 @@ def room(shape: tuple[int, ...], dtype: type = np.float64) -> Shaped[np.ndarray,
     Pages of that file give way where memory is short, and the file is gone with the array.
 
     Raises:
-        OSError: if the disk has no room.
+        OSError: if the disk has no room; names the folder of temporary files.
     """
     if prod(shape) <= NUMBERS_AT_ONCE:
         return np.empty(shape, dtype)
     with TemporaryFile(prefix="palisade-") as file:
         size = prod(shape) * np.dtype(dtype).itemsize
         if hasattr(os, "posix_fallocate"):
-            os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash later
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)  # a full disk is an error now, not a crash later
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, gettempdir()) from None
         else:
             file.truncate(size)
         return np.asarray(np.memmap(file, dtype=dtype, mode="r+", shape=shape))

@@ -156,7 +156,7 @@ def saved(run: Run, role: str, queries: Sequence[str] = PLAIN_QUERY) -> MappedAn
         if absent:
             raise ValueError(
                 f"{run.folder} holds neither the weights nor the signals of model {absent[0]} ({role}, {query}); train"
-                " it again with fleet.keep=signals"
+                f" it again with fleet.keep=signals and fleet.models={len(of_query)}"
             )
     return MappedAnswers([[np.load(path, mmap_mode="r") for path in of_model] for of_model in paths])
 

@@ -56,7 +56,7 @@ def _stored(run: Run, role: str, query: str) -> list[Shaped[np.ndarray, "records
             with replacing(paths[model]) as temporary:
                 np.save(temporary, answered)
         signals = answer_paths(run, role, query, SIGNALS_SUFFIX)
-        _remove_others(folder, {*paths.values(), *signals.values()})
+        _remove_others(folder, {*paths.values(), *signals.values()}, below=len(paths))
     return [np.load(path, mmap_mode="r") for path in paths.values()]
 
 
@@ -110,10 +110,12 @@ def cached(run: Run, name: str, make: Callable[[], Shaped[np.ndarray, "..."]]) -
     return np.load(path, mmap_mode="r")
 
 
-def _remove_others(folder: Path, current: set[Path]) -> None:
-    """Removes signals of models that are no more."""
+def _remove_others(folder: Path, current: set[Path], below: int | None = None) -> None:
+    """Removes signals of models that are no more, of none from number `below` on, which may just be trained."""
     for path in folder.glob("*.npy"):
-        if path not in current and not path.name.startswith("."):
+        model, dash, _ = path.name.partition("-")
+        later = below is not None and bool(dash) and model.isdigit() and int(model) >= below
+        if path not in current and not later and not path.name.startswith("."):
             path.unlink(missing_ok=True)
 
 

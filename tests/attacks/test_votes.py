@@ -9,6 +9,7 @@ from scipy.stats import t as student
 
 from palisade.attacks import Correctness, NoiseAgreement, View, Votes
 from palisade.attacks.lira import PRIOR_MODELS
+from palisade.attacks.parts import blocks
 from palisade.attacks.votes import best_calibrated, vote_log_odds
 from palisade.evaluation.statistics.metrics import roc_auc
 
@@ -215,3 +216,20 @@ def test_errors() -> None:
         Votes(copies=-1)
     with pytest.raises(ValueError, match=r"moves=\[0\]"):
         Votes(moves=(0,))
+
+
+@pytest.mark.parametrize("numbers", [FLEET_MODELS * 3, FLEET_MODELS * 101, 2**22])
+def test_records_with_the_same_votes_tie_whatever_the_block(numbers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sums in another order differ in their last digits, which would break ties in somebody's favor."""
+    rng = np.random.default_rng(0)
+    right, members = rng.random((2, FLEET_MODELS, 12)) < 0.5
+    of_record = rng.integers(12, size=997)
+    view = View(
+        predictions=np.where(right, 0, 1)[:, of_record],
+        labels=np.zeros(997, dtype=int),
+        membership=members[:, of_record],
+    )
+    monkeypatch.setattr(blocks, "NUMBERS_AT_ONCE", numbers)
+    scores = Votes(copies=0).score(view)
+    first = [np.argmax(of_record == kind) for kind in range(12)]
+    np.testing.assert_array_equal(scores, scores[:, first][:, of_record])

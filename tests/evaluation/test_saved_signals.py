@@ -275,6 +275,35 @@ def test_more_models_join_the_signals(bare: Run, tmp_path: Path) -> None:
     assert outcome["status"] == "cached"
 
 
+def test_an_evaluation_leaves_signals_of_models_that_are_just_trained(tmp_path: Path) -> None:
+    """They are all that there is of them: their weights were removed already."""
+    run = trained(tmp_path, "fleet.models=4")
+    work, folder = put_away.remove_weights, run.folder / "signals" / "none" / "pool-plain"
+
+    def evaluating(path: Path) -> None:
+        if path.stem == "7":
+            answers(Run(run.folder), "pool")
+        work(path)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(put_away, "remove_weights", evaluating)
+        trained(tmp_path, "fleet.keep=signals")
+    assert len(list(folder.glob("*"))) == FLEET_MODELS and view(run).models == FLEET_MODELS
+
+
+@pytest.mark.parametrize(("first", "then"), [("signals", "weights"), ("signals", "both"), ("weights", "signals")])
+def test_all_models_of_a_run_change_together(tmp_path: Path, first: str, then: str) -> None:
+    run = trained(tmp_path, f"fleet.keep={first}")
+    before = files(run)
+    with pytest.raises(ValueError, match=rf"fleet.models=4: expected 8, all models of .* fleet.keep={then}"):
+        trained(tmp_path, f"fleet.keep={then}", "fleet.models=4")
+    assert files(run) == before
+    assert (
+        train_run(composed(f"runs={tmp_path}", *SMALL_RUN, f"fleet.keep={first}", "fleet.models=4"))["status"]
+        == "cached"
+    )
+
+
 def test_other_temperatures_are_computed_from_weights_or_trained_for(both: Run, bare: Run, tmp_path: Path) -> None:
     run = copied(both, tmp_path / "both")
     before = {path: path.stat().st_mtime_ns for path in (run.folder / "models").glob("*.safetensors")}
