@@ -29,13 +29,13 @@ from torch.optim import optimizer
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
 
-NAME = "sim"
-DEVICE = torch.device("cpu")  # until the backend bears its name, below
+SIMULATED_NAME = "sim"
+SIMULATED_DEVICE = torch.device("cpu")  # until the backend bears its name, below
 PROJECT_ROOT = str(Path(__file__).parents[1])
 PROJECT_FOLDERS = tuple(f"{PROJECT_ROOT}/{folder}/" for folder in ("data", "defenses", "evaluation", "targets"))
 aten = torch.ops.aten
 
-VIEWS = frozenset(
+VIEW_OPERATORS = frozenset(
     (
         *(aten.alias.default, aten.as_strided.default, aten.detach.default, aten.diagonal.default),
         *(aten.expand.default, aten.lift_fresh.default, aten.permute.default, aten.select.int, aten.slice.Tensor),
@@ -46,14 +46,14 @@ VIEWS = frozenset(
     )
 )
 """Operators that launch nothing."""
-ALLOCATIONS = frozenset(
+ALLOCATION_OPERATORS = frozenset(
     (
         *(aten.empty_like.default, aten.new_empty.default, aten.new_empty_strided.default),
         *(aten.resize_.default, aten.set_.source_Storage),
     )
 )
 """Operators that take memory and leave its content as it is."""
-COPIES = frozenset((aten.copy_.default, aten._copy_from.default))
+COPY_OPERATORS = frozenset((aten.copy_.default, aten._copy_from.default))
 SHAPES_FROM_VALUES = frozenset(
     (
         *(aten.nonzero.default, aten.masked_select.default, aten._unique2.default, aten.unique_dim.default),
@@ -63,7 +63,7 @@ SHAPES_FROM_VALUES = frozenset(
 """Operators for whose shape the host waits."""
 VALUES_TO_HOST = frozenset((aten._local_scalar_dense.default, aten.equal.default, aten.is_nonzero.default))
 """Operators whose result is a number of the host."""
-INDEXING = frozenset(
+INDEX_OPERATORS = frozenset(
     (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 )
 
@@ -130,7 +130,7 @@ class SimulatedTensor(Tensor):
     def __new__(cls, raw: Tensor) -> SimulatedTensor:
         return torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined,no-any-return]
             cls, raw.size(), strides=raw.stride(), storage_offset=raw.storage_offset(), dtype=raw.dtype,
-            layout=raw.layout, device=DEVICE,
+            layout=raw.layout, device=SIMULATED_DEVICE,
         )  # fmt: skip
 
     def __init__(self, raw: Tensor) -> None:
@@ -147,7 +147,7 @@ class SimulatedTensor(Tensor):
 
     def numpy(self, *_: Any, **__: Any) -> Any:
         """Refused, as CUDA refuses it."""
-        raise TypeError(f"can't convert {NAME}:0 device type tensor to numpy; use Tensor.cpu() first")
+        raise TypeError(f"can't convert {SIMULATED_NAME}:0 device type tensor to numpy; use Tensor.cpu() first")
 
     def tolist(self) -> Any:
         """The values, which the host waits for."""
@@ -167,20 +167,21 @@ def _bytes(tensor: Tensor) -> int:
 
 def _check_places(func: Any, args: tuple[Any, ...], on_device: Sequence[Tensor], on_host: Sequence[Tensor]) -> None:
     """Raises RuntimeError where CUDA would; a number of the host, a tensor without dimensions, may be anywhere."""
-    if func in COPIES or func is aten._to_copy.default:
+    if func in COPY_OPERATORS or func is aten._to_copy.default:
         return
-    if func in INDEXING:
+    if func in INDEX_OPERATORS:
         if not isinstance(args[0], SimulatedTensor):
             raise RuntimeError("indices should be on the same device as the indexed tensor (cpu)")
         on_host = [each for each in on_host if not any(each is index for index in args[1])]
     if on_device and any(each.ndim > 0 for each in on_host):
         raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {NAME}:0 and cpu! ({func})"
+            f"Expected all tensors to be on the same device, but found at least two devices, {SIMULATED_NAME}:0 and cpu!"
+            f" ({func})"
         )
 
 
 def _count(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, to_host: bool) -> None:
-    if func in COPIES:
+    if func in COPY_OPERATORS:
         target, source = args[:2] if func is aten.copy_.default else (args[1], args[0])
         places = isinstance(source, SimulatedTensor), isinstance(target, SimulatedTensor)
         _note({(False, True): "host_to_device", (True, False): "device_to_host"}.get(places, "kernel"), _bytes(source))
@@ -190,11 +191,11 @@ def _count(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, to_ho
         _note("host_to_device", _bytes(args[0]))
     elif func in VALUES_TO_HOST:
         _note("synchronization")
-    elif func not in VIEWS | ALLOCATIONS:
+    elif func not in VIEW_OPERATORS | ALLOCATION_OPERATORS:
         _note("kernel")
         for costs in _counting:
             costs.kernels[str(func)] += 1
-        indices = [each for each in args[1] if each is not None] if func in INDEXING else []
+        indices = [each for each in args[1] if each is not None] if func in INDEX_OPERATORS else []
         for index in indices:
             if not isinstance(index, SimulatedTensor) and index.ndim:
                 _note("host_to_device", _bytes(index))
@@ -317,7 +318,7 @@ class SimulatedAccelerator(pl.accelerators.Accelerator):
 
     @staticmethod
     def get_parallel_devices(devices: Any) -> list[torch.device]:
-        return [torch.device(NAME, number) for number in range(devices)]
+        return [torch.device(SIMULATED_NAME, number) for number in range(devices)]
 
     @staticmethod
     def auto_device_count() -> int:
@@ -329,18 +330,18 @@ class SimulatedAccelerator(pl.accelerators.Accelerator):
 
     @staticmethod
     def name() -> str:
-        return NAME
+        return SIMULATED_NAME
 
 
 # The backend stays for the rest of the process: PyTorch has no way to take one back.
-_setup_privateuseone_for_python_backend(NAME, backend_module=_Backend())
-DEVICE = torch.device(NAME, 0)
+_setup_privateuseone_for_python_backend(SIMULATED_NAME, backend_module=_Backend())
+SIMULATED_DEVICE = torch.device(SIMULATED_NAME, 0)
 library = torch.library.Library("aten", "IMPL")
 library.impl("empty.memory_format", _empty, "PrivateUse1")
 library.impl("empty_strided", _empty_strided, "PrivateUse1")
 library.impl("_copy_from", _copy_from, "PrivateUse1")
 library.impl("_copy_from_and_resize", _copy_from, "PrivateUse1")
 library.impl("_efficientzerotensor", _zeros, "PrivateUse1")
-AcceleratorRegistry.register(NAME, SimulatedAccelerator, description="simulated", override=True)
+AcceleratorRegistry.register(SIMULATED_NAME, SimulatedAccelerator, description="simulated", override=True)
 # Optimizers take all parameters at once on a GPU, and on tensors of known types alone.
 optimizer._foreach_supported_types.append(SimulatedTensor)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from simulated_device import DEVICE, counting
+from simulated_device import SIMULATED_DEVICE, counting
 from torch import nn
 
 from palisade.targets.stacks import unstack
@@ -18,15 +18,15 @@ def test_values_are_those_of_the_cpu():
     expected.square().sum().backward()
     gradient = layer.weight.grad
     layer.weight.grad = None
-    layer.to(DEVICE)
-    there = layer(x.to(DEVICE))
-    assert there.device == DEVICE and torch.equal(there.detach().cpu(), expected.detach())
+    layer.to(SIMULATED_DEVICE)
+    there = layer(x.to(SIMULATED_DEVICE))
+    assert there.device == SIMULATED_DEVICE and torch.equal(there.detach().cpu(), expected.detach())
     there.square().sum().backward()
-    assert layer.weight.grad.device == DEVICE and torch.equal(layer.weight.grad.cpu(), gradient)
+    assert layer.weight.grad.device == SIMULATED_DEVICE and torch.equal(layer.weight.grad.cpu(), gradient)
 
 
 def test_tensors_in_two_places_are_refused():
-    here, there = torch.ones(3), torch.ones(3).to(DEVICE)
+    here, there = torch.ones(3), torch.ones(3).to(SIMULATED_DEVICE)
     for mix in (
         lambda: here + there,
         lambda: there.add_(here),
@@ -41,7 +41,7 @@ def test_tensors_in_two_places_are_refused():
 
 
 def test_numpy_is_refused():
-    there = torch.ones(3).to(DEVICE)
+    there = torch.ones(3).to(SIMULATED_DEVICE)
     with pytest.raises(TypeError, match="numpy"):
         there.numpy()
     with pytest.raises(TypeError, match="numpy"):
@@ -51,11 +51,11 @@ def test_numpy_is_refused():
 @pytest.mark.parametrize(
     "draw",
     [
-        lambda: torch.randn(3, device=DEVICE),
-        lambda: torch.zeros(3, device=DEVICE).uniform_(),
-        lambda: torch.rand_like(torch.zeros(3, device=DEVICE)),
-        lambda: nn.functional.dropout(torch.ones(3, device=DEVICE), 0.5, training=True),
-        lambda: torch.bernoulli(torch.full((3,), 0.5, device=DEVICE)),
+        lambda: torch.randn(3, device=SIMULATED_DEVICE),
+        lambda: torch.zeros(3, device=SIMULATED_DEVICE).uniform_(),
+        lambda: torch.rand_like(torch.zeros(3, device=SIMULATED_DEVICE)),
+        lambda: nn.functional.dropout(torch.ones(3, device=SIMULATED_DEVICE), 0.5, training=True),
+        lambda: torch.bernoulli(torch.full((3,), 0.5, device=SIMULATED_DEVICE)),
     ],
 )
 def test_random_operators_are_refused(draw):
@@ -71,8 +71,8 @@ def test_random_operators_are_refused(draw):
         (lambda x: x.cpu(), {"device_to_host": 1}),
         (lambda x: x.copy_(torch.zeros(6)), {"host_to_device": 1}),
         (lambda x: torch.zeros(6).copy_(x), {"device_to_host": 1}),
-        (lambda x: torch.arange(6).to(DEVICE), {"host_to_device": 1}),
-        (lambda x: torch.tensor([1.0, 2.0], device=DEVICE), {"host_to_device": 1}),
+        (lambda x: torch.arange(6).to(SIMULATED_DEVICE), {"host_to_device": 1}),
+        (lambda x: torch.tensor([1.0, 2.0], device=SIMULATED_DEVICE), {"host_to_device": 1}),
         (lambda x: x[0].item(), {"synchronization": 1}),
         (lambda x: bool((x > 0).all()), {"kernel": 2, "synchronization": 1}),
         (lambda x: x[x > 0], {"kernel": 2, "synchronization": 1}),
@@ -84,7 +84,7 @@ def test_random_operators_are_refused(draw):
     ],
 )
 def test_counts(act, expected):
-    x = torch.arange(6.0).to(DEVICE)
+    x = torch.arange(6.0).to(SIMULATED_DEVICE)
     with counting() as costs:
         act(x)
     assert dict(costs.total) == expected
@@ -92,7 +92,7 @@ def test_counts(act, expected):
 
 def test_a_cost_names_the_line_of_the_project_that_caused_it():
     network = nn.Module()
-    network.weight = nn.Parameter(torch.ones(2, 3).to(DEVICE))
+    network.weight = nn.Parameter(torch.ones(2, 3).to(SIMULATED_DEVICE))
     with counting() as costs:
         unstack(network)
     assert costs.total["kernel"] == 2

@@ -88,6 +88,18 @@ def sums(
     of_cut = _sums_of_cut_parts(values, others, whole)
     if left_out is None:
         return of_cut + whole.astype(np.float64) @ of_parts
+    return _sums_leaving_out(values, others, left_out, whole, of_parts, of_cut)
+
+
+def _sums_leaving_out(
+    values: Float[np.ndarray, "models records"],
+    others: Bool[np.ndarray, "targets models"],
+    left_out: Int[np.ndarray, "targets records"],
+    whole: Bool[np.ndarray, "targets parts"],
+    of_parts: Float[np.ndarray, "parts records"],
+    of_cut: Float[np.ndarray, "targets records"],
+) -> Float[np.ndarray, "targets records"]:
+    """Sums over shadows but the one that is left out on a record, from those of parts."""
     in_part = np.arange(len(values)) // MODELS_PER_PART
     without, records = _sums_without_one(values), np.arange(values.shape[1])
     total = np.empty(left_out.shape)

@@ -92,6 +92,6 @@ def test_probabilities_that_underflow_stay_finite(view_of: Make) -> None:
 
 
 def test_names_and_errors() -> None:
-    assert (BASE.name, BASE.threat.shadows, BASE.threat.population) == ("base", "online", False)
+    assert (BASE.name, BASE().threat.shadows, BASE().threat.population) == ("base", "online", False)
     with pytest.raises(ValueError, match=r"temperature=0\.0"):
         BASE(temperature=0.0)

@@ -140,6 +140,7 @@ def test_it_grows_with_models(fresh: Run, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(costing, "answer_time", lambda run: costing.AnswerTime(model=1e-4))
     (few,) = costs([fresh], FAST_PROTOCOL)
     monkeypatch.setattr(Run, "models", lambda self: list(range(100 * FLEET_MODELS)))
+    monkeypatch.setattr(Run, "has_weights", lambda self: True)
     (many,) = costs([fresh], FAST_PROTOCOL)
     assert many.seconds["answers"] == pytest.approx(100 * few.seconds["answers"])
     assert many.disk == pytest.approx(100 * few.disk)

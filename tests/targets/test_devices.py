@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from simulated_device import DEVICE, Costs, counting
+from simulated_device import SIMULATED_DEVICE, Costs, counting
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from palisade.data.dataset import from_config
@@ -40,7 +40,7 @@ def check_equal(settings, models: int) -> Costs:
     """Trains on the CPU and on the device, and compares weights, checkpoints and answers bit by bit."""
     here = fit(settings, CPU, models)
     with counting() as costs:
-        there = fit(settings, DEVICE, models)
+        there = fit(settings, SIMULATED_DEVICE, models)
     assert costs.total["kernel"] > 0
     check_states(here.states, there.states)
     for one, other in zip(here.checkpoints, there.checkpoints, strict=True):
@@ -153,7 +153,7 @@ def test_signals_of_the_weights(kind):
     given = x.numpy(), torch.randint(3, (150,)).numpy()
     here = (*layer_norms(network, state, *given), slopes(network, state, way, *given))
     with counting() as costs:
-        there = (*layer_norms(network, state, *given, DEVICE), slopes(network, state, way, *given, DEVICE))
+        there = (*layer_norms(network, state, *given, SIMULATED_DEVICE), slopes(network, state, way, *given, SIMULATED_DEVICE))
     assert costs.total["kernel"] > 0
     for one, other in zip(here, there, strict=True):
         assert np.array_equal(one, other)
