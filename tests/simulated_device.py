@@ -175,8 +175,8 @@ def _check_places(func: Any, args: tuple[Any, ...], on_device: Sequence[Tensor],
         on_host = [each for each in on_host if not any(each is index for index in args[1])]
     if on_device and any(each.ndim > 0 for each in on_host):
         raise RuntimeError(
-            f"Expected all tensors to be on the same device, but found at least two devices, {SIMULATED_NAME}:0 and cpu!"
-            f" ({func})"
+            "Expected all tensors to be on the same device, but found at least two devices,"
+            f" {SIMULATED_NAME}:0 and cpu! ({func})"
         )
 
 

@@ -311,17 +311,15 @@ def _wrapped_errors() -> Iterator[None]:
 def random_state() -> tuple[Any, ...]:
     """All of torch's, NumPy's and Python's random numbers, in a form that can be compared."""
     _, words, *rest = np.random.get_state()  # noqa: NPY002
-    # One that nobody has used yet has drawn nothing; asking it would start it, for a training on the CPU too.
-    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    of_torch = [state.numpy().tobytes() for state in (torch.get_rng_state(), *devices)]
+    of_torch = [state.numpy().tobytes() for state in (torch.get_rng_state(), *map(torch.cuda.get_rng_state, _gpus()))]
     return *of_torch, np.asarray(words).tobytes(), *rest, random.getstate(), Draws.count
 
 
 def seed_all(seed: int) -> None:
     """Torch's, NumPy's and Python's random numbers from a seed of 63 bits."""
     torch.default_generator.manual_seed(seed)  # `torch.manual_seed` asks every kind of device, which takes milliseconds
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(seed)
+    for gpu in _gpus():
+        torch.cuda.default_generators[gpu].manual_seed(seed)
     np.random.seed(seed % 2**32)  # noqa: NPY002
     random.seed(seed)
 
@@ -330,10 +328,15 @@ def seed_all(seed: int) -> None:
 def unchanged_random_state() -> Iterator[None]:
     """Leaves all random numbers afterwards as they were."""
     states = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=_gpus()):
         try:
             yield
         finally:
             random.setstate(states[0])
             np.random.set_state(states[1])  # noqa: NPY002
+
+
+def _gpus() -> range:
+    """Numbers of the GPUs that may have drawn; none where CUDA was not started, which asking them would do."""
+    started: bool = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    return range(torch.cuda.device_count() if started else 0)

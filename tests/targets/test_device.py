@@ -67,7 +67,8 @@ def test_no_part_of_a_run(compose, tmp_path):
     from palisade.train import train_run
 
     settings = compose(
-        "data=digits", "trainer.epochs=1", "split.pool=60", "fleet.models=1", "device=cpu", runs=tmp_path
+        *("data=digits", "trainer.epochs=1", "trainer.batch_size=8", "split.pool=60", "fleet.models=1", "device=cpu"),
+        runs=tmp_path,
     )
     assert identity(settings, from_config(settings)) == identity({**settings, "device": "auto"}, from_config(settings))
     folder = Path(train_run(settings)["folder"])
@@ -86,7 +87,8 @@ def test_training_on_the_cpu_starts_no_gpu(compose, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "_lazy_init", start)
     for defense in (["defense=none"], ["defense=dp_sgd", "network=mlp"]):
         settings = compose(
-            *("data=digits", "trainer.epochs=1", "split.pool=60", "fleet.models=1", "device=cpu", *defense),
+            *("data=digits", "trainer.epochs=1", "trainer.batch_size=8", "split.pool=60", "fleet.models=1"),
+            *("device=cpu", *defense),
             *(["defense.trainer.epochs=1", "defense.trainer.batch_size=8"] if len(defense) > 1 else []),
             runs=tmp_path,
         )

@@ -153,7 +153,10 @@ def test_signals_of_the_weights(kind):
     given = x.numpy(), torch.randint(3, (150,)).numpy()
     here = (*layer_norms(network, state, *given), slopes(network, state, way, *given))
     with counting() as costs:
-        there = (*layer_norms(network, state, *given, SIMULATED_DEVICE), slopes(network, state, way, *given, SIMULATED_DEVICE))
+        there = (
+            *layer_norms(network, state, *given, SIMULATED_DEVICE),
+            slopes(network, state, way, *given, SIMULATED_DEVICE),
+        )
     assert costs.total["kernel"] > 0
     for one, other in zip(here, there, strict=True):
         assert np.array_equal(one, other)
