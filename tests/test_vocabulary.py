@@ -12,7 +12,7 @@ from pathlib import Path
 REPOSITORY_ROOT = Path(__file__).parents[1]
 PARTICIPLE_NAMES = {"found", "told", "given", "made", "kept"}
 QUESTION_WORDS = re.compile(r"(What|Whether|Whoever|Who|How|Where|When|Why|Which|That|The same)\b")
-WHOLE_TERMS = {"ACCURACY", "AUC", "BASE", "CNN", "FPR", "FPRS", "MLP", "RMIA", "TPR"}
+WHOLE_TERMS = {"ACCURACY", "AUC", "BASE", "CNN", "CPU", "FPR", "FPRS", "MLP", "RMIA", "TPR"}
 """Constants and classes that are whole terms of the field in one word."""
 GIT_LISTING = subprocess.run(
     ["git", "ls-files", "*.py"], cwd=REPOSITORY_ROOT, capture_output=True, text=True, check=True

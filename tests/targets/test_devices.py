@@ -13,6 +13,7 @@ from simulated_device import SIMULATED_DEVICE, Costs, counting
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from palisade.data.dataset import from_config
+from palisade.data.placement import CPU
 from palisade.data.secret import Secret
 from palisade.data.split import Membership
 from palisade.data.text import SST2_CHECKSUMS
@@ -23,8 +24,7 @@ from palisade.targets.networks import MLP
 from palisade.targets.training import make_defense, make_fitter
 from palisade.targets.transformer import Transformer
 
-SHORT = ["trainer.epochs=2", "trainer.batch_size=64", "split.pool=300"]
-CPU = torch.device("cpu")
+SHORT_FIT = ["trainer.epochs=2", "trainer.batch_size=64", "split.pool=300"]
 
 
 def fit(settings, device: torch.device, models: int) -> Fleet:
@@ -64,29 +64,34 @@ def check_states(here, there) -> None:
 
 @pytest.mark.parametrize("models", [1, 3])
 def test_undefended(compose, models):
-    check_equal(compose("data=digits", *SHORT, "fleet.keep_checkpoints=1"), models)
+    check_equal(compose("data=digits", *SHORT_FIT, "fleet.keep_checkpoints=1"), models)
 
 
-PRIVATE = ["defense=dp_sgd", *(f"defense.{each}" for each in SHORT[:2]), "defense.trainer.optimizer.lr=0.1", SHORT[2]]
+PRIVATE_FIT = [
+    "defense=dp_sgd",
+    *(f"defense.{each}" for each in SHORT_FIT[:2]),
+    "defense.trainer.optimizer.lr=0.1",
+    SHORT_FIT[2],
+]
 
 
 @pytest.mark.parametrize("models", [1, 3])
 @pytest.mark.parametrize("clipping", ["flat", "per_layer", "automatic", "adaptive"])
 def test_dp_sgd(compose, clipping, models):
-    check_equal(compose("data=digits", "network=mlp", *PRIVATE, f"defense.clipping={clipping}"), models)
+    check_equal(compose("data=digits", "network=mlp", *PRIVATE_FIT, f"defense.clipping={clipping}"), models)
 
 
-SMALL = [
+SMALL_FIT = [
     *("data=digits", "network.hidden=[16]", "trainer.batch_size=32", "trainer.optimizer.lr=0.02"),
     *("split.pool=0.2", "split.validation=0.1", "split.reference=0.2"),
 ]
-SMALLER = {
+SHORT_DEFENSES = {
     "pate": ["defense.teachers=3", "defense.queries=50", "defense.noise_multiplier=1"],
     "selena": ["defense.sub_models=3", "defense.left_out=1"],
     "dp_sgd": ["defense.weight_averaging=true"],
     "early_stopping": ["defense.patience=1"],
 }
-DEFENSES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "defense").glob("*.yaml"))
+DEFENSE_NAMES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "defense").glob("*.yaml"))
 
 
 def shortened(defense):
@@ -96,9 +101,9 @@ def shortened(defense):
 
 
 @pytest.mark.parametrize("models", [1, 3])
-@pytest.mark.parametrize("name", DEFENSES)
+@pytest.mark.parametrize("name", DEFENSE_NAMES)
 def test_every_defense(compose, name, models):
-    settings = compose(*SMALL, "trainer.epochs=2", f"defense={name}", *SMALLER.get(name, []))
+    settings = compose(*SMALL_FIT, "trainer.epochs=2", f"defense={name}", *SHORT_DEFENSES.get(name, []))
     settings = {**settings, "defense": shortened(settings["defense"])}
     settings = resolved(settings, from_config(settings))
     if models > 1 and not make_defense(settings["defense"]).stackable:
@@ -106,8 +111,8 @@ def test_every_defense(compose, name, models):
     check_equal(settings, models)
 
 
-TEXTS = [*(f"{number % 7} {number % 5} {'good' if number % 2 else 'bad'} film" for number in range(120))]
-OF_NETWORKS = {
+FILM_TEXTS = [*(f"{number % 7} {number % 5} {'good' if number % 2 else 'bad'} film" for number in range(120))]
+NETWORK_SETTINGS = {
     "cnn": ["data=digits", "network=cnn", "network.channels=[4,8]", "split.pool=0.1"],
     "transformer": ["data=sst2", "network=transformer", "network.width=8", "network.depth=1", "network.heads=2"],
 }
@@ -116,7 +121,7 @@ OF_NETWORKS = {
 @pytest.fixture
 def sentences(tmp_path, monkeypatch) -> Path:
     """A folder with texts in the form of SST-2."""
-    rows = [f"{text}\t{number % 2}" for number, text in enumerate(TEXTS)]
+    rows = [f"{text}\t{number % 2}" for number, text in enumerate(FILM_TEXTS)]
     content = "\n".join(["sentence\tlabel", *rows]) + "\n"
     for name in SST2_CHECKSUMS:
         (tmp_path / name).write_text(content)
@@ -126,11 +131,11 @@ def sentences(tmp_path, monkeypatch) -> Path:
 
 @pytest.mark.parametrize("models", [1, 3])
 @pytest.mark.parametrize("defense", ["none", "dp_sgd", "dropout"])
-@pytest.mark.parametrize("network", OF_NETWORKS)
+@pytest.mark.parametrize("network", NETWORK_SETTINGS)
 def test_networks(compose, sentences, network, defense, models):
     data = [f"data.root={sentences}", "split.pool=60"] if network == "transformer" else []
     settings = compose(
-        *(*OF_NETWORKS[network], *data, "trainer.epochs=2", "trainer.batch_size=16", f"defense={defense}"),
+        *(*NETWORK_SETTINGS[network], *data, "trainer.epochs=2", "trainer.batch_size=16", f"defense={defense}"),
         *(["defense.trainer.batch_size=16"] if defense == "dp_sgd" else []),
     )
     settings = {**settings, "defense": shortened(settings["defense"])}
@@ -150,12 +155,12 @@ def test_signals_of_the_weights(kind):
     }[kind]()
     state = {name: value.clone() for name, value in network.state_dict().items()}
     way = {name: torch.randn(value.shape) for name, value in state.items()}
-    given = x.numpy(), torch.randint(3, (150,)).numpy()
-    here = (*layer_norms(network, state, *given), slopes(network, state, way, *given))
+    records = x.numpy(), torch.randint(3, (150,)).numpy()
+    here = (*layer_norms(network, state, *records), slopes(network, state, way, *records))
     with counting() as costs:
         there = (
-            *layer_norms(network, state, *given, SIMULATED_DEVICE),
-            slopes(network, state, way, *given, SIMULATED_DEVICE),
+            *layer_norms(network, state, *records, SIMULATED_DEVICE),
+            slopes(network, state, way, *records, SIMULATED_DEVICE),
         )
     assert costs.total["kernel"] > 0
     for one, other in zip(here, there, strict=True):
