@@ -176,7 +176,7 @@ class PrivateStep:
     def _add_noise(self, sums: Sequence[Tensor]) -> None:
         scales, times = self.clipping.noise_scales(self.gradient_noise)
         drawn = self.noise.draw(self.sources, models=self.models, step=self.done, scales=scales, times=times)
-        torch._foreach_add_(list(sums), [noise.to(total.device) for total, noise in zip(sums, drawn, strict=True)])
+        torch._foreach_add_(list(sums), drawn)
 
     def _before_step(self, optimizer: Optimizer, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Checks the step; Lightning's closure, which runs the backward pass, comes first."""

@@ -56,6 +56,7 @@ def step_costs(settings, models: int) -> tuple[Costs, Sequence[tuple[Counter[str
         tracker = StepCosts(costs)
         fitter = replace(fitter, device=SIMULATED_DEVICE, tracker=tracker)
         fitter.defense.fit(fitter, dataset.split, membership.draw(dataset.split, fitter.models, secret))
+    assert costs.total["random"] == 0
     return costs, tracker.each(fitter.schedule.steps_per_epoch)
 
 
