@@ -343,6 +343,7 @@ class Fitter:
                 **trainer_arguments(self.device),
                 callbacks=[*callbacks, snapshots, *following],
                 logger=False,
+                log_every_n_steps=0,
                 enable_checkpointing=False,
                 enable_progress_bar=self.verbose,
                 enable_model_summary=self.verbose,

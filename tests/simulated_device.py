@@ -72,7 +72,8 @@ INDEX_OPERATORS = frozenset(
 class Costs:
     """What a piece of code asked of the device, in total and by the line of the project that asked.
 
-    Kinds: `host_to_device`, `device_to_host` (each also waits), `synchronization`, `kernel`.
+    Kinds: `host_to_device`, `device_to_host` (each also waits), `synchronization`, `kernel`, and `random` for operators
+    that were refused because they draw random numbers, whether or not the code went on without them.
     """
 
     total: Counter[str] = field(default_factory=Counter)
@@ -212,6 +213,7 @@ def _run(func: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     on_device = [each for each in leaves if isinstance(each, SimulatedTensor)]
     on_host = [each for each in leaves if not isinstance(each, SimulatedTensor)]
     if torch.Tag.nondeterministic_seeded in func.tags:
+        _note("random")
         raise RuntimeError(f"{func} draws random numbers on the device; draw them on the CPU and copy them")
     _check_places(func, args, on_device, on_host)
     asked = kwargs.get("device")

@@ -38,7 +38,7 @@ class Flat:
         """
         # min(1, C/‖g‖) without 0/0 for records that have no gradient.
         bound = self.bound(norms)
-        return bound / norms.clamp(min=bound) if isinstance(bound, float) else bound / norms.maximum(bound)
+        return bound / norms.clamp(min=bound)
 
     def gradient_noise(self, noise_multiplier: float, expected_batch_size: float) -> float:
         """The σ for the gradients that spends what is reported to the accountant."""
@@ -47,19 +47,25 @@ class Flat:
     def observe(self, norms: Float[Tensor, "*models batch"]) -> None:
         """Takes in the norms before clipping, one physical batch at a time."""
 
-    def adapt(self, normal: Callable[[int], float], reduce: Callable[[Tensor], object] | None) -> None:
+    def adapt(self, normals: Callable[[], Float[Tensor, " models"]], reduce: Callable[[Tensor], object] | None) -> None:
         """Adapts the bound once a step, after the noise was added.
 
         Args:
-            normal: model's position to a standard normal number of this step.
+            normals: returns a standard normal number of this step for each model.
             reduce: sums a tensor over processes, in place.
         """
 
     def bound(self, norms: Float[Tensor, "*models batch"]) -> float | Tensor:
         """`bounds` in a form that compares with norms of this shape."""
-        if len(set(self.bounds)) == 1:
-            return self.bounds[0]
-        return norms.new_tensor(self.bounds).unsqueeze(-1)
+        return self.bounds[0]
+
+    def noise_scales(self, gradient_noise: float) -> tuple[list[float], Float[Tensor, " models"] | None]:
+        """Standard deviation of the noise that is drawn for each model, and what it is then multiplied by, if at all.
+
+        Args:
+            gradient_noise: the σ for the gradients.
+        """
+        return [gradient_noise * bound for bound in self.bounds], None
 
 
 class PerLayer(Flat):
@@ -99,9 +105,19 @@ class Adaptive(Flat):
     """
 
     def __init__(self, max_grad_norm: float, *, models: int = 1) -> None:
-        super().__init__(max_grad_norm, models=models)
+        self.bounds = [max_grad_norm] * models
         self.count_noise, self.expected = 0.0, 1.0
-        self._count: Tensor = torch.zeros(models, dtype=torch.float64)
+        self._count = torch.zeros(models)
+
+    @property
+    def bounds(self) -> list[float]:
+        """The C of every model in this step, which the host waits for."""
+        bounds: list[float] = self._bounds.tolist()
+        return bounds
+
+    @bounds.setter
+    def bounds(self, bounds: Sequence[float]) -> None:
+        self._bounds = torch.tensor(bounds, dtype=torch.float32)
 
     def gradient_noise(self, noise_multiplier: float, expected_batch_size: float) -> float:
         """A larger σ for the gradients: they and the noisy count together spend what σ alone would; 0 stays 0."""
@@ -116,16 +132,24 @@ class Adaptive(Flat):
         """Counts each model's records below its C, half a record each way."""
         # ½ for a record below C and −½ for one above: sensitivity ½. Padded rows have no gradient and count nothing.
         signs = torch.where(norms <= self.bound(norms), 0.5, -0.5).where(norms > 0, 0.0)
-        self._count += signs.sum(-1).cpu().view(-1)
+        self._count += signs.sum(-1).view(-1)
 
-    def adapt(self, normal: Callable[[int], float], reduce: Callable[[Tensor], object] | None) -> None:
+    def adapt(self, normals: Callable[[], Float[Tensor, " models"]], reduce: Callable[[Tensor], object] | None) -> None:
         """Moves each model's C towards the median of its norms, by the noisy count of the step."""
         if reduce is not None:
             reduce(self._count)
-        for k, count in enumerate(self._count.tolist()):
-            below = 0.5 + (count + self.count_noise * normal(k)) / self.expected
-            self.bounds[k] *= math.exp(-LEARNING_RATE * (below - TARGET_QUANTILE))
+        below = 0.5 + (self._count + self.count_noise * normals()) / self.expected
+        self._bounds *= (-LEARNING_RATE * (below - TARGET_QUANTILE)).exp()
         self._count.zero_()
+
+    def bound(self, norms: Tensor) -> Tensor:
+        """Each model's C, where the norms are: it stays there, and no step waits for it."""
+        self._bounds, self._count = self._bounds.to(norms.device), self._count.to(norms.device)
+        return self._bounds.view(*norms.shape[:-1], 1)
+
+    def noise_scales(self, gradient_noise: float) -> tuple[list[float], Tensor]:
+        """σ for every model, times its C where that is."""
+        return [gradient_noise] * len(self._bounds), self._bounds
 
 
 CLIPPING_CLASSES: dict[str, type[Flat]] = {

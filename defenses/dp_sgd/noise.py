@@ -23,6 +23,8 @@ from palisade.targets.workers import cores
 VALUES_PER_BLOCK = 2**16
 """Numbers that are made at a time: few enough that they stay in the cache."""
 NOISE_SUMMANDS = 4
+STEPS_PER_COPY = 64
+"""Steps whose single numbers are drawn, and go to a device, together."""
 MIN_VALUES_PER_THREAD = 300_000
 """Values below which handing them to a thread takes longer than drawing them."""
 
@@ -199,9 +201,23 @@ class ParameterNoise:
         self._thread = ThreadPoolExecutor(1, "noise") if ahead and many else None
 
     def draw(
-        self, sources: Sequence[NoiseSource], *, models: Sequence[int], step: int, scales: Sequence[float]
+        self,
+        sources: Sequence[NoiseSource],
+        *,
+        models: Sequence[int],
+        step: int,
+        scales: Sequence[float],
+        times: Float32[Tensor, " models"] | None = None,
     ) -> list[Tensor]:
-        """Each model's N(0, scale²) in the shapes of the parameters, on their device; the next draw overwrites it."""
+        """Each model's N(0, scale²) in the shapes of the parameters, on their device; the next draw overwrites it.
+
+        Args:
+            sources: one for every model.
+            models: their numbers.
+            step: of the training.
+            scales: standard deviations of what is drawn.
+            times: what it is multiplied by on the device; its values may be unknown to the host.
+        """
         wanted: Draw = (tuple(sources), tuple(models), step, tuple(scales))
         drawn, self._next = self._next, None
         if drawn is not None:
@@ -217,7 +233,8 @@ class ParameterNoise:
             following: Draw = (*wanted[:2], step + 1, wanted[3])
             spare = self._buffer() if self.pinned else spare
             self._next = (following, spare, self._thread.submit(_fill, spare, following))
-        return self._shaped(sent(self._flat, self.device))
+        there = sent(self._flat, self.device)
+        return self._shaped(there if times is None else there.mul_(times.to(self.device).unsqueeze(1)))
 
     def close(self) -> None:
         """Ends the thread."""
@@ -243,6 +260,30 @@ def _fill(flat: Float32[Tensor, "models count"], draw: Draw) -> None:
     sources, models, step, scales = draw
     for row, source, model, scale in zip(flat.numpy(), sources, models, scales, strict=True):
         source.fill(row, model=model, step=step, scale=scale)
+
+
+class StepNormals:
+    """One number from N(0, 1) for every model and step; those of many steps go to the device in one copy.
+
+    Args:
+        sources: one for every model.
+        models: their numbers.
+        device: where they are used.
+    """
+
+    def __init__(self, sources: Sequence[NoiseSource], models: Sequence[int], device: torch.device) -> None:
+        self.sources, self.models, self.device = sources, models, device
+        self._block, self._drawn = -1, torch.empty(0)
+
+    def at(self, step: int) -> Float32[Tensor, " models"]:
+        """The numbers of a step, on the device."""
+        block, place = divmod(step, STEPS_PER_COPY)
+        if block != self._block:
+            steps = range(block * STEPS_PER_COPY, (block + 1) * STEPS_PER_COPY)
+            each = list(zip(self.sources, self.models, strict=True))
+            drawn = [[source.normal("clipping", model, number) for source, model in each] for number in steps]
+            self._block, self._drawn = block, sent(torch.tensor(drawn), self.device)
+        return self._drawn[place]
 
 
 def core_is_idle() -> bool:

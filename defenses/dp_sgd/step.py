@@ -14,7 +14,7 @@ from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd.clipping import ClippingStats
 from palisade.defenses.dp_sgd.gradients import ClippedSum
 from palisade.defenses.dp_sgd.mechanism import Mechanism
-from palisade.defenses.dp_sgd.noise import NoiseSource, ParameterNoise
+from palisade.defenses.dp_sgd.noise import NoiseSource, ParameterNoise, StepNormals
 from palisade.defenses.dp_sgd.rules import check_resumed
 from palisade.targets.stacks import transposed
 
@@ -66,6 +66,7 @@ class PrivateStep:
             transposed=transposed(module),
             ahead=ahead and not self.stacked and adds_noise and self.gradient_noise > 0,
         )
+        self.normals = StepNormals(self.sources, models, clipped.parameters[0].device)
         self.reduce: Callable[[Tensor], object] | None = torch.distributed.all_reduce if processes > 1 else None
         self.clipping_stats = ClippingStats(clipped.parameters)
         self.written, self.stepped = False, 0
@@ -158,7 +159,7 @@ class PrivateStep:
             parameter.grad = total
         if self.gradient_noise == 0:  # nothing hides what is done to the sum, so nothing may be
             self._released = [total.clone() for total in sums]
-        self.clipping.adapt(lambda k: self.sources[k].normal("clipping", self.models[k], self.done), self.reduce)
+        self.clipping.adapt(lambda: self.normals.at(self.done), self.reduce)
         self.written, self.done = True, self.done + 1
 
     def end(self) -> None:
@@ -173,9 +174,9 @@ class PrivateStep:
             raise ValueError("training_step ran no backward pass for a batch; run exactly one for every batch")
 
     def _add_noise(self, sums: Sequence[Tensor]) -> None:
-        scales = [self.gradient_noise * bound for bound in self.clipping.bounds]
-        drawn = self.noise.draw(self.sources, models=self.models, step=self.done, scales=scales)
-        torch._foreach_add_(list(sums), [noise.to(total.device) for total, noise in zip(sums, drawn, strict=True)])
+        scales, times = self.clipping.noise_scales(self.gradient_noise)
+        drawn = self.noise.draw(self.sources, models=self.models, step=self.done, scales=scales, times=times)
+        torch._foreach_add_(list(sums), drawn)
 
     def _before_step(self, optimizer: Optimizer, inputs: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """Checks the step; Lightning's closure, which runs the backward pass, comes first."""

@@ -100,7 +100,6 @@ def test_noise_drawn_ahead_is_that_drawn_in_place(secure: bool, steps: list[int]
 
 
 def test_noise_drawn_ahead_for_another_scale_is_not_used() -> None:
-    """As with adaptive clipping, where C of the next step is not known yet."""
     ahead, plain = (ParameterNoise(parameters((50,)), stacked=False, ahead=ahead) for ahead in (True, False))
     for step, scale in enumerate([1.0, 0.8, 0.8, 3.0]):
         (one,), (other,) = (draws(noise, [step], scales=[scale]) for noise in (ahead, plain))
