@@ -78,6 +78,15 @@ def check_base(base: Defense) -> None:
             )
 
 
+def check_copies(augmentations: int, base: Defense) -> None:
+    """Raises ValueError if a record is to take part several times, and the base leaves all its copies alike."""
+    if augmentations > 1 and type(base).inputs is Defense.inputs:
+        raise ValueError(
+            f"augmentations={augmentations}: expected 1 unless a base makes a record's copies different; add"
+            " defense@defense.base=augmentation"
+        )
+
+
 def check_callbacks(base: Defense, callbacks: Sequence[Callback]) -> None:
     """Raises ValueError if one of the base's callbacks sees gradients before the noise is added."""
     for callback in callbacks:
@@ -110,7 +119,9 @@ def is_known_recordwise(module: pl.LightningModule, base: Defense) -> bool:
     return known and not any("forward" in vars(layer) for layer in module.modules())
 
 
-SHARED_SETTINGS = ("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs")
+SHARED_SETTINGS = (
+    *("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs", "max_physical_batch"),
+)
 """Settings that defense and callback have under one name."""
 
 
@@ -133,6 +144,13 @@ class OfFleet(DPSGD):
         if way := self.settled.get("per_record"):
             return Choice(way, self.settled["reason"])
         return super()._choose(chooser)
+
+    def _first_look(self) -> int:
+        """As many as go through the network at once; two show a coupling."""
+        if self.max_physical_batch is None:
+            return super()._first_look()
+        assert self._sampling is not None
+        return min(super()._first_look(), max(2, self.max_physical_batch // self._sampling.rows_per_unit))
 
     def _exempt(self, module: LightningModule) -> bool:
         return is_known_recordwise(module, self.base)

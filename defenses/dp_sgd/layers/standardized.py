@@ -78,7 +78,7 @@ def _materialized_squares(layer: Layer, calls: Calls) -> tuple[Tensor, Tensor]:
 
 
 def _ghost_squares(layer: Layer, calls: Calls) -> tuple[Tensor, Tensor]:
-    """The same without any record's gradient: Σ_t δ_t(a_t − mean)ᵀ is centered, and ⟨g, u⟩ = Σ_t δ_t ⟨u, a_t⟩."""
+    """These squares without any record's gradient: Σ_t δ_t(a_t − mean)ᵀ is centered, and ⟨g, u⟩ = Σ_t δ_t ⟨u, a_t⟩."""
     models, batch = calls[0][1].shape[:2]
     patches, outer = (each.view(models, batch, *each.shape[1:]) for each in unfolded_calls(layer, calls))
     groups, outputs = outer.shape[2:4]  # of a group
