@@ -163,6 +163,7 @@ class Poisson(Sampler):
     Args:
         persons: of every record of the data set, if persons are to be sampled and protected as a whole.
         records_per_person: records of a person that take part in a step, at most.
+        augmentations: rows of each record that takes part, side by side.
     """
 
     poisson = True
@@ -176,12 +177,20 @@ class Poisson(Sampler):
         *,
         persons: Int64[np.ndarray, " records"] | None = None,
         records_per_person: int = 1,
+        augmentations: int = 1,
     ) -> None:
         super().__init__(members, models, schedule, secret)
+        self.augmentations = augmentations
         self.units: list[Units] = [
-            SingleRecords(records=len(records))
+            SingleRecords(records=len(records), augmentations=augmentations)
             if persons is None
-            else Groups(persons[records], records_per_group=records_per_person, secret=secret, name="person")
+            else Groups(
+                persons[records],
+                records_per_group=records_per_person,
+                augmentations=augmentations,
+                secret=secret,
+                name="person",
+            )
             for records in members
         ]
         self.unit, self.rows_per_unit = self.units[0].name, self.units[0].rows_per_unit

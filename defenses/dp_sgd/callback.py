@@ -15,7 +15,7 @@ from palisade.data.secret import Secret
 from palisade.data.units import units_of
 from palisade.defenses.dp_sgd import rules
 from palisade.defenses.dp_sgd.accounting import History
-from palisade.defenses.dp_sgd.checks import Pace
+from palisade.defenses.dp_sgd.checks import MAX_RECORDS_PER_LOOK, Pace
 from palisade.defenses.dp_sgd.choice import Choice, Chooser
 from palisade.defenses.dp_sgd.fit import PrivateFit
 from palisade.defenses.dp_sgd.mechanism import Mechanism, plan
@@ -282,10 +282,14 @@ class DPSGD(pl.Callback):
     """Purpose of the noise; part of its key."""
 
     def _choose(self, chooser: Chooser) -> Choice:
-        choice = chooser.choose()
+        choice = chooser.choose(self._first_look())
         if choice.way != "fast" and self.per_record == "auto":
             rank_zero_info(f"per_record={choice.way}: {choice.reason}")
         return choice
+
+    def _first_look(self) -> int:
+        """Units that are compared before the first step, at most."""
+        return MAX_RECORDS_PER_LOOK
 
     def _exempt(self, module: pl.LightningModule) -> bool:
         """True where all code is this project's own: the first check then suffices."""

@@ -146,14 +146,17 @@ class Chooser:
             model=self.models[0],
         )
 
-    def choose(self) -> Choice:
+    def choose(self, limit: int = MAX_RECORDS_PER_LOOK) -> Choice:
         """The way, after the first check.
+
+        Args:
+            limit: units that are compared, at most.
 
         Raises:
             ValueError: if no way is right: the loss couples records, the check cannot run, or the way that is wanted is
                 not right.
         """
-        step = self.company()
+        step = self.company(limit=limit)
         self.records.check_rows(self.records.batch(step), 2 if len(self.models) > 1 else 1, of=step)
         if self.wanted in ("auto", "fast"):
             choice = self._fast(step)

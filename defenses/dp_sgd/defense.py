@@ -24,6 +24,7 @@ from palisade.defenses.dp_sgd.fleets import (
     average_of_weights,
     check_base,
     check_callbacks,
+    check_copies,
     in_terms_of_a_run,
     persons_of,
     settled,
@@ -47,7 +48,10 @@ class DPSGDDefense(Defense):
         max_grad_norm: C > 0, the norm that gradients are clipped to.
         clipping: flat, per_layer, automatic or adaptive.
         weight_averaging: whether to release the exponential moving average of the weights (De et al. 2022,
-            section 3.4), with decay min(0.9999, (1 + t)/(10 + t)).
+            section 3.4), with decay min(0.9999, (1 + t)/(10 + t)). Checkpoints hold the weights themselves.
+        augmentations: copies of each record in a step, which the base makes different; their gradients are averaged
+            before clipping, so that ε is that of one copy (De et al. 2022, section 3.2).
+        max_physical_batch: rows, copies included, that go through the network at once, at most; None for whole batches.
         records_per_person: records of a person that take part in a step, at most, where the data name persons; ε then
             holds for a person with all records. None: ε holds for one record.
         secure_rng: whether noise is drawn against floating-point attacks; a release always is.
@@ -64,6 +68,8 @@ class DPSGDDefense(Defense):
     max_grad_norm: Positive = 1.0
     clipping: str = "flat"
     weight_averaging: bool = False
+    augmentations: Count = 1
+    max_physical_batch: Count | None = None
     records_per_person: Count | None = None
     secure_rng: bool = False
     tuning_runs: CountFromZero = 0
@@ -74,6 +80,7 @@ class DPSGDDefense(Defense):
         super().__post_init__()
         check_words(self.clipping, self.per_record)
         check_base(self.base)
+        check_copies(self.augmentations, self.base)
 
     @property
     def attacks(self) -> tuple[str, ...]:
@@ -87,8 +94,8 @@ class DPSGDDefense(Defense):
 
     @property
     def cost(self) -> float:
-        """Twice the base's cost, for the fast way; `slowdown` adds that of the network."""
-        return 2 * self.base.cost
+        """Twice the base's cost for every copy, for the fast way; `slowdown` adds that of the network."""
+        return 2 * self.base.cost * self.augmentations
 
     @property
     def strength(self) -> float:
@@ -105,7 +112,12 @@ class DPSGDDefense(Defense):
     ) -> Poisson:
         """Poisson sampling of records, or of persons with a bounded number of records each."""
         persons, bound = persons_of(split, self.records_per_person), self.records_per_person or 1
-        return Poisson(members, models, fitter.schedule, fitter.secret, persons=persons, records_per_person=bound)
+        return Poisson(
+            *(members, models, fitter.schedule, fitter.secret),
+            persons=persons,
+            records_per_person=bound,
+            augmentations=self.augmentations,
+        )
 
     def network(self, network: nn.Module) -> nn.Module:
         """The architecture that the base makes of it."""

@@ -29,13 +29,23 @@ from palisade.defenses.none import NoDefense
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.module import Target
 from palisade.targets.networks import CNN, MLP
-from palisade.targets.residual import ResNet9, ResNet18
-from palisade.targets.stacks import Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm
+from palisade.targets.residual import ResNet9, ResNet18, WideResNet16
+from palisade.targets.stacks import (
+    Folded,
+    StackedConvolution,
+    StackedEmbedding,
+    StackedLinear,
+    StackedNorm,
+    StackedStandardizedConvolution,
+)
 from palisade.targets.transformer import Transformer
 
-RECORDWISE_NETWORKS = (MLP, CNN, ResNet9, ResNet18, Transformer)
+RECORDWISE_NETWORKS = (MLP, CNN, ResNet9, ResNet18, WideResNet16, Transformer)
 RECORDWISE_DEFENSES = (NoDefense, LabelSmoothing, Dropout, Augmentation, HAMP, ConvexConcave)
-RECORDWISE_LAYERS = (DroppedOut, Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm)
+RECORDWISE_LAYERS = (
+    *(DroppedOut, Folded, StackedConvolution, StackedEmbedding, StackedLinear, StackedNorm),
+    StackedStandardizedConvolution,
+)
 """Layers that leave records alone in every step, as this project's suite shows."""
 
 
@@ -66,6 +76,15 @@ def check_base(base: Defense) -> None:
                 f"{_named(base)}: expected a defense without {hook}, which DP-SGD replaces; choose another base, or"
                 " none"
             )
+
+
+def check_copies(augmentations: int, base: Defense) -> None:
+    """Raises ValueError if a record is to take part several times, and the base leaves all its copies alike."""
+    if augmentations > 1 and type(base).inputs is Defense.inputs:
+        raise ValueError(
+            f"augmentations={augmentations}: expected 1 unless a base makes a record's copies different; add"
+            " defense@defense.base=augmentation"
+        )
 
 
 def check_callbacks(base: Defense, callbacks: Sequence[Callback]) -> None:
@@ -100,7 +119,9 @@ def is_known_recordwise(module: pl.LightningModule, base: Defense) -> bool:
     return known and not any("forward" in vars(layer) for layer in module.modules())
 
 
-SHARED_SETTINGS = ("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs")
+SHARED_SETTINGS = (
+    *("delta", "max_grad_norm", "clipping", "per_record", "secure_rng", "tuning_runs", "max_physical_batch"),
+)
 """Settings that defense and callback have under one name."""
 
 
@@ -123,6 +144,13 @@ class OfFleet(DPSGD):
         if way := self.settled.get("per_record"):
             return Choice(way, self.settled["reason"])
         return super()._choose(chooser)
+
+    def _first_look(self) -> int:
+        """As many as go through the network at once; two show a coupling."""
+        if self.max_physical_batch is None:
+            return super()._first_look()
+        assert self._sampling is not None
+        return min(super()._first_look(), max(2, self.max_physical_batch // self._sampling.rows_per_unit))
 
     def _exempt(self, module: LightningModule) -> bool:
         return is_known_recordwise(module, self.base)

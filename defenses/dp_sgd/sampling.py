@@ -323,6 +323,7 @@ def _foreign(loader: data.DataLoader[Any], transfer: Callable[[Any], Any]) -> tu
         public_size=sampler.public_size,
         unit=getattr(sampler, "unit", "record"),
         rows_per_unit=rows_per_unit,
+        augmentations=sampler.augmentations if own else 1,
         steps=sampler.steps,
         models=None if models is None else tuple(models),
         records=records,

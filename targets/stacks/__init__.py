@@ -1,6 +1,6 @@
 """Networks with a leading model axis: K models of one architecture, trained at the same time."""
 
-from palisade.targets.stacks.convolution import StackedConvolution
+from palisade.targets.stacks.convolution import StackedConvolution, StackedStandardizedConvolution
 from palisade.targets.stacks.dense import StackedLinear
 from palisade.targets.stacks.embedding import StackedEmbedding
 from palisade.targets.stacks.folded import Folded
@@ -13,6 +13,7 @@ __all__ = [
     "StackedEmbedding",
     "StackedLinear",
     "StackedNorm",
+    "StackedStandardizedConvolution",
     "stack",
     "transposed",
     "unstack",

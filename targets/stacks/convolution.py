@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from palisade.targets.stacks.parameters import side_by_side
+from palisade.targets.standardization import StandardizedConv2d, used_weight
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 CONVOLUTIONS_BY_DIMENSION: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -32,12 +33,31 @@ class StackedConvolution(nn.Module):
 
     def forward(self, x: Float[Tensor, "models batch inputs ..."]) -> Float[Tensor, "models batch outputs ..."]:
         """Every model's convolution of its own batch."""
+        return self._convolved(x, self.weight)
+
+    def _convolved(
+        self, x: Float[Tensor, "models batch inputs ..."], weight: Float[Tensor, "models outputs inputs ..."]
+    ) -> Float[Tensor, "models batch outputs ..."]:
         x, padding = padded(self, channels_of_all(x))
         bias = None if self.bias is None else self.bias.flatten()
-        groups = len(self.weight) * self.groups
-        convolve = CONVOLUTIONS_BY_DIMENSION[self.weight.ndim - 3]
-        y = convolve(x, self.weight.flatten(0, 1), bias, self.stride, padding, self.dilation, groups)
-        return y.view(len(y), *self.weight.shape[:2], *y.shape[2:]).transpose(0, 1).contiguous()
+        groups = len(weight) * self.groups
+        convolve = CONVOLUTIONS_BY_DIMENSION[weight.ndim - 3]
+        y = convolve(x, weight.flatten(0, 1), bias, self.stride, padding, self.dilation, groups)
+        return y.view(len(y), *weight.shape[:2], *y.shape[2:]).transpose(0, 1).contiguous()
+
+
+class StackedStandardizedConvolution(StackedConvolution):
+    """K convolutions of standardized weight side by side; besides, gain (models, outputs)."""
+
+    def __init__(self, layers: Sequence[StandardizedConv2d]) -> None:
+        super().__init__(layers)
+        gain = side_by_side(layers, "gain")
+        assert gain is not None
+        self.gain = gain
+
+    def forward(self, x: Float[Tensor, "models batch inputs ..."]) -> Float[Tensor, "models batch outputs ..."]:
+        """Every model's convolution of its own batch, with its standardized weight."""
+        return self._convolved(x, used_weight(self.weight, self.gain))
 
 
 def channels_of_all(x: Float[Tensor, "sets batch channels ..."]) -> Float[Tensor, "batch sets*channels ..."]:

@@ -9,16 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from palisade.targets.stacks.convolution import StackedConvolution
+from palisade.targets.stacks.convolution import StackedConvolution, StackedStandardizedConvolution
 from palisade.targets.stacks.dense import StackedLinear
 from palisade.targets.stacks.embedding import StackedEmbedding, plain
 from palisade.targets.stacks.folded import Folded
 from palisade.targets.stacks.normalization import StackedNorm
+from palisade.targets.standardization import StandardizedConv2d
 
 Form = Callable[[Sequence[Any]], nn.Module]
 STACKED_FORMS: Mapping[type[nn.Module], Form] = {
     nn.Linear: StackedLinear,
     **dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), StackedConvolution),
+    StandardizedConv2d: StackedStandardizedConvolution,
     nn.Embedding: StackedEmbedding,
     **dict.fromkeys((nn.LayerNorm, nn.RMSNorm, nn.GroupNorm), StackedNorm),
     **dict.fromkeys((nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), StackedNorm),
@@ -51,7 +53,7 @@ def _has_form(layer: nn.Module) -> bool:
         return False
     own = {name for name, _ in (*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False))}
     if type(layer) in STACKED_FORMS:
-        return own <= {"weight", "bias"}
+        return own <= ({"weight", "bias", "gain"} if type(layer) is StandardizedConv2d else {"weight", "bias"})
     return not own and (type(layer) in ELEMENTWISE_LAYERS or len(list(layer.children())) > 0)
 
 

@@ -30,7 +30,7 @@ COMBINED_OVERRIDES = [
         ("linear", "digits"),
         ("mlp", "breast_cancer"),
         ("cnn", "digits"),
-        *(("resnet9", "digits"), ("resnet18", "digits")),
+        *(("resnet9", "digits"), ("resnet18", "digits"), ("wrn16_4", "digits")),
         ("mlp", "csv"),
         ("mlp", "npz"),
     ),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,8 @@ WEIGHT_GRADIENT: dict[int, Callable[..., Tensor]] = {
     3: grad.conv3d_weight,
 }
 
+Calls = Sequence[tuple[Tensor, Tensor]]
+
 
 def convolution_gradients(layer: Convolution | StackedConvolution, tape: Tape) -> Gradients:
     """The gradients of all records are one grouped convolution: a group per record, so that nothing is unfolded.
@@ -35,28 +37,21 @@ def convolution_gradients(layer: Convolution | StackedConvolution, tape: Tape) -
     Where weights are many and positions T few, ghost norms of the unfolded input are cheaper (Bu et al. 2022,
     "Scalable and Efficient Training of Large Convolutional Neural Networks with Differential Privacy", section 3).
     """
-    weight, bias, stacked = learning(layer.weight), learning(layer.bias), isinstance(layer, StackedConvolution)
-    # A single layer is a stack of one.
-    activations, deltas = (calls if stacked else [call.unsqueeze(0) for call in calls] for calls in tape)
-    calls = list(zip(activations, deltas, strict=True))
-    models, batch = deltas[0].shape[:2]
-    summed = functools.reduce(torch.add, [delta.flatten(3).sum(3) for delta in deltas])
-    squares = deltas[0].new_zeros(models, batch)
+    weight, bias = learning(layer.weight), learning(layer.bias)
+    calls = calls_of_stack(layer, tape)
+    models, batch = calls[0][1].shape[:2]
+    summed = summed_over_positions(calls)
+    squares = summed.new_zeros(models, batch)
     sample_gradients: Tensor | None = None
     if weight is not None:
-        size, positions = weight.numel() // models, sum(delta.shape[3:].numel() for delta in deltas)
+        size, positions = weight.numel() // models, positions_of(calls)
         if ghost_pays(positions, size // layer.groups):
-            unfolded = torch.cat([_unfolded(layer, activation.flatten(0, 1)) for activation in activations], dim=3)
-            outer = torch.cat([_by_group(layer, delta.flatten(0, 1)).flatten(3) for delta in deltas], dim=3)
+            unfolded, outer = unfolded_calls(layer, calls)
             squares = ghost_norms(unfolded.mT, outer.mT).sum(1).view(models, batch)
         else:
-            alone = [
-                _weight_gradient(layer, activation.flatten(0, 1).unsqueeze(1), delta.flatten(0, 1).unsqueeze(1))
-                for activation, delta in calls
-            ]
-            samples = functools.reduce(torch.add, alone).view(models, batch, size)
+            samples = gradients_of_records(layer, calls).flatten(2)
             squares = squared_norms(samples)
-            if size <= positions * (activations[0].shape[2] + deltas[0].shape[2]):  # no more than the tape itself
+            if size <= positions * (calls[0][0].shape[2] + calls[0][1].shape[2]):  # no more than the tape itself
                 sample_gradients = samples
     if bias is not None:
         squares = squares + squared_norms(summed)
@@ -69,14 +64,59 @@ def convolution_gradients(layer: Convolution | StackedConvolution, tape: Tape) -
         if weight is not None and sample_gradients is not None:
             result[weight] = weighted_sum(weights, sample_gradients).view_as(weight)
         elif weight is not None:
-            weighted = [
-                _weight_gradient(layer, activation, delta * weights.view(models, batch, *[1] * (delta.ndim - 2)))
-                for activation, delta in calls
-            ]
-            result[weight] = functools.reduce(torch.add, weighted).view_as(weight)
+            result[weight] = weighted_gradient(layer, calls, weights).view_as(weight)
         return result
 
-    return squares if stacked else squares[0], sums
+    return squares if isinstance(layer, StackedConvolution) else squares[0], sums
+
+
+def calls_of_stack(layer: Convolution | StackedConvolution, tape: Tape) -> Calls:
+    """Activation and output gradient of every call, both (models, batch, channels, ...); a layer is a stack of one."""
+    stacked = isinstance(layer, StackedConvolution)
+    activations, deltas = (calls if stacked else [call.unsqueeze(0) for call in calls] for calls in tape)
+    return list(zip(activations, deltas, strict=True))
+
+
+def positions_of(calls: Calls) -> int:
+    """Positions of a record in all calls together."""
+    return sum(delta.shape[3:].numel() for _, delta in calls)
+
+
+def summed_over_positions(calls: Calls) -> Float[Tensor, "models batch outputs"]:
+    """The gradient of each record for the bias."""
+    return functools.reduce(torch.add, [delta.flatten(3).sum(3) for _, delta in calls])
+
+
+def gradients_of_records(
+    layer: Convolution | StackedConvolution, calls: Calls
+) -> Float[Tensor, "models batch outputs inputs_per_group ..."]:
+    """The gradient of each record for the weight that inputs are convolved with."""
+    alone = [
+        _weight_gradient(layer, activation.flatten(0, 1).unsqueeze(1), delta.flatten(0, 1).unsqueeze(1))
+        for activation, delta in calls
+    ]
+    summed = functools.reduce(torch.add, alone)
+    return summed.view(*calls[0][1].shape[:2], *summed.shape[1:])
+
+
+def weighted_gradient(
+    layer: Convolution | StackedConvolution, calls: Calls, weights: Float[Tensor, "models batch"]
+) -> Float[Tensor, "models outputs inputs_per_group ..."]:
+    """The sum of these gradients, each times its record's weight, without any of them."""
+    weighted = [
+        _weight_gradient(layer, activation, delta * weights.view(*weights.shape, *[1] * (delta.ndim - 2)))
+        for activation, delta in calls
+    ]
+    return functools.reduce(torch.add, weighted)
+
+
+def unfolded_calls(
+    layer: Convolution | StackedConvolution, calls: Calls
+) -> tuple[Float[Tensor, "records groups fan_in positions"], Float[Tensor, "records groups outputs positions"]]:
+    """Patches under the kernel at all positions of a record, and the output gradients there."""
+    unfolded = torch.cat([_unfolded(layer, activation.flatten(0, 1)) for activation, _ in calls], dim=3)
+    outer = torch.cat([_by_group(layer, delta.flatten(0, 1)).flatten(3) for _, delta in calls], dim=3)
+    return unfolded, outer
 
 
 def _weight_gradient(

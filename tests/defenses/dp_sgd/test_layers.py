@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from palisade.defenses.dp_sgd.layers import gradients
 from palisade.defenses.dp_sgd.layers.tape import ghost_norms
 from palisade.targets.stacks import StackedLinear, stack
+from palisade.targets.standardization import StandardizedConv2d
 
 pytestmark = pytest.mark.usefixtures("double")
 CLIP_NORM = 0.7
@@ -145,6 +146,52 @@ def test_convolution(gram_cost: float, data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("palisade.defenses.dp_sgd.layers.tape.GRAM_COST", gram_cost)
         check(make, x)
+
+
+@paths
+@settings(deadline=None, max_examples=25)
+@given(
+    batch=batches,
+    groups=st.integers(1, 2),
+    inputs=few,
+    outputs=few,
+    kernel=st.sampled_from([(1, 1), (3, 3), (1, 2)]),
+    stride=st.integers(1, 2),
+    calls=few,
+    bias=st.booleans(),
+    frozen=st.sampled_from(["", "weight", "gain"]),
+    tiny=st.booleans(),
+)
+def test_standardized_convolution(
+    gram_cost: float, batch: int, groups: int, inputs: int, outputs: int, kernel: tuple[int, int], stride: int,
+    calls: int, bias: bool, frozen: str, tiny: bool,
+) -> None:  # fmt: skip
+    def make() -> nn.Module:
+        layer = StandardizedConv2d(
+            groups * inputs, groups * outputs, kernel, stride=stride, padding=1, groups=groups, bias=bias
+        )
+        nn.init.normal_(layer.gain)
+        if tiny:  # the norm of some filters is below that which they are divided by at least
+            layer.weight.data[0] *= 1e-3
+        if frozen:
+            getattr(layer, frozen).requires_grad_(False)
+        return layer
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("palisade.defenses.dp_sgd.layers.tape.GRAM_COST", gram_cost)
+        check(make, strided(STACK_MODELS, batch, groups * inputs, 5, 6, calls=calls))
+
+
+def test_standardization_leaves_no_mean_and_the_norm_of_the_gain() -> None:
+    layer = StandardizedConv2d(3, 4, 3, padding=1, bias=False)
+    nn.init.uniform_(layer.gain, 0.5, 2.0)
+    x = torch.randn(2, 3, 5, 5)
+    filters = layer.weight - layer.weight.mean((1, 2, 3), keepdim=True)
+    filters = layer.gain.view(-1, 1, 1, 1) * filters / filters.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    torch.testing.assert_close(layer(x), nn.functional.conv2d(x, filters, padding=1))
+    with torch.no_grad():
+        before, _ = layer(x), layer.weight.mul_(7).add_(3)
+        torch.testing.assert_close(layer(x), before)
 
 
 def test_convolution_in_three_dimensions() -> None:
