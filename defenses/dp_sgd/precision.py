@@ -14,9 +14,10 @@ HALF_TYPES = (torch.float16, torch.bfloat16)
 
 Products of batches of other sizes are summed in another order; in 16 bits that shows in the third digit.
 """
+_backends: Any = torch.backends
 REDUCIBLE_PRODUCTS: tuple[Any, ...] = (
-    *(torch.backends.cuda.matmul, torch.backends.cudnn.conv),
-    *(torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv),
+    *(_backends.cuda.matmul, _backends.cudnn.conv),
+    *(_backends.mkldnn.matmul, _backends.mkldnn.conv),
 )
 """Kinds of products whose precision PyTorch can lower; that of cuDNN's convolutions it lowers (TF32) by itself."""
 FULL_PRECISIONS = ("none", "ieee")
