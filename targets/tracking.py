@@ -21,7 +21,7 @@ Predict = Callable[[Real[np.ndarray, "records ..."]], Float[np.ndarray, "models 
 
 
 class Follows(Protocol):
-    """What gives a fit a callback of its own, which leaves training as it is without it."""
+    """Source of a callback for a fit, which leaves training as it is without it."""
 
     def follow(
         self, models: Sequence[int], predict: Predict, members: Sequence[np.ndarray], dataset: Dataset
