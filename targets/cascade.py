@@ -115,7 +115,7 @@ class Stage:
                 progress.begin(
                     f"{self.run.name}: trains up to {wanted} further shadows of model {self.name.split('/')[0]}"
                 )
-            for _ in workers.run(train_shadows, items, 1 if nested else workers.count("auto")):
+            for _ in workers.run(train_shadows, items, 1 if nested else workers.count_training("auto")):
                 pass  # files are all that workers leave
 
     def load(self, config: Mapping[str, Any], dataset: Dataset, guard: Guard, wanted: int) -> Guarded:

@@ -29,7 +29,7 @@ from palisade.targets.module import Target
 from palisade.targets.recipe import Recipe
 from palisade.targets.stacks import stack, unstack
 from palisade.targets.statement import Statement
-from palisade.targets.tracking import Tracker
+from palisade.targets.tracking import Follows
 
 PREDICTION_BATCH = 4096
 State = dict[str, Tensor]
@@ -223,11 +223,11 @@ class Fitter:
         at_once: how many models are trained as one stack.
         keep_checkpoints: how many models from before the end of training are kept of each, evenly over the epochs.
         base_recipes: how the base of the defense is trained, that base's own base, and so on.
-        tracker: follows the training of each model.
+        tracker: follows the training of the models.
         verbose: whether Lightning shows its bars and notices.
         purpose: what the models are for, a run or a release; part of the key of their noise.
         settled: what the defense settled for the whole run.
-        dry: whether training ends before its first step.
+        steps: after which training ends, for trials; None for all of them.
         device: where they are trained; trained states lie on the CPU.
     """
 
@@ -241,11 +241,11 @@ class Fitter:
     at_once: int
     keep_checkpoints: int = 0
     base_recipes: tuple[Recipe, ...] = ()
-    tracker: Tracker | None = None
+    tracker: Follows | None = None
     verbose: bool = False
     purpose: str = "run"
     settled: Mapping[str, str] = field(default_factory=dict)
-    dry: bool = False
+    steps: int | None = None
     device: torch.device = CPU
 
     @property
@@ -339,7 +339,7 @@ class Fitter:
             torch.set_rng_state(self.secret.torch("training", models[0]).get_state())
             trainer = pl.Trainer(
                 max_epochs=self.recipe.epochs,
-                max_steps=0 if self.dry else -1,
+                max_steps=-1 if self.steps is None else self.steps,
                 **trainer_arguments(self.device),
                 callbacks=[*callbacks, snapshots, *following],
                 logger=False,

@@ -182,11 +182,15 @@ class Job:
             progress.say(f"{self.run.name}: per_record={settled['per_record']}, which is slower: {settled['reason']}")
 
     def _train_models(self, missing: list[int]) -> None:
-        from palisade.targets.training import chunks, train_models
+        from palisade.targets.training import chunks, for_device, train_models
 
-        parts = chunks(missing, self.settings.fleet.at_once)
-        items = [(self.settings.plain, str(self.run.folder), self.run.name, models, self.saver) for models in parts]
-        for _ in workers.run(train_models, items, workers.count(self.settings.fleet.workers)):
+        if not missing:
+            return
+        processes = workers.count_training(self.settings.fleet.workers)
+        config = for_device(self.settings.plain, self.dataset, self.run.folder, processes=processes)
+        parts = chunks(missing, config["fleet"]["at_once"])
+        items = [(config, str(self.run.folder), self.run.name, models, self.saver) for models in parts]
+        for _ in workers.run(train_models, items, processes):
             pass  # files are all that workers leave
 
     def _is_saved(self, model: int) -> bool:
@@ -197,7 +201,7 @@ class Job:
         if self.saver is None or not unsaved:
             return
         items = [(self.settings.plain, str(self.run.folder), self.saver, [k]) for k in unsaved]
-        for _ in workers.run(save_signals, items, workers.count(self.settings.fleet.workers)):
+        for _ in workers.run(save_signals, items, workers.count_training(self.settings.fleet.workers)):
             pass
         if self.settings.fleet.keep == "signals":
             with self.run.unread() as unread:
@@ -215,7 +219,7 @@ class Job:
             from palisade.targets.training import fit_guard
 
             items = [(self.settings.plain, str(self.run.folder), guard, [k]) for guard, k in unguarded]
-            for _ in workers.run(fit_guard, items, workers.count(self.settings.fleet.workers)):
+            for _ in workers.run(fit_guard, items, workers.count_training(self.settings.fleet.workers)):
                 pass
 
 

@@ -48,7 +48,7 @@ def cost(run: Run, settings: Mapping[str, Any], dataset: Dataset, missing: Seque
         "folder": str(run.folder),
         "models": models,
         "missing": len(missing),
-        "minutes": len(missing) * seconds / workers.count(settings["fleet"]["workers"]) / 60,
+        "minutes": len(missing) * seconds / workers.count_training(settings["fleet"]["workers"]) / 60,
         "megabytes": BYTES_PER_FLOAT * models * numbers / 1e6,
     }
 

@@ -30,8 +30,9 @@ class FleetSettings(CheckedFields):
 
     Args:
         models: K, 1 to 100,000; each is a target once and a shadow for the others.
-        workers: processes of one thread each, at most 1,024; auto is one per core under the basic launcher.
-        at_once: models trained as one stack; auto stacks where that is faster.
+        workers: processes of one thread each, at most 1,024; auto is one per core under the basic launcher, and
+            one on a GPU.
+        at_once: models trained as one stack; auto stacks where that is faster, which is measured once on a GPU.
         keep_checkpoints: how many models from before the end of training are kept of each, evenly over the epochs.
         keep: weights, signals that follow from them, or both. Signals are computed right after training and take the
             place of weights: attacks that look at more than signals are then skipped.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pytorch_lightning as pl
@@ -18,6 +18,15 @@ from palisade.data.dataset import Dataset
 from palisade.data.settings import instantiated
 
 Predict = Callable[[Real[np.ndarray, "records ..."]], Float[np.ndarray, "models records classes"]]
+
+
+class Follows(Protocol):
+    """Source of a callback for a fit, which leaves training as it is without it."""
+
+    def follow(
+        self, models: Sequence[int], predict: Predict, members: Sequence[np.ndarray], dataset: Dataset
+    ) -> pl.Callback:
+        """A callback for these models; see `Tracker.follow`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import nn
 
 from palisade.data.dataset import Dataset, from_config
 from palisade.data.secret import Secret
@@ -31,6 +32,7 @@ from palisade.targets.networks import MLP
 from palisade.targets.progress import RunLog
 from palisade.targets.put_away import SignalSaver, put_away
 from palisade.targets.recipe import Recipe, homes, stages, trainers
+from palisade.targets.stack_size import measured_size
 from palisade.targets.statement import Statement
 from palisade.targets.tracking import Tracker
 
@@ -126,14 +128,48 @@ def at_once(wanted: int | str, fitter: Fitter) -> int:
     network = fitter.initial_network(fitter.models[0])
     if wanted == "auto":
         small = sum(p.numel() for p in network.parameters()) <= MAX_STACKED_PARAMETERS
-        # Convolutions side by side take longer than one after the other, and an own forward may count axes.
+        # Convolutions side by side take longer than one after the other.
         gains = small and isinstance(network, MLP)
-        stackable = fitter.defense.stackable and fitter.settled.get("per_record", "fast") == "fast"
-        return MODELS_PER_STACK if gains and stackable and stacks.unstackable(network) is None else 1
+        return MODELS_PER_STACK if gains and has_stacked_form(fitter, network) else 1
     size = int(wanted)
     if size > 1 and not fitter.defense.stackable:
         raise ValueError(f"fleet.at_once={wanted}: expected 1, since this defense has no stacked form; set it")
     return size
+
+
+def has_stacked_form(fitter: Fitter, network: nn.Module) -> bool:
+    """Fitness of network and defense for a stack that nobody asked for; an own forward may count axes."""
+    own = type(network).__module__.startswith("palisade.targets.")
+    fast = fitter.settled.get("per_record", "fast") == "fast"
+    return own and fast and fitter.defense.stackable and stacks.unstackable(network) is None
+
+
+def for_device(config: Mapping[str, Any], dataset: Dataset, folder: Path, *, processes: int = 1) -> Mapping[str, Any]:
+    """A run's configuration with `fleet.at_once=auto` settled for a GPU: measured there, unless that was done before.
+
+    Args:
+        config: of the run.
+        dataset: its data.
+        folder: of the run.
+        processes: that will share the device.
+    """
+    if config["fleet"]["at_once"] != "auto" or chosen().type == "cpu":
+        return config
+    import pooch
+
+    membership, trial = Membership(**config["membership"]), {**config, "fleet": {"at_once": 1}}
+    fitter = make_fitter(trial, dataset, Secret.from_text("tried"), [0], membership, settled(folder))
+    size = 1
+    if has_stacked_form(fitter, fitter.initial_network(0)):
+        size = measured_size(
+            fitter,
+            membership,
+            models=config["fleet"]["models"],
+            processes=processes,
+            network=config["network"],
+            folder=Path(pooch.os_cache("palisade")),
+        )
+    return {**config, "fleet": {**config["fleet"], "at_once": size}}
 
 
 def chunks(models: Sequence[int], wanted: int | str) -> Iterator[list[int]]:

@@ -147,7 +147,8 @@ class Trials:
                 for trial in missing:
                     trial.run.create(trial.settings, trial.settings["secret"], self.dataset)
                 items = [(trial.settings, str(trial.run.folder), models) for trial in missing]
-                list(workers.run(try_out, items, workers.count(self.settings.fleet.workers)))
+                if items:
+                    list(workers.run(try_out, items, workers.count_training(self.settings.fleet.workers)))
                 before = models
         return True
 

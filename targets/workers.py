@@ -54,6 +54,13 @@ def count(workers: int | str) -> int:
     return cores() if launcher.endswith("BasicLauncher") else 1
 
 
+def count_training(workers: int | str) -> int:
+    """The number of processes that train: as `count`, but auto is one on a GPU, which several would only share."""
+    from palisade.targets.device import chosen
+
+    return 1 if workers == "auto" and chosen().type != "cpu" else count(workers)
+
+
 def cores() -> int:
     """Number of cores that this process may use; macOS knows no other than all of them."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -32,6 +32,10 @@ It is clipped to C; one that is not finite counts as zero:
     alone.py Alone._add → test_sensitivity.py test_every_clipping_every_way
     fit.py PrivateFit._clip → test_neighbors.py test_one_record_moves_the_noised_sum_by_at_most_c
 
+Norms, factors, sums and noise are in single precision at least, with no product rounded further:
+    precision.py full_precision → test_sensitivity.py test_products_of_a_fit_do_not_follow_the_users_precision
+    engine.py Engine.notes → test_sensitivity.py test_a_module_in_16_bits_trains_record_by_record
+
 Noise of standard deviation σ·C is added once to the sum of all processes and parts of a batch, where it is written:
     step.py PrivateStep.write → test_step.py test_noise_is_written_with_the_sum
     noise.py ParameterNoise.draw → test_callback.py test_noise

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from palisade.data.secret import Secret
 from palisade.defenses.dp_sgd.clipping import Flat
-from palisade.defenses.dp_sgd.engine import full_precision
 from palisade.defenses.dp_sgd.gradients import ClippedSum
 from palisade.defenses.dp_sgd.microbatches import leaves, map_tensors
+from palisade.defenses.dp_sgd.precision import HALF_TYPES, full_precision
 from palisade.defenses.dp_sgd.records import FitRecords, digest
 from palisade.defenses.dp_sgd.rehearsal import Rehearsal, StepFailed, random_state, seed_all
 
@@ -172,13 +172,22 @@ class Functional(Alone):
             yield self._of(forms[key], batches, index)
 
     def tried(self, step: Any) -> bool:
-        """Fitness of the module for this way: no error, no changed attribute, no random number.
+        """Fitness of the module for this way: no error, no changed attribute, no random number, no half precision.
 
         Args:
             step: of a few units.
         """
         with self.rehearsal.session():
-            alone = [gradients for gradients in Alone.gradients(self, step, number=0)]
+            kinds: set[torch.dtype] = set()
+
+            def noted(tensor: Tensor) -> Tensor:
+                kinds.add(tensor.dtype)
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(noted, lambda tensor: tensor):
+                alone = [gradients for gradients in Alone.gradients(self, step, number=0)]
+            if kinds.intersection(HALF_TYPES):
+                return False
             reference = [torch.cat(each) for each in zip(*alone, strict=True)]
             self.rehearsal.put_back()
             before = self.rehearsal.state.sign()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +22,7 @@ from palisade.defenses.dp_sgd.fit import PrivateFit
 from palisade.defenses.dp_sgd.mechanism import Mechanism, plan
 from palisade.defenses.dp_sgd.mixing import refuse_mixing_layers, replace_batch_norms
 from palisade.defenses.dp_sgd.noise import core_is_idle, fit_secret, identities
+from palisade.defenses.dp_sgd.precision import check_precision, full_precision
 from palisade.defenses.dp_sgd.rules import PrivacyWarning
 from palisade.defenses.dp_sgd.sampling import PoissonSource, Sampling, batch_transfer, poisson_loader
 from palisade.defenses.dp_sgd.step import PrivateStep
@@ -193,7 +195,10 @@ class DPSGD(pl.Callback):
         """
         rules.check_start(trainer, resumed=self._restored is not None)
         rules.check_choices(trainer, monitor_is_public=self.monitor_is_public)
-        rules.check_precision(pl_module)
+        check_precision(pl_module)
+        in_full = ExitStack()
+        in_full.enter_context(full_precision())
+        self._undo.append(in_full.close)
         mechanism, sampling = self._plan(trainer)
         self._cautions = rules.cautions(mechanism, mechanism.accounted(), trainer)
         self._warn(self._cautions)

@@ -140,7 +140,7 @@ class DPSGDDefense(Defense):
 
     def settle(self, fitter: Fitter, split: Split, membership: Bool[ndarray, "models pool"]) -> Mapping[str, str]:
         """The way to per-record gradients and its reason, by a fit of the first model without a step."""
-        return settled(self.fit(replace(fitter, models=fitter.models[:1], dry=True), split, membership[:1]))
+        return settled(self.fit(replace(fitter, models=fitter.models[:1], steps=0), split, membership[:1]))
 
     def slowdown(self, network: nn.Module, settled: Mapping[str, str]) -> float:
         """Factor over `cost` by the network's layers and the way that was settled."""

@@ -21,6 +21,7 @@ from palisade.defenses.dp_sgd.layers.dense import dense_gradients
 from palisade.defenses.dp_sgd.layers.embedding import embedding_gradients
 from palisade.defenses.dp_sgd.layers.tape import joined_positions, learning, squared_norms
 from palisade.defenses.dp_sgd.layers.tied import tied_gradients
+from palisade.defenses.dp_sgd.precision import HALF_TYPES, full_precision
 
 
 class LayerError(Refused):
@@ -214,7 +215,8 @@ class Engine(ClippedSum):
         """The notes of the last backward pass, after checking that they are what clipping needs.
 
         Raises:
-            LayerError: if a layer's weights were used elsewhere, or a layer did not see one row for each record.
+            LayerError: if a layer's weights were used elsewhere, or a layer did not see one row for each record, or ran
+                in half precision.
             ValueError: if the loss does not depend on a layer.
         """
         records = tuple(records)
@@ -230,6 +232,12 @@ class Engine(ClippedSum):
                     raise LayerError(
                         f"layer {layer.title} saw a tensor of shape {tuple(tensor.shape)} in a batch of"
                         f" {' × '.join(map(str, rows))} records; keep the batch dimension first in every layer"
+                    )
+                if tensor.dtype in HALF_TYPES:
+                    kind = str(tensor.dtype).removeprefix("torch.")
+                    raise LayerError(
+                        f"layer {layer.title} ran in {kind}, whose rounding ties the records of a batch to each other;"
+                        " leave torch.autocast out"
                     )
         seen = [layer for layer in self.layers if any(deltas for _, deltas in layer.tapes)]
         if not self.complete and len(seen) < len(self.layers):
@@ -305,19 +313,6 @@ def replace_attribute(module: object, name: str, value: Any) -> Callable[[], obj
     before = own.get(name)
     own[name] = value
     return lambda: own.pop(name) if before is None else own.update({name: before})
-
-
-@contextmanager
-def full_precision() -> Iterator[None]:
-    """Products in full float32, whatever the user allows for the network: the claim rests on norms and sums."""
-    before = torch.get_float32_matmul_precision()
-    if before != "highest":
-        torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        if before != "highest":
-            torch.set_float32_matmul_precision(before)
 
 
 def _double(tape: Tape, scale: float | Tensor) -> Tape:

@@ -21,6 +21,7 @@ from palisade.defenses.ccl import ConvexConcave
 from palisade.defenses.dp_sgd.callback import DPSGD
 from palisade.defenses.dp_sgd.choice import UNLESS_UNCHECKED, Choice, Chooser
 from palisade.defenses.dp_sgd.mixing import BY_FIX
+from palisade.defenses.dp_sgd.noise import core_is_idle
 from palisade.defenses.dp_sgd.rules import READS_GRADIENTS, PrivacyWarning
 from palisade.defenses.dropout import Dropout, DroppedOut
 from palisade.defenses.hamp import HAMP
@@ -131,14 +132,15 @@ class OfFleet(DPSGD):
     Args:
         fitter: of the models.
         base: whose loss they are trained on.
-        epsilon: ε that the noise is calibrated for, unless no step will be taken.
+        epsilon: ε that the noise is calibrated for, unless this is a trial.
         settings: of the callback.
     """
 
     def __init__(self, fitter: Fitter, base: Defense, *, epsilon: float, **settings: Any) -> None:
-        amount: Any = {"noise_multiplier": 1.0} if fitter.dry else {"epsilon": epsilon}
+        amount: Any = {"epsilon": epsilon} if fitter.steps is None else {"noise_multiplier": 1.0}
         super().__init__(**amount, secret=fitter.secret, **settings)
         self.settled, self.base, self.purpose = fitter.settled, base, fitter.purpose
+        self.device = fitter.device
 
     def _choose(self, chooser: Chooser) -> Choice:
         if way := self.settled.get("per_record"):
@@ -156,7 +158,7 @@ class OfFleet(DPSGD):
         return is_known_recordwise(module, self.base)
 
     def _ahead(self) -> bool:
-        return False  # the other cores have models of their own
+        return self.device.type != "cpu" and core_is_idle()  # on a CPU the other cores have models of their own
 
 
 @contextmanager

@@ -36,6 +36,7 @@ USER_SECRET = (
     "given secret: no guarantee towards whoever knows it, nor, where it is used for other records too, towards anyone"
     " who holds two models made with it"
 )
+STATED_ENGINE = "per-record clipping; norms, factors, sums and noise in single precision at least"
 UNCHECKED_RECORDS = "nothing has shown that records are not coupled (unchecked=True)"
 
 
@@ -131,7 +132,7 @@ class Mechanism:
             mechanism=together,
             sampling="Poisson",
             steps_done=steps_done,
-            engine="per-record clipping",
+            engine=STATED_ENGINE,
             randomness=USER_SECRET if user_secret else "operating system",
             noise=noise,
             tuning_runs=tuning_runs,

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.callbacks import BatchSizeFinder, GradientAccumulationScheduler, LearningRateFinder
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
-from torch import nn, optim
+from torch import optim
 
 from palisade.defenses.dp_sgd.accounting import Accounted
 from palisade.defenses.dp_sgd.clipping import CLIPPING_CLASSES
@@ -138,17 +137,6 @@ def _check_gradient_readers(trainer: pl.Trainer, module: pl.LightningModule, own
                 raise ValueError(
                     f"callback {type(callback).__name__} reads gradients in {hook}, before noise is added; remove it"
                 )
-
-
-def check_precision(module: nn.Module) -> None:
-    """Raises ValueError for a trained parameter of less than single precision, whose norms would be rounded."""
-    for name, parameter in module.named_parameters():
-        if parameter.requires_grad and parameter.dtype not in (torch.float32, torch.float64):
-            kind = str(parameter.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"parameter {name} is trained in {kind}, which rounds the norms that clipping relies on; call"
-                " module.float()"
-            )
 
 
 def check_choices(trainer: pl.Trainer, *, monitor_is_public: bool) -> None:

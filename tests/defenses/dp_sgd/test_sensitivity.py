@@ -135,14 +135,59 @@ def test_batches_of_other_forms() -> None:
     assert sensitivity(user.Dictionary, blobs(), range(2), clip=0.3, collate=user.dictionary) > 0.9
 
 
+USERS_PRODUCTS = {
+    "matrices": torch.backends.cuda.matmul,
+    "convolutions": torch.backends.cudnn.conv,
+    "matrices on CPUs": torch.backends.mkldnn.matmul,
+    "convolutions on CPUs": torch.backends.mkldnn.conv,
+}
+
+
+@pytest.mark.parametrize("name", USERS_PRODUCTS)
+def test_products_of_a_fit_do_not_follow_the_users_precision(name: str) -> None:
+    seen = []
+
+    class Noting(Base):
+        def training_step(self, batch, batch_idx):
+            seen.append(USERS_PRODUCTS[name].fp32_precision)
+            return super().training_step(batch, batch_idx)
+
+    before, USERS_PRODUCTS[name].fp32_precision = USERS_PRODUCTS[name].fp32_precision, "tf32"
+    try:
+        assert sensitivity(Noting, blobs(), range(3), clip=0.3) > 0.9
+        assert set(seen) == {"ieee"}
+        assert USERS_PRODUCTS[name].fp32_precision == "tf32"
+    finally:
+        USERS_PRODUCTS[name].fp32_precision = before
+
+
 @pytest.mark.parametrize("precision", ["medium", "high"])
-def test_norms_do_not_follow_the_users_precision(precision: str) -> None:
+def test_precision_by_the_older_setting(precision: str) -> None:
     torch.set_float32_matmul_precision(precision)
     try:
         assert sensitivity(Base, blobs(), range(3), clip=0.3) > 0.9
         assert torch.get_float32_matmul_precision() == precision
     finally:
         torch.set_float32_matmul_precision("highest")
+
+
+class Autocast(Base):
+    def training_step(self, batch, batch_idx):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return super().training_step(batch, batch_idx)
+
+
+def test_a_module_in_16_bits_trains_record_by_record() -> None:
+    for way in ("auto", "functional", "alone"):
+        assert sensitivity(Autocast, blobs(), range(3), clip=0.3, per_record=way) > 0.9
+    with pytest.raises(ValueError, match=r"per_record=fast: .* layer b \(Linear\) ran in bfloat16.*torch.autocast"):
+        sensitivity(Autocast, blobs(), range(1), clip=0.3, per_record="fast")
+
+
+def test_a_fit_within_autocasting_is_in_full_precision() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert sensitivity(Base, blobs(), range(3), clip=0.3, per_record="fast") > 0.9
+        assert torch.is_autocast_enabled("cpu")
 
 
 # What couples records in a step.
