@@ -18,7 +18,7 @@ from palisade.data.secret import Secret
 from palisade.data.settings import instantiated, named_in_full
 from palisade.data.split import Membership
 from palisade.targets import progress, stacks
-from palisade.targets.checkpoints import weights_path, written_together
+from palisade.targets.checkpoints import checkpoint_epochs, discard_partly_written, weights_path, written_together
 from palisade.targets.device import chosen
 from palisade.targets.digests import write_weights
 from palisade.targets.files import write_json
@@ -146,7 +146,7 @@ def chunks(models: Sequence[int], wanted: int | str) -> Iterator[list[int]]:
 def train_models(
     config: Mapping[str, Any], folder: str, name: str, models: Sequence[int], saver: SignalSaver | None = None
 ) -> None:
-    """Trains some models of a run and writes them, those of a stack all or none.
+    """Trains some models of a run and writes them, those of a stack all or none; those that are there stay.
 
     Before the first of them it writes `summary.json`: the statement and the defense's strength.
 
@@ -159,6 +159,9 @@ def train_models(
     """
     torch.set_num_threads(1)  # more threads than processes have cores slow everything down many times over
     dataset = from_config(config)
+    models = untrained(config, dataset, Path(folder), name, models, saver)
+    if not models:
+        return
     secret = Secret.load(Path(folder) / "private" / "secret")
     membership = Membership(**config["membership"])
     fitter = make_fitter(config, dataset, secret, models, membership, settled(Path(folder)))
@@ -182,6 +185,27 @@ def train_models(
         if saver is not None:
             put_away(saver, config, dataset, Path(folder), part.models)
         progress.report(name, len(fleet))
+
+
+def untrained(
+    config: Mapping[str, Any],
+    dataset: Dataset,
+    folder: Path,
+    name: str,
+    models: Sequence[int],
+    saver: SignalSaver | None,
+) -> list[int]:
+    """Models that a worker before this one, which died, has not trained; of all others the signals are there then."""
+    discard_partly_written(folder, models)
+    checkpoints = checkpoint_epochs(Recipe.of(config).epochs, config["fleet"].get("keep_checkpoints", 0))
+    paths = {k: [weights_path(folder, k, epoch) for epoch in (*checkpoints, None)] for k in models}
+    there = [k for k in models if all(path.exists() for path in paths[k])]
+    if saver is not None and there:
+        put_away(saver, config, dataset, folder, there)
+    if saver is not None and config["fleet"]["keep"] == "signals":
+        there = [k for k in models if saver.is_saved(folder, k)]
+    progress.report_again(name, len(there))
+    return [k for k in models if k not in there]
 
 
 def write_fleet(folder: Path, models: Sequence[int], fleet: Fleet) -> None:
