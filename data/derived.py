@@ -13,7 +13,7 @@ from palisade.data.secret import Secret
 
 
 class KeyQuestion(NamedTuple):
-    """What a worker asks for.
+    """Question of a worker for a key.
 
     Args:
         stages: names of the stages of a defense, whose secrets follow one from the other.

@@ -24,7 +24,7 @@ from palisade.data.split import Split
 from palisade.fields import CheckedFields
 from palisade.targets import progress
 from palisade.targets.checkpoints import checkpoint_epochs
-from palisade.targets.device import trainer_arguments
+from palisade.targets.engines import together
 from palisade.targets.module import Target
 from palisade.targets.recipe import Recipe
 from palisade.targets.stacks import stack, unstack
@@ -311,10 +311,13 @@ class Fitter:
         networks = [self.initial_network(k) for k in models]
         network = stack(networks) if stacked else networks[0]
         sampler = self.defense.sampler(members, models, self, split)
+        sampler.take_share(together.rank(), together.size())
+        device = together.own_device(self.device)
+        of_process = self.secret.stage(f"process {together.rank()}") if together.rank() else self.secret
         module = Target(
             network,
             inputs=lambda batch, step: self.defense.inputs(
-                batch, Draws(secret=self.secret, models=models, step=step, stacked=stacked, device=self.device)
+                batch, Draws(secret=of_process, models=models, step=step, stacked=stacked, device=device)
             ),
             loss=self.defense.loss,
             optimizer=self.recipe.make_optimizer,
@@ -340,16 +343,14 @@ class Fitter:
             trainer = pl.Trainer(
                 max_epochs=self.recipe.epochs,
                 max_steps=0 if self.dry else -1,
-                **trainer_arguments(self.device),
+                **together.trainer_arguments(self.device),
                 callbacks=[*callbacks, snapshots, *following],
                 logger=False,
                 enable_checkpointing=False,
                 enable_progress_bar=self.verbose,
                 enable_model_summary=self.verbose,
             )
-            gather = Gather(
-                self.dataset.x, self.dataset.y, stacked=stacked, soft_labels=soft_labels, device=self.device
-            )
+            gather = Gather(self.dataset.x, self.dataset.y, stacked=stacked, soft_labels=soft_labels, device=device)
             try:
                 trainer.fit(module, training_loader(gather, sampler))
             except SystemExit as interrupt:  # Lightning's answer to Ctrl-C, which it then ignores

@@ -40,8 +40,8 @@ LOGGED_LIBRARIES = ("torch", "opacus", "pytorch-lightning", "numpy")
 
 
 @dataclass
-class Notes:
-    """What a worker has to say, where it does not share the files and the terminal of the command that started it.
+class WorkerNotes:
+    """Lines of a worker that does not share the files and the terminal of the command that started it.
 
     Args:
         reports: lines of progress.
@@ -59,16 +59,16 @@ class Notes:
             _append(folder, line)
 
 
-_notes: Notes | None = None
+_notes: WorkerNotes | None = None
 
 
 @contextmanager
-def noted() -> Iterator[Notes]:
+def noting(notes: WorkerNotes) -> Iterator[None]:
     """Collects what is said within the block, instead of writing it."""
     global _notes
-    _notes = Notes()
+    _notes = notes
     try:
-        yield _notes
+        yield
     finally:
         _notes = None
 

@@ -21,6 +21,7 @@ from palisade.targets import progress, stacks
 from palisade.targets.checkpoints import checkpoint_epochs, discard_partly_written, weights_path, written_together
 from palisade.targets.device import chosen
 from palisade.targets.digests import write_weights
+from palisade.targets.engines import together
 from palisade.targets.files import write_json
 from palisade.targets.fleet import Defense, Fitter, Fleet
 from palisade.targets.guards.guard import Guard
@@ -167,24 +168,39 @@ def train_models(
     fitter = make_fitter(config, dataset, secret, models, membership, settled(Path(folder)))
     fitter = replace(fitter, tracker=Tracker.of(config, Path(folder)))
     log = RunLog(folder=Path(folder), verbose=fitter.verbose)
-    for start in range(0, len(models), fitter.at_once):
-        part = replace(fitter, models=models[start : start + fitter.at_once])
-        with log.timed(f"models {', '.join(map(str, part.models))} trained"):
-            fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
-        check_finite(part.models, fleet)
-        statement = complete_statement(fitter, fleet)
-        strength = fitter.defense.strength
-        summary = {
-            "statement": statement.to_json(),
-            "strength": None if strength is None else str(strength),  # as text: JSON knows no infinity
-            "attacks": list(fitter.defense.attacks),
-            "canaries": list(fitter.defense.canaries),
-        }
-        write_json(Path(folder) / "summary.json", summary)
-        write_fleet(Path(folder), part.models, fleet)
-        if saver is not None:
-            put_away(saver, config, dataset, Path(folder), part.models)
-        progress.report(name, len(fleet))
+    with together.processes(train_along, (config, folder, models)):
+        for part in parts(fitter):
+            with log.timed(f"models {', '.join(map(str, part.models))} trained"):
+                fleet = part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
+            check_finite(part.models, fleet)
+            statement = complete_statement(fitter, fleet)
+            strength = fitter.defense.strength
+            summary = {
+                "statement": statement.to_json(),
+                "strength": None if strength is None else str(strength),  # as text: JSON knows no infinity
+                "attacks": list(fitter.defense.attacks),
+                "canaries": list(fitter.defense.canaries),
+            }
+            write_json(Path(folder) / "summary.json", summary)
+            write_fleet(Path(folder), part.models, fleet)
+            if saver is not None:
+                put_away(saver, config, dataset, Path(folder), part.models)
+            progress.report(name, len(fleet))
+
+
+def train_along(config: Mapping[str, Any], folder: str, models: Sequence[int]) -> None:
+    """Trains these models as one of several processes that train them together, and writes nothing."""
+    torch.set_num_threads(1)
+    dataset, secret = from_config(config), Secret.load(Path(folder) / "private" / "secret")
+    membership = Membership(**config["membership"])
+    for part in parts(make_fitter(config, dataset, secret, models, membership, settled(Path(folder)))):
+        part.defense.fit(part, dataset.split, membership.draw(dataset.split, part.models, secret))
+
+
+def parts(fitter: Fitter) -> Iterator[Fitter]:
+    """Fitters of the models that are trained as one stack each."""
+    for start in range(0, len(fitter.models), fitter.at_once):
+        yield replace(fitter, models=fitter.models[start : start + fitter.at_once])
 
 
 def untrained(

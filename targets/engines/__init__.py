@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from palisade.data.settings import instantiated
-from palisade.targets.engines import worker
-from palisade.targets.engines.engine import Engine
+from palisade.targets.engines import together, worker
+from palisade.targets.engines.engine import WorkEngine
 from palisade.targets.engines.local import LocalEngine as LocalEngine
 
 Result = TypeVar("Result")
 
-_engine: Engine = LocalEngine()
+_engine: WorkEngine = LocalEngine()
 
 
 def choose(node: Mapping[str, Any]) -> None:
@@ -29,7 +29,8 @@ def choose(node: Mapping[str, Any]) -> None:
         ValueError: if there is no such engine, a setting is wrong, or what it needs is not installed.
     """
     global _engine
-    _engine = instantiated("engine", node, Engine)
+    _engine = instantiated("engine", node, WorkEngine)
+    together.choose(_engine.devices_per_model)
 
 
 def count(workers: int | str) -> int:

@@ -17,7 +17,7 @@ MAX_ATTEMPTS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
-class Engine(CheckedFields, ABC):
+class WorkEngine(CheckedFields, ABC):
     """Runs work items somewhere; it decides nothing about what comes out.
 
     Args:

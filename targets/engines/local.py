@@ -25,7 +25,7 @@ from palisade.fields import Count
 from palisade.targets import progress
 from palisade.targets.device import DEVICE_VARIABLE
 from palisade.targets.engines import worker
-from palisade.targets.engines.engine import MAX_ATTEMPTS, Engine
+from palisade.targets.engines.engine import MAX_ATTEMPTS, WorkEngine
 
 Result = TypeVar("Result")
 Item = tuple[Any, ...]
@@ -49,7 +49,7 @@ _own_environment: dict[str, str] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
-class LocalEngine(Engine):
+class LocalEngine(WorkEngine):
     """Processes of this machine: one for each core, or `per_gpu` for each of its GPUs.
 
     A worker has one GPU, the first worker the first, and so on; with more workers than GPUs they begin again. CUDA is
@@ -77,7 +77,9 @@ class LocalEngine(Engine):
                     " leave it out, and choose hydra.launcher.n_jobs"
                 )
             return workers
-        return len(gpus()) * self.per_gpu or cores() if launcher.endswith("BasicLauncher") else 1
+        if not launcher.endswith("BasicLauncher"):
+            return 1
+        return len(self._gpus()) * self.per_gpu or max(cores() // self.devices_per_model, 1)
 
     def run(
         self, function: Callable[..., Result], items: Sequence[Item], workers: int, folders: Sequence[Path]
@@ -120,6 +122,11 @@ class LocalEngine(Engine):
         """Ends the worker processes at once."""
         stop()
 
+    def _gpus(self) -> list[str]:
+        """The GPUs of each worker, in turn: as many as train a model together."""
+        names, size = gpus(), self.devices_per_model
+        return [",".join(names[start : start + size]) for start in range(0, len(names) - size + 1, size)]
+
     def _processes(self, workers: int, module: str) -> ProcessPoolExecutor:
         global _pool
         if _pool is None:
@@ -128,7 +135,7 @@ class LocalEngine(Engine):
                 "forkserver"
             )  # which imports and starts nothing else: no CUDA, either
             context.set_forkserver_preload(["__main__", module])  # torch is imported once, not by every process
-            shared = (gpus(), self.per_gpu, context.Value("i", 0))
+            shared = (self._gpus(), self.per_gpu, context.Value("i", 0))
             _pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start, initargs=shared)
             atexit.register(stop)
         return _pool
@@ -213,10 +220,10 @@ def _start(devices: Sequence[str], per_gpu: int, started: Any) -> None:
 
 
 def take_gpu(name: str, per_gpu: int) -> None:
-    """Makes one GPU the only one of this process, which has not called CUDA yet.
+    """Makes one GPU the only one of this process, which has not called CUDA yet; or some, that train together.
 
     Args:
-        name: of the GPU, as `CUDA_VISIBLE_DEVICES` names it.
+        name: of the GPU, or their names with commas, as `CUDA_VISIBLE_DEVICES` names it.
         per_gpu: processes that share it, each with an equal part of its memory.
     """
     _own_environment[GPU_VARIABLE] = os.environ[GPU_VARIABLE] = name

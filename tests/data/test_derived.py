@@ -8,7 +8,7 @@ import pytest
 from palisade.data.derived import DerivedKeys, KeyQuestion, answer
 from palisade.data.secret import Secret, standing_in
 
-SECRET = Secret.from_text("derived")
+RUN_SECRET = Secret.from_text("derived")
 
 
 def test_every_draw_is_that_of_the_secret():
@@ -16,10 +16,10 @@ def test_every_draw_is_that_of_the_secret():
 
     def ask(question: KeyQuestion) -> bytes:
         asked.append(question)
-        return answer(SECRET, question)
+        return answer(RUN_SECRET, question)
 
     keys = DerivedKeys(ask, user_chosen=True)
-    for mine, its in ((keys, SECRET), (keys.stage("a").stage("b"), SECRET.stage("a").stage("b"))):
+    for mine, its in ((keys, RUN_SECRET), (keys.stage("a").stage("b"), RUN_SECRET.stage("a").stage("b"))):
         for model, step in ((0, 0), (3, 0), (3, 7)):
             assert np.array_equal(mine.numpy("x", model, step).random(9), its.numpy("x", model, step).random(9))
             assert np.array_equal(mine.bits("y", model, step, count=9), its.bits("y", model, step, count=9))
@@ -28,19 +28,19 @@ def test_every_draw_is_that_of_the_secret():
         assert mine.seal(b"content") == its.seal(b"content")
         assert mine.sealed("identity") == its.sealed("identity")
     assert len(asked) == len({*asked}), "each once"
-    sent = repr(asked).encode() + b"".join(answer(SECRET, question) for question in asked)
-    assert SECRET.value not in sent and SECRET.value.hex().encode() not in sent
+    sent = repr(asked).encode() + b"".join(answer(RUN_SECRET, question) for question in asked)
+    assert RUN_SECRET.value not in sent and RUN_SECRET.value.hex().encode() not in sent
 
 
 def test_nothing_but_keys_can_be_asked_for():
     with pytest.raises(ValueError, match="which is no key"):
-        answer(SECRET, KeyQuestion((), "__repr__", ()))
+        answer(RUN_SECRET, KeyQuestion((), "__repr__", ()))
     with pytest.raises(AttributeError):
         DerivedKeys(lambda question: b"", user_chosen=False).value  # noqa: B018
 
 
 def test_keys_stand_in_for_a_file_that_is_not_there(tmp_path):
-    keys = DerivedKeys(lambda question: answer(SECRET, question), user_chosen=True)
+    keys = DerivedKeys(lambda question: answer(RUN_SECRET, question), user_chosen=True)
     with standing_in({tmp_path / "secret": keys}):
         assert Secret.load(tmp_path / "secret") is keys
     with pytest.raises(FileNotFoundError):
